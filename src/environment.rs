@@ -1,0 +1,165 @@
+//! Time and randomness, given by the host.
+//!
+//! Every room from `session` on takes both from an [`Environment`], so that a whole server runs
+//! deterministically in a test: give it a [`Virtual`] one and move its clock by hand. Hosts that
+//! have no wish of their own take `System`, which the default feature `system` brings.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+
+/// What the crate needs to know of the world outside.
+///
+/// For hosts to implement where neither of the ready ones fits. No lock of this crate is held
+/// while a method runs.
+pub trait Environment: Send + Sync + 'static {
+    /// Monotonic time since any fixed moment; it never goes back.
+    fn now(&self) -> Duration;
+
+    /// The time of day, for what other entities read (XEP-0203 stamps).
+    fn utc(&self) -> SystemTime;
+
+    /// Fills `out` from a cryptographically secure generator (SEC-1): stream ids, resources and
+    /// resumption ids are made of it.
+    fn random(&self, out: &mut [u8]);
+}
+
+/// Hex digits of `N` random bytes: `N = 16` gives the 128 bits that rule STREAM-10 asks for.
+pub(crate) fn random_hex<const N: usize>(environment: &dyn Environment) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut bytes = [0; N];
+    environment.random(&mut bytes);
+    let digit = |n: u8| DIGITS.get(usize::from(n)).copied().map_or('0', char::from);
+    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+}
+
+/// The operating system's clocks and random numbers.
+#[cfg(feature = "system")]
+#[derive(Clone, Copy)]
+pub struct System {
+    start: std::time::Instant,
+}
+
+#[cfg(feature = "system")]
+impl System {
+    /// An environment whose monotonic clock starts now.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { start: std::time::Instant::now() }
+    }
+}
+
+#[cfg(feature = "system")]
+impl Default for System {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(feature = "system")]
+impl fmt::Debug for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("System")
+    }
+}
+
+#[cfg(feature = "system")]
+impl Environment for System {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    fn utc(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    /// # Panics
+    ///
+    /// If the operating system has no random numbers to give: going on would make secrets
+    /// that can be guessed.
+    #[expect(clippy::expect_used, reason = "no secret may be made without entropy")]
+    fn random(&self, out: &mut [u8]) {
+        getrandom::fill(out).expect("the operating system gives random numbers");
+    }
+}
+
+/// A world for tests: the clock moves only when told to, random numbers follow from a seed.
+///
+/// Never give it to a server that strangers can reach: its secrets can be computed.
+///
+/// ```
+/// use std::time::Duration;
+/// use xmpp_session::environment::{Environment, Virtual};
+///
+/// let world = Virtual::new(7);
+/// world.advance(Duration::from_secs(5));
+/// assert_eq!(world.now(), Duration::from_secs(5));
+/// ```
+pub struct Virtual {
+    state: Mutex<VirtualState>,
+}
+
+struct VirtualState {
+    now: Duration,
+    seed: u64,
+}
+
+impl Virtual {
+    /// A world at time zero whose random numbers follow from `seed`.
+    #[must_use]
+    pub const fn new(seed: u64) -> Self {
+        Self { state: Mutex::new(VirtualState { now: Duration::ZERO, seed }) }
+    }
+
+    /// Moves both clocks on by `time`.
+    pub fn advance(&self, time: Duration) {
+        self.state.lock().now += time;
+    }
+}
+
+impl fmt::Debug for Virtual {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Virtual").field("now", &self.now()).finish_non_exhaustive()
+    }
+}
+
+impl Environment for Virtual {
+    fn now(&self) -> Duration {
+        self.state.lock().now
+    }
+
+    /// 2026-01-01T00:00:00Z plus the monotonic time.
+    fn utc(&self) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600) + self.now()
+    }
+
+    fn random(&self, out: &mut [u8]) {
+        let mut state = self.state.lock();
+        for chunk in out.chunks_mut(8) {
+            // SplitMix64, public domain: well spread, and two worlds of one seed agree.
+            state.seed = state.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state.seed;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^= z >> 31;
+            for (to, from) in chunk.iter_mut().zip(z.to_le_bytes()) {
+                *to = from;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sec_1_virtual_worlds_of_one_seed_agree_and_do_not_repeat() {
+        let (a, b) = (Virtual::new(1), Virtual::new(1));
+        let first = random_hex::<16>(&a);
+        assert_eq!(first, random_hex::<16>(&b));
+        assert_ne!(first, random_hex::<16>(&a));
+        assert_eq!(first.len(), 32);
+    }
+}
