@@ -1,10 +1,14 @@
 //! Stanzas as bytes: a header, and a payload in canonical form that is shared, not copied.
 
 mod error;
+mod escape;
 mod frame;
+mod head;
 
 pub use error::{Condition, ErrorType, StanzaError};
 pub use frame::{Frame, Framing};
+pub(crate) use head::Head;
+use head::{Attribute, Layout};
 
 use std::borrow::Cow;
 use std::fmt;
@@ -22,10 +26,26 @@ pub enum Kind {
     Iq,
 }
 
+impl Kind {
+    /// The element's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Presence => "presence",
+            Self::Iq => "iq",
+        }
+    }
+}
+
 /// A stanza on its way: cloning it shares the bytes.
 #[derive(Clone)]
 pub struct Stanza {
+    /// Attributes, then payload; the element's name and its end tag are implied by `kind`.
     bytes: Arc<[u8]>,
+    payload_start: usize,
+    layout: Layout,
+    kind: Kind,
 }
 
 /// One child element of a stanza, seen without building a tree.
@@ -53,19 +73,19 @@ impl<'a> Child<'a> {
 
 impl Stanza {
     pub fn builder(kind: Kind) -> Builder { todo!() }
-    pub fn kind(&self) -> Kind { todo!() }
-    pub fn from(&self) -> Option<Cow<'_, str>> { todo!() }
-    pub fn to(&self) -> Option<Cow<'_, str>> { todo!() }
-    pub fn id(&self) -> Option<Cow<'_, str>> { todo!() }
+    pub fn kind(&self) -> Kind { self.kind }
+    pub fn from(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::From).map(escape::unescape) }
+    pub fn to(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::To).map(escape::unescape) }
+    pub fn id(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::Id).map(escape::unescape) }
     /// The `type` attribute.
-    pub fn type_(&self) -> Option<Cow<'_, str>> { todo!() }
-    pub fn lang(&self) -> Option<Cow<'_, str>> { todo!() }
+    pub fn type_(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::Type).map(escape::unescape) }
+    pub fn lang(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::Lang).map(escape::unescape) }
     /// First child element.
     pub fn child(&self) -> Option<Child<'_>> { todo!() }
     /// All child elements at the first level.
     pub fn children(&self) -> impl Iterator<Item = Child<'_>> + '_ { std::iter::empty() }
     /// The canonical bytes between start tag and end tag.
-    pub fn payload(&self) -> &[u8] { todo!() }
+    pub fn payload(&self) -> &[u8] { self.bytes.get(self.payload_start..).unwrap_or_default() }
     /// Shared bytes, as counted by limits.
     pub fn len(&self) -> usize { self.bytes.len() }
     pub fn to_element(&self) -> minidom::Element { todo!() }
