@@ -7,3 +7,8 @@ pub mod stanza;
 
 pub use jid;
 pub use minidom;
+
+/// Compiles the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
