@@ -3,7 +3,10 @@
 
 pub mod connection;
 pub mod environment;
+pub mod rules;
+pub mod session;
 pub mod stanza;
+mod sync;
 
 pub use jid;
 pub use minidom;
