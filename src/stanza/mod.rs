@@ -1,10 +1,17 @@
 //! Stanzas as bytes: a header, and a payload in canonical form that is shared, not copied.
 
+mod child;
+mod element;
 mod error;
 mod escape;
 mod frame;
 mod head;
+mod scan;
+pub(crate) mod write;
 
+use child::{Children, Scope};
+pub use child::Child;
+pub use element::NotAStanza;
 pub use error::{Condition, ErrorType, StanzaError};
 pub use frame::{Frame, Framing};
 pub(crate) use head::Head;
@@ -13,6 +20,9 @@ use head::{Attribute, Layout};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
+
+/// The content namespace of a client's stream (RFC 6120 §4.8.2).
+const CONTENT_NAMESPACE: &str = "jabber:client";
 
 /// The three kinds of stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,29 +58,6 @@ pub struct Stanza {
     kind: Kind,
 }
 
-/// One child element of a stanza, seen without building a tree.
-#[derive(Clone, Copy)]
-pub struct Child<'a> {
-    xml: &'a [u8],
-}
-
-impl<'a> Child<'a> {
-    /// The local name.
-    pub fn name(&self) -> &'a str { todo!() }
-    /// The namespace; `jabber:client` for content-namespace children.
-    pub fn namespace(&self) -> Cow<'a, str> { todo!() }
-    pub fn is(&self, name: &str, namespace: &str) -> bool { todo!() }
-    /// Value of an unprefixed attribute.
-    pub fn attribute(&self, name: &str) -> Option<Cow<'a, str>> { todo!() }
-    /// The text directly inside, references resolved (text inside nested elements not included).
-    pub fn text(&self) -> Cow<'a, str> { todo!() }
-    /// Its own child elements.
-    pub fn children(&self) -> impl Iterator<Item = Child<'a>> + 'a { std::iter::empty() }
-    /// The canonical bytes from `<` to `>`.
-    pub fn xml(&self) -> &'a [u8] { self.xml }
-    pub fn to_element(&self) -> minidom::Element { todo!() }
-}
-
 impl Stanza {
     pub fn builder(kind: Kind) -> Builder { todo!() }
     pub fn kind(&self) -> Kind { self.kind }
@@ -81,14 +68,20 @@ impl Stanza {
     pub fn type_(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::Type).map(escape::unescape) }
     pub fn lang(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::Lang).map(escape::unescape) }
     /// First child element.
-    pub fn child(&self) -> Option<Child<'_>> { todo!() }
+    #[must_use]
+    pub fn child(&self) -> Option<Child<'_>> {
+        self.children().next()
+    }
+
     /// All child elements at the first level.
-    pub fn children(&self) -> impl Iterator<Item = Child<'_>> + '_ { std::iter::empty() }
+    pub fn children(&self) -> impl Iterator<Item = Child<'_>> {
+        Children::new(self.payload(), Scope::stanza())
+    }
+
     /// The canonical bytes between start tag and end tag.
     pub fn payload(&self) -> &[u8] { self.bytes.get(self.payload_start..).unwrap_or_default() }
     /// Shared bytes, as counted by limits.
     pub fn len(&self) -> usize { self.bytes.len() }
-    pub fn to_element(&self) -> minidom::Element { todo!() }
     /// The same stanza with other addresses (`None` = without the attribute): copies the bytes.
     #[must_use]
     pub fn readdressed(&self, from: Option<&str>, to: Option<&str>) -> Self { todo!() }
