@@ -3,6 +3,7 @@
 
 pub mod connection;
 pub mod environment;
+pub mod rules;
 pub mod stanza;
 
 pub use jid;

@@ -20,22 +20,38 @@ pub struct Frame<'a> {
 
 impl<'a> Frame<'a> {
     /// Bytes as they are (a stream header, features, a nonza).
-    pub const fn raw(bytes: &'a [u8]) -> Self { Self { raw: bytes } }
-    pub fn stanza(stanza: &'a Stanza) -> Self { todo!() }
+    pub const fn raw(bytes: &'a [u8]) -> Self {
+        Self { raw: bytes }
+    }
+    pub fn stanza(stanza: &'a Stanza) -> Self {
+        todo!()
+    }
     /// Writes `to` in place of the stanza's own `to`.
     #[must_use]
-    pub fn to(self, to: Option<&'a str>) -> Self { todo!() }
+    pub fn to(self, to: Option<&'a str>) -> Self {
+        todo!()
+    }
     /// Canonical XML appended to the payload (a `<delay/>`).
     #[must_use]
-    pub fn append(self, xml: &'a [u8]) -> Self { todo!() }
+    pub fn append(self, xml: &'a [u8]) -> Self {
+        todo!()
+    }
     #[must_use]
-    pub fn framing(self, framing: Framing) -> Self { todo!() }
+    pub fn framing(self, framing: Framing) -> Self {
+        todo!()
+    }
     /// Exact number of bytes that `write_to` appends.
-    pub fn len(&self) -> usize { todo!() }
-    pub fn write_to(&self, out: &mut Vec<u8>) { todo!() }
+    pub fn len(&self) -> usize {
+        todo!()
+    }
+    pub fn write_to(&self, out: &mut Vec<u8>) {
+        todo!()
+    }
     // also: Display
 }
 
 impl fmt::Debug for Frame<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result { write!(f, "Frame({} bytes)", self.len()) }
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Frame({} bytes)", self.len())
+    }
 }
