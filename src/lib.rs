@@ -3,7 +3,12 @@
 
 pub mod connection;
 pub mod environment;
+pub mod outbox;
 pub mod stanza;
 
 pub use jid;
 pub use minidom;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/connection.md")]
+mod connection_guide {}
