@@ -3,9 +3,9 @@
 
 pub mod connection;
 pub mod environment;
+pub mod outbox;
 pub mod rules;
 pub mod session;
-pub mod outbox;
 pub mod stanza;
 mod sync;
 

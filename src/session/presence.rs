@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::events::{Event, EventKind};
-use super::handle::{AVAILABLE, SessionHandle, Shared};
+use super::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
 use super::outbound::{Item, To, Valid};
 use super::registry::Inner;
 use crate::connection::Connection;
@@ -80,13 +80,13 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     fn set_available(&self, shared: &Arc<Shared<C>>, stanza: &Stanza, priority: i8) -> bool {
+        let last = Last { stanza: stanza.clone(), at: self.settings.environment.utc() };
         let (initial, number) = {
             let mut state = shared.presence.lock();
             if !shared.set_flags(AVAILABLE | u32::from(u8::from_le_bytes(priority.to_le_bytes()))) {
                 return false;
             }
             let number = shared.number.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
-            let last = Last { stanza: stanza.clone(), at: self.settings.environment.utc() };
             let initial = state.last.replace(Box::new(last)).is_none();
             if initial {
                 self.events.push(|| {
@@ -98,7 +98,7 @@ impl<C: Connection + Clone> Inner<C> {
         self.events.deliver();
         let roster = shared.account.roster();
         let valid = Valid { of: &shared.number, number };
-        self.broadcast(shared, &roster, stanza, Some(&valid));
+        self.broadcast(shared, &roster, stanza, Told::Here(&valid));
         if initial {
             self.learn(shared, &roster);
         }
@@ -147,7 +147,7 @@ impl<C: Connection + Clone> Inner<C> {
         };
         let roster = shared.account.roster();
         if gone.was_available {
-            self.broadcast(shared, &roster, stanza, None);
+            self.broadcast(shared, &roster, stanza, Told::Gone(&gone.directed));
         }
         for target in &gone.directed {
             if !(gone.was_available && is_covered(shared, &roster, target)) {
@@ -157,37 +157,21 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     /// One presence to all subscribers and to all own available sessions (PRES-3, 5, 6).
-    fn broadcast(
-        &self,
-        shared: &Shared<C>,
-        roster: &Roster,
-        stanza: &Stanza,
-        valid: Option<&Valid<'_>>,
-    ) {
+    fn broadcast(&self, shared: &Shared<C>, roster: &Roster, stanza: &Stanza, told: Told<'_>) {
         for contact in roster.subscribers().map(|entry| entry.jid()) {
-            self.presence_to_contact(contact, stanza, valid);
+            if self.is_local(contact) {
+                self.presence_to_account(contact, stanza, told);
+            } else if told.holds() {
+                self.elsewhere(|| stanza.readdressed(stanza.from().as_deref(), Some(contact)));
+            }
         }
-        self.presence_to_account(shared.account.bare.as_str(), stanza, valid);
+        self.presence_to_account(shared.account.bare.as_str(), stanza, told);
     }
 
-    /// A copy for one contact: to its sessions if it is ours, else to the router.
-    pub(super) fn presence_to_contact(
-        &self,
-        contact: &str,
-        stanza: &Stanza,
-        valid: Option<&Valid<'_>>,
-    ) {
-        if self.is_local(contact) {
-            self.presence_to_account(contact, stanza, valid);
-        } else {
-            self.elsewhere(|| stanza.readdressed(stanza.from().as_deref(), Some(contact)));
-        }
-    }
-
-    fn presence_to_account(&self, account: &str, stanza: &Stanza, valid: Option<&Valid<'_>>) {
+    fn presence_to_account(&self, account: &str, stanza: &Stanza, told: Told<'_>) {
         for session in self.sessions(account) {
-            if session.is_available() {
-                self.give(&session, stanza, To::OwnBare, valid);
+            if session.is_available() || told.saw(session.jid().as_str()) {
+                self.give(&session, stanza, To::OwnBare, told.valid());
             }
         }
     }
@@ -257,6 +241,29 @@ impl<C: Connection + Clone> Inner<C> {
     }
 }
 
+/// What a broadcast tells.
+#[derive(Clone, Copy)]
+enum Told<'a> {
+    /// The session is available, as long as it has not moved on.
+    Here(&'a Valid<'a>),
+    /// It no longer is; these had directed presence of it, available or not.
+    Gone(&'a [Box<str>]),
+}
+
+impl<'a> Told<'a> {
+    const fn valid(self) -> Option<&'a Valid<'a>> {
+        if let Told::Here(valid) = self { Some(valid) } else { None }
+    }
+
+    fn holds(self) -> bool {
+        self.valid().is_none_or(Valid::holds)
+    }
+
+    fn saw(self, jid: &str) -> bool {
+        matches!(self, Told::Gone(directed) if directed.iter().any(|target| &**target == jid))
+    }
+}
+
 /// Whether a directed target was reached by the broadcast (PRES-10).
 fn is_covered<C: Connection + Clone>(shared: &Shared<C>, roster: &Roster, target: &str) -> bool {
     let bare = target.split_once('/').map_or(target, |(bare, _)| bare);
@@ -271,22 +278,32 @@ fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
 /// Directed presence (PRES-9…12).
 impl<C: Connection + Clone> SessionHandle<C> {
     /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
-    /// that it will be told of the end. Recorded first, sent after.
+    /// that it will be told of the end. Recorded first, sent after: what is sent goes with the
+    /// [`Valid`] that is returned, so that it never comes behind that end (PRES-21).
     ///
     /// # Errors
     ///
     /// [`TooManyTargets`] at LIMIT-17; then the presence must not be sent.
-    pub(crate) fn record_directed(&self, target: &str, limit: usize) -> Result<(), TooManyTargets> {
+    pub(crate) fn record_directed(
+        &self,
+        target: &str,
+        limit: usize,
+    ) -> Result<Valid<'_>, TooManyTargets> {
         let mut state = self.0.presence.lock();
+        let number = self.0.number.load(Ordering::SeqCst);
+        let valid = Valid { of: &self.0.number, number };
+        if self.0.flags.load(Ordering::SeqCst) & ENDED != 0 {
+            // Nobody reads the records any more.
+            return Ok(Valid { number: number.wrapping_sub(1), ..valid });
+        }
         let targets = &mut state.directed;
-        if targets.iter().any(|t| &**t == target) {
-            return Ok(());
+        if !targets.iter().any(|t| &**t == target) {
+            if targets.len() >= limit {
+                return Err(TooManyTargets);
+            }
+            targets.push(target.into());
         }
-        if targets.len() >= limit {
-            return Err(TooManyTargets);
-        }
-        targets.push(target.into());
-        Ok(())
+        Ok(valid)
     }
 
     /// Forgets a target (PRES-11).

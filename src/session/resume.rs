@@ -109,6 +109,7 @@ impl<C: Connection + Clone> Inner<C> {
         let shared = &owner.shared;
         let retention = Retention { token: random_hex::<16>(&*self.settings.environment), window };
         let reply = reply(&retention);
+        shared.set_retained();
         {
             let mut out = shared.out.lock();
             if out.ended || out.epoch != owner.epoch || out.retained.is_some() {
@@ -131,6 +132,7 @@ impl<C: Connection + Clone> Inner<C> {
     /// The transport of `epoch` is gone: the session hibernates if it is resumable, else it ends.
     /// An older epoch has no say.
     pub(super) fn lose(&self, shared: &Arc<Shared<C>>, epoch: u32, reason: Reason) {
+        let since = self.settings.environment.now();
         let (lost, ending) = {
             let account = bare(&shared.jid);
             let hash = self.hash(account);
@@ -153,7 +155,6 @@ impl<C: Connection + Clone> Inner<C> {
             } else {
                 let link = out.drop_link();
                 drop(out);
-                let since = self.settings.environment.now();
                 let until = since.saturating_add(window);
                 if let Some(slot) = entry.slots.get_mut(at) {
                     slot.state = SlotState::Absent { since, until };
