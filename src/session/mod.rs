@@ -33,3 +33,6 @@ pub use presence::{Presence, TooManyTargets};
 pub use registry::{Builder, Counts, SessionRegistry, Sessions};
 pub use resume::{Acknowledged, ResumeError, Resumed, Retention};
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
