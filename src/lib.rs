@@ -5,6 +5,7 @@ pub mod connection;
 pub mod environment;
 pub mod rules;
 pub mod session;
+pub mod outbox;
 pub mod stanza;
 mod sync;
 
@@ -15,3 +16,6 @@ pub use minidom;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+#[cfg(doctest)]
+#[doc = include_str!("../docs/connection.md")]
+mod connection_guide {}
