@@ -3,10 +3,18 @@
 
 pub mod connection;
 pub mod environment;
-pub mod rules;
-pub mod session;
 pub mod outbox;
+pub mod rules;
+#[cfg(feature = "server")]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, unused_imports, reason = "its caller is the driver, in the room below")
+)]
+pub mod sasl;
+pub mod session;
 pub mod stanza;
+#[cfg(feature = "server")]
+pub mod store;
 mod sync;
 
 pub use jid;
@@ -16,6 +24,7 @@ pub use minidom;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
 #[cfg(doctest)]
 #[doc = include_str!("../docs/connection.md")]
 mod connection_guide {}

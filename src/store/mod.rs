@@ -5,8 +5,13 @@
 //! that breaks does not cancel a write.
 
 mod account;
+mod keys;
+mod memory_accounts;
 
-pub use account::{AccountStore, Credentials, ScramHash, ScramKeys};
+pub use account::{AccountStore, Authenticator, Credentials, Verdict};
+pub(crate) use keys::prepare_password;
+pub use keys::{PasswordError, ScramHash, ScramKeys};
+pub use memory_accounts::{AnyAccount, MemoryAccounts};
 
 use std::future::Future;
 use std::pin::Pin;
