@@ -10,6 +10,7 @@
 
 mod builder;
 mod child;
+pub(crate) mod delay;
 mod derived;
 mod element;
 mod error;
