@@ -1,7 +1,7 @@
 // Scenarios that @xmpp/client plays against a running server.
 //
 // Usage: node scenarios.js STARTTLS-PORT DIRECT-TLS-PORT, with NODE_EXTRA_CA_CERTS naming the server's
-// certificate. The accounts user0@localhost … exist, each with the password "secret of NAME".
+// certificate. The accounts user0@localhost … exist, each with the password "secret-of-NAME".
 
 import assert from "node:assert/strict";
 import { client, xml } from "@xmpp/client";
@@ -12,7 +12,7 @@ const PATIENCE = 20_000;
 const open = new Set();
 
 class User {
-  constructor(name, resource, { service = `xmpp://127.0.0.1:${starttls}`, password = `secret of ${name}` } = {}) {
+  constructor(name, resource, { service = `xmpp://127.0.0.1:${starttls}`, password = `secret-of-${name}` } = {}) {
     this.stanzas = [];
     this.waiting = [];
     this.xmpp = client({ service, domain: "localhost", resource, username: name, password });

@@ -1,7 +1,7 @@
 //! Scenarios that the tokio-xmpp client plays against a running server.
 //!
 //! Usage: `tokio-xmpp-client STARTTLS-ADDRESS DIRECT-TLS-ADDRESS`, with the server's certificate in the file that
-//! `SSL_CERT_FILE` names. The accounts `user0@localhost` … exist, each with the password `secret of NAME`.
+//! `SSL_CERT_FILE` names. The accounts `user0@localhost` … exist, each with the password `secret-of-NAME`.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -55,7 +55,7 @@ fn full(user: &str, resource: &str) -> Outcome<FullJid> {
 }
 
 fn password(jid: &FullJid) -> String {
-    format!("secret of {}", jid.node().map_or("", |node| node.as_str()))
+    format!("secret-of-{}", jid.node().map_or("", |node| node.as_str()))
 }
 
 /// A session of the library's own making: it negotiates all that it can, and would reconnect by itself.
