@@ -66,7 +66,8 @@ pub(crate) enum Step {
         /// As SASLprep left it.
         password: String,
     },
-    /// The client has proved to be `account`, which is also the authorization identity it asked for.
+    /// The client has proved to be `account`, which is also the authorization identity it asked
+    /// for.
     Success {
         /// The user of the session (SASL-6).
         account: BareJid,
@@ -108,8 +109,8 @@ enum State {
 }
 
 impl Exchange {
-    /// Starts with what came in `<auth/>`; without initial data the client is asked for it with an empty challenge
-    /// (RFC 4422 §3.2).
+    /// Starts with what came in `<auth/>`; without initial data the client is asked for it with an
+    /// empty challenge (RFC 4422 §3.2).
     pub(crate) fn start(
         mechanism: Mechanism,
         initial: Option<&[u8]>,
@@ -226,8 +227,9 @@ fn succeed(account: BareJid, disabled: bool, data: Option<Vec<u8>>) -> Result<St
     if disabled { Err(SaslError::AccountDisabled) } else { Ok(Step::Success { account, data }) }
 }
 
-/// The keys to go on with, and whether they are real. An account without keys for this mechanism, and one that does
-/// not exist, get a decoy, which is made in any case: the same work for all (SASL-7).
+/// The keys to go on with, and whether they are real. An account without keys for this mechanism,
+/// and one that does not exist, get a decoy, which is made in any case: the same work for all
+/// (SASL-7).
 fn keys_or_decoy(
     found: Option<&Credentials>,
     hash: ScramHash,
@@ -245,7 +247,8 @@ fn keys_or_decoy(
 fn identity(authcid: &str, authzid: &str, domain: &DomainRef) -> Result<BareJid, SaslError> {
     let node = NodePart::new(authcid).map_err(|_| SaslError::NotAuthorized)?;
     let account = BareJid::from_parts(Some(&node), domain);
-    // A resource is refused before `jid` sees the text: behind a trailing dot it would go unnoticed.
+    // A resource is refused before `jid` sees the text: behind a trailing dot it would go
+    // unnoticed.
     let own = |authzid: &str| {
         !authzid.contains('/') && BareJid::new(authzid).is_ok_and(|authzid| authzid == account)
     };

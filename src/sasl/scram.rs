@@ -67,7 +67,8 @@ impl<'a> ClientFirst<'a> {
 
     /// The expected content of `c=`: the header and the data of the channel (RFC 5802 §6).
     ///
-    /// `plus`: whether the mechanism in use is a `-PLUS` one; `offered`: whether any such was offered.
+    /// `plus`: whether the mechanism in use is a `-PLUS` one; `offered`: whether any such was
+    /// offered.
     pub(super) fn binding(
         &self,
         plus: bool,
@@ -75,7 +76,8 @@ impl<'a> ClientFirst<'a> {
         bindings: &ChannelBindings,
     ) -> Result<Vec<u8>, SaslError> {
         let data = match self.flag {
-            // With "y" someone has taken the -PLUS mechanisms from our list on its way to the client.
+            // With "y" someone has taken the -PLUS mechanisms from our list on its way to the
+            // client.
             Flag::NotOffered if offered => return Err(SaslError::NotAuthorized),
             Flag::Unsupported | Flag::NotOffered if !plus => &[],
             Flag::Bound(name) if plus => bindings.data(name).ok_or(SaslError::MalformedRequest)?,
@@ -86,8 +88,8 @@ impl<'a> ClientFirst<'a> {
 
     /// Picks the server's nonce and makes `server-first-message`.
     ///
-    /// `binding` is what [`binding`](Self::binding) gave. `known` is false where the keys are nobody's: the exchange
-    /// goes on all the same, and no proof is right.
+    /// `binding` is what [`binding`](Self::binding) gave. `known` is false where the keys are
+    /// nobody's: the exchange goes on all the same, and no proof is right.
     pub(super) fn challenge(
         &self,
         hash: ScramHash,
@@ -135,8 +137,8 @@ impl ServerFirst {
         let message = [self.transcript.as_bytes(), unproved.as_bytes()].concat();
         let signature = self.hash.hmac(&self.keys.stored_key, &message);
         let client_key: Vec<u8> = proof.iter().zip(&signature).map(|(a, b)| a ^ b).collect();
-        // No early return among these, and constant time for each (SEC-1). A proof of another length than
-        // the signature's gives another key or is refused by its length.
+        // No early return among these, and constant time for each (SEC-1). A proof of another
+        // length than the signature's gives another key or is refused by its length.
         let right = self.hash.hash(&client_key).ct_eq(&self.keys.stored_key)
             & subtle::Choice::from(u8::from(self.known))
             & subtle::Choice::from(u8::from(proof.len() == signature.len()))
@@ -150,7 +152,8 @@ impl ServerFirst {
     }
 }
 
-/// `attr-val` (RFC 5802 §7): extensions that we do not know are part of what is signed, and else ignored.
+/// `attr-val` (RFC 5802 §7): extensions that we do not know are part of what is signed, and else
+/// ignored.
 fn is_extension(field: &str) -> bool {
     let mut characters = field.chars();
     let named =

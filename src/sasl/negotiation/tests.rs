@@ -12,15 +12,16 @@ use rsasl::config::SASLConfig;
 use rsasl::mechanisms::plain::PLAIN;
 use rsasl::mechanisms::scram::{SCRAM_SHA1, SCRAM_SHA1_PLUS, SCRAM_SHA256, SCRAM_SHA256_PLUS};
 use rsasl::mechname::Mechname;
-use rsasl::prelude::Registry;
-use rsasl::prelude::SASLClient;
+use rsasl::prelude::{Registry, SASLClient};
 use sha1::Sha1;
 use sha2::Sha256;
 
-use super::*;
 use crate::environment::Virtual;
-use crate::sasl::{ChannelBindings, Policy, wire};
-use crate::store::{ScramHash, ScramKeys};
+use crate::sasl::wire::Request;
+use crate::sasl::{
+    ChannelBindings, Context, Mechanism, Negotiation, Policy, Refused, SaslError, Step, wire,
+};
+use crate::store::{Credentials, ScramHash, ScramKeys, Verdict};
 
 const DOMAIN: &str = "im.example.com";
 const PASSWORD: &str = "r0m30myr0m30";
@@ -492,7 +493,8 @@ fn sasl_7_scram_shows_an_unknown_user_what_it_shows_a_known_one() {
     let unknown = shown(&mut World::new(), "romeo");
     assert_eq!((unknown.0, &unknown.2, unknown.3), (nonce, &count, Some(SaslError::NotAuthorized)));
     assert_eq!(unknown.1.len(), salt.len());
-    // The same salt at every attempt, in whatever way the name is written; another one for another name.
+    // The same salt at every attempt, in whatever way the name is written; another one for another
+    // name.
     let mut world = World::new();
     shown(&mut world, "juliet");
     assert_eq!(shown(&mut world, "Romeo").1, unknown.1);
