@@ -45,8 +45,8 @@ pub trait AccountStore: Send + Sync + 'static {
 pub trait Authenticator: Send + Sync + 'static {
     /// Whether `password` proves the identity of `account`.
     ///
-    /// `account` is normalised, and may not exist. `password` went through SASLprep ([RFC
-    /// 4013](https://www.rfc-editor.org/rfc/rfc4013)), which leaves printable ASCII alone. It is
+    /// `account` is normalised, and may not exist. `password` went through SASLprep
+    /// ([RFC 4013](https://www.rfc-editor.org/rfc/rfc4013)), which leaves printable ASCII alone. It is
     /// for the host to do the same work for an unknown account as for a wrong password, and to
     /// compare in constant time (SASL-7, SEC-1).
     ///

@@ -208,9 +208,12 @@ impl Client<'_> {
     }
 
     fn last(&self, hash: ScramHash, challenge: &str) -> String {
+        self.last_with(hash, challenge, &challenge.split(',').next().unwrap()[2..])
+    }
+
+    fn last_with(&self, hash: ScramHash, challenge: &str, nonce: &str) -> String {
         let fields: Vec<_> = challenge.split(',').collect();
-        let (nonce, salt, iterations) =
-            (&fields[0][2..], STANDARD.decode(&fields[1][2..]).unwrap(), &fields[2][2..]);
+        let (salt, iterations) = (STANDARD.decode(&fields[1][2..]).unwrap(), &fields[2][2..]);
         let unproved = format!(
             "c={},r={nonce}",
             STANDARD.encode([self.header.as_bytes(), self.channel].concat())
@@ -519,6 +522,53 @@ fn sasl_7_keys_for_one_hash_look_like_no_account_to_the_other() {
 }
 
 #[test]
+fn sasl_7_keys_of_a_wrong_shape_look_like_no_account() {
+    let mut world = World::new();
+    let first = Client::default().first();
+    let salt = |world: &mut World| {
+        let challenge = challenge(world.auth(Mechanism::ScramSha256, first.as_bytes()).unwrap());
+        challenge.split(',').nth(1).unwrap().to_owned()
+    };
+    world.user = "nobody";
+    let unknown = salt(&mut world);
+    world.user = "juliet";
+    let keys = world.credentials.scram_sha_256.take().unwrap();
+    let truncated = ScramKeys { stored_key: keys.stored_key[..31].to_vec(), ..keys.clone() };
+    for keys in [truncated, ScramKeys { iterations: 0, ..keys.clone() }] {
+        world.credentials = Credentials::from_keys(None, Some(keys));
+        assert_eq!(salt(&mut world), unknown);
+        assert_refused(world.plain("", "juliet", PASSWORD), SaslError::NotAuthorized);
+    }
+    world.credentials = Credentials::from_keys(None, Some(keys));
+    assert_ne!(salt(&mut world), unknown);
+}
+
+#[test]
+fn sasl_7_a_right_key_does_not_make_up_for_another_nonce_or_a_longer_proof() {
+    let client = Client::default();
+    for change in ["nonce", "proof", "none"] {
+        let mut world = World::new();
+        let sent = challenge(world.auth(Mechanism::ScramSha1, client.first().as_bytes()).unwrap());
+        let last = match change {
+            // A client that signs what the server sent, and answers to something else.
+            "nonce" => client.last_with(ScramHash::Sha1, &sent, "another"),
+            "proof" => {
+                let last = client.last(ScramHash::Sha1, &sent);
+                let (unproved, proof) = last.split_once(",p=").unwrap();
+                let longer = [STANDARD.decode(proof).unwrap(), vec![0]].concat();
+                format!("{unproved},p={}", STANDARD.encode(longer))
+            }
+            _ => client.last(ScramHash::Sha1, &sent),
+        };
+        let step = world.respond(last.as_bytes());
+        match change {
+            "none" => assert_success(step, "juliet@im.example.com"),
+            _ => assert_refused(step, SaslError::NotAuthorized),
+        }
+    }
+}
+
+#[test]
 fn sasl_7_plain_takes_whichever_keys_there_are() {
     let mut world = World::new();
     world.credentials.scram_sha_256 = None;
@@ -576,6 +626,8 @@ fn sasl_7_a_fault_of_the_store_is_no_attempt() {
         world.negotiation.credentials(Some(world.credentials.clone())),
         SaslError::MalformedRequest,
     );
+    let wrong = world.plain("", "juliet", "x").unwrap_err();
+    assert_eq!(wrong, Refused { error: SaslError::NotAuthorized, close: false });
     assert_success(world.plain("", "juliet", PASSWORD), "juliet@im.example.com");
 }
 
@@ -741,7 +793,8 @@ proptest! {
         let Some(hash) = mechanism.hash() else {
             let message = change(format!("\0juliet\0{PASSWORD}").as_bytes());
             // A capital letter in the name is the same name.
-            let same = message.to_ascii_lowercase().starts_with(b"\0juliet\0") && message.ends_with(PASSWORD.as_bytes());
+            let same = message.to_ascii_lowercase().starts_with(b"\0juliet\0")
+                && message.ends_with(PASSWORD.as_bytes());
             let step = world.auth(mechanism, &message);
             prop_assert_eq!(matches!(step, Ok(Step::Success { .. })), same);
             return Ok(());
@@ -761,7 +814,11 @@ proptest! {
     }
 
     #[test]
-    fn sec_7_no_input_panics(requests in prop::collection::vec((0..4_usize, "[a-zA-Z0-9=,npyrc+/@.\u{0}\u{e9} -]{0,24}", 0..6_usize), 1..8)) {
+    fn sec_7_no_input_panics(
+        requests in prop::collection::vec(
+            (0..4_usize, "[a-zA-Z0-9=,npyrc+/@.\u{0}\u{e9} -]{0,24}", 0..6_usize), 1..8,
+        ),
+    ) {
         let mut world = World::new();
         for (kind, text, mechanism) in requests {
             let name = ["auth", "response", "abort", "other"][kind];
