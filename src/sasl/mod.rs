@@ -7,12 +7,12 @@
 //! nothing here is `async`.
 //!
 //! ```text
-//!  <auth/>, <response/>, <abort/>          Challenge, Success           <challenge/>, <success/>
-//!  ───────── wire::parse ────────▶ Negotiation ──────────────── wire::… ─────────▶
-//!                                   │      ▲    └─ Refused ──────────▶  <failure/>, policy-violation
-//!                  NeedCredentials, │      │ credentials(…), verdict(…),
-//!                  CheckPassword    ▼      │ store_failed()
-//!                                 the host's store
+//!  <auth/>, <response/>, <abort/>               <challenge/>, <success/>
+//!  ──── wire::parse ───▶ Negotiation ── Step ───────▶
+//!                          │     ▲  └── Refused ─────▶ <failure/>, perhaps policy-violation
+//!         NeedCredentials, │     │ credentials(…), verdict(…),
+//!         CheckPassword    ▼     │ store_failed()
+//!                       the host's store
 //! ```
 //!
 //! The mechanisms are PLAIN (RFC 4616) and SCRAM (RFC 5802, RFC 7677), the latter with channel
