@@ -4,9 +4,9 @@ use std::fmt;
 
 /// Channel binding data of one connection, as far as the host knows it.
 ///
-/// The `-PLUS` mechanisms are offered where [`server_end_point`](Self::server_end_point) is known: a server
-/// that offers them has to have that type on its list (SASL-11,
-/// [XEP-0440 §3](https://xmpp.org/extensions/xep-0440.html)). An exporter alone offers nothing.
+/// The `-PLUS` mechanisms are offered where [`server_end_point`](Self::server_end_point) is known:
+/// a server that offers them has to have that type on its list (SASL-11, [XEP-0440
+/// §3](https://xmpp.org/extensions/xep-0440.html)). An exporter alone offers nothing.
 ///
 /// ```
 /// use xmpp_session::sasl::ChannelBindings;
@@ -28,17 +28,17 @@ impl ChannelBindings {
         Self { exporter: None, server_end_point: None }
     }
 
-    /// `tls-exporter` ([RFC 9266 §4](https://www.rfc-editor.org/rfc/rfc9266#section-4)): 32 bytes that TLS exports
-    /// for the label `EXPORTER-Channel-Binding` and an empty context. Only of TLS 1.3, or of TLS 1.2 with
-    /// extended master secrets and without renegotiation.
+    /// `tls-exporter` ([RFC 9266 §4](https://www.rfc-editor.org/rfc/rfc9266#section-4)): 32 bytes
+    /// that TLS exports for the label `EXPORTER-Channel-Binding` and an empty context. Only of TLS
+    /// 1.3, or of TLS 1.2 with extended master secrets and without renegotiation.
     pub fn exporter(mut self, data: Vec<u8>) -> Self {
         self.exporter = some(data);
         self
     }
 
-    /// `tls-server-end-point` ([RFC 5929 §4](https://www.rfc-editor.org/rfc/rfc5929#section-4)): the hash of the
-    /// certificate that the server has shown, in DER, with the hash function of the certificate's signature
-    /// (SHA-256 where that is MD5 or SHA-1).
+    /// `tls-server-end-point` ([RFC 5929 §4](https://www.rfc-editor.org/rfc/rfc5929#section-4)):
+    /// the hash of the certificate that the server has shown, in DER, with the hash function of the
+    /// certificate's signature (SHA-256 where that is MD5 or SHA-1).
     pub fn server_end_point(mut self, data: Vec<u8>) -> Self {
         self.server_end_point = some(data);
         self

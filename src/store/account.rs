@@ -33,20 +33,21 @@ pub trait AccountStore: Send + Sync + 'static {
     fn remove(&self, account: &BareJid) -> StoreFuture<bool>;
 }
 
-/// Checks passwords or tokens in the host's own way: against a directory, a web service, a signed token.
+/// Checks passwords or tokens in the host's own way: against a directory, a web service, a signed
+/// token.
 ///
-/// For hosts to implement. It is asked for the mechanism PLAIN alone, on a secure stream, in place of
-/// the keys of an [`AccountStore`]. SCRAM needs keys: it is offered beside this only if the host has
-/// an `AccountStore` that keeps them.
+/// For hosts to implement. It is asked for the mechanism PLAIN alone, on a secure stream, in place
+/// of the keys of an [`AccountStore`]. SCRAM needs keys: it is offered beside this only if the host
+/// has an `AccountStore` that keeps them.
 ///
-/// A login with stored keys costs a whole key derivation (about a millisecond); a host for which that
-/// is too much, and which has a cheaper proof, implements this.
+/// A login with stored keys costs a whole key derivation (about a millisecond); a host for which
+/// that is too much, and which has a cheaper proof, implements this.
 pub trait Authenticator: Send + Sync + 'static {
     /// Whether `password` proves the identity of `account`.
     ///
     /// `account` is normalised, and may not exist. `password` went through SASLprep
-    /// ([RFC 4013](https://www.rfc-editor.org/rfc/rfc4013)), which leaves printable ASCII alone.
-    /// It is for the host to do the same work for an unknown account as for a wrong password, and to
+    /// ([RFC 4013](https://www.rfc-editor.org/rfc/rfc4013)), which leaves printable ASCII alone. It is
+    /// for the host to do the same work for an unknown account as for a wrong password, and to
     /// compare in constant time (SASL-7, SEC-1).
     ///
     /// # Errors
@@ -70,7 +71,8 @@ pub enum Verdict {
     Expired,
 }
 
-/// What proves the identity of an account: SCRAM keys (RFC 5802 §3), from which the password cannot be read.
+/// What proves the identity of an account: SCRAM keys (RFC 5802 §3), from which the password cannot
+/// be read.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Credentials {
@@ -99,8 +101,8 @@ impl Credentials {
         Self::default()
     }
 
-    /// Keys of `password` for both hash functions, with [`DEFAULT_ITERATIONS`](Self::DEFAULT_ITERATIONS)
-    /// and random salts.
+    /// Keys of `password` for both hash functions, with
+    /// [`DEFAULT_ITERATIONS`](Self::DEFAULT_ITERATIONS) and random salts.
     ///
     /// # Errors
     ///
@@ -125,9 +127,10 @@ impl Credentials {
 
     /// Like [`from_password`](Self::from_password), with another number of iterations.
     ///
-    /// More of them make stolen keys more expensive to attack, each SCRAM login more expensive for the
-    /// client, and each PLAIN login more expensive for the server. A server whose accounts do not have
-    /// the default number says so with [`Policy::iterations`](crate::sasl::Policy::iterations).
+    /// More of them make stolen keys more expensive to attack, each SCRAM login more expensive for
+    /// the client, and each PLAIN login more expensive for the server. A server whose accounts do
+    /// not have the default number says so with
+    /// [`Policy::iterations`](crate::sasl::Policy::iterations).
     ///
     /// # Errors
     ///

@@ -136,7 +136,8 @@ impl ScramKeys {
         Self { salt, iterations, stored_key, server_key }
     }
 
-    /// Whether a client can be given this salt and this count, and answer with a proof of these keys.
+    /// Whether a client can be given this salt and this count, and answer with a proof of these
+    /// keys.
     pub(crate) fn fit(&self, hash: ScramHash) -> bool {
         let length = hash.output_len();
         !self.salt.is_empty()

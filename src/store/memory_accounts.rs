@@ -72,8 +72,9 @@ impl AccountStore for MemoryAccounts {
 
 /// **For load tests only**: every account exists, and all of them have the same password.
 ///
-/// As an [`AccountStore`] it gives everyone the same keys; as an [`Authenticator`] it checks PLAIN with
-/// one hash instead of a key derivation, so that a load test measures the server and not PBKDF2.
+/// As an [`AccountStore`] it gives everyone the same keys; as an [`Authenticator`] it checks PLAIN
+/// with one hash instead of a key derivation, so that a load test measures the server and not
+/// PBKDF2.
 pub struct AnyAccount {
     credentials: Credentials,
     digest: Vec<u8>,
