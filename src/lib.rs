@@ -3,7 +3,10 @@
 
 pub mod connection;
 pub mod environment;
+pub mod rules;
 pub mod stanza;
+#[cfg(feature = "server")]
+pub mod store;
 
 pub use jid;
 pub use minidom;
