@@ -37,12 +37,16 @@ pub mod conformance;
 mod memory;
 mod offline;
 mod roster;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
 pub use account::{AccountStore, Credentials, ScramHash, ScramKeys};
 pub use block::BlockStore;
 pub use memory::Memory;
 pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};
 pub use roster::{RosterChange, RosterStore, StoredRoster, SubscriptionRequest};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{OpenError, Sqlite};
 
 use std::fmt;
 use std::future::Future;
@@ -149,6 +153,7 @@ impl Stores {
     /// # Errors
     ///
     /// The first error of a store; the rest has not been asked.
+    #[must_use = "the work may begin only with the first poll"]
     pub fn remove_account(&self, account: &BareJid) -> StoreFuture<bool> {
         let (stores, account) = (self.clone(), account.clone());
         Box::pin(async move {
