@@ -4,7 +4,7 @@
 //! forget; `Sqlite` (feature `sqlite`) implements them all in one file. A host with a database or
 //! a service of its own implements the ones it wants and hands them over in [`Stores`]. The tests
 //! of `store::conformance` (feature `conformance`) tell whether an implementation keeps the
-//! contract below.
+//! contract below. [`MemoryAccounts`] is for hosts whose accounts alone are in memory.
 //!
 //! # The contract of every store
 //!
@@ -34,15 +34,20 @@ mod account;
 mod block;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod keys;
 mod memory;
+mod memory_accounts;
 mod offline;
 mod roster;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use account::{AccountStore, Credentials, ScramHash, ScramKeys};
+pub use account::{AccountStore, Authenticator, Credentials, Verdict};
 pub use block::BlockStore;
+pub(crate) use keys::prepare_password;
+pub use keys::{PasswordError, ScramHash, ScramKeys};
 pub use memory::Memory;
+pub use memory_accounts::{AnyAccount, MemoryAccounts};
 pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};
 pub use roster::{RosterChange, RosterStore, StoredRoster, SubscriptionRequest};
 #[cfg(feature = "sqlite")]
