@@ -6,10 +6,6 @@ pub mod environment;
 pub mod outbox;
 pub mod rules;
 #[cfg(feature = "server")]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, unused_imports, reason = "its caller is the driver, in the room below")
-)]
 pub mod sasl;
 pub mod session;
 pub mod stanza;
