@@ -11,7 +11,7 @@ use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message, message_to_domain, offline,
 };
 use crate::session::{SessionHandle, SessionId};
-use crate::stanza::{Stanza, StanzaError};
+use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{OfflineMessage, StoreError};
 
 /// Sessions that refused a message: they are not asked again (MSG-8).
@@ -114,7 +114,7 @@ impl<C: Connection + Clone> Core<C> {
         Box::pin(async move {
             let Some(store) = core.stores.offline.clone() else { return };
             let (accounts, key) = (Arc::clone(&core.stores.accounts), account.as_str().to_owned());
-            let message = OfflineMessage::new(stanza.to_xml(), core.environment.utc());
+            let message = OfflineMessage::new(super::xml(&stanza), core.environment.utc());
             let stored = core.jobs.run(&key, async move {
                 if accounts.exists(&account).await? {
                     store.push(&account, message).await?;
@@ -124,7 +124,7 @@ impl<C: Connection + Clone> Core<C> {
             match stored.await {
                 Some(Ok(())) => {}
                 Some(Err(StoreError::Full)) => core.bounce(origin.as_ref(), &stanza, BOUNCE),
-                _ => core.bounce(origin.as_ref(), &stanza, crate::stanza::Condition::InternalServerError),
+                _ => core.bounce(origin.as_ref(), &stanza, Condition::InternalServerError),
             }
         })
     }
