@@ -4,6 +4,8 @@
 pub mod connection;
 pub mod environment;
 pub mod stanza;
+#[cfg(feature = "stream")]
+pub mod stream;
 
 pub use jid;
 pub use minidom;

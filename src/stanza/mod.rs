@@ -1,5 +1,6 @@
 //! Stanzas as bytes: a header, and a payload in canonical form that is shared, not copied.
 
+pub(crate) mod canonical;
 mod child;
 mod element;
 mod error;
@@ -9,8 +10,9 @@ mod head;
 mod scan;
 pub(crate) mod write;
 
-use child::{Children, Scope};
+pub use canonical::{CanonicaliseError, Received, canonicalise};
 pub use child::Child;
+use child::{Children, Scope};
 pub use element::NotAStanza;
 pub use error::{Condition, ErrorType, StanzaError};
 pub use frame::{Frame, Framing};
@@ -59,14 +61,28 @@ pub struct Stanza {
 }
 
 impl Stanza {
-    pub fn builder(kind: Kind) -> Builder { todo!() }
-    pub fn kind(&self) -> Kind { self.kind }
-    pub fn from(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::From).map(escape::unescape) }
-    pub fn to(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::To).map(escape::unescape) }
-    pub fn id(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::Id).map(escape::unescape) }
+    pub fn builder(kind: Kind) -> Builder {
+        todo!()
+    }
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+    pub fn from(&self) -> Option<Cow<'_, str>> {
+        self.escaped(Attribute::From).map(escape::unescape)
+    }
+    pub fn to(&self) -> Option<Cow<'_, str>> {
+        self.escaped(Attribute::To).map(escape::unescape)
+    }
+    pub fn id(&self) -> Option<Cow<'_, str>> {
+        self.escaped(Attribute::Id).map(escape::unescape)
+    }
     /// The `type` attribute.
-    pub fn type_(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::Type).map(escape::unescape) }
-    pub fn lang(&self) -> Option<Cow<'_, str>> { self.escaped(Attribute::Lang).map(escape::unescape) }
+    pub fn type_(&self) -> Option<Cow<'_, str>> {
+        self.escaped(Attribute::Type).map(escape::unescape)
+    }
+    pub fn lang(&self) -> Option<Cow<'_, str>> {
+        self.escaped(Attribute::Lang).map(escape::unescape)
+    }
     /// First child element.
     #[must_use]
     pub fn child(&self) -> Option<Child<'_>> {
@@ -79,40 +95,70 @@ impl Stanza {
     }
 
     /// The canonical bytes between start tag and end tag.
-    pub fn payload(&self) -> &[u8] { self.bytes.get(self.payload_start..).unwrap_or_default() }
+    pub fn payload(&self) -> &[u8] {
+        self.bytes.get(self.payload_start..).unwrap_or_default()
+    }
     /// Shared bytes, as counted by limits.
-    pub fn len(&self) -> usize { self.bytes.len() }
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
     /// The same stanza with other addresses (`None` = without the attribute): copies the bytes.
     #[must_use]
-    pub fn readdressed(&self, from: Option<&str>, to: Option<&str>) -> Self { todo!() }
+    pub fn readdressed(&self, from: Option<&str>, to: Option<&str>) -> Self {
+        todo!()
+    }
     /// The same stanza with `xml` (canonical bytes, e.g. a `<delay/>`) appended to its payload.
     #[must_use]
-    pub(crate) fn with_appended(&self, xml: &[u8]) -> Self { todo!() }
+    pub(crate) fn with_appended(&self, xml: &[u8]) -> Self {
+        todo!()
+    }
     /// The error answer of STZ-6; `None` where STZ-7 forbids one (type error, iq result).
-    pub fn error_answer(&self, error: &StanzaError) -> Option<Self> { todo!() }
+    pub fn error_answer(&self, error: &StanzaError) -> Option<Self> {
+        todo!()
+    }
     /// The result for an iq get or set: addresses swapped, same id; `None` for anything else.
-    pub fn result_answer(&self, payload: &[u8]) -> Option<Self> { todo!() }
+    pub fn result_answer(&self, payload: &[u8]) -> Option<Self> {
+        todo!()
+    }
 }
 
 impl fmt::Debug for Stanza {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stanza").field("kind", &self.kind()).field("bytes", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Stanza")
+            .field("kind", &self.kind())
+            .field("bytes", &self.len())
+            .finish_non_exhaustive()
     }
 }
 
 /// Builds a stanza.
-pub struct Builder {
-}
+pub struct Builder {}
 
 impl Builder {
-    pub fn from(self, from: &str) -> Self { todo!() }
-    pub fn to(self, to: &str) -> Self { todo!() }
-    pub fn id(self, id: &str) -> Self { todo!() }
-    pub fn type_(self, type_: &str) -> Self { todo!() }
-    pub fn lang(self, lang: &str) -> Self { todo!() }
+    pub fn from(self, from: &str) -> Self {
+        todo!()
+    }
+    pub fn to(self, to: &str) -> Self {
+        todo!()
+    }
+    pub fn id(self, id: &str) -> Self {
+        todo!()
+    }
+    pub fn type_(self, type_: &str) -> Self {
+        todo!()
+    }
+    pub fn lang(self, lang: &str) -> Self {
+        todo!()
+    }
     /// Appends a child element, written in canonical form.
-    pub fn child(self, element: &minidom::Element) -> Self { todo!() }
+    pub fn child(self, element: &minidom::Element) -> Self {
+        todo!()
+    }
     /// Appends bytes that are canonical already (what this crate writes itself).
-    pub(crate) fn payload(self, canonical: &[u8]) -> Self { todo!() }
-    pub fn build(self) -> Stanza { todo!() }
+    pub(crate) fn payload(self, canonical: &[u8]) -> Self {
+        todo!()
+    }
+    pub fn build(self) -> Stanza {
+        todo!()
+    }
 }
