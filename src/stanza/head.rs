@@ -95,17 +95,7 @@ impl Stanza {
             payload_start += opening.len() + escaped + 1;
         }
 
-        let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, payload_start + payload.len()).collect();
-        if let Some(buffer) = Arc::get_mut(&mut bytes) {
-            let mut rest = buffer;
-            let mut put = |piece: &[u8]| {
-                if let Some((place, after)) =
-                    std::mem::take(&mut rest).split_at_mut_checked(piece.len())
-                {
-                    place.copy_from_slice(piece);
-                    rest = after;
-                }
-            };
+        let bytes = concat(payload_start + payload.len(), |put| {
             for (value, opening) in values.iter().zip(OPENINGS) {
                 let Some(text) = value else { continue };
                 put(opening.as_bytes());
@@ -114,7 +104,7 @@ impl Stanza {
             }
             put(head.other);
             put(payload);
-        }
+        });
         Self { bytes, payload_start, layout: Layout(lengths), kind: head.kind }
     }
 
@@ -133,4 +123,21 @@ impl Stanza {
         let value = self.head().get(self.layout.value(attribute)?)?;
         std::str::from_utf8(value).ok()
     }
+}
+
+/// Joins pieces of `length` bytes in all. The shared bytes are allocated once.
+pub(super) fn concat(length: usize, write: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Arc<[u8]> {
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
+    if let Some(buffer) = Arc::get_mut(&mut bytes) {
+        let mut rest = buffer;
+        write(&mut |piece| {
+            if let Some((place, after)) =
+                std::mem::take(&mut rest).split_at_mut_checked(piece.len())
+            {
+                place.copy_from_slice(piece);
+                rest = after;
+            }
+        });
+    }
+    bytes
 }
