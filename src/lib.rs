@@ -3,14 +3,20 @@
 
 pub mod connection;
 pub mod environment;
+#[cfg(feature = "server")]
+pub mod extension;
 pub mod outbox;
 pub mod rules;
 #[cfg(feature = "server")]
 pub mod sasl;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod session;
 pub mod stanza;
 #[cfg(feature = "server")]
 pub mod store;
+#[cfg(feature = "stream")]
+pub mod stream;
 mod sync;
 
 pub use jid;

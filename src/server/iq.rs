@@ -74,10 +74,8 @@ impl<C: Connection + Clone> Core<C> {
                 None
             }
             IqDecision::Addressed => {
-                if let Some(session) = matching
-                    && self.give(&session, stanza).is_err()
-                    && request
-                {
+                let delivered = matching.is_some_and(|session| self.give(&session, stanza).is_ok());
+                if !delivered && request {
                     self.bounce(origin, stanza, BOUNCE);
                 }
                 None

@@ -87,10 +87,10 @@ impl<C: Connection + Clone> Owner<C> {
         cx: Option<&mut Context<'_>>,
     ) -> Poll<Result<(), Detached>> {
         let mut out = self.shared.out.lock();
-        if out.ended || out.epoch != self.epoch {
+        let waits = out.has_last_words() || out.gates.is_closed() || out.busy;
+        if out.epoch != self.epoch || (out.ended && !out.has_last_words()) {
             return Poll::Ready(Err(Detached));
         }
-        let waits = out.gates.is_closed() || out.busy;
         if let Some(cx) = cx {
             // Kept in any case: who waits for input is to learn of the end as well.
             out.waker = Some(Box::new(cx.waker().clone()));

@@ -7,10 +7,12 @@ use std::time::SystemTime;
 use super::events::{Event, EventKind};
 use super::handle::{AVAILABLE, SessionHandle, Shared};
 use super::outbound::{Item, To, Valid};
-use super::registry::Inner;
+use super::registry::{Inner, SessionRegistry};
 use crate::connection::Connection;
+use crate::rules::presence::{Directed, TooManyTargets, uncovered};
 use crate::rules::roster::Roster;
-use crate::stanza::{Kind, Stanza};
+use crate::stanza::Stanza;
+use crate::stanza::delay::delay;
 use crate::sync::atomic::Ordering;
 
 /// A change of broadcast presence ([RFC 6121 §4](https://www.rfc-editor.org/rfc/rfc6121#section-4)).
@@ -32,18 +34,11 @@ pub enum Presence<'a> {
     },
 }
 
-/// The session holds directed presence to as many targets as it may (LIMIT-17); nothing was
-/// recorded and the presence must not be routed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("directed presence to too many targets")]
-#[non_exhaustive]
-pub struct TooManyTargets;
-
 /// What a session's presence lock guards.
 #[derive(Default)]
 pub(super) struct PresenceState {
     pub(super) last: Option<Box<Last>>,
-    directed: Vec<Box<str>>,
+    directed: Directed,
 }
 
 /// The last broadcast presence.
@@ -55,7 +50,7 @@ pub(super) struct Last {
 /// What was taken from a session that is no longer available.
 pub(super) struct Gone {
     pub(super) was_available: bool,
-    pub(super) directed: Vec<Box<str>>,
+    pub(super) directed: Directed,
 }
 
 impl PresenceState {
@@ -149,10 +144,9 @@ impl<C: Connection + Clone> Inner<C> {
         if gone.was_available {
             self.broadcast(shared, &roster, stanza, None);
         }
-        for target in &gone.directed {
-            if !(gone.was_available && is_covered(shared, &roster, target)) {
-                self.direct(stanza, target);
-            }
+        let own = shared.account.bare.as_str();
+        for target in uncovered(&gone.directed, &roster, own, gone.was_available) {
+            self.direct(stanza, target);
         }
     }
 
@@ -211,42 +205,48 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     /// What a session that has just become available is told: the presence of the contacts that
-    /// it is subscribed to (PRES-13: local ones without a probe) and of its own other sessions.
+    /// it is subscribed to, and of its own other sessions (PRES-3).
     fn learn(&self, shared: &Arc<Shared<C>>, roster: &Roster) {
         let me = SessionHandle(Arc::clone(shared));
+        let own = shared.account.bare.as_str();
         for contact in roster.subscriptions().map(|entry| entry.jid()) {
             if self.is_local(contact) {
-                for session in self.sessions(contact) {
-                    let allowed = session.roster().is_subscriber(shared.account.bare.as_str());
-                    if allowed {
-                        self.tell_presence_of(&session, &me);
-                    }
-                }
+                self.learn_of(&me, own, contact);
             } else {
-                self.elsewhere(|| {
-                    let probe = Stanza::builder(Kind::Presence).type_("probe");
-                    probe.from(shared.account.bare.as_str()).to(contact).build()
-                });
+                self.elsewhere(|| Stanza::presence().type_("probe").from(own).to(contact).build());
             }
         }
-        for session in self.sessions(shared.account.bare.as_str()) {
-            if session != me {
-                self.tell_presence_of(&session, &me);
+        for session in self.sessions(own) {
+            if let Some((stanza, number)) = session.current().filter(|_| session != me) {
+                self.give(&me, &stanza, To::OwnBare, Some(&Valid { of: &session.0.number, number }));
             }
         }
     }
 
-    /// Gives `to` the last broadcast presence of `of`, if it is available.
-    pub(super) fn tell_presence_of(&self, of: &SessionHandle<C>, to: &SessionHandle<C>) {
-        let known = {
-            let state = of.0.presence.lock();
-            state
-                .last
-                .as_ref()
-                .map(|last| (last.stanza.clone(), of.0.number.load(Ordering::SeqCst)))
-        };
-        if let Some((stanza, number)) = known {
-            self.give(to, &stanza, To::OwnBare, Some(&Valid { of: &of.0.number, number }));
+    /// The answer to a probe of a local contact, given without the probe (PRES-13…16): from memory
+    /// where it has sessions; where it has none, the user's own item says that it may know.
+    fn learn_of(&self, me: &SessionHandle<C>, own: &str, contact: &str) {
+        let sessions = self.sessions(contact);
+        let refuses = sessions.first().is_some_and(|session| !session.roster().is_subscriber(own));
+        if refuses {
+            return;
+        }
+        let mut available = false;
+        for session in &sessions {
+            let known = {
+                let state = session.0.presence.lock();
+                let last = state.last.as_ref();
+                last.map(|last| (last.stanza.clone(), last.at, session.0.number.load(Ordering::SeqCst)))
+            };
+            if let Some((stanza, at, number)) = known {
+                available = true;
+                let stanza = stanza.with_appended(&delay(session.jid().as_str(), at));
+                self.give(me, &stanza, To::OwnBare, Some(&Valid { of: &session.0.number, number }));
+            }
+        }
+        if !available {
+            let stanza = Stanza::presence().type_("unavailable").from(contact).build();
+            self.give(me, &stanza, To::OwnBare, None);
         }
     }
 
@@ -257,54 +257,73 @@ impl<C: Connection + Clone> Inner<C> {
     }
 }
 
-/// Whether a directed target was reached by the broadcast (PRES-10).
-fn is_covered<C: Connection + Clone>(shared: &Shared<C>, roster: &Roster, target: &str) -> bool {
-    let bare = target.split_once('/').map_or(target, |(bare, _)| bare);
-    bare == shared.account.bare.as_str() || roster.is_subscriber(bare)
-}
-
 /// The presence that we make where a session cannot make its own (PRES-8).
 fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
-    Stanza::builder(Kind::Presence).type_("unavailable").from(shared.jid.as_str()).build()
+    Stanza::presence().type_("unavailable").from(shared.jid.as_str()).build()
 }
 
 /// Directed presence (PRES-9…12).
 impl<C: Connection + Clone> SessionHandle<C> {
+    /// The last broadcast presence and its number.
+    fn current(&self) -> Option<(Stanza, u32)> {
+        let state = self.0.presence.lock();
+        state.last.as_ref().map(|last| (last.stanza.clone(), self.0.number.load(Ordering::SeqCst)))
+    }
+
     /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
-    /// that it will be told of the end. Recorded first, sent after.
-    ///
-    /// # Errors
-    ///
-    /// [`TooManyTargets`] at LIMIT-17; then the presence must not be sent.
-    pub(crate) fn record_directed(&self, target: &str, limit: usize) -> Result<(), TooManyTargets> {
+    /// that it will be told of the end. Recorded first, sent after, under the number returned.
+    pub(crate) fn record_directed(&self, target: &str, limit: usize) -> Result<u32, TooManyTargets> {
         let mut state = self.0.presence.lock();
-        let targets = &mut state.directed;
-        if targets.iter().any(|t| &**t == target) {
-            return Ok(());
-        }
-        if targets.len() >= limit {
-            return Err(TooManyTargets);
-        }
-        targets.push(target.into());
-        Ok(())
+        state.directed.record(target, limit)?;
+        Ok(self.0.number.load(Ordering::SeqCst))
     }
 
     /// Forgets a target (PRES-11).
     pub(crate) fn forget_directed(&self, target: &str) {
-        let mut state = self.0.presence.lock();
-        state.directed.retain(|t| &**t != target);
+        self.0.presence.lock().directed.forget(target);
     }
 
-    /// Whether directed presence is held to a target that `matches`.
-    pub(crate) fn has_directed(&self, matches: impl Fn(&str) -> bool) -> bool {
-        let state = self.0.presence.lock();
-        state.directed.iter().any(|target| matches(target))
+    /// Whether directed presence is held to this bare JID or a resource of it.
+    pub(crate) fn has_directed_to(&self, bare: &str) -> bool {
+        self.0.presence.lock().directed.reaches(bare)
     }
 
     /// The last broadcast presence and when it was sent.
     pub(crate) fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
         let state = self.0.presence.lock();
         state.last.as_ref().map(|last| (last.stanza.clone(), last.at))
+    }
+
+    /// Gives the session directed presence that `source` recorded under `number`; dropped if the
+    /// source has moved on.
+    pub(crate) fn give_directed(&self, stanza: &Stanza, source: &Self, number: u32) {
+        let valid = Valid { of: &source.0.number, number };
+        let _gone = self.send_item(Item::Stanza(stanza, To::AsIs), Some(&valid));
+    }
+}
+
+impl<C: Connection + Clone> SessionRegistry<C> {
+    /// Tells a contact the presence of each available session of an account.
+    pub(crate) fn tell_contact(&self, account: &str, contact: &str) {
+        let inner = self.inner();
+        for session in inner.sessions(account) {
+            if let Some((stanza, number)) = session.current() {
+                let valid = Valid { of: &session.0.number, number };
+                inner.presence_to_contact(contact, &stanza, Some(&valid));
+            }
+        }
+    }
+
+    /// Tells a contact, who sees the account's presence no longer, that each of its available
+    /// sessions is gone, and forgets what they directed to it (SUB-16).
+    pub(crate) fn part_from(&self, account: &str, contact: &str) {
+        let inner = self.inner();
+        for session in inner.sessions(account) {
+            let directed = session.0.presence.lock().directed.forget_account(contact);
+            if session.is_available() || directed {
+                inner.presence_to_contact(contact, &unavailable(&session.0), None);
+            }
+        }
     }
 }
 

@@ -131,6 +131,7 @@ impl<C: Connection + Clone> Inner<C> {
     /// The transport of `epoch` is gone: the session hibernates if it is resumable, else it ends.
     /// An older epoch has no say.
     pub(super) fn lose(&self, shared: &Arc<Shared<C>>, epoch: u32, reason: Reason) {
+        let mut waker = None;
         let (lost, ending) = {
             let account = bare(&shared.jid);
             let hash = self.hash(account);
@@ -152,6 +153,7 @@ impl<C: Connection + Clone> Inner<C> {
                 (None, self.decide_end(entry, at, reason, None))
             } else {
                 let link = out.drop_link();
+                waker = out.waker.take();
                 drop(out);
                 let since = self.settings.environment.now();
                 let until = since.saturating_add(window);
@@ -177,6 +179,9 @@ impl<C: Connection + Clone> Inner<C> {
         if let Some(link) = lost {
             shielded(|| link.close(Close::Abort));
         }
+        if let Some(waker) = waker {
+            waker.wake();
+        }
         if let Some(ending) = ending {
             self.finish(ending);
         }
@@ -192,7 +197,7 @@ impl<C: Connection + Clone> Inner<C> {
         link: C,
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
     ) -> Result<Owner<C>, ResumeError> {
-        let (owner, old) = {
+        let (owner, old, waker) = {
             let hash = self.hash(account.as_str());
             let mut shard = self.shard(hash).write();
             let entry = shard
@@ -215,18 +220,21 @@ impl<C: Connection + Clone> Inner<C> {
                 None => return Err(ResumeError::NotFound),
             }
             let old = out.replace_link(link);
-            let epoch = out.epoch;
+            let (epoch, waker) = (out.epoch, out.waker.take());
             drop(out);
             let before = std::mem::replace(&mut slot.state, SlotState::Live);
             self.no_longer_absent(&shared, before);
             self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Resumed));
-            (Owner { shared, epoch }, old)
+            (Owner { shared, epoch }, old, waker)
         };
         if let Some(old) = old {
             // Detached first: its end has no effect on the session (SM-21).
             let words = last_words(Some("conflict"));
             let _gone = shielded(|| old.send(Frame::raw(&words)));
             shielded(|| old.close(Close::Flush));
+        }
+        if let Some(waker) = waker {
+            waker.wake();
         }
         self.greet_resumed(&owner, reply);
         self.events.deliver();

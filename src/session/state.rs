@@ -471,7 +471,7 @@ impl<C: Connection + Clone> Session<Bound, C> {
 
     /// The client has requested the roster: pushes go to it from now on (ROSTER-2).
     pub fn set_interested(&mut self) {
-        self.data.shared.flags.fetch_or(INTERESTED, Ordering::SeqCst);
+        self.handle().set_interested();
     }
 
     /// Keeps stanzas from now on until the client acknowledges them, and the session itself for
@@ -498,6 +498,17 @@ impl<C: Connection + Clone> Session<Bound, C> {
     #[must_use]
     pub fn handled(&self) -> Option<u32> {
         self.data.shared.out.lock().handled()
+    }
+
+    pub(crate) fn poll_input_ready(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Result<(), Detached>> {
+        self.data.poll_ready(cx)
+    }
+
+    /// Ends the session and keeps the owner, to see when the last words are written.
+    pub(crate) fn end_now(&mut self, reason: Reason, last_words: &[u8]) {
+        if let Some(registry) = self.data.shared.registry.upgrade().filter(|_| self.is_current()) {
+            registry.end(&self.data.shared, reason, Some(last_words));
+        }
     }
 
     /// Ends the session. `false` where it was over already.

@@ -9,6 +9,7 @@
 //! those who ask for one.
 
 mod builder;
+pub(crate) mod canonical;
 mod child;
 pub(crate) mod delay;
 mod derived;
@@ -21,6 +22,7 @@ mod scan;
 pub(crate) mod write;
 
 pub use builder::Builder;
+pub use canonical::{CanonicaliseError, Received, canonicalise};
 pub use child::Child;
 pub use element::NotAStanza;
 pub use error::{Condition, ErrorType, StanzaError, UnknownCondition, UnknownErrorType};
