@@ -46,11 +46,11 @@ pub enum Event {
 /// # Ok::<(), xmpp_session::stream::StreamError>(())
 /// ```
 pub struct Parser {
-    unread: Vec<u8>,
+    pub(super) unread: Vec<u8>,
     /// How many bytes of `unread` have been read nevertheless.
     read: usize,
     state: State,
-    opened: Option<Arc<Opened>>,
+    pub(super) opened: Option<Arc<Opened>>,
     bounds: Bounds,
     /// Bytes that may still be read before authentication (LIMIT-3).
     before_auth: Option<usize>,
