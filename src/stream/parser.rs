@@ -125,7 +125,6 @@ impl Parser {
         }
         if matches!(result, Err(_) | Ok(Some(Event::End))) {
             self.state = State::Ended;
-            self.opened = None;
             self.read = 0;
         } else if read < all.len() {
             self.read += read;
@@ -146,7 +145,6 @@ impl Parser {
             self.take_unread();
         }
         self.state = State::Prolog { declared: false };
-        self.opened = None;
     }
 
     /// Takes away the bytes that were not read yet.
