@@ -3,9 +3,26 @@
 
 pub mod connection;
 pub mod environment;
+pub mod outbox;
+pub mod rules;
+#[cfg(feature = "server")]
+pub mod sasl;
+pub mod session;
 pub mod stanza;
+#[cfg(feature = "server")]
+pub mod store;
 #[cfg(feature = "stream")]
 pub mod stream;
+mod sync;
 
 pub use jid;
 pub use minidom;
+
+/// Compiles the code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/connection.md")]
+mod connection_guide {}

@@ -1,4 +1,11 @@
 //! What a host implements for its transports.
+//!
+//! Most hosts need no implementation of their own: an [`Outbox`](crate::outbox::Outbox) is one. The
+//! guide `docs/connection.md` has a complete one in 30 lines. Tests use a [`Recorder`].
+
+mod recorder;
+
+pub use recorder::Recorder;
 
 use std::sync::Arc;
 
@@ -6,9 +13,9 @@ use crate::stanza::{Frame, Framing};
 
 /// A way to the peer: the one trait that a host has to implement.
 ///
-/// Both methods may be called from any thread, also from inside another call into this crate, and
-/// no lock of this crate is held while they run. Never call into this crate while holding a lock
-/// that `send` or `close` takes.
+/// Its methods may be called from any thread, also from inside another call into this crate, and no
+/// lock of this crate is held while they run. Never call into this crate while holding a lock that
+/// `send` or `close` takes.
 pub trait Connection: Send + Sync + 'static {
     /// Takes one frame for writing, in the order of the calls. Never blocks.
     ///
@@ -23,8 +30,15 @@ pub trait Connection: Send + Sync + 'static {
     /// Ends the transport. Idempotent; a later [`Close::Abort`] overrides an earlier flush.
     fn close(&self, how: Close);
 
-    /// Bytes accepted and not yet taken by the transport.
+    /// Bytes accepted and not yet taken by the transport. A connection that reports this reports
+    /// [`written`](Self::written) too.
     fn waiting(&self) -> usize {
+        0
+    }
+
+    /// Bytes the transport has taken since the connection was made. A peer is too slow when
+    /// something is [`waiting`](Self::waiting) and this has not moved for 60 seconds (LIMIT-13).
+    fn written(&self) -> u64 {
         0
     }
 
@@ -34,22 +48,29 @@ pub trait Connection: Send + Sync + 'static {
     }
 
     /// Called once when a server takes the connection: a connection with a buffer of its own calls
-    /// `hook.pre_drain()` just before each write, so that trailing data travels in that write.
+    /// [`hook.pre_drain`](PreDrain::pre_drain) just before each write, so that trailing data travels
+    /// in that write. It may drop the hook, and should when it is closed.
     fn on_drain(&self, hook: Arc<dyn PreDrain>) {
         drop(hook);
     }
 }
 
 /// Called by a buffering connection just before buffered bytes are handed to the transport.
+///
+/// Implemented by this crate, called by hosts: once per write and at any time, with no lock held that
+/// [`Connection::send`] takes.
 pub trait PreDrain: Send + Sync {
-    /// May send through the session, or append bytes to `out`: both become part of the write that
-    /// is about to happen.
+    /// May send through the session, or append whole elements to `out`: both become part of the
+    /// write that is about to happen. Appends nothing once the stream has got its close tag.
     fn pre_drain(&self, out: &mut Vec<u8>);
 }
 
 /// Why a frame was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(clippy::exhaustive_enums, reason = "a connection has these two ways to refuse; hosts match on both")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a connection has these two ways to refuse; hosts match on both"
+)]
 pub enum SendError {
     /// The peer reads too slowly and the connection takes no more bytes.
     #[error("the connection takes no more bytes")]
@@ -80,6 +101,10 @@ impl<T: Connection + ?Sized> Connection for Arc<T> {
 
     fn waiting(&self) -> usize {
         (**self).waiting()
+    }
+
+    fn written(&self) -> u64 {
+        (**self).written()
     }
 
     fn framing(&self) -> Framing {

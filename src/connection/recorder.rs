@@ -1,0 +1,230 @@
+use std::fmt;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::{Close, Connection, PreDrain, SendError};
+use crate::stanza::{Frame, Framing};
+
+/// A connection for tests: it keeps what was sent, and refuses when told to. Clones share one record.
+///
+/// ```
+/// use xmpp_session::connection::{Close, Connection, Recorder, SendError};
+/// use xmpp_session::stanza::Frame;
+///
+/// let connection = Recorder::new();
+/// connection.send(Frame::raw(b"<r xmlns='urn:xmpp:sm:3'/>"))?;
+/// assert_eq!(connection.take(), ["<r xmlns='urn:xmpp:sm:3'/>"]);
+///
+/// connection.refuse(Some(SendError::Full));
+/// assert_eq!(connection.send(Frame::raw(b"<a/>")), Err(SendError::Full));
+///
+/// connection.close(Close::Flush);
+/// assert_eq!(connection.closed(), Some(Close::Flush));
+/// # Ok::<(), SendError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Recorder {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    frames: Vec<String>,
+    refuse: Option<SendError>,
+    closed: Option<Close>,
+    waiting: usize,
+    written: u64,
+    framing: Framing,
+    on_send: Option<Arc<OnSend>>,
+    pre_drain: Option<Arc<dyn PreDrain>>,
+}
+
+type OnSend = dyn Fn(&str) + Send + Sync;
+
+impl Recorder {
+    /// A recorder that accepts everything.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The frames accepted since the last call, each as one string, in the order of the calls.
+    #[must_use = "the frames are gone from the record"]
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.state.lock().frames)
+    }
+
+    /// Does what a write does: calls the pre-drain hook, then takes the frames. What the hook
+    /// appends is the last string.
+    #[must_use = "the frames are gone from the record"]
+    pub fn drain(&self) -> Vec<String> {
+        let hook = self.state.lock().pre_drain.clone();
+        let mut trailing = Vec::new();
+        if let Some(hook) = hook {
+            hook.pre_drain(&mut trailing);
+        }
+        let mut frames = self.take();
+        if !trailing.is_empty() {
+            frames.push(String::from_utf8_lossy(&trailing).into_owned());
+        }
+        frames
+    }
+
+    /// From now on refuses every frame for this reason; `None` accepts again.
+    pub fn refuse(&self, why: Option<SendError>) {
+        self.state.lock().refuse = why;
+    }
+
+    /// How it was closed, or `None` while it is open. An [`Close::Abort`] is never taken back.
+    #[must_use]
+    pub fn closed(&self) -> Option<Close> {
+        self.state.lock().closed
+    }
+
+    /// Calls `hook` from inside every `send` that accepts, with the frame just recorded and with no
+    /// lock held: it may call back into the crate, also into this very recorder.
+    pub fn on_send(&self, hook: impl Fn(&str) + Send + Sync + 'static) {
+        let old = self.state.lock().on_send.replace(Arc::new(hook));
+        drop(old);
+    }
+
+    /// Sets what [`Connection::waiting`] and [`Connection::written`] report, in bytes: a recorder
+    /// does not count by itself.
+    pub fn set_progress(&self, waiting: usize, written: u64) {
+        let mut state = self.state.lock();
+        state.waiting = waiting;
+        state.written = written;
+    }
+
+    /// Sets what [`Connection::framing`] reports.
+    pub fn set_framing(&self, framing: Framing) {
+        self.state.lock().framing = framing;
+    }
+}
+
+impl Connection for Recorder {
+    fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
+        let mut bytes = Vec::with_capacity(frame.len());
+        frame.write_to(&mut bytes);
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let hook = {
+            let mut state = self.state.lock();
+            if state.closed.is_some() {
+                return Err(SendError::Closed);
+            }
+            if let Some(why) = state.refuse {
+                return Err(why);
+            }
+            state.frames.push(text.clone());
+            state.on_send.clone()
+        };
+        if let Some(hook) = hook {
+            hook(&text);
+        }
+        Ok(())
+    }
+
+    fn close(&self, how: Close) {
+        let mut state = self.state.lock();
+        if state.closed != Some(Close::Abort) {
+            state.closed = Some(how);
+        }
+        // The hook may own the session that owns this connection.
+        let hook = state.pre_drain.take();
+        drop(state);
+        drop(hook);
+    }
+
+    fn waiting(&self) -> usize {
+        self.state.lock().waiting
+    }
+
+    fn written(&self) -> u64 {
+        self.state.lock().written
+    }
+
+    fn framing(&self) -> Framing {
+        self.state.lock().framing
+    }
+
+    fn on_drain(&self, hook: Arc<dyn PreDrain>) {
+        let old = self.state.lock().pre_drain.replace(hook);
+        drop(old);
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Recorder")
+            .field("frames", &state.frames.len())
+            .field("refuse", &state.refuse)
+            .field("closed", &state.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Trailer(Recorder);
+
+    impl PreDrain for Trailer {
+        fn pre_drain(&self, out: &mut Vec<u8>) {
+            self.0.send(Frame::raw(b"<sent/>")).unwrap();
+            out.extend_from_slice(b"<appended/>");
+        }
+    }
+
+    #[test]
+    fn clones_share_frames_refusal_and_close() {
+        let a = Recorder::new();
+        let b = a.clone();
+        a.send(Frame::raw(b"<x/>")).unwrap();
+        b.refuse(Some(SendError::Full));
+        assert_eq!(a.send(Frame::raw(b"<y/>")), Err(SendError::Full));
+        b.refuse(None);
+        a.send(Frame::raw(b"<z/>")).unwrap();
+        assert_eq!(b.take(), ["<x/>", "<z/>"]);
+        assert!(a.take().is_empty());
+        b.close(Close::Abort);
+        b.close(Close::Flush);
+        assert_eq!(a.closed(), Some(Close::Abort));
+        assert_eq!(a.send(Frame::raw(b"<y/>")), Err(SendError::Closed));
+    }
+
+    #[test]
+    fn the_send_hook_may_send_and_close() {
+        let recorder = Recorder::new();
+        let inner = recorder.clone();
+        recorder.on_send(move |frame| {
+            if frame == "<x/>" {
+                inner.send(Frame::raw(b"<y/>")).unwrap();
+                inner.close(Close::Flush);
+            }
+        });
+        recorder.send(Frame::raw(b"<x/>")).unwrap();
+        assert_eq!(recorder.take(), ["<x/>", "<y/>"]);
+        assert_eq!(recorder.closed(), Some(Close::Flush));
+    }
+
+    #[test]
+    fn a_drain_ends_with_what_the_hook_adds() {
+        let recorder = Recorder::new();
+        recorder.on_drain(Arc::new(Trailer(recorder.clone())));
+        recorder.send(Frame::raw(b"<x/>")).unwrap();
+        assert_eq!(recorder.drain(), ["<x/>", "<sent/>", "<appended/>"]);
+        recorder.close(Close::Flush);
+        assert!(recorder.drain().is_empty(), "a closed recorder has let its hook go");
+    }
+
+    #[test]
+    fn debug_shows_counts_only() {
+        let recorder = Recorder::new();
+        recorder.send(Frame::raw(b"<secret/>")).unwrap();
+        let debug = format!("{recorder:?}");
+        assert!(debug.contains("frames: 1") && !debug.contains("secret"), "{debug}");
+    }
+}

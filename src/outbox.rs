@@ -1,0 +1,363 @@
+//! A ready-made write buffer: many senders, one writer.
+//!
+//! An [`Outbox`] is the [`Connection`] that sessions send to, its [`Drain`] is what the host's write
+//! loop empties. Senders append and return at once; the writer takes everything that waits in one
+//! piece, so that what was sent while a write was under way shares the next one.
+//!
+//! ```text
+//! send() ─┐
+//! send() ─┼─▶ Outbox ──(pre-drain hook)──▶ Drain::fill ─▶ write ─▶ Drain::consume
+//! send() ─┘   bytes count as waiting ────────────────────────────▶ until here
+//! ```
+//!
+//! Just before a piece is handed out the hook of [`Connection::on_drain`] runs, without any lock, and
+//! what it sends or appends is part of that very piece: an acknowledgement request travels in the
+//! same write as the stanzas it asks about. It runs only when bytes are about to be written, once for
+//! each piece, and never after [`Connection::close`]: nothing may follow a close tag.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::connection::{Close, Connection, PreDrain, SendError};
+use crate::stanza::Frame;
+
+/// A write buffer for one transport, shared by everyone who sends to it.
+///
+/// ```
+/// use xmpp_session::connection::{Close, Connection};
+/// use xmpp_session::outbox::{Marks, Outbox};
+/// use xmpp_session::stanza::Frame;
+///
+/// let (outbox, mut drain) = Outbox::new(Marks::default());
+/// let writer = std::thread::spawn(move || {
+///     let mut socket = Vec::new();
+///     while let std::task::Poll::Ready(Some(bytes)) = drain.fill_blocking(None) {
+///         let written = bytes.len();
+///         socket.extend_from_slice(bytes);
+///         drain.consume(written);
+///     }
+///     socket
+/// });
+/// outbox.send(Frame::raw(b"<presence/>"))?;
+/// outbox.close(Close::Flush);
+/// assert_eq!(writer.join().unwrap(), b"<presence/>");
+/// # Ok::<(), xmpp_session::connection::SendError>(())
+/// ```
+pub struct Outbox {
+    state: Mutex<State>,
+    /// For a writer that blocks; one that polls leaves its waker in the state.
+    changed: Condvar,
+    marks: Marks,
+}
+
+#[derive(Default)]
+struct State {
+    /// Accepted and not yet handed to the drain: always whole frames.
+    buffer: Vec<u8>,
+    /// Bytes of the drain's piece that are not consumed yet.
+    handed_out: usize,
+    written: u64,
+    closed: Option<Close>,
+    waker: Option<Waker>,
+    hook: Option<Arc<dyn PreDrain>>,
+}
+
+impl Outbox {
+    /// The two halves of a new buffer. It owns no memory for bytes until something is sent.
+    #[must_use = "dropping the drain closes the outbox"]
+    pub fn new(marks: Marks) -> (Arc<Self>, Drain) {
+        let outbox = Arc::new(Self { state: Mutex::default(), changed: Condvar::new(), marks });
+        (Arc::clone(&outbox), Drain { outbox, piece: Vec::new(), at: 0 })
+    }
+
+    /// Whether more waits than [`Marks::soft`]: time to stop reading from this peer (LIMIT-13).
+    #[must_use]
+    pub fn above_soft(&self) -> bool {
+        self.waiting() > self.marks.soft
+    }
+
+    /// Wakes the writer. Consumes the guard since a waker is foreign code: it runs without the lock.
+    fn wake(&self, mut state: MutexGuard<'_, State>) {
+        let waker = state.waker.take();
+        drop(state);
+        self.changed.notify_one();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Connection for Outbox {
+    /// Appends the frame.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Full`] when more than [`Marks::hard`] would wait, [`SendError::Closed`] after
+    /// [`close`](Connection::close) and once the [`Drain`] is gone.
+    fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
+        let mut state = self.state.lock();
+        if state.closed.is_some() {
+            return Err(SendError::Closed);
+        }
+        if state.waiting().saturating_add(frame.len()) > self.marks.hard {
+            return Err(SendError::Full);
+        }
+        frame.write_to(&mut state.buffer);
+        self.wake(state);
+        Ok(())
+    }
+
+    fn close(&self, how: Close) {
+        let mut state = self.state.lock();
+        if state.closed != Some(Close::Abort) {
+            state.closed = Some(how);
+        }
+        if how == Close::Abort {
+            state.buffer = Vec::new();
+            state.handed_out = 0;
+        }
+        // No hook runs any more, and it may own the session that owns this outbox.
+        let hook = state.hook.take();
+        self.wake(state);
+        drop(hook);
+    }
+
+    fn waiting(&self) -> usize {
+        self.state.lock().waiting()
+    }
+
+    fn written(&self) -> u64 {
+        self.state.lock().written
+    }
+
+    fn on_drain(&self, hook: Arc<dyn PreDrain>) {
+        let mut state = self.state.lock();
+        let unused = if state.closed.is_some() { Some(hook) } else { state.hook.replace(hook) };
+        drop(state);
+        drop(unused);
+    }
+}
+
+impl State {
+    fn waiting(&self) -> usize {
+        self.buffer.len().saturating_add(self.handed_out)
+    }
+
+    /// Swaps the buffer for `piece`, which is empty.
+    fn hand_out(&mut self, piece: &mut Vec<u8>) {
+        std::mem::swap(&mut self.buffer, piece);
+        self.handed_out = piece.len();
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state.lock();
+        f.debug_struct("Outbox")
+            .field("waiting", &state.waiting())
+            .field("written", &state.written)
+            .field("closed", &state.closed)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How many bytes may wait for a slow reader (LIMIT-13).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Marks {
+    /// Bytes above which reading from this peer should pause, so that its own answers stop growing.
+    pub soft: usize,
+    /// Bytes above which nothing more is accepted. What the pre-drain hook appends is let through.
+    pub hard: usize,
+}
+
+impl Marks {
+    /// Marks at `soft` and `hard` bytes.
+    #[must_use]
+    pub const fn new(soft: usize, hard: usize) -> Self {
+        Self { soft, hard }
+    }
+}
+
+impl Default for Marks {
+    /// 512 KiB and 2 MiB.
+    fn default() -> Self {
+        Self::new(512 * 1024, 2 * 1024 * 1024)
+    }
+}
+
+/// The writer's half of an [`Outbox`]: one per transport, not `Clone`, so that two writers cannot
+/// interleave.
+///
+/// Fill, write, [`consume`](Self::consume) what the transport took, fill again. Bytes that were
+/// handed out and not consumed come again. Dropping it is the end of the transport: the outbox then
+/// refuses every frame.
+#[must_use = "dropping the drain closes the outbox"]
+pub struct Drain {
+    outbox: Arc<Outbox>,
+    /// The piece that is being written, consumed up to `at`.
+    piece: Vec<u8>,
+    at: usize,
+}
+
+impl Drain {
+    /// The bytes to write next, never empty, or `None` at the end: closed, and flushed unless
+    /// aborted. Pending while there is nothing to write; the waker of the latest call is woken.
+    ///
+    /// If the pre-drain hook panics, no byte is lost and that hook is not called again.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Option<&[u8]>> {
+        let mut old = None;
+        let filled = self.advance(|_, state| {
+            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+                old = state.waker.replace(cx.waker().clone());
+            }
+        });
+        // It may hold the last reference to a task that owns the outbox.
+        drop(old);
+        filled.map(|more| more.then(|| self.rest()))
+    }
+
+    /// [`poll_fill`](Self::poll_fill) as a future. Dropping it at any time loses nothing.
+    pub async fn fill(&mut self) -> Option<&[u8]> {
+        let more = poll_fn(|cx| self.poll_fill(cx).map(|bytes| bytes.is_some())).await;
+        more.then(|| self.rest())
+    }
+
+    /// [`poll_fill`](Self::poll_fill) for a thread: blocks until there is something to write or the
+    /// end, without bound if `timeout` is `None`. Pending means that the time passed.
+    pub fn fill_blocking(&mut self, timeout: Option<Duration>) -> Poll<Option<&[u8]>> {
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let mut late = false;
+        loop {
+            let filled = self.advance(|changed, state| match deadline {
+                Some(deadline) => late = changed.wait_until(state, deadline).timed_out(),
+                None => changed.wait(state),
+            });
+            match filled {
+                Poll::Ready(more) => return Poll::Ready(more.then(|| self.rest())),
+                Poll::Pending if late => return Poll::Pending,
+                Poll::Pending => {}
+            }
+        }
+    }
+
+    /// Says that the transport took the first `n` of the bytes last handed out. Only now they stop
+    /// counting as waiting.
+    pub fn consume(&mut self, n: usize) {
+        let n = n.min(self.piece.len().saturating_sub(self.at));
+        self.at = self.at.saturating_add(n);
+        let mut state = self.outbox.state.lock();
+        state.written = state.written.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
+        state.handed_out = state.handed_out.saturating_sub(n);
+        if self.at < self.piece.len() {
+            return;
+        }
+        self.at = 0;
+        self.piece.clear();
+        // An idle connection owns no buffer; a busy one keeps two of ordinary size.
+        if state.buffer.is_empty() {
+            state.buffer = Vec::new();
+            self.piece = Vec::new();
+        } else if self.piece.capacity() > KEPT {
+            self.piece = Vec::new();
+        }
+    }
+
+    /// Whether the transport took everything that was accepted so far.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.outbox.waiting() == 0
+    }
+
+    /// How the outbox was closed, or `None` while it is open.
+    #[must_use]
+    pub fn closed(&self) -> Option<Close> {
+        self.outbox.state.lock().closed
+    }
+
+    fn rest(&self) -> &[u8] {
+        self.piece.get(self.at..).unwrap_or_default()
+    }
+
+    /// Makes `rest` the bytes to write next, and says whether there are any. With nothing to write it
+    /// calls `idle` under the lock under which that was seen: no wake-up can fall between.
+    fn advance(&mut self, idle: impl FnOnce(&Condvar, &mut MutexGuard<'_, State>)) -> Poll<bool> {
+        let mut state = self.outbox.state.lock();
+        match state.closed {
+            Some(Close::Abort) => {
+                self.piece = Vec::new();
+                self.at = 0;
+                return Poll::Ready(false);
+            }
+            _ if self.at < self.piece.len() => return Poll::Ready(true),
+            Some(Close::Flush) if state.buffer.is_empty() => return Poll::Ready(false),
+            None if state.buffer.is_empty() => {
+                idle(&self.outbox.changed, &mut state);
+                return Poll::Pending;
+            }
+            _ => {}
+        }
+        // Taken out for the call, so that one that panics does not stand in the way for ever.
+        let Some(hook) = state.hook.take() else {
+            state.hand_out(&mut self.piece);
+            return Poll::Ready(true);
+        };
+        let whole = state.buffer.len();
+        drop(state);
+        let mut trailing = Vec::new();
+        hook.pre_drain(&mut trailing);
+
+        let mut state = self.outbox.state.lock();
+        let unused = match state.closed {
+            Some(Close::Abort) => {
+                drop(state);
+                return Poll::Ready(false);
+            }
+            // The close tag may stand at the end by now.
+            Some(Close::Flush) => {
+                state.buffer.splice(whole..whole, trailing);
+                Some(hook)
+            }
+            None => {
+                state.buffer.append(&mut trailing);
+                // A hook that was set meanwhile is the newer one.
+                if state.hook.is_some() {
+                    Some(hook)
+                } else {
+                    state.hook = Some(hook);
+                    None
+                }
+            }
+        };
+        state.hand_out(&mut self.piece);
+        drop(state);
+        drop(unused);
+        Poll::Ready(true)
+    }
+}
+
+impl Drop for Drain {
+    fn drop(&mut self) {
+        self.outbox.close(Close::Abort);
+    }
+}
+
+impl fmt::Debug for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drain")
+            .field("unconsumed", &self.rest().len())
+            .field("outbox", &self.outbox)
+            .finish()
+    }
+}
+
+/// Bytes of capacity up to which a busy outbox uses its buffers again.
+const KEPT: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests;

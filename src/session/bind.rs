@@ -1,0 +1,274 @@
+//! Resource binding as one atomic step (RFC 6120 §7).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jid::{BareJid, FullJid, ResourcePart};
+use smallvec::SmallVec;
+
+use super::end::{Ending, Reason};
+use super::events::{Event, EventKind};
+use super::handle::{SessionHandle, SessionId, Shared};
+use super::input::Owner;
+use super::outbound::{Gate, Outbound};
+use super::presence::PresenceState;
+use super::registry::{Account, Entry, Inner, Slot, SlotState};
+use super::shield::shielded;
+use crate::connection::Connection;
+use crate::environment::random_hex;
+use crate::rules::roster::Roster;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, Ordering};
+
+/// What to do when a resource is in use (BIND-5,
+/// [RFC 6120 §7.7.2.2](https://www.rfc-editor.org/rfc/rfc6120#section-7.7.2.2)).
+///
+/// A hibernating session is replaced under every policy (BIND-6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "RFC 6120 §7.7.2.2 names these three")]
+pub enum Conflict {
+    /// The new session takes the resource and the older one ends with `conflict`. A resource
+    /// replaced three times within a minute is given to nobody else: the next one gets a
+    /// generated resource, so that two clients cannot kick each other for ever.
+    Replace,
+    /// The new session gets a generated resource.
+    Override,
+    /// The new session gets the error `conflict`.
+    Refuse,
+}
+
+/// Makes the first bytes on a bound session.
+type Reply<'a> = &'a mut dyn FnMut(&FullJid) -> Vec<u8>;
+
+/// What a bind needs beside the session.
+#[must_use = "a request does nothing by itself"]
+pub struct BindRequest<'a> {
+    pub(super) resource: Option<ResourcePart>,
+    pub(super) roster: Roster,
+    pub(super) reply: Option<Reply<'a>>,
+}
+
+impl<'a> BindRequest<'a> {
+    /// A request for a generated resource of 96 random bits (BIND-2), for an account with an empty
+    /// roster.
+    pub fn new() -> Self {
+        Self { resource: None, roster: Roster::default(), reply: None }
+    }
+
+    /// Asks for this resource (BIND-3).
+    pub fn resource(mut self, resource: ResourcePart) -> Self {
+        self.resource = Some(resource);
+        self
+    }
+
+    /// The account's roster, loaded by the host. Where the account has a session already, that
+    /// session's roster is shared and this one dropped.
+    pub fn roster(mut self, roster: Roster) -> Self {
+        self.roster = roster;
+        self
+    }
+
+    /// Makes the first bytes that the client gets on this session (the bind result), from the JID
+    /// that it got. Called once, without a lock, before anything else is written.
+    pub fn reply(mut self, reply: &'a mut dyn FnMut(&FullJid) -> Vec<u8>) -> Self {
+        self.reply = Some(reply);
+        self
+    }
+}
+
+impl Default for BindRequest<'_> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for BindRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BindRequest")
+            .field("resource", &self.resource.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a bind was refused. Nothing was registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// The stream has not been opened since its last restart.
+    #[error("the stream is not open")]
+    NotOpen,
+    /// The resource is in use and the policy is [`Conflict::Refuse`].
+    #[error("the resource is in use")]
+    Conflict,
+    /// The account has as many sessions as it may have (BIND-8).
+    #[error("the account has too many sessions")]
+    TooManySessions,
+}
+
+impl BindError {
+    /// The stanza error that the client gets
+    /// ([RFC 6120 §7.6.2](https://www.rfc-editor.org/rfc/rfc6120#section-7.6.2)).
+    #[must_use]
+    pub const fn condition(self) -> crate::stanza::Condition {
+        use crate::stanza::Condition;
+        match self {
+            Self::NotOpen => Condition::NotAllowed,
+            Self::Conflict => Condition::Conflict,
+            Self::TooManySessions => Condition::ResourceConstraint,
+        }
+    }
+}
+
+/// More replacements than this of one full JID within [`KICK_WINDOW`] are a loop (BIND-6).
+const KICKS: usize = 3;
+const KICK_WINDOW: Duration = Duration::from_secs(60);
+
+impl<C: Connection + Clone> Inner<C> {
+    pub(super) fn bind(
+        &self,
+        account: &BareJid,
+        link: C,
+        mut request: BindRequest<'_>,
+    ) -> Result<Owner<C>, BindError> {
+        let reply = request.reply.take();
+        let (owner, displaced) = self.register(account, link, request, reply.is_some())?;
+        if let Some(ending) = displaced {
+            self.finish(ending);
+        }
+        if let Some(reply) = reply {
+            let greeting = shielded(|| reply(&owner.shared.jid));
+            owner.shared.out.lock().greeting = greeting.map(Vec::into_boxed_slice);
+            self.open_gate(&owner.shared, Gate::Greeting);
+        }
+        self.events.deliver();
+        Ok(owner)
+    }
+
+    /// The decision: conflict test, limits and registration in one step (BIND-7).
+    #[expect(clippy::type_complexity, reason = "the owner, and the end that it causes")]
+    fn register(
+        &self,
+        account: &BareJid,
+        link: C,
+        request: BindRequest<'_>,
+        greets: bool,
+    ) -> Result<(Owner<C>, Option<Ending<C>>), BindError> {
+        let environment = &*self.settings.environment;
+        let now = environment.now();
+        let hash = self.hash(account.as_str());
+        let mut shard = self.shard(hash).write();
+        let known = shard.find_mut(hash, |entry| &entry.shared.bare == account);
+        let (resource, place) = match known {
+            Some(entry) => self.place(entry, request.resource, now)?,
+            None => (request.resource, Place::Free),
+        };
+        let resource = resource.unwrap_or_else(|| self.generated());
+        let jid = account.with_resource(&resource);
+        let mut entry = shard
+            .entry(
+                hash,
+                |entry| &entry.shared.bare == account,
+                |entry| self.hash(entry.shared.bare.as_str()),
+            )
+            .or_insert_with(|| Entry {
+                shared: Arc::new(Account::new(account.clone(), request.roster)),
+                slots: SmallVec::new(),
+                replaced: Vec::new(),
+            });
+        let entry = entry.get_mut();
+        let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
+        let displaced = match place {
+            Place::Free => None,
+            Place::Evict(at) => self.decide_end(entry, at, Reason::Evicted, None),
+            Place::Replace(at) => self.decide_end(entry, at, Reason::Replaced { by: id }, None),
+        };
+        let waits = entry.slots.iter().any(|slot| slot.shared.jid.resource() == &*resource);
+        let shared = Arc::new(Shared {
+            id,
+            jid,
+            since: now,
+            registry: self.me.clone(),
+            account: Arc::clone(&entry.shared),
+            flags: AtomicU32::new(0),
+            number: AtomicU32::new(0),
+            presence: Mutex::new(PresenceState::default()),
+            out: Mutex::new(Outbound::new(link, Gate::closed(waits, greets))),
+        });
+        entry.slots.push(Slot { shared: Arc::clone(&shared), state: SlotState::Live });
+        self.sessions.fetch_add(1, Ordering::SeqCst);
+        self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Bound));
+        // The guard exists before any host code runs.
+        Ok((Owner { shared, epoch: 0 }, displaced))
+    }
+
+    /// Where the new session goes in an account that has some.
+    fn place(
+        &self,
+        entry: &mut Entry<C>,
+        mut wanted: Option<ResourcePart>,
+        now: Duration,
+    ) -> Result<(Option<ResourcePart>, Place), BindError> {
+        let held = wanted.as_ref().and_then(|wanted| {
+            entry.slots.iter().position(|slot| {
+                slot.state != SlotState::Ending && slot.shared.jid.resource() == &**wanted
+            })
+        });
+        if let Some(at) = held {
+            let live = entry.slots.get(at).is_some_and(|slot| slot.state == SlotState::Live);
+            if !live {
+                return Ok((wanted, Place::Replace(at)));
+            }
+            match self.settings.conflict {
+                Conflict::Refuse => return Err(BindError::Conflict),
+                Conflict::Replace if !entry.is_kick_loop(wanted.as_ref(), now) => {
+                    return Ok((wanted, Place::Replace(at)));
+                }
+                Conflict::Replace | Conflict::Override => wanted = None,
+            }
+        }
+        if entry.visible().count() < self.settings.sessions_per_account {
+            return Ok((wanted, Place::Free));
+        }
+        let oldest = entry.oldest_absent().ok_or(BindError::TooManySessions)?;
+        Ok((wanted, Place::Evict(oldest)))
+    }
+
+    /// A resource that nobody can guess and that no session has (BIND-2): 96 random bits.
+    #[expect(clippy::expect_used, reason = "24 hex digits are a valid resourcepart")]
+    fn generated(&self) -> ResourcePart {
+        let text = random_hex::<12>(&*self.settings.environment);
+        ResourcePart::new(&text).expect("hex digits").into_owned()
+    }
+}
+
+/// Where a new session goes.
+enum Place {
+    Free,
+    Replace(usize),
+    /// The oldest hibernating session gives its place (BIND-8).
+    Evict(usize),
+}
+
+impl<C: Connection + Clone> Entry<C> {
+    /// Counts one more replacement of `resource`; true if there were too many of late (BIND-6).
+    fn is_kick_loop(&mut self, resource: Option<&ResourcePart>, now: Duration) -> bool {
+        let Some(resource) = resource else { return false };
+        let replaced = &mut self.replaced;
+        replaced.retain(|(_, at)| now.saturating_sub(*at) < KICK_WINDOW);
+        if replaced.iter().filter(|(r, _)| r == resource).count() >= KICKS {
+            return true;
+        }
+        replaced.push((resource.clone(), now));
+        false
+    }
+
+    /// The hibernating session that has waited longest.
+    pub(super) fn oldest_absent(&self) -> Option<usize> {
+        let absent = self.slots.iter().enumerate().filter_map(|(at, slot)| match slot.state {
+            SlotState::Absent { since, .. } => Some((since, at)),
+            SlotState::Live | SlotState::Ending => None,
+        });
+        absent.min().map(|(_, at)| at)
+    }
+}

@@ -1,0 +1,331 @@
+//! How a session ends: once, for everybody, with constant stack.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use jid::FullJid;
+
+use super::events::{Event, EventKind};
+use super::handle::{ENDED, SessionHandle, SessionId, Shared};
+use super::outbound::{Ended, Gate, Left, kick};
+use super::presence::Gone;
+use super::registry::{Entry, Inner, SlotState, bare};
+use super::shield::shielded;
+use crate::connection::{Close, Connection, SendError};
+use crate::stanza::Stanza;
+use crate::sync::atomic::Ordering;
+
+/// Why a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The client closed its stream (STREAM-27).
+    Closed,
+    /// A stream error, sent or received (SERR-2).
+    StreamError,
+    /// The transport broke, or the owner was dropped, and the session was not resumable.
+    TransportLost,
+    /// The client read too slowly (LIMIT-13), and the session was not resumable.
+    SlowReader,
+    /// Another session took the resource (BIND-5).
+    #[non_exhaustive]
+    Replaced {
+        /// The session that took it.
+        by: SessionId,
+    },
+    /// A hibernating session gave its place to a new one (BIND-8, LIMIT-9).
+    Evicted,
+    /// Nobody resumed it in time (SM-23).
+    Expired,
+    /// The host ended it (DESTROY-19).
+    Kicked,
+    /// The account was removed or disabled (DESTROY-15).
+    AccountRemoved,
+    /// The password was changed by another session (DESTROY-18).
+    PasswordChanged,
+    /// The server shuts down (DESTROY-16).
+    Shutdown,
+}
+
+impl Reason {
+    /// The condition of the stream error that tells the client, if there is one to be told.
+    fn condition(self) -> Option<&'static str> {
+        match self {
+            Self::Replaced { .. } => Some("conflict"),
+            Self::Kicked => Some("policy-violation"),
+            Self::AccountRemoved => Some("not-authorized"),
+            Self::PasswordChanged => Some("reset"),
+            Self::Shutdown => Some("system-shutdown"),
+            Self::StreamError => Some("undefined-condition"),
+            Self::Closed
+            | Self::TransportLost
+            | Self::SlowReader
+            | Self::Evicted
+            | Self::Expired => None,
+        }
+    }
+
+    /// What is written last; `None` where the transport is to be dropped (STREAM-29).
+    fn last_words(self) -> Option<Vec<u8>> {
+        match self {
+            Self::TransportLost | Self::SlowReader | Self::Evicted | Self::Expired => None,
+            _ => Some(last_words(self.condition())),
+        }
+    }
+}
+
+/// An error, if there is one, and the close tag, in one piece (STREAM-24).
+pub(super) fn last_words(condition: Option<&str>) -> Vec<u8> {
+    let error = condition.map(|condition| {
+        format!("<stream:error><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>")
+    });
+    let mut words = error.unwrap_or_default().into_bytes();
+    words.extend_from_slice(b"</stream:stream>");
+    words
+}
+
+impl From<SendError> for Reason {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::SlowReader,
+            SendError::Closed => Self::TransportLost,
+        }
+    }
+}
+
+/// A stanza that an ended session leaves behind.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Leftover {
+    /// The stanza, as it was accepted.
+    pub stanza: Stanza,
+    /// The session that it was accepted for.
+    pub session: FullJid,
+    /// When it was accepted.
+    pub accepted: SystemTime,
+    /// Whether it was handed to a transport, so that the client may have got it.
+    pub written: bool,
+}
+
+impl Leftover {
+    pub(super) const fn unwritten(stanza: Stanza, session: FullJid, accepted: SystemTime) -> Self {
+        Self { stanza, session, accepted, written: false }
+    }
+}
+
+impl fmt::Debug for Leftover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leftover")
+            .field("stanza", &self.stanza)
+            .field("written", &self.written)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An end that was decided, its effects still to come. The session can no longer be found.
+pub(super) struct Ending<C: Connection + Clone> {
+    shared: Arc<Shared<C>>,
+    reason: Reason,
+    outbound: Ended<C>,
+    /// Whether the connection has last words to write.
+    flush: bool,
+}
+
+impl<C: Connection + Clone> Inner<C> {
+    /// Ends a session; `false` if it was over.
+    pub(super) fn end(
+        &self,
+        shared: &Arc<Shared<C>>,
+        reason: Reason,
+        last_words: Option<&[u8]>,
+    ) -> bool {
+        self.end_if(shared, reason, last_words, |_| true)
+    }
+
+    pub(super) fn end_if(
+        &self,
+        shared: &Arc<Shared<C>>,
+        reason: Reason,
+        last_words: Option<&[u8]>,
+        still: impl FnOnce(SlotState) -> bool,
+    ) -> bool {
+        let ending = {
+            let account = bare(&shared.jid);
+            let hash = self.hash(account);
+            let mut shard = self.shard(hash).write();
+            let entry = shard.find_mut(hash, |entry| entry.shared.bare.as_str() == account);
+            let found = entry.and_then(|entry| {
+                let at = entry.slots.iter().position(|slot| slot.shared.id == shared.id)?;
+                let state = entry.slots.get(at)?.state;
+                (state != SlotState::Ending && still(state)).then_some((entry, at))
+            });
+            let Some((entry, at)) = found else { return false };
+            self.decide_end(entry, at, reason, last_words)
+        };
+        if let Some(ending) = ending {
+            self.finish(ending);
+        }
+        true
+    }
+
+    /// Marks the slot as ending and settles its outbound; under the shard's lock.
+    pub(super) fn decide_end(
+        &self,
+        entry: &mut Entry<C>,
+        at: usize,
+        reason: Reason,
+        last_words: Option<&[u8]>,
+    ) -> Option<Ending<C>> {
+        let slot = entry.slots.get_mut(at)?;
+        let before = std::mem::replace(&mut slot.state, SlotState::Ending);
+        self.sessions.fetch_sub(1, Ordering::SeqCst);
+        self.no_longer_absent(&slot.shared, before);
+        let own = if last_words.is_none() { reason.last_words() } else { None };
+        let words = last_words.or(own.as_deref());
+        let outbound = slot.shared.out.lock().end(words);
+        Some(Ending { shared: Arc::clone(&slot.shared), reason, outbound, flush: words.is_some() })
+    }
+
+    /// The effects of an end (DESTROY-3). An end that is caused by an effect of another waits
+    /// until that one is through, on the same thread: the stack does not grow (DESTROY-13).
+    pub(super) fn finish(&self, ending: Ending<C>) {
+        let Some(me) = self.me.upgrade() else { return };
+        trampoline(Box::new(move || me.run_end(ending)));
+    }
+
+    fn run_end(&self, ending: Ending<C>) {
+        let Ending { shared, reason, outbound, flush } = ending;
+        if let Some(waker) = outbound.waker {
+            waker.wake();
+        }
+        let gone = {
+            let mut presence = shared.presence.lock();
+            shared.number.fetch_add(1, Ordering::SeqCst);
+            shared.flags.store(ENDED, Ordering::SeqCst);
+            presence.take()
+        };
+        let was_available = gone.was_available;
+        self.tell_gone(&shared, &gone);
+        let left = outbound.left.len();
+        self.leave_all(&shared, outbound.left);
+        if let Some(link) = outbound.link {
+            shielded(|| link.close(Close::Abort));
+        } else if flush {
+            self.settle(&shared, kick(&shared.out, &shared.jid));
+        }
+        let kind = EventKind::Ended {
+            reason,
+            successor: if let Reason::Replaced { by } = reason { Some(by) } else { None },
+            handled: outbound.handled,
+            left,
+            was_available,
+        };
+        if let Some(successor) = self.forget(&shared, kind) {
+            self.open_gate(&successor, Gate::Predecessor);
+        }
+        self.events.deliver();
+    }
+
+    fn tell_gone(&self, shared: &Arc<Shared<C>>, gone: &Gone) {
+        if gone.was_available || !gone.directed.is_empty() {
+            self.broadcast_unavailable(shared, gone, None);
+        }
+    }
+
+    fn leave_all(&self, shared: &Shared<C>, left: Vec<Left>) {
+        if left.is_empty() {
+            return;
+        }
+        let environment = &self.settings.environment;
+        let (now, utc) = (environment.now(), environment.utc());
+        for item in left {
+            let age = if item.at == Duration::ZERO {
+                Duration::ZERO
+            } else {
+                now.saturating_sub(item.at)
+            };
+            let accepted = utc.checked_sub(age).unwrap_or(utc);
+            let (stanza, session) = (item.stanza, shared.jid.clone());
+            self.leave(Leftover { stanza, session, accepted, written: item.written });
+        }
+    }
+
+    /// Takes the slot away, by session id (DESTROY-5). Returns the session that waited for the
+    /// resource, if this was the last instance before it (BIND-14).
+    fn forget(&self, shared: &Arc<Shared<C>>, kind: EventKind) -> Option<Arc<Shared<C>>> {
+        let account = bare(&shared.jid);
+        let hash = self.hash(account);
+        let mut shard = self.shard(hash).write();
+        self.events.push(|| Event::new(SessionHandle(Arc::clone(shared)), kind));
+        let mut occupied =
+            shard.find_entry(hash, |entry| entry.shared.bare.as_str() == account).ok()?;
+        let entry = occupied.get_mut();
+        let at = entry.slots.iter().position(|slot| slot.shared.id == shared.id)?;
+        entry.slots.remove(at);
+        if entry.slots.is_empty() {
+            occupied.remove();
+            return None;
+        }
+        let mut same =
+            entry.slots.iter().filter(|slot| slot.shared.jid.resource() == shared.jid.resource());
+        let first = same.next()?;
+        // While an older instance is still ending, its own end will open the gate.
+        (first.state != SlotState::Ending).then(|| Arc::clone(&first.shared))
+    }
+
+    pub(super) fn open_gate(&self, shared: &Arc<Shared<C>>, gate: Gate) {
+        let waker = {
+            let mut out = shared.out.lock();
+            out.gates.open(gate);
+            out.waker.take()
+        };
+        self.settle(shared, kick(&shared.out, &shared.jid));
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+type Effect = Box<dyn FnOnce()>;
+
+crate::sync::thread_local! {
+    /// Ends whose effects wait for the one that this thread is in.
+    static ENDS: RefCell<Option<VecDeque<Effect>>> = const { RefCell::new(None) };
+}
+
+/// Runs `effect` now, or after the one that this thread is in.
+fn trampoline(effect: Effect) {
+    let mut effect = Some(effect);
+    let outermost = ENDS
+        .try_with(|ends| {
+            let mut ends = ends.borrow_mut();
+            match ends.as_mut() {
+                Some(queue) => {
+                    queue.extend(effect.take());
+                    false
+                }
+                None => {
+                    *ends = Some(VecDeque::new());
+                    true
+                }
+            }
+        })
+        .unwrap_or(false);
+    // A thread that is being torn down has no queue: there the effect runs where it stands.
+    while let Some(run) = effect {
+        run();
+        effect = if outermost {
+            ENDS.try_with(|ends| ends.borrow_mut().as_mut().and_then(VecDeque::pop_front))
+                .ok()
+                .flatten()
+        } else {
+            None
+        };
+    }
+    if outermost {
+        let _gone = ENDS.try_with(|ends| ends.borrow_mut().take());
+    }
+}

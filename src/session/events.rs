@@ -1,0 +1,125 @@
+//! What happened to sessions, told to the host in order.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use super::end::Reason;
+use super::handle::{SessionHandle, SessionId};
+use super::shield::shielded;
+use crate::connection::Connection;
+use crate::sync::Mutex;
+
+/// Something that happened to a session.
+///
+/// Events are queued under the lock of the decision that made them, and delivered by one thread at
+/// a time, without a lock: the listener sees a total order that agrees with what happened.
+#[derive(Clone)]
+pub struct Event<C: Connection + Clone> {
+    session: SessionHandle<C>,
+    kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EventKind {
+    /// The session has its resource and is connected.
+    Bound,
+    /// It has sent initial presence ([RFC 6121 §4.2](https://www.rfc-editor.org/rfc/rfc6121#section-4.2)).
+    BecameAvailable,
+    /// It has broadcast unavailable presence and is connected only. Not reported at the end.
+    BecameUnavailable,
+    /// It has lost its transport and waits to be resumed (SM-19).
+    Absent,
+    /// It has got a new transport (DESTROY-9).
+    Resumed,
+    /// It is over and forgotten: the last event of a session, exactly one each (DESTROY-1).
+    #[non_exhaustive]
+    Ended {
+        /// Why.
+        reason: Reason,
+        /// The session that took its resource.
+        successor: Option<SessionId>,
+        /// The last `h` that stream management could have told the peer, where it was on.
+        handled: Option<u32>,
+        /// Stanzas that it left: unacknowledged, or accepted and never written.
+        left: usize,
+        /// Whether it was available, so that others were told that it no longer is.
+        was_available: bool,
+    },
+}
+
+impl<C: Connection + Clone> Event<C> {
+    pub(super) const fn new(session: SessionHandle<C>, kind: EventKind) -> Self {
+        Self { session, kind }
+    }
+
+    /// The session. After [`EventKind::Ended`] its handle is stale, but still tells the JID.
+    #[must_use]
+    pub const fn session(&self) -> &SessionHandle<C> {
+        &self.session
+    }
+
+    /// What happened to it.
+    #[must_use]
+    pub const fn kind(&self) -> EventKind {
+        self.kind
+    }
+}
+
+impl<C: Connection + Clone> fmt::Debug for Event<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Event")
+            .field("session", &self.session.id())
+            .field("kind", &self.kind)
+            .finish()
+    }
+}
+
+/// Who is told of events.
+pub(super) type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
+
+/// The queue between decisions and the listener.
+pub(super) struct Events<C: Connection + Clone> {
+    queue: Mutex<Queue<C>>,
+    listener: Option<Listener<C>>,
+}
+
+struct Queue<C: Connection + Clone> {
+    waiting: VecDeque<Event<C>>,
+    delivering: bool,
+}
+
+impl<C: Connection + Clone> Events<C> {
+    pub(super) fn new(listener: Option<Listener<C>>) -> Self {
+        Self { queue: Mutex::new(Queue { waiting: VecDeque::new(), delivering: false }), listener }
+    }
+
+    /// Queues an event; called under the lock of the decision (a leaf lock inside it).
+    pub(super) fn push(&self, event: impl FnOnce() -> Event<C>) {
+        if self.listener.is_some() {
+            self.queue.lock().waiting.push_back(event());
+        }
+    }
+
+    /// Delivers what waits, unless another thread does so already.
+    pub(super) fn deliver(&self) {
+        let Some(listener) = &self.listener else { return };
+        let mut queue = self.queue.lock();
+        if queue.delivering {
+            return;
+        }
+        queue.delivering = true;
+        while let Some(event) = queue.waiting.pop_front() {
+            drop(queue);
+            shielded(|| listener(&event));
+            drop(event);
+            queue = self.queue.lock();
+        }
+        queue.delivering = false;
+    }
+}
+
+/// Deadlines of sessions without a transport, soonest first.
+pub(super) type Deadline = (Duration, SessionId);

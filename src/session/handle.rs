@@ -1,0 +1,367 @@
+//! A bound session as others see it: the shared part, its handle, and the narrower views.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use jid::{FullJid, ResourceRef};
+
+use super::outbound::{self, After, Item, Outbound, Sent, To, Valid};
+use super::presence::PresenceState;
+use super::registry::{Account, Inner};
+use crate::connection::{Connection, SendError};
+use crate::rules::roster::Roster;
+use crate::stanza::Stanza;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, Ordering};
+
+/// The number of one session instance, never used again in the life of its registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub(super) u64);
+
+impl SessionId {
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+pub(super) const AVAILABLE: u32 = 1 << 8;
+pub(super) const INTERESTED: u32 = 1 << 9;
+pub(super) const ENDED: u32 = 1 << 10;
+
+/// One bound session.
+pub(crate) struct Shared<C: Connection + Clone> {
+    pub(super) id: SessionId,
+    pub(super) jid: FullJid,
+    pub(super) since: Duration,
+    pub(super) registry: Weak<Inner<C>>,
+    pub(super) account: Arc<Account>,
+    /// The priority in the lowest byte, then the bits above.
+    pub(super) flags: AtomicU32,
+    /// Number of the last presence: copies under way of an older one are void.
+    pub(super) number: AtomicU32,
+    pub(super) presence: Mutex<PresenceState>,
+    pub(super) out: Mutex<Outbound<C>>,
+}
+
+impl<C: Connection + Clone> Shared<C> {
+    pub(super) fn send(
+        &self,
+        inner: &Inner<C>,
+        item: Item<'_>,
+        valid: Option<&Valid<'_>>,
+    ) -> (Sent, After) {
+        outbound::send(&self.out, &self.jid, item, valid, &*inner.settings.environment)
+    }
+
+    pub(super) fn is_available(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & AVAILABLE != 0
+    }
+
+    /// Sets availability and priority, under the presence lock; `false` if the session is over.
+    pub(super) fn set_flags(&self, presence: u32) -> bool {
+        let set = |flags| (flags & ENDED == 0).then_some(flags & INTERESTED | presence);
+        self.flags.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set).is_ok()
+    }
+
+    pub(super) fn priority(&self) -> i8 {
+        let [priority, ..] = self.flags.load(Ordering::SeqCst).to_le_bytes();
+        i8::from_le_bytes([priority])
+    }
+}
+
+/// A bound session as others reach it: cheap to clone, harmless when stale.
+///
+/// A handle keeps nothing alive and ends nothing: once the session has ended, sending says so and
+/// has no effect (DESTROY-6).
+pub struct SessionHandle<C: Connection + Clone>(pub(super) Arc<Shared<C>>);
+
+/// Why a stanza was not accepted; the caller still has it, and routing goes on (MSG-8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotSent {
+    /// The peer reads too slowly; its transport is being dropped.
+    #[error("the session's connection takes no more bytes")]
+    Full,
+    /// The session has ended or has just lost its transport.
+    #[error("the session has ended")]
+    Ended,
+}
+
+impl From<SendError> for NotSent {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::Full,
+            SendError::Closed => Self::Ended,
+        }
+    }
+}
+
+impl<C: Connection + Clone> SessionHandle<C> {
+    /// The full JID.
+    #[must_use]
+    pub fn jid(&self) -> &FullJid {
+        &self.0.jid
+    }
+
+    /// The resource part of the JID.
+    #[must_use]
+    pub fn resource(&self) -> &ResourceRef {
+        self.0.jid.resource()
+    }
+
+    /// The number of this instance.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.0.id
+    }
+
+    /// Sends a stanza to the client, in the order of the calls.
+    ///
+    /// `Ok` means accepted: it is written, or waits for the transport or for a resumption. What an
+    /// accepted stanza comes to when the session ends first is decided by DESTROY-12 and SM-17.
+    /// Never blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: nothing was accepted and the caller still has the stanza.
+    pub fn send(&self, stanza: &Stanza) -> Result<(), NotSent> {
+        self.send_item(Item::Stanza(stanza, To::AsIs), None).map(drop)
+    }
+
+    /// Sends a stanza with `to` as the receiver's own bare or full JID, if it is still valid.
+    /// `Ok(false)` = dropped because the source has moved on.
+    pub(crate) fn send_item(
+        &self,
+        item: Item<'_>,
+        valid: Option<&Valid<'_>>,
+    ) -> Result<bool, NotSent> {
+        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
+        let (sent, after) = self.0.send(&registry, item, valid);
+        registry.settle(&self.0, after);
+        match sent {
+            Sent::Accepted => Ok(true),
+            Sent::Outdated => Ok(false),
+            Sent::Refused(error) => Err(error.into()),
+        }
+    }
+
+    /// Sends an element that is no stanza (or bytes made of several), in order with the stanzas.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: the session has no transport that takes it.
+    pub fn send_raw(&self, bytes: &[u8]) -> Result<(), NotSent> {
+        self.send_item(Item::Raw(bytes), None).map(drop)
+    }
+
+    /// The view of an *available* resource: it has broadcast presence and no unavailable since.
+    #[must_use]
+    pub fn available(&self) -> Option<Available<'_, C>> {
+        let state = self.0.presence.lock();
+        let presence = state.last.as_ref()?.stanza.clone();
+        let priority = self.0.priority();
+        drop(state);
+        Some(Available { session: self, presence, priority })
+    }
+
+    /// The view of an *interested* resource: it has requested the roster.
+    #[must_use]
+    pub fn interested(&self) -> Option<Interested<'_, C>> {
+        self.is_interested().then_some(Interested { session: self })
+    }
+
+    /// Whether the session has requested the roster.
+    #[must_use]
+    pub fn is_interested(&self) -> bool {
+        self.0.flags.load(Ordering::SeqCst) & INTERESTED != 0
+    }
+
+    /// Whether the session is available.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.0.is_available()
+    }
+
+    /// Whether the session is over.
+    #[must_use]
+    pub fn is_ended(&self) -> bool {
+        self.0.out.lock().ended
+    }
+
+    /// Whether the session has a transport now; if not it has ended or hibernates.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        let out = self.0.out.lock();
+        !out.ended && out.link.is_some()
+    }
+
+    /// The connection of now, if there is one.
+    #[must_use]
+    pub fn connection(&self) -> Option<C> {
+        self.0.out.lock().link.clone()
+    }
+
+    /// The roster of the account, as it is now: all its sessions share one.
+    #[must_use]
+    pub fn roster(&self) -> Arc<Roster> {
+        self.0.account.roster()
+    }
+
+    pub(crate) fn account(&self) -> &Arc<Account> {
+        &self.0.account
+    }
+
+    /// What can be told of the session now, for an administrator's eyes.
+    #[must_use]
+    pub fn info(&self) -> SessionInfo {
+        let flags = self.0.flags.load(Ordering::SeqCst);
+        let out = self.0.out.lock();
+        let (received, sent, queued, live) =
+            (out.received, out.delivered, out.waiting(), out.link.clone());
+        let ended = out.ended;
+        drop(out);
+        SessionInfo {
+            jid: self.0.jid.clone(),
+            id: self.0.id,
+            since: self.0.since,
+            priority: self.0.priority(),
+            available: flags & AVAILABLE != 0,
+            interested: flags & INTERESTED != 0,
+            live: live.is_some() && !ended,
+            stanzas_received: received,
+            stanzas_sent: sent,
+            bytes_waiting: queued + live.map_or(0, |link| link.waiting()),
+        }
+    }
+}
+
+impl<C: Connection + Clone> Clone for SessionHandle<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C: Connection + Clone> PartialEq for SessionHandle<C> {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl<C: Connection + Clone> Eq for SessionHandle<C> {}
+
+impl<C: Connection + Clone> fmt::Debug for SessionHandle<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let flags = self.0.flags.load(Ordering::SeqCst);
+        f.debug_struct("SessionHandle")
+            .field("id", &self.0.id.0)
+            .field("available", &(flags & AVAILABLE != 0))
+            .field("interested", &(flags & INTERESTED != 0))
+            .finish_non_exhaustive()
+    }
+}
+
+/// What can be told of a session at one moment.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct SessionInfo {
+    /// The full JID.
+    pub jid: FullJid,
+    /// The number of the instance.
+    pub id: SessionId,
+    /// When it was bound, on the [`Environment`](crate::environment::Environment)'s monotonic clock.
+    pub since: Duration,
+    /// The priority of its presence; 0 where there is none.
+    pub priority: i8,
+    /// Whether it is available.
+    pub available: bool,
+    /// Whether it has requested the roster.
+    pub interested: bool,
+    /// Whether it has a transport.
+    pub live: bool,
+    /// Stanzas received from the client, wrapping at 2^32.
+    pub stanzas_received: u32,
+    /// Stanzas accepted for the client, wrapping at 2^32.
+    pub stanzas_sent: u32,
+    /// Bytes accepted for the client and not yet taken by the network or not yet acknowledged.
+    pub bytes_waiting: usize,
+}
+
+impl fmt::Debug for SessionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionInfo")
+            .field("id", &self.id.0)
+            .field("available", &self.available)
+            .field("interested", &self.interested)
+            .field("live", &self.live)
+            .field("bytes_waiting", &self.bytes_waiting)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A moment's view of an available resource: what it says was true when it was taken.
+#[must_use = "a view does nothing by itself"]
+pub struct Available<'a, C: Connection + Clone> {
+    session: &'a SessionHandle<C>,
+    presence: Stanza,
+    priority: i8,
+}
+
+impl<'a, C: Connection + Clone> Available<'a, C> {
+    /// The session that was looked at.
+    #[must_use]
+    pub const fn session(&self) -> &'a SessionHandle<C> {
+        self.session
+    }
+
+    /// The last broadcast presence without a type.
+    #[must_use]
+    pub const fn presence(&self) -> &Stanza {
+        &self.presence
+    }
+
+    /// Its priority, 0 where the presence states none
+    /// ([RFC 6121 §4.7.2.3](https://www.rfc-editor.org/rfc/rfc6121#section-4.7.2.3)).
+    #[must_use]
+    pub const fn priority(&self) -> i8 {
+        self.priority
+    }
+}
+
+impl<C: Connection + Clone> fmt::Debug for Available<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Available").field("priority", &self.priority).finish_non_exhaustive()
+    }
+}
+
+/// A moment's view of an interested resource: the only one that takes a roster push.
+#[must_use = "a view does nothing by itself"]
+pub struct Interested<'a, C: Connection + Clone> {
+    session: &'a SessionHandle<C>,
+}
+
+impl<'a, C: Connection + Clone> Interested<'a, C> {
+    /// The session that was looked at.
+    #[must_use]
+    pub const fn session(&self) -> &'a SessionHandle<C> {
+        self.session
+    }
+
+    /// Sends a roster push; `to` becomes the session's full JID as it is written, so that one
+    /// push serves all sessions (ROSTER-11).
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: it was not accepted.
+    pub fn push(&self, iq: &Stanza) -> Result<(), NotSent> {
+        self.session.send_item(Item::Stanza(iq, To::OwnFull), None).map(drop)
+    }
+}
+
+impl<C: Connection + Clone> fmt::Debug for Interested<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interested").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,105 @@
+//! The right to feed a bound session input, and the ticket for each stanza.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::end::Reason;
+use super::handle::Shared;
+use crate::connection::Connection;
+
+/// The owner of a session's input, of one transport: its drop is the loss of that transport.
+///
+/// The typed session holds it so that it needs no `Drop` of its own.
+#[expect(unnameable_types, reason = "carried by the sealed `State`")]
+pub struct Owner<C: Connection + Clone> {
+    pub(super) shared: Arc<Shared<C>>,
+    pub(super) epoch: u32,
+}
+
+impl<C: Connection + Clone> Drop for Owner<C> {
+    fn drop(&mut self) {
+        if let Some(registry) = self.shared.registry.upgrade() {
+            registry.lose(&self.shared, self.epoch, Reason::TransportLost);
+        }
+    }
+}
+
+/// The session has ended, or belongs to another transport by now: input has no effect any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the session has ended or belongs to another transport")]
+#[non_exhaustive]
+pub struct Detached;
+
+/// One received stanza in work.
+///
+/// It was counted before it has any effect (SM-5), so that the `h` of stream management and what
+/// happened agree. While the ticket is out, a resumed session takes no input (SM-22); it may be
+/// moved into the work that outlives the connection.
+#[must_use = "the ticket is held as long as the stanza is in work"]
+pub struct InputTicket<C: Connection + Clone> {
+    shared: Arc<Shared<C>>,
+}
+
+impl<C: Connection + Clone> Drop for InputTicket<C> {
+    fn drop(&mut self) {
+        let waker = {
+            let mut out = self.shared.out.lock();
+            out.busy = false;
+            out.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<C: Connection + Clone> fmt::Debug for InputTicket<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InputTicket").finish_non_exhaustive()
+    }
+}
+
+impl<C: Connection + Clone> Owner<C> {
+    /// Counts one stanza and hands out its ticket; `Pending` while the session is gated
+    /// (BIND-14) or an earlier stanza's ticket is out (SM-22).
+    pub(super) fn poll_input(
+        &mut self,
+        cx: Option<&mut Context<'_>>,
+    ) -> Poll<Result<InputTicket<C>, Detached>> {
+        let mut out = self.shared.out.lock();
+        if out.ended || out.epoch != self.epoch {
+            return Poll::Ready(Err(Detached));
+        }
+        if out.gates.is_closed() || out.busy {
+            out.waker = cx.map(|cx| Box::new(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        out.received = out.received.wrapping_add(1);
+        out.busy = true;
+        drop(out);
+        Poll::Ready(Ok(InputTicket { shared: Arc::clone(&self.shared) }))
+    }
+
+    /// Whether input may be fed now, without taking a ticket.
+    pub(super) fn poll_ready(
+        &mut self,
+        cx: Option<&mut Context<'_>>,
+    ) -> Poll<Result<(), Detached>> {
+        let mut out = self.shared.out.lock();
+        if out.ended || out.epoch != self.epoch {
+            return Poll::Ready(Err(Detached));
+        }
+        let waits = out.gates.is_closed() || out.busy;
+        if let Some(cx) = cx {
+            // Kept in any case: who waits for input is to learn of the end as well.
+            out.waker = Some(Box::new(cx.waker().clone()));
+        }
+        if waits { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    pub(super) fn is_current(&self) -> bool {
+        let out = self.shared.out.lock();
+        !out.ended && out.epoch == self.epoch
+    }
+}

@@ -1,0 +1,35 @@
+//! Sessions, their registry, and everything that happens to them between bind and end.
+//!
+//! A session starts as [`Session<Unauthed, C>`](Session), becomes `Session<Authed, C>` and then
+//! `Session<Bound, C>`; each transition consumes the state before it. From bind on, the session
+//! itself lives in the [`SessionRegistry`], where others reach it through a [`SessionHandle`], and
+//! `Session<Bound, C>` is the one, revocable right to feed it input.
+//!
+//! # Locks
+//!
+//! Life-cycle decisions (bind, replace, hibernate, resume, expire, end) are taken under the lock of
+//! the account's shard. Inside it one session's `outbound` or `presence` lock may be taken, never
+//! both and nothing inside those. Rosters, timers and events have leaf locks. **No lock is held in
+//! host code**: decisions yield values, effects happen after.
+
+mod bind;
+mod end;
+mod events;
+mod handle;
+mod input;
+mod outbound;
+mod presence;
+mod registry;
+mod resume;
+mod shield;
+mod state;
+
+pub use bind::{BindError, BindRequest, Conflict};
+pub use end::{Leftover, Reason};
+pub use events::{Event, EventKind};
+pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
+pub use input::{Detached, InputTicket};
+pub use presence::{Presence, TooManyTargets};
+pub use registry::{Builder, Counts, SessionRegistry, Sessions};
+pub use resume::{Acknowledged, ResumeError, Resumed, Retention};
+pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};

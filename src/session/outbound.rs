@@ -1,0 +1,527 @@
+//! The one way from a bound session to its connection: an ordered queue with a cursor and at most
+//! one writer at a time.
+//!
+//! A sender appends under the lock (that is the moment which orders it). If nobody writes, it
+//! becomes the writer and calls the connection without the lock; all others return at once.
+//! Entries before the cursor were handed to the transport and stay only to be acknowledged, so
+//! replay after a resumption is "cursor to the start" and order across it needs no code.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use jid::FullJid;
+
+use super::shield::shielded;
+use crate::connection::{Close, Connection, SendError};
+use crate::environment::Environment;
+use crate::stanza::{Frame, Stanza};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{Mutex, MutexGuard};
+
+/// The `to` of a copy, resolved when it is written: the entries of a broadcast differ in it alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum To {
+    /// As the stanza has it (STZ-2).
+    AsIs,
+    /// The receiving account's bare JID (PRES-4).
+    OwnBare,
+    /// The receiving session's full JID (STZ-3).
+    OwnFull,
+}
+
+/// One thing to write, borrowed from the sender: it is cloned only where it has to wait.
+#[derive(Clone, Copy)]
+pub(crate) enum Item<'a> {
+    Stanza(&'a Stanza, To),
+    Raw(&'a [u8]),
+}
+
+/// One thing that waits.
+#[derive(Clone)]
+pub(super) enum Entry {
+    Stanza {
+        stanza: Stanza,
+        to: To,
+        /// Counted for acknowledgement: appended after retention began.
+        counted: bool,
+        /// When it was accepted; kept for counted ones alone.
+        at: Duration,
+    },
+    Raw(Arc<[u8]>),
+    /// The end of the session: nothing is ever behind it.
+    Close,
+}
+
+impl Entry {
+    fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
+        match item {
+            Item::Stanza(stanza, to) => Self::Stanza { stanza: stanza.clone(), to, counted, at },
+            Item::Raw(bytes) => Self::Raw(bytes.into()),
+        }
+    }
+
+    fn as_item(&self) -> Option<Item<'_>> {
+        match self {
+            Self::Stanza { stanza, to, .. } => Some(Item::Stanza(stanza, *to)),
+            Self::Raw(bytes) => Some(Item::Raw(bytes)),
+            Self::Close => None,
+        }
+    }
+
+    fn into_stanza(self) -> Option<Stanza> {
+        if let Self::Stanza { stanza, .. } = self { Some(stanza) } else { None }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Stanza { stanza, .. } => stanza.len(),
+            Self::Raw(bytes) => bytes.len(),
+            Self::Close => 0,
+        }
+    }
+}
+
+/// Available presence of another session: void once that session has moved on.
+///
+/// Checked under the lock of the recipient, and a source that ends raises its number before it
+/// sends its unavailable: so no available can come behind that unavailable (PRES-21).
+pub(crate) struct Valid<'a> {
+    pub(crate) of: &'a AtomicU32,
+    pub(crate) number: u32,
+}
+
+impl Valid<'_> {
+    fn holds(&self) -> bool {
+        self.of.load(Ordering::SeqCst) == self.number
+    }
+}
+
+/// What a new session waits for before it writes anything.
+#[derive(Clone, Copy)]
+pub(super) enum Gate {
+    /// An earlier instance of the resource has not been forgotten yet (BIND-14).
+    Predecessor = 1,
+    /// Its bind result is still being made.
+    Greeting = 2,
+}
+
+impl Gate {
+    pub(super) const fn closed(predecessor: bool, greeting: bool) -> Gates {
+        let first = if predecessor { Self::Predecessor as u8 } else { 0 };
+        let second = if greeting { Self::Greeting as u8 } else { 0 };
+        Gates(first | second)
+    }
+}
+
+/// The gates that are closed.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Gates(u8);
+
+impl Gates {
+    pub(super) const fn is_closed(self) -> bool {
+        self.0 != 0
+    }
+
+    pub(super) const fn close(&mut self, gate: Gate) {
+        self.0 |= gate as u8;
+    }
+
+    pub(super) const fn open(&mut self, gate: Gate) {
+        self.0 &= !(gate as u8);
+    }
+}
+
+/// What retention keeps beside the queue.
+pub(super) struct Retained {
+    /// The resumption id (SM-11), bound to the account by where it is looked up.
+    pub(super) token: String,
+    /// How long the session may be without a transport; zero = not resumable.
+    pub(super) window: Duration,
+    /// The last `h` of the peer.
+    pub(super) acked: u32,
+    /// Counted entries handed to any transport so far, hence the most that a further `h` may cover.
+    pub(super) sent: u32,
+    /// An acknowledgement was asked for and has not come.
+    pub(super) asked: bool,
+    /// Value of `received` when retention began: `h` counts from here (SM-4).
+    pub(super) from: u32,
+}
+
+pub(super) struct Outbound<C> {
+    pub(super) link: Option<C>,
+    /// One per transport: stale writers, owners and connections are recognised by it.
+    pub(super) epoch: u32,
+    /// The epoch that has a writer now.
+    writing: Option<u32>,
+    /// Nothing more is accepted.
+    pub(super) ended: bool,
+    /// While one is closed, entries wait and no input is taken.
+    pub(super) gates: Gates,
+    /// One received stanza is in work (its ticket is out).
+    pub(super) busy: bool,
+    queue: VecDeque<Entry>,
+    /// First entry that the transport of now has not got.
+    cursor: usize,
+    /// Greeting of a transport, written before everything else.
+    pub(super) greeting: Option<Box<[u8]>>,
+    pub(super) retained: Option<Box<Retained>>,
+    /// Who waits for the gate, for the ticket, or for the end.
+    pub(super) waker: Option<Box<Waker>>,
+    bytes: usize,
+    pub(super) received: u32,
+    pub(super) delivered: u32,
+}
+
+/// What a call into the outbound leaves to be done without its lock.
+#[must_use = "the transport may be lost, stanzas may have to be routed again"]
+pub(super) enum After {
+    Nothing,
+    /// The transport of this epoch is gone.
+    Lost(u32, SendError),
+    /// Accepted, but the session is over and they were not written.
+    Strays(Vec<Stanza>),
+}
+
+/// What became of an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sent {
+    Accepted,
+    /// An older presence than one that was sent since: dropped on purpose.
+    Outdated,
+    Refused(SendError),
+}
+
+impl<C: Connection + Clone> Outbound<C> {
+    pub(super) fn new(link: C, gates: Gates) -> Self {
+        Self {
+            link: Some(link),
+            epoch: 0,
+            writing: None,
+            ended: false,
+            gates,
+            busy: false,
+            queue: VecDeque::new(),
+            cursor: 0,
+            greeting: None,
+            retained: None,
+            waker: None,
+            bytes: 0,
+            received: 0,
+            delivered: 0,
+        }
+    }
+
+    /// Bytes that wait for a transport or for an acknowledgement.
+    pub(super) const fn waiting(&self) -> usize {
+        self.bytes
+    }
+
+    /// Stanzas that wait for an acknowledgement or a transport.
+    pub(super) fn unacknowledged(&self) -> usize {
+        if self.retained.is_some() { self.queue.len() } else { 0 }
+    }
+
+    /// Takes the peer's `h`; the number of stanzas it freed, `None` (and no effect) where it
+    /// covers more than was sent (SM-6).
+    pub(super) fn acknowledge(&mut self, h: u32) -> Option<u32> {
+        let retained = self.retained.as_mut()?;
+        let count = h.wrapping_sub(retained.acked);
+        if count > retained.sent {
+            return None;
+        }
+        retained.sent -= count;
+        retained.acked = h;
+        if count > 0 || retained.sent == 0 {
+            retained.asked = false;
+        }
+        for _ in 0..count {
+            // Only counted entries stand before the cursor.
+            if let Some(entry) = self.queue.pop_front() {
+                self.bytes = self.bytes.saturating_sub(entry.len());
+            }
+            self.cursor = self.cursor.saturating_sub(1);
+        }
+        Some(count)
+    }
+
+    /// Queues bytes that are no stanza; the caller kicks.
+    pub(super) fn append_raw(&mut self, bytes: &[u8]) {
+        self.bytes += bytes.len();
+        self.queue.push_back(Entry::Raw(bytes.into()));
+    }
+
+    /// Puts in the transport of a resumption, behind a gate until it has its greeting; the old
+    /// transport is returned.
+    pub(super) fn replace_link(&mut self, link: C) -> Option<C> {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.greeting = None;
+        self.gates.close(Gate::Greeting);
+        // What was no stanza belonged to the old transport.
+        self.queue.retain(|entry| matches!(entry, Entry::Stanza { .. }));
+        self.bytes = self.queue.iter().map(Entry::len).sum();
+        self.cursor = 0;
+        if let Some(retained) = &mut self.retained {
+            retained.asked = false;
+        }
+        self.link.replace(link)
+    }
+
+    /// Takes the transport away; what waits stays.
+    pub(super) fn drop_link(&mut self) -> Option<C> {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.greeting = None;
+        self.link.take()
+    }
+
+    /// The end: nothing is accepted from now on, and the queue is settled.
+    ///
+    /// With `farewell`, what an unretained queue still holds is written first, then the farewell,
+    /// then the transport is flushed and closed, by whoever has the writer's role. Without, the
+    /// transport is to be dropped.
+    pub(super) fn end(&mut self, farewell: Option<&[u8]>) -> Ended<C> {
+        self.ended = true;
+        let waker = self.waker.take();
+        let retained = self.retained.take();
+        let keep = farewell.is_some()
+            && retained.is_none()
+            && !self.gates.is_closed()
+            && self.link.is_some();
+        let mut left = Vec::new();
+        let queue = std::mem::take(&mut self.queue);
+        let cursor = std::mem::take(&mut self.cursor);
+        self.bytes = 0;
+        for (at, entry) in queue.into_iter().enumerate() {
+            match entry {
+                entry if keep && at >= cursor => self.queue.push_back(entry),
+                Entry::Stanza { stanza, at: time, .. } => {
+                    left.push(Left { stanza, at: time, written: at < cursor })
+                }
+                Entry::Raw(_) | Entry::Close => {}
+            }
+        }
+        let handled = retained.map(|r| self.received.wrapping_sub(r.from));
+        let link = match farewell {
+            Some(words) if self.link.is_some() => {
+                if self.gates.is_closed() {
+                    // The client never learns of a session that ends before its bind result.
+                    self.greeting = None;
+                    self.gates = Gates::default();
+                }
+                self.queue.push_back(Entry::Raw(words.into()));
+                self.queue.push_back(Entry::Close);
+                None
+            }
+            _ => self.link.take(),
+        };
+        Ended { link, left, handled, waker }
+    }
+}
+
+/// What an end takes out of the outbound.
+pub(super) struct Ended<C> {
+    /// The transport to be dropped, where there is nothing to say on it.
+    pub(super) link: Option<C>,
+    pub(super) left: Vec<Left>,
+    /// The final `h`, if the session was retained.
+    pub(super) handled: Option<u32>,
+    pub(super) waker: Option<Box<Waker>>,
+}
+
+/// A stanza that an ended session leaves.
+pub(super) struct Left {
+    pub(super) stanza: Stanza,
+    pub(super) at: Duration,
+    pub(super) written: bool,
+}
+
+/// Appends `item`, then writes if nobody else does.
+pub(super) fn send<C: Connection + Clone>(
+    outbound: &Mutex<Outbound<C>>,
+    jid: &FullJid,
+    item: Item<'_>,
+    valid: Option<&Valid<'_>>,
+    environment: &dyn Environment,
+) -> (Sent, After) {
+    let mut o = outbound.lock();
+    if o.ended {
+        return (Sent::Refused(SendError::Closed), After::Nothing);
+    }
+    if valid.is_some_and(|v| !v.holds()) {
+        return (Sent::Outdated, After::Nothing);
+    }
+    let is_stanza = matches!(item, Item::Stanza(..));
+    if o.link.is_none() && (o.retained.is_none() || !is_stanza) {
+        return (Sent::Refused(SendError::Closed), After::Nothing);
+    }
+    if is_stanza {
+        o.delivered = o.delivered.wrapping_add(1);
+    }
+    let waits = o.gates.is_closed() || o.link.is_none() || o.writing == Some(o.epoch);
+    let counted = is_stanza && o.retained.is_some();
+    if waits || counted || o.cursor < o.queue.len() || o.greeting.is_some() {
+        let at = if counted { environment.now() } else { Duration::ZERO };
+        let entry = Entry::new(item, counted, at);
+        o.bytes += entry.len();
+        o.queue.push_back(entry);
+        let after = if waits { After::Nothing } else { write_waiting(outbound, o, jid) };
+        return (Sent::Accepted, after);
+    }
+    write_directly(outbound, o, jid, item)
+}
+
+/// Nothing waits and nothing has to be kept: straight from the sender's stanza.
+fn write_directly<C: Connection + Clone>(
+    outbound: &Mutex<Outbound<C>>,
+    mut o: MutexGuard<'_, Outbound<C>>,
+    jid: &FullJid,
+    item: Item<'_>,
+) -> (Sent, After) {
+    let Some(link) = o.link.clone() else {
+        return (Sent::Refused(SendError::Closed), After::Nothing);
+    };
+    let epoch = o.epoch;
+    o.writing = Some(epoch);
+    drop(o);
+    let result = write(&link, jid, item);
+    let mut o = outbound.lock();
+    if o.epoch != epoch {
+        // A resumption has put in a newer transport, which has a writer of its own.
+        return (result.map_or_else(Sent::Refused, |()| Sent::Accepted), After::Nothing);
+    }
+    match result {
+        Ok(()) => {
+            o.writing = None;
+            let after = if o.cursor < o.queue.len() {
+                write_waiting(outbound, o, jid)
+            } else {
+                After::Nothing
+            };
+            (Sent::Accepted, after)
+        }
+        Err(error) => {
+            o.writing = None;
+            if o.ended {
+                return (Sent::Refused(error), After::Strays(close_after_failure(o)));
+            }
+            (Sent::Refused(error), After::Lost(epoch, error))
+        }
+    }
+}
+
+/// Writes what waits, if nobody does: after the gate has opened, a resumption, or an end.
+pub(super) fn kick<C: Connection + Clone>(outbound: &Mutex<Outbound<C>>, jid: &FullJid) -> After {
+    let o = outbound.lock();
+    if o.gates.is_closed() || o.link.is_none() || o.writing == Some(o.epoch) {
+        return After::Nothing;
+    }
+    write_waiting(outbound, o, jid)
+}
+
+/// The writer: hands over entry by entry, without the lock.
+fn write_waiting<'a, C: Connection + Clone>(
+    outbound: &'a Mutex<Outbound<C>>,
+    mut o: MutexGuard<'a, Outbound<C>>,
+    jid: &FullJid,
+) -> After {
+    let epoch = o.epoch;
+    loop {
+        if o.epoch != epoch {
+            return After::Nothing;
+        }
+        let Some(link) = o.link.clone() else {
+            o.writing = None;
+            return After::Nothing;
+        };
+        // Claimed before it is written: its acknowledgement may arrive before `send` returns.
+        let entry = if let Some(greeting) = o.greeting.take() {
+            Entry::Raw(greeting.into())
+        } else {
+            match claim(&mut o) {
+                Some(entry) => entry,
+                None => {
+                    o.writing = None;
+                    return After::Nothing;
+                }
+            }
+        };
+        o.writing = Some(epoch);
+        let Some(item) = entry.as_item() else {
+            o.link = None;
+            o.writing = None;
+            drop(o);
+            shielded(|| link.close(Close::Flush));
+            return After::Nothing;
+        };
+        drop(o);
+        let result = write(&link, jid, item);
+        o = outbound.lock();
+        let Err(error) = result else { continue };
+        let unwritten = matches!(entry, Entry::Stanza { counted: false, .. }).then_some(entry);
+        if o.epoch != epoch {
+            return After::Strays(unwritten.and_then(Entry::into_stanza).into_iter().collect());
+        }
+        o.writing = None;
+        if o.ended {
+            let mut strays = close_after_failure(o);
+            strays.extend(unwritten.and_then(Entry::into_stanza));
+            return After::Strays(strays);
+        }
+        // Back to where it was, for the end of the session to settle.
+        if let Some(entry) = unwritten {
+            o.bytes += entry.len();
+            let cursor = o.cursor;
+            o.queue.insert(cursor, entry);
+        }
+        return After::Lost(epoch, error);
+    }
+}
+
+/// The next entry to write. Counted ones stay behind the cursor, the others leave the queue.
+fn claim<C>(o: &mut Outbound<C>) -> Option<Entry> {
+    let next = o.queue.get(o.cursor)?;
+    if let Entry::Stanza { counted: true, .. } = next {
+        let entry = next.clone();
+        o.cursor += 1;
+        let written = u32::try_from(o.cursor).unwrap_or(u32::MAX);
+        if let Some(retained) = &mut o.retained {
+            retained.sent = retained.sent.max(written);
+        }
+        return Some(entry);
+    }
+    let entry = o.queue.remove(o.cursor)?;
+    o.bytes = o.bytes.saturating_sub(entry.len());
+    if o.queue.is_empty() {
+        // An idle session owns no buffer.
+        o.queue = VecDeque::new();
+    }
+    Some(entry)
+}
+
+/// The transport failed under the last words of an ended session: what is left of it.
+fn close_after_failure<C: Connection>(mut o: MutexGuard<'_, Outbound<C>>) -> Vec<Stanza> {
+    let link = o.link.take();
+    let queue = std::mem::take(&mut o.queue);
+    drop(o);
+    if let Some(link) = link {
+        shielded(|| link.close(Close::Abort));
+    }
+    queue.into_iter().filter_map(Entry::into_stanza).collect()
+}
+
+fn write<C: Connection>(link: &C, jid: &FullJid, item: Item<'_>) -> Result<(), SendError> {
+    let frame = match item {
+        Item::Raw(bytes) => Frame::raw(bytes),
+        Item::Stanza(stanza, to) => {
+            let frame = Frame::stanza(stanza);
+            match to {
+                To::AsIs => frame,
+                To::OwnBare => frame.to(Some(super::registry::bare(jid))),
+                To::OwnFull => frame.to(Some(jid.as_str())),
+            }
+        }
+    };
+    // A connection that panics is a broken transport.
+    shielded(|| link.send(frame.framing(link.framing()))).unwrap_or(Err(SendError::Closed))
+}

@@ -1,0 +1,318 @@
+//! Presence of bound sessions: recorded first, sent after, and never overtaken by its end.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::events::{Event, EventKind};
+use super::handle::{AVAILABLE, SessionHandle, Shared};
+use super::outbound::{Item, To, Valid};
+use super::registry::Inner;
+use crate::connection::Connection;
+use crate::rules::roster::Roster;
+use crate::stanza::{Kind, Stanza};
+use crate::sync::atomic::Ordering;
+
+/// A change of broadcast presence ([RFC 6121 §4](https://www.rfc-editor.org/rfc/rfc6121#section-4)).
+#[derive(Clone, Copy, Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a session is available or it is not")]
+pub enum Presence<'a> {
+    /// Presence without a type: its stanza, stamped with the full JID and without `to`, and the
+    /// priority that it states (PRES-2), 0 where it states none.
+    Available {
+        /// The presence.
+        stanza: &'a Stanza,
+        /// Its priority.
+        priority: i8,
+    },
+    /// Presence of type unavailable; without a stanza one is made (PRES-8).
+    Unavailable {
+        /// The presence.
+        stanza: Option<&'a Stanza>,
+    },
+}
+
+/// The session holds directed presence to as many targets as it may (LIMIT-17); nothing was
+/// recorded and the presence must not be routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("directed presence to too many targets")]
+#[non_exhaustive]
+pub struct TooManyTargets;
+
+/// What a session's presence lock guards.
+#[derive(Default)]
+pub(super) struct PresenceState {
+    pub(super) last: Option<Box<Last>>,
+    directed: Vec<Box<str>>,
+}
+
+/// The last broadcast presence.
+pub(super) struct Last {
+    pub(super) stanza: Stanza,
+    pub(super) at: SystemTime,
+}
+
+/// What was taken from a session that is no longer available.
+pub(super) struct Gone {
+    pub(super) was_available: bool,
+    pub(super) directed: Vec<Box<str>>,
+}
+
+impl PresenceState {
+    pub(super) fn take(&mut self) -> Gone {
+        let directed = std::mem::take(&mut self.directed);
+        Gone { was_available: self.last.take().is_some(), directed }
+    }
+}
+
+impl<C: Connection + Clone> Inner<C> {
+    /// Sets broadcast presence and tells everybody. `true` = it was initial presence (PRES-3).
+    pub(super) fn set_presence(&self, shared: &Arc<Shared<C>>, presence: Presence<'_>) -> bool {
+        match presence {
+            Presence::Available { stanza, priority } => {
+                self.set_available(shared, stanza, priority)
+            }
+            Presence::Unavailable { stanza } => {
+                self.set_unavailable(shared, stanza);
+                false
+            }
+        }
+    }
+
+    fn set_available(&self, shared: &Arc<Shared<C>>, stanza: &Stanza, priority: i8) -> bool {
+        let (initial, number) = {
+            let mut state = shared.presence.lock();
+            if !shared.set_flags(AVAILABLE | u32::from(u8::from_le_bytes(priority.to_le_bytes()))) {
+                return false;
+            }
+            let number = shared.number.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+            let last = Last { stanza: stanza.clone(), at: self.settings.environment.utc() };
+            let initial = state.last.replace(Box::new(last)).is_none();
+            if initial {
+                self.events.push(|| {
+                    Event::new(SessionHandle(Arc::clone(shared)), EventKind::BecameAvailable)
+                });
+            }
+            (initial, number)
+        };
+        self.events.deliver();
+        let roster = shared.account.roster();
+        let valid = Valid { of: &shared.number, number };
+        self.broadcast(shared, &roster, stanza, Some(&valid));
+        if initial {
+            self.learn(shared, &roster);
+        }
+        initial
+    }
+
+    fn set_unavailable(&self, shared: &Arc<Shared<C>>, stanza: Option<&Stanza>) {
+        let gone = {
+            let mut state = shared.presence.lock();
+            if !shared.set_flags(0) {
+                return;
+            }
+            shared.number.fetch_add(1, Ordering::SeqCst);
+            let gone = state.take();
+            if gone.was_available {
+                self.events.push(|| {
+                    Event::new(SessionHandle(Arc::clone(shared)), EventKind::BecameUnavailable)
+                });
+            }
+            gone
+        };
+        self.broadcast_unavailable(shared, &gone, stanza);
+        if gone.was_available {
+            // It sees its own unavailable as well (PRES-6), though it is not available any more.
+            let own = stanza.cloned().unwrap_or_else(|| unavailable(shared));
+            self.give(&SessionHandle(Arc::clone(shared)), &own, To::OwnBare, None);
+        }
+        self.events.deliver();
+    }
+
+    /// Tells subscribers, own sessions and directed targets that the session is not available any
+    /// more (PRES-6, 7, 8). Its number was raised before.
+    pub(super) fn broadcast_unavailable(
+        &self,
+        shared: &Arc<Shared<C>>,
+        gone: &Gone,
+        stanza: Option<&Stanza>,
+    ) {
+        let own;
+        let stanza = match stanza {
+            Some(stanza) => stanza,
+            None => {
+                own = unavailable(shared);
+                &own
+            }
+        };
+        let roster = shared.account.roster();
+        if gone.was_available {
+            self.broadcast(shared, &roster, stanza, None);
+        }
+        for target in &gone.directed {
+            if !(gone.was_available && is_covered(shared, &roster, target)) {
+                self.direct(stanza, target);
+            }
+        }
+    }
+
+    /// One presence to all subscribers and to all own available sessions (PRES-3, 5, 6).
+    fn broadcast(
+        &self,
+        shared: &Shared<C>,
+        roster: &Roster,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
+        for contact in roster.subscribers().map(|entry| entry.jid()) {
+            self.presence_to_contact(contact, stanza, valid);
+        }
+        self.presence_to_account(shared.account.bare.as_str(), stanza, valid);
+    }
+
+    /// A copy for one contact: to its sessions if it is ours, else to the router.
+    pub(super) fn presence_to_contact(
+        &self,
+        contact: &str,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
+        if self.is_local(contact) {
+            self.presence_to_account(contact, stanza, valid);
+        } else {
+            self.elsewhere(|| stanza.readdressed(stanza.from().as_deref(), Some(contact)));
+        }
+    }
+
+    fn presence_to_account(&self, account: &str, stanza: &Stanza, valid: Option<&Valid<'_>>) {
+        for session in self.sessions(account) {
+            if session.is_available() {
+                self.give(&session, stanza, To::OwnBare, valid);
+            }
+        }
+    }
+
+    /// Directed presence to exactly this JID (PRES-T1).
+    fn direct(&self, stanza: &Stanza, target: &str) {
+        let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(target));
+        let (bare, resource) =
+            target.split_once('/').map_or((target, None), |(bare, r)| (bare, Some(r)));
+        if !self.is_local(bare) {
+            return self.elsewhere(stanza);
+        }
+        let stanza = stanza();
+        for session in self.sessions(bare) {
+            let meant = resource
+                .map_or_else(|| session.is_available(), |r| session.resource().as_str() == r);
+            if meant {
+                self.give(&session, &stanza, To::AsIs, None);
+            }
+        }
+    }
+
+    /// What a session that has just become available is told: the presence of the contacts that
+    /// it is subscribed to (PRES-13: local ones without a probe) and of its own other sessions.
+    fn learn(&self, shared: &Arc<Shared<C>>, roster: &Roster) {
+        let me = SessionHandle(Arc::clone(shared));
+        for contact in roster.subscriptions().map(|entry| entry.jid()) {
+            if self.is_local(contact) {
+                for session in self.sessions(contact) {
+                    let allowed = session.roster().is_subscriber(shared.account.bare.as_str());
+                    if allowed {
+                        self.tell_presence_of(&session, &me);
+                    }
+                }
+            } else {
+                self.elsewhere(|| {
+                    let probe = Stanza::builder(Kind::Presence).type_("probe");
+                    probe.from(shared.account.bare.as_str()).to(contact).build()
+                });
+            }
+        }
+        for session in self.sessions(shared.account.bare.as_str()) {
+            if session != me {
+                self.tell_presence_of(&session, &me);
+            }
+        }
+    }
+
+    /// Gives `to` the last broadcast presence of `of`, if it is available.
+    pub(super) fn tell_presence_of(&self, of: &SessionHandle<C>, to: &SessionHandle<C>) {
+        let known = {
+            let state = of.0.presence.lock();
+            state
+                .last
+                .as_ref()
+                .map(|last| (last.stanza.clone(), of.0.number.load(Ordering::SeqCst)))
+        };
+        if let Some((stanza, number)) = known {
+            self.give(to, &stanza, To::OwnBare, Some(&Valid { of: &of.0.number, number }));
+        }
+    }
+
+    /// A refusal needs no answer: a recipient that is gone needs no presence any more.
+    fn give(&self, to: &SessionHandle<C>, stanza: &Stanza, address: To, valid: Option<&Valid<'_>>) {
+        let (_sent, after) = to.0.send(self, Item::Stanza(stanza, address), valid);
+        self.settle(&to.0, after);
+    }
+}
+
+/// Whether a directed target was reached by the broadcast (PRES-10).
+fn is_covered<C: Connection + Clone>(shared: &Shared<C>, roster: &Roster, target: &str) -> bool {
+    let bare = target.split_once('/').map_or(target, |(bare, _)| bare);
+    bare == shared.account.bare.as_str() || roster.is_subscriber(bare)
+}
+
+/// The presence that we make where a session cannot make its own (PRES-8).
+fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
+    Stanza::builder(Kind::Presence).type_("unavailable").from(shared.jid.as_str()).build()
+}
+
+/// Directed presence (PRES-9…12).
+impl<C: Connection + Clone> SessionHandle<C> {
+    /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
+    /// that it will be told of the end. Recorded first, sent after.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyTargets`] at LIMIT-17; then the presence must not be sent.
+    pub(crate) fn record_directed(&self, target: &str, limit: usize) -> Result<(), TooManyTargets> {
+        let mut state = self.0.presence.lock();
+        let targets = &mut state.directed;
+        if targets.iter().any(|t| &**t == target) {
+            return Ok(());
+        }
+        if targets.len() >= limit {
+            return Err(TooManyTargets);
+        }
+        targets.push(target.into());
+        Ok(())
+    }
+
+    /// Forgets a target (PRES-11).
+    pub(crate) fn forget_directed(&self, target: &str) {
+        let mut state = self.0.presence.lock();
+        state.directed.retain(|t| &**t != target);
+    }
+
+    /// Whether directed presence is held to a target that `matches`.
+    pub(crate) fn has_directed(&self, matches: impl Fn(&str) -> bool) -> bool {
+        let state = self.0.presence.lock();
+        state.directed.iter().any(|target| matches(target))
+    }
+
+    /// The last broadcast presence and when it was sent.
+    pub(crate) fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
+        let state = self.0.presence.lock();
+        state.last.as_ref().map(|last| (last.stanza.clone(), last.at))
+    }
+}
+
+impl fmt::Debug for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gone")
+            .field("was_available", &self.was_available)
+            .field("directed", &self.directed.len())
+            .finish()
+    }
+}

@@ -1,0 +1,520 @@
+//! The table of bound sessions: look-up, settings, and the shared inside of the room.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use hashbrown::HashTable;
+use jid::{BareJid, DomainPart, FullJid, ResourcePart};
+use smallvec::SmallVec;
+
+use super::bind::Conflict;
+use super::end::{Leftover, Reason};
+use super::events::{Deadline, Event, Events, Listener};
+use super::handle::{SessionHandle, Shared};
+use super::outbound::After;
+use super::shield::shielded;
+use crate::connection::Connection;
+use crate::environment::Environment;
+use crate::rules::roster::Roster;
+use crate::stanza::Stanza;
+use crate::sync::Mutex;
+use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// All bound sessions of one server: live ones and those that wait to be resumed.
+///
+/// Cheap to clone; all clones are one registry. Dropping the last clone ends every session
+/// (DESTROY-14).
+pub struct SessionRegistry<C: Connection + Clone>(Arc<Guard<C>>);
+
+/// Ends everything when the last clone of the registry goes.
+struct Guard<C: Connection + Clone>(Arc<Inner<C>>);
+
+impl<C: Connection + Clone> Drop for Guard<C> {
+    fn drop(&mut self) {
+        self.0.end_all(Reason::Shutdown);
+    }
+}
+
+/// What the host decides about a registry. Made by [`SessionRegistry::builder`].
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder<C: Connection + Clone> {
+    settings: Settings,
+    listener: Option<Listener<C>>,
+}
+
+/// A hook that takes stanzas with no session here to go to.
+type Elsewhere = Box<dyn Fn(Stanza) + Send + Sync>;
+type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
+
+pub(super) struct Settings {
+    pub(super) environment: Arc<dyn Environment>,
+    pub(super) conflict: Conflict,
+    pub(super) sessions_per_account: usize,
+    pub(super) hibernating_per_account: usize,
+    pub(super) domains: Vec<DomainPart>,
+    elsewhere: Option<Elsewhere>,
+    leftover: Option<OnLeftover>,
+}
+
+impl<C: Connection + Clone> Builder<C> {
+    /// What to do when a resource is in use (BIND-5). Default: [`Conflict::Replace`].
+    pub const fn conflict(mut self, policy: Conflict) -> Self {
+        self.settings.conflict = policy;
+        self
+    }
+
+    /// Sessions that one account may have, live and hibernating (LIMIT-8). Default: 32.
+    pub const fn sessions_per_account(mut self, sessions: usize) -> Self {
+        self.settings.sessions_per_account = sessions;
+        self
+    }
+
+    /// Hibernating sessions that one account may have (LIMIT-9). Default: 8.
+    pub const fn hibernating_per_account(mut self, sessions: usize) -> Self {
+        self.settings.hibernating_per_account = sessions;
+        self
+    }
+
+    /// A domain whose accounts live in this registry. Where none is named, all do.
+    pub fn domain(mut self, domain: DomainPart) -> Self {
+        self.settings.domains.push(domain);
+        self
+    }
+
+    /// Who is told of events: by any thread, one event at a time, in order, and free to call
+    /// into the registry.
+    pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Takes presence for contacts at domains that are not [ours](Self::domain), addressed and
+    /// ready to be routed. Without it they are dropped.
+    pub fn elsewhere(mut self, router: impl Fn(Stanza) + Send + Sync + 'static) -> Self {
+        self.settings.elsewhere = Some(Box::new(router));
+        self
+    }
+
+    /// Takes the stanzas that an ended session leaves: accepted and never written, or written and
+    /// never acknowledged (DESTROY-12, SM-17). Called before the session's `Ended` event, in
+    /// their order. Without it they are dropped.
+    pub fn leftover(mut self, hook: impl Fn(Leftover) + Send + Sync + 'static) -> Self {
+        self.settings.leftover = Some(Box::new(hook));
+        self
+    }
+
+    /// The registry.
+    #[must_use]
+    pub fn build(self) -> SessionRegistry<C> {
+        let mut key = [0; 16];
+        self.settings.environment.random(&mut key);
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&key);
+        let inner = Arc::new_cyclic(|me| Inner {
+            me: Weak::clone(me),
+            shards: std::array::from_fn(|_| RwLock::new(HashTable::new())),
+            hasher,
+            next: AtomicU64::new(1),
+            sessions: AtomicUsize::new(0),
+            absent: AtomicUsize::new(0),
+            deadlines: Mutex::new(BTreeMap::new()),
+            events: Events::new(self.listener),
+            settings: self.settings,
+        });
+        SessionRegistry(Arc::new(Guard(inner)))
+    }
+}
+
+impl<C: Connection + Clone> fmt::Debug for Builder<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("conflict", &self.settings.conflict).finish_non_exhaustive()
+    }
+}
+
+/// How many sessions there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Bound sessions, live and hibernating.
+    pub sessions: usize,
+    /// Sessions that wait to be resumed.
+    pub hibernating: usize,
+}
+
+impl<C: Connection + Clone> SessionRegistry<C> {
+    /// A registry with the defaults of the rules, on the host's `environment`.
+    pub fn builder(environment: Arc<dyn Environment>) -> Builder<C> {
+        let settings = Settings {
+            environment,
+            conflict: Conflict::Replace,
+            sessions_per_account: 32,
+            hibernating_per_account: 8,
+            domains: Vec::new(),
+            elsewhere: None,
+            leftover: None,
+        };
+        Builder { settings, listener: None }
+    }
+
+    pub(super) fn inner(&self) -> &Arc<Inner<C>> {
+        &self.0.0
+    }
+
+    /// A registry that does not keep this one alive, for hooks that it holds itself.
+    pub(crate) fn downgrade(&self) -> WeakRegistry<C> {
+        WeakRegistry(Arc::downgrade(&self.0))
+    }
+
+    /// The session bound to `jid`, live or hibernating.
+    #[must_use]
+    pub fn session(&self, jid: &FullJid) -> Option<SessionHandle<C>> {
+        self.find(bare(jid), jid.resource().as_str())
+    }
+
+    /// The same by normalised text, without allocation.
+    pub(crate) fn find(&self, bare: &str, resource: &str) -> Option<SessionHandle<C>> {
+        self.inner().find(bare, resource)
+    }
+
+    /// All sessions of an account, in the order in which they were bound.
+    #[must_use]
+    pub fn sessions(&self, account: &BareJid) -> Sessions<C> {
+        self.sessions_of(account.as_str())
+    }
+
+    pub(crate) fn sessions_of(&self, bare: &str) -> Sessions<C> {
+        Sessions(self.inner().sessions(bare).into_iter())
+    }
+
+    /// The available sessions of an account, whatever their priority.
+    #[must_use]
+    pub fn available(&self, account: &BareJid) -> Sessions<C> {
+        let mut sessions = self.inner().sessions(account.as_str());
+        sessions.retain(|s| s.is_available());
+        Sessions(sessions.into_iter())
+    }
+
+    /// The interested sessions of an account: those that get roster pushes.
+    #[must_use]
+    pub fn interested(&self, account: &BareJid) -> Sessions<C> {
+        let mut sessions = self.inner().sessions(account.as_str());
+        sessions.retain(|s| s.is_interested());
+        Sessions(sessions.into_iter())
+    }
+
+    /// The sessions that a message to the bare JID goes to: of the available ones with a
+    /// non-negative priority those that share the highest (MSG-2); if all of them hibernate, the
+    /// live ones of the highest priority besides (MSG-3).
+    #[must_use]
+    pub fn top(&self, account: &BareJid) -> Sessions<C> {
+        self.top_of(account.as_str())
+    }
+
+    pub(crate) fn top_of(&self, bare: &str) -> Sessions<C> {
+        let mut sessions = self.inner().sessions(bare);
+        sessions.retain(|s| s.is_available() && s.0.priority() >= 0);
+        let best = sessions.iter().map(|s| s.0.priority()).max();
+        let all_asleep = !sessions.iter().any(|s| Some(s.0.priority()) == best && s.is_live());
+        let live = all_asleep
+            .then(|| sessions.iter().filter(|s| s.is_live()).map(|s| s.0.priority()).max())
+            .flatten();
+        sessions.retain(|s| {
+            let priority = Some(s.0.priority());
+            priority == best || (live.is_some() && priority == live && s.is_live())
+        });
+        Sessions(sessions.into_iter())
+    }
+
+    /// Every session of the registry. Those that come or go meanwhile may be seen or not.
+    pub fn iter(&self) -> impl Iterator<Item = SessionHandle<C>> {
+        let inner = Arc::clone(self.inner());
+        (0..SHARDS).flat_map(move |shard| inner.shard_sessions(shard))
+    }
+
+    /// Bound sessions, live and hibernating.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.inner().sessions.load(Ordering::SeqCst)
+    }
+
+    /// Whether there is no session.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many sessions there are, by state.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        Counts { sessions: self.len(), hibernating: self.inner().absent.load(Ordering::SeqCst) }
+    }
+
+    /// Whether the account's data is loaded: it has a session, or one is ending.
+    #[must_use]
+    pub fn is_loaded(&self, account: &BareJid) -> bool {
+        self.account(account.as_str()).is_some()
+    }
+
+    pub(crate) fn account(&self, bare: &str) -> Option<Arc<Account>> {
+        self.inner().with(bare, |entry| Arc::clone(&entry.shared))
+    }
+
+    /// Whether accounts of this domain live in the registry.
+    pub(crate) fn is_local(&self, bare: &str) -> bool {
+        self.inner().is_local(bare)
+    }
+
+    /// Ends a session for `reason`, with the stream error that belongs to it: whoever saw the
+    /// resource gets one unavailable, the connection is flushed and closed, the entry forgotten.
+    ///
+    /// `false` where the session was over already: then nothing happens (DESTROY-4).
+    #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
+    pub fn destroy_session(&self, session: &SessionHandle<C>, reason: Reason) -> bool {
+        self.inner().end(&session.0, reason, None)
+    }
+
+    /// The same, with `last_words` written instead of what belongs to the reason.
+    pub fn destroy_session_with(
+        &self,
+        session: &SessionHandle<C>,
+        reason: Reason,
+        last_words: &[u8],
+    ) -> bool {
+        self.inner().end(&session.0, reason, Some(last_words))
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do next, on the
+    /// environment's monotonic clock.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Duration> {
+        self.inner().deadlines.lock().keys().next().map(|(at, _)| *at)
+    }
+
+    /// Ends what has been without a transport for too long. The host calls it by a timer: these
+    /// sessions have no owner who could.
+    pub fn handle_timeout(&self) {
+        self.inner().expire();
+    }
+}
+
+impl<C: Connection + Clone> Clone for SessionRegistry<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C: Connection + Clone> fmt::Debug for SessionRegistry<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionRegistry").field("counts", &self.counts()).finish_non_exhaustive()
+    }
+}
+
+/// A registry that is not kept alive.
+pub(crate) struct WeakRegistry<C: Connection + Clone>(Weak<Guard<C>>);
+
+impl<C: Connection + Clone> WeakRegistry<C> {
+    pub(crate) fn upgrade(&self) -> Option<SessionRegistry<C>> {
+        self.0.upgrade().map(SessionRegistry)
+    }
+}
+
+/// Sessions that were found, as they were at that moment.
+pub struct Sessions<C: Connection + Clone>(smallvec::IntoIter<[SessionHandle<C>; 4]>);
+
+impl<C: Connection + Clone> Sessions<C> {
+    /// Whether none is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.len() == 0
+    }
+}
+
+impl<C: Connection + Clone> Iterator for Sessions<C> {
+    type Item = SessionHandle<C>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.0.size_hint()
+    }
+}
+
+impl<C: Connection + Clone> ExactSizeIterator for Sessions<C> {}
+
+impl<C: Connection + Clone> fmt::Debug for Sessions<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("left", &self.len()).finish()
+    }
+}
+
+/// What the sessions of one account share.
+pub(crate) struct Account {
+    pub(crate) bare: BareJid,
+    roster: RwLock<Arc<Roster>>,
+}
+
+impl Account {
+    pub(super) fn new(bare: BareJid, roster: Roster) -> Self {
+        Self { bare, roster: RwLock::new(Arc::new(roster)) }
+    }
+
+    /// The roster of now. It does not change under the reader's eyes.
+    pub(crate) fn roster(&self) -> Arc<Roster> {
+        Arc::clone(&self.roster.read())
+    }
+
+    /// Changes the roster; who holds an older one keeps it as it was.
+    pub(crate) fn update_roster<T>(&self, change: impl FnOnce(&mut Roster) -> T) -> T {
+        change(Arc::make_mut(&mut self.roster.write()))
+    }
+}
+
+const SHARDS: usize = 64;
+
+/// One account's row in the table.
+pub(super) struct Entry<C: Connection + Clone> {
+    pub(super) shared: Arc<Account>,
+    pub(super) slots: SmallVec<[Slot<C>; 1]>,
+    /// When which resource was replaced, for BIND-6.
+    pub(super) replaced: Vec<(ResourcePart, Duration)>,
+}
+
+/// One session's place in its account.
+pub(super) struct Slot<C: Connection + Clone> {
+    pub(super) shared: Arc<Shared<C>>,
+    pub(super) state: SlotState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum SlotState {
+    Live,
+    /// Without a transport, to be resumed before `until`.
+    Absent {
+        since: Duration,
+        until: Duration,
+    },
+    /// Over and invisible, kept until its last unavailable is accepted (BIND-14).
+    Ending,
+}
+
+impl<C: Connection + Clone> Entry<C> {
+    /// The slots that can be found: live and hibernating.
+    pub(super) fn visible(&self) -> impl Iterator<Item = &Slot<C>> {
+        self.slots.iter().filter(|slot| slot.state != SlotState::Ending)
+    }
+}
+
+/// The shared inside of a registry.
+pub(super) struct Inner<C: Connection + Clone> {
+    pub(super) me: Weak<Self>,
+    shards: [RwLock<HashTable<Entry<C>>>; SHARDS],
+    /// Keyed with secret bytes, so that nobody can choose accounts that collide.
+    hasher: DefaultHasher,
+    pub(super) next: AtomicU64,
+    pub(super) sessions: AtomicUsize,
+    pub(super) absent: AtomicUsize,
+    pub(super) deadlines: Mutex<BTreeMap<Deadline, Weak<Shared<C>>>>,
+    pub(super) events: Events<C>,
+    pub(super) settings: Settings,
+}
+
+impl<C: Connection + Clone> Inner<C> {
+    pub(super) fn hash(&self, bare: &str) -> u64 {
+        let mut hasher = self.hasher.clone();
+        hasher.write(bare.as_bytes());
+        hasher.finish()
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "a remainder of the array's length")]
+    pub(super) fn shard(&self, hash: u64) -> &RwLock<HashTable<Entry<C>>> {
+        // Bits from the middle: the table takes its tags from the top and its places from the bottom.
+        let [_, _, _, _, middle, ..] = hash.to_le_bytes();
+        &self.shards[usize::from(middle) % SHARDS]
+    }
+
+    pub(super) fn with<T>(&self, bare: &str, look: impl FnOnce(&Entry<C>) -> T) -> Option<T> {
+        let hash = self.hash(bare);
+        self.shard(hash).read().find(hash, |entry| entry.shared.bare.as_str() == bare).map(look)
+    }
+
+    fn find(&self, bare: &str, resource: &str) -> Option<SessionHandle<C>> {
+        self.with(bare, |entry| {
+            entry
+                .visible()
+                .find(|slot| slot.shared.jid.resource().as_str() == resource)
+                .map(|slot| SessionHandle(Arc::clone(&slot.shared)))
+        })
+        .flatten()
+    }
+
+    pub(super) fn sessions(&self, bare: &str) -> SmallVec<[SessionHandle<C>; 4]> {
+        self.with(bare, |entry| {
+            entry.visible().map(|slot| SessionHandle(Arc::clone(&slot.shared))).collect()
+        })
+        .unwrap_or_default()
+    }
+
+    fn shard_sessions(&self, shard: usize) -> Vec<SessionHandle<C>> {
+        let Some(shard) = self.shards.get(shard) else { return Vec::new() };
+        let table = shard.read();
+        let mut sessions = Vec::with_capacity(table.len());
+        for entry in table.iter() {
+            sessions.extend(entry.visible().map(|slot| SessionHandle(Arc::clone(&slot.shared))));
+        }
+        sessions
+    }
+
+    pub(super) fn is_local(&self, bare: &str) -> bool {
+        let domains = &self.settings.domains;
+        let domain = bare.rsplit_once('@').map_or(bare, |(_, domain)| domain);
+        domains.is_empty() || domains.iter().any(|d| d.as_str() == domain)
+    }
+
+    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza) {
+        if let Some(router) = &self.settings.elsewhere {
+            shielded(|| router(stanza()));
+        }
+    }
+
+    pub(super) fn leave(&self, leftover: Leftover) {
+        if let Some(hook) = &self.settings.leftover {
+            shielded(|| hook(leftover));
+        }
+    }
+
+    /// Does what a call into an outbound left to do.
+    pub(super) fn settle(&self, shared: &Arc<Shared<C>>, after: After) {
+        match after {
+            After::Nothing => {}
+            After::Lost(epoch, error) => self.lose(shared, epoch, error.into()),
+            After::Strays(stanzas) => {
+                for stanza in stanzas {
+                    self.leave(Leftover::unwritten(
+                        stanza,
+                        shared.jid.clone(),
+                        self.settings.environment.utc(),
+                    ));
+                }
+            }
+        }
+    }
+
+    pub(super) fn end_all(&self, reason: Reason) {
+        for shard in 0..SHARDS {
+            for session in self.shard_sessions(shard) {
+                self.end(&session.0, reason, None);
+            }
+        }
+    }
+}
+
+/// The account of a full JID, as a slice of its text: the first slash parts them.
+pub(super) fn bare(jid: &FullJid) -> &str {
+    jid.as_str().split_once('/').map_or(jid.as_str(), |(bare, _)| bare)
+}

@@ -1,0 +1,291 @@
+//! Outliving a transport: retention, acknowledgement, hibernation, resumption and expiry.
+//!
+//! These are primitives; XEP-0198 speaks their wire elsewhere. No host code runs inside them, so
+//! that nothing can come between the order of a stream and its counters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jid::BareJid;
+
+use super::end::{Reason, last_words};
+use super::events::{Event, EventKind};
+use super::handle::{SessionHandle, Shared};
+use super::input::Owner;
+use super::outbound::{Gate, Outbound, Retained, kick};
+use super::registry::{Inner, SlotState, bare};
+use super::shield::shielded;
+use crate::connection::{Close, Connection};
+use crate::environment::random_hex;
+use crate::stanza::Frame;
+use crate::sync::atomic::Ordering;
+
+/// How a session is kept for a client that may come back.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Retention {
+    /// The resumption id: 128 random bits in hex, valid for this account alone (SM-11).
+    pub token: String,
+    /// How long the session waits without a transport; zero = it cannot be resumed, and stanzas
+    /// are only kept until they are acknowledged (SM-25).
+    pub window: Duration,
+}
+
+impl std::fmt::Debug for Retention {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Retention").field("window", &self.window).finish_non_exhaustive()
+    }
+}
+
+/// What a client acknowledged, and what of it was possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "an `h` is in range or it is not (SM-6)")]
+pub enum Acknowledged {
+    /// So many stanzas were freed.
+    Freed(u32),
+    /// The client claims more than it was sent; nothing has changed (SM-7).
+    TooHigh {
+        /// What it claimed.
+        handled: u32,
+        /// What it was sent.
+        sent: u32,
+    },
+}
+
+/// What a resumption tells the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Resumed {
+    /// Stanzas of the client that were handled so far: the `h` of `<resumed/>`.
+    pub handled: u32,
+}
+
+/// Why a session was not resumed. Nothing has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeError {
+    /// The stream has not been opened since its last restart.
+    #[error("the stream is not open")]
+    NotOpen,
+    /// No session of this account has that resumption id: unknown, over, or somebody else's,
+    /// which are not told apart (SM-12).
+    #[error("no session to resume")]
+    NotFound,
+    /// The client claims to have handled more than it was sent (SM-14).
+    #[error("the client acknowledged more stanzas than it was sent")]
+    #[non_exhaustive]
+    HandledTooHigh {
+        /// What it claimed.
+        handled: u32,
+        /// What it was sent.
+        sent: u32,
+    },
+}
+
+impl<C: Connection + Clone> Outbound<C> {
+    pub(super) fn take_acknowledgement(&mut self, handled: u32) -> Option<Acknowledged> {
+        let sent = self.retained.as_ref().map(|r| r.acked.wrapping_add(r.sent))?;
+        Some(
+            self.acknowledge(handled)
+                .map_or(Acknowledged::TooHigh { handled, sent }, Acknowledged::Freed),
+        )
+    }
+
+    /// Stanzas handled since retention began.
+    pub(super) fn handled(&self) -> Option<u32> {
+        self.retained.as_ref().map(|retained| self.received.wrapping_sub(retained.from))
+    }
+}
+
+impl<C: Connection + Clone> Inner<C> {
+    /// Keeps stanzas from now on until they are acknowledged. `reply` is written before the first
+    /// of them; `None` where the session is retained already, has ended or is another's by now.
+    pub(super) fn retain(
+        &self,
+        owner: &Owner<C>,
+        window: Duration,
+        reply: impl FnOnce(&Retention) -> Vec<u8>,
+    ) -> Option<Retention> {
+        let shared = &owner.shared;
+        let retention = Retention { token: random_hex::<16>(&*self.settings.environment), window };
+        let reply = reply(&retention);
+        {
+            let mut out = shared.out.lock();
+            if out.ended || out.epoch != owner.epoch || out.retained.is_some() {
+                return None;
+            }
+            out.append_raw(&reply);
+            out.retained = Some(Box::new(Retained {
+                token: retention.token.clone(),
+                window,
+                acked: 0,
+                sent: 0,
+                asked: false,
+                from: out.received,
+            }));
+        }
+        self.settle(shared, kick(&shared.out, &shared.jid));
+        Some(retention)
+    }
+
+    /// The transport of `epoch` is gone: the session hibernates if it is resumable, else it ends.
+    /// An older epoch has no say.
+    pub(super) fn lose(&self, shared: &Arc<Shared<C>>, epoch: u32, reason: Reason) {
+        let (lost, ending) = {
+            let account = bare(&shared.jid);
+            let hash = self.hash(account);
+            let mut shard = self.shard(hash).write();
+            let Some(entry) = shard.find_mut(hash, |entry| entry.shared.bare.as_str() == account)
+            else {
+                return;
+            };
+            let Some(at) = entry.slots.iter().position(|slot| slot.shared.id == shared.id) else {
+                return;
+            };
+            let mut out = shared.out.lock();
+            if out.ended || out.epoch != epoch {
+                return;
+            }
+            let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
+            if window.is_zero() {
+                drop(out);
+                (None, self.decide_end(entry, at, reason, None))
+            } else {
+                let link = out.drop_link();
+                drop(out);
+                let since = self.settings.environment.now();
+                let until = since.saturating_add(window);
+                if let Some(slot) = entry.slots.get_mut(at) {
+                    slot.state = SlotState::Absent { since, until };
+                }
+                self.absent.fetch_add(1, Ordering::SeqCst);
+                self.deadlines.lock().insert((until, shared.id), Arc::downgrade(shared));
+                self.events
+                    .push(|| Event::new(SessionHandle(Arc::clone(shared)), EventKind::Absent));
+                let absent = entry
+                    .slots
+                    .iter()
+                    .filter(|s| matches!(s.state, SlotState::Absent { .. }))
+                    .count();
+                let evicted = (absent > self.settings.hibernating_per_account)
+                    .then(|| entry.oldest_absent())
+                    .flatten()
+                    .and_then(|at| self.decide_end(entry, at, Reason::Evicted, None));
+                (link, evicted)
+            }
+        };
+        if let Some(link) = lost {
+            shielded(|| link.close(Close::Abort));
+        }
+        if let Some(ending) = ending {
+            self.finish(ending);
+        }
+        self.events.deliver();
+    }
+
+    /// Gives a session a new transport. Everything is checked before anything changes (SM-14).
+    pub(super) fn resume(
+        &self,
+        account: &BareJid,
+        token: &str,
+        handled: u32,
+        link: C,
+        reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
+    ) -> Result<Owner<C>, ResumeError> {
+        let (owner, old) = {
+            let hash = self.hash(account.as_str());
+            let mut shard = self.shard(hash).write();
+            let entry = shard
+                .find_mut(hash, |entry| &entry.shared.bare == account)
+                .ok_or(ResumeError::NotFound)?;
+            let slot = entry
+                .slots
+                .iter_mut()
+                .find(|slot| {
+                    slot.state != SlotState::Ending && is_resumable(&slot.shared.out.lock(), token)
+                })
+                .ok_or(ResumeError::NotFound)?;
+            let shared = Arc::clone(&slot.shared);
+            let mut out = shared.out.lock();
+            match out.take_acknowledgement(handled) {
+                Some(Acknowledged::Freed(_)) => {}
+                Some(Acknowledged::TooHigh { handled, sent }) => {
+                    return Err(ResumeError::HandledTooHigh { handled, sent });
+                }
+                None => return Err(ResumeError::NotFound),
+            }
+            let old = out.replace_link(link);
+            let epoch = out.epoch;
+            drop(out);
+            let before = std::mem::replace(&mut slot.state, SlotState::Live);
+            self.no_longer_absent(&shared, before);
+            self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Resumed));
+            (Owner { shared, epoch }, old)
+        };
+        if let Some(old) = old {
+            // Detached first: its end has no effect on the session (SM-21).
+            let words = last_words(Some("conflict"));
+            let _gone = shielded(|| old.send(Frame::raw(&words)));
+            shielded(|| old.close(Close::Flush));
+        }
+        self.greet_resumed(&owner, reply);
+        self.events.deliver();
+        Ok(owner)
+    }
+
+    fn greet_resumed(&self, owner: &Owner<C>, reply: &mut dyn FnMut(Resumed) -> Vec<u8>) {
+        let shared = &owner.shared;
+        let handled = {
+            let out = shared.out.lock();
+            out.handled().unwrap_or(0)
+        };
+        let greeting = shielded(|| reply(Resumed { handled })).unwrap_or_default();
+        {
+            let mut out = shared.out.lock();
+            if out.ended || out.epoch != owner.epoch {
+                return;
+            }
+            out.greeting = Some(greeting.into_boxed_slice());
+            out.gates.open(Gate::Greeting);
+        }
+        self.settle(shared, kick(&shared.out, &shared.jid));
+    }
+
+    /// Takes back what hibernation put up.
+    pub(super) fn no_longer_absent(&self, shared: &Shared<C>, before: SlotState) {
+        if let SlotState::Absent { until, .. } = before {
+            self.absent.fetch_sub(1, Ordering::SeqCst);
+            self.deadlines.lock().remove(&(until, shared.id));
+        }
+    }
+
+    /// Ends the sessions whose window has passed.
+    pub(super) fn expire(&self) {
+        let now = self.settings.environment.now();
+        loop {
+            let due = {
+                let mut deadlines = self.deadlines.lock();
+                match deadlines.first_entry() {
+                    Some(first) if first.key().0 <= now => first.remove().upgrade(),
+                    _ => break,
+                }
+            };
+            let Some(session) = due else { continue };
+            // A resumption may have been quicker: exactly one of the two wins (SM-23).
+            self.end_if(
+                &session,
+                Reason::Expired,
+                None,
+                |state| matches!(state, SlotState::Absent { until, .. } if until <= now),
+            );
+        }
+    }
+}
+
+/// Compared in constant time (SEC-1): how much of a guess was right cannot be measured.
+fn is_resumable<C>(out: &Outbound<C>, token: &str) -> bool {
+    let Some(retained) = &out.retained else { return false };
+    let (ours, theirs) = (retained.token.as_bytes(), token.as_bytes());
+    let differences = ours.iter().zip(theirs).fold(0, |sum, (a, b)| sum | (a ^ b));
+    ours.len() == theirs.len() && differences == 0 && !retained.window.is_zero() && !out.ended
+}

@@ -1,0 +1,519 @@
+//! The typed session: what is not possible in a state does not compile in it.
+//!
+//! ```text
+//!              header             SASL                    bind or resume
+//! Unauthed ──── open ──▶ Unauthed ─ authenticate ─▶ Authed ──────────────▶ Bound
+//!    ▲                      │                        │  ▲                     │
+//!    └────── restart ───────┘                restart ┘  └ open                ├ available?
+//!                                                                             └ interested?
+//! ```
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use jid::{BareJid, DomainPart, DomainRef, FullJid, ResourceRef};
+
+use super::bind::{BindError, BindRequest};
+use super::end::Reason;
+use super::handle::{INTERESTED, NotSent, SessionHandle, SessionId};
+use super::input::{Detached, InputTicket, Owner};
+use super::presence::Presence;
+use super::registry::SessionRegistry;
+use super::resume::{Acknowledged, ResumeError, Resumed, Retention};
+use crate::connection::{Close, Connection, SendError};
+use crate::rules::roster::Roster;
+use crate::stanza::{Frame, Stanza};
+use crate::sync::atomic::Ordering;
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A state of a session. Sealed: the states are [`Unauthed`], [`Authed`] and [`Bound`].
+pub trait State: sealed::Sealed {
+    /// What a session carries in this state.
+    #[doc(hidden)]
+    type Data<C: Connection + Clone>;
+    #[doc(hidden)]
+    const NAME: &'static str;
+}
+
+/// The client has proved nothing yet (`c2s_unauthed`).
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a name for a state, never a value")]
+pub enum Unauthed {}
+
+/// The client has proved which account it is.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a name for a state, never a value")]
+pub enum Authed {}
+
+/// The session has a resource: it is a *connected resource*, and in the registry.
+#[derive(Debug)]
+#[expect(clippy::exhaustive_enums, reason = "a name for a state, never a value")]
+pub enum Bound {}
+
+impl sealed::Sealed for Unauthed {}
+impl sealed::Sealed for Authed {}
+impl sealed::Sealed for Bound {}
+
+impl State for Unauthed {
+    type Data<C: Connection + Clone> = UnauthedData;
+    const NAME: &'static str = "Session<Unauthed>";
+}
+
+impl State for Authed {
+    type Data<C: Connection + Clone> = AuthedData;
+    const NAME: &'static str = "Session<Authed>";
+}
+
+impl State for Bound {
+    type Data<C: Connection + Clone> = Owner<C>;
+    const NAME: &'static str = "Session<Bound>";
+}
+
+/// What an unauthenticated session knows.
+#[doc(hidden)]
+#[derive(Default)]
+#[expect(unnameable_types, missing_debug_implementations, reason = "carried by the sealed `State`")]
+pub struct UnauthedData {
+    domain: Option<DomainPart>,
+    open: bool,
+}
+
+/// What an authenticated session knows.
+#[doc(hidden)]
+#[expect(unnameable_types, missing_debug_implementations, reason = "carried by the sealed `State`")]
+pub struct AuthedData {
+    account: BareJid,
+    open: bool,
+}
+
+/// One client-to-server session in state `S`, on a connection of type `C`.
+///
+/// A transition consumes the session; one that is refused gives it back with the reason
+/// ([`Refused`]). A bound session is shared through its registry, and this value is the one right
+/// to feed it input: dropping it is the loss of its transport (DESTROY-14).
+#[must_use = "dropping a session is the loss of its transport"]
+pub struct Session<S: State, C: Connection + Clone> {
+    data: S::Data<C>,
+    connection: C,
+}
+
+/// A transition that was refused: nothing happened, and the session is still in its state.
+#[derive(thiserror::Error)]
+#[error("{error}")]
+#[non_exhaustive]
+pub struct Refused<S, E: std::error::Error + 'static> {
+    session: S,
+    #[source]
+    error: E,
+}
+
+impl<S, E: std::error::Error> Refused<S, E> {
+    /// Why.
+    #[must_use]
+    pub const fn error(&self) -> &E {
+        &self.error
+    }
+
+    /// The session, to go on with.
+    #[must_use]
+    pub fn into_session(self) -> S {
+        self.session
+    }
+
+    /// Both.
+    #[must_use]
+    pub fn into_parts(self) -> (S, E) {
+        (self.session, self.error)
+    }
+}
+
+impl<S, E: std::error::Error> fmt::Debug for Refused<S, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+/// Why an authentication was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AuthenticateError {
+    /// No stream header has arrived, so the session has no domain.
+    #[error("the stream is not open")]
+    NotOpen,
+    /// The account belongs to another domain than the stream.
+    #[error("the account belongs to another domain than the stream")]
+    OtherDomain,
+}
+
+impl<C: Connection + Clone> Session<Unauthed, C> {
+    /// A session whose transport has just been accepted.
+    pub const fn new(connection: C) -> Self {
+        Self { data: UnauthedData { domain: None, open: false }, connection }
+    }
+
+    /// The client's stream header has arrived and names `domain`.
+    pub fn open(&mut self, domain: DomainPart) {
+        self.data = UnauthedData { domain: Some(domain), open: true };
+    }
+
+    /// The stream starts anew (after TLS): not open, and what the client said is forgotten
+    /// (STREAM-8, [RFC 6120 §5.4.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-5.4.3.3)).
+    pub fn restart(&mut self) {
+        self.data = UnauthedData::default();
+    }
+
+    /// Whether a stream header has arrived since the start or the last restart.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.data.open
+    }
+
+    /// The domain that the client wants to talk to; `None` until the stream is open.
+    #[must_use]
+    pub fn domain(&self) -> Option<&DomainRef> {
+        self.data.domain.as_deref()
+    }
+
+    /// The client has proved to be `account`.
+    ///
+    /// # Errors
+    ///
+    /// [`AuthenticateError`], with the session as it was.
+    pub fn authenticate(
+        self,
+        account: BareJid,
+    ) -> Result<Session<Authed, C>, Refused<Self, AuthenticateError>> {
+        match &self.data.domain {
+            Some(domain) if self.data.open => {
+                if account.domain() != &**domain {
+                    return Err(Refused { session: self, error: AuthenticateError::OtherDomain });
+                }
+                let data = AuthedData { account, open: true };
+                Ok(Session { data, connection: self.connection })
+            }
+            _ => Err(Refused { session: self, error: AuthenticateError::NotOpen }),
+        }
+    }
+}
+
+impl<C: Connection + Clone> Session<Authed, C> {
+    /// The account.
+    #[must_use]
+    pub const fn account(&self) -> &BareJid {
+        &self.data.account
+    }
+
+    /// The account's domain.
+    #[must_use]
+    pub fn domain(&self) -> &DomainRef {
+        self.data.account.domain()
+    }
+
+    /// The stream starts anew (after SASL): not open until the next header.
+    pub const fn restart(&mut self) {
+        self.data.open = false;
+    }
+
+    /// The client's new stream header has arrived.
+    pub const fn open(&mut self) {
+        self.data.open = true;
+    }
+
+    /// Whether a stream header has arrived since the last restart.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.data.open
+    }
+
+    /// Binds a resource: from the return on the session is *connected* and can be found. The
+    /// test for conflicts and the registration are one step (BIND-7).
+    ///
+    /// Where an earlier session of the resource is still ending, the new one is gated: it
+    /// collects what is sent to it, but writes nothing and takes no input until that one is
+    /// forgotten (BIND-14). [`Session::ready`] waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`], with the session as it was; nothing was registered.
+    pub fn bind(
+        self,
+        registry: &SessionRegistry<C>,
+        request: BindRequest<'_>,
+    ) -> Result<Session<Bound, C>, Refused<Self, BindError>> {
+        if !self.data.open {
+            return Err(Refused { session: self, error: BindError::NotOpen });
+        }
+        match registry.inner().bind(&self.data.account, self.connection.clone(), request) {
+            Ok(owner) => Ok(Session { data: owner, connection: self.connection }),
+            Err(error) => Err(Refused { session: self, error }),
+        }
+    }
+
+    /// Takes over a session of this account that has lost its transport, or still has an older
+    /// one. Everything is checked before anything changes; then the new transport is put in,
+    /// `reply` makes the first bytes on it, and what was not acknowledged is written again
+    /// (SM-14, SM-15). Handles stay valid.
+    ///
+    /// # Errors
+    ///
+    /// [`ResumeError`], with the session as it was: it may go on to bind.
+    pub fn resume(
+        self,
+        registry: &SessionRegistry<C>,
+        token: &str,
+        handled: u32,
+        reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
+    ) -> Result<Session<Bound, C>, Refused<Self, ResumeError>> {
+        if !self.data.open {
+            return Err(Refused { session: self, error: ResumeError::NotOpen });
+        }
+        match registry.inner().resume(
+            &self.data.account,
+            token,
+            handled,
+            self.connection.clone(),
+            reply,
+        ) {
+            Ok(owner) => Ok(Session { data: owner, connection: self.connection }),
+            Err(error) => Err(Refused { session: self, error }),
+        }
+    }
+}
+
+/// What is sent before bind goes straight to the connection: nobody else sends on it.
+macro_rules! unshared {
+    ($state:ty) => {
+        impl<C: Connection + Clone> Session<$state, C> {
+            /// Sends a stanza to the client.
+            ///
+            /// # Errors
+            ///
+            /// [`SendError`]: the connection did not take it, the caller still has it.
+            pub fn send(&self, stanza: &Stanza) -> Result<(), SendError> {
+                self.connection.send(Frame::stanza(stanza).framing(self.connection.framing()))
+            }
+
+            /// Sends bytes that are no stanza: a header, features, an element of SASL.
+            ///
+            /// # Errors
+            ///
+            /// [`SendError`]: the connection did not take them.
+            pub fn send_raw(&self, bytes: &[u8]) -> Result<(), SendError> {
+                self.connection.send(Frame::raw(bytes))
+            }
+
+            /// Ends the transport. Such a session has left no trace anywhere (DESTROY-11).
+            pub fn close(self, how: Close) {
+                self.connection.close(how);
+            }
+        }
+    };
+}
+
+unshared!(Unauthed);
+unshared!(Authed);
+
+impl<S: State, C: Connection + Clone> Session<S, C> {
+    /// The connection that this session began with.
+    #[must_use]
+    pub const fn connection(&self) -> &C {
+        &self.connection
+    }
+}
+
+impl<S: State, C: Connection + Clone> fmt::Debug for Session<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(S::NAME).finish_non_exhaustive()
+    }
+}
+
+impl<C: Connection + Clone> Session<Bound, C> {
+    /// A handle for others to reach the session by.
+    #[must_use]
+    pub fn handle(&self) -> SessionHandle<C> {
+        SessionHandle(Arc::clone(&self.data.shared))
+    }
+
+    /// The full JID.
+    #[must_use]
+    pub fn jid(&self) -> &FullJid {
+        &self.data.shared.jid
+    }
+
+    /// The account.
+    #[must_use]
+    pub fn account(&self) -> &BareJid {
+        &self.data.shared.account.bare
+    }
+
+    /// The account's domain.
+    #[must_use]
+    pub fn domain(&self) -> &DomainRef {
+        self.data.shared.jid.domain()
+    }
+
+    /// The resource part of the JID.
+    #[must_use]
+    pub fn resource(&self) -> &ResourceRef {
+        self.data.shared.jid.resource()
+    }
+
+    /// The number of this session instance.
+    #[must_use]
+    pub fn id(&self) -> SessionId {
+        self.data.shared.id
+    }
+
+    /// The roster of the account as it is now; all its sessions share one.
+    #[must_use]
+    pub fn roster(&self) -> Arc<Roster> {
+        self.data.shared.account.roster()
+    }
+
+    /// Whether the session has requested the roster.
+    #[must_use]
+    pub fn is_interested(&self) -> bool {
+        self.data.shared.flags.load(Ordering::SeqCst) & INTERESTED != 0
+    }
+
+    /// Whether the session is available.
+    #[must_use]
+    pub fn is_available(&self) -> bool {
+        self.data.shared.is_available()
+    }
+
+    /// Whether this owner may still feed input: the session is alive and has no newer transport.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.data.is_current()
+    }
+
+    /// Counts one received stanza and gives the ticket for it. While it is out, no further one
+    /// is given: input is handled one by one (STREAM-23).
+    ///
+    /// # Errors
+    ///
+    /// [`Detached`]: the session is over or has a newer transport; the stanza must have no effect.
+    pub async fn begin_input(&mut self) -> Result<InputTicket<C>, Detached> {
+        poll_fn(|cx| self.poll_input(cx)).await
+    }
+
+    /// [`begin_input`](Self::begin_input) for hosts that poll.
+    ///
+    /// # Errors
+    ///
+    /// [`Detached`], as there.
+    pub fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<InputTicket<C>, Detached>> {
+        self.data.poll_input(Some(cx))
+    }
+
+    /// [`begin_input`](Self::begin_input) at once: `None` where it would have to wait.
+    pub fn try_input(&mut self) -> Option<Result<InputTicket<C>, Detached>> {
+        match self.data.poll_input(None) {
+            Poll::Ready(ticket) => Some(ticket),
+            Poll::Pending => None,
+        }
+    }
+
+    /// Waits until input may be fed: earlier instances of the resource are gone, and no stanza is
+    /// in work.
+    ///
+    /// # Errors
+    ///
+    /// [`Detached`]: it never will.
+    pub async fn ready(&mut self) -> Result<(), Detached> {
+        poll_fn(|cx| self.poll_ready(cx)).await
+    }
+
+    /// [`ready`](Self::ready) for hosts that poll. The waker is kept and is also woken when the
+    /// session ends.
+    ///
+    /// # Errors
+    ///
+    /// [`Detached`], as there.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Detached>> {
+        self.data.poll_ready(Some(cx))
+    }
+
+    /// Sends a stanza to the client: see [`SessionHandle::send`].
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: nothing was accepted and the caller still has the stanza.
+    pub fn send(&self, stanza: &Stanza) -> Result<(), NotSent> {
+        self.handle().send(stanza)
+    }
+
+    /// Sends bytes that are no stanza: see [`SessionHandle::send_raw`].
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: nothing was accepted.
+    pub fn send_raw(&self, bytes: &[u8]) -> Result<(), NotSent> {
+        self.handle().send_raw(bytes)
+    }
+
+    /// Sets broadcast presence: first recorded, then sent to subscribers, to own available
+    /// sessions and, if it is initial, answered with theirs
+    /// ([RFC 6121 §4.2](https://www.rfc-editor.org/rfc/rfc6121#section-4.2), PRES-3…7).
+    ///
+    /// `true` = it was initial presence: stored requests and offline messages are due.
+    pub fn set_presence(&mut self, presence: Presence<'_>) -> bool {
+        let Some(registry) = self.data.shared.registry.upgrade() else { return false };
+        self.is_current() && registry.set_presence(&self.data.shared, presence)
+    }
+
+    /// The client has requested the roster: pushes go to it from now on (ROSTER-2).
+    pub fn set_interested(&mut self) {
+        self.data.shared.flags.fetch_or(INTERESTED, Ordering::SeqCst);
+    }
+
+    /// Keeps stanzas from now on until the client acknowledges them, and the session itself for
+    /// `window` after the loss of its transport. `reply` makes the bytes written before the
+    /// first of them.
+    ///
+    /// `None`, and no effect, where that is so already or the owner is detached.
+    pub fn retain(
+        &mut self,
+        window: Duration,
+        reply: impl FnOnce(&Retention) -> Vec<u8>,
+    ) -> Option<Retention> {
+        self.data.shared.registry.upgrade()?.retain(&self.data, window, reply)
+    }
+
+    /// The client has acknowledged stanzas up to `handled` (SM-6). `None` where nothing is retained.
+    pub fn acknowledge(&mut self, handled: u32) -> Option<Acknowledged> {
+        let mut out = self.data.shared.out.lock();
+        if out.epoch == self.data.epoch { out.take_acknowledgement(handled) } else { None }
+    }
+
+    /// Stanzas of the client handled since retention began: the `h` to tell it. `None` where
+    /// nothing is retained.
+    #[must_use]
+    pub fn handled(&self) -> Option<u32> {
+        self.data.shared.out.lock().handled()
+    }
+
+    /// Ends the session. `false` where it was over already.
+    pub fn end(self, reason: Reason) -> bool {
+        let registry = self.data.shared.registry.upgrade();
+        registry.is_some_and(|registry| {
+            self.is_current() && registry.end(&self.data.shared, reason, None)
+        })
+    }
+
+    /// Ends the session with `last_words` (a stream error and the close tag) instead of those
+    /// that belong to the reason.
+    pub fn end_with(self, reason: Reason, last_words: &[u8]) -> bool {
+        let registry = self.data.shared.registry.upgrade();
+        registry.is_some_and(|registry| {
+            self.is_current() && registry.end(&self.data.shared, reason, Some(last_words))
+        })
+    }
+}
