@@ -46,11 +46,11 @@ pub enum Event {
 /// # Ok::<(), xmpp_session::stream::StreamError>(())
 /// ```
 pub struct Parser {
-    unread: Vec<u8>,
+    pub(super) unread: Vec<u8>,
     /// How many bytes of `unread` have been read nevertheless.
     read: usize,
     state: State,
-    opened: Option<Arc<Opened>>,
+    pub(super) opened: Option<Arc<Opened>>,
     bounds: Bounds,
     /// Bytes that may still be read before authentication (LIMIT-3).
     before_auth: Option<usize>,
@@ -125,7 +125,6 @@ impl Parser {
         }
         if matches!(result, Err(_) | Ok(Some(Event::End))) {
             self.state = State::Ended;
-            self.opened = None;
             self.read = 0;
         } else if read < all.len() {
             self.read += read;
@@ -146,7 +145,6 @@ impl Parser {
             self.take_unread();
         }
         self.state = State::Prolog { declared: false };
-        self.opened = None;
     }
 
     /// Takes away the bytes that were not read yet.
