@@ -168,6 +168,7 @@ impl Roster {
     }
 
     /// The bare JIDs of all contacts with a stored request, in order.
+    #[must_use]
     pub fn requests(&self) -> impl ExactSizeIterator<Item = &str> {
         self.requests.iter().map(|jid| &**jid)
     }
