@@ -244,7 +244,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Its groups, in the order in which they were set.
-    pub fn groups(&self) -> impl Iterator<Item = &'a str> {
+    pub fn groups(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.item.text.split(SEPARATOR).skip(2)
     }
 
