@@ -1,10 +1,28 @@
-//! Roster items and the roster of one account in memory (RFC 6121 §2).
+//! Roster items, and the roster of one account in memory
+//! ([RFC 6121 §2](https://www.rfc-editor.org/rfc/rfc6121#section-2)).
+//!
+//! [`Item`] is what a store keeps and a client sees, [`Roster`] the compact form that all sessions of
+//! an account share, [`RosterSet`] a client's wish to change it, read and checked.
+
+mod set;
+mod table;
+mod wire;
+
+pub use set::{Removal, RosterError, RosterLimits, RosterSet, SetPlan, plan_set};
+pub use table::{Entry, Roster};
+pub use wire::{NAMESPACE, parse_get, push, result, write_item};
+
+use std::fmt;
 
 use jid::BareJid;
 
-/// The subscription of a roster item (RFC 6121 §2.1.2.5), from the account's point of view.
+/// The subscription of a roster item, from the account's point of view
+/// ([RFC 6121 §2.1.2.5](https://www.rfc-editor.org/rfc/rfc6121#section-2.1.2.5)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[expect(clippy::exhaustive_enums, reason = "RFC 6121 §2.1.2.5 knows four; `remove` is a request, not a state")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "RFC 6121 §2.1.2.5 knows four; `remove` is a request, not a state"
+)]
 pub enum Subscription {
     /// Neither sees the other's presence.
     #[default]
@@ -17,13 +35,52 @@ pub enum Subscription {
     Both,
 }
 
+impl Subscription {
+    /// The value of the `subscription` attribute.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::To => "to",
+            Self::From => "from",
+            Self::Both => "both",
+        }
+    }
+
+    /// The subscription that the `subscription` attribute names, if it is one of the four.
+    #[must_use]
+    pub fn parse(value: &str) -> Option<Self> {
+        match value {
+            "none" => Some(Self::None),
+            "to" => Some(Self::To),
+            "from" => Some(Self::From),
+            "both" => Some(Self::Both),
+            _ => None,
+        }
+    }
+
+    /// Whether the account sees the contact's presence.
+    #[must_use]
+    pub const fn has_to(self) -> bool {
+        matches!(self, Self::To | Self::Both)
+    }
+
+    /// Whether the contact sees the account's presence: it is a *subscriber*.
+    #[must_use]
+    pub const fn has_from(self) -> bool {
+        matches!(self, Self::From | Self::Both)
+    }
+}
+
 /// One roster item, as stored and as it is shown to clients.
+///
+/// A pending inbound request is no part of it (rule ROSTER-3): see [`Roster::requests`].
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Item {
     /// The contact: a bare JID or a domain.
     pub jid: BareJid,
-    /// The name the user gave it.
+    /// The name the user gave it; an empty one counts as none.
     pub name: Option<String>,
     /// Groups, without duplicates.
     pub groups: Vec<String>,
@@ -31,6 +88,63 @@ pub struct Item {
     pub subscription: Subscription,
     /// Pending Out: the user asked and has no answer yet.
     pub ask: bool,
-    /// Pre-approved (RFC 6121 §3.4).
+    /// Pre-approved ([RFC 6121 §3.4](https://www.rfc-editor.org/rfc/rfc6121#section-3.4)).
     pub approved: bool,
+}
+
+impl Item {
+    /// An item without name, groups or subscription.
+    #[must_use]
+    pub const fn new(jid: BareJid) -> Self {
+        Self {
+            jid,
+            name: None,
+            groups: Vec::new(),
+            subscription: Subscription::None,
+            ask: false,
+            approved: false,
+        }
+    }
+}
+
+impl fmt::Debug for Item {
+    /// Prints state and counts, never the contact or what the user calls it (rule SEC-6).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Item")
+            .field("named", &self.name.is_some())
+            .field("groups", &self.groups.len())
+            .field("subscription", &self.subscription)
+            .field("ask", &self.ask)
+            .field("approved", &self.approved)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sec_6_debug_of_an_item_names_nobody() {
+        let mut item = Item::new(BareJid::new("nurse@example.com").unwrap());
+        item.name = Some("Angelica".into());
+        item.groups.push("Servants".into());
+        let printed = format!("{item:?}");
+        assert!(
+            !printed.contains("nurse")
+                && !printed.contains("Angelica")
+                && !printed.contains("Servants")
+        );
+        assert!(printed.contains("groups: 1"));
+    }
+
+    #[test]
+    fn roster_12_subscription_values_are_those_of_the_attribute() {
+        for subscription in
+            [Subscription::None, Subscription::To, Subscription::From, Subscription::Both]
+        {
+            assert_eq!(Subscription::parse(subscription.as_str()), Some(subscription));
+        }
+        assert_eq!(Subscription::parse("remove"), None);
+    }
 }

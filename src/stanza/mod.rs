@@ -1,16 +1,173 @@
-//! Stanzas as bytes: a header, and a payload in canonical form that is shared, not copied.
+//! Stanzas as bytes: a start tag that is always ours, and a payload in canonical form that is
+//! shared, not copied.
+//!
+//! A stanza in *canonical form* (rule STREAM-15) cannot be read differently by two parsers: UTF-8;
+//! elements of the content namespace bear no prefix, every other namespace is declared inside the
+//! payload; no CDATA, and no references but the five predefined ones and those that keep white
+//! space. All bytes in a [`Stanza`] have this form, so they are looked into with a scanner
+//! ([`Child`]) and sent on as they are ([`Frame`]). A tree ([`minidom::Element`]) is made only for
+//! those who ask for one.
 
+mod builder;
+mod child;
+mod derived;
+mod element;
 mod error;
+mod escape;
 mod frame;
+mod head;
+mod scan;
+pub(crate) mod write;
 
-pub use error::{Condition, ErrorType, StanzaError};
+pub use builder::Builder;
+pub use child::Child;
+pub use element::NotAStanza;
+pub use error::{Condition, ErrorType, StanzaError, UnknownCondition, UnknownErrorType};
 pub use frame::{Frame, Framing};
+pub(crate) use head::Head;
 
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-/// The three kinds of stanza.
+use child::{Children, Scope};
+use escape::unescape;
+use head::{Attribute, Layout};
+
+/// A stanza on its way: cloning it shares the bytes.
+///
+/// Addresses are texts here, not checked JIDs: a stanza also carries what a client got wrong.
+#[derive(Clone)]
+pub struct Stanza {
+    /// Attributes, then payload; the element's name and its end tag are implied by `kind`.
+    bytes: Arc<[u8]>,
+    payload_start: usize,
+    layout: Layout,
+    kind: Kind,
+}
+
+#[expect(clippy::len_without_is_empty, reason = "`len` is a cost; a stanza is never nothing")]
+impl Stanza {
+    /// Starts building a stanza.
+    pub const fn builder(kind: Kind) -> Builder {
+        Builder::new(kind)
+    }
+
+    /// Starts building a message.
+    pub const fn message() -> Builder {
+        Builder::new(Kind::Message)
+    }
+
+    /// Starts building a presence.
+    pub const fn presence() -> Builder {
+        Builder::new(Kind::Presence)
+    }
+
+    /// Starts building an iq of a type: `get`, `set`, `result` or `error`.
+    ///
+    /// It needs an id too
+    /// ([RFC 6120 §8.2.3](https://www.rfc-editor.org/rfc/rfc6120#section-8.2.3)).
+    pub fn iq(type_: &str) -> Builder {
+        Builder::new(Kind::Iq).type_(type_)
+    }
+
+    /// Which of the three kinds it is.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The `from` attribute.
+    #[must_use]
+    pub fn from(&self) -> Option<Cow<'_, str>> {
+        self.raw_from().map(unescape)
+    }
+
+    /// The `to` attribute.
+    #[must_use]
+    pub fn to(&self) -> Option<Cow<'_, str>> {
+        self.raw_to().map(unescape)
+    }
+
+    /// The `id` attribute.
+    #[must_use]
+    pub fn id(&self) -> Option<Cow<'_, str>> {
+        self.raw_id().map(unescape)
+    }
+
+    /// The `type` attribute.
+    #[must_use]
+    pub fn type_(&self) -> Option<Cow<'_, str>> {
+        self.raw_type().map(unescape)
+    }
+
+    /// The `xml:lang` attribute.
+    #[must_use]
+    pub fn lang(&self) -> Option<Cow<'_, str>> {
+        self.raw_lang().map(unescape)
+    }
+
+    /// The `from` attribute as it is written. It differs from the text if, and only if, it holds
+    /// a `&`; the same for the four below.
+    pub(crate) fn raw_from(&self) -> Option<&str> {
+        self.escaped(Attribute::From)
+    }
+
+    /// The `to` attribute as it is written.
+    pub(crate) fn raw_to(&self) -> Option<&str> {
+        self.escaped(Attribute::To)
+    }
+
+    /// The `id` attribute as it is written.
+    pub(crate) fn raw_id(&self) -> Option<&str> {
+        self.escaped(Attribute::Id)
+    }
+
+    /// The `type` attribute as it is written.
+    pub(crate) fn raw_type(&self) -> Option<&str> {
+        self.escaped(Attribute::Type)
+    }
+
+    /// The `xml:lang` attribute as it is written.
+    pub(crate) fn raw_lang(&self) -> Option<&str> {
+        self.escaped(Attribute::Lang)
+    }
+
+    /// First child element.
+    #[must_use]
+    pub fn child(&self) -> Option<Child<'_>> {
+        self.children().next()
+    }
+
+    /// All child elements at the first level.
+    pub fn children(&self) -> impl Iterator<Item = Child<'_>> {
+        Children::new(self.payload(), Scope::stanza())
+    }
+
+    /// The canonical bytes between start tag and end tag.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.bytes.get(self.payload_start..).unwrap_or_default()
+    }
+
+    /// Shared bytes, as counted by limits: attributes and payload.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
+impl fmt::Debug for Stanza {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stanza")
+            .field("kind", &self.kind)
+            .field("bytes", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The three kinds of stanza
+/// ([RFC 6120 §8](https://www.rfc-editor.org/rfc/rfc6120#section-8)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "RFC 6120 §8 knows three")]
 pub enum Kind {
@@ -22,84 +179,21 @@ pub enum Kind {
     Iq,
 }
 
-/// A stanza on its way: cloning it shares the bytes.
-#[derive(Clone)]
-pub struct Stanza {
-    bytes: Arc<[u8]>,
-}
-
-/// One child element of a stanza, seen without building a tree.
-#[derive(Clone, Copy)]
-pub struct Child<'a> {
-    xml: &'a [u8],
-}
-
-impl<'a> Child<'a> {
-    /// The local name.
-    pub fn name(&self) -> &'a str { todo!() }
-    /// The namespace; `jabber:client` for content-namespace children.
-    pub fn namespace(&self) -> Cow<'a, str> { todo!() }
-    pub fn is(&self, name: &str, namespace: &str) -> bool { todo!() }
-    /// Value of an unprefixed attribute.
-    pub fn attribute(&self, name: &str) -> Option<Cow<'a, str>> { todo!() }
-    /// The text directly inside, references resolved (text inside nested elements not included).
-    pub fn text(&self) -> Cow<'a, str> { todo!() }
-    /// Its own child elements.
-    pub fn children(&self) -> impl Iterator<Item = Child<'a>> + 'a { std::iter::empty() }
-    /// The canonical bytes from `<` to `>`.
-    pub fn xml(&self) -> &'a [u8] { self.xml }
-    pub fn to_element(&self) -> minidom::Element { todo!() }
-}
-
-impl Stanza {
-    pub fn builder(kind: Kind) -> Builder { todo!() }
-    pub fn kind(&self) -> Kind { todo!() }
-    pub fn from(&self) -> Option<Cow<'_, str>> { todo!() }
-    pub fn to(&self) -> Option<Cow<'_, str>> { todo!() }
-    pub fn id(&self) -> Option<Cow<'_, str>> { todo!() }
-    /// The `type` attribute.
-    pub fn type_(&self) -> Option<Cow<'_, str>> { todo!() }
-    pub fn lang(&self) -> Option<Cow<'_, str>> { todo!() }
-    /// First child element.
-    pub fn child(&self) -> Option<Child<'_>> { todo!() }
-    /// All child elements at the first level.
-    pub fn children(&self) -> impl Iterator<Item = Child<'_>> + '_ { std::iter::empty() }
-    /// The canonical bytes between start tag and end tag.
-    pub fn payload(&self) -> &[u8] { todo!() }
-    /// Shared bytes, as counted by limits.
-    pub fn len(&self) -> usize { self.bytes.len() }
-    pub fn to_element(&self) -> minidom::Element { todo!() }
-    /// The same stanza with other addresses (`None` = without the attribute): copies the bytes.
+impl Kind {
+    /// The element's name.
     #[must_use]
-    pub fn readdressed(&self, from: Option<&str>, to: Option<&str>) -> Self { todo!() }
-    /// The same stanza with `xml` (canonical bytes, e.g. a `<delay/>`) appended to its payload.
-    #[must_use]
-    pub(crate) fn with_appended(&self, xml: &[u8]) -> Self { todo!() }
-    /// The error answer of STZ-6; `None` where STZ-7 forbids one (type error, iq result).
-    pub fn error_answer(&self, error: &StanzaError) -> Option<Self> { todo!() }
-    /// The result for an iq get or set: addresses swapped, same id; `None` for anything else.
-    pub fn result_answer(&self, payload: &[u8]) -> Option<Self> { todo!() }
-}
-
-impl fmt::Debug for Stanza {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stanza").field("kind", &self.kind()).field("bytes", &self.len()).finish_non_exhaustive()
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Presence => "presence",
+            Self::Iq => "iq",
+        }
     }
 }
 
-/// Builds a stanza.
-pub struct Builder {
-}
+/// The content namespace of a client's stream
+/// ([RFC 6120 §4.8.2](https://www.rfc-editor.org/rfc/rfc6120#section-4.8.2)).
+const CONTENT_NAMESPACE: &str = "jabber:client";
 
-impl Builder {
-    pub fn from(self, from: &str) -> Self { todo!() }
-    pub fn to(self, to: &str) -> Self { todo!() }
-    pub fn id(self, id: &str) -> Self { todo!() }
-    pub fn type_(self, type_: &str) -> Self { todo!() }
-    pub fn lang(self, lang: &str) -> Self { todo!() }
-    /// Appends a child element, written in canonical form.
-    pub fn child(self, element: &minidom::Element) -> Self { todo!() }
-    /// Appends bytes that are canonical already (what this crate writes itself).
-    pub(crate) fn payload(self, canonical: &[u8]) -> Self { todo!() }
-    pub fn build(self) -> Stanza { todo!() }
-}
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,289 @@
+//! Roster sets: what a client may ask for, and what it comes to.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use jid::{BareJid, Jid, ResourcePart};
+
+use super::{Item, NAMESPACE, Roster};
+use crate::rules::subscription::{Farewell, removal};
+use crate::stanza::{Child, Condition, ErrorType, StanzaError};
+
+/// How large a roster may grow (rule LIMIT-15).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RosterLimits {
+    /// Items of one roster.
+    pub items: usize,
+    /// Bytes of a name.
+    pub name: usize,
+    /// Bytes of a group's name.
+    pub group: usize,
+    /// Groups of one item.
+    pub groups: usize,
+}
+
+impl Default for RosterLimits {
+    /// 2000 items; names of 1023 bytes; 64 groups of 1023 bytes.
+    fn default() -> Self {
+        Self { items: 2000, name: 1023, group: 1023, groups: 64 }
+    }
+}
+
+/// A roster set, read and checked: one contact, and what to do with its item
+/// ([RFC 6121 §2.1.5](https://www.rfc-editor.org/rfc/rfc6121#section-2.1.5)).
+///
+/// `subscription` other than `remove`, `ask` and `approved` are not even read: only presence changes
+/// them (rule ROSTER-8).
+#[derive(Clone, PartialEq, Eq)]
+pub struct RosterSet {
+    contact: BareJid,
+    change: Change,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Change {
+    /// Both replace what is there as a whole (rule ROSTER-9).
+    Update {
+        name: Option<String>,
+        groups: Vec<String>,
+    },
+    Remove,
+}
+
+impl RosterSet {
+    /// Reads the `<query/>` of a roster set.
+    ///
+    /// # Errors
+    ///
+    /// [`RosterError`] if it is not one item with a JID, a name and groups within the limits (rules
+    /// ROSTER-5, ROSTER-6, ROSTER-7 and LIMIT-15).
+    pub fn parse(query: &Child<'_>, limits: &RosterLimits) -> Result<Self, RosterError> {
+        let mut items = query.children().filter(|child| child.is("item", NAMESPACE));
+        let (Some(item), None) = (items.next(), items.next()) else {
+            return Err(RosterError::NotOneItem);
+        };
+        let contact = parse_contact(&item.attribute("jid").ok_or(RosterError::NoJid)?)?;
+        if item.attribute("subscription").is_some_and(|value| value == "remove") {
+            return Ok(Self { contact, change: Change::Remove });
+        }
+        let name = item.attribute("name").filter(|name| !name.is_empty());
+        if name.as_ref().is_some_and(|name| name.len() > limits.name) {
+            return Err(RosterError::NameTooLong);
+        }
+        let groups = parse_groups(&item, limits)?;
+        Ok(Self { contact, change: Change::Update { name: name.map(Into::into), groups } })
+    }
+
+    /// The contact.
+    #[must_use]
+    pub const fn contact(&self) -> &BareJid {
+        &self.contact
+    }
+}
+
+impl fmt::Debug for RosterSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.change {
+            Change::Update { groups, .. } => {
+                write!(f, "RosterSet(update, {} groups)", groups.len())
+            }
+            Change::Remove => f.write_str("RosterSet(remove)"),
+        }
+    }
+}
+
+fn parse_contact(text: &str) -> Result<BareJid, RosterError> {
+    // `Jid` keeps a trailing dot of the domain but computes offsets without it: it must not see one.
+    if text.split('/').next().is_some_and(|bare| bare.ends_with('.')) {
+        return Err(RosterError::InvalidJid);
+    }
+    let jid = Jid::new(text).map_err(|_| RosterError::InvalidJid)?;
+    jid.try_into_full().map_or_else(Ok, |_| Err(RosterError::FullJid))
+}
+
+fn parse_groups(item: &Child<'_>, limits: &RosterLimits) -> Result<Vec<String>, RosterError> {
+    let mut groups = Vec::new();
+    let mut seen = BTreeSet::new();
+    for child in item.children().filter(|child| child.is("group", NAMESPACE)) {
+        let group = child.text().into_owned();
+        if group.is_empty() {
+            return Err(RosterError::EmptyGroup);
+        }
+        if group.len() > limits.group {
+            return Err(RosterError::GroupTooLong);
+        }
+        if groups.len() == limits.groups {
+            return Err(RosterError::TooManyGroups);
+        }
+        // RFC 6121 §2.3.3 compares groups as resourceparts; one that cannot be made a resourcepart
+        // equals only itself.
+        let compared =
+            ResourcePart::new(&group).map_or_else(|_| group.clone(), |part| part.to_string());
+        if !seen.insert(compared) {
+            return Err(RosterError::DuplicateGroup);
+        }
+        groups.push(group);
+    }
+    Ok(groups)
+}
+
+/// What a roster set comes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[must_use = "a plan takes effect only when it is stored and carried out"]
+pub enum SetPlan {
+    /// The item is so already: a result, no push, no new version (rule ROSTER-13).
+    Unchanged,
+    /// Store this item, answer, push it (rule ROSTER-10).
+    Put(Item),
+    /// Remove an item.
+    Remove(Removal),
+}
+
+/// The removal of an item (rule ROSTER-15,
+/// [RFC 6121 §2.5.2](https://www.rfc-editor.org/rfc/rfc6121#section-2.5.2)): delete it with its flags,
+/// drop the contact's request, answer, push, then send the farewells.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Removal {
+    /// The contact.
+    pub contact: BareJid,
+    /// Whether a request of the contact is stored, which goes too.
+    pub request: bool,
+    /// What the contact is told, in order.
+    pub farewells: &'static [Farewell],
+}
+
+impl fmt::Debug for Removal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Removal")
+            .field("request", &self.request)
+            .field("farewells", &self.farewells)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Decides what a roster set of the account `own` does to its roster. Nothing is changed yet.
+///
+/// # Errors
+///
+/// [`RosterError::OwnJid`], [`RosterError::UnknownItem`] for a removal (rule ROSTER-14) and
+/// [`RosterError::TooManyItems`] for a new item (rule LIMIT-15).
+pub fn plan_set(
+    roster: &Roster,
+    own: &BareJid,
+    set: &RosterSet,
+    limits: &RosterLimits,
+) -> Result<SetPlan, RosterError> {
+    let contact = &set.contact;
+    if contact == own {
+        return Err(RosterError::OwnJid);
+    }
+    let present = roster.item(contact);
+    match &set.change {
+        Change::Remove if present.is_none() => Err(RosterError::UnknownItem),
+        Change::Remove => {
+            let state = roster.standing(contact.as_str()).state;
+            Ok(SetPlan::Remove(Removal {
+                contact: contact.clone(),
+                request: roster.has_request(contact.as_str()),
+                farewells: removal(state),
+            }))
+        }
+        Change::Update { .. } if present.is_none() && roster.len() >= limits.items => {
+            Err(RosterError::TooManyItems)
+        }
+        Change::Update { name, groups } => {
+            let mut item = present.clone().unwrap_or_else(|| Item::new(contact.clone()));
+            item.name.clone_from(name);
+            item.groups.clone_from(groups);
+            Ok(if present.as_ref() == Some(&item) {
+                SetPlan::Unchanged
+            } else {
+                SetPlan::Put(item)
+            })
+        }
+    }
+}
+
+/// Why a roster get or set is refused; always the client's fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RosterError {
+    /// A get names an item.
+    #[error("a roster get holds an item")]
+    ItemInGet,
+    /// A set names no item or several.
+    #[error("a roster set does not hold exactly one item")]
+    NotOneItem,
+    /// The item has no JID.
+    #[error("the item has no jid")]
+    NoJid,
+    /// The item's JID is none.
+    #[error("the jid of the item is not valid")]
+    InvalidJid,
+    /// The item's JID has a resource.
+    #[error("the jid of the item has a resource")]
+    FullJid,
+    /// Nobody is a contact of their own.
+    #[error("the jid of the item is that of the account")]
+    OwnJid,
+    /// The name is over the limit.
+    #[error("the name is too long")]
+    NameTooLong,
+    /// A group has no name.
+    #[error("a group has an empty name")]
+    EmptyGroup,
+    /// The name of a group is over the limit.
+    #[error("the name of a group is too long")]
+    GroupTooLong,
+    /// The item is in more groups than the limit.
+    #[error("the item has too many groups")]
+    TooManyGroups,
+    /// Two groups have one name.
+    #[error("a group is named twice")]
+    DuplicateGroup,
+    /// The item to remove does not exist.
+    #[error("there is no such item")]
+    UnknownItem,
+    /// The roster is full.
+    #[error("the roster has too many items")]
+    TooManyItems,
+}
+
+impl RosterError {
+    /// The stanza error that the client gets
+    /// ([RFC 6121 §2.3.3](https://www.rfc-editor.org/rfc/rfc6121#section-2.3.3)).
+    #[must_use]
+    pub const fn condition(self) -> Condition {
+        match self {
+            Self::ItemInGet
+            | Self::NotOneItem
+            | Self::NoJid
+            | Self::FullJid
+            | Self::DuplicateGroup => Condition::BadRequest,
+            Self::InvalidJid => Condition::JidMalformed,
+            Self::OwnJid => Condition::NotAllowed,
+            Self::NameTooLong | Self::EmptyGroup | Self::GroupTooLong | Self::TooManyGroups => {
+                Condition::NotAcceptable
+            }
+            Self::UnknownItem => Condition::ItemNotFound,
+            Self::TooManyItems => Condition::PolicyViolation,
+        }
+    }
+}
+
+impl From<RosterError> for StanzaError {
+    fn from(error: RosterError) -> Self {
+        let answer = Self::new(error.condition());
+        match error {
+            // A smaller roster would be accepted, waiting would not help (LIMIT-15).
+            RosterError::TooManyItems => answer.with_type(ErrorType::Modify),
+            _ => answer,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

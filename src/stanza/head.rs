@@ -1,0 +1,143 @@
+//! The start tag of a stanza: always written by us, its attributes in one fixed order, so that
+//! their lengths alone say where each stands.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::escape::{Escaped, Place};
+use super::{Kind, Stanza};
+
+/// What goes into a start tag, as plain text (not escaped).
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a> {
+    pub(crate) kind: Kind,
+    pub(crate) from: Option<&'a str>,
+    pub(crate) to: Option<&'a str>,
+    pub(crate) id: Option<&'a str>,
+    pub(crate) type_: Option<&'a str>,
+    pub(crate) lang: Option<&'a str>,
+    /// Further attributes, in canonical form, each with a leading space.
+    pub(crate) other: &'a [u8],
+}
+
+impl Head<'_> {
+    /// A start tag without attributes.
+    pub(crate) const fn new(kind: Kind) -> Self {
+        Self { kind, from: None, to: None, id: None, type_: None, lang: None, other: &[] }
+    }
+}
+
+/// The attributes that have a place of their own, in the order in which they are written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Attribute {
+    From,
+    To,
+    Id,
+    Type,
+    Lang,
+}
+
+/// What stands before each attribute's value, in written order.
+const OPENINGS: [&str; 5] = [" from='", " to='", " id='", " type='", " xml:lang='"];
+
+/// The opening of `to`, for those who write one in its place.
+pub(super) const TO: &str = " to='";
+
+/// Lengths of the escaped values, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout([u32; 5]);
+
+/// Marks an attribute that is not there.
+const ABSENT: u32 = u32::MAX;
+
+impl Layout {
+    /// Where the escaped value stands, if the attribute is there.
+    pub(super) fn value(&self, attribute: Attribute) -> Option<Range<usize>> {
+        let whole = self.whole(attribute);
+        let opening = OPENINGS.get(attribute as usize)?;
+        (!whole.is_empty()).then_some(whole.start + opening.len()..whole.end.saturating_sub(1))
+    }
+
+    /// Where the whole attribute stands, with leading space and quotes. Empty if it is not there.
+    pub(super) fn whole(&self, attribute: Attribute) -> Range<usize> {
+        let mut start = 0;
+        for (index, (&length, opening)) in self.0.iter().zip(OPENINGS).enumerate() {
+            let end =
+                if length == ABSENT { start } else { start + opening.len() + length as usize + 1 };
+            if index == attribute as usize {
+                return start..end;
+            }
+            start = end;
+        }
+        start..start
+    }
+}
+
+impl Stanza {
+    /// Makes a stanza of a head and a payload that is in canonical form already.
+    ///
+    /// The shared bytes are allocated once, in their final size. An attribute value past 4 GiB is
+    /// left out.
+    pub(crate) fn assemble(head: &Head<'_>, payload: &[u8]) -> Self {
+        let mut values = [head.from, head.to, head.id, head.type_, head.lang];
+        let mut lengths = [ABSENT; 5];
+        let mut payload_start = head.other.len();
+        for ((value, length), opening) in values.iter_mut().zip(&mut lengths).zip(OPENINGS) {
+            let Some(text) = *value else { continue };
+            let escaped = Escaped::new(text, Place::Attribute).len();
+            match u32::try_from(escaped) {
+                Ok(escaped) if escaped != ABSENT => *length = escaped,
+                _ => {
+                    *value = None;
+                    continue;
+                }
+            }
+            payload_start += opening.len() + escaped + 1;
+        }
+
+        let bytes = concat(payload_start + payload.len(), |put| {
+            for (value, opening) in values.iter().zip(OPENINGS) {
+                let Some(text) = value else { continue };
+                put(opening.as_bytes());
+                Escaped::new(text, Place::Attribute).for_each(|piece| put(piece.as_bytes()));
+                put(b"'");
+            }
+            put(head.other);
+            put(payload);
+        });
+        Self { bytes, payload_start, layout: Layout(lengths), kind: head.kind }
+    }
+
+    /// The attributes of the start tag as they are written, each with a leading space.
+    pub(super) fn head(&self) -> &[u8] {
+        self.bytes.get(..self.payload_start).unwrap_or_default()
+    }
+
+    /// Further attributes as they are written, each with a leading space.
+    pub(super) fn other_attributes(&self) -> &[u8] {
+        self.head().get(self.layout.whole(Attribute::Lang).end..).unwrap_or_default()
+    }
+
+    /// An attribute's value as it is written.
+    pub(super) fn escaped(&self, attribute: Attribute) -> Option<&str> {
+        let value = self.head().get(self.layout.value(attribute)?)?;
+        std::str::from_utf8(value).ok()
+    }
+}
+
+/// Joins pieces of `length` bytes in all. The shared bytes are allocated once.
+pub(super) fn concat(length: usize, write: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Arc<[u8]> {
+    let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
+    if let Some(buffer) = Arc::get_mut(&mut bytes) {
+        let mut rest = buffer;
+        write(&mut |piece| {
+            if let Some((place, after)) =
+                std::mem::take(&mut rest).split_at_mut_checked(piece.len())
+            {
+                place.copy_from_slice(piece);
+                rest = after;
+            }
+        });
+    }
+    bytes
+}

@@ -1,0 +1,200 @@
+//! A scanner of canonical bytes (STREAM-15): what the parser has accepted is read here without a
+//! tree, without recursion and without copying.
+//!
+//! It is no parser: it relies on what was checked before. Bytes that are no XML make it stop.
+
+/// One piece of an element's content.
+#[derive(Clone, Copy)]
+pub(super) enum Token<'a> {
+    Start(Tag<'a>),
+    Empty(Tag<'a>),
+    End,
+    Text(&'a [u8]),
+}
+
+/// The pieces of a payload, in order.
+#[derive(Clone, Copy)]
+pub(super) struct Tokens<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Tokens<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    /// What was not read yet.
+    pub(super) const fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Reads on to just after the element that starts here.
+    pub(super) fn skip_element(&mut self) {
+        let mut depth = 0_usize;
+        for token in self.by_ref() {
+            match token {
+                Token::Start(_) => depth += 1,
+                Token::End => depth = depth.saturating_sub(1),
+                Token::Empty(_) | Token::Text(_) => {}
+            }
+            if depth == 0 {
+                return;
+            }
+        }
+    }
+}
+
+impl<'a> Iterator for Tokens<'a> {
+    type Item = Token<'a>;
+
+    fn next(&mut self) -> Option<Token<'a>> {
+        let Some(markup) = self.rest.strip_prefix(b"<") else {
+            let text = match self.rest.iter().position(|&byte| byte == b'<') {
+                Some(end) => self.rest.get(..end)?,
+                None => self.rest,
+            };
+            self.rest = self.rest.get(text.len()..)?;
+            return (!text.is_empty()).then_some(Token::Text(text));
+        };
+        let (tag, rest) = split_tag(markup)?;
+        self.rest = rest;
+        Some(match (tag, tag.strip_suffix(b"/")) {
+            ([b'/', ..], _) => Token::End,
+            (_, Some(tag)) => Token::Empty(Tag(tag)),
+            (tag, None) => Token::Start(Tag(tag)),
+        })
+    }
+}
+
+/// Splits after a `<` at the `>` that ends the tag. A `>` inside quotes ends nothing.
+fn split_tag(markup: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut at = 0;
+    loop {
+        at += markup.get(at..)?.iter().position(|byte| matches!(byte, b'>' | b'\'' | b'"'))?;
+        let (tag, after) = markup.split_at_checked(at)?;
+        match after.split_first()? {
+            (b'>', rest) => return Some((tag, rest)),
+            (quote, value) => at += value.iter().position(|byte| byte == quote)? + 2,
+        }
+    }
+}
+
+/// A start tag, without what delimits it.
+#[derive(Clone, Copy)]
+pub(super) struct Tag<'a>(pub(super) &'a [u8]);
+
+impl<'a> Tag<'a> {
+    /// The prefix, or nothing, and the local name.
+    pub(super) fn name(&self) -> (&'a str, &'a str) {
+        let name = match self.0.iter().position(u8::is_ascii_whitespace) {
+            Some(end) => self.0.get(..end).unwrap_or_default(),
+            None => self.0,
+        };
+        split_name(utf8(name))
+    }
+
+    /// The attributes as (whole name, escaped value), declarations of namespaces among them.
+    pub(super) fn attributes(&self) -> Attributes<'a> {
+        let name = self.0.iter().take_while(|byte| !byte.is_ascii_whitespace()).count();
+        Attributes { rest: self.0.get(name..).unwrap_or_default() }
+    }
+
+    /// The escaped namespace that this tag declares for a prefix (or for none).
+    pub(super) fn declared(&self, prefix: &str) -> Option<&'a str> {
+        self.attributes()
+            .find_map(|(name, value)| (declared_prefix(name)? == prefix).then_some(value))
+    }
+
+    /// Whether this tag declares a prefix.
+    pub(super) fn declares_prefix(&self) -> bool {
+        self.attributes().any(|(name, _)| name.starts_with("xmlns:"))
+    }
+}
+
+/// See [`Tag::attributes`].
+#[derive(Clone, Copy)]
+pub(super) struct Attributes<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, rest) = split_at_byte(self.rest, b'=')?;
+        let (&quote, rest) = rest.trim_ascii_start().split_first()?;
+        let (value, rest) = split_at_byte(rest, quote)?;
+        self.rest = rest;
+        Some((utf8(name.trim_ascii()), utf8(value)))
+    }
+}
+
+/// The prefix (or nothing) whose namespace an attribute of this name declares.
+pub(super) fn declared_prefix(attribute: &str) -> Option<&str> {
+    match attribute.strip_prefix("xmlns")? {
+        "" => Some(""),
+        more => more.strip_prefix(':'),
+    }
+}
+
+/// Prefix, or nothing, and local name.
+pub(super) fn split_name(name: &str) -> (&str, &str) {
+    name.split_once(':').unwrap_or(("", name))
+}
+
+fn split_at_byte(bytes: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
+    let (before, after) = bytes.split_at_checked(bytes.iter().position(|&other| other == byte)?)?;
+    Some((before, after.get(1..)?))
+}
+
+pub(super) fn utf8(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_tag_ends_outside_quotes() {
+        let mut tokens = Tokens::new(br#"<a b='>"/' c = ">'"  d=''/>rest"#);
+        let Some(Token::Empty(tag)) = tokens.next() else { panic!("an empty tag") };
+        assert_eq!(tag.name(), ("", "a"));
+        let attributes: Vec<_> = tag.attributes().collect();
+        assert_eq!(attributes, [("b", ">\"/"), ("c", ">'"), ("d", "")]);
+        assert_eq!(tokens.rest(), b"rest");
+    }
+
+    #[test]
+    fn declarations_are_found() {
+        let tag = Tag(b"x:a xmlns='one' xmlns:x='two'\nxmlnsy='three'");
+        assert_eq!(tag.name(), ("x", "a"));
+        assert_eq!(tag.declared(""), Some("one"));
+        assert_eq!(tag.declared("x"), Some("two"));
+        assert_eq!(tag.declared("y"), None);
+        assert!(tag.declares_prefix());
+        assert!(!Tag(b"a xmlns='one'").declares_prefix());
+    }
+
+    #[test]
+    fn an_element_is_skipped_with_all_inside() {
+        let mut tokens = Tokens::new(b"<a><b><c/></b>text<b></b></a><next/>");
+        tokens.skip_element();
+        assert_eq!(tokens.rest(), b"<next/>");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_scanned_to_an_end(bytes in "[<>/a=' \"x:&;]*") {
+            for token in Tokens::new(bytes.as_bytes()) {
+                if let Token::Start(tag) | Token::Empty(tag) = token {
+                    tag.name();
+                    tag.attributes().count();
+                }
+            }
+            Tokens::new(bytes.as_bytes()).skip_element();
+        }
+    }
+}
