@@ -53,7 +53,7 @@ pub fn all(open: impl Fn() -> Stores) {
 }
 
 /// Tests a bundle that outlives its process: `open` opens the same stores each time, and what was
-/// acknowledged before must be there afterwards (DESIGN promise 8).
+/// acknowledged before must be there afterwards.
 pub fn durable(open: impl Fn() -> Stores) {
     const RULE: &str = "durable before acknowledged";
     let [account, contact] = [jid("durable"), jid("durable-contact")];
