@@ -92,3 +92,51 @@ fn sec_6_debug_shows_counts_only() {
     assert!(!shown.contains("secret"), "{shown}");
     assert!(shown.contains("items: 1, version: 7, requests: 1"), "{shown}");
 }
+
+/// Cannot be reached.
+struct Broken;
+
+impl RosterStore for Broken {
+    fn load(&self, _: &BareJid) -> StoreFuture<StoredRoster> {
+        Box::pin(async { Err(StoreError::failed("broken")) })
+    }
+
+    fn apply(&self, _: &BareJid, _: RosterChange) -> StoreFuture<()> {
+        Box::pin(async { Err(StoreError::failed("broken")) })
+    }
+
+    fn apply_pair(
+        &self,
+        _: &BareJid,
+        _: RosterChange,
+        _: &BareJid,
+        _: RosterChange,
+    ) -> StoreFuture<()> {
+        Box::pin(async { Err(StoreError::failed("broken")) })
+    }
+
+    fn requests(&self, _: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>> {
+        Box::pin(async { Err(StoreError::failed("broken")) })
+    }
+
+    fn clear(&self, _: &BareJid) -> StoreFuture<()> {
+        Box::pin(async { Err(StoreError::failed("broken")) })
+    }
+}
+
+#[test]
+fn destroy_15_a_removal_that_fails_can_be_asked_for_again() {
+    let working = Stores::memory();
+    let account = jid("juliet@example.com");
+    block_on(working.accounts.set_credentials(&account, Credentials::new())).unwrap();
+    let broken = Stores { rosters: Arc::new(Broken), ..working.clone() };
+    assert!(block_on(broken.remove_account(&account)).is_err());
+    assert!(block_on(working.accounts.exists(&account)).unwrap());
+    assert!(block_on(working.remove_account(&account)).unwrap());
+}
+
+#[test]
+#[should_panic = "BIND-13: the store failed: broken"]
+fn bind_13_conformance_names_the_rule_that_is_broken() {
+    conformance::rosters(|| Arc::new(Broken));
+}

@@ -73,6 +73,7 @@ impl Directed {
     }
 
     /// All targets, ordered.
+    #[must_use]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
         self.targets.iter().map(|target| &**target)
     }

@@ -145,7 +145,7 @@ fn remove(db: &Connection, account: &str, contact: &BareJid) -> rusqlite::Result
 
 fn put(db: &Connection, account: &str, item: &Item) -> rusqlite::Result<()> {
     let contact = item.jid.as_str();
-    let subscription = name(item.subscription);
+    let subscription = item.subscription.as_str();
     db.prepare_cached(
         "INSERT INTO roster_item (account, contact, name, subscription, ask, approved)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
@@ -160,22 +160,8 @@ fn put(db: &Connection, account: &str, item: &Item) -> rusqlite::Result<()> {
     Ok(())
 }
 
-const fn name(subscription: Subscription) -> &'static str {
-    match subscription {
-        Subscription::None => "none",
-        Subscription::To => "to",
-        Subscription::From => "from",
-        Subscription::Both => "both",
-    }
-}
-
 impl FromSql for Column<Subscription> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let stored = value.as_str()?;
-        [Subscription::None, Subscription::To, Subscription::From, Subscription::Both]
-            .into_iter()
-            .find(|subscription| name(*subscription) == stored)
-            .map(Self)
-            .ok_or(FromSqlError::InvalidType)
+        Subscription::parse(value.as_str()?).map(Self).ok_or(FromSqlError::InvalidType)
     }
 }

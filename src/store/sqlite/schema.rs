@@ -145,6 +145,8 @@ pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
     let db = Connection::open_with_flags(path, flags).map_err(OpenError::sqlite)?;
     // A backup that runs may hold the file for a moment.
     db.busy_timeout(Duration::from_secs(10)).map_err(OpenError::sqlite)?;
+    // More than there are statements in this room: each is prepared once.
+    db.set_prepared_statement_cache_capacity(64);
     // `FULL`: a commit is on disk before it returns. The other two say the same to macOS.
     for (pragma, value) in
         [("synchronous", "FULL"), ("fullfsync", "ON"), ("checkpoint_fullfsync", "ON")]

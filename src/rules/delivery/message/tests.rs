@@ -186,6 +186,20 @@ fn msg_7_only_chat_is_redirected_from_a_missing_resource() {
 }
 
 #[test]
+fn msg_8_choosing_again_without_a_session_ends_at_the_store() {
+    let mut sessions = vec![(7, true), (5, true), (-1, true)];
+    let mut takers = vec![];
+    while let Some(top) = Top::choose(sessions.iter().copied()) {
+        takers
+            .extend(sessions.iter().copied().filter(|&(priority, live)| top.takes(priority, live)));
+        sessions.retain(|&(priority, live)| !top.takes(priority, live));
+    }
+    assert_eq!(takers, [(7, true), (5, true)]);
+    let left = MessageSituation::bare(sessions.into_iter().map(|(priority, _)| priority));
+    assert_eq!(message(MessageType::Chat, left, Offline::Store), MessageDecision::Offline);
+}
+
+#[test]
 fn msg_9_a_message_that_the_domain_does_not_handle() {
     let outcomes = TYPES.map(message_to_domain);
     let (bounce, silent) = (MessageDecision::Bounce, MessageDecision::Silent);

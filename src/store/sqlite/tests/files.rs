@@ -139,9 +139,16 @@ fn sec_6_only_the_owner_may_read_the_file() {
 }
 
 #[test]
-fn bind_13_a_name_that_is_special_to_sqlite_is_a_file_like_others() {
+fn roster_10_commits_reach_the_disk_before_they_return() {
     let directory = Directory::new();
-    let path = directory.0.join(":memory:");
-    drop(Sqlite::open(&path).unwrap());
-    assert!(path.exists());
+    let store = Sqlite::open(directory.file()).unwrap();
+    let settings = store.writer.call(|db| {
+        let journal: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+        let synchronous: i64 = db.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+        Ok((journal, synchronous))
+    });
+    assert_eq!(block_on(settings).unwrap(), ("wal".into(), 2), "2 is FULL");
+    // Where that cannot be had, there is no store.
+    let mut db = Connection::open_in_memory().unwrap();
+    assert!(matches!(schema::prepare(&mut db), Err(OpenError::NoWriteAheadLog)));
 }
