@@ -3,6 +3,8 @@
 
 pub mod connection;
 pub mod environment;
+#[cfg(any(feature = "tokio", feature = "threads"))]
+pub mod host;
 pub mod outbox;
 pub mod stanza;
 
