@@ -1,4 +1,4 @@
-//! One task per connection, on [tokio](::tokio).
+//! One task per connection, on tokio.
 //!
 //! An idle connection holds no read buffer: bytes are read into the stack of the poll that finds them.
 //!
@@ -48,7 +48,7 @@ where
     C: Connection + Clone,
 {
     let (machine, _, drain) = host.accept(peer);
-    run(&host.settings, machine, drain, socket, false).await
+    run(&host.settings, Box::new(machine), drain, socket, false).await
 }
 
 /// Serves one connection that begins with a TLS handshake
@@ -66,12 +66,14 @@ where
     C: Connection + Clone,
 {
     let (machine, _, drain) = host.accept(peer);
-    run(&host.settings, machine, drain, socket, true).await
+    run(&host.settings, Box::new(machine), drain, socket, true).await
 }
 
+/// The machine and the rare stages are boxed: a future has room for every stage, and for each place its
+/// values move through, as long as it lives.
 pub(super) async fn run<M: Machine>(
     settings: &Settings,
-    mut machine: M,
+    mut machine: Box<M>,
     mut drain: Drain,
     socket: TcpStream,
     direct_tls: bool,
@@ -84,22 +86,22 @@ pub(super) async fn run<M: Machine>(
     loop {
         next = match next {
             Next::Turn => {
-                poll_fn(|cx| turn(&mut machine, &mut drain, &mut socket, timer.as_mut(), cx))
+                poll_fn(|cx| turn(&mut *machine, &mut drain, &mut socket, timer.as_mut(), cx))
                     .await?
             }
             Next::Secure => {
                 let (Socket::Plain(plain), Some(tls)) = (socket, &settings.tls) else {
                     return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start"));
                 };
-                let secured = handshake(tls, plain, settings.handshake).await?;
+                let secured = Box::pin(handshake(tls, plain, settings.handshake)).await?;
                 machine.secured(tls.binding(secured.get_ref().1));
                 socket = Socket::Tls(secured);
                 Next::Turn
             }
-            Next::Close => return finish(settings, Some(machine), drain, socket).await,
+            Next::Close => return Box::pin(finish(settings, Some(machine), drain, socket)).await,
             Next::Lost => {
                 drop(machine);
-                return finish(settings, None::<M>, drain, socket).await;
+                return Box::pin(finish(settings, None::<Box<M>>, drain, socket)).await;
             }
         };
     }
@@ -234,8 +236,7 @@ async fn handshake(
     socket: TcpStream,
     limit: Duration,
 ) -> io::Result<Box<TlsStream<TcpStream>>> {
-    // Boxed, so that the task does not keep the room for it.
-    let accept = Box::pin(TlsAcceptor::from(tls.config()).accept(socket));
+    let accept = TlsAcceptor::from(tls.config()).accept(socket);
     Ok(Box::new(timeout(limit, accept).await??))
 }
 
@@ -243,7 +244,7 @@ async fn handshake(
 /// unread bytes resets the connection, which can destroy the last bytes on their way.
 async fn finish<M: Machine>(
     settings: &Settings,
-    machine: Option<M>,
+    machine: Option<Box<M>>,
     mut drain: Drain,
     mut socket: Socket,
 ) -> io::Result<()> {
