@@ -291,13 +291,18 @@ fn tls_2_starttls_flushes_proceed_and_hands_over_the_bindings(way: Way) {
     let (server, config) = certificate();
     let end_point = server.end_point.as_deref().map(Vec::from);
     let mut served = serve(way, Settings { tls: Some(server), ..plain() });
+    // More than the socket takes at once.
+    let huge = "x".repeat(20_000_000);
+    served.push(&huge);
     served.peer.write_all(b"one\nstarttls\n").unwrap();
-    expect(&mut served.peer, "echo one\nproceed\n");
+    expect(&mut served.peer, &format!("{huge}echo one\nproceed\n"));
+    // What others send now has to wait: as plaintext it would break the handshake.
+    served.push("push\n");
 
     let mut tls = StreamOwned::new(client(config), served.peer.try_clone().unwrap());
     // In one flight with the end of the handshake.
     tls.conn.writer().write_all(b"early\n").unwrap();
-    expect(&mut tls, "secured\necho early\n");
+    expect(&mut tls, "push\nsecured\necho early\n");
     let exporter =
         tls.conn.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b""));
     let binding = served.shared.state.lock().binding.take().unwrap();
@@ -308,8 +313,8 @@ fn tls_2_starttls_flushes_proceed_and_hands_over_the_bindings(way: Way) {
     let long = "x".repeat(300_000);
     tls.write_all(format!("{long}\n").as_bytes()).unwrap();
     expect(&mut tls, &format!("echo {long}\n"));
-    served.push(&long);
-    expect(&mut tls, &long);
+    served.push(&huge);
+    expect(&mut tls, &huge);
     tls.write_all(b"close\n").unwrap();
     expect(&mut tls, "bye\n");
     // A clean end: rustls reports a missing close_notify as an error.
@@ -418,6 +423,9 @@ fn unread_input_does_not_destroy_the_last_words(way: Way) {
     }
     expect(&mut served.peer, "bye\n");
     expect_end(&mut served.peer);
+    for _ in 0..100 {
+        served.peer.write_all(&[b'x'; 10_000]).unwrap();
+    }
     served.peer.shutdown(Shutdown::Both).unwrap();
     served.end().unwrap();
 }
