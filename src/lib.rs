@@ -5,6 +5,8 @@ pub mod connection;
 pub mod environment;
 #[cfg(feature = "server")]
 pub mod extension;
+#[cfg(any(feature = "tokio", feature = "threads"))]
+pub mod host;
 pub mod outbox;
 pub mod rules;
 #[cfg(feature = "server")]

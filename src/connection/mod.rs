@@ -67,7 +67,10 @@ pub trait PreDrain: Send + Sync {
 
 /// Why a frame was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(clippy::exhaustive_enums, reason = "a connection has these two ways to refuse; hosts match on both")]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "a connection has these two ways to refuse; hosts match on both"
+)]
 pub enum SendError {
     /// The peer reads too slowly and the connection takes no more bytes.
     #[error("the connection takes no more bytes")]

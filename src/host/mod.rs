@@ -55,7 +55,7 @@ use tls::Binding;
 ///
 /// `C` is what the server knows its connections as: `Arc<Outbox>`, or `Arc<dyn Connection>` if other
 /// transports feed the same server ([`with`](Self::with)).
-pub struct Host<C> {
+pub struct Host<C: Connection + Clone> {
     server: Server<C>,
     wrap: fn(Arc<Outbox>) -> C,
     marks: Marks,
@@ -122,12 +122,13 @@ impl<C: Connection + Clone> Host<C> {
 
     fn accept(&self, peer: Peer) -> (Live<C>, Arc<Outbox>, Drain) {
         let (outbox, drain) = Outbox::new(self.marks);
+        let peer = peer.starttls(self.settings.tls.is_some());
         let driver = self.server.accept((self.wrap)(Arc::clone(&outbox)), peer);
         (Live { server: self.server.clone(), driver }, outbox, drain)
     }
 }
 
-impl<C> fmt::Debug for Host<C> {
+impl<C: Connection + Clone> fmt::Debug for Host<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host")
             .field("tls", &self.settings.tls.is_some())
@@ -150,7 +151,7 @@ trait Machine {
 }
 
 /// A driver, and the server whose clock its time-outs refer to.
-struct Live<C> {
+struct Live<C: Connection + Clone> {
     server: Server<C>,
     driver: Driver<C>,
 }

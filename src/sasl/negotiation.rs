@@ -31,10 +31,6 @@ impl Negotiation {
         Self { context, exchange: None, failures: 0 }
     }
 
-    pub(crate) const fn context(&self) -> &Context {
-        &self.context
-    }
-
     /// Takes what the client asked for, or why that could not be read.
     pub(crate) fn receive(
         &mut self,

@@ -4,7 +4,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::error::SaslError;
-use super::exchange::Context;
 
 /// The namespace of SASL1.
 pub(crate) const NS: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
@@ -64,25 +63,6 @@ pub(crate) fn write_success(data: Option<&[u8]>, out: &mut Vec<u8>) {
 /// Appends `<failure/>`.
 pub(crate) fn write_failure(error: SaslError, out: &mut Vec<u8>) {
     element("failure", &format!("<{}/>", error.name()), out);
-}
-
-/// Appends the stream features of this stream: `<mechanisms/>`, and the list of channel binding
-/// types where there is a mechanism that uses them (SASL-11). Nothing where no mechanism is
-/// offered.
-pub(crate) fn write_features(context: &Context, out: &mut Vec<u8>) {
-    let names: String =
-        context.offered().map(|mechanism| format!("<mechanism>{mechanism}</mechanism>")).collect();
-    if names.is_empty() {
-        return;
-    }
-    element("mechanisms", &names, out);
-    if context.offers_binding() {
-        out.extend_from_slice(b"<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>");
-        for name in context.bindings.types() {
-            out.extend_from_slice(format!("<channel-binding type='{name}'/>").as_bytes());
-        }
-        out.extend_from_slice(b"</sasl-channel-binding>");
-    }
 }
 
 fn element(name: &str, content: &str, out: &mut Vec<u8>) {

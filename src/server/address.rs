@@ -64,14 +64,19 @@ mod tests {
 
     #[test]
     fn stz_5_what_is_no_jid_is_malformed() {
-        for text in ["", "@example.com", "a@", "a@example.com/", "a b@example.com", "a@b@example.com", "/r"] {
+        for text in
+            ["", "@example.com", "a@", "a@example.com/", "a b@example.com", "a@b@example.com", "/r"]
+        {
             assert_eq!(parse(text), None, "{text:?}");
         }
     }
 
     #[test]
     fn stz_5_addresses_are_normalised() {
-        assert_eq!(parse("Juliet@Example.COM/Balcony").as_deref(), Some("juliet@example.com/Balcony"));
+        assert_eq!(
+            parse("Juliet@Example.COM/Balcony").as_deref(),
+            Some("juliet@example.com/Balcony")
+        );
         assert_eq!(parse("user@example.com./res").as_deref(), Some("user@example.com/res"));
         assert_eq!(parse("example.com").as_deref(), Some("example.com"));
     }

@@ -1,7 +1,6 @@
 //! Input of a bound session: each stanza counted, stamped, looked at, and on its way.
 
 use std::sync::Arc;
-use std::task::Poll;
 
 use super::address::Malformed;
 use super::driver::{Driver, Pending, Stage};
@@ -52,7 +51,8 @@ impl<C: Connection + Clone> Driver<C> {
             return self.fail(StreamCondition::NotAuthorized.into());
         }
         let core = Arc::clone(&self.core);
-        let taken = core.extensions.iter().any(|extension| extension.nonza(session, nonza) == Flow::Done);
+        let taken =
+            core.extensions.iter().any(|extension| extension.nonza(session, nonza) == Flow::Done);
         if !taken {
             // STREAM-16
             self.fail(StreamCondition::UnsupportedStanzaType.into());
@@ -61,7 +61,11 @@ impl<C: Connection + Clone> Driver<C> {
 }
 
 /// STZ-1: the true sender, whatever the client wrote; subscriptions come from the account.
-fn stamp<C: Connection + Clone>(session: &Session<Bound, C>, received: &Received, lang: Option<&str>) -> Stanza {
+fn stamp<C: Connection + Clone>(
+    session: &Session<Bound, C>,
+    received: &Received,
+    lang: Option<&str>,
+) -> Stanza {
     let managed = matches!(
         received.type_(),
         Some("subscribe" | "subscribed" | "unsubscribe" | "unsubscribed")
@@ -76,7 +80,11 @@ fn stamp<C: Connection + Clone>(session: &Session<Bound, C>, received: &Received
 
 impl<C: Connection + Clone> Core<C> {
     /// Does what a stanza of a client asks for. What has to wait is returned.
-    fn client_stanza(self: &Arc<Self>, session: &mut Session<Bound, C>, stanza: &Stanza) -> Option<Task> {
+    fn client_stanza(
+        self: &Arc<Self>,
+        session: &mut Session<Bound, C>,
+        stanza: &Stanza,
+    ) -> Option<Task> {
         let handle = session.handle();
         let looked_at = |extension: &Box<dyn crate::extension::Extension<C>>| {
             extension.inbound(&handle, stanza) == Flow::Done
@@ -114,7 +122,8 @@ impl<C: Connection + Clone> Core<C> {
 
     /// STZ-5: a bad address is not echoed.
     fn malformed(&self, handle: &SessionHandle<C>, stanza: &Stanza) {
-        let probe = stanza.kind() == Kind::Presence && PresenceType::read(stanza) == Ok(PresenceType::Probe);
+        let probe = stanza.kind() == Kind::Presence
+            && PresenceType::read(stanza) == Ok(PresenceType::Probe);
         if probe {
             // PRES-19
             return;

@@ -267,7 +267,11 @@ impl<C: Connection + Clone> Builder<C> {
             .into_iter()
             .map(|(name, policy)| {
                 let sasl = policy.sasl.unwrap_or_else(|| Policy::new(&*environment));
-                let sasl = if policy.authenticator.is_some() { sasl.authenticator(!has_keys) } else { sasl };
+                let sasl = if policy.authenticator.is_some() {
+                    sasl.authenticator(!has_keys)
+                } else {
+                    sasl
+                };
                 Domain {
                     name,
                     tls_required: policy.tls_required,
@@ -317,7 +321,6 @@ impl<C: Connection + Clone> Builder<C> {
             admissions: Arc::new(Admissions::new(&self.limits)),
             limits: self.limits,
             metrics: Counters::default(),
-            started: environment.now(),
             pushes: AtomicU64::new(1),
             environment,
         });

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::Core;
 use super::builder::{Limits, Rate};
 use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
-use super::Core;
 use crate::connection::{Close, Connection, PreDrain};
 use crate::sasl::ChannelBindings;
 use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Unauthed};
@@ -40,14 +40,13 @@ pub enum Want {
 pub struct Peer {
     secure: bool,
     starttls: bool,
-    tls: Option<Tls>,
     source: Option<String>,
 }
 
 impl Peer {
     /// A plain transport that cannot be upgraded.
     pub const fn new() -> Self {
-        Self { secure: false, starttls: false, tls: None, source: None }
+        Self { secure: false, starttls: false, source: None }
     }
 
     /// Declares the transport secure without TLS of ours: a loopback, a trusted proxy (TLS-3).
@@ -59,12 +58,6 @@ impl Peer {
     /// Whether the host can do a TLS handshake when asked to ([`Want::StartTls`]).
     pub const fn starttls(mut self, possible: bool) -> Self {
         self.starttls = possible;
-        self
-    }
-
-    /// The transport is TLS from its beginning.
-    pub fn tls(mut self, tls: Tls) -> Self {
-        self.tls = Some(tls);
         self
     }
 
@@ -81,7 +74,6 @@ impl fmt::Debug for Peer {
         f.debug_struct("Peer")
             .field("secure", &self.secure)
             .field("starttls", &self.starttls)
-            .field("tls", &self.tls)
             .finish_non_exhaustive()
     }
 }
@@ -172,15 +164,7 @@ impl<C: Connection + Clone> Driver<C> {
         if admission.is_none() {
             core.metrics.limit("LIMIT-25");
         }
-        let tls = peer.tls.is_some();
-        let negotiating = Negotiating {
-            secure: peer.secure || tls,
-            tls,
-            starttls: peer.starttls && !tls,
-            bindings: peer.tls.map(|tls| tls.bindings).unwrap_or_default(),
-            admission,
-            ..Negotiating::default()
-        };
+        let negotiating = Negotiating::new(peer.secure, peer.starttls, admission);
         Self {
             stage: Stage::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
@@ -258,17 +242,17 @@ impl<C: Connection + Clone> Driver<C> {
         }
     }
 
-    /// The TLS handshake after [`Want::StartTls`] is through. What the client said before it is
-    /// forgotten (STREAM-8).
+    /// The TLS handshake after [`Want::StartTls`] is through; what the client said before it is
+    /// forgotten (STREAM-8). For a transport that is TLS from its beginning (direct TLS) it is
+    /// called before the first byte. At any other time it has no effect.
     pub fn secured(&mut self, tls: Tls) {
-        if self.want != Want::StartTls {
+        let Stage::Unauthed(session) = &mut self.stage else { return };
+        if self.want != Want::StartTls && session.is_open() {
             return;
         }
+        session.restart();
         if let Some(negotiating) = &mut self.negotiating {
             negotiating.secured(tls.bindings);
-        }
-        if let Stage::Unauthed(session) = &mut self.stage {
-            session.restart();
         }
         self.parser.restart(false);
         self.lang = None;
@@ -369,7 +353,8 @@ impl<C: Connection + Clone> Driver<C> {
             }
         }
         let paused = matches!(self.stage, Stage::Bound(_))
-            && (self.pace.resume.is_some() || self.connection.waiting() > self.core.limits.soft_mark);
+            && (self.pace.resume.is_some()
+                || self.connection.waiting() > self.core.limits.soft_mark);
         if paused { Poll::Pending } else { Poll::Ready(()) }
     }
 
@@ -424,15 +409,18 @@ impl<C: Connection + Clone> Driver<C> {
         }
         self.core.metrics.stream_error(error.condition(), error.limit());
         let mut words = self.header_if_due();
-        error.write(&mut words);
-        close(&mut words);
+        close(&mut words, None, Some(&error));
         let session = self.end_session(Reason::StreamError, &words);
         self.wait_for_close(session);
     }
 
     /// Ends the session of this transport with these last words, whatever state it is in. A bound
     /// one is given back as long as they are not written.
-    pub(super) fn end_session(&mut self, reason: Reason, last_words: &[u8]) -> Option<Session<Bound, C>> {
+    pub(super) fn end_session(
+        &mut self,
+        reason: Reason,
+        last_words: &[u8],
+    ) -> Option<Session<Bound, C>> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Bound(mut session) => {
                 session.end_now(reason, last_words);
@@ -479,7 +467,10 @@ impl<C: Connection + Clone> fmt::Debug for Driver<C> {
             Stage::Closing(_) => "closing",
             Stage::Over => "over",
         };
-        f.debug_struct("Driver").field("stage", &stage).field("want", &self.want).finish_non_exhaustive()
+        f.debug_struct("Driver")
+            .field("stage", &stage)
+            .field("want", &self.want)
+            .finish_non_exhaustive()
     }
 }
 
@@ -491,7 +482,8 @@ pub(super) struct Hook<C: Connection + Clone> {
 
 impl<C: Connection + Clone> PreDrain for Hook<C> {
     fn pre_drain(&self, out: &mut Vec<u8>) {
-        if let (Some(session), Some(core)) = (self.session.get(), self.core.upgrade()) {
+        let session = self.session.get().filter(|session| !session.is_ended());
+        if let (Some(session), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
                 extension.pre_drain(session, out);
             }
@@ -522,7 +514,13 @@ impl Pace {
         }
     }
 
-    fn spend(full: &mut Duration, resume: &mut Option<Duration>, rate: Option<Rate>, amount: u32, now: Duration) {
+    fn spend(
+        full: &mut Duration,
+        resume: &mut Option<Duration>,
+        rate: Option<Rate>,
+        amount: u32,
+        now: Duration,
+    ) {
         let Some(rate) = rate else { return };
         let cost = |amount: u32| rate.period.saturating_mul(amount) / rate.amount.max(1);
         *full = (*full).max(now).saturating_add(cost(amount));

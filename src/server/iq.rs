@@ -49,7 +49,8 @@ impl<C: Connection + Clone> Core<C> {
             }
         };
         let own = origin.map(|session| &session.account().bare);
-        let matching = to.and_then(|to| self.registry.find(to.bare.as_str(), to.resource.as_deref()?));
+        let matching =
+            to.and_then(|to| self.registry.find(to.bare.as_str(), to.resource.as_deref()?));
         let situation = match to {
             None => IqSituation::OwnAccount,
             Some(to) if !to.is_account() => IqSituation::Domain,
@@ -113,7 +114,8 @@ impl<C: Connection + Clone> Core<C> {
                 return self.refuse_roster(session, stanza, &to, error);
             }
         }
-        let loaded = target == Target::Domain || own || self.registry.account(to.as_str()).is_some();
+        let loaded =
+            target == Target::Domain || own || self.registry.account(to.as_str()).is_some();
         if loaded {
             let entitled = own || target == Target::Domain || self.knows(stanza, &to);
             return self.ask_extensions(origin, stanza, &to, target, own, entitled);
@@ -140,7 +142,8 @@ impl<C: Connection + Clone> Core<C> {
             self.bounce(Some(session), stanza, error);
             return None;
         }
-        let (core, session, stanza, to) = (Arc::clone(self), session.clone(), stanza.clone(), to.clone());
+        let (core, session, stanza, to) =
+            (Arc::clone(self), session.clone(), stanza.clone(), to.clone());
         Some(Box::pin(async move {
             let error = if core.exists(&to).await { error } else { BOUNCE };
             core.bounce(Some(&session), &stanza, error);
@@ -158,8 +161,16 @@ impl<C: Connection + Clone> Core<C> {
     ) -> Option<Task> {
         let query = stanza.child()?;
         let advertised = self.disco_features(target);
-        let request =
-            IqRequest { stanza, query, to, target, session: origin, own, entitled, advertised: &advertised };
+        let request = IqRequest {
+            stanza,
+            query,
+            to,
+            target,
+            session: origin,
+            own,
+            entitled,
+            advertised: &advertised,
+        };
         match self.extensions.iter().find_map(|extension| extension.iq(&request)) {
             None => {
                 self.bounce(origin, stanza, BOUNCE);
@@ -172,7 +183,8 @@ impl<C: Connection + Clone> Core<C> {
             Some(IqReply::Later(answer)) => {
                 let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
                 Some(Box::pin(async move {
-                    let late = StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait);
+                    let late =
+                        StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait);
                     let result = core.timers.within(PATIENCE, super::caught(answer)).await;
                     let failed = || Err(Condition::InternalServerError.into());
                     let result = result.map_or(Err(late), |answer| answer.unwrap_or_else(failed));
@@ -196,7 +208,12 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     /// An iq result to whoever asked.
-    pub(super) fn result(&self, origin: Option<&SessionHandle<C>>, stanza: &Stanza, payload: &[u8]) {
+    pub(super) fn result(
+        &self,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        payload: &[u8],
+    ) {
         if let Some(answer) = stanza.result_answer(payload) {
             self.answer(origin, answer);
         }
@@ -212,7 +229,10 @@ impl<C: Connection + Clone> Core<C> {
         let Some(sender) = sender(stanza) else { return false };
         sender == account.as_str()
             || self.serves(&sender)
-            || self.registry.account(account.as_str()).is_some_and(|a| a.roster().is_subscriber(&sender))
+            || self
+                .registry
+                .account(account.as_str())
+                .is_some_and(|a| a.roster().is_subscriber(&sender))
             || self.registry.sessions_of(account.as_str()).any(|s| s.has_directed_to(&sender))
     }
 }

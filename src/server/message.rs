@@ -8,7 +8,8 @@ use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
 use crate::rules::delivery::{
-    BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message, message_to_domain, offline,
+    BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message,
+    message_to_domain, offline,
 };
 use crate::session::{SessionHandle, SessionId};
 use crate::stanza::{Condition, Stanza, StanzaError};
@@ -42,19 +43,28 @@ impl<C: Connection + Clone> Core<C> {
                     self.bounce(origin, stanza, BOUNCE);
                     return None;
                 }
-                Attempt::Store => return Some(self.store_message(origin.cloned(), stanza.clone(), to)),
+                Attempt::Store => {
+                    return Some(self.store_message(origin.cloned(), stanza.clone(), to));
+                }
             }
         }
     }
 
-    fn try_message(&self, type_: MessageType, stanza: &Stanza, to: &Address, refused: &mut Refused) -> Attempt {
-        let mut sessions: SmallVec<[SessionHandle<C>; 4]> = self.registry.sessions_of(to.bare.as_str()).collect();
+    fn try_message(
+        &self,
+        type_: MessageType,
+        stanza: &Stanza,
+        to: &Address,
+        refused: &mut Refused,
+    ) -> Attempt {
+        let mut sessions: SmallVec<[SessionHandle<C>; 4]> =
+            self.registry.sessions_of(to.bare.as_str()).collect();
         sessions.retain(|session| !refused.contains(&session.id()));
-        let matching = to
-            .resource
-            .as_deref()
-            .and_then(|resource| sessions.iter().find(|session| session.resource().as_str() == resource));
-        let priorities = || sessions.iter().filter(|s| s.is_available()).map(SessionHandle::priority);
+        let matching = to.resource.as_deref().and_then(|resource| {
+            sessions.iter().find(|session| session.resource().as_str() == resource)
+        });
+        let priorities =
+            || sessions.iter().filter(|s| s.is_available()).map(SessionHandle::priority);
         let situation = match (&to.resource, matching) {
             (Some(_), Some(_)) => MessageSituation::FullMatch,
             (Some(_), None) => MessageSituation::full_without_match(priorities()),
@@ -68,10 +78,14 @@ impl<C: Connection + Clone> Core<C> {
             MessageDecision::Addressed => self.give_each(matching, stanza, refused),
             MessageDecision::Top => {
                 let facts = |s: &SessionHandle<C>| (s.priority(), s.is_live());
-                let Some(top) = Top::choose(sessions.iter().filter(|s| s.is_available()).map(facts)) else {
+                let Some(top) =
+                    Top::choose(sessions.iter().filter(|s| s.is_available()).map(facts))
+                else {
                     return Attempt::Again;
                 };
-                let chosen = sessions.iter().filter(|s| s.is_available() && top.takes(s.priority(), s.is_live()));
+                let chosen = sessions
+                    .iter()
+                    .filter(|s| s.is_available() && top.takes(s.priority(), s.is_live()));
                 self.give_each(chosen, stanza, refused)
             }
             MessageDecision::All => {
@@ -130,7 +144,12 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     /// Answers a stanza with an error, where one is due (STZ-6, STZ-7).
-    pub(super) fn bounce(&self, origin: Option<&SessionHandle<C>>, stanza: &Stanza, error: impl Into<StanzaError>) {
+    pub(super) fn bounce(
+        &self,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        error: impl Into<StanzaError>,
+    ) {
         let error = error.into();
         self.metrics.error(error.condition());
         if let Some(answer) = stanza.error_answer(&error) {

@@ -30,7 +30,7 @@ mod route;
 mod timers;
 mod transaction;
 
-pub use builder::{Builder, DomainPolicy, Limits};
+pub use builder::{Builder, DomainPolicy, Limits, Rate};
 pub use driver::{Driver, Peer, Tls, Want};
 pub use metrics::Metrics;
 pub use requests::RequestError;
@@ -82,7 +82,6 @@ struct Core<C: Connection + Clone> {
     requests: Requests,
     admissions: Arc<Admissions>,
     metrics: Counters,
-    started: Duration,
     pushes: AtomicU64,
 }
 
@@ -157,7 +156,9 @@ impl<C: Connection + Clone> Clone for Server<C> {
 
 impl<C: Connection + Clone> fmt::Debug for Server<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("sessions", &self.0.registry.counts()).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("sessions", &self.0.registry.counts())
+            .finish_non_exhaustive()
     }
 }
 
@@ -193,7 +194,8 @@ impl<C: Connection + Clone> Core<C> {
         match origin {
             Some(session) => {
                 // STZ-3: what a stanza without `to` asked of the account is answered by the account.
-                let from = answer.from().map_or_else(|| session.account().bare.to_string(), Into::into);
+                let from =
+                    answer.from().map_or_else(|| session.account().bare.to_string(), Into::into);
                 let to = session.jid().as_str();
                 let right = answer.raw_from().is_some() && answer.raw_to() == Some(to);
                 let answer = if right { answer } else { answer.readdressed(Some(&from), Some(to)) };
@@ -220,8 +222,12 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     fn disco_features(&self, target: Target) -> Vec<&'static str> {
-        let mut features: Vec<_> =
-            self.extensions.iter().flat_map(|extension| extension.disco_features(target)).copied().collect();
+        let mut features: Vec<_> = self
+            .extensions
+            .iter()
+            .flat_map(|extension| extension.disco_features(target))
+            .copied()
+            .collect();
         features.sort_unstable();
         features.dedup();
         features

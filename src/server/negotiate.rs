@@ -15,9 +15,13 @@ use crate::environment::random_hex;
 use crate::extension::Stage as FeatureStage;
 use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
 use crate::session::{Authed, BindError, BindRequest, Bound, Reason, Session};
-use crate::stanza::{Child, Condition, ErrorType, Frame, Kind, Received, Stanza, StanzaError, write};
+use crate::stanza::{
+    Child, Condition, ErrorType, Frame, Kind, Received, Stanza, StanzaError, write,
+};
 use crate::store::{Credentials, StoreError, Verdict};
-use crate::stream::{Features, Header, Nonza, ResponseHeader, STREAM_NAMESPACE, StreamCondition, Version};
+use crate::stream::{
+    Features, Header, Nonza, ResponseHeader, STREAM_NAMESPACE, StreamCondition, Version,
+};
 
 const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
@@ -26,13 +30,13 @@ const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 #[derive(Default)]
 pub(super) struct Negotiating {
     /// TLS-3: said by the host, never derived.
-    pub(super) secure: bool,
-    pub(super) tls: bool,
+    secure: bool,
+    tls: bool,
     /// Whether the host can still do a handshake.
-    pub(super) starttls: bool,
-    pub(super) bindings: ChannelBindings,
+    starttls: bool,
+    bindings: ChannelBindings,
     /// The place among the unauthenticated, until there is an account.
-    pub(super) admission: Option<Admission>,
+    admission: Option<Admission>,
     /// Our header of this stream was sent.
     pub(super) answered: bool,
     /// The bare JID of the client's `from`.
@@ -42,6 +46,10 @@ pub(super) struct Negotiating {
 }
 
 impl Negotiating {
+    pub(super) fn new(secure: bool, starttls: bool, admission: Option<Admission>) -> Self {
+        Self { secure, starttls, admission, ..Self::default() }
+    }
+
     /// STREAM-8: nothing of what was said before counts any more.
     pub(super) fn secured(&mut self, bindings: ChannelBindings) {
         self.secure = true;
@@ -93,13 +101,16 @@ impl<C: Connection + Clone> Driver<C> {
         let asked = header.to().map(domain_part);
         let domain = match asked {
             // STREAM-4
-            None => self.core.default_domain.clone().filter(|domain| self.core.serves(domain.as_str())),
+            None => {
+                self.core.default_domain.clone().filter(|domain| self.core.serves(domain.as_str()))
+            }
             Some(asked) => asked.filter(|domain| self.core.serves(domain.as_str())),
         };
         let asked = header.to().and_then(domain_part);
         let Some(domain) = domain else {
             let former = asked.is_some_and(|domain| self.core.former_domains.contains(&domain));
-            let condition = if former { StreamCondition::HostGone } else { StreamCondition::HostUnknown };
+            let condition =
+                if former { StreamCondition::HostGone } else { StreamCondition::HostUnknown };
             return self.fail(condition.into());
         };
         let version = match header.negotiate() {
@@ -142,7 +153,7 @@ impl<C: Connection + Clone> Driver<C> {
         header.version = version;
         let mut words = Vec::with_capacity(256);
         if let Some(negotiating) = &mut self.negotiating {
-            header.to = negotiating.from.as_ref().map(BareJid::as_str);
+            header.to = negotiating.from.as_ref().map(|from| from.as_str());
             header.write(&mut words);
             negotiating.answered = true;
         }
@@ -290,7 +301,8 @@ impl<C: Connection + Clone> Driver<C> {
             }
             Some(Ok(Step::CheckPassword { account, password })) => {
                 let domain = self.core.domain(account.domain().as_str());
-                let Some(authenticator) = domain.and_then(|domain| domain.authenticator.as_ref()) else {
+                let Some(authenticator) = domain.and_then(|domain| domain.authenticator.as_ref())
+                else {
                     return;
                 };
                 let verdict = authenticator.check_password(&account, &password);
@@ -299,7 +311,9 @@ impl<C: Connection + Clone> Driver<C> {
                     Answer::Verdict(super::caught(verdict).await.unwrap_or_else(failed))
                 })));
             }
-            Some(Ok(Step::Success { account, data })) => self.authenticated(account, data.as_deref()),
+            Some(Ok(Step::Success { account, data })) => {
+                self.authenticated(account, data.as_deref())
+            }
             Some(Err(refused)) => {
                 wire::write_failure(refused.error, &mut words);
                 self.send(&words);
@@ -318,7 +332,9 @@ impl<C: Connection + Clone> Driver<C> {
         if negotiating.tls && negotiating.from.as_ref().is_some_and(|from| from != &account) {
             return self.fail(StreamCondition::InvalidFrom.into());
         }
-        let Stage::Unauthed(session) = std::mem::replace(&mut self.stage, Stage::Over) else { return };
+        let Stage::Unauthed(session) = std::mem::replace(&mut self.stage, Stage::Over) else {
+            return;
+        };
         match session.authenticate(account) {
             Ok(mut session) => {
                 session.restart();
@@ -380,15 +396,17 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     /// BIND-2…10
-    fn bind(&mut self, stanza: &Stanza, bind: &Child<'_>) {
+    fn bind(&mut self, stanza: &Stanza, request: &Child<'_>) {
         let is_set = stanza.type_().as_deref() == Some("set");
         if !is_set || is_request(stanza).is_err() {
             return self.bind_failed(stanza, Condition::BadRequest);
         }
         // BIND-4: what cannot be made valid is replaced, not refused.
-        let wanted = bind.children().find(|child| child.is("resource", BIND_NS));
+        let wanted = request.children().find(|child| child.is("resource", BIND_NS));
         let resource = wanted.and_then(|r| ResourcePart::new(&r.text()).ok().map(Cow::into_owned));
-        let Stage::Authed(session) = std::mem::replace(&mut self.stage, Stage::Binding) else { return };
+        let Stage::Authed(session) = std::mem::replace(&mut self.stage, Stage::Binding) else {
+            return;
+        };
         let (sender, done) = oneshot::channel();
         let id = stanza.id().unwrap_or_default().into_owned();
         let key = session.account().to_string();
@@ -452,25 +470,29 @@ async fn bind<C: Connection + Clone>(
     done: oneshot::Sender<BindOutcome<C>>,
 ) {
     loop {
-        let mut request = BindRequest::new().lingers();
-        if let Some(resource) = &resource {
-            request = request.resource(resource.clone());
-        }
-        if core.registry.is_loaded(session.account()) {
-            request = request.loaded();
+        let roster = if core.registry.is_loaded(session.account()) {
+            None
         } else {
             let load = core.load_roster(session.account());
             match core.timers.within(core.limits.load, load).await {
-                Some(Ok(roster)) => request = request.roster(roster),
+                Some(Ok(roster)) => Some(roster),
                 _ => return done.send(BindOutcome::NotLoaded(session)),
             }
-        }
+        };
         // DESTROY-10: a transport that was lost meanwhile binds nothing.
         if done.is_closed() {
             return;
         }
         let mut reply = |jid: &FullJid| bind_result(&id, jid);
-        match session.bind(&core.registry, request.reply(&mut reply)) {
+        let request = match roster {
+            Some(roster) => BindRequest::new().roster(roster),
+            None => BindRequest::new().loaded(),
+        };
+        let request = match &resource {
+            Some(resource) => request.resource(resource.clone()),
+            None => request,
+        };
+        match session.bind(&core.registry, request.lingers().reply(&mut reply)) {
             Ok(session) => return done.send(BindOutcome::Bound(session)),
             Err(refused) => {
                 let (back, error) = refused.into_parts();

@@ -84,6 +84,9 @@ mod tests {
     fn a_value_sent_first_is_found() {
         let (sender, receiver) = channel();
         sender.send(7);
-        assert_eq!(pin!(receiver).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(Some(7)));
+        assert_eq!(
+            pin!(receiver).poll(&mut Context::from_waker(Waker::noop())),
+            Poll::Ready(Some(7))
+        );
     }
 }

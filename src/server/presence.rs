@@ -43,7 +43,9 @@ impl<C: Connection + Clone> Core<C> {
                 }
                 PresenceType::Error => None,
                 // STZ-4: these are for somebody.
-                PresenceType::Subscription(_) | PresenceType::Probe => refuse(Condition::BadRequest.into()),
+                PresenceType::Subscription(_) | PresenceType::Probe => {
+                    refuse(Condition::BadRequest.into())
+                }
             };
         };
         match type_ {
@@ -59,7 +61,9 @@ impl<C: Connection + Clone> Core<C> {
                 handle.forget_directed(&to.to_text());
                 self.presence(Some(&handle), stanza, to, None)
             }
-            PresenceType::Subscription(kind) => self.subscription(&handle, kind, stanza, to.bare.clone()),
+            PresenceType::Subscription(kind) => {
+                self.subscription(&handle, kind, stanza, to.bare.clone())
+            }
             PresenceType::Probe => {
                 // PRES-19: from the bare JID.
                 let account = handle.account().bare.as_str();
@@ -71,7 +75,11 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     /// Broadcast presence, and what is due after it (PRES-3).
-    fn broadcast(self: &Arc<Self>, session: &mut Session<Bound, C>, stanza: &Stanza) -> Option<Task> {
+    fn broadcast(
+        self: &Arc<Self>,
+        session: &mut Session<Bound, C>,
+        stanza: &Stanza,
+    ) -> Option<Task> {
         let handle = session.handle();
         let priority = match read_priority(stanza) {
             Ok(priority) => priority,
@@ -224,15 +232,23 @@ impl<C: Connection + Clone> Core<C> {
         Some(Box::pin(async move {
             if core.exists(&account).await {
                 // A store that fails leaves everything as it was; the contact may ask again.
-                let _failed = core.change_roster(account, contact, Change::Receive { kind, stanza }, || ()).await;
+                let _failed = core
+                    .change_roster(account, contact, Change::Receive { kind, stanza }, || ())
+                    .await;
             }
         }))
     }
 
     /// A probe for an account of ours (PRES-14…18).
-    fn probe(self: &Arc<Self>, origin: Option<&SessionHandle<C>>, stanza: &Stanza, to: &Address) -> Option<Task> {
+    fn probe(
+        self: &Arc<Self>,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        to: &Address,
+    ) -> Option<Task> {
         let from = Address::parse(&stanza.from()?, |_| false).ok()?.bare;
-        let (core, origin, stanza, to) = (Arc::clone(self), origin.cloned(), stanza.clone(), to.clone());
+        let (core, origin, stanza, to) =
+            (Arc::clone(self), origin.cloned(), stanza.clone(), to.clone());
         if let Some(account) = self.registry.account(to.bare.as_str()) {
             self.answer_probe(origin.as_ref(), &stanza, &to, &from, &account.roster());
             return None;
@@ -256,7 +272,8 @@ impl<C: Connection + Clone> Core<C> {
         let own = from == &to.bare;
         let sessions: Vec<_> = self.registry.sessions_of(account).collect();
         let holder = sessions.iter().find(|s| s.has_directed_to(from.as_str()));
-        let matching = to.resource.as_deref().map(|r| sessions.iter().find(|s| s.resource().as_str() == r));
+        let matching =
+            to.resource.as_deref().map(|r| sessions.iter().find(|s| s.resource().as_str() == r));
         let available = match matching {
             Some(session) => session.is_some_and(SessionHandle::is_available),
             None => sessions.iter().any(SessionHandle::is_available),
@@ -279,7 +296,9 @@ impl<C: Connection + Clone> Core<C> {
         };
         match answer_probe(facts) {
             ProbeAnswer::Unsubscribed => self.answer(origin, reply(Some("unsubscribed"), account)),
-            ProbeAnswer::Unavailable => self.answer(origin, reply(Some("unavailable"), &to.to_text())),
+            ProbeAnswer::Unavailable => {
+                self.answer(origin, reply(Some("unavailable"), &to.to_text()))
+            }
             ProbeAnswer::Mere => {
                 let jid = match matching.flatten().filter(|_| facts.subscriber).or(holder) {
                     Some(session) => session.jid().as_str(),
@@ -290,7 +309,8 @@ impl<C: Connection + Clone> Core<C> {
             ProbeAnswer::Broadcasts => {
                 for session in sessions.iter().filter(|s| s.is_available()) {
                     if let Some((presence, at)) = session.last_presence() {
-                        let presence = presence.readdressed(Some(session.jid().as_str()), Some(from.as_str()));
+                        let presence =
+                            presence.readdressed(Some(session.jid().as_str()), Some(from.as_str()));
                         let jid = session.jid().as_str();
                         self.answer(origin, presence.with_appended(&delay(jid, at)));
                     }

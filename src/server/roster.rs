@@ -22,7 +22,9 @@ impl<C: Connection + Clone> Core<C> {
             return self.roster_set(session, stanza, query);
         }
         match parse_get(query) {
-            Ok(held) => Some(self.roster_get(session.clone(), stanza.clone(), held.map(Into::into))),
+            Ok(held) => {
+                Some(self.roster_get(session.clone(), stanza.clone(), held.map(Into::into)))
+            }
             Err(error) => {
                 self.bounce(Some(session), stanza, error);
                 None
@@ -32,7 +34,12 @@ impl<C: Connection + Clone> Core<C> {
 
     /// On the account's chain, so that no change comes between the result and the first push
     /// (ROSTER-2).
-    fn roster_get(self: &Arc<Self>, session: SessionHandle<C>, stanza: Stanza, held: Option<String>) -> Task {
+    fn roster_get(
+        self: &Arc<Self>,
+        session: SessionHandle<C>,
+        stanza: Stanza,
+        held: Option<String>,
+    ) -> Task {
         let core = Arc::clone(self);
         let key = session.account().bare.as_str().to_owned();
         let job = async move {

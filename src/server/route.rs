@@ -41,7 +41,9 @@ impl From<RouteError> for StanzaError {
     fn from(error: RouteError) -> Self {
         match error {
             RouteError::NotFound => Self::new(Condition::RemoteServerNotFound),
-            RouteError::Timeout => Self::new(Condition::RemoteServerTimeout).with_type(ErrorType::Wait),
+            RouteError::Timeout => {
+                Self::new(Condition::RemoteServerTimeout).with_type(ErrorType::Wait)
+            }
         }
     }
 }
@@ -89,7 +91,11 @@ impl Outlet {
 
 impl<C: Connection + Clone> Core<C> {
     /// Routes a stanza with a true `from` by its `to`.
-    pub(super) fn route(self: &Arc<Self>, origin: Option<&SessionHandle<C>>, stanza: Stanza) -> Option<Task> {
+    pub(super) fn route(
+        self: &Arc<Self>,
+        origin: Option<&SessionHandle<C>>,
+        stanza: Stanza,
+    ) -> Option<Task> {
         let to = match stanza.to().map(|to| self.address(&to)) {
             Some(Ok(to)) => to,
             // Without an address there is nobody to deliver to, and the host knows better.

@@ -29,7 +29,11 @@ impl Timers {
     }
 
     /// What `future` comes to, if it does so within `time`.
-    pub(crate) async fn within<T>(&self, time: Duration, future: impl Future<Output = T>) -> Option<T> {
+    pub(crate) async fn within<T>(
+        &self,
+        time: Duration,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
         let deadline = self.environment.now().saturating_add(time);
         let mut future = pin!(future);
         let mut alarm = Alarm { timers: self, key: None };

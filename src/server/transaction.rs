@@ -13,7 +13,9 @@ use jid::BareJid;
 use super::Core;
 use crate::connection::Connection;
 use crate::rules::roster::{Roster, RosterError, RosterLimits, RosterSet, SetPlan, plan_set, push};
-use crate::rules::subscription::{Farewell, RequestChange, RequestLimits, Step, SubscriptionKind, Transition, inbound, outbound};
+use crate::rules::subscription::{
+    Farewell, RequestChange, RequestLimits, Step, SubscriptionKind, Transition, inbound, outbound,
+};
 use crate::session::Account;
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{RosterChange, StoreError, SubscriptionRequest};
@@ -47,15 +49,15 @@ struct Settled {
 }
 
 /// Why a transaction had no effect.
-#[derive(Debug)]
 pub(super) enum Failed {
-    Store(StoreError),
+    /// The store failed; why is for its own log.
+    Store,
     Roster(RosterError),
 }
 
 impl From<StoreError> for Failed {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
+    fn from(_: StoreError) -> Self {
+        Self::Store
     }
 }
 
@@ -68,7 +70,7 @@ impl From<RosterError> for Failed {
 impl From<Failed> for StanzaError {
     fn from(failed: Failed) -> Self {
         match failed {
-            Failed::Store(_) => Self::new(Condition::InternalServerError),
+            Failed::Store => Self::new(Condition::InternalServerError),
             Failed::Roster(error) => error.into(),
         }
     }
@@ -77,7 +79,12 @@ impl From<Failed> for StanzaError {
 impl Side {
     /// Applies a transition towards `contact`: the item, the stored request, and the push that
     /// shows it.
-    fn apply(&mut self, contact: &BareJid, transition: &Transition, stanza: Option<&Stanza>) -> Option<Effect> {
+    fn apply(
+        &mut self,
+        contact: &BareJid,
+        transition: &Transition,
+        stanza: Option<&Stanza>,
+    ) -> Option<Effect> {
         match transition.request() {
             Some(RequestChange::Store) => {
                 if let Some(stanza) = stanza {
@@ -168,12 +175,14 @@ impl Transaction {
                     stanza: stanza.clone(),
                 }),
                 Step::Push => self.effects.extend(push.take()),
-                Step::Current => self
-                    .effects
-                    .push(Effect::Current { account: self.own.account.clone(), contact: contact.clone() }),
-                Step::Unavailable => self
-                    .effects
-                    .push(Effect::Unavailable { account: self.own.account.clone(), contact: contact.clone() }),
+                Step::Current => self.effects.push(Effect::Current {
+                    account: self.own.account.clone(),
+                    contact: contact.clone(),
+                }),
+                Step::Unavailable => self.effects.push(Effect::Unavailable {
+                    account: self.own.account.clone(),
+                    contact: contact.clone(),
+                }),
             }
         }
     }
@@ -230,9 +239,10 @@ impl Transaction {
 
     fn part(&mut self, contact: &BareJid, farewell: Farewell) {
         match farewell {
-            Farewell::Unavailable => self
-                .effects
-                .push(Effect::Unavailable { account: self.own.account.clone(), contact: contact.clone() }),
+            Farewell::Unavailable => self.effects.push(Effect::Unavailable {
+                account: self.own.account.clone(),
+                contact: contact.clone(),
+            }),
             Farewell::Send(kind) => {
                 let stanza = Stanza::presence().type_(kind.as_str());
                 let stanza = stanza.from(self.own.account.as_str()).to(contact.as_str()).build();
@@ -329,11 +339,10 @@ impl<C: Connection + Clone> Core<C> {
             }
             Ok(())
         };
-        let gone = || Failed::Store(StoreError::failed("the store panicked"));
         if pair {
-            self.jobs.run_pair(&own_key, &other_key, job).await.flatten().ok_or_else(gone)?
+            self.jobs.run_pair(&own_key, &other_key, job).await.flatten().ok_or(Failed::Store)?
         } else {
-            self.jobs.run(&own_key, job).await.ok_or_else(gone)?
+            self.jobs.run(&own_key, job).await.ok_or(Failed::Store)?
         }
     }
 
@@ -342,14 +351,17 @@ impl<C: Connection + Clone> Core<C> {
             Effect::Deliver { account, kind, stanza } => {
                 let request = kind == SubscriptionKind::Subscribe;
                 for session in self.registry.sessions(&account) {
-                    let meant = if request { session.is_available() } else { session.is_interested() };
+                    let meant =
+                        if request { session.is_available() } else { session.is_interested() };
                     if meant {
                         let _gone = self.give(&session, &stanza);
                     }
                 }
             }
             Effect::Push { account, query } => self.push(&account, &query),
-            Effect::Current { account, contact } => self.registry.tell_contact(account.as_str(), contact.as_str()),
+            Effect::Current { account, contact } => {
+                self.registry.tell_contact(account.as_str(), contact.as_str())
+            }
             Effect::Unavailable { account, contact } => {
                 self.registry.part_from(account.as_str(), contact.as_str());
             }

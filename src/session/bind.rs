@@ -181,7 +181,9 @@ impl<C: Connection + Clone> Inner<C> {
         let now = environment.now();
         let hash = self.hash(account.as_str());
         let mut shard = self.shard(hash).write();
-        if request.roster.is_none() && shard.find(hash, |entry| &entry.shared.bare == account).is_none() {
+        if request.roster.is_none()
+            && shard.find(hash, |entry| &entry.shared.bare == account).is_none()
+        {
             return Err(BindError::NotLoaded);
         }
         let known = shard.find_mut(hash, |entry| &entry.shared.bare == account);

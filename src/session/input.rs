@@ -11,7 +11,7 @@ use crate::connection::Connection;
 /// The owner of a session's input, of one transport: its drop is the loss of that transport.
 ///
 /// The typed session holds it so that it needs no `Drop` of its own.
-#[expect(unnameable_types, reason = "carried by the sealed `State`")]
+#[expect(unnameable_types, missing_debug_implementations, reason = "carried by the sealed `State`")]
 pub struct Owner<C: Connection + Clone> {
     pub(super) shared: Arc<Shared<C>>,
     pub(super) epoch: u32,

@@ -221,11 +221,6 @@ impl<C: Connection + Clone> Outbound<C> {
         self.bytes
     }
 
-    /// Stanzas that wait for an acknowledgement or a transport.
-    pub(super) fn unacknowledged(&self) -> usize {
-        if self.retained.is_some() { self.queue.len() } else { 0 }
-    }
-
     /// Takes the peer's `h`; the number of stanzas it freed, `None` (and no effect) where it
     /// covers more than was sent (SM-6).
     pub(super) fn acknowledge(&mut self, h: u32) -> Option<u32> {

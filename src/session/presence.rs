@@ -144,8 +144,13 @@ impl<C: Connection + Clone> Inner<C> {
         if gone.was_available {
             self.broadcast(shared, &roster, stanza, None);
         }
+        if !gone.was_available {
+            // No broadcast has covered any of them.
+            return gone.directed.iter().for_each(|target| self.direct(stanza, target));
+        }
         let own = shared.account.bare.as_str();
-        for target in uncovered(&gone.directed, &roster, own, gone.was_available) {
+        let heard = |jid: &str| self.by_text(jid).is_some_and(|session| session.is_available());
+        for target in uncovered(&gone.directed, &roster, own, heard) {
             self.direct(stanza, target);
         }
     }
@@ -218,7 +223,12 @@ impl<C: Connection + Clone> Inner<C> {
         }
         for session in self.sessions(own) {
             if let Some((stanza, number)) = session.current().filter(|_| session != me) {
-                self.give(&me, &stanza, To::OwnBare, Some(&Valid { of: &session.0.number, number }));
+                self.give(
+                    &me,
+                    &stanza,
+                    To::OwnBare,
+                    Some(&Valid { of: &session.0.number, number }),
+                );
             }
         }
     }
@@ -236,7 +246,9 @@ impl<C: Connection + Clone> Inner<C> {
             let known = {
                 let state = session.0.presence.lock();
                 let last = state.last.as_ref();
-                last.map(|last| (last.stanza.clone(), last.at, session.0.number.load(Ordering::SeqCst)))
+                last.map(|last| {
+                    (last.stanza.clone(), last.at, session.0.number.load(Ordering::SeqCst))
+                })
             };
             if let Some((stanza, at, number)) = known {
                 available = true;
@@ -272,7 +284,11 @@ impl<C: Connection + Clone> SessionHandle<C> {
 
     /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
     /// that it will be told of the end. Recorded first, sent after, under the number returned.
-    pub(crate) fn record_directed(&self, target: &str, limit: usize) -> Result<u32, TooManyTargets> {
+    pub(crate) fn record_directed(
+        &self,
+        target: &str,
+        limit: usize,
+    ) -> Result<u32, TooManyTargets> {
         let mut state = self.0.presence.lock();
         state.directed.record(target, limit)?;
         Ok(self.0.number.load(Ordering::SeqCst))

@@ -29,6 +29,7 @@ use crate::stanza::{Frame, Stanza};
 use crate::sync::atomic::Ordering;
 
 mod sealed {
+    #[expect(unnameable_types, reason = "that is what seals")]
     pub trait Sealed {}
 }
 
@@ -500,7 +501,10 @@ impl<C: Connection + Clone> Session<Bound, C> {
         self.data.shared.out.lock().handled()
     }
 
-    pub(crate) fn poll_input_ready(&mut self, cx: Option<&mut Context<'_>>) -> Poll<Result<(), Detached>> {
+    pub(crate) fn poll_input_ready(
+        &mut self,
+        cx: Option<&mut Context<'_>>,
+    ) -> Poll<Result<(), Detached>> {
         self.data.poll_ready(cx)
     }
 
