@@ -3,10 +3,22 @@
 
 pub mod connection;
 pub mod environment;
+#[cfg(feature = "server")]
+pub mod extension;
+#[cfg(any(feature = "tokio", feature = "threads"))]
+pub mod host;
 pub mod outbox;
 pub mod rules;
+#[cfg(feature = "server")]
+pub mod sasl;
+#[cfg(feature = "server")]
+pub mod server;
 pub mod session;
 pub mod stanza;
+#[cfg(feature = "server")]
+pub mod store;
+#[cfg(feature = "stream")]
+pub mod stream;
 mod sync;
 
 pub use jid;
@@ -16,6 +28,7 @@ pub use minidom;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
 #[cfg(doctest)]
 #[doc = include_str!("../docs/connection.md")]
 mod connection_guide {}

@@ -64,6 +64,8 @@ struct State {
     written: u64,
     closed: Option<Close>,
     waker: Option<Waker>,
+    /// The waker's task cannot write now: only a close is news to it.
+    blocked: bool,
     hook: Option<Arc<dyn PreDrain>>,
 }
 
@@ -79,6 +81,12 @@ impl Outbox {
     #[must_use]
     pub fn above_soft(&self) -> bool {
         self.waiting() > self.marks.soft
+    }
+
+    /// How it was closed, or `None` while it is open.
+    #[must_use]
+    pub fn closed(&self) -> Option<Close> {
+        self.state.lock().closed
     }
 
     /// Wakes the writer. Consumes the guard since a waker is foreign code: it runs without the lock.
@@ -108,7 +116,9 @@ impl Connection for Outbox {
             return Err(SendError::Full);
         }
         frame.write_to(&mut state.buffer);
-        self.wake(state);
+        if !state.blocked {
+            self.wake(state);
+        }
         Ok(())
     }
 
@@ -146,6 +156,15 @@ impl Connection for Outbox {
 impl State {
     fn waiting(&self) -> usize {
         self.buffer.len().saturating_add(self.handed_out)
+    }
+
+    /// Keeps the waker, and gives back the one before it, to be dropped without the lock.
+    fn register(&mut self, waker: &Waker, blocked: bool) -> Option<Waker> {
+        self.blocked = blocked;
+        if self.waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            return None;
+        }
+        self.waker.replace(waker.clone())
     }
 
     /// Swaps the buffer for `piece`, which is empty.
@@ -212,14 +231,22 @@ impl Drain {
     /// If the pre-drain hook panics, no byte is lost and that hook is not called again.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Option<&[u8]>> {
         let mut old = None;
-        let filled = self.advance(|_, state| {
-            if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                old = state.waker.replace(cx.waker().clone());
-            }
-        });
+        let filled = self.advance(|_, state| old = state.register(cx.waker(), false));
         // It may hold the last reference to a task that owns the outbox.
         drop(old);
         filled.map(|more| more.then(|| self.rest()))
+    }
+
+    /// How the outbox was closed, once it is: for a write loop that cannot write now, and so does not
+    /// fill. Until the next fill the waker is woken by [`Connection::close`] alone, also by an abort
+    /// that follows a flush.
+    pub fn poll_close(&mut self, cx: &mut Context<'_>) -> Poll<Close> {
+        let mut state = self.outbox.state.lock();
+        let closed = state.closed;
+        let old = state.register(cx.waker(), true);
+        drop(state);
+        drop(old);
+        closed.map_or(Poll::Pending, Poll::Ready)
     }
 
     /// [`poll_fill`](Self::poll_fill) as a future. Dropping it at any time loses nothing.
@@ -277,7 +304,7 @@ impl Drain {
     /// How the outbox was closed, or `None` while it is open.
     #[must_use]
     pub fn closed(&self) -> Option<Close> {
-        self.outbox.state.lock().closed
+        self.outbox.closed()
     }
 
     fn rest(&self) -> &[u8] {

@@ -253,6 +253,31 @@ fn the_latest_waker_is_woken_once_by_send_and_by_close() {
 }
 
 #[test]
+fn a_writer_that_cannot_write_is_woken_by_close_alone() {
+    let (outbox, mut drain) = open();
+    let count = Arc::new(Count::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let mut cx = Context::from_waker(&waker);
+    send(&outbox, "<a/>").unwrap();
+    assert!(drain.poll_fill(&mut cx).is_ready());
+    assert_eq!(drain.poll_close(&mut cx), Poll::Pending);
+    send(&outbox, "<b/>").unwrap();
+    assert_eq!(count.0.load(SeqCst), 0);
+    outbox.close(Close::Flush);
+    assert_eq!(count.0.load(SeqCst), 1);
+    assert_eq!(drain.poll_close(&mut cx), Poll::Ready(Close::Flush));
+    outbox.close(Close::Abort);
+    assert_eq!(count.0.load(SeqCst), 2);
+    assert_eq!(drain.poll_close(&mut cx), Poll::Ready(Close::Abort));
+
+    let (outbox, mut drain) = open();
+    assert_eq!(drain.poll_close(&mut cx), Poll::Pending);
+    assert!(drain.poll_fill(&mut cx).is_pending());
+    send(&outbox, "<a/>").unwrap();
+    assert_eq!(count.0.load(SeqCst), 3, "a fill that finds nothing waits for frames again");
+}
+
+#[test]
 fn wakers_are_woken_and_dropped_without_the_lock() {
     /// Looks at the outbox from wherever foreign code gets to run.
     struct Peeks(Weak<Outbox>);

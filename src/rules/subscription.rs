@@ -43,6 +43,12 @@ impl SubscriptionKind {
             Self::Unsubscribed => "unsubscribed",
         }
     }
+
+    /// Whether it asks for a subscription; the other three tell of something done.
+    #[must_use]
+    pub const fn is_request(self) -> bool {
+        matches!(self, Self::Subscribe)
+    }
 }
 
 /// One thing to do for a transition. "The contact" is the other party, whichever way the stanza goes.

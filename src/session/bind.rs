@@ -45,7 +45,9 @@ type Reply<'a> = &'a mut dyn FnMut(&FullJid) -> Vec<u8>;
 #[must_use = "a request does nothing by itself"]
 pub struct BindRequest<'a> {
     pub(super) resource: Option<ResourcePart>,
-    pub(super) roster: Roster,
+    /// `None`: that of the account's other sessions.
+    pub(super) roster: Option<Roster>,
+    pub(super) lingers: bool,
     pub(super) reply: Option<Reply<'a>>,
 }
 
@@ -53,7 +55,7 @@ impl<'a> BindRequest<'a> {
     /// A request for a generated resource of 96 random bits (BIND-2), for an account with an empty
     /// roster.
     pub fn new() -> Self {
-        Self { resource: None, roster: Roster::default(), reply: None }
+        Self { resource: None, roster: Some(Roster::default()), lingers: false, reply: None }
     }
 
     /// Asks for this resource (BIND-3).
@@ -65,7 +67,24 @@ impl<'a> BindRequest<'a> {
     /// The account's roster, loaded by the host. Where the account has a session already, that
     /// session's roster is shared and this one dropped.
     pub fn roster(mut self, roster: Roster) -> Self {
-        self.roster = roster;
+        self.roster = Some(roster);
+        self
+    }
+
+    /// Takes the roster that the account's sessions have. If there are none by then, the bind is
+    /// refused with [`BindError::NotLoaded`].
+    pub fn loaded(mut self) -> Self {
+        self.roster = None;
+        self
+    }
+
+    /// The owner closes the connection: when the session ends and its last words are written,
+    /// [`Session::poll_ready`] says so instead, and the owner can wait for the client's close tag
+    /// first (STREAM-26).
+    ///
+    /// [`Session::poll_ready`]: super::Session::poll_ready
+    pub const fn lingers(mut self) -> Self {
+        self.lingers = true;
         self
     }
 
@@ -101,6 +120,9 @@ pub enum BindError {
     /// The resource is in use and the policy is [`Conflict::Refuse`].
     #[error("the resource is in use")]
     Conflict,
+    /// The account has no session whose roster could be shared ([`BindRequest::loaded`]).
+    #[error("the account's roster is not loaded")]
+    NotLoaded,
     /// The account has as many sessions as it may have (BIND-8).
     #[error("the account has too many sessions")]
     TooManySessions,
@@ -114,6 +136,7 @@ impl BindError {
         use crate::stanza::Condition;
         match self {
             Self::NotOpen => Condition::NotAllowed,
+            Self::NotLoaded => Condition::InternalServerError,
             Self::Conflict => Condition::Conflict,
             Self::TooManySessions => Condition::ResourceConstraint,
         }
@@ -164,6 +187,11 @@ impl<C: Connection + Clone> Inner<C> {
         let spare = self.generated();
         let hash = self.hash(account.as_str());
         let mut shard = self.shard(hash).write();
+        if request.roster.is_none()
+            && shard.find(hash, |entry| &entry.shared.bare == account).is_none()
+        {
+            return Err(BindError::NotLoaded);
+        }
         let known = shard.find_mut(hash, |entry| &entry.shared.bare == account);
         let (resource, place) = match known {
             Some(entry) => self.place(entry, request.resource, spare, now)?,
@@ -177,7 +205,7 @@ impl<C: Connection + Clone> Inner<C> {
                 |entry| self.hash(entry.shared.bare.as_str()),
             )
             .or_insert_with(|| Entry {
-                shared: Arc::new(Account::new(account.clone(), request.roster)),
+                shared: Arc::new(Account::new(account.clone(), request.roster.unwrap_or_default())),
                 slots: SmallVec::new(),
                 replaced: Vec::new(),
             });
@@ -198,7 +226,7 @@ impl<C: Connection + Clone> Inner<C> {
             flags: AtomicU32::new(0),
             number: AtomicU32::new(0),
             presence: Mutex::new(PresenceState::default()),
-            out: Mutex::new(Outbound::new(link, Gate::closed(waits, greets))),
+            out: Mutex::new(Outbound::new(link, Gate::closed(waits, greets), request.lingers)),
         });
         entry.slots.push(Slot { shared: Arc::clone(&shared), state: SlotState::Live });
         self.sessions.fetch_add(1, Ordering::SeqCst);

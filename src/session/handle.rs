@@ -204,6 +204,15 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.0.is_available()
     }
 
+    pub(crate) fn priority(&self) -> i8 {
+        self.0.priority()
+    }
+
+    /// The client has requested the roster (ROSTER-2).
+    pub(crate) fn set_interested(&self) {
+        self.0.set_interested();
+    }
+
     /// Whether the session is over.
     #[must_use]
     pub fn is_ended(&self) -> bool {

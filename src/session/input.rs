@@ -12,7 +12,7 @@ use crate::connection::Connection;
 /// The owner of a session's input, of one transport: its drop is the loss of that transport.
 ///
 /// The typed session holds it so that it needs no `Drop` of its own.
-#[expect(unnameable_types, reason = "carried by the sealed `State`")]
+#[expect(unnameable_types, missing_debug_implementations, reason = "carried by the sealed `State`")]
 pub struct Owner<C: Connection + Clone> {
     pub(super) shared: Arc<Shared<C>>,
     pub(super) epoch: u32,
@@ -92,10 +92,10 @@ impl<C: Connection + Clone> Owner<C> {
     ) -> Poll<Result<(), Detached>> {
         let waker = cx.map(|cx| Box::new(cx.waker().clone()));
         let mut out = self.shared.out.lock();
-        if out.ended || out.epoch != self.epoch {
+        let waits = out.has_last_words() || out.gates.is_closed() || out.busy;
+        if out.epoch != self.epoch || (out.ended && !out.has_last_words()) {
             return Poll::Ready(Err(Detached));
         }
-        let waits = out.gates.is_closed() || out.busy;
         // Kept in any case: who waits for input is to learn of the end as well.
         let old = waker.and_then(|waker| out.waker.replace(waker));
         drop(out);

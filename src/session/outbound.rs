@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use jid::FullJid;
 
-use super::shield::shielded;
+use super::shield::{shielded, wake};
 use crate::connection::{Close, Connection, SendError};
 use crate::stanza::{Frame, Stanza};
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -158,6 +158,8 @@ pub(super) struct Outbound<C> {
     pub(super) ended: bool,
     /// While one is closed, entries wait and no input is taken.
     pub(super) gates: Gates,
+    /// The owner closes the transport after the last words, not we.
+    lingers: bool,
     /// One received stanza is in work (its ticket is out).
     pub(super) busy: bool,
     queue: VecDeque<Entry>,
@@ -193,13 +195,14 @@ pub(super) enum Sent {
 }
 
 impl<C: Connection + Clone> Outbound<C> {
-    pub(super) fn new(link: C, gates: Gates) -> Self {
+    pub(super) fn new(link: C, gates: Gates, lingers: bool) -> Self {
         Self {
             link: Some(link),
             epoch: 0,
             writing: None,
             ended: false,
             gates,
+            lingers,
             busy: false,
             queue: VecDeque::new(),
             cursor: 0,
@@ -215,11 +218,6 @@ impl<C: Connection + Clone> Outbound<C> {
     /// Bytes that wait for a transport or for an acknowledgement.
     pub(super) const fn waiting(&self) -> usize {
         self.bytes
-    }
-
-    /// Stanzas that wait for an acknowledgement or a transport.
-    pub(super) fn unacknowledged(&self) -> usize {
-        if self.retained.is_some() { self.queue.len() } else { 0 }
     }
 
     /// Takes the peer's `h`; the number of stanzas it freed, `None` (and no effect) where it
@@ -274,6 +272,11 @@ impl<C: Connection + Clone> Outbound<C> {
         self.link.take()
     }
 
+    /// Whether the end still has something to write, and the owner waits for it.
+    pub(super) fn has_last_words(&self) -> bool {
+        self.lingers && self.ended && self.link.is_some()
+    }
+
     /// The end: nothing is accepted from now on, and the queue is settled.
     ///
     /// With `farewell`, what an unretained queue still holds is written first, then the farewell,
@@ -281,7 +284,6 @@ impl<C: Connection + Clone> Outbound<C> {
     /// transport is to be dropped.
     pub(super) fn end(&mut self, farewell: Option<&[u8]>) -> Ended<C> {
         self.ended = true;
-        let waker = self.waker.take();
         let retained = self.retained.take();
         let keep = farewell.is_some()
             && retained.is_none()
@@ -314,6 +316,7 @@ impl<C: Connection + Clone> Outbound<C> {
             }
             _ => self.link.take(),
         };
+        let waker = if self.has_last_words() { None } else { self.waker.take() };
         Ended { link, left, handled, waker }
     }
 }
@@ -448,8 +451,12 @@ fn write_waiting<'a, C: Connection + Clone>(
         let Some(item) = entry.as_item() else {
             o.link = None;
             o.writing = None;
+            let (lingers, waker) = (o.lingers, o.waker.take());
             drop(o);
-            shielded(|| link.close(Close::Flush));
+            if !lingers {
+                shielded(|| link.close(Close::Flush));
+            }
+            wake(waker);
             return After::Nothing;
         };
         drop(o);
@@ -499,12 +506,13 @@ fn claim<C>(o: &mut Outbound<C>) -> Option<Entry> {
 
 /// The transport failed under the last words of an ended session: what is left of it.
 fn close_after_failure<C: Connection>(mut o: MutexGuard<'_, Outbound<C>>) -> Vec<Stanza> {
-    let link = o.link.take();
+    let (link, waker) = (o.link.take(), o.waker.take());
     let queue = std::mem::take(&mut o.queue);
     drop(o);
     if let Some(link) = link {
         shielded(|| link.close(Close::Abort));
     }
+    wake(waker);
     queue.into_iter().filter_map(Entry::into_stanza).collect()
 }
 

@@ -7,10 +7,12 @@ use std::time::SystemTime;
 use super::events::{Event, EventKind};
 use super::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
 use super::outbound::{Item, To, Valid};
-use super::registry::Inner;
+use super::registry::{Inner, SessionRegistry};
 use crate::connection::Connection;
+use crate::rules::presence::{Directed, TooManyTargets, uncovered};
 use crate::rules::roster::Roster;
-use crate::stanza::{Kind, Stanza};
+use crate::stanza::Stanza;
+use crate::stanza::delay::delay;
 use crate::sync::atomic::Ordering;
 
 /// A change of broadcast presence ([RFC 6121 §4](https://www.rfc-editor.org/rfc/rfc6121#section-4)).
@@ -32,18 +34,11 @@ pub enum Presence<'a> {
     },
 }
 
-/// The session holds directed presence to as many targets as it may (LIMIT-17); nothing was
-/// recorded and the presence must not be routed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("directed presence to too many targets")]
-#[non_exhaustive]
-pub struct TooManyTargets;
-
 /// What a session's presence lock guards.
 #[derive(Default)]
 pub(super) struct PresenceState {
     pub(super) last: Option<Box<Last>>,
-    directed: Vec<Box<str>>,
+    directed: Directed,
 }
 
 /// The last broadcast presence.
@@ -55,7 +50,7 @@ pub(super) struct Last {
 /// What was taken from a session that is no longer available.
 pub(super) struct Gone {
     pub(super) was_available: bool,
-    pub(super) directed: Vec<Box<str>>,
+    pub(super) directed: Directed,
 }
 
 impl PresenceState {
@@ -98,7 +93,7 @@ impl<C: Connection + Clone> Inner<C> {
         self.events.deliver();
         let roster = shared.account.roster();
         let valid = Valid { of: &shared.number, number };
-        self.broadcast(shared, &roster, stanza, Told::Here(&valid));
+        self.broadcast(shared, &roster, stanza, Some(&valid));
         if initial {
             self.learn(shared, &roster);
         }
@@ -147,31 +142,51 @@ impl<C: Connection + Clone> Inner<C> {
         };
         let roster = shared.account.roster();
         if gone.was_available {
-            self.broadcast(shared, &roster, stanza, Told::Gone(&gone.directed));
+            self.broadcast(shared, &roster, stanza, None);
         }
-        for target in &gone.directed {
-            if !(gone.was_available && is_covered(shared, &roster, target)) {
-                self.direct(stanza, target);
-            }
+        if !gone.was_available {
+            // No broadcast has covered any of them.
+            return gone.directed.iter().for_each(|target| self.direct(stanza, target));
+        }
+        let own = shared.account.bare.as_str();
+        let heard = |jid: &str| self.by_text(jid).is_some_and(|session| session.is_available());
+        for target in uncovered(&gone.directed, &roster, own, heard) {
+            self.direct(stanza, target);
         }
     }
 
     /// One presence to all subscribers and to all own available sessions (PRES-3, 5, 6).
-    fn broadcast(&self, shared: &Shared<C>, roster: &Roster, stanza: &Stanza, told: Told<'_>) {
+    fn broadcast(
+        &self,
+        shared: &Shared<C>,
+        roster: &Roster,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
         for contact in roster.subscribers().map(|entry| entry.jid()) {
-            if self.is_local(contact) {
-                self.presence_to_account(contact, stanza, told);
-            } else if told.holds() {
-                self.elsewhere(|| stanza.readdressed(stanza.from().as_deref(), Some(contact)));
-            }
+            self.presence_to_contact(contact, stanza, valid);
         }
-        self.presence_to_account(shared.account.bare.as_str(), stanza, told);
+        self.presence_to_account(shared.account.bare.as_str(), stanza, valid);
     }
 
-    fn presence_to_account(&self, account: &str, stanza: &Stanza, told: Told<'_>) {
+    /// A copy for one contact: to its sessions if it is ours, else to the router.
+    pub(super) fn presence_to_contact(
+        &self,
+        contact: &str,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
+        if self.is_local(contact) {
+            self.presence_to_account(contact, stanza, valid);
+        } else if valid.is_none_or(Valid::holds) {
+            self.elsewhere(|| stanza.readdressed(stanza.from().as_deref(), Some(contact)));
+        }
+    }
+
+    fn presence_to_account(&self, account: &str, stanza: &Stanza, valid: Option<&Valid<'_>>) {
         for session in self.sessions(account) {
-            if session.is_available() || told.saw(session.jid().as_str()) {
-                self.give(&session, stanza, To::OwnBare, told.valid());
+            if session.is_available() {
+                self.give(&session, stanza, To::OwnBare, valid);
             }
         }
     }
@@ -195,42 +210,55 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     /// What a session that has just become available is told: the presence of the contacts that
-    /// it is subscribed to (PRES-13: local ones without a probe) and of its own other sessions.
+    /// it is subscribed to, and of its own other sessions (PRES-3).
     fn learn(&self, shared: &Arc<Shared<C>>, roster: &Roster) {
         let me = SessionHandle(Arc::clone(shared));
+        let own = shared.account.bare.as_str();
         for contact in roster.subscriptions().map(|entry| entry.jid()) {
             if self.is_local(contact) {
-                for session in self.sessions(contact) {
-                    let allowed = session.roster().is_subscriber(shared.account.bare.as_str());
-                    if allowed {
-                        self.tell_presence_of(&session, &me);
-                    }
-                }
+                self.learn_of(&me, own, contact);
             } else {
-                self.elsewhere(|| {
-                    let probe = Stanza::builder(Kind::Presence).type_("probe");
-                    probe.from(shared.account.bare.as_str()).to(contact).build()
-                });
+                self.elsewhere(|| Stanza::presence().type_("probe").from(own).to(contact).build());
             }
         }
-        for session in self.sessions(shared.account.bare.as_str()) {
-            if session != me {
-                self.tell_presence_of(&session, &me);
+        for session in self.sessions(own) {
+            if let Some((stanza, number)) = session.current().filter(|_| session != me) {
+                self.give(
+                    &me,
+                    &stanza,
+                    To::OwnBare,
+                    Some(&Valid { of: &session.0.number, number }),
+                );
             }
         }
     }
 
-    /// Gives `to` the last broadcast presence of `of`, if it is available.
-    pub(super) fn tell_presence_of(&self, of: &SessionHandle<C>, to: &SessionHandle<C>) {
-        let known = {
-            let state = of.0.presence.lock();
-            state
-                .last
-                .as_ref()
-                .map(|last| (last.stanza.clone(), of.0.number.load(Ordering::SeqCst)))
-        };
-        if let Some((stanza, number)) = known {
-            self.give(to, &stanza, To::OwnBare, Some(&Valid { of: &of.0.number, number }));
+    /// The answer to a probe of a local contact, given without the probe (PRES-13…16): from memory
+    /// where it has sessions; where it has none, the user's own item says that it may know.
+    fn learn_of(&self, me: &SessionHandle<C>, own: &str, contact: &str) {
+        let sessions = self.sessions(contact);
+        let refuses = sessions.first().is_some_and(|session| !session.roster().is_subscriber(own));
+        if refuses {
+            return;
+        }
+        let mut available = false;
+        for session in &sessions {
+            let known = {
+                let state = session.0.presence.lock();
+                let last = state.last.as_ref();
+                last.map(|last| {
+                    (last.stanza.clone(), last.at, session.0.number.load(Ordering::SeqCst))
+                })
+            };
+            if let Some((stanza, at, number)) = known {
+                available = true;
+                let stanza = stanza.with_appended(&delay(session.jid().as_str(), at));
+                self.give(me, &stanza, To::OwnBare, Some(&Valid { of: &session.0.number, number }));
+            }
+        }
+        if !available {
+            let stanza = Stanza::presence().type_("unavailable").from(contact).build();
+            self.give(me, &stanza, To::OwnBare, None);
         }
     }
 
@@ -241,87 +269,82 @@ impl<C: Connection + Clone> Inner<C> {
     }
 }
 
-/// What a broadcast tells.
-#[derive(Clone, Copy)]
-enum Told<'a> {
-    /// The session is available, as long as it has not moved on.
-    Here(&'a Valid<'a>),
-    /// It no longer is; these had directed presence of it, available or not.
-    Gone(&'a [Box<str>]),
-}
-
-impl<'a> Told<'a> {
-    const fn valid(self) -> Option<&'a Valid<'a>> {
-        if let Told::Here(valid) = self { Some(valid) } else { None }
-    }
-
-    fn holds(self) -> bool {
-        self.valid().is_none_or(Valid::holds)
-    }
-
-    fn saw(self, jid: &str) -> bool {
-        matches!(self, Told::Gone(directed) if directed.iter().any(|target| &**target == jid))
-    }
-}
-
-/// Whether a directed target was reached by the broadcast (PRES-10).
-fn is_covered<C: Connection + Clone>(shared: &Shared<C>, roster: &Roster, target: &str) -> bool {
-    let bare = target.split_once('/').map_or(target, |(bare, _)| bare);
-    bare == shared.account.bare.as_str() || roster.is_subscriber(bare)
-}
-
 /// The presence that we make where a session cannot make its own (PRES-8).
 fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
-    Stanza::builder(Kind::Presence).type_("unavailable").from(shared.jid.as_str()).build()
+    Stanza::presence().type_("unavailable").from(shared.jid.as_str()).build()
 }
 
 /// Directed presence (PRES-9…12).
 impl<C: Connection + Clone> SessionHandle<C> {
+    /// The last broadcast presence and its number.
+    fn current(&self) -> Option<(Stanza, u32)> {
+        let state = self.0.presence.lock();
+        state.last.as_ref().map(|last| (last.stanza.clone(), self.0.number.load(Ordering::SeqCst)))
+    }
+
     /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
-    /// that it will be told of the end. Recorded first, sent after: what is sent goes with the
-    /// [`Valid`] that is returned, so that it never comes behind that end (PRES-21).
-    ///
-    /// # Errors
-    ///
-    /// [`TooManyTargets`] at LIMIT-17; then the presence must not be sent.
+    /// that it will be told of the end. Recorded first, sent after, under the number returned.
     pub(crate) fn record_directed(
         &self,
         target: &str,
         limit: usize,
-    ) -> Result<Valid<'_>, TooManyTargets> {
+    ) -> Result<u32, TooManyTargets> {
         let mut state = self.0.presence.lock();
         let number = self.0.number.load(Ordering::SeqCst);
-        let valid = Valid { of: &self.0.number, number };
         if self.0.flags.load(Ordering::SeqCst) & ENDED != 0 {
-            // Nobody reads the records any more.
-            return Ok(Valid { number: number.wrapping_sub(1), ..valid });
+            // Nobody reads the records any more: what is sent now is void from the start.
+            return Ok(number.wrapping_sub(1));
         }
-        let targets = &mut state.directed;
-        if !targets.iter().any(|t| &**t == target) {
-            if targets.len() >= limit {
-                return Err(TooManyTargets);
-            }
-            targets.push(target.into());
-        }
-        Ok(valid)
+        state.directed.record(target, limit)?;
+        Ok(number)
     }
 
     /// Forgets a target (PRES-11).
     pub(crate) fn forget_directed(&self, target: &str) {
-        let mut state = self.0.presence.lock();
-        state.directed.retain(|t| &**t != target);
+        self.0.presence.lock().directed.forget(target);
     }
 
-    /// Whether directed presence is held to a target that `matches`.
-    pub(crate) fn has_directed(&self, matches: impl Fn(&str) -> bool) -> bool {
-        let state = self.0.presence.lock();
-        state.directed.iter().any(|target| matches(target))
+    /// Whether directed presence is held to this bare JID or a resource of it.
+    pub(crate) fn has_directed_to(&self, bare: &str) -> bool {
+        self.0.presence.lock().directed.reaches(bare)
     }
 
     /// The last broadcast presence and when it was sent.
     pub(crate) fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
         let state = self.0.presence.lock();
         state.last.as_ref().map(|last| (last.stanza.clone(), last.at))
+    }
+
+    /// Gives the session directed presence that `source` recorded under `number`; dropped if the
+    /// source has moved on.
+    pub(crate) fn give_directed(&self, stanza: &Stanza, source: &Self, number: u32) {
+        let valid = Valid { of: &source.0.number, number };
+        let _gone = self.send_item(Item::Stanza(stanza, To::AsIs), Some(&valid));
+    }
+}
+
+impl<C: Connection + Clone> SessionRegistry<C> {
+    /// Tells a contact the presence of each available session of an account.
+    pub(crate) fn tell_contact(&self, account: &str, contact: &str) {
+        let inner = self.inner();
+        for session in inner.sessions(account) {
+            if let Some((stanza, number)) = session.current() {
+                let valid = Valid { of: &session.0.number, number };
+                inner.presence_to_contact(contact, &stanza, Some(&valid));
+            }
+        }
+    }
+
+    /// Tells a contact, who sees the account's presence no longer, that each of its available
+    /// sessions is gone, and forgets what they directed to it (SUB-16).
+    pub(crate) fn part_from(&self, account: &str, contact: &str) {
+        let inner = self.inner();
+        for session in inner.sessions(account) {
+            let directed = session.0.presence.lock().directed.forget_account(contact);
+            if session.is_available() || directed {
+                inner.presence_to_contact(contact, &unavailable(&session.0), None);
+            }
+        }
     }
 }
 

@@ -164,11 +164,6 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         &self.0.0
     }
 
-    /// A registry that does not keep this one alive, for hooks that it holds itself.
-    pub(crate) fn downgrade(&self) -> WeakRegistry<C> {
-        WeakRegistry(Arc::downgrade(&self.0))
-    }
-
     /// The session bound to `jid`, live or hibernating.
     #[must_use]
     pub fn session(&self, jid: &FullJid) -> Option<SessionHandle<C>> {
@@ -313,15 +308,6 @@ impl<C: Connection + Clone> fmt::Debug for SessionRegistry<C> {
     }
 }
 
-/// A registry that is not kept alive.
-pub(crate) struct WeakRegistry<C: Connection + Clone>(Weak<Guard<C>>);
-
-impl<C: Connection + Clone> WeakRegistry<C> {
-    pub(crate) fn upgrade(&self) -> Option<SessionRegistry<C>> {
-        self.0.upgrade().map(SessionRegistry)
-    }
-}
-
 /// Sessions that were found, as they were at that moment.
 pub struct Sessions<C: Connection + Clone>(smallvec::IntoIter<[SessionHandle<C>; 4]>);
 
@@ -451,6 +437,12 @@ impl<C: Connection + Clone> Inner<C> {
                 .map(|slot| SessionHandle(Arc::clone(&slot.shared)))
         })
         .flatten()
+    }
+
+    /// The session of a full JID, by its normalised text.
+    pub(super) fn by_text(&self, jid: &str) -> Option<SessionHandle<C>> {
+        let (bare, resource) = jid.split_once('/')?;
+        self.find(bare, resource)
     }
 
     pub(super) fn sessions(&self, bare: &str) -> SmallVec<[SessionHandle<C>; 4]> {

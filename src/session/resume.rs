@@ -14,7 +14,7 @@ use super::handle::{SessionHandle, Shared};
 use super::input::Owner;
 use super::outbound::{Gate, Outbound, Retained, kick};
 use super::registry::{Inner, SlotState, bare};
-use super::shield::shielded;
+use super::shield::{shielded, wake};
 use crate::connection::{Close, Connection};
 use crate::environment::random_hex;
 use crate::stanza::Frame;
@@ -133,6 +133,7 @@ impl<C: Connection + Clone> Inner<C> {
     /// An older epoch has no say.
     pub(super) fn lose(&self, shared: &Arc<Shared<C>>, epoch: u32, reason: Reason) {
         let since = self.settings.environment.now();
+        let mut waker = None;
         let (lost, ending) = {
             let account = bare(&shared.jid);
             let hash = self.hash(account);
@@ -154,6 +155,7 @@ impl<C: Connection + Clone> Inner<C> {
                 (None, self.decide_end(entry, at, reason, None))
             } else {
                 let link = out.drop_link();
+                waker = out.waker.take();
                 drop(out);
                 let until = since.saturating_add(window);
                 if let Some(slot) = entry.slots.get_mut(at) {
@@ -178,6 +180,7 @@ impl<C: Connection + Clone> Inner<C> {
         if let Some(link) = lost {
             shielded(|| link.close(Close::Abort));
         }
+        wake(waker);
         if let Some(ending) = ending {
             self.finish(ending);
         }
@@ -193,7 +196,7 @@ impl<C: Connection + Clone> Inner<C> {
         link: C,
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
     ) -> Result<Owner<C>, ResumeError> {
-        let (owner, old) = {
+        let (owner, old, waker) = {
             let hash = self.hash(account.as_str());
             let mut shard = self.shard(hash).write();
             let entry = shard
@@ -216,12 +219,12 @@ impl<C: Connection + Clone> Inner<C> {
                 None => return Err(ResumeError::NotFound),
             }
             let old = out.replace_link(link);
-            let epoch = out.epoch;
+            let (epoch, waker) = (out.epoch, out.waker.take());
             drop(out);
             let before = std::mem::replace(&mut slot.state, SlotState::Live);
             self.no_longer_absent(&shared, before);
             self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Resumed));
-            (Owner { shared, epoch }, old)
+            (Owner { shared, epoch }, old, waker)
         };
         if let Some(old) = old {
             // Detached first: its end has no effect on the session (SM-21).
@@ -229,6 +232,7 @@ impl<C: Connection + Clone> Inner<C> {
             let _gone = shielded(|| old.send(Frame::raw(&words)));
             shielded(|| old.close(Close::Flush));
         }
+        wake(waker);
         self.greet_resumed(&owner, reply);
         self.events.deliver();
         Ok(owner)

@@ -29,6 +29,7 @@ use crate::stanza::{Frame, Stanza};
 use crate::sync::atomic::Ordering;
 
 mod sealed {
+    #[expect(unnameable_types, reason = "that is what seals")]
     pub trait Sealed {}
 }
 
@@ -500,6 +501,18 @@ impl<C: Connection + Clone> Session<Bound, C> {
     #[must_use]
     pub fn handled(&self) -> Option<u32> {
         self.data.shared.out.lock().handled()
+    }
+
+    pub(crate) fn poll_input_ready(
+        &mut self,
+        cx: Option<&mut Context<'_>>,
+    ) -> Poll<Result<(), Detached>> {
+        self.data.poll_ready(cx)
+    }
+
+    /// Ends the session and keeps the owner, to see when the last words are written.
+    pub(crate) fn end_now(&mut self, reason: Reason, last_words: &[u8]) {
+        self.end_own(reason, Some(last_words));
     }
 
     /// Ends the session. `false` where it was over already.

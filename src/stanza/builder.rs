@@ -4,8 +4,7 @@ use std::fmt;
 
 use minidom::Element;
 
-use super::head::Head;
-use super::{Kind, Stanza, write};
+use super::{Head, Kind, Stanza, write};
 
 /// Builds a stanza; see [`Stanza::builder`].
 ///
@@ -57,9 +56,10 @@ impl Builder {
     }
 
     /// Appends a child element, written in canonical form (rule STREAM-15).
-    pub fn child(mut self, element: &Element) -> Self {
-        write::element(&mut self.payload, element);
-        self
+    pub fn child(self, element: &Element) -> Self {
+        let mut xml = Vec::new();
+        write::element(&mut xml, element);
+        self.payload(&xml)
     }
 
     /// Appends bytes that are canonical already (what this crate writes itself).

@@ -5,10 +5,9 @@ use minidom::{Element, Node};
 
 use super::child::Scope;
 use super::escape::unescape;
-use super::head::Head;
 use super::scan::{Tag, Token, Tokens, declared_prefix, split_name, utf8};
 use super::write::{self, XML_NAMESPACE};
-use super::{CONTENT_NAMESPACE, Kind, Stanza};
+use super::{CONTENT_NAMESPACE, Head, Kind, Stanza};
 
 /// Why an element is no stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -9,7 +9,9 @@
 //! those who ask for one.
 
 mod builder;
+pub(crate) mod canonical;
 mod child;
+pub(crate) mod delay;
 mod derived;
 mod element;
 mod error;
@@ -20,6 +22,7 @@ mod scan;
 pub(crate) mod write;
 
 pub use builder::Builder;
+pub use canonical::{CanonicaliseError, Received, canonicalise};
 pub use child::Child;
 pub use element::NotAStanza;
 pub use error::{Condition, ErrorType, StanzaError, UnknownCondition, UnknownErrorType};

@@ -31,7 +31,7 @@ impl<'a> Tokens<'a> {
     /// Reads on to just after the element that starts here.
     pub(super) fn skip_element(&mut self) {
         let mut depth = 0_usize;
-        while let Some(token) = self.next() {
+        for token in self.by_ref() {
             match token {
                 Token::Start(_) => depth += 1,
                 Token::End => depth = depth.saturating_sub(1),

@@ -296,6 +296,28 @@ fn tree() -> impl Strategy<Value = Element> {
     })
 }
 
+/// Content as a client may write it and we keep it: prefixes, double quotes, white space in tags.
+fn kept() -> impl Strategy<Value = String> {
+    let prefix = prop_oneof![Just(""), Just("p:"), Just("q:")];
+    let declarations = prop_oneof![
+        Just(""),
+        Just(" xmlns=\"urn:>\""),
+        Just(" xmlns:p='urn:p1'"),
+        Just("\n xmlns:q = 'urn:q1' xmlns:p=\"urn:'\" "),
+        Just(" xmlns='' p:b='1' b=\"'/>\" xml:lang='&lt;'"),
+    ];
+    let leaf =
+        prop_oneof![Just("text&amp;".to_owned()), Just(" > ".to_owned()), Just("<a/>".to_owned())];
+    leaf.prop_recursive(6, 40, 4, move |inner| {
+        (prefix.clone(), declarations.clone(), prop::collection::vec(inner, 0..4)).prop_map(
+            |(prefix, declarations, inner)| match inner.concat() {
+                inner if inner.is_empty() => format!("<{prefix}e{declarations}/>"),
+                inner => format!("<{prefix}e{declarations}>{inner}</{prefix}e >"),
+            },
+        )
+    })
+}
+
 fn assert_same(child: &Child<'_>, element: &Element) {
     assert_eq!(&child.to_element(), element);
     assert!(child.is(element.name(), &element.ns()));
@@ -313,6 +335,18 @@ fn assert_same(child: &Child<'_>, element: &Element) {
 }
 
 proptest! {
+    #[test]
+    fn stream_15_what_is_kept_reads_as_the_parser_reads_it(content in kept()) {
+        let payload = format!("<top xmlns:p='urn:p0' xmlns:q='urn:q0'>{content}</top><p:next xmlns:p='urn:p2'/>");
+        let stanza = Stanza::message().payload(payload.as_bytes()).build();
+        let element = parse(&document(&stanza));
+        prop_assert_eq!(stanza.to_element(), element.clone());
+        prop_assert_eq!(stanza.children().count(), 2);
+        for (child, element) in stanza.children().zip(element.children()) {
+            assert_same(&child, element);
+        }
+    }
+
     #[test]
     fn stream_15_what_is_written_reads_as_the_same_tree(tree in tree(), head in attributes()) {
         let mut element = with_attributes(Element::bare("message", "jabber:client"), head);

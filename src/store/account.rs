@@ -1,26 +1,79 @@
 //! Accounts and their credentials.
 
+use std::fmt;
+use std::num::NonZeroU32;
+
 use jid::BareJid;
 
 use super::StoreFuture;
+use super::keys::{PasswordError, ScramHash, ScramKeys};
+use crate::environment::Environment;
 
 /// Who may log in, and what proves it.
+///
+/// For hosts to implement. The accounts are addressed by their normalised bare JIDs. A method may
+/// be called for names that strangers made up, as long as a bare JID may be (2047 bytes).
 pub trait AccountStore: Send + Sync + 'static {
     /// The credentials of `account`; `None` where there is no such account.
+    ///
+    /// Should take the same time for both: the rest of a login does (SASL-7).
     fn credentials(&self, account: &BareJid) -> StoreFuture<Option<Credentials>>;
+
     /// Whether the account exists. By default asks for its credentials.
     fn exists(&self, account: &BareJid) -> StoreFuture<bool> {
         let found = self.credentials(account);
         Box::pin(async move { Ok(found.await?.is_some()) })
     }
+
     /// Creates the account or replaces its credentials.
     fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()>;
-    /// Removes the account (credentials only; rosters and messages have stores of their own). `false` if there was none.
+
+    /// Removes the account (credentials only; rosters and messages have stores of their own).
+    /// `false` if there was none.
     fn remove(&self, account: &BareJid) -> StoreFuture<bool>;
 }
 
-/// What proves the identity of an account: SCRAM keys (RFC 5802 §3), from which the password cannot be read.
-#[derive(Clone)]
+/// Checks passwords or tokens in the host's own way: against a directory, a web service, a signed
+/// token.
+///
+/// For hosts to implement. It is asked for the mechanism PLAIN alone, on a secure stream, in place
+/// of the keys of an [`AccountStore`]. SCRAM needs keys: it is offered beside this only if the host
+/// has an `AccountStore` that keeps them.
+///
+/// A login with stored keys costs a whole key derivation (about a millisecond); a host for which
+/// that is too much, and which has a cheaper proof, implements this.
+pub trait Authenticator: Send + Sync + 'static {
+    /// Whether `password` proves the identity of `account`.
+    ///
+    /// `account` is normalised, and may not exist. `password` went through SASLprep
+    /// ([RFC 4013](https://www.rfc-editor.org/rfc/rfc4013)), which leaves printable ASCII alone. It is
+    /// for the host to do the same work for an unknown account as for a wrong password, and to
+    /// compare in constant time (SASL-7, SEC-1).
+    ///
+    /// # Errors
+    ///
+    /// A fault of the host: the client is told `temporary-auth-failure`, and may try again.
+    fn check_password(&self, account: &BareJid, password: &str) -> StoreFuture<Verdict>;
+}
+
+/// What an [`Authenticator`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a verdict that nobody reads lets nobody in"]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The identity is proved.
+    Accepted,
+    /// Unknown account or wrong password: `not-authorized`.
+    Refused,
+    /// Right, but the account is disabled: `account-disabled`. Only after the proof was right.
+    Disabled,
+    /// Right, but no longer valid: `credentials-expired`. Only after the proof was right.
+    Expired,
+}
+
+/// What proves the identity of an account: SCRAM keys (RFC 5802 §3), from which the password cannot
+/// be read.
+#[derive(Clone, Default)]
 #[non_exhaustive]
 pub struct Credentials {
     /// Keys for SCRAM-SHA-1, if the host has them.
@@ -31,26 +84,129 @@ pub struct Credentials {
     pub disabled: bool,
 }
 
-/// A hash function of SCRAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ScramHash {
-    /// SHA-1 (RFC 5802).
-    Sha1,
-    /// SHA-256 (RFC 7677).
-    Sha256,
+impl Credentials {
+    /// PBKDF2 iterations where nobody says otherwise: the least that
+    /// [RFC 7677 §4](https://www.rfc-editor.org/rfc/rfc7677#section-4) allows.
+    pub const DEFAULT_ITERATIONS: NonZeroU32 = match NonZeroU32::new(4096) {
+        Some(count) => count,
+        None => NonZeroU32::MIN,
+    };
+
+    /// Length of the salts that are made here, in bytes.
+    pub(crate) const SALT_LEN: usize = 16;
+
+    /// No keys at all: nobody can log in with these until keys are put in.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Keys of `password` for both hash functions, with
+    /// [`DEFAULT_ITERATIONS`](Self::DEFAULT_ITERATIONS) and random salts.
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordError`] where the password cannot be prepared with SASLprep.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use xmpp_session::environment::System;
+    /// use xmpp_session::store::Credentials;
+    ///
+    /// let credentials = Credentials::from_password("pencil", &System::new())?;
+    /// assert!(credentials.scram_sha_256.is_some());
+    /// # Ok::<(), xmpp_session::store::PasswordError>(())
+    /// ```
+    pub fn from_password(
+        password: &str,
+        environment: &dyn Environment,
+    ) -> Result<Self, PasswordError> {
+        Self::from_password_with(password, Self::DEFAULT_ITERATIONS, environment)
+    }
+
+    /// Like [`from_password`](Self::from_password), with another number of iterations.
+    ///
+    /// More of them make stolen keys more expensive to attack, each SCRAM login more expensive for
+    /// the client, and each PLAIN login more expensive for the server. A server whose accounts do
+    /// not have the default number says so with
+    /// [`Policy::iterations`](crate::sasl::Policy::iterations).
+    ///
+    /// # Errors
+    ///
+    /// [`PasswordError`] where the password cannot be prepared with SASLprep.
+    pub fn from_password_with(
+        password: &str,
+        iterations: NonZeroU32,
+        environment: &dyn Environment,
+    ) -> Result<Self, PasswordError> {
+        let keys = |hash| {
+            let mut salt = [0; Self::SALT_LEN];
+            environment.random(&mut salt);
+            ScramKeys::derive(password, &salt, iterations, hash)
+        };
+        Ok(Self {
+            scram_sha_1: Some(keys(ScramHash::Sha1)?),
+            scram_sha_256: Some(keys(ScramHash::Sha256)?),
+            disabled: false,
+        })
+    }
+
+    /// Keys that were stored before, `None` for a hash function without keys.
+    #[must_use]
+    pub const fn from_keys(
+        scram_sha_1: Option<ScramKeys>,
+        scram_sha_256: Option<ScramKeys>,
+    ) -> Self {
+        Self { scram_sha_1, scram_sha_256, disabled: false }
+    }
+
+    /// The keys for `hash`, if there are any that can work.
+    pub(crate) fn keys(&self, hash: ScramHash) -> Option<&ScramKeys> {
+        let keys = match hash {
+            ScramHash::Sha1 => self.scram_sha_1.as_ref(),
+            ScramHash::Sha256 => self.scram_sha_256.as_ref(),
+        };
+        keys.filter(|keys| keys.fit(hash))
+    }
 }
 
-/// Stored SCRAM keys of one account and hash function.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ScramKeys {
-    /// Per-account salt.
-    pub salt: Vec<u8>,
-    /// PBKDF2 iterations.
-    pub iterations: u32,
-    /// `StoredKey`
-    pub stored_key: Vec<u8>,
-    /// `ServerKey`
-    pub server_key: Vec<u8>,
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("scram_sha_1", &self.scram_sha_1.is_some())
+            .field("scram_sha_256", &self.scram_sha_256.is_some())
+            .field("disabled", &self.disabled)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Virtual;
+
+    #[test]
+    fn sec_1_salts_come_from_the_environment_and_differ() {
+        let world = Virtual::new(1);
+        let one = Credentials::from_password("pencil", &world).unwrap();
+        let two = Credentials::from_password("pencil", &world).unwrap();
+        let again = Credentials::from_password("pencil", &Virtual::new(1)).unwrap();
+        let salts = |of: &Credentials| {
+            (of.scram_sha_1.clone().unwrap().salt, of.scram_sha_256.clone().unwrap().salt)
+        };
+        assert_ne!(salts(&one), salts(&two));
+        assert_ne!(salts(&one).0, salts(&one).1);
+        assert_eq!(salts(&one), salts(&again));
+        assert_eq!(salts(&one).0.len(), Credentials::SALT_LEN);
+    }
+
+    #[test]
+    fn sec_6_debug_shows_no_keys() {
+        let credentials = Credentials::from_password("pencil", &Virtual::new(1)).unwrap();
+        assert_eq!(
+            format!("{credentials:?}"),
+            "Credentials { scram_sha_1: true, scram_sha_256: true, disabled: false }"
+        );
+    }
 }

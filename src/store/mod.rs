@@ -1,20 +1,70 @@
 //! What a host keeps for its users: accounts, rosters, offline messages, block lists.
 //!
+//! Four traits, one for each. [`Memory`] implements them all for tests and for servers that may
+//! forget; `Sqlite` (feature `sqlite`) implements them all in one file. A host with a database or
+//! a service of its own implements the ones it wants and hands them over in [`Stores`]. The tests
+//! of `store::conformance` (feature `conformance`) tell whether an implementation keeps the
+//! contract below. [`MemoryAccounts`] is for hosts whose accounts alone are in memory.
+//!
+//! # The contract of every store
+//!
 //! The traits are object-safe and name no runtime: a method returns a boxed future that owns what
-//! it needs (clone the pool into it). The server owns that future from then on, so a connection
-//! that breaks does not cancel a write.
+//! it needs (clone the pool into it). The work may begin with the call or with the first poll.
+//!
+//! - **Atomic.** One call changes everything it names or nothing, also across a crash.
+//! - **Durable.** `Ok` of a write means that it will be found again after a crash or a loss of
+//!   power. The server tells clients that something is done only after that (promise: durable
+//!   before acknowledged). A store in memory keeps this as long as the process lives.
+//! - **Read your writes.** A call that is made after another one's `Ok` sees its effect.
+//! - **Concurrency.** Calls arrive from any thread. The server makes the calls to one store about
+//!   one account one after another, waiting for each answer; calls about different accounts are
+//!   under way at the same time. A store that several servers share gets no such promise.
+//! - **Cancellation.** The server drives every future to its end: a connection that breaks does
+//!   not cancel a write. A store must only make sure that a dropped future changes everything or
+//!   nothing.
+//! - **Unknown accounts.** A store knows no list of accounts but its own entries: an account
+//!   without entries has an empty roster, no messages and no blocked JIDs. That is never an error.
+//! - **Errors.** An error means that nothing was changed. After an answer got lost on the way (a
+//!   broken connection to a database) the store finds out, or repeats the call, before it answers:
+//!   every write but [`OfflineStore::push`] has the same effect when done twice. A read that
+//!   fails is an error and never an empty or shortened answer, or the server would build on it
+//!   (BIND-13).
 
 mod account;
+mod block;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod keys;
+mod memory;
+mod memory_accounts;
+mod offline;
+mod roster;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 
-pub use account::{AccountStore, Credentials, ScramHash, ScramKeys};
+pub use account::{AccountStore, Authenticator, Credentials, Verdict};
+pub use block::BlockStore;
+pub(crate) use keys::prepare_password;
+pub use keys::{PasswordError, ScramHash, ScramKeys};
+pub use memory::Memory;
+pub use memory_accounts::{AnyAccount, MemoryAccounts};
+pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};
+pub use roster::{RosterChange, RosterStore, StoredRoster, SubscriptionRequest};
+#[cfg(feature = "sqlite")]
+pub use sqlite::{OpenError, Sqlite};
 
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+
+use jid::BareJid;
 
 /// The answer of a store, on its way.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
 
-/// Why a store could not do what it was asked to. What it says goes to the host's log, never to a peer.
+/// Why a store could not do what it was asked to. What it says goes to the host's log, never to a
+/// peer. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -25,3 +75,108 @@ pub enum StoreError {
     #[error("the store is full")]
     Full,
 }
+
+impl StoreError {
+    /// A failure with its cause.
+    pub fn failed(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Failed(cause.into())
+    }
+}
+
+/// The stores of one server.
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::store::{Memory, Stores};
+///
+/// let everything_in_one = Stores::all_in(Arc::new(Memory::new()));
+/// let without_offline_messages = Stores::memory().without_offline();
+/// # assert!(everything_in_one.offline.is_some() && without_offline_messages.offline.is_none());
+/// ```
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Stores {
+    /// Who may log in.
+    pub accounts: Arc<dyn AccountStore>,
+    /// Rosters and inbound subscription requests.
+    pub rosters: Arc<dyn RosterStore>,
+    /// Messages for accounts without a session that takes them; without it their senders get
+    /// `service-unavailable` (OFF-2).
+    pub offline: Option<Arc<dyn OfflineStore>>,
+    /// Block lists.
+    pub blocks: Arc<dyn BlockStore>,
+}
+
+impl Stores {
+    /// Stores of different kinds, without offline messages.
+    #[must_use]
+    pub fn new(
+        accounts: Arc<dyn AccountStore>,
+        rosters: Arc<dyn RosterStore>,
+        blocks: Arc<dyn BlockStore>,
+    ) -> Self {
+        Self { accounts, rosters, offline: None, blocks }
+    }
+
+    /// One store that keeps everything.
+    #[must_use]
+    pub fn all_in<S>(store: Arc<S>) -> Self
+    where
+        S: AccountStore + RosterStore + OfflineStore + BlockStore,
+    {
+        let (rosters, offline) = (Arc::clone(&store), Arc::clone(&store));
+        let blocks = Arc::clone(&store);
+        Self { accounts: store, rosters, offline: Some(offline), blocks }
+    }
+
+    /// Everything in a new [`Memory`].
+    #[must_use]
+    pub fn memory() -> Self {
+        Self::all_in(Arc::new(Memory::new()))
+    }
+
+    /// The same stores with `offline` for offline messages.
+    #[must_use]
+    pub fn with_offline(self, offline: Arc<dyn OfflineStore>) -> Self {
+        Self { offline: Some(offline), ..self }
+    }
+
+    /// The same stores without offline messages.
+    #[must_use]
+    pub fn without_offline(self) -> Self {
+        Self { offline: None, ..self }
+    }
+
+    /// Removes everything that is kept for `account`, its credentials last: after a crash or an
+    /// error on the way the account still exists and its removal can be asked for again, and
+    /// nothing is left behind for a later account of the same name (DESTROY-15). `false` if there
+    /// was no such account.
+    ///
+    /// This is the last step of a removal: contacts are told and sessions ended before it, and
+    /// no session may begin until it is done.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a store; the rest has not been asked.
+    #[must_use = "the work may begin only with the first poll"]
+    pub fn remove_account(&self, account: &BareJid) -> StoreFuture<bool> {
+        let (stores, account) = (self.clone(), account.clone());
+        Box::pin(async move {
+            if let Some(offline) = &stores.offline {
+                offline.clear(&account).await?;
+            }
+            stores.blocks.clear(&account).await?;
+            stores.rosters.clear(&account).await?;
+            stores.accounts.remove(&account).await
+        })
+    }
+}
+
+impl fmt::Debug for Stores {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stores").field("offline", &self.offline.is_some()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

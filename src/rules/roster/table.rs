@@ -168,6 +168,7 @@ impl Roster {
     }
 
     /// The bare JIDs of all contacts with a stored request, in order.
+    #[must_use]
     pub fn requests(&self) -> impl ExactSizeIterator<Item = &str> {
         self.requests.iter().map(|jid| &**jid)
     }
@@ -243,7 +244,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Its groups, in the order in which they were set.
-    pub fn groups(&self) -> impl Iterator<Item = &'a str> {
+    pub fn groups(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.item.text.split(SEPARATOR).skip(2)
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::{Entry, Roster, RosterError};
-use crate::stanza::Child;
+use crate::stanza::{Child, write};
 
 /// The namespace of roster queries.
 pub const NAMESPACE: &str = "jabber:iq:roster";
@@ -107,21 +107,6 @@ fn write_attribute(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b"='");
     write::attribute_value(out, value);
     out.push(b'\'');
-}
-
-mod write {
-    pub(super) fn text(out: &mut Vec<u8>, raw: &str) {
-        out.extend_from_slice(
-            raw.replace('&', "&amp;")
-                .replace('<', "&lt;")
-                .replace('>', "&gt;")
-                .replace('\'', "&apos;")
-                .as_bytes(),
-        );
-    }
-    pub(super) fn attribute_value(out: &mut Vec<u8>, raw: &str) {
-        text(out, raw);
-    }
 }
 
 #[cfg(test)]

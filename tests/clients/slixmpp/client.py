@@ -28,7 +28,7 @@ class Server:
         self.open = []
 
     def password(self, user):
-        return f"secret of {user}"
+        return f"secret-of-{user}"
 
     async def login(self, user, resource, mechanism=None, password=None, available=True, direct_tls=False):
         jid = f"{user}@{self.domain}" + (f"/{resource}" if resource else "")

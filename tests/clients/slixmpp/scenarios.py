@@ -1,5 +1,5 @@
 """Scenarios that a stock slixmpp client plays against a running server. Each is a coroutine of SCENARIOS; it
-fails by an exception. The accounts user0 … user219 exist, each with the password "secret of NAME".
+fails by an exception. The accounts user0 … user219 exist, each with the password "secret-of-NAME".
 
 Rule ids are those of docs/rules.md."""
 import argparse

@@ -1,0 +1,192 @@
+//! What every host would copy: the loops between a socket and a driver, and the TLS hand-over.
+//!
+//! A [`Host`] holds what its connections share. With feature `tokio`, [`tokio::serve`] is one task per
+//! connection; with feature `threads`, [`threads::serve`] is two threads. What is left to write is the
+//! listening socket:
+//!
+//! ```no_run
+//! # #[cfg(feature = "threads")]
+//! # fn listen(server: xmpp_session::server::Server<std::sync::Arc<xmpp_session::outbox::Outbox>>) -> std::io::Result<()> {
+//! use std::sync::Arc;
+//! use xmpp_session::host::{Host, threads};
+//! use xmpp_session::server::Peer;
+//!
+//! let host = Arc::new(Host::new(server));
+//! for socket in std::net::TcpListener::bind("[::]:5222")?.incoming().flatten() {
+//!     let host = Arc::clone(&host);
+//!     let source = socket.peer_addr()?.ip().to_string();
+//!     std::thread::spawn(move || threads::serve(&host, socket, Peer::new().source(source)));
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Both keep these promises:
+//!
+//! - While the driver waits (a store works, a limit pauses reading) nothing is read; writing goes on.
+//! - `<proceed/>` is flushed before the handshake, and nothing is written until its end (TLS-2).
+//! - When the transport is lost, or the peer sends no more, the driver is dropped at once. When either
+//!   side closes, what waits is flushed; a peer that does not read cannot hold the socket longer than
+//!   [`Host::close_timeout`] allows (LIMIT-23).
+
+#[cfg(feature = "threads")]
+pub mod threads;
+mod tls;
+#[cfg(feature = "tokio")]
+pub mod tokio;
+
+#[cfg(test)]
+mod tests;
+
+pub use tls::TlsConfig;
+
+use std::fmt;
+use std::sync::Arc;
+#[cfg(feature = "tokio")]
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::connection::Connection;
+use crate::outbox::{Drain, Marks, Outbox};
+use crate::server::{Driver, Peer, Server, Tls, Want};
+use tls::Binding;
+
+/// What the connections of a host share: the server, the TLS configuration, the time-outs.
+///
+/// `C` is what the server knows its connections as: `Arc<Outbox>`, or `Arc<dyn Connection>` if other
+/// transports feed the same server ([`with`](Self::with)).
+pub struct Host<C: Connection + Clone> {
+    server: Server<C>,
+    wrap: fn(Arc<Outbox>) -> C,
+    marks: Marks,
+    settings: Settings,
+}
+
+/// What the loops need of a [`Host`].
+struct Settings {
+    tls: Option<TlsConfig>,
+    handshake: Duration,
+    close: Duration,
+}
+
+impl Host<Arc<Outbox>> {
+    /// A host without TLS, with marks of 512 KiB and 2 MiB.
+    #[must_use]
+    pub fn new(server: Server<Arc<Outbox>>) -> Self {
+        Self::with(server, |outbox| outbox)
+    }
+}
+
+impl<C: Connection + Clone> Host<C> {
+    /// A host whose server knows connections as something else than an outbox:
+    /// `Host::with(server, |outbox| outbox as Arc<dyn Connection>)`.
+    #[must_use]
+    pub fn with(server: Server<C>, wrap: fn(Arc<Outbox>) -> C) -> Self {
+        let settings = Settings {
+            tls: None,
+            handshake: Duration::from_secs(30),
+            close: Duration::from_secs(5),
+        };
+        Self { server, wrap, marks: Marks::default(), settings }
+    }
+
+    /// Sets the certificate for STARTTLS and direct TLS.
+    #[must_use]
+    pub fn tls(mut self, config: TlsConfig) -> Self {
+        self.settings.tls = Some(config);
+        self
+    }
+
+    /// Sets how much may wait for a peer that reads slowly (LIMIT-13).
+    #[must_use]
+    pub fn marks(mut self, marks: Marks) -> Self {
+        self.marks = marks;
+        self
+    }
+
+    /// Sets how long a TLS handshake may take, including the flush before it; 30 seconds.
+    #[must_use]
+    pub fn handshake_timeout(mut self, time: Duration) -> Self {
+        self.settings.handshake = time;
+        self
+    }
+
+    /// Sets how long the end of a connection may take once its session has closed: writing what
+    /// waits, and waiting for the peer to close as well; 5 seconds (LIMIT-23). With `threads` it is
+    /// also how long it may take until a writer that is stuck sees that the connection was closed.
+    #[must_use]
+    pub fn close_timeout(mut self, time: Duration) -> Self {
+        self.settings.close = time;
+        self
+    }
+
+    fn accept(&self, peer: Peer) -> (Live<C>, Arc<Outbox>, Drain) {
+        let (outbox, drain) = Outbox::new(self.marks);
+        let peer = peer.starttls(self.settings.tls.is_some());
+        let driver = self.server.accept((self.wrap)(Arc::clone(&outbox)), peer);
+        (Live { server: self.server.clone(), driver }, outbox, drain)
+    }
+}
+
+impl<C: Connection + Clone> fmt::Debug for Host<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host")
+            .field("tls", &self.settings.tls.is_some())
+            .field("marks", &self.marks)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the loops drive: a [`Live`] driver, and in their tests a machine that echoes lines.
+trait Machine {
+    fn receive(&mut self, bytes: &[u8]);
+    #[cfg(feature = "tokio")]
+    fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want>;
+    #[cfg(feature = "threads")]
+    fn want_blocking(&mut self, timeout: Option<Duration>) -> Option<Want>;
+    fn secured(&mut self, binding: Binding);
+    /// Time until `handle_timeout` wants to be called.
+    fn due_in(&self) -> Option<Duration>;
+    fn handle_timeout(&mut self);
+}
+
+/// A driver, and the server whose clock its time-outs refer to.
+struct Live<C: Connection + Clone> {
+    server: Server<C>,
+    driver: Driver<C>,
+}
+
+impl<C: Connection + Clone> Machine for Live<C> {
+    fn receive(&mut self, bytes: &[u8]) {
+        self.driver.receive(bytes);
+    }
+
+    #[cfg(feature = "tokio")]
+    fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want> {
+        self.driver.poll_want(cx)
+    }
+
+    #[cfg(feature = "threads")]
+    fn want_blocking(&mut self, timeout: Option<Duration>) -> Option<Want> {
+        self.driver.want_blocking(timeout)
+    }
+
+    fn secured(&mut self, binding: Binding) {
+        let mut tls = Tls::new();
+        if let Some(bytes) = binding.exporter {
+            tls = tls.exporter(bytes);
+        }
+        if let Some(bytes) = binding.end_point {
+            tls = tls.server_end_point(bytes);
+        }
+        self.driver.secured(tls);
+    }
+
+    fn due_in(&self) -> Option<Duration> {
+        self.driver.next_timeout().map(|at| at.saturating_sub(self.server.now()))
+    }
+
+    fn handle_timeout(&mut self) {
+        self.driver.handle_timeout();
+    }
+}

@@ -1,0 +1,368 @@
+//! Two threads per connection, on the standard library: the caller's reads, a second one writes.
+//!
+//! TLS needs both at once, while each of them may block in the socket. So the TLS state has a lock
+//! that is never held during input or output, and records leave in the order in which they were made
+//! because only the holder of the *turn*, a second lock, makes and writes them: the writer, or the
+//! reader during the handshake.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::task::Poll;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+use rustls::server::ServerConnection;
+
+use super::tls::Binding;
+use super::{Host, Machine, Settings, TlsConfig};
+use crate::connection::{Close, Connection};
+use crate::outbox::{Drain, Outbox};
+use crate::server::{Peer, Want};
+
+/// Serves one connection to its end; STARTTLS if the host has a certificate. Blocks the calling
+/// thread meanwhile.
+///
+/// # Errors
+///
+/// When the transport broke, the handshake failed, or the flush at the end took too long. There is
+/// nothing left to do but to log it.
+pub fn serve<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
+where
+    C: Connection + Clone,
+{
+    let (machine, outbox, drain) = host.accept(peer);
+    run(&host.settings, machine, outbox, drain, socket, false)
+}
+
+/// Serves one connection that begins with a TLS handshake
+/// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)).
+///
+/// # Errors
+///
+/// As [`serve`], and at once if the host has no certificate.
+pub fn serve_direct_tls<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
+where
+    C: Connection + Clone,
+{
+    let (machine, outbox, drain) = host.accept(peer);
+    run(&host.settings, machine, outbox, drain, socket, true)
+}
+
+pub(super) fn run<M: Machine>(
+    settings: &Settings,
+    machine: M,
+    outbox: Arc<Outbox>,
+    drain: Drain,
+    socket: TcpStream,
+    direct_tls: bool,
+) -> io::Result<()> {
+    // The outbox gathers what belongs together: waiting for more helps nobody.
+    socket.set_nodelay(true)?;
+    // A writer that is stuck looks up this often.
+    let limit = settings.close.max(SHORT);
+    socket.set_write_timeout(Some(limit))?;
+    let wire = Wire {
+        socket,
+        outbox,
+        limit,
+        turn: Mutex::new(()),
+        flushed: Condvar::new(),
+        tls: Mutex::new(None),
+        finishing: AtomicBool::new(false),
+    };
+    thread::scope(|scope| {
+        let (ended, writer_ended) = channel();
+        let guard = Ends(&wire);
+        let writer = thread::Builder::new().name("xmpp writer".into());
+        writer.spawn_scoped(scope, || write_loop(&wire, drain, ended))?;
+        let read = read_loop(settings, &wire, machine, &writer_ended, direct_tls);
+        drop(guard);
+        read
+    })
+}
+
+/// What the two threads share.
+struct Wire {
+    socket: TcpStream,
+    outbox: Arc<Outbox>,
+    limit: Duration,
+    /// Held while bytes are made ready and written.
+    turn: Mutex<()>,
+    flushed: Condvar,
+    /// Held for moments only. Inside `turn` if both are.
+    tls: Mutex<Option<Box<ServerConnection>>>,
+    /// The reader knows of the end and reads on for the peer's close.
+    finishing: AtomicBool,
+}
+
+/// Ends the other thread, however this one ends.
+struct Ends<'a>(&'a Wire);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.outbox.close(Close::Abort);
+        let _gone_already = self.0.socket.shutdown(Shutdown::Both);
+        self.0.flushed.notify_all();
+    }
+}
+
+fn read_loop<M: Machine>(
+    settings: &Settings,
+    wire: &Wire,
+    mut machine: M,
+    writer_ended: &Receiver<()>,
+    direct_tls: bool,
+) -> io::Result<()> {
+    if direct_tls {
+        machine.secured(wire.secure(settings)?);
+    }
+    let mut bytes = Vec::new();
+    loop {
+        if machine.due_in() == Some(Duration::ZERO) {
+            machine.handle_timeout();
+        }
+        match machine.want_blocking(machine.due_in()) {
+            // Its time-out is due.
+            None => {}
+            Some(Want::Input) => {
+                let open = wire.read(&mut bytes, machine.due_in())?;
+                machine.receive(&bytes);
+                bytes.clear();
+                if !open {
+                    // It may still read the last answers.
+                    drop(machine);
+                    return wire.flush(writer_ended, after(wire.limit));
+                }
+            }
+            Some(Want::StartTls) => machine.secured(wire.secure(settings)?),
+            Some(Want::Close) => {
+                let deadline = after(wire.limit);
+                wire.flush(writer_ended, deadline)?;
+                drop(machine);
+                return wire.linger(deadline);
+            }
+        }
+    }
+}
+
+fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
+    let guard = Ends(wire);
+    let mut records = Vec::new();
+    let mut give_up = None;
+    while let Poll::Ready(Some(bytes)) = drain.fill_blocking(None) {
+        let turn = wire.turn.lock();
+        // In parts, so that progress is seen (LIMIT-13).
+        let bytes = bytes.get(..PART).unwrap_or(bytes);
+        let written = match wire.encrypt(bytes, &mut records) {
+            Ok(None) => wire.write(bytes, &mut give_up).map(|()| bytes.len()),
+            Ok(Some(n)) => wire.write(&records, &mut give_up).map(|()| n),
+            Err(error) => Err(error),
+        };
+        let Ok(n) = written else { return };
+        drain.consume(n);
+        drop(turn);
+        wire.flushed.notify_all();
+        records = Vec::new();
+    }
+    if drain.closed() == Some(Close::Abort) || wire.say_goodbye(&mut give_up).is_err() {
+        return;
+    }
+    if wire.finishing.load(Ordering::SeqCst) {
+        // The reader ends the rest.
+        std::mem::forget(guard);
+    }
+    drop(ended);
+}
+
+impl Wire {
+    /// Reads once, and appends what there is to `out`. False at the end of the stream; true with
+    /// nothing read if the time passed.
+    fn read(&self, out: &mut Vec<u8>, timeout: Option<Duration>) -> io::Result<bool> {
+        // What came along with the end of the handshake.
+        if let Some(tls) = self.tls.lock().as_mut() {
+            let open = take_plaintext(tls, out)?;
+            if !open || !out.is_empty() {
+                return Ok(open);
+            }
+        }
+        let mut buffer = [0; 8192];
+        let timeout = timeout.map(|time| time.max(SHORT));
+        self.socket.set_read_timeout(timeout)?;
+        let n = match (&self.socket).read(&mut buffer) {
+            Ok(0) => return Ok(false),
+            Ok(n) => n,
+            Err(error) if is_timeout(&error) => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let mut bytes = buffer.get(..n).unwrap_or_default();
+        let mut tls = self.tls.lock();
+        let Some(tls) = tls.as_mut() else {
+            out.extend_from_slice(bytes);
+            return Ok(true);
+        };
+        while !bytes.is_empty() {
+            tls.read_tls(&mut bytes)?;
+            tls.process_new_packets().map_err(invalid)?;
+            if !take_plaintext(tls, out)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Turns bytes into TLS records, and says how many it took; `None` without TLS.
+    fn encrypt(&self, bytes: &[u8], records: &mut Vec<u8>) -> io::Result<Option<usize>> {
+        let mut tls = self.tls.lock();
+        let Some(tls) = tls.as_mut() else { return Ok(None) };
+        let n = tls.writer().write(bytes)?;
+        while tls.wants_write() {
+            tls.write_tls(records)?;
+        }
+        Ok(Some(n))
+    }
+
+    /// Writes all of it. Fails once the outbox is aborted, or was closed for longer than the limit
+    /// as counted from `give_up`.
+    fn write(&self, mut bytes: &[u8], give_up: &mut Option<Instant>) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let closed = self.outbox.closed();
+            if closed == Some(Close::Abort) {
+                return Err(io::ErrorKind::ConnectionAborted.into());
+            }
+            if closed.is_some()
+                && Instant::now() >= *give_up.get_or_insert_with(|| after(self.limit))
+            {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match (&self.socket).write(bytes) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+                Err(error) if is_timeout(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The last bytes of the transport itself, once the outbox is empty.
+    fn say_goodbye(&self, give_up: &mut Option<Instant>) -> io::Result<()> {
+        let _turn = self.turn.lock();
+        let mut records = Vec::new();
+        if let Some(tls) = self.tls.lock().as_mut() {
+            tls.send_close_notify();
+            while tls.wants_write() {
+                tls.write_tls(&mut records)?;
+            }
+        }
+        self.write(&records, give_up)?;
+        self.socket.shutdown(Shutdown::Write)
+    }
+
+    /// Waits until everything is written, then shakes hands. The writer rests meanwhile (TLS-2).
+    fn secure(&self, settings: &Settings) -> io::Result<Binding> {
+        let config = match &settings.tls {
+            Some(config) if self.tls.lock().is_none() => config,
+            _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start")),
+        };
+        let deadline = after(settings.handshake);
+        let mut turn = self.turn.lock();
+        while self.outbox.waiting() > 0 {
+            if self.flushed.wait_until(&mut turn, deadline).timed_out() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+        let connection = self.handshake(config, deadline)?;
+        self.socket.set_write_timeout(Some(self.limit))?;
+        let binding = config.binding(&connection);
+        *self.tls.lock() = Some(connection);
+        Ok(binding)
+    }
+
+    fn handshake(&self, tls: &TlsConfig, deadline: Instant) -> io::Result<Box<ServerConnection>> {
+        let mut socket = &self.socket;
+        let mut connection = Box::new(ServerConnection::new(tls.config()).map_err(invalid)?);
+        while connection.is_handshaking() || connection.wants_write() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            socket.set_read_timeout(Some(left.max(SHORT)))?;
+            socket.set_write_timeout(Some(left.max(SHORT)))?;
+            let moved = if connection.wants_write() {
+                connection.write_tls(&mut socket)
+            } else {
+                connection.read_tls(&mut socket)
+            };
+            match moved {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => {}
+                Err(error) if is_timeout(&error) => continue,
+                Err(error) => return Err(error),
+            }
+            if let Err(error) = connection.process_new_packets() {
+                // The alert that tells the peer why; what becomes of it does not matter.
+                let _told = connection.write_tls(&mut socket);
+                return Err(invalid(error));
+            }
+        }
+        Ok(connection)
+    }
+
+    /// Waits for the writer to write what waits.
+    fn flush(&self, writer_ended: &Receiver<()>, deadline: Instant) -> io::Result<()> {
+        self.finishing.store(true, Ordering::SeqCst);
+        self.outbox.close(Close::Flush);
+        // The writer sends nothing: it lets go of its end.
+        let left = deadline.saturating_duration_since(Instant::now());
+        match writer_ended.recv_timeout(left) {
+            Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for the peer to close as well: closing a socket with unread bytes resets the connection,
+    /// which can destroy the last bytes on their way.
+    fn linger(&self, deadline: Instant) -> io::Result<()> {
+        let mut buffer = [0; 8192];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.socket.set_read_timeout(Some(left.max(SHORT)))?;
+            if left.is_zero() || !matches!((&self.socket).read(&mut buffer), Ok(1..)) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Appends what is decrypted to `out`; false if the peer said that nothing follows.
+fn take_plaintext(tls: &mut ServerConnection, out: &mut Vec<u8>) -> io::Result<bool> {
+    match tls.reader().read_to_end(out) {
+        Ok(_) => Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    use io::ErrorKind::{Interrupted, TimedOut, WouldBlock};
+    matches!(error.kind(), WouldBlock | TimedOut | Interrupted)
+}
+
+/// The end of a time-out, a month from now at most: later ones need not be exact.
+fn after(time: Duration) -> Instant {
+    Instant::now() + time.min(Duration::from_secs(30 * 24 * 3600))
+}
+
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// The shortest time-out given to a socket, which refuses zero.
+const SHORT: Duration = Duration::from_millis(1);
+
+/// Bytes written at a time: as many as TLS takes.
+const PART: usize = 64 * 1024;

@@ -1,0 +1,185 @@
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::hash::HashAlgorithm;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::ServerConnection;
+use rustls::{ProtocolVersion, SupportedCipherSuite};
+
+/// A TLS configuration, and what channel bindings need to know of its certificate.
+///
+/// Cheap to clone.
+#[derive(Clone)]
+pub struct TlsConfig {
+    config: Arc<ServerConfig>,
+    pub(super) end_point: Option<Arc<[u8]>>,
+}
+
+impl TlsConfig {
+    /// TLS 1.2 and 1.3 with this certificate, the peer's own first, and no client certificates.
+    ///
+    /// # Errors
+    ///
+    /// If the key does not fit the certificate, or is of a kind that is not supported.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, rustls::Error> {
+        let certificate = chain.first().cloned();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)?;
+        let this = Self::from(Arc::new(config));
+        Ok(match certificate {
+            Some(certificate) => this.certificate(&certificate),
+            None => this,
+        })
+    }
+
+    /// Offers the channel binding `tls-server-end-point` for this certificate, which must be the one
+    /// that every client is shown. A configuration that chooses among several leaves it out: its
+    /// clients bind with `tls-exporter`.
+    ///
+    /// No binding is offered for a certificate whose signature algorithm is none of RSA PKCS #1 and
+    /// ECDSA with MD5, SHA-1, SHA-256 or SHA-384
+    /// ([RFC 5929 §4.1](https://www.rfc-editor.org/rfc/rfc5929#section-4.1)).
+    #[must_use]
+    pub fn certificate(mut self, certificate: &CertificateDer<'_>) -> Self {
+        self.end_point = end_point(&self.config, certificate).map(Arc::from);
+        self
+    }
+
+    pub(super) fn config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// What SASL may bind to on a connection whose handshake is complete.
+    pub(super) fn binding(&self, connection: &ServerConnection) -> Binding {
+        // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls tells of it
+        // only what it insists on.
+        let unique = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
+            || self.config.require_ems;
+        let exporter = unique.then(|| {
+            connection.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b""))
+        });
+        Binding {
+            exporter: exporter.and_then(Result::ok),
+            end_point: self.end_point.as_deref().map(Vec::from),
+        }
+    }
+}
+
+impl From<Arc<ServerConfig>> for TlsConfig {
+    /// Any configuration. See [`certificate`](Self::certificate) for `tls-server-end-point`.
+    fn from(config: Arc<ServerConfig>) -> Self {
+        Self { config, end_point: None }
+    }
+}
+
+impl fmt::Debug for TlsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsConfig")
+            .field("end_point", &self.end_point.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Channel-binding data of one connection.
+#[derive(Default)]
+pub(super) struct Binding {
+    /// [RFC 9266](https://www.rfc-editor.org/rfc/rfc9266): 32 bytes of keying material.
+    pub(super) exporter: Option<Vec<u8>>,
+    /// [RFC 5929 §4](https://www.rfc-editor.org/rfc/rfc5929#section-4): hash of the certificate.
+    pub(super) end_point: Option<Vec<u8>>,
+}
+
+fn end_point(config: &ServerConfig, certificate: &[u8]) -> Option<Vec<u8>> {
+    let wanted = signature_hash(certificate)?;
+    let hash = config.crypto_provider().cipher_suites.iter().find_map(|suite| {
+        let hash = match suite {
+            SupportedCipherSuite::Tls13(suite) => suite.common.hash_provider,
+            SupportedCipherSuite::Tls12(suite) => suite.common.hash_provider,
+        };
+        (hash.algorithm() == wanted).then_some(hash)
+    })?;
+    Some(hash.hash(certificate).as_ref().to_vec())
+}
+
+/// The hash of RFC 5929 §4.1: that of the signature algorithm, SHA-256 in place of MD5 and SHA-1.
+fn signature_hash(certificate: &[u8]) -> Option<HashAlgorithm> {
+    // Certificate ::= SEQUENCE { tbsCertificate, signatureAlgorithm SEQUENCE { OID, .. }, .. }
+    let (certificate, _) = der(0x30, certificate)?;
+    let (_, after) = der(0x30, certificate)?;
+    let (algorithm, _) = der(0x30, after)?;
+    let (oid, _) = der(0x06, algorithm)?;
+    match oid {
+        // 1.2.840.113549.1.1: 4 MD5, 5 SHA-1, 11 SHA-256, 12 SHA-384
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 4 | 5 | 11] => Some(HashAlgorithm::SHA256),
+        [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 12] => Some(HashAlgorithm::SHA384),
+        // 1.2.840.10045.4: 1 SHA-1, 3.2 SHA-256, 3.3 SHA-384
+        [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 1] | [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2] => {
+            Some(HashAlgorithm::SHA256)
+        }
+        [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3] => Some(HashAlgorithm::SHA384),
+        _ => None,
+    }
+}
+
+/// The contents of the DER value at the start of `bytes` if it has this tag, and what follows it.
+fn der(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&first, bytes) = bytes.split_first()?;
+    let (&length, bytes) = bytes.split_first()?;
+    let (length, bytes) = if length < 0x80 {
+        (usize::from(length), bytes)
+    } else {
+        let (length, bytes) = bytes.split_at_checked(usize::from(length & 0x7f))?;
+        if length.is_empty() || length.len() > 4 {
+            return None;
+        }
+        (length.iter().fold(0, |sum, &byte| (sum << 8) | usize::from(byte)), bytes)
+    };
+    if first != tag {
+        return None;
+    }
+    bytes.split_at_checked(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(algorithm: &'static rcgen::SignatureAlgorithm) -> (TlsConfig, Vec<u8>) {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        let params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
+        let der = params.self_signed(&key).unwrap().der().clone();
+        let config = TlsConfig::new(vec![der.clone()], key.serialize_der().try_into().unwrap());
+        (config.unwrap(), der.to_vec())
+    }
+
+    #[test]
+    fn tls_server_end_point_follows_the_signature_algorithm() {
+        let (config, der) = certificate(&rcgen::PKCS_ECDSA_P256_SHA256);
+        assert_eq!(signature_hash(&der), Some(HashAlgorithm::SHA256));
+        assert_eq!(config.end_point.map(|hash| hash.len()), Some(32));
+
+        let (config, der) = certificate(&rcgen::PKCS_ECDSA_P384_SHA384);
+        assert_eq!(signature_hash(&der), Some(HashAlgorithm::SHA384));
+        assert_eq!(config.end_point.map(|hash| hash.len()), Some(48));
+
+        let (config, _) = certificate(&rcgen::PKCS_ED25519);
+        assert!(config.end_point.is_none(), "no hash function: undefined by RFC 5929");
+    }
+
+    #[test]
+    fn cut_certificates_have_no_hash_and_do_no_harm() {
+        let (_, der) = certificate(&rcgen::PKCS_ECDSA_P256_SHA256);
+        for end in 0..der.len() {
+            assert_eq!(signature_hash(&der[..end]), None);
+        }
+        assert_eq!(signature_hash(&[0x30, 0x84, 0xff, 0xff, 0xff, 0xff, 0x30]), None);
+        assert_eq!(signature_hash(&[0x30, 0xff]), None);
+    }
+}

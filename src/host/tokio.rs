@@ -1,0 +1,275 @@
+//! One task per connection, on tokio.
+//!
+//! An idle connection holds no read buffer: bytes are read into the stack of the poll that finds them.
+//!
+//! ```no_run
+//! # async fn listen(host: std::sync::Arc<xmpp_session::host::Host<std::sync::Arc<xmpp_session::outbox::Outbox>>>) -> std::io::Result<()> {
+//! use std::sync::Arc;
+//! use xmpp_session::{host, server::Peer};
+//!
+//! let listener = tokio::net::TcpListener::bind("[::]:5222").await?;
+//! loop {
+//!     let (socket, address) = listener.accept().await?;
+//!     let peer = Peer::new().source(address.ip().to_string());
+//!     tokio::spawn(host::tokio::serve(Arc::clone(&host), socket, peer));
+//! }
+//! # }
+//! ```
+
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use ::tokio::net::TcpStream;
+use ::tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::{Host, Machine, Settings, TlsConfig};
+use crate::connection::{Close, Connection};
+use crate::outbox::Drain;
+use crate::server::{Peer, Want};
+
+/// Serves one connection to its end; STARTTLS if the host has a certificate.
+///
+/// Dropping the future is the loss of the transport.
+///
+/// # Errors
+///
+/// When the transport broke, the handshake failed, or the flush at the end took too long. There is
+/// nothing left to do but to log it.
+pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, peer: Peer) -> io::Result<()>
+where
+    C: Connection + Clone,
+{
+    let (machine, _, drain) = host.accept(peer);
+    run(&host.settings, Box::new(machine), drain, socket, false).await
+}
+
+/// Serves one connection that begins with a TLS handshake
+/// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)).
+///
+/// # Errors
+///
+/// As [`serve`], and at once if the host has no certificate.
+pub async fn serve_direct_tls<C>(
+    host: Arc<Host<C>>,
+    socket: TcpStream,
+    peer: Peer,
+) -> io::Result<()>
+where
+    C: Connection + Clone,
+{
+    let (machine, _, drain) = host.accept(peer);
+    run(&host.settings, Box::new(machine), drain, socket, true).await
+}
+
+/// The machine and the rare stages are boxed: a future has room for every stage, and for each place its
+/// values move through, as long as it lives.
+pub(super) async fn run<M: Machine>(
+    settings: &Settings,
+    mut machine: Box<M>,
+    mut drain: Drain,
+    socket: TcpStream,
+    direct_tls: bool,
+) -> io::Result<()> {
+    // The outbox gathers what belongs together: waiting for more helps nobody.
+    socket.set_nodelay(true)?;
+    let mut socket = Socket::Plain(socket);
+    let mut timer = pin!(sleep_until(far()));
+    let mut next = if direct_tls { Next::Secure } else { Next::Turn };
+    loop {
+        next = match next {
+            Next::Turn => {
+                poll_fn(|cx| turn(&mut *machine, &mut drain, &mut socket, timer.as_mut(), cx))
+                    .await?
+            }
+            Next::Secure => {
+                let (Socket::Plain(plain), Some(tls)) = (socket, &settings.tls) else {
+                    return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start"));
+                };
+                let secured = Box::pin(handshake(tls, plain, settings.handshake)).await?;
+                machine.secured(tls.binding(secured.get_ref().1));
+                socket = Socket::Tls(secured);
+                Next::Turn
+            }
+            Next::Close => return Box::pin(finish(settings, Some(machine), drain, socket)).await,
+            Next::Lost => {
+                drop(machine);
+                return Box::pin(finish(settings, None::<Box<M>>, drain, socket)).await;
+            }
+        };
+    }
+}
+
+enum Socket {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Socket {
+    fn io(&mut self) -> Pin<&mut dyn ReadWrite> {
+        Pin::new(match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(socket) => &mut **socket,
+        })
+    }
+}
+
+trait ReadWrite: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> ReadWrite for T {}
+
+/// What to do next.
+enum Next {
+    Turn,
+    Secure,
+    Close,
+    /// The peer sends no more. It may still read the last answers.
+    Lost,
+}
+
+/// Lets the machine work, writes, reads, until none of them can go on; pending then.
+fn turn<M: Machine>(
+    machine: &mut M,
+    drain: &mut Drain,
+    socket: &mut Socket,
+    mut timer: Pin<&mut Sleep>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Next>> {
+    loop {
+        tick(machine, timer.as_mut(), cx);
+        let want = machine.poll_want(cx);
+        // Before reading on, so that one write carries the answers to one read, and none gets lost
+        // when the read finds the end.
+        let written = write(drain, socket, cx)?;
+        let closed = match written {
+            Written::All => false,
+            Written::Ended => true,
+            Written::Blocked => drain.poll_close(cx).is_ready(),
+        };
+        if closed {
+            return Poll::Ready(Ok(Next::Close));
+        }
+        match ready!(want) {
+            Want::Close => return Poll::Ready(Ok(Next::Close)),
+            Want::StartTls if written == Written::All => return Poll::Ready(Ok(Next::Secure)),
+            Want::StartTls => return Poll::Pending,
+            Want::Input => {
+                let read = ready!(read(socket, cx, |bytes| machine.receive(bytes)))?;
+                if read == 0 {
+                    return Poll::Ready(Ok(Next::Lost));
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// Everything that waited is with the operating system.
+    All,
+    /// As `All`, and the outbox was closed.
+    Ended,
+    /// The socket takes no more now.
+    Blocked,
+}
+
+fn write(drain: &mut Drain, socket: &mut Socket, cx: &mut Context<'_>) -> io::Result<Written> {
+    loop {
+        let end = match drain.poll_fill(cx) {
+            Poll::Ready(Some(bytes)) => match socket.io().poll_write(cx, bytes)? {
+                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Poll::Ready(n) => {
+                    drain.consume(n);
+                    continue;
+                }
+                Poll::Pending => return Ok(Written::Blocked),
+            },
+            Poll::Ready(None) => Written::Ended,
+            Poll::Pending => Written::All,
+        };
+        // TLS has a buffer of its own.
+        return Ok(if socket.io().poll_flush(cx)?.is_ready() { end } else { Written::Blocked });
+    }
+}
+
+/// Reads once. The buffer lives on the stack, and only for the call.
+fn read(
+    socket: &mut Socket,
+    cx: &mut Context<'_>,
+    take: impl FnOnce(&[u8]),
+) -> Poll<io::Result<usize>> {
+    let mut buffer = [const { MaybeUninit::uninit() }; 8192];
+    let mut buffer = ReadBuf::uninit(&mut buffer);
+    ready!(socket.io().poll_read(cx, &mut buffer))?;
+    let bytes = buffer.filled();
+    take(bytes);
+    Poll::Ready(Ok(bytes.len()))
+}
+
+/// Handles a time-out that is due, and sees to it that the task is woken for the next one.
+fn tick<M: Machine>(machine: &mut M, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
+    if machine.due_in() == Some(Duration::ZERO) {
+        machine.handle_timeout();
+    }
+    let Some(due_in) = machine.due_in() else { return };
+    // A machine whose clock stands still must not keep the task awake.
+    let due_in = due_in.max(Duration::from_millis(1));
+    let due = Instant::now().checked_add(due_in).unwrap_or_else(far);
+    // One that fires too early is cheaper than moving it at each turn.
+    if timer.is_elapsed() || timer.deadline() > due {
+        timer.as_mut().reset(due);
+    }
+    while timer.as_mut().poll(cx).is_ready() {
+        timer.as_mut().reset(due);
+    }
+}
+
+async fn handshake(
+    tls: &TlsConfig,
+    socket: TcpStream,
+    limit: Duration,
+) -> io::Result<Box<TlsStream<TcpStream>>> {
+    let accept = TlsAcceptor::from(tls.config()).accept(socket);
+    Ok(Box::new(timeout(limit, accept).await??))
+}
+
+/// Writes what waits, then closes, and waits for the peer to do the same: closing a socket with
+/// unread bytes resets the connection, which can destroy the last bytes on their way.
+async fn finish<M: Machine>(
+    settings: &Settings,
+    machine: Option<Box<M>>,
+    mut drain: Drain,
+    mut socket: Socket,
+) -> io::Result<()> {
+    let end = async {
+        if poll_fn(|cx| flush(&mut drain, &mut socket, cx)).await? == Close::Abort {
+            return Ok(());
+        }
+        drop((machine, drain));
+        poll_fn(|cx| socket.io().poll_shutdown(cx)).await?;
+        while let Ok(1..) = poll_fn(|cx| read(&mut socket, cx, |_| {})).await {}
+        Ok(())
+    };
+    timeout(settings.close, end).await?
+}
+
+fn flush(drain: &mut Drain, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<Close>> {
+    let written = write(drain, socket, cx)?;
+    match drain.poll_close(cx) {
+        Poll::Ready(Close::Abort) => Poll::Ready(Ok(Close::Abort)),
+        _ if written == Written::Blocked => Poll::Pending,
+        _ => Poll::Ready(Ok(Close::Flush)),
+    }
+}
+
+/// Later than any time-out. One that is too far away makes the timer panic.
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(30 * 24 * 3600)
+}

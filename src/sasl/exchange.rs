@@ -1,0 +1,278 @@
+//! One exchange: from `<auth/>` to success or failure.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jid::{BareJid, DomainPart, DomainRef, NodePart};
+
+use super::binding::ChannelBindings;
+use super::error::SaslError;
+use super::mechanism::Mechanism;
+use super::plain;
+use super::policy::Policy;
+use super::scram::{ClientFirst, ServerFirst};
+use crate::environment::Environment;
+use crate::store::{Credentials, ScramHash, ScramKeys, Verdict, prepare_password};
+
+/// What an exchange knows of its stream.
+pub(crate) struct Context {
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) domain: DomainPart,
+    /// TLS-3: said by the host.
+    pub(crate) secure: bool,
+    pub(crate) bindings: ChannelBindings,
+}
+
+impl Context {
+    /// The mechanisms of this stream, the preferred one first (SASL-1, SASL-11).
+    pub(crate) fn offered(&self) -> impl Iterator<Item = Mechanism> + '_ {
+        self.policy.mechanisms.iter().copied().filter(|mechanism| match mechanism {
+            _ if !self.secure && self.policy.secure_only => false,
+            Mechanism::Plain => self.secure,
+            _ if mechanism.binds_channel() => self.secure && self.bindings.any(),
+            _ => true,
+        })
+    }
+
+    pub(crate) fn offers_binding(&self) -> bool {
+        self.offered().any(Mechanism::binds_channel)
+    }
+}
+
+impl fmt::Debug for Context {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context")
+            .field("policy", &self.policy)
+            .field("secure", &self.secure)
+            .field("bindings", &self.bindings)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What comes next in an exchange that has not failed.
+pub(crate) enum Step {
+    /// Send this to the client.
+    Challenge(Vec<u8>),
+    /// Ask the store for the credentials of this account; then `credentials` or `store_failed`.
+    NeedCredentials {
+        /// Normalised (SASL-6); may not exist.
+        account: BareJid,
+    },
+    /// Ask the host's `Authenticator`; then `verdict` or `store_failed`.
+    CheckPassword {
+        /// Normalised (SASL-6); may not exist.
+        account: BareJid,
+        /// As SASLprep left it.
+        password: String,
+    },
+    /// The client has proved to be `account`, which is also the authorization identity it asked
+    /// for.
+    Success {
+        /// The user of the session (SASL-6).
+        account: BareJid,
+        /// Additional data with success.
+        data: Option<Vec<u8>>,
+    },
+}
+
+impl fmt::Debug for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Challenge(_) => "Challenge",
+            Self::NeedCredentials { .. } => "NeedCredentials",
+            Self::CheckPassword { .. } => "CheckPassword",
+            Self::Success { .. } => "Success",
+        })
+    }
+}
+
+/// An exchange under way. After an error it is over: drop it.
+pub(crate) struct Exchange {
+    mechanism: Mechanism,
+    state: State,
+}
+
+enum State {
+    /// Waiting for the client's first message.
+    First,
+    /// Waiting for the store, with a password that SASLprep has been through.
+    Plain { account: BareJid, password: String },
+    /// Waiting for the store, with the client's first message and what `c=` has to be.
+    Scram { account: BareJid, hash: ScramHash, message: Vec<u8>, binding: Vec<u8> },
+    /// Waiting for the host's verdict.
+    Host { account: BareJid },
+    /// Waiting for the client's proof.
+    Proof { account: BareJid, disabled: bool, expected: ServerFirst },
+    /// Nothing more is expected.
+    Done,
+}
+
+impl Exchange {
+    /// Starts with what came in `<auth/>`; without initial data the client is asked for it with an
+    /// empty challenge (RFC 4422 §3.2).
+    pub(crate) fn start(
+        mechanism: Mechanism,
+        initial: Option<&[u8]>,
+        context: &Context,
+    ) -> Result<(Self, Step), SaslError> {
+        let mut exchange = Self { mechanism, state: State::First };
+        let step = match initial {
+            Some(data) => exchange.respond(data, context)?,
+            None => Step::Challenge(Vec::new()),
+        };
+        Ok((exchange, step))
+    }
+
+    /// Goes on with a message of the client.
+    pub(crate) fn respond(&mut self, data: &[u8], context: &Context) -> Result<Step, SaslError> {
+        match (std::mem::replace(&mut self.state, State::Done), self.mechanism.hash()) {
+            (State::First, None) => self.first_plain(data, context),
+            (State::First, Some(hash)) => self.first_scram(data, hash, context),
+            (State::Proof { account, disabled, expected }, _) => {
+                let data = expected.verify(data)?;
+                succeed(account, disabled, Some(data))
+            }
+            _ => Err(SaslError::MalformedRequest),
+        }
+    }
+
+    fn first_plain(&mut self, data: &[u8], context: &Context) -> Result<Step, SaslError> {
+        let message = plain::Message::parse(data)?;
+        let account = identity(message.authcid, message.authzid, &context.domain)?;
+        let password =
+            prepare_password(message.password).map_err(|_| SaslError::NotAuthorized)?.into_owned();
+        if context.policy.host_checks_passwords {
+            self.state = State::Host { account: account.clone() };
+            Ok(Step::CheckPassword { account, password })
+        } else {
+            self.state = State::Plain { account: account.clone(), password };
+            Ok(Step::NeedCredentials { account })
+        }
+    }
+
+    fn first_scram(
+        &mut self,
+        data: &[u8],
+        hash: ScramHash,
+        context: &Context,
+    ) -> Result<Step, SaslError> {
+        let message = ClientFirst::parse(data)?;
+        let binding = message.binding(
+            self.mechanism.binds_channel(),
+            context.offers_binding(),
+            &context.bindings,
+        )?;
+        let account = identity(&message.username, &message.authzid, &context.domain)?;
+        self.state =
+            State::Scram { account: account.clone(), hash, message: data.to_vec(), binding };
+        Ok(Step::NeedCredentials { account })
+    }
+
+    /// Goes on with what the store found.
+    pub(crate) fn credentials(
+        &mut self,
+        found: Option<Credentials>,
+        context: &Context,
+    ) -> Result<Step, SaslError> {
+        let disabled = found.as_ref().is_some_and(|credentials| credentials.disabled);
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Plain { account, password } => {
+                let hashes = [ScramHash::Sha256, ScramHash::Sha1];
+                let hash = hashes
+                    .into_iter()
+                    .find(|hash| found.as_ref().is_some_and(|found| found.keys(*hash).is_some()));
+                let hash = hash.unwrap_or(ScramHash::Sha256);
+                let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
+                if keys.verify(&password, hash) & known {
+                    succeed(account, disabled, None)
+                } else {
+                    Err(SaslError::NotAuthorized)
+                }
+            }
+            State::Scram { account, hash, message, binding } => {
+                let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
+                let message = ClientFirst::parse(&message)?;
+                let (expected, challenge) =
+                    message.challenge(hash, keys, known, binding, &*context.environment);
+                self.state = State::Proof { account, disabled, expected };
+                Ok(Step::Challenge(challenge))
+            }
+            _ => Err(SaslError::MalformedRequest),
+        }
+    }
+
+    /// Goes on with what the host's `Authenticator` found.
+    pub(crate) fn verdict(&mut self, verdict: Verdict) -> Result<Step, SaslError> {
+        let State::Host { account } = std::mem::replace(&mut self.state, State::Done) else {
+            return Err(SaslError::MalformedRequest);
+        };
+        match verdict {
+            Verdict::Accepted => succeed(account, false, None),
+            Verdict::Refused => Err(SaslError::NotAuthorized),
+            Verdict::Disabled => Err(SaslError::AccountDisabled),
+            Verdict::Expired => Err(SaslError::CredentialsExpired),
+        }
+    }
+}
+
+impl fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exchange").field("mechanism", &self.mechanism).finish_non_exhaustive()
+    }
+}
+
+/// The end of every right proof: only here is a client told that its account is disabled (SASL-7).
+fn succeed(account: BareJid, disabled: bool, data: Option<Vec<u8>>) -> Result<Step, SaslError> {
+    if disabled { Err(SaslError::AccountDisabled) } else { Ok(Step::Success { account, data }) }
+}
+
+/// The keys to go on with, and whether they are real. An account without keys for this mechanism,
+/// and one that does not exist, get a decoy, which is made in any case: the same work for all
+/// (SASL-7).
+fn keys_or_decoy(
+    found: Option<&Credentials>,
+    hash: ScramHash,
+    account: &BareJid,
+    context: &Context,
+) -> (ScramKeys, bool) {
+    let decoy = context.policy.decoy(account, hash);
+    match found.and_then(|credentials| credentials.keys(hash)) {
+        Some(keys) => (keys.clone(), true),
+        None => (decoy, false),
+    }
+}
+
+/// The account of a localpart (SASL-6), which is the only identity it may ask for (SASL-5).
+fn identity(authcid: &str, authzid: &str, domain: &DomainRef) -> Result<BareJid, SaslError> {
+    let node = NodePart::new(authcid).map_err(|_| SaslError::NotAuthorized)?;
+    let account = BareJid::from_parts(Some(&node), domain);
+    let own = |authzid| BareJid::new(authzid).is_ok_and(|authzid| authzid == account);
+    if authzid.is_empty() || own(authzid) { Ok(account) } else { Err(SaslError::InvalidAuthzid) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Virtual;
+
+    #[test]
+    fn sasl_7_a_decoy_is_known_to_be_one() {
+        let environment = Arc::new(Virtual::new(1));
+        let context = Context {
+            policy: Arc::new(Policy::new(&*environment)),
+            environment,
+            domain: DomainPart::new("example.com").unwrap().into_owned(),
+            secure: true,
+            bindings: ChannelBindings::new(),
+        };
+        let account = BareJid::new("juliet@example.com").unwrap();
+        let keys =
+            |found: Option<&Credentials>| keys_or_decoy(found, ScramHash::Sha1, &account, &context);
+        assert!(!keys(None).1);
+        assert!(!keys(Some(&Credentials::new())).1);
+        let found = Credentials::from_password("pencil", &Virtual::new(1)).unwrap();
+        let (keys, known) = keys(Some(&found));
+        assert!(known && Some(keys) == found.scram_sha_1);
+    }
+}

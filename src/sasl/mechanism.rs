@@ -1,0 +1,97 @@
+//! The names of the mechanisms.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::store::ScramHash;
+
+/// A SASL mechanism that this crate can offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Mechanism {
+    /// `PLAIN` ([RFC 4616](https://www.rfc-editor.org/rfc/rfc4616)): the password itself.
+    Plain,
+    /// `SCRAM-SHA-1` ([RFC 5802](https://www.rfc-editor.org/rfc/rfc5802)).
+    ScramSha1,
+    /// `SCRAM-SHA-1-PLUS`: with channel binding.
+    ScramSha1Plus,
+    /// `SCRAM-SHA-256` ([RFC 7677](https://www.rfc-editor.org/rfc/rfc7677)).
+    ScramSha256,
+    /// `SCRAM-SHA-256-PLUS`: with channel binding.
+    ScramSha256Plus,
+}
+
+impl Mechanism {
+    /// All of them, the preferred one first: the order in which they are offered
+    /// ([RFC 6120 §6.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-6.3.3)).
+    pub const ALL: [Self; 5] = [
+        Self::ScramSha256Plus,
+        Self::ScramSha1Plus,
+        Self::ScramSha256,
+        Self::ScramSha1,
+        Self::Plain,
+    ];
+
+    /// The registered name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "PLAIN",
+            Self::ScramSha1 => "SCRAM-SHA-1",
+            Self::ScramSha1Plus => "SCRAM-SHA-1-PLUS",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
+        }
+    }
+
+    /// Whether it binds the login to the TLS channel.
+    #[must_use]
+    pub const fn binds_channel(self) -> bool {
+        matches!(self, Self::ScramSha1Plus | Self::ScramSha256Plus)
+    }
+
+    /// The hash function of a SCRAM mechanism.
+    pub(crate) const fn hash(self) -> Option<ScramHash> {
+        match self {
+            Self::Plain => None,
+            Self::ScramSha1 | Self::ScramSha1Plus => Some(ScramHash::Sha1),
+            Self::ScramSha256 | Self::ScramSha256Plus => Some(ScramHash::Sha256),
+        }
+    }
+}
+
+impl fmt::Display for Mechanism {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Mechanism {
+    type Err = UnknownMechanism;
+
+    /// Reads the registered name, in upper case as it is registered (RFC 4422 §3.1).
+    fn from_str(name: &str) -> Result<Self, UnknownMechanism> {
+        Self::ALL.into_iter().find(|mechanism| mechanism.name() == name).ok_or(UnknownMechanism)
+    }
+}
+
+/// The name is not that of a [`Mechanism`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown SASL mechanism")]
+#[non_exhaustive]
+pub struct UnknownMechanism;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sasl_1_names_are_read_back() {
+        for mechanism in Mechanism::ALL {
+            assert_eq!(mechanism.to_string().parse(), Ok(mechanism));
+        }
+        for other in ["", "plain", "PLAIN ", "SCRAM-SHA-512", "EXTERNAL"] {
+            assert_eq!(other.parse::<Mechanism>(), Err(UnknownMechanism));
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What a host says about authentication.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use jid::BareJid;
+
+use super::mechanism::Mechanism;
+use crate::environment::Environment;
+use crate::store::{Credentials, ScramHash, ScramKeys};
+
+/// How a server authenticates: one for all its streams.
+///
+/// ```
+/// use xmpp_session::environment::System;
+/// use xmpp_session::sasl::{Mechanism, Policy};
+///
+/// // No PLAIN, and two retries after a failure.
+/// let policy = Policy::new(&System::new())
+///     .mechanisms(&[Mechanism::ScramSha256, Mechanism::ScramSha256Plus])
+///     .retries(2);
+/// ```
+#[derive(Clone)]
+#[must_use = "a policy does nothing until a server is given it"]
+pub struct Policy {
+    pub(super) mechanisms: Vec<Mechanism>,
+    pub(super) retries: u8,
+    pub(super) secure_only: bool,
+    pub(super) host_checks_passwords: bool,
+    iterations: NonZeroU32,
+    secret: [u8; 32],
+}
+
+impl Policy {
+    /// All mechanisms, on secure streams only, with 3 retries and a random
+    /// [`secret`](Self::secret).
+    pub fn new(environment: &dyn Environment) -> Self {
+        let mut secret = [0; 32];
+        environment.random(&mut secret);
+        Self {
+            mechanisms: Mechanism::ALL.to_vec(),
+            retries: 3,
+            secure_only: true,
+            host_checks_passwords: false,
+            iterations: Credentials::DEFAULT_ITERATIONS,
+            secret,
+        }
+    }
+
+    /// The mechanisms that may be offered, in any order.
+    ///
+    /// PLAIN is never offered on an insecure stream (SASL-1), `-PLUS` only where the channel can be
+    /// bound to (SASL-11): whoever lists a `-PLUS` mechanism wants to list the one without it too.
+    pub fn mechanisms(mut self, mechanisms: &[Mechanism]) -> Self {
+        self.mechanisms =
+            Mechanism::ALL.into_iter().filter(|one| mechanisms.contains(one)).collect();
+        self
+    }
+
+    /// How many retries a stream has after its first failure, 2 to 5 (SASL-9): other numbers are
+    /// brought into that range.
+    pub fn retries(mut self, retries: u8) -> Self {
+        self.retries = retries.clamp(2, 5);
+        self
+    }
+
+    /// Whether SCRAM is also offered on streams that are not secure (TLS-3). Without this, any
+    /// attempt there is answered `encryption-required`.
+    pub const fn allow_insecure(mut self, allow: bool) -> Self {
+        self.secure_only = !allow;
+        self
+    }
+
+    /// The number of PBKDF2 iterations that accounts usually have; 4096 where nobody says
+    /// otherwise.
+    ///
+    /// It is what unknown users are shown, and how much work is done for them, so that they look
+    /// like the others (SASL-7). An account with another number can be told from an unknown one.
+    pub const fn iterations(mut self, iterations: NonZeroU32) -> Self {
+        self.iterations = iterations;
+        self
+    }
+
+    /// The secret that the salts of unknown users are derived from.
+    ///
+    /// A server that draws a new one at each start shows other salts for unknown users after it,
+    /// and the same ones for accounts. Hosts that mind draw it once and keep it like a key.
+    pub const fn secret(mut self, secret: [u8; 32]) -> Self {
+        self.secret = secret;
+        self
+    }
+
+    /// PLAIN is checked by the host's `Authenticator`; SCRAM stays only if there is a store with
+    /// keys.
+    pub(crate) fn authenticator(mut self, has_keys: bool) -> Self {
+        self.host_checks_passwords = true;
+        self.mechanisms.retain(|mechanism| has_keys || mechanism.hash().is_none());
+        self
+    }
+
+    /// The keys of an account that does not exist (SASL-7): always the same for one name, and
+    /// nobody's password leads to them.
+    pub(super) fn decoy(&self, account: &BareJid, hash: ScramHash) -> ScramKeys {
+        let derive = |purpose: &[u8]| {
+            let input = [purpose, &[hash.output_len() as u8], account.as_str().as_bytes()].concat();
+            ScramHash::Sha256.hmac(&self.secret, &input)
+        };
+        let mut salt = derive(b"salt");
+        salt.truncate(Credentials::SALT_LEN);
+        let key = |purpose| {
+            let mut key = derive(purpose);
+            key.truncate(hash.output_len());
+            key
+        };
+        ScramKeys::from_parts(salt, self.iterations.get(), key(b"stored"), key(b"server"))
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("mechanisms", &self.mechanisms)
+            .field("retries", &self.retries)
+            .field("secure_only", &self.secure_only)
+            .field("host_checks_passwords", &self.host_checks_passwords)
+            .field("iterations", &self.iterations)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::environment::Virtual;
+
+    #[test]
+    fn sasl_7_decoys_are_stable_and_differ_by_name_hash_and_secret() {
+        let policy = Policy::new(&Virtual::new(1));
+        let [a, b] = ["a@example.com", "b@example.com"].map(|jid| BareJid::new(jid).unwrap());
+        let salt = |policy: &Policy, jid, hash| policy.decoy(jid, hash).salt;
+        assert_eq!(salt(&policy, &a, ScramHash::Sha1), salt(&policy.clone(), &a, ScramHash::Sha1));
+        assert_ne!(salt(&policy, &a, ScramHash::Sha1), salt(&policy, &b, ScramHash::Sha1));
+        assert_ne!(salt(&policy, &a, ScramHash::Sha1), salt(&policy, &a, ScramHash::Sha256));
+        let other = policy.clone().secret([1; 32]);
+        assert_ne!(salt(&policy, &a, ScramHash::Sha1), salt(&other, &a, ScramHash::Sha1));
+        assert!(policy.decoy(&a, ScramHash::Sha1).fit(ScramHash::Sha1));
+        assert!(policy.decoy(&a, ScramHash::Sha256).fit(ScramHash::Sha256));
+    }
+
+    #[test]
+    fn sasl_9_retries_stay_within_two_and_five() {
+        let policy = Policy::new(&Virtual::new(1));
+        assert_eq!(policy.retries, 3);
+        assert_eq!(policy.clone().retries(0).retries, 2);
+        assert_eq!(policy.retries(9).retries, 5);
+    }
+
+    #[test]
+    fn sec_6_debug_shows_no_secret() {
+        let text = format!("{:?}", Policy::new(&Virtual::new(1)).secret([251; 32]));
+        assert!(!text.contains("251"), "{text}");
+    }
+}

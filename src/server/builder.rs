@@ -1,0 +1,339 @@
+//! What a host decides about its server.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use jid::DomainPart;
+
+use super::driver::Admissions;
+use super::metrics::Counters;
+use super::requests::Requests;
+use super::route::{Outlet, Router};
+use super::timers::Timers;
+use super::{Core, Server};
+use crate::connection::Connection;
+use crate::environment::Environment;
+use crate::extension::Extension;
+use crate::rules::roster::RosterLimits;
+use crate::rules::subscription::RequestLimits;
+use crate::sasl::Policy;
+use crate::session::{Conflict, Event, SessionRegistry};
+use crate::store::{Authenticator, Stores};
+use crate::stream;
+
+/// Limits of a server, by the ids of section 13 of the rules. Each is a setting.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Sizes on the stream (LIMIT-2…5).
+    pub stream: stream::Limits,
+    /// From accept to bound, whatever the traffic (LIMIT-1). Default: 60 s.
+    pub negotiation: Duration,
+    /// Failed binds that a stream may have (BIND-10). Default: 5.
+    pub bind_failures: u8,
+    /// How long an account's data may take to load at bind (BIND-7). Default: 5 s.
+    pub load: Duration,
+    /// Sessions of one account, live and hibernating (LIMIT-8). Default: 32.
+    pub sessions_per_account: usize,
+    /// Hibernating sessions of one account (LIMIT-9). Default: 8.
+    pub hibernating_per_account: usize,
+    /// Items, names and groups of a roster (LIMIT-15).
+    pub roster: RosterLimits,
+    /// Stored subscription requests (LIMIT-16).
+    pub requests: RequestLimits,
+    /// Targets of directed presence of one session (LIMIT-17). Default: 1000.
+    pub directed: usize,
+    /// Broadcast presences of one session (LIMIT-19); `None` = no limit. Default: 30 in 60 s.
+    pub presence: Option<Rate>,
+    /// Stanzas of one session (LIMIT-20); `None` = no limit. Default: 100 a second, 1000 at once.
+    pub stanzas: Option<Rate>,
+    /// Bytes of one session (LIMIT-20); `None` = no limit. Default: 128 KiB a second, 1 MiB at once.
+    pub bytes: Option<Rate>,
+    /// Bytes accepted for a client and not yet written from which on it is not read from
+    /// (LIMIT-13). Default: 512 KiB.
+    pub soft_mark: usize,
+    /// How long a client may be silent before it is asked for a sign of life (LIMIT-22).
+    /// Default: 1800 s.
+    pub silence: Duration,
+    /// How long it may take to give one (LIMIT-22). Default: 60 s.
+    pub answer: Duration,
+    /// How long the client's close tag is waited for after a stream error (LIMIT-23). Default: 2 s.
+    pub close: Duration,
+    /// Sessions before authentication, in the whole server (LIMIT-25). Default: 10,000.
+    pub unauthenticated: usize,
+    /// Sessions before authentication of one source (LIMIT-25). Default: 50.
+    pub unauthenticated_per_source: usize,
+    /// Whether an iq request to a full JID needs a presence relation (IQ-2). Default: yes.
+    pub iq_needs_presence: bool,
+}
+
+/// So much in one period, at most all at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Rate {
+    /// How much.
+    pub amount: u32,
+    /// In how long.
+    pub period: Duration,
+    /// How much at once.
+    pub burst: u32,
+}
+
+impl Rate {
+    /// `amount` in `period`, `burst` of it at once.
+    #[must_use]
+    pub const fn new(amount: u32, period: Duration, burst: u32) -> Self {
+        Self { amount, period, burst }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const SECOND: Duration = Duration::from_secs(1);
+        Self {
+            stream: stream::Limits::default(),
+            negotiation: Duration::from_secs(60),
+            bind_failures: 5,
+            load: Duration::from_secs(5),
+            sessions_per_account: 32,
+            hibernating_per_account: 8,
+            roster: RosterLimits::default(),
+            requests: RequestLimits::default(),
+            directed: 1000,
+            presence: Some(Rate::new(30, Duration::from_secs(60), 30)),
+            stanzas: Some(Rate::new(100, SECOND, 1000)),
+            bytes: Some(Rate::new(128 << 10, SECOND, 1 << 20)),
+            soft_mark: 512 << 10,
+            silence: Duration::from_secs(1800),
+            answer: Duration::from_secs(60),
+            close: Duration::from_secs(2),
+            unauthenticated: 10_000,
+            unauthenticated_per_source: 50,
+            iq_needs_presence: true,
+        }
+    }
+}
+
+impl Limits {
+    /// The defaults without those on rates and on the number of sessions: for load tests.
+    #[must_use]
+    pub fn unlimited() -> Self {
+        Self {
+            sessions_per_account: usize::MAX,
+            presence: None,
+            stanzas: None,
+            bytes: None,
+            unauthenticated: usize::MAX,
+            unauthenticated_per_source: usize::MAX,
+            ..Self::default()
+        }
+    }
+}
+
+/// What holds for the accounts of one domain.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct DomainPolicy {
+    /// Whether nothing but STARTTLS is offered without TLS (STREAM-F1). Default: yes.
+    pub tls_required: bool,
+    /// How clients authenticate. Default: every mechanism, on secure streams only.
+    pub sasl: Option<Policy>,
+    /// Checks passwords instead of the account store's keys.
+    pub authenticator: Option<Arc<dyn Authenticator>>,
+}
+
+impl Default for DomainPolicy {
+    fn default() -> Self {
+        Self { tls_required: true, sasl: None, authenticator: None }
+    }
+}
+
+impl fmt::Debug for DomainPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DomainPolicy")
+            .field("tls_required", &self.tls_required)
+            .field("sasl", &self.sasl)
+            .field("authenticator", &self.authenticator.is_some())
+            .finish()
+    }
+}
+
+/// One domain that is served.
+pub(super) struct Domain {
+    pub(super) name: DomainPart,
+    pub(super) tls_required: bool,
+    pub(super) sasl: Arc<Policy>,
+    pub(super) authenticator: Option<Arc<dyn Authenticator>>,
+}
+
+/// Makes a [`Server`].
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder<C: Connection + Clone> {
+    environment: Arc<dyn Environment>,
+    stores: Stores,
+    domains: Vec<(DomainPart, DomainPolicy)>,
+    default_domain: Option<DomainPart>,
+    former_domains: Vec<DomainPart>,
+    conflict: Conflict,
+    extensions: Vec<Box<dyn Extension<C>>>,
+    limits: Limits,
+    router: Option<Box<dyn Router>>,
+    listener: Option<Listener<C>>,
+}
+
+type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
+
+impl<C: Connection + Clone> Server<C> {
+    /// Starts a server with the defaults of the rules, on the host's `environment` and `stores`.
+    pub fn builder(environment: Arc<dyn Environment>, stores: Stores) -> Builder<C> {
+        Builder {
+            environment,
+            stores,
+            domains: Vec::new(),
+            default_domain: None,
+            former_domains: Vec::new(),
+            conflict: Conflict::Replace,
+            extensions: Vec::new(),
+            limits: Limits::default(),
+            router: None,
+            listener: None,
+        }
+    }
+}
+
+impl<C: Connection + Clone> Builder<C> {
+    /// Serves a domain under the default policy.
+    pub fn domain(self, domain: DomainPart) -> Self {
+        self.domain_with(domain, DomainPolicy::default())
+    }
+
+    /// Serves a domain under a policy of its own.
+    pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
+        self.domains.push((domain, policy));
+        self
+    }
+
+    /// The domain of clients that name none (STREAM-4). Without it they are refused.
+    pub fn default_domain(mut self, domain: DomainPart) -> Self {
+        self.default_domain = Some(domain);
+        self
+    }
+
+    /// A domain that was served once: its clients are told `host-gone` (STREAM-5).
+    pub fn former_domain(mut self, domain: DomainPart) -> Self {
+        self.former_domains.push(domain);
+        self
+    }
+
+    /// What happens when a resource is in use (BIND-5).
+    pub const fn conflict(mut self, policy: Conflict) -> Self {
+        self.conflict = policy;
+        self
+    }
+
+    /// Adds an extension behind those that were added before.
+    pub fn extension(mut self, extension: impl Extension<C>) -> Self {
+        self.extensions.push(Box::new(extension));
+        self
+    }
+
+    /// Sets the limits.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The way to other domains. Without it there are none.
+    pub fn router(mut self, router: impl Router) -> Self {
+        self.router = Some(Box::new(router));
+        self
+    }
+
+    /// Who is told of sessions: see [`crate::session::Builder::listener`].
+    pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn build(self) -> Server<C> {
+        let environment = self.environment;
+        let has_keys = true;
+        let domains: Vec<_> = self
+            .domains
+            .into_iter()
+            .map(|(name, policy)| {
+                let sasl = policy.sasl.unwrap_or_else(|| Policy::new(&*environment));
+                let sasl = if policy.authenticator.is_some() {
+                    sasl.authenticator(!has_keys)
+                } else {
+                    sasl
+                };
+                Domain {
+                    name,
+                    tls_required: policy.tls_required,
+                    sasl: Arc::new(sasl),
+                    authenticator: policy.authenticator,
+                }
+            })
+            .collect();
+        // The registry's hooks lead back into the server, which does not exist yet.
+        let link = Arc::new(OnceLock::<Weak<Core<C>>>::new());
+        let core = |link: &Arc<OnceLock<Weak<Core<C>>>>| {
+            let link = Arc::clone(link);
+            move || link.get().and_then(Weak::upgrade)
+        };
+        let (elsewhere, leftover) = (core(&link), core(&link));
+        let mut registry = SessionRegistry::builder(Arc::clone(&environment))
+            .conflict(self.conflict)
+            .sessions_per_account(self.limits.sessions_per_account)
+            .hibernating_per_account(self.limits.hibernating_per_account)
+            .elsewhere(move |stanza| {
+                if let Some(core) = elsewhere() {
+                    core.route_elsewhere(None, stanza);
+                }
+            })
+            .leftover(move |left| {
+                if let Some(core) = leftover() {
+                    core.route_leftover(left);
+                }
+            });
+        for domain in &domains {
+            registry = registry.domain(domain.name.clone());
+        }
+        if let Some(listener) = self.listener {
+            registry = registry.listener(listener);
+        }
+        let core = Arc::new(Core {
+            registry: registry.build(),
+            stores: self.stores,
+            domains,
+            default_domain: self.default_domain,
+            former_domains: self.former_domains,
+            extensions: self.extensions,
+            router: Outlet::new(self.router),
+            jobs: Arc::default(),
+            timers: Timers::new(Arc::clone(&environment)),
+            requests: Requests::default(),
+            admissions: Arc::new(Admissions::new(&self.limits)),
+            limits: self.limits,
+            metrics: Counters::default(),
+            pushes: AtomicU64::new(1),
+            environment,
+        });
+        let _first = link.set(Arc::downgrade(&core));
+        Server(core)
+    }
+}
+
+impl<C: Connection + Clone> fmt::Debug for Builder<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("domains", &self.domains.len())
+            .field("extensions", &self.extensions.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,243 @@
+//! Iq stanzas for the server, for accounts and for sessions (RFC 6120 §8.2.3, RFC 6121 §8.5).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::address::Address;
+use super::{Core, Task};
+use crate::connection::Connection;
+use crate::extension::{IqReply, IqRequest, IqResult, Target};
+use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, iq};
+use crate::rules::roster;
+use crate::session::SessionHandle;
+use crate::stanza::{Condition, ErrorType, Stanza, StanzaError, write};
+
+/// IQ-5: a handler that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LEGACY_SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
+
+/// Whether an iq is a request, or why it is none of the four (IQ-3).
+pub(super) fn is_request(stanza: &Stanza) -> Result<bool, StanzaError> {
+    let bad = || StanzaError::new(Condition::BadRequest);
+    let request = match stanza.type_().as_deref() {
+        Some("get" | "set") => true,
+        Some("result" | "error") => false,
+        _ => return Err(bad()),
+    };
+    if stanza.id().is_none() || (request && stanza.children().take(2).count() != 1) {
+        return Err(bad());
+    }
+    Ok(request)
+}
+
+impl<C: Connection + Clone> Core<C> {
+    /// An iq for an account or a domain of ours. `to` is `None` for the sender's own account.
+    pub(super) fn iq(
+        self: &Arc<Self>,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        to: Option<&Address>,
+    ) -> Option<Task> {
+        let request = match is_request(stanza) {
+            Ok(request) => request,
+            Err(error) => {
+                // IQ-4: a malformed answer is no request for one.
+                if !matches!(stanza.type_().as_deref(), Some("result" | "error")) {
+                    self.bounce(origin, stanza, error);
+                }
+                return None;
+            }
+        };
+        let own = origin.map(|session| &session.account().bare);
+        let matching =
+            to.and_then(|to| self.registry.find(to.bare.as_str(), to.resource.as_deref()?));
+        let situation = match to {
+            None => IqSituation::OwnAccount,
+            Some(to) if !to.is_account() => IqSituation::Domain,
+            Some(to) if to.resource.is_some() => match &matching {
+                None => IqSituation::FullWithoutMatch,
+                Some(session) => {
+                    let entitled = !request || self.is_entitled(stanza, session);
+                    IqSituation::FullMatch { entitled }
+                }
+            },
+            Some(to) if Some(&to.bare) == own => IqSituation::OwnAccount,
+            Some(_) => IqSituation::OtherAccount,
+        };
+        match iq(request, situation) {
+            IqDecision::Silent => None,
+            IqDecision::Consume => {
+                self.requests.take_answer(stanza);
+                None
+            }
+            IqDecision::Bounce => {
+                self.bounce(origin, stanza, BOUNCE);
+                None
+            }
+            IqDecision::Addressed => {
+                let delivered = matching.is_some_and(|session| self.give(&session, stanza).is_ok());
+                if !delivered && request {
+                    self.bounce(origin, stanza, BOUNCE);
+                }
+                None
+            }
+            IqDecision::Handler => {
+                let bare = to.map(|to| &to.bare).or(own)?;
+                let target =
+                    if situation == IqSituation::Domain { Target::Domain } else { Target::Account };
+                self.handle(origin, stanza, bare.clone(), target)
+            }
+        }
+    }
+
+    fn handle(
+        self: &Arc<Self>,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        to: jid::BareJid,
+        target: Target,
+    ) -> Option<Task> {
+        let own = origin.is_some_and(|session| session.account().bare == to);
+        let query = stanza.child()?;
+        if let Some(session) = origin {
+            let is_set = stanza.type_().as_deref() == Some("set");
+            if query.is("session", LEGACY_SESSION) && is_set {
+                self.result(origin, stanza, b"");
+                return None;
+            }
+            if query.is("query", roster::NAMESPACE) && target == Target::Account {
+                if own {
+                    return self.roster_iq(session, stanza, &query, is_set);
+                }
+                // ROSTER-4; an unknown account is not told apart, it has no roster to set either.
+                let error = if is_set { Condition::Forbidden } else { BOUNCE };
+                return self.refuse_roster(session, stanza, &to, error);
+            }
+        }
+        let loaded =
+            target == Target::Domain || own || self.registry.account(to.as_str()).is_some();
+        if loaded {
+            let entitled = own || target == Target::Domain || self.knows(stanza, &to);
+            return self.ask_extensions(origin, stanza, &to, target, own, entitled);
+        }
+        let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
+        Some(Box::pin(async move {
+            let roster = core.load_roster(&to).await.unwrap_or_default();
+            let entitled = sender(&stanza).is_some_and(|bare| roster.is_subscriber(&bare));
+            let task = core.ask_extensions(origin.as_ref(), &stanza, &to, target, false, entitled);
+            if let Some(task) = task {
+                task.await;
+            }
+        }))
+    }
+
+    fn refuse_roster(
+        self: &Arc<Self>,
+        session: &SessionHandle<C>,
+        stanza: &Stanza,
+        to: &jid::BareJid,
+        error: Condition,
+    ) -> Option<Task> {
+        if error == BOUNCE {
+            self.bounce(Some(session), stanza, error);
+            return None;
+        }
+        let (core, session, stanza, to) =
+            (Arc::clone(self), session.clone(), stanza.clone(), to.clone());
+        Some(Box::pin(async move {
+            let error = if core.exists(&to).await { error } else { BOUNCE };
+            core.bounce(Some(&session), &stanza, error);
+        }))
+    }
+
+    fn ask_extensions(
+        self: &Arc<Self>,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        to: &jid::BareJid,
+        target: Target,
+        own: bool,
+        entitled: bool,
+    ) -> Option<Task> {
+        let query = stanza.child()?;
+        let advertised = self.disco_features(target);
+        let request = IqRequest {
+            stanza,
+            query,
+            to,
+            target,
+            session: origin,
+            own,
+            entitled,
+            advertised: &advertised,
+        };
+        match self.extensions.iter().find_map(|extension| extension.iq(&request)) {
+            None => {
+                self.bounce(origin, stanza, BOUNCE);
+                None
+            }
+            Some(IqReply::Now(result)) => {
+                self.reply(origin, stanza, result);
+                None
+            }
+            Some(IqReply::Later(answer)) => {
+                let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
+                Some(Box::pin(async move {
+                    let late =
+                        StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait);
+                    let result = core.timers.within(PATIENCE, super::caught(answer)).await;
+                    let failed = || Err(Condition::InternalServerError.into());
+                    let result = result.map_or(Err(late), |answer| answer.unwrap_or_else(failed));
+                    core.reply(origin.as_ref(), &stanza, result);
+                }))
+            }
+        }
+    }
+
+    fn reply(&self, origin: Option<&SessionHandle<C>>, stanza: &Stanza, result: IqResult) {
+        match result {
+            Err(error) => self.bounce(origin, stanza, error),
+            Ok(payload) => {
+                let mut xml = Vec::new();
+                if let Some(element) = &payload {
+                    write::element(&mut xml, element);
+                }
+                self.result(origin, stanza, &xml);
+            }
+        }
+    }
+
+    /// An iq result to whoever asked.
+    pub(super) fn result(
+        &self,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        payload: &[u8],
+    ) {
+        if let Some(answer) = stanza.result_answer(payload) {
+            self.answer(origin, answer);
+        }
+    }
+
+    /// Whether the sender of a request may reach this session (IQ-2).
+    fn is_entitled(&self, stanza: &Stanza, session: &SessionHandle<C>) -> bool {
+        !self.limits.iq_needs_presence || self.knows(stanza, &session.account().bare)
+    }
+
+    /// Whether the sender is entitled towards an account that has sessions (section "Terms").
+    fn knows(&self, stanza: &Stanza, account: &jid::BareJid) -> bool {
+        let Some(sender) = sender(stanza) else { return false };
+        sender == account.as_str()
+            || self.serves(&sender)
+            || self
+                .registry
+                .account(account.as_str())
+                .is_some_and(|a| a.roster().is_subscriber(&sender))
+            || self.registry.sessions_of(account.as_str()).any(|s| s.has_directed_to(&sender))
+    }
+}
+
+/// The sender's bare JID.
+fn sender(stanza: &Stanza) -> Option<String> {
+    stanza.from().map(|from| from.split('/').next().unwrap_or_default().to_owned())
+}

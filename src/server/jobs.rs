@@ -1,0 +1,232 @@
+//! Work that outlives its connection: chains of jobs, one for each account.
+//!
+//! The jobs of a chain run one after the other, so that two changes of one roster cannot meet,
+//! and without a lock across the store. A job is polled in place first (a store in memory answers
+//! at once), and driven on by whoever polls [`Jobs::poll`]. Dropping what waits for a job does not
+//! cancel it.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+
+use parking_lot::Mutex;
+
+use super::oneshot::{self, Receiver};
+
+type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// All chains that have work.
+#[derive(Default)]
+pub(crate) struct Jobs {
+    chains: Mutex<HashMap<Box<str>, Arc<Chain>>>,
+    ready: Mutex<Ready>,
+}
+
+#[derive(Default)]
+struct Ready {
+    chains: VecDeque<Arc<Chain>>,
+    waker: Option<Waker>,
+}
+
+/// The work of one account; without a key, of one stanza.
+struct Chain {
+    key: Option<Box<str>>,
+    jobs: Weak<Jobs>,
+    work: Mutex<Work>,
+}
+
+#[derive(Default)]
+struct Work {
+    queue: VecDeque<Job>,
+    running: bool,
+    woken: bool,
+}
+
+impl Wake for Chain {
+    fn wake(self: Arc<Self>) {
+        {
+            let mut work = self.work.lock();
+            if work.running {
+                work.woken = true;
+                return;
+            }
+        }
+        let Some(jobs) = self.jobs.upgrade() else { return };
+        let waker = {
+            let mut ready = jobs.ready.lock();
+            ready.chains.push_back(self);
+            ready.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Jobs {
+    /// Runs `job` behind everything that was queued for `key` before. What it comes to is `None`
+    /// only if it panicked.
+    pub(crate) fn run<T: Send + 'static>(
+        self: &Arc<Self>,
+        key: &str,
+        job: impl Future<Output = T> + Send + 'static,
+    ) -> Receiver<T> {
+        let (sender, receiver) = oneshot::channel();
+        let job: Job = Box::pin(async move { sender.send(job.await) });
+        let chain = {
+            let mut chains = self.chains.lock();
+            let chain = chains.entry(key.into()).or_insert_with(|| self.chain(Some(key.into())));
+            chain.work.lock().queue.push_back(job);
+            Arc::clone(chain)
+        };
+        self.advance(&chain);
+        receiver
+    }
+
+    /// Runs `job` while the chains of both accounts stand still for it. All such jobs take their
+    /// chains in one order, so that no two of them wait for each other.
+    pub(crate) fn run_pair<T: Send + 'static>(
+        self: &Arc<Self>,
+        one: &str,
+        other: &str,
+        job: impl Future<Output = T> + Send + 'static,
+    ) -> Receiver<Option<T>> {
+        let (first, second) = if one <= other { (one, other) } else { (other, one) };
+        let (jobs, second) = (Arc::downgrade(self), Box::<str>::from(second));
+        self.run(first, async move { jobs.upgrade()?.run(&second, job).await })
+    }
+
+    /// Runs `job` on its own, in place as far as it gets now.
+    pub(crate) fn spawn(self: &Arc<Self>, job: impl Future<Output = ()> + Send + 'static) {
+        let chain = self.chain(None);
+        chain.work.lock().queue.push_back(Box::pin(job));
+        self.advance(&chain);
+    }
+
+    /// Drives on what was woken, for ever.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let next = {
+                let mut ready = self.ready.lock();
+                match ready.chains.pop_front() {
+                    Some(chain) => chain,
+                    None => {
+                        ready.waker = Some(cx.waker().clone());
+                        return Poll::Pending;
+                    }
+                }
+            };
+            self.advance(&next);
+        }
+    }
+
+    /// Chains that have work, of accounts.
+    pub(crate) fn len(&self) -> usize {
+        self.chains.lock().len()
+    }
+
+    fn chain(self: &Arc<Self>, key: Option<Box<str>>) -> Arc<Chain> {
+        Arc::new(Chain { key, jobs: Arc::downgrade(self), work: Mutex::default() })
+    }
+
+    fn advance(&self, chain: &Arc<Chain>) {
+        let waker = Waker::from(Arc::clone(chain));
+        let mut work = chain.work.lock();
+        if work.running {
+            work.woken = true;
+            return;
+        }
+        while let Some(mut job) = work.queue.pop_front() {
+            work.running = true;
+            work.woken = false;
+            drop(work);
+            // The store's code: no lock is held, and its panic ends this job alone.
+            let poll = || job.as_mut().poll(&mut Context::from_waker(&waker));
+            let state = catch_unwind(AssertUnwindSafe(poll)).unwrap_or(Poll::Ready(()));
+            let done = state.is_ready();
+            if done {
+                drop(job);
+                work = chain.work.lock();
+            } else {
+                work = chain.work.lock();
+                work.queue.push_front(job);
+            }
+            work.running = false;
+            if !done && !work.woken {
+                return;
+            }
+        }
+        drop(work);
+        self.forget(chain);
+    }
+
+    /// Takes an empty chain off the table.
+    fn forget(&self, chain: &Arc<Chain>) {
+        let Some(key) = &chain.key else { return };
+        let mut chains = self.chains.lock();
+        let work = chain.work.lock();
+        let is_it = chains.get(key).is_some_and(|found| Arc::ptr_eq(found, chain));
+        if is_it && work.queue.is_empty() && !work.running {
+            drop(work);
+            chains.remove(key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+
+    fn poll<T>(future: impl Future<Output = T>) -> Poll<T> {
+        pin!(future).poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn jobs_of_one_account_run_one_after_the_other() {
+        let jobs = Arc::new(Jobs::default());
+        let (open, gate) = oneshot::channel::<()>();
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let first = Arc::clone(&log);
+        let mut one = pin!(jobs.run("a", async move {
+            first.lock().push("one begins");
+            gate.await;
+            first.lock().push("one ends");
+        }));
+        let second = Arc::clone(&log);
+        let two = jobs.run("a", async move { second.lock().push("two") });
+        let other = Arc::clone(&log);
+        assert!(poll(jobs.run("b", async move { other.lock().push("other") })).is_ready());
+        assert!(poll(one.as_mut()).is_pending());
+        open.send(());
+        assert!(poll(std::future::poll_fn(|cx| jobs.poll(cx))).is_pending());
+        assert_eq!(*log.lock(), ["one begins", "other", "one ends", "two"]);
+        assert_eq!(poll(one), Poll::Ready(Some(())));
+        assert_eq!(poll(two), Poll::Ready(Some(())));
+        assert_eq!(jobs.len(), 0);
+    }
+
+    #[test]
+    fn pairs_in_opposite_order_do_not_wait_for_each_other() {
+        let jobs = Arc::new(Jobs::default());
+        let (open, gate) = oneshot::channel::<()>();
+        let one = jobs.run_pair("a", "b", async move { gate.await });
+        let two = jobs.run_pair("b", "a", async move { 2 });
+        open.send(());
+        assert!(poll(std::future::poll_fn(|cx| jobs.poll(cx))).is_pending());
+        assert_eq!(poll(one), Poll::Ready(Some(Some(Some(())))));
+        assert_eq!(poll(two), Poll::Ready(Some(Some(2))));
+        assert_eq!(jobs.len(), 0);
+    }
+
+    #[test]
+    fn a_panic_ends_its_job_alone() {
+        let jobs = Arc::new(Jobs::default());
+        let bad = jobs.run("a", async { panic!("store") });
+        assert_eq!(poll(bad), Poll::<Option<()>>::Ready(None));
+        assert_eq!(poll(jobs.run("a", async { 1 })), Poll::Ready(Some(1)));
+    }
+}

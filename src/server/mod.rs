@@ -1,0 +1,262 @@
+//! The endpoint: everything between "bytes arrived" and "stanza delivered".
+//!
+//! A [`Server`] is the assembly of the rooms above: the stream, SASL, the registry of sessions, the
+//! rules, the stores and the extensions. It has no socket and no runtime. For each transport the
+//! host calls [`Server::accept`] and gets a [`Driver`]: a machine that takes bytes, acts through the
+//! [`Connection`] and says what it wants next.
+//!
+//! ```text
+//! bytes ──▶ Driver ── Stanza ──▶ rules ──▶ SessionHandle ──▶ Connection ──▶ bytes
+//!              │                   │
+//!              │ Want              └──▶ stores, extensions, router
+//!              ▼
+//!            host
+//! ```
+
+mod address;
+mod bound;
+mod builder;
+mod driver;
+mod iq;
+mod jobs;
+mod message;
+mod metrics;
+mod negotiate;
+mod oneshot;
+mod presence;
+mod requests;
+mod roster;
+mod route;
+mod timers;
+mod transaction;
+
+pub use builder::{Builder, DomainPolicy, Limits, Rate};
+pub use driver::{Driver, Peer, Tls, Want};
+pub use metrics::Metrics;
+pub use requests::RequestError;
+pub use route::{RouteError, Router};
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use jid::{BareJid, DomainPart};
+
+use crate::connection::Connection;
+use crate::environment::Environment;
+use crate::extension::{Extension, Target};
+use crate::session::{NotSent, SessionHandle, SessionRegistry};
+use crate::stanza::{Frame, Stanza};
+use crate::store::Stores;
+use builder::Domain;
+use driver::Admissions;
+use jobs::Jobs;
+use metrics::Counters;
+use requests::Requests;
+use timers::Timers;
+
+/// Work on a stanza that has to wait for the host.
+type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// An XMPP endpoint for clients. Cheap to clone; all clones are one server.
+pub struct Server<C: Connection + Clone>(Arc<Core<C>>);
+
+/// The shared inside of a server.
+struct Core<C: Connection + Clone> {
+    registry: SessionRegistry<C>,
+    environment: Arc<dyn Environment>,
+    stores: Stores,
+    domains: Vec<Domain>,
+    default_domain: Option<DomainPart>,
+    former_domains: Vec<DomainPart>,
+    extensions: Vec<Box<dyn Extension<C>>>,
+    limits: Limits,
+    router: route::Outlet,
+    jobs: Arc<Jobs>,
+    timers: Timers,
+    requests: Requests,
+    admissions: Arc<Admissions>,
+    metrics: Counters,
+    pushes: AtomicU64,
+}
+
+impl<C: Connection + Clone> Server<C> {
+    /// The sessions.
+    #[must_use]
+    pub fn registry(&self) -> &SessionRegistry<C> {
+        &self.0.registry
+    }
+
+    /// The monotonic time that [`Driver::next_timeout`] and [`next_timeout`](Self::next_timeout)
+    /// are on.
+    #[must_use]
+    pub fn now(&self) -> Duration {
+        self.0.environment.now()
+    }
+
+    /// Takes a transport that has just been accepted.
+    pub fn accept(&self, connection: C, peer: Peer) -> Driver<C> {
+        Driver::new(Arc::clone(&self.0), connection, peer)
+    }
+
+    /// Drives on the work that outlives its connection: run it once, in a task or on a thread of
+    /// its own. It never ends.
+    pub async fn background(&self) {
+        poll_fn(|cx| self.0.jobs.poll(cx)).await;
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do next. Later work may set
+    /// an earlier time: a host that calls it once a second is right too.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Duration> {
+        [self.0.timers.next(), self.0.registry.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// Ends what has waited for too long: hibernating sessions, handlers, requests.
+    pub fn handle_timeout(&self) {
+        self.0.timers.fire();
+        self.0.registry.handle_timeout();
+    }
+
+    /// Routes a stanza of the host, or one that arrived from another domain, by its `to`. Its
+    /// `from` is believed: the host has checked it.
+    pub fn send(&self, stanza: Stanza) {
+        if let Some(task) = self.0.route(None, stanza) {
+            self.0.jobs.spawn(task);
+        }
+    }
+
+    /// Sends an iq get or set, and waits for its answer: the result or error with its id and from
+    /// its `to` (STZ-13).
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`] when no answer comes within 60 seconds, or the iq is no request.
+    pub async fn request(&self, iq: Stanza) -> Result<Stanza, RequestError> {
+        self.0.request(iq).await
+    }
+
+    /// What the server has done so far.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.0.metrics()
+    }
+}
+
+impl<C: Connection + Clone> Clone for Server<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C: Connection + Clone> fmt::Debug for Server<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("sessions", &self.0.registry.counts())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<C: Connection + Clone> Core<C> {
+    /// Gives a stanza to a session, as it is.
+    fn give(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Result<(), NotSent> {
+        session.send(stanza)?;
+        self.metrics.out(stanza);
+        for extension in &self.extensions {
+            extension.outbound(session, stanza);
+        }
+        Ok(())
+    }
+
+    /// Gives a session presence of another, of ours or of somebody elsewhere.
+    fn give_presence(
+        &self,
+        session: &SessionHandle<C>,
+        stanza: &Stanza,
+        origin: Option<&SessionHandle<C>>,
+        number: Option<u32>,
+    ) {
+        match (origin, number) {
+            (Some(origin), Some(number)) => session.give_directed(stanza, origin, number),
+            _ => {
+                let _gone = self.give(session, stanza);
+            }
+        }
+    }
+
+    /// Sends an answer to whoever asked: the session itself, or wherever its `to` leads.
+    fn answer(&self, origin: Option<&SessionHandle<C>>, answer: Stanza) {
+        match origin {
+            Some(session) => {
+                // STZ-3: what a stanza without `to` asked of the account is answered by the account.
+                let from =
+                    answer.from().map_or_else(|| session.account().bare.to_string(), Into::into);
+                let to = session.jid().as_str();
+                let right = answer.raw_from().is_some() && answer.raw_to() == Some(to);
+                let answer = if right { answer } else { answer.readdressed(Some(&from), Some(to)) };
+                let _gone = self.give(session, &answer);
+            }
+            None => self.route_answer(answer),
+        }
+    }
+
+    /// Whether accounts of this domain live here, and this is one by its form.
+    fn is_account_here(&self, jid: &BareJid) -> bool {
+        jid.node().is_some() && self.registry.is_local(jid.as_str())
+    }
+
+    /// Whether this is one of our domains.
+    fn serves(&self, domain: &str) -> bool {
+        self.domains.iter().any(|served| served.name.as_str() == domain)
+    }
+
+    /// Whether there is such an account; an account with sessions is not looked up.
+    async fn exists(&self, account: &BareJid) -> bool {
+        self.registry.account(account.as_str()).is_some()
+            || self.stores.accounts.exists(account).await.unwrap_or(false)
+    }
+
+    fn disco_features(&self, target: Target) -> Vec<&'static str> {
+        let mut features: Vec<_> = self
+            .extensions
+            .iter()
+            .flat_map(|extension| extension.disco_features(target))
+            .copied()
+            .collect();
+        features.sort_unstable();
+        features.dedup();
+        features
+    }
+
+    /// An id for a push, never used before (ROSTER-11).
+    fn push_id(&self) -> String {
+        format!("push{}", self.pushes.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A stanza as XML of its own.
+fn xml(stanza: &Stanza) -> Vec<u8> {
+    let frame = Frame::stanza(stanza);
+    let mut out = Vec::with_capacity(frame.len());
+    frame.write_to(&mut out);
+    out
+}
+
+/// What host code comes to; `None` if it panicked.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| {
+        let poll = || future.as_mut().poll(cx);
+        match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(Poll::Ready(value)) => Poll::Ready(Some(value)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}

@@ -1,0 +1,527 @@
+//! From the first byte to a bound resource (RFC 6120 §4–§7).
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use jid::{BareJid, DomainPart, FullJid, Jid, ResourcePart};
+
+use super::Core;
+use super::builder::Domain;
+use super::driver::{Admission, Driver, Pending, Stage, Want};
+use super::iq::is_request;
+use super::oneshot::{self, Receiver};
+use crate::connection::{Close, Connection, SendError};
+use crate::environment::random_hex;
+use crate::extension::Stage as FeatureStage;
+use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
+use crate::session::{Authed, BindError, BindRequest, Bound, Reason, Session};
+use crate::stanza::{
+    Child, Condition, ErrorType, Frame, Kind, Received, Stanza, StanzaError, write,
+};
+use crate::store::{Credentials, StoreError, Verdict};
+use crate::stream::{
+    Features, Header, Nonza, ResponseHeader, STREAM_NAMESPACE, StreamCondition, Version,
+};
+
+const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
+const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
+
+/// What only a stream under negotiation needs to know.
+#[derive(Default)]
+pub(super) struct Negotiating {
+    /// TLS-3: said by the host, never derived.
+    secure: bool,
+    tls: bool,
+    /// Whether the host can still do a handshake.
+    starttls: bool,
+    bindings: ChannelBindings,
+    /// The place among the unauthenticated, until there is an account.
+    admission: Option<Admission>,
+    /// Our header of this stream was sent.
+    pub(super) answered: bool,
+    /// The bare JID of the client's `from`.
+    from: Option<BareJid>,
+    sasl: Option<Negotiation>,
+    bind_failures: u8,
+}
+
+impl Negotiating {
+    pub(super) fn new(secure: bool, starttls: bool, admission: Option<Admission>) -> Self {
+        Self { secure, starttls, admission, ..Self::default() }
+    }
+
+    /// STREAM-8: nothing of what was said before counts any more.
+    pub(super) fn secured(&mut self, bindings: ChannelBindings) {
+        self.secure = true;
+        self.tls = true;
+        self.starttls = false;
+        self.bindings = bindings;
+        self.answered = false;
+        self.from = None;
+        self.sasl = None;
+    }
+}
+
+/// What a store answered to SASL.
+pub(super) enum Answer {
+    Credentials(Result<Option<Credentials>, StoreError>),
+    Verdict(Result<Verdict, StoreError>),
+}
+
+/// A bind under way on the account's chain.
+pub(super) struct BindWait<C: Connection + Clone> {
+    pub(super) done: Receiver<BindOutcome<C>>,
+    pub(super) id: String,
+}
+
+/// What came of it.
+pub(super) enum BindOutcome<C: Connection + Clone> {
+    Bound(Session<Bound, C>),
+    Refused(Session<Authed, C>, BindError),
+    /// The account's data could not be had (BIND-7).
+    NotLoaded(Session<Authed, C>),
+}
+
+impl<C: Connection + Clone> Driver<C> {
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        let sent = self.connection.send(Frame::raw(bytes));
+        if sent == Err(SendError::Full) {
+            // Before bind a client that does not read has no session to keep.
+            self.finish(Close::Abort);
+        }
+    }
+
+    /// The client's stream header (STREAM-1…9).
+    pub(super) fn header(&mut self, header: &Header) {
+        self.lang = header.lang().map(Into::into);
+        let from = header.from().and_then(|from| Jid::new(from).ok()).map(|jid| jid.to_bare());
+        let Some(negotiating) = &mut self.negotiating else { return };
+        negotiating.answered = false;
+        negotiating.from = from;
+        let asked = header.to().map(domain_part);
+        let domain = match asked {
+            // STREAM-4
+            None => {
+                self.core.default_domain.clone().filter(|domain| self.core.serves(domain.as_str()))
+            }
+            Some(asked) => asked.filter(|domain| self.core.serves(domain.as_str())),
+        };
+        let asked = header.to().and_then(domain_part);
+        let Some(domain) = domain else {
+            let former = asked.is_some_and(|domain| self.core.former_domains.contains(&domain));
+            let condition =
+                if former { StreamCondition::HostGone } else { StreamCondition::HostUnknown };
+            return self.fail(condition.into());
+        };
+        let version = match header.negotiate() {
+            Ok(version) => version,
+            Err(error) => {
+                self.answer_header(domain.as_str(), None);
+                return self.fail(error);
+            }
+        };
+        let elsewhere = match &mut self.stage {
+            Stage::Unauthed(session) => {
+                session.open(domain.clone());
+                false
+            }
+            // STREAM-7
+            Stage::Authed(session) => {
+                session.open();
+                session.domain() != &*domain
+            }
+            _ => false,
+        };
+        self.answer_header(domain.as_str(), Some(version));
+        if elsewhere {
+            return self.fail(StreamCondition::NotAuthorized.into());
+        }
+        match &self.stage {
+            Stage::Unauthed(_) => self.offer_authentication(&domain),
+            _ => self.offer_bind(),
+        }
+    }
+
+    fn answer_header(&mut self, from: &str, version: Option<Version>) {
+        let words = self.our_header(from, version);
+        self.send(&words);
+    }
+
+    fn our_header(&mut self, from: &str, version: Option<Version>) -> Vec<u8> {
+        let id = random_hex::<16>(&*self.core.environment);
+        let mut header = ResponseHeader::new(from, &id);
+        header.version = version;
+        let mut words = Vec::with_capacity(256);
+        if let Some(negotiating) = &mut self.negotiating {
+            header.to = negotiating.from.as_ref().map(|from| from.as_str());
+            header.write(&mut words);
+            negotiating.answered = true;
+        }
+        words
+    }
+
+    /// STREAM-25: an error before our header was sent brings it along.
+    pub(super) fn header_if_due(&mut self) -> Vec<u8> {
+        if self.negotiating.as_ref().is_none_or(|negotiating| negotiating.answered) {
+            return Vec::new();
+        }
+        let domain = self.core.domains.first().map(|domain| domain.name.as_str().to_owned());
+        self.our_header(&domain.unwrap_or_default(), Some(Version::ONE))
+    }
+
+    /// STREAM-F1, F2, F3, F8, and F7 where nothing can be offered.
+    fn offer_authentication(&mut self, domain: &DomainPart) {
+        let core = Arc::clone(&self.core);
+        let Some(served) = core.domain(domain.as_str()) else { return };
+        let Some(negotiating) = &mut self.negotiating else { return };
+        let context = Context {
+            policy: Arc::clone(&served.sasl),
+            environment: Arc::clone(&core.environment),
+            domain: domain.clone(),
+            secure: negotiating.secure,
+            bindings: negotiating.bindings.clone(),
+        };
+        let names: Vec<_> = context.offered().map(Mechanism::name).collect();
+        let bindings: Vec<_> = context.bindings.types().collect();
+        let usable = negotiating.starttls || !names.is_empty();
+        let features = match (negotiating.tls, negotiating.secure) {
+            (true, _) => Features::secure(names, bindings),
+            (false, true) => Features::declared_secure(names, negotiating.starttls),
+            (false, false) if served.tls_required => Features::tls_required(),
+            (false, false) => Features::tls_optional(names),
+        };
+        let blocked = !negotiating.secure && served.tls_required && !negotiating.starttls;
+        if !usable || blocked {
+            return self.fail(StreamCondition::PolicyViolation.into());
+        }
+        let only_tls = !negotiating.secure && served.tls_required;
+        negotiating.sasl = Some(Negotiation::new(context));
+        let mut features = features;
+        if !only_tls {
+            let bytes = core.limits.stream.element_bytes_before_auth();
+            features = features.limits(bytes, core.limits.negotiation.as_secs());
+            features = self.extend(features, FeatureStage::Secure);
+        }
+        self.send_features(&features);
+    }
+
+    /// STREAM-F4
+    fn offer_bind(&mut self) {
+        let limits = &self.core.limits;
+        let features = Features::authenticated()
+            .roster_versioning()
+            .pre_approval()
+            .limits(limits.stream.element_bytes(), limits.silence.as_secs());
+        let features = self.extend(features, FeatureStage::Authenticated);
+        self.send_features(&features);
+    }
+
+    fn extend(&self, features: Features, stage: FeatureStage) -> Features {
+        let mut more = Vec::new();
+        for extension in &self.core.extensions {
+            extension.features(stage, &mut more);
+        }
+        if more.is_empty() { features } else { features.extension(&more) }
+    }
+
+    fn send_features(&mut self, features: &Features) {
+        let mut words = Vec::with_capacity(512);
+        features.write(&mut words);
+        self.send(&words);
+    }
+
+    /// A first-level element that is no stanza, before bind.
+    pub(super) fn early_nonza(&mut self, nonza: &Nonza) {
+        let namespace = nonza.namespace();
+        match (&self.stage, &*namespace) {
+            (_, STREAM_NAMESPACE) if nonza.name() == "error" => {
+                // SERR-2
+                self.end_session(Reason::StreamError, b"</stream:stream>");
+                self.finish(Close::Flush);
+            }
+            (Stage::Unauthed(_), TLS_NS) if nonza.name() == "starttls" => self.starttls(nonza),
+            (Stage::Unauthed(session), wire::NS) if session.is_open() => {
+                let mechanism = nonza.attribute("mechanism");
+                let text = nonza.text();
+                let request = wire::parse(nonza.name(), mechanism.as_deref(), &text);
+                let step = self.sasl().map(|sasl| sasl.receive(request));
+                self.sasl_step(step);
+            }
+            // SASL-10
+            (_, wire::NS) => self.fail(StreamCondition::NotAuthorized.into()),
+            _ => self.fail(StreamCondition::UnsupportedStanzaType.into()),
+        }
+    }
+
+    /// TLS-1, TLS-2
+    fn starttls(&mut self, nonza: &Nonza) {
+        let Some(negotiating) = &mut self.negotiating else { return };
+        if !negotiating.starttls || nonza.children().next().is_some() {
+            self.end_session(
+                Reason::Closed,
+                b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>",
+            );
+            return self.finish(Close::Flush);
+        }
+        self.parser.restart(false);
+        self.send(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+        if self.want == Want::Input {
+            self.want = Want::StartTls;
+        }
+    }
+
+    fn sasl(&mut self) -> Option<&mut Negotiation> {
+        self.negotiating.as_mut().and_then(|negotiating| negotiating.sasl.as_mut())
+    }
+
+    pub(super) fn sasl_answer(&mut self, answer: Answer) {
+        let Some(sasl) = self.sasl() else { return };
+        let step = match answer {
+            Answer::Credentials(Ok(found)) => sasl.credentials(found),
+            Answer::Verdict(Ok(verdict)) => sasl.verdict(verdict),
+            Answer::Credentials(Err(_)) | Answer::Verdict(Err(_)) => Err(sasl.store_failed()),
+        };
+        self.sasl_step(Some(step));
+    }
+
+    fn sasl_step(&mut self, step: Option<Result<Step, Refused>>) {
+        let mut words = Vec::new();
+        match step {
+            None => {}
+            Some(Ok(Step::Challenge(data))) => {
+                wire::write_challenge(&data, &mut words);
+                self.send(&words);
+            }
+            Some(Ok(Step::NeedCredentials { account })) => {
+                let found = self.core.stores.accounts.credentials(&account);
+                self.pending = Some(Pending::Sasl(Box::pin(async move {
+                    let failed = || Err(StoreError::failed("the store panicked"));
+                    Answer::Credentials(super::caught(found).await.unwrap_or_else(failed))
+                })));
+            }
+            Some(Ok(Step::CheckPassword { account, password })) => {
+                let domain = self.core.domain(account.domain().as_str());
+                let Some(authenticator) = domain.and_then(|domain| domain.authenticator.as_ref())
+                else {
+                    return;
+                };
+                let verdict = authenticator.check_password(&account, &password);
+                self.pending = Some(Pending::Sasl(Box::pin(async move {
+                    let failed = || Err(StoreError::failed("the authenticator panicked"));
+                    Answer::Verdict(super::caught(verdict).await.unwrap_or_else(failed))
+                })));
+            }
+            Some(Ok(Step::Success { account, data })) => {
+                self.authenticated(account, data.as_deref())
+            }
+            Some(Err(refused)) => {
+                wire::write_failure(refused.error, &mut words);
+                self.send(&words);
+                if refused.close {
+                    // SASL-9
+                    self.core.metrics.limit("LIMIT-7");
+                    self.fail(StreamCondition::PolicyViolation.into());
+                }
+            }
+        }
+    }
+
+    fn authenticated(&mut self, account: BareJid, data: Option<&[u8]>) {
+        let Some(negotiating) = &mut self.negotiating else { return };
+        // SASL-8
+        if negotiating.tls && negotiating.from.as_ref().is_some_and(|from| from != &account) {
+            return self.fail(StreamCondition::InvalidFrom.into());
+        }
+        let Stage::Unauthed(session) = std::mem::replace(&mut self.stage, Stage::Over) else {
+            return;
+        };
+        match session.authenticate(account) {
+            Ok(mut session) => {
+                session.restart();
+                self.stage = Stage::Authed(session);
+            }
+            Err(refused) => {
+                self.stage = Stage::Unauthed(refused.into_session());
+                return self.fail(StreamCondition::InternalServerError.into());
+            }
+        }
+        negotiating.sasl = None;
+        negotiating.admission = None;
+        let mut words = Vec::new();
+        wire::write_success(data, &mut words);
+        self.send(&words);
+        self.parser.authenticated(&self.core.limits.stream);
+        // STREAM-28: clients that pipeline have sent the next header already.
+        self.parser.restart(true);
+    }
+
+    /// A stanza before bind (STREAM-18, BIND-11, BIND-12).
+    pub(super) fn early_stanza(&mut self, received: &Received) {
+        let Stage::Authed(session) = &self.stage else {
+            return self.fail(StreamCondition::NotAuthorized.into());
+        };
+        let account = session.account().clone();
+        let stanza = received.stamp(Some(account.as_str()), self.lang.as_deref());
+        let to = received.to().map(|to| self.core.address(to));
+        let ours = match &to {
+            None => true,
+            Some(Ok(to)) => to.bare == account || self.core.serves(to.bare.as_str()),
+            Some(Err(_)) => false,
+        };
+        if !ours {
+            return self.fail(StreamCondition::NotAuthorized.into());
+        }
+        let bind = stanza.child().filter(|child| child.is("bind", BIND_NS));
+        if let (Kind::Iq, Some(bind)) = (stanza.kind(), bind) {
+            return self.bind(&stanza, &bind);
+        }
+        let answerable = match stanza.kind() {
+            Kind::Iq => is_request(&stanza).unwrap_or(false),
+            Kind::Message | Kind::Presence => stanza.type_().as_deref() != Some("error"),
+        };
+        if answerable {
+            let error = StanzaError::new(Condition::UnexpectedRequest).with_type(ErrorType::Wait);
+            self.refuse(&stanza, &error);
+        }
+    }
+
+    fn refuse(&mut self, stanza: &Stanza, error: &StanzaError) {
+        if let Some(answer) = stanza.error_answer(error) {
+            // Before bind the client has no full JID to be addressed by.
+            let from = answer.from().map(Cow::into_owned);
+            let answer = answer.readdressed(from.as_deref(), None);
+            let words = super::xml(&answer);
+            self.send(&words);
+        }
+    }
+
+    /// BIND-2…10
+    fn bind(&mut self, stanza: &Stanza, request: &Child<'_>) {
+        let is_set = stanza.type_().as_deref() == Some("set");
+        if !is_set || is_request(stanza).is_err() {
+            return self.bind_failed(stanza, Condition::BadRequest);
+        }
+        // BIND-4: what cannot be made valid is replaced, not refused.
+        let wanted = request.children().find(|child| child.is("resource", BIND_NS));
+        let resource = wanted.and_then(|r| ResourcePart::new(&r.text()).ok().map(Cow::into_owned));
+        let Stage::Authed(session) = std::mem::replace(&mut self.stage, Stage::Binding) else {
+            return;
+        };
+        let (sender, done) = oneshot::channel();
+        let id = stanza.id().unwrap_or_default().into_owned();
+        let key = session.account().to_string();
+        let work = bind(Arc::clone(&self.core), session, resource, id.clone(), sender);
+        let _ran = self.core.jobs.run(&key, work);
+        self.pending = Some(Pending::Bind(BindWait { done, id }));
+    }
+
+    /// The job that binds is through.
+    pub(super) fn bound(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
+        match outcome {
+            Some(BindOutcome::Bound(session)) => {
+                let _first = self.hook.session.set(session.handle());
+                self.negotiating = None;
+                let limits = &self.core.limits;
+                self.deadline = self.core.environment.now().saturating_add(limits.silence);
+                self.stage = Stage::Bound(session);
+            }
+            Some(BindOutcome::Refused(session, error)) => {
+                let condition = error.condition();
+                self.stage = Stage::Authed(session);
+                self.refuse_bind(id, condition);
+            }
+            Some(BindOutcome::NotLoaded(session)) => {
+                self.stage = Stage::Authed(session);
+                self.refuse_bind(id, Condition::InternalServerError);
+            }
+            None => self.fail(StreamCondition::InternalServerError.into()),
+        }
+    }
+
+    fn refuse_bind(&mut self, id: &str, condition: Condition) {
+        let request = Stanza::iq("set").id(id).build();
+        self.bind_failed(&request, condition);
+    }
+
+    /// BIND-10: so many, and no more.
+    fn bind_failed(&mut self, stanza: &Stanza, condition: Condition) {
+        let mut error = StanzaError::new(condition);
+        if condition == Condition::ResourceConstraint {
+            error = error.with_type(ErrorType::Wait);
+        }
+        self.refuse(stanza, &error);
+        let most = self.core.limits.bind_failures;
+        let Some(negotiating) = &mut self.negotiating else { return };
+        negotiating.bind_failures = negotiating.bind_failures.saturating_add(1);
+        if negotiating.bind_failures > most {
+            self.core.metrics.limit("LIMIT-7");
+            self.fail(StreamCondition::PolicyViolation.into());
+        }
+    }
+}
+
+/// Loads the account's data and registers the session, in one job of the account's chain, so that
+/// no change of the roster comes between (BIND-7, BIND-13).
+async fn bind<C: Connection + Clone>(
+    core: Arc<Core<C>>,
+    mut session: Session<Authed, C>,
+    resource: Option<ResourcePart>,
+    id: String,
+    done: oneshot::Sender<BindOutcome<C>>,
+) {
+    loop {
+        let roster = if core.registry.is_loaded(session.account()) {
+            None
+        } else {
+            let load = core.load_roster(session.account());
+            match core.timers.within(core.limits.load, load).await {
+                Some(Ok(roster)) => Some(roster),
+                _ => return done.send(BindOutcome::NotLoaded(session)),
+            }
+        };
+        // DESTROY-10: a transport that was lost meanwhile binds nothing.
+        if done.is_closed() {
+            return;
+        }
+        let mut reply = |jid: &FullJid| bind_result(&id, jid);
+        let request = match roster {
+            Some(roster) => BindRequest::new().roster(roster),
+            None => BindRequest::new().loaded(),
+        };
+        let request = match &resource {
+            Some(resource) => request.resource(resource.clone()),
+            None => request,
+        };
+        match session.bind(&core.registry, request.lingers().reply(&mut reply)) {
+            Ok(session) => return done.send(BindOutcome::Bound(session)),
+            Err(refused) => {
+                let (back, error) = refused.into_parts();
+                if error != BindError::NotLoaded {
+                    return done.send(BindOutcome::Refused(back, error));
+                }
+                // The account's last session has ended since we looked.
+                session = back;
+            }
+        }
+    }
+}
+
+/// BIND-3
+fn bind_result(id: &str, jid: &FullJid) -> Vec<u8> {
+    let mut payload = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>".to_vec();
+    write::text(&mut payload, jid.as_str());
+    payload.extend_from_slice(b"</jid></bind>");
+    super::xml(&Stanza::iq("result").id(id).payload(&payload).build())
+}
+
+/// A domain as a client may write it (STREAM-6).
+fn domain_part(text: &str) -> Option<DomainPart> {
+    let text = text.strip_suffix('.').unwrap_or(text);
+    DomainPart::new(text).ok().map(Cow::into_owned)
+}
+
+impl<C: Connection + Clone> Core<C> {
+    pub(super) fn domain(&self, name: &str) -> Option<&Domain> {
+        self.domains.iter().find(|domain| domain.name.as_str() == name)
+    }
+}

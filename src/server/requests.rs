@@ -1,0 +1,86 @@
+//! Iq requests of the server itself, and their answers (STZ-13).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::Core;
+use super::oneshot::{self, Sender};
+use crate::connection::Connection;
+use crate::stanza::{Kind, Stanza};
+
+/// How long an answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Why a request has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// It is no iq get or set with an id, or has no `to`.
+    #[error("not an iq get or set with an id and an address")]
+    NotARequest,
+    /// A request with the same id to the same entity is under way.
+    #[error("a request with this id is under way")]
+    Duplicate,
+    /// No answer came in time.
+    #[error("no answer came in time")]
+    TimedOut,
+}
+
+/// Whom a request went to, and its id.
+type Key = (String, String);
+
+/// Requests that wait for their answer.
+#[derive(Default)]
+pub(super) struct Requests {
+    waiting: Mutex<HashMap<Key, Sender<Stanza>>>,
+}
+
+impl Requests {
+    /// Gives an iq result or error to who waits for it; anything else is dropped (IQ-4).
+    pub(super) fn take_answer(&self, answer: &Stanza) {
+        let (Some(from), Some(id)) = (answer.from(), answer.id()) else { return };
+        let waiting = self.waiting.lock().remove(&(from.into_owned(), id.into_owned()));
+        if let Some(sender) = waiting {
+            sender.send(answer.clone());
+        }
+    }
+}
+
+impl<C: Connection + Clone> Core<C> {
+    pub(super) async fn request(self: &Arc<Self>, iq: Stanza) -> Result<Stanza, RequestError> {
+        let request = iq.kind() == Kind::Iq && matches!(iq.type_().as_deref(), Some("get" | "set"));
+        let (Some(to), Some(id), true) = (iq.to(), iq.id(), request) else {
+            return Err(RequestError::NotARequest);
+        };
+        let key = (to.into_owned(), id.into_owned());
+        let receiver = {
+            let mut waiting = self.requests.waiting.lock();
+            if waiting.contains_key(&key) {
+                return Err(RequestError::Duplicate);
+            }
+            let (sender, receiver) = oneshot::channel();
+            waiting.insert(key.clone(), sender);
+            receiver
+        };
+        let _place = Place { core: self, key };
+        if let Some(task) = self.route(None, iq) {
+            self.jobs.spawn(task);
+        }
+        self.timers.within(PATIENCE, receiver).await.flatten().ok_or(RequestError::TimedOut)
+    }
+}
+
+/// A place among those who wait, given up on drop.
+struct Place<'a, C: Connection + Clone> {
+    core: &'a Core<C>,
+    key: Key,
+}
+
+impl<C: Connection + Clone> Drop for Place<'_, C> {
+    fn drop(&mut self) {
+        self.core.requests.waiting.lock().remove(&self.key);
+    }
+}

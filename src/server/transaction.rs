@@ -1,0 +1,383 @@
+//! Changes of rosters and subscriptions: stored first, then in memory, then told
+//! (RFC 6121 §2.3, §2.5, §3; promise "durable before acknowledged").
+//!
+//! A subscription between two local accounts has two ends, and an answer of one can change the
+//! other again. All of it is worked out on copies, stored in one step, and only then takes effect,
+//! in the order that the rules give. It runs as a job on the chains of both accounts, so that
+//! nothing else changes either roster meanwhile.
+
+use std::sync::Arc;
+
+use jid::BareJid;
+
+use super::Core;
+use crate::connection::Connection;
+use crate::rules::roster::{Roster, RosterError, RosterLimits, RosterSet, SetPlan, plan_set, push};
+use crate::rules::subscription::{
+    Farewell, RequestChange, RequestLimits, Step, SubscriptionKind, Transition, inbound, outbound,
+};
+use crate::session::Account;
+use crate::stanza::{Condition, Stanza, StanzaError};
+use crate::store::{RosterChange, StoreError, SubscriptionRequest};
+
+/// One account's roster, as it will be.
+struct Side {
+    account: BareJid,
+    /// Where the roster is in memory: the account has sessions.
+    shared: Option<Arc<Account>>,
+    roster: Roster,
+    change: RosterChange,
+}
+
+/// Something to do once the change is stored.
+enum Effect {
+    /// Give a subscription stanza to the account it is for (SUB-8).
+    Deliver { account: BareJid, kind: SubscriptionKind, stanza: Stanza },
+    /// Push the contact's item, as it stands after the change, to the account's interested sessions.
+    Push { account: BareJid, query: Vec<u8> },
+    /// Tell the contact the presence of each available session of the account.
+    Current { account: BareJid, contact: BareJid },
+    /// Tell the contact that each available session is gone for it.
+    Unavailable { account: BareJid, contact: BareJid },
+    /// Give a stanza to the router of other domains.
+    Route(Stanza),
+}
+
+/// What a transaction came to.
+struct Settled {
+    effects: Vec<Effect>,
+}
+
+/// Why a transaction had no effect.
+pub(super) enum Failed {
+    /// The store failed; why is for its own log.
+    Store,
+    Roster(RosterError),
+}
+
+impl From<StoreError> for Failed {
+    fn from(_: StoreError) -> Self {
+        Self::Store
+    }
+}
+
+impl From<RosterError> for Failed {
+    fn from(error: RosterError) -> Self {
+        Self::Roster(error)
+    }
+}
+
+impl From<Failed> for StanzaError {
+    fn from(failed: Failed) -> Self {
+        match failed {
+            Failed::Store => Self::new(Condition::InternalServerError),
+            Failed::Roster(error) => error.into(),
+        }
+    }
+}
+
+impl Side {
+    /// Applies a transition towards `contact`: the item, the stored request, and the push that
+    /// shows it.
+    fn apply(
+        &mut self,
+        contact: &BareJid,
+        transition: &Transition,
+        stanza: Option<&Stanza>,
+    ) -> Option<Effect> {
+        match transition.request() {
+            Some(RequestChange::Store) => {
+                if let Some(stanza) = stanza {
+                    self.roster.add_request(contact);
+                    let request = SubscriptionRequest::new(contact.clone(), super::xml(stanza));
+                    self.change.remove_request = None;
+                    self.change.add_request = Some(request);
+                }
+            }
+            Some(RequestChange::Drop) => {
+                self.roster.remove_request(contact.as_str());
+                self.change.add_request = None;
+                self.change.remove_request = Some(contact.clone());
+            }
+            None => {}
+        }
+        let item = transition.item(contact, self.roster.item(contact))?;
+        self.roster.put(&item);
+        self.change.version = Some(self.roster.version());
+        self.change.put = Some(item);
+        Some(self.push(contact))
+    }
+
+    fn push(&self, contact: &BareJid) -> Effect {
+        let query = push(&self.roster, contact.as_str());
+        Effect::Push { account: self.account.clone(), query }
+    }
+}
+
+/// The rosters that a transaction works on.
+struct Transaction {
+    own: Side,
+    /// The contact, where it is an account of ours.
+    other: Option<Side>,
+    /// Whether the contact's domain is ours.
+    here: bool,
+    effects: Vec<Effect>,
+    /// LIMIT-16
+    requests: RequestLimits,
+}
+
+impl Transaction {
+    /// A subscription stanza that the user sends (Tables 2–5, then 6–9 for a local contact).
+    fn send(&mut self, contact: &BareJid, kind: SubscriptionKind, stanza: &Stanza) {
+        let transition = outbound(self.own.roster.standing(contact.as_str()), kind);
+        let push = self.own.apply(contact, &transition, None);
+        self.follow(contact, &transition, push, kind, stanza);
+    }
+
+    /// A subscription stanza that arrives for the user (Tables 6–9).
+    fn receive(&mut self, contact: &BareJid, kind: SubscriptionKind, stanza: &Stanza) {
+        let standing = self.own.roster.standing(contact.as_str());
+        let transition = inbound(standing, kind);
+        if transition.request() == Some(RequestChange::Store)
+            && !self.requests.admit(self.own.roster.requests().len(), stanza.len())
+        {
+            return;
+        }
+        let push = self.own.apply(contact, &transition, Some(stanza));
+        self.follow(contact, &transition, push, kind, stanza);
+    }
+
+    /// The steps of a transition of our side, in their order. The contact's side changes where the
+    /// stanza is routed to it, or where it is replied to.
+    fn follow(
+        &mut self,
+        contact: &BareJid,
+        transition: &Transition,
+        mut push: Option<Effect>,
+        kind: SubscriptionKind,
+        stanza: &Stanza,
+    ) {
+        for step in transition.steps() {
+            match step {
+                Step::Route => self.pass_on(kind, stanza.clone()),
+                Step::Reply(reply) => {
+                    let answer = Stanza::presence().type_(reply.as_str());
+                    let answer = answer.from(self.own.account.as_str()).to(contact.as_str());
+                    let answer = match stanza.id() {
+                        Some(id) => answer.id(&id),
+                        None => answer,
+                    };
+                    self.pass_on(*reply, answer.build());
+                }
+                Step::Deliver => self.effects.push(Effect::Deliver {
+                    account: self.own.account.clone(),
+                    kind,
+                    stanza: stanza.clone(),
+                }),
+                Step::Push => self.effects.extend(push.take()),
+                Step::Current => self.effects.push(Effect::Current {
+                    account: self.own.account.clone(),
+                    contact: contact.clone(),
+                }),
+                Step::Unavailable => self.effects.push(Effect::Unavailable {
+                    account: self.own.account.clone(),
+                    contact: contact.clone(),
+                }),
+            }
+        }
+    }
+
+    /// To the contact: its own table if it is local, the router if it is not. A local domain
+    /// without such an account swallows it (SUB-5).
+    fn pass_on(&mut self, kind: SubscriptionKind, stanza: Stanza) {
+        if self.change_sides() {
+            let user = self.other.as_ref().map(|user| user.account.clone());
+            if let Some(user) = user {
+                self.receive(&user, kind, &stanza);
+            }
+            self.change_sides();
+        } else if !self.here {
+            self.effects.push(Effect::Route(stanza));
+        }
+    }
+
+    /// Looks at the matter from the other side; `false` where there is none.
+    fn change_sides(&mut self) -> bool {
+        self.other.as_mut().map(|other| std::mem::swap(&mut self.own, other)).is_some()
+    }
+
+    /// A roster set (RFC 6121 §2.3, §2.5).
+    fn set(&mut self, set: &RosterSet, limits: &RosterLimits) -> Result<(), RosterError> {
+        match plan_set(&self.own.roster, &self.own.account, set, limits)? {
+            SetPlan::Unchanged => {}
+            SetPlan::Put(item) => {
+                self.own.roster.put(&item);
+                self.own.change.version = Some(self.own.roster.version());
+                let contact = item.jid.clone();
+                self.own.change.put = Some(item);
+                let push = self.own.push(&contact);
+                self.effects.push(push);
+            }
+            SetPlan::Remove(removal) => {
+                let contact = removal.contact;
+                self.own.roster.remove(contact.as_str());
+                if removal.request {
+                    self.own.roster.remove_request(contact.as_str());
+                    self.own.change.remove_request = Some(contact.clone());
+                }
+                self.own.change.version = Some(self.own.roster.version());
+                self.own.change.remove = Some(contact.clone());
+                let push = self.own.push(&contact);
+                self.effects.push(push);
+                for farewell in removal.farewells {
+                    self.part(&contact, *farewell);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn part(&mut self, contact: &BareJid, farewell: Farewell) {
+        match farewell {
+            Farewell::Unavailable => self.effects.push(Effect::Unavailable {
+                account: self.own.account.clone(),
+                contact: contact.clone(),
+            }),
+            Farewell::Send(kind) => {
+                let stanza = Stanza::presence().type_(kind.as_str());
+                let stanza = stanza.from(self.own.account.as_str()).to(contact.as_str()).build();
+                self.pass_on(kind, stanza);
+            }
+        }
+    }
+}
+
+/// What a transaction is about.
+pub(super) enum Change {
+    Send { kind: SubscriptionKind, stanza: Stanza },
+    Receive { kind: SubscriptionKind, stanza: Stanza },
+    Set(RosterSet),
+}
+
+impl<C: Connection + Clone> Core<C> {
+    /// Works out a change of `account`'s roster, stores it and puts it into memory. The caller
+    /// carries the effects out, in their order.
+    ///
+    /// Runs on the chains of `account` and, where it is local, of `contact`.
+    async fn transact(
+        self: Arc<Self>,
+        account: BareJid,
+        contact: BareJid,
+        change: Change,
+    ) -> Result<Settled, Failed> {
+        let own = self.side(account).await?;
+        let both = self.is_account_here(&contact) && !matches!(change, Change::Receive { .. });
+        let other = if both && self.stores.accounts.exists(&contact).await? {
+            Some(self.side(contact.clone()).await?)
+        } else {
+            None
+        };
+        let here = self.registry.is_local(contact.as_str());
+        let requests = self.limits.requests;
+        let mut transaction = Transaction { own, other, here, effects: Vec::new(), requests };
+        match &change {
+            Change::Send { kind, stanza } => transaction.send(&contact, *kind, stanza),
+            Change::Receive { kind, stanza } => transaction.receive(&contact, *kind, stanza),
+            Change::Set(set) => transaction.set(set, &self.limits.roster)?,
+        }
+        let Transaction { own, other, effects, .. } = transaction;
+        let store = &self.stores.rosters;
+        match &other {
+            Some(other) if !other.change.is_empty() => {
+                let (first, second) = (own.change.clone(), other.change.clone());
+                store.apply_pair(&own.account, first, &other.account, second).await?;
+            }
+            _ if own.change.is_empty() => {}
+            _ => store.apply(&own.account, own.change.clone()).await?,
+        }
+        for side in [Some(own), other].into_iter().flatten() {
+            if let Some(shared) = side.shared {
+                shared.update_roster(|roster| *roster = side.roster);
+            }
+        }
+        Ok(Settled { effects })
+    }
+
+    async fn side(&self, account: BareJid) -> Result<Side, StoreError> {
+        let shared = self.registry.account(account.as_str());
+        let roster = match &shared {
+            Some(shared) => Roster::clone(&shared.roster()),
+            None => self.load_roster(&account).await?,
+        };
+        Ok(Side { account, shared, roster, change: RosterChange::new() })
+    }
+
+    /// The roster of an account, from its store.
+    pub(super) async fn load_roster(&self, account: &BareJid) -> Result<Roster, StoreError> {
+        let stored = self.stores.rosters.load(account).await?;
+        Ok(Roster::from_items(stored.items, stored.version, stored.requests))
+    }
+
+    /// Changes the roster of `account` concerning `contact`: worked out, stored and told in one
+    /// job, so that pushes leave in the order of their changes (ROSTER-17). `before` runs between
+    /// the store and the effects.
+    pub(super) async fn change_roster(
+        self: &Arc<Self>,
+        account: BareJid,
+        contact: BareJid,
+        change: Change,
+        before: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Failed> {
+        let core = Arc::clone(self);
+        let (own_key, other_key) = (account.to_string(), contact.to_string());
+        let pair = self.is_account_here(&contact) && contact != account;
+        let job = async move {
+            let settled = Arc::clone(&core).transact(account, contact, change).await?;
+            before();
+            for effect in settled.effects {
+                core.carry_out(effect);
+            }
+            Ok(())
+        };
+        if pair {
+            self.jobs.run_pair(&own_key, &other_key, job).await.flatten().ok_or(Failed::Store)?
+        } else {
+            self.jobs.run(&own_key, job).await.ok_or(Failed::Store)?
+        }
+    }
+
+    fn carry_out(self: &Arc<Self>, effect: Effect) {
+        match effect {
+            Effect::Deliver { account, kind, stanza } => {
+                let request = kind == SubscriptionKind::Subscribe;
+                for session in self.registry.sessions(&account) {
+                    let meant =
+                        if request { session.is_available() } else { session.is_interested() };
+                    if meant {
+                        let _gone = self.give(&session, &stanza);
+                    }
+                }
+            }
+            Effect::Push { account, query } => self.push(&account, &query),
+            Effect::Current { account, contact } => {
+                self.registry.tell_contact(account.as_str(), contact.as_str())
+            }
+            Effect::Unavailable { account, contact } => {
+                self.registry.part_from(account.as_str(), contact.as_str());
+            }
+            Effect::Route(stanza) => self.route_elsewhere(None, stanza),
+        }
+    }
+
+    /// A roster push to all interested sessions of an account (ROSTER-10, ROSTER-11).
+    pub(super) fn push(&self, account: &BareJid, query: &[u8]) {
+        let id = self.push_id();
+        let push = Stanza::iq("set").from(account.as_str()).to(account.as_str()).id(&id);
+        let push = push.payload(query).build();
+        for session in self.registry.interested(account) {
+            if let Some(interested) = session.interested() {
+                let _gone = interested.push(&push);
+            }
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Bytes into raw events of `rxml`, a slice at a time, and what its errors mean.
+
+use minidom::rxml::error::EndOrError;
+use minidom::rxml::{self, Parse, RawEvent, RawParser};
+
+use super::{Bound, Refusal};
+
+/// Most bytes handed to `rxml` at once: it looks through all of them for each token it makes of
+/// text, so that longer slices cost quadratic time.
+const SLICE: usize = 4096;
+
+/// Reads one XML document piece by piece and keeps the bytes it has read.
+pub(crate) struct Feeder {
+    parser: RawParser,
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+impl Feeder {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { parser: RawParser::new(), bytes: Vec::new(), limit }
+    }
+
+    /// The bytes read so far. They end exactly where the last event ended, if that was the end of
+    /// a tag.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Gives the bytes away, at the end.
+    pub(crate) fn take_bytes(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// The next event, taking from `input` what it is made of. `None`: all of `input` was taken
+    /// and more is needed.
+    pub(crate) fn next(&mut self, input: &mut &[u8]) -> Result<Option<RawEvent>, Refusal> {
+        loop {
+            let room = self.limit.saturating_sub(self.bytes.len());
+            let slice =
+                input.get(..SLICE.min(room)).unwrap_or_else(|| input.get(..room).unwrap_or(input));
+            let mut unread = slice;
+            let result = self.parser.parse(&mut unread, false);
+            let (taken, rest) =
+                input.split_at_checked(slice.len() - unread.len()).unwrap_or((input, &[]));
+            self.bytes.extend_from_slice(taken);
+            *input = rest;
+            match result {
+                Ok(Some(event)) => return Ok(Some(event)),
+                Err(EndOrError::NeedMoreData) if self.bytes.len() >= self.limit => {
+                    return Err(Refusal::Exceeded(Bound::Bytes));
+                }
+                Err(EndOrError::NeedMoreData) if input.is_empty() => return Ok(None),
+                Err(EndOrError::NeedMoreData) if !taken.is_empty() => {}
+                Err(EndOrError::Error(error)) => return Err(refusal(error, &self.bytes)),
+                Ok(None) | Err(EndOrError::NeedMoreData) => return Err(Refusal::NotWellFormed),
+            }
+        }
+    }
+}
+
+/// What an error means. `rxml` does not always tell, the bytes it stopped at do.
+fn refusal(error: rxml::Error, read: &[u8]) -> Refusal {
+    use rxml::Error as E;
+
+    // A sequence cut short by the end of what was read is not wrong yet.
+    if std::str::from_utf8(read).is_err_and(|error| error.error_len().is_some()) {
+        return Refusal::UnsupportedEncoding;
+    }
+    match error {
+        E::InvalidUtf8Byte(_) => Refusal::UnsupportedEncoding,
+        // Character references that are too long end up here, too.
+        E::UndeclaredEntity if !after_last(read, b'&').starts_with(b"#") => Refusal::RestrictedXml,
+        E::RestrictedXml(_) => match after_last(read, b'<') {
+            [b'?' | b'!', ..] => Refusal::RestrictedXml,
+            _ => Refusal::Exceeded(Bound::Token),
+        },
+        // What starts with `<!` and is neither CDATA nor a comment belongs to a DTD.
+        E::InvalidSyntax(_) if matches!(after_last(read, b'<'), [b'!', other] if *other != b'[') => {
+            Refusal::RestrictedXml
+        }
+        _ => Refusal::NotWellFormed,
+    }
+}
+
+fn after_last(bytes: &[u8], delimiter: u8) -> &[u8] {
+    bytes.rsplit(|&byte| byte == delimiter).next().unwrap_or_default()
+}

@@ -1,0 +1,49 @@
+//! How canonical bytes look (STREAM-15), apart from their namespaces.
+
+/// Whether the bytes of an accepted payload may be passed on as they came: no CDATA, ASCII names,
+/// only the references that are needed, and no white space that parsers change.
+///
+/// The payload is known to be well-formed and to hold no comments and no processing
+/// instructions, so that quotes and angle brackets say where in the markup a byte stands.
+pub(super) fn is_canonical(payload: &[u8]) -> bool {
+    let mut place = Place::Text;
+    let mut rest = payload;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        place = match (place, byte) {
+            (_, b'\r') => return false,
+            (Place::Text, b'<') if after.starts_with(b"!") => return false,
+            (Place::Text, b'<') => Place::Tag,
+            (Place::Tag, b'>') => Place::Text,
+            (Place::Tag, b'\'' | b'"') => Place::Value(byte),
+            (Place::Tag, 0x80..) => return false,
+            (Place::Value(quote), _) if quote == byte => Place::Tag,
+            (Place::Value(_), b'\t' | b'\n') => return false,
+            (Place::Text | Place::Value(_), b'&') => {
+                let only_in_values: &[&[u8]] =
+                    if place == Place::Text { &[] } else { &VALUE_REFERENCES };
+                let Some(after) = REFERENCES
+                    .iter()
+                    .chain(only_in_values)
+                    .find_map(|reference| after.strip_prefix(*reference))
+                else {
+                    return false;
+                };
+                rest = after;
+                place
+            }
+            _ => place,
+        };
+    }
+    true
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Text,
+    Tag,
+    Value(u8),
+}
+
+const REFERENCES: [&[u8]; 6] = [b"amp;", b"lt;", b"gt;", b"apos;", b"quot;", b"#xD;"];
+const VALUE_REFERENCES: [&[u8]; 2] = [b"#x9;", b"#xA;"];

@@ -1,0 +1,250 @@
+//! The one function that defines the canonical form (STREAM-15), and what parses stanzas for it.
+//!
+//! ```text
+//! bytes ─ feeder ─▶ raw events ─ tag, scope ─▶ names with namespaces ─ reader ─▶ Received
+//!           │                                                     └─ writer ─┐      ▲
+//!           └──────────── payload as it came, if canonical (form) ───────────┴──────┘
+//! ```
+//!
+//! `rxml`'s raw parser is used because its finished events have lost prefixes, and with them the
+//! difference between what may be passed on and what may not. What it does not check is checked
+//! here: prefixes, attributes that are there twice, size.
+
+mod feeder;
+mod form;
+mod reader;
+mod scope;
+mod tag;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+#[cfg(feature = "stream")]
+pub(crate) use feeder::Feeder;
+pub(crate) use reader::{ElementReader, Parsed};
+#[cfg(feature = "stream")]
+pub(crate) use scope::{Declaration, Declarations};
+#[cfg(feature = "stream")]
+pub(crate) use tag::{Tag, TagBuilder};
+
+use super::{Kind, Stanza};
+
+/// Parses one stanza and brings it into the canonical form, in which it can be sent.
+///
+/// The element stands alone: its namespace is `jabber:client`, declared or, without any
+/// declaration, implied. White space around it is skipped. The addresses stay as they are. What is
+/// canonical already keeps its payload byte for byte, so that doing this twice changes nothing
+/// (rule STREAM-15).
+///
+/// # Errors
+///
+/// A [`CanonicaliseError`] if the bytes are not exactly one stanza, if they use what XMPP forbids
+/// ([RFC 6120 §11](https://www.rfc-editor.org/rfc/rfc6120#section-11)), or if they are too large:
+/// 16 MiB, 128 levels, 256 attributes and declarations in one element, 65 536 elements.
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::stanza::{Kind, canonicalise};
+///
+/// let stanza = canonicalise(b"<x:message xmlns:x='jabber:client' to='a@b'><x:body>hi</x:body></x:message>")?;
+/// assert_eq!(stanza.kind(), Kind::Message);
+/// assert_eq!(stanza.payload(), b"<body>hi</body>");
+/// # Ok::<(), xmpp_session::stanza::CanonicaliseError>(())
+/// ```
+pub fn canonicalise(bytes: &[u8]) -> Result<Stanza, CanonicaliseError> {
+    let mut rest = bytes.trim_ascii();
+    match rest {
+        [b'<', b'?' | b'!', ..] => return Err(CanonicaliseError::RestrictedXml),
+        [b'<', ..] => {}
+        _ => return Err(CanonicaliseError::NotWellFormed),
+    }
+    let mut reader = ElementReader::new(Bounds::GENEROUS, Arc::clone(&reader::CONTENT));
+    let parsed = reader.feed(&mut rest)?;
+    match parsed {
+        Some(Parsed::Stanza(received)) if rest.is_empty() => {
+            Ok(received.stamp(received.from(), None))
+        }
+        Some(Parsed::Other(_)) if rest.is_empty() => Err(CanonicaliseError::NotAStanza),
+        _ => Err(CanonicaliseError::NotWellFormed),
+    }
+}
+
+/// Why bytes are not one stanza.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CanonicaliseError {
+    /// Not well-formed XML, or more or less than one element.
+    #[error("not exactly one well-formed element")]
+    NotWellFormed,
+    /// A comment, a processing instruction, a document type declaration, or a reference to an
+    /// entity that is not predefined.
+    #[error("contains XML that XMPP does not allow")]
+    RestrictedXml,
+    /// The bytes are not UTF-8.
+    #[error("not encoded as UTF-8")]
+    UnsupportedEncoding,
+    /// A stanza's name in another namespace than `jabber:client`.
+    #[error("the stanza is not in the namespace jabber:client")]
+    InvalidNamespace,
+    /// Neither message nor presence nor iq.
+    #[error("the element is neither message nor presence nor iq")]
+    NotAStanza,
+    /// Too many bytes, levels, attributes or elements.
+    #[error("larger than any stanza may be")]
+    TooLarge,
+}
+
+impl From<Refusal> for CanonicaliseError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotWellFormed => Self::NotWellFormed,
+            Refusal::RestrictedXml => Self::RestrictedXml,
+            Refusal::UnsupportedEncoding => Self::UnsupportedEncoding,
+            Refusal::InvalidNamespace => Self::InvalidNamespace,
+            Refusal::Exceeded(_) => Self::TooLarge,
+        }
+    }
+}
+
+/// A stanza as it was received: its attributes as text, and its payload in canonical form.
+///
+/// It becomes a [`Stanza`] when it is known who sent it: see [`stamp`](Self::stamp).
+pub struct Received {
+    head: reader::Head,
+    bytes: Vec<u8>,
+    payload: Range<usize>,
+}
+
+impl Received {
+    fn new(head: reader::Head, bytes: Vec<u8>, payload: Range<usize>) -> Self {
+        Self { head, bytes, payload }
+    }
+
+    /// Message, presence or iq.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.head.kind
+    }
+
+    /// The sender that it names, whoever that may be.
+    #[must_use]
+    pub fn from(&self) -> Option<&str> {
+        self.head.from.as_deref()
+    }
+
+    /// The recipient.
+    #[must_use]
+    pub fn to(&self) -> Option<&str> {
+        self.head.to.as_deref()
+    }
+
+    /// The id, to tell answers by.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.head.id.as_deref()
+    }
+
+    /// The `type` attribute.
+    #[must_use]
+    pub fn type_(&self) -> Option<&str> {
+        self.head.type_.as_deref()
+    }
+
+    /// The language, `xml:lang`.
+    #[must_use]
+    pub fn lang(&self) -> Option<&str> {
+        self.head.lang.as_deref()
+    }
+
+    /// The canonical bytes between start tag and end tag.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.bytes.get(self.payload.clone()).unwrap_or_default()
+    }
+
+    /// Makes the stanza that is passed on: `from` replaces what the sender wrote (rule STZ-1), and
+    /// `lang`, the language of its stream, is added if the stanza has none (rule STREAM-11).
+    #[must_use]
+    pub fn stamp(&self, from: Option<&str>, lang: Option<&str>) -> Stanza {
+        let head = super::Head {
+            kind: self.head.kind,
+            from,
+            to: self.to(),
+            id: self.id(),
+            type_: self.type_(),
+            lang: self.lang().or(lang),
+            other: &self.head.other,
+        };
+        Stanza::assemble(&head, self.payload())
+    }
+}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received")
+            .field("kind", &self.kind())
+            .field("payload", &self.payload.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The element that canonical bytes hold which stand alone.
+#[cfg(feature = "stream")]
+pub(crate) fn element(xml: &[u8]) -> Option<super::Child<'_>> {
+    super::Children::new(xml, super::Scope::stanza()).next()
+}
+
+/// What one element may hold (LIMIT-2, LIMIT-4, LIMIT-5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Bytes from `<` to `>`.
+    pub(crate) bytes: usize,
+    /// Levels of elements, the outermost included.
+    pub(crate) depth: usize,
+    /// Attributes and namespace declarations of one element.
+    pub(crate) attributes: usize,
+    /// Elements, the outermost included.
+    pub(crate) elements: usize,
+}
+
+impl Bounds {
+    /// For what is no client's input.
+    const GENEROUS: Self = Self { bytes: 16 << 20, depth: 128, attributes: 256, elements: 65_536 };
+
+    /// Most bytes of an element that is written anew: escapes and repeated declarations may make
+    /// it longer than it came, but not without bound.
+    fn written(self) -> usize {
+        self.bytes.saturating_mul(2)
+    }
+}
+
+/// Why an element is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// STREAM-19
+    NotWellFormed,
+    /// STREAM-20
+    RestrictedXml,
+    /// STREAM-21
+    UnsupportedEncoding,
+    /// STREAM-13
+    InvalidNamespace,
+    /// LIMIT-2 to LIMIT-5
+    Exceeded(Bound),
+}
+
+/// What was exceeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Bound {
+    Bytes,
+    Depth,
+    Attributes,
+    Elements,
+    /// A name or an attribute's value is longer than `rxml` takes: 8 KiB.
+    Token,
+}

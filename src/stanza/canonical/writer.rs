@@ -1,0 +1,161 @@
+//! Writes what was read in canonical form (STREAM-15). Iterative: depth costs no stack.
+
+use std::sync::Arc;
+
+use minidom::rxml::NcName;
+use minidom::rxml::parser::RawQName;
+
+use super::scope::{Binding, Declaration, Declarations, Scope};
+use super::tag::{Attribute, Tag};
+use super::{Bound, Refusal};
+use crate::stanza::{CONTENT_NAMESPACE, write};
+
+/// Elements and text into bytes.
+///
+/// Prefixes and declarations stay as they came, because text may refer to them. What is in the
+/// content namespace loses its prefix, and what was declared outside is declared where it is used.
+pub(super) struct Writer {
+    out: Vec<u8>,
+    scope: Scope,
+    open: Vec<RawQName>,
+    /// The last start tag still lacks its `>`: it may turn out to be empty.
+    unfinished: bool,
+    limit: usize,
+}
+
+impl Writer {
+    /// `outer` is declared around what is written. More than `limit` bytes are refused: a prefix
+    /// declared once and used often can make them many times the input.
+    pub(super) fn new(outer: Arc<Declarations>, limit: usize) -> Self {
+        Self {
+            out: Vec::new(),
+            scope: Scope::new(outer),
+            open: Vec::new(),
+            unfinished: false,
+            limit,
+        }
+    }
+
+    pub(super) fn start(&mut self, tag: &Tag) -> Result<(), Refusal> {
+        self.finish_tag();
+        let prefix = tag.prefix.clone().filter(|_| **tag.namespace() != *CONTENT_NAMESPACE);
+        let declarations = self.declarations(tag, prefix.as_ref());
+        self.out.push(b'<');
+        let name = (prefix, tag.local.clone());
+        self.name(&name);
+        for (prefix, namespace) in &declarations {
+            declaration(&mut self.out, prefix.as_deref(), namespace);
+        }
+        for Attribute { name, value, .. } in &tag.attributes {
+            attribute(&mut self.out, name, value);
+        }
+        self.scope.open(declarations);
+        self.open.push(name);
+        self.unfinished = true;
+        self.check()
+    }
+
+    pub(super) fn text(&mut self, text: &str) -> Result<(), Refusal> {
+        if text.is_empty() {
+            return Ok(());
+        }
+        self.finish_tag();
+        write::text(&mut self.out, text);
+        self.check()
+    }
+
+    pub(super) fn end(&mut self) -> Result<(), Refusal> {
+        self.scope.close();
+        let Some(name) = self.open.pop() else { return Ok(()) };
+        if std::mem::take(&mut self.unfinished) {
+            self.out.extend_from_slice(b"/>");
+        } else {
+            self.out.extend_from_slice(b"</");
+            self.name(&name);
+            self.out.push(b'>');
+        }
+        self.check()
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.out
+    }
+
+    /// The declarations that an element needs or had.
+    fn declarations(&self, tag: &Tag, prefix: Option<&NcName>) -> Vec<Declaration> {
+        let mut declarations: Vec<Declaration> = Vec::new();
+        let default = match prefix {
+            None => Some(tag.namespace()),
+            Some(_) => tag
+                .declarations
+                .iter()
+                .find(|(prefix, _)| prefix.is_none())
+                .map(|(_, namespace)| namespace),
+        };
+        if let Some(default) = default.filter(|default| **default != self.scope.default().namespace)
+        {
+            declarations.push((None, Arc::clone(default)));
+        }
+        let prefixed =
+            |(prefix, _): &&Declaration| prefix.as_deref().is_some_and(|prefix| prefix != "xml");
+        declarations.extend(tag.declarations.iter().filter(prefixed).cloned());
+
+        let element = prefix.map(|prefix| (prefix.as_str(), &tag.binding));
+        let attributes = tag
+            .attributes
+            .iter()
+            .filter_map(|attribute| Some((attribute.prefix()?, attribute.binding.as_ref()?)));
+        for (prefix, Binding { namespace, .. }) in element.into_iter().chain(attributes) {
+            let here = declarations.iter().any(|(declared, _)| declared.as_deref() == Some(prefix));
+            let above =
+                || self.scope.prefix(prefix).is_some_and(|binding| binding.namespace == *namespace);
+            if prefix != "xml" && !here && !above() {
+                declarations.push((Some(prefix.into()), Arc::clone(namespace)));
+            }
+        }
+        declarations
+    }
+
+    fn finish_tag(&mut self) {
+        if std::mem::take(&mut self.unfinished) {
+            self.out.push(b'>');
+        }
+    }
+
+    fn name(&mut self, name: &RawQName) {
+        qualified(&mut self.out, name);
+    }
+
+    fn check(&self) -> Result<(), Refusal> {
+        if self.out.len() > self.limit { Err(Refusal::Exceeded(Bound::Bytes)) } else { Ok(()) }
+    }
+}
+
+fn declaration(out: &mut Vec<u8>, prefix: Option<&str>, namespace: &str) {
+    out.extend_from_slice(b" xmlns");
+    if let Some(prefix) = prefix {
+        out.push(b':');
+        out.extend_from_slice(prefix.as_bytes());
+    }
+    value(out, namespace);
+}
+
+fn attribute(out: &mut Vec<u8>, name: &RawQName, text: &str) {
+    out.push(b' ');
+    qualified(out, name);
+    value(out, text);
+}
+
+fn value(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(b"='");
+    write::attribute_value(out, text);
+    out.push(b'\'');
+}
+
+fn qualified(out: &mut Vec<u8>, (prefix, local): &RawQName) {
+    if let Some(prefix) = prefix {
+        out.extend_from_slice(prefix.as_bytes());
+        out.push(b':');
+    }
+    out.extend_from_slice(local.as_bytes());
+}

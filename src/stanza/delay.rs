@@ -1,0 +1,71 @@
+//! Delayed delivery ([XEP-0203](https://xmpp.org/extensions/xep-0203.html)).
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::write;
+
+/// A `<delay/>` saying that `from` has held a stanza since `at`.
+pub(crate) fn delay(from: &str, at: SystemTime) -> Vec<u8> {
+    let mut out = b"<delay xmlns='urn:xmpp:delay' from='".to_vec();
+    write::attribute_value(&mut out, from);
+    out.extend_from_slice(b"' stamp='");
+    out.extend_from_slice(stamp(at).as_bytes());
+    out.extend_from_slice(b"'/>");
+    out
+}
+
+/// The DateTime profile of XEP-0082, in UTC and whole seconds.
+pub(crate) fn stamp(at: SystemTime) -> String {
+    let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The Gregorian date of a day since 1970-01-01: counted in eras of 400 years from a March 1st,
+/// so that the leap day comes last.
+const fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    let year = year_of_era + era * 400;
+    (if month <= 2 { year + 1 } else { year }, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn stamps_are_right_at_the_edges_of_the_calendar() {
+        let cases = [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_767_225_599, "2025-12-31T23:59:59Z"),
+            (1_767_225_600, "2026-01-01T00:00:00Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ];
+        for (seconds, text) in cases {
+            assert_eq!(stamp(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn a_delay_names_who_held_the_stanza() {
+        let xml = delay("a'b.example", UNIX_EPOCH);
+        assert_eq!(
+            String::from_utf8(xml).unwrap(),
+            "<delay xmlns='urn:xmpp:delay' from='a&apos;b.example' stamp='1970-01-01T00:00:00Z'/>"
+        );
+    }
+}

@@ -1,0 +1,21 @@
+//! Block lists.
+
+use jid::{BareJid, Jid};
+
+use super::StoreFuture;
+
+/// Keeps block lists ([XEP-0191](https://xmpp.org/extensions/xep-0191.html)).
+///
+/// For hosts to implement; the [room](super) says what holds for every store. The server counts
+/// the entries against its limit (LIMIT-18) before it calls: a store needs none of its own.
+pub trait BlockStore: Send + Sync + 'static {
+    /// The whole list, in any order, without duplicates (BLOCK-1).
+    fn load(&self, account: &BareJid) -> StoreFuture<Vec<Jid>>;
+
+    /// Takes `removed` off the list, then puts `added` on it: all or none (BLOCK-2). JIDs that are
+    /// on it (or not on it) already are no error.
+    fn apply(&self, account: &BareJid, added: Vec<Jid>, removed: Vec<Jid>) -> StoreFuture<()>;
+
+    /// Empties the list (`<unblock/>` without items, and account removal).
+    fn clear(&self, account: &BareJid) -> StoreFuture<()>;
+}

@@ -1,0 +1,482 @@
+//! Tests for a store of your own: what the server relies on, rule by rule.
+//!
+//! Call them from a test of the crate that implements the store:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use xmpp_session::store::{Memory, OfflineLimits, Stores, conformance};
+//!
+//! conformance::all(|| {
+//!     Stores::all_in(Arc::new(Memory::new().with_offline_limits(OfflineLimits::new(20, 10_000))))
+//! });
+//! ```
+//!
+//! Each test opens the store anew and uses accounts at `conformance.invalid`, which it clears
+//! before and leaves as they are after: the store may hold other accounts, and may be the same one
+//! each time. The tests block the calling thread on the store's futures. A store whose futures need a
+//! runtime is tested from a thread that has entered it, with the runtime running on others.
+//!
+//! # Panics
+//!
+//! Every function here panics where the store does not do what it must; the message begins with
+//! the rule.
+
+#![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test fails by panicking")]
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, SystemTime};
+
+use jid::{BareJid, Jid};
+
+use super::{
+    AccountStore, BlockStore, Credentials, OfflineMessage, OfflineStore, RosterChange, RosterStore,
+    ScramKeys, StoreError, StoreFuture, StoredRoster, Stores, SubscriptionRequest,
+};
+use crate::rules::roster::{Item, Subscription};
+
+/// How many messages of 100 bytes the limit of a tested [`OfflineStore`] may allow at most.
+pub const MOST_OFFLINE_MESSAGES: usize = 1000;
+
+/// Tests every store of a bundle.
+pub fn all(open: impl Fn() -> Stores) {
+    accounts(|| open().accounts);
+    rosters(|| open().rosters);
+    blocks(|| open().blocks);
+    if open().offline.is_some() {
+        offline(|| open().offline.unwrap_or_else(|| panic!("offline store there, then gone")));
+    }
+    removal(&open());
+}
+
+/// Tests a bundle that outlives its process: `open` opens the same stores each time, and what was
+/// acknowledged before must be there afterwards.
+pub fn durable(open: impl Fn() -> Stores) {
+    const RULE: &str = "durable before acknowledged";
+    let [account, contact] = [jid("durable"), jid("durable-contact")];
+    let stores = open();
+    done(RULE, stores.remove_account(&account));
+    done(RULE, stores.accounts.set_credentials(&account, credentials(1)));
+    let change = RosterChange::new().version(3).put(item(&contact)).add_request(request(&contact));
+    done(RULE, stores.rosters.apply(&account, change));
+    done(RULE, stores.blocks.apply(&account, vec![contact.clone().into()], vec![]));
+    let mut last_id = None;
+    if let Some(offline) = &stores.offline {
+        done(RULE, offline.push(&account, message(1)));
+        done(RULE, offline.push(&account, message(2)));
+        let ids: Vec<_> = done(RULE, offline.list(&account)).iter().map(|(id, _)| *id).collect();
+        last_id = ids.last().copied();
+        done(RULE, offline.remove(&account, ids));
+    }
+    drop(stores);
+
+    let stores = open();
+    let found = done(RULE, stores.accounts.credentials(&account));
+    same(RULE, "credentials", &found.map(|c| keys(&c)), &Some(keys(&credentials(1))));
+    let expected = StoredRoster::new(vec![item(&contact)], 3, vec![contact.clone()]);
+    same(RULE, "roster", &done(RULE, stores.rosters.load(&account)), &expected);
+    same(RULE, "requests", &*done(RULE, stores.rosters.requests(&account)), &[request(&contact)]);
+    same(RULE, "block list", &*done(RULE, stores.blocks.load(&account)), &[Jid::from(contact)]);
+    if let Some(offline) = &stores.offline {
+        done(RULE, offline.push(&account, message(3)));
+        let list = done(RULE, offline.list(&account));
+        same("OFF-4", "messages", &*messages(&list), &[message(3)]);
+        assert!(list.first().map(|(id, _)| *id) != last_id, "OFF-4: an id was used twice");
+    }
+    done(RULE, stores.remove_account(&account));
+}
+
+/// Tests an [`AccountStore`].
+pub fn accounts(open: impl Fn() -> Arc<dyn AccountStore>) {
+    let store = open();
+    let [account, other] = [jid("account"), jid("account-other")];
+    done("SASL", store.remove(&account));
+    done("SASL", store.set_credentials(&other, credentials(9)));
+
+    assert!(done("SASL", store.credentials(&account)).is_none(), "SASL: unknown account found");
+    assert!(!done("SASL", store.exists(&account)), "SASL: an unknown account exists");
+    for round in [1, 2] {
+        done("SASL", store.set_credentials(&account, credentials(round)));
+        let found = done("SASL", store.credentials(&account)).map(|found| keys(&found));
+        same("SASL", "credentials", &found, &Some(keys(&credentials(round))));
+    }
+    let disabled = Credentials { scram_sha_1: None, scram_sha_256: None, disabled: true };
+    done("SASL-7", store.set_credentials(&account, disabled.clone()));
+    let found = done("SASL-7", store.credentials(&account)).map(|found| keys(&found));
+    same("SASL-7", "credentials", &found, &Some(keys(&disabled)));
+    assert!(done("SASL-7", store.exists(&account)), "SASL-7: a disabled account does not exist");
+
+    assert!(done("DESTROY-15", store.remove(&account)), "DESTROY-15: account not found");
+    assert!(!done("DESTROY-15", store.remove(&account)), "DESTROY-15: removed account found");
+    assert!(!done("DESTROY-15", store.exists(&account)), "DESTROY-15: removed account exists");
+    assert!(done("DESTROY-15", store.remove(&other)), "DESTROY-15: another account is gone");
+}
+
+/// Tests a [`RosterStore`].
+pub fn rosters(open: impl Fn() -> Arc<dyn RosterStore>) {
+    let store = open();
+    roster_items(&*store);
+    subscription_requests(&*store);
+    roster_pairs(&*store);
+    roster_removal(&*store);
+    rosters_in_parallel(&store);
+}
+
+fn roster_items(store: &dyn RosterStore) {
+    let [account, contact, other] = [jid("roster"), jid("roster-contact"), jid("roster-other")];
+    done("BIND-13", store.clear(&account));
+    same("BIND-13", "roster of a new account", &roster(store, &account), &StoredRoster::default());
+
+    done("ROSTER-10", store.apply(&account, RosterChange::new().version(1).put(item(&contact))));
+    let expected = StoredRoster::new(vec![item(&contact)], 1, vec![]);
+    same("ROSTER-10", "added item", &roster(store, &account), &expected);
+
+    let mut plain = item(&contact);
+    plain.name = None;
+    plain.groups.clear();
+    plain.subscription = Subscription::None;
+    (plain.ask, plain.approved) = (false, true);
+    done("ROSTER-10", store.apply(&account, RosterChange::new().version(2).put(plain.clone())));
+    let expected = StoredRoster::new(vec![plain.clone()], 2, vec![]);
+    same("ROSTER-10", "changed item", &roster(store, &account), &expected);
+
+    for subscription in [Subscription::To, Subscription::From, Subscription::Both] {
+        plain.subscription = subscription;
+        done("ROSTER-18", store.apply(&account, RosterChange::new().put(plain.clone())));
+        let expected = StoredRoster::new(vec![plain.clone()], 2, vec![]);
+        same("ROSTER-18", "item with the version as it was", &roster(store, &account), &expected);
+    }
+
+    let change = RosterChange::new().version(u64::MAX).remove(contact.clone()).put(item(&other));
+    done("ROSTER-17", store.apply(&account, change));
+    let expected = StoredRoster::new(vec![item(&other)], u64::MAX, vec![]);
+    same("ROSTER-17", "item removed and other one added", &roster(store, &account), &expected);
+    let change = RosterChange::new().remove(other.clone()).put(item(&other));
+    done("ROSTER-15", store.apply(&account, change));
+    same("ROSTER-15", "removal before addition", &roster(store, &account), &expected);
+    done("ROSTER-15", store.apply(&account, RosterChange::new().remove(contact)));
+    same("ROSTER-15", "removal of nothing", &roster(store, &account), &expected);
+    done("ROSTER-13", store.apply(&account, RosterChange::new()));
+    same("ROSTER-13", "empty change", &roster(store, &account), &expected);
+}
+
+fn subscription_requests(store: &dyn RosterStore) {
+    let account = jid("requests");
+    // Not in the order of the alphabet: arrival counts.
+    let [first, second, third] = [jid("z-first"), jid("a-second"), jid("m-third")];
+    done("SUB-9", store.clear(&account));
+    for requester in [&first, &second, &third] {
+        done("SUB-9", store.apply(&account, RosterChange::new().add_request(request(requester))));
+    }
+    let expected = [&first, &second, &third].map(request);
+    same("SUB-9", "requests", &*done("SUB-9", store.requests(&account)), &expected);
+    let loaded = StoredRoster::new(vec![], 0, vec![first.clone(), second.clone(), third.clone()]);
+    same("SUB-9", "roster with requests only", &roster(store, &account), &loaded);
+
+    let later = SubscriptionRequest::new(first.clone(), &b"<presence>later</presence>"[..]);
+    done("SUB-9", store.apply(&account, RosterChange::new().add_request(later.clone())));
+    same("SUB-9", "first one wins", &*done("SUB-9", store.requests(&account)), &expected);
+
+    let change = RosterChange::new().remove_request(first).add_request(later.clone());
+    done("SUB-9", store.apply(&account, change));
+    let expected = [request(&second), request(&third), later];
+    same("SUB-9", "new request", &*done("SUB-9", store.requests(&account)), &expected);
+    let change = RosterChange::new().version(1).remove_request(second.clone()).put(item(&second));
+    done("SUB-9", store.apply(&account, change.clone()));
+    done("SUB-9", store.apply(&account, change));
+    let [_, rest @ ..] = &expected;
+    same("SUB-9", "answered request", &*done("SUB-9", store.requests(&account)), rest);
+}
+
+fn roster_pairs(store: &dyn RosterStore) {
+    let [romeo, juliet] = [jid("pair-romeo"), jid("pair-juliet")];
+    for account in [&romeo, &juliet] {
+        done("SUB-4", store.clear(account));
+    }
+    let asks = RosterChange::new().version(1).put(item(&juliet));
+    let asked = RosterChange::new().add_request(request(&romeo));
+    done("SUB-4", store.apply_pair(&romeo, asks, &juliet, asked));
+    let expected = StoredRoster::new(vec![item(&juliet)], 1, vec![]);
+    same("SUB-4", "first of a pair", &roster(store, &romeo), &expected);
+    let expected = StoredRoster::new(vec![], 0, vec![romeo.clone()]);
+    same("SUB-4", "second of a pair", &roster(store, &juliet), &expected);
+
+    let approves = RosterChange::new().version(1).put(item(&romeo)).remove_request(romeo.clone());
+    let approved = RosterChange::new().version(2).remove(juliet.clone());
+    done("SUB-4", store.apply_pair(&juliet, approves, &romeo, approved));
+    let expected = StoredRoster::new(vec![item(&romeo)], 1, vec![]);
+    same("SUB-4", "first of a pair", &roster(store, &juliet), &expected);
+    let expected = StoredRoster::new(vec![], 2, vec![]);
+    same("SUB-4", "second of a pair", &roster(store, &romeo), &expected);
+}
+
+fn roster_removal(store: &dyn RosterStore) {
+    let [gone, kept] = [jid("roster-gone"), jid("roster-kept")];
+    for account in [&gone, &kept] {
+        done("DESTROY-15", store.clear(account));
+        let change = RosterChange::new().version(5).put(item(&gone)).add_request(request(&kept));
+        done("DESTROY-15", store.apply(account, change));
+    }
+    done("DESTROY-15", store.clear(&gone));
+    same("DESTROY-15", "roster", &roster(store, &gone), &StoredRoster::default());
+    same("DESTROY-15", "requests", &*done("DESTROY-15", store.requests(&gone)), &[]);
+    let expected = StoredRoster::new(vec![item(&gone)], 5, vec![kept.clone()]);
+    same("DESTROY-15", "roster of another account", &roster(store, &kept), &expected);
+}
+
+fn rosters_in_parallel(store: &Arc<dyn RosterStore>) {
+    const RULE: &str = "calls about different accounts at the same time";
+    let work = |n: u8| {
+        let (store, account) = (Arc::clone(store), jid(&format!("roster-parallel-{n}")));
+        thread::spawn(move || {
+            done(RULE, store.clear(&account));
+            let mut expected = StoredRoster::default();
+            for version in 1..=10 {
+                let contact = item(&jid(&format!("contact-{version}")));
+                let change = RosterChange::new().version(version).put(contact.clone());
+                done(RULE, store.apply(&account, change));
+                expected.version = version;
+                expected.items.push(contact);
+                same(RULE, "roster", &sorted(roster(&*store, &account)), &sorted(expected.clone()));
+            }
+        })
+    };
+    let threads: Vec<_> = (0..8).map(work).collect();
+    for thread in threads {
+        assert!(thread.join().is_ok(), "{RULE}: see the first panic");
+    }
+}
+
+/// Tests an [`OfflineStore`] whose limit allows at most [`MOST_OFFLINE_MESSAGES`] of 100 bytes.
+pub fn offline(open: impl Fn() -> Arc<dyn OfflineStore>) {
+    let store = open();
+    let [account, other] = [jid("offline"), jid("offline-other")];
+    for account in [&account, &other] {
+        done("OFF-3", store.clear(account));
+    }
+    same("OFF-3", "messages of a new account", &*done("OFF-3", store.list(&account)), &[]);
+    done("OFF-3", store.push(&other, message(9)));
+    for n in 1..=3 {
+        done("OFF-3", store.push(&account, message(n)));
+        same("OFF-3", "count", &done("OFF-3", store.count(&account)), &usize::from(n));
+    }
+    let list = done("OFF-3", store.list(&account));
+    same("OFF-3", "messages", &*messages(&list), &[message(1), message(2), message(3)]);
+    same("OFF-4", "messages that were listed", &*done("OFF-4", store.list(&account)), &list);
+
+    let [(first, _), (second, _), (third, _)] = &*list else { panic!("OFF-4: three messages") };
+    done("OFF-4", store.remove(&other, vec![*second]));
+    done("OFF-4", store.remove(&account, vec![*third, *first]));
+    let list = done("OFF-4", store.list(&account));
+    same("OFF-4", "what no session accepted", &*messages(&list), &[message(2)]);
+    done("OFF-4", store.remove(&account, vec![*first, *second, *third]));
+    same("OFF-4", "count", &done("OFF-4", store.count(&account)), &0);
+    done("OFF-4", store.push(&account, message(4)));
+    done("OFF-4", store.remove(&account, vec![*first, *second, *third]));
+    let list = done("OFF-4", store.list(&account));
+    same("OFF-4", "messages after a late removal", &*messages(&list), &[message(4)]);
+
+    done("OFF-2", store.clear(&account));
+    let mut kept = 0;
+    let refusal = loop {
+        match block_on(store.push(&account, message(7))) {
+            Ok(()) if kept < MOST_OFFLINE_MESSAGES => kept += 1,
+            Ok(()) => panic!("OFF-2: {MOST_OFFLINE_MESSAGES} messages of 100 bytes kept, and more"),
+            Err(refusal) => break refusal,
+        }
+    };
+    assert!(matches!(refusal, StoreError::Full), "OFF-2: at the limit push failed with {refusal}");
+    same("OFF-2", "count at the limit", &done("OFF-2", store.count(&account)), &kept);
+    done("OFF-2", store.push(&other, message(8)));
+    let list = done("OFF-4", store.list(&account));
+    done("OFF-4", store.remove(&account, list.iter().map(|(id, _)| *id).take(1).collect()));
+    done("OFF-2", store.push(&account, message(7)));
+
+    done("DESTROY-15", store.clear(&account));
+    same("DESTROY-15", "messages", &*done("DESTROY-15", store.list(&account)), &[]);
+    let list = done("DESTROY-15", store.list(&other));
+    same("DESTROY-15", "others' messages", &*messages(&list), &[message(9), message(8)]);
+    done("DESTROY-15", store.clear(&other));
+}
+
+/// Tests a [`BlockStore`].
+pub fn blocks(open: impl Fn() -> Arc<dyn BlockStore>) {
+    let store = open();
+    let [account, other] = [jid("blocks"), jid("blocks-other")];
+    let [contact, domain] = [jid("blocked"), domain()].map(Jid::from);
+    let resource: Jid = full("blocked", "Ünicode / ☃");
+    for account in [&account, &other] {
+        done("BLOCK-1", store.clear(account));
+        done("BLOCK-1", store.apply(account, vec![contact.clone()], vec![]));
+    }
+    let list = || {
+        let mut list = done("BLOCK-1", store.load(&account));
+        list.sort();
+        list
+    };
+    let expect = |what: &str, mut jids: Vec<Jid>| {
+        jids.sort();
+        same("BLOCK-1", what, &list(), &jids);
+    };
+    expect("list", vec![contact.clone()]);
+    done("BLOCK-2", store.apply(&account, vec![resource.clone(), domain.clone()], vec![]));
+    expect("added", vec![contact.clone(), domain.clone(), resource.clone()]);
+    let both = vec![resource.clone(), resource.clone(), domain.clone()];
+    done("BLOCK-2", store.apply(&account, both, vec![domain.clone(), contact.clone()]));
+    expect("removed, then added", vec![domain.clone(), resource.clone()]);
+    done("BLOCK-2", store.apply(&account, vec![], vec![contact.clone(), domain]));
+    expect("removed", vec![resource]);
+    done("BLOCK-2", store.clear(&account));
+    expect("emptied", vec![]);
+    same("DESTROY-15", "others' list", &*done("BLOCK-1", store.load(&other)), &[contact]);
+    done("DESTROY-15", store.clear(&other));
+}
+
+fn removal(stores: &Stores) {
+    const RULE: &str = "DESTROY-15";
+    let account = jid("removed");
+    done(RULE, stores.remove_account(&account));
+    done(RULE, stores.accounts.set_credentials(&account, credentials(1)));
+    let change = RosterChange::new().version(1).put(item(&account)).add_request(request(&account));
+    done(RULE, stores.rosters.apply(&account, change));
+    done(RULE, stores.blocks.apply(&account, vec![domain().into()], vec![]));
+    if let Some(offline) = &stores.offline {
+        done(RULE, offline.push(&account, message(1)));
+    }
+    // What a store of one kind forgets is no business of the others.
+    done(RULE, stores.accounts.remove(&account));
+    same(
+        RULE,
+        "version after the credentials went",
+        &roster(&*stores.rosters, &account).version,
+        &1,
+    );
+    done(RULE, stores.rosters.clear(&account));
+    same(RULE, "block list", &*done(RULE, stores.blocks.load(&account)), &[domain().into()]);
+    done(RULE, stores.blocks.clear(&account));
+    if let Some(offline) = &stores.offline {
+        same(RULE, "messages left", &done(RULE, offline.count(&account)), &1);
+    }
+    done(RULE, stores.accounts.set_credentials(&account, credentials(1)));
+    assert!(done(RULE, stores.remove_account(&account)), "{RULE}: account not found");
+    assert!(!done(RULE, stores.remove_account(&account)), "{RULE}: account found after removal");
+    if let Some(offline) = &stores.offline {
+        same(RULE, "messages after removal", &done(RULE, offline.count(&account)), &0);
+    }
+}
+
+/// The answer of a call that must succeed.
+#[track_caller]
+fn done<T>(rule: &str, call: StoreFuture<T>) -> T {
+    block_on(call).unwrap_or_else(|error| match std::error::Error::source(&error) {
+        Some(cause) => panic!("{rule}: {error}: {cause}"),
+        None => panic!("{rule}: {error}"),
+    })
+}
+
+/// Without the values: they do not say more than the call in the backtrace does.
+#[track_caller]
+fn same<T: PartialEq + ?Sized>(rule: &str, what: &str, found: &T, expected: &T) {
+    assert!(found == expected, "{rule}: {what}: not what was stored");
+}
+
+fn roster(store: &dyn RosterStore, account: &BareJid) -> StoredRoster {
+    done("BIND-13", store.load(account))
+}
+
+fn sorted(mut roster: StoredRoster) -> StoredRoster {
+    roster.items.sort_by(|a, b| a.jid.cmp(&b.jid));
+    roster
+}
+
+fn domain() -> BareJid {
+    parse("conformance.invalid")
+}
+
+fn jid(name: &str) -> BareJid {
+    parse(&format!("{name}@conformance.invalid"))
+}
+
+fn parse(jid: &str) -> BareJid {
+    BareJid::new(jid).unwrap_or_else(|error| panic!("the tests have a wrong jid: {error}"))
+}
+
+fn full(name: &str, resource: &str) -> Jid {
+    match jid(name).with_resource_str(resource) {
+        Ok(full) => full.into(),
+        Err(error) => panic!("the tests have a wrong jid: {error}"),
+    }
+}
+
+/// An item with everything, in characters that a careless store loses.
+fn item(contact: &BareJid) -> Item {
+    Item {
+        jid: contact.clone(),
+        name: Some("Røméo 'M' \"x\" \\ % ☃ \u{1F339}".into()),
+        groups: vec!["Zürich, a; b".into(), " ".into(), "a\tb\n".into(), "A\tB".into()],
+        subscription: Subscription::To,
+        ask: true,
+        approved: false,
+    }
+}
+
+fn request(from: &BareJid) -> SubscriptionRequest {
+    let stanza =
+        format!("<presence from='{from}' type='subscribe'><status>'\u{1F339}</status></presence>");
+    SubscriptionRequest::new(from.clone(), stanza.into_bytes())
+}
+
+/// A message whose stanza has 100 bytes, with a time that is no whole second.
+fn message(n: u8) -> OfflineMessage {
+    let received = Duration::from_millis(1_767_225_600_123 + u64::from(n));
+    OfflineMessage::new(vec![b'0'.wrapping_add(n); 100], SystemTime::UNIX_EPOCH + received)
+}
+
+fn messages<I>(list: &[(I, OfflineMessage)]) -> Vec<OfflineMessage> {
+    list.iter().map(|(_, message)| message.clone()).collect()
+}
+
+fn credentials(n: u8) -> Credentials {
+    let keys = |length: usize| ScramKeys {
+        // Not text, and with bytes that end strings elsewhere.
+        salt: vec![n, 0, 0xff, b'\'', 0x80],
+        iterations: 10_000 + u32::from(n),
+        stored_key: vec![n; length],
+        server_key: vec![n ^ 0xff; length],
+    };
+    Credentials {
+        scram_sha_1: (n == 1).then(|| keys(20)),
+        scram_sha_256: Some(keys(32)),
+        disabled: false,
+    }
+}
+
+/// Credentials in a form that can be compared.
+fn keys(credentials: &Credentials) -> (Option<ScramKeys>, Option<ScramKeys>, bool) {
+    let Credentials { scram_sha_1, scram_sha_256, disabled } = credentials.clone();
+    (scram_sha_1, scram_sha_256, disabled)
+}
+
+/// Blocks the thread until `future` is ready.
+pub(super) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut context = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}

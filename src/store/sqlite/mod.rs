@@ -1,0 +1,140 @@
+//! Everything in one SQLite file.
+//!
+//! ```text
+//!   calls ──► queue ──► writer thread ──► one transaction for all that wait ──► commit ──► answers
+//!   calls ──► queue ──► reader thread ──► answer
+//! ```
+//!
+//! A commit waits for the disk, whatever it holds: the writer takes everything that waits into
+//! one (`worker`). Each trait is one file, `schema` opens and migrates, `oneshot` brings the
+//! answers back.
+
+mod accounts;
+mod blocks;
+mod offline;
+mod oneshot;
+mod rosters;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+pub use schema::OpenError;
+
+use std::fmt;
+use std::path::Path;
+
+use jid::{BareJid, Jid};
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
+use rusqlite::{ErrorCode, TransactionBehavior};
+
+use self::worker::Worker;
+use super::{OfflineLimits, StoreError};
+
+/// A store of everything in one SQLite file.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use xmpp_session::store::{Sqlite, Stores};
+///
+/// let stores = Stores::all_in(Arc::new(Sqlite::open("/var/lib/xmpp/data.sqlite")?));
+/// # Ok::<(), xmpp_session::store::OpenError>(())
+/// ```
+///
+/// What is answered with `Ok` survives a killed process and, if the disk does what it says, a loss
+/// of power: the write-ahead log is on disk before the answer is given. Writes that are made at
+/// the same time share one commit; one that fails fails alone.
+///
+/// A full disk is [`StoreError::Full`], anything else that SQLite reports is
+/// [`StoreError::Failed`]. Reads and removals may still work then.
+///
+/// One server at a time may use the file, since it keeps rosters in memory; other programs may read
+/// it (a backup with `sqlite3 data.sqlite '.backup copy'` needs no pause). Dropping the store
+/// waits for the writes that were called for, and closes the file.
+///
+/// Calls never block, and their futures need no runtime: two threads of the store's own do the
+/// work.
+pub struct Sqlite {
+    // Dropped in this order: the last connection to close tidies the write-ahead log up.
+    reader: Worker,
+    writer: Worker,
+    offline_limits: OfflineLimits,
+}
+
+impl Sqlite {
+    /// Opens the file at `path`, creates it where there is none (on Unix readable by its owner
+    /// only), brings an older schema up to date, and looks through the whole file for damage.
+    /// Blocks while it does: one second for some hundred megabytes.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`] says what is wrong with the file. It was not changed.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = schema::create(path.as_ref())?;
+        let mut writer = schema::connect(&path)?;
+        schema::prepare(&mut writer)?;
+        let reader = schema::connect(&path)?;
+        let reader = Worker::spawn("store reader", reader, TransactionBehavior::Deferred, 1);
+        let writer = Worker::spawn("store writer", writer, TransactionBehavior::Immediate, 256);
+        Ok(Self {
+            reader: reader.map_err(OpenError::failed)?,
+            writer: writer.map_err(OpenError::failed)?,
+            offline_limits: OfflineLimits::default(),
+        })
+    }
+
+    /// How much each account may have waiting as offline messages.
+    #[must_use]
+    pub fn with_offline_limits(self, offline_limits: OfflineLimits) -> Self {
+        Self { offline_limits, ..self }
+    }
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite")
+            .field("offline_limits", &self.offline_limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What becomes of a call that SQLite or a limit refuses.
+#[derive(Debug)]
+enum Refusal {
+    Full,
+    Sqlite(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Refusal {
+    fn from(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => Self::Full,
+            _ => Self::Sqlite(error),
+        }
+    }
+}
+
+impl From<Refusal> for StoreError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full => Self::Full,
+            Refusal::Sqlite(error) => Self::failed(error),
+        }
+    }
+}
+
+/// A value of ours in a column. One that is not valid makes the read fail: nothing may be built on
+/// a part of what was stored (BIND-13).
+struct Column<T>(T);
+
+impl FromSql for Column<BareJid> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        BareJid::new(value.as_str()?).map(Self).map_err(FromSqlError::other)
+    }
+}
+
+impl FromSql for Column<Jid> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Jid::new(value.as_str()?).map(Self).map_err(FromSqlError::other)
+    }
+}

@@ -1,0 +1,113 @@
+//! Offline messages.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use jid::BareJid;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
+use rusqlite::{Connection, params};
+
+use super::{Column, Refusal, Sqlite};
+use crate::store::{OfflineId, OfflineMessage, OfflineStore, StoreFuture};
+
+impl OfflineStore for Sqlite {
+    fn push(&self, account: &BareJid, message: OfflineMessage) -> StoreFuture<()> {
+        let (account, limits) = (account.clone(), self.offline_limits);
+        self.writer.call(move |db| {
+            let (messages, bytes) = usage(db, &account)?;
+            if !limits.allow(messages, bytes, message.stanza.len()) {
+                return Err(Refusal::Full);
+            }
+            let bytes = i64::try_from(message.stanza.len()).unwrap_or(i64::MAX);
+            db.prepare_cached(
+                "INSERT INTO offline_message (account, received, bytes, stanza)
+                 VALUES (?1, ?2, ?3, ?4)",
+            )?
+            .execute(params![
+                account.as_str(),
+                milliseconds(message.received),
+                bytes,
+                &*message.stanza
+            ])?;
+            Ok(())
+        })
+    }
+
+    fn list(&self, account: &BareJid) -> StoreFuture<Vec<(OfflineId, OfflineMessage)>> {
+        let account = account.clone();
+        self.reader.call(move |db| {
+            let mut statement = db.prepare_cached(
+                "SELECT id, received, stanza FROM offline_message WHERE account = ?1 ORDER BY id",
+            )?;
+            let rows = statement.query_map([account.as_str()], |row| {
+                let Column(received) = row.get(1)?;
+                let message = OfflineMessage::new(row.get::<_, Vec<u8>>(2)?, received);
+                Ok((row.get::<_, Column<_>>(0)?.0, message))
+            })?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+    }
+
+    fn remove(&self, account: &BareJid, ids: Vec<OfflineId>) -> StoreFuture<()> {
+        let account = account.clone();
+        self.writer.call(move |db| {
+            let mut delete =
+                db.prepare_cached("DELETE FROM offline_message WHERE id = ?1 AND account = ?2")?;
+            // An id that is no positive integer of SQLite's is none of this store's.
+            for id in ids.iter().filter_map(|id| i64::try_from(id.get()).ok()) {
+                delete.execute(params![id, account.as_str()])?;
+            }
+            Ok(())
+        })
+    }
+
+    fn count(&self, account: &BareJid) -> StoreFuture<usize> {
+        let account = account.clone();
+        self.reader.call(move |db| Ok(usage(db, &account)?.0))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        let account = account.clone();
+        self.writer.call(move |db| {
+            db.prepare_cached("DELETE FROM offline_message WHERE account = ?1")?
+                .execute([account.as_str()])?;
+            Ok(())
+        })
+    }
+}
+
+/// Messages and bytes that wait for the account.
+fn usage(db: &Connection, account: &BareJid) -> rusqlite::Result<(usize, usize)> {
+    let sizes = "SELECT count(*), coalesce(sum(bytes), 0) FROM offline_message WHERE account = ?1";
+    db.prepare_cached(sizes)?.query_row([account.as_str()], |row| {
+        let size = |column| row.get(column).map(|n: i64| usize::try_from(n).unwrap_or(usize::MAX));
+        Ok((size(0)?, size(1)?))
+    })
+}
+
+/// Since 1970, negative before it.
+fn milliseconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |n| -n),
+    }
+}
+
+impl FromSql for Column<SystemTime> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let stored = value.as_i64()?;
+        let distance = Duration::from_millis(stored.unsigned_abs());
+        let time = match stored {
+            0.. => UNIX_EPOCH.checked_add(distance),
+            _ => UNIX_EPOCH.checked_sub(distance),
+        };
+        time.map(Self).ok_or(FromSqlError::OutOfRange(stored))
+    }
+}
+
+impl FromSql for Column<OfflineId> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let stored = value.as_i64()?;
+        let id = u64::try_from(stored).map_err(|_| FromSqlError::OutOfRange(stored))?;
+        Ok(Self(OfflineId::new(id)))
+    }
+}

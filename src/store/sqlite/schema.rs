@@ -1,0 +1,213 @@
+//! Opening the file, and its schema through the versions.
+
+use std::error::Error;
+use std::fs::OpenOptions;
+use std::io;
+use std::path::{Path, PathBuf, absolute};
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+/// Marks a database as ours in its header: "xmss".
+const APPLICATION_ID: i64 = 0x786d_7373;
+
+/// `MIGRATIONS[n]` leads from schema version `n` to `n + 1`. What was released is never changed.
+pub(super) const MIGRATIONS: &[&str] = &[
+    "
+    CREATE TABLE account (
+        jid TEXT PRIMARY KEY,
+        disabled INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE scram_keys (
+        account TEXT NOT NULL,
+        hash TEXT NOT NULL,
+        salt BLOB NOT NULL,
+        iterations INTEGER NOT NULL,
+        stored_key BLOB NOT NULL,
+        server_key BLOB NOT NULL,
+        PRIMARY KEY (account, hash)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE roster (
+        account TEXT PRIMARY KEY,
+        version INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE roster_item (
+        account TEXT NOT NULL,
+        contact TEXT NOT NULL,
+        name TEXT,
+        subscription TEXT NOT NULL,
+        ask INTEGER NOT NULL,
+        approved INTEGER NOT NULL,
+        PRIMARY KEY (account, contact)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE roster_group (
+        account TEXT NOT NULL,
+        contact TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        PRIMARY KEY (account, contact, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE subscription_request (
+        arrival INTEGER PRIMARY KEY AUTOINCREMENT,
+        account TEXT NOT NULL,
+        requester TEXT NOT NULL,
+        stanza BLOB NOT NULL,
+        UNIQUE (account, requester)
+    ) STRICT;
+    ",
+    // AUTOINCREMENT: ids are never used again (OFF-4). The index answers how much an account has
+    // waiting without a look at the stanzas.
+    "
+    CREATE TABLE offline_message (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        account TEXT NOT NULL,
+        received INTEGER NOT NULL,
+        bytes INTEGER NOT NULL,
+        stanza BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX offline_message_of_account ON offline_message (account, id, bytes);
+    CREATE TABLE blocked (
+        account TEXT NOT NULL,
+        jid TEXT NOT NULL,
+        PRIMARY KEY (account, jid)
+    ) STRICT, WITHOUT ROWID;
+    ",
+];
+
+/// Why a file cannot be a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The file is something else.
+    #[error("the file is not an SQLite database")]
+    NotADatabase,
+    /// The file is an SQLite database of another program.
+    #[error("the database belongs to another program")]
+    Foreign,
+    /// The file was written by a newer version of this crate.
+    #[error("the database has schema version {found}, known are those up to {known}")]
+    Newer {
+        /// The file's schema version.
+        found: i64,
+        /// The newest schema version this version of the crate can read.
+        known: i64,
+    },
+    /// The file is damaged; go back to a backup.
+    #[error("the database is damaged")]
+    Damaged(#[source] Box<dyn Error + Send + Sync>),
+    /// The file, or the file system it is on, is read-only.
+    #[error("the database cannot be written to")]
+    ReadOnly,
+    /// The file system (some network ones) cannot do what a write-ahead log needs.
+    #[error("the file system does not support a write-ahead log")]
+    NoWriteAheadLog,
+    /// Anything else: no such directory, no permission, another server that holds the file.
+    #[error("the database cannot be opened")]
+    Failed(#[source] Box<dyn Error + Send + Sync>),
+}
+
+impl OpenError {
+    pub(super) fn failed(cause: io::Error) -> Self {
+        match cause.kind() {
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::ReadOnly,
+            _ => Self::Failed(cause.into()),
+        }
+    }
+}
+
+impl OpenError {
+    fn sqlite(error: rusqlite::Error) -> Self {
+        match error.sqlite_error_code() {
+            Some(ErrorCode::NotADatabase) => Self::NotADatabase,
+            Some(ErrorCode::DatabaseCorrupt) => Self::Damaged(error.into()),
+            Some(ErrorCode::ReadOnly) => Self::ReadOnly,
+            _ => Self::Failed(error.into()),
+        }
+    }
+}
+
+/// Creates an empty file where there is none. The file holds keys made from passwords: on Unix only
+/// its owner may read it, and SQLite gives its other files the same permissions.
+pub(super) fn create(path: &Path) -> Result<PathBuf, OpenError> {
+    // Absolute, so that no name means something special to SQLite (`:memory:`).
+    let path = absolute(path).map_err(OpenError::failed)?;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(&path).map_err(OpenError::failed)?;
+    Ok(path)
+}
+
+/// A connection to the file, for one thread.
+pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let db = Connection::open_with_flags(path, flags).map_err(OpenError::sqlite)?;
+    // A backup that runs may hold the file for a moment.
+    db.busy_timeout(Duration::from_secs(10)).map_err(OpenError::sqlite)?;
+    // More than there are statements in this room: each is prepared once.
+    db.set_prepared_statement_cache_capacity(64);
+    // `FULL`: a commit is on disk before it returns. The other two say the same to macOS.
+    for (pragma, value) in
+        [("synchronous", "FULL"), ("fullfsync", "ON"), ("checkpoint_fullfsync", "ON")]
+    {
+        db.pragma_update(None, pragma, value).map_err(OpenError::sqlite)?;
+    }
+    Ok(db)
+}
+
+/// Makes sure that the file is ours and sound, and brings its schema up to date.
+pub(super) fn prepare(db: &mut Connection) -> Result<(), OpenError> {
+    // Everything that only looks comes first: a file that is refused stays as it was.
+    let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);
+    let found = version(db).map_err(OpenError::sqlite)?;
+    let application: i64 = number(db, "PRAGMA application_id").map_err(OpenError::sqlite)?;
+    if application != APPLICATION_ID {
+        let entries =
+            number(db, "SELECT count(*) FROM sqlite_schema").map_err(OpenError::sqlite)?;
+        if (application, found, entries) != (0, 0, 0) {
+            return Err(OpenError::Foreign);
+        }
+    }
+    if found > known {
+        return Err(OpenError::Newer { found, known });
+    }
+    if db.is_readonly("main").map_err(OpenError::sqlite)? {
+        return Err(OpenError::ReadOnly);
+    }
+    let state: String =
+        db.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(OpenError::sqlite)?;
+    if state != "ok" {
+        return Err(OpenError::Damaged(state.into()));
+    }
+
+    let mode: String = db
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(OpenError::sqlite)?;
+    if mode != "wal" {
+        return Err(OpenError::NoWriteAheadLog);
+    }
+    while migrate(db).map_err(OpenError::sqlite)? {}
+    Ok(())
+}
+
+/// Goes one version on; `false` at the newest.
+fn migrate(db: &mut Connection) -> rusqlite::Result<bool> {
+    let step = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let version = version(&step)?;
+    let migration = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version));
+    let Some(migration) = migration else { return Ok(false) };
+    step.execute_batch(migration)?;
+    step.pragma_update(None, "application_id", APPLICATION_ID)?;
+    step.pragma_update(None, "user_version", version + 1)?;
+    step.commit()?;
+    Ok(true)
+}
+
+fn version(db: &Connection) -> rusqlite::Result<i64> {
+    number(db, "PRAGMA user_version")
+}
+
+fn number(db: &Connection, sql: &str) -> rusqlite::Result<i64> {
+    db.query_row(sql, [], |row| row.get(0))
+}

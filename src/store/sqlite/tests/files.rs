@@ -1,0 +1,154 @@
+//! What `open` says of files of all kinds.
+
+use super::*;
+use crate::store::AccountStore;
+use crate::store::sqlite::schema::{self, MIGRATIONS};
+use crate::store::{Credentials, ScramKeys};
+
+/// A file of schema version 1, as it was written then.
+fn version_1(path: &Path) {
+    let db = Connection::open(path).unwrap();
+    db.execute_batch(MIGRATIONS[0]).unwrap();
+    db.execute_batch(
+        "PRAGMA application_id = 2020438899;
+         PRAGMA user_version = 1;
+         INSERT INTO account VALUES ('juliet@example.com', 0);
+         INSERT INTO scram_keys VALUES ('juliet@example.com', 'SHA-1', x'01', 4096, x'02', x'03');
+         INSERT INTO roster VALUES ('juliet@example.com', 12);
+         INSERT INTO roster_item VALUES ('juliet@example.com', 'romeo@example.net', 'R', 'both', 0, 1);
+         INSERT INTO roster_group VALUES ('juliet@example.com', 'romeo@example.net', 0, 'Friends');
+         INSERT INTO subscription_request VALUES (1, 'juliet@example.com', 'p@example.org', x'3c');",
+    )
+    .unwrap();
+}
+
+#[test]
+fn bind_13_a_file_of_schema_version_1_is_brought_up_to_date_with_all_it_holds() {
+    let directory = Directory::new();
+    version_1(&directory.file());
+    for _ in 0..2 {
+        let store = Sqlite::open(directory.file()).unwrap();
+        let account = jid("juliet@example.com");
+        let Credentials { scram_sha_1: Some(keys), scram_sha_256: None, disabled: false } =
+            block_on(store.credentials(&account)).unwrap().unwrap()
+        else {
+            panic!("other credentials")
+        };
+        let ScramKeys { salt, iterations, stored_key, server_key } = keys;
+        assert_eq!((salt, iterations, stored_key, server_key), (vec![1], 4096, vec![2], vec![3]));
+        let mut expected = item("romeo@example.net");
+        expected.name = Some("R".into());
+        expected.groups = vec!["Friends".into()];
+        expected.subscription = Subscription::Both;
+        expected.approved = true;
+        let expected = StoredRoster::new(vec![expected], 12, vec![jid("p@example.org")]);
+        assert!(block_on(store.rosters().load(&account)).unwrap() == expected);
+        let requests = block_on(store.rosters().requests(&account)).unwrap();
+        assert_eq!(&*requests[0].stanza, b"<");
+
+        block_on(store.offline().push(&account, OfflineMessage::new(*b"<", std::time::UNIX_EPOCH)))
+            .unwrap();
+        block_on(store.blocks().apply(&account, vec![account.clone().into()], vec![])).unwrap();
+    }
+    assert_eq!(rows(&directory.file(), "offline_message"), 2);
+}
+
+#[test]
+fn bind_13_a_newer_schema_is_refused_and_left_alone() {
+    let directory = Directory::new();
+    drop(Sqlite::open(directory.file()).unwrap());
+    Connection::open(directory.file()).unwrap().pragma_update(None, "user_version", 77).unwrap();
+    let before = fs::read(directory.file()).unwrap();
+    let error = Sqlite::open(directory.file()).unwrap_err();
+    assert!(matches!(error, OpenError::Newer { found: 77, known: 2 }), "{error}");
+    assert_eq!(error.to_string(), "the database has schema version 77, known are those up to 2");
+    assert!(fs::read(directory.file()).unwrap() == before);
+}
+
+#[test]
+fn bind_13_files_that_are_no_store_are_refused_and_left_alone() {
+    let directory = Directory::new();
+    let text = "no database, but a text that is longer than a header ".repeat(100);
+    fs::write(directory.file(), &text).unwrap();
+    let error = Sqlite::open(directory.file()).unwrap_err();
+    assert!(matches!(error, OpenError::NotADatabase), "{error:?}");
+    assert!(fs::read(directory.file()).unwrap() == text.as_bytes());
+
+    let foreign = directory.0.join("foreign.sqlite");
+    Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE account (jid TEXT)").unwrap();
+    let before = fs::read(&foreign).unwrap();
+    let error = Sqlite::open(&foreign).unwrap_err();
+    assert!(matches!(error, OpenError::Foreign), "{error:?}");
+    assert!(fs::read(&foreign).unwrap() == before);
+
+    let error = Sqlite::open(directory.0.join("missing").join("file")).unwrap_err();
+    assert!(matches!(error, OpenError::Failed(_)), "{error:?}");
+    assert!(Sqlite::open(&directory.0).is_err());
+    assert!(Sqlite::open("").is_err());
+}
+
+#[test]
+fn bind_13_a_damaged_file_is_refused() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    for n in 0..500 {
+        let change = put(n, &format!("contact{n}@example.com"));
+        drop(store.rosters().apply(&jid("juliet@example.com"), change));
+    }
+    drop(store);
+    let whole = fs::read(directory.file()).unwrap();
+
+    let mut overwritten = whole.clone();
+    let middle = whole.len() / 2;
+    overwritten[middle..middle + 8192].fill(0xaa);
+    fs::write(directory.file(), overwritten).unwrap();
+    let error = Sqlite::open(directory.file()).unwrap_err();
+    assert!(matches!(error, OpenError::Damaged(_)), "{error:?}");
+
+    fs::write(directory.file(), &whole[..middle]).unwrap();
+    let error = Sqlite::open(directory.file()).unwrap_err();
+    assert!(matches!(error, OpenError::Damaged(_)), "{error:?}");
+
+    fs::write(directory.file(), &whole).unwrap();
+    drop(Sqlite::open(directory.file()).unwrap());
+}
+
+#[test]
+fn bind_13_a_read_only_file_is_refused() {
+    let directory = Directory::new();
+    drop(Sqlite::open(directory.file()).unwrap());
+    // By permission where the tests run as a user whom it binds, and by the flag for root.
+    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
+    let mut db = Connection::open_with_flags(directory.file(), flags).unwrap();
+    assert!(matches!(schema::prepare(&mut db), Err(OpenError::ReadOnly)));
+    let denied = OpenError::failed(std::io::ErrorKind::PermissionDenied.into());
+    assert!(matches!(denied, OpenError::ReadOnly));
+}
+
+#[cfg(unix)]
+#[test]
+fn sec_6_only_the_owner_may_read_the_file() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    block_on(store.rosters().apply(&jid("a@example.com"), put(1, "b@example.com"))).unwrap();
+    for entry in fs::read_dir(&directory.0).unwrap() {
+        let mode = entry.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0);
+    }
+}
+
+#[test]
+fn roster_10_commits_reach_the_disk_before_they_return() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let settings = store.writer.call(|db| {
+        let journal: String = db.query_row("PRAGMA journal_mode", [], |row| row.get(0))?;
+        let synchronous: i64 = db.query_row("PRAGMA synchronous", [], |row| row.get(0))?;
+        Ok((journal, synchronous))
+    });
+    assert_eq!(block_on(settings).unwrap(), ("wal".into(), 2), "2 is FULL");
+    // Where that cannot be had, there is no store.
+    let mut db = Connection::open_in_memory().unwrap();
+    assert!(matches!(schema::prepare(&mut db), Err(OpenError::NoWriteAheadLog)));
+}

@@ -1,0 +1,299 @@
+mod files;
+mod kill;
+mod model;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use super::*;
+use crate::rules::roster::{Item, Subscription};
+use crate::store::conformance::{self, block_on};
+use crate::store::{
+    BlockStore, OfflineMessage, OfflineStore, RosterChange, RosterStore, StoreFuture, StoredRoster,
+    Stores,
+};
+
+/// A directory of its own, removed when dropped.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("xmpp-session-{}-{n}", std::process::id()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("store.sqlite")
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn jid(text: &str) -> BareJid {
+    BareJid::new(text).unwrap()
+}
+
+fn item(contact: &str) -> Item {
+    Item {
+        jid: jid(contact),
+        name: None,
+        groups: vec!["Friends".into(), "Verona".into()],
+        subscription: Subscription::From,
+        ask: false,
+        approved: false,
+    }
+}
+
+fn put(version: u64, contact: &str) -> RosterChange {
+    RosterChange::new().version(version).put(item(contact))
+}
+
+fn rows(path: &Path, table: &str) -> i64 {
+    let db = Connection::open(path).unwrap();
+    db.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+}
+
+fn now<T>(future: &mut StoreFuture<T>) -> Poll<Result<T, StoreError>> {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn roster_10_sub_9_off_2_block_2_sqlite_conforms() {
+    let directory = Directory::new();
+    let open = || {
+        let store = Sqlite::open(directory.file()).unwrap();
+        Stores::all_in(Arc::new(store.with_offline_limits(OfflineLimits::new(20, 100_000))))
+    };
+    conformance::all(open);
+    conformance::durable(open);
+}
+
+/// Holds the writer in a transaction until the sender is used or dropped.
+fn hold(store: &Sqlite) -> (StoreFuture<()>, std::sync::mpsc::Sender<()>) {
+    let (release, released) = channel();
+    let (enter, entered) = channel();
+    let released = Mutex::new(released);
+    let held = store.writer.call(move |_| {
+        let _ = enter.send(());
+        let _ = released.lock().recv();
+        Ok(())
+    });
+    entered.recv().unwrap();
+    (held, release)
+}
+
+#[test]
+fn roster_10_answers_come_after_the_one_commit_of_all_that_waited() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let (held, release) = hold(&store);
+    let accounts: Vec<_> = (0..50).map(|n| jid(&format!("user{n}@example.com"))).collect();
+    let writes: Vec<_> =
+        accounts.iter().map(|account| store.rosters().apply(account, put(1, "romeo@x"))).collect();
+    let writes = Arc::new(Mutex::new(writes));
+    // Behind them in the same transaction: what does the world outside see now?
+    let (looking, path) = (Arc::clone(&writes), directory.file());
+    let look = store.writer.call(move |_| {
+        let answered = looking.lock().iter_mut().map(now).filter(Poll::is_ready).count();
+        Ok((answered, rows(&path, "roster_item")))
+    });
+    drop(release);
+    block_on(held).unwrap();
+    assert_eq!(block_on(look).unwrap(), (0, 0), "answered, committed");
+    let writes = std::mem::take(&mut *writes.lock());
+    for write in writes {
+        block_on(write).unwrap();
+    }
+    assert_eq!(rows(&directory.file(), "roster_item"), 50);
+}
+
+#[test]
+fn roster_10_a_statement_that_fails_fails_alone() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let (held, release) = hold(&store);
+    let [romeo, juliet] = [jid("romeo@example.com"), jid("juliet@example.com")];
+    let good = store.rosters().apply(&romeo, put(1, "juliet@example.com"));
+    // A key used twice, after half of the request is done.
+    let bad = store.writer.call(|db| {
+        db.execute("INSERT INTO roster (account, version) VALUES ('nurse@example.com', 1)", [])?;
+        db.execute("INSERT INTO roster (account, version) VALUES ('nurse@example.com', 2)", [])?;
+        Ok(())
+    });
+    let also_good = store.rosters().apply(&juliet, put(1, "romeo@example.com"));
+    drop(release);
+    block_on(held).unwrap();
+    block_on(good).unwrap();
+    assert!(matches!(block_on(bad), Err(StoreError::Failed(_))));
+    block_on(also_good).unwrap();
+    drop(store);
+    assert_eq!(rows(&directory.file(), "roster"), 2);
+}
+
+#[test]
+fn sub_4_a_request_that_spoils_the_transaction_takes_no_other_one_with_it() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let (held, release) = hold(&store);
+    let [romeo, juliet] = [jid("romeo@example.com"), jid("juliet@example.com")];
+    let before = store.rosters().apply(&romeo, put(1, "juliet@example.com"));
+    let spoils = store.writer.call(|db| {
+        db.execute_batch("ROLLBACK")?;
+        Err::<(), _>(rusqlite::Error::InvalidQuery.into())
+    });
+    let after = store.rosters().apply_pair(&romeo, put(2, "nurse@x"), &juliet, put(1, "romeo@x"));
+    drop(release);
+    block_on(held).unwrap();
+    assert!(matches!(block_on(spoils), Err(StoreError::Failed(_))));
+    block_on(before).unwrap();
+    block_on(after).unwrap();
+    drop(store);
+    assert_eq!(rows(&directory.file(), "roster_item"), 3);
+}
+
+#[test]
+fn sub_4_a_pair_that_fails_half_way_changes_neither() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    block_on(store.writer.call(|db| {
+        Ok(db.execute_batch(
+            "CREATE TRIGGER refuse BEFORE INSERT ON roster_item WHEN new.account = 'b@example.com'
+             BEGIN SELECT raise(ABORT, 'refused'); END",
+        )?)
+    }))
+    .unwrap();
+    let [a, b] = [jid("a@example.com"), jid("b@example.com")];
+    let pair = store.rosters().apply_pair(&a, put(1, "b@example.com"), &b, put(1, "a@example.com"));
+    assert!(matches!(block_on(pair), Err(StoreError::Failed(_))));
+    for account in [&a, &b] {
+        assert!(block_on(store.rosters().load(account)).unwrap() == StoredRoster::default());
+    }
+}
+
+#[test]
+fn off_2_a_full_disk_is_full_and_the_rest_goes_on() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    block_on(store.writer.call(|db| {
+        let pages: i64 = db.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        Ok(db.query_row(&format!("PRAGMA max_page_count = {}", pages + 10), [], |_| Ok(()))?)
+    }))
+    .unwrap();
+    let [romeo, juliet] = [jid("romeo@example.com"), jid("juliet@example.com")];
+    let message = |bytes| OfflineMessage::new(vec![b'x'; bytes], std::time::UNIX_EPOCH);
+    let (held, release) = hold(&store);
+    let small = store.offline().push(&romeo, message(10));
+    let large = store.offline().push(&romeo, message(1 << 20));
+    let change = store.rosters().apply(&juliet, put(1, "romeo@example.com"));
+    drop(release);
+    block_on(held).unwrap();
+    block_on(small).unwrap();
+    assert!(matches!(block_on(large), Err(StoreError::Full)));
+    block_on(change).unwrap();
+    assert_eq!(block_on(store.offline().count(&romeo)).unwrap(), 1);
+    block_on(store.offline().clear(&romeo)).unwrap();
+}
+
+#[test]
+fn bind_13_a_row_that_cannot_be_read_is_an_error_and_never_skipped() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let account = jid("juliet@example.com");
+    for (table, bad) in [
+        ("roster_item", "UPDATE roster_item SET subscription = 'remove' WHERE contact = 'b@x'"),
+        ("roster_item", "UPDATE roster_item SET contact = '@@' WHERE contact = 'b@x'"),
+        ("subscription_request", "UPDATE subscription_request SET requester = ''"),
+    ] {
+        let request = crate::store::SubscriptionRequest::new(jid("c@x"), &b"<presence/>"[..]);
+        block_on(store.rosters().apply(&account, put(1, "a@x"))).unwrap();
+        block_on(store.rosters().apply(&account, put(2, "b@x").add_request(request))).unwrap();
+        block_on(store.writer.call(move |db| Ok(db.execute(bad, [])?))).unwrap();
+        let found = block_on(store.rosters().load(&account));
+        assert!(matches!(found, Err(StoreError::Failed(_))), "{table}");
+        block_on(store.rosters().clear(&account)).unwrap();
+    }
+    block_on(store.blocks().apply(&account, vec![account.clone().into()], vec![])).unwrap();
+    block_on(store.writer.call(|db| Ok(db.execute("UPDATE blocked SET jid = '@'", [])?))).unwrap();
+    assert!(block_on(store.blocks().load(&account)).is_err());
+}
+
+#[test]
+fn off_4_dropping_the_store_finishes_the_writes_that_wait() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let account = jid("juliet@example.com");
+    let (held, release) = hold(&store);
+    for n in 0..400 {
+        // The futures are dropped too: nobody waits any more.
+        drop(store.rosters().apply(&account, put(n, &format!("contact{n}@example.com"))));
+    }
+    drop(held);
+    drop(release);
+    drop(store);
+    assert_eq!(rows(&directory.file(), "roster_item"), 400);
+    assert!(!directory.file().with_extension("sqlite-wal").exists());
+}
+
+/// Owns the store and lets go of it when woken: on the store's own thread.
+struct LastOwner(Mutex<Option<Arc<Sqlite>>>);
+
+impl Wake for LastOwner {
+    fn wake(self: Arc<Self>) {
+        drop(self.0.lock().take());
+    }
+}
+
+#[test]
+fn sec_7_the_last_owner_may_let_go_on_the_thread_of_the_store() {
+    let directory = Directory::new();
+    let store = Arc::new(Sqlite::open(directory.file()).unwrap());
+    let gone: Weak<Sqlite> = Arc::downgrade(&store);
+    let (held, release) = hold(&store);
+    let mut first = store.rosters().apply(&jid("a@example.com"), put(1, "b@example.com"));
+    let second = store.rosters().apply(&jid("b@example.com"), put(1, "a@example.com"));
+    let waker = Waker::from(Arc::new(LastOwner(Mutex::new(Some(store)))));
+    assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(release);
+    block_on(held).unwrap();
+    block_on(second).unwrap();
+    assert!(matches!(now(&mut first), Poll::Ready(Ok(()))));
+    assert!(gone.upgrade().is_none());
+}
+
+#[test]
+fn bind_13_a_store_whose_thread_ended_fails_and_hangs_nobody() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let ends = store.writer.call(|_| -> Result<(), Refusal> { panic!("a defect of this crate") });
+    assert!(matches!(block_on(ends), Err(StoreError::Failed(_))));
+    let later = store.rosters().apply(&jid("a@example.com"), put(1, "b@example.com"));
+    assert!(matches!(block_on(later), Err(StoreError::Failed(_))));
+}
+
+impl Sqlite {
+    fn rosters(&self) -> &dyn RosterStore {
+        self
+    }
+
+    fn offline(&self) -> &dyn OfflineStore {
+        self
+    }
+
+    fn blocks(&self) -> &dyn BlockStore {
+        self
+    }
+}

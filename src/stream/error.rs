@@ -1,0 +1,209 @@
+//! Stream errors, written and read.
+
+use std::fmt;
+use std::net::Ipv6Addr;
+
+use minidom::Element;
+
+use super::{ERROR_NAMESPACE, Limit, Nonza, STREAM_NAMESPACE, StreamCondition};
+use crate::stanza::canonical::{Bound, Refusal};
+use crate::stanza::write;
+
+/// An error that ends a stream
+/// ([RFC 6120 §4.9](https://www.rfc-editor.org/rfc/rfc6120#section-4.9), rule SERR-1).
+#[derive(Clone, PartialEq, Eq)]
+pub struct StreamError {
+    condition: StreamCondition,
+    /// Language and text.
+    text: Option<(Box<str>, Box<str>)>,
+    other_host: Option<Box<str>>,
+    /// An element in canonical form.
+    application: Option<Box<[u8]>>,
+    limit: Option<Limit>,
+}
+
+impl StreamError {
+    /// An error without further details.
+    ///
+    /// [`StreamCondition::UndefinedCondition`] is meant to be sent with an element of its own only:
+    /// see [`with_application`](Self::with_application).
+    #[must_use]
+    pub fn new(condition: StreamCondition) -> Self {
+        Self { condition, text: None, other_host: None, application: None, limit: None }
+    }
+
+    /// Sends the peer to another host, which may be a name or an address (rule STREAM-30).
+    ///
+    /// Only to be sent on a stream that TLS protects.
+    #[must_use]
+    pub fn see_other_host(host: &str, port: Option<u16>) -> Self {
+        let mut place = match host.parse::<Ipv6Addr>() {
+            Ok(address) => format!("[{address}]"),
+            Err(_) => host.to_owned(),
+        };
+        if let Some(port) = port {
+            place.push(':');
+            place.push_str(&port.to_string());
+        }
+        Self { other_host: Some(place.into()), ..Self::new(StreamCondition::SeeOtherHost) }
+    }
+
+    /// A limit was exceeded: `policy-violation`.
+    #[must_use]
+    pub fn exceeded(limit: Limit) -> Self {
+        Self { limit: Some(limit), ..Self::new(StreamCondition::PolicyViolation) }
+    }
+
+    /// The same with a description in a language, such as `en`.
+    #[must_use]
+    pub fn with_text(self, lang: &str, text: &str) -> Self {
+        Self { text: Some((lang.into(), text.into())), ..self }
+    }
+
+    /// The same with an element that says more, in a namespace of the application's own.
+    #[must_use]
+    pub fn with_application(self, element: &Element) -> Self {
+        let mut xml = Vec::new();
+        write::element(&mut xml, element);
+        Self { application: Some(xml.into()), ..self }
+    }
+
+    /// What went wrong.
+    #[must_use]
+    pub fn condition(&self) -> StreamCondition {
+        self.condition
+    }
+
+    /// The description.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        self.text.as_ref().map(|(_, text)| &**text)
+    }
+
+    /// Where to go, if the condition is [`StreamCondition::SeeOtherHost`].
+    #[must_use]
+    pub fn other_host(&self) -> Option<&str> {
+        self.other_host.as_deref()
+    }
+
+    /// The application's own element, in canonical form.
+    #[must_use]
+    pub fn application(&self) -> Option<&[u8]> {
+        self.application.as_deref()
+    }
+
+    /// The limit that was exceeded, to be told to the host.
+    #[must_use]
+    pub fn limit(&self) -> Option<Limit> {
+        self.limit
+    }
+
+    /// Writes the `<stream:error/>`, without the close tag that has to follow: see
+    /// [`close`](super::close).
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"<stream:error>");
+        self.write_child(out, self.condition.name(), None, self.other_host());
+        if let Some((lang, text)) = &self.text {
+            self.write_child(out, "text", Some(lang), Some(text));
+        }
+        out.extend_from_slice(self.application().unwrap_or_default());
+        out.extend_from_slice(b"</stream:error>");
+    }
+
+    fn write_child(&self, out: &mut Vec<u8>, name: &str, lang: Option<&str>, text: Option<&str>) {
+        out.push(b'<');
+        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(b" xmlns='");
+        out.extend_from_slice(ERROR_NAMESPACE.as_bytes());
+        out.push(b'\'');
+        if let Some(lang) = lang {
+            out.extend_from_slice(b" xml:lang='");
+            write::attribute_value(out, lang);
+            out.push(b'\'');
+        }
+        let Some(text) = text else {
+            out.extend_from_slice(b"/>");
+            return;
+        };
+        out.push(b'>');
+        write::text(out, text);
+        out.extend_from_slice(b"</");
+        out.extend_from_slice(name.as_bytes());
+        out.push(b'>');
+    }
+
+    /// Reads an error that the peer sent; `None` if the element is none.
+    ///
+    /// A condition that is not known counts as `undefined-condition`, and so does none at all.
+    #[must_use]
+    pub fn from_nonza(nonza: &Nonza) -> Option<Self> {
+        if !nonza.is("error", STREAM_NAMESPACE) {
+            return None;
+        }
+        let mut error = Self::new(StreamCondition::UndefinedCondition);
+        let mut known = false;
+        for child in nonza.children() {
+            if child.namespace() != ERROR_NAMESPACE {
+                if error.application.is_none() {
+                    error = error.with_application(&child.to_element());
+                }
+            } else if child.name() == "text" {
+                let lang = child.attribute("xml:lang").unwrap_or_default();
+                error = error.with_text(&lang, &child.text());
+            } else if let Some(condition) =
+                StreamCondition::from_name(child.name()).filter(|_| !known)
+            {
+                known = true;
+                error.condition = condition;
+                if condition == StreamCondition::SeeOtherHost {
+                    error.other_host = Some(child.text().into());
+                }
+            }
+        }
+        Some(error)
+    }
+
+    /// The error for an element that was refused; `bytes` is the limit in force on its length.
+    pub(super) fn refused(refusal: Refusal, bytes: Limit) -> Self {
+        match refusal {
+            Refusal::NotWellFormed => Self::new(StreamCondition::NotWellFormed),
+            Refusal::RestrictedXml => Self::new(StreamCondition::RestrictedXml),
+            Refusal::UnsupportedEncoding => Self::new(StreamCondition::UnsupportedEncoding),
+            Refusal::InvalidNamespace => Self::new(StreamCondition::InvalidNamespace),
+            Refusal::Exceeded(bound) => Self::exceeded(match bound {
+                Bound::Bytes => bytes,
+                Bound::Depth => Limit::Depth,
+                Bound::Attributes => Limit::Attributes,
+                Bound::Elements => Limit::Elements,
+                Bound::Token => Limit::Token,
+            }),
+        }
+    }
+}
+
+impl From<StreamCondition> for StreamError {
+    fn from(condition: StreamCondition) -> Self {
+        Self::new(condition)
+    }
+}
+
+impl fmt::Display for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.condition.name())?;
+        match self.limit {
+            Some(limit) => write!(f, " ({})", limit.id()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for StreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamError")
+            .field("condition", &self.condition)
+            .field("limit", &self.limit)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::error::Error for StreamError {}

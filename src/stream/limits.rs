@@ -1,0 +1,142 @@
+//! What a client may send.
+
+use crate::stanza::canonical::Bounds;
+
+/// How much a client may send before and after it has authenticated (rules LIMIT-2 to LIMIT-5).
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::stream::Limits;
+///
+/// let limits = Limits::default().with_element_bytes(65_536);
+/// assert_eq!(limits.element_bytes(), 65_536);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    before: Bounds,
+    after: Bounds,
+    bytes_before_auth: usize,
+}
+
+/// No limit on the bytes of an element may be lower
+/// ([RFC 6120 §13.12](https://www.rfc-editor.org/rfc/rfc6120#section-13.12) (4)).
+const LEAST_ELEMENT_BYTES: usize = 10_000;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            before: Bounds { bytes: 10_000, depth: 8, attributes: 16, elements: 64 },
+            after: Bounds { bytes: 262_144, depth: 64, attributes: 64, elements: 4096 },
+            bytes_before_auth: 65_536,
+        }
+    }
+}
+
+impl Limits {
+    /// Bytes of one first-level element before authentication; at least 10 000, which is the
+    /// default (LIMIT-2).
+    #[must_use]
+    pub fn with_element_bytes_before_auth(mut self, bytes: usize) -> Self {
+        self.before.bytes = bytes.max(LEAST_ELEMENT_BYTES);
+        self
+    }
+
+    /// All bytes before authentication, headers included; 65 536 by default (LIMIT-3).
+    #[must_use]
+    pub fn with_bytes_before_auth(mut self, bytes: usize) -> Self {
+        self.bytes_before_auth = bytes;
+        self
+    }
+
+    /// Bytes of one first-level element after authentication; at least 10 000, by default 262 144
+    /// (LIMIT-4).
+    #[must_use]
+    pub fn with_element_bytes(mut self, bytes: usize) -> Self {
+        self.after.bytes = bytes.max(LEAST_ELEMENT_BYTES);
+        self
+    }
+
+    /// Levels of elements, the first-level element being the first; by default 8 before
+    /// authentication and 64 after (LIMIT-5).
+    #[must_use]
+    pub fn with_depth(mut self, before_auth: usize, after_auth: usize) -> Self {
+        (self.before.depth, self.after.depth) = (before_auth, after_auth);
+        self
+    }
+
+    /// Attributes and namespace declarations of one element; by default 16 before authentication
+    /// and 64 after (LIMIT-5).
+    #[must_use]
+    pub fn with_attributes(mut self, before_auth: usize, after_auth: usize) -> Self {
+        (self.before.attributes, self.after.attributes) = (before_auth, after_auth);
+        self
+    }
+
+    /// Elements within one first-level element, itself included; by default 64 before
+    /// authentication and 4096 after (LIMIT-5).
+    #[must_use]
+    pub fn with_elements(mut self, before_auth: usize, after_auth: usize) -> Self {
+        (self.before.elements, self.after.elements) = (before_auth, after_auth);
+        self
+    }
+
+    /// Bytes of one first-level element before authentication.
+    #[must_use]
+    pub fn element_bytes_before_auth(&self) -> usize {
+        self.before.bytes
+    }
+
+    /// All bytes before authentication.
+    #[must_use]
+    pub fn bytes_before_auth(&self) -> usize {
+        self.bytes_before_auth
+    }
+
+    /// Bytes of one first-level element after authentication.
+    #[must_use]
+    pub fn element_bytes(&self) -> usize {
+        self.after.bytes
+    }
+
+    pub(super) fn before(&self) -> Bounds {
+        self.before
+    }
+
+    pub(super) fn after(&self) -> Bounds {
+        self.after
+    }
+}
+
+/// A limit on what a client may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// Bytes of a first-level element before authentication.
+    ElementBytesBeforeAuth,
+    /// All bytes before authentication.
+    BytesBeforeAuth,
+    /// Bytes of a first-level element after authentication.
+    ElementBytes,
+    /// Levels of elements.
+    Depth,
+    /// Attributes and namespace declarations of one element.
+    Attributes,
+    /// Elements within one first-level element.
+    Elements,
+    /// Bytes of one name or attribute value: 8192.
+    Token,
+}
+
+impl Limit {
+    /// The id of the rule, such as `LIMIT-4`.
+    #[must_use]
+    pub const fn id(self) -> &'static str {
+        match self {
+            Self::ElementBytesBeforeAuth => "LIMIT-2",
+            Self::BytesBeforeAuth => "LIMIT-3",
+            Self::ElementBytes => "LIMIT-4",
+            Self::Depth | Self::Attributes | Self::Elements | Self::Token => "LIMIT-5",
+        }
+    }
+}

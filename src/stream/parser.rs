@@ -1,0 +1,286 @@
+//! From bytes to events.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::header::{self, HeaderReader, Opened};
+use super::{Header, Limit, Limits, Nonza, StreamCondition, StreamError, declaration};
+use crate::stanza::Received;
+use crate::stanza::canonical::{Bounds, ElementReader, Parsed};
+
+/// Something that is complete and that may have an effect now.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The client opened the stream.
+    Header(Header),
+    /// A stanza.
+    Stanza(Received),
+    /// Another first-level element.
+    Nonza(Nonza),
+    /// The client closed the stream. Nothing follows.
+    End,
+}
+
+/// Reads what one client sends, in pieces of any size.
+///
+/// [`feed`](Self::feed) it what arrived, then take one event after the other. It reads no further
+/// than to the end of the event that it returns: what follows waits until it is asked again, so
+/// that a stream is handled strictly in order (rule STREAM-23) and may change its state in between.
+///
+/// Between two elements it owns no memory but itself: what it needs to read an element comes and
+/// goes with that element.
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::stream::{Event, Limits, Parser};
+///
+/// let mut parser = Parser::new(&Limits::default());
+/// parser.feed(b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+///     to='example.org' version='1.0'><presence/>");
+/// let Some(Event::Header(header)) = parser.next()? else { panic!("no header") };
+/// assert_eq!(header.to(), Some("example.org"));
+/// assert!(matches!(parser.next()?, Some(Event::Stanza(_))));
+/// assert!(parser.next()?.is_none());
+/// # Ok::<(), xmpp_session::stream::StreamError>(())
+/// ```
+pub struct Parser {
+    pub(super) unread: Vec<u8>,
+    /// How many bytes of `unread` have been read nevertheless.
+    read: usize,
+    state: State,
+    pub(super) opened: Option<Arc<Opened>>,
+    bounds: Bounds,
+    /// Bytes that may still be read before authentication (LIMIT-3).
+    before_auth: Option<usize>,
+}
+
+enum State {
+    /// Before the header, and before or behind the XML declaration.
+    Prolog {
+        declared: bool,
+    },
+    Header(Box<HeaderReader>),
+    Between,
+    Element(Box<ElementReader>),
+    /// In the close tag, behind that many bytes of its name.
+    Closing(usize),
+    /// The header was that of an empty element.
+    Empty,
+    Ended,
+}
+
+impl Parser {
+    /// A parser for a client that has not authenticated.
+    #[must_use]
+    pub fn new(limits: &Limits) -> Self {
+        Self {
+            unread: Vec::new(),
+            read: 0,
+            state: State::Prolog { declared: false },
+            opened: None,
+            bounds: limits.before(),
+            before_auth: Some(limits.bytes_before_auth()),
+        }
+    }
+
+    /// From here on the limits for authenticated clients hold.
+    pub fn authenticated(&mut self, limits: &Limits) {
+        self.bounds = limits.after();
+        self.before_auth = None;
+    }
+
+    /// Takes bytes that arrived. Does not read them yet.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if matches!(self.state, State::Ended) {
+            return;
+        }
+        self.unread.drain(..self.read.min(self.unread.len()));
+        self.read = 0;
+        self.unread.extend_from_slice(bytes);
+    }
+
+    /// Reads on to the next event. `None`: more bytes are needed, or the stream has ended.
+    ///
+    /// # Errors
+    ///
+    /// The error to close the stream with. Nothing is read afterwards.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "`None` is not the end, as it is for iterators"
+    )]
+    pub fn next(&mut self) -> Result<Option<Event>, StreamError> {
+        let unread = std::mem::take(&mut self.unread);
+        let all = unread.get(self.read..).unwrap_or_default();
+        let allowed = self.before_auth.and_then(|budget| all.get(..budget)).unwrap_or(all);
+        let mut input = allowed;
+        let mut result = self.step(&mut input);
+        let read = allowed.len() - input.len();
+        if let Some(budget) = &mut self.before_auth {
+            *budget = budget.saturating_sub(read);
+        }
+        if matches!(result, Ok(None)) && allowed.len() < all.len() {
+            result = Err(StreamError::exceeded(Limit::BytesBeforeAuth));
+        }
+        if matches!(result, Err(_) | Ok(Some(Event::End))) {
+            self.state = State::Ended;
+            self.read = 0;
+        } else if read < all.len() {
+            self.read += read;
+            self.unread = unread;
+        } else {
+            self.read = 0;
+        }
+        result
+    }
+
+    /// Starts over with a new header, as it follows TLS and SASL. The bytes that were not read
+    /// yet belong to the new stream, or else are dropped (rule STREAM-28).
+    pub fn restart(&mut self, keep_unread: bool) {
+        if matches!(self.state, State::Ended) {
+            return;
+        }
+        if !keep_unread {
+            self.take_unread();
+        }
+        self.state = State::Prolog { declared: false };
+    }
+
+    /// Takes away the bytes that were not read yet.
+    pub fn take_unread(&mut self) -> Vec<u8> {
+        let mut unread = std::mem::take(&mut self.unread);
+        unread.drain(..std::mem::take(&mut self.read).min(unread.len()));
+        unread
+    }
+
+    fn step(&mut self, input: &mut &[u8]) -> Result<Option<Event>, StreamError> {
+        let bytes = match self.before_auth {
+            Some(_) => Limit::ElementBytesBeforeAuth,
+            None => Limit::ElementBytes,
+        };
+        loop {
+            match &mut self.state {
+                State::Prolog { declared } => {
+                    *input = skip_space(input);
+                    match **input {
+                        [] | [b'<'] => return Ok(None),
+                        [b'<', b'?', ..] if !*declared => {
+                            let Some(length) = declaration::read(input)? else { return Ok(None) };
+                            *input = input.get(length..).unwrap_or_default();
+                            *declared = true;
+                        }
+                        [b'<', b'?' | b'!', ..] => {
+                            return Err(StreamCondition::RestrictedXml.into());
+                        }
+                        [b'<', ..] => {
+                            self.state = State::Header(Box::new(HeaderReader::new(self.bounds)))
+                        }
+                        // STREAM-22: a byte order mark is text, too.
+                        [other, ..] => return Err(stray(other, StreamCondition::NotWellFormed)),
+                    }
+                }
+                State::Header(reader) => {
+                    let Some(header::Parsed { header, opened, is_empty }) =
+                        reader.feed(input, bytes)?
+                    else {
+                        return Ok(None);
+                    };
+                    self.opened = Some(opened);
+                    self.state = if is_empty { State::Empty } else { State::Between };
+                    return Ok(Some(Event::Header(header)));
+                }
+                State::Between => {
+                    // STREAM-17
+                    *input = skip_space(input);
+                    match **input {
+                        [] | [b'<'] | [b'<', b'!'] => return Ok(None),
+                        [b'<', b'/', ..] => {
+                            *input = input.get(2..).unwrap_or_default();
+                            self.state = State::Closing(0);
+                        }
+                        // A CDATA section is text.
+                        [b'<', b'!', b'[', ..] => return Err(StreamCondition::BadFormat.into()),
+                        [b'<', b'?' | b'!', ..] => {
+                            return Err(StreamCondition::RestrictedXml.into());
+                        }
+                        [b'<', ..] => {
+                            let outer =
+                                self.opened.as_ref().map(|opened| Arc::clone(&opened.declarations));
+                            let reader = ElementReader::new(self.bounds, outer.unwrap_or_default());
+                            self.state = State::Element(Box::new(reader));
+                        }
+                        [other, ..] => return Err(stray(other, StreamCondition::BadFormat)),
+                    }
+                }
+                State::Element(reader) => {
+                    let parsed = reader
+                        .feed(input)
+                        .map_err(|refusal| StreamError::refused(refusal, bytes))?;
+                    let Some(parsed) = parsed else { return Ok(None) };
+                    self.state = State::Between;
+                    return Ok(Some(match parsed {
+                        Parsed::Stanza(stanza) => Event::Stanza(stanza),
+                        Parsed::Other(xml) => Event::Nonza(Nonza::new(xml)),
+                    }));
+                }
+                State::Closing(matched) => {
+                    let Some((&byte, rest)) = input.split_first() else { return Ok(None) };
+                    let name = self.opened.as_ref().map_or("", |opened| &opened.name).as_bytes();
+                    match name.get(*matched) {
+                        Some(&expected) if byte == expected => *matched += 1,
+                        None if byte == b'>' => {
+                            *input = rest;
+                            return Ok(Some(Event::End));
+                        }
+                        None if is_space(byte) => {}
+                        _ => return Err(StreamCondition::NotWellFormed.into()),
+                    }
+                    *input = rest;
+                }
+                State::Empty => return Ok(Some(Event::End)),
+                State::Ended => return Ok(None),
+            }
+        }
+    }
+}
+
+/// White space as XML knows it, without the form feed that is white space in ASCII.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+fn skip_space(input: &[u8]) -> &[u8] {
+    let length = input.iter().take_while(|&&byte| is_space(byte)).count();
+    input.get(length..).unwrap_or_default()
+}
+
+/// The error for a byte that is neither white space nor markup, outside of all elements.
+fn stray(byte: u8, text: StreamCondition) -> StreamError {
+    match byte {
+        // STREAM-19
+        0x00..=0x1F => StreamCondition::NotWellFormed,
+        // No character starts like this in UTF-8 (STREAM-21).
+        0x80..=0xC1 | 0xF5.. => StreamCondition::UnsupportedEncoding,
+        _ => text,
+    }
+    .into()
+}
+
+impl fmt::Debug for Parser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::Prolog { .. } => "prolog",
+            State::Header(_) => "header",
+            State::Between => "between",
+            State::Element(_) => "element",
+            State::Closing(_) | State::Empty => "closing",
+            State::Ended => "ended",
+        };
+        let unread = self.unread.len().saturating_sub(self.read);
+        f.debug_struct("Parser")
+            .field("state", &state)
+            .field("unread", &unread)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,233 @@
+use minidom::Element;
+
+use super::*;
+
+fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+    let mut out = Vec::new();
+    write(&mut out);
+    String::from_utf8(out).expect("text")
+}
+
+/// What the peer reads of what we write behind a header.
+fn read_back(xml: &str) -> Nonza {
+    let mut parser = Parser::new(&Limits::default());
+    parser.authenticated(&Limits::default());
+    parser.feed(format!("{OPEN}{xml}").as_bytes());
+    assert!(matches!(parser.next(), Ok(Some(Event::Header(_)))));
+    let Ok(Some(Event::Nonza(nonza))) = parser.next() else { panic!("no element: {xml}") };
+    nonza
+}
+
+#[test]
+fn stream_9_the_response_header_has_to_only_for_clients_that_say_who_they_are() {
+    let mut header = ResponseHeader::new("example.org", "i'd");
+    assert_eq!(
+        written(|out| header.write(out)),
+        "<?xml version='1.0'?><stream:stream from='example.org' id='i&apos;d' version='1.0' xml:lang='en' \
+         xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>"
+    );
+    header.to = Some("a&b@example.org");
+    header.lang = "de";
+    assert_eq!(
+        read(written(|out| header.write(out))),
+        ["header to=a&b@example.org from=example.org lang=de version=1.0"]
+    );
+}
+
+#[test]
+fn stream_2_the_response_to_no_version_has_none() {
+    let header = ResponseHeader { version: None, ..ResponseHeader::new("example.org", "id") };
+    assert!(!written(|out| header.write(out)).contains(" version='1.0' xml"));
+    assert_eq!(read(written(|out| header.write(out))), ["header from=example.org lang=en"]);
+}
+
+#[test]
+fn stream_24_error_and_close_tag_are_one_piece() {
+    let error = StreamError::new(StreamCondition::Conflict);
+    assert_eq!(
+        written(|out| close(out, None, Some(&error))),
+        "<stream:error><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>"
+    );
+    assert_eq!(written(|out| close(out, None, None)), "</stream:stream>");
+}
+
+#[test]
+fn stream_25_the_header_comes_first() {
+    let (header, error) =
+        (ResponseHeader::new("a", "i"), StreamError::new(StreamCondition::HostUnknown));
+    let all = written(|out| close(out, Some(&header), Some(&error)));
+    assert_eq!(
+        all,
+        written(|out| header.write(out)) + &written(|out| close(out, None, Some(&error)))
+    );
+    assert_eq!(read(all).last().map(String::as_str), Some("end"));
+}
+
+#[test]
+fn stream_30_another_host_may_be_an_address() {
+    for (host, port, expected) in [
+        ("example.org", None, "example.org"),
+        ("example.org", Some(5222), "example.org:5222"),
+        ("192.0.2.1", Some(1), "192.0.2.1:1"),
+        ("2001:db8::1", None, "[2001:db8::1]"),
+        ("2001:db8::1", Some(5222), "[2001:db8::1]:5222"),
+    ] {
+        let error = StreamError::see_other_host(host, port);
+        let xml = written(|out| error.write(out));
+        assert!(
+            xml.contains(&format!(
+                "<see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>{expected}</"
+            )),
+            "{xml}"
+        );
+        assert_eq!(StreamError::from_nonza(&read_back(&xml)), Some(error));
+    }
+}
+
+#[test]
+fn serr_1_all_conditions_are_written_and_read() {
+    let application: Element =
+        "<too-many xmlns='urn:x' y='1'><z/>&lt;</too-many>".parse().expect("an element");
+    let names: std::collections::BTreeSet<_> =
+        StreamCondition::ALL.iter().map(|condition| condition.name()).collect();
+    assert_eq!(names.len(), 25);
+    for condition in StreamCondition::ALL {
+        let plain = StreamError::new(condition);
+        let text = plain.clone().with_text("de", "<&'>");
+        let both = text.clone().with_application(&application);
+        for error in [plain, text, both] {
+            let xml = written(|out| error.write(out));
+            let read = StreamError::from_nonza(&read_back(&xml)).expect("a stream error");
+            assert_eq!(
+                (read.condition(), read.text(), read.application()),
+                (condition, error.text(), error.application())
+            );
+            if condition != StreamCondition::SeeOtherHost {
+                assert_eq!(read, error);
+            }
+        }
+    }
+}
+
+#[test]
+fn serr_1_what_is_not_known_counts_as_undefined() {
+    let read = |content: &str| {
+        StreamError::from_nonza(&read_back(&format!("<stream:error>{content}</stream:error>")))
+    };
+    let condition = |content: &str| read(content).map(|error| error.condition());
+    assert_eq!(condition(""), Some(StreamCondition::UndefinedCondition));
+    assert_eq!(
+        condition("<new xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>"),
+        Some(StreamCondition::UndefinedCondition)
+    );
+    assert_eq!(
+        condition("<conflict xmlns='urn:other'/>"),
+        Some(StreamCondition::UndefinedCondition)
+    );
+    let two = "<reset xmlns='urn:ietf:params:xml:ns:xmpp-streams'/><conflict xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>";
+    assert_eq!(condition(two), Some(StreamCondition::Reset), "the first one");
+    let no_text =
+        read("<text xmlns='urn:ietf:params:xml:ns:xmpp-streams'>a</text>").expect("an error");
+    assert_eq!((no_text.text(), no_text.application()), (Some("a"), None));
+    assert_eq!(StreamError::from_nonza(&read_back("<error xmlns='urn:x'/>")), None);
+    assert_eq!(StreamError::from_nonza(&read_back("<error/>")), None);
+}
+
+#[test]
+fn debug_and_display_show_no_text() {
+    let error = StreamError::new(StreamCondition::Reset).with_text("en", "secret");
+    assert!(!format!("{error:?} {error}").contains("secret"));
+    let header = ResponseHeader::new("secret", "secret");
+    assert!(!format!("{header:?}").contains("secret"));
+}
+
+fn features(features: &Features) -> String {
+    let xml = written(|out| features.write(out));
+    assert!(read_back(&xml).is("features", STREAM_NAMESPACE));
+    xml
+}
+
+fn with_everything(features: Features) -> Features {
+    features
+        .stream_management()
+        .client_state()
+        .roster_versioning()
+        .pre_approval()
+        .limits(10_000, 1800)
+        .extension(b"<x xmlns='urn:x'/>")
+}
+
+const STARTTLS: &str = "<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+const MECHANISMS: [&str; 3] = ["SCRAM-SHA-1-PLUS", "SCRAM-SHA-1", "PLAIN"];
+const LIMITS: &str = "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000</max-bytes><idle-seconds>1800</idle-seconds></limits><x xmlns='urn:x'/>";
+
+fn mechanisms(names: &[&str]) -> String {
+    let names: String = names.iter().map(|name| format!("<mechanism>{name}</mechanism>")).collect();
+    format!("<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{names}</mechanisms>")
+}
+
+#[test]
+fn stream_f1_tls_is_required_and_nothing_else_is_there() {
+    assert_eq!(
+        features(&with_everything(Features::tls_required())),
+        "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>"
+    );
+}
+
+#[test]
+fn stream_f2_tls_is_optional() {
+    let expected = format!(
+        "<stream:features>{STARTTLS}{}{LIMITS}</stream:features>",
+        mechanisms(&["SCRAM-SHA-1"])
+    );
+    assert_eq!(features(&with_everything(Features::tls_optional(MECHANISMS))), expected);
+}
+
+#[test]
+fn stream_f3_under_tls() {
+    let bindings = "<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'><channel-binding type='tls-server-end-point'/>\
+                    <channel-binding type='tls-exporter'/></sasl-channel-binding>";
+    let expected =
+        format!("<stream:features>{}{bindings}{LIMITS}</stream:features>", mechanisms(&MECHANISMS));
+    for offered in [&["tls-exporter"][..], &["tls-exporter", "tls-server-end-point"]] {
+        assert_eq!(
+            features(&with_everything(Features::secure(MECHANISMS, offered.iter().copied()))),
+            expected
+        );
+    }
+    let unbound = features(&Features::secure(["PLAIN"], ["tls-exporter"]));
+    assert_eq!(unbound, format!("<stream:features>{}</stream:features>", mechanisms(&["PLAIN"])));
+}
+
+#[test]
+fn stream_f4_authenticated() {
+    assert_eq!(
+        features(&with_everything(Features::authenticated())),
+        format!(
+            "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
+             <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session><sm xmlns='urn:xmpp:sm:3'/>\
+             <csi xmlns='urn:xmpp:csi:0'/><ver xmlns='urn:xmpp:features:rosterver'/>\
+             <sub xmlns='urn:xmpp:features:pre-approval'/>{LIMITS}</stream:features>"
+        )
+    );
+}
+
+#[test]
+fn stream_f7_an_empty_list_is_seen() {
+    assert!(Features::secure([], ["tls-exporter"]).is_empty());
+    assert!(Features::declared_secure(["SCRAM-SHA-1-PLUS"], false).is_empty());
+    assert!(!Features::tls_required().is_empty());
+    assert!(!Features::secure(["PLAIN"], []).is_empty());
+}
+
+#[test]
+fn stream_f8_declared_secure() {
+    let offered = mechanisms(&["SCRAM-SHA-1", "PLAIN"]);
+    let all = with_everything(Features::declared_secure(MECHANISMS, true));
+    assert_eq!(
+        features(&all),
+        format!("<stream:features>{STARTTLS}{offered}{LIMITS}</stream:features>")
+    );
+    let websocket = Features::declared_secure(MECHANISMS, false);
+    assert_eq!(features(&websocket), format!("<stream:features>{offered}</stream:features>"));
+}
