@@ -18,13 +18,13 @@ pub(crate) use shuttle::thread_local;
 
 /// `loom`'s knows no constant initialisers.
 #[cfg(loom_model)]
-macro_rules! thread_local {
+macro_rules! checked_thread_local {
     ($(#[$meta:meta])* static $name:ident: $type:ty = const $init:block;) => {
         loom::thread_local! { $(#[$meta])* static $name: $type = $init; }
     };
 }
 #[cfg(loom_model)]
-pub(crate) use thread_local;
+pub(crate) use checked_thread_local as thread_local;
 
 /// A model checker's locks behind the interface of `parking_lot`'s: no poisoning.
 #[cfg(any(loom_model, shuttle))]

@@ -20,7 +20,10 @@ impl Line {
 impl Connection for Line {
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let text = frame.to_string();
-        let id = text.split("id='").nth(1).and_then(|rest| rest.split('\'').next()?.parse().ok());
+        let id = text
+            .split("id='")
+            .nth(1)
+            .and_then(|rest| rest.split('\'').next()?.parse::<usize>().ok());
         self.0.lock().unwrap().extend(id);
         Ok(())
     }

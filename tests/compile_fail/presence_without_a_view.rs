@@ -3,6 +3,6 @@ use xmpp_session::session::SessionHandle;
 
 fn main() {}
 
-fn priority(session: &SessionHandle<Recorder>) -> i8 {
-    session.priority()
+fn presence(session: &SessionHandle<Recorder>) {
+    let _ = session.presence();
 }
