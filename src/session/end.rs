@@ -13,7 +13,7 @@ use super::handle::{ENDED, SessionHandle, SessionId, Shared};
 use super::outbound::{Ended, Gate, Left, kick};
 use super::presence::Gone;
 use super::registry::{Entry, Inner, SlotState, bare};
-use super::shield::shielded;
+use super::shield::{shielded, wake};
 use crate::connection::{Close, Connection, SendError};
 use crate::stanza::Stanza;
 use crate::sync::atomic::Ordering;
@@ -198,9 +198,7 @@ impl<C: Connection + Clone> Inner<C> {
 
     fn run_end(&self, ending: Ending<C>) {
         let Ending { shared, reason, outbound, flush } = ending;
-        if let Some(waker) = outbound.waker {
-            waker.wake();
-        }
+        wake(outbound.waker);
         let gone = {
             let mut presence = shared.presence.lock();
             shared.number.fetch_add(1, Ordering::SeqCst);
@@ -283,9 +281,7 @@ impl<C: Connection + Clone> Inner<C> {
             out.waker.take()
         };
         self.settle(shared, kick(&shared.out, &shared.jid));
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 }
 
@@ -316,7 +312,8 @@ fn trampoline(effect: Effect) {
         .unwrap_or(false);
     // A thread that is being torn down has no queue: there the effect runs where it stands.
     while let Some(run) = effect {
-        run();
+        // A panic (in the drop of something the host gave us) must not leave the queue behind.
+        shielded(run);
         effect = if outermost {
             ENDS.try_with(|ends| ends.borrow_mut().as_mut().and_then(VecDeque::pop_front))
                 .ok()

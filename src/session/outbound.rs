@@ -13,9 +13,8 @@ use std::time::Duration;
 
 use jid::FullJid;
 
-use super::shield::shielded;
+use super::shield::{shielded, wake};
 use crate::connection::{Close, Connection, SendError};
-use crate::environment::Environment;
 use crate::stanza::{Frame, Stanza};
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -46,7 +45,7 @@ pub(super) enum Entry {
         to: To,
         /// Counted for acknowledgement: appended after retention began.
         counted: bool,
-        /// When it was accepted; kept for counted ones alone.
+        /// When it was accepted; zero where nothing is retained.
         at: Duration,
     },
     Raw(Arc<[u8]>),
@@ -93,7 +92,7 @@ pub(crate) struct Valid<'a> {
 }
 
 impl Valid<'_> {
-    fn holds(&self) -> bool {
+    pub(super) fn holds(&self) -> bool {
         self.of.load(Ordering::SeqCst) == self.number
     }
 }
@@ -345,7 +344,7 @@ pub(super) fn send<C: Connection + Clone>(
     jid: &FullJid,
     item: Item<'_>,
     valid: Option<&Valid<'_>>,
-    environment: &dyn Environment,
+    now: Duration,
 ) -> (Sent, After) {
     let mut o = outbound.lock();
     if o.ended {
@@ -364,8 +363,7 @@ pub(super) fn send<C: Connection + Clone>(
     let waits = o.gates.is_closed() || o.link.is_none() || o.writing == Some(o.epoch);
     let counted = is_stanza && o.retained.is_some();
     if waits || counted || o.cursor < o.queue.len() || o.greeting.is_some() {
-        let at = if counted { environment.now() } else { Duration::ZERO };
-        let entry = Entry::new(item, counted, at);
+        let entry = Entry::new(item, counted, now);
         o.bytes += entry.len();
         o.queue.push_back(entry);
         let after = if waits { After::Nothing } else { write_waiting(outbound, o, jid) };
@@ -458,9 +456,7 @@ fn write_waiting<'a, C: Connection + Clone>(
             if !lingers {
                 shielded(|| link.close(Close::Flush));
             }
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            wake(waker);
             return After::Nothing;
         };
         drop(o);
@@ -474,7 +470,7 @@ fn write_waiting<'a, C: Connection + Clone>(
         o.writing = None;
         if o.ended {
             let mut strays = close_after_failure(o);
-            strays.extend(unwritten.and_then(Entry::into_stanza));
+            strays.splice(0..0, unwritten.and_then(Entry::into_stanza));
             return After::Strays(strays);
         }
         // Back to where it was, for the end of the session to settle.
@@ -516,9 +512,7 @@ fn close_after_failure<C: Connection>(mut o: MutexGuard<'_, Outbound<C>>) -> Vec
     if let Some(link) = link {
         shielded(|| link.close(Close::Abort));
     }
-    if let Some(waker) = waker {
-        waker.wake();
-    }
+    wake(waker);
     queue.into_iter().filter_map(Entry::into_stanza).collect()
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::events::{Event, EventKind};
-use super::handle::{AVAILABLE, SessionHandle, Shared};
+use super::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
 use super::outbound::{Item, To, Valid};
 use super::registry::{Inner, SessionRegistry};
 use crate::connection::Connection;
@@ -75,13 +75,13 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     fn set_available(&self, shared: &Arc<Shared<C>>, stanza: &Stanza, priority: i8) -> bool {
+        let last = Last { stanza: stanza.clone(), at: self.settings.environment.utc() };
         let (initial, number) = {
             let mut state = shared.presence.lock();
             if !shared.set_flags(AVAILABLE | u32::from(u8::from_le_bytes(priority.to_le_bytes()))) {
                 return false;
             }
             let number = shared.number.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
-            let last = Last { stanza: stanza.clone(), at: self.settings.environment.utc() };
             let initial = state.last.replace(Box::new(last)).is_none();
             if initial {
                 self.events.push(|| {
@@ -93,7 +93,7 @@ impl<C: Connection + Clone> Inner<C> {
         self.events.deliver();
         let roster = shared.account.roster();
         let valid = Valid { of: &shared.number, number };
-        self.broadcast(shared, &roster, stanza, Some(&valid));
+        self.broadcast(shared, &roster, stanza, Told::Here(&valid));
         if initial {
             self.learn(shared, &roster);
         }
@@ -142,51 +142,40 @@ impl<C: Connection + Clone> Inner<C> {
         };
         let roster = shared.account.roster();
         if gone.was_available {
-            self.broadcast(shared, &roster, stanza, None);
+            self.broadcast(shared, &roster, stanza, Told::Gone(&gone.directed));
         }
         if !gone.was_available {
             // No broadcast has covered any of them.
             return gone.directed.iter().for_each(|target| self.direct(stanza, target));
         }
+        // The broadcast has told our own sessions, those that are only connected too.
         let own = shared.account.bare.as_str();
-        let heard = |jid: &str| self.by_text(jid).is_some_and(|session| session.is_available());
-        for target in uncovered(&gone.directed, &roster, own, heard) {
+        for target in uncovered(&gone.directed, &roster, own, |_| true) {
             self.direct(stanza, target);
         }
     }
 
     /// One presence to all subscribers and to all own available sessions (PRES-3, 5, 6).
-    fn broadcast(
-        &self,
-        shared: &Shared<C>,
-        roster: &Roster,
-        stanza: &Stanza,
-        valid: Option<&Valid<'_>>,
-    ) {
+    fn broadcast(&self, shared: &Shared<C>, roster: &Roster, stanza: &Stanza, told: Told<'_>) {
         for contact in roster.subscribers().map(|entry| entry.jid()) {
-            self.presence_to_contact(contact, stanza, valid);
+            self.presence_to_contact(contact, stanza, told);
         }
-        self.presence_to_account(shared.account.bare.as_str(), stanza, valid);
+        self.presence_to_account(shared.account.bare.as_str(), stanza, told);
     }
 
     /// A copy for one contact: to its sessions if it is ours, else to the router.
-    pub(super) fn presence_to_contact(
-        &self,
-        contact: &str,
-        stanza: &Stanza,
-        valid: Option<&Valid<'_>>,
-    ) {
+    fn presence_to_contact(&self, contact: &str, stanza: &Stanza, told: Told<'_>) {
         if self.is_local(contact) {
-            self.presence_to_account(contact, stanza, valid);
-        } else {
+            self.presence_to_account(contact, stanza, told);
+        } else if told.holds() {
             self.elsewhere(|| stanza.readdressed(stanza.from().as_deref(), Some(contact)));
         }
     }
 
-    fn presence_to_account(&self, account: &str, stanza: &Stanza, valid: Option<&Valid<'_>>) {
+    fn presence_to_account(&self, account: &str, stanza: &Stanza, told: Told<'_>) {
         for session in self.sessions(account) {
-            if session.is_available() {
-                self.give(&session, stanza, To::OwnBare, valid);
+            if session.is_available() || told.saw(session.jid().as_str()) {
+                self.give(&session, stanza, To::OwnBare, told.valid());
             }
         }
     }
@@ -269,6 +258,29 @@ impl<C: Connection + Clone> Inner<C> {
     }
 }
 
+/// What a broadcast tells.
+#[derive(Clone, Copy)]
+enum Told<'a> {
+    /// The session is available, as long as it has not moved on.
+    Here(&'a Valid<'a>),
+    /// It no longer is; these had directed presence of it, available or not.
+    Gone(&'a Directed),
+}
+
+impl<'a> Told<'a> {
+    const fn valid(self) -> Option<&'a Valid<'a>> {
+        if let Told::Here(valid) = self { Some(valid) } else { None }
+    }
+
+    fn holds(self) -> bool {
+        self.valid().is_none_or(Valid::holds)
+    }
+
+    fn saw(self, jid: &str) -> bool {
+        matches!(self, Told::Gone(directed) if directed.contains(jid))
+    }
+}
+
 /// The presence that we make where a session cannot make its own (PRES-8).
 fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
     Stanza::presence().type_("unavailable").from(shared.jid.as_str()).build()
@@ -290,8 +302,13 @@ impl<C: Connection + Clone> SessionHandle<C> {
         limit: usize,
     ) -> Result<u32, TooManyTargets> {
         let mut state = self.0.presence.lock();
+        let number = self.0.number.load(Ordering::SeqCst);
+        if self.0.flags.load(Ordering::SeqCst) & ENDED != 0 {
+            // Nobody reads the records any more: what is sent under this number is void.
+            return Ok(number.wrapping_sub(1));
+        }
         state.directed.record(target, limit)?;
-        Ok(self.0.number.load(Ordering::SeqCst))
+        Ok(number)
     }
 
     /// Forgets a target (PRES-11).
@@ -325,7 +342,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         for session in inner.sessions(account) {
             if let Some((stanza, number)) = session.current() {
                 let valid = Valid { of: &session.0.number, number };
-                inner.presence_to_contact(contact, &stanza, Some(&valid));
+                inner.presence_to_contact(contact, &stanza, Told::Here(&valid));
             }
         }
     }
@@ -337,7 +354,8 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         for session in inner.sessions(account) {
             let directed = session.0.presence.lock().directed.forget_account(contact);
             if session.is_available() || directed {
-                inner.presence_to_contact(contact, &unavailable(&session.0), None);
+                let told = Told::Gone(const { &Directed::new() });
+                inner.presence_to_contact(contact, &unavailable(&session.0), told);
             }
         }
     }

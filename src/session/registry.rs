@@ -439,12 +439,6 @@ impl<C: Connection + Clone> Inner<C> {
         .flatten()
     }
 
-    /// The session of a full JID, by its normalised text.
-    pub(super) fn by_text(&self, jid: &str) -> Option<SessionHandle<C>> {
-        let (bare, resource) = jid.split_once('/')?;
-        self.find(bare, resource)
-    }
-
     pub(super) fn sessions(&self, bare: &str) -> SmallVec<[SessionHandle<C>; 4]> {
         self.with(bare, |entry| {
             entry.visible().map(|slot| SessionHandle(Arc::clone(&slot.shared))).collect()
