@@ -79,6 +79,8 @@ pub mod store;
 #[cfg(feature = "stream")]
 pub mod stream;
 mod sync;
+#[cfg(feature = "server")]
+pub mod xep;
 
 pub use jid;
 pub use minidom;
