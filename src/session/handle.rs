@@ -57,7 +57,7 @@ impl<C: Connection + Clone> Shared<C> {
     ) -> (Sent, After) {
         // The clock is host code: it is asked before the lock is taken.
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
-        let now = if retained { inner.settings.environment.now() } else { Duration::ZERO };
+        let now = retained.then(|| inner.settings.environment.now());
         outbound::send(&self.out, &self.jid, item, valid, now)
     }
 
