@@ -14,6 +14,7 @@
 //! ```
 
 mod address;
+mod admission;
 mod bound;
 mod builder;
 mod driver;
@@ -23,6 +24,7 @@ mod message;
 mod metrics;
 mod negotiate;
 mod oneshot;
+mod pace;
 mod presence;
 mod requests;
 mod roster;
@@ -53,8 +55,8 @@ use crate::extension::{Extension, Target};
 use crate::session::{NotSent, SessionHandle, SessionRegistry};
 use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
+use admission::Admissions;
 use builder::Domain;
-use driver::Admissions;
 use jobs::Jobs;
 use metrics::Counters;
 use requests::Requests;

@@ -132,8 +132,8 @@ impl<C: Connection + Clone> Inner<C> {
     /// The transport of `epoch` is gone: the session hibernates if it is resumable, else it ends.
     /// An older epoch has no say.
     pub(super) fn lose(&self, shared: &Arc<Shared<C>>, epoch: u32, reason: Reason) {
-        let since = self.settings.environment.now();
         let mut waker = None;
+        let since = self.settings.environment.now();
         let (lost, ending) = {
             let account = bare(&shared.jid);
             let hash = self.hash(account);
