@@ -1,5 +1,7 @@
 //! How sessions end: once, for everybody, whatever the cause.
 
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +17,10 @@ use xmpp_session::session::{
 };
 use xmpp_session::stanza::Stanza;
 
+type End = fn(&World, Owner, &Wire);
+
 /// Every way in which a session can end.
-const ENDS: [(&str, fn(&World, Owner, &Wire)); 12] = [
+const ENDS: [(&str, End); 12] = [
     ("close tag", |_, owner, _| assert!(owner.end(Reason::Closed))),
     ("stream error", |_, owner, _| assert!(owner.end_with(Reason::StreamError, b"<error/>"))),
     ("drop of the owner", |_, owner, _| drop(owner)),

@@ -533,5 +533,6 @@ fn write<C: Connection>(link: &C, jid: &FullJid, item: Item<'_>) -> Result<(), S
     shielded(|| link.send(frame.framing(link.framing()))).unwrap_or(Err(SendError::Closed))
 }
 
-#[cfg(all(test, loom_model))]
+#[cfg(test)]
+#[cfg(loom_model)]
 mod model;
