@@ -557,6 +557,22 @@ fn destroy_14_dropping_the_registry_ends_all_and_owners_left_over_are_inert() {
 }
 
 #[test]
+fn stream_26_a_lingering_owner_learns_when_the_last_words_are_written_and_closes_itself() {
+    let world = World::new();
+    let line = Wire::default();
+    let request = BindRequest::new().lingers();
+    let mut owner = authed(&line, "a@x").bind(&world.registry, request).unwrap();
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(owner.poll_ready(&mut cx).is_ready());
+    assert!(world.registry.destroy_session(&owner.handle(), Reason::Shutdown));
+    assert!(line.frames().pop().is_some_and(|last| last.ends_with("</stream:stream>")));
+    assert_eq!(line.closed(), None);
+    assert!(matches!(owner.poll_ready(&mut cx), std::task::Poll::Ready(Err(_))));
+    drop(owner);
+    assert!(world.registry.is_empty());
+}
+
+#[test]
 fn destroy_18_19_each_reason_tells_its_condition() {
     let conditions = [
         (Reason::PasswordChanged, "<reset "),
