@@ -98,7 +98,8 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
     ) -> Option<Task> {
         let handle = session.handle();
-        if self.extensions.iter().any(|one| one.inbound(&handle, stanza) == Flow::Done) {
+        let dealt_with = self.extensions.iter().any(|e| e.inbound(&handle, stanza) == Flow::Done);
+        if dealt_with {
             return None;
         }
         let to = match stanza.to().map(|to| self.address(&to)).transpose() {
