@@ -36,5 +36,6 @@ pub use registry::{Builder, Counts, SessionRegistry, Sessions};
 pub use resume::{Acknowledged, ResumeError, Resumed, Retention};
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
 mod tests;

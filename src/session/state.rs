@@ -505,7 +505,7 @@ impl<C: Connection + Clone> Session<Bound, C> {
 
     #[cfg(feature = "server")]
     pub(crate) fn poll_input_ready(
-        &mut self,
+        &self,
         cx: Option<&mut Context<'_>>,
     ) -> Poll<Result<(), Detached>> {
         self.data.poll_ready(cx)
