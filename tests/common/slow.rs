@@ -1,6 +1,6 @@
 //! Stores whose answers wait until they are let go, fail, or panic.
 
-#![expect(dead_code, unreachable_pub, reason = "each test binary has its own copy of this module")]
+#![expect(unreachable_pub, reason = "each test binary has its own copy of this module")]
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
@@ -35,13 +35,12 @@ struct Inner {
 
 struct State {
     mode: Mode,
-    calls: usize,
     wakers: Vec<Waker>,
 }
 
 impl Slow {
     pub fn new() -> Self {
-        let state = State { mode: Mode::Answer, calls: 0, wakers: Vec::new() };
+        let state = State { mode: Mode::Answer, wakers: Vec::new() };
         Self(Arc::new(Inner { memory: Memory::new(), state: Mutex::new(state) }))
     }
 
@@ -62,18 +61,12 @@ impl Slow {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Calls so far.
-    pub fn calls(&self) -> usize {
-        self.0.state.lock().unwrap().calls
-    }
-
     fn gate<T: Send + 'static>(
         &self,
         inner: impl FnOnce(&Memory) -> StoreFuture<T> + Send + 'static,
     ) -> StoreFuture<T> {
         let mode = {
-            let mut state = self.0.state.lock().unwrap();
-            state.calls += 1;
+            let state = self.0.state.lock().unwrap();
             state.mode
         };
         assert!(mode != Mode::PanicAtOnce, "a store with a defect");
