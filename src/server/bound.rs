@@ -98,8 +98,7 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
     ) -> Option<Task> {
         let handle = session.handle();
-        let dealt_with = self.extensions.iter().any(|e| e.inbound(&handle, stanza) == Flow::Done);
-        if dealt_with {
+        if self.extensions.iter().any(|one| one.inbound(&handle, stanza) == Flow::Done) {
             return None;
         }
         let to = match stanza.to().map(|to| self.address(&to)).transpose() {

@@ -10,11 +10,15 @@ use rsasl::mechanisms::scram::{SCRAM_SHA1, SCRAM_SHA1_PLUS, SCRAM_SHA256, SCRAM_
 use rsasl::prelude::{
     ChannelBindingCallback, Mechanism, Mechname, Registry, SASLClient, SASLConfig, SessionError,
 };
-use rsasl::property::{AuthId, Password};
+use rsasl::property::{AuthId, ChannelBindingName, Password};
 
 const NS: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
 
-struct User(&'static str, &'static str);
+struct User {
+    name: &'static str,
+    password: &'static str,
+    binding: &'static str,
+}
 
 impl SessionCallback for User {
     fn callback(
@@ -23,7 +27,8 @@ impl SessionCallback for User {
         _: &Context<'_>,
         request: &mut Request<'_>,
     ) -> Result<(), SessionError> {
-        request.satisfy::<AuthId>(self.0)?.satisfy::<Password>(self.1.as_bytes())?;
+        request.satisfy::<AuthId>(self.name)?.satisfy::<Password>(self.password.as_bytes())?;
+        request.satisfy::<ChannelBindingName>(self.binding)?;
         Ok(())
     }
 
@@ -44,7 +49,7 @@ impl ChannelBindingCallback for Channel {
 /// Logs in. `talk` sends an element and gives the server's answer; the last answer is returned,
 /// and a proof of the server's in it was right.
 pub fn login(
-    (user, password): (&'static str, &'static str),
+    (name, password): (&'static str, &'static str),
     mechanism: &str,
     channel: Channel,
     mut talk: impl FnMut(&str) -> String,
@@ -55,10 +60,11 @@ pub fn login(
     let known = if mechanism.ends_with("-PLUS") { &ALL[3..] } else { &ALL[..3] };
     let config = SASLConfig::builder()
         .with_registry(Registry::with_mechanisms(known))
-        .with_callback(User(user, password))
+        .with_callback(User { name, password, binding: channel.0 })
         .unwrap();
-    let name = Mechname::parse(mechanism.as_bytes()).unwrap();
-    let mut client = SASLClient::with_cb(config, channel).start_suggested(&[name]).unwrap();
+    let mechanism_name = Mechname::parse(mechanism.as_bytes()).unwrap();
+    let mut client =
+        SASLClient::with_cb(config, channel).start_suggested(&[mechanism_name]).unwrap();
     let mut text = Vec::new();
     client.step(None, &mut text).unwrap();
     let text = STANDARD.encode(text);
