@@ -161,7 +161,12 @@ impl<C: Connection + Clone> Inner<C> {
         }
         if let Some(reply) = reply {
             let greeting = shielded(|| reply(&owner.shared.jid));
-            owner.shared.out.lock().greeting = greeting.map(Vec::into_boxed_slice);
+            let mut out = owner.shared.out.lock();
+            // An end meanwhile has opened the gates for its last words, and nothing else.
+            if !out.ended {
+                out.greeting = greeting.map(Vec::into_boxed_slice);
+            }
+            drop(out);
             self.open_gate(&owner.shared, Gate::Greeting);
         }
         self.events.deliver();
@@ -169,7 +174,6 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     /// The decision: conflict test, limits and registration in one step (BIND-7).
-    #[expect(clippy::type_complexity, reason = "the owner, and the end that it causes")]
     fn register(
         &self,
         account: &BareJid,
@@ -179,6 +183,7 @@ impl<C: Connection + Clone> Inner<C> {
     ) -> Result<(Owner<C>, Option<Ending<C>>), BindError> {
         let environment = &*self.settings.environment;
         let now = environment.now();
+        let spare = self.generated();
         let hash = self.hash(account.as_str());
         let mut shard = self.shard(hash).write();
         if request.roster.is_none()
@@ -188,10 +193,9 @@ impl<C: Connection + Clone> Inner<C> {
         }
         let known = shard.find_mut(hash, |entry| &entry.shared.bare == account);
         let (resource, place) = match known {
-            Some(entry) => self.place(entry, request.resource, now)?,
-            None => (request.resource, Place::Free),
+            Some(entry) => self.place(entry, request.resource, spare, now)?,
+            None => (request.resource.unwrap_or(spare), Place::Free),
         };
-        let resource = resource.unwrap_or_else(|| self.generated());
         let jid = account.with_resource(&resource);
         let mut entry = shard
             .entry(
@@ -234,25 +238,25 @@ impl<C: Connection + Clone> Inner<C> {
     fn place(
         &self,
         entry: &mut Entry<C>,
-        mut wanted: Option<ResourcePart>,
+        wanted: Option<ResourcePart>,
+        spare: ResourcePart,
         now: Duration,
-    ) -> Result<(Option<ResourcePart>, Place), BindError> {
-        let held = wanted.as_ref().and_then(|wanted| {
-            entry.slots.iter().position(|slot| {
-                slot.state != SlotState::Ending && slot.shared.jid.resource() == &**wanted
-            })
-        });
-        if let Some(at) = held {
+    ) -> Result<(ResourcePart, Place), BindError> {
+        let mut wanted = match wanted {
+            Some(wanted) => wanted,
+            None => entry.unused(spare.clone()),
+        };
+        if let Some(at) = entry.holder(&wanted) {
             let live = entry.slots.get(at).is_some_and(|slot| slot.state == SlotState::Live);
             if !live {
                 return Ok((wanted, Place::Replace(at)));
             }
             match self.settings.conflict {
                 Conflict::Refuse => return Err(BindError::Conflict),
-                Conflict::Replace if !entry.is_kick_loop(wanted.as_ref(), now) => {
+                Conflict::Replace if !entry.is_kick_loop(&wanted, now) => {
                     return Ok((wanted, Place::Replace(at)));
                 }
-                Conflict::Replace | Conflict::Override => wanted = None,
+                Conflict::Replace | Conflict::Override => wanted = entry.unused(spare),
             }
         }
         if entry.visible().count() < self.settings.sessions_per_account {
@@ -262,7 +266,7 @@ impl<C: Connection + Clone> Inner<C> {
         Ok((wanted, Place::Evict(oldest)))
     }
 
-    /// A resource that nobody can guess and that no session has (BIND-2): 96 random bits.
+    /// A resource that nobody can guess (BIND-2): 96 random bits.
     #[expect(clippy::expect_used, reason = "24 hex digits are a valid resourcepart")]
     fn generated(&self) -> ResourcePart {
         let text = random_hex::<12>(&*self.settings.environment);
@@ -280,8 +284,7 @@ enum Place {
 
 impl<C: Connection + Clone> Entry<C> {
     /// Counts one more replacement of `resource`; true if there were too many of late (BIND-6).
-    fn is_kick_loop(&mut self, resource: Option<&ResourcePart>, now: Duration) -> bool {
-        let Some(resource) = resource else { return false };
+    fn is_kick_loop(&mut self, resource: &ResourcePart, now: Duration) -> bool {
         let replaced = &mut self.replaced;
         replaced.retain(|(_, at)| now.saturating_sub(*at) < KICK_WINDOW);
         if replaced.iter().filter(|(r, _)| r == resource).count() >= KICKS {
@@ -289,6 +292,23 @@ impl<C: Connection + Clone> Entry<C> {
         }
         replaced.push((resource.clone(), now));
         false
+    }
+
+    /// Where the session is that has `resource`.
+    fn holder(&self, resource: &ResourcePart) -> Option<usize> {
+        self.slots.iter().position(|slot| {
+            slot.state != SlotState::Ending && slot.shared.jid.resource() == &**resource
+        })
+    }
+
+    /// `spare`, made longer while a session has it: unique whatever the host's generator does.
+    fn unused(&self, mut spare: ResourcePart) -> ResourcePart {
+        while self.holder(&spare).is_some() {
+            let longer = format!("{spare}0");
+            let Ok(longer) = ResourcePart::new(&longer) else { break };
+            spare = longer.into_owned();
+        }
+        spare
     }
 
     /// The hibernating session that has waited longest.

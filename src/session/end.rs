@@ -13,7 +13,7 @@ use super::handle::{ENDED, SessionHandle, SessionId, Shared};
 use super::outbound::{Ended, Gate, Left, kick};
 use super::presence::Gone;
 use super::registry::{Entry, Inner, SlotState, bare};
-use super::shield::shielded;
+use super::shield::{shielded, wake};
 use crate::connection::{Close, Connection, SendError};
 use crate::stanza::Stanza;
 use crate::sync::atomic::Ordering;
@@ -198,9 +198,7 @@ impl<C: Connection + Clone> Inner<C> {
 
     fn run_end(&self, ending: Ending<C>) {
         let Ending { shared, reason, outbound, flush } = ending;
-        if let Some(waker) = outbound.waker {
-            waker.wake();
-        }
+        wake(outbound.waker);
         let gone = {
             let mut presence = shared.presence.lock();
             shared.number.fetch_add(1, Ordering::SeqCst);
@@ -242,11 +240,7 @@ impl<C: Connection + Clone> Inner<C> {
         let environment = &self.settings.environment;
         let (now, utc) = (environment.now(), environment.utc());
         for item in left {
-            let age = if item.at == Duration::ZERO {
-                Duration::ZERO
-            } else {
-                now.saturating_sub(item.at)
-            };
+            let age = item.at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
             let accepted = utc.checked_sub(age).unwrap_or(utc);
             let (stanza, session) = (item.stanza, shared.jid.clone());
             self.leave(Leftover { stanza, session, accepted, written: item.written });
@@ -283,9 +277,7 @@ impl<C: Connection + Clone> Inner<C> {
             out.waker.take()
         };
         self.settle(shared, kick(&shared.out, &shared.jid));
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 }
 
@@ -316,7 +308,8 @@ fn trampoline(effect: Effect) {
         .unwrap_or(false);
     // A thread that is being torn down has no queue: there the effect runs where it stands.
     while let Some(run) = effect {
-        run();
+        // A panic (in the drop of something the host gave us) must not leave the queue behind.
+        shielded(run);
         effect = if outermost {
             ENDS.try_with(|ends| ends.borrow_mut().as_mut().and_then(VecDeque::pop_front))
                 .ok()

@@ -30,6 +30,8 @@ impl SessionId {
 pub(super) const AVAILABLE: u32 = 1 << 8;
 pub(super) const INTERESTED: u32 = 1 << 9;
 pub(super) const ENDED: u32 = 1 << 10;
+/// Stanzas are kept until they are acknowledged, so the time at which they are accepted matters.
+const RETAINED: u32 = 1 << 11;
 
 /// One bound session.
 pub(crate) struct Shared<C: Connection + Clone> {
@@ -53,7 +55,10 @@ impl<C: Connection + Clone> Shared<C> {
         item: Item<'_>,
         valid: Option<&Valid<'_>>,
     ) -> (Sent, After) {
-        outbound::send(&self.out, &self.jid, item, valid, &*inner.settings.environment)
+        // The clock is host code: it is asked before the lock is taken.
+        let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
+        let now = retained.then(|| inner.settings.environment.now());
+        outbound::send(&self.out, &self.jid, item, valid, now)
     }
 
     pub(super) fn is_available(&self) -> bool {
@@ -62,7 +67,21 @@ impl<C: Connection + Clone> Shared<C> {
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
     pub(super) fn set_flags(&self, presence: u32) -> bool {
-        let set = |flags| (flags & ENDED == 0).then_some(flags & INTERESTED | presence);
+        let kept = INTERESTED | RETAINED;
+        self.update_flags(|flags| flags & kept | presence)
+    }
+
+    /// Marks the session as interested, unless it is over.
+    pub(super) fn set_interested(&self) {
+        self.update_flags(|flags| flags | INTERESTED);
+    }
+
+    pub(super) fn set_retained(&self) {
+        self.update_flags(|flags| flags | RETAINED);
+    }
+
+    fn update_flags(&self, change: impl Fn(u32) -> u32) -> bool {
+        let set = |flags| (flags & ENDED == 0).then(|| change(flags));
         self.flags.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set).is_ok()
     }
 
@@ -185,13 +204,15 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.0.is_available()
     }
 
-    pub(crate) fn priority(&self) -> i8 {
+    /// The priority of its presence; 0 where it is not available.
+    #[must_use]
+    pub fn priority(&self) -> i8 {
         self.0.priority()
     }
 
     /// The client has requested the roster (ROSTER-2).
-    pub(crate) fn set_interested(&self) {
-        self.0.flags.fetch_or(INTERESTED, Ordering::SeqCst);
+    pub fn set_interested(&self) {
+        self.0.set_interested();
     }
 
     /// Whether the session is over.
@@ -219,6 +240,12 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.0.account.roster()
     }
 
+    /// Replaces the roster of the account, for all its sessions. The caller has stored it.
+    pub fn set_roster(&self, roster: Roster) {
+        self.0.account.set_roster(roster);
+    }
+
+    #[cfg(feature = "server")]
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.0.account
     }

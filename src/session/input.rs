@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use super::end::Reason;
 use super::handle::Shared;
+use super::shield::wake;
 use crate::connection::Connection;
 
 /// The owner of a session's input, of one transport: its drop is the loss of that transport.
@@ -48,9 +49,7 @@ impl<C: Connection + Clone> Drop for InputTicket<C> {
             out.busy = false;
             out.waker.take()
         };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
     }
 }
 
@@ -61,18 +60,23 @@ impl<C: Connection + Clone> fmt::Debug for InputTicket<C> {
 }
 
 impl<C: Connection + Clone> Owner<C> {
+    // Wakers are host code (a runtime's): they are cloned, dropped and woken without the lock.
+
     /// Counts one stanza and hands out its ticket; `Pending` while the session is gated
     /// (BIND-14) or an earlier stanza's ticket is out (SM-22).
     pub(super) fn poll_input(
-        &mut self,
+        &self,
         cx: Option<&mut Context<'_>>,
     ) -> Poll<Result<InputTicket<C>, Detached>> {
+        let waker = cx.map(|cx| Box::new(cx.waker().clone()));
         let mut out = self.shared.out.lock();
         if out.ended || out.epoch != self.epoch {
             return Poll::Ready(Err(Detached));
         }
         if out.gates.is_closed() || out.busy {
-            out.waker = cx.map(|cx| Box::new(cx.waker().clone()));
+            let old = waker.and_then(|waker| out.waker.replace(waker));
+            drop(out);
+            drop(old);
             return Poll::Pending;
         }
         out.received = out.received.wrapping_add(1);
@@ -82,19 +86,17 @@ impl<C: Connection + Clone> Owner<C> {
     }
 
     /// Whether input may be fed now, without taking a ticket.
-    pub(super) fn poll_ready(
-        &mut self,
-        cx: Option<&mut Context<'_>>,
-    ) -> Poll<Result<(), Detached>> {
+    pub(super) fn poll_ready(&self, cx: Option<&mut Context<'_>>) -> Poll<Result<(), Detached>> {
+        let waker = cx.map(|cx| Box::new(cx.waker().clone()));
         let mut out = self.shared.out.lock();
         let waits = out.has_last_words() || out.gates.is_closed() || out.busy;
         if out.epoch != self.epoch || (out.ended && !out.has_last_words()) {
             return Poll::Ready(Err(Detached));
         }
-        if let Some(cx) = cx {
-            // Kept in any case: who waits for input is to learn of the end as well.
-            out.waker = Some(Box::new(cx.waker().clone()));
-        }
+        // Kept in any case: who waits for input is to learn of the end as well.
+        let old = waker.and_then(|waker| out.waker.replace(waker));
+        drop(out);
+        drop(old);
         if waits { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 

@@ -13,9 +13,8 @@ use std::time::Duration;
 
 use jid::FullJid;
 
-use super::shield::shielded;
+use super::shield::{shielded, wake};
 use crate::connection::{Close, Connection, SendError};
-use crate::environment::Environment;
 use crate::stanza::{Frame, Stanza};
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Mutex, MutexGuard};
@@ -46,8 +45,8 @@ pub(super) enum Entry {
         to: To,
         /// Counted for acknowledgement: appended after retention began.
         counted: bool,
-        /// When it was accepted; kept for counted ones alone.
-        at: Duration,
+        /// When it was accepted; noted where stanzas are retained.
+        at: Option<Duration>,
     },
     Raw(Arc<[u8]>),
     /// The end of the session: nothing is ever behind it.
@@ -55,7 +54,7 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
+    fn new(item: Item<'_>, counted: bool, at: Option<Duration>) -> Self {
         match item {
             Item::Stanza(stanza, to) => Self::Stanza { stanza: stanza.clone(), to, counted, at },
             Item::Raw(bytes) => Self::Raw(bytes.into()),
@@ -93,7 +92,7 @@ pub(crate) struct Valid<'a> {
 }
 
 impl Valid<'_> {
-    fn holds(&self) -> bool {
+    pub(super) fn holds(&self) -> bool {
         self.of.load(Ordering::SeqCst) == self.number
     }
 }
@@ -335,7 +334,8 @@ pub(super) struct Ended<C> {
 /// A stanza that an ended session leaves.
 pub(super) struct Left {
     pub(super) stanza: Stanza,
-    pub(super) at: Duration,
+    /// When it was accepted, if that was noted.
+    pub(super) at: Option<Duration>,
     pub(super) written: bool,
 }
 
@@ -345,7 +345,7 @@ pub(super) fn send<C: Connection + Clone>(
     jid: &FullJid,
     item: Item<'_>,
     valid: Option<&Valid<'_>>,
-    environment: &dyn Environment,
+    now: Option<Duration>,
 ) -> (Sent, After) {
     let mut o = outbound.lock();
     if o.ended {
@@ -364,8 +364,7 @@ pub(super) fn send<C: Connection + Clone>(
     let waits = o.gates.is_closed() || o.link.is_none() || o.writing == Some(o.epoch);
     let counted = is_stanza && o.retained.is_some();
     if waits || counted || o.cursor < o.queue.len() || o.greeting.is_some() {
-        let at = if counted { environment.now() } else { Duration::ZERO };
-        let entry = Entry::new(item, counted, at);
+        let entry = Entry::new(item, counted, now);
         o.bytes += entry.len();
         o.queue.push_back(entry);
         let after = if waits { After::Nothing } else { write_waiting(outbound, o, jid) };
@@ -458,9 +457,7 @@ fn write_waiting<'a, C: Connection + Clone>(
             if !lingers {
                 shielded(|| link.close(Close::Flush));
             }
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+            wake(waker);
             return After::Nothing;
         };
         drop(o);
@@ -474,7 +471,7 @@ fn write_waiting<'a, C: Connection + Clone>(
         o.writing = None;
         if o.ended {
             let mut strays = close_after_failure(o);
-            strays.extend(unwritten.and_then(Entry::into_stanza));
+            strays.splice(0..0, unwritten.and_then(Entry::into_stanza));
             return After::Strays(strays);
         }
         // Back to where it was, for the end of the session to settle.
@@ -516,9 +513,7 @@ fn close_after_failure<C: Connection>(mut o: MutexGuard<'_, Outbound<C>>) -> Vec
     if let Some(link) = link {
         shielded(|| link.close(Close::Abort));
     }
-    if let Some(waker) = waker {
-        waker.wake();
-    }
+    wake(waker);
     queue.into_iter().filter_map(Entry::into_stanza).collect()
 }
 

@@ -14,7 +14,7 @@ use super::handle::{SessionHandle, Shared};
 use super::input::Owner;
 use super::outbound::{Gate, Outbound, Retained, kick};
 use super::registry::{Inner, SlotState, bare};
-use super::shield::shielded;
+use super::shield::{shielded, wake};
 use crate::connection::{Close, Connection};
 use crate::environment::random_hex;
 use crate::stanza::Frame;
@@ -109,6 +109,7 @@ impl<C: Connection + Clone> Inner<C> {
         let shared = &owner.shared;
         let retention = Retention { token: random_hex::<16>(&*self.settings.environment), window };
         let reply = reply(&retention);
+        shared.set_retained();
         {
             let mut out = shared.out.lock();
             if out.ended || out.epoch != owner.epoch || out.retained.is_some() {
@@ -132,6 +133,7 @@ impl<C: Connection + Clone> Inner<C> {
     /// An older epoch has no say.
     pub(super) fn lose(&self, shared: &Arc<Shared<C>>, epoch: u32, reason: Reason) {
         let mut waker = None;
+        let since = self.settings.environment.now();
         let (lost, ending) = {
             let account = bare(&shared.jid);
             let hash = self.hash(account);
@@ -155,7 +157,6 @@ impl<C: Connection + Clone> Inner<C> {
                 let link = out.drop_link();
                 waker = out.waker.take();
                 drop(out);
-                let since = self.settings.environment.now();
                 let until = since.saturating_add(window);
                 if let Some(slot) = entry.slots.get_mut(at) {
                     slot.state = SlotState::Absent { since, until };
@@ -179,9 +180,7 @@ impl<C: Connection + Clone> Inner<C> {
         if let Some(link) = lost {
             shielded(|| link.close(Close::Abort));
         }
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
         if let Some(ending) = ending {
             self.finish(ending);
         }
@@ -233,9 +232,7 @@ impl<C: Connection + Clone> Inner<C> {
             let _gone = shielded(|| old.send(Frame::raw(&words)));
             shielded(|| old.close(Close::Flush));
         }
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        wake(waker);
         self.greet_resumed(&owner, reply);
         self.events.deliver();
         Ok(owner)

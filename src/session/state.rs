@@ -472,7 +472,9 @@ impl<C: Connection + Clone> Session<Bound, C> {
 
     /// The client has requested the roster: pushes go to it from now on (ROSTER-2).
     pub fn set_interested(&mut self) {
-        self.handle().set_interested();
+        if self.is_current() {
+            self.data.shared.set_interested();
+        }
     }
 
     /// Keeps stanzas from now on until the client acknowledges them, and the session itself for
@@ -501,34 +503,34 @@ impl<C: Connection + Clone> Session<Bound, C> {
         self.data.shared.out.lock().handled()
     }
 
+    #[cfg(feature = "server")]
     pub(crate) fn poll_input_ready(
-        &mut self,
+        &self,
         cx: Option<&mut Context<'_>>,
     ) -> Poll<Result<(), Detached>> {
         self.data.poll_ready(cx)
     }
 
     /// Ends the session and keeps the owner, to see when the last words are written.
-    pub(crate) fn end_now(&mut self, reason: Reason, last_words: &[u8]) {
-        if let Some(registry) = self.data.shared.registry.upgrade().filter(|_| self.is_current()) {
-            registry.end(&self.data.shared, reason, Some(last_words));
-        }
+    #[cfg(feature = "server")]
+    pub(crate) fn end_now(&self, reason: Reason, last_words: &[u8]) {
+        self.end_own(reason, Some(last_words));
     }
 
     /// Ends the session. `false` where it was over already.
     pub fn end(self, reason: Reason) -> bool {
-        let registry = self.data.shared.registry.upgrade();
-        registry.is_some_and(|registry| {
-            self.is_current() && registry.end(&self.data.shared, reason, None)
-        })
+        self.end_own(reason, None)
     }
 
     /// Ends the session with `last_words` (a stream error and the close tag) instead of those
     /// that belong to the reason.
     pub fn end_with(self, reason: Reason, last_words: &[u8]) -> bool {
-        let registry = self.data.shared.registry.upgrade();
-        registry.is_some_and(|registry| {
-            self.is_current() && registry.end(&self.data.shared, reason, Some(last_words))
-        })
+        self.end_own(reason, Some(last_words))
+    }
+
+    fn end_own(&self, reason: Reason, last_words: Option<&[u8]>) -> bool {
+        let Some(registry) = self.data.shared.registry.upgrade() else { return false };
+        // Asked under the lock of the decision: a resumption may be quicker.
+        registry.end_if(&self.data.shared, reason, last_words, |_| self.is_current())
     }
 }
