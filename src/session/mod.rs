@@ -29,6 +29,8 @@ pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
+#[cfg_attr(not(feature = "server"), expect(unused_imports, reason = "for the server"))]
+pub(crate) use presence::Parting;
 pub use presence::Presence;
 pub(crate) use registry::Account;
 pub use registry::{Builder, Counts, SessionRegistry, Sessions};
