@@ -1,4 +1,4 @@
-//! The rest of the network: a router that records what leaves, and the way in.
+//! Contacts: the rest of the network, roster requests, and what is to be read of pushes.
 
 #![expect(dead_code, unreachable_pub, reason = "each test binary has its own copy of this module")]
 
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use xmpp_session::server::{Limits, RouteError, Router};
 use xmpp_session::stanza::{Frame, Stanza, canonicalise};
 
-use crate::wire::World;
+use crate::wire::{Client, World};
 
 type Hook = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -76,4 +76,55 @@ impl Remote {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A roster get.
+pub const GET: &str = "<iq type='get' id='get'><query xmlns='jabber:iq:roster'/></iq>";
+
+/// A roster get by a client that holds a version.
+pub fn get(ver: &str) -> String {
+    format!("<iq type='get' id='get'><query xmlns='jabber:iq:roster' ver='{ver}'/></iq>")
+}
+
+/// A roster set with these items.
+pub fn set(items: &str) -> String {
+    format!("<iq type='set' id='set'><query xmlns='jabber:iq:roster'>{items}</query></iq>")
+}
+
+/// A roster set that removes a contact.
+pub fn remove(jid: &str) -> String {
+    set(&format!("<item jid='{jid}' subscription='remove'/>"))
+}
+
+/// What stands for a push: its version and its item.
+pub fn push(ver: u64, item: &str) -> String {
+    format!("push {ver} {item}")
+}
+
+/// What a client received, with each push written short and checked for its form (ROSTER-11).
+pub fn short(client: &Client) -> Vec<String> {
+    let full = client.jid();
+    let bare = full.split('/').next().unwrap();
+    let received = client.received();
+    received.iter().map(|one| shorten(one, bare, &full)).collect()
+}
+
+fn shorten(stanza: &str, bare: &str, full: &str) -> String {
+    let head = format!("<iq from='{bare}' to='{full}' id='push");
+    let Some(rest) = stanza.strip_prefix(&head) else { return stanza.to_owned() };
+    let (id, rest) = rest.split_once('\'').unwrap();
+    assert!(id.parse::<u64>().is_ok(), "{stanza}");
+    let query = " type='set'><query xmlns='jabber:iq:roster' ver='";
+    let rest = rest.strip_prefix(query).unwrap_or_else(|| panic!("{stanza}"));
+    let (ver, rest) = rest.split_once("'>").unwrap();
+    let item = rest.strip_suffix("</query></iq>").unwrap();
+    assert_eq!(item.matches("<item ").count(), 1, "{stanza}");
+    format!("push {ver} {item}")
+}
+
+/// A client that has requested the roster and read the answer.
+pub fn interested(client: Client) -> Client {
+    client.send(GET);
+    let _roster = client.received();
+    client
 }
