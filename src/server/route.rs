@@ -164,6 +164,12 @@ impl<C: Connection + Clone> Core<C> {
         self.router.route(outgoing, holds, |Outgoing { stanza, origin }, error| {
             let sender = origin.or_else(|| self.sender(&stanza));
             if let Some(session) = sender {
+                if stanza.kind() == Kind::Presence
+                    && let Some(Ok(to)) = stanza.to().map(|to| self.address(&to))
+                {
+                    // PRES-11
+                    session.forget_directed(&to.to_text());
+                }
                 self.bounce(Some(&session), &stanza, error);
             }
         });
