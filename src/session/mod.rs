@@ -29,7 +29,7 @@ pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
-pub use presence::Presence;
+pub use presence::{Parting, Presence};
 #[cfg(feature = "server")]
 pub(crate) use registry::Account;
 pub use registry::{Builder, Counts, SessionRegistry, Sessions};
