@@ -204,12 +204,14 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.0.is_available()
     }
 
-    pub(crate) fn priority(&self) -> i8 {
+    /// The priority of its presence; 0 where it is not available.
+    #[must_use]
+    pub fn priority(&self) -> i8 {
         self.0.priority()
     }
 
     /// The client has requested the roster (ROSTER-2).
-    pub(crate) fn set_interested(&self) {
+    pub fn set_interested(&self) {
         self.0.set_interested();
     }
 
@@ -238,6 +240,12 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.0.account.roster()
     }
 
+    /// Replaces the roster of the account, for all its sessions. The caller has stored it.
+    pub fn set_roster(&self, roster: Roster) {
+        self.0.account.set_roster(roster);
+    }
+
+    #[cfg(feature = "server")]
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.0.account
     }

@@ -295,12 +295,14 @@ impl<C: Connection + Clone> SessionHandle<C> {
     }
 
     /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
-    /// that it will be told of the end. Recorded first, sent after, under the number returned.
-    pub(crate) fn record_directed(
-        &self,
-        target: &str,
-        limit: usize,
-    ) -> Result<u32, TooManyTargets> {
+    /// that it will be told of the end
+    /// ([RFC 6121 §4.6.3](https://www.rfc-editor.org/rfc/rfc6121#section-4.6.3)). Recorded first,
+    /// then sent with [`give_directed`](Self::give_directed) under the number returned.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyTargets`] where the session has `limit` of them (LIMIT-17); nothing must be sent.
+    pub fn record_directed(&self, target: &str, limit: usize) -> Result<u32, TooManyTargets> {
         let mut state = self.0.presence.lock();
         let number = self.0.number.load(Ordering::SeqCst);
         if self.0.flags.load(Ordering::SeqCst) & ENDED != 0 {
@@ -311,33 +313,36 @@ impl<C: Connection + Clone> SessionHandle<C> {
         Ok(number)
     }
 
-    /// Forgets a target (PRES-11).
-    pub(crate) fn forget_directed(&self, target: &str) {
+    /// Forgets a target of directed presence (PRES-11).
+    pub fn forget_directed(&self, target: &str) {
         self.0.presence.lock().directed.forget(target);
     }
 
     /// Whether directed presence is held to this bare JID or a resource of it.
-    pub(crate) fn has_directed_to(&self, bare: &str) -> bool {
+    #[must_use]
+    pub fn has_directed_to(&self, bare: &str) -> bool {
         self.0.presence.lock().directed.reaches(bare)
     }
 
     /// The last broadcast presence and when it was sent.
-    pub(crate) fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
+    #[must_use]
+    pub fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
         let state = self.0.presence.lock();
         state.last.as_ref().map(|last| (last.stanza.clone(), last.at))
     }
 
-    /// Gives the session directed presence that `source` recorded under `number`; dropped if the
-    /// source has moved on.
-    pub(crate) fn give_directed(&self, stanza: &Stanza, source: &Self, number: u32) {
+    /// Gives this session directed presence that `source` recorded under `number`; dropped if the
+    /// source has moved on, so that it never comes behind its end (PRES-21).
+    pub fn give_directed(&self, stanza: &Stanza, source: &Self, number: u32) {
         let valid = Valid { of: &source.0.number, number };
         let _gone = self.send_item(Item::Stanza(stanza, To::AsIs), Some(&valid));
     }
 }
 
 impl<C: Connection + Clone> SessionRegistry<C> {
-    /// Tells a contact the presence of each available session of an account.
-    pub(crate) fn tell_contact(&self, account: &str, contact: &str) {
+    /// Tells a contact (a bare JID as normalised text) the presence of each available session of
+    /// an account: it has become a subscriber.
+    pub fn tell_contact(&self, account: &str, contact: &str) {
         let inner = self.inner();
         for session in inner.sessions(account) {
             if let Some((stanza, number)) = session.current() {
@@ -349,7 +354,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
 
     /// Tells a contact, who sees the account's presence no longer, that each of its available
     /// sessions is gone, and forgets what they directed to it (SUB-16).
-    pub(crate) fn part_from(&self, account: &str, contact: &str) {
+    pub fn part_from(&self, account: &str, contact: &str) {
         let inner = self.inner();
         for session in inner.sessions(account) {
             let directed = session.0.presence.lock().directed.forget_account(contact);
