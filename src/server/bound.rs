@@ -51,12 +51,15 @@ impl<C: Connection + Clone> Driver<C> {
             return self.fail(StreamCondition::NotAuthorized.into());
         }
         let core = Arc::clone(&self.core);
-        let taken =
-            core.extensions.iter().any(|extension| extension.nonza(session, nonza) == Flow::Done);
-        if !taken {
-            // STREAM-16
-            self.fail(StreamCondition::UnsupportedStanzaType.into());
+        for extension in &core.extensions {
+            match extension.nonza(session, nonza) {
+                Flow::Next => {}
+                Flow::Done => return,
+                Flow::Close(error) => return self.fail(error),
+            }
         }
+        // STREAM-16
+        self.fail(StreamCondition::UnsupportedStanzaType.into());
     }
 }
 
@@ -86,7 +89,7 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
     ) -> Option<Task> {
         let handle = session.handle();
-        let dealt_with = self.extensions.iter().any(|e| e.inbound(&handle, stanza) == Flow::Done);
+        let dealt_with = self.extensions.iter().any(|e| e.inbound(&handle, stanza) != Flow::Next);
         if dealt_with {
             return None;
         }

@@ -16,8 +16,9 @@ use super::builder::{Limits, Rate};
 use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
 use crate::connection::{Close, Connection, PreDrain};
+use crate::extension::{Flow, Liveness};
 use crate::sasl::ChannelBindings;
-use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Unauthed};
+use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Transport, Unauthed};
 use crate::stanza::Frame;
 use crate::stream::{Event, Parser, StreamError, close};
 
@@ -265,8 +266,22 @@ impl<C: Connection + Clone> Driver<C> {
     pub fn next_timeout(&self) -> Option<Duration> {
         match self.want {
             Want::Close => None,
-            _ => Some(self.pace.resume.map_or(self.deadline, |at| at.min(self.deadline))),
+            _ => [Some(self.deadline), self.pace.resume, self.extensions_at()]
+                .into_iter()
+                .flatten()
+                .min(),
         }
+    }
+
+    /// When an extension has something to do for the session. Not while its input waits for us: an
+    /// answer may stand in it.
+    fn extensions_at(&self) -> Option<Duration> {
+        let Stage::Bound(session) = &self.stage else { return None };
+        if self.pending.is_some() || self.is_paused() {
+            return None;
+        }
+        let handle = session.handle();
+        self.core.extensions.iter().filter_map(|extension| extension.next_timeout(&handle)).min()
     }
 
     /// Acts on the time that has passed.
@@ -275,7 +290,13 @@ impl<C: Connection + Clone> Driver<C> {
         if self.pace.resume.is_some_and(|at| at <= now) {
             self.pace.resume = None;
         }
-        if now < self.deadline || self.want == Want::Close {
+        if self.want == Want::Close {
+            return;
+        }
+        if self.extensions_at().is_some_and(|at| at <= now) && self.is_lost(now) {
+            return self.give_up();
+        }
+        if now < self.deadline {
             return;
         }
         match &self.stage {
@@ -297,20 +318,34 @@ impl<C: Connection + Clone> Driver<C> {
     /// The handle of the session, once it is bound.
     #[must_use]
     pub fn session(&self) -> Option<&SessionHandle<C>> {
-        self.hook.session.get()
+        self.hook.session.get().map(|(session, _)| session)
+    }
+
+    fn is_lost(&self, now: Duration) -> bool {
+        let Stage::Bound(session) = &self.stage else { return false };
+        let handle = session.handle();
+        let mut extensions = self.core.extensions.iter();
+        extensions.any(|extension| extension.handle_timeout(&handle, now) == Liveness::Lost)
+    }
+
+    /// A dead transport is dropped without a word (STREAM-29).
+    fn give_up(&mut self) {
+        self.core.metrics.limit("LIMIT-22");
+        self.stage = Stage::Over;
+        self.finish(Close::Abort);
     }
 
     /// STREAM-29: a silent client is asked first, and given up without a word if it does not
     /// answer.
     fn is_silent(&mut self, now: Duration) {
         if std::mem::replace(&mut self.asked, true) {
-            self.core.metrics.limit("LIMIT-22");
-            self.stage = Stage::Over;
-            self.finish(Close::Abort);
-            return;
+            return self.give_up();
         }
         if let Stage::Bound(session) = &self.stage {
-            self.core.ask_for_life(&session.handle());
+            let (handle, mut extensions) = (session.handle(), self.core.extensions.iter());
+            if !extensions.any(|extension| extension.ask_for_life(&handle) != Flow::Next) {
+                self.core.ask_for_life(&handle);
+            }
         }
         self.deadline = now.saturating_add(self.core.limits.answer);
     }
@@ -352,10 +387,14 @@ impl<C: Connection + Clone> Driver<C> {
                 Poll::Ready(Err(_)) => self.detached(),
             }
         }
-        let paused = matches!(self.stage, Stage::Bound(_))
+        if self.is_paused() { Poll::Pending } else { Poll::Ready(()) }
+    }
+
+    /// LIMIT-13, LIMIT-19, LIMIT-20
+    fn is_paused(&self) -> bool {
+        matches!(self.stage, Stage::Bound(_))
             && (self.pace.resume.is_some()
-                || self.connection.waiting() > self.core.limits.soft_mark);
-        if paused { Poll::Pending } else { Poll::Ready(()) }
+                || self.connection.waiting() > self.core.limits.soft_mark)
     }
 
     /// The session was ended by somebody else, or has a newer transport.
@@ -476,16 +515,16 @@ impl<C: Connection + Clone> fmt::Debug for Driver<C> {
 
 /// How a connection's pre-drain call reaches the extensions.
 pub(super) struct Hook<C: Connection + Clone> {
-    pub(super) session: OnceLock<SessionHandle<C>>,
+    pub(super) session: OnceLock<(SessionHandle<C>, Transport)>,
     core: Weak<Core<C>>,
 }
 
 impl<C: Connection + Clone> PreDrain for Hook<C> {
     fn pre_drain(&self, out: &mut Vec<u8>) {
-        let session = self.session.get().filter(|session| !session.is_ended());
-        if let (Some(session), Some(core)) = (session, self.core.upgrade()) {
+        let session = self.session.get().filter(|(session, at)| session.is_current(*at));
+        if let (Some((session, transport)), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
-                extension.pre_drain(session, out);
+                extension.pre_drain(session, *transport, out);
             }
         }
     }

@@ -50,7 +50,7 @@ use jid::{BareJid, DomainPart};
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::{Extension, Target};
-use crate::session::{NotSent, SessionHandle, SessionRegistry};
+use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
 use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
 use builder::Domain;
@@ -166,11 +166,27 @@ impl<C: Connection + Clone> Core<C> {
     /// Gives a stanza to a session, as it is.
     fn give(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Result<(), NotSent> {
         session.send(stanza)?;
+        self.given(session, stanza);
+        Ok(())
+    }
+
+    /// Gives a session a message that goes to other sessions of the account as well.
+    fn give_copy(
+        &self,
+        session: &SessionHandle<C>,
+        stanza: &Stanza,
+        copies: &Copies,
+    ) -> Result<(), NotSent> {
+        session.send_copy(stanza, copies)?;
+        self.given(session, stanza);
+        Ok(())
+    }
+
+    fn given(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         self.metrics.out(stanza);
         for extension in &self.extensions {
             extension.outbound(session, stanza);
         }
-        Ok(())
     }
 
     /// Gives a session presence of another, of ours or of somebody elsewhere.

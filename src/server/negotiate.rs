@@ -12,7 +12,7 @@ use super::iq::is_request;
 use super::oneshot::{self, Receiver};
 use crate::connection::{Close, Connection, SendError};
 use crate::environment::random_hex;
-use crate::extension::Stage as FeatureStage;
+use crate::extension::{Flow, Negotiated, Stage as FeatureStage};
 use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
 use crate::session::{Authed, BindError, BindRequest, Bound, Reason, Session};
 use crate::stanza::{
@@ -249,8 +249,51 @@ impl<C: Connection + Clone> Driver<C> {
             }
             // SASL-10
             (_, wire::NS) => self.fail(StreamCondition::NotAuthorized.into()),
-            _ => self.fail(StreamCondition::UnsupportedStanzaType.into()),
+            _ => self.extended(nonza),
         }
+    }
+
+    /// What only an extension may know; else STREAM-16.
+    fn extended(&mut self, nonza: &Nonza) {
+        let core = Arc::clone(&self.core);
+        let unknown = StreamCondition::UnsupportedStanzaType.into();
+        let mut session = match std::mem::replace(&mut self.stage, Stage::Binding) {
+            Stage::Authed(session) => session,
+            stage => {
+                self.stage = stage;
+                let mut answer = Vec::new();
+                let asked = core.extensions.iter();
+                let flow = asked.map(|extension| extension.unauthenticated(nonza, &mut answer));
+                match flow.into_iter().find(|flow| *flow != Flow::Next) {
+                    None | Some(Flow::Next) => self.fail(unknown),
+                    Some(Flow::Done) => self.send(&answer),
+                    Some(Flow::Close(error)) => self.fail(error),
+                }
+                return;
+            }
+        };
+        for extension in &core.extensions {
+            session = match extension.authenticated(session, &core.registry, nonza) {
+                Negotiated::Next(session) => session,
+                Negotiated::Done(session) => {
+                    self.stage = Stage::Authed(session);
+                    return;
+                }
+                Negotiated::Bound(session) => return self.enter(session),
+                Negotiated::Close(error) => return self.fail(error),
+            };
+        }
+        self.stage = Stage::Authed(session);
+        self.fail(unknown);
+    }
+
+    /// The session is bound: negotiation is over.
+    fn enter(&mut self, session: Session<Bound, C>) {
+        let _first = self.hook.session.set((session.handle(), session.transport()));
+        self.negotiating = None;
+        let silence = self.core.limits.silence;
+        self.deadline = self.core.environment.now().saturating_add(silence);
+        self.stage = Stage::Bound(session);
     }
 
     /// TLS-1, TLS-2
@@ -418,13 +461,7 @@ impl<C: Connection + Clone> Driver<C> {
     /// The job that binds is through.
     pub(super) fn bound(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
         match outcome {
-            Some(BindOutcome::Bound(session)) => {
-                let _first = self.hook.session.set(session.handle());
-                self.negotiating = None;
-                let limits = &self.core.limits;
-                self.deadline = self.core.environment.now().saturating_add(limits.silence);
-                self.stage = Stage::Bound(session);
-            }
+            Some(BindOutcome::Bound(session)) => self.enter(session),
             Some(BindOutcome::Refused(session, error)) => {
                 let condition = error.condition();
                 self.stage = Stage::Authed(session);
