@@ -14,6 +14,7 @@
 //! ```
 
 mod address;
+mod admission;
 mod bound;
 mod builder;
 mod driver;
@@ -23,6 +24,7 @@ mod message;
 mod metrics;
 mod negotiate;
 mod oneshot;
+mod pace;
 mod presence;
 mod requests;
 mod roster;
@@ -53,8 +55,8 @@ use crate::extension::{Extension, Target};
 use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
 use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
+use admission::Admissions;
 use builder::Domain;
-use driver::Admissions;
 use jobs::Jobs;
 use metrics::Counters;
 use requests::Requests;
@@ -264,6 +266,11 @@ fn xml(stanza: &Stanza) -> Vec<u8> {
 }
 
 /// What host code comes to; `None` if it panicked.
+fn shielded<T>(host: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(host)).ok()
+}
+
+/// The same for host code that takes its time.
 async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {

@@ -31,6 +31,8 @@ impl SessionId {
 pub(super) const AVAILABLE: u32 = 1 << 8;
 pub(super) const INTERESTED: u32 = 1 << 9;
 pub(super) const ENDED: u32 = 1 << 10;
+/// It ended by a close, not by an error.
+pub(super) const CLOSED: u32 = 1 << 12;
 /// Stanzas are kept until they are acknowledged, so the time at which they are accepted matters.
 const RETAINED: u32 = 1 << 11;
 
@@ -58,7 +60,7 @@ impl<C: Connection + Clone> Shared<C> {
     ) -> (Sent, After) {
         // The clock is host code: it is asked before the lock is taken.
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
-        let now = if retained { inner.settings.environment.now() } else { Duration::ZERO };
+        let now = retained.then(|| inner.settings.environment.now());
         let sent =
             outbound::send(&self.out, &self.jid, item, valid, now, &inner.settings.retention);
         if retained {
@@ -254,6 +256,12 @@ impl<C: Connection + Clone> SessionHandle<C> {
     #[must_use]
     pub fn roster(&self) -> Arc<Roster> {
         self.0.account.roster()
+    }
+
+    /// Whether it ended without an error (STREAM-26).
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the driver asks"))]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.flags.load(Ordering::SeqCst) & CLOSED != 0
     }
 
     /// Replaces the roster of the account, for all its sessions. The caller has stored it.

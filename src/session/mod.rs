@@ -42,3 +42,7 @@ pub use registry::{Builder, Counts, SessionRegistry, Sessions};
 pub use resume::{ResumeError, Resumed, Retention};
 pub use retained::RetentionLimits;
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests;

@@ -56,7 +56,7 @@ pub(super) enum Entry {
         to: To,
         /// Counted for acknowledgement: appended after retention began.
         counted: bool,
-        /// When it was accepted; zero where nothing is retained.
+        /// When it was accepted, where that is counted.
         at: Duration,
         copies: Option<Copies>,
     },
@@ -330,7 +330,7 @@ pub(super) fn send<C: Connection + Clone>(
     jid: &FullJid,
     item: Item<'_>,
     valid: Option<&Valid<'_>>,
-    now: Duration,
+    now: Option<Duration>,
     limits: &RetentionLimits,
 ) -> (Sent, After) {
     let mut o = outbound.lock();
@@ -350,7 +350,7 @@ pub(super) fn send<C: Connection + Clone>(
     let waits = o.gates.is_closed() || o.link.is_none() || o.writing == Some(o.epoch);
     let counted = is_stanza && o.retained.is_some();
     if waits || counted || o.cursor < o.queue.len() || o.greeting.is_some() {
-        let at = o.retained.as_ref().map_or(now, |retained| retained.stamp(now));
+        let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
         let entry = Entry::new(item, counted, at);
         if !counted && o.bytes.saturating_add(entry.len()) > limits.bytes {
             // Nothing is kept for this one: what waits for its transport is bounded all the same.
@@ -362,7 +362,7 @@ pub(super) fn send<C: Connection + Clone>(
         o.bytes += entry.len();
         o.queue.push_back(entry);
         o.account_for();
-        if o.is_overgrown(limits, now) {
+        if o.is_overgrown(limits, at) {
             return (Sent::Accepted, After::Overgrown);
         }
         let after = if waits { After::Nothing } else { write_waiting(outbound, o, jid) };

@@ -471,7 +471,7 @@ impl<C: Connection + Clone> Inner<C> {
         self.shard(hash).read().find(hash, |entry| entry.shared.bare.as_str() == bare).map(look)
     }
 
-    fn find(&self, bare: &str, resource: &str) -> Option<SessionHandle<C>> {
+    pub(super) fn find(&self, bare: &str, resource: &str) -> Option<SessionHandle<C>> {
         self.with(bare, |entry| {
             entry
                 .visible()

@@ -58,7 +58,6 @@ pub enum ResumeError {
     /// No session of this account has that resumption id: unknown, over, or somebody else's,
     /// which are not told apart (SM-12).
     #[error("no session to resume")]
-    #[non_exhaustive]
     NotFound {
         /// Stanzas of the client that a session of that id had handled when it ended, if that is
         /// remembered for this account (SM-13).

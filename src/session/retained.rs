@@ -122,10 +122,10 @@ impl Retained {
         }
     }
 
-    /// The time of an entry accepted at `now`, which is zero where the sender did not know yet that
-    /// it matters.
-    pub(super) fn stamp(&self, now: Duration) -> Duration {
-        now.max(self.since)
+    /// The time of an entry accepted `now`; a sender that did not know yet that it matters has come
+    /// just as retention began.
+    pub(super) fn stamp(&self, now: Option<Duration>) -> Duration {
+        now.unwrap_or(self.since)
     }
 
     /// When the entry at this place was accepted, if it was for an earlier transport (SM-16).

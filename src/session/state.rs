@@ -521,9 +521,7 @@ impl<C: Connection + Clone> Session<Bound, C> {
     /// Ends the session and keeps the owner, to see when the last words are written.
     #[cfg(feature = "server")]
     pub(crate) fn end_now(&self, reason: Reason, last_words: &[u8]) {
-        if let Some(registry) = self.data.shared.registry.upgrade().filter(|_| self.is_current()) {
-            registry.end(&self.data.shared, reason, Some(last_words));
-        }
+        self.end_own(reason, Some(last_words));
     }
 
     /// Ends the session. `false` where it was over already.
