@@ -381,8 +381,7 @@ fn sm_23_a_session_expires_at_the_end_of_its_window_and_not_before() {
     let end = world.events_of(id).pop();
     assert!(matches!(end, Some(EventKind::Ended { reason: Reason::Expired, .. })), "{end:?}");
     assert_eq!(world.registry.counts().hibernating, 0);
-    // LIMIT-12: until then its last `h` is remembered.
-    assert_eq!(world.registry.next_timeout(), Some(Duration::from_secs(610 + 24 * 60 * 60)));
+    assert_eq!(world.registry.next_timeout(), None);
 }
 
 #[test]

@@ -83,6 +83,7 @@ impl Remembered {
         if limits.remembered == 0 {
             return;
         }
+        self.forget(now);
         let until = now.saturating_add(limits.remembered_for);
         let memos = self.accounts.entry(account.into()).or_default();
         memos.push(Memo { token, handled, until });
@@ -95,18 +96,15 @@ impl Remembered {
         }
     }
 
-    pub(super) fn recall(&self, account: &str, token: &str) -> Option<u32> {
-        let memos = self.accounts.get(account)?;
-        memos.iter().find(|memo| is_same(&memo.token, token)).map(|memo| memo.handled)
+    pub(super) fn recall(&self, account: &str, token: &str, now: Duration) -> Option<u32> {
+        let known = self.accounts.get(account)?.iter().filter(|memo| now < memo.until);
+        let found = known.filter(|memo| is_same(&memo.token, token)).last();
+        found.map(|memo| memo.handled)
     }
 
-    /// When [`forget`](Self::forget) has something to do.
-    pub(super) fn next(&self) -> Option<Duration> {
-        self.order.front().map(|(until, _)| *until)
-    }
-
+    /// Forgets what is too old. It has no deadline of its own: nobody needs to wake up for it.
     pub(super) fn forget(&mut self, now: Duration) {
-        while self.next().is_some_and(|until| until <= now) {
+        while self.order.front().is_some_and(|(until, _)| *until <= now) {
             self.forget_first();
         }
     }

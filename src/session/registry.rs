@@ -320,10 +320,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// environment's monotonic clock.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
-        let inner = self.inner();
-        let expiry = inner.hibernating.lock().next();
-        let memory = inner.remembered.lock().next();
-        [expiry, memory].into_iter().flatten().min()
+        self.inner().hibernating.lock().next()
     }
 
     /// Ends what has been without a transport for too long, and forgets what is too old. The host

@@ -207,8 +207,9 @@ impl<C: Connection + Clone> Inner<C> {
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
     ) -> Result<Owner<C>, ResumeError> {
         // A session that ends is remembered under the lock under which it can be found no longer.
+        let now = self.settings.environment.now();
         let not_found = || ResumeError::NotFound {
-            handled: self.remembered.lock().recall(account.as_str(), token),
+            handled: self.remembered.lock().recall(account.as_str(), token, now),
         };
         let (owner, old, waker) = {
             let hash = self.hash(account.as_str());
