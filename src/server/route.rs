@@ -119,6 +119,9 @@ impl<C: Connection + Clone> Core<C> {
         to: &Address,
     ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
+            if stanza.kind() == Kind::Iq {
+                self.well_formed_iq(origin, stanza)?;
+            }
             self.route_elsewhere(origin, stanza.clone());
             return None;
         }
