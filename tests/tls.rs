@@ -337,7 +337,11 @@ fn broken(way: Way) {
 fn kicked(way: Way) {
     let mut served = serve(way, false);
     let mut tls = bound(&mut served);
-    let sessions: Vec<_> = served.server.registry().sessions(&xmpp_session::jid::BareJid::new("romeo@localhost").unwrap()).collect();
+    let sessions: Vec<_> = served
+        .server
+        .registry()
+        .sessions(&xmpp_session::jid::BareJid::new("romeo@localhost").unwrap())
+        .collect();
     let reason = xmpp_session::session::Reason::Kicked;
     assert!(served.server.registry().destroy_session(&sessions[0], reason));
     let words = until(&mut tls, "</stream:stream>");

@@ -1,6 +1,7 @@
 //! Messages to accounts and domains of ours (RFC 6121 §8.5.2, §8.5.3).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
@@ -11,7 +12,8 @@ use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message,
     message_to_domain, offline,
 };
-use crate::session::{SessionHandle, SessionId};
+use crate::session::{Copies, SessionHandle, SessionId};
+use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{OfflineMessage, StoreError};
 
@@ -27,6 +29,18 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
         to: &Address,
     ) -> Option<Task> {
+        self.message_of(origin, stanza, to, None)
+    }
+
+    /// The same for a message that another session was to get, and that was accepted `since`: it
+    /// says so, wherever it goes now (SM-17).
+    pub(super) fn message_of(
+        self: &Arc<Self>,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        to: &Address,
+        since: Option<SystemTime>,
+    ) -> Option<Task> {
         let type_ = MessageType::of(stanza.type_().as_deref());
         if !to.is_account() {
             if message_to_domain(type_) == MessageDecision::Bounce {
@@ -34,13 +48,20 @@ impl<C: Connection + Clone> Core<C> {
             }
             return None;
         }
-        match self.attempt(stanza, to) {
+        let domain = to.bare.domain().as_str();
+        let since = since.filter(|_| !is_delayed_by(stanza, domain));
+        let delayed = since.map(|since| stanza.with_appended(&delay(domain, since)));
+        match self.attempt(delayed.as_ref().unwrap_or(stanza), to) {
             Attempt::Again | Attempt::Done => None,
             Attempt::Bounce => {
                 self.bounce(origin, stanza, BOUNCE);
                 None
             }
-            Attempt::Store => Some(self.store_message(origin.cloned(), stanza.clone(), to)),
+            Attempt::Store => {
+                // The store says itself since when it has kept a message.
+                let since = since.unwrap_or_else(|| self.environment.utc());
+                Some(self.store_message(origin.cloned(), stanza.clone(), to, since))
+            }
         }
     }
 
@@ -108,14 +129,25 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
         refused: &mut Refused,
     ) -> Attempt {
-        let mut accepted = false;
-        for session in sessions {
-            match self.give(session, stanza) {
-                Ok(()) => accepted = true,
-                Err(_) => refused.push(session.id()),
+        let mut sessions = sessions.into_iter().peekable();
+        let Some(first) = sessions.next() else { return Attempt::Again };
+        if sessions.peek().is_none() {
+            return match self.give(first, stanza) {
+                Ok(()) => Attempt::Done,
+                Err(_) => {
+                    refused.push(first.id());
+                    Attempt::Again
+                }
+            };
+        }
+        let copies = Copies::new();
+        for session in std::iter::once(first).chain(sessions) {
+            if self.give_copy(session, stanza, &copies).is_err() {
+                refused.push(session.id());
             }
         }
-        if accepted { Attempt::Done } else { Attempt::Again }
+        // A session that took it may have ended since, and have left it to the others.
+        if copies.release() { Attempt::Again } else { Attempt::Done }
     }
 
     /// What the offline store would make of a message.
@@ -132,13 +164,14 @@ impl<C: Connection + Clone> Core<C> {
         origin: Option<SessionHandle<C>>,
         stanza: Stanza,
         to: &Address,
+        since: SystemTime,
     ) -> Task {
         let core = Arc::clone(self);
         let (account, to) = (to.bare.clone(), to.clone());
         Box::pin(async move {
             let Some(store) = core.stores.offline.clone() else { return };
             let key = account.as_str().to_owned();
-            let message = OfflineMessage::new(super::xml(&stanza), core.environment.utc());
+            let message = OfflineMessage::new(super::xml(&stanza), since);
             let job = {
                 let (core, stanza) = (Arc::clone(&core), stanza.clone());
                 async move {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jid::{FullJid, ResourceRef};
 
+use super::copies::Copies;
 use super::outbound::{self, After, Item, Outbound, Sent, To, Valid};
 use super::presence::PresenceState;
 use super::registry::{Account, Inner};
@@ -60,7 +61,12 @@ impl<C: Connection + Clone> Shared<C> {
         // The clock is host code: it is asked before the lock is taken.
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
         let now = retained.then(|| inner.settings.environment.now());
-        outbound::send(&self.out, &self.jid, item, valid, now)
+        let sent =
+            outbound::send(&self.out, &self.jid, item, valid, now, &inner.settings.retention);
+        if retained {
+            inner.relieve();
+        }
+        sent
     }
 
     pub(super) fn is_available(&self) -> bool {
@@ -150,6 +156,16 @@ impl<C: Connection + Clone> SessionHandle<C> {
     /// [`NotSent`]: nothing was accepted and the caller still has the stanza.
     pub fn send(&self, stanza: &Stanza) -> Result<(), NotSent> {
         self.send_item(Item::Stanza(stanza, To::AsIs), None).map(drop)
+    }
+
+    /// Sends a message that goes to other sessions of the account as well: of copies that nobody
+    /// acknowledges one is left when the last of their sessions ends (SM-17).
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: nothing was accepted and the caller still has the stanza.
+    pub fn send_copy(&self, stanza: &Stanza, copies: &Copies) -> Result<(), NotSent> {
+        self.send_item(Item::Copy(stanza, copies), None).map(drop)
     }
 
     /// Sends a stanza with `to` as the receiver's own bare or full JID, if it is still valid.
