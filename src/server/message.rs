@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use jid::BareJid;
 use smallvec::SmallVec;
 
 use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
+use crate::extension::{Admission, Outcome};
 use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message,
     message_to_domain, offline,
@@ -15,8 +17,18 @@ use crate::session::{SessionHandle, SessionId};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{OfflineMessage, StoreError};
 
-/// Sessions that refused a message: they are not asked again (MSG-8).
-type Refused = SmallVec<[SessionId; 2]>;
+/// The sessions that were asked to take a message.
+struct Tried<C: Connection + Clone> {
+    reached: SmallVec<[SessionHandle<C>; 4]>,
+    /// They are not asked again (MSG-8).
+    refused: SmallVec<[SessionId; 2]>,
+}
+
+impl<C: Connection + Clone> Default for Tried<C> {
+    fn default() -> Self {
+        Self { reached: SmallVec::new(), refused: SmallVec::new() }
+    }
+}
 
 impl<C: Connection + Clone> Core<C> {
     /// Delivers a message to an account or a domain that is ours. What has to wait for a store is
@@ -29,24 +41,51 @@ impl<C: Connection + Clone> Core<C> {
     ) -> Option<Task> {
         let type_ = MessageType::of(stanza.type_().as_deref());
         if !to.is_account() {
+            self.delivered(stanza, origin, None, &[], Outcome::Refused);
             if message_to_domain(type_) == MessageDecision::Bounce {
                 self.bounce(origin, stanza, BOUNCE);
             }
             return None;
         }
-        let mut refused = Refused::new();
-        loop {
-            match self.try_message(type_, stanza, to, &mut refused) {
-                Attempt::Again => {}
-                Attempt::Done => return None,
-                Attempt::Bounce => {
-                    self.bounce(origin, stanza, BOUNCE);
-                    return None;
-                }
-                Attempt::Store => {
-                    return Some(self.store_message(origin.cloned(), stanza.clone(), to));
-                }
+        // An account that gets its first session later on is asked about in the store's job.
+        let asked = self.registry.is_loaded(&to.bare);
+        match self.admit(&to.bare, stanza) {
+            Admission::Accept => {}
+            refused => {
+                self.refused(origin, stanza, &to.bare, refused);
+                return None;
             }
+        }
+        let mut tried = Tried::default();
+        loop {
+            let attempt = self.try_message(type_, stanza, to, &mut tried);
+            let outcome = match attempt {
+                Attempt::Again => continue,
+                Attempt::Store => {
+                    return Some(self.store_message(origin.cloned(), stanza.clone(), to, asked));
+                }
+                Attempt::Done => Outcome::Delivered,
+                Attempt::Silent | Attempt::Bounce => Outcome::Refused,
+            };
+            self.delivered(stanza, origin, Some(&to.bare), &tried.reached, outcome);
+            if let Attempt::Bounce = attempt {
+                self.bounce(origin, stanza, BOUNCE);
+            }
+            return None;
+        }
+    }
+
+    /// A message that an extension keeps out.
+    fn refused(
+        &self,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        account: &BareJid,
+        admission: Admission,
+    ) {
+        self.delivered(stanza, origin, Some(account), &[], Outcome::Refused);
+        if let Admission::Refuse(error) = admission {
+            self.bounce(origin, stanza, error);
         }
     }
 
@@ -55,11 +94,11 @@ impl<C: Connection + Clone> Core<C> {
         type_: MessageType,
         stanza: &Stanza,
         to: &Address,
-        refused: &mut Refused,
+        tried: &mut Tried<C>,
     ) -> Attempt {
         let mut sessions: SmallVec<[SessionHandle<C>; 4]> =
             self.registry.sessions_of(to.bare.as_str()).collect();
-        sessions.retain(|session| !refused.contains(&session.id()));
+        sessions.retain(|session| !tried.refused.contains(&session.id()));
         let matching = to.resource.as_deref().and_then(|resource| {
             sessions.iter().find(|session| session.resource().as_str() == resource)
         });
@@ -72,10 +111,10 @@ impl<C: Connection + Clone> Core<C> {
         };
         // An unknown account looks like one without sessions (MSG-5): the store tells them apart.
         match message(type_, situation, self.offline(stanza)) {
-            MessageDecision::Silent => Attempt::Done,
+            MessageDecision::Silent => Attempt::Silent,
             MessageDecision::Bounce => Attempt::Bounce,
             MessageDecision::Offline => Attempt::Store,
-            MessageDecision::Addressed => self.give_each(matching, stanza, refused),
+            MessageDecision::Addressed => self.give_each(matching, stanza, tried),
             MessageDecision::Top => {
                 let facts = |s: &SessionHandle<C>| (s.priority(), s.is_live());
                 let Some(top) =
@@ -86,11 +125,11 @@ impl<C: Connection + Clone> Core<C> {
                 let chosen = sessions
                     .iter()
                     .filter(|s| s.is_available() && top.takes(s.priority(), s.is_live()));
-                self.give_each(chosen, stanza, refused)
+                self.give_each(chosen, stanza, tried)
             }
             MessageDecision::All => {
                 let chosen = sessions.iter().filter(|s| s.is_available() && s.priority() >= 0);
-                self.give_each(chosen, stanza, refused)
+                self.give_each(chosen, stanza, tried)
             }
         }
     }
@@ -99,16 +138,15 @@ impl<C: Connection + Clone> Core<C> {
         &self,
         sessions: impl IntoIterator<Item = &'a SessionHandle<C>>,
         stanza: &Stanza,
-        refused: &mut Refused,
+        tried: &mut Tried<C>,
     ) -> Attempt {
-        let mut accepted = false;
         for session in sessions {
             match self.give(session, stanza) {
-                Ok(()) => accepted = true,
-                Err(_) => refused.push(session.id()),
+                Ok(()) => tried.reached.push(session.clone()),
+                Err(_) => tried.refused.push(session.id()),
             }
         }
-        if accepted { Attempt::Done } else { Attempt::Again }
+        if tried.reached.is_empty() { Attempt::Again } else { Attempt::Done }
     }
 
     /// What the offline store would make of a message.
@@ -116,30 +154,47 @@ impl<C: Connection + Clone> Core<C> {
         offline(stanza, self.stores.offline.is_some())
     }
 
-    /// Stores a message for an account, if there is such an account (OFF-1, OFF-2, MSG-5).
+    /// Stores a message for an account, if there is such an account (OFF-1, OFF-2, MSG-5). `asked`:
+    /// whether extensions have admitted it.
     fn store_message(
         self: &Arc<Self>,
         origin: Option<SessionHandle<C>>,
         stanza: Stanza,
         to: &Address,
+        asked: bool,
     ) -> Task {
         let core = Arc::clone(self);
         let account = to.bare.clone();
         Box::pin(async move {
             let Some(store) = core.stores.offline.clone() else { return };
-            let (accounts, key) = (Arc::clone(&core.stores.accounts), account.as_str().to_owned());
             let message = OfflineMessage::new(super::xml(&stanza), core.environment.utc());
-            let stored = core.jobs.run(&key, async move {
-                if accounts.exists(&account).await? {
-                    store.push(&account, message).await?;
+            let stored = core.jobs.run(account.as_str(), {
+                let (core, account, stanza) = (Arc::clone(&core), account.clone(), stanza.clone());
+                async move {
+                    if !asked {
+                        match core.admit_loaded(&account, &stanza).await {
+                            Admission::Accept => {}
+                            refused => return Ok(refused),
+                        }
+                    }
+                    if core.stores.accounts.exists(&account).await? {
+                        store.push(&account, message).await?;
+                    }
+                    Ok::<_, StoreError>(Admission::Accept)
                 }
-                Ok::<(), StoreError>(())
             });
-            match stored.await {
-                Some(Ok(())) => {}
-                Some(Err(StoreError::Full)) => core.bounce(origin.as_ref(), &stanza, BOUNCE),
-                _ => core.bounce(origin.as_ref(), &stanza, Condition::InternalServerError),
-            }
+            let error = match stored.await {
+                Some(Ok(Admission::Accept)) => {
+                    let (origin, account) = (origin.as_ref(), Some(&account));
+                    return core.delivered(&stanza, origin, account, &[], Outcome::Stored);
+                }
+                Some(Ok(refused)) => {
+                    return core.refused(origin.as_ref(), &stanza, &account, refused);
+                }
+                Some(Err(StoreError::Full)) => BOUNCE,
+                _ => Condition::InternalServerError,
+            };
+            core.refused(origin.as_ref(), &stanza, &account, Admission::Refuse(error.into()));
         })
     }
 
@@ -161,6 +216,8 @@ impl<C: Connection + Clone> Core<C> {
 /// What became of one attempt to deliver a message.
 enum Attempt {
     Done,
+    /// Nobody is to have it.
+    Silent,
     /// Nobody took it, somebody else may.
     Again,
     Store,

@@ -9,6 +9,7 @@ use super::address::Address;
 use super::transaction::Change;
 use super::{Core, Task};
 use crate::connection::Connection;
+use crate::extension::Admission;
 use crate::rules::delivery::{PresenceDecision, PresenceSituation, presence};
 use crate::rules::presence::{PresenceType, Probe, ProbeAnswer, answer_probe, read_priority};
 use crate::rules::roster::Roster;
@@ -188,6 +189,14 @@ impl<C: Connection + Clone> Core<C> {
         }
         // MSG-9: to the domain, silence.
         let type_ = PresenceType::read(stanza).ok().filter(|_| to.is_account())?;
+        match self.admit(&to.bare, stanza) {
+            Admission::Accept => {}
+            Admission::Drop => return None,
+            Admission::Refuse(error) => {
+                self.bounce(origin, stanza, error);
+                return None;
+            }
+        }
         let sessions = self.registry.sessions_of(to.bare.as_str());
         let mut reached: Vec<SessionHandle<C>> = match &to.resource {
             Some(resource) => sessions.filter(|s| s.resource().as_str() == &**resource).collect(),
@@ -230,7 +239,8 @@ impl<C: Connection + Clone> Core<C> {
         let stanza = stanza.readdressed(Some(contact.as_str()), Some(account.as_str()));
         let core = Arc::clone(self);
         Some(Box::pin(async move {
-            if core.exists(&account).await {
+            let admitted = core.admit_later(&account, &stanza).await;
+            if matches!(admitted, Admission::Accept) && core.exists(&account).await {
                 // A store that fails leaves everything as it was; the contact may ask again.
                 let _failed = core
                     .change_roster(account, contact, Change::Receive { kind, stanza }, || ())
@@ -254,6 +264,9 @@ impl<C: Connection + Clone> Core<C> {
             return None;
         }
         Some(Box::pin(async move {
+            if !matches!(core.admit_later(&to.bare, &stanza).await, Admission::Accept) {
+                return;
+            }
             // An unknown account has an empty roster, and answers like one that refuses (PRES-14).
             let roster = core.load_roster(&to.bare).await.unwrap_or_default();
             core.answer_probe(origin.as_ref(), &stanza, &to, &from, &roster);

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
+use crate::extension::Outcome;
 use crate::session::{Leftover, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
@@ -115,6 +116,8 @@ impl<C: Connection + Clone> Core<C> {
         to: &Address,
     ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
+            // First, since the router may refuse it on the spot.
+            self.delivered(stanza, origin, None, &[], Outcome::Routed);
             self.route_elsewhere(origin, stanza.clone());
             return None;
         }
@@ -157,7 +160,9 @@ impl<C: Connection + Clone> Core<C> {
             self.requests.take_answer(&answer);
         } else {
             let found = to.resource.and_then(|r| self.registry.find(to.bare.as_str(), &r));
-            let _gone = found.map(|session| self.give(&session, &answer));
+            if let Some(session) = found {
+                self.give_answer(&session, &answer);
+            }
         }
     }
 

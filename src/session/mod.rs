@@ -13,10 +13,13 @@
 //! host code**: decisions yield values, effects happen after.
 
 mod bind;
+#[cfg(feature = "server")]
+mod blocked;
 mod end;
 mod events;
 mod handle;
 mod input;
+mod kept;
 mod outbound;
 mod presence;
 mod registry;
@@ -25,10 +28,15 @@ mod shield;
 mod state;
 
 pub use bind::{BindError, BindRequest, Conflict};
+#[cfg(feature = "server")]
+pub(crate) use blocked::Pattern;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
+pub use kept::AccountState;
+#[cfg(feature = "server")]
+pub(crate) use kept::Kept;
 pub use presence::Presence;
 #[cfg(feature = "server")]
 pub(crate) use registry::Account;

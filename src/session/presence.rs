@@ -6,8 +6,9 @@ use std::time::SystemTime;
 
 use super::events::{Event, EventKind};
 use super::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
+use super::kept::Kept;
 use super::outbound::{Item, To, Valid};
-use super::registry::{Inner, SessionRegistry};
+use super::registry::{Account, Inner, SessionRegistry};
 use crate::connection::Connection;
 use crate::rules::presence::{Directed, TooManyTargets, uncovered};
 use crate::rules::roster::Roster;
@@ -38,7 +39,9 @@ pub enum Presence<'a> {
 #[derive(Default)]
 pub(super) struct PresenceState {
     pub(super) last: Option<Box<Last>>,
-    directed: Directed,
+    pub(super) directed: Directed,
+    /// Of extensions: here because this lock has a place for a pointer.
+    pub(super) kept: Kept,
 }
 
 /// The last broadcast presence.
@@ -146,7 +149,7 @@ impl<C: Connection + Clone> Inner<C> {
         }
         if !gone.was_available {
             // No broadcast has covered any of them.
-            return gone.directed.iter().for_each(|target| self.direct(stanza, target));
+            return gone.directed.iter().for_each(|target| self.direct(stanza, target, None));
         }
         let own = shared.account.bare.as_str();
         let heard = |jid: &str| {
@@ -154,7 +157,7 @@ impl<C: Connection + Clone> Inner<C> {
             self.find(own, resource).is_some_and(|session| session.is_available())
         };
         for target in uncovered(&gone.directed, &roster, own, heard) {
-            self.direct(stanza, target);
+            self.direct(stanza, target, None);
         }
     }
 
@@ -166,36 +169,49 @@ impl<C: Connection + Clone> Inner<C> {
         stanza: &Stanza,
         valid: Option<&Valid<'_>>,
     ) {
+        let source = Some(&shared.account);
         for contact in roster.subscribers().map(|entry| entry.jid()) {
-            self.presence_to_contact(contact, stanza, valid);
+            self.presence_to_contact(source, contact, stanza, valid);
         }
-        self.presence_to_account(shared.account.bare.as_str(), stanza, valid);
+        self.presence_to_account(source, shared.account.bare.as_str(), stanza, valid);
     }
 
-    /// A copy for one contact: to its sessions if it is ours, else to the router.
+    /// A copy for one contact: to its sessions if it is ours, else to the router. Nothing, where the
+    /// `source` hides from it (BLOCK-6).
     pub(super) fn presence_to_contact(
         &self,
+        source: Option<&Arc<Account>>,
         contact: &str,
         stanza: &Stanza,
         valid: Option<&Valid<'_>>,
     ) {
+        if source.is_some_and(|account| self.hides(account, contact)) {
+            return;
+        }
         if self.is_local(contact) {
-            self.presence_to_account(contact, stanza, valid);
+            self.presence_to_account(source, contact, stanza, valid);
         } else if valid.is_none_or(Valid::holds) {
             self.elsewhere(|| stanza.readdressed(stanza.from().as_deref(), Some(contact)));
         }
     }
 
-    fn presence_to_account(&self, account: &str, stanza: &Stanza, valid: Option<&Valid<'_>>) {
+    fn presence_to_account(
+        &self,
+        source: Option<&Arc<Account>>,
+        account: &str,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
         for session in self.sessions(account) {
-            if session.is_available() {
+            let hidden = || source.is_some_and(|from| self.hides(from, session.jid().as_str()));
+            if session.is_available() && !hidden() {
                 self.give(&session, stanza, To::OwnBare, valid);
             }
         }
     }
 
     /// Directed presence to exactly this JID (PRES-T1).
-    fn direct(&self, stanza: &Stanza, target: &str) {
+    pub(super) fn direct(&self, stanza: &Stanza, target: &str, valid: Option<&Valid<'_>>) {
         let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(target));
         let (bare, resource) =
             target.split_once('/').map_or((target, None), |(bare, r)| (bare, Some(r)));
@@ -207,7 +223,7 @@ impl<C: Connection + Clone> Inner<C> {
             let meant = resource
                 .map_or_else(|| session.is_available(), |r| session.resource().as_str() == r);
             if meant {
-                self.give(&session, &stanza, To::AsIs, None);
+                self.give(&session, &stanza, To::AsIs, valid);
             }
         }
     }
@@ -218,6 +234,9 @@ impl<C: Connection + Clone> Inner<C> {
         let me = SessionHandle(Arc::clone(shared));
         let own = shared.account.bare.as_str();
         for contact in roster.subscriptions().map(|entry| entry.jid()) {
+            if self.hides(&shared.account, contact) {
+                continue;
+            }
             if self.is_local(contact) {
                 self.learn_of(&me, own, contact);
             } else {
@@ -245,7 +264,10 @@ impl<C: Connection + Clone> Inner<C> {
             return;
         }
         let mut available = false;
-        for session in &sessions {
+        // A contact that hides looks as if it were offline, as it does where its list is not loaded.
+        let me_jid = me.jid().as_str();
+        let seen = |session: &&SessionHandle<C>| !self.hides(&session.0.account, me_jid);
+        for session in sessions.iter().filter(seen) {
             let known = {
                 let state = session.0.presence.lock();
                 let last = state.last.as_ref();
@@ -267,20 +289,24 @@ impl<C: Connection + Clone> Inner<C> {
 
     /// A refusal needs no answer: a recipient that is gone needs no presence any more.
     fn give(&self, to: &SessionHandle<C>, stanza: &Stanza, address: To, valid: Option<&Valid<'_>>) {
+        // BLOCK-5
+        if stanza.from().is_some_and(|from| self.hides(&to.0.account, &from)) {
+            return;
+        }
         let (_sent, after) = to.0.send(self, Item::Stanza(stanza, address), valid);
         self.settle(&to.0, after);
     }
 }
 
 /// The presence that we make where a session cannot make its own (PRES-8).
-fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
+pub(super) fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
     Stanza::presence().type_("unavailable").from(shared.jid.as_str()).build()
 }
 
 /// Directed presence (PRES-9…12).
 impl<C: Connection + Clone> SessionHandle<C> {
     /// The last broadcast presence and its number.
-    fn current(&self) -> Option<(Stanza, u32)> {
+    pub(super) fn current(&self) -> Option<(Stanza, u32)> {
         let state = self.0.presence.lock();
         state.last.as_ref().map(|last| (last.stanza.clone(), self.0.number.load(Ordering::SeqCst)))
     }
@@ -338,7 +364,8 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         for session in inner.sessions(account) {
             if let Some((stanza, number)) = session.current() {
                 let valid = Valid { of: &session.0.number, number };
-                inner.presence_to_contact(contact, &stanza, Some(&valid));
+                let source = Some(&session.0.account);
+                inner.presence_to_contact(source, contact, &stanza, Some(&valid));
             }
         }
     }
@@ -350,7 +377,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         for session in inner.sessions(account) {
             let directed = session.0.presence.lock().directed.forget_account(contact);
             if session.is_available() || directed {
-                inner.presence_to_contact(contact, &unavailable(&session.0), None);
+                inner.presence_to_contact(None, contact, &unavailable(&session.0), None);
             }
         }
     }
