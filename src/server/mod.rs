@@ -14,7 +14,8 @@
 //! ```
 
 mod address;
-mod admit;
+mod admission;
+mod ask;
 mod bound;
 mod builder;
 mod driver;
@@ -24,6 +25,7 @@ mod message;
 mod metrics;
 mod negotiate;
 mod oneshot;
+mod pace;
 mod presence;
 mod requests;
 mod roster;
@@ -54,8 +56,8 @@ use crate::extension::{Extension, Outcome, Target};
 use crate::session::{NotSent, SessionHandle, SessionRegistry};
 use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
+use admission::Admissions;
 use builder::Domain;
-use driver::Admissions;
 use jobs::Jobs;
 use metrics::Counters;
 use requests::Requests;

@@ -30,6 +30,8 @@ impl SessionId {
 pub(super) const AVAILABLE: u32 = 1 << 8;
 pub(super) const INTERESTED: u32 = 1 << 9;
 pub(super) const ENDED: u32 = 1 << 10;
+/// It ended by a close, not by an error.
+pub(super) const CLOSED: u32 = 1 << 12;
 /// Stanzas are kept until they are acknowledged, so the time at which they are accepted matters.
 const RETAINED: u32 = 1 << 11;
 
@@ -249,6 +251,12 @@ impl<C: Connection + Clone> SessionHandle<C> {
     #[must_use]
     pub fn roster(&self) -> Arc<Roster> {
         self.0.account.roster()
+    }
+
+    /// Whether it ended without an error (STREAM-26).
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the driver asks"))]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.flags.load(Ordering::SeqCst) & CLOSED != 0
     }
 
     /// Replaces the roster of the account, for all its sessions. The caller has stored it.
