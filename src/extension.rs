@@ -24,16 +24,17 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jid::BareJid;
 use minidom::Element;
 
 use crate::connection::Connection;
 pub use crate::session::AccountState;
-use crate::session::{Bound, Session, SessionHandle, SessionRegistry};
+use crate::session::{Authed, Bound, Session, SessionHandle, SessionRegistry, Transport};
 use crate::stanza::{Child, Stanza, StanzaError};
 use crate::store::StoreFuture;
-use crate::stream::Nonza;
+use crate::stream::{Nonza, StreamError};
 
 /// One addition to the endpoint. Extensions are asked in the order in which the host added them;
 /// each method has a default that does nothing.
@@ -48,6 +49,25 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
     fn disco_features(&self, target: Target) -> &[&'static str] {
         let _ = target;
         &[]
+    }
+
+    /// Takes a first-level element that is no stanza, on a stream that is not authenticated. What
+    /// is appended to `out` is the answer.
+    fn unauthenticated(&self, element: &Nonza, out: &mut Vec<u8>) -> Flow {
+        let _ = (element, out);
+        Flow::Next
+    }
+
+    /// Takes a first-level element that is no stanza, between authentication and bind, and may turn
+    /// the session into a bound one.
+    fn authenticated(
+        &self,
+        session: Session<Authed, C>,
+        registry: &SessionRegistry<C>,
+        element: &Nonza,
+    ) -> Negotiated<C> {
+        let _ = (registry, element);
+        Negotiated::Next(session)
     }
 
     /// Takes a first-level element that is no stanza, on a bound stream. One that nobody takes
@@ -96,8 +116,9 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
     }
 
     /// Looks at a message once it is clear what became of it: one that arrived for an account of
-    /// ours, one that a session of ours sent, or both. Copies that are sent from here by
-    /// [`SessionHandle::send_copy`] are looked at by nobody.
+    /// ours, one that a session of ours sent, or both. Once for each message: where it goes after a
+    /// session has ended that had accepted it (SM-17) is not told. Copies that are sent from here by
+    /// [`SessionHandle::push`] are looked at by nobody.
     fn delivered(&self, delivery: &Delivery<'_, C>) {
         let _ = delivery;
     }
@@ -113,22 +134,81 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
         None
     }
 
-    /// Adds to a write that is about to happen: what is appended to `out` or sent through the
-    /// session travels in that write.
-    fn pre_drain(&self, session: &SessionHandle<C>, out: &mut Vec<u8>) {
-        let _ = (session, out);
+    /// Adds to a write that is about to happen on one transport of a session: what is appended to
+    /// `out` or sent through the session travels in that write.
+    fn pre_drain(&self, session: &SessionHandle<C>, transport: Transport, out: &mut Vec<u8>) {
+        let _ = (session, transport, out);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do for a session, on the
+    /// environment's monotonic clock. Asked often: has to be quick.
+    fn next_timeout(&self, session: &SessionHandle<C>) -> Option<Duration> {
+        let _ = session;
+        None
+    }
+
+    /// Acts for a bound session on the time that has passed.
+    fn handle_timeout(&self, session: &SessionHandle<C>, now: Duration) -> Liveness {
+        let _ = (session, now);
+        Liveness::Alive
+    }
+
+    /// Asks a silent client for a sign of life (STREAM-29). [`Flow::Done`] = it is asked; where no
+    /// extension does it is sent a ping.
+    fn ask_for_life(&self, session: &SessionHandle<C>) -> Flow {
+        let _ = session;
+        Flow::Next
     }
 }
 
-/// Whether later extensions, and the rules, get to see something.
+/// What becomes of a session that is authenticated and not bound, by an element of its client.
+#[must_use = "the session is in it"]
+#[expect(clippy::exhaustive_enums, reason = "the driver has to act on each")]
+pub enum Negotiated<C: Connection + Clone> {
+    /// On to the next extension.
+    Next(Session<Authed, C>),
+    /// Dealt with; the session goes on as it was.
+    Done(Session<Authed, C>),
+    /// It is bound now.
+    Bound(Session<Bound, C>),
+    /// The stream closes with this error.
+    Close(StreamError),
+}
+
+impl<C: Connection + Clone> fmt::Debug for Negotiated<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Next(_) => "Next",
+            Self::Done(_) => "Done",
+            Self::Bound(_) => "Bound",
+            Self::Close(_) => "Close",
+        })
+    }
+}
+
+/// Whether the transport of a session is still worth anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a lost transport is to be given up"]
+#[expect(clippy::exhaustive_enums, reason = "it is or it is not")]
+pub enum Liveness {
+    /// As far as is known.
+    Alive,
+    /// The client has not answered: the transport is given up without a word.
+    Lost,
+}
+
+/// Whether later extensions, and the rules, get to see something.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "says whether anybody else is to handle it"]
-#[expect(clippy::exhaustive_enums, reason = "it was dealt with or it was not")]
+#[expect(clippy::exhaustive_enums, reason = "the driver has to act on each")]
 pub enum Flow {
     /// On to the next.
     Next,
     /// Dealt with.
     Done,
+    /// The stream closes with this error. From hooks that see no stream of the client it is
+    /// [`Flow::Done`].
+    Close(StreamError),
 }
 
 /// Whether a stanza gets in.

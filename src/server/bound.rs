@@ -60,14 +60,18 @@ impl<C: Connection + Clone> Driver<C> {
             return self.fail(StreamCondition::NotAuthorized.into());
         }
         let core = Arc::clone(&self.core);
-        let mut offer = || {
-            core.extensions.iter().any(|extension| extension.nonza(session, nonza) == Flow::Done)
+        let offer = || {
+            let offered = core.extensions.iter().map(|extension| extension.nonza(session, nonza));
+            offered.into_iter().find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
         };
-        match catch_unwind(AssertUnwindSafe(&mut offer)) {
-            Ok(true) => {}
+        match super::shielded(offer) {
+            Some(Flow::Done) => {}
+            Some(Flow::Close(error)) => self.fail(error),
             // STREAM-16
-            Ok(false) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
-            Err(_) => self.fail(StreamCondition::InternalServerError.into()),
+            Some(Flow::Next) => {
+                self.fail(StreamCondition::UnsupportedStanzaType.into());
+            }
+            None => self.fail(StreamCondition::InternalServerError.into()),
         }
     }
 }
@@ -98,7 +102,7 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
     ) -> Option<Task> {
         let handle = session.handle();
-        if self.extensions.iter().any(|one| one.inbound(&handle, stanza) == Flow::Done) {
+        if self.extensions.iter().any(|one| one.inbound(&handle, stanza) != Flow::Next) {
             return None;
         }
         let to = match stanza.to().map(|to| self.address(&to)).transpose() {

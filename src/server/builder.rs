@@ -19,7 +19,7 @@ use crate::extension::Extension;
 use crate::rules::roster::RosterLimits;
 use crate::rules::subscription::RequestLimits;
 use crate::sasl::Policy;
-use crate::session::{Conflict, Event, SessionRegistry};
+use crate::session::{Conflict, Event, RetentionLimits, SessionRegistry};
 use crate::store::{Authenticator, Stores};
 use crate::stream;
 
@@ -40,6 +40,8 @@ pub struct Limits {
     pub sessions_per_account: usize,
     /// Hibernating sessions of one account (LIMIT-9). Default: 8.
     pub hibernating_per_account: usize,
+    /// What is kept for clients that may come back (LIMIT-10…12).
+    pub retention: RetentionLimits,
     /// Items, names and groups of a roster (LIMIT-15).
     pub roster: RosterLimits,
     /// Stored subscription requests (LIMIT-16).
@@ -102,6 +104,7 @@ impl Default for Limits {
             load: Duration::from_secs(5),
             sessions_per_account: 32,
             hibernating_per_account: 8,
+            retention: RetentionLimits::default(),
             roster: RosterLimits::default(),
             requests: RequestLimits::default(),
             directed: 1000,
@@ -298,11 +301,17 @@ impl<C: Connection + Clone> Builder<C> {
             let link = Arc::clone(link);
             move || link.get().and_then(Weak::upgrade)
         };
-        let (elsewhere, leftover, hides) = (core(&link), core(&link), core(&link));
+        let (elsewhere, leftover) = (core(&link), core(&link));
+        let (background, hides) = (core(&link), core(&link));
         let mut registry = SessionRegistry::builder(Arc::clone(&environment))
             .conflict(self.conflict)
             .sessions_per_account(limits.sessions_per_account)
             .hibernating_per_account(limits.hibernating_per_account)
+            .retention(limits.retention)
+            .background(move |work| match background() {
+                Some(core) => core.jobs.later(async move { work() }),
+                None => work(),
+            })
             .elsewhere(move |stanza| {
                 if let Some(core) = elsewhere() {
                     core.route_elsewhere(None, stanza);

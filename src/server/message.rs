@@ -1,6 +1,7 @@
 //! Messages to accounts and domains of ours (RFC 6121 §8.5.2, §8.5.3).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use jid::BareJid;
 use smallvec::SmallVec;
@@ -13,7 +14,8 @@ use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message,
     message_to_domain, offline,
 };
-use crate::session::{SessionHandle, SessionId};
+use crate::session::{Copies, SessionHandle, SessionId};
+use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{OfflineMessage, StoreError};
 
@@ -39,6 +41,27 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
         to: &Address,
     ) -> Option<Task> {
+        self.message_of(origin, stanza, to, Turn::First)
+    }
+
+    /// The same for a message that another session was to get. Where it was accepted `since` then,
+    /// it says so, wherever it goes now (SM-17).
+    pub(super) fn message_again(
+        self: &Arc<Self>,
+        stanza: &Stanza,
+        to: &Address,
+        since: Option<SystemTime>,
+    ) -> Option<Task> {
+        self.message_of(None, stanza, to, Turn::Again { since })
+    }
+
+    fn message_of(
+        self: &Arc<Self>,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        to: &Address,
+        turn: Turn,
+    ) -> Option<Task> {
         let type_ = MessageType::of(stanza.type_().as_deref());
         if !to.is_account() {
             self.delivered(stanza, origin, None, &[], Outcome::Refused);
@@ -52,22 +75,29 @@ impl<C: Connection + Clone> Core<C> {
         match self.admit(&to.bare, stanza) {
             Admission::Accept => {}
             refused => {
-                self.refused(origin, stanza, &to.bare, refused);
+                self.refused(origin, stanza, &to.bare, turn, refused);
                 return None;
             }
         }
+        let domain = to.bare.domain().as_str();
+        let since = turn.since().filter(|_| !is_delayed_by(stanza, domain));
+        let delayed = since.map(|since| stanza.with_appended(&delay(domain, since)));
+        let delayed = delayed.as_ref().unwrap_or(stanza);
         let mut tried = Tried::default();
         loop {
-            let attempt = self.try_message(type_, stanza, to, &mut tried);
+            let attempt = self.try_message(type_, delayed, to, &mut tried);
             let outcome = match attempt {
                 Attempt::Again => continue,
                 Attempt::Store => {
-                    return Some(self.store_message(origin.cloned(), stanza.clone(), to, asked));
+                    let (origin, stanza) = (origin.cloned(), stanza.clone());
+                    return Some(self.store_message(origin, stanza, to, turn, asked));
                 }
                 Attempt::Done => Outcome::Delivered,
                 Attempt::Silent | Attempt::Bounce => Outcome::Refused,
             };
-            self.delivered(stanza, origin, Some(&to.bare), &tried.reached, outcome);
+            if turn == Turn::First {
+                self.delivered(stanza, origin, Some(&to.bare), &tried.reached, outcome);
+            }
             if let Attempt::Bounce = attempt {
                 self.bounce(origin, stanza, BOUNCE);
             }
@@ -81,9 +111,12 @@ impl<C: Connection + Clone> Core<C> {
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
         account: &BareJid,
+        turn: Turn,
         admission: Admission,
     ) {
-        self.delivered(stanza, origin, Some(account), &[], Outcome::Refused);
+        if turn == Turn::First {
+            self.delivered(stanza, origin, Some(account), &[], Outcome::Refused);
+        }
         if let Admission::Refuse(error) = admission {
             self.bounce(origin, stanza, error);
         }
@@ -140,13 +173,33 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
         tried: &mut Tried<C>,
     ) -> Attempt {
-        for session in sessions {
-            match self.give(session, stanza) {
+        let mut sessions = sessions.into_iter().peekable();
+        let Some(first) = sessions.next() else { return Attempt::Again };
+        if sessions.peek().is_none() {
+            return match self.give(first, stanza) {
+                Ok(()) => {
+                    tried.reached.push(first.clone());
+                    Attempt::Done
+                }
+                Err(_) => {
+                    tried.refused.push(first.id());
+                    Attempt::Again
+                }
+            };
+        }
+        let copies = Copies::new();
+        for session in std::iter::once(first).chain(sessions) {
+            match self.give_copy(session, stanza, &copies) {
                 Ok(()) => tried.reached.push(session.clone()),
                 Err(_) => tried.refused.push(session.id()),
             }
         }
-        if tried.reached.is_empty() { Attempt::Again } else { Attempt::Done }
+        // A session that took it may have ended since, and have left it to the others.
+        if copies.release() {
+            tried.reached.clear();
+            return Attempt::Again;
+        }
+        Attempt::Done
     }
 
     /// What the offline store would make of a message.
@@ -161,13 +214,17 @@ impl<C: Connection + Clone> Core<C> {
         origin: Option<SessionHandle<C>>,
         stanza: Stanza,
         to: &Address,
+        turn: Turn,
         asked: bool,
     ) -> Task {
         let core = Arc::clone(self);
         let account = to.bare.clone();
         Box::pin(async move {
             let Some(store) = core.stores.offline.clone() else { return };
-            let message = OfflineMessage::new(super::xml(&stanza), core.environment.utc());
+            // The store says itself since when it has kept a message.
+            let since = turn.since().filter(|_| !is_delayed_by(&stanza, account.domain().as_str()));
+            let since = since.unwrap_or_else(|| core.environment.utc());
+            let message = OfflineMessage::new(super::xml(&stanza), since);
             let stored = core.jobs.run(account.as_str(), {
                 let (core, account, stanza) = (Arc::clone(&core), account.clone(), stanza.clone());
                 async move {
@@ -185,16 +242,20 @@ impl<C: Connection + Clone> Core<C> {
             });
             let error = match stored.await {
                 Some(Ok(Admission::Accept)) => {
-                    let (origin, account) = (origin.as_ref(), Some(&account));
-                    return core.delivered(&stanza, origin, account, &[], Outcome::Stored);
+                    if turn == Turn::First {
+                        let (origin, account) = (origin.as_ref(), Some(&account));
+                        core.delivered(&stanza, origin, account, &[], Outcome::Stored);
+                    }
+                    return;
                 }
                 Some(Ok(refused)) => {
-                    return core.refused(origin.as_ref(), &stanza, &account, refused);
+                    return core.refused(origin.as_ref(), &stanza, &account, turn, refused);
                 }
                 Some(Err(StoreError::Full)) => BOUNCE,
                 _ => Condition::InternalServerError,
             };
-            core.refused(origin.as_ref(), &stanza, &account, Admission::Refuse(error.into()));
+            let refused = Admission::Refuse(error.into());
+            core.refused(origin.as_ref(), &stanza, &account, turn, refused);
         })
     }
 
@@ -209,6 +270,22 @@ impl<C: Connection + Clone> Core<C> {
         self.metrics.error(error.condition());
         if let Some(answer) = stanza.error_answer(&error) {
             self.answer(origin, answer);
+        }
+    }
+}
+
+/// Whether a message comes for the first time, or from a session that has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Again { since: Option<SystemTime> },
+}
+
+impl Turn {
+    const fn since(self) -> Option<SystemTime> {
+        match self {
+            Self::First => None,
+            Self::Again { since } => since,
         }
     }
 }

@@ -53,7 +53,7 @@ use jid::{BareJid, DomainPart};
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::{Extension, Outcome, Target};
-use crate::session::{NotSent, SessionHandle, SessionRegistry};
+use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
 use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
 use admission::Admissions;
@@ -169,11 +169,27 @@ impl<C: Connection + Clone> Core<C> {
     /// Gives a stanza to a session, as it is.
     fn give(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Result<(), NotSent> {
         session.send(stanza)?;
+        self.given(session, stanza);
+        Ok(())
+    }
+
+    /// Gives a session a message that goes to other sessions of the account as well.
+    fn give_copy(
+        &self,
+        session: &SessionHandle<C>,
+        stanza: &Stanza,
+        copies: &Copies,
+    ) -> Result<(), NotSent> {
+        session.send_copy(stanza, copies)?;
+        self.given(session, stanza);
+        Ok(())
+    }
+
+    fn given(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         self.metrics.out(stanza);
         for extension in &self.extensions {
             extension.outbound(session, stanza);
         }
-        Ok(())
     }
 
     /// Gives a session presence of another, of ours or of somebody elsewhere.
@@ -259,6 +275,11 @@ fn xml(stanza: &Stanza) -> Vec<u8> {
 }
 
 /// What host code comes to; `None` if it panicked.
+fn shielded<T>(host: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(host)).ok()
+}
+
+/// The same for host code that takes its time.
 async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {

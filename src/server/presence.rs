@@ -15,7 +15,7 @@ use crate::rules::presence::{PresenceType, Probe, ProbeAnswer, answer_probe, rea
 use crate::rules::roster::Roster;
 use crate::rules::subscription::SubscriptionKind;
 use crate::session::{Bound, Presence, Session, SessionHandle};
-use crate::stanza::delay::delay;
+use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError, canonicalise};
 
 impl<C: Connection + Clone> Core<C> {
@@ -136,8 +136,10 @@ impl<C: Connection + Clone> Core<C> {
             let mut accepted = Vec::new();
             for (id, message) in messages {
                 // One that cannot be read any more is of no use to anybody.
-                if let Ok(stanza) = canonicalise(&message.stanza) {
-                    let stanza = stanza.with_appended(&delay(domain, message.received));
+                if let Ok(mut stanza) = canonicalise(&message.stanza) {
+                    if !is_delayed_by(&stanza, domain) {
+                        stanza = stanza.with_appended(&delay(domain, message.received));
+                    }
                     if core.give(&session, &stanza).is_err() {
                         break;
                     }

@@ -4,14 +4,18 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use jid::FullJid;
 use parking_lot::Mutex;
 
 use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
 use crate::extension::Outcome;
+use crate::rules::delivery::{BOUNCE, MessageType};
 use crate::session::{Leftover, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
+
+const CARBONS: &str = "urn:xmpp:carbons:2";
 
 /// The way to other domains, of a host that has one.
 ///
@@ -166,18 +170,44 @@ impl<C: Connection + Clone> Core<C> {
         }
     }
 
-    /// A stanza that an ended session leaves: routed again as if that session had not been
-    /// (DESTROY-12, SM-17).
+    /// A stanza that an ended session leaves. One that was never written is routed again as if that
+    /// session had not been (DESTROY-12); one that the client may have got is answered, or given to
+    /// the account's other sessions or to its offline store (SM-17).
     pub(super) fn route_leftover(self: &Arc<Self>, leftover: Leftover) {
-        let stanza = leftover.stanza;
+        let stanza = &leftover.stanza;
         let type_ = stanza.type_();
-        let again = match stanza.kind() {
-            Kind::Message => !matches!(type_.as_deref(), Some("error" | "headline")),
-            Kind::Iq => matches!(type_.as_deref(), Some("get" | "set")),
-            Kind::Presence => false,
+        let task = match (stanza.kind(), type_.as_deref()) {
+            (Kind::Presence, _) | (Kind::Message, Some("error" | "headline")) => None,
+            (Kind::Iq, Some("get" | "set")) | (Kind::Message, Some("groupchat")) => {
+                self.bounce(None, stanza, BOUNCE);
+                None
+            }
+            (Kind::Iq, _) => None,
+            (Kind::Message, _) if is_carbon(stanza, &leftover.session) => None,
+            // MSG-T8, MSG-T9; a successor of the same resource is not who was meant (DESTROY-8).
+            (Kind::Message, type_) if !leftover.retained && is_for_one(stanza, type_) => {
+                self.bounce(None, stanza, BOUNCE);
+                None
+            }
+            (Kind::Message, _) => {
+                let to = Address { bare: leftover.session.to_bare(), resource: None };
+                let since = leftover.retained.then_some(leftover.accepted);
+                self.message_again(stanza, &to, since)
+            }
         };
-        if let Some(task) = again.then(|| self.route(None, stanza)).flatten() {
+        if let Some(task) = task {
             self.jobs.spawn(task);
         }
     }
+}
+
+/// Whether a message is for no other resource than the one it is addressed to.
+fn is_for_one(stanza: &Stanza, type_: Option<&str>) -> bool {
+    MessageType::of(type_) == MessageType::Normal && stanza.to().is_some_and(|to| to.contains('/'))
+}
+
+/// Whether the account has sent its session a copy of a message (XEP-0280).
+fn is_carbon(stanza: &Stanza, session: &FullJid) -> bool {
+    stanza.from().is_some_and(|from| from == session.to_bare().as_str())
+        && stanza.children().any(|child| child.namespace() == CARBONS)
 }

@@ -231,8 +231,10 @@ impl<C: Connection + Clone> Inner<C> {
         let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
         let displaced = match place {
             Place::Free => None,
-            Place::Evict(at) => self.decide_end(entry, at, Reason::Evicted, None),
-            Place::Replace(at) => self.decide_end(entry, at, Reason::Replaced { by: id }, None),
+            Place::Evict(at) => self.decide_end(entry, at, Reason::Evicted, None, now),
+            Place::Replace(at) => {
+                self.decide_end(entry, at, Reason::Replaced { by: id }, None, now)
+            }
         };
         let waits = entry.slots.iter().any(|slot| slot.shared.jid.resource() == &*resource);
         let shared = Arc::new(Shared {
@@ -328,6 +330,11 @@ impl<C: Connection + Clone> Entry<C> {
             spare = longer.into_owned();
         }
         spare
+    }
+
+    /// How many of its sessions hibernate.
+    pub(super) fn absent(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Absent { .. })).count()
     }
 
     /// The hibernating session that has waited longest.

@@ -1,6 +1,5 @@
 //! The table of bound sessions: look-up, settings, and the shared inside of the room.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Weak};
@@ -11,11 +10,13 @@ use jid::{BareJid, DomainPart, FullJid, ResourcePart};
 use smallvec::SmallVec;
 
 use super::bind::Conflict;
-use super::end::{Leftover, Reason};
-use super::events::{Deadline, Event, Events, Listener};
+use super::end::{Leftover, Reason, Run};
+use super::events::{Event, Events, Listener};
 use super::handle::{SessionHandle, Shared};
+use super::hibernation::{Hibernating, Remembered};
 use super::kept::{AccountState, Kept};
 use super::outbound::After;
+use super::retained::RetentionLimits;
 use super::shield::shielded;
 use crate::connection::Connection;
 use crate::environment::Environment;
@@ -23,7 +24,7 @@ use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::RwLock;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// All bound sessions of one server: live ones and those that wait to be resumed.
 ///
@@ -52,13 +53,16 @@ type Elsewhere = Box<dyn Fn(Stanza) + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
 /// Whether an account wants no presence to pass between itself and a JID.
 type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
+type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 pub(super) struct Settings {
     pub(super) environment: Arc<dyn Environment>,
     pub(super) conflict: Conflict,
     pub(super) sessions_per_account: usize,
     pub(super) hibernating_per_account: usize,
+    pub(super) retention: RetentionLimits,
     pub(super) domains: Vec<DomainPart>,
+    pub(super) background: Option<Background>,
     elsewhere: Option<Elsewhere>,
     leftover: Option<OnLeftover>,
     hides: Option<Hides>,
@@ -80,6 +84,12 @@ impl<C: Connection + Clone> Builder<C> {
     /// Hibernating sessions that one account may have (LIMIT-9). Default: 8.
     pub const fn hibernating_per_account(mut self, sessions: usize) -> Self {
         self.settings.hibernating_per_account = sessions;
+        self
+    }
+
+    /// How much is kept for clients that may come back (LIMIT-10…12).
+    pub const fn retention(mut self, limits: RetentionLimits) -> Self {
+        self.settings.retention = limits;
         self
     }
 
@@ -123,6 +133,17 @@ impl<C: Connection + Clone> Builder<C> {
         self
     }
 
+    /// Takes work that a sender happens to cause and should not have to do: the end of a session
+    /// that was sent more than it takes, with all its unavailables. Runs each piece on another
+    /// thread or in another task, soon. Without it the sender's thread does the work.
+    pub fn background(
+        mut self,
+        hook: impl Fn(Box<dyn FnOnce() + Send>) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.background = Some(Box::new(hook));
+        self
+    }
+
     /// The registry.
     #[must_use]
     pub fn build(self) -> SessionRegistry<C> {
@@ -137,7 +158,10 @@ impl<C: Connection + Clone> Builder<C> {
             next: AtomicU64::new(1),
             sessions: AtomicUsize::new(0),
             absent: AtomicUsize::new(0),
-            deadlines: Mutex::new(BTreeMap::new()),
+            retained_bytes: Arc::default(),
+            relieving: AtomicBool::new(false),
+            hibernating: Mutex::new(Hibernating::default()),
+            remembered: Mutex::new(Remembered::default()),
             events: Events::new(self.listener),
             settings: self.settings,
         });
@@ -151,7 +175,7 @@ impl<C: Connection + Clone> fmt::Debug for Builder<C> {
     }
 }
 
-/// How many sessions there are.
+/// How many sessions there are, and how much is kept for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -159,6 +183,8 @@ pub struct Counts {
     pub sessions: usize,
     /// Sessions that wait to be resumed.
     pub hibernating: usize,
+    /// Bytes that wait to be acknowledged, of all sessions (LIMIT-11).
+    pub retained_bytes: usize,
 }
 
 impl<C: Connection + Clone> SessionRegistry<C> {
@@ -169,7 +195,9 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             conflict: Conflict::Replace,
             sessions_per_account: 32,
             hibernating_per_account: 8,
+            retention: RetentionLimits::default(),
             domains: Vec::new(),
+            background: None,
             elsewhere: None,
             leftover: None,
             hides: None,
@@ -262,7 +290,11 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// How many sessions there are, by state.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts { sessions: self.len(), hibernating: self.inner().absent.load(Ordering::SeqCst) }
+        Counts {
+            sessions: self.len(),
+            hibernating: self.inner().absent.load(Ordering::SeqCst),
+            retained_bytes: self.inner().retained_bytes.load(Ordering::SeqCst),
+        }
     }
 
     /// Whether the account's data is loaded: it has a session, or one is ending.
@@ -305,11 +337,11 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// environment's monotonic clock.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.inner().deadlines.lock().keys().next().map(|(at, _)| *at)
+        self.inner().hibernating.lock().next()
     }
 
-    /// Ends what has been without a transport for too long. The host calls it by a timer: these
-    /// sessions have no owner who could.
+    /// Ends what has been without a transport for too long, and forgets what is too old. The host
+    /// calls it by a timer: these sessions have no owner who could.
     pub fn handle_timeout(&self) {
         self.inner().expire();
     }
@@ -440,7 +472,12 @@ pub(super) struct Inner<C: Connection + Clone> {
     pub(super) next: AtomicU64,
     pub(super) sessions: AtomicUsize,
     pub(super) absent: AtomicUsize,
-    pub(super) deadlines: Mutex<BTreeMap<Deadline, Weak<Shared<C>>>>,
+    /// Bytes of all queues that are kept for acknowledgement (LIMIT-11).
+    pub(super) retained_bytes: Arc<AtomicUsize>,
+    /// A thread is ending hibernating sessions for their memory.
+    pub(super) relieving: AtomicBool,
+    pub(super) hibernating: Mutex<Hibernating<C>>,
+    pub(super) remembered: Mutex<Remembered>,
     pub(super) events: Events<C>,
     pub(super) settings: Settings,
 }
@@ -523,16 +560,10 @@ impl<C: Connection + Clone> Inner<C> {
     pub(super) fn settle(&self, shared: &Arc<Shared<C>>, after: After) {
         match after {
             After::Nothing => {}
-            After::Lost(epoch, error) => self.lose(shared, epoch, error.into()),
-            After::Strays(stanzas) => {
-                for stanza in stanzas {
-                    self.leave(Leftover::unwritten(
-                        stanza,
-                        shared.jid.clone(),
-                        self.settings.environment.utc(),
-                    ));
-                }
-            }
+            // The sender only happened to be the one who noticed.
+            After::Lost(epoch, error) => self.lose(shared, epoch, error.into(), Run::Later),
+            After::Strays(left) => self.leave_all(shared, left),
+            After::Overgrown => self.end_overgrown(shared),
         }
     }
 

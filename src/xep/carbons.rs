@@ -160,7 +160,7 @@ fn copy<C: Connection + Clone>(delivery: &Delivery<'_, C>, account: &BareJid, wa
     }
     let copy = wrap(message, account, way);
     for session in std::iter::once(first).chain(sessions) {
-        let _gone = session.send_copy(&copy);
+        let _gone = session.push(&copy);
     }
 }
 

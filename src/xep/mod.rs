@@ -17,6 +17,7 @@
 //!     .extension(xep::Ping)
 //!     .extension(xep::Version::new("Example", "1.0"))
 //!     .extension(xep::LastActivity::new(environment))
+//!     .extension(xep::StreamManagement::new())
 //!     .extension(xep::Disco::new())
 //!     .build();
 //! # Ok::<(), xmpp_session::jid::Error>(())
@@ -27,6 +28,7 @@ mod carbons;
 mod disco;
 mod last;
 mod ping;
+mod sm;
 mod version;
 
 pub use blocking::Blocking;
@@ -34,6 +36,7 @@ pub use carbons::Carbons;
 pub use disco::Disco;
 pub use last::LastActivity;
 pub use ping::Ping;
+pub use sm::StreamManagement;
 pub use version::Version;
 
 use minidom::Element;
