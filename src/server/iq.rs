@@ -1,5 +1,6 @@
 //! Iq stanzas for the server, for accounts and for sessions (RFC 6120 §8.2.3, RFC 6121 §8.5).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,16 +39,7 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
         to: Option<&Address>,
     ) -> Option<Task> {
-        let request = match is_request(stanza) {
-            Ok(request) => request,
-            Err(error) => {
-                // IQ-4: a malformed answer is no request for one.
-                if !matches!(stanza.type_().as_deref(), Some("result" | "error")) {
-                    self.bounce(origin, stanza, error);
-                }
-                return None;
-            }
-        };
+        let request = self.well_formed_iq(origin, stanza)?;
         if let Some(to) = to.filter(|to| to.is_account()) {
             match self.admit(&to.bare, stanza) {
                 Admission::Accept => {}
@@ -100,6 +92,24 @@ impl<C: Connection + Clone> Core<C> {
                 self.handle(origin, stanza, bare.clone(), target)
             }
         }
+    }
+
+    /// Whether an iq is a request; `None` where it is none of the four types, and its sender has
+    /// been told so (IQ-3).
+    pub(super) fn well_formed_iq(
+        &self,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+    ) -> Option<bool> {
+        let error = match is_request(stanza) {
+            Ok(request) => return Some(request),
+            Err(error) => error,
+        };
+        // IQ-4: a malformed answer is no request for one.
+        if !matches!(stanza.type_().as_deref(), Some("result" | "error")) {
+            self.bounce(origin, stanza, error);
+        }
+        None
     }
 
     fn handle(
@@ -198,7 +208,9 @@ impl<C: Connection + Clone> Core<C> {
             relation,
             advertised: &advertised,
         };
-        match self.extensions.iter().find_map(|extension| extension.iq(&request)) {
+        let ask = || self.extensions.iter().find_map(|extension| extension.iq(&request));
+        let failed = || Some(IqReply::error(Condition::InternalServerError));
+        match catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| failed()) {
             None => {
                 self.bounce(origin, stanza, BOUNCE);
                 None

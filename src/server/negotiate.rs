@@ -424,7 +424,7 @@ impl<C: Connection + Clone> Driver<C> {
             return self.bind(&stanza, &bind);
         }
         let answerable = match stanza.kind() {
-            Kind::Iq => is_request(&stanza).unwrap_or(false),
+            Kind::Iq => !matches!(stanza.type_().as_deref(), Some("result" | "error")),
             Kind::Message | Kind::Presence => stanza.type_().as_deref() != Some("error"),
         };
         if answerable {

@@ -122,6 +122,9 @@ impl<C: Connection + Clone> Core<C> {
         if !self.registry.is_local(to.bare.as_str()) {
             // First, since the router may refuse it on the spot.
             self.delivered(stanza, origin, None, &[], Outcome::Routed);
+            if stanza.kind() == Kind::Iq {
+                self.well_formed_iq(origin, stanza)?;
+            }
             self.route_elsewhere(origin, stanza.clone());
             return None;
         }

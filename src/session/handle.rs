@@ -270,7 +270,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
     }
 
     /// Whether it ended without an error (STREAM-26).
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the driver asks"))]
+    #[cfg(feature = "server")]
     pub(crate) fn is_closed(&self) -> bool {
         self.0.flags.load(Ordering::SeqCst) & CLOSED != 0
     }

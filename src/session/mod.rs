@@ -52,5 +52,5 @@ pub use retained::RetentionLimits;
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
 
 #[cfg(test)]
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(any(loom_model, shuttle)))]
 mod tests;

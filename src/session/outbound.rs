@@ -561,3 +561,7 @@ fn delay_mark(stanza: &Stanza, jid: &FullJid, since: SystemTime) -> Option<Vec<u
     let delayed = stanza.kind() == Kind::Iq || is_delayed_by(stanza, domain);
     (!delayed).then(|| delay(domain, since))
 }
+
+#[cfg(test)]
+#[cfg(loom_model)]
+mod model;
