@@ -107,18 +107,18 @@ impl Jobs {
     }
 
     /// Drives on what was woken, for ever.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut waker = Some(cx.waker().clone());
         loop {
-            let next = {
-                let mut ready = self.ready.lock();
-                match ready.chains.pop_front() {
-                    Some(chain) => chain,
-                    None => {
-                        ready.waker = Some(cx.waker().clone());
-                        return Poll::Pending;
-                    }
-                }
+            let mut ready = self.ready.lock();
+            let Some(next) = ready.chains.pop_front() else {
+                // Wakers are host code: they are dropped without the lock.
+                let old = std::mem::replace(&mut ready.waker, waker.take());
+                drop(ready);
+                drop(old);
+                return Poll::Pending;
             };
+            drop(ready);
             self.advance(&next);
         }
     }
@@ -213,7 +213,7 @@ mod tests {
     fn pairs_in_opposite_order_do_not_wait_for_each_other() {
         let jobs = Arc::new(Jobs::default());
         let (open, gate) = oneshot::channel::<()>();
-        let one = jobs.run_pair("a", "b", async move { gate.await });
+        let one = jobs.run_pair("a", "b", gate);
         let two = jobs.run_pair("b", "a", async move { 2 });
         open.send(());
         assert!(poll(std::future::poll_fn(|cx| jobs.poll(cx))).is_pending());

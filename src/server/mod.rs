@@ -14,6 +14,7 @@
 //! ```
 
 mod address;
+mod admission;
 mod bound;
 mod builder;
 mod driver;
@@ -23,6 +24,7 @@ mod message;
 mod metrics;
 mod negotiate;
 mod oneshot;
+mod pace;
 mod presence;
 mod probe;
 mod requests;
@@ -56,8 +58,8 @@ use crate::recent::Recent;
 use crate::session::{NotSent, SessionHandle, SessionRegistry};
 use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
+use admission::Admissions;
 use builder::Domain;
-use driver::Admissions;
 use jobs::Jobs;
 use metrics::Counters;
 use requests::Requests;

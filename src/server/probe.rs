@@ -99,7 +99,7 @@ impl<C: Connection + Clone> Core<C> {
             }
             ProbeAnswer::Broadcasts => {
                 for session in &sessions {
-                    if let Some((presence, at, number)) = session.last_presence() {
+                    if let Some((presence, at, number)) = session.numbered_presence() {
                         let jid = session.jid().as_str();
                         let presence = presence.with_appended(&delay(jid, at));
                         self.answer_for(asked, session, number, presence);

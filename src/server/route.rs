@@ -189,10 +189,9 @@ impl<C: Connection + Clone> Core<C> {
             self.route_elsewhere(None, answer);
         } else if !to.is_account() {
             self.requests.take_answer(&answer);
-        } else if let Some(resource) = &to.resource
-            && let Some(session) = self.registry.find(to.bare.as_str(), resource)
-        {
-            let _gone = self.give(&session, &answer);
+        } else {
+            let found = to.resource.and_then(|r| self.registry.find(to.bare.as_str(), &r));
+            let _gone = found.map(|session| self.give(&session, &answer));
         }
     }
 
@@ -206,7 +205,7 @@ impl<C: Connection + Clone> Core<C> {
             Kind::Iq => matches!(type_.as_deref(), Some("get" | "set")),
             Kind::Presence => false,
         };
-        if again && let Some(task) = self.route(None, stanza) {
+        if let Some(task) = again.then(|| self.route(None, stanza)).flatten() {
             self.jobs.spawn(task);
         }
     }

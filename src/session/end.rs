@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use jid::FullJid;
 
 use super::events::{Event, EventKind};
-use super::handle::{ENDED, SessionHandle, SessionId, Shared};
+use super::handle::{CLOSED, ENDED, SessionHandle, SessionId, Shared};
 use super::outbound::{Ended, Gate, Left, kick};
 use super::presence::Gone;
 use super::registry::{Entry, Inner, SlotState, bare};
@@ -202,7 +202,8 @@ impl<C: Connection + Clone> Inner<C> {
         let gone = {
             let mut presence = shared.presence.lock();
             shared.number.fetch_add(1, Ordering::SeqCst);
-            shared.flags.store(ENDED, Ordering::SeqCst);
+            let closed = if reason == Reason::Closed { CLOSED } else { 0 };
+            shared.flags.store(ENDED | closed, Ordering::SeqCst);
             presence.take()
         };
         let was_available = gone.was_available;
@@ -240,11 +241,7 @@ impl<C: Connection + Clone> Inner<C> {
         let environment = &self.settings.environment;
         let (now, utc) = (environment.now(), environment.utc());
         for item in left {
-            let age = if item.at == Duration::ZERO {
-                Duration::ZERO
-            } else {
-                now.saturating_sub(item.at)
-            };
+            let age = item.at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
             let accepted = utc.checked_sub(age).unwrap_or(utc);
             let (stanza, session) = (item.stanza, shared.jid.clone());
             self.leave(Leftover { stanza, session, accepted, written: item.written });

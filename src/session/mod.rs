@@ -29,10 +29,13 @@ pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
-#[cfg_attr(not(feature = "server"), expect(unused_imports, reason = "for the server"))]
-pub(crate) use presence::Parting;
-pub use presence::Presence;
+pub use presence::{Parting, Presence};
+#[cfg(feature = "server")]
 pub(crate) use registry::Account;
 pub use registry::{Builder, Counts, SessionRegistry, Sessions};
 pub use resume::{Acknowledged, ResumeError, Resumed, Retention};
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests;

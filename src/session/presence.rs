@@ -95,7 +95,7 @@ impl<C: Connection + Clone> Inner<C> {
         self.events.deliver();
         let roster = shared.account.roster();
         let valid = Valid { of: &shared.number, number };
-        self.broadcast(shared, &roster, stanza, Told::Here(&valid));
+        self.broadcast(shared, &roster, stanza, Some(&valid));
         self.retract(shared, &roster);
         if initial {
             self.learn(shared, &roster);
@@ -112,7 +112,7 @@ impl<C: Connection + Clone> Inner<C> {
         }
         let lost = told.subscribers().filter(|entry| !now.is_subscriber(entry.jid()));
         for contact in lost.map(|entry| entry.jid()) {
-            self.presence_to_contact(contact, &unavailable(shared), Told::NOBODY);
+            self.presence_to_contact(contact, &unavailable(shared), None);
         }
     }
 
@@ -160,45 +160,66 @@ impl<C: Connection + Clone> Inner<C> {
         if gone.was_available {
             let at = self.settings.environment.utc();
             self.last_gone.lock().insert(shared.account.bare.as_str(), at);
-            self.broadcast(shared, &roster, stanza, Told::Gone(&gone.directed));
+            self.broadcast(shared, &roster, stanza, None);
         }
         if !gone.was_available {
             // No broadcast has covered any of them.
             return gone.directed.iter().for_each(|target| self.direct(stanza, target));
         }
-        // The broadcast has told our own sessions, those that are only connected too.
         let own = shared.account.bare.as_str();
-        for target in uncovered(&gone.directed, &roster, own, |_| true) {
+        for target in uncovered(&gone.directed, &roster, own, |jid| self.hears(jid)) {
             self.direct(stanza, target);
         }
     }
 
+    /// Whether a full JID gets what is sent to its bare JID: a session of ours does only while it
+    /// is available.
+    fn hears(&self, jid: &str) -> bool {
+        let (bare, resource) = jid.split_once('/').unwrap_or((jid, ""));
+        !self.is_local(bare)
+            || self.find(bare, resource).is_some_and(|session| session.is_available())
+    }
+
     /// One presence to all subscribers and to all own available sessions (PRES-3, 5, 6).
-    fn broadcast(&self, shared: &Shared<C>, roster: &Roster, stanza: &Stanza, told: Told<'_>) {
+    fn broadcast(
+        &self,
+        shared: &Shared<C>,
+        roster: &Roster,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
         for contact in roster.subscribers().map(|entry| entry.jid()) {
-            self.presence_to_contact(contact, stanza, told);
+            self.presence_to_contact(contact, stanza, valid);
         }
-        self.presence_to_account(shared.account.bare.as_str(), stanza, told);
+        self.presence_to_account(shared.account.bare.as_str(), stanza, valid);
     }
 
     /// A copy for one contact: to its sessions if it is ours, else to the router.
-    fn presence_to_contact(&self, contact: &str, stanza: &Stanza, told: Told<'_>) {
+    /// What is said with no `valid` is said for good: an unavailable.
+    pub(super) fn presence_to_contact(
+        &self,
+        contact: &str,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
+        let holds = || valid.is_none_or(Valid::holds);
         if self.is_local(contact) {
-            self.presence_to_account(contact, stanza, told);
-        } else if told.holds() {
+            self.presence_to_account(contact, stanza, valid);
+        } else if holds() {
             let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(contact));
-            self.elsewhere(stanza, &|| told.holds());
+            self.elsewhere(stanza, &holds);
         }
     }
 
-    fn presence_to_account(&self, account: &str, stanza: &Stanza, told: Told<'_>) {
+    fn presence_to_account(&self, account: &str, stanza: &Stanza, valid: Option<&Valid<'_>>) {
+        let gone = stanza.from().filter(|_| valid.is_none());
         for session in self.sessions(account) {
-            if session.is_available() || told.saw(session.jid().as_str()) {
-                if let (Told::Gone(_), Some(from)) = (told, stanza.from()) {
+            if session.is_available() {
+                if let Some(gone) = &gone {
                     // PRES-11
-                    session.forget_directed(&from);
+                    session.forget_directed(gone);
                 }
-                self.give(&session, stanza, To::OwnBare, told.valid());
+                self.give(&session, stanza, To::OwnBare, valid);
             }
         }
     }
@@ -238,7 +259,8 @@ impl<C: Connection + Clone> Inner<C> {
             }
         }
         for session in self.sessions(own) {
-            if let Some((stanza, _, number)) = session.last_presence().filter(|_| session != me) {
+            if let Some((stanza, _, number)) = session.numbered_presence().filter(|_| session != me)
+            {
                 self.give(
                     &me,
                     &stanza,
@@ -260,7 +282,7 @@ impl<C: Connection + Clone> Inner<C> {
         }
         let mut available = false;
         for session in &sessions {
-            if let Some((stanza, at, number)) = session.last_presence() {
+            if let Some((stanza, at, number)) = session.numbered_presence() {
                 available = true;
                 let stanza = stanza.with_appended(&delay(session.jid().as_str(), at));
                 self.give(me, &stanza, To::OwnBare, Some(&Valid { of: &session.0.number, number }));
@@ -288,32 +310,6 @@ impl<C: Connection + Clone> Inner<C> {
     }
 }
 
-/// What a broadcast tells.
-#[derive(Clone, Copy)]
-enum Told<'a> {
-    /// The session is available, as long as it has not moved on.
-    Here(&'a Valid<'a>),
-    /// It no longer is; these had directed presence of it, available or not.
-    Gone(&'a Directed),
-}
-
-impl<'a> Told<'a> {
-    /// Gone, and nobody held directed presence.
-    const NOBODY: Self = Told::Gone(const { &Directed::new() });
-
-    const fn valid(self) -> Option<&'a Valid<'a>> {
-        if let Told::Here(valid) = self { Some(valid) } else { None }
-    }
-
-    fn holds(self) -> bool {
-        self.valid().is_none_or(Valid::holds)
-    }
-
-    fn saw(self, jid: &str) -> bool {
-        matches!(self, Told::Gone(directed) if directed.contains(jid))
-    }
-}
-
 /// The presence that we make where a session cannot make its own (PRES-8).
 fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
     Stanza::presence().type_("unavailable").from(shared.jid.as_str()).build()
@@ -322,34 +318,43 @@ fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
 /// Directed presence (PRES-9…12).
 impl<C: Connection + Clone> SessionHandle<C> {
     /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
-    /// that it will be told of the end. Recorded first, sent after, under the number returned.
-    pub(crate) fn record_directed(
-        &self,
-        target: &str,
-        limit: usize,
-    ) -> Result<u32, TooManyTargets> {
+    /// that it will be told of the end
+    /// ([RFC 6121 §4.6.3](https://www.rfc-editor.org/rfc/rfc6121#section-4.6.3)). Recorded first,
+    /// then sent with [`give_directed`](Self::give_directed) under the number returned.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyTargets`] where the session has `limit` of them (LIMIT-17); nothing must be sent.
+    pub fn record_directed(&self, target: &str, limit: usize) -> Result<u32, TooManyTargets> {
         let mut state = self.0.presence.lock();
         let number = self.0.number.load(Ordering::SeqCst);
         if self.0.flags.load(Ordering::SeqCst) & ENDED != 0 {
-            // Nobody reads the records any more: what is sent under this number is void.
+            // Nobody reads the records any more: what is sent now is void from the start.
             return Ok(number.wrapping_sub(1));
         }
         state.directed.record(target, limit)?;
         Ok(number)
     }
 
-    /// Forgets a target (PRES-11).
-    pub(crate) fn forget_directed(&self, target: &str) {
+    /// Forgets a target of directed presence (PRES-11).
+    pub fn forget_directed(&self, target: &str) {
         self.0.presence.lock().directed.forget(target);
     }
 
     /// Whether directed presence is held to this bare JID or a resource of it.
-    pub(crate) fn has_directed_to(&self, bare: &str) -> bool {
+    #[must_use]
+    pub fn has_directed_to(&self, bare: &str) -> bool {
         self.0.presence.lock().directed.reaches(bare)
     }
 
-    /// The last broadcast presence, when it was sent, and its number.
-    pub(crate) fn last_presence(&self) -> Option<(Stanza, SystemTime, u32)> {
+    /// The last broadcast presence and when it was sent.
+    #[must_use]
+    pub fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
+        self.numbered_presence().map(|(stanza, at, _)| (stanza, at))
+    }
+
+    /// The same with its number.
+    pub(crate) fn numbered_presence(&self) -> Option<(Stanza, SystemTime, u32)> {
         let state = self.0.presence.lock();
         let number = self.0.number.load(Ordering::SeqCst);
         state.last.as_ref().map(|last| (last.stanza.clone(), last.at, number))
@@ -365,30 +370,32 @@ impl<C: Connection + Clone> SessionHandle<C> {
         Valid { of: &self.0.number, number }.holds()
     }
 
-    /// Gives the session presence that `source` had, or recorded a target of, under `number`;
-    /// dropped if the source has moved on.
-    pub(crate) fn give_directed(&self, stanza: &Stanza, source: &Self, number: u32) {
+    /// Gives this session presence that `source` had, or recorded a target of, under `number`;
+    /// dropped if the source has moved on, so that it never comes behind its end (PRES-21).
+    pub fn give_directed(&self, stanza: &Stanza, source: &Self, number: u32) {
         let valid = Valid { of: &source.0.number, number };
         let _gone = self.send_item(Item::Stanza(stanza, To::AsIs), Some(&valid));
     }
 }
 
 impl<C: Connection + Clone> SessionRegistry<C> {
-    /// Tells a contact the presence of each available session of an account.
-    pub(crate) fn tell_contact(&self, account: &str, contact: &str) {
+    /// Tells a contact (a bare JID as normalised text) the presence of each available session of
+    /// an account: it has become a subscriber.
+    pub fn tell_contact(&self, account: &str, contact: &str) {
         let inner = self.inner();
         for session in inner.sessions(account) {
-            if let Some((stanza, _, number)) = session.last_presence() {
+            if let Some((stanza, _, number)) = session.numbered_presence() {
                 let valid = Valid { of: &session.0.number, number };
-                inner.presence_to_contact(contact, &stanza, Told::Here(&valid));
+                inner.presence_to_contact(contact, &stanza, Some(&valid));
             }
         }
     }
 
-    /// Readies the sessions of an account for the end of `contact`'s subscription, which the roster
-    /// still shows: each records the contact as one that has to be told. If it ends before
-    /// [`part`](Self::part), it tells the contact by that record, whichever roster it sees.
-    pub(crate) fn prepare_parting(&self, account: &str, contact: &str) -> Parting<C> {
+    /// Readies the sessions of an account for the end of `contact`'s subscription (a bare JID as
+    /// normalised text), *before* the roster shows it: each records the contact as one that has to
+    /// be told. If it ends before [`part`](Self::part), it tells the contact by that record,
+    /// whichever roster it sees.
+    pub fn prepare_parting(&self, account: &str, contact: &str) -> Parting<C> {
         let ready = |session: SessionHandle<C>| {
             let mut state = session.0.presence.lock();
             let directed = state.directed.reaches(contact);
@@ -403,7 +410,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
 
     /// Tells a contact, who sees the account's presence no longer, that each of its available
     /// sessions is gone, and forgets what they directed to it (SUB-16).
-    pub(crate) fn part(&self, parting: Parting<C>) {
+    pub fn part(&self, parting: Parting<C>) {
         let Parting { contact, sessions } = parting;
         for (session, directed) in sessions {
             let (available, records) = {
@@ -412,8 +419,10 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             };
             // Where the record is gone, the session has ended and told the contact itself.
             if available || (directed && !records.is_empty()) {
-                let told = Told::Gone(&records);
-                self.inner().presence_to_contact(&contact, &unavailable(&session.0), told);
+                let (inner, stanza) = (self.inner(), unavailable(&session.0));
+                inner.presence_to_contact(&contact, &stanza, None);
+                let full = records.iter().filter(|target| *target != &*contact);
+                full.filter(|target| !inner.hears(target)).for_each(|t| inner.direct(&stanza, t));
             }
         }
     }
@@ -425,10 +434,17 @@ impl<C: Connection + Clone> SessionRegistry<C> {
 }
 
 /// The sessions that a contact is about to see no longer.
-pub(crate) struct Parting<C: Connection + Clone> {
+#[must_use = "the contact waits to be told"]
+pub struct Parting<C: Connection + Clone> {
     contact: Box<str>,
     /// Each with whether it held directed presence to the contact.
     sessions: SmallVec<[(SessionHandle<C>, bool); 4]>,
+}
+
+impl<C: Connection + Clone> fmt::Debug for Parting<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parting").field("sessions", &self.sessions.len()).finish_non_exhaustive()
+    }
 }
 
 impl fmt::Debug for Gone {

@@ -239,6 +239,13 @@ impl Client {
         self.received()
     }
 
+    /// Sends, and takes the one element that came for this client.
+    pub fn answer(&self, xml: &str) -> String {
+        let mut received = self.ask(xml);
+        assert_eq!(received.len(), 1, "one answer to {xml}, not {received:?}");
+        received.remove(0)
+    }
+
     /// Sends a stream header.
     pub fn open(&self) {
         self.send(&format!(
@@ -317,10 +324,10 @@ impl Client {
     }
 
     fn handle_timeout(&self, now: Duration) {
-        if let Some(driver) = &mut *lock(&self.driver) {
-            if driver.next_timeout().is_some_and(|at| at <= now) {
-                driver.handle_timeout();
-            }
+        let mut driver = lock(&self.driver);
+        let is_due = |driver: &&mut Driver<_>| driver.next_timeout().is_some_and(|at| at <= now);
+        if let Some(driver) = driver.as_mut().filter(is_due) {
+            driver.handle_timeout();
         }
     }
 }
