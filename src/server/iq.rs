@@ -14,8 +14,13 @@ use crate::session::SessionHandle;
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError, write};
 
 /// IQ-5: a handler that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const LEGACY_SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
+
+/// What became of a request that took too long (IQ-5).
+pub(super) fn late() -> StanzaError {
+    StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait)
+}
 
 /// Whether an iq is a request, or why it is none of the four (IQ-3).
 pub(super) fn is_request(stanza: &Stanza) -> Result<bool, StanzaError> {
@@ -236,11 +241,9 @@ impl<C: Connection + Clone> Core<C> {
             Some(IqReply::Later(answer)) => {
                 let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
                 Some(Box::pin(async move {
-                    let late =
-                        StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait);
                     let result = core.timers.within(PATIENCE, super::caught(answer)).await;
                     let failed = || Err(Condition::InternalServerError.into());
-                    let result = result.map_or(Err(late), |answer| answer.unwrap_or_else(failed));
+                    let result = result.map_or(Err(late()), |answer| answer.unwrap_or_else(failed));
                     core.reply(origin.as_ref(), &stanza, result);
                 }))
             }

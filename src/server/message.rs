@@ -19,18 +19,10 @@ use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{OfflineMessage, StoreError};
 
-/// The sessions that were asked to take a message.
-struct Tried<C: Connection + Clone> {
-    reached: SmallVec<[SessionHandle<C>; 4]>,
-    /// They are not asked again (MSG-8).
-    refused: SmallVec<[SessionId; 2]>,
-}
-
-impl<C: Connection + Clone> Default for Tried<C> {
-    fn default() -> Self {
-        Self { reached: SmallVec::new(), refused: SmallVec::new() }
-    }
-}
+/// Sessions that refused a message: they are not asked again (MSG-8).
+type Refused = SmallVec<[SessionId; 2]>;
+/// Sessions that took it.
+type Reached<C> = SmallVec<[SessionHandle<C>; 2]>;
 
 impl<C: Connection + Clone> Core<C> {
     /// Delivers a message to an account or a domain that is ours. What has to wait for a store is
@@ -62,9 +54,9 @@ impl<C: Connection + Clone> Core<C> {
         to: &Address,
         turn: Turn,
     ) -> Option<Task> {
-        let type_ = MessageType::of(stanza.type_().as_deref());
         if !to.is_account() {
             self.delivered(stanza, origin, None, &[], Outcome::Refused);
+            let type_ = MessageType::of(stanza.type_().as_deref());
             if message_to_domain(type_) == MessageDecision::Bounce {
                 self.bounce(origin, stanza, BOUNCE);
             }
@@ -72,52 +64,54 @@ impl<C: Connection + Clone> Core<C> {
         }
         // An account that gets its first session later on is asked about in the store's job.
         let asked = self.registry.is_loaded(&to.bare);
-        match self.admit(&to.bare, stanza) {
-            Admission::Accept => {}
-            refused => {
-                self.refused(origin, stanza, &to.bare, turn, refused);
-                return None;
-            }
-        }
-        let domain = to.bare.domain().as_str();
-        let since = turn.since().filter(|_| !is_delayed_by(stanza, domain));
-        let delayed = since.map(|since| stanza.with_appended(&delay(domain, since)));
-        let delayed = delayed.as_ref().unwrap_or(stanza);
-        let mut tried = Tried::default();
-        loop {
-            let attempt = self.try_message(type_, delayed, to, &mut tried);
-            let outcome = match attempt {
-                Attempt::Again => continue,
+        let end = match self.admit(&to.bare, stanza) {
+            Admission::Accept => match self.attempt(stanza, to, turn) {
                 Attempt::Store => {
                     let (origin, stanza) = (origin.cloned(), stanza.clone());
                     return Some(self.store_message(origin, stanza, to, turn, asked));
                 }
-                Attempt::Done => Outcome::Delivered,
-                Attempt::Silent | Attempt::Bounce => Outcome::Refused,
-            };
-            if turn == Turn::First {
-                self.delivered(stanza, origin, Some(&to.bare), &tried.reached, outcome);
+                attempt => attempt.into(),
+            },
+            refused => End::Refused(refused),
+        };
+        self.end_message(origin, stanza, &to.bare, turn, end);
+        None
+    }
+
+    /// Gives a message for an account to the sessions that the rules name, until one takes it or
+    /// none is left (MSG-8); never [`Attempt::Again`].
+    fn attempt(&self, stanza: &Stanza, to: &Address, turn: Turn) -> Attempt<C> {
+        let type_ = MessageType::of(stanza.type_().as_deref());
+        let domain = to.bare.domain().as_str();
+        let since = turn.since().filter(|_| !is_delayed_by(stanza, domain));
+        let delayed = since.map(|since| stanza.with_appended(&delay(domain, since)));
+        let mut refused = Refused::new();
+        loop {
+            match self.try_message(type_, delayed.as_ref().unwrap_or(stanza), to, &mut refused) {
+                Attempt::Again => {}
+                settled => return settled,
             }
-            if let Attempt::Bounce = attempt {
-                self.bounce(origin, stanza, BOUNCE);
-            }
-            return None;
         }
     }
 
-    /// A message that an extension keeps out.
-    fn refused(
+    /// Tells extensions, and the sender where that is due, what became of a message.
+    fn end_message(
         &self,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
         account: &BareJid,
         turn: Turn,
-        admission: Admission,
+        end: End<C>,
     ) {
+        let (outcome, reached) = match &end {
+            End::Taken(reached) => (Outcome::Delivered, &reached[..]),
+            End::Stored => (Outcome::Stored, &[][..]),
+            End::Refused(_) => (Outcome::Refused, &[][..]),
+        };
         if turn == Turn::First {
-            self.delivered(stanza, origin, Some(account), &[], Outcome::Refused);
+            self.delivered(stanza, origin, Some(account), reached, outcome);
         }
-        if let Admission::Refuse(error) = admission {
+        if let End::Refused(Admission::Refuse(error)) = end {
             self.bounce(origin, stanza, error);
         }
     }
@@ -127,11 +121,11 @@ impl<C: Connection + Clone> Core<C> {
         type_: MessageType,
         stanza: &Stanza,
         to: &Address,
-        tried: &mut Tried<C>,
-    ) -> Attempt {
+        refused: &mut Refused,
+    ) -> Attempt<C> {
         let mut sessions: SmallVec<[SessionHandle<C>; 4]> =
             self.registry.sessions_of(to.bare.as_str()).collect();
-        sessions.retain(|session| !tried.refused.contains(&session.id()));
+        sessions.retain(|session| !refused.contains(&session.id()));
         let matching = to.resource.as_deref().and_then(|resource| {
             sessions.iter().find(|session| session.resource().as_str() == resource)
         });
@@ -147,7 +141,7 @@ impl<C: Connection + Clone> Core<C> {
             MessageDecision::Silent => Attempt::Silent,
             MessageDecision::Bounce => Attempt::Bounce,
             MessageDecision::Offline => Attempt::Store,
-            MessageDecision::Addressed => self.give_each(matching, stanza, tried),
+            MessageDecision::Addressed => self.give_each(matching, stanza, refused),
             MessageDecision::Top => {
                 let facts = |s: &SessionHandle<C>| (s.priority(), s.is_live());
                 let Some(top) =
@@ -158,11 +152,11 @@ impl<C: Connection + Clone> Core<C> {
                 let chosen = sessions
                     .iter()
                     .filter(|s| s.is_available() && top.takes(s.priority(), s.is_live()));
-                self.give_each(chosen, stanza, tried)
+                self.give_each(chosen, stanza, refused)
             }
             MessageDecision::All => {
                 let chosen = sessions.iter().filter(|s| s.is_available() && s.priority() >= 0);
-                self.give_each(chosen, stanza, tried)
+                self.give_each(chosen, stanza, refused)
             }
         }
     }
@@ -171,35 +165,30 @@ impl<C: Connection + Clone> Core<C> {
         &self,
         sessions: impl IntoIterator<Item = &'a SessionHandle<C>>,
         stanza: &Stanza,
-        tried: &mut Tried<C>,
-    ) -> Attempt {
+        refused: &mut Refused,
+    ) -> Attempt<C> {
         let mut sessions = sessions.into_iter().peekable();
+        let mut reached = Reached::new();
         let Some(first) = sessions.next() else { return Attempt::Again };
         if sessions.peek().is_none() {
-            return match self.give(first, stanza) {
-                Ok(()) => {
-                    tried.reached.push(first.clone());
-                    Attempt::Done
+            match self.give(first, stanza) {
+                Ok(()) => reached.push(first.clone()),
+                Err(_) => refused.push(first.id()),
+            }
+        } else {
+            let copies = Copies::new();
+            for session in std::iter::once(first).chain(sessions) {
+                match self.give_copy(session, stanza, &copies) {
+                    Ok(()) => reached.push(session.clone()),
+                    Err(_) => refused.push(session.id()),
                 }
-                Err(_) => {
-                    tried.refused.push(first.id());
-                    Attempt::Again
-                }
-            };
-        }
-        let copies = Copies::new();
-        for session in std::iter::once(first).chain(sessions) {
-            match self.give_copy(session, stanza, &copies) {
-                Ok(()) => tried.reached.push(session.clone()),
-                Err(_) => tried.refused.push(session.id()),
+            }
+            // A session that took it may have ended since, and have left it to the others.
+            if copies.release() {
+                return Attempt::Again;
             }
         }
-        // A session that took it may have ended since, and have left it to the others.
-        if copies.release() {
-            tried.reached.clear();
-            return Attempt::Again;
-        }
-        Attempt::Done
+        if reached.is_empty() { Attempt::Again } else { Attempt::Done(reached) }
     }
 
     /// What the offline store would make of a message.
@@ -209,6 +198,9 @@ impl<C: Connection + Clone> Core<C> {
 
     /// Stores a message for an account, if there is such an account (OFF-1, OFF-2, MSG-5). `asked`:
     /// whether extensions have admitted it.
+    ///
+    /// On the account's chain, where a session that becomes available fetches what is stored: one
+    /// that came while this waited has fetched already, so it is looked for once more (OFF-3).
     fn store_message(
         self: &Arc<Self>,
         origin: Option<SessionHandle<C>>,
@@ -218,44 +210,40 @@ impl<C: Connection + Clone> Core<C> {
         asked: bool,
     ) -> Task {
         let core = Arc::clone(self);
-        let account = to.bare.clone();
+        let to = to.clone();
         Box::pin(async move {
             let Some(store) = core.stores.offline.clone() else { return };
+            let (key, account) = (to.bare.to_string(), to.bare.clone());
             // The store says itself since when it has kept a message.
             let since = turn.since().filter(|_| !is_delayed_by(&stanza, account.domain().as_str()));
             let since = since.unwrap_or_else(|| core.environment.utc());
             let message = OfflineMessage::new(super::xml(&stanza), since);
-            let stored = core.jobs.run(account.as_str(), {
-                let (core, account, stanza) = (Arc::clone(&core), account.clone(), stanza.clone());
+            let job = {
+                let (core, stanza) = (Arc::clone(&core), stanza.clone());
                 async move {
                     if !asked {
-                        match core.admit_loaded(&account, &stanza).await {
+                        match core.admit_loaded(&to.bare, &stanza).await {
                             Admission::Accept => {}
-                            refused => return Ok(refused),
+                            refused => return Ok(End::Refused(refused)),
                         }
                     }
-                    if core.stores.accounts.exists(&account).await? {
-                        store.push(&account, message).await?;
+                    if !core.stores.accounts.exists(&to.bare).await? {
+                        return Ok(End::Stored);
                     }
-                    Ok::<_, StoreError>(Admission::Accept)
-                }
-            });
-            let error = match stored.await {
-                Some(Ok(Admission::Accept)) => {
-                    if turn == Turn::First {
-                        let (origin, account) = (origin.as_ref(), Some(&account));
-                        core.delivered(&stanza, origin, account, &[], Outcome::Stored);
+                    match core.attempt(&stanza, &to, turn) {
+                        Attempt::Store => store.push(&to.bare, message).await?,
+                        attempt => return Ok(attempt.into()),
                     }
-                    return;
+                    Ok::<_, StoreError>(End::Stored)
                 }
-                Some(Ok(refused)) => {
-                    return core.refused(origin.as_ref(), &stanza, &account, turn, refused);
-                }
-                Some(Err(StoreError::Full)) => BOUNCE,
-                _ => Condition::InternalServerError,
             };
-            let refused = Admission::Refuse(error.into());
-            core.refused(origin.as_ref(), &stanza, &account, turn, refused);
+            let refuse = |condition: Condition| End::Refused(Admission::Refuse(condition.into()));
+            let end = match core.jobs.run(&key, job).await {
+                Some(Ok(end)) => end,
+                Some(Err(StoreError::Full)) => refuse(BOUNCE),
+                _ => refuse(Condition::InternalServerError),
+            };
+            core.end_message(origin.as_ref(), &stanza, &account, turn, end);
         })
     }
 
@@ -291,12 +279,32 @@ impl Turn {
 }
 
 /// What became of one attempt to deliver a message.
-enum Attempt {
-    Done,
+enum Attempt<C: Connection + Clone> {
+    Done(Reached<C>),
     /// Nobody is to have it.
     Silent,
     /// Nobody took it, somebody else may.
     Again,
     Store,
     Bounce,
+}
+
+/// What became of a message in the end.
+enum End<C: Connection + Clone> {
+    Taken(Reached<C>),
+    /// By the store, or by nobody where there is no such account: its sender sees no difference.
+    Stored,
+    /// As an extension, or the rules, would have it.
+    Refused(Admission),
+}
+
+impl<C: Connection + Clone> From<Attempt<C>> for End<C> {
+    fn from(attempt: Attempt<C>) -> Self {
+        match attempt {
+            Attempt::Done(reached) => Self::Taken(reached),
+            Attempt::Silent | Attempt::Again => Self::Refused(Admission::Drop),
+            Attempt::Bounce => Self::Refused(Admission::Refuse(BOUNCE.into())),
+            Attempt::Store => Self::Stored,
+        }
+    }
 }

@@ -27,6 +27,7 @@ mod negotiate;
 mod oneshot;
 mod pace;
 mod presence;
+mod probe;
 mod requests;
 mod roster;
 mod route;
@@ -49,10 +50,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use jid::{BareJid, DomainPart};
+use parking_lot::Mutex;
 
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::{Extension, Outcome, Target};
+use crate::recent::Recent;
 use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
 use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
@@ -79,13 +82,15 @@ struct Core<C: Connection + Clone> {
     former_domains: Vec<DomainPart>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
-    router: route::Outlet,
+    router: route::Outlet<C>,
     jobs: Arc<Jobs>,
     timers: Timers,
     requests: Requests,
     admissions: Arc<Admissions>,
     metrics: Counters,
     pushes: AtomicU64,
+    /// When which pending-out request was sent again (SUB-13).
+    reminders: Mutex<Recent<Duration>>,
 }
 
 impl<C: Connection + Clone> Server<C> {

@@ -59,7 +59,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     pub(crate) fn show_to(&self, account: &str, pattern: &impl Pattern) {
         let inner = self.inner();
         for session in inner.sessions(account) {
-            let Some((stanza, number)) = session.current() else { continue };
+            let Some((stanza, _, number)) = session.numbered_presence() else { continue };
             let valid = Valid { of: &session.0.number, number };
             let roster = session.roster();
             let subscribers = roster.subscribers().map(|entry| entry.jid());

@@ -43,7 +43,7 @@ pub use input::{Detached, InputTicket};
 pub use kept::AccountState;
 #[cfg(feature = "server")]
 pub(crate) use kept::Kept;
-pub use presence::Presence;
+pub use presence::{Parting, Presence};
 #[cfg(feature = "server")]
 pub(crate) use registry::Account;
 pub use registry::{Builder, Counts, SessionRegistry, Sessions};

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hashbrown::HashTable;
 use jid::{BareJid, DomainPart, FullJid, ResourcePart};
@@ -20,6 +20,7 @@ use super::retained::RetentionLimits;
 use super::shield::shielded;
 use crate::connection::Connection;
 use crate::environment::Environment;
+use crate::recent::Recent;
 use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
@@ -49,7 +50,7 @@ pub struct Builder<C: Connection + Clone> {
 }
 
 /// A hook that takes stanzas with no session here to go to.
-type Elsewhere = Box<dyn Fn(Stanza) + Send + Sync>;
+type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
 /// Whether an account wants no presence to pass between itself and a JID.
 type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
@@ -108,7 +109,14 @@ impl<C: Connection + Clone> Builder<C> {
 
     /// Takes presence for contacts at domains that are not [ours](Self::domain), addressed and
     /// ready to be routed. Without it they are dropped.
-    pub fn elsewhere(mut self, router: impl Fn(Stanza) + Send + Sync + 'static) -> Self {
+    ///
+    /// The second argument says whether the stanza still is true: the session of an available
+    /// presence may end while it is under way, and its unavailable must come last (PRES-21). The
+    /// router asks under the lock that orders its stanzas, and drops the stanza if it is not.
+    pub fn elsewhere(
+        mut self,
+        router: impl Fn(Stanza, &dyn Fn() -> bool) + Send + Sync + 'static,
+    ) -> Self {
         self.settings.elsewhere = Some(Box::new(router));
         self
     }
@@ -163,6 +171,7 @@ impl<C: Connection + Clone> Builder<C> {
             hibernating: Mutex::new(Hibernating::default()),
             remembered: Mutex::new(Remembered::default()),
             events: Events::new(self.listener),
+            last_gone: Mutex::new(Recent::new(REMEMBERED)),
             settings: self.settings,
         });
         SessionRegistry(Arc::new(Guard(inner)))
@@ -430,6 +439,9 @@ impl Account {
 
 const SHARDS: usize = 64;
 
+/// Accounts of which it is remembered when they were available last: half a megabyte at most.
+const REMEMBERED: usize = 8192;
+
 /// One account's row in the table.
 pub(super) struct Entry<C: Connection + Clone> {
     pub(super) shared: Arc<Account>,
@@ -479,6 +491,8 @@ pub(super) struct Inner<C: Connection + Clone> {
     pub(super) hibernating: Mutex<Hibernating<C>>,
     pub(super) remembered: Mutex<Remembered>,
     pub(super) events: Events<C>,
+    /// When an available session of an account last went (PRES-15). A leaf lock.
+    pub(super) last_gone: Mutex<Recent<SystemTime>>,
     pub(super) settings: Settings,
 }
 
@@ -534,9 +548,10 @@ impl<C: Connection + Clone> Inner<C> {
         domains.is_empty() || domains.iter().any(|d| d.as_str() == domain)
     }
 
-    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza) {
+    /// To the host's router, which asks `holds` where it orders the stanza.
+    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza, holds: &dyn Fn() -> bool) {
         if let Some(router) = &self.settings.elsewhere {
-            shielded(|| router(stanza()));
+            shielded(|| router(stanza(), holds));
         }
     }
 
