@@ -583,10 +583,16 @@ mod ends {
         world.friends("romeo", "nurse");
         let (romeo, other) = (world.online("romeo", "orchard"), world.online("romeo", "street"));
         let (nurse, silent) = (world.online("nurse", "house"), world.client("juliet", "balcony"));
-        for to in ["none@remote.example", "from@remote.example/r", "juliet@example.com/balcony"] {
+        let quiet = world.client("nurse", "quiet");
+        for to in [
+            "none@remote.example",
+            "from@remote.example/r",
+            "juliet@example.com/balcony",
+            "nurse@example.com/quiet",
+        ] {
             romeo.send(&format!("<presence to='{to}'/>"));
         }
-        let all = [&romeo, &other, &nurse, &silent];
+        let all = [&romeo, &other, &nurse, &silent, &quiet];
         let _before = (all.map(Client::received), remote.routed());
         how(&world, &romeo);
         world.settle();
@@ -597,6 +603,8 @@ mod ends {
         assert_eq!(told(&other), [gone(ORCHARD, ME)]);
         assert_eq!(told(&nurse), [gone(ORCHARD, "nurse@example.com")]);
         assert_eq!(told(&silent), [gone(ORCHARD, "juliet@example.com/balcony")]);
+        // A session of a subscriber that is only connected heard of it by directed presence alone.
+        assert_eq!(told(&quiet), [gone(ORCHARD, "nurse@example.com/quiet")]);
         let contacts = ["both@remote.example", "from@remote.example", "none@remote.example"];
         assert_eq!(remote.routed(), contacts.map(|to| gone(ORCHARD, to)));
     }

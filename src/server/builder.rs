@@ -306,7 +306,8 @@ impl<C: Connection + Clone> Builder<C> {
             let link = Arc::clone(link);
             move || link.get().and_then(Weak::upgrade)
         };
-        let (elsewhere, leftover, background) = (core(&link), core(&link), core(&link));
+        let (elsewhere, leftover) = (core(&link), core(&link));
+        let (background, hides) = (core(&link), core(&link));
         let mut registry = SessionRegistry::builder(Arc::clone(&environment))
             .conflict(self.conflict)
             .sessions_per_account(limits.sessions_per_account)
@@ -326,6 +327,11 @@ impl<C: Connection + Clone> Builder<C> {
                     core.route_leftover(left);
                 }
             });
+        if !self.extensions.is_empty() {
+            registry = registry.hides(move |account, jid| {
+                hides().is_some_and(|core| core.is_hidden(account, jid))
+            });
+        }
         for domain in &domains {
             registry = registry.domain(domain.name.clone());
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
-use crate::extension::{IqReply, IqRequest, IqResult, Relation, Target};
+use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Relation, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, iq};
 use crate::rules::roster;
 use crate::session::SessionHandle;
@@ -45,6 +45,18 @@ impl<C: Connection + Clone> Core<C> {
         to: Option<&Address>,
     ) -> Option<Task> {
         let request = self.well_formed_iq(origin, stanza)?;
+        if let Some(to) = to.filter(|to| to.is_account()) {
+            match self.admit(&to.bare, stanza) {
+                Admission::Accept => {}
+                Admission::Drop => return None,
+                Admission::Refuse(error) => {
+                    if request {
+                        self.bounce(origin, stanza, error);
+                    }
+                    return None;
+                }
+            }
+        }
         let own = origin.map(|session| &session.account().bare);
         let matching =
             to.and_then(|to| self.registry.find(to.bare.as_str(), to.resource.as_deref()?));
@@ -143,6 +155,11 @@ impl<C: Connection + Clone> Core<C> {
         }
         let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
         Some(Box::pin(async move {
+            match core.admit_later(&to, &stanza).await {
+                Admission::Accept => {}
+                Admission::Drop => return,
+                Admission::Refuse(error) => return core.bounce(origin.as_ref(), &stanza, error),
+            }
             let roster = core.load_roster(&to).await.unwrap_or_default();
             let subscribes =
                 |bare: &String| core.serves(bare.as_str()) || roster.is_subscriber(bare);
@@ -206,6 +223,20 @@ impl<C: Connection + Clone> Core<C> {
             Some(IqReply::Now(result)) => {
                 self.reply(origin, stanza, result);
                 None
+            }
+            Some(IqReply::Job(work)) => {
+                let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
+                let done = self.jobs.run(to.as_str(), async move {
+                    let failed = || IqDone::new(Err(Condition::InternalServerError.into()));
+                    let done = super::caught(work).await.unwrap_or_else(failed);
+                    core.reply(origin.as_ref(), &stanza, done.result);
+                    if let Some(then) = done.then {
+                        then();
+                    }
+                });
+                Some(Box::pin(async move {
+                    let _panicked = done.await;
+                }))
             }
             Some(IqReply::Later(answer)) => {
                 let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());

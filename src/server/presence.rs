@@ -10,6 +10,7 @@ use super::address::Address;
 use super::transaction::Change;
 use super::{Core, Task};
 use crate::connection::Connection;
+use crate::extension::Admission;
 use crate::rules::delivery::{PresenceDecision, PresenceSituation, presence};
 use crate::rules::presence::{PresenceType, read_priority};
 use crate::rules::subscription::SubscriptionKind;
@@ -231,6 +232,14 @@ impl<C: Connection + Clone> Core<C> {
         }
         // MSG-9: to the domain, silence.
         let type_ = PresenceType::read(stanza).ok().filter(|_| to.is_account())?;
+        match self.admit(&to.bare, stanza) {
+            Admission::Accept => {}
+            Admission::Drop => return None,
+            Admission::Refuse(error) => {
+                self.bounce(origin, stanza, error);
+                return None;
+            }
+        }
         let sessions = self.registry.sessions_of(to.bare.as_str());
         let mut reached: Vec<SessionHandle<C>> = match &to.resource {
             Some(resource) => sessions.filter(|s| s.resource().as_str() == &**resource).collect(),
@@ -277,7 +286,8 @@ impl<C: Connection + Clone> Core<C> {
         let stanza = stanza.readdressed(Some(contact.as_str()), Some(account.as_str()));
         let core = Arc::clone(self);
         Some(Box::pin(async move {
-            if core.exists(&account).await {
+            let admitted = core.admit_later(&account, &stanza).await;
+            if matches!(admitted, Admission::Accept) && core.exists(&account).await {
                 // A store that fails leaves everything as it was; the contact may ask again.
                 let change = Change::Receive { kind, stanza };
                 let _failed = core.change_roster(account, contact, change, None, || ()).await;

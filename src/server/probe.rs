@@ -7,6 +7,7 @@ use jid::BareJid;
 use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
+use crate::extension::Admission;
 use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};
 use crate::rules::roster::Roster;
 use crate::session::SessionHandle;
@@ -38,6 +39,11 @@ impl<C: Connection + Clone> Core<C> {
         let asked = Asked { origin: origin.cloned(), stanza: stanza.clone(), to: to.clone(), from };
         let core = Arc::clone(self);
         let job = async move {
+            // An account that had sessions when the probe came was asked then.
+            let admitted = core.admit_loaded(&asked.to.bare, &asked.stanza).await;
+            if !matches!(admitted, Admission::Accept) {
+                return;
+            }
             // An unknown account has an empty roster, and answers like one that refuses (PRES-14).
             let roster = match core.registry.account(asked.to.bare.as_str()) {
                 Some(account) => account.roster(),
@@ -99,7 +105,7 @@ impl<C: Connection + Clone> Core<C> {
             }
             ProbeAnswer::Broadcasts => {
                 for session in &sessions {
-                    if let Some((presence, at, number)) = session.last_presence() {
+                    if let Some((presence, at, number)) = session.numbered_presence() {
                         let jid = session.jid().as_str();
                         let presence = presence.with_appended(&delay(jid, at));
                         self.answer_for(asked, session, number, presence);

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
+use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
 use crate::session::{Leftover, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
@@ -137,6 +138,8 @@ impl<C: Connection + Clone> Core<C> {
         to: &Address,
     ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
+            // First, since the router may refuse it on the spot.
+            self.delivered(stanza, origin, None, &[], Outcome::Routed);
             if stanza.kind() == Kind::Iq {
                 self.well_formed_iq(origin, stanza)?;
             }
@@ -196,10 +199,11 @@ impl<C: Connection + Clone> Core<C> {
             self.route_elsewhere(None, answer);
         } else if !to.is_account() {
             self.requests.take_answer(&answer);
-        } else if let Some(resource) = &to.resource
-            && let Some(session) = self.registry.find(to.bare.as_str(), resource)
-        {
-            let _gone = self.give(&session, &answer);
+        } else {
+            let found = to.resource.and_then(|r| self.registry.find(to.bare.as_str(), &r));
+            if let Some(session) = found {
+                self.give_answer(&session, &answer);
+            }
         }
     }
 
@@ -225,7 +229,7 @@ impl<C: Connection + Clone> Core<C> {
             (Kind::Message, _) => {
                 let to = Address { bare: leftover.session.to_bare(), resource: None };
                 let since = leftover.retained.then_some(leftover.accepted);
-                self.message_of(None, stanza, &to, since)
+                self.message_again(stanza, &to, since)
             }
         };
         if let Some(task) = task {

@@ -13,6 +13,7 @@ use jid::BareJid;
 
 use super::Core;
 use crate::connection::Connection;
+use crate::extension::Admission;
 use crate::rules::roster::{Roster, RosterError, RosterLimits, RosterSet, SetPlan, plan_set, push};
 use crate::rules::subscription::{
     Farewell, RequestChange, RequestLimits, Step, SubscriptionKind, Transition, inbound, outbound,
@@ -306,7 +307,10 @@ impl<C: Connection + Clone> Core<C> {
         two_sides: bool,
     ) -> Result<Settled<C>, Failed> {
         let own = self.side(account).await?;
-        let other = if two_sides && self.stores.accounts.exists(&contact).await? {
+        let other = if two_sides
+            && self.stores.accounts.exists(&contact).await?
+            && self.lets_in(&own.account, &contact, &change).await
+        {
             Some(self.side(contact.clone()).await?)
         } else {
             None
@@ -348,6 +352,22 @@ impl<C: Connection + Clone> Core<C> {
             }
         }
         Ok(settled)
+    }
+
+    /// Whether the contact, an account of ours, hears of the change: one that blocks the account
+    /// keeps everything as it is (BLOCK-5).
+    async fn lets_in(&self, account: &BareJid, contact: &BareJid, change: &Change) -> bool {
+        let admitted = match change {
+            Change::Send { stanza, .. } | Change::Receive { stanza, .. } => {
+                self.admit_loaded(contact, stanza).await
+            }
+            Change::Set(_) => {
+                let stanza = Stanza::presence().type_(SubscriptionKind::Unsubscribe.as_str());
+                let stanza = stanza.from(account.as_str()).to(contact.as_str()).build();
+                self.admit_loaded(contact, &stanza).await
+            }
+        };
+        matches!(admitted, Admission::Accept)
     }
 
     async fn side(&self, account: BareJid) -> Result<Side, StoreError> {

@@ -8,8 +8,9 @@ use smallvec::SmallVec;
 
 use super::events::{Event, EventKind};
 use super::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
+use super::kept::Kept;
 use super::outbound::{Item, To, Valid};
-use super::registry::{Inner, SessionRegistry};
+use super::registry::{Account, Inner, SessionRegistry};
 use crate::connection::Connection;
 use crate::rules::presence::{Directed, TooManyTargets, uncovered};
 use crate::rules::roster::Roster;
@@ -40,7 +41,9 @@ pub enum Presence<'a> {
 #[derive(Default)]
 pub(super) struct PresenceState {
     pub(super) last: Option<Box<Last>>,
-    directed: Directed,
+    pub(super) directed: Directed,
+    /// Of extensions: here because this lock has a place for a pointer.
+    pub(super) kept: Kept,
 }
 
 /// The last broadcast presence.
@@ -95,7 +98,7 @@ impl<C: Connection + Clone> Inner<C> {
         self.events.deliver();
         let roster = shared.account.roster();
         let valid = Valid { of: &shared.number, number };
-        self.broadcast(shared, &roster, stanza, Told::Here(&valid));
+        self.broadcast(shared, &roster, stanza, Some(&valid));
         self.retract(shared, &roster);
         if initial {
             self.learn(shared, &roster);
@@ -112,7 +115,8 @@ impl<C: Connection + Clone> Inner<C> {
         }
         let lost = told.subscribers().filter(|entry| !now.is_subscriber(entry.jid()));
         for contact in lost.map(|entry| entry.jid()) {
-            self.presence_to_contact(contact, &unavailable(shared), Told::NOBODY);
+            let source = Some(&shared.account);
+            self.presence_to_contact(source, contact, &unavailable(shared), None);
         }
     }
 
@@ -160,56 +164,90 @@ impl<C: Connection + Clone> Inner<C> {
         if gone.was_available {
             let at = self.settings.environment.utc();
             self.last_gone.lock().insert(shared.account.bare.as_str(), at);
-            self.broadcast(shared, &roster, stanza, Told::Gone(&gone.directed));
+            self.broadcast(shared, &roster, stanza, None);
         }
         if !gone.was_available {
             // No broadcast has covered any of them.
-            return gone.directed.iter().for_each(|target| self.direct(stanza, target));
+            return gone.directed.iter().for_each(|target| self.direct(stanza, target, None));
         }
-        // The broadcast has told our own sessions, those that are only connected too.
         let own = shared.account.bare.as_str();
-        for target in uncovered(&gone.directed, &roster, own, |_| true) {
-            self.direct(stanza, target);
+        for target in uncovered(&gone.directed, &roster, own, |jid| self.hears(jid)) {
+            self.direct(stanza, target, None);
         }
+    }
+
+    /// Whether a full JID gets what is sent to its bare JID: a session of ours does only while it
+    /// is available.
+    fn hears(&self, jid: &str) -> bool {
+        let (bare, resource) = jid.split_once('/').unwrap_or((jid, ""));
+        !self.is_local(bare)
+            || self.find(bare, resource).is_some_and(|session| session.is_available())
     }
 
     /// One presence to all subscribers and to all own available sessions (PRES-3, 5, 6).
-    fn broadcast(&self, shared: &Shared<C>, roster: &Roster, stanza: &Stanza, told: Told<'_>) {
+    fn broadcast(
+        &self,
+        shared: &Shared<C>,
+        roster: &Roster,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
+        let source = Some(&shared.account);
         for contact in roster.subscribers().map(|entry| entry.jid()) {
-            self.presence_to_contact(contact, stanza, told);
+            self.presence_to_contact(source, contact, stanza, valid);
         }
-        self.presence_to_account(shared.account.bare.as_str(), stanza, told);
+        self.presence_to_account(source, shared.account.bare.as_str(), stanza, valid);
     }
 
     /// A copy for one contact: to its sessions if it is ours, else to the router.
-    fn presence_to_contact(&self, contact: &str, stanza: &Stanza, told: Told<'_>) {
+    /// What is said with no `valid` is said for good: an unavailable. Nothing is said where the
+    /// `source` hides from the contact (BLOCK-6).
+    pub(super) fn presence_to_contact(
+        &self,
+        source: Option<&Arc<Account>>,
+        contact: &str,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
+        if source.is_some_and(|account| self.hides(account, contact)) {
+            return;
+        }
+        let holds = || valid.is_none_or(Valid::holds);
         if self.is_local(contact) {
-            self.presence_to_account(contact, stanza, told);
-        } else if told.holds() {
+            self.presence_to_account(source, contact, stanza, valid);
+        } else if holds() {
             let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(contact));
-            self.elsewhere(stanza, &|| told.holds());
+            self.elsewhere(stanza, &holds);
         }
     }
 
-    fn presence_to_account(&self, account: &str, stanza: &Stanza, told: Told<'_>) {
+    fn presence_to_account(
+        &self,
+        source: Option<&Arc<Account>>,
+        account: &str,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
+        let gone = stanza.from().filter(|_| valid.is_none());
         for session in self.sessions(account) {
-            if session.is_available() || told.saw(session.jid().as_str()) {
-                if let (Told::Gone(_), Some(from)) = (told, stanza.from()) {
+            let hidden = || source.is_some_and(|from| self.hides(from, session.jid().as_str()));
+            if session.is_available() && !hidden() {
+                if let Some(gone) = &gone {
                     // PRES-11
-                    session.forget_directed(&from);
+                    session.forget_directed(gone);
                 }
-                self.give(&session, stanza, To::OwnBare, told.valid());
+                self.give(&session, stanza, To::OwnBare, valid);
             }
         }
     }
 
-    /// The end of directed presence to exactly this JID (PRES-T1).
-    fn direct(&self, stanza: &Stanza, target: &str) {
+    /// Presence to exactly this JID (PRES-T1); without `valid`, the end of directed presence.
+    pub(super) fn direct(&self, stanza: &Stanza, target: &str, valid: Option<&Valid<'_>>) {
         let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(target));
         let (bare, resource) =
             target.split_once('/').map_or((target, None), |(bare, r)| (bare, Some(r)));
         if !self.is_local(bare) {
-            return self.elsewhere(stanza, &|| true);
+            return self.elsewhere(stanza, &|| valid.is_none_or(Valid::holds));
         }
         let stanza = stanza();
         let from = stanza.from();
@@ -217,9 +255,11 @@ impl<C: Connection + Clone> Inner<C> {
             let meant = resource
                 .map_or_else(|| session.is_available(), |r| session.resource().as_str() == r);
             if meant {
-                // PRES-11
-                session.forget_directed(from.as_deref().unwrap_or_default());
-                self.give(&session, &stanza, To::AsIs, None);
+                if valid.is_none() {
+                    // PRES-11
+                    session.forget_directed(from.as_deref().unwrap_or_default());
+                }
+                self.give(&session, &stanza, To::AsIs, valid);
             }
         }
     }
@@ -230,6 +270,9 @@ impl<C: Connection + Clone> Inner<C> {
         let me = SessionHandle(Arc::clone(shared));
         let own = shared.account.bare.as_str();
         for contact in roster.subscriptions().map(|entry| entry.jid()) {
+            if self.hides(&shared.account, contact) {
+                continue;
+            }
             if self.is_local(contact) {
                 self.learn_of(&me, own, contact);
             } else {
@@ -238,7 +281,8 @@ impl<C: Connection + Clone> Inner<C> {
             }
         }
         for session in self.sessions(own) {
-            if let Some((stanza, _, number)) = session.last_presence().filter(|_| session != me) {
+            if let Some((stanza, _, number)) = session.numbered_presence().filter(|_| session != me)
+            {
                 self.give(
                     &me,
                     &stanza,
@@ -259,8 +303,10 @@ impl<C: Connection + Clone> Inner<C> {
             return;
         }
         let mut available = false;
-        for session in &sessions {
-            if let Some((stanza, at, number)) = session.last_presence() {
+        // A contact that hides looks as if it were offline, as it does where its list is not loaded.
+        let seen = |session: &&SessionHandle<C>| !self.hides(&session.0.account, me.jid().as_str());
+        for session in sessions.iter().filter(seen) {
+            if let Some((stanza, at, number)) = session.numbered_presence() {
                 available = true;
                 let stanza = stanza.with_appended(&delay(session.jid().as_str(), at));
                 self.give(me, &stanza, To::OwnBare, Some(&Valid { of: &session.0.number, number }));
@@ -283,39 +329,17 @@ impl<C: Connection + Clone> Inner<C> {
 
     /// A refusal needs no answer: a recipient that is gone needs no presence any more.
     fn give(&self, to: &SessionHandle<C>, stanza: &Stanza, address: To, valid: Option<&Valid<'_>>) {
+        // BLOCK-5
+        if stanza.from().is_some_and(|from| self.hides(&to.0.account, &from)) {
+            return;
+        }
         let (_sent, after) = to.0.send(self, Item::Stanza(stanza, address), valid);
         self.settle(&to.0, after);
     }
 }
 
-/// What a broadcast tells.
-#[derive(Clone, Copy)]
-enum Told<'a> {
-    /// The session is available, as long as it has not moved on.
-    Here(&'a Valid<'a>),
-    /// It no longer is; these had directed presence of it, available or not.
-    Gone(&'a Directed),
-}
-
-impl<'a> Told<'a> {
-    /// Gone, and nobody held directed presence.
-    const NOBODY: Self = Told::Gone(const { &Directed::new() });
-
-    const fn valid(self) -> Option<&'a Valid<'a>> {
-        if let Told::Here(valid) = self { Some(valid) } else { None }
-    }
-
-    fn holds(self) -> bool {
-        self.valid().is_none_or(Valid::holds)
-    }
-
-    fn saw(self, jid: &str) -> bool {
-        matches!(self, Told::Gone(directed) if directed.contains(jid))
-    }
-}
-
 /// The presence that we make where a session cannot make its own (PRES-8).
-fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
+pub(super) fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
     Stanza::presence().type_("unavailable").from(shared.jid.as_str()).build()
 }
 
@@ -333,7 +357,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
         let mut state = self.0.presence.lock();
         let number = self.0.number.load(Ordering::SeqCst);
         if self.0.flags.load(Ordering::SeqCst) & ENDED != 0 {
-            // Nobody reads the records any more: what is sent under this number is void.
+            // Nobody reads the records any more: what is sent now is void from the start.
             return Ok(number.wrapping_sub(1));
         }
         state.directed.record(target, limit)?;
@@ -351,22 +375,25 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.0.presence.lock().directed.reaches(bare)
     }
 
-    /// The last broadcast presence, when it was sent, and its number.
+    /// The last broadcast presence and when it was sent.
     #[must_use]
-    pub fn last_presence(&self) -> Option<(Stanza, SystemTime, u32)> {
+    pub fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
+        self.numbered_presence().map(|(stanza, at, _)| (stanza, at))
+    }
+
+    /// The same with its number.
+    pub(crate) fn numbered_presence(&self) -> Option<(Stanza, SystemTime, u32)> {
         let state = self.0.presence.lock();
         let number = self.0.number.load(Ordering::SeqCst);
         state.last.as_ref().map(|last| (last.stanza.clone(), last.at, number))
     }
 
     /// The number of the session's presence: another one with each change of it, and at its end.
-    #[cfg(feature = "server")]
     pub(crate) fn number(&self) -> u32 {
         self.0.number.load(Ordering::SeqCst)
     }
 
     /// Whether the session's presence is still the one of this number.
-    #[cfg(feature = "server")]
     pub(crate) fn is_at(&self, number: u32) -> bool {
         Valid { of: &self.0.number, number }.holds()
     }
@@ -385,16 +412,18 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     pub fn tell_contact(&self, account: &str, contact: &str) {
         let inner = self.inner();
         for session in inner.sessions(account) {
-            if let Some((stanza, _, number)) = session.last_presence() {
+            if let Some((stanza, _, number)) = session.numbered_presence() {
                 let valid = Valid { of: &session.0.number, number };
-                inner.presence_to_contact(contact, &stanza, Told::Here(&valid));
+                let source = Some(&session.0.account);
+                inner.presence_to_contact(source, contact, &stanza, Some(&valid));
             }
         }
     }
 
-    /// Readies the sessions of an account for the end of `contact`'s subscription, which the roster
-    /// still shows: each records the contact as one that has to be told. If it ends before
-    /// [`part`](Self::part), it tells the contact by that record, whichever roster it sees.
+    /// Readies the sessions of an account for the end of `contact`'s subscription (a bare JID as
+    /// normalised text), *before* the roster shows it: each records the contact as one that has to
+    /// be told. If it ends before [`part`](Self::part), it tells the contact by that record,
+    /// whichever roster it sees.
     pub fn prepare_parting(&self, account: &str, contact: &str) -> Parting<C> {
         let ready = |session: SessionHandle<C>| {
             let mut state = session.0.presence.lock();
@@ -419,21 +448,23 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             };
             // Where the record is gone, the session has ended and told the contact itself.
             if available || (directed && !records.is_empty()) {
-                let told = Told::Gone(&records);
-                self.inner().presence_to_contact(&contact, &unavailable(&session.0), told);
+                let (inner, stanza) = (self.inner(), unavailable(&session.0));
+                inner.presence_to_contact(None, &contact, &stanza, None);
+                let full = records.iter().filter(|target| *target != &*contact);
+                full.filter(|target| !inner.hears(target))
+                    .for_each(|t| inner.direct(&stanza, t, None));
             }
         }
     }
 
     /// When a session of the account last was no longer available, if that is remembered (PRES-15).
-    #[must_use]
-    pub fn last_gone(&self, account: &str) -> Option<SystemTime> {
+    pub(crate) fn last_gone(&self, account: &str) -> Option<SystemTime> {
         self.inner().last_gone.lock().get(account)
     }
 }
 
 /// The sessions that a contact is about to see no longer.
-#[must_use = "the contact is told when the parting is carried out"]
+#[must_use = "the contact waits to be told"]
 pub struct Parting<C: Connection + Clone> {
     contact: Box<str>,
     /// Each with whether it held directed presence to the contact.

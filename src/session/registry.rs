@@ -14,6 +14,7 @@ use super::end::{Leftover, Reason, Run};
 use super::events::{Event, Events, Listener};
 use super::handle::{SessionHandle, Shared};
 use super::hibernation::{Hibernating, Remembered};
+use super::kept::{AccountState, Kept};
 use super::outbound::After;
 use super::retained::RetentionLimits;
 use super::shield::shielded;
@@ -51,6 +52,8 @@ pub struct Builder<C: Connection + Clone> {
 /// A hook that takes stanzas with no session here to go to.
 type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
+/// Whether an account wants no presence to pass between itself and a JID.
+type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 pub(super) struct Settings {
@@ -63,6 +66,7 @@ pub(super) struct Settings {
     pub(super) background: Option<Background>,
     elsewhere: Option<Elsewhere>,
     leftover: Option<OnLeftover>,
+    hides: Option<Hides>,
 }
 
 impl<C: Connection + Clone> Builder<C> {
@@ -122,6 +126,18 @@ impl<C: Connection + Clone> Builder<C> {
     /// their order. Without it they are dropped.
     pub fn leftover(mut self, hook: impl Fn(Leftover) + Send + Sync + 'static) -> Self {
         self.settings.leftover = Some(Box::new(hook));
+        self
+    }
+
+    /// Says whether an account wants no presence to pass between itself and a JID (bare or full, as
+    /// normalised text), in either direction: such contacts are left out of broadcasts without a
+    /// word (BLOCK-5, BLOCK-6). Asked only about accounts for which something is
+    /// [kept](AccountState::set_extension), and never about an account's own sessions (BLOCK-8).
+    pub fn hides(
+        mut self,
+        hook: impl Fn(&AccountState, &str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.hides = Some(Box::new(hook));
         self
     }
 
@@ -193,6 +209,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             background: None,
             elsewhere: None,
             leftover: None,
+            hides: None,
         };
         Builder { settings, listener: None }
     }
@@ -385,22 +402,38 @@ impl<C: Connection + Clone> fmt::Debug for Sessions<C> {
 /// What the sessions of one account share.
 pub(crate) struct Account {
     pub(crate) bare: BareJid,
-    roster: RwLock<Arc<Roster>>,
+    data: RwLock<Data>,
+}
+
+struct Data {
+    roster: Arc<Roster>,
+    kept: Kept,
 }
 
 impl Account {
-    pub(super) fn new(bare: BareJid, roster: Roster) -> Self {
-        Self { bare, roster: RwLock::new(Arc::new(roster)) }
+    pub(crate) fn new(bare: BareJid, roster: Roster, kept: Kept) -> Self {
+        Self { bare, data: RwLock::new(Data { roster: Arc::new(roster), kept }) }
     }
 
     /// The roster of now. It does not change under the reader's eyes.
     pub(crate) fn roster(&self) -> Arc<Roster> {
-        Arc::clone(&self.roster.read())
+        Arc::clone(&self.data.read().roster)
     }
 
     /// Changes the roster; who holds an older one keeps it as it was.
     pub(crate) fn set_roster(&self, roster: Roster) {
-        *self.roster.write() = Arc::new(roster);
+        let roster = Arc::new(roster);
+        let _old = std::mem::replace(&mut self.data.write().roster, roster);
+    }
+
+    /// Looks at what extensions keep for the account.
+    pub(super) fn kept<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
+        look(&self.data.read().kept)
+    }
+
+    /// Changes what extensions keep; what is taken out is dropped without the lock.
+    pub(super) fn update_kept<T>(&self, change: impl FnOnce(&mut Kept) -> T) {
+        let _old = change(&mut self.data.write().kept);
     }
 }
 
@@ -522,6 +555,16 @@ impl<C: Connection + Clone> Inner<C> {
         }
     }
 
+    /// Whether presence between `account` and `jid` is to be left out. A hook that panics hides.
+    pub(super) fn hides(&self, account: &Arc<Account>, jid: &str) -> bool {
+        let Some(hook) = self.settings.hides.as_ref().filter(|_| !account.kept(Kept::is_empty))
+        else {
+            return false;
+        };
+        let state = AccountState(Arc::clone(account));
+        bare_of(jid) != account.bare.as_str() && shielded(|| hook(&state, jid)).unwrap_or(true)
+    }
+
     pub(super) fn leave(&self, leftover: Leftover) {
         if let Some(hook) = &self.settings.leftover {
             shielded(|| hook(leftover));
@@ -550,5 +593,10 @@ impl<C: Connection + Clone> Inner<C> {
 
 /// The account of a full JID, as a slice of its text: the first slash parts them.
 pub(super) fn bare(jid: &FullJid) -> &str {
-    jid.as_str().split_once('/').map_or(jid.as_str(), |(bare, _)| bare)
+    bare_of(jid.as_str())
+}
+
+/// The same of the text of any JID.
+pub(super) fn bare_of(jid: &str) -> &str {
+    jid.split_once('/').map_or(jid, |(bare, _)| bare)
 }
