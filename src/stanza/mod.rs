@@ -18,6 +18,7 @@ mod error;
 mod escape;
 mod frame;
 mod head;
+pub(crate) mod recognise;
 mod scan;
 pub(crate) mod write;
 

@@ -27,7 +27,9 @@ use std::sync::Arc;
 pub(crate) use feeder::Feeder;
 pub(crate) use reader::{ElementReader, Parsed};
 #[cfg(feature = "stream")]
-pub(crate) use scope::{Declaration, Declarations};
+pub(crate) use scope::Declaration;
+#[cfg(any(feature = "stream", test, fuzzing))]
+pub(crate) use scope::Declarations;
 #[cfg(feature = "stream")]
 pub(crate) use tag::{Tag, TagBuilder};
 
