@@ -13,7 +13,7 @@ use jid::BareJid;
 use minidom::Element;
 
 use crate::connection::Connection;
-use crate::session::{Bound, Session, SessionHandle};
+use crate::session::{Bound, Session, SessionHandle, SessionRegistry};
 use crate::stanza::{Child, Stanza, StanzaError};
 use crate::stream::Nonza;
 
@@ -102,9 +102,21 @@ pub struct IqRequest<'a, C: Connection + Clone> {
     pub(crate) to: &'a BareJid,
     pub(crate) target: Target,
     pub(crate) session: Option<&'a SessionHandle<C>>,
-    pub(crate) own: bool,
-    pub(crate) entitled: bool,
+    pub(crate) registry: &'a SessionRegistry<C>,
+    pub(crate) relation: Relation,
     pub(crate) advertised: &'a [&'static str],
+}
+
+/// What the sender of an iq is to the account that is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relation {
+    /// The account itself.
+    Own,
+    /// May see its presence: a subscriber, or a domain of ours.
+    Subscriber,
+    /// Was sent directed presence of a session.
+    Directed,
+    Stranger,
 }
 
 impl<'a, C: Connection + Clone> IqRequest<'a, C> {
@@ -152,15 +164,29 @@ impl<'a, C: Connection + Clone> IqRequest<'a, C> {
 
     /// Whether the account that is asked is the sender's own.
     #[must_use]
-    pub const fn is_own_account(&self) -> bool {
-        self.own
+    pub fn is_own_account(&self) -> bool {
+        self.relation == Relation::Own
     }
 
     /// Whether the sender may know of the account's presence (SEC-4): to all others the account
     /// answers as if it did not exist (IQ-7).
     #[must_use]
-    pub const fn is_entitled(&self) -> bool {
-        self.entitled
+    pub fn is_entitled(&self) -> bool {
+        self.relation != Relation::Stranger
+    }
+
+    /// The sessions of the account that the sender may know of (SEC-4): the available ones for the
+    /// account itself and its subscribers; for others that are entitled only those which they hold
+    /// directed presence of (PRES-17). None for the domain.
+    pub fn sessions(&self) -> impl Iterator<Item = SessionHandle<C>> {
+        let from = self.stanza.from().unwrap_or_default();
+        let sender = from.split('/').next().unwrap_or_default().to_owned();
+        let relation = self.relation;
+        self.registry.sessions(self.to).filter(move |session| match relation {
+            Relation::Own | Relation::Subscriber => session.is_available(),
+            Relation::Directed => session.has_directed_to(&sender),
+            Relation::Stranger => false,
+        })
     }
 
     /// All features that disco#info of the target lists.
@@ -174,8 +200,7 @@ impl<C: Connection + Clone> fmt::Debug for IqRequest<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IqRequest")
             .field("target", &self.target)
-            .field("own", &self.own)
-            .field("entitled", &self.entitled)
+            .field("relation", &self.relation)
             .finish_non_exhaustive()
     }
 }

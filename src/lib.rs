@@ -1,4 +1,63 @@
 //! An embeddable, transport-agnostic session manager for XMPP client-to-server streams.
+//!
+//! A host program implements one trait for its transports, [`Connection`](connection::Connection),
+//! and has what an XMPP server does between "bytes arrived" and "stanza delivered": typed sessions,
+//! a registry, binding, rosters, subscriptions, presence, delivery. The crate has no socket, no
+//! runtime and no database of its own; it does no server-to-server streams (other domains go to a
+//! [`Router`](server::Router) of the host).
+//!
+//! There are two ways in. Hosts that have a parser and a login take [`session`]: the typed
+//! [`Session`](session::Session) and the [`SessionRegistry`](session::SessionRegistry). Hosts that want
+//! the whole endpoint take [`server`]: bytes in, effects out, and `host` for the loops around a
+//! socket.
+//!
+//! ```text
+//!            open, TLS            authenticate          bind | resume
+//! transport ──────────▶ Unauthed ─────────────▶ Authed ──────────────▶ Bound ──▶ ended (once)
+//!                         ▲ │ restart            ▲ │ restart           │   ▲
+//!                         └─┘                    └─┘         transport │   │ resume
+//!                                                            lost      ▼   │
+//!                                                                 hibernating ──▶ ended
+//! views of a bound session:  Available (presence sent)   Interested (roster requested)
+//!
+//! bytes ──▶ stream ──▶ Stanza ──▶ rules ──▶ SessionHandle ──▶ Connection ──▶ bytes
+//! ```
+//!
+//! # A session in memory
+//!
+//! ```
+//! use std::sync::Arc;
+//! use xmpp_session::connection::Recorder;
+//! use xmpp_session::environment::Virtual;
+//! use xmpp_session::jid::{BareJid, ResourcePart};
+//! use xmpp_session::session::{BindRequest, Session, SessionRegistry};
+//! use xmpp_session::stanza::Stanza;
+//!
+//! let registry = SessionRegistry::builder(Arc::new(Virtual::new(1))).build();
+//! let (wire, account) = (Recorder::new(), BareJid::new("juliet@example.com")?);
+//! let mut session = Session::new(wire.clone());
+//! session.open(account.domain().to_owned());
+//! let session = session.authenticate(account)?;
+//! let request = BindRequest::new().resource(ResourcePart::new("balcony")?.into_owned());
+//! let session = session.bind(&registry, request)?;
+//!
+//! let found = registry.session(session.jid()).ok_or("it can be found")?;
+//! found.send(&Stanza::message().from("romeo@example.net/orchard").id("1").build())?;
+//! assert_eq!(wire.take(), ["<message from='romeo@example.net/orchard' id='1'/>"]);
+//!
+//! drop(session); // the loss of its transport: not resumable, so it ends
+//! assert!(registry.is_empty());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Features
+//!
+//! `system` (default): an [`Environment`](environment::Environment) on the operating system. `server`
+//! (default, brings `stream`): the endpoint. `tokio`, `threads`: ready loops and TLS. `sqlite`: stores in
+//! one file. `conformance`: tests for stores of your own. Without any: [`session`], [`connection`],
+//! [`outbox`], [`rules`] and [`stanza`], on six dependencies.
+//!
+//! The minimum supported Rust version is 1.89. Rule ids such as BIND-5 refer to `docs/rules.md`.
 #![forbid(unsafe_code)]
 
 pub mod connection;
@@ -20,6 +79,8 @@ pub mod store;
 #[cfg(feature = "stream")]
 pub mod stream;
 mod sync;
+#[cfg(feature = "server")]
+pub mod xep;
 
 pub use jid;
 pub use minidom;

@@ -86,10 +86,8 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
     ) -> Option<Task> {
         let handle = session.handle();
-        let looked_at = |extension: &Box<dyn crate::extension::Extension<C>>| {
-            extension.inbound(&handle, stanza) == Flow::Done
-        };
-        if self.extensions.iter().any(looked_at) {
+        let dealt_with = self.extensions.iter().any(|e| e.inbound(&handle, stanza) == Flow::Done);
+        if dealt_with {
             return None;
         }
         let to = match stanza.to().map(|to| self.address(&to)).transpose() {

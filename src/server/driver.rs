@@ -422,7 +422,7 @@ impl<C: Connection + Clone> Driver<C> {
         last_words: &[u8],
     ) -> Option<Session<Bound, C>> {
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Bound(mut session) => {
+            Stage::Bound(session) => {
                 session.end_now(reason, last_words);
                 Some(session)
             }

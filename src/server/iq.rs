@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
-use crate::extension::{IqReply, IqRequest, IqResult, Target};
+use crate::extension::{IqReply, IqRequest, IqResult, Relation, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, iq};
 use crate::rules::roster;
 use crate::session::SessionHandle;
@@ -117,14 +117,25 @@ impl<C: Connection + Clone> Core<C> {
         let loaded =
             target == Target::Domain || own || self.registry.account(to.as_str()).is_some();
         if loaded {
-            let entitled = own || target == Target::Domain || self.knows(stanza, &to);
-            return self.ask_extensions(origin, stanza, &to, target, own, entitled);
+            let relation = if own {
+                Relation::Own
+            } else if target == Target::Domain {
+                Relation::Subscriber
+            } else {
+                self.relation(stanza, &to)
+            };
+            return self.ask_extensions(origin, stanza, &to, target, relation);
         }
         let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
         Some(Box::pin(async move {
             let roster = core.load_roster(&to).await.unwrap_or_default();
-            let entitled = sender(&stanza).is_some_and(|bare| roster.is_subscriber(&bare));
-            let task = core.ask_extensions(origin.as_ref(), &stanza, &to, target, false, entitled);
+            let subscribes =
+                |bare: &String| core.serves(bare.as_str()) || roster.is_subscriber(bare);
+            let relation = match sender(&stanza).filter(subscribes) {
+                Some(_) => Relation::Subscriber,
+                None => Relation::Stranger,
+            };
+            let task = core.ask_extensions(origin.as_ref(), &stanza, &to, target, relation);
             if let Some(task) = task {
                 task.await;
             }
@@ -156,8 +167,7 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
         to: &jid::BareJid,
         target: Target,
-        own: bool,
-        entitled: bool,
+        relation: Relation,
     ) -> Option<Task> {
         let query = stanza.child()?;
         let advertised = self.disco_features(target);
@@ -167,8 +177,8 @@ impl<C: Connection + Clone> Core<C> {
             to,
             target,
             session: origin,
-            own,
-            entitled,
+            registry: &self.registry,
+            relation,
             advertised: &advertised,
         };
         match self.extensions.iter().find_map(|extension| extension.iq(&request)) {
@@ -221,19 +231,30 @@ impl<C: Connection + Clone> Core<C> {
 
     /// Whether the sender of a request may reach this session (IQ-2).
     fn is_entitled(&self, stanza: &Stanza, session: &SessionHandle<C>) -> bool {
-        !self.limits.iq_needs_presence || self.knows(stanza, &session.account().bare)
+        !self.limits.iq_needs_presence
+            || self.relation(stanza, &session.account().bare) != Relation::Stranger
     }
 
-    /// Whether the sender is entitled towards an account that has sessions (section "Terms").
-    fn knows(&self, stanza: &Stanza, account: &jid::BareJid) -> bool {
-        let Some(sender) = sender(stanza) else { return false };
-        sender == account.as_str()
-            || self.serves(&sender)
-            || self
-                .registry
-                .account(account.as_str())
-                .is_some_and(|a| a.roster().is_subscriber(&sender))
-            || self.registry.sessions_of(account.as_str()).any(|s| s.has_directed_to(&sender))
+    /// What the sender is to an account that has sessions (section "Terms").
+    fn relation(&self, stanza: &Stanza, account: &jid::BareJid) -> Relation {
+        let Some(sender) = sender(stanza) else { return Relation::Stranger };
+        let subscribes = || {
+            let account = self.registry.account(account.as_str());
+            account.is_some_and(|account| account.roster().is_subscriber(&sender))
+        };
+        let directed = || {
+            let mut sessions = self.registry.sessions_of(account.as_str());
+            sessions.any(|session| session.has_directed_to(&sender))
+        };
+        if sender == account.as_str() {
+            Relation::Own
+        } else if self.serves(&sender) || subscribes() {
+            Relation::Subscriber
+        } else if directed() {
+            Relation::Directed
+        } else {
+            Relation::Stranger
+        }
     }
 }
 

@@ -107,7 +107,7 @@ impl Jobs {
     }
 
     /// Drives on what was woken, for ever.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         loop {
             let next = {
                 let mut ready = self.ready.lock();
@@ -213,7 +213,7 @@ mod tests {
     fn pairs_in_opposite_order_do_not_wait_for_each_other() {
         let jobs = Arc::new(Jobs::default());
         let (open, gate) = oneshot::channel::<()>();
-        let one = jobs.run_pair("a", "b", async move { gate.await });
+        let one = jobs.run_pair("a", "b", gate);
         let two = jobs.run_pair("b", "a", async move { 2 });
         open.send(());
         assert!(poll(std::future::poll_fn(|cx| jobs.poll(cx))).is_pending());

@@ -155,10 +155,9 @@ impl<C: Connection + Clone> Core<C> {
             self.route_elsewhere(None, answer);
         } else if !to.is_account() {
             self.requests.take_answer(&answer);
-        } else if let Some(resource) = &to.resource {
-            if let Some(session) = self.registry.find(to.bare.as_str(), resource) {
-                let _gone = self.give(&session, &answer);
-            }
+        } else {
+            let found = to.resource.and_then(|r| self.registry.find(to.bare.as_str(), &r));
+            let _gone = found.map(|session| self.give(&session, &answer));
         }
     }
 
@@ -172,10 +171,8 @@ impl<C: Connection + Clone> Core<C> {
             Kind::Iq => matches!(type_.as_deref(), Some("get" | "set")),
             Kind::Presence => false,
         };
-        if again {
-            if let Some(task) = self.route(None, stanza) {
-                self.jobs.spawn(task);
-            }
+        if let Some(task) = again.then(|| self.route(None, stanza)).flatten() {
+            self.jobs.spawn(task);
         }
     }
 }

@@ -297,7 +297,7 @@ impl<C: Connection + Clone> Core<C> {
         }
         for side in [Some(own), other].into_iter().flatten() {
             if let Some(shared) = side.shared {
-                shared.update_roster(|roster| *roster = side.roster);
+                shared.set_roster(side.roster);
             }
         }
         Ok(Settled { effects })

@@ -174,7 +174,6 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     /// The decision: conflict test, limits and registration in one step (BIND-7).
-    #[expect(clippy::type_complexity, reason = "the owner, and the end that it causes")]
     fn register(
         &self,
         account: &BareJid,

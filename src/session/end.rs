@@ -240,11 +240,7 @@ impl<C: Connection + Clone> Inner<C> {
         let environment = &self.settings.environment;
         let (now, utc) = (environment.now(), environment.utc());
         for item in left {
-            let age = if item.at == Duration::ZERO {
-                Duration::ZERO
-            } else {
-                now.saturating_sub(item.at)
-            };
+            let age = item.at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
             let accepted = utc.checked_sub(age).unwrap_or(utc);
             let (stanza, session) = (item.stanza, shared.jid.clone());
             self.leave(Leftover { stanza, session, accepted, written: item.written });

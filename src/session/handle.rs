@@ -57,7 +57,7 @@ impl<C: Connection + Clone> Shared<C> {
     ) -> (Sent, After) {
         // The clock is host code: it is asked before the lock is taken.
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
-        let now = if retained { inner.settings.environment.now() } else { Duration::ZERO };
+        let now = retained.then(|| inner.settings.environment.now());
         outbound::send(&self.out, &self.jid, item, valid, now)
     }
 
@@ -204,12 +204,14 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.0.is_available()
     }
 
-    pub(crate) fn priority(&self) -> i8 {
+    /// The priority of its presence; 0 where it is not available.
+    #[must_use]
+    pub fn priority(&self) -> i8 {
         self.0.priority()
     }
 
     /// The client has requested the roster (ROSTER-2).
-    pub(crate) fn set_interested(&self) {
+    pub fn set_interested(&self) {
         self.0.set_interested();
     }
 
@@ -238,6 +240,12 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.0.account.roster()
     }
 
+    /// Replaces the roster of the account, for all its sessions. The caller has stored it.
+    pub fn set_roster(&self, roster: Roster) {
+        self.0.account.set_roster(roster);
+    }
+
+    #[cfg(feature = "server")]
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.0.account
     }

@@ -65,7 +65,7 @@ impl<C: Connection + Clone> Owner<C> {
     /// Counts one stanza and hands out its ticket; `Pending` while the session is gated
     /// (BIND-14) or an earlier stanza's ticket is out (SM-22).
     pub(super) fn poll_input(
-        &mut self,
+        &self,
         cx: Option<&mut Context<'_>>,
     ) -> Poll<Result<InputTicket<C>, Detached>> {
         let waker = cx.map(|cx| Box::new(cx.waker().clone()));
@@ -86,10 +86,7 @@ impl<C: Connection + Clone> Owner<C> {
     }
 
     /// Whether input may be fed now, without taking a ticket.
-    pub(super) fn poll_ready(
-        &mut self,
-        cx: Option<&mut Context<'_>>,
-    ) -> Poll<Result<(), Detached>> {
+    pub(super) fn poll_ready(&self, cx: Option<&mut Context<'_>>) -> Poll<Result<(), Detached>> {
         let waker = cx.map(|cx| Box::new(cx.waker().clone()));
         let mut out = self.shared.out.lock();
         let waits = out.has_last_words() || out.gates.is_closed() || out.busy;

@@ -30,7 +30,12 @@ pub use events::{Event, EventKind};
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
 pub use presence::Presence;
+#[cfg(feature = "server")]
 pub(crate) use registry::Account;
 pub use registry::{Builder, Counts, SessionRegistry, Sessions};
 pub use resume::{Acknowledged, ResumeError, Resumed, Retention};
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
+
+#[cfg(test)]
+#[cfg(not(any(loom, shuttle)))]
+mod tests;

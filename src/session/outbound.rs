@@ -45,8 +45,8 @@ pub(super) enum Entry {
         to: To,
         /// Counted for acknowledgement: appended after retention began.
         counted: bool,
-        /// When it was accepted; zero where nothing is retained.
-        at: Duration,
+        /// When it was accepted; noted where stanzas are retained.
+        at: Option<Duration>,
     },
     Raw(Arc<[u8]>),
     /// The end of the session: nothing is ever behind it.
@@ -54,7 +54,7 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
+    fn new(item: Item<'_>, counted: bool, at: Option<Duration>) -> Self {
         match item {
             Item::Stanza(stanza, to) => Self::Stanza { stanza: stanza.clone(), to, counted, at },
             Item::Raw(bytes) => Self::Raw(bytes.into()),
@@ -334,7 +334,8 @@ pub(super) struct Ended<C> {
 /// A stanza that an ended session leaves.
 pub(super) struct Left {
     pub(super) stanza: Stanza,
-    pub(super) at: Duration,
+    /// When it was accepted, if that was noted.
+    pub(super) at: Option<Duration>,
     pub(super) written: bool,
 }
 
@@ -344,7 +345,7 @@ pub(super) fn send<C: Connection + Clone>(
     jid: &FullJid,
     item: Item<'_>,
     valid: Option<&Valid<'_>>,
-    now: Duration,
+    now: Option<Duration>,
 ) -> (Sent, After) {
     let mut o = outbound.lock();
     if o.ended {

@@ -93,7 +93,7 @@ impl<C: Connection + Clone> Inner<C> {
         self.events.deliver();
         let roster = shared.account.roster();
         let valid = Valid { of: &shared.number, number };
-        self.broadcast(shared, &roster, stanza, Told::Here(&valid));
+        self.broadcast(shared, &roster, stanza, Some(&valid));
         if initial {
             self.learn(shared, &roster);
         }
@@ -142,40 +142,54 @@ impl<C: Connection + Clone> Inner<C> {
         };
         let roster = shared.account.roster();
         if gone.was_available {
-            self.broadcast(shared, &roster, stanza, Told::Gone(&gone.directed));
+            self.broadcast(shared, &roster, stanza, None);
         }
         if !gone.was_available {
             // No broadcast has covered any of them.
             return gone.directed.iter().for_each(|target| self.direct(stanza, target));
         }
-        // The broadcast has told our own sessions, those that are only connected too.
         let own = shared.account.bare.as_str();
-        for target in uncovered(&gone.directed, &roster, own, |_| true) {
+        let heard = |jid: &str| {
+            let resource = jid.split_once('/').map_or("", |(_, resource)| resource);
+            self.find(own, resource).is_some_and(|session| session.is_available())
+        };
+        for target in uncovered(&gone.directed, &roster, own, heard) {
             self.direct(stanza, target);
         }
     }
 
     /// One presence to all subscribers and to all own available sessions (PRES-3, 5, 6).
-    fn broadcast(&self, shared: &Shared<C>, roster: &Roster, stanza: &Stanza, told: Told<'_>) {
+    fn broadcast(
+        &self,
+        shared: &Shared<C>,
+        roster: &Roster,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
         for contact in roster.subscribers().map(|entry| entry.jid()) {
-            self.presence_to_contact(contact, stanza, told);
+            self.presence_to_contact(contact, stanza, valid);
         }
-        self.presence_to_account(shared.account.bare.as_str(), stanza, told);
+        self.presence_to_account(shared.account.bare.as_str(), stanza, valid);
     }
 
     /// A copy for one contact: to its sessions if it is ours, else to the router.
-    fn presence_to_contact(&self, contact: &str, stanza: &Stanza, told: Told<'_>) {
+    pub(super) fn presence_to_contact(
+        &self,
+        contact: &str,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
         if self.is_local(contact) {
-            self.presence_to_account(contact, stanza, told);
-        } else if told.holds() {
+            self.presence_to_account(contact, stanza, valid);
+        } else if valid.is_none_or(Valid::holds) {
             self.elsewhere(|| stanza.readdressed(stanza.from().as_deref(), Some(contact)));
         }
     }
 
-    fn presence_to_account(&self, account: &str, stanza: &Stanza, told: Told<'_>) {
+    fn presence_to_account(&self, account: &str, stanza: &Stanza, valid: Option<&Valid<'_>>) {
         for session in self.sessions(account) {
-            if session.is_available() || told.saw(session.jid().as_str()) {
-                self.give(&session, stanza, To::OwnBare, told.valid());
+            if session.is_available() {
+                self.give(&session, stanza, To::OwnBare, valid);
             }
         }
     }
@@ -258,29 +272,6 @@ impl<C: Connection + Clone> Inner<C> {
     }
 }
 
-/// What a broadcast tells.
-#[derive(Clone, Copy)]
-enum Told<'a> {
-    /// The session is available, as long as it has not moved on.
-    Here(&'a Valid<'a>),
-    /// It no longer is; these had directed presence of it, available or not.
-    Gone(&'a Directed),
-}
-
-impl<'a> Told<'a> {
-    const fn valid(self) -> Option<&'a Valid<'a>> {
-        if let Told::Here(valid) = self { Some(valid) } else { None }
-    }
-
-    fn holds(self) -> bool {
-        self.valid().is_none_or(Valid::holds)
-    }
-
-    fn saw(self, jid: &str) -> bool {
-        matches!(self, Told::Gone(directed) if directed.contains(jid))
-    }
-}
-
 /// The presence that we make where a session cannot make its own (PRES-8).
 fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
     Stanza::presence().type_("unavailable").from(shared.jid.as_str()).build()
@@ -295,67 +286,71 @@ impl<C: Connection + Clone> SessionHandle<C> {
     }
 
     /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
-    /// that it will be told of the end. Recorded first, sent after, under the number returned.
-    pub(crate) fn record_directed(
-        &self,
-        target: &str,
-        limit: usize,
-    ) -> Result<u32, TooManyTargets> {
+    /// that it will be told of the end
+    /// ([RFC 6121 §4.6.3](https://www.rfc-editor.org/rfc/rfc6121#section-4.6.3)). Recorded first,
+    /// then sent with [`give_directed`](Self::give_directed) under the number returned.
+    ///
+    /// # Errors
+    ///
+    /// [`TooManyTargets`] where the session has `limit` of them (LIMIT-17); nothing must be sent.
+    pub fn record_directed(&self, target: &str, limit: usize) -> Result<u32, TooManyTargets> {
         let mut state = self.0.presence.lock();
         let number = self.0.number.load(Ordering::SeqCst);
         if self.0.flags.load(Ordering::SeqCst) & ENDED != 0 {
-            // Nobody reads the records any more: what is sent under this number is void.
+            // Nobody reads the records any more: what is sent now is void from the start.
             return Ok(number.wrapping_sub(1));
         }
         state.directed.record(target, limit)?;
         Ok(number)
     }
 
-    /// Forgets a target (PRES-11).
-    pub(crate) fn forget_directed(&self, target: &str) {
+    /// Forgets a target of directed presence (PRES-11).
+    pub fn forget_directed(&self, target: &str) {
         self.0.presence.lock().directed.forget(target);
     }
 
     /// Whether directed presence is held to this bare JID or a resource of it.
-    pub(crate) fn has_directed_to(&self, bare: &str) -> bool {
+    #[must_use]
+    pub fn has_directed_to(&self, bare: &str) -> bool {
         self.0.presence.lock().directed.reaches(bare)
     }
 
     /// The last broadcast presence and when it was sent.
-    pub(crate) fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
+    #[must_use]
+    pub fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
         let state = self.0.presence.lock();
         state.last.as_ref().map(|last| (last.stanza.clone(), last.at))
     }
 
-    /// Gives the session directed presence that `source` recorded under `number`; dropped if the
-    /// source has moved on.
-    pub(crate) fn give_directed(&self, stanza: &Stanza, source: &Self, number: u32) {
+    /// Gives this session directed presence that `source` recorded under `number`; dropped if the
+    /// source has moved on, so that it never comes behind its end (PRES-21).
+    pub fn give_directed(&self, stanza: &Stanza, source: &Self, number: u32) {
         let valid = Valid { of: &source.0.number, number };
         let _gone = self.send_item(Item::Stanza(stanza, To::AsIs), Some(&valid));
     }
 }
 
 impl<C: Connection + Clone> SessionRegistry<C> {
-    /// Tells a contact the presence of each available session of an account.
-    pub(crate) fn tell_contact(&self, account: &str, contact: &str) {
+    /// Tells a contact (a bare JID as normalised text) the presence of each available session of
+    /// an account: it has become a subscriber.
+    pub fn tell_contact(&self, account: &str, contact: &str) {
         let inner = self.inner();
         for session in inner.sessions(account) {
             if let Some((stanza, number)) = session.current() {
                 let valid = Valid { of: &session.0.number, number };
-                inner.presence_to_contact(contact, &stanza, Told::Here(&valid));
+                inner.presence_to_contact(contact, &stanza, Some(&valid));
             }
         }
     }
 
     /// Tells a contact, who sees the account's presence no longer, that each of its available
     /// sessions is gone, and forgets what they directed to it (SUB-16).
-    pub(crate) fn part_from(&self, account: &str, contact: &str) {
+    pub fn part_from(&self, account: &str, contact: &str) {
         let inner = self.inner();
         for session in inner.sessions(account) {
             let directed = session.0.presence.lock().directed.forget_account(contact);
             if session.is_available() || directed {
-                let told = Told::Gone(const { &Directed::new() });
-                inner.presence_to_contact(contact, &unavailable(&session.0), told);
+                inner.presence_to_contact(contact, &unavailable(&session.0), None);
             }
         }
     }

@@ -258,8 +258,9 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         self.inner().with(bare, |entry| Arc::clone(&entry.shared))
     }
 
-    /// Whether accounts of this domain live in the registry.
-    pub(crate) fn is_local(&self, bare: &str) -> bool {
+    /// Whether the accounts of this domain, or the account of this bare JID, live in the registry.
+    #[must_use]
+    pub fn is_local(&self, bare: &str) -> bool {
         self.inner().is_local(bare)
     }
 
@@ -273,6 +274,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     }
 
     /// The same, with `last_words` written instead of what belongs to the reason.
+    #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
     pub fn destroy_session_with(
         &self,
         session: &SessionHandle<C>,
@@ -356,8 +358,8 @@ impl Account {
     }
 
     /// Changes the roster; who holds an older one keeps it as it was.
-    pub(crate) fn update_roster<T>(&self, change: impl FnOnce(&mut Roster) -> T) -> T {
-        change(Arc::make_mut(&mut self.roster.write()))
+    pub(crate) fn set_roster(&self, roster: Roster) {
+        *self.roster.write() = Arc::new(roster);
     }
 }
 
@@ -429,7 +431,7 @@ impl<C: Connection + Clone> Inner<C> {
         self.shard(hash).read().find(hash, |entry| entry.shared.bare.as_str() == bare).map(look)
     }
 
-    fn find(&self, bare: &str, resource: &str) -> Option<SessionHandle<C>> {
+    pub(super) fn find(&self, bare: &str, resource: &str) -> Option<SessionHandle<C>> {
         self.with(bare, |entry| {
             entry
                 .visible()

@@ -503,18 +503,18 @@ impl<C: Connection + Clone> Session<Bound, C> {
         self.data.shared.out.lock().handled()
     }
 
+    #[cfg(feature = "server")]
     pub(crate) fn poll_input_ready(
-        &mut self,
+        &self,
         cx: Option<&mut Context<'_>>,
     ) -> Poll<Result<(), Detached>> {
         self.data.poll_ready(cx)
     }
 
     /// Ends the session and keeps the owner, to see when the last words are written.
-    pub(crate) fn end_now(&mut self, reason: Reason, last_words: &[u8]) {
-        if let Some(registry) = self.data.shared.registry.upgrade().filter(|_| self.is_current()) {
-            registry.end(&self.data.shared, reason, Some(last_words));
-        }
+    #[cfg(feature = "server")]
+    pub(crate) fn end_now(&self, reason: Reason, last_words: &[u8]) {
+        self.end_own(reason, Some(last_words));
     }
 
     /// Ends the session. `false` where it was over already.

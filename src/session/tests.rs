@@ -1,0 +1,170 @@
+//! Primitives that the rooms below use and the public surface does not show.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jid::{BareJid, DomainPart, FullJid, ResourcePart};
+
+use super::handle::SessionHandle;
+use super::outbound::{Item, To, Valid};
+use super::{BindRequest, Bound, Presence, Reason, Session, SessionRegistry};
+use crate::connection::Recorder;
+use crate::environment::Virtual;
+use crate::rules::presence::TooManyTargets;
+use crate::rules::roster::{Item as RosterItem, Roster, Subscription};
+use crate::stanza::Stanza;
+
+type Registry = SessionRegistry<Recorder>;
+
+fn registry() -> Registry {
+    Registry::builder(Arc::new(Virtual::new(1))).build()
+}
+
+fn bind(
+    registry: &Registry,
+    jid: &str,
+    subscriber: Option<&str>,
+) -> (Session<Bound, Recorder>, Recorder) {
+    let jid = FullJid::new(jid).unwrap();
+    let recorder = Recorder::new();
+    let mut session = Session::new(recorder.clone());
+    session.open(DomainPart::new(jid.domain().as_str()).unwrap().into_owned());
+    let items = subscriber.map(|contact| {
+        let mut item = RosterItem::new(BareJid::new(contact).unwrap());
+        item.subscription = Subscription::From;
+        item
+    });
+    let resource = ResourcePart::new(jid.resource().as_str()).unwrap().into_owned();
+    let request = BindRequest::new().resource(resource).roster(Roster::from_items(items, 1, []));
+    let bound = session.authenticate(jid.to_bare()).unwrap().bind(registry, request).unwrap();
+    (bound, recorder)
+}
+
+fn appear(session: &mut Session<Bound, Recorder>) {
+    let stanza = Stanza::presence().from(session.jid().as_str()).build();
+    session.set_presence(Presence::Available { stanza: &stanza, priority: 0 });
+}
+
+/// Directed presence as a server sends it: recorded, then sent.
+fn direct(from: &SessionHandle<Recorder>, to: &SessionHandle<Recorder>) -> bool {
+    let number = from.record_directed(to.jid().as_str(), 10).unwrap();
+    let valid = Valid { of: &from.0.number, number };
+    let stanza = Stanza::presence().from(from.jid().as_str()).to(to.jid().as_str()).build();
+    to.send_item(Item::Stanza(&stanza, To::AsIs), Some(&valid)).unwrap()
+}
+
+fn unavailable(recorder: &Recorder) -> usize {
+    recorder.take().iter().filter(|frame| frame.contains("type='unavailable'")).count()
+}
+
+#[test]
+fn pres_9_directed_presence_changes_neither_availability_nor_the_stored_presence() {
+    let registry = registry();
+    let (a, _) = bind(&registry, "a@x/1", None);
+    let (b, b_line) = bind(&registry, "b@x/1", None);
+    assert!(direct(&a.handle(), &b.handle()));
+    assert!(!a.is_available() && a.handle().last_presence().is_none());
+    assert_eq!(b_line.take().len(), 1);
+    assert!(a.handle().has_directed_to("b@x"));
+}
+
+#[test]
+fn pres_10_directed_targets_are_told_of_the_end_once_each() {
+    let registry = registry();
+    let (mut b, b_line) = bind(&registry, "b@x/1", None);
+    let (_c, c_line) = bind(&registry, "c@x/1", None);
+    appear(&mut b);
+    for is_available in [false, true] {
+        let (mut a, _) = bind(&registry, "a@x/1", Some("b@x"));
+        if is_available {
+            appear(&mut a);
+        }
+        direct(&a.handle(), &b.handle());
+        direct(&a.handle(), &b.handle());
+        direct(&a.handle(), &registry.session(&FullJid::new("c@x/1").unwrap()).unwrap());
+        drop((b_line.take(), c_line.take()));
+        drop(a);
+        // A subscriber that the broadcast reaches gets no second one.
+        assert_eq!((unavailable(&b_line), unavailable(&c_line)), (1, 1), "{is_available}");
+    }
+}
+
+#[test]
+fn pres_10_an_own_session_that_is_not_available_is_told_if_it_had_directed_presence() {
+    let registry = registry();
+    let (own, own_line) = bind(&registry, "a@x/2", None);
+    let (mut a, _) = bind(&registry, "a@x/1", None);
+    appear(&mut a);
+    direct(&a.handle(), &own.handle());
+    drop(a);
+    assert_eq!(unavailable(&own_line), 1);
+}
+
+#[test]
+fn pres_11_a_forgotten_target_is_not_told() {
+    let registry = registry();
+    let (b, b_line) = bind(&registry, "b@x/1", None);
+    let (mut a, _) = bind(&registry, "a@x/1", None);
+    direct(&a.handle(), &b.handle());
+    a.handle().forget_directed("b@x/1");
+    drop(b_line.take());
+    a.set_presence(Presence::Unavailable { stanza: None });
+    assert_eq!(unavailable(&b_line), 0);
+}
+
+#[test]
+fn pres_12_a_broadcast_unavailable_empties_the_directed_set() {
+    let registry = registry();
+    let (b, b_line) = bind(&registry, "b@x/1", None);
+    let (mut a, _) = bind(&registry, "a@x/1", None);
+    direct(&a.handle(), &b.handle());
+    a.set_presence(Presence::Unavailable { stanza: None });
+    assert_eq!(unavailable(&b_line), 1);
+    a.set_presence(Presence::Unavailable { stanza: None });
+    drop(a);
+    assert_eq!(unavailable(&b_line), 0);
+}
+
+#[test]
+fn limit_17_the_directed_set_takes_so_many_targets_and_no_more() {
+    let registry = registry();
+    let (a, _) = bind(&registry, "a@x/1", None);
+    let handle = a.handle();
+    assert!(handle.record_directed("b@x", 1).is_ok());
+    assert!(handle.record_directed("b@x", 1).is_ok(), "it is there already");
+    assert_eq!(handle.record_directed("c@x", 1).err(), Some(TooManyTargets));
+    assert!(!handle.has_directed_to("c@x"));
+}
+
+#[test]
+fn pres_21_directed_presence_never_comes_behind_the_end() {
+    let registry = registry();
+    let (b, b_line) = bind(&registry, "b@x/1", None);
+    // Recorded, then overtaken by the end, then sent.
+    let (a, _) = bind(&registry, "a@x/1", None);
+    let handle = a.handle();
+    let number = handle.record_directed("b@x/1", 10).unwrap();
+    let valid = Valid { of: &handle.0.number, number };
+    registry.destroy_session(&handle, Reason::Kicked);
+    assert_eq!(unavailable(&b_line), 1);
+    let stanza = Stanza::presence().from("a@x/1").to("b@x/1").build();
+    assert_eq!(b.handle().send_item(Item::Stanza(&stanza, To::AsIs), Some(&valid)), Ok(false));
+    // Recorded after the end.
+    assert!(!direct(&handle, &b.handle()));
+    assert!(b_line.take().is_empty());
+}
+
+#[test]
+fn presence_keeps_the_time_at_which_it_was_sent() {
+    let time = Arc::new(Virtual::new(1));
+    let registry = Registry::builder(time.clone()).build();
+    let (mut a, _) = bind(&registry, "a@x/1", None);
+    time.advance(Duration::from_secs(9));
+    appear(&mut a);
+    let at = a.handle().last_presence().unwrap().1;
+    time.advance(Duration::from_secs(9));
+    assert_eq!(
+        crate::environment::Environment::utc(&*time).duration_since(at).unwrap().as_secs(),
+        9
+    );
+}

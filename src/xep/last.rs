@@ -1,0 +1,61 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::element;
+use crate::connection::Connection;
+use crate::environment::Environment;
+use crate::extension::{Extension, IqReply, IqRequest, Target};
+
+const NAMESPACE: &str = "jabber:iq:last";
+
+/// Last Activity ([XEP-0012](https://xmpp.org/extensions/xep-0012.html)): how long the server has
+/// been up, and whether a contact is there.
+///
+/// A domain answers with the seconds since this value was made. An account answers 0 while it has a
+/// session that the sender may know of. When a user was last there is not kept, so of an account
+/// without such a session nothing is said: the query is left unanswered here, and the sender gets
+/// `service-unavailable`. So does anybody who may not know of the account's presence, where
+/// XEP-0012 §3 asks for `forbidden`: that would tell strangers which accounts exist (IQ-7).
+#[derive(Clone)]
+#[must_use = "an extension does nothing until it is added to a server"]
+pub struct LastActivity {
+    environment: Arc<dyn Environment>,
+    start: Duration,
+}
+
+impl LastActivity {
+    /// Counts from now on. `environment` should be the server's.
+    pub fn new(environment: Arc<dyn Environment>) -> Self {
+        Self { start: environment.now(), environment }
+    }
+
+    fn seconds<C: Connection + Clone>(&self, request: &IqRequest<'_, C>) -> Option<u64> {
+        match request.target() {
+            Target::Domain => Some(self.environment.now().saturating_sub(self.start).as_secs()),
+            // The session that asks is one that is connected.
+            Target::Account if request.is_own_account() => Some(0),
+            Target::Account => request.sessions().next().map(|_| 0),
+        }
+    }
+}
+
+impl fmt::Debug for LastActivity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LastActivity").field("start", &self.start).finish_non_exhaustive()
+    }
+}
+
+impl<C: Connection + Clone> Extension<C> for LastActivity {
+    fn disco_features(&self, _: Target) -> &[&'static str] {
+        &[NAMESPACE]
+    }
+
+    fn iq(&self, request: &IqRequest<'_, C>) -> Option<IqReply> {
+        if request.is_set() || !request.is("query", NAMESPACE) {
+            return None;
+        }
+        let seconds = self.seconds(request)?.to_string();
+        Some(IqReply::result(element("query", NAMESPACE, &[("seconds", &seconds)])))
+    }
+}

@@ -1,0 +1,47 @@
+//! Protocol extensions that come with the crate, one file each.
+//!
+//! Each of them is an [`Extension`](crate::extension::Extension), knows none of the others, and is
+//! served only where the host adds it:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use xmpp_session::connection::Recorder;
+//! use xmpp_session::environment::{Environment, System};
+//! use xmpp_session::server::Server;
+//! use xmpp_session::store::Stores;
+//! use xmpp_session::xep;
+//!
+//! let environment: Arc<dyn Environment> = Arc::new(System::new());
+//! let server: Server<Recorder> = Server::builder(Arc::clone(&environment), Stores::memory())
+//!     .domain("example.com".parse()?)
+//!     .extension(xep::Ping)
+//!     .extension(xep::Version::new("Example", "1.0"))
+//!     .extension(xep::LastActivity::new(environment))
+//!     .extension(xep::Disco::new())
+//!     .build();
+//! # Ok::<(), xmpp_session::jid::Error>(())
+//! ```
+
+mod disco;
+mod last;
+mod ping;
+mod version;
+
+pub use disco::Disco;
+pub use last::LastActivity;
+pub use ping::Ping;
+pub use version::Version;
+
+use minidom::Element;
+use minidom::rxml::{Namespace, NcName};
+
+/// An element with these attributes.
+fn element(name: &str, namespace: &str, attributes: &[(&str, &str)]) -> Element {
+    let mut element = Element::bare(name, namespace);
+    for &(name, value) in attributes {
+        if let Ok(name) = NcName::try_from(name) {
+            element.set_attr(Namespace::NONE, name, value);
+        }
+    }
+    element
+}

@@ -1,0 +1,388 @@
+//! A whole server on the wire: several clients, stores in memory, a clock that is moved by hand.
+//!
+//! A test says what a client sends and reads what every client gets, one string for each
+//! first-level element. Nothing runs but what the test causes:
+//!
+//! ```ignore
+//! #[cfg(test)]
+//! #[path = "common/wire.rs"]
+//! mod wire;
+//!
+//! let world = World::new();
+//! let (romeo, juliet) = (world.client("romeo", "orchard"), world.online("juliet", "balcony"));
+//! romeo.send("<message to='juliet@example.com'><body>Hi</body></message>");
+//! assert_eq!(juliet.received().len(), 1);
+//! world.advance(Duration::from_secs(60));
+//! ```
+
+#![expect(dead_code, unreachable_pub, reason = "each test binary has its own copy of this module")]
+
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use xmpp_session::connection::Recorder;
+use xmpp_session::environment::{Environment, Virtual};
+use xmpp_session::jid::{BareJid, DomainPart};
+use xmpp_session::rules::roster::{Item, Subscription};
+use xmpp_session::server::{Builder, Driver, Peer, Server, Want};
+use xmpp_session::session::SessionHandle;
+use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
+
+/// The domain that every world serves.
+pub const DOMAIN: &str = "example.com";
+/// The password of every account.
+pub const PASSWORD: &str = "secret";
+
+/// A server and its clients. Clones are the same world.
+#[derive(Clone)]
+pub struct World(Arc<Inner>);
+
+struct Inner {
+    environment: Arc<Virtual>,
+    accounts: Arc<MemoryAccounts>,
+    stores: Stores,
+    server: Server<Recorder>,
+    clients: Mutex<Vec<Client>>,
+}
+
+/// The client's end of one transport, and the host's loop around it.
+#[derive(Clone)]
+pub struct Client {
+    world: std::sync::Weak<Inner>,
+    driver: Arc<Mutex<Option<Driver<Recorder>>>>,
+    recorder: Recorder,
+    want: Arc<Mutex<Option<Want>>>,
+    session: Arc<Mutex<Option<SessionHandle<Recorder>>>>,
+}
+
+impl World {
+    /// A server of [`DOMAIN`] with the default limits and no extensions.
+    pub fn new() -> Self {
+        Self::with(|builder, _| builder)
+    }
+
+    /// A server that `configure` adds to.
+    pub fn with(
+        configure: impl FnOnce(Builder<Recorder>, Arc<dyn Environment>) -> Builder<Recorder>,
+    ) -> Self {
+        Self::with_stores(Stores::memory(), configure)
+    }
+
+    /// A server on these stores; the accounts are the world's own.
+    pub fn with_stores(
+        mut stores: Stores,
+        configure: impl FnOnce(Builder<Recorder>, Arc<dyn Environment>) -> Builder<Recorder>,
+    ) -> Self {
+        let environment = Arc::new(Virtual::new(1));
+        let accounts = Arc::new(MemoryAccounts::new());
+        stores.accounts = Arc::clone(&accounts) as _;
+        let builder = Server::builder(Arc::clone(&environment) as _, stores.clone())
+            .domain(DomainPart::new(DOMAIN).unwrap().into_owned());
+        let server = configure(builder, Arc::clone(&environment) as _).build();
+        let clients = Mutex::default();
+        Self(Arc::new(Inner { environment, accounts, stores, server, clients }))
+    }
+
+    pub fn server(&self) -> &Server<Recorder> {
+        &self.0.server
+    }
+
+    pub fn environment(&self) -> &Virtual {
+        &self.0.environment
+    }
+
+    pub fn stores(&self) -> &Stores {
+        &self.0.stores
+    }
+
+    /// Creates an account, unless it is there.
+    pub fn account(&self, node: &str) -> BareJid {
+        let jid = BareJid::new(&format!("{node}@{DOMAIN}")).unwrap();
+        if !now(self.0.stores.accounts.exists(&jid)).unwrap() {
+            let (salt, iterations) = (&*self.0.environment, NonZeroU32::MIN);
+            let credentials = Credentials::from_password_with(PASSWORD, iterations, salt).unwrap();
+            self.0.accounts.insert(jid.clone(), credentials);
+        }
+        jid
+    }
+
+    /// Puts `contact`, a bare JID, on the stored roster of an account that has no session yet.
+    pub fn roster(&self, node: &str, contact: &str, subscription: Subscription) {
+        let account = self.account(node);
+        let mut item = Item::new(BareJid::new(contact).unwrap());
+        item.subscription = subscription;
+        let change = RosterChange::new().version(1).put(item);
+        now(self.0.stores.rosters.apply(&account, change)).unwrap();
+    }
+
+    /// Subscribes two accounts without sessions to each other.
+    pub fn friends(&self, one: &str, other: &str) {
+        self.roster(one, &format!("{other}@{DOMAIN}"), Subscription::Both);
+        self.roster(other, &format!("{one}@{DOMAIN}"), Subscription::Both);
+    }
+
+    /// A transport on which nothing was said yet.
+    pub fn accept(&self, peer: Peer) -> Client {
+        let recorder = Recorder::new();
+        let driver = self.0.server.accept(recorder.clone(), peer);
+        let client = Client {
+            world: Arc::downgrade(&self.0),
+            driver: Arc::new(Mutex::new(Some(driver))),
+            recorder,
+            want: Arc::default(),
+            session: Arc::default(),
+        };
+        lock(&self.0.clients).push(client.clone());
+        self.settle();
+        client
+    }
+
+    /// A secure transport on which nothing was said yet.
+    pub fn connect(&self) -> Client {
+        self.accept(Peer::new().secure(true))
+    }
+
+    /// A client of the account, authenticated, with no resource; the account is created if need be.
+    pub fn authenticated(&self, node: &str) -> Client {
+        self.account(node);
+        let client = self.connect();
+        client.open();
+        client.authenticate(node, PASSWORD);
+        client.open();
+        let _features = client.received();
+        client
+    }
+
+    /// A client of the account, bound to `resource`, that has sent nothing and read all.
+    pub fn client(&self, node: &str, resource: &str) -> Client {
+        let client = self.authenticated(node);
+        client.send(&format!(
+            "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+             <resource>{resource}</resource></bind></iq>"
+        ));
+        let answer = client.received();
+        let jid = format!("<jid>{node}@{DOMAIN}/{resource}</jid>");
+        assert!(answer.iter().any(|one| one.contains(&jid)), "not bound: {answer:?}");
+        client
+    }
+
+    /// The same, available with priority 0.
+    pub fn online(&self, node: &str, resource: &str) -> Client {
+        let client = self.client(node, resource);
+        client.send("<presence/>");
+        let _own = client.received();
+        client
+    }
+
+    /// Lets `time` pass, stopping at every deadline of the server and of the drivers.
+    pub fn advance(&self, time: Duration) {
+        let end = self.0.environment.now() + time;
+        for _ in 0..100_000 {
+            self.settle();
+            let here = self.0.environment.now();
+            let clients = lock(&self.0.clients).clone();
+            let drivers = clients.iter().filter_map(Client::next_timeout);
+            let next = drivers.chain(self.0.server.next_timeout()).min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                self.0.environment.advance(end - here);
+                return self.settle();
+            };
+            self.0.environment.advance(next.saturating_sub(here));
+            self.0.server.handle_timeout();
+            for client in clients {
+                client.handle_timeout(next.max(here));
+            }
+        }
+        panic!("a deadline stays in the past whatever is done about it");
+    }
+
+    /// Lets everything that can go on do so.
+    pub fn settle(&self) {
+        let mut background = pin!(self.0.server.background());
+        // What one driver does may let another go on.
+        for _ in 0..4 {
+            let cx = &mut Context::from_waker(Waker::noop());
+            assert!(background.as_mut().poll(cx).is_pending());
+            let clients = lock(&self.0.clients).clone();
+            clients.iter().for_each(Client::poll);
+        }
+        lock(&self.0.clients).retain(|client| lock(&client.driver).is_some());
+    }
+}
+
+impl Client {
+    /// Sends bytes of the stream.
+    pub fn send(&self, xml: &str) {
+        let world = World(self.world.upgrade().expect("the world is still there"));
+        if let Some(driver) = &mut *lock(&self.driver) {
+            driver.receive(xml.as_bytes());
+        }
+        world.settle();
+    }
+
+    /// What the server wrote since the last call: each first-level element, and each header and
+    /// close tag, as one string.
+    pub fn received(&self) -> Vec<String> {
+        elements(&self.recorder.drain().concat())
+    }
+
+    /// Sends, and takes what came for this client.
+    pub fn ask(&self, xml: &str) -> Vec<String> {
+        let _before = self.received();
+        self.send(xml);
+        self.received()
+    }
+
+    /// Sends, and takes the one element that came for this client.
+    pub fn answer(&self, xml: &str) -> String {
+        let mut received = self.ask(xml);
+        assert_eq!(received.len(), 1, "one answer to {xml}, not {received:?}");
+        received.remove(0)
+    }
+
+    /// Sends a stream header.
+    pub fn open(&self) {
+        self.send(&format!(
+            "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+             to='{DOMAIN}' version='1.0'>"
+        ));
+    }
+
+    /// Authenticates with PLAIN.
+    pub fn authenticate(&self, node: &str, password: &str) {
+        let plain = STANDARD.encode(format!("\0{node}\0{password}"));
+        self.send(&format!(
+            "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{plain}</auth>"
+        ));
+    }
+
+    /// The transport breaks.
+    pub fn lose(&self) {
+        let driver = lock(&self.driver).take();
+        drop(driver);
+        if let Some(world) = self.world.upgrade() {
+            World(world).settle();
+        }
+    }
+
+    /// Whether the transport is still there.
+    pub fn is_connected(&self) -> bool {
+        lock(&self.driver).is_some()
+    }
+
+    /// What the driver wants; `None` while it waits for a store or for time to pass.
+    pub fn want(&self) -> Option<Want> {
+        *lock(&self.want)
+    }
+
+    /// The session, once it is bound.
+    pub fn session(&self) -> SessionHandle<Recorder> {
+        lock(&self.session).clone().expect("bound")
+    }
+
+    /// The full JID.
+    pub fn jid(&self) -> String {
+        self.session().jid().to_string()
+    }
+
+    /// The connection as the server sees it.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Calls into the driver, as the host's loop does.
+    pub fn driver<T>(&self, act: impl FnOnce(&mut Driver<Recorder>) -> T) -> T {
+        act(lock(&self.driver).as_mut().expect("connected"))
+    }
+
+    fn poll(&self) {
+        let mut slot = lock(&self.driver);
+        let Some(driver) = &mut *slot else { return };
+        let want = match driver.poll_want(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(want) => Some(want),
+            Poll::Pending => None,
+        };
+        *lock(&self.want) = want;
+        if let Some(session) = driver.session() {
+            lock(&self.session).get_or_insert_with(|| session.clone());
+        }
+        if want == Some(Want::Close) {
+            let over = slot.take();
+            drop(slot);
+            drop(over);
+        }
+    }
+
+    fn next_timeout(&self) -> Option<Duration> {
+        lock(&self.driver).as_ref().and_then(Driver::next_timeout)
+    }
+
+    fn handle_timeout(&self, now: Duration) {
+        let mut driver = lock(&self.driver);
+        let is_due = |driver: &&mut Driver<_>| driver.next_timeout().is_some_and(|at| at <= now);
+        if let Some(driver) = driver.as_mut().filter(is_due) {
+            driver.handle_timeout();
+        }
+    }
+}
+
+/// What a store in memory comes to.
+pub fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("not ready"),
+    }
+}
+
+/// Cuts a stream's text into its first-level elements.
+fn elements(text: &str) -> Vec<String> {
+    let (mut found, mut start, mut at, mut depth) = (Vec::new(), 0, 0, 0_usize);
+    while let Some(offset) = text[at..].find('<') {
+        let open = at + offset;
+        if depth == 0 && text[start..open].trim().is_empty() {
+            start = open;
+        }
+        let end = end_of_tag(text, open);
+        let tag = &text[open..end];
+        at = end;
+        let alone = tag.starts_with("<stream:stream") || tag.starts_with("</stream:stream");
+        if tag.starts_with("<?") {
+            continue;
+        }
+        if tag.starts_with("</") && !alone {
+            depth -= 1;
+        } else if !tag.ends_with("/>") && !alone {
+            depth += 1;
+        }
+        if depth == 0 {
+            found.push(text[start..end].to_owned());
+            start = end;
+        }
+    }
+    assert_eq!(depth, 0, "not whole elements: {text}");
+    assert!(text[start..].trim().is_empty(), "text between the elements: {text}");
+    found
+}
+
+fn end_of_tag(text: &str, open: usize) -> usize {
+    let mut quote = None;
+    for (at, c) in text[open..].char_indices() {
+        match (quote, c) {
+            (None, '>') => return open + at + 1,
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(mark), _) if mark == c => quote = None,
+            _ => {}
+        }
+    }
+    panic!("no end of tag: {text}");
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
