@@ -17,7 +17,8 @@
 use std::ops::Range;
 
 use super::canonical::Bounds;
-use super::{CONTENT_NAMESPACE, Head, Kind, Stanza};
+use super::head::Value;
+use super::{CONTENT_NAMESPACE, Kind, Stanza};
 
 /// Looks through one element as it arrives, whatever the pieces. It keeps offsets, no bytes: each
 /// call gets all that has arrived of the element.
@@ -137,17 +138,15 @@ impl Outline {
     }
 
     /// Makes the stanza of the same bytes, as [`Received::stamp`](super::Received::stamp) does.
-    pub(crate) fn stamp(&self, bytes: &[u8], from: Option<&str>, lang: Option<&str>) -> Stanza {
-        let head = Head {
-            kind: self.kind,
-            from,
-            to: self.to(bytes),
-            id: self.id(bytes),
-            type_: self.type_(bytes),
-            lang: self.lang(bytes).or(lang),
-            other: &[],
-        };
-        Stanza::assemble(&head, bytes.get(self.payload()).unwrap_or_default())
+    pub(super) fn stamp(&self, bytes: &[u8], from: Option<&str>, lang: Option<&str>) -> Stanza {
+        let values = [
+            from.map(Value::new),
+            self.to(bytes).map(Value::plain),
+            self.id(bytes).map(Value::plain),
+            self.type_(bytes).map(Value::plain),
+            self.lang(bytes).map(Value::plain).or_else(|| lang.map(Value::new)),
+        ];
+        Stanza::join(self.kind, values, &[], bytes.get(self.payload()).unwrap_or_default())
     }
 
     pub(crate) fn payload(&self) -> Range<usize> {
