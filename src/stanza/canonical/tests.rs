@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::scope::Declarations;
 use super::*;
-use crate::stanza::{Frame, Framing};
+use crate::stanza::{Frame, Framing, Kind};
 
 /// Builds a tree from what `rxml` reports, with all that it checks about namespaces.
 fn parse(document: &str) -> Element {
