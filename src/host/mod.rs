@@ -12,12 +12,13 @@
 //! use xmpp_session::server::Peer;
 //!
 //! let host = Arc::new(Host::new(server));
-//! for socket in std::net::TcpListener::bind("[::]:5222")?.incoming().flatten() {
+//! let listener = std::net::TcpListener::bind("[::]:5222")?;
+//! loop {
+//!     let (socket, address) = threads::accept(&listener, |error| eprintln!("{error}"));
 //!     let host = Arc::clone(&host);
-//!     let source = socket.peer_addr()?.ip().to_string();
-//!     std::thread::spawn(move || threads::serve(&host, socket, Peer::new().source(source)));
+//!     let peer = Peer::new().source(address.ip().to_string());
+//!     std::thread::spawn(move || threads::serve(&host, socket, peer));
 //! }
-//! # Ok(())
 //! # }
 //! ```
 //!
@@ -41,7 +42,9 @@ mod tests;
 pub use tls::TlsConfig;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(feature = "tokio")]
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -49,6 +52,7 @@ use std::time::Duration;
 use crate::connection::Connection;
 use crate::outbox::{Drain, Marks, Outbox};
 use crate::server::{Driver, Peer, Server, Tls, Want};
+use crate::session::Reason;
 use tls::Binding;
 
 /// What the connections of a host share: the server, the TLS configuration, the time-outs.
@@ -60,6 +64,16 @@ pub struct Host<C: Connection + Clone> {
     wrap: fn(Arc<Outbox>) -> C,
     marks: Marks,
     settings: Settings,
+    connections: AtomicUsize,
+}
+
+/// One connection that is counted.
+struct Served<'a>(&'a AtomicUsize);
+
+impl Drop for Served<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// What the loops need of a [`Host`].
@@ -87,7 +101,8 @@ impl<C: Connection + Clone> Host<C> {
             handshake: Duration::from_secs(30),
             close: Duration::from_secs(5),
         };
-        Self { server, wrap, marks: Marks::default(), settings }
+        let connections = AtomicUsize::new(0);
+        Self { server, wrap, marks: Marks::default(), settings, connections }
     }
 
     /// Sets the certificate for STARTTLS and direct TLS.
@@ -120,6 +135,29 @@ impl<C: Connection + Clone> Host<C> {
         self
     }
 
+    /// Connections that are being served, from their first to their last byte.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+
+    /// Counts a connection for as long as the value lives.
+    fn enter(&self) -> Served<'_> {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        Served(&self.connections)
+    }
+
+    /// Ends all sessions; true once nothing of them is left to wait for. To be called again until
+    /// then: a stream whose bind was under way has a session afterwards.
+    fn end_sessions(&self) -> bool {
+        let registry = self.server.registry();
+        for session in registry.iter() {
+            registry.destroy_session(&session, Reason::Shutdown);
+        }
+        let metrics = self.server.metrics();
+        registry.is_empty() && metrics.jobs == 0 && self.connections() <= metrics.unauthenticated
+    }
+
     fn accept(&self, peer: Peer) -> (Live<C>, Arc<Outbox>, Drain) {
         let (outbox, drain) = Outbox::new(self.marks);
         let peer = peer.starttls(self.settings.tls.is_some());
@@ -133,6 +171,7 @@ impl<C: Connection + Clone> fmt::Debug for Host<C> {
         f.debug_struct("Host")
             .field("tls", &self.settings.tls.is_some())
             .field("marks", &self.marks)
+            .field("connections", &self.connections())
             .finish_non_exhaustive()
     }
 }
@@ -190,3 +229,31 @@ impl<C: Connection + Clone> Machine for Live<C> {
         self.driver.handle_timeout();
     }
 }
+
+/// Whether accepting failed because of the connection that was to be accepted, as `accept` reports
+/// errors of the network, and not for want of file descriptors or memory.
+fn is_of_the_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, Interrupted,
+        NetworkDown, NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionRefused
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+    )
+}
+
+/// Between two looks at the time-outs of a server, which are of seconds.
+const TICK: Duration = Duration::from_secs(1);
+
+/// After `accept` failed for want of resources: until connections have ended.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Between two looks at how far the end of all sessions has come.
+const SHUTDOWN_PAUSE: Duration = Duration::from_millis(20);

@@ -9,7 +9,7 @@
 //!
 //! let listener = tokio::net::TcpListener::bind("[::]:5222").await?;
 //! loop {
-//!     let (socket, address) = listener.accept().await?;
+//!     let (socket, address) = host::tokio::accept(&listener, |error| eprintln!("{error}")).await;
 //!     let peer = Peer::new().source(address.ip().to_string());
 //!     tokio::spawn(host::tokio::serve(Arc::clone(&host), socket, peer));
 //! }
@@ -19,21 +19,69 @@
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use ::tokio::net::TcpStream;
-use ::tokio::time::{Instant, Sleep, sleep_until, timeout};
+use ::tokio::net::{TcpListener, TcpStream};
+use ::tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Host, Machine, Settings, TlsConfig};
+use super::is_of_the_connection;
+use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig};
 use crate::connection::{Close, Connection};
 use crate::outbox::Drain;
-use crate::server::{Peer, Want};
+use crate::server::{Peer, Server, Want};
+
+/// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
+/// run once, beside the connections; it never ends.
+pub async fn background<C: Connection + Clone>(server: Server<C>) {
+    loop {
+        // Neither ends. The first may be dropped and begun again.
+        let _time_is_up = timeout(TICK, server.background()).await;
+        server.handle_timeout();
+    }
+}
+
+/// Accepts the next connection.
+///
+/// What goes wrong meanwhile is told to `failed`: that of a connection which was gone before it
+/// was accepted is of no matter, and when there are no more file descriptors it waits for a
+/// moment, rather than to end the server or to keep it busy.
+pub async fn accept(
+    listener: &TcpListener,
+    mut failed: impl FnMut(&io::Error),
+) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                failed(&error);
+                if !is_of_the_connection(&error) {
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Ends every session with `system-shutdown` (DESTROY-16), and returns once their connections are
+/// closed and what the sessions left is stored, or after `patience`.
+///
+/// To be called when nothing is accepted any more, with [`background`] still at work. Streams that
+/// have no session yet get none that lasts; they end when their tasks are dropped.
+pub async fn shutdown<C: Connection + Clone>(host: &Host<C>, patience: Duration) {
+    let ended = async {
+        while !host.end_sessions() {
+            sleep(SHUTDOWN_PAUSE).await;
+        }
+    };
+    let _too_slow = timeout(patience, ended).await;
+}
 
 /// Serves one connection to its end; STARTTLS if the host has a certificate.
 ///
@@ -47,6 +95,7 @@ pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, peer: Peer) -> io::
 where
     C: Connection + Clone,
 {
+    let _served = host.enter();
     let (machine, _, drain) = host.accept(peer);
     run(&host.settings, Box::new(machine), drain, socket, false).await
 }
@@ -65,6 +114,7 @@ pub async fn serve_direct_tls<C>(
 where
     C: Connection + Clone,
 {
+    let _served = host.enter();
     let (machine, _, drain) = host.accept(peer);
     run(&host.settings, Box::new(machine), drain, socket, true).await
 }
@@ -143,11 +193,15 @@ fn turn<M: Machine>(
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Next>> {
     loop {
-        tick(machine, timer.as_mut(), cx);
+        if machine.due_in() == Some(Duration::ZERO) {
+            machine.handle_timeout();
+        }
         let want = machine.poll_want(cx);
+        // Now, since its work may have set another.
+        set_timer(machine, timer.as_mut(), cx);
         // Before reading on, so that one write carries the answers to one read, and none gets lost
         // when the read finds the end.
-        let written = write(drain, socket, cx)?;
+        let (written, progress) = write(drain, socket, cx)?;
         let closed = match written {
             Written::All => false,
             Written::Ended => true,
@@ -155,6 +209,10 @@ fn turn<M: Machine>(
         };
         if closed {
             return Poll::Ready(Ok(Next::Close));
+        }
+        if want.is_pending() && progress {
+            // LIMIT-13: the machine may have waited for its peer to read.
+            continue;
         }
         match ready!(want) {
             Want::Close => return Poll::Ready(Ok(Next::Close)),
@@ -180,22 +238,30 @@ enum Written {
     Blocked,
 }
 
-fn write(drain: &mut Drain, socket: &mut Socket, cx: &mut Context<'_>) -> io::Result<Written> {
+/// Writes what waits, and says whether any of it got away.
+fn write(
+    drain: &mut Drain,
+    socket: &mut Socket,
+    cx: &mut Context<'_>,
+) -> io::Result<(Written, bool)> {
+    let mut progress = false;
     loop {
         let end = match drain.poll_fill(cx) {
             Poll::Ready(Some(bytes)) => match socket.io().poll_write(cx, bytes)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(n) => {
                     drain.consume(n);
+                    progress = true;
                     continue;
                 }
-                Poll::Pending => return Ok(Written::Blocked),
+                Poll::Pending => return Ok((Written::Blocked, progress)),
             },
             Poll::Ready(None) => Written::Ended,
             Poll::Pending => Written::All,
         };
         // TLS has a buffer of its own.
-        return Ok(if socket.io().poll_flush(cx)?.is_ready() { end } else { Written::Blocked });
+        let flushed = socket.io().poll_flush(cx)?.is_ready();
+        return Ok((if flushed { end } else { Written::Blocked }, progress));
     }
 }
 
@@ -213,11 +279,8 @@ fn read(
     Poll::Ready(Ok(bytes.len()))
 }
 
-/// Handles a time-out that is due, and sees to it that the task is woken for the next one.
-fn tick<M: Machine>(machine: &mut M, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
-    if machine.due_in() == Some(Duration::ZERO) {
-        machine.handle_timeout();
-    }
+/// Sees to it that the task is woken for the next time-out.
+fn set_timer<M: Machine>(machine: &M, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
     let Some(due_in) = machine.due_in() else { return };
     // A machine whose clock stands still must not keep the task awake.
     let due_in = due_in.max(Duration::from_millis(1));
@@ -261,7 +324,7 @@ async fn finish<M: Machine>(
 }
 
 fn flush(drain: &mut Drain, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<Close>> {
-    let written = write(drain, socket, cx)?;
+    let (written, _) = write(drain, socket, cx)?;
     match drain.poll_close(cx) {
         Poll::Ready(Close::Abort) => Poll::Ready(Ok(Close::Abort)),
         _ if written == Written::Blocked => Poll::Pending,

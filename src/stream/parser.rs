@@ -147,6 +147,11 @@ impl Parser {
         self.state = State::Prolog { declared: false };
     }
 
+    /// How many bytes were not read yet.
+    pub(crate) fn unread(&self) -> usize {
+        self.unread.len().saturating_sub(self.read)
+    }
+
     /// Takes away the bytes that were not read yet.
     pub fn take_unread(&mut self) -> Vec<u8> {
         let mut unread = std::mem::take(&mut self.unread);
@@ -277,10 +282,9 @@ impl fmt::Debug for Parser {
             State::Closing(_) | State::Empty => "closing",
             State::Ended => "ended",
         };
-        let unread = self.unread.len().saturating_sub(self.read);
         f.debug_struct("Parser")
             .field("state", &state)
-            .field("unread", &unread)
+            .field("unread", &self.unread())
             .finish_non_exhaustive()
     }
 }

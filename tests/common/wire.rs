@@ -98,6 +98,10 @@ impl World {
         &self.0.environment
     }
 
+    pub fn accounts(&self) -> &MemoryAccounts {
+        &self.0.accounts
+    }
+
     pub fn stores(&self) -> &Stores {
         &self.0.stores
     }

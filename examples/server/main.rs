@@ -1,0 +1,125 @@
+//! A whole server for clients, on tokio: `--help` lists its options.
+//!
+//! What makes a server of the crate is [`serve`] and [`listen`]; around them are options, accounts
+//! and certificates.
+#![forbid(unsafe_code)]
+
+mod log;
+mod options;
+mod setup;
+
+use std::error::Error;
+use std::io;
+use std::pin::pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use log::Log;
+use options::{Command, Options};
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::task::JoinHandle;
+use xmpp_session::environment::System;
+use xmpp_session::host;
+use xmpp_session::outbox::Outbox;
+use xmpp_session::server::{Limits, Peer, Server};
+use xmpp_session::xep;
+
+type Host = host::Host<Arc<Outbox>>;
+type Failure = Box<dyn Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let command = match options::parse(std::env::args().skip(1)) {
+        Ok(command) => command,
+        Err(problem) => {
+            log::say(&problem);
+            return ExitCode::from(2);
+        }
+    };
+    // One core needs no threads, and no moving of tasks between them.
+    let mut runtime = match available_parallelism() {
+        Ok(cores) if cores.get() > 1 => runtime::Builder::new_multi_thread(),
+        _ => runtime::Builder::new_current_thread(),
+    };
+    let runtime = runtime.enable_all().build().map_err(Failure::from);
+    match runtime.and_then(|runtime| runtime.block_on(run(command))) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            log::say(&problem.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Help => println!("{}", options::HELP),
+        Command::AddUser(data, account) => {
+            setup::add(&setup::open(&data)?, &System::new(), &[account]).await?;
+        }
+        Command::Serve(options) => serve(options).await?,
+    }
+    Ok(())
+}
+
+/// Runs a server until it is told to stop.
+async fn serve(mut options: Options) -> Result<(), Failure> {
+    let log = Log(options.log);
+    let tls = setup::tls(&options)?;
+    let environment = Arc::new(System::new());
+    let (stores, policy) = setup::accounts(&mut options, &*environment).await?;
+    let limits = if options.no_limits { Limits::unlimited() } else { Limits::default() };
+    let mut server = Server::builder(Arc::clone(&environment) as _, stores)
+        .extension(xep::Ping)
+        .extension(xep::Version::new("xmpp-session example", env!("CARGO_PKG_VERSION")))
+        .extension(xep::LastActivity::new(environment))
+        .extension(xep::Disco::new().name("xmpp-session example").offline_messages())
+        .conflict(options.conflict)
+        .limits(limits)
+        .listener(move |event| log.event(event));
+    for domain in options.domains {
+        server = server.domain_with(domain, policy.clone());
+    }
+    let server = server.build();
+    let host = Arc::new(Host::new(server.clone()).tls(tls));
+    let background = tokio::spawn(host::tokio::background(server));
+
+    // Each client is an open file.
+    rlimit::increase_nofile_limit(u64::MAX)?;
+    let stop = pin!(setup::stop()?);
+    let mut listening = Vec::new();
+    let plain = options.listen.into_iter().map(|address| (address, false));
+    for (address, direct_tls) in plain.chain(options.direct_tls.into_iter().map(|a| (a, true))) {
+        let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        println!("listening on {}", listener.local_addr()?);
+        let secure = options.allow_plaintext && !direct_tls;
+        let peer = Peer::new().secure(secure);
+        listening.push(tokio::spawn(listen(Arc::clone(&host), listener, peer, direct_tls, log)));
+    }
+    stop.await;
+    listening.iter().for_each(JoinHandle::abort);
+    host::tokio::shutdown(&host, Duration::from_secs(3)).await;
+    background.abort();
+    Ok(())
+}
+
+/// The host's loop: one task for each connection.
+async fn listen(host: Arc<Host>, listener: TcpListener, peer: Peer, direct_tls: bool, log: Log) {
+    loop {
+        let failed = |error: &io::Error| log.error(&format!("cannot accept a connection: {error}"));
+        let (socket, address) = host::tokio::accept(&listener, failed).await;
+        let (host, peer) = (Arc::clone(&host), peer.clone().source(address.ip().to_string()));
+        tokio::spawn(async move {
+            let served = match direct_tls {
+                true => host::tokio::serve_direct_tls(host, socket, peer).await,
+                false => host::tokio::serve(host, socket, peer).await,
+            };
+            if let Err(error) = served {
+                log.debug(&format!("a connection broke: {error}"));
+            }
+        });
+    }
+}

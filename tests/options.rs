@@ -1,0 +1,138 @@
+//! The command line of the example server.
+#![cfg(feature = "server")]
+
+#[path = "../examples/server/options.rs"]
+mod options;
+
+use options::{Command, HELP, Level, Options, parse};
+use xmpp_session::sasl::Mechanism;
+use xmpp_session::session::Conflict;
+
+fn command(line: &str) -> Result<Command, String> {
+    parse(line.split_whitespace().map(String::from))
+}
+
+fn serve(line: &str) -> Options {
+    match command(line) {
+        Ok(Command::Serve(options)) => options,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn error(line: &str) -> String {
+    command(line).expect_err(line)
+}
+
+#[test]
+fn nothing_said_is_one_loopback_address_and_one_domain() {
+    let options = serve("");
+    assert_eq!(options.listen, ["127.0.0.1:5222".parse().unwrap()]);
+    assert!(options.direct_tls.is_empty() && options.accounts.is_empty());
+    assert_eq!(options.domains.iter().map(|one| one.as_str()).collect::<Vec<_>>(), ["localhost"]);
+    assert!(options.certificate.is_none() && options.mechanisms.is_none());
+    assert!(options.data.is_none() && options.any_account.is_none());
+    assert!(!options.allow_plaintext && !options.no_limits);
+    assert_eq!((options.conflict, options.log), (Conflict::Replace, Level::Info));
+}
+
+#[test]
+fn everything_said() {
+    let options = serve(
+        "--listen [::1]:0 --listen 127.0.0.1:1 --direct-tls 0.0.0.0:2 --domain a.example --domain B.example \
+         --account me@a.example:x:y]=@[z --cert c --key k --allow-plaintext \
+         --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug",
+    );
+    assert_eq!(options.listen, ["[::1]:0".parse().unwrap(), "127.0.0.1:1".parse().unwrap()]);
+    assert_eq!(options.direct_tls, ["0.0.0.0:2".parse().unwrap()]);
+    assert_eq!(options.domains.get(1).unwrap().as_str(), "b.example");
+    let (jid, password) = options.accounts.first().unwrap();
+    assert_eq!((jid.as_str(), password.as_str()), ("me@a.example", "x:y]=@[z"));
+    assert_eq!(serve("--any-account pw").any_account.as_deref(), Some("pw"));
+    assert_eq!(options.certificate, Some(("c".into(), "k".into())));
+    assert_eq!(options.mechanisms, Some(vec![Mechanism::Plain, Mechanism::ScramSha1]));
+    assert_eq!((options.conflict, options.log), (Conflict::Refuse, Level::Debug));
+    assert!(options.allow_plaintext && options.no_limits);
+}
+
+#[test]
+fn accounts_come_from_a_file_with_the_line_that_is_wrong() {
+    let file = std::env::temp_dir().join(format!("xmpp-session-options-{}", std::process::id()));
+    let name = file.display();
+    std::fs::write(&file, "one@localhost a b\n\ntwo@localhost c\n").unwrap();
+    let options = serve(&format!("--accounts {name}"));
+    let passwords: Vec<_> =
+        options.accounts.iter().map(|(_, password)| password.as_str()).collect();
+    assert_eq!(passwords, ["a b", "c"]);
+    std::fs::write(&file, "one@localhost a\ntwo@localhost\n").unwrap();
+    let error = error(&format!("--accounts {name}"));
+    std::fs::remove_file(&file).unwrap();
+    assert!(error.contains("line 2"), "{error}");
+}
+
+#[test]
+fn what_is_wrong_is_told_with_what_would_be_right() {
+    let cases = [
+        ("--lsiten 127.0.0.1:1", "--help"),
+        ("romeo", "--help"),
+        ("--listen", "ADDR:PORT"),
+        ("--listen localhost:5222", "127.0.0.1:5222"),
+        ("--direct-tls 1.2.3.4", "127.0.0.1:5222"),
+        ("--domain a@b", "example.com"),
+        ("--account romeo@localhost", "PASSWORD"),
+        ("--account romeo@localhost:", "PASSWORD"),
+        ("--account localhost:x", "user name"),
+        ("--account romeo@localhost/there:x", "romeo@example.com"),
+        ("--account romeo@example.org:x", "--domain example.org"),
+        ("--accounts /nonexistent/file", "/nonexistent/file"),
+        ("--any-account x --account romeo@localhost:y", "--any-account"),
+        ("--cert a", "--key"),
+        ("--key a", "--cert"),
+        ("--mechanisms PLAIN,NTLM", "SCRAM-SHA-256-PLUS"),
+        ("--conflict maybe", "replace, override or refuse"),
+        ("--log loud", "off, error, info or debug"),
+        ("--adduser a@localhost:b", "--data"),
+        ("--allow-plaintext --listen 0.0.0.0:5222", "loopback"),
+        ("--allow-plaintext --listen [::]:5222", "loopback"),
+    ];
+    for (line, right) in cases {
+        let error = error(line);
+        assert!(error.contains(right), "{line}: {error}");
+    }
+    // Whoever begins with TLS is secure anyway.
+    serve("--allow-plaintext --listen 127.0.0.1:1 --direct-tls 0.0.0.0:2");
+}
+
+#[test]
+fn no_error_shows_a_password() {
+    for line in ["--account romeo@localhost/x:pencil", "--account @:pencil", "--adduser x:pencil"] {
+        assert!(!error(line).contains("pencil"));
+    }
+}
+
+#[test]
+fn a_user_is_added_to_a_file() {
+    if cfg!(not(feature = "sqlite")) {
+        assert!(error("--data d").contains("--features tokio,sqlite"));
+        return;
+    }
+    assert_eq!(serve("--data d").data, Some("d".into()));
+    let Ok(Command::AddUser(file, (jid, password))) = command("--adduser a@[::1]:b:c --data d")
+    else {
+        panic!("not to be added");
+    };
+    assert_eq!((file.to_str(), jid.as_str(), &*password), (Some("d"), "a@[::1]", "b:c"));
+}
+
+#[test]
+fn help_names_every_option() {
+    assert!(matches!(command("--help"), Ok(Command::Help)));
+    let source = include_str!("../examples/server/options.rs");
+    let names =
+        source.split("\n            \"--").skip(1).filter_map(|rest| rest.split('"').next());
+    let mut count = 0;
+    for name in names {
+        count += 1;
+        assert!(HELP.contains(&format!("--{name}")), "{name}");
+    }
+    assert_eq!(count, 16);
+}
