@@ -125,7 +125,8 @@ impl ElementReader {
         match &mut self.root {
             Root::Unknown => self.root = self.root(tag)?,
             Root::Stanza { payload, .. } => {
-                payload.names_are_canonical &= is_canonical(&tag);
+                payload.names_are_canonical &=
+                    is_canonical(&tag) && !payload.writer.repeats_content_namespace(&tag);
                 payload.writer.start(&tag)?;
             }
             Root::Other(writer) => writer.start(&tag)?,

@@ -142,6 +142,11 @@ fn stream_15_all_else_is_written_anew() {
             "<message><x:body xmlns:x='jabber:client'><x:y/></x:body></message>",
             "<message><body xmlns:x='jabber:client'><y/></body></message>",
         ),
+        // Nor is it declared where it is in force.
+        (
+            "<message><body xmlns='jabber:client'><y xmlns=\"jabber:client\"/></body></message>",
+            "<message><body><y/></body></message>",
+        ),
         // Its default namespace is not that of the children.
         (
             "<x:message xmlns:x='jabber:client' xmlns='urn:d'><y><z/></y><x:body/></x:message>",
