@@ -111,6 +111,11 @@ impl Remembered {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
     fn forget_first(&mut self) {
         let Some((until, account)) = self.order.pop_front() else { return };
         let Some(memos) = self.accounts.get_mut(&account) else { return };
