@@ -276,7 +276,8 @@ fn another_channel(way: Way) {
 fn direct_tls(way: Way) {
     let served = serve(way, true);
     let mut tls = served.tls(VERSIONS);
-    log_in(&mut tls, "SCRAM-SHA-1", Channel("", Vec::new()));
+    let channel = end_point(&served.certificate);
+    log_in(&mut tls, "SCRAM-SHA-1-PLUS", channel);
     drop(tls);
     served.end().unwrap();
 }
@@ -337,7 +338,7 @@ fn broken(way: Way) {
 fn kicked(way: Way) {
     let mut served = serve(way, false);
     let mut tls = bound(&mut served);
-    let sessions: Vec<_> = served.server.registry().sessions_of("romeo@localhost").collect();
+    let sessions: Vec<_> = served.server.registry().iter().collect();
     let reason = xmpp_session::session::Reason::Kicked;
     assert!(served.server.registry().destroy_session(&sessions[0], reason));
     let words = until(&mut tls, "</stream:stream>");
