@@ -67,6 +67,7 @@ pub mod extension;
 #[cfg(any(feature = "tokio", feature = "threads"))]
 pub mod host;
 pub mod outbox;
+mod recent;
 pub mod rules;
 #[cfg(feature = "server")]
 pub mod sasl;

@@ -1,5 +1,7 @@
 //! Resource binding: the decision, its policies and limits, and what the client gets first.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::{Arc, Barrier};

@@ -1,5 +1,7 @@
 //! Outliving a transport: retention, acknowledgement, hibernation and resumption.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::Arc;

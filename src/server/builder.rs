@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use jid::DomainPart;
+use parking_lot::Mutex;
 
 use super::admission::Admissions;
 use super::metrics::Counters;
@@ -16,12 +17,16 @@ use super::{Core, Server};
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::Extension;
+use crate::recent::Recent;
 use crate::rules::roster::RosterLimits;
 use crate::rules::subscription::RequestLimits;
 use crate::sasl::Policy;
 use crate::session::{Conflict, Event, SessionRegistry};
 use crate::store::{Authenticator, Stores};
 use crate::stream;
+
+/// Pending-out requests of which it is remembered that they were sent again: two megabytes at most.
+const REMINDERS: usize = 1 << 15;
 
 /// Limits of a server, by the ids of section 13 of the rules. Each is a setting.
 #[derive(Clone, Debug)]
@@ -303,9 +308,9 @@ impl<C: Connection + Clone> Builder<C> {
             .conflict(self.conflict)
             .sessions_per_account(limits.sessions_per_account)
             .hibernating_per_account(limits.hibernating_per_account)
-            .elsewhere(move |stanza| {
+            .elsewhere(move |stanza, holds| {
                 if let Some(core) = elsewhere() {
-                    core.route_elsewhere(None, stanza);
+                    core.route_while(None, stanza, holds);
                 }
             })
             .leftover(move |left| {
@@ -334,6 +339,7 @@ impl<C: Connection + Clone> Builder<C> {
             limits,
             metrics: Counters::default(),
             pushes: AtomicU64::new(1),
+            reminders: Mutex::new(Recent::new(REMINDERS)),
             environment,
         });
         let _first = link.set(Arc::downgrade(&core));

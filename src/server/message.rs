@@ -34,18 +34,25 @@ impl<C: Connection + Clone> Core<C> {
             }
             return None;
         }
+        match self.attempt(stanza, to) {
+            Attempt::Again | Attempt::Done => None,
+            Attempt::Bounce => {
+                self.bounce(origin, stanza, BOUNCE);
+                None
+            }
+            Attempt::Store => Some(self.store_message(origin.cloned(), stanza.clone(), to)),
+        }
+    }
+
+    /// Gives a message for an account to the sessions that the rules name, until one takes it or
+    /// none is left (MSG-8); never [`Attempt::Again`].
+    fn attempt(&self, stanza: &Stanza, to: &Address) -> Attempt {
+        let type_ = MessageType::of(stanza.type_().as_deref());
         let mut refused = Refused::new();
         loop {
             match self.try_message(type_, stanza, to, &mut refused) {
                 Attempt::Again => {}
-                Attempt::Done => return None,
-                Attempt::Bounce => {
-                    self.bounce(origin, stanza, BOUNCE);
-                    return None;
-                }
-                Attempt::Store => {
-                    return Some(self.store_message(origin.cloned(), stanza.clone(), to));
-                }
+                settled => return settled,
             }
         }
     }
@@ -117,6 +124,9 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     /// Stores a message for an account, if there is such an account (OFF-1, OFF-2, MSG-5).
+    ///
+    /// On the account's chain, where a session that becomes available fetches what is stored: one
+    /// that came while this waited has fetched already, so it is looked for once more (OFF-3).
     fn store_message(
         self: &Arc<Self>,
         origin: Option<SessionHandle<C>>,
@@ -124,18 +134,25 @@ impl<C: Connection + Clone> Core<C> {
         to: &Address,
     ) -> Task {
         let core = Arc::clone(self);
-        let account = to.bare.clone();
+        let (account, to) = (to.bare.clone(), to.clone());
         Box::pin(async move {
             let Some(store) = core.stores.offline.clone() else { return };
-            let (accounts, key) = (Arc::clone(&core.stores.accounts), account.as_str().to_owned());
+            let key = account.as_str().to_owned();
             let message = OfflineMessage::new(super::xml(&stanza), core.environment.utc());
-            let stored = core.jobs.run(&key, async move {
-                if accounts.exists(&account).await? {
-                    store.push(&account, message).await?;
+            let job = {
+                let (core, stanza) = (Arc::clone(&core), stanza.clone());
+                async move {
+                    if !core.stores.accounts.exists(&account).await? {
+                        return Ok(());
+                    }
+                    match core.attempt(&stanza, &to) {
+                        Attempt::Store => store.push(&account, message).await,
+                        Attempt::Bounce => Err(StoreError::Full),
+                        Attempt::Done | Attempt::Again => Ok(()),
+                    }
                 }
-                Ok::<(), StoreError>(())
-            });
-            match stored.await {
+            };
+            match core.jobs.run(&key, job).await {
                 Some(Ok(())) => {}
                 Some(Err(StoreError::Full)) => core.bounce(origin.as_ref(), &stanza, BOUNCE),
                 _ => core.bounce(origin.as_ref(), &stanza, Condition::InternalServerError),

@@ -26,6 +26,7 @@ mod negotiate;
 mod oneshot;
 mod pace;
 mod presence;
+mod probe;
 mod requests;
 mod roster;
 mod route;
@@ -48,10 +49,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use jid::{BareJid, DomainPart};
+use parking_lot::Mutex;
 
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::{Extension, Target};
+use crate::recent::Recent;
 use crate::session::{NotSent, SessionHandle, SessionRegistry};
 use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
@@ -78,13 +81,15 @@ struct Core<C: Connection + Clone> {
     former_domains: Vec<DomainPart>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
-    router: route::Outlet,
+    router: route::Outlet<C>,
     jobs: Arc<Jobs>,
     timers: Timers,
     requests: Requests,
     admissions: Arc<Admissions>,
     metrics: Counters,
     pushes: AtomicU64,
+    /// When which pending-out request was sent again (SUB-13).
+    reminders: Mutex<Recent<Duration>>,
 }
 
 impl<C: Connection + Clone> Server<C> {

@@ -29,7 +29,7 @@ pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
-pub use presence::Presence;
+pub use presence::{Parting, Presence};
 #[cfg(feature = "server")]
 pub(crate) use registry::Account;
 pub use registry::{Builder, Counts, SessionRegistry, Sessions};
@@ -37,5 +37,5 @@ pub use resume::{Acknowledged, ResumeError, Resumed, Retention};
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
 
 #[cfg(test)]
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(any(loom_model, shuttle)))]
 mod tests;

@@ -532,3 +532,7 @@ fn write<C: Connection>(link: &C, jid: &FullJid, item: Item<'_>) -> Result<(), S
     // A connection that panics is a broken transport.
     shielded(|| link.send(frame.framing(link.framing()))).unwrap_or(Err(SendError::Closed))
 }
+
+#[cfg(test)]
+#[cfg(loom_model)]
+mod model;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hashbrown::HashTable;
 use jid::{BareJid, DomainPart, FullJid, ResourcePart};
@@ -18,6 +18,7 @@ use super::outbound::After;
 use super::shield::shielded;
 use crate::connection::Connection;
 use crate::environment::Environment;
+use crate::recent::Recent;
 use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
@@ -47,7 +48,7 @@ pub struct Builder<C: Connection + Clone> {
 }
 
 /// A hook that takes stanzas with no session here to go to.
-type Elsewhere = Box<dyn Fn(Stanza) + Send + Sync>;
+type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
 
 pub(super) struct Settings {
@@ -94,7 +95,14 @@ impl<C: Connection + Clone> Builder<C> {
 
     /// Takes presence for contacts at domains that are not [ours](Self::domain), addressed and
     /// ready to be routed. Without it they are dropped.
-    pub fn elsewhere(mut self, router: impl Fn(Stanza) + Send + Sync + 'static) -> Self {
+    ///
+    /// The second argument says whether the stanza still is true: the session of an available
+    /// presence may end while it is under way, and its unavailable must come last (PRES-21). The
+    /// router asks under the lock that orders its stanzas, and drops the stanza if it is not.
+    pub fn elsewhere(
+        mut self,
+        router: impl Fn(Stanza, &dyn Fn() -> bool) + Send + Sync + 'static,
+    ) -> Self {
         self.settings.elsewhere = Some(Box::new(router));
         self
     }
@@ -123,6 +131,7 @@ impl<C: Connection + Clone> Builder<C> {
             absent: AtomicUsize::new(0),
             deadlines: Mutex::new(BTreeMap::new()),
             events: Events::new(self.listener),
+            last_gone: Mutex::new(Recent::new(REMEMBERED)),
             settings: self.settings,
         });
         SessionRegistry(Arc::new(Guard(inner)))
@@ -365,6 +374,9 @@ impl Account {
 
 const SHARDS: usize = 64;
 
+/// Accounts of which it is remembered when they were available last: half a megabyte at most.
+const REMEMBERED: usize = 8192;
+
 /// One account's row in the table.
 pub(super) struct Entry<C: Connection + Clone> {
     pub(super) shared: Arc<Account>,
@@ -409,6 +421,8 @@ pub(super) struct Inner<C: Connection + Clone> {
     pub(super) absent: AtomicUsize,
     pub(super) deadlines: Mutex<BTreeMap<Deadline, Weak<Shared<C>>>>,
     pub(super) events: Events<C>,
+    /// When an available session of an account last went (PRES-15). A leaf lock.
+    pub(super) last_gone: Mutex<Recent<SystemTime>>,
     pub(super) settings: Settings,
 }
 
@@ -464,9 +478,10 @@ impl<C: Connection + Clone> Inner<C> {
         domains.is_empty() || domains.iter().any(|d| d.as_str() == domain)
     }
 
-    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza) {
+    /// To the host's router, which asks `holds` where it orders the stanza.
+    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza, holds: &dyn Fn() -> bool) {
         if let Some(router) = &self.settings.elsewhere {
-            shielded(|| router(stanza()));
+            shielded(|| router(stanza(), holds));
         }
     }
 
