@@ -18,6 +18,7 @@ enum Source<'a> {
     /// What the parser made of it.
     Parsed { head: Box<ParsedHead>, bytes: Vec<u8>, payload: Range<usize> },
     /// The bytes that arrived, which are in canonical form.
+    #[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams recognise"))]
     Recognised { outline: Outline, bytes: Cow<'a, [u8]> },
 }
 
