@@ -3,6 +3,7 @@
 //! acknowledged"; rules ROSTER-1, ROSTER-10, ROSTER-20, SUB-2, IQ-5).
 
 #![cfg(feature = "server")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[cfg(test)]
 #[path = "common/contacts.rs"]
