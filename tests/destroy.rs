@@ -518,7 +518,7 @@ fn destroy_13_a_panicking_listener_loses_nothing_but_its_own_call() {
 #[test]
 fn destroy_13_panicking_hooks_leave_the_end_whole() {
     let world = World::with(|builder| {
-        builder.leftover(|_| panic!("in the hook")).elsewhere(|_| panic!("in the router"))
+        builder.leftover(|_| panic!("in the hook")).elsewhere(|_, _| panic!("in the router"))
     });
     let (_w, watcher) = world.available("w@x/1", &["a@x"]);
     let (mut owner, _) = world.available("a@x/1", &["w@x", "far@y"]);

@@ -39,7 +39,7 @@ fn nothing_said_is_one_loopback_address_and_one_domain() {
 fn everything_said() {
     let options = serve(
         "--listen [::1]:0 --listen 127.0.0.1:1 --direct-tls 0.0.0.0:2 --domain a.example --domain B.example \
-         --account me@a.example:x:y]=@[z --any-account pw --cert c --key k --allow-plaintext \
+         --account me@a.example:x:y]=@[z --cert c --key k --allow-plaintext \
          --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug",
     );
     assert_eq!(options.listen, ["[::1]:0".parse().unwrap(), "127.0.0.1:1".parse().unwrap()]);
@@ -47,7 +47,7 @@ fn everything_said() {
     assert_eq!(options.domains.get(1).unwrap().as_str(), "b.example");
     let (jid, password) = options.accounts.first().unwrap();
     assert_eq!((jid.as_str(), password.as_str()), ("me@a.example", "x:y]=@[z"));
-    assert_eq!(options.any_account.as_deref(), Some("pw"));
+    assert_eq!(serve("--any-account pw").any_account.as_deref(), Some("pw"));
     assert_eq!(options.certificate, Some(("c".into(), "k".into())));
     assert_eq!(options.mechanisms, Some(vec![Mechanism::Plain, Mechanism::ScramSha1]));
     assert_eq!((options.conflict, options.log), (Conflict::Refuse, Level::Debug));

@@ -25,6 +25,7 @@ use xmpp_session::environment::System;
 use xmpp_session::host;
 use xmpp_session::outbox::Outbox;
 use xmpp_session::server::{Limits, Peer, Server};
+use xmpp_session::xep;
 
 type Host = host::Host<Arc<Outbox>>;
 type Failure = Box<dyn Error + Send + Sync>;
@@ -70,7 +71,11 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
     let environment = Arc::new(System::new());
     let (stores, policy) = setup::accounts(&mut options, &*environment).await?;
     let limits = if options.no_limits { Limits::unlimited() } else { Limits::default() };
-    let mut server = Server::builder(environment, stores)
+    let mut server = Server::builder(Arc::clone(&environment) as _, stores)
+        .extension(xep::Ping)
+        .extension(xep::Version::new("xmpp-session example", env!("CARGO_PKG_VERSION")))
+        .extension(xep::LastActivity::new(environment))
+        .extension(xep::Disco::new().name("xmpp-session example").offline_messages())
         .conflict(options.conflict)
         .limits(limits)
         .listener(move |event| log.event(event));

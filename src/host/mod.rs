@@ -12,12 +12,13 @@
 //! use xmpp_session::server::Peer;
 //!
 //! let host = Arc::new(Host::new(server));
-//! for socket in std::net::TcpListener::bind("[::]:5222")?.incoming().flatten() {
+//! let listener = std::net::TcpListener::bind("[::]:5222")?;
+//! loop {
+//!     let (socket, address) = threads::accept(&listener, |error| eprintln!("{error}"));
 //!     let host = Arc::clone(&host);
-//!     let source = socket.peer_addr()?.ip().to_string();
-//!     std::thread::spawn(move || threads::serve(&host, socket, Peer::new().source(source)));
+//!     let peer = Peer::new().source(address.ip().to_string());
+//!     std::thread::spawn(move || threads::serve(&host, socket, peer));
 //! }
-//! # Ok(())
 //! # }
 //! ```
 //!

@@ -6,22 +6,80 @@
 //! reader during the handshake.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::task::Poll;
-use std::thread;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use rustls::server::ServerConnection;
 
 use super::tls::Binding;
-use super::{Host, Machine, Settings, TlsConfig};
+use super::{
+    ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig, is_of_the_connection,
+};
 use crate::connection::{Close, Connection};
 use crate::outbox::{Drain, Outbox};
-use crate::server::{Peer, Want};
+use crate::server::{Peer, Server, Want};
+
+/// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
+/// run once, on a thread of its own; it never returns.
+pub fn background<C: Connection + Clone>(server: &Server<C>) {
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut work = pin!(server.background());
+    loop {
+        // It never ends.
+        let _pending = work.as_mut().poll(&mut Context::from_waker(&waker));
+        server.handle_timeout();
+        thread::park_timeout(TICK);
+    }
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Accepts the next connection.
+///
+/// What goes wrong meanwhile is told to `failed`: that of a connection which was gone before it
+/// was accepted is of no matter, and when there are no more file descriptors it waits for a
+/// moment, rather than to end the server or to keep it busy.
+pub fn accept(
+    listener: &TcpListener,
+    mut failed: impl FnMut(&io::Error),
+) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept() {
+            Ok(accepted) => return accepted,
+            Err(error) => {
+                failed(&error);
+                if !is_of_the_connection(&error) {
+                    thread::sleep(ACCEPT_PAUSE);
+                }
+            }
+        }
+    }
+}
+
+/// Ends every session with `system-shutdown` (DESTROY-16), and returns once their connections are
+/// closed and what the sessions left is stored, or after `patience`.
+///
+/// To be called when nothing is accepted any more, with [`background`] still at work. Streams that
+/// have no session yet get none that lasts; they end with the process.
+pub fn shutdown<C: Connection + Clone>(host: &Host<C>, patience: Duration) {
+    let deadline = after(patience);
+    while !host.end_sessions() && Instant::now() < deadline {
+        thread::sleep(SHUTDOWN_PAUSE);
+    }
+}
 
 /// Serves one connection to its end; STARTTLS if the host has a certificate. Blocks the calling
 /// thread meanwhile.
@@ -34,6 +92,7 @@ pub fn serve<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
 where
     C: Connection + Clone,
 {
+    let _served = host.enter();
     let (machine, outbox, drain) = host.accept(peer);
     run(&host.settings, machine, outbox, drain, socket, false)
 }
@@ -48,6 +107,7 @@ pub fn serve_direct_tls<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io:
 where
     C: Connection + Clone,
 {
+    let _served = host.enter();
     let (machine, outbox, drain) = host.accept(peer);
     run(&host.settings, machine, outbox, drain, socket, true)
 }
@@ -71,6 +131,7 @@ pub(super) fn run<M: Machine>(
         limit,
         turn: Mutex::new(()),
         flushed: Condvar::new(),
+        reader: thread::current(),
         tls: Mutex::new(None),
         finishing: AtomicBool::new(false),
     };
@@ -93,6 +154,8 @@ struct Wire {
     /// Held while bytes are made ready and written.
     turn: Mutex<()>,
     flushed: Condvar,
+    /// Waits here for its peer to read, if too much was waiting to be written (LIMIT-13).
+    reader: Thread,
     /// Held for moments only. Inside `turn` if both are.
     tls: Mutex<Option<Box<ServerConnection>>>,
     /// The reader knows of the end and reads on for the peer's close.
@@ -130,8 +193,11 @@ fn read_loop<M: Machine>(
             None => {}
             Some(Want::Input) => {
                 let open = wire.read(&mut bytes, machine.due_in())?;
-                machine.receive(&bytes);
-                bytes.clear();
+                // Nothing came before a time-out: no sign of life (LIMIT-22).
+                if !bytes.is_empty() {
+                    machine.receive(&bytes);
+                    bytes.clear();
+                }
                 if !open {
                     // It may still read the last answers.
                     drop(machine);
@@ -166,6 +232,7 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
         drain.consume(n);
         drop(turn);
         wire.flushed.notify_all();
+        wire.reader.unpark();
         records = Vec::new();
     }
     if drain.closed() == Some(Close::Abort) || wire.say_goodbye(&mut give_up).is_err() {

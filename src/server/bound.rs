@@ -19,7 +19,7 @@ const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 impl<C: Connection + Clone> Driver<C> {
     /// A stanza of the client. It is counted before it has an effect (SM-5), and its ticket stays
     /// out until the last effect is done, also when this driver is gone by then.
-    pub(super) fn stanza(&mut self, received: &Received) {
+    pub(super) fn stanza(&mut self, received: &Received<'_>) {
         let Stage::Bound(session) = &mut self.stage else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);
@@ -60,14 +60,18 @@ impl<C: Connection + Clone> Driver<C> {
             return self.fail(StreamCondition::NotAuthorized.into());
         }
         let core = Arc::clone(&self.core);
-        let mut offer = || {
-            core.extensions.iter().any(|extension| extension.nonza(session, nonza) == Flow::Done)
+        let offer = || {
+            let offered = core.extensions.iter().map(|extension| extension.nonza(session, nonza));
+            offered.into_iter().find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
         };
-        match catch_unwind(AssertUnwindSafe(&mut offer)) {
-            Ok(true) => {}
+        match super::shielded(offer) {
+            Some(Flow::Done) => {}
+            Some(Flow::Close(error)) => self.fail(error),
             // STREAM-16
-            Ok(false) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
-            Err(_) => self.fail(StreamCondition::InternalServerError.into()),
+            Some(Flow::Next) => {
+                self.fail(StreamCondition::UnsupportedStanzaType.into());
+            }
+            None => self.fail(StreamCondition::InternalServerError.into()),
         }
     }
 }
@@ -75,7 +79,7 @@ impl<C: Connection + Clone> Driver<C> {
 /// STZ-1: the true sender, whatever the client wrote; subscriptions come from the account.
 fn stamp<C: Connection + Clone>(
     session: &Session<Bound, C>,
-    received: &Received,
+    received: &Received<'_>,
     lang: Option<&str>,
 ) -> Stanza {
     let managed = matches!(
@@ -98,7 +102,7 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
     ) -> Option<Task> {
         let handle = session.handle();
-        if self.extensions.iter().any(|one| one.inbound(&handle, stanza) == Flow::Done) {
+        if self.extensions.iter().any(|one| one.inbound(&handle, stanza) != Flow::Next) {
             return None;
         }
         let to = match stanza.to().map(|to| self.address(&to)).transpose() {

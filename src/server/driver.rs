@@ -15,8 +15,9 @@ use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
 use super::pace::Pace;
 use crate::connection::{Close, Connection, PreDrain};
+use crate::extension::{Flow, Liveness};
 use crate::sasl::ChannelBindings;
-use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Unauthed};
+use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Transport, Unauthed};
 use crate::stanza::Frame;
 use crate::stream::{Event, Limit, Parser, StreamError, close};
 
@@ -310,10 +311,24 @@ impl<C: Connection + Clone> Driver<C> {
     pub fn next_timeout(&self) -> Option<Duration> {
         match self.want {
             Want::Close => None,
-            _ => {
-                [self.pace.resume, self.congested, Some(self.deadline)].into_iter().flatten().min()
-            }
+            _ => [self.pace.resume, self.congested, self.extensions_at(), Some(self.deadline)]
+                .into_iter()
+                .flatten()
+                .min(),
         }
+    }
+
+    /// When an extension has something to do for the session. Not while its input waits for us: an
+    /// answer may stand in it.
+    fn extensions_at(&self) -> Option<Duration> {
+        let Stage::Bound(session) = &self.stage else { return None };
+        if self.pending.is_some() || self.pace.resume.is_some() || self.congested.is_some() {
+            return None;
+        }
+        let handle = session.handle();
+        let extensions = self.core.extensions.iter();
+        let soonest = || extensions.filter_map(|extension| extension.next_timeout(&handle)).min();
+        super::shielded(soonest).flatten()
     }
 
     /// Acts on the time that has passed.
@@ -323,7 +338,13 @@ impl<C: Connection + Clone> Driver<C> {
             self.pace.resume = None;
         }
         self.congested = self.congested.filter(|at| *at > now);
-        if now < self.deadline || self.want == Want::Close {
+        if self.want == Want::Close {
+            return;
+        }
+        if self.extensions_at().is_some_and(|at| at <= now) && self.is_lost(now) {
+            return self.give_up();
+        }
+        if now < self.deadline {
             return;
         }
         match &self.stage {
@@ -345,18 +366,38 @@ impl<C: Connection + Clone> Driver<C> {
     /// The handle of the session, once it is bound.
     #[must_use]
     pub fn session(&self) -> Option<&SessionHandle<C>> {
-        self.hook.session.get()
+        self.hook.session.get().map(|(session, _)| session)
+    }
+
+    fn is_lost(&self, now: Duration) -> bool {
+        let Stage::Bound(session) = &self.stage else { return false };
+        let handle = session.handle();
+        self.core.extensions.iter().any(|extension| {
+            super::shielded(|| extension.handle_timeout(&handle, now)) == Some(Liveness::Lost)
+        })
+    }
+
+    /// A dead transport is dropped without a word (STREAM-29).
+    fn give_up(&mut self) {
+        self.core.metrics.limit("LIMIT-22");
+        self.finish(Close::Abort);
     }
 
     /// STREAM-29: a silent client is asked first, and given up without a word if it does not
     /// answer.
     fn is_silent(&mut self, now: Duration) {
         if std::mem::replace(&mut self.asked, true) {
-            self.core.metrics.limit("LIMIT-22");
-            return self.finish(Close::Abort);
+            return self.give_up();
         }
         if let Stage::Bound(session) = &self.stage {
-            self.core.ask_for_life(&session.handle());
+            let handle = session.handle();
+            let is_asked = self.core.extensions.iter().any(|extension| {
+                let flow = super::shielded(|| extension.ask_for_life(&handle));
+                flow.is_some_and(|flow| flow != Flow::Next)
+            });
+            if !is_asked {
+                self.core.ask_for_life(&handle);
+            }
         }
         self.deadline = now.saturating_add(self.core.limits.answer);
     }
@@ -590,7 +631,7 @@ impl<C: Connection + Clone> fmt::Debug for Driver<C> {
 
 /// How a connection's pre-drain call reaches the extensions.
 pub(super) struct Hook<C: Connection + Clone> {
-    pub(super) session: OnceLock<SessionHandle<C>>,
+    pub(super) session: OnceLock<(SessionHandle<C>, Transport)>,
     core: Weak<Core<C>>,
     /// Who waits for the client to read.
     paused: Mutex<Option<Waker>>,
@@ -610,10 +651,10 @@ impl<C: Connection + Clone> PreDrain for Hook<C> {
         if let Some(waker) = paused {
             waker.wake();
         }
-        let session = self.session.get().filter(|session| !session.is_ended());
-        if let (Some(session), Some(core)) = (session, self.core.upgrade()) {
+        let session = self.session.get().filter(|(session, at)| session.is_current(*at));
+        if let (Some((session, transport)), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
-                extension.pre_drain(session, out);
+                extension.pre_drain(session, *transport, out);
             }
         }
     }

@@ -106,6 +106,13 @@ impl Jobs {
         self.advance(&chain);
     }
 
+    /// Leaves `job` to whoever polls these jobs: not even its beginning runs here.
+    pub(crate) fn later(self: &Arc<Self>, job: impl Future<Output = ()> + Send + 'static) {
+        let chain = self.chain(None);
+        chain.work.lock().queue.push_back(Box::pin(job));
+        chain.wake();
+    }
+
     /// Drives on what was woken, for ever.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         let mut waker = Some(cx.waker().clone());

@@ -14,7 +14,7 @@ use super::iq::is_request;
 use super::oneshot::{self, Receiver};
 use crate::connection::{Close, Connection, SendError};
 use crate::environment::random_hex;
-use crate::extension::Stage as FeatureStage;
+use crate::extension::{Flow, Negotiated, Stage as FeatureStage};
 use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
 use crate::session::{Authed, BindError, BindRequest, Bound, Reason, Session};
 use crate::stanza::{
@@ -259,8 +259,46 @@ impl<C: Connection + Clone> Driver<C> {
             }
             // SASL-10
             (_, wire::NS) => self.fail(StreamCondition::NotAuthorized.into()),
-            _ => self.fail(StreamCondition::UnsupportedStanzaType.into()),
+            _ => self.extended(nonza),
         }
+    }
+
+    /// What only an extension may know; else STREAM-16.
+    fn extended(&mut self, nonza: &Nonza) {
+        let core = Arc::clone(&self.core);
+        let session = match std::mem::replace(&mut self.stage, Stage::Binding) {
+            Stage::Authed(session) => session,
+            stage => {
+                self.stage = stage;
+                let mut answer = Vec::new();
+                let flow = super::shielded(|| core.take_early(nonza, &mut answer));
+                return match flow {
+                    Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
+                    Some(Flow::Done) => self.send(&answer),
+                    Some(Flow::Close(error)) => self.fail(error),
+                    None => self.fail(StreamCondition::InternalServerError.into()),
+                };
+            }
+        };
+        match super::shielded(|| core.negotiate(session, nonza)) {
+            Some(Negotiated::Next(session)) => {
+                self.stage = Stage::Authed(session);
+                self.fail(StreamCondition::UnsupportedStanzaType.into());
+            }
+            Some(Negotiated::Done(session)) => self.stage = Stage::Authed(session),
+            Some(Negotiated::Bound(session)) => self.enter(session),
+            Some(Negotiated::Close(error)) => self.fail(error),
+            None => self.fail(StreamCondition::InternalServerError.into()),
+        }
+    }
+
+    /// The session is bound: negotiation is over.
+    fn enter(&mut self, session: Session<Bound, C>) {
+        let _first = self.hook.session.set((session.handle(), session.transport()));
+        self.negotiating = None;
+        let silence = self.core.limits.silence;
+        self.deadline = self.core.environment.now().saturating_add(silence);
+        self.stage = Stage::Bound(session);
     }
 
     /// TLS-1, TLS-2
@@ -366,7 +404,7 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     /// A stanza before bind (STREAM-18, BIND-11, BIND-12).
-    pub(super) fn early_stanza(&mut self, received: &Received) {
+    pub(super) fn early_stanza(&mut self, received: &Received<'_>) {
         let Stage::Authed(session) = &self.stage else {
             return self.fail(StreamCondition::NotAuthorized.into());
         };
@@ -386,7 +424,7 @@ impl<C: Connection + Clone> Driver<C> {
             return self.bind(&stanza, &bind);
         }
         let answerable = match stanza.kind() {
-            Kind::Iq => is_request(&stanza).unwrap_or(false),
+            Kind::Iq => !matches!(stanza.type_().as_deref(), Some("result" | "error")),
             Kind::Message | Kind::Presence => stanza.type_().as_deref() != Some("error"),
         };
         if answerable {
@@ -428,13 +466,7 @@ impl<C: Connection + Clone> Driver<C> {
     /// The job that binds is through.
     pub(super) fn bound(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
         match outcome {
-            Some(BindOutcome::Bound(session)) => {
-                let _first = self.hook.session.set(session.handle());
-                self.negotiating = None;
-                let limits = &self.core.limits;
-                self.deadline = self.core.environment.now().saturating_add(limits.silence);
-                self.stage = Stage::Bound(session);
-            }
+            Some(BindOutcome::Bound(session)) => self.enter(session),
             Some(BindOutcome::Refused(session, error)) => {
                 let condition = error.condition();
                 self.stage = Stage::Authed(session);
@@ -480,13 +512,18 @@ async fn bind<C: Connection + Clone>(
     done: oneshot::Sender<BindOutcome<C>>,
 ) {
     loop {
-        let roster = if core.registry.is_loaded(session.account()) {
+        let loaded = if core.registry.is_loaded(session.account()) {
             None
         } else {
-            let load = super::caught(core.load_roster(session.account()));
-            let loaded = core.timers.within(core.limits.load, load).await;
-            match loaded {
-                Some(Some(Ok(roster))) => Some(roster),
+            let account = session.account();
+            let load = super::caught(async {
+                Ok::<_, StoreError>((
+                    core.load_roster(account).await?,
+                    core.load_kept(account).await?,
+                ))
+            });
+            match core.timers.within(core.limits.load, load).await {
+                Some(Some(Ok(loaded))) => Some(loaded),
                 _ => return done.send(BindOutcome::NotLoaded(session)),
             }
         };
@@ -495,8 +532,8 @@ async fn bind<C: Connection + Clone>(
             return;
         }
         let mut reply = |jid: &FullJid| bind_result(&id, jid);
-        let request = match roster {
-            Some(roster) => BindRequest::new().roster(roster),
+        let request = match loaded {
+            Some((roster, kept)) => BindRequest::new().roster(roster).kept(kept),
             None => BindRequest::new().loaded(),
         };
         let request = match &resource {
@@ -532,6 +569,21 @@ fn domain_part(text: &str) -> Option<DomainPart> {
 }
 
 impl<C: Connection + Clone> Core<C> {
+    fn take_early(&self, nonza: &Nonza, answer: &mut Vec<u8>) -> Flow {
+        let mut offered = self.extensions.iter().map(|one| one.unauthenticated(nonza, answer));
+        offered.find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
+    }
+
+    fn negotiate(&self, mut session: Session<Authed, C>, nonza: &Nonza) -> Negotiated<C> {
+        for extension in &self.extensions {
+            match extension.authenticated(session, &self.registry, nonza) {
+                Negotiated::Next(back) => session = back,
+                dealt_with => return dealt_with,
+            }
+        }
+        Negotiated::Next(session)
+    }
+
     pub(super) fn domain(&self, name: &str) -> Option<&Domain> {
         self.domains.iter().find(|domain| domain.name.as_str() == name)
     }

@@ -30,8 +30,9 @@ use xmpp_session::connection::Recorder;
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::rules::roster::{Item, Subscription};
-use xmpp_session::server::{Builder, Driver, Peer, Server, Want};
+use xmpp_session::server::{Builder, Driver, Peer, RouteError, Router, Server, Want};
 use xmpp_session::session::SessionHandle;
+use xmpp_session::stanza::{Frame, Stanza};
 use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
 
 /// The domain that every world serves.
@@ -95,6 +96,10 @@ impl World {
 
     pub fn environment(&self) -> &Virtual {
         &self.0.environment
+    }
+
+    pub fn accounts(&self) -> &MemoryAccounts {
+        &self.0.accounts
     }
 
     pub fn stores(&self) -> &Stores {
@@ -330,6 +335,31 @@ impl Client {
             driver.handle_timeout();
         }
     }
+}
+
+/// Other domains: a router that keeps what it is given.
+#[derive(Clone, Default)]
+pub struct Elsewhere(Arc<Mutex<Vec<String>>>);
+
+impl Elsewhere {
+    /// What came since the last call.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.0))
+    }
+}
+
+impl Router for Elsewhere {
+    fn route(&self, stanza: &Stanza) -> Result<(), RouteError> {
+        lock(&self.0).push(xml(stanza));
+        Ok(())
+    }
+}
+
+/// A stanza as it is written.
+pub fn xml(stanza: &Stanza) -> String {
+    let mut bytes = Vec::new();
+    Frame::stanza(stanza).write_to(&mut bytes);
+    String::from_utf8(bytes).unwrap()
 }
 
 /// What a store in memory comes to.
