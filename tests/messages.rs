@@ -88,7 +88,7 @@ impl Situation {
                 outcome.push(resource);
             }
         }
-        if stored(&world, "juliet") > 0 {
+        if stored(&world, "juliet") + stored(&world, "nobody") > 0 {
             outcome.push("OFF");
         }
         if !answers.is_empty() {

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use jid::DomainPart;
+use parking_lot::Mutex;
 
 use super::admission::Admissions;
 use super::metrics::Counters;
@@ -16,12 +17,16 @@ use super::{Core, Server};
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::Extension;
+use crate::recent::Recent;
 use crate::rules::roster::RosterLimits;
 use crate::rules::subscription::RequestLimits;
 use crate::sasl::Policy;
 use crate::session::{Conflict, Event, RetentionLimits, SessionRegistry};
 use crate::store::{Authenticator, Stores};
 use crate::stream;
+
+/// Pending-out requests of which it is remembered that they were sent again: two megabytes at most.
+const REMINDERS: usize = 1 << 15;
 
 /// Limits of a server, by the ids of section 13 of the rules. Each is a setting.
 #[derive(Clone, Debug)]
@@ -301,7 +306,8 @@ impl<C: Connection + Clone> Builder<C> {
             let link = Arc::clone(link);
             move || link.get().and_then(Weak::upgrade)
         };
-        let (elsewhere, leftover, background) = (core(&link), core(&link), core(&link));
+        let (elsewhere, leftover) = (core(&link), core(&link));
+        let (background, hides) = (core(&link), core(&link));
         let mut registry = SessionRegistry::builder(Arc::clone(&environment))
             .conflict(self.conflict)
             .sessions_per_account(limits.sessions_per_account)
@@ -311,9 +317,9 @@ impl<C: Connection + Clone> Builder<C> {
                 Some(core) => core.jobs.later(async move { work() }),
                 None => work(),
             })
-            .elsewhere(move |stanza| {
+            .elsewhere(move |stanza, holds| {
                 if let Some(core) = elsewhere() {
-                    core.route_elsewhere(None, stanza);
+                    core.route_while(None, stanza, holds);
                 }
             })
             .leftover(move |left| {
@@ -321,6 +327,11 @@ impl<C: Connection + Clone> Builder<C> {
                     core.route_leftover(left);
                 }
             });
+        if !self.extensions.is_empty() {
+            registry = registry.hides(move |account, jid| {
+                hides().is_some_and(|core| core.is_hidden(account, jid))
+            });
+        }
         for domain in &domains {
             registry = registry.domain(domain.name.clone());
         }
@@ -342,6 +353,7 @@ impl<C: Connection + Clone> Builder<C> {
             limits,
             metrics: Counters::default(),
             pushes: AtomicU64::new(1),
+            reminders: Mutex::new(Recent::new(REMINDERS)),
             environment,
         });
         let _first = link.set(Arc::downgrade(&core));

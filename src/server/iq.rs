@@ -7,15 +7,20 @@ use std::time::Duration;
 use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
-use crate::extension::{IqReply, IqRequest, IqResult, Relation, Target};
+use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Relation, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, iq};
 use crate::rules::roster;
 use crate::session::SessionHandle;
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError, write};
 
 /// IQ-5: a handler that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const LEGACY_SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
+
+/// What became of a request that took too long (IQ-5).
+pub(super) fn late() -> StanzaError {
+    StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait)
+}
 
 /// Whether an iq is a request, or why it is none of the four (IQ-3).
 pub(super) fn is_request(stanza: &Stanza) -> Result<bool, StanzaError> {
@@ -40,6 +45,18 @@ impl<C: Connection + Clone> Core<C> {
         to: Option<&Address>,
     ) -> Option<Task> {
         let request = self.well_formed_iq(origin, stanza)?;
+        if let Some(to) = to.filter(|to| to.is_account()) {
+            match self.admit(&to.bare, stanza) {
+                Admission::Accept => {}
+                Admission::Drop => return None,
+                Admission::Refuse(error) => {
+                    if request {
+                        self.bounce(origin, stanza, error);
+                    }
+                    return None;
+                }
+            }
+        }
         let own = origin.map(|session| &session.account().bare);
         let matching =
             to.and_then(|to| self.registry.find(to.bare.as_str(), to.resource.as_deref()?));
@@ -138,6 +155,11 @@ impl<C: Connection + Clone> Core<C> {
         }
         let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
         Some(Box::pin(async move {
+            match core.admit_later(&to, &stanza).await {
+                Admission::Accept => {}
+                Admission::Drop => return,
+                Admission::Refuse(error) => return core.bounce(origin.as_ref(), &stanza, error),
+            }
             let roster = core.load_roster(&to).await.unwrap_or_default();
             let subscribes =
                 |bare: &String| core.serves(bare.as_str()) || roster.is_subscriber(bare);
@@ -202,14 +224,26 @@ impl<C: Connection + Clone> Core<C> {
                 self.reply(origin, stanza, result);
                 None
             }
+            Some(IqReply::Job(work)) => {
+                let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
+                let done = self.jobs.run(to.as_str(), async move {
+                    let failed = || IqDone::new(Err(Condition::InternalServerError.into()));
+                    let done = super::caught(work).await.unwrap_or_else(failed);
+                    core.reply(origin.as_ref(), &stanza, done.result);
+                    if let Some(then) = done.then {
+                        then();
+                    }
+                });
+                Some(Box::pin(async move {
+                    let _panicked = done.await;
+                }))
+            }
             Some(IqReply::Later(answer)) => {
                 let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
                 Some(Box::pin(async move {
-                    let late =
-                        StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait);
                     let result = core.timers.within(PATIENCE, super::caught(answer)).await;
                     let failed = || Err(Condition::InternalServerError.into());
-                    let result = result.map_or(Err(late), |answer| answer.unwrap_or_else(failed));
+                    let result = result.map_or(Err(late()), |answer| answer.unwrap_or_else(failed));
                     core.reply(origin.as_ref(), &stanza, result);
                 }))
             }

@@ -15,6 +15,7 @@
 
 mod address;
 mod admission;
+mod ask;
 mod bound;
 mod builder;
 mod driver;
@@ -26,6 +27,7 @@ mod negotiate;
 mod oneshot;
 mod pace;
 mod presence;
+mod probe;
 mod requests;
 mod roster;
 mod route;
@@ -48,10 +50,12 @@ use std::task::Poll;
 use std::time::Duration;
 
 use jid::{BareJid, DomainPart};
+use parking_lot::Mutex;
 
 use crate::connection::Connection;
 use crate::environment::Environment;
-use crate::extension::{Extension, Target};
+use crate::extension::{Extension, Outcome, Target};
+use crate::recent::Recent;
 use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
 use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
@@ -78,13 +82,15 @@ struct Core<C: Connection + Clone> {
     former_domains: Vec<DomainPart>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
-    router: route::Outlet,
+    router: route::Outlet<C>,
     jobs: Arc<Jobs>,
     timers: Timers,
     requests: Requests,
     admissions: Arc<Admissions>,
     metrics: Counters,
     pushes: AtomicU64,
+    /// When which pending-out request was sent again (SUB-13).
+    reminders: Mutex<Recent<Duration>>,
 }
 
 impl<C: Connection + Clone> Server<C> {
@@ -217,9 +223,17 @@ impl<C: Connection + Clone> Core<C> {
                 let to = session.jid().as_str();
                 let right = answer.raw_from().is_some() && answer.raw_to() == Some(to);
                 let answer = if right { answer } else { answer.readdressed(Some(&from), Some(to)) };
-                let _gone = self.give(session, &answer);
+                self.give_answer(session, &answer);
             }
             None => self.route_answer(answer),
+        }
+    }
+
+    /// An answer goes past everything that may keep a stanza out (BLOCK-8).
+    fn give_answer(&self, session: &SessionHandle<C>, answer: &Stanza) {
+        if self.give(session, answer).is_ok() {
+            let (account, reached) = (&session.account().bare, std::slice::from_ref(session));
+            self.delivered(answer, None, Some(account), reached, Outcome::Delivered);
         }
     }
 

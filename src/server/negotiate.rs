@@ -404,7 +404,7 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     /// A stanza before bind (STREAM-18, BIND-11, BIND-12).
-    pub(super) fn early_stanza(&mut self, received: &Received) {
+    pub(super) fn early_stanza(&mut self, received: &Received<'_>) {
         let Stage::Authed(session) = &self.stage else {
             return self.fail(StreamCondition::NotAuthorized.into());
         };
@@ -512,13 +512,18 @@ async fn bind<C: Connection + Clone>(
     done: oneshot::Sender<BindOutcome<C>>,
 ) {
     loop {
-        let roster = if core.registry.is_loaded(session.account()) {
+        let loaded = if core.registry.is_loaded(session.account()) {
             None
         } else {
-            let load = super::caught(core.load_roster(session.account()));
-            let loaded = core.timers.within(core.limits.load, load).await;
-            match loaded {
-                Some(Some(Ok(roster))) => Some(roster),
+            let account = session.account();
+            let load = super::caught(async {
+                Ok::<_, StoreError>((
+                    core.load_roster(account).await?,
+                    core.load_kept(account).await?,
+                ))
+            });
+            match core.timers.within(core.limits.load, load).await {
+                Some(Some(Ok(loaded))) => Some(loaded),
                 _ => return done.send(BindOutcome::NotLoaded(session)),
             }
         };
@@ -527,8 +532,8 @@ async fn bind<C: Connection + Clone>(
             return;
         }
         let mut reply = |jid: &FullJid| bind_result(&id, jid);
-        let request = match roster {
-            Some(roster) => BindRequest::new().roster(roster),
+        let request = match loaded {
+            Some((roster, kept)) => BindRequest::new().roster(roster).kept(kept),
             None => BindRequest::new().loaded(),
         };
         let request = match &resource {

@@ -194,6 +194,17 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.send_item(Item::Raw(bytes), None).map(drop)
     }
 
+    /// Sends a stanza that was made, without a `to`, for several sessions of an account: `to`
+    /// becomes this session's full JID as it is written, so that one stanza serves them all. If the
+    /// session ends before the client has it, it goes to nobody else.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: it was not accepted.
+    pub fn push(&self, stanza: &Stanza) -> Result<(), NotSent> {
+        self.send_item(Item::Stanza(stanza, To::OwnFull), None).map(drop)
+    }
+
     /// The view of an *available* resource: it has broadcast presence and no unavailable since.
     #[must_use]
     pub fn available(&self) -> Option<Available<'_, C>> {

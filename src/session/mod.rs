@@ -14,12 +14,15 @@
 
 mod acknowledge;
 mod bind;
+#[cfg(feature = "server")]
+mod blocked;
 mod copies;
 mod end;
 mod events;
 mod handle;
 mod hibernation;
 mod input;
+mod kept;
 mod outbound;
 mod presence;
 mod registry;
@@ -30,12 +33,17 @@ mod state;
 
 pub use acknowledge::{AckCheck, AckPolicy, Acknowledged, Transport};
 pub use bind::{BindError, BindRequest, Conflict};
+#[cfg(feature = "server")]
+pub(crate) use blocked::Pattern;
 pub use copies::Copies;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
-pub use presence::Presence;
+pub use kept::AccountState;
+#[cfg(feature = "server")]
+pub(crate) use kept::Kept;
+pub use presence::{Parting, Presence};
 #[cfg(feature = "server")]
 pub(crate) use registry::Account;
 pub use registry::{Builder, Counts, SessionRegistry, Sessions};

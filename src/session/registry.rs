@@ -3,7 +3,7 @@
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hashbrown::HashTable;
 use jid::{BareJid, DomainPart, FullJid, ResourcePart};
@@ -14,11 +14,13 @@ use super::end::{Leftover, Reason, Run};
 use super::events::{Event, Events, Listener};
 use super::handle::{SessionHandle, Shared};
 use super::hibernation::{Hibernating, Remembered};
+use super::kept::{AccountState, Kept};
 use super::outbound::After;
 use super::retained::RetentionLimits;
 use super::shield::shielded;
 use crate::connection::Connection;
 use crate::environment::Environment;
+use crate::recent::Recent;
 use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
@@ -48,8 +50,10 @@ pub struct Builder<C: Connection + Clone> {
 }
 
 /// A hook that takes stanzas with no session here to go to.
-type Elsewhere = Box<dyn Fn(Stanza) + Send + Sync>;
+type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
+/// Whether an account wants no presence to pass between itself and a JID.
+type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 pub(super) struct Settings {
@@ -62,6 +66,7 @@ pub(super) struct Settings {
     pub(super) background: Option<Background>,
     elsewhere: Option<Elsewhere>,
     leftover: Option<OnLeftover>,
+    hides: Option<Hides>,
 }
 
 impl<C: Connection + Clone> Builder<C> {
@@ -104,7 +109,14 @@ impl<C: Connection + Clone> Builder<C> {
 
     /// Takes presence for contacts at domains that are not [ours](Self::domain), addressed and
     /// ready to be routed. Without it they are dropped.
-    pub fn elsewhere(mut self, router: impl Fn(Stanza) + Send + Sync + 'static) -> Self {
+    ///
+    /// The second argument says whether the stanza still is true: the session of an available
+    /// presence may end while it is under way, and its unavailable must come last (PRES-21). The
+    /// router asks under the lock that orders its stanzas, and drops the stanza if it is not.
+    pub fn elsewhere(
+        mut self,
+        router: impl Fn(Stanza, &dyn Fn() -> bool) + Send + Sync + 'static,
+    ) -> Self {
         self.settings.elsewhere = Some(Box::new(router));
         self
     }
@@ -114,6 +126,18 @@ impl<C: Connection + Clone> Builder<C> {
     /// their order. Without it they are dropped.
     pub fn leftover(mut self, hook: impl Fn(Leftover) + Send + Sync + 'static) -> Self {
         self.settings.leftover = Some(Box::new(hook));
+        self
+    }
+
+    /// Says whether an account wants no presence to pass between itself and a JID (bare or full, as
+    /// normalised text), in either direction: such contacts are left out of broadcasts without a
+    /// word (BLOCK-5, BLOCK-6). Asked only about accounts for which something is
+    /// [kept](AccountState::set_extension), and never about an account's own sessions (BLOCK-8).
+    pub fn hides(
+        mut self,
+        hook: impl Fn(&AccountState, &str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.hides = Some(Box::new(hook));
         self
     }
 
@@ -147,6 +171,7 @@ impl<C: Connection + Clone> Builder<C> {
             hibernating: Mutex::new(Hibernating::default()),
             remembered: Mutex::new(Remembered::default()),
             events: Events::new(self.listener),
+            last_gone: Mutex::new(Recent::new(REMEMBERED)),
             settings: self.settings,
         });
         SessionRegistry(Arc::new(Guard(inner)))
@@ -184,6 +209,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             background: None,
             elsewhere: None,
             leftover: None,
+            hides: None,
         };
         Builder { settings, listener: None }
     }
@@ -376,26 +402,45 @@ impl<C: Connection + Clone> fmt::Debug for Sessions<C> {
 /// What the sessions of one account share.
 pub(crate) struct Account {
     pub(crate) bare: BareJid,
-    roster: RwLock<Arc<Roster>>,
+    data: RwLock<Data>,
+}
+
+struct Data {
+    roster: Arc<Roster>,
+    kept: Kept,
 }
 
 impl Account {
-    pub(super) fn new(bare: BareJid, roster: Roster) -> Self {
-        Self { bare, roster: RwLock::new(Arc::new(roster)) }
+    pub(crate) fn new(bare: BareJid, roster: Roster, kept: Kept) -> Self {
+        Self { bare, data: RwLock::new(Data { roster: Arc::new(roster), kept }) }
     }
 
     /// The roster of now. It does not change under the reader's eyes.
     pub(crate) fn roster(&self) -> Arc<Roster> {
-        Arc::clone(&self.roster.read())
+        Arc::clone(&self.data.read().roster)
     }
 
     /// Changes the roster; who holds an older one keeps it as it was.
     pub(crate) fn set_roster(&self, roster: Roster) {
-        *self.roster.write() = Arc::new(roster);
+        let roster = Arc::new(roster);
+        let _old = std::mem::replace(&mut self.data.write().roster, roster);
+    }
+
+    /// Looks at what extensions keep for the account.
+    pub(super) fn kept<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
+        look(&self.data.read().kept)
+    }
+
+    /// Changes what extensions keep; what is taken out is dropped without the lock.
+    pub(super) fn update_kept<T>(&self, change: impl FnOnce(&mut Kept) -> T) {
+        let _old = change(&mut self.data.write().kept);
     }
 }
 
 const SHARDS: usize = 64;
+
+/// Accounts of which it is remembered when they were available last: half a megabyte at most.
+const REMEMBERED: usize = 8192;
 
 /// One account's row in the table.
 pub(super) struct Entry<C: Connection + Clone> {
@@ -446,6 +491,8 @@ pub(super) struct Inner<C: Connection + Clone> {
     pub(super) hibernating: Mutex<Hibernating<C>>,
     pub(super) remembered: Mutex<Remembered>,
     pub(super) events: Events<C>,
+    /// When an available session of an account last went (PRES-15). A leaf lock.
+    pub(super) last_gone: Mutex<Recent<SystemTime>>,
     pub(super) settings: Settings,
 }
 
@@ -501,10 +548,21 @@ impl<C: Connection + Clone> Inner<C> {
         domains.is_empty() || domains.iter().any(|d| d.as_str() == domain)
     }
 
-    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza) {
+    /// To the host's router, which asks `holds` where it orders the stanza.
+    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza, holds: &dyn Fn() -> bool) {
         if let Some(router) = &self.settings.elsewhere {
-            shielded(|| router(stanza()));
+            shielded(|| router(stanza(), holds));
         }
+    }
+
+    /// Whether presence between `account` and `jid` is to be left out. A hook that panics hides.
+    pub(super) fn hides(&self, account: &Arc<Account>, jid: &str) -> bool {
+        let Some(hook) = self.settings.hides.as_ref().filter(|_| !account.kept(Kept::is_empty))
+        else {
+            return false;
+        };
+        let state = AccountState(Arc::clone(account));
+        bare_of(jid) != account.bare.as_str() && shielded(|| hook(&state, jid)).unwrap_or(true)
     }
 
     pub(super) fn leave(&self, leftover: Leftover) {
@@ -535,5 +593,10 @@ impl<C: Connection + Clone> Inner<C> {
 
 /// The account of a full JID, as a slice of its text: the first slash parts them.
 pub(super) fn bare(jid: &FullJid) -> &str {
-    jid.as_str().split_once('/').map_or(jid.as_str(), |(bare, _)| bare)
+    bare_of(jid.as_str())
+}
+
+/// The same of the text of any JID.
+pub(super) fn bare_of(jid: &str) -> &str {
+    jid.split_once('/').map_or(jid, |(bare, _)| bare)
 }

@@ -23,12 +23,16 @@
 //! # Ok::<(), xmpp_session::jid::Error>(())
 //! ```
 
+mod blocking;
+mod carbons;
 mod disco;
 mod last;
 mod ping;
 mod sm;
 mod version;
 
+pub use blocking::Blocking;
+pub use carbons::Carbons;
 pub use disco::Disco;
 pub use last::LastActivity;
 pub use ping::Ping;

@@ -139,7 +139,7 @@ impl World {
             })
             .elsewhere({
                 let elsewhere = Arc::clone(&elsewhere);
-                move |stanza| lock(&elsewhere).push(Frame::stanza(&stanza).to_string())
+                move |stanza, _holds| lock(&elsewhere).push(Frame::stanza(&stanza).to_string())
             });
         Self { registry: settings(builder).build(), time, events, leftovers, elsewhere }
     }
