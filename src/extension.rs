@@ -4,18 +4,37 @@
 //! acknowledgement and resumption are primitives of the [session](crate::session), so that no
 //! extension can break a promise of the crate. Every hook is called without a lock and from
 //! whichever thread the cause came on.
+//!
+//! # The way of a stanza
+//!
+//! ```text
+//! client ──▶ inbound ──▶ rules ──▶ admit ──▶ sessions, store ──▶ outbound (each session)
+//!                                                          └──▶ delivered (once, messages)
+//! ```
+//!
+//! # What an extension keeps
+//!
+//! For a session, by [`SessionHandle::set_extension`]: across resumptions, until the session ends.
+//! For an account, by [`AccountState::set_extension`]: as long as it has a session; what is to be
+//! there from the first moment on is [loaded](Extension::load). Values are told apart by their type,
+//! and where nothing is kept it costs one pointer.
 
+use std::any::Any;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use jid::BareJid;
 use minidom::Element;
 
 use crate::connection::Connection;
-use crate::session::{Bound, Session, SessionHandle, SessionRegistry};
+pub use crate::session::AccountState;
+use crate::session::{Authed, Bound, Session, SessionHandle, SessionRegistry, Transport};
 use crate::stanza::{Child, Stanza, StanzaError};
-use crate::stream::Nonza;
+use crate::store::StoreFuture;
+use crate::stream::{Nonza, StreamError};
 
 /// One addition to the endpoint. Extensions are asked in the order in which the host added them;
 /// each method has a default that does nothing.
@@ -32,6 +51,25 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
         &[]
     }
 
+    /// Takes a first-level element that is no stanza, on a stream that is not authenticated. What
+    /// is appended to `out` is the answer.
+    fn unauthenticated(&self, element: &Nonza, out: &mut Vec<u8>) -> Flow {
+        let _ = (element, out);
+        Flow::Next
+    }
+
+    /// Takes a first-level element that is no stanza, between authentication and bind, and may turn
+    /// the session into a bound one.
+    fn authenticated(
+        &self,
+        session: Session<Authed, C>,
+        registry: &SessionRegistry<C>,
+        element: &Nonza,
+    ) -> Negotiated<C> {
+        let _ = (registry, element);
+        Negotiated::Next(session)
+    }
+
     /// Takes a first-level element that is no stanza, on a bound stream. One that nobody takes
     /// closes the stream with `unsupported-stanza-type` (STREAM-16).
     fn nonza(&self, session: &mut Session<Bound, C>, element: &Nonza) -> Flow {
@@ -46,6 +84,45 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
         Flow::Next
     }
 
+    /// Loads what the extension keeps for an account, together with the account's roster: before
+    /// a session is bound (a load that fails or takes too long fails the bind, BIND-7), and where a
+    /// stanza arrives for an account without sessions. `None`, and a load that comes to `None` (an
+    /// empty list, say), cost nothing from then on.
+    ///
+    /// The value is found by its type with [`AccountState::extension`].
+    fn load(&self, account: &BareJid) -> Option<StoreFuture<Option<Arc<dyn Any + Send + Sync>>>> {
+        let _ = account;
+        None
+    }
+
+    /// Whether a stanza that arrives for an account of ours gets in: a message, a presence of any
+    /// type, an iq. Asked before it is stored, copied or delivered, and never about what the
+    /// account's own sessions send to it. The first extension that does not
+    /// [accept](Admission::Accept) decides.
+    ///
+    /// An account without sessions is asked about where the stanza would have an effect: it would
+    /// be stored, change the roster or be answered.
+    fn admit(&self, account: &AccountState, stanza: &Stanza) -> Admission {
+        let _ = (account, stanza);
+        Admission::Accept
+    }
+
+    /// Whether presence between an account and a JID (bare or full, as normalised text) is left out
+    /// of broadcasts, in either direction, without a word. Asked only about accounts for which
+    /// something is kept.
+    fn hides(&self, account: &AccountState, jid: &str) -> bool {
+        let _ = (account, jid);
+        false
+    }
+
+    /// Looks at a message once it is clear what became of it: one that arrived for an account of
+    /// ours, one that a session of ours sent, or both. Once for each message: where it goes after a
+    /// session has ended that had accepted it (SM-17) is not told. Copies that are sent from here by
+    /// [`SessionHandle::push`] are looked at by nobody.
+    fn delivered(&self, delivery: &Delivery<'_, C>) {
+        let _ = delivery;
+    }
+
     /// Looks at a message, presence or iq of somebody that was accepted for a session.
     fn outbound(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         let _ = (session, stanza);
@@ -57,22 +134,165 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
         None
     }
 
-    /// Adds to a write that is about to happen: what is appended to `out` or sent through the
-    /// session travels in that write.
-    fn pre_drain(&self, session: &SessionHandle<C>, out: &mut Vec<u8>) {
-        let _ = (session, out);
+    /// Adds to a write that is about to happen on one transport of a session: what is appended to
+    /// `out` or sent through the session travels in that write.
+    fn pre_drain(&self, session: &SessionHandle<C>, transport: Transport, out: &mut Vec<u8>) {
+        let _ = (session, transport, out);
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do for a session, on the
+    /// environment's monotonic clock. Asked often: has to be quick.
+    fn next_timeout(&self, session: &SessionHandle<C>) -> Option<Duration> {
+        let _ = session;
+        None
+    }
+
+    /// Acts for a bound session on the time that has passed.
+    fn handle_timeout(&self, session: &SessionHandle<C>, now: Duration) -> Liveness {
+        let _ = (session, now);
+        Liveness::Alive
+    }
+
+    /// Asks a silent client for a sign of life (STREAM-29). [`Flow::Done`] = it is asked; where no
+    /// extension does it is sent a ping.
+    fn ask_for_life(&self, session: &SessionHandle<C>) -> Flow {
+        let _ = session;
+        Flow::Next
     }
 }
 
-/// Whether later extensions, and the rules, get to see something.
+/// What becomes of a session that is authenticated and not bound, by an element of its client.
+#[must_use = "the session is in it"]
+#[expect(clippy::exhaustive_enums, reason = "the driver has to act on each")]
+pub enum Negotiated<C: Connection + Clone> {
+    /// On to the next extension.
+    Next(Session<Authed, C>),
+    /// Dealt with; the session goes on as it was.
+    Done(Session<Authed, C>),
+    /// It is bound now.
+    Bound(Session<Bound, C>),
+    /// The stream closes with this error.
+    Close(StreamError),
+}
+
+impl<C: Connection + Clone> fmt::Debug for Negotiated<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Next(_) => "Next",
+            Self::Done(_) => "Done",
+            Self::Bound(_) => "Bound",
+            Self::Close(_) => "Close",
+        })
+    }
+}
+
+/// Whether the transport of a session is still worth anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a lost transport is to be given up"]
+#[expect(clippy::exhaustive_enums, reason = "it is or it is not")]
+pub enum Liveness {
+    /// As far as is known.
+    Alive,
+    /// The client has not answered: the transport is given up without a word.
+    Lost,
+}
+
+/// Whether later extensions, and the rules, get to see something.
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "says whether anybody else is to handle it"]
-#[expect(clippy::exhaustive_enums, reason = "it was dealt with or it was not")]
+#[expect(clippy::exhaustive_enums, reason = "the driver has to act on each")]
 pub enum Flow {
     /// On to the next.
     Next,
     /// Dealt with.
     Done,
+    /// The stream closes with this error. From hooks that see no stream of the client it is
+    /// [`Flow::Done`].
+    Close(StreamError),
+}
+
+/// Whether a stanza gets in.
+#[derive(Clone, Debug)]
+#[must_use = "says whether the stanza gets in"]
+#[expect(clippy::exhaustive_enums, reason = "it gets in, its sender is told, or nobody is")]
+pub enum Admission {
+    /// It does, as far as this extension is concerned.
+    Accept,
+    /// It does not, and its sender gets this error where one is due (STZ-7).
+    Refuse(StanzaError),
+    /// It does not, and nobody is told.
+    Drop,
+}
+
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// One session at least has accepted it.
+    Delivered,
+    /// It waits in the offline store.
+    Stored,
+    /// It is on its way to another domain.
+    Routed,
+    /// It was bounced or dropped.
+    Refused,
+}
+
+/// A message, and what became of it.
+pub struct Delivery<'a, C: Connection + Clone> {
+    pub(crate) stanza: &'a Stanza,
+    pub(crate) sender: Option<&'a SessionHandle<C>>,
+    pub(crate) account: Option<&'a BareJid>,
+    pub(crate) reached: &'a [SessionHandle<C>],
+    pub(crate) outcome: Outcome,
+    pub(crate) registry: &'a SessionRegistry<C>,
+}
+
+impl<'a, C: Connection + Clone> Delivery<'a, C> {
+    /// The message, with its true `from`.
+    #[must_use]
+    pub const fn stanza(&self) -> &'a Stanza {
+        self.stanza
+    }
+
+    /// The session that sent it; `None` where it came from another domain or from the server.
+    #[must_use]
+    pub const fn sender(&self) -> Option<&'a SessionHandle<C>> {
+        self.sender
+    }
+
+    /// The account of ours that it is for.
+    #[must_use]
+    pub const fn account(&self) -> Option<&'a BareJid> {
+        self.account
+    }
+
+    /// The sessions that have accepted it.
+    #[must_use]
+    pub const fn reached(&self) -> &'a [SessionHandle<C>] {
+        self.reached
+    }
+
+    /// What became of it.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// All sessions.
+    #[must_use]
+    pub const fn registry(&self) -> &'a SessionRegistry<C> {
+        self.registry
+    }
+}
+
+impl<C: Connection + Clone> fmt::Debug for Delivery<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery")
+            .field("outcome", &self.outcome)
+            .field("reached", &self.reached.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// How far a stream has come.
@@ -189,6 +409,12 @@ impl<'a, C: Connection + Clone> IqRequest<'a, C> {
         })
     }
 
+    /// All sessions.
+    #[must_use]
+    pub const fn registry(&self) -> &'a SessionRegistry<C> {
+        self.registry
+    }
+
     /// All features that disco#info of the target lists.
     #[must_use]
     pub const fn disco_features(&self) -> &'a [&'static str] {
@@ -216,6 +442,37 @@ pub enum IqReply {
     Now(IqResult),
     /// To come. The stream waits for it (STREAM-23), 60 seconds at most (IQ-5).
     Later(Pin<Box<dyn Future<Output = IqResult> + Send>>),
+    /// To come from work that changes what is kept for the account that is asked: it is done one by
+    /// one with everything else that changes the account or binds a session of it, and never
+    /// cancelled.
+    Job(Pin<Box<dyn Future<Output = IqDone> + Send>>),
+}
+
+/// What work on an account came to.
+#[must_use = "the answer of an iq"]
+pub struct IqDone {
+    pub(crate) result: IqResult,
+    pub(crate) then: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl IqDone {
+    /// The answer.
+    pub fn new(result: IqResult) -> Self {
+        Self { result, then: None }
+    }
+
+    /// Does something once the answer is on its way: pushes come after results (ROSTER-10,
+    /// BLOCK-3).
+    pub fn then(mut self, then: impl FnOnce() + Send + 'static) -> Self {
+        self.then = Some(Box::new(then));
+        self
+    }
+}
+
+impl fmt::Debug for IqDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IqDone").field("ok", &self.result.is_ok()).finish_non_exhaustive()
+    }
 }
 
 impl IqReply {
@@ -241,6 +498,7 @@ impl fmt::Debug for IqReply {
             Self::Now(Ok(_)) => "Now(result)",
             Self::Now(Err(_)) => "Now(error)",
             Self::Later(_) => "Later",
+            Self::Job(_) => "Job",
         })
     }
 }

@@ -67,6 +67,7 @@ pub mod extension;
 #[cfg(any(feature = "tokio", feature = "threads"))]
 pub mod host;
 pub mod outbox;
+mod recent;
 pub mod rules;
 #[cfg(feature = "server")]
 pub mod sasl;
@@ -93,3 +94,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/connection.md")]
 mod connection_guide {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/extensions.md")]
+mod extensions_guide {}

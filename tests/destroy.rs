@@ -1,5 +1,7 @@
 //! How sessions end: once, for everybody, whatever the cause.
 
+#![expect(clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,8 +17,10 @@ use xmpp_session::session::{
 };
 use xmpp_session::stanza::Stanza;
 
+type End = fn(&World, Owner, &Wire);
+
 /// Every way in which a session can end.
-const ENDS: [(&str, fn(&World, Owner, &Wire)); 12] = [
+const ENDS: [(&str, End); 12] = [
     ("close tag", |_, owner, _| assert!(owner.end(Reason::Closed))),
     ("stream error", |_, owner, _| assert!(owner.end_with(Reason::StreamError, b"<error/>"))),
     ("drop of the owner", |_, owner, _| drop(owner)),
@@ -466,6 +470,34 @@ fn destroy_13_a_listener_that_ends_sessions_is_not_called_inside_itself() {
 }
 
 #[test]
+fn destroy_13_events_made_inside_the_listener_wait_until_it_is_back() {
+    let registry: Arc<Mutex<Option<Registry>>> = Arc::default();
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let listener = {
+        let (registry, told) = (Arc::clone(&registry), Arc::clone(&told));
+        move |event: &xmpp_session::session::Event<Wire>| {
+            let jid = event.session().jid();
+            lock(&told).push(format!("{jid} in"));
+            let registry = lock(&registry).clone();
+            if let (EventKind::Bound, "a@x/1", Some(registry)) =
+                (event.kind(), jid.as_str(), registry)
+            {
+                let request = BindRequest::new().resource(resource("1"));
+                drop(authed(&Wire::default(), "b@x").bind(&registry, request));
+            }
+            lock(&told).push(format!("{jid} out"));
+        }
+    };
+    let one = Registry::builder(World::new().time).listener(listener).build();
+    *lock(&registry) = Some(one.clone());
+    let request = BindRequest::new().resource(resource("1"));
+    let _owner = authed(&Wire::default(), "a@x").bind(&one, request).unwrap();
+    *lock(&registry) = None;
+    let in_order = ["a@x/1 in", "a@x/1 out", "b@x/1 in", "b@x/1 out", "b@x/1 in", "b@x/1 out"];
+    assert_eq!(*lock(&told), in_order);
+}
+
+#[test]
 fn destroy_13_a_panicking_listener_loses_nothing_but_its_own_call() {
     let events: Arc<Mutex<Vec<_>>> = Arc::default();
     let world = World::with(|builder| {
@@ -486,7 +518,7 @@ fn destroy_13_a_panicking_listener_loses_nothing_but_its_own_call() {
 #[test]
 fn destroy_13_panicking_hooks_leave_the_end_whole() {
     let world = World::with(|builder| {
-        builder.leftover(|_| panic!("in the hook")).elsewhere(|_| panic!("in the router"))
+        builder.leftover(|_| panic!("in the hook")).elsewhere(|_, _| panic!("in the router"))
     });
     let (_w, watcher) = world.available("w@x/1", &["a@x"]);
     let (mut owner, _) = world.available("a@x/1", &["w@x", "far@y"]);
@@ -550,6 +582,22 @@ fn destroy_14_dropping_the_registry_ends_all_and_owners_left_over_are_inert() {
     assert_eq!(lock(&events).iter().filter(|(_, kind)| is_end(kind)).count(), 2);
     assert_eq!(a.send(&message("b@x/1", 1)), Err(NotSent::Ended));
     drop(a);
+}
+
+#[test]
+fn stream_26_a_lingering_owner_learns_when_the_last_words_are_written_and_closes_itself() {
+    let world = World::new();
+    let line = Wire::default();
+    let request = BindRequest::new().lingers();
+    let mut owner = authed(&line, "a@x").bind(&world.registry, request).unwrap();
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(owner.poll_ready(&mut cx).is_ready());
+    assert!(world.registry.destroy_session(&owner.handle(), Reason::Shutdown));
+    assert!(line.frames().pop().is_some_and(|last| last.ends_with("</stream:stream>")));
+    assert_eq!(line.closed(), None);
+    assert!(matches!(owner.poll_ready(&mut cx), std::task::Poll::Ready(Err(_))));
+    drop(owner);
+    assert!(world.registry.is_empty());
 }
 
 #[test]

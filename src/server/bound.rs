@@ -1,11 +1,12 @@
 //! Input of a bound session: each stanza counted, stamped, looked at, and on its way.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::address::Malformed;
 use super::driver::{Driver, Pending, Stage};
 use super::{Core, Task, oneshot};
-use crate::connection::{Close, Connection};
+use crate::connection::Connection;
 use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
 use crate::sasl::wire;
@@ -18,18 +19,27 @@ const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 impl<C: Connection + Clone> Driver<C> {
     /// A stanza of the client. It is counted before it has an effect (SM-5), and its ticket stays
     /// out until the last effect is done, also when this driver is gone by then.
-    pub(super) fn stanza(&mut self, received: &Received) {
+    pub(super) fn stanza(&mut self, received: &Received<'_>) {
         let Stage::Bound(session) = &mut self.stage else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);
         core.metrics.received(received.kind());
         let stanza = stamp(session, received, self.lang.as_deref());
-        let task = core.client_stanza(session, &stanza);
+        let handle = session.handle();
+        // What a host's hook loses by a panic is this stanza, and its sender is told.
+        let work = || core.client_stanza(session, &stanza);
+        let task = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+            core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
+            None
+        });
         let broadcast = stanza.kind() == Kind::Presence && stanza.raw_to().is_none();
         if let Some(task) = task {
             let (sender, done) = oneshot::channel();
-            core.jobs.spawn(async move {
-                super::caught(task).await;
+            let jobs = Arc::clone(&core.jobs);
+            jobs.spawn(async move {
+                if super::caught(task).await.is_none() {
+                    core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
+                }
                 drop(ticket);
                 sender.send(());
             });
@@ -43,19 +53,25 @@ impl<C: Connection + Clone> Driver<C> {
         let Stage::Bound(session) = &mut self.stage else { return };
         if nonza.is("error", STREAM_NAMESPACE) {
             // SERR-2
-            self.end_session(Reason::StreamError, b"</stream:stream>");
-            return self.finish(Close::Flush);
+            return self.close_after_client(Reason::StreamError, b"</stream:stream>");
         }
         if nonza.namespace() == wire::NS {
             // SASL-10
             return self.fail(StreamCondition::NotAuthorized.into());
         }
         let core = Arc::clone(&self.core);
-        let taken =
-            core.extensions.iter().any(|extension| extension.nonza(session, nonza) == Flow::Done);
-        if !taken {
+        let offer = || {
+            let offered = core.extensions.iter().map(|extension| extension.nonza(session, nonza));
+            offered.into_iter().find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
+        };
+        match super::shielded(offer) {
+            Some(Flow::Done) => {}
+            Some(Flow::Close(error)) => self.fail(error),
             // STREAM-16
-            self.fail(StreamCondition::UnsupportedStanzaType.into());
+            Some(Flow::Next) => {
+                self.fail(StreamCondition::UnsupportedStanzaType.into());
+            }
+            None => self.fail(StreamCondition::InternalServerError.into()),
         }
     }
 }
@@ -63,7 +79,7 @@ impl<C: Connection + Clone> Driver<C> {
 /// STZ-1: the true sender, whatever the client wrote; subscriptions come from the account.
 fn stamp<C: Connection + Clone>(
     session: &Session<Bound, C>,
-    received: &Received,
+    received: &Received<'_>,
     lang: Option<&str>,
 ) -> Stanza {
     let managed = matches!(
@@ -86,8 +102,7 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
     ) -> Option<Task> {
         let handle = session.handle();
-        let dealt_with = self.extensions.iter().any(|e| e.inbound(&handle, stanza) == Flow::Done);
-        if dealt_with {
+        if self.extensions.iter().any(|one| one.inbound(&handle, stanza) != Flow::Next) {
             return None;
         }
         let to = match stanza.to().map(|to| self.address(&to)).transpose() {

@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use jid::DomainPart;
+use parking_lot::Mutex;
 
-use super::driver::Admissions;
+use super::admission::Admissions;
 use super::metrics::Counters;
 use super::requests::Requests;
 use super::route::{Outlet, Router};
@@ -16,12 +17,16 @@ use super::{Core, Server};
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::Extension;
+use crate::recent::Recent;
 use crate::rules::roster::RosterLimits;
 use crate::rules::subscription::RequestLimits;
 use crate::sasl::Policy;
-use crate::session::{Conflict, Event, SessionRegistry};
+use crate::session::{Conflict, Event, RetentionLimits, SessionRegistry};
 use crate::store::{Authenticator, Stores};
 use crate::stream;
+
+/// Pending-out requests of which it is remembered that they were sent again: two megabytes at most.
+const REMINDERS: usize = 1 << 15;
 
 /// Limits of a server, by the ids of section 13 of the rules. Each is a setting.
 #[derive(Clone, Debug)]
@@ -31,7 +36,8 @@ pub struct Limits {
     pub stream: stream::Limits,
     /// From accept to bound, whatever the traffic (LIMIT-1). Default: 60 s.
     pub negotiation: Duration,
-    /// Failed binds that a stream may have (BIND-10). Default: 5.
+    /// Failed binds that a stream may have, 5 to 10 (BIND-10): other numbers are brought into that
+    /// range. Default: 5.
     pub bind_failures: u8,
     /// How long an account's data may take to load at bind (BIND-7). Default: 5 s.
     pub load: Duration,
@@ -39,6 +45,8 @@ pub struct Limits {
     pub sessions_per_account: usize,
     /// Hibernating sessions of one account (LIMIT-9). Default: 8.
     pub hibernating_per_account: usize,
+    /// What is kept for clients that may come back (LIMIT-10…12).
+    pub retention: RetentionLimits,
     /// Items, names and groups of a roster (LIMIT-15).
     pub roster: RosterLimits,
     /// Stored subscription requests (LIMIT-16).
@@ -55,12 +63,14 @@ pub struct Limits {
     /// (LIMIT-13). Default: 512 KiB.
     pub soft_mark: usize,
     /// How long a client may be silent before it is asked for a sign of life (LIMIT-22).
-    /// Default: 1800 s.
+    /// At least 5 minutes (STREAM-29), default: 1800 s.
     pub silence: Duration,
     /// How long it may take to give one (LIMIT-22). Default: 60 s.
     pub answer: Duration,
     /// How long the client's close tag is waited for after a stream error (LIMIT-23). Default: 2 s.
     pub close: Duration,
+    /// The same where the host closed without one (LIMIT-23). Default: 5 s.
+    pub close_clean: Duration,
     /// Sessions before authentication, in the whole server (LIMIT-25). Default: 10,000.
     pub unauthenticated: usize,
     /// Sessions before authentication of one source (LIMIT-25). Default: 50.
@@ -99,6 +109,7 @@ impl Default for Limits {
             load: Duration::from_secs(5),
             sessions_per_account: 32,
             hibernating_per_account: 8,
+            retention: RetentionLimits::default(),
             roster: RosterLimits::default(),
             requests: RequestLimits::default(),
             directed: 1000,
@@ -109,6 +120,7 @@ impl Default for Limits {
             silence: Duration::from_secs(1800),
             answer: Duration::from_secs(60),
             close: Duration::from_secs(2),
+            close_clean: Duration::from_secs(5),
             unauthenticated: 10_000,
             unauthenticated_per_source: 50,
             iq_needs_presence: true,
@@ -131,6 +143,9 @@ impl Limits {
         }
     }
 }
+
+/// Clients are not asked for a sign of life more often than this (STREAM-29).
+const LEAST_SILENCE: Duration = Duration::from_secs(5 * 60);
 
 /// What holds for the accounts of one domain.
 #[derive(Clone)]
@@ -261,6 +276,9 @@ impl<C: Connection + Clone> Builder<C> {
     #[must_use]
     pub fn build(self) -> Server<C> {
         let environment = self.environment;
+        let mut limits = self.limits;
+        limits.bind_failures = limits.bind_failures.clamp(5, 10);
+        limits.silence = limits.silence.max(LEAST_SILENCE);
         let has_keys = true;
         let domains: Vec<_> = self
             .domains
@@ -272,6 +290,8 @@ impl<C: Connection + Clone> Builder<C> {
                 } else {
                     sasl
                 };
+                // TLS-3: where TLS is required nobody authenticates without.
+                let sasl = if policy.tls_required { sasl.allow_insecure(false) } else { sasl };
                 Domain {
                     name,
                     tls_required: policy.tls_required,
@@ -287,13 +307,19 @@ impl<C: Connection + Clone> Builder<C> {
             move || link.get().and_then(Weak::upgrade)
         };
         let (elsewhere, leftover) = (core(&link), core(&link));
+        let (background, hides) = (core(&link), core(&link));
         let mut registry = SessionRegistry::builder(Arc::clone(&environment))
             .conflict(self.conflict)
-            .sessions_per_account(self.limits.sessions_per_account)
-            .hibernating_per_account(self.limits.hibernating_per_account)
-            .elsewhere(move |stanza| {
+            .sessions_per_account(limits.sessions_per_account)
+            .hibernating_per_account(limits.hibernating_per_account)
+            .retention(limits.retention)
+            .background(move |work| match background() {
+                Some(core) => core.jobs.later(async move { work() }),
+                None => work(),
+            })
+            .elsewhere(move |stanza, holds| {
                 if let Some(core) = elsewhere() {
-                    core.route_elsewhere(None, stanza);
+                    core.route_while(None, stanza, holds);
                 }
             })
             .leftover(move |left| {
@@ -301,6 +327,11 @@ impl<C: Connection + Clone> Builder<C> {
                     core.route_leftover(left);
                 }
             });
+        if !self.extensions.is_empty() {
+            registry = registry.hides(move |account, jid| {
+                hides().is_some_and(|core| core.is_hidden(account, jid))
+            });
+        }
         for domain in &domains {
             registry = registry.domain(domain.name.clone());
         }
@@ -318,10 +349,11 @@ impl<C: Connection + Clone> Builder<C> {
             jobs: Arc::default(),
             timers: Timers::new(Arc::clone(&environment)),
             requests: Requests::default(),
-            admissions: Arc::new(Admissions::new(&self.limits)),
-            limits: self.limits,
+            admissions: Arc::new(Admissions::new(&limits)),
+            limits,
             metrics: Counters::default(),
             pushes: AtomicU64::new(1),
+            reminders: Mutex::new(Recent::new(REMINDERS)),
             environment,
         });
         let _first = link.set(Arc::downgrade(&core));

@@ -1,6 +1,5 @@
 //! The machine of one transport: bytes in, effects out, and what it wants next.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -12,14 +11,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Core;
-use super::builder::{Limits, Rate};
 use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
+use super::pace::Pace;
 use crate::connection::{Close, Connection, PreDrain};
+use crate::extension::{Flow, Liveness};
 use crate::sasl::ChannelBindings;
-use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Unauthed};
+use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Transport, Unauthed};
 use crate::stanza::Frame;
-use crate::stream::{Event, Parser, StreamError, close};
+use crate::stream::{Event, Limit, Parser, StreamError, close};
 
 /// What the driver wants of the host now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,9 +113,17 @@ pub(super) enum Stage<C: Connection + Clone> {
     Bound(Session<Bound, C>),
     /// The session is with the job that binds it.
     Binding,
-    /// Our close tag is on its way; the client's is waited for (STREAM-26).
-    Closing(Option<Session<Bound, C>>),
+    /// Our close tag is on its way, and the client's is waited for (STREAM-26).
+    Closing(Closing<C>),
     Over,
+}
+
+/// A stream that we have closed.
+pub(super) struct Closing<C: Connection + Clone> {
+    /// The session, as long as others may still be writing for it.
+    session: Option<Session<Bound, C>>,
+    /// The client has closed as well: nothing but the last words is waited for.
+    answered: bool,
 }
 
 /// What the driver waits for before it goes on with its input (STREAM-23).
@@ -150,39 +158,55 @@ pub struct Driver<C: Connection + Clone> {
     pub(super) deadline: Duration,
     /// The client was asked for a sign of life.
     asked: bool,
+    /// The client reads too slowly: when to look again.
+    congested: Option<Duration>,
     pace: Pace,
 }
 
+/// How often it is looked whether a client that reads slowly has caught up. Most hosts' write loops
+/// tell sooner.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 impl<C: Connection + Clone> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, peer: Peer) -> Self {
-        let hook = Arc::new(Hook { session: OnceLock::new(), core: Arc::downgrade(&core) });
+        let hook = Arc::new(Hook {
+            session: OnceLock::new(),
+            core: Arc::downgrade(&core),
+            paused: Mutex::new(None),
+        });
         connection.on_drain(Arc::clone(&hook) as Arc<dyn PreDrain>);
         core.metrics.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let admission = core.admissions.admit(peer.source);
-        // LIMIT-25: no header has come, so nothing is written.
-        let want = if admission.is_some() { Want::Input } else { Want::Close };
-        if admission.is_none() {
-            core.metrics.limit("LIMIT-25");
-        }
+        let is_admitted = admission.is_some();
         let negotiating = Negotiating::new(peer.secure, peer.starttls, admission);
-        Self {
+        let mut driver = Self {
             stage: Stage::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
             pending: None,
-            want,
+            want: Want::Input,
             negotiating: Some(Box::new(negotiating)),
             lang: None,
             hook,
             deadline: core.environment.now().saturating_add(core.limits.negotiation),
             asked: false,
+            congested: None,
             pace: Pace::default(),
             connection,
             core,
+        };
+        if !is_admitted {
+            // LIMIT-25: no header has come, so nothing is written.
+            driver.core.metrics.limit("LIMIT-25");
+            driver.finish(Close::Abort);
         }
+        driver
     }
 
     /// Takes bytes of the client, in any chunking. Never blocks and never fails: what is wrong
     /// with the input becomes a stream error and, in the end, [`Want::Close`].
+    ///
+    /// While the driver wants something else, or is [pending](Self::poll_want), hosts do not read:
+    /// what is handed in nevertheless is kept if it may be, and counts against the limits.
     pub fn receive(&mut self, bytes: &[u8]) {
         use std::sync::atomic::Ordering;
         self.core.metrics.bytes_received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
@@ -190,11 +214,31 @@ impl<C: Connection + Clone> Driver<C> {
         if matches!(self.stage, Stage::Bound(_)) {
             self.asked = false;
             self.deadline = now.saturating_add(self.core.limits.silence);
-            self.pace.bytes(bytes.len(), now, &self.core.limits);
+            if self.pace.bytes(bytes.len(), now, &self.core.limits) {
+                self.core.metrics.limit("LIMIT-20");
+            }
         }
-        if self.want != Want::Close {
+        // TLS-2: what is behind `<starttls/>` in plain text is never read.
+        if self.want == Want::Input {
+            let is_blocked = self.poll_blocked(None).is_pending();
             self.parser.feed(bytes);
+            if is_blocked {
+                return self.limit_unread();
+            }
             while self.poll_blocked(None).is_ready() && self.step() {}
+        }
+    }
+
+    /// A host that reads on while the driver waits must not make it grow: limits count what arrived.
+    fn limit_unread(&mut self) {
+        let limits = &self.core.limits.stream;
+        let (limit, most) = match self.stage {
+            Stage::Unauthed(_) => (Limit::BytesBeforeAuth, limits.bytes_before_auth()),
+            _ => (Limit::ElementBytes, limits.element_bytes()),
+        };
+        if self.parser.unread() > most {
+            self.parser.restart(false);
+            self.fail(StreamError::exceeded(limit));
         }
     }
 
@@ -247,7 +291,9 @@ impl<C: Connection + Clone> Driver<C> {
     /// called before the first byte. At any other time it has no effect.
     pub fn secured(&mut self, tls: Tls) {
         let Stage::Unauthed(session) = &mut self.stage else { return };
-        if self.want != Want::StartTls && session.is_open() {
+        let is_due =
+            self.want == Want::StartTls || (self.want == Want::Input && !session.is_open());
+        if !is_due {
             return;
         }
         session.restart();
@@ -265,8 +311,24 @@ impl<C: Connection + Clone> Driver<C> {
     pub fn next_timeout(&self) -> Option<Duration> {
         match self.want {
             Want::Close => None,
-            _ => Some(self.pace.resume.map_or(self.deadline, |at| at.min(self.deadline))),
+            _ => [self.pace.resume, self.congested, self.extensions_at(), Some(self.deadline)]
+                .into_iter()
+                .flatten()
+                .min(),
         }
+    }
+
+    /// When an extension has something to do for the session. Not while its input waits for us: an
+    /// answer may stand in it.
+    fn extensions_at(&self) -> Option<Duration> {
+        let Stage::Bound(session) = &self.stage else { return None };
+        if self.pending.is_some() || self.pace.resume.is_some() || self.congested.is_some() {
+            return None;
+        }
+        let handle = session.handle();
+        let extensions = self.core.extensions.iter();
+        let soonest = || extensions.filter_map(|extension| extension.next_timeout(&handle)).min();
+        super::shielded(soonest).flatten()
     }
 
     /// Acts on the time that has passed.
@@ -275,7 +337,14 @@ impl<C: Connection + Clone> Driver<C> {
         if self.pace.resume.is_some_and(|at| at <= now) {
             self.pace.resume = None;
         }
-        if now < self.deadline || self.want == Want::Close {
+        self.congested = self.congested.filter(|at| *at > now);
+        if self.want == Want::Close {
+            return;
+        }
+        if self.extensions_at().is_some_and(|at| at <= now) && self.is_lost(now) {
+            return self.give_up();
+        }
+        if now < self.deadline {
             return;
         }
         match &self.stage {
@@ -283,9 +352,9 @@ impl<C: Connection + Clone> Driver<C> {
             Stage::Bound(_) => self.is_silent(now),
             Stage::Unauthed(_) | Stage::Authed(_) | Stage::Binding => {
                 self.core.metrics.limit("LIMIT-1");
-                let silent = self.negotiating.as_ref().is_none_or(|n| !n.answered);
-                if silent {
-                    self.stage = Stage::Over;
+                let is_silent = self.negotiating.as_ref().is_none_or(|n| !n.answered);
+                // TLS-2: no plain text behind `<proceed/>`.
+                if is_silent || self.want == Want::StartTls {
                     self.finish(Close::Abort);
                 } else {
                     self.fail(crate::stream::StreamCondition::PolicyViolation.into());
@@ -297,20 +366,38 @@ impl<C: Connection + Clone> Driver<C> {
     /// The handle of the session, once it is bound.
     #[must_use]
     pub fn session(&self) -> Option<&SessionHandle<C>> {
-        self.hook.session.get()
+        self.hook.session.get().map(|(session, _)| session)
+    }
+
+    fn is_lost(&self, now: Duration) -> bool {
+        let Stage::Bound(session) = &self.stage else { return false };
+        let handle = session.handle();
+        self.core.extensions.iter().any(|extension| {
+            super::shielded(|| extension.handle_timeout(&handle, now)) == Some(Liveness::Lost)
+        })
+    }
+
+    /// A dead transport is dropped without a word (STREAM-29).
+    fn give_up(&mut self) {
+        self.core.metrics.limit("LIMIT-22");
+        self.finish(Close::Abort);
     }
 
     /// STREAM-29: a silent client is asked first, and given up without a word if it does not
     /// answer.
     fn is_silent(&mut self, now: Duration) {
         if std::mem::replace(&mut self.asked, true) {
-            self.core.metrics.limit("LIMIT-22");
-            self.stage = Stage::Over;
-            self.finish(Close::Abort);
-            return;
+            return self.give_up();
         }
         if let Stage::Bound(session) = &self.stage {
-            self.core.ask_for_life(&session.handle());
+            let handle = session.handle();
+            let is_asked = self.core.extensions.iter().any(|extension| {
+                let flow = super::shielded(|| extension.ask_for_life(&handle));
+                flow.is_some_and(|flow| flow != Flow::Next)
+            });
+            if !is_asked {
+                self.core.ask_for_life(&handle);
+            }
         }
         self.deadline = now.saturating_add(self.core.limits.answer);
     }
@@ -322,16 +409,16 @@ impl<C: Connection + Clone> Driver<C> {
         }
         while let Some(pending) = &mut self.pending {
             let mut nobody = Context::from_waker(Waker::noop());
-            let cx = cx.as_deref_mut().unwrap_or(&mut nobody);
+            let context = cx.as_deref_mut().unwrap_or(&mut nobody);
             match pending {
-                Pending::Sasl(answer) => match answer.as_mut().poll(cx) {
+                Pending::Sasl(answer) => match answer.as_mut().poll(context) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(answer) => {
                         self.pending = None;
                         self.sasl_answer(answer);
                     }
                 },
-                Pending::Bind(wait) => match Pin::new(&mut wait.done).poll(cx) {
+                Pending::Bind(wait) => match Pin::new(&mut wait.done).poll(context) {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(outcome) => {
                         let id = std::mem::take(&mut wait.id);
@@ -339,30 +426,76 @@ impl<C: Connection + Clone> Driver<C> {
                         self.bound(outcome, &id);
                     }
                 },
-                Pending::Stanza(done) => match Pin::new(done).poll(cx) {
-                    Poll::Pending => return Poll::Pending,
+                Pending::Stanza(done) => match Pin::new(done).poll(context) {
                     Poll::Ready(_) => self.pending = None,
+                    // The stanza goes on by itself if the session ends meanwhile.
+                    Poll::Pending if self.poll_session(cx.as_deref_mut()).is_pending() => {
+                        return Poll::Pending;
+                    }
+                    Poll::Pending if matches!(self.stage, Stage::Bound(_)) => return Poll::Pending,
+                    Poll::Pending => self.pending = None,
                 },
             }
         }
-        if let Stage::Bound(session) | Stage::Closing(Some(session)) = &mut self.stage {
+        if self.poll_session(cx.as_deref_mut()).is_pending() {
+            return Poll::Pending;
+        }
+        if !matches!(self.stage, Stage::Bound(_)) {
+            return Poll::Ready(());
+        }
+        if self.poll_congested(cx).is_pending() || self.pace.resume.is_some() {
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+
+    /// Waits until the session takes input, or has said its last words.
+    fn poll_session(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
+        if let Stage::Bound(session) | Stage::Closing(Closing { session: Some(session), .. }) =
+            &mut self.stage
+        {
             match session.poll_input_ready(cx) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => self.detached(),
             }
         }
-        let paused = matches!(self.stage, Stage::Bound(_))
-            && (self.pace.resume.is_some()
-                || self.connection.waiting() > self.core.limits.soft_mark);
-        if paused { Poll::Pending } else { Poll::Ready(()) }
+        Poll::Ready(())
+    }
+
+    /// LIMIT-13: a client is not read from as long as it does not read.
+    fn poll_congested(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
+        let is_congested = || self.connection.waiting() > self.core.limits.soft_mark;
+        if !is_congested() {
+            self.congested = None;
+            return Poll::Ready(());
+        }
+        if let Some(cx) = cx {
+            self.hook.wake_on_write(cx.waker());
+            // What was written meanwhile woke nobody.
+            if !is_congested() {
+                return Poll::Ready(());
+            }
+        }
+        if self.congested.is_none() {
+            self.core.metrics.limit("LIMIT-13");
+        }
+        self.congested = Some(self.core.environment.now().saturating_add(LOOK_AGAIN));
+        Poll::Pending
     }
 
     /// The session was ended by somebody else, or has a newer transport.
     fn detached(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Bound(session) if session.handle().is_ended() => self.wait_for_close(None),
-            Stage::Closing(_) => self.stage = Stage::Closing(None),
+            Stage::Bound(session) if session.handle().is_ended() => {
+                let limits = &self.core.limits;
+                let is_clean = session.handle().is_closed();
+                let time = if is_clean { limits.close_clean } else { limits.close };
+                self.wait_for_close(None, time);
+            }
+            Stage::Closing(Closing { answered: false, .. }) => {
+                self.stage = Stage::Closing(Closing { session: None, answered: false });
+            }
             _ => self.finish(Close::Flush),
         }
     }
@@ -382,7 +515,7 @@ impl<C: Connection + Clone> Driver<C> {
         };
         match (&self.stage, event) {
             // SERR: nothing that arrives after an error has an effect (STREAM-24).
-            (Stage::Closing(_) | Stage::Over, Event::End) => self.finish(Close::Flush),
+            (Stage::Closing(_) | Stage::Over, Event::End) => self.closed_by_client(),
             (Stage::Closing(_) | Stage::Over, _) => {}
             (_, Event::End) => self.end_of_stream(),
             (_, Event::Header(header)) => self.header(&header),
@@ -397,21 +530,40 @@ impl<C: Connection + Clone> Driver<C> {
     /// STREAM-27: what came before is handled; the answer is our close tag, behind all that is
     /// queued.
     fn end_of_stream(&mut self) {
-        self.end_session(Reason::Closed, b"</stream:stream>");
-        self.finish(Close::Flush);
+        self.close_after_client(Reason::Closed, b"</stream:stream>");
+    }
+
+    /// Ends the stream with these last words; the client says nothing more.
+    pub(super) fn close_after_client(&mut self, reason: Reason, last_words: &[u8]) {
+        let session = self.end_session(reason, last_words);
+        self.wait_for_close(session, self.core.limits.close);
+        self.closed_by_client();
+    }
+
+    /// The client's close tag: if others write for the session, our own may still have to come.
+    fn closed_by_client(&mut self) {
+        match &mut self.stage {
+            Stage::Closing(Closing { session: Some(_), answered }) => *answered = true,
+            _ => self.finish(Close::Flush),
+        }
     }
 
     /// Closes with a stream error: written once, with the header before it if that was not sent
     /// yet, and nothing after it (STREAM-24, STREAM-25).
     pub(super) fn fail(&mut self, error: StreamError) {
+        let words = self.header_if_due();
+        self.fail_after(words, &error);
+    }
+
+    /// The same, behind `words`.
+    pub(super) fn fail_after(&mut self, mut words: Vec<u8>, error: &StreamError) {
         if matches!(self.stage, Stage::Closing(_) | Stage::Over) {
-            return self.finish(Close::Flush);
+            return self.closed_by_client();
         }
         self.core.metrics.stream_error(error.condition(), error.limit());
-        let mut words = self.header_if_due();
-        close(&mut words, None, Some(&error));
+        close(&mut words, None, Some(error));
         let session = self.end_session(Reason::StreamError, &words);
-        self.wait_for_close(session);
+        self.wait_for_close(session, self.core.limits.close);
     }
 
     /// Ends the session of this transport with these last words, whatever state it is in. A bound
@@ -434,12 +586,13 @@ impl<C: Connection + Clone> Driver<C> {
         }
     }
 
-    fn wait_for_close(&mut self, session: Option<Session<Bound, C>>) {
-        self.stage = Stage::Closing(session);
+    fn wait_for_close(&mut self, session: Option<Session<Bound, C>>, time: Duration) {
+        self.stage = Stage::Closing(Closing { session, answered: false });
         self.pending = None;
         self.negotiating = None;
         self.pace = Pace::default();
-        self.deadline = self.core.environment.now().saturating_add(self.core.limits.close);
+        self.congested = None;
+        self.deadline = self.core.environment.now().saturating_add(time);
     }
 
     pub(super) fn finish(&mut self, how: Close) {
@@ -453,7 +606,9 @@ impl<C: Connection + Clone> Driver<C> {
     /// One more stanza was handled: LIMIT-19 and LIMIT-20 may pause reading.
     pub(super) fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
-        self.pace.stanza(is_broadcast, now, &self.core.limits);
+        if let Some(limit) = self.pace.stanza(is_broadcast, now, &self.core.limits) {
+            self.core.metrics.limit(limit);
+        }
     }
 }
 
@@ -476,119 +631,30 @@ impl<C: Connection + Clone> fmt::Debug for Driver<C> {
 
 /// How a connection's pre-drain call reaches the extensions.
 pub(super) struct Hook<C: Connection + Clone> {
-    pub(super) session: OnceLock<SessionHandle<C>>,
+    pub(super) session: OnceLock<(SessionHandle<C>, Transport)>,
     core: Weak<Core<C>>,
+    /// Who waits for the client to read.
+    paused: Mutex<Option<Waker>>,
+}
+
+impl<C: Connection + Clone> Hook<C> {
+    fn wake_on_write(&self, waker: &Waker) {
+        let waker = waker.clone();
+        let old = self.paused.lock().replace(waker);
+        drop(old);
+    }
 }
 
 impl<C: Connection + Clone> PreDrain for Hook<C> {
     fn pre_drain(&self, out: &mut Vec<u8>) {
-        let session = self.session.get().filter(|session| !session.is_ended());
-        if let (Some(session), Some(core)) = (session, self.core.upgrade()) {
+        let paused = self.paused.lock().take();
+        if let Some(waker) = paused {
+            waker.wake();
+        }
+        let session = self.session.get().filter(|(session, at)| session.is_current(*at));
+        if let (Some((session, transport)), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
-                extension.pre_drain(session, out);
-            }
-        }
-    }
-}
-
-/// When the allowance of a rate would be full again: further ahead than the burst, and reading
-/// pauses until it is not.
-#[derive(Default)]
-struct Pace {
-    stanzas: Duration,
-    bytes: Duration,
-    presence: Duration,
-    resume: Option<Duration>,
-}
-
-impl Pace {
-    fn bytes(&mut self, bytes: usize, now: Duration, limits: &Limits) {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        Self::spend(&mut self.bytes, &mut self.resume, limits.bytes, bytes, now);
-    }
-
-    fn stanza(&mut self, is_broadcast: bool, now: Duration, limits: &Limits) {
-        Self::spend(&mut self.stanzas, &mut self.resume, limits.stanzas, 1, now);
-        if is_broadcast {
-            Self::spend(&mut self.presence, &mut self.resume, limits.presence, 1, now);
-        }
-    }
-
-    fn spend(
-        full: &mut Duration,
-        resume: &mut Option<Duration>,
-        rate: Option<Rate>,
-        amount: u32,
-        now: Duration,
-    ) {
-        let Some(rate) = rate else { return };
-        let cost = |amount: u32| rate.period.saturating_mul(amount) / rate.amount.max(1);
-        *full = (*full).max(now).saturating_add(cost(amount));
-        let pause = full.saturating_sub(cost(rate.burst));
-        if pause > now {
-            *resume = Some(resume.map_or(pause, |at| at.max(pause)));
-        }
-    }
-}
-
-/// Who may be in the server without being authenticated (LIMIT-25).
-pub(super) struct Admissions {
-    most: usize,
-    most_per_source: usize,
-    inside: Mutex<Inside>,
-}
-
-#[derive(Default)]
-struct Inside {
-    all: usize,
-    sources: HashMap<String, usize>,
-}
-
-impl Admissions {
-    pub(super) fn new(limits: &Limits) -> Self {
-        Self {
-            most: limits.unauthenticated,
-            most_per_source: limits.unauthenticated_per_source,
-            inside: Mutex::default(),
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.inside.lock().all
-    }
-
-    fn admit(self: &Arc<Self>, source: Option<String>) -> Option<Admission> {
-        let mut inside = self.inside.lock();
-        if inside.all >= self.most {
-            return None;
-        }
-        if let Some(source) = &source {
-            let here = inside.sources.entry(source.clone()).or_default();
-            if *here >= self.most_per_source {
-                return None;
-            }
-            *here += 1;
-        }
-        inside.all += 1;
-        Some(Admission { admissions: Arc::clone(self), source })
-    }
-}
-
-/// One place among the unauthenticated, given up on drop.
-pub(super) struct Admission {
-    admissions: Arc<Admissions>,
-    source: Option<String>,
-}
-
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let mut inside = self.admissions.inside.lock();
-        inside.all -= 1;
-        let Some(source) = &self.source else { return };
-        if let Some(here) = inside.sources.get_mut(source) {
-            *here -= 1;
-            if *here == 0 {
-                inside.sources.remove(source);
+                extension.pre_drain(session, *transport, out);
             }
         }
     }

@@ -1,20 +1,26 @@
 //! Iq stanzas for the server, for accounts and for sessions (RFC 6120 §8.2.3, RFC 6121 §8.5).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
-use crate::extension::{IqReply, IqRequest, IqResult, Relation, Target};
+use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Relation, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, iq};
 use crate::rules::roster;
 use crate::session::SessionHandle;
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError, write};
 
 /// IQ-5: a handler that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const LEGACY_SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
+
+/// What became of a request that took too long (IQ-5).
+pub(super) fn late() -> StanzaError {
+    StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait)
+}
 
 /// Whether an iq is a request, or why it is none of the four (IQ-3).
 pub(super) fn is_request(stanza: &Stanza) -> Result<bool, StanzaError> {
@@ -38,16 +44,19 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
         to: Option<&Address>,
     ) -> Option<Task> {
-        let request = match is_request(stanza) {
-            Ok(request) => request,
-            Err(error) => {
-                // IQ-4: a malformed answer is no request for one.
-                if !matches!(stanza.type_().as_deref(), Some("result" | "error")) {
-                    self.bounce(origin, stanza, error);
+        let request = self.well_formed_iq(origin, stanza)?;
+        if let Some(to) = to.filter(|to| to.is_account()) {
+            match self.admit(&to.bare, stanza) {
+                Admission::Accept => {}
+                Admission::Drop => return None,
+                Admission::Refuse(error) => {
+                    if request {
+                        self.bounce(origin, stanza, error);
+                    }
+                    return None;
                 }
-                return None;
             }
-        };
+        }
         let own = origin.map(|session| &session.account().bare);
         let matching =
             to.and_then(|to| self.registry.find(to.bare.as_str(), to.resource.as_deref()?));
@@ -90,6 +99,24 @@ impl<C: Connection + Clone> Core<C> {
         }
     }
 
+    /// Whether an iq is a request; `None` where it is none of the four types, and its sender has
+    /// been told so (IQ-3).
+    pub(super) fn well_formed_iq(
+        &self,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+    ) -> Option<bool> {
+        let error = match is_request(stanza) {
+            Ok(request) => return Some(request),
+            Err(error) => error,
+        };
+        // IQ-4: a malformed answer is no request for one.
+        if !matches!(stanza.type_().as_deref(), Some("result" | "error")) {
+            self.bounce(origin, stanza, error);
+        }
+        None
+    }
+
     fn handle(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
@@ -128,6 +155,11 @@ impl<C: Connection + Clone> Core<C> {
         }
         let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
         Some(Box::pin(async move {
+            match core.admit_later(&to, &stanza).await {
+                Admission::Accept => {}
+                Admission::Drop => return,
+                Admission::Refuse(error) => return core.bounce(origin.as_ref(), &stanza, error),
+            }
             let roster = core.load_roster(&to).await.unwrap_or_default();
             let subscribes =
                 |bare: &String| core.serves(bare.as_str()) || roster.is_subscriber(bare);
@@ -181,7 +213,9 @@ impl<C: Connection + Clone> Core<C> {
             relation,
             advertised: &advertised,
         };
-        match self.extensions.iter().find_map(|extension| extension.iq(&request)) {
+        let ask = || self.extensions.iter().find_map(|extension| extension.iq(&request));
+        let failed = || Some(IqReply::error(Condition::InternalServerError));
+        match catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| failed()) {
             None => {
                 self.bounce(origin, stanza, BOUNCE);
                 None
@@ -190,14 +224,26 @@ impl<C: Connection + Clone> Core<C> {
                 self.reply(origin, stanza, result);
                 None
             }
+            Some(IqReply::Job(work)) => {
+                let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
+                let done = self.jobs.run(to.as_str(), async move {
+                    let failed = || IqDone::new(Err(Condition::InternalServerError.into()));
+                    let done = super::caught(work).await.unwrap_or_else(failed);
+                    core.reply(origin.as_ref(), &stanza, done.result);
+                    if let Some(then) = done.then {
+                        then();
+                    }
+                });
+                Some(Box::pin(async move {
+                    let _panicked = done.await;
+                }))
+            }
             Some(IqReply::Later(answer)) => {
                 let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
                 Some(Box::pin(async move {
-                    let late =
-                        StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait);
                     let result = core.timers.within(PATIENCE, super::caught(answer)).await;
                     let failed = || Err(Condition::InternalServerError.into());
-                    let result = result.map_or(Err(late), |answer| answer.unwrap_or_else(failed));
+                    let result = result.map_or(Err(late()), |answer| answer.unwrap_or_else(failed));
                     core.reply(origin.as_ref(), &stanza, result);
                 }))
             }

@@ -106,19 +106,26 @@ impl Jobs {
         self.advance(&chain);
     }
 
+    /// Leaves `job` to whoever polls these jobs: not even its beginning runs here.
+    pub(crate) fn later(self: &Arc<Self>, job: impl Future<Output = ()> + Send + 'static) {
+        let chain = self.chain(None);
+        chain.work.lock().queue.push_back(Box::pin(job));
+        chain.wake();
+    }
+
     /// Drives on what was woken, for ever.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut waker = Some(cx.waker().clone());
         loop {
-            let next = {
-                let mut ready = self.ready.lock();
-                match ready.chains.pop_front() {
-                    Some(chain) => chain,
-                    None => {
-                        ready.waker = Some(cx.waker().clone());
-                        return Poll::Pending;
-                    }
-                }
+            let mut ready = self.ready.lock();
+            let Some(next) = ready.chains.pop_front() else {
+                // Wakers are host code: they are dropped without the lock.
+                let old = std::mem::replace(&mut ready.waker, waker.take());
+                drop(ready);
+                drop(old);
+                return Poll::Pending;
             };
+            drop(ready);
             self.advance(&next);
         }
     }

@@ -1,22 +1,28 @@
 //! Messages to accounts and domains of ours (RFC 6121 §8.5.2, §8.5.3).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
+use jid::BareJid;
 use smallvec::SmallVec;
 
 use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
+use crate::extension::{Admission, Outcome};
 use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message,
     message_to_domain, offline,
 };
-use crate::session::{SessionHandle, SessionId};
+use crate::session::{Copies, SessionHandle, SessionId};
+use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{OfflineMessage, StoreError};
 
 /// Sessions that refused a message: they are not asked again (MSG-8).
 type Refused = SmallVec<[SessionId; 2]>;
+/// Sessions that took it.
+type Reached<C> = SmallVec<[SessionHandle<C>; 2]>;
 
 impl<C: Connection + Clone> Core<C> {
     /// Delivers a message to an account or a domain that is ours. What has to wait for a store is
@@ -27,26 +33,86 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
         to: &Address,
     ) -> Option<Task> {
-        let type_ = MessageType::of(stanza.type_().as_deref());
+        self.message_of(origin, stanza, to, Turn::First)
+    }
+
+    /// The same for a message that another session was to get. Where it was accepted `since` then,
+    /// it says so, wherever it goes now (SM-17).
+    pub(super) fn message_again(
+        self: &Arc<Self>,
+        stanza: &Stanza,
+        to: &Address,
+        since: Option<SystemTime>,
+    ) -> Option<Task> {
+        self.message_of(None, stanza, to, Turn::Again { since })
+    }
+
+    fn message_of(
+        self: &Arc<Self>,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        to: &Address,
+        turn: Turn,
+    ) -> Option<Task> {
         if !to.is_account() {
+            self.delivered(stanza, origin, None, &[], Outcome::Refused);
+            let type_ = MessageType::of(stanza.type_().as_deref());
             if message_to_domain(type_) == MessageDecision::Bounce {
                 self.bounce(origin, stanza, BOUNCE);
             }
             return None;
         }
+        // An account that gets its first session later on is asked about in the store's job.
+        let asked = self.registry.is_loaded(&to.bare);
+        let end = match self.admit(&to.bare, stanza) {
+            Admission::Accept => match self.attempt(stanza, to, turn) {
+                Attempt::Store => {
+                    let (origin, stanza) = (origin.cloned(), stanza.clone());
+                    return Some(self.store_message(origin, stanza, to, turn, asked));
+                }
+                attempt => attempt.into(),
+            },
+            refused => End::Refused(refused),
+        };
+        self.end_message(origin, stanza, &to.bare, turn, end);
+        None
+    }
+
+    /// Gives a message for an account to the sessions that the rules name, until one takes it or
+    /// none is left (MSG-8); never [`Attempt::Again`].
+    fn attempt(&self, stanza: &Stanza, to: &Address, turn: Turn) -> Attempt<C> {
+        let type_ = MessageType::of(stanza.type_().as_deref());
+        let domain = to.bare.domain().as_str();
+        let since = turn.since().filter(|_| !is_delayed_by(stanza, domain));
+        let delayed = since.map(|since| stanza.with_appended(&delay(domain, since)));
         let mut refused = Refused::new();
         loop {
-            match self.try_message(type_, stanza, to, &mut refused) {
+            match self.try_message(type_, delayed.as_ref().unwrap_or(stanza), to, &mut refused) {
                 Attempt::Again => {}
-                Attempt::Done => return None,
-                Attempt::Bounce => {
-                    self.bounce(origin, stanza, BOUNCE);
-                    return None;
-                }
-                Attempt::Store => {
-                    return Some(self.store_message(origin.cloned(), stanza.clone(), to));
-                }
+                settled => return settled,
             }
+        }
+    }
+
+    /// Tells extensions, and the sender where that is due, what became of a message.
+    fn end_message(
+        &self,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        account: &BareJid,
+        turn: Turn,
+        end: End<C>,
+    ) {
+        let (outcome, reached) = match &end {
+            End::Taken(reached) => (Outcome::Delivered, &reached[..]),
+            End::Stored => (Outcome::Stored, &[][..]),
+            End::Refused(_) => (Outcome::Refused, &[][..]),
+        };
+        if turn == Turn::First {
+            self.delivered(stanza, origin, Some(account), reached, outcome);
+        }
+        if let End::Refused(Admission::Refuse(error)) = end {
+            self.bounce(origin, stanza, error);
         }
     }
 
@@ -56,7 +122,7 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
         to: &Address,
         refused: &mut Refused,
-    ) -> Attempt {
+    ) -> Attempt<C> {
         let mut sessions: SmallVec<[SessionHandle<C>; 4]> =
             self.registry.sessions_of(to.bare.as_str()).collect();
         sessions.retain(|session| !refused.contains(&session.id()));
@@ -72,7 +138,7 @@ impl<C: Connection + Clone> Core<C> {
         };
         // An unknown account looks like one without sessions (MSG-5): the store tells them apart.
         match message(type_, situation, self.offline(stanza)) {
-            MessageDecision::Silent => Attempt::Done,
+            MessageDecision::Silent => Attempt::Silent,
             MessageDecision::Bounce => Attempt::Bounce,
             MessageDecision::Offline => Attempt::Store,
             MessageDecision::Addressed => self.give_each(matching, stanza, refused),
@@ -100,15 +166,29 @@ impl<C: Connection + Clone> Core<C> {
         sessions: impl IntoIterator<Item = &'a SessionHandle<C>>,
         stanza: &Stanza,
         refused: &mut Refused,
-    ) -> Attempt {
-        let mut accepted = false;
-        for session in sessions {
-            match self.give(session, stanza) {
-                Ok(()) => accepted = true,
-                Err(_) => refused.push(session.id()),
+    ) -> Attempt<C> {
+        let mut sessions = sessions.into_iter().peekable();
+        let mut reached = Reached::new();
+        let Some(first) = sessions.next() else { return Attempt::Again };
+        if sessions.peek().is_none() {
+            match self.give(first, stanza) {
+                Ok(()) => reached.push(first.clone()),
+                Err(_) => refused.push(first.id()),
+            }
+        } else {
+            let copies = Copies::new();
+            for session in std::iter::once(first).chain(sessions) {
+                match self.give_copy(session, stanza, &copies) {
+                    Ok(()) => reached.push(session.clone()),
+                    Err(_) => refused.push(session.id()),
+                }
+            }
+            // A session that took it may have ended since, and have left it to the others.
+            if copies.release() {
+                return Attempt::Again;
             }
         }
-        if accepted { Attempt::Done } else { Attempt::Again }
+        if reached.is_empty() { Attempt::Again } else { Attempt::Done(reached) }
     }
 
     /// What the offline store would make of a message.
@@ -116,30 +196,54 @@ impl<C: Connection + Clone> Core<C> {
         offline(stanza, self.stores.offline.is_some())
     }
 
-    /// Stores a message for an account, if there is such an account (OFF-1, OFF-2, MSG-5).
+    /// Stores a message for an account, if there is such an account (OFF-1, OFF-2, MSG-5). `asked`:
+    /// whether extensions have admitted it.
+    ///
+    /// On the account's chain, where a session that becomes available fetches what is stored: one
+    /// that came while this waited has fetched already, so it is looked for once more (OFF-3).
     fn store_message(
         self: &Arc<Self>,
         origin: Option<SessionHandle<C>>,
         stanza: Stanza,
         to: &Address,
+        turn: Turn,
+        asked: bool,
     ) -> Task {
         let core = Arc::clone(self);
-        let account = to.bare.clone();
+        let to = to.clone();
         Box::pin(async move {
             let Some(store) = core.stores.offline.clone() else { return };
-            let (accounts, key) = (Arc::clone(&core.stores.accounts), account.as_str().to_owned());
-            let message = OfflineMessage::new(super::xml(&stanza), core.environment.utc());
-            let stored = core.jobs.run(&key, async move {
-                if accounts.exists(&account).await? {
-                    store.push(&account, message).await?;
+            let (key, account) = (to.bare.to_string(), to.bare.clone());
+            // The store says itself since when it has kept a message.
+            let since = turn.since().filter(|_| !is_delayed_by(&stanza, account.domain().as_str()));
+            let since = since.unwrap_or_else(|| core.environment.utc());
+            let message = OfflineMessage::new(super::xml(&stanza), since);
+            let job = {
+                let (core, stanza) = (Arc::clone(&core), stanza.clone());
+                async move {
+                    if !asked {
+                        match core.admit_loaded(&to.bare, &stanza).await {
+                            Admission::Accept => {}
+                            refused => return Ok(End::Refused(refused)),
+                        }
+                    }
+                    if !core.stores.accounts.exists(&to.bare).await? {
+                        return Ok(End::Stored);
+                    }
+                    match core.attempt(&stanza, &to, turn) {
+                        Attempt::Store => store.push(&to.bare, message).await?,
+                        attempt => return Ok(attempt.into()),
+                    }
+                    Ok::<_, StoreError>(End::Stored)
                 }
-                Ok::<(), StoreError>(())
-            });
-            match stored.await {
-                Some(Ok(())) => {}
-                Some(Err(StoreError::Full)) => core.bounce(origin.as_ref(), &stanza, BOUNCE),
-                _ => core.bounce(origin.as_ref(), &stanza, Condition::InternalServerError),
-            }
+            };
+            let refuse = |condition: Condition| End::Refused(Admission::Refuse(condition.into()));
+            let end = match core.jobs.run(&key, job).await {
+                Some(Ok(end)) => end,
+                Some(Err(StoreError::Full)) => refuse(BOUNCE),
+                _ => refuse(Condition::InternalServerError),
+            };
+            core.end_message(origin.as_ref(), &stanza, &account, turn, end);
         })
     }
 
@@ -158,11 +262,49 @@ impl<C: Connection + Clone> Core<C> {
     }
 }
 
+/// Whether a message comes for the first time, or from a session that has ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Again { since: Option<SystemTime> },
+}
+
+impl Turn {
+    const fn since(self) -> Option<SystemTime> {
+        match self {
+            Self::First => None,
+            Self::Again { since } => since,
+        }
+    }
+}
+
 /// What became of one attempt to deliver a message.
-enum Attempt {
-    Done,
+enum Attempt<C: Connection + Clone> {
+    Done(Reached<C>),
+    /// Nobody is to have it.
+    Silent,
     /// Nobody took it, somebody else may.
     Again,
     Store,
     Bounce,
+}
+
+/// What became of a message in the end.
+enum End<C: Connection + Clone> {
+    Taken(Reached<C>),
+    /// By the store, or by nobody where there is no such account: its sender sees no difference.
+    Stored,
+    /// As an extension, or the rules, would have it.
+    Refused(Admission),
+}
+
+impl<C: Connection + Clone> From<Attempt<C>> for End<C> {
+    fn from(attempt: Attempt<C>) -> Self {
+        match attempt {
+            Attempt::Done(reached) => Self::Taken(reached),
+            Attempt::Silent | Attempt::Again => Self::Refused(Admission::Drop),
+            Attempt::Bounce => Self::Refused(Admission::Refuse(BOUNCE.into())),
+            Attempt::Store => Self::Stored,
+        }
+    }
 }

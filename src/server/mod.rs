@@ -14,6 +14,8 @@
 //! ```
 
 mod address;
+mod admission;
+mod ask;
 mod bound;
 mod builder;
 mod driver;
@@ -23,7 +25,9 @@ mod message;
 mod metrics;
 mod negotiate;
 mod oneshot;
+mod pace;
 mod presence;
+mod probe;
 mod requests;
 mod roster;
 mod route;
@@ -46,15 +50,17 @@ use std::task::Poll;
 use std::time::Duration;
 
 use jid::{BareJid, DomainPart};
+use parking_lot::Mutex;
 
 use crate::connection::Connection;
 use crate::environment::Environment;
-use crate::extension::{Extension, Target};
-use crate::session::{NotSent, SessionHandle, SessionRegistry};
+use crate::extension::{Extension, Outcome, Target};
+use crate::recent::Recent;
+use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
 use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
+use admission::Admissions;
 use builder::Domain;
-use driver::Admissions;
 use jobs::Jobs;
 use metrics::Counters;
 use requests::Requests;
@@ -76,13 +82,15 @@ struct Core<C: Connection + Clone> {
     former_domains: Vec<DomainPart>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
-    router: route::Outlet,
+    router: route::Outlet<C>,
     jobs: Arc<Jobs>,
     timers: Timers,
     requests: Requests,
     admissions: Arc<Admissions>,
     metrics: Counters,
     pushes: AtomicU64,
+    /// When which pending-out request was sent again (SUB-13).
+    reminders: Mutex<Recent<Duration>>,
 }
 
 impl<C: Connection + Clone> Server<C> {
@@ -166,11 +174,27 @@ impl<C: Connection + Clone> Core<C> {
     /// Gives a stanza to a session, as it is.
     fn give(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Result<(), NotSent> {
         session.send(stanza)?;
+        self.given(session, stanza);
+        Ok(())
+    }
+
+    /// Gives a session a message that goes to other sessions of the account as well.
+    fn give_copy(
+        &self,
+        session: &SessionHandle<C>,
+        stanza: &Stanza,
+        copies: &Copies,
+    ) -> Result<(), NotSent> {
+        session.send_copy(stanza, copies)?;
+        self.given(session, stanza);
+        Ok(())
+    }
+
+    fn given(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         self.metrics.out(stanza);
         for extension in &self.extensions {
             extension.outbound(session, stanza);
         }
-        Ok(())
     }
 
     /// Gives a session presence of another, of ours or of somebody elsewhere.
@@ -199,9 +223,17 @@ impl<C: Connection + Clone> Core<C> {
                 let to = session.jid().as_str();
                 let right = answer.raw_from().is_some() && answer.raw_to() == Some(to);
                 let answer = if right { answer } else { answer.readdressed(Some(&from), Some(to)) };
-                let _gone = self.give(session, &answer);
+                self.give_answer(session, &answer);
             }
             None => self.route_answer(answer),
+        }
+    }
+
+    /// An answer goes past everything that may keep a stanza out (BLOCK-8).
+    fn give_answer(&self, session: &SessionHandle<C>, answer: &Stanza) {
+        if self.give(session, answer).is_ok() {
+            let (account, reached) = (&session.account().bare, std::slice::from_ref(session));
+            self.delivered(answer, None, Some(account), reached, Outcome::Delivered);
         }
     }
 
@@ -248,6 +280,11 @@ fn xml(stanza: &Stanza) -> Vec<u8> {
 }
 
 /// What host code comes to; `None` if it panicked.
+fn shielded<T>(host: impl FnOnce() -> T) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(host)).ok()
+}
+
+/// The same for host code that takes its time.
 async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {

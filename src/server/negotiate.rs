@@ -1,18 +1,20 @@
 //! From the first byte to a bound resource (RFC 6120 §4–§7).
 
 use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use jid::{BareJid, DomainPart, FullJid, Jid, ResourcePart};
 
 use super::Core;
+use super::admission::Admission;
 use super::builder::Domain;
-use super::driver::{Admission, Driver, Pending, Stage, Want};
+use super::driver::{Driver, Pending, Stage, Want};
 use super::iq::is_request;
 use super::oneshot::{self, Receiver};
 use crate::connection::{Close, Connection, SendError};
 use crate::environment::random_hex;
-use crate::extension::Stage as FeatureStage;
+use crate::extension::{Flow, Negotiated, Stage as FeatureStage};
 use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
 use crate::session::{Authed, BindError, BindRequest, Bound, Reason, Session};
 use crate::stanza::{
@@ -56,6 +58,11 @@ impl Negotiating {
         self.tls = true;
         self.starttls = false;
         self.bindings = bindings;
+        self.restart();
+    }
+
+    /// The next stream of the transport begins.
+    fn restart(&mut self) {
         self.answered = false;
         self.from = None;
         self.sasl = None;
@@ -84,6 +91,9 @@ pub(super) enum BindOutcome<C: Connection + Clone> {
 
 impl<C: Connection + Clone> Driver<C> {
     pub(super) fn send(&mut self, bytes: &[u8]) {
+        if self.want == Want::Close {
+            return;
+        }
         let sent = self.connection.send(Frame::raw(bytes));
         if sent == Err(SendError::Full) {
             // Before bind a client that does not read has no session to keep.
@@ -116,8 +126,8 @@ impl<C: Connection + Clone> Driver<C> {
         let version = match header.negotiate() {
             Ok(version) => version,
             Err(error) => {
-                self.answer_header(domain.as_str(), None);
-                return self.fail(error);
+                let words = self.our_header(domain.as_str(), None);
+                return self.fail_after(words, &error);
             }
         };
         let elsewhere = match &mut self.stage {
@@ -132,19 +142,15 @@ impl<C: Connection + Clone> Driver<C> {
             }
             _ => false,
         };
-        self.answer_header(domain.as_str(), Some(version));
+        let words = self.our_header(domain.as_str(), Some(version));
         if elsewhere {
-            return self.fail(StreamCondition::NotAuthorized.into());
+            return self.fail_after(words, &StreamCondition::NotAuthorized.into());
         }
+        self.send(&words);
         match &self.stage {
             Stage::Unauthed(_) => self.offer_authentication(&domain),
             _ => self.offer_bind(),
         }
-    }
-
-    fn answer_header(&mut self, from: &str, version: Option<Version>) {
-        let words = self.our_header(from, version);
-        self.send(&words);
     }
 
     fn our_header(&mut self, from: &str, version: Option<Version>) -> Vec<u8> {
@@ -188,6 +194,7 @@ impl<C: Connection + Clone> Driver<C> {
             (true, _) => Features::secure(names, bindings),
             (false, true) => Features::declared_secure(names, negotiating.starttls),
             (false, false) if served.tls_required => Features::tls_required(),
+            (false, false) if !negotiating.starttls => Features::declared_secure(names, false),
             (false, false) => Features::tls_optional(names),
         };
         let blocked = !negotiating.secure && served.tls_required && !negotiating.starttls;
@@ -219,7 +226,11 @@ impl<C: Connection + Clone> Driver<C> {
     fn extend(&self, features: Features, stage: FeatureStage) -> Features {
         let mut more = Vec::new();
         for extension in &self.core.extensions {
-            extension.features(stage, &mut more);
+            let before = more.len();
+            let add = || extension.features(stage, &mut more);
+            if catch_unwind(AssertUnwindSafe(add)).is_err() {
+                more.truncate(before);
+            }
         }
         if more.is_empty() { features } else { features.extension(&more) }
     }
@@ -236,8 +247,7 @@ impl<C: Connection + Clone> Driver<C> {
         match (&self.stage, &*namespace) {
             (_, STREAM_NAMESPACE) if nonza.name() == "error" => {
                 // SERR-2
-                self.end_session(Reason::StreamError, b"</stream:stream>");
-                self.finish(Close::Flush);
+                self.close_after_client(Reason::StreamError, b"</stream:stream>");
             }
             (Stage::Unauthed(_), TLS_NS) if nonza.name() == "starttls" => self.starttls(nonza),
             (Stage::Unauthed(session), wire::NS) if session.is_open() => {
@@ -249,19 +259,56 @@ impl<C: Connection + Clone> Driver<C> {
             }
             // SASL-10
             (_, wire::NS) => self.fail(StreamCondition::NotAuthorized.into()),
-            _ => self.fail(StreamCondition::UnsupportedStanzaType.into()),
+            _ => self.extended(nonza),
         }
+    }
+
+    /// What only an extension may know; else STREAM-16.
+    fn extended(&mut self, nonza: &Nonza) {
+        let core = Arc::clone(&self.core);
+        let session = match std::mem::replace(&mut self.stage, Stage::Binding) {
+            Stage::Authed(session) => session,
+            stage => {
+                self.stage = stage;
+                let mut answer = Vec::new();
+                let flow = super::shielded(|| core.take_early(nonza, &mut answer));
+                return match flow {
+                    Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
+                    Some(Flow::Done) => self.send(&answer),
+                    Some(Flow::Close(error)) => self.fail(error),
+                    None => self.fail(StreamCondition::InternalServerError.into()),
+                };
+            }
+        };
+        match super::shielded(|| core.negotiate(session, nonza)) {
+            Some(Negotiated::Next(session)) => {
+                self.stage = Stage::Authed(session);
+                self.fail(StreamCondition::UnsupportedStanzaType.into());
+            }
+            Some(Negotiated::Done(session)) => self.stage = Stage::Authed(session),
+            Some(Negotiated::Bound(session)) => self.enter(session),
+            Some(Negotiated::Close(error)) => self.fail(error),
+            None => self.fail(StreamCondition::InternalServerError.into()),
+        }
+    }
+
+    /// The session is bound: negotiation is over.
+    fn enter(&mut self, session: Session<Bound, C>) {
+        let _first = self.hook.session.set((session.handle(), session.transport()));
+        self.negotiating = None;
+        let silence = self.core.limits.silence;
+        self.deadline = self.core.environment.now().saturating_add(silence);
+        self.stage = Stage::Bound(session);
     }
 
     /// TLS-1, TLS-2
     fn starttls(&mut self, nonza: &Nonza) {
         let Some(negotiating) = &mut self.negotiating else { return };
         if !negotiating.starttls || nonza.children().next().is_some() {
-            self.end_session(
+            return self.close_after_client(
                 Reason::Closed,
                 b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>",
             );
-            return self.finish(Close::Flush);
         }
         self.parser.restart(false);
         self.send(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
@@ -293,20 +340,21 @@ impl<C: Connection + Clone> Driver<C> {
                 self.send(&words);
             }
             Some(Ok(Step::NeedCredentials { account })) => {
-                let found = self.core.stores.accounts.credentials(&account);
+                let accounts = Arc::clone(&self.core.stores.accounts);
                 self.pending = Some(Pending::Sasl(Box::pin(async move {
+                    let found = async { accounts.credentials(&account).await };
                     let failed = || Err(StoreError::failed("the store panicked"));
                     Answer::Credentials(super::caught(found).await.unwrap_or_else(failed))
                 })));
             }
             Some(Ok(Step::CheckPassword { account, password })) => {
                 let domain = self.core.domain(account.domain().as_str());
-                let Some(authenticator) = domain.and_then(|domain| domain.authenticator.as_ref())
+                let Some(authenticator) = domain.and_then(|domain| domain.authenticator.clone())
                 else {
                     return;
                 };
-                let verdict = authenticator.check_password(&account, &password);
                 self.pending = Some(Pending::Sasl(Box::pin(async move {
+                    let verdict = async { authenticator.check_password(&account, &password).await };
                     let failed = || Err(StoreError::failed("the authenticator panicked"));
                     Answer::Verdict(super::caught(verdict).await.unwrap_or_else(failed))
                 })));
@@ -345,7 +393,7 @@ impl<C: Connection + Clone> Driver<C> {
                 return self.fail(StreamCondition::InternalServerError.into());
             }
         }
-        negotiating.sasl = None;
+        negotiating.restart();
         negotiating.admission = None;
         let mut words = Vec::new();
         wire::write_success(data, &mut words);
@@ -356,7 +404,7 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     /// A stanza before bind (STREAM-18, BIND-11, BIND-12).
-    pub(super) fn early_stanza(&mut self, received: &Received) {
+    pub(super) fn early_stanza(&mut self, received: &Received<'_>) {
         let Stage::Authed(session) = &self.stage else {
             return self.fail(StreamCondition::NotAuthorized.into());
         };
@@ -376,7 +424,7 @@ impl<C: Connection + Clone> Driver<C> {
             return self.bind(&stanza, &bind);
         }
         let answerable = match stanza.kind() {
-            Kind::Iq => is_request(&stanza).unwrap_or(false),
+            Kind::Iq => !matches!(stanza.type_().as_deref(), Some("result" | "error")),
             Kind::Message | Kind::Presence => stanza.type_().as_deref() != Some("error"),
         };
         if answerable {
@@ -418,13 +466,7 @@ impl<C: Connection + Clone> Driver<C> {
     /// The job that binds is through.
     pub(super) fn bound(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
         match outcome {
-            Some(BindOutcome::Bound(session)) => {
-                let _first = self.hook.session.set(session.handle());
-                self.negotiating = None;
-                let limits = &self.core.limits;
-                self.deadline = self.core.environment.now().saturating_add(limits.silence);
-                self.stage = Stage::Bound(session);
-            }
+            Some(BindOutcome::Bound(session)) => self.enter(session),
             Some(BindOutcome::Refused(session, error)) => {
                 let condition = error.condition();
                 self.stage = Stage::Authed(session);
@@ -470,12 +512,18 @@ async fn bind<C: Connection + Clone>(
     done: oneshot::Sender<BindOutcome<C>>,
 ) {
     loop {
-        let roster = if core.registry.is_loaded(session.account()) {
+        let loaded = if core.registry.is_loaded(session.account()) {
             None
         } else {
-            let load = core.load_roster(session.account());
+            let account = session.account();
+            let load = super::caught(async {
+                Ok::<_, StoreError>((
+                    core.load_roster(account).await?,
+                    core.load_kept(account).await?,
+                ))
+            });
             match core.timers.within(core.limits.load, load).await {
-                Some(Ok(roster)) => Some(roster),
+                Some(Some(Ok(loaded))) => Some(loaded),
                 _ => return done.send(BindOutcome::NotLoaded(session)),
             }
         };
@@ -484,8 +532,8 @@ async fn bind<C: Connection + Clone>(
             return;
         }
         let mut reply = |jid: &FullJid| bind_result(&id, jid);
-        let request = match roster {
-            Some(roster) => BindRequest::new().roster(roster),
+        let request = match loaded {
+            Some((roster, kept)) => BindRequest::new().roster(roster).kept(kept),
             None => BindRequest::new().loaded(),
         };
         let request = match &resource {
@@ -521,6 +569,21 @@ fn domain_part(text: &str) -> Option<DomainPart> {
 }
 
 impl<C: Connection + Clone> Core<C> {
+    fn take_early(&self, nonza: &Nonza, answer: &mut Vec<u8>) -> Flow {
+        let mut offered = self.extensions.iter().map(|one| one.unauthenticated(nonza, answer));
+        offered.find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
+    }
+
+    fn negotiate(&self, mut session: Session<Authed, C>, nonza: &Nonza) -> Negotiated<C> {
+        for extension in &self.extensions {
+            match extension.authenticated(session, &self.registry, nonza) {
+                Negotiated::Next(back) => session = back,
+                dealt_with => return dealt_with,
+            }
+        }
+        Negotiated::Next(session)
+    }
+
     pub(super) fn domain(&self, name: &str) -> Option<&Domain> {
         self.domains.iter().find(|domain| domain.name.as_str() == name)
     }

@@ -53,6 +53,8 @@ impl<T> Future for Receiver<T> {
     type Output = Option<T>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
+        // Wakers are host code: cloned and dropped without the lock.
+        let waker = cx.waker().clone();
         let mut slot = self.0.lock();
         if let Some(value) = slot.value.take() {
             return Poll::Ready(Some(value));
@@ -60,7 +62,9 @@ impl<T> Future for Receiver<T> {
         if slot.closed {
             return Poll::Ready(None);
         }
-        slot.waker = Some(cx.waker().clone());
+        let old = slot.waker.replace(waker);
+        drop(slot);
+        drop(old);
         Poll::Pending
     }
 }

@@ -2,6 +2,7 @@
 //! (RFC 6121 §4, §8.5).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jid::BareJid;
 
@@ -9,13 +10,16 @@ use super::address::Address;
 use super::transaction::Change;
 use super::{Core, Task};
 use crate::connection::Connection;
+use crate::extension::Admission;
 use crate::rules::delivery::{PresenceDecision, PresenceSituation, presence};
-use crate::rules::presence::{PresenceType, Probe, ProbeAnswer, answer_probe, read_priority};
-use crate::rules::roster::Roster;
+use crate::rules::presence::{PresenceType, read_priority};
 use crate::rules::subscription::SubscriptionKind;
 use crate::session::{Bound, Presence, Session, SessionHandle};
-use crate::stanza::delay::delay;
+use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError, canonicalise};
+
+/// How often an unanswered request is sent again (SUB-13).
+const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl<C: Connection + Clone> Core<C> {
     /// A presence that a client sent, with `from` set.
@@ -65,10 +69,11 @@ impl<C: Connection + Clone> Core<C> {
                 self.subscription(&handle, kind, stanza, to.bare.clone())
             }
             PresenceType::Probe => {
-                // PRES-19: from the bare JID.
+                // PRES-19: from the bare JID, and nobody is told if there is no way.
                 let account = handle.account().bare.as_str();
                 let probe = stanza.readdressed(Some(account), stanza.to().as_deref());
-                self.presence(Some(&handle), &probe, to, None)
+                let here = self.registry.is_local(to.bare.as_str());
+                self.presence(Some(&handle).filter(|_| here), &probe, to, None)
             }
             PresenceType::Error => self.presence(Some(&handle), stanza, to, None),
         }
@@ -88,17 +93,22 @@ impl<C: Connection + Clone> Core<C> {
                 return None;
             }
         };
+        let first = self.registry.available(&handle.account().bare).is_empty();
         let reachable = handle.is_available() && handle.priority() >= 0;
         let initial = session.set_presence(Presence::Available { stanza, priority });
         let requests = initial && handle.roster().requests().len() > 0;
         let messages = !reachable && priority >= 0 && self.stores.offline.is_some();
-        if !requests && !messages {
-            return None;
+        if !requests {
+            self.remind(&handle, first);
+            if !messages {
+                return None;
+            }
         }
         let core = Arc::clone(self);
         Some(Box::pin(async move {
             if requests {
                 core.deliver_requests(&handle).await;
+                core.remind(&handle, first);
             }
             if messages {
                 core.deliver_offline(&handle).await;
@@ -122,6 +132,33 @@ impl<C: Connection + Clone> Core<C> {
         self.jobs.run(&key, job).await;
     }
 
+    /// Requests to contacts elsewhere that have no answer yet, sent again in case they got lost,
+    /// when the first session of the account has become available (SUB-13).
+    fn remind(&self, session: &SessionHandle<C>, first: bool) {
+        if !first {
+            return;
+        }
+        let account = session.account().bare.as_str();
+        let (roster, now) = (session.roster(), self.environment.now());
+        for contact in roster.iter().filter(|entry| entry.ask()).map(|entry| entry.jid()) {
+            let pending = roster.standing(contact).state.is_pending_out();
+            if pending && !self.registry.is_local(contact) && self.is_due(account, contact, now) {
+                let request = Stanza::presence().type_("subscribe").from(account).to(contact);
+                self.route_elsewhere(None, request.build());
+            }
+        }
+    }
+
+    fn is_due(&self, account: &str, contact: &str, now: Duration) -> bool {
+        let name = format!("{account} {contact}");
+        let mut reminders = self.reminders.lock();
+        let due = reminders.get(&name).is_none_or(|at| now.saturating_sub(at) >= REMINDER);
+        if due {
+            reminders.insert(&name, now);
+        }
+        due
+    }
+
     /// Offline messages, in order, each to this session alone; what it accepted leaves the store
     /// (OFF-3, OFF-4).
     async fn deliver_offline(self: &Arc<Self>, session: &SessionHandle<C>) {
@@ -135,8 +172,10 @@ impl<C: Connection + Clone> Core<C> {
             let mut accepted = Vec::new();
             for (id, message) in messages {
                 // One that cannot be read any more is of no use to anybody.
-                if let Ok(stanza) = canonicalise(&message.stanza) {
-                    let stanza = stanza.with_appended(&delay(domain, message.received));
+                if let Ok(mut stanza) = canonicalise(&message.stanza) {
+                    if !is_delayed_by(&stanza, domain) {
+                        stanza = stanza.with_appended(&delay(domain, message.received));
+                    }
                     if core.give(&session, &stanza).is_err() {
                         break;
                     }
@@ -167,7 +206,8 @@ impl<C: Connection + Clone> Core<C> {
         let (core, session) = (Arc::clone(self), session.clone());
         Some(Box::pin(async move {
             let change = Change::Send { kind, stanza: stanza.clone() };
-            if let Err(failed) = core.change_roster(account, contact, change, || ()).await {
+            let origin = Some(session.clone());
+            if let Err(failed) = core.change_roster(account, contact, change, origin, || ()).await {
                 core.bounce(Some(&session), &stanza, StanzaError::from(failed));
             }
         }))
@@ -183,11 +223,23 @@ impl<C: Connection + Clone> Core<C> {
         number: Option<u32>,
     ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
-            self.route_elsewhere(origin, stanza.clone());
+            let holds = || match (origin, number) {
+                (Some(source), Some(number)) => source.is_at(number),
+                _ => true,
+            };
+            self.route_while(origin, stanza.clone(), &holds);
             return None;
         }
         // MSG-9: to the domain, silence.
         let type_ = PresenceType::read(stanza).ok().filter(|_| to.is_account())?;
+        match self.admit(&to.bare, stanza) {
+            Admission::Accept => {}
+            Admission::Drop => return None,
+            Admission::Refuse(error) => {
+                self.bounce(origin, stanza, error);
+                return None;
+            }
+        }
         let sessions = self.registry.sessions_of(to.bare.as_str());
         let mut reached: Vec<SessionHandle<C>> = match &to.resource {
             Some(resource) => sessions.filter(|s| s.resource().as_str() == &**resource).collect(),
@@ -202,11 +254,12 @@ impl<C: Connection + Clone> Core<C> {
         match presence(type_, situation) {
             PresenceDecision::Silent => None,
             PresenceDecision::AllAvailable | PresenceDecision::Addressed => {
-                let from = stanza.from();
+                let ends = matches!(type_, PresenceType::Unavailable | PresenceType::Error);
+                let from = stanza.from().filter(|_| ends).and_then(|f| self.address(&f).ok());
                 for session in reached.drain(..) {
-                    if matches!(type_, PresenceType::Unavailable | PresenceType::Error) {
+                    if let Some(from) = &from {
                         // PRES-11
-                        session.forget_directed(from.as_deref().unwrap_or_default());
+                        session.forget_directed(&from.to_text());
                     }
                     self.give_presence(&session, stanza, origin, number);
                 }
@@ -227,95 +280,18 @@ impl<C: Connection + Clone> Core<C> {
         let PresenceType::Subscription(kind) = type_ else { return None };
         let contact = Address::parse(&stanza.from()?, |_| false).ok()?.bare;
         let account = to.bare.clone();
+        if contact == account {
+            return None;
+        }
         let stanza = stanza.readdressed(Some(contact.as_str()), Some(account.as_str()));
         let core = Arc::clone(self);
         Some(Box::pin(async move {
-            if core.exists(&account).await {
+            let admitted = core.admit_later(&account, &stanza).await;
+            if matches!(admitted, Admission::Accept) && core.exists(&account).await {
                 // A store that fails leaves everything as it was; the contact may ask again.
-                let _failed = core
-                    .change_roster(account, contact, Change::Receive { kind, stanza }, || ())
-                    .await;
+                let change = Change::Receive { kind, stanza };
+                let _failed = core.change_roster(account, contact, change, None, || ()).await;
             }
         }))
-    }
-
-    /// A probe for an account of ours (PRES-14…18).
-    fn probe(
-        self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
-        stanza: &Stanza,
-        to: &Address,
-    ) -> Option<Task> {
-        let from = Address::parse(&stanza.from()?, |_| false).ok()?.bare;
-        let (core, origin, stanza, to) =
-            (Arc::clone(self), origin.cloned(), stanza.clone(), to.clone());
-        if let Some(account) = self.registry.account(to.bare.as_str()) {
-            self.answer_probe(origin.as_ref(), &stanza, &to, &from, &account.roster());
-            return None;
-        }
-        Some(Box::pin(async move {
-            // An unknown account has an empty roster, and answers like one that refuses (PRES-14).
-            let roster = core.load_roster(&to.bare).await.unwrap_or_default();
-            core.answer_probe(origin.as_ref(), &stanza, &to, &from, &roster);
-        }))
-    }
-
-    fn answer_probe(
-        self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
-        probe: &Stanza,
-        to: &Address,
-        from: &BareJid,
-        roster: &Roster,
-    ) {
-        let account = to.bare.as_str();
-        let own = from == &to.bare;
-        let sessions: Vec<_> = self.registry.sessions_of(account).collect();
-        let holder = sessions.iter().find(|s| s.has_directed_to(from.as_str()));
-        let matching =
-            to.resource.as_deref().map(|r| sessions.iter().find(|s| s.resource().as_str() == r));
-        let available = match matching {
-            Some(session) => session.is_some_and(SessionHandle::is_available),
-            None => sessions.iter().any(SessionHandle::is_available),
-        };
-        let facts = Probe {
-            full: to.resource.is_some(),
-            subscriber: own || roster.is_subscriber(from.as_str()),
-            available,
-            directed: holder.is_some(),
-        };
-        let reply = |type_: Option<&str>, from: &str| {
-            let mut answer = Stanza::presence().from(from).to(&probe.from().unwrap_or_default());
-            if let Some(type_) = type_ {
-                answer = answer.type_(type_);
-            }
-            if let Some(id) = probe.id() {
-                answer = answer.id(&id);
-            }
-            answer.build()
-        };
-        match answer_probe(facts) {
-            ProbeAnswer::Unsubscribed => self.answer(origin, reply(Some("unsubscribed"), account)),
-            ProbeAnswer::Unavailable => {
-                self.answer(origin, reply(Some("unavailable"), &to.to_text()))
-            }
-            ProbeAnswer::Mere => {
-                let jid = match matching.flatten().filter(|_| facts.subscriber).or(holder) {
-                    Some(session) => session.jid().as_str(),
-                    None => return,
-                };
-                self.answer(origin, reply(None, jid));
-            }
-            ProbeAnswer::Broadcasts => {
-                for session in sessions.iter().filter(|s| s.is_available()) {
-                    if let Some((presence, at)) = session.last_presence() {
-                        let presence =
-                            presence.readdressed(Some(session.jid().as_str()), Some(from.as_str()));
-                        let jid = session.jid().as_str();
-                        self.answer(origin, presence.with_appended(&delay(jid, at)));
-                    }
-                }
-            }
-        }
     }
 }

@@ -81,6 +81,7 @@ struct Place<'a, C: Connection + Clone> {
 
 impl<C: Connection + Clone> Drop for Place<'_, C> {
     fn drop(&mut self) {
-        self.core.requests.waiting.lock().remove(&self.key);
+        // Its waker is host code: woken without the lock.
+        let _sender = self.core.requests.waiting.lock().remove(&self.key);
     }
 }

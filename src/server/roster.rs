@@ -1,13 +1,15 @@
 //! Roster requests of a client (RFC 6121 §2).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::iq::{PATIENCE, late};
 use super::transaction::Change;
 use super::{Core, Task};
 use crate::connection::Connection;
 use crate::rules::roster::{RosterSet, parse_get, result};
 use crate::session::SessionHandle;
-use crate::stanza::{Child, Stanza, StanzaError};
+use crate::stanza::{Child, Stanza};
 
 impl<C: Connection + Clone> Core<C> {
     /// A roster get or set of a session to its own account.
@@ -41,15 +43,24 @@ impl<C: Connection + Clone> Core<C> {
         held: Option<String>,
     ) -> Task {
         let core = Arc::clone(self);
+        let turn = Turn::default();
         let key = session.account().bare.as_str().to_owned();
-        let job = async move {
-            session.set_interested();
-            let payload = result(&session.roster(), held.as_deref());
-            core.result(Some(&session), &stanza, &payload);
+        let job = {
+            let (core, turn) = (Arc::clone(self), turn.clone());
+            let (session, stanza) = (session.clone(), stanza.clone());
+            async move {
+                if turn.take() {
+                    session.set_interested();
+                    let payload = result(&session.roster(), held.as_deref());
+                    core.result(Some(&session), &stanza, &payload);
+                }
+            }
         };
         let done = self.jobs.run(&key, job);
         Box::pin(async move {
-            done.await;
+            if core.timers.within(PATIENCE, done).await.is_none() && turn.take() {
+                core.bounce(Some(&session), &stanza, late());
+            }
         })
     }
 
@@ -71,14 +82,36 @@ impl<C: Connection + Clone> Core<C> {
         Some(Box::pin(async move {
             let account = session.account().bare.clone();
             let contact = set.contact().clone();
+            let turn = Turn::default();
             let answer = {
                 let (core, session, stanza) = (Arc::clone(&core), session.clone(), stanza.clone());
-                move || core.result(Some(&session), &stanza, b"")
+                let turn = turn.clone();
+                move || {
+                    if turn.take() {
+                        core.result(Some(&session), &stanza, b"");
+                    }
+                }
             };
-            let changed = core.change_roster(account, contact, Change::Set(set), answer).await;
-            if let Err(failed) = changed {
-                core.bounce(Some(&session), &stanza, StanzaError::from(failed));
+            let origin = Some(session.clone());
+            let change = core.change_roster(account, contact, Change::Set(set), origin, answer);
+            let error = match core.timers.within(PATIENCE, change).await {
+                Some(Ok(())) => return,
+                Some(Err(failed)) => failed.into(),
+                None => late(),
+            };
+            if turn.take() {
+                core.bounce(Some(&session), &stanza, error);
             }
         }))
+    }
+}
+
+/// The turn to answer an iq: whoever comes first has it, since there is one answer (IQ-5).
+#[derive(Clone, Default)]
+struct Turn(Arc<AtomicBool>);
+
+impl Turn {
+    fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
     }
 }

@@ -4,13 +4,18 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use jid::FullJid;
 use parking_lot::Mutex;
 
 use super::address::Address;
 use super::{Core, Task};
 use crate::connection::Connection;
+use crate::extension::Outcome;
+use crate::rules::delivery::{BOUNCE, MessageType};
 use crate::session::{Leftover, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
+
+const CARBONS: &str = "urn:xmpp:carbons:2";
 
 /// The way to other domains, of a host that has one.
 ///
@@ -49,39 +54,57 @@ impl From<RouteError> for StanzaError {
 }
 
 /// The queue in front of the router: one writer at a time, in order.
-#[derive(Default)]
-pub(super) struct Outlet {
+pub(super) struct Outlet<C: Connection + Clone> {
     router: Option<Box<dyn Router>>,
-    queue: Mutex<Queue>,
+    queue: Mutex<Queue<C>>,
 }
 
-#[derive(Default)]
-struct Queue {
-    waiting: VecDeque<Stanza>,
+struct Queue<C: Connection + Clone> {
+    waiting: VecDeque<Outgoing<C>>,
     writing: bool,
 }
 
-impl Outlet {
+/// A stanza on its way out, and the session that is told if it finds none.
+struct Outgoing<C: Connection + Clone> {
+    stanza: Stanza,
+    origin: Option<SessionHandle<C>>,
+}
+
+impl<C: Connection + Clone> Outlet<C> {
     pub(super) fn new(router: Option<Box<dyn Router>>) -> Self {
-        Self { router, queue: Mutex::default() }
+        let queue = Queue { waiting: VecDeque::new(), writing: false };
+        Self { router, queue: Mutex::new(queue) }
     }
 
-    /// Routes a stanza, or queues it where another thread is at it. `refused` gets what could not
+    /// Routes a stanza, or queues it where another thread is at it. One that no longer `holds` by
+    /// the time it has its place in the order is dropped (PRES-21). `refused` gets what could not
     /// be routed.
-    fn route(&self, stanza: Stanza, mut refused: impl FnMut(Stanza, RouteError)) {
-        let Some(router) = &self.router else { return refused(stanza, RouteError::NotFound) };
+    fn route(
+        &self,
+        outgoing: Outgoing<C>,
+        holds: &dyn Fn() -> bool,
+        mut refused: impl FnMut(Outgoing<C>, RouteError),
+    ) {
+        let mut refused = |outgoing, error| {
+            // It leads into the host's code: its panic must not leave the queue without a writer.
+            let _panicked = catch_unwind(AssertUnwindSafe(|| refused(outgoing, error)));
+        };
+        let Some(router) = &self.router else { return refused(outgoing, RouteError::NotFound) };
         let mut queue = self.queue.lock();
-        queue.waiting.push_back(stanza);
+        if !holds() {
+            return;
+        }
+        queue.waiting.push_back(outgoing);
         if queue.writing {
             return;
         }
         queue.writing = true;
-        while let Some(stanza) = queue.waiting.pop_front() {
+        while let Some(outgoing) = queue.waiting.pop_front() {
             drop(queue);
-            let route = || router.route(&stanza);
+            let route = || router.route(&outgoing.stanza);
             let routed = catch_unwind(AssertUnwindSafe(route)).unwrap_or(Err(RouteError::Timeout));
             if let Err(error) = routed {
-                refused(stanza, error);
+                refused(outgoing, error);
             }
             queue = self.queue.lock();
         }
@@ -115,6 +138,11 @@ impl<C: Connection + Clone> Core<C> {
         to: &Address,
     ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
+            // First, since the router may refuse it on the spot.
+            self.delivered(stanza, origin, None, &[], Outcome::Routed);
+            if stanza.kind() == Kind::Iq {
+                self.well_formed_iq(origin, stanza)?;
+            }
             self.route_elsewhere(origin, stanza.clone());
             return None;
         }
@@ -129,14 +157,30 @@ impl<C: Connection + Clone> Core<C> {
         Address::parse(text, |bare| self.registry.is_local(bare))
     }
 
-    /// To the host's router; a refusal is answered to the sender where that is due (STZ-10).
+    /// To the host's router; a refusal is answered to `origin`, or else to the session that the
+    /// stanza is from, where that is due (STZ-10, SUB-6).
     pub(super) fn route_elsewhere(&self, origin: Option<&SessionHandle<C>>, stanza: Stanza) {
-        self.router.route(stanza, |stanza, error| {
-            // By the time another thread's stanza is refused, its sender is found by its JID.
-            let sender = origin.filter(|session| stanza.raw_from() == Some(session.jid().as_str()));
-            let found = if sender.is_none() { self.sender(&stanza) } else { None };
-            if let Some(session) = sender.or(found.as_ref()) {
-                self.bounce(Some(session), &stanza, error);
+        self.route_while(origin, stanza, &|| true);
+    }
+
+    /// The same for a stanza that may have become untrue before it has its place in the order.
+    pub(super) fn route_while(
+        &self,
+        origin: Option<&SessionHandle<C>>,
+        stanza: Stanza,
+        holds: &dyn Fn() -> bool,
+    ) {
+        let outgoing = Outgoing { stanza, origin: origin.cloned() };
+        self.router.route(outgoing, holds, |Outgoing { stanza, origin }, error| {
+            let sender = origin.or_else(|| self.sender(&stanza));
+            if let Some(session) = sender {
+                if stanza.kind() == Kind::Presence
+                    && let Some(Ok(to)) = stanza.to().map(|to| self.address(&to))
+                {
+                    // PRES-11
+                    session.forget_directed(&to.to_text());
+                }
+                self.bounce(Some(&session), &stanza, error);
             }
         });
     }
@@ -157,22 +201,50 @@ impl<C: Connection + Clone> Core<C> {
             self.requests.take_answer(&answer);
         } else {
             let found = to.resource.and_then(|r| self.registry.find(to.bare.as_str(), &r));
-            let _gone = found.map(|session| self.give(&session, &answer));
+            if let Some(session) = found {
+                self.give_answer(&session, &answer);
+            }
         }
     }
 
-    /// A stanza that an ended session leaves: routed again as if that session had not been
-    /// (DESTROY-12, SM-17).
+    /// A stanza that an ended session leaves. One that was never written is routed again as if that
+    /// session had not been (DESTROY-12); one that the client may have got is answered, or given to
+    /// the account's other sessions or to its offline store (SM-17).
     pub(super) fn route_leftover(self: &Arc<Self>, leftover: Leftover) {
-        let stanza = leftover.stanza;
+        let stanza = &leftover.stanza;
         let type_ = stanza.type_();
-        let again = match stanza.kind() {
-            Kind::Message => !matches!(type_.as_deref(), Some("error" | "headline")),
-            Kind::Iq => matches!(type_.as_deref(), Some("get" | "set")),
-            Kind::Presence => false,
+        let task = match (stanza.kind(), type_.as_deref()) {
+            (Kind::Presence, _) | (Kind::Message, Some("error" | "headline")) => None,
+            (Kind::Iq, Some("get" | "set")) | (Kind::Message, Some("groupchat")) => {
+                self.bounce(None, stanza, BOUNCE);
+                None
+            }
+            (Kind::Iq, _) => None,
+            (Kind::Message, _) if is_carbon(stanza, &leftover.session) => None,
+            // MSG-T8, MSG-T9; a successor of the same resource is not who was meant (DESTROY-8).
+            (Kind::Message, type_) if !leftover.retained && is_for_one(stanza, type_) => {
+                self.bounce(None, stanza, BOUNCE);
+                None
+            }
+            (Kind::Message, _) => {
+                let to = Address { bare: leftover.session.to_bare(), resource: None };
+                let since = leftover.retained.then_some(leftover.accepted);
+                self.message_again(stanza, &to, since)
+            }
         };
-        if let Some(task) = again.then(|| self.route(None, stanza)).flatten() {
+        if let Some(task) = task {
             self.jobs.spawn(task);
         }
     }
+}
+
+/// Whether a message is for no other resource than the one it is addressed to.
+fn is_for_one(stanza: &Stanza, type_: Option<&str>) -> bool {
+    MessageType::of(type_) == MessageType::Normal && stanza.to().is_some_and(|to| to.contains('/'))
+}
+
+/// Whether the account has sent its session a copy of a message (XEP-0280).
+fn is_carbon(stanza: &Stanza, session: &FullJid) -> bool {
+    stanza.from().is_some_and(|from| from == session.to_bare().as_str())
+        && stanza.children().any(|child| child.namespace() == CARBONS)
 }

@@ -6,17 +6,19 @@
 //! in the order that the rules give. It runs as a job on the chains of both accounts, so that
 //! nothing else changes either roster meanwhile.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use jid::BareJid;
 
 use super::Core;
 use crate::connection::Connection;
+use crate::extension::Admission;
 use crate::rules::roster::{Roster, RosterError, RosterLimits, RosterSet, SetPlan, plan_set, push};
 use crate::rules::subscription::{
     Farewell, RequestChange, RequestLimits, Step, SubscriptionKind, Transition, inbound, outbound,
 };
-use crate::session::Account;
+use crate::session::{Account, Parting, SessionHandle};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{RosterChange, StoreError, SubscriptionRequest};
 
@@ -39,14 +41,14 @@ enum Effect {
     Current { account: BareJid, contact: BareJid },
     /// Tell the contact that each available session is gone for it.
     Unavailable { account: BareJid, contact: BareJid },
-    /// Give a stanza to the router of other domains.
-    Route(Stanza),
+    /// Give a stanza to the router of other domains. What the user's client `asked` for is answered
+    /// with an error if there is no way (SUB-6).
+    Route { stanza: Stanza, asked: bool },
 }
 
-/// What a transaction came to.
-struct Settled {
-    effects: Vec<Effect>,
-}
+/// What a transaction came to: effects in their order, each with what was prepared for it before
+/// the rosters changed.
+type Settled<C> = Vec<(Effect, Option<Parting<C>>)>;
 
 /// Why a transaction had no effect.
 pub(super) enum Failed {
@@ -90,7 +92,6 @@ impl Side {
                 if let Some(stanza) = stanza {
                     self.roster.add_request(contact);
                     let request = SubscriptionRequest::new(contact.clone(), super::xml(stanza));
-                    self.change.remove_request = None;
                     self.change.add_request = Some(request);
                 }
             }
@@ -122,16 +123,29 @@ struct Transaction {
     /// Whether the contact's domain is ours.
     here: bool,
     effects: Vec<Effect>,
+    /// LIMIT-15
+    items: RosterLimits,
     /// LIMIT-16
     requests: RequestLimits,
 }
 
 impl Transaction {
     /// A subscription stanza that the user sends (Tables 2–5, then 6–9 for a local contact).
-    fn send(&mut self, contact: &BareJid, kind: SubscriptionKind, stanza: &Stanza) {
-        let transition = outbound(self.own.roster.standing(contact.as_str()), kind);
+    fn send(
+        &mut self,
+        contact: &BareJid,
+        kind: SubscriptionKind,
+        stanza: &Stanza,
+    ) -> Result<(), RosterError> {
+        let standing = self.own.roster.standing(contact.as_str());
+        let transition = outbound(standing, kind);
+        let adds = !standing.listed && transition.item(contact, None).is_some();
+        if adds && self.own.roster.len() >= self.items.items {
+            return Err(RosterError::TooManyItems);
+        }
         let push = self.own.apply(contact, &transition, None);
         self.follow(contact, &transition, push, kind, stanza);
+        Ok(())
     }
 
     /// A subscription stanza that arrives for the user (Tables 6–9).
@@ -159,7 +173,17 @@ impl Transaction {
     ) {
         for step in transition.steps() {
             match step {
-                Step::Route => self.pass_on(kind, stanza.clone()),
+                Step::Route => {
+                    let (here, version) = (self.effects.len(), self.own.roster.version());
+                    self.pass_on(kind, stanza.clone(), true);
+                    if self.own.roster.version() != version {
+                        // A contact that approved beforehand has answered, and our side has
+                        // changed once more: pushes leave in the order of changes (ROSTER-17).
+                        if let Some(push) = push.take() {
+                            self.effects.insert(here, push);
+                        }
+                    }
+                }
                 Step::Reply(reply) => {
                     let answer = Stanza::presence().type_(reply.as_str());
                     let answer = answer.from(self.own.account.as_str()).to(contact.as_str());
@@ -167,7 +191,7 @@ impl Transaction {
                         Some(id) => answer.id(&id),
                         None => answer,
                     };
-                    self.pass_on(*reply, answer.build());
+                    self.pass_on(*reply, answer.build(), false);
                 }
                 Step::Deliver => self.effects.push(Effect::Deliver {
                     account: self.own.account.clone(),
@@ -189,7 +213,7 @@ impl Transaction {
 
     /// To the contact: its own table if it is local, the router if it is not. A local domain
     /// without such an account swallows it (SUB-5).
-    fn pass_on(&mut self, kind: SubscriptionKind, stanza: Stanza) {
+    fn pass_on(&mut self, kind: SubscriptionKind, stanza: Stanza, asked: bool) {
         if self.change_sides() {
             let user = self.other.as_ref().map(|user| user.account.clone());
             if let Some(user) = user {
@@ -197,7 +221,7 @@ impl Transaction {
             }
             self.change_sides();
         } else if !self.here {
-            self.effects.push(Effect::Route(stanza));
+            self.effects.push(Effect::Route { stanza, asked });
         }
     }
 
@@ -207,8 +231,8 @@ impl Transaction {
     }
 
     /// A roster set (RFC 6121 §2.3, §2.5).
-    fn set(&mut self, set: &RosterSet, limits: &RosterLimits) -> Result<(), RosterError> {
-        match plan_set(&self.own.roster, &self.own.account, set, limits)? {
+    fn set(&mut self, set: &RosterSet) -> Result<(), RosterError> {
+        match plan_set(&self.own.roster, &self.own.account, set, &self.items)? {
             SetPlan::Unchanged => {}
             SetPlan::Put(item) => {
                 self.own.roster.put(&item);
@@ -246,7 +270,7 @@ impl Transaction {
             Farewell::Send(kind) => {
                 let stanza = Stanza::presence().type_(kind.as_str());
                 let stanza = stanza.from(self.own.account.as_str()).to(contact.as_str()).build();
-                self.pass_on(kind, stanza);
+                self.pass_on(kind, stanza, false);
             }
         }
     }
@@ -259,31 +283,50 @@ pub(super) enum Change {
     Set(RosterSet),
 }
 
+impl Change {
+    /// Whether it concerns the contact too, where that is an account of ours.
+    const fn has_two_sides(&self) -> bool {
+        match self {
+            Self::Send { .. } => true,
+            Self::Receive { .. } => false,
+            Self::Set(set) => set.is_removal(),
+        }
+    }
+}
+
 impl<C: Connection + Clone> Core<C> {
     /// Works out a change of `account`'s roster, stores it and puts it into memory. The caller
     /// carries the effects out, in their order.
     ///
-    /// Runs on the chains of `account` and, where it is local, of `contact`.
+    /// Runs on the chains of `account` and, where the change has two sides, of `contact`.
     async fn transact(
-        self: Arc<Self>,
+        &self,
         account: BareJid,
         contact: BareJid,
         change: Change,
-    ) -> Result<Settled, Failed> {
+        two_sides: bool,
+    ) -> Result<Settled<C>, Failed> {
         let own = self.side(account).await?;
-        let both = self.is_account_here(&contact) && !matches!(change, Change::Receive { .. });
-        let other = if both && self.stores.accounts.exists(&contact).await? {
+        let other = if two_sides
+            && self.stores.accounts.exists(&contact).await?
+            && self.lets_in(&own.account, &contact, &change).await
+        {
             Some(self.side(contact.clone()).await?)
         } else {
             None
         };
-        let here = self.registry.is_local(contact.as_str());
-        let requests = self.limits.requests;
-        let mut transaction = Transaction { own, other, here, effects: Vec::new(), requests };
+        let mut transaction = Transaction {
+            own,
+            other,
+            here: self.registry.is_local(contact.as_str()),
+            effects: Vec::new(),
+            items: self.limits.roster,
+            requests: self.limits.requests,
+        };
         match &change {
-            Change::Send { kind, stanza } => transaction.send(&contact, *kind, stanza),
+            Change::Send { kind, stanza } => transaction.send(&contact, *kind, stanza)?,
             Change::Receive { kind, stanza } => transaction.receive(&contact, *kind, stanza),
-            Change::Set(set) => transaction.set(set, &self.limits.roster)?,
+            Change::Set(set) => transaction.set(set)?,
         }
         let Transaction { own, other, effects, .. } = transaction;
         let store = &self.stores.rosters;
@@ -295,12 +338,36 @@ impl<C: Connection + Clone> Core<C> {
             _ if own.change.is_empty() => {}
             _ => store.apply(&own.account, own.change.clone()).await?,
         }
+        let prepared = |effect| match &effect {
+            Effect::Unavailable { account, contact } => {
+                let parting = self.registry.prepare_parting(account.as_str(), contact.as_str());
+                (effect, Some(parting))
+            }
+            _ => (effect, None),
+        };
+        let settled = effects.into_iter().map(prepared).collect();
         for side in [Some(own), other].into_iter().flatten() {
             if let Some(shared) = side.shared {
                 shared.set_roster(side.roster);
             }
         }
-        Ok(Settled { effects })
+        Ok(settled)
+    }
+
+    /// Whether the contact, an account of ours, hears of the change: one that blocks the account
+    /// keeps everything as it is (BLOCK-5).
+    async fn lets_in(&self, account: &BareJid, contact: &BareJid, change: &Change) -> bool {
+        let admitted = match change {
+            Change::Send { stanza, .. } | Change::Receive { stanza, .. } => {
+                self.admit_loaded(contact, stanza).await
+            }
+            Change::Set(_) => {
+                let stanza = Stanza::presence().type_(SubscriptionKind::Unsubscribe.as_str());
+                let stanza = stanza.from(account.as_str()).to(contact.as_str()).build();
+                self.admit_loaded(contact, &stanza).await
+            }
+        };
+        matches!(admitted, Admission::Accept)
     }
 
     async fn side(&self, account: BareJid) -> Result<Side, StoreError> {
@@ -319,34 +386,43 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     /// Changes the roster of `account` concerning `contact`: worked out, stored and told in one
-    /// job, so that pushes leave in the order of their changes (ROSTER-17). `before` runs between
-    /// the store and the effects.
+    /// job, so that pushes leave in the order of their changes (ROSTER-17). `origin` is the session
+    /// that asked for it; `before` runs between the store and the effects.
     pub(super) async fn change_roster(
         self: &Arc<Self>,
         account: BareJid,
         contact: BareJid,
         change: Change,
+        origin: Option<SessionHandle<C>>,
         before: impl FnOnce() + Send + 'static,
     ) -> Result<(), Failed> {
         let core = Arc::clone(self);
         let (own_key, other_key) = (account.to_string(), contact.to_string());
-        let pair = self.is_account_here(&contact) && contact != account;
+        let two_sides =
+            change.has_two_sides() && self.is_account_here(&contact) && contact != account;
         let job = async move {
-            let settled = Arc::clone(&core).transact(account, contact, change).await?;
-            before();
-            for effect in settled.effects {
-                core.carry_out(effect);
+            let settled = core.transact(account, contact, change, two_sides).await?;
+            // Stored is done: host code that panics on the way takes no later effect along.
+            let _panicked = catch_unwind(AssertUnwindSafe(before));
+            for (effect, parting) in settled {
+                let effect = || core.carry_out(effect, parting, origin.as_ref());
+                let _panicked = catch_unwind(AssertUnwindSafe(effect));
             }
             Ok(())
         };
-        if pair {
+        if two_sides {
             self.jobs.run_pair(&own_key, &other_key, job).await.flatten().ok_or(Failed::Store)?
         } else {
             self.jobs.run(&own_key, job).await.ok_or(Failed::Store)?
         }
     }
 
-    fn carry_out(self: &Arc<Self>, effect: Effect) {
+    fn carry_out(
+        self: &Arc<Self>,
+        effect: Effect,
+        parting: Option<Parting<C>>,
+        origin: Option<&SessionHandle<C>>,
+    ) {
         match effect {
             Effect::Deliver { account, kind, stanza } => {
                 let request = kind == SubscriptionKind::Subscribe;
@@ -362,10 +438,14 @@ impl<C: Connection + Clone> Core<C> {
             Effect::Current { account, contact } => {
                 self.registry.tell_contact(account.as_str(), contact.as_str())
             }
-            Effect::Unavailable { account, contact } => {
-                self.registry.part_from(account.as_str(), contact.as_str());
+            Effect::Unavailable { .. } => {
+                if let Some(parting) = parting {
+                    self.registry.part(parting);
+                }
             }
-            Effect::Route(stanza) => self.route_elsewhere(None, stanza),
+            Effect::Route { stanza, asked } => {
+                self.route_elsewhere(origin.filter(|_| asked), stanza);
+            }
         }
     }
 

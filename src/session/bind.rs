@@ -11,6 +11,7 @@ use super::end::{Ending, Reason};
 use super::events::{Event, EventKind};
 use super::handle::{SessionHandle, SessionId, Shared};
 use super::input::Owner;
+use super::kept::Kept;
 use super::outbound::{Gate, Outbound};
 use super::presence::PresenceState;
 use super::registry::{Account, Entry, Inner, Slot, SlotState};
@@ -47,6 +48,7 @@ pub struct BindRequest<'a> {
     pub(super) resource: Option<ResourcePart>,
     /// `None`: that of the account's other sessions.
     pub(super) roster: Option<Roster>,
+    pub(super) kept: Kept,
     pub(super) lingers: bool,
     pub(super) reply: Option<Reply<'a>>,
 }
@@ -55,7 +57,13 @@ impl<'a> BindRequest<'a> {
     /// A request for a generated resource of 96 random bits (BIND-2), for an account with an empty
     /// roster.
     pub fn new() -> Self {
-        Self { resource: None, roster: Some(Roster::default()), lingers: false, reply: None }
+        Self {
+            resource: None,
+            roster: Some(Roster::default()),
+            kept: Kept::default(),
+            lingers: false,
+            reply: None,
+        }
     }
 
     /// Asks for this resource (BIND-3).
@@ -68,6 +76,13 @@ impl<'a> BindRequest<'a> {
     /// session's roster is shared and this one dropped.
     pub fn roster(mut self, roster: Roster) -> Self {
         self.roster = Some(roster);
+        self
+    }
+
+    /// What extensions keep for the account, loaded with its roster and shared like it.
+    #[cfg(feature = "server")]
+    pub(crate) fn kept(mut self, kept: Kept) -> Self {
+        self.kept = kept;
         self
     }
 
@@ -204,7 +219,11 @@ impl<C: Connection + Clone> Inner<C> {
                 |entry| self.hash(entry.shared.bare.as_str()),
             )
             .or_insert_with(|| Entry {
-                shared: Arc::new(Account::new(account.clone(), request.roster.unwrap_or_default())),
+                shared: Arc::new(Account::new(
+                    account.clone(),
+                    request.roster.unwrap_or_default(),
+                    request.kept,
+                )),
                 slots: SmallVec::new(),
                 replaced: Vec::new(),
             });
@@ -212,8 +231,10 @@ impl<C: Connection + Clone> Inner<C> {
         let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
         let displaced = match place {
             Place::Free => None,
-            Place::Evict(at) => self.decide_end(entry, at, Reason::Evicted, None),
-            Place::Replace(at) => self.decide_end(entry, at, Reason::Replaced { by: id }, None),
+            Place::Evict(at) => self.decide_end(entry, at, Reason::Evicted, None, now),
+            Place::Replace(at) => {
+                self.decide_end(entry, at, Reason::Replaced { by: id }, None, now)
+            }
         };
         let waits = entry.slots.iter().any(|slot| slot.shared.jid.resource() == &*resource);
         let shared = Arc::new(Shared {
@@ -309,6 +330,11 @@ impl<C: Connection + Clone> Entry<C> {
             spare = longer.into_owned();
         }
         spare
+    }
+
+    /// How many of its sessions hibernate.
+    pub(super) fn absent(&self) -> usize {
+        self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Absent { .. })).count()
     }
 
     /// The hibernating session that has waited longest.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use jid::FullJid;
 
 use super::events::{Event, EventKind};
-use super::handle::{ENDED, SessionHandle, SessionId, Shared};
+use super::handle::{CLOSED, ENDED, SessionHandle, SessionId, Shared};
 use super::outbound::{Ended, Gate, Left, kick};
 use super::presence::Gone;
 use super::registry::{Entry, Inner, SlotState, bare};
@@ -36,10 +36,12 @@ pub enum Reason {
         /// The session that took it.
         by: SessionId,
     },
-    /// A hibernating session gave its place to a new one (BIND-8, LIMIT-9).
+    /// A hibernating session gave its place, or its memory, to others (BIND-8, LIMIT-9, LIMIT-11).
     Evicted,
     /// Nobody resumed it in time (SM-23).
     Expired,
+    /// It left more unacknowledged than is kept for it (LIMIT-10).
+    Overflow,
     /// The host ended it (DESTROY-19).
     Kicked,
     /// The account was removed or disabled (DESTROY-15).
@@ -55,7 +57,7 @@ impl Reason {
     fn condition(self) -> Option<&'static str> {
         match self {
             Self::Replaced { .. } => Some("conflict"),
-            Self::Kicked => Some("policy-violation"),
+            Self::Kicked | Self::Overflow => Some("policy-violation"),
             Self::AccountRemoved => Some("not-authorized"),
             Self::PasswordChanged => Some("reset"),
             Self::Shutdown => Some("system-shutdown"),
@@ -87,6 +89,13 @@ pub(super) fn last_words(condition: Option<&str>) -> Vec<u8> {
     words
 }
 
+impl Reason {
+    /// Whether the client may come back for the session, and is told how far it had come (SM-13).
+    const fn is_remembered(self) -> bool {
+        !matches!(self, Self::Closed | Self::AccountRemoved | Self::Shutdown)
+    }
+}
+
 impl From<SendError> for Reason {
     fn from(error: SendError) -> Self {
         match error {
@@ -106,20 +115,18 @@ pub struct Leftover {
     pub session: FullJid,
     /// When it was accepted.
     pub accepted: SystemTime,
+    /// Whether it was kept until the client acknowledges it (SM-17). Else it was never written, and
+    /// is to be routed again as if the session had not been (DESTROY-12).
+    pub retained: bool,
     /// Whether it was handed to a transport, so that the client may have got it.
     pub written: bool,
-}
-
-impl Leftover {
-    pub(super) const fn unwritten(stanza: Stanza, session: FullJid, accepted: SystemTime) -> Self {
-        Self { stanza, session, accepted, written: false }
-    }
 }
 
 impl fmt::Debug for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Leftover")
             .field("stanza", &self.stanza)
+            .field("retained", &self.retained)
             .field("written", &self.written)
             .finish_non_exhaustive()
     }
@@ -134,6 +141,29 @@ pub(super) struct Ending<C: Connection + Clone> {
     flush: bool,
 }
 
+/// On whose thread the effects of an end run.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Run {
+    /// That of the caller, whose end it is.
+    Here,
+    /// The host's background: the caller only happened to send something (promise 5).
+    Later,
+}
+
+/// An end that waits for the host's background. Dropping it has its effects.
+struct Postponed<C: Connection + Clone> {
+    inner: Arc<Inner<C>>,
+    ending: Option<Ending<C>>,
+}
+
+impl<C: Connection + Clone> Drop for Postponed<C> {
+    fn drop(&mut self) {
+        if let Some(ending) = self.ending.take() {
+            self.inner.finish(ending);
+        }
+    }
+}
+
 impl<C: Connection + Clone> Inner<C> {
     /// Ends a session; `false` if it was over.
     pub(super) fn end(
@@ -142,7 +172,7 @@ impl<C: Connection + Clone> Inner<C> {
         reason: Reason,
         last_words: Option<&[u8]>,
     ) -> bool {
-        self.end_if(shared, reason, last_words, |_| true)
+        self.end_if(shared, reason, last_words, Run::Here, |_| true)
     }
 
     pub(super) fn end_if(
@@ -150,8 +180,10 @@ impl<C: Connection + Clone> Inner<C> {
         shared: &Arc<Shared<C>>,
         reason: Reason,
         last_words: Option<&[u8]>,
+        run: Run,
         still: impl FnOnce(SlotState) -> bool,
     ) -> bool {
+        let now = self.settings.environment.now();
         let ending = {
             let account = bare(&shared.jid);
             let hash = self.hash(account);
@@ -163,10 +195,10 @@ impl<C: Connection + Clone> Inner<C> {
                 (state != SlotState::Ending && still(state)).then_some((entry, at))
             });
             let Some((entry, at)) = found else { return false };
-            self.decide_end(entry, at, reason, last_words)
+            self.decide_end(entry, at, reason, last_words, now)
         };
         if let Some(ending) = ending {
-            self.finish(ending);
+            self.finish_by(ending, run);
         }
         true
     }
@@ -178,6 +210,7 @@ impl<C: Connection + Clone> Inner<C> {
         at: usize,
         reason: Reason,
         last_words: Option<&[u8]>,
+        now: Duration,
     ) -> Option<Ending<C>> {
         let slot = entry.slots.get_mut(at)?;
         let before = std::mem::replace(&mut slot.state, SlotState::Ending);
@@ -185,8 +218,24 @@ impl<C: Connection + Clone> Inner<C> {
         self.no_longer_absent(&slot.shared, before);
         let own = if last_words.is_none() { reason.last_words() } else { None };
         let words = last_words.or(own.as_deref());
-        let outbound = slot.shared.out.lock().end(words);
+        let mut outbound = slot.shared.out.lock().end(words);
+        let token = outbound.token.take().filter(|_| reason.is_remembered());
+        if let (Some(token), Some(handled)) = (token, outbound.handled) {
+            let (account, limits) = (entry.shared.bare.as_str(), &self.settings.retention);
+            self.remembered.lock().keep(account, token, handled, now, limits);
+        }
         Some(Ending { shared: Arc::clone(&slot.shared), reason, outbound, flush: words.is_some() })
+    }
+
+    pub(super) fn finish_by(&self, ending: Ending<C>, run: Run) {
+        let background = self.settings.background.as_ref().filter(|_| run == Run::Later);
+        match (background, self.me.upgrade()) {
+            (Some(background), Some(inner)) => {
+                let postponed = Postponed { inner, ending: Some(ending) };
+                shielded(|| background(Box::new(move || drop(postponed))));
+            }
+            _ => self.finish(ending),
+        }
     }
 
     /// The effects of an end (DESTROY-3). An end that is caused by an effect of another waits
@@ -202,7 +251,8 @@ impl<C: Connection + Clone> Inner<C> {
         let gone = {
             let mut presence = shared.presence.lock();
             shared.number.fetch_add(1, Ordering::SeqCst);
-            shared.flags.store(ENDED, Ordering::SeqCst);
+            let closed = if reason == Reason::Closed { CLOSED } else { 0 };
+            shared.flags.store(ENDED | closed, Ordering::SeqCst);
             presence.take()
         };
         let was_available = gone.was_available;
@@ -233,17 +283,21 @@ impl<C: Connection + Clone> Inner<C> {
         }
     }
 
-    fn leave_all(&self, shared: &Shared<C>, left: Vec<Left>) {
+    pub(super) fn leave_all(&self, shared: &Shared<C>, left: Vec<Left>) {
         if left.is_empty() {
             return;
         }
         let environment = &self.settings.environment;
         let (now, utc) = (environment.now(), environment.utc());
-        for item in left {
-            let age = item.at.map_or(Duration::ZERO, |at| now.saturating_sub(at));
+        for Left { stanza, at, counted: retained, written, copies } in left {
+            if copies.is_some_and(|copies| !copies.release()) {
+                // Another session has it, or will have (SM-17).
+                continue;
+            }
+            let age = if retained { now.saturating_sub(at) } else { Duration::ZERO };
             let accepted = utc.checked_sub(age).unwrap_or(utc);
-            let (stanza, session) = (item.stanza, shared.jid.clone());
-            self.leave(Leftover { stanza, session, accepted, written: item.written });
+            let session = shared.jid.clone();
+            self.leave(Leftover { stanza, session, accepted, retained, written });
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::time::Duration;
 
 use super::end::Reason;
 use super::handle::{SessionHandle, SessionId};
@@ -120,6 +119,3 @@ impl<C: Connection + Clone> Events<C> {
         queue.delivering = false;
     }
 }
-
-/// Deadlines of sessions without a transport, soonest first.
-pub(super) type Deadline = (Duration, SessionId);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jid::{FullJid, ResourceRef};
 
+use super::copies::Copies;
 use super::outbound::{self, After, Item, Outbound, Sent, To, Valid};
 use super::presence::PresenceState;
 use super::registry::{Account, Inner};
@@ -30,6 +31,8 @@ impl SessionId {
 pub(super) const AVAILABLE: u32 = 1 << 8;
 pub(super) const INTERESTED: u32 = 1 << 9;
 pub(super) const ENDED: u32 = 1 << 10;
+/// It ended by a close, not by an error.
+pub(super) const CLOSED: u32 = 1 << 12;
 /// Stanzas are kept until they are acknowledged, so the time at which they are accepted matters.
 const RETAINED: u32 = 1 << 11;
 
@@ -58,7 +61,12 @@ impl<C: Connection + Clone> Shared<C> {
         // The clock is host code: it is asked before the lock is taken.
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
         let now = retained.then(|| inner.settings.environment.now());
-        outbound::send(&self.out, &self.jid, item, valid, now)
+        let sent =
+            outbound::send(&self.out, &self.jid, item, valid, now, &inner.settings.retention);
+        if retained {
+            inner.relieve();
+        }
+        sent
     }
 
     pub(super) fn is_available(&self) -> bool {
@@ -150,6 +158,16 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.send_item(Item::Stanza(stanza, To::AsIs), None).map(drop)
     }
 
+    /// Sends a message that goes to other sessions of the account as well: of copies that nobody
+    /// acknowledges one is left when the last of their sessions ends (SM-17).
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: nothing was accepted and the caller still has the stanza.
+    pub fn send_copy(&self, stanza: &Stanza, copies: &Copies) -> Result<(), NotSent> {
+        self.send_item(Item::Copy(stanza, copies), None).map(drop)
+    }
+
     /// Sends a stanza with `to` as the receiver's own bare or full JID, if it is still valid.
     /// `Ok(false)` = dropped because the source has moved on.
     pub(crate) fn send_item(
@@ -174,6 +192,17 @@ impl<C: Connection + Clone> SessionHandle<C> {
     /// [`NotSent`]: the session has no transport that takes it.
     pub fn send_raw(&self, bytes: &[u8]) -> Result<(), NotSent> {
         self.send_item(Item::Raw(bytes), None).map(drop)
+    }
+
+    /// Sends a stanza that was made, without a `to`, for several sessions of an account: `to`
+    /// becomes this session's full JID as it is written, so that one stanza serves them all. If the
+    /// session ends before the client has it, it goes to nobody else.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: it was not accepted.
+    pub fn push(&self, stanza: &Stanza) -> Result<(), NotSent> {
+        self.send_item(Item::Stanza(stanza, To::OwnFull), None).map(drop)
     }
 
     /// The view of an *available* resource: it has broadcast presence and no unavailable since.
@@ -238,6 +267,12 @@ impl<C: Connection + Clone> SessionHandle<C> {
     #[must_use]
     pub fn roster(&self) -> Arc<Roster> {
         self.0.account.roster()
+    }
+
+    /// Whether it ended without an error (STREAM-26).
+    #[cfg(feature = "server")]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.flags.load(Ordering::SeqCst) & CLOSED != 0
     }
 
     /// Replaces the roster of the account, for all its sessions. The caller has stored it.

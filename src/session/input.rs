@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::end::Reason;
+use super::end::{Reason, Run};
 use super::handle::Shared;
 use super::shield::wake;
 use crate::connection::Connection;
@@ -21,7 +21,7 @@ pub struct Owner<C: Connection + Clone> {
 impl<C: Connection + Clone> Drop for Owner<C> {
     fn drop(&mut self) {
         if let Some(registry) = self.shared.registry.upgrade() {
-            registry.lose(&self.shared, self.epoch, Reason::TransportLost);
+            registry.lose(&self.shared, self.epoch, Reason::TransportLost, Run::Here);
         }
     }
 }

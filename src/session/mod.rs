@@ -9,33 +9,48 @@
 //!
 //! Life-cycle decisions (bind, replace, hibernate, resume, expire, end) are taken under the lock of
 //! the account's shard. Inside it one session's `outbound` or `presence` lock may be taken, never
-//! both and nothing inside those. Rosters, timers and events have leaf locks. **No lock is held in
+//! both and nothing inside those. Rosters, timers, memories and events have leaf locks. **No lock is held in
 //! host code**: decisions yield values, effects happen after.
 
+mod acknowledge;
 mod bind;
+#[cfg(feature = "server")]
+mod blocked;
+mod copies;
 mod end;
 mod events;
 mod handle;
+mod hibernation;
 mod input;
+mod kept;
 mod outbound;
 mod presence;
 mod registry;
 mod resume;
+mod retained;
 mod shield;
 mod state;
 
+pub use acknowledge::{AckCheck, AckPolicy, Acknowledged, Transport};
 pub use bind::{BindError, BindRequest, Conflict};
+#[cfg(feature = "server")]
+pub(crate) use blocked::Pattern;
+pub use copies::Copies;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
-pub use presence::Presence;
+pub use kept::AccountState;
+#[cfg(feature = "server")]
+pub(crate) use kept::Kept;
+pub use presence::{Parting, Presence};
 #[cfg(feature = "server")]
 pub(crate) use registry::Account;
 pub use registry::{Builder, Counts, SessionRegistry, Sessions};
-pub use resume::{Acknowledged, ResumeError, Resumed, Retention};
+pub use resume::{ResumeError, Resumed, Retention};
+pub use retained::RetentionLimits;
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
 
 #[cfg(test)]
-#[cfg(not(any(loom, shuttle)))]
+#[cfg(not(any(loom_model, shuttle)))]
 mod tests;

@@ -9,13 +9,16 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jid::FullJid;
 
+use super::copies::Copies;
+use super::retained::{Retained, RetentionLimits};
 use super::shield::{shielded, wake};
 use crate::connection::{Close, Connection, SendError};
-use crate::stanza::{Frame, Stanza};
+use crate::stanza::delay::{delay, is_delayed_by};
+use crate::stanza::{Frame, Kind, Stanza};
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -34,7 +37,15 @@ pub(crate) enum To {
 #[derive(Clone, Copy)]
 pub(crate) enum Item<'a> {
     Stanza(&'a Stanza, To),
+    /// A message that goes to other sessions of the account as well.
+    Copy(&'a Stanza, &'a Copies),
     Raw(&'a [u8]),
+}
+
+impl<'a> Item<'a> {
+    const fn copies(self) -> Option<&'a Copies> {
+        if let Item::Copy(_, copies) = self { Some(copies) } else { None }
+    }
 }
 
 /// One thing that waits.
@@ -45,8 +56,9 @@ pub(super) enum Entry {
         to: To,
         /// Counted for acknowledgement: appended after retention began.
         counted: bool,
-        /// When it was accepted; noted where stanzas are retained.
-        at: Option<Duration>,
+        /// When it was accepted, where that is counted.
+        at: Duration,
+        copies: Option<Copies>,
     },
     Raw(Arc<[u8]>),
     /// The end of the session: nothing is ever behind it.
@@ -54,9 +66,15 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    fn new(item: Item<'_>, counted: bool, at: Option<Duration>) -> Self {
+    fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
         match item {
-            Item::Stanza(stanza, to) => Self::Stanza { stanza: stanza.clone(), to, counted, at },
+            Item::Stanza(stanza, to) => {
+                Self::Stanza { stanza: stanza.clone(), to, counted, at, copies: None }
+            }
+            Item::Copy(stanza, copies) => {
+                let (stanza, copies) = (stanza.clone(), Some(copies.clone()));
+                Self::Stanza { stanza, to: To::AsIs, counted, at, copies }
+            }
             Item::Raw(bytes) => Self::Raw(bytes.into()),
         }
     }
@@ -69,11 +87,13 @@ impl Entry {
         }
     }
 
-    fn into_stanza(self) -> Option<Stanza> {
-        if let Self::Stanza { stanza, .. } = self { Some(stanza) } else { None }
+    /// What is left of it when its session ends.
+    fn into_left(self, written: bool) -> Option<Left> {
+        let Self::Stanza { stanza, counted, at, copies, .. } = self else { return None };
+        Some(Left { stanza, at, counted, written, copies })
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::Stanza { stanza, .. } => stanza.len(),
             Self::Raw(bytes) => bytes.len(),
@@ -132,22 +152,6 @@ impl Gates {
     }
 }
 
-/// What retention keeps beside the queue.
-pub(super) struct Retained {
-    /// The resumption id (SM-11), bound to the account by where it is looked up.
-    pub(super) token: String,
-    /// How long the session may be without a transport; zero = not resumable.
-    pub(super) window: Duration,
-    /// The last `h` of the peer.
-    pub(super) acked: u32,
-    /// Counted entries handed to any transport so far, hence the most that a further `h` may cover.
-    pub(super) sent: u32,
-    /// An acknowledgement was asked for and has not come.
-    pub(super) asked: bool,
-    /// Value of `received` when retention began: `h` counts from here (SM-4).
-    pub(super) from: u32,
-}
-
 pub(super) struct Outbound<C> {
     pub(super) link: Option<C>,
     /// One per transport: stale writers, owners and connections are recognised by it.
@@ -162,15 +166,15 @@ pub(super) struct Outbound<C> {
     lingers: bool,
     /// One received stanza is in work (its ticket is out).
     pub(super) busy: bool,
-    queue: VecDeque<Entry>,
+    pub(super) queue: VecDeque<Entry>,
     /// First entry that the transport of now has not got.
-    cursor: usize,
+    pub(super) cursor: usize,
     /// Greeting of a transport, written before everything else.
     pub(super) greeting: Option<Box<[u8]>>,
     pub(super) retained: Option<Box<Retained>>,
     /// Who waits for the gate, for the ticket, or for the end.
     pub(super) waker: Option<Box<Waker>>,
-    bytes: usize,
+    pub(super) bytes: usize,
     pub(super) received: u32,
     pub(super) delivered: u32,
 }
@@ -182,7 +186,9 @@ pub(super) enum After {
     /// The transport of this epoch is gone.
     Lost(u32, SendError),
     /// Accepted, but the session is over and they were not written.
-    Strays(Vec<Stanza>),
+    Strays(Vec<Left>),
+    /// The queue has outgrown what is kept for a session (LIMIT-10).
+    Overgrown,
 }
 
 /// What became of an item.
@@ -220,29 +226,6 @@ impl<C: Connection + Clone> Outbound<C> {
         self.bytes
     }
 
-    /// Takes the peer's `h`; the number of stanzas it freed, `None` (and no effect) where it
-    /// covers more than was sent (SM-6).
-    pub(super) fn acknowledge(&mut self, h: u32) -> Option<u32> {
-        let retained = self.retained.as_mut()?;
-        let count = h.wrapping_sub(retained.acked);
-        if count > retained.sent {
-            return None;
-        }
-        retained.sent -= count;
-        retained.acked = h;
-        if count > 0 || retained.sent == 0 {
-            retained.asked = false;
-        }
-        for _ in 0..count {
-            // Only counted entries stand before the cursor.
-            if let Some(entry) = self.queue.pop_front() {
-                self.bytes = self.bytes.saturating_sub(entry.len());
-            }
-            self.cursor = self.cursor.saturating_sub(1);
-        }
-        Some(count)
-    }
-
     /// Queues bytes that are no stanza; the caller kicks.
     pub(super) fn append_raw(&mut self, bytes: &[u8]) {
         self.bytes += bytes.len();
@@ -260,8 +243,9 @@ impl<C: Connection + Clone> Outbound<C> {
         self.bytes = self.queue.iter().map(Entry::len).sum();
         self.cursor = 0;
         if let Some(retained) = &mut self.retained {
-            retained.asked = false;
+            retained.start_again(self.queue.len());
         }
+        self.account_for();
         self.link.replace(link)
     }
 
@@ -296,13 +280,11 @@ impl<C: Connection + Clone> Outbound<C> {
         for (at, entry) in queue.into_iter().enumerate() {
             match entry {
                 entry if keep && at >= cursor => self.queue.push_back(entry),
-                Entry::Stanza { stanza, at: time, .. } => {
-                    left.push(Left { stanza, at: time, written: at < cursor })
-                }
-                Entry::Raw(_) | Entry::Close => {}
+                entry => left.extend(entry.into_left(at < cursor)),
             }
         }
-        let handled = retained.map(|r| self.received.wrapping_sub(r.from));
+        let handled = retained.as_ref().map(|r| self.received.wrapping_sub(r.from));
+        let token = retained.filter(|r| !r.window.is_zero()).map(|r| r.token.clone());
         let link = match farewell {
             Some(words) if self.link.is_some() => {
                 if self.gates.is_closed() {
@@ -317,7 +299,7 @@ impl<C: Connection + Clone> Outbound<C> {
             _ => self.link.take(),
         };
         let waker = if self.has_last_words() { None } else { self.waker.take() };
-        Ended { link, left, handled, waker }
+        Ended { link, left, handled, token, waker }
     }
 }
 
@@ -328,15 +310,18 @@ pub(super) struct Ended<C> {
     pub(super) left: Vec<Left>,
     /// The final `h`, if the session was retained.
     pub(super) handled: Option<u32>,
+    /// The resumption id that is void from now on, if there was one.
+    pub(super) token: Option<String>,
     pub(super) waker: Option<Box<Waker>>,
 }
 
 /// A stanza that an ended session leaves.
 pub(super) struct Left {
     pub(super) stanza: Stanza,
-    /// When it was accepted, if that was noted.
-    pub(super) at: Option<Duration>,
+    pub(super) at: Duration,
+    pub(super) counted: bool,
     pub(super) written: bool,
+    pub(super) copies: Option<Copies>,
 }
 
 /// Appends `item`, then writes if nobody else does.
@@ -346,6 +331,7 @@ pub(super) fn send<C: Connection + Clone>(
     item: Item<'_>,
     valid: Option<&Valid<'_>>,
     now: Option<Duration>,
+    limits: &RetentionLimits,
 ) -> (Sent, After) {
     let mut o = outbound.lock();
     if o.ended {
@@ -354,7 +340,7 @@ pub(super) fn send<C: Connection + Clone>(
     if valid.is_some_and(|v| !v.holds()) {
         return (Sent::Outdated, After::Nothing);
     }
-    let is_stanza = matches!(item, Item::Stanza(..));
+    let is_stanza = !matches!(item, Item::Raw(_));
     if o.link.is_none() && (o.retained.is_none() || !is_stanza) {
         return (Sent::Refused(SendError::Closed), After::Nothing);
     }
@@ -364,13 +350,33 @@ pub(super) fn send<C: Connection + Clone>(
     let waits = o.gates.is_closed() || o.link.is_none() || o.writing == Some(o.epoch);
     let counted = is_stanza && o.retained.is_some();
     if waits || counted || o.cursor < o.queue.len() || o.greeting.is_some() {
-        let entry = Entry::new(item, counted, now);
+        let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
+        let entry = Entry::new(item, counted, at);
+        if !counted && o.bytes.saturating_add(entry.len()) > limits.bytes {
+            // Nothing is kept for this one: what waits for its transport is bounded all the same.
+            return (Sent::Refused(SendError::Full), After::Lost(o.epoch, SendError::Full));
+        }
+        if let Some(copies) = item.copies() {
+            copies.add();
+        }
         o.bytes += entry.len();
         o.queue.push_back(entry);
+        o.account_for();
+        if o.is_overgrown(limits, at) {
+            return (Sent::Accepted, After::Overgrown);
+        }
         let after = if waits { After::Nothing } else { write_waiting(outbound, o, jid) };
         return (Sent::Accepted, after);
     }
-    write_directly(outbound, o, jid, item)
+    if let Some(copies) = item.copies() {
+        copies.add();
+    }
+    let (sent, after) = write_directly(outbound, o, jid, item);
+    if let (Sent::Refused(_), Some(copies)) = (sent, item.copies()) {
+        // The sender still has it.
+        let _last = copies.release();
+    }
+    (sent, after)
 }
 
 /// Nothing waits and nothing has to be kept: straight from the sender's stanza.
@@ -386,7 +392,7 @@ fn write_directly<C: Connection + Clone>(
     let epoch = o.epoch;
     o.writing = Some(epoch);
     drop(o);
-    let result = write(&link, jid, item);
+    let result = write(&link, jid, item, None);
     let mut o = outbound.lock();
     if o.epoch != epoch {
         // A resumption has put in a newer transport, which has a writer of its own.
@@ -437,11 +443,11 @@ fn write_waiting<'a, C: Connection + Clone>(
             return After::Nothing;
         };
         // Claimed before it is written: its acknowledgement may arrive before `send` returns.
-        let entry = if let Some(greeting) = o.greeting.take() {
-            Entry::Raw(greeting.into())
+        let (entry, delayed) = if let Some(greeting) = o.greeting.take() {
+            (Entry::Raw(greeting.into()), None)
         } else {
             match claim(&mut o) {
-                Some(entry) => entry,
+                Some(claimed) => claimed,
                 None => {
                     o.writing = None;
                     return After::Nothing;
@@ -461,17 +467,17 @@ fn write_waiting<'a, C: Connection + Clone>(
             return After::Nothing;
         };
         drop(o);
-        let result = write(&link, jid, item);
+        let result = write(&link, jid, item, delayed);
         o = outbound.lock();
         let Err(error) = result else { continue };
         let unwritten = matches!(entry, Entry::Stanza { counted: false, .. }).then_some(entry);
         if o.epoch != epoch {
-            return After::Strays(unwritten.and_then(Entry::into_stanza).into_iter().collect());
+            return After::Strays(unwritten.and_then(unwritten_left).into_iter().collect());
         }
         o.writing = None;
         if o.ended {
             let mut strays = close_after_failure(o);
-            strays.splice(0..0, unwritten.and_then(Entry::into_stanza));
+            strays.splice(0..0, unwritten.and_then(unwritten_left));
             return After::Strays(strays);
         }
         // Back to where it was, for the end of the session to settle.
@@ -484,17 +490,24 @@ fn write_waiting<'a, C: Connection + Clone>(
     }
 }
 
-/// The next entry to write. Counted ones stay behind the cursor, the others leave the queue.
-fn claim<C>(o: &mut Outbound<C>) -> Option<Entry> {
+fn unwritten_left(entry: Entry) -> Option<Left> {
+    entry.into_left(false)
+}
+
+/// The next entry to write, and since when it is delayed. Counted ones stay behind the cursor, the
+/// others leave the queue.
+fn claim<C>(o: &mut Outbound<C>) -> Option<(Entry, Option<SystemTime>)> {
     let next = o.queue.get(o.cursor)?;
-    if let Entry::Stanza { counted: true, .. } = next {
-        let entry = next.clone();
+    if let Entry::Stanza { counted: true, at, .. } = next {
+        let (entry, at, place) = (next.clone(), *at, o.cursor);
         o.cursor += 1;
         let written = u32::try_from(o.cursor).unwrap_or(u32::MAX);
+        let mut delayed = None;
         if let Some(retained) = &mut o.retained {
             retained.sent = retained.sent.max(written);
+            delayed = retained.delayed_since(place, at);
         }
-        return Some(entry);
+        return Some((entry, delayed));
     }
     let entry = o.queue.remove(o.cursor)?;
     o.bytes = o.bytes.saturating_sub(entry.len());
@@ -502,11 +515,11 @@ fn claim<C>(o: &mut Outbound<C>) -> Option<Entry> {
         // An idle session owns no buffer.
         o.queue = VecDeque::new();
     }
-    Some(entry)
+    Some((entry, None))
 }
 
 /// The transport failed under the last words of an ended session: what is left of it.
-fn close_after_failure<C: Connection>(mut o: MutexGuard<'_, Outbound<C>>) -> Vec<Stanza> {
+fn close_after_failure<C: Connection>(mut o: MutexGuard<'_, Outbound<C>>) -> Vec<Left> {
     let (link, waker) = (o.link.take(), o.waker.take());
     let queue = std::mem::take(&mut o.queue);
     drop(o);
@@ -514,21 +527,41 @@ fn close_after_failure<C: Connection>(mut o: MutexGuard<'_, Outbound<C>>) -> Vec
         shielded(|| link.close(Close::Abort));
     }
     wake(waker);
-    queue.into_iter().filter_map(Entry::into_stanza).collect()
+    queue.into_iter().filter_map(unwritten_left).collect()
 }
 
-fn write<C: Connection>(link: &C, jid: &FullJid, item: Item<'_>) -> Result<(), SendError> {
+fn write<C: Connection>(
+    link: &C,
+    jid: &FullJid,
+    item: Item<'_>,
+    delayed: Option<SystemTime>,
+) -> Result<(), SendError> {
+    let mark;
     let frame = match item {
         Item::Raw(bytes) => Frame::raw(bytes),
         Item::Stanza(stanza, to) => {
-            let frame = Frame::stanza(stanza);
+            mark = delayed.and_then(|since| delay_mark(stanza, jid, since)).unwrap_or_default();
+            let frame = Frame::stanza(stanza).append(&mark);
             match to {
                 To::AsIs => frame,
                 To::OwnBare => frame.to(Some(super::registry::bare(jid))),
                 To::OwnFull => frame.to(Some(jid.as_str())),
             }
         }
+        Item::Copy(stanza, _) => Frame::stanza(stanza),
     };
     // A connection that panics is a broken transport.
     shielded(|| link.send(frame.framing(link.framing()))).unwrap_or(Err(SendError::Closed))
 }
+
+/// SM-16: messages and presence that were not written when they were accepted say so, unless they
+/// do already.
+fn delay_mark(stanza: &Stanza, jid: &FullJid, since: SystemTime) -> Option<Vec<u8>> {
+    let domain = jid.domain().as_str();
+    let delayed = stanza.kind() == Kind::Iq || is_delayed_by(stanza, domain);
+    (!delayed).then(|| delay(domain, since))
+}
+
+#[cfg(test)]
+#[cfg(loom_model)]
+mod model;

@@ -4,10 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use smallvec::SmallVec;
+
 use super::events::{Event, EventKind};
 use super::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
+use super::kept::Kept;
 use super::outbound::{Item, To, Valid};
-use super::registry::{Inner, SessionRegistry};
+use super::registry::{Account, Inner, SessionRegistry};
 use crate::connection::Connection;
 use crate::rules::presence::{Directed, TooManyTargets, uncovered};
 use crate::rules::roster::Roster;
@@ -38,7 +41,9 @@ pub enum Presence<'a> {
 #[derive(Default)]
 pub(super) struct PresenceState {
     pub(super) last: Option<Box<Last>>,
-    directed: Directed,
+    pub(super) directed: Directed,
+    /// Of extensions: here because this lock has a place for a pointer.
+    pub(super) kept: Kept,
 }
 
 /// The last broadcast presence.
@@ -94,10 +99,25 @@ impl<C: Connection + Clone> Inner<C> {
         let roster = shared.account.roster();
         let valid = Valid { of: &shared.number, number };
         self.broadcast(shared, &roster, stanza, Some(&valid));
+        self.retract(shared, &roster);
         if initial {
             self.learn(shared, &roster);
         }
         initial
+    }
+
+    /// Whoever lost the subscription while the broadcast was under way was told of that before or
+    /// after its copy: it is told once more, so that it is not left with "available".
+    fn retract(&self, shared: &Shared<C>, told: &Arc<Roster>) {
+        let now = shared.account.roster();
+        if Arc::ptr_eq(told, &now) {
+            return;
+        }
+        let lost = told.subscribers().filter(|entry| !now.is_subscriber(entry.jid()));
+        for contact in lost.map(|entry| entry.jid()) {
+            let source = Some(&shared.account);
+            self.presence_to_contact(source, contact, &unavailable(shared), None);
+        }
     }
 
     fn set_unavailable(&self, shared: &Arc<Shared<C>>, stanza: Option<&Stanza>) {
@@ -142,20 +162,26 @@ impl<C: Connection + Clone> Inner<C> {
         };
         let roster = shared.account.roster();
         if gone.was_available {
+            let at = self.settings.environment.utc();
+            self.last_gone.lock().insert(shared.account.bare.as_str(), at);
             self.broadcast(shared, &roster, stanza, None);
         }
         if !gone.was_available {
             // No broadcast has covered any of them.
-            return gone.directed.iter().for_each(|target| self.direct(stanza, target));
+            return gone.directed.iter().for_each(|target| self.direct(stanza, target, None));
         }
         let own = shared.account.bare.as_str();
-        let heard = |jid: &str| {
-            let resource = jid.split_once('/').map_or("", |(_, resource)| resource);
-            self.find(own, resource).is_some_and(|session| session.is_available())
-        };
-        for target in uncovered(&gone.directed, &roster, own, heard) {
-            self.direct(stanza, target);
+        for target in uncovered(&gone.directed, &roster, own, |jid| self.hears(jid)) {
+            self.direct(stanza, target, None);
         }
+    }
+
+    /// Whether a full JID gets what is sent to its bare JID: a session of ours does only while it
+    /// is available.
+    fn hears(&self, jid: &str) -> bool {
+        let (bare, resource) = jid.split_once('/').unwrap_or((jid, ""));
+        !self.is_local(bare)
+            || self.find(bare, resource).is_some_and(|session| session.is_available())
     }
 
     /// One presence to all subscribers and to all own available sessions (PRES-3, 5, 6).
@@ -166,48 +192,74 @@ impl<C: Connection + Clone> Inner<C> {
         stanza: &Stanza,
         valid: Option<&Valid<'_>>,
     ) {
+        let source = Some(&shared.account);
         for contact in roster.subscribers().map(|entry| entry.jid()) {
-            self.presence_to_contact(contact, stanza, valid);
+            self.presence_to_contact(source, contact, stanza, valid);
         }
-        self.presence_to_account(shared.account.bare.as_str(), stanza, valid);
+        self.presence_to_account(source, shared.account.bare.as_str(), stanza, valid);
     }
 
     /// A copy for one contact: to its sessions if it is ours, else to the router.
+    /// What is said with no `valid` is said for good: an unavailable. Nothing is said where the
+    /// `source` hides from the contact (BLOCK-6).
     pub(super) fn presence_to_contact(
         &self,
+        source: Option<&Arc<Account>>,
         contact: &str,
         stanza: &Stanza,
         valid: Option<&Valid<'_>>,
     ) {
+        if source.is_some_and(|account| self.hides(account, contact)) {
+            return;
+        }
+        let holds = || valid.is_none_or(Valid::holds);
         if self.is_local(contact) {
-            self.presence_to_account(contact, stanza, valid);
-        } else if valid.is_none_or(Valid::holds) {
-            self.elsewhere(|| stanza.readdressed(stanza.from().as_deref(), Some(contact)));
+            self.presence_to_account(source, contact, stanza, valid);
+        } else if holds() {
+            let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(contact));
+            self.elsewhere(stanza, &holds);
         }
     }
 
-    fn presence_to_account(&self, account: &str, stanza: &Stanza, valid: Option<&Valid<'_>>) {
+    fn presence_to_account(
+        &self,
+        source: Option<&Arc<Account>>,
+        account: &str,
+        stanza: &Stanza,
+        valid: Option<&Valid<'_>>,
+    ) {
+        let gone = stanza.from().filter(|_| valid.is_none());
         for session in self.sessions(account) {
-            if session.is_available() {
+            let hidden = || source.is_some_and(|from| self.hides(from, session.jid().as_str()));
+            if session.is_available() && !hidden() {
+                if let Some(gone) = &gone {
+                    // PRES-11
+                    session.forget_directed(gone);
+                }
                 self.give(&session, stanza, To::OwnBare, valid);
             }
         }
     }
 
-    /// Directed presence to exactly this JID (PRES-T1).
-    fn direct(&self, stanza: &Stanza, target: &str) {
+    /// Presence to exactly this JID (PRES-T1); without `valid`, the end of directed presence.
+    pub(super) fn direct(&self, stanza: &Stanza, target: &str, valid: Option<&Valid<'_>>) {
         let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(target));
         let (bare, resource) =
             target.split_once('/').map_or((target, None), |(bare, r)| (bare, Some(r)));
         if !self.is_local(bare) {
-            return self.elsewhere(stanza);
+            return self.elsewhere(stanza, &|| valid.is_none_or(Valid::holds));
         }
         let stanza = stanza();
+        let from = stanza.from();
         for session in self.sessions(bare) {
             let meant = resource
                 .map_or_else(|| session.is_available(), |r| session.resource().as_str() == r);
             if meant {
-                self.give(&session, &stanza, To::AsIs, None);
+                if valid.is_none() {
+                    // PRES-11
+                    session.forget_directed(from.as_deref().unwrap_or_default());
+                }
+                self.give(&session, &stanza, To::AsIs, valid);
             }
         }
     }
@@ -218,14 +270,19 @@ impl<C: Connection + Clone> Inner<C> {
         let me = SessionHandle(Arc::clone(shared));
         let own = shared.account.bare.as_str();
         for contact in roster.subscriptions().map(|entry| entry.jid()) {
+            if self.hides(&shared.account, contact) {
+                continue;
+            }
             if self.is_local(contact) {
                 self.learn_of(&me, own, contact);
             } else {
-                self.elsewhere(|| Stanza::presence().type_("probe").from(own).to(contact).build());
+                let probe = || Stanza::presence().type_("probe").from(own).to(contact).build();
+                self.elsewhere(probe, &|| true);
             }
         }
         for session in self.sessions(own) {
-            if let Some((stanza, number)) = session.current().filter(|_| session != me) {
+            if let Some((stanza, _, number)) = session.numbered_presence().filter(|_| session != me)
+            {
                 self.give(
                     &me,
                     &stanza,
@@ -240,20 +297,16 @@ impl<C: Connection + Clone> Inner<C> {
     /// where it has sessions; where it has none, the user's own item says that it may know.
     fn learn_of(&self, me: &SessionHandle<C>, own: &str, contact: &str) {
         let sessions = self.sessions(contact);
-        let refuses = sessions.first().is_some_and(|session| !session.roster().is_subscriber(own));
-        if refuses {
+        let refuses =
+            || sessions.first().is_some_and(|session| !session.roster().is_subscriber(own));
+        if refuses() {
             return;
         }
         let mut available = false;
-        for session in &sessions {
-            let known = {
-                let state = session.0.presence.lock();
-                let last = state.last.as_ref();
-                last.map(|last| {
-                    (last.stanza.clone(), last.at, session.0.number.load(Ordering::SeqCst))
-                })
-            };
-            if let Some((stanza, at, number)) = known {
+        // A contact that hides looks as if it were offline, as it does where its list is not loaded.
+        let seen = |session: &&SessionHandle<C>| !self.hides(&session.0.account, me.jid().as_str());
+        for session in sessions.iter().filter(seen) {
+            if let Some((stanza, at, number)) = session.numbered_presence() {
                 available = true;
                 let stanza = stanza.with_appended(&delay(session.jid().as_str(), at));
                 self.give(me, &stanza, To::OwnBare, Some(&Valid { of: &session.0.number, number }));
@@ -261,30 +314,37 @@ impl<C: Connection + Clone> Inner<C> {
         }
         if !available {
             let stanza = Stanza::presence().type_("unavailable").from(contact).build();
+            let stanza = match self.last_gone.lock().get(contact) {
+                Some(at) => stanza.with_appended(&delay(contact, at)),
+                None => stanza,
+            };
             self.give(me, &stanza, To::OwnBare, None);
+        } else if refuses() {
+            // The subscription was cancelled meanwhile; the news of it may have come first.
+            for session in &sessions {
+                self.give(me, &unavailable(&session.0), To::OwnBare, None);
+            }
         }
     }
 
     /// A refusal needs no answer: a recipient that is gone needs no presence any more.
     fn give(&self, to: &SessionHandle<C>, stanza: &Stanza, address: To, valid: Option<&Valid<'_>>) {
+        // BLOCK-5
+        if stanza.from().is_some_and(|from| self.hides(&to.0.account, &from)) {
+            return;
+        }
         let (_sent, after) = to.0.send(self, Item::Stanza(stanza, address), valid);
         self.settle(&to.0, after);
     }
 }
 
 /// The presence that we make where a session cannot make its own (PRES-8).
-fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
+pub(super) fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
     Stanza::presence().type_("unavailable").from(shared.jid.as_str()).build()
 }
 
 /// Directed presence (PRES-9…12).
 impl<C: Connection + Clone> SessionHandle<C> {
-    /// The last broadcast presence and its number.
-    fn current(&self) -> Option<(Stanza, u32)> {
-        let state = self.0.presence.lock();
-        state.last.as_ref().map(|last| (last.stanza.clone(), self.0.number.load(Ordering::SeqCst)))
-    }
-
     /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
     /// that it will be told of the end
     /// ([RFC 6121 §4.6.3](https://www.rfc-editor.org/rfc/rfc6121#section-4.6.3)). Recorded first,
@@ -318,12 +378,30 @@ impl<C: Connection + Clone> SessionHandle<C> {
     /// The last broadcast presence and when it was sent.
     #[must_use]
     pub fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
-        let state = self.0.presence.lock();
-        state.last.as_ref().map(|last| (last.stanza.clone(), last.at))
+        self.numbered_presence().map(|(stanza, at, _)| (stanza, at))
     }
 
-    /// Gives this session directed presence that `source` recorded under `number`; dropped if the
-    /// source has moved on, so that it never comes behind its end (PRES-21).
+    /// The same with its number.
+    pub(crate) fn numbered_presence(&self) -> Option<(Stanza, SystemTime, u32)> {
+        let state = self.0.presence.lock();
+        let number = self.0.number.load(Ordering::SeqCst);
+        state.last.as_ref().map(|last| (last.stanza.clone(), last.at, number))
+    }
+
+    /// The number of the session's presence: another one with each change of it, and at its end.
+    #[cfg(feature = "server")]
+    pub(crate) fn number(&self) -> u32 {
+        self.0.number.load(Ordering::SeqCst)
+    }
+
+    /// Whether the session's presence is still the one of this number.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_at(&self, number: u32) -> bool {
+        Valid { of: &self.0.number, number }.holds()
+    }
+
+    /// Gives this session presence that `source` had, or recorded a target of, under `number`;
+    /// dropped if the source has moved on, so that it never comes behind its end (PRES-21).
     pub fn give_directed(&self, stanza: &Stanza, source: &Self, number: u32) {
         let valid = Valid { of: &source.0.number, number };
         let _gone = self.send_item(Item::Stanza(stanza, To::AsIs), Some(&valid));
@@ -336,23 +414,69 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     pub fn tell_contact(&self, account: &str, contact: &str) {
         let inner = self.inner();
         for session in inner.sessions(account) {
-            if let Some((stanza, number)) = session.current() {
+            if let Some((stanza, _, number)) = session.numbered_presence() {
                 let valid = Valid { of: &session.0.number, number };
-                inner.presence_to_contact(contact, &stanza, Some(&valid));
+                let source = Some(&session.0.account);
+                inner.presence_to_contact(source, contact, &stanza, Some(&valid));
             }
         }
     }
 
+    /// Readies the sessions of an account for the end of `contact`'s subscription (a bare JID as
+    /// normalised text), *before* the roster shows it: each records the contact as one that has to
+    /// be told. If it ends before [`part`](Self::part), it tells the contact by that record,
+    /// whichever roster it sees.
+    pub fn prepare_parting(&self, account: &str, contact: &str) -> Parting<C> {
+        let ready = |session: SessionHandle<C>| {
+            let mut state = session.0.presence.lock();
+            let directed = state.directed.reaches(contact);
+            // For a moment, hence whatever the limit.
+            let _recorded = state.directed.record(contact, usize::MAX);
+            drop(state);
+            (session, directed)
+        };
+        let sessions = self.inner().sessions(account).into_iter().map(ready).collect();
+        Parting { contact: contact.into(), sessions }
+    }
+
     /// Tells a contact, who sees the account's presence no longer, that each of its available
     /// sessions is gone, and forgets what they directed to it (SUB-16).
-    pub fn part_from(&self, account: &str, contact: &str) {
-        let inner = self.inner();
-        for session in inner.sessions(account) {
-            let directed = session.0.presence.lock().directed.forget_account(contact);
-            if session.is_available() || directed {
-                inner.presence_to_contact(contact, &unavailable(&session.0), None);
+    pub fn part(&self, parting: Parting<C>) {
+        let Parting { contact, sessions } = parting;
+        for (session, directed) in sessions {
+            let (available, records) = {
+                let mut state = session.0.presence.lock();
+                (state.last.is_some(), state.directed.take_account(&contact))
+            };
+            // Where the record is gone, the session has ended and told the contact itself.
+            if available || (directed && !records.is_empty()) {
+                let (inner, stanza) = (self.inner(), unavailable(&session.0));
+                inner.presence_to_contact(None, &contact, &stanza, None);
+                let full = records.iter().filter(|target| *target != &*contact);
+                full.filter(|target| !inner.hears(target))
+                    .for_each(|t| inner.direct(&stanza, t, None));
             }
         }
+    }
+
+    /// When a session of the account last was no longer available, if that is remembered (PRES-15).
+    #[must_use]
+    pub fn last_gone(&self, account: &str) -> Option<SystemTime> {
+        self.inner().last_gone.lock().get(account)
+    }
+}
+
+/// The sessions that a contact is about to see no longer.
+#[must_use = "the contact waits to be told"]
+pub struct Parting<C: Connection + Clone> {
+    contact: Box<str>,
+    /// Each with whether it held directed presence to the contact.
+    sessions: SmallVec<[(SessionHandle<C>, bool); 4]>,
+}
+
+impl<C: Connection + Clone> fmt::Debug for Parting<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parting").field("sessions", &self.sessions.len()).finish_non_exhaustive()
     }
 }
 

@@ -1,28 +1,31 @@
 //! The table of bound sessions: look-up, settings, and the shared inside of the room.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hashbrown::HashTable;
 use jid::{BareJid, DomainPart, FullJid, ResourcePart};
 use smallvec::SmallVec;
 
 use super::bind::Conflict;
-use super::end::{Leftover, Reason};
-use super::events::{Deadline, Event, Events, Listener};
+use super::end::{Leftover, Reason, Run};
+use super::events::{Event, Events, Listener};
 use super::handle::{SessionHandle, Shared};
+use super::hibernation::{Hibernating, Remembered};
+use super::kept::{AccountState, Kept};
 use super::outbound::After;
+use super::retained::RetentionLimits;
 use super::shield::shielded;
 use crate::connection::Connection;
 use crate::environment::Environment;
+use crate::recent::Recent;
 use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::RwLock;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// All bound sessions of one server: live ones and those that wait to be resumed.
 ///
@@ -47,17 +50,23 @@ pub struct Builder<C: Connection + Clone> {
 }
 
 /// A hook that takes stanzas with no session here to go to.
-type Elsewhere = Box<dyn Fn(Stanza) + Send + Sync>;
+type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
+/// Whether an account wants no presence to pass between itself and a JID.
+type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
+type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 pub(super) struct Settings {
     pub(super) environment: Arc<dyn Environment>,
     pub(super) conflict: Conflict,
     pub(super) sessions_per_account: usize,
     pub(super) hibernating_per_account: usize,
+    pub(super) retention: RetentionLimits,
     pub(super) domains: Vec<DomainPart>,
+    pub(super) background: Option<Background>,
     elsewhere: Option<Elsewhere>,
     leftover: Option<OnLeftover>,
+    hides: Option<Hides>,
 }
 
 impl<C: Connection + Clone> Builder<C> {
@@ -79,6 +88,12 @@ impl<C: Connection + Clone> Builder<C> {
         self
     }
 
+    /// How much is kept for clients that may come back (LIMIT-10…12).
+    pub const fn retention(mut self, limits: RetentionLimits) -> Self {
+        self.settings.retention = limits;
+        self
+    }
+
     /// A domain whose accounts live in this registry. Where none is named, all do.
     pub fn domain(mut self, domain: DomainPart) -> Self {
         self.settings.domains.push(domain);
@@ -94,7 +109,14 @@ impl<C: Connection + Clone> Builder<C> {
 
     /// Takes presence for contacts at domains that are not [ours](Self::domain), addressed and
     /// ready to be routed. Without it they are dropped.
-    pub fn elsewhere(mut self, router: impl Fn(Stanza) + Send + Sync + 'static) -> Self {
+    ///
+    /// The second argument says whether the stanza still is true: the session of an available
+    /// presence may end while it is under way, and its unavailable must come last (PRES-21). The
+    /// router asks under the lock that orders its stanzas, and drops the stanza if it is not.
+    pub fn elsewhere(
+        mut self,
+        router: impl Fn(Stanza, &dyn Fn() -> bool) + Send + Sync + 'static,
+    ) -> Self {
         self.settings.elsewhere = Some(Box::new(router));
         self
     }
@@ -104,6 +126,29 @@ impl<C: Connection + Clone> Builder<C> {
     /// their order. Without it they are dropped.
     pub fn leftover(mut self, hook: impl Fn(Leftover) + Send + Sync + 'static) -> Self {
         self.settings.leftover = Some(Box::new(hook));
+        self
+    }
+
+    /// Says whether an account wants no presence to pass between itself and a JID (bare or full, as
+    /// normalised text), in either direction: such contacts are left out of broadcasts without a
+    /// word (BLOCK-5, BLOCK-6). Asked only about accounts for which something is
+    /// [kept](AccountState::set_extension), and never about an account's own sessions (BLOCK-8).
+    pub fn hides(
+        mut self,
+        hook: impl Fn(&AccountState, &str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.hides = Some(Box::new(hook));
+        self
+    }
+
+    /// Takes work that a sender happens to cause and should not have to do: the end of a session
+    /// that was sent more than it takes, with all its unavailables. Runs each piece on another
+    /// thread or in another task, soon. Without it the sender's thread does the work.
+    pub fn background(
+        mut self,
+        hook: impl Fn(Box<dyn FnOnce() + Send>) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.background = Some(Box::new(hook));
         self
     }
 
@@ -121,8 +166,12 @@ impl<C: Connection + Clone> Builder<C> {
             next: AtomicU64::new(1),
             sessions: AtomicUsize::new(0),
             absent: AtomicUsize::new(0),
-            deadlines: Mutex::new(BTreeMap::new()),
+            retained_bytes: Arc::new(AtomicUsize::new(0)),
+            relieving: AtomicBool::new(false),
+            hibernating: Mutex::new(Hibernating::default()),
+            remembered: Mutex::new(Remembered::default()),
             events: Events::new(self.listener),
+            last_gone: Mutex::new(Recent::new(REMEMBERED)),
             settings: self.settings,
         });
         SessionRegistry(Arc::new(Guard(inner)))
@@ -135,7 +184,7 @@ impl<C: Connection + Clone> fmt::Debug for Builder<C> {
     }
 }
 
-/// How many sessions there are.
+/// How many sessions there are, and how much is kept for them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -143,6 +192,8 @@ pub struct Counts {
     pub sessions: usize,
     /// Sessions that wait to be resumed.
     pub hibernating: usize,
+    /// Bytes that wait to be acknowledged, of all sessions (LIMIT-11).
+    pub retained_bytes: usize,
 }
 
 impl<C: Connection + Clone> SessionRegistry<C> {
@@ -153,9 +204,12 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             conflict: Conflict::Replace,
             sessions_per_account: 32,
             hibernating_per_account: 8,
+            retention: RetentionLimits::default(),
             domains: Vec::new(),
+            background: None,
             elsewhere: None,
             leftover: None,
+            hides: None,
         };
         Builder { settings, listener: None }
     }
@@ -245,7 +299,11 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// How many sessions there are, by state.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        Counts { sessions: self.len(), hibernating: self.inner().absent.load(Ordering::SeqCst) }
+        Counts {
+            sessions: self.len(),
+            hibernating: self.inner().absent.load(Ordering::SeqCst),
+            retained_bytes: self.inner().retained_bytes.load(Ordering::SeqCst),
+        }
     }
 
     /// Whether the account's data is loaded: it has a session, or one is ending.
@@ -288,11 +346,11 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// environment's monotonic clock.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
-        self.inner().deadlines.lock().keys().next().map(|(at, _)| *at)
+        self.inner().hibernating.lock().next()
     }
 
-    /// Ends what has been without a transport for too long. The host calls it by a timer: these
-    /// sessions have no owner who could.
+    /// Ends what has been without a transport for too long, and forgets what is too old. The host
+    /// calls it by a timer: these sessions have no owner who could.
     pub fn handle_timeout(&self) {
         self.inner().expire();
     }
@@ -344,26 +402,45 @@ impl<C: Connection + Clone> fmt::Debug for Sessions<C> {
 /// What the sessions of one account share.
 pub(crate) struct Account {
     pub(crate) bare: BareJid,
-    roster: RwLock<Arc<Roster>>,
+    data: RwLock<Data>,
+}
+
+struct Data {
+    roster: Arc<Roster>,
+    kept: Kept,
 }
 
 impl Account {
-    pub(super) fn new(bare: BareJid, roster: Roster) -> Self {
-        Self { bare, roster: RwLock::new(Arc::new(roster)) }
+    pub(crate) fn new(bare: BareJid, roster: Roster, kept: Kept) -> Self {
+        Self { bare, data: RwLock::new(Data { roster: Arc::new(roster), kept }) }
     }
 
     /// The roster of now. It does not change under the reader's eyes.
     pub(crate) fn roster(&self) -> Arc<Roster> {
-        Arc::clone(&self.roster.read())
+        Arc::clone(&self.data.read().roster)
     }
 
     /// Changes the roster; who holds an older one keeps it as it was.
     pub(crate) fn set_roster(&self, roster: Roster) {
-        *self.roster.write() = Arc::new(roster);
+        let roster = Arc::new(roster);
+        let _old = std::mem::replace(&mut self.data.write().roster, roster);
+    }
+
+    /// Looks at what extensions keep for the account.
+    pub(super) fn kept<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
+        look(&self.data.read().kept)
+    }
+
+    /// Changes what extensions keep; what is taken out is dropped without the lock.
+    pub(super) fn update_kept<T>(&self, change: impl FnOnce(&mut Kept) -> T) {
+        let _old = change(&mut self.data.write().kept);
     }
 }
 
 const SHARDS: usize = 64;
+
+/// Accounts of which it is remembered when they were available last: half a megabyte at most.
+const REMEMBERED: usize = 8192;
 
 /// One account's row in the table.
 pub(super) struct Entry<C: Connection + Clone> {
@@ -407,8 +484,15 @@ pub(super) struct Inner<C: Connection + Clone> {
     pub(super) next: AtomicU64,
     pub(super) sessions: AtomicUsize,
     pub(super) absent: AtomicUsize,
-    pub(super) deadlines: Mutex<BTreeMap<Deadline, Weak<Shared<C>>>>,
+    /// Bytes of all queues that are kept for acknowledgement (LIMIT-11).
+    pub(super) retained_bytes: Arc<AtomicUsize>,
+    /// A thread is ending hibernating sessions for their memory.
+    pub(super) relieving: AtomicBool,
+    pub(super) hibernating: Mutex<Hibernating<C>>,
+    pub(super) remembered: Mutex<Remembered>,
     pub(super) events: Events<C>,
+    /// When an available session of an account last went (PRES-15). A leaf lock.
+    pub(super) last_gone: Mutex<Recent<SystemTime>>,
     pub(super) settings: Settings,
 }
 
@@ -464,10 +548,21 @@ impl<C: Connection + Clone> Inner<C> {
         domains.is_empty() || domains.iter().any(|d| d.as_str() == domain)
     }
 
-    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza) {
+    /// To the host's router, which asks `holds` where it orders the stanza.
+    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza, holds: &dyn Fn() -> bool) {
         if let Some(router) = &self.settings.elsewhere {
-            shielded(|| router(stanza()));
+            shielded(|| router(stanza(), holds));
         }
+    }
+
+    /// Whether presence between `account` and `jid` is to be left out. A hook that panics hides.
+    pub(super) fn hides(&self, account: &Arc<Account>, jid: &str) -> bool {
+        let Some(hook) = self.settings.hides.as_ref().filter(|_| !account.kept(Kept::is_empty))
+        else {
+            return false;
+        };
+        let state = AccountState(Arc::clone(account));
+        bare_of(jid) != account.bare.as_str() && shielded(|| hook(&state, jid)).unwrap_or(true)
     }
 
     pub(super) fn leave(&self, leftover: Leftover) {
@@ -480,16 +575,10 @@ impl<C: Connection + Clone> Inner<C> {
     pub(super) fn settle(&self, shared: &Arc<Shared<C>>, after: After) {
         match after {
             After::Nothing => {}
-            After::Lost(epoch, error) => self.lose(shared, epoch, error.into()),
-            After::Strays(stanzas) => {
-                for stanza in stanzas {
-                    self.leave(Leftover::unwritten(
-                        stanza,
-                        shared.jid.clone(),
-                        self.settings.environment.utc(),
-                    ));
-                }
-            }
+            // The sender only happened to be the one who noticed.
+            After::Lost(epoch, error) => self.lose(shared, epoch, error.into(), Run::Later),
+            After::Strays(left) => self.leave_all(shared, left),
+            After::Overgrown => self.end_overgrown(shared),
         }
     }
 
@@ -504,5 +593,10 @@ impl<C: Connection + Clone> Inner<C> {
 
 /// The account of a full JID, as a slice of its text: the first slash parts them.
 pub(super) fn bare(jid: &FullJid) -> &str {
-    jid.as_str().split_once('/').map_or(jid.as_str(), |(bare, _)| bare)
+    bare_of(jid.as_str())
+}
+
+/// The same of the text of any JID.
+pub(super) fn bare_of(jid: &str) -> &str {
+    jid.split_once('/').map_or(jid, |(bare, _)| bare)
 }

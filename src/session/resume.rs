@@ -8,12 +8,15 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use super::end::{Reason, last_words};
+use super::acknowledge::Acknowledged;
+use super::end::{Reason, Run, last_words};
 use super::events::{Event, EventKind};
 use super::handle::{SessionHandle, Shared};
+use super::hibernation::is_same;
 use super::input::Owner;
-use super::outbound::{Gate, Outbound, Retained, kick};
+use super::outbound::{Gate, Outbound, kick};
 use super::registry::{Inner, SlotState, bare};
+use super::retained::Retained;
 use super::shield::{shielded, wake};
 use crate::connection::{Close, Connection};
 use crate::environment::random_hex;
@@ -37,21 +40,6 @@ impl std::fmt::Debug for Retention {
     }
 }
 
-/// What a client acknowledged, and what of it was possible.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(clippy::exhaustive_enums, reason = "an `h` is in range or it is not (SM-6)")]
-pub enum Acknowledged {
-    /// So many stanzas were freed.
-    Freed(u32),
-    /// The client claims more than it was sent; nothing has changed (SM-7).
-    TooHigh {
-        /// What it claimed.
-        handled: u32,
-        /// What it was sent.
-        sent: u32,
-    },
-}
-
 /// What a resumption tells the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -70,7 +58,11 @@ pub enum ResumeError {
     /// No session of this account has that resumption id: unknown, over, or somebody else's,
     /// which are not told apart (SM-12).
     #[error("no session to resume")]
-    NotFound,
+    NotFound {
+        /// Stanzas of the client that a session of that id had handled when it ended, if that is
+        /// remembered for this account (SM-13).
+        handled: Option<u32>,
+    },
     /// The client claims to have handled more than it was sent (SM-14).
     #[error("the client acknowledged more stanzas than it was sent")]
     #[non_exhaustive]
@@ -80,21 +72,6 @@ pub enum ResumeError {
         /// What it was sent.
         sent: u32,
     },
-}
-
-impl<C: Connection + Clone> Outbound<C> {
-    pub(super) fn take_acknowledgement(&mut self, handled: u32) -> Option<Acknowledged> {
-        let sent = self.retained.as_ref().map(|r| r.acked.wrapping_add(r.sent))?;
-        Some(
-            self.acknowledge(handled)
-                .map_or(Acknowledged::TooHigh { handled, sent }, Acknowledged::Freed),
-        )
-    }
-
-    /// Stanzas handled since retention began.
-    pub(super) fn handled(&self) -> Option<u32> {
-        self.retained.as_ref().map(|retained| self.received.wrapping_sub(retained.from))
-    }
 }
 
 impl<C: Connection + Clone> Inner<C> {
@@ -107,7 +84,15 @@ impl<C: Connection + Clone> Inner<C> {
         reply: impl FnOnce(&Retention) -> Vec<u8>,
     ) -> Option<Retention> {
         let shared = &owner.shared;
-        let retention = Retention { token: random_hex::<16>(&*self.settings.environment), window };
+        let environment = &*self.settings.environment;
+        // LIMIT-11, LIMIT-12
+        let window = if self.is_pressed() {
+            Duration::ZERO
+        } else {
+            window.min(self.settings.retention.window)
+        };
+        let retention = Retention { token: random_hex::<16>(environment), window };
+        let clocks = (environment.now(), environment.utc());
         let reply = reply(&retention);
         shared.set_retained();
         {
@@ -116,14 +101,9 @@ impl<C: Connection + Clone> Inner<C> {
                 return None;
             }
             out.append_raw(&reply);
-            out.retained = Some(Box::new(Retained {
-                token: retention.token.clone(),
-                window,
-                acked: 0,
-                sent: 0,
-                asked: false,
-                from: out.received,
-            }));
+            let token = retention.token.clone();
+            let retained = Retained::new(token, window, out.received, clocks, &self.retained_bytes);
+            out.retained = Some(Box::new(retained));
         }
         self.settle(shared, kick(&shared.out, &shared.jid));
         Some(retention)
@@ -131,7 +111,7 @@ impl<C: Connection + Clone> Inner<C> {
 
     /// The transport of `epoch` is gone: the session hibernates if it is resumable, else it ends.
     /// An older epoch has no say.
-    pub(super) fn lose(&self, shared: &Arc<Shared<C>>, epoch: u32, reason: Reason) {
+    pub(super) fn lose(&self, shared: &Arc<Shared<C>>, epoch: u32, reason: Reason, run: Run) {
         let mut waker = None;
         let since = self.settings.environment.now();
         let (lost, ending) = {
@@ -152,29 +132,31 @@ impl<C: Connection + Clone> Inner<C> {
             let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
             if window.is_zero() {
                 drop(out);
-                (None, self.decide_end(entry, at, reason, None))
+                (None, self.decide_end(entry, at, reason, None, since))
             } else {
                 let link = out.drop_link();
                 waker = out.waker.take();
+                // The grace of LIMIT-10 is for those who may still acknowledge.
+                let overgrown = out.is_overgrown(&self.settings.retention, since);
                 drop(out);
                 let until = since.saturating_add(window);
                 if let Some(slot) = entry.slots.get_mut(at) {
                     slot.state = SlotState::Absent { since, until };
                 }
                 self.absent.fetch_add(1, Ordering::SeqCst);
-                self.deadlines.lock().insert((until, shared.id), Arc::downgrade(shared));
+                self.hibernating.lock().insert(shared, since, until);
                 self.events
                     .push(|| Event::new(SessionHandle(Arc::clone(shared)), EventKind::Absent));
-                let absent = entry
-                    .slots
-                    .iter()
-                    .filter(|s| matches!(s.state, SlotState::Absent { .. }))
-                    .count();
-                let evicted = (absent > self.settings.hibernating_per_account)
-                    .then(|| entry.oldest_absent())
-                    .flatten()
-                    .and_then(|at| self.decide_end(entry, at, Reason::Evicted, None));
-                (link, evicted)
+                let leaves = if overgrown {
+                    Some((at, Reason::Overflow))
+                } else if entry.absent() > self.settings.hibernating_per_account {
+                    entry.oldest_absent().map(|oldest| (oldest, Reason::Evicted))
+                } else {
+                    None
+                };
+                let ending =
+                    leaves.and_then(|(at, reason)| self.decide_end(entry, at, reason, None, since));
+                (link, ending)
             }
         };
         if let Some(link) = lost {
@@ -182,9 +164,37 @@ impl<C: Connection + Clone> Inner<C> {
         }
         wake(waker);
         if let Some(ending) = ending {
-            self.finish(ending);
+            self.finish_by(ending, run);
         }
         self.events.deliver();
+    }
+
+    /// LIMIT-10: the queue has outgrown what is kept for the session.
+    pub(super) fn end_overgrown(&self, shared: &Arc<Shared<C>>) {
+        let now = self.settings.environment.now();
+        let limits = &self.settings.retention;
+        // An acknowledgement may have been quicker.
+        let still = |_| shared.out.lock().is_overgrown(limits, now);
+        self.end_if(shared, Reason::Overflow, None, Run::Later, still);
+    }
+
+    /// Whether more is kept than may be for all sessions together (LIMIT-11).
+    fn is_pressed(&self) -> bool {
+        self.retained_bytes.load(Ordering::SeqCst) > self.settings.retention.all_bytes
+    }
+
+    /// LIMIT-11: hibernating sessions end, the oldest first, until what is kept fits again.
+    pub(super) fn relieve(&self) {
+        if !self.is_pressed() || self.relieving.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        while self.is_pressed() {
+            let Some((since, oldest)) = self.hibernating.lock().pop_oldest() else { break };
+            let Some(session) = oldest else { continue };
+            let still = |state| matches!(state, SlotState::Absent { since: at, .. } if at == since);
+            self.end_if(&session, Reason::Evicted, None, Run::Later, still);
+        }
+        self.relieving.store(false, Ordering::SeqCst);
     }
 
     /// Gives a session a new transport. Everything is checked before anything changes (SM-14).
@@ -196,19 +206,24 @@ impl<C: Connection + Clone> Inner<C> {
         link: C,
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
     ) -> Result<Owner<C>, ResumeError> {
+        // A session that ends is remembered under the lock under which it can be found no longer.
+        let now = self.settings.environment.now();
+        let not_found = || ResumeError::NotFound {
+            handled: self.remembered.lock().recall(account.as_str(), token, now),
+        };
         let (owner, old, waker) = {
             let hash = self.hash(account.as_str());
             let mut shard = self.shard(hash).write();
             let entry = shard
                 .find_mut(hash, |entry| &entry.shared.bare == account)
-                .ok_or(ResumeError::NotFound)?;
+                .ok_or_else(not_found)?;
             let slot = entry
                 .slots
                 .iter_mut()
                 .find(|slot| {
                     slot.state != SlotState::Ending && is_resumable(&slot.shared.out.lock(), token)
                 })
-                .ok_or(ResumeError::NotFound)?;
+                .ok_or_else(not_found)?;
             let shared = Arc::clone(&slot.shared);
             let mut out = shared.out.lock();
             match out.take_acknowledgement(handled) {
@@ -216,7 +231,7 @@ impl<C: Connection + Clone> Inner<C> {
                 Some(Acknowledged::TooHigh { handled, sent }) => {
                     return Err(ResumeError::HandledTooHigh { handled, sent });
                 }
-                None => return Err(ResumeError::NotFound),
+                None => return Err(not_found()),
             }
             let old = out.replace_link(link);
             let (epoch, waker) = (out.epoch, out.waker.take());
@@ -258,39 +273,27 @@ impl<C: Connection + Clone> Inner<C> {
 
     /// Takes back what hibernation put up.
     pub(super) fn no_longer_absent(&self, shared: &Shared<C>, before: SlotState) {
-        if let SlotState::Absent { until, .. } = before {
+        if let SlotState::Absent { since, until } = before {
             self.absent.fetch_sub(1, Ordering::SeqCst);
-            self.deadlines.lock().remove(&(until, shared.id));
+            self.hibernating.lock().remove(shared.id, since, until);
         }
     }
 
-    /// Ends the sessions whose window has passed.
+    /// Ends the sessions whose window has passed, and forgets what is too old.
     pub(super) fn expire(&self) {
         let now = self.settings.environment.now();
         loop {
-            let due = {
-                let mut deadlines = self.deadlines.lock();
-                match deadlines.first_entry() {
-                    Some(first) if first.key().0 <= now => first.remove().upgrade(),
-                    _ => break,
-                }
-            };
+            let Some(due) = self.hibernating.lock().pop_due(now) else { break };
             let Some(session) = due else { continue };
             // A resumption may have been quicker: exactly one of the two wins (SM-23).
-            self.end_if(
-                &session,
-                Reason::Expired,
-                None,
-                |state| matches!(state, SlotState::Absent { until, .. } if until <= now),
-            );
+            let still = |state| matches!(state, SlotState::Absent { until, .. } if until <= now);
+            self.end_if(&session, Reason::Expired, None, Run::Here, still);
         }
+        self.remembered.lock().forget(now);
     }
 }
 
-/// Compared in constant time (SEC-1): how much of a guess was right cannot be measured.
 fn is_resumable<C>(out: &Outbound<C>, token: &str) -> bool {
     let Some(retained) = &out.retained else { return false };
-    let (ours, theirs) = (retained.token.as_bytes(), token.as_bytes());
-    let differences = ours.iter().zip(theirs).fold(0, |sum, (a, b)| sum | (a ^ b));
-    ours.len() == theirs.len() && differences == 0 && !retained.window.is_zero() && !out.ended
+    is_same(&retained.token, token) && !retained.window.is_zero() && !out.ended
 }

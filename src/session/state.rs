@@ -16,13 +16,14 @@ use std::time::Duration;
 
 use jid::{BareJid, DomainPart, DomainRef, FullJid, ResourceRef};
 
+use super::acknowledge::{Acknowledged, Transport};
 use super::bind::{BindError, BindRequest};
-use super::end::Reason;
+use super::end::{Reason, Run};
 use super::handle::{INTERESTED, NotSent, SessionHandle, SessionId};
 use super::input::{Detached, InputTicket, Owner};
 use super::presence::Presence;
 use super::registry::SessionRegistry;
-use super::resume::{Acknowledged, ResumeError, Resumed, Retention};
+use super::resume::{ResumeError, Resumed, Retention};
 use crate::connection::{Close, Connection, SendError};
 use crate::rules::roster::Roster;
 use crate::stanza::{Frame, Stanza};
@@ -389,6 +390,12 @@ impl<C: Connection + Clone> Session<Bound, C> {
         self.data.shared.is_available()
     }
 
+    /// The transport that this owner feeds.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        Transport(self.data.epoch)
+    }
+
     /// Whether this owner may still feed input: the session is alive and has no newer transport.
     #[must_use]
     pub fn is_current(&self) -> bool {
@@ -478,8 +485,8 @@ impl<C: Connection + Clone> Session<Bound, C> {
     }
 
     /// Keeps stanzas from now on until the client acknowledges them, and the session itself for
-    /// `window` after the loss of its transport. `reply` makes the bytes written before the
-    /// first of them.
+    /// `window` after the loss of its transport, or for as long as the registry's limits allow
+    /// (LIMIT-11, LIMIT-12). `reply` makes the bytes written before the first of them.
     ///
     /// `None`, and no effect, where that is so already or the owner is detached.
     pub fn retain(
@@ -531,6 +538,6 @@ impl<C: Connection + Clone> Session<Bound, C> {
     fn end_own(&self, reason: Reason, last_words: Option<&[u8]>) -> bool {
         let Some(registry) = self.data.shared.registry.upgrade() else { return false };
         // Asked under the lock of the decision: a resumption may be quicker.
-        registry.end_if(&self.data.shared, reason, last_words, |_| self.is_current())
+        registry.end_if(&self.data.shared, reason, last_words, Run::Here, |_| self.is_current())
     }
 }

@@ -2,7 +2,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::write;
+use super::{Kind, Stanza, write};
+
+const NAMESPACE: &str = "urn:xmpp:delay";
 
 /// A `<delay/>` saying that `from` has held a stanza since `at`.
 pub(crate) fn delay(from: &str, at: SystemTime) -> Vec<u8> {
@@ -12,6 +14,16 @@ pub(crate) fn delay(from: &str, at: SystemTime) -> Vec<u8> {
     out.extend_from_slice(stamp(at).as_bytes());
     out.extend_from_slice(b"'/>");
     out
+}
+
+/// Whether a stanza says already that `domain` has held it; presence says so in the name of the
+/// resource that it is from.
+pub(crate) fn is_delayed_by(stanza: &Stanza, domain: &str) -> bool {
+    let own = stanza.from().filter(|_| stanza.kind() == Kind::Presence);
+    stanza.children().filter(|child| child.is("delay", NAMESPACE)).any(|delay| {
+        let from = delay.attribute("from");
+        from.is_some() && (from.as_deref() == Some(domain) || from == own)
+    })
 }
 
 /// The DateTime profile of XEP-0082, in UTC and whole seconds.

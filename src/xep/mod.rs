@@ -17,19 +17,26 @@
 //!     .extension(xep::Ping)
 //!     .extension(xep::Version::new("Example", "1.0"))
 //!     .extension(xep::LastActivity::new(environment))
+//!     .extension(xep::StreamManagement::new())
 //!     .extension(xep::Disco::new())
 //!     .build();
 //! # Ok::<(), xmpp_session::jid::Error>(())
 //! ```
 
+mod blocking;
+mod carbons;
 mod disco;
 mod last;
 mod ping;
+mod sm;
 mod version;
 
+pub use blocking::Blocking;
+pub use carbons::Carbons;
 pub use disco::Disco;
 pub use last::LastActivity;
 pub use ping::Ping;
+pub use sm::StreamManagement;
 pub use version::Version;
 
 use minidom::Element;

@@ -1,6 +1,7 @@
 //! A small world of sessions on connections that record what they were given.
 
 #![expect(dead_code, unreachable_pub, reason = "each test binary has its own copy of this module")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,13 +34,15 @@ pub enum Mode {
     Slow,
 }
 
+type Hook = dyn Fn(&str) + Send + Sync;
+
 /// A connection that records.
 #[derive(Default)]
 pub struct Line {
     frames: Mutex<Vec<String>>,
     closed: Mutex<Option<Close>>,
     mode: AtomicU8,
-    hook: Mutex<Option<Arc<dyn Fn(&str) + Send + Sync>>>,
+    hook: Mutex<Option<Arc<Hook>>>,
 }
 
 impl Line {
@@ -136,7 +139,7 @@ impl World {
             })
             .elsewhere({
                 let elsewhere = Arc::clone(&elsewhere);
-                move |stanza| lock(&elsewhere).push(Frame::stanza(&stanza).to_string())
+                move |stanza, _holds| lock(&elsewhere).push(Frame::stanza(&stanza).to_string())
             });
         Self { registry: settings(builder).build(), time, events, leftovers, elsewhere }
     }

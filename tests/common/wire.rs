@@ -30,8 +30,9 @@ use xmpp_session::connection::Recorder;
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::rules::roster::{Item, Subscription};
-use xmpp_session::server::{Builder, Driver, Peer, Server, Want};
+use xmpp_session::server::{Builder, Driver, Peer, RouteError, Router, Server, Want};
 use xmpp_session::session::SessionHandle;
+use xmpp_session::stanza::{Frame, Stanza};
 use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
 
 /// The domain that every world serves.
@@ -95,6 +96,10 @@ impl World {
 
     pub fn environment(&self) -> &Virtual {
         &self.0.environment
+    }
+
+    pub fn accounts(&self) -> &MemoryAccounts {
+        &self.0.accounts
     }
 
     pub fn stores(&self) -> &Stores {
@@ -239,6 +244,13 @@ impl Client {
         self.received()
     }
 
+    /// Sends, and takes the one element that came for this client.
+    pub fn answer(&self, xml: &str) -> String {
+        let mut received = self.ask(xml);
+        assert_eq!(received.len(), 1, "one answer to {xml}, not {received:?}");
+        received.remove(0)
+    }
+
     /// Sends a stream header.
     pub fn open(&self) {
         self.send(&format!(
@@ -317,12 +329,37 @@ impl Client {
     }
 
     fn handle_timeout(&self, now: Duration) {
-        if let Some(driver) = &mut *lock(&self.driver) {
-            if driver.next_timeout().is_some_and(|at| at <= now) {
-                driver.handle_timeout();
-            }
+        let mut driver = lock(&self.driver);
+        let is_due = |driver: &&mut Driver<_>| driver.next_timeout().is_some_and(|at| at <= now);
+        if let Some(driver) = driver.as_mut().filter(is_due) {
+            driver.handle_timeout();
         }
     }
+}
+
+/// Other domains: a router that keeps what it is given.
+#[derive(Clone, Default)]
+pub struct Elsewhere(Arc<Mutex<Vec<String>>>);
+
+impl Elsewhere {
+    /// What came since the last call.
+    pub fn take(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.0))
+    }
+}
+
+impl Router for Elsewhere {
+    fn route(&self, stanza: &Stanza) -> Result<(), RouteError> {
+        lock(&self.0).push(xml(stanza));
+        Ok(())
+    }
+}
+
+/// A stanza as it is written.
+pub fn xml(stanza: &Stanza) -> String {
+    let mut bytes = Vec::new();
+    Frame::stanza(stanza).write_to(&mut bytes);
+    String::from_utf8(bytes).unwrap()
 }
 
 /// What a store in memory comes to.

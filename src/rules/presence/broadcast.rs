@@ -65,16 +65,18 @@ pub const fn broadcast(before: Option<i8>, after: Option<i8>) -> &'static [Audie
 /// The targets of directed presence that an unavailable to the subscribers and to the own sessions
 /// does not reach (rules PRES-6 and PRES-10).
 ///
-/// `own` is the account's bare JID, `is_available` says whether a full JID of it is an available session.
+/// `own` is the account's bare JID; `hears` says whether a full JID gets what is sent to its bare JID,
+/// as a session that is only connected does not.
 pub fn uncovered<'a>(
     directed: &'a Directed,
     roster: &'a Roster,
     own: &'a str,
-    is_available: impl Fn(&str) -> bool + 'a,
+    hears: impl Fn(&str) -> bool + 'a,
 ) -> impl Iterator<Item = &'a str> {
-    directed.iter().filter(move |target| match bare_of(target) {
-        bare if bare == own => *target != own && !is_available(target),
-        bare => !roster.is_subscriber(bare),
+    directed.iter().filter(move |target| {
+        let bare = bare_of(target);
+        let told = bare == own || roster.is_subscriber(bare);
+        !told || (*target != bare && !hears(target))
     })
 }
 
@@ -156,12 +158,21 @@ mod tests {
             "own@x.example",
             "own@x.example/available",
             "own@x.example/connected",
+            "from@x.example/connected",
         ] {
             directed.record(target, 1000).unwrap();
         }
         let left: Vec<&str> =
-            uncovered(&directed, &roster, "own@x.example", |jid| jid == "own@x.example/available")
+            uncovered(&directed, &roster, "own@x.example", |jid| !jid.ends_with("/connected"))
                 .collect();
-        assert_eq!(left, ["own@x.example/connected", "room@muc.example/nick", "to@x.example/1"]);
+        assert_eq!(
+            left,
+            [
+                "from@x.example/connected",
+                "own@x.example/connected",
+                "room@muc.example/nick",
+                "to@x.example/1"
+            ]
+        );
     }
 }

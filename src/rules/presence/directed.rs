@@ -45,13 +45,15 @@ impl Directed {
         true
     }
 
-    /// Forgets a bare JID and all full JIDs of it, as a subscription that is cancelled demands (rule
-    /// SUB-16). `false` if there was none.
-    pub fn forget_account(&mut self, bare: &str) -> bool {
-        let before = self.targets.len();
-        self.targets.retain(|target| bare_of(target) != bare);
+    /// Takes out a bare JID and all full JIDs of it, as a subscription that is cancelled demands
+    /// (rule SUB-16).
+    #[must_use = "the targets that were taken out may have to be told"]
+    pub fn take_account(&mut self, bare: &str) -> Self {
+        let targets = std::mem::take(&mut self.targets);
+        let (taken, kept) = targets.into_iter().partition(|target| bare_of(target) == bare);
+        self.targets = kept;
         self.shrink();
-        self.targets.len() < before
+        Self { targets: taken }
     }
 
     /// Forgets all, as after a broadcast unavailable (rules PRES-6 and PRES-7).
@@ -173,8 +175,9 @@ mod tests {
     #[test]
     fn sub_16_a_cancelled_subscriber_is_forgotten_with_its_resources() {
         let mut set = directed(&["a@x.example", "a@x.example/1", "a@x.example.org", "b@x.example"]);
-        assert!(set.forget_account("a@x.example"));
-        assert!(!set.forget_account("a@x.example"));
+        let taken = set.take_account("a@x.example");
+        assert_eq!(taken.iter().collect::<Vec<_>>(), ["a@x.example", "a@x.example/1"]);
+        assert!(set.take_account("a@x.example").is_empty());
         assert_eq!(set.iter().collect::<Vec<_>>(), ["a@x.example.org", "b@x.example"]);
     }
 

@@ -80,6 +80,12 @@ impl RosterSet {
     pub const fn contact(&self) -> &BareJid {
         &self.contact
     }
+
+    /// Whether the contact's item is to be removed: the only set that concerns anybody else.
+    #[must_use]
+    pub const fn is_removal(&self) -> bool {
+        matches!(self.change, Change::Remove)
+    }
 }
 
 impl fmt::Debug for RosterSet {

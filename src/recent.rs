@@ -1,0 +1,58 @@
+//! What happened lately, by name: remembered for as long as there is room, in bounded memory.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+
+/// A value for each of the names seen last. Names are kept as keyed hashes: sixteen bytes instead
+/// of a JID, and nobody can choose two that meet.
+pub(crate) struct Recent<T> {
+    hasher: RandomState,
+    /// When this one is full it becomes the old one, and the old one is forgotten.
+    young: HashMap<u64, T>,
+    old: HashMap<u64, T>,
+    room: usize,
+}
+
+impl<T: Copy> Recent<T> {
+    /// Remembers the last `room` names, and up to twice as many.
+    pub(crate) fn new(room: usize) -> Self {
+        Self { hasher: RandomState::new(), young: HashMap::new(), old: HashMap::new(), room }
+    }
+
+    pub(crate) fn insert(&mut self, name: &str, value: T) {
+        if self.young.len() >= self.room {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(self.hasher.hash_one(name), value);
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<T> {
+        let key = self.hasher.hash_one(name);
+        self.young.get(&key).or_else(|| self.old.get(&key)).copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_are_remembered_and_the_rest_is_forgotten() {
+        let mut recent = Recent::new(10);
+        for n in 0..100 {
+            recent.insert(&n.to_string(), n);
+        }
+        assert!((90..100).all(|n| recent.get(&n.to_string()) == Some(n)));
+        assert!((0..80).all(|n| recent.get(&n.to_string()).is_none()));
+        assert!(recent.young.len() <= 10 && recent.old.len() <= 10);
+    }
+
+    #[test]
+    fn the_latest_value_wins() {
+        let mut recent = Recent::new(1);
+        recent.insert("a", 1);
+        recent.insert("b", 2);
+        recent.insert("a", 3);
+        assert_eq!((recent.get("a"), recent.get("b")), (Some(3), Some(2)));
+    }
+}

@@ -1,0 +1,108 @@
+//! What extensions say about stanzas on their way: whether they get in, and what became of them.
+
+use std::sync::Arc;
+
+use jid::BareJid;
+
+use super::Core;
+use crate::connection::Connection;
+use crate::extension::{AccountState, Admission, Delivery, Outcome};
+use crate::rules::roster::Roster;
+use crate::session::{Account, Kept, SessionHandle};
+use crate::stanza::{Condition, Kind, Stanza, StanzaError};
+use crate::store::StoreError;
+
+impl<C: Connection + Clone> Core<C> {
+    /// Whether a stanza gets in to an account that has sessions. An account without sessions is
+    /// asked about where the stanza would have an effect, with [`admit_loaded`](Self::admit_loaded).
+    pub(super) fn admit(&self, account: &BareJid, stanza: &Stanza) -> Admission {
+        match self.registry.account_state(account) {
+            Some(state) => self.ask(&state, stanza),
+            None => Admission::Accept,
+        }
+    }
+
+    /// The same of an account whose data may have to be loaded. Runs on the account's chain.
+    ///
+    /// A load that fails keeps the stanza out: nobody knows what it would have said (BIND-13).
+    pub(super) async fn admit_loaded(&self, account: &BareJid, stanza: &Stanza) -> Admission {
+        let state = match self.registry.account_state(account) {
+            Some(state) => state,
+            None => match self.load_kept(account).await {
+                Ok(kept) if kept.is_empty() => return Admission::Accept,
+                Ok(kept) => {
+                    let account = Account::new(account.clone(), Roster::new(), kept);
+                    AccountState(Arc::new(account))
+                }
+                Err(_) => {
+                    return Admission::Refuse(StanzaError::new(Condition::InternalServerError));
+                }
+            },
+        };
+        self.ask(&state, stanza)
+    }
+
+    /// As [`admit_loaded`](Self::admit_loaded), from outside of the account's chain.
+    pub(super) async fn admit_later(
+        self: &Arc<Self>,
+        account: &BareJid,
+        stanza: &Stanza,
+    ) -> Admission {
+        if self.extensions.is_empty() {
+            return Admission::Accept;
+        }
+        let (core, account, stanza) = (Arc::clone(self), account.clone(), stanza.clone());
+        let key = account.to_string();
+        let asked = self.jobs.run(&key, async move { core.admit_loaded(&account, &stanza).await });
+        let failed = || Admission::Refuse(StanzaError::new(Condition::InternalServerError));
+        asked.await.unwrap_or_else(failed)
+    }
+
+    fn ask(&self, account: &AccountState, stanza: &Stanza) -> Admission {
+        let from = stanza.from();
+        let sender = from.as_deref().and_then(|from| from.split('/').next());
+        if sender == Some(account.jid().as_str()) {
+            return Admission::Accept;
+        }
+        let answers = self.extensions.iter().map(|extension| extension.admit(account, stanza));
+        let mut refusals = answers.filter(|answer| !matches!(answer, Admission::Accept));
+        refusals.next().unwrap_or(Admission::Accept)
+    }
+
+    /// Whether an extension hides an account's presence from a JID.
+    pub(super) fn is_hidden(&self, account: &AccountState, jid: &str) -> bool {
+        self.extensions.iter().any(|extension| extension.hides(account, jid))
+    }
+
+    /// What extensions keep for an account, from their stores.
+    pub(super) async fn load_kept(&self, account: &BareJid) -> Result<Kept, StoreError> {
+        let mut kept = Kept::default();
+        for extension in &self.extensions {
+            if let Some(load) = extension.load(account)
+                && let Some(value) = load.await?
+            {
+                kept.put(value);
+            }
+        }
+        Ok(kept)
+    }
+
+    /// Tells extensions what became of a message.
+    pub(super) fn delivered(
+        &self,
+        stanza: &Stanza,
+        sender: Option<&SessionHandle<C>>,
+        account: Option<&BareJid>,
+        reached: &[SessionHandle<C>],
+        outcome: Outcome,
+    ) {
+        if stanza.kind() != Kind::Message {
+            return;
+        }
+        let registry = &self.registry;
+        let delivery = Delivery { stanza, sender, account, reached, outcome, registry };
+        for extension in &self.extensions {
+            extension.delivered(&delivery);
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Probes: what an account of ours answers to who asks for its presence (RFC 6121 §4.3.2, §4.6.6).
+
+use std::sync::Arc;
+
+use jid::BareJid;
+
+use super::address::Address;
+use super::{Core, Task};
+use crate::connection::Connection;
+use crate::extension::Admission;
+use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};
+use crate::rules::roster::Roster;
+use crate::session::SessionHandle;
+use crate::stanza::Stanza;
+use crate::stanza::delay::delay;
+
+/// One probe, and who sent it.
+struct Asked<C: Connection + Clone> {
+    /// The session that asks, if it is one of ours.
+    origin: Option<SessionHandle<C>>,
+    stanza: Stanza,
+    to: Address,
+    from: BareJid,
+}
+
+impl<C: Connection + Clone> Core<C> {
+    /// A probe for an account of ours (PRES-14…18).
+    ///
+    /// Answered on the account's chain: no subscription ends between the look at the roster and
+    /// the answer, so that "available" cannot come behind the news of that end.
+    pub(super) fn probe(
+        self: &Arc<Self>,
+        origin: Option<&SessionHandle<C>>,
+        stanza: &Stanza,
+        to: &Address,
+    ) -> Option<Task> {
+        let from = self.address(&stanza.from()?).ok()?.bare;
+        let key = to.bare.to_string();
+        let asked = Asked { origin: origin.cloned(), stanza: stanza.clone(), to: to.clone(), from };
+        let core = Arc::clone(self);
+        let job = async move {
+            // An account that had sessions when the probe came was asked then.
+            let admitted = core.admit_loaded(&asked.to.bare, &asked.stanza).await;
+            if !matches!(admitted, Admission::Accept) {
+                return;
+            }
+            // An unknown account has an empty roster, and answers like one that refuses (PRES-14).
+            let roster = match core.registry.account(asked.to.bare.as_str()) {
+                Some(account) => account.roster(),
+                None => match core.load_roster(&asked.to.bare).await {
+                    Ok(roster) => Arc::new(roster),
+                    // What is not known now is no reason to deny it: "unsubscribed" would end the
+                    // subscription at the other end.
+                    Err(_) => return,
+                },
+            };
+            core.answer_probe(&asked, &roster);
+        };
+        let done = self.jobs.run(&key, job);
+        Some(Box::pin(async move {
+            done.await;
+        }))
+    }
+
+    fn answer_probe(self: &Arc<Self>, asked: &Asked<C>, roster: &Roster) {
+        let (to, from) = (&asked.to, asked.from.as_str());
+        let account = to.bare.as_str();
+        let mut sessions: Vec<_> = self.registry.sessions_of(account).collect();
+        if let Some(resource) = to.resource.as_deref() {
+            // Never a word about another session (PRES-17, PRES-18).
+            sessions.retain(|session| session.resource().as_str() == resource);
+        }
+        let facts = Probe {
+            full: to.resource.is_some(),
+            subscriber: from == account || roster.is_subscriber(from),
+            available: sessions.iter().any(SessionHandle::is_available),
+            directed: sessions.iter().any(|session| session.has_directed_to(from)),
+        };
+        match answer_probe(facts) {
+            ProbeAnswer::Unsubscribed => {
+                self.answer(asked.origin.as_ref(), asked.reply(Some("unsubscribed"), account))
+            }
+            ProbeAnswer::Unavailable => {
+                let mut answer = asked.reply(Some("unavailable"), &to.to_text());
+                let last = self.registry.last_gone(account).filter(|_| !facts.full);
+                if let Some(at) = last {
+                    answer = answer.with_appended(&delay(account, at));
+                }
+                self.answer(asked.origin.as_ref(), answer);
+            }
+            ProbeAnswer::Mere => {
+                for session in &sessions {
+                    // The number first: what the session does after that makes the answer void.
+                    let number = session.number();
+                    let seen = if facts.subscriber {
+                        session.is_available()
+                    } else {
+                        session.has_directed_to(from)
+                    };
+                    if seen {
+                        let answer = asked.reply(None, session.jid().as_str());
+                        self.answer_for(asked, session, number, answer);
+                    }
+                }
+            }
+            ProbeAnswer::Broadcasts => {
+                for session in &sessions {
+                    if let Some((presence, at, number)) = session.numbered_presence() {
+                        let jid = session.jid().as_str();
+                        let presence = presence.with_appended(&delay(jid, at));
+                        self.answer_for(asked, session, number, presence);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Presence of a session, for as long as that session has not moved on (PRES-21).
+    fn answer_for(
+        self: &Arc<Self>,
+        asked: &Asked<C>,
+        session: &SessionHandle<C>,
+        number: u32,
+        presence: Stanza,
+    ) {
+        let jid = session.jid().as_str();
+        match &asked.origin {
+            Some(origin) => {
+                let presence = presence.readdressed(Some(jid), Some(origin.jid().as_str()));
+                origin.give_directed(&presence, session, number);
+            }
+            None => {
+                let presence = presence.readdressed(Some(jid), Some(asked.from.as_str()));
+                if !self.registry.is_local(asked.from.as_str()) {
+                    self.route_while(None, presence, &|| session.is_at(number));
+                }
+            }
+        }
+    }
+}
+
+impl<C: Connection + Clone> Asked<C> {
+    fn reply(&self, type_: Option<&str>, from: &str) -> Stanza {
+        let mut answer = Stanza::presence().from(from).to(self.from.as_str());
+        if let Some(type_) = type_ {
+            answer = answer.type_(type_);
+        }
+        if let Some(id) = self.stanza.id() {
+            answer = answer.id(&id);
+        }
+        answer.build()
+    }
+}

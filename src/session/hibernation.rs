@@ -1,0 +1,134 @@
+//! Who waits to be resumed, and what is remembered of those who waited in vain.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::handle::{SessionId, Shared};
+use super::retained::RetentionLimits;
+use crate::connection::Connection;
+
+/// Sessions without a transport, by the end of their wait and by its beginning.
+pub(super) struct Hibernating<C: Connection + Clone> {
+    by_end: BTreeMap<Time, (Duration, Weak<Shared<C>>)>,
+    by_beginning: BTreeMap<Time, Duration>,
+}
+
+type Time = (Duration, SessionId);
+
+impl<C: Connection + Clone> Default for Hibernating<C> {
+    fn default() -> Self {
+        Self { by_end: BTreeMap::new(), by_beginning: BTreeMap::new() }
+    }
+}
+
+impl<C: Connection + Clone> Hibernating<C> {
+    pub(super) fn insert(&mut self, session: &Arc<Shared<C>>, since: Duration, until: Duration) {
+        self.by_end.insert((until, session.id), (since, Arc::downgrade(session)));
+        self.by_beginning.insert((since, session.id), until);
+    }
+
+    pub(super) fn remove(&mut self, id: SessionId, since: Duration, until: Duration) {
+        self.by_end.remove(&(until, id));
+        self.by_beginning.remove(&(since, id));
+    }
+
+    /// When the first wait ends.
+    pub(super) fn next(&self) -> Option<Duration> {
+        self.by_end.keys().next().map(|(until, _)| *until)
+    }
+
+    /// Takes out a session whose wait has ended by now; `None` inside where it is gone already.
+    pub(super) fn pop_due(&mut self, now: Duration) -> Option<Option<Arc<Shared<C>>>> {
+        let first = self.by_end.first_entry().filter(|first| first.key().0 <= now)?;
+        let ((_, id), (since, session)) = first.remove_entry();
+        self.by_beginning.remove(&(since, id));
+        Some(session.upgrade())
+    }
+
+    /// Takes out the session that has waited longest, with the beginning of its wait.
+    pub(super) fn pop_oldest(&mut self) -> Option<(Duration, Option<Arc<Shared<C>>>)> {
+        let ((since, id), until) = self.by_beginning.pop_first()?;
+        let found = self.by_end.remove(&(until, id));
+        Some((since, found.and_then(|(_, session)| session.upgrade())))
+    }
+}
+
+/// The last `h` of sessions that can no longer be resumed (SM-13, LIMIT-12).
+#[derive(Default)]
+pub(super) struct Remembered {
+    accounts: HashMap<Box<str>, SmallVec<[Memo; 1]>>,
+    /// When whose memo is to be forgotten, soonest first.
+    order: VecDeque<(Duration, Box<str>)>,
+}
+
+struct Memo {
+    token: String,
+    handled: u32,
+    until: Duration,
+}
+
+/// So many for all accounts together, whatever their sessions come to.
+const MOST: usize = 1 << 16;
+
+impl Remembered {
+    pub(super) fn keep(
+        &mut self,
+        account: &str,
+        token: String,
+        handled: u32,
+        now: Duration,
+        limits: &RetentionLimits,
+    ) {
+        if limits.remembered == 0 {
+            return;
+        }
+        self.forget(now);
+        let until = now.saturating_add(limits.remembered_for);
+        let memos = self.accounts.entry(account.into()).or_default();
+        memos.push(Memo { token, handled, until });
+        if memos.len() > limits.remembered {
+            memos.remove(0);
+        }
+        self.order.push_back((until, account.into()));
+        while self.order.len() > MOST {
+            self.forget_first();
+        }
+    }
+
+    pub(super) fn recall(&self, account: &str, token: &str, now: Duration) -> Option<u32> {
+        let mut known = self.accounts.get(account)?.iter().filter(|memo| now < memo.until).rev();
+        let found = known.find(|memo| is_same(&memo.token, token));
+        found.map(|memo| memo.handled)
+    }
+
+    /// Forgets what is too old. It has no deadline of its own: nobody needs to wake up for it.
+    pub(super) fn forget(&mut self, now: Duration) {
+        while self.order.front().is_some_and(|(until, _)| *until <= now) {
+            self.forget_first();
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.accounts.len()
+    }
+
+    fn forget_first(&mut self) {
+        let Some((until, account)) = self.order.pop_front() else { return };
+        let Some(memos) = self.accounts.get_mut(&account) else { return };
+        memos.retain(|memo| memo.until > until);
+        if memos.is_empty() {
+            self.accounts.remove(&account);
+        }
+    }
+}
+
+/// Compared in constant time (SEC-1): how much of a guess was right cannot be measured.
+pub(super) fn is_same(ours: &str, theirs: &str) -> bool {
+    let (ours, theirs) = (ours.as_bytes(), theirs.as_bytes());
+    let differences = ours.iter().zip(theirs).fold(0, |sum, (a, b)| sum | (a ^ b));
+    ours.len() == theirs.len() && differences == 0
+}

@@ -1,0 +1,153 @@
+//! What extensions keep for a session or for an account, told apart by its type.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use jid::BareJid;
+use smallvec::SmallVec;
+
+use super::handle::SessionHandle;
+use super::registry::{Account, SessionRegistry};
+use crate::connection::Connection;
+
+/// One value.
+pub(crate) type Value = Arc<dyn Any + Send + Sync>;
+
+/// Values of different types: one pointer where there are none.
+#[derive(Clone, Default)]
+pub(crate) struct Kept(Option<Box<SmallVec<[Value; 1]>>>);
+
+impl Kept {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    pub(crate) fn get<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let value = self.0.as_ref()?.iter().find(|value| (***value).is::<T>())?;
+        Arc::clone(value).downcast().ok()
+    }
+
+    /// Puts in a value. What it replaces is returned, to be dropped without a lock.
+    pub(crate) fn put(&mut self, value: Value) -> Option<Value> {
+        let values = self.0.get_or_insert_default();
+        let type_ = (*value).type_id();
+        match values.iter_mut().find(|old| (***old).type_id() == type_) {
+            Some(old) => Some(std::mem::replace(old, value)),
+            None => {
+                values.push(value);
+                None
+            }
+        }
+    }
+
+    /// Takes the value of this type out.
+    pub(crate) fn take<T: Any + Send + Sync>(&mut self) -> Option<Value> {
+        let values = self.0.as_mut()?;
+        let at = values.iter().position(|value| (**value).is::<T>())?;
+        let value = values.remove(at);
+        if values.is_empty() {
+            self.0 = None;
+        }
+        Some(value)
+    }
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Kept({} values)", self.0.as_ref().map_or(0, |values| values.len()))
+    }
+}
+
+/// What is kept in memory for one account: shared by its sessions as long as it has any, or loaded
+/// for the moment in which a stanza arrives for it. Cheap to clone.
+#[derive(Clone)]
+pub struct AccountState(pub(crate) Arc<Account>);
+
+impl AccountState {
+    /// The account.
+    #[must_use]
+    pub fn jid(&self) -> &BareJid {
+        &self.0.bare
+    }
+
+    /// The value of this type, if an extension keeps one.
+    #[must_use]
+    pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.kept(Kept::get)
+    }
+
+    /// Keeps a value for as long as the account has a session; it replaces the one of its type.
+    pub fn set_extension<T: Any + Send + Sync>(&self, value: T) {
+        self.0.update_kept(|kept| kept.put(Arc::new(value)));
+    }
+
+    /// Keeps the value of this type no longer.
+    pub fn remove_extension<T: Any + Send + Sync>(&self) {
+        self.0.update_kept(Kept::take::<T>);
+    }
+}
+
+impl fmt::Debug for AccountState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kept = self.0.kept(|kept| format!("{kept:?}"));
+        f.debug_tuple("AccountState").field(&format_args!("{kept}")).finish()
+    }
+}
+
+impl<C: Connection + Clone> SessionRegistry<C> {
+    /// What is kept for an account that has sessions.
+    #[must_use]
+    pub fn account_state(&self, account: &BareJid) -> Option<AccountState> {
+        self.account(account.as_str()).map(AccountState)
+    }
+}
+
+impl<C: Connection + Clone> SessionHandle<C> {
+    /// The value of this type that an extension keeps for the session.
+    #[must_use]
+    pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        self.0.presence.lock().kept.get()
+    }
+
+    /// Keeps a value for the session, across resumptions too; it replaces the one of its type.
+    pub fn set_extension<T: Any + Send + Sync>(&self, value: T) {
+        let value: Value = Arc::new(value);
+        let _old = self.0.presence.lock().kept.put(value);
+    }
+
+    /// Keeps the value of this type no longer.
+    pub fn remove_extension<T: Any + Send + Sync>(&self) {
+        let _old = self.0.presence.lock().kept.take::<T>();
+    }
+
+    /// What is kept for the session's account.
+    #[must_use]
+    pub fn account_state(&self) -> AccountState {
+        AccountState(Arc::clone(&self.0.account))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_told_apart_by_type() {
+        let mut kept = Kept::default();
+        assert!(kept.get::<u8>().is_none() && kept.is_empty());
+        assert!(kept.put(Arc::new(1_u8)).is_none());
+        assert!(kept.put(Arc::new("text")).is_none());
+        assert!(kept.put(Arc::new(2_u8)).is_some());
+        assert_eq!(kept.get::<u8>().as_deref(), Some(&2));
+        assert_eq!(kept.get::<&str>().as_deref(), Some(&"text"));
+        assert!(kept.take::<u8>().is_some() && kept.take::<u8>().is_none());
+        assert!(!kept.is_empty());
+        assert!(kept.take::<&str>().is_some() && kept.is_empty());
+    }
+
+    #[test]
+    fn nothing_kept_costs_one_pointer() {
+        assert_eq!(size_of::<Kept>(), size_of::<usize>());
+    }
+}

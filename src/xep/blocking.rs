@@ -1,0 +1,366 @@
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use jid::{BareJid, Jid, ResourcePart};
+use minidom::Element;
+
+use super::element;
+use crate::connection::Connection;
+use crate::extension::{
+    AccountState, Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target,
+};
+use crate::session::{Pattern, SessionHandle, SessionRegistry};
+use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
+use crate::store::{BlockStore, StoreError, StoreFuture};
+
+const NAMESPACE: &str = "urn:xmpp:blocking";
+const ERRORS: &str = "urn:xmpp:blocking:errors";
+
+/// Blocking Command ([XEP-0191](https://xmpp.org/extensions/xep-0191.html)): each account has a list
+/// of JIDs whose stanzas do not get in and that learn nothing of its presence (rules BLOCK-1…8).
+///
+/// The list is loaded with the account's roster, and a change is stored before it is answered.
+/// Subscriptions stay as they are. Should be added before extensions that keep or copy messages,
+/// so that these never see a blocked one.
+#[derive(Clone)]
+#[must_use = "an extension does nothing until it is added to a server"]
+pub struct Blocking(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    store: Arc<dyn BlockStore>,
+    items: usize,
+    /// Shared by the clones, so that no two pushes have one id.
+    pushes: Arc<AtomicU64>,
+}
+
+impl Blocking {
+    /// Keeps the lists in `store`: [`Stores::blocks`](crate::store::Stores::blocks) of the server.
+    pub fn new(store: Arc<dyn BlockStore>) -> Self {
+        Self(Arc::new(Inner { store, items: 1000, pushes: Arc::default() }))
+    }
+
+    /// JIDs that one list may have (LIMIT-18). Default: 1000.
+    pub fn items(self, items: usize) -> Self {
+        Self(Arc::new(Inner { items, ..Inner::clone(&self.0) }))
+    }
+}
+
+impl fmt::Debug for Blocking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blocking").field("items", &self.0.items).finish_non_exhaustive()
+    }
+}
+
+/// The session has asked for the list, so it gets pushes (BLOCK-1).
+struct Marked;
+
+/// A list, as normalised texts.
+#[derive(Clone, Default)]
+struct List(BTreeSet<Box<str>>);
+
+impl List {
+    fn of(jids: &[Jid]) -> Self {
+        Self(jids.iter().map(|jid| jid.as_str().into()).collect())
+    }
+
+    /// BLOCK-4: the JID itself, its bare JID, or its domain.
+    fn covers(&self, jid: &str) -> bool {
+        let bare = bare(jid);
+        let domain = bare.split_once('@').map_or(bare, |(_, domain)| domain);
+        [jid, bare, domain].into_iter().any(|jid| self.0.contains(jid))
+    }
+}
+
+fn bare(jid: &str) -> &str {
+    jid.split_once('/').map_or(jid, |(bare, _)| bare)
+}
+
+/// An address as lists have it. The resource of another domain may be none that we accept: it is
+/// compared as it was written.
+fn normal(address: &str) -> Option<String> {
+    let (bare, resource) = match address.split_once('/') {
+        Some((bare, resource)) => (bare, Some(resource)),
+        None => (address, None),
+    };
+    let bare = BareJid::new(bare.strip_suffix('.').unwrap_or(bare)).ok()?;
+    Some(match resource {
+        None => bare.as_str().to_owned(),
+        Some(text) => match ResourcePart::new(text) {
+            Ok(resource) => format!("{bare}/{resource}"),
+            Err(_) => format!("{bare}/{text}"),
+        },
+    })
+}
+
+/// Whether `account` keeps what goes between itself and `jid` from passing. Its own sessions and the
+/// server itself are never meant (BLOCK-8).
+fn blocks(account: &AccountState, jid: &str) -> bool {
+    let Some(list) = account.extension::<List>() else { return false };
+    let Some(jid) = normal(jid) else { return false };
+    let (own, bare) = (account.jid(), bare(&jid));
+    bare != own.as_str() && bare != own.domain().as_str() && list.covers(&jid)
+}
+
+/// What a request changes.
+enum Change {
+    Block(Vec<Jid>),
+    Unblock(Vec<Jid>),
+    Clear,
+}
+
+impl Change {
+    fn read<C: Connection + Clone>(request: &IqRequest<'_, C>) -> Result<Self, Condition> {
+        let items = request.query().children().filter(|child| child.is("item", NAMESPACE));
+        let jids = items.map(|item| {
+            let jid = item.attribute("jid").ok_or(Condition::BadRequest)?;
+            let jid = normal(&jid).ok_or(Condition::JidMalformed)?;
+            Jid::new(&jid).map_err(|_| Condition::JidMalformed)
+        });
+        let jids = jids.collect::<Result<Vec<_>, _>>()?;
+        match (request.query().name(), jids.is_empty()) {
+            ("block", false) => Ok(Self::Block(jids)),
+            ("unblock", false) => Ok(Self::Unblock(jids)),
+            ("unblock", true) => Ok(Self::Clear),
+            // BLOCK-2
+            _ => Err(Condition::BadRequest),
+        }
+    }
+
+    /// The push that tells of it (BLOCK-3).
+    fn push(&self) -> Element {
+        let (name, jids) = match self {
+            Self::Block(jids) => ("block", &jids[..]),
+            Self::Unblock(jids) => ("unblock", &jids[..]),
+            Self::Clear => ("unblock", &[][..]),
+        };
+        let mut push = Element::bare(name, NAMESPACE);
+        for jid in jids {
+            push.append_child(item(jid.as_str()));
+        }
+        push
+    }
+}
+
+fn item(jid: &str) -> Element {
+    element("item", NAMESPACE, &[("jid", jid)])
+}
+
+/// What a change means to others: the JIDs of the one list that the other does not cover.
+struct Difference {
+    with: List,
+    without: List,
+}
+
+impl Pattern for Difference {
+    fn covers(&self, jid: &str) -> bool {
+        self.with.covers(jid) && !self.without.covers(jid)
+    }
+
+    fn full(&self) -> impl Iterator<Item = &str> {
+        let full = self.with.0.iter().filter(|jid| jid.contains('/'));
+        full.map(|jid| &**jid).filter(|jid| !self.without.covers(jid))
+    }
+}
+
+impl<C: Connection + Clone> Extension<C> for Blocking {
+    fn disco_features(&self, target: Target) -> &[&'static str] {
+        match target {
+            Target::Domain => &[NAMESPACE],
+            Target::Account => &[],
+        }
+    }
+
+    fn load(&self, account: &BareJid) -> Option<StoreFuture<Option<Arc<dyn Any + Send + Sync>>>> {
+        let jids = self.0.store.load(account);
+        Some(Box::pin(async move {
+            let list = List::of(&jids.await?);
+            let is_some = !list.0.is_empty();
+            Ok(is_some.then(|| Arc::new(list) as Arc<dyn Any + Send + Sync>))
+        }))
+    }
+
+    /// BLOCK-6
+    fn inbound(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Flow {
+        let Some(to) = stanza.to() else { return Flow::Next };
+        if !blocks(&session.account_state(), &to) {
+            return Flow::Next;
+        }
+        let blocked = Element::bare("blocked", ERRORS);
+        let error = StanzaError::new(Condition::NotAcceptable).with_type(ErrorType::Cancel);
+        if let Some(answer) = stanza.error_answer(&error.with_application(&blocked)) {
+            let answer = answer.readdressed(Some(&to), Some(session.jid().as_str()));
+            let _gone = session.send(&answer);
+        }
+        Flow::Done
+    }
+
+    /// BLOCK-5
+    fn admit(&self, account: &AccountState, stanza: &Stanza) -> Admission {
+        if !stanza.from().is_some_and(|from| blocks(account, &from)) {
+            return Admission::Accept;
+        }
+        let is_answer = match stanza.kind() {
+            Kind::Presence => true,
+            Kind::Message => stanza.type_().as_deref() == Some("error"),
+            Kind::Iq => matches!(stanza.type_().as_deref(), Some("result" | "error")),
+        };
+        if is_answer {
+            return Admission::Drop;
+        }
+        Admission::Refuse(Condition::ServiceUnavailable.into())
+    }
+
+    fn hides(&self, account: &AccountState, jid: &str) -> bool {
+        blocks(account, jid)
+    }
+
+    fn iq(&self, request: &IqRequest<'_, C>) -> Option<IqReply> {
+        let session = request.session().filter(|_| request.is_own_account())?;
+        let query = request.query();
+        if query.namespace() != NAMESPACE {
+            return None;
+        }
+        match (query.name(), request.is_set()) {
+            ("blocklist", false) => {
+                let session = session.clone();
+                // Behind the changes under way: later ones are pushed.
+                Some(IqReply::Job(Box::pin(async move { IqDone::new(Ok(Some(list(&session)))) })))
+            }
+            ("block" | "unblock", true) => match Change::read(request) {
+                Err(condition) => Some(IqReply::error(condition)),
+                Ok(change) => {
+                    let (inner, account) = (Arc::clone(&self.0), request.to().clone());
+                    let registry = request.registry().clone();
+                    Some(IqReply::Job(Box::pin(async move {
+                        let done = inner.change(registry, account, change).await;
+                        done.unwrap_or_else(|error| IqDone::new(Err(error)))
+                    })))
+                }
+            },
+            _ => None,
+        }
+    }
+}
+
+/// BLOCK-1
+fn list<C: Connection + Clone>(session: &SessionHandle<C>) -> Element {
+    session.set_extension(Marked);
+    let mut list = Element::bare("blocklist", NAMESPACE);
+    if let Some(blocked) = session.account_state().extension::<List>() {
+        for jid in &blocked.0 {
+            list.append_child(item(jid));
+        }
+    }
+    list
+}
+
+impl Inner {
+    /// Stores a change, then puts it into memory; the rest comes behind the result.
+    async fn change<C: Connection + Clone>(
+        self: Arc<Self>,
+        registry: SessionRegistry<C>,
+        account: BareJid,
+        change: Change,
+    ) -> Result<IqDone, StanzaError> {
+        let failed = |_: StoreError| StanzaError::new(Condition::InternalServerError);
+        // The session that asks may have been the last one, and may be gone.
+        let state = registry.account_state(&account);
+        let old = match &state {
+            Some(state) => state.extension::<List>().map(|l| List::clone(&l)).unwrap_or_default(),
+            None => List::of(&self.store.load(&account).await.map_err(failed)?),
+        };
+        let mut new = old.clone();
+        match &change {
+            Change::Block(jids) => {
+                let mut added = jids.clone();
+                added.retain(|jid| new.0.insert(jid.as_str().into()));
+                if new.0.len() > self.items {
+                    let error = StanzaError::new(Condition::PolicyViolation);
+                    return Err(error.with_type(ErrorType::Modify));
+                }
+                self.store.apply(&account, added, Vec::new()).await.map_err(failed)?;
+            }
+            Change::Unblock(jids) => {
+                let mut removed = jids.clone();
+                removed.retain(|jid| new.0.remove(jid.as_str()));
+                self.store.apply(&account, Vec::new(), removed).await.map_err(failed)?;
+            }
+            Change::Clear => {
+                new = List::default();
+                self.store.clear(&account).await.map_err(failed)?;
+            }
+        }
+        if let Some(state) = &state {
+            if new.0.is_empty() {
+                state.remove_extension::<List>();
+            } else {
+                state.set_extension(new.clone());
+            }
+        }
+        Ok(IqDone::new(Ok(None)).then(move || {
+            self.push(&registry, &account, &change);
+            // BLOCK-7
+            if let Change::Block(_) = change {
+                registry.hide_from(account.as_str(), &Difference { with: new, without: old });
+            } else {
+                registry.show_to(account.as_str(), &Difference { with: old, without: new });
+            }
+        }))
+    }
+
+    fn push<C: Connection + Clone>(
+        &self,
+        registry: &SessionRegistry<C>,
+        account: &BareJid,
+        change: &Change,
+    ) {
+        let id = format!("block{}", self.pushes.fetch_add(1, Ordering::Relaxed));
+        let push = Stanza::iq("set").from(account.as_str()).id(&id).child(&change.push()).build();
+        for session in registry.sessions(account) {
+            if session.extension::<Marked>().is_some() {
+                let _gone = session.push(&push);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn covers(items: &[&str], jid: &str) -> bool {
+        let items: Vec<_> = items.iter().map(|jid| Jid::new(jid).unwrap()).collect();
+        List::of(&items).covers(&normal(jid).unwrap())
+    }
+
+    #[test]
+    fn block_4_which_jids_an_item_covers() {
+        for (item, yes, no) in [
+            ("a@x.example/r", &["a@x.example/r"][..], &["a@x.example", "a@x.example/s"][..]),
+            ("a@x.example", &["a@x.example", "a@x.example/r"], &["b@x.example", "x.example"]),
+            ("x.example/r", &["x.example/r"], &["x.example", "a@x.example/r", "x.example/s"]),
+            (
+                "x.example",
+                &["x.example", "x.example/r", "a@x.example", "a@x.example/r"],
+                &["y.x.example", "a@y.x.example"],
+            ),
+        ] {
+            for jid in yes {
+                assert!(covers(&[item], jid), "{item} {jid}");
+            }
+            for jid in no {
+                assert!(!covers(&[item], jid), "{item} {jid}");
+            }
+        }
+    }
+
+    #[test]
+    fn block_4_addresses_are_compared_in_normal_form() {
+        assert!(covers(&["a@x.example"], "A@X.Example./Any"));
+        assert!(covers(&["room@muc.example"], "room@muc.example/🦊"));
+    }
+}

@@ -1,0 +1,251 @@
+use std::time::Duration;
+
+use crate::connection::Connection;
+use crate::extension::{Extension, Flow, Liveness, Negotiated, Stage};
+use crate::session::{
+    AckCheck, AckPolicy, Acknowledged, Authed, Bound, ResumeError, Resumed, Retention, Session,
+    SessionHandle, SessionRegistry, Transport,
+};
+use crate::stream::{Nonza, StreamCondition, StreamError};
+
+const NAMESPACE: &str = "urn:xmpp:sm:3";
+const STANZA_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
+const REQUEST: &[u8] = b"<r xmlns='urn:xmpp:sm:3'/>";
+
+/// Stream Management ([XEP-0198](https://xmpp.org/extensions/xep-0198.html)): stanzas are
+/// acknowledged, and a client that has lost its transport may come back for its session.
+///
+/// This is the wire of it, rules SM-1 to SM-25. Counters, queue and resumption are the
+/// [session](crate::session)'s own; how much is kept and for how long are settings of the server
+/// ([`Limits::retention`](crate::server::Limits::retention)).
+///
+/// ```
+/// use std::time::Duration;
+/// use xmpp_session::xep::StreamManagement;
+///
+/// // Sessions that wait five minutes for their clients.
+/// let stream_management = StreamManagement::new().window(Duration::from_secs(300));
+/// # let _ = stream_management;
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "an extension does nothing until it is added to a server"]
+pub struct StreamManagement {
+    window: Duration,
+    policy: AckPolicy,
+}
+
+impl StreamManagement {
+    /// Stream management with the defaults of the rules: sessions wait for as long as the server's
+    /// limits allow (LIMIT-12).
+    pub fn new() -> Self {
+        Self { window: Duration::MAX, policy: AckPolicy::default() }
+    }
+
+    /// How long a session without a transport waits for its client (SM-25), in whole seconds; zero
+    /// = sessions cannot be resumed. It delays what others see of the loss.
+    pub const fn window(mut self, window: Duration) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// When clients are asked for acknowledgements (SM-24).
+    pub const fn ack_policy(mut self, policy: AckPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// SM-2, SM-4, SM-10
+    fn enable<C: Connection + Clone>(&self, session: &mut Session<Bound, C>, element: &Nonza) {
+        let resume = matches!(element.attribute("resume").as_deref(), Some("true" | "1"));
+        let asked = element.attribute("max").and_then(|max| max.parse().ok());
+        let asked = asked.map_or(Duration::MAX, Duration::from_secs);
+        let window = if resume { self.window.min(asked).as_secs() } else { 0 };
+        let window = Duration::from_secs(window);
+        if session.retain(window, enabled).is_none() {
+            fail(session, "unexpected-request");
+        }
+    }
+
+    /// SM-3, SM-6, SM-7, SM-8
+    fn answered<C: Connection + Clone>(session: &mut Session<Bound, C>, element: &Nonza) -> Flow {
+        let Some(handled) = counter(element) else {
+            return Flow::Close(StreamCondition::InvalidXml.into());
+        };
+        match session.acknowledge(handled) {
+            Some(Acknowledged::Freed(_)) => {}
+            Some(Acknowledged::TooHigh { handled, sent }) => {
+                return Flow::Close(too_high(handled, sent));
+            }
+            None => fail(session, "unexpected-request"),
+        }
+        Flow::Done
+    }
+}
+
+impl Default for StreamManagement {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<C: Connection + Clone> Extension<C> for StreamManagement {
+    fn features(&self, stage: Stage, out: &mut Vec<u8>) {
+        if stage == Stage::Authenticated {
+            out.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/>");
+        }
+    }
+
+    fn unauthenticated(&self, element: &Nonza, out: &mut Vec<u8>) -> Flow {
+        if element.namespace() != NAMESPACE {
+            return Flow::Next;
+        }
+        // SM-1
+        out.extend_from_slice(&failed("unexpected-request", None));
+        Flow::Done
+    }
+
+    fn authenticated(
+        &self,
+        session: Session<Authed, C>,
+        registry: &SessionRegistry<C>,
+        element: &Nonza,
+    ) -> Negotiated<C> {
+        if element.namespace() != NAMESPACE {
+            return Negotiated::Next(session);
+        }
+        let answer = if element.name() == "resume" {
+            match resume(session, registry, element) {
+                Ok(session) => return Negotiated::Bound(session),
+                Err(Refusal::Close(error)) => return Negotiated::Close(error),
+                Err(Refusal::Failed(back, answer)) => (back, answer),
+            }
+        } else {
+            (session, failed("unexpected-request", None))
+        };
+        let (session, answer) = answer;
+        // A transport that is gone is noticed where it is read.
+        let _gone = session.send_raw(&answer);
+        Negotiated::Done(session)
+    }
+
+    fn nonza(&self, session: &mut Session<Bound, C>, element: &Nonza) -> Flow {
+        if element.namespace() != NAMESPACE {
+            return Flow::Next;
+        }
+        match element.name() {
+            "r" => match session.handled() {
+                Some(handled) => {
+                    // SM-9
+                    let answer = format!("<a xmlns='urn:xmpp:sm:3' h='{handled}'/>");
+                    let _gone = session.send_raw(answer.as_bytes());
+                }
+                None => fail(session, "unexpected-request"),
+            },
+            "a" => return Self::answered(session, element),
+            "enable" => self.enable(session, element),
+            "resume" => fail(session, "unexpected-request"),
+            _ => return Flow::Next,
+        }
+        Flow::Done
+    }
+
+    fn pre_drain(&self, session: &SessionHandle<C>, transport: Transport, out: &mut Vec<u8>) {
+        if session.claim_ack_request(transport, &self.policy) {
+            out.extend_from_slice(REQUEST);
+        }
+    }
+
+    fn next_timeout(&self, session: &SessionHandle<C>) -> Option<Duration> {
+        session.check_acks_at(&self.policy)
+    }
+
+    fn handle_timeout(&self, session: &SessionHandle<C>, _: Duration) -> Liveness {
+        match session.check_acks(&self.policy) {
+            AckCheck::Quiet => {}
+            AckCheck::Ask => {
+                let _gone = session.send_raw(REQUEST);
+            }
+            AckCheck::Lost => return Liveness::Lost,
+        }
+        Liveness::Alive
+    }
+
+    fn ask_for_life(&self, session: &SessionHandle<C>) -> Flow {
+        match session.claim_sign_of_life() {
+            None => return Flow::Next,
+            Some(false) => {}
+            Some(true) => {
+                let _gone = session.send_raw(REQUEST);
+            }
+        }
+        Flow::Done
+    }
+}
+
+/// Why a resumption came to nothing.
+enum Refusal<C: Connection + Clone> {
+    Failed(Session<Authed, C>, Vec<u8>),
+    Close(StreamError),
+}
+
+/// SM-8, SM-12…15
+fn resume<C: Connection + Clone>(
+    session: Session<Authed, C>,
+    registry: &SessionRegistry<C>,
+    element: &Nonza,
+) -> Result<Session<Bound, C>, Refusal<C>> {
+    let (Some(token), Some(handled)) = (element.attribute("previd"), counter(element)) else {
+        return Err(Refusal::Failed(session, failed("bad-request", None)));
+    };
+    // An id that opens a session is one of ours: hex digits, which need no escaping.
+    let mut reply = |resumed: Resumed| {
+        let h = resumed.handled;
+        format!("<resumed xmlns='urn:xmpp:sm:3' previd='{token}' h='{h}'/>").into_bytes()
+    };
+    session.resume(registry, &token, handled, &mut reply).map_err(|refused| {
+        let (session, error) = refused.into_parts();
+        match error {
+            ResumeError::HandledTooHigh { handled, sent, .. } => {
+                Refusal::Close(too_high(handled, sent))
+            }
+            ResumeError::NotFound { handled, .. } => {
+                Refusal::Failed(session, failed("item-not-found", handled))
+            }
+            _ => Refusal::Failed(session, failed("unexpected-request", None)),
+        }
+    })
+}
+
+/// SM-10
+fn enabled(retention: &Retention) -> Vec<u8> {
+    let seconds = retention.window.as_secs();
+    if seconds == 0 {
+        return b"<enabled xmlns='urn:xmpp:sm:3'/>".to_vec();
+    }
+    let id = &retention.token;
+    format!("<enabled xmlns='urn:xmpp:sm:3' id='{id}' resume='true' max='{seconds}'/>").into_bytes()
+}
+
+fn failed(condition: &str, handled: Option<u32>) -> Vec<u8> {
+    let h = handled.map(|h| format!(" h='{h}'")).unwrap_or_default();
+    format!("<failed xmlns='{NAMESPACE}'{h}><{condition} xmlns='{STANZA_ERRORS}'/></failed>")
+        .into_bytes()
+}
+
+fn fail<C: Connection + Clone>(session: &Session<Bound, C>, condition: &str) {
+    let _gone = session.send_raw(&failed(condition, None));
+}
+
+/// SM-8: digits up to 2^32−1, and nothing else.
+fn counter(element: &Nonza) -> Option<u32> {
+    let h = element.attribute("h")?;
+    if h.bytes().all(|digit| digit.is_ascii_digit()) { h.parse().ok() } else { None }
+}
+
+/// SM-7
+fn too_high(handled: u32, sent: u32) -> StreamError {
+    let (handled, sent) = (handled.to_string(), sent.to_string());
+    let attributes = [("h", &*handled), ("send-count", &*sent)];
+    let element = super::element("handled-count-too-high", NAMESPACE, &attributes);
+    StreamError::new(StreamCondition::UndefinedCondition).with_application(&element)
+}

@@ -1,0 +1,568 @@
+//! The blocking command (rules BLOCK-1 to BLOCK-8, LIMIT-18).
+
+#![cfg(feature = "server")]
+
+#[cfg(test)]
+#[path = "common/wire.rs"]
+mod wire;
+
+use std::future::ready;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use wire::{Client, World, now};
+use xmpp_session::jid::{BareJid, Jid};
+use xmpp_session::rules::roster::Subscription;
+use xmpp_session::server::{RouteError, Router};
+use xmpp_session::stanza::{Stanza, canonicalise};
+use xmpp_session::store::{BlockStore, StoreError, StoreFuture, Stores};
+use xmpp_session::xep;
+
+const NOTHING: [&str; 0] = [];
+
+fn world() -> World {
+    with_stores(Stores::memory())
+}
+
+fn with_stores(stores: Stores) -> World {
+    let blocks = Arc::clone(&stores.blocks);
+    World::with_stores(stores, |builder, _| {
+        builder
+            .extension(xep::Blocking::new(blocks).items(3))
+            .extension(xep::Carbons::new())
+            .extension(xep::Disco::new())
+    })
+}
+
+fn request(name: &str, items: &[&str]) -> String {
+    let items: String = items.iter().map(|jid| format!("<item jid='{jid}'/>")).collect();
+    format!("<iq type='set' id='b'><{name} xmlns='urn:xmpp:blocking'>{items}</{name}></iq>")
+}
+
+const LIST: &str = "<iq type='get' id='l'><blocklist xmlns='urn:xmpp:blocking'/></iq>";
+
+fn result(client: &Client, id: &str, payload: &str) -> String {
+    let (from, to) = (client.session().jid().to_bare(), client.jid());
+    match payload {
+        "" => format!("<iq from='{from}' to='{to}' id='{id}' type='result'/>"),
+        _ => format!("<iq from='{from}' to='{to}' id='{id}' type='result'>{payload}</iq>"),
+    }
+}
+
+/// Blocks or unblocks, and takes the result; the session was not marked for pushes.
+fn change(client: &Client, name: &str, items: &[&str]) {
+    assert_eq!(client.ask(&request(name, items)), [result(client, "b", "")]);
+}
+
+fn list(client: &Client) -> String {
+    let answer = client.ask(LIST).concat();
+    let from = answer.find("<blocklist").expect("a list");
+    let to = answer.rfind("</iq>").unwrap();
+    answer[from..to].to_owned()
+}
+
+fn stored(world: &World, node: &str) -> Vec<Jid> {
+    now(world.stores().blocks.load(&world.account(node))).unwrap()
+}
+
+#[test]
+fn block_1_the_whole_list_is_given() {
+    let world = world();
+    let romeo = world.client("romeo", "orchard");
+    assert_eq!(list(&romeo), "<blocklist xmlns='urn:xmpp:blocking'/>");
+    change(&world.client("romeo", "other"), "block", &["tybalt@example.com", "remote.example"]);
+    assert_eq!(
+        list(&romeo),
+        "<blocklist xmlns='urn:xmpp:blocking'><item jid='remote.example'/><item jid='tybalt@example.com'/></blocklist>"
+    );
+}
+
+#[test]
+fn block_1_the_list_survives_the_last_session() {
+    let world = world();
+    let romeo = world.client("romeo", "orchard");
+    change(&romeo, "block", &["Tybalt@example.com"]);
+    romeo.lose();
+    assert!(world.server().registry().is_empty());
+    let romeo = world.client("romeo", "orchard");
+    assert!(list(&romeo).contains("<item jid='tybalt@example.com'/>"));
+}
+
+#[test]
+fn block_2_bad_requests_store_nothing() {
+    let world = world();
+    let romeo = world.client("romeo", "orchard");
+    let refused = |request: &str, condition: &str| {
+        let answer = romeo.answer(request);
+        assert!(answer.contains(&format!("<{condition} ")), "{request}: {answer}");
+        assert!(stored(&world, "romeo").is_empty());
+    };
+    refused(&request("block", &[]), "bad-request");
+    refused(&request("block", &["tybalt@example.com", "@x"]), "jid-malformed");
+    refused(&request("unblock", &["a b@x"]), "jid-malformed");
+    let without = request("block", &["x"]).replace(" jid='x'", "");
+    refused(&without, "bad-request");
+}
+
+#[test]
+fn block_2_unblock_without_items_clears_the_list() {
+    let world = world();
+    let romeo = world.client("romeo", "orchard");
+    change(&romeo, "block", &["a@x.example", "b@x.example"]);
+    change(&romeo, "unblock", &["a@x.example", "never@x.example"]);
+    assert_eq!(stored(&world, "romeo"), [Jid::new("b@x.example").unwrap()]);
+    change(&romeo, "unblock", &[]);
+    assert!(stored(&world, "romeo").is_empty());
+    assert_eq!(list(&romeo), "<blocklist xmlns='urn:xmpp:blocking'/>");
+}
+
+#[test]
+fn block_3_the_result_comes_first_then_pushes_to_marked_sessions() {
+    let world = world();
+    let romeo = world.client("romeo", "orchard");
+    let (marked, unmarked) = (world.client("romeo", "marked"), world.client("romeo", "unmarked"));
+    let _list = (list(&romeo), list(&marked));
+    for (name, items) in [
+        ("block", &["a@x.example", "b@x.example"][..]),
+        ("unblock", &["a@x.example"]),
+        ("unblock", &[]),
+    ] {
+        let answers = romeo.ask(&request(name, items));
+        let [first, push] = &answers[..] else { panic!("{answers:?}") };
+        assert_eq!(*first, result(&romeo, "b", ""));
+        let items: String = items.iter().map(|jid| format!("<item jid='{jid}'/>")).collect();
+        let payload = match &*items {
+            "" => format!("<{name} xmlns='urn:xmpp:blocking'/>"),
+            _ => format!("<{name} xmlns='urn:xmpp:blocking'>{items}</{name}>"),
+        };
+        assert!(
+            push.starts_with("<iq from='romeo@example.com' to='romeo@example.com/orchard' id='"),
+            "{push}"
+        );
+        assert!(push.ends_with(&format!(" type='set'>{payload}</iq>")), "{push}");
+        assert_eq!(marked.received(), [push.replace("/orchard", "/marked")]);
+    }
+    assert_eq!(unmarked.received(), NOTHING);
+}
+
+#[test]
+fn block_5_messages_of_a_blocked_jid_are_refused_before_anything_else() {
+    let world = world();
+    let romeo = world.online("romeo", "orchard");
+    romeo.ask("<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>");
+    let tybalt = world.client("tybalt", "street");
+    change(&romeo, "block", &["tybalt@example.com"]);
+    for to in ["romeo@example.com", "romeo@example.com/orchard", "romeo@example.com/gone"] {
+        let answer =
+            tybalt.ask(&format!("<message to='{to}' type='chat' id='1'><body>a</body></message>"));
+        assert_eq!(
+            answer,
+            [format!(
+                "<message from='{to}' to='tybalt@example.com/street' id='1' type='error'><error type='cancel'>\
+                 <service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></message>"
+            )]
+        );
+    }
+    assert_eq!(tybalt.ask("<message to='romeo@example.com/orchard' type='error'/>"), NOTHING);
+    assert_eq!(romeo.received(), NOTHING);
+}
+
+#[test]
+fn block_5_iqs_of_a_blocked_jid() {
+    let world = world();
+    world.friends("romeo", "tybalt");
+    let romeo = world.online("romeo", "orchard");
+    let tybalt = world.online("tybalt", "street");
+    change(&romeo, "block", &["tybalt@example.com"]);
+    let _presence = (romeo.received(), tybalt.received());
+    for to in ["romeo@example.com", "romeo@example.com/orchard"] {
+        let answer = tybalt.answer(&format!("<iq to='{to}' type='get' id='1'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>"));
+        assert!(answer.contains("<service-unavailable "), "{answer}");
+    }
+    assert_eq!(tybalt.ask("<iq to='romeo@example.com/orchard' type='result' id='1'/>"), NOTHING);
+    assert_eq!(romeo.received(), NOTHING);
+}
+
+#[test]
+fn block_5_presence_of_a_blocked_jid_has_no_effect_and_no_answer() {
+    let world = world();
+    world.friends("romeo", "tybalt");
+    let romeo = world.online("romeo", "orchard");
+    change(&romeo, "block", &["tybalt@example.com"]);
+    let tybalt = world.online("tybalt", "street");
+    for presence in [
+        "<presence/>",
+        "<presence to='romeo@example.com'/>",
+        "<presence to='romeo@example.com/orchard'/>",
+        "<presence to='romeo@example.com' type='probe'/>",
+        "<presence type='unavailable'/>",
+    ] {
+        let own = tybalt.ask(presence);
+        assert!(!own.concat().contains("romeo@"), "{own:?}");
+    }
+    assert_eq!(romeo.received(), NOTHING);
+}
+
+#[test]
+fn block_5_requests_of_a_blocked_account_are_not_kept() {
+    let world = world();
+    let romeo = world.online("romeo", "orchard");
+    change(&romeo, "block", &["tybalt@example.com"]);
+    let tybalt = world.client("tybalt", "street");
+    tybalt.ask("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>");
+    let push = tybalt.ask("<presence to='romeo@example.com' type='subscribe'/>").concat();
+    assert!(push.contains("ask='subscribe'"), "its own roster changes as ever: {push}");
+    assert_eq!(romeo.received(), NOTHING);
+    let requests = now(world.stores().rosters.requests(&world.account("romeo"))).unwrap();
+    assert!(requests.is_empty());
+}
+
+#[test]
+fn block_5_lists_of_offline_accounts_are_loaded() {
+    let world = world();
+    let romeo = world.client("romeo", "orchard");
+    change(&romeo, "block", &["tybalt@example.com", "remote.example"]);
+    romeo.lose();
+    let tybalt = world.client("tybalt", "street");
+    let answer = tybalt
+        .answer("<message to='romeo@example.com' type='chat' id='1'><body>a</body></message>");
+    assert!(answer.contains("<service-unavailable "), "{answer}");
+    assert_eq!(tybalt.ask("<presence to='romeo@example.com' type='probe'/>"), NOTHING);
+    tybalt.send("<presence to='romeo@example.com' type='subscribe'/>");
+    let subscribe = "<presence from='a@remote.example' to='romeo@example.com' type='subscribe'/>";
+    world.server().send(canonicalise(subscribe.as_bytes()).unwrap());
+    world.settle();
+    let account = world.account("romeo");
+    assert!(now(world.stores().rosters.requests(&account)).unwrap().is_empty());
+    assert_eq!(now(world.stores().offline.clone().unwrap().count(&account)).unwrap(), 0);
+    let juliet = world.client("juliet", "balcony");
+    assert_eq!(
+        juliet.ask("<message to='romeo@example.com' type='chat'><body>a</body></message>"),
+        NOTHING
+    );
+    assert_eq!(now(world.stores().offline.clone().unwrap().count(&account)).unwrap(), 1);
+}
+
+#[test]
+fn block_6_what_is_sent_to_a_blocked_jid_is_refused() {
+    let world = world();
+    let romeo = world.client("romeo", "orchard");
+    let tybalt = world.online("tybalt", "street");
+    change(&romeo, "block", &["tybalt@example.com"]);
+    for (stanza, name) in [
+        ("<message to='tybalt@example.com' id='1'><body>a</body></message>", "message"),
+        ("<message to='Tybalt@Example.com/street' id='1'><body>a</body></message>", "message"),
+        ("<presence to='tybalt@example.com' id='1'/>", "presence"),
+        ("<presence to='tybalt@example.com' type='subscribe' id='1'/>", "presence"),
+        ("<iq to='tybalt@example.com/street' type='get' id='1'><q xmlns='urn:x'/></iq>", "iq"),
+    ] {
+        let to = stanza.split("to='").nth(1).unwrap().split('\'').next().unwrap();
+        assert_eq!(
+            romeo.ask(stanza),
+            [format!(
+                "<{name} from='{to}' to='romeo@example.com/orchard' id='1' type='error'><error type='cancel'>\
+                 <not-acceptable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>\
+                 <blocked xmlns='urn:xmpp:blocking:errors'/></error></{name}>"
+            )]
+        );
+    }
+    for stanza in [
+        "<message to='tybalt@example.com/street' type='error'/>",
+        "<iq to='tybalt@example.com/street' type='result' id='1'/>",
+        "<iq to='tybalt@example.com/street' type='error' id='1'/>",
+        "<presence to='tybalt@example.com/street' type='error'/>",
+    ] {
+        assert_eq!(romeo.ask(stanza), NOTHING);
+    }
+    assert_eq!(tybalt.received(), NOTHING);
+}
+
+#[test]
+fn block_6_broadcasts_skip_blocked_contacts() {
+    let world = world();
+    world.friends("romeo", "tybalt");
+    world.friends("romeo", "juliet");
+    let romeo = world.client("romeo", "orchard");
+    let (tybalt, juliet) = (world.online("tybalt", "street"), world.online("juliet", "balcony"));
+    change(&romeo, "block", &["tybalt@example.com"]);
+    for presence in
+        ["<presence/>", "<presence><show>away</show></presence>", "<presence type='unavailable'/>"]
+    {
+        romeo.send(presence);
+        assert_eq!(juliet.received().len(), 1, "{presence}");
+        assert_eq!(tybalt.received(), NOTHING, "{presence}");
+    }
+    let seen = romeo.received().concat();
+    assert!(seen.contains("juliet@example.com/balcony") && !seen.contains("tybalt@"), "{seen}");
+    romeo.send("<presence/>");
+    let _here = juliet.received();
+    romeo.lose();
+    assert_eq!(juliet.received().len(), 1);
+    assert_eq!(tybalt.received(), NOTHING);
+}
+
+#[test]
+fn block_6_a_blocked_resource_alone_is_skipped() {
+    let world = world();
+    world.friends("romeo", "juliet");
+    let romeo = world.client("romeo", "orchard");
+    let (phone, desk) = (world.online("juliet", "phone"), world.online("juliet", "desk"));
+    let _others = phone.received();
+    change(&romeo, "block", &["juliet@example.com/phone"]);
+    romeo.send("<presence/>");
+    assert_eq!(phone.received(), NOTHING);
+    assert_eq!(desk.received().len(), 1);
+}
+
+#[test]
+fn sec_4_a_contact_that_blocks_looks_offline() {
+    let world = world();
+    world.friends("romeo", "tybalt");
+    let romeo = world.online("romeo", "orchard");
+    change(&romeo, "block", &["tybalt@example.com"]);
+    let learned = |tybalt: &Client| {
+        tybalt.send("<presence/>");
+        let mut seen = tybalt.received();
+        seen.retain(|presence| presence.contains("from='romeo@"));
+        seen
+    };
+    let online = learned(&world.client("tybalt", "street"));
+    romeo.lose();
+    let offline = learned(&world.client("tybalt", "street"));
+    assert!(online.concat().contains("type='unavailable'"), "{online:?}");
+    assert_eq!(online.len(), 1);
+    assert!(!offline.is_empty());
+}
+
+#[test]
+fn block_7_on_block_those_who_saw_the_account_see_it_go() {
+    let world = world();
+    world.friends("romeo", "tybalt");
+    let romeo = world.online("romeo", "orchard");
+    let other = world.online("romeo", "other");
+    let (tybalt, paris) = (world.online("tybalt", "street"), world.online("paris", "hall"));
+    romeo.send("<presence to='paris@example.com/hall'/>");
+    for client in [&romeo, &other, &tybalt, &paris] {
+        let _before = client.received();
+    }
+    change(&romeo, "block", &["tybalt@example.com", "paris@example.com"]);
+    assert_eq!(
+        tybalt.received(),
+        [
+            "<presence from='romeo@example.com/orchard' to='tybalt@example.com' type='unavailable'/>",
+            "<presence from='romeo@example.com/other' to='tybalt@example.com' type='unavailable'/>"
+        ]
+    );
+    assert_eq!(
+        paris.received(),
+        [
+            "<presence from='romeo@example.com/orchard' to='paris@example.com/hall' type='unavailable'/>"
+        ]
+    );
+    // Once, and forgotten.
+    change(&romeo, "block", &["tybalt@example.com"]);
+    change(&romeo, "block", &["example.com"]);
+    romeo.lose();
+    assert_eq!(tybalt.received(), NOTHING);
+    assert_eq!(paris.received(), NOTHING);
+}
+
+#[test]
+fn block_7_on_block_of_a_resource_it_alone_is_told() {
+    let world = world();
+    world.friends("romeo", "juliet");
+    let romeo = world.online("romeo", "orchard");
+    let (phone, desk) = (world.online("juliet", "phone"), world.online("juliet", "desk"));
+    let _before = (phone.received(), desk.received());
+    change(&romeo, "block", &["juliet@example.com/phone"]);
+    assert_eq!(
+        phone.received(),
+        [
+            "<presence from='romeo@example.com/orchard' to='juliet@example.com/phone' type='unavailable'/>"
+        ]
+    );
+    assert_eq!(desk.received(), NOTHING);
+    change(&romeo, "unblock", &["juliet@example.com/phone"]);
+    assert_eq!(
+        phone.received(),
+        ["<presence from='romeo@example.com/orchard' to='juliet@example.com/phone'/>"]
+    );
+    assert_eq!(desk.received(), NOTHING);
+}
+
+#[test]
+fn block_7_on_unblock_subscribers_see_the_presence_of_now() {
+    let world = world();
+    world.friends("romeo", "tybalt");
+    world.roster("romeo", "paris@example.com", Subscription::To);
+    let romeo = world.online("romeo", "orchard");
+    let _connected = world.client("romeo", "connected");
+    let (tybalt, paris) = (world.online("tybalt", "street"), world.online("paris", "hall"));
+    change(&romeo, "block", &["tybalt@example.com", "example.com", "paris@example.com"]);
+    romeo.send("<presence><show>dnd</show></presence>");
+    let _before = (tybalt.received(), paris.received(), romeo.received());
+    change(&romeo, "unblock", &["tybalt@example.com", "paris@example.com"]);
+    assert_eq!(tybalt.received(), NOTHING, "the domain is blocked still");
+    change(&romeo, "unblock", &[]);
+    assert_eq!(
+        tybalt.received(),
+        [
+            "<presence from='romeo@example.com/orchard' to='tybalt@example.com'><show>dnd</show></presence>"
+        ]
+    );
+    assert_eq!(paris.received(), NOTHING);
+    tybalt.send("<message to='romeo@example.com'><body>a</body></message>");
+    assert_eq!(romeo.received().len(), 1);
+}
+
+#[test]
+fn block_7_subscriptions_stay() {
+    let world = world();
+    world.friends("romeo", "tybalt");
+    let romeo = world.online("romeo", "orchard");
+    change(&romeo, "block", &["tybalt@example.com"]);
+    let roster = romeo.ask("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>").concat();
+    assert!(roster.contains("jid='tybalt@example.com' subscription='both'"), "{roster}");
+}
+
+#[test]
+fn block_8_own_sessions_and_the_server_are_never_blocked() {
+    let world = world();
+    let (romeo, other) = (world.online("romeo", "orchard"), world.online("romeo", "other"));
+    change(&romeo, "block", &["romeo@example.com", "example.com", "romeo@example.com/other"]);
+    let _before = (romeo.received(), other.received());
+    romeo.send("<message to='romeo@example.com/other'><body>a</body></message>");
+    romeo.send("<presence><show>away</show></presence>");
+    assert_eq!(other.received().len(), 2);
+    let _own = romeo.received();
+    let info = romeo.answer("<iq type='get' id='1' to='example.com'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>");
+    assert!(info.contains("<feature var='urn:xmpp:blocking'/>"), "{info}");
+    world
+        .server()
+        .send(Stanza::message().from("example.com").to("romeo@example.com/other").build());
+    world.settle();
+    assert_eq!(other.received().len(), 1);
+    let bounce = romeo.answer("<iq type='get' id='2'><q xmlns='urn:x'/></iq>");
+    assert!(bounce.contains("<service-unavailable "), "{bounce}");
+}
+
+#[test]
+fn limit_18_a_list_that_would_be_too_long_is_not_stored() {
+    let world = world();
+    let romeo = world.client("romeo", "orchard");
+    change(&romeo, "block", &["a@x.example", "b@x.example"]);
+    let answer = romeo.answer(&request("block", &["c@x.example", "d@x.example"]));
+    assert!(answer.contains("<error type='modify'><policy-violation "), "{answer}");
+    assert_eq!(stored(&world, "romeo").len(), 2);
+    change(&romeo, "block", &["a@x.example", "c@x.example"]);
+    assert_eq!(stored(&world, "romeo").len(), 3);
+}
+
+/// Fails when told to.
+struct Fragile {
+    inner: Arc<dyn BlockStore>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Fragile {
+    fn or<T: Send + 'static>(&self, answer: StoreFuture<T>) -> StoreFuture<T> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Box::pin(ready(Err(StoreError::failed("broken"))));
+        }
+        answer
+    }
+}
+
+impl BlockStore for Fragile {
+    fn load(&self, account: &BareJid) -> StoreFuture<Vec<Jid>> {
+        self.or(self.inner.load(account))
+    }
+
+    fn apply(&self, account: &BareJid, added: Vec<Jid>, removed: Vec<Jid>) -> StoreFuture<()> {
+        self.or(self.inner.apply(account, added, removed))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.or(self.inner.clear(account))
+    }
+}
+
+fn fragile() -> (World, Arc<AtomicBool>) {
+    let broken = Arc::new(AtomicBool::new(false));
+    let mut stores = Stores::memory();
+    stores.blocks =
+        Arc::new(Fragile { inner: Arc::clone(&stores.blocks), broken: Arc::clone(&broken) });
+    (with_stores(stores), broken)
+}
+
+#[test]
+fn block_3_a_store_that_fails_changes_nothing() {
+    let (world, broken) = fragile();
+    let romeo = world.online("romeo", "orchard");
+    let _list = list(&romeo);
+    let tybalt = world.client("tybalt", "street");
+    broken.store(true, Ordering::SeqCst);
+    for request in [request("block", &["tybalt@example.com"]), request("unblock", &[])] {
+        let answer = romeo.answer(&request);
+        assert!(answer.contains("<internal-server-error "), "{answer}");
+    }
+    tybalt.send("<message to='romeo@example.com'><body>a</body></message>");
+    assert_eq!(romeo.received().len(), 1);
+}
+
+#[test]
+fn bind_7_without_its_block_list_no_session_is_bound() {
+    let (world, broken) = fragile();
+    let romeo = world.authenticated("romeo");
+    broken.store(true, Ordering::SeqCst);
+    let bind = "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
+    let answer = romeo.answer(bind);
+    assert!(answer.contains("<internal-server-error "), "{answer}");
+    assert!(world.server().registry().is_empty());
+    let tybalt = "<message from='a@remote.example' to='romeo@example.com' type='chat'><body>a</body></message>";
+    world.server().send(canonicalise(tybalt.as_bytes()).unwrap());
+    world.settle();
+    let store = world.stores().offline.clone().unwrap();
+    assert_eq!(
+        now(store.count(&world.account("romeo"))).unwrap(),
+        0,
+        "nobody knows whether it is let in"
+    );
+    broken.store(false, Ordering::SeqCst);
+    assert!(romeo.answer(bind).contains("<jid>"));
+}
+
+struct Wire(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Router for Wire {
+    fn route(&self, stanza: &Stanza) -> Result<(), RouteError> {
+        self.0.lock().unwrap().push(xmpp_session::stanza::Frame::stanza(stanza).to_string());
+        Ok(())
+    }
+}
+
+#[test]
+fn block_7_contacts_at_other_domains_are_told_too() {
+    let sent = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let stores = Stores::memory();
+    let blocks = Arc::clone(&stores.blocks);
+    let wire = Wire(Arc::clone(&sent));
+    let world = World::with_stores(stores, |builder, _| {
+        builder.extension(xep::Blocking::new(blocks)).router(wire)
+    });
+    world.roster("romeo", "a@remote.example", Subscription::Both);
+    let romeo = world.online("romeo", "orchard");
+    let take = || std::mem::take(&mut *sent.lock().unwrap());
+    let _initial = take();
+    change(&romeo, "block", &["remote.example"]);
+    assert_eq!(
+        take(),
+        ["<presence from='romeo@example.com/orchard' to='a@remote.example' type='unavailable'/>"]
+    );
+    romeo.send("<presence><show>away</show></presence>");
+    romeo.send("<presence type='unavailable'/>");
+    romeo.send("<presence/>");
+    assert_eq!(take(), NOTHING);
+    change(&romeo, "unblock", &["remote.example"]);
+    assert_eq!(take(), ["<presence from='romeo@example.com/orchard' to='a@remote.example'/>"]);
+}

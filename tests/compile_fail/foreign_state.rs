@@ -1,0 +1,10 @@
+use xmpp_session::session::State;
+
+enum Mine {}
+
+impl State for Mine {
+    type Data<C: xmpp_session::connection::Connection + Clone> = ();
+    const NAME: &'static str = "mine";
+}
+
+fn main() {}
