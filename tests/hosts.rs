@@ -1,5 +1,6 @@
 //! A whole server over sockets, on both hosts: its background work, and its end.
 #![cfg(all(feature = "system", any(feature = "tokio", feature = "threads")))]
+#![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
