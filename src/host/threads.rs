@@ -188,7 +188,7 @@ fn read_loop<M: Machine>(
         if machine.due_in() == Some(Duration::ZERO) {
             machine.handle_timeout();
         }
-        match machine.want_blocking(machine.due_in()) {
+        match machine.want_blocking() {
             // Its time-out is due.
             None => {}
             Some(Want::Input) => {

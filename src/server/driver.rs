@@ -262,7 +262,8 @@ impl<C: Connection + Clone> Driver<C> {
         poll_fn(|cx| self.poll_want(cx)).await
     }
 
-    /// [`poll_want`](Self::poll_want) for threads; `None` after `timeout`.
+    /// [`poll_want`](Self::poll_want) for threads; `None` after `timeout`, and when
+    /// [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn want_blocking(&mut self, timeout: Option<Duration>) -> Option<Want> {
         struct Unpark(Thread);
         impl Wake for Unpark {
@@ -276,12 +277,13 @@ impl<C: Connection + Clone> Driver<C> {
             if let Poll::Ready(want) = self.poll_want(&mut Context::from_waker(&waker)) {
                 return Some(want);
             }
-            match timeout {
+            // Now, since the work may have set a new time-out.
+            let due = self.next_timeout().map(|at| at.saturating_sub(self.core.environment.now()));
+            let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+            match due.into_iter().chain(left).min() {
                 None => std::thread::park(),
-                Some(timeout) => match timeout.checked_sub(start.elapsed()) {
-                    Some(left) if !left.is_zero() => std::thread::park_timeout(left),
-                    _ => return None,
-                },
+                Some(Duration::ZERO) => return None,
+                Some(left) => std::thread::park_timeout(left),
             }
         }
     }
