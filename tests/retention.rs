@@ -1,6 +1,8 @@
 //! What is kept for clients that may come back: its limits, and who ends whom (LIMIT-10…12, SM-17,
 //! SM-24), without a wire.
 
+#![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
+
 mod common;
 
 use std::sync::{Arc, Barrier, Mutex};

@@ -1,6 +1,12 @@
 //! Stream management on the wire (XEP-0198, rules SM-1 to SM-25).
 
 #![cfg(feature = "server")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail by a panic"
+)]
 
 #[cfg(test)]
 #[path = "common/wire.rs"]
