@@ -31,7 +31,7 @@ use minidom::Element;
 
 use crate::connection::Connection;
 pub use crate::session::AccountState;
-use crate::session::{Authed, Bound, Session, SessionHandle, SessionRegistry, Transport};
+use crate::session::{Authed, Bound, Copies, Session, SessionHandle, SessionRegistry, Transport};
 use crate::stanza::{Child, Stanza, StanzaError};
 use crate::store::StoreFuture;
 use crate::stream::{Nonza, StreamError};
@@ -245,6 +245,7 @@ pub struct Delivery<'a, C: Connection + Clone> {
     pub(crate) account: Option<&'a BareJid>,
     pub(crate) reached: &'a [SessionHandle<C>],
     pub(crate) outcome: Outcome,
+    pub(crate) copies: Option<&'a Copies>,
     pub(crate) registry: &'a SessionRegistry<C>,
 }
 
@@ -277,6 +278,14 @@ impl<'a, C: Connection + Clone> Delivery<'a, C> {
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         self.outcome
+    }
+
+    /// Where whatever brings the message to another session of the account is to be counted, so
+    /// that it does not come twice when one of them is lost (SM-17). `None` where it was not given
+    /// to any.
+    #[must_use]
+    pub const fn copies(&self) -> Option<&'a Copies> {
+        self.copies
     }
 
     /// All sessions.

@@ -1,6 +1,7 @@
 //! The hooks of an extension, as the driver calls them.
 
 #![cfg(feature = "server")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 #[cfg(test)]
 #[path = "common/wire.rs"]

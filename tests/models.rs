@@ -256,7 +256,7 @@ fn sm_17_of_copies_that_die_while_they_are_sent_one_is_left() {
             owner
         });
         let handles = owners.each_ref().map(|owner| owner.handle());
-        let copies = Copies::new();
+        let copies = Copies::of(&message("b@x/1", 0));
         let ends = owners.map(|owner| thread::spawn(move || drop(owner)));
         for handle in &handles {
             let _refused = handle.send_copy(&message("b@x/1", 0), &copies);

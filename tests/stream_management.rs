@@ -1,6 +1,12 @@
 //! Stream management on the wire (XEP-0198, rules SM-1 to SM-25).
 
 #![cfg(feature = "server")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail by a panic"
+)]
 
 #[cfg(test)]
 #[path = "common/wire.rs"]
@@ -18,7 +24,7 @@ use xmpp_session::extension::{Extension, IqReply, IqRequest};
 use xmpp_session::server::{Builder, Limits};
 use xmpp_session::session::{EventKind, Reason, RetentionLimits};
 use xmpp_session::stanza::Stanza;
-use xmpp_session::xep::{Ping, StreamManagement};
+use xmpp_session::xep::{Carbons, Ping, StreamManagement};
 
 const R: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 const UNEXPECTED: &str = "<failed xmlns='urn:xmpp:sm:3'>\
@@ -1020,4 +1026,35 @@ fn sm_24_an_answer_that_waits_behind_a_stanza_in_work_is_not_late() {
     slow.finish();
     world.advance(seconds(60));
     assert!(romeo.is_connected());
+}
+
+#[test]
+fn sm_17_a_carbon_copy_is_a_copy_too() {
+    for carbon_dies_too in [false, true] {
+        let world = World::with(|builder, _| configure(builder).extension(Carbons::new()));
+        let (romeo, other) = (world.client("romeo", "orchard"), world.client("romeo", "garden"));
+        other.send("<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>");
+        enable(&romeo);
+        enable(&other);
+        world.client("juliet", "balcony").send(&chat(1));
+        let copy = other.received().concat();
+        assert!(copy.contains("<received ") && copy.contains(" id='1'"), "{copy}");
+        if carbon_dies_too {
+            // The first to die is not the last to have it.
+            romeo.lose();
+            world.advance(seconds(1));
+            other.lose();
+        } else {
+            romeo.lose();
+        }
+        world.advance(seconds(62));
+        if !carbon_dies_too {
+            other.send(&a(1));
+        }
+        world.advance(seconds(601));
+        let third = world.client("romeo", "street");
+        let got = third.ask("<presence/>").concat();
+        assert_eq!(got.matches("<body>1</body>").count(), usize::from(carbon_dies_too), "{got}");
+        assert!(!got.contains("<received "), "the message itself: {got}");
+    }
 }

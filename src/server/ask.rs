@@ -8,7 +8,7 @@ use super::Core;
 use crate::connection::Connection;
 use crate::extension::{AccountState, Admission, Delivery, Outcome};
 use crate::rules::roster::Roster;
-use crate::session::{Account, Kept, SessionHandle};
+use crate::session::{Account, Copies, Kept, SessionHandle};
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
 use crate::store::StoreError;
 
@@ -95,12 +95,13 @@ impl<C: Connection + Clone> Core<C> {
         account: Option<&BareJid>,
         reached: &[SessionHandle<C>],
         outcome: Outcome,
+        copies: Option<&Copies>,
     ) {
         if stanza.kind() != Kind::Message {
             return;
         }
         let registry = &self.registry;
-        let delivery = Delivery { stanza, sender, account, reached, outcome, registry };
+        let delivery = Delivery { stanza, sender, account, reached, outcome, copies, registry };
         for extension in &self.extensions {
             extension.delivered(&delivery);
         }

@@ -183,9 +183,12 @@ impl<C: Connection + Clone> Core<C> {
         &self,
         session: &SessionHandle<C>,
         stanza: &Stanza,
-        copies: &Copies,
+        copies: Option<&Copies>,
     ) -> Result<(), NotSent> {
-        session.send_copy(stanza, copies)?;
+        match copies {
+            Some(copies) => session.send_copy(stanza, copies)?,
+            None => session.send(stanza)?,
+        }
         self.given(session, stanza);
         Ok(())
     }
@@ -233,7 +236,7 @@ impl<C: Connection + Clone> Core<C> {
     fn give_answer(&self, session: &SessionHandle<C>, answer: &Stanza) {
         if self.give(session, answer).is_ok() {
             let (account, reached) = (&session.account().bare, std::slice::from_ref(session));
-            self.delivered(answer, None, Some(account), reached, Outcome::Delivered);
+            self.delivered(answer, None, Some(account), reached, Outcome::Delivered, None);
         }
     }
 

@@ -165,7 +165,17 @@ impl<C: Connection + Clone> SessionHandle<C> {
     ///
     /// [`NotSent`]: nothing was accepted and the caller still has the stanza.
     pub fn send_copy(&self, stanza: &Stanza, copies: &Copies) -> Result<(), NotSent> {
-        self.send_item(Item::Copy(stanza, copies), None).map(drop)
+        self.send_item(Item::Copy(stanza, To::AsIs, copies), None).map(drop)
+    }
+
+    /// [`push`](Self::push) of a stanza that brings the client a message in another form, a carbon
+    /// copy: it counts as one of the copies.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: it was not accepted.
+    pub fn push_copy(&self, stanza: &Stanza, copies: &Copies) -> Result<(), NotSent> {
+        self.send_item(Item::Copy(stanza, To::OwnFull, copies), None).map(drop)
     }
 
     /// Sends a stanza with `to` as the receiver's own bare or full JID, if it is still valid.

@@ -38,13 +38,13 @@ pub(crate) enum To {
 pub(crate) enum Item<'a> {
     Stanza(&'a Stanza, To),
     /// A message that goes to other sessions of the account as well.
-    Copy(&'a Stanza, &'a Copies),
+    Copy(&'a Stanza, To, &'a Copies),
     Raw(&'a [u8]),
 }
 
 impl<'a> Item<'a> {
     const fn copies(self) -> Option<&'a Copies> {
-        if let Item::Copy(_, copies) = self { Some(copies) } else { None }
+        if let Item::Copy(_, _, copies) = self { Some(copies) } else { None }
     }
 }
 
@@ -71,9 +71,9 @@ impl Entry {
             Item::Stanza(stanza, to) => {
                 Self::Stanza { stanza: stanza.clone(), to, counted, at, copies: None }
             }
-            Item::Copy(stanza, copies) => {
+            Item::Copy(stanza, to, copies) => {
                 let (stanza, copies) = (stanza.clone(), Some(copies.clone()));
-                Self::Stanza { stanza, to: To::AsIs, counted, at, copies }
+                Self::Stanza { stanza, to, counted, at, copies }
             }
             Item::Raw(bytes) => Self::Raw(bytes.into()),
         }
@@ -539,7 +539,7 @@ fn write<C: Connection>(
     let mark;
     let frame = match item {
         Item::Raw(bytes) => Frame::raw(bytes),
-        Item::Stanza(stanza, to) => {
+        Item::Stanza(stanza, to) | Item::Copy(stanza, to, _) => {
             mark = delayed.and_then(|since| delay_mark(stanza, jid, since)).unwrap_or_default();
             let frame = Frame::stanza(stanza).append(&mark);
             match to {
@@ -548,7 +548,6 @@ fn write<C: Connection>(
                 To::OwnFull => frame.to(Some(jid.as_str())),
             }
         }
-        Item::Copy(stanza, _) => Frame::stanza(stanza),
     };
     // A connection that panics is a broken transport.
     shielded(|| link.send(frame.framing(link.framing()))).unwrap_or(Err(SendError::Closed))
