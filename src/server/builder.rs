@@ -1,7 +1,6 @@
 //! What a host decides about its server.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -352,7 +351,6 @@ impl<C: Connection + Clone> Builder<C> {
             admissions: Arc::new(Admissions::new(&limits)),
             limits,
             metrics: Counters::default(),
-            pushes: AtomicU64::new(1),
             reminders: Mutex::new(Recent::new(REMINDERS)),
             environment,
         });

@@ -293,9 +293,7 @@ impl<C: Connection + Clone> Driver<C> {
     /// called before the first byte. At any other time it has no effect.
     pub fn secured(&mut self, tls: Tls) {
         let Stage::Unauthed(session) = &mut self.stage else { return };
-        let is_due =
-            self.want == Want::StartTls || (self.want == Want::Input && !session.is_open());
-        if !is_due {
+        if self.want != Want::StartTls && session.is_open() {
             return;
         }
         session.restart();

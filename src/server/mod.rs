@@ -45,7 +45,6 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -88,7 +87,6 @@ struct Core<C: Connection + Clone> {
     requests: Requests,
     admissions: Arc<Admissions>,
     metrics: Counters,
-    pushes: AtomicU64,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
 }
@@ -268,9 +266,9 @@ impl<C: Connection + Clone> Core<C> {
         features
     }
 
-    /// An id for a push, never used before (ROSTER-11).
+    /// An id for a push, never used before, and none that can be guessed (ROSTER-11, SEC-1).
     fn push_id(&self) -> String {
-        format!("push{}", self.pushes.fetch_add(1, Ordering::Relaxed))
+        crate::environment::random_hex::<12>(&*self.environment)
     }
 }
 

@@ -468,6 +468,9 @@ impl<C: Connection + Clone> Driver<C> {
         match outcome {
             Some(BindOutcome::Bound(session)) => self.enter(session),
             Some(BindOutcome::Refused(session, error)) => {
+                if error == BindError::TooManySessions {
+                    self.core.metrics.limit("LIMIT-8");
+                }
                 let condition = error.condition();
                 self.stage = Stage::Authed(session);
                 self.refuse_bind(id, condition);
