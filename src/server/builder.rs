@@ -350,6 +350,7 @@ impl<C: Connection + Clone> Builder<C> {
             timers: Timers::new(Arc::clone(&environment)),
             requests: Requests::default(),
             admissions: Arc::new(Admissions::new(&limits)),
+            early: Arc::default(),
             limits,
             metrics: Counters::default(),
             pushes: AtomicU64::new(1),

@@ -35,6 +35,8 @@ pub(super) const ENDED: u32 = 1 << 10;
 pub(super) const CLOSED: u32 = 1 << 12;
 /// Stanzas are kept until they are acknowledged, so the time at which they are accepted matters.
 const RETAINED: u32 = 1 << 11;
+/// Nobody can read or change what goes over the transport.
+const PROTECTED: u32 = 1 << 13;
 
 /// One bound session.
 pub(crate) struct Shared<C: Connection + Clone> {
@@ -75,13 +77,19 @@ impl<C: Connection + Clone> Shared<C> {
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
     pub(super) fn set_flags(&self, presence: u32) -> bool {
-        let kept = INTERESTED | RETAINED;
+        let kept = INTERESTED | RETAINED | PROTECTED;
         self.update_flags(|flags| flags & kept | presence)
     }
 
     /// Marks the session as interested, unless it is over.
     pub(super) fn set_interested(&self) {
         self.update_flags(|flags| flags | INTERESTED);
+    }
+
+    /// Said of the transport of now.
+    pub(super) fn set_protected(&self, protected: bool) {
+        let protected = if protected { PROTECTED } else { 0 };
+        self.update_flags(|flags| flags & !PROTECTED | protected);
     }
 
     pub(super) fn set_retained(&self) {
@@ -225,6 +233,12 @@ impl<C: Connection + Clone> SessionHandle<C> {
     #[must_use]
     pub fn is_interested(&self) -> bool {
         self.0.flags.load(Ordering::SeqCst) & INTERESTED != 0
+    }
+
+    /// Whether the owner has said that the transport is [protected](super::Session::set_protected).
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        self.0.flags.load(Ordering::SeqCst) & PROTECTED != 0
     }
 
     /// Whether the session is available.

@@ -342,6 +342,12 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         self.inner().end(&session.0, reason, Some(last_words))
     }
 
+    /// Whether no session is left, not even one whose end is being told.
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        self.inner().shards.iter().all(|shard| shard.read().is_empty())
+    }
+
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next, on the
     /// environment's monotonic clock.
     #[must_use]

@@ -92,6 +92,7 @@ pub struct UnauthedData {
 pub struct AuthedData {
     account: BareJid,
     open: bool,
+    protected: bool,
 }
 
 /// One client-to-server session in state `S`, on a connection of type `C`.
@@ -196,7 +197,7 @@ impl<C: Connection + Clone> Session<Unauthed, C> {
                 if account.domain() != &**domain {
                     return Err(Refused { session: self, error: AuthenticateError::OtherDomain });
                 }
-                let data = AuthedData { account, open: true };
+                let data = AuthedData { account, open: true, protected: false };
                 Ok(Session { data, connection: self.connection })
             }
             _ => Err(Refused { session: self, error: AuthenticateError::NotOpen }),
@@ -215,6 +216,13 @@ impl<C: Connection + Clone> Session<Authed, C> {
     #[must_use]
     pub fn domain(&self) -> &DomainRef {
         self.data.account.domain()
+    }
+
+    /// Says whether nobody can read or change what goes over the transport (TLS, or what the host
+    /// takes for as good): some things are said on such streams only (STREAM-30). At first it is
+    /// not.
+    pub const fn set_protected(&mut self, protected: bool) {
+        self.data.protected = protected;
     }
 
     /// The stream starts anew (after SASL): not open until the next header.
@@ -252,7 +260,10 @@ impl<C: Connection + Clone> Session<Authed, C> {
             return Err(Refused { session: self, error: BindError::NotOpen });
         }
         match registry.inner().bind(&self.data.account, self.connection.clone(), request) {
-            Ok(owner) => Ok(Session { data: owner, connection: self.connection }),
+            Ok(owner) => {
+                owner.shared.set_protected(self.data.protected);
+                Ok(Session { data: owner, connection: self.connection })
+            }
             Err(error) => Err(Refused { session: self, error }),
         }
     }
@@ -282,7 +293,10 @@ impl<C: Connection + Clone> Session<Authed, C> {
             self.connection.clone(),
             reply,
         ) {
-            Ok(owner) => Ok(Session { data: owner, connection: self.connection }),
+            Ok(owner) => {
+                owner.shared.set_protected(self.data.protected);
+                Ok(Session { data: owner, connection: self.connection })
+            }
             Err(error) => Err(Refused { session: self, error }),
         }
     }
