@@ -94,3 +94,7 @@ struct Readme;
 #[cfg(doctest)]
 #[doc = include_str!("../docs/connection.md")]
 mod connection_guide {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../docs/extensions.md")]
+mod extensions_guide {}

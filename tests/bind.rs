@@ -335,6 +335,11 @@ fn bind_14_two_generations_of_endings_open_the_gate_once_both_are_gone() {
         let (second, third) = (Arc::clone(&second), Arc::clone(&third));
         move |world| {
             let gated = world.bind_on(&second, "a@x/1", &[]);
+            third.on_send({
+                let second = Arc::clone(&second);
+                // The end of the second comes after that of the first, which this is inside of.
+                move |_| assert_eq!(second.frames().len(), 1, "the second is not gone yet")
+            });
             let owner = world.bind_on(&third, "a@x/1", &[]);
             assert!(!gated.is_current());
             assert!(third.frames().is_empty());

@@ -1,6 +1,12 @@
 //! Resource binding on the wire (rules BIND-1 to BIND-15, DESTROY-10, DESTROY-11).
 
 #![cfg(feature = "server")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail by a panic"
+)]
 
 #[cfg(test)]
 #[path = "common/slow.rs"]

@@ -470,6 +470,34 @@ fn destroy_13_a_listener_that_ends_sessions_is_not_called_inside_itself() {
 }
 
 #[test]
+fn destroy_13_events_made_inside_the_listener_wait_until_it_is_back() {
+    let registry: Arc<Mutex<Option<Registry>>> = Arc::default();
+    let told: Arc<Mutex<Vec<String>>> = Arc::default();
+    let listener = {
+        let (registry, told) = (Arc::clone(&registry), Arc::clone(&told));
+        move |event: &xmpp_session::session::Event<Wire>| {
+            let jid = event.session().jid();
+            lock(&told).push(format!("{jid} in"));
+            let registry = lock(&registry).clone();
+            if let (EventKind::Bound, "a@x/1", Some(registry)) =
+                (event.kind(), jid.as_str(), registry)
+            {
+                let request = BindRequest::new().resource(resource("1"));
+                drop(authed(&Wire::default(), "b@x").bind(&registry, request));
+            }
+            lock(&told).push(format!("{jid} out"));
+        }
+    };
+    let one = Registry::builder(World::new().time).listener(listener).build();
+    *lock(&registry) = Some(one.clone());
+    let request = BindRequest::new().resource(resource("1"));
+    let _owner = authed(&Wire::default(), "a@x").bind(&one, request).unwrap();
+    *lock(&registry) = None;
+    let in_order = ["a@x/1 in", "a@x/1 out", "b@x/1 in", "b@x/1 out", "b@x/1 in", "b@x/1 out"];
+    assert_eq!(*lock(&told), in_order);
+}
+
+#[test]
 fn destroy_13_a_panicking_listener_loses_nothing_but_its_own_call() {
     let events: Arc<Mutex<Vec<_>>> = Arc::default();
     let world = World::with(|builder| {

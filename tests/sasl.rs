@@ -1,6 +1,7 @@
 //! Authentication on the wire (rules SASL-1 to SASL-10, TLS-3).
 
 #![cfg(feature = "server")]
+#![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 #[cfg(test)]
 #[path = "common/wire.rs"]
@@ -147,7 +148,7 @@ fn sasl_2_payloads() {
     let client = opened(&world);
     // No payload: asked for it. White space between the elements is nothing.
     let challenge = format!("<challenge xmlns='{NS}'/>");
-    assert_eq!(client.ask(&format!(" {} ", auth("PLAIN", ""))), [challenge.clone()]);
+    assert_eq!(client.ask(&format!(" {} ", auth("PLAIN", ""))), [challenge]);
     let text = STANDARD.encode(format!("\0romeo\0{PASSWORD}"));
     assert_eq!(client.ask(&format!("\n{}", response(&text))), [success()]);
     // An empty payload is one: an empty PLAIN message is malformed.
@@ -258,7 +259,13 @@ fn sasl_8_the_header_names_another_account() {
 fn sasl_9_three_retries() {
     for (retries, failures) in [(None, 4), (Some(2), 3), (Some(5), 6), (Some(0), 3), (Some(99), 6)]
     {
-        let world = policy(|policy| retries.map_or(policy.clone(), |n| policy.retries(n)), true);
+        let world = policy(
+            |policy| match retries {
+                Some(retries) => policy.retries(retries),
+                None => policy,
+            },
+            true,
+        );
         let client = world.connect();
         open_net(&client);
         for attempt in 1..failures {

@@ -1,6 +1,7 @@
 //! Streams on the wire: headers, features, errors and ends (rules STREAM-1 to STREAM-33, SERR-2).
 
 #![cfg(feature = "server")]
+#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 #[cfg(test)]
 #[path = "common/wire.rs"]

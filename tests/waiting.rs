@@ -2,6 +2,7 @@
 //! dropped at any moment, and nothing that was accepted is lost).
 
 #![cfg(feature = "server")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 #[cfg(test)]
 #[path = "common/slow.rs"]

@@ -280,7 +280,7 @@ fn read(
 }
 
 /// Sees to it that the task is woken for the next time-out.
-fn set_timer<M: Machine>(machine: &mut M, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
+fn set_timer<M: Machine>(machine: &M, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
     let Some(due_in) = machine.due_in() else { return };
     // A machine whose clock stands still must not keep the task awake.
     let due_in = due_in.max(Duration::from_millis(1));

@@ -78,10 +78,10 @@ impl<C: Connection + Clone> Core<C> {
     pub(super) async fn load_kept(&self, account: &BareJid) -> Result<Kept, StoreError> {
         let mut kept = Kept::default();
         for extension in &self.extensions {
-            if let Some(load) = extension.load(account) {
-                if let Some(value) = load.await? {
-                    kept.put(value);
-                }
+            if let Some(load) = extension.load(account)
+                && let Some(value) = load.await?
+            {
+                kept.put(value);
             }
         }
         Ok(kept)

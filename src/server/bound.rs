@@ -19,7 +19,7 @@ const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 impl<C: Connection + Clone> Driver<C> {
     /// A stanza of the client. It is counted before it has an effect (SM-5), and its ticket stays
     /// out until the last effect is done, also when this driver is gone by then.
-    pub(super) fn stanza(&mut self, received: &Received) {
+    pub(super) fn stanza(&mut self, received: &Received<'_>) {
         let Stage::Bound(session) = &mut self.stage else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);
@@ -79,7 +79,7 @@ impl<C: Connection + Clone> Driver<C> {
 /// STZ-1: the true sender, whatever the client wrote; subscriptions come from the account.
 fn stamp<C: Connection + Clone>(
     session: &Session<Bound, C>,
-    received: &Received,
+    received: &Received<'_>,
     lang: Option<&str>,
 ) -> Stanza {
     let managed = matches!(

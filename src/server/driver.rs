@@ -15,7 +15,7 @@ use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
 use super::pace::Pace;
 use crate::connection::{Close, Connection, PreDrain};
-use crate::extension::{Extension, Flow, Liveness};
+use crate::extension::{Flow, Liveness};
 use crate::sasl::ChannelBindings;
 use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Transport, Unauthed};
 use crate::stanza::Frame;
@@ -373,11 +373,9 @@ impl<C: Connection + Clone> Driver<C> {
     fn is_lost(&self, now: Duration) -> bool {
         let Stage::Bound(session) = &self.stage else { return false };
         let handle = session.handle();
-        let mut extensions = self.core.extensions.iter();
-        let is_lost = |one: &Box<dyn Extension<C>>| {
-            super::shielded(|| one.handle_timeout(&handle, now)) == Some(Liveness::Lost)
-        };
-        extensions.any(is_lost)
+        self.core.extensions.iter().any(|extension| {
+            super::shielded(|| extension.handle_timeout(&handle, now)) == Some(Liveness::Lost)
+        })
     }
 
     /// A dead transport is dropped without a word (STREAM-29).
@@ -393,11 +391,12 @@ impl<C: Connection + Clone> Driver<C> {
             return self.give_up();
         }
         if let Stage::Bound(session) = &self.stage {
-            let (handle, mut extensions) = (session.handle(), self.core.extensions.iter());
-            let is_asked = |one: &Box<dyn Extension<C>>| {
-                super::shielded(|| one.ask_for_life(&handle)).is_some_and(|flow| flow != Flow::Next)
-            };
-            if !extensions.any(is_asked) {
+            let handle = session.handle();
+            let is_asked = self.core.extensions.iter().any(|extension| {
+                let flow = super::shielded(|| extension.ask_for_life(&handle));
+                flow.is_some_and(|flow| flow != Flow::Next)
+            });
+            if !is_asked {
                 self.core.ask_for_life(&handle);
             }
         }

@@ -426,7 +426,7 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     /// A stanza before bind (STREAM-18, BIND-11, BIND-12).
-    pub(super) fn early_stanza(&mut self, received: &Received) {
+    pub(super) fn early_stanza(&mut self, received: &Received<'_>) {
         let Stage::Authed(session) = &self.stage else {
             return self.fail(StreamCondition::NotAuthorized.into());
         };

@@ -12,9 +12,11 @@ use crate::connection::Connection;
 
 /// Sessions without a transport, by the end of their wait and by its beginning.
 pub(super) struct Hibernating<C: Connection + Clone> {
-    by_end: BTreeMap<(Duration, SessionId), (Duration, Weak<Shared<C>>)>,
-    by_beginning: BTreeMap<(Duration, SessionId), Duration>,
+    by_end: BTreeMap<Time, (Duration, Weak<Shared<C>>)>,
+    by_beginning: BTreeMap<Time, Duration>,
 }
+
+type Time = (Duration, SessionId);
 
 impl<C: Connection + Clone> Default for Hibernating<C> {
     fn default() -> Self {
@@ -97,8 +99,8 @@ impl Remembered {
     }
 
     pub(super) fn recall(&self, account: &str, token: &str, now: Duration) -> Option<u32> {
-        let known = self.accounts.get(account)?.iter().filter(|memo| now < memo.until);
-        let found = known.filter(|memo| is_same(&memo.token, token)).last();
+        let mut known = self.accounts.get(account)?.iter().filter(|memo| now < memo.until).rev();
+        let found = known.find(|memo| is_same(&memo.token, token));
         found.map(|memo| memo.handled)
     }
 
@@ -107,6 +109,11 @@ impl Remembered {
         while self.order.front().is_some_and(|(until, _)| *until <= now) {
             self.forget_first();
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.accounts.len()
     }
 
     fn forget_first(&mut self) {

@@ -389,11 +389,13 @@ impl<C: Connection + Clone> SessionHandle<C> {
     }
 
     /// The number of the session's presence: another one with each change of it, and at its end.
+    #[cfg(feature = "server")]
     pub(crate) fn number(&self) -> u32 {
         self.0.number.load(Ordering::SeqCst)
     }
 
     /// Whether the session's presence is still the one of this number.
+    #[cfg(feature = "server")]
     pub(crate) fn is_at(&self, number: u32) -> bool {
         Valid { of: &self.0.number, number }.holds()
     }
@@ -458,7 +460,8 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     }
 
     /// When a session of the account last was no longer available, if that is remembered (PRES-15).
-    pub(crate) fn last_gone(&self, account: &str) -> Option<SystemTime> {
+    #[must_use]
+    pub fn last_gone(&self, account: &str) -> Option<SystemTime> {
         self.inner().last_gone.lock().get(account)
     }
 }

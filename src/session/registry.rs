@@ -166,7 +166,7 @@ impl<C: Connection + Clone> Builder<C> {
             next: AtomicU64::new(1),
             sessions: AtomicUsize::new(0),
             absent: AtomicUsize::new(0),
-            retained_bytes: Arc::default(),
+            retained_bytes: Arc::new(AtomicUsize::new(0)),
             relieving: AtomicBool::new(false),
             hibernating: Mutex::new(Hibernating::default()),
             remembered: Mutex::new(Remembered::default()),

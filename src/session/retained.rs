@@ -202,7 +202,7 @@ impl<C: Connection + Clone> Outbound<C> {
             retained.grace = None;
             return false;
         }
-        let until = *retained.grace.get_or_insert(now.saturating_add(limits.grace));
+        let until = *retained.grace.get_or_insert_with(|| now.saturating_add(limits.grace));
         !live || over(2) || now >= until
     }
 

@@ -6,7 +6,9 @@ use std::time::Duration;
 use jid::{BareJid, DomainPart, FullJid, ResourcePart};
 
 use super::handle::SessionHandle;
+use super::hibernation::{Hibernating, Remembered};
 use super::outbound::{Item, To, Valid};
+use super::{Acknowledged, RetentionLimits};
 use super::{BindRequest, Bound, Presence, Reason, Session, SessionRegistry};
 use crate::connection::Recorder;
 use crate::environment::Virtual;
@@ -167,4 +169,71 @@ fn presence_keeps_the_time_at_which_it_was_sent() {
         crate::environment::Environment::utc(&*time).duration_since(at).unwrap().as_secs(),
         9
     );
+}
+
+#[test]
+fn sm_6_counters_wrap_at_2_to_the_32() {
+    let registry = registry();
+    let (mut a, line) = bind(&registry, "a@x/1", None);
+    a.retain(Duration::from_secs(60), |_| Vec::new()).unwrap();
+    let handle = a.handle();
+    {
+        let mut out = handle.0.out.lock();
+        // As if so many had come and gone.
+        let retained = out.retained.as_mut().unwrap();
+        retained.acked = u32::MAX - 1;
+        retained.from = 5_u32.wrapping_sub(u32::MAX);
+        out.received = 5;
+    }
+    assert_eq!(a.handled(), Some(u32::MAX));
+    drop(a.try_input());
+    assert_eq!(a.handled(), Some(0));
+    for _ in 0..4 {
+        handle.send(&Stanza::message().build()).unwrap();
+    }
+    let too_high = |handled| Some(Acknowledged::TooHigh { handled, sent: 2 });
+    assert_eq!(a.acknowledge(u32::MAX - 2), too_high(u32::MAX - 2), "a step back");
+    assert_eq!(a.acknowledge(3), too_high(3));
+    assert_eq!(a.acknowledge(u32::MAX), Some(Acknowledged::Freed(1)));
+    assert_eq!(a.acknowledge(0), Some(Acknowledged::Freed(1)));
+    assert_eq!(a.acknowledge(u32::MAX), too_high(u32::MAX));
+    assert_eq!(a.acknowledge(2), Some(Acknowledged::Freed(2)));
+    assert_eq!(line.take().len(), 5, "four, and the answer to `<enable/>`");
+    assert_eq!(registry.counts().retained_bytes, 0);
+}
+
+#[test]
+fn limit_11_the_oldest_is_who_has_waited_longest_not_who_expires_first() {
+    let time = Arc::new(Virtual::new(1));
+    let registry = Registry::builder(time.clone()).build();
+    let mut sleeping = Hibernating::default();
+    let (old, _) = bind(&registry, "a@x/1", None);
+    let (young, _) = bind(&registry, "a@x/2", None);
+    let second = Duration::from_secs;
+    sleeping.insert(&old.handle().0, second(1), second(600));
+    sleeping.insert(&young.handle().0, second(2), second(10));
+    assert_eq!(sleeping.next(), Some(second(10)));
+    let (since, oldest) = sleeping.pop_oldest().unwrap();
+    assert_eq!((since, oldest.unwrap().id), (second(1), old.id()));
+    assert!(sleeping.pop_due(second(9)).is_none());
+    assert_eq!(sleeping.pop_due(second(10)).flatten().unwrap().id, young.id());
+    assert!(sleeping.pop_oldest().is_none() && sleeping.next().is_none());
+}
+
+#[test]
+fn limit_12_memory_is_bounded_for_all_accounts_together() {
+    let (mut remembered, limits) = (Remembered::default(), RetentionLimits::default());
+    let most = 1 << 16;
+    for n in 0..=most {
+        let now = Duration::from_millis(n);
+        remembered.keep(&format!("{n}@x"), "token".into(), 1, now, &limits);
+    }
+    let now = Duration::from_millis(most);
+    assert_eq!(remembered.recall("0@x", "token", now), None);
+    assert_eq!(remembered.recall("1@x", "token", now), Some(1));
+    assert_eq!(remembered.recall("1@x", "tokem", now), None);
+    let later = now + limits.remembered_for;
+    assert_eq!(remembered.recall("1@x", "token", later), None, "before it is forgotten");
+    remembered.forget(later);
+    assert_eq!(remembered.len(), 0);
 }

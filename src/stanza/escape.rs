@@ -62,6 +62,12 @@ impl<'a> Iterator for Escaped<'a> {
     }
 }
 
+/// Whether nothing in the text is escaped, wherever it stands.
+pub(super) fn is_plain(text: &str) -> bool {
+    // Without a way out early: like this several bytes are looked at at once.
+    !text.bytes().fold(false, |any, byte| any | may_need_escape(byte))
+}
+
 /// Bytes at which a character may start that is not written as it is. 0xEF starts U+FFFE and
 /// U+FFFF, which XML excludes, and others.
 fn may_need_escape(byte: u8) -> bool {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::Stanza;
-use super::escape::{Escaped, Place};
+use super::escape::{Escaped, Place, is_plain};
 use super::head::{Attribute, TO};
 
 /// How a transport delimits elements.
@@ -125,7 +125,12 @@ impl<'a> Frame<'a> {
                 put(stanza.head().get(..place.start).unwrap_or_default());
                 if let Some(to) = to {
                     put(TO.as_bytes());
-                    Escaped::new(to, Place::Attribute).for_each(|piece| put(piece.as_bytes()));
+                    if is_plain(to) {
+                        put(to.as_bytes());
+                    } else {
+                        let pieces = Escaped::new(to, Place::Attribute);
+                        pieces.for_each(|piece| put(piece.as_bytes()));
+                    }
                     put(b"'");
                 }
                 put(stanza.head().get(place.end..).unwrap_or_default());

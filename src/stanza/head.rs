@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::escape::{Escaped, Place};
+use super::escape::{Escaped, Place, is_plain};
 use super::{Kind, Stanza};
 
 /// What goes into a start tag, as plain text (not escaped).
@@ -73,39 +73,78 @@ impl Layout {
     }
 }
 
+/// An attribute's value on its way into a stanza.
+#[derive(Clone, Copy)]
+pub(super) struct Value<'a> {
+    text: &'a str,
+    /// Bytes when escaped.
+    length: usize,
+    /// Nothing in it is escaped.
+    is_plain: bool,
+}
+
+impl<'a> Value<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        if is_plain(text) {
+            return Self::plain(text);
+        }
+        Self { text, length: Escaped::new(text, Place::Attribute).len(), is_plain: false }
+    }
+
+    /// One that is known to hold nothing that is escaped.
+    pub(super) const fn plain(text: &'a str) -> Self {
+        Self { text, length: text.len(), is_plain: true }
+    }
+}
+
 impl Stanza {
     /// Makes a stanza of a head and a payload that is in canonical form already.
     ///
     /// The shared bytes are allocated once, in their final size. An attribute value past 4 GiB is
     /// left out.
     pub(crate) fn assemble(head: &Head<'_>, payload: &[u8]) -> Self {
-        let mut values = [head.from, head.to, head.id, head.type_, head.lang];
+        let values = [head.from, head.to, head.id, head.type_, head.lang];
+        Self::join(head.kind, values.map(|value| value.map(Value::new)), head.other, payload)
+    }
+
+    /// Makes a stanza of its values, from `from` to `xml:lang`, further attributes in canonical
+    /// form, and a payload.
+    pub(super) fn join(
+        kind: Kind,
+        mut values: [Option<Value<'_>>; 5],
+        other: &[u8],
+        payload: &[u8],
+    ) -> Self {
         let mut lengths = [ABSENT; 5];
-        let mut payload_start = head.other.len();
-        for ((value, length), opening) in values.iter_mut().zip(&mut lengths).zip(OPENINGS) {
-            let Some(text) = *value else { continue };
-            let escaped = Escaped::new(text, Place::Attribute).len();
-            match u32::try_from(escaped) {
+        let mut payload_start = other.len();
+        for ((place, length), opening) in values.iter_mut().zip(&mut lengths).zip(OPENINGS) {
+            let Some(value) = place else { continue };
+            match u32::try_from(value.length) {
                 Ok(escaped) if escaped != ABSENT => *length = escaped,
                 _ => {
-                    *value = None;
+                    *place = None;
                     continue;
                 }
             }
-            payload_start += opening.len() + escaped + 1;
+            payload_start += opening.len() + value.length + 1;
         }
 
         let bytes = concat(payload_start + payload.len(), |put| {
             for (value, opening) in values.iter().zip(OPENINGS) {
-                let Some(text) = value else { continue };
+                let Some(value) = value else { continue };
                 put(opening.as_bytes());
-                Escaped::new(text, Place::Attribute).for_each(|piece| put(piece.as_bytes()));
+                if value.is_plain {
+                    put(value.text.as_bytes());
+                } else {
+                    let pieces = Escaped::new(value.text, Place::Attribute);
+                    pieces.for_each(|piece| put(piece.as_bytes()));
+                }
                 put(b"'");
             }
-            put(head.other);
+            put(other);
             put(payload);
         });
-        Self { bytes, payload_start, layout: Layout(lengths), kind: head.kind }
+        Self { bytes, payload_start, layout: Layout(lengths), kind }
     }
 
     /// The attributes of the start tag as they are written, each with a leading space.

@@ -18,16 +18,19 @@ mod error;
 mod escape;
 mod frame;
 mod head;
+mod received;
+pub(crate) mod recognise;
 mod scan;
 pub(crate) mod write;
 
 pub use builder::Builder;
-pub use canonical::{CanonicaliseError, Received, canonicalise};
+pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
 pub use element::NotAStanza;
 pub use error::{Condition, ErrorType, StanzaError, UnknownCondition, UnknownErrorType};
 pub use frame::{Frame, Framing};
 pub(crate) use head::Head;
+pub use received::Received;
 
 use std::borrow::Cow;
 use std::fmt;

@@ -4,22 +4,38 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::header::{self, HeaderReader, Opened};
-use super::{Header, Limit, Limits, Nonza, StreamCondition, StreamError, declaration};
+use super::{
+    CONTENT_NAMESPACE, Header, Limit, Limits, Nonza, StreamCondition, StreamError, declaration,
+};
 use crate::stanza::Received;
 use crate::stanza::canonical::{Bounds, ElementReader, Parsed};
+use crate::stanza::recognise::{Outline, Recogniser, Verdict};
 
 /// Something that is complete and that may have an effect now.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Event {
+pub enum Event<'a> {
     /// The client opened the stream.
     Header(Header),
     /// A stanza.
-    Stanza(Received),
+    Stanza(Received<'a>),
     /// Another first-level element.
     Nonza(Nonza),
     /// The client closed the stream. Nothing follows.
     End,
+}
+
+impl Event<'_> {
+    /// The same, with bytes of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Event<'static> {
+        match self {
+            Self::Header(header) => Event::Header(header),
+            Self::Stanza(stanza) => Event::Stanza(stanza.into_owned()),
+            Self::Nonza(nonza) => Event::Nonza(nonza),
+            Self::End => Event::End,
+        }
+    }
 }
 
 /// Reads what one client sends, in pieces of any size.
@@ -63,12 +79,41 @@ enum State {
     },
     Header(Box<HeaderReader>),
     Between,
+    /// In an element that may well be a stanza in canonical form.
+    Recognising(Box<Arrived>),
+    /// In an element that has to be parsed.
     Element(Box<ElementReader>),
     /// In the close tag, behind that many bytes of its name.
     Closing(usize),
     /// The header was that of an empty element.
     Empty,
     Ended,
+}
+
+/// The beginning of an element, and what is known of it.
+struct Arrived {
+    recogniser: Recogniser,
+    bytes: Vec<u8>,
+}
+
+impl Arrived {
+    /// Takes bytes off the front of `input`, none behind the element if this is one that is
+    /// recognised.
+    fn advance(&mut self, input: &mut &[u8], bounds: &Bounds) -> Verdict {
+        let before = self.bytes.len();
+        let (piece, rest) = input.split_at_checked(bounds.bytes).unwrap_or((input, &[]));
+        self.bytes.extend_from_slice(piece);
+        let verdict = self.recogniser.advance(&self.bytes, bounds);
+        match &verdict {
+            Verdict::More => *input = rest,
+            Verdict::Unknown => self.bytes.truncate(before),
+            Verdict::Canonical(Outline { length, .. }) => {
+                self.bytes.truncate(*length);
+                *input = input.get(length.saturating_sub(before)..).unwrap_or_default();
+            }
+        }
+        verdict
+    }
 }
 
 impl Parser {
@@ -110,27 +155,48 @@ impl Parser {
         clippy::should_implement_trait,
         reason = "`None` is not the end, as it is for iterators"
     )]
-    pub fn next(&mut self) -> Result<Option<Event>, StreamError> {
+    pub fn next(&mut self) -> Result<Option<Event<'static>>, StreamError> {
         let unread = std::mem::take(&mut self.unread);
-        let all = unread.get(self.read..).unwrap_or_default();
-        let allowed = self.before_auth.and_then(|budget| all.get(..budget)).unwrap_or(all);
-        let mut input = allowed;
-        let mut result = self.step(&mut input);
-        let read = allowed.len() - input.len();
+        let mut input = unread.get(self.read..).unwrap_or_default();
+        let result = self.advance(&mut input).map(|event| event.map(Event::into_owned));
+        let left = input.len();
+        if left == 0 || matches!(self.state, State::Ended) {
+            self.read = 0;
+        } else {
+            self.read = unread.len() - left;
+            self.unread = unread;
+        }
+        result
+    }
+
+    /// As [`feed`](Self::feed) and [`next`](Self::next) in one, without a copy where none is needed:
+    /// reads on in what was fed before, or if that is used up takes bytes off the front of `input`.
+    /// What is left of `input` when it finds no further event is fed, or offered again in front
+    /// of what follows it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`next`](Self::next).
+    pub fn read<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, StreamError> {
+        if self.unread.is_empty() { self.advance(input) } else { self.next() }
+    }
+
+    fn advance<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, StreamError> {
+        let all = *input;
+        let mut allowed = self.before_auth.and_then(|budget| all.get(..budget)).unwrap_or(all);
+        let is_cut = allowed.len() < all.len();
+        let most = allowed.len();
+        let mut result = self.step(&mut allowed);
+        let read = most - allowed.len();
+        *input = all.get(read..).unwrap_or_default();
         if let Some(budget) = &mut self.before_auth {
             *budget = budget.saturating_sub(read);
         }
-        if matches!(result, Ok(None)) && allowed.len() < all.len() {
+        if is_cut && matches!(result, Ok(None)) {
             result = Err(StreamError::exceeded(Limit::BytesBeforeAuth));
         }
         if matches!(result, Err(_) | Ok(Some(Event::End))) {
             self.state = State::Ended;
-            self.read = 0;
-        } else if read < all.len() {
-            self.read += read;
-            self.unread = unread;
-        } else {
-            self.read = 0;
         }
         result
     }
@@ -159,7 +225,7 @@ impl Parser {
         unread
     }
 
-    fn step(&mut self, input: &mut &[u8]) -> Result<Option<Event>, StreamError> {
+    fn step<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, StreamError> {
         let bytes = match self.before_auth {
             Some(_) => Limit::ElementBytesBeforeAuth,
             None => Limit::ElementBytes,
@@ -210,14 +276,45 @@ impl Parser {
                             return Err(StreamCondition::RestrictedXml.into());
                         }
                         [b'<', ..] => {
-                            let outer =
-                                self.opened.as_ref().map(|opened| Arc::clone(&opened.declarations));
-                            let reader = ElementReader::new(self.bounds, outer.unwrap_or_default());
-                            self.state = State::Element(Box::new(reader));
+                            let mut recogniser = Recogniser::new(self.is_in_content());
+                            match recogniser.advance(input, &self.bounds) {
+                                Verdict::Canonical(outline) => {
+                                    let (element, rest) =
+                                        input.split_at_checked(outline.length).unwrap_or_default();
+                                    *input = rest;
+                                    let stanza = Received::recognised(outline, element);
+                                    return Ok(Some(Event::Stanza(stanza)));
+                                }
+                                Verdict::Unknown => self.state = State::Element(self.reader()),
+                                Verdict::More => {
+                                    let arrived = Arrived { recogniser, bytes: input.to_vec() };
+                                    self.state = State::Recognising(Box::new(arrived));
+                                    *input = &[];
+                                    return Ok(None);
+                                }
+                            }
                         }
                         [other, ..] => return Err(stray(other, StreamCondition::BadFormat)),
                     }
                 }
+                State::Recognising(arrived) => match arrived.advance(input, &self.bounds) {
+                    Verdict::More => return Ok(None),
+                    Verdict::Canonical(outline) => {
+                        let stanza =
+                            Received::recognised(outline, std::mem::take(&mut arrived.bytes));
+                        self.state = State::Between;
+                        return Ok(Some(Event::Stanza(stanza)));
+                    }
+                    Verdict::Unknown => {
+                        let arrived = std::mem::take(&mut arrived.bytes);
+                        let mut reader = self.reader();
+                        // It is the beginning of a longer element.
+                        reader
+                            .feed(&mut &arrived[..])
+                            .map_err(|refusal| StreamError::refused(refusal, bytes))?;
+                        self.state = State::Element(reader);
+                    }
+                },
                 State::Element(reader) => {
                     let parsed = reader
                         .feed(input)
@@ -250,6 +347,20 @@ impl Parser {
     }
 }
 
+impl Parser {
+    /// The parser for one element.
+    fn reader(&self) -> Box<ElementReader> {
+        let outer = self.opened.as_ref().map(|opened| Arc::clone(&opened.declarations));
+        Box::new(ElementReader::new(self.bounds, outer.unwrap_or_default()))
+    }
+
+    /// Whether elements are in the content namespace unless they declare another.
+    fn is_in_content(&self) -> bool {
+        let default = self.opened.as_ref().and_then(|opened| opened.declarations.get(None));
+        default.is_some_and(|namespace| **namespace == *CONTENT_NAMESPACE)
+    }
+}
+
 /// White space as XML knows it, without the form feed that is white space in ASCII.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
@@ -278,7 +389,7 @@ impl fmt::Debug for Parser {
             State::Prolog { .. } => "prolog",
             State::Header(_) => "header",
             State::Between => "between",
-            State::Element(_) => "element",
+            State::Recognising(_) | State::Element(_) => "element",
             State::Closing(_) | State::Empty => "closing",
             State::Ended => "ended",
         };

@@ -11,7 +11,7 @@ use crate::stanza::Frame;
 const OPEN: &str = "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.org' version='1.0'>";
 
 /// One event as a line.
-fn line(event: &Event) -> String {
+fn line(event: &Event<'_>) -> String {
     match event {
         Event::Header(header) => {
             let version = header.version().map(|version| version.to_string());

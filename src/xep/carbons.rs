@@ -27,6 +27,9 @@ const CONVERSATION: [&str; 3] =
 /// Eligible messages that an account remembers, so that their errors are copied too (CARBONS-4).
 const REMEMBERED: usize = 64;
 
+/// Whom the host does not let use carbons.
+type Policy = Box<dyn Fn(&BareJid) -> bool + Send + Sync>;
+
 /// Message Carbons ([XEP-0280](https://xmpp.org/extensions/xep-0280.html)): each of an account's
 /// sessions sees the conversations that the others have (rules CARBONS-1…10).
 ///
@@ -34,7 +37,7 @@ const REMEMBERED: usize = 64;
 #[derive(Default)]
 #[must_use = "an extension does nothing until it is added to a server"]
 pub struct Carbons {
-    forbidden: Option<Box<dyn Fn(&BareJid) -> bool + Send + Sync>>,
+    forbidden: Option<Policy>,
 }
 
 impl Carbons {
@@ -215,10 +218,11 @@ fn is_conversation(child: &Child<'_>) -> bool {
 fn remember(account: &AccountState, message: &Stanza, way: Way) {
     let Some(recent) = account.extension::<Recent>() else { return };
     let is_error = message.type_().as_deref() == Some("error");
-    if !is_error && is_eligible(message, way, account) {
-        if let Some(key) = Recent::key(message, way) {
-            recent.add(key);
-        }
+    if !is_error
+        && is_eligible(message, way, account)
+        && let Some(key) = Recent::key(message, way)
+    {
+        recent.add(key);
     }
 }
 

@@ -10,7 +10,7 @@ use rsasl::mechanisms::scram::{SCRAM_SHA1, SCRAM_SHA1_PLUS, SCRAM_SHA256, SCRAM_
 use rsasl::prelude::{
     ChannelBindingCallback, Mechanism, Mechname, Registry, SASLClient, SASLConfig, SessionError,
 };
-use rsasl::property::{AuthId, ChannelBindingName, Password};
+use rsasl::property::{AuthId, OverrideCBType, Password};
 
 const NS: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
 
@@ -28,7 +28,7 @@ impl SessionCallback for User {
         request: &mut Request<'_>,
     ) -> Result<(), SessionError> {
         request.satisfy::<AuthId>(self.name)?.satisfy::<Password>(self.password.as_bytes())?;
-        request.satisfy::<ChannelBindingName>(self.binding)?;
+        request.satisfy::<OverrideCBType>(self.binding)?;
         Ok(())
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jid::FullJid;
 
 use super::*;
+use crate::sync::atomic::AtomicUsize;
 
 /// A transport that records the numbers of the messages it was given.
 #[derive(Clone, Default)]
@@ -33,21 +34,18 @@ impl Connection for Line {
 
 fn retained(link: Line) -> Outbound<Line> {
     let mut out = Outbound::new(link, Gates::default(), false);
-    out.retained = Some(Box::new(Retained {
-        token: String::new(),
-        window: Duration::from_secs(1),
-        acked: 0,
-        sent: 0,
-        asked: false,
-        from: 0,
-    }));
+    let clocks = (Duration::ZERO, SystemTime::UNIX_EPOCH);
+    let all = Arc::new(AtomicUsize::new(0));
+    let retained = Retained::new(String::new(), Duration::from_secs(1), 0, clocks, &all);
+    out.retained = Some(Box::new(retained));
     out
 }
 
 fn say(out: &Mutex<Outbound<Line>>, id: usize) {
     let stanza = Stanza::message().id(&id.to_string()).build();
     let jid = FullJid::new("a@x/1").unwrap();
-    let (sent, after) = send(out, &jid, Item::Stanza(&stanza, To::AsIs), None, None);
+    let limits = RetentionLimits::default();
+    let (sent, after) = send(out, &jid, Item::Stanza(&stanza, To::AsIs), None, None, &limits);
     assert_eq!(sent, Sent::Accepted);
     assert!(matches!(after, After::Nothing));
 }

@@ -19,19 +19,21 @@ mod tag;
 mod tests;
 mod writer;
 
-use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 #[cfg(feature = "stream")]
 pub(crate) use feeder::Feeder;
+pub(super) use reader::Head as ParsedHead;
 pub(crate) use reader::{ElementReader, Parsed};
 #[cfg(feature = "stream")]
-pub(crate) use scope::{Declaration, Declarations};
+pub(crate) use scope::Declaration;
+#[cfg(any(feature = "stream", test, fuzzing))]
+pub(crate) use scope::Declarations;
 #[cfg(feature = "stream")]
 pub(crate) use tag::{Tag, TagBuilder};
 
-use super::{Kind, Stanza};
+use super::Stanza;
+use super::recognise::{Recogniser, Verdict};
 
 /// Parses one stanza and brings it into the canonical form, in which it can be sent.
 ///
@@ -62,6 +64,12 @@ pub fn canonicalise(bytes: &[u8]) -> Result<Stanza, CanonicaliseError> {
         [b'<', b'?' | b'!', ..] => return Err(CanonicaliseError::RestrictedXml),
         [b'<', ..] => {}
         _ => return Err(CanonicaliseError::NotWellFormed),
+    }
+    match Recogniser::new(true).advance(rest, &Bounds::GENEROUS) {
+        Verdict::Canonical(outline) if outline.length == rest.len() => {
+            return Ok(outline.stamp(rest, outline.from(rest), None));
+        }
+        _ => {}
     }
     let mut reader = ElementReader::new(Bounds::GENEROUS, Arc::clone(&reader::CONTENT));
     let parsed = reader.feed(&mut rest)?;
@@ -108,88 +116,6 @@ impl From<Refusal> for CanonicaliseError {
             Refusal::InvalidNamespace => Self::InvalidNamespace,
             Refusal::Exceeded(_) => Self::TooLarge,
         }
-    }
-}
-
-/// A stanza as it was received: its attributes as text, and its payload in canonical form.
-///
-/// It becomes a [`Stanza`] when it is known who sent it: see [`stamp`](Self::stamp).
-pub struct Received {
-    head: reader::Head,
-    bytes: Vec<u8>,
-    payload: Range<usize>,
-}
-
-impl Received {
-    fn new(head: reader::Head, bytes: Vec<u8>, payload: Range<usize>) -> Self {
-        Self { head, bytes, payload }
-    }
-
-    /// Message, presence or iq.
-    #[must_use]
-    pub fn kind(&self) -> Kind {
-        self.head.kind
-    }
-
-    /// The sender that it names, whoever that may be.
-    #[must_use]
-    pub fn from(&self) -> Option<&str> {
-        self.head.from.as_deref()
-    }
-
-    /// The recipient.
-    #[must_use]
-    pub fn to(&self) -> Option<&str> {
-        self.head.to.as_deref()
-    }
-
-    /// The id, to tell answers by.
-    #[must_use]
-    pub fn id(&self) -> Option<&str> {
-        self.head.id.as_deref()
-    }
-
-    /// The `type` attribute.
-    #[must_use]
-    pub fn type_(&self) -> Option<&str> {
-        self.head.type_.as_deref()
-    }
-
-    /// The language, `xml:lang`.
-    #[must_use]
-    pub fn lang(&self) -> Option<&str> {
-        self.head.lang.as_deref()
-    }
-
-    /// The canonical bytes between start tag and end tag.
-    #[must_use]
-    pub fn payload(&self) -> &[u8] {
-        self.bytes.get(self.payload.clone()).unwrap_or_default()
-    }
-
-    /// Makes the stanza that is passed on: `from` replaces what the sender wrote (rule STZ-1), and
-    /// `lang`, the language of its stream, is added if the stanza has none (rule STREAM-11).
-    #[must_use]
-    pub fn stamp(&self, from: Option<&str>, lang: Option<&str>) -> Stanza {
-        let head = super::Head {
-            kind: self.head.kind,
-            from,
-            to: self.to(),
-            id: self.id(),
-            type_: self.type_(),
-            lang: self.lang().or(lang),
-            other: &self.head.other,
-        };
-        Stanza::assemble(&head, self.payload())
-    }
-}
-
-impl fmt::Debug for Received {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Received")
-            .field("kind", &self.kind())
-            .field("payload", &self.payload.len())
-            .finish_non_exhaustive()
     }
 }
 

@@ -8,8 +8,8 @@ use super::feeder::Feeder;
 use super::scope::{Binding, Declarations, Scope};
 use super::tag::{Attribute, Tag, TagBuilder};
 use super::writer::Writer;
-use super::{Bound, Bounds, Received, Refusal, form};
-use crate::stanza::{CONTENT_NAMESPACE, Kind, write};
+use super::{Bound, Bounds, Refusal, form};
+use crate::stanza::{CONTENT_NAMESPACE, Kind, Received, write};
 
 /// Reads one element in pieces of any size; lives only as long as that element.
 pub(crate) struct ElementReader {
@@ -37,20 +37,20 @@ struct Payload {
 }
 
 /// The start tag of a stanza.
-pub(super) struct Head {
-    pub(super) kind: Kind,
-    pub(super) from: Option<String>,
-    pub(super) to: Option<String>,
-    pub(super) id: Option<String>,
-    pub(super) type_: Option<String>,
-    pub(super) lang: Option<String>,
-    pub(super) other: Vec<u8>,
+pub(in crate::stanza) struct Head {
+    pub(in crate::stanza) kind: Kind,
+    pub(in crate::stanza) from: Option<String>,
+    pub(in crate::stanza) to: Option<String>,
+    pub(in crate::stanza) id: Option<String>,
+    pub(in crate::stanza) type_: Option<String>,
+    pub(in crate::stanza) lang: Option<String>,
+    pub(in crate::stanza) other: Vec<u8>,
 }
 
 /// An element that is complete.
 pub(crate) enum Parsed {
     /// A stanza.
-    Stanza(Received),
+    Stanza(Received<'static>),
     /// Anything else, as canonical bytes that stand alone.
     #[cfg_attr(
         not(any(feature = "stream", test)),
@@ -125,7 +125,8 @@ impl ElementReader {
         match &mut self.root {
             Root::Unknown => self.root = self.root(tag)?,
             Root::Stanza { payload, .. } => {
-                payload.names_are_canonical &= is_canonical(&tag);
+                payload.names_are_canonical &=
+                    is_canonical(&tag) && !payload.writer.repeats_content_namespace(&tag);
                 payload.writer.start(&tag)?;
             }
             Root::Other(writer) => writer.start(&tag)?,
@@ -164,11 +165,11 @@ impl ElementReader {
                 let keep =
                     names_are_canonical && bytes.get(range.clone()).is_some_and(form::is_canonical);
                 if keep {
-                    return Ok(Parsed::Stanza(Received::new(head, bytes, range)));
+                    return Ok(Parsed::Stanza(Received::parsed(head, bytes, range)));
                 }
                 let written = writer.into_bytes();
                 let range = 0..written.len();
-                Ok(Parsed::Stanza(Received::new(head, written, range)))
+                Ok(Parsed::Stanza(Received::parsed(head, written, range)))
             }
         }
     }

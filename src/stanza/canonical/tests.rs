@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::scope::Declarations;
 use super::*;
-use crate::stanza::{Frame, Framing};
+use crate::stanza::{Frame, Framing, Kind};
 
 /// Builds a tree from what `rxml` reports, with all that it checks about namespaces.
 fn parse(document: &str) -> Element {
@@ -141,6 +141,11 @@ fn stream_15_all_else_is_written_anew() {
         (
             "<message><x:body xmlns:x='jabber:client'><x:y/></x:body></message>",
             "<message><body xmlns:x='jabber:client'><y/></body></message>",
+        ),
+        // Nor is it declared where it is in force.
+        (
+            "<message><body xmlns='jabber:client'><y xmlns=\"jabber:client\"/></body></message>",
+            "<message><body><y/></body></message>",
         ),
         // Its default namespace is not that of the children.
         (

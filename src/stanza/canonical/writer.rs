@@ -55,6 +55,16 @@ impl Writer {
         self.check()
     }
 
+    /// Whether `tag`, which comes next, declares the content namespace where it is in force. Kept,
+    /// that would tie the element to `jabber:client` in a stream of `jabber:server` (STZ-11).
+    pub(super) fn repeats_content_namespace(&self, tag: &Tag) -> bool {
+        let declares = |(prefix, namespace): &Declaration| {
+            prefix.is_none() && **namespace == *CONTENT_NAMESPACE
+        };
+        tag.declarations.iter().any(declares)
+            && *self.scope.default().namespace == *CONTENT_NAMESPACE
+    }
+
     pub(super) fn text(&mut self, text: &str) -> Result<(), Refusal> {
         if text.is_empty() {
             return Ok(());

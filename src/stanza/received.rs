@@ -1,0 +1,139 @@
+//! A stanza as it was received, before it is known who sent it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+
+use super::canonical::ParsedHead;
+use super::recognise::Outline;
+use super::{Head, Kind, Stanza};
+
+/// A stanza as it was received: its attributes as text, and its payload in canonical form.
+///
+/// It becomes a [`Stanza`] when it is known who sent it: see [`stamp`](Self::stamp). Where nothing
+/// had to be changed it borrows the bytes that arrived.
+pub struct Received<'a>(Source<'a>);
+
+enum Source<'a> {
+    /// What the parser made of it.
+    Parsed { head: Box<ParsedHead>, bytes: Vec<u8>, payload: Range<usize> },
+    /// The bytes that arrived, which are in canonical form.
+    #[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams recognise"))]
+    Recognised { outline: Outline, bytes: Cow<'a, [u8]> },
+}
+
+impl<'a> Received<'a> {
+    pub(super) fn parsed(head: ParsedHead, bytes: Vec<u8>, payload: Range<usize>) -> Self {
+        Self(Source::Parsed { head: Box::new(head), bytes, payload })
+    }
+
+    #[cfg(feature = "stream")]
+    pub(crate) fn recognised(outline: Outline, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
+        Self(Source::Recognised { outline, bytes: bytes.into() })
+    }
+
+    /// Message, presence or iq.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match &self.0 {
+            Source::Parsed { head, .. } => head.kind,
+            Source::Recognised { outline, .. } => outline.kind,
+        }
+    }
+
+    /// The sender that it names, whoever that may be.
+    #[must_use]
+    pub fn from(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Parsed { head, .. } => head.from.as_deref(),
+            Source::Recognised { outline, bytes } => outline.from(bytes),
+        }
+    }
+
+    /// The recipient.
+    #[must_use]
+    pub fn to(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Parsed { head, .. } => head.to.as_deref(),
+            Source::Recognised { outline, bytes } => outline.to(bytes),
+        }
+    }
+
+    /// The id, to tell answers by.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Parsed { head, .. } => head.id.as_deref(),
+            Source::Recognised { outline, bytes } => outline.id(bytes),
+        }
+    }
+
+    /// The `type` attribute.
+    #[must_use]
+    pub fn type_(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Parsed { head, .. } => head.type_.as_deref(),
+            Source::Recognised { outline, bytes } => outline.type_(bytes),
+        }
+    }
+
+    /// The language, `xml:lang`.
+    #[must_use]
+    pub fn lang(&self) -> Option<&str> {
+        match &self.0 {
+            Source::Parsed { head, .. } => head.lang.as_deref(),
+            Source::Recognised { outline, bytes } => outline.lang(bytes),
+        }
+    }
+
+    /// The canonical bytes between start tag and end tag.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        match &self.0 {
+            Source::Parsed { bytes, payload, .. } => bytes.get(payload.clone()),
+            Source::Recognised { outline, bytes } => bytes.get(outline.payload()),
+        }
+        .unwrap_or_default()
+    }
+
+    /// Makes the stanza that is passed on: `from` replaces what the sender wrote (rule STZ-1), and
+    /// `lang`, the language of its stream, is added if the stanza has none (rule STREAM-11).
+    #[must_use]
+    pub fn stamp(&self, from: Option<&str>, lang: Option<&str>) -> Stanza {
+        match &self.0 {
+            Source::Parsed { head, .. } => {
+                let head = Head {
+                    kind: head.kind,
+                    from,
+                    to: self.to(),
+                    id: self.id(),
+                    type_: self.type_(),
+                    lang: self.lang().or(lang),
+                    other: &head.other,
+                };
+                Stanza::assemble(&head, self.payload())
+            }
+            Source::Recognised { outline, bytes } => outline.stamp(bytes, from, lang),
+        }
+    }
+
+    /// The same, with bytes of its own.
+    #[must_use]
+    pub fn into_owned(self) -> Received<'static> {
+        Received(match self.0 {
+            Source::Parsed { head, bytes, payload } => Source::Parsed { head, bytes, payload },
+            Source::Recognised { outline, bytes } => {
+                Source::Recognised { outline, bytes: Cow::Owned(bytes.into_owned()) }
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Received<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received")
+            .field("kind", &self.kind())
+            .field("payload", &self.payload().len())
+            .finish_non_exhaustive()
+    }
+}

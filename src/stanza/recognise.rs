@@ -1,0 +1,548 @@
+//! Says of most stanzas, in one pass over their bytes, that they are in canonical form already.
+//!
+//! A parser finds out what a stanza means; to pass one on it is enough to know that it may be passed
+//! on as it came, and where its addresses stand. The [`Recogniser`] knows a small language, in which
+//! clients write nearly all of what they send, and of everything else says that it does not know:
+//! then [`ElementReader`](super::canonical::ElementReader) decides. It refuses nothing.
+//!
+//! The law it obeys: it says yes only where the parser accepts within the same bounds, with the same
+//! header, and with the payload byte for byte as it came (STREAM-15).
+//!
+//! The language: a message, presence or iq whose start tag has no attributes but `from`, `to`, `id`,
+//! `type`, `xml:lang` and `xmlns='jabber:client'`, each without anything that would be escaped;
+//! inside, elements without prefixes, ASCII names, either kind of quotes, the references that the
+//! canonical form knows, and no carriage return, CDATA, comment or instruction. So what a stream
+//! header declares means nothing in it, but for the default namespace.
+
+use std::ops::Range;
+
+use super::canonical::Bounds;
+use super::head::Value;
+use super::{CONTENT_NAMESPACE, Kind, Stanza};
+
+/// Looks through one element as it arrives, whatever the pieces. It keeps offsets, no bytes: each
+/// call gets all that has arrived of the element.
+#[derive(Clone, Debug)]
+pub(crate) struct Recogniser {
+    place: Place,
+    /// Bytes looked at.
+    at: u32,
+    /// Bytes known to be characters that XML allows.
+    characters: u32,
+    /// Where the tag begins that is being read, and the value in it.
+    tag: u32,
+    value: u32,
+    /// Names of the open elements in the payload.
+    open: [u32; LEVELS],
+    open_length: [u8; LEVELS],
+    /// Levels of open elements, the stanza included.
+    depth: u8,
+    elements: u16,
+    /// Where the names of this tag's attributes stand, counted from its beginning.
+    attributes: [u16; ATTRIBUTES],
+    attribute_count: u8,
+    /// The attribute whose value is being read.
+    attribute: Attribute,
+    kind: Kind,
+    /// The default namespace of the stanza is the content namespace.
+    in_content: bool,
+    values: Values,
+    payload: u16,
+}
+
+/// Where the values of a header stand; an end of 0 means that there is none.
+type Values = [(u16, u16); 5];
+
+const _: () = assert!(size_of::<Recogniser>() < 100, "one may wait for each slow client");
+
+/// Levels inside of a stanza that are followed.
+const LEVELS: usize = 6;
+/// Attributes of one tag that are followed, declarations included.
+const ATTRIBUTES: usize = 10;
+/// Longest name, in bytes.
+const NAME: usize = 255;
+/// Longest attribute value, in bytes: `rxml` takes twice that.
+const VALUE: u32 = 4096;
+/// The parser writes a payload anew in any case, and refuses what grows to twice the limit on bytes.
+/// No byte grows to more than six (`&quot;`).
+const GROWTH: usize = 3;
+
+/// Where in the markup the next byte stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Before a `<`.
+    Markup,
+    Text,
+    /// In a start tag, behind its name or an attribute.
+    Tag,
+    /// In an attribute's value, behind the quote.
+    Apostrophes,
+    Quotes,
+}
+
+/// What an attribute is for. Those of a header come first, in the order of their values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attribute {
+    From,
+    To,
+    Id,
+    Type,
+    Lang,
+    /// `xmlns`
+    Namespace,
+    /// Any other in the payload.
+    Other,
+}
+
+/// What is known of an element by now.
+#[derive(Debug)]
+pub(crate) enum Verdict {
+    /// Nothing yet.
+    More,
+    /// Nothing: ask the parser.
+    Unknown,
+    /// It is a stanza in canonical form.
+    Canonical(Outline),
+}
+
+/// Where things stand in a stanza whose bytes are in canonical form. The values of attributes hold
+/// nothing that would be escaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outline {
+    pub(crate) kind: Kind,
+    values: Values,
+    payload: (u32, u32),
+    /// Bytes of the whole element.
+    pub(crate) length: usize,
+}
+
+impl Outline {
+    pub(crate) fn from<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
+        self.value(Attribute::From, bytes)
+    }
+
+    pub(crate) fn to<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
+        self.value(Attribute::To, bytes)
+    }
+
+    pub(crate) fn id<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
+        self.value(Attribute::Id, bytes)
+    }
+
+    pub(crate) fn type_<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
+        self.value(Attribute::Type, bytes)
+    }
+
+    pub(crate) fn lang<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
+        self.value(Attribute::Lang, bytes)
+    }
+
+    /// Makes the stanza of the same bytes, as [`Received::stamp`](super::Received::stamp) does.
+    pub(super) fn stamp(&self, bytes: &[u8], from: Option<&str>, lang: Option<&str>) -> Stanza {
+        let values = [
+            from.map(Value::new),
+            self.to(bytes).map(Value::plain),
+            self.id(bytes).map(Value::plain),
+            self.type_(bytes).map(Value::plain),
+            self.lang(bytes).map(Value::plain).or_else(|| lang.map(Value::new)),
+        ];
+        Stanza::join(self.kind, values, &[], bytes.get(self.payload()).unwrap_or_default())
+    }
+
+    pub(crate) fn payload(&self) -> Range<usize> {
+        self.payload.0 as usize..self.payload.1 as usize
+    }
+
+    fn value<'a>(&self, attribute: Attribute, bytes: &'a [u8]) -> Option<&'a str> {
+        let &(start, end) = self.values.get(attribute as usize).filter(|(_, end)| *end != 0)?;
+        std::str::from_utf8(bytes.get(usize::from(start)..usize::from(end))?).ok()
+    }
+}
+
+/// Why there is no next step.
+enum Stop {
+    More,
+    Unknown,
+    End,
+}
+
+type Step = Result<(), Stop>;
+
+impl Recogniser {
+    /// `in_content`: the default namespace around the element is the content namespace.
+    pub(crate) const fn new(in_content: bool) -> Self {
+        Self {
+            place: Place::Markup,
+            at: 0,
+            characters: 0,
+            tag: 0,
+            value: 0,
+            open: [0; LEVELS],
+            open_length: [0; LEVELS],
+            depth: 0,
+            elements: 0,
+            attributes: [0; ATTRIBUTES],
+            attribute_count: 0,
+            attribute: Attribute::Other,
+            kind: Kind::Message,
+            in_content,
+            values: [(0, 0); 5],
+            payload: 0,
+        }
+    }
+
+    /// Looks at what has arrived since the last call. `bytes` is all that has arrived of the element,
+    /// and maybe more behind it.
+    pub(crate) fn advance(&mut self, bytes: &[u8], bounds: &Bounds) -> Verdict {
+        let most = (bounds.bytes / GROWTH).min(u32::MAX as usize);
+        let bytes = bytes.get(..most).unwrap_or(bytes);
+        let stop = loop {
+            let rest = bytes.get(self.at as usize..).unwrap_or_default();
+            let step = match self.place {
+                Place::Markup => self.markup(bytes, rest, bounds),
+                Place::Text => self.text(bytes, rest),
+                Place::Tag => self.tag(bytes, rest, bounds),
+                Place::Apostrophes => self.value(bytes, rest, b'\''),
+                Place::Quotes => self.value(bytes, rest, b'"'),
+            };
+            if let Err(stop) = step {
+                break stop;
+            }
+        };
+        match stop {
+            Stop::More if bytes.len() < most && self.are_characters(bytes) => Verdict::More,
+            Stop::End => {
+                let bytes = bytes.get(..self.at as usize).unwrap_or_default();
+                let are_characters = self.are_characters(bytes);
+                let outline = self.outline();
+                if are_characters { Verdict::Canonical(outline) } else { Verdict::Unknown }
+            }
+            Stop::More | Stop::Unknown => Verdict::Unknown,
+        }
+    }
+
+    fn outline(&self) -> Outline {
+        // An empty element has no end tag.
+        let end = if self.depth == 0 { u32::from(self.payload) } else { self.tag };
+        Outline {
+            kind: self.kind,
+            values: self.values,
+            payload: (u32::from(self.payload), end),
+            length: self.at as usize,
+        }
+    }
+
+    /// Whether all bytes are UTF-8 as far as they go, without the characters past U+FFFD that XML
+    /// excludes. Those below U+0020 are not in the language anyway.
+    fn are_characters(&mut self, bytes: &[u8]) -> bool {
+        let new = bytes.get(self.characters as usize..).unwrap_or_default();
+        let known = match std::str::from_utf8(new) {
+            Ok(_) => new.len(),
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            Err(_) => return false,
+        };
+        self.characters += length(known);
+        new.is_ascii() || !new.windows(3).any(|three| matches!(three, [0xEF, 0xBF, 0xBE | 0xBF]))
+    }
+
+    fn markup(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
+        let [b'<', inside @ ..] = rest else { return Err(missing(rest)) };
+        self.tag = self.at;
+        match inside {
+            [b'/', name @ ..] if self.depth > 0 => self.end_tag(bytes, name),
+            _ => self.start_tag(inside, bounds),
+        }
+    }
+
+    fn start_tag(&mut self, inside: &[u8], bounds: &Bounds) -> Step {
+        let name = name(inside)?;
+        if usize::from(self.depth) >= bounds.depth || usize::from(self.elements) >= bounds.elements
+        {
+            return Err(Stop::Unknown);
+        }
+        match self.depth.checked_sub(1) {
+            None => {
+                self.kind = match name {
+                    b"message" => Kind::Message,
+                    b"presence" => Kind::Presence,
+                    b"iq" => Kind::Iq,
+                    _ => return Err(Stop::Unknown),
+                };
+            }
+            Some(level) => {
+                let level = usize::from(level);
+                let (Some(open), Some(open_length)) =
+                    (self.open.get_mut(level), self.open_length.get_mut(level))
+                else {
+                    return Err(Stop::Unknown);
+                };
+                *open = self.at + 1;
+                *open_length = u8::try_from(name.len()).map_err(|_| Stop::Unknown)?;
+            }
+        }
+        self.elements = self.elements.checked_add(1).ok_or(Stop::Unknown)?;
+        self.depth += 1;
+        self.attribute_count = 0;
+        self.at += 1 + length(name.len());
+        self.place = Place::Tag;
+        Ok(())
+    }
+
+    fn end_tag(&mut self, bytes: &[u8], name: &[u8]) -> Step {
+        let is_last = self.depth == 1;
+        let expected = if is_last {
+            self.kind.name().as_bytes()
+        } else {
+            let level = usize::from(self.depth.saturating_sub(2));
+            let (Some(&open), Some(&open_length)) =
+                (self.open.get(level), self.open_length.get(level))
+            else {
+                return Err(Stop::Unknown);
+            };
+            let start = open as usize;
+            bytes.get(start..start + usize::from(open_length)).unwrap_or_default()
+        };
+        match name.split_at_checked(expected.len()) {
+            Some((name, [b'>', ..])) if name == expected => {}
+            Some((name, [])) if name == expected => return Err(Stop::More),
+            None if expected.starts_with(name) => return Err(Stop::More),
+            _ => return Err(Stop::Unknown),
+        }
+        self.at += length(expected.len()) + 3;
+        if is_last {
+            return Err(Stop::End);
+        }
+        self.depth -= 1;
+        self.place = Place::Text;
+        Ok(())
+    }
+
+    fn text(&mut self, bytes: &[u8], rest: &[u8]) -> Step {
+        let plain = run(rest, TEXT);
+        self.at += length(plain);
+        match rest.get(plain..).unwrap_or_default() {
+            [] => Err(Stop::More),
+            [b'<', ..] => {
+                self.place = Place::Markup;
+                Ok(())
+            }
+            // Maybe the end of `]]>`, which no text holds.
+            [b'>', ..] if before(bytes, self.at) != Some(b']') => {
+                self.at += 1;
+                Ok(())
+            }
+            [b'&', reference @ ..] => self.reference(reference, &REFERENCES),
+            _ => Err(Stop::Unknown),
+        }
+    }
+
+    fn tag(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
+        match rest {
+            [] | [b'/'] => Err(Stop::More),
+            [b' ' | b'\t' | b'\n', ..] => {
+                self.at += 1;
+                Ok(())
+            }
+            [b'>', ..] => {
+                self.at += 1;
+                self.place = Place::Text;
+                self.end_of_header()
+            }
+            [b'/', b'>', ..] => {
+                self.at += 2;
+                self.place = Place::Text;
+                self.end_of_header()?;
+                self.depth -= 1;
+                if self.depth == 0 { Err(Stop::End) } else { Ok(()) }
+            }
+            _ => self.attribute(bytes, rest, bounds),
+        }
+    }
+
+    /// The start tag of the stanza itself ends here, if it is that one.
+    fn end_of_header(&mut self) -> Step {
+        if self.depth == 1 {
+            self.payload = u16::try_from(self.at).map_err(|_| Stop::Unknown)?;
+            // STREAM-13
+            if !self.in_content {
+                return Err(Stop::Unknown);
+            }
+        }
+        Ok(())
+    }
+
+    fn attribute(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
+        if !matches!(before(bytes, self.at), Some(b' ' | b'\t' | b'\n')) {
+            return Err(Stop::Unknown);
+        }
+        // The only prefix in the language.
+        let prefix: &[u8] = if rest.starts_with(b"xml:") { b"xml:" } else { b"" };
+        let local = name(rest.get(prefix.len()..).unwrap_or_default())?;
+        let end = prefix.len() + local.len();
+        let place = match rest.get(end..).unwrap_or_default() {
+            [] | [b'='] => return Err(Stop::More),
+            [b'=', b'\'', ..] => Place::Apostrophes,
+            [b'=', b'"', ..] => Place::Quotes,
+            _ => return Err(Stop::Unknown),
+        };
+        let with_equals = rest.get(..=end).unwrap_or_default();
+        self.attribute = match (self.depth, local) {
+            (_, b"xmlns") if prefix.is_empty() => Attribute::Namespace,
+            (1, b"lang") if !prefix.is_empty() => Attribute::Lang,
+            (2.., b"lang") => Attribute::Other,
+            _ if !prefix.is_empty() => return Err(Stop::Unknown),
+            (1, b"from") => Attribute::From,
+            (1, b"to") => Attribute::To,
+            (1, b"id") => Attribute::Id,
+            (1, b"type") => Attribute::Type,
+            (1, _) => return Err(Stop::Unknown),
+            _ => Attribute::Other,
+        };
+        self.remember(bytes, with_equals, bounds)?;
+        self.at += length(end) + 2;
+        self.value = self.at;
+        self.place = place;
+        Ok(())
+    }
+
+    /// Notes an attribute of this tag, unless it is there already.
+    fn remember(&mut self, bytes: &[u8], name: &[u8], bounds: &Bounds) -> Step {
+        let tag = bytes.get(self.tag as usize..).unwrap_or_default();
+        let count = usize::from(self.attribute_count);
+        let known = self.attributes.get(..count).unwrap_or_default();
+        let is_same =
+            |&start: &u16| tag.get(usize::from(start)..).is_some_and(|t| t.starts_with(name));
+        if count >= bounds.attributes || known.iter().any(is_same) {
+            return Err(Stop::Unknown);
+        }
+        let place = self.attributes.get_mut(count).ok_or(Stop::Unknown)?;
+        *place = u16::try_from(self.at - self.tag).map_err(|_| Stop::Unknown)?;
+        self.attribute_count += 1;
+        Ok(())
+    }
+
+    fn value(&mut self, bytes: &[u8], rest: &[u8], quote: u8) -> Step {
+        let plain = run(rest, VALUE_BYTE);
+        self.at += length(plain);
+        match rest.get(plain..).unwrap_or_default() {
+            [] => Err(Stop::More),
+            [byte, ..] if *byte == quote => self.end_of_value(bytes),
+            // In the header, nothing that would be escaped.
+            [b'\'' | b'"' | b'>' | b'&', ..] if self.depth == 1 => Err(Stop::Unknown),
+            [b'\'' | b'"' | b'>', ..] => {
+                self.at += 1;
+                Ok(())
+            }
+            [b'&', reference @ ..] => self.reference(reference, &VALUE_REFERENCES),
+            _ => Err(Stop::Unknown),
+        }
+    }
+
+    fn end_of_value(&mut self, bytes: &[u8]) -> Step {
+        if self.at - self.value > VALUE {
+            return Err(Stop::Unknown);
+        }
+        if self.attribute == Attribute::Namespace {
+            let namespace = bytes.get(self.value as usize..self.at as usize).unwrap_or_default();
+            // STREAM-13, and what no default namespace can be (Namespaces in XML 1.0 §3).
+            let in_content = namespace == CONTENT_NAMESPACE.as_bytes();
+            if self.depth == 1 && !in_content || RESERVED.contains(&namespace) {
+                return Err(Stop::Unknown);
+            }
+            self.in_content |= in_content;
+        } else if let Some(place) = self.values.get_mut(self.attribute as usize) {
+            let (start, end) = (u16::try_from(self.value), u16::try_from(self.at));
+            let (Ok(start), Ok(end)) = (start, end) else { return Err(Stop::Unknown) };
+            *place = (start, end);
+        }
+        self.at += 1;
+        self.place = Place::Tag;
+        Ok(())
+    }
+
+    fn reference(&mut self, rest: &[u8], known: &[&[u8]]) -> Step {
+        if let Some(reference) = known.iter().find(|reference| rest.starts_with(reference)) {
+            self.at += 1 + length(reference.len());
+            return Ok(());
+        }
+        let may_come = known.iter().any(|reference| reference.starts_with(rest));
+        Err(if may_come { Stop::More } else { Stop::Unknown })
+    }
+}
+
+const REFERENCES: [&[u8]; 6] = [b"amp;", b"lt;", b"gt;", b"apos;", b"quot;", b"#xD;"];
+const VALUE_REFERENCES: [&[u8]; 8] =
+    [b"amp;", b"lt;", b"gt;", b"apos;", b"quot;", b"#xD;", b"#x9;", b"#xA;"];
+
+const RESERVED: [&[u8]; 2] =
+    [b"http://www.w3.org/XML/1998/namespace", b"http://www.w3.org/2000/xmlns/"];
+
+/// Stop at what is not there yet, or at what is not in the language.
+fn missing(rest: &[u8]) -> Stop {
+    if rest.is_empty() { Stop::More } else { Stop::Unknown }
+}
+
+/// The name that `bytes` begin with, if it is known where it ends.
+fn name(bytes: &[u8]) -> Result<&[u8], Stop> {
+    let length = run(bytes, NAME_BYTE);
+    let Some((name, rest)) = bytes.split_at_checked(length) else { return Err(Stop::Unknown) };
+    match name {
+        _ if length > NAME => Err(Stop::Unknown),
+        _ if rest.is_empty() => Err(Stop::More),
+        [b'-' | b'.' | b'0'..=b'9', ..] | [] => Err(Stop::Unknown),
+        _ => Ok(name),
+    }
+}
+
+fn before(bytes: &[u8], at: u32) -> Option<u8> {
+    bytes.get((at as usize).checked_sub(1)?).copied()
+}
+
+/// What is shorter than 4 GiB, as every offset is.
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// How many bytes at the beginning are of a class.
+#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
+fn run(bytes: &[u8], class: u8) -> usize {
+    let other = bytes.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0);
+    other.unwrap_or(bytes.len())
+}
+
+const NAME_BYTE: u8 = 1;
+/// In text, where nothing begins or ends.
+const TEXT: u8 = 2;
+/// In values of either quotes, likewise.
+const VALUE_BYTE: u8 = 4;
+
+#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        let mut class = 0;
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') {
+            class |= NAME_BYTE;
+        }
+        if byte >= b' ' && !matches!(byte, b'<' | b'>' | b'&') {
+            class |= TEXT;
+            if !matches!(byte, b'\'' | b'"') {
+                class |= VALUE_BYTE;
+            }
+        }
+        if matches!(byte, b'\t' | b'\n') {
+            class |= TEXT;
+        }
+        classes[byte as usize] = class;
+        if byte == u8::MAX {
+            break classes;
+        }
+        byte += 1;
+    }
+};
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod law;
+#[cfg(test)]
+mod tests;

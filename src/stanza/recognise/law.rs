@@ -1,0 +1,51 @@
+//! The law of the recogniser, as a check that any bytes can be put to.
+
+use std::sync::Arc;
+
+use super::{Recogniser, Verdict};
+use crate::stanza::canonical::{Bounds, Declarations, ElementReader, Parsed};
+use crate::stanza::{CONTENT_NAMESPACE, Frame};
+
+/// Reads `bytes`, cut where `cuts` say, and panics if the recogniser says yes to what the parser, in
+/// a stream with these declarations, does not accept or understands differently. Tells whether it
+/// said yes.
+pub(crate) fn check(
+    bytes: &[u8],
+    cuts: &[usize],
+    bounds: Bounds,
+    outer: &Arc<Declarations>,
+) -> bool {
+    let in_content = outer.get(None).is_some_and(|namespace| **namespace == *CONTENT_NAMESPACE);
+    let mut recogniser = Recogniser::new(in_content);
+    let ends = cuts.iter().filter_map(|&cut| bytes.get(..cut)).chain([bytes]);
+    let mut seen = 0;
+    for arrived in ends {
+        if arrived.len() < seen {
+            continue;
+        }
+        seen = arrived.len();
+        match recogniser.advance(arrived, &bounds) {
+            Verdict::More => {}
+            Verdict::Unknown => return false,
+            Verdict::Canonical(outline) => {
+                let mut rest = arrived;
+                let parsed = ElementReader::new(bounds, Arc::clone(outer)).feed(&mut rest);
+                assert!(parsed.is_ok(), "recognised what the parser refuses");
+                let Ok(Some(Parsed::Stanza(received))) = parsed else { return false };
+                assert_eq!(outline.length, arrived.len() - rest.len(), "length");
+                assert_eq!(outline.kind, received.kind(), "kind");
+                assert_eq!(outline.from(arrived), received.from(), "from");
+                assert_eq!(outline.to(arrived), received.to(), "to");
+                assert_eq!(outline.id(arrived), received.id(), "id");
+                assert_eq!(outline.type_(arrived), received.type_(), "type");
+                assert_eq!(outline.lang(arrived), received.lang(), "lang");
+                assert_eq!(arrived.get(outline.payload()), Some(received.payload()), "payload");
+                let (mine, parsed) =
+                    (outline.stamp(arrived, None, None), received.stamp(None, None));
+                assert_eq!(Frame::stanza(&mine).to_string(), Frame::stanza(&parsed).to_string());
+                return true;
+            }
+        }
+    }
+    false
+}
