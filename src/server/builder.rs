@@ -59,6 +59,9 @@ pub struct Limits {
     pub stanzas: Option<Rate>,
     /// Bytes of one session (LIMIT-20); `None` = no limit. Default: 128 KiB a second, 1 MiB at once.
     pub bytes: Option<Rate>,
+    /// Other entities that one session may address in a period (LIMIT-21); `None` = no limit, the
+    /// default. The burst has no meaning here.
+    pub recipients: Option<Rate>,
     /// Bytes accepted for a client and not yet written from which on it is not read from
     /// (LIMIT-13). Default: 512 KiB.
     pub soft_mark: usize,
@@ -116,6 +119,7 @@ impl Default for Limits {
             presence: Some(Rate::new(30, Duration::from_secs(60), 30)),
             stanzas: Some(Rate::new(100, SECOND, 1000)),
             bytes: Some(Rate::new(128 << 10, SECOND, 1 << 20)),
+            recipients: None,
             soft_mark: 512 << 10,
             silence: Duration::from_secs(1800),
             answer: Duration::from_secs(60),

@@ -14,6 +14,7 @@ use super::Core;
 use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
 use super::pace::Pace;
+use super::recipients::Recipients;
 use crate::connection::{Close, Connection, PreDrain};
 use crate::extension::{Flow, Liveness};
 use crate::sasl::ChannelBindings;
@@ -161,6 +162,8 @@ pub struct Driver<C: Connection + Clone> {
     /// The client reads too slowly: when to look again.
     congested: Option<Duration>,
     pace: Pace,
+    /// Where there is a limit of them.
+    pub(super) recipients: Option<Box<Recipients>>,
 }
 
 /// How often it is looked whether a client that reads slowly has caught up. Most hosts' write loops
@@ -192,6 +195,7 @@ impl<C: Connection + Clone> Driver<C> {
             asked: false,
             congested: None,
             pace: Pace::default(),
+            recipients: None,
             connection,
             core,
         };

@@ -30,6 +30,7 @@ mod oneshot;
 mod pace;
 mod presence;
 mod probe;
+mod recipients;
 mod requests;
 mod roster;
 mod route;
