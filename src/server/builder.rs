@@ -21,7 +21,7 @@ use crate::recent::Recent;
 use crate::rules::roster::RosterLimits;
 use crate::rules::subscription::RequestLimits;
 use crate::sasl::Policy;
-use crate::session::{Conflict, Event, RetentionLimits, SessionRegistry};
+use crate::session::{Conflict, Event, Hold, RetentionLimits, SessionRegistry};
 use crate::store::{Authenticator, Stores};
 use crate::stream;
 
@@ -311,7 +311,7 @@ impl<C: Connection + Clone> Builder<C> {
             move || link.get().and_then(Weak::upgrade)
         };
         let (elsewhere, leftover) = (core(&link), core(&link));
-        let (background, hides) = (core(&link), core(&link));
+        let (background, hides, hold) = (core(&link), core(&link), core(&link));
         let mut registry = SessionRegistry::builder(Arc::clone(&environment))
             .conflict(self.conflict)
             .sessions_per_account(limits.sessions_per_account)
@@ -332,9 +332,13 @@ impl<C: Connection + Clone> Builder<C> {
                 }
             });
         if !self.extensions.is_empty() {
-            registry = registry.hides(move |account, jid| {
-                hides().is_some_and(|core| core.is_hidden(account, jid))
-            });
+            registry = registry
+                .hold(move |session, stanza| {
+                    hold().map_or(Hold::Pass, |core| core.is_held(session, stanza))
+                })
+                .hides(move |account, jid| {
+                    hides().is_some_and(|core| core.is_hidden(account, jid))
+                });
         }
         for domain in &domains {
             registry = registry.domain(domain.name.clone());

@@ -37,6 +37,8 @@ pub(super) const CLOSED: u32 = 1 << 12;
 const RETAINED: u32 = 1 << 11;
 /// Nobody can read or change what goes over the transport.
 const PROTECTED: u32 = 1 << 13;
+/// Something may have to be held back, so the hook that says what is asked.
+const HOLDING: u32 = 1 << 14;
 
 /// One bound session.
 pub(crate) struct Shared<C: Connection + Clone> {
@@ -55,16 +57,20 @@ pub(crate) struct Shared<C: Connection + Clone> {
 
 impl<C: Connection + Clone> Shared<C> {
     pub(super) fn send(
-        &self,
+        self: &Arc<Self>,
         inner: &Inner<C>,
         item: Item<'_>,
         valid: Option<&Valid<'_>>,
     ) -> (Sent, After) {
         // The clock is host code: it is asked before the lock is taken.
-        let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
+        let flags = self.flags.load(Ordering::SeqCst);
+        let retained = flags & RETAINED != 0;
         let now = retained.then(|| inner.settings.environment.now());
-        let sent =
-            outbound::send(&self.out, &self.jid, item, valid, now, &inner.settings.retention);
+        // The same holds for what says whether it is held back.
+        let stanza = item.stanza().filter(|_| flags & HOLDING != 0);
+        let hold = stanza.map(|stanza| inner.hold(self, stanza));
+        let limits = &inner.settings.retention;
+        let sent = outbound::send(&self.out, &self.jid, item, valid, hold, now, limits);
         if retained {
             inner.relieve();
         }
@@ -77,13 +83,18 @@ impl<C: Connection + Clone> Shared<C> {
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
     pub(super) fn set_flags(&self, presence: u32) -> bool {
-        let kept = INTERESTED | RETAINED | PROTECTED;
+        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING;
         self.update_flags(|flags| flags & kept | presence)
     }
 
     /// Marks the session as interested, unless it is over.
     pub(super) fn set_interested(&self) {
         self.update_flags(|flags| flags | INTERESTED);
+    }
+
+    pub(super) fn set_holding(&self, holding: bool) {
+        let holding = if holding { HOLDING } else { 0 };
+        self.update_flags(|flags| flags & !HOLDING | holding);
     }
 
     /// Said of the transport of now.
