@@ -46,11 +46,10 @@ impl Held {
     }
 
     fn put(&mut self, key: String, from: Box<str>, entry: Entry) {
-        if let Some(at) = self.items.iter().position(|item| item.key == key) {
-            if let Some(old) = self.items.remove(at) {
-                self.share.set(self.share.bytes().saturating_sub(old.entry.len()));
-                old.entry.forget();
-            }
+        let at = self.items.iter().position(|item| item.key == key);
+        if let Some(old) = at.and_then(|at| self.items.remove(at)) {
+            self.share.set(self.share.bytes().saturating_sub(old.entry.len()));
+            old.entry.forget();
         }
         self.share.set(self.share.bytes().saturating_add(entry.len()));
         self.items.push_back(HeldItem { key, from, entry });
