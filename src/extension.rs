@@ -30,7 +30,7 @@ use jid::BareJid;
 use minidom::Element;
 
 use crate::connection::Connection;
-pub use crate::session::AccountState;
+pub use crate::session::{AccountState, Hold};
 use crate::session::{Authed, Bound, Copies, Session, SessionHandle, SessionRegistry, Transport};
 use crate::stanza::{Child, Stanza, StanzaError};
 use crate::store::StoreFuture;
@@ -126,6 +126,14 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
     /// Looks at a message, presence or iq of somebody that was accepted for a session.
     fn outbound(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         let _ = (session, stanza);
+    }
+
+    /// Whether a stanza is held back from a session whose client is not looked at. Asked only about
+    /// sessions that [hold](SessionHandle::set_holding), for each stanza before it is sent; the first
+    /// extension that does not let it pass decides.
+    fn hold(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
+        let _ = (session, stanza);
+        Hold::Pass
     }
 
     /// Answers an iq get or set to the server or to an account, or leaves it to the next one.

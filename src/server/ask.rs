@@ -8,7 +8,7 @@ use super::Core;
 use crate::connection::Connection;
 use crate::extension::{AccountState, Admission, Delivery, Outcome};
 use crate::rules::roster::Roster;
-use crate::session::{Account, Copies, Kept, SessionHandle};
+use crate::session::{Account, Copies, Hold, Kept, SessionHandle};
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
 use crate::store::StoreError;
 
@@ -72,6 +72,13 @@ impl<C: Connection + Clone> Core<C> {
     /// Whether an extension hides an account's presence from a JID.
     pub(super) fn is_hidden(&self, account: &AccountState, jid: &str) -> bool {
         self.extensions.iter().any(|extension| extension.hides(account, jid))
+    }
+
+    /// Whether an extension holds a stanza back from a session.
+    pub(super) fn is_held(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
+        let answers = self.extensions.iter().map(|extension| extension.hold(session, stanza));
+        let mut held = answers.filter(|answer| *answer != Hold::Pass);
+        held.next().unwrap_or(Hold::Pass)
     }
 
     /// What extensions keep for an account, from their stores.

@@ -19,6 +19,8 @@ mod ask;
 mod bound;
 mod builder;
 mod driver;
+mod early;
+mod ends;
 mod iq;
 mod jobs;
 mod message;
@@ -28,6 +30,7 @@ mod oneshot;
 mod pace;
 mod presence;
 mod probe;
+mod recipients;
 mod requests;
 mod roster;
 mod route;
@@ -36,6 +39,7 @@ mod transaction;
 
 pub use builder::{Builder, DomainPolicy, Limits, Rate};
 pub use driver::{Driver, Peer, Tls, Want};
+pub use ends::{Progress, Shutdown};
 pub use metrics::Metrics;
 pub use requests::RequestError;
 pub use route::{RouteError, Router};
@@ -60,6 +64,7 @@ use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
 use admission::Admissions;
 use builder::Domain;
+use early::Early;
 use jobs::Jobs;
 use metrics::Counters;
 use requests::Requests;
@@ -86,6 +91,7 @@ struct Core<C: Connection + Clone> {
     timers: Timers,
     requests: Requests,
     admissions: Arc<Admissions>,
+    early: Arc<Early>,
     metrics: Counters,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
