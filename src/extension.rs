@@ -30,8 +30,8 @@ use jid::BareJid;
 use minidom::Element;
 
 use crate::connection::Connection;
-pub use crate::session::AccountState;
-use crate::session::{Authed, Bound, Session, SessionHandle, SessionRegistry, Transport};
+pub use crate::session::{AccountState, Hold};
+use crate::session::{Authed, Bound, Copies, Session, SessionHandle, SessionRegistry, Transport};
 use crate::stanza::{Child, Stanza, StanzaError};
 use crate::store::StoreFuture;
 use crate::stream::{Nonza, StreamError};
@@ -126,6 +126,14 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
     /// Looks at a message, presence or iq of somebody that was accepted for a session.
     fn outbound(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         let _ = (session, stanza);
+    }
+
+    /// Whether a stanza is held back from a session whose client is not looked at. Asked only about
+    /// sessions that [hold](SessionHandle::set_holding), for each stanza before it is sent; the first
+    /// extension that does not let it pass decides.
+    fn hold(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
+        let _ = (session, stanza);
+        Hold::Pass
     }
 
     /// Answers an iq get or set to the server or to an account, or leaves it to the next one.
@@ -245,6 +253,7 @@ pub struct Delivery<'a, C: Connection + Clone> {
     pub(crate) account: Option<&'a BareJid>,
     pub(crate) reached: &'a [SessionHandle<C>],
     pub(crate) outcome: Outcome,
+    pub(crate) copies: Option<&'a Copies>,
     pub(crate) registry: &'a SessionRegistry<C>,
 }
 
@@ -277,6 +286,14 @@ impl<'a, C: Connection + Clone> Delivery<'a, C> {
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         self.outcome
+    }
+
+    /// Where whatever brings the message to another session of the account is to be counted, so
+    /// that it does not come twice when one of them is lost (SM-17). `None` where it was not given
+    /// to any.
+    #[must_use]
+    pub const fn copies(&self) -> Option<&'a Copies> {
+        self.copies
     }
 
     /// All sessions.

@@ -382,6 +382,25 @@ fn destroy_10_a_transport_lost_during_its_bind_binds_nothing() {
 }
 
 #[test]
+fn destroy_10_a_lost_bind_replaces_nobody() {
+    let slow = Slow::new();
+    let world = World::with_stores(slow.stores(), |builder, _| builder);
+    let holder = world.client("romeo", "orchard");
+    let client = world.authenticated("romeo");
+    // A change of the roster stands before the bind in the account's chain.
+    slow.set(Mode::Wait);
+    holder.send("<iq type='set' id='a'><query xmlns='jabber:iq:roster'><item jid='a@elsewhere.example'/></query></iq>");
+    client.send(&bind("orchard"));
+    client.lose();
+    slow.set(Mode::Answer);
+    world.settle();
+    let got = holder.received();
+    assert!(got.len() == 1 && got[0].contains("id='a' type='result'"), "{got:?}");
+    assert!(holder.is_connected());
+    assert_eq!(sessions(&world), 1);
+}
+
+#[test]
 fn destroy_11_what_never_bound_leaves_nothing() {
     let world = World::new();
     let juliet = world.online("juliet", "balcony");

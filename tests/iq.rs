@@ -1,6 +1,7 @@
 //! Iq stanzas on the wire (rules IQ-1 to IQ-6, IQ-T1, IQ-T2).
 
 #![cfg(feature = "server")]
+#![expect(clippy::panic, reason = "a handler that does, and a test that cannot go on")]
 
 #[cfg(test)]
 #[path = "common/wire.rs"]

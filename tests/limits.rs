@@ -223,6 +223,7 @@ fn limit_8_sessions_of_an_account() {
     let answer =
         client.ask("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
     assert!(answer.concat().contains("<resource-constraint "), "{answer:?}");
+    assert_eq!(hits(&world, "LIMIT-8"), 1);
     drop(clients);
 }
 
@@ -299,6 +300,7 @@ fn limit_17_targets_of_directed_presence() {
     }
     let answer = client.ask("<presence to='d@example.com/y' id='p'/>").concat();
     assert!(answer.contains("<error type='wait'><resource-constraint "), "{answer}");
+    assert_eq!(hits(&world, "LIMIT-17"), 1);
     assert_eq!(targets[3].received(), [""; 0]);
     assert_eq!(targets[0].received().len(), 2);
     // One that is taken back makes room.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::*;
 use shuttle::future::block_on;
 use shuttle::thread;
-use xmpp_session::session::{EventKind, Reason};
+use xmpp_session::session::{Copies, EventKind, Reason, RetentionLimits};
 
 /// Of each kind of schedule, for each model.
 const ITERATIONS: usize = 300;
@@ -243,5 +243,51 @@ fn destroy_1_events_are_told_in_order_and_one_at_a_time() {
             let of: Vec<_> = told.iter().filter(|(i, _)| *i == id).map(|(_, k)| *k).collect();
             assert!(of[0] == EventKind::Bound && of.last().is_some_and(is_end), "{of:?}");
         }
+    });
+}
+
+#[test]
+fn sm_17_of_copies_that_die_while_they_are_sent_one_is_left() {
+    model(|| {
+        let world = World::new();
+        let owners = ["a@x/1", "a@x/2"].map(|jid| {
+            let mut owner = world.bind_on(&yielding(), jid, &[]);
+            owner.retain(Duration::ZERO, |_| Vec::new()).unwrap();
+            owner
+        });
+        let handles = owners.each_ref().map(|owner| owner.handle());
+        let copies = Copies::of(&message("b@x/1", 0));
+        let ends = owners.map(|owner| thread::spawn(move || drop(owner)));
+        for handle in &handles {
+            let _refused = handle.send_copy(&message("b@x/1", 0), &copies);
+        }
+        let back = copies.release();
+        for end in ends {
+            end.join().unwrap();
+        }
+        assert_eq!(usize::from(back) + lock(&world.leftovers).len(), 1);
+        assert_eq!(world.registry.counts().retained_bytes, 0);
+    });
+}
+
+#[test]
+fn limit_10_an_acknowledgement_and_an_overflow_have_one_winner() {
+    model(|| {
+        let mut limits = RetentionLimits::default();
+        (limits.stanzas, limits.grace) = (1, Duration::ZERO);
+        let world = World::with(|builder| builder.retention(limits));
+        let mut owner = world.bind_on(&yielding(), "a@x/1", &[]);
+        retain(&mut owner);
+        let handle = owner.handle();
+        handle.send(&message("b@x/1", 0)).unwrap();
+        let ack = thread::spawn(move || {
+            let _freed = owner.acknowledge(1);
+            owner
+        });
+        let sent = handle.send(&message("b@x/1", 1));
+        let owner = ack.join().unwrap();
+        assert!(sent.is_ok());
+        assert_ne!(owner.is_current(), handle.is_ended());
+        assert_eq!(lock(&world.leftovers).is_empty(), owner.is_current());
     });
 }

@@ -1,5 +1,6 @@
 //! The command line of the example server.
 #![cfg(feature = "server")]
+#![expect(clippy::panic, clippy::expect_used, reason = "a test may fail by a panic")]
 
 #[path = "../examples/server/options.rs"]
 mod options;

@@ -148,7 +148,7 @@ fn sasl_2_payloads() {
     let client = opened(&world);
     // No payload: asked for it. White space between the elements is nothing.
     let challenge = format!("<challenge xmlns='{NS}'/>");
-    assert_eq!(client.ask(&format!(" {} ", auth("PLAIN", ""))), [challenge.clone()]);
+    assert_eq!(client.ask(&format!(" {} ", auth("PLAIN", ""))), [challenge]);
     let text = STANDARD.encode(format!("\0romeo\0{PASSWORD}"));
     assert_eq!(client.ask(&format!("\n{}", response(&text))), [success()]);
     // An empty payload is one: an empty PLAIN message is malformed.

@@ -1,20 +1,30 @@
 //! Stream management on the wire (XEP-0198, rules SM-1 to SM-25).
 
 #![cfg(feature = "server")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail by a panic"
+)]
 
 #[cfg(test)]
 #[path = "common/wire.rs"]
 mod wire;
 
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use wire::{Client, World};
 use xmpp_session::connection::{Close, Recorder, SendError};
+use xmpp_session::extension::{Extension, IqReply, IqRequest};
 use xmpp_session::server::{Builder, Limits};
 use xmpp_session::session::{EventKind, Reason, RetentionLimits};
 use xmpp_session::stanza::Stanza;
-use xmpp_session::xep::{Ping, StreamManagement};
+use xmpp_session::xep::{Carbons, Ping, StreamManagement};
 
 const R: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 const UNEXPECTED: &str = "<failed xmlns='urn:xmpp:sm:3'>\
@@ -947,4 +957,104 @@ fn destroy_9_hibernation_and_resumption_are_no_ends() {
             EventKind::Ended { reason: Reason::Expired, handled: Some(0), .. }
         ]
     ));
+}
+
+/// Answers when told to.
+#[derive(Clone, Default)]
+struct Slow(Arc<Mutex<Option<Waker>>>, Arc<AtomicBool>);
+
+impl Slow {
+    fn finish(&self) {
+        self.1.store(true, Ordering::SeqCst);
+        if let Some(waker) = self.0.lock().unwrap().take() {
+            waker.wake();
+        }
+    }
+}
+
+impl Extension<Recorder> for Slow {
+    fn iq(&self, request: &IqRequest<'_, Recorder>) -> Option<IqReply> {
+        if !request.is("slow", "urn:x") {
+            return None;
+        }
+        let slow = self.clone();
+        Some(IqReply::Later(Box::pin(poll_fn(move |cx| {
+            *slow.0.lock().unwrap() = Some(cx.waker().clone());
+            if slow.1.load(Ordering::SeqCst) { Poll::Ready(Ok(None)) } else { Poll::Pending }
+        }))))
+    }
+}
+
+const SLOW: &str = "<iq type='get' id='slow'><slow xmlns='urn:x'/></iq>";
+
+#[test]
+fn sm_22_a_resumed_stream_waits_for_the_stanza_that_the_old_one_was_in() {
+    let slow = Slow::default();
+    let extension = slow.clone();
+    let world = World::with(|builder, _| configure(builder).extension(extension));
+    let (romeo, juliet) = (world.client("romeo", "orchard"), world.client("juliet", "balcony"));
+    let id = enable(&romeo);
+    let next = "<message to='juliet@example.com/balcony' id='next'/>";
+    // The second one was not handled, and the client is told so.
+    romeo.send(&format!("{SLOW}{next}"));
+    romeo.lose();
+    let (romeo, answer) = resume(&world, "romeo", &id, 0);
+    assert_eq!(answer, [&resumed(&id, 1), R]);
+    romeo.send(&a(0));
+    romeo.send(next);
+    assert!(juliet.received().is_empty());
+    slow.finish();
+    world.settle();
+    assert_eq!(ids(&juliet.received()), ["next"]);
+    assert_eq!(ids(&romeo.received()), ["slow"], "on the new transport, and before all else");
+    assert_eq!(romeo.ask(R), [a(2)]);
+}
+
+#[test]
+fn sm_24_an_answer_that_waits_behind_a_stanza_in_work_is_not_late() {
+    let slow = Slow::default();
+    let extension = slow.clone();
+    let world = World::with(|builder, _| configure(builder).extension(extension));
+    let (romeo, juliet) = (world.client("romeo", "orchard"), world.client("juliet", "balcony"));
+    enable(&romeo);
+    juliet.send(&chat(1));
+    world.advance(seconds(5));
+    assert_eq!(romeo.received().last().unwrap(), R);
+    world.advance(seconds(20));
+    romeo.send(&format!("{SLOW}{}", a(1)));
+    world.advance(seconds(50));
+    slow.finish();
+    world.advance(seconds(60));
+    assert!(romeo.is_connected());
+}
+
+#[test]
+fn sm_17_a_carbon_copy_is_a_copy_too() {
+    for carbon_dies_too in [false, true] {
+        let world = World::with(|builder, _| configure(builder).extension(Carbons::new()));
+        let (romeo, other) = (world.client("romeo", "orchard"), world.client("romeo", "garden"));
+        other.send("<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>");
+        enable(&romeo);
+        enable(&other);
+        world.client("juliet", "balcony").send(&chat(1));
+        let copy = other.received().concat();
+        assert!(copy.contains("<received ") && copy.contains(" id='1'"), "{copy}");
+        if carbon_dies_too {
+            // The first to die is not the last to have it.
+            romeo.lose();
+            world.advance(seconds(1));
+            other.lose();
+        } else {
+            romeo.lose();
+        }
+        world.advance(seconds(62));
+        if !carbon_dies_too {
+            other.send(&a(1));
+        }
+        world.advance(seconds(601));
+        let third = world.client("romeo", "street");
+        let got = third.ask("<presence/>").concat();
+        assert_eq!(got.matches("<body>1</body>").count(), usize::from(carbon_dies_too), "{got}");
+        assert!(!got.contains("<received "), "the message itself: {got}");
+    }
 }

@@ -69,9 +69,13 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
     let log = Log(options.log);
     let tls = setup::tls(&options)?;
     let environment = Arc::new(System::new());
-    let (stores, policy) = setup::accounts(&mut options, &*environment).await?;
+    let (stores, policy) = setup::accounts(&mut options, &environment).await?;
     let limits = if options.no_limits { Limits::unlimited() } else { Limits::default() };
+    let blocks = Arc::clone(&stores.blocks);
     let mut server = Server::builder(Arc::clone(&environment) as _, stores)
+        .extension(xep::Blocking::new(blocks))
+        .extension(xep::Carbons::new())
+        .extension(xep::StreamManagement::new())
         .extension(xep::Ping)
         .extension(xep::Version::new("xmpp-session example", env!("CARGO_PKG_VERSION")))
         .extension(xep::LastActivity::new(environment))

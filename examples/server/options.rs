@@ -92,7 +92,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     let mut args = args.into_iter();
     while let Some(name) = args.next() {
         let name = name.as_str();
-        let mut value = |form| args.next().ok_or(format!("{name} wants {form} after it"));
+        let mut value = |form| args.next().ok_or_else(|| format!("{name} wants {form} after it"));
         match name {
             "--help" => return Ok(Command::Help),
             "--allow-plaintext" => options.allow_plaintext = true,

@@ -182,7 +182,8 @@ trait Machine {
     #[cfg(feature = "tokio")]
     fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want>;
     #[cfg(feature = "threads")]
-    fn want_blocking(&mut self, timeout: Option<Duration>) -> Option<Want>;
+    /// `None` when `handle_timeout` wants to be called.
+    fn want_blocking(&mut self) -> Option<Want>;
     fn secured(&mut self, binding: Binding);
     /// Time until `handle_timeout` wants to be called.
     fn due_in(&self) -> Option<Duration>;
@@ -206,8 +207,8 @@ impl<C: Connection + Clone> Machine for Live<C> {
     }
 
     #[cfg(feature = "threads")]
-    fn want_blocking(&mut self, timeout: Option<Duration>) -> Option<Want> {
-        self.driver.want_blocking(timeout)
+    fn want_blocking(&mut self) -> Option<Want> {
+        self.driver.want_blocking(None)
     }
 
     fn secured(&mut self, binding: Binding) {

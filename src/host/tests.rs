@@ -46,6 +46,8 @@ struct State {
     received: usize,
     binding: Option<Binding>,
     dropped: bool,
+    /// Waits as long as anything is to be written, and asks nobody to be woken.
+    polite: bool,
 }
 
 impl Shared {
@@ -65,6 +67,10 @@ impl Shared {
 }
 
 impl Echo {
+    fn waits_for_peer(&self) -> bool {
+        self.shared.state.lock().polite && self.outbox.waiting() > 0
+    }
+
     fn say(&self, text: &str) {
         self.outbox.send(Frame::raw(format!("{text}\n").as_bytes())).unwrap();
     }
@@ -96,6 +102,9 @@ impl Machine for Echo {
 
     #[cfg(feature = "tokio")]
     fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want> {
+        if self.waits_for_peer() {
+            return Poll::Pending;
+        }
         let mut state = self.shared.state.lock();
         if state.paused {
             state.waker = Some(cx.waker().clone());
@@ -105,7 +114,10 @@ impl Machine for Echo {
     }
 
     #[cfg(feature = "threads")]
-    fn want_blocking(&mut self, _: Option<Duration>) -> Option<Want> {
+    fn want_blocking(&mut self) -> Option<Want> {
+        while self.waits_for_peer() {
+            thread::park();
+        }
         let mut state = self.shared.state.lock();
         self.shared.changed.wait_while(&mut state, |state| state.paused);
         Some(self.want)
@@ -283,6 +295,18 @@ fn a_machine_that_waits_pauses_reading_but_not_writing(way: Way) {
     assert_eq!(served.shared.state.lock().received, 0);
     served.shared.pause(false);
     expect(&mut served.peer, "echo one\n");
+    served.peer.shutdown(Shutdown::Write).unwrap();
+    served.end().unwrap();
+}
+
+fn limit_13_a_machine_that_waits_for_its_peer_goes_on_once_that_has_read(way: Way) {
+    let mut served = serve(way, plain());
+    served.shared.state.lock().polite = true;
+    // More than the socket takes at once.
+    let huge = "x".repeat(20_000_000);
+    served.push(&huge);
+    served.peer.write_all(b"one\n").unwrap();
+    expect(&mut served.peer, &format!("{huge}echo one\n"));
     served.peer.shutdown(Shutdown::Write).unwrap();
     served.end().unwrap();
 }
@@ -499,6 +523,7 @@ each! {
     answers_pushes_and_a_half_closed_peer
     time_outs_are_handled
     a_machine_that_waits_pauses_reading_but_not_writing
+    limit_13_a_machine_that_waits_for_its_peer_goes_on_once_that_has_read
     tls_2_starttls_flushes_proceed_and_hands_over_the_bindings
     direct_tls
     tls_1_a_failed_handshake_ends_without_a_word

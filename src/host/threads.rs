@@ -188,11 +188,13 @@ fn read_loop<M: Machine>(
         if machine.due_in() == Some(Duration::ZERO) {
             machine.handle_timeout();
         }
-        match machine.want_blocking(machine.due_in()) {
+        match machine.want_blocking() {
             // Its time-out is due.
             None => {}
             Some(Want::Input) => {
-                let open = wire.read(&mut bytes, machine.due_in())?;
+                // A read is not interrupted when somebody else ends the session: looked at again.
+                let time = machine.due_in().map_or(LOOK_AGAIN, |due| due.min(LOOK_AGAIN));
+                let open = wire.read(&mut bytes, Some(time))?;
                 // Nothing came before a time-out: no sign of life (LIMIT-22).
                 if !bytes.is_empty() {
                     machine.receive(&bytes);
@@ -430,6 +432,9 @@ fn invalid(error: rustls::Error) -> io::Error {
 
 /// The shortest time-out given to a socket, which refuses zero.
 const SHORT: Duration = Duration::from_millis(1);
+
+/// How long a session that was ended may be kept by a client that sends nothing.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Bytes written at a time: as many as TLS takes.
 const PART: usize = 64 * 1024;

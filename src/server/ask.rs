@@ -8,7 +8,7 @@ use super::Core;
 use crate::connection::Connection;
 use crate::extension::{AccountState, Admission, Delivery, Outcome};
 use crate::rules::roster::Roster;
-use crate::session::{Account, Kept, SessionHandle};
+use crate::session::{Account, Copies, Hold, Kept, SessionHandle};
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
 use crate::store::StoreError;
 
@@ -74,6 +74,13 @@ impl<C: Connection + Clone> Core<C> {
         self.extensions.iter().any(|extension| extension.hides(account, jid))
     }
 
+    /// Whether an extension holds a stanza back from a session.
+    pub(super) fn is_held(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
+        let answers = self.extensions.iter().map(|extension| extension.hold(session, stanza));
+        let mut held = answers.filter(|answer| *answer != Hold::Pass);
+        held.next().unwrap_or(Hold::Pass)
+    }
+
     /// What extensions keep for an account, from their stores.
     pub(super) async fn load_kept(&self, account: &BareJid) -> Result<Kept, StoreError> {
         let mut kept = Kept::default();
@@ -95,12 +102,13 @@ impl<C: Connection + Clone> Core<C> {
         account: Option<&BareJid>,
         reached: &[SessionHandle<C>],
         outcome: Outcome,
+        copies: Option<&Copies>,
     ) {
         if stanza.kind() != Kind::Message {
             return;
         }
         let registry = &self.registry;
-        let delivery = Delivery { stanza, sender, account, reached, outcome, registry };
+        let delivery = Delivery { stanza, sender, account, reached, outcome, copies, registry };
         for extension in &self.extensions {
             extension.delivered(&delivery);
         }

@@ -11,7 +11,7 @@ use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
 use crate::sasl::wire;
 use crate::session::{Bound, Reason, Session, SessionHandle};
-use crate::stanza::{Condition, Kind, Received, Stanza};
+use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
 use crate::stream::{Nonza, STREAM_NAMESPACE, StreamCondition};
 
 const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
@@ -26,8 +26,17 @@ impl<C: Connection + Clone> Driver<C> {
         core.metrics.received(received.kind());
         let stanza = stamp(session, received, self.lang.as_deref());
         let handle = session.handle();
+        let allowed = core.allows_recipient(&mut self.recipients, &handle, &stanza);
         // What a host's hook loses by a panic is this stanza, and its sender is told.
-        let work = || core.client_stanza(session, &stanza);
+        let work = || match allowed {
+            true => core.client_stanza(session, &stanza),
+            false => {
+                core.metrics.limit("LIMIT-21");
+                let error = StanzaError::new(Condition::PolicyViolation);
+                core.bounce(Some(&handle), &stanza, error.with_type(ErrorType::Wait));
+                None
+            }
+        };
         let task = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
             core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
             None

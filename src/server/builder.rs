@@ -1,7 +1,6 @@
 //! What a host decides about its server.
 
 use std::fmt;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ use crate::recent::Recent;
 use crate::rules::roster::RosterLimits;
 use crate::rules::subscription::RequestLimits;
 use crate::sasl::Policy;
-use crate::session::{Conflict, Event, RetentionLimits, SessionRegistry};
+use crate::session::{Conflict, Event, Hold, RetentionLimits, SessionRegistry};
 use crate::store::{Authenticator, Stores};
 use crate::stream;
 
@@ -59,6 +58,9 @@ pub struct Limits {
     pub stanzas: Option<Rate>,
     /// Bytes of one session (LIMIT-20); `None` = no limit. Default: 128 KiB a second, 1 MiB at once.
     pub bytes: Option<Rate>,
+    /// Other entities that one session may address in a period (LIMIT-21); `None` = no limit, the
+    /// default. The burst has no meaning here.
+    pub recipients: Option<Rate>,
     /// Bytes accepted for a client and not yet written from which on it is not read from
     /// (LIMIT-13). Default: 512 KiB.
     pub soft_mark: usize,
@@ -116,6 +118,7 @@ impl Default for Limits {
             presence: Some(Rate::new(30, Duration::from_secs(60), 30)),
             stanzas: Some(Rate::new(100, SECOND, 1000)),
             bytes: Some(Rate::new(128 << 10, SECOND, 1 << 20)),
+            recipients: None,
             soft_mark: 512 << 10,
             silence: Duration::from_secs(1800),
             answer: Duration::from_secs(60),
@@ -307,7 +310,7 @@ impl<C: Connection + Clone> Builder<C> {
             move || link.get().and_then(Weak::upgrade)
         };
         let (elsewhere, leftover) = (core(&link), core(&link));
-        let (background, hides) = (core(&link), core(&link));
+        let (background, hides, hold) = (core(&link), core(&link), core(&link));
         let mut registry = SessionRegistry::builder(Arc::clone(&environment))
             .conflict(self.conflict)
             .sessions_per_account(limits.sessions_per_account)
@@ -328,9 +331,13 @@ impl<C: Connection + Clone> Builder<C> {
                 }
             });
         if !self.extensions.is_empty() {
-            registry = registry.hides(move |account, jid| {
-                hides().is_some_and(|core| core.is_hidden(account, jid))
-            });
+            registry = registry
+                .hold(move |session, stanza| {
+                    hold().map_or(Hold::Pass, |core| core.is_held(session, stanza))
+                })
+                .hides(move |account, jid| {
+                    hides().is_some_and(|core| core.is_hidden(account, jid))
+                });
         }
         for domain in &domains {
             registry = registry.domain(domain.name.clone());
@@ -350,9 +357,9 @@ impl<C: Connection + Clone> Builder<C> {
             timers: Timers::new(Arc::clone(&environment)),
             requests: Requests::default(),
             admissions: Arc::new(Admissions::new(&limits)),
+            early: Arc::default(),
             limits,
             metrics: Counters::default(),
-            pushes: AtomicU64::new(1),
             reminders: Mutex::new(Recent::new(REMINDERS)),
             environment,
         });

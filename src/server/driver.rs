@@ -14,6 +14,7 @@ use super::Core;
 use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
 use super::pace::Pace;
+use super::recipients::Recipients;
 use crate::connection::{Close, Connection, PreDrain};
 use crate::extension::{Flow, Liveness};
 use crate::sasl::ChannelBindings;
@@ -161,6 +162,8 @@ pub struct Driver<C: Connection + Clone> {
     /// The client reads too slowly: when to look again.
     congested: Option<Duration>,
     pace: Pace,
+    /// Where there is a limit of them.
+    pub(super) recipients: Option<Box<Recipients>>,
 }
 
 /// How often it is looked whether a client that reads slowly has caught up. Most hosts' write loops
@@ -178,7 +181,8 @@ impl<C: Connection + Clone> Driver<C> {
         core.metrics.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let admission = core.admissions.admit(peer.source);
         let is_admitted = admission.is_some();
-        let negotiating = Negotiating::new(peer.secure, peer.starttls, admission);
+        let negotiating =
+            Negotiating::new(peer.secure, peer.starttls, admission, core.early.enter());
         let mut driver = Self {
             stage: Stage::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
@@ -191,6 +195,7 @@ impl<C: Connection + Clone> Driver<C> {
             asked: false,
             congested: None,
             pace: Pace::default(),
+            recipients: None,
             connection,
             core,
         };
@@ -262,7 +267,8 @@ impl<C: Connection + Clone> Driver<C> {
         poll_fn(|cx| self.poll_want(cx)).await
     }
 
-    /// [`poll_want`](Self::poll_want) for threads; `None` after `timeout`.
+    /// [`poll_want`](Self::poll_want) for threads; `None` after `timeout`, and when
+    /// [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn want_blocking(&mut self, timeout: Option<Duration>) -> Option<Want> {
         struct Unpark(Thread);
         impl Wake for Unpark {
@@ -276,12 +282,13 @@ impl<C: Connection + Clone> Driver<C> {
             if let Poll::Ready(want) = self.poll_want(&mut Context::from_waker(&waker)) {
                 return Some(want);
             }
-            match timeout {
+            // Now, since the work may have set a new time-out.
+            let due = self.next_timeout().map(|at| at.saturating_sub(self.core.environment.now()));
+            let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
+            match due.into_iter().chain(left).min() {
                 None => std::thread::park(),
-                Some(timeout) => match timeout.checked_sub(start.elapsed()) {
-                    Some(left) if !left.is_zero() => std::thread::park_timeout(left),
-                    _ => return None,
-                },
+                Some(Duration::ZERO) => return None,
+                Some(left) => std::thread::park_timeout(left),
             }
         }
     }
@@ -291,9 +298,7 @@ impl<C: Connection + Clone> Driver<C> {
     /// called before the first byte. At any other time it has no effect.
     pub fn secured(&mut self, tls: Tls) {
         let Stage::Unauthed(session) = &mut self.stage else { return };
-        let is_due =
-            self.want == Want::StartTls || (self.want == Want::Input && !session.is_open());
-        if !is_due {
+        if self.want != Want::StartTls && session.is_open() {
             return;
         }
         session.restart();
@@ -407,6 +412,7 @@ impl<C: Connection + Clone> Driver<C> {
         if self.want == Want::Close {
             return Poll::Ready(());
         }
+        self.poll_dismissed(cx.as_deref());
         while let Some(pending) = &mut self.pending {
             let mut nobody = Context::from_waker(Waker::noop());
             let context = cx.as_deref_mut().unwrap_or(&mut nobody);
@@ -447,6 +453,16 @@ impl<C: Connection + Clone> Driver<C> {
             return Poll::Pending;
         }
         Poll::Ready(())
+    }
+
+    /// The server may close a stream that has no session yet. One that is being bound is reached as
+    /// a session, or refused.
+    fn poll_dismissed(&mut self, cx: Option<&Context<'_>>) {
+        let is_reached = self.want == Want::Input && !matches!(self.stage, Stage::Binding);
+        let negotiating = self.negotiating.as_ref().filter(|_| is_reached);
+        if let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) {
+            self.fail(error);
+        }
     }
 
     /// Waits until the session takes input, or has said its last words.

@@ -55,7 +55,7 @@ impl<C: Connection + Clone> Core<C> {
         turn: Turn,
     ) -> Option<Task> {
         if !to.is_account() {
-            self.delivered(stanza, origin, None, &[], Outcome::Refused);
+            self.delivered(stanza, origin, None, &[], Outcome::Refused, None);
             let type_ = MessageType::of(stanza.type_().as_deref());
             if message_to_domain(type_) == MessageDecision::Bounce {
                 self.bounce(origin, stanza, BOUNCE);
@@ -96,20 +96,28 @@ impl<C: Connection + Clone> Core<C> {
 
     /// Tells extensions, and the sender where that is due, what became of a message.
     fn end_message(
-        &self,
+        self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
         account: &BareJid,
         turn: Turn,
         end: End<C>,
     ) {
-        let (outcome, reached) = match &end {
-            End::Taken(reached) => (Outcome::Delivered, &reached[..]),
-            End::Stored => (Outcome::Stored, &[][..]),
-            End::Refused(_) => (Outcome::Refused, &[][..]),
+        let (outcome, reached, copies) = match &end {
+            End::Taken(reached, copies) => (Outcome::Delivered, &reached[..], copies.as_ref()),
+            End::Stored => (Outcome::Stored, &[][..], None),
+            End::Refused(_) => (Outcome::Refused, &[][..], None),
         };
         if turn == Turn::First {
-            self.delivered(stanza, origin, Some(account), reached, outcome);
+            self.delivered(stanza, origin, Some(account), reached, outcome, copies);
+        }
+        if copies.is_some_and(Copies::release) {
+            // Whoever took it has ended since, and has left it to us.
+            let to = Address { bare: account.clone(), resource: None };
+            let since = Some(self.environment.utc());
+            if let Some(task) = self.message_again(stanza, &to, since) {
+                self.jobs.spawn(task);
+            }
         }
         if let End::Refused(Admission::Refuse(error)) = end {
             self.bounce(origin, stanza, error);
@@ -126,6 +134,8 @@ impl<C: Connection + Clone> Core<C> {
         let mut sessions: SmallVec<[SessionHandle<C>; 4]> =
             self.registry.sessions_of(to.bare.as_str()).collect();
         sessions.retain(|session| !refused.contains(&session.id()));
+        // Others may get it by a carbon copy.
+        let copies = (sessions.len() > 1).then(|| Copies::of(stanza));
         let matching = to.resource.as_deref().and_then(|resource| {
             sessions.iter().find(|session| session.resource().as_str() == resource)
         });
@@ -141,7 +151,7 @@ impl<C: Connection + Clone> Core<C> {
             MessageDecision::Silent => Attempt::Silent,
             MessageDecision::Bounce => Attempt::Bounce,
             MessageDecision::Offline => Attempt::Store,
-            MessageDecision::Addressed => self.give_each(matching, stanza, refused),
+            MessageDecision::Addressed => self.give_each(matching, stanza, copies, refused),
             MessageDecision::Top => {
                 let facts = |s: &SessionHandle<C>| (s.priority(), s.is_live());
                 let Some(top) =
@@ -152,11 +162,11 @@ impl<C: Connection + Clone> Core<C> {
                 let chosen = sessions
                     .iter()
                     .filter(|s| s.is_available() && top.takes(s.priority(), s.is_live()));
-                self.give_each(chosen, stanza, refused)
+                self.give_each(chosen, stanza, copies, refused)
             }
             MessageDecision::All => {
                 let chosen = sessions.iter().filter(|s| s.is_available() && s.priority() >= 0);
-                self.give_each(chosen, stanza, refused)
+                self.give_each(chosen, stanza, copies, refused)
             }
         }
     }
@@ -165,30 +175,17 @@ impl<C: Connection + Clone> Core<C> {
         &self,
         sessions: impl IntoIterator<Item = &'a SessionHandle<C>>,
         stanza: &Stanza,
+        copies: Option<Copies>,
         refused: &mut Refused,
     ) -> Attempt<C> {
-        let mut sessions = sessions.into_iter().peekable();
         let mut reached = Reached::new();
-        let Some(first) = sessions.next() else { return Attempt::Again };
-        if sessions.peek().is_none() {
-            match self.give(first, stanza) {
-                Ok(()) => reached.push(first.clone()),
-                Err(_) => refused.push(first.id()),
-            }
-        } else {
-            let copies = Copies::new();
-            for session in std::iter::once(first).chain(sessions) {
-                match self.give_copy(session, stanza, &copies) {
-                    Ok(()) => reached.push(session.clone()),
-                    Err(_) => refused.push(session.id()),
-                }
-            }
-            // A session that took it may have ended since, and have left it to the others.
-            if copies.release() {
-                return Attempt::Again;
+        for session in sessions {
+            match self.give_copy(session, stanza, copies.as_ref()) {
+                Ok(()) => reached.push(session.clone()),
+                Err(_) => refused.push(session.id()),
             }
         }
-        if reached.is_empty() { Attempt::Again } else { Attempt::Done(reached) }
+        if reached.is_empty() { Attempt::Again } else { Attempt::Done(reached, copies) }
     }
 
     /// What the offline store would make of a message.
@@ -280,7 +277,8 @@ impl Turn {
 
 /// What became of one attempt to deliver a message.
 enum Attempt<C: Connection + Clone> {
-    Done(Reached<C>),
+    /// The copies are counted until everybody who gets one has it.
+    Done(Reached<C>, Option<Copies>),
     /// Nobody is to have it.
     Silent,
     /// Nobody took it, somebody else may.
@@ -291,7 +289,7 @@ enum Attempt<C: Connection + Clone> {
 
 /// What became of a message in the end.
 enum End<C: Connection + Clone> {
-    Taken(Reached<C>),
+    Taken(Reached<C>, Option<Copies>),
     /// By the store, or by nobody where there is no such account: its sender sees no difference.
     Stored,
     /// As an extension, or the rules, would have it.
@@ -301,7 +299,7 @@ enum End<C: Connection + Clone> {
 impl<C: Connection + Clone> From<Attempt<C>> for End<C> {
     fn from(attempt: Attempt<C>) -> Self {
         match attempt {
-            Attempt::Done(reached) => Self::Taken(reached),
+            Attempt::Done(reached, copies) => Self::Taken(reached, copies),
             Attempt::Silent | Attempt::Again => Self::Refused(Admission::Drop),
             Attempt::Bounce => Self::Refused(Admission::Refuse(BOUNCE.into())),
             Attempt::Store => Self::Stored,

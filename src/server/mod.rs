@@ -19,6 +19,8 @@ mod ask;
 mod bound;
 mod builder;
 mod driver;
+mod early;
+mod ends;
 mod iq;
 mod jobs;
 mod message;
@@ -28,6 +30,7 @@ mod oneshot;
 mod pace;
 mod presence;
 mod probe;
+mod recipients;
 mod requests;
 mod roster;
 mod route;
@@ -36,6 +39,7 @@ mod transaction;
 
 pub use builder::{Builder, DomainPolicy, Limits, Rate};
 pub use driver::{Driver, Peer, Tls, Want};
+pub use ends::{Progress, Shutdown};
 pub use metrics::Metrics;
 pub use requests::RequestError;
 pub use route::{RouteError, Router};
@@ -45,7 +49,6 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -61,6 +64,7 @@ use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
 use admission::Admissions;
 use builder::Domain;
+use early::Early;
 use jobs::Jobs;
 use metrics::Counters;
 use requests::Requests;
@@ -87,8 +91,8 @@ struct Core<C: Connection + Clone> {
     timers: Timers,
     requests: Requests,
     admissions: Arc<Admissions>,
+    early: Arc<Early>,
     metrics: Counters,
-    pushes: AtomicU64,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
 }
@@ -183,9 +187,12 @@ impl<C: Connection + Clone> Core<C> {
         &self,
         session: &SessionHandle<C>,
         stanza: &Stanza,
-        copies: &Copies,
+        copies: Option<&Copies>,
     ) -> Result<(), NotSent> {
-        session.send_copy(stanza, copies)?;
+        match copies {
+            Some(copies) => session.send_copy(stanza, copies)?,
+            None => session.send(stanza)?,
+        }
         self.given(session, stanza);
         Ok(())
     }
@@ -233,7 +240,7 @@ impl<C: Connection + Clone> Core<C> {
     fn give_answer(&self, session: &SessionHandle<C>, answer: &Stanza) {
         if self.give(session, answer).is_ok() {
             let (account, reached) = (&session.account().bare, std::slice::from_ref(session));
-            self.delivered(answer, None, Some(account), reached, Outcome::Delivered);
+            self.delivered(answer, None, Some(account), reached, Outcome::Delivered, None);
         }
     }
 
@@ -265,9 +272,9 @@ impl<C: Connection + Clone> Core<C> {
         features
     }
 
-    /// An id for a push, never used before (ROSTER-11).
+    /// An id for a push, never used before, and none that can be guessed (ROSTER-11, SEC-1).
     fn push_id(&self) -> String {
-        format!("push{}", self.pushes.fetch_add(1, Ordering::Relaxed))
+        crate::environment::random_hex::<12>(&*self.environment)
     }
 }
 

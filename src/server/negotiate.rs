@@ -10,6 +10,7 @@ use super::Core;
 use super::admission::Admission;
 use super::builder::Domain;
 use super::driver::{Driver, Pending, Stage, Want};
+use super::early::{Dismissal, EarlyStream};
 use super::iq::is_request;
 use super::oneshot::{self, Receiver};
 use crate::connection::{Close, Connection, SendError};
@@ -22,7 +23,8 @@ use crate::stanza::{
 };
 use crate::store::{Credentials, StoreError, Verdict};
 use crate::stream::{
-    Features, Header, Nonza, ResponseHeader, STREAM_NAMESPACE, StreamCondition, Version,
+    Features, Header, Nonza, ResponseHeader, STREAM_NAMESPACE, StreamCondition, StreamError,
+    Version,
 };
 
 const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
@@ -39,6 +41,8 @@ pub(super) struct Negotiating {
     bindings: ChannelBindings,
     /// The place among the unauthenticated, until there is an account.
     admission: Option<Admission>,
+    /// How the server reaches the stream before it has a session.
+    pub(super) early: Option<EarlyStream>,
     /// Our header of this stream was sent.
     pub(super) answered: bool,
     /// The bare JID of the client's `from`.
@@ -48,8 +52,21 @@ pub(super) struct Negotiating {
 }
 
 impl Negotiating {
-    pub(super) fn new(secure: bool, starttls: bool, admission: Option<Admission>) -> Self {
-        Self { secure, starttls, admission, ..Self::default() }
+    pub(super) fn new(
+        secure: bool,
+        starttls: bool,
+        admission: Option<Admission>,
+        early: EarlyStream,
+    ) -> Self {
+        Self { secure, starttls, admission, early: Some(early), ..Self::default() }
+    }
+
+    /// The error that the server closes the stream with, if it does.
+    pub(super) fn poll_dismissed(
+        &self,
+        cx: Option<&std::task::Context<'_>>,
+    ) -> Option<StreamError> {
+        Some(self.early.as_ref()?.poll(cx)?.choose(self.secure))
     }
 
     /// STREAM-8: nothing of what was said before counts any more.
@@ -383,9 +400,14 @@ impl<C: Connection + Clone> Driver<C> {
         let Stage::Unauthed(session) = std::mem::replace(&mut self.stage, Stage::Over) else {
             return;
         };
+        let now = self.core.environment.now();
+        if let Some(early) = &negotiating.early {
+            early.set_account(&account, now);
+        }
         match session.authenticate(account) {
             Ok(mut session) => {
                 session.restart();
+                session.set_protected(negotiating.secure);
                 self.stage = Stage::Authed(session);
             }
             Err(refused) => {
@@ -458,7 +480,10 @@ impl<C: Connection + Clone> Driver<C> {
         let (sender, done) = oneshot::channel();
         let id = stanza.id().unwrap_or_default().into_owned();
         let key = session.account().to_string();
-        let work = bind(Arc::clone(&self.core), session, resource, id.clone(), sender);
+        let early = self.negotiating.as_ref().and_then(|negotiating| negotiating.early.as_ref());
+        let dismissal = early.map(|early| Arc::clone(early.dismissal()));
+        let core = Arc::clone(&self.core);
+        let work = bind(core, session, resource, id.clone(), dismissal, sender);
         let _ran = self.core.jobs.run(&key, work);
         self.pending = Some(Pending::Bind(BindWait { done, id }));
     }
@@ -468,6 +493,9 @@ impl<C: Connection + Clone> Driver<C> {
         match outcome {
             Some(BindOutcome::Bound(session)) => self.enter(session),
             Some(BindOutcome::Refused(session, error)) => {
+                if error == BindError::TooManySessions {
+                    self.core.metrics.limit("LIMIT-8");
+                }
                 let condition = error.condition();
                 self.stage = Stage::Authed(session);
                 self.refuse_bind(id, condition);
@@ -509,6 +537,7 @@ async fn bind<C: Connection + Clone>(
     mut session: Session<Authed, C>,
     resource: Option<ResourcePart>,
     id: String,
+    dismissal: Option<Arc<Dismissal>>,
     done: oneshot::Sender<BindOutcome<C>>,
 ) {
     loop {
@@ -527,6 +556,10 @@ async fn bind<C: Connection + Clone>(
                 _ => return done.send(BindOutcome::NotLoaded(session)),
             }
         };
+        if dismissal.as_ref().is_some_and(|dismissal| dismissal.is_set()) {
+            // The stream is about to be closed.
+            return done.send(BindOutcome::NotLoaded(session));
+        }
         // DESTROY-10: a transport that was lost meanwhile binds nothing.
         if done.is_closed() {
             return;

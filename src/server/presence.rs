@@ -58,7 +58,10 @@ impl<C: Connection + Clone> Core<C> {
                 // Recorded first, sent after: an end in between tells the target (mechanism 2).
                 match handle.record_directed(&target, self.limits.directed) {
                     Ok(number) => self.presence(Some(&handle), stanza, to, Some(number)),
-                    Err(error) => refuse(error.condition().into()),
+                    Err(error) => {
+                        self.metrics.limit("LIMIT-17");
+                        refuse(error.condition().into())
+                    }
                 }
             }
             PresenceType::Unavailable => {

@@ -139,7 +139,7 @@ impl<C: Connection + Clone> Core<C> {
     ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
             // First, since the router may refuse it on the spot.
-            self.delivered(stanza, origin, None, &[], Outcome::Routed);
+            self.delivered(stanza, origin, None, &[], Outcome::Routed, None);
             if stanza.kind() == Kind::Iq {
                 self.well_formed_iq(origin, stanza)?;
             }

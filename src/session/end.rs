@@ -290,10 +290,12 @@ impl<C: Connection + Clone> Inner<C> {
         let environment = &self.settings.environment;
         let (now, utc) = (environment.now(), environment.utc());
         for Left { stanza, at, counted: retained, written, copies } in left {
-            if copies.is_some_and(|copies| !copies.release()) {
+            let stanza = match copies {
+                None => stanza,
+                Some(last) if last.release() => last.message().clone(),
                 // Another session has it, or will have (SM-17).
-                continue;
-            }
+                Some(_) => continue,
+            };
             let age = if retained { now.saturating_sub(at) } else { Duration::ZERO };
             let accepted = utc.checked_sub(age).unwrap_or(utc);
             let session = shared.jid.clone();

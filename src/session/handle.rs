@@ -35,6 +35,10 @@ pub(super) const ENDED: u32 = 1 << 10;
 pub(super) const CLOSED: u32 = 1 << 12;
 /// Stanzas are kept until they are acknowledged, so the time at which they are accepted matters.
 const RETAINED: u32 = 1 << 11;
+/// Nobody can read or change what goes over the transport.
+const PROTECTED: u32 = 1 << 13;
+/// Something may have to be held back, so the hook that says what is asked.
+const HOLDING: u32 = 1 << 14;
 
 /// One bound session.
 pub(crate) struct Shared<C: Connection + Clone> {
@@ -53,16 +57,20 @@ pub(crate) struct Shared<C: Connection + Clone> {
 
 impl<C: Connection + Clone> Shared<C> {
     pub(super) fn send(
-        &self,
+        self: &Arc<Self>,
         inner: &Inner<C>,
         item: Item<'_>,
         valid: Option<&Valid<'_>>,
     ) -> (Sent, After) {
         // The clock is host code: it is asked before the lock is taken.
-        let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
+        let flags = self.flags.load(Ordering::SeqCst);
+        let retained = flags & RETAINED != 0;
         let now = retained.then(|| inner.settings.environment.now());
-        let sent =
-            outbound::send(&self.out, &self.jid, item, valid, now, &inner.settings.retention);
+        // The same holds for what says whether it is held back.
+        let stanza = item.stanza().filter(|_| flags & HOLDING != 0);
+        let hold = stanza.map(|stanza| inner.hold(self, stanza));
+        let limits = &inner.settings.retention;
+        let sent = outbound::send(&self.out, &self.jid, item, valid, hold, now, limits);
         if retained {
             inner.relieve();
         }
@@ -75,13 +83,24 @@ impl<C: Connection + Clone> Shared<C> {
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
     pub(super) fn set_flags(&self, presence: u32) -> bool {
-        let kept = INTERESTED | RETAINED;
+        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING;
         self.update_flags(|flags| flags & kept | presence)
     }
 
     /// Marks the session as interested, unless it is over.
     pub(super) fn set_interested(&self) {
         self.update_flags(|flags| flags | INTERESTED);
+    }
+
+    pub(super) fn set_holding(&self, holding: bool) {
+        let holding = if holding { HOLDING } else { 0 };
+        self.update_flags(|flags| flags & !HOLDING | holding);
+    }
+
+    /// Said of the transport of now.
+    pub(super) fn set_protected(&self, protected: bool) {
+        let protected = if protected { PROTECTED } else { 0 };
+        self.update_flags(|flags| flags & !PROTECTED | protected);
     }
 
     pub(super) fn set_retained(&self) {
@@ -165,7 +184,17 @@ impl<C: Connection + Clone> SessionHandle<C> {
     ///
     /// [`NotSent`]: nothing was accepted and the caller still has the stanza.
     pub fn send_copy(&self, stanza: &Stanza, copies: &Copies) -> Result<(), NotSent> {
-        self.send_item(Item::Copy(stanza, copies), None).map(drop)
+        self.send_item(Item::Copy(stanza, To::AsIs, copies), None).map(drop)
+    }
+
+    /// [`push`](Self::push) of a stanza that brings the client a message in another form, a carbon
+    /// copy: it counts as one of the copies.
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: it was not accepted.
+    pub fn push_copy(&self, stanza: &Stanza, copies: &Copies) -> Result<(), NotSent> {
+        self.send_item(Item::Copy(stanza, To::OwnFull, copies), None).map(drop)
     }
 
     /// Sends a stanza with `to` as the receiver's own bare or full JID, if it is still valid.
@@ -225,6 +254,12 @@ impl<C: Connection + Clone> SessionHandle<C> {
     #[must_use]
     pub fn is_interested(&self) -> bool {
         self.0.flags.load(Ordering::SeqCst) & INTERESTED != 0
+    }
+
+    /// Whether the owner has said that the transport is [protected](super::Session::set_protected).
+    #[must_use]
+    pub fn is_protected(&self) -> bool {
+        self.0.flags.load(Ordering::SeqCst) & PROTECTED != 0
     }
 
     /// Whether the session is available.

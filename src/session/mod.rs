@@ -20,6 +20,7 @@ mod copies;
 mod end;
 mod events;
 mod handle;
+mod held;
 mod hibernation;
 mod input;
 mod kept;
@@ -39,6 +40,7 @@ pub use copies::Copies;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
+pub use held::Hold;
 pub use input::{Detached, InputTicket};
 pub use kept::AccountState;
 #[cfg(feature = "server")]

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use jid::FullJid;
 
 use super::copies::Copies;
+use super::held::{Held, Hold};
 use super::retained::{Retained, RetentionLimits};
 use super::shield::{shielded, wake};
 use crate::connection::{Close, Connection, SendError};
@@ -38,13 +39,20 @@ pub(crate) enum To {
 pub(crate) enum Item<'a> {
     Stanza(&'a Stanza, To),
     /// A message that goes to other sessions of the account as well.
-    Copy(&'a Stanza, &'a Copies),
+    Copy(&'a Stanza, To, &'a Copies),
     Raw(&'a [u8]),
 }
 
 impl<'a> Item<'a> {
+    pub(super) const fn stanza(self) -> Option<&'a Stanza> {
+        match self {
+            Item::Stanza(stanza, _) | Item::Copy(stanza, _) => Some(stanza),
+            Item::Raw(_) => None,
+        }
+    }
+
     const fn copies(self) -> Option<&'a Copies> {
-        if let Item::Copy(_, copies) = self { Some(copies) } else { None }
+        if let Item::Copy(_, _, copies) = self { Some(copies) } else { None }
     }
 }
 
@@ -66,14 +74,14 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
+    pub(super) fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
         match item {
             Item::Stanza(stanza, to) => {
                 Self::Stanza { stanza: stanza.clone(), to, counted, at, copies: None }
             }
-            Item::Copy(stanza, copies) => {
+            Item::Copy(stanza, to, copies) => {
                 let (stanza, copies) = (stanza.clone(), Some(copies.clone()));
-                Self::Stanza { stanza, to: To::AsIs, counted, at, copies }
+                Self::Stanza { stanza, to, counted, at, copies }
             }
             Item::Raw(bytes) => Self::Raw(bytes.into()),
         }
@@ -91,6 +99,20 @@ impl Entry {
     fn into_left(self, written: bool) -> Option<Left> {
         let Self::Stanza { stanza, counted, at, copies, .. } = self else { return None };
         Some(Left { stanza, at, counted, written, copies })
+    }
+
+    /// Says whether it is to be counted for acknowledgement.
+    pub(super) const fn set_counted(&mut self, is_counted: bool) {
+        if let Self::Stanza { counted, .. } = self {
+            *counted = is_counted;
+        }
+    }
+
+    /// It is dropped: a later one has taken its place.
+    pub(super) fn forget(self) {
+        if let Self::Stanza { copies: Some(copies), .. } = self {
+            let _last = copies.release();
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -172,6 +194,8 @@ pub(super) struct Outbound<C> {
     /// Greeting of a transport, written before everything else.
     pub(super) greeting: Option<Box<[u8]>>,
     pub(super) retained: Option<Box<Retained>>,
+    /// What is held back, while something is to be.
+    pub(super) held: Option<Box<Held>>,
     /// Who waits for the gate, for the ticket, or for the end.
     pub(super) waker: Option<Box<Waker>>,
     pub(super) bytes: usize,
@@ -214,6 +238,7 @@ impl<C: Connection + Clone> Outbound<C> {
             cursor: 0,
             greeting: None,
             retained: None,
+            held: None,
             waker: None,
             bytes: 0,
             received: 0,
@@ -237,6 +262,7 @@ impl<C: Connection + Clone> Outbound<C> {
     pub(super) fn replace_link(&mut self, link: C) -> Option<C> {
         self.epoch = self.epoch.wrapping_add(1);
         self.greeting = None;
+        self.stop_holding();
         self.gates.close(Gate::Greeting);
         // What was no stanza belonged to the old transport.
         self.queue.retain(|entry| matches!(entry, Entry::Stanza { .. }));
@@ -253,6 +279,7 @@ impl<C: Connection + Clone> Outbound<C> {
     pub(super) fn drop_link(&mut self) -> Option<C> {
         self.epoch = self.epoch.wrapping_add(1);
         self.greeting = None;
+        self.stop_holding();
         self.link.take()
     }
 
@@ -268,6 +295,7 @@ impl<C: Connection + Clone> Outbound<C> {
     /// transport is to be dropped.
     pub(super) fn end(&mut self, farewell: Option<&[u8]>) -> Ended<C> {
         self.ended = true;
+        self.stop_holding();
         let retained = self.retained.take();
         let keep = farewell.is_some()
             && retained.is_none()
@@ -330,6 +358,7 @@ pub(super) fn send<C: Connection + Clone>(
     jid: &FullJid,
     item: Item<'_>,
     valid: Option<&Valid<'_>>,
+    hold: Option<Hold>,
     now: Option<Duration>,
     limits: &RetentionLimits,
 ) -> (Sent, After) {
@@ -349,6 +378,21 @@ pub(super) fn send<C: Connection + Clone>(
     }
     let waits = o.gates.is_closed() || o.link.is_none() || o.writing == Some(o.epoch);
     let counted = is_stanza && o.retained.is_some();
+    if o.held.is_some() {
+        let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
+        if o.hold_back(item, hold, at, limits) {
+            if let Some(copies) = item.copies() {
+                copies.add();
+            }
+            // At the limit all of it was let go.
+            if o.is_overgrown(limits, at) {
+                return (Sent::Accepted, After::Overgrown);
+            }
+            let quiet = waits || o.cursor >= o.queue.len();
+            let after = if quiet { After::Nothing } else { write_waiting(outbound, o, jid) };
+            return (Sent::Accepted, after);
+        }
+    }
     if waits || counted || o.cursor < o.queue.len() || o.greeting.is_some() {
         let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
         let entry = Entry::new(item, counted, at);
@@ -539,7 +583,7 @@ fn write<C: Connection>(
     let mark;
     let frame = match item {
         Item::Raw(bytes) => Frame::raw(bytes),
-        Item::Stanza(stanza, to) => {
+        Item::Stanza(stanza, to) | Item::Copy(stanza, to, _) => {
             mark = delayed.and_then(|since| delay_mark(stanza, jid, since)).unwrap_or_default();
             let frame = Frame::stanza(stanza).append(&mark);
             match to {
@@ -548,7 +592,6 @@ fn write<C: Connection>(
                 To::OwnFull => frame.to(Some(jid.as_str())),
             }
         }
-        Item::Copy(stanza, _) => Frame::stanza(stanza),
     };
     // A connection that panics is a broken transport.
     shielded(|| link.send(frame.framing(link.framing()))).unwrap_or(Err(SendError::Closed))

@@ -13,6 +13,7 @@ use super::bind::Conflict;
 use super::end::{Leftover, Reason, Run};
 use super::events::{Event, Events, Listener};
 use super::handle::{SessionHandle, Shared};
+use super::held::Hold;
 use super::hibernation::{Hibernating, Remembered};
 use super::kept::{AccountState, Kept};
 use super::outbound::After;
@@ -47,10 +48,13 @@ impl<C: Connection + Clone> Drop for Guard<C> {
 pub struct Builder<C: Connection + Clone> {
     settings: Settings,
     listener: Option<Listener<C>>,
+    hold: Option<OnHold<C>>,
 }
 
 /// A hook that takes stanzas with no session here to go to.
 type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
+/// Says what is held back from a session.
+type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
 /// Whether an account wants no presence to pass between itself and a JID.
 type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
@@ -141,6 +145,16 @@ impl<C: Connection + Clone> Builder<C> {
         self
     }
 
+    /// Says which stanzas are held back from sessions that
+    /// [hold](SessionHandle::set_holding): asked about each that is sent to one of them.
+    pub fn hold(
+        mut self,
+        hook: impl Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync + 'static,
+    ) -> Self {
+        self.hold = Some(Box::new(hook));
+        self
+    }
+
     /// Takes work that a sender happens to cause and should not have to do: the end of a session
     /// that was sent more than it takes, with all its unavailables. Runs each piece on another
     /// thread or in another task, soon. Without it the sender's thread does the work.
@@ -171,6 +185,7 @@ impl<C: Connection + Clone> Builder<C> {
             hibernating: Mutex::new(Hibernating::default()),
             remembered: Mutex::new(Remembered::default()),
             events: Events::new(self.listener),
+            hold: self.hold,
             last_gone: Mutex::new(Recent::new(REMEMBERED)),
             settings: self.settings,
         });
@@ -211,7 +226,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             leftover: None,
             hides: None,
         };
-        Builder { settings, listener: None }
+        Builder { settings, listener: None, hold: None }
     }
 
     pub(super) fn inner(&self) -> &Arc<Inner<C>> {
@@ -340,6 +355,12 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         last_words: &[u8],
     ) -> bool {
         self.inner().end(&session.0, reason, Some(last_words))
+    }
+
+    /// Whether no session is left, not even one whose end is being told.
+    #[must_use]
+    pub fn is_forgotten(&self) -> bool {
+        self.inner().shards.iter().all(|shard| shard.read().is_empty())
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next, on the
@@ -491,6 +512,7 @@ pub(super) struct Inner<C: Connection + Clone> {
     pub(super) hibernating: Mutex<Hibernating<C>>,
     pub(super) remembered: Mutex<Remembered>,
     pub(super) events: Events<C>,
+    hold: Option<OnHold<C>>,
     /// When an available session of an account last went (PRES-15). A leaf lock.
     pub(super) last_gone: Mutex<Recent<SystemTime>>,
     pub(super) settings: Settings,
@@ -563,6 +585,13 @@ impl<C: Connection + Clone> Inner<C> {
         };
         let state = AccountState(Arc::clone(account));
         bare_of(jid) != account.bare.as_str() && shielded(|| hook(&state, jid)).unwrap_or(true)
+    }
+
+    /// Whether a stanza is held back. A hook that panics holds nothing.
+    pub(super) fn hold(&self, session: &Arc<Shared<C>>, stanza: &Stanza) -> Hold {
+        let Some(hook) = &self.hold else { return Hold::Pass };
+        let session = SessionHandle(Arc::clone(session));
+        shielded(|| hook(&session, stanza)).unwrap_or(Hold::Pass)
     }
 
     pub(super) fn leave(&self, leftover: Leftover) {

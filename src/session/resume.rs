@@ -135,6 +135,7 @@ impl<C: Connection + Clone> Inner<C> {
                 (None, self.decide_end(entry, at, reason, None, since))
             } else {
                 let link = out.drop_link();
+                shared.set_holding(false);
                 waker = out.waker.take();
                 // The grace of LIMIT-10 is for those who may still acknowledge.
                 let overgrown = out.is_overgrown(&self.settings.retention, since);
@@ -236,6 +237,7 @@ impl<C: Connection + Clone> Inner<C> {
             let old = out.replace_link(link);
             let (epoch, waker) = (out.epoch, out.waker.take());
             drop(out);
+            shared.set_holding(false);
             let before = std::mem::replace(&mut slot.state, SlotState::Live);
             self.no_longer_absent(&shared, before);
             self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Resumed));

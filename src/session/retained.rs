@@ -21,6 +21,10 @@ pub struct RetentionLimits {
     pub grace: Duration,
     /// Bytes that wait for all sessions together (LIMIT-11). Default: 256 MiB.
     pub all_bytes: usize,
+    /// Stanzas that are held back from one client (LIMIT-14). Default: 200.
+    pub held_stanzas: usize,
+    /// Their bytes (LIMIT-14). Default: 256 KiB.
+    pub held_bytes: usize,
     /// The longest that a session may be without a transport (LIMIT-12). Default: 600 s.
     pub window: Duration,
     /// Last `h` of ended sessions that are remembered for one account (LIMIT-12). Default: 10.
@@ -36,6 +40,8 @@ impl Default for RetentionLimits {
             bytes: 4 << 20,
             grace: Duration::from_secs(10),
             all_bytes: 256 << 20,
+            held_stanzas: 200,
+            held_bytes: 256 << 10,
             window: Duration::from_secs(600),
             remembered: 10,
             remembered_for: Duration::from_secs(24 * 60 * 60),
@@ -50,7 +56,15 @@ pub(super) struct Share {
 }
 
 impl Share {
-    fn set(&mut self, bytes: usize) {
+    pub(super) fn new(all: &Arc<AtomicUsize>) -> Self {
+        Self { all: Arc::clone(all), bytes: 0 }
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(super) fn set(&mut self, bytes: usize) {
         if bytes >= self.bytes {
             self.all.fetch_add(bytes - self.bytes, Ordering::SeqCst);
         } else {
@@ -118,7 +132,7 @@ impl Retained {
             due: false,
             not_before: Duration::ZERO,
             grace: None,
-            share: Share { all: Arc::clone(all), bytes: 0 },
+            share: Share::new(all),
         }
     }
 

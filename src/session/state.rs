@@ -92,6 +92,20 @@ pub struct UnauthedData {
 pub struct AuthedData {
     account: BareJid,
     open: bool,
+    protected: bool,
+    holding: bool,
+}
+
+impl AuthedData {
+    /// What was said of the stream goes on to hold for the session.
+    fn bound<C: Connection + Clone>(self, owner: Owner<C>, connection: C) -> Session<Bound, C> {
+        owner.shared.set_protected(self.protected);
+        let session = Session { data: owner, connection };
+        if self.holding {
+            session.handle().set_holding(true);
+        }
+        session
+    }
 }
 
 /// One client-to-server session in state `S`, on a connection of type `C`.
@@ -196,7 +210,7 @@ impl<C: Connection + Clone> Session<Unauthed, C> {
                 if account.domain() != &**domain {
                     return Err(Refused { session: self, error: AuthenticateError::OtherDomain });
                 }
-                let data = AuthedData { account, open: true };
+                let data = AuthedData { account, open: true, protected: false, holding: false };
                 Ok(Session { data, connection: self.connection })
             }
             _ => Err(Refused { session: self, error: AuthenticateError::NotOpen }),
@@ -215,6 +229,18 @@ impl<C: Connection + Clone> Session<Authed, C> {
     #[must_use]
     pub fn domain(&self) -> &DomainRef {
         self.data.account.domain()
+    }
+
+    /// Says whether nobody can read or change what goes over the transport (TLS, or what the host
+    /// takes for as good): some things are said on such streams only (STREAM-30). At first it is
+    /// not.
+    pub const fn set_protected(&mut self, protected: bool) {
+        self.data.protected = protected;
+    }
+
+    /// The session is to [hold back](SessionHandle::set_holding) from its beginning on this stream.
+    pub const fn set_holding(&mut self, holding: bool) {
+        self.data.holding = holding;
     }
 
     /// The stream starts anew (after SASL): not open until the next header.
@@ -252,7 +278,7 @@ impl<C: Connection + Clone> Session<Authed, C> {
             return Err(Refused { session: self, error: BindError::NotOpen });
         }
         match registry.inner().bind(&self.data.account, self.connection.clone(), request) {
-            Ok(owner) => Ok(Session { data: owner, connection: self.connection }),
+            Ok(owner) => Ok(self.data.bound(owner, self.connection)),
             Err(error) => Err(Refused { session: self, error }),
         }
     }
@@ -282,7 +308,7 @@ impl<C: Connection + Clone> Session<Authed, C> {
             self.connection.clone(),
             reply,
         ) {
-            Ok(owner) => Ok(Session { data: owner, connection: self.connection }),
+            Ok(owner) => Ok(self.data.bound(owner, self.connection)),
             Err(error) => Err(Refused { session: self, error }),
         }
     }

@@ -163,7 +163,11 @@ fn copy<C: Connection + Clone>(delivery: &Delivery<'_, C>, account: &BareJid, wa
     }
     let copy = wrap(message, account, way);
     for session in std::iter::once(first).chain(sessions) {
-        let _gone = session.push(&copy);
+        // SM-17: what a session has received by a copy it does not get again.
+        let _gone = match delivery.copies().filter(|_| way == Way::Received) {
+            Some(copies) => session.push_copy(&copy, copies),
+            None => session.push(&copy),
+        };
     }
 }
 

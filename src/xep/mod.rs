@@ -25,6 +25,7 @@
 
 mod blocking;
 mod carbons;
+mod csi;
 mod disco;
 mod last;
 mod ping;
@@ -33,6 +34,7 @@ mod version;
 
 pub use blocking::Blocking;
 pub use carbons::Carbons;
+pub use csi::ClientState;
 pub use disco::Disco;
 pub use last::LastActivity;
 pub use ping::Ping;

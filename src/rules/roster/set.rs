@@ -52,6 +52,12 @@ enum Change {
 }
 
 impl RosterSet {
+    /// The removal of a contact.
+    #[must_use]
+    pub const fn removal(contact: BareJid) -> Self {
+        Self { contact, change: Change::Remove }
+    }
+
     /// Reads the `<query/>` of a roster set.
     ///
     /// # Errors

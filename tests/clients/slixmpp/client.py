@@ -7,7 +7,7 @@ import logging
 from slixmpp import ClientXMPP
 
 # A time limit is for failures only: no scenario that passes waits for one.
-PATIENCE = 20
+PATIENCE = 60
 logging.basicConfig(level=logging.CRITICAL)
 
 

@@ -1,0 +1,190 @@
+//! Streams that have no session yet, within the server's reach: shutdown, removed accounts and
+//! changed passwords close them too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use jid::BareJid;
+use parking_lot::Mutex;
+
+use crate::stream::StreamError;
+
+/// What a stream is closed with.
+#[derive(Clone)]
+pub(super) struct Farewell {
+    error: StreamError,
+    /// In its place where the transport is protected (STREAM-30).
+    protected: Option<StreamError>,
+}
+
+impl Farewell {
+    pub(super) const fn new(error: StreamError, protected: Option<StreamError>) -> Self {
+        Self { error, protected }
+    }
+
+    pub(super) fn choose(self, is_protected: bool) -> StreamError {
+        self.protected.filter(|_| is_protected).unwrap_or(self.error)
+    }
+}
+
+impl From<StreamError> for Farewell {
+    fn from(error: StreamError) -> Self {
+        Self::new(error, None)
+    }
+}
+
+/// All streams without a session.
+#[derive(Default)]
+pub(super) struct Early(Mutex<Streams>);
+
+#[derive(Default)]
+struct Streams {
+    /// The number of the next stream.
+    next: u64,
+    streams: HashMap<u64, Arc<Dismissal>>,
+    /// The server shuts down.
+    closing: Option<Farewell>,
+    barred: HashMap<BareJid, Bar>,
+}
+
+/// Which streams may not authenticate as an account: what they prove may be out of date by then.
+struct Bar {
+    /// Those with a lower number.
+    below: u64,
+    until: Duration,
+    farewell: Farewell,
+}
+
+/// One stream's way of being told.
+#[derive(Default)]
+pub(super) struct Dismissal(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    account: Option<BareJid>,
+    farewell: Option<Farewell>,
+    waker: Option<Waker>,
+}
+
+impl Dismissal {
+    pub(super) fn is_set(&self) -> bool {
+        self.0.lock().farewell.is_some()
+    }
+
+    fn set(&self, farewell: Farewell) {
+        let waker = {
+            let mut state = self.0.lock();
+            state.farewell.get_or_insert(farewell);
+            state.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl Early {
+    /// A stream begins.
+    pub(super) fn enter(self: &Arc<Self>) -> EarlyStream {
+        let dismissal = Arc::<Dismissal>::default();
+        let mut inside = self.0.lock();
+        let number = inside.next;
+        inside.next += 1;
+        inside.streams.insert(number, Arc::clone(&dismissal));
+        if let Some(farewell) = &inside.closing {
+            dismissal.0.lock().farewell = Some(farewell.clone());
+        }
+        EarlyStream { early: Arc::clone(self), number, dismissal }
+    }
+
+    /// Closes all streams, and those that begin from now on.
+    pub(super) fn close(&self, farewell: &Farewell) {
+        let all: Vec<_> = {
+            let mut inside = self.0.lock();
+            inside.closing = Some(farewell.clone());
+            inside.streams.values().map(Arc::clone).collect()
+        };
+        for dismissal in all {
+            dismissal.set(farewell.clone());
+        }
+    }
+
+    /// Closes the streams that are authenticated as `account`, and keeps those that have begun by now
+    /// from becoming so before `until`; with `later`, those that begin from now on as well.
+    pub(super) fn bar(
+        &self,
+        account: &BareJid,
+        farewell: &Farewell,
+        later: bool,
+        now: Duration,
+        until: Duration,
+    ) {
+        let of_account: Vec<_> = {
+            let mut inside = self.0.lock();
+            inside.barred.retain(|_, bar| bar.until > now);
+            let below = if later { u64::MAX } else { inside.next };
+            let bar = Bar { below, until, farewell: farewell.clone() };
+            inside.barred.insert(account.clone(), bar);
+            let is_of = |d: &&Arc<Dismissal>| d.0.lock().account.as_ref() == Some(account);
+            inside.streams.values().filter(is_of).map(Arc::clone).collect()
+        };
+        for dismissal in of_account {
+            dismissal.set(farewell.clone());
+        }
+    }
+
+    /// Bars `account` no longer.
+    pub(super) fn unbar(&self, account: &BareJid) {
+        self.0.lock().barred.remove(account);
+    }
+}
+
+/// One stream's place, given up on drop.
+pub(super) struct EarlyStream {
+    early: Arc<Early>,
+    number: u64,
+    dismissal: Arc<Dismissal>,
+}
+
+impl EarlyStream {
+    /// The stream is authenticated.
+    pub(super) fn set_account(&self, account: &BareJid, now: Duration) {
+        let inside = self.early.0.lock();
+        let bar = inside.barred.get(account);
+        let bar = bar.filter(|bar| self.number < bar.below && now < bar.until);
+        let mut state = self.dismissal.0.lock();
+        state.account = Some(account.clone());
+        if let Some(bar) = bar {
+            state.farewell.get_or_insert_with(|| bar.farewell.clone());
+        }
+    }
+
+    pub(super) const fn dismissal(&self) -> &Arc<Dismissal> {
+        &self.dismissal
+    }
+
+    /// What the stream is to be closed with, if it is; else the waker is kept.
+    pub(super) fn poll(&self, cx: Option<&Context<'_>>) -> Option<Farewell> {
+        // A waker is host code: cloned and dropped without the lock.
+        let waker = cx.map(|cx| cx.waker().clone());
+        let mut state = self.dismissal.0.lock();
+        let farewell = state.farewell.clone();
+        let old = match waker {
+            Some(waker) => state.waker.replace(waker),
+            None => None,
+        };
+        drop(state);
+        drop(old);
+        farewell
+    }
+}
+
+impl Drop for EarlyStream {
+    fn drop(&mut self) {
+        let gone = self.early.0.lock().streams.remove(&self.number);
+        // With its waker, hence without the lock.
+        drop(gone);
+    }
+}

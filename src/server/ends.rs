@@ -1,0 +1,240 @@
+//! Ends of sessions that the host decides: for one of them, for an account, for all.
+
+use std::fmt;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jid::BareJid;
+
+use super::early::Farewell;
+use super::transaction::{Change, Failed};
+use super::{Core, Server};
+use crate::connection::Connection;
+use crate::rules::roster::RosterSet;
+use crate::rules::subscription::SubscriptionKind;
+use crate::session::{Reason, SessionHandle, SessionId};
+use crate::stanza::Stanza;
+use crate::store::StoreError;
+use crate::stream::{StreamCondition, StreamError, close};
+
+/// How often it is looked whether the last work of a shutdown is done.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How a server shuts down.
+#[must_use = "says something to `Server::shutdown` only"]
+pub struct Shutdown {
+    other_host: Option<StreamError>,
+    pace: Option<(usize, Duration)>,
+    progress: Option<Box<dyn FnMut(Progress) + Send>>,
+}
+
+impl Shutdown {
+    /// All at once, with `system-shutdown`.
+    pub const fn new() -> Self {
+        Self { other_host: None, pace: None, progress: None }
+    }
+
+    /// Sends the clients to another host, a name or an address. Those whose stream nobody protects
+    /// are told `system-shutdown` all the same (STREAM-30).
+    pub fn see_other_host(mut self, host: &str, port: Option<u16>) -> Self {
+        self.other_host = Some(StreamError::see_other_host(host, port));
+        self
+    }
+
+    /// Ends so many sessions in each `period`, so that not all clients come back (here or elsewhere)
+    /// in the same moment. The waits depend on [`Server::handle_timeout`].
+    pub const fn pace(mut self, sessions: usize, period: Duration) -> Self {
+        self.pace = Some((sessions, period));
+        self
+    }
+
+    /// Called after each session that was ended.
+    pub fn progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
+        self.progress = Some(Box::new(progress));
+        self
+    }
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shutdown")
+            .field("pace", &self.pace)
+            .field("other_host", &self.other_host.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a shutdown has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Sessions that were ended.
+    pub ended: usize,
+    /// Sessions that are left.
+    pub left: usize,
+}
+
+impl<C: Connection + Clone> Server<C> {
+    /// Ends a session with `policy-violation` (DESTROY-19). `false` if it was over.
+    #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
+    pub fn kick(&self, session: &SessionHandle<C>) -> bool {
+        self.kick_with(session, &StreamCondition::PolicyViolation.into())
+    }
+
+    /// Ends a session with this error (DESTROY-19). `false` if it was over.
+    #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
+    pub fn kick_with(&self, session: &SessionHandle<C>, error: &StreamError) -> bool {
+        self.0.dismiss(session, Reason::Kicked, error)
+    }
+
+    /// The password of an account was changed: all its sessions end with `reset`, but the one that
+    /// changed it (DESTROY-18). So do streams that have authenticated and not bound, and none that
+    /// has begun by now can still authenticate with what was valid before.
+    ///
+    /// To be called once the new password is stored.
+    pub fn password_changed(&self, account: &BareJid, except: Option<SessionId>) {
+        let core = &self.0;
+        let error = StreamError::new(StreamCondition::Reset);
+        let now = core.environment.now();
+        let until = now.saturating_add(core.limits.negotiation);
+        core.early.bar(account, &error.clone().into(), false, now, until);
+        let sweep = {
+            let (core, account) = (Arc::clone(core), account.clone());
+            move || {
+                let others = core.registry.sessions(&account).filter(|s| Some(s.id()) != except);
+                for session in others {
+                    core.dismiss(&session, Reason::PasswordChanged, &error);
+                }
+            }
+        };
+        sweep();
+        // A bind that was under way is through by then.
+        let _swept = core.jobs.run(account.as_str(), async move { sweep() });
+    }
+
+    /// Removes an account (DESTROY-15): its contacts are told as if each had been removed from its
+    /// roster (ROSTER-15), its sessions end with `not-authorized`, and everything that the stores
+    /// keep for it is deleted, its credentials last. Nobody can log in meanwhile.
+    ///
+    /// `false` if the store knew no such account.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a store. What was done by then stays done; the account is there still, and
+    /// the removal can be asked for again.
+    pub async fn account_removed(&self, account: &BareJid) -> Result<bool, StoreError> {
+        let core = &self.0;
+        let error = StreamError::new(StreamCondition::NotAuthorized);
+        let farewell = Farewell::from(error.clone());
+        core.early.bar(account, &farewell, true, core.environment.now(), Duration::MAX);
+        let removed = core.remove_account(account, &error).await;
+        match &removed {
+            // What a stream that has begun by now proves was true before.
+            Ok(_) => {
+                let now = core.environment.now();
+                let until = now.saturating_add(core.limits.negotiation);
+                core.early.bar(account, &farewell, false, now, until);
+            }
+            Err(_) => core.early.unbar(account),
+        }
+        removed
+    }
+
+    /// Ends everything (DESTROY-16): new streams are refused, and each session is told and ended,
+    /// at the pace of `options`. When this returns, no session is left, whoever saw one has been
+    /// told, and what sessions left behind is stored.
+    ///
+    /// The host drives [`background`](Self::background), [`handle_timeout`](Self::handle_timeout) and
+    /// the drivers on meanwhile: the last words of each session go out through them.
+    pub async fn shutdown(&self, options: Shutdown) {
+        let core = &self.0;
+        let Shutdown { other_host, pace, mut progress } = options;
+        let error = StreamError::new(StreamCondition::SystemShutdown);
+        let farewell = Farewell::new(error, other_host);
+        core.early.close(&farewell);
+        let (mut ended, mut in_period) = (0, 0);
+        loop {
+            for session in core.registry.iter() {
+                if let Some((_, period)) = pace.filter(|(most, _)| in_period >= (*most).max(1)) {
+                    core.sleep(period).await;
+                    in_period = 0;
+                }
+                let error = farewell.clone().choose(session.is_protected());
+                if core.dismiss(&session, Reason::Shutdown, &error) {
+                    ended += 1;
+                    in_period += 1;
+                    if let Some(progress) = &mut progress {
+                        progress(Progress { ended, left: core.registry.len() });
+                    }
+                }
+            }
+            // In this order: a bind under way is a job, and none can begin any more.
+            if core.jobs.len() == 0 && core.registry.is_forgotten() {
+                return;
+            }
+            core.sleep(LOOK_AGAIN).await;
+        }
+    }
+}
+
+impl<C: Connection + Clone> Core<C> {
+    /// Ends a session with this error.
+    fn dismiss(&self, session: &SessionHandle<C>, reason: Reason, error: &StreamError) -> bool {
+        let mut words = Vec::new();
+        close(&mut words, None, Some(error));
+        let was_first = self.registry.destroy_session_with(session, reason, &words);
+        if was_first {
+            self.metrics.stream_error(error.condition(), error.limit());
+        }
+        was_first
+    }
+
+    async fn sleep(&self, time: Duration) {
+        let _late: Option<()> = self.timers.within(time, pending()).await;
+    }
+
+    async fn remove_account(
+        self: &Arc<Self>,
+        account: &BareJid,
+        error: &StreamError,
+    ) -> Result<bool, StoreError> {
+        let key = account.to_string();
+        // A bind that was under way is through; later ones are refused.
+        let _none = self.jobs.run(&key, async {}).await;
+        let roster = match self.registry.account(account.as_str()) {
+            Some(account) => account.roster(),
+            None => Arc::new(self.load_roster(account).await?),
+        };
+        let contacts = roster.iter().map(|entry| entry.jid());
+        let requests = roster.requests().filter(|jid| roster.get(jid).is_none());
+        let removals = contacts.map(|jid| (jid, true)).chain(requests.map(|jid| (jid, false)));
+        for (contact, is_item) in removals {
+            let Ok(contact) = BareJid::new(contact) else { continue };
+            let change = if is_item {
+                Change::Set(RosterSet::removal(contact.clone()))
+            } else {
+                let kind = SubscriptionKind::Unsubscribed;
+                let stanza = Stanza::presence().type_(kind.as_str()).from(account.as_str());
+                Change::Send { kind, stanza: stanza.to(contact.as_str()).build() }
+            };
+            match self.change_roster(account.clone(), contact, change, None, || ()).await {
+                // One that another session has removed meanwhile is no concern.
+                Ok(()) | Err(Failed::Roster(_)) => {}
+                Err(Failed::Store) => return Err(StoreError::failed("a contact cannot be told")),
+            }
+        }
+        for session in self.registry.sessions(account) {
+            self.dismiss(&session, Reason::AccountRemoved, error);
+        }
+        let removal = self.stores.remove_account(account);
+        let failed = || Err(StoreError::failed("the store panicked"));
+        self.jobs.run(&key, removal).await.unwrap_or_else(failed)
+    }
+}

@@ -1,0 +1,152 @@
+//! Stanzas that are held back from a client that says it is not looked at (XEP-0352).
+//!
+//! What is held stands outside of the queue: it counts for no acknowledgement until it is let go,
+//! and of those with one key only the latest is kept. It is let go into the queue as a whole (at the
+//! client's word, at the limit, with the transport, at the end), or in part, before a stanza from
+//! the same bare JID that is not held: so nobody's stanzas overtake each other (CSI-4).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::handle::SessionHandle;
+use super::outbound::{After, Entry, Item, Outbound, kick};
+use super::registry::bare_of;
+use super::retained::{RetentionLimits, Share};
+use crate::connection::Connection;
+use crate::stanza::Stanza;
+use crate::sync::atomic::AtomicUsize;
+
+/// Whether a stanza is held back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "says whether the stanza is held back"]
+#[expect(clippy::exhaustive_enums, reason = "it is held back or it is not")]
+pub enum Hold {
+    /// It is not, and what is held from the same bare JID goes before it.
+    Pass,
+    /// It is, in place of an earlier one with this key.
+    Latest(String),
+}
+
+/// What is held back for one session.
+pub(super) struct Held {
+    items: VecDeque<HeldItem>,
+    share: Share,
+}
+
+struct HeldItem {
+    key: String,
+    from: Box<str>,
+    entry: Entry,
+}
+
+impl Held {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
+        Self { items: VecDeque::new(), share: Share::new(all) }
+    }
+
+    fn put(&mut self, key: String, from: Box<str>, entry: Entry) {
+        let at = self.items.iter().position(|item| item.key == key);
+        if let Some(old) = at.and_then(|at| self.items.remove(at)) {
+            self.share.set(self.share.bytes().saturating_sub(old.entry.len()));
+            old.entry.forget();
+        }
+        self.share.set(self.share.bytes().saturating_add(entry.len()));
+        self.items.push_back(HeldItem { key, from, entry });
+    }
+
+    fn is_full(&self, limits: &RetentionLimits) -> bool {
+        self.items.len() > limits.held_stanzas || self.share.bytes() > limits.held_bytes
+    }
+
+    /// Takes out what is held from this bare JID; without one, everything.
+    fn take(&mut self, from: Option<&str>) -> Vec<Entry> {
+        let items = std::mem::take(&mut self.items);
+        let mut taken = Vec::new();
+        for item in items {
+            if from.is_none_or(|from| from == &*item.from) {
+                self.share.set(self.share.bytes().saturating_sub(item.entry.len()));
+                taken.push(item.entry);
+            } else {
+                self.items.push_back(item);
+            }
+        }
+        taken
+    }
+}
+
+/// The bare JID that a stanza comes from; one without an address comes from the own account.
+fn source(stanza: &Stanza) -> Box<str> {
+    stanza.from().map(|from| bare_of(&from).into()).unwrap_or_default()
+}
+
+impl<C: Connection + Clone> Outbound<C> {
+    /// Holds back from now on.
+    fn start_holding(&mut self, all: &Arc<AtomicUsize>) {
+        if !self.ended && self.link.is_some() && self.held.is_none() {
+            self.held = Some(Box::new(Held::new(all)));
+        }
+    }
+
+    /// Lets everything go and holds nothing back any more.
+    pub(super) fn stop_holding(&mut self) {
+        if let Some(mut held) = self.held.take() {
+            self.let_go(held.take(None));
+        }
+    }
+
+    /// Holds a stanza back, or lets go what has to be before it. `true` = it is taken care of.
+    pub(super) fn hold_back(
+        &mut self,
+        item: Item<'_>,
+        hold: Option<Hold>,
+        at: Duration,
+        limits: &RetentionLimits,
+    ) -> bool {
+        let (Some(stanza), Some(held)) = (item.stanza(), &mut self.held) else { return false };
+        let Some(Hold::Latest(key)) = hold else {
+            let before = held.take(Some(&source(stanza)));
+            self.let_go(before);
+            return false;
+        };
+        held.put(key, source(stanza), Entry::new(item, false, at));
+        if held.is_full(limits) {
+            let all = held.take(None);
+            self.let_go(all);
+        }
+        true
+    }
+
+    fn let_go(&mut self, entries: Vec<Entry>) {
+        let is_retained = self.retained.is_some();
+        for mut entry in entries {
+            entry.set_counted(is_retained);
+            self.bytes += entry.len();
+            self.queue.push_back(entry);
+        }
+        self.account_for();
+    }
+}
+
+impl<C: Connection + Clone> SessionHandle<C> {
+    /// Holds back from now on what the registry's [`hold`](super::Builder::hold) hook names, or lets
+    /// it all go, in order. A session without a transport holds nothing back, and each transport
+    /// starts without (CSI-1).
+    pub fn set_holding(&self, holding: bool) {
+        let Some(registry) = self.0.registry.upgrade() else { return };
+        // The flag says that the hook is to be asked; what counts is what stands under the lock.
+        self.0.set_holding(holding);
+        let after = {
+            let mut out = self.0.out.lock();
+            if holding {
+                out.start_holding(&registry.retained_bytes);
+                After::Nothing
+            } else {
+                out.stop_holding();
+                drop(out);
+                kick(&self.0.out, &self.0.jid)
+            }
+        };
+        registry.settle(&self.0, after);
+    }
+}

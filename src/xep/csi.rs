@@ -1,0 +1,82 @@
+use crate::connection::Connection;
+use crate::extension::{Extension, Flow, Hold, Negotiated, Stage};
+use crate::session::{Authed, Bound, Session, SessionHandle, SessionRegistry};
+use crate::stanza::{Child, Kind, Stanza};
+use crate::stream::Nonza;
+
+const NAMESPACE: &str = "urn:xmpp:csi:0";
+const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
+const HINTS: &str = "urn:xmpp:hints";
+
+/// Client State Indication ([XEP-0352](https://xmpp.org/extensions/xep-0352.html)): a client that is
+/// not looked at is spared presence and chat states until it is, or until something comes that it
+/// has to know (rules CSI-1…5).
+///
+/// Of what is held back the client gets the latest: of presence for each full JID, of chat states for
+/// each sender. Presence of rooms that the client has joined is not held back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(clippy::exhaustive_structs, reason = "there is nothing to set")]
+pub struct ClientState;
+
+/// What a client says of itself: whether it is inactive.
+fn said(element: &Nonza) -> Option<bool> {
+    if element.namespace() != NAMESPACE {
+        return None;
+    }
+    match element.name() {
+        "inactive" => Some(true),
+        "active" => Some(false),
+        _ => None,
+    }
+}
+
+impl<C: Connection + Clone> Extension<C> for ClientState {
+    fn features(&self, stage: Stage, out: &mut Vec<u8>) {
+        if stage == Stage::Authenticated {
+            out.extend_from_slice(b"<csi xmlns='urn:xmpp:csi:0'/>");
+        }
+    }
+
+    fn authenticated(
+        &self,
+        mut session: Session<Authed, C>,
+        _: &SessionRegistry<C>,
+        element: &Nonza,
+    ) -> Negotiated<C> {
+        let Some(inactive) = said(element) else { return Negotiated::Next(session) };
+        session.set_holding(inactive);
+        Negotiated::Done(session)
+    }
+
+    fn nonza(&self, session: &mut Session<Bound, C>, element: &Nonza) -> Flow {
+        let Some(inactive) = said(element) else { return Flow::Next };
+        session.handle().set_holding(inactive);
+        Flow::Done
+    }
+
+    fn hold(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
+        let Some(from) = stanza.from() else { return Hold::Pass };
+        let bare = from.split('/').next().unwrap_or_default();
+        match stanza.kind() {
+            Kind::Presence if is_availability(stanza) && !session.has_directed_to(bare) => {
+                Hold::Latest(format!("presence {from}"))
+            }
+            Kind::Message if is_chat_state(stanza) => Hold::Latest(format!("state {from}")),
+            _ => Hold::Pass,
+        }
+    }
+}
+
+fn is_availability(presence: &Stanza) -> bool {
+    matches!(presence.type_().as_deref(), None | Some("unavailable"))
+}
+
+/// Whether a message says nothing but a chat state, with the thread that it belongs to and hints.
+fn is_chat_state(message: &Stanza) -> bool {
+    let is_state = |child: &Child<'_>| child.namespace() == CHAT_STATES;
+    let accompanies =
+        |child: &Child<'_>| child.is("thread", "jabber:client") || child.namespace() == HINTS;
+    message.type_().as_deref() != Some("error")
+        && message.children().any(|child| is_state(&child))
+        && message.children().all(|child| is_state(&child) || accompanies(&child))
+}

@@ -1,0 +1,150 @@
+//! A whole server over sockets, on both hosts: its background work, and its end.
+#![cfg(all(feature = "system", any(feature = "tokio", feature = "threads")))]
+#![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
+
+use xmpp_session::environment::System;
+use xmpp_session::host::Host;
+use xmpp_session::outbox::Outbox;
+use xmpp_session::sasl::{Mechanism, Policy};
+use xmpp_session::server::{DomainPolicy, Peer, Server};
+use xmpp_session::store::{AnyAccount, Stores};
+
+type Hosted = Arc<Host<Arc<Outbox>>>;
+
+fn host() -> (Server<Arc<Outbox>>, Hosted) {
+    let environment = Arc::new(System::new());
+    let any_account = Arc::new(AnyAccount::new("pw").unwrap());
+    let mut policy = DomainPolicy::default();
+    policy.sasl = Some(Policy::new(&*environment).mechanisms(&[Mechanism::Plain]));
+    policy.authenticator = Some(Arc::clone(&any_account) as _);
+    let mut stores = Stores::memory();
+    stores.accounts = any_account;
+    let server = Server::builder(environment, stores)
+        .domain_with("localhost".parse().unwrap(), policy)
+        .build();
+    (server.clone(), Arc::new(Host::new(server)))
+}
+
+fn peer() -> Peer {
+    Peer::new().secure(true)
+}
+
+fn expect(client: &mut TcpStream, end: &str) -> String {
+    let mut text = String::new();
+    while !text.ends_with(end) {
+        let mut byte = [0];
+        client.read_exact(&mut byte).unwrap();
+        text.push(byte[0] as char);
+    }
+    text
+}
+
+/// A client without a session.
+fn connect(address: SocketAddr) -> TcpStream {
+    let mut client = TcpStream::connect(address).unwrap();
+    open(&mut client);
+    client
+}
+
+fn open(client: &mut TcpStream) {
+    client
+        .write_all(
+            b"<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+              xmlns:stream='http://etherx.jabber.org/streams'>",
+        )
+        .unwrap();
+    expect(client, "</stream:features>");
+}
+
+/// A client with a session.
+fn log_in(address: SocketAddr) -> TcpStream {
+    let mut client = connect(address);
+    // "\0me\0pw"
+    client
+        .write_all(
+            b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AG1lAHB3</auth>",
+        )
+        .unwrap();
+    expect(&mut client, "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
+    open(&mut client);
+    client
+        .write_all(b"<iq type='set' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
+        .unwrap();
+    expect(&mut client, "</iq>");
+    client
+}
+
+/// Two clients with sessions and one without, before the end and after it.
+fn play(address: SocketAddr, host: &Hosted, shut_down: impl FnOnce()) {
+    let mut clients = [log_in(address), log_in(address)];
+    let mut waiting = connect(address);
+    assert_eq!(host.connections(), 3);
+    let readers = clients.each_mut().map(|client| {
+        let mut client = client.try_clone().unwrap();
+        std::thread::spawn(move || {
+            let words = expect(&mut client, "</stream:stream>");
+            client.write_all(b"</stream:stream>").unwrap();
+            (words, client.read(&mut [0]).unwrap())
+        })
+    });
+    shut_down();
+    for reader in readers {
+        let (words, more) = reader.join().unwrap();
+        assert_eq!(
+            words,
+            "<stream:error><system-shutdown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>\
+             </stream:stream>"
+        );
+        assert_eq!(more, 0);
+    }
+    assert_eq!(host.connections(), 1, "the one without a session is not waited for");
+    waiting.write_all(b"</stream:stream>").unwrap();
+    expect(&mut waiting, "</stream:stream>");
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[cfg(feature = "tokio")]
+#[test]
+fn destroy_16_shutdown_on_tokio() {
+    use xmpp_session::host::tokio::{accept, background, serve, shutdown};
+
+    let (server, host) = host();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.spawn(background(server));
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+    let address = listener.local_addr().unwrap();
+    let hosting = Arc::clone(&host);
+    runtime.spawn(async move {
+        loop {
+            let (socket, _) = accept(&listener, |_| {}).await;
+            tokio::spawn(serve(Arc::clone(&hosting), socket, peer()));
+        }
+    });
+    play(address, &host, || runtime.block_on(shutdown(&host, HOUR)));
+}
+
+#[cfg(feature = "threads")]
+#[test]
+fn destroy_16_shutdown_on_threads() {
+    use xmpp_session::host::threads::{accept, background, serve, shutdown};
+
+    let (server, host) = host();
+    std::thread::spawn(move || background(&server));
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let hosting = Arc::clone(&host);
+    std::thread::spawn(move || {
+        loop {
+            let (socket, _) = accept(&listener, |_| {});
+            let host = Arc::clone(&hosting);
+            std::thread::spawn(move || serve(&host, socket, peer()));
+        }
+    });
+    play(address, &host, || shutdown(&host, HOUR));
+}
