@@ -46,7 +46,7 @@ pub(crate) enum Item<'a> {
 impl<'a> Item<'a> {
     pub(super) const fn stanza(self) -> Option<&'a Stanza> {
         match self {
-            Item::Stanza(stanza, _) | Item::Copy(stanza, _) => Some(stanza),
+            Item::Stanza(stanza, _) | Item::Copy(stanza, _, _) => Some(stanza),
             Item::Raw(_) => None,
         }
     }
