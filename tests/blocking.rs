@@ -1,11 +1,6 @@
 //! The blocking command (rules BLOCK-1 to BLOCK-8, LIMIT-18).
 
-#![cfg(feature = "server")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

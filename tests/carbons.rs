@@ -1,11 +1,6 @@
 //! Copies of messages for the other sessions of an account (rules CARBONS-1 to CARBONS-10).
 
-#![cfg(feature = "server")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use wire::{Client, World};
 use xmpp_session::stanza::canonicalise;
 use xmpp_session::xep;

@@ -1,11 +1,6 @@
 //! Ends that the host decides (rules DESTROY-15, DESTROY-16, DESTROY-18, DESTROY-19, STREAM-30).
 
-#![cfg(feature = "server")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};

@@ -1,13 +1,13 @@
 //! Contacts: the rest of the network, roster requests, and what is to be read of pushes.
 
-#![expect(dead_code, unreachable_pub, reason = "each test binary has its own copy of this module")]
+#![expect(unreachable_pub, reason = "the module is private to its test binary")]
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use xmpp_session::server::{Limits, RouteError, Router};
 use xmpp_session::stanza::{Frame, Stanza, canonicalise};
 
-use crate::wire::{Client, World};
+use super::wire::{Client, World};
 
 type Hook = Box<dyn Fn(&str) + Send + Sync>;
 
@@ -110,10 +110,15 @@ pub fn short(client: &Client) -> Vec<String> {
 }
 
 fn shorten(stanza: &str, bare: &str, full: &str) -> String {
-    let head = format!("<iq from='{bare}' to='{full}' id='push");
-    let Some(rest) = stanza.strip_prefix(&head) else { return stanza.to_owned() };
-    let (id, rest) = rest.split_once('\'').unwrap();
-    assert!(id.parse::<u64>().is_ok(), "{stanza}");
+    let head = format!("<iq from='{bare}' to='{full}' id='");
+    let Some((id, rest)) = stanza.strip_prefix(&head).and_then(|rest| rest.split_once('\'')) else {
+        return stanza.to_owned();
+    };
+    if !rest.starts_with(" type='set'") {
+        return stanza.to_owned();
+    }
+    // Nobody can guess it.
+    assert!(id.len() == 24 && id.chars().all(|c| c.is_ascii_hexdigit()), "{stanza}");
     let query = " type='set'><query xmlns='jabber:iq:roster' ver='";
     let rest = rest.strip_prefix(query).unwrap_or_else(|| panic!("{stanza}"));
     let (ver, rest) = rest.split_once("'>").unwrap();
