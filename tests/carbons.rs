@@ -298,10 +298,12 @@ fn carbons_10_a_bounced_copy_reaches_nobody() {
     assert_eq!(juliet.received(), NOTHING);
 }
 
+#[cfg(test)]
 trait Routed {
     fn routed_answer(&self, iq: &str) -> &'static str;
 }
 
+#[cfg(test)]
 impl Routed for World {
     /// The condition that an iq from another domain is answered with.
     fn routed_answer(&self, iq: &str) -> &'static str {
