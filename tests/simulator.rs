@@ -24,7 +24,7 @@ mod world;
 use world::World;
 
 /// Steps of one conversation.
-const STEPS: u64 = 700;
+const STEPS: u64 = 600;
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 200;
 

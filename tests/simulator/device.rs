@@ -98,10 +98,6 @@ impl Device {
         }
     }
 
-    pub fn is_managed(&self) -> bool {
-        self.managed
-    }
-
     /// Whether nothing of its own waits for the server.
     pub fn is_settled(&self) -> bool {
         let session = self.session.as_ref();
@@ -231,15 +227,16 @@ impl Device {
                 self.write(HEADER);
             }
             Stage::Authenticating if xml.starts_with("<stream:features") => {}
-            Stage::Reopening => match self.session.as_ref().and_then(|s| Some((s.id.clone()?, s.handled)))
-            {
-                Some((id, h)) => {
-                    self.write(&format!("<resume {NS} previd='{id}' h='{h}'/>"));
-                    self.marks.push((self.out.len(), h));
-                    self.stage = Stage::Resuming;
+            Stage::Reopening => {
+                match self.session.as_ref().and_then(|s| Some((s.id.clone()?, s.handled))) {
+                    Some((id, h)) => {
+                        self.write(&format!("<resume {NS} previd='{id}' h='{h}'/>"));
+                        self.marks.push((self.out.len(), h));
+                        self.stage = Stage::Resuming;
+                    }
+                    None => self.bind(random),
                 }
-                None => self.bind(random),
-            },
+            }
             Stage::Resuming if xml.starts_with("<resumed ") => self.resumed(xml, oracle),
             Stage::Resuming if xml.starts_with("<failed ") => {
                 self.refused(xml, oracle);
@@ -253,7 +250,7 @@ impl Device {
                     session.id = attribute(xml, "id").map(str::to_owned);
                     session.handled = 0;
                 }
-                self.ready(random);
+                self.ready();
             }
             Stage::Binding | Stage::Enabling | Stage::Ready => {
                 self.stanza_or_nonza(xml, session, oracle);
@@ -277,7 +274,7 @@ impl Device {
         }
     }
 
-    fn ready(&mut self, _random: &mut Random) {
+    fn ready(&mut self) {
         self.stage = Stage::Ready;
         for (xml, message) in std::mem::take(&mut self.again) {
             self.stanza(xml, message);
@@ -398,7 +395,14 @@ impl Device {
         }
     }
 
-    pub fn message(&mut self, to: &str, normal: bool, padding: usize, oracle: &mut Oracle, session: Option<usize>) {
+    pub fn message(
+        &mut self,
+        to: &str,
+        normal: bool,
+        padding: usize,
+        oracle: &mut Oracle,
+        session: Option<usize>,
+    ) {
         self.messages += 1;
         let id = format!("m{}-{}", self.number, self.messages);
         let type_ = if normal { "normal" } else { "chat" };
@@ -406,7 +410,8 @@ impl Device {
         oracle.sent(id.clone(), self.number, self.messages, to, may_bounce);
         oracle.sent_in(&id, session);
         let body = "x".repeat(padding);
-        let xml = format!("<message to='{to}' type='{type_}' id='{id}'><body>{body}</body></message>");
+        let xml =
+            format!("<message to='{to}' type='{type_}' id='{id}'><body>{body}</body></message>");
         self.stanza(xml, Some(id));
     }
 

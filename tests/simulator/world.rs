@@ -178,19 +178,21 @@ impl World {
 
     /// Some bytes reach one end of some transport.
     fn deliver(&mut self) {
-        let Some(at) = self.any_line() else { return };
-        if self.lines[at].stalled > self.step {
-            return;
-        }
+        let Some(first) = self.any_line() else { return };
         let some = match self.random.below(10) {
             0 => 1 + self.random.below(30),
             1..4 => 1 + self.random.below(400),
             _ => usize::MAX,
         };
-        if self.random.chance(50) {
-            self.to_server(at, some);
-        } else {
-            self.to_client(at, some);
+        let up = self.random.chance(50);
+        let count = self.lines.len();
+        for at in (first..count).chain(0..first) {
+            if self.lines[at].stalled > self.step {
+                continue;
+            }
+            if up && self.to_server(at, some) || self.to_client(at, some) {
+                break;
+            }
         }
         self.sweep();
     }
@@ -356,10 +358,12 @@ impl World {
 
     /// A client does something.
     fn talk(&mut self) {
-        let number = self.random.below(self.devices.len());
-        if self.devices[number].stage != Stage::Ready {
+        let ready = self.devices.iter().filter(|device| device.stage == Stage::Ready);
+        let ready: Vec<_> = ready.map(|device| device.number).collect();
+        if ready.is_empty() {
             return;
         }
+        let number = self.random.pick(&ready);
         let session = self.line_of(number).and_then(|at| self.lines[at].session);
         let Self { random, oracle, devices, .. } = self;
         match random.below(100) {
@@ -485,7 +489,8 @@ impl World {
         self.oracle.settle();
         self.check_views();
         let counts = self.server.registry().counts();
-        if (counts.sessions, counts.hibernating, counts.retained_bytes) != (self.devices.len(), 0, 0)
+        if (counts.sessions, counts.hibernating, counts.retained_bytes)
+            != (self.devices.len(), 0, 0)
         {
             self.oracle.blame(format!("ghosts: {counts:?}"));
         }
