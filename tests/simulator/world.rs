@@ -446,8 +446,10 @@ impl World {
     fn finish(&mut self) {
         self.step += 1;
         self.note(|| "peace".to_owned());
+        self.capacity = usize::MAX;
         for line in &mut self.lines {
             line.stalled = 0;
+            line.link.widen();
             if !line.open {
                 line.driver = None;
             }
