@@ -270,11 +270,13 @@ impl World {
                 if let Some(handle) = driver.session() {
                     line.session = Some(self.oracle.session(handle));
                 }
-                if let (true, Some(session)) = (line.takes_input, line.session) {
-                    let good = !line.link.is_closed() && !self.oracle.is_ended(session);
+                if line.takes_input {
+                    // Of a resumption that was refused, the `h` says nothing about what comes next.
+                    let session = line.session.filter(|_| !line.link.is_closed());
+                    let good = session.filter(|session| !self.oracle.is_ended(*session));
                     while line.marks.front().is_some_and(|(place, _)| *place <= line.read) {
                         let Some((_, h)) = line.marks.pop_front() else { break };
-                        if good {
+                        if let Some(session) = good {
                             self.oracle.acknowledged(session, h);
                         }
                     }
