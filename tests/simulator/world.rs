@@ -281,7 +281,7 @@ impl World {
                         }
                     }
                 }
-                if want == Poll::Ready(Want::Close) {
+                if want == Poll::Ready(Want::Close) || line.link.is_aborted() {
                     line.link.write();
                     line.driver = None;
                     line.up.clear();
@@ -470,6 +470,15 @@ impl World {
             }
             self.step += 1;
         }
+        // What has begun to end has ended by then.
+        self.pass(seconds(10));
+        self.drain();
+        for device in 0..self.devices.len() {
+            if self.devices[device].stage == Stage::Away {
+                self.connect(device);
+            }
+        }
+        self.drain();
         self.check_all(|device| device.stage == Stage::Ready, "is not back");
         for priority in [3, 0] {
             for device in 0..self.devices.len() {
