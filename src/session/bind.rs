@@ -178,8 +178,8 @@ impl<C: Connection + Clone> Inner<C> {
             let greeting = shielded(|| reply(&owner.shared.jid));
             let mut out = owner.shared.out.lock();
             // An end meanwhile has opened the gates for its last words, and nothing else.
-            if !out.ended {
-                out.greeting = greeting.map(Vec::into_boxed_slice);
+            if let Some(greeting) = greeting.filter(|_| !out.ended) {
+                out.queue.set_greeting(greeting);
             }
             drop(out);
             self.open_gate(&owner.shared, Gate::Greeting);

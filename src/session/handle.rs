@@ -326,7 +326,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
         let flags = self.0.flags.load(Ordering::SeqCst);
         let out = self.0.out.lock();
         let (received, sent, queued, live) =
-            (out.received, out.delivered, out.waiting(), out.link.clone());
+            (out.received, out.delivered, out.queue.bytes(), out.link.clone());
         let ended = out.ended;
         drop(out);
         SessionInfo {

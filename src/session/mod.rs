@@ -26,6 +26,7 @@ mod input;
 mod kept;
 mod outbound;
 mod presence;
+mod queue;
 mod registry;
 mod resume;
 mod retained;

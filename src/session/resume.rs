@@ -267,7 +267,7 @@ impl<C: Connection + Clone> Inner<C> {
             if out.ended || out.epoch != owner.epoch {
                 return;
             }
-            out.greeting = Some(greeting.into_boxed_slice());
+            out.queue.set_greeting(greeting);
             out.gates.open(Gate::Greeting);
         }
         self.settle(shared, kick(&shared.out, &shared.jid));
