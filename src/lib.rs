@@ -54,7 +54,7 @@
 //!
 //! `system` (default): an [`Environment`](environment::Environment) on the operating system. `server`
 //! (default, brings `stream`): the endpoint. `tokio`, `threads`: ready loops and TLS. `sqlite`: stores in
-//! one file. `conformance`: tests for stores of your own. Without any: [`session`], [`connection`],
+//! one file. `tracing`: spans for the log. `conformance`: tests for stores of your own. Without any: [`session`], [`connection`],
 //! [`outbox`], [`rules`] and [`stanza`], on six dependencies.
 //!
 //! The minimum supported Rust version is 1.89. Rule ids such as BIND-5 refer to `docs/rules.md`.

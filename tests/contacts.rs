@@ -1,6 +1,7 @@
 //! Presence between contacts on the wire (RFC 6121 §4; rules PRES-1 to PRES-21, DESTROY-2, LIMIT-17).
 
 #![cfg(feature = "server")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[cfg(test)]
 #[path = "common/contacts.rs"]

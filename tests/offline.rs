@@ -1,6 +1,7 @@
 //! Offline messages on the wire (XEP-0160, XEP-0334; rules OFF-1 to OFF-4).
 
 #![cfg(feature = "server")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[cfg(test)]
 #[path = "common/faults.rs"]

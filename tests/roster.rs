@@ -1,6 +1,7 @@
 //! Rosters on the wire (RFC 6121 §2; rules ROSTER-1 to ROSTER-20, LIMIT-15).
 
 #![cfg(feature = "server")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[cfg(test)]
 #[path = "common/contacts.rs"]

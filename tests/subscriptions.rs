@@ -1,6 +1,7 @@
 //! Subscriptions on the wire (RFC 6121 §3, Appendix A; rules SUB-O1…I4, SUB-1 to SUB-16, LIMIT-16).
 
 #![cfg(feature = "server")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 #[cfg(test)]
 #[path = "common/contacts.rs"]

@@ -199,6 +199,7 @@ pub struct Builder<C: Connection + Clone> {
     limits: Limits,
     router: Option<Box<dyn Router>>,
     listener: Option<Listener<C>>,
+    log_addresses: bool,
 }
 
 type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
@@ -217,6 +218,7 @@ impl<C: Connection + Clone> Server<C> {
             limits: Limits::default(),
             router: None,
             listener: None,
+            log_addresses: false,
         }
     }
 }
@@ -272,6 +274,12 @@ impl<C: Connection + Clone> Builder<C> {
     /// Who is told of sessions: see [`crate::session::Builder::listener`].
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Whether the spans of the feature `tracing` name the JIDs of sessions (SEC-6). Default: no.
+    pub const fn log_addresses(mut self, log: bool) -> Self {
+        self.log_addresses = log;
         self
     }
 
@@ -360,6 +368,7 @@ impl<C: Connection + Clone> Builder<C> {
             early: Arc::default(),
             limits,
             metrics: Counters::default(),
+            log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
             environment,
         });

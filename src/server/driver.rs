@@ -15,6 +15,7 @@ use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
 use super::pace::Pace;
 use super::recipients::Recipients;
+use super::trace::Trace;
 use crate::connection::{Close, Connection, PreDrain};
 use crate::extension::{Flow, Liveness};
 use crate::sasl::ChannelBindings;
@@ -164,6 +165,8 @@ pub struct Driver<C: Connection + Clone> {
     pace: Pace,
     /// Where there is a limit of them.
     pub(super) recipients: Option<Box<Recipients>>,
+    /// What the host's log is told.
+    pub(super) trace: Trace,
 }
 
 /// How often it is looked whether a client that reads slowly has caught up. Most hosts' write loops
@@ -178,7 +181,7 @@ impl<C: Connection + Clone> Driver<C> {
             paused: Mutex::new(None),
         });
         connection.on_drain(Arc::clone(&hook) as Arc<dyn PreDrain>);
-        core.metrics.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let stream = core.metrics.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let admission = core.admissions.admit(peer.source);
         let is_admitted = admission.is_some();
         let negotiating =
@@ -196,6 +199,7 @@ impl<C: Connection + Clone> Driver<C> {
             congested: None,
             pace: Pace::default(),
             recipients: None,
+            trace: Trace::new(stream, core.log_addresses),
             connection,
             core,
         };
@@ -214,6 +218,7 @@ impl<C: Connection + Clone> Driver<C> {
     /// what is handed in nevertheless is kept if it may be, and counts against the limits.
     pub fn receive(&mut self, bytes: &[u8]) {
         use std::sync::atomic::Ordering;
+        let _span = self.trace.entered();
         self.core.metrics.bytes_received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let now = self.core.environment.now();
         if matches!(self.stage, Stage::Bound(_)) {
@@ -338,6 +343,7 @@ impl<C: Connection + Clone> Driver<C> {
 
     /// Acts on the time that has passed.
     pub fn handle_timeout(&mut self) {
+        let _span = self.trace.entered();
         let now = self.core.environment.now();
         if self.pace.resume.is_some_and(|at| at <= now) {
             self.pace.resume = None;
@@ -577,6 +583,7 @@ impl<C: Connection + Clone> Driver<C> {
             return self.closed_by_client();
         }
         self.core.metrics.stream_error(error.condition(), error.limit());
+        self.trace.failed(error);
         close(&mut words, None, Some(error));
         let session = self.end_session(Reason::StreamError, &words);
         self.wait_for_close(session, self.core.limits.close);

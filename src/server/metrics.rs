@@ -24,6 +24,8 @@ pub struct Metrics {
     pub delivered: [u64; 3],
     /// Bytes received from clients.
     pub bytes_received: u64,
+    /// Bytes of the stanzas given to sessions; copies of broadcasts are not counted.
+    pub bytes_delivered: u64,
     /// Stanza errors sent, by condition; conditions that never occurred are left out.
     pub stanza_errors: Vec<(Condition, u64)>,
     /// Streams closed with an error, by condition.
@@ -41,6 +43,7 @@ pub(super) struct Counters {
     received: [AtomicU64; 3],
     delivered: [AtomicU64; 3],
     pub(super) bytes_received: AtomicU64,
+    bytes_delivered: AtomicU64,
     rare: parking_lot::Mutex<Rare>,
 }
 
@@ -75,6 +78,7 @@ impl Counters {
 
     pub(super) fn out(&self, stanza: &Stanza) {
         slot(&self.delivered, stanza.kind()).fetch_add(1, Ordering::Relaxed);
+        self.bytes_delivered.fetch_add(stanza.len() as u64, Ordering::Relaxed);
     }
 
     pub(super) fn error(&self, condition: Condition) {
@@ -106,6 +110,7 @@ impl<C: Connection + Clone> Core<C> {
             received: counters.received.each_ref().map(load),
             delivered: counters.delivered.each_ref().map(load),
             bytes_received: load(&counters.bytes_received),
+            bytes_delivered: load(&counters.bytes_delivered),
             stanza_errors: rare.stanza_errors.clone(),
             stream_errors: rare.stream_errors.clone(),
             limits: rare.limits.clone(),

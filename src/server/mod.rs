@@ -35,6 +35,7 @@ mod requests;
 mod roster;
 mod route;
 mod timers;
+mod trace;
 mod transaction;
 
 pub use builder::{Builder, DomainPolicy, Limits, Rate};
@@ -93,6 +94,7 @@ struct Core<C: Connection + Clone> {
     admissions: Arc<Admissions>,
     early: Arc<Early>,
     metrics: Counters,
+    log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
 }

@@ -312,6 +312,7 @@ impl<C: Connection + Clone> Driver<C> {
     /// The session is bound: negotiation is over.
     fn enter(&mut self, session: Session<Bound, C>) {
         let _first = self.hook.session.set((session.handle(), session.transport()));
+        self.trace.bound(session.id(), session.jid());
         self.negotiating = None;
         let silence = self.core.limits.silence;
         self.deadline = self.core.environment.now().saturating_add(silence);
@@ -380,6 +381,7 @@ impl<C: Connection + Clone> Driver<C> {
                 self.authenticated(account, data.as_deref())
             }
             Some(Err(refused)) => {
+                self.trace.refused(refused.error.name());
                 wire::write_failure(refused.error, &mut words);
                 self.send(&words);
                 if refused.close {

@@ -21,6 +21,11 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 pub struct SessionId(pub(super) u64);
 
 impl SessionId {
+    #[cfg(all(test, feature = "tracing"))]
+    pub(crate) const fn first() -> Self {
+        Self(1)
+    }
+
     /// The number.
     #[must_use]
     pub const fn get(self) -> u64 {

@@ -110,10 +110,15 @@ pub fn short(client: &Client) -> Vec<String> {
 }
 
 fn shorten(stanza: &str, bare: &str, full: &str) -> String {
-    let head = format!("<iq from='{bare}' to='{full}' id='push");
-    let Some(rest) = stanza.strip_prefix(&head) else { return stanza.to_owned() };
-    let (id, rest) = rest.split_once('\'').unwrap();
-    assert!(id.parse::<u64>().is_ok(), "{stanza}");
+    let head = format!("<iq from='{bare}' to='{full}' id='");
+    let Some((id, rest)) = stanza.strip_prefix(&head).and_then(|rest| rest.split_once('\'')) else {
+        return stanza.to_owned();
+    };
+    if !rest.starts_with(" type='set'") {
+        return stanza.to_owned();
+    }
+    // Nobody can guess it.
+    assert!(id.len() == 24 && id.chars().all(|c| c.is_ascii_hexdigit()), "{stanza}");
     let query = " type='set'><query xmlns='jabber:iq:roster' ver='";
     let rest = rest.strip_prefix(query).unwrap_or_else(|| panic!("{stanza}"));
     let (ver, rest) = rest.split_once("'>").unwrap();

@@ -1,0 +1,443 @@
+//! A client with its own reading of XEP-0198: it counts, acknowledges, comes back and sends again.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::link::attribute;
+use crate::oracle::Oracle;
+use crate::random::Random;
+use crate::splitter::Splitter;
+
+pub const DOMAIN: &str = "example.com";
+pub const PASSWORD: &str = "secret";
+
+const NS: &str = "xmlns='urn:xmpp:sm:3'";
+const HEADER: &str = "<stream:stream xmlns='jabber:client' \
+     xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0'>";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// No transport.
+    Away,
+    /// Its first header is out.
+    Opening,
+    Authenticating,
+    /// Its second header is out.
+    Reopening,
+    Resuming,
+    Binding,
+    Enabling,
+    Ready,
+    /// Its close tag is out: what comes now is not looked at.
+    Closing,
+}
+
+/// A stanza that may have to be sent again, and the message it is.
+type Kept = (String, Option<String>);
+
+/// What a client keeps of a session.
+#[derive(Default)]
+struct Management {
+    /// The resumption id, once there is one.
+    id: Option<String>,
+    handled: u32,
+    acknowledged: u32,
+    unacknowledged: VecDeque<Kept>,
+}
+
+pub struct Device {
+    pub number: usize,
+    pub node: &'static str,
+    resource: String,
+    /// Whether it uses stream management.
+    managed: bool,
+    pub stage: Stage,
+    input: Splitter,
+    /// What it has written and the transport has not taken.
+    pub out: Vec<u8>,
+    /// Places in `out` behind which the server knows an `h`.
+    pub marks: Vec<(usize, u32)>,
+    session: Option<Management>,
+    pub jid: Option<String>,
+    pub priority: Option<i8>,
+    /// Messages of an earlier session that the server has not handled.
+    again: Vec<Kept>,
+    /// Whom it sees available.
+    pub view: BTreeMap<String, bool>,
+    pings: BTreeSet<String>,
+    /// The ping behind its own unavailable presence.
+    mark: Option<String>,
+    messages: u32,
+    queries: u32,
+    pub conflicts: bool,
+}
+
+impl Device {
+    pub fn new(number: usize, node: &'static str, managed: bool) -> Self {
+        Self {
+            number,
+            node,
+            resource: format!("d{number}"),
+            managed,
+            stage: Stage::Away,
+            input: Splitter::default(),
+            out: Vec::new(),
+            marks: Vec::new(),
+            session: None,
+            jid: None,
+            priority: None,
+            again: Vec::new(),
+            view: BTreeMap::new(),
+            pings: BTreeSet::new(),
+            mark: None,
+            messages: 0,
+            queries: 0,
+            conflicts: true,
+        }
+    }
+
+    pub fn is_managed(&self) -> bool {
+        self.managed
+    }
+
+    /// Whether nothing of its own waits for the server.
+    pub fn is_settled(&self) -> bool {
+        let session = self.session.as_ref();
+        let kept = session.filter(|_| self.managed).map_or(0, |s| s.unacknowledged.len());
+        kept == 0 && self.pings.is_empty() && self.again.is_empty()
+    }
+
+    fn write(&mut self, xml: &str) {
+        self.out.extend_from_slice(xml.as_bytes());
+    }
+
+    fn stanza(&mut self, xml: String, message: Option<String>) {
+        self.write(&xml);
+        if let Some(session) = &mut self.session {
+            session.unacknowledged.push_back((xml, message));
+        }
+    }
+
+    /// A transport is there.
+    pub fn connected(&mut self, random: &mut Random) {
+        self.stage = Stage::Opening;
+        self.input = Splitter::default();
+        self.out.clear();
+        self.marks.clear();
+        self.write(HEADER);
+        if random.chance(30) {
+            self.authenticate();
+        }
+    }
+
+    fn authenticate(&mut self) {
+        let plain = STANDARD.encode(format!("\0{}\0{PASSWORD}", self.node));
+        self.write(&format!(
+            "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{plain}</auth>"
+        ));
+        self.stage = Stage::Authenticating;
+    }
+
+    /// The transport is gone, or what it was is not wanted any more.
+    pub fn lost(&mut self, oracle: &mut Oracle) {
+        self.stage = Stage::Away;
+        self.out.clear();
+        self.marks.clear();
+        if self.session.as_ref().is_none_or(|session| session.id.is_none()) {
+            self.forget(oracle);
+        }
+    }
+
+    /// The client has lost its memory: nobody knows what became of what was not acknowledged.
+    pub fn forget(&mut self, oracle: &mut Oracle) {
+        let session = self.session.take().unwrap_or_default();
+        for id in session.unacknowledged.into_iter().filter_map(|(_, message)| message) {
+            oracle.uncertain(&id);
+        }
+        self.no_session();
+    }
+
+    fn no_session(&mut self) {
+        self.session = None;
+        self.jid = None;
+        self.priority = None;
+        self.view.clear();
+        self.pings.clear();
+        self.mark = None;
+    }
+
+    fn bind(&mut self, random: &mut Random) {
+        self.stage = Stage::Binding;
+        let shared = self.conflicts && random.chance(30);
+        self.resource = if shared { "one".to_owned() } else { format!("d{}", self.number) };
+        let resource = &self.resource;
+        self.write(&format!(
+            "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+             <resource>{resource}</resource></bind></iq>"
+        ));
+    }
+
+    /// Bytes of the server.
+    pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        session: Option<usize>,
+        oracle: &mut Oracle,
+        random: &mut Random,
+    ) {
+        self.input.feed(bytes);
+        while self.stage != Stage::Away {
+            let Some(element) = self.input.next() else { break };
+            self.element(&element, session, oracle, random);
+        }
+    }
+
+    fn element(
+        &mut self,
+        xml: &str,
+        session: Option<usize>,
+        oracle: &mut Oracle,
+        random: &mut Random,
+    ) {
+        if xml.starts_with("<stream:stream") {
+            return;
+        }
+        if xml.starts_with("</stream:stream") {
+            if self.stage == Stage::Closing {
+                // All that was sent was handled, and the session is over.
+                self.no_session();
+            }
+            self.write("</stream:stream>");
+            return self.lost(oracle);
+        }
+        if xml.starts_with("<stream:error") {
+            let early = !matches!(self.stage, Stage::Ready | Stage::Enabling | Stage::Closing);
+            let known = xml.contains("<conflict ") || early && xml.contains("<policy-violation ");
+            if !known {
+                oracle.blame(format!("device {}: {xml}", self.number));
+            }
+            if self.stage == Stage::Closing {
+                self.stage = Stage::Ready;
+            }
+            return;
+        }
+        match self.stage {
+            Stage::Away | Stage::Closing => {}
+            Stage::Opening => self.authenticate(),
+            Stage::Authenticating if xml.starts_with("<success") => {
+                self.stage = Stage::Reopening;
+                self.write(HEADER);
+            }
+            Stage::Authenticating if xml.starts_with("<stream:features") => {}
+            Stage::Reopening => match self.session.as_ref().and_then(|s| Some((s.id.clone()?, s.handled)))
+            {
+                Some((id, h)) => {
+                    self.write(&format!("<resume {NS} previd='{id}' h='{h}'/>"));
+                    self.marks.push((self.out.len(), h));
+                    self.stage = Stage::Resuming;
+                }
+                None => self.bind(random),
+            },
+            Stage::Resuming if xml.starts_with("<resumed ") => self.resumed(xml, oracle),
+            Stage::Resuming if xml.starts_with("<failed ") => {
+                self.refused(xml, oracle);
+                self.bind(random);
+            }
+            Stage::Binding if xml.starts_with("<iq ") && attribute(xml, "id") == Some("bind") => {
+                self.bound(xml, oracle);
+            }
+            Stage::Enabling if xml.starts_with("<enabled ") => {
+                if let Some(session) = &mut self.session {
+                    session.id = attribute(xml, "id").map(str::to_owned);
+                    session.handled = 0;
+                }
+                self.ready(random);
+            }
+            Stage::Binding | Stage::Enabling | Stage::Ready => {
+                self.stanza_or_nonza(xml, session, oracle);
+            }
+            stage => oracle.blame(format!("device {}: in {stage:?}: {xml}", self.number)),
+        }
+    }
+
+    fn bound(&mut self, xml: &str, oracle: &mut Oracle) {
+        let Some((_, rest)) = xml.split_once("<jid>") else {
+            // No room: it tries again on another transport.
+            return self.lost(oracle);
+        };
+        self.jid = rest.split('<').next().map(str::to_owned);
+        self.session = Some(Management::default());
+        if self.managed {
+            self.write(&format!("<enable {NS} resume='true'/>"));
+            self.stage = Stage::Enabling;
+        } else {
+            self.stage = Stage::Ready;
+        }
+    }
+
+    fn ready(&mut self, _random: &mut Random) {
+        self.stage = Stage::Ready;
+        for (xml, message) in std::mem::take(&mut self.again) {
+            self.stanza(xml, message);
+        }
+    }
+
+    fn free(&mut self, h: u32, oracle: &mut Oracle) {
+        let number = self.number;
+        let Some(session) = &mut self.session else { return };
+        let count = h.wrapping_sub(session.acknowledged) as usize;
+        if count > session.unacknowledged.len() {
+            let (had, sent) = (session.acknowledged, session.unacknowledged.len());
+            return oracle.blame(format!("device {number}: h={h} behind {had} with {sent} sent"));
+        }
+        session.acknowledged = h;
+        session.unacknowledged.drain(..count);
+    }
+
+    fn resumed(&mut self, xml: &str, oracle: &mut Oracle) {
+        let h = attribute(xml, "h").and_then(|h| h.parse().ok()).unwrap_or(u32::MAX);
+        self.free(h, oracle);
+        self.stage = Stage::Ready;
+        let kept = self.session.as_ref().map(|session| session.unacknowledged.clone());
+        for (xml, _) in kept.unwrap_or_default() {
+            self.write(&xml);
+        }
+    }
+
+    /// The session is over. With its last `h` the client knows what to send again.
+    fn refused(&mut self, xml: &str, oracle: &mut Oracle) {
+        let Some(h) = attribute(xml, "h").and_then(|h| h.parse().ok()) else {
+            return self.forget(oracle);
+        };
+        self.free(h, oracle);
+        let session = self.session.take().unwrap_or_default();
+        let messages = session.unacknowledged.into_iter().filter(|(_, message)| message.is_some());
+        self.again.extend(messages);
+        self.no_session();
+    }
+
+    fn stanza_or_nonza(&mut self, xml: &str, session: Option<usize>, oracle: &mut Oracle) {
+        if xml.starts_with("<r ") {
+            return self.acknowledge();
+        }
+        if xml.starts_with("<a ") {
+            let h = attribute(xml, "h").and_then(|h| h.parse().ok()).unwrap_or(u32::MAX);
+            return self.free(h, oracle);
+        }
+        let mut number = None;
+        if let Some(management) = &mut self.session {
+            if management.id.is_some() {
+                management.handled = management.handled.wrapping_add(1);
+                number = Some(management.handled);
+            }
+        }
+        let id = attribute(xml, "id").unwrap_or_default();
+        let type_ = attribute(xml.split('>').next().unwrap_or_default(), "type");
+        if xml.starts_with("<message") {
+            match (type_, session) {
+                (Some("error"), _) => oracle.bounced(id),
+                (_, Some(session)) => oracle.received(id, self.number, session, number),
+                _ => oracle.blame(format!("{id}: received without a session")),
+            }
+        } else if xml.starts_with("<presence") {
+            self.presence(xml, type_, oracle);
+        } else if xml.starts_with("<iq") {
+            self.iq(xml, id, type_, oracle);
+        } else {
+            oracle.blame(format!("device {}: {xml}", self.number));
+        }
+    }
+
+    fn presence(&mut self, xml: &str, type_: Option<&str>, oracle: &mut Oracle) {
+        let from = attribute(xml, "from").unwrap_or_default();
+        if !from.contains('/') {
+            return;
+        }
+        match type_ {
+            None => {
+                self.view.insert(from.to_owned(), true);
+            }
+            Some("unavailable") => {
+                if self.view.insert(from.to_owned(), false) != Some(true) {
+                    let number = self.number;
+                    oracle.blame(format!("device {number}: {from} unavailable without available"));
+                }
+            }
+            _ => oracle.blame(format!("device {}: {xml}", self.number)),
+        }
+    }
+
+    fn iq(&mut self, xml: &str, id: &str, type_: Option<&str>, oracle: &mut Oracle) {
+        if type_ == Some("get") {
+            let to = attribute(xml, "from").map(|from| format!(" to='{from}'")).unwrap_or_default();
+            return self.stanza(format!("<iq type='result' id='{id}'{to}/>"), None);
+        }
+        if !self.pings.remove(id) {
+            oracle.blame(format!("device {}: an answer to nothing: {xml}", self.number));
+        }
+        if self.mark.as_deref() == Some(id) {
+            self.mark = None;
+            self.view.clear();
+        }
+    }
+
+    /// Sends `<a/>`.
+    pub fn acknowledge(&mut self) {
+        let id = self.session.as_ref().filter(|session| session.id.is_some());
+        let Some(h) = id.map(|session| session.handled) else { return };
+        self.write(&format!("<a {NS} h='{h}'/>"));
+        self.marks.push((self.out.len(), h));
+    }
+
+    /// Sends `<r/>`.
+    pub fn ask(&mut self) {
+        if self.managed {
+            self.write(&format!("<r {NS}/>"));
+        }
+    }
+
+    pub fn message(&mut self, to: &str, normal: bool, padding: usize, oracle: &mut Oracle, session: Option<usize>) {
+        self.messages += 1;
+        let id = format!("m{}-{}", self.number, self.messages);
+        let type_ = if normal { "normal" } else { "chat" };
+        let may_bounce = normal && to.contains('/');
+        oracle.sent(id.clone(), self.number, self.messages, to, may_bounce);
+        oracle.sent_in(&id, session);
+        let body = "x".repeat(padding);
+        let xml = format!("<message to='{to}' type='{type_}' id='{id}'><body>{body}</body></message>");
+        self.stanza(xml, Some(id));
+    }
+
+    /// Asks the server something that has an answer.
+    pub fn query(&mut self, payload: &str) -> String {
+        self.queries += 1;
+        let id = format!("q{}-{}", self.number, self.queries);
+        self.stanza(format!("<iq type='get' id='{id}'>{payload}</iq>"), None);
+        self.pings.insert(id.clone());
+        id
+    }
+
+    pub fn available(&mut self, priority: i8) {
+        if self.mark.is_some() {
+            return;
+        }
+        self.priority = Some(priority);
+        self.stanza(format!("<presence><priority>{priority}</priority></presence>"), None);
+    }
+
+    pub fn unavailable(&mut self) {
+        if self.priority.take().is_some() {
+            self.stanza("<presence type='unavailable'/>".to_owned(), None);
+            self.mark = Some(self.query("<ping xmlns='urn:xmpp:ping'/>"));
+        }
+    }
+
+    /// A clean end: what has come is acknowledged first.
+    pub fn close(&mut self) {
+        self.acknowledge();
+        self.write("</stream:stream>");
+        self.stage = Stage::Closing;
+    }
+}

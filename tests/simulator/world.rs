@@ -1,0 +1,540 @@
+//! A server, its clients, and what lies between them: every step follows from the seed.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use xmpp_session::environment::{Environment, Virtual};
+use xmpp_session::jid::{BareJid, DomainPart};
+use xmpp_session::rules::roster::{Item, Subscription};
+use xmpp_session::server::{Driver, Limits, Peer, Server, Want};
+use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
+use xmpp_session::xep::{Ping, StreamManagement};
+
+use crate::device::{DOMAIN, Device, PASSWORD, Stage};
+use crate::link::Link;
+use crate::oracle::Oracle;
+use crate::random::Random;
+
+const NODES: [&str; 3] = ["romeo", "juliet", "nurse"];
+
+/// A transport.
+struct Line {
+    link: Link,
+    driver: Option<Driver<Link>>,
+    device: usize,
+    /// On its way to the server.
+    up: VecDeque<u8>,
+    /// Bytes written to `up` and taken off it so far.
+    written: usize,
+    read: usize,
+    /// Places in that count behind which the server knows an `h`.
+    marks: VecDeque<(usize, u32)>,
+    /// The client's end is there.
+    open: bool,
+    /// Until which step nothing moves.
+    stalled: u64,
+    session: Option<usize>,
+    takes_input: bool,
+}
+
+pub struct World {
+    random: Random,
+    environment: Arc<Virtual>,
+    server: Server<Link>,
+    lines: Vec<Line>,
+    devices: Vec<Device>,
+    pub oracle: Oracle,
+    step: u64,
+    capacity: usize,
+    /// What happened, the latest last.
+    pub trace: Vec<String>,
+    traced: bool,
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+impl World {
+    pub fn new(seed: u64, traced: bool) -> Self {
+        let mut random = Random::new(seed);
+        let environment = Arc::new(Virtual::new(seed));
+        let accounts = Arc::new(MemoryAccounts::new());
+        let mut stores = Stores::memory();
+        stores.accounts = Arc::clone(&accounts) as _;
+        for node in NODES {
+            let account = bare(node);
+            let credentials =
+                Credentials::from_password_with(PASSWORD, NonZeroU32::MIN, &*environment).unwrap();
+            accounts.insert(account.clone(), credentials);
+            for (contact, version) in NODES.into_iter().zip(1..) {
+                let mut item = Item::new(bare(contact));
+                item.subscription = Subscription::Both;
+                if contact == node {
+                    continue;
+                }
+                let change = RosterChange::new().version(version).put(item);
+                let mut done = pin!(stores.rosters.apply(&account, change));
+                let done = done.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert!(matches!(done, Poll::Ready(Ok(()))), "memory does not wait");
+            }
+        }
+        let mut limits = Limits::default();
+        limits.presence = None;
+        limits.stanzas = None;
+        if random.chance(30) {
+            limits.retention.window = seconds(30);
+        }
+        if random.chance(30) {
+            limits.hibernating_per_account = 1;
+        }
+        if random.chance(20) {
+            limits.soft_mark = 500;
+        }
+        let oracle = Oracle::default();
+        let server = Server::builder(Arc::clone(&environment) as _, stores)
+            .domain(DomainPart::new(DOMAIN).unwrap().into_owned())
+            .extension(StreamManagement::new())
+            .extension(Ping)
+            .extension(oracle.spy.clone())
+            .limits(limits)
+            .build();
+        let plain = random.chance(25);
+        let nodes = [NODES[0], NODES[0], NODES[1], NODES[1], NODES[2]];
+        let devices = nodes.into_iter().enumerate();
+        let devices = devices.map(|(n, node)| Device::new(n, node, !(plain && n == 4))).collect();
+        let capacity = if random.chance(20) { 3000 } else { 1 << 16 };
+        Self {
+            random,
+            environment,
+            server,
+            lines: Vec::new(),
+            devices,
+            oracle,
+            step: 0,
+            capacity,
+            trace: Vec::new(),
+            traced,
+        }
+    }
+
+    fn note(&mut self, what: impl FnOnce() -> String) {
+        if !self.traced {
+            return;
+        }
+        let (step, now) = (self.step, self.environment.now().as_secs());
+        self.trace.push(format!("{step} {now}s {}", what()));
+    }
+
+    /// A random conversation, then peace.
+    pub fn run(&mut self, steps: u64) {
+        while self.step < steps {
+            self.step += 1;
+            self.act();
+            if !self.oracle.violations.is_empty() {
+                return;
+            }
+        }
+        self.finish();
+    }
+
+    fn act(&mut self) {
+        match self.random.below(100) {
+            0..62 => self.deliver(),
+            62..82 => self.talk(),
+            82..91 => self.reconnect(),
+            91 => self.cut(),
+            92 => {
+                if let Some(line) = self.any_line() {
+                    self.lines[line].stalled = self.step + self.random.below(60) as u64;
+                    self.note(|| format!("line {line} stalls"));
+                }
+            }
+            93..97 => {
+                let time = Duration::from_millis(self.random.below(3000) as u64);
+                self.pass(time);
+            }
+            97 if self.random.chance(50) => self.pass(seconds(6)),
+            98 if self.random.chance(30) => self.pass(seconds(20)),
+            99 if self.random.chance(20) => {
+                let time = self.random.pick(&[35, 65, 650]);
+                self.pass(seconds(time));
+            }
+            _ => {}
+        }
+    }
+
+    fn any_line(&mut self) -> Option<usize> {
+        if self.lines.is_empty() { None } else { Some(self.random.below(self.lines.len())) }
+    }
+
+    fn line_of(&self, device: usize) -> Option<usize> {
+        self.lines.iter().position(|line| line.device == device && line.open)
+    }
+
+    /// Some bytes reach one end of some transport.
+    fn deliver(&mut self) {
+        let Some(at) = self.any_line() else { return };
+        if self.lines[at].stalled > self.step {
+            return;
+        }
+        let some = match self.random.below(10) {
+            0 => 1 + self.random.below(30),
+            1..4 => 1 + self.random.below(400),
+            _ => usize::MAX,
+        };
+        if self.random.chance(50) {
+            self.to_server(at, some);
+        } else {
+            self.to_client(at, some);
+        }
+        self.sweep();
+    }
+
+    fn to_server(&mut self, at: usize, most: usize) -> bool {
+        let line = &mut self.lines[at];
+        let most = most.min(line.up.len());
+        if most == 0 || !line.takes_input {
+            return false;
+        }
+        let Some(driver) = &mut line.driver else { return false };
+        let was_good = !line.link.is_closed();
+        let bytes: Vec<u8> = line.up.drain(..most).collect();
+        line.read += most;
+        driver.receive(&bytes);
+        if !was_good {
+            line.marks.clear();
+        }
+        let device = line.device;
+        self.note(|| format!("device {device} -> {}", String::from_utf8_lossy(&bytes)));
+        self.settle();
+        true
+    }
+
+    fn to_client(&mut self, at: usize, most: usize) -> bool {
+        let line = &mut self.lines[at];
+        if !line.open {
+            return false;
+        }
+        if line.link.in_flight() == 0 || self.random.chance(50) {
+            line.link.write();
+        }
+        let bytes = line.link.arrive(most);
+        let (device, session) = (line.device, line.session);
+        if !bytes.is_empty() {
+            self.note(|| format!("device {device} <- {}", String::from_utf8_lossy(&bytes)));
+            let Self { devices, oracle, random, .. } = self;
+            devices[device].receive(&bytes, session, oracle, random);
+            self.flush(device);
+            self.settle();
+        }
+        let line = &mut self.lines[at];
+        let over = line.driver.is_none() && line.link.in_flight() == 0 && !line.link.has_accepted();
+        if line.open && over {
+            line.open = false;
+            self.note(|| format!("device {device} reads the end"));
+            self.devices[device].lost(&mut self.oracle);
+        } else if self.devices[device].stage == Stage::Away {
+            line.open = false;
+        }
+        !bytes.is_empty()
+    }
+
+    /// What a device has written goes on its way.
+    fn flush(&mut self, device: usize) {
+        let at = self.line_of(device);
+        let device = &mut self.devices[device];
+        let (bytes, marks) = (std::mem::take(&mut device.out), std::mem::take(&mut device.marks));
+        let Some(at) = at else { return };
+        let line = &mut self.lines[at];
+        line.marks.extend(marks.into_iter().map(|(place, h)| (line.written + place, h)));
+        line.written += bytes.len();
+        line.up.extend(bytes);
+    }
+
+    /// Lets the server do all that it can do now.
+    fn settle(&mut self) {
+        for _ in 0..3 {
+            let cx = &mut Context::from_waker(Waker::noop());
+            assert!(pin!(self.server.background()).as_mut().poll(cx).is_pending());
+            for line in &mut self.lines {
+                let Some(driver) = &mut line.driver else { continue };
+                let want = driver.poll_want(cx);
+                line.takes_input = want == Poll::Ready(Want::Input);
+                if let Some(handle) = driver.session() {
+                    line.session = Some(self.oracle.session(handle));
+                }
+                if let (true, Some(session)) = (line.takes_input, line.session) {
+                    let good = !line.link.is_closed() && !self.oracle.is_ended(session);
+                    while line.marks.front().is_some_and(|(place, _)| *place <= line.read) {
+                        let Some((_, h)) = line.marks.pop_front() else { break };
+                        if good {
+                            self.oracle.acknowledged(session, h);
+                        }
+                    }
+                }
+                if want == Poll::Ready(Want::Close) {
+                    line.link.write();
+                    line.driver = None;
+                    line.up.clear();
+                }
+            }
+        }
+        for line in &self.lines {
+            self.oracle.unprotected(line.link.take_unprotected());
+        }
+        self.oracle.observe(self.step);
+    }
+
+    /// Forgets transports of which nothing is left.
+    fn sweep(&mut self) {
+        self.lines.retain(|line| line.driver.is_some() || line.open);
+    }
+
+    fn reconnect(&mut self) {
+        let device = self.random.below(self.devices.len());
+        if self.devices[device].stage != Stage::Away {
+            return;
+        }
+        if self.random.chance(4) {
+            self.note(|| format!("device {device} forgets"));
+            self.devices[device].forget(&mut self.oracle);
+        }
+        self.connect(device);
+    }
+
+    fn connect(&mut self, device: usize) {
+        let link = Link::new(self.capacity);
+        let driver = self.server.accept(link.clone(), Peer::new().secure(true));
+        self.note(|| format!("device {device} connects"));
+        self.lines.push(Line {
+            link,
+            driver: Some(driver),
+            device,
+            up: VecDeque::new(),
+            written: 0,
+            read: 0,
+            marks: VecDeque::new(),
+            open: true,
+            stalled: 0,
+            session: None,
+            takes_input: true,
+        });
+        self.devices[device].connected(&mut self.random);
+        self.flush(device);
+        self.settle();
+    }
+
+    fn cut(&mut self) {
+        let Some(at) = self.any_line() else { return };
+        let (ways, part) = (self.random.below(3), self.random.below(1 << 16));
+        let line = &mut self.lines[at];
+        let device = line.device;
+        let (client, server) = [(true, true), (true, false), (false, true)][ways];
+        if server {
+            line.driver = None;
+            line.up.clear();
+        }
+        let was_open = line.open;
+        if client {
+            line.open = false;
+            // What was on its way may arrive up to any byte.
+            let left = part % (line.up.len() + 1);
+            line.up.truncate(left);
+        }
+        self.note(|| format!("line {at} of device {device} is cut: {ways}"));
+        if client && was_open {
+            self.devices[device].lost(&mut self.oracle);
+        }
+        self.settle();
+        self.sweep();
+    }
+
+    /// A client does something.
+    fn talk(&mut self) {
+        let number = self.random.below(self.devices.len());
+        if self.devices[number].stage != Stage::Ready {
+            return;
+        }
+        let session = self.line_of(number).and_then(|at| self.lines[at].session);
+        let Self { random, oracle, devices, .. } = self;
+        match random.below(100) {
+            0..55 => {
+                let node = random.pick(&NODES);
+                let full: Vec<_> = devices.iter().filter_map(|device| device.jid.clone()).collect();
+                let to = match random.below(10) {
+                    0..5 => format!("{node}@{DOMAIN}"),
+                    5..9 if !full.is_empty() => full[random.below(full.len())].clone(),
+                    _ => format!("{node}@{DOMAIN}/one"),
+                };
+                let normal = random.chance(30);
+                let padding = if random.chance(10) { random.below(900) } else { 1 };
+                devices[number].message(&to, normal, padding, oracle, session);
+            }
+            55..69 => {
+                let priority = random.pick(&[-1, 0, 0, 0, 1, 5]);
+                devices[number].available(priority);
+            }
+            69..73 => devices[number].unavailable(),
+            73..80 => {
+                devices[number].query("<ping xmlns='urn:xmpp:ping'/>");
+            }
+            80..84 => {
+                devices[number].query("<query xmlns='jabber:iq:roster'/>");
+            }
+            84..89 => devices[number].ask(),
+            89..95 => devices[number].acknowledge(),
+            95..98 => devices[number].close(),
+            _ => {}
+        }
+        self.flush(number);
+    }
+
+    /// Lets time pass, stopping at every deadline.
+    fn pass(&mut self, time: Duration) {
+        self.note(|| format!("{time:?} pass"));
+        let end = self.environment.now() + time;
+        for _ in 0..10_000 {
+            self.settle();
+            let here = self.environment.now();
+            let drivers = self.lines.iter().filter_map(|line| line.driver.as_ref());
+            let deadlines = drivers.filter_map(Driver::next_timeout);
+            let next = deadlines.chain(self.server.next_timeout()).min();
+            let Some(next) = next.filter(|next| *next <= end) else {
+                self.environment.advance(end - here);
+                self.settle();
+                return self.sweep();
+            };
+            self.environment.advance(next.saturating_sub(here));
+            self.server.handle_timeout();
+            for line in &mut self.lines {
+                if let Some(driver) = &mut line.driver
+                    && driver.next_timeout().is_some_and(|at| at <= next.max(here))
+                {
+                    driver.handle_timeout();
+                }
+            }
+        }
+        panic!("a deadline stays in the past whatever is done about it");
+    }
+
+    /// Everything that is on its way arrives.
+    fn drain(&mut self) {
+        for _ in 0..1000 {
+            let mut moved = false;
+            for at in 0..self.lines.len() {
+                moved |= self.to_server(at, usize::MAX);
+                moved |= self.to_client(at, usize::MAX);
+            }
+            let before = self.lines.len();
+            self.sweep();
+            if !moved && before == self.lines.len() {
+                return;
+            }
+        }
+        self.oracle.blame("it never comes to rest".to_owned());
+    }
+
+    fn finish(&mut self) {
+        self.step += 1;
+        self.note(|| "peace".to_owned());
+        for line in &mut self.lines {
+            line.stalled = 0;
+            if !line.open {
+                line.driver = None;
+            }
+        }
+        self.settle();
+        self.sweep();
+        for device in &mut self.devices {
+            device.conflicts = false;
+        }
+        for _ in 0..20 {
+            self.drain();
+            for device in 0..self.devices.len() {
+                if self.devices[device].stage == Stage::Away {
+                    self.connect(device);
+                }
+            }
+            self.step += 1;
+        }
+        self.check_all(|device| device.stage == Stage::Ready, "is not back");
+        for priority in [3, 0] {
+            for device in 0..self.devices.len() {
+                self.devices[device].available(priority);
+                self.flush(device);
+            }
+            self.drain();
+        }
+        for _ in 0..35 {
+            self.step += 1;
+            self.pass(seconds(20));
+            self.drain();
+        }
+        for device in 0..self.devices.len() {
+            self.devices[device].ask();
+            self.devices[device].acknowledge();
+            self.flush(device);
+        }
+        self.drain();
+        self.check_all(Device::is_settled, "has not got all its acknowledgements and answers");
+        self.oracle.settle();
+        self.check_views();
+        let counts = self.server.registry().counts();
+        if (counts.sessions, counts.hibernating, counts.retained_bytes) != (self.devices.len(), 0, 0)
+        {
+            self.oracle.blame(format!("ghosts: {counts:?}"));
+        }
+        for device in 0..self.devices.len() {
+            self.step += 1;
+            self.devices[device].close();
+            self.flush(device);
+            self.drain();
+            self.check_views();
+        }
+        self.pass(seconds(10));
+        self.drain();
+        let (counts, metrics) = (self.server.registry().counts(), self.server.metrics());
+        let left = (counts.sessions, counts.hibernating, counts.retained_bytes);
+        let rest = (metrics.unauthenticated, metrics.jobs, self.lines.len());
+        if left != (0, 0, 0) || rest != (0, 0, 0) {
+            self.oracle.blame(format!("left over: {left:?} {rest:?}"));
+        }
+    }
+
+    fn check_all(&mut self, holds: impl Fn(&Device) -> bool, otherwise: &str) {
+        for device in self.devices.iter().filter(|device| !holds(device)) {
+            self.oracle.blame(format!("device {} {otherwise}", device.number));
+        }
+    }
+
+    /// Everybody sees exactly those that are there.
+    fn check_views(&mut self) {
+        let here = |device: &&Device| device.stage == Stage::Ready && device.priority.is_some();
+        let there: Vec<_> =
+            self.devices.iter().filter(here).filter_map(|device| device.jid.clone()).collect();
+        for device in self.devices.iter().filter(here) {
+            let seen = device.view.iter().filter(|(_, available)| **available);
+            let seen: Vec<_> = seen.map(|(jid, _)| jid.clone()).collect();
+            let mut due = there.clone();
+            due.sort();
+            due.retain(|jid| Some(jid) != device.jid.as_ref() || seen.contains(jid));
+            if seen != due {
+                let number = device.number;
+                self.oracle.violations.push(format!("device {number} sees {seen:?}, not {due:?}"));
+            }
+        }
+    }
+
+    pub fn summary(&self) -> (usize, usize) {
+        self.oracle.messages()
+    }
+}
+
+fn bare(node: &str) -> BareJid {
+    BareJid::new(&format!("{node}@{DOMAIN}")).unwrap()
+}
