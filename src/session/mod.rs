@@ -31,6 +31,7 @@ mod registry;
 mod resume;
 mod retained;
 mod shield;
+mod slots;
 mod state;
 
 pub use acknowledge::{AckCheck, AckPolicy, Acknowledged, Transport};

@@ -70,13 +70,15 @@ impl Valid<'_> {
     }
 }
 
-/// What a new session waits for before it writes anything.
+/// What a session waits for before it writes anything and takes input.
 #[derive(Clone, Copy)]
 pub(super) enum Gate {
     /// An earlier instance of the resource has not been forgotten yet (BIND-14).
     Predecessor = 1,
     /// Its bind result is still being made.
     Greeting = 2,
+    /// One received stanza is in work (its ticket is out): closed for input alone.
+    Ticket = 4,
 }
 
 impl Gate {
@@ -92,7 +94,13 @@ impl Gate {
 pub(super) struct Gates(u8);
 
 impl Gates {
+    /// Whether nothing is to be written.
     pub(super) const fn is_closed(self) -> bool {
+        self.0 & !(Gate::Ticket as u8) != 0
+    }
+
+    /// Whether no input is taken.
+    pub(super) const fn is_closed_for_input(self) -> bool {
         self.0 != 0
     }
 
@@ -113,12 +121,11 @@ pub(super) struct Outbound<C> {
     writing: bool,
     /// Nothing more is accepted.
     pub(super) ended: bool,
-    /// While one is closed, entries wait and no input is taken.
+    /// While one is closed, entries wait and no input is taken. (A byte of its own for the ticket
+    /// would make each session eight bytes longer.)
     pub(super) gates: Gates,
     /// The owner closes the transport after the last words, not we.
     lingers: bool,
-    /// One received stanza is in work (its ticket is out).
-    pub(super) busy: bool,
     pub(super) queue: Queue,
     pub(super) retained: Option<Box<Retained>>,
     /// Who waits for the gate, for the ticket, or for the end.
@@ -157,7 +164,6 @@ impl<C: Connection + Clone> Outbound<C> {
             ended: false,
             gates,
             lingers,
-            busy: false,
             queue: Queue::default(),
             retained: None,
             waker: None,
@@ -231,7 +237,8 @@ impl<C: Connection + Clone> Outbound<C> {
                 if self.gates.is_closed() {
                     // The client never learns of a session that ends before its bind result.
                     let _unwritten = self.queue.take_greeting();
-                    self.gates = Gates::default();
+                    self.gates.open(Gate::Predecessor);
+                    self.gates.open(Gate::Greeting);
                 }
                 self.queue.push(Entry::Raw(words.into()));
                 self.queue.push(Entry::Close);
