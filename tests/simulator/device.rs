@@ -231,15 +231,16 @@ impl Device {
                 self.write(HEADER);
             }
             Stage::Authenticating if xml.starts_with("<stream:features") => {}
-            Stage::Reopening => match self.session.as_ref().and_then(|s| Some((s.id.clone()?, s.handled)))
-            {
-                Some((id, h)) => {
-                    self.write(&format!("<resume {NS} previd='{id}' h='{h}'/>"));
-                    self.marks.push((self.out.len(), h));
-                    self.stage = Stage::Resuming;
+            Stage::Reopening => {
+                match self.session.as_ref().and_then(|s| Some((s.id.clone()?, s.handled))) {
+                    Some((id, h)) => {
+                        self.write(&format!("<resume {NS} previd='{id}' h='{h}'/>"));
+                        self.marks.push((self.out.len(), h));
+                        self.stage = Stage::Resuming;
+                    }
+                    None => self.bind(random),
                 }
-                None => self.bind(random),
-            },
+            }
             Stage::Resuming if xml.starts_with("<resumed ") => self.resumed(xml, oracle),
             Stage::Resuming if xml.starts_with("<failed ") => {
                 self.refused(xml, oracle);
@@ -398,7 +399,14 @@ impl Device {
         }
     }
 
-    pub fn message(&mut self, to: &str, normal: bool, padding: usize, oracle: &mut Oracle, session: Option<usize>) {
+    pub fn message(
+        &mut self,
+        to: &str,
+        normal: bool,
+        padding: usize,
+        oracle: &mut Oracle,
+        session: Option<usize>,
+    ) {
         self.messages += 1;
         let id = format!("m{}-{}", self.number, self.messages);
         let type_ = if normal { "normal" } else { "chat" };
@@ -406,7 +414,8 @@ impl Device {
         oracle.sent(id.clone(), self.number, self.messages, to, may_bounce);
         oracle.sent_in(&id, session);
         let body = "x".repeat(padding);
-        let xml = format!("<message to='{to}' type='{type_}' id='{id}'><body>{body}</body></message>");
+        let xml =
+            format!("<message to='{to}' type='{type_}' id='{id}'><body>{body}</body></message>");
         self.stanza(xml, Some(id));
     }
 

@@ -485,7 +485,8 @@ impl World {
         self.oracle.settle();
         self.check_views();
         let counts = self.server.registry().counts();
-        if (counts.sessions, counts.hibernating, counts.retained_bytes) != (self.devices.len(), 0, 0)
+        if (counts.sessions, counts.hibernating, counts.retained_bytes)
+            != (self.devices.len(), 0, 0)
         {
             self.oracle.blame(format!("ghosts: {counts:?}"));
         }
