@@ -1,11 +1,6 @@
 //! Limits on the wire (section 13 of the rules).
 
-#![cfg(feature = "server")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::fmt::Write as _;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;

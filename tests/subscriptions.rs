@@ -1,15 +1,6 @@
 //! Subscriptions on the wire (RFC 6121 §3, Appendix A; rules SUB-O1…I4, SUB-1 to SUB-16, LIMIT-16).
 
-#![cfg(feature = "server")]
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[cfg(test)]
-#[path = "common/contacts.rs"]
-mod contacts;
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::{contacts, wire};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

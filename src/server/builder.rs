@@ -290,17 +290,13 @@ impl<C: Connection + Clone> Builder<C> {
         let mut limits = self.limits;
         limits.bind_failures = limits.bind_failures.clamp(5, 10);
         limits.silence = limits.silence.max(LEAST_SILENCE);
-        let has_keys = true;
         let domains: Vec<_> = self
             .domains
             .into_iter()
             .map(|(name, policy)| {
                 let sasl = policy.sasl.unwrap_or_else(|| Policy::new(&*environment));
-                let sasl = if policy.authenticator.is_some() {
-                    sasl.authenticator(!has_keys)
-                } else {
-                    sasl
-                };
+                let sasl =
+                    if policy.authenticator.is_some() { sasl.authenticator(false) } else { sasl };
                 // TLS-3: where TLS is required nobody authenticates without.
                 let sasl = if policy.tls_required { sasl.allow_insecure(false) } else { sasl };
                 Domain {

@@ -231,11 +231,13 @@ impl<C: Connection + Clone> Driver<C> {
         // TLS-2: what is behind `<starttls/>` in plain text is never read.
         if self.want == Want::Input {
             let is_blocked = self.poll_blocked(None).is_pending();
-            self.parser.feed(bytes);
             if is_blocked {
+                self.parser.feed(bytes);
                 return self.limit_unread();
             }
-            while self.poll_blocked(None).is_ready() && self.step() {}
+            let mut input = bytes;
+            while self.step(&mut input) && self.poll_blocked(None).is_ready() {}
+            self.parser.feed(input);
         }
     }
 
@@ -261,7 +263,7 @@ impl<C: Connection + Clone> Driver<C> {
             if self.poll_blocked(Some(cx)).is_pending() {
                 return Poll::Pending;
             }
-            if !self.step() {
+            if !self.step(&mut &[][..]) {
                 return Poll::Ready(self.want);
             }
         }
@@ -522,12 +524,13 @@ impl<C: Connection + Clone> Driver<C> {
         }
     }
 
-    /// Handles one event; `false` where there is none to be had now.
-    fn step(&mut self) -> bool {
+    /// Handles one event, of what waits in the parser or of `input`; `false` where there is none to
+    /// be had now.
+    fn step(&mut self, input: &mut &[u8]) -> bool {
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }
-        let event = match self.parser.next() {
+        let event = match self.parser.read(input) {
             Ok(Some(event)) => event,
             Ok(None) => return false,
             Err(error) => {

@@ -193,7 +193,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.send_item(Item::Copy(stanza, To::AsIs, copies), None).map(drop)
     }
 
-    /// [`push`](Self::push) of a stanza that brings the client a message in another form, a carbon
+    /// [`send_addressed`](Self::send_addressed) of a stanza that brings the client a message in another form, a carbon
     /// copy: it counts as one of the copies.
     ///
     /// # Errors
@@ -236,7 +236,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
     /// # Errors
     ///
     /// [`NotSent`]: it was not accepted.
-    pub fn push(&self, stanza: &Stanza) -> Result<(), NotSent> {
+    pub fn send_addressed(&self, stanza: &Stanza) -> Result<(), NotSent> {
         self.send_item(Item::Stanza(stanza, To::OwnFull), None).map(drop)
     }
 

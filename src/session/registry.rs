@@ -522,10 +522,13 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     pub(super) fn sessions(&self, bare: &str) -> SmallVec<[SessionHandle<C>; 4]> {
+        let mut sessions = SmallVec::new();
         self.with(bare, |entry| {
-            entry.visible().map(|slot| SessionHandle(Arc::clone(&slot.shared))).collect()
-        })
-        .unwrap_or_default()
+            for slot in entry.visible() {
+                sessions.push(SessionHandle(Arc::clone(&slot.shared)));
+            }
+        });
+        sessions
     }
 
     fn shard_sessions(&self, shard: usize) -> Vec<SessionHandle<C>> {
@@ -540,8 +543,10 @@ impl<C: Connection + Clone> Inner<C> {
 
     pub(super) fn is_local(&self, bare: &str) -> bool {
         let domains = &self.settings.domains;
-        let domain = bare.rsplit_once('@').map_or(bare, |(_, domain)| domain);
-        domains.is_empty() || domains.iter().any(|d| d.as_str() == domain)
+        let is_in = |domain: &DomainPart| {
+            bare.strip_suffix(domain.as_str()).is_some_and(|n| n.is_empty() || n.ends_with('@'))
+        };
+        domains.is_empty() || domains.iter().any(is_in)
     }
 
     /// To the host's router, which asks `holds` where it orders the stanza.

@@ -98,10 +98,6 @@ impl Device {
         }
     }
 
-    pub fn is_managed(&self) -> bool {
-        self.managed
-    }
-
     /// Whether nothing of its own waits for the server.
     pub fn is_settled(&self) -> bool {
         let session = self.session.as_ref();
@@ -254,7 +250,7 @@ impl Device {
                     session.id = attribute(xml, "id").map(str::to_owned);
                     session.handled = 0;
                 }
-                self.ready(random);
+                self.ready();
             }
             Stage::Binding | Stage::Enabling | Stage::Ready => {
                 self.stanza_or_nonza(xml, session, oracle);
@@ -278,7 +274,7 @@ impl Device {
         }
     }
 
-    fn ready(&mut self, _random: &mut Random) {
+    fn ready(&mut self) {
         self.stage = Stage::Ready;
         for (xml, message) in std::mem::take(&mut self.again) {
             self.stanza(xml, message);

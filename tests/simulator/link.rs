@@ -42,6 +42,11 @@ impl Link {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on it takes whatever comes.
+    pub fn widen(&self) {
+        self.line().capacity = usize::MAX;
+    }
+
     pub fn is_closed(&self) -> bool {
         self.line().closed.is_some()
     }
