@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use hashbrown::HashTable;
-use jid::{BareJid, DomainPart, FullJid, ResourcePart};
+use jid::{BareJid, DomainPart, FullJid};
 use smallvec::SmallVec;
 
 use super::bind::Conflict;
@@ -19,6 +19,7 @@ use super::kept::{AccountState, Kept};
 use super::outbound::After;
 use super::retained::RetentionLimits;
 use super::shield::shielded;
+use super::slots::Entry;
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::recent::Recent;
@@ -427,23 +428,24 @@ pub(crate) struct Account {
 }
 
 struct Data {
-    roster: Arc<Roster>,
+    /// `None`: as that of a new account.
+    roster: Option<Arc<Roster>>,
     kept: Kept,
 }
 
 impl Account {
     pub(crate) fn new(bare: BareJid, roster: Roster, kept: Kept) -> Self {
-        Self { bare, data: RwLock::new(Data { roster: Arc::new(roster), kept }) }
+        Self { bare, data: RwLock::new(Data { roster: compact(roster), kept }) }
     }
 
     /// The roster of now. It does not change under the reader's eyes.
     pub(crate) fn roster(&self) -> Arc<Roster> {
-        Arc::clone(&self.data.read().roster)
+        self.data.read().roster.clone().unwrap_or_default()
     }
 
     /// Changes the roster; who holds an older one keeps it as it was.
     pub(crate) fn set_roster(&self, roster: Roster) {
-        let roster = Arc::new(roster);
+        let roster = compact(roster);
         let _old = std::mem::replace(&mut self.data.write().roster, roster);
     }
 
@@ -458,43 +460,15 @@ impl Account {
     }
 }
 
+/// Many accounts have nobody on their roster.
+fn compact(roster: Roster) -> Option<Arc<Roster>> {
+    (!roster.is_new()).then(|| Arc::new(roster))
+}
+
 const SHARDS: usize = 64;
 
 /// Accounts of which it is remembered when they were available last: half a megabyte at most.
 const REMEMBERED: usize = 8192;
-
-/// One account's row in the table.
-pub(super) struct Entry<C: Connection + Clone> {
-    pub(super) shared: Arc<Account>,
-    pub(super) slots: SmallVec<[Slot<C>; 1]>,
-    /// When which resource was replaced, for BIND-6.
-    pub(super) replaced: Vec<(ResourcePart, Duration)>,
-}
-
-/// One session's place in its account.
-pub(super) struct Slot<C: Connection + Clone> {
-    pub(super) shared: Arc<Shared<C>>,
-    pub(super) state: SlotState,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum SlotState {
-    Live,
-    /// Without a transport, to be resumed before `until`.
-    Absent {
-        since: Duration,
-        until: Duration,
-    },
-    /// Over and invisible, kept until its last unavailable is accepted (BIND-14).
-    Ending,
-}
-
-impl<C: Connection + Clone> Entry<C> {
-    /// The slots that can be found: live and hibernating.
-    pub(super) fn visible(&self) -> impl Iterator<Item = &Slot<C>> {
-        self.slots.iter().filter(|slot| slot.state != SlotState::Ending)
-    }
-}
 
 /// The shared inside of a registry.
 pub(super) struct Inner<C: Connection + Clone> {
