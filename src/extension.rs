@@ -118,7 +118,7 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
     /// Looks at a message once it is clear what became of it: one that arrived for an account of
     /// ours, one that a session of ours sent, or both. Once for each message: where it goes after a
     /// session has ended that had accepted it (SM-17) is not told. Copies that are sent from here by
-    /// [`SessionHandle::push`] are looked at by nobody.
+    /// [`SessionHandle::send_addressed`] are looked at by nobody.
     fn delivered(&self, delivery: &Delivery<'_, C>) {
         let _ = delivery;
     }

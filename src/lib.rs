@@ -64,6 +64,9 @@ pub mod connection;
 pub mod environment;
 #[cfg(feature = "server")]
 pub mod extension;
+#[cfg(all(feature = "server", any(test, fuzzing)))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(any(feature = "tokio", feature = "threads"))]
 pub mod host;
 pub mod outbox;

@@ -1,14 +1,10 @@
 //! Resource binding: the decision, its policies and limits, and what the client gets first.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use common::*;
+use crate::common::*;
 use xmpp_session::connection::Close;
 use xmpp_session::environment::Environment;
 use xmpp_session::jid::{BareJid, FullJid};

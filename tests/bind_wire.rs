@@ -1,20 +1,6 @@
 //! Resource binding on the wire (rules BIND-1 to BIND-15, DESTROY-10, DESTROY-11).
 
-#![cfg(feature = "server")]
-#![expect(
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may fail by a panic"
-)]
-
-#[cfg(test)]
-#[path = "common/slow.rs"]
-mod slow;
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::{slow, wire};
 use std::collections::HashSet;
 use std::time::Duration;
 

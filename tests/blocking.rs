@@ -1,11 +1,6 @@
 //! The blocking command (rules BLOCK-1 to BLOCK-8, LIMIT-18).
 
-#![cfg(feature = "server")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +9,7 @@ use wire::{Client, World, now};
 use xmpp_session::jid::{BareJid, Jid};
 use xmpp_session::rules::roster::Subscription;
 use xmpp_session::server::{RouteError, Router};
-use xmpp_session::stanza::{Stanza, canonicalise};
+use xmpp_session::stanza::{Frame, Stanza, canonicalise};
 use xmpp_session::store::{BlockStore, StoreError, StoreFuture, Stores};
 use xmpp_session::xep;
 
@@ -54,6 +49,7 @@ fn change(client: &Client, name: &str, items: &[&str]) {
     assert_eq!(client.ask(&request(name, items)), [result(client, "b", "")]);
 }
 
+#[cfg(test)]
 fn list(client: &Client) -> String {
     let answer = client.ask(LIST).concat();
     let from = answer.find("<blocklist").expect("a list");
@@ -61,6 +57,7 @@ fn list(client: &Client) -> String {
     answer[from..to].to_owned()
 }
 
+#[cfg(test)]
 fn stored(world: &World, node: &str) -> Vec<Jid> {
     now(world.stores().blocks.load(&world.account(node))).unwrap()
 }
@@ -532,11 +529,13 @@ fn bind_7_without_its_block_list_no_session_is_bound() {
     assert!(romeo.answer(bind).contains("<jid>"));
 }
 
+#[cfg(test)]
 struct Wire(Arc<std::sync::Mutex<Vec<String>>>);
 
+#[cfg(test)]
 impl Router for Wire {
     fn route(&self, stanza: &Stanza) -> Result<(), RouteError> {
-        self.0.lock().unwrap().push(xmpp_session::stanza::Frame::stanza(stanza).to_string());
+        self.0.lock().unwrap().push(Frame::stanza(stanza).to_string());
         Ok(())
     }
 }

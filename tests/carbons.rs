@@ -1,11 +1,6 @@
 //! Copies of messages for the other sessions of an account (rules CARBONS-1 to CARBONS-10).
 
-#![cfg(feature = "server")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use wire::{Client, World};
 use xmpp_session::stanza::canonicalise;
 use xmpp_session::xep;
@@ -303,10 +298,12 @@ fn carbons_10_a_bounced_copy_reaches_nobody() {
     assert_eq!(juliet.received(), NOTHING);
 }
 
+#[cfg(test)]
 trait Routed {
     fn routed_answer(&self, iq: &str) -> &'static str;
 }
 
+#[cfg(test)]
 impl Routed for World {
     /// The condition that an iq from another domain is answered with.
     fn routed_answer(&self, iq: &str) -> &'static str {

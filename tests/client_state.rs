@@ -1,11 +1,6 @@
 //! Client state indication (rules CSI-1 to CSI-5, LIMIT-14).
 
-#![cfg(feature = "server")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::time::Duration;
 
 use wire::{Client, World};

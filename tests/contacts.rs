@@ -1,15 +1,6 @@
 //! Presence between contacts on the wire (RFC 6121 §4; rules PRES-1 to PRES-21, DESTROY-2, LIMIT-17).
 
-#![cfg(feature = "server")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[cfg(test)]
-#[path = "common/contacts.rs"]
-mod contacts;
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::{contacts, wire};
 use std::time::Duration;
 
 use contacts::{Remote, interested};

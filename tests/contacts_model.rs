@@ -1,16 +1,7 @@
 //! Two accounts that edit their rosters and subscribe to each other at random, on the wire, against
 //! a naive reading of RFC 6121 §2 to §4: flags, no states.
 
-#![cfg(feature = "server")]
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[cfg(test)]
-#[path = "common/contacts.rs"]
-mod contacts;
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::{contacts, wire};
 use std::collections::BTreeMap;
 
 use contacts::{GET, interested, remove, set};

@@ -1,16 +1,7 @@
 //! Large rosters, many requests, many resources: what the limits allow works, and stays bounded
 //! (rules LIMIT-8, LIMIT-15, LIMIT-16, LIMIT-17, LIMIT-19).
 
-#![cfg(feature = "server")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[cfg(test)]
-#[path = "common/contacts.rs"]
-mod contacts;
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::{contacts, wire};
 use std::time::Duration;
 
 use contacts::{GET, Remote, interested, remove, set};

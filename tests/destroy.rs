@@ -1,14 +1,10 @@
 //! How sessions end: once, for everybody, whatever the cause.
 
-#![expect(clippy::panic, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use xmpp_session::connection::Close;
 use xmpp_session::jid::BareJid;
 use xmpp_session::minidom::Element;

@@ -1,11 +1,6 @@
 //! Ends that the host decides (rules DESTROY-15, DESTROY-16, DESTROY-18, DESTROY-19, STREAM-30).
 
-#![cfg(feature = "server")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};
@@ -116,8 +111,10 @@ fn destroy_18_hibernating_sessions_end_too() {
     assert_eq!(*ended.lock().unwrap(), [Reason::PasswordChanged]);
 }
 
+#[cfg(test)]
 struct Wire(Arc<Mutex<Vec<String>>>);
 
+#[cfg(test)]
 impl Router for Wire {
     fn route(&self, stanza: &Stanza) -> Result<(), RouteError> {
         self.0.lock().unwrap().push(Frame::stanza(stanza).to_string());
@@ -334,7 +331,7 @@ fn limit_21_too_many_recipients_are_refused() {
     let refused = message("c@example.com");
     assert!(refused.contains("<error type='wait'><policy-violation "), "{refused}");
     // The server and the own account do not count.
-    assert_eq!(message("romeo@example.com/none").contains("policy-violation"), false);
+    assert!(!message("romeo@example.com/none").contains("policy-violation"));
     let iq = "<iq to='example.com' type='get' id='1'><q xmlns='urn:x'/></iq>";
     assert!(romeo.answer(iq).contains("<service-unavailable "));
     assert_eq!(message("a@example.com"), "");

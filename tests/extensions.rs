@@ -1,12 +1,6 @@
 //! The hooks of an extension, as the driver calls them.
 
-#![cfg(feature = "server")]
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test may fail by a panic")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::time::Duration;
 
 use wire::World;

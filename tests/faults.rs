@@ -2,19 +2,7 @@
 //! not stored, nothing that is stored is lost, and nobody else waits (DESIGN "durable before
 //! acknowledged"; rules ROSTER-1, ROSTER-10, ROSTER-20, SUB-2, IQ-5).
 
-#![cfg(feature = "server")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[cfg(test)]
-#[path = "common/contacts.rs"]
-mod contacts;
-#[cfg(test)]
-#[path = "common/faults.rs"]
-mod faults;
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::{contacts, faults, wire};
 use std::time::Duration;
 
 use contacts::{GET, Remote, interested, remove, set};

@@ -1,8 +1,6 @@
 //! What is promised of growth, in steps and not in time: how often the host's code is called does
 //! not depend on how many sessions there are beside those concerned.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};

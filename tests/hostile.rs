@@ -1,16 +1,7 @@
 //! Hostile input: nothing panics, nobody becomes somebody else, nothing is left behind (SEC-2, SEC-7,
 //! DESTROY-11, promise 9).
 
-#![cfg(feature = "server")]
-#![expect(clippy::indexing_slicing, reason = "a test may fail by a panic")]
-
-#[cfg(test)]
-#[path = "common/slow.rs"]
-mod slow;
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::{slow, wire};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 

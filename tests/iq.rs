@@ -1,12 +1,6 @@
 //! Iq stanzas on the wire (rules IQ-1 to IQ-6, IQ-T1, IQ-T2).
 
-#![cfg(feature = "server")]
-#![expect(clippy::panic, reason = "a handler that does, and a test that cannot go on")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::Poll;

@@ -1,11 +1,6 @@
 //! Limits on the wire (section 13 of the rules).
 
-#![cfg(feature = "server")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::fmt::Write as _;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -269,6 +264,24 @@ fn limit_13_a_write_wakes_who_waits_for_it() {
     assert_eq!(count.0.load(Ordering::SeqCst), 1);
     client.recorder().set_progress(0, 1 << 20);
     assert_eq!(poll(&client), Poll::Ready(Want::Input));
+}
+
+#[test]
+fn limit_13_a_client_that_takes_nothing_for_a_minute_is_given_up() {
+    let world = World::new();
+    let (stuck, slow) = (world.client("romeo", "x"), world.client("juliet", "balcony"));
+    stuck.recorder().set_progress(100, 7);
+    slow.recorder().set_progress(100, 7);
+    world.settle();
+    world.advance(59 * SECOND);
+    slow.recorder().set_progress(100, 8);
+    world.settle();
+    assert!(stuck.is_connected() && slow.is_connected());
+    world.advance(SECOND);
+    assert!(!stuck.is_connected(), "no byte in 60 s");
+    assert_eq!(stuck.recorder().closed(), Some(Close::Abort));
+    assert!(slow.is_connected(), "one byte is progress");
+    assert_eq!(hits(&world, "LIMIT-13"), 1);
 }
 
 #[test]

@@ -1,12 +1,6 @@
 //! Where messages go, on the wire (rules MSG-1 to MSG-9, MSG-T1 to MSG-T9).
 
-#![cfg(feature = "server")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 

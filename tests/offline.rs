@@ -1,16 +1,6 @@
 //! Offline messages on the wire (XEP-0160, XEP-0334; rules OFF-1 to OFF-4).
 
-#![cfg(feature = "server")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[cfg(test)]
-#[path = "common/faults.rs"]
-#[expect(dead_code, reason = "not every fault is of use here")]
-mod faults;
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::{faults, wire};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,10 +1,6 @@
 //! Broadcast presence: who is told what, in which order, with which addresses.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
-use common::*;
+use crate::common::*;
 use xmpp_session::minidom::Element;
 use xmpp_session::rules::roster::Subscription::{self, Both, From, None as Neither, To};
 use xmpp_session::session::{EventKind, Presence, Reason};

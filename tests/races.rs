@@ -1,14 +1,10 @@
 //! The promises under real threads.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use common::*;
+use crate::common::*;
 use xmpp_session::jid::BareJid;
 use xmpp_session::session::{BindRequest, EventKind, Reason};
 

@@ -1,13 +1,9 @@
 //! Outliving a transport: retention, acknowledgement, hibernation and resumption.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
-
-mod common;
-
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use xmpp_session::connection::Close;
 use xmpp_session::rules::roster::Roster;
 use xmpp_session::session::{Acknowledged, EventKind, NotSent, Reason, ResumeError};

@@ -1,15 +1,11 @@
 //! What is kept for clients that may come back: its limits, and who ends whom (LIMIT-10…12, SM-17,
 //! SM-24), without a wire.
 
-#![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
-
-mod common;
-
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use xmpp_session::session::{
     AckCheck, AckPolicy, Copies, EventKind, Reason, RetentionLimits, Transport,
 };

@@ -1,15 +1,6 @@
 //! Rosters on the wire (RFC 6121 §2; rules ROSTER-1 to ROSTER-20, LIMIT-15).
 
-#![cfg(feature = "server")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-#[cfg(test)]
-#[path = "common/contacts.rs"]
-mod contacts;
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::{contacts, wire};
 use contacts::{GET, Remote, get, interested, push, remove, set, short};
 use wire::{Client, World, now};
 use xmpp_session::jid::BareJid;

@@ -1,16 +1,6 @@
 //! Authentication on the wire (rules SASL-1 to SASL-10, TLS-3).
 
-#![cfg(feature = "server")]
-#![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
-#[cfg(test)]
-#[path = "common/login.rs"]
-mod login;
-
+use crate::common::{login, wire};
 use std::sync::Arc;
 use std::time::Duration;
 

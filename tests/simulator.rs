@@ -24,9 +24,9 @@ mod world;
 use world::World;
 
 /// Steps of one conversation.
-const STEPS: u64 = 700;
+const STEPS: u64 = 600;
 /// Seeds of an ordinary run.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 150;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect("a number"))

@@ -4,6 +4,7 @@
 #![cfg(feature = "server")]
 
 #[cfg(test)]
+#[expect(dead_code, reason = "shared with the tests of the endpoint")]
 #[path = "common/wire.rs"]
 mod wire;
 

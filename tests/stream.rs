@@ -1,12 +1,6 @@
 //! Streams on the wire: headers, features, errors and ends (rules STREAM-1 to STREAM-33, SERR-2).
 
-#![cfg(feature = "server")]
-#![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test may fail by a panic")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -1,16 +1,7 @@
 //! Stores and handlers that take their time (rules STREAM-23, SASL-7, DESTROY-10; the driver may be
 //! dropped at any moment, and nothing that was accepted is lost).
 
-#![cfg(feature = "server")]
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test may fail by a panic")]
-
-#[cfg(test)]
-#[path = "common/slow.rs"]
-mod slow;
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::{slow, wire};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,11 +1,6 @@
 //! The extensions that come with the crate, on the wire (rules IQ-6, IQ-7).
 
-#![cfg(feature = "server")]
-
-#[cfg(test)]
-#[path = "common/wire.rs"]
-mod wire;
-
+use crate::common::wire;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,15 +1,39 @@
 //! The `to` of a stanza, read (RFC 7622, STZ-5, LIMIT-24).
 
+use std::borrow::Cow;
+use std::ops::Deref;
+use std::sync::Arc;
+
 use jid::{BareJid, ResourcePart};
+
+use crate::session::Account;
 
 /// Where a stanza is addressed to.
 ///
 /// The resource of a JID at another domain is kept as it was written: what is a valid one is for
 /// that domain to say.
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Address {
-    pub(crate) bare: BareJid,
-    pub(crate) resource: Option<Box<str>>,
+#[derive(Clone)]
+pub(crate) struct Address<'a> {
+    pub(crate) bare: Bare,
+    pub(crate) resource: Option<Cow<'a, str>>,
+}
+
+/// The bare JID of an address. An account that has sessions has it already, and is found by it.
+#[derive(Clone)]
+pub(crate) enum Bare {
+    Known(Arc<Account>),
+    Jid(BareJid),
+}
+
+impl Deref for Bare {
+    type Target = BareJid;
+
+    fn deref(&self) -> &BareJid {
+        match self {
+            Self::Known(account) => &account.bare,
+            Self::Jid(jid) => jid,
+        }
+    }
 }
 
 /// The text is not a JID.
@@ -19,12 +43,24 @@ pub(crate) struct Malformed;
 /// The most bytes that a part of a JID may have (RFC 7622 §3.2–§3.4).
 const PART: usize = 1023;
 
-impl Address {
-    pub(crate) fn parse(text: &str, is_local: impl Fn(&str) -> bool) -> Result<Self, Malformed> {
+impl<'a> Address<'a> {
+    /// `known` finds an account that has sessions by the text of its bare JID.
+    ///
+    /// Most addresses are those of such accounts, written as they are: these are only looked up.
+    pub(crate) fn parse(
+        text: &'a str,
+        known: impl Fn(&str) -> Option<Arc<Account>>,
+        is_local: impl Fn(&str) -> bool,
+    ) -> Result<Self, Malformed> {
         let (bare, resource) = match text.split_once('/') {
             Some((bare, resource)) => (bare, Some(resource)),
             None => (text, None),
         };
+        if resource.is_none_or(is_plain)
+            && let Some(account) = known(bare)
+        {
+            return Ok(Self { bare: Bare::Known(account), resource: resource.map(Cow::Borrowed) });
+        }
         // One trailing dot belongs to no domain part (RFC 7622 §3.2), and `jid` would mis-split it.
         let bare = bare.strip_suffix('.').unwrap_or(bare);
         let bare = BareJid::new(bare).map_err(|_| Malformed)?;
@@ -32,19 +68,30 @@ impl Address {
             None => None,
             Some("") => return Err(Malformed),
             Some(text) if is_local(bare.as_str()) => {
-                Some(ResourcePart::new(text).map_err(|_| Malformed)?.as_str().into())
+                Some(ResourcePart::new(text).map_err(|_| Malformed)?.as_str().to_owned().into())
             }
             Some(text) if text.len() <= PART => Some(text.into()),
             Some(_) => return Err(Malformed),
         };
-        Ok(Self { bare, resource })
+        Ok(Self { bare: Bare::Jid(bare), resource })
+    }
+
+    /// The bare JID of an account.
+    pub(crate) fn of(account: BareJid) -> Address<'static> {
+        Address { bare: Bare::Jid(account), resource: None }
+    }
+
+    /// The same, for work that outlives the stanza.
+    pub(crate) fn to_static(&self) -> Address<'static> {
+        let resource = self.resource.as_deref().map(|resource| resource.to_owned().into());
+        Address { bare: self.bare.clone(), resource }
     }
 
     /// The normalised text.
     pub(crate) fn to_text(&self) -> String {
         match &self.resource {
             None => self.bare.as_str().to_owned(),
-            Some(resource) => format!("{}/{resource}", self.bare),
+            Some(resource) => format!("{}/{resource}", *self.bare),
         }
     }
 
@@ -54,12 +101,22 @@ impl Address {
     }
 }
 
+/// Whether a resource is one as it is: normalising leaves these bytes alone.
+fn is_plain(resource: &str) -> bool {
+    (1..=PART).contains(&resource.len()) && resource.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::rules::roster::Roster;
+    use crate::session::Kept;
 
     fn parse(text: &str) -> Option<String> {
-        Address::parse(text, |bare| bare.ends_with("example.com")).ok().map(|a| a.to_text())
+        let is_local = |bare: &str| bare.ends_with("example.com");
+        Address::parse(text, |_| None, is_local).ok().map(|a| a.to_text())
     }
 
     #[test]
@@ -94,5 +151,38 @@ mod tests {
     fn a_remote_resource_stays_as_it_was_written() {
         assert_eq!(parse("room@remote.example/🦊").as_deref(), Some("room@remote.example/🦊"));
         assert_eq!(parse("a@example.com/🦊"), None);
+    }
+
+    fn found(bare: &str) -> Option<Arc<Account>> {
+        let jid = BareJid::new("juliet@example.com").ok()?;
+        (bare == jid.as_str()).then(|| Arc::new(Account::new(jid, Roster::new(), Kept::default())))
+    }
+
+    #[test]
+    fn an_account_that_has_sessions_is_looked_up_by_what_is_written() {
+        for (text, known) in [
+            ("juliet@example.com", true),
+            ("juliet@example.com/Balcony@2/x", true),
+            ("Juliet@example.com", false),
+            ("juliet@example.com./x", false),
+            ("juliet@example.com/with space", false),
+            ("romeo@example.com", false),
+        ] {
+            let address = Address::parse(text, found, |_| true).unwrap();
+            assert_eq!(matches!(address.bare, Bare::Known(_)), known, "{text}");
+        }
+        assert!(Address::parse("juliet@example.com/", found, |_| true).is_err());
+    }
+
+    proptest! {
+        /// The look-up is a short cut: it comes to what the parser of JIDs comes to.
+        #[test]
+        fn stz_5_what_is_looked_up_is_what_would_be_parsed(
+            text in "(juliet|Juliet|a)@example\\.com(/[ -~]{0,5}|/\\PC{0,3})?",
+        ) {
+            let looked_up = Address::parse(&text, found, |_| true).ok().map(|a| a.to_text());
+            let parsed = Address::parse(&text, |_| None, |_| true).ok().map(|a| a.to_text());
+            prop_assert_eq!(looked_up, parsed);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::Core;
+use super::address::Bare;
 use crate::connection::Connection;
 use crate::extension::{AccountState, Admission, Delivery, Outcome};
 use crate::rules::roster::Roster;
@@ -15,10 +16,19 @@ use crate::store::StoreError;
 impl<C: Connection + Clone> Core<C> {
     /// Whether a stanza gets in to an account that has sessions. An account without sessions is
     /// asked about where the stanza would have an effect, with [`admit_loaded`](Self::admit_loaded).
-    pub(super) fn admit(&self, account: &BareJid, stanza: &Stanza) -> Admission {
-        match self.registry.account_state(account) {
-            Some(state) => self.ask(&state, stanza),
-            None => Admission::Accept,
+    pub(super) fn admit(&self, account: &Bare, stanza: &Stanza) -> Admission {
+        let state = match account {
+            Bare::Known(account) => Some(AccountState(Arc::clone(account))),
+            Bare::Jid(jid) => self.registry.account_state(jid),
+        };
+        state.map_or(Admission::Accept, |state| self.ask(&state, stanza))
+    }
+
+    /// Whether an account's data is loaded, so that it is asked in place.
+    pub(super) fn is_loaded(&self, account: &Bare) -> bool {
+        match account {
+            Bare::Known(_) => true,
+            Bare::Jid(jid) => self.registry.is_loaded(jid),
         }
     }
 

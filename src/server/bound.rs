@@ -114,7 +114,8 @@ impl<C: Connection + Clone> Core<C> {
         if self.extensions.iter().any(|one| one.inbound(&handle, stanza) != Flow::Next) {
             return None;
         }
-        let to = match stanza.to().map(|to| self.address(&to)).transpose() {
+        let to = stanza.to();
+        let to = match to.as_deref().map(|to| self.address(to)).transpose() {
             Ok(to) => to,
             Err(Malformed) => {
                 self.malformed(&handle, stanza);

@@ -42,7 +42,7 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
-        to: Option<&Address>,
+        to: Option<&Address<'_>>,
     ) -> Option<Task> {
         let request = self.well_formed_iq(origin, stanza)?;
         if let Some(to) = to.filter(|to| to.is_account()) {
@@ -70,7 +70,7 @@ impl<C: Connection + Clone> Core<C> {
                     IqSituation::FullMatch { entitled }
                 }
             },
-            Some(to) if Some(&to.bare) == own => IqSituation::OwnAccount,
+            Some(to) if Some(&*to.bare) == own => IqSituation::OwnAccount,
             Some(_) => IqSituation::OtherAccount,
         };
         match iq(request, situation) {
@@ -91,7 +91,7 @@ impl<C: Connection + Clone> Core<C> {
                 None
             }
             IqDecision::Handler => {
-                let bare = to.map(|to| &to.bare).or(own)?;
+                let bare = to.map(|to| &*to.bare).or(own)?;
                 let target =
                     if situation == IqSituation::Domain { Target::Domain } else { Target::Account };
                 self.handle(origin, stanza, bare.clone(), target)

@@ -31,7 +31,7 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
-        to: &Address,
+        to: &Address<'_>,
     ) -> Option<Task> {
         self.message_of(origin, stanza, to, Turn::First)
     }
@@ -41,7 +41,7 @@ impl<C: Connection + Clone> Core<C> {
     pub(super) fn message_again(
         self: &Arc<Self>,
         stanza: &Stanza,
-        to: &Address,
+        to: &Address<'_>,
         since: Option<SystemTime>,
     ) -> Option<Task> {
         self.message_of(None, stanza, to, Turn::Again { since })
@@ -51,7 +51,7 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
-        to: &Address,
+        to: &Address<'_>,
         turn: Turn,
     ) -> Option<Task> {
         if !to.is_account() {
@@ -63,7 +63,7 @@ impl<C: Connection + Clone> Core<C> {
             return None;
         }
         // An account that gets its first session later on is asked about in the store's job.
-        let asked = self.registry.is_loaded(&to.bare);
+        let asked = self.is_loaded(&to.bare);
         let end = match self.admit(&to.bare, stanza) {
             Admission::Accept => match self.attempt(stanza, to, turn) {
                 Attempt::Store => {
@@ -80,7 +80,7 @@ impl<C: Connection + Clone> Core<C> {
 
     /// Gives a message for an account to the sessions that the rules name, until one takes it or
     /// none is left (MSG-8); never [`Attempt::Again`].
-    fn attempt(&self, stanza: &Stanza, to: &Address, turn: Turn) -> Attempt<C> {
+    fn attempt(&self, stanza: &Stanza, to: &Address<'_>, turn: Turn) -> Attempt<C> {
         let type_ = MessageType::of(stanza.type_().as_deref());
         let domain = to.bare.domain().as_str();
         let since = turn.since().filter(|_| !is_delayed_by(stanza, domain));
@@ -113,7 +113,7 @@ impl<C: Connection + Clone> Core<C> {
         }
         if copies.is_some_and(Copies::release) {
             // Whoever took it has ended since, and has left it to us.
-            let to = Address { bare: account.clone(), resource: None };
+            let to = Address::of(account.clone());
             let since = Some(self.environment.utc());
             if let Some(task) = self.message_again(stanza, &to, since) {
                 self.jobs.spawn(task);
@@ -128,12 +128,12 @@ impl<C: Connection + Clone> Core<C> {
         &self,
         type_: MessageType,
         stanza: &Stanza,
-        to: &Address,
+        to: &Address<'_>,
         refused: &mut Refused,
     ) -> Attempt<C> {
-        let mut sessions: SmallVec<[SessionHandle<C>; 4]> =
-            self.registry.sessions_of(to.bare.as_str()).collect();
-        sessions.retain(|session| !refused.contains(&session.id()));
+        let sessions = self.registry.sessions_of(to.bare.as_str());
+        let sessions: SmallVec<[SessionHandle<C>; 4]> =
+            sessions.filter(|session| !refused.contains(&session.id())).collect();
         // Others may get it by a carbon copy.
         let copies = (sessions.len() > 1).then(|| Copies::of(stanza));
         let matching = to.resource.as_deref().and_then(|resource| {
@@ -146,8 +146,10 @@ impl<C: Connection + Clone> Core<C> {
             (Some(_), None) => MessageSituation::full_without_match(priorities()),
             (None, _) => MessageSituation::bare(priorities()),
         };
+        // The store is asked only where its answer counts: it looks through the whole message.
+        let offline = if situation.asks_offline() { self.offline(stanza) } else { Offline::Bounce };
         // An unknown account looks like one without sessions (MSG-5): the store tells them apart.
-        match message(type_, situation, self.offline(stanza)) {
+        match message(type_, situation, offline) {
             MessageDecision::Silent => Attempt::Silent,
             MessageDecision::Bounce => Attempt::Bounce,
             MessageDecision::Offline => Attempt::Store,
@@ -202,12 +204,12 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         origin: Option<SessionHandle<C>>,
         stanza: Stanza,
-        to: &Address,
+        to: &Address<'_>,
         turn: Turn,
         asked: bool,
     ) -> Task {
         let core = Arc::clone(self);
-        let to = to.clone();
+        let to = to.to_static();
         Box::pin(async move {
             let Some(store) = core.stores.offline.clone() else { return };
             let (key, account) = (to.bare.to_string(), to.bare.clone());

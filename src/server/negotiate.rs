@@ -437,7 +437,7 @@ impl<C: Connection + Clone> Driver<C> {
         let to = received.to().map(|to| self.core.address(to));
         let ours = match &to {
             None => true,
-            Some(Ok(to)) => to.bare == account || self.core.serves(to.bare.as_str()),
+            Some(Ok(to)) => *to.bare == account || self.core.serves(to.bare.as_str()),
             Some(Err(_)) => false,
         };
         if !ours {

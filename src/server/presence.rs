@@ -27,7 +27,7 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         session: &mut Session<Bound, C>,
         stanza: &Stanza,
-        to: Option<&Address>,
+        to: Option<&Address<'_>>,
     ) -> Option<Task> {
         let handle = session.handle();
         let refuse = |error: StanzaError| {
@@ -69,7 +69,7 @@ impl<C: Connection + Clone> Core<C> {
                 self.presence(Some(&handle), stanza, to, None)
             }
             PresenceType::Subscription(kind) => {
-                self.subscription(&handle, kind, stanza, to.bare.clone())
+                self.subscription(&handle, kind, stanza, BareJid::clone(&to.bare))
             }
             PresenceType::Probe => {
                 // PRES-19: from the bare JID, and nobody is told if there is no way.
@@ -222,7 +222,7 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
-        to: &Address,
+        to: &Address<'_>,
         number: Option<u32>,
     ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
@@ -258,7 +258,8 @@ impl<C: Connection + Clone> Core<C> {
             PresenceDecision::Silent => None,
             PresenceDecision::AllAvailable | PresenceDecision::Addressed => {
                 let ends = matches!(type_, PresenceType::Unavailable | PresenceType::Error);
-                let from = stanza.from().filter(|_| ends).and_then(|f| self.address(&f).ok());
+                let from = stanza.from().filter(|_| ends);
+                let from = from.as_deref().and_then(|from| self.address(from).ok());
                 for session in reached.drain(..) {
                     if let Some(from) = &from {
                         // PRES-11
@@ -278,11 +279,11 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         stanza: &Stanza,
         type_: PresenceType,
-        to: &Address,
+        to: &Address<'_>,
     ) -> Option<Task> {
         let PresenceType::Subscription(kind) = type_ else { return None };
-        let contact = Address::parse(&stanza.from()?, |_| false).ok()?.bare;
-        let account = to.bare.clone();
+        let contact = self.address(&stanza.from()?).ok()?.bare;
+        let (contact, account) = (BareJid::clone(&contact), BareJid::clone(&to.bare));
         if contact == account {
             return None;
         }

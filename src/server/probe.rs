@@ -19,7 +19,7 @@ struct Asked<C: Connection + Clone> {
     /// The session that asks, if it is one of ours.
     origin: Option<SessionHandle<C>>,
     stanza: Stanza,
-    to: Address,
+    to: Address<'static>,
     from: BareJid,
 }
 
@@ -32,11 +32,12 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
-        to: &Address,
+        to: &Address<'_>,
     ) -> Option<Task> {
-        let from = self.address(&stanza.from()?).ok()?.bare;
+        let from = BareJid::clone(&self.address(&stanza.from()?).ok()?.bare);
         let key = to.bare.to_string();
-        let asked = Asked { origin: origin.cloned(), stanza: stanza.clone(), to: to.clone(), from };
+        let asked =
+            Asked { origin: origin.cloned(), stanza: stanza.clone(), to: to.to_static(), from };
         let core = Arc::clone(self);
         let job = async move {
             // An account that had sessions when the probe came was asked then.

@@ -37,7 +37,8 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
     ) -> bool {
         let Some(rate) = self.limits.recipients else { return true };
-        let Some(Ok(to)) = stanza.to().map(|to| self.address(&to)) else { return true };
+        let Some(text) = stanza.to() else { return true };
+        let Ok(to) = self.address(&text) else { return true };
         let to = to.bare.as_str();
         let answers = matches!(stanza.type_().as_deref(), Some("result" | "error"));
         if answers || self.serves(to) || to == session.account().bare.as_str() {

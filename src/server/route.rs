@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jid::FullJid;
 use parking_lot::Mutex;
 
-use super::address::Address;
+use super::address::{Address, Malformed};
 use super::{Core, Task};
 use crate::connection::Connection;
 use crate::extension::Outcome;
@@ -119,7 +119,8 @@ impl<C: Connection + Clone> Core<C> {
         origin: Option<&SessionHandle<C>>,
         stanza: Stanza,
     ) -> Option<Task> {
-        let to = match stanza.to().map(|to| self.address(&to)) {
+        let to = stanza.to();
+        let to = match to.as_deref().map(|to| self.address(to)) {
             Some(Ok(to)) => to,
             // Without an address there is nobody to deliver to, and the host knows better.
             None => return None,
@@ -135,7 +136,7 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
-        to: &Address,
+        to: &Address<'_>,
     ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
             // First, since the router may refuse it on the spot.
@@ -153,8 +154,9 @@ impl<C: Connection + Clone> Core<C> {
         }
     }
 
-    pub(super) fn address(&self, text: &str) -> Result<Address, super::address::Malformed> {
-        Address::parse(text, |bare| self.registry.is_local(bare))
+    pub(super) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, Malformed> {
+        let known = |bare: &str| self.registry.account(bare);
+        Address::parse(text, known, |bare| self.registry.is_local(bare))
     }
 
     /// To the host's router; a refusal is answered to `origin`, or else to the session that the
@@ -175,7 +177,8 @@ impl<C: Connection + Clone> Core<C> {
             let sender = origin.or_else(|| self.sender(&stanza));
             if let Some(session) = sender {
                 if stanza.kind() == Kind::Presence
-                    && let Some(Ok(to)) = stanza.to().map(|to| self.address(&to))
+                    && let to = stanza.to()
+                    && let Some(Ok(to)) = to.as_deref().map(|to| self.address(to))
                 {
                     // PRES-11
                     session.forget_directed(&to.to_text());
@@ -194,9 +197,10 @@ impl<C: Connection + Clone> Core<C> {
 
     /// An answer to somebody who is not a session at hand.
     pub(super) fn route_answer(&self, answer: Stanza) {
-        let Some(Ok(to)) = answer.to().map(|to| self.address(&to)) else { return };
+        let to = answer.to();
+        let Some(Ok(to)) = to.as_deref().map(|to| self.address(to)) else { return };
         if !self.registry.is_local(to.bare.as_str()) {
-            self.route_elsewhere(None, answer);
+            self.route_elsewhere(None, answer.clone());
         } else if !to.is_account() {
             self.requests.take_answer(&answer);
         } else {
@@ -227,7 +231,7 @@ impl<C: Connection + Clone> Core<C> {
                 None
             }
             (Kind::Message, _) => {
-                let to = Address { bare: leftover.session.to_bare(), resource: None };
+                let to = Address::of(leftover.session.to_bare());
                 let since = leftover.retained.then_some(leftover.accepted);
                 self.message_again(stanza, &to, since)
             }

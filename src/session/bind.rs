@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jid::{BareJid, FullJid, ResourcePart};
-use smallvec::SmallVec;
 
 use super::end::{Ending, Reason};
 use super::events::{Event, EventKind};
 use super::handle::{SessionHandle, SessionId, Shared};
+use super::hibernation::Hibernating;
 use super::input::Owner;
 use super::kept::Kept;
 use super::outbound::{Gate, Outbound};
 use super::presence::PresenceState;
-use super::registry::{Account, Entry, Inner, Slot, SlotState};
+use super::registry::{Account, Inner};
 use super::shield::shielded;
+use super::slots::{Entry, Slot, SlotState, Slots};
 use crate::connection::Connection;
 use crate::environment::random_hex;
 use crate::rules::roster::Roster;
@@ -178,8 +179,8 @@ impl<C: Connection + Clone> Inner<C> {
             let greeting = shielded(|| reply(&owner.shared.jid));
             let mut out = owner.shared.out.lock();
             // An end meanwhile has opened the gates for its last words, and nothing else.
-            if !out.ended {
-                out.greeting = greeting.map(Vec::into_boxed_slice);
+            if let Some(greeting) = greeting.filter(|_| !out.ended) {
+                out.queue.set_greeting(greeting);
             }
             drop(out);
             self.open_gate(&owner.shared, Gate::Greeting);
@@ -211,7 +212,8 @@ impl<C: Connection + Clone> Inner<C> {
             Some(entry) => self.place(entry, request.resource, spare, now)?,
             None => (request.resource.unwrap_or(spare), Place::Free),
         };
-        let jid = account.with_resource(&resource);
+        // The clone has no spare capacity, which stays as long as the session does.
+        let jid = account.with_resource(&resource).clone();
         let mut entry = shard
             .entry(
                 hash,
@@ -224,8 +226,7 @@ impl<C: Connection + Clone> Inner<C> {
                     request.roster.unwrap_or_default(),
                     request.kept,
                 )),
-                slots: SmallVec::new(),
-                replaced: Vec::new(),
+                slots: Slots::None,
             });
         let entry = entry.get_mut();
         let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
@@ -236,11 +237,12 @@ impl<C: Connection + Clone> Inner<C> {
                 self.decide_end(entry, at, Reason::Replaced { by: id }, None, now)
             }
         };
-        let waits = entry.slots.iter().any(|slot| slot.shared.jid.resource() == &*resource);
+        let mut slots = entry.slots.as_slice().iter();
+        let waits = slots.any(|slot| slot.shared.jid.resource() == &*resource);
         let shared = Arc::new(Shared {
             id,
             jid,
-            since: now,
+            since: now.into(),
             registry: self.me.clone(),
             account: Arc::clone(&entry.shared),
             flags: AtomicU32::new(0),
@@ -268,7 +270,8 @@ impl<C: Connection + Clone> Inner<C> {
             None => entry.unused(spare.clone()),
         };
         if let Some(at) = entry.holder(&wanted) {
-            let live = entry.slots.get(at).is_some_and(|slot| slot.state == SlotState::Live);
+            let live =
+                entry.slots.as_slice().get(at).is_some_and(|slot| slot.state == SlotState::Live);
             if !live {
                 return Ok((wanted, Place::Replace(at)));
             }
@@ -283,7 +286,8 @@ impl<C: Connection + Clone> Inner<C> {
         if entry.visible().count() < self.settings.sessions_per_account {
             return Ok((wanted, Place::Free));
         }
-        let oldest = entry.oldest_absent().ok_or(BindError::TooManySessions)?;
+        let oldest = entry.oldest_absent(&self.hibernating.lock());
+        let oldest = oldest.ok_or(BindError::TooManySessions)?;
         Ok((wanted, Place::Evict(oldest)))
     }
 
@@ -306,18 +310,19 @@ enum Place {
 impl<C: Connection + Clone> Entry<C> {
     /// Counts one more replacement of `resource`; true if there were too many of late (BIND-6).
     fn is_kick_loop(&mut self, resource: &ResourcePart, now: Duration) -> bool {
-        let replaced = &mut self.replaced;
-        replaced.retain(|(_, at)| now.saturating_sub(*at) < KICK_WINDOW);
-        if replaced.iter().filter(|(r, _)| r == resource).count() >= KICKS {
-            return true;
-        }
-        replaced.push((resource.clone(), now));
-        false
+        self.slots.replaced(|replaced| {
+            replaced.retain(|(_, at)| now.saturating_sub(*at) < KICK_WINDOW);
+            let is_loop = replaced.iter().filter(|(r, _)| r == resource).count() >= KICKS;
+            if !is_loop {
+                replaced.push((resource.clone(), now));
+            }
+            is_loop
+        })
     }
 
     /// Where the session is that has `resource`.
     fn holder(&self, resource: &ResourcePart) -> Option<usize> {
-        self.slots.iter().position(|slot| {
+        self.slots.as_slice().iter().position(|slot| {
             slot.state != SlotState::Ending && slot.shared.jid.resource() == &**resource
         })
     }
@@ -334,15 +339,13 @@ impl<C: Connection + Clone> Entry<C> {
 
     /// How many of its sessions hibernate.
     pub(super) fn absent(&self) -> usize {
-        self.slots.iter().filter(|slot| matches!(slot.state, SlotState::Absent { .. })).count()
+        self.slots.as_slice().iter().filter(|slot| slot.state == SlotState::Absent).count()
     }
 
     /// The hibernating session that has waited longest.
-    pub(super) fn oldest_absent(&self) -> Option<usize> {
-        let absent = self.slots.iter().enumerate().filter_map(|(at, slot)| match slot.state {
-            SlotState::Absent { since, .. } => Some((since, at)),
-            SlotState::Live | SlotState::Ending => None,
-        });
-        absent.min().map(|(_, at)| at)
+    pub(super) fn oldest_absent(&self, hibernating: &Hibernating<C>) -> Option<usize> {
+        let slots = self.slots.as_slice().iter().enumerate();
+        let absent = slots.filter(|(_, slot)| slot.state == SlotState::Absent);
+        absent.min_by_key(|(_, slot)| hibernating.since(slot.shared.id)).map(|(at, _)| at)
     }
 }

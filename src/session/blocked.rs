@@ -21,15 +21,14 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         for session in inner.sessions(account) {
             let (available, directed) = {
                 let mut state = session.0.presence.lock();
-                let covered: Vec<Box<str>> = state
-                    .directed
-                    .iter()
-                    .filter(|target| pattern.covers(target))
-                    .map(Into::into)
-                    .collect();
-                for target in &covered {
-                    state.directed.forget(target);
-                }
+                let covered = state.change(|rare| {
+                    let targets = rare.directed.iter().filter(|target| pattern.covers(target));
+                    let covered: Vec<Box<str>> = targets.map(Into::into).collect();
+                    for target in &covered {
+                        rare.directed.forget(target);
+                    }
+                    covered
+                });
                 (state.last.is_some(), covered)
             };
             let gone = unavailable(&session.0);

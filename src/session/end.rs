@@ -12,8 +12,9 @@ use super::events::{Event, EventKind};
 use super::handle::{CLOSED, ENDED, SessionHandle, SessionId, Shared};
 use super::outbound::{Ended, Gate, Left, kick};
 use super::presence::Gone;
-use super::registry::{Entry, Inner, SlotState, bare};
+use super::registry::{Inner, bare};
 use super::shield::{shielded, wake};
+use super::slots::{Entry, SlotState};
 use crate::connection::{Close, Connection, SendError};
 use crate::stanza::Stanza;
 use crate::sync::atomic::Ordering;
@@ -190,8 +191,8 @@ impl<C: Connection + Clone> Inner<C> {
             let mut shard = self.shard(hash).write();
             let entry = shard.find_mut(hash, |entry| entry.shared.bare.as_str() == account);
             let found = entry.and_then(|entry| {
-                let at = entry.slots.iter().position(|slot| slot.shared.id == shared.id)?;
-                let state = entry.slots.get(at)?.state;
+                let at = entry.slots.position(shared)?;
+                let state = entry.slots.as_slice().get(at)?.state;
                 (state != SlotState::Ending && still(state)).then_some((entry, at))
             });
             let Some((entry, at)) = found else { return false };
@@ -212,7 +213,7 @@ impl<C: Connection + Clone> Inner<C> {
         last_words: Option<&[u8]>,
         now: Duration,
     ) -> Option<Ending<C>> {
-        let slot = entry.slots.get_mut(at)?;
+        let slot = entry.slots.as_mut_slice().get_mut(at)?;
         let before = std::mem::replace(&mut slot.state, SlotState::Ending);
         self.sessions.fetch_sub(1, Ordering::SeqCst);
         self.no_longer_absent(&slot.shared, before);
@@ -313,14 +314,14 @@ impl<C: Connection + Clone> Inner<C> {
         let mut occupied =
             shard.find_entry(hash, |entry| entry.shared.bare.as_str() == account).ok()?;
         let entry = occupied.get_mut();
-        let at = entry.slots.iter().position(|slot| slot.shared.id == shared.id)?;
+        let at = entry.slots.position(shared)?;
         entry.slots.remove(at);
-        if entry.slots.is_empty() {
+        if entry.slots.as_slice().is_empty() {
             occupied.remove();
             return None;
         }
-        let mut same =
-            entry.slots.iter().filter(|slot| slot.shared.jid.resource() == shared.jid.resource());
+        let slots = entry.slots.as_slice().iter();
+        let mut same = slots.filter(|slot| slot.shared.jid.resource() == shared.jid.resource());
         let first = same.next()?;
         // While an older instance is still ending, its own end will open the gate.
         (first.state != SlotState::Ending).then(|| Arc::clone(&first.shared))

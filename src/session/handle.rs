@@ -11,6 +11,7 @@ use super::outbound::{self, After, Item, Outbound, Sent, To, Valid};
 use super::presence::PresenceState;
 use super::registry::{Account, Inner};
 use crate::connection::{Connection, SendError};
+use crate::environment::Nanos;
 use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
@@ -49,7 +50,7 @@ const HOLDING: u32 = 1 << 14;
 pub(crate) struct Shared<C: Connection + Clone> {
     pub(super) id: SessionId,
     pub(super) jid: FullJid,
-    pub(super) since: Duration,
+    pub(super) since: Nanos,
     pub(super) registry: Weak<Inner<C>>,
     pub(super) account: Arc<Account>,
     /// The priority in the lowest byte, then the bits above.
@@ -192,7 +193,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.send_item(Item::Copy(stanza, To::AsIs, copies), None).map(drop)
     }
 
-    /// [`push`](Self::push) of a stanza that brings the client a message in another form, a carbon
+    /// [`send_addressed`](Self::send_addressed) of a stanza that brings the client a message in another form, a carbon
     /// copy: it counts as one of the copies.
     ///
     /// # Errors
@@ -235,7 +236,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
     /// # Errors
     ///
     /// [`NotSent`]: it was not accepted.
-    pub fn push(&self, stanza: &Stanza) -> Result<(), NotSent> {
+    pub fn send_addressed(&self, stanza: &Stanza) -> Result<(), NotSent> {
         self.send_item(Item::Stanza(stanza, To::OwnFull), None).map(drop)
     }
 
@@ -331,13 +332,13 @@ impl<C: Connection + Clone> SessionHandle<C> {
         let flags = self.0.flags.load(Ordering::SeqCst);
         let out = self.0.out.lock();
         let (received, sent, queued, live) =
-            (out.received, out.delivered, out.waiting(), out.link.clone());
+            (out.received, out.delivered, out.queue.bytes(), out.link.clone());
         let ended = out.ended;
         drop(out);
         SessionInfo {
             jid: self.0.jid.clone(),
             id: self.0.id,
-            since: self.0.since,
+            since: self.0.since.into(),
             priority: self.0.priority(),
             available: flags & AVAILABLE != 0,
             interested: flags & INTERESTED != 0,

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::SessionHandle;
-use super::outbound::{After, Entry, Item, Outbound, kick};
+use super::outbound::{After, Item, Outbound, kick};
+use super::queue::Entry;
 use super::registry::bare_of;
 use super::retained::{RetentionLimits, Share};
 use crate::connection::Connection;
@@ -83,14 +84,14 @@ fn source(stanza: &Stanza) -> Box<str> {
 impl<C: Connection + Clone> Outbound<C> {
     /// Holds back from now on.
     fn start_holding(&mut self, all: &Arc<AtomicUsize>) {
-        if !self.ended && self.link.is_some() && self.held.is_none() {
-            self.held = Some(Box::new(Held::new(all)));
+        if !self.ended && self.link.is_some() && self.queue.held().is_none() {
+            self.queue.set_held(Held::new(all));
         }
     }
 
     /// Lets everything go and holds nothing back any more.
     pub(super) fn stop_holding(&mut self) {
-        if let Some(mut held) = self.held.take() {
+        if let Some(mut held) = self.queue.take_held() {
             self.let_go(held.take(None));
         }
     }
@@ -103,7 +104,7 @@ impl<C: Connection + Clone> Outbound<C> {
         at: Duration,
         limits: &RetentionLimits,
     ) -> bool {
-        let (Some(stanza), Some(held)) = (item.stanza(), &mut self.held) else { return false };
+        let (Some(stanza), Some(held)) = (item.stanza(), self.queue.held()) else { return false };
         let Some(Hold::Latest(key)) = hold else {
             let before = held.take(Some(&source(stanza)));
             self.let_go(before);
@@ -121,8 +122,7 @@ impl<C: Connection + Clone> Outbound<C> {
         let is_retained = self.retained.is_some();
         for mut entry in entries {
             entry.set_counted(is_retained);
-            self.bytes += entry.len();
-            self.queue.push_back(entry);
+            self.queue.push(entry);
         }
         self.account_for();
     }

@@ -1,6 +1,6 @@
 //! Who waits to be resumed, and what is remembered of those who waited in vain.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -12,47 +12,60 @@ use crate::connection::Connection;
 
 /// Sessions without a transport, by the end of their wait and by its beginning.
 pub(super) struct Hibernating<C: Connection + Clone> {
-    by_end: BTreeMap<Time, (Duration, Weak<Shared<C>>)>,
-    by_beginning: BTreeMap<Time, Duration>,
+    waits: BTreeMap<SessionId, Wait<C>>,
+    by_end: BTreeSet<Time>,
+    by_beginning: BTreeSet<Time>,
+}
+
+struct Wait<C: Connection + Clone> {
+    since: Duration,
+    until: Duration,
+    session: Weak<Shared<C>>,
 }
 
 type Time = (Duration, SessionId);
 
 impl<C: Connection + Clone> Default for Hibernating<C> {
     fn default() -> Self {
-        Self { by_end: BTreeMap::new(), by_beginning: BTreeMap::new() }
+        Self { waits: BTreeMap::new(), by_end: BTreeSet::new(), by_beginning: BTreeSet::new() }
     }
 }
 
 impl<C: Connection + Clone> Hibernating<C> {
     pub(super) fn insert(&mut self, session: &Arc<Shared<C>>, since: Duration, until: Duration) {
-        self.by_end.insert((until, session.id), (since, Arc::downgrade(session)));
-        self.by_beginning.insert((since, session.id), until);
+        let wait = Wait { since, until, session: Arc::downgrade(session) };
+        self.waits.insert(session.id, wait);
+        self.by_end.insert((until, session.id));
+        self.by_beginning.insert((since, session.id));
     }
 
-    pub(super) fn remove(&mut self, id: SessionId, since: Duration, until: Duration) {
-        self.by_end.remove(&(until, id));
-        self.by_beginning.remove(&(since, id));
+    pub(super) fn remove(&mut self, id: SessionId) -> Option<Weak<Shared<C>>> {
+        let wait = self.waits.remove(&id)?;
+        self.by_end.remove(&(wait.until, id));
+        self.by_beginning.remove(&(wait.since, id));
+        Some(wait.session)
+    }
+
+    /// Since when a session waits; `None` where it does not, or was taken out to be ended.
+    pub(super) fn since(&self, id: SessionId) -> Option<Duration> {
+        self.waits.get(&id).map(|wait| wait.since)
     }
 
     /// When the first wait ends.
     pub(super) fn next(&self) -> Option<Duration> {
-        self.by_end.keys().next().map(|(until, _)| *until)
+        self.by_end.first().map(|(until, _)| *until)
     }
 
-    /// Takes out a session whose wait has ended by now; `None` inside where it is gone already.
-    pub(super) fn pop_due(&mut self, now: Duration) -> Option<Option<Arc<Shared<C>>>> {
-        let first = self.by_end.first_entry().filter(|first| first.key().0 <= now)?;
-        let ((_, id), (since, session)) = first.remove_entry();
-        self.by_beginning.remove(&(since, id));
-        Some(session.upgrade())
+    /// Takes out a session whose wait has ended by now.
+    pub(super) fn pop_due(&mut self, now: Duration) -> Option<Weak<Shared<C>>> {
+        let (_, id) = self.by_end.first().filter(|(until, _)| *until <= now)?;
+        self.remove(*id)
     }
 
-    /// Takes out the session that has waited longest, with the beginning of its wait.
-    pub(super) fn pop_oldest(&mut self) -> Option<(Duration, Option<Arc<Shared<C>>>)> {
-        let ((since, id), until) = self.by_beginning.pop_first()?;
-        let found = self.by_end.remove(&(until, id));
-        Some((since, found.and_then(|(_, session)| session.upgrade())))
+    /// Takes out the session that has waited longest.
+    pub(super) fn pop_oldest(&mut self) -> Option<Weak<Shared<C>>> {
+        let (_, id) = self.by_beginning.first()?;
+        self.remove(*id)
     }
 }
 

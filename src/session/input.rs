@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use super::end::{Reason, Run};
 use super::handle::Shared;
+use super::outbound::Gate;
 use super::shield::wake;
 use crate::connection::Connection;
 
@@ -46,7 +47,7 @@ impl<C: Connection + Clone> Drop for InputTicket<C> {
     fn drop(&mut self) {
         let waker = {
             let mut out = self.shared.out.lock();
-            out.busy = false;
+            out.gates.open(Gate::Ticket);
             out.waker.take()
         };
         wake(waker);
@@ -73,14 +74,14 @@ impl<C: Connection + Clone> Owner<C> {
         if out.ended || out.epoch != self.epoch {
             return Poll::Ready(Err(Detached));
         }
-        if out.gates.is_closed() || out.busy {
+        if out.gates.is_closed_for_input() {
             let old = waker.and_then(|waker| out.waker.replace(waker));
             drop(out);
             drop(old);
             return Poll::Pending;
         }
         out.received = out.received.wrapping_add(1);
-        out.busy = true;
+        out.gates.close(Gate::Ticket);
         drop(out);
         Poll::Ready(Ok(InputTicket { shared: Arc::clone(&self.shared) }))
     }
@@ -89,7 +90,7 @@ impl<C: Connection + Clone> Owner<C> {
     pub(super) fn poll_ready(&self, cx: Option<&mut Context<'_>>) -> Poll<Result<(), Detached>> {
         let waker = cx.map(|cx| Box::new(cx.waker().clone()));
         let mut out = self.shared.out.lock();
-        let waits = out.has_last_words() || out.gates.is_closed() || out.busy;
+        let waits = out.has_last_words() || out.gates.is_closed_for_input();
         if out.epoch != self.epoch || (out.ended && !out.has_last_words()) {
             return Poll::Ready(Err(Detached));
         }

@@ -26,10 +26,12 @@ mod input;
 mod kept;
 mod outbound;
 mod presence;
+mod queue;
 mod registry;
 mod resume;
 mod retained;
 mod shield;
+mod slots;
 mod state;
 
 pub use acknowledge::{AckCheck, AckPolicy, Acknowledged, Transport};

@@ -6,15 +6,14 @@
 //! Entries before the cursor were handed to the transport and stay only to be acknowledged, so
 //! replay after a resumption is "cursor to the start" and order across it needs no code.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
 use jid::FullJid;
 
 use super::copies::Copies;
-use super::held::{Held, Hold};
+use super::held::Hold;
+use super::queue::{Entry, Queue};
 use super::retained::{Retained, RetentionLimits};
 use super::shield::{shielded, wake};
 use crate::connection::{Close, Connection, SendError};
@@ -56,74 +55,6 @@ impl<'a> Item<'a> {
     }
 }
 
-/// One thing that waits.
-#[derive(Clone)]
-pub(super) enum Entry {
-    Stanza {
-        stanza: Stanza,
-        to: To,
-        /// Counted for acknowledgement: appended after retention began.
-        counted: bool,
-        /// When it was accepted, where that is counted.
-        at: Duration,
-        copies: Option<Copies>,
-    },
-    Raw(Arc<[u8]>),
-    /// The end of the session: nothing is ever behind it.
-    Close,
-}
-
-impl Entry {
-    pub(super) fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
-        match item {
-            Item::Stanza(stanza, to) => {
-                Self::Stanza { stanza: stanza.clone(), to, counted, at, copies: None }
-            }
-            Item::Copy(stanza, to, copies) => {
-                let (stanza, copies) = (stanza.clone(), Some(copies.clone()));
-                Self::Stanza { stanza, to, counted, at, copies }
-            }
-            Item::Raw(bytes) => Self::Raw(bytes.into()),
-        }
-    }
-
-    fn as_item(&self) -> Option<Item<'_>> {
-        match self {
-            Self::Stanza { stanza, to, .. } => Some(Item::Stanza(stanza, *to)),
-            Self::Raw(bytes) => Some(Item::Raw(bytes)),
-            Self::Close => None,
-        }
-    }
-
-    /// What is left of it when its session ends.
-    fn into_left(self, written: bool) -> Option<Left> {
-        let Self::Stanza { stanza, counted, at, copies, .. } = self else { return None };
-        Some(Left { stanza, at, counted, written, copies })
-    }
-
-    /// Says whether it is to be counted for acknowledgement.
-    pub(super) const fn set_counted(&mut self, is_counted: bool) {
-        if let Self::Stanza { counted, .. } = self {
-            *counted = is_counted;
-        }
-    }
-
-    /// It is dropped: a later one has taken its place.
-    pub(super) fn forget(self) {
-        if let Self::Stanza { copies: Some(copies), .. } = self {
-            let _last = copies.release();
-        }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Stanza { stanza, .. } => stanza.len(),
-            Self::Raw(bytes) => bytes.len(),
-            Self::Close => 0,
-        }
-    }
-}
-
 /// Available presence of another session: void once that session has moved on.
 ///
 /// Checked under the lock of the recipient, and a source that ends raises its number before it
@@ -139,13 +70,15 @@ impl Valid<'_> {
     }
 }
 
-/// What a new session waits for before it writes anything.
+/// What a session waits for before it writes anything and takes input.
 #[derive(Clone, Copy)]
 pub(super) enum Gate {
     /// An earlier instance of the resource has not been forgotten yet (BIND-14).
     Predecessor = 1,
     /// Its bind result is still being made.
     Greeting = 2,
+    /// One received stanza is in work (its ticket is out): closed for input alone.
+    Ticket = 4,
 }
 
 impl Gate {
@@ -161,7 +94,13 @@ impl Gate {
 pub(super) struct Gates(u8);
 
 impl Gates {
+    /// Whether nothing is to be written.
     pub(super) const fn is_closed(self) -> bool {
+        self.0 & !(Gate::Ticket as u8) != 0
+    }
+
+    /// Whether no input is taken.
+    pub(super) const fn is_closed_for_input(self) -> bool {
         self.0 != 0
     }
 
@@ -178,27 +117,19 @@ pub(super) struct Outbound<C> {
     pub(super) link: Option<C>,
     /// One per transport: stale writers, owners and connections are recognised by it.
     pub(super) epoch: u32,
-    /// The epoch that has a writer now.
-    writing: Option<u32>,
+    /// The transport of now has a writer.
+    writing: bool,
     /// Nothing more is accepted.
     pub(super) ended: bool,
-    /// While one is closed, entries wait and no input is taken.
+    /// While one is closed, entries wait and no input is taken. (A byte of its own for the ticket
+    /// would make each session eight bytes longer.)
     pub(super) gates: Gates,
     /// The owner closes the transport after the last words, not we.
     lingers: bool,
-    /// One received stanza is in work (its ticket is out).
-    pub(super) busy: bool,
-    pub(super) queue: VecDeque<Entry>,
-    /// First entry that the transport of now has not got.
-    pub(super) cursor: usize,
-    /// Greeting of a transport, written before everything else.
-    pub(super) greeting: Option<Box<[u8]>>,
+    pub(super) queue: Queue,
     pub(super) retained: Option<Box<Retained>>,
-    /// What is held back, while something is to be.
-    pub(super) held: Option<Box<Held>>,
     /// Who waits for the gate, for the ticket, or for the end.
     pub(super) waker: Option<Box<Waker>>,
-    pub(super) bytes: usize,
     pub(super) received: u32,
     pub(super) delivered: u32,
 }
@@ -229,45 +160,29 @@ impl<C: Connection + Clone> Outbound<C> {
         Self {
             link: Some(link),
             epoch: 0,
-            writing: None,
+            writing: false,
             ended: false,
             gates,
             lingers,
-            busy: false,
-            queue: VecDeque::new(),
-            cursor: 0,
-            greeting: None,
+            queue: Queue::default(),
             retained: None,
-            held: None,
             waker: None,
-            bytes: 0,
             received: 0,
             delivered: 0,
         }
     }
 
-    /// Bytes that wait for a transport or for an acknowledgement.
-    pub(super) const fn waiting(&self) -> usize {
-        self.bytes
-    }
-
     /// Queues bytes that are no stanza; the caller kicks.
     pub(super) fn append_raw(&mut self, bytes: &[u8]) {
-        self.bytes += bytes.len();
-        self.queue.push_back(Entry::Raw(bytes.into()));
+        self.queue.push(Entry::Raw(bytes.into()));
     }
 
     /// Puts in the transport of a resumption, behind a gate until it has its greeting; the old
     /// transport is returned.
     pub(super) fn replace_link(&mut self, link: C) -> Option<C> {
-        self.epoch = self.epoch.wrapping_add(1);
-        self.greeting = None;
-        self.stop_holding();
+        self.next_epoch();
         self.gates.close(Gate::Greeting);
-        // What was no stanza belonged to the old transport.
-        self.queue.retain(|entry| matches!(entry, Entry::Stanza { .. }));
-        self.bytes = self.queue.iter().map(Entry::len).sum();
-        self.cursor = 0;
+        self.queue.rewind();
         if let Some(retained) = &mut self.retained {
             retained.start_again(self.queue.len());
         }
@@ -277,10 +192,16 @@ impl<C: Connection + Clone> Outbound<C> {
 
     /// Takes the transport away; what waits stays.
     pub(super) fn drop_link(&mut self) -> Option<C> {
-        self.epoch = self.epoch.wrapping_add(1);
-        self.greeting = None;
-        self.stop_holding();
+        self.next_epoch();
         self.link.take()
+    }
+
+    /// What belonged to the transport of now goes with it; its writer has no say any more.
+    fn next_epoch(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.writing = false;
+        let _unwritten = self.queue.take_greeting();
+        self.stop_holding();
     }
 
     /// Whether the end still has something to write, and the owner waits for it.
@@ -302,13 +223,11 @@ impl<C: Connection + Clone> Outbound<C> {
             && !self.gates.is_closed()
             && self.link.is_some();
         let mut left = Vec::new();
-        let queue = std::mem::take(&mut self.queue);
-        let cursor = std::mem::take(&mut self.cursor);
-        self.bytes = 0;
-        for (at, entry) in queue.into_iter().enumerate() {
-            match entry {
-                entry if keep && at >= cursor => self.queue.push_back(entry),
-                entry => left.extend(entry.into_left(at < cursor)),
+        for (entry, written) in self.queue.take_all() {
+            if keep && !written {
+                self.queue.push(entry);
+            } else {
+                left.extend(entry.into_left(written));
             }
         }
         let handled = retained.as_ref().map(|r| self.received.wrapping_sub(r.from));
@@ -317,11 +236,12 @@ impl<C: Connection + Clone> Outbound<C> {
             Some(words) if self.link.is_some() => {
                 if self.gates.is_closed() {
                     // The client never learns of a session that ends before its bind result.
-                    self.greeting = None;
-                    self.gates = Gates::default();
+                    let _unwritten = self.queue.take_greeting();
+                    self.gates.open(Gate::Predecessor);
+                    self.gates.open(Gate::Greeting);
                 }
-                self.queue.push_back(Entry::Raw(words.into()));
-                self.queue.push_back(Entry::Close);
+                self.queue.push(Entry::Raw(words.into()));
+                self.queue.push(Entry::Close);
                 None
             }
             _ => self.link.take(),
@@ -376,9 +296,9 @@ pub(super) fn send<C: Connection + Clone>(
     if is_stanza {
         o.delivered = o.delivered.wrapping_add(1);
     }
-    let waits = o.gates.is_closed() || o.link.is_none() || o.writing == Some(o.epoch);
+    let waits = o.gates.is_closed() || o.link.is_none() || o.writing;
     let counted = is_stanza && o.retained.is_some();
-    if o.held.is_some() {
+    if o.queue.held().is_some() {
         let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
         if o.hold_back(item, hold, at, limits) {
             if let Some(copies) = item.copies() {
@@ -388,23 +308,22 @@ pub(super) fn send<C: Connection + Clone>(
             if o.is_overgrown(limits, at) {
                 return (Sent::Accepted, After::Overgrown);
             }
-            let quiet = waits || o.cursor >= o.queue.len();
+            let quiet = waits || !o.queue.has_unwritten();
             let after = if quiet { After::Nothing } else { write_waiting(outbound, o, jid) };
             return (Sent::Accepted, after);
         }
     }
-    if waits || counted || o.cursor < o.queue.len() || o.greeting.is_some() {
+    if waits || counted || o.queue.has_unwritten() || o.queue.has_greeting() {
         let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
         let entry = Entry::new(item, counted, at);
-        if !counted && o.bytes.saturating_add(entry.len()) > limits.bytes {
+        if !counted && o.queue.bytes().saturating_add(entry.len()) > limits.bytes {
             // Nothing is kept for this one: what waits for its transport is bounded all the same.
             return (Sent::Refused(SendError::Full), After::Lost(o.epoch, SendError::Full));
         }
         if let Some(copies) = item.copies() {
             copies.add();
         }
-        o.bytes += entry.len();
-        o.queue.push_back(entry);
+        o.queue.push(entry);
         o.account_for();
         if o.is_overgrown(limits, at) {
             return (Sent::Accepted, After::Overgrown);
@@ -434,7 +353,7 @@ fn write_directly<C: Connection + Clone>(
         return (Sent::Refused(SendError::Closed), After::Nothing);
     };
     let epoch = o.epoch;
-    o.writing = Some(epoch);
+    o.writing = true;
     drop(o);
     let result = write(&link, jid, item, None);
     let mut o = outbound.lock();
@@ -444,8 +363,8 @@ fn write_directly<C: Connection + Clone>(
     }
     match result {
         Ok(()) => {
-            o.writing = None;
-            let after = if o.cursor < o.queue.len() {
+            o.writing = false;
+            let after = if o.queue.has_unwritten() {
                 write_waiting(outbound, o, jid)
             } else {
                 After::Nothing
@@ -453,7 +372,7 @@ fn write_directly<C: Connection + Clone>(
             (Sent::Accepted, after)
         }
         Err(error) => {
-            o.writing = None;
+            o.writing = false;
             if o.ended {
                 return (Sent::Refused(error), After::Strays(close_after_failure(o)));
             }
@@ -465,7 +384,7 @@ fn write_directly<C: Connection + Clone>(
 /// Writes what waits, if nobody does: after the gate has opened, a resumption, or an end.
 pub(super) fn kick<C: Connection + Clone>(outbound: &Mutex<Outbound<C>>, jid: &FullJid) -> After {
     let o = outbound.lock();
-    if o.gates.is_closed() || o.link.is_none() || o.writing == Some(o.epoch) {
+    if o.gates.is_closed() || o.link.is_none() || o.writing {
         return After::Nothing;
     }
     write_waiting(outbound, o, jid)
@@ -483,25 +402,25 @@ fn write_waiting<'a, C: Connection + Clone>(
             return After::Nothing;
         }
         let Some(link) = o.link.clone() else {
-            o.writing = None;
+            o.writing = false;
             return After::Nothing;
         };
         // Claimed before it is written: its acknowledgement may arrive before `send` returns.
-        let (entry, delayed) = if let Some(greeting) = o.greeting.take() {
+        let (entry, delayed) = if let Some(greeting) = o.queue.take_greeting() {
             (Entry::Raw(greeting.into()), None)
         } else {
             match claim(&mut o) {
                 Some(claimed) => claimed,
                 None => {
-                    o.writing = None;
+                    o.writing = false;
                     return After::Nothing;
                 }
             }
         };
-        o.writing = Some(epoch);
+        o.writing = true;
         let Some(item) = entry.as_item() else {
             o.link = None;
-            o.writing = None;
+            o.writing = false;
             let (lingers, waker) = (o.lingers, o.waker.take());
             drop(o);
             if !lingers {
@@ -518,7 +437,7 @@ fn write_waiting<'a, C: Connection + Clone>(
         if o.epoch != epoch {
             return After::Strays(unwritten.and_then(unwritten_left).into_iter().collect());
         }
-        o.writing = None;
+        o.writing = false;
         if o.ended {
             let mut strays = close_after_failure(o);
             strays.splice(0..0, unwritten.and_then(unwritten_left));
@@ -526,9 +445,7 @@ fn write_waiting<'a, C: Connection + Clone>(
         }
         // Back to where it was, for the end of the session to settle.
         if let Some(entry) = unwritten {
-            o.bytes += entry.len();
-            let cursor = o.cursor;
-            o.queue.insert(cursor, entry);
+            o.queue.put_back(entry);
         }
         return After::Lost(epoch, error);
     }
@@ -541,11 +458,11 @@ fn unwritten_left(entry: Entry) -> Option<Left> {
 /// The next entry to write, and since when it is delayed. Counted ones stay behind the cursor, the
 /// others leave the queue.
 fn claim<C>(o: &mut Outbound<C>) -> Option<(Entry, Option<SystemTime>)> {
-    let next = o.queue.get(o.cursor)?;
+    let next = o.queue.next()?;
     if let Entry::Stanza { counted: true, at, .. } = next {
-        let (entry, at, place) = (next.clone(), *at, o.cursor);
-        o.cursor += 1;
-        let written = u32::try_from(o.cursor).unwrap_or(u32::MAX);
+        let (entry, at, place) = (next.clone(), *at, o.queue.written());
+        o.queue.step();
+        let written = u32::try_from(o.queue.written()).unwrap_or(u32::MAX);
         let mut delayed = None;
         if let Some(retained) = &mut o.retained {
             retained.sent = retained.sent.max(written);
@@ -553,25 +470,19 @@ fn claim<C>(o: &mut Outbound<C>) -> Option<(Entry, Option<SystemTime>)> {
         }
         return Some((entry, delayed));
     }
-    let entry = o.queue.remove(o.cursor)?;
-    o.bytes = o.bytes.saturating_sub(entry.len());
-    if o.queue.is_empty() {
-        // An idle session owns no buffer.
-        o.queue = VecDeque::new();
-    }
-    Some((entry, None))
+    Some((o.queue.take_next()?, None))
 }
 
 /// The transport failed under the last words of an ended session: what is left of it.
 fn close_after_failure<C: Connection>(mut o: MutexGuard<'_, Outbound<C>>) -> Vec<Left> {
     let (link, waker) = (o.link.take(), o.waker.take());
-    let queue = std::mem::take(&mut o.queue);
+    let queue = o.queue.take_all();
     drop(o);
     if let Some(link) = link {
         shielded(|| link.close(Close::Abort));
     }
     wake(waker);
-    queue.into_iter().filter_map(unwritten_left).collect()
+    queue.filter_map(|(entry, _)| unwritten_left(entry)).collect()
 }
 
 fn write<C: Connection>(

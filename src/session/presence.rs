@@ -12,6 +12,7 @@ use super::kept::Kept;
 use super::outbound::{Item, To, Valid};
 use super::registry::{Account, Inner, SessionRegistry};
 use crate::connection::Connection;
+use crate::environment::Nanos;
 use crate::rules::presence::{Directed, TooManyTargets, uncovered};
 use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
@@ -41,15 +42,21 @@ pub enum Presence<'a> {
 #[derive(Default)]
 pub(super) struct PresenceState {
     pub(super) last: Option<Box<Last>>,
-    pub(super) directed: Directed,
-    /// Of extensions: here because this lock has a place for a pointer.
-    pub(super) kept: Kept,
+    /// What most sessions do without.
+    rare: Option<Box<Rare>>,
 }
 
 /// The last broadcast presence.
 pub(super) struct Last {
     pub(super) stanza: Stanza,
-    pub(super) at: SystemTime,
+    pub(super) at: Nanos,
+}
+
+#[derive(Default)]
+pub(super) struct Rare {
+    pub(super) directed: Directed,
+    /// Of extensions: here because this lock has a place for a pointer.
+    pub(super) kept: Kept,
 }
 
 /// What was taken from a session that is no longer available.
@@ -59,8 +66,24 @@ pub(super) struct Gone {
 }
 
 impl PresenceState {
+    pub(super) fn rare(&self) -> Option<&Rare> {
+        self.rare.as_deref()
+    }
+
+    pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Rare) -> T) -> T {
+        let mut none = Rare::default();
+        let rare = self.rare.as_deref_mut().unwrap_or(&mut none);
+        let result = change(rare);
+        if rare.directed.is_empty() && rare.kept.is_empty() {
+            self.rare = None;
+        } else if self.rare.is_none() {
+            self.rare = Some(Box::new(none));
+        }
+        result
+    }
+
     pub(super) fn take(&mut self) -> Gone {
-        let directed = std::mem::take(&mut self.directed);
+        let directed = self.change(|rare| std::mem::take(&mut rare.directed));
         Gone { was_available: self.last.take().is_some(), directed }
     }
 }
@@ -80,7 +103,7 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     fn set_available(&self, shared: &Arc<Shared<C>>, stanza: &Stanza, priority: i8) -> bool {
-        let last = Last { stanza: stanza.clone(), at: self.settings.environment.utc() };
+        let last = Last { stanza: stanza.clone(), at: self.settings.environment.utc().into() };
         let (initial, number) = {
             let mut state = shared.presence.lock();
             if !shared.set_flags(AVAILABLE | u32::from(u8::from_le_bytes(priority.to_le_bytes()))) {
@@ -360,19 +383,19 @@ impl<C: Connection + Clone> SessionHandle<C> {
             // Nobody reads the records any more: what is sent now is void from the start.
             return Ok(number.wrapping_sub(1));
         }
-        state.directed.record(target, limit)?;
+        state.change(|rare| rare.directed.record(target, limit))?;
         Ok(number)
     }
 
     /// Forgets a target of directed presence (PRES-11).
     pub fn forget_directed(&self, target: &str) {
-        self.0.presence.lock().directed.forget(target);
+        self.0.presence.lock().change(|rare| rare.directed.forget(target));
     }
 
     /// Whether directed presence is held to this bare JID or a resource of it.
     #[must_use]
     pub fn has_directed_to(&self, bare: &str) -> bool {
-        self.0.presence.lock().directed.reaches(bare)
+        self.0.presence.lock().rare().is_some_and(|rare| rare.directed.reaches(bare))
     }
 
     /// The last broadcast presence and when it was sent.
@@ -385,7 +408,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
     pub(crate) fn numbered_presence(&self) -> Option<(Stanza, SystemTime, u32)> {
         let state = self.0.presence.lock();
         let number = self.0.number.load(Ordering::SeqCst);
-        state.last.as_ref().map(|last| (last.stanza.clone(), last.at, number))
+        state.last.as_ref().map(|last| (last.stanza.clone(), last.at.into(), number))
     }
 
     /// The number of the session's presence: another one with each change of it, and at its end.
@@ -429,9 +452,12 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     pub fn prepare_parting(&self, account: &str, contact: &str) -> Parting<C> {
         let ready = |session: SessionHandle<C>| {
             let mut state = session.0.presence.lock();
-            let directed = state.directed.reaches(contact);
-            // For a moment, hence whatever the limit.
-            let _recorded = state.directed.record(contact, usize::MAX);
+            let directed = state.change(|rare| {
+                let directed = rare.directed.reaches(contact);
+                // For a moment, hence whatever the limit.
+                let _recorded = rare.directed.record(contact, usize::MAX);
+                directed
+            });
             drop(state);
             (session, directed)
         };
@@ -446,7 +472,8 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         for (session, directed) in sessions {
             let (available, records) = {
                 let mut state = session.0.presence.lock();
-                (state.last.is_some(), state.directed.take_account(&contact))
+                let records = state.change(|rare| rare.directed.take_account(&contact));
+                (state.last.is_some(), records)
             };
             // Where the record is gone, the session has ended and told the contact itself.
             if available || (directed && !records.is_empty()) {

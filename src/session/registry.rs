@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use hashbrown::HashTable;
-use jid::{BareJid, DomainPart, FullJid, ResourcePart};
+use jid::{BareJid, DomainPart, FullJid};
 use smallvec::SmallVec;
 
 use super::bind::Conflict;
@@ -19,6 +19,7 @@ use super::kept::{AccountState, Kept};
 use super::outbound::After;
 use super::retained::RetentionLimits;
 use super::shield::shielded;
+use super::slots::Entry;
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::recent::Recent;
@@ -427,23 +428,24 @@ pub(crate) struct Account {
 }
 
 struct Data {
-    roster: Arc<Roster>,
+    /// `None`: as that of a new account.
+    roster: Option<Arc<Roster>>,
     kept: Kept,
 }
 
 impl Account {
     pub(crate) fn new(bare: BareJid, roster: Roster, kept: Kept) -> Self {
-        Self { bare, data: RwLock::new(Data { roster: Arc::new(roster), kept }) }
+        Self { bare, data: RwLock::new(Data { roster: compact(roster), kept }) }
     }
 
     /// The roster of now. It does not change under the reader's eyes.
     pub(crate) fn roster(&self) -> Arc<Roster> {
-        Arc::clone(&self.data.read().roster)
+        self.data.read().roster.clone().unwrap_or_default()
     }
 
     /// Changes the roster; who holds an older one keeps it as it was.
     pub(crate) fn set_roster(&self, roster: Roster) {
-        let roster = Arc::new(roster);
+        let roster = compact(roster);
         let _old = std::mem::replace(&mut self.data.write().roster, roster);
     }
 
@@ -458,43 +460,16 @@ impl Account {
     }
 }
 
-const SHARDS: usize = 64;
+/// Many accounts have nobody on their roster.
+fn compact(roster: Roster) -> Option<Arc<Roster>> {
+    (!roster.is_new()).then(|| Arc::new(roster))
+}
+
+/// A shard doubles under its lock: so many keep that below a millisecond at a million sessions.
+const SHARDS: usize = if cfg!(any(loom_model, shuttle)) { 4 } else { 1024 };
 
 /// Accounts of which it is remembered when they were available last: half a megabyte at most.
 const REMEMBERED: usize = 8192;
-
-/// One account's row in the table.
-pub(super) struct Entry<C: Connection + Clone> {
-    pub(super) shared: Arc<Account>,
-    pub(super) slots: SmallVec<[Slot<C>; 1]>,
-    /// When which resource was replaced, for BIND-6.
-    pub(super) replaced: Vec<(ResourcePart, Duration)>,
-}
-
-/// One session's place in its account.
-pub(super) struct Slot<C: Connection + Clone> {
-    pub(super) shared: Arc<Shared<C>>,
-    pub(super) state: SlotState,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum SlotState {
-    Live,
-    /// Without a transport, to be resumed before `until`.
-    Absent {
-        since: Duration,
-        until: Duration,
-    },
-    /// Over and invisible, kept until its last unavailable is accepted (BIND-14).
-    Ending,
-}
-
-impl<C: Connection + Clone> Entry<C> {
-    /// The slots that can be found: live and hibernating.
-    pub(super) fn visible(&self) -> impl Iterator<Item = &Slot<C>> {
-        self.slots.iter().filter(|slot| slot.state != SlotState::Ending)
-    }
-}
 
 /// The shared inside of a registry.
 pub(super) struct Inner<C: Connection + Clone> {
@@ -528,8 +503,8 @@ impl<C: Connection + Clone> Inner<C> {
     #[expect(clippy::indexing_slicing, reason = "a remainder of the array's length")]
     pub(super) fn shard(&self, hash: u64) -> &RwLock<HashTable<Entry<C>>> {
         // Bits from the middle: the table takes its tags from the top and its places from the bottom.
-        let [_, _, _, _, middle, ..] = hash.to_le_bytes();
-        &self.shards[usize::from(middle) % SHARDS]
+        let [_, _, _, _, low, high, ..] = hash.to_le_bytes();
+        &self.shards[usize::from(u16::from_le_bytes([low, high])) % SHARDS]
     }
 
     pub(super) fn with<T>(&self, bare: &str, look: impl FnOnce(&Entry<C>) -> T) -> Option<T> {
@@ -548,10 +523,13 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     pub(super) fn sessions(&self, bare: &str) -> SmallVec<[SessionHandle<C>; 4]> {
+        let mut sessions = SmallVec::new();
         self.with(bare, |entry| {
-            entry.visible().map(|slot| SessionHandle(Arc::clone(&slot.shared))).collect()
-        })
-        .unwrap_or_default()
+            for slot in entry.visible() {
+                sessions.push(SessionHandle(Arc::clone(&slot.shared)));
+            }
+        });
+        sessions
     }
 
     fn shard_sessions(&self, shard: usize) -> Vec<SessionHandle<C>> {
@@ -566,8 +544,10 @@ impl<C: Connection + Clone> Inner<C> {
 
     pub(super) fn is_local(&self, bare: &str) -> bool {
         let domains = &self.settings.domains;
-        let domain = bare.rsplit_once('@').map_or(bare, |(_, domain)| domain);
-        domains.is_empty() || domains.iter().any(|d| d.as_str() == domain)
+        let is_in = |domain: &DomainPart| {
+            bare.strip_suffix(domain.as_str()).is_some_and(|n| n.is_empty() || n.ends_with('@'))
+        };
+        domains.is_empty() || domains.iter().any(is_in)
     }
 
     /// To the host's router, which asks `holds` where it orders the stanza.

@@ -15,9 +15,10 @@ use super::handle::{SessionHandle, Shared};
 use super::hibernation::is_same;
 use super::input::Owner;
 use super::outbound::{Gate, Outbound, kick};
-use super::registry::{Inner, SlotState, bare};
+use super::registry::{Inner, bare};
 use super::retained::Retained;
 use super::shield::{shielded, wake};
+use super::slots::SlotState;
 use crate::connection::{Close, Connection};
 use crate::environment::random_hex;
 use crate::stanza::Frame;
@@ -122,9 +123,7 @@ impl<C: Connection + Clone> Inner<C> {
             else {
                 return;
             };
-            let Some(at) = entry.slots.iter().position(|slot| slot.shared.id == shared.id) else {
-                return;
-            };
+            let Some(at) = entry.slots.position(shared) else { return };
             let mut out = shared.out.lock();
             if out.ended || out.epoch != epoch {
                 return;
@@ -141,8 +140,8 @@ impl<C: Connection + Clone> Inner<C> {
                 let overgrown = out.is_overgrown(&self.settings.retention, since);
                 drop(out);
                 let until = since.saturating_add(window);
-                if let Some(slot) = entry.slots.get_mut(at) {
-                    slot.state = SlotState::Absent { since, until };
+                if let Some(slot) = entry.slots.as_mut_slice().get_mut(at) {
+                    slot.state = SlotState::Absent;
                 }
                 self.absent.fetch_add(1, Ordering::SeqCst);
                 self.hibernating.lock().insert(shared, since, until);
@@ -151,7 +150,8 @@ impl<C: Connection + Clone> Inner<C> {
                 let leaves = if overgrown {
                     Some((at, Reason::Overflow))
                 } else if entry.absent() > self.settings.hibernating_per_account {
-                    entry.oldest_absent().map(|oldest| (oldest, Reason::Evicted))
+                    let oldest = entry.oldest_absent(&self.hibernating.lock());
+                    oldest.map(|oldest| (oldest, Reason::Evicted))
                 } else {
                     None
                 };
@@ -190,9 +190,9 @@ impl<C: Connection + Clone> Inner<C> {
             return;
         }
         while self.is_pressed() {
-            let Some((since, oldest)) = self.hibernating.lock().pop_oldest() else { break };
-            let Some(session) = oldest else { continue };
-            let still = |state| matches!(state, SlotState::Absent { since: at, .. } if at == since);
+            let Some(oldest) = self.hibernating.lock().pop_oldest() else { break };
+            let Some(session) = oldest.upgrade() else { continue };
+            let still = |state| self.still_waits(&session, state);
             self.end_if(&session, Reason::Evicted, None, Run::Later, still);
         }
         self.relieving.store(false, Ordering::SeqCst);
@@ -220,6 +220,7 @@ impl<C: Connection + Clone> Inner<C> {
                 .ok_or_else(not_found)?;
             let slot = entry
                 .slots
+                .as_mut_slice()
                 .iter_mut()
                 .find(|slot| {
                     slot.state != SlotState::Ending && is_resumable(&slot.shared.out.lock(), token)
@@ -267,7 +268,7 @@ impl<C: Connection + Clone> Inner<C> {
             if out.ended || out.epoch != owner.epoch {
                 return;
             }
-            out.greeting = Some(greeting.into_boxed_slice());
+            out.queue.set_greeting(greeting);
             out.gates.open(Gate::Greeting);
         }
         self.settle(shared, kick(&shared.out, &shared.jid));
@@ -275,10 +276,16 @@ impl<C: Connection + Clone> Inner<C> {
 
     /// Takes back what hibernation put up.
     pub(super) fn no_longer_absent(&self, shared: &Shared<C>, before: SlotState) {
-        if let SlotState::Absent { since, until } = before {
+        if before == SlotState::Absent {
             self.absent.fetch_sub(1, Ordering::SeqCst);
-            self.hibernating.lock().remove(shared.id, since, until);
+            self.hibernating.lock().remove(shared.id);
         }
+    }
+
+    /// Whether a session that was popped off the hibernating ones has not been resumed since: one
+    /// that was, and then lost its transport again, stands among them anew.
+    fn still_waits(&self, shared: &Shared<C>, state: SlotState) -> bool {
+        state == SlotState::Absent && self.hibernating.lock().since(shared.id).is_none()
     }
 
     /// Ends the sessions whose window has passed, and forgets what is too old.
@@ -286,9 +293,9 @@ impl<C: Connection + Clone> Inner<C> {
         let now = self.settings.environment.now();
         loop {
             let Some(due) = self.hibernating.lock().pop_due(now) else { break };
-            let Some(session) = due else { continue };
+            let Some(session) = due.upgrade() else { continue };
             // A resumption may have been quicker: exactly one of the two wins (SM-23).
-            let still = |state| matches!(state, SlotState::Absent { until, .. } if until <= now);
+            let still = |state| self.still_waits(&session, state);
             self.end_if(&session, Reason::Expired, None, Run::Here, still);
         }
         self.remembered.lock().forget(now);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::acknowledge::AckPolicy;
-use super::outbound::{Entry, Outbound};
+use super::outbound::Outbound;
+use super::queue::Entry;
 use crate::connection::Connection;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -175,7 +176,7 @@ impl<C: Connection + Clone> Outbound<C> {
     /// Tells the registry how many bytes wait now.
     pub(super) fn account_for(&mut self) {
         if let Some(retained) = &mut self.retained {
-            retained.share.set(self.bytes);
+            retained.share.set(self.queue.bytes());
         }
     }
 
@@ -196,17 +197,14 @@ impl<C: Connection + Clone> Outbound<C> {
             retained.not_before = at.saturating_add(RETRY);
         }
         // Only counted entries stand at the start of the queue.
-        for entry in self.queue.drain(..freed.min(self.queue.len())) {
-            self.bytes = self.bytes.saturating_sub(entry.len());
-        }
-        self.cursor = self.cursor.saturating_sub(freed);
+        self.queue.drop_first(freed);
         self.account_for();
         Some(count)
     }
 
     /// Whether the queue has outgrown what is kept for a session, and its grace (LIMIT-10).
     pub(super) fn is_overgrown(&mut self, limits: &RetentionLimits, now: Duration) -> bool {
-        let (stanzas, bytes, live) = (self.queue.len(), self.bytes, self.link.is_some());
+        let (stanzas, bytes, live) = (self.queue.len(), self.queue.bytes(), self.link.is_some());
         let Some(retained) = &mut self.retained else { return false };
         let over = |times| {
             stanzas > limits.stanzas.saturating_mul(times)
@@ -228,9 +226,9 @@ impl<C: Connection + Clone> Outbound<C> {
         limits: &RetentionLimits,
         now: Duration,
     ) -> bool {
-        let half = self.cursor.saturating_mul(2) >= limits.stanzas
-            || self.bytes.saturating_mul(2) >= limits.bytes;
-        let enough = half || self.cursor >= policy.stanzas;
+        let half = self.queue.written().saturating_mul(2) >= limits.stanzas
+            || self.queue.bytes().saturating_mul(2) >= limits.bytes;
+        let enough = half || self.queue.written() >= policy.stanzas;
         let Some(soonest) = self.ask_at(policy, enough) else { return false };
         if now < soonest {
             return false;
@@ -255,7 +253,7 @@ impl<C: Connection + Clone> Outbound<C> {
         let retained = self.retained.as_ref().filter(|_| self.is_open())?;
         let ask = match retained.asked {
             Some(at) => Some(at.saturating_add(policy.answer)),
-            None => self.ask_at(policy, self.cursor >= policy.stanzas),
+            None => self.ask_at(policy, self.queue.written() >= policy.stanzas),
         };
         [ask, retained.grace].into_iter().flatten().min()
     }
@@ -284,9 +282,11 @@ impl<C: Connection + Clone> Outbound<C> {
     fn ask_at(&self, policy: &AckPolicy, enough: bool) -> Option<Duration> {
         let retained = self.retained.as_ref().filter(|r| self.is_open() && r.asked.is_none())?;
         if retained.due {
-            return (self.cursor == self.queue.len()).then_some(Duration::ZERO);
+            return (!self.queue.has_unwritten()).then_some(Duration::ZERO);
         }
-        let Some(Entry::Stanza { at, .. }) = self.queue.front().filter(|_| self.cursor > 0) else {
+        let Some(Entry::Stanza { at, .. }) =
+            self.queue.front().filter(|_| self.queue.written() > 0)
+        else {
             return None;
         };
         let ripe = if enough { Duration::ZERO } else { at.saturating_add(policy.time) };
@@ -294,6 +294,6 @@ impl<C: Connection + Clone> Outbound<C> {
     }
 
     fn is_open(&self) -> bool {
-        self.link.is_some() && !self.ended && !self.gates.is_closed() && self.greeting.is_none()
+        self.link.is_some() && !self.ended && !self.gates.is_closed() && !self.queue.has_greeting()
     }
 }

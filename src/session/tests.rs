@@ -213,10 +213,11 @@ fn limit_11_the_oldest_is_who_has_waited_longest_not_who_expires_first() {
     sleeping.insert(&old.handle().0, second(1), second(600));
     sleeping.insert(&young.handle().0, second(2), second(10));
     assert_eq!(sleeping.next(), Some(second(10)));
-    let (since, oldest) = sleeping.pop_oldest().unwrap();
-    assert_eq!((since, oldest.unwrap().id), (second(1), old.id()));
+    assert_eq!(sleeping.since(old.id()), Some(second(1)));
+    assert_eq!(sleeping.pop_oldest().and_then(|oldest| oldest.upgrade()).unwrap().id, old.id());
+    assert_eq!(sleeping.since(old.id()), None, "taken out to be ended");
     assert!(sleeping.pop_due(second(9)).is_none());
-    assert_eq!(sleeping.pop_due(second(10)).flatten().unwrap().id, young.id());
+    assert_eq!(sleeping.pop_due(second(10)).and_then(|due| due.upgrade()).unwrap().id, young.id());
     assert!(sleeping.pop_oldest().is_none() && sleeping.next().is_none());
 }
 

@@ -17,9 +17,9 @@ pub struct Received<'a>(Source<'a>);
 enum Source<'a> {
     /// What the parser made of it.
     Parsed { head: Box<ParsedHead>, bytes: Vec<u8>, payload: Range<usize> },
-    /// The bytes that arrived, which are in canonical form.
+    /// What arrived, which is in canonical form.
     #[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams recognise"))]
-    Recognised { outline: Outline, bytes: Cow<'a, [u8]> },
+    Recognised { outline: Outline, text: Cow<'a, str> },
 }
 
 impl<'a> Received<'a> {
@@ -28,8 +28,8 @@ impl<'a> Received<'a> {
     }
 
     #[cfg(feature = "stream")]
-    pub(crate) fn recognised(outline: Outline, bytes: impl Into<Cow<'a, [u8]>>) -> Self {
-        Self(Source::Recognised { outline, bytes: bytes.into() })
+    pub(crate) fn recognised(outline: Outline, text: impl Into<Cow<'a, str>>) -> Self {
+        Self(Source::Recognised { outline, text: text.into() })
     }
 
     /// Message, presence or iq.
@@ -46,7 +46,7 @@ impl<'a> Received<'a> {
     pub fn from(&self) -> Option<&str> {
         match &self.0 {
             Source::Parsed { head, .. } => head.from.as_deref(),
-            Source::Recognised { outline, bytes } => outline.from(bytes),
+            Source::Recognised { outline, text } => outline.from(text),
         }
     }
 
@@ -55,7 +55,7 @@ impl<'a> Received<'a> {
     pub fn to(&self) -> Option<&str> {
         match &self.0 {
             Source::Parsed { head, .. } => head.to.as_deref(),
-            Source::Recognised { outline, bytes } => outline.to(bytes),
+            Source::Recognised { outline, text } => outline.to(text),
         }
     }
 
@@ -64,7 +64,7 @@ impl<'a> Received<'a> {
     pub fn id(&self) -> Option<&str> {
         match &self.0 {
             Source::Parsed { head, .. } => head.id.as_deref(),
-            Source::Recognised { outline, bytes } => outline.id(bytes),
+            Source::Recognised { outline, text } => outline.id(text),
         }
     }
 
@@ -73,7 +73,7 @@ impl<'a> Received<'a> {
     pub fn type_(&self) -> Option<&str> {
         match &self.0 {
             Source::Parsed { head, .. } => head.type_.as_deref(),
-            Source::Recognised { outline, bytes } => outline.type_(bytes),
+            Source::Recognised { outline, text } => outline.type_(text),
         }
     }
 
@@ -82,7 +82,7 @@ impl<'a> Received<'a> {
     pub fn lang(&self) -> Option<&str> {
         match &self.0 {
             Source::Parsed { head, .. } => head.lang.as_deref(),
-            Source::Recognised { outline, bytes } => outline.lang(bytes),
+            Source::Recognised { outline, text } => outline.lang(text),
         }
     }
 
@@ -90,10 +90,9 @@ impl<'a> Received<'a> {
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         match &self.0 {
-            Source::Parsed { bytes, payload, .. } => bytes.get(payload.clone()),
-            Source::Recognised { outline, bytes } => bytes.get(outline.payload()),
+            Source::Parsed { bytes, payload, .. } => bytes.get(payload.clone()).unwrap_or_default(),
+            Source::Recognised { outline, text } => outline.payload(text),
         }
-        .unwrap_or_default()
     }
 
     /// Makes the stanza that is passed on: `from` replaces what the sender wrote (rule STZ-1), and
@@ -113,7 +112,7 @@ impl<'a> Received<'a> {
                 };
                 Stanza::assemble(&head, self.payload())
             }
-            Source::Recognised { outline, bytes } => outline.stamp(bytes, from, lang),
+            Source::Recognised { outline, text } => outline.stamp(text, from, lang),
         }
     }
 
@@ -122,8 +121,8 @@ impl<'a> Received<'a> {
     pub fn into_owned(self) -> Received<'static> {
         Received(match self.0 {
             Source::Parsed { head, bytes, payload } => Source::Parsed { head, bytes, payload },
-            Source::Recognised { outline, bytes } => {
-                Source::Recognised { outline, bytes: Cow::Owned(bytes.into_owned()) }
+            Source::Recognised { outline, text } => {
+                Source::Recognised { outline, text: Cow::Owned(text.into_owned()) }
             }
         })
     }

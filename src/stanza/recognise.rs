@@ -14,8 +14,6 @@
 //! canonical form knows, and no carriage return, CDATA, comment or instruction. So what a stream
 //! header declares means nothing in it, but for the default namespace.
 
-use std::ops::Range;
-
 use super::canonical::Bounds;
 use super::head::Value;
 use super::{CONTENT_NAMESPACE, Kind, Stanza};
@@ -27,7 +25,7 @@ pub(crate) struct Recogniser {
     place: Place,
     /// Bytes looked at.
     at: u32,
-    /// Bytes known to be characters that XML allows.
+    /// Bytes known to be UTF-8.
     characters: u32,
     /// Where the tag begins that is being read, and the value in it.
     tag: u32,
@@ -96,66 +94,64 @@ enum Attribute {
 
 /// What is known of an element by now.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum Verdict<'a> {
     /// Nothing yet.
     More,
     /// Nothing: ask the parser.
     Unknown,
-    /// It is a stanza in canonical form.
-    Canonical(Outline),
+    /// It is a stanza in canonical form: where things stand in it, and its text.
+    Canonical(Outline, &'a str),
 }
 
-/// Where things stand in a stanza whose bytes are in canonical form. The values of attributes hold
+/// Where things stand in a stanza whose text is in canonical form. The values of attributes hold
 /// nothing that would be escaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outline {
     pub(crate) kind: Kind,
     values: Values,
     payload: (u32, u32),
-    /// Bytes of the whole element.
-    pub(crate) length: usize,
 }
 
 impl Outline {
-    pub(crate) fn from<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
-        self.value(Attribute::From, bytes)
+    pub(crate) fn from<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.value(Attribute::From, text)
     }
 
-    pub(crate) fn to<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
-        self.value(Attribute::To, bytes)
+    pub(crate) fn to<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.value(Attribute::To, text)
     }
 
-    pub(crate) fn id<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
-        self.value(Attribute::Id, bytes)
+    pub(crate) fn id<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.value(Attribute::Id, text)
     }
 
-    pub(crate) fn type_<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
-        self.value(Attribute::Type, bytes)
+    pub(crate) fn type_<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.value(Attribute::Type, text)
     }
 
-    pub(crate) fn lang<'a>(&self, bytes: &'a [u8]) -> Option<&'a str> {
-        self.value(Attribute::Lang, bytes)
+    pub(crate) fn lang<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.value(Attribute::Lang, text)
     }
 
     /// Makes the stanza of the same bytes, as [`Received::stamp`](super::Received::stamp) does.
-    pub(super) fn stamp(&self, bytes: &[u8], from: Option<&str>, lang: Option<&str>) -> Stanza {
+    pub(super) fn stamp(&self, text: &str, from: Option<&str>, lang: Option<&str>) -> Stanza {
         let values = [
             from.map(Value::new),
-            self.to(bytes).map(Value::plain),
-            self.id(bytes).map(Value::plain),
-            self.type_(bytes).map(Value::plain),
-            self.lang(bytes).map(Value::plain).or_else(|| lang.map(Value::new)),
+            self.to(text).map(Value::plain),
+            self.id(text).map(Value::plain),
+            self.type_(text).map(Value::plain),
+            self.lang(text).map(Value::plain).or_else(|| lang.map(Value::new)),
         ];
-        Stanza::join(self.kind, values, &[], bytes.get(self.payload()).unwrap_or_default())
+        Stanza::join(self.kind, values, &[], self.payload(text))
     }
 
-    pub(crate) fn payload(&self) -> Range<usize> {
-        self.payload.0 as usize..self.payload.1 as usize
+    pub(crate) fn payload<'a>(&self, text: &'a str) -> &'a [u8] {
+        text.as_bytes().get(self.payload.0 as usize..self.payload.1 as usize).unwrap_or_default()
     }
 
-    fn value<'a>(&self, attribute: Attribute, bytes: &'a [u8]) -> Option<&'a str> {
+    fn value<'a>(&self, attribute: Attribute, text: &'a str) -> Option<&'a str> {
         let &(start, end) = self.values.get(attribute as usize).filter(|(_, end)| *end != 0)?;
-        std::str::from_utf8(bytes.get(usize::from(start)..usize::from(end))?).ok()
+        text.get(usize::from(start)..usize::from(end))
     }
 }
 
@@ -193,7 +189,7 @@ impl Recogniser {
 
     /// Looks at what has arrived since the last call. `bytes` is all that has arrived of the element,
     /// and maybe more behind it.
-    pub(crate) fn advance(&mut self, bytes: &[u8], bounds: &Bounds) -> Verdict {
+    pub(crate) fn advance<'a>(&mut self, bytes: &'a [u8], bounds: &Bounds) -> Verdict<'a> {
         let most = (bounds.bytes / GROWTH).min(u32::MAX as usize);
         let bytes = bytes.get(..most).unwrap_or(bytes);
         let stop = loop {
@@ -210,12 +206,15 @@ impl Recogniser {
             }
         };
         match stop {
-            Stop::More if bytes.len() < most && self.are_characters(bytes) => Verdict::More,
+            Stop::More if bytes.len() < most && self.is_text(bytes) => Verdict::More,
             Stop::End => {
-                let bytes = bytes.get(..self.at as usize).unwrap_or_default();
-                let are_characters = self.are_characters(bytes);
-                let outline = self.outline();
-                if are_characters { Verdict::Canonical(outline) } else { Verdict::Unknown }
+                let element = bytes.get(..self.at as usize).unwrap_or_default();
+                match std::str::from_utf8(element) {
+                    Ok(text) if !holds_noncharacter(text) => {
+                        Verdict::Canonical(self.outline(), text)
+                    }
+                    _ => Verdict::Unknown,
+                }
             }
             Stop::More | Stop::Unknown => Verdict::Unknown,
         }
@@ -224,25 +223,20 @@ impl Recogniser {
     fn outline(&self) -> Outline {
         // An empty element has no end tag.
         let end = if self.depth == 0 { u32::from(self.payload) } else { self.tag };
-        Outline {
-            kind: self.kind,
-            values: self.values,
-            payload: (u32::from(self.payload), end),
-            length: self.at as usize,
-        }
+        Outline { kind: self.kind, values: self.values, payload: (u32::from(self.payload), end) }
     }
 
-    /// Whether all bytes are UTF-8 as far as they go, without the characters past U+FFFD that XML
-    /// excludes. Those below U+0020 are not in the language anyway.
-    fn are_characters(&mut self, bytes: &[u8]) -> bool {
+    /// Whether what has arrived is text as far as it goes, so that what is not is refused at once.
+    fn is_text(&mut self, bytes: &[u8]) -> bool {
         let new = bytes.get(self.characters as usize..).unwrap_or_default();
-        let known = match std::str::from_utf8(new) {
-            Ok(_) => new.len(),
-            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        match std::str::from_utf8(new) {
+            Ok(text) => self.characters += length(text.len()),
+            Err(error) if error.error_len().is_none() => {
+                self.characters += length(error.valid_up_to());
+            }
             Err(_) => return false,
-        };
-        self.characters += length(known);
-        new.is_ascii() || !new.windows(3).any(|three| matches!(three, [0xEF, 0xBF, 0xBE | 0xBF]))
+        }
+        true
     }
 
     fn markup(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
@@ -318,7 +312,7 @@ impl Recogniser {
     }
 
     fn text(&mut self, bytes: &[u8], rest: &[u8]) -> Step {
-        let plain = run(rest, TEXT);
+        let plain = long_run(rest, TEXT);
         self.at += length(plain);
         match rest.get(plain..).unwrap_or_default() {
             [] => Err(Stop::More),
@@ -422,7 +416,7 @@ impl Recogniser {
     }
 
     fn value(&mut self, bytes: &[u8], rest: &[u8], quote: u8) -> Step {
-        let plain = run(rest, VALUE_BYTE);
+        let plain = long_run(rest, VALUE_BYTE);
         self.at += length(plain);
         match rest.get(plain..).unwrap_or_default() {
             [] => Err(Stop::More),
@@ -444,9 +438,10 @@ impl Recogniser {
         }
         if self.attribute == Attribute::Namespace {
             let namespace = bytes.get(self.value as usize..self.at as usize).unwrap_or_default();
-            // STREAM-13, and what no default namespace can be (Namespaces in XML 1.0 §3).
+            // STREAM-13; inside, where it may be in force already, the parser decides; and what no
+            // default namespace can be (Namespaces in XML 1.0 §3).
             let in_content = namespace == CONTENT_NAMESPACE.as_bytes();
-            if self.depth == 1 && !in_content || RESERVED.contains(&namespace) {
+            if in_content != (self.depth == 1) || RESERVED.contains(&namespace) {
                 return Err(Stop::Unknown);
             }
             self.in_content |= in_content;
@@ -476,6 +471,12 @@ const VALUE_REFERENCES: [&[u8]; 8] =
 
 const RESERVED: [&[u8]; 2] =
     [b"http://www.w3.org/XML/1998/namespace", b"http://www.w3.org/2000/xmlns/"];
+
+/// Whether there is a U+FFFE or U+FFFF, which XML excludes. The control characters that it excludes
+/// too are not in the language anyway.
+fn holds_noncharacter(text: &str) -> bool {
+    !text.is_ascii() && text.contains(['\u{FFFE}', '\u{FFFF}'])
+}
 
 /// Stop at what is not there yet, or at what is not in the language.
 fn missing(rest: &[u8]) -> Stop {
@@ -508,6 +509,17 @@ fn length(bytes: usize) -> u32 {
 fn run(bytes: &[u8], class: u8) -> usize {
     let other = bytes.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0);
     other.unwrap_or(bytes.len())
+}
+
+/// The same for the long runs: as many of the bytes that are plain anywhere as can be looked at
+/// several at once, then byte by byte.
+fn long_run(bytes: &[u8], class: u8) -> usize {
+    const AT_ONCE: usize = 16;
+    let is_special = |&byte: &u8| byte < b' ' || matches!(byte, b'<' | b'>' | b'&' | b'\'' | b'"');
+    let is_plain =
+        |piece: &[u8]| !piece.iter().fold(false, |special, byte| special | is_special(byte));
+    let plain = AT_ONCE * bytes.chunks_exact(AT_ONCE).take_while(|piece| is_plain(piece)).count();
+    plain + run(bytes.get(plain..).unwrap_or_default(), class)
 }
 
 const NAME_BYTE: u8 = 1;

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::stanza::Received;
 use crate::stanza::canonical::{Bounds, ElementReader, Parsed};
-use crate::stanza::recognise::{Outline, Recogniser, Verdict};
+use crate::stanza::recognise::{Recogniser, Verdict};
 
 /// Something that is complete and that may have an effect now.
 #[derive(Debug)]
@@ -97,24 +97,35 @@ struct Arrived {
 }
 
 impl Arrived {
-    /// Takes bytes off the front of `input`, none behind the element if this is one that is
-    /// recognised.
-    fn advance(&mut self, input: &mut &[u8], bounds: &Bounds) -> Verdict {
+    /// Takes bytes off the front of `input`, none behind the element. `None`: more is needed.
+    /// What is not recognised leaves `input` as it was.
+    fn advance(
+        &mut self,
+        input: &mut &[u8],
+        bounds: &Bounds,
+    ) -> Option<Result<Received<'static>, Unknown>> {
         let before = self.bytes.len();
         let (piece, rest) = input.split_at_checked(bounds.bytes).unwrap_or((input, &[]));
         self.bytes.extend_from_slice(piece);
-        let verdict = self.recogniser.advance(&self.bytes, bounds);
-        match &verdict {
-            Verdict::More => *input = rest,
-            Verdict::Unknown => self.bytes.truncate(before),
-            Verdict::Canonical(Outline { length, .. }) => {
-                self.bytes.truncate(*length);
-                *input = input.get(length.saturating_sub(before)..).unwrap_or_default();
+        match self.recogniser.advance(&self.bytes, bounds) {
+            Verdict::More => {
+                *input = rest;
+                None
+            }
+            Verdict::Unknown => {
+                self.bytes.truncate(before);
+                Some(Err(Unknown))
+            }
+            Verdict::Canonical(outline, text) => {
+                *input = input.get(text.len().saturating_sub(before)..).unwrap_or_default();
+                Some(Ok(Received::recognised(outline, text.to_owned())))
             }
         }
-        verdict
     }
 }
+
+/// The element has to be parsed.
+struct Unknown;
 
 impl Parser {
     /// A parser for a client that has not authenticated.
@@ -170,15 +181,21 @@ impl Parser {
     }
 
     /// As [`feed`](Self::feed) and [`next`](Self::next) in one, without a copy where none is needed:
-    /// reads on in what was fed before, or if that is used up takes bytes off the front of `input`.
-    /// What is left of `input` when it finds no further event is fed, or offered again in front
-    /// of what follows it.
+    /// takes bytes off the front of `input`, which come behind those that were fed before. What is
+    /// left of `input` when there is no further event is to be fed, or offered again in front of
+    /// what follows it.
     ///
     /// # Errors
     ///
     /// As for [`next`](Self::next).
     pub fn read<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, StreamError> {
-        if self.unread.is_empty() { self.advance(input) } else { self.next() }
+        if self.unread.is_empty() {
+            return self.advance(input);
+        }
+        if !input.is_empty() {
+            self.feed(std::mem::take(input));
+        }
+        self.next()
     }
 
     fn advance<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, StreamError> {
@@ -278,11 +295,9 @@ impl Parser {
                         [b'<', ..] => {
                             let mut recogniser = Recogniser::new(self.is_in_content());
                             match recogniser.advance(input, &self.bounds) {
-                                Verdict::Canonical(outline) => {
-                                    let (element, rest) =
-                                        input.split_at_checked(outline.length).unwrap_or_default();
-                                    *input = rest;
-                                    let stanza = Received::recognised(outline, element);
+                                Verdict::Canonical(outline, text) => {
+                                    *input = input.get(text.len()..).unwrap_or_default();
+                                    let stanza = Received::recognised(outline, text);
                                     return Ok(Some(Event::Stanza(stanza)));
                                 }
                                 Verdict::Unknown => self.state = State::Element(self.reader()),
@@ -298,14 +313,12 @@ impl Parser {
                     }
                 }
                 State::Recognising(arrived) => match arrived.advance(input, &self.bounds) {
-                    Verdict::More => return Ok(None),
-                    Verdict::Canonical(outline) => {
-                        let stanza =
-                            Received::recognised(outline, std::mem::take(&mut arrived.bytes));
+                    None => return Ok(None),
+                    Some(Ok(stanza)) => {
                         self.state = State::Between;
                         return Ok(Some(Event::Stanza(stanza)));
                     }
-                    Verdict::Unknown => {
+                    Some(Err(Unknown)) => {
                         let arrived = std::mem::take(&mut arrived.bytes);
                         let mut reader = self.reader();
                         // It is the beginning of a longer element.

@@ -46,6 +46,25 @@ fn drain(parser: &mut Parser, lines: &mut Vec<String>) {
     }
 }
 
+/// As [`in_pieces`], without a copy where none is needed.
+fn borrowed(mut parser: Parser, input: &[u8], size: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    for mut piece in input.chunks(size) {
+        loop {
+            match parser.read(&mut piece) {
+                Ok(Some(event)) => lines.push(line(&event)),
+                Ok(None) => break,
+                Err(error) => {
+                    lines.push(format!("error {error}"));
+                    return lines;
+                }
+            }
+        }
+        parser.feed(piece);
+    }
+    lines
+}
+
 fn in_pieces(mut parser: Parser, input: &[u8], size: usize) -> Vec<String> {
     let mut lines = Vec::new();
     for piece in input.chunks(size) {
@@ -72,7 +91,8 @@ fn read_authenticated(input: impl AsRef<[u8]>) -> Vec<String> {
 
 fn read_with(parser: impl Fn() -> Parser, input: &[u8]) -> Vec<String> {
     let lines = in_pieces(parser(), input, input.len().max(1));
-    for size in [1, 2, 3, 7] {
+    for size in [1, 2, 3, 7, usize::MAX] {
+        assert_eq!(borrowed(parser(), input, size), lines, "borrowed, in pieces of {size}");
         assert_eq!(
             in_pieces(parser(), input, size),
             lines,

@@ -322,7 +322,7 @@ impl Inner {
         let push = Stanza::iq("set").from(account.as_str()).id(&id).child(&change.push()).build();
         for session in registry.sessions(account) {
             if session.extension::<Marked>().is_some() {
-                let _gone = session.push(&push);
+                let _gone = session.send_addressed(&push);
             }
         }
     }

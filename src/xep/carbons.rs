@@ -166,7 +166,7 @@ fn copy<C: Connection + Clone>(delivery: &Delivery<'_, C>, account: &BareJid, wa
         // SM-17: what a session has received by a copy it does not get again.
         let _gone = match delivery.copies().filter(|_| way == Way::Received) {
             Some(copies) => session.push_copy(&copy, copies),
-            None => session.push(&copy),
+            None => session.send_addressed(&copy),
         };
     }
 }

@@ -1,13 +1,13 @@
 //! Contacts: the rest of the network, roster requests, and what is to be read of pushes.
 
-#![expect(dead_code, unreachable_pub, reason = "each test binary has its own copy of this module")]
+#![expect(unreachable_pub, reason = "the module is private to its test binary")]
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use xmpp_session::server::{Limits, RouteError, Router};
 use xmpp_session::stanza::{Frame, Stanza, canonicalise};
 
-use crate::wire::{Client, World};
+use super::wire::{Client, World};
 
 type Hook = Box<dyn Fn(&str) + Send + Sync>;
 

@@ -1,6 +1,6 @@
 //! A store that waits, fails or panics where a test says so, in front of one in memory.
 
-#![expect(unreachable_pub, reason = "each test binary has its own copy of this module")]
+#![expect(unreachable_pub, reason = "the module is private to its test binary")]
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,6 +1,6 @@
 //! SASL of a client that is not ours: rsasl.
 
-#![expect(unreachable_pub, reason = "each test binary has its own copy of this module")]
+#![expect(unreachable_pub, reason = "the module is private to its test binary")]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,6 +1,6 @@
 //! Stores whose answers wait until they are let go, fail, or panic.
 
-#![expect(unreachable_pub, reason = "each test binary has its own copy of this module")]
+#![expect(unreachable_pub, reason = "the module is private to its test binary")]
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};

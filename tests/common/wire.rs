@@ -15,7 +15,7 @@
 //! world.advance(Duration::from_secs(60));
 //! ```
 
-#![expect(dead_code, unreachable_pub, reason = "each test binary has its own copy of this module")]
+#![expect(unreachable_pub, reason = "the module is private to its test binary")]
 
 use std::future::Future;
 use std::num::NonZeroU32;

@@ -69,6 +69,8 @@ pub struct Device {
     pings: BTreeSet<String>,
     /// The ping behind its own unavailable presence.
     mark: Option<String>,
+    /// The server has closed with an error: what it had not handled by then is not handled.
+    failed: bool,
     messages: u32,
     queries: u32,
     pub conflicts: bool,
@@ -92,14 +94,11 @@ impl Device {
             view: BTreeMap::new(),
             pings: BTreeSet::new(),
             mark: None,
+            failed: false,
             messages: 0,
             queries: 0,
             conflicts: true,
         }
-    }
-
-    pub fn is_managed(&self) -> bool {
-        self.managed
     }
 
     /// Whether nothing of its own waits for the server.
@@ -123,6 +122,7 @@ impl Device {
     /// A transport is there.
     pub fn connected(&mut self, random: &mut Random) {
         self.stage = Stage::Opening;
+        self.failed = false;
         self.input = Splitter::default();
         self.out.clear();
         self.marks.clear();
@@ -205,7 +205,7 @@ impl Device {
             return;
         }
         if xml.starts_with("</stream:stream") {
-            if self.stage == Stage::Closing {
+            if self.stage == Stage::Closing && !self.failed {
                 // All that was sent was handled, and the session is over.
                 self.no_session();
             }
@@ -218,9 +218,7 @@ impl Device {
             if !known {
                 oracle.blame(format!("device {}: {xml}", self.number));
             }
-            if self.stage == Stage::Closing {
-                self.stage = Stage::Ready;
-            }
+            self.failed = true;
             return;
         }
         match self.stage {
@@ -254,7 +252,7 @@ impl Device {
                     session.id = attribute(xml, "id").map(str::to_owned);
                     session.handled = 0;
                 }
-                self.ready(random);
+                self.ready();
             }
             Stage::Binding | Stage::Enabling | Stage::Ready => {
                 self.stanza_or_nonza(xml, session, oracle);
@@ -278,7 +276,7 @@ impl Device {
         }
     }
 
-    fn ready(&mut self, _random: &mut Random) {
+    fn ready(&mut self) {
         self.stage = Stage::Ready;
         for (xml, message) in std::mem::take(&mut self.again) {
             self.stanza(xml, message);

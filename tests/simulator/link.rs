@@ -42,8 +42,18 @@ impl Link {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on it takes whatever comes.
+    pub fn widen(&self) {
+        self.line().capacity = usize::MAX;
+    }
+
     pub fn is_closed(&self) -> bool {
         self.line().closed.is_some()
+    }
+
+    /// Whether the host is to end the transport now.
+    pub fn is_aborted(&self) -> bool {
+        self.line().closed == Some(Close::Abort)
     }
 
     /// Whether a write has something to do.

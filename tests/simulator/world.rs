@@ -178,19 +178,21 @@ impl World {
 
     /// Some bytes reach one end of some transport.
     fn deliver(&mut self) {
-        let Some(at) = self.any_line() else { return };
-        if self.lines[at].stalled > self.step {
-            return;
-        }
+        let Some(first) = self.any_line() else { return };
         let some = match self.random.below(10) {
             0 => 1 + self.random.below(30),
             1..4 => 1 + self.random.below(400),
             _ => usize::MAX,
         };
-        if self.random.chance(50) {
-            self.to_server(at, some);
-        } else {
-            self.to_client(at, some);
+        let up = self.random.chance(50);
+        let count = self.lines.len();
+        for at in (first..count).chain(0..first) {
+            if self.lines[at].stalled > self.step {
+                continue;
+            }
+            if up && self.to_server(at, some) || self.to_client(at, some) {
+                break;
+            }
         }
         self.sweep();
     }
@@ -268,16 +270,18 @@ impl World {
                 if let Some(handle) = driver.session() {
                     line.session = Some(self.oracle.session(handle));
                 }
-                if let (true, Some(session)) = (line.takes_input, line.session) {
-                    let good = !line.link.is_closed() && !self.oracle.is_ended(session);
+                if line.takes_input {
+                    // Of a resumption that was refused, the `h` says nothing about what comes next.
+                    let session = line.session.filter(|_| !line.link.is_closed());
+                    let good = session.filter(|session| !self.oracle.is_ended(*session));
                     while line.marks.front().is_some_and(|(place, _)| *place <= line.read) {
                         let Some((_, h)) = line.marks.pop_front() else { break };
-                        if good {
+                        if let Some(session) = good {
                             self.oracle.acknowledged(session, h);
                         }
                     }
                 }
-                if want == Poll::Ready(Want::Close) {
+                if want == Poll::Ready(Want::Close) || line.link.is_aborted() {
                     line.link.write();
                     line.driver = None;
                     line.up.clear();
@@ -356,10 +360,12 @@ impl World {
 
     /// A client does something.
     fn talk(&mut self) {
-        let number = self.random.below(self.devices.len());
-        if self.devices[number].stage != Stage::Ready {
+        let ready = self.devices.iter().filter(|device| device.stage == Stage::Ready);
+        let ready: Vec<_> = ready.map(|device| device.number).collect();
+        if ready.is_empty() {
             return;
         }
+        let number = self.random.pick(&ready);
         let session = self.line_of(number).and_then(|at| self.lines[at].session);
         let Self { random, oracle, devices, .. } = self;
         match random.below(100) {
@@ -442,8 +448,10 @@ impl World {
     fn finish(&mut self) {
         self.step += 1;
         self.note(|| "peace".to_owned());
+        self.capacity = usize::MAX;
         for line in &mut self.lines {
             line.stalled = 0;
+            line.link.widen();
             if !line.open {
                 line.driver = None;
             }
@@ -462,6 +470,15 @@ impl World {
             }
             self.step += 1;
         }
+        // What has begun to end has ended by then.
+        self.pass(seconds(10));
+        self.drain();
+        for device in 0..self.devices.len() {
+            if self.devices[device].stage == Stage::Away {
+                self.connect(device);
+            }
+        }
+        self.drain();
         self.check_all(|device| device.stage == Stage::Ready, "is not back");
         for priority in [3, 0] {
             for device in 0..self.devices.len() {

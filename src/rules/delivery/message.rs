@@ -90,6 +90,17 @@ impl MessageSituation {
     }
 }
 
+impl MessageSituation {
+    /// Whether [`message`] looks at what the offline store would make of the message.
+    #[must_use]
+    pub const fn asks_offline(self) -> bool {
+        !matches!(
+            self,
+            Self::BareOne | Self::BareSeveral | Self::FullMatch | Self::FullSomeNonNegative
+        )
+    }
+}
+
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "the outcomes of section 8 of the rules")]

@@ -106,6 +106,11 @@ impl Roster {
         self.items.is_empty()
     }
 
+    /// Whether it is as that of a new account.
+    pub(crate) const fn is_new(&self) -> bool {
+        self.items.is_empty() && self.requests.is_empty() && self.version == 0
+    }
+
     /// Adds an item or replaces the one of its JID. `false` if that is how it was already, and then
     /// the version stays too (rule ROSTER-13).
     pub fn put(&mut self, item: &Item) -> bool {

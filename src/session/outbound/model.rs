@@ -106,6 +106,6 @@ fn sm_6_an_acknowledgement_frees_exactly_what_it_covers() {
         let mut out = out.lock();
         assert_eq!(line.got().len(), 2);
         assert_eq!(out.acknowledge(2), Some(2 - handled));
-        assert_eq!((out.waiting(), out.acknowledge(3)), (0, None));
+        assert_eq!((out.queue.bytes(), out.acknowledge(3)), (0, None));
     });
 }

@@ -66,8 +66,8 @@ pub fn canonicalise(bytes: &[u8]) -> Result<Stanza, CanonicaliseError> {
         _ => return Err(CanonicaliseError::NotWellFormed),
     }
     match Recogniser::new(true).advance(rest, &Bounds::GENEROUS) {
-        Verdict::Canonical(outline) if outline.length == rest.len() => {
-            return Ok(outline.stamp(rest, outline.from(rest), None));
+        Verdict::Canonical(outline, text) if text.len() == rest.len() => {
+            return Ok(outline.stamp(text, outline.from(text), None));
         }
         _ => {}
     }

@@ -1,0 +1,281 @@
+//! What the fuzz targets in `fuzz/` do with bytes, and what has to hold of it.
+//!
+//! Here and not there, since most of it is about what is private. `cargo test` replays their corpora.
+
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::{Arc, LazyLock};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use jid::{BareJid, DomainPart};
+
+use crate::connection::Recorder;
+use crate::environment::{Environment, Virtual};
+use crate::sasl::wire::Request;
+use crate::sasl::{self, ChannelBindings, Negotiation, Policy, Step};
+use crate::server::{Driver, Peer, Server, Tls, Want};
+use crate::stanza::canonical::{Bounds, Declarations};
+use crate::stanza::recognise::law;
+use crate::stanza::{Frame, Stanza, canonicalise};
+use crate::store::{Credentials, MemoryAccounts, Stores, Verdict};
+use crate::stream::{Event, Limits, Parser, StreamError};
+
+const DOMAIN: &str = "example.com";
+const PASSWORD: &str = "secret";
+const FEW: NonZeroU32 = NonZeroU32::new(1).unwrap();
+
+/// The recogniser keeps its law, in a stream with any header and any limits, however the bytes are
+/// cut. The first four bytes choose these.
+pub fn recogniser(data: &[u8]) {
+    let Some((&[header, limits, first, second], xml)) = data.split_first_chunk() else { return };
+    let (first, second) = (usize::from(first), usize::from(first) + usize::from(second));
+    let bounds = match limits % 3 {
+        0 => Bounds { bytes: 262_144, depth: 64, attributes: 64, elements: 4096 },
+        1 => Bounds { bytes: 10_000, depth: 8, attributes: 16, elements: 64 },
+        _ => Bounds { bytes: 600, depth: 3, attributes: 3, elements: 5 },
+    };
+    let outer: &[(Option<&str>, &str)] = match header % 4 {
+        0 => &[(None, "jabber:client"), (Some("stream"), "http://etherx.jabber.org/streams")],
+        1 => &[(None, "jabber:client"), (Some("p"), "urn:p")],
+        2 => &[(None, ""), (Some("p"), "jabber:client")],
+        _ => &[],
+    };
+    let outer = outer.iter().map(|(prefix, name)| (prefix.map(Box::from), Arc::from(*name)));
+    law::check(xml, &[first, second], bounds, &Arc::new(Declarations(outer.collect())));
+}
+
+/// A stream reads the same however it is cut, and what comes out of it is in canonical form. The
+/// first byte chooses the pieces.
+pub fn parser(data: &[u8]) {
+    let Some((&size, bytes)) = data.split_first() else { return };
+    let whole = events(bytes, usize::MAX, false);
+    let size = usize::from(size).max(1);
+    assert!(events(bytes, size, true) == whole, "in pieces of {size}");
+    assert!(events(bytes, size, false) == whole, "in pieces of {size}, borrowed");
+}
+
+fn events(bytes: &[u8], size: usize, feed: bool) -> Vec<Result<Vec<u8>, StreamError>> {
+    let limits = Limits::default();
+    let mut parser = Parser::new(&limits);
+    let mut events = Vec::new();
+    for mut piece in bytes.chunks(size) {
+        if feed {
+            parser.feed(std::mem::take(&mut piece));
+        }
+        loop {
+            match parser.read(&mut piece) {
+                Ok(None) => break,
+                Err(error) => {
+                    events.push(Err(error));
+                    return events;
+                }
+                Ok(Some(event)) => {
+                    if matches!(event, Event::Header(_)) {
+                        parser.authenticated(&limits);
+                    }
+                    events.push(Ok(shown(&event)));
+                }
+            }
+        }
+        parser.feed(piece);
+    }
+    events
+}
+
+fn shown(event: &Event<'_>) -> Vec<u8> {
+    match event {
+        Event::Header(_) => b"header".to_vec(),
+        Event::Stanza(received) => {
+            let stanza = received.stamp(received.from(), None);
+            stays(&stanza);
+            written(&stanza)
+        }
+        Event::Nonza(nonza) => {
+            drop(nonza.to_element());
+            nonza.xml().to_vec()
+        }
+        Event::End => b"end".to_vec(),
+    }
+}
+
+/// What was brought into canonical form stays as it is, and survives as a tree.
+pub fn canonical(data: &[u8]) {
+    if let Ok(stanza) = canonicalise(data) {
+        stays(&stanza);
+    }
+}
+
+fn stays(stanza: &Stanza) {
+    let once = written(stanza);
+    let again = canonicalise(&once);
+    assert!(again.is_ok(), "what is written is a stanza");
+    let Ok(again) = again else { return };
+    assert!(written(&again) == once, "twice changes nothing");
+    let element = stanza.to_element();
+    let rebuilt = Stanza::from_element(&element);
+    assert!(rebuilt.is_ok(), "a tree of a stanza is one");
+    let Ok(rebuilt) = rebuilt else { return };
+    assert!(rebuilt.to_element() == element, "a tree keeps what it says");
+    assert!(rebuilt.to() == stanza.to() && rebuilt.id() == stanza.id(), "and to whom");
+}
+
+fn written(stanza: &Stanza) -> Vec<u8> {
+    let mut out = Vec::new();
+    Frame::stanza(stanza).write_to(&mut out);
+    out
+}
+
+static CREDENTIALS: LazyLock<Option<Credentials>> =
+    LazyLock::new(|| Credentials::from_password_with(PASSWORD, FEW, &Virtual::new(1)).ok());
+
+fn domain() -> Option<DomainPart> {
+    Some(DomainPart::new(DOMAIN).ok()?.into_owned())
+}
+
+/// An exchange comes to an end, and never to success without the password. Each line is what a
+/// client sends: `PLAIN …` starts an exchange, `-` aborts one, anything else responds.
+pub fn sasl(data: &[u8]) {
+    let environment = Arc::new(Virtual::new(1));
+    let Some(domain) = domain() else { return };
+    let context = sasl::Context {
+        policy: Arc::new(Policy::new(&*environment).iterations(FEW)),
+        environment,
+        domain,
+        secure: true,
+        bindings: ChannelBindings::default().exporter(vec![7; 32]),
+    };
+    let mut negotiation = Negotiation::new(context);
+    for line in data.split(|&byte| byte == b'\n') {
+        let space = line.iter().position(|&byte| byte == b' ');
+        let (word, rest) = line.split_at(space.unwrap_or(line.len()));
+        let rest = rest.get(1..).map(<[u8]>::to_vec);
+        let request = match std::str::from_utf8(word) {
+            Ok("-") => Request::Abort,
+            Ok(mechanism) if mechanism.starts_with("PLAIN") || mechanism.starts_with("SCRAM") => {
+                Request::Auth { mechanism, initial: rest }
+            }
+            _ => Request::Response(line.to_vec()),
+        };
+        let mut step = negotiation.receive(Ok(request));
+        if let Ok(Step::NeedCredentials { account }) = &step {
+            let known = account.as_str() == "juliet@example.com";
+            step = negotiation.credentials(CREDENTIALS.clone().filter(|_| known));
+        } else if let Ok(Step::CheckPassword { .. }) = &step {
+            step = negotiation.verdict(Verdict::Refused);
+        }
+        match step {
+            Ok(Step::Success { .. }) => {
+                let by_proof = data.windows(3).any(|three| three == b",p=");
+                let by_password = data.windows(7).any(|seven| seven == b"\0secret");
+                assert!(by_proof || by_password, "success without a password");
+                return;
+            }
+            Err(refused) if refused.close => return,
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// A whole server takes whatever one client sends, in any pieces, from the first byte to bind and
+/// beyond. The first byte chooses the pieces, the second what kind of transport it is.
+pub fn driver(data: &[u8]) {
+    let Some((&[size, transport], bytes)) = data.split_first_chunk() else { return };
+    let (Some(domain), Some(credentials)) = (domain(), CREDENTIALS.clone()) else { return };
+    let environment = Arc::new(Virtual::new(1));
+    let accounts = Arc::new(MemoryAccounts::new());
+    for account in ["juliet@example.com", "romeo@example.com"] {
+        let Ok(account) = BareJid::new(account) else { return };
+        accounts.insert(account, credentials.clone());
+    }
+    let mut stores = Stores::memory();
+    stores.accounts = accounts;
+    let server = Server::builder(Arc::clone(&environment) as Arc<dyn Environment>, stores)
+        .domain(domain)
+        .build();
+    let recorder = Recorder::new();
+    let peer = Peer::new().secure(transport & 1 == 1).starttls(transport & 2 == 2);
+    let mut driver = server.accept(recorder.clone(), peer);
+    for piece in bytes.chunks(usize::from(size).max(1)) {
+        driver.receive(piece);
+        if !drive(&server, &mut driver, &environment) {
+            assert!(recorder.closed().is_some(), "a driver that is done has closed");
+            drop(recorder.take());
+            driver.receive(b"<presence/>");
+            assert!(recorder.take().is_empty(), "nothing follows the end");
+            break;
+        }
+        drop(recorder.drain());
+    }
+    drop(driver);
+    drive_background(&server);
+    assert!(server.registry().is_empty(), "no ghost is left");
+}
+
+/// Lets the driver come to rest; `false` when it is done.
+fn drive(server: &Server<Recorder>, driver: &mut Driver<Recorder>, environment: &Virtual) -> bool {
+    for _ in 0..8 {
+        drive_background(server);
+        match driver.poll_want(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Want::Input) => return true,
+            Poll::Ready(Want::StartTls) => driver.secured(Tls::new()),
+            Poll::Ready(Want::Close) => return false,
+            Poll::Pending => {
+                environment.advance(Duration::from_secs(1));
+                server.handle_timeout();
+                driver.handle_timeout();
+            }
+        }
+    }
+    true
+}
+
+fn drive_background(server: &Server<Recorder>) {
+    let _never = pin!(server.background()).poll(&mut Context::from_waker(Waker::noop()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    /// Runs a target on each file of its corpus. A packaged crate has no corpora.
+    fn replay(target: &str, run: fn(&[u8])) {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let Ok(entries) = fs::read_dir(&corpus) else { return };
+        let mut files = 0;
+        for entry in entries {
+            let file = entry.expect("an entry").path();
+            println!("{}", file.display());
+            run(&fs::read(&file).expect("a file"));
+            files += 1;
+        }
+        assert!(files > 0, "{target} has an empty corpus");
+    }
+
+    #[test]
+    fn corpus_of_the_recogniser() {
+        replay("recogniser", super::recogniser);
+    }
+
+    #[test]
+    fn corpus_of_the_parser() {
+        replay("parser", super::parser);
+    }
+
+    #[test]
+    fn corpus_of_the_canonical_form() {
+        replay("canonical", super::canonical);
+    }
+
+    #[test]
+    fn corpus_of_sasl() {
+        replay("sasl", super::sasl);
+    }
+
+    #[test]
+    fn corpus_of_the_driver() {
+        replay("driver", super::driver);
+    }
+}

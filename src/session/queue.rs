@@ -1,0 +1,223 @@
+//! What waits to go out to one session: one pointer while nothing does.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::copies::Copies;
+use super::held::Held;
+use super::outbound::{Item, Left, To};
+use crate::stanza::Stanza;
+
+/// One thing that waits.
+#[derive(Clone)]
+pub(super) enum Entry {
+    Stanza {
+        stanza: Stanza,
+        to: To,
+        /// Counted for acknowledgement: appended after retention began.
+        counted: bool,
+        /// When it was accepted, where that is counted.
+        at: Duration,
+        copies: Option<Copies>,
+    },
+    Raw(Arc<[u8]>),
+    /// The end of the session: nothing is ever behind it.
+    Close,
+}
+
+impl Entry {
+    pub(super) fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
+        match item {
+            Item::Stanza(stanza, to) => {
+                Self::Stanza { stanza: stanza.clone(), to, counted, at, copies: None }
+            }
+            Item::Copy(stanza, to, copies) => {
+                let (stanza, copies) = (stanza.clone(), Some(copies.clone()));
+                Self::Stanza { stanza, to, counted, at, copies }
+            }
+            Item::Raw(bytes) => Self::Raw(bytes.into()),
+        }
+    }
+
+    pub(super) fn as_item(&self) -> Option<Item<'_>> {
+        match self {
+            Self::Stanza { stanza, to, .. } => Some(Item::Stanza(stanza, *to)),
+            Self::Raw(bytes) => Some(Item::Raw(bytes)),
+            Self::Close => None,
+        }
+    }
+
+    /// What is left of it when its session ends.
+    pub(super) fn into_left(self, written: bool) -> Option<Left> {
+        let Self::Stanza { stanza, counted, at, copies, .. } = self else { return None };
+        Some(Left { stanza, at, counted, written, copies })
+    }
+
+    /// Says whether it is to be counted for acknowledgement.
+    pub(super) const fn set_counted(&mut self, is_counted: bool) {
+        if let Self::Stanza { counted, .. } = self {
+            *counted = is_counted;
+        }
+    }
+
+    /// It is dropped: a later one has taken its place.
+    pub(super) fn forget(self) {
+        if let Self::Stanza { copies: Some(copies), .. } = self {
+            let _last = copies.release();
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Stanza { stanza, .. } => stanza.len(),
+            Self::Raw(bytes) => bytes.len(),
+            Self::Close => 0,
+        }
+    }
+}
+
+/// The entries in their order, with a cursor at the first that the transport of now has not got.
+///
+/// An idle session owns no buffer: what only a busy one needs is freed with the last entry.
+#[derive(Default)]
+pub(super) struct Queue(Option<Box<Waiting>>);
+
+#[derive(Default)]
+struct Waiting {
+    entries: VecDeque<Entry>,
+    cursor: usize,
+    bytes: usize,
+    /// Greeting of a transport, written before everything else.
+    greeting: Option<Box<[u8]>>,
+    /// What is held back, while something is to be.
+    held: Option<Held>,
+}
+
+impl Queue {
+    /// Entries that wait for a transport or for an acknowledgement.
+    pub(super) fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.entries.len())
+    }
+
+    /// Their bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.bytes)
+    }
+
+    /// How many of them the transport has got.
+    pub(super) fn written(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.cursor)
+    }
+
+    pub(super) fn has_unwritten(&self) -> bool {
+        self.written() < self.len()
+    }
+
+    pub(super) fn front(&self) -> Option<&Entry> {
+        self.0.as_ref()?.entries.front()
+    }
+
+    /// The first that is not written.
+    pub(super) fn next(&self) -> Option<&Entry> {
+        let waiting = self.0.as_ref()?;
+        waiting.entries.get(waiting.cursor)
+    }
+
+    pub(super) fn push(&mut self, entry: Entry) {
+        let waiting = self.0.get_or_insert_default();
+        waiting.bytes += entry.len();
+        waiting.entries.push_back(entry);
+    }
+
+    /// The next one is written and stays, to be acknowledged.
+    pub(super) fn step(&mut self) {
+        if let Some(waiting) = &mut self.0 {
+            waiting.cursor += 1;
+        }
+    }
+
+    /// Takes out the next one.
+    pub(super) fn take_next(&mut self) -> Option<Entry> {
+        let waiting = self.0.as_mut()?;
+        let entry = waiting.entries.remove(waiting.cursor)?;
+        waiting.bytes = waiting.bytes.saturating_sub(entry.len());
+        self.tidy();
+        Some(entry)
+    }
+
+    /// Puts back what was taken out last.
+    pub(super) fn put_back(&mut self, entry: Entry) {
+        let waiting = self.0.get_or_insert_default();
+        waiting.bytes += entry.len();
+        waiting.entries.insert(waiting.cursor, entry);
+    }
+
+    /// Drops the first ones, which were acknowledged.
+    pub(super) fn drop_first(&mut self, count: usize) {
+        let Some(waiting) = &mut self.0 else { return };
+        for entry in waiting.entries.drain(..count.min(waiting.entries.len())) {
+            waiting.bytes = waiting.bytes.saturating_sub(entry.len());
+        }
+        waiting.cursor = waiting.cursor.saturating_sub(count);
+        self.tidy();
+    }
+
+    /// Everything is to be written again, on another transport. What was no stanza belonged to the
+    /// old one.
+    pub(super) fn rewind(&mut self) {
+        let Some(waiting) = &mut self.0 else { return };
+        waiting.entries.retain(|entry| matches!(entry, Entry::Stanza { .. }));
+        waiting.bytes = waiting.entries.iter().map(Entry::len).sum();
+        waiting.cursor = 0;
+        self.tidy();
+    }
+
+    /// Takes out all entries, each with whether it was written.
+    pub(super) fn take_all(&mut self) -> impl Iterator<Item = (Entry, bool)> + use<> {
+        let waiting = self.0.as_mut().map(|waiting| {
+            waiting.bytes = 0;
+            (std::mem::take(&mut waiting.entries), std::mem::take(&mut waiting.cursor))
+        });
+        self.tidy();
+        let (entries, cursor) = waiting.unwrap_or_default();
+        entries.into_iter().enumerate().map(move |(at, entry)| (entry, at < cursor))
+    }
+
+    pub(super) fn has_greeting(&self) -> bool {
+        self.0.as_ref().is_some_and(|waiting| waiting.greeting.is_some())
+    }
+
+    pub(super) fn set_greeting(&mut self, greeting: Vec<u8>) {
+        self.0.get_or_insert_default().greeting = Some(greeting.into());
+    }
+
+    pub(super) fn take_greeting(&mut self) -> Option<Box<[u8]>> {
+        let greeting = self.0.as_mut()?.greeting.take();
+        self.tidy();
+        greeting
+    }
+
+    pub(super) fn held(&mut self) -> Option<&mut Held> {
+        self.0.as_mut()?.held.as_mut()
+    }
+
+    pub(super) fn set_held(&mut self, held: Held) {
+        self.0.get_or_insert_default().held = Some(held);
+    }
+
+    pub(super) fn take_held(&mut self) -> Option<Held> {
+        let held = self.0.as_mut()?.held.take();
+        self.tidy();
+        held
+    }
+
+    fn tidy(&mut self) {
+        let is_idle = |waiting: &Waiting| {
+            waiting.entries.is_empty() && waiting.greeting.is_none() && waiting.held.is_none()
+        };
+        if self.0.as_deref().is_some_and(is_idle) {
+            self.0 = None;
+        }
+    }
+}

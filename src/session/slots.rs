@@ -1,0 +1,120 @@
+//! The rows of the table: an account and its sessions, in as few bytes as it takes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jid::ResourcePart;
+
+use super::handle::Shared;
+use super::registry::Account;
+use crate::connection::Connection;
+
+/// One account's row in the table. Three words: a hash table keeps up to half of its rows empty.
+pub(super) struct Entry<C: Connection + Clone> {
+    pub(super) shared: Arc<Account>,
+    pub(super) slots: Slots<C>,
+}
+
+/// One session's place in its account.
+pub(super) struct Slot<C: Connection + Clone> {
+    pub(super) shared: Arc<Shared<C>>,
+    pub(super) state: SlotState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum SlotState {
+    Live,
+    /// Without a transport. How long, [`Hibernating`](super::hibernation::Hibernating) knows.
+    Absent,
+    /// Over and invisible, kept until its last unavailable is accepted (BIND-14).
+    Ending,
+}
+
+/// The places of an account in the order in which they were taken: nearly always it has one.
+pub(super) enum Slots<C: Connection + Clone> {
+    None,
+    One(Slot<C>),
+    Many(Box<Many<C>>),
+}
+
+pub(super) struct Many<C: Connection + Clone> {
+    slots: Vec<Slot<C>>,
+    /// When which resource was replaced, for BIND-6.
+    replaced: Vec<(ResourcePart, Duration)>,
+}
+
+impl<C: Connection + Clone> Entry<C> {
+    /// The slots that can be found: live and hibernating.
+    pub(super) fn visible(&self) -> impl Iterator<Item = &Slot<C>> {
+        self.slots.as_slice().iter().filter(|slot| slot.state != SlotState::Ending)
+    }
+}
+
+impl<C: Connection + Clone> Slots<C> {
+    pub(super) fn as_slice(&self) -> &[Slot<C>] {
+        match self {
+            Self::None => &[],
+            Self::One(slot) => std::slice::from_ref(slot),
+            Self::Many(many) => &many.slots,
+        }
+    }
+
+    pub(super) fn as_mut_slice(&mut self) -> &mut [Slot<C>] {
+        match self {
+            Self::None => &mut [],
+            Self::One(slot) => std::slice::from_mut(slot),
+            Self::Many(many) => &mut many.slots,
+        }
+    }
+
+    pub(super) fn position(&self, shared: &Shared<C>) -> Option<usize> {
+        self.as_slice().iter().position(|slot| slot.shared.id == shared.id)
+    }
+
+    pub(super) fn push(&mut self, slot: Slot<C>) {
+        if let Self::None = self {
+            *self = Self::One(slot);
+        } else {
+            self.change(|many| many.slots.push(slot));
+        }
+    }
+
+    pub(super) fn remove(&mut self, at: usize) {
+        self.change(|many| many.slots.remove(at));
+    }
+
+    /// Changes when which resource was replaced.
+    pub(super) fn replaced<T>(
+        &mut self,
+        change: impl FnOnce(&mut Vec<(ResourcePart, Duration)>) -> T,
+    ) -> T {
+        self.change(|many| change(&mut many.replaced))
+    }
+
+    fn change<T>(&mut self, change: impl FnOnce(&mut Many<C>) -> T) -> T {
+        let mut many = match std::mem::replace(self, Self::None) {
+            Self::None => Box::new(Many { slots: Vec::new(), replaced: Vec::new() }),
+            Self::One(slot) => Box::new(Many { slots: vec![slot], replaced: Vec::new() }),
+            Self::Many(many) => many,
+        };
+        let result = change(&mut many);
+        *self = if many.slots.len() > 1 || !many.replaced.is_empty() {
+            Self::Many(many)
+        } else {
+            many.slots.pop().map_or(Self::None, Self::One)
+        };
+        result
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(any(loom_model, shuttle)))]
+mod tests {
+    use super::*;
+    use crate::connection::Recorder;
+
+    #[test]
+    fn a_row_takes_three_words() {
+        assert_eq!(size_of::<Entry<Recorder>>(), 3 * size_of::<usize>());
+    }
+}

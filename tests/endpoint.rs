@@ -1,0 +1,82 @@
+//! The endpoint on the wire: one module for each behaviour, in one binary so that it is linked once.
+
+#![cfg(feature = "server")]
+
+#[cfg(test)]
+mod common {
+    pub(crate) mod contacts;
+    pub(crate) mod faults;
+    pub(crate) mod login;
+    pub(crate) mod slow;
+    pub(crate) mod wire;
+}
+
+#[cfg(test)]
+#[path = "bind_wire.rs"]
+mod bind_wire;
+#[cfg(test)]
+#[path = "blocking.rs"]
+mod blocking;
+#[cfg(test)]
+#[path = "carbons.rs"]
+mod carbons;
+#[cfg(test)]
+#[path = "client_state.rs"]
+mod client_state;
+#[cfg(test)]
+#[path = "contacts.rs"]
+mod contacts;
+#[cfg(test)]
+#[path = "contacts_model.rs"]
+mod contacts_model;
+#[cfg(test)]
+#[path = "crowds.rs"]
+mod crowds;
+#[cfg(test)]
+#[path = "ends.rs"]
+mod ends;
+#[cfg(test)]
+#[path = "extensions.rs"]
+mod extensions;
+#[cfg(test)]
+#[path = "faults.rs"]
+mod faults;
+#[cfg(test)]
+#[path = "hostile.rs"]
+mod hostile;
+#[cfg(test)]
+#[path = "iq.rs"]
+mod iq;
+#[cfg(test)]
+#[path = "limits.rs"]
+mod limits;
+#[cfg(test)]
+#[path = "messages.rs"]
+mod messages;
+#[cfg(test)]
+#[path = "offline.rs"]
+mod offline;
+#[cfg(test)]
+#[path = "roster.rs"]
+mod roster;
+#[cfg(test)]
+#[path = "sasl.rs"]
+mod sasl;
+#[cfg(test)]
+#[path = "stanzas.rs"]
+mod stanzas;
+#[cfg(test)]
+#[path = "stream.rs"]
+mod stream;
+#[cfg(test)]
+#[path = "stream_management.rs"]
+mod stream_management;
+#[cfg(test)]
+#[path = "subscriptions.rs"]
+mod subscriptions;
+#[cfg(test)]
+#[path = "waiting.rs"]
+mod waiting;
+#[cfg(test)]
+#[path = "xep.rs"]
+mod xep;

@@ -1,0 +1,227 @@
+//! What it costs to keep a session, a roster item and an idle transport: bytes in use, counted at
+//! the allocator, hence exact and the same in every run. Alone in its process.
+//!
+//! `cargo test --test memory -- --nocapture` prints the figures; `docs/performance.md` explains them.
+
+#![cfg(feature = "server")]
+
+use std::alloc::System;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+use xmpp_session::connection::{Connection, SendError};
+use xmpp_session::environment::Virtual;
+use xmpp_session::jid::{BareJid, DomainPart, ResourcePart};
+use xmpp_session::outbox::{Drain, Marks, Outbox};
+use xmpp_session::rules::roster::{Item, Roster, Subscription};
+use xmpp_session::server::{Driver, Peer, Server, Want};
+use xmpp_session::session::{
+    BindRequest, Bound, Presence, Session, SessionHandle, SessionRegistry,
+};
+use xmpp_session::stanza::{Frame, Stanza, canonicalise};
+use xmpp_session::store::{Credentials, MemoryAccounts, Stores};
+
+#[global_allocator]
+static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// One test at a time: the counters are those of the process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Bytes that were requested and not given back.
+fn in_use() -> isize {
+    let stats = GLOBAL.stats();
+    // What reallocations add and take is part of both.
+    stats.bytes_allocated.wrapping_sub(stats.bytes_deallocated).cast_signed()
+}
+
+/// Bytes that `work` leaves in use.
+fn kept_by<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = in_use();
+    let result = work();
+    (result, usize::try_from(in_use() - before).unwrap())
+}
+
+const SESSIONS: usize = 100_000;
+
+/// A connection that is not there.
+#[derive(Clone)]
+struct Nowhere(Arc<()>);
+
+impl Connection for Nowhere {
+    fn send(&self, _: Frame<'_>) -> Result<(), SendError> {
+        Ok(())
+    }
+
+    fn close(&self, _: xmpp_session::connection::Close) {}
+}
+
+type Registry = SessionRegistry<Nowhere>;
+
+fn registry() -> Registry {
+    let domain = DomainPart::new("example.com").unwrap().into_owned();
+    SessionRegistry::builder(Arc::new(Virtual::new(1))).domain(domain).build()
+}
+
+fn account(number: usize) -> BareJid {
+    BareJid::new(&format!("user{number:06}@example.com")).unwrap()
+}
+
+/// Binds, declares interest, and sends initial presence.
+fn online(registry: &Registry, account: BareJid, roster: Roster) -> Session<Bound, Nowhere> {
+    let resource = ResourcePart::new("gajim.7XK3P9QA").unwrap().into_owned();
+    let mut session = Session::new(Nowhere(Arc::new(())));
+    session.open(account.domain().to_owned());
+    let session = session.authenticate(account).unwrap();
+    let request = BindRequest::new().resource(resource).roster(roster);
+    let mut session = session.bind(registry, request).unwrap();
+    session.handle().set_interested();
+    let stanza = presence(session.handle());
+    session.set_presence(Presence::Available { stanza: &stanza, priority: 0 });
+    session
+}
+
+fn presence(session: SessionHandle<Nowhere>) -> Stanza {
+    let from = session.jid();
+    let text = format!(
+        "<presence from='{from}'><show>away</show><c xmlns='http://jabber.org/protocol/caps' \
+        hash='sha-1' node='https://gajim.org' ver='QgayPKawpkPSDYmwT/WM94uAlu0='/></presence>"
+    );
+    canonicalise(text.as_bytes()).unwrap()
+}
+
+/// The shared bytes of the presence, which the client chose, and not we: two counters and the text.
+fn presence_bytes(session: &SessionHandle<Nowhere>) -> usize {
+    let (stanza, _) = session.last_presence().unwrap();
+    2 * size_of::<usize>() + stanza.len()
+}
+
+/// The connection of one session, which the host chose.
+const CONNECTION: usize = 2 * size_of::<usize>();
+
+#[test]
+fn a_session_takes_400_bytes_and_its_presence() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let registry = registry();
+    let mut owners = Vec::with_capacity(SESSIONS);
+    let ((), kept) = kept_by(|| {
+        owners.extend((0..SESSIONS).map(|n| online(&registry, account(n), Roster::new())));
+    });
+    let handle = owners.first().unwrap().handle();
+    let texts = handle.jid().as_str().len() + account(0).as_str().len();
+    // Up to one for rounding.
+    let kept = kept.div_ceil(SESSIONS);
+    let ours = kept - CONNECTION - presence_bytes(&handle);
+    println!("a session: {ours} bytes, {texts} of them its JIDs");
+    println!("with its presence: {} bytes", kept - CONNECTION);
+    assert!(registry.len() == SESSIONS && registry.available(&account(7)).len() == 1);
+    assert!(ours <= 400, "{ours} bytes");
+}
+
+#[test]
+fn a_roster_item_takes_48_bytes_and_its_texts() {
+    const CONTACTS: usize = 50;
+    const ACCOUNTS: usize = 1000;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let item = |n: usize| {
+        let mut item = Item::new(account(1_000_000 + n));
+        item.name = Some(format!("Contact {n:03}"));
+        item.groups = vec!["Friends".into(), "Verona".into()];
+        item.subscription = Subscription::Both;
+        item
+    };
+    let texts: usize = (0..CONTACTS)
+        .map(item)
+        .map(|item| {
+            let groups: usize = item.groups.iter().map(String::len).sum();
+            item.jid.as_str().len() + item.name.unwrap().len() + groups
+        })
+        .sum();
+    let measure = |roster: &dyn Fn() -> Roster| {
+        let registry = registry();
+        let mut owners = Vec::with_capacity(ACCOUNTS);
+        let ((), kept) = kept_by(|| {
+            owners.extend((0..ACCOUNTS).map(|n| online(&registry, account(n), roster())));
+        });
+        kept
+    };
+    let loaded = || Roster::from_items((0..CONTACTS).map(item), 1, []);
+    let grown = || {
+        let mut roster = Roster::new();
+        (0..CONTACTS).for_each(|n| assert!(roster.put(&item(n))));
+        roster
+    };
+    let empty = measure(&Roster::new);
+    for (how, roster) in [("loaded", &loaded as &dyn Fn() -> Roster), ("grown", &grown)] {
+        let all = (measure(roster) - empty).div_ceil(ACCOUNTS);
+        let each = (all - texts).div_ceil(CONTACTS);
+        println!("a {how} roster: {each} bytes an item beside its texts, {all} in all");
+        assert!(each <= 48, "{each} bytes");
+    }
+}
+
+const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
+    xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0' xml:lang='en'>";
+const BIND: &str = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
+
+const PRESENCE: &str = "<presence><show>away</show></presence>";
+const MESSAGE: &str = "<message to='nobody@example.com'><body>Hi</body></message>";
+
+/// Hands a driver bytes, and writes what it answers.
+fn talk(driver: &mut Driver<Arc<Outbox>>, drain: &mut Drain, xml: &str) {
+    let mut cx = Context::from_waker(Waker::noop());
+    driver.receive(xml.as_bytes());
+    assert_eq!(driver.poll_want(&mut cx), Poll::Ready(Want::Input));
+    while let Poll::Ready(bytes) = drain.poll_fill(&mut cx) {
+        let written = bytes.expect("an open stream").len();
+        drain.consume(written);
+    }
+}
+
+#[test]
+fn an_idle_driver_takes_1536_bytes_with_its_session() {
+    const IDLE: usize = 1000;
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let environment = Arc::new(Virtual::new(1));
+    let mut stores = Stores::memory();
+    let accounts = Arc::new(MemoryAccounts::new());
+    let credentials =
+        Credentials::from_password_with("secret", NonZeroU32::MIN, &*environment).unwrap();
+    for n in 0..2 * IDLE {
+        accounts.insert(account(n), credentials.clone());
+    }
+    stores.accounts = accounts;
+    let server = Server::builder(environment, stores)
+        .domain(DomainPart::new("example.com").unwrap().into_owned())
+        .build();
+    let connect = |n: usize| {
+        let (outbox, mut drain) = Outbox::new(Marks::default());
+        let source = format!("192.0.2.{}", n % 250);
+        let mut driver = server.accept(outbox, Peer::new().secure(true).source(source));
+        let response = STANDARD.encode(format!("\0user{n:06}\0secret"));
+        let auth = format!(
+            "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{response}</auth>"
+        );
+        for xml in [HEADER, &auth, HEADER, BIND, PRESENCE, MESSAGE] {
+            talk(&mut driver, &mut drain, xml);
+        }
+        (driver, drain)
+    };
+    let mut connections = Vec::with_capacity(2 * IDLE);
+    // The first ones pay for what the server makes when it is needed.
+    connections.extend((0..IDLE).map(connect));
+    let ((), kept) = kept_by(|| connections.extend((IDLE..2 * IDLE).map(connect)));
+    assert_eq!(server.metrics().sessions.sessions, 2 * IDLE);
+    let in_place = size_of::<(Driver<Arc<Outbox>>, Drain)>();
+    let outbox = 2 * size_of::<usize>() + size_of::<Outbox>();
+    let kept = kept.div_ceil(IDLE) + in_place;
+    println!(
+        "an idle driver: {kept} bytes with its session, {} of them the driver itself, {outbox} the \
+        outbox",
+        size_of::<Driver<Arc<Outbox>>>()
+    );
+    assert!(kept <= 1536, "{kept} bytes");
+}
