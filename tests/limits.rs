@@ -267,6 +267,24 @@ fn limit_13_a_write_wakes_who_waits_for_it() {
 }
 
 #[test]
+fn limit_13_a_client_that_takes_nothing_for_a_minute_is_given_up() {
+    let world = World::new();
+    let (stuck, slow) = (world.client("romeo", "x"), world.client("juliet", "balcony"));
+    stuck.recorder().set_progress(100, 7);
+    slow.recorder().set_progress(100, 7);
+    world.settle();
+    world.advance(59 * SECOND);
+    slow.recorder().set_progress(100, 8);
+    world.settle();
+    assert!(stuck.is_connected() && slow.is_connected());
+    world.advance(SECOND);
+    assert!(!stuck.is_connected(), "no byte in 60 s");
+    assert_eq!(stuck.recorder().closed(), Some(Close::Abort));
+    assert!(slow.is_connected(), "one byte is progress");
+    assert_eq!(hits(&world, "LIMIT-13"), 1);
+}
+
+#[test]
 fn limit_13_at_the_hard_mark_the_transport_is_dropped() {
     let world = World::new();
     let (client, juliet) = (world.online("romeo", "x"), world.client("juliet", "balcony"));

@@ -442,8 +442,8 @@ fn sub_8_who_is_told_of_what() {
     assert_eq!(short(&listening), [presence("subscribed", THEM, ME), push(2, &item)]);
 }
 
-#[test]
-fn sub_9_10_requests_wait_whole_for_every_session() {
+/// Another account's request, with extensions, that waits in the store; a second one came after it.
+fn with_request() -> (World, Remote, String) {
     let (world, remote) = Remote::world();
     world.account("romeo");
     let request = format!(
@@ -452,11 +452,25 @@ fn sub_9_10_requests_wait_whole_for_every_session() {
     );
     remote.send(&world, &request);
     remote.send(&world, &presence("subscribe", &format!("{THEM}/other"), ME));
+    (world, remote, request)
+}
+
+#[test]
+fn sub_9_a_request_is_kept_whole_and_once() {
+    let (world, _remote, request) = with_request();
+    let mine = world.client("romeo", "one").ask("<presence/>");
+    let requests: Vec<_> = mine.iter().filter(|one| one.contains("type='subscribe'")).collect();
+    assert_eq!(requests, [&request]);
+    assert_eq!(world.client("romeo", "two").ask(GET).len(), 1, "no item");
+}
+
+#[test]
+fn sub_10_requests_wait_for_every_session_until_they_are_answered() {
+    let (world, _remote, request) = with_request();
     for (resource, priority) in [("one", 0), ("two", -5)] {
         let romeo = world.client("romeo", resource);
         let mine = romeo.ask(&format!("<presence><priority>{priority}</priority></presence>"));
         assert_eq!(mine.iter().filter(|one| **one == request).count(), 1, "{mine:?}");
-        assert!(!mine.iter().any(|one| one.contains("'s'>")), "{mine:?}");
         // PRES-5: not with later presence.
         let later = romeo.ask("<presence><show>away</show></presence>");
         assert!(!later.contains(&request));
@@ -464,7 +478,24 @@ fn sub_9_10_requests_wait_whole_for_every_session() {
     let romeo = world.client("romeo", "three");
     romeo.send(&presence("unsubscribed", "", THEM));
     assert!(!romeo.ask("<presence/>").contains(&request));
-    assert_eq!(romeo.ask(GET).len(), 1);
+}
+
+/// Both addresses become bare, and the rest stays.
+#[test]
+fn sub_1_a_request_leaves_with_bare_addresses_and_otherwise_whole() {
+    let (world, remote) = Remote::world();
+    let romeo = world.online("romeo", "orchard");
+    romeo.send(&format!(
+        "<presence to='{THEM}/somewhere' id='s' type='subscribe'><status>Hi</status>\
+         <nick xmlns='http://jabber.org/protocol/nick'>R</nick></presence>"
+    ));
+    assert_eq!(
+        remote.routed(),
+        [format!(
+            "<presence from='{ME}' to='{THEM}' id='s' type='subscribe'><status>Hi</status>\
+             <nick xmlns='http://jabber.org/protocol/nick'>R</nick></presence>"
+        )]
+    );
 }
 
 #[test]

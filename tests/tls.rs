@@ -192,30 +192,60 @@ fn finish(tls: &mut Tls) {
     }
 }
 
-macro_rules! both {
-    ($($name:ident => $test:ident;)*) => {
-        mod on_threads {
-            use super::*;
-            $(#[test] fn $name() { $test(Way::Threads); })*
-        }
-        mod on_tokio {
-            use super::*;
-            $(#[test] fn $name() { $test(Way::Tasks); })*
-        }
-    };
+/// The same on both hosts.
+fn both(test: fn(Way)) {
+    test(Way::Threads);
+    test(Way::Tasks);
 }
 
-both! {
-    tls_2_what_is_behind_starttls_in_plain_text_is_discarded => injection;
-    sasl_11_binds_to_the_exporter_of_tls_1_3 => exporter_of_tls_1_3;
-    sasl_11_binds_to_the_certificate => certificate;
-    sasl_11_binds_in_tls_1_2_too => tls_1_2;
-    sasl_11_another_channel_is_refused => another_channel;
-    stream_f3_direct_tls => direct_tls;
-    tls_1_a_failed_handshake_ends_without_a_word => failed_handshake;
-    tls_1_a_second_starttls_fails => second_starttls;
-    destroy_2_a_broken_connection_ends_the_session => broken;
-    destroy_19_a_kicked_client_is_told => kicked;
+#[test]
+fn tls_2_what_is_behind_starttls_in_plain_text_is_discarded() {
+    both(injection);
+}
+
+#[test]
+fn sasl_11_binds_to_the_exporter_of_tls_1_3() {
+    both(exporter_of_tls_1_3);
+}
+
+#[test]
+fn sasl_11_binds_to_the_certificate() {
+    both(certificate);
+}
+
+#[test]
+fn sasl_11_binds_in_tls_1_2_too() {
+    both(tls_1_2);
+}
+
+#[test]
+fn sasl_11_another_channel_is_refused() {
+    both(another_channel);
+}
+
+#[test]
+fn stream_f3_direct_tls() {
+    both(direct_tls);
+}
+
+#[test]
+fn tls_1_a_failed_handshake_ends_without_a_word() {
+    both(failed_handshake);
+}
+
+#[test]
+fn tls_1_a_second_starttls_fails() {
+    both(second_starttls);
+}
+
+#[test]
+fn destroy_2_a_broken_connection_ends_the_session() {
+    both(broken);
+}
+
+#[test]
+fn destroy_19_a_kicked_client_is_told() {
+    both(kicked);
 }
 
 fn injection(way: Way) {

@@ -64,6 +64,9 @@ pub struct Limits {
     /// Bytes accepted for a client and not yet written from which on it is not read from
     /// (LIMIT-13). Default: 512 KiB.
     pub soft_mark: usize,
+    /// How long a client may take nothing of what waits for it, before its transport is dropped
+    /// (LIMIT-13). Default: 60 s.
+    pub stuck: Duration,
     /// How long a client may be silent before it is asked for a sign of life (LIMIT-22).
     /// At least 5 minutes (STREAM-29), default: 1800 s.
     pub silence: Duration,
@@ -120,6 +123,7 @@ impl Default for Limits {
             bytes: Some(Rate::new(128 << 10, SECOND, 1 << 20)),
             recipients: None,
             soft_mark: 512 << 10,
+            stuck: Duration::from_secs(60),
             silence: Duration::from_secs(1800),
             answer: Duration::from_secs(60),
             close: Duration::from_secs(2),

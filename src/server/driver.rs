@@ -162,6 +162,8 @@ pub struct Driver<C: Connection + Clone> {
     asked: bool,
     /// The client reads too slowly: when to look again.
     congested: Option<Duration>,
+    /// How many bytes the client had taken of what waits for it, and since when no more.
+    taken: Option<(u64, Duration)>,
     pace: Pace,
     /// Where there is a limit of them.
     pub(super) recipients: Option<Box<Recipients>>,
@@ -197,6 +199,7 @@ impl<C: Connection + Clone> Driver<C> {
             deadline: core.environment.now().saturating_add(core.limits.negotiation),
             asked: false,
             congested: None,
+            taken: None,
             pace: Pace::default(),
             recipients: None,
             trace: Trace::new(stream, core.log_addresses),
@@ -259,6 +262,7 @@ impl<C: Connection + Clone> Driver<C> {
     /// The waker is kept: it is also woken when somebody else ends the session. A host that waits
     /// for its socket polls this beside it.
     pub fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want> {
+        self.watch_progress();
         loop {
             if self.poll_blocked(Some(cx)).is_pending() {
                 return Poll::Pending;
@@ -323,10 +327,11 @@ impl<C: Connection + Clone> Driver<C> {
     pub fn next_timeout(&self) -> Option<Duration> {
         match self.want {
             Want::Close => None,
-            _ => [self.pace.resume, self.congested, self.extensions_at(), Some(self.deadline)]
-                .into_iter()
-                .flatten()
-                .min(),
+            _ => {
+                let stuck = self.taken.map(|(_, since)| since + self.core.limits.stuck);
+                let session = [self.pace.resume, self.congested, self.extensions_at(), stuck];
+                session.into_iter().chain([Some(self.deadline)]).flatten().min()
+            }
         }
     }
 
@@ -354,8 +359,12 @@ impl<C: Connection + Clone> Driver<C> {
         if self.want == Want::Close {
             return;
         }
+        self.watch_progress();
+        if self.taken.is_some_and(|(_, since)| since + self.core.limits.stuck <= now) {
+            return self.give_up("LIMIT-13");
+        }
         if self.extensions_at().is_some_and(|at| at <= now) && self.is_lost(now) {
-            return self.give_up();
+            return self.give_up("LIMIT-22");
         }
         if now < self.deadline {
             return;
@@ -391,8 +400,8 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     /// A dead transport is dropped without a word (STREAM-29).
-    fn give_up(&mut self) {
-        self.core.metrics.limit("LIMIT-22");
+    fn give_up(&mut self, limit: &'static str) {
+        self.core.metrics.limit(limit);
         self.finish(Close::Abort);
     }
 
@@ -400,7 +409,7 @@ impl<C: Connection + Clone> Driver<C> {
     /// answer.
     fn is_silent(&mut self, now: Duration) {
         if std::mem::replace(&mut self.asked, true) {
-            return self.give_up();
+            return self.give_up("LIMIT-22");
         }
         if let Stage::Bound(session) = &self.stage {
             let handle = session.handle();
@@ -485,6 +494,16 @@ impl<C: Connection + Clone> Driver<C> {
             }
         }
         Poll::Ready(())
+    }
+
+    /// LIMIT-13: notes since when a client takes nothing, while something waits for it.
+    fn watch_progress(&mut self) {
+        let waits = matches!(self.stage, Stage::Bound(_)) && self.connection.waiting() > 0;
+        let written = self.connection.written();
+        self.taken = match self.taken.filter(|_| waits) {
+            Some((taken, since)) if taken == written => Some((taken, since)),
+            _ => waits.then(|| (written, self.core.environment.now())),
+        };
     }
 
     /// LIMIT-13: a client is not read from as long as it does not read.

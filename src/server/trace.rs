@@ -85,7 +85,8 @@ impl Trace {
     pub(super) const fn refused(&self, _: &'static str) {}
 }
 
-#[cfg(all(test, feature = "tracing"))]
+#[cfg(test)]
+#[cfg(feature = "tracing")]
 mod tests {
     use std::fmt::{Debug, Write};
     use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,7 +1,6 @@
 //! A small world of sessions on connections that record what they were given.
 
 #![expect(dead_code, unreachable_pub, reason = "the module is private to its test binary")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

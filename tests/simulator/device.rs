@@ -69,6 +69,8 @@ pub struct Device {
     pings: BTreeSet<String>,
     /// The ping behind its own unavailable presence.
     mark: Option<String>,
+    /// The server has closed with an error: what it had not handled by then is not handled.
+    failed: bool,
     messages: u32,
     queries: u32,
     pub conflicts: bool,
@@ -92,6 +94,7 @@ impl Device {
             view: BTreeMap::new(),
             pings: BTreeSet::new(),
             mark: None,
+            failed: false,
             messages: 0,
             queries: 0,
             conflicts: true,
@@ -119,6 +122,7 @@ impl Device {
     /// A transport is there.
     pub fn connected(&mut self, random: &mut Random) {
         self.stage = Stage::Opening;
+        self.failed = false;
         self.input = Splitter::default();
         self.out.clear();
         self.marks.clear();
@@ -201,7 +205,7 @@ impl Device {
             return;
         }
         if xml.starts_with("</stream:stream") {
-            if self.stage == Stage::Closing {
+            if self.stage == Stage::Closing && !self.failed {
                 // All that was sent was handled, and the session is over.
                 self.no_session();
             }
@@ -214,9 +218,7 @@ impl Device {
             if !known {
                 oracle.blame(format!("device {}: {xml}", self.number));
             }
-            if self.stage == Stage::Closing {
-                self.stage = Stage::Ready;
-            }
+            self.failed = true;
             return;
         }
         match self.stage {
@@ -324,11 +326,11 @@ impl Device {
             return self.free(h, oracle);
         }
         let mut number = None;
-        if let Some(management) = &mut self.session {
-            if management.id.is_some() {
-                management.handled = management.handled.wrapping_add(1);
-                number = Some(management.handled);
-            }
+        if let Some(management) = &mut self.session
+            && management.id.is_some()
+        {
+            management.handled = management.handled.wrapping_add(1);
+            number = Some(management.handled);
         }
         let id = attribute(xml, "id").unwrap_or_default();
         let type_ = attribute(xml.split('>').next().unwrap_or_default(), "type");

@@ -51,6 +51,11 @@ impl Link {
         self.line().closed.is_some()
     }
 
+    /// Whether the host is to end the transport now.
+    pub fn is_aborted(&self) -> bool {
+        self.line().closed == Some(Close::Abort)
+    }
+
     /// Whether a write has something to do.
     pub fn has_accepted(&self) -> bool {
         !self.line().accepted.is_empty()
