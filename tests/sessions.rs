@@ -10,6 +10,9 @@ mod bind;
 #[path = "destroy.rs"]
 mod destroy;
 #[cfg(test)]
+#[path = "growth.rs"]
+mod growth;
+#[cfg(test)]
 #[path = "presence.rs"]
 mod presence;
 #[cfg(test)]
