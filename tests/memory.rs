@@ -1,18 +1,17 @@
 //! What it costs to keep a session, a roster item and an idle transport: bytes in use, counted at
-//! the allocator, hence exact and the same in every run. Alone in its process.
+//! the allocator, hence exact and the same in every run.
 //!
 //! `cargo test --test memory -- --nocapture` prints the figures; `docs/performance.md` explains them.
 
 #![cfg(feature = "server")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
-use std::alloc::System;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 use xmpp_session::connection::{Connection, SendError};
 use xmpp_session::environment::Virtual;
 use xmpp_session::jid::{BareJid, DomainPart, ResourcePart};
@@ -24,32 +23,17 @@ use xmpp_session::session::{
 };
 use xmpp_session::stanza::{Frame, Stanza, canonicalise};
 use xmpp_session::store::{Credentials, MemoryAccounts, Stores};
-
-#[global_allocator]
-static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
-
-/// One test at a time: the counters are those of the process.
-static ALONE: Mutex<()> = Mutex::new(());
-
-/// Bytes that were requested and not given back.
-fn in_use() -> isize {
-    let stats = GLOBAL.stats();
-    // What reallocations add and take is part of both.
-    stats.bytes_allocated.wrapping_sub(stats.bytes_deallocated).cast_signed()
-}
+use xmpp_session::xep::StreamManagement;
 
 /// Bytes that `work` leaves in use.
-fn kept_by<T>(work: impl FnOnce() -> T) -> (T, usize) {
-    let before = in_use();
-    let result = work();
-    (result, usize::try_from(in_use() - before).unwrap())
+fn kept_by(work: impl FnOnce()) -> usize {
+    usize::try_from(allocation_counter::measure(work).bytes_current).unwrap()
 }
 
 const SESSIONS: usize = 100_000;
 
 /// A connection that is not there.
-#[derive(Clone)]
-struct Nowhere(Arc<()>);
+struct Nowhere;
 
 impl Connection for Nowhere {
     fn send(&self, _: Frame<'_>) -> Result<(), SendError> {
@@ -59,7 +43,7 @@ impl Connection for Nowhere {
     fn close(&self, _: xmpp_session::connection::Close) {}
 }
 
-type Registry = SessionRegistry<Nowhere>;
+type Registry = SessionRegistry<Arc<Nowhere>>;
 
 fn registry() -> Registry {
     let domain = DomainPart::new("example.com").unwrap().into_owned();
@@ -71,9 +55,9 @@ fn account(number: usize) -> BareJid {
 }
 
 /// Binds, declares interest, and sends initial presence.
-fn online(registry: &Registry, account: BareJid, roster: Roster) -> Session<Bound, Nowhere> {
+fn online(registry: &Registry, account: BareJid, roster: Roster) -> Session<Bound, Arc<Nowhere>> {
     let resource = ResourcePart::new("gajim.7XK3P9QA").unwrap().into_owned();
-    let mut session = Session::new(Nowhere(Arc::new(())));
+    let mut session = Session::new(Arc::new(Nowhere));
     session.open(account.domain().to_owned());
     let session = session.authenticate(account).unwrap();
     let request = BindRequest::new().resource(resource).roster(roster);
@@ -84,7 +68,7 @@ fn online(registry: &Registry, account: BareJid, roster: Roster) -> Session<Boun
     session
 }
 
-fn presence(session: SessionHandle<Nowhere>) -> Stanza {
+fn presence(session: SessionHandle<Arc<Nowhere>>) -> Stanza {
     let from = session.jid();
     let text = format!(
         "<presence from='{from}'><show>away</show><c xmlns='http://jabber.org/protocol/caps' \
@@ -94,7 +78,7 @@ fn presence(session: SessionHandle<Nowhere>) -> Stanza {
 }
 
 /// The shared bytes of the presence, which the client chose, and not we: two counters and the text.
-fn presence_bytes(session: &SessionHandle<Nowhere>) -> usize {
+fn presence_bytes(session: &SessionHandle<Arc<Nowhere>>) -> usize {
     let (stanza, _) = session.last_presence().unwrap();
     2 * size_of::<usize>() + stanza.len()
 }
@@ -104,10 +88,9 @@ const CONNECTION: usize = 2 * size_of::<usize>();
 
 #[test]
 fn a_session_takes_400_bytes_and_its_presence() {
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let registry = registry();
     let mut owners = Vec::with_capacity(SESSIONS);
-    let ((), kept) = kept_by(|| {
+    let kept = kept_by(|| {
         owners.extend((0..SESSIONS).map(|n| online(&registry, account(n), Roster::new())));
     });
     let handle = owners.first().unwrap().handle();
@@ -125,7 +108,6 @@ fn a_session_takes_400_bytes_and_its_presence() {
 fn a_roster_item_takes_48_bytes_and_its_texts() {
     const CONTACTS: usize = 50;
     const ACCOUNTS: usize = 1000;
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let item = |n: usize| {
         let mut item = Item::new(account(1_000_000 + n));
         item.name = Some(format!("Contact {n:03}"));
@@ -143,10 +125,7 @@ fn a_roster_item_takes_48_bytes_and_its_texts() {
     let measure = |roster: &dyn Fn() -> Roster| {
         let registry = registry();
         let mut owners = Vec::with_capacity(ACCOUNTS);
-        let ((), kept) = kept_by(|| {
-            owners.extend((0..ACCOUNTS).map(|n| online(&registry, account(n), roster())));
-        });
-        kept
+        kept_by(|| owners.extend((0..ACCOUNTS).map(|n| online(&registry, account(n), roster()))))
     };
     let loaded = || Roster::from_items((0..CONTACTS).map(item), 1, []);
     let grown = || {
@@ -168,7 +147,7 @@ const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' 
 const BIND: &str = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
 
 const PRESENCE: &str = "<presence><show>away</show></presence>";
-const MESSAGE: &str = "<message to='nobody@example.com'><body>Hi</body></message>";
+const MESSAGE: &str = "<message><body>To myself</body></message>";
 
 /// Hands a driver bytes, and writes what it answers.
 fn talk(driver: &mut Driver<Arc<Outbox>>, drain: &mut Drain, xml: &str) {
@@ -181,10 +160,9 @@ fn talk(driver: &mut Driver<Arc<Outbox>>, drain: &mut Drain, xml: &str) {
     }
 }
 
-#[test]
-fn an_idle_driver_takes_1536_bytes_with_its_session() {
+/// What an idle connection takes, its session included, after these elements.
+fn idle(elements: &[&str]) -> usize {
     const IDLE: usize = 1000;
-    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let environment = Arc::new(Virtual::new(1));
     let mut stores = Stores::memory();
     let accounts = Arc::new(MemoryAccounts::new());
@@ -196,6 +174,7 @@ fn an_idle_driver_takes_1536_bytes_with_its_session() {
     stores.accounts = accounts;
     let server = Server::builder(environment, stores)
         .domain(DomainPart::new("example.com").unwrap().into_owned())
+        .extension(StreamManagement::new())
         .build();
     let connect = |n: usize| {
         let (outbox, mut drain) = Outbox::new(Marks::default());
@@ -205,7 +184,7 @@ fn an_idle_driver_takes_1536_bytes_with_its_session() {
         let auth = format!(
             "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{response}</auth>"
         );
-        for xml in [HEADER, &auth, HEADER, BIND, PRESENCE, MESSAGE] {
+        for xml in [HEADER, &auth, HEADER, BIND].iter().chain(elements) {
             talk(&mut driver, &mut drain, xml);
         }
         (driver, drain)
@@ -213,15 +192,26 @@ fn an_idle_driver_takes_1536_bytes_with_its_session() {
     let mut connections = Vec::with_capacity(2 * IDLE);
     // The first ones pay for what the server makes when it is needed.
     connections.extend((0..IDLE).map(connect));
-    let ((), kept) = kept_by(|| connections.extend((IDLE..2 * IDLE).map(connect)));
-    assert_eq!(server.metrics().sessions.sessions, 2 * IDLE);
-    let in_place = size_of::<(Driver<Arc<Outbox>>, Drain)>();
-    let outbox = 2 * size_of::<usize>() + size_of::<Outbox>();
-    let kept = kept.div_ceil(IDLE) + in_place;
-    println!(
-        "an idle driver: {kept} bytes with its session, {} of them the driver itself, {outbox} the \
-        outbox",
-        size_of::<Driver<Arc<Outbox>>>()
-    );
-    assert!(kept <= 1536, "{kept} bytes");
+    let kept = kept_by(|| connections.extend((IDLE..2 * IDLE).map(connect)));
+    let counts = server.metrics().sessions;
+    assert_eq!((counts.sessions, counts.retained_bytes), (2 * IDLE, 0));
+    kept.div_ceil(IDLE) + size_of::<(Driver<Arc<Outbox>>, Drain)>()
+}
+
+#[test]
+fn an_idle_connection_takes_1536_bytes_with_its_session() {
+    let (driver, drain) = (size_of::<Driver<Arc<Outbox>>>(), size_of::<Drain>());
+    let outbox = 2 * size_of::<usize>() + size_of::<Outbox>() + drain;
+    println!("of a connection, the driver itself: {driver} bytes, the outbox: {outbox}");
+    let enable = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+    // Both have come back.
+    let acknowledge = "<a xmlns='urn:xmpp:sm:3' h='2'/>";
+    for (kind, elements) in [
+        ("a connection", [PRESENCE, MESSAGE].as_slice()),
+        ("one that can be resumed", &[enable, PRESENCE, MESSAGE, acknowledge]),
+    ] {
+        let kept = idle(elements);
+        println!("{kind}, idle: {kept} bytes with its session");
+        assert!(kept <= 1536, "{kept} bytes");
+    }
 }

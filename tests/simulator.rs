@@ -41,7 +41,7 @@ fn run(seed: u64, traced: bool) -> World {
 #[test]
 fn whatever_breaks_nothing_is_lost_doubled_or_left_behind() {
     let one = number("SEED");
-    let seeds = one.map_or(0..number("SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
+    let seeds = one.map_or_else(|| 0..number("SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
     let (mut messages, mut received, mut failed) = (0, 0, Vec::new());
     for seed in seeds.clone() {
         let world = run(seed, one.is_some());

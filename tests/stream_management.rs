@@ -397,6 +397,36 @@ fn sm_15_a_replay_that_breaks_off_starts_again() {
     assert_eq!(ids(&resume(&world, "romeo", &id, 1).1), ["2", "3"]);
 }
 
+/// The queue may hold more than a connection takes at once: the rest follows as it drains.
+#[test]
+fn sm_15_a_replay_waits_for_a_connection_that_is_full() {
+    let world = world();
+    let (romeo, juliet) = (world.client("romeo", "orchard"), world.client("juliet", "balcony"));
+    let id = enable(&romeo);
+    (1..=3).for_each(|n| juliet.send(&chat(n)));
+    romeo.lose();
+    let client = world.authenticated("romeo");
+    let recorder = client.recorder().clone();
+    client.recorder().on_send(move |frame| {
+        if frame.contains("id='1'") {
+            recorder.refuse(Some(SendError::Full));
+        }
+    });
+    client.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>"));
+    assert_eq!(ids(&client.received()), ["1"]);
+    juliet.send(&chat(4));
+    assert!(client.is_connected(), "it was not given up");
+    client.recorder().refuse(None);
+    world.settle();
+    assert_eq!(ids(&client.received()), ["2", "3", "4"]);
+    assert!(client.ask(&a(4)).iter().all(|one| !one.contains("error")));
+    // From then on the hard mark is what it was (LIMIT-13).
+    client.recorder().refuse(Some(SendError::Full));
+    juliet.send(&chat(5));
+    world.settle();
+    assert!(!client.is_connected());
+}
+
 #[test]
 fn sm_16_what_is_sent_again_says_since_when_it_waits() {
     let world = world();

@@ -7,7 +7,6 @@
 
 #![expect(
     clippy::expect_used,
-    clippy::indexing_slicing,
     clippy::panic,
     reason = "a bench whose world is not as it made it fails by panicking"
 )]

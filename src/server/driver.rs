@@ -263,6 +263,11 @@ impl<C: Connection + Clone> Driver<C> {
     /// for its socket polls this beside it.
     pub fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want> {
         self.watch_progress();
+        if let Stage::Bound(session) = &self.stage
+            && self.connection.waiting() <= self.core.limits.soft_mark
+        {
+            session.go_on();
+        }
         loop {
             if self.poll_blocked(Some(cx)).is_pending() {
                 return Poll::Pending;
@@ -498,7 +503,8 @@ impl<C: Connection + Clone> Driver<C> {
 
     /// LIMIT-13: notes since when a client takes nothing, while something waits for it.
     fn watch_progress(&mut self) {
-        let waits = matches!(self.stage, Stage::Bound(_)) && self.connection.waiting() > 0;
+        let waiting = self.connection.waiting();
+        let waits = matches!(self.stage, Stage::Bound(_)) && waiting > 0;
         let written = self.connection.written();
         self.taken = match self.taken.filter(|_| waits) {
             Some((taken, since)) if taken == written => Some((taken, since)),

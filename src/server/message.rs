@@ -22,7 +22,7 @@ use crate::store::{OfflineMessage, StoreError};
 /// Sessions that refused a message: they are not asked again (MSG-8).
 type Refused = SmallVec<[SessionId; 2]>;
 /// Sessions that took it.
-type Reached<C> = SmallVec<[SessionHandle<C>; 2]>;
+type Reached<C> = SmallVec<[SessionHandle<C>; 4]>;
 
 impl<C: Connection + Clone> Core<C> {
     /// Delivers a message to an account or a domain that is ours. What has to wait for a store is

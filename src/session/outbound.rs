@@ -172,6 +172,34 @@ impl<C: Connection + Clone> Outbound<C> {
         }
     }
 
+    /// Counted entries handed to any transport so far.
+    fn sent(&self) -> u32 {
+        self.retained.as_ref().map_or(0, |retained| retained.sent)
+    }
+
+    /// Whether what waited for this transport is still on its way to it.
+    fn is_replaying(&self) -> bool {
+        self.retained.as_ref().is_some_and(|retained| retained.replaying)
+    }
+
+    /// The entry that was claimed last was not taken; `raised`: it counted as sent for the first time.
+    fn give_back(&mut self, entry: Entry, raised: bool) {
+        if !matches!(entry, Entry::Stanza { counted: true, .. }) {
+            return self.queue.put_back(entry);
+        }
+        self.queue.step_back();
+        if let Some(retained) = self.retained.as_mut().filter(|_| raised) {
+            retained.sent = retained.sent.saturating_sub(1);
+        }
+    }
+
+    /// Whether a replay waits for the connection to take more.
+    #[cfg(feature = "server")]
+    pub(super) fn is_stalled(&self) -> bool {
+        let open = self.link.is_some() && !self.gates.is_closed() && !self.ended;
+        open && !self.writing && self.queue.next().is_some()
+    }
+
     /// Queues bytes that are no stanza; the caller kicks.
     pub(super) fn append_raw(&mut self, bytes: &[u8]) {
         self.queue.push(Entry::Raw(bytes.into()));
@@ -406,17 +434,22 @@ fn write_waiting<'a, C: Connection + Clone>(
             return After::Nothing;
         };
         // Claimed before it is written: its acknowledgement may arrive before `send` returns.
+        let sent = o.sent();
         let (entry, delayed) = if let Some(greeting) = o.queue.take_greeting() {
             (Entry::Raw(greeting.into()), None)
         } else {
             match claim(&mut o) {
                 Some(claimed) => claimed,
                 None => {
+                    if let Some(retained) = &mut o.retained {
+                        retained.replaying = false;
+                    }
                     o.writing = false;
                     return After::Nothing;
                 }
             }
         };
+        let raised = o.sent() > sent;
         o.writing = true;
         let Some(item) = entry.as_item() else {
             o.link = None;
@@ -433,6 +466,13 @@ fn write_waiting<'a, C: Connection + Clone>(
         let result = write(&link, jid, item, delayed);
         o = outbound.lock();
         let Err(error) = result else { continue };
+        if error == SendError::Full && o.epoch == epoch && !o.ended && o.is_replaying() {
+            // A replay may be longer than the connection takes at once: the rest waits until some
+            // of it is through ([`is_stalled`](Outbound::is_stalled)).
+            o.give_back(entry, raised);
+            o.writing = false;
+            return After::Nothing;
+        }
         let unwritten = matches!(entry, Entry::Stanza { counted: false, .. }).then_some(entry);
         if o.epoch != epoch {
             return After::Strays(unwritten.and_then(unwritten_left).into_iter().collect());

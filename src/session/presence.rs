@@ -251,7 +251,7 @@ impl<C: Connection + Clone> Inner<C> {
         stanza: &Stanza,
         valid: Option<&Valid<'_>>,
     ) {
-        let gone = stanza.from().filter(|_| valid.is_none());
+        let gone = if valid.is_none() { stanza.from() } else { None };
         for session in self.sessions(account) {
             let hidden = || source.is_some_and(|from| self.hides(from, session.jid().as_str()));
             if session.is_available() && !hidden() {
@@ -353,7 +353,10 @@ impl<C: Connection + Clone> Inner<C> {
     /// A refusal needs no answer: a recipient that is gone needs no presence any more.
     fn give(&self, to: &SessionHandle<C>, stanza: &Stanza, address: To, valid: Option<&Valid<'_>>) {
         // BLOCK-5
-        if stanza.from().is_some_and(|from| self.hides(&to.0.account, &from)) {
+        let account = &to.0.account;
+        if self.hides_any(account).is_some()
+            && stanza.from().is_some_and(|from| self.hides(account, &from))
+        {
             return;
         }
         let (_sent, after) = to.0.send(self, Item::Stanza(stanza, address), valid);

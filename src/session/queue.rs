@@ -137,6 +137,13 @@ impl Queue {
         }
     }
 
+    /// The last one was not taken: it is the next again.
+    pub(super) fn step_back(&mut self) {
+        if let Some(waiting) = &mut self.0 {
+            waiting.cursor = waiting.cursor.saturating_sub(1);
+        }
+    }
+
     /// Takes out the next one.
     pub(super) fn take_next(&mut self) -> Option<Entry> {
         let waiting = self.0.as_mut()?;

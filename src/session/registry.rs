@@ -556,12 +556,14 @@ impl<C: Connection + Clone> Inner<C> {
         }
     }
 
+    /// The hook, if there is something that it could know of `account`.
+    pub(super) fn hides_any(&self, account: &Account) -> Option<&Hides> {
+        self.settings.hides.as_ref().filter(|_| !account.kept(Kept::is_empty))
+    }
+
     /// Whether presence between `account` and `jid` is to be left out. A hook that panics hides.
     pub(super) fn hides(&self, account: &Arc<Account>, jid: &str) -> bool {
-        let Some(hook) = self.settings.hides.as_ref().filter(|_| !account.kept(Kept::is_empty))
-        else {
-            return false;
-        };
+        let Some(hook) = self.hides_any(account) else { return false };
         let state = AccountState(Arc::clone(account));
         bare_of(jid) != account.bare.as_str() && shielded(|| hook(&state, jid)).unwrap_or(true)
     }
@@ -599,12 +601,13 @@ impl<C: Connection + Clone> Inner<C> {
     }
 }
 
-/// The account of a full JID, as a slice of its text: the first slash parts them.
+/// The account of a full JID, as a slice of its text: what stands before the slash and the resource.
 pub(super) fn bare(jid: &FullJid) -> &str {
-    bare_of(jid.as_str())
+    let (text, resource) = (jid.as_str(), jid.resource().as_str().len() + 1);
+    text.len().checked_sub(resource).and_then(|end| text.get(..end)).unwrap_or(text)
 }
 
-/// The same of the text of any JID.
+/// The account of the text of any JID: the first slash parts them.
 pub(super) fn bare_of(jid: &str) -> &str {
     jid.split_once('/').map_or(jid, |(bare, _)| bare)
 }

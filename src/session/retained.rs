@@ -99,6 +99,8 @@ pub(super) struct Retained {
     zero: SystemTime,
     /// Entries at the start of the queue that were accepted for an earlier transport.
     again: usize,
+    /// Not all of what waited for this transport has been handed to it.
+    pub(super) replaying: bool,
     /// Since when an answer to `<r/>` is outstanding.
     asked: Option<Duration>,
     /// To be asked as soon as all is written (SM-15).
@@ -129,6 +131,7 @@ impl Retained {
             since,
             zero: utc.checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH),
             again: 0,
+            replaying: false,
             asked: None,
             due: false,
             not_before: Duration::ZERO,
@@ -151,6 +154,7 @@ impl Retained {
     /// A new transport: everything in the queue goes out again, then the client is asked at once.
     pub(super) const fn start_again(&mut self, entries: usize) {
         self.again = entries;
+        self.replaying = true;
         self.asked = None;
         self.due = true;
         self.not_before = Duration::ZERO;

@@ -21,6 +21,8 @@ use super::bind::{BindError, BindRequest};
 use super::end::{Reason, Run};
 use super::handle::{INTERESTED, NotSent, SessionHandle, SessionId};
 use super::input::{Detached, InputTicket, Owner};
+#[cfg(feature = "server")]
+use super::outbound::kick;
 use super::presence::Presence;
 use super::registry::SessionRegistry;
 use super::resume::{ResumeError, Resumed, Retention};
@@ -542,6 +544,18 @@ impl<C: Connection + Clone> Session<Bound, C> {
         cx: Option<&mut Context<'_>>,
     ) -> Poll<Result<(), Detached>> {
         self.data.poll_ready(cx)
+    }
+
+    /// Goes on with a replay that the connection could not take at once.
+    #[cfg(feature = "server")]
+    pub(crate) fn go_on(&self) {
+        let shared = &self.data.shared;
+        if self.is_current()
+            && shared.out.lock().is_stalled()
+            && let Some(registry) = shared.registry.upgrade()
+        {
+            registry.settle(shared, kick(&shared.out, &shared.jid));
+        }
     }
 
     /// Ends the session and keeps the owner, to see when the last words are written.

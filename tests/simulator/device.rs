@@ -326,11 +326,11 @@ impl Device {
             return self.free(h, oracle);
         }
         let mut number = None;
-        if let Some(management) = &mut self.session {
-            if management.id.is_some() {
-                management.handled = management.handled.wrapping_add(1);
-                number = Some(management.handled);
-            }
+        if let Some(management) = &mut self.session
+            && management.id.is_some()
+        {
+            management.handled = management.handled.wrapping_add(1);
+            number = Some(management.handled);
         }
         let id = attribute(xml, "id").unwrap_or_default();
         let type_ = attribute(xml.split('>').next().unwrap_or_default(), "type");

@@ -190,14 +190,14 @@ impl World {
             if self.lines[at].stalled > self.step {
                 continue;
             }
-            if up && self.to_server(at, some) || self.to_client(at, some) {
+            if up && self.carry_to_server(at, some) || self.carry_to_client(at, some) {
                 break;
             }
         }
         self.sweep();
     }
 
-    fn to_server(&mut self, at: usize, most: usize) -> bool {
+    fn carry_to_server(&mut self, at: usize, most: usize) -> bool {
         let line = &mut self.lines[at];
         let most = most.min(line.up.len());
         if most == 0 || !line.takes_input {
@@ -217,7 +217,7 @@ impl World {
         true
     }
 
-    fn to_client(&mut self, at: usize, most: usize) -> bool {
+    fn carry_to_client(&mut self, at: usize, most: usize) -> bool {
         let line = &mut self.lines[at];
         if !line.open {
             return false;
@@ -433,8 +433,8 @@ impl World {
         for _ in 0..1000 {
             let mut moved = false;
             for at in 0..self.lines.len() {
-                moved |= self.to_server(at, usize::MAX);
-                moved |= self.to_client(at, usize::MAX);
+                moved |= self.carry_to_server(at, usize::MAX);
+                moved |= self.carry_to_client(at, usize::MAX);
             }
             let before = self.lines.len();
             self.sweep();
