@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
@@ -11,102 +11,19 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Core;
+use super::binding::BindWait;
+use super::hook::Hook;
 use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
 use super::pace::Pace;
+use super::peer::{Peer, Tls, Want};
 use super::recipients::Recipients;
 use super::trace::Trace;
 use crate::connection::{Close, Connection, PreDrain};
 use crate::extension::{Flow, Liveness};
-use crate::sasl::ChannelBindings;
-use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Transport, Unauthed};
+use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Unauthed};
 use crate::stanza::Frame;
 use crate::stream::{Event, Limit, Parser, StreamError, close};
-
-/// What the driver wants of the host now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Want {
-    /// Read, then [`Driver::receive`].
-    Input,
-    /// Flush what waits, do the TLS handshake as the server, then [`Driver::secured`]. A handshake
-    /// that fails ends the transport, without another word (TLS-1).
-    StartTls,
-    /// Flush what waits, end the transport, drop the driver.
-    Close,
-}
-
-/// What the host knows about a transport at its beginning.
-#[derive(Clone, Default)]
-#[must_use = "a peer says something to `accept` only"]
-pub struct Peer {
-    secure: bool,
-    starttls: bool,
-    source: Option<String>,
-}
-
-impl Peer {
-    /// A plain transport that cannot be upgraded.
-    pub const fn new() -> Self {
-        Self { secure: false, starttls: false, source: None }
-    }
-
-    /// Declares the transport secure without TLS of ours: a loopback, a trusted proxy (TLS-3).
-    pub const fn secure(mut self, secure: bool) -> Self {
-        self.secure = secure;
-        self
-    }
-
-    /// Whether the host can do a TLS handshake when asked to ([`Want::StartTls`]).
-    pub const fn starttls(mut self, possible: bool) -> Self {
-        self.starttls = possible;
-        self
-    }
-
-    /// Where the transport comes from (an IP address, say), for LIMIT-25. Never shown to others
-    /// (SEC-5).
-    pub fn source(mut self, source: impl Into<String>) -> Self {
-        self.source = Some(source.into());
-        self
-    }
-}
-
-impl fmt::Debug for Peer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer")
-            .field("secure", &self.secure)
-            .field("starttls", &self.starttls)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A TLS channel, as the host's TLS library tells.
-#[derive(Clone, Debug, Default)]
-#[must_use = "says something to `secured` only"]
-pub struct Tls {
-    bindings: ChannelBindings,
-}
-
-impl Tls {
-    /// A channel that SASL cannot be bound to.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The channel's exported keying material for the label `EXPORTER-Channel-Binding`, 32 bytes
-    /// ([RFC 9266](https://www.rfc-editor.org/rfc/rfc9266)).
-    pub fn exporter(mut self, data: Vec<u8>) -> Self {
-        self.bindings = self.bindings.exporter(data);
-        self
-    }
-
-    /// The hash of the server's certificate
-    /// ([RFC 5929 §4](https://www.rfc-editor.org/rfc/rfc5929#section-4)).
-    pub fn server_end_point(mut self, hash: Vec<u8>) -> Self {
-        self.bindings = self.bindings.server_end_point(hash);
-        self
-    }
-}
 
 /// How far a transport has come. The typed session moves from one to the next.
 pub(super) enum Stage<C: Connection + Clone> {
@@ -132,7 +49,7 @@ pub(super) struct Closing<C: Connection + Clone> {
 pub(super) enum Pending<C: Connection + Clone> {
     /// The answer of a store to SASL.
     Sasl(Pin<Box<dyn Future<Output = Answer> + Send>>),
-    Bind(super::negotiate::BindWait<C>),
+    Bind(BindWait<C>),
     /// A stanza that waits for a store or a handler.
     Stanza(Receiver<()>),
 }
@@ -677,36 +594,5 @@ impl<C: Connection + Clone> fmt::Debug for Driver<C> {
             .field("stage", &stage)
             .field("want", &self.want)
             .finish_non_exhaustive()
-    }
-}
-
-/// How a connection's pre-drain call reaches the extensions.
-pub(super) struct Hook<C: Connection + Clone> {
-    pub(super) session: OnceLock<(SessionHandle<C>, Transport)>,
-    core: Weak<Core<C>>,
-    /// Who waits for the client to read.
-    paused: Mutex<Option<Waker>>,
-}
-
-impl<C: Connection + Clone> Hook<C> {
-    fn wake_on_write(&self, waker: &Waker) {
-        let waker = waker.clone();
-        let old = self.paused.lock().replace(waker);
-        drop(old);
-    }
-}
-
-impl<C: Connection + Clone> PreDrain for Hook<C> {
-    fn pre_drain(&self, out: &mut Vec<u8>) {
-        let paused = self.paused.lock().take();
-        if let Some(waker) = paused {
-            waker.wake();
-        }
-        let session = self.session.get().filter(|(session, at)| session.is_current(*at));
-        if let (Some((session, transport)), Some(core)) = (session, self.core.upgrade()) {
-            for extension in &core.extensions {
-                extension.pre_drain(session, *transport, out);
-            }
-        }
     }
 }

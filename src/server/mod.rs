@@ -16,11 +16,13 @@
 mod address;
 mod admission;
 mod ask;
+mod binding;
 mod bound;
 mod builder;
 mod driver;
 mod early;
 mod ends;
+mod hook;
 mod iq;
 mod jobs;
 mod message;
@@ -28,6 +30,7 @@ mod metrics;
 mod negotiate;
 mod oneshot;
 mod pace;
+mod peer;
 mod presence;
 mod probe;
 mod recipients;
@@ -39,9 +42,10 @@ mod trace;
 mod transaction;
 
 pub use builder::{Builder, DomainPolicy, Limits, Rate};
-pub use driver::{Driver, Peer, Tls, Want};
+pub use driver::Driver;
 pub use ends::{Progress, Shutdown};
 pub use metrics::Metrics;
+pub use peer::{Peer, Tls, Want};
 pub use requests::RequestError;
 pub use route::{RouteError, Router};
 

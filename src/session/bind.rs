@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use jid::{BareJid, FullJid, ResourcePart};
 
+use super::account::Account;
 use super::end::{Ending, Reason};
 use super::events::{Event, EventKind};
 use super::handle::{SessionHandle, SessionId, Shared};
@@ -14,7 +15,7 @@ use super::input::Owner;
 use super::kept::Kept;
 use super::outbound::{Gate, Outbound};
 use super::presence::PresenceState;
-use super::registry::{Account, Inner};
+use super::registry::Inner;
 use super::shield::shielded;
 use super::slots::{Entry, Slot, SlotState, Slots};
 use crate::connection::Connection;

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use jid::{FullJid, ResourceRef};
 
+use super::account::Account;
 use super::copies::Copies;
 use super::outbound::{self, After, Item, Outbound, Sent, To, Valid};
 use super::presence::PresenceState;
-use super::registry::{Account, Inner};
+use super::registry::Inner;
 use crate::connection::{Connection, SendError};
 use crate::environment::Nanos;
 use crate::rules::roster::Roster;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use jid::BareJid;
 use smallvec::SmallVec;
 
+use super::account::Account;
 use super::handle::SessionHandle;
-use super::registry::{Account, SessionRegistry};
+use super::registry::SessionRegistry;
 use crate::connection::Connection;
 
 /// One value.

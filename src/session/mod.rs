@@ -12,10 +12,12 @@
 //! both and nothing inside those. Rosters, timers, memories and events have leaf locks. **No lock is held in
 //! host code**: decisions yield values, effects happen after.
 
+mod account;
 mod acknowledge;
 mod bind;
 #[cfg(feature = "server")]
 mod blocked;
+mod builder;
 mod copies;
 mod end;
 mod events;
@@ -34,10 +36,13 @@ mod shield;
 mod slots;
 mod state;
 
+#[cfg(feature = "server")]
+pub(crate) use account::Account;
 pub use acknowledge::{AckCheck, AckPolicy, Acknowledged, Transport};
 pub use bind::{BindError, BindRequest, Conflict};
 #[cfg(feature = "server")]
 pub(crate) use blocked::Pattern;
+pub use builder::Builder;
 pub use copies::Copies;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
@@ -48,9 +53,7 @@ pub use kept::AccountState;
 #[cfg(feature = "server")]
 pub(crate) use kept::Kept;
 pub use presence::{Parting, Presence};
-#[cfg(feature = "server")]
-pub(crate) use registry::Account;
-pub use registry::{Builder, Counts, SessionRegistry, Sessions};
+pub use registry::{Counts, SessionRegistry, Sessions};
 pub use resume::{ResumeError, Resumed, Retention};
 pub use retained::RetentionLimits;
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};

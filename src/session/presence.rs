@@ -6,11 +6,12 @@ use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
+use super::account::Account;
 use super::events::{Event, EventKind};
 use super::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
 use super::kept::Kept;
 use super::outbound::{Item, To, Valid};
-use super::registry::{Account, Inner, SessionRegistry};
+use super::registry::{Inner, SessionRegistry};
 use crate::connection::Connection;
 use crate::environment::Nanos;
 use crate::rules::presence::{Directed, TooManyTargets, uncovered};

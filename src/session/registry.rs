@@ -9,9 +9,11 @@ use hashbrown::HashTable;
 use jid::{BareJid, DomainPart, FullJid};
 use smallvec::SmallVec;
 
+use super::account::Account;
 use super::bind::Conflict;
+use super::builder::{Builder, Hides, OnHold, Settings};
 use super::end::{Leftover, Reason, Run};
-use super::events::{Event, Events, Listener};
+use super::events::{Events, Listener};
 use super::handle::{SessionHandle, Shared};
 use super::held::Hold;
 use super::hibernation::{Hibernating, Remembered};
@@ -23,7 +25,6 @@ use super::slots::Entry;
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::recent::Recent;
-use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::RwLock;
@@ -41,162 +42,6 @@ struct Guard<C: Connection + Clone>(Arc<Inner<C>>);
 impl<C: Connection + Clone> Drop for Guard<C> {
     fn drop(&mut self) {
         self.0.end_all(Reason::Shutdown);
-    }
-}
-
-/// What the host decides about a registry. Made by [`SessionRegistry::builder`].
-#[must_use = "a builder does nothing until `build`"]
-pub struct Builder<C: Connection + Clone> {
-    settings: Settings,
-    listener: Option<Listener<C>>,
-    hold: Option<OnHold<C>>,
-}
-
-/// A hook that takes stanzas with no session here to go to.
-type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
-/// Says what is held back from a session.
-type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
-type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
-/// Whether an account wants no presence to pass between itself and a JID.
-type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
-type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
-
-pub(super) struct Settings {
-    pub(super) environment: Arc<dyn Environment>,
-    pub(super) conflict: Conflict,
-    pub(super) sessions_per_account: usize,
-    pub(super) hibernating_per_account: usize,
-    pub(super) retention: RetentionLimits,
-    pub(super) domains: Vec<DomainPart>,
-    pub(super) background: Option<Background>,
-    elsewhere: Option<Elsewhere>,
-    leftover: Option<OnLeftover>,
-    hides: Option<Hides>,
-}
-
-impl<C: Connection + Clone> Builder<C> {
-    /// What to do when a resource is in use (BIND-5). Default: [`Conflict::Replace`].
-    pub const fn conflict(mut self, policy: Conflict) -> Self {
-        self.settings.conflict = policy;
-        self
-    }
-
-    /// Sessions that one account may have, live and hibernating (LIMIT-8). Default: 32.
-    pub const fn sessions_per_account(mut self, sessions: usize) -> Self {
-        self.settings.sessions_per_account = sessions;
-        self
-    }
-
-    /// Hibernating sessions that one account may have (LIMIT-9). Default: 8.
-    pub const fn hibernating_per_account(mut self, sessions: usize) -> Self {
-        self.settings.hibernating_per_account = sessions;
-        self
-    }
-
-    /// How much is kept for clients that may come back (LIMIT-10…12).
-    pub const fn retention(mut self, limits: RetentionLimits) -> Self {
-        self.settings.retention = limits;
-        self
-    }
-
-    /// A domain whose accounts live in this registry. Where none is named, all do.
-    pub fn domain(mut self, domain: DomainPart) -> Self {
-        self.settings.domains.push(domain);
-        self
-    }
-
-    /// Who is told of events: by any thread, one event at a time, in order, and free to call
-    /// into the registry.
-    pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Box::new(listener));
-        self
-    }
-
-    /// Takes presence for contacts at domains that are not [ours](Self::domain), addressed and
-    /// ready to be routed. Without it they are dropped.
-    ///
-    /// The second argument says whether the stanza still is true: the session of an available
-    /// presence may end while it is under way, and its unavailable must come last (PRES-21). The
-    /// router asks under the lock that orders its stanzas, and drops the stanza if it is not.
-    pub fn elsewhere(
-        mut self,
-        router: impl Fn(Stanza, &dyn Fn() -> bool) + Send + Sync + 'static,
-    ) -> Self {
-        self.settings.elsewhere = Some(Box::new(router));
-        self
-    }
-
-    /// Takes the stanzas that an ended session leaves: accepted and never written, or written and
-    /// never acknowledged (DESTROY-12, SM-17). Called before the session's `Ended` event, in
-    /// their order. Without it they are dropped.
-    pub fn leftover(mut self, hook: impl Fn(Leftover) + Send + Sync + 'static) -> Self {
-        self.settings.leftover = Some(Box::new(hook));
-        self
-    }
-
-    /// Says whether an account wants no presence to pass between itself and a JID (bare or full, as
-    /// normalised text), in either direction: such contacts are left out of broadcasts without a
-    /// word (BLOCK-5, BLOCK-6). Asked only about accounts for which something is
-    /// [kept](AccountState::set_extension), and never about an account's own sessions (BLOCK-8).
-    pub fn hides(
-        mut self,
-        hook: impl Fn(&AccountState, &str) -> bool + Send + Sync + 'static,
-    ) -> Self {
-        self.settings.hides = Some(Box::new(hook));
-        self
-    }
-
-    /// Says which stanzas are held back from sessions that
-    /// [hold](SessionHandle::set_holding): asked about each that is sent to one of them.
-    pub fn hold(
-        mut self,
-        hook: impl Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync + 'static,
-    ) -> Self {
-        self.hold = Some(Box::new(hook));
-        self
-    }
-
-    /// Takes work that a sender happens to cause and should not have to do: the end of a session
-    /// that was sent more than it takes, with all its unavailables. Runs each piece on another
-    /// thread or in another task, soon. Without it the sender's thread does the work.
-    pub fn background(
-        mut self,
-        hook: impl Fn(Box<dyn FnOnce() + Send>) + Send + Sync + 'static,
-    ) -> Self {
-        self.settings.background = Some(Box::new(hook));
-        self
-    }
-
-    /// The registry.
-    #[must_use]
-    pub fn build(self) -> SessionRegistry<C> {
-        let mut key = [0; 16];
-        self.settings.environment.random(&mut key);
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&key);
-        let inner = Arc::new_cyclic(|me| Inner {
-            me: Weak::clone(me),
-            shards: std::array::from_fn(|_| RwLock::new(HashTable::new())),
-            hasher,
-            next: AtomicU64::new(1),
-            sessions: AtomicUsize::new(0),
-            absent: AtomicUsize::new(0),
-            retained_bytes: Arc::new(AtomicUsize::new(0)),
-            relieving: AtomicBool::new(false),
-            hibernating: Mutex::new(Hibernating::default()),
-            remembered: Mutex::new(Remembered::default()),
-            events: Events::new(self.listener),
-            hold: self.hold,
-            last_gone: Mutex::new(Recent::new(REMEMBERED)),
-            settings: self.settings,
-        });
-        SessionRegistry(Arc::new(Guard(inner)))
-    }
-}
-
-impl<C: Connection + Clone> fmt::Debug for Builder<C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("conflict", &self.settings.conflict).finish_non_exhaustive()
     }
 }
 
@@ -228,6 +73,34 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             hides: None,
         };
         Builder { settings, listener: None, hold: None }
+    }
+
+    pub(super) fn assemble(
+        settings: Settings,
+        listener: Option<Listener<C>>,
+        hold: Option<OnHold<C>>,
+    ) -> Self {
+        let mut key = [0; 16];
+        settings.environment.random(&mut key);
+        let mut hasher = DefaultHasher::new();
+        hasher.write(&key);
+        let inner = Arc::new_cyclic(|me| Inner {
+            me: Weak::clone(me),
+            shards: std::array::from_fn(|_| RwLock::new(HashTable::new())),
+            hasher,
+            next: AtomicU64::new(1),
+            sessions: AtomicUsize::new(0),
+            absent: AtomicUsize::new(0),
+            retained_bytes: Arc::new(AtomicUsize::new(0)),
+            relieving: AtomicBool::new(false),
+            hibernating: Mutex::new(Hibernating::default()),
+            remembered: Mutex::new(Remembered::default()),
+            events: Events::new(listener),
+            hold,
+            last_gone: Mutex::new(Recent::new(REMEMBERED)),
+            settings,
+        });
+        Self(Arc::new(Guard(inner)))
     }
 
     pub(super) fn inner(&self) -> &Arc<Inner<C>> {
@@ -419,50 +292,6 @@ impl<C: Connection + Clone> fmt::Debug for Sessions<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sessions").field("left", &self.len()).finish()
     }
-}
-
-/// What the sessions of one account share.
-pub(crate) struct Account {
-    pub(crate) bare: BareJid,
-    data: RwLock<Data>,
-}
-
-struct Data {
-    /// `None`: as that of a new account.
-    roster: Option<Arc<Roster>>,
-    kept: Kept,
-}
-
-impl Account {
-    pub(crate) fn new(bare: BareJid, roster: Roster, kept: Kept) -> Self {
-        Self { bare, data: RwLock::new(Data { roster: compact(roster), kept }) }
-    }
-
-    /// The roster of now. It does not change under the reader's eyes.
-    pub(crate) fn roster(&self) -> Arc<Roster> {
-        self.data.read().roster.clone().unwrap_or_default()
-    }
-
-    /// Changes the roster; who holds an older one keeps it as it was.
-    pub(crate) fn set_roster(&self, roster: Roster) {
-        let roster = compact(roster);
-        let _old = std::mem::replace(&mut self.data.write().roster, roster);
-    }
-
-    /// Looks at what extensions keep for the account.
-    pub(super) fn kept<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
-        look(&self.data.read().kept)
-    }
-
-    /// Changes what extensions keep; what is taken out is dropped without the lock.
-    pub(super) fn update_kept<T>(&self, change: impl FnOnce(&mut Kept) -> T) {
-        let _old = change(&mut self.data.write().kept);
-    }
-}
-
-/// Many accounts have nobody on their roster.
-fn compact(roster: Roster) -> Option<Arc<Roster>> {
-    (!roster.is_new()).then(|| Arc::new(roster))
 }
 
 const SHARDS: usize = 64;

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jid::ResourcePart;
 
+use super::account::Account;
 use super::handle::Shared;
-use super::registry::Account;
 use crate::connection::Connection;
 
 /// One account's row in the table. Three words: a hash table keeps up to half of its rows empty.

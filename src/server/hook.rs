@@ -1,0 +1,41 @@
+//! How a connection's pre-drain call reaches the extensions, and the driver.
+
+use std::sync::{OnceLock, Weak};
+use std::task::Waker;
+
+use parking_lot::Mutex;
+
+use super::Core;
+use crate::connection::{Connection, PreDrain};
+use crate::session::{SessionHandle, Transport};
+
+/// How a connection's pre-drain call reaches the extensions.
+pub(super) struct Hook<C: Connection + Clone> {
+    pub(super) session: OnceLock<(SessionHandle<C>, Transport)>,
+    pub(super) core: Weak<Core<C>>,
+    /// Who waits for the client to read.
+    pub(super) paused: Mutex<Option<Waker>>,
+}
+
+impl<C: Connection + Clone> Hook<C> {
+    pub(super) fn wake_on_write(&self, waker: &Waker) {
+        let waker = waker.clone();
+        let old = self.paused.lock().replace(waker);
+        drop(old);
+    }
+}
+
+impl<C: Connection + Clone> PreDrain for Hook<C> {
+    fn pre_drain(&self, out: &mut Vec<u8>) {
+        let paused = self.paused.lock().take();
+        if let Some(waker) = paused {
+            waker.wake();
+        }
+        let session = self.session.get().filter(|(session, at)| session.is_current(*at));
+        if let (Some((session, transport)), Some(core)) = (session, self.core.upgrade()) {
+            for extension in &core.extensions {
+                extension.pre_drain(session, *transport, out);
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! What a driver and its host tell each other.
+
+use std::fmt;
+
+use crate::sasl::ChannelBindings;
+
+/// What the driver wants of the host now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Want {
+    /// Read, then [`Driver::receive`].
+    Input,
+    /// Flush what waits, do the TLS handshake as the server, then [`Driver::secured`]. A handshake
+    /// that fails ends the transport, without another word (TLS-1).
+    StartTls,
+    /// Flush what waits, end the transport, drop the driver.
+    Close,
+}
+
+/// What the host knows about a transport at its beginning.
+#[derive(Clone, Default)]
+#[must_use = "a peer says something to `accept` only"]
+pub struct Peer {
+    pub(super) secure: bool,
+    pub(super) starttls: bool,
+    pub(super) source: Option<String>,
+}
+
+impl Peer {
+    /// A plain transport that cannot be upgraded.
+    pub const fn new() -> Self {
+        Self { secure: false, starttls: false, source: None }
+    }
+
+    /// Declares the transport secure without TLS of ours: a loopback, a trusted proxy (TLS-3).
+    pub const fn secure(mut self, secure: bool) -> Self {
+        self.secure = secure;
+        self
+    }
+
+    /// Whether the host can do a TLS handshake when asked to ([`Want::StartTls`]).
+    pub const fn starttls(mut self, possible: bool) -> Self {
+        self.starttls = possible;
+        self
+    }
+
+    /// Where the transport comes from (an IP address, say), for LIMIT-25. Never shown to others
+    /// (SEC-5).
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("secure", &self.secure)
+            .field("starttls", &self.starttls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A TLS channel, as the host's TLS library tells.
+#[derive(Clone, Debug, Default)]
+#[must_use = "says something to `secured` only"]
+pub struct Tls {
+    pub(super) bindings: ChannelBindings,
+}
+
+impl Tls {
+    /// A channel that SASL cannot be bound to.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The channel's exported keying material for the label `EXPORTER-Channel-Binding`, 32 bytes
+    /// ([RFC 9266](https://www.rfc-editor.org/rfc/rfc9266)).
+    pub fn exporter(mut self, data: Vec<u8>) -> Self {
+        self.bindings = self.bindings.exporter(data);
+        self
+    }
+
+    /// The hash of the server's certificate
+    /// ([RFC 5929 §4](https://www.rfc-editor.org/rfc/rfc5929#section-4)).
+    pub fn server_end_point(mut self, hash: Vec<u8>) -> Self {
+        self.bindings = self.bindings.server_end_point(hash);
+        self
+    }
+}

@@ -1,0 +1,53 @@
+//! What the sessions of one account share.
+
+use std::sync::Arc;
+
+use jid::BareJid;
+
+use super::kept::Kept;
+use crate::rules::roster::Roster;
+use crate::sync::RwLock;
+
+/// What the sessions of one account share.
+pub(crate) struct Account {
+    pub(crate) bare: BareJid,
+    data: RwLock<Data>,
+}
+
+struct Data {
+    /// `None`: as that of a new account.
+    roster: Option<Arc<Roster>>,
+    kept: Kept,
+}
+
+impl Account {
+    pub(crate) fn new(bare: BareJid, roster: Roster, kept: Kept) -> Self {
+        Self { bare, data: RwLock::new(Data { roster: compact(roster), kept }) }
+    }
+
+    /// The roster of now. It does not change under the reader's eyes.
+    pub(crate) fn roster(&self) -> Arc<Roster> {
+        self.data.read().roster.clone().unwrap_or_default()
+    }
+
+    /// Changes the roster; who holds an older one keeps it as it was.
+    pub(crate) fn set_roster(&self, roster: Roster) {
+        let roster = compact(roster);
+        let _old = std::mem::replace(&mut self.data.write().roster, roster);
+    }
+
+    /// Looks at what extensions keep for the account.
+    pub(super) fn kept<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
+        look(&self.data.read().kept)
+    }
+
+    /// Changes what extensions keep; what is taken out is dropped without the lock.
+    pub(super) fn update_kept<T>(&self, change: impl FnOnce(&mut Kept) -> T) {
+        let _old = change(&mut self.data.write().kept);
+    }
+}
+
+/// Many accounts have nobody on their roster.
+fn compact(roster: Roster) -> Option<Arc<Roster>> {
+    (!roster.is_new()).then(|| Arc::new(roster))
+}

@@ -1,0 +1,154 @@
+//! What a host decides about its registry.
+
+use std::fmt;
+use std::sync::Arc;
+
+use jid::DomainPart;
+
+use super::bind::Conflict;
+use super::end::Leftover;
+use super::events::{Event, Listener};
+use super::handle::SessionHandle;
+use super::held::Hold;
+use super::kept::AccountState;
+use super::registry::SessionRegistry;
+use super::retained::RetentionLimits;
+use crate::connection::Connection;
+use crate::environment::Environment;
+use crate::stanza::Stanza;
+
+/// What the host decides about a registry. Made by [`SessionRegistry::builder`].
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder<C: Connection + Clone> {
+    pub(super) settings: Settings,
+    pub(super) listener: Option<Listener<C>>,
+    pub(super) hold: Option<OnHold<C>>,
+}
+
+/// A hook that takes stanzas with no session here to go to.
+type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
+/// Says what is held back from a session.
+pub(super) type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
+type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
+/// Whether an account wants no presence to pass between itself and a JID.
+pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
+type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
+
+pub(super) struct Settings {
+    pub(super) environment: Arc<dyn Environment>,
+    pub(super) conflict: Conflict,
+    pub(super) sessions_per_account: usize,
+    pub(super) hibernating_per_account: usize,
+    pub(super) retention: RetentionLimits,
+    pub(super) domains: Vec<DomainPart>,
+    pub(super) background: Option<Background>,
+    pub(super) elsewhere: Option<Elsewhere>,
+    pub(super) leftover: Option<OnLeftover>,
+    pub(super) hides: Option<Hides>,
+}
+
+impl<C: Connection + Clone> Builder<C> {
+    /// What to do when a resource is in use (BIND-5). Default: [`Conflict::Replace`].
+    pub const fn conflict(mut self, policy: Conflict) -> Self {
+        self.settings.conflict = policy;
+        self
+    }
+
+    /// Sessions that one account may have, live and hibernating (LIMIT-8). Default: 32.
+    pub const fn sessions_per_account(mut self, sessions: usize) -> Self {
+        self.settings.sessions_per_account = sessions;
+        self
+    }
+
+    /// Hibernating sessions that one account may have (LIMIT-9). Default: 8.
+    pub const fn hibernating_per_account(mut self, sessions: usize) -> Self {
+        self.settings.hibernating_per_account = sessions;
+        self
+    }
+
+    /// How much is kept for clients that may come back (LIMIT-10…12).
+    pub const fn retention(mut self, limits: RetentionLimits) -> Self {
+        self.settings.retention = limits;
+        self
+    }
+
+    /// A domain whose accounts live in this registry. Where none is named, all do.
+    pub fn domain(mut self, domain: DomainPart) -> Self {
+        self.settings.domains.push(domain);
+        self
+    }
+
+    /// Who is told of events: by any thread, one event at a time, in order, and free to call
+    /// into the registry.
+    pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Takes presence for contacts at domains that are not [ours](Self::domain), addressed and
+    /// ready to be routed. Without it they are dropped.
+    ///
+    /// The second argument says whether the stanza still is true: the session of an available
+    /// presence may end while it is under way, and its unavailable must come last (PRES-21). The
+    /// router asks under the lock that orders its stanzas, and drops the stanza if it is not.
+    pub fn elsewhere(
+        mut self,
+        router: impl Fn(Stanza, &dyn Fn() -> bool) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.elsewhere = Some(Box::new(router));
+        self
+    }
+
+    /// Takes the stanzas that an ended session leaves: accepted and never written, or written and
+    /// never acknowledged (DESTROY-12, SM-17). Called before the session's `Ended` event, in
+    /// their order. Without it they are dropped.
+    pub fn leftover(mut self, hook: impl Fn(Leftover) + Send + Sync + 'static) -> Self {
+        self.settings.leftover = Some(Box::new(hook));
+        self
+    }
+
+    /// Says whether an account wants no presence to pass between itself and a JID (bare or full, as
+    /// normalised text), in either direction: such contacts are left out of broadcasts without a
+    /// word (BLOCK-5, BLOCK-6). Asked only about accounts for which something is
+    /// [kept](AccountState::set_extension), and never about an account's own sessions (BLOCK-8).
+    pub fn hides(
+        mut self,
+        hook: impl Fn(&AccountState, &str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.hides = Some(Box::new(hook));
+        self
+    }
+
+    /// Says which stanzas are held back from sessions that
+    /// [hold](SessionHandle::set_holding): asked about each that is sent to one of them.
+    pub fn hold(
+        mut self,
+        hook: impl Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync + 'static,
+    ) -> Self {
+        self.hold = Some(Box::new(hook));
+        self
+    }
+
+    /// Takes work that a sender happens to cause and should not have to do: the end of a session
+    /// that was sent more than it takes, with all its unavailables. Runs each piece on another
+    /// thread or in another task, soon. Without it the sender's thread does the work.
+    pub fn background(
+        mut self,
+        hook: impl Fn(Box<dyn FnOnce() + Send>) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.background = Some(Box::new(hook));
+        self
+    }
+
+    /// The registry.
+    #[must_use]
+    pub fn build(self) -> SessionRegistry<C> {
+        SessionRegistry::assemble(self.settings, self.listener, self.hold)
+    }
+}
+
+impl<C: Connection + Clone> fmt::Debug for Builder<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("conflict", &self.settings.conflict).finish_non_exhaustive()
+    }
+}
