@@ -196,7 +196,7 @@ impl Recogniser {
             let rest = bytes.get(self.at as usize..).unwrap_or_default();
             let step = match self.place {
                 Place::Markup => self.markup(bytes, rest, bounds),
-                Place::Text => self.text(bytes, rest),
+                Place::Text => self.text(bytes, rest, bounds),
                 Place::Tag => self.tag(bytes, rest, bounds),
                 Place::Apostrophes => self.value(bytes, rest, b'\''),
                 Place::Quotes => self.value(bytes, rest, b'"'),
@@ -311,14 +311,14 @@ impl Recogniser {
         Ok(())
     }
 
-    fn text(&mut self, bytes: &[u8], rest: &[u8]) -> Step {
-        let plain = long_run(rest, TEXT);
+    fn text(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
+        let plain = text_run(rest);
         self.at += length(plain);
         match rest.get(plain..).unwrap_or_default() {
             [] => Err(Stop::More),
-            [b'<', ..] => {
+            rest @ [b'<', ..] => {
                 self.place = Place::Markup;
-                Ok(())
+                self.markup(bytes, rest, bounds)
             }
             // Maybe the end of `]]>`, which no text holds.
             [b'>', ..] if before(bytes, self.at) != Some(b']') => {
@@ -331,12 +331,10 @@ impl Recogniser {
     }
 
     fn tag(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
-        match rest {
+        let space = rest.iter().take_while(|&&byte| is_space(byte)).count();
+        self.at += length(space);
+        match rest.get(space..).unwrap_or_default() {
             [] | [b'/'] => Err(Stop::More),
-            [b' ' | b'\t' | b'\n', ..] => {
-                self.at += 1;
-                Ok(())
-            }
             [b'>', ..] => {
                 self.at += 1;
                 self.place = Place::Text;
@@ -349,7 +347,7 @@ impl Recogniser {
                 self.depth -= 1;
                 if self.depth == 0 { Err(Stop::End) } else { Ok(()) }
             }
-            _ => self.attribute(bytes, rest, bounds),
+            rest => self.attribute(bytes, rest, bounds),
         }
     }
 
@@ -366,17 +364,17 @@ impl Recogniser {
     }
 
     fn attribute(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
-        if !matches!(before(bytes, self.at), Some(b' ' | b'\t' | b'\n')) {
+        if !before(bytes, self.at).is_some_and(is_space) {
             return Err(Stop::Unknown);
         }
         // The only prefix in the language.
         let prefix: &[u8] = if rest.starts_with(b"xml:") { b"xml:" } else { b"" };
         let local = name(rest.get(prefix.len()..).unwrap_or_default())?;
         let end = prefix.len() + local.len();
-        let place = match rest.get(end..).unwrap_or_default() {
+        let (place, quote, value) = match rest.get(end..).unwrap_or_default() {
             [] | [b'='] => return Err(Stop::More),
-            [b'=', b'\'', ..] => Place::Apostrophes,
-            [b'=', b'"', ..] => Place::Quotes,
+            [b'=', b'\'', value @ ..] => (Place::Apostrophes, b'\'', value),
+            [b'=', b'"', value @ ..] => (Place::Quotes, b'"', value),
             _ => return Err(Stop::Unknown),
         };
         let with_equals = rest.get(..=end).unwrap_or_default();
@@ -396,7 +394,7 @@ impl Recogniser {
         self.at += length(end) + 2;
         self.value = self.at;
         self.place = place;
-        Ok(())
+        self.value(bytes, value, quote)
     }
 
     /// Notes an attribute of this tag, unless it is there already.
@@ -495,6 +493,11 @@ fn name(bytes: &[u8]) -> Result<&[u8], Stop> {
     }
 }
 
+/// White space in a tag. A carriage return is not in the language.
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n')
+}
+
 fn before(bytes: &[u8], at: u32) -> Option<u8> {
     bytes.get((at as usize).checked_sub(1)?).copied()
 }
@@ -511,26 +514,18 @@ fn run(bytes: &[u8], class: u8) -> usize {
     other.unwrap_or(bytes.len())
 }
 
-/// The same for the long runs: as many of the bytes that are plain anywhere as can be looked at
-/// several at once, then byte by byte.
-fn long_run(bytes: &[u8], class: u8) -> usize {
+/// The same for text, which may be long: several bytes at once as far as nothing special is among
+/// them, then byte by byte.
+fn text_run(bytes: &[u8]) -> usize {
     const AT_ONCE: usize = 16;
     let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
     let is_plain = |piece: &&[u8; AT_ONCE]| {
-        // Without a way out early, so that it comes to a few instructions.
-        let mut special = false;
-        for &byte in *piece {
-            special |= (byte < b' ')
-                | (byte == b'<')
-                | (byte == b'>')
-                | (byte == b'&')
-                | (byte == b'\'')
-                | (byte == b'"');
-        }
-        !special
+        // Without a way out early and without branches, this comes to a few vector instructions.
+        let special = |byte| (byte < b' ') | (byte == b'<') | (byte == b'>') | (byte == b'&');
+        piece.iter().fold(0, |any, &byte| any | u8::from(special(byte))) == 0
     };
     let plain = AT_ONCE * pieces.iter().take_while(is_plain).count();
-    plain + run(bytes.get(plain..).unwrap_or_default(), class)
+    plain + run(bytes.get(plain..).unwrap_or_default(), TEXT)
 }
 
 const NAME_BYTE: u8 = 1;
