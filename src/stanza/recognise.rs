@@ -14,9 +14,19 @@
 //! canonical form knows, and no carriage return, CDATA, comment or instruction. So what a stream
 //! header declares means nothing in it, but for the default namespace.
 
+#[cfg(any(test, fuzzing))]
+pub(crate) mod law;
+mod outline;
+mod runs;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use outline::Outline;
+
 use super::canonical::Bounds;
-use super::head::Value;
-use super::{CONTENT_NAMESPACE, Kind, Stanza};
+use super::{CONTENT_NAMESPACE, Kind};
+use outline::{Attribute, Values};
+use runs::{NAME_BYTE, VALUE_BYTE, run, text_run};
 
 /// Looks through one element as it arrives, whatever the pieces. It keeps offsets, no bytes: each
 /// call gets all that has arrived of the element.
@@ -48,9 +58,6 @@ pub(crate) struct Recogniser {
     payload: u16,
 }
 
-/// Where the values of a header stand; an end of 0 means that there is none.
-type Values = [(u16, u16); 5];
-
 const _: () = assert!(size_of::<Recogniser>() < 100, "one may wait for each slow client");
 
 /// Levels inside of a stanza that are followed.
@@ -78,20 +85,6 @@ enum Place {
     Quotes,
 }
 
-/// What an attribute is for. Those of a header come first, in the order of their values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Attribute {
-    From,
-    To,
-    Id,
-    Type,
-    Lang,
-    /// `xmlns`
-    Namespace,
-    /// Any other in the payload.
-    Other,
-}
-
 /// What is known of an element by now.
 #[derive(Debug)]
 pub(crate) enum Verdict<'a> {
@@ -101,58 +94,6 @@ pub(crate) enum Verdict<'a> {
     Unknown,
     /// It is a stanza in canonical form: where things stand in it, and its text.
     Canonical(Outline, &'a str),
-}
-
-/// Where things stand in a stanza whose text is in canonical form. The values of attributes hold
-/// nothing that would be escaped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Outline {
-    pub(crate) kind: Kind,
-    values: Values,
-    payload: (u32, u32),
-}
-
-impl Outline {
-    pub(crate) fn from<'a>(&self, text: &'a str) -> Option<&'a str> {
-        self.value(Attribute::From, text)
-    }
-
-    pub(crate) fn to<'a>(&self, text: &'a str) -> Option<&'a str> {
-        self.value(Attribute::To, text)
-    }
-
-    pub(crate) fn id<'a>(&self, text: &'a str) -> Option<&'a str> {
-        self.value(Attribute::Id, text)
-    }
-
-    pub(crate) fn type_<'a>(&self, text: &'a str) -> Option<&'a str> {
-        self.value(Attribute::Type, text)
-    }
-
-    pub(crate) fn lang<'a>(&self, text: &'a str) -> Option<&'a str> {
-        self.value(Attribute::Lang, text)
-    }
-
-    /// Makes the stanza of the same bytes, as [`Received::stamp`](super::Received::stamp) does.
-    pub(super) fn stamp(&self, text: &str, from: Option<&str>, lang: Option<&str>) -> Stanza {
-        let values = [
-            from.map(Value::new),
-            self.to(text).map(Value::plain),
-            self.id(text).map(Value::plain),
-            self.type_(text).map(Value::plain),
-            self.lang(text).map(Value::plain).or_else(|| lang.map(Value::new)),
-        ];
-        Stanza::join(self.kind, values, &[], self.payload(text))
-    }
-
-    pub(crate) fn payload<'a>(&self, text: &'a str) -> &'a [u8] {
-        text.as_bytes().get(self.payload.0 as usize..self.payload.1 as usize).unwrap_or_default()
-    }
-
-    fn value<'a>(&self, attribute: Attribute, text: &'a str) -> Option<&'a str> {
-        let &(start, end) = self.values.get(attribute as usize).filter(|(_, end)| *end != 0)?;
-        text.get(usize::from(start)..usize::from(end))
-    }
 }
 
 /// Why there is no next step.
@@ -506,61 +447,3 @@ fn before(bytes: &[u8], at: u32) -> Option<u8> {
 fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
-
-/// How many bytes at the beginning are of a class.
-#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
-fn run(bytes: &[u8], class: u8) -> usize {
-    let other = bytes.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0);
-    other.unwrap_or(bytes.len())
-}
-
-/// The same for text, which may be long: several bytes at once as far as nothing special is among
-/// them, then byte by byte.
-fn text_run(bytes: &[u8]) -> usize {
-    const AT_ONCE: usize = 16;
-    let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
-    let is_plain = |piece: &&[u8; AT_ONCE]| {
-        // Without a way out early and without branches, this comes to a few vector instructions.
-        let special = |byte| (byte < b' ') | (byte == b'<') | (byte == b'>') | (byte == b'&');
-        piece.iter().fold(0, |any, &byte| any | u8::from(special(byte))) == 0
-    };
-    let plain = AT_ONCE * pieces.iter().take_while(is_plain).count();
-    plain + run(bytes.get(plain..).unwrap_or_default(), TEXT)
-}
-
-const NAME_BYTE: u8 = 1;
-/// In text, where nothing begins or ends.
-const TEXT: u8 = 2;
-/// In values of either quotes, likewise.
-const VALUE_BYTE: u8 = 4;
-
-#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
-static CLASSES: [u8; 256] = {
-    let mut classes = [0; 256];
-    let mut byte = 0_u8;
-    loop {
-        let mut class = 0;
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') {
-            class |= NAME_BYTE;
-        }
-        if byte >= b' ' && !matches!(byte, b'<' | b'>' | b'&') {
-            class |= TEXT;
-            if !matches!(byte, b'\'' | b'"') {
-                class |= VALUE_BYTE;
-            }
-        }
-        if matches!(byte, b'\t' | b'\n') {
-            class |= TEXT;
-        }
-        classes[byte as usize] = class;
-        if byte == u8::MAX {
-            break classes;
-        }
-        byte += 1;
-    }
-};
-
-#[cfg(any(test, fuzzing))]
-pub(crate) mod law;
-#[cfg(test)]
-mod tests;

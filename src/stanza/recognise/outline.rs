@@ -1,0 +1,78 @@
+//! What the recogniser hands on of a stanza.
+
+use crate::stanza::head::Value;
+use crate::stanza::{Kind, Stanza};
+
+/// Where things stand in a stanza whose text is in canonical form. The values of attributes hold
+/// nothing that would be escaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outline {
+    pub(crate) kind: Kind,
+    pub(super) values: Values,
+    pub(super) payload: (u32, u32),
+}
+
+impl Outline {
+    pub(crate) fn from<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.value(Attribute::From, text)
+    }
+
+    pub(crate) fn to<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.value(Attribute::To, text)
+    }
+
+    pub(crate) fn id<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.value(Attribute::Id, text)
+    }
+
+    pub(crate) fn type_<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.value(Attribute::Type, text)
+    }
+
+    pub(crate) fn lang<'a>(&self, text: &'a str) -> Option<&'a str> {
+        self.value(Attribute::Lang, text)
+    }
+
+    /// Makes the stanza of the same bytes, as [`Received::stamp`](super::Received::stamp) does.
+    pub(in crate::stanza) fn stamp(
+        &self,
+        text: &str,
+        from: Option<&str>,
+        lang: Option<&str>,
+    ) -> Stanza {
+        let values = [
+            from.map(Value::new),
+            self.to(text).map(Value::plain),
+            self.id(text).map(Value::plain),
+            self.type_(text).map(Value::plain),
+            self.lang(text).map(Value::plain).or_else(|| lang.map(Value::new)),
+        ];
+        Stanza::join(self.kind, values, &[], self.payload(text))
+    }
+
+    pub(crate) fn payload<'a>(&self, text: &'a str) -> &'a [u8] {
+        text.as_bytes().get(self.payload.0 as usize..self.payload.1 as usize).unwrap_or_default()
+    }
+
+    fn value<'a>(&self, attribute: Attribute, text: &'a str) -> Option<&'a str> {
+        let &(start, end) = self.values.get(attribute as usize).filter(|(_, end)| *end != 0)?;
+        text.get(usize::from(start)..usize::from(end))
+    }
+}
+
+/// What an attribute is for. Those of a header come first, in the order of their values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Attribute {
+    From,
+    To,
+    Id,
+    Type,
+    Lang,
+    /// `xmlns`
+    Namespace,
+    /// Any other in the payload.
+    Other,
+}
+
+/// Where the values of a header stand; an end of 0 means that there is none.
+pub(super) type Values = [(u16, u16); 5];

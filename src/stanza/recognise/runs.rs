@@ -1,0 +1,54 @@
+//! Bytes by class, and how far a run of one class goes.
+
+/// How many bytes at the beginning are of a class.
+#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
+pub(super) fn run(bytes: &[u8], class: u8) -> usize {
+    let other = bytes.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0);
+    other.unwrap_or(bytes.len())
+}
+
+/// The same for text, which may be long: several bytes at once as far as nothing special is among
+/// them, then byte by byte.
+pub(super) fn text_run(bytes: &[u8]) -> usize {
+    const AT_ONCE: usize = 16;
+    let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
+    let is_plain = |piece: &&[u8; AT_ONCE]| {
+        // Without a way out early and without branches, this comes to a few vector instructions.
+        let special = |byte| (byte < b' ') | (byte == b'<') | (byte == b'>') | (byte == b'&');
+        piece.iter().fold(0, |any, &byte| any | u8::from(special(byte))) == 0
+    };
+    let plain = AT_ONCE * pieces.iter().take_while(is_plain).count();
+    plain + run(bytes.get(plain..).unwrap_or_default(), TEXT)
+}
+
+pub(super) const NAME_BYTE: u8 = 1;
+/// In text, where nothing begins or ends.
+const TEXT: u8 = 2;
+/// In values of either quotes, likewise.
+pub(super) const VALUE_BYTE: u8 = 4;
+
+#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        let mut class = 0;
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_') {
+            class |= NAME_BYTE;
+        }
+        if byte >= b' ' && !matches!(byte, b'<' | b'>' | b'&') {
+            class |= TEXT;
+            if !matches!(byte, b'\'' | b'"') {
+                class |= VALUE_BYTE;
+            }
+        }
+        if matches!(byte, b'\t' | b'\n') {
+            class |= TEXT;
+        }
+        classes[byte as usize] = class;
+        if byte == u8::MAX {
+            break classes;
+        }
+        byte += 1;
+    }
+};
