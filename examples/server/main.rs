@@ -76,6 +76,7 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
         .extension(xep::Blocking::new(blocks))
         .extension(xep::Carbons::new())
         .extension(xep::StreamManagement::new())
+        .extension(xep::ClientState)
         .extension(xep::Ping)
         .extension(xep::Version::new("xmpp-session example", env!("CARGO_PKG_VERSION")))
         .extension(xep::LastActivity::new(environment))
