@@ -90,7 +90,7 @@ pub use jid;
 pub use minidom;
 
 /// Compiles the code of the README.
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "system"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
@@ -98,6 +98,6 @@ struct Readme;
 #[doc = include_str!("../docs/connection.md")]
 mod connection_guide {}
 
-#[cfg(doctest)]
+#[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../docs/extensions.md")]
 mod extensions_guide {}
