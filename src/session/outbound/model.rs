@@ -45,7 +45,7 @@ fn say(out: &Mutex<Outbound<Line>>, id: usize) {
     let stanza = Stanza::message().id(&id.to_string()).build();
     let jid = FullJid::new("a@x/1").unwrap();
     let limits = RetentionLimits::default();
-    let (sent, after) = send(out, &jid, Item::Stanza(&stanza, To::AsIs), None, None, &limits);
+    let (sent, after) = send(out, &jid, Item::Stanza(&stanza, To::AsIs), None, None, None, &limits);
     assert_eq!(sent, Sent::Accepted);
     assert!(matches!(after, After::Nothing));
 }
