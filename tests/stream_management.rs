@@ -376,6 +376,20 @@ fn sm_15_replay_then_news_then_a_request() {
     assert_eq!(resume(&world, "romeo", &id, 7).1, [&resumed(&id, 1), R], "nothing is queued twice");
 }
 
+/// Romeo resumes on a transport that takes `<resumed/>` and one stanza, then refuses.
+fn resume_until_first(world: &World, id: &str, refusal: SendError) -> Client {
+    let client = world.authenticated("romeo");
+    let recorder = client.recorder().clone();
+    client.recorder().on_send(move |frame| {
+        if frame.contains("id='1'") {
+            recorder.refuse(Some(refusal));
+        }
+    });
+    client.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>"));
+    assert_eq!(ids(&client.received()), ["1"]);
+    client
+}
+
 #[test]
 fn sm_15_a_replay_that_breaks_off_starts_again() {
     let world = world();
@@ -383,16 +397,7 @@ fn sm_15_a_replay_that_breaks_off_starts_again() {
     let id = enable(&romeo);
     (1..=3).for_each(|n| juliet.send(&chat(n)));
     romeo.lose();
-    // The transport takes `<resumed/>` and one stanza.
-    let client = world.authenticated("romeo");
-    let recorder = client.recorder().clone();
-    client.recorder().on_send(move |frame| {
-        if frame.contains("id='1'") {
-            recorder.refuse(Some(SendError::Closed));
-        }
-    });
-    client.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>"));
-    assert_eq!(ids(&client.received()), ["1"]);
+    let client = resume_until_first(&world, &id, SendError::Closed);
     assert!(!client.is_connected());
     assert_eq!(ids(&resume(&world, "romeo", &id, 1).1), ["2", "3"]);
 }
@@ -405,15 +410,7 @@ fn sm_15_a_replay_waits_for_a_connection_that_is_full() {
     let id = enable(&romeo);
     (1..=3).for_each(|n| juliet.send(&chat(n)));
     romeo.lose();
-    let client = world.authenticated("romeo");
-    let recorder = client.recorder().clone();
-    client.recorder().on_send(move |frame| {
-        if frame.contains("id='1'") {
-            recorder.refuse(Some(SendError::Full));
-        }
-    });
-    client.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>"));
-    assert_eq!(ids(&client.received()), ["1"]);
+    let client = resume_until_first(&world, &id, SendError::Full);
     juliet.send(&chat(4));
     assert!(client.is_connected(), "it was not given up");
     client.recorder().refuse(None);

@@ -202,4 +202,6 @@ impl Kind {
 const CONTENT_NAMESPACE: &str = "jabber:client";
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

@@ -2,47 +2,17 @@
 
 use std::borrow::Cow;
 
-use minidom::rxml::{Event, Namespace, NcName, Reader};
+use minidom::rxml::{Namespace, NcName};
 use minidom::{Element, Node};
 use proptest::prelude::*;
 
+use super::testing::parse;
 use super::write::XML_NAMESPACE;
 use super::*;
 
 /// A stanza as it stands alone: one document.
 fn document(stanza: &Stanza) -> String {
     Frame::stanza(stanza).framing(Framing::Message).to_string()
-}
-
-/// Builds the tree from what `rxml` reports, with all that it checks about namespaces. (minidom's
-/// own parser does not know elements with the prefix `xml`.)
-fn parse(document: &str) -> Element {
-    let mut reader = Reader::new(document.as_bytes());
-    let mut open: Vec<Element> = Vec::new();
-    let mut root = None;
-    while let Some(event) = reader.read().unwrap_or_else(|error| panic!("{error}: {document}")) {
-        match event {
-            Event::XmlDeclaration(..) => {}
-            Event::StartElement(_, (namespace, name), attributes) => {
-                let mut element = Element::bare(name.to_string(), namespace.to_string());
-                for ((namespace, name), value) in attributes {
-                    element.set_attr(namespace, name, value);
-                }
-                open.push(element);
-            }
-            Event::Text(_, text) => open.last_mut().expect("text is inside").append_text(text),
-            Event::EndElement(_) => {
-                let element = open.pop().expect("a start");
-                match open.last_mut() {
-                    Some(parent) => {
-                        parent.append_child(element);
-                    }
-                    None => root = Some(element),
-                }
-            }
-        }
-    }
-    root.expect("an element")
 }
 
 fn nc(name: &str) -> NcName {

@@ -3,42 +3,12 @@
 use std::fmt::Write as _;
 
 use minidom::Element;
-use minidom::rxml::{Event, Reader};
 use proptest::prelude::*;
 
 use super::scope::Declarations;
 use super::*;
+use crate::stanza::testing::{Dice, parse};
 use crate::stanza::{Frame, Framing, Kind};
-
-/// Builds a tree from what `rxml` reports, with all that it checks about namespaces.
-fn parse(document: &str) -> Element {
-    let mut reader = Reader::new(document.as_bytes());
-    let mut open: Vec<Element> = Vec::new();
-    loop {
-        match reader
-            .read()
-            .unwrap_or_else(|error| panic!("{error}: {document}"))
-            .expect("not the end")
-        {
-            Event::XmlDeclaration(..) => {}
-            Event::StartElement(_, (namespace, name), attributes) => {
-                let mut element = Element::bare(name.to_string(), namespace.to_string());
-                for ((namespace, name), value) in attributes {
-                    element.set_attr(namespace, name, value);
-                }
-                open.push(element);
-            }
-            Event::Text(_, text) => open.last_mut().expect("text is inside").append_text(text),
-            Event::EndElement(_) => {
-                let element = open.pop().expect("a start");
-                match open.last_mut() {
-                    Some(parent) => drop(parent.append_child(element)),
-                    None => return element,
-                }
-            }
-        }
-    }
-}
 
 fn within_stream(xml: &str) -> Element {
     let stream =
@@ -476,19 +446,6 @@ fn debug_shows_no_content() {
         .feed(&mut &b"<message to='secret'>secret</message>"[..]);
     let Ok(Some(Parsed::Stanza(received))) = parsed else { panic!("no stanza") };
     assert!(!format!("{received:?}").contains("secret"));
-}
-
-/// Chooses by bytes, so that a failing case shrinks.
-struct Dice<'a>(std::slice::Iter<'a, u8>);
-
-impl Dice<'_> {
-    fn roll(&mut self, sides: usize) -> usize {
-        usize::from(*self.0.next().unwrap_or(&0)) % sides
-    }
-
-    fn pick<'p>(&mut self, choices: &[&'p str]) -> &'p str {
-        choices[self.roll(choices.len())]
-    }
 }
 
 /// Writes a well-formed element in which everything that is legal may be odd.

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::law::check;
 use super::*;
 use crate::stanza::canonical::Declarations;
+use crate::stanza::testing::Dice;
 
 const BOUNDS: Bounds = Bounds { bytes: 10_000, depth: 8, attributes: 8, elements: 16 };
 
@@ -189,19 +190,6 @@ fn stream_15_the_law_holds_for_the_transcripts_of_other_tests() {
         }
     }
     assert!(recognised > 50, "{recognised}");
-}
-
-/// Chooses by bytes, so that a failing case shrinks.
-struct Dice<'a>(std::slice::Iter<'a, u8>);
-
-impl Dice<'_> {
-    fn roll(&mut self, sides: usize) -> usize {
-        usize::from(*self.0.next().unwrap_or(&0)) % sides
-    }
-
-    fn pick<'p>(&mut self, choices: &[&'p str]) -> &'p str {
-        choices[self.roll(choices.len())]
-    }
 }
 
 /// Writes an element as clients do; seldom something that is legal and odd, or wrong.
