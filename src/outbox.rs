@@ -13,7 +13,8 @@
 //! Just before a piece is handed out the hook of [`Connection::on_drain`] runs, without any lock, and
 //! what it sends or appends is part of that very piece: an acknowledgement request travels in the
 //! same write as the stanzas it asks about. It runs only when bytes are about to be written, once for
-//! each piece, and never after [`Connection::close`]: nothing may follow a close tag.
+//! each piece, and never after [`Connection::close`]: nothing may follow a close tag. When all bytes
+//! are written, its [`drained`](PreDrain::drained) is called.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -290,6 +291,11 @@ impl Drain {
         if state.buffer.is_empty() {
             state.buffer = Vec::new();
             self.piece = Vec::new();
+            let hook = state.hook.clone();
+            drop(state);
+            if let Some(hook) = hook {
+                hook.drained();
+            }
         } else if self.piece.capacity() > KEPT {
             self.piece = Vec::new();
         }

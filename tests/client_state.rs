@@ -200,6 +200,23 @@ fn csi_4_a_passing_stanza_comes_behind_what_is_held_from_its_sender() {
 }
 
 #[test]
+fn csi_4_stored_messages_come_behind_what_is_held() {
+    let world = world();
+    let juliet = world.online("juliet", "balcony");
+    let romeo = world.client("romeo", "phone");
+    romeo.send("<presence><priority>-1</priority></presence>");
+    romeo.send(INACTIVE);
+    let _read = romeo.received();
+    show(&juliet, "away");
+    juliet.send("<message to='romeo@example.com' type='chat'><body>Hi</body></message>");
+    assert_eq!(romeo.received(), NOTHING);
+    romeo.send("<presence/>");
+    let received = romeo.received();
+    let place = |what: &str| received.iter().position(|one| one.contains(what)).unwrap();
+    assert!(place("away") < place("<body>"), "{received:?}");
+}
+
+#[test]
 fn csi_4_what_is_held_goes_with_the_transport_into_the_queue() {
     let world = world();
     let romeo = world.online("romeo", "phone");

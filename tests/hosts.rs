@@ -5,29 +5,35 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::{Context, Waker};
+use std::time::{Duration, SystemTime};
 
 use xmpp_session::environment::System;
 use xmpp_session::host::Host;
-use xmpp_session::outbox::Outbox;
+use xmpp_session::jid::BareJid;
+use xmpp_session::outbox::{Marks, Outbox};
 use xmpp_session::sasl::{Mechanism, Policy};
 use xmpp_session::server::{DomainPolicy, Peer, Server};
-use xmpp_session::store::{AnyAccount, Stores};
+use xmpp_session::store::{AnyAccount, OfflineMessage, Stores};
 
 type Hosted = Arc<Host<Arc<Outbox>>>;
 
 fn host() -> (Server<Arc<Outbox>>, Hosted) {
+    let (server, host) = host_on(Stores::memory());
+    (server, Arc::new(host))
+}
+
+fn host_on(mut stores: Stores) -> (Server<Arc<Outbox>>, Host<Arc<Outbox>>) {
     let environment = Arc::new(System::new());
     let any_account = Arc::new(AnyAccount::new("pw").unwrap());
     let mut policy = DomainPolicy::default();
     policy.sasl = Some(Policy::new(&*environment).mechanisms(&[Mechanism::Plain]));
     policy.authenticator = Some(Arc::clone(&any_account) as _);
-    let mut stores = Stores::memory();
     stores.accounts = any_account;
     let server = Server::builder(environment, stores)
         .domain_with("localhost".parse().unwrap(), policy)
         .build();
-    (server.clone(), Arc::new(Host::new(server)))
+    (server.clone(), Host::new(server))
 }
 
 fn peer() -> Peer {
@@ -79,6 +85,28 @@ fn log_in(address: SocketAddr) -> TcpStream {
     client
 }
 
+/// A client whose stored messages are 20 times what its connection takes at once gets all of them.
+fn fetch(listen: impl FnOnce(Server<Arc<Outbox>>, Hosted) -> SocketAddr) {
+    const MESSAGES: usize = 40;
+    let stores = Stores::memory();
+    let account = BareJid::new("me@localhost").unwrap();
+    for n in 0..MESSAGES {
+        let body = "x".repeat(50_000);
+        let xml = format!("<message to='me@localhost'><body>{body}</body><n>{n}</n></message>");
+        let message = OfflineMessage::new(xml.into_bytes(), SystemTime::now());
+        let mut push = stores.offline.as_ref().unwrap().push(&account, message);
+        assert!(push.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    }
+    let (server, host) = host_on(stores);
+    let host = Arc::new(host.marks(Marks::new(60_000, 100_000)));
+    let mut client = log_in(listen(server, host));
+    client.write_all(b"<presence/>").unwrap();
+    for n in 0..MESSAGES {
+        let message = expect(&mut client, "</message>");
+        assert!(message.contains(&format!("<n>{n}</n>")), "message {n}");
+    }
+}
+
 /// Two clients with sessions and one without, before the end and after it.
 fn play(address: SocketAddr, host: &Hosted, shut_down: impl FnOnce()) {
     let mut clients = [log_in(address), log_in(address)];
@@ -110,41 +138,74 @@ fn play(address: SocketAddr, host: &Hosted, shut_down: impl FnOnce()) {
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[cfg(feature = "tokio")]
-#[test]
-fn destroy_16_shutdown_on_tokio() {
+mod on_tokio {
+    use tokio::runtime::{Builder, Runtime};
     use xmpp_session::host::tokio::{accept, background, serve, shutdown};
 
-    let (server, host) = host();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.spawn(background(server));
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
-    let address = listener.local_addr().unwrap();
-    let hosting = Arc::clone(&host);
-    runtime.spawn(async move {
-        loop {
-            let (socket, _) = accept(&listener, |_| {}).await;
-            tokio::spawn(serve(Arc::clone(&hosting), socket, peer()));
-        }
-    });
-    play(address, &host, || runtime.block_on(shutdown(&host, HOUR)));
+    use super::*;
+
+    fn listen(runtime: &Runtime, server: Server<Arc<Outbox>>, host: Hosted) -> SocketAddr {
+        runtime.spawn(background(server));
+        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        runtime.spawn(async move {
+            loop {
+                let (socket, _) = accept(&listener, |_| {}).await;
+                tokio::spawn(serve(Arc::clone(&host), socket, peer()));
+            }
+        });
+        address
+    }
+
+    fn runtime() -> Runtime {
+        Builder::new_multi_thread().enable_all().build().unwrap()
+    }
+
+    #[test]
+    fn destroy_16_shutdown() {
+        let (runtime, (server, host)) = (runtime(), host());
+        let address = listen(&runtime, server, Arc::clone(&host));
+        play(address, &host, || runtime.block_on(shutdown(&host, HOUR)));
+    }
+
+    #[test]
+    fn off_3_all_that_is_stored_arrives() {
+        let runtime = runtime();
+        fetch(|server, host| listen(&runtime, server, host));
+    }
 }
 
 #[cfg(feature = "threads")]
-#[test]
-fn destroy_16_shutdown_on_threads() {
+mod on_threads {
+    use std::thread;
+
     use xmpp_session::host::threads::{accept, background, serve, shutdown};
 
-    let (server, host) = host();
-    std::thread::spawn(move || background(&server));
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let hosting = Arc::clone(&host);
-    std::thread::spawn(move || {
-        loop {
-            let (socket, _) = accept(&listener, |_| {});
-            let host = Arc::clone(&hosting);
-            std::thread::spawn(move || serve(&host, socket, peer()));
-        }
-    });
-    play(address, &host, || shutdown(&host, HOUR));
+    use super::*;
+
+    fn listen(server: Server<Arc<Outbox>>, host: Hosted) -> SocketAddr {
+        thread::spawn(move || background(&server));
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        thread::spawn(move || {
+            loop {
+                let (socket, _) = accept(&listener, |_| {});
+                let host = Arc::clone(&host);
+                thread::spawn(move || serve(&host, socket, peer()));
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn destroy_16_shutdown() {
+        let (server, host) = host();
+        let address = listen(server, Arc::clone(&host));
+        play(address, &host, || shutdown(&host, HOUR));
+    }
+
+    #[test]
+    fn off_3_all_that_is_stored_arrives() {
+        fetch(listen);
+    }
 }

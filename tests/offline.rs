@@ -8,7 +8,9 @@ use faults::{Fault, Faulty};
 use wire::{Client, World, now};
 use xmpp_session::connection::SendError;
 use xmpp_session::jid::BareJid;
+use xmpp_session::server::Limits;
 use xmpp_session::store::{Memory, OfflineLimits, Stores};
+use xmpp_session::xep::StreamManagement;
 
 const ME: &str = "romeo@example.com";
 const BODY: &str = "<body>Hi</body>";
@@ -41,6 +43,17 @@ fn say(juliet: &Client, bodies: &[&str]) {
     for body in bodies {
         juliet.send(&message("chat", &format!("<body>{body}</body>")));
     }
+}
+
+/// From the frame with this body on the connection refuses.
+fn refuse_behind(client: &Client, body: &str, why: SendError) {
+    let recorder = client.recorder().clone();
+    let body = format!("<body>{body}<");
+    client.recorder().on_send(move |text| {
+        if text.contains(&body) {
+            recorder.refuse(Some(why));
+        }
+    });
 }
 
 fn pair() -> (World, Client) {
@@ -173,17 +186,164 @@ fn off_4_what_was_not_accepted_stays() {
     let (world, juliet) = pair();
     say(&juliet, &["1", "2", "3"]);
     let romeo = world.client("romeo", "orchard");
-    let recorder = romeo.recorder().clone();
-    romeo.recorder().on_send(move |text| {
-        if text.contains("<body>1<") {
-            recorder.refuse(Some(SendError::Closed));
-        }
-    });
+    refuse_behind(&romeo, "1", SendError::Closed);
     romeo.send("<presence/>");
     let romeo = world.client("romeo", "street");
     romeo.send("<presence/>");
-    let got = bodies(&romeo);
-    assert!(got.ends_with(&["2".to_owned(), "3".to_owned()]), "{got:?}");
+    assert_eq!(bodies(&romeo), ["2", "3"]);
+    assert_eq!(waiting(&world, "romeo"), 0);
+}
+
+/// A client that has more waiting than its connection takes at once loses neither of them.
+#[test]
+fn off_3_more_than_a_connection_takes_at_once() {
+    let (world, juliet) = pair();
+    say(&juliet, &["1", "2", "3", "4"]);
+    let romeo = world.client("romeo", "orchard");
+    refuse_behind(&romeo, "2", SendError::Full);
+    romeo.send("<presence/>");
+    assert_eq!(waiting(&world, "romeo"), 0);
+    // What comes now is behind what was stored, and does not break the transport either.
+    say(&juliet, &["5"]);
+    assert!(romeo.is_connected());
+    assert_eq!(bodies(&romeo), ["1", "2"]);
+    romeo.recorder().refuse(None);
+    world.settle();
+    assert_eq!(bodies(&romeo), ["3", "4", "5"]);
+    // From then on a client that is too slow loses its transport as ever (LIMIT-13).
+    romeo.recorder().refuse(Some(SendError::Full));
+    say(&juliet, &["6"]);
+    world.settle();
+    assert!(romeo.session().is_ended());
+    assert_eq!(waiting(&world, "romeo"), 1);
+}
+
+#[test]
+fn off_3_the_last_one_waits_as_the_others_do() {
+    let (world, juliet) = pair();
+    say(&juliet, &["1", "2"]);
+    let romeo = world.client("romeo", "orchard");
+    refuse_behind(&romeo, "1", SendError::Full);
+    romeo.send("<presence/>");
+    world.settle();
+    romeo.recorder().refuse(None);
+    world.settle();
+    assert_eq!(bodies(&romeo), ["1", "2"]);
+}
+
+/// It is looked at again in time, whoever else forgets to.
+#[test]
+fn off_3_the_rest_follows_within_a_second() {
+    let (world, juliet) = pair();
+    say(&juliet, &["1", "2"]);
+    let romeo = world.client("romeo", "orchard");
+    romeo.recorder().set_progress(100 << 10, 0);
+    romeo.send("<presence/>");
+    assert_eq!(bodies(&romeo), [""; 0], "the connection has enough to do");
+    romeo.recorder().set_progress(0, 100 << 10);
+    let due = romeo.driver(|driver| driver.next_timeout()).unwrap();
+    assert!(due <= world.server().now() + Duration::from_secs(1));
+    world.advance(Duration::from_secs(1));
+    assert_eq!(bodies(&romeo), ["1", "2"]);
+}
+
+#[test]
+fn off_3_a_connection_that_has_written_all_gets_the_rest_at_once() {
+    let (world, juliet) = pair();
+    say(&juliet, &["1", "2"]);
+    let romeo = world.client("romeo", "orchard");
+    romeo.recorder().set_progress(100 << 10, 0);
+    romeo.send("<presence/>");
+    romeo.recorder().set_progress(0, 100 << 10);
+    romeo.recorder().drained();
+    assert_eq!(bodies(&romeo), ["1", "2"]);
+}
+
+#[test]
+fn off_4_what_was_not_written_goes_back_in_order() {
+    for closes in [false, true] {
+        let (world, juliet) = pair();
+        say(&juliet, &["1", "2", "3", "4"]);
+        let romeo = world.client("romeo", "orchard");
+        // Enough for one more.
+        let recorder = romeo.recorder().clone();
+        romeo.recorder().on_send(move |text| {
+            if text.contains("<body>1<") {
+                recorder.set_progress(100 << 10, 0);
+            }
+        });
+        romeo.send("<presence/>");
+        say(&juliet, &["5"]);
+        if closes {
+            romeo.send("</stream:stream>");
+            let last = romeo.received().pop();
+            assert_eq!(last.as_deref(), Some("</stream:stream>"));
+        } else {
+            romeo.lose();
+        }
+        assert_eq!(waiting(&world, "romeo"), 4);
+        let romeo = world.client("romeo", "street");
+        romeo.send("<presence/>");
+        assert_eq!(bodies(&romeo), ["2", "3", "4", "5"]);
+    }
+}
+
+/// The store has limits of its own: those of the session are for what comes beside.
+#[test]
+fn off_3_what_was_stored_counts_against_no_limit_of_the_session() {
+    let small = |mut limits: Limits| {
+        limits.retention.stanzas = 2;
+        limits.retention.bytes = 600;
+        limits
+    };
+    for retained in [false, true] {
+        let world = World::with(|builder, _| {
+            builder.extension(StreamManagement::new()).limits(small(Limits::default()))
+        });
+        world.account("romeo");
+        let juliet = world.client("juliet", "balcony");
+        say(&juliet, &["1", "2", "3", "4", "5", "6"]);
+        let romeo = world.client("romeo", "orchard");
+        if retained {
+            romeo.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+        }
+        refuse_behind(&romeo, "2", SendError::Full);
+        romeo.send("<presence/>");
+        say(&juliet, &["7"]);
+        romeo.recorder().refuse(None);
+        // The grace of LIMIT-10.
+        world.advance(Duration::from_secs(11));
+        assert!(romeo.is_connected());
+        assert_eq!(bodies(&romeo), ["1", "2", "3", "4", "5", "6", "7"], "{retained}");
+        if retained {
+            say(&juliet, &["8", "9", "10", "11", "12"]);
+            assert!(romeo.session().is_ended(), "what comes beside is limited (LIMIT-10)");
+        }
+    }
+}
+
+/// Stream management that is turned on while stored messages wait covers them: the client counts
+/// what is behind `<enabled/>`.
+#[test]
+fn off_4_what_still_waits_when_management_begins_is_acknowledged() {
+    let world = World::with(|builder, _| builder.extension(StreamManagement::new()));
+    world.account("romeo");
+    let juliet = world.client("juliet", "balcony");
+    say(&juliet, &["1", "2", "3"]);
+    let romeo = world.client("romeo", "orchard");
+    refuse_behind(&romeo, "1", SendError::Full);
+    romeo.send("<presence/><enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    romeo.recorder().refuse(None);
+    world.settle();
+    let received = romeo.received();
+    let place = |what: &str| received.iter().position(|one| one.contains(what)).unwrap();
+    assert!(place("<body>1<") < place("<enabled") && place("<enabled") < place("<body>2<"));
+    let id = received[place("<enabled")].split(" id='").nth(1).unwrap().split('\'').next().unwrap();
+    romeo.lose();
+    let romeo = world.authenticated("romeo");
+    romeo.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='1'/>"));
+    assert_eq!(bodies(&romeo), ["3"]);
+    romeo.send("<a xmlns='urn:xmpp:sm:3' h='2'/></stream:stream>");
     assert_eq!(waiting(&world, "romeo"), 0);
 }
 

@@ -63,6 +63,12 @@ pub trait PreDrain: Send + Sync {
     /// May send through the session, or append whole elements to `out`: both become part of the
     /// write that is about to happen. Appends nothing once the stream has got its close tag.
     fn pre_drain(&self, out: &mut Vec<u8>);
+
+    /// To be called, with no lock held either, when the transport has taken everything that was
+    /// accepted: a client that gets more than a connection holds at once (a replay, its offline
+    /// messages) gets the next part. Without this call it comes with the client's next bytes, or
+    /// within a second.
+    fn drained(&self) {}
 }
 
 /// Why a frame was not accepted.

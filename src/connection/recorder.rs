@@ -71,6 +71,14 @@ impl Recorder {
         frames
     }
 
+    /// Says that everything is written: calls [`PreDrain::drained`].
+    pub fn drained(&self) {
+        let hook = self.state.lock().pre_drain.clone();
+        if let Some(hook) = hook {
+            hook.drained();
+        }
+    }
+
     /// From now on refuses every frame for this reason; `None` accepts again.
     pub fn refuse(&self, why: Option<SendError>) {
         self.state.lock().refuse = why;

@@ -20,6 +20,7 @@ impl Wake for Count {
 /// A hook made of a closure that counts its calls.
 struct Hook<F> {
     calls: AtomicUsize,
+    drained: AtomicUsize,
     run: F,
 }
 
@@ -28,10 +29,14 @@ impl<F: Fn(&mut Vec<u8>) + Send + Sync> PreDrain for Hook<F> {
         self.calls.fetch_add(1, SeqCst);
         (self.run)(out);
     }
+
+    fn drained(&self) {
+        self.drained.fetch_add(1, SeqCst);
+    }
 }
 
 fn hook<F: Fn(&mut Vec<u8>) + Send + Sync + 'static>(run: F) -> Arc<Hook<F>> {
-    Arc::new(Hook { calls: AtomicUsize::new(0), run })
+    Arc::new(Hook { calls: AtomicUsize::new(0), drained: AtomicUsize::new(0), run })
 }
 
 fn open() -> (Arc<Outbox>, Drain) {
@@ -56,6 +61,22 @@ fn piece(drain: &mut Drain) -> String {
 
 fn capacity(outbox: &Outbox, drain: &Drain) -> usize {
     outbox.state.lock().buffer.capacity() + drain.piece.capacity()
+}
+
+#[test]
+fn the_hook_is_told_when_everything_is_written() {
+    let (outbox, mut drain) = open();
+    let hook = hook(|_| ());
+    outbox.on_drain(Arc::clone(&hook) as Arc<dyn PreDrain>);
+    send(&outbox, "<a/>").unwrap();
+    assert_eq!(poll(&mut drain), Poll::Ready(Some("<a/>".into())));
+    drain.consume(2);
+    assert_eq!(hook.drained.load(SeqCst), 0);
+    send(&outbox, "<b/>").unwrap();
+    drain.consume(2);
+    assert_eq!(hook.drained.load(SeqCst), 0, "another piece waits");
+    assert_eq!(piece(&mut drain), "<b/>");
+    assert_eq!(hook.drained.load(SeqCst), 1);
 }
 
 #[test]

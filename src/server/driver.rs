@@ -79,6 +79,8 @@ pub struct Driver<C: Connection + Clone> {
     asked: bool,
     /// The client reads too slowly: when to look again.
     congested: Option<Duration>,
+    /// More waits for the client than its connection takes: when to look again.
+    behind: Option<Duration>,
     /// How many bytes the client had taken of what waits for it, and since when no more.
     taken: Option<(u64, Duration)>,
     pace: Pace,
@@ -116,6 +118,7 @@ impl<C: Connection + Clone> Driver<C> {
             deadline: core.environment.now().saturating_add(core.limits.negotiation),
             asked: false,
             congested: None,
+            behind: None,
             taken: None,
             pace: Pace::default(),
             recipients: None,
@@ -180,10 +183,9 @@ impl<C: Connection + Clone> Driver<C> {
     /// for its socket polls this beside it.
     pub fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want> {
         self.watch_progress();
-        if let Stage::Bound(session) = &self.stage
-            && self.connection.waiting() <= self.core.limits.soft_mark
-        {
-            session.go_on();
+        if let Stage::Bound(session) = &self.stage {
+            let later = || self.core.environment.now().saturating_add(LOOK_AGAIN);
+            self.behind = session.go_on().then(|| self.behind.unwrap_or_else(later));
         }
         loop {
             if self.poll_blocked(Some(cx)).is_pending() {
@@ -251,8 +253,9 @@ impl<C: Connection + Clone> Driver<C> {
             Want::Close => None,
             _ => {
                 let stuck = self.taken.map(|(_, since)| since + self.core.limits.stuck);
-                let session = [self.pace.resume, self.congested, self.extensions_at(), stuck];
-                session.into_iter().chain([Some(self.deadline)]).flatten().min()
+                let pauses = [self.pace.resume, self.congested, self.behind];
+                let session = [self.extensions_at(), stuck];
+                pauses.into_iter().chain(session).chain([Some(self.deadline)]).flatten().min()
             }
         }
     }
@@ -278,6 +281,7 @@ impl<C: Connection + Clone> Driver<C> {
             self.pace.resume = None;
         }
         self.congested = self.congested.filter(|at| *at > now);
+        self.behind = self.behind.filter(|at| *at > now);
         if self.want == Want::Close {
             return;
         }

@@ -38,4 +38,10 @@ impl<C: Connection + Clone> PreDrain for Hook<C> {
             }
         }
     }
+
+    fn drained(&self) {
+        if let Some((session, transport)) = self.session.get() {
+            session.go_on(*transport);
+        }
+    }
 }

@@ -172,21 +172,19 @@ impl<C: Connection + Clone> Core<C> {
         let job = async move {
             let Ok(messages) = store.list(&account).await else { return };
             let domain = account.domain().as_str();
-            let mut accepted = Vec::new();
+            let (mut ids, mut stanzas) = (Vec::new(), Vec::new());
             for (id, message) in messages {
+                ids.push(id);
                 // One that cannot be read any more is of no use to anybody.
                 if let Ok(mut stanza) = canonicalise(&message.stanza) {
                     if !is_delayed_by(&stanza, domain) {
                         stanza = stanza.with_appended(&delay(domain, message.received));
                     }
-                    if core.give(&session, &stanza).is_err() {
-                        break;
-                    }
+                    stanzas.push(stanza);
                 }
-                accepted.push(id);
             }
-            if !accepted.is_empty() {
-                let _kept = store.remove(&account, accepted).await;
+            if !ids.is_empty() && core.give_stored(&session, &stanzas).is_ok() {
+                let _kept = store.remove(&account, ids).await;
             }
         };
         self.jobs.run(&key, job).await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jid::{FullJid, ResourceRef};
 
 use super::account::Account;
+use super::acknowledge::Transport;
 use super::copies::Copies;
 use super::outbound::{self, After, Item, Outbound, Sent, To, Valid};
 use super::presence::PresenceState;
@@ -82,6 +83,31 @@ impl<C: Connection + Clone> Shared<C> {
             inner.relieve();
         }
         sent
+    }
+
+    fn send_stored(self: &Arc<Self>, inner: &Inner<C>, stanzas: &[Stanza]) -> (Sent, After) {
+        let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
+        let now = retained.then(|| inner.settings.environment.now());
+        let sent = outbound::send_stored(&self.out, &self.jid, stanzas, now);
+        if retained {
+            inner.relieve();
+        }
+        sent
+    }
+
+    /// Goes on where the connection has not taken all at once; true while there is more to come.
+    pub(super) fn go_on(self: &Arc<Self>, epoch: u32) -> bool {
+        let is_stalled = || {
+            let out = self.out.lock();
+            out.epoch == epoch && out.is_stalled()
+        };
+        if !is_stalled() {
+            return false;
+        }
+        if let Some(registry) = self.registry.upgrade() {
+            registry.settle(self, outbound::kick(&self.out, &self.jid));
+        }
+        is_stalled()
     }
 
     pub(super) fn is_available(&self) -> bool {
@@ -192,6 +218,32 @@ impl<C: Connection + Clone> SessionHandle<C> {
     /// [`NotSent`]: nothing was accepted and the caller still has the stanza.
     pub fn send_copy(&self, stanza: &Stanza, copies: &Copies) -> Result<(), NotSent> {
         self.send_item(Item::Copy(stanza, To::AsIs, copies), None).map(drop)
+    }
+
+    /// Sends messages that have waited for the client in a store (OFF-3), all or none of them. They do
+    /// not count against what may wait for a session (LIMIT-10), since the store has limits of its
+    /// own; and where the connection does not take all of them at once, the rest waits until it does
+    /// ([`go_on`](Self::go_on)), instead of costing the client its transport (LIMIT-13).
+    ///
+    /// # Errors
+    ///
+    /// [`NotSent`]: nothing was accepted and the caller still has the stanzas.
+    pub fn send_stored(&self, stanzas: &[Stanza]) -> Result<(), NotSent> {
+        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
+        let (sent, after) = self.0.send_stored(&registry, stanzas);
+        registry.settle(&self.0, after);
+        match sent {
+            Sent::Refused(error) => Err(error.into()),
+            Sent::Accepted | Sent::Outdated => Ok(()),
+        }
+    }
+
+    /// Goes on with a replay, or with [stored](Self::send_stored) messages, if there are more than the
+    /// connection took at once. Who drives a session without the server calls this whenever everything
+    /// that waited in the connection of `transport` is written; the
+    /// [`drained`](crate::connection::PreDrain::drained) of the server's hook does.
+    pub fn go_on(&self, transport: Transport) {
+        let _more = self.0.go_on(transport.0);
     }
 
     /// [`send_addressed`](Self::send_addressed) of a stanza that brings the client a message in another form, a carbon

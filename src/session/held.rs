@@ -112,10 +112,15 @@ impl<C: Connection + Clone> Outbound<C> {
         };
         held.put(key, source(stanza), Entry::new(item, false, at));
         if held.is_full(limits) {
-            let all = held.take(None);
-            self.let_go(all);
+            self.let_all_go();
         }
         true
+    }
+
+    /// Lets go what is held, and holds on.
+    pub(super) fn let_all_go(&mut self) {
+        let all = self.queue.held().map(|held| held.take(None));
+        self.let_go(all.unwrap_or_default());
     }
 
     fn let_go(&mut self, entries: Vec<Entry>) {

@@ -177,11 +177,6 @@ impl<C: Connection + Clone> Outbound<C> {
         self.retained.as_ref().map_or(0, |retained| retained.sent)
     }
 
-    /// Whether what waited for this transport is still on its way to it.
-    fn is_replaying(&self) -> bool {
-        self.retained.as_ref().is_some_and(|retained| retained.replaying)
-    }
-
     /// The entry that was claimed last was not taken; `raised`: it counted as sent for the first time.
     fn give_back(&mut self, entry: Entry, raised: bool) {
         if !matches!(entry, Entry::Stanza { counted: true, .. }) {
@@ -193,16 +188,10 @@ impl<C: Connection + Clone> Outbound<C> {
         }
     }
 
-    /// Whether a replay waits for the connection to take more.
-    #[cfg(feature = "server")]
+    /// Whether what waits is more than the connection took at once.
     pub(super) fn is_stalled(&self) -> bool {
         let open = self.link.is_some() && !self.gates.is_closed() && !self.ended;
         open && !self.writing && self.queue.next().is_some()
-    }
-
-    /// Queues bytes that are no stanza; the caller kicks.
-    pub(super) fn append_raw(&mut self, bytes: &[u8]) {
-        self.queue.push(Entry::Raw(bytes.into()));
     }
 
     /// Puts in the transport of a resumption, behind a gate until it has its greeting; the old
@@ -248,6 +237,7 @@ impl<C: Connection + Clone> Outbound<C> {
         let retained = self.retained.take();
         let keep = farewell.is_some()
             && retained.is_none()
+            && !self.queue.is_catching_up()
             && !self.gates.is_closed()
             && self.link.is_some();
         let mut left = Vec::new();
@@ -344,7 +334,7 @@ pub(super) fn send<C: Connection + Clone>(
     if waits || counted || o.queue.has_unwritten() || o.queue.has_greeting() {
         let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
         let entry = Entry::new(item, counted, at);
-        if !counted && o.queue.bytes().saturating_add(entry.len()) > limits.bytes {
+        if !counted && o.queue.limited().bytes.saturating_add(entry.len()) > limits.bytes {
             // Nothing is kept for this one: what waits for its transport is bounded all the same.
             return (Sent::Refused(SendError::Full), After::Lost(o.epoch, SendError::Full));
         }
@@ -368,6 +358,30 @@ pub(super) fn send<C: Connection + Clone>(
         let _last = copies.release();
     }
     (sent, after)
+}
+
+/// Appends messages that have waited in a store, all or none of them: where the session ends first,
+/// all go back, in order.
+pub(super) fn send_stored<C: Connection + Clone>(
+    outbound: &Mutex<Outbound<C>>,
+    jid: &FullJid,
+    stanzas: &[Stanza],
+    now: Option<Duration>,
+) -> (Sent, After) {
+    let mut o = outbound.lock();
+    if o.ended || (o.link.is_none() && o.retained.is_none()) {
+        return (Sent::Refused(SendError::Closed), After::Nothing);
+    }
+    o.let_all_go();
+    let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
+    let counted = o.retained.is_some();
+    for stanza in stanzas {
+        o.delivered = o.delivered.wrapping_add(1);
+        o.queue.push_stored(stanza, counted, at);
+    }
+    o.account_for();
+    let waits = o.gates.is_closed() || o.link.is_none() || o.writing;
+    (Sent::Accepted, if waits { After::Nothing } else { write_waiting(outbound, o, jid) })
 }
 
 /// Nothing waits and nothing has to be kept: straight from the sender's stanza.
@@ -418,6 +432,10 @@ pub(super) fn kick<C: Connection + Clone>(outbound: &Mutex<Outbound<C>>, jid: &F
     write_waiting(outbound, o, jid)
 }
 
+/// How many bytes of a replay, or of what has waited in a store, wait in the connection at once: the
+/// rest waits here until they are through ([`is_stalled`](Outbound::is_stalled)).
+const AHEAD: usize = 64 << 10;
+
 /// The writer: hands over entry by entry, without the lock.
 fn write_waiting<'a, C: Connection + Clone>(
     outbound: &'a Mutex<Outbound<C>>,
@@ -433,6 +451,20 @@ fn write_waiting<'a, C: Connection + Clone>(
             o.writing = false;
             return After::Nothing;
         };
+        if o.queue.is_catching_up() && !o.ended {
+            o.writing = true;
+            drop(o);
+            let enough = shielded(|| link.waiting()).unwrap_or(0) > AHEAD;
+            o = outbound.lock();
+            if o.epoch != epoch {
+                return After::Nothing;
+            }
+            if enough && !o.ended {
+                o.writing = false;
+                return After::Nothing;
+            }
+        }
+        let is_catching_up = o.queue.is_catching_up();
         // Claimed before it is written: its acknowledgement may arrive before `send` returns.
         let sent = o.sent();
         let (entry, delayed) = if let Some(greeting) = o.queue.take_greeting() {
@@ -441,9 +473,7 @@ fn write_waiting<'a, C: Connection + Clone>(
             match claim(&mut o) {
                 Some(claimed) => claimed,
                 None => {
-                    if let Some(retained) = &mut o.retained {
-                        retained.replaying = false;
-                    }
+                    o.queue.set_catching_up(false);
                     o.writing = false;
                     return After::Nothing;
                 }
@@ -466,10 +496,9 @@ fn write_waiting<'a, C: Connection + Clone>(
         let result = write(&link, jid, item, delayed);
         o = outbound.lock();
         let Err(error) = result else { continue };
-        if error == SendError::Full && o.epoch == epoch && !o.ended && o.is_replaying() {
-            // A replay may be longer than the connection takes at once: the rest waits until some
-            // of it is through ([`is_stalled`](Outbound::is_stalled)).
+        if error == SendError::Full && o.epoch == epoch && !o.ended && is_catching_up {
             o.give_back(entry, raised);
+            o.queue.set_catching_up(true);
             o.writing = false;
             return After::Nothing;
         }

@@ -17,6 +17,8 @@ pub(super) enum Entry {
         to: To,
         /// Counted for acknowledgement: appended after retention began.
         counted: bool,
+        /// It has waited in a store, which has limits of its own.
+        stored: bool,
         /// When it was accepted, where that is counted.
         at: Duration,
         copies: Option<Copies>,
@@ -28,16 +30,12 @@ pub(super) enum Entry {
 
 impl Entry {
     pub(super) fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
-        match item {
-            Item::Stanza(stanza, to) => {
-                Self::Stanza { stanza: stanza.clone(), to, counted, at, copies: None }
-            }
-            Item::Copy(stanza, to, copies) => {
-                let (stanza, copies) = (stanza.clone(), Some(copies.clone()));
-                Self::Stanza { stanza, to, counted, at, copies }
-            }
-            Item::Raw(bytes) => Self::Raw(bytes.into()),
-        }
+        let (stanza, to, copies) = match item {
+            Item::Stanza(stanza, to) => (stanza.clone(), to, None),
+            Item::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone())),
+            Item::Raw(bytes) => return Self::Raw(bytes.into()),
+        };
+        Self::Stanza { stanza, to, counted, stored: false, at, copies }
     }
 
     pub(super) fn as_item(&self) -> Option<Item<'_>> {
@@ -59,6 +57,10 @@ impl Entry {
         if let Self::Stanza { counted, .. } = self {
             *counted = is_counted;
         }
+    }
+
+    const fn is_stored(&self) -> bool {
+        matches!(self, Self::Stanza { stored: true, .. })
     }
 
     /// It is dropped: a later one has taken its place.
@@ -87,11 +89,50 @@ pub(super) struct Queue(Option<Box<Waiting>>);
 struct Waiting {
     entries: VecDeque<Entry>,
     cursor: usize,
-    bytes: usize,
+    all: Size,
+    /// The part of it that has waited in a store.
+    stored: Size,
+    /// Not all of a replay, or of what has waited in a store, has been handed to the transport.
+    catching_up: bool,
     /// Greeting of a transport, written before everything else.
     greeting: Option<Box<[u8]>>,
     /// What is held back, while something is to be.
     held: Option<Held>,
+}
+
+/// How much waits.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Size {
+    pub(super) stanzas: usize,
+    pub(super) bytes: usize,
+}
+
+impl Size {
+    fn add(&mut self, entry: &Entry) {
+        self.stanzas = self.stanzas.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(entry.len());
+    }
+
+    fn remove(&mut self, entry: &Entry) {
+        self.stanzas = self.stanzas.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(entry.len());
+    }
+}
+
+impl Waiting {
+    fn add(&mut self, entry: &Entry) {
+        self.all.add(entry);
+        if entry.is_stored() {
+            self.stored.add(entry);
+        }
+    }
+
+    fn remove(&mut self, entry: &Entry) {
+        self.all.remove(entry);
+        if entry.is_stored() {
+            self.stored.remove(entry);
+        }
+    }
 }
 
 impl Queue {
@@ -102,7 +143,15 @@ impl Queue {
 
     /// Their bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiting| waiting.bytes)
+        self.0.as_ref().map_or(0, |waiting| waiting.all.bytes)
+    }
+
+    /// What counts against the limits of the session: all but what a store has limited already.
+    pub(super) fn limited(&self) -> Size {
+        self.0.as_ref().map_or(Size::default(), |waiting| Size {
+            stanzas: waiting.all.stanzas - waiting.stored.stanzas,
+            bytes: waiting.all.bytes - waiting.stored.bytes,
+        })
     }
 
     /// How many of them the transport has got.
@@ -126,8 +175,36 @@ impl Queue {
 
     pub(super) fn push(&mut self, entry: Entry) {
         let waiting = self.0.get_or_insert_default();
-        waiting.bytes += entry.len();
+        waiting.add(&entry);
         waiting.entries.push_back(entry);
+    }
+
+    pub(super) fn push_stored(&mut self, stanza: &Stanza, counted: bool, at: Duration) {
+        let (stanza, to) = (stanza.clone(), To::AsIs);
+        self.push(Entry::Stanza { stanza, to, counted, stored: true, at, copies: None });
+        self.set_catching_up(true);
+    }
+
+    /// Whether what waits may be more than the transport takes at once.
+    pub(super) fn is_catching_up(&self) -> bool {
+        self.0.as_ref().is_some_and(|waiting| waiting.catching_up)
+    }
+
+    pub(super) fn set_catching_up(&mut self, is_behind: bool) {
+        if let Some(waiting) = &mut self.0 {
+            waiting.catching_up = is_behind;
+        }
+    }
+
+    /// What is not written yet counts for acknowledgement, as accepted at `at`; `reply` is before it.
+    pub(super) fn count_unwritten(&mut self, reply: &[u8], since: Duration) {
+        let waiting = self.0.get_or_insert_default();
+        for entry in waiting.entries.iter_mut().skip(waiting.cursor) {
+            if let Entry::Stanza { counted, at, .. } = entry {
+                (*counted, *at) = (true, since);
+            }
+        }
+        self.put_back(Entry::Raw(reply.into()));
     }
 
     /// The next one is written and stays, to be acknowledged.
@@ -148,7 +225,7 @@ impl Queue {
     pub(super) fn take_next(&mut self) -> Option<Entry> {
         let waiting = self.0.as_mut()?;
         let entry = waiting.entries.remove(waiting.cursor)?;
-        waiting.bytes = waiting.bytes.saturating_sub(entry.len());
+        waiting.remove(&entry);
         self.tidy();
         Some(entry)
     }
@@ -156,15 +233,16 @@ impl Queue {
     /// Puts back what was taken out last.
     pub(super) fn put_back(&mut self, entry: Entry) {
         let waiting = self.0.get_or_insert_default();
-        waiting.bytes += entry.len();
+        waiting.add(&entry);
         waiting.entries.insert(waiting.cursor, entry);
     }
 
     /// Drops the first ones, which were acknowledged.
     pub(super) fn drop_first(&mut self, count: usize) {
         let Some(waiting) = &mut self.0 else { return };
-        for entry in waiting.entries.drain(..count.min(waiting.entries.len())) {
-            waiting.bytes = waiting.bytes.saturating_sub(entry.len());
+        for _ in 0..count {
+            let Some(entry) = waiting.entries.pop_front() else { break };
+            waiting.remove(&entry);
         }
         waiting.cursor = waiting.cursor.saturating_sub(count);
         self.tidy();
@@ -174,16 +252,21 @@ impl Queue {
     /// old one.
     pub(super) fn rewind(&mut self) {
         let Some(waiting) = &mut self.0 else { return };
-        waiting.entries.retain(|entry| matches!(entry, Entry::Stanza { .. }));
-        waiting.bytes = waiting.entries.iter().map(Entry::len).sum();
+        let entries = std::mem::take(&mut waiting.entries);
+        (waiting.all, waiting.stored) = Default::default();
+        for entry in entries.into_iter().filter(|entry| matches!(entry, Entry::Stanza { .. })) {
+            waiting.add(&entry);
+            waiting.entries.push_back(entry);
+        }
         waiting.cursor = 0;
+        waiting.catching_up = true;
         self.tidy();
     }
 
     /// Takes out all entries, each with whether it was written.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = (Entry, bool)> + use<> {
         let waiting = self.0.as_mut().map(|waiting| {
-            waiting.bytes = 0;
+            (waiting.all, waiting.stored) = Default::default();
             (std::mem::take(&mut waiting.entries), std::mem::take(&mut waiting.cursor))
         });
         self.tidy();

@@ -101,10 +101,12 @@ impl<C: Connection + Clone> Inner<C> {
             if out.ended || out.epoch != owner.epoch || out.retained.is_some() {
                 return None;
             }
-            out.append_raw(&reply);
+            // What still waits is acknowledged like what follows.
+            out.queue.count_unwritten(&reply, clocks.0);
             let token = retention.token.clone();
             let retained = Retained::new(token, window, out.received, clocks, &self.retained_bytes);
             out.retained = Some(Box::new(retained));
+            out.account_for();
         }
         self.settle(shared, kick(&shared.out, &shared.jid));
         Some(retention)

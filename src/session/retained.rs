@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::acknowledge::AckPolicy;
 use super::outbound::Outbound;
-use super::queue::Entry;
+use super::queue::{Entry, Size};
 use crate::connection::Connection;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,6 +14,7 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 #[non_exhaustive]
 pub struct RetentionLimits {
     /// Stanzas that wait for one session, unacknowledged or unwritten (LIMIT-10). Default: 1000.
+    /// Messages from the offline store do not count: it has limits of its own.
     pub stanzas: usize,
     /// Their bytes (LIMIT-10). Default: 4 MiB.
     pub bytes: usize,
@@ -99,8 +100,6 @@ pub(super) struct Retained {
     zero: SystemTime,
     /// Entries at the start of the queue that were accepted for an earlier transport.
     again: usize,
-    /// Not all of what waited for this transport has been handed to it.
-    pub(super) replaying: bool,
     /// Since when an answer to `<r/>` is outstanding.
     asked: Option<Duration>,
     /// To be asked as soon as all is written (SM-15).
@@ -131,7 +130,6 @@ impl Retained {
             since,
             zero: utc.checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH),
             again: 0,
-            replaying: false,
             asked: None,
             due: false,
             not_before: Duration::ZERO,
@@ -154,7 +152,6 @@ impl Retained {
     /// A new transport: everything in the queue goes out again, then the client is asked at once.
     pub(super) const fn start_again(&mut self, entries: usize) {
         self.again = entries;
-        self.replaying = true;
         self.asked = None;
         self.due = true;
         self.not_before = Duration::ZERO;
@@ -208,7 +205,7 @@ impl<C: Connection + Clone> Outbound<C> {
 
     /// Whether the queue has outgrown what is kept for a session, and its grace (LIMIT-10).
     pub(super) fn is_overgrown(&mut self, limits: &RetentionLimits, now: Duration) -> bool {
-        let (stanzas, bytes, live) = (self.queue.len(), self.queue.bytes(), self.link.is_some());
+        let (Size { stanzas, bytes }, live) = (self.queue.limited(), self.link.is_some());
         let Some(retained) = &mut self.retained else { return false };
         let over = |times| {
             stanzas > limits.stanzas.saturating_mul(times)

@@ -22,7 +22,6 @@ use super::end::{Reason, Run};
 use super::handle::{INTERESTED, NotSent, SessionHandle, SessionId};
 use super::input::{Detached, InputTicket, Owner};
 #[cfg(feature = "server")]
-use super::outbound::kick;
 use super::presence::Presence;
 use super::registry::SessionRegistry;
 use super::resume::{ResumeError, Resumed, Retention};
@@ -546,16 +545,10 @@ impl<C: Connection + Clone> Session<Bound, C> {
         self.data.poll_ready(cx)
     }
 
-    /// Goes on with a replay that the connection could not take at once.
+    /// [`SessionHandle::go_on`] for the owner's transport; true while there is more to come.
     #[cfg(feature = "server")]
-    pub(crate) fn go_on(&self) {
-        let shared = &self.data.shared;
-        if self.is_current()
-            && shared.out.lock().is_stalled()
-            && let Some(registry) = shared.registry.upgrade()
-        {
-            registry.settle(shared, kick(&shared.out, &shared.jid));
-        }
+    pub(crate) fn go_on(&self) -> bool {
+        self.data.shared.go_on(self.data.epoch)
     }
 
     /// Ends the session and keeps the owner, to see when the last words are written.
