@@ -106,14 +106,15 @@ impl Connection for Outbox {
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] when more than [`Marks::hard`] would wait, [`SendError::Closed`] after
+    /// [`SendError::Full`] when something waits and it would be more than [`Marks::hard`], [`SendError::Closed`] after
     /// [`close`](Connection::close) and once the [`Drain`] is gone.
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let mut state = self.state.lock();
         if state.closed.is_some() {
             return Err(SendError::Closed);
         }
-        if state.waiting().saturating_add(frame.len()) > self.marks.hard {
+        let waiting = state.waiting();
+        if waiting > 0 && waiting.saturating_add(frame.len()) > self.marks.hard {
             return Err(SendError::Full);
         }
         frame.write_to(&mut state.buffer);
@@ -192,7 +193,8 @@ impl fmt::Debug for Outbox {
 pub struct Marks {
     /// Bytes above which reading from this peer should pause, so that its own answers stop growing.
     pub soft: usize,
-    /// Bytes above which nothing more is accepted. What the pre-drain hook appends is let through.
+    /// Bytes above which nothing more is accepted. What the pre-drain hook appends is let through,
+    /// and so is one frame of any size (a long roster) for a peer that has taken all before it.
     pub hard: usize,
 }
 

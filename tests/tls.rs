@@ -27,6 +27,7 @@ use xmpp_session::host::{Host, TlsConfig, threads, tokio as tasks};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::outbox::Outbox;
 use xmpp_session::server::{Peer, Server};
+use xmpp_session::stanza::canonicalise;
 use xmpp_session::store::{Credentials, MemoryAccounts, Stores};
 
 const HEADER: &str = "<stream:stream xmlns='jabber:client' \
@@ -239,6 +240,11 @@ fn tls_1_a_second_starttls_fails() {
 }
 
 #[test]
+fn records_are_short() {
+    both(records);
+}
+
+#[test]
 fn destroy_2_a_broken_connection_ends_the_session() {
     both(broken);
 }
@@ -360,6 +366,36 @@ fn bound(served: &mut Served) -> Tls {
     until(&mut tls, "</iq>");
     assert_eq!(served.server.registry().counts().sessions, 1);
     tls
+}
+
+/// Of what waits together, each record brings the client some, as whole characters.
+fn records(way: Way) {
+    let mut served = serve(way, false);
+    let mut tls = bound(&mut served);
+    let session = served.server.registry().iter().next().unwrap();
+    let body = "ü".repeat(10_000);
+    let message = format!("<message><body>x{body}</body></message>");
+    session.send(&canonicalise(message.as_bytes()).unwrap()).unwrap();
+    let (mut text, mut records) = (String::new(), 0);
+    while !text.ends_with("</message>") {
+        let mut record = vec![0; 5];
+        tls.sock.read_exact(&mut record).unwrap();
+        record.resize(5 + usize::from(u16::from_be_bytes([record[3], record[4]])), 0);
+        tls.sock.read_exact(&mut record[5..]).unwrap();
+        let mut rest = &record[..];
+        while !rest.is_empty() {
+            tls.conn.read_tls(&mut rest).unwrap();
+            tls.conn.process_new_packets().unwrap();
+        }
+        let mut bytes = Vec::new();
+        let _more = tls.conn.reader().read_to_end(&mut bytes);
+        assert!(bytes.len() <= 4096);
+        text += std::str::from_utf8(&bytes).unwrap();
+        records += 1;
+    }
+    assert!(records > 4 && text.contains(&body));
+    drop(tls);
+    let _lost = served.end();
 }
 
 fn broken(way: Way) {

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 use rustls::server::ServerConnection;
 
-use super::tls::Binding;
+use super::tls::{Binding, record};
 use super::{
     ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig, is_of_the_connection,
 };
@@ -287,7 +287,7 @@ impl Wire {
     fn encrypt(&self, bytes: &[u8], records: &mut Vec<u8>) -> io::Result<Option<usize>> {
         let mut tls = self.tls.lock();
         let Some(tls) = tls.as_mut() else { return Ok(None) };
-        let n = tls.writer().write(bytes)?;
+        let n = tls.writer().write(record(bytes))?;
         while tls.wants_write() {
             tls.write_tls(records)?;
         }
@@ -436,5 +436,5 @@ const SHORT: Duration = Duration::from_millis(1);
 /// How long a session that was ended may be kept by a client that sends nothing.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Bytes written at a time: as many as TLS takes.
+/// Bytes written at a time without TLS.
 const PART: usize = 64 * 1024;

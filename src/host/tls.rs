@@ -87,6 +87,22 @@ impl fmt::Debug for TlsConfig {
     }
 }
 
+/// How much of what waits goes into one TLS record.
+///
+/// A peer can read nothing of a record before its end: of one as long as TLS allows (16 KiB) a
+/// client on a bad network may never see the end. So they are shorter; and they end between two
+/// characters, for clients that decode what they read record by record (xmpp.js).
+pub(super) fn record(bytes: &[u8]) -> &[u8] {
+    let is_character = |at: &usize| bytes.get(*at).is_some_and(|byte| byte & 0xc0 != 0x80);
+    if bytes.len() <= RECORD {
+        return bytes;
+    }
+    let end = (1..=RECORD).rev().find(is_character);
+    end.and_then(|end| bytes.get(..end)).unwrap_or(bytes)
+}
+
+const RECORD: usize = 4096;
+
 /// Channel-binding data of one connection.
 #[derive(Default)]
 pub(super) struct Binding {
@@ -171,6 +187,16 @@ mod tests {
 
         let (config, _) = certificate(&rcgen::PKCS_ED25519);
         assert!(config.end_point.is_none(), "no hash function: undefined by RFC 5929");
+    }
+
+    #[test]
+    fn records_are_short_and_end_between_characters() {
+        let text = "x".to_owned() + &"ü".repeat(RECORD);
+        assert_eq!(record(text.as_bytes()).len(), RECORD - 1);
+        assert_eq!(record(&text.as_bytes()[1..]).len(), RECORD);
+        assert_eq!(record(&text.as_bytes()[..RECORD]).len(), RECORD, "it fits");
+        assert_eq!(record(b""), b"");
+        assert!(!record(&[0x80; 2 * RECORD]).is_empty(), "what is no text is written all the same");
     }
 
     #[test]

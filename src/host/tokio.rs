@@ -32,6 +32,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::is_of_the_connection;
+use super::tls::record;
 use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig};
 use crate::connection::{Close, Connection};
 use crate::outbox::Drain;
@@ -169,6 +170,13 @@ impl Socket {
             Self::Tls(socket) => &mut **socket,
         })
     }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Tls(socket) => Pin::new(&mut **socket).poll_write(cx, record(bytes)),
+        }
+    }
 }
 
 trait ReadWrite: AsyncRead + AsyncWrite + Unpin {}
@@ -247,7 +255,7 @@ fn write(
     let mut progress = false;
     loop {
         let end = match drain.poll_fill(cx) {
-            Poll::Ready(Some(bytes)) => match socket.io().poll_write(cx, bytes)? {
+            Poll::Ready(Some(bytes)) => match socket.poll_write(cx, bytes)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(n) => {
                     drain.consume(n);

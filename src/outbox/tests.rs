@@ -63,6 +63,16 @@ fn capacity(outbox: &Outbox, drain: &Drain) -> usize {
     outbox.state.lock().buffer.capacity() + drain.piece.capacity()
 }
 
+/// LIMIT-13 is about peers that do not read; how long one stanza may be is for others to say.
+#[test]
+fn limit_13_one_frame_of_any_size_for_a_peer_that_has_read_all() {
+    let (outbox, mut drain) = Outbox::new(Marks::new(4, 8));
+    send(&outbox, "0123456789").unwrap();
+    assert_eq!(send(&outbox, ""), Err(SendError::Full));
+    assert_eq!(piece(&mut drain), "0123456789");
+    send(&outbox, "0123456789").unwrap();
+}
+
 #[test]
 fn the_hook_is_told_when_everything_is_written() {
     let (outbox, mut drain) = open();
