@@ -148,10 +148,11 @@ impl Queue {
 
     /// What counts against the limits of the session: all but what a store has limited already.
     pub(super) fn limited(&self) -> Size {
-        self.0.as_ref().map_or(Size::default(), |waiting| Size {
-            stanzas: waiting.all.stanzas - waiting.stored.stanzas,
-            bytes: waiting.all.bytes - waiting.stored.bytes,
-        })
+        let Some(waiting) = &self.0 else { return Size::default() };
+        Size {
+            stanzas: waiting.all.stanzas.saturating_sub(waiting.stored.stanzas),
+            bytes: waiting.all.bytes.saturating_sub(waiting.stored.bytes),
+        }
     }
 
     /// How many of them the transport has got.

@@ -40,13 +40,19 @@ def plain(user, resource):
 
 
 class Record:
-    def __init__(self):
-        self.got, self.highest, self.counts, self.up = [], 0, {}, asyncio.Event()
+    """What the receiver tells, and what the sender hears of it. What other runs have left is none of it."""
+
+    def __init__(self, run):
+        self.run, self.got, self.answered, self.answers = run, [], [], []
+        self.highest, self.counts, self.up = 0, {}, asyncio.Event()
 
     def tell(self, what, body=None):
-        if what == "message":
-            self.got.append(int(body.split()[0]))
-            self.highest = max(self.highest, self.got[-1])
+        if body is not None:
+            run, number, *_ = body.split()
+            if run == self.run:
+                {"message": self.got, "answered": self.answered, "answer": self.answers}[what].append(int(number))
+                if what == "message":
+                    self.highest = max(self.highest, int(number))
         else:
             self.counts[what] = self.counts.get(what, 0) + 1
             if what == "session":
@@ -62,6 +68,11 @@ async def slixmpp_receiver(port, user, record):
         record.tell("session")
         client.send_presence()
 
+    def message(m):
+        record.tell("message", m["body"])
+        record.tell("answered", m["body"])
+        client.send_message(mto=m["from"], mtype="chat", mbody=" ".join(m["body"].split()[:2]))
+
     def disconnected(_):
         if not stopped:
             asyncio.get_running_loop().call_later(0.01, client.connect, "127.0.0.1", port)
@@ -69,7 +80,7 @@ async def slixmpp_receiver(port, user, record):
     client.add_event_handler("session_start", session)
     client.add_event_handler("session_resumed", lambda _: record.tell("resumed"))
     client.add_event_handler("sm_failed", lambda _: record.tell("failed"))
-    client.add_event_handler("message", lambda m: record.tell("message", m["body"]))
+    client.add_event_handler("message", message)
     client.add_event_handler("disconnected", disconnected)
     client.connect("127.0.0.1", port)
 
@@ -89,7 +100,8 @@ async def xmppjs_receiver(port, user, record):
 
     async def read():
         async for line in process.stdout:
-            record.tell(*json.loads(line)) if not line.startswith(b'["error"') else record.tell("error")
+            what, *body = json.loads(line)
+            record.tell(what, *(body if what == "message" else []))
 
     task = asyncio.create_task(read())
 
@@ -106,9 +118,12 @@ async def play(receiver, port, cuts, seed, users, spared):
     sender = plain(users[0], "steady")
     up = asyncio.Event()
     sender.add_event_handler("session_start", lambda _: up.set())
+    run = f"run-{time.time_ns()}"
+    record = Record(run)
+    sender.add_event_handler("message", lambda m: record.tell("answer", m["body"]))
     sender.connect("127.0.0.1", port)
     await asyncio.wait_for(up.wait(), PATIENCE)
-    proxy, record, rng = Proxy(port, cuts, seed, spared), Record(), random.Random(seed)
+    proxy, rng = Proxy(port, cuts, seed, spared), random.Random(seed)
     began = time.monotonic()
     stop = await receiver(await proxy.start(), users[1], record)
     sent = after = 0
@@ -118,7 +133,7 @@ async def play(receiver, port, cuts, seed, users, spared):
         last_cut, seen = time.monotonic(), 0
         while after < 20:
             sender.send_raw(
-                f"<message to='{users[1]}@localhost/cut' type='chat'><body>{sent} {'ü' * rng.randrange(200)}</body></message>"
+                f"<message to='{users[1]}@localhost/cut' type='chat'><body>{run} {sent} {'ü' * rng.randrange(200)}</body></message>"
             )
             sent += 1
             after += proxy.finished.is_set()
@@ -140,20 +155,24 @@ async def play(receiver, port, cuts, seed, users, spared):
     seconds = time.monotonic() - began
     await stop()
     sender.abort()
-    got, c = record.got, record.counts
-    doubled = len(got) - len(set(got))
+    c = record.counts
+    for name, got in ("messages", record.got), ("answers", record.answers):
+        doubled = len(got) - len(set(got))
+        if doubled:
+            wrong.append(f"{doubled} {name} doubled: {sorted(n for n in set(got) if got.count(n) > 1)[:10]}")
+        elif got != sorted(got):
+            wrong.append(f"order of {name}: {[(a, b) for a, b in zip(got, got[1:]) if a > b][:10]}")
+    got = record.got
     lost = sorted(set(range(sent)) - set(got))
-    if doubled:
-        wrong.append(f"{doubled} doubled: {sorted(n for n in set(got) if got.count(n) > 1)[:10]}")
-    if not doubled and got != sorted(got):
-        wrong.append(f"order: {[(a, b) for a, b in zip(got, got[1:]) if a > b][:10]}")
+    missing = sorted(set(record.answered) - set(record.answers))
     # A session that was not resumed may take what was under way with it, and no more.
     excused = AHEAD * (max(c.get("session", 0) - 1, 0) + c.get("failed", 0))
-    if len(lost) > excused:
-        wrong.append(f"{len(lost)} lost, where {excused} may be: {lost[:10]}")
+    for name, gone in ("messages", lost), ("answers", missing):
+        if len(gone) > excused:
+            wrong.append(f"{len(gone)} {name} lost, where {excused} may be: {gone[:10]}")
     numbers = (
         f"{proxy.done} cuts, {c.get('session', 0)} sessions, {c.get('resumed', 0)} resumptions, {c.get('failed', 0)} refused; "
-        f"{sent} sent, {len(got)} received, {doubled} doubled, {len(lost)} lost; {seconds:.0f} s"
+        f"{sent} sent, {len(lost)} lost; {len(record.answered)} answers sent, {len(missing)} lost; {seconds:.0f} s"
     )
     return wrong, numbers
 
