@@ -341,7 +341,7 @@ impl Device {
                 _ => oracle.blame(format!("{id}: received without a session")),
             }
         } else if xml.starts_with("<presence") {
-            self.presence(xml, type_, oracle);
+            self.presence(xml, type_, session, oracle);
         } else if xml.starts_with("<iq") {
             self.iq(xml, id, type_, oracle);
         } else {
@@ -349,7 +349,13 @@ impl Device {
         }
     }
 
-    fn presence(&mut self, xml: &str, type_: Option<&str>, oracle: &mut Oracle) {
+    fn presence(
+        &mut self,
+        xml: &str,
+        type_: Option<&str>,
+        session: Option<usize>,
+        oracle: &mut Oracle,
+    ) {
         let from = attribute(xml, "from").unwrap_or_default();
         if !from.contains('/') {
             return;
@@ -359,7 +365,9 @@ impl Device {
                 self.view.insert(from.to_owned(), true);
             }
             Some("unavailable") => {
-                if self.view.insert(from.to_owned(), false) != Some(true) {
+                let seen = self.view.insert(from.to_owned(), false);
+                let crossed = || session.is_some_and(|session| oracle.has_crossed(session, from));
+                if seen == Some(false) || (seen.is_none() && !crossed()) {
                     let number = self.number;
                     oracle.blame(format!("device {number}: {from} unavailable without available"));
                 }

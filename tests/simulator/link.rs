@@ -69,14 +69,19 @@ impl Link {
     pub fn write(&self) {
         let hook = self.line().hook.clone();
         let mut trailing = Vec::new();
-        if let Some(hook) = hook {
+        if let Some(hook) = &hook {
             hook.pre_drain(&mut trailing);
         }
-        let mut line = self.line();
-        let mut bytes = std::mem::take(&mut line.accepted);
-        bytes.extend(trailing);
-        line.written += bytes.len() as u64;
-        line.flight.extend(bytes);
+        {
+            let mut line = self.line();
+            let mut bytes = std::mem::take(&mut line.accepted);
+            bytes.extend(trailing);
+            line.written += bytes.len() as u64;
+            line.flight.extend(bytes);
+        }
+        if let Some(hook) = hook {
+            hook.drained();
+        }
     }
 
     /// The next bytes that reach the client.

@@ -77,6 +77,26 @@ struct Record {
     acknowledged: u32,
     /// The last message of each sender to each address that came directly.
     last: HashMap<(usize, String), u32>,
+    /// When it became available the last time.
+    available: Option<u64>,
+    ended: Option<u64>,
+}
+
+impl Record {
+    fn new(handle: &SessionHandle<Link>) -> Self {
+        let (handle, last) = (handle.clone(), HashMap::new());
+        Self { handle, acknowledged: 0, last, available: None, ended: None }
+    }
+
+    fn observe(&mut self, step: u64) {
+        if self.ended.is_none() && self.handle.is_ended() {
+            self.ended = Some(step);
+        } else if !self.handle.is_available() {
+            self.available = None;
+        } else if self.available.is_none() {
+            self.available = Some(step);
+        }
+    }
 }
 
 #[derive(Default)]
@@ -131,8 +151,7 @@ impl Oracle {
     pub fn session(&mut self, handle: &SessionHandle<Link>) -> usize {
         let known = self.sessions.iter().position(|record| record.handle.id() == handle.id());
         known.unwrap_or_else(|| {
-            let last = HashMap::new();
-            self.sessions.push(Record { handle: handle.clone(), acknowledged: 0, last });
+            self.sessions.push(Record::new(handle));
             self.sessions.len() - 1
         })
     }
@@ -152,8 +171,18 @@ impl Oracle {
         record.handle.is_ended() && receipt.number.is_some_and(|n| n > record.acknowledged)
     }
 
+    /// Whether a session of this full JID has ended in the very step in which that one became
+    /// available: by the presence itself if its transport could not take it. It is told of the end
+    /// then, and there is no presence left to tell.
+    pub fn has_crossed(&self, session: usize, jid: &str) -> bool {
+        let available = self.sessions[session].available;
+        let mut others = self.sessions.iter().filter(|record| record.handle.jid().as_str() == jid);
+        available.is_some() && others.any(|record| record.ended == available)
+    }
+
     /// What the server has done since the last call.
     pub fn observe(&mut self, step: u64) {
+        self.sessions.iter_mut().for_each(|record| record.observe(step));
         let acts = self.spy.0.lock().map(|mut acts| std::mem::take(&mut *acts)).unwrap_or_default();
         for (act, id, session) in acts {
             let Some(message) = self.messages.get(&id) else { continue };
