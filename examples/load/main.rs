@@ -25,11 +25,11 @@ out of order.
   --prefix PREFIX    default: u                    --messages M    from each user, default: 100
   --pid PID          the server's process, to print its memory
 
-With --slow K, an even number of users write to each other in pairs at a steady rate, and how long
-their messages take is told without and with K slow readers beside them, by turns. Each of these is
-sent 500 KiB/s by 5 others; all of them are further users, PREFIXN@D and so on. While they are not
-slow they read all of it. While they are, one half reads a byte a second, the other none, until the
-server drops them, and then again; one half resumes its session (XEP-0198), the other begins another.
+With --slow K, the users write to each other in pairs, at a steady rate, and how long their messages
+take is told by turns: without and with K slow readers beside them. Each of these is sent 500 KiB/s by
+5 others; all of them are further users, PREFIXN@D and so on. In turns without slow ones they read all
+of it. In the others every second one reads a byte a second, the rest nothing, until the server drops
+them, and then again; half of each resume their sessions (XEP-0198), the others begin new ones.
 
   --slow K           slow readers, at least 4 for one of each kind
   --rate R           messages of all users in a second, default: 1000

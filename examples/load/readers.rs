@@ -113,7 +113,7 @@ struct Session {
     id: String,
     /// Messages read, modulo 2³².
     handled: u32,
-    /// The last tag, as far as it was read.
+    /// What was read of the next tag, and of the text before it.
     tag: Vec<u8>,
 }
 
@@ -177,19 +177,19 @@ impl Session {
 
     /// Counts messages, and answers the server that asks for their number.
     async fn take(&mut self, me: &mut Client, bytes: &[u8]) -> io::Result<()> {
-        for byte in bytes {
-            if *byte == b'<' {
-                self.tag.clear();
-            }
-            self.tag.push(*byte);
-            if *byte != b'>' {
+        for piece in bytes.split_inclusive(|byte| *byte == b'>') {
+            self.tag.extend_from_slice(piece);
+            if !piece.ends_with(b">") {
                 continue;
             }
-            let is_message = self.tag == b"</message>";
+            let tag = std::mem::take(&mut self.tag);
+            let tag = tag.iter().rposition(|byte| *byte == b'<').and_then(|at| tag.get(at..));
+            let tag = tag.unwrap_or_default();
+            let is_message = tag == b"</message>";
             self.handled = self.handled.wrapping_add(u32::from(is_message));
             // Also unasked: what it has read is not to count as what it has not (LIMIT-10).
             let is_time = is_message && self.handled.is_multiple_of(ACKNOWLEDGE);
-            if !self.id.is_empty() && (is_time || self.tag.starts_with(b"<r ")) {
+            if !self.id.is_empty() && (is_time || tag.starts_with(b"<r ")) {
                 let h = self.handled;
                 let answer = format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>");
                 me.writer.write_all(answer.as_bytes()).await?;
