@@ -139,7 +139,7 @@ impl Load {
             users: take("--users")?.parse()?,
             password: take("--password")?.to_owned(),
         };
-        if load.slow > 0 && (load.users % 2 > 0 || load.users > load.rate * load.seconds) {
+        if load.slow > 0 && (load.users % 2 == 1 || load.users > load.rate * load.seconds) {
             return Err("no pairs, or no message of each user in a turn".into());
         }
         if given.is_empty() { Ok(load) } else { Err("an unknown option".into()) }

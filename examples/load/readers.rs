@@ -48,7 +48,7 @@ struct Kind {
 
 /// A reader for the whole run.
 pub(crate) async fn read(load: Arc<Load>, nth: usize, readers: Arc<Readers>) -> Result<Infallible> {
-    let kind = Kind { takes_none: nth % 2 > 0, resumes: nth / 2 % 2 > 0 };
+    let kind = Kind { takes_none: nth % 2 == 1, resumes: nth / 2 % 2 == 1 };
     let [one, none] = &readers.dropped;
     let dropped = if kind.takes_none { none } else { one };
     let mut held: Option<Session> = None;

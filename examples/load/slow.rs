@@ -39,7 +39,7 @@ pub(crate) async fn run(load: Arc<Load>, mut clients: Vec<Client>) -> Result<()>
     let each = load.rate * load.seconds / load.users;
     let mut turns = [Vec::new(), Vec::new()];
     for turn in 0..2 * load.rounds {
-        let slow = turn % 2 > 0;
+        let slow = turn % 2 == 1;
         readers.slow.store(slow, Ordering::Relaxed);
         sleep(SETTLE).await;
         let before: usize = dropped();
