@@ -214,6 +214,7 @@ fn turn<M: Machine>(
             Written::All => false,
             Written::Ended => true,
             Written::Blocked => drain.poll_close(cx).is_ready(),
+            Written::Enough => return Poll::Pending,
         };
         if closed {
             return Poll::Ready(Ok(Next::Close));
@@ -244,7 +245,13 @@ enum Written {
     Ended,
     /// The socket takes no more now.
     Blocked,
+    /// It would take more, but others have their turn first.
+    Enough,
 }
+
+/// Bytes that are written before other connections have their turn: one that resumes with much to be
+/// sent again would keep them waiting.
+const TURN: usize = 64 * 1024;
 
 /// Writes what waits, and says whether any of it got away.
 fn write(
@@ -252,14 +259,18 @@ fn write(
     socket: &mut Socket,
     cx: &mut Context<'_>,
 ) -> io::Result<(Written, bool)> {
-    let mut progress = false;
+    let (mut progress, mut total) = (false, 0);
     loop {
+        if total > TURN {
+            cx.waker().wake_by_ref();
+            return Ok((Written::Enough, progress));
+        }
         let end = match drain.poll_fill(cx) {
             Poll::Ready(Some(bytes)) => match socket.poll_write(cx, bytes)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(n) => {
                     drain.consume(n);
-                    progress = true;
+                    (progress, total) = (true, total.saturating_add(n));
                     continue;
                 }
                 Poll::Pending => return Ok((Written::Blocked, progress)),
@@ -335,7 +346,7 @@ fn flush(drain: &mut Drain, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<i
     let (written, _) = write(drain, socket, cx)?;
     match drain.poll_close(cx) {
         Poll::Ready(Close::Abort) => Poll::Ready(Ok(Close::Abort)),
-        _ if written == Written::Blocked => Poll::Pending,
+        _ if matches!(written, Written::Blocked | Written::Enough) => Poll::Pending,
         _ => Poll::Ready(Ok(Close::Flush)),
     }
 }
