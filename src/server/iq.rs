@@ -46,7 +46,7 @@ impl<C: Connection + Clone> Core<C> {
     ) -> Option<Task> {
         let request = self.well_formed_iq(origin, stanza)?;
         if let Some(to) = to.filter(|to| to.is_account()) {
-            match self.admit(&to.bare, stanza) {
+            match self.admit(to, stanza) {
                 Admission::Accept => {}
                 Admission::Drop => return None,
                 Admission::Refuse(error) => {
@@ -58,8 +58,7 @@ impl<C: Connection + Clone> Core<C> {
             }
         }
         let own = origin.map(|session| &session.account().bare);
-        let matching =
-            to.and_then(|to| self.registry.find(to.bare.as_str(), to.resource.as_deref()?));
+        let matching = to.and_then(|to| self.registry.find(to.key(), to.resource.as_deref()?));
         let situation = match to {
             None => IqSituation::OwnAccount,
             Some(to) if !to.is_account() => IqSituation::Domain,
@@ -141,8 +140,7 @@ impl<C: Connection + Clone> Core<C> {
                 return self.refuse_roster(session, stanza, &to, error);
             }
         }
-        let loaded =
-            target == Target::Domain || own || self.registry.account(to.as_str()).is_some();
+        let loaded = target == Target::Domain || own || self.registry.is_loaded(&to);
         if loaded {
             let relation = if own {
                 Relation::Own
@@ -284,12 +282,13 @@ impl<C: Connection + Clone> Core<C> {
     /// What the sender is to an account that has sessions (section "Terms").
     fn relation(&self, stanza: &Stanza, account: &jid::BareJid) -> Relation {
         let Some(sender) = sender(stanza) else { return Relation::Stranger };
+        let key = self.registry.key(account.as_str());
         let subscribes = || {
-            let account = self.registry.account(account.as_str());
+            let account = self.registry.account(key);
             account.is_some_and(|account| account.roster().is_subscriber(&sender))
         };
         let directed = || {
-            let mut sessions = self.registry.sessions_of(account.as_str());
+            let mut sessions = self.registry.sessions_of(key);
             sessions.any(|session| session.has_directed_to(&sender))
         };
         if sender == account.as_str() {

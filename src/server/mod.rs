@@ -262,7 +262,7 @@ impl<C: Connection + Clone> Core<C> {
 
     /// Whether there is such an account; an account with sessions is not looked up.
     async fn exists(&self, account: &BareJid) -> bool {
-        self.registry.account(account.as_str()).is_some()
+        self.registry.is_loaded(account)
             || self.stores.accounts.exists(account).await.unwrap_or(false)
     }
 

@@ -235,7 +235,7 @@ impl<C: Connection + Clone> Core<C> {
         }
         // MSG-9: to the domain, silence.
         let type_ = PresenceType::read(stanza).ok().filter(|_| to.is_account())?;
-        match self.admit(&to.bare, stanza) {
+        match self.admit(to, stanza) {
             Admission::Accept => {}
             Admission::Drop => return None,
             Admission::Refuse(error) => {
@@ -243,7 +243,7 @@ impl<C: Connection + Clone> Core<C> {
                 return None;
             }
         }
-        let sessions = self.registry.sessions_of(to.bare.as_str());
+        let sessions = self.registry.sessions_of(to.key());
         let mut reached: Vec<SessionHandle<C>> = match &to.resource {
             Some(resource) => sessions.filter(|s| s.resource().as_str() == &**resource).collect(),
             None => sessions.filter(SessionHandle::is_available).collect(),

@@ -22,7 +22,6 @@ use super::end::{Reason, Run};
 use super::handle::{INTERESTED, NotSent, SessionHandle, SessionId};
 use super::input::{Detached, InputTicket, Owner};
 #[cfg(feature = "server")]
-use super::outbound::kick;
 use super::presence::Presence;
 use super::registry::SessionRegistry;
 use super::resume::{ResumeError, Resumed, Retention};
@@ -554,7 +553,7 @@ impl<C: Connection + Clone> Session<Bound, C> {
             && shared.out.lock().is_stalled()
             && let Some(registry) = shared.registry.upgrade()
         {
-            registry.settle(shared, kick(&shared.out, &shared.jid));
+            registry.settle(shared, shared.kick());
         }
     }
 
