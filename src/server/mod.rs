@@ -310,3 +310,7 @@ async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     })
     .await
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom_model, shuttle)))]
+mod tests;

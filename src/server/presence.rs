@@ -1,6 +1,7 @@
 //! Presence: what clients broadcast and direct, and what arrives for accounts of ours
 //! (RFC 6121 §4, §8.5).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -258,12 +259,11 @@ impl<C: Connection + Clone> Core<C> {
             PresenceDecision::Silent => None,
             PresenceDecision::AllAvailable | PresenceDecision::Addressed => {
                 let ends = matches!(type_, PresenceType::Unavailable | PresenceType::Error);
-                let from = stanza.from().filter(|_| ends);
-                let from = from.as_deref().and_then(|from| self.address(from).ok());
+                let from = if ends { self.true_from(origin, stanza) } else { None };
                 for session in reached.drain(..) {
                     if let Some(from) = &from {
                         // PRES-11
-                        session.forget_directed(&from.to_text());
+                        session.forget_directed(from);
                     }
                     self.give_presence(&session, stanza, origin, number);
                 }
@@ -271,6 +271,18 @@ impl<C: Connection + Clone> Core<C> {
             }
             PresenceDecision::Subscription => self.inbound_subscription(stanza, type_, to),
             PresenceDecision::Probe => self.probe(origin, stanza, to),
+        }
+    }
+
+    /// Who sent a stanza, as normalised text: a session of ours, or somebody elsewhere.
+    fn true_from<'a>(
+        &self,
+        origin: Option<&'a SessionHandle<C>>,
+        stanza: &Stanza,
+    ) -> Option<Cow<'a, str>> {
+        match origin {
+            Some(session) => Some(session.jid().as_str().into()),
+            None => Some(self.address(&stanza.from()?).ok()?.to_text().into()),
         }
     }
 

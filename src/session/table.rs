@@ -37,6 +37,21 @@ pub(crate) struct Key<'a> {
     pub(crate) hash: Hash,
 }
 
+#[cfg(test)]
+std::thread_local! {
+    /// How often this thread has hashed.
+    static HASHED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How often `work` hashes a bare JID.
+#[cfg(test)]
+#[cfg(not(any(loom_model, shuttle)))]
+pub(crate) fn hashes(work: impl FnOnce()) -> usize {
+    let before = HASHED.get();
+    work();
+    HASHED.get() - before
+}
+
 impl<C: Connection + Clone> Table<C> {
     pub(super) fn new(environment: &dyn Environment) -> Self {
         let mut key = [0; 16];
@@ -51,6 +66,12 @@ impl<C: Connection + Clone> Table<C> {
     }
 
     pub(super) fn hash(&self, bare: &str) -> Hash {
+        #[cfg(test)]
+        HASHED.with(|hashed| hashed.set(hashed.get() + 1));
+        self.digest(bare)
+    }
+
+    fn digest(&self, bare: &str) -> Hash {
         let mut hasher = self.hasher.clone();
         hasher.write(bare.as_bytes());
         let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
@@ -64,7 +85,7 @@ impl<C: Connection + Clone> Table<C> {
 
     #[expect(clippy::indexing_slicing, reason = "a remainder of the array's length")]
     pub(super) fn shard(&self, key: Key<'_>) -> &Shard<C> {
-        debug_assert_eq!(key.hash, self.hash(key.bare), "a hash of another registry");
+        debug_assert_eq!(key.hash, self.digest(key.bare), "a hash of another registry");
         &self.shards[key.hash.shard()]
     }
 
