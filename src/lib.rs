@@ -86,6 +86,10 @@ mod sync;
 #[cfg(feature = "server")]
 pub mod xep;
 
+/// So that tests in here can share what is written for those outside.
+#[cfg(all(test, feature = "server"))]
+extern crate self as xmpp_session;
+
 pub use jid;
 pub use minidom;
 

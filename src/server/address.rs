@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jid::{BareJid, ResourcePart};
 
-use crate::session::Account;
+use crate::session::{Account, Hash, Key};
 
 /// Where a stanza is addressed to.
 ///
@@ -15,6 +15,8 @@ use crate::session::Account;
 #[derive(Clone)]
 pub(crate) struct Address<'a> {
     pub(crate) bare: Bare,
+    /// Of the bare JID: a stanza's is made once.
+    hash: Hash,
     pub(crate) resource: Option<Cow<'a, str>>,
 }
 
@@ -44,26 +46,31 @@ pub(crate) struct Malformed;
 const PART: usize = 1023;
 
 impl<'a> Address<'a> {
-    /// `known` finds an account that has sessions by the text of its bare JID.
+    /// `hash` is that of the text of a bare JID, and `known` finds an account that has sessions by both.
     ///
     /// Most addresses are those of such accounts, written as they are: these are only looked up.
     pub(crate) fn parse(
         text: &'a str,
-        known: impl Fn(&str) -> Option<Arc<Account>>,
+        hash: impl Fn(&str) -> Hash,
+        known: impl Fn(Key<'_>) -> Option<Arc<Account>>,
         is_local: impl Fn(&str) -> bool,
     ) -> Result<Self, Malformed> {
         let (bare, resource) = match text.split_once('/') {
             Some((bare, resource)) => (bare, Some(resource)),
             None => (text, None),
         };
+        let written = Key { bare, hash: hash(bare) };
         if resource.is_none_or(is_plain)
-            && let Some(account) = known(bare)
+            && let Some(account) = known(written)
         {
-            return Ok(Self { bare: Bare::Known(account), resource: resource.map(Cow::Borrowed) });
+            let (bare, resource) = (Bare::Known(account), resource.map(Cow::Borrowed));
+            return Ok(Self { bare, hash: written.hash, resource });
         }
         // One trailing dot belongs to no domain part (RFC 7622 §3.2), and `jid` would mis-split it.
         let bare = bare.strip_suffix('.').unwrap_or(bare);
         let bare = BareJid::new(bare).map_err(|_| Malformed)?;
+        let as_written = bare.as_str() == written.bare;
+        let hash = if as_written { written.hash } else { hash(bare.as_str()) };
         let resource = match resource {
             None => None,
             Some("") => return Err(Malformed),
@@ -73,18 +80,23 @@ impl<'a> Address<'a> {
             Some(text) if text.len() <= PART => Some(text.into()),
             Some(_) => return Err(Malformed),
         };
-        Ok(Self { bare: Bare::Jid(bare), resource })
+        Ok(Self { bare: Bare::Jid(bare), hash, resource })
     }
 
-    /// The bare JID of an account.
-    pub(crate) fn of(account: BareJid) -> Address<'static> {
-        Address { bare: Bare::Jid(account), resource: None }
+    /// The bare JID of an account, and its hash.
+    pub(crate) const fn of(account: BareJid, hash: Hash) -> Address<'static> {
+        Address { bare: Bare::Jid(account), hash, resource: None }
+    }
+
+    /// The bare JID, to be looked up.
+    pub(crate) fn key(&self) -> Key<'_> {
+        Key { bare: self.bare.as_str(), hash: self.hash }
     }
 
     /// The same, for work that outlives the stanza.
     pub(crate) fn to_static(&self) -> Address<'static> {
         let resource = self.resource.as_deref().map(|resource| resource.to_owned().into());
-        Address { bare: self.bare.clone(), resource }
+        Address { bare: self.bare.clone(), hash: self.hash, resource }
     }
 
     /// The normalised text.
@@ -114,9 +126,15 @@ mod tests {
     use crate::rules::roster::Roster;
     use crate::session::Kept;
 
+    fn hash(bare: &str) -> Hash {
+        Hash::new(
+            bare.bytes().fold(0, |hash: u32, byte| hash.wrapping_mul(31).wrapping_add(byte.into())),
+        )
+    }
+
     fn parse(text: &str) -> Option<String> {
         let is_local = |bare: &str| bare.ends_with("example.com");
-        Address::parse(text, |_| None, is_local).ok().map(|a| a.to_text())
+        Address::parse(text, hash, |_| None, is_local).ok().map(|a| a.to_text())
     }
 
     #[test]
@@ -153,9 +171,24 @@ mod tests {
         assert_eq!(parse("a@example.com/🦊"), None);
     }
 
-    fn found(bare: &str) -> Option<Arc<Account>> {
+    fn found(account: Key<'_>) -> Option<Arc<Account>> {
         let jid = BareJid::new("juliet@example.com").ok()?;
-        (bare == jid.as_str()).then(|| Arc::new(Account::new(jid, Roster::new(), Kept::default())))
+        (account.bare == jid.as_str())
+            .then(|| Arc::new(Account::new(jid, Roster::new(), Kept::default())))
+    }
+
+    #[test]
+    fn the_hash_is_that_of_the_normalised_text() {
+        for text in [
+            "juliet@example.com/x",
+            "Juliet@example.com/x",
+            "romeo@example.com.",
+            "Romeo@x.example",
+        ] {
+            let address = Address::parse(text, hash, found, |_| true).unwrap();
+            assert_eq!(address.key().hash, hash(address.bare.as_str()), "{text}");
+            assert_eq!(address.to_static().key().hash, address.key().hash);
+        }
     }
 
     #[test]
@@ -168,10 +201,10 @@ mod tests {
             ("juliet@example.com/with space", false),
             ("romeo@example.com", false),
         ] {
-            let address = Address::parse(text, found, |_| true).unwrap();
+            let address = Address::parse(text, hash, found, |_| true).unwrap();
             assert_eq!(matches!(address.bare, Bare::Known(_)), known, "{text}");
         }
-        assert!(Address::parse("juliet@example.com/", found, |_| true).is_err());
+        assert!(Address::parse("juliet@example.com/", hash, found, |_| true).is_err());
     }
 
     proptest! {
@@ -180,8 +213,8 @@ mod tests {
         fn stz_5_what_is_looked_up_is_what_would_be_parsed(
             text in "(juliet|Juliet|a)@example\\.com(/[ -~]{0,5}|/\\PC{0,3})?",
         ) {
-            let looked_up = Address::parse(&text, found, |_| true).ok().map(|a| a.to_text());
-            let parsed = Address::parse(&text, |_| None, |_| true).ok().map(|a| a.to_text());
+            let looked_up = Address::parse(&text, hash, found, |_| true).ok().map(|a| a.to_text());
+            let parsed = Address::parse(&text, hash, |_| None, |_| true).ok().map(|a| a.to_text());
             prop_assert_eq!(looked_up, parsed);
         }
     }

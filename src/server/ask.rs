@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::Core;
-use super::address::Bare;
+use super::address::{Address, Bare};
 use crate::connection::Connection;
 use crate::extension::{AccountState, Admission, Delivery, Outcome};
 use crate::rules::roster::Roster;
@@ -16,19 +16,19 @@ use crate::store::StoreError;
 impl<C: Connection + Clone> Core<C> {
     /// Whether a stanza gets in to an account that has sessions. An account without sessions is
     /// asked about where the stanza would have an effect, with [`admit_loaded`](Self::admit_loaded).
-    pub(super) fn admit(&self, account: &Bare, stanza: &Stanza) -> Admission {
-        let state = match account {
-            Bare::Known(account) => Some(AccountState(Arc::clone(account))),
-            Bare::Jid(jid) => self.registry.account_state(jid),
+    pub(super) fn admit(&self, to: &Address<'_>, stanza: &Stanza) -> Admission {
+        let account = match &to.bare {
+            Bare::Known(account) => Some(Arc::clone(account)),
+            Bare::Jid(_) => self.registry.account(to.key()),
         };
-        state.map_or(Admission::Accept, |state| self.ask(&state, stanza))
+        account.map(AccountState).map_or(Admission::Accept, |state| self.ask(&state, stanza))
     }
 
     /// Whether an account's data is loaded, so that it is asked in place.
-    pub(super) fn is_loaded(&self, account: &Bare) -> bool {
-        match account {
+    pub(super) fn is_loaded(&self, account: &Address<'_>) -> bool {
+        match account.bare {
             Bare::Known(_) => true,
-            Bare::Jid(jid) => self.registry.is_loaded(jid),
+            Bare::Jid(_) => self.registry.has_row(account.key()),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::address::Malformed;
+use super::address::{Address, Malformed};
 use super::driver::{Driver, Pending, Stage};
 use super::{Core, Task, oneshot};
 use crate::connection::Connection;
@@ -26,10 +26,13 @@ impl<C: Connection + Clone> Driver<C> {
         core.metrics.received(received.kind());
         let stanza = stamp(session, received, self.lang.as_deref());
         let handle = session.handle();
-        let allowed = core.allows_recipient(&mut self.recipients, &handle, &stanza);
+        let text = stanza.to();
+        let to = text.as_deref().map(|text| core.address(text));
+        let known = to.as_ref().and_then(|to| to.as_ref().ok());
+        let allowed = core.allows_recipient(&mut self.recipients, &handle, &stanza, known);
         // What a host's hook loses by a panic is this stanza, and its sender is told.
         let work = || match allowed {
-            true => core.client_stanza(session, &stanza),
+            true => core.client_stanza(session, &stanza, to),
             false => {
                 core.metrics.limit("LIMIT-21");
                 let error = StanzaError::new(Condition::PolicyViolation);
@@ -109,13 +112,13 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         session: &mut Session<Bound, C>,
         stanza: &Stanza,
+        to: Option<Result<Address<'_>, Malformed>>,
     ) -> Option<Task> {
         let handle = session.handle();
         if self.extensions.iter().any(|one| one.inbound(&handle, stanza) != Flow::Next) {
             return None;
         }
-        let to = stanza.to();
-        let to = match to.as_deref().map(|to| self.address(to)).transpose() {
+        let to = match to.transpose() {
             Ok(to) => to,
             Err(Malformed) => {
                 self.malformed(&handle, stanza);

@@ -208,7 +208,7 @@ impl<C: Connection + Clone> Core<C> {
         let key = account.to_string();
         // A bind that was under way is through; later ones are refused.
         let _none = self.jobs.run(&key, async {}).await;
-        let roster = match self.registry.account(account.as_str()) {
+        let roster = match self.registry.account(self.registry.key(account.as_str())) {
             Some(account) => account.roster(),
             None => Arc::new(self.load_roster(account).await?),
         };

@@ -10,7 +10,7 @@ use crate::connection::Connection;
 use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Relation, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, iq};
 use crate::rules::roster;
-use crate::session::SessionHandle;
+use crate::session::{Key, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError, write};
 
 /// IQ-5: a handler that takes longer has failed.
@@ -46,7 +46,7 @@ impl<C: Connection + Clone> Core<C> {
     ) -> Option<Task> {
         let request = self.well_formed_iq(origin, stanza)?;
         if let Some(to) = to.filter(|to| to.is_account()) {
-            match self.admit(&to.bare, stanza) {
+            match self.admit(to, stanza) {
                 Admission::Accept => {}
                 Admission::Drop => return None,
                 Admission::Refuse(error) => {
@@ -58,18 +58,15 @@ impl<C: Connection + Clone> Core<C> {
             }
         }
         let own = origin.map(|session| &session.account().bare);
-        let matching =
-            to.and_then(|to| self.registry.find(to.bare.as_str(), to.resource.as_deref()?));
+        let matching = to.and_then(|to| self.registry.find(to.key(), to.resource.as_deref()?));
         let situation = match to {
             None => IqSituation::OwnAccount,
             Some(to) if !to.is_account() => IqSituation::Domain,
-            Some(to) if to.resource.is_some() => match &matching {
-                None => IqSituation::FullWithoutMatch,
-                Some(session) => {
-                    let entitled = !request || self.is_entitled(stanza, session);
-                    IqSituation::FullMatch { entitled }
-                }
-            },
+            Some(to) if matching.is_some() => {
+                let entitled = !request || self.is_entitled(stanza, to);
+                IqSituation::FullMatch { entitled }
+            }
+            Some(to) if to.resource.is_some() => IqSituation::FullWithoutMatch,
             Some(to) if Some(&*to.bare) == own => IqSituation::OwnAccount,
             Some(_) => IqSituation::OtherAccount,
         };
@@ -141,15 +138,14 @@ impl<C: Connection + Clone> Core<C> {
                 return self.refuse_roster(session, stanza, &to, error);
             }
         }
-        let loaded =
-            target == Target::Domain || own || self.registry.account(to.as_str()).is_some();
+        let loaded = target == Target::Domain || own || self.registry.is_loaded(&to);
         if loaded {
             let relation = if own {
                 Relation::Own
             } else if target == Target::Domain {
                 Relation::Subscriber
             } else {
-                self.relation(stanza, &to)
+                self.relation(stanza, self.registry.key(to.as_str()))
             };
             return self.ask_extensions(origin, stanza, &to, target, relation);
         }
@@ -275,24 +271,23 @@ impl<C: Connection + Clone> Core<C> {
         }
     }
 
-    /// Whether the sender of a request may reach this session (IQ-2).
-    fn is_entitled(&self, stanza: &Stanza, session: &SessionHandle<C>) -> bool {
-        !self.limits.iq_needs_presence
-            || self.relation(stanza, &session.account().bare) != Relation::Stranger
+    /// Whether the sender of a request may reach the sessions of this account (IQ-2).
+    fn is_entitled(&self, stanza: &Stanza, to: &Address<'_>) -> bool {
+        !self.limits.iq_needs_presence || self.relation(stanza, to.key()) != Relation::Stranger
     }
 
     /// What the sender is to an account that has sessions (section "Terms").
-    fn relation(&self, stanza: &Stanza, account: &jid::BareJid) -> Relation {
+    fn relation(&self, stanza: &Stanza, account: Key<'_>) -> Relation {
         let Some(sender) = sender(stanza) else { return Relation::Stranger };
         let subscribes = || {
-            let account = self.registry.account(account.as_str());
+            let account = self.registry.account(account);
             account.is_some_and(|account| account.roster().is_subscriber(&sender))
         };
         let directed = || {
-            let mut sessions = self.registry.sessions_of(account.as_str());
+            let mut sessions = self.registry.sessions_of(account);
             sessions.any(|session| session.has_directed_to(&sender))
         };
-        if sender == account.as_str() {
+        if sender == account.bare {
             Relation::Own
         } else if self.serves(&sender) || subscribes() {
             Relation::Subscriber

@@ -63,8 +63,8 @@ impl<C: Connection + Clone> Core<C> {
             return None;
         }
         // An account that gets its first session later on is asked about in the store's job.
-        let asked = self.is_loaded(&to.bare);
-        let end = match self.admit(&to.bare, stanza) {
+        let asked = self.is_loaded(to);
+        let end = match self.admit(to, stanza) {
             Admission::Accept => match self.attempt(stanza, to, turn) {
                 Attempt::Store => {
                     let (origin, stanza) = (origin.cloned(), stanza.clone());
@@ -113,7 +113,7 @@ impl<C: Connection + Clone> Core<C> {
         }
         if copies.is_some_and(Copies::release) {
             // Whoever took it has ended since, and has left it to us.
-            let to = Address::of(account.clone());
+            let to = self.address_of(account.clone());
             let since = Some(self.environment.utc());
             if let Some(task) = self.message_again(stanza, &to, since) {
                 self.jobs.spawn(task);
@@ -131,7 +131,7 @@ impl<C: Connection + Clone> Core<C> {
         to: &Address<'_>,
         refused: &mut Refused,
     ) -> Attempt<C> {
-        let sessions = self.registry.sessions_of(to.bare.as_str());
+        let sessions = self.registry.sessions_of(to.key());
         let sessions: SmallVec<[SessionHandle<C>; 4]> =
             sessions.filter(|session| !refused.contains(&session.id())).collect();
         // Others may get it by a carbon copy.

@@ -269,7 +269,7 @@ impl<C: Connection + Clone> Core<C> {
 
     /// Whether there is such an account; an account with sessions is not looked up.
     async fn exists(&self, account: &BareJid) -> bool {
-        self.registry.account(account.as_str()).is_some()
+        self.registry.is_loaded(account)
             || self.stores.accounts.exists(account).await.unwrap_or(false)
     }
 
@@ -317,3 +317,7 @@ async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     })
     .await
 }
+
+#[cfg(test)]
+#[cfg(not(any(loom_model, shuttle)))]
+mod tests;

@@ -1,6 +1,7 @@
 //! Presence: what clients broadcast and direct, and what arrives for accounts of ours
 //! (RFC 6121 §4, §8.5).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -233,7 +234,7 @@ impl<C: Connection + Clone> Core<C> {
         }
         // MSG-9: to the domain, silence.
         let type_ = PresenceType::read(stanza).ok().filter(|_| to.is_account())?;
-        match self.admit(&to.bare, stanza) {
+        match self.admit(to, stanza) {
             Admission::Accept => {}
             Admission::Drop => return None,
             Admission::Refuse(error) => {
@@ -241,7 +242,7 @@ impl<C: Connection + Clone> Core<C> {
                 return None;
             }
         }
-        let sessions = self.registry.sessions_of(to.bare.as_str());
+        let sessions = self.registry.sessions_of(to.key());
         let mut reached: Vec<SessionHandle<C>> = match &to.resource {
             Some(resource) => sessions.filter(|s| s.resource().as_str() == &**resource).collect(),
             None => sessions.filter(SessionHandle::is_available).collect(),
@@ -256,12 +257,11 @@ impl<C: Connection + Clone> Core<C> {
             PresenceDecision::Silent => None,
             PresenceDecision::AllAvailable | PresenceDecision::Addressed => {
                 let ends = matches!(type_, PresenceType::Unavailable | PresenceType::Error);
-                let from = stanza.from().filter(|_| ends);
-                let from = from.as_deref().and_then(|from| self.address(from).ok());
+                let from = if ends { self.true_from(origin, stanza) } else { None };
                 for session in reached.drain(..) {
                     if let Some(from) = &from {
                         // PRES-11
-                        session.forget_directed(&from.to_text());
+                        session.forget_directed(from);
                     }
                     self.give_presence(&session, stanza, origin, number);
                 }
@@ -269,6 +269,18 @@ impl<C: Connection + Clone> Core<C> {
             }
             PresenceDecision::Subscription => self.inbound_subscription(stanza, type_, to),
             PresenceDecision::Probe => self.probe(origin, stanza, to),
+        }
+    }
+
+    /// Who sent a stanza, as normalised text: a session of ours, or somebody elsewhere.
+    fn true_from<'a>(
+        &self,
+        origin: Option<&'a SessionHandle<C>>,
+        stanza: &Stanza,
+    ) -> Option<Cow<'a, str>> {
+        match origin {
+            Some(session) => Some(session.jid().as_str().into()),
+            None => Some(self.address(&stanza.from()?).ok()?.to_text().into()),
         }
     }
 

@@ -46,7 +46,7 @@ impl<C: Connection + Clone> Core<C> {
                 return;
             }
             // An unknown account has an empty roster, and answers like one that refuses (PRES-14).
-            let roster = match core.registry.account(asked.to.bare.as_str()) {
+            let roster = match core.registry.account(asked.to.key()) {
                 Some(account) => account.roster(),
                 None => match core.load_roster(&asked.to.bare).await {
                     Ok(roster) => Arc::new(roster),
@@ -66,7 +66,7 @@ impl<C: Connection + Clone> Core<C> {
     fn answer_probe(self: &Arc<Self>, asked: &Asked<C>, roster: &Roster) {
         let (to, from) = (&asked.to, asked.from.as_str());
         let account = to.bare.as_str();
-        let mut sessions: Vec<_> = self.registry.sessions_of(account).collect();
+        let mut sessions: Vec<_> = self.registry.sessions_of(to.key()).collect();
         if let Some(resource) = to.resource.as_deref() {
             // Never a word about another session (PRES-17, PRES-18).
             sessions.retain(|session| session.resource().as_str() == resource);

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::Core;
+use super::address::Address;
 use super::builder::Rate;
 use crate::connection::Connection;
 use crate::session::SessionHandle;
@@ -28,17 +29,16 @@ impl Recipients {
 }
 
 impl<C: Connection + Clone> Core<C> {
-    /// Whether a session may send this stanza. The server and the own account are always there to
+    /// Whether a session may send this stanza to that address. The server and the own account are always there to
     /// be asked, and what answers another is no new recipient.
     pub(super) fn allows_recipient(
         &self,
         recipients: &mut Option<Box<Recipients>>,
         session: &SessionHandle<C>,
         stanza: &Stanza,
+        to: Option<&Address<'_>>,
     ) -> bool {
-        let Some(rate) = self.limits.recipients else { return true };
-        let Some(text) = stanza.to() else { return true };
-        let Ok(to) = self.address(&text) else { return true };
+        let (Some(rate), Some(to)) = (self.limits.recipients, to) else { return true };
         let to = to.bare.as_str();
         let answers = matches!(stanza.type_().as_deref(), Some("result" | "error"));
         if answers || self.serves(to) || to == session.account().bare.as_str() {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use jid::FullJid;
+use jid::{BareJid, FullJid};
 use parking_lot::Mutex;
 
 use super::address::{Address, Malformed};
@@ -12,7 +12,7 @@ use super::{Core, Task};
 use crate::connection::Connection;
 use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
-use crate::session::{Leftover, SessionHandle};
+use crate::session::{Key, Leftover, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
 const CARBONS: &str = "urn:xmpp:carbons:2";
@@ -155,8 +155,15 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     pub(super) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, Malformed> {
-        let known = |bare: &str| self.registry.account(bare);
-        Address::parse(text, known, |bare| self.registry.is_local(bare))
+        let hash = |bare: &str| self.registry.key(bare).hash;
+        let known = |bare: Key<'_>| self.registry.account(bare);
+        Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
+    }
+
+    /// The address of an account itself.
+    pub(super) fn address_of(&self, account: BareJid) -> Address<'static> {
+        let hash = self.registry.key(account.as_str()).hash;
+        Address::of(account, hash)
     }
 
     /// To the host's router; a refusal is answered to `origin`, or else to the session that the
@@ -192,7 +199,7 @@ impl<C: Connection + Clone> Core<C> {
     fn sender(&self, stanza: &Stanza) -> Option<SessionHandle<C>> {
         let from = stanza.from()?;
         let (bare, resource) = from.split_once('/')?;
-        self.registry.find(bare, resource)
+        self.registry.find(self.registry.key(bare), resource)
     }
 
     /// An answer to somebody who is not a session at hand.
@@ -204,7 +211,7 @@ impl<C: Connection + Clone> Core<C> {
         } else if !to.is_account() {
             self.requests.take_answer(&answer);
         } else {
-            let found = to.resource.and_then(|r| self.registry.find(to.bare.as_str(), &r));
+            let found = to.resource.as_deref().and_then(|r| self.registry.find(to.key(), r));
             if let Some(session) = found {
                 self.give_answer(&session, &answer);
             }
@@ -231,7 +238,7 @@ impl<C: Connection + Clone> Core<C> {
                 None
             }
             (Kind::Message, _) => {
-                let to = Address::of(leftover.session.to_bare());
+                let to = self.address_of(leftover.session.to_bare());
                 let since = leftover.retained.then_some(leftover.accepted);
                 self.message_again(stanza, &to, since)
             }

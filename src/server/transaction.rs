@@ -348,7 +348,7 @@ impl<C: Connection + Clone> Core<C> {
         let settled = effects.into_iter().map(prepared).collect();
         for side in [Some(own), other].into_iter().flatten() {
             if let Some(shared) = side.shared {
-                shared.set_roster(side.roster);
+                self.registry.set_roster(&shared, side.roster);
             }
         }
         Ok(settled)
@@ -371,7 +371,7 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     async fn side(&self, account: BareJid) -> Result<Side, StoreError> {
-        let shared = self.registry.account(account.as_str());
+        let shared = self.registry.account(self.registry.key(account.as_str()));
         let roster = match &shared {
             Some(shared) => Roster::clone(&shared.roster()),
             None => self.load_roster(&account).await?,

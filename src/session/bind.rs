@@ -18,6 +18,7 @@ use super::presence::PresenceState;
 use super::registry::Inner;
 use super::shield::shielded;
 use super::slots::{Entry, Slot, SlotState, Slots};
+use super::table::Hash;
 use crate::connection::Connection;
 use crate::environment::random_hex;
 use crate::rules::roster::Roster;
@@ -195,20 +196,21 @@ impl<C: Connection + Clone> Inner<C> {
         &self,
         account: &BareJid,
         link: C,
-        request: BindRequest<'_>,
+        mut request: BindRequest<'_>,
         greets: bool,
     ) -> Result<(Owner<C>, Option<Ending<C>>), BindError> {
         let environment = &*self.settings.environment;
         let now = environment.now();
         let spare = self.generated();
-        let hash = self.hash(account.as_str());
-        let mut shard = self.shard(hash).write();
-        if request.roster.is_none()
-            && shard.find(hash, |entry| &entry.shared.bare == account).is_none()
-        {
+        // Without the lock: it takes longer with each contact.
+        request.roster.iter_mut().for_each(|roster| self.table.hash_contacts(roster));
+        let key = self.table.key(account.as_str());
+        let hash = key.hash.wide();
+        let mut shard = self.table.shard(key).write();
+        if request.roster.is_none() && shard.find(hash, |entry| entry.is(key)).is_none() {
             return Err(BindError::NotLoaded);
         }
-        let known = shard.find_mut(hash, |entry| &entry.shared.bare == account);
+        let known = shard.find_mut(hash, |entry| entry.is(key));
         let (resource, place) = match known {
             Some(entry) => self.place(entry, request.resource, spare, now)?,
             None => (request.resource.unwrap_or(spare), Place::Free),
@@ -216,11 +218,7 @@ impl<C: Connection + Clone> Inner<C> {
         // The clone has no spare capacity, which stays as long as the session does.
         let jid = account.with_resource(&resource).clone();
         let mut entry = shard
-            .entry(
-                hash,
-                |entry| &entry.shared.bare == account,
-                |entry| self.hash(entry.shared.bare.as_str()),
-            )
+            .entry(hash, |entry| entry.is(key), |entry| self.hash_of(entry).wide())
             .or_insert_with(|| Entry {
                 shared: Arc::new(Account::new(
                     account.clone(),
@@ -251,11 +249,21 @@ impl<C: Connection + Clone> Inner<C> {
             presence: Mutex::new(PresenceState::default()),
             out: Mutex::new(Outbound::new(link, Gate::closed(waits, greets), request.lingers)),
         });
-        entry.slots.push(Slot { shared: Arc::clone(&shared), state: SlotState::Live });
+        entry.slots.push(Slot {
+            shared: Arc::clone(&shared),
+            hash: key.hash,
+            state: SlotState::Live,
+        });
         self.sessions.fetch_add(1, Ordering::SeqCst);
         self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Bound));
         // The guard exists before any host code runs.
         Ok((Owner { shared, epoch: 0 }, displaced))
+    }
+
+    /// As it stands in the row: one without sessions is not left in the table.
+    fn hash_of(&self, entry: &Entry<C>) -> Hash {
+        let slot = entry.slots.as_slice().first();
+        slot.map_or_else(|| self.table.hash(entry.shared.bare.as_str()), |slot| slot.hash)
     }
 
     /// Where the new session goes in an account that has some.

@@ -1,7 +1,7 @@
 //! Presence towards JIDs that an account blocks or no longer blocks (BLOCK-7).
 
 use super::outbound::Valid;
-use super::presence::unavailable;
+use super::presence::{Notification, unavailable};
 use super::registry::{SessionRegistry, bare_of};
 use crate::connection::Connection;
 
@@ -18,7 +18,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// its sessions, that each session is gone; directed presence to them is forgotten.
     pub(crate) fn hide_from(&self, account: &str, pattern: &impl Pattern) {
         let inner = self.inner();
-        for session in inner.sessions(account) {
+        for session in inner.sessions(self.key(account)) {
             let (available, directed) = {
                 let mut state = session.0.presence.lock();
                 let covered = state.change(|rare| {
@@ -32,13 +32,13 @@ impl<C: Connection + Clone> SessionRegistry<C> {
                 (state.last.is_some(), covered)
             };
             let gone = unavailable(&session.0);
+            // The account hides from them by now: this goes past its own list.
+            let notification = Notification { source: None, stanza: &gone, valid: None };
             let roster = session.roster();
             let sees = |jid: &str| available && roster.is_subscriber(bare_of(jid));
             if available {
-                let subscribers = roster.subscribers().map(|entry| entry.jid());
-                for contact in subscribers.filter(|contact| pattern.covers(contact)) {
-                    // The account hides from them by now: this goes past its own list.
-                    inner.presence_to_contact(None, contact, &gone, None);
+                for contact in roster.subscribers().filter(|entry| pattern.covers(entry.jid())) {
+                    inner.notify_contact(contact.into(), &notification);
                 }
                 for jid in pattern.full().filter(|jid| sees(jid)) {
                     inner.direct(&gone, jid, None);
@@ -57,14 +57,14 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// is still hidden from is told nothing.
     pub(crate) fn show_to(&self, account: &str, pattern: &impl Pattern) {
         let inner = self.inner();
-        for session in inner.sessions(account) {
+        for session in inner.sessions(self.key(account)) {
             let Some((stanza, _, number)) = session.numbered_presence() else { continue };
-            let valid = Valid { of: &session.0.number, number };
+            let valid = Some(&Valid { of: &session.0.number, number });
             let roster = session.roster();
-            let subscribers = roster.subscribers().map(|entry| entry.jid());
             let source = &session.0.account;
-            for contact in subscribers.filter(|contact| pattern.covers(contact)) {
-                inner.presence_to_contact(Some(source), contact, &stanza, Some(&valid));
+            let notification = Notification { source: Some(source), stanza: &stanza, valid };
+            for contact in roster.subscribers().filter(|entry| pattern.covers(entry.jid())) {
+                inner.notify_contact(contact.into(), &notification);
             }
             let seen = |jid: &&str| {
                 roster.is_subscriber(bare_of(jid))
@@ -72,7 +72,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
                     && !inner.hides(source, jid)
             };
             for jid in pattern.full().filter(seen) {
-                inner.direct(&stanza, jid, Some(&valid));
+                inner.direct(&stanza, jid, valid);
             }
         }
     }

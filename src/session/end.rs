@@ -10,7 +10,7 @@ use jid::FullJid;
 
 use super::events::{Event, EventKind};
 use super::handle::{CLOSED, ENDED, SessionHandle, SessionId, Shared};
-use super::outbound::{Ended, Gate, Left, kick};
+use super::outbound::{Ended, Gate, Left};
 use super::presence::Gone;
 use super::registry::{Inner, bare};
 use super::shield::{shielded, wake};
@@ -186,10 +186,9 @@ impl<C: Connection + Clone> Inner<C> {
     ) -> bool {
         let now = self.settings.environment.now();
         let ending = {
-            let account = bare(&shared.jid);
-            let hash = self.hash(account);
-            let mut shard = self.shard(hash).write();
-            let entry = shard.find_mut(hash, |entry| entry.shared.bare.as_str() == account);
+            let key = self.table.key(bare(&shared.jid));
+            let mut shard = self.table.shard(key).write();
+            let entry = shard.find_mut(key.hash.wide(), |entry| entry.is(key));
             let found = entry.and_then(|entry| {
                 let at = entry.slots.position(shared)?;
                 let state = entry.slots.as_slice().get(at)?.state;
@@ -263,7 +262,7 @@ impl<C: Connection + Clone> Inner<C> {
         if let Some(link) = outbound.link {
             shielded(|| link.close(Close::Abort));
         } else if flush {
-            self.settle(&shared, kick(&shared.out, &shared.jid));
+            self.settle(&shared, shared.kick());
         }
         let kind = EventKind::Ended {
             reason,
@@ -307,12 +306,10 @@ impl<C: Connection + Clone> Inner<C> {
     /// Takes the slot away, by session id (DESTROY-5). Returns the session that waited for the
     /// resource, if this was the last instance before it (BIND-14).
     fn forget(&self, shared: &Arc<Shared<C>>, kind: EventKind) -> Option<Arc<Shared<C>>> {
-        let account = bare(&shared.jid);
-        let hash = self.hash(account);
-        let mut shard = self.shard(hash).write();
+        let key = self.table.key(bare(&shared.jid));
+        let mut shard = self.table.shard(key).write();
         self.events.push(|| Event::new(SessionHandle(Arc::clone(shared)), kind));
-        let mut occupied =
-            shard.find_entry(hash, |entry| entry.shared.bare.as_str() == account).ok()?;
+        let mut occupied = shard.find_entry(key.hash.wide(), |entry| entry.is(key)).ok()?;
         let entry = occupied.get_mut();
         let at = entry.slots.position(shared)?;
         entry.slots.remove(at);
@@ -333,7 +330,7 @@ impl<C: Connection + Clone> Inner<C> {
             out.gates.open(gate);
             out.waker.take()
         };
-        self.settle(shared, kick(&shared.out, &shared.jid));
+        self.settle(shared, shared.kick());
         wake(waker);
     }
 }

@@ -9,7 +9,7 @@ use jid::{FullJid, ResourceRef};
 use super::account::Account;
 use super::acknowledge::Transport;
 use super::copies::Copies;
-use super::outbound::{self, After, Item, Outbound, Sent, To, Valid};
+use super::outbound::{self, After, Item, Outbound, Own, Sent, To, Valid};
 use super::presence::PresenceState;
 use super::registry::Inner;
 use crate::connection::{Connection, SendError};
@@ -70,15 +70,15 @@ impl<C: Connection + Clone> Shared<C> {
         item: Item<'_>,
         valid: Option<&Valid<'_>>,
     ) -> (Sent, After) {
-        // The clock is host code: it is asked before the lock is taken.
         let flags = self.flags.load(Ordering::SeqCst);
+        // The clock is host code: it is asked before the lock is taken.
         let retained = flags & RETAINED != 0;
         let now = retained.then(|| inner.settings.environment.now());
         // The same holds for what says whether it is held back.
         let stanza = item.stanza().filter(|_| flags & HOLDING != 0);
         let hold = stanza.map(|stanza| inner.hold(self, stanza));
         let limits = &inner.settings.retention;
-        let sent = outbound::send(&self.out, &self.jid, item, valid, hold, now, limits);
+        let sent = outbound::send(&self.out, self.own(), item, valid, hold, now, limits);
         if retained {
             inner.relieve();
         }
@@ -88,7 +88,7 @@ impl<C: Connection + Clone> Shared<C> {
     fn send_stored(self: &Arc<Self>, inner: &Inner<C>, stanzas: &[Stanza]) -> (Sent, After) {
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
         let now = retained.then(|| inner.settings.environment.now());
-        let sent = outbound::send_stored(&self.out, &self.jid, stanzas, now);
+        let sent = outbound::send_stored(&self.out, self.own(), stanzas, now);
         if retained {
             inner.relieve();
         }
@@ -105,13 +105,26 @@ impl<C: Connection + Clone> Shared<C> {
             return false;
         }
         if let Some(registry) = self.registry.upgrade() {
-            registry.settle(self, outbound::kick(&self.out, &self.jid));
+            registry.settle(self, self.kick());
         }
         is_stalled()
     }
 
+    /// Writes what waits, if nobody does.
+    pub(super) fn kick(&self) -> After {
+        outbound::kick(&self.out, self.own())
+    }
+
+    fn own(&self) -> Own<'_> {
+        Own { jid: &self.jid, account: &self.account.bare }
+    }
+
     pub(super) fn is_available(&self) -> bool {
         self.flags.load(Ordering::SeqCst) & AVAILABLE != 0
+    }
+
+    pub(super) fn is_interested(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & INTERESTED != 0
     }
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
@@ -312,7 +325,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
     /// Whether the session has requested the roster.
     #[must_use]
     pub fn is_interested(&self) -> bool {
-        self.0.flags.load(Ordering::SeqCst) & INTERESTED != 0
+        self.0.is_interested()
     }
 
     /// Whether the owner has said that the transport is [protected](super::Session::set_protected).
@@ -371,7 +384,11 @@ impl<C: Connection + Clone> SessionHandle<C> {
 
     /// Replaces the roster of the account, for all its sessions. The caller has stored it.
     pub fn set_roster(&self, roster: Roster) {
-        self.0.account.set_roster(roster);
+        // Without a registry nobody looks the contacts up.
+        match self.0.registry.upgrade() {
+            Some(registry) => registry.set_roster(&self.0.account, roster),
+            None => self.0.account.set_roster(roster),
+        }
     }
 
     #[cfg(feature = "server")]

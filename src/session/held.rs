@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::handle::SessionHandle;
-use super::outbound::{After, Item, Outbound, kick};
+use super::outbound::{After, Item, Outbound};
 use super::queue::Entry;
 use super::registry::bare_of;
 use super::retained::{RetentionLimits, Share};
@@ -149,7 +149,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
             } else {
                 out.stop_holding();
                 drop(out);
-                kick(&self.0.out, &self.0.jid)
+                self.0.kick()
             }
         };
         registry.settle(&self.0, after);

@@ -100,7 +100,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// What is kept for an account that has sessions.
     #[must_use]
     pub fn account_state(&self, account: &BareJid) -> Option<AccountState> {
-        self.account(account.as_str()).map(AccountState)
+        self.account(self.key(account.as_str())).map(AccountState)
     }
 }
 

@@ -35,6 +35,7 @@ mod retained;
 mod shield;
 mod slots;
 mod state;
+mod table;
 
 #[cfg(feature = "server")]
 pub(crate) use account::Account;
@@ -57,6 +58,11 @@ pub use registry::{Counts, SessionRegistry, Sessions};
 pub use resume::{ResumeError, Resumed, Retention};
 pub use retained::RetentionLimits;
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
+#[cfg(all(test, feature = "server"))]
+#[cfg(not(any(loom_model, shuttle)))]
+pub(crate) use table::hashes;
+#[cfg(feature = "server")]
+pub(crate) use table::{Hash, Key};
 
 #[cfg(test)]
 #[cfg(not(any(loom_model, shuttle)))]

@@ -9,7 +9,7 @@
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
-use jid::FullJid;
+use jid::{BareJid, FullJid};
 
 use super::copies::Copies;
 use super::held::Hold;
@@ -55,6 +55,13 @@ impl<'a> Item<'a> {
     }
 }
 
+/// The addresses of the session whose queue it is.
+#[derive(Clone, Copy)]
+pub(super) struct Own<'a> {
+    pub(super) jid: &'a FullJid,
+    pub(super) account: &'a BareJid,
+}
+
 /// Available presence of another session: void once that session has moved on.
 ///
 /// Checked under the lock of the recipient, and a source that ends raises its number before it
@@ -65,6 +72,7 @@ pub(crate) struct Valid<'a> {
 }
 
 impl Valid<'_> {
+    #[inline]
     pub(super) fn holds(&self) -> bool {
         self.of.load(Ordering::SeqCst) == self.number
     }
@@ -175,6 +183,11 @@ impl<C: Connection + Clone> Outbound<C> {
     /// Counted entries handed to any transport so far.
     fn sent(&self) -> u32 {
         self.retained.as_ref().map_or(0, |retained| retained.sent)
+    }
+
+    /// Whether nothing can be written now, or somebody else does.
+    fn waits(&self) -> bool {
+        self.gates.is_closed() || self.link.is_none() || self.writing
     }
 
     /// The entry that was claimed last was not taken; `raised`: it counted as sent for the first time.
@@ -293,7 +306,7 @@ pub(super) struct Left {
 /// Appends `item`, then writes if nobody else does.
 pub(super) fn send<C: Connection + Clone>(
     outbound: &Mutex<Outbound<C>>,
-    jid: &FullJid,
+    own: Own<'_>,
     item: Item<'_>,
     valid: Option<&Valid<'_>>,
     hold: Option<Hold>,
@@ -314,25 +327,40 @@ pub(super) fn send<C: Connection + Clone>(
     if is_stanza {
         o.delivered = o.delivered.wrapping_add(1);
     }
-    let waits = o.gates.is_closed() || o.link.is_none() || o.writing;
     let counted = is_stanza && o.retained.is_some();
-    if o.queue.held().is_some() {
-        let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
-        if o.hold_back(item, hold, at, limits) {
-            if let Some(copies) = item.copies() {
-                copies.add();
-            }
-            // At the limit all of it was let go.
-            if o.is_overgrown(limits, at) {
-                return (Sent::Accepted, After::Overgrown);
-            }
-            let quiet = waits || !o.queue.has_unwritten();
-            let after = if quiet { After::Nothing } else { write_waiting(outbound, o, jid) };
-            return (Sent::Accepted, after);
+    if !counted && !o.waits() && o.queue.is_idle() {
+        return write_directly(outbound, o, own, item);
+    }
+    let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
+    append(outbound, o, own, item, counted, hold, at, limits)
+}
+
+/// Something may be in the way of `item`, or it has to be kept: since `at`, where that is counted.
+#[expect(clippy::too_many_arguments, reason = "what the sender was given, and what it found")]
+fn append<C: Connection + Clone>(
+    outbound: &Mutex<Outbound<C>>,
+    mut o: MutexGuard<'_, Outbound<C>>,
+    own: Own<'_>,
+    item: Item<'_>,
+    counted: bool,
+    hold: Option<Hold>,
+    at: Duration,
+    limits: &RetentionLimits,
+) -> (Sent, After) {
+    let waits = o.waits();
+    if o.hold_back(item, hold, at, limits) {
+        if let Some(copies) = item.copies() {
+            copies.add();
         }
+        // At the limit all of it was let go.
+        if o.is_overgrown(limits, at) {
+            return (Sent::Accepted, After::Overgrown);
+        }
+        let quiet = waits || !o.queue.has_unwritten();
+        let after = if quiet { After::Nothing } else { write_waiting(outbound, o, own) };
+        return (Sent::Accepted, after);
     }
     if waits || counted || o.queue.has_unwritten() || o.queue.has_greeting() {
-        let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
         let entry = Entry::new(item, counted, at);
         if !counted && o.queue.limited().bytes.saturating_add(entry.len()) > limits.bytes {
             // Nothing is kept for this one: what waits for its transport is bounded all the same.
@@ -346,25 +374,17 @@ pub(super) fn send<C: Connection + Clone>(
         if o.is_overgrown(limits, at) {
             return (Sent::Accepted, After::Overgrown);
         }
-        let after = if waits { After::Nothing } else { write_waiting(outbound, o, jid) };
+        let after = if waits { After::Nothing } else { write_waiting(outbound, o, own) };
         return (Sent::Accepted, after);
     }
-    if let Some(copies) = item.copies() {
-        copies.add();
-    }
-    let (sent, after) = write_directly(outbound, o, jid, item);
-    if let (Sent::Refused(_), Some(copies)) = (sent, item.copies()) {
-        // The sender still has it.
-        let _last = copies.release();
-    }
-    (sent, after)
+    write_directly(outbound, o, own, item)
 }
 
 /// Appends messages that have waited in a store, all or none of them: where the session ends first,
 /// all go back, in order.
 pub(super) fn send_stored<C: Connection + Clone>(
     outbound: &Mutex<Outbound<C>>,
-    jid: &FullJid,
+    own: Own<'_>,
     stanzas: &[Stanza],
     now: Option<Duration>,
 ) -> (Sent, After) {
@@ -380,24 +400,30 @@ pub(super) fn send_stored<C: Connection + Clone>(
         o.queue.push_stored(stanza, counted, at);
     }
     o.account_for();
-    let waits = o.gates.is_closed() || o.link.is_none() || o.writing;
-    (Sent::Accepted, if waits { After::Nothing } else { write_waiting(outbound, o, jid) })
+    (Sent::Accepted, if o.waits() { After::Nothing } else { write_waiting(outbound, o, own) })
 }
 
 /// Nothing waits and nothing has to be kept: straight from the sender's stanza.
 fn write_directly<C: Connection + Clone>(
     outbound: &Mutex<Outbound<C>>,
     mut o: MutexGuard<'_, Outbound<C>>,
-    jid: &FullJid,
+    own: Own<'_>,
     item: Item<'_>,
 ) -> (Sent, After) {
     let Some(link) = o.link.clone() else {
         return (Sent::Refused(SendError::Closed), After::Nothing);
     };
+    if let Some(copies) = item.copies() {
+        copies.add();
+    }
     let epoch = o.epoch;
     o.writing = true;
     drop(o);
-    let result = write(&link, jid, item, None);
+    let result = write(&link, own, item, &[]);
+    if let (Err(_), Some(copies)) = (result, item.copies()) {
+        // The sender still has it.
+        let _last = copies.release();
+    }
     let mut o = outbound.lock();
     if o.epoch != epoch {
         // A resumption has put in a newer transport, which has a writer of its own.
@@ -407,7 +433,7 @@ fn write_directly<C: Connection + Clone>(
         Ok(()) => {
             o.writing = false;
             let after = if o.queue.has_unwritten() {
-                write_waiting(outbound, o, jid)
+                write_waiting(outbound, o, own)
             } else {
                 After::Nothing
             };
@@ -424,12 +450,12 @@ fn write_directly<C: Connection + Clone>(
 }
 
 /// Writes what waits, if nobody does: after the gate has opened, a resumption, or an end.
-pub(super) fn kick<C: Connection + Clone>(outbound: &Mutex<Outbound<C>>, jid: &FullJid) -> After {
+pub(super) fn kick<C: Connection + Clone>(outbound: &Mutex<Outbound<C>>, own: Own<'_>) -> After {
     let o = outbound.lock();
-    if o.gates.is_closed() || o.link.is_none() || o.writing {
+    if o.waits() {
         return After::Nothing;
     }
-    write_waiting(outbound, o, jid)
+    write_waiting(outbound, o, own)
 }
 
 /// How many bytes of a replay, or of what has waited in a store, wait in the connection at once: the
@@ -440,7 +466,7 @@ const AHEAD: usize = 64 << 10;
 fn write_waiting<'a, C: Connection + Clone>(
     outbound: &'a Mutex<Outbound<C>>,
     mut o: MutexGuard<'a, Outbound<C>>,
-    jid: &FullJid,
+    own: Own<'_>,
 ) -> After {
     let epoch = o.epoch;
     loop {
@@ -493,7 +519,9 @@ fn write_waiting<'a, C: Connection + Clone>(
             return After::Nothing;
         };
         drop(o);
-        let result = write(&link, jid, item, delayed);
+        let since = item.stanza().zip(delayed);
+        let mark = since.and_then(|(stanza, since)| delay_mark(stanza, own.jid, since));
+        let result = write(&link, own, item, mark.as_deref().unwrap_or_default());
         o = outbound.lock();
         let Err(error) = result else { continue };
         if error == SendError::Full && o.epoch == epoch && !o.ended && is_catching_up {
@@ -556,20 +584,18 @@ fn close_after_failure<C: Connection>(mut o: MutexGuard<'_, Outbound<C>>) -> Vec
 
 fn write<C: Connection>(
     link: &C,
-    jid: &FullJid,
+    own: Own<'_>,
     item: Item<'_>,
-    delayed: Option<SystemTime>,
+    mark: &[u8],
 ) -> Result<(), SendError> {
-    let mark;
     let frame = match item {
         Item::Raw(bytes) => Frame::raw(bytes),
         Item::Stanza(stanza, to) | Item::Copy(stanza, to, _) => {
-            mark = delayed.and_then(|since| delay_mark(stanza, jid, since)).unwrap_or_default();
-            let frame = Frame::stanza(stanza).append(&mark);
+            let frame = Frame::stanza(stanza).append(mark);
             match to {
                 To::AsIs => frame,
-                To::OwnBare => frame.to(Some(super::registry::bare(jid))),
-                To::OwnFull => frame.to(Some(jid.as_str())),
+                To::OwnBare => frame.to(Some(own.account.as_str())),
+                To::OwnFull => frame.to(Some(own.jid.as_str())),
             }
         }
     };

@@ -12,6 +12,7 @@ use super::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
 use super::kept::Kept;
 use super::outbound::{Item, To, Valid};
 use super::registry::{Inner, SessionRegistry};
+use super::table::Key;
 use crate::connection::Connection;
 use crate::environment::Nanos;
 use crate::rules::presence::{Directed, TooManyTargets, uncovered};
@@ -37,6 +38,15 @@ pub enum Presence<'a> {
         /// The presence.
         stanza: Option<&'a Stanza>,
     },
+}
+
+/// The presence of one session for those who see it.
+pub(super) struct Notification<'a> {
+    /// The account, if it counts from whom it hides: these are told nothing (BLOCK-6).
+    pub(super) source: Option<&'a Arc<Account>>,
+    pub(super) stanza: &'a Stanza,
+    /// What is said without it is said for good: an unavailable.
+    pub(super) valid: Option<&'a Valid<'a>>,
 }
 
 /// What a session's presence lock guards.
@@ -138,9 +148,10 @@ impl<C: Connection + Clone> Inner<C> {
             return;
         }
         let lost = told.subscribers().filter(|entry| !now.is_subscriber(entry.jid()));
-        for contact in lost.map(|entry| entry.jid()) {
-            let source = Some(&shared.account);
-            self.presence_to_contact(source, contact, &unavailable(shared), None);
+        for contact in lost {
+            let stanza = &unavailable(shared);
+            let notification = Notification { source: Some(&shared.account), stanza, valid: None };
+            self.notify_contact(contact.into(), &notification);
         }
     }
 
@@ -205,7 +216,9 @@ impl<C: Connection + Clone> Inner<C> {
     fn hears(&self, jid: &str) -> bool {
         let (bare, resource) = jid.split_once('/').unwrap_or((jid, ""));
         !self.is_local(bare)
-            || self.find(bare, resource).is_some_and(|session| session.is_available())
+            || self
+                .find(self.table.key(bare), resource)
+                .is_some_and(|session| session.is_available())
     }
 
     /// One presence to all subscribers and to all own available sessions (PRES-3, 5, 6).
@@ -216,53 +229,54 @@ impl<C: Connection + Clone> Inner<C> {
         stanza: &Stanza,
         valid: Option<&Valid<'_>>,
     ) {
-        let source = Some(&shared.account);
-        for contact in roster.subscribers().map(|entry| entry.jid()) {
-            self.presence_to_contact(source, contact, stanza, valid);
+        let notification = Notification { source: Some(&shared.account), stanza, valid };
+        for contact in roster.subscribers() {
+            self.notify_contact(contact.into(), &notification);
         }
-        self.presence_to_account(source, shared.account.bare.as_str(), stanza, valid);
+        let own = self.table.key(shared.account.bare.as_str());
+        self.notify_account(own, None, &notification);
     }
 
     /// A copy for one contact: to its sessions if it is ours, else to the router.
-    /// What is said with no `valid` is said for good: an unavailable. Nothing is said where the
-    /// `source` hides from the contact (BLOCK-6).
-    pub(super) fn presence_to_contact(
-        &self,
-        source: Option<&Arc<Account>>,
-        contact: &str,
-        stanza: &Stanza,
-        valid: Option<&Valid<'_>>,
-    ) {
-        if source.is_some_and(|account| self.hides(account, contact)) {
+    pub(super) fn notify_contact(&self, contact: Key<'_>, notification: &Notification<'_>) {
+        // Most accounts hide from nobody: then there is nothing to ask about each session either.
+        let hiding = notification.source.filter(|account| self.hides_any(account).is_some());
+        if hiding.is_some_and(|account| self.hides(account, contact.bare)) {
             return;
         }
-        let holds = || valid.is_none_or(Valid::holds);
-        if self.is_local(contact) {
-            self.presence_to_account(source, contact, stanza, valid);
-        } else if holds() {
-            let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(contact));
-            self.elsewhere(stanza, &holds);
+        // Who has sessions here is ours.
+        if !self.notify_account(contact, hiding, notification) && !self.is_local(contact.bare) {
+            let Notification { stanza, valid, .. } = notification;
+            let holds = || valid.is_none_or(Valid::holds);
+            if holds() {
+                let from = stanza.from();
+                let stanza = || stanza.readdressed(from.as_deref(), Some(contact.bare));
+                self.elsewhere(stanza, &holds);
+            }
         }
     }
 
-    fn presence_to_account(
+    /// A copy for each available session of an account that `hiding` does not hide from; `false` if none is
+    /// available.
+    fn notify_account(
         &self,
-        source: Option<&Arc<Account>>,
-        account: &str,
-        stanza: &Stanza,
-        valid: Option<&Valid<'_>>,
-    ) {
-        let gone = if valid.is_none() { stanza.from() } else { None };
-        for session in self.sessions(account) {
-            let hidden = || source.is_some_and(|from| self.hides(from, session.jid().as_str()));
-            if session.is_available() && !hidden() {
-                if let Some(gone) = &gone {
-                    // PRES-11
-                    session.forget_directed(gone);
-                }
-                self.give(&session, stanza, To::OwnBare, valid);
+        account: Key<'_>,
+        hiding: Option<&Arc<Account>>,
+        notification: &Notification<'_>,
+    ) -> bool {
+        let Notification { stanza, valid, .. } = *notification;
+        let sessions = self.sessions_that(account, Shared::is_available);
+        for session in &sessions {
+            if hiding.is_some_and(|from| self.hides(from, session.jid().as_str())) {
+                continue;
             }
+            if valid.is_none() {
+                // PRES-11
+                session.forget_directed(stanza.from().as_deref().unwrap_or_default());
+            }
+            self.give(session, stanza, To::OwnBare, valid);
         }
+        !sessions.is_empty()
     }
 
     /// Presence to exactly this JID (PRES-T1); without `valid`, the end of directed presence.
@@ -275,7 +289,7 @@ impl<C: Connection + Clone> Inner<C> {
         }
         let stanza = stanza();
         let from = stanza.from();
-        for session in self.sessions(bare) {
+        for session in self.sessions(self.table.key(bare)) {
             let meant = resource
                 .map_or_else(|| session.is_available(), |r| session.resource().as_str() == r);
             if meant {
@@ -293,18 +307,19 @@ impl<C: Connection + Clone> Inner<C> {
     fn learn(&self, shared: &Arc<Shared<C>>, roster: &Roster) {
         let me = SessionHandle(Arc::clone(shared));
         let own = shared.account.bare.as_str();
-        for contact in roster.subscriptions().map(|entry| entry.jid()) {
-            if self.hides(&shared.account, contact) {
+        for contact in roster.subscriptions() {
+            let jid = contact.jid();
+            if self.hides(&shared.account, jid) {
                 continue;
             }
-            if self.is_local(contact) {
-                self.learn_of(&me, own, contact);
+            if self.is_local(jid) {
+                self.learn_of(&me, own, contact.into());
             } else {
-                let probe = || Stanza::presence().type_("probe").from(own).to(contact).build();
+                let probe = || Stanza::presence().type_("probe").from(own).to(jid).build();
                 self.elsewhere(probe, &|| true);
             }
         }
-        for session in self.sessions(own) {
+        for session in self.sessions(self.table.key(own)) {
             if let Some((stanza, _, number)) = session.numbered_presence().filter(|_| session != me)
             {
                 self.give(
@@ -319,7 +334,7 @@ impl<C: Connection + Clone> Inner<C> {
 
     /// The answer to a probe of a local contact, given without the probe (PRES-13…16): from memory
     /// where it has sessions; where it has none, the user's own item says that it may know.
-    fn learn_of(&self, me: &SessionHandle<C>, own: &str, contact: &str) {
+    fn learn_of(&self, me: &SessionHandle<C>, own: &str, contact: Key<'_>) {
         let sessions = self.sessions(contact);
         let refuses =
             || sessions.first().is_some_and(|session| !session.roster().is_subscriber(own));
@@ -337,9 +352,9 @@ impl<C: Connection + Clone> Inner<C> {
             }
         }
         if !available {
-            let stanza = Stanza::presence().type_("unavailable").from(contact).build();
-            let stanza = match self.last_gone.lock().get(contact) {
-                Some(at) => stanza.with_appended(&delay(contact, at)),
+            let stanza = Stanza::presence().type_("unavailable").from(contact.bare).build();
+            let stanza = match self.last_gone.lock().get(contact.bare) {
+                Some(at) => stanza.with_appended(&delay(contact.bare, at)),
                 None => stanza,
             };
             self.give(me, &stanza, To::OwnBare, None);
@@ -439,12 +454,12 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// Tells a contact (a bare JID as normalised text) the presence of each available session of
     /// an account: it has become a subscriber.
     pub fn tell_contact(&self, account: &str, contact: &str) {
-        let inner = self.inner();
-        for session in inner.sessions(account) {
+        let (inner, contact) = (self.inner(), self.key(contact));
+        for session in inner.sessions(self.key(account)) {
             if let Some((stanza, _, number)) = session.numbered_presence() {
-                let valid = Valid { of: &session.0.number, number };
+                let valid = Some(&Valid { of: &session.0.number, number });
                 let source = Some(&session.0.account);
-                inner.presence_to_contact(source, contact, &stanza, Some(&valid));
+                inner.notify_contact(contact, &Notification { source, stanza: &stanza, valid });
             }
         }
     }
@@ -465,7 +480,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             drop(state);
             (session, directed)
         };
-        let sessions = self.inner().sessions(account).into_iter().map(ready).collect();
+        let sessions = self.inner().sessions(self.key(account)).into_iter().map(ready).collect();
         Parting { contact: contact.into(), sessions }
     }
 
@@ -482,7 +497,8 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             // Where the record is gone, the session has ended and told the contact itself.
             if available || (directed && !records.is_empty()) {
                 let (inner, stanza) = (self.inner(), unavailable(&session.0));
-                inner.presence_to_contact(None, &contact, &stanza, None);
+                let notification = Notification { source: None, stanza: &stanza, valid: None };
+                inner.notify_contact(self.key(&contact), &notification);
                 let full = records.iter().filter(|target| *target != &*contact);
                 full.filter(|target| !inner.hears(target))
                     .for_each(|t| inner.direct(&stanza, t, None));

@@ -160,6 +160,12 @@ impl Queue {
         self.0.as_ref().map_or(0, |waiting| waiting.cursor)
     }
 
+    /// Whether nothing waits, nothing is kept and nothing is to be held back.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.0.is_none()
+    }
+
+    #[inline]
     pub(super) fn has_unwritten(&self) -> bool {
         self.written() < self.len()
     }

@@ -1,11 +1,9 @@
 //! The table of bound sessions: look-up, settings, and the shared inside of the room.
 
 use std::fmt;
-use std::hash::{DefaultHasher, Hasher};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use hashbrown::HashTable;
 use jid::{BareJid, DomainPart, FullJid};
 use smallvec::SmallVec;
 
@@ -21,13 +19,13 @@ use super::kept::{AccountState, Kept};
 use super::outbound::After;
 use super::retained::RetentionLimits;
 use super::shield::shielded;
-use super::slots::Entry;
+use super::table::{Key, Table};
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::recent::Recent;
+use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
-use crate::sync::RwLock;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// All bound sessions of one server: live ones and those that wait to be resumed.
@@ -80,14 +78,9 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         listener: Option<Listener<C>>,
         hold: Option<OnHold<C>>,
     ) -> Self {
-        let mut key = [0; 16];
-        settings.environment.random(&mut key);
-        let mut hasher = DefaultHasher::new();
-        hasher.write(&key);
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
-            shards: std::array::from_fn(|_| RwLock::new(HashTable::new())),
-            hasher,
+            table: Table::new(&*settings.environment),
             next: AtomicU64::new(1),
             sessions: AtomicUsize::new(0),
             absent: AtomicUsize::new(0),
@@ -110,37 +103,42 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// The session bound to `jid`, live or hibernating.
     #[must_use]
     pub fn session(&self, jid: &FullJid) -> Option<SessionHandle<C>> {
-        self.find(bare(jid), jid.resource().as_str())
+        self.inner().find(self.key(bare(jid)), jid.resource().as_str())
     }
 
-    /// The same by normalised text, without allocation.
-    pub(crate) fn find(&self, bare: &str, resource: &str) -> Option<SessionHandle<C>> {
-        self.inner().find(bare, resource)
+    /// A bare JID, as normalised text, to be looked up: hashed once for all look-ups on the way of a stanza.
+    pub(crate) fn key<'a>(&self, bare: &'a str) -> Key<'a> {
+        self.inner().table.key(bare)
+    }
+
+    /// As [`session`](Self::session).
+    #[cfg(feature = "server")]
+    pub(crate) fn find(&self, account: Key<'_>, resource: &str) -> Option<SessionHandle<C>> {
+        self.inner().find(account, resource)
     }
 
     /// All sessions of an account, in the order in which they were bound.
     #[must_use]
     pub fn sessions(&self, account: &BareJid) -> Sessions<C> {
-        self.sessions_of(account.as_str())
+        self.sessions_of(self.key(account.as_str()))
     }
 
-    pub(crate) fn sessions_of(&self, bare: &str) -> Sessions<C> {
-        Sessions(self.inner().sessions(bare).into_iter())
+    pub(crate) fn sessions_of(&self, account: Key<'_>) -> Sessions<C> {
+        Sessions(self.inner().sessions(account).into_iter())
     }
 
     /// The available sessions of an account, whatever their priority.
     #[must_use]
     pub fn available(&self, account: &BareJid) -> Sessions<C> {
-        let mut sessions = self.inner().sessions(account.as_str());
-        sessions.retain(|s| s.is_available());
+        let sessions = self.inner().sessions_that(self.key(account.as_str()), Shared::is_available);
         Sessions(sessions.into_iter())
     }
 
     /// The interested sessions of an account: those that get roster pushes.
     #[must_use]
     pub fn interested(&self, account: &BareJid) -> Sessions<C> {
-        let mut sessions = self.inner().sessions(account.as_str());
-        sessions.retain(|s| s.is_interested());
+        let sessions =
+            self.inner().sessions_that(self.key(account.as_str()), Shared::is_interested);
         Sessions(sessions.into_iter())
     }
 
@@ -149,12 +147,8 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// live ones of the highest priority besides (MSG-3).
     #[must_use]
     pub fn top(&self, account: &BareJid) -> Sessions<C> {
-        self.top_of(account.as_str())
-    }
-
-    pub(crate) fn top_of(&self, bare: &str) -> Sessions<C> {
-        let mut sessions = self.inner().sessions(bare);
-        sessions.retain(|s| s.is_available() && s.0.priority() >= 0);
+        let is_reachable = |session: &Shared<C>| session.is_available() && session.priority() >= 0;
+        let mut sessions = self.inner().sessions_that(self.key(account.as_str()), is_reachable);
         let best = sessions.iter().map(|s| s.0.priority()).max();
         let all_asleep = !sessions.iter().any(|s| Some(s.0.priority()) == best && s.is_live());
         let live = all_asleep
@@ -170,7 +164,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// Every session of the registry. Those that come or go meanwhile may be seen or not.
     pub fn iter(&self) -> impl Iterator<Item = SessionHandle<C>> {
         let inner = Arc::clone(self.inner());
-        (0..SHARDS).flat_map(move |shard| inner.shard_sessions(shard))
+        (0..inner.table.shards().len()).flat_map(move |shard| inner.shard_sessions(shard))
     }
 
     /// Bound sessions, live and hibernating.
@@ -198,11 +192,22 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// Whether the account's data is loaded: it has a session, or one is ending.
     #[must_use]
     pub fn is_loaded(&self, account: &BareJid) -> bool {
-        self.account(account.as_str()).is_some()
+        self.has_row(self.key(account.as_str()))
     }
 
-    pub(crate) fn account(&self, bare: &str) -> Option<Arc<Account>> {
-        self.inner().with(bare, |entry| Arc::clone(&entry.shared))
+    /// As [`is_loaded`](Self::is_loaded).
+    pub(crate) fn has_row(&self, account: Key<'_>) -> bool {
+        self.inner().table.with(account, |_| ()).is_some()
+    }
+
+    pub(crate) fn account(&self, account: Key<'_>) -> Option<Arc<Account>> {
+        self.inner().table.with(account, |entry| Arc::clone(&entry.shared))
+    }
+
+    /// Replaces the roster of an account. The caller has stored it.
+    #[cfg(feature = "server")]
+    pub(crate) fn set_roster(&self, account: &Account, roster: Roster) {
+        self.inner().set_roster(account, roster);
     }
 
     /// Whether the accounts of this domain, or the account of this bare JID, live in the registry.
@@ -234,7 +239,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// Whether no session is left, not even one whose end is being told.
     #[must_use]
     pub fn is_forgotten(&self) -> bool {
-        self.inner().shards.iter().all(|shard| shard.read().is_empty())
+        self.inner().table.shards().iter().all(|shard| shard.read().is_empty())
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next, on the
@@ -294,17 +299,13 @@ impl<C: Connection + Clone> fmt::Debug for Sessions<C> {
     }
 }
 
-const SHARDS: usize = 64;
-
 /// Accounts of which it is remembered when they were available last: half a megabyte at most.
 const REMEMBERED: usize = 8192;
 
 /// The shared inside of a registry.
 pub(super) struct Inner<C: Connection + Clone> {
     pub(super) me: Weak<Self>,
-    shards: [RwLock<HashTable<Entry<C>>>; SHARDS],
-    /// Keyed with secret bytes, so that nobody can choose accounts that collide.
-    hasher: DefaultHasher,
+    pub(super) table: Table<C>,
     pub(super) next: AtomicU64,
     pub(super) sessions: AtomicUsize,
     pub(super) absent: AtomicUsize,
@@ -322,46 +323,43 @@ pub(super) struct Inner<C: Connection + Clone> {
 }
 
 impl<C: Connection + Clone> Inner<C> {
-    pub(super) fn hash(&self, bare: &str) -> u64 {
-        let mut hasher = self.hasher.clone();
-        hasher.write(bare.as_bytes());
-        hasher.finish()
+    pub(super) fn find(&self, account: Key<'_>, resource: &str) -> Option<SessionHandle<C>> {
+        self.table
+            .with(account, |entry| {
+                entry
+                    .visible()
+                    .find(|slot| slot.shared.jid.resource().as_str() == resource)
+                    .map(|slot| SessionHandle(Arc::clone(&slot.shared)))
+            })
+            .flatten()
     }
 
-    #[expect(clippy::indexing_slicing, reason = "a remainder of the array's length")]
-    pub(super) fn shard(&self, hash: u64) -> &RwLock<HashTable<Entry<C>>> {
-        // Bits from the middle: the table takes its tags from the top and its places from the bottom.
-        let [_, _, _, _, middle, ..] = hash.to_le_bytes();
-        &self.shards[usize::from(middle) % SHARDS]
+    pub(super) fn sessions(&self, account: Key<'_>) -> SmallVec<[SessionHandle<C>; 4]> {
+        self.sessions_that(account, |_| true)
     }
 
-    pub(super) fn with<T>(&self, bare: &str, look: impl FnOnce(&Entry<C>) -> T) -> Option<T> {
-        let hash = self.hash(bare);
-        self.shard(hash).read().find(hash, |entry| entry.shared.bare.as_str() == bare).map(look)
-    }
-
-    pub(super) fn find(&self, bare: &str, resource: &str) -> Option<SessionHandle<C>> {
-        self.with(bare, |entry| {
-            entry
-                .visible()
-                .find(|slot| slot.shared.jid.resource().as_str() == resource)
-                .map(|slot| SessionHandle(Arc::clone(&slot.shared)))
-        })
-        .flatten()
-    }
-
-    pub(super) fn sessions(&self, bare: &str) -> SmallVec<[SessionHandle<C>; 4]> {
+    /// The sessions of an account that are so at the moment of the look-up.
+    pub(super) fn sessions_that(
+        &self,
+        account: Key<'_>,
+        are: impl Fn(&Shared<C>) -> bool,
+    ) -> SmallVec<[SessionHandle<C>; 4]> {
         let mut sessions = SmallVec::new();
-        self.with(bare, |entry| {
-            for slot in entry.visible() {
+        self.table.with(account, |entry| {
+            for slot in entry.visible().filter(|slot| are(&slot.shared)) {
                 sessions.push(SessionHandle(Arc::clone(&slot.shared)));
             }
         });
         sessions
     }
 
+    pub(super) fn set_roster(&self, account: &Account, mut roster: Roster) {
+        self.table.hash_contacts(&mut roster);
+        account.set_roster(roster);
+    }
+
     fn shard_sessions(&self, shard: usize) -> Vec<SessionHandle<C>> {
-        let Some(shard) = self.shards.get(shard) else { return Vec::new() };
+        let Some(shard) = self.table.shards().get(shard) else { return Vec::new() };
         let table = shard.read();
         let mut sessions = Vec::with_capacity(table.len());
         for entry in table.iter() {
@@ -411,7 +409,14 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     /// Does what a call into an outbound left to do.
+    #[inline]
     pub(super) fn settle(&self, shared: &Arc<Shared<C>>, after: After) {
+        if !matches!(after, After::Nothing) {
+            self.settle_now(shared, after);
+        }
+    }
+
+    fn settle_now(&self, shared: &Arc<Shared<C>>, after: After) {
         match after {
             After::Nothing => {}
             // The sender only happened to be the one who noticed.
@@ -422,7 +427,7 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     pub(super) fn end_all(&self, reason: Reason) {
-        for shard in 0..SHARDS {
+        for shard in 0..self.table.shards().len() {
             for session in self.shard_sessions(shard) {
                 self.end(&session.0, reason, None);
             }

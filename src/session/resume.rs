@@ -14,7 +14,7 @@ use super::events::{Event, EventKind};
 use super::handle::{SessionHandle, Shared};
 use super::hibernation::is_same;
 use super::input::Owner;
-use super::outbound::{Gate, Outbound, kick};
+use super::outbound::{Gate, Outbound};
 use super::registry::{Inner, bare};
 use super::retained::Retained;
 use super::shield::{shielded, wake};
@@ -108,7 +108,7 @@ impl<C: Connection + Clone> Inner<C> {
             out.retained = Some(Box::new(retained));
             out.account_for();
         }
-        self.settle(shared, kick(&shared.out, &shared.jid));
+        self.settle(shared, shared.kick());
         Some(retention)
     }
 
@@ -118,11 +118,9 @@ impl<C: Connection + Clone> Inner<C> {
         let mut waker = None;
         let since = self.settings.environment.now();
         let (lost, ending) = {
-            let account = bare(&shared.jid);
-            let hash = self.hash(account);
-            let mut shard = self.shard(hash).write();
-            let Some(entry) = shard.find_mut(hash, |entry| entry.shared.bare.as_str() == account)
-            else {
+            let key = self.table.key(bare(&shared.jid));
+            let mut shard = self.table.shard(key).write();
+            let Some(entry) = shard.find_mut(key.hash.wide(), |entry| entry.is(key)) else {
                 return;
             };
             let Some(at) = entry.slots.position(shared) else { return };
@@ -215,11 +213,10 @@ impl<C: Connection + Clone> Inner<C> {
             handled: self.remembered.lock().recall(account.as_str(), token, now),
         };
         let (owner, old, waker) = {
-            let hash = self.hash(account.as_str());
-            let mut shard = self.shard(hash).write();
-            let entry = shard
-                .find_mut(hash, |entry| &entry.shared.bare == account)
-                .ok_or_else(not_found)?;
+            let key = self.table.key(account.as_str());
+            let mut shard = self.table.shard(key).write();
+            let entry =
+                shard.find_mut(key.hash.wide(), |entry| entry.is(key)).ok_or_else(not_found)?;
             let slot = entry
                 .slots
                 .as_mut_slice()
@@ -273,7 +270,7 @@ impl<C: Connection + Clone> Inner<C> {
             out.queue.set_greeting(greeting);
             out.gates.open(Gate::Greeting);
         }
-        self.settle(shared, kick(&shared.out, &shared.jid));
+        self.settle(shared, shared.kick());
     }
 
     /// Takes back what hibernation put up.

@@ -7,6 +7,7 @@ use jid::ResourcePart;
 
 use super::account::Account;
 use super::handle::Shared;
+use super::table::{Hash, Key};
 use crate::connection::Connection;
 
 /// One account's row in the table. Three words: a hash table keeps up to half of its rows empty.
@@ -18,6 +19,8 @@ pub(super) struct Entry<C: Connection + Clone> {
 /// One session's place in its account.
 pub(super) struct Slot<C: Connection + Clone> {
     pub(super) shared: Arc<Shared<C>>,
+    /// Of its account, so that a table that grows reads its rows alone: a place for it is left here.
+    pub(super) hash: Hash,
     pub(super) state: SlotState,
 }
 
@@ -44,6 +47,10 @@ pub(super) struct Many<C: Connection + Clone> {
 }
 
 impl<C: Connection + Clone> Entry<C> {
+    pub(super) fn is(&self, key: Key<'_>) -> bool {
+        self.shared.bare.as_str() == key.bare
+    }
+
     /// The slots that can be found: live and hibernating.
     pub(super) fn visible(&self) -> impl Iterator<Item = &Slot<C>> {
         self.slots.as_slice().iter().filter(|slot| slot.state != SlotState::Ending)

@@ -21,7 +21,6 @@ use super::bind::{BindError, BindRequest};
 use super::end::{Reason, Run};
 use super::handle::{INTERESTED, NotSent, SessionHandle, SessionId};
 use super::input::{Detached, InputTicket, Owner};
-#[cfg(feature = "server")]
 use super::presence::Presence;
 use super::registry::SessionRegistry;
 use super::resume::{ResumeError, Resumed, Retention};

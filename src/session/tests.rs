@@ -8,6 +8,7 @@ use jid::{BareJid, DomainPart, FullJid, ResourcePart};
 use super::handle::SessionHandle;
 use super::hibernation::{Hibernating, Remembered};
 use super::outbound::{Item, To, Valid};
+use super::table::hashes;
 use super::{Acknowledged, RetentionLimits};
 use super::{BindRequest, Bound, Presence, Reason, Session, SessionRegistry};
 use crate::connection::Recorder;
@@ -237,4 +238,65 @@ fn limit_12_memory_is_bounded_for_all_accounts_together() {
     assert_eq!(remembered.recall("1@x", "token", later), None, "before it is forgotten");
     remembered.forget(later);
     assert_eq!(remembered.len(), 0);
+}
+
+#[test]
+fn a_broadcast_hashes_no_contact() {
+    let broadcast = |contacts: usize| {
+        let registry = registry();
+        let watchers: Vec<_> =
+            (0..contacts).map(|n| bind(&registry, &format!("w{n}@x/1"), Some("a@x"))).collect();
+        let (mut a, _) = bind(&registry, "a@x/1", None);
+        let mut roster = Roster::new();
+        for (mut watcher, line) in watchers {
+            appear(&mut watcher);
+            let mut item = RosterItem::new(watcher.jid().to_bare());
+            item.subscription = Subscription::Both;
+            assert!(roster.put(&item));
+            std::mem::forget((watcher, line));
+        }
+        a.handle().set_roster(roster);
+        hashes(|| appear(&mut a))
+    };
+    assert_eq!(broadcast(1), broadcast(20));
+}
+
+#[test]
+fn a_table_that_grows_hashes_nobody() {
+    let registry = registry();
+    let roster = |n: usize| format!("u{n}@x/1");
+    let mut sessions = vec![bind(&registry, &roster(0), None)];
+    let mut most = 0;
+    for n in 1..2000 {
+        most = most.max(hashes(|| sessions.push(bind(&registry, &roster(n), None))));
+    }
+    assert_eq!(most, 1);
+}
+
+/// Each registry hashes in its own way.
+#[test]
+fn a_roster_may_come_from_another_registry() {
+    let [one, other] = [1, 2].map(|seed| Registry::builder(Arc::new(Virtual::new(seed))).build());
+    let (a, _) = bind(&one, "a@x/1", Some("b@x"));
+    let (mut b, b_line) = bind(&other, "b@x/1", None);
+    appear(&mut b);
+    drop(b_line.take());
+    for bound in [true, false] {
+        let mut session = Session::new(Recorder::new());
+        session.open(DomainPart::new("x").unwrap().into_owned());
+        let session = session.authenticate(BareJid::new("a@x").unwrap()).unwrap();
+        let roster = Roster::clone(&a.handle().roster());
+        let request = BindRequest::new();
+        let mut session = if bound {
+            session.bind(&other, request.roster(roster)).unwrap()
+        } else {
+            let session = session.bind(&other, request).unwrap();
+            session.handle().set_roster(roster);
+            session
+        };
+        appear(&mut session);
+        assert_eq!(b_line.take().len(), 1, "{bound}");
+        drop(session);
+        assert_eq!(unavailable(&b_line), 1, "{bound}");
+    }
 }

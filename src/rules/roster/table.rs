@@ -34,6 +34,8 @@ struct Packed {
     jid_len: u16,
     subscription: Subscription,
     flags: u8,
+    /// Of the JID: whoever keeps the roster says how it is made.
+    hash: u32,
 }
 
 const ASK: u8 = 1;
@@ -114,12 +116,16 @@ impl Roster {
     /// Adds an item or replaces the one of its JID. `false` if that is how it was already, and then
     /// the version stays too (rule ROSTER-13).
     pub fn put(&mut self, item: &Item) -> bool {
-        let packed = Packed::new(item);
+        let mut packed = Packed::new(item);
         match self.position(packed.jid()) {
-            Ok(at) => match self.items.get_mut(at) {
-                Some(old) if *old != packed => *old = packed,
-                _ => return false,
-            },
+            Ok(at) => {
+                let Some(old) = self.items.get_mut(at) else { return false };
+                packed.hash = old.hash;
+                if *old == packed {
+                    return false;
+                }
+                *old = packed;
+            }
             Err(at) => {
                 grow_tightly(&mut self.items);
                 self.items.insert(at, packed);
@@ -210,6 +216,13 @@ impl Roster {
         )
     }
 
+    /// Keeps with each item what `hash` makes of its JID, for those who look contacts up.
+    pub(crate) fn set_hashes(&mut self, hash: impl Fn(&str) -> u32) {
+        for item in &mut self.items {
+            item.hash = hash(item.jid());
+        }
+    }
+
     fn position(&self, jid: &str) -> Result<usize, usize> {
         self.items.binary_search_by(|item| item.jid().cmp(jid))
     }
@@ -238,8 +251,14 @@ pub struct Entry<'a> {
 impl<'a> Entry<'a> {
     /// The contact's normalised bare JID.
     #[must_use]
+    #[inline]
     pub fn jid(&self) -> &'a str {
         self.item.jid()
+    }
+
+    /// The hash of the JID that was kept last; 0 where none was.
+    pub(crate) const fn hash(&self) -> u32 {
+        self.item.hash
     }
 
     /// The name the user gave it.
@@ -303,9 +322,11 @@ impl Packed {
             jid_len: u16::try_from(jid.len()).unwrap_or(u16::MAX),
             subscription: item.subscription,
             flags,
+            hash: 0,
         }
     }
 
+    #[inline]
     fn jid(&self) -> &str {
         self.text.get(..usize::from(self.jid_len)).unwrap_or_default()
     }

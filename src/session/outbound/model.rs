@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex as Log};
 use std::time::Duration;
 
-use jid::FullJid;
+use jid::{BareJid, FullJid};
 
 use super::*;
 use crate::sync::atomic::AtomicUsize;
@@ -41,11 +41,18 @@ fn retained(link: Line) -> Outbound<Line> {
     out
 }
 
+fn addresses() -> (FullJid, BareJid) {
+    let jid = FullJid::new("a@x/1").unwrap();
+    let account = jid.to_bare();
+    (jid, account)
+}
+
 fn say(out: &Mutex<Outbound<Line>>, id: usize) {
     let stanza = Stanza::message().id(&id.to_string()).build();
-    let jid = FullJid::new("a@x/1").unwrap();
+    let (jid, account) = addresses();
+    let own = Own { jid: &jid, account: &account };
     let limits = RetentionLimits::default();
-    let (sent, after) = send(out, &jid, Item::Stanza(&stanza, To::AsIs), None, None, None, &limits);
+    let (sent, after) = send(out, own, Item::Stanza(&stanza, To::AsIs), None, None, None, &limits);
     assert_eq!(sent, Sent::Accepted);
     assert!(matches!(after, After::Nothing));
 }
@@ -76,7 +83,9 @@ fn sm_22_a_hand_over_between_two_senders_loses_doubles_and_reorders_nothing() {
             drop(o.replace_link(new.clone()));
         }
         out.lock().gates.open(Gate::Greeting);
-        assert!(matches!(kick(&out, &FullJid::new("a@x/1").unwrap()), After::Nothing));
+        let (jid, account) = addresses();
+        let own = Own { jid: &jid, account: &account };
+        assert!(matches!(kick(&out, own), After::Nothing));
         for sender in senders {
             sender.join().unwrap();
         }

@@ -259,3 +259,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn hashes_are_kept_and_are_no_change() {
+    let mut roster = Roster::from_items((0..3).map(contact), 1, []);
+    let length = |jid: &str| u32::try_from(jid.len()).unwrap();
+    roster.set_hashes(length);
+    assert!(!roster.put(&contact(1)), "it is as it was");
+    let mut changed = contact(1);
+    changed.name = None;
+    assert!(roster.put(&changed));
+    assert!(roster.iter().all(|entry| entry.hash() == length(entry.jid())));
+}
