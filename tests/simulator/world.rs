@@ -448,10 +448,8 @@ impl World {
     fn finish(&mut self) {
         self.step += 1;
         self.note(|| "peace".to_owned());
-        self.capacity = usize::MAX;
         for line in &mut self.lines {
             line.stalled = 0;
-            line.link.widen();
             if !line.open {
                 line.driver = None;
             }
@@ -480,6 +478,7 @@ impl World {
         }
         self.drain();
         self.check_all(|device| device.stage == Stage::Ready, "is not back");
+        self.lines.iter().for_each(|line| line.link.widen());
         for priority in [3, 0] {
             for device in 0..self.devices.len() {
                 self.devices[device].available(priority);
