@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::Core;
 use super::binding::BindWait;
+use super::closing::Closing;
 use super::hook::Hook;
 use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
@@ -21,9 +22,8 @@ use super::recipients::Recipients;
 use super::trace::Trace;
 use crate::connection::{Close, Connection, PreDrain};
 use crate::extension::{Flow, Liveness};
-use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Unauthed};
-use crate::stanza::Frame;
-use crate::stream::{Event, Limit, Parser, StreamError, close};
+use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
+use crate::stream::{Event, Limit, Parser, StreamError};
 
 /// How far a transport has come. The typed session moves from one to the next.
 pub(super) enum Stage<C: Connection + Clone> {
@@ -35,14 +35,6 @@ pub(super) enum Stage<C: Connection + Clone> {
     /// Our close tag is on its way, and the client's is waited for (STREAM-26).
     Closing(Closing<C>),
     Over,
-}
-
-/// A stream that we have closed.
-pub(super) struct Closing<C: Connection + Clone> {
-    /// The session, as long as others may still be writing for it.
-    session: Option<Session<Bound, C>>,
-    /// The client has closed as well: nothing but the last words is waited for.
-    answered: bool,
 }
 
 /// What the driver waits for before it goes on with its input (STREAM-23).
@@ -78,12 +70,12 @@ pub struct Driver<C: Connection + Clone> {
     /// The client was asked for a sign of life.
     asked: bool,
     /// The client reads too slowly: when to look again.
-    congested: Option<Duration>,
+    pub(super) congested: Option<Duration>,
     /// More waits for the client than its connection takes: when to look again.
     behind: Option<Duration>,
     /// How many bytes the client had taken of what waits for it, and since when no more.
     taken: Option<(u64, Duration)>,
-    pace: Pace,
+    pub(super) pace: Pace,
     /// Where there is a limit of them.
     pub(super) recipients: Option<Box<Recipients>>,
     /// What the host's log is told.
@@ -454,22 +446,6 @@ impl<C: Connection + Clone> Driver<C> {
         Poll::Pending
     }
 
-    /// The session was ended by somebody else, or has a newer transport.
-    fn detached(&mut self) {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Bound(session) if session.handle().is_ended() => {
-                let limits = &self.core.limits;
-                let is_clean = session.handle().is_closed();
-                let time = if is_clean { limits.close_clean } else { limits.close };
-                self.wait_for_close(None, time);
-            }
-            Stage::Closing(Closing { answered: false, .. }) => {
-                self.stage = Stage::Closing(Closing { session: None, answered: false });
-            }
-            _ => self.finish(Close::Flush),
-        }
-    }
-
     /// Handles one event, of what waits in the parser or of `input`; `false` where there is none to
     /// be had now.
     fn step(&mut self, input: &mut &[u8]) -> bool {
@@ -496,83 +472,6 @@ impl<C: Connection + Clone> Driver<C> {
             (_, Event::Nonza(nonza)) => self.early_nonza(&nonza),
         }
         true
-    }
-
-    /// STREAM-27: what came before is handled; the answer is our close tag, behind all that is
-    /// queued.
-    fn end_of_stream(&mut self) {
-        self.close_after_client(Reason::Closed, b"</stream:stream>");
-    }
-
-    /// Ends the stream with these last words; the client says nothing more.
-    pub(super) fn close_after_client(&mut self, reason: Reason, last_words: &[u8]) {
-        let session = self.end_session(reason, last_words);
-        self.wait_for_close(session, self.core.limits.close);
-        self.closed_by_client();
-    }
-
-    /// The client's close tag: if others write for the session, our own may still have to come.
-    fn closed_by_client(&mut self) {
-        match &mut self.stage {
-            Stage::Closing(Closing { session: Some(_), answered }) => *answered = true,
-            _ => self.finish(Close::Flush),
-        }
-    }
-
-    /// Closes with a stream error: written once, with the header before it if that was not sent
-    /// yet, and nothing after it (STREAM-24, STREAM-25).
-    pub(super) fn fail(&mut self, error: StreamError) {
-        let words = self.header_if_due();
-        self.fail_after(words, &error);
-    }
-
-    /// The same, behind `words`.
-    pub(super) fn fail_after(&mut self, mut words: Vec<u8>, error: &StreamError) {
-        if matches!(self.stage, Stage::Closing(_) | Stage::Over) {
-            return self.closed_by_client();
-        }
-        self.core.metrics.stream_error(error.condition(), error.limit());
-        self.trace.failed(error);
-        close(&mut words, None, Some(error));
-        let session = self.end_session(Reason::StreamError, &words);
-        self.wait_for_close(session, self.core.limits.close);
-    }
-
-    /// Ends the session of this transport with these last words, whatever state it is in. A bound
-    /// one is given back as long as they are not written.
-    pub(super) fn end_session(
-        &mut self,
-        reason: Reason,
-        last_words: &[u8],
-    ) -> Option<Session<Bound, C>> {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Bound(session) => {
-                session.end_now(reason, last_words);
-                Some(session)
-            }
-            Stage::Closing(_) | Stage::Over => None,
-            Stage::Unauthed(_) | Stage::Authed(_) | Stage::Binding => {
-                let _broken = self.connection.send(Frame::raw(last_words));
-                None
-            }
-        }
-    }
-
-    fn wait_for_close(&mut self, session: Option<Session<Bound, C>>, time: Duration) {
-        self.stage = Stage::Closing(Closing { session, answered: false });
-        self.pending = None;
-        self.negotiating = None;
-        self.pace = Pace::default();
-        self.congested = None;
-        self.deadline = self.core.environment.now().saturating_add(time);
-    }
-
-    pub(super) fn finish(&mut self, how: Close) {
-        self.stage = Stage::Over;
-        self.pending = None;
-        self.negotiating = None;
-        self.want = Want::Close;
-        self.connection.close(how);
     }
 
     /// One more stanza was handled: LIMIT-19 and LIMIT-20 may pause reading.

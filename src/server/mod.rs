@@ -19,6 +19,7 @@ mod ask;
 mod binding;
 mod bound;
 mod builder;
+mod closing;
 mod driver;
 mod early;
 mod ends;

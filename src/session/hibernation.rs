@@ -124,7 +124,7 @@ impl Remembered {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(any(loom_model, shuttle))))]
     pub(super) fn len(&self) -> usize {
         self.accounts.len()
     }

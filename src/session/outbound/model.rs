@@ -1,11 +1,15 @@
 //! Every interleaving of two senders and one hand-over (`RUSTFLAGS="--cfg loom_model"`).
 
 use std::sync::{Arc, Mutex as Log};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jid::{BareJid, FullJid};
 
 use super::*;
+use crate::connection::Close;
+use crate::session::retained::RetentionLimits;
+use crate::stanza::Frame;
+use crate::sync::Mutex;
 use crate::sync::atomic::AtomicUsize;
 
 /// A transport that records the numbers of the messages it was given.

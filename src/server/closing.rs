@@ -1,0 +1,115 @@
+//! How a stream ends: by the client's close tag, by an error of ours, or because somebody else ended its
+//! session (RFC 6120 §4.4, §4.9).
+
+use std::time::Duration;
+
+use super::driver::{Driver, Stage};
+use super::pace::Pace;
+use super::peer::Want;
+use crate::connection::{Close, Connection};
+use crate::session::{Bound, Reason, Session};
+use crate::stanza::Frame;
+use crate::stream::{StreamError, close};
+
+/// A stream that we have closed.
+pub(super) struct Closing<C: Connection + Clone> {
+    /// The session, as long as others may still be writing for it.
+    pub(super) session: Option<Session<Bound, C>>,
+    /// The client has closed as well: nothing but the last words is waited for.
+    pub(super) answered: bool,
+}
+
+impl<C: Connection + Clone> Driver<C> {
+    /// STREAM-27: what came before is handled; the answer is our close tag, behind all that is
+    /// queued.
+    pub(super) fn end_of_stream(&mut self) {
+        self.close_after_client(Reason::Closed, b"</stream:stream>");
+    }
+
+    /// Ends the stream with these last words; the client says nothing more.
+    pub(super) fn close_after_client(&mut self, reason: Reason, last_words: &[u8]) {
+        let session = self.end_session(reason, last_words);
+        self.wait_for_close(session, self.core.limits.close);
+        self.closed_by_client();
+    }
+
+    /// The client's close tag: if others write for the session, our own may still have to come.
+    pub(super) fn closed_by_client(&mut self) {
+        match &mut self.stage {
+            Stage::Closing(Closing { session: Some(_), answered }) => *answered = true,
+            _ => self.finish(Close::Flush),
+        }
+    }
+
+    /// Closes with a stream error: written once, with the header before it if that was not sent
+    /// yet, and nothing after it (STREAM-24, STREAM-25).
+    pub(super) fn fail(&mut self, error: StreamError) {
+        let words = self.header_if_due();
+        self.fail_after(words, &error);
+    }
+
+    /// The same, behind `words`.
+    pub(super) fn fail_after(&mut self, mut words: Vec<u8>, error: &StreamError) {
+        if matches!(self.stage, Stage::Closing(_) | Stage::Over) {
+            return self.closed_by_client();
+        }
+        self.core.metrics.stream_error(error.condition(), error.limit());
+        self.trace.failed(error);
+        close(&mut words, None, Some(error));
+        let session = self.end_session(Reason::StreamError, &words);
+        self.wait_for_close(session, self.core.limits.close);
+    }
+
+    /// Ends the session of this transport with these last words, whatever state it is in. A bound
+    /// one is given back as long as they are not written.
+    pub(super) fn end_session(
+        &mut self,
+        reason: Reason,
+        last_words: &[u8],
+    ) -> Option<Session<Bound, C>> {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Bound(session) => {
+                session.end_now(reason, last_words);
+                Some(session)
+            }
+            Stage::Closing(_) | Stage::Over => None,
+            Stage::Unauthed(_) | Stage::Authed(_) | Stage::Binding => {
+                let _broken = self.connection.send(Frame::raw(last_words));
+                None
+            }
+        }
+    }
+
+    fn wait_for_close(&mut self, session: Option<Session<Bound, C>>, time: Duration) {
+        self.stage = Stage::Closing(Closing { session, answered: false });
+        self.pending = None;
+        self.negotiating = None;
+        self.pace = Pace::default();
+        self.congested = None;
+        self.deadline = self.core.environment.now().saturating_add(time);
+    }
+
+    pub(super) fn finish(&mut self, how: Close) {
+        self.stage = Stage::Over;
+        self.pending = None;
+        self.negotiating = None;
+        self.want = Want::Close;
+        self.connection.close(how);
+    }
+
+    /// The session was ended by somebody else, or has a newer transport.
+    pub(super) fn detached(&mut self) {
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Bound(session) if session.handle().is_ended() => {
+                let limits = &self.core.limits;
+                let is_clean = session.handle().is_closed();
+                let time = if is_clean { limits.close_clean } else { limits.close };
+                self.wait_for_close(None, time);
+            }
+            Stage::Closing(Closing { answered: false, .. }) => {
+                self.stage = Stage::Closing(Closing { session: None, answered: false });
+            }
+            _ => self.finish(Close::Flush),
+        }
+    }
+}
