@@ -277,7 +277,7 @@ impl Drain {
     }
 
     /// Says that the transport took the first `n` of the bytes last handed out. Only now they stop
-    /// counting as waiting.
+    /// counting as waiting. If nothing waits any more, [`PreDrain::drained`] is called from here.
     pub fn consume(&mut self, n: usize) {
         let n = n.min(self.piece.len().saturating_sub(self.at));
         self.at = self.at.saturating_add(n);

@@ -231,8 +231,11 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
             Err(error) => Err(error),
         };
         let Ok(n) = written else { return };
-        drain.consume(n);
         drop(turn);
+        // It may send what follows, and end sessions: not under our lock.
+        drain.consume(n);
+        // Whoever has seen that something waits, waits for it by now.
+        drop(wire.turn.lock());
         wire.flushed.notify_all();
         wire.reader.unpark();
         records = Vec::new();
