@@ -26,7 +26,13 @@ use tokio_xmpp::{Client, Error, Event, IqRequest, IqResponse, Stanza, client_log
 type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// For failures only: no scenario that passes waits for it.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// tokio-xmpp 6.0.0 may go to sleep for good when an answer comes while it is still sending: its
+/// `StanzaReceiver::poll_next` returns `Pending` without a waker while the other half holds the lock.
+/// What has come is counted and acknowledged, and nobody gets it. On one thread, where the lock is seldom
+/// held when others run, that is rare; hence the runtime below, and a second try.
+const TRIES: usize = 2;
 
 #[derive(Clone)]
 struct Server {
@@ -337,24 +343,26 @@ async fn wrong_password(server: Server) -> Outcome {
 }
 
 /// Runs one scenario in a task of its own, so that a panic in the library fails that scenario alone.
-async fn play<F: Future<Output = Outcome> + Send + 'static>(name: &str, scenario: F) -> bool {
-    match tokio::spawn(scenario).await {
-        Ok(Ok(())) => {
-            println!("ok {name}");
-            true
-        }
-        Ok(Err(error)) => {
-            println!("FAILED {name}: {error}");
-            false
-        }
-        Err(panic) => {
-            println!("FAILED {name}: {panic}");
-            false
-        }
+async fn play<F: Future<Output = Outcome> + Send + 'static>(
+    name: &str,
+    scenario: fn(Server) -> F,
+    server: &Server,
+) -> bool {
+    for left in (0..TRIES).rev() {
+        let error = match tokio::spawn(scenario(server.clone())).await {
+            Ok(Ok(())) => {
+                println!("ok {name}");
+                return true;
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic.to_string(),
+        };
+        println!("{} {name}: {error}", if left > 0 { "again" } else { "FAILED" });
     }
+    false
 }
 
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let mut addresses = std::env::args().skip(1);
     let (Some(starttls), Some(direct_tls)) = (addresses.next(), addresses.next()) else {
@@ -363,11 +371,11 @@ async fn main() {
     };
     let server = Server { starttls, direct_tls };
     let results = [
-        play("messages", messages(server.clone())).await,
-        play("presence", presence(server.clone())).await,
-        play("roster", roster(server.clone())).await,
-        play("conflict", conflict(server.clone())).await,
-        play("wrong_password", wrong_password(server)).await,
+        play("messages", messages, &server).await,
+        play("presence", presence, &server).await,
+        play("roster", roster, &server).await,
+        play("conflict", conflict, &server).await,
+        play("wrong_password", wrong_password, &server).await,
     ];
     let passed = results.iter().filter(|passed| **passed).count();
     let failed = results.len() - passed;
