@@ -27,7 +27,8 @@ Usage: cargo run --release --features tokio --example server -- [options]
   --mechanisms LIST        SASL mechanisms, separated by commas (default: all)
   --conflict POLICY        who gets a resource in use: replace (the new session), override (the older
                            one, the new one gets another resource), refuse (default replace)
-  --no-limits              no limits on rates and on the number of sessions
+  --no-limits              no limits on rates, on the number of sessions, and on what waits for a
+                           client that reads slowly
   --log LEVEL              off, error, info or debug, which names JIDs (default info)
   --data FILE              keeps everything in this SQLite file (default: in memory); needs feature sqlite
   --adduser JID:PASSWORD   adds an account to the --data file, or gives it a new password, and exits
