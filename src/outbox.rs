@@ -106,8 +106,8 @@ impl Connection for Outbox {
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] when something waits and it would be more than [`Marks::hard`], [`SendError::Closed`] after
-    /// [`close`](Connection::close) and once the [`Drain`] is gone.
+    /// [`SendError::Full`] when something waits and it would be more than [`Marks::hard`],
+    /// [`SendError::Closed`] after [`close`](Connection::close) and once the [`Drain`] is gone.
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let mut state = self.state.lock();
         if state.closed.is_some() {

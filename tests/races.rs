@@ -1,12 +1,17 @@
 //! The promises under real threads.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex, OnceLock};
 use std::thread;
 
 use crate::common::*;
-use xmpp_session::jid::BareJid;
-use xmpp_session::session::{BindRequest, EventKind, Reason};
+use xmpp_session::connection::{Close, Connection, SendError};
+use xmpp_session::environment::Virtual;
+use xmpp_session::jid::{BareJid, DomainPart};
+use xmpp_session::session::{
+    BindRequest, EventKind, Reason, Session, SessionHandle, SessionRegistry, Transport,
+};
+use xmpp_session::stanza::Frame;
 
 type Work<T> = Box<dyn FnOnce() -> T + Send>;
 
@@ -471,4 +476,53 @@ fn reentrant_a_connection_that_panics_in_the_middle_of_its_successors_bind_leave
     assert!(matches!(new.try_input(), Some(Ok(_))), "no gate was left closed");
     drop((old, new));
     assert!(world.registry.is_empty());
+}
+
+/// A connection that has written everything just when the writer has seen that it has enough to do, and
+/// says so: the writer is still at work then, and nobody else will come.
+#[derive(Default)]
+struct Prompt {
+    sent: Mutex<Vec<String>>,
+    busy: AtomicBool,
+    written: AtomicU64,
+    session: OnceLock<(SessionHandle<Arc<Self>>, Transport)>,
+}
+
+impl Connection for Prompt {
+    fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
+        self.sent.lock().unwrap().push(frame.to_string());
+        Ok(())
+    }
+
+    fn close(&self, _: Close) {}
+
+    fn waiting(&self) -> usize {
+        if !self.busy.swap(false, Ordering::SeqCst) {
+            return 0;
+        }
+        self.written.fetch_add(1 << 20, Ordering::SeqCst);
+        let (session, transport) = self.session.get().unwrap();
+        session.go_on(*transport);
+        1 << 20
+    }
+
+    fn written(&self) -> u64 {
+        self.written.load(Ordering::SeqCst)
+    }
+}
+
+#[test]
+fn off_3_a_connection_that_drains_while_it_is_looked_at_gets_the_rest() {
+    let registry = SessionRegistry::builder(Arc::new(Virtual::new(1))).build();
+    let prompt = Arc::new(Prompt::default());
+    let mut session = Session::new(Arc::clone(&prompt));
+    session.open(DomainPart::new("x").unwrap().into_owned());
+    let session = session.authenticate(BareJid::new("a@x").unwrap()).unwrap();
+    let session = session.bind(&registry, BindRequest::new()).unwrap();
+    let handle = session.handle();
+    assert!(prompt.session.set((handle.clone(), session.transport())).is_ok());
+    prompt.busy.store(true, Ordering::SeqCst);
+    handle.send_stored(&[message("b@x/1", 0), message("b@x/1", 1)]).unwrap();
+    assert_eq!(prompt.sent.lock().unwrap().len(), 2);
+    drop(session);
 }

@@ -89,8 +89,8 @@ pub(super) struct Queue(Option<Box<Waiting>>);
 struct Waiting {
     entries: VecDeque<Entry>,
     cursor: usize,
-    all: Size,
-    /// The part of it that has waited in a store.
+    bytes: usize,
+    /// The part of them that has waited in a store.
     stored: Size,
     /// Not all of a replay, or of what has waited in a store, has been handed to the transport.
     catching_up: bool,
@@ -121,14 +121,14 @@ impl Size {
 
 impl Waiting {
     fn add(&mut self, entry: &Entry) {
-        self.all.add(entry);
+        self.bytes = self.bytes.saturating_add(entry.len());
         if entry.is_stored() {
             self.stored.add(entry);
         }
     }
 
     fn remove(&mut self, entry: &Entry) {
-        self.all.remove(entry);
+        self.bytes = self.bytes.saturating_sub(entry.len());
         if entry.is_stored() {
             self.stored.remove(entry);
         }
@@ -143,15 +143,15 @@ impl Queue {
 
     /// Their bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiting| waiting.all.bytes)
+        self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
     /// What counts against the limits of the session: all but what a store has limited already.
     pub(super) fn limited(&self) -> Size {
         let Some(waiting) = &self.0 else { return Size::default() };
         Size {
-            stanzas: waiting.all.stanzas.saturating_sub(waiting.stored.stanzas),
-            bytes: waiting.all.bytes.saturating_sub(waiting.stored.bytes),
+            stanzas: waiting.entries.len().saturating_sub(waiting.stored.stanzas),
+            bytes: waiting.bytes.saturating_sub(waiting.stored.bytes),
         }
     }
 
@@ -203,7 +203,7 @@ impl Queue {
         }
     }
 
-    /// What is not written yet counts for acknowledgement, as accepted at `at`; `reply` is before it.
+    /// What is not written yet counts for acknowledgement, as accepted at `since`; `reply` is before it.
     pub(super) fn count_unwritten(&mut self, reply: &[u8], since: Duration) {
         let waiting = self.0.get_or_insert_default();
         for entry in waiting.entries.iter_mut().skip(waiting.cursor) {
@@ -260,7 +260,7 @@ impl Queue {
     pub(super) fn rewind(&mut self) {
         let Some(waiting) = &mut self.0 else { return };
         let entries = std::mem::take(&mut waiting.entries);
-        (waiting.all, waiting.stored) = Default::default();
+        (waiting.bytes, waiting.stored) = Default::default();
         for entry in entries.into_iter().filter(|entry| matches!(entry, Entry::Stanza { .. })) {
             waiting.add(&entry);
             waiting.entries.push_back(entry);
@@ -273,7 +273,7 @@ impl Queue {
     /// Takes out all entries, each with whether it was written.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = (Entry, bool)> + use<> {
         let waiting = self.0.as_mut().map(|waiting| {
-            (waiting.all, waiting.stored) = Default::default();
+            (waiting.bytes, waiting.stored) = Default::default();
             (std::mem::take(&mut waiting.entries), std::mem::take(&mut waiting.cursor))
         });
         self.tidy();

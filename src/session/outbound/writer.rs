@@ -191,17 +191,22 @@ fn write_waiting<'a, C: Connection + Clone>(
             o.writing = false;
             return After::Nothing;
         };
+        let mut taken = 0;
         if o.queue.is_catching_up() && !o.ended {
             o.writing = true;
             drop(o);
+            taken = written(&link);
             let enough = shielded(|| link.waiting()).unwrap_or(0) > AHEAD;
             o = outbound.lock();
             if o.epoch != epoch {
                 return After::Nothing;
             }
             if enough && !o.ended {
-                o.writing = false;
-                return After::Nothing;
+                match rest(outbound, o, &link, taken) {
+                    Some(again) => o = again,
+                    None => return After::Nothing,
+                }
+                continue;
             }
         }
         let is_catching_up = o.queue.is_catching_up();
@@ -241,8 +246,11 @@ fn write_waiting<'a, C: Connection + Clone>(
         if error == SendError::Full && o.epoch == epoch && !o.ended && is_catching_up {
             o.give_back(entry, raised);
             o.queue.set_catching_up(true);
-            o.writing = false;
-            return After::Nothing;
+            match rest(outbound, o, &link, taken) {
+                Some(again) => o = again,
+                None => return After::Nothing,
+            }
+            continue;
         }
         let unwritten = matches!(entry, Entry::Stanza { counted: false, .. }).then_some(entry);
         if o.epoch != epoch {
@@ -260,6 +268,27 @@ fn write_waiting<'a, C: Connection + Clone>(
         }
         return After::Lost(epoch, error);
     }
+}
+
+/// Gives up the writer's role until the transport has taken something. Where it has since it had
+/// taken `taken` bytes, whoever was told of that found us still at work: it is ours to go on.
+fn rest<'a, C: Connection + Clone>(
+    outbound: &'a Mutex<Outbound<C>>,
+    mut o: MutexGuard<'a, Outbound<C>>,
+    link: &C,
+    taken: u64,
+) -> Option<MutexGuard<'a, Outbound<C>>> {
+    o.writing = false;
+    drop(o);
+    if written(link) == taken {
+        return None;
+    }
+    let o = outbound.lock();
+    (!o.waits()).then_some(o)
+}
+
+fn written<C: Connection>(link: &C) -> u64 {
+    shielded(|| link.written()).unwrap_or(0)
 }
 
 fn unwritten_left(entry: Entry) -> Option<Left> {
