@@ -932,6 +932,41 @@ fn limit_11_the_oldest_hibernating_session_gives_its_memory() {
 }
 
 #[test]
+fn limit_11_the_heaviest_pay_and_others_keep_their_sessions() {
+    let world = keeping(|limits| limits.all_bytes = 20_000);
+    let juliet = world.client("juliet", "balcony");
+    let victim = world.client("romeo", "old");
+    let known = enable(&victim);
+    victim.lose();
+    let send = |to: &str, bytes: usize| {
+        let body = "x".repeat(bytes);
+        juliet.send(&format!("<message to='{to}' type='chat'><body>{body}</body></message>"));
+    };
+    send("romeo@example.com/old", 3000);
+    // One account with many sessions, each of them lighter than the victim's.
+    let many: Vec<_> = (0..8).map(|n| world.client("tybalt", &n.to_string())).collect();
+    many.iter().for_each(|one| {
+        enable(one);
+        world.advance(seconds(1));
+        one.lose();
+    });
+    for _ in 0..2 {
+        (0..8).for_each(|n| send(&format!("tybalt@example.com/{n}"), 1000));
+    }
+    let counts = world.server().registry().counts();
+    assert!(counts.retained_bytes <= 20_000 && counts.hibernating < 9, "{counts:?}");
+    assert!(counts.hibernating > 6, "no more than it takes: {counts:?}");
+    // Live ones that do not acknowledge do not push the others out of their half.
+    let live = world.client("nurse", "house");
+    enable(&live);
+    (0..20).for_each(|_| send("nurse@example.com/house", 1000));
+    let counts = world.server().registry().counts();
+    assert!(counts.retained_bytes > 20_000, "{counts:?}");
+    assert!((3..6).contains(&counts.hibernating), "{counts:?}");
+    assert_eq!(resume(&world, "romeo", &known, 0).1.concat().matches("<message").count(), 1);
+}
+
+#[test]
 fn limit_13_a_transport_that_takes_no_more_is_dropped_and_its_session_waits() {
     let world = world();
     let (romeo, juliet) = (world.client("romeo", "orchard"), world.client("juliet", "balcony"));

@@ -47,6 +47,8 @@ const RETAINED: u32 = 1 << 11;
 const PROTECTED: u32 = 1 << 13;
 /// Something may have to be held back, so the hook that says what is asked.
 const HOLDING: u32 = 1 << 14;
+/// It hibernates: what is kept for it is weighed (LIMIT-11).
+const ABSENT: u32 = 1 << 15;
 
 /// One bound session.
 pub(crate) struct Shared<C: Connection + Clone> {
@@ -80,7 +82,7 @@ impl<C: Connection + Clone> Shared<C> {
         let limits = &inner.settings.retention;
         let sent = outbound::send(&self.out, self.own(), item, valid, hold, now, limits);
         if retained {
-            inner.relieve();
+            inner.weigh(self);
         }
         sent
     }
@@ -90,7 +92,7 @@ impl<C: Connection + Clone> Shared<C> {
         let now = retained.then(|| inner.settings.environment.now());
         let sent = outbound::send_stored(&self.out, self.own(), stanzas, now);
         if retained {
-            inner.relieve();
+            inner.weigh(self);
         }
         sent
     }
@@ -129,7 +131,7 @@ impl<C: Connection + Clone> Shared<C> {
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
     pub(super) fn set_flags(&self, presence: u32) -> bool {
-        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING;
+        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING | ABSENT;
         self.update_flags(|flags| flags & kept | presence)
     }
 
@@ -141,6 +143,15 @@ impl<C: Connection + Clone> Shared<C> {
     pub(super) fn set_holding(&self, holding: bool) {
         let holding = if holding { HOLDING } else { 0 };
         self.update_flags(|flags| flags & !HOLDING | holding);
+    }
+
+    pub(super) fn set_absent(&self, absent: bool) {
+        let absent = if absent { ABSENT } else { 0 };
+        self.update_flags(|flags| flags & !ABSENT | absent);
+    }
+
+    pub(super) fn is_absent(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & ABSENT != 0
     }
 
     /// Said of the transport of now.

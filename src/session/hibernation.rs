@@ -1,5 +1,6 @@
 //! Who waits to be resumed, and what is remembered of those who waited in vain.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,40 +11,100 @@ use super::handle::{SessionId, Shared};
 use super::retained::RetentionLimits;
 use crate::connection::Connection;
 
-/// Sessions without a transport, by the end of their wait and by its beginning.
+/// Sessions without a transport, by the end of their wait and by what is kept for them.
 pub(super) struct Hibernating<C: Connection + Clone> {
     waits: BTreeMap<SessionId, Wait<C>>,
-    by_end: BTreeSet<Time>,
-    by_beginning: BTreeSet<Time>,
+    by_end: BTreeSet<(Duration, SessionId)>,
+    /// What is kept for each account in all.
+    by_weight: BTreeSet<(usize, AccountId)>,
+    accounts: HashMap<AccountId, Keeps>,
+    bytes: usize,
 }
 
 struct Wait<C: Connection + Clone> {
     since: Duration,
     until: Duration,
+    account: AccountId,
+    bytes: usize,
     session: Weak<Shared<C>>,
 }
 
-type Time = (Duration, SessionId);
+/// The address of what the sessions of an account share: its own as long as one of them is here.
+type AccountId = usize;
+
+/// The hibernating sessions of one account, the heaviest last, of equals the oldest.
+#[derive(Default)]
+struct Keeps {
+    bytes: usize,
+    sessions: BTreeSet<(usize, Reverse<Duration>, SessionId)>,
+}
 
 impl<C: Connection + Clone> Default for Hibernating<C> {
     fn default() -> Self {
-        Self { waits: BTreeMap::new(), by_end: BTreeSet::new(), by_beginning: BTreeSet::new() }
+        Self {
+            waits: BTreeMap::new(),
+            by_end: BTreeSet::new(),
+            by_weight: BTreeSet::new(),
+            accounts: HashMap::new(),
+            bytes: 0,
+        }
     }
 }
 
 impl<C: Connection + Clone> Hibernating<C> {
+    /// A session that weighs nothing yet.
     pub(super) fn insert(&mut self, session: &Arc<Shared<C>>, since: Duration, until: Duration) {
-        let wait = Wait { since, until, session: Arc::downgrade(session) };
-        self.waits.insert(session.id, wait);
-        self.by_end.insert((until, session.id));
-        self.by_beginning.insert((since, session.id));
+        let (id, account) = (session.id, Arc::as_ptr(&session.account).addr());
+        let session = Arc::downgrade(session);
+        self.by_end.insert((until, id));
+        self.waits.insert(id, Wait { since, until, account, bytes: 0, session });
+        self.reweigh(id, account, since, None, Some(0));
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Weak<Shared<C>>> {
         let wait = self.waits.remove(&id)?;
         self.by_end.remove(&(wait.until, id));
-        self.by_beginning.remove(&(wait.since, id));
+        self.reweigh(id, wait.account, wait.since, Some(wait.bytes), None);
         Some(wait.session)
+    }
+
+    /// So much is kept for a session now.
+    pub(super) fn weigh(&mut self, id: SessionId, bytes: usize) {
+        let Some(wait) = self.waits.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut wait.bytes, bytes);
+        let (account, since) = (wait.account, wait.since);
+        self.reweigh(id, account, since, Some(before), Some(bytes));
+    }
+
+    fn reweigh(
+        &mut self,
+        id: SessionId,
+        account: AccountId,
+        since: Duration,
+        before: Option<usize>,
+        after: Option<usize>,
+    ) {
+        let keeps = self.accounts.entry(account).or_default();
+        self.by_weight.remove(&(keeps.bytes, account));
+        if let Some(bytes) = before {
+            keeps.sessions.remove(&(bytes, Reverse(since), id));
+        }
+        if let Some(bytes) = after {
+            keeps.sessions.insert((bytes, Reverse(since), id));
+        }
+        let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+        keeps.bytes = keeps.bytes.saturating_add(after).saturating_sub(before);
+        self.bytes = self.bytes.saturating_add(after).saturating_sub(before);
+        if keeps.sessions.is_empty() {
+            self.accounts.remove(&account);
+        } else {
+            self.by_weight.insert((keeps.bytes, account));
+        }
+    }
+
+    /// What is kept for all of them.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Since when a session waits; `None` where it does not, or was taken out to be ended.
@@ -62,9 +123,10 @@ impl<C: Connection + Clone> Hibernating<C> {
         self.remove(*id)
     }
 
-    /// Takes out the session that has waited longest.
-    pub(super) fn pop_oldest(&mut self) -> Option<Weak<Shared<C>>> {
-        let (_, id) = self.by_beginning.first()?;
+    /// Takes out the heaviest session of the account that most is kept for, if it is anything.
+    pub(super) fn pop_heaviest(&mut self) -> Option<Weak<Shared<C>>> {
+        let (_, account) = self.by_weight.last().filter(|(bytes, _)| *bytes > 0)?;
+        let (_, _, id) = self.accounts.get(account)?.sessions.last()?;
         self.remove(*id)
     }
 }

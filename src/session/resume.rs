@@ -145,6 +145,10 @@ impl<C: Connection + Clone> Inner<C> {
                 }
                 self.absent.fetch_add(1, Ordering::SeqCst);
                 self.hibernating.lock().insert(shared, since, until);
+                // Whoever sends from now on weighs it; before, it is weighed here.
+                shared.set_absent(true);
+                let bytes = shared.out.lock().queue.bytes();
+                self.hibernating.lock().weigh(shared.id, bytes);
                 self.events
                     .push(|| Event::new(SessionHandle(Arc::clone(shared)), EventKind::Absent));
                 let leaves = if overgrown {
@@ -184,14 +188,20 @@ impl<C: Connection + Clone> Inner<C> {
         self.retained_bytes.load(Ordering::SeqCst) > self.settings.retention.all_bytes
     }
 
-    /// LIMIT-11: hibernating sessions end, the oldest first, until what is kept fits again.
+    /// LIMIT-11: hibernating sessions end until what is kept fits again, the heaviest first: those
+    /// of the account that most is kept for. Half of the room is theirs, whatever the live ones take.
     pub(super) fn relieve(&self) {
         if !self.is_pressed() || self.relieving.swap(true, Ordering::SeqCst) {
             return;
         }
         while self.is_pressed() {
-            let Some(oldest) = self.hibernating.lock().pop_oldest() else { break };
-            let Some(session) = oldest.upgrade() else { continue };
+            let heaviest = {
+                let mut hibernating = self.hibernating.lock();
+                let theirs = self.settings.retention.all_bytes / 2;
+                if hibernating.bytes() > theirs { hibernating.pop_heaviest() } else { None }
+            };
+            let Some(heaviest) = heaviest else { break };
+            let Some(session) = heaviest.upgrade() else { continue };
             let still = |state| self.still_waits(&session, state);
             self.end_if(&session, Reason::Evicted, None, Run::Later, still);
         }
@@ -277,8 +287,18 @@ impl<C: Connection + Clone> Inner<C> {
     pub(super) fn no_longer_absent(&self, shared: &Shared<C>, before: SlotState) {
         if before == SlotState::Absent {
             self.absent.fetch_sub(1, Ordering::SeqCst);
+            shared.set_absent(false);
             self.hibernating.lock().remove(shared.id);
         }
+    }
+
+    /// LIMIT-11: more is kept for a session than before.
+    pub(super) fn weigh(&self, shared: &Shared<C>) {
+        if shared.is_absent() {
+            let bytes = shared.out.lock().queue.bytes();
+            self.hibernating.lock().weigh(shared.id, bytes);
+        }
+        self.relieve();
     }
 
     /// Whether a session that was popped off the hibernating ones has not been resumed since: one

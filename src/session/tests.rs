@@ -204,22 +204,33 @@ fn sm_6_counters_wrap_at_2_to_the_32() {
 }
 
 #[test]
-fn limit_11_the_oldest_is_who_has_waited_longest_not_who_expires_first() {
-    let time = Arc::new(Virtual::new(1));
-    let registry = Registry::builder(time.clone()).build();
+fn limit_11_the_heaviest_session_of_the_heaviest_account_goes_first() {
+    let registry = registry();
     let mut sleeping = Hibernating::default();
-    let (old, _) = bind(&registry, "a@x/1", None);
-    let (young, _) = bind(&registry, "a@x/2", None);
     let second = Duration::from_secs;
-    sleeping.insert(&old.handle().0, second(1), second(600));
-    sleeping.insert(&young.handle().0, second(2), second(10));
-    assert_eq!(sleeping.next(), Some(second(10)));
-    assert_eq!(sleeping.since(old.id()), Some(second(1)));
-    assert_eq!(sleeping.pop_oldest().and_then(|oldest| oldest.upgrade()).unwrap().id, old.id());
-    assert_eq!(sleeping.since(old.id()), None, "taken out to be ended");
-    assert!(sleeping.pop_due(second(9)).is_none());
-    assert_eq!(sleeping.pop_due(second(10)).and_then(|due| due.upgrade()).unwrap().id, young.id());
-    assert!(sleeping.pop_oldest().is_none() && sleeping.next().is_none());
+    let owners =
+        ["a@x/1", "a@x/2", "b@x/1", "c@x/1"].map(|jid| bind(&registry, jid, Some("d@x")).0);
+    let of = owners.each_ref().map(|owner| owner.id());
+    for (at, owner) in (1..).zip(&owners) {
+        sleeping.insert(&owner.handle().0, second(at), second(10 - at));
+    }
+    assert!(sleeping.pop_heaviest().is_none(), "nothing is gained");
+    // Together a's are heavier than b's, each for itself they are not.
+    for (id, bytes) in of.into_iter().zip([60, 60, 100, 1]) {
+        sleeping.weigh(id, bytes / 2);
+        sleeping.weigh(id, bytes);
+    }
+    assert_eq!((sleeping.bytes(), sleeping.next()), (221, Some(second(6))));
+    let mut pop = || sleeping.pop_heaviest().and_then(|heaviest| heaviest.upgrade()).unwrap().id;
+    assert_eq!([pop(), pop(), pop()], [of[0], of[2], of[1]], "of equals the oldest");
+    assert_eq!(sleeping.since(of[0]), None, "taken out to be ended");
+    assert_eq!(sleeping.since(of[3]), Some(second(4)));
+    sleeping.weigh(of[0], 1000);
+    assert_eq!(sleeping.bytes(), 1);
+    assert!(sleeping.pop_due(second(5)).is_none());
+    assert_eq!(sleeping.pop_due(second(6)).and_then(|due| due.upgrade()).unwrap().id, of[3]);
+    assert!(sleeping.pop_heaviest().is_none() && sleeping.next().is_none());
+    assert_eq!(sleeping.bytes(), 0);
 }
 
 #[test]

@@ -16,7 +16,8 @@ use crate::environment::Environment;
 pub trait AccountStore: Send + Sync + 'static {
     /// The credentials of `account`; `None` where there is no such account.
     ///
-    /// Should take the same time for both: the rest of a login does (SASL-7).
+    /// Should do the same work for both, with the same number of questions to a database, and take
+    /// the same time: the rest of a login does (SASL-7).
     fn credentials(&self, account: &BareJid) -> StoreFuture<Option<Credentials>>;
 
     /// Whether the account exists. By default asks for its credentials.

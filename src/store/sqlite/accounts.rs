@@ -9,19 +9,28 @@ use crate::store::{AccountStore, Credentials, ScramKeys, StoreFuture};
 const SHA_1: &str = "SHA-1";
 const SHA_256: &str = "SHA-256";
 
+pub(super) const DISABLED: &str = "SELECT disabled FROM account WHERE jid = ?1";
+pub(super) const KEYS: &str = "SELECT salt, iterations, stored_key, server_key FROM scram_keys
+    WHERE account = ?1 AND hash = ?2";
+
 impl AccountStore for Sqlite {
     fn credentials(&self, account: &BareJid) -> StoreFuture<Option<Credentials>> {
         let account = account.clone();
         self.reader.call(move |db| {
+            // SASL-7: all of it, whether there is such an account or not.
             let disabled = db
-                .prepare_cached("SELECT disabled FROM account WHERE jid = ?1")?
+                .prepare_cached(DISABLED)?
                 .query_row([account.as_str()], |row| row.get(0))
                 .optional()?;
-            let Some(disabled) = disabled else { return Ok(None) };
             let (scram_sha_1, scram_sha_256) =
                 (keys(db, &account, SHA_1)?, keys(db, &account, SHA_256)?);
-            Ok(Some(Credentials { scram_sha_1, scram_sha_256, disabled }))
+            Ok(disabled.map(|disabled| Credentials { scram_sha_1, scram_sha_256, disabled }))
         })
+    }
+
+    fn exists(&self, account: &BareJid) -> StoreFuture<bool> {
+        let account = account.clone();
+        self.reader.call(move |db| Ok(db.prepare_cached(DISABLED)?.exists([account.as_str()])?))
     }
 
     fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
@@ -58,19 +67,16 @@ impl AccountStore for Sqlite {
 }
 
 fn keys(db: &Connection, account: &BareJid, hash: &str) -> rusqlite::Result<Option<ScramKeys>> {
-    db.prepare_cached(
-        "SELECT salt, iterations, stored_key, server_key FROM scram_keys
-         WHERE account = ?1 AND hash = ?2",
-    )?
-    .query_row([account.as_str(), hash], |row| {
-        Ok(ScramKeys {
-            salt: row.get(0)?,
-            iterations: row.get(1)?,
-            stored_key: row.get(2)?,
-            server_key: row.get(3)?,
+    db.prepare_cached(KEYS)?
+        .query_row([account.as_str(), hash], |row| {
+            Ok(ScramKeys {
+                salt: row.get(0)?,
+                iterations: row.get(1)?,
+                stored_key: row.get(2)?,
+                server_key: row.get(3)?,
+            })
         })
-    })
-    .optional()
+        .optional()
 }
 
 fn remove(db: &Connection, account: &BareJid) -> Result<bool, Refusal> {

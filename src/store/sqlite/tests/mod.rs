@@ -10,14 +10,14 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::Mutex;
-use rusqlite::Connection;
+use rusqlite::{Connection, StatementStatus};
 
 use super::*;
 use crate::rules::roster::{Item, Subscription};
 use crate::store::conformance::{self, block_on};
 use crate::store::{
-    BlockStore, OfflineMessage, OfflineStore, RosterChange, RosterStore, StoreFuture, StoredRoster,
-    Stores,
+    AccountStore, BlockStore, Credentials, OfflineMessage, OfflineStore, RosterChange, RosterStore,
+    ScramKeys, StoreFuture, StoredRoster, Stores,
 };
 
 /// A directory of its own, removed when dropped.
@@ -80,6 +80,33 @@ fn roster_10_sub_9_off_2_block_2_sqlite_conforms() {
     };
     conformance::all(open);
     conformance::durable(open);
+}
+
+#[test]
+fn sasl_7_an_unknown_account_takes_the_same_statements() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let [known, unknown] = [jid("juliet@example.com"), jid("nobody@example.com")];
+    let keys = ScramKeys::from_parts(vec![1], 4096, vec![2], vec![3]);
+    let credentials = Credentials::from_keys(None, Some(keys));
+    block_on(store.set_credentials(&known, credentials)).unwrap();
+    let runs = || {
+        let count = |db: &Connection| {
+            let mut counts = [0; 2];
+            for (count, sql) in counts.iter_mut().zip([accounts::DISABLED, accounts::KEYS]) {
+                *count = db.prepare_cached(sql)?.reset_status(StatementStatus::Run);
+            }
+            Ok(counts)
+        };
+        block_on(store.reader.call(count)).unwrap()
+    };
+    for (account, is_there) in [(known, true), (unknown, false)] {
+        let _before = runs();
+        assert_eq!(block_on(store.credentials(&account)).unwrap().is_some(), is_there);
+        assert_eq!(runs(), [1, 2]);
+        assert_eq!(block_on(store.exists(&account)).unwrap(), is_there);
+        assert_eq!(runs(), [1, 0]);
+    }
 }
 
 /// Holds the writer in a transaction until the sender is used or dropped.
