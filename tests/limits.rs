@@ -365,6 +365,7 @@ fn limit_20_stanzas_and_bytes() {
     limits.stanzas = None;
     let world = World::with(|builder, _| builder.limits(limits));
     let client = world.client("romeo", "x");
+    world.advance(10 * SECOND);
     client.send(&" ".repeat(1000));
     assert_eq!(client.want(), Some(Want::Input));
     client.send(&" ".repeat(200));
@@ -379,10 +380,10 @@ fn limit_20_stanzas_and_bytes() {
 #[test]
 fn limit_20_a_host_that_reads_on_is_stopped() {
     let mut limits = Limits::default();
-    limits.bytes = Some(Rate::new(1, SECOND, 100));
+    limits.bytes = Some(Rate::new(1, SECOND, 1000));
     let world = World::with(|builder, _| builder.limits(limits));
     let client = world.client("romeo", "x");
-    client.send(&" ".repeat(200));
+    client.send(&" ".repeat(1000));
     assert_eq!(client.want(), None);
     for _ in 0..63 {
         client.send(&" ".repeat(4096));
@@ -448,42 +449,342 @@ fn limit_24_parts_of_a_jid() {
     }
 }
 
+const CONSTRAINT: &str = "<resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>";
+
+fn from(source: &str) -> Peer {
+    Peer::new().secure(true).source(source)
+}
+
+/// Opens, authenticates and binds, as far as the server lets it.
+fn log_in(client: &Client, node: &str) {
+    client.open();
+    client.authenticate(node, PASSWORD);
+    client.open();
+    client.send("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+}
+
 #[test]
 fn limit_25_streams_before_authentication() {
     let world = with(|limits| {
         limits.unauthenticated = 5;
         limits.unauthenticated_per_source = 2;
     });
-    let here = || Peer::new().secure(true).source("192.0.2.1");
-    let (one, _two) = (world.accept(here()), world.accept(here()));
-    let refused = world.accept(here());
-    assert!(!refused.is_connected());
-    assert_eq!(refused.received(), [""; 0]);
-    assert_eq!(refused.recorder().closed(), Some(Close::Abort));
-    let other = world.accept(Peer::new().secure(true).source("192.0.2.2"));
-    assert!(other.is_connected());
-    assert_eq!(world.server().metrics().unauthenticated, 3);
-    let _more = (world.connect(), world.connect());
-    assert!(!world.connect().is_connected(), "the whole server is full");
-    assert_eq!(hits(&world, "LIMIT-25"), 2);
-    // Who is lost or authenticated makes room.
+    let here = || from("192.0.2.1");
+    let (one, two) = (world.accept(here()), world.accept(here()));
+    two.open();
+    let _features = two.received();
+    let waits = world.accept(here());
+    waits.open();
+    assert!(waits.is_connected() && waits.want().is_none());
+    assert_eq!(waits.received(), [""; 0]);
+    let other = world.accept(from("192.0.2.2"));
+    assert_eq!(other.want(), Some(Want::Input));
+    assert_eq!(world.server().metrics().unauthenticated, 4);
+    assert_eq!(hits(&world, "LIMIT-25"), 1);
+    // Who is lost makes room, and what was said meanwhile is heard.
     one.lose();
+    assert!(waits.received().concat().contains("<stream:features"));
+    // So does who is bound, but not who is only authenticated.
     world.account("romeo");
-    other.open();
-    other.authenticate("romeo", PASSWORD);
-    assert_eq!(world.server().metrics().unauthenticated, 3);
-    assert!(world.accept(here()).is_connected());
+    two.authenticate("romeo", PASSWORD);
+    let last = world.accept(here());
+    assert_eq!((last.want(), world.server().metrics().unauthenticated), (None, 3));
+    two.open();
+    assert_eq!(last.want(), None);
+    two.send("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+    assert_eq!(last.want(), Some(Want::Input));
 }
 
 #[test]
-fn limit_25_a_refused_transport_stays_refused() {
+fn limit_25_silent_transports_shut_nobody_out() {
+    let world = World::new();
+    let silent: Vec<_> = (0..50).map(|_| world.accept(from("192.0.2.1"))).collect();
+    world.account("romeo");
+    let client = world.accept(from("192.0.2.1"));
+    log_in(&client, "romeo");
+    assert_eq!(client.received(), [""; 0]);
+    world.advance(3 * SECOND);
+    assert!(client.received().concat().contains("<jid>romeo@example.com/"));
+    let gone: Vec<_> = silent.iter().filter(|one| !one.is_connected()).collect();
+    assert_eq!(gone.len(), 1, "no more than it takes");
+    assert_eq!(gone[0].received(), [""; 0]);
+    assert!(!silent[0].is_connected(), "the oldest");
+    // Who waits for nobody stays.
+    world.advance(50 * SECOND);
+    assert_eq!(silent.iter().filter(|one| one.is_connected()).count(), 49);
+}
+
+#[test]
+fn limit_25_who_has_spoken_yields_later_and_is_told() {
+    let world = with(|limits| limits.unauthenticated_per_source = 1);
+    let talks = world.accept(from("192.0.2.1"));
+    talks.open();
+    let _features = talks.received();
+    let waits = world.accept(from("192.0.2.1"));
+    world.advance(14 * SECOND);
+    assert!(talks.received().is_empty() && waits.want().is_none());
+    world.advance(SECOND);
+    assert_eq!(
+        talks.received(),
+        [format!("<stream:error>{CONSTRAINT}</stream:error>"), CLOSE.into()]
+    );
+    assert_eq!(waits.want(), Some(Want::Input));
+    // The time of the one that waited begins now (LIMIT-1).
+    waits.open();
+    world.advance(59 * SECOND);
+    assert!(waits.is_connected() && !waits.received().concat().contains("error"));
+}
+
+#[test]
+fn limit_25_a_hundred_logins_at_once_all_succeed() {
+    let world = World::new();
+    let nodes: Vec<_> = (0..200).map(|n| format!("user{n}")).collect();
+    let clients: Vec<_> = nodes.iter().map(|_| world.accept(from("192.0.2.1"))).collect();
+    nodes.iter().for_each(|node| drop(world.account(node)));
+    // Those that wait have said it already, the others say it in an order of their own.
+    let mut clients: Vec<_> = nodes.iter().zip(clients).collect();
+    clients.rotate_left(50);
+    clients[..150].iter().for_each(|(node, client)| log_in(client, node));
+    clients[150..].iter().rev().for_each(|(node, client)| log_in(client, node));
+    world.advance(3 * SECOND);
+    clients.iter().for_each(|(node, client)| assert!(client.is_connected(), "{node}"));
+    assert_eq!(world.server().registry().len(), 200);
+}
+
+#[test]
+fn limit_25_the_whole_server_yields_to_other_sources() {
+    let world = with(|limits| {
+        limits.unauthenticated = 10;
+        limits.unauthenticated_per_source = 5;
+    });
+    for unnamed in [false, true] {
+        let silent: Vec<_> = (0..10)
+            .map(|n| match unnamed {
+                true => world.connect(),
+                false => world.accept(from(&format!("192.0.2.{}", n % 2))),
+            })
+            .collect();
+        // A source that waits much has one turn at a time.
+        let greedy: Vec<_> = (0..4).map(|_| world.accept(from("192.0.2.8"))).collect();
+        let modest = world.accept(from("192.0.2.9"));
+        world.advance(2 * SECOND);
+        assert!(greedy.iter().chain([&modest]).all(|client| client.want().is_none()));
+        silent.iter().take(2).for_each(Client::lose);
+        assert_eq!(modest.want(), Some(Want::Input), "{unnamed}");
+        assert_eq!(greedy.iter().filter(|client| client.want().is_some()).count(), 1);
+        world.advance(2 * SECOND);
+        assert!(greedy.iter().all(|client| client.want() == Some(Want::Input)));
+        assert_eq!(silent.iter().filter(|client| client.is_connected()).count(), 5);
+        greedy.iter().chain(&silent).chain([&modest]).for_each(Client::lose);
+    }
+    assert_eq!(world.server().metrics().unauthenticated, 0);
+}
+
+#[test]
+fn limit_25_a_refusal_is_said_where_a_header_came() {
+    let refusal = |client: &Client| {
+        let said = client.received();
+        assert!(said[0].starts_with("<?xml") && said[1].contains(CONSTRAINT), "{said:?}");
+        assert_eq!((said.len(), &*said[2]), (3, CLOSE));
+    };
+    let world = with(|limits| limits.unauthenticated_per_source = 1);
+    let talks = world.accept(from("192.0.2.1"));
+    let waiting: Vec<_> = (0..4).map(|_| world.accept(from("192.0.2.1"))).collect();
+    let refused = world.accept(from("192.0.2.1"));
+    refused.open();
+    refusal(&refused);
+    // One that says nothing is closed without a word.
+    let silent = world.accept(from("192.0.2.1"));
+    world.advance(SECOND);
+    assert!(silent.is_connected());
+    world.advance(SECOND);
+    assert!(!silent.is_connected() && silent.received().is_empty());
+    assert_eq!(silent.recorder().closed(), Some(Close::Abort));
+    // Nor does waiting last for ever.
+    talks.open();
+    let world = with(|limits| {
+        limits.unauthenticated_per_source = 1;
+        limits.admission = 2 * SECOND;
+    });
+    let _talks = world.accept(from("192.0.2.1"));
+    let waits = world.accept(from("192.0.2.1"));
+    waits.open();
+    world.advance(2 * SECOND);
+    refusal(&waits);
+    drop(waiting);
+}
+
+#[test]
+fn limit_25_nothing_is_refused_where_there_is_no_room_at_all() {
     let world = with(|limits| limits.unauthenticated = 0);
     let mut driver = world.server().accept(Recorder::new(), Peer::new());
     driver.secured(xmpp_session::server::Tls::new());
     driver.receive(b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0'>");
-    let want = driver.poll_want(&mut Context::from_waker(Waker::noop()));
-    assert_eq!(want, Poll::Ready(Want::Close));
+    let mut want = || driver.poll_want(&mut Context::from_waker(Waker::noop()));
+    // One that is being closed is one too many as well.
+    assert_eq!(want(), Poll::Ready(Want::Close));
     assert_eq!(driver.next_timeout(), None);
+}
+
+#[test]
+fn limit_25_a_source_is_an_ipv4_address_or_an_ipv6_network() {
+    let is_one = |one: &str, other: &str| {
+        let world = with(|limits| limits.unauthenticated_per_source = 1);
+        let _one = world.accept(from(one));
+        world.accept(from(other)).want().is_none()
+    };
+    for (one, other) in [
+        ("192.0.2.1", "::ffff:192.0.2.1"),
+        ("192.0.2.1", "192.0.2.1:5222"),
+        ("2001:db8:1:2::1", "2001:db8:1:2:ffff::"),
+        ("2001:db8:1:2::1", "[2001:db8:1:2::7]:5222"),
+        ("2001:db8:1:2::1", "[2001:0DB8:1:2::9]"),
+        ("fe80::1%eth0", "fe80::2"),
+        ("unix", "unix"),
+    ] {
+        assert!(is_one(one, other), "{one} {other}");
+    }
+    for (one, other) in [
+        ("192.0.2.1", "192.0.2.2"),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.2"),
+        ("2001:db8:1:2::1", "2001:db8:1:3::1"),
+        ("unix", "other"),
+        ("", "::"),
+    ] {
+        assert!(!is_one(one, other), "{one} {other}");
+    }
+}
+
+#[test]
+fn limit_26_streams_of_an_account_without_a_session() {
+    let world = World::new();
+    // From wherever they come.
+    let stream = |n: usize| {
+        let client = world.accept(from(&format!("192.0.2.{n}")));
+        world.account("romeo");
+        client.open();
+        client.authenticate("romeo", PASSWORD);
+        client.open();
+        let _features = client.received();
+        client
+    };
+    let streams: Vec<_> = (0..32).map(stream).collect();
+    assert!(streams.iter().all(|client| client.want() == Some(Want::Input)));
+    // One that binds makes room.
+    streams[1].send("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+    let next = stream(40);
+    assert!(streams[0].received().is_empty());
+    let last = stream(41);
+    let error = format!("<stream:error>{CONSTRAINT}</stream:error>");
+    assert_eq!(streams[0].received(), [error, CLOSE.to_owned()]);
+    assert_eq!(hits(&world, "LIMIT-26"), 1);
+    assert!([next, last].iter().all(|client| client.want() == Some(Want::Input)));
+    // Another account is not concerned.
+    let _juliet = world.authenticated("juliet");
+    assert_eq!(hits(&world, "LIMIT-26"), 1);
+}
+
+#[test]
+fn limit_27_of_too_many_that_are_being_closed_the_oldest_goes_at_once() {
+    let world = World::new();
+    let closing: Vec<_> = (0..60)
+        .map(|n| {
+            // Streams with a session, authenticated ones, and others.
+            let client = world.accept(from("192.0.2.1"));
+            match n % 3 {
+                0 => client.send("x"),
+                1 => {
+                    world.account("romeo");
+                    client.open();
+                    client.authenticate("romeo", PASSWORD);
+                    client.send("x");
+                }
+                _ => {
+                    let node = format!("user{n}");
+                    world.account(&node);
+                    log_in(&client, &node);
+                    client.send("</x>");
+                }
+            }
+            assert!(client.received().concat().ends_with(CLOSE), "{n}");
+            client
+        })
+        .collect();
+    let open: Vec<_> = closing.iter().map(Client::is_connected).collect();
+    assert_eq!(open, [vec![false; 10], vec![true; 50]].concat());
+    // They take nobody's place.
+    let client = world.accept(from("192.0.2.1"));
+    assert_eq!(client.want(), Some(Want::Input));
+    // A host's socket counts for as long as it says so.
+    let place = closing[59].driver(xmpp_session::server::Driver::place);
+    world.advance(2 * SECOND);
+    assert!(closing.iter().all(|client| !client.is_connected()) && !place.is_cut());
+    for _ in 0..50 {
+        world.accept(from("192.0.2.1")).send("x");
+    }
+    assert!(place.is_cut());
+}
+
+#[test]
+fn limit_20_a_new_stream_is_no_new_allowance() {
+    let world = World::new();
+    let juliet = world.online("juliet", "z");
+    let mut delivered = 0;
+    for round in 0..6 {
+        world.account("romeo");
+        let client = world.connect();
+        log_in(&client, "romeo");
+        world.advance(Duration::from_millis(100));
+        client.send(&"<message to='juliet@example.com/z'/>".repeat(500));
+        delivered += juliet.received().len();
+        assert!(delivered <= 1010 + 20 * round, "{round}: {delivered}");
+        match round % 3 {
+            0 => client.lose(),
+            1 => client.send("</stream:stream>"),
+            _ => client.send("<x></y>"),
+        }
+        client.lose();
+    }
+    assert!(delivered > 1000, "{delivered}");
+    // Another account has its own.
+    let tybalt = world.client("tybalt", "x");
+    tybalt.send(&"<message to='juliet@example.com/z'/>".repeat(500));
+    assert_eq!(juliet.received().len(), 500);
+    // It comes back with time.
+    world.advance(10 * SECOND);
+    let client = world.client("romeo", "y");
+    client.send(&"<message to='juliet@example.com/z'/>".repeat(500));
+    assert_eq!(juliet.received().len(), 500);
+}
+
+#[test]
+fn limit_20_holds_before_bind_as_well() {
+    let world = World::new();
+    world.account("romeo");
+    // Authenticated streams: what they send, and what they are answered.
+    let client = world.authenticated("romeo");
+    client.send(&"<iq type='get' id='1'><query xmlns='jabber:iq:roster'/></iq>".repeat(1100));
+    assert_eq!(client.received().len(), 1001);
+    assert_eq!(client.want(), None);
+    client.lose();
+    let client = world.authenticated("romeo");
+    assert_eq!(client.want(), None, "it goes on where the other was");
+    world.advance(SECOND);
+    assert_eq!(client.want(), Some(Want::Input));
+    // Before authentication it is the source's.
+    let before = hits(&world, "LIMIT-20");
+    let mut paused = false;
+    for _ in 0..18 {
+        let client = world.accept(from("192.0.2.1"));
+        client.open();
+        (0..15).for_each(|_| client.send(&" ".repeat(4096)));
+        paused = client.want().is_none();
+        client.lose();
+    }
+    assert!(paused && hits(&world, "LIMIT-20") > before);
+    let other = world.accept(from("192.0.2.2"));
+    other.open();
+    assert_eq!(other.want(), Some(Want::Input));
 }
 
 #[test]

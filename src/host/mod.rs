@@ -51,7 +51,7 @@ use std::time::Duration;
 
 use crate::connection::Connection;
 use crate::outbox::{Drain, Marks, Outbox};
-use crate::server::{Driver, Peer, Server, Tls, Want};
+use crate::server::{Driver, Peer, Place, Server, Tls, Want};
 use crate::session::Reason;
 use tls::Binding;
 
@@ -188,6 +188,10 @@ trait Machine {
     /// Time until `handle_timeout` wants to be called.
     fn due_in(&self) -> Option<Duration>;
     fn handle_timeout(&mut self);
+    /// Its place among the transports without a session: kept until the socket is closed (LIMIT-27).
+    fn place(&mut self) -> Option<Place>;
+    /// Whether it has no session yet: others may come to need its place.
+    fn is_early(&self) -> bool;
 }
 
 /// A driver, and the server whose clock its time-outs refer to.
@@ -229,6 +233,19 @@ impl<C: Connection + Clone> Machine for Live<C> {
     fn handle_timeout(&mut self) {
         self.driver.handle_timeout();
     }
+
+    fn place(&mut self) -> Option<Place> {
+        Some(self.driver.place())
+    }
+
+    fn is_early(&self) -> bool {
+        self.driver.session().is_none()
+    }
+}
+
+/// The transport had to give up its place.
+fn cut() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "others need the place")
 }
 
 /// Whether accepting failed because of the connection that was to be accepted, as `accept` reports

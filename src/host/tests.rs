@@ -19,7 +19,7 @@ use super::{Machine, Settings, TlsConfig};
 use crate::connection::{Close, Connection, SendError};
 use crate::host::tls::Binding;
 use crate::outbox::{Drain, Marks, Outbox};
-use crate::server::Want;
+use crate::server::{Place, Want};
 use crate::stanza::Frame;
 
 /// Answers each line: `starttls`, `close` and `tick` as they say, `tick` a little later, and others with
@@ -136,6 +136,14 @@ impl Machine for Echo {
     fn handle_timeout(&mut self) {
         self.due = None;
         self.say("tock");
+    }
+
+    fn place(&mut self) -> Option<Place> {
+        None
+    }
+
+    fn is_early(&self) -> bool {
+        false
     }
 }
 

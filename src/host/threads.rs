@@ -20,11 +20,12 @@ use rustls::server::ServerConnection;
 
 use super::tls::{Binding, record};
 use super::{
-    ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig, is_of_the_connection,
+    ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig, cut,
+    is_of_the_connection,
 };
 use crate::connection::{Close, Connection};
 use crate::outbox::{Drain, Outbox};
-use crate::server::{Peer, Server, Want};
+use crate::server::{Peer, Place, Server, Want};
 
 /// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
 /// run once, on a thread of its own; it never returns.
@@ -180,10 +181,8 @@ fn read_loop<M: Machine>(
     writer_ended: &Receiver<()>,
     direct_tls: bool,
 ) -> io::Result<()> {
-    if direct_tls {
-        machine.secured(wire.secure(settings)?);
-    }
     let mut bytes = Vec::new();
+    let mut is_to_be_secured = direct_tls;
     loop {
         if machine.due_in() == Some(Duration::ZERO) {
             machine.handle_timeout();
@@ -191,9 +190,18 @@ fn read_loop<M: Machine>(
         match machine.want_blocking() {
             // Its time-out is due.
             None => {}
+            // LIMIT-25: no handshake before there is a place.
+            Some(Want::Input) if std::mem::take(&mut is_to_be_secured) => {
+                let place = machine.place();
+                if place.as_ref().is_some_and(Place::is_refused) {
+                    return Err(cut());
+                }
+                machine.secured(wire.secure(settings, place)?);
+            }
             Some(Want::Input) => {
                 // A read is not interrupted when somebody else ends the session: looked at again.
-                let time = machine.due_in().map_or(LOOK_AGAIN, |due| due.min(LOOK_AGAIN));
+                let again = if machine.is_early() { LOOK_SOON } else { LOOK_AGAIN };
+                let time = machine.due_in().map_or(again, |due| due.min(again));
                 let open = wire.read(&mut bytes, Some(time))?;
                 // Nothing came before a time-out: no sign of life (LIMIT-22).
                 if !bytes.is_empty() {
@@ -202,16 +210,21 @@ fn read_loop<M: Machine>(
                 }
                 if !open {
                     // It may still read the last answers.
+                    let place = machine.place();
                     drop(machine);
-                    return wire.flush(writer_ended, after(wire.limit));
+                    return wire.flush(writer_ended, after(wire.limit), place.as_ref());
                 }
             }
-            Some(Want::StartTls) => machine.secured(wire.secure(settings)?),
+            Some(Want::StartTls) => {
+                let place = machine.place();
+                machine.secured(wire.secure(settings, place)?);
+            }
             Some(Want::Close) => {
                 let deadline = after(wire.limit);
-                wire.flush(writer_ended, deadline)?;
+                let place = machine.place();
+                wire.flush(writer_ended, deadline, place.as_ref())?;
                 drop(machine);
-                return wire.linger(deadline);
+                return wire.linger(deadline, place.as_ref());
             }
         }
     }
@@ -335,7 +348,7 @@ impl Wire {
     }
 
     /// Waits until everything is written, then shakes hands. The writer rests meanwhile (TLS-2).
-    fn secure(&self, settings: &Settings) -> io::Result<Binding> {
+    fn secure(&self, settings: &Settings, place: Option<Place>) -> io::Result<Binding> {
         let config = match &settings.tls {
             Some(config) if self.tls.lock().is_none() => config,
             _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start")),
@@ -347,14 +360,19 @@ impl Wire {
                 return Err(io::ErrorKind::TimedOut.into());
             }
         }
-        let connection = self.handshake(config, deadline)?;
+        let connection = self.handshake(config, deadline, place.as_ref())?;
         self.socket.set_write_timeout(Some(self.limit))?;
         let binding = config.binding(&connection);
         *self.tls.lock() = Some(connection);
         Ok(binding)
     }
 
-    fn handshake(&self, tls: &TlsConfig, deadline: Instant) -> io::Result<Box<ServerConnection>> {
+    fn handshake(
+        &self,
+        tls: &TlsConfig,
+        deadline: Instant,
+        place: Option<&Place>,
+    ) -> io::Result<Box<ServerConnection>> {
         let mut socket = &self.socket;
         let mut connection = Box::new(ServerConnection::new(tls.config()).map_err(invalid)?);
         while connection.is_handshaking() || connection.wants_write() {
@@ -362,8 +380,12 @@ impl Wire {
             if left.is_zero() {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            socket.set_read_timeout(Some(left.max(SHORT)))?;
-            socket.set_write_timeout(Some(left.max(SHORT)))?;
+            if place.is_some_and(Place::is_cut) {
+                return Err(cut());
+            }
+            let left = left.clamp(SHORT, LOOK_SOON);
+            socket.set_read_timeout(Some(left))?;
+            socket.set_write_timeout(Some(left))?;
             let moved = if connection.wants_write() {
                 connection.write_tls(&mut socket)
             } else {
@@ -385,26 +407,44 @@ impl Wire {
     }
 
     /// Waits for the writer to write what waits.
-    fn flush(&self, writer_ended: &Receiver<()>, deadline: Instant) -> io::Result<()> {
+    fn flush(
+        &self,
+        writer_ended: &Receiver<()>,
+        deadline: Instant,
+        place: Option<&Place>,
+    ) -> io::Result<()> {
         self.finishing.store(true, Ordering::SeqCst);
         self.outbox.close(Close::Flush);
-        // The writer sends nothing: it lets go of its end.
-        let left = deadline.saturating_duration_since(Instant::now());
-        match writer_ended.recv_timeout(left) {
-            Err(RecvTimeoutError::Timeout) => Err(io::ErrorKind::TimedOut.into()),
-            _ => Ok(()),
+        loop {
+            // The writer sends nothing: it lets go of its end.
+            let left = deadline.saturating_duration_since(Instant::now());
+            match writer_ended.recv_timeout(left.min(LOOK_SOON)) {
+                Err(RecvTimeoutError::Timeout) if left.is_zero() => {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                Err(RecvTimeoutError::Timeout) if place.is_some_and(Place::is_cut) => {
+                    return Err(cut());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => return Ok(()),
+            }
         }
     }
 
     /// Waits for the peer to close as well: closing a socket with unread bytes resets the connection,
     /// which can destroy the last bytes on their way.
-    fn linger(&self, deadline: Instant) -> io::Result<()> {
+    fn linger(&self, deadline: Instant, place: Option<&Place>) -> io::Result<()> {
         let mut buffer = [0; 8192];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            self.socket.set_read_timeout(Some(left.max(SHORT)))?;
-            if left.is_zero() || !matches!((&self.socket).read(&mut buffer), Ok(1..)) {
+            if left.is_zero() || place.is_some_and(Place::is_cut) {
                 return Ok(());
+            }
+            self.socket.set_read_timeout(Some(left.clamp(SHORT, LOOK_SOON)))?;
+            match (&self.socket).read(&mut buffer) {
+                Ok(1..) => {}
+                Err(error) if is_timeout(&error) => {}
+                _ => return Ok(()),
             }
         }
     }
@@ -438,6 +478,9 @@ const SHORT: Duration = Duration::from_millis(1);
 
 /// How long a session that was ended may be kept by a client that sends nothing.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long others may have to wait until one of them sees that they need its place.
+const LOOK_SOON: Duration = Duration::from_millis(250);
 
 /// Bytes written at a time without TLS.
 const PART: usize = 64 * 1024;

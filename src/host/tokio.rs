@@ -33,10 +33,10 @@ use tokio_rustls::server::TlsStream;
 
 use super::is_of_the_connection;
 use super::tls::record;
-use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig};
+use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig, cut};
 use crate::connection::{Close, Connection};
 use crate::outbox::Drain;
-use crate::server::{Peer, Server, Want};
+use crate::server::{Peer, Place, Server, Want};
 
 /// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
 /// run once, beside the connections; it never ends.
@@ -133,26 +133,35 @@ pub(super) async fn run<M: Machine>(
     socket.set_nodelay(true)?;
     let mut socket = Socket::Plain(socket);
     let mut timer = pin!(sleep_until(far()));
-    let mut next = if direct_tls { Next::Secure } else { Next::Turn };
+    let mut next = if direct_tls { Next::Wait } else { Next::Turn };
     loop {
         next = match next {
             Next::Turn => {
                 poll_fn(|cx| turn(&mut *machine, &mut drain, &mut socket, timer.as_mut(), cx))
                     .await?
             }
+            Next::Wait => poll_fn(|cx| wait(&mut *machine, timer.as_mut(), cx)).await?,
             Next::Secure => {
                 let (Socket::Plain(plain), Some(tls)) = (socket, &settings.tls) else {
                     return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start"));
                 };
-                let secured = Box::pin(handshake(tls, plain, settings.handshake)).await?;
+                let place = machine.place();
+                let handshake = handshake(tls, plain, settings.handshake);
+                let secured = Box::pin(unless_cut(place, handshake)).await?;
                 machine.secured(tls.binding(secured.get_ref().1));
                 socket = Socket::Tls(secured);
                 Next::Turn
             }
-            Next::Close => return Box::pin(finish(settings, Some(machine), drain, socket)).await,
+            Next::Close => {
+                let place = machine.place();
+                let end = finish(settings, Some(machine), drain, socket);
+                return Box::pin(unless_cut(place, end)).await;
+            }
             Next::Lost => {
+                let place = machine.place();
                 drop(machine);
-                return Box::pin(finish(settings, None::<Box<M>>, drain, socket)).await;
+                let end = finish(settings, None::<Box<M>>, drain, socket);
+                return Box::pin(unless_cut(place, end)).await;
             }
         };
     }
@@ -186,10 +195,47 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ReadWrite for T {}
 /// What to do next.
 enum Next {
     Turn,
+    /// For a place, before the handshake of direct TLS.
+    Wait,
     Secure,
     Close,
     /// The peer sends no more. It may still read the last answers.
     Lost,
+}
+
+/// LIMIT-25: no handshake before there is a place.
+fn wait<M: Machine>(
+    machine: &mut M,
+    mut timer: Pin<&mut Sleep>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Next>> {
+    if machine.due_in() == Some(Duration::ZERO) {
+        machine.handle_timeout();
+    }
+    let want = machine.poll_want(cx);
+    set_timer(machine, timer.as_mut(), cx);
+    match ready!(want) {
+        Want::Close => Poll::Ready(Ok(Next::Close)),
+        _ if machine.place().is_some_and(|place| place.is_refused()) => Poll::Ready(Err(cut())),
+        _ => Poll::Ready(Ok(Next::Secure)),
+    }
+}
+
+/// What `future` comes to, unless the transport has to give up its place before. The place is kept
+/// until then.
+async fn unless_cut<T>(
+    place: Option<Place>,
+    future: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let mut future = pin!(future);
+    poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(end) => Poll::Ready(end),
+        Poll::Pending => match &place {
+            Some(place) => place.poll_cut(cx).map(|()| Err(cut())),
+            None => Poll::Pending,
+        },
+    })
+    .await
 }
 
 /// Lets the machine work, writes, reads, until none of them can go on; pending then.

@@ -1,69 +1,565 @@
-//! Who may be in the server without being authenticated.
+//! The ledger of transports that serve no session: who may be in, who waits, who is being closed.
 
-use std::collections::HashMap;
+use std::collections::hash_map::{Entry, RandomState};
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::fmt;
+use std::hash::BuildHasher;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
+use jid::BareJid;
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use super::builder::Limits;
+use crate::environment::Environment;
 
-/// Who may be in the server without being authenticated (LIMIT-25).
-pub(super) struct Admissions {
+/// Where a transport comes from: a keyed hash of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Source(u64);
+
+impl Source {
+    /// The host has not said. All of these are one source, and no limit is that of a source.
+    const UNNAMED: Self = Self(0);
+
+    pub(super) const fn key(self) -> u64 {
+        self.0
+    }
+}
+
+/// Counts transports from when they are accepted until they are gone, but for the time in which they
+/// serve a session (LIMIT-25…27).
+pub(super) struct Ledger {
+    environment: Arc<dyn Environment>,
+    hasher: RandomState,
     most: usize,
     most_per_source: usize,
-    inside: Mutex<Inside>,
+    most_per_account: usize,
+    books: Mutex<Books>,
 }
 
 #[derive(Default)]
-struct Inside {
-    all: usize,
-    sources: HashMap<String, usize>,
+struct Books {
+    /// The number of the next seat.
+    next: u64,
+    seats: HashMap<u64, Seat>,
+    inside: Pot,
+    waiting: usize,
+    closing: BTreeSet<u64>,
+    sources: HashMap<Source, Here>,
+    /// Authenticated streams without a session, the oldest first.
+    accounts: HashMap<u64, BTreeSet<u64>>,
+    unauthenticated: usize,
+    /// Sources that wait and have room: each gets one place in turn.
+    turns: VecDeque<Source>,
 }
 
-impl Admissions {
-    pub(super) fn new(limits: &Limits) -> Self {
+/// Places that are taken.
+#[derive(Default)]
+struct Pot {
+    taken: usize,
+    /// Those that were told to go, and have not gone.
+    yielding: usize,
+    /// When which of the others has had its time.
+    due: BTreeSet<(Duration, u64)>,
+}
+
+/// The transports of one source.
+#[derive(Default)]
+struct Here {
+    inside: Pot,
+    waiting: BTreeSet<u64>,
+    closing: BTreeSet<u64>,
+    /// Whether it stands among the turns.
+    has_turn: bool,
+}
+
+struct Seat {
+    source: Source,
+    account: Option<u64>,
+    phase: Phase,
+    signal: Arc<Signal>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Waiting,
+    /// It may be asked to yield from then on.
+    Inside {
+        since: Duration,
+        due: Duration,
+        yields: bool,
+    },
+    Closing,
+}
+
+/// How a transport learns what becomes of it.
+#[derive(Default)]
+struct Signal(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    standing: Standing,
+    is_cut: bool,
+    waker: Option<Waker>,
+}
+
+/// Where a transport stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Nothing is read from it yet.
+    Waiting,
+    #[default]
+    Inside,
+    /// There is no room for it.
+    Refused,
+}
+
+/// Who is to be woken, without the ledger's lock.
+type Wakers = SmallVec<[Waker; 4]>;
+
+impl Signal {
+    fn tell(&self, change: impl FnOnce(&mut State), wakers: &mut Wakers) {
+        let mut state = self.0.lock();
+        change(&mut state);
+        wakers.extend(state.waker.take());
+    }
+}
+
+impl Here {
+    fn is_empty(&self) -> bool {
+        let nobody = self.inside.taken == 0 && self.waiting.is_empty() && self.closing.is_empty();
+        nobody && !self.has_turn
+    }
+}
+
+impl Pot {
+    fn enter(&mut self, due: Duration, id: u64) {
+        self.taken += 1;
+        self.due.insert((due, id));
+    }
+
+    fn leave(&mut self, due: Duration, id: u64, yields: bool) {
+        self.taken -= 1;
+        self.due.remove(&(due, id));
+        self.yielding -= usize::from(yields);
+    }
+
+    /// The first that may be told to go in favour of so many who wait.
+    fn first_for(&self, waiting: usize) -> Option<(Duration, u64)> {
+        self.due.first().copied().filter(|_| waiting > self.yielding)
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(limits: &Limits, environment: Arc<dyn Environment>) -> Self {
         Self {
+            environment,
+            hasher: RandomState::new(),
             most: limits.unauthenticated,
             most_per_source: limits.unauthenticated_per_source,
-            inside: Mutex::default(),
+            most_per_account: limits.unbound_per_account,
+            books: Mutex::default(),
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.inside.lock().all
+    /// The source that a host's name for it means: of an IP address the whole of IPv4, and of IPv6
+    /// the /64 that one subscriber usually has.
+    pub(super) fn source(&self, name: Option<&str>) -> Source {
+        let Some(name) = name else { return Source::UNNAMED };
+        let hash = match address(name).map(|address| address.to_canonical()) {
+            Some(IpAddr::V4(address)) => self.hasher.hash_one(address),
+            Some(IpAddr::V6(address)) => {
+                let [a, b, c, d, ..] = address.segments();
+                self.hasher.hash_one([a, b, c, d])
+            }
+            None => self.hasher.hash_one(name),
+        };
+        Source(hash | 1)
     }
 
-    pub(super) fn admit(self: &Arc<Self>, source: Option<String>) -> Option<Admission> {
-        let mut inside = self.inside.lock();
-        let here = source.as_ref().and_then(|source| inside.sources.get(source)).copied();
-        let is_full = source.is_some() && here.unwrap_or_default() >= self.most_per_source;
-        if inside.all >= self.most || is_full {
-            return None;
+    /// An account as the ledgers know it; never a source.
+    pub(super) fn account(&self, account: &BareJid) -> u64 {
+        self.hasher.hash_one(account.as_str()) & !1
+    }
+
+    /// Transports that are not authenticated, those that wait included.
+    pub(super) fn unauthenticated(&self) -> usize {
+        self.books.lock().unauthenticated
+    }
+
+    fn most_of(&self, source: Source, most: usize) -> usize {
+        if source == Source::UNNAMED { usize::MAX } else { most }
+    }
+
+    /// A transport is accepted: it is in, waits for a place, or is refused.
+    pub(super) fn enter(self: &Arc<Self>, source: Source) -> (Place, Standing) {
+        let now = self.environment.now();
+        let mut wakers = Wakers::new();
+        let mut books = self.books.lock();
+        let id = books.seat(source);
+        let in_all = books.inside.taken < self.most;
+        let waits = books.waiting < self.most;
+        let here = books.sources.entry(source).or_default();
+        let has_room = here.inside.taken < self.most_of(source, self.most_per_source);
+        let most_waiting =
+            self.most_of(source, self.most_per_source.saturating_mul(WAITING_PER_PLACE));
+        let standing = if has_room && in_all {
+            books.admit(id, source, now, &mut wakers);
+            Standing::Inside
+        } else if waits && here.waiting.len() < most_waiting {
+            here.waiting.insert(id);
+            books.waiting += 1;
+            books.take_turn(source, self.most_of(source, self.most_per_source));
+            Standing::Waiting
+        } else {
+            books.close(self, id, &mut wakers);
+            Standing::Refused
+        };
+        if let Some(seat) = books.seats.get(&id) {
+            seat.signal.tell(|state| state.standing = standing, &mut wakers);
         }
-        if let Some(source) = &source {
-            *inside.sources.entry(source.clone()).or_default() += 1;
-        }
-        inside.all += 1;
-        Some(Admission { admissions: Arc::clone(self), source })
+        let place = books.place(self, id);
+        books.press(self, source, now, &mut wakers);
+        drop(books);
+        wakers.into_iter().for_each(Waker::wake);
+        (place, standing)
+    }
+
+    /// A transport that served a session is being closed.
+    pub(super) fn closing(self: &Arc<Self>, source: Source) -> Place {
+        self.change(|books, _, wakers| {
+            let id = books.seat(source);
+            books.close(self, id, wakers);
+            books.place(self, id)
+        })
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Books, Duration, &mut Wakers) -> T) -> T {
+        let now = self.environment.now();
+        let mut wakers = Wakers::new();
+        let mut books = self.books.lock();
+        let done = change(&mut books, now, &mut wakers);
+        books.fill(self, now, &mut wakers);
+        drop(books);
+        wakers.into_iter().for_each(Waker::wake);
+        done
     }
 }
 
-/// One place among the unauthenticated, given up on drop.
-pub(super) struct Admission {
-    admissions: Arc<Admissions>,
-    source: Option<String>,
-}
+impl Books {
+    fn seat(&mut self, source: Source) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let signal = Arc::default();
+        let phase = Phase::Waiting;
+        self.seats.insert(id, Seat { source, account: None, phase, signal });
+        self.unauthenticated += 1;
+        id
+    }
 
-impl Drop for Admission {
-    fn drop(&mut self) {
-        let mut inside = self.admissions.inside.lock();
-        inside.all -= 1;
-        let Some(source) = &self.source else { return };
-        if let Some(here) = inside.sources.get_mut(source) {
-            *here -= 1;
-            if *here == 0 {
-                inside.sources.remove(source);
+    fn place(&self, ledger: &Arc<Ledger>, id: u64) -> Place {
+        let signal = self.seats.get(&id).map(|seat| Arc::clone(&seat.signal)).unwrap_or_default();
+        Place(Arc::new(Held { ledger: Arc::clone(ledger), id, signal }))
+    }
+
+    /// It takes a place.
+    fn admit(&mut self, id: u64, source: Source, now: Duration, wakers: &mut Wakers) {
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        let due = now.saturating_add(SILENT);
+        seat.phase = Phase::Inside { since: now, due, yields: false };
+        seat.signal.tell(|state| state.standing = Standing::Inside, wakers);
+        self.inside.enter(due, id);
+        self.sources.entry(source).or_default().inside.enter(due, id);
+    }
+
+    fn take_turn(&mut self, source: Source, most: usize) {
+        let Some(here) = self.sources.get_mut(&source) else { return };
+        let may = !here.has_turn && !here.waiting.is_empty() && here.inside.taken < most;
+        if may {
+            here.has_turn = true;
+            self.turns.push_back(source);
+        }
+    }
+
+    /// Gives places that have become free to those who wait, one to each source in turn.
+    fn fill(&mut self, ledger: &Ledger, now: Duration, wakers: &mut Wakers) {
+        while self.inside.taken < ledger.most {
+            let Some(source) = self.turns.pop_front() else { return };
+            let most = ledger.most_of(source, ledger.most_per_source);
+            let Some(here) = self.sources.get_mut(&source) else { continue };
+            here.has_turn = false;
+            if here.inside.taken >= most {
+                continue;
+            }
+            let Some(id) = here.waiting.pop_first() else {
+                if here.is_empty() {
+                    self.sources.remove(&source);
+                }
+                continue;
+            };
+            self.waiting -= 1;
+            self.admit(id, source, now, wakers);
+            self.take_turn(source, most);
+        }
+    }
+
+    /// Tells those to go who have had their time, as many as others wait for.
+    fn press(&mut self, ledger: &Ledger, source: Source, now: Duration, wakers: &mut Wakers) {
+        while let Some((due, id)) = self.in_the_way(ledger, source) {
+            if due > now {
+                return;
+            }
+            self.tell_to_go(id, wakers);
+        }
+    }
+
+    /// Who is to go first in favour of those who wait at `source`, and when.
+    fn in_the_way(&self, ledger: &Ledger, source: Source) -> Option<(Duration, u64)> {
+        let here = self.sources.get(&source)?;
+        let waiting = here.waiting.len();
+        let is_full = here.inside.taken >= ledger.most_of(source, ledger.most_per_source);
+        let first = here.inside.first_for(waiting).filter(|_| is_full);
+        let all_full = waiting > 0 && self.inside.taken >= ledger.most;
+        first.or_else(|| self.inside.first_for(self.waiting).filter(|_| all_full))
+    }
+
+    fn tell_to_go(&mut self, id: u64, wakers: &mut Wakers) {
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        if let Phase::Inside { due, yields, .. } = &mut seat.phase {
+            if std::mem::replace(yields, true) {
+                return;
+            }
+            let here = self.sources.entry(seat.source).or_default();
+            for pot in [&mut self.inside, &mut here.inside] {
+                pot.due.remove(&(*due, id));
+                pot.yielding += 1;
             }
         }
+        seat.signal.tell(|state| state.is_cut = true, wakers);
+    }
+
+    /// It has said something: it has more time.
+    fn spoke(&mut self, id: u64) {
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        let Phase::Inside { since, due, yields: false } = &mut seat.phase else { return };
+        let later = since.saturating_add(TALKING);
+        let before = std::mem::replace(due, later);
+        let here = self.sources.entry(seat.source).or_default();
+        for pot in [&mut self.inside, &mut here.inside] {
+            pot.due.remove(&(before, id));
+            pot.due.insert((later, id));
+        }
+    }
+
+    /// LIMIT-26: of too many streams of an account that have no session the oldest goes.
+    fn authenticated(&mut self, ledger: &Ledger, id: u64, account: u64, wakers: &mut Wakers) {
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        if seat.phase == Phase::Closing || seat.account.replace(account).is_some() {
+            return;
+        }
+        self.unauthenticated -= 1;
+        let streams = self.accounts.entry(account).or_default();
+        streams.insert(id);
+        let oldest = streams.first().copied().filter(|_| streams.len() > ledger.most_per_account);
+        if let Some(oldest) = oldest {
+            streams.remove(&oldest);
+            self.tell_to_go(oldest, wakers);
+        }
+    }
+
+    /// It is in no more, and waits no more.
+    fn vacate(&mut self, ledger: &Ledger, id: u64) -> Option<Source> {
+        let seat = self.seats.get_mut(&id)?;
+        let (source, phase) = (seat.source, std::mem::replace(&mut seat.phase, Phase::Closing));
+        if phase == Phase::Closing {
+            self.closing.remove(&id);
+        } else if let Some(account) = seat.account.take() {
+            if let Entry::Occupied(mut streams) = self.accounts.entry(account) {
+                streams.get_mut().remove(&id);
+                if streams.get().is_empty() {
+                    streams.remove();
+                }
+            }
+        } else {
+            self.unauthenticated -= 1;
+        }
+        if let Entry::Occupied(mut entry) = self.sources.entry(source) {
+            let here = entry.get_mut();
+            match phase {
+                Phase::Waiting => self.waiting -= usize::from(here.waiting.remove(&id)),
+                Phase::Inside { due, yields, .. } => {
+                    self.inside.leave(due, id, yields);
+                    here.inside.leave(due, id, yields);
+                }
+                Phase::Closing => {
+                    here.closing.remove(&id);
+                }
+            }
+            if here.is_empty() {
+                entry.remove();
+            }
+        }
+        self.take_turn(source, ledger.most_of(source, ledger.most_per_source));
+        Some(source)
+    }
+
+    /// LIMIT-27: it is being closed, and of too many of those the oldest goes at once.
+    fn close(&mut self, ledger: &Ledger, id: u64, wakers: &mut Wakers) {
+        if self.seats.get(&id).is_none_or(|seat| seat.phase == Phase::Closing) {
+            return;
+        }
+        let Some(source) = self.vacate(ledger, id) else { return };
+        if let Some(seat) = self.seats.get(&id) {
+            seat.signal.tell(|state| state.is_cut = false, wakers);
+        }
+        let here = self.sources.entry(source).or_default();
+        here.closing.insert(id);
+        self.closing.insert(id);
+        let most = ledger.most_of(source, ledger.most_per_source);
+        let surplus = if here.closing.len() > most { here.closing.pop_first() } else { None };
+        let surplus = surplus.or_else(|| {
+            let id = self.closing.first().copied().filter(|_| self.closing.len() > ledger.most)?;
+            let of = self.seats.get(&id)?.source;
+            self.sources.get_mut(&of)?.closing.remove(&id);
+            Some(id)
+        });
+        if let Some(surplus) = surplus {
+            self.closing.remove(&surplus);
+            self.tell_to_go(surplus, wakers);
+        }
     }
 }
+
+/// A transport's place in the server's count of those that serve no session (LIMIT-25…27). It is
+/// given up when the last clone is dropped: a host that lets go of its driver before its socket keeps
+/// one until the socket is closed.
+#[derive(Clone)]
+#[must_use = "dropping the place says that the transport is gone"]
+pub struct Place(Arc<Held>);
+
+struct Held {
+    ledger: Arc<Ledger>,
+    id: u64,
+    signal: Arc<Signal>,
+}
+
+impl Place {
+    /// Ready when the transport is to be closed without any further wait: others need its place, or
+    /// too many are being closed.
+    pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.poll(Some(cx)) {
+            (_, true) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Whether the transport is to be closed without any further wait.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.0.signal.0.lock().is_cut
+    }
+
+    /// Whether there was no room for it: it is told so if it says a header, and nothing else is done.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.standing() == Standing::Refused
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        self.0.signal.0.lock().standing
+    }
+
+    /// Where it stands, and whether it is to go; the waker is kept.
+    pub(super) fn poll(&self, cx: Option<&Context<'_>>) -> (Standing, bool) {
+        // A waker is host code: cloned and dropped without the lock.
+        let waker = cx.map(|cx| cx.waker().clone());
+        let mut state = self.0.signal.0.lock();
+        let found = (state.standing, state.is_cut);
+        let old = match waker {
+            Some(waker) => state.waker.replace(waker),
+            None => None,
+        };
+        drop(state);
+        drop(old);
+        found
+    }
+
+    pub(super) fn spoke(&self) {
+        self.0.ledger.books.lock().spoke(self.0.id);
+    }
+
+    pub(super) fn authenticated(&self, account: u64) {
+        let (ledger, id) = (&self.0.ledger, self.0.id);
+        ledger.change(|books, _, wakers| books.authenticated(ledger, id, account, wakers));
+    }
+
+    /// The transport is being closed: from now on it counts as one of those.
+    pub(super) fn close(&self) {
+        let (ledger, id) = (&self.0.ledger, self.0.id);
+        ledger.change(|books, _, wakers| books.close(ledger, id, wakers));
+    }
+
+    /// It has waited for too long.
+    pub(super) fn refuse(&self) {
+        self.0.signal.0.lock().standing = Standing::Refused;
+        self.close();
+    }
+
+    /// When [`press`](Self::press) has somebody to tell to go, for one that waits.
+    pub(super) fn press_at(&self) -> Option<Duration> {
+        if self.standing() != Standing::Waiting {
+            return None;
+        }
+        let books = self.0.ledger.books.lock();
+        let source = books.seats.get(&self.0.id)?.source;
+        books.in_the_way(&self.0.ledger, source).map(|(due, _)| due)
+    }
+
+    /// Tells those to go who have had their time.
+    pub(super) fn press(&self) {
+        let (ledger, id) = (&self.0.ledger, self.0.id);
+        ledger.change(|books, now, wakers| {
+            if let Some(source) = books.seats.get(&id).map(|seat| seat.source) {
+                books.press(ledger, source, now, wakers);
+            }
+        });
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("standing", &self.standing()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let gone = self.ledger.change(|books, _, _| {
+            let _source = books.vacate(&self.ledger, self.id);
+            books.seats.remove(&self.id)
+        });
+        // With its waker, hence without the lock.
+        drop(gone);
+    }
+}
+
+/// An IP address as hosts write it: alone, in brackets, with a port, with a zone.
+fn address(name: &str) -> Option<IpAddr> {
+    if let Ok(address) = name.parse::<SocketAddr>() {
+        return Some(address.ip());
+    }
+    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.split('%').next()?.parse().ok()
+}
+
+/// How many may wait for each place of a source.
+const WAITING_PER_PLACE: usize = 4;
+
+/// How long a transport that says nothing keeps others of its source waiting.
+const SILENT: Duration = Duration::from_secs(3);
+
+/// The same for one that has said something.
+const TALKING: Duration = Duration::from_secs(15);

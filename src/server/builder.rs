@@ -7,8 +7,9 @@ use std::time::Duration;
 use jid::DomainPart;
 use parking_lot::Mutex;
 
-use super::admission::Admissions;
+use super::admission::Ledger;
 use super::metrics::Counters;
+use super::pace::Allowances;
 use super::requests::Requests;
 use super::route::{Outlet, Router};
 use super::timers::Timers;
@@ -76,10 +77,15 @@ pub struct Limits {
     pub close: Duration,
     /// The same where the host closed without one (LIMIT-23). Default: 5 s.
     pub close_clean: Duration,
-    /// Sessions before authentication, in the whole server (LIMIT-25). Default: 10,000.
+    /// Transports that serve no session yet, in the whole server (LIMIT-25), and as many that are
+    /// being closed (LIMIT-27). Default: 10,000.
     pub unauthenticated: usize,
-    /// Sessions before authentication of one source (LIMIT-25). Default: 50.
+    /// The same of one source. Four times as many may wait for their turn. Default: 50.
     pub unauthenticated_per_source: usize,
+    /// How long a transport may wait for its turn (LIMIT-25). Default: 30 s.
+    pub admission: Duration,
+    /// Streams of one account that are authenticated and have no session (LIMIT-26). Default: 32.
+    pub unbound_per_account: usize,
     /// Whether an iq request to a full JID needs a presence relation (IQ-2). Default: yes.
     pub iq_needs_presence: bool,
 }
@@ -130,6 +136,8 @@ impl Default for Limits {
             close_clean: Duration::from_secs(5),
             unauthenticated: 10_000,
             unauthenticated_per_source: 50,
+            admission: Duration::from_secs(30),
+            unbound_per_account: 32,
             iq_needs_presence: true,
         }
     }
@@ -146,6 +154,7 @@ impl Limits {
             bytes: None,
             unauthenticated: usize::MAX,
             unauthenticated_per_source: usize::MAX,
+            unbound_per_account: usize::MAX,
             ..Self::default()
         }
     }
@@ -364,7 +373,8 @@ impl<C: Connection + Clone> Builder<C> {
             jobs: Arc::default(),
             timers: Timers::new(Arc::clone(&environment)),
             requests: Requests::default(),
-            admissions: Arc::new(Admissions::new(&limits)),
+            ledger: Arc::new(Ledger::new(&limits, Arc::clone(&environment))),
+            allowances: Allowances::default(),
             early: Arc::default(),
             limits,
             metrics: Counters::default(),

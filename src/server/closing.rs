@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use super::driver::{Driver, Stage};
-use super::pace::Pace;
 use super::peer::Want;
 use crate::connection::{Close, Connection};
 use crate::session::{Bound, Reason, Session};
@@ -84,8 +83,8 @@ impl<C: Connection + Clone> Driver<C> {
         self.stage = Stage::Closing(Closing { session, answered: false });
         self.pending = None;
         self.negotiating = None;
-        self.pace = Pace::default();
         self.congested = None;
+        self.place().close();
         self.deadline = self.core.environment.now().saturating_add(time);
     }
 

@@ -11,19 +11,20 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Core;
+use super::admission::{Place, Source, Standing};
 use super::binding::BindWait;
 use super::closing::Closing;
 use super::hook::Hook;
 use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
-use super::pace::Pace;
+use super::pace::{Pace, Spent};
 use super::peer::{Peer, Tls, Want};
 use super::recipients::Recipients;
 use super::trace::Trace;
 use crate::connection::{Close, Connection, PreDrain};
 use crate::extension::{Flow, Liveness};
 use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
-use crate::stream::{Event, Limit, Parser, StreamError};
+use crate::stream::{Event, Limit, Parser, StreamCondition, StreamError};
 
 /// How far a transport has come. The typed session moves from one to the next.
 pub(super) enum Stage<C: Connection + Clone> {
@@ -76,6 +77,11 @@ pub struct Driver<C: Connection + Clone> {
     /// How many bytes the client had taken of what waits for it, and since when no more.
     taken: Option<(u64, Duration)>,
     pub(super) pace: Pace,
+    /// Whose allowance it is: the source's, later the account's.
+    pub(super) spends: u64,
+    pub(super) source: Source,
+    /// Where the transport is counted while it serves no session.
+    pub(super) place: Option<Place>,
     /// Where there is a limit of them.
     pub(super) recipients: Option<Box<Recipients>>,
     /// What the host's log is told.
@@ -95,10 +101,12 @@ impl<C: Connection + Clone> Driver<C> {
         });
         connection.on_drain(Arc::clone(&hook) as Arc<dyn PreDrain>);
         let stream = core.metrics.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let admission = core.admissions.admit(peer.source);
-        let is_admitted = admission.is_some();
-        let negotiating =
-            Negotiating::new(peer.secure, peer.starttls, admission, core.early.enter());
+        let source = core.ledger.source(peer.source.as_deref());
+        let (place, standing) = core.ledger.enter(source);
+        let mut negotiating = Negotiating::new(peer.secure, peer.starttls, core.early.enter());
+        negotiating.waits = standing == Standing::Waiting;
+        let spends = source.key();
+        let Spent { pace, recipients } = core.allowances.take(spends, core.environment.now());
         let mut driver = Self {
             stage: Stage::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
@@ -112,18 +120,44 @@ impl<C: Connection + Clone> Driver<C> {
             congested: None,
             behind: None,
             taken: None,
-            pace: Pace::default(),
-            recipients: None,
+            pace,
+            spends,
+            source,
+            place: Some(place),
+            recipients,
             trace: Trace::new(stream, core.log_addresses),
             connection,
             core,
         };
-        if !is_admitted {
-            // LIMIT-25: no header has come, so nothing is written.
-            driver.core.metrics.limit("LIMIT-25");
-            driver.finish(Close::Abort);
+        match standing {
+            Standing::Inside => {}
+            Standing::Waiting => {
+                driver.core.metrics.limit("LIMIT-25");
+                driver.give_time(driver.core.limits.admission);
+            }
+            Standing::Refused => driver.refused(),
         }
         driver
+    }
+
+    fn give_time(&mut self, time: Duration) {
+        self.deadline = self.core.environment.now().saturating_add(time);
+    }
+
+    /// LIMIT-25: there is no room. A header that comes soon is told so.
+    fn refused(&mut self) {
+        self.core.metrics.limit("LIMIT-25");
+        self.give_time(self.core.limits.close);
+    }
+
+    /// The transport's place among those that serve no session; of one that serves a session a place
+    /// among those that are being closed.
+    ///
+    /// For hosts that drop the driver before the socket is closed: a clone of this, kept until then,
+    /// sees to it that the socket is counted (LIMIT-27).
+    pub fn place(&mut self) -> Place {
+        let (ledger, source) = (&self.core.ledger, self.source);
+        self.place.get_or_insert_with(|| ledger.closing(source)).clone()
     }
 
     /// Takes bytes of the client, in any chunking. Never blocks and never fails: what is wrong
@@ -139,9 +173,9 @@ impl<C: Connection + Clone> Driver<C> {
         if matches!(self.stage, Stage::Bound(_)) {
             self.asked = false;
             self.deadline = now.saturating_add(self.core.limits.silence);
-            if self.pace.bytes(bytes.len(), now, &self.core.limits) {
-                self.core.metrics.limit("LIMIT-20");
-            }
+        }
+        if self.pace.bytes(bytes.len(), now, &self.core.limits) {
+            self.core.metrics.limit("LIMIT-20");
         }
         // TLS-2: what is behind `<starttls/>` in plain text is never read.
         if self.want == Want::Input {
@@ -235,6 +269,14 @@ impl<C: Connection + Clone> Driver<C> {
         self.parser.restart(false);
         self.lang = None;
         self.want = Want::Input;
+        self.spoke();
+    }
+
+    /// The client has something to say: it is not asked to yield as soon (LIMIT-25).
+    pub(super) fn spoke(&self) {
+        if let Some(place) = &self.place {
+            place.spoke();
+        }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, on the clock of
@@ -245,9 +287,12 @@ impl<C: Connection + Clone> Driver<C> {
             Want::Close => None,
             _ => {
                 let stuck = self.taken.map(|(_, since)| since + self.core.limits.stuck);
-                let pauses = [self.pace.resume, self.congested, self.behind];
+                let pauses = [self.pace.resume(), self.congested, self.behind];
                 let session = [self.extensions_at(), stuck];
-                pauses.into_iter().chain(session).chain([Some(self.deadline)]).flatten().min()
+                let negotiating = self.negotiating.as_ref();
+                let waits = self.place.as_ref().filter(|_| negotiating.is_some_and(|n| n.waits));
+                let early = [waits.and_then(Place::press_at), Some(self.deadline)];
+                pauses.into_iter().chain(session).chain(early).flatten().min()
             }
         }
     }
@@ -256,7 +301,7 @@ impl<C: Connection + Clone> Driver<C> {
     /// answer may stand in it.
     fn extensions_at(&self) -> Option<Duration> {
         let Stage::Bound(session) = &self.stage else { return None };
-        if self.pending.is_some() || self.pace.resume.is_some() || self.congested.is_some() {
+        if self.pending.is_some() || self.pace.resume().is_some() || self.congested.is_some() {
             return None;
         }
         let handle = session.handle();
@@ -269,13 +314,16 @@ impl<C: Connection + Clone> Driver<C> {
     pub fn handle_timeout(&mut self) {
         let _span = self.trace.entered();
         let now = self.core.environment.now();
-        if self.pace.resume.is_some_and(|at| at <= now) {
-            self.pace.resume = None;
-        }
+        self.pace.go_on(now);
         self.congested = self.congested.filter(|at| *at > now);
         self.behind = self.behind.filter(|at| *at > now);
         if self.want == Want::Close {
             return;
+        }
+        if self.waits() {
+            if let Some(place) = &self.place {
+                place.press();
+            }
         }
         self.watch_progress();
         if self.taken.is_some_and(|(_, since)| since + self.core.limits.stuck <= now) {
@@ -290,6 +338,14 @@ impl<C: Connection + Clone> Driver<C> {
         match &self.stage {
             Stage::Closing(_) | Stage::Over => self.finish(Close::Flush),
             Stage::Bound(_) => self.is_silent(now),
+            Stage::Unauthed(_) if self.waits() => {
+                if let (Some(negotiating), Some(place)) = (&mut self.negotiating, &self.place) {
+                    negotiating.waits = false;
+                    place.refuse();
+                }
+                self.refused();
+            }
+            Stage::Unauthed(_) if self.is_refused() => self.finish(Close::Abort),
             Stage::Unauthed(_) | Stage::Authed(_) | Stage::Binding => {
                 self.core.metrics.limit("LIMIT-1");
                 let is_silent = self.negotiating.as_ref().is_none_or(|n| !n.answered);
@@ -297,7 +353,7 @@ impl<C: Connection + Clone> Driver<C> {
                 if is_silent || self.want == Want::StartTls {
                     self.finish(Close::Abort);
                 } else {
-                    self.fail(crate::stream::StreamCondition::PolicyViolation.into());
+                    self.fail(StreamCondition::PolicyViolation.into());
                 }
             }
         }
@@ -342,12 +398,57 @@ impl<C: Connection + Clone> Driver<C> {
         self.deadline = now.saturating_add(self.core.limits.answer);
     }
 
+    fn waits(&self) -> bool {
+        self.negotiating.as_ref().is_some_and(|negotiating| negotiating.waits)
+    }
+
+    pub(super) fn is_refused(&self) -> bool {
+        self.place.as_ref().is_some_and(Place::is_refused)
+    }
+
+    /// LIMIT-25…27: waits for a place; or the transport has to give up the one it has.
+    fn poll_place(&mut self, cx: Option<&Context<'_>>) -> Poll<()> {
+        let Some(place) = &self.place else { return Poll::Ready(()) };
+        let (standing, is_cut) = place.poll(cx);
+        if is_cut {
+            self.yield_place();
+        } else if self.waits() {
+            if standing == Standing::Waiting {
+                return Poll::Pending;
+            }
+            if let Some(negotiating) = &mut self.negotiating {
+                negotiating.waits = false;
+            }
+            self.give_time(self.core.limits.negotiation);
+        }
+        Poll::Ready(())
+    }
+
+    fn yield_place(&mut self) {
+        let limit = match &self.stage {
+            Stage::Closing(_) | Stage::Over => return self.finish(Close::Flush),
+            Stage::Bound(_) => return,
+            Stage::Unauthed(_) => "LIMIT-25",
+            Stage::Authed(_) | Stage::Binding => "LIMIT-26",
+        };
+        self.core.metrics.limit(limit);
+        let is_silent = self.negotiating.as_ref().is_none_or(|n| !n.answered);
+        if is_silent || self.want == Want::StartTls {
+            self.finish(Close::Abort);
+        } else {
+            self.fail(StreamCondition::ResourceConstraint.into());
+        }
+    }
+
     /// Waits for what stands before the next event. Without a context nobody is woken.
     fn poll_blocked(&mut self, mut cx: Option<&mut Context<'_>>) -> Poll<()> {
         if self.want == Want::Close {
             return Poll::Ready(());
         }
         self.poll_dismissed(cx.as_deref());
+        if self.poll_place(cx.as_deref()).is_pending() {
+            return Poll::Pending;
+        }
         while let Some(pending) = &mut self.pending {
             let mut nobody = Context::from_waker(Waker::noop());
             let context = cx.as_deref_mut().unwrap_or(&mut nobody);
@@ -381,13 +482,10 @@ impl<C: Connection + Clone> Driver<C> {
         if self.poll_session(cx.as_deref_mut()).is_pending() {
             return Poll::Pending;
         }
-        if !matches!(self.stage, Stage::Bound(_)) {
-            return Poll::Ready(());
-        }
-        if self.poll_congested(cx).is_pending() || self.pace.resume.is_some() {
+        if matches!(self.stage, Stage::Bound(_)) && self.poll_congested(cx).is_pending() {
             return Poll::Pending;
         }
-        Poll::Ready(())
+        if self.pace.resume().is_some() { Poll::Pending } else { Poll::Ready(()) }
     }
 
     /// The server may close a stream that has no session yet. One that is being bound is reached as
@@ -468,8 +566,17 @@ impl<C: Connection + Clone> Driver<C> {
             (_, Event::Header(header)) => self.header(&header),
             (Stage::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
             (Stage::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
-            (_, Event::Stanza(stanza)) => self.early_stanza(&stanza),
-            (_, Event::Nonza(nonza)) => self.early_nonza(&nonza),
+            (stage, event) => {
+                let is_counted = matches!(stage, Stage::Authed(_));
+                match event {
+                    Event::Stanza(stanza) => self.early_stanza(&stanza),
+                    Event::Nonza(nonza) => self.early_nonza(&nonza),
+                    Event::End | Event::Header(_) => {}
+                }
+                if is_counted && matches!(self.stage, Stage::Authed(_)) {
+                    self.count_stanza(false);
+                }
+            }
         }
         true
     }
@@ -480,6 +587,14 @@ impl<C: Connection + Clone> Driver<C> {
         if let Some(limit) = self.pace.stanza(is_broadcast, now, &self.core.limits) {
             self.core.metrics.limit(limit);
         }
+    }
+}
+
+impl<C: Connection + Clone> Drop for Driver<C> {
+    fn drop(&mut self) {
+        let spent = Spent { pace: self.pace, recipients: self.recipients.take() };
+        let now = self.core.environment.now();
+        self.core.allowances.give_back(self.spends, spent, now, &self.core.limits);
     }
 }
 

@@ -104,7 +104,7 @@ impl<C: Connection + Clone> Core<C> {
         let counters = &self.metrics;
         let rare = counters.rare.lock();
         Metrics {
-            unauthenticated: self.admissions.len(),
+            unauthenticated: self.ledger.unauthenticated(),
             sessions: self.registry.counts(),
             accepted: load(&counters.accepted),
             received: counters.received.each_ref().map(load),

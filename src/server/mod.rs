@@ -42,6 +42,7 @@ mod timers;
 mod trace;
 mod transaction;
 
+pub use admission::Place;
 pub use builder::{Builder, DomainPolicy, Limits, Rate};
 pub use driver::Driver;
 pub use ends::{Progress, Shutdown};
@@ -68,11 +69,12 @@ use crate::recent::Recent;
 use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
 use crate::stanza::{Frame, Stanza};
 use crate::store::Stores;
-use admission::Admissions;
+use admission::Ledger;
 use builder::Domain;
 use early::Early;
 use jobs::Jobs;
 use metrics::Counters;
+use pace::Allowances;
 use requests::Requests;
 use timers::Timers;
 
@@ -96,7 +98,8 @@ struct Core<C: Connection + Clone> {
     jobs: Arc<Jobs>,
     timers: Timers,
     requests: Requests,
-    admissions: Arc<Admissions>,
+    ledger: Arc<Ledger>,
+    allowances: Allowances,
     early: Arc<Early>,
     metrics: Counters,
     log_addresses: bool,

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use jid::{BareJid, DomainPart, Jid};
 
 use super::Core;
-use super::admission::Admission;
 use super::builder::Domain;
 use super::driver::{Driver, Pending, Stage};
 use super::early::EarlyStream;
+use super::pace::Spent;
 use super::peer::Want;
 use crate::connection::{Close, Connection, SendError};
 use crate::environment::random_hex;
@@ -35,8 +35,8 @@ pub(super) struct Negotiating {
     /// Whether the host can still do a handshake.
     starttls: bool,
     bindings: ChannelBindings,
-    /// The place among the unauthenticated, until there is an account.
-    admission: Option<Admission>,
+    /// It has no place yet, and nothing is read from it.
+    pub(super) waits: bool,
     /// How the server reaches the stream before it has a session.
     pub(super) early: Option<EarlyStream>,
     /// Our header of this stream was sent.
@@ -48,13 +48,8 @@ pub(super) struct Negotiating {
 }
 
 impl Negotiating {
-    pub(super) fn new(
-        secure: bool,
-        starttls: bool,
-        admission: Option<Admission>,
-        early: EarlyStream,
-    ) -> Self {
-        Self { secure, starttls, admission, early: Some(early), ..Self::default() }
+    pub(super) fn new(secure: bool, starttls: bool, early: EarlyStream) -> Self {
+        Self { secure, starttls, early: Some(early), ..Self::default() }
     }
 
     /// The error that the server closes the stream with, if it does.
@@ -107,6 +102,10 @@ impl<C: Connection + Clone> Driver<C> {
         let Some(negotiating) = &mut self.negotiating else { return };
         negotiating.answered = false;
         negotiating.from = from;
+        if self.is_refused() {
+            return self.fail(StreamCondition::ResourceConstraint.into());
+        }
+        self.spoke();
         let asked = header.to().map(domain_part);
         let domain = match asked {
             // STREAM-4
@@ -296,6 +295,7 @@ impl<C: Connection + Clone> Driver<C> {
         let _first = self.hook.session.set((session.handle(), session.transport()));
         self.trace.bound(session.id(), session.jid());
         self.negotiating = None;
+        self.place = None;
         let silence = self.core.limits.silence;
         self.deadline = self.core.environment.now().saturating_add(silence);
         self.stage = Stage::Bound(session);
@@ -388,6 +388,18 @@ impl<C: Connection + Clone> Driver<C> {
         if let Some(early) = &negotiating.early {
             early.set_account(&account, now);
         }
+        let key = self.core.ledger.account(&account);
+        if let Some(place) = &self.place {
+            place.authenticated(key);
+        }
+        // LIMIT-20: the source has its allowance back, the account's goes on.
+        let Spent { pace, recipients } = self.core.allowances.take(key, now);
+        let spent = Spent {
+            pace: std::mem::replace(&mut self.pace, pace),
+            recipients: std::mem::replace(&mut self.recipients, recipients),
+        };
+        let source = std::mem::replace(&mut self.spends, key);
+        self.core.allowances.give_back(source, spent, now, &self.core.limits);
         match session.authenticate(account) {
             Ok(mut session) => {
                 session.restart();
@@ -400,7 +412,6 @@ impl<C: Connection + Clone> Driver<C> {
             }
         }
         negotiating.restart();
-        negotiating.admission = None;
         let mut words = Vec::new();
         wire::write_success(data, &mut words);
         self.send(&words);

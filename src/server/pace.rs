@@ -1,21 +1,38 @@
-//! How fast a client may send (LIMIT-19, LIMIT-20).
+//! How fast a client may send (LIMIT-19, LIMIT-20), and what is remembered of those that are gone.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
-use super::builder::{Limits, Rate};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
 
-/// When the allowance of a rate would be full again: further ahead than the burst, and reading
-/// pauses until it is not.
-#[derive(Default)]
+use super::builder::{Limits, Rate};
+use super::recipients::Recipients;
+
+/// When the allowance of a rate would be full again, in nanoseconds: further ahead than the burst,
+/// and reading pauses until it is not.
+#[derive(Clone, Copy, Default)]
 pub(super) struct Pace {
-    stanzas: Duration,
-    bytes: Duration,
-    presence: Duration,
+    stanzas: u64,
+    bytes: u64,
+    presence: u64,
     /// Until when reading pauses.
-    pub(super) resume: Option<Duration>,
+    resume: u64,
 }
 
 impl Pace {
+    /// Until when reading pauses, if it does.
+    pub(super) fn resume(&self) -> Option<Duration> {
+        (self.resume > 0).then(|| Duration::from_nanos(self.resume))
+    }
+
+    /// Reading goes on if it is time.
+    pub(super) fn go_on(&mut self, now: Duration) {
+        if self.resume <= nanos(now) {
+            self.resume = 0;
+        }
+    }
+
     /// `true`: too many.
     pub(super) fn bytes(&mut self, bytes: usize, now: Duration, limits: &Limits) -> bool {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -41,19 +58,116 @@ impl Pace {
     }
 
     fn spend(
-        full: &mut Duration,
-        resume: &mut Option<Duration>,
+        full: &mut u64,
+        resume: &mut u64,
         rate: Option<Rate>,
         amount: u32,
         now: Duration,
     ) -> bool {
         let Some(rate) = rate else { return false };
-        let cost = |amount: u32| rate.period.saturating_mul(amount) / rate.amount.max(1);
-        *full = (*full).max(now).saturating_add(cost(amount));
-        let pause = full.saturating_sub(cost(rate.burst));
+        let now = nanos(now);
+        *full = (*full).max(now).saturating_add(rate.cost(amount));
+        let pause = full.saturating_sub(rate.cost(rate.burst));
         if pause > now {
-            *resume = Some(resume.map_or(pause, |at| at.max(pause)));
+            *resume = (*resume).max(pause);
         }
         pause > now
     }
+
+    /// When all of it is full again.
+    fn full(&self) -> u64 {
+        self.stanzas.max(self.bytes).max(self.presence)
+    }
 }
+
+impl Rate {
+    /// How long it takes to earn so much, in nanoseconds.
+    fn cost(self, amount: u32) -> u64 {
+        let (period, per) = (nanos(self.period), u64::from(self.amount.max(1)));
+        match period.checked_mul(u64::from(amount)) {
+            Some(product) => product / per,
+            None => (period / per).saturating_mul(u64::from(amount)),
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What a stream has spent.
+#[derive(Default)]
+pub(super) struct Spent {
+    pub(super) pace: Pace,
+    pub(super) recipients: Option<Box<Recipients>>,
+}
+
+/// What streams that are gone had spent and would not have back yet. Their successors, of the same
+/// account, or of the same source before authentication, go on from there: a new stream is no new
+/// allowance (LIMIT-20).
+#[derive(Default)]
+pub(super) struct Allowances(Mutex<Remembered>);
+
+#[derive(Default)]
+struct Remembered {
+    /// When this one is full it becomes the old one, and the old one is forgotten.
+    young: HashMap<u64, Streams>,
+    old: HashMap<u64, Streams>,
+}
+
+type Streams = SmallVec<[Spent; 1]>;
+
+impl Allowances {
+    /// Of the streams that are gone the one that has spent most, to go on from.
+    pub(super) fn take(&self, key: u64, now: Duration) -> Spent {
+        let mut inside = self.0.lock();
+        let Remembered { young, old } = &mut *inside;
+        for streams in [young, old] {
+            let Some(of) = streams.get_mut(&key) else { continue };
+            let most = (0..of.len()).max_by_key(|at| of.get(*at).map(|spent| spent.pace.full()));
+            let spent = most.map(|at| of.swap_remove(at));
+            if of.is_empty() {
+                streams.remove(&key);
+            }
+            if let Some(mut spent) = spent {
+                spent.pace.go_on(now);
+                return spent;
+            }
+        }
+        Spent::default()
+    }
+
+    /// A stream is gone. Sources that the host does not name share nothing.
+    pub(super) fn give_back(&self, key: u64, spent: Spent, now: Duration, limits: &Limits) {
+        let now_nanos = nanos(now);
+        let owes = |spent: &Spent| {
+            let names = spent.recipients.as_ref().zip(limits.recipients);
+            spent.pace.full() > now_nanos
+                || names.is_some_and(|(names, rate)| names.owes(now, rate))
+        };
+        if key == 0 || !owes(&spent) {
+            return;
+        }
+        let mut inside = self.0.lock();
+        if inside.young.len() >= MOST && !inside.young.contains_key(&key) {
+            inside.old = std::mem::take(&mut inside.young);
+        }
+        let streams = inside.young.entry(key).or_default();
+        if streams.len() >= MOST_STREAMS {
+            streams.retain(|spent| owes(spent));
+        }
+        if streams.len() < MOST_STREAMS {
+            streams.push(spent);
+        } else if let Some(least) = streams.iter_mut().min_by_key(|one| one.pace.full()) {
+            if least.pace.full() < spent.pace.full() {
+                *least = spent;
+            }
+        }
+    }
+}
+
+/// So many accounts and sources are remembered, and up to twice as many.
+const MOST: usize = 1 << 14;
+
+/// So many streams of each.
+const MOST_STREAMS: usize = 64;

@@ -28,6 +28,13 @@ impl Recipients {
     }
 }
 
+impl Recipients {
+    /// Whether its period is not over.
+    pub(super) fn owes(&self, now: Duration, rate: Rate) -> bool {
+        now.saturating_sub(self.began) < rate.period
+    }
+}
+
 impl<C: Connection + Clone> Core<C> {
     /// Whether a session may send this stanza to that address. The server and the own account are always there to
     /// be asked, and what answers another is no new recipient.
