@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     }
     let server: Server<Arc<Outbox>> = Server::builder(environment, stores)
         .domain(DomainPart::new("localhost")?.into_owned())
+        .hashing(threads::Workers::new(1)?)
         .extension(xep::Ping)
         .extension(xep::Disco::new().offline_messages())
         .build();

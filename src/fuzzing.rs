@@ -162,6 +162,9 @@ pub fn sasl(data: &[u8]) {
         if let Ok(Step::NeedCredentials { account }) = &step {
             let known = account.as_str() == "juliet@example.com";
             step = negotiation.credentials(CREDENTIALS.clone().filter(|_| known));
+            if let Ok(Step::CheckKeys(check)) = step {
+                step = negotiation.hashed(check());
+            }
         } else if let Ok(Step::CheckPassword { .. }) = &step {
             step = negotiation.verdict(Verdict::Refused);
         }

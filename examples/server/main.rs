@@ -19,7 +19,7 @@ use std::time::Duration;
 use log::Log;
 use options::{Command, Options};
 use tokio::net::TcpListener;
-use tokio::runtime;
+use tokio::runtime::{self, Handle};
 use tokio::task::JoinHandle;
 use xmpp_session::environment::System;
 use xmpp_session::host;
@@ -86,6 +86,7 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
         .extension(xep::LastActivity::new(environment))
         .extension(xep::Disco::new().name("xmpp-session example").offline_messages())
         .conflict(options.conflict)
+        .hashing(Handle::current())
         .limits(limits)
         .listener(move |event| log.event(event));
     for domain in options.domains {

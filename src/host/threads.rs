@@ -5,6 +5,7 @@
 //! because only the holder of the *turn*, a second lock, makes and writes them: the writer, or the
 //! reader during the handshake.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
@@ -25,7 +26,7 @@ use super::{
 };
 use crate::connection::{Close, Connection};
 use crate::outbox::{Drain, Outbox};
-use crate::server::{Peer, Place, Server, Want};
+use crate::server::{Offload, Peer, Place, Server, Want, Work};
 
 /// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
 /// run once, on a thread of its own; it never returns.
@@ -37,6 +38,47 @@ pub fn background<C: Connection + Clone>(server: &Server<C>) {
         let _pending = work.as_mut().poll(&mut Context::from_waker(&waker));
         server.handle_timeout();
         thread::park_timeout(TICK);
+    }
+}
+
+/// Threads that hash passwords, for [`Builder::hashing`](crate::server::Builder::hashing). They end
+/// when it is dropped.
+pub struct Workers(Sender<Work>);
+
+impl Workers {
+    /// Starts so many threads, at least one. More than
+    /// [`Limits::hashes`](crate::server::Limits::hashes) are never busy.
+    ///
+    /// # Errors
+    ///
+    /// When the system gives no more threads.
+    pub fn new(threads: usize) -> io::Result<Self> {
+        let (queue, work) = channel::<Work>();
+        let work = Arc::new(Mutex::new(work));
+        for _ in 0..threads.max(1) {
+            let work = Arc::clone(&work);
+            let thread = thread::Builder::new().name("xmpp hashing".into());
+            thread.spawn(move || {
+                let next = || work.lock().recv();
+                while let Ok(work) = next() {
+                    work();
+                }
+            })?;
+        }
+        Ok(Self(queue))
+    }
+}
+
+impl Offload for Workers {
+    fn run(&self, work: Work) {
+        // They end only with this.
+        let _sent = self.0.send(work);
+    }
+}
+
+impl fmt::Debug for Workers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Workers")
     }
 }
 

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use ::tokio::net::{TcpListener, TcpStream};
+use ::tokio::runtime::Handle;
 use ::tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -36,7 +37,7 @@ use super::tls::record;
 use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig, cut};
 use crate::connection::{Close, Connection};
 use crate::outbox::Drain;
-use crate::server::{Peer, Place, Server, Want};
+use crate::server::{Offload, Peer, Place, Server, Want, Work};
 
 /// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
 /// run once, beside the connections; it never ends.
@@ -45,6 +46,13 @@ pub async fn background<C: Connection + Clone>(server: Server<C>) {
         // Neither ends. The first may be dropped and begun again.
         let _time_is_up = timeout(TICK, server.background()).await;
         server.handle_timeout();
+    }
+}
+
+/// On the runtime's threads for what blocks.
+impl Offload for Handle {
+    fn run(&self, work: Work) {
+        drop(self.spawn_blocking(work));
     }
 }
 

@@ -66,6 +66,8 @@ pub(crate) enum Step {
         /// As SASLprep left it.
         password: String,
     },
+    /// Do this, wherever it holds up nobody: then `hashed` with what it came to.
+    CheckKeys(Box<dyn FnOnce() -> bool + Send>),
     /// The client has proved to be `account`, which is also the authorization identity it asked
     /// for.
     Success {
@@ -82,6 +84,7 @@ impl fmt::Debug for Step {
             Self::Challenge(_) => "Challenge",
             Self::NeedCredentials { .. } => "NeedCredentials",
             Self::CheckPassword { .. } => "CheckPassword",
+            Self::CheckKeys(_) => "CheckKeys",
             Self::Success { .. } => "Success",
         })
     }
@@ -98,6 +101,8 @@ enum State {
     First,
     /// Waiting for the store, with a password that SASLprep has been through.
     Plain { account: BareJid, password: String },
+    /// Waiting for the keys of the password.
+    Hashing { account: BareJid, disabled: bool },
     /// Waiting for the store, with the client's first message and what `c=` has to be.
     Scram { account: BareJid, hash: ScramHash, message: Vec<u8>, binding: Vec<u8> },
     /// Waiting for the host's verdict.
@@ -184,11 +189,8 @@ impl Exchange {
                     .find(|hash| found.as_ref().is_some_and(|found| found.keys(*hash).is_some()));
                 let hash = hash.unwrap_or(ScramHash::Sha256);
                 let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
-                if keys.verify(&password, hash) & known {
-                    succeed(account, disabled, None)
-                } else {
-                    Err(SaslError::NotAuthorized)
-                }
+                self.state = State::Hashing { account, disabled };
+                Ok(Step::CheckKeys(Box::new(move || keys.verify(&password, hash) & known)))
             }
             State::Scram { account, hash, message, binding } => {
                 let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
@@ -198,6 +200,15 @@ impl Exchange {
                 self.state = State::Proof { account, disabled, expected };
                 Ok(Step::Challenge(challenge))
             }
+            _ => Err(SaslError::MalformedRequest),
+        }
+    }
+
+    /// Goes on with what [`Step::CheckKeys`] came to.
+    pub(crate) fn hashed(&mut self, right: bool) -> Result<Step, SaslError> {
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Hashing { account, disabled } if right => succeed(account, disabled, None),
+            State::Hashing { .. } => Err(SaslError::NotAuthorized),
             _ => Err(SaslError::MalformedRequest),
         }
     }

@@ -11,8 +11,8 @@
 //!  ──── wire::parse ───▶ Negotiation ── Step ───────▶
 //!                          │     ▲  └── Refused ─────▶ <failure/>, perhaps policy-violation
 //!         NeedCredentials, │     │ credentials(…), verdict(…),
-//!         CheckPassword    ▼     │ store_failed()
-//!                       the host's store
+//!         CheckPassword,   ▼     │ hashed(…), store_failed()
+//!         CheckKeys     the host's store, a thread that hashes
 //! ```
 //!
 //! The mechanisms are PLAIN (RFC 4616) and SCRAM (RFC 5802, RFC 7677), the latter with channel

@@ -17,8 +17,8 @@ pub(crate) struct Refused {
 
 /// What a stream knows until it is authenticated. Drop it after [`Step::Success`].
 ///
-/// Between [`Step::NeedCredentials`] or [`Step::CheckPassword`] and the answer to it, no request is
-/// to be handed in.
+/// Between [`Step::NeedCredentials`], [`Step::CheckPassword`] or [`Step::CheckKeys`] and the answer to
+/// it, no request is to be handed in.
 #[derive(Debug)]
 pub(crate) struct Negotiation {
     context: Context,
@@ -58,6 +58,15 @@ impl Negotiation {
     pub(crate) fn credentials(&mut self, found: Option<Credentials>) -> Result<Step, Refused> {
         let step = self.waiting().and_then(|mut exchange| {
             let step = exchange.credentials(found, &self.context)?;
+            Ok((exchange, step))
+        });
+        self.keep(step)
+    }
+
+    /// What [`Step::CheckKeys`] came to.
+    pub(crate) fn hashed(&mut self, right: bool) -> Result<Step, Refused> {
+        let step = self.waiting().and_then(|mut exchange| {
+            let step = exchange.hashed(right)?;
             Ok((exchange, step))
         });
         self.keep(step)

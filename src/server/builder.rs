@@ -8,6 +8,8 @@ use jid::DomainPart;
 use parking_lot::Mutex;
 
 use super::admission::Ledger;
+use super::failures::Failures;
+use super::hashing::{Hashing, Offload, default_hashes};
 use super::metrics::Counters;
 use super::pace::Allowances;
 use super::requests::Requests;
@@ -86,6 +88,12 @@ pub struct Limits {
     pub admission: Duration,
     /// Streams of one account that are authenticated and have no session (LIMIT-26). Default: 32.
     pub unbound_per_account: usize,
+    /// Passwords that are hashed at once (LIMIT-28), of one source half as many. Default: half of the
+    /// processors, at least one.
+    pub hashes: usize,
+    /// Logins of one source that may fail before the next ones have to wait, from 250 ms on, each
+    /// time twice as long, to 8 s (LIMIT-29); `None` = no limit. Default: one in 2 s, 20 at once.
+    pub failures: Option<Rate>,
     /// Whether an iq request to a full JID needs a presence relation (IQ-2). Default: yes.
     pub iq_needs_presence: bool,
 }
@@ -138,6 +146,8 @@ impl Default for Limits {
             unauthenticated_per_source: 50,
             admission: Duration::from_secs(30),
             unbound_per_account: 32,
+            hashes: default_hashes(),
+            failures: Some(Rate::new(1, 2 * SECOND, 20)),
             iq_needs_presence: true,
         }
     }
@@ -155,6 +165,7 @@ impl Limits {
             unauthenticated: usize::MAX,
             unauthenticated_per_source: usize::MAX,
             unbound_per_account: usize::MAX,
+            failures: None,
             ..Self::default()
         }
     }
@@ -213,6 +224,7 @@ pub struct Builder<C: Connection + Clone> {
     router: Option<Box<dyn Router>>,
     listener: Option<Listener<C>>,
     log_addresses: bool,
+    hashing: Option<Box<dyn Offload>>,
 }
 
 type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
@@ -232,6 +244,7 @@ impl<C: Connection + Clone> Server<C> {
             router: None,
             listener: None,
             log_addresses: false,
+            hashing: None,
         }
     }
 }
@@ -293,6 +306,14 @@ impl<C: Connection + Clone> Builder<C> {
     /// Whether the spans of the feature `tracing` name the JIDs of sessions (SEC-6). Default: no.
     pub const fn log_addresses(mut self, log: bool) -> Self {
         self.log_addresses = log;
+        self
+    }
+
+    /// Where the passwords of PLAIN logins are hashed (LIMIT-28): a runtime's handle, or
+    /// [`Workers`](crate::host::threads::Workers). Without it they are where they are read, and hold
+    /// up other connections of that thread.
+    pub fn hashing(mut self, offload: impl Offload) -> Self {
+        self.hashing = Some(Box::new(offload));
         self
     }
 
@@ -375,6 +396,8 @@ impl<C: Connection + Clone> Builder<C> {
             requests: Requests::default(),
             ledger: Arc::new(Ledger::new(&limits, Arc::clone(&environment))),
             allowances: Allowances::default(),
+            failures: Arc::new(Failures::new(limits.failures, Arc::clone(&environment))),
+            hashing: self.hashing.map(|offload| Arc::new(Hashing::new(offload, limits.hashes))),
             early: Arc::default(),
             limits,
             metrics: Counters::default(),

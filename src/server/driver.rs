@@ -291,7 +291,8 @@ impl<C: Connection + Clone> Driver<C> {
                 let session = [self.extensions_at(), stuck];
                 let negotiating = self.negotiating.as_ref();
                 let waits = self.place.as_ref().filter(|_| negotiating.is_some_and(|n| n.waits));
-                let early = [waits.and_then(Place::press_at), Some(self.deadline)];
+                let early = [waits.and_then(Place::press_at), self.not_before()];
+                let early = early.into_iter().chain([Some(self.deadline)]);
                 pauses.into_iter().chain(session).chain(early).flatten().min()
             }
         }
@@ -315,6 +316,9 @@ impl<C: Connection + Clone> Driver<C> {
         let _span = self.trace.entered();
         let now = self.core.environment.now();
         self.pace.go_on(now);
+        if let Some(negotiating) = &mut self.negotiating {
+            negotiating.not_before = negotiating.not_before.filter(|at| *at > now);
+        }
         self.congested = self.congested.filter(|at| *at > now);
         self.behind = self.behind.filter(|at| *at > now);
         if self.want == Want::Close {
@@ -398,6 +402,11 @@ impl<C: Connection + Clone> Driver<C> {
         self.deadline = now.saturating_add(self.core.limits.answer);
     }
 
+    /// When the login under way may be looked at, if that is later (LIMIT-29).
+    fn not_before(&self) -> Option<Duration> {
+        self.negotiating.as_ref().and_then(|negotiating| negotiating.not_before)
+    }
+
     fn waits(&self) -> bool {
         self.negotiating.as_ref().is_some_and(|negotiating| negotiating.waits)
     }
@@ -447,6 +456,9 @@ impl<C: Connection + Clone> Driver<C> {
         }
         self.poll_dismissed(cx.as_deref());
         if self.poll_place(cx.as_deref()).is_pending() {
+            return Poll::Pending;
+        }
+        if self.not_before().is_some() {
             return Poll::Pending;
         }
         while let Some(pending) = &mut self.pending {

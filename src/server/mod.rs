@@ -23,6 +23,8 @@ mod closing;
 mod driver;
 mod early;
 mod ends;
+mod failures;
+mod hashing;
 mod hook;
 mod iq;
 mod jobs;
@@ -46,6 +48,7 @@ pub use admission::Place;
 pub use builder::{Builder, DomainPolicy, Limits, Rate};
 pub use driver::Driver;
 pub use ends::{Progress, Shutdown};
+pub use hashing::{Offload, Work};
 pub use metrics::Metrics;
 pub use peer::{Peer, Tls, Want};
 pub use requests::RequestError;
@@ -72,6 +75,8 @@ use crate::store::Stores;
 use admission::Ledger;
 use builder::Domain;
 use early::Early;
+use failures::Failures;
+use hashing::Hashing;
 use jobs::Jobs;
 use metrics::Counters;
 use pace::Allowances;
@@ -100,6 +105,8 @@ struct Core<C: Connection + Clone> {
     requests: Requests,
     ledger: Arc<Ledger>,
     allowances: Allowances,
+    failures: Arc<Failures>,
+    hashing: Option<Arc<Hashing>>,
     early: Arc<Early>,
     metrics: Counters,
     log_addresses: bool,

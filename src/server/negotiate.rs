@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jid::{BareJid, DomainPart, Jid};
 
@@ -10,6 +11,7 @@ use super::Core;
 use super::builder::Domain;
 use super::driver::{Driver, Pending, Stage};
 use super::early::EarlyStream;
+use super::failures::Attempt;
 use super::pace::Spent;
 use super::peer::Want;
 use crate::connection::{Close, Connection, SendError};
@@ -44,6 +46,10 @@ pub(super) struct Negotiating {
     /// The bare JID of the client's `from`.
     from: Option<BareJid>,
     sasl: Option<Negotiation>,
+    /// The login under way.
+    attempt: Option<Attempt>,
+    /// When it may be looked at (LIMIT-29).
+    pub(super) not_before: Option<Duration>,
     pub(super) bind_failures: u8,
 }
 
@@ -74,6 +80,8 @@ impl Negotiating {
         self.answered = false;
         self.from = None;
         self.sasl = None;
+        self.attempt = None;
+        self.not_before = None;
     }
 }
 
@@ -81,6 +89,8 @@ impl Negotiating {
 pub(super) enum Answer {
     Credentials(Result<Option<Credentials>, StoreError>),
     Verdict(Result<Verdict, StoreError>),
+    /// `None`: it could not be checked.
+    Hashed(Option<bool>),
 }
 
 impl<C: Connection + Clone> Driver<C> {
@@ -326,7 +336,10 @@ impl<C: Connection + Clone> Driver<C> {
         let step = match answer {
             Answer::Credentials(Ok(found)) => sasl.credentials(found),
             Answer::Verdict(Ok(verdict)) => sasl.verdict(verdict),
-            Answer::Credentials(Err(_)) | Answer::Verdict(Err(_)) => Err(sasl.store_failed()),
+            Answer::Hashed(Some(right)) => sasl.hashed(right),
+            Answer::Credentials(Err(_)) | Answer::Verdict(Err(_)) | Answer::Hashed(None) => {
+                Err(sasl.store_failed())
+            }
         };
         self.sasl_step(Some(step));
     }
@@ -340,6 +353,7 @@ impl<C: Connection + Clone> Driver<C> {
                 self.send(&words);
             }
             Some(Ok(Step::NeedCredentials { account })) => {
+                self.attempt(&account);
                 let accounts = Arc::clone(&self.core.stores.accounts);
                 self.pending = Some(Pending::Sasl(Box::pin(async move {
                     let found = async { accounts.credentials(&account).await };
@@ -353,16 +367,32 @@ impl<C: Connection + Clone> Driver<C> {
                 else {
                     return;
                 };
+                self.attempt(&account);
                 self.pending = Some(Pending::Sasl(Box::pin(async move {
                     let verdict = async { authenticator.check_password(&account, &password).await };
                     let failed = || Err(StoreError::failed("the authenticator panicked"));
                     Answer::Verdict(super::caught(verdict).await.unwrap_or_else(failed))
                 })));
             }
+            Some(Ok(Step::CheckKeys(check))) => match &self.core.hashing {
+                Some(hashing) => {
+                    let answer = hashing.submit(self.source, check);
+                    self.pending =
+                        Some(Pending::Sasl(Box::pin(async { Answer::Hashed(answer.await) })));
+                }
+                None => self.sasl_answer(Answer::Hashed(super::shielded(check))),
+            },
             Some(Ok(Step::Success { account, data })) => {
+                if let Some(attempt) = self.negotiating.as_mut().and_then(|n| n.attempt.take()) {
+                    attempt.forgive();
+                }
                 self.authenticated(account, data.as_deref())
             }
             Some(Err(refused)) => {
+                let attempt = self.negotiating.as_mut().and_then(|n| n.attempt.take());
+                if let Some(attempt) = attempt.filter(|_| !refused.error.counts()) {
+                    attempt.forgive();
+                }
                 self.trace.refused(refused.error.name());
                 wire::write_failure(refused.error, &mut words);
                 self.send(&words);
@@ -372,6 +402,21 @@ impl<C: Connection + Clone> Driver<C> {
                     self.fail(StreamCondition::PolicyViolation.into());
                 }
             }
+        }
+    }
+
+    /// LIMIT-29: a login of a source where many have failed is looked at later, be it right or
+    /// wrong. Where the host names no source, it is the account's failures that count.
+    fn attempt(&mut self, account: &BareJid) {
+        let named = Some(self.source.key()).filter(|key| *key != 0);
+        let key = named.unwrap_or_else(|| self.core.ledger.account(account));
+        let (attempt, not_before) = self.core.failures.attempt(key);
+        if not_before.is_some() {
+            self.core.metrics.limit("LIMIT-29");
+        }
+        if let Some(negotiating) = &mut self.negotiating {
+            negotiating.attempt = Some(attempt);
+            negotiating.not_before = not_before;
         }
     }
 

@@ -83,7 +83,10 @@ impl World {
             Step::NeedCredentials { account } => {
                 let found = account.node().is_some_and(|node| node.as_str() == self.user);
                 self.asked.push(account);
-                self.negotiation.credentials(found.then(|| self.credentials.clone()))
+                match self.negotiation.credentials(found.then(|| self.credentials.clone()))? {
+                    Step::CheckKeys(check) => self.negotiation.hashed(check()),
+                    step => Ok(step),
+                }
             }
             step => Ok(step),
         }

@@ -210,6 +210,7 @@ fn sasl_7_answers_that_nobody_asked_for_are_refused() {
         world.negotiation.credentials(Some(world.credentials.clone())),
         SaslError::MalformedRequest,
     );
+    assert_refused(world.negotiation.hashed(true), SaslError::MalformedRequest);
     world.auth(Mechanism::ScramSha1, Client::default().first().as_bytes()).unwrap();
     assert_refused(world.negotiation.verdict(Verdict::Accepted), SaslError::MalformedRequest);
 }
