@@ -51,6 +51,9 @@ mod iq;
 #[path = "limits.rs"]
 mod limits;
 #[cfg(test)]
+#[path = "logins.rs"]
+mod logins;
+#[cfg(test)]
 #[path = "messages.rs"]
 mod messages;
 #[cfg(test)]

@@ -471,6 +471,7 @@ fn limit_25_streams_before_authentication() {
     });
     let here = || from("192.0.2.1");
     let (one, two) = (world.accept(here()), world.accept(here()));
+    one.open();
     two.open();
     let _features = two.received();
     let waits = world.accept(here());
@@ -478,6 +479,7 @@ fn limit_25_streams_before_authentication() {
     assert!(waits.is_connected() && waits.want().is_none());
     assert_eq!(waits.received(), [""; 0]);
     let other = world.accept(from("192.0.2.2"));
+    other.open();
     assert_eq!(other.want(), Some(Want::Input));
     assert_eq!(world.server().metrics().unauthenticated, 4);
     assert_eq!(hits(&world, "LIMIT-25"), 1);
@@ -488,6 +490,7 @@ fn limit_25_streams_before_authentication() {
     world.account("romeo");
     two.authenticate("romeo", PASSWORD);
     let last = world.accept(here());
+    last.open();
     assert_eq!((last.want(), world.server().metrics().unauthenticated), (None, 3));
     two.open();
     assert_eq!(last.want(), None);
@@ -498,41 +501,77 @@ fn limit_25_streams_before_authentication() {
 #[test]
 fn limit_25_silent_transports_shut_nobody_out() {
     let world = World::new();
-    let silent: Vec<_> = (0..50).map(|_| world.accept(from("192.0.2.1"))).collect();
-    world.account("romeo");
-    let client = world.accept(from("192.0.2.1"));
-    log_in(&client, "romeo");
-    assert_eq!(client.received(), [""; 0]);
-    world.advance(3 * SECOND);
-    assert!(client.received().concat().contains("<jid>romeo@example.com/"));
-    let gone: Vec<_> = silent.iter().filter(|one| !one.is_connected()).collect();
-    assert_eq!(gone.len(), 1, "no more than it takes");
-    assert_eq!(gone[0].received(), [""; 0]);
-    assert!(!silent[0].is_connected(), "the oldest");
-    // Who waits for nobody stays.
-    world.advance(50 * SECOND);
-    assert_eq!(silent.iter().filter(|one| one.is_connected()).count(), 49);
+    let silent: Vec<_> = (0..200).map(|_| world.accept(from("192.0.2.1"))).collect();
+    let logs_in = || {
+        world.account("romeo");
+        let client = world.accept(from("192.0.2.1"));
+        log_in(&client, "romeo");
+        assert!(client.received().concat().contains("<jid>romeo@example.com/"));
+    };
+    let open = || silent.iter().filter(|one| one.is_connected()).count();
+    logs_in();
+    // Of too many the oldest goes.
+    assert_eq!(open(), 199);
+    assert!(!silent[0].is_connected() && silent[0].received().is_empty());
+    assert_eq!(silent[0].recorder().closed(), Some(Close::Abort));
+    logs_in();
+    assert_eq!(open(), 199, "who speaks is none of them");
+    let _more: Vec<_> = (0..200).map(|_| world.accept(from("192.0.2.1"))).collect();
+    assert_eq!(open(), 0);
+    logs_in();
 }
 
 #[test]
-fn limit_25_who_has_spoken_yields_later_and_is_told() {
-    let world = with(|limits| limits.unauthenticated_per_source = 1);
-    let talks = world.accept(from("192.0.2.1"));
-    talks.open();
-    let _features = talks.received();
-    let waits = world.accept(from("192.0.2.1"));
-    world.advance(14 * SECOND);
-    assert!(talks.received().is_empty() && waits.want().is_none());
+fn limit_25_silent_transports_of_many_sources_shut_nobody_out() {
+    let world = with(|limits| limits.unauthenticated = 100);
+    for n in 0..300 {
+        let _silent = match n % 2 {
+            0 => world.accept(from(&format!("192.0.2.{}", n / 2))),
+            _ => world.connect(),
+        };
+    }
+    assert_eq!(world.server().metrics().unauthenticated, 100);
+    let client = world.accept(from("198.51.100.1"));
+    world.account("romeo");
+    log_in(&client, "romeo");
+    assert!(client.received().concat().contains("<jid>romeo@example.com/"));
+}
+
+#[test]
+fn limit_25_who_comes_no_step_further_yields_and_is_told() {
+    let yields = |client: &Client| {
+        let error = format!("<stream:error>{CONSTRAINT}</stream:error>");
+        assert_eq!(client.received(), [error, CLOSE.to_owned()]);
+    };
+    let world = with(|limits| limits.unauthenticated_per_source = 3);
+    let [half, idle, busy] = [(); 3].map(|()| world.accept(from("192.0.2.1")));
+    half.send("<stream:stream");
+    idle.open();
+    busy.open();
+    let waits = [(); 3].map(|()| world.accept(from("192.0.2.1")));
+    waits[0].open();
+    world.advance(2 * SECOND);
+    let _features = (idle.received(), busy.received());
+    // A step, and one more, but not for ever.
+    busy.authenticate("nobody", "x");
     world.advance(SECOND);
-    assert_eq!(
-        talks.received(),
-        [format!("<stream:error>{CONSTRAINT}</stream:error>"), CLOSE.into()]
-    );
-    assert_eq!(waits.want(), Some(Want::Input));
-    // The time of the one that waited begins now (LIMIT-1).
-    waits.open();
+    assert!(!half.is_connected() && half.received().is_empty(), "it has not said a header");
+    assert_eq!(waits[0].want(), Some(Want::Input));
+    assert!(idle.is_connected() && idle.received().is_empty(), "nobody needs its place");
+    waits[1].open();
+    yields(&idle);
+    assert_eq!(waits[1].want(), Some(Want::Input));
+    [0, 1].into_iter().for_each(|n| waits[n].authenticate("nobody", "x"));
+    waits[2].open();
+    let _failure = busy.received();
+    world.advance(11 * SECOND);
+    assert!(busy.received().is_empty() && waits[2].want().is_none());
+    world.advance(SECOND);
+    yields(&busy);
+    assert_eq!(waits[2].want(), Some(Want::Input));
+    // The time of one that waited begins when its wait is over (LIMIT-1).
     world.advance(59 * SECOND);
-    assert!(waits.is_connected() && !waits.received().concat().contains("error"));
+    assert!(waits[2].is_connected() && !waits[2].received().concat().contains("error"));
 }
 
 #[test]
@@ -558,24 +597,27 @@ fn limit_25_the_whole_server_yields_to_other_sources() {
         limits.unauthenticated_per_source = 5;
     });
     for unnamed in [false, true] {
-        let silent: Vec<_> = (0..10)
+        let idle: Vec<_> = (0..10)
             .map(|n| match unnamed {
                 true => world.connect(),
                 false => world.accept(from(&format!("192.0.2.{}", n % 2))),
             })
             .collect();
+        idle.iter().for_each(Client::open);
         // A source that waits much has one turn at a time.
         let greedy: Vec<_> = (0..4).map(|_| world.accept(from("192.0.2.8"))).collect();
         let modest = world.accept(from("192.0.2.9"));
+        greedy.iter().chain([&modest]).for_each(Client::open);
         world.advance(2 * SECOND);
         assert!(greedy.iter().chain([&modest]).all(|client| client.want().is_none()));
-        silent.iter().take(2).for_each(Client::lose);
+        idle.iter().take(2).for_each(Client::lose);
         assert_eq!(modest.want(), Some(Want::Input), "{unnamed}");
         assert_eq!(greedy.iter().filter(|client| client.want().is_some()).count(), 1);
         world.advance(2 * SECOND);
         assert!(greedy.iter().all(|client| client.want() == Some(Want::Input)));
-        assert_eq!(silent.iter().filter(|client| client.is_connected()).count(), 5);
-        greedy.iter().chain(&silent).chain([&modest]).for_each(Client::lose);
+        world.advance(2 * SECOND);
+        assert_eq!(idle.iter().filter(|client| client.is_connected()).count(), 5);
+        greedy.iter().chain(&idle).chain([&modest]).for_each(Client::lose);
     }
     assert_eq!(world.server().metrics().unauthenticated, 0);
 }
@@ -589,7 +631,9 @@ fn limit_25_a_refusal_is_said_where_a_header_came() {
     };
     let world = with(|limits| limits.unauthenticated_per_source = 1);
     let talks = world.accept(from("192.0.2.1"));
+    talks.open();
     let waiting: Vec<_> = (0..4).map(|_| world.accept(from("192.0.2.1"))).collect();
+    waiting.iter().for_each(Client::open);
     let refused = world.accept(from("192.0.2.1"));
     refused.open();
     refusal(&refused);
@@ -601,12 +645,11 @@ fn limit_25_a_refusal_is_said_where_a_header_came() {
     assert!(!silent.is_connected() && silent.received().is_empty());
     assert_eq!(silent.recorder().closed(), Some(Close::Abort));
     // Nor does waiting last for ever.
-    talks.open();
     let world = with(|limits| {
         limits.unauthenticated_per_source = 1;
         limits.admission = 2 * SECOND;
     });
-    let _talks = world.accept(from("192.0.2.1"));
+    world.accept(from("192.0.2.1")).open();
     let waits = world.accept(from("192.0.2.1"));
     waits.open();
     world.advance(2 * SECOND);
@@ -630,8 +673,10 @@ fn limit_25_nothing_is_refused_where_there_is_no_room_at_all() {
 fn limit_25_a_source_is_an_ipv4_address_or_an_ipv6_network() {
     let is_one = |one: &str, other: &str| {
         let world = with(|limits| limits.unauthenticated_per_source = 1);
-        let _one = world.accept(from(one));
-        world.accept(from(other)).want().is_none()
+        world.accept(from(one)).open();
+        let other = world.accept(from(other));
+        other.open();
+        other.want().is_none()
     };
     for (one, other) in [
         ("192.0.2.1", "::ffff:192.0.2.1"),

@@ -190,6 +190,9 @@ trait Machine {
     fn handle_timeout(&mut self);
     /// Its place among the transports without a session: kept until the socket is closed (LIMIT-27).
     fn place(&mut self) -> Option<Place>;
+    /// The first bytes are there to be read.
+    fn heard(&mut self);
+    #[cfg(feature = "threads")]
     /// Whether it has no session yet: others may come to need its place.
     fn is_early(&self) -> bool;
 }
@@ -238,6 +241,11 @@ impl<C: Connection + Clone> Machine for Live<C> {
         Some(self.driver.place())
     }
 
+    fn heard(&mut self) {
+        self.driver.heard();
+    }
+
+    #[cfg(feature = "threads")]
     fn is_early(&self) -> bool {
         self.driver.session().is_none()
     }

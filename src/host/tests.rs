@@ -142,6 +142,9 @@ impl Machine for Echo {
         None
     }
 
+    fn heard(&mut self) {}
+
+    #[cfg(feature = "threads")]
     fn is_early(&self) -> bool {
         false
     }

@@ -224,7 +224,8 @@ fn read_loop<M: Machine>(
     direct_tls: bool,
 ) -> io::Result<()> {
     let mut bytes = Vec::new();
-    let mut is_to_be_secured = direct_tls;
+    // LIMIT-25: no handshake before the peer begins it, and there is a place.
+    let (mut is_to_be_secured, mut is_heard) = (direct_tls, false);
     loop {
         if machine.due_in() == Some(Duration::ZERO) {
             machine.handle_timeout();
@@ -232,12 +233,25 @@ fn read_loop<M: Machine>(
         match machine.want_blocking() {
             // Its time-out is due.
             None => {}
-            // LIMIT-25: no handshake before there is a place.
+            Some(Want::Input)
+                if is_to_be_secured && machine.place().is_some_and(|place| place.is_refused()) =>
+            {
+                return Err(cut());
+            }
+            Some(Want::Input) if is_to_be_secured && !is_heard => {
+                wire.socket.set_read_timeout(Some(LOOK_SOON))?;
+                match wire.socket.peek(&mut [0]) {
+                    Ok(0) => return Ok(()),
+                    Ok(_) => {
+                        is_heard = true;
+                        machine.heard();
+                    }
+                    Err(error) if is_timeout(&error) => {}
+                    Err(error) => return Err(error),
+                }
+            }
             Some(Want::Input) if std::mem::take(&mut is_to_be_secured) => {
                 let place = machine.place();
-                if place.as_ref().is_some_and(Place::is_refused) {
-                    return Err(cut());
-                }
                 machine.secured(wire.secure(settings, place)?);
             }
             Some(Want::Input) => {

@@ -148,7 +148,13 @@ pub(super) async fn run<M: Machine>(
                 poll_fn(|cx| turn(&mut *machine, &mut drain, &mut socket, timer.as_mut(), cx))
                     .await?
             }
-            Next::Wait => poll_fn(|cx| wait(&mut *machine, timer.as_mut(), cx)).await?,
+            Next::Wait => {
+                let mut is_heard = false;
+                let wait = |cx: &mut Context<'_>| {
+                    wait(&mut *machine, &socket, &mut is_heard, timer.as_mut(), cx)
+                };
+                poll_fn(wait).await?
+            }
             Next::Secure => {
                 let (Socket::Plain(plain), Some(tls)) = (socket, &settings.tls) else {
                     return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start"));
@@ -211,21 +217,36 @@ enum Next {
     Lost,
 }
 
-/// LIMIT-25: no handshake before there is a place.
+/// LIMIT-25: no handshake before the peer begins it, and there is a place.
 fn wait<M: Machine>(
     machine: &mut M,
+    socket: &Socket,
+    is_heard: &mut bool,
     mut timer: Pin<&mut Sleep>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Next>> {
-    if machine.due_in() == Some(Duration::ZERO) {
-        machine.handle_timeout();
-    }
-    let want = machine.poll_want(cx);
-    set_timer(machine, timer.as_mut(), cx);
-    match ready!(want) {
-        Want::Close => Poll::Ready(Ok(Next::Close)),
-        _ if machine.place().is_some_and(|place| place.is_refused()) => Poll::Ready(Err(cut())),
-        _ => Poll::Ready(Ok(Next::Secure)),
+    loop {
+        if machine.due_in() == Some(Duration::ZERO) {
+            machine.handle_timeout();
+        }
+        let want = machine.poll_want(cx);
+        set_timer(machine, timer.as_mut(), cx);
+        match ready!(want) {
+            Want::Close => return Poll::Ready(Ok(Next::Close)),
+            _ if machine.place().is_some_and(|place| place.is_refused()) => {
+                return Poll::Ready(Err(cut()));
+            }
+            _ if *is_heard => return Poll::Ready(Ok(Next::Secure)),
+            _ => {}
+        }
+        if let Socket::Plain(socket) = socket {
+            let mut first = [0];
+            if ready!(socket.poll_peek(cx, &mut ReadBuf::new(&mut first)))? == 0 {
+                return Poll::Ready(Ok(Next::Lost));
+            }
+        }
+        *is_heard = true;
+        machine.heard();
     }
 }
 

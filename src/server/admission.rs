@@ -45,6 +45,8 @@ struct Books {
     /// The number of the next seat.
     next: u64,
     seats: HashMap<u64, Seat>,
+    /// Those that have said nothing yet, the oldest first.
+    silent: BTreeSet<u64>,
     inside: Pot,
     waiting: usize,
     closing: BTreeSet<u64>,
@@ -69,6 +71,7 @@ struct Pot {
 /// The transports of one source.
 #[derive(Default)]
 struct Here {
+    silent: BTreeSet<u64>,
     inside: Pot,
     waiting: BTreeSet<u64>,
     closing: BTreeSet<u64>,
@@ -85,6 +88,7 @@ struct Seat {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
+    Silent,
     Waiting,
     /// It may be asked to yield from then on.
     Inside {
@@ -109,9 +113,11 @@ struct State {
 /// Where a transport stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nothing is read from it yet.
-    Waiting,
+    /// It has said nothing, and takes nobody's place.
     #[default]
+    Silent,
+    /// What it says waits.
+    Waiting,
     Inside,
     /// There is no room for it.
     Refused,
@@ -130,7 +136,8 @@ impl Signal {
 
 impl Here {
     fn is_empty(&self) -> bool {
-        let nobody = self.inside.taken == 0 && self.waiting.is_empty() && self.closing.is_empty();
+        let sets = [&self.silent, &self.waiting, &self.closing];
+        let nobody = self.inside.taken == 0 && sets.iter().all(|set| set.is_empty());
         nobody && !self.has_turn
     }
 }
@@ -194,38 +201,31 @@ impl Ledger {
         if source == Source::UNNAMED { usize::MAX } else { most }
     }
 
-    /// A transport is accepted: it is in, waits for a place, or is refused.
-    pub(super) fn enter(self: &Arc<Self>, source: Source) -> (Place, Standing) {
-        let now = self.environment.now();
-        let mut wakers = Wakers::new();
-        let mut books = self.books.lock();
-        let id = books.seat(source);
-        let in_all = books.inside.taken < self.most;
-        let waits = books.waiting < self.most;
-        let here = books.sources.entry(source).or_default();
-        let has_room = here.inside.taken < self.most_of(source, self.most_per_source);
-        let most_waiting =
-            self.most_of(source, self.most_per_source.saturating_mul(WAITING_PER_PLACE));
-        let standing = if has_room && in_all {
-            books.admit(id, source, now, &mut wakers);
-            Standing::Inside
-        } else if waits && here.waiting.len() < most_waiting {
-            here.waiting.insert(id);
-            books.waiting += 1;
-            books.take_turn(source, self.most_of(source, self.most_per_source));
-            Standing::Waiting
-        } else {
-            books.close(self, id, &mut wakers);
-            Standing::Refused
-        };
-        if let Some(seat) = books.seats.get(&id) {
-            seat.signal.tell(|state| state.standing = standing, &mut wakers);
-        }
-        let place = books.place(self, id);
-        books.press(self, source, now, &mut wakers);
-        drop(books);
-        wakers.into_iter().for_each(Waker::wake);
-        (place, standing)
+    /// A transport is accepted. It takes a place when it has something to say; where there are too
+    /// many that have not, the oldest of them goes, and where too many wait, this one is refused.
+    pub(super) fn enter(self: &Arc<Self>, source: Source) -> Place {
+        self.change(|books, _, wakers| {
+            let id = books.seat(source);
+            let place = books.place(self, id);
+            let most = self.most_of(source, self.most_per_source);
+            let here = books.sources.entry(source).or_default();
+            let full =
+                here.silent.len() + here.waiting.len() >= most.saturating_mul(WAITING_PER_PLACE);
+            let all_full = books.silent.len() + books.waiting >= self.most;
+            let oldest = if full { here.silent.first() } else { books.silent.first() };
+            match oldest.copied().filter(|_| full || all_full) {
+                Some(oldest) => books.tell_to_go(oldest, wakers),
+                None if full || all_full => {
+                    books.close(self, id, wakers);
+                    place.0.signal.tell(|state| state.standing = Standing::Refused, wakers);
+                    return place;
+                }
+                None => {}
+            }
+            books.silent.insert(id);
+            books.sources.entry(source).or_default().silent.insert(id);
+            place
+        })
     }
 
     /// A transport that served a session is being closed.
@@ -254,7 +254,7 @@ impl Books {
         let id = self.next;
         self.next += 1;
         let signal = Arc::default();
-        let phase = Phase::Waiting;
+        let phase = Phase::Silent;
         self.seats.insert(id, Seat { source, account: None, phase, signal });
         self.unauthenticated += 1;
         id
@@ -265,10 +265,31 @@ impl Books {
         Place(Arc::new(Held { ledger: Arc::clone(ledger), id, signal }))
     }
 
+    /// One of those that were silent takes a place, or waits for one.
+    fn heard(&mut self, ledger: &Ledger, id: u64, now: Duration, wakers: &mut Wakers) {
+        if !self.silent.remove(&id) {
+            return;
+        }
+        let Some(seat) = self.seats.get_mut(&id) else { return };
+        let source = seat.source;
+        let most = ledger.most_of(source, ledger.most_per_source);
+        let here = self.sources.entry(source).or_default();
+        here.silent.remove(&id);
+        if here.inside.taken < most && self.inside.taken < ledger.most {
+            return self.admit(id, source, now, wakers);
+        }
+        seat.phase = Phase::Waiting;
+        seat.signal.tell(|state| state.standing = Standing::Waiting, wakers);
+        here.waiting.insert(id);
+        self.waiting += 1;
+        self.take_turn(source, most);
+        self.press(ledger, source, now, wakers);
+    }
+
     /// It takes a place.
     fn admit(&mut self, id: u64, source: Source, now: Duration, wakers: &mut Wakers) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
-        let due = now.saturating_add(SILENT);
+        let due = now.saturating_add(STEP);
         seat.phase = Phase::Inside { since: now, due, yields: false };
         seat.signal.tell(|state| state.standing = Standing::Inside, wakers);
         self.inside.enter(due, id);
@@ -328,24 +349,31 @@ impl Books {
 
     fn tell_to_go(&mut self, id: u64, wakers: &mut Wakers) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
-        if let Phase::Inside { due, yields, .. } = &mut seat.phase {
-            if std::mem::replace(yields, true) {
-                return;
+        let here = self.sources.entry(seat.source).or_default();
+        match &mut seat.phase {
+            Phase::Inside { yields: true, .. } => return,
+            Phase::Inside { due, yields, .. } => {
+                *yields = true;
+                for pot in [&mut self.inside, &mut here.inside] {
+                    pot.due.remove(&(*due, id));
+                    pot.yielding += 1;
+                }
             }
-            let here = self.sources.entry(seat.source).or_default();
-            for pot in [&mut self.inside, &mut here.inside] {
-                pot.due.remove(&(*due, id));
-                pot.yielding += 1;
+            Phase::Silent => {
+                self.silent.remove(&id);
+                here.silent.remove(&id);
             }
+            Phase::Waiting | Phase::Closing => {}
         }
         seat.signal.tell(|state| state.is_cut = true, wakers);
     }
 
-    /// It has said something: it has more time.
-    fn spoke(&mut self, id: u64) {
+    /// It has come a step further: it has more time, and as long as we check its password all of it.
+    fn spoke(&mut self, id: u64, is_login: bool, now: Duration) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
         let Phase::Inside { since, due, yields: false } = &mut seat.phase else { return };
-        let later = since.saturating_add(TALKING);
+        let all = since.saturating_add(ALL);
+        let later = if is_login { all } else { now.saturating_add(STEP).min(all) };
         let before = std::mem::replace(due, later);
         let here = self.sources.entry(seat.source).or_default();
         for pot in [&mut self.inside, &mut here.inside] {
@@ -389,6 +417,10 @@ impl Books {
         if let Entry::Occupied(mut entry) = self.sources.entry(source) {
             let here = entry.get_mut();
             match phase {
+                Phase::Silent => {
+                    self.silent.remove(&id);
+                    here.silent.remove(&id);
+                }
                 Phase::Waiting => self.waiting -= usize::from(here.waiting.remove(&id)),
                 Phase::Inside { due, yields, .. } => {
                     self.inside.leave(due, id, yields);
@@ -487,8 +519,18 @@ impl Place {
         found
     }
 
-    pub(super) fn spoke(&self) {
-        self.0.ledger.books.lock().spoke(self.0.id);
+    /// It has something to say.
+    pub(super) fn heard(&self) -> Standing {
+        if self.standing() == Standing::Silent {
+            let (ledger, id) = (&self.0.ledger, self.0.id);
+            ledger.change(|books, now, wakers| books.heard(ledger, id, now, wakers));
+        }
+        self.standing()
+    }
+
+    pub(super) fn spoke(&self, is_login: bool) {
+        let now = self.0.ledger.environment.now();
+        self.0.ledger.books.lock().spoke(self.0.id, is_login, now);
     }
 
     pub(super) fn authenticated(&self, account: u64) {
@@ -555,11 +597,11 @@ fn address(name: &str) -> Option<IpAddr> {
     name.split('%').next()?.parse().ok()
 }
 
-/// How many may wait for each place of a source.
+/// How many may be silent or wait for each place of a source.
 const WAITING_PER_PLACE: usize = 4;
 
-/// How long a transport that says nothing keeps others of its source waiting.
-const SILENT: Duration = Duration::from_secs(3);
+/// How long a transport keeps others waiting if it comes no step further.
+const STEP: Duration = Duration::from_secs(3);
 
-/// The same for one that has said something.
-const TALKING: Duration = Duration::from_secs(15);
+/// How long at all.
+const ALL: Duration = Duration::from_secs(15);

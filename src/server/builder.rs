@@ -310,7 +310,7 @@ impl<C: Connection + Clone> Builder<C> {
     }
 
     /// Where the passwords of PLAIN logins are hashed (LIMIT-28): a runtime's handle, or
-    /// [`Workers`](crate::host::threads::Workers). Without it they are where they are read, and hold
+    /// `host::threads::Workers`. Without it they are where they are read, and hold
     /// up other connections of that thread.
     pub fn hashing(mut self, offload: impl Offload) -> Self {
         self.hashing = Some(Box::new(offload));

@@ -102,9 +102,9 @@ impl<C: Connection + Clone> Driver<C> {
         connection.on_drain(Arc::clone(&hook) as Arc<dyn PreDrain>);
         let stream = core.metrics.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let source = core.ledger.source(peer.source.as_deref());
-        let (place, standing) = core.ledger.enter(source);
-        let mut negotiating = Negotiating::new(peer.secure, peer.starttls, core.early.enter());
-        negotiating.waits = standing == Standing::Waiting;
+        let place = core.ledger.enter(source);
+        let is_refused = place.is_refused();
+        let negotiating = Negotiating::new(peer.secure, peer.starttls, core.early.enter());
         let spends = source.key();
         let Spent { pace, recipients } = core.allowances.take(spends, core.environment.now());
         let mut driver = Self {
@@ -129,15 +129,26 @@ impl<C: Connection + Clone> Driver<C> {
             connection,
             core,
         };
-        match standing {
-            Standing::Inside => {}
-            Standing::Waiting => {
-                driver.core.metrics.limit("LIMIT-25");
-                driver.give_time(driver.core.limits.admission);
-            }
-            Standing::Refused => driver.refused(),
+        if is_refused {
+            driver.refused();
         }
         driver
+    }
+
+    /// The client has begun to speak: from now on its transport takes one of the places of its
+    /// source, or waits for one ([`poll_want`](Self::poll_want) is pending then).
+    ///
+    /// [`receive`](Self::receive) knows that by itself. A host calls it for a transport that begins
+    /// with a TLS handshake, before that: when the first bytes are there to be read.
+    pub fn heard(&mut self) {
+        let Some((place, negotiating)) = self.place.as_ref().zip(self.negotiating.as_mut()) else {
+            return;
+        };
+        if place.standing() == Standing::Silent && place.heard() == Standing::Waiting {
+            negotiating.waits = true;
+            self.core.metrics.limit("LIMIT-25");
+            self.give_time(self.core.limits.admission);
+        }
     }
 
     fn give_time(&mut self, time: Duration) {
@@ -170,6 +181,9 @@ impl<C: Connection + Clone> Driver<C> {
         let _span = self.trace.entered();
         self.core.metrics.bytes_received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         let now = self.core.environment.now();
+        if self.negotiating.is_some() {
+            self.heard();
+        }
         if matches!(self.stage, Stage::Bound(_)) {
             self.asked = false;
             self.deadline = now.saturating_add(self.core.limits.silence);
@@ -269,13 +283,14 @@ impl<C: Connection + Clone> Driver<C> {
         self.parser.restart(false);
         self.lang = None;
         self.want = Want::Input;
-        self.spoke();
+        self.heard();
+        self.spoke(false);
     }
 
-    /// The client has something to say: it is not asked to yield as soon (LIMIT-25).
-    pub(super) fn spoke(&self) {
+    /// The client has come a step further: it is not asked to yield as soon (LIMIT-25).
+    pub(super) fn spoke(&self, is_login: bool) {
         if let Some(place) = &self.place {
-            place.spoke();
+            place.spoke(is_login);
         }
     }
 

@@ -16,8 +16,8 @@ pub type Work = Box<dyn FnOnce() + Send>;
 /// Threads for work that would hold up those who serve: password hashing (LIMIT-28).
 ///
 /// For hosts to implement, and to hand to [`Builder::hashing`](super::Builder::hashing). With
-/// feature `tokio` the handle of a runtime is one, with feature `threads`
-/// [`Workers`](crate::host::threads::Workers) is.
+/// feature `tokio` the handle of a runtime is one, with feature `threads` `host::threads::Workers`
+/// is.
 pub trait Offload: Send + Sync + 'static {
     /// Runs `work` soon, on a thread that serves no connection.
     ///

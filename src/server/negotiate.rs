@@ -115,7 +115,7 @@ impl<C: Connection + Clone> Driver<C> {
         if self.is_refused() {
             return self.fail(StreamCondition::ResourceConstraint.into());
         }
-        self.spoke();
+        self.spoke(false);
         let asked = header.to().map(domain_part);
         let domain = match asked {
             // STREAM-4
@@ -411,6 +411,7 @@ impl<C: Connection + Clone> Driver<C> {
         let named = Some(self.source.key()).filter(|key| *key != 0);
         let key = named.unwrap_or_else(|| self.core.ledger.account(account));
         let (attempt, not_before) = self.core.failures.attempt(key);
+        self.spoke(true);
         if not_before.is_some() {
             self.core.metrics.limit("LIMIT-29");
         }
