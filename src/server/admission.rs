@@ -48,7 +48,7 @@ struct Books {
     /// Those that have said nothing yet, the oldest first.
     silent: BTreeSet<u64>,
     inside: Pot,
-    waiting: usize,
+    waiting: BTreeSet<u64>,
     closing: BTreeSet<u64>,
     sources: HashMap<Source, Here>,
     /// Authenticated streams without a session, the oldest first.
@@ -201,29 +201,26 @@ impl Ledger {
         if source == Source::UNNAMED { usize::MAX } else { most }
     }
 
-    /// A transport is accepted. It takes a place when it has something to say; where there are too
-    /// many that have not, the oldest of them goes, and where too many wait, this one is refused.
+    /// A transport is accepted. It takes a place when it has something to say. Where too many are
+    /// silent or wait, the oldest of them is refused, those that are silent first: a flood that goes
+    /// no further holds up nobody who does.
     pub(super) fn enter(self: &Arc<Self>, source: Source) -> Place {
         self.change(|books, _, wakers| {
             let id = books.seat(source);
             let place = books.place(self, id);
-            let most = self.most_of(source, self.most_per_source);
+            let most = self.most_of(source, self.most_per_source.saturating_mul(WAITING_PER_PLACE));
             let here = books.sources.entry(source).or_default();
-            let full =
-                here.silent.len() + here.waiting.len() >= most.saturating_mul(WAITING_PER_PLACE);
-            let all_full = books.silent.len() + books.waiting >= self.most;
-            let oldest = if full { here.silent.first() } else { books.silent.first() };
-            match oldest.copied().filter(|_| full || all_full) {
-                Some(oldest) => books.tell_to_go(oldest, wakers),
-                None if full || all_full => {
-                    books.close(self, id, wakers);
-                    place.0.signal.tell(|state| state.standing = Standing::Refused, wakers);
-                    return place;
-                }
-                None => {}
-            }
+            here.silent.insert(id);
             books.silent.insert(id);
-            books.sources.entry(source).or_default().silent.insert(id);
+            let surplus = if here.silent.len() + here.waiting.len() > most {
+                here.silent.first().filter(|first| **first != id).or_else(|| here.waiting.first())
+            } else if books.silent.len() + books.waiting.len() > self.most {
+                books.silent.first().filter(|first| **first != id).or_else(|| books.waiting.first())
+            } else {
+                return place;
+            };
+            let surplus = surplus.copied().unwrap_or(id);
+            books.refuse(self, surplus, wakers);
             place
         })
     }
@@ -281,7 +278,7 @@ impl Books {
         seat.phase = Phase::Waiting;
         seat.signal.tell(|state| state.standing = Standing::Waiting, wakers);
         here.waiting.insert(id);
-        self.waiting += 1;
+        self.waiting.insert(id);
         self.take_turn(source, most);
         self.press(ledger, source, now, wakers);
     }
@@ -315,13 +312,14 @@ impl Books {
             if here.inside.taken >= most {
                 continue;
             }
-            let Some(id) = here.waiting.pop_first() else {
+            // The last to come: who has waited long has come in a crowd that does not move.
+            let Some(id) = here.waiting.pop_last() else {
                 if here.is_empty() {
                     self.sources.remove(&source);
                 }
                 continue;
             };
-            self.waiting -= 1;
+            self.waiting.remove(&id);
             self.admit(id, source, now, wakers);
             self.take_turn(source, most);
         }
@@ -344,26 +342,28 @@ impl Books {
         let is_full = here.inside.taken >= ledger.most_of(source, ledger.most_per_source);
         let first = here.inside.first_for(waiting).filter(|_| is_full);
         let all_full = waiting > 0 && self.inside.taken >= ledger.most;
-        first.or_else(|| self.inside.first_for(self.waiting).filter(|_| all_full))
+        first.or_else(|| self.inside.first_for(self.waiting.len()).filter(|_| all_full))
+    }
+
+    /// There is no room for it: it is told so if it has said a header, or does so soon.
+    fn refuse(&mut self, ledger: &Ledger, id: u64, wakers: &mut Wakers) {
+        if let Some(seat) = self.seats.get(&id) {
+            seat.signal.tell(|state| state.standing = Standing::Refused, wakers);
+        }
+        self.close(ledger, id, wakers);
     }
 
     fn tell_to_go(&mut self, id: u64, wakers: &mut Wakers) {
         let Some(seat) = self.seats.get_mut(&id) else { return };
-        let here = self.sources.entry(seat.source).or_default();
-        match &mut seat.phase {
-            Phase::Inside { yields: true, .. } => return,
-            Phase::Inside { due, yields, .. } => {
-                *yields = true;
-                for pot in [&mut self.inside, &mut here.inside] {
-                    pot.due.remove(&(*due, id));
-                    pot.yielding += 1;
-                }
+        if let Phase::Inside { due, yields, .. } = &mut seat.phase {
+            if std::mem::replace(yields, true) {
+                return;
             }
-            Phase::Silent => {
-                self.silent.remove(&id);
-                here.silent.remove(&id);
+            let here = self.sources.entry(seat.source).or_default();
+            for pot in [&mut self.inside, &mut here.inside] {
+                pot.due.remove(&(*due, id));
+                pot.yielding += 1;
             }
-            Phase::Waiting | Phase::Closing => {}
         }
         seat.signal.tell(|state| state.is_cut = true, wakers);
     }
@@ -421,7 +421,10 @@ impl Books {
                     self.silent.remove(&id);
                     here.silent.remove(&id);
                 }
-                Phase::Waiting => self.waiting -= usize::from(here.waiting.remove(&id)),
+                Phase::Waiting => {
+                    self.waiting.remove(&id);
+                    here.waiting.remove(&id);
+                }
                 Phase::Inside { due, yields, .. } => {
                     self.inside.leave(due, id, yields);
                     here.inside.leave(due, id, yields);
@@ -546,8 +549,8 @@ impl Place {
 
     /// It has waited for too long.
     pub(super) fn refuse(&self) {
-        self.0.signal.0.lock().standing = Standing::Refused;
-        self.close();
+        let (ledger, id) = (&self.0.ledger, self.0.id);
+        ledger.change(|books, _, wakers| books.refuse(ledger, id, wakers));
     }
 
     /// When [`press`](Self::press) has somebody to tell to go, for one that waits.
@@ -598,7 +601,7 @@ fn address(name: &str) -> Option<IpAddr> {
 }
 
 /// How many may be silent or wait for each place of a source.
-const WAITING_PER_PLACE: usize = 4;
+const WAITING_PER_PLACE: usize = 10;
 
 /// How long a transport keeps others waiting if it comes no step further.
 const STEP: Duration = Duration::from_secs(3);

@@ -82,7 +82,8 @@ pub struct Limits {
     /// Transports that serve no session yet, in the whole server (LIMIT-25), and as many that are
     /// being closed (LIMIT-27). Default: 10,000.
     pub unauthenticated: usize,
-    /// The same of one source. Four times as many may wait for their turn. Default: 50.
+    /// The same of one source. Ten times as many may be silent or wait for
+    /// their turn. Default: 50.
     pub unauthenticated_per_source: usize,
     /// How long a transport may wait for its turn (LIMIT-25). Default: 30 s.
     pub admission: Duration,

@@ -103,11 +103,10 @@ impl<C: Connection + Clone> Driver<C> {
         let stream = core.metrics.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let source = core.ledger.source(peer.source.as_deref());
         let place = core.ledger.enter(source);
-        let is_refused = place.is_refused();
         let negotiating = Negotiating::new(peer.secure, peer.starttls, core.early.enter());
         let spends = source.key();
         let Spent { pace, recipients } = core.allowances.take(spends, core.environment.now());
-        let mut driver = Self {
+        Self {
             stage: Stage::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
             pending: None,
@@ -128,11 +127,7 @@ impl<C: Connection + Clone> Driver<C> {
             trace: Trace::new(stream, core.log_addresses),
             connection,
             core,
-        };
-        if is_refused {
-            driver.refused();
         }
-        driver
     }
 
     /// The client has begun to speak: from now on its transport takes one of the places of its
@@ -145,7 +140,7 @@ impl<C: Connection + Clone> Driver<C> {
             return;
         };
         if place.standing() == Standing::Silent && place.heard() == Standing::Waiting {
-            negotiating.waits = true;
+            negotiating.standing = Standing::Waiting;
             self.core.metrics.limit("LIMIT-25");
             self.give_time(self.core.limits.admission);
         }
@@ -153,12 +148,6 @@ impl<C: Connection + Clone> Driver<C> {
 
     fn give_time(&mut self, time: Duration) {
         self.deadline = self.core.environment.now().saturating_add(time);
-    }
-
-    /// LIMIT-25: there is no room. A header that comes soon is told so.
-    fn refused(&mut self) {
-        self.core.metrics.limit("LIMIT-25");
-        self.give_time(self.core.limits.close);
     }
 
     /// The transport's place among those that serve no session; of one that serves a session a place
@@ -304,8 +293,7 @@ impl<C: Connection + Clone> Driver<C> {
                 let stuck = self.taken.map(|(_, since)| since + self.core.limits.stuck);
                 let pauses = [self.pace.resume(), self.congested, self.behind];
                 let session = [self.extensions_at(), stuck];
-                let negotiating = self.negotiating.as_ref();
-                let waits = self.place.as_ref().filter(|_| negotiating.is_some_and(|n| n.waits));
+                let waits = self.place.as_ref().filter(|_| self.waits());
                 let early = [waits.and_then(Place::press_at), self.not_before()];
                 let early = early.into_iter().chain([Some(self.deadline)]);
                 pauses.into_iter().chain(session).chain(early).flatten().min()
@@ -358,11 +346,9 @@ impl<C: Connection + Clone> Driver<C> {
             Stage::Closing(_) | Stage::Over => self.finish(Close::Flush),
             Stage::Bound(_) => self.is_silent(now),
             Stage::Unauthed(_) if self.waits() => {
-                if let (Some(negotiating), Some(place)) = (&mut self.negotiating, &self.place) {
-                    negotiating.waits = false;
+                if let Some(place) = &self.place {
                     place.refuse();
                 }
-                self.refused();
             }
             Stage::Unauthed(_) if self.is_refused() => self.finish(Close::Abort),
             Stage::Unauthed(_) | Stage::Authed(_) | Stage::Binding => {
@@ -423,7 +409,7 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     fn waits(&self) -> bool {
-        self.negotiating.as_ref().is_some_and(|negotiating| negotiating.waits)
+        self.negotiating.as_ref().is_some_and(|n| n.standing == Standing::Waiting)
     }
 
     pub(super) fn is_refused(&self) -> bool {
@@ -436,14 +422,21 @@ impl<C: Connection + Clone> Driver<C> {
         let (standing, is_cut) = place.poll(cx);
         if is_cut {
             self.yield_place();
-        } else if self.waits() {
-            if standing == Standing::Waiting {
-                return Poll::Pending;
+            return Poll::Ready(());
+        }
+        let Some(negotiating) = &mut self.negotiating else { return Poll::Ready(()) };
+        let before = std::mem::replace(&mut negotiating.standing, standing);
+        match (before, standing) {
+            (_, Standing::Waiting) => return Poll::Pending,
+            // Its time begins now.
+            (Standing::Waiting, Standing::Inside) => self.give_time(self.core.limits.negotiation),
+            (Standing::Refused, _) => {}
+            // A header that has come, or comes soon, is told so.
+            (_, Standing::Refused) => {
+                self.core.metrics.limit("LIMIT-25");
+                self.give_time(self.core.limits.close);
             }
-            if let Some(negotiating) = &mut self.negotiating {
-                negotiating.waits = false;
-            }
-            self.give_time(self.core.limits.negotiation);
+            _ => {}
         }
         Poll::Ready(())
     }

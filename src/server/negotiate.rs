@@ -8,6 +8,7 @@ use std::time::Duration;
 use jid::{BareJid, DomainPart, Jid};
 
 use super::Core;
+use super::admission::Standing;
 use super::builder::Domain;
 use super::driver::{Driver, Pending, Stage};
 use super::early::EarlyStream;
@@ -37,8 +38,8 @@ pub(super) struct Negotiating {
     /// Whether the host can still do a handshake.
     starttls: bool,
     bindings: ChannelBindings,
-    /// It has no place yet, and nothing is read from it.
-    pub(super) waits: bool,
+    /// As it was when it was looked at last (LIMIT-25).
+    pub(super) standing: Standing,
     /// How the server reaches the stream before it has a session.
     pub(super) early: Option<EarlyStream>,
     /// Our header of this stream was sent.
