@@ -327,10 +327,8 @@ impl<C: Connection + Clone> Driver<C> {
         if self.want == Want::Close {
             return;
         }
-        if self.waits() {
-            if let Some(place) = &self.place {
-                place.press();
-            }
+        if let Some(place) = self.place.as_ref().filter(|_| self.waits()) {
+            place.press();
         }
         self.watch_progress();
         if self.taken.is_some_and(|(_, since)| since + self.core.limits.stuck <= now) {

@@ -158,10 +158,10 @@ impl Allowances {
         }
         if streams.len() < MOST_STREAMS {
             streams.push(spent);
-        } else if let Some(least) = streams.iter_mut().min_by_key(|one| one.pace.full()) {
-            if least.pace.full() < spent.pace.full() {
-                *least = spent;
-            }
+        } else if let Some(least) = streams.iter_mut().min_by_key(|one| one.pace.full())
+            && least.pace.full() < spent.pace.full()
+        {
+            *least = spent;
         }
     }
 }
