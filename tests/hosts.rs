@@ -4,6 +4,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, SystemTime};
@@ -13,8 +14,8 @@ use xmpp_session::host::Host;
 use xmpp_session::jid::BareJid;
 use xmpp_session::outbox::{Marks, Outbox};
 use xmpp_session::sasl::{Mechanism, Policy};
-use xmpp_session::server::{DomainPolicy, Peer, Server};
-use xmpp_session::store::{AnyAccount, OfflineMessage, Stores};
+use xmpp_session::server::{DomainPolicy, Limits, Offload, Peer, Server};
+use xmpp_session::store::{AnyAccount, Credentials, MemoryAccounts, OfflineMessage, Stores};
 
 type Hosted = Arc<Host<Arc<Outbox>>>;
 
@@ -37,7 +38,7 @@ fn host_on(mut stores: Stores) -> (Server<Arc<Outbox>>, Host<Arc<Outbox>>) {
 }
 
 fn peer() -> Peer {
-    Peer::new().secure(true)
+    Peer::new().secure(true).source("127.0.0.1")
 }
 
 fn expect(client: &mut TcpStream, end: &str) -> String {
@@ -135,6 +136,46 @@ fn play(address: SocketAddr, host: &Hosted, shut_down: impl FnOnce()) {
     expect(&mut waiting, "</stream:stream>");
 }
 
+/// A host with three places for a source, that hashes passwords elsewhere, and never gives a socket
+/// up by itself.
+fn crowded(hashing: impl Offload) -> (Server<Arc<Outbox>>, Hosted) {
+    let environment = Arc::new(System::new());
+    let accounts = MemoryAccounts::new();
+    let account = BareJid::new("me@localhost").unwrap();
+    let keys = Credentials::from_password_with("pw", NonZeroU32::MIN, &*environment).unwrap();
+    accounts.insert(account, keys);
+    let mut stores = Stores::memory();
+    stores.accounts = Arc::new(accounts);
+    let mut limits = Limits::default();
+    limits.unauthenticated_per_source = 3;
+    let server = Server::builder(environment, stores)
+        .domain("localhost".parse().unwrap())
+        .limits(limits)
+        .hashing(hashing)
+        .build();
+    (server.clone(), Arc::new(Host::new(server).close_timeout(HOUR)))
+}
+
+/// More clients at once than there are places all log in, and of those that are being closed no more
+/// than that keep their sockets.
+fn crowd(address: SocketAddr, host: &Hosted) {
+    let _silent: Vec<_> = (0..10).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let clients: Vec<_> = (0..15).map(|_| std::thread::spawn(move || log_in(address))).collect();
+    let mut clients: Vec<_> = clients.into_iter().map(|client| client.join().unwrap()).collect();
+    clients.iter_mut().for_each(|client| client.write_all(b"</stream:stream>").unwrap());
+    let wrong: Vec<_> = (0..10)
+        .map(|_| {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.write_all(b"x").unwrap();
+            client
+        })
+        .collect();
+    while host.connections() > 10 + 3 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop((clients, wrong));
+}
+
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[cfg(feature = "tokio")]
@@ -169,6 +210,13 @@ mod on_tokio {
     }
 
     #[test]
+    fn limit_25_27_28_crowds() {
+        let runtime = runtime();
+        let (server, host) = crowded(runtime.handle().clone());
+        crowd(listen(&runtime, server, Arc::clone(&host)), &host);
+    }
+
+    #[test]
     fn off_3_all_that_is_stored_arrives() {
         let runtime = runtime();
         fetch(|server, host| listen(&runtime, server, host));
@@ -179,7 +227,7 @@ mod on_tokio {
 mod on_threads {
     use std::thread;
 
-    use xmpp_session::host::threads::{accept, background, serve, shutdown};
+    use xmpp_session::host::threads::{Workers, accept, background, serve, shutdown};
 
     use super::*;
 
@@ -202,6 +250,12 @@ mod on_threads {
         let (server, host) = host();
         let address = listen(server, Arc::clone(&host));
         play(address, &host, || shutdown(&host, HOUR));
+    }
+
+    #[test]
+    fn limit_25_27_28_crowds() {
+        let (server, host) = crowded(Workers::new(2).unwrap());
+        crowd(listen(server, Arc::clone(&host)), &host);
     }
 
     #[test]
