@@ -226,9 +226,13 @@ fn read_loop<M: Machine>(
     let mut bytes = Vec::new();
     // LIMIT-25: no handshake before the peer begins it, and there is a place.
     let (mut is_to_be_secured, mut is_heard) = (direct_tls, false);
+    let deadline = after(settings.handshake);
     loop {
         if machine.due_in() == Some(Duration::ZERO) {
             machine.handle_timeout();
+        }
+        if is_to_be_secured && Instant::now() >= deadline {
+            return Err(io::ErrorKind::TimedOut.into());
         }
         match machine.want_blocking() {
             // Its time-out is due.
@@ -239,7 +243,8 @@ fn read_loop<M: Machine>(
                 return Err(cut());
             }
             Some(Want::Input) if is_to_be_secured && !is_heard => {
-                wire.socket.set_read_timeout(Some(LOOK_SOON))?;
+                let left = deadline.saturating_duration_since(Instant::now());
+                wire.socket.set_read_timeout(Some(left.clamp(SHORT, LOOK_SOON)))?;
                 match wire.socket.peek(&mut [0]) {
                     Ok(0) => return Ok(()),
                     Ok(_) => {

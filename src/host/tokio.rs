@@ -150,18 +150,16 @@ pub(super) async fn run<M: Machine>(
             }
             Next::Wait => {
                 let mut is_heard = false;
-                let wait = |cx: &mut Context<'_>| {
-                    wait(&mut *machine, &socket, &mut is_heard, timer.as_mut(), cx)
-                };
-                poll_fn(wait).await?
+                let wait =
+                    poll_fn(|cx| wait(&mut *machine, &socket, &mut is_heard, timer.as_mut(), cx));
+                Box::pin(timeout(settings.handshake, wait)).await??
             }
             Next::Secure => {
                 let (Socket::Plain(plain), Some(tls)) = (socket, &settings.tls) else {
                     return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start"));
                 };
-                let place = machine.place();
                 let handshake = handshake(tls, plain, settings.handshake);
-                let secured = Box::pin(unless_cut(place, handshake)).await?;
+                let secured = Box::pin(unless_cut(machine.place(), handshake)).await?;
                 machine.secured(tls.binding(secured.get_ref().1));
                 socket = Socket::Tls(secured);
                 Next::Turn
