@@ -166,6 +166,7 @@ impl Limits {
             unauthenticated: usize::MAX,
             unauthenticated_per_source: usize::MAX,
             unbound_per_account: usize::MAX,
+            hashes: 2 * default_hashes(),
             failures: None,
             ..Self::default()
         }
