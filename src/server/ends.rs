@@ -10,6 +10,7 @@ use jid::BareJid;
 use super::early::Farewell;
 use super::transaction::{Change, Failed};
 use super::{Core, Server};
+use crate::address;
 use crate::connection::Connection;
 use crate::rules::roster::RosterSet;
 use crate::rules::subscription::SubscriptionKind;
@@ -216,7 +217,11 @@ impl<C: Connection + Clone> Core<C> {
         let requests = roster.requests().filter(|jid| roster.get(jid).is_none());
         let removals = contacts.map(|jid| (jid, true)).chain(requests.map(|jid| (jid, false)));
         for (contact, is_item) in removals {
-            let Ok(contact) = BareJid::new(contact) else { continue };
+            // What is there in no normal form was never anybody's contact.
+            let Some(contact) = address::bare(contact).ok().filter(|jid| jid.as_str() == contact)
+            else {
+                continue;
+            };
             let change = if is_item {
                 Change::Set(RosterSet::removal(contact.clone()))
             } else {

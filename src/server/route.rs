@@ -7,8 +7,9 @@ use std::sync::Arc;
 use jid::{BareJid, FullJid};
 use parking_lot::Mutex;
 
-use super::address::{Address, Malformed};
+use super::address::Address;
 use super::{Core, Task};
+use crate::address::InvalidAddress;
 use crate::connection::Connection;
 use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
@@ -154,10 +155,23 @@ impl<C: Connection + Clone> Core<C> {
         }
     }
 
-    pub(super) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, Malformed> {
+    pub(super) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, InvalidAddress> {
         let hash = |bare: &str| self.registry.key(bare).hash;
         let known = |bare: Key<'_>| self.registry.account(bare);
         Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
+    }
+
+    /// A stanza of the host, from whom everything else here knows.
+    pub(super) fn with_normal_from(&self, stanza: Stanza) -> Option<Stanza> {
+        let Some(from) = stanza.from() else { return Some(stanza) };
+        let Ok(normal) = self.address(&from).map(|from| from.to_text()) else {
+            self.metrics.error(Condition::JidMalformed);
+            return None;
+        };
+        if normal == from {
+            return Some(stanza);
+        }
+        Some(stanza.readdressed(Some(&normal), stanza.to().as_deref()))
     }
 
     /// The address of an account itself.

@@ -60,6 +60,8 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
+use crate::address;
+
 /// The answer of a store, on its way.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
 
@@ -81,6 +83,11 @@ impl StoreError {
     pub fn failed(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Failed(cause.into())
     }
+}
+
+/// The account of new credentials. Nobody could log in to one whose address has no normal form.
+fn made(account: &BareJid) -> Result<BareJid, StoreError> {
+    address::account(account).map_err(StoreError::failed)
 }
 
 /// The stores of one server.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use jid::BareJid;
 
-use super::{Item, Subscription};
+use super::{Item, Stray, Subscription};
 use crate::rules::subscription::{Standing, State};
 
 /// The roster of one account, and the contacts whose requests to subscribe wait for an answer.
@@ -133,6 +133,16 @@ impl Roster {
         }
         self.version = self.next_version();
         true
+    }
+
+    /// Adds an item whose text is no address (rule JID-6), as a store returned it: the version stays.
+    /// Nobody is looked up by that text, so nobody sees or is shown anything by it.
+    pub fn add_stray(&mut self, stray: &Stray) {
+        if let Err(at) = self.position(&stray.jid) {
+            grow_tightly(&mut self.items);
+            let packed = Packed::of(&stray.jid, stray.name.as_deref(), &stray.groups);
+            self.items.insert(at, packed);
+        }
     }
 
     /// Removes the item of a contact, with its flags; a stored request stays. `false` if there is none.
@@ -303,25 +313,26 @@ impl fmt::Debug for Entry<'_> {
 
 impl Packed {
     fn new(item: &Item) -> Self {
-        let jid = item.jid.as_str();
-        let name = item.name.as_deref().unwrap_or_default();
+        let flags = if item.ask { ASK } else { 0 } | if item.approved { APPROVED } else { 0 };
+        let packed = Self::of(item.jid.as_str(), item.name.as_deref(), &item.groups);
+        Self { subscription: item.subscription, flags, ..packed }
+    }
+
+    fn of(jid: &str, name: Option<&str>, groups: &[String]) -> Self {
+        let name = name.unwrap_or_default();
         let mut text = String::with_capacity(
-            jid.len()
-                + 1
-                + name.len()
-                + item.groups.iter().map(|group| group.len() + 1).sum::<usize>(),
+            jid.len() + 1 + name.len() + groups.iter().map(|group| group.len() + 1).sum::<usize>(),
         );
         text.push_str(jid);
-        for part in std::iter::once(name).chain(item.groups.iter().map(String::as_str)) {
+        for part in std::iter::once(name).chain(groups.iter().map(String::as_str)) {
             text.push(SEPARATOR);
             text.extend(part.chars().filter(|&c| c != SEPARATOR));
         }
-        let flags = if item.ask { ASK } else { 0 } | if item.approved { APPROVED } else { 0 };
         Self {
             text: text.into_boxed_str(),
             jid_len: u16::try_from(jid.len()).unwrap_or(u16::MAX),
-            subscription: item.subscription,
-            flags,
+            subscription: Subscription::None,
+            flags: 0,
             hash: 0,
         }
     }

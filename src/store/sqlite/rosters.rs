@@ -2,10 +2,10 @@
 
 use jid::BareJid;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Column, Refusal, Sqlite};
-use crate::rules::roster::{Item, Subscription};
+use super::{Refusal, Sqlite, address, readable};
+use crate::rules::roster::{Item, Stray, Subscription};
 use crate::store::{RosterChange, RosterStore, StoreFuture, StoredRoster, SubscriptionRequest};
 
 impl RosterStore for Sqlite {
@@ -16,13 +16,14 @@ impl RosterStore for Sqlite {
                 .prepare_cached("SELECT version FROM roster WHERE account = ?1")?
                 .query_row([account.as_str()], |row| row.get(0))
                 .optional()?;
-            let requests = requests(db, &account)?.into_iter().map(|request| request.from);
-            Ok(StoredRoster {
-                items: items(db, &account)?,
-                // SQLite's integers have a sign: the same 64 bits, there and back.
-                version: version.unwrap_or(0) as u64,
-                requests: requests.collect(),
-            })
+            // SQLite's integers have a sign: the same 64 bits, there and back.
+            let version = version.unwrap_or(0) as u64;
+            let mut stored = StoredRoster { version, ..StoredRoster::default() };
+            items(db, &account, &mut stored)?;
+            let (requests, unread) = requests(db, &account)?;
+            stored.requests = requests.into_iter().map(|request| request.from).collect();
+            stored.unread += unread;
+            Ok(stored)
         })
     }
 
@@ -47,7 +48,7 @@ impl RosterStore for Sqlite {
 
     fn requests(&self, account: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>> {
         let account = account.clone();
-        self.reader.call(move |db| requests(db, &account))
+        self.reader.call(move |db| Ok(requests(db, &account)?.0))
     }
 
     fn clear(&self, account: &BareJid) -> StoreFuture<()> {
@@ -66,41 +67,65 @@ impl RosterStore for Sqlite {
     }
 }
 
-fn items(db: &Connection, account: &BareJid) -> Result<Vec<Item>, Refusal> {
+fn items(db: &Connection, account: &BareJid, stored: &mut StoredRoster) -> Result<(), Refusal> {
     let mut statement = db.prepare_cached(
         "SELECT contact, item.name, subscription, ask, approved, roster_group.name
          FROM roster_item AS item LEFT JOIN roster_group USING (account, contact)
          WHERE account = ?1 ORDER BY contact, position",
     )?;
     let mut rows = statement.query([account.as_str()])?;
-    let mut items: Vec<Item> = Vec::new();
+    let mut unread: Vec<Vec<u8>> = Vec::new();
+    // One row for each group, those of an item together.
     while let Some(row) = rows.next()? {
-        let Column(jid) = row.get(0)?;
-        let group: Option<String> = row.get(5)?;
-        match items.last_mut() {
-            Some(item) if item.jid == jid => item.groups.extend(group),
-            _ => items.push(Item {
-                jid,
-                name: row.get(1)?,
-                groups: group.into_iter().collect(),
-                subscription: row.get::<_, Column<_>>(2)?.0,
-                ask: row.get(3)?,
-                approved: row.get(4)?,
-            }),
+        if readable(read(row, stored))?.is_none() {
+            unread.extend(row.get_ref(0)?.as_bytes().map(Vec::from));
         }
     }
-    Ok(items)
+    unread.dedup();
+    stored.unread += unread.len();
+    Ok(())
 }
 
-fn requests(db: &Connection, account: &BareJid) -> Result<Vec<SubscriptionRequest>, Refusal> {
+fn read(row: &Row<'_>, stored: &mut StoredRoster) -> rusqlite::Result<()> {
+    let (contact, group): (String, Option<String>) = (row.get(0)?, row.get(5)?);
+    if let Some(item) = stored.items.last_mut().filter(|item| item.jid.as_str() == contact) {
+        item.groups.extend(group);
+    } else if let Some(stray) = stored.strays.last_mut().filter(|stray| stray.jid == contact) {
+        stray.groups.extend(group);
+    } else if let Some(jid) = address(&contact) {
+        stored.items.push(Item {
+            name: row.get(1)?,
+            groups: group.into_iter().collect(),
+            subscription: row.get(2)?,
+            ask: row.get(3)?,
+            approved: row.get(4)?,
+            ..Item::new(jid)
+        });
+    } else {
+        let groups = group.into_iter().collect();
+        stored.strays.push(Stray { jid: contact, name: row.get(1)?, groups });
+    }
+    Ok(())
+}
+
+/// The requests, and how many more there are that cannot be read.
+fn requests(
+    db: &Connection,
+    account: &BareJid,
+) -> Result<(Vec<SubscriptionRequest>, usize), Refusal> {
     let mut statement = db.prepare_cached(
         "SELECT requester, stanza FROM subscription_request WHERE account = ?1 ORDER BY arrival",
     )?;
-    let rows = statement.query_map([account.as_str()], |row| {
-        let (Column(from), stanza) = (row.get(0)?, row.get::<_, Vec<u8>>(1)?);
-        Ok(SubscriptionRequest::new(from, stanza))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut rows = statement.query([account.as_str()])?;
+    let (mut requests, mut unread) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let from = readable(row.get::<_, String>(0))?.and_then(|requester| address(&requester));
+        match (from, readable(row.get::<_, Vec<u8>>(1))?) {
+            (Some(from), Some(stanza)) => requests.push(SubscriptionRequest::new(from, stanza)),
+            _ => unread += 1,
+        }
+    }
+    Ok((requests, unread))
 }
 
 fn apply(db: &Connection, account: &BareJid, change: &RosterChange) -> Result<(), Refusal> {
@@ -110,10 +135,13 @@ fn apply(db: &Connection, account: &BareJid, change: &RosterChange) -> Result<()
             .execute(params![account, version as i64])?;
     }
     if let Some(contact) = &change.remove {
-        remove(db, account, contact)?;
+        remove(db, account, contact.as_str())?;
+    }
+    if let Some(text) = &change.remove_stray {
+        remove(db, account, text)?;
     }
     if let Some(item) = &change.put {
-        remove(db, account, &item.jid)?;
+        remove(db, account, item.jid.as_str())?;
         put(db, account, item)?;
     }
     if let Some(requester) = &change.remove_request {
@@ -133,12 +161,12 @@ fn apply(db: &Connection, account: &BareJid, change: &RosterChange) -> Result<()
     Ok(())
 }
 
-fn remove(db: &Connection, account: &str, contact: &BareJid) -> rusqlite::Result<()> {
+fn remove(db: &Connection, account: &str, contact: &str) -> rusqlite::Result<()> {
     for delete in [
         "DELETE FROM roster_group WHERE account = ?1 AND contact = ?2",
         "DELETE FROM roster_item WHERE account = ?1 AND contact = ?2",
     ] {
-        db.prepare_cached(delete)?.execute([account, contact.as_str()])?;
+        db.prepare_cached(delete)?.execute([account, contact])?;
     }
     Ok(())
 }
@@ -160,8 +188,8 @@ fn put(db: &Connection, account: &str, item: &Item) -> rusqlite::Result<()> {
     Ok(())
 }
 
-impl FromSql for Column<Subscription> {
+impl FromSql for Subscription {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Subscription::parse(value.as_str()?).map(Self).ok_or(FromSqlError::InvalidType)
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }
 }

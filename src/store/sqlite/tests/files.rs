@@ -48,7 +48,7 @@ fn bind_13_a_file_of_schema_version_1_is_brought_up_to_date_with_all_it_holds() 
 
         block_on(store.offline().push(&account, OfflineMessage::new(*b"<", std::time::UNIX_EPOCH)))
             .unwrap();
-        block_on(store.blocks().apply(&account, vec![account.clone().into()], vec![])).unwrap();
+        block_on(store.blocks().apply(&account, vec![account.to_string()], vec![])).unwrap();
     }
     assert_eq!(rows(&directory.file(), "offline_message"), 2);
 }
