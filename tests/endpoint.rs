@@ -12,6 +12,9 @@ mod common {
 }
 
 #[cfg(test)]
+#[path = "addresses.rs"]
+mod addresses;
+#[cfg(test)]
 #[path = "bind_wire.rs"]
 mod bind_wire;
 #[cfg(test)]

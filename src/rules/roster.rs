@@ -141,6 +141,16 @@ impl Stray {
     pub const fn new(jid: String) -> Self {
         Self { jid, name: None, groups: Vec::new() }
     }
+
+    /// Whether its text is one of XML, and no longer than a JID may be.
+    #[cfg(feature = "server")]
+    pub(crate) fn can_be_shown(&self) -> bool {
+        let is_character = |c: char| {
+            !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')
+                || ('\u{7f}'..'\u{a0}').contains(&c)
+        };
+        self.jid.len() <= 3071 && self.jid.chars().all(is_character)
+    }
 }
 
 impl From<Item> for Stray {

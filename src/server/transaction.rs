@@ -414,7 +414,11 @@ impl<C: Connection + Clone> Core<C> {
         stored.strays.extend(others.into_iter().map(Stray::from));
         let mut roster = Roster::from_items(items, stored.version, requests);
         for stray in &stored.strays {
-            roster.add_stray(stray);
+            if stray.can_be_shown() {
+                roster.add_stray(stray);
+            } else {
+                self.metrics.unread(1);
+            }
         }
         Ok(roster)
     }
