@@ -102,6 +102,7 @@ impl<C: Connection + Clone> Server<C> {
     /// To be called once the new password is stored.
     pub fn password_changed(&self, account: &BareJid, except: Option<SessionId>) {
         let core = &self.0;
+        let account = &address::account(account).unwrap_or_else(|_| account.clone());
         let error = StreamError::new(StreamCondition::Reset);
         let now = core.environment.now();
         let until = now.saturating_add(core.limits.negotiation);
@@ -132,6 +133,7 @@ impl<C: Connection + Clone> Server<C> {
     /// the removal can be asked for again.
     pub async fn account_removed(&self, account: &BareJid) -> Result<bool, StoreError> {
         let core = &self.0;
+        let account = &address::account(account).unwrap_or_else(|_| account.clone());
         let error = StreamError::new(StreamCondition::NotAuthorized);
         let farewell = Farewell::from(error.clone());
         core.early.bar(account, &farewell, true, core.environment.now(), Duration::MAX);

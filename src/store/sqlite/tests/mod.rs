@@ -245,6 +245,60 @@ fn jid_6_a_row_that_cannot_be_read_costs_that_row() {
 }
 
 #[test]
+fn jid_6_rows_from_before_are_strays_and_go_by_their_text() {
+    const TEXTS: [&str; 6] =
+        ["", "Romeo@example.com", "a@", "a@.z", "x@xn--bcher-kva.example", "\u{2665}@z"];
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let account = jid("juliet@example.com");
+    block_on(store.rosters().apply(&account, put(1, "romeo@example.com"))).unwrap();
+    for text in TEXTS {
+        block_on(store.rosters().apply(&account, put(2, "b@x"))).unwrap();
+        let rename = move |db: &Connection| {
+            for table in ["roster_item", "roster_group"] {
+                let sql = format!("UPDATE {table} SET contact = ?1 WHERE contact = 'b@x'");
+                db.execute(&sql, [text])?;
+            }
+            Ok(())
+        };
+        block_on(store.writer.call(rename)).unwrap();
+    }
+    let load = || block_on(store.rosters().load(&account)).unwrap();
+    let texts = || load().strays.into_iter().map(|stray| stray.jid).collect::<Vec<_>>();
+    assert_eq!(texts(), TEXTS);
+    assert!(load().strays.iter().all(|stray| stray.groups == ["Friends", "Verona"]));
+    for (n, text) in TEXTS.iter().enumerate() {
+        let change = RosterChange::new().remove_stray((*text).to_owned());
+        block_on(store.rosters().apply(&account, change)).unwrap();
+        assert_eq!(texts(), TEXTS[n + 1..]);
+        assert!(load().items == [item("romeo@example.com")]);
+    }
+    assert_eq!(rows(&directory.file(), "roster_group"), 2);
+}
+
+#[test]
+fn jid_2_there_is_no_account_whose_jid_is_not_normal() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let made = |jid: &BareJid| {
+        let credentials = crate::store::Credentials::new();
+        block_on(crate::store::AccountStore::set_credentials(&store, jid, credentials)).is_ok()
+    };
+    // As `jid` makes them.
+    for (text, is_made) in [
+        ("\u{1d2c}lice@localhost", false),
+        ("\u{2665}@localhost", false),
+        ("x@localhost.", true),
+        ("x@xn--bcher-kva.example", true),
+    ] {
+        assert_eq!(made(&jid(text)), is_made, "{text}");
+    }
+    let exists = |jid: &BareJid| block_on(crate::store::AccountStore::exists(&store, jid)).unwrap();
+    assert!(exists(&jid("x@localhost")) && exists(&jid("x@b\u{fc}cher.example")));
+    assert_eq!(rows(&directory.file(), "account"), 2);
+}
+
+#[test]
 fn off_4_dropping_the_store_finishes_the_writes_that_wait() {
     let directory = Directory::new();
     let store = Sqlite::open(directory.file()).unwrap();
