@@ -22,6 +22,7 @@ use jid::{BareJid, DomainPart, NodePart, ResourcePart};
 pub struct InvalidAddress;
 
 /// The most bytes that a part may have (RFC 7622 §3.2–§3.4).
+#[cfg(feature = "server")]
 const PART: usize = 1023;
 
 /// A JID without resource.
@@ -60,7 +61,8 @@ pub fn local(text: &str) -> Result<NodePart, InvalidAddress> {
     if text.is_ascii() {
         return Ok(part);
     }
-    // Both the text, which may only look like another, and what becomes of it, which comes again.
+    // JID-2, JID-5: both the text, which may only look like another, and what becomes of it, which
+    // comes again.
     let stable = NodePart::new(&part).is_ok_and(|again| again.as_str() == part.as_str());
     if stable && unicode::is_username(text) && unicode::is_username(&part) {
         Ok(part)
@@ -85,7 +87,7 @@ pub fn domain(text: &str) -> Result<DomainPart, InvalidAddress> {
         return DomainPart::new(&literal).map(Cow::into_owned).map_err(|_| InvalidAddress);
     }
     let mapped = unicode::to_u_labels(text)?;
-    // RFC 7622 §3.2. `jid` keeps what is behind a second one.
+    // JID-3, JID-4, RFC 7622 §3.2. `jid` keeps what is behind a second one.
     let name = mapped.strip_suffix('.').unwrap_or(&mapped);
     if name.ends_with('.') {
         return Err(InvalidAddress);
@@ -240,7 +242,7 @@ mod unicode {
         Ok(part.as_str().to_owned().into())
     }
 
-    pub(super) const fn to_a_labels(_: &str) -> Result<&'static str, InvalidAddress> {
+    pub(super) const fn to_a_labels(_: &str) -> Result<Cow<'_, str>, InvalidAddress> {
         Err(InvalidAddress)
     }
 }

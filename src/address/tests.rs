@@ -44,6 +44,7 @@ fn resource_text(text: &str) -> Option<String> {
     Some(resource(text).ok()?.as_str().to_owned())
 }
 
+#[cfg(feature = "server")]
 #[test]
 fn jid_3_spellings_of_a_domain() {
     for (text, expected) in [
@@ -96,6 +97,7 @@ fn jid_3_spellings_of_a_domain() {
     }
 }
 
+#[cfg(feature = "server")]
 #[test]
 fn jid_3_certificates_name_a_domain_by_its_a_labels() {
     for (text, expected) in [
@@ -110,6 +112,7 @@ fn jid_3_certificates_name_a_domain_by_its_a_labels() {
     assert!(a_labels("a b").is_err());
 }
 
+#[cfg(feature = "server")]
 #[test]
 fn jid_2_a_localpart_that_looks_like_another_is_refused() {
     for (text, expected) in [
@@ -153,6 +156,7 @@ fn jid_1_what_is_not_looked_at_twice_is_stable() {
     assert!(!is_plain("a@xn--bcher-kva.example") && !is_plain("a@b."));
 }
 
+#[cfg(feature = "server")]
 #[test]
 fn jid_2_a_jid_made_elsewhere_keeps_its_localpart() {
     let made = |text: &str| account(&BareJid::new(text).unwrap()).map(|jid| jid.to_string());

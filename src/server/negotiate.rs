@@ -110,6 +110,7 @@ impl<C: Connection + Clone> Driver<C> {
         let asked = match header.to() {
             // STREAM-4
             None => self.core.default_domain.clone(),
+            // STREAM-6
             Some(asked) => address::domain(asked).ok(),
         };
         let former = asked.as_ref().is_some_and(|domain| self.core.former_domains.contains(domain));

@@ -21,7 +21,8 @@ const CARBONS: &str = "urn:xmpp:carbons:2";
 /// The way to other domains, of a host that has one.
 ///
 /// Stanzas come in the order in which they were sent, one at a time, without a lock of this crate.
-/// What arrives from there the host hands in by [`Server::send`](super::Server::send).
+/// What arrives from there the host hands in by [`Server::send`](super::Server::send). A `to` is as
+/// its sender wrote it: [`address`](crate::address) knows the domain's one spelling.
 pub trait Router: Send + Sync + 'static {
     /// Takes a stanza for another domain. Never blocks: `Ok` = accepted.
     ///

@@ -28,7 +28,8 @@
 //!   broken connection to a database) the store finds out, or repeats the call, before it answers:
 //!   every write but [`OfflineStore::push`] has the same effect when done twice. A read that
 //!   fails is an error and never an empty or shortened answer, or the server would build on it
-//!   (BIND-13).
+//!   (BIND-13). A single entry that cannot be read is left out and counted
+//!   ([`StoredRoster::unread`]): it must not cost the account (JID-6).
 
 mod account;
 mod block;
