@@ -232,6 +232,13 @@ fn respell(db: &Connection) -> rusqlite::Result<()> {
     for (table, column) in owners {
         respell_column(db, table, column, FREE)?;
     }
+    // Clients that hold the roster are to ask for it again.
+    let others = spelled_otherwise("contact");
+    db.execute_batch(&format!(
+        "UPDATE roster SET version = version + 1 WHERE version < {} AND account IN
+         (SELECT account FROM roster_item WHERE {others})",
+        i64::MAX
+    ))?;
     respell_column(db, "roster_item", "contact", "TRUE")?;
     const MOVED: &str = "NOT EXISTS (SELECT 1 FROM roster_item AS item
         WHERE item.account = roster_group.account AND item.contact = ?1)";
@@ -241,10 +248,8 @@ fn respell(db: &Connection) -> rusqlite::Result<()> {
 }
 
 fn respell_column(db: &Connection, table: &str, column: &str, only: &str) -> rusqlite::Result<()> {
-    let select = format!(
-        "SELECT DISTINCT {column} FROM {table}
-         WHERE {column} GLOB '*xn--*' OR {column} GLOB '*.' OR {column} GLOB '*\u{3002}*'"
-    );
+    let select =
+        format!("SELECT DISTINCT {column} FROM {table} WHERE {}", spelled_otherwise(column));
     let mut select = db.prepare(&select)?;
     let texts: Vec<String> =
         select.query_map([], |row| row.get(0))?.filter_map(Result::ok).collect();
@@ -257,6 +262,11 @@ fn respell_column(db: &Connection, table: &str, column: &str, only: &str) -> rus
         }
     }
     Ok(())
+}
+
+/// Where the domain of an address may be in another form than the normal one.
+fn spelled_otherwise(column: &str) -> String {
+    format!("({column} GLOB '*xn--*' OR {column} GLOB '*.' OR {column} GLOB '*\u{3002}*')")
 }
 
 /// The address with its domain in normal form, if the rest of it is so already.
