@@ -57,6 +57,9 @@ mod messages;
 #[path = "offline.rs"]
 mod offline;
 #[cfg(test)]
+#[path = "order.rs"]
+mod order;
+#[cfg(test)]
 #[path = "roster.rs"]
 mod roster;
 #[cfg(test)]

@@ -196,7 +196,7 @@ impl<C: Connection + Clone> Core<C> {
         was_first
     }
 
-    async fn sleep(&self, time: Duration) {
+    pub(super) async fn sleep(&self, time: Duration) {
         let _late: Option<()> = self.timers.within(time, pending()).await;
     }
 

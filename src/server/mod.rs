@@ -29,6 +29,7 @@ mod jobs;
 mod message;
 mod metrics;
 mod negotiate;
+mod offline;
 mod oneshot;
 mod pace;
 mod peer;
@@ -102,6 +103,7 @@ struct Core<C: Connection + Clone> {
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
+    offline_failures: offline::Failures,
 }
 
 impl<C: Connection + Clone> Server<C> {

@@ -254,6 +254,7 @@ impl<C: Connection + Clone> Inner<C> {
             hash: key.hash,
             state: SlotState::Live,
         });
+        shared.set_behind(self.backlogs.has(key.bare));
         self.sessions.fetch_add(1, Ordering::SeqCst);
         self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Bound));
         // The guard exists before any host code runs.

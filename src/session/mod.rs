@@ -14,6 +14,7 @@
 
 mod account;
 mod acknowledge;
+mod backlog;
 mod bind;
 #[cfg(feature = "server")]
 mod blocked;
@@ -47,6 +48,8 @@ pub use builder::Builder;
 pub use copies::Copies;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
+#[cfg(feature = "server")]
+pub(crate) use handle::Standing;
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use held::Hold;
 pub use input::{Detached, InputTicket};

@@ -1,0 +1,229 @@
+//! What comes first for an account: the backlog behind which later messages wait (STZ-8).
+//!
+//! Messages to an account reach its sessions and its store in one order. A message that had to wait
+//! is its *backlog*: one that an ended session left, one in the store that a session is about to
+//! get, one on the account's chain behind these. As long as there is a backlog, nothing is delivered
+//! past it. All sessions of the account say so in the word that each delivery reads anyway, so an
+//! account without a backlog costs nothing.
+//!
+//! What a session leaves is put here under the lock under which it stops to accept: whoever finds
+//! it ended, and has to wait for the chain, comes behind.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use jid::BareJid;
+
+use super::end::Leftover;
+use super::handle::{SessionHandle, Shared};
+use super::outbound::Left;
+use super::registry::{Inner, SessionRegistry, bare};
+use super::slots::Entry;
+use super::table::Key;
+use crate::connection::Connection;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+
+/// The accounts that have a backlog. A leaf lock.
+pub(super) struct Backlogs<C: Connection + Clone> {
+    accounts: Mutex<HashMap<Box<str>, Backlog<C>>>,
+    /// How many they are: most of the time none.
+    count: AtomicUsize,
+}
+
+struct Backlog<C: Connection + Clone> {
+    /// What ended sessions have left, in order.
+    left: VecDeque<(Arc<Shared<C>>, Left)>,
+    /// Sessions that are to get what the store has.
+    recipients: VecDeque<SessionHandle<C>>,
+    /// Messages on the account's chain.
+    queued: usize,
+}
+
+impl<C: Connection + Clone> Default for Backlog<C> {
+    fn default() -> Self {
+        Self { left: VecDeque::new(), recipients: VecDeque::new(), queued: 0 }
+    }
+}
+
+impl<C: Connection + Clone> Backlog<C> {
+    fn is_empty(&self) -> bool {
+        self.left.is_empty() && self.recipients.is_empty() && self.queued == 0
+    }
+}
+
+impl<C: Connection + Clone> Backlogs<C> {
+    pub(super) fn new() -> Self {
+        Self { accounts: Mutex::new(HashMap::new()), count: AtomicUsize::new(0) }
+    }
+
+    /// Whether an account has a backlog; under the lock of its shard.
+    pub(super) fn has(&self, account: &str) -> bool {
+        self.count.load(Ordering::SeqCst) > 0 && self.accounts.lock().contains_key(account)
+    }
+
+    /// Changes the backlog of an account; whether there is one then.
+    fn change<T>(&self, account: &str, change: impl FnOnce(&mut Backlog<C>) -> T) -> (T, bool) {
+        let mut accounts = self.accounts.lock();
+        let (changed, is_behind) = match accounts.get_mut(account) {
+            Some(backlog) => {
+                let changed = change(backlog);
+                (changed, !backlog.is_empty())
+            }
+            None => {
+                let mut backlog = Backlog::default();
+                let changed = change(&mut backlog);
+                let is_behind = !backlog.is_empty();
+                if is_behind {
+                    accounts.insert(account.into(), backlog);
+                }
+                (changed, is_behind)
+            }
+        };
+        if !is_behind {
+            accounts.remove(account);
+        }
+        self.count.store(accounts.len(), Ordering::SeqCst);
+        (changed, is_behind)
+    }
+}
+
+impl<C: Connection + Clone> Entry<C> {
+    fn set_behind(&self, is_behind: bool) {
+        self.slots.as_slice().iter().for_each(|slot| slot.shared.set_behind(is_behind));
+    }
+}
+
+impl<C: Connection + Clone> Inner<C> {
+    /// Changes the backlog of an account, and lets its sessions say whether there is one.
+    fn change_backlog<T>(&self, account: Key<'_>, change: impl FnOnce(&mut Backlog<C>) -> T) -> T {
+        let shard = self.table.shard(account).write();
+        let (changed, is_behind) = self.backlogs.change(account.bare, change);
+        if let Some(entry) = shard.find(account.hash.wide(), |entry| entry.is(account)) {
+            entry.set_behind(is_behind);
+        }
+        changed
+    }
+
+    /// Puts in what a session leaves whose end was just decided, under the lock of its shard.
+    pub(super) fn put_left(&self, entry: &Entry<C>, shared: &Arc<Shared<C>>, left: Vec<Left>) {
+        if left.is_empty() {
+            return;
+        }
+        let left = left.into_iter().map(|left| (Arc::clone(shared), left));
+        let account = entry.shared.bare.as_str();
+        let ((), is_behind) = self.backlogs.change(account, |backlog| backlog.left.extend(left));
+        entry.set_behind(is_behind);
+    }
+
+    /// The same for what an end has failed to write.
+    pub(super) fn leave_strays(&self, shared: &Arc<Shared<C>>, left: Vec<Left>) {
+        let left = left.into_iter().map(|left| (Arc::clone(shared), left));
+        self.change_backlog(self.table.key(bare(&shared.jid)), |backlog| backlog.left.extend(left));
+        self.settle_left(shared);
+    }
+
+    /// Has what ended sessions of an account left taken care of.
+    pub(super) fn settle_left(&self, shared: &Shared<C>) {
+        let account = &shared.account.bare;
+        if let Some(hook) = &self.settings.backlog {
+            super::shield::shielded(|| hook(account));
+            return;
+        }
+        while let Some((left, place)) = self.take_left(self.table.key(account.as_str())) {
+            left.into_iter().for_each(|leftover| self.leave(leftover));
+            self.give_up(place);
+        }
+    }
+
+    /// Takes out what ended sessions of an account have left, with a place in its order.
+    fn take_left(&self, account: Key<'_>) -> Option<(Vec<Leftover>, Taken)> {
+        let environment = &self.settings.environment;
+        let clocks = (environment.now(), environment.utc());
+        let left = self.change_backlog(account, |backlog| {
+            backlog.queued += usize::from(!backlog.left.is_empty());
+            std::mem::take(&mut backlog.left)
+        });
+        if left.is_empty() {
+            return None;
+        }
+        let leftover = |(shared, left): (Arc<Shared<C>>, Left)| left.into_leftover(&shared, clocks);
+        Some((left.into_iter().filter_map(leftover).collect(), Taken(account.bare.into())))
+    }
+
+    fn give_up(&self, place: Taken) {
+        let account = self.table.key(&place.0);
+        self.change_backlog(account, |backlog| backlog.queued = backlog.queued.saturating_sub(1));
+    }
+}
+
+/// The account in whose order a place was taken.
+struct Taken(Box<str>);
+
+/// A place in the order of an account: while it is held, no message passes it.
+#[must_use = "holds back what arrives later"]
+pub(crate) struct Place<C: Connection + Clone> {
+    registry: std::sync::Weak<Inner<C>>,
+    taken: Option<Taken>,
+}
+
+impl<C: Connection + Clone> Drop for Place<C> {
+    fn drop(&mut self) {
+        if let Some((registry, taken)) = self.registry.upgrade().zip(self.taken.take()) {
+            registry.give_up(taken);
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+impl<C: Connection + Clone> SessionRegistry<C> {
+    /// Takes a place in the order of an account, for a message that goes to its chain.
+    pub(crate) fn queue_up(&self, account: Key<'_>) -> Place<C> {
+        self.inner().change_backlog(account, |backlog| backlog.queued += 1);
+        self.place(Taken(account.bare.into()))
+    }
+
+    fn place(&self, taken: Taken) -> Place<C> {
+        Place { registry: Arc::downgrade(self.inner()), taken: Some(taken) }
+    }
+
+    /// What ended sessions of an account have left, in order. To be called on its chain, before
+    /// anything else is delivered there.
+    pub(crate) fn left_behind(&self, account: &BareJid) -> Option<(Vec<Leftover>, Place<C>)> {
+        if !self.inner().backlogs.has(account.as_str()) {
+            return None;
+        }
+        let (left, taken) = self.inner().take_left(self.key(account.as_str()))?;
+        Some((left, self.place(taken)))
+    }
+
+    /// A session is about to become one that gets what the store has for its account. To be called
+    /// before others can find it as such.
+    pub(crate) fn expect_stored(&self, session: &SessionHandle<C>) {
+        let account = self.key(session.0.account.bare.as_str());
+        self.inner().change_backlog(account, |backlog| {
+            if !backlog.recipients.contains(session) {
+                backlog.recipients.push_back(session.clone());
+            }
+        });
+    }
+
+    /// The next session that is to get what the store has for an account.
+    pub(crate) fn recipient(&self, account: &str) -> Option<SessionHandle<C>> {
+        let backlogs = &self.inner().backlogs;
+        if backlogs.count.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        backlogs.accounts.lock().get(account)?.recipients.front().cloned()
+    }
+
+    /// A session has got what the store had, or is to get nothing.
+    pub(crate) fn stored_given(&self, session: &SessionHandle<C>) {
+        let account = self.key(session.0.account.bare.as_str());
+        // Dropped without the lock.
+        let _handle = self.inner().change_backlog(account, |backlog| {
+            let at = backlog.recipients.iter().position(|recipient| recipient == session)?;
+            backlog.recipients.remove(at)
+        });
+    }
+}
