@@ -116,7 +116,8 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
     }
 
     /// Looks at a message once it is clear what became of it: one that arrived for an account of
-    /// ours, one that a session of ours sent, or both. Once for each message: where it goes after a
+    /// ours, one that a session of ours sent, or both. Once for each message, and once more where a
+    /// session gets it from the offline store ([`Outcome::Retrieved`]): where it goes after a
     /// session has ended that had accepted it (SM-17) is not told. Copies that are sent from here by
     /// [`SessionHandle::send_addressed`] are looked at by nobody.
     fn delivered(&self, delivery: &Delivery<'_, C>) {
@@ -240,6 +241,8 @@ pub enum Outcome {
     Delivered,
     /// It waits in the offline store.
     Stored,
+    /// It was [`Stored`](Self::Stored) before, and a session has got it now.
+    Retrieved,
     /// It is on its way to another domain.
     Routed,
     /// It was bounced or dropped.

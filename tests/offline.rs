@@ -356,8 +356,8 @@ fn off_4_a_removal_that_fails_is_done_later_and_nothing_is_given_twice() {
     let juliet = world.client("juliet", "balcony");
     say(&juliet, &["1"]);
     let romeo = world.client("romeo", "orchard");
-    // The list, then the removal, then what comes next.
-    faulty.decide(|_, n| if n == 1 || n == 2 { Fault::Fail } else { Fault::None });
+    // After the list, and before the next one.
+    faulty.decide(|_, n| if n == 1 || n == 3 { Fault::Fail } else { Fault::None });
     romeo.send("<presence/>");
     assert_eq!(bodies(&romeo), ["1"]);
     romeo.send("<presence type='unavailable'/>");

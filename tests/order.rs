@@ -250,14 +250,86 @@ fn stz_8_what_was_left_comes_before_what_was_stored_meanwhile() {
     romeo.send("<presence><priority>-1</priority></presence>");
     say(&juliet, 3..6);
     romeo.send("</stream:stream>");
-    let romeo = world.online("romeo", "street");
     let mut seen = Seen::default();
-    romeo.send("<presence type='unavailable'/>");
+    let romeo = world.online_reading("romeo", &mut |one| seen.note(one));
     seen.read(&romeo);
-    let romeo = world.client("romeo", "garden");
-    romeo.send("<presence/>");
-    seen.read(&romeo);
-    assert!(seen.is_in_order(), "{:?}", seen.order);
+    assert_eq!(seen.of("juliet"), numbers(6));
+}
+
+/// What a replaced session had not acknowledged belongs to the one that took its resource, whoever
+/// else had a copy: first, in order, and to nobody a second time.
+#[test]
+fn destroy_8_a_successor_gets_what_was_not_acknowledged() {
+    for with_carbons in [false, true] {
+        let faulty = Faulty::new();
+        let world = world(&faulty);
+        let juliet = world.client("juliet", "balcony");
+        let desk = world.online("romeo", "desk");
+        desk.send("<presence><priority>-1</priority></presence>");
+        if with_carbons {
+            desk.send("<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>");
+        }
+        let phone = world.client("romeo", "phone");
+        phone.send(ENABLE);
+        phone.send("<presence/>");
+        let _before = (phone.received(), desk.received());
+        say(&juliet, 0..3);
+        assert_eq!(desk.received().len(), if with_carbons { 3 } else { 0 });
+        desk.send("<presence/>");
+        let _presence = desk.received();
+        phone.lose();
+        let phone = world.client("romeo", "phone");
+        assert!(!desk.received().concat().contains("<body>"), "not again");
+        let mut seen = Seen::default();
+        seen.read(&phone);
+        assert_eq!(seen.of("juliet"), [0; 0], "not before it is available");
+        say(&juliet, 3..4);
+        phone.send("<presence/>");
+        say(&juliet, 4..5);
+        let mut got = Vec::new();
+        for one in phone.received().iter().filter(|one| one.contains("<body>")) {
+            assert!(!one.contains("urn:xmpp:carbons"), "{one}");
+            got.push(one.split("<body>").nth(1).unwrap()[..1].parse::<u32>().unwrap());
+        }
+        assert_eq!(got, [0, 1, 2, 4], "{with_carbons}");
+        let mut seen = Seen::default();
+        seen.read(&desk);
+        assert_eq!(seen.of("juliet"), [3, 4], "each once");
+    }
+}
+
+/// It goes where it would have gone, where the successor ends without having been available.
+#[test]
+fn destroy_8_what_a_successor_did_not_get_is_left_in_order() {
+    let faulty = Faulty::new();
+    let world = world(&faulty);
+    let juliet = world.client("juliet", "balcony");
+    let phone = world.client("romeo", "phone");
+    phone.send(ENABLE);
+    phone.send("<presence/>");
+    say(&juliet, 0..3);
+    phone.lose();
+    let phone = world.client("romeo", "phone");
+    say(&juliet, 3..5);
+    phone.send("</stream:stream>");
+    let mut seen = Seen::default();
+    let phone = world.online_reading("romeo", &mut |one| seen.note(one));
+    seen.read(&phone);
+    assert_eq!(seen.of("juliet"), numbers(5));
+    assert_eq!(world.server().registry().counts().retained_bytes, 0);
+}
+
+/// A session that had sent presence to its own full JID: its successor is not told of its end.
+#[test]
+fn destroy_8_directed_presence_to_oneself_does_not_reach_the_successor() {
+    let faulty = Faulty::new();
+    let world = world(&faulty);
+    let phone = world.client("romeo", "phone");
+    phone.send("<presence to='romeo@example.com/phone'/>");
+    assert_eq!(phone.received().len(), 1);
+    let successor = world.client("romeo", "phone");
+    assert!(phone.session().is_ended());
+    assert_eq!(successor.received(), [""; 0]);
 }
 
 /// A linear congruential generator: enough to choose by.
@@ -301,8 +373,11 @@ impl Recipient {
 fn stz_8_one_order_through_all_that_begins_and_ends() {
     let seeds = std::env::var("ORDER_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     let only = std::env::var("ORDER_SEED").ok().and_then(|seed| seed.parse().ok());
-    let range = only.map_or(0..seeds.unwrap_or(150), |seed: u64| seed..seed + 1);
-    for seed in range {
+    let (start, end) = match (only, seeds) {
+        (Some(seed), _) => (seed, seed + 1),
+        (None, seeds) => (0_u64, seeds.unwrap_or(150)),
+    };
+    for seed in start..end {
         one_order(seed);
     }
 }

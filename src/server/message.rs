@@ -71,9 +71,7 @@ impl<C: Connection + Clone> Core<C> {
     /// none is left (MSG-8); never [`Attempt::Again`].
     fn attempt(&self, stanza: &Stanza, to: &Address<'_>, turn: Turn, past: Past) -> Attempt<C> {
         let type_ = MessageType::of(stanza.type_().as_deref());
-        let domain = to.bare.domain().as_str();
-        let since = turn.delayed_since().filter(|_| !is_delayed_by(stanza, domain));
-        let delayed = since.map(|since| stanza.with_appended(&delay(domain, since)));
+        let delayed = turn.delay(stanza, &to.bare);
         let mut refused = Refused::new();
         loop {
             let stanza = delayed.as_ref().unwrap_or(stanza);
@@ -272,7 +270,9 @@ impl<C: Connection + Clone> Core<C> {
                 return attempt.into();
             };
             let accepted = turn.accepted().unwrap_or_else(|| self.environment.utc());
-            let message = OfflineMessage::new(super::xml(stanza), accepted);
+            let delayed = turn.delay(stanza, account);
+            let stanza = super::xml(delayed.as_ref().unwrap_or(stanza));
+            let message = OfflineMessage::new(stanza, accepted);
             return match store.push(account, message).await {
                 Ok(()) => End::Stored,
                 Err(StoreError::Full) => refuse(BOUNCE),
@@ -329,12 +329,11 @@ impl Turn {
         }
     }
 
-    /// Since when the message says that it is delayed.
-    const fn delayed_since(self) -> Option<SystemTime> {
-        match self {
-            Self::Again { accepted, delayed: true } => Some(accepted),
-            _ => None,
-        }
+    /// The message with the time since when it is delayed, where it does not say so yet.
+    fn delay(self, stanza: &Stanza, account: &BareJid) -> Option<Stanza> {
+        let Self::Again { accepted, delayed: true } = self else { return None };
+        let domain = account.domain().as_str();
+        (!is_delayed_by(stanza, domain)).then(|| stanza.with_appended(&delay(domain, accepted)))
     }
 }
 

@@ -191,13 +191,6 @@ impl<C: Connection + Clone> Core<C> {
         Ok(())
     }
 
-    /// Gives a session what has waited for it in the offline store.
-    fn give_stored(&self, session: &SessionHandle<C>, stanzas: &[Stanza]) -> Result<(), NotSent> {
-        session.send_stored(stanzas)?;
-        stanzas.iter().for_each(|stanza| self.given(session, stanza));
-        Ok(())
-    }
-
     /// Gives a session a message that goes to other sessions of the account as well.
     fn give_copy(
         &self,

@@ -9,10 +9,11 @@ use parking_lot::Mutex;
 
 use super::Core;
 use crate::connection::Connection;
-use crate::session::SessionHandle;
+use crate::extension::Outcome;
+use crate::session::{SessionHandle, Waiting};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Stanza, canonicalise};
-use crate::store::{OfflineId, OfflineMessage, StoreError};
+use crate::store::{OfflineId, StoreError};
 
 /// How soon a store that failed is asked again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -72,25 +73,42 @@ impl<C: Connection + Clone> Core<C> {
         true
     }
 
-    /// Offline messages, in the order in which they were accepted, all to this session; what it
-    /// accepted leaves the store.
+    /// Offline messages, and what the session has inherited, in the order in which they were accepted,
+    /// all to this session; what it accepted leaves the store.
     async fn give_offline(
         self: &Arc<Self>,
         account: &BareJid,
         session: &SessionHandle<C>,
     ) -> Result<(), StoreError> {
-        let Some(store) = &self.stores.offline else { return Ok(()) };
-        let given = self.offline_failures.given(account);
-        let mut messages = store.list(account).await?;
-        messages.retain(|(id, _)| !given.contains(id));
-        // One that an ended session left is older than what was stored while that session was there.
-        messages.sort_by_key(|(_, message)| message.received);
         let domain = account.domain().as_str();
-        let stanzas: Vec<_> =
-            messages.iter().filter_map(|(_, message)| read(message, domain)).collect();
-        if !messages.is_empty() && self.give_stored(session, &stanzas).is_ok() {
-            self.remove_given(account, messages.into_iter().map(|(id, _)| id).collect()).await;
+        let delayed = |stanza: &Stanza, since| match is_delayed_by(stanza, domain) {
+            true => stanza.clone(),
+            false => stanza.with_appended(&delay(domain, since)),
+        };
+        let (mut ids, mut waiting) = (Vec::new(), Vec::new());
+        if let Some(store) = &self.stores.offline {
+            let given = self.offline_failures.given(account);
+            let stored = store.list(account).await?;
+            for (id, message) in stored.into_iter().filter(|(id, _)| !given.contains(id)) {
+                ids.push(id);
+                // One that cannot be read any more is of no use to anybody.
+                if let Ok(stanza) = canonicalise(&message.stanza) {
+                    // One that a session has had says so already.
+                    let is_new = !is_delayed_by(&stanza, domain);
+                    let (stanza, since) = (delayed(&stanza, message.received), message.received);
+                    waiting.push(Waiting::stored(stanza, since, is_new));
+                }
+            }
         }
+        let Ok(given) = session.give_waiting(waiting, delayed) else { return Ok(()) };
+        for Waiting { stanza, is_new, .. } in &given {
+            self.given(session, stanza);
+            if *is_new {
+                let reached = std::slice::from_ref(session);
+                self.delivered(stanza, None, Some(account), reached, Outcome::Retrieved, None);
+            }
+        }
+        self.remove_given(account, ids).await;
         Ok(())
     }
 
@@ -127,14 +145,4 @@ impl<C: Connection + Clone> Core<C> {
             core.deliver_offline(&account).await;
         });
     }
-}
-
-/// A message as it is delivered; `None` for one that cannot be read any more, which is of no use to
-/// anybody.
-fn read(message: &OfflineMessage, domain: &str) -> Option<Stanza> {
-    let stanza = canonicalise(&message.stanza).ok()?;
-    if is_delayed_by(&stanza, domain) {
-        return Some(stanza);
-    }
-    Some(stanza.with_appended(&delay(domain, message.received)))
 }

@@ -98,7 +98,8 @@ impl<C: Connection + Clone> Core<C> {
         };
         let first = self.registry.available(&handle.account().bare).is_empty();
         let reachable = handle.is_available() && handle.priority() >= 0;
-        let messages = !reachable && priority >= 0 && self.stores.offline.is_some();
+        let waits = self.stores.offline.is_some() || handle.is_heir();
+        let messages = !reachable && priority >= 0 && waits;
         if messages {
             self.registry.expect_stored(&handle);
         }

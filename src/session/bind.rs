@@ -229,7 +229,8 @@ impl<C: Connection + Clone> Inner<C> {
             });
         let entry = entry.get_mut();
         let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
-        let displaced = match place {
+        #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "nothing is inherited"))]
+        let mut displaced = match place {
             Place::Free => None,
             Place::Evict(at) => self.decide_end(entry, at, Reason::Evicted, None, now),
             Place::Replace(at) => {
@@ -254,6 +255,11 @@ impl<C: Connection + Clone> Inner<C> {
             hash: key.hash,
             state: SlotState::Live,
         });
+        #[cfg(feature = "server")]
+        if let Some(displaced) = &mut displaced {
+            let (before, left) = displaced.bequest();
+            self.bequeath(entry, before, &shared, left);
+        }
         shared.set_behind(self.backlogs.has(key.bare));
         self.sessions.fetch_add(1, Ordering::SeqCst);
         self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Bound));

@@ -165,6 +165,14 @@ pub(super) struct Ending<C: Connection + Clone> {
     flush: bool,
 }
 
+impl<C: Connection + Clone> Ending<C> {
+    /// What the session that takes the resource may inherit of it.
+    #[cfg(feature = "server")]
+    pub(super) fn bequest(&mut self) -> (&Arc<Shared<C>>, Vec<Left>) {
+        (&self.shared, std::mem::take(&mut self.outbound.left))
+    }
+}
+
 /// On whose thread the effects of an end run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Run {
@@ -242,7 +250,10 @@ impl<C: Connection + Clone> Inner<C> {
         let own = if last_words.is_none() { reason.last_words() } else { None };
         let words = last_words.or(own.as_deref());
         let mut outbound = slot.shared.out.lock().end(words);
-        let left = std::mem::take(&mut outbound.left);
+        let mut left = Vec::new();
+        #[cfg(feature = "server")]
+        left.append(&mut slot.shared.take_inheritance());
+        left.append(&mut outbound.left);
         let token = outbound.token.take().filter(|_| reason.is_remembered());
         if let (Some(token), Some(handled)) = (token, outbound.handled) {
             let (account, limits) = (entry.shared.bare.as_str(), &self.settings.retention);
@@ -250,7 +261,11 @@ impl<C: Connection + Clone> Inner<C> {
         }
         let (shared, flush) = (Arc::clone(&slot.shared), words.is_some());
         let count = left.len();
-        self.put_left(entry, &shared, left);
+        if matches!(reason, Reason::Replaced { .. }) && self.settings.backlog.is_some() {
+            outbound.left = left;
+        } else {
+            self.put_left(entry, &shared, left);
+        }
         Some(Ending { shared, reason, outbound, left: count, flush })
     }
 
@@ -275,7 +290,7 @@ impl<C: Connection + Clone> Inner<C> {
     fn run_end(&self, ending: Ending<C>) {
         let Ending { shared, reason, outbound, left, flush } = ending;
         wake(outbound.waker);
-        let gone = {
+        let mut gone = {
             let mut presence = shared.presence.lock();
             shared.number.fetch_add(1, Ordering::SeqCst);
             let closed = if reason == Reason::Closed { CLOSED } else { 0 };
@@ -283,7 +298,7 @@ impl<C: Connection + Clone> Inner<C> {
             presence.take()
         };
         let was_available = gone.was_available;
-        self.tell_gone(&shared, &gone);
+        self.tell_gone(&shared, &mut gone);
         if left > 0 {
             self.settle_left(&shared);
         }
@@ -305,7 +320,9 @@ impl<C: Connection + Clone> Inner<C> {
         self.events.deliver();
     }
 
-    fn tell_gone(&self, shared: &Arc<Shared<C>>, gone: &Gone) {
+    fn tell_gone(&self, shared: &Arc<Shared<C>>, gone: &mut Gone) {
+        // By now it is the JID of a successor at most (DESTROY-8).
+        gone.directed.forget(shared.jid.as_str());
         if gone.was_available || !gone.directed.is_empty() {
             self.broadcast_unavailable(shared, gone, None);
         }

@@ -25,6 +25,8 @@ mod events;
 mod handle;
 mod held;
 mod hibernation;
+#[cfg(feature = "server")]
+mod inheritance;
 mod input;
 mod kept;
 mod outbound;
@@ -52,6 +54,8 @@ pub use events::{Event, EventKind};
 pub(crate) use handle::Standing;
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use held::Hold;
+#[cfg(feature = "server")]
+pub(crate) use inheritance::Waiting;
 pub use input::{Detached, InputTicket};
 pub use kept::AccountState;
 #[cfg(feature = "server")]
