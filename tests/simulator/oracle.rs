@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use xmpp_session::extension::{Delivery, Extension};
+use xmpp_session::extension::{Delivery, Extension, Outcome};
 use xmpp_session::session::{SessionHandle, SessionId};
 use xmpp_session::stanza::{Kind, Stanza};
 
@@ -40,6 +40,9 @@ impl Extension<Link> for Spy {
     }
 
     fn delivered(&self, delivery: &Delivery<'_, Link>) {
+        if delivery.outcome() == Outcome::Retrieved {
+            return;
+        }
         for session in delivery.reached() {
             self.note(Act::Direct, delivery.stanza(), session);
         }
