@@ -16,7 +16,7 @@ use crate::stream::{Nonza, Refused, STREAM_NAMESPACE, StreamCondition};
 
 /// As many bytes by which a stanza grows on its way are not counted (LIMIT-20): the sender's address,
 /// in all but odd cases.
-const FREE_GROWTH: usize = 1024;
+const FREE_GROWTH: usize = 256;
 
 const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 
