@@ -292,7 +292,7 @@ fn sec_12_bytes_out_are_a_small_factor_of_bytes_in() {
             small.0,
             small.1,
             ratio(*small),
-            more.map_or("–".into(), |more| format!("{more:.1}"))
+            more.map_or_else(|| "–".into(), |more| format!("{more:.1}"))
         );
         let row = rows.iter().find(|row| row[0] == *name);
         let Some(row) = row else { panic!("no row for {name}") };

@@ -240,7 +240,7 @@ fn limit_5_depth_attributes_and_elements() {
             );
             let error = error
                 .strip_suffix("</message>")
-                .map_or(error.clone(), |start| format!("{start}</iq>"));
+                .map_or_else(|| error.clone(), |start| format!("{start}</iq>"));
             assert_eq!(client.ask(&error), [""; 0]);
             exceeded += 1;
         }

@@ -25,15 +25,24 @@ pub(crate) struct ElementReader {
 /// What is known of the element itself.
 enum Root {
     Unknown,
-    Stanza { head: Head, payload: Payload },
+    Stanza {
+        head: Head,
+        payload: Payload,
+    },
     Refused(Rest),
-    Other { name: (Box<str>, Arc<str>), writer: Writer },
+    Other {
+        #[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams ask"))]
+        name: (Box<str>, Arc<str>),
+        writer: Writer,
+    },
 }
 
 /// The payload is written anew while it is read, in case it cannot be kept as it came. That costs
 /// little beside the parsing, and what it takes to keep it is known only at its end.
 struct Payload {
     start: usize,
+    /// Bytes that the start tag comes to when it is written.
+    head: usize,
     names_are_canonical: bool,
     writer: Writer,
 }
@@ -72,7 +81,14 @@ pub(crate) enum Parsed {
     /// A stanza.
     Stanza(Received<'static>),
     /// A stanza, without its payload, that is not passed on for this reason.
-    Refused(Received<'static>, Flaw),
+    Refused(
+        #[cfg_attr(
+            not(any(feature = "stream", test)),
+            expect(dead_code, reason = "only streams answer")
+        )]
+        Received<'static>,
+        Flaw,
+    ),
     /// Anything else, as canonical bytes that stand alone.
     #[cfg_attr(
         not(any(feature = "stream", test)),
@@ -196,12 +212,18 @@ impl ElementReader {
             }
         }
         let most = growth(self.feeder.bytes().len());
-        let is_full = self.root.writer().is_some_and(|writer| writer.is_beyond(most));
-        match &self.root {
-            // What is kept as it came does not grow.
-            Root::Stanza { payload, .. } if payload.names_are_canonical => Ok(Step::On),
-            _ if is_full => Ok(Step::Flaw(Flaw::Exceeded(Bound::Growth))),
-            _ => Ok(Step::On),
+        let is_refused = match &mut self.root {
+            Root::Unknown | Root::Refused(_) => false,
+            Root::Other { writer, .. } => writer.is_beyond(most),
+            Root::Stanza { payload, .. } => {
+                let is_full = payload.writer.is_beyond(most.saturating_sub(payload.head));
+                // What is kept as it came does not grow.
+                is_full && !payload.names_are_canonical
+            }
+        };
+        match is_refused {
+            true => Ok(Step::Flaw(Flaw::Exceeded(Bound::Growth))),
+            false => Ok(Step::On),
         }
     }
 
@@ -238,14 +260,15 @@ impl ElementReader {
         let start = self.feeder.bytes().len();
         let is_portable = tag.attributes.iter().all(is_portable_attribute);
         let head = head(kind, tag);
-        let flaw = match head.written() > growth(start) {
+        let written = head.written();
+        let flaw = match written > growth(start) {
             _ if !is_portable => Some(Flaw::Names),
             true => Some(Flaw::Exceeded(Bound::Growth)),
             false => None,
         };
         let writer = Writer::new(Arc::clone(&CONTENT));
-        self.root =
-            Root::Stanza { head, payload: Payload { start, names_are_canonical: true, writer } };
+        let payload = Payload { start, head: written, names_are_canonical: true, writer };
+        self.root = Root::Stanza { head, payload };
         Ok(flaw)
     }
 
@@ -270,7 +293,7 @@ impl ElementReader {
         match std::mem::replace(&mut self.root, Root::Unknown) {
             Root::Unknown | Root::Refused(_) => Err(Refusal::NotWellFormed),
             Root::Other { writer, .. } => Ok(Parsed::Other(writer.into_bytes())),
-            Root::Stanza { head, payload: Payload { start, names_are_canonical, writer } } => {
+            Root::Stanza { head, payload: Payload { start, names_are_canonical, writer, .. } } => {
                 let bytes = self.feeder.take_bytes();
                 let received = bytes.len();
                 // The last `<` is that of the end tag, unless the stanza is an empty element.

@@ -381,6 +381,13 @@ fn limit_40_what_is_written_anew_is_a_few_times_what_came() {
     let refused = "Exceeded(Growth): <message/>".to_owned();
     assert_eq!(read(&format!("<message>{}</message>", "<p:x/>".repeat(50))), Some(refused.clone()));
     assert_eq!(read("<message><p:x/><![CDATA[]]></message>"), Some(refused));
+    // Head and payload together.
+    let half = |children| {
+        let (id, used) = ("'".repeat(200), "<p:x/>".repeat(children));
+        format!("<message id=\"{id}\" xmlns:p='{declared}'>{used}</message>")
+    };
+    assert!(corrected(&half(4)).len() < growth(half(4).len()));
+    exceeded(&half(5), Bound::Growth);
     // Attributes of the stanza itself.
     let quotes = "'".repeat(1000);
     exceeded(&format!("<message id=\"{quotes}\"/>"), Bound::Growth);
@@ -695,6 +702,22 @@ proptest! {
         let stanza = canonicalise(written.as_bytes()).expect("what is written is a stanza");
         prop_assert_eq!(&stanza.to_element(), &expected, "as a tree: {}", &written);
         parse(&Frame::stanza(&stanza).framing(Framing::Message).to_string());
+    }
+
+    #[test]
+    fn limit_40_growth_is_bounded_in_any_stream(xml in generated(), length in 0_usize..2000) {
+        // As [`usual`], and one of the prefixes stands for something long.
+        let outer = outer(&[(None, "jabber:client"), (Some("stream"), &"u".repeat(length))]);
+        let (written, left) = read(xml.as_bytes(), xml.len(), &outer).expect("well-formed");
+        let written = written.expect("a whole element");
+        prop_assert_eq!(left, 0);
+        if written.starts_with('<') {
+            let names = "<presence from='' to='' id='' type='' xml:lang=''></presence>".len();
+            let bytes = written.len().saturating_sub(names);
+            prop_assert!(bytes <= growth(xml.len()), "{} of {}: {}", bytes, xml.len(), &written);
+        } else {
+            prop_assert!(written.starts_with("Exceeded(Growth)"), "{}", &written);
+        }
     }
 
     #[test]
