@@ -9,7 +9,9 @@ use super::{
     declaration,
 };
 use crate::stanza::Received;
-use crate::stanza::canonical::{Bounds, ElementReader, Opening, Parsed};
+#[cfg(feature = "server")]
+use crate::stanza::canonical::Opening;
+use crate::stanza::canonical::{Bounds, ElementReader, Parsed};
 use crate::stanza::recognise::{Recogniser, Verdict};
 
 /// Something that is complete and that may have an effect now.
@@ -242,6 +244,7 @@ impl Parser {
 
     /// The first-level element that is being read, if its start tag is complete. Of stanzas, those are
     /// left out of which no more than that is known that they may be one.
+    #[cfg(feature = "server")]
     pub(crate) fn opening(&self) -> Option<Opening<'_>> {
         match &self.state {
             State::Element(reader) => reader.opening(),

@@ -25,7 +25,7 @@ use std::sync::Arc;
 #[cfg(feature = "stream")]
 pub(crate) use feeder::Feeder;
 pub(super) use reader::Head as ParsedHead;
-#[cfg(feature = "stream")]
+#[cfg(feature = "server")]
 pub(crate) use reader::Opening;
 pub(crate) use reader::{ElementReader, Parsed};
 #[cfg(feature = "stream")]
@@ -164,12 +164,12 @@ impl Bounds {
     fn skipped(self) -> usize {
         self.bytes.saturating_mul(4)
     }
-}
 
-/// Most bytes that are written anew for so many received (LIMIT-40): escapes, and declarations where
-/// a namespace is used that was declared outside, make more of them.
-fn growth(received: usize) -> usize {
-    received.saturating_mul(4).saturating_add(512)
+    /// Most bytes that are written anew for so many received (LIMIT-40): escapes, and declarations
+    /// where a namespace is used that was declared outside, make more of them.
+    fn growth(self, received: usize) -> usize {
+        received.saturating_mul(4).saturating_add(512).min(self.bytes.saturating_mul(2))
+    }
 }
 
 /// Longest name or prefix, in bytes (LIMIT-5).

@@ -9,7 +9,7 @@ use super::scope::{Binding, Declaration, Declarations, Scope};
 use super::skip::Skipper;
 use super::tag::{Attribute, Tag, TagBuilder};
 use super::writer::Writer;
-use super::{Bound, Bounds, Flaw, Refusal, form, growth};
+use super::{Bound, Bounds, Flaw, Refusal, form};
 use crate::stanza::{CONTENT_NAMESPACE, Kind, Received, names, write};
 
 /// Reads one element in pieces of any size; lives only as long as that element.
@@ -31,7 +31,7 @@ enum Root {
     },
     Refused(Rest),
     Other {
-        #[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams ask"))]
+        #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only servers ask"))]
         name: (Box<str>, Arc<str>),
         writer: Writer,
     },
@@ -98,7 +98,7 @@ pub(crate) enum Parsed {
 }
 
 /// An element of which more has to come.
-#[cfg(feature = "stream")]
+#[cfg(feature = "server")]
 pub(crate) enum Opening<'a> {
     Stanza,
     /// The local name and the namespace of anything else.
@@ -123,7 +123,7 @@ impl ElementReader {
     }
 
     /// What is being read, if its start tag is complete.
-    #[cfg(feature = "stream")]
+    #[cfg(feature = "server")]
     pub(crate) fn opening(&self) -> Option<Opening<'_>> {
         match &self.root {
             Root::Unknown => None,
@@ -211,7 +211,7 @@ impl ElementReader {
                 }
             }
         }
-        let most = growth(self.feeder.bytes().len());
+        let most = self.bounds.growth(self.feeder.bytes().len());
         let is_refused = match &mut self.root {
             Root::Unknown | Root::Refused(_) => false,
             Root::Other { writer, .. } => writer.is_beyond(most),
@@ -261,7 +261,7 @@ impl ElementReader {
         let is_portable = tag.attributes.iter().all(is_portable_attribute);
         let head = head(kind, tag);
         let written = head.written();
-        let flaw = match written > growth(start) {
+        let flaw = match written > self.bounds.growth(start) {
             _ if !is_portable => Some(Flaw::Names),
             true => Some(Flaw::Exceeded(Bound::Growth)),
             false => None,

@@ -374,7 +374,7 @@ fn limit_40_what_is_written_anew_is_a_few_times_what_came() {
         let xml = format!("<message xmlns:p='{declared}'>{}</message>", used.repeat(20));
         exceeded(&xml, Bound::Growth);
         let xml = format!("<message xmlns:p='{declared}'>{}</message>", used.repeat(2));
-        assert!(corrected(&xml).len() < growth(xml.len()));
+        assert!(corrected(&xml).len() < BOUNDS.growth(xml.len()));
     }
     let outer = outer(&[(None, "jabber:client"), (Some("p"), &declared)]);
     let read = |xml: &str| read(xml.as_bytes(), xml.len(), &outer).expect("well-formed").0;
@@ -386,7 +386,7 @@ fn limit_40_what_is_written_anew_is_a_few_times_what_came() {
         let (id, used) = ("'".repeat(200), "<p:x/>".repeat(children));
         format!("<message id=\"{id}\" xmlns:p='{declared}'>{used}</message>")
     };
-    assert!(corrected(&half(4)).len() < growth(half(4).len()));
+    assert!(corrected(&half(4)).len() < BOUNDS.growth(half(4).len()));
     exceeded(&half(5), Bound::Growth);
     // Attributes of the stanza itself.
     let quotes = "'".repeat(1000);
@@ -395,6 +395,10 @@ fn limit_40_what_is_written_anew_is_a_few_times_what_came() {
     // All else that is escaped.
     exceeded(&format!("<message><x><![CDATA[{}]]></x></message>", "&".repeat(2000)), Bound::Growth);
     exceeded(&format!("<message><![CDATA[]]><x y=\"{quotes}\"/></message>"), Bound::Growth);
+    // Nor is it more than twice what any stanza may have.
+    let long = |count| format!("<message><a><![CDATA[{}]]></a></message>", "<".repeat(count));
+    assert!(corrected(&long(BOUNDS.bytes / 2 - 100)).len() <= 2 * BOUNDS.bytes);
+    exceeded(&long(BOUNDS.bytes / 2 + 100), Bound::Growth);
     // What is kept as it came does not grow, whatever it would be if it were written.
     let kept = format!("<message><x y=\"{quotes}\"/></message>");
     assert_eq!(corrected(&kept), kept);
@@ -714,7 +718,7 @@ proptest! {
         if written.starts_with('<') {
             let names = "<presence from='' to='' id='' type='' xml:lang=''></presence>".len();
             let bytes = written.len().saturating_sub(names);
-            prop_assert!(bytes <= growth(xml.len()), "{} of {}: {}", bytes, xml.len(), &written);
+            prop_assert!(bytes <= BOUNDS.growth(xml.len()), "{} of {}: {}", bytes, xml.len(), &written);
         } else {
             prop_assert!(written.starts_with("Exceeded(Growth)"), "{}", &written);
         }
