@@ -51,6 +51,14 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
         &[]
     }
 
+    /// Whether the extension may take a first-level element of this name, at whatever stage. Where none
+    /// of them may, the stream is closed at the element's start tag and the rest is not waited for
+    /// (STREAM-16). By default it may take any: one that takes none, or few, should say so.
+    fn takes(&self, name: &str, namespace: &str) -> bool {
+        let _ = (name, namespace);
+        true
+    }
+
     /// Takes a first-level element that is no stanza, on a stream that is not authenticated. What
     /// is appended to `out` is the answer.
     fn unauthenticated(&self, element: &Nonza, out: &mut Vec<u8>) -> Flow {

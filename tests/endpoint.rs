@@ -12,6 +12,9 @@ mod common {
 }
 
 #[cfg(test)]
+#[path = "amplification.rs"]
+mod amplification;
+#[cfg(test)]
 #[path = "bind_wire.rs"]
 mod bind_wire;
 #[cfg(test)]

@@ -131,9 +131,9 @@ fn sec_3_bombs() {
         (0..100_000)
             .map(|n| format!(" a{n}=''"))
             .fold("<message".to_owned(), |all, one| all + &one),
-        format!("<message><body>{}", "&amp;".repeat(200_000)),
-        format!("<message><body>{}", "&#x1F600;".repeat(100_000)),
-        format!("<message>{}", "<a/>".repeat(100_000)),
+        format!("<message><body>{}", "&amp;".repeat(300_000)),
+        format!("<message><body>{}", "&#x1F600;".repeat(200_000)),
+        format!("<message>{}", "<a/>".repeat(300_000)),
         format!("<{}", "m".repeat(1_000_000)),
         format!("<message a='{}", "v".repeat(1_000_000)),
         format!("<message xmlns:{}='b'", "p".repeat(1_000_000)),

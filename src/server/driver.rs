@@ -139,9 +139,7 @@ impl<C: Connection + Clone> Driver<C> {
         if matches!(self.stage, Stage::Bound(_)) {
             self.asked = false;
             self.deadline = now.saturating_add(self.core.limits.silence);
-            if self.pace.bytes(bytes.len(), now, &self.core.limits) {
-                self.core.metrics.limit("LIMIT-20");
-            }
+            self.count_bytes(bytes.len());
         }
         // TLS-2: what is behind `<starttls/>` in plain text is never read.
         if self.want == Want::Input {
@@ -454,7 +452,7 @@ impl<C: Connection + Clone> Driver<C> {
         }
         let event = match self.parser.read(input) {
             Ok(Some(event)) => event,
-            Ok(None) => return false,
+            Ok(None) => return self.refuse_opening(),
             Err(error) => {
                 self.fail(error);
                 return true;
@@ -468,10 +466,20 @@ impl<C: Connection + Clone> Driver<C> {
             (_, Event::Header(header)) => self.header(&header),
             (Stage::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
             (Stage::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
-            (_, Event::Stanza(stanza)) => self.early_stanza(&stanza),
+            (Stage::Bound(_), Event::Refused(refused)) => self.refused(&refused),
+            (_, Event::Refused(refused)) => self.early_refused(&refused),
+            (_, Event::Stanza(stanza)) => self.early_stanza(&stanza, None),
             (_, Event::Nonza(nonza)) => self.early_nonza(&nonza),
         }
         true
+    }
+
+    /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
+    pub(super) fn count_bytes(&mut self, bytes: usize) {
+        let now = self.core.environment.now();
+        if self.pace.bytes(bytes, now, &self.core.limits) {
+            self.core.metrics.limit("LIMIT-20");
+        }
     }
 
     /// One more stanza was handled: LIMIT-19 and LIMIT-20 may pause reading.

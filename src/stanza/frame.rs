@@ -208,7 +208,7 @@ mod tests {
         assert!(Frame::stanza(&stanza).to_string().contains(" to='b@example.com' "));
         assert_eq!(
             Frame::stanza(&stanza).to(Some("c@example.com/<'&\">")).to_string(),
-            "<presence from='a@example.com/x' to='c@example.com/&lt;&apos;&amp;&quot;&gt;' id='1' \
+            "<presence from='a@example.com/x' to='c@example.com/&lt;&apos;&amp;\"&gt;' id='1' \
              xml:lang='en' extra='1'><show>away</show></presence>"
         );
         assert_eq!(

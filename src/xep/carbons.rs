@@ -93,6 +93,10 @@ impl Way {
 }
 
 impl<C: Connection + Clone> Extension<C> for Carbons {
+    fn takes(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
     fn disco_features(&self, target: Target) -> &[&'static str] {
         match target {
             Target::Domain => &[NAMESPACE, RULES],
