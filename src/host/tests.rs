@@ -129,6 +129,10 @@ impl Machine for Echo {
         self.say("secured");
     }
 
+    fn end_of_input(&mut self) {
+        self.want = Want::Close;
+    }
+
     fn due_in(&self) -> Option<Duration> {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
@@ -196,7 +200,7 @@ fn serve_paused(way: Way, settings: Settings, direct_tls: bool, paused: bool) ->
         outbox: Arc::clone(&outbox),
         shared: Arc::clone(&shared),
         line: Vec::new(),
-        want: Want::Input,
+        want: if direct_tls { Want::StartTls } else { Want::Input },
         due: None,
     };
     let end = {
