@@ -43,7 +43,7 @@ enum Cause {
     HalfClose,
     /// The end of the client's half of TCP without `close_notify`.
     Cut,
-    NoXml,
+    Wrong,
 }
 
 const TAG: &str = "</stream:stream>";
@@ -64,7 +64,8 @@ fn expected(state: State, cause: Cause) -> Option<String> {
     let answer = if is_bound && cause != Cause::Shutdown { ANSWER } else { "" };
     let words = match cause {
         Cause::Shutdown => error("system-shutdown"),
-        Cause::NoXml => error("not-well-formed"),
+        Cause::Wrong if is_open => error("unsupported-stanza-type"),
+        Cause::Wrong => error("invalid-namespace"),
         Cause::CloseTag if is_open => return Some(format!("{answer}{TAG}")),
         Cause::CloseTag => return None,
         // A stream that is to be resumed is not closed.
@@ -190,7 +191,7 @@ fn play(way: Way, transport: Transport, state: State, cause: Cause) {
             closing = Some(std::thread::spawn(move || shutdown(&host, Duration::from_secs(3600))));
         }
         Cause::CloseTag => say(&mut line, &format!("{ask}{TAG}")),
-        Cause::NoXml => say(&mut line, &format!("{ask}<<")),
+        Cause::Wrong => say(&mut line, &format!("{ask}<x xmlns='urn:x'/>")),
         Cause::HalfClose | Cause::Cut => {
             // At once with what it ends.
             match &mut line {
@@ -211,7 +212,7 @@ fn play(way: Way, transport: Transport, state: State, cause: Cause) {
         }
     }
     let mut text = String::new();
-    if matches!(cause, Cause::Shutdown | Cause::NoXml) {
+    if matches!(cause, Cause::Shutdown | Cause::Wrong) {
         text = until(&mut line, TAG);
         say(&mut line, TAG);
     }
@@ -266,7 +267,7 @@ fn stream_27_every_close_tag_is_answered() {
 
 #[test]
 fn stream_24_every_error_is_followed_by_the_close_tag() {
-    super::both(|way| all(way, Cause::NoXml));
+    super::both(|way| all(way, Cause::Wrong));
 }
 
 #[test]

@@ -140,16 +140,11 @@ impl<C: Connection + Clone> Host<C> {
         self
     }
 
-    /// Connections that are being served, from their first to their last byte.
+    /// Connections that are being served, until the last was written: a peer that has been told all
+    /// and keeps its end open is not counted.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
-    }
-
-    /// Counts a connection for as long as the value lives.
-    fn enter(&self) -> Served<'_> {
-        self.connections.fetch_add(1, Ordering::SeqCst);
-        Served(&self.connections)
     }
 
     /// Ends all streams; true once nothing of them is left to wait for. To be called again until
@@ -158,11 +153,13 @@ impl<C: Connection + Clone> Host<C> {
         self.server.end_all() && self.connections() == 0
     }
 
-    fn accept(&self, peer: Peer) -> (Live<C>, Arc<Outbox>, Drain) {
+    fn accept(&self, peer: Peer) -> (Live<'_, C>, Arc<Outbox>, Drain) {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        let served = Served(&self.connections);
         let (outbox, drain) = Outbox::new(self.marks);
         let peer = peer.starttls(self.settings.tls.is_some());
         let driver = self.server.accept((self.wrap)(Arc::clone(&outbox)), peer);
-        (Live { server: self.server.clone(), driver }, outbox, drain)
+        (Live { server: self.server.clone(), driver, _served: served }, outbox, drain)
     }
 }
 
@@ -193,12 +190,13 @@ trait Machine {
 }
 
 /// A driver, and the server whose clock its time-outs refer to.
-struct Live<C: Connection + Clone> {
+struct Live<'a, C: Connection + Clone> {
     server: Server<C>,
     driver: Driver<C>,
+    _served: Served<'a>,
 }
 
-impl<C: Connection + Clone> Machine for Live<C> {
+impl<C: Connection + Clone> Machine for Live<'_, C> {
     fn receive(&mut self, bytes: &[u8]) {
         self.driver.receive(bytes);
     }

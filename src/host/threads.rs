@@ -91,7 +91,6 @@ pub fn serve<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
 where
     C: Connection + Clone,
 {
-    let _served = host.enter();
     let (machine, outbox, drain) = host.accept(peer.direct_tls(false));
     run(&host.settings, machine, outbox, drain, socket, false)
 }
@@ -106,7 +105,6 @@ pub fn serve_direct_tls<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io:
 where
     C: Connection + Clone,
 {
-    let _served = host.enter();
     let (machine, outbox, drain) = host.accept(peer.direct_tls(true));
     run(&host.settings, machine, outbox, drain, socket, true)
 }

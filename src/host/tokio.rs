@@ -96,7 +96,6 @@ pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, peer: Peer) -> io::
 where
     C: Connection + Clone,
 {
-    let _served = host.enter();
     let (machine, _, drain) = host.accept(peer.direct_tls(false));
     run(&host.settings, Box::new(machine), drain, socket, false).await
 }
@@ -115,7 +114,6 @@ pub async fn serve_direct_tls<C>(
 where
     C: Connection + Clone,
 {
-    let _served = host.enter();
     let (machine, _, drain) = host.accept(peer.direct_tls(true));
     run(&host.settings, Box::new(machine), drain, socket, true).await
 }
@@ -339,26 +337,25 @@ async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Resul
 async fn finish<M: Machine>(settings: &Settings, line: Line<M>) -> io::Result<()> {
     let Line { machine, mut drain, mut socket, .. } = line;
     let end = async {
-        let how = poll_fn(|cx| flush(&mut drain, &mut socket, cx)).await?;
-        drop((machine, drain));
-        if how == Close::Abort {
+        if poll_fn(|cx| flush(&mut drain, &mut socket, cx)).await? == Close::Abort {
             part(&mut socket).await;
-            Ok(())
-        } else {
-            linger(&mut socket).await
+            return Ok(());
         }
+        // Behind the last byte, since a shutdown waits for it.
+        linger(&mut socket, || drop((machine, drain))).await
     };
     timeout(settings.close, end).await?
 }
 
 /// The same without waiting: TLS-4 where there is room for it, and of the peer what has arrived.
 async fn part(socket: &mut Socket) {
-    let mut lingering = pin!(linger(socket));
+    let mut lingering = pin!(linger(socket, || ()));
     poll_fn(|cx| Poll::Ready(drop(lingering.as_mut().poll(cx)))).await;
 }
 
-async fn linger(socket: &mut Socket) -> io::Result<()> {
+async fn linger(socket: &mut Socket, closed: impl FnOnce()) -> io::Result<()> {
     poll_fn(|cx| socket.io().poll_shutdown(cx)).await?;
+    closed();
     while let Ok(1..) = poll_fn(|cx| read(socket, cx, |_| {})).await {}
     Ok(())
 }
