@@ -390,11 +390,10 @@ impl<C: Connection + Clone> Driver<C> {
         Poll::Ready(())
     }
 
-    /// The server may close a stream that has no session yet. One that is being bound is reached as
-    /// a session, or refused.
+    /// The server may close a stream that has no session yet. One that is just being registered is
+    /// reached as a session, or refused.
     fn poll_dismissed(&mut self, cx: Option<&Context<'_>>) {
-        let is_reached = !matches!(self.stage, Stage::Binding);
-        let negotiating = self.negotiating.as_ref().filter(|_| is_reached);
+        let negotiating = self.negotiating.as_ref();
         let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) else {
             return;
         };
