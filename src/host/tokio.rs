@@ -350,7 +350,7 @@ async fn finish<M: Machine>(settings: &Settings, line: Line<M>) -> io::Result<()
 /// The same without waiting: TLS-4 where there is room for it, and of the peer what has arrived.
 async fn part(socket: &mut Socket) {
     let mut lingering = pin!(linger(socket, || ()));
-    poll_fn(|cx| Poll::Ready(drop(lingering.as_mut().poll(cx)))).await;
+    let _whatever_came_of_it = poll_fn(|cx| Poll::Ready(lingering.as_mut().poll(cx))).await;
 }
 
 async fn linger(socket: &mut Socket, closed: impl FnOnce()) -> io::Result<()> {
