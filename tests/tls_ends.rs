@@ -300,7 +300,8 @@ fn destroy_16_handshakes_are_broken_off() {
                 until(&mut served.socket, ">");
             }
             say(&mut served.socket, hello);
-            shutdown(&served.host, Duration::from_secs(3600));
+            shutdown(&served.host, Duration::from_secs(30));
+            assert_eq!(served.host.connections(), 0);
             let mut rest = Vec::new();
             let _reset = served.socket.read_to_end(&mut rest);
             assert!(rest.is_empty(), "{rest:?}");

@@ -101,7 +101,8 @@ where
 }
 
 /// Serves one connection that begins with a TLS handshake
-/// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)).
+/// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)), for clients whose application protocol
+/// is `xmpp-client` if they name any (TLS-5).
 ///
 /// # Errors
 ///
