@@ -108,6 +108,9 @@ impl<C: Connection + Clone> Driver<C> {
 
     /// The job that binds is through.
     pub(super) fn bound(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
+        if let Some(early) = self.negotiating.as_ref().and_then(|it| it.early.as_ref()) {
+            early.dismissal().end_bind();
+        }
         match outcome {
             Some(BindOutcome::Bound(session)) => self.enter(session),
             Some(BindOutcome::Refused(session, error)) => {
@@ -174,8 +177,8 @@ async fn bind<C: Connection + Clone>(
                 _ => return done.send(BindOutcome::NotLoaded(session)),
             }
         };
-        if dismissal.as_ref().is_some_and(|dismissal| dismissal.is_set()) {
-            // The stream is about to be closed.
+        if dismissal.as_ref().is_some_and(|dismissal| !dismissal.begin_bind()) {
+            // The stream is closed, or about to be.
             return done.send(BindOutcome::NotLoaded(session));
         }
         // DESTROY-10: a transport that was lost meanwhile binds nothing.

@@ -103,7 +103,7 @@ impl<C: Connection + Clone> Driver<C> {
             stage: Stage::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
             pending: None,
-            want: Want::Input,
+            want: if peer.direct_tls { Want::StartTls } else { Want::Input },
             negotiating: Some(Box::new(negotiating)),
             lang: None,
             hook,
@@ -219,11 +219,11 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     /// The TLS handshake after [`Want::StartTls`] is through; what the client said before it is
-    /// forgotten (STREAM-8). For a transport that is TLS from its beginning (direct TLS) it is
-    /// called before the first byte. At any other time it has no effect.
+    /// forgotten (STREAM-8). On a transport that is TLS from its beginning
+    /// ([`Peer::direct_tls`]) nothing was. At any other time it has no effect.
     pub fn secured(&mut self, tls: Tls) {
         let Stage::Unauthed(session) = &mut self.stage else { return };
-        if self.want != Want::StartTls && session.is_open() {
+        if self.want == Want::Close || (self.want == Want::Input && session.is_open()) {
             return;
         }
         session.restart();
@@ -388,13 +388,17 @@ impl<C: Connection + Clone> Driver<C> {
         Poll::Ready(())
     }
 
-    /// The server may close a stream that has no session yet. One that is being bound is reached as
-    /// a session, or refused.
+    /// The server may close a stream that has no session yet. One that is just being registered is
+    /// reached as a session, or refused.
     fn poll_dismissed(&mut self, cx: Option<&Context<'_>>) {
-        let is_reached = self.want == Want::Input && !matches!(self.stage, Stage::Binding);
-        let negotiating = self.negotiating.as_ref().filter(|_| is_reached);
-        if let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) {
-            self.fail(error);
+        let negotiating = self.negotiating.as_ref();
+        let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) else {
+            return;
+        };
+        match self.want {
+            // TLS-2: there is no stream that could be told.
+            Want::StartTls => self.finish(Close::Abort),
+            _ => self.fail(error),
         }
     }
 

@@ -425,7 +425,7 @@ impl<C: Connection + Clone> Inner<C> {
         match after {
             After::Nothing => {}
             // The sender only happened to be the one who noticed.
-            After::Lost(epoch, error) => self.lose(shared, epoch, error.into(), Run::Later),
+            After::Lost(epoch, error) => self.lose(shared, epoch, error.into(), None, Run::Later),
             After::Strays(left) if left.is_empty() => {}
             After::Strays(left) => self.leave_strays(shared, left),
             After::Overgrown => self.end_overgrown(shared),
