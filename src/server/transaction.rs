@@ -139,9 +139,8 @@ impl Transaction {
     ) -> Result<(), RosterError> {
         let standing = self.own.roster.standing(contact.as_str());
         let transition = outbound(standing, kind);
-        let adds = !standing.listed && transition.item(contact, None).is_some();
-        if adds && self.own.roster.len() >= self.items.items {
-            return Err(RosterError::TooManyItems);
+        if let Some(item) = transition.item(contact, self.own.roster.item(contact)) {
+            self.items.allow(&self.own.roster, &item)?;
         }
         let push = self.own.apply(contact, &transition, None);
         self.follow(contact, &transition, push, kind, stanza);
@@ -373,6 +372,7 @@ impl<C: Connection + Clone> Core<C> {
     async fn side(&self, account: BareJid) -> Result<Side, StoreError> {
         let shared = self.registry.account(self.registry.key(account.as_str()));
         let roster = match &shared {
+            // Shares what it does not change.
             Some(shared) => Roster::clone(&shared.roster()),
             None => self.load_roster(&account).await?,
         };
