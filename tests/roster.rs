@@ -1,12 +1,15 @@
 //! Rosters on the wire (RFC 6121 §2; rules ROSTER-1 to ROSTER-20, LIMIT-15).
 
+use std::sync::Arc;
+
 use crate::common::{contacts, wire};
 use contacts::{GET, Remote, ask, get, interested, push, remove, set, short, version};
 use wire::{Client, World, now};
 use xmpp_session::jid::BareJid;
 use xmpp_session::rules::roster::Subscription;
 use xmpp_session::server::Limits;
-use xmpp_session::store::StoredRoster;
+use xmpp_session::store::{StoredRoster, Stores};
+use xmpp_session::xep::Blocking;
 
 const ME: &str = "romeo@example.com";
 const JULIET: &str = "<item jid='juliet@example.com' subscription='none'/>";
@@ -108,14 +111,21 @@ fn roster_3_who_only_asks_is_not_on_the_roster() {
 
 #[test]
 fn roster_4_the_roster_of_another_account() {
-    let world = World::new();
+    let world =
+        World::with(|builder, stores| builder.extension(Blocking::new(Arc::clone(&stores.blocks))));
     world.account("juliet");
+    let tybalt = world.client("tybalt", "street");
+    let block = format!("<block xmlns='urn:xmpp:blocking'><item jid='{ME}'/></block>");
+    assert_eq!(tybalt.ask(&format!("<iq type='set' id='b'>{block}</iq>")).len(), 1);
     let romeo = world.client("romeo", "orchard");
     for (to, type_, verb, condition) in [
         ("juliet@example.com", "cancel", "get", "service-unavailable"),
         ("juliet@example.com", "auth", "set", "forbidden"),
+        // STZ-12: neither that there is no account, nor that one blocks the sender.
         ("nobody@example.com", "cancel", "get", "service-unavailable"),
-        ("nobody@example.com", "cancel", "set", "service-unavailable"),
+        ("nobody@example.com", "auth", "set", "forbidden"),
+        ("tybalt@example.com", "cancel", "get", "service-unavailable"),
+        ("tybalt@example.com", "auth", "set", "forbidden"),
     ] {
         let item = if verb == "set" { "<item jid='a@b.example'/>" } else { "" };
         let ask = format!(

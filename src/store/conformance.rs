@@ -384,7 +384,14 @@ fn same<T: PartialEq + ?Sized>(rule: &str, what: &str, found: &T, expected: &T) 
 }
 
 fn roster(store: &dyn RosterStore, account: &BareJid) -> StoredRoster {
-    done("BIND-13", store.load(account))
+    let found = done("BIND-13", store.load(account));
+    let contacts = found.items.iter().map(|item| &item.jid).chain(&found.requests);
+    for contact in contacts.chain([account, &jid("roster-nobody")]) {
+        let expected = found.clone().into_contact(contact);
+        let one = done("BIND-13", store.contact(account, contact));
+        same("BIND-13", "what a whole roster says of a contact", &one, &expected);
+    }
+    found
 }
 
 fn sorted(mut roster: StoredRoster) -> StoredRoster {
