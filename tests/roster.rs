@@ -111,8 +111,9 @@ fn roster_3_who_only_asks_is_not_on_the_roster() {
 
 #[test]
 fn roster_4_the_roster_of_another_account() {
-    let world =
-        World::with(|builder, stores| builder.extension(Blocking::new(Arc::clone(&stores.blocks))));
+    let stores = Stores::memory();
+    let blocks = Arc::clone(&stores.blocks);
+    let world = World::with_stores(stores, |builder, _| builder.extension(Blocking::new(blocks)));
     world.account("juliet");
     let tybalt = world.client("tybalt", "street");
     let block = format!("<block xmlns='urn:xmpp:blocking'><item jid='{ME}'/></block>");

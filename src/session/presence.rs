@@ -230,7 +230,9 @@ impl<C: Connection + Clone> Inner<C> {
         valid: Option<&Valid<'_>>,
     ) {
         let notification = Notification { source: Some(&shared.account), stanza, valid };
-        roster.subscribers().for_each(|contact| self.notify_contact(contact.into(), &notification));
+        for contact in roster.subscribers() {
+            self.notify_contact(contact.into(), &notification);
+        }
         let own = self.table.key(shared.account.bare.as_str());
         self.notify_account(own, None, &notification);
     }

@@ -57,14 +57,14 @@ impl Pages {
 
     /// The items in any order; of two with one JID the last counts.
     pub(super) fn from_items(items: impl IntoIterator<Item = Item>) -> Self {
-        let mut items: Vec<Item> = items.into_iter().collect();
+        let items: Vec<Item> = items.into_iter().collect();
         // The sort is stable, so after the reversal the last of each JID comes first and stays.
-        items.reverse();
+        let mut items: Vec<&Item> = items.iter().rev().collect();
         items.sort_by(|a, b| a.jid.as_str().cmp(b.jid.as_str()));
         items.dedup_by(|later, earlier| later.jid == earlier.jid);
         let mut pages = Vec::new();
         let mut draft = Draft::default();
-        for item in &items {
+        for item in items {
             if draft.is_full_with(text_len(item)) {
                 pages.extend(draft.finish());
             }
@@ -322,20 +322,6 @@ impl<'a> Iterator for Rows<'a> {
             let page = self.pages.next()?;
             (self.text, self.rows) = (&page.text, page.rows.iter());
         }
-    }
-
-    /// Page by page: what is asked of every item is asked without a look at where its page ends.
-    fn fold<B, F: FnMut(B, Entry<'a>) -> B>(self, init: B, mut f: F) -> B {
-        let mut all = init;
-        for row in self.rows {
-            all = f(all, Entry { text: self.text, row });
-        }
-        for page in self.pages {
-            for row in &page.rows {
-                all = f(all, Entry { text: &page.text, row });
-            }
-        }
-        all
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

@@ -12,20 +12,35 @@ use crate::store::{
 
 impl RosterStore for Sqlite {
     fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster> {
-        let account = account.clone();
-        self.reader.call(move |db| {
+        let (account, reader) = (account.clone(), self.reader.caller());
+        let of = account.clone();
+        let first = reader.call(move |db| {
             // Who asks, and not what they say: that may be much.
             let mut requesters = db.prepare_cached(
                 "SELECT requester FROM subscription_request WHERE account = ?1 ORDER BY arrival",
             )?;
-            let requests = requesters.query_map([account.as_str()], |row| row.get(0))?;
+            let requests = requesters.query_map([of.as_str()], |row| row.get(0))?;
             Ok(StoredRoster {
-                items: items(db, &account)?,
-                version: version(db, &account)?,
+                items: items(db, &of, "")?,
+                version: version(db, &of)?,
                 requests: requests
                     .map(|jid| jid.map(|Column(jid)| jid))
                     .collect::<Result<_, _>>()?,
             })
+        });
+        Box::pin(async move {
+            let mut roster = first.await?;
+            // A long roster is read piece by piece: others have their turn between.
+            while roster.items.len() % AT_ONCE == 0 {
+                let (of, Some(last)) = (account.clone(), roster.items.last()) else { break };
+                let last = last.jid.clone();
+                let more = reader.call(move |db| items(db, &of, last.as_str())).await?;
+                if more.is_empty() {
+                    break;
+                }
+                roster.items.extend(more);
+            }
+            Ok(roster)
         })
     }
 
@@ -97,13 +112,19 @@ fn version(db: &Connection, account: &BareJid) -> Result<u64, Refusal> {
     Ok(version.unwrap_or(0) as u64)
 }
 
-fn items(db: &Connection, account: &BareJid) -> Result<Vec<Item>, Refusal> {
+/// So many items of a roster are read at once.
+const AT_ONCE: usize = 64;
+
+/// The next items behind that of `contact`.
+fn items(db: &Connection, account: &BareJid, contact: &str) -> Result<Vec<Item>, Refusal> {
     let mut statement = db.prepare_cached(
         "SELECT contact, item.name, subscription, ask, approved, roster_group.name
-         FROM roster_item AS item LEFT JOIN roster_group USING (account, contact)
-         WHERE account = ?1 ORDER BY contact, position",
+         FROM (SELECT * FROM roster_item WHERE account = ?1 AND contact > ?2
+               ORDER BY contact LIMIT ?3) AS item
+         LEFT JOIN roster_group USING (account, contact)
+         ORDER BY contact, position",
     )?;
-    let mut rows = statement.query([account.as_str()])?;
+    let mut rows = statement.query(params![account.as_str(), contact, AT_ONCE as i64])?;
     let mut items: Vec<Item> = Vec::new();
     while let Some(row) = rows.next()? {
         let group: Option<String> = row.get(5)?;
