@@ -306,11 +306,11 @@ fn bind_13_a_long_roster_that_is_being_read_does_not_hold_the_file() {
     for n in 0..200 {
         let item = Item::new(BareJid::new(&format!("c{n}@example.com")).unwrap());
         let put = RosterChange::new().version(n + 1).put(item);
-        block_on(store.apply(&account, put)).unwrap();
+        block_on(RosterStore::apply(&store, &account, put)).unwrap();
     }
-    assert_eq!(block_on(store.load(&account)).unwrap().items.len(), 200);
+    assert_eq!(block_on(RosterStore::load(&store, &account)).unwrap().items.len(), 200);
     // The first part is read, and the store is gone before the others.
-    let load = store.load(&account);
+    let load = RosterStore::load(&store, &account);
     drop(store);
     assert!(matches!(block_on(load), Err(StoreError::Failed(_))));
 }
