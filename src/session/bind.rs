@@ -203,7 +203,10 @@ impl<C: Connection + Clone> Inner<C> {
         let now = environment.now();
         let spare = self.generated();
         // Without the lock: it takes longer with each contact.
-        request.roster.iter_mut().for_each(|roster| self.table.hash_contacts(roster));
+        request
+            .roster
+            .iter_mut()
+            .for_each(|roster| self.table.hash_contacts(roster, &Roster::new()));
         let key = self.table.key(account.as_str());
         let hash = key.hash.wide();
         let mut shard = self.table.shard(key).write();

@@ -359,7 +359,7 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     pub(super) fn set_roster(&self, account: &Account, mut roster: Roster) {
-        self.table.hash_contacts(&mut roster);
+        self.table.hash_contacts(&mut roster, &account.roster());
         account.set_roster(roster);
     }
 
