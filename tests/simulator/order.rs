@@ -1,0 +1,202 @@
+//! The order of messages from one stream to one account, over all of its sessions and its store.
+//!
+//! Of two messages that came by one stream, the later one may be seen before the earlier one for
+//! one reason only: when it was given to the session that saw it, the earlier one was with another
+//! session of the account that was still there (SM-17).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use xmpp_session::session::Reason;
+
+use crate::spy::{Act, Deed, Key};
+
+/// The way that a message came by: who sent it, and in which of its sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Stream(pub usize, pub u32);
+
+/// How an order was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// It was behind, or on its way to, somebody else in the same session.
+    InOneSession,
+    /// It was on its way still, and had reached neither a session nor the store.
+    OnTheWay,
+    /// It was in the store.
+    PastTheBacklog,
+    /// It was left by a session that had ended, and nobody had it.
+    PastTheLeft(&'static str),
+    /// The same, and the later one was stored before it.
+    StoredBeforeTheLeft(&'static str),
+    /// The later one was stored while the earlier one was with a session that was still there,
+    /// which ended then.
+    StoredMeanwhile,
+}
+
+impl Kind {
+    /// Whether a server that keeps each account's messages in line can help it: what a session
+    /// that is there keeps has a time before what is stored meanwhile, but no place there.
+    pub fn is_in_line(self) -> bool {
+        self != Self::StoredMeanwhile
+    }
+}
+
+enum Place {
+    Session(Key),
+    Store,
+}
+
+/// Where a message came to.
+struct Fact {
+    at: usize,
+    place: Place,
+    /// The sessions of the account that could be found then.
+    present: Vec<Key>,
+}
+
+struct Track {
+    stream: Stream,
+    number: u32,
+    account: String,
+    facts: Vec<Fact>,
+    /// The store could not forget it, so that it may come again at any time.
+    kept: bool,
+}
+
+impl Track {
+    fn given(&self, session: Key) -> Option<&Fact> {
+        self.facts.iter().find(|fact| matches!(fact.place, Place::Session(key) if key == session))
+    }
+
+    /// The last place that it had before.
+    fn before(&self, at: usize) -> Option<&Fact> {
+        self.facts.iter().rev().find(|fact| fact.at < at)
+    }
+}
+
+/// Messages of one stream to one account, by number, with the session that saw each first.
+type Seen = HashMap<(Stream, String), BTreeMap<u32, (String, Key)>>;
+
+#[derive(Default)]
+pub struct Order {
+    tracks: HashMap<String, Track>,
+    seen: Seen,
+    /// The same for each session.
+    seen_by: HashMap<Key, Seen>,
+    ends: HashMap<Key, Reason>,
+    facts: usize,
+    broken: BTreeSet<String>,
+    pub violations: Vec<(Kind, String)>,
+}
+
+impl Order {
+    /// A message goes to an account, or goes there again in another stream.
+    pub fn sent(&mut self, id: &str, stream: Stream, number: u32, account: &str) {
+        let account = account.to_owned();
+        let track = Track { stream, number, account, facts: Vec::new(), kept: false };
+        self.tracks.insert(id.to_owned(), track);
+    }
+
+    pub fn sent_again(&mut self, id: &str, stream: Stream) {
+        if let Some(track) = self.tracks.get_mut(id) {
+            track.stream = stream;
+        }
+    }
+
+    pub fn ended(&mut self, session: Key, reason: Reason) {
+        self.ends.insert(session, reason);
+    }
+
+    pub fn done(&mut self, deed: &Deed) {
+        let Some(track) = self.tracks.get_mut(&deed.message) else { return };
+        let place = match deed.act {
+            Act::Given(session) => Some(Place::Session(session)),
+            Act::Stored => Some(Place::Store),
+            Act::Direct(_) => None,
+            Act::Kept => {
+                track.kept = true;
+                None
+            }
+        };
+        if let Some(place) = place {
+            self.facts += 1;
+            track.facts.push(Fact { at: self.facts, place, present: deed.present.clone() });
+        }
+    }
+
+    pub fn received(&mut self, id: &str, session: Key) {
+        let Some(track) = self.tracks.get(id) else { return };
+        let key = (track.stream, track.account.clone());
+        let by_session = self.seen_by.entry(session).or_default().entry(key.clone()).or_default();
+        let by_all = self.seen.entry(key).or_default();
+        let number = track.number;
+        // What has been seen before may come again, in its place.
+        let is_first = !by_all.contains_key(&number);
+        if track.kept && !is_first {
+            return;
+        }
+        by_session.entry(number).or_insert_with(|| (id.to_owned(), session));
+        by_all.entry(number).or_insert_with(|| (id.to_owned(), session));
+        let later = by_all.range(number + 1..).filter(|_| is_first);
+        let later = by_session.range(number + 1..).chain(later);
+        let later: Vec<_> = later.map(|(_, seen)| seen.clone()).collect();
+        let judged = later.into_iter().find_map(|(other, by)| {
+            let kind = self.judge(self.tracks.get(id)?, self.tracks.get(&other)?, by)?;
+            Some((kind, format!("{id}: received by {session:?} behind {other} of {by:?}")))
+        });
+        if let Some(judged) = judged
+            && self.broken.insert(id.to_owned())
+        {
+            self.violations.push(judged);
+        }
+    }
+
+    /// How it came that `by` saw `later` before anybody saw `earlier`; `None` = that is right.
+    fn judge(&self, earlier: &Track, later: &Track, by: Key) -> Option<Kind> {
+        let Some(given) = later.given(by) else { return Some(Kind::InOneSession) };
+        let is_with = |at: &Fact, others: bool| {
+            earlier.facts.iter().filter(|fact| fact.at < at.at).any(|fact| {
+                let Place::Session(key) = fact.place else { return false };
+                at.present.contains(&key) && (key != by || others)
+            })
+        };
+        if is_with(given, false) {
+            return None;
+        }
+        let left = |key| match self.ends.get(&key) {
+            Some(Reason::Closed) => "closed",
+            Some(Reason::StreamError) => "stream error",
+            Some(Reason::TransportLost) => "transport lost",
+            Some(Reason::SlowReader) => "slow reader",
+            Some(Reason::Replaced { .. }) => "replaced",
+            Some(Reason::Evicted) => "evicted",
+            Some(Reason::Expired) => "expired",
+            Some(Reason::Overflow) => "overflow",
+            Some(Reason::Kicked) => "kicked",
+            Some(Reason::Shutdown) => "shutdown",
+            _ => "other",
+        };
+        let stored = |track: &Track, at| {
+            track.before(at).filter(|fact| matches!(fact.place, Place::Store)).map(|fact| fact.at)
+        };
+        // Where the store had both, what counts is how they came there.
+        let behind = stored(later, given.at).filter(|at| {
+            stored(earlier, given.at).is_none_or(|earlier| earlier > *at)
+        });
+        let point = match behind {
+            Some(at) => later.facts.iter().find(|fact| fact.at == at)?,
+            None => given,
+        };
+        if behind.is_some() && is_with(point, true) {
+            return Some(Kind::StoredMeanwhile);
+        }
+        Some(match earlier.before(point.at) {
+            None => Kind::OnTheWay,
+            Some(Fact { place: Place::Store, .. }) => Kind::PastTheBacklog,
+            Some(Fact { place: Place::Session(key), .. }) if *key == by => Kind::InOneSession,
+            Some(Fact { place: Place::Session(key), .. }) if behind.is_some() => {
+                Kind::StoredBeforeTheLeft(left(*key))
+            }
+            Some(Fact { place: Place::Session(key), .. }) => Kind::PastTheLeft(left(*key)),
+        })
+    }
+}
