@@ -252,7 +252,9 @@ impl Device {
             }
             Stage::Authenticating if xml.starts_with("<stream:features") => {}
             // The store has failed.
-            Stage::Authenticating if self.habits.rough && xml.contains("<temporary-auth-failure") => {
+            Stage::Authenticating
+                if self.habits.rough && xml.contains("<temporary-auth-failure") =>
+            {
                 self.lost(oracle);
             }
             Stage::Reopening => {

@@ -20,7 +20,7 @@ use crate::link::Link;
 use crate::oracle::{Oracle, REMOTE};
 use crate::order::Stream;
 use crate::random::Random;
-use crate::spy::Spy;
+use crate::spy::{Act, Spy};
 use crate::stores::{Depot, Mood, at_once, id_of};
 use crate::world::{NODES, World, bare, furnish, limits, seconds};
 
@@ -137,12 +137,13 @@ impl World {
 
     pub fn act_at_the_edges(&mut self) {
         match self.random.below(100) {
-            0..48 => self.deliver(),
-            48..66 => self.talk_at_the_edges(),
-            66..72 => self.reconnect(),
-            72..80 => self.hear_from_elsewhere(),
-            80..87 => self.release(),
-            87 => self.change_moods(),
+            0..20 => self.deliver(),
+            20..42 => self.deliver_all(),
+            42..62 => self.talk_at_the_edges(),
+            62..70 => self.reconnect(),
+            70..80 => self.hear_from_elsewhere(),
+            80..86 => self.release(),
+            86..88 => self.change_moods(),
             88..90 => self.kick(),
             90 => self.cut(),
             91..93 => {
@@ -165,6 +166,17 @@ impl World {
         }
     }
 
+    /// What is on its way reaches the other ends.
+    fn deliver_all(&mut self) {
+        for at in 0..self.lines.len() {
+            if self.lines[at].stalled <= self.step {
+                self.carry_to_server(at, usize::MAX);
+                self.carry_to_client(at, usize::MAX);
+            }
+        }
+        self.sweep();
+    }
+
     fn talk_at_the_edges(&mut self) {
         let ready = self.devices.iter().filter(|device| device.stage == Stage::Ready);
         let ready: Vec<_> = ready.map(|device| device.number).collect();
@@ -177,7 +189,7 @@ impl World {
         let device = &mut devices[number];
         match random.below(100) {
             0..50 => {
-                let node = random.pick(&NODES);
+                let node = if random.chance(40) { NODES[0] } else { random.pick(&NODES) };
                 let normal = random.chance(30);
                 let full = random.chance(10);
                 let to = format!("{node}@{DOMAIN}{}", if full { "/one" } else { "" });
@@ -201,7 +213,8 @@ impl World {
 
     /// Messages of another domain, whose server waits for nobody.
     fn hear_from_elsewhere(&mut self) {
-        let to = format!("{}@{DOMAIN}", self.random.pick(&NODES));
+        let node = if self.random.chance(50) { NODES[0] } else { self.random.pick(&NODES) };
+        let to = format!("{node}@{DOMAIN}");
         for _ in 0..1 + self.random.below(6) {
             let Some(edges) = &mut self.edges else { return };
             edges.remote += 1;
@@ -209,6 +222,7 @@ impl World {
             self.oracle.sent(id.clone(), REMOTE, number, &to, false);
             self.oracle.order.sent(&id, Stream(REMOTE, 0), number, &to);
             self.note(|| format!("{id} from elsewhere to {to}"));
+            self.oracle.spy.note(Act::Entered, &id, &bare(node));
             let message = Stanza::message().from("friend@elsewhere.example/x").to(&to);
             let body = "<body xmlns='jabber:client'/>".parse().unwrap();
             self.server.send(message.id(&id).type_("chat").child(&body).build());
@@ -222,7 +236,9 @@ impl World {
     fn release(&mut self) {
         let Some(edges) = &self.edges else { return };
         let count = edges.depot.waiting();
-        if count > 0 {
+        let many = if self.random.chance(50) { 1 } else { 20 };
+        for _ in 0..many.min(count * many) {
+            let Some(edges) = &self.edges else { return };
             let which = self.random.below(count);
             edges.depot.release(which);
             self.settle();
@@ -239,7 +255,8 @@ impl World {
     fn kick(&mut self) {
         let which = self.random.below(1 << 16);
         let Some(session) = self.oracle.any_session(which) else { return };
-        let condition = self.random.pick(&[StreamCondition::PolicyViolation, StreamCondition::Reset]);
+        let condition =
+            self.random.pick(&[StreamCondition::PolicyViolation, StreamCondition::Reset]);
         self.note(|| format!("{} is kicked", session.jid()));
         self.server.kick_with(&session, &condition.into());
         self.settle();
@@ -319,12 +336,35 @@ impl World {
         self.drain();
     }
 
+    /// What an expired session leaves may be more than its account's other one can hold.
+    pub fn come_back(&mut self) {
+        let away = |device: &Device| device.stage == Stage::Away;
+        if self.edges.is_none() || !self.devices.iter().any(away) {
+            return;
+        }
+        for device in 0..self.devices.len() {
+            if away(&self.devices[device]) {
+                self.connect(device);
+            }
+        }
+        self.drain();
+        self.lines.iter().for_each(|line| line.link.widen());
+        for device in 0..self.devices.len() {
+            if self.devices[device].priority.is_none() {
+                self.devices[device].available(0);
+                self.flush(device);
+            }
+        }
+        self.drain();
+    }
+
     /// What the stores and the other domain have to say.
     pub fn hear_the_stores(&mut self) {
         let Some(edges) = &self.edges else { return };
         let (done, wrong) = (edges.depot.take_done(), edges.depot.take_wrong());
         let back = edges.back.take();
-        for what in done {
+        let ended = std::mem::take(&mut self.oracle.ended);
+        for what in done.into_iter().chain(ended) {
             self.note(|| what);
         }
         wrong.into_iter().for_each(|what| self.oracle.blame(what));

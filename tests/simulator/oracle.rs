@@ -75,6 +75,8 @@ pub struct Oracle {
     unprotected: BTreeSet<String>,
     /// Stores may fail, or have no room.
     pub may_fail: bool,
+    /// Ends of sessions since the last time, for the trace.
+    pub ended: Vec<String>,
     pub order: Order,
     pub violations: Vec<String>,
     /// What was received twice because the store could not forget it.
@@ -157,10 +159,11 @@ impl Oracle {
     }
 
     /// Whether a session of this full JID has ended in the very step in which that one became
-    /// available: by the presence itself if its transport could not take it. It is told of the end
-    /// then, and there is no presence left to tell.
+    /// available, or came and went: by the presence itself if its transport could not take it. It is
+    /// told of the end then, and there is no presence left to tell.
     pub fn has_crossed(&self, session: usize, jid: &str) -> bool {
-        let available = self.sessions[session].available;
+        let record = &self.sessions[session];
+        let available = record.available.or(record.ended);
         let mut others = self.sessions.iter().filter(|record| record.handle.jid().as_str() == jid);
         available.is_some() && others.any(|record| record.ended == available)
     }
@@ -168,13 +171,12 @@ impl Oracle {
     /// What the server has done since the last call.
     pub fn observe(&mut self, step: u64) {
         self.sessions.iter_mut().for_each(|record| record.observe(step));
-        let (deeds, ends) = self.spy.take();
-        for (session, reason) in ends {
-            self.order.ended(session, reason);
-        }
         let server = self.spy.server();
-        for deed in deeds {
+        for deed in self.spy.take() {
             self.order.done(&deed);
+            if let Act::Ended(session, reason) = deed.act {
+                self.ended.push(format!("{session:?} of {} ends: {reason:?}", deed.message));
+            }
             let Some(message) = self.messages.get(&deed.message) else { continue };
             let mut wrong = None;
             if matches!(deed.act, Act::Given(_)) && message.kept.is_none() {
@@ -198,7 +200,7 @@ impl Oracle {
                     message.direct.insert(session);
                 }
                 Act::Kept => message.kept = Some(server),
-                Act::Stored => {}
+                Act::Entered | Act::Stored | Act::Unlisted | Act::Ended(..) => {}
             }
         }
     }
@@ -237,7 +239,8 @@ impl Oracle {
         message.errors += 1;
         if message.errors > 1 || !(message.may_bounce || self.may_fail) {
             let what = format!("{id}: bounced, {} times by now", message.errors);
-            if message.kept.is_some() { &mut self.repeats } else { &mut self.violations }.push(what);
+            if message.kept.is_some() { &mut self.repeats } else { &mut self.violations }
+                .push(what);
         }
     }
 

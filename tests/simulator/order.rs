@@ -23,24 +23,29 @@ pub enum Kind {
     OnTheWay,
     /// It was in the store.
     PastTheBacklog,
+    /// The same, and the store had failed to say so.
+    PastTheUnlisted,
     /// It was left by a session that had ended, and nobody had it.
     PastTheLeft(&'static str),
     /// The same, and the later one was stored before it.
     StoredBeforeTheLeft(&'static str),
-    /// The later one was stored while the earlier one was with a session that was still there,
-    /// which ended then.
-    StoredMeanwhile,
+    /// The later one was stored, or waited for its turn, while the earlier one was with a session
+    /// that was still there and ended then.
+    LeftMeanwhile,
 }
 
 impl Kind {
-    /// Whether a server that keeps each account's messages in line can help it: what a session
-    /// that is there keeps has a time before what is stored meanwhile, but no place there.
+    /// Whether a server that keeps each account's messages in line can help it: what a session that
+    /// is there keeps is older than what comes into the line meanwhile, but has no place in it.
     pub fn is_in_line(self) -> bool {
-        self != Self::StoredMeanwhile
+        self != Self::LeftMeanwhile
     }
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
+    /// It has come in, or has been left by a session, and may have to wait for its turn.
+    Line,
     Session(Key),
     Store,
 }
@@ -67,9 +72,21 @@ impl Track {
         self.facts.iter().find(|fact| matches!(fact.place, Place::Session(key) if key == session))
     }
 
-    /// The last place that it had before.
+    /// The last session or store that had it before.
     fn before(&self, at: usize) -> Option<&Fact> {
-        self.facts.iter().rev().find(|fact| fact.at < at)
+        let mut before = self.facts.iter().rev().filter(|fact| fact.at < at);
+        before.find(|fact| fact.place != Place::Line)
+    }
+
+    /// When it began to wait for the place that it had then, if it did.
+    fn waited(&self, at: usize) -> Option<&Fact> {
+        let before = self.facts.iter().rev().find(|fact| fact.at < at);
+        before.filter(|fact| fact.place == Place::Line)
+    }
+
+    fn history(&self) -> String {
+        let facts = self.facts.iter().map(|Fact { at, place, .. }| format!("{at} {place:?}"));
+        facts.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -83,6 +100,8 @@ pub struct Order {
     /// The same for each session.
     seen_by: HashMap<Key, Seen>,
     ends: HashMap<Key, Reason>,
+    /// Where the last list of an account's messages has failed.
+    unlisted: HashMap<String, usize>,
     facts: usize,
     broken: BTreeSet<String>,
     pub violations: Vec<(Kind, String)>,
@@ -102,24 +121,35 @@ impl Order {
         }
     }
 
-    pub fn ended(&mut self, session: Key, reason: Reason) {
-        self.ends.insert(session, reason);
-    }
-
     pub fn done(&mut self, deed: &Deed) {
-        let Some(track) = self.tracks.get_mut(&deed.message) else { return };
+        self.facts += 1;
+        let fact = |place| Fact { at: self.facts, place, present: deed.present.clone() };
         let place = match deed.act {
-            Act::Given(session) => Some(Place::Session(session)),
-            Act::Stored => Some(Place::Store),
-            Act::Direct(_) => None,
+            Act::Entered => Place::Line,
+            Act::Given(session) => Place::Session(session),
+            Act::Stored => Place::Store,
+            Act::Direct(_) => return,
             Act::Kept => {
-                track.kept = true;
-                None
+                let track = self.tracks.get_mut(&deed.message);
+                track.into_iter().for_each(|track| track.kept = true);
+                return;
+            }
+            Act::Unlisted => {
+                self.unlisted.insert(deed.message.clone(), self.facts);
+                return;
+            }
+            Act::Ended(session, reason) => {
+                self.ends.insert(session, reason);
+                for track in self.tracks.values_mut() {
+                    let last =
+                        track.facts.last().is_some_and(|f| f.place == Place::Session(session));
+                    track.facts.extend(last.then(|| fact(Place::Line)));
+                }
+                return;
             }
         };
-        if let Some(place) = place {
-            self.facts += 1;
-            track.facts.push(Fact { at: self.facts, place, present: deed.present.clone() });
+        if let Some(track) = self.tracks.get_mut(&deed.message) {
+            track.facts.push(fact(place));
         }
     }
 
@@ -140,8 +170,13 @@ impl Order {
         let later = by_session.range(number + 1..).chain(later);
         let later: Vec<_> = later.map(|(_, seen)| seen.clone()).collect();
         let judged = later.into_iter().find_map(|(other, by)| {
-            let kind = self.judge(self.tracks.get(id)?, self.tracks.get(&other)?, by)?;
-            Some((kind, format!("{id}: received by {session:?} behind {other} of {by:?}")))
+            let (earlier, later) = (self.tracks.get(id)?, self.tracks.get(&other)?);
+            let kind = self.judge(earlier, later, by)?;
+            let (one, two) = (earlier.history(), later.history());
+            Some((
+                kind,
+                format!("{id} [{one}]: got by {session:?} behind {other} [{two}] of {by:?}"),
+            ))
         });
         if let Some(judged) = judged
             && self.broken.insert(id.to_owned())
@@ -179,24 +214,31 @@ impl Order {
             track.before(at).filter(|fact| matches!(fact.place, Place::Store)).map(|fact| fact.at)
         };
         // Where the store had both, what counts is how they came there.
-        let behind = stored(later, given.at).filter(|at| {
-            stored(earlier, given.at).is_none_or(|earlier| earlier > *at)
-        });
+        let behind = stored(later, given.at)
+            .filter(|at| stored(earlier, given.at).is_none_or(|earlier| earlier > *at));
         let point = match behind {
             Some(at) => later.facts.iter().find(|fact| fact.at == at)?,
             None => given,
         };
-        if behind.is_some() && is_with(point, true) {
-            return Some(Kind::StoredMeanwhile);
+        let waited = later.waited(point.at);
+        if behind.is_some() && is_with(point, true)
+            || waited.is_some_and(|waited| is_with(waited, behind.is_some()))
+        {
+            return Some(Kind::LeftMeanwhile);
         }
         Some(match earlier.before(point.at) {
-            None => Kind::OnTheWay,
-            Some(Fact { place: Place::Store, .. }) => Kind::PastTheBacklog,
+            Some(Fact { place: Place::Store, at, .. }) => {
+                match self.unlisted.get(&earlier.account) {
+                    Some(failed) if failed >= at => Kind::PastTheUnlisted,
+                    _ => Kind::PastTheBacklog,
+                }
+            }
             Some(Fact { place: Place::Session(key), .. }) if *key == by => Kind::InOneSession,
             Some(Fact { place: Place::Session(key), .. }) if behind.is_some() => {
                 Kind::StoredBeforeTheLeft(left(*key))
             }
             Some(Fact { place: Place::Session(key), .. }) => Kind::PastTheLeft(left(*key)),
+            None | Some(Fact { place: Place::Line, .. }) => Kind::OnTheWay,
         })
     }
 }

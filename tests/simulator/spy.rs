@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use xmpp_session::extension::{Delivery, Extension};
-use xmpp_session::jid::BareJid;
+use xmpp_session::extension::{Delivery, Extension, Flow};
+use xmpp_session::jid::{BareJid, Jid};
 use xmpp_session::session::{Event, EventKind, Reason, SessionHandle, SessionRegistry};
 use xmpp_session::stanza::{Kind, Stanza};
 
@@ -15,6 +15,8 @@ pub struct Key(u32, u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
+    /// The server has it, and it goes to somebody.
+    Entered,
     /// A session accepted it.
     Given(Key),
     /// It was among those that had it at the first attempt.
@@ -23,11 +25,16 @@ pub enum Act {
     Stored,
     /// A session has it, but the store could not forget it.
     Kept,
+    /// The store could not say what it has for an account.
+    Unlisted,
+    /// A session is over.
+    Ended(Key, Reason),
 }
 
 /// What was done with one message.
 pub struct Deed {
     pub act: Act,
+    /// Its id, or the account that it is about.
     pub message: String,
     /// The sessions of its account that could be found then.
     pub present: Vec<Key>,
@@ -40,7 +47,6 @@ pub struct Spy(Arc<Mutex<Notes>>);
 #[derive(Default)]
 struct Notes {
     deeds: Vec<Deed>,
-    ends: Vec<(Key, Reason)>,
     /// Servers that were there before this one.
     server: u32,
     registry: Option<SessionRegistry<Link>>,
@@ -74,18 +80,15 @@ impl Spy {
         Key(self.server(), session.id().get())
     }
 
-    pub fn take(&self) -> (Vec<Deed>, Vec<(Key, Reason)>) {
-        let notes = &mut *self.notes();
-        (std::mem::take(&mut notes.deeds), std::mem::take(&mut notes.ends))
+    pub fn take(&self) -> Vec<Deed> {
+        std::mem::take(&mut self.notes().deeds)
     }
 
     pub fn note(&self, act: Act, message: &str, account: &BareJid) {
         if !message.starts_with(['m', 'r']) {
             return;
         }
-        let registry = self.notes().registry.clone();
-        let mut present: Vec<_> =
-            registry.iter().flat_map(|all| all.sessions(account)).map(|s| self.key(&s)).collect();
+        let mut present = self.present(account);
         let mut notes = self.notes();
         if let Act::Given(session) = act {
             // To several at once: what it does to the first of them is no concern of the others.
@@ -100,30 +103,52 @@ impl Spy {
         notes.deeds.push(Deed { act, message: message.to_owned(), present });
     }
 
+    fn present(&self, account: &BareJid) -> Vec<Key> {
+        let registry = self.notes().registry.clone();
+        let sessions = registry.iter().flat_map(|registry| registry.sessions(account));
+        sessions.map(|session| self.key(&session)).collect()
+    }
+
+    /// The store could not say what it has for an account.
+    pub fn unlisted(&self, account: &BareJid) {
+        let (act, message) = (Act::Unlisted, account.to_string());
+        self.notes().deeds.push(Deed { act, message, present: Vec::new() });
+    }
+
     pub fn event(&self, event: &Event<Link>) {
         if let EventKind::Ended { reason, .. } = event.kind() {
-            let key = self.key(event.session());
-            self.notes().ends.push((key, reason));
+            let account = event.session().jid().to_bare();
+            let (act, present) =
+                (Act::Ended(self.key(event.session()), reason), self.present(&account));
+            self.notes().deeds.push(Deed { act, message: account.to_string(), present });
         }
     }
 
-    fn see(&self, act: Act, stanza: &Stanza, session: &SessionHandle<Link>) {
+    fn see(&self, act: Act, stanza: &Stanza, account: &BareJid) {
         if let (Kind::Message, Some(id)) = (stanza.kind(), stanza.id())
             && stanza.type_().as_deref() != Some("error")
         {
-            self.note(act, &id, &session.jid().to_bare());
+            self.note(act, &id, account);
         }
     }
 }
 
 impl Extension<Link> for Spy {
+    fn inbound(&self, _: &SessionHandle<Link>, stanza: &Stanza) -> Flow {
+        if let Some(Ok(to)) = stanza.to().map(|to| Jid::new(&to)) {
+            self.see(Act::Entered, stanza, &to.to_bare());
+        }
+        Flow::Next
+    }
+
     fn outbound(&self, session: &SessionHandle<Link>, stanza: &Stanza) {
-        self.see(Act::Given(self.key(session)), stanza, session);
+        self.see(Act::Given(self.key(session)), stanza, &session.jid().to_bare());
     }
 
     fn delivered(&self, delivery: &Delivery<'_, Link>) {
         for session in delivery.reached() {
-            self.see(Act::Direct(self.key(session)), delivery.stanza(), session);
+            let act = Act::Direct(self.key(session));
+            self.see(act, delivery.stanza(), &session.jid().to_bare());
         }
     }
 }

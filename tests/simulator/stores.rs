@@ -296,7 +296,10 @@ impl OfflineStore for Depot {
     }
 
     fn list(&self, account: &BareJid) -> StoreFuture<Vec<(OfflineId, OfflineMessage)>> {
-        self.plain("offline list", account, |memory, key| memory.list(key))
+        let call = self.enter("offline list", true, account);
+        let (account, key) = (account.clone(), account.clone());
+        let effect = move |inner: &Inner| inner.memory.list(&account);
+        self.call(call, effect, move |inner| inner.spy.unlisted(&key))
     }
 
     fn remove(&self, account: &BareJid, ids: Vec<OfflineId>) -> StoreFuture<()> {

@@ -215,7 +215,7 @@ impl World {
         self.sweep();
     }
 
-    fn carry_to_server(&mut self, at: usize, most: usize) -> bool {
+    pub fn carry_to_server(&mut self, at: usize, most: usize) -> bool {
         let line = &mut self.lines[at];
         let most = most.min(line.up.len());
         if most == 0 || !line.takes_input {
@@ -235,7 +235,7 @@ impl World {
         true
     }
 
-    fn carry_to_client(&mut self, at: usize, most: usize) -> bool {
+    pub fn carry_to_client(&mut self, at: usize, most: usize) -> bool {
         let line = &mut self.lines[at];
         if !line.open {
             return false;
@@ -326,14 +326,15 @@ impl World {
         if self.devices[device].stage != Stage::Away {
             return;
         }
-        if self.random.chance(4) {
+        let forgetful = if self.edges.is_some() { 30 } else { 4 };
+        if self.random.chance(forgetful) {
             self.note(|| format!("device {device} forgets"));
             self.devices[device].forget(&mut self.oracle);
         }
         self.connect(device);
     }
 
-    fn connect(&mut self, device: usize) {
+    pub fn connect(&mut self, device: usize) {
         let link = Link::new(self.capacity);
         let driver = self.server.accept(link.clone(), Peer::new().secure(true));
         self.note(|| format!("device {device} connects"));
@@ -518,6 +519,7 @@ impl World {
             self.step += 1;
             self.pass(seconds(20));
             self.drain();
+            self.come_back();
         }
         for device in 0..self.devices.len() {
             self.devices[device].ask();
