@@ -29,6 +29,8 @@ pub enum Kind {
     PastTheLeft(&'static str),
     /// The same, and the later one was stored before it.
     StoredBeforeTheLeft(&'static str),
+    /// The same, where the later one had come in before that end and had waited since.
+    WaitedBeforeTheLeft(&'static str),
     /// The later one was stored, or waited for its turn, while the earlier one was with a session
     /// that was still there and ended then.
     LeftMeanwhile,
@@ -76,6 +78,16 @@ impl Track {
     fn before(&self, at: usize) -> Option<&Fact> {
         let mut before = self.facts.iter().rev().filter(|fact| fact.at < at);
         before.find(|fact| fact.place != Place::Line)
+    }
+
+    /// The last session that had it before, and since when.
+    fn session_before(&self, at: usize) -> Option<(usize, Key)> {
+        let before = self.facts.iter().rev().filter(|fact| fact.at < at);
+        let mut sessions = before.filter_map(|fact| match fact.place {
+            Place::Session(key) => Some((fact.at, key)),
+            _ => None,
+        });
+        sessions.next()
     }
 
     /// When it began to wait for the place that it had then, if it did.
@@ -220,6 +232,14 @@ impl Order {
             Some(at) => later.facts.iter().find(|fact| fact.at == at)?,
             None => given,
         };
+        // Where one session had left both, what counts is how they came there.
+        if let (Some((one, to)), Some((other, from))) =
+            (later.session_before(point.at), earlier.session_before(given.at))
+            && from == to
+            && one < other
+        {
+            return self.judge(earlier, later, to);
+        }
         let waited = later.waited(point.at);
         if behind.is_some() && is_with(point, true)
             || waited.is_some_and(|waited| is_with(waited, behind.is_some()))
@@ -234,8 +254,13 @@ impl Order {
                 }
             }
             Some(Fact { place: Place::Session(key), .. }) if *key == by => Kind::InOneSession,
-            Some(Fact { place: Place::Session(key), .. }) if behind.is_some() => {
-                Kind::StoredBeforeTheLeft(left(*key))
+            Some(Fact { place: Place::Session(key), at, .. }) if behind.is_some() => {
+                let ended = earlier.facts.iter().find(|fact| fact.at > *at);
+                let has_waited =
+                    waited.zip(ended).is_some_and(|(waited, ended)| waited.at < ended.at);
+                let kind =
+                    if has_waited { Kind::WaitedBeforeTheLeft } else { Kind::StoredBeforeTheLeft };
+                kind(left(*key))
             }
             Some(Fact { place: Place::Session(key), .. }) => Kind::PastTheLeft(left(*key)),
             None | Some(Fact { place: Place::Line, .. }) => Kind::OnTheWay,
