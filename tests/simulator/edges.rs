@@ -20,7 +20,7 @@ use crate::link::Link;
 use crate::oracle::{Oracle, REMOTE};
 use crate::order::Stream;
 use crate::random::Random;
-use crate::spy::{Act, Spy};
+use crate::spy::Spy;
 use crate::stores::{Depot, Mood, at_once, id_of};
 use crate::world::{NODES, World, bare, furnish, limits, seconds};
 
@@ -61,6 +61,7 @@ impl Edges {
             && shutdown.as_mut().poll(cx) == Poll::Ready(())
         {
             self.shutdown = None;
+            self.depot.spy().close();
         }
     }
 
@@ -90,7 +91,7 @@ fn build(
         .router(back.clone())
         .limits(limits.clone())
         .build();
-    spy.watch(server.registry());
+    spy.watch(&server);
     server
 }
 
@@ -211,10 +212,12 @@ impl World {
         self.flush(number);
     }
 
-    /// Messages of another domain, whose server waits for nobody.
+    /// Messages of another domain, whose server waits for nobody: they come now, or in the middle of
+    /// what happens next.
     fn hear_from_elsewhere(&mut self) {
         let node = if self.random.chance(50) { NODES[0] } else { self.random.pick(&NODES) };
         let to = format!("{node}@{DOMAIN}");
+        let now = self.random.chance(50);
         for _ in 0..1 + self.random.below(6) {
             let Some(edges) = &mut self.edges else { return };
             edges.remote += 1;
@@ -222,11 +225,15 @@ impl World {
             self.oracle.sent(id.clone(), REMOTE, number, &to, false);
             self.oracle.order.sent(&id, Stream(REMOTE, 0), number, &to);
             self.note(|| format!("{id} from elsewhere to {to}"));
-            self.oracle.spy.note(Act::Entered, &id, &bare(node));
             let message = Stanza::message().from("friend@elsewhere.example/x").to(&to);
             let body = "<body xmlns='jabber:client'/>".parse().unwrap();
-            self.server.send(message.id(&id).type_("chat").child(&body).build());
-            if self.random.chance(30) {
+            let message = message.id(&id).type_("chat").child(&body).build();
+            let seed = self.random.below(1 << 16) as u64;
+            self.oracle.spy.arrive(message, || Random::new(seed));
+            if now {
+                self.oracle.spy.send_all();
+            }
+            if now && self.random.chance(30) {
                 self.settle();
             }
         }
@@ -310,6 +317,7 @@ impl World {
         while edges.depot.waiting() > 0 {
             edges.depot.release(0);
         }
+        self.oracle.spy.send_all();
         for device in &mut self.devices {
             device.habits.lazy = 0;
             device.habits.curt = 0;

@@ -1,13 +1,16 @@
 //! What the server did with messages, in order, as its extensions, its events and its stores are told.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use xmpp_session::extension::{Delivery, Extension, Flow};
 use xmpp_session::jid::{BareJid, Jid};
-use xmpp_session::session::{Event, EventKind, Reason, SessionHandle, SessionRegistry};
+use xmpp_session::server::Server;
+use xmpp_session::session::{Event, EventKind, Reason, SessionHandle};
 use xmpp_session::stanza::{Kind, Stanza};
 
 use crate::link::Link;
+use crate::random::Random;
 
 /// A session, of one of the servers that a world has in its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,7 +52,12 @@ struct Notes {
     deeds: Vec<Deed>,
     /// Servers that were there before this one.
     server: u32,
-    registry: Option<SessionRegistry<Link>>,
+    watched: Option<Server<Link>>,
+    /// Messages from elsewhere that come in the middle of something else, as if by another thread.
+    arriving: VecDeque<Stanza>,
+    random: Option<Random>,
+    /// Nothing comes in just now.
+    deaf: bool,
 }
 
 impl Spy {
@@ -58,18 +66,63 @@ impl Spy {
     }
 
     /// Where the sessions are found from now on.
-    pub fn watch(&self, registry: &SessionRegistry<Link>) {
-        self.notes().registry = Some(registry.clone());
+    pub fn watch(&self, server: &Server<Link>) {
+        self.notes().watched = Some(server.clone());
+    }
+
+    /// Has these messages come in the middle of what the server does next.
+    pub fn arrive(&self, message: Stanza, random: impl FnOnce() -> Random) {
+        let notes = &mut *self.notes();
+        notes.arriving.push_back(message);
+        notes.random.get_or_insert_with(random);
+    }
+
+    /// The server has called its host: what happens elsewhere may happen now.
+    pub fn interrupt(&self) {
+        self.send_next(40);
+    }
+
+    /// What had no moment to come in comes now.
+    pub fn send_all(&self) {
+        while self.send_next(100) {}
+    }
+
+    fn send_next(&self, percent: usize) -> bool {
+        let (server, message) = {
+            let notes = &mut *self.notes();
+            let Some(random) = notes.random.as_mut().filter(|_| !notes.arriving.is_empty()) else {
+                return false;
+            };
+            if notes.deaf || !random.chance(percent) {
+                return false;
+            }
+            let Some(server) = notes.watched.clone() else { return false };
+            let Some(message) = notes.arriving.pop_front() else { return false };
+            notes.deaf = true;
+            (server, message)
+        };
+        if let Some(Ok(to)) = message.to().map(|to| Jid::new(&to)) {
+            self.see(Act::Entered, &message, &to.to_bare());
+        }
+        server.send(message);
+        self.notes().deaf = false;
+        true
+    }
+
+    /// The server has shut down: its host hands in nothing more.
+    pub fn close(&self) {
+        self.notes().deaf = true;
     }
 
     /// The server is gone, and its sessions with it.
     pub fn forget(&self) {
-        let registry = {
+        let watched = {
             let mut notes = self.notes();
             notes.server += 1;
-            notes.registry.take()
+            notes.deaf = false;
+            notes.watched.take()
         };
-        drop(registry);
+        drop(watched);
     }
 
     pub fn server(&self) -> u32 {
@@ -104,8 +157,8 @@ impl Spy {
     }
 
     fn present(&self, account: &BareJid) -> Vec<Key> {
-        let registry = self.notes().registry.clone();
-        let sessions = registry.iter().flat_map(|registry| registry.sessions(account));
+        let server = self.notes().watched.clone();
+        let sessions = server.iter().flat_map(|server| server.registry().sessions(account));
         sessions.map(|session| self.key(&session)).collect()
     }
 

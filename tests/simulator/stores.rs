@@ -122,6 +122,10 @@ impl Depot {
         Stores::all_in(Arc::new(self.clone()))
     }
 
+    pub fn spy(&self) -> &Spy {
+        &self.0.spy
+    }
+
     pub fn memory(&self) -> &Memory {
         &self.0.memory
     }
@@ -173,6 +177,7 @@ impl Depot {
 
     /// Begins a call to one of the stores. `alone`: about one account they come one after another.
     fn enter(&self, what: &'static str, alone: bool, account: &BareJid) -> Call {
+        self.0.spy.interrupt();
         let now = self.0.environment.now();
         let mut state = self.0.state();
         state.calls += 1;

@@ -102,7 +102,7 @@ impl World {
             .listener(move |event| listener.event(event))
             .limits(limits)
             .build();
-        oracle.spy.watch(server.registry());
+        oracle.spy.watch(&server);
         let plain = random.chance(25);
         let nodes = [NODES[0], NODES[0], NODES[1], NODES[1], NODES[2]];
         let devices = nodes.into_iter().enumerate();
@@ -335,7 +335,7 @@ impl World {
     }
 
     pub fn connect(&mut self, device: usize) {
-        let link = Link::new(self.capacity);
+        let link = Link::new(self.capacity, self.oracle.spy.clone());
         let driver = self.server.accept(link.clone(), Peer::new().secure(true));
         self.note(|| format!("device {device} connects"));
         self.lines.push(Line {
