@@ -1,7 +1,7 @@
 //! A whole server in a world that follows from a seed: transports that delay, stall and break at
 //! any byte, clients that come back, and an oracle that knows what must hold (docs/simulator.md).
 //!
-//! `SEED=7 cargo test --test simulator` replays one seed and prints what happened;
+//! `SEED=7 cargo test --test simulator whatever_breaks` replays one seed and prints what happened;
 //! `SEEDS=10000 cargo test --release --test simulator -- --nocapture` is the long run.
 
 #![cfg(feature = "server")]
@@ -33,7 +33,7 @@ use std::collections::BTreeMap;
 
 use world::World;
 
-/// Whether a seed fails by an order that is not kept.
+/// Whether a seed fails by an order that is not kept (with `STRICT=1` it does).
 const ORDER_IS_STRICT: bool = false;
 /// Whether what an ended session leaves has to come before what was stored while it was there.
 const STORED_BY_TIME: bool = false;
@@ -45,7 +45,7 @@ const STEPS: u64 = 600;
 /// Seeds of an ordinary run.
 const SEEDS: u64 = 150;
 /// Those of the worlds at the edges.
-const EDGES: u64 = 60;
+const EDGES: u64 = 25;
 
 type Make = fn(u64, bool) -> World;
 
@@ -64,7 +64,8 @@ fn wrong(world: &World) -> Vec<(String, String, bool)> {
     let oracle = &world.oracle;
     let violations = oracle.violations.iter().map(|what| ("".to_owned(), what.clone(), true));
     let order = oracle.order.violations.iter().map(|(kind, what)| {
-        let counts = ORDER_IS_STRICT && (STORED_BY_TIME || kind.is_in_line());
+        let strict = ORDER_IS_STRICT || number("STRICT").is_some();
+        let counts = strict && (STORED_BY_TIME || kind.is_in_line());
         (format!("{kind:?}"), what.clone(), counts)
     });
     let repeats = oracle.repeats.iter();
@@ -121,7 +122,7 @@ fn whatever_begins_or_ends_messages_keep_their_order() {
 #[test]
 fn a_seed_is_replayed_exactly() {
     for make in [World::new, World::at_the_edges] {
-        for seed in 0..5 {
+        for seed in 0..4 {
             assert_eq!(run(make, seed, true).trace, run(make, seed, true).trace, "seed {seed}");
         }
     }

@@ -255,9 +255,8 @@ impl Order {
             }
             Some(Fact { place: Place::Session(key), .. }) if *key == by => Kind::InOneSession,
             Some(Fact { place: Place::Session(key), at, .. }) if behind.is_some() => {
-                let ended = earlier.facts.iter().find(|fact| fact.at > *at);
                 let has_waited =
-                    waited.zip(ended).is_some_and(|(waited, ended)| waited.at < ended.at);
+                    waited.is_some_and(|waited| waited.at < *at || waited.present.contains(key));
                 let kind =
                     if has_waited { Kind::WaitedBeforeTheLeft } else { Kind::StoredBeforeTheLeft };
                 kind(left(*key))
@@ -265,5 +264,69 @@ impl Order {
             Some(Fact { place: Place::Session(key), .. }) => Kind::PastTheLeft(left(*key)),
             None | Some(Fact { place: Place::Line, .. }) => Kind::OnTheWay,
         })
+    }
+}
+
+mod tests {
+    use super::*;
+
+    const ONE: Key = Key(0, 1);
+    const TWO: Key = Key(0, 2);
+
+    /// Two messages of one stream come in, and this becomes of them; then `first` has the later one
+    /// and `then` the earlier one.
+    fn judged(deeds: &[(&str, Act, &[Key])], first: Key, then: Key) -> Option<Kind> {
+        let mut order = Order::default();
+        for (number, id) in (1..).zip(["m1", "m2"]) {
+            order.sent(id, Stream(0, 0), number, "romeo@example.com");
+        }
+        for (id, act, present) in deeds {
+            order.done(&Deed { act: *act, message: (*id).to_owned(), present: present.to_vec() });
+        }
+        order.received("m2", first);
+        order.received("m1", then);
+        order.violations.pop().map(|(kind, _)| kind)
+    }
+
+    #[test]
+    fn the_later_one_may_come_first_while_the_earlier_one_is_with_another_session() {
+        let kept = ("m1", Act::Given(ONE), &[ONE][..]);
+        let ended = ("", Act::Ended(ONE, Reason::Expired), &[TWO][..]);
+        let again = ("m1", Act::Given(TWO), &[TWO][..]);
+        let there = ("m2", Act::Given(TWO), &[ONE, TWO][..]);
+        assert_eq!(judged(&[kept, there, ended, again], TWO, TWO), None);
+        let gone = ("m2", Act::Given(TWO), &[TWO][..]);
+        let past = Some(Kind::PastTheLeft("expired"));
+        assert_eq!(judged(&[kept, ended, gone, again], TWO, TWO), past);
+        // The end was decided, and its effects were still to come.
+        assert_eq!(judged(&[kept, gone, ended, again], TWO, TWO), past);
+    }
+
+    #[test]
+    fn nothing_goes_past_what_is_stored() {
+        let stored = ("m1", Act::Stored, &[][..]);
+        let live = ("m2", Act::Given(ONE), &[ONE][..]);
+        let given = ("m1", Act::Given(ONE), &[ONE][..]);
+        assert_eq!(judged(&[stored, live, given], ONE, ONE), Some(Kind::PastTheBacklog));
+        let unlisted = ("romeo@example.com", Act::Unlisted, &[][..]);
+        let past = Some(Kind::PastTheUnlisted);
+        assert_eq!(judged(&[stored, unlisted, live, given], ONE, ONE), past);
+        assert_eq!(judged(&[live, given], ONE, ONE), Some(Kind::OnTheWay));
+        assert_eq!(judged(&[given, live], ONE, ONE), Some(Kind::InOneSession));
+    }
+
+    #[test]
+    fn what_is_left_is_stored_first() {
+        let kept = ("m1", Act::Given(ONE), &[ONE][..]);
+        let ended = ("", Act::Ended(ONE, Reason::Closed), &[][..]);
+        let (later, earlier) = (("m2", Act::Stored, &[][..]), ("m1", Act::Stored, &[][..]));
+        let two = ("m2", Act::Given(TWO), &[TWO][..]);
+        let one = ("m1", Act::Given(TWO), &[TWO][..]);
+        let left = |came: &[Key]| {
+            let came = ("m2", Act::Entered, came);
+            judged(&[kept, came, later, ended, earlier, two, one], TWO, TWO)
+        };
+        assert_eq!(left(&[]), Some(Kind::StoredBeforeTheLeft("closed")));
+        assert_eq!(left(&[ONE]), Some(Kind::LeftMeanwhile));
     }
 }

@@ -14,7 +14,7 @@ use crate::random::Random;
 
 /// A session, of one of the servers that a world has in its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(u32, u64);
+pub struct Key(pub u32, pub u64);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
