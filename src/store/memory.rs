@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use super::{
     AccountStore, BlockStore, Credentials, OfflineId, OfflineLimits, OfflineMessage, OfflineStore,
-    RosterChange, RosterStore, StoreError, StoreFuture, StoredRoster, SubscriptionRequest, made,
+    RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster,
+    SubscriptionRequest, made,
 };
 use crate::rules::roster::Item;
 
@@ -247,6 +248,15 @@ impl RosterStore for Memory {
             version: entry.version,
             requests: entry.requests.iter().map(|request| request.from.clone()).collect(),
             ..StoredRoster::default()
+        })
+    }
+
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        self.read(account, |entry| StoredContact {
+            item: entry.items.get(contact).cloned(),
+            version: entry.version,
+            request: entry.requests.iter().any(|request| request.from == *contact),
+            requests: entry.requests.len(),
         })
     }
 

@@ -6,24 +6,62 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Refusal, Sqlite, address, readable};
 use crate::rules::roster::{Item, Stray, Subscription};
-use crate::store::{RosterChange, RosterStore, StoreFuture, StoredRoster, SubscriptionRequest};
+use crate::store::{
+    RosterChange, RosterStore, StoreFuture, StoredContact, StoredRoster, SubscriptionRequest,
+};
 
 impl RosterStore for Sqlite {
     fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster> {
-        let account = account.clone();
+        let (account, reader) = (account.clone(), self.reader.caller());
+        let of = account.clone();
+        let first = reader.call(move |db| {
+            // Who asks, and not what they say: that may be much.
+            let mut requesters = db.prepare_cached(
+                "SELECT requester FROM subscription_request WHERE account = ?1 ORDER BY arrival",
+            )?;
+            let mut requesters = requesters.query([of.as_str()])?;
+            let mut roster = StoredRoster { version: version(db, &of)?, ..StoredRoster::default() };
+            while let Some(row) = requesters.next()? {
+                let requester: Option<String> = readable(row.get(0))?;
+                match requester.and_then(|requester| address(&requester)) {
+                    Some(requester) => roster.requests.push(requester),
+                    None => roster.unread += 1,
+                }
+            }
+            Ok((roster, items(db, &of, None)?))
+        });
+        Box::pin(async move {
+            let (mut roster, mut piece) = first.await?;
+            loop {
+                roster.items.append(&mut piece.items);
+                roster.strays.append(&mut piece.strays);
+                roster.unread += piece.unread;
+                // A long roster is read piece by piece: others have their turn between.
+                let Some(last) = piece.last.filter(|_| piece.contacts == AT_ONCE) else {
+                    return Ok(roster);
+                };
+                let of = account.clone();
+                piece = reader.call(move |db| items(db, &of, Some(&last))).await?;
+            }
+        })
+    }
+
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        let (account, contact) = (account.clone(), contact.clone());
         self.reader.call(move |db| {
-            let version: Option<i64> = db
-                .prepare_cached("SELECT version FROM roster WHERE account = ?1")?
-                .query_row([account.as_str()], |row| row.get(0))
-                .optional()?;
-            // SQLite's integers have a sign: the same 64 bits, there and back.
-            let version = version.unwrap_or(0) as u64;
-            let mut stored = StoredRoster { version, ..StoredRoster::default() };
-            items(db, &account, &mut stored)?;
-            let (requests, unread) = requests(db, &account)?;
-            stored.requests = requests.into_iter().map(|request| request.from).collect();
-            stored.unread += unread;
-            Ok(stored)
+            let both = [account.as_str(), contact.as_str()];
+            let (request, requests) = db
+                .prepare_cached(
+                    "SELECT count(*) FILTER (WHERE requester = ?2), count(*)
+                     FROM subscription_request WHERE account = ?1",
+                )?
+                .query_row(both, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+            Ok(StoredContact {
+                item: item(db, &account, &contact)?,
+                version: version(db, &account)?,
+                request: request > 0,
+                requests: usize::try_from(requests).unwrap_or(usize::MAX),
+            })
         })
     }
 
@@ -48,7 +86,7 @@ impl RosterStore for Sqlite {
 
     fn requests(&self, account: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>> {
         let account = account.clone();
-        self.reader.call(move |db| Ok(requests(db, &account)?.0))
+        self.reader.call(move |db| requests(db, &account))
     }
 
     fn clear(&self, account: &BareJid) -> StoreFuture<()> {
@@ -67,65 +105,116 @@ impl RosterStore for Sqlite {
     }
 }
 
-fn items(db: &Connection, account: &BareJid, stored: &mut StoredRoster) -> Result<(), Refusal> {
-    let mut statement = db.prepare_cached(
+fn version(db: &Connection, account: &BareJid) -> Result<u64, Refusal> {
+    let version: Option<i64> = db
+        .prepare_cached("SELECT version FROM roster WHERE account = ?1")?
+        .query_row([account.as_str()], |row| row.get(0))
+        .optional()?;
+    // SQLite's integers have a sign: the same 64 bits, there and back.
+    Ok(version.unwrap_or(0) as u64)
+}
+
+/// So many items of a roster are read at once.
+const AT_ONCE: usize = 64;
+
+/// Some items of a roster, one behind the other.
+#[derive(Default)]
+struct Piece {
+    items: Vec<Item>,
+    strays: Vec<Stray>,
+    unread: usize,
+    /// Contacts of all three kinds.
+    contacts: usize,
+    /// The text of the last one, which may be no UTF-8.
+    last: Option<Vec<u8>>,
+}
+
+/// The items behind that of `contact`; the first ones.
+fn items(db: &Connection, account: &BareJid, contact: Option<&[u8]>) -> Result<Piece, Refusal> {
+    let behind = if contact.is_some() { ">" } else { ">=" };
+    let mut statement = db.prepare_cached(&format!(
         "SELECT contact, item.name, subscription, ask, approved, roster_group.name
-         FROM roster_item AS item LEFT JOIN roster_group USING (account, contact)
-         WHERE account = ?1 ORDER BY contact, position",
-    )?;
-    let mut rows = statement.query([account.as_str()])?;
-    let mut unread: Vec<Vec<u8>> = Vec::new();
+         FROM (SELECT * FROM roster_item WHERE account = ?1 AND contact {behind} CAST(?2 AS TEXT)
+               ORDER BY contact LIMIT ?3) AS item
+         LEFT JOIN roster_group USING (account, contact)
+         ORDER BY contact, position"
+    ))?;
+    let contact = contact.unwrap_or_default();
+    let mut rows = statement.query(params![account.as_str(), contact, AT_ONCE as i64])?;
+    let (mut piece, mut lost) = (Piece::default(), false);
     // One row for each group, those of an item together.
     while let Some(row) = rows.next()? {
-        if readable(read(row, stored))?.is_none() {
-            unread.extend(row.get_ref(0)?.as_bytes().map(Vec::from));
+        let contact = row.get_ref(0)?.as_bytes().map_err(rusqlite::Error::from)?;
+        let is_next = piece.last.as_deref() != Some(contact);
+        if is_next {
+            (piece.last, lost) = (Some(contact.into()), false);
+            piece.contacts += 1;
+        }
+        if readable(piece.read(row, is_next))?.is_none() && !lost {
+            lost = true;
+            piece.unread += 1;
         }
     }
-    unread.dedup();
-    stored.unread += unread.len();
-    Ok(())
+    Ok(piece)
 }
 
-fn read(row: &Row<'_>, stored: &mut StoredRoster) -> rusqlite::Result<()> {
-    let (contact, group): (String, Option<String>) = (row.get(0)?, row.get(5)?);
-    if let Some(item) = stored.items.last_mut().filter(|item| item.jid.as_str() == contact) {
-        item.groups.extend(group);
-    } else if let Some(stray) = stored.strays.last_mut().filter(|stray| stray.jid == contact) {
-        stray.groups.extend(group);
-    } else if let Some(jid) = address(&contact) {
-        stored.items.push(Item {
-            name: row.get(1)?,
-            groups: group.into_iter().collect(),
-            subscription: row.get(2)?,
-            ask: row.get(3)?,
-            approved: row.get(4)?,
-            ..Item::new(jid)
-        });
-    } else {
-        let groups = group.into_iter().collect();
-        stored.strays.push(Stray { jid: contact, name: row.get(1)?, groups });
+impl Piece {
+    fn read(&mut self, row: &Row<'_>, is_next: bool) -> rusqlite::Result<()> {
+        // An address takes longer to be read than the rest of the row.
+        let contact = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        let group: Option<String> = row.get(5)?;
+        if is_next {
+            let groups = group.into_iter().collect();
+            match address(contact) {
+                Some(jid) => self.items.push(row_item(row, jid, groups)?),
+                None => {
+                    self.strays.push(Stray { jid: contact.into(), name: row.get(1)?, groups });
+                }
+            }
+        } else if let Some(item) = self.items.last_mut().filter(|i| i.jid.as_str() == contact) {
+            item.groups.extend(group);
+        } else if let Some(stray) = self.strays.last_mut().filter(|stray| stray.jid == contact) {
+            stray.groups.extend(group);
+        }
+        Ok(())
     }
-    Ok(())
 }
 
-/// The requests, and how many more there are that cannot be read.
-fn requests(
-    db: &Connection,
-    account: &BareJid,
-) -> Result<(Vec<SubscriptionRequest>, usize), Refusal> {
+fn item(db: &Connection, account: &BareJid, contact: &BareJid) -> Result<Option<Item>, Refusal> {
+    let both = [account.as_str(), contact.as_str()];
+    let mut groups = db.prepare_cached(
+        "SELECT name FROM roster_group WHERE account = ?1 AND contact = ?2 ORDER BY position",
+    )?;
+    let groups = groups.query_map(both, |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let item = db
+        .prepare_cached(
+            "SELECT contact, name, subscription, ask, approved FROM roster_item
+             WHERE account = ?1 AND contact = ?2",
+        )?
+        .query_row(both, |row| row_item(row, contact.clone(), groups));
+    Ok(readable(item.optional())?.flatten())
+}
+
+/// The item of a row that begins with contact, name, subscription, ask and approved.
+fn row_item(row: &Row<'_>, jid: BareJid, groups: Vec<String>) -> rusqlite::Result<Item> {
+    let (name, subscription) = (row.get(1)?, row.get(2)?);
+    let (ask, approved) = (row.get(3)?, row.get(4)?);
+    Ok(Item { jid, name, groups, subscription, ask, approved })
+}
+
+fn requests(db: &Connection, account: &BareJid) -> Result<Vec<SubscriptionRequest>, Refusal> {
     let mut statement = db.prepare_cached(
         "SELECT requester, stanza FROM subscription_request WHERE account = ?1 ORDER BY arrival",
     )?;
     let mut rows = statement.query([account.as_str()])?;
-    let (mut requests, mut unread) = (Vec::new(), 0);
+    let mut requests = Vec::new();
     while let Some(row) = rows.next()? {
-        let from = readable(row.get::<_, String>(0))?.and_then(|requester| address(&requester));
-        match (from, readable(row.get::<_, Vec<u8>>(1))?) {
-            (Some(from), Some(stanza)) => requests.push(SubscriptionRequest::new(from, stanza)),
-            _ => unread += 1,
-        }
+        let Some((from, stanza)): Option<(String, Vec<u8>)> = readable(row.try_into())? else {
+            continue;
+        };
+        requests.extend(address(&from).map(|from| SubscriptionRequest::new(from, stanza)));
     }
-    Ok((requests, unread))
+    Ok(requests)
 }
 
 fn apply(db: &Connection, account: &BareJid, change: &RosterChange) -> Result<(), Refusal> {

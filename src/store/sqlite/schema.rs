@@ -232,13 +232,6 @@ fn respell(db: &Connection) -> rusqlite::Result<()> {
     for (table, column) in owners {
         respell_column(db, table, column, FREE)?;
     }
-    // Clients that hold the roster are to ask for it again.
-    let others = spelled_otherwise("contact");
-    db.execute_batch(&format!(
-        "UPDATE roster SET version = version + 1 WHERE version < {} AND account IN
-         (SELECT account FROM roster_item WHERE {others})",
-        i64::MAX
-    ))?;
     respell_column(db, "roster_item", "contact", "TRUE")?;
     const MOVED: &str = "NOT EXISTS (SELECT 1 FROM roster_item AS item
         WHERE item.account = roster_group.account AND item.contact = ?1)";
