@@ -30,16 +30,6 @@ pub(crate) fn attribute_value(out: &mut Vec<u8>, value: &str) {
     Escaped::new(value, Place::Attribute).for_each(|piece| out.extend_from_slice(piece.as_bytes()));
 }
 
-/// How many bytes [`text`] appends.
-pub(crate) fn text_len(text: &str) -> usize {
-    Escaped::new(text, Place::Text).len()
-}
-
-/// How many bytes [`attribute_value`] appends.
-pub(crate) fn attribute_value_len(value: &str) -> usize {
-    Escaped::new(value, Place::Attribute).len()
-}
-
 /// Appends attributes, each with a leading space, given as (namespace, local name, value).
 ///
 /// One in a namespace gets a prefix that is declared beside it. No element bears a prefix, so the

@@ -55,15 +55,20 @@ impl Pages {
         Self(Vec::new())
     }
 
-    /// `rows` are in order, and no two of them have one JID.
-    pub(super) fn from_sorted(rows: &[Packed]) -> Self {
+    /// The items in any order; of two with one JID the last counts.
+    pub(super) fn from_items(items: impl IntoIterator<Item = Item>) -> Self {
+        let items: Vec<Item> = items.into_iter().collect();
+        // The sort is stable, so after the reversal the last of each JID comes first and stays.
+        let mut items: Vec<&Item> = items.iter().rev().collect();
+        items.sort_by(|a, b| a.jid.as_str().cmp(b.jid.as_str()));
+        items.dedup_by(|later, earlier| later.jid == earlier.jid);
         let mut pages = Vec::new();
         let mut draft = Draft::default();
-        for row in rows {
-            if draft.is_full_with(row.text.len()) {
-                pages.extend(std::mem::take(&mut draft).finish());
+        for item in items {
+            if draft.is_full_with(text_len(item)) {
+                pages.extend(draft.finish());
             }
-            draft.push(row.entry());
+            draft.push_item(item);
         }
         pages.extend(draft.finish());
         pages.shrink_to_fit();
@@ -136,7 +141,8 @@ impl Pages {
             (true, false) => rows / 2,
         };
         let part = |skip, take| {
-            let mut draft = Draft::default();
+            let mut draft =
+                Draft { rows: Vec::with_capacity(rows), text: String::with_capacity(text) };
             entries().skip(skip).take(take).for_each(|entry| draft.push(entry));
             draft.finish()
         };
@@ -203,61 +209,85 @@ impl Draft {
     }
 
     fn push(&mut self, entry: Entry<'_>) {
-        let text = entry.text();
-        let (start, len) = (u32::try_from(self.text.len()), u32::try_from(text.len()));
-        // No text comes near to 4 GiB: what would is left out.
-        let (Ok(start), Ok(len)) = (start, len) else { return };
-        self.rows.push(Row { start, len, ..*entry.row });
-        self.text.push_str(text);
+        self.text.push_str(entry.text());
+        self.end_row(*entry.row, entry.text().len());
     }
 
-    fn finish(self) -> Option<Arc<Page>> {
-        let is_empty = self.rows.is_empty();
-        let page = || Page { rows: self.rows.into(), text: self.text.into() };
-        (!is_empty).then(|| Arc::new(page()))
+    fn push_item(&mut self, item: &Item) {
+        let start = self.text.len();
+        let row = write_item(&mut self.text, item);
+        self.end_row(row, self.text.len().saturating_sub(start));
     }
+
+    /// The last `len` bytes of the text are those of `row`.
+    fn end_row(&mut self, row: Row, len: usize) {
+        // No text comes near to 4 GiB.
+        let int = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        self.rows.push(Row {
+            start: int(self.text.len().saturating_sub(len)),
+            len: int(len),
+            ..row
+        });
+    }
+
+    /// The page so far, if there is anything; the next one can be begun.
+    fn finish(&mut self) -> Option<Arc<Page>> {
+        let page = Page { rows: self.rows.as_slice().into(), text: self.text.as_str().into() };
+        self.rows.clear();
+        self.text.clear();
+        (!page.rows.is_empty()).then(|| Arc::new(page))
+    }
+}
+
+/// Appends the JID, the name and each group, with a U+0000 between them: no XML document can hold
+/// that character, so names and groups need no length fields.
+fn write_item(out: &mut String, item: &Item) -> Row {
+    let jid = item.jid.as_str();
+    out.push_str(jid);
+    let name = item.name.as_deref().unwrap_or_default();
+    for part in once(name).chain(item.groups.iter().map(String::as_str)) {
+        out.push(SEPARATOR);
+        if part.contains(SEPARATOR) {
+            out.extend(part.split(SEPARATOR));
+        } else {
+            out.push_str(part);
+        }
+    }
+    Row {
+        start: 0,
+        len: 0,
+        jid_len: u16::try_from(jid.len()).unwrap_or(u16::MAX),
+        subscription: item.subscription,
+        flags: if item.ask { ASK } else { 0 } | if item.approved { APPROVED } else { 0 },
+        hash: 0,
+    }
+}
+
+/// About as long as the text of an item.
+fn text_len(item: &Item) -> usize {
+    item.jid.as_str().len()
+        + item.name.iter().chain(&item.groups).map(|part| part.len() + 1).sum::<usize>()
 }
 
 /// One row on its way in.
 pub(super) struct Packed {
-    /// The JID, the name and each group, with a U+0000 between them: no XML document can hold that
-    /// character, so names and groups need no length fields.
     text: String,
     row: Row,
 }
 
 impl Packed {
     pub(super) fn new(item: &Item) -> Self {
-        let jid = item.jid.as_str();
-        let parts = || item.name.iter().chain(&item.groups);
-        let more = parts().map(|part| part.len() + 1).sum::<usize>() + 1;
-        let mut text = String::with_capacity(jid.len() + more);
-        text.push_str(jid);
-        let name = item.name.as_deref().unwrap_or_default();
-        for part in once(name).chain(item.groups.iter().map(String::as_str)) {
-            text.push(SEPARATOR);
-            text.extend(part.split(SEPARATOR));
-        }
-        let flags = if item.ask { ASK } else { 0 } | if item.approved { APPROVED } else { 0 };
-        Self::of(text, jid.len(), item.subscription, flags)
-    }
-
-    /// A JID and nothing else.
-    pub(super) fn jid(jid: &str) -> Self {
-        Self::of(jid.to_owned(), jid.len(), Subscription::None, 0)
-    }
-
-    fn of(text: String, jid: usize, subscription: Subscription, flags: u8) -> Self {
+        let mut text = String::with_capacity(text_len(item) + 1);
+        let row = write_item(&mut text, item);
         let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        let jid_len = u16::try_from(jid).unwrap_or(u16::MAX);
-        Self { text, row: Row { start: 0, len, jid_len, subscription, flags, hash: 0 } }
+        Self { text, row: Row { len, ..row } }
     }
 
     pub(super) fn entry(&self) -> Entry<'_> {
         Entry { text: &self.text, row: &self.row }
     }
 
-    pub(super) fn set_hash(&mut self, hash: u32) {
+    pub(super) const fn set_hash(&mut self, hash: u32) {
         self.row.hash = hash;
     }
 }

@@ -44,16 +44,18 @@ impl Roster {
         version: u64,
         requests: impl IntoIterator<Item = BareJid>,
     ) -> Self {
-        let items = sorted(items.into_iter().map(|item| Packed::new(&item)).collect());
-        let requests = sorted(requests.into_iter().map(|jid| Packed::jid(jid.as_str())).collect());
-        let entries = || items.iter().map(Packed::entry);
-        Self {
+        let mut roster = Self {
+            items: Pages::from_items(items),
+            requests: Pages::from_items(requests.into_iter().map(Item::new)),
             version,
-            digest: entries().map(|entry| entry.digest()).fold(0, u64::wrapping_add),
-            bytes: entries().map(wire::most_bytes).fold(0, usize::saturating_add),
-            items: Pages::from_sorted(&items),
-            requests: Pages::from_sorted(&requests),
+            digest: 0,
+            bytes: 0,
+        };
+        for entry in roster.items.iter() {
+            roster.digest = roster.digest.wrapping_add(entry.digest());
+            roster.bytes = roster.bytes.saturating_add(wire::most_bytes(entry));
         }
+        roster
     }
 
     /// The item of a contact, by its normalised bare JID.
@@ -178,7 +180,7 @@ impl Roster {
     /// Notes that a request of this contact is stored. `false` if one was noted already (rule SUB-9).
     pub fn add_request(&mut self, jid: &BareJid) -> bool {
         let Err(place) = self.requests.find(jid.as_str()) else { return false };
-        self.requests.insert(place, &Packed::jid(jid.as_str()));
+        self.requests.insert(place, &Packed::new(&Item::new(jid.clone())));
         true
     }
 
@@ -234,15 +236,6 @@ impl Roster {
     }
 }
 
-/// In the order of the JIDs; of two with one JID the last counts.
-fn sorted(mut rows: Vec<Packed>) -> Vec<Packed> {
-    // The sort is stable, so after the reversal the last of each JID comes first and stays.
-    rows.reverse();
-    rows.sort_by(|a, b| a.entry().jid().cmp(b.entry().jid()));
-    rows.dedup_by(|later, earlier| later.entry().jid() == earlier.entry().jid());
-    rows
-}
-
 impl fmt::Debug for Roster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Roster")
@@ -267,15 +260,13 @@ impl<'a> Entry<'a> {
     #[inline]
     pub fn jid(&self) -> &'a str {
         let start = self.row.start as usize;
-        let end = start.saturating_add(usize::from(self.row.jid_len));
-        self.text.get(start..end).unwrap_or_default()
+        self.text.get(start..start + usize::from(self.row.jid_len)).unwrap_or_default()
     }
 
     /// The JID, the name and the groups.
     pub(super) fn text(&self) -> &'a str {
         let start = self.row.start as usize;
-        let end = start.saturating_add(self.row.len as usize);
-        self.text.get(start..end).unwrap_or_default()
+        self.text.get(start..start + self.row.len as usize).unwrap_or_default()
     }
 
     /// Whether a client sees no difference.

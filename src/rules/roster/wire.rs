@@ -88,13 +88,20 @@ pub fn write_item(out: &mut Vec<u8>, entry: Entry<'_>) {
 /// How many bytes [`write_item`] appends at most, whatever the state of the subscription is: what
 /// presence does must not depend on how full a roster is.
 pub(super) fn most_bytes(entry: Entry<'_>) -> usize {
-    const EMPTY: &str =
-        "<item jid='' name='' subscription='none' ask='subscribe' approved='true'></item>";
-    const GROUP: &str = "<group></group>";
-    let texts = write::attribute_value_len(entry.jid())
-        + entry.name().map_or(0, write::attribute_value_len)
-        + entry.groups().map(|group| GROUP.len() + write::text_len(group)).sum::<usize>();
-    EMPTY.len() + texts
+    const EMPTY: &str = "<item jid='' subscription='none' ask='subscribe' approved='true'></item>";
+    EMPTY.len() + entry.text().bytes().map(|byte| usize::from(most_written(byte))).sum::<usize>()
+}
+
+/// How many bytes are written for one byte of an item's text at most.
+const fn most_written(byte: u8) -> u8 {
+    match byte {
+        // Between the parts.
+        0 => b"<group></group>".len() as u8,
+        b'&' | 1..=0x1F => 5,
+        b'<' | b'>' => 4,
+        b'\'' | b'"' => 6,
+        _ => 1,
+    }
 }
 
 fn query(roster: &Roster, bytes: usize, items: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
