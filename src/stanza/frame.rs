@@ -104,9 +104,7 @@ impl<'a> Frame<'a> {
 
     /// Appends the frame's bytes to `out`.
     pub fn write_to(&self, out: &mut Vec<u8>) {
-        if let Source::Stanza { stanza, .. } = self.source
-            && stanza.len() > LARGE
-        {
+        if matches!(self.source, Source::Stanza { stanza, .. } if stanza.len() > LARGE) {
             // What grows by doubling would keep as much again for a client that does not read.
             out.reserve_exact(self.len());
         }
