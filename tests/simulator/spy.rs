@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use xmpp_session::extension::{Delivery, Extension, Outcome, Flow};
+use xmpp_session::extension::{Delivery, Extension, Flow, Outcome};
 use xmpp_session::jid::{BareJid, Jid};
 use xmpp_session::server::Server;
 use xmpp_session::session::{Event, EventKind, Reason, SessionHandle};
