@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use jid::{BareJid, FullJid};
 use parking_lot::Mutex;
@@ -243,19 +243,26 @@ impl<C: Connection + Clone> Core<C> {
         let _settled = self.jobs.run(&key, async move { core.settle_left(&account).await });
     }
 
+    /// [`settle_left`](Self::settle_left) in the midst of a message's turn: a future of known size.
+    pub(super) fn settle_first<'a>(
+        self: &'a Arc<Self>,
+        account: &'a BareJid,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.settle_left(account))
+    }
+
     /// The same on the account's chain, where it comes before everything else.
     pub(super) async fn settle_left(self: &Arc<Self>, account: &BareJid) {
-        while let Some((left, _place)) = self.registry.left_behind(account) {
-            // The store gives what it has by the time of its acceptance: one that was stored before
-            // says by its stamp since when, in whole seconds.
-            let mut latest = UNIX_EPOCH;
-            for mut leftover in left {
-                let stamp = delayed_since(&leftover.stanza, account.domain().as_str());
-                latest = latest.max(stamp.unwrap_or(leftover.accepted));
-                leftover.accepted = latest;
-                // A panic of host code takes no other stanza along.
-                let _panicked = super::caught(self.route_leftover(leftover)).await;
+        let (mut places, mut all) = (Vec::new(), VecDeque::new());
+        loop {
+            // What a session leaves that has just got some of it comes before the rest.
+            while let Some((left, place)) = self.registry.left_behind(account) {
+                places.push(place);
+                left.into_iter().rev().for_each(|leftover| all.push_front(leftover));
             }
+            let Some(leftover) = all.pop_front() else { return };
+            // A panic of host code takes no other stanza along.
+            let _panicked = super::caught(self.route_leftover(leftover)).await;
         }
     }
 
@@ -278,8 +285,10 @@ impl<C: Connection + Clone> Core<C> {
             }
             (Kind::Message, _) => {
                 let to = self.address_of(leftover.session.to_bare());
-                let delayed = leftover.retained;
-                self.message_left(stanza, &to, leftover.accepted, delayed).await;
+                // One that was delayed before says since when.
+                let since = delayed_since(stanza, to.bare.domain().as_str());
+                let (accepted, delayed) = (since.unwrap_or(leftover.accepted), leftover.retained);
+                self.message_left(stanza, &to, accepted, delayed).await;
             }
         }
     }
