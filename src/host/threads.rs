@@ -17,12 +17,12 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rustls::ServerConfig;
 use rustls::server::ServerConnection;
 
 use super::tls::{Binding, record};
 use super::{
-    ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig, cut,
-    is_of_the_connection,
+    ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut, is_of_the_connection,
 };
 use crate::connection::{Close, Connection};
 use crate::outbox::{Drain, Outbox};
@@ -112,14 +112,14 @@ pub fn accept(
     }
 }
 
-/// Ends every session with `system-shutdown` (DESTROY-16), and returns once their connections are
-/// closed and what the sessions left is stored, or after `patience`.
+/// Ends every stream with `system-shutdown` (DESTROY-16), bound or not, and returns once all
+/// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
+/// broken off. A thread that waits for its client sees that within a second.
 ///
-/// To be called when nothing is accepted any more, with [`background`] still at work. Streams that
-/// have no session yet get none that lasts; they end with the process.
+/// To be called when nothing is accepted any more, with [`background`] still at work.
 pub fn shutdown<C: Connection + Clone>(host: &Host<C>, patience: Duration) {
     let deadline = after(patience);
-    while !host.end_sessions() && Instant::now() < deadline {
+    while !host.end_all() && Instant::now() < deadline {
         thread::sleep(SHUTDOWN_PAUSE);
     }
 }
@@ -135,13 +135,13 @@ pub fn serve<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
 where
     C: Connection + Clone,
 {
-    let _served = host.enter();
-    let (machine, outbox, drain) = host.accept(peer);
+    let (machine, outbox, drain) = host.accept(peer.direct_tls(false));
     run(&host.settings, machine, outbox, drain, socket, false)
 }
 
 /// Serves one connection that begins with a TLS handshake
-/// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)).
+/// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)), for clients whose application protocol
+/// is `xmpp-client` if they name any (TLS-5).
 ///
 /// # Errors
 ///
@@ -150,8 +150,7 @@ pub fn serve_direct_tls<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io:
 where
     C: Connection + Clone,
 {
-    let _served = host.enter();
-    let (machine, outbox, drain) = host.accept(peer);
+    let (machine, outbox, drain) = host.accept(peer.direct_tls(true));
     run(&host.settings, machine, outbox, drain, socket, true)
 }
 
@@ -224,46 +223,20 @@ fn read_loop<M: Machine>(
     direct_tls: bool,
 ) -> io::Result<()> {
     let mut bytes = Vec::new();
-    // LIMIT-25: no handshake before the peer begins it, and there is a place.
-    let (mut is_to_be_secured, mut is_heard) = (direct_tls, false);
+    let (mut open, mut is_silent) = (true, direct_tls);
     let deadline = after(settings.handshake);
     loop {
         if machine.due_in() == Some(Duration::ZERO) {
             machine.handle_timeout();
         }
-        if is_to_be_secured && Instant::now() >= deadline {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
         match machine.want_blocking() {
             // Its time-out is due.
             None => {}
-            Some(Want::Input)
-                if is_to_be_secured && machine.place().is_some_and(|place| place.is_refused()) =>
-            {
-                return Err(cut());
-            }
-            Some(Want::Input) if is_to_be_secured && !is_heard => {
-                let left = deadline.saturating_duration_since(Instant::now());
-                wire.socket.set_read_timeout(Some(left.clamp(SHORT, LOOK_SOON)))?;
-                match wire.socket.peek(&mut [0]) {
-                    Ok(0) => return Ok(()),
-                    Ok(_) => {
-                        is_heard = true;
-                        machine.heard();
-                    }
-                    Err(error) if is_timeout(&error) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            Some(Want::Input) if std::mem::take(&mut is_to_be_secured) => {
-                let place = machine.place();
-                machine.secured(wire.secure(settings, place)?);
-            }
-            Some(Want::Input) => {
+            Some(Want::Input) if open => {
                 // A read is not interrupted when somebody else ends the session: looked at again.
                 let again = if machine.is_early() { LOOK_SOON } else { LOOK_AGAIN };
                 let time = machine.due_in().map_or(again, |due| due.min(again));
-                let open = wire.read(&mut bytes, Some(time))?;
+                open = wire.read(&mut bytes, Some(time))?;
                 // Nothing came before a time-out: no sign of life (LIMIT-22).
                 if !bytes.is_empty() {
                     machine.receive(&bytes);
@@ -271,21 +244,29 @@ fn read_loop<M: Machine>(
                 }
                 if !open {
                     // It may still read the last answers.
-                    let place = machine.place();
-                    drop(machine);
-                    return wire.flush(writer_ended, after(wire.limit), place.as_ref());
+                    machine.end_of_input();
                 }
             }
+            Some(Want::Input) => thread::park_timeout(LOOK_AGAIN),
+            // LIMIT-25: no handshake before the peer begins it, and there is a place.
+            Some(Want::StartTls) if is_silent => match wire.is_heard(deadline)? {
+                Some(true) => {
+                    is_silent = false;
+                    machine.heard();
+                }
+                Some(false) => machine.end_of_input(),
+                None => {}
+            },
             Some(Want::StartTls) => {
-                let place = machine.place();
-                machine.secured(wire.secure(settings, place)?);
+                let binding = wire.secure(settings, &mut machine, direct_tls)?;
+                machine.secured(binding);
             }
             Some(Want::Close) => {
                 let deadline = after(wire.limit);
                 let place = machine.place();
                 wire.flush(writer_ended, deadline, place.as_ref())?;
                 drop(machine);
-                return wire.linger(deadline, place.as_ref());
+                return if open { wire.linger(deadline, place.as_ref()) } else { Ok(()) };
             }
         }
     }
@@ -314,7 +295,10 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
         wire.reader.unpark();
         records = Vec::new();
     }
-    if drain.closed() == Some(Close::Abort) || wire.say_goodbye(&mut give_up).is_err() {
+    if drain.closed() == Some(Close::Abort) {
+        return wire.part();
+    }
+    if wire.say_goodbye(&mut give_up).is_err() {
         return;
     }
     if wire.finishing.load(Ordering::SeqCst) {
@@ -345,14 +329,18 @@ impl Wire {
             Err(error) => return Err(error),
         };
         let mut bytes = buffer.get(..n).unwrap_or_default();
-        let mut tls = self.tls.lock();
-        let Some(tls) = tls.as_mut() else {
+        let mut guard = self.tls.lock();
+        let Some(tls) = guard.as_mut() else {
             out.extend_from_slice(bytes);
             return Ok(true);
         };
         while !bytes.is_empty() {
             tls.read_tls(&mut bytes)?;
-            tls.process_new_packets().map_err(invalid)?;
+            if let Err(error) = tls.process_new_packets() {
+                drop(guard);
+                self.part();
+                return Err(invalid(error));
+            }
             if !take_plaintext(tls, out)? {
                 return Ok(false);
             }
@@ -408,8 +396,43 @@ impl Wire {
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// Waits until everything is written, then shakes hands. The writer rests meanwhile (TLS-2).
-    fn secure(&self, settings: &Settings, place: Option<Place>) -> io::Result<Binding> {
+    /// Whether the peer has said something, or sends nothing at all; `None` if it is to be looked
+    /// again.
+    fn is_heard(&self, deadline: Instant) -> io::Result<Option<bool>> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.socket.set_read_timeout(Some(left.clamp(SHORT, LOOK_SOON)))?;
+        match self.socket.peek(&mut [0]) {
+            Ok(n) => Ok(Some(n > 0)),
+            Err(error) if is_timeout(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The last bytes of TLS (TLS-4, or the alert that tells what was wrong) where there is room for
+    /// them: nobody is waited for.
+    fn part(&self) {
+        let Some(_turn) = self.turn.try_lock() else { return };
+        let mut records = Vec::new();
+        if let Some(tls) = self.tls.lock().as_mut() {
+            tls.send_close_notify();
+            while tls.wants_write() && tls.write_tls(&mut records).is_ok() {}
+        }
+        if self.socket.set_write_timeout(Some(SHORT)).is_ok() {
+            let _room = (&self.socket).write(&records);
+        }
+    }
+
+    /// Waits until everything is written, then shakes hands. The writer rests meanwhile (TLS-2). The
+    /// machine may be told to end before that, with nothing to say to a peer in the midst of it.
+    fn secure<M: Machine>(
+        &self,
+        settings: &Settings,
+        machine: &mut M,
+        direct: bool,
+    ) -> io::Result<Binding> {
         let config = match &settings.tls {
             Some(config) if self.tls.lock().is_none() => config,
             _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start")),
@@ -417,34 +440,26 @@ impl Wire {
         let deadline = after(settings.handshake);
         let mut turn = self.turn.lock();
         while self.outbox.waiting() > 0 {
-            if self.flushed.wait_until(&mut turn, deadline).timed_out() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
+            let left = left(machine, deadline)?;
+            self.flushed.wait_for(&mut turn, left);
         }
-        let connection = self.handshake(config, deadline, place.as_ref())?;
+        let connection = self.handshake(config.config(direct), machine, deadline)?;
         self.socket.set_write_timeout(Some(self.limit))?;
         let binding = config.binding(&connection);
         *self.tls.lock() = Some(connection);
         Ok(binding)
     }
 
-    fn handshake(
+    fn handshake<M: Machine>(
         &self,
-        tls: &TlsConfig,
+        config: Arc<ServerConfig>,
+        machine: &mut M,
         deadline: Instant,
-        place: Option<&Place>,
     ) -> io::Result<Box<ServerConnection>> {
         let mut socket = &self.socket;
-        let mut connection = Box::new(ServerConnection::new(tls.config()).map_err(invalid)?);
+        let mut connection = Box::new(ServerConnection::new(config).map_err(invalid)?);
         while connection.is_handshaking() || connection.wants_write() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            if place.is_some_and(Place::is_cut) {
-                return Err(cut());
-            }
-            let left = left.clamp(SHORT, LOOK_SOON);
+            let left = left(machine, deadline)?;
             socket.set_read_timeout(Some(left))?;
             socket.set_write_timeout(Some(left))?;
             let moved = if connection.wants_write() {
@@ -461,6 +476,8 @@ impl Wire {
             if let Err(error) = connection.process_new_packets() {
                 // The alert that tells the peer why; what becomes of it does not matter.
                 let _told = connection.write_tls(&mut socket);
+                let _gone_already = socket.shutdown(Shutdown::Write);
+                self.linger(after(SHORT), None)?;
                 return Err(invalid(error));
             }
         }
@@ -511,6 +528,18 @@ impl Wire {
     }
 }
 
+/// How long a step towards TLS may take before it is looked again whether it is still wanted.
+fn left<M: Machine>(machine: &mut M, deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if machine.want_blocking() == Some(Want::Close) {
+        Err(io::ErrorKind::ConnectionAborted.into())
+    } else if left.is_zero() {
+        Err(io::ErrorKind::TimedOut.into())
+    } else {
+        Ok(left.clamp(SHORT, LOOK_SOON))
+    }
+}
+
 /// Appends what is decrypted to `out`; false if the peer said that nothing follows.
 fn take_plaintext(tls: &mut ServerConnection, out: &mut Vec<u8>) -> io::Result<bool> {
     match tls.reader().read_to_end(out) {
@@ -537,8 +566,8 @@ fn invalid(error: rustls::Error) -> io::Error {
 /// The shortest time-out given to a socket, which refuses zero.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// How long a session that was ended may be kept by a client that sends nothing.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How long a stream that was ended may be kept by a client that sends nothing.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How long others may have to wait until one of them sees that they need its place.
 const LOOK_SOON: Duration = Duration::from_millis(250);

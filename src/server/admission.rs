@@ -498,8 +498,7 @@ impl Place {
     }
 
     /// Whether there was no room for it: it is told so if it says a header, and nothing else is done.
-    #[must_use]
-    pub fn is_refused(&self) -> bool {
+    pub(super) fn is_refused(&self) -> bool {
         self.standing() == Standing::Refused
     }
 

@@ -3,16 +3,21 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::address::{Address, Malformed};
+use super::address::Address;
 use super::driver::{Driver, Pending, Stage};
 use super::{Core, Task, oneshot};
+use crate::address::InvalidAddress;
 use crate::connection::Connection;
 use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
 use crate::sasl::wire;
 use crate::session::{Bound, Reason, Session, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
-use crate::stream::{Nonza, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::{Nonza, Refused, STREAM_NAMESPACE, StreamCondition};
+
+/// As many bytes by which a stanza grows on its way are not counted (LIMIT-20): the sender's address,
+/// in all but odd cases.
+const FREE_GROWTH: usize = 256;
 
 const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 
@@ -45,6 +50,7 @@ impl<C: Connection + Clone> Driver<C> {
             None
         });
         let broadcast = stanza.kind() == Kind::Presence && stanza.raw_to().is_none();
+        let grown = stanza.len().saturating_sub(received.bytes_received());
         if let Some(task) = task {
             let (sender, done) = oneshot::channel();
             let jobs = Arc::clone(&core.jobs);
@@ -58,6 +64,28 @@ impl<C: Connection + Clone> Driver<C> {
             self.pending = Some(Pending::Stanza(done));
         }
         self.count_stanza(broadcast);
+        if grown > FREE_GROWTH {
+            self.count_bytes(grown);
+        }
+    }
+
+    /// A stanza that was refused while it was read. It counts as handled: it is answered (SM-5).
+    pub(super) fn refused(&mut self, refused: &Refused) {
+        let Stage::Bound(session) = &mut self.stage else { return };
+        let Some(Ok(ticket)) = session.try_input() else { return };
+        let core = Arc::clone(&self.core);
+        core.metrics.received(refused.stanza().kind());
+        if let Some(limit) = refused.limit() {
+            core.metrics.limit(limit.id());
+        }
+        let stanza = stamp(session, refused.stanza(), self.lang.as_deref());
+        let handle = session.handle();
+        match stanza.to().as_deref().map(|to| core.address(to)) {
+            Some(Err(InvalidAddress { .. })) => core.malformed(&handle, &stanza),
+            _ => core.bounce(Some(&handle), &stanza, refused.error()),
+        }
+        drop(ticket);
+        self.count_stanza(false);
     }
 
     /// A first-level element that is no stanza.
@@ -112,7 +140,7 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         session: &mut Session<Bound, C>,
         stanza: &Stanza,
-        to: Option<Result<Address<'_>, Malformed>>,
+        to: Option<Result<Address<'_>, InvalidAddress>>,
     ) -> Option<Task> {
         let handle = session.handle();
         if self.extensions.iter().any(|one| one.inbound(&handle, stanza) != Flow::Next) {
@@ -120,7 +148,7 @@ impl<C: Connection + Clone> Core<C> {
         }
         let to = match to.transpose() {
             Ok(to) => to,
-            Err(Malformed) => {
+            Err(InvalidAddress { .. }) => {
                 self.malformed(&handle, stanza);
                 return None;
             }

@@ -11,11 +11,13 @@ use super::admission::Ledger;
 use super::failures::Failures;
 use super::hashing::{Hashing, Offload, default_hashes};
 use super::metrics::Counters;
+use super::offline;
 use super::pace::Allowances;
 use super::requests::Requests;
 use super::route::{Outlet, Router};
 use super::timers::Timers;
 use super::{Core, Server};
+use crate::address;
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::Extension;
@@ -259,19 +261,19 @@ impl<C: Connection + Clone> Builder<C> {
 
     /// Serves a domain under a policy of its own.
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
-        self.domains.push((domain, policy));
+        self.domains.push((address::domain(domain.as_str()).unwrap_or(domain), policy));
         self
     }
 
     /// The domain of clients that name none (STREAM-4). Without it they are refused.
     pub fn default_domain(mut self, domain: DomainPart) -> Self {
-        self.default_domain = Some(domain);
+        self.default_domain = Some(address::domain(domain.as_str()).unwrap_or(domain));
         self
     }
 
     /// A domain that was served once: its clients are told `host-gone` (STREAM-5).
     pub fn former_domain(mut self, domain: DomainPart) -> Self {
-        self.former_domains.push(domain);
+        self.former_domains.push(address::domain(domain.as_str()).unwrap_or(domain));
         self
     }
 
@@ -349,7 +351,7 @@ impl<C: Connection + Clone> Builder<C> {
             let link = Arc::clone(link);
             move || link.get().and_then(Weak::upgrade)
         };
-        let (elsewhere, leftover) = (core(&link), core(&link));
+        let (elsewhere, backlog) = (core(&link), core(&link));
         let (background, hides, hold) = (core(&link), core(&link), core(&link));
         let mut registry = SessionRegistry::builder(Arc::clone(&environment))
             .conflict(self.conflict)
@@ -365,9 +367,9 @@ impl<C: Connection + Clone> Builder<C> {
                     core.route_while(None, stanza, holds);
                 }
             })
-            .leftover(move |left| {
-                if let Some(core) = leftover() {
-                    core.route_leftover(left);
+            .backlog(move |account| {
+                if let Some(core) = backlog() {
+                    core.account_left(account);
                 }
             });
         if !self.extensions.is_empty() {
@@ -405,6 +407,7 @@ impl<C: Connection + Clone> Builder<C> {
             metrics: Counters::default(),
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
+            offline_failures: offline::Failures::default(),
             environment,
         });
         let _first = link.set(Arc::downgrade(&core));

@@ -110,7 +110,7 @@ impl<C: Connection + Clone> Driver<C> {
             stage: Stage::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
             pending: None,
-            want: Want::Input,
+            want: if peer.direct_tls { Want::StartTls } else { Want::Input },
             negotiating: Some(Box::new(negotiating)),
             lang: None,
             hook,
@@ -177,9 +177,7 @@ impl<C: Connection + Clone> Driver<C> {
             self.asked = false;
             self.deadline = now.saturating_add(self.core.limits.silence);
         }
-        if self.pace.bytes(bytes.len(), now, &self.core.limits) {
-            self.core.metrics.limit("LIMIT-20");
-        }
+        self.count_bytes(bytes.len());
         // TLS-2: what is behind `<starttls/>` in plain text is never read.
         if self.want == Want::Input {
             let is_blocked = self.poll_blocked(None).is_pending();
@@ -258,11 +256,11 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     /// The TLS handshake after [`Want::StartTls`] is through; what the client said before it is
-    /// forgotten (STREAM-8). For a transport that is TLS from its beginning (direct TLS) it is
-    /// called before the first byte. At any other time it has no effect.
+    /// forgotten (STREAM-8). On a transport that is TLS from its beginning
+    /// ([`Peer::direct_tls`]) nothing was. At any other time it has no effect.
     pub fn secured(&mut self, tls: Tls) {
         let Stage::Unauthed(session) = &mut self.stage else { return };
-        if self.want != Want::StartTls && session.is_open() {
+        if self.want == Want::Close || (self.want == Want::Input && session.is_open()) {
             return;
         }
         session.restart();
@@ -429,10 +427,14 @@ impl<C: Connection + Clone> Driver<C> {
             // Its time begins now.
             (Standing::Waiting, Standing::Inside) => self.give_time(self.core.limits.negotiation),
             (Standing::Refused, _) => {}
-            // A header that has come, or comes soon, is told so.
             (_, Standing::Refused) => {
                 self.core.metrics.limit("LIMIT-25");
-                self.give_time(self.core.limits.close);
+                match self.want {
+                    // No header can come before the handshake, and there is none.
+                    Want::StartTls => self.finish(Close::Abort),
+                    // One that has come, or comes soon, is told so.
+                    _ => self.give_time(self.core.limits.close),
+                }
             }
             _ => {}
         }
@@ -503,16 +505,22 @@ impl<C: Connection + Clone> Driver<C> {
         if matches!(self.stage, Stage::Bound(_)) && self.poll_congested(cx).is_pending() {
             return Poll::Pending;
         }
-        if self.pace.resume().is_some() { Poll::Pending } else { Poll::Ready(()) }
+        // What ends does so within LIMIT-23, and nothing that it says is worked on.
+        let is_ending = matches!(self.stage, Stage::Closing(_) | Stage::Over);
+        if self.pace.resume().is_some() && !is_ending { Poll::Pending } else { Poll::Ready(()) }
     }
 
-    /// The server may close a stream that has no session yet. One that is being bound is reached as
-    /// a session, or refused.
+    /// The server may close a stream that has no session yet. One that is just being registered is
+    /// reached as a session, or refused.
     fn poll_dismissed(&mut self, cx: Option<&Context<'_>>) {
-        let is_reached = self.want == Want::Input && !matches!(self.stage, Stage::Binding);
-        let negotiating = self.negotiating.as_ref().filter(|_| is_reached);
-        if let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) {
-            self.fail(error);
+        let negotiating = self.negotiating.as_ref();
+        let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) else {
+            return;
+        };
+        match self.want {
+            // TLS-2: there is no stream that could be told.
+            Want::StartTls => self.finish(Close::Abort),
+            _ => self.fail(error),
         }
     }
 
@@ -570,7 +578,7 @@ impl<C: Connection + Clone> Driver<C> {
         }
         let event = match self.parser.read(input) {
             Ok(Some(event)) => event,
-            Ok(None) => return false,
+            Ok(None) => return self.refuse_opening(),
             Err(error) => {
                 self.fail(error);
                 return true;
@@ -584,10 +592,12 @@ impl<C: Connection + Clone> Driver<C> {
             (_, Event::Header(header)) => self.header(&header),
             (Stage::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
             (Stage::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
+            (Stage::Bound(_), Event::Refused(refused)) => self.refused(&refused),
             (stage, event) => {
                 let is_counted = matches!(stage, Stage::Authed(_));
                 match event {
-                    Event::Stanza(stanza) => self.early_stanza(&stanza),
+                    Event::Refused(refused) => self.early_refused(&refused),
+                    Event::Stanza(stanza) => self.early_stanza(&stanza, None),
                     Event::Nonza(nonza) => self.early_nonza(&nonza),
                     Event::End | Event::Header(_) => {}
                 }
@@ -597,6 +607,14 @@ impl<C: Connection + Clone> Driver<C> {
             }
         }
         true
+    }
+
+    /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
+    pub(super) fn count_bytes(&mut self, bytes: usize) {
+        let now = self.core.environment.now();
+        if self.pace.bytes(bytes, now, &self.core.limits) {
+            self.core.metrics.limit("LIMIT-20");
+        }
     }
 
     /// One more stanza was handled: LIMIT-19 and LIMIT-20 may pause reading.

@@ -31,6 +31,7 @@ mod jobs;
 mod message;
 mod metrics;
 mod negotiate;
+mod offline;
 mod oneshot;
 mod pace;
 mod peer;
@@ -112,6 +113,7 @@ struct Core<C: Connection + Clone> {
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
+    offline_failures: offline::Failures,
 }
 
 impl<C: Connection + Clone> Server<C> {
@@ -153,8 +155,10 @@ impl<C: Connection + Clone> Server<C> {
     }
 
     /// Routes a stanza of the host, or one that arrived from another domain, by its `to`. Its
-    /// `from` is believed: the host has checked it.
+    /// `from` is believed: the host has checked it. It gets its normal form (JID-1); a stanza whose
+    /// `from` has none is dropped.
     pub fn send(&self, stanza: Stanza) {
+        let Some(stanza) = self.0.with_normal_from(stanza) else { return };
         if let Some(task) = self.0.route(None, stanza) {
             self.0.jobs.spawn(task);
         }
@@ -196,13 +200,6 @@ impl<C: Connection + Clone> Core<C> {
     fn give(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Result<(), NotSent> {
         session.send(stanza)?;
         self.given(session, stanza);
-        Ok(())
-    }
-
-    /// Gives a session what has waited for it in the offline store.
-    fn give_stored(&self, session: &SessionHandle<C>, stanzas: &[Stanza]) -> Result<(), NotSent> {
-        session.send_stored(stanzas)?;
-        stanzas.iter().for_each(|stanza| self.given(session, stanza));
         Ok(())
     }
 

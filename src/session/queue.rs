@@ -186,9 +186,12 @@ impl Queue {
         waiting.entries.push_back(entry);
     }
 
-    pub(super) fn push_stored(&mut self, stanza: &Stanza, counted: bool, at: Duration) {
-        let (stanza, to) = (stanza.clone(), To::AsIs);
-        self.push(Entry::Stanza { stanza, to, counted, stored: true, at, copies: None });
+    pub(super) fn push_stored(&mut self, item: Item<'_>, counted: bool, at: Duration) {
+        let mut entry = Entry::new(item, counted, at);
+        if let Entry::Stanza { stored, .. } = &mut entry {
+            *stored = true;
+        }
+        self.push(entry);
         self.set_catching_up(true);
     }
 
