@@ -73,8 +73,10 @@ pub struct Driver<C: Connection + Clone> {
     pub(super) congested: Option<Duration>,
     /// More waits for the client than its connection takes: when to look again.
     behind: Option<Duration>,
-    /// How many bytes the client had taken of what waits for it, and since when no more.
-    taken: Option<(u64, Duration)>,
+    /// How far the client had come with what waits for it, and since when no further.
+    taken: Option<((u64, u32), Duration)>,
+    /// Its stanzas may have made what waits for it longer.
+    pub(super) has_asked: bool,
     pub(super) pace: Pace,
     /// Where there is a limit of them.
     pub(super) recipients: Option<Box<Recipients>>,
@@ -112,6 +114,7 @@ impl<C: Connection + Clone> Driver<C> {
             congested: None,
             behind: None,
             taken: None,
+            has_asked: false,
             pace: Pace::default(),
             recipients: None,
             trace: Trace::new(stream, core.log_addresses),
@@ -174,11 +177,13 @@ impl<C: Connection + Clone> Driver<C> {
     /// The waker is kept: it is also woken when somebody else ends the session. A host that waits
     /// for its socket polls this beside it.
     pub fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want> {
-        self.watch_progress();
+        let mut at = None;
         if let Stage::Bound(session) = &self.stage {
             let later = || self.core.environment.now().saturating_add(LOOK_AGAIN);
-            self.behind = session.go_on().then(|| self.behind.unwrap_or_else(later));
+            at = session.go_on();
+            self.behind = at.map(|_| self.behind.unwrap_or_else(later));
         }
+        self.watch_progress(at);
         loop {
             if self.poll_blocked(Some(cx)).is_pending() {
                 return Poll::Pending;
@@ -277,7 +282,8 @@ impl<C: Connection + Clone> Driver<C> {
         if self.want == Want::Close {
             return;
         }
-        self.watch_progress();
+        let at = if let Stage::Bound(session) = &self.stage { session.go_on() } else { None };
+        self.watch_progress(at);
         if self.taken.is_some_and(|(_, since)| since + self.core.limits.stuck <= now) {
             return self.give_up("LIMIT-13");
         }
@@ -414,22 +420,29 @@ impl<C: Connection + Clone> Driver<C> {
         Poll::Ready(())
     }
 
-    /// LIMIT-13: notes since when a client takes nothing, while something waits for it.
-    fn watch_progress(&mut self) {
-        let waiting = self.connection.waiting();
-        let waits = matches!(self.stage, Stage::Bound(_)) && waiting > 0;
-        let written = self.connection.written();
+    /// LIMIT-13: notes since when a client takes nothing, while something waits for it: in its
+    /// connection, or in front of that, where it is `at` this place.
+    fn watch_progress(&mut self, at: Option<u32>) {
+        let waiting = at.is_some() || self.connection.waiting() > 0;
+        let waits = waiting && matches!(self.stage, Stage::Bound(_));
+        let now = (self.connection.written(), at.unwrap_or_default());
         self.taken = match self.taken.filter(|_| waits) {
-            Some((taken, since)) if taken == written => Some((taken, since)),
-            _ => waits.then(|| (written, self.core.environment.now())),
+            Some((taken, since)) if taken == now => Some((taken, since)),
+            _ => waits.then(|| (now, self.core.environment.now())),
         };
     }
 
-    /// LIMIT-13: a client is not read from as long as it does not read.
+    /// LIMIT-13: a client that has asked for something is not read from as long as it does not read.
+    /// One that only acknowledges is, since that makes nothing longer.
     fn poll_congested(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
-        let is_congested = || self.connection.waiting() > self.core.limits.soft_mark;
-        if !is_congested() {
-            self.congested = None;
+        let is_congested = || {
+            let waiting = self.connection.waiting();
+            let Stage::Bound(session) = &self.stage else { return false };
+            let mark = self.core.limits.soft_mark;
+            waiting > mark || (waiting > 0 && waiting.saturating_add(session.unwritten()) > mark)
+        };
+        if !self.has_asked || !is_congested() {
+            (self.congested, self.has_asked) = (None, false);
             return Poll::Ready(());
         }
         if let Some(cx) = cx {
@@ -477,8 +490,13 @@ impl<C: Connection + Clone> Driver<C> {
     /// One more stanza was handled: LIMIT-19 and LIMIT-20 may pause reading.
     pub(super) fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
+        self.has_asked = true;
         if let Some(limit) = self.pace.stanza(is_broadcast, now, &self.core.limits) {
             self.core.metrics.limit(limit);
+        }
+        // LIMIT-13
+        if crate::session::take_behind() {
+            self.pace.slow_down(now);
         }
     }
 }

@@ -14,13 +14,26 @@ use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message,
     message_to_domain, offline,
 };
-use crate::session::{Copies, SessionHandle, SessionId};
+use crate::session::{Copies, NotSent, SessionHandle, SessionId};
 use crate::stanza::delay::{delay, is_delayed_by};
-use crate::stanza::{Condition, Stanza, StanzaError};
+use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
 use crate::store::{OfflineMessage, StoreError};
 
 /// Sessions that refused a message: they are not asked again (MSG-8).
-type Refused = SmallVec<[SessionId; 2]>;
+#[derive(Default)]
+struct Refused {
+    by: SmallVec<[SessionId; 2]>,
+    /// For one of them as much waits as may.
+    full: bool,
+}
+
+impl Refused {
+    fn push(&mut self, session: SessionId, why: NotSent) {
+        self.by.push(session);
+        self.full |= why == NotSent::Full;
+    }
+}
+
 /// Sessions that took it.
 type Reached<C> = SmallVec<[SessionHandle<C>; 4]>;
 
@@ -85,7 +98,7 @@ impl<C: Connection + Clone> Core<C> {
         let domain = to.bare.domain().as_str();
         let since = turn.since().filter(|_| !is_delayed_by(stanza, domain));
         let delayed = since.map(|since| stanza.with_appended(&delay(domain, since)));
-        let mut refused = Refused::new();
+        let mut refused = Refused::default();
         loop {
             match self.try_message(type_, delayed.as_ref().unwrap_or(stanza), to, &mut refused) {
                 Attempt::Again => {}
@@ -133,7 +146,7 @@ impl<C: Connection + Clone> Core<C> {
     ) -> Attempt<C> {
         let sessions = self.registry.sessions_of(to.key());
         let sessions: SmallVec<[SessionHandle<C>; 4]> =
-            sessions.filter(|session| !refused.contains(&session.id())).collect();
+            sessions.filter(|session| !refused.by.contains(&session.id())).collect();
         // Others may get it by a carbon copy.
         let copies = (sessions.len() > 1).then(|| Copies::of(stanza));
         let matching = to.resource.as_deref().and_then(|resource| {
@@ -151,6 +164,8 @@ impl<C: Connection + Clone> Core<C> {
         // An unknown account looks like one without sessions (MSG-5): the store tells them apart.
         match message(type_, situation, offline) {
             MessageDecision::Silent => Attempt::Silent,
+            // LIMIT-10: not into the store, where it would be ahead of what waits for the session.
+            MessageDecision::Bounce | MessageDecision::Offline if refused.full => Attempt::Full,
             MessageDecision::Bounce => Attempt::Bounce,
             MessageDecision::Offline => Attempt::Store,
             MessageDecision::Addressed => self.give_each(matching, stanza, copies, refused),
@@ -184,7 +199,7 @@ impl<C: Connection + Clone> Core<C> {
         for session in sessions {
             match self.give_copy(session, stanza, copies.as_ref()) {
                 Ok(()) => reached.push(session.clone()),
-                Err(_) => refused.push(session.id()),
+                Err(why) => refused.push(session.id(), why),
             }
         }
         if reached.is_empty() { Attempt::Again } else { Attempt::Done(reached, copies) }
@@ -287,6 +302,8 @@ enum Attempt<C: Connection + Clone> {
     Again,
     Store,
     Bounce,
+    /// As much waits for whom it is for as may: its sender may try again.
+    Full,
 }
 
 /// What became of a message in the end.
@@ -304,6 +321,10 @@ impl<C: Connection + Clone> From<Attempt<C>> for End<C> {
             Attempt::Done(reached, copies) => Self::Taken(reached, copies),
             Attempt::Silent | Attempt::Again => Self::Refused(Admission::Drop),
             Attempt::Bounce => Self::Refused(Admission::Refuse(BOUNCE.into())),
+            Attempt::Full => {
+                let error = StanzaError::new(Condition::ResourceConstraint);
+                Self::Refused(Admission::Refuse(error.with_type(ErrorType::Wait)))
+            }
             Attempt::Store => Self::Stored,
         }
     }

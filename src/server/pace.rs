@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::builder::{Limits, Rate};
 
+/// How long a client is not read from after a stanza that has to wait behind much else (LIMIT-13).
+const SLOW: Duration = Duration::from_millis(250);
+
 /// When the allowance of a rate would be full again: further ahead than the burst, and reading
 /// pauses until it is not.
 #[derive(Default)]
@@ -38,6 +41,12 @@ impl Pace {
             (false, true) => Some("LIMIT-19"),
             (false, false) => None,
         }
+    }
+
+    /// Something that the client has sent waits behind much else.
+    pub(super) fn slow_down(&mut self, now: Duration) {
+        let pause = now.saturating_add(SLOW);
+        self.resume = Some(self.resume.map_or(pause, |at| at.max(pause)));
     }
 
     fn spend(

@@ -127,11 +127,8 @@ impl<C: Connection + Clone> Core<C> {
         let key = account.to_string();
         let job = async move {
             let Ok(requests) = core.stores.rosters.requests(&account).await else { return };
-            for request in requests {
-                if let Ok(stanza) = canonicalise(&request.stanza) {
-                    let _gone = core.give(&session, &stanza);
-                }
-            }
+            let stanzas = requests.iter().filter_map(|one| canonicalise(&one.stanza).ok());
+            let _gone = core.give_stored(&session, &stanzas.collect::<Vec<_>>());
         };
         self.jobs.run(&key, job).await;
     }

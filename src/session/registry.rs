@@ -423,6 +423,7 @@ impl<C: Connection + Clone> Inner<C> {
             After::Lost(epoch, error) => self.lose(shared, epoch, error.into(), Run::Later),
             After::Strays(left) => self.leave_all(shared, left),
             After::Overgrown => self.end_overgrown(shared),
+            After::Behind => super::shield::note_behind(),
         }
     }
 

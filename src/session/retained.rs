@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::acknowledge::AckPolicy;
 use super::outbound::Outbound;
-use super::queue::{Entry, Size};
+use super::queue::Entry;
 use crate::connection::Connection;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,13 +13,14 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetentionLimits {
-    /// Stanzas that wait for one session, unacknowledged or unwritten (LIMIT-10). Default: 1000.
-    /// Messages from the offline store do not count: it has limits of its own.
+    /// Stanzas that wait for one session, unacknowledged or unwritten (LIMIT-10). Default: 10,000.
+    /// What has waited in a store does not count, since that has limits of its own, nor does the
+    /// presence of other sessions, of which one each is enough.
     pub stanzas: usize,
     /// Their bytes (LIMIT-10). Default: 4 MiB.
     pub bytes: usize,
-    /// How long a session with a transport may be over these two, and then up to twice of them,
-    /// before it ends (LIMIT-10). Default: 10 s.
+    /// How long a client for which that much waits may acknowledge nothing, before its transport is
+    /// given up (LIMIT-10). Default: 60 s.
     pub grace: Duration,
     /// Bytes that wait for all sessions together (LIMIT-11). Default: 256 MiB.
     pub all_bytes: usize,
@@ -38,9 +39,9 @@ pub struct RetentionLimits {
 impl Default for RetentionLimits {
     fn default() -> Self {
         Self {
-            stanzas: 1000,
+            stanzas: 10_000,
             bytes: 4 << 20,
-            grace: Duration::from_secs(10),
+            grace: Duration::from_secs(60),
             all_bytes: 256 << 20,
             held_stanzas: 200,
             held_bytes: 256 << 10,
@@ -99,14 +100,18 @@ pub(super) struct Retained {
     /// What the wall clock says at zero of the monotonic one.
     zero: SystemTime,
     /// Entries at the start of the queue that were accepted for an earlier transport.
-    again: usize,
+    pub(super) again: usize,
+    /// Number of the last entry behind which the client was asked.
+    asked_up_to: u32,
+    /// Bytes of the entries behind that one that the transport has got.
+    unasked: usize,
     /// Since when an answer to `<r/>` is outstanding.
     asked: Option<Duration>,
     /// To be asked as soon as all is written (SM-15).
     due: bool,
     /// Not to be asked again before: the last answer acknowledged nothing.
     not_before: Duration,
-    /// Until when the queue may be over its limit (LIMIT-10).
+    /// Until when something has to be acknowledged, since as much waits as may (LIMIT-10).
     grace: Option<Duration>,
     share: Share,
 }
@@ -130,6 +135,8 @@ impl Retained {
             since,
             zero: utc.checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH),
             again: 0,
+            asked_up_to: 0,
+            unasked: 0,
             asked: None,
             due: false,
             not_before: Duration::ZERO,
@@ -152,13 +159,26 @@ impl Retained {
     /// A new transport: everything in the queue goes out again, then the client is asked at once.
     pub(super) const fn start_again(&mut self, entries: usize) {
         self.again = entries;
+        (self.asked_up_to, self.unasked) = (self.acked, 0);
         self.asked = None;
         self.due = true;
         self.not_before = Duration::ZERO;
+        self.grace = None;
+    }
+
+    /// The transport has got an entry of so many bytes.
+    pub(super) const fn hand_over(&mut self, bytes: usize) {
+        self.unasked = self.unasked.saturating_add(bytes);
     }
 }
 
-/// After an answer that acknowledged nothing, the next question waits this long from the last.
+/// A client is asked again behind so many stanzas, or bytes, though it has not answered yet: while a
+/// backlog is written its answers free what it has read (SM-24).
+const ASK_STANZAS: u32 = 100;
+const ASK_BYTES: usize = 32 << 10;
+
+/// After an answer that acknowledged nothing, or not all that was asked about, the next question waits this
+/// long.
 const RETRY: Duration = Duration::from_secs(5);
 
 /// What a session's queue asks for now.
@@ -167,10 +187,8 @@ pub(super) enum Due {
     Nothing,
     /// The client is to be asked; that is marked already.
     Ask,
-    /// It was asked and has not answered.
+    /// It was asked and has not answered, or has acknowledged nothing for too long (LIMIT-10).
     Silent,
-    /// It has outgrown its limits (LIMIT-10).
-    End,
 }
 
 impl<C: Connection + Clone> Outbound<C> {
@@ -194,8 +212,13 @@ impl<C: Connection + Clone> Outbound<C> {
         let freed = usize::try_from(count).unwrap_or(usize::MAX);
         retained.again = retained.again.saturating_sub(freed);
         let asked = retained.asked.take();
-        if let Some(at) = asked.filter(|_| count == 0 && retained.sent > 0) {
+        // Answers to later questions are on their way, if it is not too slow.
+        let more = retained.asked_up_to.wrapping_sub(h).wrapping_sub(1) < i32::MAX.unsigned_abs();
+        if let Some(at) = asked.filter(|_| more || (count == 0 && retained.sent > 0)) {
             retained.not_before = at.saturating_add(RETRY);
+        }
+        if count > 0 {
+            retained.grace = None;
         }
         // Only counted entries stand at the start of the queue.
         self.queue.drop_first(freed);
@@ -203,20 +226,20 @@ impl<C: Connection + Clone> Outbound<C> {
         Some(count)
     }
 
-    /// Whether the queue has outgrown what is kept for a session, and its grace (LIMIT-10).
-    pub(super) fn is_overgrown(&mut self, limits: &RetentionLimits, now: Duration) -> bool {
-        let (Size { stanzas, bytes }, live) = (self.queue.limited(), self.link.is_some());
-        let Some(retained) = &mut self.retained else { return false };
-        let over = |times| {
-            stanzas > limits.stanzas.saturating_mul(times)
-                || bytes > limits.bytes.saturating_mul(times)
-        };
-        if !over(1) {
+    /// Whether the queue has outgrown what is kept for a session without a transport (LIMIT-10).
+    pub(super) fn is_overgrown(&self, limits: &RetentionLimits) -> bool {
+        self.link.is_none() && self.queue.limited().exceeds(limits, 1)
+    }
+
+    /// Notes whether as much waits for the client as may: from then on it has to acknowledge something.
+    fn watch(&mut self, limits: &RetentionLimits, now: Duration) {
+        let is_full = self.queue.limited().exceeds(limits, 1);
+        let Some(retained) = &mut self.retained else { return };
+        if !is_full {
             retained.grace = None;
-            return false;
+        } else if retained.grace.is_none() {
+            retained.grace = Some(now.saturating_add(limits.grace));
         }
-        let until = *retained.grace.get_or_insert_with(|| now.saturating_add(limits.grace));
-        !live || over(2) || now >= until
     }
 
     /// Marks that the client is about to be asked for an acknowledgement, if it is time for that
@@ -227,26 +250,47 @@ impl<C: Connection + Clone> Outbound<C> {
         limits: &RetentionLimits,
         now: Duration,
     ) -> bool {
-        let half = self.queue.written().saturating_mul(2) >= limits.stanzas
-            || self.queue.bytes().saturating_mul(2) >= limits.bytes;
-        let enough = half || self.queue.written() >= policy.stanzas;
-        let Some(soonest) = self.ask_at(policy, enough) else { return false };
-        if now < soonest {
-            return false;
+        self.watch(limits, now);
+        let due = self.asks_on()
+            || self.ask_at(policy, self.queue.written() >= policy.stanzas).is_some_and(|at| now >= at);
+        if due {
+            self.asking(now);
+            if let Some(retained) = &mut self.retained {
+                retained.due &= self.queue.has_unwritten();
+            }
         }
-        if let Some(retained) = &mut self.retained {
-            retained.asked = Some(now);
-            retained.due = false;
-        }
-        true
+        due
+    }
+
+    /// Whether so much has gone out since the last question that it is time for another, answered or
+    /// not.
+    fn asks_on(&self) -> bool {
+        let Some(retained) = self.retained.as_ref().filter(|_| self.is_open()) else { return false };
+        self.number().wrapping_sub(retained.asked_up_to) >= ASK_STANZAS
+            || retained.unasked >= ASK_BYTES
+    }
+
+    /// The number of the last entry that the transport has got.
+    fn number(&self) -> u32 {
+        let acked = self.retained.as_ref().map_or(0, |retained| retained.acked);
+        acked.wrapping_add(u32::try_from(self.queue.written()).unwrap_or(u32::MAX))
+    }
+
+    /// The client is about to be asked. True if no earlier question is unanswered.
+    fn asking(&mut self, now: Duration) -> bool {
+        let number = self.number();
+        let Some(retained) = &mut self.retained else { return false };
+        (retained.asked_up_to, retained.unasked) = (number, 0);
+        let first = retained.asked.is_none();
+        retained.asked.get_or_insert(now);
+        first
     }
 
     /// Marks that the client is about to be asked, whatever waits. `None` = nothing is retained;
     /// false = it was asked already.
     pub(super) fn claim_sign_of_life(&mut self, now: Duration) -> Option<bool> {
-        let open = self.is_open();
-        let retained = self.retained.as_mut()?;
-        Some(open && retained.asked.replace(retained.asked.unwrap_or(now)).is_none())
+        self.retained.as_ref()?;
+        Some(self.is_open() && self.asking(now))
     }
 
     /// When [`check`](Self::check) has something to say.
@@ -268,12 +312,11 @@ impl<C: Connection + Clone> Outbound<C> {
         if !self.is_open() {
             return Due::Nothing;
         }
-        if self.is_overgrown(limits, now) {
-            return Due::End;
-        }
-        let asked = self.retained.as_ref().and_then(|retained| retained.asked);
-        match asked {
-            Some(at) if now >= at.saturating_add(policy.answer) => Due::Silent,
+        self.watch(limits, now);
+        let retained = self.retained.as_ref();
+        let answer = retained.and_then(|r| Some(r.asked?.saturating_add(policy.answer)));
+        match answer.into_iter().chain(retained.and_then(|r| r.grace)).min() {
+            Some(late) if now >= late => Due::Silent,
             _ if self.claim_ask(policy, limits, now) => Due::Ask,
             _ => Due::Nothing,
         }
