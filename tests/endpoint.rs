@@ -57,6 +57,9 @@ mod messages;
 #[path = "offline.rs"]
 mod offline;
 #[cfg(test)]
+#[path = "paced.rs"]
+mod paced;
+#[cfg(test)]
 #[path = "roster.rs"]
 mod roster;
 #[cfg(test)]

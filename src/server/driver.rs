@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::Core;
 use super::binding::BindWait;
+use super::bound::Late;
 use super::closing::Closing;
 use super::hook::Hook;
 use super::negotiate::{Answer, Negotiating};
@@ -78,6 +79,8 @@ pub struct Driver<C: Connection + Clone> {
     /// Its stanzas may have made what waits for it longer.
     pub(super) has_asked: bool,
     pub(super) pace: Pace,
+    /// Broadcast presence that came too soon (LIMIT-19).
+    pub(super) late: Option<Box<Late>>,
     /// Where there is a limit of them.
     pub(super) recipients: Option<Box<Recipients>>,
     /// What the host's log is told.
@@ -116,6 +119,7 @@ impl<C: Connection + Clone> Driver<C> {
             taken: None,
             has_asked: false,
             pace: Pace::default(),
+            late: None,
             recipients: None,
             trace: Trace::new(stream, core.log_addresses),
             connection,
@@ -250,7 +254,8 @@ impl<C: Connection + Clone> Driver<C> {
             Want::Close => None,
             _ => {
                 let stuck = self.taken.map(|(_, since)| since + self.core.limits.stuck);
-                let pauses = [self.pace.resume, self.congested, self.behind];
+                let late = self.pace.broadcast.filter(|_| self.late.is_some());
+                let pauses = [self.pace.resume, late, self.congested, self.behind];
                 let session = [self.extensions_at(), stuck];
                 pauses.into_iter().chain(session).chain([Some(self.deadline)]).flatten().min()
             }
@@ -276,6 +281,9 @@ impl<C: Connection + Clone> Driver<C> {
         let now = self.core.environment.now();
         if self.pace.resume.is_some_and(|at| at <= now) {
             self.pace.resume = None;
+        }
+        if self.pace.broadcast.is_some_and(|at| at <= now) {
+            self.pace.broadcast = None;
         }
         self.congested = self.congested.filter(|at| *at > now);
         self.behind = self.behind.filter(|at| *at > now);
@@ -465,6 +473,9 @@ impl<C: Connection + Clone> Driver<C> {
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }
+        if self.late.is_some() && self.catch_up() {
+            return true;
+        }
         let event = match self.parser.read(input) {
             Ok(Some(event)) => event,
             Ok(None) => return false,
@@ -477,7 +488,10 @@ impl<C: Connection + Clone> Driver<C> {
             // SERR: nothing that arrives after an error has an effect (STREAM-24).
             (Stage::Closing(_) | Stage::Over, Event::End) => self.closed_by_client(),
             (Stage::Closing(_) | Stage::Over, _) => {}
-            (_, Event::End) => self.end_of_stream(),
+            (_, Event::End) => {
+                self.last_presence(false);
+                self.end_of_stream();
+            }
             (_, Event::Header(header)) => self.header(&header),
             (Stage::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
             (Stage::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
@@ -487,7 +501,7 @@ impl<C: Connection + Clone> Driver<C> {
         true
     }
 
-    /// One more stanza was handled: LIMIT-19 and LIMIT-20 may pause reading.
+    /// One more stanza was handled: LIMIT-20 may pause reading, LIMIT-19 the next broadcast.
     pub(super) fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
         self.has_asked = true;
@@ -498,6 +512,12 @@ impl<C: Connection + Clone> Driver<C> {
         if crate::session::take_behind() {
             self.pace.slow_down(now);
         }
+    }
+}
+
+impl<C: Connection + Clone> Drop for Driver<C> {
+    fn drop(&mut self) {
+        self.last_presence(true);
     }
 }
 

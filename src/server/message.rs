@@ -16,7 +16,7 @@ use crate::rules::delivery::{
 };
 use crate::session::{Copies, NotSent, SessionHandle, SessionId};
 use crate::stanza::delay::{delay, is_delayed_by};
-use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
+use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{OfflineMessage, StoreError};
 
 /// Sessions that refused a message: they are not asked again (MSG-8).
@@ -321,10 +321,7 @@ impl<C: Connection + Clone> From<Attempt<C>> for End<C> {
             Attempt::Done(reached, copies) => Self::Taken(reached, copies),
             Attempt::Silent | Attempt::Again => Self::Refused(Admission::Drop),
             Attempt::Bounce => Self::Refused(Admission::Refuse(BOUNCE.into())),
-            Attempt::Full => {
-                let error = StanzaError::new(Condition::ResourceConstraint);
-                Self::Refused(Admission::Refuse(error.with_type(ErrorType::Wait)))
-            }
+            Attempt::Full => Self::Refused(Admission::Refuse(super::too_much())),
             Attempt::Store => Self::Stored,
         }
     }

@@ -109,7 +109,7 @@ impl<C: Connection + Clone> Shared<C> {
             registry.settle(self, self.kick());
         }
         let out = self.out.lock();
-        (out.epoch == epoch && out.is_stalled()).then(|| out.progress())
+        (out.epoch == epoch && out.is_stalled()).then(|| out.queue.handed())
     }
 
     /// Writes what waits, if nobody does.

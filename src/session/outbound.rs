@@ -239,8 +239,9 @@ impl<C: Connection + Clone> Outbound<C> {
             return self.queue.put_back(entry);
         }
         self.queue.step_back();
-        if let Some(retained) = self.retained.as_mut().filter(|_| raised) {
-            retained.sent = retained.sent.saturating_sub(1);
+        if let Some(retained) = &mut self.retained {
+            retained.take_back(entry.len());
+            retained.sent = retained.sent.saturating_sub(u32::from(raised));
         }
     }
 
@@ -256,12 +257,6 @@ impl<C: Connection + Clone> Outbound<C> {
             self.writer = Writer::Called;
         }
         self.is_stalled()
-    }
-
-    /// A number that changes whenever something of what waits is handed over.
-    pub(super) fn progress(&self) -> u32 {
-        let waiting = u32::try_from(self.queue.unwritten().stanzas).unwrap_or(u32::MAX);
-        self.delivered.wrapping_sub(waiting)
     }
 
     /// Whether there is room for one more (LIMIT-10, LIMIT-13). One that finds some is taken whatever

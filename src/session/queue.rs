@@ -136,6 +136,8 @@ struct Waiting {
     unwritten: usize,
     /// The part that something else limits.
     bounded: Size,
+    /// How many entries were handed over, but for those that came back: a number that changes.
+    handed: u32,
     /// At so many unwritten bytes it is looked for presence that a later one replaces.
     condense_at: usize,
     /// Greeting of a transport, written before everything else.
@@ -230,6 +232,11 @@ impl Queue {
         }
     }
 
+    /// A number that changes whenever an entry is handed over for good.
+    pub(super) fn handed(&self) -> u32 {
+        self.0.as_ref().map_or(0, |waiting| waiting.handed)
+    }
+
     /// What the transport of now has not got.
     pub(super) fn unwritten(&self) -> Size {
         let Some(waiting) = &self.0 else { return Size::default() };
@@ -321,6 +328,7 @@ impl Queue {
         let len = waiting.entries.get(waiting.cursor).map_or(0, Entry::len);
         waiting.wrote(len);
         waiting.cursor += 1;
+        waiting.handed = waiting.handed.wrapping_add(1);
     }
 
     /// The last one was not taken: it is the next again.
@@ -329,6 +337,7 @@ impl Queue {
         waiting.cursor = waiting.cursor.saturating_sub(1);
         let len = waiting.entries.get(waiting.cursor).map_or(0, Entry::len);
         waiting.unwritten = waiting.unwritten.saturating_add(len);
+        waiting.handed = waiting.handed.wrapping_sub(1);
     }
 
     /// Takes out the next one.
@@ -336,6 +345,7 @@ impl Queue {
         let waiting = self.0.as_mut()?;
         let entry = waiting.entries.remove(waiting.cursor)?;
         waiting.remove_unwritten(&entry);
+        waiting.handed = waiting.handed.wrapping_add(1);
         self.tidy();
         Some(entry)
     }
@@ -344,6 +354,7 @@ impl Queue {
     pub(super) fn put_back(&mut self, entry: Entry) {
         let waiting = self.0.get_or_insert_default();
         waiting.add_unwritten(&entry);
+        waiting.handed = waiting.handed.wrapping_sub(1);
         waiting.entries.insert(waiting.cursor, entry);
     }
 

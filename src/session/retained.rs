@@ -170,6 +170,11 @@ impl Retained {
     pub(super) const fn hand_over(&mut self, bytes: usize) {
         self.unasked = self.unasked.saturating_add(bytes);
     }
+
+    /// It has not taken it.
+    pub(super) const fn take_back(&mut self, bytes: usize) {
+        self.unasked = self.unasked.saturating_sub(bytes);
+    }
 }
 
 /// A client is asked again behind so many stanzas, or bytes, though it has not answered yet: while a

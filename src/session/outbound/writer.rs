@@ -79,12 +79,12 @@ fn append<C: Connection + Clone>(
             return (Sent::Accepted, After::Overgrown);
         }
     }
-    let is_behind = o.is_behind(limits);
-    let after = if waits || !o.queue.has_unwritten() && !o.queue.has_greeting() {
-        After::Nothing
-    } else {
-        write_waiting(outbound, o, own)
-    };
+    let mut is_behind = o.is_behind(limits);
+    let mut after = After::Nothing;
+    if !waits && (o.queue.has_unwritten() || o.queue.has_greeting()) {
+        after = write_waiting(outbound, o, own);
+        is_behind = is_behind && outbound.lock().is_behind(limits);
+    }
     let after = if is_behind && matches!(after, After::Nothing) { After::Behind } else { after };
     (Sent::Accepted, after)
 }
