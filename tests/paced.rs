@@ -166,15 +166,22 @@ fn limit_13_floods_are_paced() {
             if kind == "csi" {
                 romeo.client.send("<inactive xmlns='urn:xmpp:csi:0'/>");
             }
-            let senders: Vec<_> =
-                (0..3).map(|n| world.client("juliet", &n.to_string())).collect();
+            let senders: Vec<_> = (0..3).map(|n| world.client("juliet", &n.to_string())).collect();
             for id in 0..COUNT {
                 let stanza = match kind {
-                    "carbon" => format!("<message to='romeo@example.com/other' type='chat' id='{id}'><body>x</body></message>"),
-                    "iq" => format!("<iq type='get' to='romeo@example.com/x' id='{id}'><x xmlns='urn:x'/></iq>"),
+                    "carbon" => format!(
+                        "<message to='romeo@example.com/other' type='chat' id='{id}'><body>x</body></message>"
+                    ),
+                    "iq" => format!(
+                        "<iq type='get' to='romeo@example.com/x' id='{id}'><x xmlns='urn:x'/></iq>"
+                    ),
                     "push" => String::new(),
-                    "csi" => format!("<presence to='romeo@example.com/x' id='{id}'/><message to='romeo@example.com/x' type='chat' id='{id}'><body>x</body></message>"),
-                    type_ => format!("<message to='romeo@example.com/x' type='{type_}' id='{id}'><body>x</body></message>"),
+                    "csi" => format!(
+                        "<presence to='romeo@example.com/x' id='{id}'/><message to='romeo@example.com/x' type='chat' id='{id}'><body>x</body></message>"
+                    ),
+                    type_ => format!(
+                        "<message to='romeo@example.com/x' type='{type_}' id='{id}'><body>x</body></message>"
+                    ),
                 };
                 if kind == "push" {
                     other.send(&format!("<iq type='set' id='s'><query xmlns='jabber:iq:roster'><item jid='c{id}@example.com'/></query></iq>"));
@@ -188,12 +195,26 @@ fn limit_13_floods_are_paced() {
             let got = romeo.all(&world);
             assert_eq!(senders.iter().flat_map(Client::received).count(), 0, "{kind}: errors");
             let ids = match kind {
-                "push" => got.iter().filter(|one| one.contains("<item ")).enumerate().map(|(n, one)| {
-                    assert!(one.contains(&format!("'c{n}@")), "{one}");
-                    n
-                }).collect(),
-                "carbon" => numbers(&got.iter().filter_map(|one| Some(one.split_once("<forwarded")?.1.to_owned())).collect::<Vec<_>>()),
-                "csi" => numbers(&got.iter().filter(|one| one.starts_with("<message")).cloned().collect::<Vec<_>>()),
+                "push" => got
+                    .iter()
+                    .filter(|one| one.contains("<item "))
+                    .enumerate()
+                    .map(|(n, one)| {
+                        assert!(one.contains(&format!("'c{n}@")), "{one}");
+                        n
+                    })
+                    .collect(),
+                "carbon" => numbers(
+                    &got.iter()
+                        .filter_map(|one| Some(one.split_once("<forwarded")?.1.to_owned()))
+                        .collect::<Vec<_>>(),
+                ),
+                "csi" => numbers(
+                    &got.iter()
+                        .filter(|one| one.starts_with("<message"))
+                        .cloned()
+                        .collect::<Vec<_>>(),
+                ),
                 _ => numbers(&got),
             };
             assert_eq!(ids, (0..COUNT).collect::<Vec<_>>(), "{kind}, {retained}");
@@ -208,7 +229,9 @@ fn limit_13_what_comes_meanwhile_is_behind_what_waits() {
     let juliet = world.client("juliet", "x");
     world.account("romeo");
     let chat = |to: &str, id: usize| {
-        format!("<message to='romeo@example.com{to}' type='chat' id='{id}'><body>x</body></message>")
+        format!(
+            "<message to='romeo@example.com{to}' type='chat' id='{id}'><body>x</body></message>"
+        )
     };
     (0..40).for_each(|id| juliet.send(&chat("", id)));
     let mut romeo = Slow::new(&world, "romeo", "x", 3, false);
@@ -227,7 +250,9 @@ fn destroy_12_what_the_client_has_not_taken_is_routed_again_and_the_end_is_told(
     let _before = romeo.all(&world);
     let body = "x".repeat(1000);
     let chat = |id: usize| {
-        format!("<message to='romeo@example.com' type='chat' id='{id}'><body>{body}</body></message>")
+        format!(
+            "<message to='romeo@example.com' type='chat' id='{id}'><body>{body}</body></message>"
+        )
     };
     (0..80).for_each(|id| juliet.send(&chat(id)));
     let written = numbers(&romeo.client.received());
@@ -298,7 +323,8 @@ fn limit_13_senders_of_a_client_that_is_far_behind_slow_down() {
     let world = world(|limits| limits.retention.bytes = 40_000);
     let (juliet, nurse) = (world.client("juliet", "x"), world.client("nurse", "x"));
     let mut romeo = Slow::new(&world, "romeo", "x", 1, false);
-    let chat = format!("<message to='romeo@example.com/x'><body>{}</body></message>", "x".repeat(1000));
+    let chat =
+        format!("<message to='romeo@example.com/x'><body>{}</body></message>", "x".repeat(1000));
     juliet.send(&chat.repeat(30));
     assert_eq!(juliet.want(), None);
     let queued = bytes_waiting(&world);
@@ -374,4 +400,3 @@ fn limit_10_what_all_attackers_together_can_make_wait_is_bounded() {
     let bound = victims.len() * (2 * LIMIT + STANZA + 4 * STANZA * senders.len());
     assert!(most > LIMIT && most < bound, "{most} of {bound}");
 }
-

@@ -7,6 +7,7 @@ use std::task::Wake;
 use std::thread;
 
 use super::*;
+use crate::stanza::Stanza;
 
 #[derive(Default)]
 struct Count(AtomicUsize);

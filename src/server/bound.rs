@@ -100,6 +100,8 @@ impl<C: Connection + Clone> Driver<C> {
         let Stage::Bound(session) = &mut self.stage else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);
+        // What others have sent on this thread does not count.
+        let _others = crate::session::take_behind();
         core.metrics.received(stanza.kind());
         let handle = session.handle();
         let text = stanza.to();
@@ -172,11 +174,12 @@ fn is_broadcast(received: &Received<'_>) -> bool {
 }
 
 /// Whether it is a question to the server or to the own account, which changes nothing that others see.
-fn is_question<C: Connection + Clone>(session: &Session<Bound, C>, received: &Received<'_>) -> bool {
+fn is_question<C: Connection + Clone>(
+    session: &Session<Bound, C>,
+    received: &Received<'_>,
+) -> bool {
     let own = |to: &str| to == session.account().as_str() || to == session.domain().as_str();
-    received.kind() == Kind::Iq
-        && received.type_() == Some("get")
-        && received.to().is_none_or(own)
+    received.kind() == Kind::Iq && received.type_() == Some("get") && received.to().is_none_or(own)
 }
 
 /// STZ-1: the true sender, whatever the client wrote; subscriptions come from the account.

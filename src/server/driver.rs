@@ -72,6 +72,8 @@ pub struct Driver<C: Connection + Clone> {
     asked: bool,
     /// The client reads too slowly: when to look again.
     pub(super) congested: Option<Duration>,
+    /// It was not read from for that: until when an answer may still stand behind what it said meanwhile.
+    unheard: Duration,
     /// More waits for the client than its connection takes: when to look again.
     behind: Option<Duration>,
     /// How far the client had come with what waits for it, and since when no further.
@@ -90,6 +92,9 @@ pub struct Driver<C: Connection + Clone> {
 /// How often it is looked whether a client that reads slowly has caught up. Most hosts' write loops
 /// tell sooner.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long what a client has said while it was not read from may take to be read.
+const UNHEARD: Duration = Duration::from_secs(10);
 
 impl<C: Connection + Clone> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, peer: Peer) -> Self {
@@ -115,6 +120,7 @@ impl<C: Connection + Clone> Driver<C> {
             deadline: core.environment.now().saturating_add(core.limits.negotiation),
             asked: false,
             congested: None,
+            unheard: Duration::ZERO,
             behind: None,
             taken: None,
             has_asked: false,
@@ -272,7 +278,14 @@ impl<C: Connection + Clone> Driver<C> {
         let handle = session.handle();
         let extensions = self.core.extensions.iter();
         let soonest = || extensions.filter_map(|extension| extension.next_timeout(&handle)).min();
-        super::shielded(soonest).flatten()
+        super::shielded(soonest).flatten().map(|at| at.max(self.unheard))
+    }
+
+    /// The client is read from again.
+    fn listen(&mut self, now: Duration) {
+        if self.congested.take().is_some() {
+            self.unheard = now.saturating_add(UNHEARD);
+        }
     }
 
     /// Acts on the time that has passed.
@@ -285,7 +298,9 @@ impl<C: Connection + Clone> Driver<C> {
         if self.pace.broadcast.is_some_and(|at| at <= now) {
             self.pace.broadcast = None;
         }
-        self.congested = self.congested.filter(|at| *at > now);
+        if self.congested.is_some_and(|at| at <= now) {
+            self.listen(now);
+        }
         self.behind = self.behind.filter(|at| *at > now);
         if self.want == Want::Close {
             return;
@@ -450,7 +465,10 @@ impl<C: Connection + Clone> Driver<C> {
             waiting > mark || (waiting > 0 && waiting.saturating_add(session.unwritten()) > mark)
         };
         if !self.has_asked || !is_congested() {
-            (self.congested, self.has_asked) = (None, false);
+            self.has_asked = false;
+            if self.congested.is_some() {
+                self.listen(self.core.environment.now());
+            }
             return Poll::Ready(());
         }
         if let Some(cx) = cx {

@@ -158,9 +158,11 @@ enum Room {
 }
 
 /// Whether it is the presence of now of another session, which keeps the bytes.
-fn is_state(item: Item<'_>) -> bool {
+pub(super) fn is_state(item: Item<'_>) -> bool {
     match item {
-        Item::Stanza(stanza, To::OwnBare) => stanza.type_().is_none(),
+        Item::Stanza(stanza, To::OwnBare) => {
+            stanza.kind() == Kind::Presence && stanza.type_().is_none()
+        }
         Item::Stanza(_, To::OwnBareSince(_)) => true,
         _ => false,
     }
@@ -288,21 +290,13 @@ impl<C: Connection + Clone> Outbound<C> {
         if is_end { Room::WithoutPayload } else { Room::Free }
     }
 
-    /// Puts an entry at the end of the queue.
-    fn enqueue(&mut self, own: Own<'_>, mut entry: Entry) {
-        let stanza = entry.as_item().and_then(Item::stanza);
-        let is_presence = stanza.is_some_and(|stanza| stanza.kind() == Kind::Presence);
-        if is_presence && entry.as_item().is_some_and(is_state) {
-            entry.set_bounded(true);
-        }
-        self.queue.push(entry);
-        if is_presence {
-            let (sent, again) = self.retained.as_ref().map_or((0, 0), |r| (r.sent, r.again));
-            let first = self.queue.written().max(usize::try_from(sent).unwrap_or(usize::MAX));
-            let gone = self.queue.condense(first, again, own.account.domain().as_str());
-            if let Some(retained) = self.retained.as_mut() {
-                retained.again = retained.again.saturating_sub(gone);
-            }
+    /// Of presence that waits the latest of each JID is enough.
+    fn condense(&mut self, own: Own<'_>) {
+        let (sent, again) = self.retained.as_ref().map_or((0, 0), |r| (r.sent, r.again));
+        let first = self.queue.written().max(usize::try_from(sent).unwrap_or(usize::MAX));
+        let gone = self.queue.condense(first, again, own.account.domain().as_str());
+        if let Some(retained) = self.retained.as_mut() {
+            retained.again = retained.again.saturating_sub(gone);
         }
         self.account_for();
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::copies::Copies;
 use super::held::Held;
-use super::outbound::{Item, Left, To};
+use super::outbound::{Item, Left, To, is_state};
 use super::registry::bare_of;
 use super::retained::RetentionLimits;
 use crate::stanza::{Kind, Stanza};
@@ -38,14 +38,7 @@ impl Entry {
             Item::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone())),
             Item::Raw(bytes) => return Self::Raw(bytes.into()),
         };
-        Self::Stanza { stanza, to, counted, bounded: false, at, copies }
-    }
-
-    /// Says that something else than the limits of the session limits it.
-    pub(super) const fn set_bounded(&mut self, is_bounded: bool) {
-        if let Self::Stanza { bounded, .. } = self {
-            *bounded = is_bounded;
-        }
+        Self::Stanza { stanza, to, counted, bounded: is_state(item), at, copies }
     }
 
     pub(super) fn as_item(&self) -> Option<Item<'_>> {
@@ -100,8 +93,7 @@ impl Entry {
         let from = stanza.from().filter(|_| is_presence)?;
         let bare = bare_of(&from);
         let is_here = bare.rsplit_once('@').map_or(bare, |(_, domain)| domain) == domain;
-        let is_broadcast =
-            *to != To::AsIs || stanza.to().is_none_or(|to| !to.contains('/'));
+        let is_broadcast = *to != To::AsIs || stanza.to().is_none_or(|to| !to.contains('/'));
         (is_here || is_broadcast).then(|| from.into_owned())
     }
 
@@ -276,9 +268,8 @@ impl Queue {
     }
 
     pub(super) fn push_stored(&mut self, stanza: &Stanza, counted: bool, at: Duration) {
-        let mut entry = Entry::new(Item::Stanza(stanza, To::AsIs), counted, at);
-        entry.set_bounded(true);
-        self.push(entry);
+        let (stanza, to) = (stanza.clone(), To::AsIs);
+        self.push(Entry::Stanza { stanza, to, counted, bounded: true, at, copies: None });
     }
 
     /// Drops each presence that a later one of the same JID makes out of date, once there is enough to

@@ -148,8 +148,8 @@ impl<C: Connection + Clone> Inner<C> {
                 let crowded = entry.absent() > self.settings.hibernating_per_account;
                 let oldest =
                     crowded.then(|| entry.oldest_absent(&self.hibernating.lock())).flatten();
-                let ending = oldest
-                    .and_then(|at| self.decide_end(entry, at, Reason::Evicted, None, since));
+                let ending =
+                    oldest.and_then(|at| self.decide_end(entry, at, Reason::Evicted, None, since));
                 (link, ending)
             }
         };

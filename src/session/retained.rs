@@ -68,7 +68,10 @@ impl Share {
     }
 
     pub(super) fn set(&mut self, bytes: usize) {
-        if bytes >= self.bytes {
+        if bytes == self.bytes {
+            return;
+        }
+        if bytes > self.bytes {
             self.all.fetch_add(bytes - self.bytes, Ordering::SeqCst);
         } else {
             self.all.fetch_sub(self.bytes - bytes, Ordering::SeqCst);
@@ -257,7 +260,9 @@ impl<C: Connection + Clone> Outbound<C> {
     ) -> bool {
         self.watch(limits, now);
         let due = self.asks_on()
-            || self.ask_at(policy, self.queue.written() >= policy.stanzas).is_some_and(|at| now >= at);
+            || self
+                .ask_at(policy, self.queue.written() >= policy.stanzas)
+                .is_some_and(|at| now >= at);
         if due {
             self.asking(now);
             if let Some(retained) = &mut self.retained {
@@ -270,7 +275,9 @@ impl<C: Connection + Clone> Outbound<C> {
     /// Whether so much has gone out since the last question that it is time for another, answered or
     /// not.
     fn asks_on(&self) -> bool {
-        let Some(retained) = self.retained.as_ref().filter(|_| self.is_open()) else { return false };
+        let Some(retained) = self.retained.as_ref().filter(|_| self.is_open()) else {
+            return false;
+        };
         self.number().wrapping_sub(retained.asked_up_to) >= ASK_STANZAS
             || retained.unasked >= ASK_BYTES
     }

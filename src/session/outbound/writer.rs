@@ -74,10 +74,14 @@ fn append<C: Connection + Clone>(
         if matches!(room, Room::WithoutPayload) {
             entry.strip();
         }
-        o.enqueue(own, entry);
+        o.queue.push(entry);
+        o.account_for();
         if matches!(room, Room::ForTheLast) {
             return (Sent::Accepted, After::Overgrown);
         }
+    }
+    if item.stanza().is_some_and(|stanza| stanza.kind() == Kind::Presence) {
+        o.condense(own);
     }
     let mut is_behind = o.is_behind(limits);
     let mut after = After::Nothing;
@@ -148,9 +152,7 @@ fn write_directly<C: Connection + Clone>(
     }
     o.writer = Writer::Nobody;
     let after = match result {
-        Ok(()) | Err(SendError::Full) if o.queue.has_unwritten() => {
-            write_waiting(outbound, o, own)
-        }
+        Ok(()) | Err(SendError::Full) if o.queue.has_unwritten() => write_waiting(outbound, o, own),
         Ok(()) | Err(SendError::Full) => After::Nothing,
         Err(error) if !o.ended => After::Lost(epoch, error),
         Err(_) => After::Strays(close_after_failure(o)),
