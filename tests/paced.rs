@@ -121,7 +121,7 @@ fn limit_13_stored_requests_are_paced() {
 fn limit_13_the_presence_of_contacts_is_paced() {
     for retained in [false, true] {
         for (contacts, resources, bytes) in [(2, 14, 200_000), (200, 2, 1000)] {
-            let world = world(|limits| limits.retention.stanzas = 100);
+            let world = world(|limits| limits.retention.live_stanzas = 100);
             world.account("romeo");
             let status = "x".repeat(bytes);
             let mut online = Vec::new();

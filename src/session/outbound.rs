@@ -152,8 +152,6 @@ enum Room {
     Free,
     /// For the news that somebody is gone, and for no more than that.
     WithoutPayload,
-    /// The session is not to last, and leaves this one too.
-    ForTheLast,
     None(After),
 }
 
@@ -265,11 +263,8 @@ impl<C: Connection + Clone> Outbound<C> {
     /// its size.
     fn room(&self, own: Own<'_>, item: Item<'_>, limits: &RetentionLimits) -> Room {
         let size = self.queue.limited();
-        if !size.exceeds(limits, 1) || is_state(item) {
+        if !size.exceeds(limits, 1) || is_state(item) || self.link.is_none() {
             return Room::Free;
-        }
-        if self.link.is_none() {
-            return Room::ForTheLast;
         }
         let domain = own.account.domain().as_str();
         let is_own = match item {
@@ -301,11 +296,13 @@ impl<C: Connection + Clone> Outbound<C> {
         self.account_for();
     }
 
-    /// Whether so much waits for the transport that its senders are to slow down.
+    /// Whether so much waits for the client that its senders are to slow down.
     fn is_behind(&self, limits: &RetentionLimits) -> bool {
-        let Size { stanzas, bytes } = self.queue.unwritten();
-        let size = Size { stanzas: stanzas.saturating_mul(4), bytes: bytes.saturating_mul(4) };
-        self.link.is_some() && size.exceeds(limits, 1)
+        let much = |size: Size| {
+            let (stanzas, bytes) = (size.stanzas.saturating_mul(4), size.bytes.saturating_mul(4));
+            Size { stanzas, bytes }.exceeds(limits, 1)
+        };
+        self.link.is_some() && (much(self.queue.unwritten()) || much(self.queue.limited()))
     }
 
     /// Puts in the transport of a resumption, behind a gate until it has its greeting; the old
@@ -324,6 +321,10 @@ impl<C: Connection + Clone> Outbound<C> {
     /// Takes the transport away; what waits stays.
     pub(super) fn drop_link(&mut self) -> Option<C> {
         self.next_epoch();
+        let at_loss = self.queue.limited();
+        if let Some(retained) = &mut self.retained {
+            retained.at_loss = at_loss;
+        }
         self.link.take()
     }
 

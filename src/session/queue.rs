@@ -149,9 +149,10 @@ pub(super) struct Size {
 }
 
 impl Size {
-    /// Whether it is more than may wait for one session, or than so many times that (LIMIT-10).
+    /// Whether it is more than may wait for a session with a transport, or than so many times that
+    /// (LIMIT-10).
     pub(super) const fn exceeds(self, limits: &RetentionLimits, times: usize) -> bool {
-        self.stanzas > limits.stanzas.saturating_mul(times)
+        self.stanzas > limits.live_stanzas.saturating_mul(times)
             || self.bytes > limits.bytes.saturating_mul(times)
     }
 

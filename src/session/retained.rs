@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use super::acknowledge::AckPolicy;
 use super::outbound::Outbound;
-use super::queue::Entry;
+use super::queue::{Entry, Size};
 use crate::connection::Connection;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -13,11 +13,13 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetentionLimits {
-    /// Stanzas that wait for one session, unacknowledged or unwritten (LIMIT-10). Default: 10,000.
-    /// What has waited in a store does not count, since that has limits of its own, nor does the
-    /// presence of other sessions, of which one each is enough.
+    /// Stanzas that may come for a session while it has no transport (LIMIT-10). Default: 1000.
     pub stanzas: usize,
-    /// Their bytes (LIMIT-10). Default: 4 MiB.
+    /// Stanzas that wait for one with a transport, unacknowledged or unwritten (LIMIT-10). Default:
+    /// 10,000. What has waited in a store does not count, since that has limits of its own, nor does
+    /// the presence of other sessions, of which one each is enough.
+    pub live_stanzas: usize,
+    /// The bytes of either (LIMIT-10). Default: 4 MiB.
     pub bytes: usize,
     /// How long a client for which that much waits may acknowledge nothing, before its transport is
     /// given up (LIMIT-10). Default: 60 s.
@@ -39,7 +41,8 @@ pub struct RetentionLimits {
 impl Default for RetentionLimits {
     fn default() -> Self {
         Self {
-            stanzas: 10_000,
+            stanzas: 1000,
+            live_stanzas: 10_000,
             bytes: 4 << 20,
             grace: Duration::from_secs(60),
             all_bytes: 256 << 20,
@@ -114,6 +117,8 @@ pub(super) struct Retained {
     due: bool,
     /// Not to be asked again before: the last answer acknowledged nothing.
     not_before: Duration,
+    /// What waited when the transport was lost.
+    pub(super) at_loss: Size,
     /// Until when something has to be acknowledged, since as much waits as may (LIMIT-10).
     grace: Option<Duration>,
     share: Share,
@@ -143,6 +148,7 @@ impl Retained {
             asked: None,
             due: false,
             not_before: Duration::ZERO,
+            at_loss: Size::default(),
             grace: None,
             share: Share::new(all),
         }
@@ -234,9 +240,14 @@ impl<C: Connection + Clone> Outbound<C> {
         Some(count)
     }
 
-    /// Whether the queue has outgrown what is kept for a session without a transport (LIMIT-10).
+    /// Whether more has come for a session without a transport than is kept for one (LIMIT-10).
     pub(super) fn is_overgrown(&self, limits: &RetentionLimits) -> bool {
-        self.link.is_none() && self.queue.limited().exceeds(limits, 1)
+        let Some(retained) = self.retained.as_ref().filter(|_| self.link.is_none()) else {
+            return false;
+        };
+        let Size { stanzas, bytes } = self.queue.limited();
+        stanzas.saturating_sub(retained.at_loss.stanzas) > limits.stanzas
+            || bytes.saturating_sub(retained.at_loss.bytes) > limits.bytes
     }
 
     /// Notes whether as much waits for the client as may: from then on it has to acknowledge something.

@@ -76,7 +76,7 @@ fn append<C: Connection + Clone>(
         }
         o.queue.push(entry);
         o.account_for();
-        if matches!(room, Room::ForTheLast) {
+        if o.is_overgrown(limits) {
             return (Sent::Accepted, After::Overgrown);
         }
     }
