@@ -12,6 +12,9 @@ mod common {
 }
 
 #[cfg(test)]
+#[path = "amplification.rs"]
+mod amplification;
+#[cfg(test)]
 #[path = "bind_wire.rs"]
 mod bind_wire;
 #[cfg(test)]
@@ -56,6 +59,9 @@ mod messages;
 #[cfg(test)]
 #[path = "offline.rs"]
 mod offline;
+#[cfg(test)]
+#[path = "order.rs"]
+mod order;
 #[cfg(test)]
 #[path = "paced.rs"]
 mod paced;

@@ -142,58 +142,190 @@ fn limit_3_all_bytes_before_authentication() {
     assert_violation(&world, &client, "LIMIT-3");
 }
 
+/// The error that a stanza of this start gets.
+fn refused(kind: &str, from: &str, id: &str) -> String {
+    format!(
+        "<{kind} from='{from}' to='romeo@example.com/x'{id} type='error'><error type='modify'>\
+         <policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></{kind}>"
+    )
+}
+
 #[test]
 fn limit_4_one_element_after_authentication() {
     let world = with(|limits| limits.bytes = None);
     let client = world.client("romeo", "x");
     assert_eq!(client.ask(&message(262_144)).len(), 1);
-    client.send(&message(262_145));
-    assert_violation(&world, &client, "LIMIT-4");
-    // What never ends is not waited for.
-    let client = world.client("romeo", "x");
-    client.send("<message to='romeo@example.com'><body>");
-    for _ in 0..64 {
-        client.send(&"b".repeat(4096));
+    // What is longer is read to its end, up to four times the limit, and answered; the stream goes on.
+    let error = refused("message", "romeo@example.com/x", "");
+    for bytes in [262_145, 262_146, 1_048_576] {
+        assert_eq!(client.ask(&message(bytes)), [error.as_str()], "{bytes}");
     }
+    let value =
+        format!("<iq type='set' id='1'><x xmlns='urn:x' y='{}'/></iq>", "v".repeat(300_000));
+    assert_eq!(client.ask(&value), [refused("iq", "romeo@example.com", " id='1'")]);
+    assert_eq!(hits(&world, "LIMIT-4"), 4);
+    assert_eq!(client.ask(&message(1000)).len(), 1);
+    client.send(&message(1_048_577));
     assert_eq!(client.received(), violation());
+    assert_eq!(hits(&world, "LIMIT-4"), 5);
+    // What never ends is not waited for, nor is what cannot be answered.
+    for (start, many) in [
+        ("<message to='romeo@example.com'><body>", 256),
+        ("<message to='", 64),
+        ("<r xmlns='urn:xmpp:sm:3'>", 64),
+    ] {
+        let mut limits = Limits::default();
+        limits.bytes = None;
+        let world =
+            World::with(|builder, _| builder.limits(limits).extension(xep::StreamManagement::new()));
+        let client = world.client("romeo", "x");
+        client.send(start);
+        for _ in 0..many {
+            assert_eq!(client.received(), [""; 0], "{start}");
+            client.send(&"b".repeat(4096));
+        }
+        assert_eq!(client.received(), violation(), "{start}");
+    }
 }
 
 #[test]
 fn limit_5_depth_attributes_and_elements() {
     let nested = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
-    let attributes = |count: usize| {
-        let mut xml = "<message".to_owned();
+    let attributes = |count: usize, start: &str, end: &str| {
+        let mut xml = format!("<message{start}");
         for n in 0..count {
             write!(xml, " a{n}=''").unwrap();
         }
-        xml + "/>"
+        xml + end
     };
+    let auth =
+        |inside: &str| format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{inside}</auth>");
     let world = World::new();
-    for xml in [nested(9), attributes(17), format!("<message>{}</message>", "<a/>".repeat(64))] {
+    for xml in [auth(&nested(8)), auth(&attributes(17, "", "/>")), auth(&"<a/>".repeat(64))] {
         let client = opened(&world);
         client.send(&xml);
         assert_eq!(client.received(), violation(), "before authentication");
     }
     assert_eq!(hits(&world, "LIMIT-5"), 3);
+    let client = world.client("romeo", "x");
+    let juliet = world.online("juliet", "y");
+    let to = " to='juliet@example.com/y' id='1'";
+    let message = |inside: &str| format!("<message{to}>{inside}</message>");
+    let mut exceeded = 3;
     for (fits, exceeds) in [
+        (message(&nested(63)), message(&nested(64))),
+        (message(&nested(63)), message(&nested(10_000))),
+        (attributes(62, to, "/>"), attributes(63, to, "/>")),
+        (attributes(62, to, "/>"), attributes(3000, to, "><a/></message>")),
+        (message("<a/>"), message(&attributes(65, "", "/>"))),
+        (message(&"<a/>".repeat(4095)), message(&"<a/>".repeat(4096))),
         (
-            format!("<message>{}</message>", nested(63)),
-            format!("<message>{}</message>", nested(64)),
-        ),
-        (attributes(64), attributes(65)),
-        (
-            format!("<message>{}</message>", "<a/>".repeat(4095)),
-            format!("<message>{}</message>", "<a/>".repeat(4096)),
+            message(&format!("<{}/>", "a".repeat(1024))),
+            message(&format!("<{}/>", "a".repeat(1025))),
         ),
     ] {
-        let client = world.client("romeo", "x");
-        client.send(&fits);
-        assert_eq!(client.want(), Some(Want::Input));
-        assert!(!client.received().concat().contains("stream:error"));
-        client.send(&exceeds);
-        assert_eq!(client.received(), violation());
+        assert_eq!(client.ask(&fits), [""; 0]);
+        assert_eq!(juliet.received().len(), 1);
+        let error = refused("message", "juliet@example.com/y", " id='1'");
+        assert_eq!(client.ask(&exceeds), [error]);
+        assert_eq!(juliet.received(), [""; 0]);
+        exceeded += 1;
+        assert_eq!(hits(&world, "LIMIT-5"), exceeded);
+        // STZ-7
+        for type_ in ["error", "result"] {
+            let error = exceeds.replacen("message", "iq", 1).replacen(
+                " id=",
+                &format!(" type='{type_}' id="),
+                1,
+            );
+            let error = error
+                .strip_suffix("</message>")
+                .map_or_else(|| error.clone(), |start| format!("{start}</iq>"));
+            assert_eq!(client.ask(&error), [""; 0]);
+            exceeded += 1;
+        }
     }
-    assert_eq!(hits(&world, "LIMIT-5"), 6);
+    // Before bind there is an answer as well.
+    let authed = world.authenticated("romeo");
+    let bind = format!(
+        "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>{}</iq>",
+        nested(64)
+    );
+    let answer = authed.answer(&bind);
+    assert!(answer.contains("<policy-violation ") && answer.contains(" id='b'"), "{answer}");
+    assert_eq!(authed.want(), Some(Want::Input));
+}
+
+#[test]
+fn limit_20_what_a_stanza_grows_by_counts_too() {
+    let world = with(|limits| limits.stanzas = None);
+    let juliet = world.online("juliet", "y");
+    // Each message is stamped with it.
+    let romeo = world.client("romeo", &"x".repeat(1023));
+    let (mut sent, mut came) = (0, 0);
+    while romeo.want() == Some(Want::Input) && came < 2 << 20 {
+        let message = "<message to='juliet@example.com/y'/>";
+        romeo.send(message);
+        sent += message.len();
+        came += juliet.received().concat().len();
+    }
+    assert!(sent < 50_000 && (1 << 20..(1 << 20) + 50_000).contains(&came), "{sent} {came}");
+    assert_eq!(hits(&world, "LIMIT-20"), 1);
+}
+
+#[test]
+fn limit_40_what_is_written_anew_is_a_few_times_what_came() {
+    let world = World::new();
+    let juliet = world.online("juliet", "y");
+    world.account("romeo");
+    let header = |declared: &str| {
+        format!(
+            "<stream:stream xmlns='jabber:client' xmlns:p='{declared}' \
+            xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0'>"
+        )
+    };
+    let bound = |declared: &str| {
+        let client = world.connect();
+        client.open();
+        client.authenticate("romeo", PASSWORD);
+        client.send(&header(declared));
+        client.send("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>x</resource></bind></iq>");
+        client
+    };
+    // 8 KB on the header are refused there.
+    let client = bound(&"u".repeat(8000));
+    assert!(client.received().concat().ends_with(&violation().concat()));
+    assert_eq!(hits(&world, "LIMIT-41"), 1);
+    let client = bound(&"u".repeat(900));
+    let _before = client.received();
+    let mut came = (0, 0);
+    for children in [1, 2, 5, 20, 60, 600] {
+        let xml = format!(
+            "<message to='juliet@example.com/y' id='1'>{}</message>",
+            "<p:x/>".repeat(children)
+        );
+        let answer = client.ask(&xml);
+        let got = juliet.received().concat();
+        assert!(got.len() <= 4 * xml.len() + 512, "{} of {}", got.len(), xml.len());
+        if got.is_empty() {
+            assert_eq!(answer, [refused("message", "juliet@example.com/y", " id='1'")]);
+            came.1 += 1;
+        } else {
+            assert_eq!(answer, [""; 0]);
+            came.0 += 1;
+        }
+    }
+    assert_eq!((came, hits(&world, "LIMIT-40")), ((0, 6), 6));
+    // Where the name is one that people use, nothing is refused.
+    let client = bound("http://jabber.org/protocol/pubsub#event");
+    for children in [1, 2, 5] {
+        let xml = format!(
+            "<message to='juliet@example.com/y' id='1'>{}</message>",
+            "<p:x/>".repeat(children)
+        );
+        client.send(&xml);
+        assert_eq!(juliet.received().len(), 1, "{children}");
+    }
 }
 
 #[test]

@@ -348,21 +348,23 @@ fn off_4_what_still_waits_when_management_begins_is_acknowledged() {
 }
 
 #[test]
-fn off_4_a_removal_that_fails_repeats_and_loses_nothing() {
+fn off_4_a_removal_that_fails_is_done_later_and_nothing_is_given_twice() {
     let faulty = Faulty::new();
     let world = World::with_stores(faulty.stores(), |builder, _| builder);
     world.account("romeo");
     let juliet = world.client("juliet", "balcony");
     say(&juliet, &["1"]);
     let romeo = world.client("romeo", "orchard");
-    // The list, then the removal.
-    faulty.decide(|_, n| if n == 1 { Fault::Fail } else { Fault::None });
+    // After the list, and before the next one.
+    faulty.decide(|_, n| if n == 1 || n == 3 { Fault::Fail } else { Fault::None });
     romeo.send("<presence/>");
     assert_eq!(bodies(&romeo), ["1"]);
-    faulty.decide(|_, _| Fault::None);
     romeo.send("<presence type='unavailable'/>");
+    say(&juliet, &["2"]);
     romeo.send("<presence/>");
-    assert_eq!(bodies(&romeo), ["1"]);
+    assert_eq!(bodies(&romeo), ["2"]);
+    world.advance(Duration::from_secs(6));
+    assert_eq!(bodies(&romeo), [""; 0]);
     assert_eq!(waiting(&world, "romeo"), 0);
 }
 

@@ -177,6 +177,11 @@ fn sm_5_what_is_refused_counts_as_handled() {
          <message to='@@'/><presence type='nonsense'/><r xmlns='urn:xmpp:sm:3'/>",
     );
     assert!(answer.contains(&a(3)), "{answer:?}");
+    // Also what is refused while it is read, answered or not.
+    let answer = romeo.ask(
+        "<message><\u{e9}/></message><iq type='result' id='1'><\u{e9}/></iq><r xmlns='urn:xmpp:sm:3'/>",
+    );
+    assert!(answer[0].contains("<not-acceptable ") && answer[1..] == [a(5)], "{answer:?}");
 }
 
 /// One message was sent; the client acknowledges `first`, which is right, and then `second`.

@@ -4,6 +4,7 @@
 //! [`Item`] is what a store keeps and a client sees, [`Roster`] the compact form that all sessions of
 //! an account share, [`RosterSet`] a client's wish to change it, read and checked.
 
+mod pages;
 mod set;
 mod table;
 mod wire;

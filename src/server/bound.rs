@@ -12,7 +12,11 @@ use crate::rules::presence::PresenceType;
 use crate::sasl::wire;
 use crate::session::{Bound, Reason, Session, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
-use crate::stream::{Nonza, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::{Nonza, Refused, STREAM_NAMESPACE, StreamCondition};
+
+/// As many bytes by which a stanza grows on its way are not counted (LIMIT-20): the sender's address,
+/// in all but odd cases.
+const FREE_GROWTH: usize = 256;
 
 const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 
@@ -28,6 +32,7 @@ impl<C: Connection + Clone> Driver<C> {
     pub(super) fn stanza(&mut self, received: &Received<'_>) {
         let Stage::Bound(session) = &mut self.stage else { return };
         let stanza = stamp(session, received, self.lang.as_deref());
+        let grown = stanza.len().saturating_sub(received.bytes_received());
         let is_broadcast = is_broadcast(received);
         let now = || self.core.environment.now();
         match &mut self.late {
@@ -43,6 +48,9 @@ impl<C: Connection + Clone> Driver<C> {
                 self.late = Some(Box::new(Late { presence: Some(stanza), next: None }));
             }
             _ => self.carry_out(stanza),
+        }
+        if grown > FREE_GROWTH {
+            self.count_bytes(grown);
         }
     }
 
@@ -136,6 +144,25 @@ impl<C: Connection + Clone> Driver<C> {
             self.pending = Some(Pending::Stanza(done));
         }
         self.count_stanza(broadcast);
+    }
+
+    /// A stanza that was refused while it was read. It counts as handled: it is answered (SM-5).
+    pub(super) fn refused(&mut self, refused: &Refused) {
+        let Stage::Bound(session) = &mut self.stage else { return };
+        let Some(Ok(ticket)) = session.try_input() else { return };
+        let core = Arc::clone(&self.core);
+        core.metrics.received(refused.stanza().kind());
+        if let Some(limit) = refused.limit() {
+            core.metrics.limit(limit.id());
+        }
+        let stanza = stamp(session, refused.stanza(), self.lang.as_deref());
+        let handle = session.handle();
+        match stanza.to().as_deref().map(|to| core.address(to)) {
+            Some(Err(Malformed)) => core.malformed(&handle, &stanza),
+            _ => core.bounce(Some(&handle), &stanza, refused.error()),
+        }
+        drop(ticket);
+        self.count_stanza(false);
     }
 
     /// A first-level element that is no stanza.

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::admission::Admissions;
 use super::metrics::Counters;
+use super::offline::Failures;
 use super::requests::Requests;
 use super::route::{Outlet, Router};
 use super::timers::Timers;
@@ -317,7 +318,7 @@ impl<C: Connection + Clone> Builder<C> {
             let link = Arc::clone(link);
             move || link.get().and_then(Weak::upgrade)
         };
-        let (elsewhere, leftover) = (core(&link), core(&link));
+        let (elsewhere, backlog) = (core(&link), core(&link));
         let (background, hides, hold) = (core(&link), core(&link), core(&link));
         let mut registry = SessionRegistry::builder(Arc::clone(&environment))
             .conflict(self.conflict)
@@ -333,9 +334,9 @@ impl<C: Connection + Clone> Builder<C> {
                     core.route_while(None, stanza, holds);
                 }
             })
-            .leftover(move |left| {
-                if let Some(core) = leftover() {
-                    core.route_leftover(left);
+            .backlog(move |account| {
+                if let Some(core) = backlog() {
+                    core.account_left(account);
                 }
             });
         if !self.extensions.is_empty() {
@@ -370,6 +371,7 @@ impl<C: Connection + Clone> Builder<C> {
             metrics: Counters::default(),
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
+            offline_failures: Failures::default(),
             environment,
         });
         let _first = link.set(Arc::downgrade(&core));

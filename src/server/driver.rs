@@ -113,7 +113,7 @@ impl<C: Connection + Clone> Driver<C> {
             stage: Stage::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
             pending: None,
-            want: Want::Input,
+            want: if peer.direct_tls { Want::StartTls } else { Want::Input },
             negotiating: Some(Box::new(negotiating)),
             lang: None,
             hook,
@@ -152,9 +152,7 @@ impl<C: Connection + Clone> Driver<C> {
         if matches!(self.stage, Stage::Bound(_)) {
             self.asked = false;
             self.deadline = now.saturating_add(self.core.limits.silence);
-            if self.pace.bytes(bytes.len(), now, &self.core.limits) {
-                self.core.metrics.limit("LIMIT-20");
-            }
+            self.count_bytes(bytes.len());
         }
         // TLS-2: what is behind `<starttls/>` in plain text is never read.
         if self.want == Want::Input {
@@ -236,11 +234,11 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     /// The TLS handshake after [`Want::StartTls`] is through; what the client said before it is
-    /// forgotten (STREAM-8). For a transport that is TLS from its beginning (direct TLS) it is
-    /// called before the first byte. At any other time it has no effect.
+    /// forgotten (STREAM-8). On a transport that is TLS from its beginning
+    /// ([`Peer::direct_tls`]) nothing was. At any other time it has no effect.
     pub fn secured(&mut self, tls: Tls) {
         let Stage::Unauthed(session) = &mut self.stage else { return };
-        if self.want != Want::StartTls && session.is_open() {
+        if self.want == Want::Close || (self.want == Want::Input && session.is_open()) {
             return;
         }
         session.restart();
@@ -419,13 +417,17 @@ impl<C: Connection + Clone> Driver<C> {
         Poll::Ready(())
     }
 
-    /// The server may close a stream that has no session yet. One that is being bound is reached as
-    /// a session, or refused.
+    /// The server may close a stream that has no session yet. One that is just being registered is
+    /// reached as a session, or refused.
     fn poll_dismissed(&mut self, cx: Option<&Context<'_>>) {
-        let is_reached = self.want == Want::Input && !matches!(self.stage, Stage::Binding);
-        let negotiating = self.negotiating.as_ref().filter(|_| is_reached);
-        if let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) {
-            self.fail(error);
+        let negotiating = self.negotiating.as_ref();
+        let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) else {
+            return;
+        };
+        match self.want {
+            // TLS-2: there is no stream that could be told.
+            Want::StartTls => self.finish(Close::Abort),
+            _ => self.fail(error),
         }
     }
 
@@ -496,7 +498,7 @@ impl<C: Connection + Clone> Driver<C> {
         }
         let event = match self.parser.read(input) {
             Ok(Some(event)) => event,
-            Ok(None) => return false,
+            Ok(None) => return self.refuse_opening(),
             Err(error) => {
                 self.fail(error);
                 return true;
@@ -513,10 +515,20 @@ impl<C: Connection + Clone> Driver<C> {
             (_, Event::Header(header)) => self.header(&header),
             (Stage::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
             (Stage::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
-            (_, Event::Stanza(stanza)) => self.early_stanza(&stanza),
+            (Stage::Bound(_), Event::Refused(refused)) => self.refused(&refused),
+            (_, Event::Refused(refused)) => self.early_refused(&refused),
+            (_, Event::Stanza(stanza)) => self.early_stanza(&stanza, None),
             (_, Event::Nonza(nonza)) => self.early_nonza(&nonza),
         }
         true
+    }
+
+    /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
+    pub(super) fn count_bytes(&mut self, bytes: usize) {
+        let now = self.core.environment.now();
+        if self.pace.bytes(bytes, now, &self.core.limits) {
+            self.core.metrics.limit("LIMIT-20");
+        }
     }
 
     /// One more stanza was handled: LIMIT-20 may pause reading, LIMIT-19 the next broadcast.

@@ -175,16 +175,34 @@ impl<C: Connection + Clone> Server<C> {
                     }
                 }
             }
-            // In this order: a bind under way is a job, and none can begin any more.
-            if core.jobs.len() == 0 && core.registry.is_forgotten() {
+            if core.is_empty() {
                 return;
             }
             core.sleep(LOOK_AGAIN).await;
         }
     }
+
+    /// A shutdown at once, for hosts that have a clock of their own: ends what there is, and says
+    /// whether nothing is left. To be called again until then.
+    #[cfg(any(feature = "tokio", feature = "threads"))]
+    pub(crate) fn end_all(&self) -> bool {
+        let core = &self.0;
+        let error = StreamError::new(StreamCondition::SystemShutdown);
+        core.early.close(&error.clone().into());
+        for session in core.registry.iter() {
+            core.dismiss(&session, Reason::Shutdown, &error);
+        }
+        core.is_empty()
+    }
 }
 
 impl<C: Connection + Clone> Core<C> {
+    /// Whether no session is left, nor work of one. In this order: a bind under way is a job, and
+    /// none can begin any more once the streams are closed.
+    fn is_empty(&self) -> bool {
+        self.jobs.len() == 0 && self.registry.is_forgotten()
+    }
+
     /// Ends a session with this error.
     fn dismiss(&self, session: &SessionHandle<C>, reason: Reason, error: &StreamError) -> bool {
         let mut words = Vec::new();
@@ -196,7 +214,7 @@ impl<C: Connection + Clone> Core<C> {
         was_first
     }
 
-    async fn sleep(&self, time: Duration) {
+    pub(super) async fn sleep(&self, time: Duration) {
         let _late: Option<()> = self.timers.within(time, pending()).await;
     }
 

@@ -45,6 +45,13 @@ impl<C: Connection + Clone> Core<C> {
         to: Option<&Address<'_>>,
     ) -> Option<Task> {
         let request = self.well_formed_iq(origin, stanza)?;
+        let own = origin.map(|session| &session.account().bare);
+        let is_others = |to: &Address<'_>| to.is_account() && Some(&*to.bare) != own;
+        if is_roster_set(stanza) && to.is_some_and(|to| to.resource.is_none() && is_others(to)) {
+            // ROSTER-4: before anybody asks whether there is such an account, and whom it blocks.
+            self.bounce(origin, stanza, Condition::Forbidden);
+            return None;
+        }
         if let Some(to) = to.filter(|to| to.is_account()) {
             match self.admit(to, stanza) {
                 Admission::Accept => {}
@@ -57,7 +64,6 @@ impl<C: Connection + Clone> Core<C> {
                 }
             }
         }
-        let own = origin.map(|session| &session.account().bare);
         let matching = to.and_then(|to| self.registry.find(to.key(), to.resource.as_deref()?));
         let situation = match to {
             None => IqSituation::OwnAccount,
@@ -136,9 +142,8 @@ impl<C: Connection + Clone> Core<C> {
                 if own {
                     return self.roster_iq(session, stanza, &query, is_set);
                 }
-                // ROSTER-4; an unknown account is not told apart, it has no roster to set either.
-                let error = if is_set { Condition::Forbidden } else { BOUNCE };
-                return self.refuse_roster(session, stanza, &to, error);
+                self.bounce(origin, stanza, BOUNCE);
+                return None;
             }
         }
         let loaded = target == Target::Domain || own || self.registry.is_loaded(&to);
@@ -159,36 +164,20 @@ impl<C: Connection + Clone> Core<C> {
                 Admission::Drop => return,
                 Admission::Refuse(error) => return core.bounce(origin.as_ref(), &stanza, error),
             }
-            let roster = core.load_roster(&to).await.unwrap_or_default();
-            let subscribes =
-                |bare: &String| core.serves(bare.as_str()) || roster.is_subscriber(bare);
-            let relation = match sender(&stanza).filter(subscribes) {
-                Some(_) => Relation::Subscriber,
-                None => Relation::Stranger,
+            let sender = sender(&stanza).and_then(|sender| jid::BareJid::new(&sender).ok());
+            let subscribes = match &sender {
+                Some(sender) if core.serves(sender.as_str()) => true,
+                Some(sender) => {
+                    let contact = core.load_contact(&to, sender).await;
+                    contact.is_ok_and(|(roster, _)| roster.is_subscriber(sender.as_str()))
+                }
+                None => false,
             };
+            let relation = if subscribes { Relation::Subscriber } else { Relation::Stranger };
             let task = core.ask_extensions(origin.as_ref(), &stanza, &to, target, relation);
             if let Some(task) = task {
                 task.await;
             }
-        }))
-    }
-
-    fn refuse_roster(
-        self: &Arc<Self>,
-        session: &SessionHandle<C>,
-        stanza: &Stanza,
-        to: &jid::BareJid,
-        error: Condition,
-    ) -> Option<Task> {
-        if error == BOUNCE {
-            self.bounce(Some(session), stanza, error);
-            return None;
-        }
-        let (core, session, stanza, to) =
-            (Arc::clone(self), session.clone(), stanza.clone(), to.clone());
-        Some(Box::pin(async move {
-            let error = if core.exists(&to).await { error } else { BOUNCE };
-            core.bounce(Some(&session), &stanza, error);
         }))
     }
 
@@ -300,6 +289,11 @@ impl<C: Connection + Clone> Core<C> {
             Relation::Stranger
         }
     }
+}
+
+fn is_roster_set(stanza: &Stanza) -> bool {
+    let is_set = stanza.type_().as_deref() == Some("set");
+    is_set && stanza.child().is_some_and(|query| query.is("query", roster::NAMESPACE))
 }
 
 /// The sender's bare JID.

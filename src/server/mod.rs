@@ -29,6 +29,7 @@ mod jobs;
 mod message;
 mod metrics;
 mod negotiate;
+mod offline;
 mod oneshot;
 mod pace;
 mod peer;
@@ -102,6 +103,7 @@ struct Core<C: Connection + Clone> {
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
+    offline_failures: offline::Failures,
 }
 
 impl<C: Connection + Clone> Server<C> {
@@ -186,13 +188,6 @@ impl<C: Connection + Clone> Core<C> {
     fn give(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Result<(), NotSent> {
         session.send(stanza)?;
         self.given(session, stanza);
-        Ok(())
-    }
-
-    /// Gives a session what has waited for it in the offline store.
-    fn give_stored(&self, session: &SessionHandle<C>, stanzas: &[Stanza]) -> Result<(), NotSent> {
-        session.send_stored(stanzas)?;
-        stanzas.iter().for_each(|stanza| self.given(session, stanza));
         Ok(())
     }
 

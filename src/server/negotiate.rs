@@ -14,10 +14,11 @@ use super::early::EarlyStream;
 use super::peer::Want;
 use crate::connection::{Close, Connection, SendError};
 use crate::environment::random_hex;
-use crate::extension::{Flow, Negotiated, Stage as FeatureStage};
+use crate::extension::{Extension, Flow, Negotiated, Stage as FeatureStage};
 use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
 use crate::session::{Authed, Bound, Reason, Session};
 use crate::stanza::Frame;
+use crate::stanza::canonical::Opening;
 use crate::store::{Credentials, StoreError, Verdict};
 use crate::stream::{
     Features, Header, Nonza, ResponseHeader, STREAM_NAMESPACE, StreamCondition, StreamError,
@@ -238,6 +239,38 @@ impl<C: Connection + Clone> Driver<C> {
         let mut words = Vec::with_capacity(512);
         features.write(&mut words);
         self.send(&words);
+    }
+
+    /// Closes the stream where that is the answer to an element whose start tag is all that there is of
+    /// it: what follows need not be waited for.
+    pub(super) fn refuse_opening(&mut self) -> bool {
+        let condition = match (&self.stage, self.parser.opening()) {
+            // STREAM-18
+            (Stage::Unauthed(_), Some(Opening::Stanza)) => Some(StreamCondition::NotAuthorized),
+            (_, Some(Opening::Other(name, namespace))) => self.refusal(name, namespace),
+            (_, Some(Opening::Stanza) | None) => None,
+        };
+        let Some(condition) = condition else { return false };
+        self.fail(condition.into());
+        true
+    }
+
+    /// What a first-level element of this name closes the stream with, whatever it holds.
+    fn refusal(&self, name: &str, namespace: &str) -> Option<StreamCondition> {
+        let takes = |extension: &dyn Extension<C>| extension.takes(name, namespace);
+        // One that panics may take it.
+        let takes = |extension| super::shielded(|| takes(extension)).unwrap_or(true);
+        match (&self.stage, namespace) {
+            (Stage::Closing(_) | Stage::Over, _) => None,
+            (_, STREAM_NAMESPACE) if name == "error" => None,
+            (Stage::Unauthed(_), TLS_NS) if name == "starttls" => None,
+            (Stage::Unauthed(session), wire::NS) if session.is_open() => None,
+            // SASL-10
+            (_, wire::NS) => Some(StreamCondition::NotAuthorized),
+            _ if self.core.extensions.iter().any(|extension| takes(&**extension)) => None,
+            // STREAM-16
+            _ => Some(StreamCondition::UnsupportedStanzaType),
+        }
     }
 
     /// A first-level element that is no stanza, before bind.

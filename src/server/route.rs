@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use jid::{BareJid, FullJid};
 use parking_lot::Mutex;
@@ -13,6 +14,7 @@ use crate::connection::Connection;
 use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
 use crate::session::{Key, Leftover, SessionHandle};
+use crate::stanza::delay::delayed_since;
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
 const CARBONS: &str = "urn:xmpp:carbons:2";
@@ -218,33 +220,52 @@ impl<C: Connection + Clone> Core<C> {
         }
     }
 
+    /// Deals with what ended sessions of an account have left, in order, behind what is on the
+    /// account's chain.
+    pub(super) fn account_left(self: &Arc<Self>, account: &BareJid) {
+        let (core, key) = (Arc::clone(self), account.to_string());
+        let account = account.clone();
+        let _settled = self.jobs.run(&key, async move { core.settle_left(&account).await });
+    }
+
+    /// The same on the account's chain, where it comes before everything else.
+    pub(super) async fn settle_left(self: &Arc<Self>, account: &BareJid) {
+        while let Some((left, _place)) = self.registry.left_behind(account) {
+            // The store gives what it has by the time of its acceptance: one that was stored before
+            // says by its stamp since when, in whole seconds.
+            let mut latest = UNIX_EPOCH;
+            for mut leftover in left {
+                let stamp = delayed_since(&leftover.stanza, account.domain().as_str());
+                latest = latest.max(stamp.unwrap_or(leftover.accepted));
+                leftover.accepted = latest;
+                // A panic of host code takes no other stanza along.
+                let _panicked = super::caught(self.route_leftover(leftover)).await;
+            }
+        }
+    }
+
     /// A stanza that an ended session leaves. One that was never written is routed again as if that
     /// session had not been (DESTROY-12); one that the client may have got is answered, or given to
     /// the account's other sessions or to its offline store (SM-17).
-    pub(super) fn route_leftover(self: &Arc<Self>, leftover: Leftover) {
+    async fn route_leftover(self: &Arc<Self>, leftover: Leftover) {
         let stanza = &leftover.stanza;
         let type_ = stanza.type_();
-        let task = match (stanza.kind(), type_.as_deref()) {
-            (Kind::Presence, _) | (Kind::Message, Some("error" | "headline")) => None,
+        match (stanza.kind(), type_.as_deref()) {
+            (Kind::Presence, _) | (Kind::Message, Some("error" | "headline")) => {}
             (Kind::Iq, Some("get" | "set")) | (Kind::Message, Some("groupchat")) => {
                 self.bounce(None, stanza, BOUNCE);
-                None
             }
-            (Kind::Iq, _) => None,
-            (Kind::Message, _) if is_carbon(stanza, &leftover.session) => None,
+            (Kind::Iq, _) => {}
+            (Kind::Message, _) if is_carbon(stanza, &leftover.session) => {}
             // MSG-T8, MSG-T9; a successor of the same resource is not who was meant (DESTROY-8).
             (Kind::Message, type_) if !leftover.retained && is_for_one(stanza, type_) => {
                 self.bounce(None, stanza, BOUNCE);
-                None
             }
             (Kind::Message, _) => {
                 let to = self.address_of(leftover.session.to_bare());
-                let since = leftover.retained.then_some(leftover.accepted);
-                self.message_again(stanza, &to, since)
+                let delayed = leftover.retained;
+                self.message_left(stanza, &to, leftover.accepted, delayed).await;
             }
-        };
-        if let Some(task) = task {
-            self.jobs.spawn(task);
         }
     }
 }

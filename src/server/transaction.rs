@@ -27,7 +27,10 @@ struct Side {
     account: BareJid,
     /// Where the roster is in memory: the account has sessions.
     shared: Option<Arc<Account>>,
+    /// All of it, or only what concerns the contact.
     roster: Roster,
+    /// Requests that wait for an answer, also those that are not in `roster`.
+    requests: usize,
     change: RosterChange,
 }
 
@@ -139,9 +142,8 @@ impl Transaction {
     ) -> Result<(), RosterError> {
         let standing = self.own.roster.standing(contact.as_str());
         let transition = outbound(standing, kind);
-        let adds = !standing.listed && transition.item(contact, None).is_some();
-        if adds && self.own.roster.len() >= self.items.items {
-            return Err(RosterError::TooManyItems);
+        if let Some(item) = transition.item(contact, self.own.roster.item(contact)) {
+            self.items.allow(&self.own.roster, &item)?;
         }
         let push = self.own.apply(contact, &transition, None);
         self.follow(contact, &transition, push, kind, stanza);
@@ -153,7 +155,7 @@ impl Transaction {
         let standing = self.own.roster.standing(contact.as_str());
         let transition = inbound(standing, kind);
         if transition.request() == Some(RequestChange::Store)
-            && !self.requests.admit(self.own.roster.requests().len(), stanza.len())
+            && !self.requests.admit(self.own.requests, stanza.len())
         {
             return;
         }
@@ -276,6 +278,11 @@ impl Transaction {
     }
 }
 
+fn with_requests(roster: Roster) -> (Roster, usize) {
+    let requests = roster.requests().len();
+    (roster, requests)
+}
+
 /// What a transaction is about.
 pub(super) enum Change {
     Send { kind: SubscriptionKind, stanza: Stanza },
@@ -284,6 +291,17 @@ pub(super) enum Change {
 }
 
 impl Change {
+    /// Whether it may add an item, so that all others count.
+    const fn may_add(&self) -> bool {
+        match self {
+            Self::Send { kind, .. } => {
+                matches!(kind, SubscriptionKind::Subscribe | SubscriptionKind::Subscribed)
+            }
+            Self::Receive { .. } => false,
+            Self::Set(set) => !set.is_removal(),
+        }
+    }
+
     /// Whether it concerns the contact too, where that is an account of ours.
     const fn has_two_sides(&self) -> bool {
         match self {
@@ -306,12 +324,12 @@ impl<C: Connection + Clone> Core<C> {
         change: Change,
         two_sides: bool,
     ) -> Result<Settled<C>, Failed> {
-        let own = self.side(account).await?;
+        let own = self.side(account, &contact, change.may_add()).await?;
         let other = if two_sides
             && self.stores.accounts.exists(&contact).await?
             && self.lets_in(&own.account, &contact, &change).await
         {
-            Some(self.side(contact.clone()).await?)
+            Some(self.side(contact.clone(), &own.account, false).await?)
         } else {
             None
         };
@@ -370,19 +388,39 @@ impl<C: Connection + Clone> Core<C> {
         matches!(admitted, Admission::Accept)
     }
 
-    async fn side(&self, account: BareJid) -> Result<Side, StoreError> {
+    /// The roster of `account`: `whole`, or as far as `contact` is concerned if it is not in memory.
+    async fn side(
+        &self,
+        account: BareJid,
+        contact: &BareJid,
+        whole: bool,
+    ) -> Result<Side, StoreError> {
         let shared = self.registry.account(self.registry.key(account.as_str()));
-        let roster = match &shared {
-            Some(shared) => Roster::clone(&shared.roster()),
-            None => self.load_roster(&account).await?,
+        let (roster, requests) = match &shared {
+            // A copy shares what is not changed.
+            Some(shared) => with_requests(Roster::clone(&shared.roster())),
+            None if whole => with_requests(self.load_roster(&account).await?),
+            None => self.load_contact(&account, contact).await?,
         };
-        Ok(Side { account, shared, roster, change: RosterChange::new() })
+        Ok(Side { account, shared, roster, requests, change: RosterChange::new() })
     }
 
     /// The roster of an account, from its store.
     pub(super) async fn load_roster(&self, account: &BareJid) -> Result<Roster, StoreError> {
         let stored = self.stores.rosters.load(account).await?;
         Ok(Roster::from_items(stored.items, stored.version, stored.requests))
+    }
+
+    /// What the roster of an account says of one contact, and how many requests it holds: what
+    /// others cause to be read does not grow with the roster.
+    pub(super) async fn load_contact(
+        &self,
+        account: &BareJid,
+        contact: &BareJid,
+    ) -> Result<(Roster, usize), StoreError> {
+        let stored = self.stores.rosters.contact(account, contact).await?;
+        let request = stored.request.then(|| contact.clone());
+        Ok((Roster::from_items(stored.item, stored.version, request), stored.requests))
     }
 
     /// Changes the roster of `account` concerning `contact`: worked out, stored and told in one

@@ -203,7 +203,10 @@ impl<C: Connection + Clone> Inner<C> {
         let now = environment.now();
         let spare = self.generated();
         // Without the lock: it takes longer with each contact.
-        request.roster.iter_mut().for_each(|roster| self.table.hash_contacts(roster));
+        request
+            .roster
+            .iter_mut()
+            .for_each(|roster| self.table.hash_contacts(roster, &Roster::new()));
         let key = self.table.key(account.as_str());
         let hash = key.hash.wide();
         let mut shard = self.table.shard(key).write();
@@ -229,7 +232,8 @@ impl<C: Connection + Clone> Inner<C> {
             });
         let entry = entry.get_mut();
         let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
-        let displaced = match place {
+        #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "nothing is inherited"))]
+        let mut displaced = match place {
             Place::Free => None,
             Place::Evict(at) => self.decide_end(entry, at, Reason::Evicted, None, now),
             Place::Replace(at) => {
@@ -254,6 +258,12 @@ impl<C: Connection + Clone> Inner<C> {
             hash: key.hash,
             state: SlotState::Live,
         });
+        #[cfg(feature = "server")]
+        if let Some(displaced) = &mut displaced {
+            let (before, left) = displaced.bequest();
+            self.bequeath(entry, before, &shared, left);
+        }
+        shared.set_behind(self.backlogs.has(key.bare));
         self.sessions.fetch_add(1, Ordering::SeqCst);
         self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Bound));
         // The guard exists before any host code runs.

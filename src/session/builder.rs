@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use jid::DomainPart;
+use jid::{BareJid, DomainPart};
 
 use super::bind::Conflict;
 use super::end::Leftover;
@@ -30,6 +30,8 @@ type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
 /// Says what is held back from a session.
 pub(super) type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
+/// Is told of an account for which ended sessions have left something.
+type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
 /// Whether an account wants no presence to pass between itself and a JID.
 pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
@@ -44,6 +46,7 @@ pub(super) struct Settings {
     pub(super) background: Option<Background>,
     pub(super) elsewhere: Option<Elsewhere>,
     pub(super) leftover: Option<OnLeftover>,
+    pub(super) backlog: Option<OnBacklog>,
     pub(super) hides: Option<Hides>,
 }
 
@@ -104,6 +107,14 @@ impl<C: Connection + Clone> Builder<C> {
     /// their order. Without it they are dropped.
     pub fn leftover(mut self, hook: impl Fn(Leftover) + Send + Sync + 'static) -> Self {
         self.settings.leftover = Some(Box::new(hook));
+        self
+    }
+
+    /// As [`leftover`](Self::leftover), for who takes what was left on the account's chain:
+    /// [`SessionRegistry::left_behind`].
+    #[cfg(feature = "server")]
+    pub(crate) fn backlog(mut self, hook: impl Fn(&BareJid) + Send + Sync + 'static) -> Self {
+        self.settings.backlog = Some(Box::new(hook));
         self
     }
 

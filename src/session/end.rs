@@ -124,6 +124,27 @@ pub struct Leftover {
     pub written: bool,
 }
 
+impl Left {
+    /// What others are to know of it; `None` where another session has the message, or will have
+    /// (SM-17). `clocks`: the monotonic time and the wall clock's of now.
+    pub(super) fn into_leftover<C: Connection + Clone>(
+        self,
+        session: &Shared<C>,
+        clocks: (Duration, SystemTime),
+    ) -> Option<Leftover> {
+        let Self { stanza, at, counted: retained, written, copies } = self;
+        let stanza = match copies {
+            None => stanza,
+            Some(last) if last.release() => last.message().clone(),
+            Some(_) => return None,
+        };
+        let (now, utc) = clocks;
+        let age = if retained { now.saturating_sub(at) } else { Duration::ZERO };
+        let accepted = utc.checked_sub(age).unwrap_or(utc);
+        Some(Leftover { stanza, session: session.jid.clone(), accepted, retained, written })
+    }
+}
+
 impl fmt::Debug for Leftover {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Leftover")
@@ -139,8 +160,18 @@ pub(super) struct Ending<C: Connection + Clone> {
     shared: Arc<Shared<C>>,
     reason: Reason,
     outbound: Ended<C>,
+    /// How many stanzas it has left.
+    left: usize,
     /// Whether the connection has last words to write.
     flush: bool,
+}
+
+impl<C: Connection + Clone> Ending<C> {
+    /// What the session that takes the resource may inherit of it.
+    #[cfg(feature = "server")]
+    pub(super) fn bequest(&mut self) -> (&Arc<Shared<C>>, Vec<Left>) {
+        (&self.shared, std::mem::take(&mut self.outbound.left))
+    }
 }
 
 /// On whose thread the effects of an end run.
@@ -220,12 +251,23 @@ impl<C: Connection + Clone> Inner<C> {
         let own = if last_words.is_none() { reason.last_words() } else { None };
         let words = last_words.or(own.as_deref());
         let mut outbound = slot.shared.out.lock().end(words);
+        let mut left = Vec::new();
+        #[cfg(feature = "server")]
+        left.append(&mut slot.shared.take_inheritance());
+        left.append(&mut outbound.left);
         let token = outbound.token.take().filter(|_| reason.is_remembered());
         if let (Some(token), Some(handled)) = (token, outbound.handled) {
             let (account, limits) = (entry.shared.bare.as_str(), &self.settings.retention);
             self.remembered.lock().keep(account, token, handled, now, limits);
         }
-        Some(Ending { shared: Arc::clone(&slot.shared), reason, outbound, flush: words.is_some() })
+        let (shared, flush) = (Arc::clone(&slot.shared), words.is_some());
+        let count = left.len();
+        if matches!(reason, Reason::Replaced { .. }) && self.settings.backlog.is_some() {
+            outbound.left = left;
+        } else {
+            self.put_left(entry, &shared, left);
+        }
+        Some(Ending { shared, reason, outbound, left: count, flush })
     }
 
     pub(super) fn finish_by(&self, ending: Ending<C>, run: Run) {
@@ -247,9 +289,9 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     fn run_end(&self, ending: Ending<C>) {
-        let Ending { shared, reason, outbound, flush } = ending;
+        let Ending { shared, reason, outbound, left, flush } = ending;
         wake(outbound.waker);
-        let gone = {
+        let mut gone = {
             let mut presence = shared.presence.lock();
             shared.number.fetch_add(1, Ordering::SeqCst);
             let closed = if reason == Reason::Closed { CLOSED } else { 0 };
@@ -257,9 +299,10 @@ impl<C: Connection + Clone> Inner<C> {
             presence.take()
         };
         let was_available = gone.was_available;
-        self.tell_gone(&shared, &gone);
-        let left = outbound.left.len();
-        self.leave_all(&shared, outbound.left);
+        self.tell_gone(&shared, &mut gone);
+        if left > 0 {
+            self.settle_left(&shared);
+        }
         if let Some(link) = outbound.link {
             shielded(|| link.close(Close::Abort));
         } else if flush {
@@ -278,29 +321,11 @@ impl<C: Connection + Clone> Inner<C> {
         self.events.deliver();
     }
 
-    fn tell_gone(&self, shared: &Arc<Shared<C>>, gone: &Gone) {
+    fn tell_gone(&self, shared: &Arc<Shared<C>>, gone: &mut Gone) {
+        // By now it is the JID of a successor at most (DESTROY-8).
+        gone.directed.forget(shared.jid.as_str());
         if gone.was_available || !gone.directed.is_empty() {
             self.broadcast_unavailable(shared, gone, None);
-        }
-    }
-
-    pub(super) fn leave_all(&self, shared: &Shared<C>, left: Vec<Left>) {
-        if left.is_empty() {
-            return;
-        }
-        let environment = &self.settings.environment;
-        let (now, utc) = (environment.now(), environment.utc());
-        for Left { stanza, at, counted: retained, written, copies } in left {
-            let stanza = match copies {
-                None => stanza,
-                Some(last) if last.release() => last.message().clone(),
-                // Another session has it, or will have (SM-17).
-                Some(_) => continue,
-            };
-            let age = if retained { now.saturating_sub(at) } else { Duration::ZERO };
-            let accepted = utc.checked_sub(age).unwrap_or(utc);
-            let session = shared.jid.clone();
-            self.leave(Leftover { stanza, session, accepted, retained, written });
         }
     }
 

@@ -48,6 +48,31 @@ const PROTECTED: u32 = 1 << 13;
 /// Something may have to be held back, so the hook that says what is asked.
 const HOLDING: u32 = 1 << 14;
 
+/// The account has a [backlog](super::backlog): messages go behind it.
+const BEHIND: u32 = 1 << 15;
+
+/// What a delivery has to know of a session, from one look at it.
+#[cfg(feature = "server")]
+#[derive(Clone, Copy)]
+pub(crate) struct Standing(u32);
+
+#[cfg(feature = "server")]
+impl Standing {
+    pub(crate) const fn is_available(self) -> bool {
+        self.0 & AVAILABLE != 0
+    }
+
+    /// Whether messages for the account wait, so that none is given past them.
+    pub(crate) const fn is_behind(self) -> bool {
+        self.0 & BEHIND != 0
+    }
+
+    pub(crate) const fn priority(self) -> i8 {
+        let [priority, ..] = self.0.to_le_bytes();
+        i8::from_le_bytes([priority])
+    }
+}
+
 /// One bound session.
 pub(crate) struct Shared<C: Connection + Clone> {
     pub(super) id: SessionId,
@@ -85,10 +110,10 @@ impl<C: Connection + Clone> Shared<C> {
         sent
     }
 
-    fn send_stored(self: &Arc<Self>, inner: &Inner<C>, stanzas: &[Stanza]) -> (Sent, After) {
+    fn send_stored(self: &Arc<Self>, inner: &Inner<C>, items: &[Item<'_>]) -> (Sent, After) {
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
         let now = retained.then(|| inner.settings.environment.now());
-        let sent = outbound::send_stored(&self.out, self.own(), stanzas, now);
+        let sent = outbound::send_stored(&self.out, self.own(), items, now);
         if retained {
             inner.relieve();
         }
@@ -131,7 +156,7 @@ impl<C: Connection + Clone> Shared<C> {
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
     pub(super) fn set_flags(&self, presence: u32) -> bool {
-        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING;
+        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING | BEHIND;
         self.update_flags(|flags| flags & kept | presence)
     }
 
@@ -149,6 +174,11 @@ impl<C: Connection + Clone> Shared<C> {
     pub(super) fn set_protected(&self, protected: bool) {
         let protected = if protected { PROTECTED } else { 0 };
         self.update_flags(|flags| flags & !PROTECTED | protected);
+    }
+
+    pub(super) fn set_behind(&self, is_behind: bool) {
+        let behind = if is_behind { BEHIND } else { 0 };
+        self.update_flags(|flags| flags & !BEHIND | behind);
     }
 
     pub(super) fn set_retained(&self) {
@@ -243,8 +273,14 @@ impl<C: Connection + Clone> SessionHandle<C> {
     ///
     /// [`NotSent`]: nothing was accepted and the caller still has the stanzas.
     pub fn send_stored(&self, stanzas: &[Stanza]) -> Result<(), NotSent> {
+        let items: Vec<_> = stanzas.iter().map(|stanza| Item::Stanza(stanza, To::AsIs)).collect();
+        self.send_waiting(&items)
+    }
+
+    /// As [`send_stored`](Self::send_stored).
+    pub(super) fn send_waiting(&self, items: &[Item<'_>]) -> Result<(), NotSent> {
         let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
-        let (sent, after) = self.0.send_stored(&registry, stanzas);
+        let (sent, after) = self.0.send_stored(&registry, items);
         registry.settle(&self.0, after);
         match sent {
             Sent::Refused(error) => Err(error.into()),
@@ -344,6 +380,11 @@ impl<C: Connection + Clone> SessionHandle<C> {
     #[must_use]
     pub fn priority(&self) -> i8 {
         self.0.priority()
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn standing(&self) -> Standing {
+        Standing(self.0.flags.load(Ordering::SeqCst))
     }
 
     /// The client has requested the roster (ROSTER-2).

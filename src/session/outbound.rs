@@ -323,7 +323,7 @@ impl<C: Connection + Clone> Outbound<C> {
         self.next_epoch();
         let at_loss = self.queue.limited();
         if let Some(retained) = &mut self.retained {
-            retained.at_loss = at_loss;
+            retained.lose(at_loss);
         }
         self.link.take()
     }
@@ -347,11 +347,14 @@ impl<C: Connection + Clone> Outbound<C> {
     /// then the transport is flushed and closed, by whoever has the writer's role. Without, the
     /// transport is to be dropped.
     pub(super) fn end(&mut self, farewell: Option<&[u8]>) -> Ended<C> {
+        // Of what a connection has not taken nobody knows when it will.
+        let is_stalled = self.is_stalled();
         self.ended = true;
         self.stop_holding();
         let retained = self.retained.take();
         let keep = farewell.is_some()
             && retained.is_none()
+            && !is_stalled
             && self.queue.unwritten().bytes <= LAST
             && !self.gates.is_closed()
             && self.link.is_some();

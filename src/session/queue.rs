@@ -268,9 +268,12 @@ impl Queue {
         waiting.entries.push_back(entry);
     }
 
-    pub(super) fn push_stored(&mut self, stanza: &Stanza, counted: bool, at: Duration) {
-        let (stanza, to) = (stanza.clone(), To::AsIs);
-        self.push(Entry::Stanza { stanza, to, counted, bounded: true, at, copies: None });
+    pub(super) fn push_stored(&mut self, item: Item<'_>, counted: bool, at: Duration) {
+        let mut entry = Entry::new(item, counted, at);
+        if let Entry::Stanza { bounded, .. } = &mut entry {
+            *bounded = true;
+        }
+        self.push(entry);
     }
 
     /// Drops each presence that a later one of the same JID makes out of date, once there is enough to

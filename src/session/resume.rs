@@ -114,7 +114,17 @@ impl<C: Connection + Clone> Inner<C> {
 
     /// The transport of `epoch` is gone: the session hibernates if it is resumable, else it ends.
     /// An older epoch has no say.
-    pub(super) fn lose(&self, shared: &Arc<Shared<C>>, epoch: u32, reason: Reason, run: Run) {
+    ///
+    /// With `last_words` it is only the client's half of the transport that is gone: what the
+    /// connection has accepted is still written, behind it these words if the session ends.
+    pub(super) fn lose(
+        &self,
+        shared: &Arc<Shared<C>>,
+        epoch: u32,
+        reason: Reason,
+        last_words: Option<&[u8]>,
+        run: Run,
+    ) {
         let mut waker = None;
         let since = self.settings.environment.now();
         let (lost, ending) = {
@@ -131,7 +141,7 @@ impl<C: Connection + Clone> Inner<C> {
             let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
             if window.is_zero() {
                 drop(out);
-                (None, self.decide_end(entry, at, reason, None, since))
+                (None, self.decide_end(entry, at, reason, last_words, since))
             } else {
                 let link = out.drop_link();
                 shared.set_holding(false);
@@ -154,7 +164,8 @@ impl<C: Connection + Clone> Inner<C> {
             }
         };
         if let Some(link) = lost {
-            shielded(|| link.close(Close::Abort));
+            let how = if last_words.is_some() { Close::Flush } else { Close::Abort };
+            shielded(|| link.close(how));
         }
         wake(waker);
         if let Some(ending) = ending {

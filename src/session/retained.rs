@@ -7,6 +7,7 @@ use super::acknowledge::AckPolicy;
 use super::outbound::Outbound;
 use super::queue::{Entry, Size};
 use crate::connection::Connection;
+use crate::environment::Nanos;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// How much is kept for clients that may come back.
@@ -102,7 +103,7 @@ pub(super) struct Retained {
     /// Value of `received` when retention began: `h` counts from here (SM-4).
     pub(super) from: u32,
     /// When retention began.
-    since: Duration,
+    since: Nanos,
     /// What the wall clock says at zero of the monotonic one.
     zero: SystemTime,
     /// Entries at the start of the queue that were accepted for an earlier transport.
@@ -110,15 +111,15 @@ pub(super) struct Retained {
     /// Number of the last entry behind which the client was asked.
     asked_up_to: u32,
     /// Bytes of the entries behind that one that the transport has got.
-    unasked: usize,
+    unasked: u32,
     /// Since when an answer to `<r/>` is outstanding.
     asked: Option<Duration>,
     /// To be asked as soon as all is written (SM-15).
     due: bool,
     /// Not to be asked again before: the last answer acknowledged nothing.
-    not_before: Duration,
-    /// What waited when the transport was lost.
-    pub(super) at_loss: Size,
+    not_before: Nanos,
+    /// Stanzas and bytes that waited when the transport was lost.
+    at_loss: (u32, u32),
     /// Until when something has to be acknowledged, since as much waits as may (LIMIT-10).
     grace: Option<Duration>,
     share: Share,
@@ -140,15 +141,15 @@ impl Retained {
             acked: 0,
             sent: 0,
             from: received,
-            since,
+            since: since.into(),
             zero: utc.checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH),
             again: 0,
             asked_up_to: 0,
             unasked: 0,
             asked: None,
             due: false,
-            not_before: Duration::ZERO,
-            at_loss: Size::default(),
+            not_before: Nanos::default(),
+            at_loss: (0, 0),
             grace: None,
             share: Share::new(all),
         }
@@ -157,7 +158,7 @@ impl Retained {
     /// The time of an entry accepted `now`; a sender that did not know yet that it matters has come
     /// just as retention began.
     pub(super) fn stamp(&self, now: Option<Duration>) -> Duration {
-        now.unwrap_or(self.since)
+        now.unwrap_or_else(|| self.since.into())
     }
 
     /// When the entry at this place was accepted, if it was for an earlier transport (SM-16).
@@ -166,34 +167,44 @@ impl Retained {
     }
 
     /// A new transport: everything in the queue goes out again, then the client is asked at once.
-    pub(super) const fn start_again(&mut self, entries: usize) {
+    pub(super) fn start_again(&mut self, entries: usize) {
         self.again = entries;
         (self.asked_up_to, self.unasked) = (self.acked, 0);
         self.asked = None;
         self.due = true;
-        self.not_before = Duration::ZERO;
+        self.not_before = Nanos::default();
         self.grace = None;
     }
 
     /// The transport has got an entry of so many bytes.
-    pub(super) const fn hand_over(&mut self, bytes: usize) {
-        self.unasked = self.unasked.saturating_add(bytes);
+    pub(super) fn hand_over(&mut self, bytes: usize) {
+        self.unasked = self.unasked.saturating_add(small(bytes));
     }
 
     /// It has not taken it.
-    pub(super) const fn take_back(&mut self, bytes: usize) {
-        self.unasked = self.unasked.saturating_sub(bytes);
+    pub(super) fn take_back(&mut self, bytes: usize) {
+        self.unasked = self.unasked.saturating_sub(small(bytes));
+    }
+
+    /// The transport is gone, while so much waited.
+    pub(super) fn lose(&mut self, Size { stanzas, bytes }: Size) {
+        self.at_loss = (small(stanzas), small(bytes));
     }
 }
 
 /// A client is asked again behind so many stanzas, or bytes, though it has not answered yet: while a
 /// backlog is written its answers free what it has read (SM-24).
 const ASK_STANZAS: u32 = 100;
-const ASK_BYTES: usize = 32 << 10;
+const ASK_BYTES: u32 = 32 << 10;
 
 /// After an answer that acknowledged nothing, or not all that was asked about, the next question waits this
 /// long.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// A number that is kept in four bytes.
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
 
 /// What a session's queue asks for now.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -229,7 +240,7 @@ impl<C: Connection + Clone> Outbound<C> {
         // Answers to later questions are on their way, if it is not too slow.
         let more = retained.asked_up_to.wrapping_sub(h).wrapping_sub(1) < i32::MAX.unsigned_abs();
         if let Some(at) = asked.filter(|_| more || (count == 0 && retained.sent > 0)) {
-            retained.not_before = at.saturating_add(RETRY);
+            retained.not_before = at.saturating_add(RETRY).into();
         }
         if count > 0 {
             retained.grace = None;
@@ -245,9 +256,9 @@ impl<C: Connection + Clone> Outbound<C> {
         let Some(retained) = self.retained.as_ref().filter(|_| self.link.is_none()) else {
             return false;
         };
-        let Size { stanzas, bytes } = self.queue.limited();
-        stanzas.saturating_sub(retained.at_loss.stanzas) > limits.stanzas
-            || bytes.saturating_sub(retained.at_loss.bytes) > limits.bytes
+        let (Size { stanzas, bytes }, before) = (self.queue.limited(), retained.at_loss);
+        small(stanzas).saturating_sub(before.0) > small(limits.stanzas)
+            || small(bytes).saturating_sub(before.1) > small(limits.bytes)
     }
 
     /// Notes whether as much waits for the client as may: from then on it has to acknowledge something.
@@ -357,7 +368,7 @@ impl<C: Connection + Clone> Outbound<C> {
             return None;
         };
         let ripe = if enough { Duration::ZERO } else { at.saturating_add(policy.time) };
-        Some(ripe.max(retained.not_before))
+        Some(ripe.max(retained.not_before.into()))
     }
 
     fn is_open(&self) -> bool {

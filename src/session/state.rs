@@ -563,6 +563,15 @@ impl<C: Connection + Clone> Session<Bound, C> {
         self.end_own(reason, Some(last_words));
     }
 
+    /// The client sends no more: as the loss of the transport, but what was accepted for it is
+    /// written, and these words behind it if the session ends. The owner is kept, to see when.
+    #[cfg(feature = "server")]
+    pub(crate) fn lose_input(&self, last_words: &[u8]) {
+        let Some(registry) = self.data.shared.registry.upgrade() else { return };
+        let (shared, epoch) = (&self.data.shared, self.data.epoch);
+        registry.lose(shared, epoch, Reason::TransportLost, Some(last_words), Run::Here);
+    }
+
     /// Ends the session. `false` where it was over already.
     pub fn end(self, reason: Reason) -> bool {
         self.end_own(reason, None)

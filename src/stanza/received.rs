@@ -16,15 +16,21 @@ pub struct Received<'a>(Source<'a>);
 
 enum Source<'a> {
     /// What the parser made of it.
-    Parsed { head: Box<ParsedHead>, bytes: Vec<u8>, payload: Range<usize> },
+    Parsed { head: Box<ParsedHead>, bytes: Vec<u8>, payload: Range<usize>, received: usize },
     /// What arrived, which is in canonical form.
     #[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams recognise"))]
     Recognised { outline: Outline, text: Cow<'a, str> },
 }
 
 impl<'a> Received<'a> {
-    pub(super) fn parsed(head: ParsedHead, bytes: Vec<u8>, payload: Range<usize>) -> Self {
-        Self(Source::Parsed { head: Box::new(head), bytes, payload })
+    /// `received`: bytes of it as it came.
+    pub(super) fn parsed(
+        head: ParsedHead,
+        bytes: Vec<u8>,
+        payload: Range<usize>,
+        received: usize,
+    ) -> Self {
+        Self(Source::Parsed { head: Box::new(head), bytes, payload, received })
     }
 
     #[cfg(feature = "stream")]
@@ -86,6 +92,15 @@ impl<'a> Received<'a> {
         }
     }
 
+    /// Bytes as it came, from `<` to `>`.
+    #[cfg(feature = "server")]
+    pub(crate) fn bytes_received(&self) -> usize {
+        match &self.0 {
+            Source::Parsed { received, .. } => *received,
+            Source::Recognised { text, .. } => text.len(),
+        }
+    }
+
     /// The canonical bytes between start tag and end tag.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
@@ -120,7 +135,9 @@ impl<'a> Received<'a> {
     #[must_use]
     pub fn into_owned(self) -> Received<'static> {
         Received(match self.0 {
-            Source::Parsed { head, bytes, payload } => Source::Parsed { head, bytes, payload },
+            Source::Parsed { head, bytes, payload, received } => {
+                Source::Parsed { head, bytes, payload, received }
+            }
             Source::Recognised { outline, text } => {
                 Source::Recognised { outline, text: Cow::Owned(text.into_owned()) }
             }

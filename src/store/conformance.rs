@@ -119,6 +119,7 @@ pub fn accounts(open: impl Fn() -> Arc<dyn AccountStore>) {
 pub fn rosters(open: impl Fn() -> Arc<dyn RosterStore>) {
     let store = open();
     roster_items(&*store);
+    long_roster(&*store);
     subscription_requests(&*store);
     roster_pairs(&*store);
     roster_removal(&*store);
@@ -161,6 +162,29 @@ fn roster_items(store: &dyn RosterStore) {
     same("ROSTER-15", "removal of nothing", &roster(store, &account), &expected);
     done("ROSTER-13", store.apply(&account, RosterChange::new()));
     same("ROSTER-13", "empty change", &roster(store, &account), &expected);
+}
+
+/// A store may read a long roster piece by piece: nothing may be missing, and nothing be there twice.
+fn long_roster(store: &dyn RosterStore) {
+    let account = jid("roster-long");
+    done("BIND-13", store.clear(&account));
+    let mut expected = StoredRoster::default();
+    for version in 1..=130 {
+        let mut contact = item(&jid(&format!("contact-{version:03}")));
+        if version % 3 == 0 {
+            contact.groups.clear();
+        }
+        done(
+            "BIND-13",
+            store.apply(&account, RosterChange::new().version(version).put(contact.clone())),
+        );
+        expected.version = version;
+        expected.items.push(contact);
+        if matches!(version, 63..=65 | 127..=130) {
+            same("BIND-13", "long roster", &sorted(roster(store, &account)), &expected);
+        }
+    }
+    done("BIND-13", store.clear(&account));
 }
 
 fn subscription_requests(store: &dyn RosterStore) {
@@ -384,7 +408,14 @@ fn same<T: PartialEq + ?Sized>(rule: &str, what: &str, found: &T, expected: &T) 
 }
 
 fn roster(store: &dyn RosterStore, account: &BareJid) -> StoredRoster {
-    done("BIND-13", store.load(account))
+    let found = done("BIND-13", store.load(account));
+    let contacts = found.items.iter().map(|item| &item.jid).chain(&found.requests);
+    for contact in contacts.chain([account, &jid("roster-nobody")]) {
+        let expected = found.clone().into_contact(contact);
+        let one = done("BIND-13", store.contact(account, contact));
+        same("BIND-13", "what a whole roster says of a contact", &one, &expected);
+    }
+    found
 }
 
 fn sorted(mut roster: StoredRoster) -> StoredRoster {

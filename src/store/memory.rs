@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use super::{
     AccountStore, BlockStore, Credentials, OfflineId, OfflineLimits, OfflineMessage, OfflineStore,
-    RosterChange, RosterStore, StoreError, StoreFuture, StoredRoster, SubscriptionRequest,
+    RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster,
+    SubscriptionRequest,
 };
 use crate::rules::roster::Item;
 
@@ -237,6 +238,15 @@ impl RosterStore for Memory {
             items: entry.items.values().cloned().collect(),
             version: entry.version,
             requests: entry.requests.iter().map(|request| request.from.clone()).collect(),
+        })
+    }
+
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        self.read(account, |entry| StoredContact {
+            item: entry.items.get(contact).cloned(),
+            version: entry.version,
+            request: entry.requests.iter().any(|request| request.from == *contact),
+            requests: entry.requests.len(),
         })
     }
 

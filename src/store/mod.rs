@@ -49,7 +49,7 @@ pub use keys::{PasswordError, ScramHash, ScramKeys};
 pub use memory::Memory;
 pub use memory_accounts::{AnyAccount, MemoryAccounts};
 pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};
-pub use roster::{RosterChange, RosterStore, StoredRoster, SubscriptionRequest};
+pub use roster::{RosterChange, RosterStore, StoredContact, StoredRoster, SubscriptionRequest};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, Sqlite};
 

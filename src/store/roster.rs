@@ -19,6 +19,16 @@ pub trait RosterStore: Send + Sync + 'static {
     /// roster has an empty one.
     fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster>;
 
+    /// What is kept about one contact, as [`load`](Self::load) finds it among all others: how the
+    /// server looks at the roster of an account without sessions, for a stanza that arrives.
+    ///
+    /// It is asked for as often as others send, so a store should not read the whole roster for it,
+    /// as this does where nothing better is implemented.
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        let (loaded, contact) = (self.load(account), contact.clone());
+        Box::pin(async move { Ok(loaded.await?.into_contact(&contact)) })
+    }
+
     /// Does everything `change` says, or nothing.
     fn apply(&self, account: &BareJid, change: RosterChange) -> StoreFuture<()>;
 
@@ -68,6 +78,17 @@ impl StoredRoster {
     }
 }
 
+impl StoredRoster {
+    pub(super) fn into_contact(self, contact: &BareJid) -> StoredContact {
+        StoredContact {
+            item: self.items.into_iter().find(|item| item.jid == *contact),
+            version: self.version,
+            request: self.requests.contains(contact),
+            requests: self.requests.len(),
+        }
+    }
+}
+
 impl fmt::Debug for StoredRoster {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoredRoster")
@@ -75,6 +96,29 @@ impl fmt::Debug for StoredRoster {
             .field("version", &self.version)
             .field("requests", &self.requests.len())
             .finish()
+    }
+}
+
+/// What [`RosterStore::contact`] finds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredContact {
+    /// The contact's item, if it has one.
+    pub item: Option<Item>,
+    /// The version of the roster last stored, 0 if there never was one.
+    pub version: u64,
+    /// Whether the contact waits for an answer to a subscription request.
+    pub request: bool,
+    /// How many wait for one.
+    pub requests: usize,
+}
+
+impl StoredContact {
+    /// What is kept about a contact: its item, the version of the roster, whether it waits for an
+    /// answer, and how many do.
+    #[must_use]
+    pub const fn new(item: Option<Item>, version: u64, request: bool, requests: usize) -> Self {
+        Self { item, version, request, requests }
     }
 }
 

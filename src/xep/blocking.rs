@@ -167,6 +167,10 @@ impl Pattern for Difference {
 }
 
 impl<C: Connection + Clone> Extension<C> for Blocking {
+    fn takes(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
     fn disco_features(&self, target: Target) -> &[&'static str] {
         match target {
             Target::Domain => &[NAMESPACE],

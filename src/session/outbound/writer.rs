@@ -98,7 +98,7 @@ fn append<C: Connection + Clone>(
 pub(in crate::session) fn send_stored<C: Connection + Clone>(
     outbound: &Mutex<Outbound<C>>,
     own: Own<'_>,
-    stanzas: &[Stanza],
+    items: &[Item<'_>],
     now: Option<Duration>,
 ) -> (Sent, After) {
     let mut o = outbound.lock();
@@ -108,9 +108,9 @@ pub(in crate::session) fn send_stored<C: Connection + Clone>(
     o.let_all_go();
     let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
     let counted = o.retained.is_some();
-    for stanza in stanzas {
+    for item in items {
         o.delivered = o.delivered.wrapping_add(1);
-        o.queue.push_stored(stanza, counted, at);
+        o.queue.push_stored(*item, counted, at);
     }
     o.account_for();
     (Sent::Accepted, if o.waits() { After::Nothing } else { write_waiting(outbound, o, own) })

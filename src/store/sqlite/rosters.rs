@@ -2,26 +2,63 @@
 
 use jid::BareJid;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Column, Refusal, Sqlite};
 use crate::rules::roster::{Item, Subscription};
-use crate::store::{RosterChange, RosterStore, StoreFuture, StoredRoster, SubscriptionRequest};
+use crate::store::{
+    RosterChange, RosterStore, StoreFuture, StoredContact, StoredRoster, SubscriptionRequest,
+};
 
 impl RosterStore for Sqlite {
     fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster> {
-        let account = account.clone();
-        self.reader.call(move |db| {
-            let version: Option<i64> = db
-                .prepare_cached("SELECT version FROM roster WHERE account = ?1")?
-                .query_row([account.as_str()], |row| row.get(0))
-                .optional()?;
-            let requests = requests(db, &account)?.into_iter().map(|request| request.from);
+        let (account, reader) = (account.clone(), self.reader.caller());
+        let of = account.clone();
+        let first = reader.call(move |db| {
+            // Who asks, and not what they say: that may be much.
+            let mut requesters = db.prepare_cached(
+                "SELECT requester FROM subscription_request WHERE account = ?1 ORDER BY arrival",
+            )?;
+            let requests = requesters.query_map([of.as_str()], |row| row.get(0))?;
             Ok(StoredRoster {
-                items: items(db, &account)?,
-                // SQLite's integers have a sign: the same 64 bits, there and back.
-                version: version.unwrap_or(0) as u64,
-                requests: requests.collect(),
+                items: items(db, &of, "")?,
+                version: version(db, &of)?,
+                requests: requests
+                    .map(|jid| jid.map(|Column(jid)| jid))
+                    .collect::<Result<_, _>>()?,
+            })
+        });
+        Box::pin(async move {
+            let mut roster = first.await?;
+            // A long roster is read piece by piece: others have their turn between.
+            while roster.items.len() % AT_ONCE == 0 {
+                let (of, Some(last)) = (account.clone(), roster.items.last()) else { break };
+                let last = last.jid.clone();
+                let more = reader.call(move |db| items(db, &of, last.as_str())).await?;
+                if more.is_empty() {
+                    break;
+                }
+                roster.items.extend(more);
+            }
+            Ok(roster)
+        })
+    }
+
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        let (account, contact) = (account.clone(), contact.clone());
+        self.reader.call(move |db| {
+            let both = [account.as_str(), contact.as_str()];
+            let (request, requests) = db
+                .prepare_cached(
+                    "SELECT count(*) FILTER (WHERE requester = ?2), count(*)
+                     FROM subscription_request WHERE account = ?1",
+                )?
+                .query_row(both, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+            Ok(StoredContact {
+                item: item(db, &account, &contact)?,
+                version: version(db, &account)?,
+                request: request > 0,
+                requests: usize::try_from(requests).unwrap_or(usize::MAX),
             })
         })
     }
@@ -66,30 +103,65 @@ impl RosterStore for Sqlite {
     }
 }
 
-fn items(db: &Connection, account: &BareJid) -> Result<Vec<Item>, Refusal> {
+fn version(db: &Connection, account: &BareJid) -> Result<u64, Refusal> {
+    let version: Option<i64> = db
+        .prepare_cached("SELECT version FROM roster WHERE account = ?1")?
+        .query_row([account.as_str()], |row| row.get(0))
+        .optional()?;
+    // SQLite's integers have a sign: the same 64 bits, there and back.
+    Ok(version.unwrap_or(0) as u64)
+}
+
+/// So many items of a roster are read at once.
+const AT_ONCE: usize = 64;
+
+/// The next items behind that of `contact`.
+fn items(db: &Connection, account: &BareJid, contact: &str) -> Result<Vec<Item>, Refusal> {
     let mut statement = db.prepare_cached(
         "SELECT contact, item.name, subscription, ask, approved, roster_group.name
-         FROM roster_item AS item LEFT JOIN roster_group USING (account, contact)
-         WHERE account = ?1 ORDER BY contact, position",
+         FROM (SELECT * FROM roster_item WHERE account = ?1 AND contact > ?2
+               ORDER BY contact LIMIT ?3) AS item
+         LEFT JOIN roster_group USING (account, contact)
+         ORDER BY contact, position",
     )?;
-    let mut rows = statement.query([account.as_str()])?;
+    let mut rows = statement.query(params![account.as_str(), contact, AT_ONCE as i64])?;
     let mut items: Vec<Item> = Vec::new();
     while let Some(row) = rows.next()? {
-        let Column(jid) = row.get(0)?;
         let group: Option<String> = row.get(5)?;
-        match items.last_mut() {
-            Some(item) if item.jid == jid => item.groups.extend(group),
-            _ => items.push(Item {
-                jid,
-                name: row.get(1)?,
-                groups: group.into_iter().collect(),
-                subscription: row.get::<_, Column<_>>(2)?.0,
-                ask: row.get(3)?,
-                approved: row.get(4)?,
-            }),
+        // A JID takes longer to be read than the rest of the row.
+        let contact = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        match items.last_mut().filter(|item| item.jid.as_str() == contact) {
+            Some(item) => item.groups.extend(group),
+            None => {
+                let Column(jid) = row.get(0)?;
+                items.push(row_item(row, jid, group.into_iter().collect())?);
+            }
         }
     }
     Ok(items)
+}
+
+fn item(db: &Connection, account: &BareJid, contact: &BareJid) -> Result<Option<Item>, Refusal> {
+    let both = [account.as_str(), contact.as_str()];
+    let mut groups = db.prepare_cached(
+        "SELECT name FROM roster_group WHERE account = ?1 AND contact = ?2 ORDER BY position",
+    )?;
+    let groups = groups.query_map(both, |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let item = db
+        .prepare_cached(
+            "SELECT contact, name, subscription, ask, approved FROM roster_item
+             WHERE account = ?1 AND contact = ?2",
+        )?
+        .query_row(both, |row| row_item(row, contact.clone(), groups))
+        .optional()?;
+    Ok(item)
+}
+
+/// The item of a row that begins with contact, name, subscription, ask and approved.
+fn row_item(row: &Row<'_>, jid: BareJid, groups: Vec<String>) -> rusqlite::Result<Item> {
+    let Column(subscription) = row.get(2)?;
+    let (name, ask, approved) = (row.get(1)?, row.get(3)?, row.get(4)?);
+    Ok(Item { jid, name, groups, subscription, ask, approved })
 }
 
 fn requests(db: &Connection, account: &BareJid) -> Result<Vec<SubscriptionRequest>, Refusal> {

@@ -297,3 +297,20 @@ impl Sqlite {
         self
     }
 }
+
+#[test]
+fn bind_13_a_long_roster_that_is_being_read_does_not_hold_the_file() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let account = BareJid::new("romeo@example.com").unwrap();
+    for n in 0..200 {
+        let item = Item::new(BareJid::new(&format!("c{n}@example.com")).unwrap());
+        let put = RosterChange::new().version(n + 1).put(item);
+        block_on(RosterStore::apply(&store, &account, put)).unwrap();
+    }
+    assert_eq!(block_on(RosterStore::load(&store, &account)).unwrap().items.len(), 200);
+    // The first part is read, and the store is gone before the others.
+    let load = RosterStore::load(&store, &account);
+    drop(store);
+    assert!(matches!(block_on(load), Err(StoreError::Failed(_))));
+}

@@ -1,0 +1,141 @@
+//! What a replaced session had not acknowledged, for the session that took its resource (DESTROY-8).
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::copies::Copies;
+use super::handle::{NotSent, SessionHandle, Shared};
+use super::outbound::{Item, Left, To};
+use super::registry::Inner;
+use super::retained::Share;
+use super::slots::Entry;
+use crate::connection::Connection;
+use crate::stanza::{Kind, Stanza};
+
+/// What a session that was replaced had not acknowledged: it belongs to its successor on that
+/// resource, which gets it as soon as it can get messages for the account (DESTROY-8).
+pub(super) struct Inheritance {
+    left: Vec<Left>,
+    /// For as long as it waits (LIMIT-11).
+    _share: Share,
+}
+
+impl Left {
+    /// Whether the successor of its session gets it: a message of somebody, which that session had
+    /// or was to have first.
+    fn is_inherited(&self, own: &str) -> bool {
+        let type_ = self.stanza.type_();
+        self.counted
+            && self.stanza.kind() == Kind::Message
+            && !matches!(type_.as_deref(), Some("error" | "groupchat" | "headline"))
+            && (self.copies.is_some() || self.stanza.from().is_none_or(|from| from != own))
+    }
+
+    /// Since when it has waited, by the wall clock; `clocks`: the times of now.
+    fn since(&self, clocks: (Duration, SystemTime)) -> SystemTime {
+        let (now, utc) = clocks;
+        utc.checked_sub(now.saturating_sub(self.at)).unwrap_or(utc)
+    }
+}
+
+impl<C: Connection + Clone> Inner<C> {
+    /// Gives what a replaced session leaves to its successor, as far as it belongs there and is no
+    /// more than may wait for one session (LIMIT-10); under the lock of their shard. The rest is
+    /// left as by any other end.
+    pub(super) fn bequeath(
+        &self,
+        entry: &Entry<C>,
+        from: &Arc<Shared<C>>,
+        to: &Shared<C>,
+        left: Vec<Left>,
+    ) {
+        let own = entry.shared.bare.as_str();
+        let (mut inherited, mut rest): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|left| left.is_inherited(own));
+        let limits = &self.settings.retention;
+        let bytes = |left: &[Left]| left.iter().map(|left| left.stanza.len()).sum::<usize>();
+        let mut excess = inherited.len().saturating_sub(limits.stanzas);
+        while bytes(inherited.get(excess..).unwrap_or_default()) > limits.bytes {
+            excess += 1;
+        }
+        rest.splice(0..0, inherited.drain(..excess));
+        self.put_left(entry, from, rest);
+        if !inherited.is_empty() {
+            let mut share = Share::new(&self.retained_bytes);
+            share.set(bytes(&inherited));
+            let inheritance = Inheritance { left: inherited, _share: share };
+            to.presence.lock().change(|rare| rare.inheritance = Some(inheritance));
+        }
+    }
+}
+
+impl<C: Connection + Clone> Shared<C> {
+    /// Takes out what the session has inherited and not got.
+    pub(super) fn take_inheritance(&self) -> Vec<Left> {
+        let inheritance = self.presence.lock().change(|rare| rare.inheritance.take());
+        inheritance.map(|inheritance| inheritance.left).unwrap_or_default()
+    }
+}
+
+/// A message that waits for a session in the store, or that the session has inherited.
+pub(crate) struct Waiting {
+    pub(crate) stanza: Stanza,
+    since: SystemTime,
+    /// No session has had it yet.
+    pub(crate) is_new: bool,
+    left: Option<Left>,
+}
+
+impl Waiting {
+    /// One that the store has kept `since` then.
+    pub(crate) const fn stored(stanza: Stanza, since: SystemTime, is_new: bool) -> Self {
+        Self { stanza, since, is_new, left: None }
+    }
+
+    fn item(&self) -> Item<'_> {
+        match self.left.as_ref().and_then(|left| left.copies.as_ref()) {
+            Some(copies) => Item::Copy(&self.stanza, To::AsIs, copies),
+            None => Item::Stanza(&self.stanza, To::AsIs),
+        }
+    }
+}
+
+impl<C: Connection + Clone> SessionHandle<C> {
+    /// Whether the session has inherited messages that it has not got.
+    pub(crate) fn is_heir(&self) -> bool {
+        self.0.presence.lock().rare().is_some_and(|rare| rare.inheritance.is_some())
+    }
+
+    /// Gives the session what `stored` has for it and what it has inherited, by the time of acceptance,
+    /// all or none of it. What is inherited says since when it is `delayed`.
+    pub(crate) fn give_waiting(
+        &self,
+        mut stored: Vec<Waiting>,
+        delayed: impl Fn(&Stanza, SystemTime) -> Stanza,
+    ) -> Result<Vec<Waiting>, NotSent> {
+        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
+        let environment = &registry.settings.environment;
+        let clocks = (environment.now(), environment.utc());
+        for left in self.0.take_inheritance() {
+            let since = left.since(clocks);
+            let message = left.copies.as_ref().map_or(&left.stanza, Copies::message);
+            let stanza = delayed(message, since);
+            stored.push(Waiting { stanza, since, is_new: false, left: Some(left) });
+        }
+        // In one moment a session has accepted before the store has.
+        stored.sort_by_key(|waiting| (waiting.since, waiting.is_new));
+        let items: Vec<_> = stored.iter().map(Waiting::item).collect();
+        let given = if items.is_empty() { Ok(()) } else { self.send_waiting(&items) };
+        match given {
+            Ok(()) => Ok(stored),
+            Err(error) => {
+                // It has ended, and nobody asks it for its inheritance any more.
+                let left: Vec<_> = stored.into_iter().filter_map(|waiting| waiting.left).collect();
+                if !left.is_empty() {
+                    registry.leave_strays(&self.0, left);
+                }
+                Err(error)
+            }
+        }
+    }
+}
