@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use wire::{Client, World, now};
-use xmpp_session::jid::{BareJid, Jid};
+use xmpp_session::jid::BareJid;
 use xmpp_session::rules::roster::Subscription;
 use xmpp_session::server::{RouteError, Router};
 use xmpp_session::stanza::{Frame, Stanza, canonicalise};
@@ -58,7 +58,7 @@ fn list(client: &Client) -> String {
 }
 
 #[cfg(test)]
-fn stored(world: &World, node: &str) -> Vec<Jid> {
+fn stored(world: &World, node: &str) -> Vec<String> {
     now(world.stores().blocks.load(&world.account(node))).unwrap()
 }
 
@@ -107,7 +107,7 @@ fn block_2_unblock_without_items_clears_the_list() {
     let romeo = world.client("romeo", "orchard");
     change(&romeo, "block", &["a@x.example", "b@x.example"]);
     change(&romeo, "unblock", &["a@x.example", "never@x.example"]);
-    assert_eq!(stored(&world, "romeo"), [Jid::new("b@x.example").unwrap()]);
+    assert_eq!(stored(&world, "romeo"), ["b@x.example"]);
     change(&romeo, "unblock", &[]);
     assert!(stored(&world, "romeo").is_empty());
     assert_eq!(list(&romeo), "<blocklist xmlns='urn:xmpp:blocking'/>");
@@ -471,11 +471,16 @@ impl Fragile {
 }
 
 impl BlockStore for Fragile {
-    fn load(&self, account: &BareJid) -> StoreFuture<Vec<Jid>> {
+    fn load(&self, account: &BareJid) -> StoreFuture<Vec<String>> {
         self.or(self.inner.load(account))
     }
 
-    fn apply(&self, account: &BareJid, added: Vec<Jid>, removed: Vec<Jid>) -> StoreFuture<()> {
+    fn apply(
+        &self,
+        account: &BareJid,
+        added: Vec<String>,
+        removed: Vec<String>,
+    ) -> StoreFuture<()> {
         self.or(self.inner.apply(account, added, removed))
     }
 

@@ -12,6 +12,9 @@ mod common {
 }
 
 #[cfg(test)]
+#[path = "addresses.rs"]
+mod addresses;
+#[cfg(test)]
 #[path = "amplification.rs"]
 mod amplification;
 #[cfg(test)]

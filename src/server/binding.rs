@@ -10,6 +10,7 @@ use super::driver::{Driver, Pending, Stage};
 use super::early::Dismissal;
 use super::iq::is_request;
 use super::oneshot::{self, Receiver};
+use crate::address;
 use crate::connection::Connection;
 use crate::session::{Authed, BindError, BindRequest, Bound, Session};
 use crate::stanza::{Child, Condition, ErrorType, Kind, Received, Stanza, StanzaError, write};
@@ -90,7 +91,7 @@ impl<C: Connection + Clone> Driver<C> {
         }
         // BIND-4: what cannot be made valid is replaced, not refused.
         let wanted = request.children().find(|child| child.is("resource", BIND_NS));
-        let resource = wanted.and_then(|r| ResourcePart::new(&r.text()).ok().map(Cow::into_owned));
+        let resource = wanted.and_then(|wanted| address::resource(&wanted.text()).ok());
         let resource = resource.filter(|r| write::attribute_value_len(r.as_str()) <= 1023);
         let Stage::Authed(session) = std::mem::replace(&mut self.stage, Stage::Binding) else {
             return;

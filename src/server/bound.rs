@@ -3,9 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::address::{Address, Malformed};
+use super::address::Address;
 use super::driver::{Driver, Pending, Stage};
 use super::{Core, Task, oneshot};
+use crate::address::InvalidAddress;
 use crate::connection::Connection;
 use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
@@ -158,7 +159,7 @@ impl<C: Connection + Clone> Driver<C> {
         let stanza = stamp(session, refused.stanza(), self.lang.as_deref());
         let handle = session.handle();
         match stanza.to().as_deref().map(|to| core.address(to)) {
-            Some(Err(Malformed)) => core.malformed(&handle, &stanza),
+            Some(Err(InvalidAddress { .. })) => core.malformed(&handle, &stanza),
             _ => core.bounce(Some(&handle), &stanza, refused.error()),
         }
         drop(ticket);
@@ -233,7 +234,7 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         session: &mut Session<Bound, C>,
         stanza: &Stanza,
-        to: Option<Result<Address<'_>, Malformed>>,
+        to: Option<Result<Address<'_>, InvalidAddress>>,
     ) -> Option<Task> {
         let handle = session.handle();
         if self.extensions.iter().any(|one| one.inbound(&handle, stanza) != Flow::Next) {
@@ -241,7 +242,7 @@ impl<C: Connection + Clone> Core<C> {
         }
         let to = match to.transpose() {
             Ok(to) => to,
-            Err(Malformed) => {
+            Err(InvalidAddress { .. }) => {
                 self.malformed(&handle, stanza);
                 return None;
             }

@@ -14,6 +14,7 @@ use super::requests::Requests;
 use super::route::{Outlet, Router};
 use super::timers::Timers;
 use super::{Core, Server};
+use crate::address;
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::Extension;
@@ -236,19 +237,19 @@ impl<C: Connection + Clone> Builder<C> {
 
     /// Serves a domain under a policy of its own.
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
-        self.domains.push((domain, policy));
+        self.domains.push((address::domain(domain.as_str()).unwrap_or(domain), policy));
         self
     }
 
     /// The domain of clients that name none (STREAM-4). Without it they are refused.
     pub fn default_domain(mut self, domain: DomainPart) -> Self {
-        self.default_domain = Some(domain);
+        self.default_domain = Some(address::domain(domain.as_str()).unwrap_or(domain));
         self
     }
 
     /// A domain that was served once: its clients are told `host-gone` (STREAM-5).
     pub fn former_domain(mut self, domain: DomainPart) -> Self {
-        self.former_domains.push(domain);
+        self.former_domains.push(address::domain(domain.as_str()).unwrap_or(domain));
         self
     }
 

@@ -10,6 +10,7 @@ use jid::BareJid;
 use super::early::Farewell;
 use super::transaction::{Change, Failed};
 use super::{Core, Server};
+use crate::address;
 use crate::connection::Connection;
 use crate::rules::roster::RosterSet;
 use crate::rules::subscription::SubscriptionKind;
@@ -101,6 +102,7 @@ impl<C: Connection + Clone> Server<C> {
     /// To be called once the new password is stored.
     pub fn password_changed(&self, account: &BareJid, except: Option<SessionId>) {
         let core = &self.0;
+        let account = &address::account(account).unwrap_or_else(|_| account.clone());
         let error = StreamError::new(StreamCondition::Reset);
         let now = core.environment.now();
         let until = now.saturating_add(core.limits.negotiation);
@@ -131,6 +133,7 @@ impl<C: Connection + Clone> Server<C> {
     /// the removal can be asked for again.
     pub async fn account_removed(&self, account: &BareJid) -> Result<bool, StoreError> {
         let core = &self.0;
+        let account = &address::account(account).unwrap_or_else(|_| account.clone());
         let error = StreamError::new(StreamCondition::NotAuthorized);
         let farewell = Farewell::from(error.clone());
         core.early.bar(account, &farewell, true, core.environment.now(), Duration::MAX);
@@ -234,7 +237,11 @@ impl<C: Connection + Clone> Core<C> {
         let requests = roster.requests().filter(|jid| roster.get(jid).is_none());
         let removals = contacts.map(|jid| (jid, true)).chain(requests.map(|jid| (jid, false)));
         for (contact, is_item) in removals {
-            let Ok(contact) = BareJid::new(contact) else { continue };
+            // What is there in no normal form was never anybody's contact.
+            let Some(contact) = address::bare(contact).ok().filter(|jid| jid.as_str() == contact)
+            else {
+                continue;
+            };
             let change = if is_item {
                 Change::Set(RosterSet::removal(contact.clone()))
             } else {

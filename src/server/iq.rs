@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::address::Address;
 use super::{Core, Task};
+use crate::address;
 use crate::connection::Connection;
 use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Relation, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, iq};
@@ -164,7 +165,7 @@ impl<C: Connection + Clone> Core<C> {
                 Admission::Drop => return,
                 Admission::Refuse(error) => return core.bounce(origin.as_ref(), &stanza, error),
             }
-            let sender = sender(&stanza).and_then(|sender| jid::BareJid::new(&sender).ok());
+            let sender = sender(&stanza).and_then(|sender| address::bare(&sender).ok());
             let subscribes = match &sender {
                 Some(sender) if core.serves(sender.as_str()) => true,
                 Some(sender) => {

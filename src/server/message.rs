@@ -161,7 +161,8 @@ impl<C: Connection + Clone> Core<C> {
             // first.
             let is_behind = match past {
                 Past::Nothing => sessions.iter().any(|(_, standing)| standing.is_behind()),
-                Past::Chain => self.registry.recipient(to.bare.as_str()).is_some(),
+                Past::Chain => self.registry.has_waiting(to.bare.as_str()),
+                Past::Left => self.registry.recipient(to.bare.as_str()).is_some(),
                 Past::Store => false,
             };
             if is_behind {
@@ -234,7 +235,7 @@ impl<C: Connection + Clone> Core<C> {
                 let (core, origin, stanza) = (Arc::clone(&core), origin.clone(), stanza.clone());
                 async move {
                     core.settle_left(&to.bare).await;
-                    let end = core.message_in_turn(&stanza, &to, turn, asked).await;
+                    let end = core.message_in_turn(&stanza, &to, turn, Past::Chain, asked).await;
                     core.end_message(origin.as_ref(), &stanza, &to.bare, turn, end);
                     drop(place);
                 }
@@ -252,6 +253,7 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
         to: &Address<'_>,
         turn: Turn,
+        past: Past,
         asked: bool,
     ) -> End<C> {
         let account = &to.bare;
@@ -270,8 +272,11 @@ impl<C: Connection + Clone> Core<C> {
             }
         }
         loop {
-            let mut attempt = self.attempt(stanza, to, turn, Past::Chain);
+            let mut attempt = self.attempt(stanza, to, turn, past);
             if matches!(attempt, Attempt::Behind) {
+                if past == Past::Chain {
+                    self.settle_first(account).await;
+                }
                 if self.catch_up(account).await {
                     continue;
                 }
@@ -306,7 +311,7 @@ impl<C: Connection + Clone> Core<C> {
         delayed: bool,
     ) {
         let turn = Turn::Again { accepted, delayed };
-        let end = self.message_in_turn(stanza, to, turn, false).await;
+        let end = self.message_in_turn(stanza, to, turn, Past::Left, false).await;
         self.end_message(None, stanza, &to.bare, turn, end);
     }
 
@@ -379,8 +384,11 @@ impl<C: Connection + Clone> Attempt<C> {
 enum Past {
     /// It has just arrived: nothing that waits for the account.
     Nothing,
-    /// It is its turn on the account's chain: others there, but nothing that the store has for a session.
+    /// It is its turn on the account's chain: others there, but nothing that ended sessions have left or
+    /// that the store has for a session.
     Chain,
+    /// It is one of those that ended sessions have left.
+    Left,
     /// The store does not answer.
     Store,
 }

@@ -145,8 +145,10 @@ impl<C: Connection + Clone> Server<C> {
     }
 
     /// Routes a stanza of the host, or one that arrived from another domain, by its `to`. Its
-    /// `from` is believed: the host has checked it.
+    /// `from` is believed: the host has checked it. It gets its normal form (JID-1); a stanza whose
+    /// `from` has none is dropped.
     pub fn send(&self, stanza: Stanza) {
+        let Some(stanza) = self.0.with_normal_from(stanza) else { return };
         if let Some(task) = self.0.route(None, stanza) {
             self.0.jobs.spawn(task);
         }

@@ -1,10 +1,9 @@
 //! From the first byte to a bound resource (RFC 6120 §4–§7).
 
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use jid::{BareJid, DomainPart, Jid};
+use jid::{BareJid, DomainPart};
 
 use super::Core;
 use super::admission::Admission;
@@ -12,6 +11,7 @@ use super::builder::Domain;
 use super::driver::{Driver, Pending, Stage};
 use super::early::EarlyStream;
 use super::peer::Want;
+use crate::address;
 use crate::connection::{Close, Connection, SendError};
 use crate::environment::random_hex;
 use crate::extension::{Extension, Flow, Negotiated, Stage as FeatureStage};
@@ -104,21 +104,18 @@ impl<C: Connection + Clone> Driver<C> {
     /// The client's stream header (STREAM-1…9).
     pub(super) fn header(&mut self, header: &Header) {
         self.lang = header.lang().map(Into::into);
-        let from = header.from().and_then(|from| Jid::new(from).ok()).map(|jid| jid.to_bare());
+        let from = header.from().and_then(|from| address::bare(from.split('/').next()?).ok());
         let Some(negotiating) = &mut self.negotiating else { return };
         negotiating.answered = false;
         negotiating.from = from;
-        let asked = header.to().map(domain_part);
-        let domain = match asked {
+        let asked = match header.to() {
             // STREAM-4
-            None => {
-                self.core.default_domain.clone().filter(|domain| self.core.serves(domain.as_str()))
-            }
-            Some(asked) => asked.filter(|domain| self.core.serves(domain.as_str())),
+            None => self.core.default_domain.clone(),
+            // STREAM-6
+            Some(asked) => address::domain(asked).ok(),
         };
-        let asked = header.to().and_then(domain_part);
-        let Some(domain) = domain else {
-            let former = asked.is_some_and(|domain| self.core.former_domains.contains(&domain));
+        let former = asked.as_ref().is_some_and(|domain| self.core.former_domains.contains(domain));
+        let Some(domain) = asked.filter(|domain| self.core.serves(domain.as_str())) else {
             let condition =
                 if former { StreamCondition::HostGone } else { StreamCondition::HostUnknown };
             return self.fail(condition.into());
@@ -441,12 +438,6 @@ impl<C: Connection + Clone> Driver<C> {
         // STREAM-28: clients that pipeline have sent the next header already.
         self.parser.restart(true);
     }
-}
-
-/// A domain as a client may write it (STREAM-6).
-fn domain_part(text: &str) -> Option<DomainPart> {
-    let text = text.strip_suffix('.').unwrap_or(text);
-    DomainPart::new(text).ok().map(Cow::into_owned)
 }
 
 impl<C: Connection + Clone> Core<C> {

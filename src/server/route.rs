@@ -2,14 +2,15 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
 
 use jid::{BareJid, FullJid};
 use parking_lot::Mutex;
 
-use super::address::{Address, Malformed};
+use super::address::Address;
 use super::{Core, Task};
+use crate::address::InvalidAddress;
 use crate::connection::Connection;
 use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
@@ -22,7 +23,8 @@ const CARBONS: &str = "urn:xmpp:carbons:2";
 /// The way to other domains, of a host that has one.
 ///
 /// Stanzas come in the order in which they were sent, one at a time, without a lock of this crate.
-/// What arrives from there the host hands in by [`Server::send`](super::Server::send).
+/// What arrives from there the host hands in by [`Server::send`](super::Server::send). A `to` is as
+/// its sender wrote it: [`address`](crate::address) knows the domain's one spelling.
 pub trait Router: Send + Sync + 'static {
     /// Takes a stanza for another domain. Never blocks: `Ok` = accepted.
     ///
@@ -156,10 +158,23 @@ impl<C: Connection + Clone> Core<C> {
         }
     }
 
-    pub(super) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, Malformed> {
+    pub(super) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, InvalidAddress> {
         let hash = |bare: &str| self.registry.key(bare).hash;
         let known = |bare: Key<'_>| self.registry.account(bare);
         Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
+    }
+
+    /// A stanza of the host, from whom everything else here knows.
+    pub(super) fn with_normal_from(&self, stanza: Stanza) -> Option<Stanza> {
+        let Some(from) = stanza.from() else { return Some(stanza) };
+        let Ok(normal) = self.address(&from).map(|from| from.to_text()) else {
+            self.metrics.error(Condition::JidMalformed);
+            return None;
+        };
+        if normal == from {
+            return Some(stanza);
+        }
+        Some(stanza.readdressed(Some(&normal), stanza.to().as_deref()))
     }
 
     /// The address of an account itself.
@@ -228,19 +243,26 @@ impl<C: Connection + Clone> Core<C> {
         let _settled = self.jobs.run(&key, async move { core.settle_left(&account).await });
     }
 
+    /// [`settle_left`](Self::settle_left) in the midst of a message's turn: a future of known size.
+    pub(super) fn settle_first<'a>(
+        self: &'a Arc<Self>,
+        account: &'a BareJid,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.settle_left(account))
+    }
+
     /// The same on the account's chain, where it comes before everything else.
     pub(super) async fn settle_left(self: &Arc<Self>, account: &BareJid) {
-        while let Some((left, _place)) = self.registry.left_behind(account) {
-            // The store gives what it has by the time of its acceptance: one that was stored before
-            // says by its stamp since when, in whole seconds.
-            let mut latest = UNIX_EPOCH;
-            for mut leftover in left {
-                let stamp = delayed_since(&leftover.stanza, account.domain().as_str());
-                latest = latest.max(stamp.unwrap_or(leftover.accepted));
-                leftover.accepted = latest;
-                // A panic of host code takes no other stanza along.
-                let _panicked = super::caught(self.route_leftover(leftover)).await;
+        let (mut places, mut all) = (Vec::new(), VecDeque::new());
+        loop {
+            // What a session leaves that has just got some of it comes before the rest.
+            while let Some((left, place)) = self.registry.left_behind(account) {
+                places.push(place);
+                left.into_iter().rev().for_each(|leftover| all.push_front(leftover));
             }
+            let Some(leftover) = all.pop_front() else { return };
+            // A panic of host code takes no other stanza along.
+            let _panicked = super::caught(self.route_leftover(leftover)).await;
         }
     }
 
@@ -263,8 +285,10 @@ impl<C: Connection + Clone> Core<C> {
             }
             (Kind::Message, _) => {
                 let to = self.address_of(leftover.session.to_bare());
-                let delayed = leftover.retained;
-                self.message_left(stanza, &to, leftover.accepted, delayed).await;
+                // One that was delayed before says since when.
+                let since = delayed_since(stanza, to.bare.domain().as_str());
+                let (accepted, delayed) = (since.unwrap_or(leftover.accepted), leftover.retained);
+                self.message_left(stanza, &to, accepted, delayed).await;
             }
         }
     }

@@ -12,9 +12,12 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::Core;
+use crate::address;
 use crate::connection::Connection;
 use crate::extension::Admission;
-use crate::rules::roster::{Roster, RosterError, RosterLimits, RosterSet, SetPlan, plan_set, push};
+use crate::rules::roster::{
+    Roster, RosterError, RosterLimits, RosterSet, SetPlan, Stray, plan_set, push,
+};
 use crate::rules::subscription::{
     Farewell, RequestChange, RequestLimits, Step, SubscriptionKind, Transition, inbound, outbound,
 };
@@ -109,11 +112,21 @@ impl Side {
         self.roster.put(&item);
         self.change.version = Some(self.roster.version());
         self.change.put = Some(item);
-        Some(self.push(contact))
+        Some(self.push(contact.as_str()))
     }
 
-    fn push(&self, contact: &BareJid) -> Effect {
-        let query = push(&self.roster, contact.as_str());
+    /// Nobody is told of it: there is nobody of that address.
+    fn strike(&mut self, text: &str) -> Result<Effect, RosterError> {
+        if !self.roster.remove(text) {
+            return Err(RosterError::UnknownItem);
+        }
+        self.change.version = Some(self.roster.version());
+        self.change.remove_stray = Some(text.to_owned());
+        Ok(self.push(text))
+    }
+
+    fn push(&self, contact: &str) -> Effect {
+        let query = push(&self.roster, contact);
         Effect::Push { account: self.account.clone(), query }
     }
 }
@@ -241,7 +254,7 @@ impl Transaction {
                 self.own.change.version = Some(self.own.roster.version());
                 let contact = item.jid.clone();
                 self.own.change.put = Some(item);
-                let push = self.own.push(&contact);
+                let push = self.own.push(contact.as_str());
                 self.effects.push(push);
             }
             SetPlan::Remove(removal) => {
@@ -253,7 +266,7 @@ impl Transaction {
                 }
                 self.own.change.version = Some(self.own.roster.version());
                 self.own.change.remove = Some(contact.clone());
-                let push = self.own.push(&contact);
+                let push = self.own.push(contact.as_str());
                 self.effects.push(push);
                 for farewell in removal.farewells {
                     self.part(&contact, *farewell);
@@ -285,20 +298,30 @@ fn with_requests(roster: Roster) -> (Roster, usize) {
 
 /// What a transaction is about.
 pub(super) enum Change {
-    Send { kind: SubscriptionKind, stanza: Stanza },
-    Receive { kind: SubscriptionKind, stanza: Stanza },
+    Send {
+        kind: SubscriptionKind,
+        stanza: Stanza,
+    },
+    Receive {
+        kind: SubscriptionKind,
+        stanza: Stanza,
+    },
     Set(RosterSet),
+    /// The user removes an item that has no address (JID-6).
+    Strike(String),
 }
 
 impl Change {
-    /// Whether it may add an item, so that all others count.
-    const fn may_add(&self) -> bool {
+    /// Whether it may add an item, so that all others count, or is about another item than that of
+    /// the contact.
+    const fn needs_all(&self) -> bool {
         match self {
             Self::Send { kind, .. } => {
                 matches!(kind, SubscriptionKind::Subscribe | SubscriptionKind::Subscribed)
             }
             Self::Receive { .. } => false,
             Self::Set(set) => !set.is_removal(),
+            Self::Strike(_) => true,
         }
     }
 
@@ -306,7 +329,7 @@ impl Change {
     const fn has_two_sides(&self) -> bool {
         match self {
             Self::Send { .. } => true,
-            Self::Receive { .. } => false,
+            Self::Receive { .. } | Self::Strike(_) => false,
             Self::Set(set) => set.is_removal(),
         }
     }
@@ -324,7 +347,7 @@ impl<C: Connection + Clone> Core<C> {
         change: Change,
         two_sides: bool,
     ) -> Result<Settled<C>, Failed> {
-        let own = self.side(account, &contact, change.may_add()).await?;
+        let own = self.side(account, &contact, change.needs_all()).await?;
         let other = if two_sides
             && self.stores.accounts.exists(&contact).await?
             && self.lets_in(&own.account, &contact, &change).await
@@ -345,6 +368,9 @@ impl<C: Connection + Clone> Core<C> {
             Change::Send { kind, stanza } => transaction.send(&contact, *kind, stanza)?,
             Change::Receive { kind, stanza } => transaction.receive(&contact, *kind, stanza),
             Change::Set(set) => transaction.set(set)?,
+            Change::Strike(text) => {
+                transaction.own.strike(text).map(|e| transaction.effects.push(e))?
+            }
         }
         let Transaction { own, other, effects, .. } = transaction;
         let store = &self.stores.rosters;
@@ -379,7 +405,7 @@ impl<C: Connection + Clone> Core<C> {
             Change::Send { stanza, .. } | Change::Receive { stanza, .. } => {
                 self.admit_loaded(contact, stanza).await
             }
-            Change::Set(_) => {
+            Change::Set(_) | Change::Strike(_) => {
                 let stanza = Stanza::presence().type_(SubscriptionKind::Unsubscribe.as_str());
                 let stanza = stanza.from(account.as_str()).to(contact.as_str()).build();
                 self.admit_loaded(contact, &stanza).await
@@ -407,8 +433,22 @@ impl<C: Connection + Clone> Core<C> {
 
     /// The roster of an account, from its store.
     pub(super) async fn load_roster(&self, account: &BareJid) -> Result<Roster, StoreError> {
-        let stored = self.stores.rosters.load(account).await?;
-        Ok(Roster::from_items(stored.items, stored.version, stored.requests))
+        let mut stored = self.stores.rosters.load(account).await?;
+        self.metrics.unread(stored.unread);
+        // A host's store may read what it kept in another way than we write it.
+        let (items, others): (Vec<_>, _) =
+            stored.items.into_iter().partition(|item| address::is_normal(&item.jid));
+        let requests = stored.requests.into_iter().filter(address::is_normal);
+        stored.strays.extend(others.into_iter().map(Stray::from));
+        let mut roster = Roster::from_items(items, stored.version, requests);
+        for stray in &stored.strays {
+            if stray.can_be_shown() {
+                roster.add_stray(stray);
+            } else {
+                self.metrics.unread(1);
+            }
+        }
+        Ok(roster)
     }
 
     /// What the roster of an account says of one contact, and how many requests it holds: what

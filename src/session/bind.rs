@@ -19,6 +19,7 @@ use super::registry::Inner;
 use super::shield::shielded;
 use super::slots::{Entry, Slot, SlotState, Slots};
 use super::table::Hash;
+use crate::address;
 use crate::connection::Connection;
 use crate::environment::random_hex;
 use crate::rules::roster::Roster;
@@ -69,9 +70,10 @@ impl<'a> BindRequest<'a> {
         }
     }
 
-    /// Asks for this resource (BIND-3).
+    /// Asks for this resource (BIND-3). One that is in no [normal form](address::resource) is
+    /// replaced by a generated one (BIND-4).
     pub fn resource(mut self, resource: ResourcePart) -> Self {
-        self.resource = Some(resource);
+        self.resource = address::resource(resource.as_str()).ok();
         self
     }
 

@@ -13,6 +13,7 @@ use super::held::Hold;
 use super::kept::AccountState;
 use super::registry::SessionRegistry;
 use super::retained::RetentionLimits;
+use crate::address;
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::stanza::Stanza;
@@ -77,7 +78,7 @@ impl<C: Connection + Clone> Builder<C> {
 
     /// A domain whose accounts live in this registry. Where none is named, all do.
     pub fn domain(mut self, domain: DomainPart) -> Self {
-        self.settings.domains.push(domain);
+        self.settings.domains.push(address::domain(domain.as_str()).unwrap_or(domain));
         self
     }
 

@@ -1,7 +1,7 @@
 //! What a replaced session had not acknowledged, for the session that took its resource (DESTROY-8).
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::copies::Copies;
 use super::handle::{NotSent, SessionHandle, Shared};
@@ -123,7 +123,8 @@ impl<C: Connection + Clone> SessionHandle<C> {
             stored.push(Waiting { stanza, since, is_new: false, left: Some(left) });
         }
         // In one moment a session has accepted before the store has.
-        stored.sort_by_key(|waiting| (waiting.since, waiting.is_new));
+        // (Stores, and stamps, keep milliseconds.)
+        stored.sort_by_key(|waiting| (in_millis(waiting.since), waiting.is_new));
         let items: Vec<_> = stored.iter().map(Waiting::item).collect();
         let given = if items.is_empty() { Ok(()) } else { self.send_waiting(&items) };
         match given {
@@ -138,4 +139,8 @@ impl<C: Connection + Clone> SessionHandle<C> {
             }
         }
     }
+}
+
+fn in_millis(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
 }

@@ -24,6 +24,7 @@ use super::input::{Detached, InputTicket, Owner};
 use super::presence::Presence;
 use super::registry::SessionRegistry;
 use super::resume::{ResumeError, Resumed, Retention};
+use crate::address;
 use crate::connection::{Close, Connection, SendError};
 use crate::rules::roster::Roster;
 use crate::stanza::{Frame, Stanza};
@@ -165,6 +166,9 @@ pub enum AuthenticateError {
     /// The account belongs to another domain than the stream.
     #[error("the account belongs to another domain than the stream")]
     OtherDomain,
+    /// The account has no normal form: see [`crate::address`].
+    #[error("the account's address is not in normal form")]
+    InvalidAddress,
 }
 
 impl<C: Connection + Clone> Session<Unauthed, C> {
@@ -175,6 +179,7 @@ impl<C: Connection + Clone> Session<Unauthed, C> {
 
     /// The client's stream header has arrived and names `domain`.
     pub fn open(&mut self, domain: DomainPart) {
+        let domain = address::domain(domain.as_str()).unwrap_or(domain);
         self.data = UnauthedData { domain: Some(domain), open: true };
     }
 
@@ -207,6 +212,10 @@ impl<C: Connection + Clone> Session<Unauthed, C> {
     ) -> Result<Session<Authed, C>, Refused<Self, AuthenticateError>> {
         match &self.data.domain {
             Some(domain) if self.data.open => {
+                let Ok(account) = address::account(&account) else {
+                    let error = AuthenticateError::InvalidAddress;
+                    return Err(Refused { session: self, error });
+                };
                 if account.domain() != &**domain {
                     return Err(Refused { session: self, error: AuthenticateError::OtherDomain });
                 }

@@ -39,13 +39,15 @@ fn delays<'a>(stanza: &'a Stanza, domain: &'a str) -> impl Iterator<Item = Child
     })
 }
 
-/// The DateTime profile of XEP-0082, in UTC and whole seconds.
+/// The DateTime profile of XEP-0082, in UTC, with milliseconds if there are any.
 pub(crate) fn stamp(at: SystemTime) -> String {
-    let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (seconds, millis) = (since.as_secs(), since.subsec_millis());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let fraction = if millis == 0 { String::new() } else { format!(".{millis:03}") };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
 /// The Gregorian date of a day since 1970-01-01: counted in eras of 400 years from a March 1st,
@@ -67,6 +69,10 @@ const fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(feature = "server")]
 fn read_stamp(text: &str) -> Option<SystemTime> {
     let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (time, millis) = match time.split_once('.') {
+        Some((time, millis)) => (time, millis.parse().ok().filter(|millis| *millis < 1000)?),
+        None => (time, 0),
+    };
     let number = |text: Option<&str>| text?.parse::<u64>().ok();
     let (mut date, mut time) = (date.split('-'), time.split(':'));
     let (year, month, day) = (number(date.next())?, number(date.next())?, number(date.next())?);
@@ -76,7 +82,7 @@ fn read_stamp(text: &str) -> Option<SystemTime> {
         return None;
     }
     let seconds = (days(year, month, day.max(1)) * 24 + hour) * 3600 + minute * 60 + second;
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    UNIX_EPOCH.checked_add(Duration::from_millis(seconds * 1000 + millis))
 }
 
 /// The days from 1970-01-01 to a date since then, counted as [`civil`] does.
@@ -119,9 +125,11 @@ mod tests {
     #[cfg(feature = "server")]
     fn stamps_are_read_back() {
         for day in 0..20_000_u64 {
-            let at = UNIX_EPOCH + Duration::from_secs(day * 86_400 + day * 7 % 86_400);
+            let at = UNIX_EPOCH + Duration::from_millis(day * 86_400_007 + day * 7 % 86_400);
             assert_eq!(read_stamp(&stamp(at)), Some(at));
         }
+        let at = UNIX_EPOCH + Duration::from_millis(1_767_225_599_042);
+        assert_eq!(stamp(at), "2025-12-31T23:59:59.042Z");
         for text in ["", "T", "2026-01-01", "2026-13-01T00:00:00Z", "x-01-01T00:00:00Z"] {
             assert_eq!(read_stamp(text), None, "{text}");
         }

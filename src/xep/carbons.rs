@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jid::BareJid;
 
+use crate::address;
 use crate::connection::Connection;
 use crate::extension::{
     AccountState, Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target,
@@ -252,7 +253,7 @@ impl Recent {
             Way::Received => message.from(),
         }?;
         // An error may come from another resource than the one that was addressed.
-        let peer = BareJid::new(peer.split('/').next()?).ok()?;
+        let peer = address::bare(peer.split('/').next()?).ok()?;
         let mut hasher = DefaultHasher::new();
         (peer.as_str(), message.id()?).hash(&mut hasher);
         Some(hasher.finish())

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use xmpp_session::environment::{Environment, Virtual};
-use xmpp_session::jid::{BareJid, Jid};
+use xmpp_session::jid::BareJid;
 use xmpp_session::store::{
     AccountStore, BlockStore, Credentials, Memory, OfflineId, OfflineMessage, OfflineStore,
     RosterChange, RosterStore, StoreError, StoreFuture, StoredRoster, Stores, SubscriptionRequest,
@@ -331,11 +331,16 @@ impl OfflineStore for Depot {
 }
 
 impl BlockStore for Depot {
-    fn load(&self, account: &BareJid) -> StoreFuture<Vec<Jid>> {
+    fn load(&self, account: &BareJid) -> StoreFuture<Vec<String>> {
         self.plain("block load", account, |memory, key| BlockStore::load(memory, key))
     }
 
-    fn apply(&self, account: &BareJid, added: Vec<Jid>, removed: Vec<Jid>) -> StoreFuture<()> {
+    fn apply(
+        &self,
+        account: &BareJid,
+        added: Vec<String>,
+        removed: Vec<String>,
+    ) -> StoreFuture<()> {
         self.plain("block apply", account, |memory, key| {
             BlockStore::apply(memory, key, added, removed)
         })

@@ -7,7 +7,7 @@ use std::slice;
 use std::sync::Arc;
 
 use super::table::Entry;
-use super::{Item, Subscription};
+use super::{Item, Stray, Subscription};
 
 /// Rows ordered by JID, packed into pages that clones share. No page is empty.
 #[derive(Clone, Default)]
@@ -242,10 +242,17 @@ impl Draft {
 /// Appends the JID, the name and each group, with a U+0000 between them: no XML document can hold
 /// that character, so names and groups need no length fields.
 fn write_item(out: &mut String, item: &Item) -> Row {
-    let jid = item.jid.as_str();
+    let row = write_text(out, item.jid.as_str(), item.name.as_deref(), &item.groups);
+    Row {
+        subscription: item.subscription,
+        flags: if item.ask { ASK } else { 0 } | if item.approved { APPROVED } else { 0 },
+        ..row
+    }
+}
+
+fn write_text(out: &mut String, jid: &str, name: Option<&str>, groups: &[String]) -> Row {
     out.push_str(jid);
-    let name = item.name.as_deref().unwrap_or_default();
-    for part in once(name).chain(item.groups.iter().map(String::as_str)) {
+    for part in once(name.unwrap_or_default()).chain(groups.iter().map(String::as_str)) {
         out.push(SEPARATOR);
         if part.contains(SEPARATOR) {
             out.extend(part.split(SEPARATOR));
@@ -257,8 +264,8 @@ fn write_item(out: &mut String, item: &Item) -> Row {
         start: 0,
         len: 0,
         jid_len: u16::try_from(jid.len()).unwrap_or(u16::MAX),
-        subscription: item.subscription,
-        flags: if item.ask { ASK } else { 0 } | if item.approved { APPROVED } else { 0 },
+        subscription: Subscription::None,
+        flags: 0,
         hash: 0,
     }
 }
@@ -279,6 +286,13 @@ impl Packed {
     pub(super) fn new(item: &Item) -> Self {
         let mut text = String::with_capacity(text_len(item) + 1);
         let row = write_item(&mut text, item);
+        let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
+        Self { text, row: Row { len, ..row } }
+    }
+
+    pub(super) fn stray(stray: &Stray) -> Self {
+        let mut text = String::new();
+        let row = write_text(&mut text, &stray.jid, stray.name.as_deref(), &stray.groups);
         let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
         Self { text, row: Row { len, ..row } }
     }

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use jid::{BareJid, Jid, ResourcePart};
+use jid::{BareJid, ResourcePart};
 
 use super::pages::Packed;
 use super::wire::most_bytes;
 use super::{Item, NAMESPACE, Roster};
+use crate::address;
 use crate::rules::subscription::{Farewell, removal};
 use crate::stanza::{Child, Condition, ErrorType, StanzaError};
 
@@ -147,12 +148,27 @@ impl fmt::Debug for RosterSet {
 }
 
 fn parse_contact(text: &str) -> Result<BareJid, RosterError> {
-    // `Jid` keeps a trailing dot of the domain but computes offsets without it: it must not see one.
-    if text.split('/').next().is_some_and(|bare| bare.ends_with('.')) {
-        return Err(RosterError::InvalidJid);
+    let (contact, resource) = match text.split_once('/') {
+        Some((contact, resource)) => (contact, Some(resource)),
+        None => (text, None),
+    };
+    let contact = address::bare(contact).map_err(|_| RosterError::InvalidJid)?;
+    match resource {
+        None => Ok(contact),
+        Some("") => Err(RosterError::InvalidJid),
+        Some(_) => Err(RosterError::FullJid),
     }
-    let jid = Jid::new(text).map_err(|_| RosterError::InvalidJid)?;
-    jid.try_into_full().map_or_else(Ok, |_| Err(RosterError::FullJid))
+}
+
+/// The text by which a roster set removes an item of `roster` that has no address (rule JID-6).
+#[cfg(feature = "server")]
+pub(crate) fn removed_stray(query: &Child<'_>, roster: &Roster) -> Option<String> {
+    let mut items = query.children().filter(|child| child.is("item", NAMESPACE));
+    let (item, None) = (items.next()?, items.next()) else { return None };
+    let jid = item.attribute("jid")?;
+    let removes = item.attribute("subscription").is_some_and(|value| value == "remove");
+    let is_address = || address::bare(&jid).is_ok_and(|normal| normal.as_str() == jid);
+    (removes && roster.get(&jid).is_some() && !is_address()).then(|| jid.into_owned())
 }
 
 fn parse_groups(item: &Child<'_>, limits: &RosterLimits) -> Result<Vec<String>, RosterError> {

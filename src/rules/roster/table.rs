@@ -5,7 +5,7 @@ use std::fmt;
 use jid::BareJid;
 
 use super::pages::{APPROVED, ASK, Packed, Pages, Row, SEPARATOR};
-use super::{Item, Subscription, wire};
+use super::{Item, Stray, Subscription, wire};
 use crate::rules::subscription::{Standing, State};
 
 /// The roster of one account, and the contacts whose requests to subscribe wait for an answer.
@@ -125,6 +125,17 @@ impl Roster {
             Err(place) => self.items.insert(place, &packed),
         }
         true
+    }
+
+    /// Adds an item whose text is no address (rule JID-6), as a store returned it: the version stays.
+    /// Nobody is looked up by that text, so nobody sees or is shown anything by it.
+    pub fn add_stray(&mut self, stray: &Stray) {
+        let Err(place) = self.items.find(&stray.jid) else { return };
+        let packed = Packed::stray(stray);
+        let version = self.version;
+        self.count(None, Some(packed.entry()));
+        self.version = version;
+        self.items.insert(place, &packed);
     }
 
     /// Removes the item of a contact, with its flags; a stored request stays. `false` if there is none.

@@ -59,6 +59,17 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         });
     }
 
+    /// Whether something comes before what is on the account's chain.
+    pub(crate) fn has_waiting(&self, account: &str) -> bool {
+        let backlogs = &self.inner().backlogs;
+        backlogs.count.load(Ordering::SeqCst) > 0
+            && backlogs
+                .accounts
+                .lock()
+                .get(account)
+                .is_some_and(|backlog| !backlog.left.is_empty() || !backlog.recipients.is_empty())
+    }
+
     /// The next session that is to get what the store has for an account.
     pub(crate) fn recipient(&self, account: &str) -> Option<SessionHandle<C>> {
         let backlogs = &self.inner().backlogs;

@@ -108,18 +108,24 @@ fn roster_7_item_jids() {
     let of = |jid: &str| plan(&Roster::new(), &format!("<item jid='{jid}'/>")).map(|_| ());
     assert_eq!(of("a@example.com"), Ok(()));
     assert_eq!(of("example.com"), Ok(()));
+    assert_eq!(of("a@example.com."), Ok(()));
     assert_eq!(of("a@example.com/balcony"), Err(RosterError::FullJid));
+    assert_eq!(of("a@example.com./\u{1f98a}"), Err(RosterError::FullJid));
     assert_eq!(of(OWN), Err(RosterError::OwnJid));
-    assert_eq!(of("Juliet@EXAMPLE.com"), Err(RosterError::OwnJid));
+    assert_eq!(of("Juliet@EXAMPLE.com."), Err(RosterError::OwnJid));
     for wrong in [
         "",
         "@example.com",
         "a@",
         "a@b@c",
         "a@example.com/",
-        "a@example.com.",
-        "example.com.",
-        "a@x./r",
+        "a@x../r",
+        "a@\u{1806}",
+        "\u{1806}",
+        "a@\u{1806}.z",
+        "\u{1d2c}lice@example.com",
+        #[cfg(feature = "server")]
+        "\u{2665}@example.com",
     ] {
         assert_eq!(of(wrong), Err(RosterError::InvalidJid), "{wrong}");
     }
