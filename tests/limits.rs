@@ -176,8 +176,9 @@ fn limit_4_one_element_after_authentication() {
     ] {
         let mut limits = Limits::default();
         limits.bytes = None;
-        let world =
-            World::with(|builder, _| builder.limits(limits).extension(xep::StreamManagement::new()));
+        let world = World::with(|builder, _| {
+            builder.limits(limits).extension(xep::StreamManagement::new())
+        });
         let client = world.client("romeo", "x");
         client.send(start);
         for _ in 0..many {
