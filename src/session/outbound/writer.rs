@@ -183,11 +183,11 @@ fn write_waiting<'a, C: Connection + Clone>(
     let mut strays = Vec::new();
     loop {
         if o.epoch != epoch {
-            return After::Strays(strays);
+            return routed_again(strays);
         }
         let Some(link) = o.link.clone() else {
             o.writer = Writer::Nobody;
-            return After::Strays(strays);
+            return routed_again(strays);
         };
         // Claimed before it is written: its acknowledgement may arrive before `send` returns.
         let sent = o.sent();
@@ -198,7 +198,7 @@ fn write_waiting<'a, C: Connection + Clone>(
                 Some(claimed) => claimed,
                 None => {
                     o.writer = Writer::Nobody;
-                    return if strays.is_empty() { After::Nothing } else { After::Strays(strays) };
+                    return routed_again(strays);
                 }
             }
         };
@@ -213,7 +213,7 @@ fn write_waiting<'a, C: Connection + Clone>(
                 shielded(|| link.close(Close::Flush));
             }
             wake(waker);
-            return After::Strays(strays);
+            return routed_again(strays);
         };
         drop(o);
         let since = item.stanza().zip(delayed);
@@ -240,13 +240,13 @@ fn write_waiting<'a, C: Connection + Clone>(
         let unwritten = matches!(entry, Entry::Stanza { counted: false, .. }).then_some(entry);
         if o.epoch != epoch {
             strays.extend(unwritten.and_then(unwritten_left));
-            return After::Strays(strays);
+            return routed_again(strays);
         }
         o.writer = Writer::Nobody;
         if o.ended {
             strays.extend(unwritten.and_then(unwritten_left));
             strays.extend(close_after_failure(o));
-            return After::Strays(strays);
+            return routed_again(strays);
         }
         // Back to where it was, for the end of the session to settle.
         if let Some(entry) = unwritten {
@@ -254,6 +254,10 @@ fn write_waiting<'a, C: Connection + Clone>(
         }
         return After::Lost(epoch, error);
     }
+}
+
+fn routed_again(strays: Vec<Left>) -> After {
+    if strays.is_empty() { After::Nothing } else { After::Strays(strays) }
 }
 
 fn unwritten_left(entry: Entry) -> Option<Left> {
