@@ -41,7 +41,7 @@ pub enum Reason {
     Evicted,
     /// Nobody resumed it in time (SM-23).
     Expired,
-    /// It left more unacknowledged than is kept for it (LIMIT-10).
+    /// It had no transport, and more came for it than is kept (LIMIT-10).
     Overflow,
     /// The host ended it (DESTROY-19).
     Kicked,
@@ -58,7 +58,7 @@ impl Reason {
     fn condition(self) -> Option<&'static str> {
         match self {
             Self::Replaced { .. } => Some("conflict"),
-            Self::Kicked | Self::Overflow => Some("policy-violation"),
+            Self::Kicked => Some("policy-violation"),
             Self::AccountRemoved => Some("not-authorized"),
             Self::PasswordChanged => Some("reset"),
             Self::Shutdown => Some("system-shutdown"),
@@ -66,6 +66,7 @@ impl Reason {
             Self::Closed
             | Self::TransportLost
             | Self::SlowReader
+            | Self::Overflow
             | Self::Evicted
             | Self::Expired => None,
         }
