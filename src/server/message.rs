@@ -302,17 +302,22 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     /// A message that an ended session had accepted, in its turn: it goes where it would go without
-    /// that session. Where it is `delayed`, it says since when (SM-17).
+    /// that session. Where it is `delayed`, it says since when (SM-17). Says which sessions have got it.
     pub(super) async fn message_left(
         self: &Arc<Self>,
         stanza: &Stanza,
         to: &Address<'_>,
         accepted: SystemTime,
         delayed: bool,
-    ) {
+    ) -> Vec<SessionId> {
         let turn = Turn::Again { accepted, delayed };
         let end = self.message_in_turn(stanza, to, turn, Past::Left, false).await;
+        let reached = match &end {
+            End::Taken(reached, _) => reached.iter().map(SessionHandle::id).collect(),
+            End::Stored | End::Refused(_) => Vec::new(),
+        };
         self.end_message(None, stanza, &to.bare, turn, end);
+        reached
     }
 
     /// Answers a stanza with an error, where one is due (STZ-6, STZ-7).

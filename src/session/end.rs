@@ -115,6 +115,8 @@ pub struct Leftover {
     pub stanza: Stanza,
     /// The session that it was accepted for.
     pub session: FullJid,
+    /// The number of its instance.
+    pub id: SessionId,
     /// When it was accepted.
     pub accepted: SystemTime,
     /// Whether it was kept until the client acknowledges it (SM-17). Else it was never written, and
@@ -139,9 +141,10 @@ impl Left {
             Some(_) => return None,
         };
         let (now, utc) = clocks;
-        let age = if retained { now.saturating_sub(at) } else { Duration::ZERO };
+        let age = if at.is_zero() { at } else { now.saturating_sub(at) };
         let accepted = utc.checked_sub(age).unwrap_or(utc);
-        Some(Leftover { stanza, session: session.jid.clone(), accepted, retained, written })
+        let (session, id) = (session.jid.clone(), session.id);
+        Some(Leftover { stanza, session, id, accepted, retained, written })
     }
 }
 

@@ -110,7 +110,11 @@ impl<C: Connection + Clone> Shared<C> {
         sent
     }
 
-    fn send_stored(self: &Arc<Self>, inner: &Inner<C>, items: &[Item<'_>]) -> (Sent, After) {
+    fn send_stored(
+        self: &Arc<Self>,
+        inner: &Inner<C>,
+        items: &[(Item<'_>, Option<Duration>)],
+    ) -> (Sent, After) {
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
         let now = retained.then(|| inner.settings.environment.now());
         let sent = outbound::send_stored(&self.out, self.own(), items, now);
@@ -273,12 +277,16 @@ impl<C: Connection + Clone> SessionHandle<C> {
     ///
     /// [`NotSent`]: nothing was accepted and the caller still has the stanzas.
     pub fn send_stored(&self, stanzas: &[Stanza]) -> Result<(), NotSent> {
-        let items: Vec<_> = stanzas.iter().map(|stanza| Item::Stanza(stanza, To::AsIs)).collect();
+        let item = |stanza| (Item::Stanza(stanza, To::AsIs), None);
+        let items: Vec<_> = stanzas.iter().map(item).collect();
         self.send_waiting(&items)
     }
 
-    /// As [`send_stored`](Self::send_stored).
-    pub(super) fn send_waiting(&self, items: &[Item<'_>]) -> Result<(), NotSent> {
+    /// As [`send_stored`](Self::send_stored), each with the time at which it was accepted, where that is known.
+    pub(super) fn send_waiting(
+        &self,
+        items: &[(Item<'_>, Option<Duration>)],
+    ) -> Result<(), NotSent> {
         let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
         let (sent, after) = self.0.send_stored(&registry, items);
         registry.settle(&self.0, after);

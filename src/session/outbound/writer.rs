@@ -93,12 +93,12 @@ fn append<C: Connection + Clone>(
     (Sent::Accepted, after)
 }
 
-/// Appends messages that have waited in a store, all or none of them: where the session ends first,
-/// all go back, in order.
+/// Appends messages that have waited in a store, each with the time of its acceptance if that is known, all
+/// or none of them: where the session ends first, all go back, in order.
 pub(in crate::session) fn send_stored<C: Connection + Clone>(
     outbound: &Mutex<Outbound<C>>,
     own: Own<'_>,
-    items: &[Item<'_>],
+    items: &[(Item<'_>, Option<Duration>)],
     now: Option<Duration>,
 ) -> (Sent, After) {
     let mut o = outbound.lock();
@@ -108,9 +108,9 @@ pub(in crate::session) fn send_stored<C: Connection + Clone>(
     o.let_all_go();
     let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
     let counted = o.retained.is_some();
-    for item in items {
+    for (item, since) in items {
         o.delivered = o.delivered.wrapping_add(1);
-        o.queue.push_stored(*item, counted, at);
+        o.queue.push_stored(*item, counted, since.unwrap_or(at));
     }
     o.account_for();
     (Sent::Accepted, if o.waits() { After::Nothing } else { write_waiting(outbound, o, own) })
