@@ -21,9 +21,13 @@ use jid::{BareJid, DomainPart, NodePart, ResourcePart};
 #[non_exhaustive]
 pub struct InvalidAddress;
 
-/// The most bytes that a part may have (RFC 7622 §3.2–§3.4).
-#[cfg(feature = "server")]
+/// The most bytes that a part may have (RFC 7622 §3.2–§3.4), and, so that what it costs to look at one
+/// is bounded, that may be written for it (LIMIT-24).
 const PART: usize = 1023;
+
+const fn short_enough(text: &str) -> Result<&str, InvalidAddress> {
+    if text.len() <= PART { Ok(text) } else { Err(InvalidAddress) }
+}
 
 /// A JID without resource.
 ///
@@ -57,14 +61,15 @@ pub fn bare(text: &str) -> Result<BareJid, InvalidAddress> {
 /// [`InvalidAddress`] if it has no stable form, or the profile UsernameCaseMapped
 /// ([RFC 8265 §3.3](https://www.rfc-editor.org/rfc/rfc8265#section-3.3)) refuses it.
 pub fn local(text: &str) -> Result<NodePart, InvalidAddress> {
-    let part = NodePart::new(text).map_err(|_| InvalidAddress)?.into_owned();
+    let part = NodePart::new(short_enough(text)?).map_err(|_| InvalidAddress)?.into_owned();
     if text.is_ascii() {
         return Ok(part);
     }
     // JID-2, JID-5: both the text, which may only look like another, and what becomes of it, which
     // comes again.
     let stable = NodePart::new(&part).is_ok_and(|again| again.as_str() == part.as_str());
-    if stable && unicode::is_username(text) && unicode::is_username(&part) {
+    let same = part.as_str() == text;
+    if stable && unicode::is_username(text) && (same || unicode::is_username(&part)) {
         Ok(part)
     } else {
         Err(InvalidAddress)
@@ -86,7 +91,7 @@ pub fn domain(text: &str) -> Result<DomainPart, InvalidAddress> {
     if let Some(literal) = ip_literal(text.strip_suffix('.').unwrap_or(text)) {
         return DomainPart::new(&literal).map(Cow::into_owned).map_err(|_| InvalidAddress);
     }
-    let mapped = unicode::to_u_labels(text)?;
+    let mapped = unicode::to_u_labels(short_enough(text)?)?;
     // JID-3, JID-4, RFC 7622 §3.2. `jid` keeps what is behind a second one.
     let name = mapped.strip_suffix('.').unwrap_or(&mapped);
     if name.ends_with('.') {
@@ -101,7 +106,7 @@ pub fn domain(text: &str) -> Result<DomainPart, InvalidAddress> {
 ///
 /// [`InvalidAddress`] if it has no stable form.
 pub fn resource(text: &str) -> Result<ResourcePart, InvalidAddress> {
-    let part = ResourcePart::new(text).map_err(|_| InvalidAddress)?.into_owned();
+    let part = ResourcePart::new(short_enough(text)?).map_err(|_| InvalidAddress)?.into_owned();
     let stable = text.is_ascii()
         || ResourcePart::new(&part).is_ok_and(|again| again.as_str() == part.as_str());
     if stable { Ok(part) } else { Err(InvalidAddress) }
@@ -125,7 +130,7 @@ pub fn a_labels(text: &str) -> Result<String, InvalidAddress> {
 /// The resource of an address elsewhere is for that domain to judge: it stays as it was written.
 #[cfg(feature = "server")]
 pub(crate) fn foreign_resource(text: &str) -> Result<&str, InvalidAddress> {
-    if (1..=PART).contains(&text.len()) { Ok(text) } else { Err(InvalidAddress) }
+    if text.is_empty() { Err(InvalidAddress) } else { short_enough(text) }
 }
 
 /// The address that a text names, to be compared with others: a resource that we would not give out

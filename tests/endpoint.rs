@@ -69,6 +69,9 @@ mod offline;
 #[path = "order.rs"]
 mod order;
 #[cfg(test)]
+#[path = "paced.rs"]
+mod paced;
+#[cfg(test)]
 #[path = "roster.rs"]
 mod roster;
 #[cfg(test)]

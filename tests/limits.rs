@@ -8,7 +8,7 @@ use std::time::Duration;
 use wire::{Client, PASSWORD, World};
 use xmpp_session::connection::{Close, Recorder, SendError};
 use xmpp_session::server::{Builder, Limits, Peer, Rate, Want};
-use xmpp_session::xep::StreamManagement;
+use xmpp_session::xep;
 
 const SECOND: Duration = Duration::from_secs(1);
 const CLOSE: &str = "</stream:stream>";
@@ -176,8 +176,9 @@ fn limit_4_one_element_after_authentication() {
     ] {
         let mut limits = Limits::default();
         limits.bytes = None;
-        let world =
-            World::with(|builder, _| builder.limits(limits).extension(StreamManagement::new()));
+        let world = World::with(|builder, _| {
+            builder.limits(limits).extension(xep::StreamManagement::new())
+        });
         let client = world.client("romeo", "x");
         client.send(start);
         for _ in 0..many {
@@ -357,13 +358,16 @@ fn limit_8_sessions_of_an_account() {
 
 #[test]
 fn limit_13_who_does_not_read_is_not_read_from() {
-    let world = World::new();
+    let world = World::with(|builder, _| builder.extension(xep::StreamManagement::new()));
     let (client, other) = (world.client("romeo", "x"), world.online("juliet", "balcony"));
     client.recorder().set_progress(512 << 10, 0);
-    world.settle();
+    let ping = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
+    client.send(ping);
     assert_eq!(client.want(), Some(Want::Input), "at the mark is not above it");
     client.recorder().set_progress((512 << 10) + 1, 0);
-    world.settle();
+    client.send("<a xmlns='urn:xmpp:sm:3' h='0'/>");
+    assert_eq!(client.want(), Some(Want::Input), "it has asked for nothing");
+    client.send(ping);
     assert_eq!(client.want(), None);
     assert_eq!(other.want(), Some(Want::Input), "others are not slowed down");
     client.send("<message to='juliet@example.com'><body>Hi</body></message>");
@@ -389,6 +393,7 @@ fn limit_13_a_write_wakes_who_waits_for_it() {
     let world = World::new();
     let client = world.client("romeo", "x");
     client.recorder().set_progress(1 << 20, 0);
+    client.send("<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>");
     let count = Arc::new(Count(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&count));
     let poll = |client: &Client| client.driver(|d| d.poll_want(&mut Context::from_waker(&waker)));
@@ -418,17 +423,29 @@ fn limit_13_a_client_that_takes_nothing_for_a_minute_is_given_up() {
 }
 
 #[test]
-fn limit_13_at_the_hard_mark_the_transport_is_dropped() {
+fn limit_13_what_a_connection_does_not_take_waits_for_it() {
     let world = World::new();
     let (client, juliet) = (world.online("romeo", "x"), world.client("juliet", "balcony"));
+    let _before = client.received();
+    let message = "<message to='romeo@example.com/x' type='chat'><body>Hi</body></message>";
     client.recorder().refuse(Some(SendError::Full));
-    juliet.send("<message to='romeo@example.com/x' type='chat'><body>Hi</body></message>");
+    juliet.send(message);
+    client.recorder().refuse(None);
+    client.recorder().drained();
+    assert_eq!(client.received().len(), 1);
+    // Without progress it is given up, and what waited goes where it goes without it.
+    client.recorder().refuse(Some(SendError::Full));
+    juliet.send(message);
     world.settle();
+    world.advance(59 * SECOND);
+    // More of it is no progress.
+    juliet.send(message);
+    assert!(client.is_connected());
+    world.advance(SECOND);
     assert_eq!(client.recorder().closed(), Some(Close::Abort));
-    world.advance(2 * SECOND);
-    assert!(!client.is_connected());
     assert_eq!(world.server().registry().counts().sessions, 1);
-    // Before bind as well.
+    assert_eq!(world.client("romeo", "y").ask("<presence/>").len(), 3);
+    // Before bind nothing waits.
     let client = world.connect();
     client.recorder().refuse(Some(SendError::Full));
     client.open();
@@ -464,17 +481,57 @@ fn limit_19_broadcasts_of_presence() {
         assert_eq!(client.want(), Some(Want::Input), "{n}");
     }
     client.send("<presence><priority>99</priority></presence>");
-    assert_eq!(client.want(), None);
+    client.send(&"<presence><priority>-1</priority></presence>".repeat(40));
     client.send("<presence><priority>100</priority></presence>");
     assert_eq!(client.session().available().unwrap().priority(), 99, "the next one waits");
+    // What only asks is answered at once.
+    let ping = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
+    assert_eq!(client.ask(ping).len(), 1);
+    assert_eq!(client.want(), Some(Want::Input));
     world.advance(2 * SECOND);
     assert_eq!(client.session().available().unwrap().priority(), 100);
     assert!(hits(&world, "LIMIT-19") >= 1);
+    // What others see is not to pass it.
+    client.send("<presence><priority>101</priority></presence>");
+    client.send("<message to='romeo@example.com/x'><body>1</body></message>");
+    client.send(ping);
+    let received = client.received().concat();
+    assert!(!received.contains("<body>1<") && !received.contains("id='p'"), "{received}");
+    assert_eq!(client.want(), None);
+    world.advance(2 * SECOND);
+    let received = client.received().concat();
+    let place = |what: &str| received.find(what).unwrap();
+    assert!(place(">101<") < place("<body>1<") && place("<body>1<") < place("id='p'"));
     // Directed presence is no broadcast.
     let client = world.client("romeo", "y");
     let _juliet = world.online("juliet", "z");
     client.send(&"<presence to='juliet@example.com/z'/>".repeat(50));
     assert_eq!(client.want(), Some(Want::Input));
+}
+
+/// The last broadcast is not lost with the transport, nor with the stream.
+#[test]
+fn limit_19_a_broadcast_that_waits_at_an_end() {
+    for retained in [false, true] {
+        let world = World::with(|builder, _| builder.extension(xep::StreamManagement::new()));
+        world.friends("romeo", "juliet");
+        let (client, juliet) = (world.client("romeo", "x"), world.online("juliet", "y"));
+        if retained {
+            client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+        }
+        client.send(&"<presence/>".repeat(32));
+        let _before = juliet.received();
+        let last = if retained { "<presence>" } else { "<presence type='unavailable'>" };
+        client.send(&format!("{last}<status>bye</status></presence>"));
+        assert_eq!(juliet.received(), [""; 0]);
+        if retained {
+            client.lose();
+        } else {
+            client.send(CLOSE);
+        }
+        let told = juliet.received();
+        assert!(told.len() == 1 && told[0].contains("<status>bye</status>"), "{told:?}");
+    }
 }
 
 #[test]

@@ -144,6 +144,16 @@ fn jid_2_a_localpart_that_looks_like_another_is_refused() {
 }
 
 #[test]
+fn limit_24_what_is_written_for_a_part_has_1023_bytes() {
+    let soft = "\u{ad}".repeat(512);
+    assert_eq!(resource_text(&format!("{soft}r")), None);
+    assert_eq!(resource_text(&format!("{}r", "\u{ad}".repeat(511))).as_deref(), Some("r"));
+    assert_eq!(domain_text(&format!("{soft}example")), None);
+    assert_eq!(local_text(&"\u{e9}".repeat(512)), None);
+    assert!(local_text(&"\u{e9}".repeat(511)).is_some());
+}
+
+#[test]
 fn jid_1_what_is_not_looked_at_twice_is_stable() {
     for byte in 0..=127_u8 {
         let c = char::from(byte);

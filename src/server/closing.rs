@@ -38,6 +38,7 @@ impl<C: Connection + Clone> Driver<C> {
         if self.want == Want::StartTls {
             return self.finish(Close::Abort);
         }
+        self.last_presence(true);
         let session = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Bound(session) => {
                 session.lose_input(CLOSE_TAG);

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::Core;
 use super::admission::{Place, Source, Standing};
 use super::binding::BindWait;
+use super::bound::Late;
 use super::closing::Closing;
 use super::hook::Hook;
 use super::negotiate::{Answer, Negotiating};
@@ -72,16 +73,22 @@ pub struct Driver<C: Connection + Clone> {
     asked: bool,
     /// The client reads too slowly: when to look again.
     pub(super) congested: Option<Duration>,
+    /// It was not read from for that: until when an answer may still stand behind what it said meanwhile.
+    unheard: Duration,
     /// More waits for the client than its connection takes: when to look again.
     behind: Option<Duration>,
-    /// How many bytes the client had taken of what waits for it, and since when no more.
-    taken: Option<(u64, Duration)>,
+    /// How far the client had come with what waits for it, and since when no further.
+    taken: Option<((u64, u32), Duration)>,
+    /// Its stanzas may have made what waits for it longer.
+    pub(super) has_asked: bool,
     pub(super) pace: Pace,
     /// Whose allowance it is: the source's, later the account's.
     pub(super) spends: u64,
     pub(super) source: Source,
     /// Where the transport is counted while it serves no session.
     pub(super) place: Option<Place>,
+    /// Broadcast presence that came too soon (LIMIT-19).
+    pub(super) late: Option<Box<Late>>,
     /// Where there is a limit of them.
     pub(super) recipients: Option<Box<Recipients>>,
     /// What the host's log is told.
@@ -91,6 +98,9 @@ pub struct Driver<C: Connection + Clone> {
 /// How often it is looked whether a client that reads slowly has caught up. Most hosts' write loops
 /// tell sooner.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long what a client has said while it was not read from may take to be read.
+const UNHEARD: Duration = Duration::from_secs(10);
 
 impl<C: Connection + Clone> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, peer: Peer) -> Self {
@@ -117,12 +127,15 @@ impl<C: Connection + Clone> Driver<C> {
             deadline: core.environment.now().saturating_add(core.limits.negotiation),
             asked: false,
             congested: None,
+            unheard: Duration::ZERO,
             behind: None,
             taken: None,
+            has_asked: false,
             pace,
             spends,
             source,
             place: Some(place),
+            late: None,
             recipients,
             trace: Trace::new(stream, core.log_addresses),
             connection,
@@ -209,11 +222,13 @@ impl<C: Connection + Clone> Driver<C> {
     /// The waker is kept: it is also woken when somebody else ends the session. A host that waits
     /// for its socket polls this beside it.
     pub fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want> {
-        self.watch_progress();
+        let mut at = None;
         if let Stage::Bound(session) = &self.stage {
             let later = || self.core.environment.now().saturating_add(LOOK_AGAIN);
-            self.behind = session.go_on().then(|| self.behind.unwrap_or_else(later));
+            at = session.go_on();
+            self.behind = at.map(|_| self.behind.unwrap_or_else(later));
         }
+        self.watch_progress(at);
         loop {
             if self.poll_blocked(Some(cx)).is_pending() {
                 return Poll::Pending;
@@ -289,7 +304,8 @@ impl<C: Connection + Clone> Driver<C> {
             Want::Close => None,
             _ => {
                 let stuck = self.taken.map(|(_, since)| since + self.core.limits.stuck);
-                let pauses = [self.pace.resume(), self.congested, self.behind];
+                let late = self.pace.broadcast().filter(|_| self.late.is_some());
+                let pauses = [self.pace.resume(), late, self.congested, self.behind];
                 let session = [self.extensions_at(), stuck];
                 let waits = self.place.as_ref().filter(|_| self.waits());
                 let early = [waits.and_then(Place::press_at), self.not_before()];
@@ -309,7 +325,14 @@ impl<C: Connection + Clone> Driver<C> {
         let handle = session.handle();
         let extensions = self.core.extensions.iter();
         let soonest = || extensions.filter_map(|extension| extension.next_timeout(&handle)).min();
-        super::shielded(soonest).flatten()
+        super::shielded(soonest).flatten().map(|at| at.max(self.unheard))
+    }
+
+    /// The client is read from again.
+    fn listen(&mut self, now: Duration) {
+        if self.congested.take().is_some() {
+            self.unheard = now.saturating_add(UNHEARD);
+        }
     }
 
     /// Acts on the time that has passed.
@@ -320,7 +343,9 @@ impl<C: Connection + Clone> Driver<C> {
         if let Some(negotiating) = &mut self.negotiating {
             negotiating.not_before = negotiating.not_before.filter(|at| *at > now);
         }
-        self.congested = self.congested.filter(|at| *at > now);
+        if self.congested.is_some_and(|at| at <= now) {
+            self.listen(now);
+        }
         self.behind = self.behind.filter(|at| *at > now);
         if self.want == Want::Close {
             return;
@@ -328,7 +353,8 @@ impl<C: Connection + Clone> Driver<C> {
         if let Some(place) = self.place.as_ref().filter(|_| self.waits()) {
             place.press();
         }
-        self.watch_progress();
+        let at = if let Stage::Bound(session) = &self.stage { session.go_on() } else { None };
+        self.watch_progress(at);
         if self.taken.is_some_and(|(_, since)| since + self.core.limits.stuck <= now) {
             return self.give_up("LIMIT-13");
         }
@@ -538,22 +564,32 @@ impl<C: Connection + Clone> Driver<C> {
         Poll::Ready(())
     }
 
-    /// LIMIT-13: notes since when a client takes nothing, while something waits for it.
-    fn watch_progress(&mut self) {
-        let waiting = self.connection.waiting();
-        let waits = matches!(self.stage, Stage::Bound(_)) && waiting > 0;
-        let written = self.connection.written();
+    /// LIMIT-13: notes since when a client takes nothing, while something waits for it: in its
+    /// connection, or in front of that, where it is `at` this place.
+    fn watch_progress(&mut self, at: Option<u32>) {
+        let waiting = at.is_some() || self.connection.waiting() > 0;
+        let waits = waiting && matches!(self.stage, Stage::Bound(_));
+        let now = (self.connection.written(), at.unwrap_or_default());
         self.taken = match self.taken.filter(|_| waits) {
-            Some((taken, since)) if taken == written => Some((taken, since)),
-            _ => waits.then(|| (written, self.core.environment.now())),
+            Some((taken, since)) if taken == now => Some((taken, since)),
+            _ => waits.then(|| (now, self.core.environment.now())),
         };
     }
 
-    /// LIMIT-13: a client is not read from as long as it does not read.
+    /// LIMIT-13: a client that has asked for something is not read from as long as it does not read.
+    /// One that only acknowledges is, since that makes nothing longer.
     fn poll_congested(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
-        let is_congested = || self.connection.waiting() > self.core.limits.soft_mark;
-        if !is_congested() {
-            self.congested = None;
+        let is_congested = || {
+            let waiting = self.connection.waiting();
+            let Stage::Bound(session) = &self.stage else { return false };
+            let mark = self.core.limits.soft_mark;
+            waiting > mark || (waiting > 0 && waiting.saturating_add(session.unwritten()) > mark)
+        };
+        if !self.has_asked || !is_congested() {
+            self.has_asked = false;
+            if self.congested.is_some() {
+                self.listen(self.core.environment.now());
+            }
             return Poll::Ready(());
         }
         if let Some(cx) = cx {
@@ -576,6 +612,9 @@ impl<C: Connection + Clone> Driver<C> {
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }
+        if self.late.is_some() && self.catch_up() {
+            return true;
+        }
         let event = match self.parser.read(input) {
             Ok(Some(event)) => event,
             Ok(None) => return self.refuse_opening(),
@@ -588,7 +627,10 @@ impl<C: Connection + Clone> Driver<C> {
             // SERR: nothing that arrives after an error has an effect (STREAM-24).
             (Stage::Closing(_) | Stage::Over, Event::End) => self.closed_by_client(),
             (Stage::Closing(_) | Stage::Over, _) => {}
-            (_, Event::End) => self.end_of_stream(),
+            (_, Event::End) => {
+                self.last_presence(false);
+                self.end_of_stream();
+            }
             (_, Event::Header(header)) => self.header(&header),
             (Stage::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
             (Stage::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
@@ -617,17 +659,23 @@ impl<C: Connection + Clone> Driver<C> {
         }
     }
 
-    /// One more stanza was handled: LIMIT-19 and LIMIT-20 may pause reading.
+    /// One more stanza was handled: LIMIT-20 may pause reading, LIMIT-19 the next broadcast.
     pub(super) fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
+        self.has_asked = true;
         if let Some(limit) = self.pace.stanza(is_broadcast, now, &self.core.limits) {
             self.core.metrics.limit(limit);
+        }
+        // LIMIT-13
+        if crate::session::take_behind() {
+            self.pace.slow_down(now);
         }
     }
 }
 
 impl<C: Connection + Clone> Drop for Driver<C> {
     fn drop(&mut self) {
+        self.last_presence(true);
         let spent = Spent { pace: self.pace, recipients: self.recipients.take() };
         let now = self.core.environment.now();
         self.core.allowances.give_back(self.spends, spent, now, &self.core.limits);

@@ -11,7 +11,7 @@ use crate::connection::Connection;
 use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Relation, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, iq};
 use crate::rules::roster;
-use crate::session::{Key, SessionHandle};
+use crate::session::{Key, NotSent, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError, write};
 
 /// IQ-5: a handler that takes longer has failed.
@@ -88,9 +88,12 @@ impl<C: Connection + Clone> Core<C> {
                 None
             }
             IqDecision::Addressed => {
-                let delivered = matching.is_some_and(|session| self.give(&session, stanza).is_ok());
-                if !delivered && request {
-                    self.bounce(origin, stanza, BOUNCE);
+                let given = matching.map(|session| self.give(&session, stanza));
+                match given {
+                    Some(Ok(())) => {}
+                    _ if !request => {}
+                    Some(Err(NotSent::Full)) => self.bounce(origin, stanza, super::too_much()),
+                    _ => self.bounce(origin, stanza, BOUNCE),
                 }
                 None
             }

@@ -14,13 +14,26 @@ use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message,
     message_to_domain, offline,
 };
-use crate::session::{Copies, SessionHandle, SessionId, Standing};
+use crate::session::{Copies, NotSent, SessionHandle, SessionId, Standing};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{OfflineMessage, StoreError};
 
 /// Sessions that refused a message: they are not asked again (MSG-8).
-type Refused = SmallVec<[SessionId; 2]>;
+#[derive(Default)]
+struct Refused {
+    by: SmallVec<[SessionId; 2]>,
+    /// For one of them as much waits as may.
+    full: bool,
+}
+
+impl Refused {
+    fn push(&mut self, session: SessionId, why: NotSent) {
+        self.by.push(session);
+        self.full |= why == NotSent::Full;
+    }
+}
+
 /// Sessions that took it.
 type Reached<C> = SmallVec<[SessionHandle<C>; 4]>;
 
@@ -72,7 +85,7 @@ impl<C: Connection + Clone> Core<C> {
     fn attempt(&self, stanza: &Stanza, to: &Address<'_>, turn: Turn, past: Past) -> Attempt<C> {
         let type_ = MessageType::of(stanza.type_().as_deref());
         let delayed = turn.delay(stanza, &to.bare);
-        let mut refused = Refused::new();
+        let mut refused = Refused::default();
         loop {
             let stanza = delayed.as_ref().unwrap_or(stanza);
             match self.try_message(type_, stanza, to, past, &mut refused) {
@@ -126,7 +139,7 @@ impl<C: Connection + Clone> Core<C> {
             (session, standing)
         };
         let sessions: SmallVec<[(SessionHandle<C>, Standing); 4]> =
-            sessions.filter(|session| !refused.contains(&session.id())).map(standing).collect();
+            sessions.filter(|session| !refused.by.contains(&session.id())).map(standing).collect();
         // Others may get it by a carbon copy.
         let copies = (sessions.len() > 1).then(|| Copies::of(stanza));
         let matching = to.resource.as_deref().and_then(|resource| {
@@ -158,6 +171,8 @@ impl<C: Connection + Clone> Core<C> {
         }
         match decision {
             MessageDecision::Silent => Attempt::Silent,
+            // LIMIT-10: not into the store, where it would be ahead of what waits for the session.
+            MessageDecision::Bounce | MessageDecision::Offline if refused.full => Attempt::Full,
             MessageDecision::Bounce => Attempt::Bounce,
             MessageDecision::Offline => Attempt::Store,
             MessageDecision::Addressed => self.give_each(matching, stanza, copies, refused),
@@ -190,7 +205,7 @@ impl<C: Connection + Clone> Core<C> {
         for (session, _) in sessions {
             match self.give_copy(session, stanza, copies.as_ref()) {
                 Ok(()) => reached.push(session.clone()),
-                Err(_) => refused.push(session.id()),
+                Err(why) => refused.push(session.id(), why),
             }
         }
         if reached.is_empty() { Attempt::Again } else { Attempt::Done(reached, copies) }
@@ -287,17 +302,22 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     /// A message that an ended session had accepted, in its turn: it goes where it would go without
-    /// that session. Where it is `delayed`, it says since when (SM-17).
+    /// that session. Where it is `delayed`, it says since when (SM-17). Says which sessions have got it.
     pub(super) async fn message_left(
         self: &Arc<Self>,
         stanza: &Stanza,
         to: &Address<'_>,
         accepted: SystemTime,
         delayed: bool,
-    ) {
+    ) -> Vec<SessionId> {
         let turn = Turn::Again { accepted, delayed };
         let end = self.message_in_turn(stanza, to, turn, Past::Left, false).await;
+        let reached = match &end {
+            End::Taken(reached, _) => reached.iter().map(SessionHandle::id).collect(),
+            End::Stored | End::Refused(_) => Vec::new(),
+        };
         self.end_message(None, stanza, &to.bare, turn, end);
+        reached
     }
 
     /// Answers a stanza with an error, where one is due (STZ-6, STZ-7).
@@ -352,6 +372,8 @@ enum Attempt<C: Connection + Clone> {
     Again,
     Store,
     Bounce,
+    /// As much waits for whom it is for as may: its sender may try again.
+    Full,
     /// It would pass what comes first for the account.
     Behind,
 }
@@ -391,6 +413,7 @@ impl<C: Connection + Clone> From<Attempt<C>> for End<C> {
             Attempt::Done(reached, copies) => Self::Taken(reached, copies),
             Attempt::Silent | Attempt::Again => Self::Refused(Admission::Drop),
             Attempt::Bounce => Self::Refused(Admission::Refuse(BOUNCE.into())),
+            Attempt::Full => Self::Refused(Admission::Refuse(super::too_much())),
             Attempt::Store | Attempt::Behind => Self::Stored,
         }
     }

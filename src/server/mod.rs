@@ -71,7 +71,7 @@ use crate::environment::Environment;
 use crate::extension::{Extension, Outcome, Target};
 use crate::recent::Recent;
 use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
-use crate::stanza::{Frame, Stanza};
+use crate::stanza::{Condition, ErrorType, Frame, Stanza, StanzaError};
 use crate::store::Stores;
 use admission::Ledger;
 use builder::Domain;
@@ -297,6 +297,11 @@ impl<C: Connection + Clone> Core<C> {
     fn push_id(&self) -> String {
         crate::environment::random_hex::<12>(&*self.environment)
     }
+}
+
+/// As much waits for whom a stanza is for as may (LIMIT-10): its sender may try again.
+fn too_much() -> StanzaError {
+    StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait)
 }
 
 /// A stanza as XML of its own.

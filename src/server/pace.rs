@@ -9,13 +9,18 @@ use smallvec::SmallVec;
 use super::builder::{Limits, Rate};
 use super::recipients::Recipients;
 
+/// How long a client is not read from after a stanza that has to wait behind much else (LIMIT-13).
+const SLOW: Duration = Duration::from_millis(250);
+
 /// When the allowance of a rate would be full again, in nanoseconds: further ahead than the burst,
-/// and reading pauses until it is not.
+/// and reading (or the next broadcast) waits until it is not.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Pace {
     stanzas: u64,
     bytes: u64,
     presence: u64,
+    /// From when on a broadcast of presence is in time.
+    broadcast: u64,
     /// Until when reading pauses.
     resume: u64,
 }
@@ -26,10 +31,17 @@ impl Pace {
         (self.resume > 0).then(|| Duration::from_nanos(self.resume))
     }
 
-    /// Reading goes on if it is time.
+    /// From when on a broadcast of presence is in time, if it is not yet.
+    pub(super) fn broadcast(&self) -> Option<Duration> {
+        (self.broadcast > 0).then(|| Duration::from_nanos(self.broadcast))
+    }
+
+    /// Reading goes on if it is time, and broadcasts do.
     pub(super) fn go_on(&mut self, now: Duration) {
-        if self.resume <= nanos(now) {
-            self.resume = 0;
+        for until in [&mut self.resume, &mut self.broadcast] {
+            if *until <= nanos(now) {
+                *until = 0;
+            }
         }
     }
 
@@ -46,15 +58,24 @@ impl Pace {
         now: Duration,
         limits: &Limits,
     ) -> Option<&'static str> {
-        let resume = &mut self.resume;
-        let stanza = Self::spend(&mut self.stanzas, resume, limits.stanzas, 1, now);
+        let stanza = Self::spend(&mut self.stanzas, &mut self.resume, limits.stanzas, 1, now);
         let rate = limits.presence.filter(|_| is_broadcast);
-        let presence = Self::spend(&mut self.presence, resume, rate, 1, now);
+        let presence = Self::spend(&mut self.presence, &mut self.broadcast, rate, 1, now);
         match (stanza, presence) {
             (true, _) => Some("LIMIT-20"),
             (false, true) => Some("LIMIT-19"),
             (false, false) => None,
         }
+    }
+
+    /// A stanza is here that is not to go before a broadcast that is not in time yet.
+    pub(super) fn wait_for_broadcast(&mut self) {
+        self.resume = self.resume.max(self.broadcast);
+    }
+
+    /// Something that the client has sent waits behind much else.
+    pub(super) fn slow_down(&mut self, now: Duration) {
+        self.resume = self.resume.max(nanos(now.saturating_add(SLOW)));
     }
 
     fn spend(

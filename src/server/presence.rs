@@ -130,10 +130,10 @@ impl<C: Connection + Clone> Core<C> {
         let key = account.to_string();
         let job = async move {
             let Ok(requests) = core.stores.rosters.requests(&account).await else { return };
-            for request in requests {
-                if let Ok(stanza) = canonicalise(&request.stanza) {
-                    let _gone = core.give(&session, &stanza);
-                }
+            let stanzas = requests.iter().filter_map(|one| canonicalise(&one.stanza).ok());
+            let stanzas: Vec<_> = stanzas.collect();
+            if session.send_stored(&stanzas).is_ok() {
+                stanzas.iter().for_each(|stanza| core.given(&session, stanza));
             }
         };
         self.jobs.run(&key, job).await;

@@ -14,7 +14,7 @@ use crate::address::InvalidAddress;
 use crate::connection::Connection;
 use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
-use crate::session::{Key, Leftover, SessionHandle};
+use crate::session::{Key, Leftover, SessionHandle, SessionId};
 use crate::stanza::delay::delayed_since;
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
@@ -254,22 +254,29 @@ impl<C: Connection + Clone> Core<C> {
     /// The same on the account's chain, where it comes before everything else.
     pub(super) async fn settle_left(self: &Arc<Self>, account: &BareJid) {
         let (mut places, mut all) = (Vec::new(), VecDeque::new());
+        let mut reached = Vec::new();
         loop {
-            // What a session leaves that has just got some of it comes before the rest.
             while let Some((left, place)) = self.registry.left_behind(account) {
                 places.push(place);
-                left.into_iter().rev().for_each(|leftover| all.push_front(leftover));
+                // What a session leaves that has just got some of it comes before the rest.
+                let (again, new): (Vec<_>, Vec<_>) =
+                    left.into_iter().partition(|leftover| reached.contains(&leftover.id));
+                again.into_iter().rev().for_each(|leftover| all.push_front(leftover));
+                all.extend(new);
             }
             let Some(leftover) = all.pop_front() else { return };
             // A panic of host code takes no other stanza along.
-            let _panicked = super::caught(self.route_leftover(leftover)).await;
+            let taken = super::caught(self.route_leftover(leftover)).await;
+            reached.extend(taken.unwrap_or_default());
         }
     }
 
     /// A stanza that an ended session leaves. One that was never written is routed again as if that
     /// session had not been (DESTROY-12); one that the client may have got is answered, or given to
     /// the account's other sessions or to its offline store (SM-17).
-    async fn route_leftover(self: &Arc<Self>, leftover: Leftover) {
+    ///
+    /// Says which sessions have got it.
+    async fn route_leftover(self: &Arc<Self>, leftover: Leftover) -> Vec<SessionId> {
         let stanza = &leftover.stanza;
         let type_ = stanza.type_();
         match (stanza.kind(), type_.as_deref()) {
@@ -288,9 +295,10 @@ impl<C: Connection + Clone> Core<C> {
                 // One that was delayed before says since when.
                 let since = delayed_since(stanza, to.bare.domain().as_str());
                 let (accepted, delayed) = (since.unwrap_or(leftover.accepted), leftover.retained);
-                self.message_left(stanza, &to, accepted, delayed).await;
+                return self.message_left(stanza, &to, accepted, delayed).await;
             }
         }
+        Vec::new()
     }
 }
 

@@ -41,7 +41,7 @@ pub enum Reason {
     Evicted,
     /// Nobody resumed it in time (SM-23).
     Expired,
-    /// It left more unacknowledged than is kept for it (LIMIT-10).
+    /// It had no transport, and more came for it than is kept (LIMIT-10).
     Overflow,
     /// The host ended it (DESTROY-19).
     Kicked,
@@ -58,7 +58,7 @@ impl Reason {
     fn condition(self) -> Option<&'static str> {
         match self {
             Self::Replaced { .. } => Some("conflict"),
-            Self::Kicked | Self::Overflow => Some("policy-violation"),
+            Self::Kicked => Some("policy-violation"),
             Self::AccountRemoved => Some("not-authorized"),
             Self::PasswordChanged => Some("reset"),
             Self::Shutdown => Some("system-shutdown"),
@@ -66,6 +66,7 @@ impl Reason {
             Self::Closed
             | Self::TransportLost
             | Self::SlowReader
+            | Self::Overflow
             | Self::Evicted
             | Self::Expired => None,
         }
@@ -114,6 +115,8 @@ pub struct Leftover {
     pub stanza: Stanza,
     /// The session that it was accepted for.
     pub session: FullJid,
+    /// The number of its instance.
+    pub id: SessionId,
     /// When it was accepted.
     pub accepted: SystemTime,
     /// Whether it was kept until the client acknowledges it (SM-17). Else it was never written, and
@@ -138,9 +141,11 @@ impl Left {
             Some(_) => return None,
         };
         let (now, utc) = clocks;
-        let age = if retained { now.saturating_sub(at) } else { Duration::ZERO };
+        let is_known = retained || !at.is_zero();
+        let age = if is_known { now.saturating_sub(at) } else { Duration::ZERO };
         let accepted = utc.checked_sub(age).unwrap_or(utc);
-        Some(Leftover { stanza, session: session.jid.clone(), accepted, retained, written })
+        let (session, id) = (session.jid.clone(), session.id);
+        Some(Leftover { stanza, session, id, accepted, retained, written })
     }
 }
 

@@ -111,7 +111,11 @@ impl<C: Connection + Clone> Shared<C> {
         sent
     }
 
-    fn send_stored(self: &Arc<Self>, inner: &Inner<C>, items: &[Item<'_>]) -> (Sent, After) {
+    fn send_stored(
+        self: &Arc<Self>,
+        inner: &Inner<C>,
+        items: &[(Item<'_>, Option<Duration>)],
+    ) -> (Sent, After) {
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
         let now = retained.then(|| inner.settings.environment.now());
         let sent = outbound::send_stored(&self.out, self.own(), items, now);
@@ -121,19 +125,21 @@ impl<C: Connection + Clone> Shared<C> {
         sent
     }
 
-    /// Goes on where the connection has not taken all at once; true while there is more to come.
-    pub(super) fn go_on(self: &Arc<Self>, epoch: u32) -> bool {
-        let is_stalled = || {
-            let out = self.out.lock();
-            out.epoch == epoch && out.is_stalled()
+    /// Goes on where the connection has not taken all at once; while there is more to come, a number
+    /// that changes as it comes.
+    pub(super) fn go_on(self: &Arc<Self>, epoch: u32) -> Option<u32> {
+        let is_called = {
+            let mut out = self.out.lock();
+            out.epoch == epoch && out.is_called()
         };
-        if !is_stalled() {
-            return false;
+        if !is_called {
+            return None;
         }
         if let Some(registry) = self.registry.upgrade() {
             registry.settle(self, self.kick());
         }
-        is_stalled()
+        let out = self.out.lock();
+        (out.epoch == epoch && out.is_stalled()).then(|| out.queue.handed())
     }
 
     /// Writes what waits, if nobody does.
@@ -214,8 +220,8 @@ pub struct SessionHandle<C: Connection + Clone>(pub(super) Arc<Shared<C>>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotSent {
-    /// The peer reads too slowly; its transport is being dropped.
-    #[error("the session's connection takes no more bytes")]
+    /// As much waits for the client as may (LIMIT-10).
+    #[error("too much waits for the session already")]
     Full,
     /// The session has ended or has just lost its transport.
     #[error("the session has ended")]
@@ -273,21 +279,24 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.send_item(Item::Copy(stanza, To::AsIs, copies), None).map(drop)
     }
 
-    /// Sends messages that have waited for the client in a store (OFF-3), all or none of them. They do
-    /// not count against what may wait for a session (LIMIT-10), since the store has limits of its
-    /// own; and where the connection does not take all of them at once, the rest waits until it does
-    /// ([`go_on`](Self::go_on)), instead of costing the client its transport (LIMIT-13).
+    /// Sends stanzas that have waited for the client in a store (OFF-3, SUB-10), all or none of them.
+    /// They do not count against what may wait for a session (LIMIT-10), since the store has limits of
+    /// its own.
     ///
     /// # Errors
     ///
     /// [`NotSent`]: nothing was accepted and the caller still has the stanzas.
     pub fn send_stored(&self, stanzas: &[Stanza]) -> Result<(), NotSent> {
-        let items: Vec<_> = stanzas.iter().map(|stanza| Item::Stanza(stanza, To::AsIs)).collect();
+        let item = |stanza| (Item::Stanza(stanza, To::AsIs), None);
+        let items: Vec<_> = stanzas.iter().map(item).collect();
         self.send_waiting(&items)
     }
 
-    /// As [`send_stored`](Self::send_stored).
-    pub(super) fn send_waiting(&self, items: &[Item<'_>]) -> Result<(), NotSent> {
+    /// As [`send_stored`](Self::send_stored), each with the time at which it was accepted, where that is known.
+    pub(super) fn send_waiting(
+        &self,
+        items: &[(Item<'_>, Option<Duration>)],
+    ) -> Result<(), NotSent> {
         let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
         let (sent, after) = self.0.send_stored(&registry, items);
         registry.settle(&self.0, after);
@@ -297,8 +306,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
         }
     }
 
-    /// Goes on with a replay, or with [stored](Self::send_stored) messages, if there are more than the
-    /// connection took at once. Who drives a session without the server calls this whenever everything
+    /// Goes on with what waits, if it is more than the connection took at once. Who drives a session without the server calls this whenever everything
     /// that waited in the connection of `transport` is written; the
     /// [`drained`](crate::connection::PreDrain::drained) of the server's hook does.
     pub fn go_on(&self, transport: Transport) {

@@ -10,6 +10,7 @@ use super::registry::Inner;
 use super::retained::Share;
 use super::slots::Entry;
 use crate::connection::Connection;
+use crate::stanza::delay::delayed_since;
 use crate::stanza::{Kind, Stanza};
 
 /// What a session that was replaced had not acknowledged: it belongs to its successor on that
@@ -32,14 +33,17 @@ impl Left {
     }
 
     /// Since when it has waited, by the wall clock; `clocks`: the times of now.
-    fn since(&self, clocks: (Duration, SystemTime)) -> SystemTime {
+    fn since(&self, domain: &str, clocks: (Duration, SystemTime)) -> SystemTime {
+        if let Some(since) = delayed_since(&self.stanza, domain) {
+            return since;
+        }
         let (now, utc) = clocks;
         utc.checked_sub(now.saturating_sub(self.at)).unwrap_or(utc)
     }
 }
 
 impl<C: Connection + Clone> Inner<C> {
-    /// Gives what a replaced session leaves to its successor, as far as it belongs there and is no
+    /// Gives what a replaced session leaves to its successor, as far as it belongs there, unless it is
     /// more than may wait for one session (LIMIT-10); under the lock of their shard. The rest is
     /// left as by any other end.
     pub(super) fn bequeath(
@@ -50,19 +54,18 @@ impl<C: Connection + Clone> Inner<C> {
         left: Vec<Left>,
     ) {
         let own = entry.shared.bare.as_str();
-        let (mut inherited, mut rest): (Vec<_>, Vec<_>) =
+        let (inherited, mut rest): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|left| left.is_inherited(own));
         let limits = &self.settings.retention;
-        let bytes = |left: &[Left]| left.iter().map(|left| left.stanza.len()).sum::<usize>();
-        let mut excess = inherited.len().saturating_sub(limits.stanzas);
-        while bytes(inherited.get(excess..).unwrap_or_default()) > limits.bytes {
-            excess += 1;
+        let bytes = inherited.iter().map(|left| left.stanza.len()).sum::<usize>();
+        if inherited.len() > limits.stanzas || bytes > limits.bytes {
+            rest.splice(0..0, inherited);
+            return self.put_left(entry, from, rest);
         }
-        rest.splice(0..0, inherited.drain(..excess));
         self.put_left(entry, from, rest);
         if !inherited.is_empty() {
             let mut share = Share::new(&self.retained_bytes);
-            share.set(bytes(&inherited));
+            share.set(bytes);
             let inheritance = Inheritance { left: inherited, _share: share };
             to.presence.lock().change(|rare| rare.inheritance = Some(inheritance));
         }
@@ -116,8 +119,9 @@ impl<C: Connection + Clone> SessionHandle<C> {
         let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
         let environment = &registry.settings.environment;
         let clocks = (environment.now(), environment.utc());
+        let domain = self.0.jid.domain().as_str();
         for left in self.0.take_inheritance() {
-            let since = left.since(clocks);
+            let since = left.since(domain, clocks);
             let message = left.copies.as_ref().map_or(&left.stanza, Copies::message);
             let stanza = delayed(message, since);
             stored.push(Waiting { stanza, since, is_new: false, left: Some(left) });
@@ -125,7 +129,10 @@ impl<C: Connection + Clone> SessionHandle<C> {
         // In one moment a session has accepted before the store has.
         // (Stores, and stamps, keep milliseconds.)
         stored.sort_by_key(|waiting| (in_millis(waiting.since), waiting.is_new));
-        let items: Vec<_> = stored.iter().map(Waiting::item).collect();
+        let (now, utc) = clocks;
+        let at = |since| now.saturating_sub(utc.duration_since(since).unwrap_or_default());
+        let items: Vec<_> =
+            stored.iter().map(|waiting| (waiting.item(), Some(at(waiting.since)))).collect();
         let given = if items.is_empty() { Ok(()) } else { self.send_waiting(&items) };
         match given {
             Ok(()) => Ok(stored),

@@ -360,8 +360,8 @@ impl<C: Connection + Clone> Inner<C> {
         for session in sessions.iter().filter(seen) {
             if let Some((stanza, at, number)) = session.numbered_presence() {
                 available = true;
-                let stanza = stanza.with_appended(&delay(session.jid().as_str(), at));
-                self.give(me, &stanza, To::OwnBare, Some(&Valid { of: &session.0.number, number }));
+                let since = To::OwnBareSince(at.into());
+                self.give(me, &stanza, since, Some(&Valid { of: &session.0.number, number }));
             }
         }
         if !available {

@@ -429,6 +429,7 @@ impl<C: Connection + Clone> Inner<C> {
             After::Strays(left) if left.is_empty() => {}
             After::Strays(left) => self.leave_strays(shared, left),
             After::Overgrown => self.end_overgrown(shared),
+            After::Behind => super::shield::note_behind(),
         }
     }
 

@@ -146,8 +146,6 @@ impl<C: Connection + Clone> Inner<C> {
                 let link = out.drop_link();
                 shared.set_holding(false);
                 waker = out.waker.take();
-                // The grace of LIMIT-10 is for those who may still acknowledge.
-                let overgrown = out.is_overgrown(&self.settings.retention, since);
                 drop(out);
                 let until = since.saturating_add(window);
                 if let Some(slot) = entry.slots.as_mut_slice().get_mut(at) {
@@ -161,16 +159,11 @@ impl<C: Connection + Clone> Inner<C> {
                 self.hibernating.lock().weigh(shared.id, bytes);
                 self.events
                     .push(|| Event::new(SessionHandle(Arc::clone(shared)), EventKind::Absent));
-                let leaves = if overgrown {
-                    Some((at, Reason::Overflow))
-                } else if entry.absent() > self.settings.hibernating_per_account {
-                    let oldest = entry.oldest_absent(&self.hibernating.lock());
-                    oldest.map(|oldest| (oldest, Reason::Evicted))
-                } else {
-                    None
-                };
+                let crowded = entry.absent() > self.settings.hibernating_per_account;
+                let oldest =
+                    crowded.then(|| entry.oldest_absent(&self.hibernating.lock())).flatten();
                 let ending =
-                    leaves.and_then(|(at, reason)| self.decide_end(entry, at, reason, None, since));
+                    oldest.and_then(|at| self.decide_end(entry, at, Reason::Evicted, None, since));
                 (link, ending)
             }
         };
@@ -187,10 +180,8 @@ impl<C: Connection + Clone> Inner<C> {
 
     /// LIMIT-10: the queue has outgrown what is kept for the session.
     pub(super) fn end_overgrown(&self, shared: &Arc<Shared<C>>) {
-        let now = self.settings.environment.now();
-        let limits = &self.settings.retention;
-        // An acknowledgement may have been quicker.
-        let still = |_| shared.out.lock().is_overgrown(limits, now);
+        // A resumption may have been quicker.
+        let still = |_| shared.out.lock().is_overgrown(&self.settings.retention);
         self.end_if(shared, Reason::Overflow, None, Run::Later, still);
     }
 

@@ -553,10 +553,17 @@ impl<C: Connection + Clone> Session<Bound, C> {
         self.data.poll_ready(cx)
     }
 
-    /// [`SessionHandle::go_on`] for the owner's transport; true while there is more to come.
+    /// [`SessionHandle::go_on`] for the owner's transport; while there is more to come, a number that
+    /// changes as it comes.
     #[cfg(feature = "server")]
-    pub(crate) fn go_on(&self) -> bool {
+    pub(crate) fn go_on(&self) -> Option<u32> {
         self.data.shared.go_on(self.data.epoch)
+    }
+
+    /// Bytes that wait for the connection to take them.
+    #[cfg(feature = "server")]
+    pub(crate) fn unwritten(&self) -> usize {
+        self.data.shared.out.lock().queue.unwritten().bytes
     }
 
     /// Ends the session and keeps the owner, to see when the last words are written.

@@ -96,6 +96,12 @@ impl<'a> Frame<'a> {
         len
     }
 
+    /// Whether it is of [bytes as they are](Self::raw), and no stanza.
+    #[must_use]
+    pub const fn is_raw(&self) -> bool {
+        matches!(self.source, Source::Raw(_))
+    }
+
     /// Whether nothing would be written: true only for a raw frame of no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use xmpp_session::session::SessionHandle;
+use xmpp_session::session::{Reason, SessionHandle};
 
 use crate::link::Link;
 use crate::order::Order;
@@ -77,6 +77,8 @@ pub struct Oracle {
     pub may_fail: bool,
     /// Ends of sessions since the last time, for the trace.
     pub ended: Vec<String>,
+    /// The session that each has replaced.
+    heirs: HashMap<Key, Key>,
     pub order: Order,
     pub violations: Vec<String>,
     /// What was received twice because the store could not forget it.
@@ -176,10 +178,20 @@ impl Oracle {
             self.order.done(&deed);
             if let Act::Ended(session, reason) = deed.act {
                 self.ended.push(format!("{session:?} of {} ends: {reason:?}", deed.message));
+                if let Reason::Replaced { by, .. } = reason {
+                    self.heirs.insert(Key(session.0, by.get()), session);
+                }
             }
             let Some(message) = self.messages.get(&deed.message) else { continue };
             let mut wrong = None;
-            if matches!(deed.act, Act::Given(_)) && message.kept.is_none() {
+            // What a session had not acknowledged belongs to the one that has replaced it.
+            let inherits = |heir: Key| {
+                let mut before =
+                    std::iter::successors(Some(heir), |one| self.heirs.get(one).copied());
+                before.any(|one| one != heir && message.given.iter().any(|(_, key)| *key == one))
+            };
+            let is_new = matches!(deed.act, Act::Given(session) if !inherits(session));
+            if is_new && message.kept.is_none() {
                 for (_, before) in message.given.iter().filter(|(at, _)| *at < step) {
                     let Some(index) = self.find(*before) else { continue };
                     let taken = message.receipts.iter().find(|r| r.session == index);

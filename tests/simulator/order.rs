@@ -49,7 +49,19 @@ enum Place {
     /// It has come in, or has been left by a session, and may have to wait for its turn.
     Line,
     Session(Key),
+    /// The session that replaced the one that had it has inherited it, and has not got it yet.
+    Heir(Key),
     Store,
+}
+
+impl Place {
+    /// The session that keeps it.
+    const fn session(self) -> Option<Key> {
+        match self {
+            Self::Session(key) | Self::Heir(key) => Some(key),
+            Self::Line | Self::Store => None,
+        }
+    }
 }
 
 /// Where a message came to.
@@ -83,10 +95,7 @@ impl Track {
     /// The last session that had it before, and since when.
     fn session_before(&self, at: usize) -> Option<(usize, Key)> {
         let before = self.facts.iter().rev().filter(|fact| fact.at < at);
-        let mut sessions = before.filter_map(|fact| match fact.place {
-            Place::Session(key) => Some((fact.at, key)),
-            _ => None,
-        });
+        let mut sessions = before.filter_map(|fact| Some((fact.at, fact.place.session()?)));
         sessions.next()
     }
 
@@ -152,10 +161,13 @@ impl Order {
             }
             Act::Ended(session, reason) => {
                 self.ends.insert(session, reason);
+                let next = match reason {
+                    Reason::Replaced { by, .. } => Place::Heir(Key(session.0, by.get())),
+                    _ => Place::Line,
+                };
                 for track in self.tracks.values_mut() {
-                    let last =
-                        track.facts.last().is_some_and(|f| f.place == Place::Session(session));
-                    track.facts.extend(last.then(|| fact(Place::Line)));
+                    let last = track.facts.last().and_then(|fact| fact.place.session());
+                    track.facts.extend((last == Some(session)).then(|| fact(next)));
                 }
                 return;
             }
@@ -202,7 +214,7 @@ impl Order {
         let Some(given) = later.given(by) else { return Some(Kind::InOneSession) };
         let is_with = |at: &Fact, others: bool| {
             earlier.facts.iter().filter(|fact| fact.at < at.at).any(|fact| {
-                let Place::Session(key) = fact.place else { return false };
+                let Some(key) = fact.place.session() else { return false };
                 at.present.contains(&key) && (key != by || others)
             })
         };
@@ -253,15 +265,21 @@ impl Order {
                     _ => Kind::PastTheBacklog,
                 }
             }
-            Some(Fact { place: Place::Session(key), .. }) if *key == by => Kind::InOneSession,
-            Some(Fact { place: Place::Session(key), at, .. }) if behind.is_some() => {
+            Some(Fact { place: Place::Session(key) | Place::Heir(key), .. }) if *key == by => {
+                Kind::InOneSession
+            }
+            Some(Fact { place: Place::Session(key) | Place::Heir(key), at, .. })
+                if behind.is_some() =>
+            {
                 let has_waited =
                     waited.is_some_and(|waited| waited.at < *at || waited.present.contains(key));
                 let kind =
                     if has_waited { Kind::WaitedBeforeTheLeft } else { Kind::StoredBeforeTheLeft };
                 kind(left(*key))
             }
-            Some(Fact { place: Place::Session(key), .. }) => Kind::PastTheLeft(left(*key)),
+            Some(Fact { place: Place::Session(key) | Place::Heir(key), .. }) => {
+                Kind::PastTheLeft(left(*key))
+            }
             None | Some(Fact { place: Place::Line, .. }) => Kind::OnTheWay,
         })
     }
