@@ -90,6 +90,13 @@ impl Outbox {
         self.state.lock().closed
     }
 
+    /// Bytes that were ever accepted.
+    #[cfg(any(feature = "tokio", feature = "threads"))]
+    pub(crate) fn accepted(&self) -> u64 {
+        let state = self.state.lock();
+        state.written.saturating_add(u64::try_from(state.waiting()).unwrap_or(u64::MAX))
+    }
+
     /// Wakes the writer. Consumes the guard since a waker is foreign code: it runs without the lock.
     fn wake(&self, mut state: MutexGuard<'_, State>) {
         let waker = state.waker.take();
@@ -311,6 +318,11 @@ impl Drain {
     #[must_use]
     pub fn is_flushed(&self) -> bool {
         self.outbox.waiting() == 0
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.outbox
     }
 
     /// How the outbox was closed, or `None` while it is open.

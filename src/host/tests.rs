@@ -363,6 +363,28 @@ fn tls_2_starttls_flushes_proceed_and_hands_over_the_bindings(way: Way) {
     served.end().unwrap();
 }
 
+fn tls_2_what_is_sent_behind_proceed_waits_for_the_handshake(way: Way) {
+    let (server, config) = certificate();
+    let mut served = serve(way, Settings { tls: Some(server), ..plain() });
+    let huge = "x".repeat(20_000_000);
+    served.push(&huge);
+    served.peer.write_all(b"starttls\n").unwrap();
+    let plain = format!("{huge}proceed\n");
+    while served.outbox.accepted() < plain.len() as u64 {
+        thread::yield_now();
+    }
+    // Until the host knows as well: its peer has not read, so nothing else can happen.
+    thread::sleep(BRIEF);
+    served.push("push\n");
+    expect(&mut served.peer, &plain);
+    let mut tls = StreamOwned::new(client(config), served.peer.try_clone().unwrap());
+    tls.write_all(b"one\n").unwrap();
+    expect(&mut tls, "push\nsecured\necho one\n");
+    drop(tls);
+    served.peer.shutdown(Shutdown::Both).unwrap();
+    served.end().unwrap();
+}
+
 fn direct_tls(way: Way) {
     let (server, config) = certificate();
     let settings = Settings { tls: Some(server), ..plain() };
@@ -552,6 +574,7 @@ each! {
     a_machine_that_waits_pauses_reading_but_not_writing
     limit_13_a_machine_that_waits_for_its_peer_goes_on_once_that_has_read
     tls_2_starttls_flushes_proceed_and_hands_over_the_bindings
+    tls_2_what_is_sent_behind_proceed_waits_for_the_handshake
     direct_tls
     tls_4_an_abort_is_a_clean_end_where_there_is_room
     tls_1_a_failed_handshake_ends_without_a_word

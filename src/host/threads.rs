@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -172,6 +172,7 @@ pub(super) fn run<M: Machine>(
         outbox,
         limit,
         turn: Mutex::new(()),
+        plain: AtomicU64::new(u64::MAX),
         flushed: Condvar::new(),
         reader: thread::current(),
         tls: Mutex::new(None),
@@ -195,6 +196,8 @@ struct Wire {
     limit: Duration,
     /// Held while bytes are made ready and written.
     turn: Mutex<()>,
+    /// Where the plain text ends, from [`Want::StartTls`] to the end of the handshake.
+    plain: AtomicU64,
     flushed: Condvar,
     /// Waits here for its peer to read, if too much was waiting to be written (LIMIT-13).
     reader: Thread,
@@ -211,6 +214,8 @@ impl Drop for Ends<'_> {
     fn drop(&mut self) {
         self.0.outbox.close(Close::Abort);
         let _gone_already = self.0.socket.shutdown(Shutdown::Both);
+        // Whoever has seen it open waits by now.
+        drop(self.0.turn.lock());
         self.0.flushed.notify_all();
     }
 }
@@ -275,17 +280,24 @@ fn read_loop<M: Machine>(
 fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
     let guard = Ends(wire);
     let mut records = Vec::new();
-    let mut give_up = None;
+    let (mut give_up, mut position) = (None, 0_u64);
     while let Poll::Ready(Some(bytes)) = drain.fill_blocking(None) {
-        let turn = wire.turn.lock();
+        let mut turn = wire.turn.lock();
+        // TLS-2: what was sent behind `<proceed/>` waits for the end of the handshake.
+        let plain = || wire.plain.load(Ordering::SeqCst).saturating_sub(position);
+        while plain() == 0 && wire.outbox.closed() != Some(Close::Abort) {
+            wire.flushed.wait(&mut turn);
+        }
         // In parts, so that progress is seen (LIMIT-13).
-        let bytes = bytes.get(..PART).unwrap_or(bytes);
+        let most = usize::try_from(plain()).map_or(PART, |plain| plain.min(PART));
+        let bytes = bytes.get(..most).unwrap_or(bytes);
         let written = match wire.encrypt(bytes, &mut records) {
             Ok(None) => wire.write(bytes, &mut give_up).map(|()| bytes.len()),
             Ok(Some(n)) => wire.write(&records, &mut give_up).map(|()| n),
             Err(error) => Err(error),
         };
         let Ok(n) = written else { return };
+        position = position.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
         drop(turn);
         // It may send what follows, and end sessions: not under our lock.
         drain.consume(n);
@@ -438,8 +450,10 @@ impl Wire {
             _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start")),
         };
         let deadline = after(settings.handshake);
+        let end = self.outbox.accepted();
+        self.plain.store(end, Ordering::SeqCst);
         let mut turn = self.turn.lock();
-        while self.outbox.waiting() > 0 {
+        while self.outbox.written() < end {
             let left = left(machine, deadline)?;
             self.flushed.wait_for(&mut turn, left);
         }
@@ -447,6 +461,8 @@ impl Wire {
         self.socket.set_write_timeout(Some(self.limit))?;
         let binding = config.binding(&connection);
         *self.tls.lock() = Some(connection);
+        self.plain.store(u64::MAX, Ordering::SeqCst);
+        self.flushed.notify_all();
         Ok(binding)
     }
 

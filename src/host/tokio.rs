@@ -138,7 +138,14 @@ pub(super) async fn run<M: Machine>(
 ) -> io::Result<()> {
     // The outbox gathers what belongs together: waiting for more helps nobody.
     socket.set_nodelay(true)?;
-    let mut line = Line { machine, drain, socket: Socket::Plain(socket), open: true, direct_tls };
+    let mut line = Line {
+        machine,
+        drain,
+        socket: Socket::Plain(socket),
+        open: true,
+        direct_tls,
+        plain: u32::MAX,
+    };
     let mut timer = pin!(sleep_until(far()));
     if direct_tls {
         let heard = poll_fn(|cx| line.poll_heard(timer.as_mut(), cx));
@@ -160,6 +167,8 @@ struct Line<M> {
     /// The peer has not said that it sends no more.
     open: bool,
     direct_tls: bool,
+    /// Where the plain text ends, from [`Want::StartTls`] on. No more than this comes before it.
+    plain: u32,
 }
 
 enum Socket {
@@ -234,7 +243,7 @@ impl<M: Machine> Line<M> {
 
     /// Lets the machine work, writes, reads, until none of them can go on; pending then.
     fn turn(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
-        let Self { machine, drain, socket, open, .. } = self;
+        let Self { machine, drain, socket, open, plain, .. } = self;
         loop {
             if machine.due_in() == Some(Duration::ZERO) {
                 machine.handle_timeout();
@@ -244,7 +253,11 @@ impl<M: Machine> Line<M> {
             set_timer(&**machine, timer.as_mut(), cx);
             // Before reading on, so that one write carries the answers to one read, and none gets lost
             // when the read finds the end.
-            let (written, progress) = write(drain, socket, cx)?;
+            if want == Poll::Ready(Want::StartTls) {
+                // TLS-2: what is sent behind `<proceed/>` waits for the end of the handshake.
+                *plain = (*plain).min(u32::try_from(drain.outbox().accepted()).unwrap_or(u32::MAX));
+            }
+            let (written, progress) = write(drain, socket, *plain, cx)?;
             let closed = match written {
                 Written::All => false,
                 Written::Ended => true,
@@ -296,6 +309,7 @@ const TURN: usize = 64 * 1024;
 fn write(
     drain: &mut Drain,
     socket: &mut Socket,
+    plain: u32,
     cx: &mut Context<'_>,
 ) -> io::Result<(Written, bool)> {
     let (mut progress, mut total) = (false, 0);
@@ -304,16 +318,26 @@ fn write(
             cx.waker().wake_by_ref();
             return Ok((Written::Enough, progress));
         }
+        let left = match plain {
+            u32::MAX => usize::MAX,
+            end => {
+                let left = u64::from(end).saturating_sub(drain.outbox().written());
+                usize::try_from(left).unwrap_or(usize::MAX)
+            }
+        };
         let end = match drain.poll_fill(cx) {
-            Poll::Ready(Some(bytes)) => match socket.poll_write(cx, bytes)? {
-                Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(n) => {
-                    drain.consume(n);
-                    (progress, total) = (true, total.saturating_add(n));
-                    continue;
+            Poll::Ready(Some(_)) if left == 0 => Written::All,
+            Poll::Ready(Some(bytes)) => {
+                match socket.poll_write(cx, bytes.get(..left).unwrap_or(bytes))? {
+                    Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+                    Poll::Ready(n) => {
+                        drain.consume(n);
+                        (progress, total) = (true, total.saturating_add(n));
+                        continue;
+                    }
+                    Poll::Pending => return Ok((Written::Blocked, progress)),
                 }
-                Poll::Pending => return Ok((Written::Blocked, progress)),
-            },
+            }
             Poll::Ready(None) => Written::Ended,
             Poll::Pending => Written::All,
         };
@@ -373,7 +397,7 @@ async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Resul
     match timeout(settings.handshake, secured).await?? {
         Ok(secured) => {
             line.machine.secured(tls.binding(secured.get_ref().1));
-            Ok(Line { socket: Socket::Tls(Box::new(secured)), ..line })
+            Ok(Line { socket: Socket::Tls(Box::new(secured)), plain: u32::MAX, ..line })
         }
         Err((error, socket)) => {
             // The alert has been written.
@@ -386,11 +410,11 @@ async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Resul
 /// Writes what waits, then closes, and waits for the peer to do the same: closing a socket with
 /// unread bytes resets the connection, which can destroy the last bytes on their way.
 async fn finish<M: Machine>(settings: &Settings, line: Line<M>) -> io::Result<()> {
-    let Line { mut machine, mut drain, mut socket, .. } = line;
+    let Line { mut machine, mut drain, mut socket, plain, .. } = line;
     // The machine goes before the socket does.
     let place = machine.place();
     let end = async move {
-        if poll_fn(|cx| flush(&mut drain, &mut socket, cx)).await? == Close::Abort {
+        if poll_fn(|cx| flush(&mut drain, &mut socket, plain, cx)).await? == Close::Abort {
             part(&mut socket).await;
             return Ok(());
         }
@@ -413,8 +437,13 @@ async fn linger(socket: &mut Socket, closed: impl FnOnce()) -> io::Result<()> {
     Ok(())
 }
 
-fn flush(drain: &mut Drain, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<Close>> {
-    let (written, _) = write(drain, socket, cx)?;
+fn flush(
+    drain: &mut Drain,
+    socket: &mut Socket,
+    plain: u32,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<Close>> {
+    let (written, _) = write(drain, socket, plain, cx)?;
     match drain.poll_close(cx) {
         Poll::Ready(Close::Abort) => Poll::Ready(Ok(Close::Abort)),
         _ if matches!(written, Written::Blocked | Written::Enough) => Poll::Pending,
