@@ -108,7 +108,7 @@ fn roster_4_the_roster_of_another_account() {
     let romeo = world.client("romeo", "orchard");
     for (to, type_, verb, condition) in [
         ("juliet@example.com", "cancel", "get", "service-unavailable"),
-        ("juliet@example.com", "auth", "set", "forbidden"),
+        ("juliet@example.com", "cancel", "set", "service-unavailable"),
         ("nobody@example.com", "cancel", "get", "service-unavailable"),
         ("nobody@example.com", "cancel", "set", "service-unavailable"),
     ] {

@@ -14,8 +14,6 @@ use crate::session::{Bound, Reason, Session, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
 use crate::stream::{Nonza, STREAM_NAMESPACE, StreamCondition};
 
-const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
-
 impl<C: Connection + Clone> Driver<C> {
     /// A stanza of the client. It is counted before it has an effect (SM-5), and its ticket stays
     /// out until the last effect is done, also when this driver is gone by then.
@@ -25,6 +23,7 @@ impl<C: Connection + Clone> Driver<C> {
         let core = Arc::clone(&self.core);
         core.metrics.received(received.kind());
         let stanza = stamp(session, received, self.lang.as_deref());
+        let stanza = if received.may_claim() { core.without_claims(stanza) } else { stanza };
         let handle = session.handle();
         let text = stanza.to();
         let to = text.as_deref().map(|text| core.address(text));
@@ -127,7 +126,7 @@ impl<C: Connection + Clone> Core<C> {
         };
         match (stanza.kind(), to) {
             (Kind::Presence, to) => self.client_presence(session, stanza, to.as_ref()),
-            (Kind::Iq, None) => self.own_iq(&handle, stanza),
+            (Kind::Iq, None) => self.iq(Some(&handle), stanza, None),
             // STZ-4: without an address, to the own account.
             (Kind::Message, None) => {
                 let own = self.address(handle.account().bare.as_str()).ok()?;
@@ -135,15 +134,6 @@ impl<C: Connection + Clone> Core<C> {
             }
             (_, Some(to)) => self.route_to(Some(&handle), stanza, &to),
         }
-    }
-
-    fn own_iq(self: &Arc<Self>, handle: &SessionHandle<C>, stanza: &Stanza) -> Option<Task> {
-        // BIND-9
-        if stanza.child().is_some_and(|child| child.is("bind", BIND_NS)) {
-            self.bounce(Some(handle), stanza, Condition::NotAllowed);
-            return None;
-        }
-        self.iq(Some(handle), stanza, None)
     }
 
     /// STZ-5: a bad address is not echoed.

@@ -15,6 +15,7 @@ use crate::stanza::{Condition, ErrorType, Stanza, StanzaError, write};
 
 /// IQ-5: a handler that takes longer has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 const LEGACY_SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
 
 /// What became of a request that took too long (IQ-5).
@@ -125,17 +126,25 @@ impl<C: Connection + Clone> Core<C> {
         let query = stanza.child()?;
         if let Some(session) = origin {
             let is_set = stanza.type_().as_deref() == Some("set");
-            if query.is("session", LEGACY_SESSION) && is_set {
+            // A stream is the business of its server and of its account, and of nobody else.
+            let of_stream = own || target == Target::Domain;
+            // BIND-15
+            if of_stream && is_set && query.is("session", LEGACY_SESSION) {
                 self.result(origin, stanza, b"");
+                return None;
+            }
+            // BIND-9
+            if of_stream && query.is("bind", BIND) {
+                self.bounce(origin, stanza, Condition::NotAllowed);
                 return None;
             }
             if query.is("query", roster::NAMESPACE) && target == Target::Account {
                 if own {
                     return self.roster_iq(session, stanza, &query, is_set);
                 }
-                // ROSTER-4; an unknown account is not told apart, it has no roster to set either.
-                let error = if is_set { Condition::Forbidden } else { BOUNCE };
-                return self.refuse_roster(session, stanza, &to, error);
+                // ROSTER-4
+                self.bounce(origin, stanza, BOUNCE);
+                return None;
             }
         }
         let loaded = target == Target::Domain || own || self.registry.is_loaded(&to);
@@ -167,25 +176,6 @@ impl<C: Connection + Clone> Core<C> {
             if let Some(task) = task {
                 task.await;
             }
-        }))
-    }
-
-    fn refuse_roster(
-        self: &Arc<Self>,
-        session: &SessionHandle<C>,
-        stanza: &Stanza,
-        to: &jid::BareJid,
-        error: Condition,
-    ) -> Option<Task> {
-        if error == BOUNCE {
-            self.bounce(Some(session), stanza, error);
-            return None;
-        }
-        let (core, session, stanza, to) =
-            (Arc::clone(self), session.clone(), stanza.clone(), to.clone());
-        Some(Box::pin(async move {
-            let error = if core.exists(&to).await { error } else { BOUNCE };
-            core.bounce(Some(&session), &stanza, error);
         }))
     }
 

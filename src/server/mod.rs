@@ -19,6 +19,7 @@ mod ask;
 mod binding;
 mod bound;
 mod builder;
+mod claims;
 mod closing;
 mod driver;
 mod early;
@@ -143,8 +144,10 @@ impl<C: Connection + Clone> Server<C> {
     }
 
     /// Routes a stanza of the host, or one that arrived from another domain, by its `to`. Its
-    /// `from` is believed: the host has checked it.
+    /// `from` is believed: the host has checked it. What one of another domain says in our name is
+    /// taken out (STZ-14).
     pub fn send(&self, stanza: Stanza) {
+        let stanza = self.0.from_elsewhere(stanza);
         if let Some(task) = self.0.route(None, stanza) {
             self.0.jobs.spawn(task);
         }

@@ -3,7 +3,7 @@
 use minidom::Element;
 
 use super::head::{Head, concat};
-use super::{Kind, Stanza, StanzaError, write};
+use super::{Child, Kind, Stanza, StanzaError, write};
 
 impl Stanza {
     /// The same stanza with other addresses (`None` = without the attribute): copies the bytes.
@@ -38,6 +38,27 @@ impl Stanza {
             put(xml);
         });
         Self { bytes, ..*self }
+    }
+
+    /// The same stanza without those of its child elements that are `unwanted`; `None` if none is.
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the server judges claims"))]
+    pub(crate) fn without(&self, unwanted: impl Fn(&Child<'_>) -> bool) -> Option<Self> {
+        let payload = self.payload();
+        let (mut kept, mut at) = (Vec::new(), 0);
+        for child in self.children().filter(unwanted) {
+            let start = payload.len().saturating_sub(child.to_end());
+            kept.extend_from_slice(payload.get(at..start).unwrap_or_default());
+            at = start.saturating_add(child.xml().len());
+        }
+        if at == 0 {
+            return None;
+        }
+        kept.extend_from_slice(payload.get(at..).unwrap_or_default());
+        let bytes = concat(self.payload_start + kept.len(), |put| {
+            put(self.head());
+            put(&kept);
+        });
+        Some(Self { bytes, ..*self })
     }
 
     /// The error answer to this stanza: same kind and id, addresses swapped, `type='error'` and

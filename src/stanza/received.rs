@@ -116,6 +116,15 @@ impl<'a> Received<'a> {
         }
     }
 
+    /// Whether a child may say something in somebody's name (STZ-14).
+    #[cfg(feature = "server")]
+    pub(crate) const fn may_claim(&self) -> bool {
+        match &self.0 {
+            Source::Parsed { .. } => true,
+            Source::Recognised { outline, .. } => outline.claims,
+        }
+    }
+
     /// The same, with bytes of its own.
     #[must_use]
     pub fn into_owned(self) -> Received<'static> {
