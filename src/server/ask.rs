@@ -36,20 +36,19 @@ impl<C: Connection + Clone> Core<C> {
     ///
     /// A load that fails keeps the stanza out: nobody knows what it would have said (BIND-13).
     pub(super) async fn admit_loaded(&self, account: &BareJid, stanza: &Stanza) -> Admission {
-        let state = match self.registry.account_state(account) {
-            Some(state) => state,
-            None => match self.load_kept(account).await {
-                Ok(kept) if kept.is_empty() => return Admission::Accept,
-                Ok(kept) => {
-                    let account = Account::new(account.clone(), Roster::new(), kept);
-                    AccountState(Arc::new(account))
-                }
-                Err(_) => {
-                    return Admission::Refuse(StanzaError::new(Condition::InternalServerError));
-                }
-            },
-        };
-        self.ask(&state, stanza)
+        match self.loaded_state(account).await {
+            Ok(state) => self.ask(&state, stanza),
+            Err(_) => Admission::Refuse(StanzaError::new(Condition::InternalServerError)),
+        }
+    }
+
+    /// What extensions keep for an account, in memory or from their stores.
+    pub(super) async fn loaded_state(&self, account: &BareJid) -> Result<AccountState, StoreError> {
+        if let Some(state) = self.registry.account_state(account) {
+            return Ok(state);
+        }
+        let kept = self.load_kept(account).await?;
+        Ok(AccountState(Arc::new(Account::new(account.clone(), Roster::new(), kept))))
     }
 
     /// As [`admit_loaded`](Self::admit_loaded), from outside of the account's chain.
@@ -68,7 +67,8 @@ impl<C: Connection + Clone> Core<C> {
         asked.await.unwrap_or_else(failed)
     }
 
-    fn ask(&self, account: &AccountState, stanza: &Stanza) -> Admission {
+    /// Whether a stanza gets in to this account.
+    pub(super) fn ask(&self, account: &AccountState, stanza: &Stanza) -> Admission {
         let from = stanza.from();
         let sender = from.as_deref().and_then(|from| from.split('/').next());
         if sender == Some(account.jid().as_str()) {

@@ -12,6 +12,7 @@ use super::metrics::Counters;
 use super::requests::Requests;
 use super::route::{Outlet, Router};
 use super::timers::Timers;
+use super::unheard::Unheard;
 use super::{Core, Server};
 use crate::connection::Connection;
 use crate::environment::Environment;
@@ -370,6 +371,7 @@ impl<C: Connection + Clone> Builder<C> {
             metrics: Counters::default(),
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
+            unheard: Unheard::default(),
             environment,
         });
         let _first = link.set(Arc::downgrade(&core));

@@ -212,6 +212,7 @@ impl<C: Connection + Clone> Core<C> {
             }
             Some(IqReply::Job(work)) => {
                 let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
+                let account = to.clone();
                 let done = self.jobs.run(to.as_str(), async move {
                     let failed = || IqDone::new(Err(Condition::InternalServerError.into()));
                     let done = super::caught(work).await.unwrap_or_else(failed);
@@ -219,6 +220,7 @@ impl<C: Connection + Clone> Core<C> {
                     if let Some(then) = done.then {
                         then();
                     }
+                    core.show_unheard(&account);
                 });
                 Some(Box::pin(async move {
                     let _panicked = done.await;

@@ -72,7 +72,7 @@ impl<C: Connection + Clone> Core<C> {
                 }
                 attempt => attempt.into(),
             },
-            refused => End::Refused(refused),
+            refused => kept_out(stanza, to, turn, refused),
         };
         self.end_message(origin, stanza, &to.bare, turn, end);
         None
@@ -223,7 +223,7 @@ impl<C: Connection + Clone> Core<C> {
                     if !asked {
                         match core.admit_loaded(&to.bare, &stanza).await {
                             Admission::Accept => {}
-                            refused => return Ok(End::Refused(refused)),
+                            refused => return Ok(kept_out(&stanza, &to, turn, refused)),
                         }
                     }
                     if !core.stores.accounts.exists(&to.bare).await? {
@@ -259,6 +259,24 @@ impl<C: Connection + Clone> Core<C> {
             self.answer(origin, answer);
         }
     }
+}
+
+/// What becomes of a message that does not get in: who sent it is answered where an account that is
+/// away, and keeps nothing, would answer, whatever sessions there are (BLOCK-5). One that was taken
+/// before ends in silence.
+fn kept_out<C: Connection + Clone>(
+    stanza: &Stanza,
+    to: &Address<'_>,
+    turn: Turn,
+    refused: Admission,
+) -> End<C> {
+    let away = match to.resource {
+        Some(_) => MessageSituation::FullNoneNonNegative,
+        None => MessageSituation::BareNoneAvailable,
+    };
+    let type_ = MessageType::of(stanza.type_().as_deref());
+    let answers = message(type_, away, offline(stanza, false)) == MessageDecision::Bounce;
+    End::Refused(if answers && turn == Turn::First { refused } else { Admission::Drop })
 }
 
 /// Whether a message comes for the first time, or from a session that has ended.

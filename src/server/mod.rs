@@ -42,6 +42,7 @@ mod route;
 mod timers;
 mod trace;
 mod transaction;
+mod unheard;
 
 pub use builder::{Builder, DomainPolicy, Limits, Rate};
 pub use driver::Driver;
@@ -103,6 +104,7 @@ struct Core<C: Connection + Clone> {
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
+    unheard: unheard::Unheard,
 }
 
 impl<C: Connection + Clone> Server<C> {
@@ -289,9 +291,8 @@ impl<C: Connection + Clone> Core<C> {
         features
     }
 
-    /// An id for a push, never used before, and none that can be guessed (ROSTER-11, SEC-1).
     fn push_id(&self) -> String {
-        crate::environment::random_hex::<12>(&*self.environment)
+        self.registry.push_id()
     }
 }
 

@@ -18,6 +18,7 @@ use crate::rules::subscription::SubscriptionKind;
 use crate::session::{Bound, Presence, Session, SessionHandle};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError, canonicalise};
+use crate::store::SubscriptionRequest;
 
 /// How often an unanswered request is sent again (SUB-13).
 const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -127,7 +128,11 @@ impl<C: Connection + Clone> Core<C> {
         let key = account.to_string();
         let job = async move {
             let Ok(requests) = core.stores.rosters.requests(&account).await else { return };
-            for request in requests {
+            let state = session.account_state();
+            // BLOCK-5: these wait for their user to unblock, or to deny them.
+            let heard =
+                |request: &SubscriptionRequest| !core.is_hidden(&state, request.from.as_str());
+            for request in requests.into_iter().filter(heard) {
                 if let Ok(stanza) = canonicalise(&request.stanza) {
                     let _gone = core.give(&session, &stanza);
                 }
@@ -144,9 +149,12 @@ impl<C: Connection + Clone> Core<C> {
         }
         let account = session.account().bare.as_str();
         let (roster, now) = (session.roster(), self.environment.now());
+        let state = session.account_state();
         for contact in roster.iter().filter(|entry| entry.ask()).map(|entry| entry.jid()) {
             let pending = roster.standing(contact).state.is_pending_out();
-            if pending && !self.registry.is_local(contact) && self.is_due(account, contact, now) {
+            let meant =
+                pending && !self.registry.is_local(contact) && !self.is_hidden(&state, contact);
+            if meant && self.is_due(account, contact, now) {
                 let request = Stanza::presence().type_("subscribe").from(account).to(contact);
                 self.route_elsewhere(None, request.build());
             }
@@ -172,12 +180,16 @@ impl<C: Connection + Clone> Core<C> {
         let key = account.to_string();
         let job = async move {
             let Ok(messages) = store.list(&account).await else { return };
-            let domain = account.domain().as_str();
+            let (domain, state) = (account.domain().as_str(), session.account_state());
             let (mut ids, mut stanzas) = (Vec::new(), Vec::new());
             for (id, message) in messages {
                 ids.push(id);
                 // One that cannot be read any more is of no use to anybody.
                 if let Ok(mut stanza) = canonicalise(&message.stanza) {
+                    if stanza.from().is_some_and(|from| core.is_hidden(&state, &from)) {
+                        // BLOCK-5
+                        continue;
+                    }
                     if !is_delayed_by(&stanza, domain) {
                         stanza = stanza.with_appended(&delay(domain, message.received));
                     }
@@ -236,6 +248,8 @@ impl<C: Connection + Clone> Core<C> {
         let type_ = PresenceType::read(stanza).ok().filter(|_| to.is_account())?;
         match self.admit(to, stanza) {
             Admission::Accept => {}
+            // What changes a subscription does so without a word (BLOCK-9).
+            Admission::Drop if matches!(type_, PresenceType::Subscription(_)) => {}
             Admission::Drop => return None,
             Admission::Refuse(error) => {
                 self.bounce(origin, stanza, error);
@@ -300,8 +314,7 @@ impl<C: Connection + Clone> Core<C> {
         let stanza = stanza.readdressed(Some(contact.as_str()), Some(account.as_str()));
         let core = Arc::clone(self);
         Some(Box::pin(async move {
-            let admitted = core.admit_later(&account, &stanza).await;
-            if matches!(admitted, Admission::Accept) && core.exists(&account).await {
+            if core.exists(&account).await {
                 // A store that fails leaves everything as it was; the contact may ask again.
                 let change = Change::Receive { kind, stanza };
                 let _failed = core.change_roster(account, contact, change, None, || ()).await;

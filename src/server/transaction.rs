@@ -29,6 +29,9 @@ struct Side {
     shared: Option<Arc<Account>>,
     roster: Roster,
     change: RosterChange,
+    /// The account whose extensions let nothing pass between the two: what changes on this side is
+    /// neither shown to it nor told in its name (BLOCK-9).
+    silenced_by: Option<BareJid>,
 }
 
 /// Something to do once the change is stored.
@@ -41,6 +44,8 @@ enum Effect {
     Current { account: BareJid, contact: BareJid },
     /// Tell the contact that each available session is gone for it.
     Unavailable { account: BareJid, contact: BareJid },
+    /// The account is to be shown the contact's item once `by` lets the two hear of each other again.
+    Unheard { account: BareJid, contact: BareJid, by: BareJid },
     /// Give a stanza to the router of other domains. What the user's client `asked` for is answered
     /// with an error if there is no way (SUB-6).
     Route { stanza: Stanza, asked: bool },
@@ -150,6 +155,9 @@ impl Transaction {
 
     /// A subscription stanza that arrives for the user (Tables 6–9).
     fn receive(&mut self, contact: &BareJid, kind: SubscriptionKind, stanza: &Stanza) {
+        if self.own.silenced_by.is_some() && kind.is_request() {
+            return;
+        }
         let standing = self.own.roster.standing(contact.as_str());
         let transition = inbound(standing, kind);
         if transition.request() == Some(RequestChange::Store)
@@ -171,6 +179,13 @@ impl Transaction {
         kind: SubscriptionKind,
         stanza: &Stanza,
     ) {
+        if let Some(by) = &self.own.silenced_by {
+            if push.is_some() {
+                let (account, contact) = (self.own.account.clone(), contact.clone());
+                self.effects.push(Effect::Unheard { account, contact, by: by.clone() });
+            }
+            return;
+        }
         for step in transition.steps() {
             match step {
                 Step::Route => {
@@ -261,6 +276,17 @@ impl Transaction {
         Ok(())
     }
 
+    /// The contact's item as it is, as if it had changed only now.
+    fn show(&mut self, contact: &BareJid) {
+        let Some(item) = self.own.roster.item(contact) else { return };
+        self.own.roster.remove(contact.as_str());
+        self.own.roster.put(&item);
+        self.own.change.version = Some(self.own.roster.version());
+        self.own.change.put = Some(item);
+        let push = self.own.push(contact);
+        self.effects.push(push);
+    }
+
     fn part(&mut self, contact: &BareJid, farewell: Farewell) {
         match farewell {
             Farewell::Unavailable => self.effects.push(Effect::Unavailable {
@@ -278,9 +304,17 @@ impl Transaction {
 
 /// What a transaction is about.
 pub(super) enum Change {
-    Send { kind: SubscriptionKind, stanza: Stanza },
-    Receive { kind: SubscriptionKind, stanza: Stanza },
+    Send {
+        kind: SubscriptionKind,
+        stanza: Stanza,
+    },
+    Receive {
+        kind: SubscriptionKind,
+        stanza: Stanza,
+    },
     Set(RosterSet),
+    /// Show clients the contact's item, which has changed in silence.
+    Show,
 }
 
 impl Change {
@@ -288,7 +322,7 @@ impl Change {
     const fn has_two_sides(&self) -> bool {
         match self {
             Self::Send { .. } => true,
-            Self::Receive { .. } => false,
+            Self::Receive { .. } | Self::Show => false,
             Self::Set(set) => set.is_removal(),
         }
     }
@@ -306,15 +340,17 @@ impl<C: Connection + Clone> Core<C> {
         change: Change,
         two_sides: bool,
     ) -> Result<Settled<C>, Failed> {
-        let own = self.side(account).await?;
-        let other = if two_sides
-            && self.stores.accounts.exists(&contact).await?
-            && self.lets_in(&own.account, &contact, &change).await
-        {
-            Some(self.side(contact.clone()).await?)
-        } else {
-            None
-        };
+        let mut own = self.side(account).await?;
+        let mut other = None;
+        if two_sides && self.stores.accounts.exists(&contact).await? {
+            let mut side = self.side(contact.clone()).await?;
+            side.silenced_by = self.silence(&own.account, &contact, &change).await?;
+            other = Some(side);
+        } else if let Change::Receive { stanza, .. } = &change {
+            let state = self.loaded_state(&own.account).await?;
+            let heard = matches!(self.ask(&state, stanza), Admission::Accept);
+            own.silenced_by = (!heard).then(|| own.account.clone());
+        }
         let mut transaction = Transaction {
             own,
             other,
@@ -327,6 +363,7 @@ impl<C: Connection + Clone> Core<C> {
             Change::Send { kind, stanza } => transaction.send(&contact, *kind, stanza)?,
             Change::Receive { kind, stanza } => transaction.receive(&contact, *kind, stanza),
             Change::Set(set) => transaction.set(set)?,
+            Change::Show => transaction.show(&contact),
         }
         let Transaction { own, other, effects, .. } = transaction;
         let store = &self.stores.rosters;
@@ -354,20 +391,35 @@ impl<C: Connection + Clone> Core<C> {
         Ok(settled)
     }
 
-    /// Whether the contact, an account of ours, hears of the change: one that blocks the account
-    /// keeps everything as it is (BLOCK-5).
-    async fn lets_in(&self, account: &BareJid, contact: &BareJid, change: &Change) -> bool {
+    /// Who of the two accounts keeps the contact from hearing of a change: itself, where it does not
+    /// let the stanza in, or the account, where it hides from the contact (BLOCK-9).
+    async fn silence(
+        &self,
+        account: &BareJid,
+        contact: &BareJid,
+        change: &Change,
+    ) -> Result<Option<BareJid>, StoreError> {
+        if self.extensions.is_empty() {
+            return Ok(None);
+        }
+        let (theirs, ours) = (self.loaded_state(contact).await?, self.loaded_state(account).await?);
         let admitted = match change {
             Change::Send { stanza, .. } | Change::Receive { stanza, .. } => {
-                self.admit_loaded(contact, stanza).await
+                self.ask(&theirs, stanza)
             }
-            Change::Set(_) => {
+            Change::Set(_) | Change::Show => {
                 let stanza = Stanza::presence().type_(SubscriptionKind::Unsubscribe.as_str());
                 let stanza = stanza.from(account.as_str()).to(contact.as_str()).build();
-                self.admit_loaded(contact, &stanza).await
+                self.ask(&theirs, &stanza)
             }
         };
-        matches!(admitted, Admission::Accept)
+        Ok(if !matches!(admitted, Admission::Accept) {
+            Some(contact.clone())
+        } else if self.is_hidden(&ours, contact.as_str()) {
+            Some(account.clone())
+        } else {
+            None
+        })
     }
 
     async fn side(&self, account: BareJid) -> Result<Side, StoreError> {
@@ -376,7 +428,7 @@ impl<C: Connection + Clone> Core<C> {
             Some(shared) => Roster::clone(&shared.roster()),
             None => self.load_roster(&account).await?,
         };
-        Ok(Side { account, shared, roster, change: RosterChange::new() })
+        Ok(Side { account, shared, roster, change: RosterChange::new(), silenced_by: None })
     }
 
     /// The roster of an account, from its store.
@@ -435,6 +487,9 @@ impl<C: Connection + Clone> Core<C> {
                 }
             }
             Effect::Push { account, query } => self.push(&account, &query),
+            Effect::Unheard { account, contact, by } => {
+                self.unheard.add(by, account, contact);
+            }
             Effect::Current { account, contact } => {
                 self.registry.tell_contact(account.as_str(), contact.as_str())
             }

@@ -1,24 +1,44 @@
 //! Presence towards JIDs that an account blocks or no longer blocks (BLOCK-7).
 
+use super::handle::SessionHandle;
 use super::outbound::Valid;
 use super::presence::{Notification, unavailable};
 use super::registry::{SessionRegistry, bare_of};
 use crate::connection::Connection;
+use crate::stanza::Stanza;
 
 /// Some JIDs of a block list.
 pub(crate) trait Pattern {
     /// Whether it covers this JID (normalised text), bare or full.
     fn covers(&self, jid: &str) -> bool;
+    /// Whether it covers who a stanza is from, or who the message is from that a copy of the own
+    /// account brings.
+    fn covers_source(&self, stanza: &Stanza) -> bool;
     /// The full JIDs that it names.
     fn full(&self) -> impl Iterator<Item = &str>;
 }
 
 impl<C: Connection + Clone> SessionRegistry<C> {
     /// Tells whom `pattern` covers and who sees the account, or holds directed presence of one of
-    /// its sessions, that each session is gone; directed presence to them is forgotten.
+    /// its sessions, that each session is gone; directed presence to them is forgotten. What waits for a
+    /// session from them ends here.
     pub(crate) fn hide_from(&self, account: &str, pattern: &impl Pattern) {
         let inner = self.inner();
-        for session in inner.sessions(self.key(account)) {
+        let sessions = inner.sessions(self.key(account));
+        if let Some(session) = sessions.first() {
+            let there = sessions.iter().any(SessionHandle::is_available);
+            let last = there.then(|| inner.settings.environment.utc());
+            let last = last.or_else(|| inner.last_gone(account));
+            let roster = session.roster();
+            let seen = |jid: &&str| roster.is_subscriber(bare_of(jid));
+            let covered = roster.subscribers().map(|entry| entry.jid());
+            covered
+                .filter(|jid| pattern.covers(jid))
+                .chain(pattern.full().filter(seen))
+                .for_each(|jid| inner.freeze(account, jid, last));
+        }
+        for session in sessions {
+            session.0.out.lock().take_out(|stanza| pattern.covers_source(stanza));
             let (available, directed) = {
                 let mut state = session.0.presence.lock();
                 let covered = state.change(|rare| {
@@ -41,14 +61,14 @@ impl<C: Connection + Clone> SessionRegistry<C> {
                     inner.notify_contact(contact.into(), &notification);
                 }
                 for jid in pattern.full().filter(|jid| sees(jid)) {
-                    inner.direct(&gone, jid, None);
+                    inner.direct(None, &gone, jid, None);
                 }
             }
             let told = |jid: &str| {
                 sees(jid) && (pattern.covers(bare_of(jid)) || pattern.full().any(|f| f == jid))
             };
             for target in directed.iter().filter(|target| !told(target)) {
-                inner.direct(&gone, target, None);
+                inner.direct(None, &gone, target, None);
             }
         }
     }
@@ -57,7 +77,16 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// is still hidden from is told nothing.
     pub(crate) fn show_to(&self, account: &str, pattern: &impl Pattern) {
         let inner = self.inner();
-        for session in inner.sessions(self.key(account)) {
+        let sessions = inner.sessions(self.key(account));
+        if let Some(session) = sessions.first() {
+            let roster = session.roster();
+            let covered = roster.subscribers().map(|entry| entry.jid());
+            covered
+                .filter(|jid| pattern.covers(jid))
+                .chain(pattern.full())
+                .for_each(|jid| inner.thaw(account, jid));
+        }
+        for session in sessions {
             let Some((stanza, _, number)) = session.numbered_presence() else { continue };
             let valid = Some(&Valid { of: &session.0.number, number });
             let roster = session.roster();
@@ -72,7 +101,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
                     && !inner.hides(source, jid)
             };
             for jid in pattern.full().filter(seen) {
-                inner.direct(&stanza, jid, valid);
+                inner.direct(None, &stanza, jid, valid);
             }
         }
     }

@@ -32,6 +32,7 @@ mod queue;
 mod registry;
 mod resume;
 mod retained;
+mod seen;
 mod shield;
 mod slots;
 mod state;

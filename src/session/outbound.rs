@@ -212,8 +212,10 @@ impl<C: Connection + Clone> Outbound<C> {
     pub(super) fn replace_link(&mut self, link: C) -> Option<C> {
         self.next_epoch();
         self.gates.close(Gate::Greeting);
-        self.queue.rewind();
+        let void = self.queue.rewind();
         if let Some(retained) = &mut self.retained {
+            // The client has said that it has not got them: they never had a number.
+            retained.sent = retained.sent.saturating_sub(u32::try_from(void).unwrap_or(u32::MAX));
             retained.start_again(self.queue.len());
         }
         self.account_for();

@@ -19,6 +19,8 @@ pub(super) enum Entry {
         counted: bool,
         /// It has waited in a store, which has limits of its own.
         stored: bool,
+        /// The client may have got it, and is not to get it again; nor is anybody else.
+        void: bool,
         /// When it was accepted, where that is counted.
         at: Duration,
         copies: Option<Copies>,
@@ -35,7 +37,7 @@ impl Entry {
             Item::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone())),
             Item::Raw(bytes) => return Self::Raw(bytes.into()),
         };
-        Self::Stanza { stanza, to, counted, stored: false, at, copies }
+        Self::Stanza { stanza, to, counted, stored: false, void: false, at, copies }
     }
 
     pub(super) fn as_item(&self) -> Option<Item<'_>> {
@@ -48,6 +50,10 @@ impl Entry {
 
     /// What is left of it when its session ends.
     pub(super) fn into_left(self, written: bool) -> Option<Left> {
+        if self.is_void() {
+            self.forget();
+            return None;
+        }
         let Self::Stanza { stanza, counted, at, copies, .. } = self else { return None };
         Some(Left { stanza, at, counted, written, copies })
     }
@@ -63,7 +69,17 @@ impl Entry {
         matches!(self, Self::Stanza { stored: true, .. })
     }
 
-    /// It is dropped: a later one has taken its place.
+    /// The stanza that it brings: of a message in whatever form, the message.
+    pub(super) fn message(&self) -> Option<&Stanza> {
+        let Self::Stanza { stanza, copies, .. } = self else { return None };
+        Some(copies.as_ref().map_or(stanza, Copies::message))
+    }
+
+    const fn is_void(&self) -> bool {
+        matches!(self, Self::Stanza { void: true, .. })
+    }
+
+    /// It is dropped: a later one has taken its place, or nobody is to get it.
     pub(super) fn forget(self) {
         if let Self::Stanza { copies: Some(copies), .. } = self {
             let _last = copies.release();
@@ -188,7 +204,8 @@ impl Queue {
 
     pub(super) fn push_stored(&mut self, stanza: &Stanza, counted: bool, at: Duration) {
         let (stanza, to) = (stanza.clone(), To::AsIs);
-        self.push(Entry::Stanza { stanza, to, counted, stored: true, at, copies: None });
+        let (stored, void, copies) = (true, false, None);
+        self.push(Entry::Stanza { stanza, to, counted, stored, void, at, copies });
         self.set_catching_up(true);
     }
 
@@ -256,18 +273,49 @@ impl Queue {
     }
 
     /// Everything is to be written again, on another transport. What was no stanza belonged to the
-    /// old one.
-    pub(super) fn rewind(&mut self) {
-        let Some(waiting) = &mut self.0 else { return };
+    /// old one, and what is void is left out; so many had been written.
+    pub(super) fn rewind(&mut self) -> usize {
+        let Some(waiting) = &mut self.0 else { return 0 };
         let entries = std::mem::take(&mut waiting.entries);
         (waiting.bytes, waiting.stored) = Default::default();
+        let mut void = 0;
         for entry in entries.into_iter().filter(|entry| matches!(entry, Entry::Stanza { .. })) {
-            waiting.add(&entry);
-            waiting.entries.push_back(entry);
+            if entry.is_void() {
+                void += 1;
+                entry.forget();
+            } else {
+                waiting.add(&entry);
+                waiting.entries.push_back(entry);
+            }
         }
         waiting.cursor = 0;
         waiting.catching_up = true;
         self.tidy();
+        void
+    }
+
+    /// Takes out what `is_unwanted` and the transport of now has not got, and makes void what it has.
+    /// Returns the places of what was taken out, in their order.
+    pub(super) fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) -> Vec<usize> {
+        let Some(waiting) = &mut self.0 else { return Vec::new() };
+        let mut places = Vec::new();
+        let entries = std::mem::take(&mut waiting.entries);
+        for (place, mut entry) in entries.into_iter().enumerate() {
+            if entry.message().is_some_and(&is_unwanted) {
+                if place >= waiting.cursor {
+                    waiting.remove(&entry);
+                    entry.forget();
+                    places.push(place);
+                    continue;
+                }
+                if let Entry::Stanza { void, .. } = &mut entry {
+                    *void = true;
+                }
+            }
+            waiting.entries.push_back(entry);
+        }
+        self.tidy();
+        places
     }
 
     /// Takes out all entries, each with whether it was written.
