@@ -90,7 +90,6 @@ enum Place {
 }
 
 /// What is known of an element by now.
-#[derive(Debug)]
 pub(crate) enum Verdict<'a> {
     /// Nothing yet.
     More,
