@@ -1,4 +1,4 @@
-//! The blocking command (rules BLOCK-1 to BLOCK-8, LIMIT-18).
+//! The blocking command (rules BLOCK-1 to BLOCK-11, LIMIT-18).
 
 use crate::common::wire;
 use std::future::ready;

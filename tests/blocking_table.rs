@@ -363,7 +363,7 @@ fn block_10_a_blocked_contact_that_logs_in_sees_somebody_who_left_when_it_was_bl
                 _ => "00:10",
             };
             assert!(
-                first.contains("<delay ") == !time.is_empty() && first.contains(time),
+                first.contains("<delay ") != time.is_empty() && first.contains(time),
                 "{first}"
             );
             romeo.lose();

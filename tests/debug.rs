@@ -93,6 +93,7 @@ struct Written {
     body: String,
 }
 
+#[cfg(test)]
 fn sources(directory: &Path, into: &mut Vec<(String, String)>) {
     let mut entries: Vec<_> =
         std::fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();
@@ -112,6 +113,7 @@ fn sources(directory: &Path, into: &mut Vec<(String, String)>) {
 }
 
 /// What is inside of the bracket that `text` begins with, literals skipped.
+#[cfg(test)]
 fn inside(text: &str) -> &str {
     let (mut depth, mut quoted, mut last) = (0, false, ' ');
     for (at, c) in text.char_indices() {
@@ -154,6 +156,7 @@ fn pieces(text: &str) -> Vec<&str> {
     pieces.into_iter().map(str::trim).filter(|piece| !piece.is_empty()).collect()
 }
 
+#[cfg(test)]
 fn types(file: &str, text: &str) -> Vec<Type> {
     let mut found = Vec::new();
     for keyword in ["struct ", "enum "] {
@@ -187,6 +190,7 @@ fn types(file: &str, text: &str) -> Vec<Type> {
     found
 }
 
+#[cfg(test)]
 fn written(file: &str, text: &str) -> Vec<Written> {
     let all = text.match_indices("Debug for ").filter(|(at, _)| {
         let line = text[..*at].rfind('\n').map_or(0, |n| n + 1);

@@ -38,7 +38,7 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     /// The same of a stanza that the host hands in: it speaks for our domains itself.
-    pub(super) fn from_elsewhere(&self, stanza: Stanza) -> Stanza {
+    pub(super) fn without_claims_of_others(&self, stanza: Stanza) -> Stanza {
         let from = stanza
             .from()
             .and_then(|from| Some(self.address(&from).ok()?.bare.domain().to_string()));

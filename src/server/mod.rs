@@ -149,7 +149,7 @@ impl<C: Connection + Clone> Server<C> {
     /// `from` is believed: the host has checked it. What one of another domain says in our name is
     /// taken out (STZ-14).
     pub fn send(&self, stanza: Stanza) {
-        let stanza = self.0.from_elsewhere(stanza);
+        let stanza = self.0.without_claims_of_others(stanza);
         if let Some(task) = self.0.route(None, stanza) {
             self.0.jobs.spawn(task);
         }

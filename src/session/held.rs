@@ -68,6 +68,7 @@ impl Held {
     }
 
     /// Drops what `is_unwanted`.
+    #[cfg(feature = "server")]
     fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) {
         let items = std::mem::take(&mut self.items);
         for item in items {
@@ -143,6 +144,7 @@ impl<C: Connection + Clone> Outbound<C> {
 
     /// Drops what waits for the client and `is_unwanted`. What it may have got already goes to nobody
     /// else.
+    #[cfg(feature = "server")]
     pub(super) fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) {
         if let Some(held) = self.queue.held() {
             held.take_out(&is_unwanted);

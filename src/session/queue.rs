@@ -70,6 +70,7 @@ impl Entry {
     }
 
     /// The stanza that it brings: of a message in whatever form, the message.
+    #[cfg(feature = "server")]
     pub(super) fn message(&self) -> Option<&Stanza> {
         let Self::Stanza { stanza, copies, .. } = self else { return None };
         Some(copies.as_ref().map_or(stanza, Copies::message))
@@ -296,6 +297,7 @@ impl Queue {
 
     /// Takes out what `is_unwanted` and the transport of now has not got, and makes void what it has.
     /// Returns the places of what was taken out, in their order.
+    #[cfg(feature = "server")]
     pub(super) fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) -> Vec<usize> {
         let Some(waiting) = &mut self.0 else { return Vec::new() };
         let mut places = Vec::new();

@@ -151,6 +151,7 @@ impl Retained {
 
     /// What stood at these places of the queue is in it no longer. The client had not got it from the
     /// transport of now, and had said so of any earlier one.
+    #[cfg(feature = "server")]
     pub(super) fn taken_out(&mut self, places: &[usize]) {
         let sent = usize::try_from(self.sent).unwrap_or(usize::MAX);
         let below = |limit| places.iter().take_while(|&&place| place < limit).count();

@@ -25,6 +25,7 @@ enum Frozen {
     /// Since it is hidden from: the account looks as if it had been away since then.
     At(Option<SystemTime>),
     /// Not any more.
+    #[cfg(feature = "server")]
     No,
 }
 
@@ -38,7 +39,7 @@ impl Seen {
     fn frozen(&self, account: &str, jid: &str) -> Option<Option<SystemTime>> {
         match self.frozen.get(&(account, jid)) {
             Some(Frozen::At(at)) => Some(at),
-            Some(Frozen::No) | None => None,
+            _ => None,
         }
     }
 }
@@ -85,11 +86,13 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     /// From now on `jid` sees the account as it was at `at`.
+    #[cfg(feature = "server")]
     pub(super) fn freeze(&self, account: &str, jid: &str, at: Option<SystemTime>) {
         self.seen.lock().frozen.insert(&(account, jid), Frozen::At(at));
     }
 
     /// From now on `jid` sees the account as it is.
+    #[cfg(feature = "server")]
     pub(super) fn thaw(&self, account: &str, jid: &str) {
         self.seen.lock().frozen.insert(&(account, jid), Frozen::No);
     }

@@ -104,6 +104,7 @@ impl<'a> Child<'a> {
     }
 
     /// How many bytes there are from its `<` to the end of its parent's content.
+    #[cfg(feature = "server")]
     pub(super) const fn to_end(&self) -> usize {
         self.bytes.len()
     }

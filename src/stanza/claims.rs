@@ -3,8 +3,10 @@
 //! Clients believe these where the one who is named would be the one to say so. Whoever is named has
 //! to take out what others say in its name (STZ-14). A further one is a row here.
 
+#[cfg(feature = "server")]
 use std::borrow::Cow;
 
+#[cfg(feature = "server")]
 use super::Child;
 
 const DELAY: &str = "urn:xmpp:delay";
@@ -13,6 +15,7 @@ const STANZA_ID: &str = "urn:xmpp:sid:0";
 const CARBONS: &str = "urn:xmpp:carbons:2";
 
 /// Who says what a child of a stanza says.
+#[cfg(feature = "server")]
 pub(crate) enum Claim<'a> {
     /// The entity of this JID, as it was written.
     Entity(Cow<'a, str>),
@@ -21,12 +24,11 @@ pub(crate) enum Claim<'a> {
 }
 
 /// Whether a child in this namespace may be a claim.
-#[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams recognise"))]
 pub(super) fn is_in(namespace: &[u8]) -> bool {
     [DELAY, OLD_DELAY, STANZA_ID, CARBONS].iter().any(|known| known.as_bytes() == namespace)
 }
 
-#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the server judges them"))]
+#[cfg(feature = "server")]
 impl<'a> Claim<'a> {
     /// What a child of a message or presence claims, if it claims anything.
     pub(crate) fn of(child: &Child<'a>) -> Option<Self> {

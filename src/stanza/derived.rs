@@ -3,7 +3,7 @@
 use minidom::Element;
 
 use super::head::{Head, concat};
-use super::{Child, Kind, Stanza, StanzaError, write};
+use super::{Kind, Stanza, StanzaError, write};
 
 impl Stanza {
     /// The same stanza with other addresses (`None` = without the attribute): copies the bytes.
@@ -41,8 +41,8 @@ impl Stanza {
     }
 
     /// The same stanza without those of its child elements that are `unwanted`; `None` if none is.
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the server judges claims"))]
-    pub(crate) fn without(&self, unwanted: impl Fn(&Child<'_>) -> bool) -> Option<Self> {
+    #[cfg(feature = "server")]
+    pub(crate) fn without(&self, unwanted: impl Fn(&super::Child<'_>) -> bool) -> Option<Self> {
         let payload = self.payload();
         let (mut kept, mut at) = (Vec::new(), 0);
         for child in self.children().filter(unwanted) {

@@ -21,7 +21,7 @@ const ERRORS: &str = "urn:xmpp:blocking:errors";
 const FORWARD: &str = "urn:xmpp:forward:0";
 
 /// Blocking Command ([XEP-0191](https://xmpp.org/extensions/xep-0191.html)): each account has a list
-/// of JIDs whose stanzas do not get in and that learn nothing of its presence (rules BLOCK-1…8).
+/// of JIDs whose stanzas do not get in and that learn nothing of its presence (rules BLOCK-1…11).
 ///
 /// The list is loaded with the account's roster, and a change is stored before it is answered.
 /// Subscriptions stay as they are. Should be added before extensions that keep or copy messages,

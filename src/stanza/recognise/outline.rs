@@ -11,7 +11,6 @@ pub(crate) struct Outline {
     pub(super) values: Values,
     pub(super) payload: (u32, u32),
     /// A child is in a namespace of [claims](crate::stanza::claims).
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the server judges claims"))]
     pub(crate) claims: bool,
 }
 
