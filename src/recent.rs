@@ -26,6 +26,10 @@ impl<T: Copy> Recent<T> {
         self.young.insert(self.hasher.hash_one(name), value);
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.old.is_empty()
+    }
+
     pub(crate) fn get(&self, name: &(impl Hash + ?Sized)) -> Option<T> {
         let key = self.hasher.hash_one(name);
         self.young.get(&key).or_else(|| self.old.get(&key)).copied()

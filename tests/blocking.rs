@@ -822,3 +822,33 @@ fn sec_1_ids_of_pushes_cannot_be_guessed() {
     let common = one.bytes().zip(two.bytes()).filter(|(a, b)| a == b).count();
     assert!(common < 12, "{one} {two}");
 }
+
+#[test]
+fn block_7_a_session_that_goes_while_it_is_blocked_is_seen_to_go() {
+    for ends in [true, false] {
+        let world = world();
+        world.friends("romeo", "tybalt");
+        let desk = world.online("romeo", "desk");
+        let phone = world.online("romeo", "phone");
+        let (tybalt, paris) = (world.online("tybalt", "street"), world.online("paris", "hall"));
+        phone.send("<presence to='paris@example.com/hall'/>");
+        let _before = (tybalt.received(), paris.received(), list(&desk));
+        let (session, registry) = (phone.session(), world.server().registry().clone());
+        let other = phone.clone();
+        desk.recorder().on_send(move |text| {
+            // The account hides by now, and nobody has been told yet.
+            if text.contains("type='set'") && text.contains("urn:xmpp:blocking") {
+                if ends {
+                    registry.destroy_session(&session, xmpp_session::session::Reason::Kicked);
+                } else {
+                    other.driver(|driver| driver.receive(b"<presence type='unavailable'/>"));
+                }
+            }
+        });
+        desk.send(&request("block", &["tybalt@example.com", "paris@example.com"]));
+        let gone = tybalt.received();
+        assert_eq!(gone.len(), 2, "{gone:?}");
+        assert_eq!(gone.concat().matches("/phone'").count(), 1, "{gone:?}");
+        assert_eq!(paris.received().len(), 1);
+    }
+}

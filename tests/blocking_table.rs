@@ -376,3 +376,23 @@ fn block_10_a_blocked_contact_that_logs_in_sees_somebody_who_left_when_it_was_bl
         }
     }
 }
+
+#[test]
+fn block_10_after_a_restart_too() {
+    let stores = memory();
+    let scene =
+        Scene::new(stores.clone(), Relation::Friend, Some("tybalt@example.com"), State::Offline);
+    let _told = scene.sender.received();
+    // Another server on the same stores remembers no times.
+    let blocks = Arc::clone(&stores.blocks);
+    let world =
+        World::with_stores(stores, |builder, _| builder.extension(xep::Blocking::new(blocks)));
+    let first = learned(&world, "street");
+    assert!(!first.contains("<delay "), "{first}");
+    for _ in 0..2 {
+        let romeo = world.online("romeo", "orchard");
+        assert_eq!(learned(&world, "street"), first);
+        romeo.lose();
+        assert_eq!(learned(&world, "street"), first);
+    }
+}

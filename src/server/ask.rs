@@ -24,14 +24,6 @@ impl<C: Connection + Clone> Core<C> {
         account.map(AccountState).map_or(Admission::Accept, |state| self.ask(&state, stanza))
     }
 
-    /// Whether an account's data is loaded, so that it is asked in place.
-    pub(super) fn is_loaded(&self, account: &Address<'_>) -> bool {
-        match account.bare {
-            Bare::Known(_) => true,
-            Bare::Jid(_) => self.registry.has_row(account.key()),
-        }
-    }
-
     /// The same of an account whose data may have to be loaded. Runs on the account's chain.
     ///
     /// A load that fails keeps the stanza out: nobody knows what it would have said (BIND-13).

@@ -62,13 +62,11 @@ impl<C: Connection + Clone> Core<C> {
             }
             return None;
         }
-        // An account that gets its first session later on is asked about in the store's job.
-        let asked = self.is_loaded(to);
         let end = match self.admit(to, stanza) {
             Admission::Accept => match self.attempt(stanza, to, turn) {
                 Attempt::Store => {
                     let (origin, stanza) = (origin.cloned(), stanza.clone());
-                    return Some(self.store_message(origin, stanza, to, turn, asked));
+                    return Some(self.store_message(origin, stanza, to, turn));
                 }
                 attempt => attempt.into(),
             },
@@ -195,8 +193,7 @@ impl<C: Connection + Clone> Core<C> {
         offline(stanza, self.stores.offline.is_some())
     }
 
-    /// Stores a message for an account, if there is such an account (OFF-1, OFF-2, MSG-5). `asked`:
-    /// whether extensions have admitted it.
+    /// Stores a message for an account, if there is such an account (OFF-1, OFF-2, MSG-5).
     ///
     /// On the account's chain, where a session that becomes available fetches what is stored: one
     /// that came while this waited has fetched already, so it is looked for once more (OFF-3).
@@ -206,7 +203,6 @@ impl<C: Connection + Clone> Core<C> {
         stanza: Stanza,
         to: &Address<'_>,
         turn: Turn,
-        asked: bool,
     ) -> Task {
         let core = Arc::clone(self);
         let to = to.to_static();
@@ -220,11 +216,10 @@ impl<C: Connection + Clone> Core<C> {
             let job = {
                 let (core, stanza) = (Arc::clone(&core), stanza.clone());
                 async move {
-                    if !asked {
-                        match core.admit_loaded(&to.bare, &stanza).await {
-                            Admission::Accept => {}
-                            refused => return Ok(kept_out(&stanza, &to, turn, refused)),
-                        }
+                    // Asked again where it was asked before: what came in between may be a block.
+                    match core.admit_loaded(&to.bare, &stanza).await {
+                        Admission::Accept => {}
+                        refused => return Ok(kept_out(&stanza, &to, turn, refused)),
                     }
                     if !core.stores.accounts.exists(&to.bare).await? {
                         return Ok(End::Stored);

@@ -37,6 +37,10 @@ impl Default for Seen {
 
 impl Seen {
     fn frozen(&self, account: &str, jid: &str) -> Option<Option<SystemTime>> {
+        // As on most servers.
+        if self.frozen.is_empty() {
+            return None;
+        }
         match self.frozen.get(&(account, jid)) {
             Some(Frozen::At(at)) => Some(at),
             _ => None,

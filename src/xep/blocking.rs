@@ -319,21 +319,27 @@ impl Inner {
                 self.store.clear(&account).await.map_err(failed)?;
             }
         }
+        let own = account.clone();
+        let (difference, before) = if let Change::Block(_) = change {
+            let difference = Difference { own, with: new.clone(), without: old };
+            let before = registry.prepare_hiding(account.as_str(), &difference);
+            (difference, Some(before))
+        } else {
+            (Difference { own, with: old, without: new.clone() }, None)
+        };
         if let Some(state) = &state {
             if new.0.is_empty() {
                 state.remove_extension::<List>();
             } else {
-                state.set_extension(new.clone());
+                state.set_extension(new);
             }
         }
         Ok(IqDone::new(Ok(None)).then(move || {
             Self::push(&registry, &account, &change);
             // BLOCK-7
-            let own = account.clone();
-            if let Change::Block(_) = change {
-                registry.hide_from(account.as_str(), &Difference { own, with: new, without: old });
-            } else {
-                registry.show_to(account.as_str(), &Difference { own, with: old, without: new });
+            match before {
+                Some(before) => registry.hide_from(account.as_str(), &difference, before),
+                None => registry.show_to(account.as_str(), &difference),
             }
         }))
     }
