@@ -611,10 +611,14 @@ fn block_11_what_waits_in_a_session_ends_in_silence() {
         world.friends("romeo", "tybalt");
         world.friends("romeo", "juliet");
         let (tybalt, juliet) = (world.online("tybalt", "street"), world.online("juliet", "x"));
-        let romeo = world.online("romeo", "orchard");
         let copied = world.client("romeo", "copied");
         copied.send("<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>");
-        let _copied = (copied.received(), retain(&copied));
+        let _result = copied.received();
+        let copied_id = retain(&copied);
+        // A copy of what went to the store, beside those of what went to the other session.
+        tybalt.send("<message to='romeo@example.com/away' type='chat'><body>a</body></message>");
+        assert_eq!(copied.received().len(), 1);
+        let romeo = world.online("romeo", "orchard");
         let _seen = romeo.received();
         let id = retain(&romeo);
         copied.lose();
@@ -652,6 +656,9 @@ fn block_11_what_waits_in_a_session_ends_in_silence() {
             juliet.send(&mark(3));
             assert_eq!(client.ask("<a xmlns='urn:xmpp:sm:3' h='9'/>"), NOTHING);
             assert!(client.ask("<a xmlns='urn:xmpp:sm:3' h='10'/>").concat().contains("too-high"));
+            let (_, got) = resume(&world, &copied_id, 0);
+            assert!(!got.concat().contains("tybalt@"), "{got:?}");
+            assert!(got.concat().contains("from='juliet@"), "{got:?}");
         }
         world.advance(std::time::Duration::from_secs(700));
         assert_eq!(tybalt.received(), NOTHING, "{written} {comes_back}");
@@ -676,10 +683,11 @@ fn block_11_what_is_held_or_stored_ends_in_silence() {
     tybalt.send("<presence to='romeo@example.com' type='subscribe'/>");
     let desk = world.client("romeo", "desk");
     change(&desk, "block", &["tybalt@example.com"]);
-    let phone = world.online("romeo", "phone");
+    let phone = world.client("romeo", "phone");
+    let stored = phone.ask("<presence/>").concat();
+    assert_eq!(stored.matches("<body>stored</body>").count(), 1, "{stored}");
     let late = world.client("romeo", "late");
-    late.send("<presence/>");
-    let seen = [late.received().concat(), desk.received().concat()].concat();
+    let seen = [stored, late.ask("<presence/>").concat(), desk.received().concat()].concat();
     assert!(!seen.contains("tybalt@"), "{seen}");
     let account = world.account("romeo");
     assert_eq!(now(world.stores().offline.clone().unwrap().count(&account)).unwrap(), 0);
@@ -851,4 +859,38 @@ fn block_7_a_session_that_goes_while_it_is_blocked_is_seen_to_go() {
         assert_eq!(gone.concat().matches("/phone'").count(), 1, "{gone:?}");
         assert_eq!(paris.received().len(), 1);
     }
+}
+
+#[test]
+fn block_9_what_a_blocked_contact_elsewhere_cancels_changes_the_roster_in_silence() {
+    let sent = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let stores = Stores::memory();
+    let (blocks, wire) = (Arc::clone(&stores.blocks), Wire(Arc::clone(&sent)));
+    let world = World::with_stores(stores, |builder, _| {
+        builder.extension(xep::Blocking::new(blocks)).router(wire)
+    });
+    world.roster("romeo", "a@remote.example", Subscription::Both);
+    let romeo = world.online("romeo", "orchard");
+    let _own = roster(&romeo);
+    change(&romeo, "block", &["a@remote.example"]);
+    sent.lock().unwrap().clear();
+    for type_ in ["subscribe", "unsubscribe", "unsubscribed", "subscribed", "subscribe", "probe"] {
+        let stanza =
+            format!("<presence from='a@remote.example' to='romeo@example.com' type='{type_}'/>");
+        world.server().send(canonicalise(stanza.as_bytes()).unwrap());
+        world.settle();
+    }
+    assert_eq!(romeo.received(), NOTHING);
+    assert!(sent.lock().unwrap().is_empty());
+    let got = romeo.ask(&request("unblock", &["a@remote.example"])).concat();
+    assert!(got.contains("<item jid='a@remote.example' subscription='none'/>"), "{got}");
+    assert!(sent.lock().unwrap().is_empty());
+    // The user cancels: a contact elsewhere has no other way to know, and sees no presence.
+    change(&romeo, "block", &["b@remote.example"]);
+    romeo.send("<presence to='b@remote.example' type='unsubscribe'/>");
+    let left = std::mem::take(&mut *sent.lock().unwrap());
+    assert_eq!(
+        left,
+        ["<presence from='romeo@example.com' to='b@remote.example' type='unsubscribe'/>"]
+    );
 }
