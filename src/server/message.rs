@@ -217,7 +217,8 @@ impl<C: Connection + Clone> Core<C> {
                 let (core, stanza) = (Arc::clone(&core), stanza.clone());
                 async move {
                     // Asked again where it was asked before: what came in between may be a block.
-                    match core.admit_loaded(&to.bare, &stanza).await {
+                    let state = core.loaded_state(&to.bare).await?;
+                    match core.ask(&state, &stanza) {
                         Admission::Accept => {}
                         refused => return Ok(kept_out(&stanza, &to, turn, refused)),
                     }
