@@ -90,7 +90,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             remembered: Mutex::new(Remembered::default()),
             events: Events::new(listener),
             hold,
-            seen: Mutex::default(),
+            seen: Mutex::new(Seen::default()),
             settings,
         });
         Self(Arc::new(Guard(inner)))
