@@ -16,15 +16,21 @@ pub struct Received<'a>(Source<'a>);
 
 enum Source<'a> {
     /// What the parser made of it.
-    Parsed { head: Box<ParsedHead>, bytes: Vec<u8>, payload: Range<usize> },
+    Parsed { head: Box<ParsedHead>, bytes: Vec<u8>, payload: Range<usize>, claims: bool },
     /// What arrived, which is in canonical form.
     #[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams recognise"))]
     Recognised { outline: Outline, text: Cow<'a, str> },
 }
 
 impl<'a> Received<'a> {
-    pub(super) fn parsed(head: ParsedHead, bytes: Vec<u8>, payload: Range<usize>) -> Self {
-        Self(Source::Parsed { head: Box::new(head), bytes, payload })
+    /// `claims`: whether an element is in a namespace of [claims](super::claims).
+    pub(super) fn parsed(
+        head: ParsedHead,
+        bytes: Vec<u8>,
+        payload: Range<usize>,
+        claims: bool,
+    ) -> Self {
+        Self(Source::Parsed { head: Box::new(head), bytes, payload, claims })
     }
 
     #[cfg(feature = "stream")]
@@ -120,7 +126,7 @@ impl<'a> Received<'a> {
     #[cfg(feature = "server")]
     pub(crate) const fn may_claim(&self) -> bool {
         match &self.0 {
-            Source::Parsed { .. } => true,
+            Source::Parsed { claims, .. } => *claims,
             Source::Recognised { outline, .. } => outline.claims,
         }
     }
@@ -129,7 +135,9 @@ impl<'a> Received<'a> {
     #[must_use]
     pub fn into_owned(self) -> Received<'static> {
         Received(match self.0 {
-            Source::Parsed { head, bytes, payload } => Source::Parsed { head, bytes, payload },
+            Source::Parsed { head, bytes, payload, claims } => {
+                Source::Parsed { head, bytes, payload, claims }
+            }
             Source::Recognised { outline, text } => {
                 Source::Recognised { outline, text: Cow::Owned(text.into_owned()) }
             }

@@ -9,7 +9,7 @@ use super::scope::{Binding, Declarations, Scope};
 use super::tag::{Attribute, Tag, TagBuilder};
 use super::writer::Writer;
 use super::{Bound, Bounds, Refusal, form};
-use crate::stanza::{CONTENT_NAMESPACE, Kind, Received, write};
+use crate::stanza::{CONTENT_NAMESPACE, Kind, Received, claims, write};
 
 /// Reads one element in pieces of any size; lives only as long as that element.
 pub(crate) struct ElementReader {
@@ -33,6 +33,8 @@ enum Root {
 struct Payload {
     start: usize,
     names_are_canonical: bool,
+    /// An element is in a namespace of [claims].
+    claims: bool,
     writer: Writer,
 }
 
@@ -127,6 +129,7 @@ impl ElementReader {
             Root::Stanza { payload, .. } => {
                 payload.names_are_canonical &=
                     is_canonical(&tag) && !payload.writer.repeats_content_namespace(&tag);
+                payload.claims |= claims::is_in(tag.namespace().as_bytes());
                 payload.writer.start(&tag)?;
             }
             Root::Other(writer) => writer.start(&tag)?,
@@ -148,6 +151,7 @@ impl ElementReader {
         let payload = Payload {
             start: self.feeder.bytes().len(),
             names_are_canonical: true,
+            claims: false,
             writer: Writer::new(Arc::clone(&CONTENT), self.bounds.written()),
         };
         Ok(Root::Stanza { head: head(kind, tag), payload })
@@ -157,7 +161,8 @@ impl ElementReader {
         match std::mem::replace(&mut self.root, Root::Unknown) {
             Root::Unknown => Err(Refusal::NotWellFormed),
             Root::Other(writer) => Ok(Parsed::Other(writer.into_bytes())),
-            Root::Stanza { head, payload: Payload { start, names_are_canonical, writer } } => {
+            Root::Stanza { head, payload } => {
+                let Payload { start, names_are_canonical, claims, writer } = payload;
                 let bytes = self.feeder.take_bytes();
                 // The last `<` is that of the end tag, unless the stanza is an empty element.
                 let end_tag = bytes.iter().rposition(|&byte| byte == b'<').unwrap_or_default();
@@ -165,11 +170,11 @@ impl ElementReader {
                 let keep =
                     names_are_canonical && bytes.get(range.clone()).is_some_and(form::is_canonical);
                 if keep {
-                    return Ok(Parsed::Stanza(Received::parsed(head, bytes, range)));
+                    return Ok(Parsed::Stanza(Received::parsed(head, bytes, range, claims)));
                 }
                 let written = writer.into_bytes();
                 let range = 0..written.len();
-                Ok(Parsed::Stanza(Received::parsed(head, written, range)))
+                Ok(Parsed::Stanza(Received::parsed(head, written, range, claims)))
             }
         }
     }

@@ -46,6 +46,7 @@ pub(crate) fn check(
                     use crate::stanza::claims::Claim;
                     let claims = parsed.children().any(|child| Claim::of(&child).is_some());
                     assert!(outline.claims || !claims, "claims");
+                    assert!(received.may_claim() || !claims, "claims");
                 }
                 assert_eq!(Frame::stanza(&mine).to_string(), Frame::stanza(&parsed).to_string());
                 return true;
