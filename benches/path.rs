@@ -190,10 +190,42 @@ fn presence(mut pair: Pair, presence: String) -> (Pair, String) {
     (pair, presence)
 }
 
+fn roster_set(contact: usize, name: &str) -> String {
+    format!(
+        "<iq type='set' id='s1'><query xmlns='jabber:iq:roster'>\
+         <item jid='contact{contact:04}@example.net' name='{name}'><group>Friends</group></item>\
+         </query></iq>"
+    )
+}
+
+/// A client with so many contacts, of which it is about to change one.
+fn listed(contacts: usize) -> (Pair, String) {
+    let world = World::new();
+    let mut sender = world.online("romeo", "orchard");
+    sender.ask("<iq type='get' id='g'><query xmlns='jabber:iq:roster'/></iq>");
+    for contact in 0..contacts {
+        let answer = sender.ask(&roster_set(contact, "Name"));
+        assert!(answer.contains(" type='result'/>"), "{answer}");
+    }
+    sender.wire.reset();
+    (Pair { world, sender, recipients: Vec::new() }, roster_set(contacts / 2, "Another"))
+}
+
+// To the result and the push.
+#[library_benchmark]
+#[bench::ten(listed(10))]
+#[bench::hundred(listed(100))]
+#[bench::thousand(listed(1_000))]
+#[bench::two_thousand(listed(2_000))]
+fn roster_change((mut pair, set): (Pair, String)) -> (Pair, String) {
+    pair.sender.driver.receive(black_box(set.as_bytes()));
+    (pair, set)
+}
+
 library_benchmark_group!(
     name = limits,
     benchmarks = [copy, recognise, look_up, send, send_copy, tree]
 );
-library_benchmark_group!(name = ways, benchmarks = [message, presence]);
+library_benchmark_group!(name = ways, benchmarks = [message, presence, roster_change]);
 
 main!(library_benchmark_groups = [limits, ways]);

@@ -50,6 +50,27 @@ fn appear(session: &mut Session<Bound, Terminal>) {
     session.set_presence(Presence::Available { stanza: &stanza, priority: 0 });
 }
 
+/// What a client says. It takes a ticket first: none is given to one that was kicked or replaced, however
+/// much it still sends.
+fn say(
+    registry: &SessionRegistry<Terminal>,
+    from: &mut Session<Bound, Terminal>,
+    to: &BareJid,
+    text: &str,
+) -> Result<(), Failure> {
+    // A host that can wait awaits `begin_input`.
+    let Some(Ok(_ticket)) = from.try_input() else {
+        println!("  (not taken from {}: {text})", from.jid());
+        return Ok(());
+    };
+    let body = Element::builder("body", "jabber:client").append(text).build();
+    let message = Stanza::message().from(from.jid().as_str()).type_("chat").child(&body).build();
+    for session in registry.top(to) {
+        session.send(&message)?;
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Failure> {
     let registry = SessionRegistry::builder(Arc::new(Virtual::new(1)))
         .listener(|event| println!("* session {}: {:?}", event.session().id().get(), event.kind()))
@@ -62,18 +83,18 @@ fn main() -> Result<(), Failure> {
     appear(&mut romeo);
 
     println!("One writes to the other, whom it finds in the registry.");
-    let body = Element::builder("body", "jabber:client").append("Neither, fair saint").build();
-    let message = Stanza::message().from(romeo.jid().as_str()).type_("chat").child(&body).build();
-    for session in registry.top(juliet.account()) {
-        session.send(&message)?;
-    }
+    let to = juliet.account().clone();
+    say(&registry, &mut romeo, &to, "Neither, fair saint")?;
 
     println!("The same resource logs in again: the older session is replaced.");
-    let again = log_in(&registry, "romeo", "juliet@example.com")?;
+    let mut again = log_in(&registry, "romeo", "juliet@example.com")?;
     println!("  the old owner may still feed input: {}", romeo.is_current());
+    say(&registry, &mut romeo, &to, "if either thee dislike")?;
+    say(&registry, &mut again, &to, "With love's light wings")?;
 
     println!("An administrator ends the new one; the other client closes its stream.");
     registry.destroy_session(&again.handle(), Reason::Kicked);
+    say(&registry, &mut again, &to, "did I o'er-perch these walls")?;
     juliet.end(Reason::Closed);
     println!("Sessions left: {}", registry.len());
     Ok(())

@@ -50,7 +50,9 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         let host = Arc::clone(&host);
         let peer = Peer::new().source(address.ip().to_string());
         let thread = thread::Builder::new().name("xmpp reader".into());
-        // Without a thread the connection is closed again.
-        let _too_many = thread.spawn(move || threads::serve(&host, socket, peer));
+        // Without a thread the connection is closed again, and the next ones are accepted.
+        if let Err(error) = thread.spawn(move || threads::serve(&host, socket, peer)) {
+            eprintln!("no thread for a connection: {error}");
+        }
     }
 }

@@ -152,7 +152,7 @@ impl Environment for Virtual {
 
 /// A time to be kept, in eight bytes instead of sixteen: nanoseconds from the zero of its clock, for
 /// 584 years.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Nanos(u64);
 
 impl From<Duration> for Nanos {

@@ -51,6 +51,14 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
         &[]
     }
 
+    /// Whether the extension may take a first-level element of this name, at whatever stage. Where none
+    /// of them may, the stream is closed at the element's start tag and the rest is not waited for
+    /// (STREAM-16). By default it may take any: one that takes none, or few, should say so.
+    fn takes(&self, name: &str, namespace: &str) -> bool {
+        let _ = (name, namespace);
+        true
+    }
+
     /// Takes a first-level element that is no stanza, on a stream that is not authenticated. What
     /// is appended to `out` is the answer.
     fn unauthenticated(&self, element: &Nonza, out: &mut Vec<u8>) -> Flow {
@@ -116,7 +124,8 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
     }
 
     /// Looks at a message once it is clear what became of it: one that arrived for an account of
-    /// ours, one that a session of ours sent, or both. Once for each message: where it goes after a
+    /// ours, one that a session of ours sent, or both. Once for each message, and once more where a
+    /// session gets it from the offline store ([`Outcome::Retrieved`]): where it goes after a
     /// session has ended that had accepted it (SM-17) is not told. Copies that are sent from here by
     /// [`SessionHandle::send_addressed`] are looked at by nobody.
     fn delivered(&self, delivery: &Delivery<'_, C>) {
@@ -242,6 +251,8 @@ pub enum Outcome {
     Delivered,
     /// It waits in the offline store.
     Stored,
+    /// It was [`Stored`](Self::Stored) before, and a session has got it now.
+    Retrieved,
     /// It is on its way to another domain.
     Routed,
     /// It was bounced or dropped.

@@ -92,6 +92,10 @@ fn shown(event: &Event<'_>) -> Vec<u8> {
             stays(&stanza);
             written(&stanza)
         }
+        Event::Refused(refused) => {
+            let stanza = refused.stanza().stamp(None, None);
+            [format!("{:?} ", refused.limit()).into_bytes(), written(&stanza)].concat()
+        }
         Event::Nonza(nonza) => {
             drop(nonza.to_element());
             nonza.xml().to_vec()

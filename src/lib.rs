@@ -60,6 +60,7 @@
 //! The minimum supported Rust version is 1.89. Rule ids such as BIND-5 refer to `docs/rules.md`.
 #![forbid(unsafe_code)]
 
+pub mod address;
 pub mod connection;
 pub mod environment;
 #[cfg(feature = "server")]

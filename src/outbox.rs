@@ -78,7 +78,7 @@ impl Outbox {
         (Arc::clone(&outbox), Drain { outbox, piece: Vec::new(), at: 0 })
     }
 
-    /// Whether more waits than [`Marks::soft`]: time to stop reading from this peer (LIMIT-13).
+    /// Whether more waits than [`Marks::soft`]: the peer reads more slowly than others send to it.
     #[must_use]
     pub fn above_soft(&self) -> bool {
         self.waiting() > self.marks.soft
@@ -106,16 +106,19 @@ impl Connection for Outbox {
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] when something waits and it would be more than [`Marks::hard`],
-    /// [`SendError::Closed`] after [`close`](Connection::close) and once the [`Drain`] is gone.
+    /// [`SendError::Full`] when something waits and it would be more than [`Marks::soft`] (of what is no
+    /// stanza more than [`Marks::hard`]), [`SendError::Closed`] after [`close`](Connection::close) and once the [`Drain`] is gone.
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let mut state = self.state.lock();
         if state.closed.is_some() {
             return Err(SendError::Closed);
         }
         let waiting = state.waiting();
-        if waiting > 0 && waiting.saturating_add(frame.len()) > self.marks.hard {
-            return Err(SendError::Full);
+        if waiting > 0 {
+            let whole = waiting.saturating_add(frame.len());
+            if whole > self.marks.soft && (whole > self.marks.hard || !frame.is_raw()) {
+                return Err(SendError::Full);
+            }
         }
         frame.write_to(&mut state.buffer);
         if !state.blocked {
@@ -191,10 +194,11 @@ impl fmt::Debug for Outbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Marks {
-    /// Bytes above which reading from this peer should pause, so that its own answers stop growing.
+    /// Bytes above which no more stanzas are accepted: they wait in their session until all of what is
+    /// here is written. One of any size (a long roster) is for a peer that has taken all before it.
     pub soft: usize,
-    /// Bytes above which nothing more is accepted. What the pre-drain hook appends is let through,
-    /// and so is one frame of any size (a long roster) for a peer that has taken all before it.
+    /// Bytes above which nothing else is accepted either: a header, features, a stream error. What the
+    /// pre-drain hook appends is let through.
     pub hard: usize,
 }
 
@@ -207,9 +211,9 @@ impl Marks {
 }
 
 impl Default for Marks {
-    /// 512 KiB and 2 MiB.
+    /// 64 KiB and 2 MiB.
     fn default() -> Self {
-        Self::new(512 * 1024, 2 * 1024 * 1024)
+        Self::new(64 * 1024, 2 * 1024 * 1024)
     }
 }
 

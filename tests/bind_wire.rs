@@ -69,7 +69,7 @@ fn bind_1_bind_does_not_restart_the_stream() {
     assert_eq!(
         answer,
         [
-            "<iq from='romeo@example.com' to='romeo@example.com/orchard' id='1' type='result'><query xmlns='jabber:iq:roster' ver='0'/></iq>"
+            "<iq from='romeo@example.com' to='romeo@example.com/orchard' id='1' type='result'><query xmlns='jabber:iq:roster' ver='0-0000000000000000'/></iq>"
         ]
     );
 }

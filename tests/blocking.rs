@@ -1,16 +1,17 @@
 //! The blocking command (rules BLOCK-1 to BLOCK-11, LIMIT-18).
 
-use crate::common::wire;
+use crate::common::{faults, wire};
 use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use faults::{Fault, Faulty};
 use wire::{Client, World, now};
-use xmpp_session::jid::{BareJid, Jid};
+use xmpp_session::jid::BareJid;
 use xmpp_session::rules::roster::Subscription;
 use xmpp_session::server::{RouteError, Router};
 use xmpp_session::stanza::{Frame, Stanza, canonicalise};
-use xmpp_session::store::{BlockStore, StoreError, StoreFuture, Stores};
+use xmpp_session::store::{BlockStore, OfflineStore as _, StoreError, StoreFuture, Stores};
 use xmpp_session::xep;
 
 const NOTHING: [&str; 0] = [];
@@ -58,7 +59,7 @@ fn list(client: &Client) -> String {
 }
 
 #[cfg(test)]
-fn stored(world: &World, node: &str) -> Vec<Jid> {
+fn stored(world: &World, node: &str) -> Vec<String> {
     now(world.stores().blocks.load(&world.account(node))).unwrap()
 }
 
@@ -107,7 +108,7 @@ fn block_2_unblock_without_items_clears_the_list() {
     let romeo = world.client("romeo", "orchard");
     change(&romeo, "block", &["a@x.example", "b@x.example"]);
     change(&romeo, "unblock", &["a@x.example", "never@x.example"]);
-    assert_eq!(stored(&world, "romeo"), [Jid::new("b@x.example").unwrap()]);
+    assert_eq!(stored(&world, "romeo"), ["b@x.example"]);
     change(&romeo, "unblock", &[]);
     assert!(stored(&world, "romeo").is_empty());
     assert_eq!(list(&romeo), "<blocklist xmlns='urn:xmpp:blocking'/>");
@@ -471,11 +472,16 @@ impl Fragile {
 }
 
 impl BlockStore for Fragile {
-    fn load(&self, account: &BareJid) -> StoreFuture<Vec<Jid>> {
+    fn load(&self, account: &BareJid) -> StoreFuture<Vec<String>> {
         self.or(self.inner.load(account))
     }
 
-    fn apply(&self, account: &BareJid, added: Vec<Jid>, removed: Vec<Jid>) -> StoreFuture<()> {
+    fn apply(
+        &self,
+        account: &BareJid,
+        added: Vec<String>,
+        removed: Vec<String>,
+    ) -> StoreFuture<()> {
         self.or(self.inner.apply(account, added, removed))
     }
 
@@ -569,7 +575,11 @@ fn block_7_contacts_at_other_domains_are_told_too() {
 /// A world whose clients can be away and come back, or not look.
 #[cfg(test)]
 fn with_queues() -> World {
-    let stores = Stores::memory();
+    with_queues_and(Stores::memory())
+}
+
+#[cfg(test)]
+fn with_queues_and(stores: Stores) -> World {
     let blocks = Arc::clone(&stores.blocks);
     World::with_stores(stores, |builder, _| {
         builder
@@ -615,10 +625,11 @@ fn block_11_what_waits_in_a_session_ends_in_silence() {
         copied.send("<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>");
         let _result = copied.received();
         let copied_id = retain(&copied);
-        // A copy of what went to the store, beside those of what went to the other session.
+        // A copy of what comes from the store, beside those of what goes to the other session.
         tybalt.send("<message to='romeo@example.com/away' type='chat'><body>a</body></message>");
-        assert_eq!(copied.received().len(), 1);
+        assert_eq!(copied.received(), NOTHING);
         let romeo = world.online("romeo", "orchard");
+        assert_eq!(copied.received().concat().matches("<received ").count(), 1);
         let _seen = romeo.received();
         let id = retain(&romeo);
         copied.lose();
@@ -668,6 +679,68 @@ fn block_11_what_waits_in_a_session_ends_in_silence() {
         if !comes_back {
             assert_eq!(from_juliet(&got), 8);
         }
+    }
+}
+
+#[test]
+fn block_11_what_a_successor_inherits_ends_in_silence() {
+    for unblocked in [false, true] {
+        let world = with_queues();
+        let (tybalt, juliet) = (world.client("tybalt", "street"), world.client("juliet", "x"));
+        let phone = world.online("romeo", "phone");
+        let _id = retain(&phone);
+        for sender in [&tybalt, &juliet] {
+            sender.send("<message to='romeo@example.com' type='chat'><body>a</body></message>");
+        }
+        phone.lose();
+        let (phone, desk) = (world.client("romeo", "phone"), world.client("romeo", "desk"));
+        let kept = || world.server().registry().counts().retained_bytes;
+        let both = kept();
+        change(&desk, "block", &["tybalt@example.com"]);
+        assert!(0 < kept() && kept() < both, "{} of {both}", kept());
+        if unblocked {
+            change(&desk, "unblock", &["tybalt@example.com"]);
+        }
+        let got = phone.ask("<presence/>").concat();
+        assert!(!got.contains("tybalt@"), "{got}");
+        assert_eq!(got.matches("<message from='juliet@").count(), 1, "{got}");
+        assert_eq!(kept(), 0);
+        assert_eq!(tybalt.received(), NOTHING);
+    }
+}
+
+/// What it leaves waits for its account's turn, behind the block.
+#[test]
+fn block_11_what_a_session_leaves_while_its_account_blocks_ends_in_silence() {
+    for written in [true, false] {
+        let faulty = Faulty::new();
+        let world = with_queues_and(faulty.stores());
+        let (tybalt, juliet) = (world.client("tybalt", "street"), world.client("juliet", "x"));
+        let (orchard, desk) = (world.online("romeo", "orchard"), world.client("romeo", "desk"));
+        let _id = retain(&orchard);
+        if !written {
+            orchard.lose();
+        }
+        FROM_TYBALT.iter().for_each(|stanza| tybalt.send(stanza));
+        juliet.send(
+            "<message to='romeo@example.com/orchard' type='groupchat'><body>a</body></message>",
+        );
+        let _sent = (tybalt.received(), juliet.received());
+        faulty.decide(|_, n| if n == 0 { Fault::Slow } else { Fault::None });
+        desk.send(&request("block", &["tybalt@example.com"]));
+        if written {
+            orchard.send("</stream:stream>");
+        } else {
+            world.advance(std::time::Duration::from_secs(700));
+        }
+        assert_eq!((tybalt.received(), juliet.received()), (Vec::new(), Vec::new()), "it waits");
+        faulty.release();
+        world.settle();
+        assert_eq!(tybalt.received(), NOTHING, "{written}");
+        assert_eq!(juliet.received().len(), 1, "its groupchat message comes back");
+        assert_eq!(now(faulty.memory().count(&world.account("romeo"))).unwrap(), 0);
+        desk.send("<presence/>");
+        assert!(!desk.received().concat().contains("tybalt@"));
     }
 }
 

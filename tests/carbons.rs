@@ -171,15 +171,47 @@ fn carbons_5_each_other_session_gets_one_copy() {
 }
 
 #[test]
-fn carbons_5_stored_messages_are_copied_and_bounced_ones_are_not() {
+fn carbons_5_a_stored_message_comes_once_to_each_session() {
+    let message = "<message from='juliet@example.com/balcony' to='romeo@example.com' type='chat'><body>a</body>";
+    for presence in ["", "<presence><priority>-1</priority></presence>"] {
+        let world = world();
+        let (phone, desk) = (carbons(&world, "romeo", "phone"), carbons(&world, "romeo", "desk"));
+        phone.send(presence);
+        let _own = phone.received();
+        let juliet = world.client("juliet", "balcony");
+        juliet.send("<message to='romeo@example.com' type='chat'><body>a</body></message>");
+        assert_eq!(phone.received(), NOTHING);
+        phone.send("<presence/>");
+        let got = phone.received();
+        assert_eq!(got.iter().filter(|one| one.starts_with(message)).count(), 1, "{got:?}");
+        assert!(!got.iter().any(|one| one.contains("urn:xmpp:carbons:2")), "{got:?}");
+        // To the other one it comes as a copy of what the first has got, and never again.
+        let copies = desk.received();
+        let is_copy = |one: &&String| one.contains("<received") && one.contains("<body>a</body>");
+        assert_eq!(copies.iter().filter(is_copy).count(), 1, "{copies:?}");
+        let got = desk.ask("<presence/>");
+        assert!(!got.concat().contains("<body>"), "{got:?}");
+    }
+}
+
+#[test]
+fn carbons_5_a_bounced_message_is_not_copied() {
     let world = world();
     let phone = carbons(&world, "romeo", "phone");
     let juliet = world.client("juliet", "balcony");
-    juliet.send("<message to='romeo@example.com' type='chat'><body>a</body></message>");
-    let message = "<message from='juliet@example.com/balcony' to='romeo@example.com' type='chat'><body>a</body></message>";
-    assert_eq!(phone.received(), [copy(&phone, "received", message)]);
     juliet.send("<message to='romeo@example.com/gone' type='normal'><body>a</body></message>");
     assert_eq!(juliet.received().len(), 1);
+    assert_eq!(phone.received(), NOTHING);
+}
+
+#[test]
+fn carbons_7_a_stored_message_of_an_own_session_comes_once() {
+    let world = world();
+    let (phone, desk) = (carbons(&world, "romeo", "phone"), carbons(&world, "romeo", "desk"));
+    phone.send("<message to='romeo@example.com' type='chat'><body>a</body></message>");
+    assert_eq!(desk.received(), NOTHING);
+    let got = desk.ask("<presence/>");
+    assert_eq!(got.iter().filter(|one| one.contains("<body>a</body>")).count(), 1, "{got:?}");
     assert_eq!(phone.received(), NOTHING);
 }
 
@@ -226,9 +258,12 @@ fn carbons_7_between_own_sessions_sent_wins() {
 fn carbons_6_to_the_own_bare_jid() {
     let world = world();
     let (sender, phone) = (world.client("romeo", "a"), carbons(&world, "romeo", "b"));
+    let top = world.online("romeo", "top");
+    let _presence = phone.received();
     sender.send("<message to='romeo@example.com' type='chat'><body>a</body></message>");
     let message = "<message from='romeo@example.com/a' to='romeo@example.com' type='chat'><body>a</body></message>";
     assert_eq!(phone.received(), [copy(&phone, "sent", message)]);
+    assert_eq!(top.received(), [message]);
 }
 
 #[test]
@@ -268,8 +303,9 @@ fn carbons_9_a_forged_copy_is_an_ordinary_message() {
 fn carbons_9_copies_are_not_copied() {
     let world = world();
     let (phone, desk) = (carbons(&world, "romeo", "phone"), carbons(&world, "romeo", "desk"));
-    let juliet = world.client("juliet", "balcony");
+    let (top, juliet) = (world.online("romeo", "top"), world.client("juliet", "balcony"));
     juliet.send("<message to='romeo@example.com/gone' type='chat'><body>a</body></message>");
+    assert_eq!(top.received().len(), 1);
     assert_eq!(phone.received().len(), 1);
     assert_eq!(desk.received().len(), 1);
 }

@@ -631,6 +631,7 @@ mod ends {
             romeo.recorder().refuse(Some(xmpp_session::connection::SendError::Full));
             let ping = format!("<message to='{ORCHARD}'><body>x</body></message>");
             world.client("x", "y").send(&ping);
+            world.advance(Duration::from_secs(60));
         });
     }
 

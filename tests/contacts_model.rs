@@ -4,7 +4,7 @@
 use crate::common::{contacts, wire};
 use std::collections::BTreeMap;
 
-use contacts::{GET, interested, remove, set};
+use contacts::{GET, interested, numbered, remove, set, version};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use wire::{Client, World};
@@ -237,8 +237,8 @@ impl Scene {
 }
 
 fn believe(belief: &mut Belief, stanza: &str, contact: &str) {
-    if let Some((_, ver)) = stanza.split_once("jabber:iq:roster' ver='") {
-        let version = ver.split('\'').next().unwrap().parse().unwrap();
+    if let Some(version) = version(&numbered(stanza)) {
+        let version = version.parse().unwrap();
         if stanza.contains("type='set'") {
             assert!(version > belief.version, "pushes out of order: {stanza}");
         }

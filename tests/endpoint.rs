@@ -12,6 +12,12 @@ mod common {
 }
 
 #[cfg(test)]
+#[path = "addresses.rs"]
+mod addresses;
+#[cfg(test)]
+#[path = "amplification.rs"]
+mod amplification;
+#[cfg(test)]
 #[path = "bind_wire.rs"]
 mod bind_wire;
 #[cfg(test)]
@@ -59,6 +65,12 @@ mod messages;
 #[cfg(test)]
 #[path = "offline.rs"]
 mod offline;
+#[cfg(test)]
+#[path = "order.rs"]
+mod order;
+#[cfg(test)]
+#[path = "paced.rs"]
+mod paced;
 #[cfg(test)]
 #[path = "roster.rs"]
 mod roster;

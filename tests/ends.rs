@@ -1,5 +1,6 @@
 //! Ends that the host decides (rules DESTROY-15, DESTROY-16, DESTROY-18, DESTROY-19, STREAM-30).
 
+use crate::common::slow::{Mode, Slow};
 use crate::common::wire;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -8,10 +9,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use wire::{Client, World, now};
-use xmpp_session::connection::Recorder;
-use xmpp_session::jid::Jid;
+use xmpp_session::connection::{Close, Recorder};
 use xmpp_session::rules::roster::Subscription;
-use xmpp_session::server::{Peer, Progress, RouteError, Router, Shutdown};
+use xmpp_session::server::{Driver, Peer, Progress, RouteError, Router, Shutdown, Want};
 use xmpp_session::session::{Event, EventKind, Reason};
 use xmpp_session::stanza::{Frame, Stanza, canonicalise};
 use xmpp_session::stream::{StreamCondition, StreamError};
@@ -135,8 +135,7 @@ fn destroy_15_contacts_are_told_then_sessions_end_then_all_is_deleted() {
     world.server().send(canonicalise(request.as_bytes()).unwrap());
     let message = "<message from='a@remote.example' to='romeo@example.com' type='chat'><body>a</body></message>";
     world.server().send(canonicalise(message.as_bytes()).unwrap());
-    now(world.stores().blocks.apply(&account, vec![Jid::new("x.example").unwrap()], vec![]))
-        .unwrap();
+    now(world.stores().blocks.apply(&account, vec!["x.example".into()], vec![])).unwrap();
     world.settle();
     let juliet = world.online("juliet", "balcony");
     juliet.ask(ROSTER);
@@ -236,6 +235,54 @@ fn destroy_16_each_session_is_told_and_everybody_sees_it_go() {
     // New ones are refused.
     let late = world.connect();
     assert_eq!(last(&late, 2), closed("system-shutdown"));
+}
+
+#[test]
+fn destroy_16_a_stream_whose_bind_waits_for_a_store_is_told_at_once() {
+    let slow = Slow::new();
+    let world = World::with_stores(slow.stores(), |builder, _| builder);
+    let client = world.authenticated("romeo");
+    slow.set(Mode::Wait);
+    let bind = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
+    assert!(client.ask(bind).is_empty());
+    let mut shutdown = pin!(world.server().shutdown(Shutdown::new()));
+    assert!(step(&world, shutdown.as_mut()).is_pending());
+    assert_eq!(client.received(), closed("system-shutdown"));
+    // What the store says later comes to nothing.
+    slow.set(Mode::Answer);
+    world.advance(Duration::from_secs(1));
+    assert!(step(&world, shutdown.as_mut()).is_ready());
+    assert!(client.received().is_empty() && world.server().registry().is_empty());
+}
+
+#[test]
+fn destroy_16_during_a_handshake_there_is_nobody_to_be_told() {
+    for peer in [Peer::new().starttls(true), Peer::new().direct_tls(true)] {
+        let world = World::new();
+        let client = world.accept(peer);
+        if client.want() == Some(Want::Input) {
+            client.open();
+            client.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+        }
+        assert_eq!(client.want(), Some(Want::StartTls));
+        let _before = client.received();
+        let mut shutdown = pin!(world.server().shutdown(Shutdown::new()));
+        assert!(step(&world, shutdown.as_mut()).is_ready());
+        assert!(client.received().is_empty() && !client.is_connected());
+    }
+}
+
+#[test]
+fn stream_36_a_half_closed_client_is_not_waited_for() {
+    let world = World::new();
+    let romeo = world.client("romeo", "orchard");
+    // Ours is closed already: nothing is left to be said.
+    assert!(world.server().kick(&romeo.session()));
+    assert_eq!(romeo.received(), closed("policy-violation"));
+    romeo.driver(Driver::end_of_input);
+    world.settle();
+    assert!(romeo.received().is_empty() && !romeo.is_connected());
+    assert_eq!(romeo.recorder().closed(), Some(Close::Flush));
 }
 
 #[test]

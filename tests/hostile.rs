@@ -131,9 +131,9 @@ fn sec_3_bombs() {
         (0..100_000)
             .map(|n| format!(" a{n}=''"))
             .fold("<message".to_owned(), |all, one| all + &one),
-        format!("<message><body>{}", "&amp;".repeat(200_000)),
-        format!("<message><body>{}", "&#x1F600;".repeat(100_000)),
-        format!("<message>{}", "<a/>".repeat(100_000)),
+        format!("<message><body>{}", "&amp;".repeat(300_000)),
+        format!("<message><body>{}", "&#x1F600;".repeat(200_000)),
+        format!("<message>{}", "<a/>".repeat(300_000)),
         format!("<{}", "m".repeat(1_000_000)),
         format!("<message a='{}", "v".repeat(1_000_000)),
         format!("<message xmlns:{}='b'", "p".repeat(1_000_000)),
@@ -236,6 +236,7 @@ enum Op {
     Waiting(usize),
     Kick,
     Drain,
+    End,
     Drop,
 }
 
@@ -289,6 +290,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (0..2_000_000_usize).prop_map(Op::Waiting),
         1 => Just(Op::Kick),
         1 => Just(Op::Drain),
+        1 => Just(Op::End),
         1 => Just(Op::Drop),
     ]
 }
@@ -350,6 +352,11 @@ fn run(start: usize, peer: Peer, ops: &[Op]) {
             Op::Drain => {
                 let _written = recorder.drain();
             }
+            Op::End => {
+                if let Some(driver) = &mut driver {
+                    driver.end_of_input();
+                }
+            }
             Op::Drop => driver = None,
         }
         if let Some(session) = driver.as_ref().and_then(Driver::session) {
@@ -380,9 +387,11 @@ proptest! {
         start in 0..6_usize,
         secure in any::<bool>(),
         starttls in any::<bool>(),
+        direct_tls in any::<bool>(),
         ops in vec(op(), 0..40),
     ) {
-        run(start, Peer::new().secure(secure || start > 1).starttls(starttls), &ops);
+        let peer = Peer::new().secure(secure || start > 1).starttls(starttls);
+        run(start, peer.direct_tls(direct_tls && start == 0), &ops);
     }
 
     #[test]

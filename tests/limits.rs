@@ -8,6 +8,7 @@ use std::time::Duration;
 use wire::{Client, PASSWORD, World};
 use xmpp_session::connection::{Close, Recorder, SendError};
 use xmpp_session::server::{Builder, Limits, Peer, Rate, Want};
+use xmpp_session::xep;
 
 const SECOND: Duration = Duration::from_secs(1);
 const CLOSE: &str = "</stream:stream>";
@@ -141,58 +142,191 @@ fn limit_3_all_bytes_before_authentication() {
     assert_violation(&world, &client, "LIMIT-3");
 }
 
+/// The error that a stanza of this start gets.
+fn refused(kind: &str, from: &str, id: &str) -> String {
+    format!(
+        "<{kind} from='{from}' to='romeo@example.com/x'{id} type='error'><error type='modify'>\
+         <policy-violation xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></{kind}>"
+    )
+}
+
 #[test]
 fn limit_4_one_element_after_authentication() {
     let world = with(|limits| limits.bytes = None);
     let client = world.client("romeo", "x");
     assert_eq!(client.ask(&message(262_144)).len(), 1);
-    client.send(&message(262_145));
-    assert_violation(&world, &client, "LIMIT-4");
-    // What never ends is not waited for.
-    let client = world.client("romeo", "x");
-    client.send("<message to='romeo@example.com'><body>");
-    for _ in 0..64 {
-        client.send(&"b".repeat(4096));
+    // What is longer is read to its end, up to four times the limit, and answered; the stream goes on.
+    let error = refused("message", "romeo@example.com/x", "");
+    for bytes in [262_145, 262_146, 1_048_576] {
+        assert_eq!(client.ask(&message(bytes)), [error.as_str()], "{bytes}");
     }
+    let value =
+        format!("<iq type='set' id='1'><x xmlns='urn:x' y='{}'/></iq>", "v".repeat(300_000));
+    assert_eq!(client.ask(&value), [refused("iq", "romeo@example.com", " id='1'")]);
+    assert_eq!(hits(&world, "LIMIT-4"), 4);
+    assert_eq!(client.ask(&message(1000)).len(), 1);
+    client.send(&message(1_048_577));
     assert_eq!(client.received(), violation());
+    assert_eq!(hits(&world, "LIMIT-4"), 5);
+    // What never ends is not waited for, nor is what cannot be answered.
+    for (start, many) in [
+        ("<message to='romeo@example.com'><body>", 256),
+        ("<message to='", 64),
+        ("<r xmlns='urn:xmpp:sm:3'>", 64),
+    ] {
+        let mut limits = Limits::default();
+        limits.bytes = None;
+        let world = World::with(|builder, _| {
+            builder.limits(limits).extension(xep::StreamManagement::new())
+        });
+        let client = world.client("romeo", "x");
+        client.send(start);
+        for _ in 0..many {
+            assert_eq!(client.received(), [""; 0], "{start}");
+            client.send(&"b".repeat(4096));
+        }
+        assert_eq!(client.received(), violation(), "{start}");
+    }
 }
 
 #[test]
 fn limit_5_depth_attributes_and_elements() {
     let nested = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
-    let attributes = |count: usize| {
-        let mut xml = "<message".to_owned();
+    let attributes = |count: usize, start: &str, end: &str| {
+        let mut xml = format!("<message{start}");
         for n in 0..count {
             write!(xml, " a{n}=''").unwrap();
         }
-        xml + "/>"
+        xml + end
     };
+    let auth =
+        |inside: &str| format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{inside}</auth>");
     let world = World::new();
-    for xml in [nested(9), attributes(17), format!("<message>{}</message>", "<a/>".repeat(64))] {
+    for xml in [auth(&nested(8)), auth(&attributes(17, "", "/>")), auth(&"<a/>".repeat(64))] {
         let client = opened(&world);
         client.send(&xml);
         assert_eq!(client.received(), violation(), "before authentication");
     }
     assert_eq!(hits(&world, "LIMIT-5"), 3);
+    let client = world.client("romeo", "x");
+    let juliet = world.online("juliet", "y");
+    let to = " to='juliet@example.com/y' id='1'";
+    let message = |inside: &str| format!("<message{to}>{inside}</message>");
+    let mut exceeded = 3;
     for (fits, exceeds) in [
+        (message(&nested(63)), message(&nested(64))),
+        (message(&nested(63)), message(&nested(10_000))),
+        (attributes(62, to, "/>"), attributes(63, to, "/>")),
+        (attributes(62, to, "/>"), attributes(3000, to, "><a/></message>")),
+        (message("<a/>"), message(&attributes(65, "", "/>"))),
+        (message(&"<a/>".repeat(4095)), message(&"<a/>".repeat(4096))),
         (
-            format!("<message>{}</message>", nested(63)),
-            format!("<message>{}</message>", nested(64)),
-        ),
-        (attributes(64), attributes(65)),
-        (
-            format!("<message>{}</message>", "<a/>".repeat(4095)),
-            format!("<message>{}</message>", "<a/>".repeat(4096)),
+            message(&format!("<{}/>", "a".repeat(1024))),
+            message(&format!("<{}/>", "a".repeat(1025))),
         ),
     ] {
-        let client = world.client("romeo", "x");
-        client.send(&fits);
-        assert_eq!(client.want(), Some(Want::Input));
-        assert!(!client.received().concat().contains("stream:error"));
-        client.send(&exceeds);
-        assert_eq!(client.received(), violation());
+        assert_eq!(client.ask(&fits), [""; 0]);
+        assert_eq!(juliet.received().len(), 1);
+        let error = refused("message", "juliet@example.com/y", " id='1'");
+        assert_eq!(client.ask(&exceeds), [error]);
+        assert_eq!(juliet.received(), [""; 0]);
+        exceeded += 1;
+        assert_eq!(hits(&world, "LIMIT-5"), exceeded);
+        // STZ-7
+        for type_ in ["error", "result"] {
+            let error = exceeds.replacen("message", "iq", 1).replacen(
+                " id=",
+                &format!(" type='{type_}' id="),
+                1,
+            );
+            let error = error
+                .strip_suffix("</message>")
+                .map_or_else(|| error.clone(), |start| format!("{start}</iq>"));
+            assert_eq!(client.ask(&error), [""; 0]);
+            exceeded += 1;
+        }
     }
-    assert_eq!(hits(&world, "LIMIT-5"), 6);
+    // Before bind there is an answer as well.
+    let authed = world.authenticated("romeo");
+    let bind = format!(
+        "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>{}</iq>",
+        nested(64)
+    );
+    let answer = authed.answer(&bind);
+    assert!(answer.contains("<policy-violation ") && answer.contains(" id='b'"), "{answer}");
+    assert_eq!(authed.want(), Some(Want::Input));
+}
+
+#[test]
+fn limit_20_what_a_stanza_grows_by_counts_too() {
+    let world = with(|limits| limits.stanzas = None);
+    let juliet = world.online("juliet", "y");
+    // Each message is stamped with it.
+    let romeo = world.client("romeo", &"x".repeat(1023));
+    let (mut sent, mut came) = (0, 0);
+    while romeo.want() == Some(Want::Input) && came < 2 << 20 {
+        let message = "<message to='juliet@example.com/y'/>";
+        romeo.send(message);
+        sent += message.len();
+        came += juliet.received().concat().len();
+    }
+    assert!(sent < 50_000 && (1 << 20..(1 << 20) + 50_000).contains(&came), "{sent} {came}");
+    assert_eq!(hits(&world, "LIMIT-20"), 1);
+}
+
+#[test]
+fn limit_40_what_is_written_anew_is_a_few_times_what_came() {
+    let world = World::new();
+    let juliet = world.online("juliet", "y");
+    world.account("romeo");
+    let header = |declared: &str| {
+        format!(
+            "<stream:stream xmlns='jabber:client' xmlns:p='{declared}' \
+            xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0'>"
+        )
+    };
+    let bound = |declared: &str| {
+        let client = world.connect();
+        client.open();
+        client.authenticate("romeo", PASSWORD);
+        client.send(&header(declared));
+        client.send("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>x</resource></bind></iq>");
+        client
+    };
+    // 8 KB on the header are refused there.
+    let client = bound(&"u".repeat(8000));
+    assert!(client.received().concat().ends_with(&violation().concat()));
+    assert_eq!(hits(&world, "LIMIT-41"), 1);
+    let client = bound(&"u".repeat(900));
+    let _before = client.received();
+    let mut came = (0, 0);
+    for children in [1, 2, 5, 20, 60, 600] {
+        let xml = format!(
+            "<message to='juliet@example.com/y' id='1'>{}</message>",
+            "<p:x/>".repeat(children)
+        );
+        let answer = client.ask(&xml);
+        let got = juliet.received().concat();
+        assert!(got.len() <= 4 * xml.len() + 512, "{} of {}", got.len(), xml.len());
+        if got.is_empty() {
+            assert_eq!(answer, [refused("message", "juliet@example.com/y", " id='1'")]);
+            came.1 += 1;
+        } else {
+            assert_eq!(answer, [""; 0]);
+            came.0 += 1;
+        }
+    }
+    assert_eq!((came, hits(&world, "LIMIT-40")), ((0, 6), 6));
+    // Where the name is one that people use, nothing is refused.
+    let client = bound("http://jabber.org/protocol/pubsub#event");
+    for children in [1, 2, 5] {
+        let xml = format!(
+            "<message to='juliet@example.com/y' id='1'>{}</message>",
+            "<p:x/>".repeat(children)
+        );
+        client.send(&xml);
+        assert_eq!(juliet.received().len(), 1, "{children}");
+    }
 }
 
 #[test]
@@ -224,13 +358,16 @@ fn limit_8_sessions_of_an_account() {
 
 #[test]
 fn limit_13_who_does_not_read_is_not_read_from() {
-    let world = World::new();
+    let world = World::with(|builder, _| builder.extension(xep::StreamManagement::new()));
     let (client, other) = (world.client("romeo", "x"), world.online("juliet", "balcony"));
     client.recorder().set_progress(512 << 10, 0);
-    world.settle();
+    let ping = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
+    client.send(ping);
     assert_eq!(client.want(), Some(Want::Input), "at the mark is not above it");
     client.recorder().set_progress((512 << 10) + 1, 0);
-    world.settle();
+    client.send("<a xmlns='urn:xmpp:sm:3' h='0'/>");
+    assert_eq!(client.want(), Some(Want::Input), "it has asked for nothing");
+    client.send(ping);
     assert_eq!(client.want(), None);
     assert_eq!(other.want(), Some(Want::Input), "others are not slowed down");
     client.send("<message to='juliet@example.com'><body>Hi</body></message>");
@@ -256,6 +393,7 @@ fn limit_13_a_write_wakes_who_waits_for_it() {
     let world = World::new();
     let client = world.client("romeo", "x");
     client.recorder().set_progress(1 << 20, 0);
+    client.send("<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>");
     let count = Arc::new(Count(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&count));
     let poll = |client: &Client| client.driver(|d| d.poll_want(&mut Context::from_waker(&waker)));
@@ -285,17 +423,29 @@ fn limit_13_a_client_that_takes_nothing_for_a_minute_is_given_up() {
 }
 
 #[test]
-fn limit_13_at_the_hard_mark_the_transport_is_dropped() {
+fn limit_13_what_a_connection_does_not_take_waits_for_it() {
     let world = World::new();
     let (client, juliet) = (world.online("romeo", "x"), world.client("juliet", "balcony"));
+    let _before = client.received();
+    let message = "<message to='romeo@example.com/x' type='chat'><body>Hi</body></message>";
     client.recorder().refuse(Some(SendError::Full));
-    juliet.send("<message to='romeo@example.com/x' type='chat'><body>Hi</body></message>");
+    juliet.send(message);
+    client.recorder().refuse(None);
+    client.recorder().drained();
+    assert_eq!(client.received().len(), 1);
+    // Without progress it is given up, and what waited goes where it goes without it.
+    client.recorder().refuse(Some(SendError::Full));
+    juliet.send(message);
     world.settle();
+    world.advance(59 * SECOND);
+    // More of it is no progress.
+    juliet.send(message);
+    assert!(client.is_connected());
+    world.advance(SECOND);
     assert_eq!(client.recorder().closed(), Some(Close::Abort));
-    world.advance(2 * SECOND);
-    assert!(!client.is_connected());
     assert_eq!(world.server().registry().counts().sessions, 1);
-    // Before bind as well.
+    assert_eq!(world.client("romeo", "y").ask("<presence/>").len(), 3);
+    // Before bind nothing waits.
     let client = world.connect();
     client.recorder().refuse(Some(SendError::Full));
     client.open();
@@ -331,17 +481,57 @@ fn limit_19_broadcasts_of_presence() {
         assert_eq!(client.want(), Some(Want::Input), "{n}");
     }
     client.send("<presence><priority>99</priority></presence>");
-    assert_eq!(client.want(), None);
+    client.send(&"<presence><priority>-1</priority></presence>".repeat(40));
     client.send("<presence><priority>100</priority></presence>");
     assert_eq!(client.session().available().unwrap().priority(), 99, "the next one waits");
+    // What only asks is answered at once.
+    let ping = "<iq type='get' id='p'><ping xmlns='urn:xmpp:ping'/></iq>";
+    assert_eq!(client.ask(ping).len(), 1);
+    assert_eq!(client.want(), Some(Want::Input));
     world.advance(2 * SECOND);
     assert_eq!(client.session().available().unwrap().priority(), 100);
     assert!(hits(&world, "LIMIT-19") >= 1);
+    // What others see is not to pass it.
+    client.send("<presence><priority>101</priority></presence>");
+    client.send("<message to='romeo@example.com/x'><body>1</body></message>");
+    client.send(ping);
+    let received = client.received().concat();
+    assert!(!received.contains("<body>1<") && !received.contains("id='p'"), "{received}");
+    assert_eq!(client.want(), None);
+    world.advance(2 * SECOND);
+    let received = client.received().concat();
+    let place = |what: &str| received.find(what).unwrap();
+    assert!(place(">101<") < place("<body>1<") && place("<body>1<") < place("id='p'"));
     // Directed presence is no broadcast.
     let client = world.client("romeo", "y");
     let _juliet = world.online("juliet", "z");
     client.send(&"<presence to='juliet@example.com/z'/>".repeat(50));
     assert_eq!(client.want(), Some(Want::Input));
+}
+
+/// The last broadcast is not lost with the transport, nor with the stream.
+#[test]
+fn limit_19_a_broadcast_that_waits_at_an_end() {
+    for retained in [false, true] {
+        let world = World::with(|builder, _| builder.extension(xep::StreamManagement::new()));
+        world.friends("romeo", "juliet");
+        let (client, juliet) = (world.client("romeo", "x"), world.online("juliet", "y"));
+        if retained {
+            client.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+        }
+        client.send(&"<presence/>".repeat(32));
+        let _before = juliet.received();
+        let last = if retained { "<presence>" } else { "<presence type='unavailable'>" };
+        client.send(&format!("{last}<status>bye</status></presence>"));
+        assert_eq!(juliet.received(), [""; 0]);
+        if retained {
+            client.lose();
+        } else {
+            client.send(CLOSE);
+        }
+        let told = juliet.received();
+        assert!(told.len() == 1 && told[0].contains("<status>bye</status>"), "{told:?}");
+    }
 }
 
 #[test]

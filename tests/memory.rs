@@ -6,7 +6,9 @@
 #![cfg(feature = "server")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::future::Future;
 use std::num::NonZeroU32;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -22,7 +24,7 @@ use xmpp_session::session::{
     BindRequest, Bound, Presence, Session, SessionHandle, SessionRegistry,
 };
 use xmpp_session::stanza::{Frame, Stanza, canonicalise};
-use xmpp_session::store::{Credentials, MemoryAccounts, Stores};
+use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
 use xmpp_session::xep::StreamManagement;
 
 /// Bytes that `work` leaves in use.
@@ -214,4 +216,60 @@ fn an_idle_connection_takes_1536_bytes_with_its_session() {
         println!("{kind}, idle: {kept} bytes with its session");
         assert!(kept <= 1536, "{kept} bytes");
     }
+}
+
+/// A client that asks again and again, and does not read (LIMIT-13, LIMIT-15).
+#[test]
+fn limit_15_unread_rosters_take_the_soft_mark_and_one_roster() {
+    const ROSTER: usize = 512 << 10;
+    let environment = Arc::new(Virtual::new(1));
+    let mut stores = Stores::memory();
+    let accounts = Arc::new(MemoryAccounts::new());
+    let credentials =
+        Credentials::from_password_with("secret", NonZeroU32::MIN, &*environment).unwrap();
+    accounts.insert(account(0), credentials);
+    stores.accounts = accounts;
+    let mut put = pin!(async {
+        for n in 0..60 {
+            let mut item = Item::new(account(n + 1));
+            item.groups = (0..8).map(|group| format!("{group}{}", "g".repeat(1_000))).collect();
+            stores
+                .rosters
+                .apply(&account(0), RosterChange::new().version(1).put(item))
+                .await
+                .unwrap();
+        }
+    });
+    assert!(put.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    let server = Server::builder(environment, stores.clone())
+        .domain(DomainPart::new("example.com").unwrap().into_owned())
+        .build();
+    let (outbox, mut drain) = Outbox::new(Marks::default());
+    let mut driver = server.accept(Arc::clone(&outbox), Peer::new().secure(true));
+    let response = STANDARD.encode("\0user000000\0secret");
+    let auth = format!(
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{response}</auth>"
+    );
+    for xml in [HEADER, &auth, HEADER, BIND] {
+        talk(&mut driver, &mut drain, xml);
+    }
+    let get = "<iq type='get' id='g'><query xmlns='jabber:iq:roster'/></iq>";
+    let mut cx = Context::from_waker(Waker::noop());
+    let kept = kept_by(|| {
+        driver.receive(get.repeat(8).as_bytes());
+        assert!(driver.poll_want(&mut cx).is_pending(), "no more is read from this client");
+    });
+    println!("eight unread rosters: {kept} bytes");
+    assert!((ROSTER / 2..2 * ROSTER + 64 * 1024).contains(&kept), "{kept} bytes");
+    // As it reads on, all of them come.
+    let mut read = Vec::new();
+    while let Poll::Ready(bytes) = drain.poll_fill(&mut cx) {
+        let bytes = bytes.expect("an open stream");
+        let piece = bytes.len().min(10_000);
+        read.extend_from_slice(bytes.get(..piece).unwrap());
+        drain.consume(piece);
+        let _want = driver.poll_want(&mut cx);
+    }
+    let results = String::from_utf8(read).unwrap().matches("</query></iq>").count();
+    assert_eq!(results, 8);
 }

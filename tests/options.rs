@@ -56,6 +56,20 @@ fn everything_said() {
 }
 
 #[test]
+fn jid_3_domains_and_accounts_have_one_spelling() {
+    let options = serve(
+        "--domain xn--bcher-kva.example --domain LocalHost. --account Me@B\u{fc}cher.example.:x \
+         --account me@localhost:y",
+    );
+    let domains: Vec<_> = options.domains.iter().map(|one| one.as_str()).collect();
+    assert_eq!(domains, ["b\u{fc}cher.example", "localhost"]);
+    let accounts: Vec<_> = options.accounts.iter().map(|(jid, _)| jid.as_str()).collect();
+    assert_eq!(accounts, ["me@b\u{fc}cher.example", "me@localhost"]);
+    error("--account \u{1d2c}lice@localhost:x");
+    error("--domain \u{1806}");
+}
+
+#[test]
 fn accounts_come_from_a_file_with_the_line_that_is_wrong() {
     let file = std::env::temp_dir().join(format!("xmpp-session-options-{}", std::process::id()));
     let name = file.display();

@@ -1,12 +1,19 @@
 //! Rosters on the wire (RFC 6121 §2; rules ROSTER-1 to ROSTER-20, LIMIT-15).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use crate::common::{contacts, wire};
-use contacts::{GET, Remote, get, interested, push, remove, set, short};
+use contacts::{GET, Remote, ask, get, interested, push, remove, set, short, version};
 use wire::{Client, World, now};
 use xmpp_session::jid::BareJid;
-use xmpp_session::rules::roster::Subscription;
+use xmpp_session::rules::roster::{Item, Subscription};
 use xmpp_session::server::Limits;
-use xmpp_session::store::StoredRoster;
+use xmpp_session::store::{
+    Memory, RosterChange, RosterStore, StoreFuture, StoredContact, StoredRoster, Stores,
+    SubscriptionRequest,
+};
+use xmpp_session::xep::Blocking;
 
 const ME: &str = "romeo@example.com";
 const JULIET: &str = "<item jid='juliet@example.com' subscription='none'/>";
@@ -35,6 +42,11 @@ fn stored(world: &World, node: &str) -> StoredRoster {
     now(world.stores().rosters.load(&account)).unwrap()
 }
 
+/// The version that a client with an up-to-date cache holds.
+fn held(client: &Client) -> String {
+    version(&client.answer(GET)).unwrap().to_owned()
+}
+
 /// Sends a set that is refused, and checks that nothing changed.
 #[track_caller]
 fn refused(world: &World, romeo: &Client, items: &str, type_: &str, condition: &str) {
@@ -47,7 +59,7 @@ fn refused(world: &World, romeo: &Client, items: &str, type_: &str, condition: &
 fn roster_1_no_contacts_are_an_empty_query() {
     let world = World::new();
     let romeo = world.client("romeo", "orchard");
-    assert_eq!(romeo.ask(GET), [roster(0, "")]);
+    assert_eq!(ask(&romeo, GET), [roster(0, "")]);
 }
 
 #[test]
@@ -58,7 +70,7 @@ fn roster_1_one_item_for_each_contact() {
     let romeo = world.client("romeo", "orchard");
     let items = "<item jid='juliet@example.com' subscription='both'/>\
                  <item jid='nurse@example.com' subscription='to'/>";
-    assert_eq!(romeo.ask(GET), [roster(1, items)]);
+    assert_eq!(ask(&romeo, GET), [roster(1, items)]);
 }
 
 #[test]
@@ -97,20 +109,28 @@ fn roster_3_who_only_asks_is_not_on_the_roster() {
         short(&romeo),
         ["<presence from='a@remote.example' to='romeo@example.com' type='subscribe'/>"]
     );
-    assert_eq!(romeo.ask(GET), [roster(0, "")]);
+    assert_eq!(ask(&romeo, GET), [roster(0, "")]);
     assert_eq!(stored(&world, "romeo").requests.len(), 1);
 }
 
 #[test]
 fn roster_4_the_roster_of_another_account() {
-    let world = World::new();
+    let stores = Stores::memory();
+    let blocks = Arc::clone(&stores.blocks);
+    let world = World::with_stores(stores, |builder, _| builder.extension(Blocking::new(blocks)));
     world.account("juliet");
+    let tybalt = world.client("tybalt", "street");
+    let block = format!("<block xmlns='urn:xmpp:blocking'><item jid='{ME}'/></block>");
+    assert_eq!(tybalt.ask(&format!("<iq type='set' id='b'>{block}</iq>")).len(), 1);
     let romeo = world.client("romeo", "orchard");
     for (to, type_, verb, condition) in [
         ("juliet@example.com", "cancel", "get", "service-unavailable"),
-        ("juliet@example.com", "cancel", "set", "service-unavailable"),
+        ("juliet@example.com", "auth", "set", "forbidden"),
+        // STZ-12: neither that there is no account, nor that one blocks the sender.
         ("nobody@example.com", "cancel", "get", "service-unavailable"),
-        ("nobody@example.com", "cancel", "set", "service-unavailable"),
+        ("nobody@example.com", "auth", "set", "forbidden"),
+        ("tybalt@example.com", "cancel", "get", "service-unavailable"),
+        ("tybalt@example.com", "auth", "set", "forbidden"),
     ] {
         let item = if verb == "set" { "<item jid='a@b.example'/>" } else { "" };
         let ask = format!(
@@ -258,7 +278,7 @@ fn roster_12_what_items_show() {
         ]
     );
     let item = "<item jid='a@remote.example' subscription='none' ask='subscribe' approved='true'/>";
-    assert_eq!(romeo.ask(GET), [roster(2, item)]);
+    assert_eq!(ask(&romeo, GET), [roster(2, item)]);
 }
 
 #[test]
@@ -381,9 +401,10 @@ fn roster_18_requests_change_no_version() {
     let romeo = interested(world.client("romeo", "orchard"));
     romeo.send(&set("<item jid='juliet@example.com'/>"));
     remote.send(&world, &format!("<presence type='subscribe' from='a@remote.example' to='{ME}'/>"));
-    assert_eq!(romeo.ask(&get("1")), [result("get", "orchard")]);
+    let ver = held(&romeo);
+    assert_eq!(romeo.ask(&get(&ver)), [result("get", "orchard")]);
     romeo.send("<presence type='unsubscribed' to='a@remote.example'/>");
-    assert_eq!(romeo.ask(&get("1")), [result("get", "orchard")]);
+    assert_eq!(romeo.ask(&get(&ver)), [result("get", "orchard")]);
 }
 
 #[test]
@@ -392,13 +413,14 @@ fn roster_16_19_versions() {
     let romeo = world.client("romeo", "orchard");
     romeo.send(&set("<item jid='juliet@example.com'/>"));
     let _result = romeo.received();
-    assert_eq!(romeo.ask(&get("1")), [result("get", "orchard")]);
+    let ver = held(&romeo);
+    assert_eq!(romeo.ask(&get(&ver)), [result("get", "orchard")]);
     assert!(romeo.session().is_interested());
-    for other in ["", "0", "2", "01", "x"] {
-        assert_eq!(romeo.ask(&get(other)), [roster(1, JULIET)], "{other:?}");
+    for other in ["", "0", "1", "2", "01", "x", &format!("0{ver}")] {
+        assert_eq!(ask(&romeo, &get(other)), [roster(1, JULIET)], "{other:?}");
     }
     // ROSTER-16: written though the client named none.
-    assert_eq!(romeo.ask(GET), [roster(1, JULIET)]);
+    assert_eq!(ask(&romeo, GET), [roster(1, JULIET)]);
 }
 
 #[test]
@@ -424,7 +446,7 @@ fn roster_20_set_and_subscribe_in_either_order() {
         let (world, _remote) = Remote::world();
         let romeo = world.client("romeo", "orchard");
         order.iter().for_each(|stanza| romeo.send(stanza));
-        assert_eq!(romeo.ask(GET), [roster(2, item)]);
+        assert_eq!(ask(&romeo, GET), [roster(2, item)]);
     }
 }
 
@@ -448,6 +470,198 @@ fn limit_15_items() {
     // Those that are there can still be changed.
     romeo.send("<presence type='subscribe' to='b@remote.example'/>");
     assert_eq!(remote.routed().len(), 1);
+}
+
+/// Whether a roster set is accepted.
+fn accepted(client: &Client, set: &str) -> bool {
+    client.ask(set).first() == Some(&result("set", "orchard"))
+}
+
+/// A contact of some hundred bytes in a result.
+fn long_item(n: usize) -> String {
+    format!("<item jid='c{n}@remote.example' name='{}'/>", "n".repeat(400))
+}
+
+#[test]
+fn limit_15_bytes_of_a_roster_bound_its_result() {
+    let mut limits = Limits::default();
+    limits.roster.bytes = 3_000;
+    let (world, remote) = Remote::world_with(limits);
+    let romeo = world.client("romeo", "orchard");
+    let mut there = 0;
+    while accepted(&romeo, &set(&long_item(there))) {
+        there += 1;
+    }
+    assert_eq!(there, 5);
+    refused(&world, &romeo, &long_item(there), "modify", "policy-violation");
+    let all = romeo.answer(GET);
+    assert!(all.len() <= 3_000 + 250 && all.matches("<item ").count() == there, "{}", all.len());
+    // Small ones still have room; then neither a set nor a request has.
+    let mut small = 0;
+    while accepted(&romeo, &set(&format!("<item jid='s{small}@remote.example'/>"))) {
+        small += 1;
+    }
+    assert!((1..6).contains(&small), "{small}");
+    let answer = romeo.ask("<presence type='subscribe' to='other@remote.example' id='1'/>");
+    let error = error("1", "other@remote.example", "modify", "policy-violation");
+    assert_eq!(answer, [error.replace("iq", "presence")]);
+    assert_eq!(remote.routed(), [""; 0]);
+    // Whatever becomes of a subscription does not make an item longer.
+    romeo.send("<presence type='subscribe' to='c0@remote.example'/>");
+    romeo.send("<presence type='subscribed' to='c0@remote.example'/>");
+    assert_eq!(remote.routed().len(), 1);
+    assert!(romeo.answer(GET).len() <= 3_000 + 250);
+    // What is removed makes room.
+    assert!(accepted(&romeo, &remove("c0@remote.example")));
+    assert!(accepted(&romeo, &set(&long_item(there))));
+}
+
+#[test]
+fn limit_15_bytes_of_an_item() {
+    let world = World::new();
+    let romeo = world.client("romeo", "orchard");
+    let groups = |n, len| {
+        let group = |n| format!("<group>{n:02}{}</group>", "g".repeat(len));
+        (0..n).map(group).collect::<String>()
+    };
+    let item = |groups| format!("<item jid='a@b.example'>{groups}</item>");
+    refused(&world, &romeo, &item(groups(64, 200)), "modify", "not-acceptable");
+    // Small to write, long to be written.
+    let name = "<item jid='a@b.example' name=\"".to_owned() + &"'".repeat(1_000) + "\">";
+    refused(
+        &world,
+        &romeo,
+        &format!("{name}{}</item>", groups(4, 1_000)),
+        "modify",
+        "not-acceptable",
+    );
+    assert!(accepted(&romeo, &set(&item(groups(64, 90)))));
+}
+
+#[test]
+fn limit_15_what_was_larger_before_is_readable_and_can_shrink() {
+    let mut limits = Limits::default();
+    (limits.roster.bytes, limits.roster.item_bytes, limits.roster.items) = (1_000, 400, 3);
+    let (world, _remote) = Remote::world_with(limits);
+    let account = world.account("romeo");
+    for n in 0..8 {
+        let mut item = Item::new(BareJid::new(&format!("c{n}@remote.example")).unwrap());
+        item.name = Some("n".repeat(500));
+        let change = RosterChange::new().version(n + 1).put(item);
+        now(world.stores().rosters.apply(&account, change)).unwrap();
+    }
+    let romeo = world.client("romeo", "orchard");
+    let all = romeo.answer(GET);
+    assert!(all.len() > 4_000 && all.matches("<item ").count() == 8);
+    let named = |len: usize| format!("<item jid='c0@remote.example' name='{}'/>", "m".repeat(len));
+    refused(&world, &romeo, &named(501), "modify", "not-acceptable");
+    for changed in [named(500), named(400), named(0)] {
+        assert!(accepted(&romeo, &set(&changed)));
+    }
+    refused(&world, &romeo, &named(100), "modify", "policy-violation");
+    romeo.send("<presence type='subscribe' to='c1@remote.example'/>");
+    assert!(romeo.answer(GET).contains("ask='subscribe'"));
+    for n in 1..8 {
+        let gone = remove(&format!("c{n}@remote.example"));
+        assert!(accepted(&romeo, &gone));
+    }
+    assert!(accepted(&romeo, &set(&named(100))));
+}
+
+/// A store that reads a whole roster where a session of the account binds, and nowhere else.
+struct InParts(Memory, AtomicUsize);
+
+impl RosterStore for InParts {
+    fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        RosterStore::load(&self.0, account)
+    }
+
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        self.0.contact(account, contact)
+    }
+
+    fn apply(&self, account: &BareJid, change: RosterChange) -> StoreFuture<()> {
+        RosterStore::apply(&self.0, account, change)
+    }
+
+    fn apply_pair(
+        &self,
+        first: &BareJid,
+        first_change: RosterChange,
+        second: &BareJid,
+        second_change: RosterChange,
+    ) -> StoreFuture<()> {
+        self.0.apply_pair(first, first_change, second, second_change)
+    }
+
+    fn requests(&self, account: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>> {
+        self.0.requests(account)
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        RosterStore::clear(&self.0, account)
+    }
+}
+
+#[test]
+fn limit_15_nobody_has_the_roster_of_another_account_read() {
+    let store = Arc::new(InParts(Memory::new(), AtomicUsize::new(0)));
+    let mut stores = Stores::memory();
+    stores.rosters = Arc::clone(&store) as _;
+    let remote = Remote::default();
+    let router = remote.clone();
+    let world = World::with_stores(stores, |builder, _| {
+        let mut limits = Limits::default();
+        limits.requests.count = 2;
+        builder.router(router).limits(limits)
+    });
+    world.friends("juliet", "romeo");
+    world.account("nurse");
+    let romeo = world.client("romeo", "orchard");
+    let before = store.1.load(Ordering::Relaxed);
+    let absent = ["juliet@example.com", "nurse@example.com"];
+    for to in absent {
+        romeo.send(&format!("<presence type='probe' to='{to}'/>"));
+        romeo
+            .send(&format!("<iq type='get' id='1' to='{to}'><query xmlns='jabber:iq:last'/></iq>"));
+        for type_ in ["unsubscribe", "unsubscribed", "subscribe", "subscribed"] {
+            romeo.send(&format!("<presence type='{type_}' to='{to}'/>"));
+            remote.send(
+                &world,
+                &format!("<presence type='{type_}' from='a@remote.example' to='{to}'/>"),
+            );
+        }
+        romeo.send(&remove(to));
+    }
+    assert_eq!(store.1.load(Ordering::Relaxed), before, "a whole roster was read");
+    // Requests are counted all the same (LIMIT-16).
+    for n in 0..5 {
+        let ask = |to| format!("<presence type='subscribe' from='{n}@remote.example' to='{to}'/>");
+        absent.iter().for_each(|to| remote.send(&world, &ask(to)));
+    }
+    for to in absent {
+        let account = BareJid::new(to).unwrap();
+        assert_eq!(now(store.requests(&account)).unwrap().len(), 2, "{to}");
+    }
+    assert_eq!(store.1.load(Ordering::Relaxed), before, "a whole roster was read");
+}
+
+#[test]
+fn roster_17_a_store_that_forgot_has_no_version_of_before() {
+    let roster = |contact: &str| {
+        let world = World::new();
+        let romeo = world.client("romeo", "orchard");
+        romeo.send(&set(&format!("<item jid='{contact}'/>")));
+        (held(&romeo), world, romeo)
+    };
+    let (before, ..) = roster("juliet@example.com");
+    // One change, as before, and it led elsewhere.
+    let (_, _world, romeo) = roster("nurse@example.com");
+    assert!(romeo.answer(&get(&before)).contains("nurse@example.com"));
+    // The same roster may well be recognised.
+    let (same, ..) = roster("juliet@example.com");
+    assert_eq!(same, before);
 }
 
 #[test]

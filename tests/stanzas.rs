@@ -477,6 +477,7 @@ fn stz_12_no_account_no_resource_and_no_right_to_know_look_the_same() {
         // A roster to be seen or changed by others is nowhere (ROSTER-4).
         let roster =
             format!("<iq to='{{}}' id='1' type='{type_}'><query xmlns='jabber:iq:roster'/></iq>");
+        same(&roster, &bare);
         same(&roster, &hidden);
     }
     for type_ in ["normal", "groupchat"] {

@@ -11,6 +11,7 @@ use xmpp_session::jid::DomainPart;
 use xmpp_session::sasl::Policy;
 use xmpp_session::server::{Builder, DomainPolicy, Peer, Want};
 use xmpp_session::session::Reason;
+use xmpp_session::xep::{ClientState, StreamManagement};
 
 const SECOND: Duration = Duration::from_secs(1);
 const CLOSE: &str = "</stream:stream>";
@@ -270,6 +271,93 @@ fn stream_16_unknown_elements_close() {
 }
 
 #[test]
+fn stream_16_the_answer_comes_at_the_start_tag() {
+    let world = with(|builder| builder.extension(StreamManagement::new()).extension(ClientState));
+    for element in [
+        "<foo xmlns='x:y'>",
+        "<foo xmlns='x:y'><message to='juliet@example.com'>",
+        "<stream:stream xmlns='jabber:client' to='example.com' version='1.0'>",
+        "<stream:features>",
+        "<foo>",
+        "<body>text",
+        "<r xmlns='x:y'>",
+        "<foo xmlns='urn:xmpp:sm:3'>",
+        "<foo xmlns='urn:xmpp:csi:0'>",
+        "<error xmlns='jabber:client'>",
+        "<starttls xmlns='jabber:client'>",
+    ] {
+        for (state, client) in streams(&world) {
+            let said = ask(&client, element);
+            assert_eq!(
+                said,
+                [error("unsupported-stanza-type"), CLOSE.to_owned()],
+                "{state}: {element}"
+            );
+            assert_over(&world, &client);
+        }
+    }
+    // What may turn out to be something is waited for.
+    for (element, end) in [
+        ("<r xmlns='urn:xmpp:sm:3'>", "</r>"),
+        ("<stream:error>", "</stream:error>"),
+        ("<active xmlns='urn:xmpp:csi:0'>", "</active>"),
+        ("<message>", "</message>"),
+        ("<presence>", "</presence>"),
+    ] {
+        let client = world.client("romeo", &element[1..4]);
+        assert_eq!(ask(&client, element), [""; 0], "{element}");
+        client.send(end);
+        assert!(!client.received().concat().contains("unsupported-stanza-type"), "{element}");
+    }
+    for (state, client) in streams(&world).into_iter().skip(1) {
+        let said =
+            ask(&client, "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>");
+        assert_eq!(said, [error("not-authorized"), CLOSE.to_owned()], "{state}");
+        let client = world.client("romeo", state);
+        let said = ask(&client, "<message xmlns='jabber:server'>");
+        assert_eq!(said, [error("invalid-namespace"), CLOSE.to_owned()], "{state}");
+    }
+    let [(_, open), ..] = streams(&world);
+    for (element, end) in [
+        ("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>", "</auth>"),
+        ("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'>", "</starttls>"),
+    ] {
+        assert_eq!(ask(&open, element), [""; 0], "{element}");
+        assert!(!ask(&open, end).is_empty(), "{element}");
+    }
+}
+
+#[test]
+fn stream_15_names_that_are_not_ascii_are_answered_and_not_passed_on() {
+    let world = World::new();
+    let (romeo, juliet) = (world.client("romeo", "orchard"), world.online("juliet", "balcony"));
+    for inside in [
+        "<\u{2c00} xmlns='urn:x'/>",
+        "<x xmlns='urn:x' \u{2c00}='1'/>",
+        "<p:x xmlns:p='urn:a b'/>",
+        "<x xmlns='urn:}'/>",
+    ] {
+        for (kind, start) in [
+            ("message", "<message to='juliet@example.com/balcony' id='1'>"),
+            ("message", "<message to='juliet@example.com' id='1'><body>b</body>"),
+            ("presence", "<presence to='juliet@example.com/balcony' id='1'>"),
+            ("presence", "<presence to='juliet@example.com' type='subscribe' id='1'>"),
+            ("presence", "<presence id='1'>"),
+            ("iq", "<iq to='juliet@example.com/balcony' type='set' id='1'>"),
+            ("iq", "<iq type='set' id='1'>"),
+        ] {
+            let answer = romeo.answer(&format!("{start}{inside}</{kind}>"));
+            assert!(
+                answer.starts_with(&format!("<{kind} ")) && answer.contains(" id='1'"),
+                "{answer}"
+            );
+            assert!(answer.contains("<error type='modify'><not-acceptable "), "{answer}");
+            assert_eq!(juliet.received(), [""; 0], "{start}{inside}");
+        }
+    }
+}
+
+#[test]
 fn stream_17_text_closes_and_white_space_does_not() {
     let world = World::new();
     for (state, client) in streams(&world) {
@@ -299,6 +387,14 @@ fn stream_18_no_stanza_before_authentication() {
         assert_eq!(said, [error("not-authorized"), CLOSE.to_owned()], "{stanza}");
         assert_over(&world, &client);
         assert_eq!(juliet.received(), [""; 0]);
+    }
+    // The start tag says so.
+    let world = World::new();
+    for start in
+        ["<message>", "<presence to='juliet@example.com'>", "<iq type='get' id='1'><query>"]
+    {
+        let [(_, client), ..] = streams(&world);
+        assert_eq!(ask(&client, start), [error("not-authorized"), CLOSE.to_owned()], "{start}");
     }
 }
 

@@ -177,6 +177,11 @@ fn sm_5_what_is_refused_counts_as_handled() {
          <message to='@@'/><presence type='nonsense'/><r xmlns='urn:xmpp:sm:3'/>",
     );
     assert!(answer.contains(&a(3)), "{answer:?}");
+    // Also what is refused while it is read, answered or not.
+    let answer = romeo.ask(
+        "<message><\u{e9}/></message><iq type='result' id='1'><\u{e9}/></iq><r xmlns='urn:xmpp:sm:3'/>",
+    );
+    assert!(answer[0].contains("<not-acceptable ") && answer[1..] == [a(5)], "{answer:?}");
 }
 
 /// One message was sent; the client acknowledges `first`, which is right, and then `second`.
@@ -417,11 +422,13 @@ fn sm_15_a_replay_waits_for_a_connection_that_is_full() {
     world.settle();
     assert_eq!(ids(&client.received()), ["2", "3", "4"]);
     assert!(client.ask(&a(3)).iter().all(|one| !one.contains("error")));
-    // From then on the hard mark is what it was (LIMIT-13).
+    // Who takes nothing for a minute is given up (LIMIT-13).
     client.recorder().refuse(Some(SendError::Full));
     juliet.send(&chat(5));
     world.settle();
+    world.advance(seconds(60));
     assert!(!client.is_connected());
+    assert_eq!(ids(&resume(&world, "romeo", &id, 4).1), ["5"]);
 }
 
 #[test]
@@ -850,51 +857,139 @@ fn limit_10_a_hibernating_session_that_is_sent_too_much_ends_at_once() {
 }
 
 #[test]
-fn limit_10_a_live_session_has_a_grace() {
-    let world = keeping(|limits| limits.stanzas = 8);
-    let (romeo, juliet) = (world.client("romeo", "orchard"), world.client("juliet", "balcony"));
+fn limit_10_who_writes_to_a_full_session_is_told_and_nothing_goes_past_it() {
+    let world = world_with(|mut limits| {
+        limits.iq_needs_presence = false;
+        limits.retention.live_stanzas = 8;
+        limits
+    });
+    let (romeo, juliet) = (world.online("romeo", "orchard"), world.client("juliet", "balcony"));
     enable(&romeo);
-    (1..=4).for_each(|n| juliet.send(&chat(n)));
-    assert_eq!(romeo.received().last().unwrap(), R, "at half");
-    (5..=9).for_each(|n| juliet.send(&chat(n)));
-    world.advance(seconds(9));
+    let say = |stanza: &str| {
+        juliet.send(stanza);
+        // Its sender slows down.
+        world.advance(seconds(1));
+        juliet.received()
+    };
+    (1..=9).for_each(|n| drop(say(&chat(n))));
+    for stanza in [
+        chat(10),
+        chat(10).replace("/orchard", ""),
+        chat(10).replace("'chat'", "'groupchat'"),
+        format!("<iq type='get' to='{ROMEO}' id='10'><x xmlns='urn:x'/></iq>"),
+    ] {
+        let answer = say(&stanza).concat();
+        assert!(answer.contains("type='wait'><resource-constraint "), "{stanza}: {answer}");
+    }
+    for silent in [chat(10).replace("'chat'", "'headline'"), format!("<presence to='{ROMEO}'/>")] {
+        assert_eq!(say(&silent), [""; 0]);
+    }
+    // Its own affairs go on.
+    let ping = "<iq type='get' id='ping'><ping xmlns='urn:xmpp:ping'/></iq>";
+    assert!(romeo.ask(ping).concat().contains("id='ping'"));
     assert!(romeo.is_connected());
-    // In time: its queue fits again.
-    romeo.send(&a(9));
-    (10..=18).for_each(|n| juliet.send(&chat(n)));
-    world.advance(seconds(9));
-    assert!(!romeo.session().is_ended());
-    let _before = romeo.received();
     world.advance(seconds(1));
-    let end = romeo.received().concat();
-    assert!(end.contains("<policy-violation ") && end.ends_with("</stream:stream>"), "{end}");
-    assert!(romeo.session().is_ended());
+    romeo.send(&a(10));
+    let _before = romeo.received();
+    (11..=13).for_each(|n| assert_eq!(say(&chat(n)), [""; 0]));
+    assert_eq!(ids(&romeo.received()), ["11", "12", "13"]);
+    assert_eq!(world.client("romeo", "garden").ask("<presence/>").len(), 2, "nothing was stored");
+}
+
+/// Who answers and has read nothing new for a minute, with all waiting for it that may, is given up: it
+/// may come back for it.
+#[test]
+fn limit_10_a_full_session_has_to_move() {
+    for moves in [false, true] {
+        let world = keeping(|limits| limits.live_stanzas = 3);
+        let (romeo, juliet) = (world.client("romeo", "orchard"), world.client("juliet", "balcony"));
+        let id = enable(&romeo);
+        (1..=5).for_each(|n| juliet.send(&chat(n)));
+        for second in 1..=6 {
+            let h = if moves { second.min(2) } else { 0 };
+            romeo.send(&a(h));
+            if moves {
+                juliet.send(&chat(5 + second));
+            }
+            world.advance(seconds(11));
+        }
+        assert_eq!(romeo.is_connected(), moves);
+        if !moves {
+            assert_eq!(ids(&resume(&world, "romeo", &id, 0).1), ["1", "2", "3", "4"]);
+        }
+    }
 }
 
 #[test]
-fn limit_10_twice_the_limit_has_no_grace() {
-    let world = keeping(|limits| limits.bytes = 1000);
+fn limit_10_what_waits_for_a_live_session_outlives_its_transport() {
+    let world = keeping(|limits| (limits.live_stanzas, limits.stanzas) = (3, 2));
     let (romeo, juliet) = (world.client("romeo", "orchard"), world.client("juliet", "balcony"));
-    enable(&romeo);
-    let message =
-        format!("<message to='{ROMEO}' type='chat'><body>{}</body></message>", "x".repeat(600));
-    (0..2).for_each(|_| juliet.send(&message));
-    assert!(!romeo.session().is_ended());
-    juliet.send(&message);
-    juliet.send(&message);
-    assert!(romeo.session().is_ended());
-    assert!(romeo.received().concat().contains("<policy-violation "));
-}
-
-#[test]
-fn limit_10_the_grace_ends_with_the_transport() {
-    let world = keeping(|limits| limits.stanzas = 3);
-    let (romeo, juliet) = (world.client("romeo", "orchard"), world.client("juliet", "balcony"));
-    enable(&romeo);
-    (1..=4).for_each(|n| juliet.send(&chat(n)));
-    assert!(!romeo.session().is_ended());
+    let id = enable(&romeo);
+    for n in 1..=4 {
+        juliet.send(&chat(n));
+        world.advance(seconds(1));
+    }
     romeo.lose();
-    assert!(romeo.session().is_ended());
+    // And there is room for what comes meanwhile.
+    (5..=6).for_each(|n| juliet.send(&chat(n)));
+    assert_eq!(ids(&resume(&world, "romeo", &id, 0).1), ["1", "2", "3", "4", "5", "6"]);
+}
+
+#[test]
+fn limit_10_the_own_account_fills_a_session_no_further_than_twice() {
+    let world = keeping(|limits| limits.bytes = 4000);
+    let (romeo, other) = (world.client("romeo", "orchard"), world.client("romeo", "street"));
+    let id = enable(&romeo);
+    romeo.send("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>");
+    let mut sets = 0;
+    while romeo.is_connected() && sets < 100 {
+        sets += 1;
+        let name = "x".repeat(500);
+        other.send(&format!(
+            "<iq type='set' id='s'><query xmlns='jabber:iq:roster'>\
+             <item jid='c{sets}@example.com' name='{name}'/></query></iq>"
+        ));
+        world.advance(seconds(1));
+    }
+    assert!((10..16).contains(&sets), "{sets}");
+    assert!(!romeo.session().is_ended(), "it hibernates");
+    let (_back, answer) = resume(&world, "romeo", &id, 0);
+    assert_eq!(answer.iter().filter(|one| one.contains("type='set'")).count(), sets - 1);
+}
+
+/// While a backlog is written the client is asked again and again, whether it has answered or not: what it
+/// has read is freed, and that it reads is seen.
+#[test]
+fn sm_24_a_backlog_is_asked_about_again_and_again() {
+    let world = world();
+    let (romeo, juliet) = (world.client("romeo", "orchard"), world.client("juliet", "balcony"));
+    enable(&romeo);
+    let asked = |range: std::ops::RangeInclusive<u32>, body: usize| {
+        let body = "x".repeat(body);
+        range
+            .map(|n| {
+                juliet.send(&format!(
+                    "<message to='{ROMEO}' type='chat' id='{n}'><body>{body}</body></message>"
+                ));
+                romeo.recorder().drain().concat().matches(R).count()
+            })
+            .sum::<usize>()
+    };
+    // By count: at five, then every hundred.
+    assert_eq!(asked(1..=300, 1), 3);
+    // By bytes.
+    assert_eq!(asked(301..=320, 8192), 5);
+    // The answer to the first one of them is none to the others: no further question is needed.
+    romeo.send(&a(5));
+    assert_eq!(asked(321..=330, 1), 0);
+    // Nor is the client lost, as long as answers come.
+    for n in 1..=20 {
+        world.advance(seconds(20));
+        romeo.send(&a(5 + n));
+    }
+    assert!(romeo.is_connected());
+    world.advance(seconds(70));
+    assert!(!romeo.is_connected());
 }
 
 #[test]
@@ -934,13 +1029,17 @@ fn limit_11_the_oldest_hibernating_session_gives_its_memory() {
 }
 
 #[test]
-fn limit_13_a_transport_that_takes_no_more_is_dropped_and_its_session_waits() {
+fn limit_13_a_transport_that_takes_nothing_is_dropped_and_its_session_waits() {
     let world = world();
     let (romeo, juliet) = (world.client("romeo", "orchard"), world.client("juliet", "balcony"));
     let id = enable(&romeo);
     romeo.recorder().refuse(Some(SendError::Full));
     juliet.send(&chat(1));
     assert!(juliet.received().is_empty());
+    world.settle();
+    world.advance(seconds(59));
+    assert!(romeo.is_connected());
+    world.advance(seconds(1));
     assert_eq!(romeo.recorder().closed(), Some(Close::Abort));
     assert_eq!(world.server().registry().counts().hibernating, 1);
     assert_eq!(ids(&resume(&world, "romeo", &id, 0).1), ["1"]);
@@ -951,7 +1050,7 @@ fn limit_13_who_sends_does_not_do_the_work_of_the_end() {
     let world = world();
     world.friends("romeo", "juliet");
     let (romeo, juliet) = (world.online("romeo", "orchard"), world.online("juliet", "balcony"));
-    romeo.recorder().refuse(Some(SendError::Full));
+    romeo.recorder().refuse(Some(SendError::Closed));
     let _before = juliet.received();
     // A send of the host's own thread, which drives no background.
     let message = Stanza::message().to(ROMEO).from("nurse@example.com").build();

@@ -12,6 +12,10 @@
 #[path = "common/login.rs"]
 mod login;
 
+#[cfg(test)]
+#[path = "tls_ends.rs"]
+mod ends;
+
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
@@ -45,6 +49,7 @@ enum Way {
 
 struct Served {
     server: Server<Arc<Outbox>>,
+    host: Arc<Host<Arc<Outbox>>>,
     socket: TcpStream,
     end: JoinHandle<io::Result<()>>,
     certificate: CertificateDer<'static>,
@@ -52,6 +57,10 @@ struct Served {
 
 /// A server with one account, and one connection to it.
 fn serve(way: Way, direct: bool) -> Served {
+    serve_as(way, direct, Peer::new())
+}
+
+fn serve_as(way: Way, direct: bool, peer: Peer) -> Served {
     let environment = Arc::new(System::new());
     let accounts = MemoryAccounts::new();
     let credentials =
@@ -61,6 +70,7 @@ fn serve(way: Way, direct: bool) -> Served {
     stores.accounts = Arc::new(accounts);
     let server = Server::builder(environment, stores)
         .domain(DomainPart::new("localhost").unwrap().into_owned())
+        .extension(xmpp_session::xep::StreamManagement::new())
         .build();
 
     let key = rcgen::KeyPair::generate().unwrap();
@@ -71,20 +81,21 @@ fn serve(way: Way, direct: bool) -> Served {
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
+    let shared = Arc::clone(&host);
     let end = std::thread::spawn(move || {
-        let (socket, _) = listener.accept()?;
+        let (host, (socket, _)) = (shared, listener.accept()?);
         match (way, direct) {
-            (Way::Threads, false) => threads::serve(&host, socket, Peer::new()),
-            (Way::Threads, true) => threads::serve_direct_tls(&host, socket, Peer::new()),
+            (Way::Threads, false) => threads::serve(&host, socket, peer),
+            (Way::Threads, true) => threads::serve_direct_tls(&host, socket, peer),
             (Way::Tasks, direct) => {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 runtime.block_on(async move {
                     socket.set_nonblocking(true)?;
                     let socket = tokio::net::TcpStream::from_std(socket)?;
                     if direct {
-                        tasks::serve_direct_tls(host, socket, Peer::new()).await
+                        tasks::serve_direct_tls(host, socket, peer).await
                     } else {
-                        tasks::serve(host, socket, Peer::new()).await
+                        tasks::serve(host, socket, peer).await
                     }
                 })
             }
@@ -93,7 +104,7 @@ fn serve(way: Way, direct: bool) -> Served {
     let socket = TcpStream::connect(address).unwrap();
     // So that a defect fails the test instead of hanging it.
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    Served { server, socket, end, certificate }
+    Served { server, host, socket, end, certificate }
 }
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
@@ -101,14 +112,24 @@ type Tls = StreamOwned<ClientConnection, TcpStream>;
 impl Served {
     /// The client's end of TLS on the connection.
     fn tls(&self, versions: &[&'static rustls::SupportedProtocolVersion]) -> Tls {
+        self.tls_for(versions, &[])
+    }
+
+    /// The same, with application protocols that the client offers.
+    fn tls_for(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        protocols: &[&str],
+    ) -> Tls {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         let name = ServerName::try_from("localhost").unwrap();
         let connection = ClientConnection::new(Arc::new(config), name).unwrap();
         StreamOwned::new(connection, self.socket.try_clone().unwrap())
@@ -230,6 +251,11 @@ fn stream_f3_direct_tls() {
 }
 
 #[test]
+fn tls_5_direct_tls_is_for_xmpp_clients() {
+    both(application_protocols);
+}
+
+#[test]
 fn tls_1_a_failed_handshake_ends_without_a_word() {
     both(failed_handshake);
 }
@@ -320,6 +346,47 @@ fn direct_tls(way: Way) {
     let mut tls = served.tls(VERSIONS);
     let channel = end_point(&served.certificate);
     log_in(&mut tls, "SCRAM-SHA-1-PLUS", channel);
+    drop(tls);
+    served.end().unwrap();
+}
+
+fn application_protocols(way: Way) {
+    const XMPP: &[u8] = b"xmpp-client";
+    for &version in VERSIONS {
+        for (offered, chosen) in [
+            (&[][..], Some(None)),
+            (&["xmpp-client"], Some(Some(XMPP))),
+            (&["h2", "xmpp-client", "http/1.1"], Some(Some(XMPP))),
+            (&["h2", "http/1.1"], None),
+            (&["xmpp-server"], None),
+            (&["XMPP-CLIENT"], None),
+        ] {
+            let served = serve(way, true);
+            let mut tls = served.tls_for(&[version], offered);
+            // Of TLS 1.3, the client's part is through before the server has answered.
+            let answer = tls.write_all(HEADER.as_bytes()).and_then(|()| tls.read_exact(&mut [0]));
+            let alert =
+                rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol);
+            match chosen {
+                Some(name) => {
+                    answer.unwrap();
+                    assert_eq!(tls.conn.alpn_protocol(), name, "{offered:?}");
+                }
+                None => {
+                    let error = answer.unwrap_err();
+                    let told = error.get_ref().and_then(|error| error.downcast_ref());
+                    assert_eq!(told, Some(&alert), "{offered:?}: {error}");
+                }
+            }
+            drop(tls);
+            let _error = served.end();
+        }
+    }
+    // STARTTLS has said already what it is for.
+    let mut served = serve(way, false);
+    starttls(&mut served, "");
+    let mut tls = served.tls_for(VERSIONS, &["h2"]);
+    log_in(&mut tls, "PLAIN", Channel("", Vec::new()));
     drop(tls);
     served.end().unwrap();
 }

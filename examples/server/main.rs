@@ -23,7 +23,7 @@ use tokio::runtime;
 use tokio::task::JoinHandle;
 use xmpp_session::environment::System;
 use xmpp_session::host;
-use xmpp_session::outbox::{Marks, Outbox};
+use xmpp_session::outbox::Outbox;
 use xmpp_session::server::{Limits, Peer, Server};
 use xmpp_session::xep;
 
@@ -70,11 +70,11 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
     let tls = setup::tls(&options)?;
     let environment = Arc::new(System::new());
     let (stores, policy) = setup::accounts(&mut options, &environment).await?;
-    let (limits, marks) = if options.no_limits {
-        (Limits::unlimited(), Marks::new(Marks::default().soft, usize::MAX))
-    } else {
-        (Limits::default(), Marks::default())
-    };
+    let mut limits = Limits::default();
+    if options.no_limits {
+        limits = Limits::unlimited();
+        (limits.retention.live_stanzas, limits.retention.bytes) = (usize::MAX, usize::MAX);
+    }
     let blocks = Arc::clone(&stores.blocks);
     let mut server = Server::builder(Arc::clone(&environment) as _, stores)
         .extension(xep::Blocking::new(blocks))
@@ -92,7 +92,7 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
         server = server.domain_with(domain, policy.clone());
     }
     let server = server.build();
-    let host = Arc::new(Host::new(server.clone()).tls(tls).marks(marks));
+    let host = Arc::new(Host::new(server.clone()).tls(tls));
     let background = tokio::spawn(host::tokio::background(server));
 
     // Each client is an open file.

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 
+use xmpp_session::address as addresses;
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::sasl::Mechanism;
 use xmpp_session::session::Conflict;
@@ -186,8 +186,7 @@ fn address(name: &str, value: &str) -> Result<SocketAddr, String> {
 }
 
 fn domain(value: &str) -> Result<DomainPart, String> {
-    DomainPart::new(value)
-        .map(|domain| domain.into_owned())
+    addresses::domain(value)
         .map_err(|_| no("--domain", value, "a domain name, such as example.com"))
 }
 
@@ -206,7 +205,7 @@ fn account(value: &str, separator: char) -> Result<Account, String> {
         .ok_or_else(|| {
             format!("an account is written romeo@example.com{separator}PASSWORD, with a password")
         })?;
-    let jid = BareJid::from_str(jid).ok().filter(|jid| jid.node().is_some());
+    let jid = addresses::bare(jid).ok().filter(|jid| jid.node().is_some());
     let jid = jid.ok_or("the JID of an account has a user name and a domain: romeo@example.com")?;
     Ok((jid, password.to_owned()))
 }

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use xmpp_session::address;
 use xmpp_session::environment::{Environment, System};
 use xmpp_session::host::TlsConfig;
-use xmpp_session::jid::BareJid;
+use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::sasl::{Mechanism, Policy};
 use xmpp_session::server::DomainPolicy;
 use xmpp_session::store::{AnyAccount, Credentials, Stores};
@@ -101,7 +102,11 @@ pub(crate) fn tls(options: &Options) -> Result<TlsConfig, Failure> {
         let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, &error))?;
         return Ok(TlsConfig::new(chain, secret).map_err(|error| wrong(certificate, &error))?);
     }
-    let names: Vec<_> = options.domains.iter().map(ToString::to_string).collect();
+    // A certificate names a domain by its A-labels, and an IPv6 address without brackets.
+    let name = |domain: &DomainPart| {
+        address::a_labels(domain).map(|name| name.trim_matches(['[', ']']).to_owned())
+    };
+    let names = options.domains.iter().map(name).collect::<Result<Vec<_>, _>>()?;
     let made = rcgen::generate_simple_self_signed(names)?;
     let key = made.signing_key.serialize_der().try_into()?;
     Ok(TlsConfig::new(vec![made.cert.der().clone()], key)?)

@@ -23,8 +23,9 @@ pub trait Connection: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] when too much waits already, [`SendError::Closed`] when the transport is
-    /// gone. In both cases nothing of the frame was taken.
+    /// [`SendError::Full`] when enough waits already: a session keeps the frame, and sends it anew when
+    /// it is told that [all is written](PreDrain::drained). [`SendError::Closed`] when the transport
+    /// is gone. In both cases nothing of the frame was taken.
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError>;
 
     /// Ends the transport. Idempotent; a later [`Close::Abort`] overrides an earlier flush.
@@ -65,9 +66,8 @@ pub trait PreDrain: Send + Sync {
     fn pre_drain(&self, out: &mut Vec<u8>);
 
     /// To be called, with no lock held either, when the transport has taken everything that was
-    /// accepted: a client that gets more than a connection holds at once (a replay, its offline
-    /// messages) gets the next part. Without this call it comes with the client's next bytes, or
-    /// within a second.
+    /// accepted: a client for which more waits than a connection holds at once gets the next part.
+    /// Without this call it comes with the client's next bytes, or within a second.
     fn drained(&self) {}
 }
 
@@ -78,7 +78,7 @@ pub trait PreDrain: Send + Sync {
     reason = "a connection has these two ways to refuse; hosts match on both"
 )]
 pub enum SendError {
-    /// The peer reads too slowly and the connection takes no more bytes.
+    /// The connection takes no more bytes for now.
     #[error("the connection takes no more bytes")]
     Full,
     /// The transport is gone.

@@ -17,7 +17,12 @@
 //!     let (socket, address) = threads::accept(&listener, |error| eprintln!("{error}"));
 //!     let host = Arc::clone(&host);
 //!     let peer = Peer::new().source(address.ip().to_string());
-//!     std::thread::spawn(move || threads::serve(&host, socket, peer));
+//!     let thread = std::thread::Builder::new().name("xmpp reader".into());
+//!     // Not `thread::spawn`, which panics when there can be no more threads: that connection ends,
+//!     // and the next ones are accepted.
+//!     if let Err(error) = thread.spawn(move || threads::serve(&host, socket, peer)) {
+//!         eprintln!("no thread for {address}: {error}");
+//!     }
 //! }
 //! # }
 //! ```
@@ -26,9 +31,10 @@
 //!
 //! - While the driver waits (a store works, a limit pauses reading) nothing is read; writing goes on.
 //! - `<proceed/>` is flushed before the handshake, and nothing is written until its end (TLS-2).
-//! - When the transport is lost, or the peer sends no more, the driver is dropped at once. When either
-//!   side closes, what waits is flushed; a peer that does not read cannot hold the socket longer than
-//!   [`Host::close_timeout`] allows (LIMIT-23).
+//! - When the transport is lost, the driver is dropped at once. When either side closes, or the peer
+//!   sends no more (STREAM-36), what waits is flushed; a peer that does not read cannot hold the
+//!   socket longer than [`Host::close_timeout`] allows (LIMIT-23).
+//! - Under TLS the last that is written is `close_notify` (TLS-4).
 
 #[cfg(feature = "threads")]
 pub mod threads;
@@ -52,7 +58,6 @@ use std::time::Duration;
 use crate::connection::Connection;
 use crate::outbox::{Drain, Marks, Outbox};
 use crate::server::{Driver, Peer, Server, Tls, Want};
-use crate::session::Reason;
 use tls::Binding;
 
 /// What the connections of a host share: the server, the TLS configuration, the time-outs.
@@ -135,34 +140,26 @@ impl<C: Connection + Clone> Host<C> {
         self
     }
 
-    /// Connections that are being served, from their first to their last byte.
+    /// Connections that are being served, until the last was written: a peer that has been told all
+    /// and keeps its end open is not counted.
     #[must_use]
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
 
-    /// Counts a connection for as long as the value lives.
-    fn enter(&self) -> Served<'_> {
-        self.connections.fetch_add(1, Ordering::SeqCst);
-        Served(&self.connections)
-    }
-
-    /// Ends all sessions; true once nothing of them is left to wait for. To be called again until
+    /// Ends all streams; true once nothing of them is left to wait for. To be called again until
     /// then: a stream whose bind was under way has a session afterwards.
-    fn end_sessions(&self) -> bool {
-        let registry = self.server.registry();
-        for session in registry.iter() {
-            registry.destroy_session(&session, Reason::Shutdown);
-        }
-        let metrics = self.server.metrics();
-        registry.is_empty() && metrics.jobs == 0 && self.connections() <= metrics.unauthenticated
+    fn end_all(&self) -> bool {
+        self.server.end_all() && self.connections() == 0
     }
 
-    fn accept(&self, peer: Peer) -> (Live<C>, Arc<Outbox>, Drain) {
+    fn accept(&self, peer: Peer) -> (Live<'_, C>, Arc<Outbox>, Drain) {
+        self.connections.fetch_add(1, Ordering::SeqCst);
+        let served = Served(&self.connections);
         let (outbox, drain) = Outbox::new(self.marks);
         let peer = peer.starttls(self.settings.tls.is_some());
         let driver = self.server.accept((self.wrap)(Arc::clone(&outbox)), peer);
-        (Live { server: self.server.clone(), driver }, outbox, drain)
+        (Live { server: self.server.clone(), driver, _served: served }, outbox, drain)
     }
 }
 
@@ -185,18 +182,21 @@ trait Machine {
     /// `None` when `handle_timeout` wants to be called.
     fn want_blocking(&mut self) -> Option<Want>;
     fn secured(&mut self, binding: Binding);
+    /// The peer sends no more.
+    fn end_of_input(&mut self);
     /// Time until `handle_timeout` wants to be called.
     fn due_in(&self) -> Option<Duration>;
     fn handle_timeout(&mut self);
 }
 
 /// A driver, and the server whose clock its time-outs refer to.
-struct Live<C: Connection + Clone> {
+struct Live<'a, C: Connection + Clone> {
     server: Server<C>,
     driver: Driver<C>,
+    _served: Served<'a>,
 }
 
-impl<C: Connection + Clone> Machine for Live<C> {
+impl<C: Connection + Clone> Machine for Live<'_, C> {
     fn receive(&mut self, bytes: &[u8]) {
         self.driver.receive(bytes);
     }
@@ -220,6 +220,10 @@ impl<C: Connection + Clone> Machine for Live<C> {
             tls = tls.server_end_point(bytes);
         }
         self.driver.secured(tls);
+    }
+
+    fn end_of_input(&mut self) {
+        self.driver.end_of_input();
     }
 
     fn due_in(&self) -> Option<Duration> {

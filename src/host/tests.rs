@@ -129,6 +129,10 @@ impl Machine for Echo {
         self.say("secured");
     }
 
+    fn end_of_input(&mut self) {
+        self.want = Want::Close;
+    }
+
     fn due_in(&self) -> Option<Duration> {
         self.due.map(|due| due.saturating_duration_since(Instant::now()))
     }
@@ -196,7 +200,7 @@ fn serve_paused(way: Way, settings: Settings, direct_tls: bool, paused: bool) ->
         outbox: Arc::clone(&outbox),
         shared: Arc::clone(&shared),
         line: Vec::new(),
-        want: Want::Input,
+        want: if direct_tls { Want::StartTls } else { Want::Input },
         due: None,
     };
     let end = {
@@ -357,6 +361,18 @@ fn direct_tls(way: Way) {
     expect(&mut tls, "secured\necho one\n");
     tls.conn.send_close_notify();
     tls.flush().unwrap();
+    expect_end(&mut tls);
+    served.end().unwrap();
+}
+
+fn tls_4_an_abort_is_a_clean_end_where_there_is_room(way: Way) {
+    let (server, config) = certificate();
+    let settings = Settings { tls: Some(server), ..plain() };
+    let served = serve_paused(way, settings, true, false);
+    let mut tls = StreamOwned::new(client(config), served.peer.try_clone().unwrap());
+    tls.write_all(b"one\n").unwrap();
+    expect(&mut tls, "secured\necho one\n");
+    served.outbox.close(Close::Abort);
     expect_end(&mut tls);
     served.end().unwrap();
 }
@@ -526,6 +542,7 @@ each! {
     limit_13_a_machine_that_waits_for_its_peer_goes_on_once_that_has_read
     tls_2_starttls_flushes_proceed_and_hands_over_the_bindings
     direct_tls
+    tls_4_an_abort_is_a_clean_end_where_there_is_room
     tls_1_a_failed_handshake_ends_without_a_word
     a_handshake_that_stalls_ends
     starttls_without_a_certificate_ends

@@ -16,12 +16,11 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
+use rustls::ServerConfig;
 use rustls::server::ServerConnection;
 
 use super::tls::{Binding, record};
-use super::{
-    ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig, is_of_the_connection,
-};
+use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, is_of_the_connection};
 use crate::connection::{Close, Connection};
 use crate::outbox::{Drain, Outbox};
 use crate::server::{Peer, Server, Want};
@@ -69,14 +68,14 @@ pub fn accept(
     }
 }
 
-/// Ends every session with `system-shutdown` (DESTROY-16), and returns once their connections are
-/// closed and what the sessions left is stored, or after `patience`.
+/// Ends every stream with `system-shutdown` (DESTROY-16), bound or not, and returns once all
+/// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
+/// broken off. A thread that waits for its client sees that within a second.
 ///
-/// To be called when nothing is accepted any more, with [`background`] still at work. Streams that
-/// have no session yet get none that lasts; they end with the process.
+/// To be called when nothing is accepted any more, with [`background`] still at work.
 pub fn shutdown<C: Connection + Clone>(host: &Host<C>, patience: Duration) {
     let deadline = after(patience);
-    while !host.end_sessions() && Instant::now() < deadline {
+    while !host.end_all() && Instant::now() < deadline {
         thread::sleep(SHUTDOWN_PAUSE);
     }
 }
@@ -92,13 +91,13 @@ pub fn serve<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
 where
     C: Connection + Clone,
 {
-    let _served = host.enter();
-    let (machine, outbox, drain) = host.accept(peer);
+    let (machine, outbox, drain) = host.accept(peer.direct_tls(false));
     run(&host.settings, machine, outbox, drain, socket, false)
 }
 
 /// Serves one connection that begins with a TLS handshake
-/// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)).
+/// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)), for clients whose application protocol
+/// is `xmpp-client` if they name any (TLS-5).
 ///
 /// # Errors
 ///
@@ -107,8 +106,7 @@ pub fn serve_direct_tls<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io:
 where
     C: Connection + Clone,
 {
-    let _served = host.enter();
-    let (machine, outbox, drain) = host.accept(peer);
+    let (machine, outbox, drain) = host.accept(peer.direct_tls(true));
     run(&host.settings, machine, outbox, drain, socket, true)
 }
 
@@ -180,10 +178,8 @@ fn read_loop<M: Machine>(
     writer_ended: &Receiver<()>,
     direct_tls: bool,
 ) -> io::Result<()> {
-    if direct_tls {
-        machine.secured(wire.secure(settings)?);
-    }
     let mut bytes = Vec::new();
+    let mut open = true;
     loop {
         if machine.due_in() == Some(Duration::ZERO) {
             machine.handle_timeout();
@@ -191,10 +187,10 @@ fn read_loop<M: Machine>(
         match machine.want_blocking() {
             // Its time-out is due.
             None => {}
-            Some(Want::Input) => {
+            Some(Want::Input) if open => {
                 // A read is not interrupted when somebody else ends the session: looked at again.
                 let time = machine.due_in().map_or(LOOK_AGAIN, |due| due.min(LOOK_AGAIN));
-                let open = wire.read(&mut bytes, Some(time))?;
+                open = wire.read(&mut bytes, Some(time))?;
                 // Nothing came before a time-out: no sign of life (LIMIT-22).
                 if !bytes.is_empty() {
                     machine.receive(&bytes);
@@ -202,16 +198,19 @@ fn read_loop<M: Machine>(
                 }
                 if !open {
                     // It may still read the last answers.
-                    drop(machine);
-                    return wire.flush(writer_ended, after(wire.limit));
+                    machine.end_of_input();
                 }
             }
-            Some(Want::StartTls) => machine.secured(wire.secure(settings)?),
+            Some(Want::Input) => thread::park_timeout(LOOK_AGAIN),
+            Some(Want::StartTls) => {
+                let binding = wire.secure(settings, &mut machine, direct_tls)?;
+                machine.secured(binding);
+            }
             Some(Want::Close) => {
                 let deadline = after(wire.limit);
                 wire.flush(writer_ended, deadline)?;
                 drop(machine);
-                return wire.linger(deadline);
+                return if open { wire.linger(deadline) } else { Ok(()) };
             }
         }
     }
@@ -240,7 +239,10 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
         wire.reader.unpark();
         records = Vec::new();
     }
-    if drain.closed() == Some(Close::Abort) || wire.say_goodbye(&mut give_up).is_err() {
+    if drain.closed() == Some(Close::Abort) {
+        return wire.part();
+    }
+    if wire.say_goodbye(&mut give_up).is_err() {
         return;
     }
     if wire.finishing.load(Ordering::SeqCst) {
@@ -271,14 +273,18 @@ impl Wire {
             Err(error) => return Err(error),
         };
         let mut bytes = buffer.get(..n).unwrap_or_default();
-        let mut tls = self.tls.lock();
-        let Some(tls) = tls.as_mut() else {
+        let mut guard = self.tls.lock();
+        let Some(tls) = guard.as_mut() else {
             out.extend_from_slice(bytes);
             return Ok(true);
         };
         while !bytes.is_empty() {
             tls.read_tls(&mut bytes)?;
-            tls.process_new_packets().map_err(invalid)?;
+            if let Err(error) = tls.process_new_packets() {
+                drop(guard);
+                self.part();
+                return Err(invalid(error));
+            }
             if !take_plaintext(tls, out)? {
                 return Ok(false);
             }
@@ -334,8 +340,28 @@ impl Wire {
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// Waits until everything is written, then shakes hands. The writer rests meanwhile (TLS-2).
-    fn secure(&self, settings: &Settings) -> io::Result<Binding> {
+    /// The last bytes of TLS (TLS-4, or the alert that tells what was wrong) where there is room for
+    /// them: nobody is waited for.
+    fn part(&self) {
+        let Some(_turn) = self.turn.try_lock() else { return };
+        let mut records = Vec::new();
+        if let Some(tls) = self.tls.lock().as_mut() {
+            tls.send_close_notify();
+            while tls.wants_write() && tls.write_tls(&mut records).is_ok() {}
+        }
+        if self.socket.set_write_timeout(Some(SHORT)).is_ok() {
+            let _room = (&self.socket).write(&records);
+        }
+    }
+
+    /// Waits until everything is written, then shakes hands. The writer rests meanwhile (TLS-2). The
+    /// machine may be told to end before that, with nothing to say to a peer in the midst of it.
+    fn secure<M: Machine>(
+        &self,
+        settings: &Settings,
+        machine: &mut M,
+        direct: bool,
+    ) -> io::Result<Binding> {
         let config = match &settings.tls {
             Some(config) if self.tls.lock().is_none() => config,
             _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start")),
@@ -343,27 +369,28 @@ impl Wire {
         let deadline = after(settings.handshake);
         let mut turn = self.turn.lock();
         while self.outbox.waiting() > 0 {
-            if self.flushed.wait_until(&mut turn, deadline).timed_out() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
+            let left = left(machine, deadline)?;
+            self.flushed.wait_for(&mut turn, left);
         }
-        let connection = self.handshake(config, deadline)?;
+        let connection = self.handshake(config.config(direct), machine, deadline)?;
         self.socket.set_write_timeout(Some(self.limit))?;
         let binding = config.binding(&connection);
         *self.tls.lock() = Some(connection);
         Ok(binding)
     }
 
-    fn handshake(&self, tls: &TlsConfig, deadline: Instant) -> io::Result<Box<ServerConnection>> {
+    fn handshake<M: Machine>(
+        &self,
+        config: Arc<ServerConfig>,
+        machine: &mut M,
+        deadline: Instant,
+    ) -> io::Result<Box<ServerConnection>> {
         let mut socket = &self.socket;
-        let mut connection = Box::new(ServerConnection::new(tls.config()).map_err(invalid)?);
+        let mut connection = Box::new(ServerConnection::new(config).map_err(invalid)?);
         while connection.is_handshaking() || connection.wants_write() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            socket.set_read_timeout(Some(left.max(SHORT)))?;
-            socket.set_write_timeout(Some(left.max(SHORT)))?;
+            let left = left(machine, deadline)?;
+            socket.set_read_timeout(Some(left))?;
+            socket.set_write_timeout(Some(left))?;
             let moved = if connection.wants_write() {
                 connection.write_tls(&mut socket)
             } else {
@@ -378,6 +405,8 @@ impl Wire {
             if let Err(error) = connection.process_new_packets() {
                 // The alert that tells the peer why; what becomes of it does not matter.
                 let _told = connection.write_tls(&mut socket);
+                let _gone_already = socket.shutdown(Shutdown::Write);
+                self.linger(after(SHORT))?;
                 return Err(invalid(error));
             }
         }
@@ -410,6 +439,18 @@ impl Wire {
     }
 }
 
+/// How long a step towards TLS may take before it is looked again whether it is still wanted.
+fn left<M: Machine>(machine: &mut M, deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if machine.want_blocking() == Some(Want::Close) {
+        Err(io::ErrorKind::ConnectionAborted.into())
+    } else if left.is_zero() {
+        Err(io::ErrorKind::TimedOut.into())
+    } else {
+        Ok(left.clamp(SHORT, LOOK_AGAIN))
+    }
+}
+
 /// Appends what is decrypted to `out`; false if the peer said that nothing follows.
 fn take_plaintext(tls: &mut ServerConnection, out: &mut Vec<u8>) -> io::Result<bool> {
     match tls.reader().read_to_end(out) {
@@ -436,8 +477,8 @@ fn invalid(error: rustls::Error) -> io::Error {
 /// The shortest time-out given to a socket, which refuses zero.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// How long a session that was ended may be kept by a client that sends nothing.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How long a stream that was ended may be kept by a client that sends nothing.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Bytes written at a time without TLS.
 const PART: usize = 64 * 1024;

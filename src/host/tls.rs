@@ -13,6 +13,8 @@ use rustls::{ProtocolVersion, SupportedCipherSuite};
 #[derive(Clone)]
 pub struct TlsConfig {
     config: Arc<ServerConfig>,
+    /// The same for transports that begin with TLS.
+    direct: Arc<ServerConfig>,
     pub(super) end_point: Option<Arc<[u8]>>,
 }
 
@@ -52,8 +54,8 @@ impl TlsConfig {
         self
     }
 
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
+    pub(super) fn config(&self, direct: bool) -> Arc<ServerConfig> {
+        Arc::clone(if direct { &self.direct } else { &self.config })
     }
 
     /// What SASL may bind to on a connection whose handshake is complete.
@@ -74,8 +76,14 @@ impl TlsConfig {
 
 impl From<Arc<ServerConfig>> for TlsConfig {
     /// Any configuration. See [`certificate`](Self::certificate) for `tls-server-end-point`.
+    ///
+    /// Its application protocols are those of STARTTLS, which needs none. With direct TLS it is
+    /// `xmpp-client` alone, whatever the configuration says (TLS-5).
     fn from(config: Arc<ServerConfig>) -> Self {
-        Self { config, end_point: None }
+        let mut direct = ServerConfig::clone(&config);
+        // One that is offered nothing goes on without, as clients may (XEP-0368).
+        direct.alpn_protocols = vec![b"xmpp-client".to_vec()];
+        Self { config, direct: Arc::new(direct), end_point: None }
     }
 }
 

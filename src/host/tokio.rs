@@ -33,7 +33,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::is_of_the_connection;
 use super::tls::record;
-use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, TlsConfig};
+use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK};
 use crate::connection::{Close, Connection};
 use crate::outbox::Drain;
 use crate::server::{Peer, Server, Want};
@@ -70,14 +70,14 @@ pub async fn accept(
     }
 }
 
-/// Ends every session with `system-shutdown` (DESTROY-16), and returns once their connections are
-/// closed and what the sessions left is stored, or after `patience`.
+/// Ends every stream with `system-shutdown` (DESTROY-16), bound or not, and returns once all
+/// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
+/// broken off.
 ///
-/// To be called when nothing is accepted any more, with [`background`] still at work. Streams that
-/// have no session yet get none that lasts; they end when their tasks are dropped.
+/// To be called when nothing is accepted any more, with [`background`] still at work.
 pub async fn shutdown<C: Connection + Clone>(host: &Host<C>, patience: Duration) {
     let ended = async {
-        while !host.end_sessions() {
+        while !host.end_all() {
             sleep(SHUTDOWN_PAUSE).await;
         }
     };
@@ -96,13 +96,13 @@ pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, peer: Peer) -> io::
 where
     C: Connection + Clone,
 {
-    let _served = host.enter();
-    let (machine, _, drain) = host.accept(peer);
+    let (machine, _, drain) = host.accept(peer.direct_tls(false));
     run(&host.settings, Box::new(machine), drain, socket, false).await
 }
 
 /// Serves one connection that begins with a TLS handshake
-/// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)).
+/// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)), for clients whose application protocol
+/// is `xmpp-client` if they name any (TLS-5).
 ///
 /// # Errors
 ///
@@ -115,8 +115,7 @@ pub async fn serve_direct_tls<C>(
 where
     C: Connection + Clone,
 {
-    let _served = host.enter();
-    let (machine, _, drain) = host.accept(peer);
+    let (machine, _, drain) = host.accept(peer.direct_tls(true));
     run(&host.settings, Box::new(machine), drain, socket, true).await
 }
 
@@ -124,38 +123,31 @@ where
 /// values move through, as long as it lives.
 pub(super) async fn run<M: Machine>(
     settings: &Settings,
-    mut machine: Box<M>,
-    mut drain: Drain,
+    machine: Box<M>,
+    drain: Drain,
     socket: TcpStream,
     direct_tls: bool,
 ) -> io::Result<()> {
     // The outbox gathers what belongs together: waiting for more helps nobody.
     socket.set_nodelay(true)?;
-    let mut socket = Socket::Plain(socket);
+    let mut line = Line { machine, drain, socket: Socket::Plain(socket), open: true, direct_tls };
     let mut timer = pin!(sleep_until(far()));
-    let mut next = if direct_tls { Next::Secure } else { Next::Turn };
     loop {
-        next = match next {
-            Next::Turn => {
-                poll_fn(|cx| turn(&mut *machine, &mut drain, &mut socket, timer.as_mut(), cx))
-                    .await?
-            }
-            Next::Secure => {
-                let (Socket::Plain(plain), Some(tls)) = (socket, &settings.tls) else {
-                    return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start"));
-                };
-                let secured = Box::pin(handshake(tls, plain, settings.handshake)).await?;
-                machine.secured(tls.binding(secured.get_ref().1));
-                socket = Socket::Tls(secured);
-                Next::Turn
-            }
-            Next::Close => return Box::pin(finish(settings, Some(machine), drain, socket)).await,
-            Next::Lost => {
-                drop(machine);
-                return Box::pin(finish(settings, None::<Box<M>>, drain, socket)).await;
-            }
-        };
+        match poll_fn(|cx| line.turn(timer.as_mut(), cx)).await? {
+            Next::Secure => line = Box::pin(secure(settings, line)).await?,
+            Next::Close => return Box::pin(finish(settings, line)).await,
+        }
     }
+}
+
+/// A machine and what it speaks through.
+struct Line<M> {
+    machine: Box<M>,
+    drain: Drain,
+    socket: Socket,
+    /// The peer has not said that it sends no more.
+    open: bool,
+    direct_tls: bool,
 }
 
 enum Socket {
@@ -185,53 +177,50 @@ impl<T: AsyncRead + AsyncWrite + Unpin> ReadWrite for T {}
 
 /// What to do next.
 enum Next {
-    Turn,
     Secure,
     Close,
-    /// The peer sends no more. It may still read the last answers.
-    Lost,
 }
 
-/// Lets the machine work, writes, reads, until none of them can go on; pending then.
-fn turn<M: Machine>(
-    machine: &mut M,
-    drain: &mut Drain,
-    socket: &mut Socket,
-    mut timer: Pin<&mut Sleep>,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<Next>> {
-    loop {
-        if machine.due_in() == Some(Duration::ZERO) {
-            machine.handle_timeout();
-        }
-        let want = machine.poll_want(cx);
-        // Now, since its work may have set another.
-        set_timer(machine, timer.as_mut(), cx);
-        // Before reading on, so that one write carries the answers to one read, and none gets lost
-        // when the read finds the end.
-        let (written, progress) = write(drain, socket, cx)?;
-        let closed = match written {
-            Written::All => false,
-            Written::Ended => true,
-            Written::Blocked => drain.poll_close(cx).is_ready(),
-            Written::Enough => return Poll::Pending,
-        };
-        if closed {
-            return Poll::Ready(Ok(Next::Close));
-        }
-        if want.is_pending() && progress {
-            // LIMIT-13: the machine may have waited for its peer to read.
-            continue;
-        }
-        match ready!(want) {
-            Want::Close => return Poll::Ready(Ok(Next::Close)),
-            Want::StartTls if written == Written::All => return Poll::Ready(Ok(Next::Secure)),
-            Want::StartTls => return Poll::Pending,
-            Want::Input => {
-                let read = ready!(read(socket, cx, |bytes| machine.receive(bytes)))?;
-                if read == 0 {
-                    return Poll::Ready(Ok(Next::Lost));
+impl<M: Machine> Line<M> {
+    /// Lets the machine work, writes, reads, until none of them can go on; pending then.
+    fn turn(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+        let Self { machine, drain, socket, open, .. } = self;
+        loop {
+            if machine.due_in() == Some(Duration::ZERO) {
+                machine.handle_timeout();
+            }
+            let want = machine.poll_want(cx);
+            // Now, since its work may have set another.
+            set_timer(&**machine, timer.as_mut(), cx);
+            // Before reading on, so that one write carries the answers to one read, and none gets lost
+            // when the read finds the end.
+            let (written, progress) = write(drain, socket, cx)?;
+            let closed = match written {
+                Written::All => false,
+                Written::Ended => true,
+                Written::Blocked => drain.poll_close(cx).is_ready(),
+                Written::Enough => return Poll::Pending,
+            };
+            if closed {
+                return Poll::Ready(Ok(Next::Close));
+            }
+            if want.is_pending() && progress {
+                // LIMIT-13: the machine may have waited for its peer to read.
+                continue;
+            }
+            match ready!(want) {
+                Want::Close => return Poll::Ready(Ok(Next::Close)),
+                Want::StartTls if written == Written::All => return Poll::Ready(Ok(Next::Secure)),
+                Want::StartTls => return Poll::Pending,
+                Want::Input if *open => {
+                    let read = ready!(read(socket, cx, |bytes| machine.receive(bytes)))?;
+                    if read == 0 {
+                        // It may still read the last answers.
+                        *open = false;
+                        machine.end_of_input();
+                    }
                 }
+                Want::Input => return Poll::Pending,
             }
         }
     }
@@ -292,7 +281,11 @@ fn read(
 ) -> Poll<io::Result<usize>> {
     let mut buffer = [const { MaybeUninit::uninit() }; 8192];
     let mut buffer = ReadBuf::uninit(&mut buffer);
-    ready!(socket.io().poll_read(cx, &mut buffer))?;
+    match ready!(socket.io().poll_read(cx, &mut buffer)) {
+        // Without a `close_notify`. What stands in whole elements was meant, whatever is missing.
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+        read => read?,
+    }
     let bytes = buffer.filled();
     take(bytes);
     Poll::Ready(Ok(bytes.len()))
@@ -313,33 +306,59 @@ fn set_timer<M: Machine>(machine: &M, mut timer: Pin<&mut Sleep>, cx: &mut Conte
     }
 }
 
-async fn handshake(
-    tls: &TlsConfig,
-    socket: TcpStream,
-    limit: Duration,
-) -> io::Result<Box<TlsStream<TcpStream>>> {
-    let accept = TlsAcceptor::from(tls.config()).accept(socket);
-    Ok(Box::new(timeout(limit, accept).await??))
+/// The handshake. The machine may be told to end meanwhile, with nothing to say to a peer in the
+/// midst of it.
+async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Result<Line<M>> {
+    let (Socket::Plain(socket), Some(tls)) = (line.socket, &settings.tls) else {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start"));
+    };
+    let acceptor = TlsAcceptor::from(tls.config(line.direct_tls));
+    let mut accept = pin!(acceptor.accept(socket).into_fallible());
+    let secured = poll_fn(|cx| match line.machine.poll_want(cx) {
+        Poll::Ready(Want::Close) => {
+            Poll::Ready(Err(io::Error::from(io::ErrorKind::ConnectionAborted)))
+        }
+        _ => accept.as_mut().poll(cx).map(Ok),
+    });
+    match timeout(settings.handshake, secured).await?? {
+        Ok(secured) => {
+            line.machine.secured(tls.binding(secured.get_ref().1));
+            Ok(Line { socket: Socket::Tls(Box::new(secured)), ..line })
+        }
+        Err((error, socket)) => {
+            // The alert has been written.
+            part(&mut Socket::Plain(socket)).await;
+            Err(error)
+        }
+    }
 }
 
 /// Writes what waits, then closes, and waits for the peer to do the same: closing a socket with
 /// unread bytes resets the connection, which can destroy the last bytes on their way.
-async fn finish<M: Machine>(
-    settings: &Settings,
-    machine: Option<Box<M>>,
-    mut drain: Drain,
-    mut socket: Socket,
-) -> io::Result<()> {
+async fn finish<M: Machine>(settings: &Settings, line: Line<M>) -> io::Result<()> {
+    let Line { machine, mut drain, mut socket, .. } = line;
     let end = async {
         if poll_fn(|cx| flush(&mut drain, &mut socket, cx)).await? == Close::Abort {
+            part(&mut socket).await;
             return Ok(());
         }
-        drop((machine, drain));
-        poll_fn(|cx| socket.io().poll_shutdown(cx)).await?;
-        while let Ok(1..) = poll_fn(|cx| read(&mut socket, cx, |_| {})).await {}
-        Ok(())
+        // Behind the last byte, since a shutdown waits for it.
+        linger(&mut socket, || drop((machine, drain))).await
     };
     timeout(settings.close, end).await?
+}
+
+/// The same without waiting: TLS-4 where there is room for it, and of the peer what has arrived.
+async fn part(socket: &mut Socket) {
+    let mut lingering = pin!(linger(socket, || ()));
+    let _whatever_came_of_it = poll_fn(|cx| Poll::Ready(lingering.as_mut().poll(cx))).await;
+}
+
+async fn linger(socket: &mut Socket, closed: impl FnOnce()) -> io::Result<()> {
+    poll_fn(|cx| socket.io().poll_shutdown(cx)).await?;
+    closed();
+    while let Ok(1..) = poll_fn(|cx| read(socket, cx, |_| {})).await {}
+    Ok(())
 }
 
 fn flush(drain: &mut Drain, socket: &mut Socket, cx: &mut Context<'_>) -> Poll<io::Result<Close>> {

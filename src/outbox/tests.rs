@@ -7,6 +7,7 @@ use std::task::Wake;
 use std::thread;
 
 use super::*;
+use crate::stanza::Stanza;
 
 #[derive(Default)]
 struct Count(AtomicUsize);
@@ -112,7 +113,7 @@ fn what_waits_is_handed_out_in_one_piece_and_counts_until_consumed() {
 #[test]
 fn limit_13_marks() {
     let (outbox, mut drain) = Outbox::new(Marks::new(4, 10));
-    assert_eq!(Marks::default(), Marks { soft: 524_288, hard: 2_097_152 });
+    assert_eq!(Marks::default(), Marks { soft: 65_536, hard: 2_097_152 });
     send(&outbox, "1234").unwrap();
     assert!(!outbox.above_soft());
     assert_eq!(poll(&mut drain), Poll::Ready(Some("1234".into())));
@@ -122,6 +123,20 @@ fn limit_13_marks() {
     drain.consume(1);
     send(&outbox, "x").unwrap();
     assert_eq!(outbox.waiting(), 10);
+}
+
+/// A stanza waits in its session, where it can still be given to somebody else; what ends a stream cannot.
+#[test]
+fn limit_13_stanzas_are_taken_up_to_the_soft_mark() {
+    let (outbox, mut drain) = Outbox::new(Marks::new(20, 40));
+    let stanza = Stanza::message().id("1").build();
+    let send_stanza = || outbox.send(Frame::stanza(&stanza));
+    send_stanza().unwrap();
+    assert_eq!(send_stanza(), Err(SendError::Full));
+    send(&outbox, "</stream:stream>").unwrap();
+    assert_eq!(send(&outbox, "</stream:stream>"), Err(SendError::Full));
+    assert_eq!(piece(&mut drain), "<message id='1'/></stream:stream>");
+    send_stanza().unwrap();
 }
 
 #[test]

@@ -4,10 +4,13 @@
 //! [`Item`] is what a store keeps and a client sees, [`Roster`] the compact form that all sessions of
 //! an account share, [`RosterSet`] a client's wish to change it, read and checked.
 
+mod pages;
 mod set;
 mod table;
 mod wire;
 
+#[cfg(feature = "server")]
+pub(crate) use set::removed_stray;
 pub use set::{Removal, RosterError, RosterLimits, RosterSet, SetPlan, plan_set};
 pub use table::{Entry, Roster};
 pub use wire::{NAMESPACE, parse_get, push, result, write_item};
@@ -117,6 +120,49 @@ impl fmt::Debug for Item {
             .field("ask", &self.ask)
             .field("approved", &self.approved)
             .finish_non_exhaustive()
+    }
+}
+
+/// An item whose text is no address, or not in its normal form: it was stored before addresses had one
+/// spelling (rule JID-6). Shown as what it is, without a subscription, until the user removes it.
+#[derive(Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stray {
+    /// What stands where the JID should be.
+    pub jid: String,
+    /// The name the user gave it.
+    pub name: Option<String>,
+    /// Its groups.
+    pub groups: Vec<String>,
+}
+
+impl Stray {
+    /// A stray item without name and groups.
+    #[must_use]
+    pub const fn new(jid: String) -> Self {
+        Self { jid, name: None, groups: Vec::new() }
+    }
+
+    /// Whether its text is one of XML, and no longer than a JID may be.
+    #[cfg(feature = "server")]
+    pub(crate) fn can_be_shown(&self) -> bool {
+        let is_character = |c: char| {
+            !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')
+                || ('\u{7f}'..'\u{a0}').contains(&c)
+        };
+        self.jid.len() <= 3071 && self.jid.chars().all(is_character)
+    }
+}
+
+impl From<Item> for Stray {
+    fn from(item: Item) -> Self {
+        Self { jid: item.jid.to_string(), name: item.name, groups: item.groups }
+    }
+}
+
+impl fmt::Debug for Stray {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stray").field("groups", &self.groups.len()).finish_non_exhaustive()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use jid::{BareJid, DomainPart, DomainRef, NodePart};
+use jid::{BareJid, DomainPart, DomainRef};
 
 use super::binding::ChannelBindings;
 use super::error::SaslError;
@@ -11,6 +11,7 @@ use super::mechanism::Mechanism;
 use super::plain;
 use super::policy::Policy;
 use super::scram::{ClientFirst, ServerFirst};
+use crate::address;
 use crate::environment::Environment;
 use crate::store::{Credentials, ScramHash, ScramKeys, Verdict, prepare_password};
 
@@ -245,9 +246,9 @@ fn keys_or_decoy(
 
 /// The account of a localpart (SASL-6), which is the only identity it may ask for (SASL-5).
 fn identity(authcid: &str, authzid: &str, domain: &DomainRef) -> Result<BareJid, SaslError> {
-    let node = NodePart::new(authcid).map_err(|_| SaslError::NotAuthorized)?;
+    let node = address::local(authcid).map_err(|_| SaslError::NotAuthorized)?;
     let account = BareJid::from_parts(Some(&node), domain);
-    let own = |authzid| BareJid::new(authzid).is_ok_and(|authzid| authzid == account);
+    let own = |authzid| address::bare(authzid).is_ok_and(|authzid| authzid == account);
     if authzid.is_empty() || own(authzid) { Ok(account) } else { Err(SaslError::InvalidAuthzid) }
 }
 

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use jid::{BareJid, ResourcePart};
+use jid::BareJid;
 
+use crate::address::{InvalidAddress, bare, foreign_resource, resource};
 use crate::session::{Account, Hash, Key};
 
 /// Where a stanza is addressed to.
@@ -38,47 +39,35 @@ impl Deref for Bare {
     }
 }
 
-/// The text is not a JID.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Malformed;
-
-/// The most bytes that a part of a JID may have (RFC 7622 §3.2–§3.4).
-const PART: usize = 1023;
-
 impl<'a> Address<'a> {
     /// `hash` is that of the text of a bare JID, and `known` finds an account that has sessions by both.
     ///
-    /// Most addresses are those of such accounts, written as they are: these are only looked up.
+    /// Most addresses are those of such accounts, written as they are: these are only looked up. An
+    /// account is in normal form, which nothing changes: a text that finds it is its normal form.
     pub(crate) fn parse(
         text: &'a str,
         hash: impl Fn(&str) -> Hash,
         known: impl Fn(Key<'_>) -> Option<Arc<Account>>,
         is_local: impl Fn(&str) -> bool,
-    ) -> Result<Self, Malformed> {
-        let (bare, resource) = match text.split_once('/') {
+    ) -> Result<Self, InvalidAddress> {
+        let (written, wanted) = match text.split_once('/') {
             Some((bare, resource)) => (bare, Some(resource)),
             None => (text, None),
         };
-        let written = Key { bare, hash: hash(bare) };
-        if resource.is_none_or(is_plain)
+        let written = Key { bare: written, hash: hash(written) };
+        if wanted.is_none_or(is_plain)
             && let Some(account) = known(written)
         {
-            let (bare, resource) = (Bare::Known(account), resource.map(Cow::Borrowed));
+            let (bare, resource) = (Bare::Known(account), wanted.map(Cow::Borrowed));
             return Ok(Self { bare, hash: written.hash, resource });
         }
-        // One trailing dot belongs to no domain part (RFC 7622 §3.2), and `jid` would mis-split it.
-        let bare = bare.strip_suffix('.').unwrap_or(bare);
-        let bare = BareJid::new(bare).map_err(|_| Malformed)?;
+        let bare = bare(written.bare)?;
         let as_written = bare.as_str() == written.bare;
         let hash = if as_written { written.hash } else { hash(bare.as_str()) };
-        let resource = match resource {
+        let resource = match wanted {
             None => None,
-            Some("") => return Err(Malformed),
-            Some(text) if is_local(bare.as_str()) => {
-                Some(ResourcePart::new(text).map_err(|_| Malformed)?.as_str().to_owned().into())
-            }
-            Some(text) if text.len() <= PART => Some(text.into()),
-            Some(_) => return Err(Malformed),
+            Some(text) if is_local(bare.as_str()) => Some(resource(text)?.into_inner().into()),
+            Some(text) => Some(foreign_resource(text)?.into()),
         };
         Ok(Self { bare: Bare::Jid(bare), hash, resource })
     }
@@ -115,7 +104,7 @@ impl<'a> Address<'a> {
 
 /// Whether a resource is one as it is: normalising leaves these bytes alone.
 fn is_plain(resource: &str) -> bool {
-    (1..=PART).contains(&resource.len()) && resource.bytes().all(|byte| byte.is_ascii_graphic())
+    foreign_resource(resource).is_ok() && resource.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]

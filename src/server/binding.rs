@@ -10,11 +10,12 @@ use super::driver::{Driver, Pending, Stage};
 use super::early::Dismissal;
 use super::iq::is_request;
 use super::oneshot::{self, Receiver};
+use crate::address;
 use crate::connection::Connection;
 use crate::session::{Authed, BindError, BindRequest, Bound, Session};
 use crate::stanza::{Child, Condition, ErrorType, Kind, Received, Stanza, StanzaError, write};
 use crate::store::StoreError;
-use crate::stream::StreamCondition;
+use crate::stream::{Refused, StreamCondition};
 
 const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 
@@ -33,8 +34,16 @@ pub(super) enum BindOutcome<C: Connection + Clone> {
 }
 
 impl<C: Connection + Clone> Driver<C> {
-    /// A stanza before bind (STREAM-18, BIND-11, BIND-12).
-    pub(super) fn early_stanza(&mut self, received: &Received<'_>) {
+    /// A stanza before bind that was refused while it was read.
+    pub(super) fn early_refused(&mut self, refused: &Refused) {
+        if let (Stage::Authed(_), Some(limit)) = (&self.stage, refused.limit()) {
+            self.core.metrics.limit(limit.id());
+        }
+        self.early_stanza(refused.stanza(), Some(refused.error()));
+    }
+
+    /// A stanza before bind (STREAM-18, BIND-11, BIND-12), and what it was refused with.
+    pub(super) fn early_stanza(&mut self, received: &Received<'_>, refused: Option<StanzaError>) {
         let Stage::Authed(session) = &self.stage else {
             return self.fail(StreamCondition::NotAuthorized.into());
         };
@@ -50,6 +59,8 @@ impl<C: Connection + Clone> Driver<C> {
             return self.fail(StreamCondition::NotAuthorized.into());
         }
         let bind = stanza.child().filter(|child| child.is("bind", BIND_NS));
+        let unexpected =
+            || StanzaError::new(Condition::UnexpectedRequest).with_type(ErrorType::Wait);
         if let (Kind::Iq, Some(bind)) = (stanza.kind(), bind) {
             return self.bind(&stanza, &bind);
         }
@@ -58,8 +69,7 @@ impl<C: Connection + Clone> Driver<C> {
             Kind::Message | Kind::Presence => stanza.type_().as_deref() != Some("error"),
         };
         if answerable {
-            let error = StanzaError::new(Condition::UnexpectedRequest).with_type(ErrorType::Wait);
-            self.refuse(&stanza, &error);
+            self.refuse(&stanza, &refused.unwrap_or_else(unexpected));
         }
     }
 
@@ -81,7 +91,8 @@ impl<C: Connection + Clone> Driver<C> {
         }
         // BIND-4: what cannot be made valid is replaced, not refused.
         let wanted = request.children().find(|child| child.is("resource", BIND_NS));
-        let resource = wanted.and_then(|r| ResourcePart::new(&r.text()).ok().map(Cow::into_owned));
+        let resource = wanted.and_then(|wanted| address::resource(&wanted.text()).ok());
+        let resource = resource.filter(|r| write::attribute_value_len(r.as_str()) <= 1023);
         let Stage::Authed(session) = std::mem::replace(&mut self.stage, Stage::Binding) else {
             return;
         };
@@ -98,6 +109,9 @@ impl<C: Connection + Clone> Driver<C> {
 
     /// The job that binds is through.
     pub(super) fn bound(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
+        if let Some(early) = self.negotiating.as_ref().and_then(|it| it.early.as_ref()) {
+            early.dismissal().end_bind();
+        }
         match outcome {
             Some(BindOutcome::Bound(session)) => self.enter(session),
             Some(BindOutcome::Refused(session, error)) => {
@@ -164,8 +178,8 @@ async fn bind<C: Connection + Clone>(
                 _ => return done.send(BindOutcome::NotLoaded(session)),
             }
         };
-        if dismissal.as_ref().is_some_and(|dismissal| dismissal.is_set()) {
-            // The stream is about to be closed.
+        if dismissal.as_ref().is_some_and(|dismissal| !dismissal.begin_bind()) {
+            // The stream is closed, or about to be.
             return done.send(BindOutcome::NotLoaded(session));
         }
         // DESTROY-10: a transport that was lost meanwhile binds nothing.

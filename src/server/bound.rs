@@ -3,27 +3,114 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::address::{Address, Malformed};
+use super::address::Address;
 use super::driver::{Driver, Pending, Stage};
 use super::{Core, Task, oneshot};
+use crate::address::InvalidAddress;
 use crate::connection::Connection;
 use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
 use crate::sasl::wire;
 use crate::session::{Bound, Reason, Session, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
-use crate::stream::{Nonza, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::{Nonza, Refused, STREAM_NAMESPACE, StreamCondition};
+
+/// As many bytes by which a stanza grows on its way are not counted (LIMIT-20): the sender's address,
+/// in all but odd cases.
+const FREE_GROWTH: usize = 256;
+
+/// Broadcast presence that waits for its time (LIMIT-19). A later one takes its place.
+pub(super) struct Late {
+    presence: Option<Stanza>,
+    /// What is not to go before it. Nothing more is read until it is through.
+    next: Option<Stanza>,
+}
 
 impl<C: Connection + Clone> Driver<C> {
-    /// A stanza of the client. It is counted before it has an effect (SM-5), and its ticket stays
-    /// out until the last effect is done, also when this driver is gone by then.
+    /// A stanza of the client.
     pub(super) fn stanza(&mut self, received: &Received<'_>) {
+        let Stage::Bound(session) = &mut self.stage else { return };
+        let stanza = stamp(session, received, self.lang.as_deref());
+        let stanza = if received.may_claim() { self.core.without_claims(stanza) } else { stanza };
+        let grown = stanza.len().saturating_sub(received.bytes_received());
+        let is_broadcast = is_broadcast(received);
+        let now = || self.core.environment.now();
+        match &mut self.late {
+            Some(late) if is_broadcast => {
+                late.presence = Some(stanza);
+                self.replaced();
+            }
+            Some(late) if !is_question(session, received) => {
+                late.next = Some(stanza);
+                self.pace.wait_for_broadcast();
+            }
+            None if is_broadcast && self.pace.broadcast.is_some_and(|at| at > now()) => {
+                self.late = Some(Box::new(Late { presence: Some(stanza), next: None }));
+            }
+            _ => self.carry_out(stanza),
+        }
+        if grown > FREE_GROWTH {
+            self.count_bytes(grown);
+        }
+    }
+
+    /// LIMIT-19: a presence that a later one has replaced counts as handled (SM-5).
+    fn replaced(&mut self) {
+        if let Stage::Bound(session) = &mut self.stage
+            && let Some(Ok(ticket)) = session.try_input()
+        {
+            drop(ticket);
+            self.core.metrics.received(Kind::Presence);
+            self.count_stanza(false);
+        }
+    }
+
+    /// Goes on with presence that waited for its time, and with what waited for it. False where it is
+    /// not its time yet.
+    pub(super) fn catch_up(&mut self) -> bool {
+        if !matches!(self.stage, Stage::Bound(_)) {
+            self.late = None;
+            return false;
+        }
+        let Some(mut late) = self.late.take() else { return false };
+        if let Some(presence) = late.presence.take() {
+            let now = self.core.environment.now();
+            if self.pace.broadcast.is_some_and(|at| at > now) {
+                late.presence = Some(presence);
+                self.late = Some(late);
+                return false;
+            }
+            // What the presence has to wait for comes before the next one.
+            self.late = late.next.is_some().then_some(late);
+            self.carry_out(presence);
+        } else if let Some(next) = late.next {
+            self.carry_out(next);
+        }
+        true
+    }
+
+    /// The client sends no more: what it said last of itself is not lost, where it is of use, since the
+    /// session ends with it or outlives the transport.
+    pub(super) fn last_presence(&mut self, outlives: bool) {
+        let Some(late) = self.late.take() else { return };
+        let (Stage::Bound(session), Some(presence)) = (&mut self.stage, late.presence) else {
+            return;
+        };
+        let is_of_use = presence.type_().is_some() || (outlives && session.handled().is_some());
+        if is_of_use && self.pending.is_none() {
+            self.carry_out(presence);
+        }
+    }
+
+    /// Does what a stanza of the client asks for. It is counted before it has an effect (SM-5), and its
+    /// ticket stays out until the last effect is done, also when this driver is gone by then.
+    fn carry_out(&mut self, stanza: Stanza) {
         let Stage::Bound(session) = &mut self.stage else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);
-        core.metrics.received(received.kind());
-        let stanza = stamp(session, received, self.lang.as_deref());
-        let stanza = if received.may_claim() { core.without_claims(stanza) } else { stanza };
+        // What others have sent on this thread does not count.
+        let _others = crate::session::take_behind();
+        core.metrics.received(stanza.kind());
         let handle = session.handle();
         let text = stanza.to();
         let to = text.as_deref().map(|text| core.address(text));
@@ -59,6 +146,25 @@ impl<C: Connection + Clone> Driver<C> {
         self.count_stanza(broadcast);
     }
 
+    /// A stanza that was refused while it was read. It counts as handled: it is answered (SM-5).
+    pub(super) fn refused(&mut self, refused: &Refused) {
+        let Stage::Bound(session) = &mut self.stage else { return };
+        let Some(Ok(ticket)) = session.try_input() else { return };
+        let core = Arc::clone(&self.core);
+        core.metrics.received(refused.stanza().kind());
+        if let Some(limit) = refused.limit() {
+            core.metrics.limit(limit.id());
+        }
+        let stanza = stamp(session, refused.stanza(), self.lang.as_deref());
+        let handle = session.handle();
+        match stanza.to().as_deref().map(|to| core.address(to)) {
+            Some(Err(InvalidAddress { .. })) => core.malformed(&handle, &stanza),
+            _ => core.bounce(Some(&handle), &stanza, refused.error()),
+        }
+        drop(ticket);
+        self.count_stanza(false);
+    }
+
     /// A first-level element that is no stanza.
     pub(super) fn nonza(&mut self, nonza: &Nonza) {
         let Stage::Bound(session) = &mut self.stage else { return };
@@ -87,6 +193,22 @@ impl<C: Connection + Clone> Driver<C> {
     }
 }
 
+/// Whether it is broadcast presence: to nobody, hence to all who see it.
+fn is_broadcast(received: &Received<'_>) -> bool {
+    received.kind() == Kind::Presence
+        && received.to().is_none()
+        && matches!(received.type_(), None | Some("unavailable"))
+}
+
+/// Whether it is a question to the server or to the own account, which changes nothing that others see.
+fn is_question<C: Connection + Clone>(
+    session: &Session<Bound, C>,
+    received: &Received<'_>,
+) -> bool {
+    let own = |to: &str| to == session.account().as_str() || to == session.domain().as_str();
+    received.kind() == Kind::Iq && received.type_() == Some("get") && received.to().is_none_or(own)
+}
+
 /// STZ-1: the true sender, whatever the client wrote; subscriptions come from the account.
 fn stamp<C: Connection + Clone>(
     session: &Session<Bound, C>,
@@ -111,7 +233,7 @@ impl<C: Connection + Clone> Core<C> {
         self: &Arc<Self>,
         session: &mut Session<Bound, C>,
         stanza: &Stanza,
-        to: Option<Result<Address<'_>, Malformed>>,
+        to: Option<Result<Address<'_>, InvalidAddress>>,
     ) -> Option<Task> {
         let handle = session.handle();
         if self.extensions.iter().any(|one| one.inbound(&handle, stanza) != Flow::Next) {
@@ -119,7 +241,7 @@ impl<C: Connection + Clone> Core<C> {
         }
         let to = match to.transpose() {
             Ok(to) => to,
-            Err(Malformed) => {
+            Err(InvalidAddress { .. }) => {
                 self.malformed(&handle, stanza);
                 return None;
             }

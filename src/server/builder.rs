@@ -9,11 +9,13 @@ use parking_lot::Mutex;
 
 use super::admission::Admissions;
 use super::metrics::Counters;
+use super::offline::Failures;
 use super::requests::Requests;
 use super::route::{Outlet, Router};
 use super::timers::Timers;
 use super::unheard::Unheard;
 use super::{Core, Server};
+use crate::address;
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::Extension;
@@ -236,19 +238,19 @@ impl<C: Connection + Clone> Builder<C> {
 
     /// Serves a domain under a policy of its own.
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
-        self.domains.push((domain, policy));
+        self.domains.push((address::domain(domain.as_str()).unwrap_or(domain), policy));
         self
     }
 
     /// The domain of clients that name none (STREAM-4). Without it they are refused.
     pub fn default_domain(mut self, domain: DomainPart) -> Self {
-        self.default_domain = Some(domain);
+        self.default_domain = Some(address::domain(domain.as_str()).unwrap_or(domain));
         self
     }
 
     /// A domain that was served once: its clients are told `host-gone` (STREAM-5).
     pub fn former_domain(mut self, domain: DomainPart) -> Self {
-        self.former_domains.push(domain);
+        self.former_domains.push(address::domain(domain.as_str()).unwrap_or(domain));
         self
     }
 
@@ -318,7 +320,7 @@ impl<C: Connection + Clone> Builder<C> {
             let link = Arc::clone(link);
             move || link.get().and_then(Weak::upgrade)
         };
-        let (elsewhere, leftover) = (core(&link), core(&link));
+        let (elsewhere, backlog) = (core(&link), core(&link));
         let (background, hides, hold) = (core(&link), core(&link), core(&link));
         let mut registry = SessionRegistry::builder(Arc::clone(&environment))
             .conflict(self.conflict)
@@ -334,9 +336,9 @@ impl<C: Connection + Clone> Builder<C> {
                     core.route_while(None, stanza, holds);
                 }
             })
-            .leftover(move |left| {
-                if let Some(core) = leftover() {
-                    core.route_leftover(left);
+            .backlog(move |account| {
+                if let Some(core) = backlog() {
+                    core.account_left(account);
                 }
             });
         if !self.extensions.is_empty() {
@@ -372,6 +374,7 @@ impl<C: Connection + Clone> Builder<C> {
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
             unheard: Unheard::default(),
+            offline_failures: Failures::default(),
             environment,
         });
         let _first = link.set(Arc::downgrade(&core));

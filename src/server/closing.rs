@@ -11,6 +11,9 @@ use crate::session::{Bound, Reason, Session};
 use crate::stanza::Frame;
 use crate::stream::{StreamError, close};
 
+/// What closes a stream.
+const CLOSE_TAG: &[u8] = b"</stream:stream>";
+
 /// A stream that we have closed.
 pub(super) struct Closing<C: Connection + Clone> {
     /// The session, as long as others may still be writing for it.
@@ -23,7 +26,40 @@ impl<C: Connection + Clone> Driver<C> {
     /// STREAM-27: what came before is handled; the answer is our close tag, behind all that is
     /// queued.
     pub(super) fn end_of_stream(&mut self) {
-        self.close_after_client(Reason::Closed, b"</stream:stream>");
+        self.close_after_client(Reason::Closed, CLOSE_TAG);
+    }
+
+    /// The client sends no more, and has not closed its stream: its half of the transport has
+    /// ended. To be called where the read found that, instead of [`receive`](Self::receive).
+    ///
+    /// The transport is lost as far as the session goes, which hibernates if it is resumable. But
+    /// the client may read: what was accepted for it is written, and the close tag behind it where
+    /// the session ends (STREAM-36). Then the driver wants [`Want::Close`].
+    pub fn end_of_input(&mut self) {
+        if self.want == Want::StartTls {
+            return self.finish(Close::Abort);
+        }
+        let session = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Bound(session) => {
+                session.lose_input(CLOSE_TAG);
+                Some(session)
+            }
+            stage @ (Stage::Closing(_) | Stage::Over) => {
+                self.stage = stage;
+                None
+            }
+            Stage::Unauthed(_) | Stage::Authed(_) | Stage::Binding => {
+                // There may be no stream of ours that could be closed.
+                if self.negotiating.as_ref().is_some_and(|negotiating| negotiating.answered) {
+                    self.send(CLOSE_TAG);
+                }
+                None
+            }
+        };
+        if session.is_some() {
+            self.wait_for_close(session, self.core.limits.close);
+        }
+        self.closed_by_client();
     }
 
     /// Ends the stream with these last words; the client says nothing more.

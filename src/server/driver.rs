@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::Core;
 use super::binding::BindWait;
+use super::bound::Late;
 use super::closing::Closing;
 use super::hook::Hook;
 use super::negotiate::{Answer, Negotiating};
@@ -71,11 +72,17 @@ pub struct Driver<C: Connection + Clone> {
     asked: bool,
     /// The client reads too slowly: when to look again.
     pub(super) congested: Option<Duration>,
+    /// It was not read from for that: until when an answer may still stand behind what it said meanwhile.
+    unheard: Duration,
     /// More waits for the client than its connection takes: when to look again.
     behind: Option<Duration>,
-    /// How many bytes the client had taken of what waits for it, and since when no more.
-    taken: Option<(u64, Duration)>,
+    /// How far the client had come with what waits for it, and since when no further.
+    taken: Option<((u64, u32), Duration)>,
+    /// Its stanzas may have made what waits for it longer.
+    pub(super) has_asked: bool,
     pub(super) pace: Pace,
+    /// Broadcast presence that came too soon (LIMIT-19).
+    pub(super) late: Option<Box<Late>>,
     /// Where there is a limit of them.
     pub(super) recipients: Option<Box<Recipients>>,
     /// What the host's log is told.
@@ -85,6 +92,9 @@ pub struct Driver<C: Connection + Clone> {
 /// How often it is looked whether a client that reads slowly has caught up. Most hosts' write loops
 /// tell sooner.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long what a client has said while it was not read from may take to be read.
+const UNHEARD: Duration = Duration::from_secs(10);
 
 impl<C: Connection + Clone> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, peer: Peer) -> Self {
@@ -103,16 +113,19 @@ impl<C: Connection + Clone> Driver<C> {
             stage: Stage::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
             pending: None,
-            want: Want::Input,
+            want: if peer.direct_tls { Want::StartTls } else { Want::Input },
             negotiating: Some(Box::new(negotiating)),
             lang: None,
             hook,
             deadline: core.environment.now().saturating_add(core.limits.negotiation),
             asked: false,
             congested: None,
+            unheard: Duration::ZERO,
             behind: None,
             taken: None,
+            has_asked: false,
             pace: Pace::default(),
+            late: None,
             recipients: None,
             trace: Trace::new(stream, core.log_addresses),
             connection,
@@ -139,9 +152,7 @@ impl<C: Connection + Clone> Driver<C> {
         if matches!(self.stage, Stage::Bound(_)) {
             self.asked = false;
             self.deadline = now.saturating_add(self.core.limits.silence);
-            if self.pace.bytes(bytes.len(), now, &self.core.limits) {
-                self.core.metrics.limit("LIMIT-20");
-            }
+            self.count_bytes(bytes.len());
         }
         // TLS-2: what is behind `<starttls/>` in plain text is never read.
         if self.want == Want::Input {
@@ -174,11 +185,13 @@ impl<C: Connection + Clone> Driver<C> {
     /// The waker is kept: it is also woken when somebody else ends the session. A host that waits
     /// for its socket polls this beside it.
     pub fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want> {
-        self.watch_progress();
+        let mut at = None;
         if let Stage::Bound(session) = &self.stage {
             let later = || self.core.environment.now().saturating_add(LOOK_AGAIN);
-            self.behind = session.go_on().then(|| self.behind.unwrap_or_else(later));
+            at = session.go_on();
+            self.behind = at.map(|_| self.behind.unwrap_or_else(later));
         }
+        self.watch_progress(at);
         loop {
             if self.poll_blocked(Some(cx)).is_pending() {
                 return Poll::Pending;
@@ -221,11 +234,11 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     /// The TLS handshake after [`Want::StartTls`] is through; what the client said before it is
-    /// forgotten (STREAM-8). For a transport that is TLS from its beginning (direct TLS) it is
-    /// called before the first byte. At any other time it has no effect.
+    /// forgotten (STREAM-8). On a transport that is TLS from its beginning
+    /// ([`Peer::direct_tls`]) nothing was. At any other time it has no effect.
     pub fn secured(&mut self, tls: Tls) {
         let Stage::Unauthed(session) = &mut self.stage else { return };
-        if self.want != Want::StartTls && session.is_open() {
+        if self.want == Want::Close || (self.want == Want::Input && session.is_open()) {
             return;
         }
         session.restart();
@@ -245,7 +258,8 @@ impl<C: Connection + Clone> Driver<C> {
             Want::Close => None,
             _ => {
                 let stuck = self.taken.map(|(_, since)| since + self.core.limits.stuck);
-                let pauses = [self.pace.resume, self.congested, self.behind];
+                let late = self.pace.broadcast.filter(|_| self.late.is_some());
+                let pauses = [self.pace.resume, late, self.congested, self.behind];
                 let session = [self.extensions_at(), stuck];
                 pauses.into_iter().chain(session).chain([Some(self.deadline)]).flatten().min()
             }
@@ -262,7 +276,14 @@ impl<C: Connection + Clone> Driver<C> {
         let handle = session.handle();
         let extensions = self.core.extensions.iter();
         let soonest = || extensions.filter_map(|extension| extension.next_timeout(&handle)).min();
-        super::shielded(soonest).flatten()
+        super::shielded(soonest).flatten().map(|at| at.max(self.unheard))
+    }
+
+    /// The client is read from again.
+    fn listen(&mut self, now: Duration) {
+        if self.congested.take().is_some() {
+            self.unheard = now.saturating_add(UNHEARD);
+        }
     }
 
     /// Acts on the time that has passed.
@@ -272,12 +293,18 @@ impl<C: Connection + Clone> Driver<C> {
         if self.pace.resume.is_some_and(|at| at <= now) {
             self.pace.resume = None;
         }
-        self.congested = self.congested.filter(|at| *at > now);
+        if self.pace.broadcast.is_some_and(|at| at <= now) {
+            self.pace.broadcast = None;
+        }
+        if self.congested.is_some_and(|at| at <= now) {
+            self.listen(now);
+        }
         self.behind = self.behind.filter(|at| *at > now);
         if self.want == Want::Close {
             return;
         }
-        self.watch_progress();
+        let at = if let Stage::Bound(session) = &self.stage { session.go_on() } else { None };
+        self.watch_progress(at);
         if self.taken.is_some_and(|(_, since)| since + self.core.limits.stuck <= now) {
             return self.give_up("LIMIT-13");
         }
@@ -390,13 +417,17 @@ impl<C: Connection + Clone> Driver<C> {
         Poll::Ready(())
     }
 
-    /// The server may close a stream that has no session yet. One that is being bound is reached as
-    /// a session, or refused.
+    /// The server may close a stream that has no session yet. One that is just being registered is
+    /// reached as a session, or refused.
     fn poll_dismissed(&mut self, cx: Option<&Context<'_>>) {
-        let is_reached = self.want == Want::Input && !matches!(self.stage, Stage::Binding);
-        let negotiating = self.negotiating.as_ref().filter(|_| is_reached);
-        if let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) {
-            self.fail(error);
+        let negotiating = self.negotiating.as_ref();
+        let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) else {
+            return;
+        };
+        match self.want {
+            // TLS-2: there is no stream that could be told.
+            Want::StartTls => self.finish(Close::Abort),
+            _ => self.fail(error),
         }
     }
 
@@ -414,22 +445,32 @@ impl<C: Connection + Clone> Driver<C> {
         Poll::Ready(())
     }
 
-    /// LIMIT-13: notes since when a client takes nothing, while something waits for it.
-    fn watch_progress(&mut self) {
-        let waiting = self.connection.waiting();
-        let waits = matches!(self.stage, Stage::Bound(_)) && waiting > 0;
-        let written = self.connection.written();
+    /// LIMIT-13: notes since when a client takes nothing, while something waits for it: in its
+    /// connection, or in front of that, where it is `at` this place.
+    fn watch_progress(&mut self, at: Option<u32>) {
+        let waiting = at.is_some() || self.connection.waiting() > 0;
+        let waits = waiting && matches!(self.stage, Stage::Bound(_));
+        let now = (self.connection.written(), at.unwrap_or_default());
         self.taken = match self.taken.filter(|_| waits) {
-            Some((taken, since)) if taken == written => Some((taken, since)),
-            _ => waits.then(|| (written, self.core.environment.now())),
+            Some((taken, since)) if taken == now => Some((taken, since)),
+            _ => waits.then(|| (now, self.core.environment.now())),
         };
     }
 
-    /// LIMIT-13: a client is not read from as long as it does not read.
+    /// LIMIT-13: a client that has asked for something is not read from as long as it does not read.
+    /// One that only acknowledges is, since that makes nothing longer.
     fn poll_congested(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
-        let is_congested = || self.connection.waiting() > self.core.limits.soft_mark;
-        if !is_congested() {
-            self.congested = None;
+        let is_congested = || {
+            let waiting = self.connection.waiting();
+            let Stage::Bound(session) = &self.stage else { return false };
+            let mark = self.core.limits.soft_mark;
+            waiting > mark || (waiting > 0 && waiting.saturating_add(session.unwritten()) > mark)
+        };
+        if !self.has_asked || !is_congested() {
+            self.has_asked = false;
+            if self.congested.is_some() {
+                self.listen(self.core.environment.now());
+            }
             return Poll::Ready(());
         }
         if let Some(cx) = cx {
@@ -452,9 +493,12 @@ impl<C: Connection + Clone> Driver<C> {
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }
+        if self.late.is_some() && self.catch_up() {
+            return true;
+        }
         let event = match self.parser.read(input) {
             Ok(Some(event)) => event,
-            Ok(None) => return false,
+            Ok(None) => return self.refuse_opening(),
             Err(error) => {
                 self.fail(error);
                 return true;
@@ -464,22 +508,46 @@ impl<C: Connection + Clone> Driver<C> {
             // SERR: nothing that arrives after an error has an effect (STREAM-24).
             (Stage::Closing(_) | Stage::Over, Event::End) => self.closed_by_client(),
             (Stage::Closing(_) | Stage::Over, _) => {}
-            (_, Event::End) => self.end_of_stream(),
+            (_, Event::End) => {
+                self.last_presence(false);
+                self.end_of_stream();
+            }
             (_, Event::Header(header)) => self.header(&header),
             (Stage::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
             (Stage::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
-            (_, Event::Stanza(stanza)) => self.early_stanza(&stanza),
+            (Stage::Bound(_), Event::Refused(refused)) => self.refused(&refused),
+            (_, Event::Refused(refused)) => self.early_refused(&refused),
+            (_, Event::Stanza(stanza)) => self.early_stanza(&stanza, None),
             (_, Event::Nonza(nonza)) => self.early_nonza(&nonza),
         }
         true
     }
 
-    /// One more stanza was handled: LIMIT-19 and LIMIT-20 may pause reading.
+    /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
+    pub(super) fn count_bytes(&mut self, bytes: usize) {
+        let now = self.core.environment.now();
+        if self.pace.bytes(bytes, now, &self.core.limits) {
+            self.core.metrics.limit("LIMIT-20");
+        }
+    }
+
+    /// One more stanza was handled: LIMIT-20 may pause reading, LIMIT-19 the next broadcast.
     pub(super) fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
+        self.has_asked = true;
         if let Some(limit) = self.pace.stanza(is_broadcast, now, &self.core.limits) {
             self.core.metrics.limit(limit);
         }
+        // LIMIT-13
+        if crate::session::take_behind() {
+            self.pace.slow_down(now);
+        }
+    }
+}
+
+impl<C: Connection + Clone> Drop for Driver<C> {
+    fn drop(&mut self) {
+        self.last_presence(true);
     }
 }
 

@@ -65,12 +65,22 @@ pub(super) struct Dismissal(Mutex<State>);
 struct State {
     account: Option<BareJid>,
     farewell: Option<Farewell>,
+    /// The stream is about to be a session, and is told as one.
+    binds: bool,
     waker: Option<Waker>,
 }
 
 impl Dismissal {
-    pub(super) fn is_set(&self) -> bool {
-        self.0.lock().farewell.is_some()
+    /// Begins a bind that nothing but its outcome ends; `false` if the stream is closed before.
+    pub(super) fn begin_bind(&self) -> bool {
+        let mut state = self.0.lock();
+        state.binds = state.farewell.is_none();
+        state.binds
+    }
+
+    /// Nothing came of the bind.
+    pub(super) fn end_bind(&self) {
+        self.0.lock().binds = false;
     }
 
     fn set(&self, farewell: Farewell) {
@@ -170,7 +180,7 @@ impl EarlyStream {
         // A waker is host code: cloned and dropped without the lock.
         let waker = cx.map(|cx| cx.waker().clone());
         let mut state = self.dismissal.0.lock();
-        let farewell = state.farewell.clone();
+        let farewell = state.farewell.clone().filter(|_| !state.binds);
         let old = match waker {
             Some(waker) => state.waker.replace(waker),
             None => None,

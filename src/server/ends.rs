@@ -10,6 +10,7 @@ use jid::BareJid;
 use super::early::Farewell;
 use super::transaction::{Change, Failed};
 use super::{Core, Server};
+use crate::address;
 use crate::connection::Connection;
 use crate::rules::roster::RosterSet;
 use crate::rules::subscription::SubscriptionKind;
@@ -101,6 +102,7 @@ impl<C: Connection + Clone> Server<C> {
     /// To be called once the new password is stored.
     pub fn password_changed(&self, account: &BareJid, except: Option<SessionId>) {
         let core = &self.0;
+        let account = &address::account(account).unwrap_or_else(|_| account.clone());
         let error = StreamError::new(StreamCondition::Reset);
         let now = core.environment.now();
         let until = now.saturating_add(core.limits.negotiation);
@@ -131,6 +133,7 @@ impl<C: Connection + Clone> Server<C> {
     /// the removal can be asked for again.
     pub async fn account_removed(&self, account: &BareJid) -> Result<bool, StoreError> {
         let core = &self.0;
+        let account = &address::account(account).unwrap_or_else(|_| account.clone());
         let error = StreamError::new(StreamCondition::NotAuthorized);
         let farewell = Farewell::from(error.clone());
         core.early.bar(account, &farewell, true, core.environment.now(), Duration::MAX);
@@ -175,16 +178,34 @@ impl<C: Connection + Clone> Server<C> {
                     }
                 }
             }
-            // In this order: a bind under way is a job, and none can begin any more.
-            if core.jobs.len() == 0 && core.registry.is_forgotten() {
+            if core.is_empty() {
                 return;
             }
             core.sleep(LOOK_AGAIN).await;
         }
     }
+
+    /// A shutdown at once, for hosts that have a clock of their own: ends what there is, and says
+    /// whether nothing is left. To be called again until then.
+    #[cfg(any(feature = "tokio", feature = "threads"))]
+    pub(crate) fn end_all(&self) -> bool {
+        let core = &self.0;
+        let error = StreamError::new(StreamCondition::SystemShutdown);
+        core.early.close(&error.clone().into());
+        for session in core.registry.iter() {
+            core.dismiss(&session, Reason::Shutdown, &error);
+        }
+        core.is_empty()
+    }
 }
 
 impl<C: Connection + Clone> Core<C> {
+    /// Whether no session is left, nor work of one. In this order: a bind under way is a job, and
+    /// none can begin any more once the streams are closed.
+    fn is_empty(&self) -> bool {
+        self.jobs.len() == 0 && self.registry.is_forgotten()
+    }
+
     /// Ends a session with this error.
     fn dismiss(&self, session: &SessionHandle<C>, reason: Reason, error: &StreamError) -> bool {
         let mut words = Vec::new();
@@ -196,7 +217,7 @@ impl<C: Connection + Clone> Core<C> {
         was_first
     }
 
-    async fn sleep(&self, time: Duration) {
+    pub(super) async fn sleep(&self, time: Duration) {
         let _late: Option<()> = self.timers.within(time, pending()).await;
     }
 
@@ -216,7 +237,11 @@ impl<C: Connection + Clone> Core<C> {
         let requests = roster.requests().filter(|jid| roster.get(jid).is_none());
         let removals = contacts.map(|jid| (jid, true)).chain(requests.map(|jid| (jid, false)));
         for (contact, is_item) in removals {
-            let Ok(contact) = BareJid::new(contact) else { continue };
+            // What is there in no normal form was never anybody's contact.
+            let Some(contact) = address::bare(contact).ok().filter(|jid| jid.as_str() == contact)
+            else {
+                continue;
+            };
             let change = if is_item {
                 Change::Set(RosterSet::removal(contact.clone()))
             } else {

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use super::address::Address;
 use super::{Core, Task};
+use crate::address;
 use crate::connection::Connection;
 use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Relation, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, iq};
 use crate::rules::roster;
-use crate::session::{Key, SessionHandle};
+use crate::session::{Key, NotSent, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError, write};
 
 /// IQ-5: a handler that takes longer has failed.
@@ -46,6 +47,13 @@ impl<C: Connection + Clone> Core<C> {
         to: Option<&Address<'_>>,
     ) -> Option<Task> {
         let request = self.well_formed_iq(origin, stanza)?;
+        let own = origin.map(|session| &session.account().bare);
+        let is_others = |to: &Address<'_>| to.is_account() && Some(&*to.bare) != own;
+        if is_roster_set(stanza) && to.is_some_and(|to| to.resource.is_none() && is_others(to)) {
+            // ROSTER-4: before anybody asks whether there is such an account, and whom it blocks.
+            self.bounce(origin, stanza, Condition::Forbidden);
+            return None;
+        }
         if let Some(to) = to.filter(|to| to.is_account()) {
             match self.admit(to, stanza) {
                 Admission::Accept => {}
@@ -58,7 +66,6 @@ impl<C: Connection + Clone> Core<C> {
                 }
             }
         }
-        let own = origin.map(|session| &session.account().bare);
         let matching = to.and_then(|to| self.registry.find(to.key(), to.resource.as_deref()?));
         let situation = match to {
             None => IqSituation::OwnAccount,
@@ -82,9 +89,12 @@ impl<C: Connection + Clone> Core<C> {
                 None
             }
             IqDecision::Addressed => {
-                let delivered = matching.is_some_and(|session| self.give(&session, stanza).is_ok());
-                if !delivered && request {
-                    self.bounce(origin, stanza, BOUNCE);
+                let given = matching.map(|session| self.give(&session, stanza));
+                match given {
+                    Some(Ok(())) => {}
+                    _ if !request => {}
+                    Some(Err(NotSent::Full)) => self.bounce(origin, stanza, super::too_much()),
+                    _ => self.bounce(origin, stanza, BOUNCE),
                 }
                 None
             }
@@ -142,7 +152,6 @@ impl<C: Connection + Clone> Core<C> {
                 if own {
                     return self.roster_iq(session, stanza, &query, is_set);
                 }
-                // ROSTER-4
                 self.bounce(origin, stanza, BOUNCE);
                 return None;
             }
@@ -165,13 +174,16 @@ impl<C: Connection + Clone> Core<C> {
                 Admission::Drop => return,
                 Admission::Refuse(error) => return core.bounce(origin.as_ref(), &stanza, error),
             }
-            let roster = core.load_roster(&to).await.unwrap_or_default();
-            let subscribes =
-                |bare: &String| core.serves(bare.as_str()) || roster.is_subscriber(bare);
-            let relation = match sender(&stanza).filter(subscribes) {
-                Some(_) => Relation::Subscriber,
-                None => Relation::Stranger,
+            let sender = sender(&stanza).and_then(|sender| address::bare(&sender).ok());
+            let subscribes = match &sender {
+                Some(sender) if core.serves(sender.as_str()) => true,
+                Some(sender) => {
+                    let contact = core.load_contact(&to, sender).await;
+                    contact.is_ok_and(|(roster, _)| roster.is_subscriber(sender.as_str()))
+                }
+                None => false,
             };
+            let relation = if subscribes { Relation::Subscriber } else { Relation::Stranger };
             let task = core.ask_extensions(origin.as_ref(), &stanza, &to, target, relation);
             if let Some(task) = task {
                 task.await;
@@ -289,6 +301,11 @@ impl<C: Connection + Clone> Core<C> {
             Relation::Stranger
         }
     }
+}
+
+fn is_roster_set(stanza: &Stanza) -> bool {
+    let is_set = stanza.type_().as_deref() == Some("set");
+    is_set && stanza.child().is_some_and(|query| query.is("query", roster::NAMESPACE))
 }
 
 /// The sender's bare JID.

@@ -14,13 +14,26 @@ use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message,
     message_to_domain, offline,
 };
-use crate::session::{Copies, SessionHandle, SessionId};
+use crate::session::{Copies, NotSent, SessionHandle, SessionId, Standing};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{OfflineMessage, StoreError};
 
 /// Sessions that refused a message: they are not asked again (MSG-8).
-type Refused = SmallVec<[SessionId; 2]>;
+#[derive(Default)]
+struct Refused {
+    by: SmallVec<[SessionId; 2]>,
+    /// For one of them as much waits as may.
+    full: bool,
+}
+
+impl Refused {
+    fn push(&mut self, session: SessionId, why: NotSent) {
+        self.by.push(session);
+        self.full |= why == NotSent::Full;
+    }
+}
+
 /// Sessions that took it.
 type Reached<C> = SmallVec<[SessionHandle<C>; 4]>;
 
@@ -34,17 +47,6 @@ impl<C: Connection + Clone> Core<C> {
         to: &Address<'_>,
     ) -> Option<Task> {
         self.message_of(origin, stanza, to, Turn::First)
-    }
-
-    /// The same for a message that another session was to get. Where it was accepted `since` then,
-    /// it says so, wherever it goes now (SM-17).
-    pub(super) fn message_again(
-        self: &Arc<Self>,
-        stanza: &Stanza,
-        to: &Address<'_>,
-        since: Option<SystemTime>,
-    ) -> Option<Task> {
-        self.message_of(None, stanza, to, Turn::Again { since })
     }
 
     fn message_of(
@@ -63,10 +65,10 @@ impl<C: Connection + Clone> Core<C> {
             return None;
         }
         let end = match self.admit(to, stanza) {
-            Admission::Accept => match self.attempt(stanza, to, turn) {
-                Attempt::Store => {
+            Admission::Accept => match self.attempt(stanza, to, turn, Past::Nothing) {
+                Attempt::Store | Attempt::Behind => {
                     let (origin, stanza) = (origin.cloned(), stanza.clone());
-                    return Some(self.store_message(origin, stanza, to, turn));
+                    return Some(self.queue_message(origin, stanza, to, turn));
                 }
                 attempt => attempt.into(),
             },
@@ -78,14 +80,13 @@ impl<C: Connection + Clone> Core<C> {
 
     /// Gives a message for an account to the sessions that the rules name, until one takes it or
     /// none is left (MSG-8); never [`Attempt::Again`].
-    fn attempt(&self, stanza: &Stanza, to: &Address<'_>, turn: Turn) -> Attempt<C> {
+    fn attempt(&self, stanza: &Stanza, to: &Address<'_>, turn: Turn, past: Past) -> Attempt<C> {
         let type_ = MessageType::of(stanza.type_().as_deref());
-        let domain = to.bare.domain().as_str();
-        let since = turn.since().filter(|_| !is_delayed_by(stanza, domain));
-        let delayed = since.map(|since| stanza.with_appended(&delay(domain, since)));
-        let mut refused = Refused::new();
+        let delayed = turn.delay(stanza, &to.bare);
+        let mut refused = Refused::default();
         loop {
-            match self.try_message(type_, delayed.as_ref().unwrap_or(stanza), to, &mut refused) {
+            let stanza = delayed.as_ref().unwrap_or(stanza);
+            match self.try_message(type_, stanza, to, past, &mut refused) {
                 Attempt::Again => {}
                 settled => return settled,
             }
@@ -112,8 +113,8 @@ impl<C: Connection + Clone> Core<C> {
         if copies.is_some_and(Copies::release) {
             // Whoever took it has ended since, and has left it to us.
             let to = self.address_of(account.clone());
-            let since = Some(self.environment.utc());
-            if let Some(task) = self.message_again(stanza, &to, since) {
+            let turn = Turn::Again { accepted: self.environment.utc(), delayed: true };
+            if let Some(task) = self.message_of(None, stanza, &to, turn) {
                 self.jobs.spawn(task);
             }
         }
@@ -127,18 +128,23 @@ impl<C: Connection + Clone> Core<C> {
         type_: MessageType,
         stanza: &Stanza,
         to: &Address<'_>,
+        past: Past,
         refused: &mut Refused,
     ) -> Attempt<C> {
         let sessions = self.registry.sessions_of(to.key());
-        let sessions: SmallVec<[SessionHandle<C>; 4]> =
-            sessions.filter(|session| !refused.contains(&session.id())).collect();
+        let standing = |session: SessionHandle<C>| {
+            let standing = session.standing();
+            (session, standing)
+        };
+        let sessions: SmallVec<[(SessionHandle<C>, Standing); 4]> =
+            sessions.filter(|session| !refused.by.contains(&session.id())).map(standing).collect();
         // Others may get it by a carbon copy.
         let copies = (sessions.len() > 1).then(|| Copies::of(stanza));
         let matching = to.resource.as_deref().and_then(|resource| {
-            sessions.iter().find(|session| session.resource().as_str() == resource)
+            sessions.iter().find(|(session, _)| session.resource().as_str() == resource)
         });
-        let priorities =
-            || sessions.iter().filter(|s| s.is_available()).map(SessionHandle::priority);
+        let available = || sessions.iter().filter(|(_, standing)| standing.is_available());
+        let priorities = || available().map(|(_, standing)| standing.priority());
         let situation = match (&to.resource, matching) {
             (Some(_), Some(_)) => MessageSituation::FullMatch,
             (Some(_), None) => MessageSituation::full_without_match(priorities()),
@@ -147,25 +153,40 @@ impl<C: Connection + Clone> Core<C> {
         // The store is asked only where its answer counts: it looks through the whole message.
         let offline = if situation.asks_offline() { self.offline(stanza) } else { Offline::Bounce };
         // An unknown account looks like one without sessions (MSG-5): the store tells them apart.
-        match message(type_, situation, offline) {
+        let decision = message(type_, situation, offline);
+        if decision.is_delivery() {
+            // After the look at the sessions: one that can be found has said by then what it is to get
+            // first.
+            let is_behind = match past {
+                Past::Nothing => sessions.iter().any(|(_, standing)| standing.is_behind()),
+                Past::Chain => self.registry.has_waiting(to.bare.as_str()),
+                Past::Left => self.registry.recipient(to.bare.as_str()).is_some(),
+                Past::Store => false,
+            };
+            if is_behind {
+                return Attempt::Behind;
+            }
+        }
+        match decision {
             MessageDecision::Silent => Attempt::Silent,
+            // LIMIT-10: not into the store, where it would be ahead of what waits for the session.
+            MessageDecision::Bounce | MessageDecision::Offline if refused.full => Attempt::Full,
             MessageDecision::Bounce => Attempt::Bounce,
             MessageDecision::Offline => Attempt::Store,
             MessageDecision::Addressed => self.give_each(matching, stanza, copies, refused),
             MessageDecision::Top => {
-                let facts = |s: &SessionHandle<C>| (s.priority(), s.is_live());
-                let Some(top) =
-                    Top::choose(sessions.iter().filter(|s| s.is_available()).map(facts))
-                else {
+                let facts = |(s, standing): &(SessionHandle<C>, Standing)| {
+                    (standing.priority(), s.is_live())
+                };
+                let Some(top) = Top::choose(available().map(facts)) else {
                     return Attempt::Again;
                 };
-                let chosen = sessions
-                    .iter()
-                    .filter(|s| s.is_available() && top.takes(s.priority(), s.is_live()));
+                let chosen =
+                    available().filter(|(s, standing)| top.takes(standing.priority(), s.is_live()));
                 self.give_each(chosen, stanza, copies, refused)
             }
             MessageDecision::All => {
-                let chosen = sessions.iter().filter(|s| s.is_available() && s.priority() >= 0);
+                let chosen = available().filter(|(_, standing)| standing.priority() >= 0);
                 self.give_each(chosen, stanza, copies, refused)
             }
         }
@@ -173,16 +194,16 @@ impl<C: Connection + Clone> Core<C> {
 
     fn give_each<'a>(
         &self,
-        sessions: impl IntoIterator<Item = &'a SessionHandle<C>>,
+        sessions: impl IntoIterator<Item = &'a (SessionHandle<C>, Standing)>,
         stanza: &Stanza,
         copies: Option<Copies>,
         refused: &mut Refused,
     ) -> Attempt<C> {
         let mut reached = Reached::new();
-        for session in sessions {
+        for (session, _) in sessions {
             match self.give_copy(session, stanza, copies.as_ref()) {
                 Ok(()) => reached.push(session.clone()),
-                Err(_) => refused.push(session.id()),
+                Err(why) => refused.push(session.id(), why),
             }
         }
         if reached.is_empty() { Attempt::Again } else { Attempt::Done(reached, copies) }
@@ -193,53 +214,107 @@ impl<C: Connection + Clone> Core<C> {
         offline(stanza, self.stores.offline.is_some())
     }
 
-    /// Stores a message for an account, if there is such an account (OFF-1, OFF-2, MSG-5).
-    ///
-    /// On the account's chain, where a session that becomes available fetches what is stored: one
-    /// that came while this waited has fetched already, so it is looked for once more (OFF-3).
-    fn store_message(
+    /// Has a message wait for its turn on the account's chain, behind the account's backlog.
+    fn queue_message(
         self: &Arc<Self>,
         origin: Option<SessionHandle<C>>,
         stanza: Stanza,
         to: &Address<'_>,
         turn: Turn,
     ) -> Task {
-        let core = Arc::clone(self);
-        let to = to.to_static();
+        let (core, to) = (Arc::clone(self), to.to_static());
+        // From now on: what comes later is not to pass it.
+        let place = self.registry.queue_up(to.key());
         Box::pin(async move {
-            let Some(store) = core.stores.offline.clone() else { return };
-            let (key, account) = (to.bare.to_string(), to.bare.clone());
-            // The store says itself since when it has kept a message.
-            let since = turn.since().filter(|_| !is_delayed_by(&stanza, account.domain().as_str()));
-            let since = since.unwrap_or_else(|| core.environment.utc());
-            let message = OfflineMessage::new(super::xml(&stanza), since);
+            let key = to.bare.to_string();
             let job = {
-                let (core, stanza) = (Arc::clone(&core), stanza.clone());
+                let (core, origin, stanza) = (Arc::clone(&core), origin.clone(), stanza.clone());
                 async move {
-                    // Asked again where it was asked before: what came in between may be a block.
-                    let state = core.loaded_state(&to.bare).await?;
-                    match core.ask(&state, &stanza) {
-                        Admission::Accept => {}
-                        refused => return Ok(kept_out(&stanza, &to, turn, refused)),
-                    }
-                    if !core.stores.accounts.exists(&to.bare).await? {
-                        return Ok(End::Stored);
-                    }
-                    match core.attempt(&stanza, &to, turn) {
-                        Attempt::Store => store.push(&to.bare, message).await?,
-                        attempt => return Ok(attempt.into()),
-                    }
-                    Ok::<_, StoreError>(End::Stored)
+                    core.settle_left(&to.bare).await;
+                    let end = core.message_in_turn(&stanza, &to, turn, Past::Chain).await;
+                    core.end_message(origin.as_ref(), &stanza, &to.bare, turn, end);
+                    drop(place);
                 }
             };
-            let refuse = |condition: Condition| End::Refused(Admission::Refuse(condition.into()));
-            let end = match core.jobs.run(&key, job).await {
-                Some(Ok(end)) => end,
-                Some(Err(StoreError::Full)) => refuse(BOUNCE),
-                _ => refuse(Condition::InternalServerError),
-            };
-            core.end_message(origin.as_ref(), &stanza, &account, turn, end);
+            if core.jobs.run(&key, job).await.is_none() {
+                core.bounce(origin.as_ref(), &stanza, Condition::InternalServerError);
+            }
         })
+    }
+
+    /// Gives a message to the account's sessions, or stores it if there is such an account (OFF-1,
+    /// OFF-2, MSG-5). Runs on the account's chain, where what came before it was dealt with.
+    async fn message_in_turn(
+        self: &Arc<Self>,
+        stanza: &Stanza,
+        to: &Address<'_>,
+        turn: Turn,
+        past: Past,
+    ) -> End<C> {
+        let account = &to.bare;
+        let refuse = |condition: Condition| End::Refused(Admission::Refuse(condition.into()));
+        // Asked again where it was asked before: what came in between may be a block.
+        let Ok(state) = self.loaded_state(account).await else {
+            return refuse(Condition::InternalServerError);
+        };
+        match self.ask(&state, stanza) {
+            Admission::Accept => {}
+            refused => return kept_out(stanza, to, turn, refused),
+        }
+        if !self.registry.is_loaded(account) {
+            match self.stores.accounts.exists(account).await {
+                Ok(true) => {}
+                Ok(false) => return End::Stored,
+                Err(_) => return refuse(Condition::InternalServerError),
+            }
+        }
+        loop {
+            let mut attempt = self.attempt(stanza, to, turn, past);
+            if matches!(attempt, Attempt::Behind) {
+                if past == Past::Chain {
+                    self.settle_first(account).await;
+                }
+                if self.catch_up(account).await {
+                    continue;
+                }
+                // The store does not answer: what it can keep goes behind what it has.
+                attempt = match self.offline(stanza) {
+                    Offline::Store => Attempt::Store,
+                    _ => self.attempt(stanza, to, turn, Past::Store),
+                };
+            }
+            let Some(store) = self.stores.offline.as_ref().filter(|_| attempt.is_store()) else {
+                return attempt.into();
+            };
+            let accepted = turn.accepted().unwrap_or_else(|| self.environment.utc());
+            let delayed = turn.delay(stanza, account);
+            let stanza = super::xml(delayed.as_ref().unwrap_or(stanza));
+            let message = OfflineMessage::new(stanza, accepted);
+            return match store.push(account, message).await {
+                Ok(()) => End::Stored,
+                Err(StoreError::Full) => refuse(BOUNCE),
+                Err(_) => refuse(Condition::InternalServerError),
+            };
+        }
+    }
+
+    /// A message that an ended session had accepted, in its turn: it goes where it would go without
+    /// that session. Where it is `delayed`, it says since when (SM-17). Says which sessions have got it.
+    pub(super) async fn message_left(
+        self: &Arc<Self>,
+        stanza: &Stanza,
+        to: &Address<'_>,
+        accepted: SystemTime,
+        delayed: bool,
+    ) -> Vec<SessionId> {
+        let turn = Turn::Again { accepted, delayed };
+        let end = self.message_in_turn(stanza, to, turn, Past::Left).await;
+        let reached = match &end {
+            End::Taken(reached, _) => reached.iter().map(SessionHandle::id).collect(),
+            End::Stored | End::Refused(_) => Vec::new(),
+        };
+        self.end_message(None, stanza, &to.bare, turn, end);
+        reached
     }
 
     /// Answers a stanza with an error, where one is due (STZ-6, STZ-7).
@@ -279,15 +354,26 @@ fn kept_out<C: Connection + Clone>(
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Turn {
     First,
-    Again { since: Option<SystemTime> },
+    /// One that was accepted then, and says so where it is delayed.
+    Again {
+        accepted: SystemTime,
+        delayed: bool,
+    },
 }
 
 impl Turn {
-    const fn since(self) -> Option<SystemTime> {
+    const fn accepted(self) -> Option<SystemTime> {
         match self {
             Self::First => None,
-            Self::Again { since } => since,
+            Self::Again { accepted, .. } => Some(accepted),
         }
+    }
+
+    /// The message with the time since when it is delayed, where it does not say so yet.
+    fn delay(self, stanza: &Stanza, account: &BareJid) -> Option<Stanza> {
+        let Self::Again { accepted, delayed: true } = self else { return None };
+        let domain = account.domain().as_str();
+        (!is_delayed_by(stanza, domain)).then(|| stanza.with_appended(&delay(domain, accepted)))
     }
 }
 
@@ -301,6 +387,30 @@ enum Attempt<C: Connection + Clone> {
     Again,
     Store,
     Bounce,
+    /// As much waits for whom it is for as may: its sender may try again.
+    Full,
+    /// It would pass what comes first for the account.
+    Behind,
+}
+
+impl<C: Connection + Clone> Attempt<C> {
+    const fn is_store(&self) -> bool {
+        matches!(self, Self::Store)
+    }
+}
+
+/// What a message may be given past.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Past {
+    /// It has just arrived: nothing that waits for the account.
+    Nothing,
+    /// It is its turn on the account's chain: others there, but nothing that ended sessions have left or
+    /// that the store has for a session.
+    Chain,
+    /// It is one of those that ended sessions have left.
+    Left,
+    /// The store does not answer.
+    Store,
 }
 
 /// What became of a message in the end.
@@ -318,7 +428,8 @@ impl<C: Connection + Clone> From<Attempt<C>> for End<C> {
             Attempt::Done(reached, copies) => Self::Taken(reached, copies),
             Attempt::Silent | Attempt::Again => Self::Refused(Admission::Drop),
             Attempt::Bounce => Self::Refused(Admission::Refuse(BOUNCE.into())),
-            Attempt::Store => Self::Stored,
+            Attempt::Full => Self::Refused(Admission::Refuse(super::too_much())),
+            Attempt::Store | Attempt::Behind => Self::Stored,
         }
     }
 }

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub stream_errors: Vec<(StreamCondition, u64)>,
     /// Limits that were hit, by their id.
     pub limits: Vec<(&'static str, u64)>,
+    /// Entries of the stores that could not be read, and were left out (JID-6).
+    pub unread: u64,
     /// Accounts with a change under way.
     pub jobs: usize,
 }
@@ -44,6 +46,7 @@ pub(super) struct Counters {
     delivered: [AtomicU64; 3],
     pub(super) bytes_received: AtomicU64,
     bytes_delivered: AtomicU64,
+    unread: AtomicU64,
     rare: parking_lot::Mutex<Rare>,
 }
 
@@ -93,6 +96,11 @@ impl Counters {
         }
     }
 
+    /// Here a host may be told of it.
+    pub(super) fn unread(&self, entries: usize) {
+        self.unread.fetch_add(entries as u64, Ordering::Relaxed);
+    }
+
     pub(super) fn limit(&self, id: &'static str) {
         count(&mut self.rare.lock().limits, id);
     }
@@ -114,6 +122,7 @@ impl<C: Connection + Clone> Core<C> {
             stanza_errors: rare.stanza_errors.clone(),
             stream_errors: rare.stream_errors.clone(),
             limits: rare.limits.clone(),
+            unread: load(&counters.unread),
             jobs: self.jobs.len(),
         }
     }

@@ -30,6 +30,7 @@ mod jobs;
 mod message;
 mod metrics;
 mod negotiate;
+mod offline;
 mod oneshot;
 mod pace;
 mod peer;
@@ -68,7 +69,7 @@ use crate::environment::Environment;
 use crate::extension::{Extension, Outcome, Target};
 use crate::recent::Recent;
 use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
-use crate::stanza::{Frame, Stanza};
+use crate::stanza::{Condition, ErrorType, Frame, Stanza, StanzaError};
 use crate::store::Stores;
 use admission::Admissions;
 use builder::Domain;
@@ -105,6 +106,7 @@ struct Core<C: Connection + Clone> {
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
     unheard: unheard::Unheard,
+    offline_failures: offline::Failures,
 }
 
 impl<C: Connection + Clone> Server<C> {
@@ -146,9 +148,10 @@ impl<C: Connection + Clone> Server<C> {
     }
 
     /// Routes a stanza of the host, or one that arrived from another domain, by its `to`. Its
-    /// `from` is believed: the host has checked it. What one of another domain says in our name is
-    /// taken out (STZ-14).
+    /// `from` is believed: the host has checked it. It gets its normal form (JID-1); a stanza whose
+    /// `from` has none is dropped. What one of another domain says in our name is taken out (STZ-14).
     pub fn send(&self, stanza: Stanza) {
+        let Some(stanza) = self.0.with_normal_from(stanza) else { return };
         let stanza = self.0.without_claims_of_others(stanza);
         if let Some(task) = self.0.route(None, stanza) {
             self.0.jobs.spawn(task);
@@ -191,13 +194,6 @@ impl<C: Connection + Clone> Core<C> {
     fn give(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Result<(), NotSent> {
         session.send(stanza)?;
         self.given(session, stanza);
-        Ok(())
-    }
-
-    /// Gives a session what has waited for it in the offline store.
-    fn give_stored(&self, session: &SessionHandle<C>, stanzas: &[Stanza]) -> Result<(), NotSent> {
-        session.send_stored(stanzas)?;
-        stanzas.iter().for_each(|stanza| self.given(session, stanza));
         Ok(())
     }
 
@@ -294,6 +290,11 @@ impl<C: Connection + Clone> Core<C> {
     fn push_id(&self) -> String {
         self.registry.push_id()
     }
+}
+
+/// As much waits for whom a stanza is for as may (LIMIT-10): its sender may try again.
+fn too_much() -> StanzaError {
+    StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait)
 }
 
 /// A stanza as XML of its own.

@@ -1,10 +1,9 @@
 //! From the first byte to a bound resource (RFC 6120 §4–§7).
 
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use jid::{BareJid, DomainPart, Jid};
+use jid::{BareJid, DomainPart};
 
 use super::Core;
 use super::admission::Admission;
@@ -12,12 +11,14 @@ use super::builder::Domain;
 use super::driver::{Driver, Pending, Stage};
 use super::early::EarlyStream;
 use super::peer::Want;
+use crate::address;
 use crate::connection::{Close, Connection, SendError};
 use crate::environment::random_hex;
-use crate::extension::{Flow, Negotiated, Stage as FeatureStage};
+use crate::extension::{Extension, Flow, Negotiated, Stage as FeatureStage};
 use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
 use crate::session::{Authed, Bound, Reason, Session};
 use crate::stanza::Frame;
+use crate::stanza::canonical::Opening;
 use crate::store::{Credentials, StoreError, Verdict};
 use crate::stream::{
     Features, Header, Nonza, ResponseHeader, STREAM_NAMESPACE, StreamCondition, StreamError,
@@ -103,21 +104,18 @@ impl<C: Connection + Clone> Driver<C> {
     /// The client's stream header (STREAM-1…9).
     pub(super) fn header(&mut self, header: &Header) {
         self.lang = header.lang().map(Into::into);
-        let from = header.from().and_then(|from| Jid::new(from).ok()).map(|jid| jid.to_bare());
+        let from = header.from().and_then(|from| address::bare(from.split('/').next()?).ok());
         let Some(negotiating) = &mut self.negotiating else { return };
         negotiating.answered = false;
         negotiating.from = from;
-        let asked = header.to().map(domain_part);
-        let domain = match asked {
+        let asked = match header.to() {
             // STREAM-4
-            None => {
-                self.core.default_domain.clone().filter(|domain| self.core.serves(domain.as_str()))
-            }
-            Some(asked) => asked.filter(|domain| self.core.serves(domain.as_str())),
+            None => self.core.default_domain.clone(),
+            // STREAM-6
+            Some(asked) => address::domain(asked).ok(),
         };
-        let asked = header.to().and_then(domain_part);
-        let Some(domain) = domain else {
-            let former = asked.is_some_and(|domain| self.core.former_domains.contains(&domain));
+        let former = asked.as_ref().is_some_and(|domain| self.core.former_domains.contains(domain));
+        let Some(domain) = asked.filter(|domain| self.core.serves(domain.as_str())) else {
             let condition =
                 if former { StreamCondition::HostGone } else { StreamCondition::HostUnknown };
             return self.fail(condition.into());
@@ -238,6 +236,38 @@ impl<C: Connection + Clone> Driver<C> {
         let mut words = Vec::with_capacity(512);
         features.write(&mut words);
         self.send(&words);
+    }
+
+    /// Closes the stream where that is the answer to an element whose start tag is all that there is of
+    /// it: what follows need not be waited for.
+    pub(super) fn refuse_opening(&mut self) -> bool {
+        let condition = match (&self.stage, self.parser.opening()) {
+            // STREAM-18
+            (Stage::Unauthed(_), Some(Opening::Stanza)) => Some(StreamCondition::NotAuthorized),
+            (_, Some(Opening::Other(name, namespace))) => self.refusal(name, namespace),
+            (_, Some(Opening::Stanza) | None) => None,
+        };
+        let Some(condition) = condition else { return false };
+        self.fail(condition.into());
+        true
+    }
+
+    /// What a first-level element of this name closes the stream with, whatever it holds.
+    fn refusal(&self, name: &str, namespace: &str) -> Option<StreamCondition> {
+        let takes = |extension: &dyn Extension<C>| extension.takes(name, namespace);
+        // One that panics may take it.
+        let takes = |extension| super::shielded(|| takes(extension)).unwrap_or(true);
+        match (&self.stage, namespace) {
+            (Stage::Closing(_) | Stage::Over, _) => None,
+            (_, STREAM_NAMESPACE) if name == "error" => None,
+            (Stage::Unauthed(_), TLS_NS) if name == "starttls" => None,
+            (Stage::Unauthed(session), wire::NS) if session.is_open() => None,
+            // SASL-10
+            (_, wire::NS) => Some(StreamCondition::NotAuthorized),
+            _ if self.core.extensions.iter().any(|extension| takes(&**extension)) => None,
+            // STREAM-16
+            _ => Some(StreamCondition::UnsupportedStanzaType),
+        }
     }
 
     /// A first-level element that is no stanza, before bind.
@@ -408,12 +438,6 @@ impl<C: Connection + Clone> Driver<C> {
         // STREAM-28: clients that pipeline have sent the next header already.
         self.parser.restart(true);
     }
-}
-
-/// A domain as a client may write it (STREAM-6).
-fn domain_part(text: &str) -> Option<DomainPart> {
-    let text = text.strip_suffix('.').unwrap_or(text);
-    DomainPart::new(text).ok().map(Cow::into_owned)
 }
 
 impl<C: Connection + Clone> Core<C> {

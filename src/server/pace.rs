@@ -4,13 +4,18 @@ use std::time::Duration;
 
 use super::builder::{Limits, Rate};
 
-/// When the allowance of a rate would be full again: further ahead than the burst, and reading
-/// pauses until it is not.
+/// How long a client is not read from after a stanza that has to wait behind much else (LIMIT-13).
+const SLOW: Duration = Duration::from_millis(250);
+
+/// When the allowance of a rate would be full again: further ahead than the burst, and reading (or the
+/// next broadcast) waits until it is not.
 #[derive(Default)]
 pub(super) struct Pace {
     stanzas: Duration,
     bytes: Duration,
     presence: Duration,
+    /// From when on a broadcast of presence is in time.
+    pub(super) broadcast: Option<Duration>,
     /// Until when reading pauses.
     pub(super) resume: Option<Duration>,
 }
@@ -29,15 +34,25 @@ impl Pace {
         now: Duration,
         limits: &Limits,
     ) -> Option<&'static str> {
-        let resume = &mut self.resume;
-        let stanza = Self::spend(&mut self.stanzas, resume, limits.stanzas, 1, now);
+        let stanza = Self::spend(&mut self.stanzas, &mut self.resume, limits.stanzas, 1, now);
         let rate = limits.presence.filter(|_| is_broadcast);
-        let presence = Self::spend(&mut self.presence, resume, rate, 1, now);
+        let presence = Self::spend(&mut self.presence, &mut self.broadcast, rate, 1, now);
         match (stanza, presence) {
             (true, _) => Some("LIMIT-20"),
             (false, true) => Some("LIMIT-19"),
             (false, false) => None,
         }
+    }
+
+    /// A stanza is here that is not to go before a broadcast that is not in time yet.
+    pub(super) fn wait_for_broadcast(&mut self) {
+        self.resume = self.resume.max(self.broadcast);
+    }
+
+    /// Something that the client has sent waits behind much else.
+    pub(super) fn slow_down(&mut self, now: Duration) {
+        let pause = now.saturating_add(SLOW);
+        self.resume = Some(self.resume.map_or(pause, |at| at.max(pause)));
     }
 
     fn spend(

@@ -11,7 +11,8 @@ pub enum Want {
     /// Read, then [`Driver::receive`](super::Driver::receive).
     Input,
     /// Flush what waits, do the TLS handshake as the server, then [`Driver::secured`](super::Driver::secured). A handshake
-    /// that fails ends the transport, without another word (TLS-1).
+    /// that fails ends the transport, without another word (TLS-1), and so does one during which the
+    /// driver comes to want [`Close`](Self::Close): it is to be polled meanwhile.
     StartTls,
     /// Flush what waits, end the transport, drop the driver.
     Close,
@@ -23,13 +24,14 @@ pub enum Want {
 pub struct Peer {
     pub(super) secure: bool,
     pub(super) starttls: bool,
+    pub(super) direct_tls: bool,
     pub(super) source: Option<String>,
 }
 
 impl Peer {
     /// A plain transport that cannot be upgraded.
     pub const fn new() -> Self {
-        Self { secure: false, starttls: false, source: None }
+        Self { secure: false, starttls: false, direct_tls: false, source: None }
     }
 
     /// Declares the transport secure without TLS of ours: a loopback, a trusted proxy (TLS-3).
@@ -41,6 +43,14 @@ impl Peer {
     /// Whether the host can do a TLS handshake when asked to ([`Want::StartTls`]).
     pub const fn starttls(mut self, possible: bool) -> Self {
         self.starttls = possible;
+        self
+    }
+
+    /// Whether the transport begins with a TLS handshake
+    /// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)): then [`Want::StartTls`] is the first
+    /// that the driver wants.
+    pub const fn direct_tls(mut self, first: bool) -> Self {
+        self.direct_tls = first;
         self
     }
 
@@ -57,6 +67,7 @@ impl fmt::Debug for Peer {
         f.debug_struct("Peer")
             .field("secure", &self.secure)
             .field("starttls", &self.starttls)
+            .field("direct_tls", &self.direct_tls)
             .finish_non_exhaustive()
     }
 }

@@ -16,7 +16,6 @@ use crate::rules::delivery::{PresenceDecision, PresenceSituation, presence};
 use crate::rules::presence::{PresenceType, read_priority};
 use crate::rules::subscription::SubscriptionKind;
 use crate::session::{Bound, Presence, Session, SessionHandle};
-use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError, canonicalise};
 use crate::store::SubscriptionRequest;
 
@@ -100,9 +99,13 @@ impl<C: Connection + Clone> Core<C> {
         };
         let first = self.registry.available(&handle.account().bare).is_empty();
         let reachable = handle.is_available() && handle.priority() >= 0;
+        let waits = self.stores.offline.is_some() || handle.is_heir();
+        let messages = !reachable && priority >= 0 && waits;
+        if messages {
+            self.registry.expect_stored(&handle);
+        }
         let initial = session.set_presence(Presence::Available { stanza, priority });
         let requests = initial && handle.roster().requests().len() > 0;
-        let messages = !reachable && priority >= 0 && self.stores.offline.is_some();
         if !requests {
             self.remind(&handle, first);
             if !messages {
@@ -116,7 +119,7 @@ impl<C: Connection + Clone> Core<C> {
                 core.remind(&handle, first);
             }
             if messages {
-                core.deliver_offline(&handle).await;
+                core.deliver_offline(&handle.account().bare).await;
             }
         }))
     }
@@ -131,11 +134,11 @@ impl<C: Connection + Clone> Core<C> {
             let state = session.account_state();
             // BLOCK-5: these wait for their user to unblock, or to deny them.
             let heard =
-                |request: &SubscriptionRequest| !core.is_hidden(&state, request.from.as_str());
-            for request in requests.into_iter().filter(heard) {
-                if let Ok(stanza) = canonicalise(&request.stanza) {
-                    let _gone = core.give(&session, &stanza);
-                }
+                |request: &&SubscriptionRequest| !core.is_hidden(&state, request.from.as_str());
+            let heard = requests.iter().filter(heard);
+            let stanzas: Vec<_> = heard.filter_map(|one| canonicalise(&one.stanza).ok()).collect();
+            if session.send_stored(&stanzas).is_ok() {
+                stanzas.iter().for_each(|stanza| core.given(&session, stanza));
             }
         };
         self.jobs.run(&key, job).await;
@@ -169,38 +172,6 @@ impl<C: Connection + Clone> Core<C> {
             reminders.insert(&name, now);
         }
         due
-    }
-
-    /// Offline messages, in order, each to this session alone; what it accepted leaves the store
-    /// (OFF-3, OFF-4).
-    async fn deliver_offline(self: &Arc<Self>, session: &SessionHandle<C>) {
-        let Some(store) = self.stores.offline.clone() else { return };
-        let account = session.account().bare.clone();
-        let (core, session) = (Arc::clone(self), session.clone());
-        let key = account.to_string();
-        let job = async move {
-            let Ok(messages) = store.list(&account).await else { return };
-            let (domain, state) = (account.domain().as_str(), session.account_state());
-            let (mut ids, mut stanzas) = (Vec::new(), Vec::new());
-            for (id, message) in messages {
-                ids.push(id);
-                // One that cannot be read any more is of no use to anybody.
-                if let Ok(mut stanza) = canonicalise(&message.stanza) {
-                    if stanza.from().is_some_and(|from| core.is_hidden(&state, &from)) {
-                        // BLOCK-5
-                        continue;
-                    }
-                    if !is_delayed_by(&stanza, domain) {
-                        stanza = stanza.with_appended(&delay(domain, message.received));
-                    }
-                    stanzas.push(stanza);
-                }
-            }
-            if !ids.is_empty() && core.give_stored(&session, &stanzas).is_ok() {
-                let _kept = store.remove(&account, ids).await;
-            }
-        };
-        self.jobs.run(&key, job).await;
     }
 
     /// A subscription stanza that a client sent (SUB-1…6).

@@ -52,8 +52,8 @@ impl<C: Connection + Clone> Core<C> {
             // An unknown account has an empty roster, and answers like one that refuses (PRES-14).
             let roster = match core.registry.account(asked.to.key()) {
                 Some(account) => account.roster(),
-                None => match core.load_roster(&asked.to.bare).await {
-                    Ok(roster) => Arc::new(roster),
+                None => match core.load_contact(&asked.to.bare, &asked.from).await {
+                    Ok((roster, _)) => Arc::new(roster),
                     // What is not known now is no reason to deny it: "unsubscribed" would end the
                     // subscription at the other end.
                     Err(_) => return,

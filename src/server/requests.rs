@@ -55,7 +55,8 @@ impl<C: Connection + Clone> Core<C> {
         let (Some(to), Some(id), true) = (iq.to(), iq.id(), request) else {
             return Err(RequestError::NotARequest);
         };
-        let key = (to.into_owned(), id.into_owned());
+        let to = self.address(&to).map_err(|_| RequestError::NotARequest)?.to_text();
+        let key = (to, id.into_owned());
         let receiver = {
             let mut waiting = self.requests.waiting.lock();
             if waiting.contains_key(&key) {

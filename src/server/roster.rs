@@ -7,7 +7,7 @@ use super::iq::{PATIENCE, late};
 use super::transaction::Change;
 use super::{Core, Task};
 use crate::connection::Connection;
-use crate::rules::roster::{RosterSet, parse_get, result};
+use crate::rules::roster::{RosterSet, parse_get, removed_stray, result};
 use crate::session::SessionHandle;
 use crate::stanza::{Child, Stanza};
 
@@ -70,18 +70,20 @@ impl<C: Connection + Clone> Core<C> {
         stanza: &Stanza,
         query: &Child<'_>,
     ) -> Option<Task> {
-        let set = match RosterSet::parse(query, &self.limits.roster) {
-            Ok(set) => set,
-            Err(error) => {
-                self.bounce(Some(session), stanza, error);
-                return None;
-            }
+        let (contact, change) = match removed_stray(query, &session.roster()) {
+            Some(text) => (session.account().bare.clone(), Change::Strike(text)),
+            None => match RosterSet::parse(query, &self.limits.roster) {
+                Ok(set) => (set.contact().clone(), Change::Set(set)),
+                Err(error) => {
+                    self.bounce(Some(session), stanza, error);
+                    return None;
+                }
+            },
         };
         let core = Arc::clone(self);
         let (session, stanza) = (session.clone(), stanza.clone());
         Some(Box::pin(async move {
             let account = session.account().bare.clone();
-            let contact = set.contact().clone();
             let turn = Turn::default();
             let answer = {
                 let (core, session, stanza) = (Arc::clone(&core), session.clone(), stanza.clone());
@@ -93,7 +95,7 @@ impl<C: Connection + Clone> Core<C> {
                 }
             };
             let origin = Some(session.clone());
-            let change = core.change_roster(account, contact, Change::Set(set), origin, answer);
+            let change = core.change_roster(account, contact, change, origin, answer);
             let error = match core.timers.within(PATIENCE, change).await {
                 Some(Ok(())) => return,
                 Some(Err(failed)) => failed.into(),

@@ -2,17 +2,20 @@
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use jid::{BareJid, FullJid};
 use parking_lot::Mutex;
 
-use super::address::{Address, Malformed};
+use super::address::Address;
 use super::{Core, Task};
+use crate::address::InvalidAddress;
 use crate::connection::Connection;
 use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
-use crate::session::{Key, Leftover, SessionHandle};
+use crate::session::{Key, Leftover, SessionHandle, SessionId};
+use crate::stanza::delay::delayed_since;
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
 const CARBONS: &str = "urn:xmpp:carbons:2";
@@ -20,7 +23,8 @@ const CARBONS: &str = "urn:xmpp:carbons:2";
 /// The way to other domains, of a host that has one.
 ///
 /// Stanzas come in the order in which they were sent, one at a time, without a lock of this crate.
-/// What arrives from there the host hands in by [`Server::send`](super::Server::send).
+/// What arrives from there the host hands in by [`Server::send`](super::Server::send). A `to` is as
+/// its sender wrote it: [`address`](crate::address) knows the domain's one spelling.
 pub trait Router: Send + Sync + 'static {
     /// Takes a stanza for another domain. Never blocks: `Ok` = accepted.
     ///
@@ -154,10 +158,23 @@ impl<C: Connection + Clone> Core<C> {
         }
     }
 
-    pub(super) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, Malformed> {
+    pub(super) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, InvalidAddress> {
         let hash = |bare: &str| self.registry.key(bare).hash;
         let known = |bare: Key<'_>| self.registry.account(bare);
         Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
+    }
+
+    /// A stanza of the host, from whom everything else here knows.
+    pub(super) fn with_normal_from(&self, stanza: Stanza) -> Option<Stanza> {
+        let Some(from) = stanza.from() else { return Some(stanza) };
+        let Ok(normal) = self.address(&from).map(|from| from.to_text()) else {
+            self.metrics.error(Condition::JidMalformed);
+            return None;
+        };
+        if normal == from {
+            return Some(stanza);
+        }
+        Some(stanza.readdressed(Some(&normal), stanza.to().as_deref()))
     }
 
     /// The address of an account itself.
@@ -218,33 +235,78 @@ impl<C: Connection + Clone> Core<C> {
         }
     }
 
+    /// Deals with what ended sessions of an account have left, in order, behind what is on the
+    /// account's chain.
+    pub(super) fn account_left(self: &Arc<Self>, account: &BareJid) {
+        let (core, key) = (Arc::clone(self), account.to_string());
+        let account = account.clone();
+        let _settled = self.jobs.run(&key, async move { core.settle_left(&account).await });
+    }
+
+    /// [`settle_left`](Self::settle_left) in the midst of a message's turn: a future of known size.
+    pub(super) fn settle_first<'a>(
+        self: &'a Arc<Self>,
+        account: &'a BareJid,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(self.settle_left(account))
+    }
+
+    /// The same on the account's chain, where it comes before everything else.
+    pub(super) async fn settle_left(self: &Arc<Self>, account: &BareJid) {
+        let (mut places, mut all) = (Vec::new(), VecDeque::new());
+        let mut reached = Vec::new();
+        loop {
+            while let Some((left, place)) = self.registry.left_behind(account) {
+                places.push(place);
+                // What a session leaves that has just got some of it comes before the rest.
+                let (again, new): (Vec<_>, Vec<_>) =
+                    left.into_iter().partition(|leftover| reached.contains(&leftover.id));
+                again.into_iter().rev().for_each(|leftover| all.push_front(leftover));
+                all.extend(new);
+            }
+            let Some(leftover) = all.pop_front() else { return };
+            // A panic of host code takes no other stanza along.
+            let taken = super::caught(self.route_leftover(leftover)).await;
+            reached.extend(taken.unwrap_or_default());
+        }
+    }
+
     /// A stanza that an ended session leaves. One that was never written is routed again as if that
     /// session had not been (DESTROY-12); one that the client may have got is answered, or given to
     /// the account's other sessions or to its offline store (SM-17).
-    pub(super) fn route_leftover(self: &Arc<Self>, leftover: Leftover) {
+    ///
+    /// Says which sessions have got it.
+    async fn route_leftover(self: &Arc<Self>, leftover: Leftover) -> Vec<SessionId> {
         let stanza = &leftover.stanza;
         let type_ = stanza.type_();
-        let task = match (stanza.kind(), type_.as_deref()) {
-            (Kind::Presence, _) | (Kind::Message, Some("error" | "headline")) => None,
+        match (stanza.kind(), type_.as_deref()) {
+            (Kind::Presence, _) | (Kind::Message, Some("error" | "headline")) => {}
             (Kind::Iq, Some("get" | "set")) | (Kind::Message, Some("groupchat")) => {
-                self.bounce(None, stanza, BOUNCE);
-                None
+                self.bounce_leftover(&leftover).await;
             }
-            (Kind::Iq, _) => None,
-            (Kind::Message, _) if is_carbon(stanza, &leftover.session) => None,
+            (Kind::Iq, _) => {}
+            (Kind::Message, _) if is_carbon(stanza, &leftover.session) => {}
             // MSG-T8, MSG-T9; a successor of the same resource is not who was meant (DESTROY-8).
             (Kind::Message, type_) if !leftover.retained && is_for_one(stanza, type_) => {
-                self.bounce(None, stanza, BOUNCE);
-                None
+                self.bounce_leftover(&leftover).await;
             }
             (Kind::Message, _) => {
                 let to = self.address_of(leftover.session.to_bare());
-                let since = leftover.retained.then_some(leftover.accepted);
-                self.message_again(stanza, &to, since)
+                // One that was delayed before says since when.
+                let since = delayed_since(stanza, to.bare.domain().as_str());
+                let (accepted, delayed) = (since.unwrap_or(leftover.accepted), leftover.retained);
+                return self.message_left(stanza, &to, accepted, delayed).await;
             }
-        };
-        if let Some(task) = task {
-            self.jobs.spawn(task);
+        }
+        Vec::new()
+    }
+
+    /// Answers what an ended session leaves, unless its account hides from the sender by now (BLOCK-11).
+    async fn bounce_leftover(&self, Leftover { stanza, session, .. }: &Leftover) {
+        let from = stanza.from().unwrap_or_default();
+        let state = self.loaded_state(&session.to_bare()).await;
+        if !state.is_ok_and(|state| self.is_hidden(&state, &from)) {
+            self.bounce(None, stanza, BOUNCE);
         }
     }
 }

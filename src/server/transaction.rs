@@ -12,9 +12,12 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::Core;
+use crate::address;
 use crate::connection::Connection;
 use crate::extension::Admission;
-use crate::rules::roster::{Roster, RosterError, RosterLimits, RosterSet, SetPlan, plan_set, push};
+use crate::rules::roster::{
+    Roster, RosterError, RosterLimits, RosterSet, SetPlan, Stray, plan_set, push,
+};
 use crate::rules::subscription::{
     Farewell, RequestChange, RequestLimits, Step, SubscriptionKind, Transition, inbound, outbound,
 };
@@ -27,7 +30,10 @@ struct Side {
     account: BareJid,
     /// Where the roster is in memory: the account has sessions.
     shared: Option<Arc<Account>>,
+    /// All of it, or only what concerns the contact.
     roster: Roster,
+    /// Requests that wait for an answer, also those that are not in `roster`.
+    requests: usize,
     change: RosterChange,
     /// The account whose extensions let nothing pass between the two: what changes on this side is
     /// neither shown to it nor told in its name (BLOCK-9).
@@ -111,11 +117,21 @@ impl Side {
         self.roster.put(&item);
         self.change.version = Some(self.roster.version());
         self.change.put = Some(item);
-        Some(self.push(contact))
+        Some(self.push(contact.as_str()))
     }
 
-    fn push(&self, contact: &BareJid) -> Effect {
-        let query = push(&self.roster, contact.as_str());
+    /// Nobody is told of it: there is nobody of that address.
+    fn strike(&mut self, text: &str) -> Result<Effect, RosterError> {
+        if !self.roster.remove(text) {
+            return Err(RosterError::UnknownItem);
+        }
+        self.change.version = Some(self.roster.version());
+        self.change.remove_stray = Some(text.to_owned());
+        Ok(self.push(text))
+    }
+
+    fn push(&self, contact: &str) -> Effect {
+        let query = push(&self.roster, contact);
         Effect::Push { account: self.account.clone(), query }
     }
 }
@@ -144,9 +160,8 @@ impl Transaction {
     ) -> Result<(), RosterError> {
         let standing = self.own.roster.standing(contact.as_str());
         let transition = outbound(standing, kind);
-        let adds = !standing.listed && transition.item(contact, None).is_some();
-        if adds && self.own.roster.len() >= self.items.items {
-            return Err(RosterError::TooManyItems);
+        if let Some(item) = transition.item(contact, self.own.roster.item(contact)) {
+            self.items.allow(&self.own.roster, &item)?;
         }
         let push = self.own.apply(contact, &transition, None);
         self.follow(contact, &transition, push, kind, stanza);
@@ -161,7 +176,7 @@ impl Transaction {
         let standing = self.own.roster.standing(contact.as_str());
         let transition = inbound(standing, kind);
         if transition.request() == Some(RequestChange::Store)
-            && !self.requests.admit(self.own.roster.requests().len(), stanza.len())
+            && !self.requests.admit(self.own.requests, stanza.len())
         {
             return;
         }
@@ -254,7 +269,7 @@ impl Transaction {
                 self.own.change.version = Some(self.own.roster.version());
                 let contact = item.jid.clone();
                 self.own.change.put = Some(item);
-                let push = self.own.push(&contact);
+                let push = self.own.push(contact.as_str());
                 self.effects.push(push);
             }
             SetPlan::Remove(removal) => {
@@ -266,7 +281,7 @@ impl Transaction {
                 }
                 self.own.change.version = Some(self.own.roster.version());
                 self.own.change.remove = Some(contact.clone());
-                let push = self.own.push(&contact);
+                let push = self.own.push(contact.as_str());
                 self.effects.push(push);
                 for farewell in removal.farewells {
                     self.part(&contact, *farewell);
@@ -283,7 +298,7 @@ impl Transaction {
         self.own.roster.put(&item);
         self.own.change.version = Some(self.own.roster.version());
         self.own.change.put = Some(item);
-        let push = self.own.push(contact);
+        let push = self.own.push(contact.as_str());
         self.effects.push(push);
     }
 
@@ -302,6 +317,11 @@ impl Transaction {
     }
 }
 
+fn with_requests(roster: Roster) -> (Roster, usize) {
+    let requests = roster.requests().len();
+    (roster, requests)
+}
+
 /// What a transaction is about.
 pub(super) enum Change {
     Send {
@@ -315,14 +335,29 @@ pub(super) enum Change {
     Set(RosterSet),
     /// Show clients the contact's item, which has changed in silence.
     Show,
+    /// The user removes an item that has no address (JID-6).
+    Strike(String),
 }
 
 impl Change {
+    /// Whether it may add an item, so that all others count, or is about another item than that of
+    /// the contact.
+    const fn needs_all(&self) -> bool {
+        match self {
+            Self::Send { kind, .. } => {
+                matches!(kind, SubscriptionKind::Subscribe | SubscriptionKind::Subscribed)
+            }
+            Self::Receive { .. } | Self::Show => false,
+            Self::Set(set) => !set.is_removal(),
+            Self::Strike(_) => true,
+        }
+    }
+
     /// Whether it concerns the contact too, where that is an account of ours.
     const fn has_two_sides(&self) -> bool {
         match self {
             Self::Send { .. } => true,
-            Self::Receive { .. } | Self::Show => false,
+            Self::Receive { .. } | Self::Show | Self::Strike(_) => false,
             Self::Set(set) => set.is_removal(),
         }
     }
@@ -340,10 +375,10 @@ impl<C: Connection + Clone> Core<C> {
         change: Change,
         two_sides: bool,
     ) -> Result<Settled<C>, Failed> {
-        let mut own = self.side(account).await?;
+        let mut own = self.side(account, &contact, change.needs_all()).await?;
         let mut other = None;
         if two_sides && self.stores.accounts.exists(&contact).await? {
-            let mut side = self.side(contact.clone()).await?;
+            let mut side = self.side(contact.clone(), &own.account, false).await?;
             side.silenced_by = self.silence(&own.account, &contact, &change).await?;
             other = Some(side);
         } else if let Change::Receive { stanza, .. } = &change {
@@ -364,6 +399,9 @@ impl<C: Connection + Clone> Core<C> {
             Change::Receive { kind, stanza } => transaction.receive(&contact, *kind, stanza),
             Change::Set(set) => transaction.set(set)?,
             Change::Show => transaction.show(&contact),
+            Change::Strike(text) => {
+                transaction.own.strike(text).map(|e| transaction.effects.push(e))?
+            }
         }
         let Transaction { own, other, effects, .. } = transaction;
         let store = &self.stores.rosters;
@@ -407,7 +445,7 @@ impl<C: Connection + Clone> Core<C> {
             Change::Send { stanza, .. } | Change::Receive { stanza, .. } => {
                 self.ask(&theirs, stanza)
             }
-            Change::Set(_) | Change::Show => {
+            Change::Set(_) | Change::Show | Change::Strike(_) => {
                 let stanza = Stanza::presence().type_(SubscriptionKind::Unsubscribe.as_str());
                 let stanza = stanza.from(account.as_str()).to(contact.as_str()).build();
                 self.ask(&theirs, &stanza)
@@ -422,19 +460,54 @@ impl<C: Connection + Clone> Core<C> {
         })
     }
 
-    async fn side(&self, account: BareJid) -> Result<Side, StoreError> {
+    /// The roster of `account`: `whole`, or as far as `contact` is concerned if it is not in memory.
+    async fn side(
+        &self,
+        account: BareJid,
+        contact: &BareJid,
+        whole: bool,
+    ) -> Result<Side, StoreError> {
         let shared = self.registry.account(self.registry.key(account.as_str()));
-        let roster = match &shared {
-            Some(shared) => Roster::clone(&shared.roster()),
-            None => self.load_roster(&account).await?,
+        let (roster, requests) = match &shared {
+            // A copy shares what is not changed.
+            Some(shared) => with_requests(Roster::clone(&shared.roster())),
+            None if whole => with_requests(self.load_roster(&account).await?),
+            None => self.load_contact(&account, contact).await?,
         };
-        Ok(Side { account, shared, roster, change: RosterChange::new(), silenced_by: None })
+        let change = RosterChange::new();
+        Ok(Side { account, shared, roster, requests, change, silenced_by: None })
     }
 
     /// The roster of an account, from its store.
     pub(super) async fn load_roster(&self, account: &BareJid) -> Result<Roster, StoreError> {
-        let stored = self.stores.rosters.load(account).await?;
-        Ok(Roster::from_items(stored.items, stored.version, stored.requests))
+        let mut stored = self.stores.rosters.load(account).await?;
+        self.metrics.unread(stored.unread);
+        // A host's store may read what it kept in another way than we write it.
+        let (items, others): (Vec<_>, _) =
+            stored.items.into_iter().partition(|item| address::is_normal(&item.jid));
+        let requests = stored.requests.into_iter().filter(address::is_normal);
+        stored.strays.extend(others.into_iter().map(Stray::from));
+        let mut roster = Roster::from_items(items, stored.version, requests);
+        for stray in &stored.strays {
+            if stray.can_be_shown() {
+                roster.add_stray(stray);
+            } else {
+                self.metrics.unread(1);
+            }
+        }
+        Ok(roster)
+    }
+
+    /// What the roster of an account says of one contact, and how many requests it holds: what
+    /// others cause to be read does not grow with the roster.
+    pub(super) async fn load_contact(
+        &self,
+        account: &BareJid,
+        contact: &BareJid,
+    ) -> Result<(Roster, usize), StoreError> {
+        let stored = self.stores.rosters.contact(account, contact).await?;
+        let request = stored.request.then(|| contact.clone());
+        Ok((Roster::from_items(stored.item, stored.version, request), stored.requests))
     }
 
     /// Changes the roster of `account` concerning `contact`: worked out, stored and told in one

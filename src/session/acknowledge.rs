@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::end::Reason;
 use super::handle::SessionHandle;
 use super::outbound::Outbound;
 use super::retained::Due;
@@ -50,7 +49,7 @@ pub enum AckCheck {
     Quiet,
     /// The client is to be asked now. That is marked already.
     Ask,
-    /// It was asked and has not answered: its transport is to be given up.
+    /// It was asked and has not answered, or not moved on: its transport is to be given up.
     Lost,
 }
 
@@ -82,8 +81,8 @@ impl<C: Connection + Clone> SessionHandle<C> {
     }
 
     /// Claims the right to write one `<r/>` as part of the write that is about to happen on
-    /// `transport` (SM-24): true where it is time for one, and never while an earlier one is
-    /// unanswered.
+    /// `transport` (SM-24): true where it is time for one. While an earlier one is unanswered it is only
+    /// after many more stanzas or bytes.
     #[must_use = "where it is true the client has to be asked"]
     pub fn claim_ack_request(&self, transport: Transport, policy: &AckPolicy) -> bool {
         let Some(registry) = self.0.registry.upgrade() else { return false };
@@ -108,7 +107,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
     }
 
     /// Acts on the time that has passed: says whether the client is to be asked, or has been for
-    /// too long. A session that has been over its limits for too long is ended (LIMIT-10).
+    /// too long, or has acknowledged nothing while as much waited for it as may (LIMIT-10).
     pub fn check_acks(&self, policy: &AckPolicy) -> AckCheck {
         let Some(registry) = self.0.registry.upgrade() else { return AckCheck::Quiet };
         let now = registry.settings.environment.now();
@@ -117,10 +116,6 @@ impl<C: Connection + Clone> SessionHandle<C> {
             Due::Nothing => AckCheck::Quiet,
             Due::Ask => AckCheck::Ask,
             Due::Silent => AckCheck::Lost,
-            Due::End => {
-                registry.end(&self.0, Reason::Overflow, None);
-                AckCheck::Quiet
-            }
         }
     }
 }

@@ -19,6 +19,7 @@ use super::registry::Inner;
 use super::shield::shielded;
 use super::slots::{Entry, Slot, SlotState, Slots};
 use super::table::Hash;
+use crate::address;
 use crate::connection::Connection;
 use crate::environment::random_hex;
 use crate::rules::roster::Roster;
@@ -69,9 +70,10 @@ impl<'a> BindRequest<'a> {
         }
     }
 
-    /// Asks for this resource (BIND-3).
+    /// Asks for this resource (BIND-3). One that is in no [normal form](address::resource) is
+    /// replaced by a generated one (BIND-4).
     pub fn resource(mut self, resource: ResourcePart) -> Self {
-        self.resource = Some(resource);
+        self.resource = address::resource(resource.as_str()).ok();
         self
     }
 
@@ -203,7 +205,10 @@ impl<C: Connection + Clone> Inner<C> {
         let now = environment.now();
         let spare = self.generated();
         // Without the lock: it takes longer with each contact.
-        request.roster.iter_mut().for_each(|roster| self.table.hash_contacts(roster));
+        request
+            .roster
+            .iter_mut()
+            .for_each(|roster| self.table.hash_contacts(roster, &Roster::new()));
         let key = self.table.key(account.as_str());
         let hash = key.hash.wide();
         let mut shard = self.table.shard(key).write();
@@ -229,7 +234,8 @@ impl<C: Connection + Clone> Inner<C> {
             });
         let entry = entry.get_mut();
         let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
-        let displaced = match place {
+        #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "nothing is inherited"))]
+        let mut displaced = match place {
             Place::Free => None,
             Place::Evict(at) => self.decide_end(entry, at, Reason::Evicted, None, now),
             Place::Replace(at) => {
@@ -254,6 +260,12 @@ impl<C: Connection + Clone> Inner<C> {
             hash: key.hash,
             state: SlotState::Live,
         });
+        #[cfg(feature = "server")]
+        if let Some(displaced) = &mut displaced {
+            let (before, left) = displaced.bequest();
+            self.bequeath(entry, before, &shared, left);
+        }
+        shared.set_behind(self.backlogs.has(key.bare));
         self.sessions.fetch_add(1, Ordering::SeqCst);
         self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Bound));
         // The guard exists before any host code runs.

@@ -92,6 +92,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         let mut told = Vec::new();
         for session in sessions {
             session.0.out.lock().take_out(|stanza| pattern.covers_source(stanza));
+            session.0.disinherit(|stanza| pattern.covers_source(stanza));
             let (available, directed) = {
                 let mut state = session.0.presence.lock();
                 let covered = state.change(|rare| {
@@ -108,6 +109,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             }
             inner.tell_hidden(&session, available, &directed, pattern);
         }
+        self.take_out_left(account, |stanza| pattern.covers_source(stanza));
         // Who went meanwhile may have told them just before: once more is better than never.
         for (session, available, directed) in before.0 {
             if !told.contains(&session.id()) && !session.is_available() {

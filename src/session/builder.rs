@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use jid::DomainPart;
+use jid::{BareJid, DomainPart};
 
 use super::bind::Conflict;
 use super::end::Leftover;
@@ -13,6 +13,7 @@ use super::held::Hold;
 use super::kept::AccountState;
 use super::registry::SessionRegistry;
 use super::retained::RetentionLimits;
+use crate::address;
 use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::stanza::Stanza;
@@ -30,6 +31,8 @@ type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
 /// Says what is held back from a session.
 pub(super) type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
+/// Is told of an account for which ended sessions have left something.
+type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
 /// Whether an account wants no presence to pass between itself and a JID.
 pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
@@ -44,6 +47,7 @@ pub(super) struct Settings {
     pub(super) background: Option<Background>,
     pub(super) elsewhere: Option<Elsewhere>,
     pub(super) leftover: Option<OnLeftover>,
+    pub(super) backlog: Option<OnBacklog>,
     pub(super) hides: Option<Hides>,
 }
 
@@ -74,7 +78,7 @@ impl<C: Connection + Clone> Builder<C> {
 
     /// A domain whose accounts live in this registry. Where none is named, all do.
     pub fn domain(mut self, domain: DomainPart) -> Self {
-        self.settings.domains.push(domain);
+        self.settings.domains.push(address::domain(domain.as_str()).unwrap_or(domain));
         self
     }
 
@@ -104,6 +108,14 @@ impl<C: Connection + Clone> Builder<C> {
     /// their order. Without it they are dropped.
     pub fn leftover(mut self, hook: impl Fn(Leftover) + Send + Sync + 'static) -> Self {
         self.settings.leftover = Some(Box::new(hook));
+        self
+    }
+
+    /// As [`leftover`](Self::leftover), for who takes what was left on the account's chain:
+    /// [`SessionRegistry::left_behind`].
+    #[cfg(feature = "server")]
+    pub(crate) fn backlog(mut self, hook: impl Fn(&BareJid) + Send + Sync + 'static) -> Self {
+        self.settings.backlog = Some(Box::new(hook));
         self
     }
 

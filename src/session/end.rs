@@ -41,7 +41,7 @@ pub enum Reason {
     Evicted,
     /// Nobody resumed it in time (SM-23).
     Expired,
-    /// It left more unacknowledged than is kept for it (LIMIT-10).
+    /// It had no transport, and more came for it than is kept (LIMIT-10).
     Overflow,
     /// The host ended it (DESTROY-19).
     Kicked,
@@ -58,7 +58,7 @@ impl Reason {
     fn condition(self) -> Option<&'static str> {
         match self {
             Self::Replaced { .. } => Some("conflict"),
-            Self::Kicked | Self::Overflow => Some("policy-violation"),
+            Self::Kicked => Some("policy-violation"),
             Self::AccountRemoved => Some("not-authorized"),
             Self::PasswordChanged => Some("reset"),
             Self::Shutdown => Some("system-shutdown"),
@@ -66,6 +66,7 @@ impl Reason {
             Self::Closed
             | Self::TransportLost
             | Self::SlowReader
+            | Self::Overflow
             | Self::Evicted
             | Self::Expired => None,
         }
@@ -114,6 +115,8 @@ pub struct Leftover {
     pub stanza: Stanza,
     /// The session that it was accepted for.
     pub session: FullJid,
+    /// The number of its instance.
+    pub id: SessionId,
     /// When it was accepted.
     pub accepted: SystemTime,
     /// Whether it was kept until the client acknowledges it (SM-17). Else it was never written, and
@@ -121,6 +124,28 @@ pub struct Leftover {
     pub retained: bool,
     /// Whether it was handed to a transport, so that the client may have got it.
     pub written: bool,
+}
+
+impl Left {
+    /// What others are to know of it; `None` where another session has the message, or will have
+    /// (SM-17). `clocks`: the monotonic time and the wall clock's of now.
+    pub(super) fn into_leftover<C: Connection + Clone>(
+        self,
+        session: &Shared<C>,
+        clocks: (Duration, SystemTime),
+    ) -> Option<Leftover> {
+        let Self { stanza, at, counted: retained, written, copies } = self;
+        let stanza = match copies {
+            None => stanza,
+            Some(last) if last.release() => last.message().clone(),
+            Some(_) => return None,
+        };
+        let (now, utc) = clocks;
+        let age = if at.is_zero() { at } else { now.saturating_sub(at) };
+        let accepted = utc.checked_sub(age).unwrap_or(utc);
+        let (session, id) = (session.jid.clone(), session.id);
+        Some(Leftover { stanza, session, id, accepted, retained, written })
+    }
 }
 
 impl fmt::Debug for Leftover {
@@ -138,8 +163,18 @@ pub(super) struct Ending<C: Connection + Clone> {
     shared: Arc<Shared<C>>,
     reason: Reason,
     outbound: Ended<C>,
+    /// How many stanzas it has left.
+    left: usize,
     /// Whether the connection has last words to write.
     flush: bool,
+}
+
+impl<C: Connection + Clone> Ending<C> {
+    /// What the session that takes the resource may inherit of it.
+    #[cfg(feature = "server")]
+    pub(super) fn bequest(&mut self) -> (&Arc<Shared<C>>, Vec<Left>) {
+        (&self.shared, std::mem::take(&mut self.outbound.left))
+    }
 }
 
 /// On whose thread the effects of an end run.
@@ -219,12 +254,23 @@ impl<C: Connection + Clone> Inner<C> {
         let own = if last_words.is_none() { reason.last_words() } else { None };
         let words = last_words.or(own.as_deref());
         let mut outbound = slot.shared.out.lock().end(words);
+        let mut left = Vec::new();
+        #[cfg(feature = "server")]
+        left.append(&mut slot.shared.take_inheritance());
+        left.append(&mut outbound.left);
         let token = outbound.token.take().filter(|_| reason.is_remembered());
         if let (Some(token), Some(handled)) = (token, outbound.handled) {
             let (account, limits) = (entry.shared.bare.as_str(), &self.settings.retention);
             self.remembered.lock().keep(account, token, handled, now, limits);
         }
-        Some(Ending { shared: Arc::clone(&slot.shared), reason, outbound, flush: words.is_some() })
+        let (shared, flush) = (Arc::clone(&slot.shared), words.is_some());
+        let count = left.len();
+        if matches!(reason, Reason::Replaced { .. }) && self.settings.backlog.is_some() {
+            outbound.left = left;
+        } else {
+            self.put_left(entry, &shared, left);
+        }
+        Some(Ending { shared, reason, outbound, left: count, flush })
     }
 
     pub(super) fn finish_by(&self, ending: Ending<C>, run: Run) {
@@ -246,9 +292,9 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     fn run_end(&self, ending: Ending<C>) {
-        let Ending { shared, reason, outbound, flush } = ending;
+        let Ending { shared, reason, outbound, left, flush } = ending;
         wake(outbound.waker);
-        let gone = {
+        let mut gone = {
             let mut presence = shared.presence.lock();
             shared.number.fetch_add(1, Ordering::SeqCst);
             let closed = if reason == Reason::Closed { CLOSED } else { 0 };
@@ -256,9 +302,10 @@ impl<C: Connection + Clone> Inner<C> {
             presence.take()
         };
         let was_available = gone.was_available;
-        self.tell_gone(&shared, &gone);
-        let left = outbound.left.len();
-        self.leave_all(&shared, outbound.left);
+        self.tell_gone(&shared, &mut gone);
+        if left > 0 {
+            self.settle_left(&shared);
+        }
         if let Some(link) = outbound.link {
             shielded(|| link.close(Close::Abort));
         } else if flush {
@@ -277,29 +324,11 @@ impl<C: Connection + Clone> Inner<C> {
         self.events.deliver();
     }
 
-    fn tell_gone(&self, shared: &Arc<Shared<C>>, gone: &Gone) {
+    fn tell_gone(&self, shared: &Arc<Shared<C>>, gone: &mut Gone) {
+        // By now it is the JID of a successor at most (DESTROY-8).
+        gone.directed.forget(shared.jid.as_str());
         if gone.was_available || !gone.directed.is_empty() {
             self.broadcast_unavailable(shared, gone, None);
-        }
-    }
-
-    pub(super) fn leave_all(&self, shared: &Shared<C>, left: Vec<Left>) {
-        if left.is_empty() {
-            return;
-        }
-        let environment = &self.settings.environment;
-        let (now, utc) = (environment.now(), environment.utc());
-        for Left { stanza, at, counted: retained, written, copies } in left {
-            let stanza = match copies {
-                None => stanza,
-                Some(last) if last.release() => last.message().clone(),
-                // Another session has it, or will have (SM-17).
-                Some(_) => continue,
-            };
-            let age = if retained { now.saturating_sub(at) } else { Duration::ZERO };
-            let accepted = utc.checked_sub(age).unwrap_or(utc);
-            let session = shared.jid.clone();
-            self.leave(Leftover { stanza, session, accepted, retained, written });
         }
     }
 

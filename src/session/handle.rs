@@ -48,6 +48,31 @@ const PROTECTED: u32 = 1 << 13;
 /// Something may have to be held back, so the hook that says what is asked.
 const HOLDING: u32 = 1 << 14;
 
+/// The account has a [backlog](super::backlog): messages go behind it.
+const BEHIND: u32 = 1 << 15;
+
+/// What a delivery has to know of a session, from one look at it.
+#[cfg(feature = "server")]
+#[derive(Clone, Copy)]
+pub(crate) struct Standing(u32);
+
+#[cfg(feature = "server")]
+impl Standing {
+    pub(crate) const fn is_available(self) -> bool {
+        self.0 & AVAILABLE != 0
+    }
+
+    /// Whether messages for the account wait, so that none is given past them.
+    pub(crate) const fn is_behind(self) -> bool {
+        self.0 & BEHIND != 0
+    }
+
+    pub(crate) const fn priority(self) -> i8 {
+        let [priority, ..] = self.0.to_le_bytes();
+        i8::from_le_bytes([priority])
+    }
+}
+
 /// One bound session.
 pub(crate) struct Shared<C: Connection + Clone> {
     pub(super) id: SessionId,
@@ -85,29 +110,35 @@ impl<C: Connection + Clone> Shared<C> {
         sent
     }
 
-    fn send_stored(self: &Arc<Self>, inner: &Inner<C>, stanzas: &[Stanza]) -> (Sent, After) {
+    fn send_stored(
+        self: &Arc<Self>,
+        inner: &Inner<C>,
+        items: &[(Item<'_>, Option<Duration>)],
+    ) -> (Sent, After) {
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
         let now = retained.then(|| inner.settings.environment.now());
-        let sent = outbound::send_stored(&self.out, self.own(), stanzas, now);
+        let sent = outbound::send_stored(&self.out, self.own(), items, now);
         if retained {
             inner.relieve();
         }
         sent
     }
 
-    /// Goes on where the connection has not taken all at once; true while there is more to come.
-    pub(super) fn go_on(self: &Arc<Self>, epoch: u32) -> bool {
-        let is_stalled = || {
-            let out = self.out.lock();
-            out.epoch == epoch && out.is_stalled()
+    /// Goes on where the connection has not taken all at once; while there is more to come, a number
+    /// that changes as it comes.
+    pub(super) fn go_on(self: &Arc<Self>, epoch: u32) -> Option<u32> {
+        let is_called = {
+            let mut out = self.out.lock();
+            out.epoch == epoch && out.is_called()
         };
-        if !is_stalled() {
-            return false;
+        if !is_called {
+            return None;
         }
         if let Some(registry) = self.registry.upgrade() {
             registry.settle(self, self.kick());
         }
-        is_stalled()
+        let out = self.out.lock();
+        (out.epoch == epoch && out.is_stalled()).then(|| out.queue.handed())
     }
 
     /// Writes what waits, if nobody does.
@@ -129,7 +160,7 @@ impl<C: Connection + Clone> Shared<C> {
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
     pub(super) fn set_flags(&self, presence: u32) -> bool {
-        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING;
+        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING | BEHIND;
         self.update_flags(|flags| flags & kept | presence)
     }
 
@@ -147,6 +178,11 @@ impl<C: Connection + Clone> Shared<C> {
     pub(super) fn set_protected(&self, protected: bool) {
         let protected = if protected { PROTECTED } else { 0 };
         self.update_flags(|flags| flags & !PROTECTED | protected);
+    }
+
+    pub(super) fn set_behind(&self, is_behind: bool) {
+        let behind = if is_behind { BEHIND } else { 0 };
+        self.update_flags(|flags| flags & !BEHIND | behind);
     }
 
     pub(super) fn set_retained(&self) {
@@ -174,8 +210,8 @@ pub struct SessionHandle<C: Connection + Clone>(pub(super) Arc<Shared<C>>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotSent {
-    /// The peer reads too slowly; its transport is being dropped.
-    #[error("the session's connection takes no more bytes")]
+    /// As much waits for the client as may (LIMIT-10).
+    #[error("too much waits for the session already")]
     Full,
     /// The session has ended or has just lost its transport.
     #[error("the session has ended")]
@@ -233,17 +269,26 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.send_item(Item::Copy(stanza, To::AsIs, copies), None).map(drop)
     }
 
-    /// Sends messages that have waited for the client in a store (OFF-3), all or none of them. They do
-    /// not count against what may wait for a session (LIMIT-10), since the store has limits of its
-    /// own; and where the connection does not take all of them at once, the rest waits until it does
-    /// ([`go_on`](Self::go_on)), instead of costing the client its transport (LIMIT-13).
+    /// Sends stanzas that have waited for the client in a store (OFF-3, SUB-10), all or none of them.
+    /// They do not count against what may wait for a session (LIMIT-10), since the store has limits of
+    /// its own.
     ///
     /// # Errors
     ///
     /// [`NotSent`]: nothing was accepted and the caller still has the stanzas.
     pub fn send_stored(&self, stanzas: &[Stanza]) -> Result<(), NotSent> {
+        let item = |stanza| (Item::Stanza(stanza, To::AsIs), None);
+        let items: Vec<_> = stanzas.iter().map(item).collect();
+        self.send_waiting(&items)
+    }
+
+    /// As [`send_stored`](Self::send_stored), each with the time at which it was accepted, where that is known.
+    pub(super) fn send_waiting(
+        &self,
+        items: &[(Item<'_>, Option<Duration>)],
+    ) -> Result<(), NotSent> {
         let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
-        let (sent, after) = self.0.send_stored(&registry, stanzas);
+        let (sent, after) = self.0.send_stored(&registry, items);
         registry.settle(&self.0, after);
         match sent {
             Sent::Refused(error) => Err(error.into()),
@@ -251,8 +296,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
         }
     }
 
-    /// Goes on with a replay, or with [stored](Self::send_stored) messages, if there are more than the
-    /// connection took at once. Who drives a session without the server calls this whenever everything
+    /// Goes on with what waits, if it is more than the connection took at once. Who drives a session without the server calls this whenever everything
     /// that waited in the connection of `transport` is written; the
     /// [`drained`](crate::connection::PreDrain::drained) of the server's hook does.
     pub fn go_on(&self, transport: Transport) {
@@ -344,6 +388,11 @@ impl<C: Connection + Clone> SessionHandle<C> {
     #[must_use]
     pub fn priority(&self) -> i8 {
         self.0.priority()
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn standing(&self) -> Standing {
+        Standing(self.0.flags.load(Ordering::SeqCst))
     }
 
     /// The client has requested the roster (ROSTER-2).

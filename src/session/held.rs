@@ -156,6 +156,16 @@ impl<C: Connection + Clone> Outbound<C> {
         self.account_for();
     }
 
+    /// The next one was made void while the transport had it, which has not taken it.
+    pub(super) fn take_out_void(&mut self) {
+        let place = self.queue.written();
+        if self.queue.take_void()
+            && let Some(retained) = &mut self.retained
+        {
+            retained.taken_out(&[place]);
+        }
+    }
+
     /// Lets go what is held, and holds on.
     pub(super) fn let_all_go(&mut self) {
         let all = self.queue.held().map(|held| held.take(None));

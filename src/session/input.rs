@@ -22,7 +22,7 @@ pub struct Owner<C: Connection + Clone> {
 impl<C: Connection + Clone> Drop for Owner<C> {
     fn drop(&mut self) {
         if let Some(registry) = self.shared.registry.upgrade() {
-            registry.lose(&self.shared, self.epoch, Reason::TransportLost, Run::Here);
+            registry.lose(&self.shared, self.epoch, Reason::TransportLost, None, Run::Here);
         }
     }
 }

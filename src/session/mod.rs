@@ -14,6 +14,7 @@
 
 mod account;
 mod acknowledge;
+mod backlog;
 mod bind;
 #[cfg(feature = "server")]
 mod blocked;
@@ -24,6 +25,8 @@ mod events;
 mod handle;
 mod held;
 mod hibernation;
+#[cfg(feature = "server")]
+mod inheritance;
 mod input;
 mod kept;
 mod outbound;
@@ -48,8 +51,12 @@ pub use builder::Builder;
 pub use copies::Copies;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
+#[cfg(feature = "server")]
+pub(crate) use handle::Standing;
 pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use held::Hold;
+#[cfg(feature = "server")]
+pub(crate) use inheritance::Waiting;
 pub use input::{Detached, InputTicket};
 pub use kept::AccountState;
 #[cfg(feature = "server")]
@@ -58,6 +65,8 @@ pub use presence::{Parting, Presence};
 pub use registry::{Counts, SessionRegistry, Sessions};
 pub use resume::{ResumeError, Resumed, Retention};
 pub use retained::RetentionLimits;
+#[cfg(feature = "server")]
+pub(crate) use shield::take_behind;
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
 #[cfg(all(test, feature = "server"))]
 #[cfg(not(any(loom_model, shuttle)))]

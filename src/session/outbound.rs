@@ -14,10 +14,12 @@ use std::time::Duration;
 use jid::{BareJid, FullJid};
 
 use super::copies::Copies;
-use super::queue::{Entry, Queue};
-use super::retained::Retained;
+use super::queue::{Entry, Queue, Size};
+use super::registry::bare_of;
+use super::retained::{Retained, RetentionLimits};
 use crate::connection::{Connection, SendError};
-use crate::stanza::Stanza;
+use crate::environment::Nanos;
+use crate::stanza::{Kind, Stanza};
 use crate::sync::atomic::{AtomicU32, Ordering};
 
 pub(super) use writer::{kick, send, send_stored};
@@ -29,6 +31,9 @@ pub(crate) enum To {
     AsIs,
     /// The receiving account's bare JID (PRES-4).
     OwnBare,
+    /// The same for presence that was sent before: since when it is so is said as well (PRES-16), and the
+    /// bytes stay those that the contact's session keeps.
+    OwnBareSince(Nanos),
     /// The receiving session's full JID (STZ-3).
     OwnFull,
 }
@@ -125,8 +130,8 @@ pub(super) struct Outbound<C> {
     pub(super) link: Option<C>,
     /// One per transport: stale writers, owners and connections are recognised by it.
     pub(super) epoch: u32,
-    /// The transport of now has a writer.
-    writing: bool,
+    /// Who writes to the transport of now.
+    writer: Writer,
     /// Nothing more is accepted.
     pub(super) ended: bool,
     /// While one is closed, entries wait and no input is taken. (A byte of its own for the ticket
@@ -142,6 +147,42 @@ pub(super) struct Outbound<C> {
     pub(super) delivered: u32,
 }
 
+/// Whether one more may wait for a session.
+enum Room {
+    Free,
+    /// For the news that somebody is gone, and for no more than that.
+    WithoutPayload,
+    None(After),
+}
+
+/// Whether it is the presence of now of another session, which keeps the bytes.
+pub(super) fn is_state(item: Item<'_>) -> bool {
+    match item {
+        Item::Stanza(stanza, To::OwnBare) => {
+            stanza.kind() == Kind::Presence && stanza.type_().is_none()
+        }
+        Item::Stanza(_, To::OwnBareSince(_)) => true,
+        _ => false,
+    }
+}
+
+fn is_presence(item: Item<'_>, type_: &str) -> bool {
+    item.stanza().is_some_and(|stanza| {
+        stanza.kind() == Kind::Presence && stanza.type_().as_deref() == Some(type_)
+    })
+}
+
+/// Who hands entries to the transport of now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Writer {
+    Nobody,
+    /// Some thread is at it.
+    Busy,
+    /// As `Busy`, and the transport has taken something since it was handed the last entry: where it
+    /// refuses that one for want of room, it is to be asked again.
+    Called,
+}
+
 /// What a call into the outbound leaves to be done without its lock.
 #[must_use = "the transport may be lost, stanzas may have to be routed again"]
 pub(super) enum After {
@@ -150,8 +191,10 @@ pub(super) enum After {
     Lost(u32, SendError),
     /// Accepted, but the session is over and they were not written.
     Strays(Vec<Left>),
-    /// The queue has outgrown what is kept for a session (LIMIT-10).
+    /// The queue of a session without a transport has outgrown what is kept for one (LIMIT-10).
     Overgrown,
+    /// Accepted, and far behind: whoever sends more is to do so slowly (LIMIT-13).
+    Behind,
 }
 
 /// What became of an item.
@@ -168,7 +211,7 @@ impl<C: Connection + Clone> Outbound<C> {
         Self {
             link: Some(link),
             epoch: 0,
-            writing: false,
+            writer: Writer::Nobody,
             ended: false,
             gates,
             lingers,
@@ -187,7 +230,7 @@ impl<C: Connection + Clone> Outbound<C> {
 
     /// Whether nothing can be written now, or somebody else does.
     fn waits(&self) -> bool {
-        self.gates.is_closed() || self.link.is_none() || self.writing
+        self.gates.is_closed() || self.link.is_none() || self.writer != Writer::Nobody
     }
 
     /// The entry that was claimed last was not taken; `raised`: it counted as sent for the first time.
@@ -196,15 +239,71 @@ impl<C: Connection + Clone> Outbound<C> {
             return self.queue.put_back(entry);
         }
         self.queue.step_back();
-        if let Some(retained) = self.retained.as_mut().filter(|_| raised) {
-            retained.sent = retained.sent.saturating_sub(1);
+        if let Some(retained) = &mut self.retained {
+            retained.take_back(entry.len());
+            retained.sent = retained.sent.saturating_sub(u32::from(raised));
         }
+        self.take_out_void();
     }
 
-    /// Whether what waits is more than the connection took at once.
+    /// Whether what waits is more than the connection takes now.
     pub(super) fn is_stalled(&self) -> bool {
         let open = self.link.is_some() && !self.gates.is_closed() && !self.ended;
-        open && !self.writing && self.queue.next().is_some()
+        open && self.writer == Writer::Nobody && self.queue.next().is_some()
+    }
+
+    /// The transport has taken something: whether somebody has to go on.
+    pub(super) fn is_called(&mut self) -> bool {
+        if self.writer == Writer::Busy {
+            self.writer = Writer::Called;
+        }
+        self.is_stalled()
+    }
+
+    /// Whether there is room for one more (LIMIT-10, LIMIT-13). One that finds some is taken whatever
+    /// its size.
+    fn room(&self, own: Own<'_>, item: Item<'_>, limits: &RetentionLimits) -> Room {
+        let size = self.queue.limited();
+        if !size.exceeds(limits, 1) || is_state(item) || self.link.is_none() {
+            return Room::Free;
+        }
+        let domain = own.account.domain().as_str();
+        let is_own = match item {
+            Item::Raw(_) => true,
+            Item::Copy(..) => false,
+            Item::Stanza(stanza, _) => stanza.from().is_none_or(|from| {
+                let from = bare_of(&from);
+                from == domain || from == own.account.as_str()
+            }),
+        };
+        let is_end = is_presence(item, "unavailable");
+        if !is_own && !is_end {
+            return Room::None(After::Nothing);
+        }
+        if size.exceeds(limits, 2) {
+            return Room::None(After::Lost(self.epoch, SendError::Full));
+        }
+        if is_end { Room::WithoutPayload } else { Room::Free }
+    }
+
+    /// Of presence that waits the latest of each JID is enough.
+    fn condense(&mut self, own: Own<'_>) {
+        let (sent, again) = self.retained.as_ref().map_or((0, 0), |r| (r.sent, r.again));
+        let first = self.queue.written().max(usize::try_from(sent).unwrap_or(usize::MAX));
+        let gone = self.queue.condense(first, again, own.account.domain().as_str());
+        if let Some(retained) = self.retained.as_mut() {
+            retained.again = retained.again.saturating_sub(gone);
+        }
+        self.account_for();
+    }
+
+    /// Whether so much waits for the client that its senders are to slow down.
+    fn is_behind(&self, limits: &RetentionLimits) -> bool {
+        let much = |size: Size| {
+            let (stanzas, bytes) = (size.stanzas.saturating_mul(4), size.bytes.saturating_mul(4));
+            Size { stanzas, bytes }.exceeds(limits, 1)
+        };
+        self.link.is_some() && (much(self.queue.unwritten()) || much(self.queue.limited()))
     }
 
     /// Puts in the transport of a resumption, behind a gate until it has its greeting; the old
@@ -225,13 +324,17 @@ impl<C: Connection + Clone> Outbound<C> {
     /// Takes the transport away; what waits stays.
     pub(super) fn drop_link(&mut self) -> Option<C> {
         self.next_epoch();
+        let at_loss = self.queue.limited();
+        if let Some(retained) = &mut self.retained {
+            retained.lose(at_loss);
+        }
         self.link.take()
     }
 
     /// What belonged to the transport of now goes with it; its writer has no say any more.
     fn next_epoch(&mut self) {
         self.epoch = self.epoch.wrapping_add(1);
-        self.writing = false;
+        self.writer = Writer::Nobody;
         let _unwritten = self.queue.take_greeting();
         self.stop_holding();
     }
@@ -247,12 +350,15 @@ impl<C: Connection + Clone> Outbound<C> {
     /// then the transport is flushed and closed, by whoever has the writer's role. Without, the
     /// transport is to be dropped.
     pub(super) fn end(&mut self, farewell: Option<&[u8]>) -> Ended<C> {
+        // Of what a connection has not taken nobody knows when it will.
+        let is_stalled = self.is_stalled();
         self.ended = true;
         self.stop_holding();
         let retained = self.retained.take();
         let keep = farewell.is_some()
             && retained.is_none()
-            && !self.queue.is_catching_up()
+            && !is_stalled
+            && self.queue.unwritten().bytes <= LAST
             && !self.gates.is_closed()
             && self.link.is_some();
         let mut left = Vec::new();
@@ -284,6 +390,9 @@ impl<C: Connection + Clone> Outbound<C> {
     }
 }
 
+/// Bytes that an end still writes to a client: of more than that the stanzas are routed again.
+const LAST: usize = 64 << 10;
+
 /// What an end takes out of the outbound.
 pub(super) struct Ended<C> {
     /// The transport to be dropped, where there is nothing to say on it.
@@ -303,6 +412,22 @@ pub(super) struct Left {
     pub(super) counted: bool,
     pub(super) written: bool,
     pub(super) copies: Option<Copies>,
+}
+
+impl Left {
+    /// The stanza that it brings: of a message in whatever form, the message.
+    #[cfg(feature = "server")]
+    pub(super) fn message(&self) -> &Stanza {
+        self.copies.as_ref().map_or(&self.stanza, Copies::message)
+    }
+
+    /// Nobody is to get it.
+    #[cfg(feature = "server")]
+    pub(super) fn forget(self) {
+        if let Some(copies) = self.copies {
+            let _last = copies.release();
+        }
+    }
 }
 
 #[cfg(test)]

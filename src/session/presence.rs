@@ -68,6 +68,19 @@ pub(super) struct Rare {
     pub(super) directed: Directed,
     /// Of extensions: here because this lock has a place for a pointer.
     pub(super) kept: Kept,
+    /// What the session before it on its resource had not acknowledged.
+    #[cfg(feature = "server")]
+    pub(super) inheritance: Option<super::inheritance::Inheritance>,
+}
+
+impl Rare {
+    fn is_empty(&self) -> bool {
+        #[cfg(feature = "server")]
+        if self.inheritance.is_some() {
+            return false;
+        }
+        self.directed.is_empty() && self.kept.is_empty()
+    }
 }
 
 /// What was taken from a session that is no longer available.
@@ -85,7 +98,7 @@ impl PresenceState {
         let mut none = Rare::default();
         let rare = self.rare.as_deref_mut().unwrap_or(&mut none);
         let result = change(rare);
-        if rare.directed.is_empty() && rare.kept.is_empty() {
+        if rare.is_empty() {
             self.rare = None;
         } else if self.rare.is_none() {
             self.rare = Some(Box::new(none));
@@ -357,8 +370,8 @@ impl<C: Connection + Clone> Inner<C> {
         for session in sessions.iter().filter(seen) {
             if let Some((stanza, at, number)) = session.numbered_presence() {
                 available = true;
-                let stanza = stanza.with_appended(&delay(session.jid().as_str(), at));
-                self.give(me, &stanza, To::OwnBare, Some(&Valid { of: &session.0.number, number }));
+                let since = To::OwnBareSince(at.into());
+                self.give(me, &stanza, since, Some(&Valid { of: &session.0.number, number }));
             }
         }
         if !available {

@@ -1,13 +1,15 @@
 //! What waits to go out to one session: one pointer while nothing does.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::copies::Copies;
 use super::held::Held;
-use super::outbound::{Item, Left, To};
-use crate::stanza::Stanza;
+use super::outbound::{Item, Left, To, is_state};
+use super::registry::bare_of;
+use super::retained::RetentionLimits;
+use crate::stanza::{Kind, Stanza};
 
 /// One thing that waits.
 #[derive(Clone)]
@@ -17,8 +19,9 @@ pub(super) enum Entry {
         to: To,
         /// Counted for acknowledgement: appended after retention began.
         counted: bool,
-        /// It has waited in a store, which has limits of its own.
-        stored: bool,
+        /// Something else limits it: the store that it has waited in, or the session whose presence it
+        /// is, which keeps these very bytes, and of which one is enough.
+        bounded: bool,
         /// The client may have got it, and is not to get it again; nor is anybody else.
         void: bool,
         /// When it was accepted, where that is counted.
@@ -37,7 +40,7 @@ impl Entry {
             Item::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone())),
             Item::Raw(bytes) => return Self::Raw(bytes.into()),
         };
-        Self::Stanza { stanza, to, counted, stored: false, void: false, at, copies }
+        Self::Stanza { stanza, to, counted, bounded: is_state(item), void: false, at, copies }
     }
 
     pub(super) fn as_item(&self) -> Option<Item<'_>> {
@@ -65,8 +68,39 @@ impl Entry {
         }
     }
 
-    const fn is_stored(&self) -> bool {
-        matches!(self, Self::Stanza { stored: true, .. })
+    /// Leaves of presence whose it is and of what type, and the addresses.
+    pub(super) fn strip(&mut self) {
+        let Self::Stanza { stanza, .. } = self else { return };
+        let (from, to, type_) = (stanza.from(), stanza.to(), stanza.type_());
+        let mut bare = Stanza::presence();
+        if let Some(from) = &from {
+            bare = bare.from(from);
+        }
+        if let Some(to) = &to {
+            bare = bare.to(to);
+        }
+        if let Some(type_) = &type_ {
+            bare = bare.type_(type_);
+        }
+        *stanza = bare.build();
+    }
+
+    const fn is_bounded(&self) -> bool {
+        matches!(self, Self::Stanza { bounded: true, .. })
+    }
+
+    /// Whom it says to be there or not, where a later presence of the same says all that it says.
+    ///
+    /// What comes for the full JID from another domain may be of a room: there each presence counts.
+    fn tells_of(&self, domain: &str) -> Option<String> {
+        let Self::Stanza { stanza, to, .. } = self else { return None };
+        let is_presence = stanza.kind() == Kind::Presence
+            && matches!(stanza.type_().as_deref(), None | Some("unavailable"));
+        let from = stanza.from().filter(|_| is_presence)?;
+        let bare = bare_of(&from);
+        let is_here = bare.rsplit_once('@').map_or(bare, |(_, domain)| domain) == domain;
+        let is_broadcast = *to != To::AsIs || stanza.to().is_none_or(|to| !to.contains('/'));
+        (is_here || is_broadcast).then(|| from.into_owned())
     }
 
     /// The stanza that it brings: of a message in whatever form, the message.
@@ -107,15 +141,22 @@ struct Waiting {
     entries: VecDeque<Entry>,
     cursor: usize,
     bytes: usize,
-    /// The part of them that has waited in a store.
-    stored: Size,
-    /// Not all of a replay, or of what has waited in a store, has been handed to the transport.
-    catching_up: bool,
+    /// The bytes behind the cursor.
+    unwritten: usize,
+    /// The part that something else limits.
+    bounded: Size,
+    /// How many entries were handed over, but for those that came back: a number that changes.
+    handed: u32,
+    /// At so many unwritten bytes it is looked for presence that a later one replaces.
+    condense_at: usize,
     /// Greeting of a transport, written before everything else.
     greeting: Option<Box<[u8]>>,
     /// What is held back, while something is to be.
     held: Option<Held>,
 }
+
+/// Unwritten bytes below which no presence is looked for that could be left out.
+const CONDENSE: usize = 64 << 10;
 
 /// How much waits.
 #[derive(Clone, Copy, Default)]
@@ -125,6 +166,13 @@ pub(super) struct Size {
 }
 
 impl Size {
+    /// Whether it is more than may wait for a session with a transport, or than so many times that
+    /// (LIMIT-10).
+    pub(super) const fn exceeds(self, limits: &RetentionLimits, times: usize) -> bool {
+        self.stanzas > limits.live_stanzas.saturating_mul(times)
+            || self.bytes > limits.bytes.saturating_mul(times)
+    }
+
     fn add(&mut self, entry: &Entry) {
         self.stanzas = self.stanzas.saturating_add(1);
         self.bytes = self.bytes.saturating_add(entry.len());
@@ -139,15 +187,37 @@ impl Size {
 impl Waiting {
     fn add(&mut self, entry: &Entry) {
         self.bytes = self.bytes.saturating_add(entry.len());
-        if entry.is_stored() {
-            self.stored.add(entry);
+        if entry.is_bounded() {
+            self.bounded.add(entry);
         }
     }
 
     fn remove(&mut self, entry: &Entry) {
         self.bytes = self.bytes.saturating_sub(entry.len());
-        if entry.is_stored() {
-            self.stored.remove(entry);
+        if entry.is_bounded() {
+            self.bounded.remove(entry);
+        }
+    }
+
+    fn clear_sums(&mut self) {
+        (self.bytes, self.unwritten, self.bounded) = Default::default();
+    }
+
+    /// One more behind the cursor, or one less.
+    fn add_unwritten(&mut self, entry: &Entry) {
+        self.add(entry);
+        self.unwritten = self.unwritten.saturating_add(entry.len());
+    }
+
+    fn remove_unwritten(&mut self, entry: &Entry) {
+        self.remove(entry);
+        self.wrote(entry.len());
+    }
+
+    const fn wrote(&mut self, bytes: usize) {
+        self.unwritten = self.unwritten.saturating_sub(bytes);
+        if self.unwritten == 0 {
+            self.condense_at = 0;
         }
     }
 }
@@ -163,13 +233,25 @@ impl Queue {
         self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
-    /// What counts against the limits of the session: all but what a store has limited already.
+    /// What counts against the limits of the session: all but what something else limits.
     pub(super) fn limited(&self) -> Size {
         let Some(waiting) = &self.0 else { return Size::default() };
         Size {
-            stanzas: waiting.entries.len().saturating_sub(waiting.stored.stanzas),
-            bytes: waiting.bytes.saturating_sub(waiting.stored.bytes),
+            stanzas: waiting.entries.len().saturating_sub(waiting.bounded.stanzas),
+            bytes: waiting.bytes.saturating_sub(waiting.bounded.bytes),
         }
+    }
+
+    /// A number that changes whenever an entry is handed over for good.
+    pub(super) fn handed(&self) -> u32 {
+        self.0.as_ref().map_or(0, |waiting| waiting.handed)
+    }
+
+    /// What the transport of now has not got.
+    pub(super) fn unwritten(&self) -> Size {
+        let Some(waiting) = &self.0 else { return Size::default() };
+        let stanzas = waiting.entries.len().saturating_sub(waiting.cursor);
+        Size { stanzas, bytes: waiting.unwritten }
     }
 
     /// How many of them the transport has got.
@@ -199,26 +281,46 @@ impl Queue {
 
     pub(super) fn push(&mut self, entry: Entry) {
         let waiting = self.0.get_or_insert_default();
-        waiting.add(&entry);
+        waiting.add_unwritten(&entry);
         waiting.entries.push_back(entry);
     }
 
-    pub(super) fn push_stored(&mut self, stanza: &Stanza, counted: bool, at: Duration) {
-        let (stanza, to) = (stanza.clone(), To::AsIs);
-        let (stored, void, copies) = (true, false, None);
-        self.push(Entry::Stanza { stanza, to, counted, stored, void, at, copies });
-        self.set_catching_up(true);
-    }
-
-    /// Whether what waits may be more than the transport takes at once.
-    pub(super) fn is_catching_up(&self) -> bool {
-        self.0.as_ref().is_some_and(|waiting| waiting.catching_up)
-    }
-
-    pub(super) fn set_catching_up(&mut self, is_behind: bool) {
-        if let Some(waiting) = &mut self.0 {
-            waiting.catching_up = is_behind;
+    pub(super) fn push_stored(&mut self, item: Item<'_>, counted: bool, at: Duration) {
+        let mut entry = Entry::new(item, counted, at);
+        if let Entry::Stanza { bounded, .. } = &mut entry {
+            *bounded = true;
         }
+        self.push(entry);
+    }
+
+    /// Drops each presence that a later one of the same JID makes out of date, once there is enough to
+    /// be worth the look: from the place `first` on, since those before it have their numbers. `domain`
+    /// is the session's. Says how many it dropped before the place `again`.
+    pub(super) fn condense(&mut self, first: usize, again: usize, domain: &str) -> usize {
+        let Some(waiting) = &mut self.0 else { return 0 };
+        if waiting.unwritten <= waiting.condense_at.max(CONDENSE) {
+            return 0;
+        }
+        let mut known = HashSet::new();
+        let mut stale = Vec::new();
+        for (at, entry) in waiting.entries.iter().enumerate().skip(first).rev() {
+            if entry.tells_of(domain).is_some_and(|jid| !known.insert(jid)) {
+                stale.push(at);
+            }
+        }
+        let before = stale.iter().filter(|at| **at < again).count();
+        if !stale.is_empty() {
+            for (at, entry) in std::mem::take(&mut waiting.entries).into_iter().enumerate() {
+                if stale.last() == Some(&at) {
+                    stale.pop();
+                    waiting.remove_unwritten(&entry);
+                } else {
+                    waiting.entries.push_back(entry);
+                }
+            }
+        }
+        waiting.condense_at = waiting.unwritten.saturating_mul(2);
+        before
     }
 
     /// What is not written yet counts for acknowledgement, as accepted at `since`; `reply` is before it.
@@ -234,31 +336,52 @@ impl Queue {
 
     /// The next one is written and stays, to be acknowledged.
     pub(super) fn step(&mut self) {
-        if let Some(waiting) = &mut self.0 {
-            waiting.cursor += 1;
-        }
+        let Some(waiting) = &mut self.0 else { return };
+        let len = waiting.entries.get(waiting.cursor).map_or(0, Entry::len);
+        waiting.wrote(len);
+        waiting.cursor += 1;
+        waiting.handed = waiting.handed.wrapping_add(1);
     }
 
     /// The last one was not taken: it is the next again.
     pub(super) fn step_back(&mut self) {
-        if let Some(waiting) = &mut self.0 {
-            waiting.cursor = waiting.cursor.saturating_sub(1);
-        }
+        let Some(waiting) = &mut self.0 else { return };
+        waiting.cursor = waiting.cursor.saturating_sub(1);
+        let len = waiting.entries.get(waiting.cursor).map_or(0, Entry::len);
+        waiting.unwritten = waiting.unwritten.saturating_add(len);
+        waiting.handed = waiting.handed.wrapping_sub(1);
     }
 
     /// Takes out the next one.
     pub(super) fn take_next(&mut self) -> Option<Entry> {
         let waiting = self.0.as_mut()?;
         let entry = waiting.entries.remove(waiting.cursor)?;
-        waiting.remove(&entry);
+        waiting.remove_unwritten(&entry);
+        waiting.handed = waiting.handed.wrapping_add(1);
         self.tidy();
         Some(entry)
+    }
+
+    /// Drops the next one if it is void.
+    pub(super) fn take_void(&mut self) -> bool {
+        let Some(waiting) = &mut self.0 else { return false };
+        let Some(entry) = waiting.entries.get(waiting.cursor).filter(|entry| entry.is_void())
+        else {
+            return false;
+        };
+        let entry = entry.clone();
+        waiting.remove_unwritten(&entry);
+        waiting.entries.remove(waiting.cursor);
+        entry.forget();
+        self.tidy();
+        true
     }
 
     /// Puts back what was taken out last.
     pub(super) fn put_back(&mut self, entry: Entry) {
         let waiting = self.0.get_or_insert_default();
-        waiting.add(&entry);
+        waiting.add_unwritten(&entry);
+        waiting.handed = waiting.handed.wrapping_sub(1);
         waiting.entries.insert(waiting.cursor, entry);
     }
 
@@ -267,9 +390,14 @@ impl Queue {
         let Some(waiting) = &mut self.0 else { return };
         for _ in 0..count {
             let Some(entry) = waiting.entries.pop_front() else { break };
-            waiting.remove(&entry);
+            match waiting.cursor.checked_sub(1) {
+                Some(cursor) => {
+                    waiting.cursor = cursor;
+                    waiting.remove(&entry);
+                }
+                None => waiting.remove_unwritten(&entry),
+            }
         }
-        waiting.cursor = waiting.cursor.saturating_sub(count);
         self.tidy();
     }
 
@@ -278,19 +406,18 @@ impl Queue {
     pub(super) fn rewind(&mut self) -> usize {
         let Some(waiting) = &mut self.0 else { return 0 };
         let entries = std::mem::take(&mut waiting.entries);
-        (waiting.bytes, waiting.stored) = Default::default();
+        waiting.clear_sums();
         let mut void = 0;
         for entry in entries.into_iter().filter(|entry| matches!(entry, Entry::Stanza { .. })) {
             if entry.is_void() {
                 void += 1;
                 entry.forget();
             } else {
-                waiting.add(&entry);
+                waiting.add_unwritten(&entry);
                 waiting.entries.push_back(entry);
             }
         }
         waiting.cursor = 0;
-        waiting.catching_up = true;
         self.tidy();
         void
     }
@@ -305,7 +432,7 @@ impl Queue {
         for (place, mut entry) in entries.into_iter().enumerate() {
             if entry.message().is_some_and(&is_unwanted) {
                 if place >= waiting.cursor {
-                    waiting.remove(&entry);
+                    waiting.remove_unwritten(&entry);
                     entry.forget();
                     places.push(place);
                     continue;
@@ -323,12 +450,21 @@ impl Queue {
     /// Takes out all entries, each with whether it was written.
     pub(super) fn take_all(&mut self) -> impl Iterator<Item = (Entry, bool)> + use<> {
         let waiting = self.0.as_mut().map(|waiting| {
-            (waiting.bytes, waiting.stored) = Default::default();
+            waiting.clear_sums();
             (std::mem::take(&mut waiting.entries), std::mem::take(&mut waiting.cursor))
         });
         self.tidy();
         let (entries, cursor) = waiting.unwrap_or_default();
         entries.into_iter().enumerate().map(move |(at, entry)| (entry, at < cursor))
+    }
+
+    /// Takes out all stanzas.
+    pub(super) fn take_stanzas(&mut self) -> impl Iterator<Item = Entry> + use<> {
+        let all: Vec<Entry> = self.take_all().map(|(entry, _)| entry).collect();
+        let (stanzas, others): (Vec<_>, Vec<_>) =
+            all.into_iter().partition(|entry| matches!(entry, Entry::Stanza { .. }));
+        others.into_iter().for_each(|entry| self.push(entry));
+        stanzas.into_iter()
     }
 
     pub(super) fn has_greeting(&self) -> bool {
@@ -366,5 +502,54 @@ impl Queue {
         if self.0.as_deref().is_some_and(is_idle) {
             self.0 = None;
         }
+    }
+}
+
+#[cfg(all(test, feature = "server"))]
+mod tests {
+    use super::*;
+
+    const A: &str = "a@x/y";
+    const B: &str = "b@x/yz";
+
+    /// The transport has got the first two of four, and nobody is to hear of `A` any more.
+    fn queue() -> (Queue, usize) {
+        let mut queue = Queue::default();
+        let mut len = 0;
+        for from in [A, B, A, B] {
+            let stanza = Stanza::message().from(from).build();
+            len = stanza.len();
+            queue.push(Entry::new(Item::Stanza(&stanza, To::AsIs), true, Duration::ZERO));
+        }
+        (0..2).for_each(|_| queue.step());
+        let places = queue.take_out(|stanza| stanza.from().as_deref() == Some(A));
+        assert_eq!(places, [2]);
+        (queue, len)
+    }
+
+    fn sums(queue: &Queue) -> (usize, usize, usize, usize) {
+        let Size { stanzas, bytes } = queue.unwritten();
+        (queue.len(), queue.bytes(), stanzas, bytes)
+    }
+
+    #[test]
+    fn block_11_what_is_void_is_not_written_to_the_next_transport() {
+        let (mut queue, len) = queue();
+        assert_eq!(sums(&queue), (3, 3 * len - 1, 1, len));
+        assert_eq!(queue.rewind(), 1);
+        assert_eq!(sums(&queue), (2, 2 * len, 2, 2 * len));
+        assert!(!queue.take_void());
+    }
+
+    #[test]
+    fn block_11_what_becomes_void_while_it_is_refused_is_dropped() {
+        let (mut queue, len) = queue();
+        queue.step_back();
+        assert!(!queue.take_void());
+        queue.step_back();
+        assert!(queue.take_void());
+        assert_eq!(sums(&queue), (2, 2 * len, 2, 2 * len));
+        queue.drop_first(2);
+        assert!(queue.is_idle());
     }
 }

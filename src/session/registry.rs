@@ -8,6 +8,7 @@ use jid::{BareJid, DomainPart, FullJid};
 use smallvec::SmallVec;
 
 use super::account::Account;
+use super::backlog::Backlogs;
 use super::bind::Conflict;
 use super::builder::{Builder, Hides, OnHold, Settings};
 use super::end::{Leftover, Reason, Run};
@@ -68,6 +69,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             background: None,
             elsewhere: None,
             leftover: None,
+            backlog: None,
             hides: None,
         };
         Builder { settings, listener: None, hold: None }
@@ -88,6 +90,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             relieving: AtomicBool::new(false),
             hibernating: Mutex::new(Hibernating::default()),
             remembered: Mutex::new(Remembered::default()),
+            backlogs: Backlogs::new(),
             events: Events::new(listener),
             hold,
             seen: Mutex::new(Seen::default()),
@@ -318,6 +321,8 @@ pub(super) struct Inner<C: Connection + Clone> {
     pub(super) relieving: AtomicBool,
     pub(super) hibernating: Mutex<Hibernating<C>>,
     pub(super) remembered: Mutex<Remembered>,
+    /// What comes before the messages of now.
+    pub(super) backlogs: Backlogs<C>,
     pub(super) events: Events<C>,
     hold: Option<OnHold<C>>,
     /// When accounts were there last (PRES-15). A leaf lock.
@@ -357,7 +362,7 @@ impl<C: Connection + Clone> Inner<C> {
     }
 
     pub(super) fn set_roster(&self, account: &Account, mut roster: Roster) {
-        self.table.hash_contacts(&mut roster);
+        self.table.hash_contacts(&mut roster, &account.roster());
         account.set_roster(roster);
     }
 
@@ -423,9 +428,11 @@ impl<C: Connection + Clone> Inner<C> {
         match after {
             After::Nothing => {}
             // The sender only happened to be the one who noticed.
-            After::Lost(epoch, error) => self.lose(shared, epoch, error.into(), Run::Later),
-            After::Strays(left) => self.leave_all(shared, left),
+            After::Lost(epoch, error) => self.lose(shared, epoch, error.into(), None, Run::Later),
+            After::Strays(left) if left.is_empty() => {}
+            After::Strays(left) => self.leave_strays(shared, left),
             After::Overgrown => self.end_overgrown(shared),
+            After::Behind => super::shield::note_behind(),
         }
     }
 

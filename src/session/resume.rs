@@ -114,7 +114,17 @@ impl<C: Connection + Clone> Inner<C> {
 
     /// The transport of `epoch` is gone: the session hibernates if it is resumable, else it ends.
     /// An older epoch has no say.
-    pub(super) fn lose(&self, shared: &Arc<Shared<C>>, epoch: u32, reason: Reason, run: Run) {
+    ///
+    /// With `last_words` it is only the client's half of the transport that is gone: what the
+    /// connection has accepted is still written, behind it these words if the session ends.
+    pub(super) fn lose(
+        &self,
+        shared: &Arc<Shared<C>>,
+        epoch: u32,
+        reason: Reason,
+        last_words: Option<&[u8]>,
+        run: Run,
+    ) {
         let mut waker = None;
         let since = self.settings.environment.now();
         let (lost, ending) = {
@@ -131,13 +141,11 @@ impl<C: Connection + Clone> Inner<C> {
             let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
             if window.is_zero() {
                 drop(out);
-                (None, self.decide_end(entry, at, reason, None, since))
+                (None, self.decide_end(entry, at, reason, last_words, since))
             } else {
                 let link = out.drop_link();
                 shared.set_holding(false);
                 waker = out.waker.take();
-                // The grace of LIMIT-10 is for those who may still acknowledge.
-                let overgrown = out.is_overgrown(&self.settings.retention, since);
                 drop(out);
                 let until = since.saturating_add(window);
                 if let Some(slot) = entry.slots.as_mut_slice().get_mut(at) {
@@ -147,21 +155,17 @@ impl<C: Connection + Clone> Inner<C> {
                 self.hibernating.lock().insert(shared, since, until);
                 self.events
                     .push(|| Event::new(SessionHandle(Arc::clone(shared)), EventKind::Absent));
-                let leaves = if overgrown {
-                    Some((at, Reason::Overflow))
-                } else if entry.absent() > self.settings.hibernating_per_account {
-                    let oldest = entry.oldest_absent(&self.hibernating.lock());
-                    oldest.map(|oldest| (oldest, Reason::Evicted))
-                } else {
-                    None
-                };
+                let crowded = entry.absent() > self.settings.hibernating_per_account;
+                let oldest =
+                    crowded.then(|| entry.oldest_absent(&self.hibernating.lock())).flatten();
                 let ending =
-                    leaves.and_then(|(at, reason)| self.decide_end(entry, at, reason, None, since));
+                    oldest.and_then(|at| self.decide_end(entry, at, Reason::Evicted, None, since));
                 (link, ending)
             }
         };
         if let Some(link) = lost {
-            shielded(|| link.close(Close::Abort));
+            let how = if last_words.is_some() { Close::Flush } else { Close::Abort };
+            shielded(|| link.close(how));
         }
         wake(waker);
         if let Some(ending) = ending {
@@ -172,10 +176,8 @@ impl<C: Connection + Clone> Inner<C> {
 
     /// LIMIT-10: the queue has outgrown what is kept for the session.
     pub(super) fn end_overgrown(&self, shared: &Arc<Shared<C>>) {
-        let now = self.settings.environment.now();
-        let limits = &self.settings.retention;
-        // An acknowledgement may have been quicker.
-        let still = |_| shared.out.lock().is_overgrown(limits, now);
+        // A resumption may have been quicker.
+        let still = |_| shared.out.lock().is_overgrown(&self.settings.retention);
         self.end_if(shared, Reason::Overflow, None, Run::Later, still);
     }
 

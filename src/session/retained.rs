@@ -7,19 +7,23 @@ use super::acknowledge::AckPolicy;
 use super::outbound::Outbound;
 use super::queue::{Entry, Size};
 use crate::connection::Connection;
+use crate::environment::Nanos;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// How much is kept for clients that may come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetentionLimits {
-    /// Stanzas that wait for one session, unacknowledged or unwritten (LIMIT-10). Default: 1000.
-    /// Messages from the offline store do not count: it has limits of its own.
+    /// Stanzas that may come for a session while it has no transport (LIMIT-10). Default: 1000.
     pub stanzas: usize,
-    /// Their bytes (LIMIT-10). Default: 4 MiB.
+    /// Stanzas that wait for one with a transport, unacknowledged or unwritten (LIMIT-10). Default:
+    /// 10,000. What has waited in a store does not count, since that has limits of its own, nor does
+    /// the presence of other sessions, of which one each is enough.
+    pub live_stanzas: usize,
+    /// The bytes of either (LIMIT-10). Default: 4 MiB.
     pub bytes: usize,
-    /// How long a session with a transport may be over these two, and then up to twice of them,
-    /// before it ends (LIMIT-10). Default: 10 s.
+    /// How long a client for which that much waits may acknowledge nothing, before its transport is
+    /// given up (LIMIT-10). Default: 60 s.
     pub grace: Duration,
     /// Bytes that wait for all sessions together (LIMIT-11). Default: 256 MiB.
     pub all_bytes: usize,
@@ -39,8 +43,9 @@ impl Default for RetentionLimits {
     fn default() -> Self {
         Self {
             stanzas: 1000,
+            live_stanzas: 10_000,
             bytes: 4 << 20,
-            grace: Duration::from_secs(10),
+            grace: Duration::from_secs(60),
             all_bytes: 256 << 20,
             held_stanzas: 200,
             held_bytes: 256 << 10,
@@ -67,7 +72,10 @@ impl Share {
     }
 
     pub(super) fn set(&mut self, bytes: usize) {
-        if bytes >= self.bytes {
+        if bytes == self.bytes {
+            return;
+        }
+        if bytes > self.bytes {
             self.all.fetch_add(bytes - self.bytes, Ordering::SeqCst);
         } else {
             self.all.fetch_sub(self.bytes - bytes, Ordering::SeqCst);
@@ -95,18 +103,24 @@ pub(super) struct Retained {
     /// Value of `received` when retention began: `h` counts from here (SM-4).
     pub(super) from: u32,
     /// When retention began.
-    since: Duration,
+    since: Nanos,
     /// What the wall clock says at zero of the monotonic one.
     zero: SystemTime,
     /// Entries at the start of the queue that were accepted for an earlier transport.
-    again: usize,
+    pub(super) again: usize,
+    /// Number of the last entry behind which the client was asked.
+    asked_up_to: u32,
+    /// Bytes of the entries behind that one that the transport has got.
+    unasked: u32,
     /// Since when an answer to `<r/>` is outstanding.
     asked: Option<Duration>,
     /// To be asked as soon as all is written (SM-15).
     due: bool,
     /// Not to be asked again before: the last answer acknowledged nothing.
-    not_before: Duration,
-    /// Until when the queue may be over its limit (LIMIT-10).
+    not_before: Nanos,
+    /// Stanzas and bytes that waited when the transport was lost.
+    at_loss: (u32, u32),
+    /// Until when something has to be acknowledged, since as much waits as may (LIMIT-10).
     grace: Option<Duration>,
     share: Share,
 }
@@ -127,12 +141,15 @@ impl Retained {
             acked: 0,
             sent: 0,
             from: received,
-            since,
+            since: since.into(),
             zero: utc.checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH),
             again: 0,
+            asked_up_to: 0,
+            unasked: 0,
             asked: None,
             due: false,
-            not_before: Duration::ZERO,
+            not_before: Nanos::default(),
+            at_loss: (0, 0),
             grace: None,
             share: Share::new(all),
         }
@@ -141,7 +158,7 @@ impl Retained {
     /// The time of an entry accepted `now`; a sender that did not know yet that it matters has come
     /// just as retention began.
     pub(super) fn stamp(&self, now: Option<Duration>) -> Duration {
-        now.unwrap_or(self.since)
+        now.unwrap_or_else(|| self.since.into())
     }
 
     /// When the entry at this place was accepted, if it was for an earlier transport (SM-16).
@@ -151,7 +168,6 @@ impl Retained {
 
     /// What stood at these places of the queue is in it no longer. The client had not got it from the
     /// transport of now, and had said so of any earlier one.
-    #[cfg(feature = "server")]
     pub(super) fn taken_out(&mut self, places: &[usize]) {
         let sent = usize::try_from(self.sent).unwrap_or(usize::MAX);
         let below = |limit| places.iter().take_while(|&&place| place < limit).count();
@@ -161,16 +177,44 @@ impl Retained {
     }
 
     /// A new transport: everything in the queue goes out again, then the client is asked at once.
-    pub(super) const fn start_again(&mut self, entries: usize) {
+    pub(super) fn start_again(&mut self, entries: usize) {
         self.again = entries;
+        (self.asked_up_to, self.unasked) = (self.acked, 0);
         self.asked = None;
         self.due = true;
-        self.not_before = Duration::ZERO;
+        self.not_before = Nanos::default();
+        self.grace = None;
+    }
+
+    /// The transport has got an entry of so many bytes.
+    pub(super) fn hand_over(&mut self, bytes: usize) {
+        self.unasked = self.unasked.saturating_add(small(bytes));
+    }
+
+    /// It has not taken it.
+    pub(super) fn take_back(&mut self, bytes: usize) {
+        self.unasked = self.unasked.saturating_sub(small(bytes));
+    }
+
+    /// The transport is gone, while so much waited.
+    pub(super) fn lose(&mut self, Size { stanzas, bytes }: Size) {
+        self.at_loss = (small(stanzas), small(bytes));
     }
 }
 
-/// After an answer that acknowledged nothing, the next question waits this long from the last.
+/// A client is asked again behind so many stanzas, or bytes, though it has not answered yet: while a
+/// backlog is written its answers free what it has read (SM-24).
+const ASK_STANZAS: u32 = 100;
+const ASK_BYTES: u32 = 32 << 10;
+
+/// After an answer that acknowledged nothing, or not all that was asked about, the next question waits this
+/// long.
 const RETRY: Duration = Duration::from_secs(5);
+
+/// A number that is kept in four bytes.
+fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
 
 /// What a session's queue asks for now.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -178,10 +222,8 @@ pub(super) enum Due {
     Nothing,
     /// The client is to be asked; that is marked already.
     Ask,
-    /// It was asked and has not answered.
+    /// It was asked and has not answered, or has acknowledged nothing for too long (LIMIT-10).
     Silent,
-    /// It has outgrown its limits (LIMIT-10).
-    End,
 }
 
 impl<C: Connection + Clone> Outbound<C> {
@@ -205,8 +247,13 @@ impl<C: Connection + Clone> Outbound<C> {
         let freed = usize::try_from(count).unwrap_or(usize::MAX);
         retained.again = retained.again.saturating_sub(freed);
         let asked = retained.asked.take();
-        if let Some(at) = asked.filter(|_| count == 0 && retained.sent > 0) {
-            retained.not_before = at.saturating_add(RETRY);
+        // Answers to later questions are on their way, if it is not too slow.
+        let more = retained.asked_up_to.wrapping_sub(h).wrapping_sub(1) < i32::MAX.unsigned_abs();
+        if let Some(at) = asked.filter(|_| more || (count == 0 && retained.sent > 0)) {
+            retained.not_before = at.saturating_add(RETRY).into();
+        }
+        if count > 0 {
+            retained.grace = None;
         }
         // Only counted entries stand at the start of the queue.
         self.queue.drop_first(freed);
@@ -214,20 +261,25 @@ impl<C: Connection + Clone> Outbound<C> {
         Some(count)
     }
 
-    /// Whether the queue has outgrown what is kept for a session, and its grace (LIMIT-10).
-    pub(super) fn is_overgrown(&mut self, limits: &RetentionLimits, now: Duration) -> bool {
-        let (Size { stanzas, bytes }, live) = (self.queue.limited(), self.link.is_some());
-        let Some(retained) = &mut self.retained else { return false };
-        let over = |times| {
-            stanzas > limits.stanzas.saturating_mul(times)
-                || bytes > limits.bytes.saturating_mul(times)
-        };
-        if !over(1) {
-            retained.grace = None;
+    /// Whether more has come for a session without a transport than is kept for one (LIMIT-10).
+    pub(super) fn is_overgrown(&self, limits: &RetentionLimits) -> bool {
+        let Some(retained) = self.retained.as_ref().filter(|_| self.link.is_none()) else {
             return false;
+        };
+        let (Size { stanzas, bytes }, before) = (self.queue.limited(), retained.at_loss);
+        small(stanzas).saturating_sub(before.0) > small(limits.stanzas)
+            || small(bytes).saturating_sub(before.1) > small(limits.bytes)
+    }
+
+    /// Notes whether as much waits for the client as may: from then on it has to acknowledge something.
+    fn watch(&mut self, limits: &RetentionLimits, now: Duration) {
+        let is_full = self.queue.limited().exceeds(limits, 1);
+        let Some(retained) = &mut self.retained else { return };
+        if !is_full {
+            retained.grace = None;
+        } else if retained.grace.is_none() {
+            retained.grace = Some(now.saturating_add(limits.grace));
         }
-        let until = *retained.grace.get_or_insert_with(|| now.saturating_add(limits.grace));
-        !live || over(2) || now >= until
     }
 
     /// Marks that the client is about to be asked for an acknowledgement, if it is time for that
@@ -238,26 +290,51 @@ impl<C: Connection + Clone> Outbound<C> {
         limits: &RetentionLimits,
         now: Duration,
     ) -> bool {
-        let half = self.queue.written().saturating_mul(2) >= limits.stanzas
-            || self.queue.bytes().saturating_mul(2) >= limits.bytes;
-        let enough = half || self.queue.written() >= policy.stanzas;
-        let Some(soonest) = self.ask_at(policy, enough) else { return false };
-        if now < soonest {
+        self.watch(limits, now);
+        let due = self.asks_on()
+            || self
+                .ask_at(policy, self.queue.written() >= policy.stanzas)
+                .is_some_and(|at| now >= at);
+        if due {
+            self.asking(now);
+            if let Some(retained) = &mut self.retained {
+                retained.due &= self.queue.has_unwritten();
+            }
+        }
+        due
+    }
+
+    /// Whether so much has gone out since the last question that it is time for another, answered or
+    /// not.
+    fn asks_on(&self) -> bool {
+        let Some(retained) = self.retained.as_ref().filter(|_| self.is_open()) else {
             return false;
-        }
-        if let Some(retained) = &mut self.retained {
-            retained.asked = Some(now);
-            retained.due = false;
-        }
-        true
+        };
+        self.number().wrapping_sub(retained.asked_up_to) >= ASK_STANZAS
+            || retained.unasked >= ASK_BYTES
+    }
+
+    /// The number of the last entry that the transport has got.
+    fn number(&self) -> u32 {
+        let acked = self.retained.as_ref().map_or(0, |retained| retained.acked);
+        acked.wrapping_add(u32::try_from(self.queue.written()).unwrap_or(u32::MAX))
+    }
+
+    /// The client is about to be asked. True if no earlier question is unanswered.
+    fn asking(&mut self, now: Duration) -> bool {
+        let number = self.number();
+        let Some(retained) = &mut self.retained else { return false };
+        (retained.asked_up_to, retained.unasked) = (number, 0);
+        let first = retained.asked.is_none();
+        retained.asked.get_or_insert(now);
+        first
     }
 
     /// Marks that the client is about to be asked, whatever waits. `None` = nothing is retained;
     /// false = it was asked already.
     pub(super) fn claim_sign_of_life(&mut self, now: Duration) -> Option<bool> {
-        let open = self.is_open();
-        let retained = self.retained.as_mut()?;
-        Some(open && retained.asked.replace(retained.asked.unwrap_or(now)).is_none())
+        self.retained.as_ref()?;
+        Some(self.is_open() && self.asking(now))
     }
 
     /// When [`check`](Self::check) has something to say.
@@ -279,12 +356,11 @@ impl<C: Connection + Clone> Outbound<C> {
         if !self.is_open() {
             return Due::Nothing;
         }
-        if self.is_overgrown(limits, now) {
-            return Due::End;
-        }
-        let asked = self.retained.as_ref().and_then(|retained| retained.asked);
-        match asked {
-            Some(at) if now >= at.saturating_add(policy.answer) => Due::Silent,
+        self.watch(limits, now);
+        let retained = self.retained.as_ref();
+        let answer = retained.and_then(|r| Some(r.asked?.saturating_add(policy.answer)));
+        match answer.into_iter().chain(retained.and_then(|r| r.grace)).min() {
+            Some(late) if now >= late => Due::Silent,
             _ if self.claim_ask(policy, limits, now) => Due::Ask,
             _ => Due::Nothing,
         }
@@ -302,7 +378,7 @@ impl<C: Connection + Clone> Outbound<C> {
             return None;
         };
         let ripe = if enough { Duration::ZERO } else { at.saturating_add(policy.time) };
-        Some(ripe.max(retained.not_before))
+        Some(ripe.max(retained.not_before.into()))
     }
 
     fn is_open(&self) -> bool {

@@ -24,6 +24,7 @@ use super::input::{Detached, InputTicket, Owner};
 use super::presence::Presence;
 use super::registry::SessionRegistry;
 use super::resume::{ResumeError, Resumed, Retention};
+use crate::address;
 use crate::connection::{Close, Connection, SendError};
 use crate::rules::roster::Roster;
 use crate::stanza::{Frame, Stanza};
@@ -165,6 +166,9 @@ pub enum AuthenticateError {
     /// The account belongs to another domain than the stream.
     #[error("the account belongs to another domain than the stream")]
     OtherDomain,
+    /// The account has no normal form: see [`crate::address`].
+    #[error("the account's address is not in normal form")]
+    InvalidAddress,
 }
 
 impl<C: Connection + Clone> Session<Unauthed, C> {
@@ -175,6 +179,7 @@ impl<C: Connection + Clone> Session<Unauthed, C> {
 
     /// The client's stream header has arrived and names `domain`.
     pub fn open(&mut self, domain: DomainPart) {
+        let domain = address::domain(domain.as_str()).unwrap_or(domain);
         self.data = UnauthedData { domain: Some(domain), open: true };
     }
 
@@ -207,6 +212,10 @@ impl<C: Connection + Clone> Session<Unauthed, C> {
     ) -> Result<Session<Authed, C>, Refused<Self, AuthenticateError>> {
         match &self.data.domain {
             Some(domain) if self.data.open => {
+                let Ok(account) = address::account(&account) else {
+                    let error = AuthenticateError::InvalidAddress;
+                    return Err(Refused { session: self, error });
+                };
                 if account.domain() != &**domain {
                     return Err(Refused { session: self, error: AuthenticateError::OtherDomain });
                 }
@@ -544,16 +553,32 @@ impl<C: Connection + Clone> Session<Bound, C> {
         self.data.poll_ready(cx)
     }
 
-    /// [`SessionHandle::go_on`] for the owner's transport; true while there is more to come.
+    /// [`SessionHandle::go_on`] for the owner's transport; while there is more to come, a number that
+    /// changes as it comes.
     #[cfg(feature = "server")]
-    pub(crate) fn go_on(&self) -> bool {
+    pub(crate) fn go_on(&self) -> Option<u32> {
         self.data.shared.go_on(self.data.epoch)
+    }
+
+    /// Bytes that wait for the connection to take them.
+    #[cfg(feature = "server")]
+    pub(crate) fn unwritten(&self) -> usize {
+        self.data.shared.out.lock().queue.unwritten().bytes
     }
 
     /// Ends the session and keeps the owner, to see when the last words are written.
     #[cfg(feature = "server")]
     pub(crate) fn end_now(&self, reason: Reason, last_words: &[u8]) {
         self.end_own(reason, Some(last_words));
+    }
+
+    /// The client sends no more: as the loss of the transport, but what was accepted for it is
+    /// written, and these words behind it if the session ends. The owner is kept, to see when.
+    #[cfg(feature = "server")]
+    pub(crate) fn lose_input(&self, last_words: &[u8]) {
+        let Some(registry) = self.data.shared.registry.upgrade() else { return };
+        let (shared, epoch) = (&self.data.shared, self.data.epoch);
+        registry.lose(shared, epoch, Reason::TransportLost, Some(last_words), Run::Here);
     }
 
     /// Ends the session. `false` where it was over already.

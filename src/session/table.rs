@@ -78,9 +78,10 @@ impl<C: Connection + Clone> Table<C> {
         Hash(u32::from_le_bytes([a, b, c, d]))
     }
 
-    /// Lets each item of a roster know the hash of its contact.
-    pub(super) fn hash_contacts(&self, roster: &mut Roster) {
-        roster.set_hashes(|contact| self.hash(contact).0);
+    /// Lets each item of a roster know the hash of its contact. Those that it shares with `known`, a
+    /// roster of this registry, do.
+    pub(super) fn hash_contacts(&self, roster: &mut Roster, known: &Roster) {
+        roster.set_hashes(known, |contact| self.hash(contact).0);
     }
 
     #[expect(clippy::indexing_slicing, reason = "a remainder of the array's length")]

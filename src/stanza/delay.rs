@@ -1,8 +1,10 @@
 //! Delayed delivery ([XEP-0203](https://xmpp.org/extensions/xep-0203.html)).
 
+#[cfg(any(test, feature = "server"))]
+use std::time::Duration;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Kind, Stanza, write};
+use super::{Child, Kind, Stanza, write};
 
 const NAMESPACE: &str = "urn:xmpp:delay";
 
@@ -19,20 +21,33 @@ pub(crate) fn delay(from: &str, at: SystemTime) -> Vec<u8> {
 /// Whether a stanza says already that `domain` has held it; presence says so in the name of the
 /// resource that it is from.
 pub(crate) fn is_delayed_by(stanza: &Stanza, domain: &str) -> bool {
+    delays(stanza, domain).next().is_some()
+}
+
+/// Since when `domain` has held a stanza, by the stamp that [`delay`] has put on it.
+#[cfg(feature = "server")]
+pub(crate) fn delayed_since(stanza: &Stanza, domain: &str) -> Option<SystemTime> {
+    delays(stanza, domain).find_map(|delay| read_stamp(&delay.attribute("stamp")?))
+}
+
+fn delays<'a>(stanza: &'a Stanza, domain: &'a str) -> impl Iterator<Item = Child<'a>> {
     let own = stanza.from().filter(|_| stanza.kind() == Kind::Presence);
-    stanza.children().filter(|child| child.is("delay", NAMESPACE)).any(|delay| {
+    let delays = stanza.children().filter(|child| child.is("delay", NAMESPACE));
+    delays.filter(move |delay| {
         let from = delay.attribute("from");
         from.is_some() && (from.as_deref() == Some(domain) || from == own)
     })
 }
 
-/// The DateTime profile of XEP-0082, in UTC and whole seconds.
+/// The DateTime profile of XEP-0082, in UTC, with milliseconds if there are any.
 pub(crate) fn stamp(at: SystemTime) -> String {
-    let seconds = at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (seconds, millis) = (since.as_secs(), since.subsec_millis());
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let fraction = if millis == 0 { String::new() } else { format!(".{millis:03}") };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{fraction}Z")
 }
 
 /// The Gregorian date of a day since 1970-01-01: counted in eras of 400 years from a March 1st,
@@ -50,10 +65,41 @@ const fn civil(days: u64) -> (u64, u64, u64) {
     (if month <= 2 { year + 1 } else { year }, month, day)
 }
 
+/// What [`stamp`] has written.
+#[cfg(feature = "server")]
+fn read_stamp(text: &str) -> Option<SystemTime> {
+    let (date, time) = text.strip_suffix('Z')?.split_once('T')?;
+    let (time, millis) = match time.split_once('.') {
+        Some((time, millis)) => (time, millis.parse().ok().filter(|millis| *millis < 1000)?),
+        None => (time, 0),
+    };
+    let number = |text: Option<&str>| text?.parse::<u64>().ok();
+    let (mut date, mut time) = (date.split('-'), time.split(':'));
+    let (year, month, day) = (number(date.next())?, number(date.next())?, number(date.next())?);
+    let (hour, minute, second) = (number(time.next())?, number(time.next())?, number(time.next())?);
+    let is_date = (1970..10_000).contains(&year) && (1..13).contains(&month) && day < 32;
+    if !is_date || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    let seconds = (days(year, month, day.max(1)) * 24 + hour) * 3600 + minute * 60 + second;
+    UNIX_EPOCH.checked_add(Duration::from_millis(seconds * 1000 + millis))
+}
+
+/// The days from 1970-01-01 to a date since then, counted as [`civil`] does.
+#[cfg(feature = "server")]
+const fn days(year: u64, month: u64, day: u64) -> u64 {
+    let year = if month > 2 { year } else { year - 1 };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let from_march = (month + 9) % 12;
+    let day_of_era =
+        year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + (153 * from_march + 2) / 5 + day
+            - 1;
+    (era * 146_097 + day_of_era).saturating_sub(719_468)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn stamps_are_right_at_the_edges_of_the_calendar() {
@@ -68,7 +114,24 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00Z"),
         ];
         for (seconds, text) in cases {
-            assert_eq!(stamp(UNIX_EPOCH + Duration::from_secs(seconds)), text);
+            let at = UNIX_EPOCH + Duration::from_secs(seconds);
+            assert_eq!(stamp(at), text);
+            #[cfg(feature = "server")]
+            assert_eq!(read_stamp(text), Some(at));
+        }
+    }
+
+    #[test]
+    #[cfg(feature = "server")]
+    fn stamps_are_read_back() {
+        for day in 0..20_000_u64 {
+            let at = UNIX_EPOCH + Duration::from_millis(day * 86_400_007 + day * 7 % 86_400);
+            assert_eq!(read_stamp(&stamp(at)), Some(at));
+        }
+        let at = UNIX_EPOCH + Duration::from_millis(1_767_225_599_042);
+        assert_eq!(stamp(at), "2025-12-31T23:59:59.042Z");
+        for text in ["", "T", "2026-01-01", "2026-13-01T00:00:00Z", "x-01-01T00:00:00Z"] {
+            assert_eq!(read_stamp(text), None, "{text}");
         }
     }
 

@@ -24,8 +24,9 @@ pub enum NotAStanza {
 impl Stanza {
     /// Writes an element in canonical form (rule STREAM-15).
     ///
-    /// What XML cannot hold, and an element made in code can, is replaced: characters by U+FFFD,
-    /// characters of an element's name by `_`. Addresses are taken as they stand.
+    /// What that form cannot hold, and an element made in code can, is replaced: characters by U+FFFD,
+    /// characters of an element's name or namespace by `_`. An attribute whose name is not ASCII is
+    /// left out. Addresses are taken as they stand.
     ///
     /// # Errors
     ///

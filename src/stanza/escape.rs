@@ -71,7 +71,7 @@ pub(super) fn is_plain(text: &str) -> bool {
 /// Bytes at which a character may start that is not written as it is. 0xEF starts U+FFFE and
 /// U+FFFF, which XML excludes, and others.
 fn may_need_escape(byte: u8) -> bool {
-    matches!(byte, 0..=0x1F | b'&' | b'<' | b'>' | b'\'' | b'"' | 0xEF)
+    matches!(byte, 0..=0x1F | b'&' | b'<' | b'>' | b'\'' | 0xEF)
 }
 
 /// How the first character of `tail` is written if not as it is, and its length in bytes.
@@ -81,10 +81,10 @@ fn replacement(tail: &str, place: Place) -> Option<(usize, &'static str)> {
         '&' => "&amp;",
         '<' => "&lt;",
         '>' => "&gt;",
-        '\'' => "&apos;",
-        '"' => "&quot;",
         '\r' => "&#xD;",
-        '\t' | '\n' if place == Place::Text => return None,
+        '\t' | '\n' | '\'' if place == Place::Text => return None,
+        // Values stand between apostrophes.
+        '\'' => "&apos;",
         '\t' => "&#x9;",
         '\n' => "&#xA;",
         '\0'..='\u{1F}' | '\u{FFFE}' | '\u{FFFF}' => "\u{FFFD}",
@@ -150,11 +150,8 @@ mod tests {
     #[test]
     fn stream_15_text_and_attribute_values_are_escaped() {
         let raw = "a&b<c>d'e\"f\tg\nh\ri";
-        assert_eq!(escape(raw, Place::Text), "a&amp;b&lt;c&gt;d&apos;e&quot;f\tg\nh&#xD;i");
-        assert_eq!(
-            escape(raw, Place::Attribute),
-            "a&amp;b&lt;c&gt;d&apos;e&quot;f&#x9;g&#xA;h&#xD;i"
-        );
+        assert_eq!(escape(raw, Place::Text), "a&amp;b&lt;c&gt;d'e\"f\tg\nh&#xD;i");
+        assert_eq!(escape(raw, Place::Attribute), "a&amp;b&lt;c&gt;d&apos;e\"f&#x9;g&#xA;h&#xD;i");
         assert_eq!(escape("", Place::Text), "");
         assert_eq!(escape("&&", Place::Text), "&amp;&amp;");
     }
@@ -190,7 +187,7 @@ mod tests {
         #[test]
         fn stream_15_no_string_breaks_out(raw in any::<String>()) {
             let written = escape(&raw, Place::Attribute);
-            prop_assert!(!written.contains(['<', '>', '\'', '"', '\t', '\r', '\n']));
+            prop_assert!(!written.contains(['<', '>', '\'', '\t', '\r', '\n']));
         }
     }
 }

@@ -96,6 +96,12 @@ impl<'a> Frame<'a> {
         len
     }
 
+    /// Whether it is of [bytes as they are](Self::raw), and no stanza.
+    #[must_use]
+    pub const fn is_raw(&self) -> bool {
+        matches!(self.source, Source::Raw(_))
+    }
+
     /// Whether nothing would be written: true only for a raw frame of no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -104,6 +110,10 @@ impl<'a> Frame<'a> {
 
     /// Appends the frame's bytes to `out`.
     pub fn write_to(&self, out: &mut Vec<u8>) {
+        if matches!(self.source, Source::Stanza { stanza, .. } if stanza.len() > LARGE) {
+            // What grows by doubling would keep as much again for a client that does not read.
+            out.reserve_exact(self.len());
+        }
         self.pieces(|piece| out.extend_from_slice(piece));
     }
 
@@ -147,6 +157,9 @@ impl<'a> Frame<'a> {
         put(b">");
     }
 }
+
+/// Bytes above which a stanza gets just the room that it takes.
+const LARGE: usize = 64 << 10;
 
 impl fmt::Display for Frame<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -208,7 +221,7 @@ mod tests {
         assert!(Frame::stanza(&stanza).to_string().contains(" to='b@example.com' "));
         assert_eq!(
             Frame::stanza(&stanza).to(Some("c@example.com/<'&\">")).to_string(),
-            "<presence from='a@example.com/x' to='c@example.com/&lt;&apos;&amp;&quot;&gt;' id='1' \
+            "<presence from='a@example.com/x' to='c@example.com/&lt;&apos;&amp;\"&gt;' id='1' \
              xml:lang='en' extra='1'><show>away</show></presence>"
         );
         assert_eq!(
@@ -239,6 +252,14 @@ mod tests {
             "<presence xmlns='jabber:client'/>"
         );
         assert_eq!(Frame::raw(b"<a/>").framing(Framing::Message).to_string(), "<a/>");
+    }
+
+    #[test]
+    fn limit_15_a_large_stanza_takes_no_more_room_than_its_bytes() {
+        let stanza = Stanza::assemble(&Head::new(Kind::Iq), &[b'x'; 500_000]);
+        let mut out = Vec::new();
+        Frame::stanza(&stanza).write_to(&mut out);
+        assert_eq!(out.capacity(), out.len());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Stanzas as bytes: a start tag that is always ours, and a payload in canonical form that is
 //! shared, not copied.
 //!
-//! A stanza in *canonical form* (rule STREAM-15) cannot be read differently by two parsers: UTF-8;
+//! A stanza in *canonical form* (rule STREAM-15) cannot be read differently by two parsers: UTF-8; ASCII names;
 //! elements of the content namespace bear no prefix, every other namespace is declared inside the
 //! payload; no CDATA, and no references but the five predefined ones and those that keep white
 //! space. All bytes in a [`Stanza`] have this form, so they are looked into with a scanner
@@ -19,6 +19,7 @@ mod error;
 mod escape;
 mod frame;
 mod head;
+mod names;
 mod received;
 pub(crate) mod recognise;
 mod scan;

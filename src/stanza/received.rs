@@ -16,21 +16,29 @@ pub struct Received<'a>(Source<'a>);
 
 enum Source<'a> {
     /// What the parser made of it.
-    Parsed { head: Box<ParsedHead>, bytes: Vec<u8>, payload: Range<usize>, claims: bool },
+    Parsed {
+        head: Box<ParsedHead>,
+        bytes: Vec<u8>,
+        payload: Range<usize>,
+        received: usize,
+        claims: bool,
+    },
     /// What arrived, which is in canonical form.
     #[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams recognise"))]
     Recognised { outline: Outline, text: Cow<'a, str> },
 }
 
 impl<'a> Received<'a> {
-    /// `claims`: whether an element is in a namespace of [claims](super::claims).
+    /// `received`: bytes of it as it came; `claims`: whether an element is in a namespace of
+    /// [claims](super::claims).
     pub(super) fn parsed(
         head: ParsedHead,
         bytes: Vec<u8>,
         payload: Range<usize>,
+        received: usize,
         claims: bool,
     ) -> Self {
-        Self(Source::Parsed { head: Box::new(head), bytes, payload, claims })
+        Self(Source::Parsed { head: Box::new(head), bytes, payload, received, claims })
     }
 
     #[cfg(feature = "stream")]
@@ -92,6 +100,15 @@ impl<'a> Received<'a> {
         }
     }
 
+    /// Bytes as it came, from `<` to `>`.
+    #[cfg(feature = "server")]
+    pub(crate) fn bytes_received(&self) -> usize {
+        match &self.0 {
+            Source::Parsed { received, .. } => *received,
+            Source::Recognised { text, .. } => text.len(),
+        }
+    }
+
     /// The canonical bytes between start tag and end tag.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
@@ -135,8 +152,8 @@ impl<'a> Received<'a> {
     #[must_use]
     pub fn into_owned(self) -> Received<'static> {
         Received(match self.0 {
-            Source::Parsed { head, bytes, payload, claims } => {
-                Source::Parsed { head, bytes, payload, claims }
+            Source::Parsed { head, bytes, payload, received, claims } => {
+                Source::Parsed { head, bytes, payload, received, claims }
             }
             Source::Recognised { outline, text } => {
                 Source::Recognised { outline, text: Cow::Owned(text.into_owned()) }

@@ -26,7 +26,7 @@ pub(crate) use outline::Outline;
 use super::canonical::Bounds;
 use super::{CONTENT_NAMESPACE, Kind, claims};
 use outline::{Attribute, Values};
-use runs::{NAME_BYTE, VALUE_BYTE, run, text_run};
+use runs::{NAME_BYTE, URI_BYTE, VALUE_BYTE, run, text_run};
 
 /// Looks through one element as it arrives, whatever the pieces. It keeps offsets, no bytes: each
 /// call gets all that has arrived of the element.
@@ -70,11 +70,6 @@ const LEVELS: usize = 6;
 const ATTRIBUTES: usize = 10;
 /// Longest name, in bytes.
 const NAME: usize = 255;
-/// Longest attribute value, in bytes: `rxml` takes twice that.
-const VALUE: u32 = 4096;
-/// The parser writes a payload anew in any case, and refuses what grows to twice the limit on bytes.
-/// No byte grows to more than six (`&quot;`).
-const GROWTH: usize = 3;
 
 /// Where in the markup the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +129,7 @@ impl Recogniser {
     /// Looks at what has arrived since the last call. `bytes` is all that has arrived of the element,
     /// and maybe more behind it.
     pub(crate) fn advance<'a>(&mut self, bytes: &'a [u8], bounds: &Bounds) -> Verdict<'a> {
-        let most = (bounds.bytes / GROWTH).min(u32::MAX as usize);
+        let most = bounds.bytes.min(u32::MAX as usize);
         let bytes = bytes.get(..most).unwrap_or(bytes);
         let stop = loop {
             let rest = bytes.get(self.at as usize..).unwrap_or_default();
@@ -359,13 +354,17 @@ impl Recogniser {
     }
 
     fn value(&mut self, bytes: &[u8], rest: &[u8], quote: u8) -> Step {
-        let plain = run(rest, VALUE_BYTE);
+        // What no URI holds is left to the parser.
+        let is_namespace = self.attribute == Attribute::Namespace;
+        let plain = run(rest, if is_namespace { URI_BYTE } else { VALUE_BYTE });
         self.at += length(plain);
         match rest.get(plain..).unwrap_or_default() {
             [] => Err(Stop::More),
             [byte, ..] if *byte == quote => self.end_of_value(bytes),
             // In the header, nothing that would be escaped.
-            [b'\'' | b'"' | b'>' | b'&', ..] if self.depth == 1 => Err(Stop::Unknown),
+            [b'\'' | b'"' | b'>' | b'&', ..] if self.depth == 1 || is_namespace => {
+                Err(Stop::Unknown)
+            }
             [b'\'' | b'"' | b'>', ..] => {
                 self.at += 1;
                 Ok(())
@@ -376,9 +375,6 @@ impl Recogniser {
     }
 
     fn end_of_value(&mut self, bytes: &[u8]) -> Step {
-        if self.at - self.value > VALUE {
-            return Err(Stop::Unknown);
-        }
         if self.attribute == Attribute::Namespace {
             let namespace = bytes.get(self.value as usize..self.at as usize).unwrap_or_default();
             // STREAM-13; inside, where it may be in force already, the parser decides; and what no

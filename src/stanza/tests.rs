@@ -142,12 +142,14 @@ fn stream_15_what_xml_cannot_hold_is_replaced() {
     odd.set_attr(Namespace::from("http://www.w3.org/2000/xmlns/".to_owned()), nc("p"), "other");
     odd.set_attr(Namespace::from("\u{1}".to_owned()), nc("q"), "1");
     odd.set_attr(Namespace::from("\u{2}".to_owned()), nc("q"), "2");
-    odd.set_attr(Namespace::from("<'&".to_owned()), nc("r"), "\u{B}");
+    odd.set_attr(Namespace::from("<'&".to_owned()), nc("r"), "3");
+    odd.set_attr(Namespace::from("'&".to_owned()), nc("r"), "\u{B}");
+    odd.set_attr(Namespace::NONE, nc("é"), "4");
     let stanza = Stanza::message().child(&odd).build();
     let written = document(&stanza);
     assert_eq!(
         written,
-        "<message xmlns='jabber:client'><_a_b_____ xmlns='urn:\u{FFFD}' xmlns:ns0='&lt;&apos;&amp;' ns0:r='\u{FFFD}'>\
+        "<message xmlns='jabber:client'><_a_b_____ xmlns='urn:_' xmlns:ns0='&apos;&amp;' ns0:r='\u{FFFD}'>\
          <_ xmlns=''/><xml:xmlns/>\u{FFFD}]]&gt;\u{FFFD}</_a_b_____></message>"
     );
     assert_eq!(parse(&written), stanza.to_element());
@@ -215,7 +217,7 @@ fn hostile() -> impl Strategy<Value = String> {
 }
 
 fn name() -> impl Strategy<Value = &'static str> {
-    prop_oneof![Just("a"), Just("body"), Just("_x-1.y"), Just("xml"), Just("ns0"), Just("é")]
+    prop_oneof![Just("a"), Just("body"), Just("_x-1.y"), Just("xml"), Just("ns0"), Just("Z")]
 }
 
 fn namespace() -> impl Strategy<Value = &'static str> {
@@ -224,7 +226,7 @@ fn namespace() -> impl Strategy<Value = &'static str> {
         Just("jabber:client"),
         Just(""),
         Just("urn:a"),
-        Just("urn:b'&<"),
+        Just("urn:b'&;"),
         Just("tns0"),
         Just(XML_NAMESPACE),
     ]
@@ -271,7 +273,7 @@ fn kept() -> impl Strategy<Value = String> {
     let prefix = prop_oneof![Just(""), Just("p:"), Just("q:")];
     let declarations = prop_oneof![
         Just(""),
-        Just(" xmlns=\"urn:>\""),
+        Just(" xmlns=\"urn:;\""),
         Just(" xmlns:p='urn:p1'"),
         Just("\n xmlns:q = 'urn:q1' xmlns:p=\"urn:'\" "),
         Just(" xmlns='' p:b='1' b=\"'/>\" xml:lang='&lt;'"),

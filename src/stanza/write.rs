@@ -1,17 +1,17 @@
 //! Writes the canonical form of STREAM-15: single quotes, no prefixes on elements, each foreign
 //! namespace declared where it begins.
 //!
-//! No recursion, and no panic on anything that a [`minidom::Element`] can hold. What XML cannot
-//! hold is replaced: characters by U+FFFD, characters of names by `_`.
+//! No recursion, and no panic on anything that a [`minidom::Element`] can hold. What canonical XML
+//! cannot hold is replaced: characters by U+FFFD, characters of names and namespaces by `_`.
 
 use std::rc::Rc;
 
 use minidom::element::Nodes;
-use minidom::rxml::strings::{validate_cdata, validate_ncname};
+use minidom::rxml::strings::validate_ncname;
 use minidom::{Element, Node};
 
-use super::CONTENT_NAMESPACE;
 use super::escape::{Escaped, Place};
+use super::{CONTENT_NAMESPACE, names};
 
 /// The namespace of the predeclared prefix `xml`.
 pub(super) const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
@@ -30,11 +30,17 @@ pub(crate) fn attribute_value(out: &mut Vec<u8>, value: &str) {
     Escaped::new(value, Place::Attribute).for_each(|piece| out.extend_from_slice(piece.as_bytes()));
 }
 
+/// Bytes that [`attribute_value`] appends.
+pub(crate) fn attribute_value_len(value: &str) -> usize {
+    Escaped::new(value, Place::Attribute).len()
+}
+
 /// Appends attributes, each with a leading space, given as (namespace, local name, value).
 ///
 /// One in a namespace gets a prefix that is declared beside it. No element bears a prefix, so the
 /// same prefix may well be declared again further inside. An attribute named `xmlns`, or in a
-/// namespace that cannot be declared, is left out: it would change the names around it.
+/// namespace that cannot be declared, is left out: it would change the names around it. So is one
+/// whose name is not ASCII.
 pub(crate) fn attributes<'a>(
     out: &mut Vec<u8>,
     attributes: impl IntoIterator<Item = (&'a str, &'a str, &'a str)>,
@@ -44,11 +50,12 @@ pub(crate) fn attributes<'a>(
     let mut prefixes = 0_usize;
     for (namespace, local, value) in attributes {
         match namespace {
+            _ if !names::is_portable(local) => continue,
             "" if local == "xmlns" => continue,
             XMLNS_NAMESPACE => continue,
             "" => out.push(b' '),
             XML_NAMESPACE => out.extend_from_slice(b" xml:"),
-            _ if validate_cdata(namespace).is_err() => continue,
+            _ if !names::is_namespace(namespace) => continue,
             _ => {
                 if declared != Some(namespace) {
                     declared = Some(namespace);
@@ -103,11 +110,14 @@ fn open_tag<'a>(out: &mut Vec<u8>, element: &'a Element, outer: &Rc<str>) -> Opt
     if !element.has_ns(&**outer) && !element.has_ns(XML_NAMESPACE) {
         let namespace = element.ns();
         // Nothing can be in the namespace of declarations: such an element ends up in none.
-        let namespace = if namespace == XMLNS_NAMESPACE { "" } else { &namespace };
-        if namespace != &*default {
-            default = Rc::from(namespace);
+        let namespace = match namespace.as_str() {
+            XMLNS_NAMESPACE => String::new(),
+            name => name.replace(|c: char| !c.is_ascii() || !names::is_uri_byte(c as u8), "_"),
+        };
+        if *namespace != *default {
+            default = Rc::from(&*namespace);
             out.push(b' ');
-            quoted(out, "xmlns", namespace);
+            quoted(out, "xmlns", &namespace);
         }
     }
     attributes(
@@ -139,7 +149,7 @@ fn name(out: &mut Vec<u8>, element: &Element) {
         out.extend_from_slice(b"xml:");
     }
     let name = element.name();
-    if validate_ncname(name).is_ok() {
+    if validate_ncname(name).is_ok() && names::is_portable(name) {
         out.extend_from_slice(name.as_bytes());
         return;
     }

@@ -30,7 +30,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, SystemTime};
 
-use jid::{BareJid, Jid};
+use jid::BareJid;
 
 use super::{
     AccountStore, BlockStore, Credentials, OfflineMessage, OfflineStore, RosterChange, RosterStore,
@@ -62,7 +62,7 @@ pub fn durable(open: impl Fn() -> Stores) {
     done(RULE, stores.accounts.set_credentials(&account, credentials(1)));
     let change = RosterChange::new().version(3).put(item(&contact)).add_request(request(&contact));
     done(RULE, stores.rosters.apply(&account, change));
-    done(RULE, stores.blocks.apply(&account, vec![contact.clone().into()], vec![]));
+    done(RULE, stores.blocks.apply(&account, vec![contact.to_string()], vec![]));
     let mut last_id = None;
     if let Some(offline) = &stores.offline {
         done(RULE, offline.push(&account, message(1)));
@@ -79,7 +79,7 @@ pub fn durable(open: impl Fn() -> Stores) {
     let expected = StoredRoster::new(vec![item(&contact)], 3, vec![contact.clone()]);
     same(RULE, "roster", &done(RULE, stores.rosters.load(&account)), &expected);
     same(RULE, "requests", &*done(RULE, stores.rosters.requests(&account)), &[request(&contact)]);
-    same(RULE, "block list", &*done(RULE, stores.blocks.load(&account)), &[Jid::from(contact)]);
+    same(RULE, "block list", &*done(RULE, stores.blocks.load(&account)), &[contact.to_string()]);
     if let Some(offline) = &stores.offline {
         done(RULE, offline.push(&account, message(3)));
         let list = done(RULE, offline.list(&account));
@@ -119,6 +119,7 @@ pub fn accounts(open: impl Fn() -> Arc<dyn AccountStore>) {
 pub fn rosters(open: impl Fn() -> Arc<dyn RosterStore>) {
     let store = open();
     roster_items(&*store);
+    long_roster(&*store);
     subscription_requests(&*store);
     roster_pairs(&*store);
     roster_removal(&*store);
@@ -161,6 +162,29 @@ fn roster_items(store: &dyn RosterStore) {
     same("ROSTER-15", "removal of nothing", &roster(store, &account), &expected);
     done("ROSTER-13", store.apply(&account, RosterChange::new()));
     same("ROSTER-13", "empty change", &roster(store, &account), &expected);
+}
+
+/// A store may read a long roster piece by piece: nothing may be missing, and nothing be there twice.
+fn long_roster(store: &dyn RosterStore) {
+    let account = jid("roster-long");
+    done("BIND-13", store.clear(&account));
+    let mut expected = StoredRoster::default();
+    for version in 1..=130 {
+        let mut contact = item(&jid(&format!("contact-{version:03}")));
+        if version % 3 == 0 {
+            contact.groups.clear();
+        }
+        done(
+            "BIND-13",
+            store.apply(&account, RosterChange::new().version(version).put(contact.clone())),
+        );
+        expected.version = version;
+        expected.items.push(contact);
+        if matches!(version, 63..=65 | 127..=130) {
+            same("BIND-13", "long roster", &sorted(roster(store, &account)), &expected);
+        }
+    }
+    done("BIND-13", store.clear(&account));
 }
 
 fn subscription_requests(store: &dyn RosterStore) {
@@ -306,8 +330,9 @@ pub fn offline(open: impl Fn() -> Arc<dyn OfflineStore>) {
 pub fn blocks(open: impl Fn() -> Arc<dyn BlockStore>) {
     let store = open();
     let [account, other] = [jid("blocks"), jid("blocks-other")];
-    let [contact, domain] = [jid("blocked"), domain()].map(Jid::from);
-    let resource: Jid = full("blocked", "Ünicode / ☃");
+    let [contact, domain] = [jid("blocked"), domain()].map(|jid| jid.to_string());
+    // A resource of elsewhere, and what no JID is any more.
+    let [resource, stray] = ["b@x.example/Ünicode / ☃ 🦊", "a@"].map(String::from);
     for account in [&account, &other] {
         done("BLOCK-1", store.clear(account));
         done("BLOCK-1", store.apply(account, vec![contact.clone()], vec![]));
@@ -317,15 +342,18 @@ pub fn blocks(open: impl Fn() -> Arc<dyn BlockStore>) {
         list.sort();
         list
     };
-    let expect = |what: &str, mut jids: Vec<Jid>| {
+    let expect = |what: &str, mut jids: Vec<String>| {
         jids.sort();
         same("BLOCK-1", what, &list(), &jids);
     };
     expect("list", vec![contact.clone()]);
-    done("BLOCK-2", store.apply(&account, vec![resource.clone(), domain.clone()], vec![]));
-    expect("added", vec![contact.clone(), domain.clone(), resource.clone()]);
+    done(
+        "BLOCK-2",
+        store.apply(&account, vec![resource.clone(), domain.clone(), stray.clone()], vec![]),
+    );
+    expect("added", vec![contact.clone(), domain.clone(), resource.clone(), stray.clone()]);
     let both = vec![resource.clone(), resource.clone(), domain.clone()];
-    done("BLOCK-2", store.apply(&account, both, vec![domain.clone(), contact.clone()]));
+    done("BLOCK-2", store.apply(&account, both, vec![domain.clone(), contact.clone(), stray]));
     expect("removed, then added", vec![domain.clone(), resource.clone()]);
     done("BLOCK-2", store.apply(&account, vec![], vec![contact.clone(), domain]));
     expect("removed", vec![resource]);
@@ -342,7 +370,7 @@ fn removal(stores: &Stores) {
     done(RULE, stores.accounts.set_credentials(&account, credentials(1)));
     let change = RosterChange::new().version(1).put(item(&account)).add_request(request(&account));
     done(RULE, stores.rosters.apply(&account, change));
-    done(RULE, stores.blocks.apply(&account, vec![domain().into()], vec![]));
+    done(RULE, stores.blocks.apply(&account, vec![domain().to_string()], vec![]));
     if let Some(offline) = &stores.offline {
         done(RULE, offline.push(&account, message(1)));
     }
@@ -355,7 +383,7 @@ fn removal(stores: &Stores) {
         &1,
     );
     done(RULE, stores.rosters.clear(&account));
-    same(RULE, "block list", &*done(RULE, stores.blocks.load(&account)), &[domain().into()]);
+    same(RULE, "block list", &*done(RULE, stores.blocks.load(&account)), &[domain().to_string()]);
     done(RULE, stores.blocks.clear(&account));
     if let Some(offline) = &stores.offline {
         same(RULE, "messages left", &done(RULE, offline.count(&account)), &1);
@@ -384,7 +412,14 @@ fn same<T: PartialEq + ?Sized>(rule: &str, what: &str, found: &T, expected: &T) 
 }
 
 fn roster(store: &dyn RosterStore, account: &BareJid) -> StoredRoster {
-    done("BIND-13", store.load(account))
+    let found = done("BIND-13", store.load(account));
+    let contacts = found.items.iter().map(|item| &item.jid).chain(&found.requests);
+    for contact in contacts.chain([account, &jid("roster-nobody")]) {
+        let expected = found.clone().into_contact(contact);
+        let one = done("BIND-13", store.contact(account, contact));
+        same("BIND-13", "what a whole roster says of a contact", &one, &expected);
+    }
+    found
 }
 
 fn sorted(mut roster: StoredRoster) -> StoredRoster {
@@ -402,13 +437,6 @@ fn jid(name: &str) -> BareJid {
 
 fn parse(jid: &str) -> BareJid {
     BareJid::new(jid).unwrap_or_else(|error| panic!("the tests have a wrong jid: {error}"))
-}
-
-fn full(name: &str, resource: &str) -> Jid {
-    match jid(name).with_resource_str(resource) {
-        Ok(full) => full.into(),
-        Err(error) => panic!("the tests have a wrong jid: {error}"),
-    }
 }
 
 /// An item with everything, in characters that a careless store loses.

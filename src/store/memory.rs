@@ -5,12 +5,13 @@ use std::fmt;
 use std::future::ready;
 use std::mem::{size_of, take};
 
-use jid::{BareJid, Jid};
+use jid::BareJid;
 use parking_lot::Mutex;
 
 use super::{
     AccountStore, BlockStore, Credentials, OfflineId, OfflineLimits, OfflineMessage, OfflineStore,
-    RosterChange, RosterStore, StoreError, StoreFuture, StoredRoster, SubscriptionRequest,
+    RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster,
+    SubscriptionRequest, made,
 };
 use crate::rules::roster::Item;
 
@@ -42,7 +43,7 @@ struct Account {
     items: HashMap<BareJid, Item>,
     requests: Vec<SubscriptionRequest>,
     offline: Vec<(OfflineId, OfflineMessage)>,
-    blocked: Vec<Jid>,
+    blocked: Vec<String>,
 }
 
 impl Memory {
@@ -129,6 +130,11 @@ impl Account {
         if let Some(contact) = change.remove {
             difference.removed += total(self.items.remove(&contact).iter());
         }
+        if let Some(text) = change.remove_stray {
+            // Only a host can have put it here, past the server.
+            let gone = self.items.keys().find(|jid| jid.as_str() == text).cloned();
+            difference.removed += total(gone.and_then(|jid| self.items.remove(&jid)).iter());
+        }
         if let Some(item) = change.put {
             difference.added += item.cost();
             difference.removed += total(self.items.insert(item.jid.clone(), item).iter());
@@ -183,7 +189,7 @@ impl Entry for OfflineMessage {
     }
 }
 
-impl Entry for Jid {
+impl Entry for String {
     fn cost(&self) -> usize {
         self.as_str().len() + size_of::<Self>()
     }
@@ -214,8 +220,12 @@ impl AccountStore for Memory {
     }
 
     fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
+        let account = match made(account) {
+            Ok(account) => account,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
         let added = credentials.cost();
-        self.write(account, added, |entry| {
+        self.write(&account, added, |entry| {
             let former = entry.credentials.replace(credentials);
             Difference { added, removed: total(&former) }
         })
@@ -237,6 +247,16 @@ impl RosterStore for Memory {
             items: entry.items.values().cloned().collect(),
             version: entry.version,
             requests: entry.requests.iter().map(|request| request.from.clone()).collect(),
+            ..StoredRoster::default()
+        })
+    }
+
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        self.read(account, |entry| StoredContact {
+            item: entry.items.get(contact).cloned(),
+            version: entry.version,
+            request: entry.requests.iter().any(|request| request.from == *contact),
+            requests: entry.requests.len(),
         })
     }
 
@@ -319,11 +339,16 @@ impl OfflineStore for Memory {
 }
 
 impl BlockStore for Memory {
-    fn load(&self, account: &BareJid) -> StoreFuture<Vec<Jid>> {
+    fn load(&self, account: &BareJid) -> StoreFuture<Vec<String>> {
         self.read(account, |entry| entry.blocked.clone())
     }
 
-    fn apply(&self, account: &BareJid, added: Vec<Jid>, removed: Vec<Jid>) -> StoreFuture<()> {
+    fn apply(
+        &self,
+        account: &BareJid,
+        added: Vec<String>,
+        removed: Vec<String>,
+    ) -> StoreFuture<()> {
         self.write(account, total(&added), |entry| {
             let before = total(&entry.blocked);
             entry.blocked.retain(|jid| !removed.contains(jid));

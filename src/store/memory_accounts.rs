@@ -10,7 +10,7 @@ use subtle::ConstantTimeEq;
 
 use super::account::{AccountStore, Authenticator, Credentials, Verdict};
 use super::keys::{PasswordError, ScramHash, ScramKeys, prepare_password};
-use super::{StoreError, StoreFuture};
+use super::{StoreError, StoreFuture, made};
 
 /// Accounts that are gone when the program ends: for tests, examples and small hosts.
 ///
@@ -38,9 +38,12 @@ impl MemoryAccounts {
         Self::default()
     }
 
-    /// Creates the account or replaces its credentials, without a future to wait for.
+    /// Creates the account or replaces its credentials, without a future to wait for. One whose
+    /// address has no [normal form](crate::address) is not made: nobody could log in to it.
     pub fn insert(&self, account: BareJid, credentials: Credentials) {
-        self.accounts.write().insert(account, credentials);
+        if let Ok(account) = made(&account) {
+            self.accounts.write().insert(account, credentials);
+        }
     }
 }
 
@@ -60,8 +63,10 @@ impl AccountStore for MemoryAccounts {
     }
 
     fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
-        self.insert(account.clone(), credentials);
-        Box::pin(ready(Ok(())))
+        let account = made(account);
+        Box::pin(ready(account.map(|account| {
+            self.accounts.write().insert(account, credentials);
+        })))
     }
 
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {

@@ -28,7 +28,8 @@
 //!   broken connection to a database) the store finds out, or repeats the call, before it answers:
 //!   every write but [`OfflineStore::push`] has the same effect when done twice. A read that
 //!   fails is an error and never an empty or shortened answer, or the server would build on it
-//!   (BIND-13).
+//!   (BIND-13). A single entry that cannot be read is left out and counted
+//!   ([`StoredRoster::unread`]): it must not cost the account (JID-6).
 
 mod account;
 mod block;
@@ -49,7 +50,7 @@ pub use keys::{PasswordError, ScramHash, ScramKeys};
 pub use memory::Memory;
 pub use memory_accounts::{AnyAccount, MemoryAccounts};
 pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};
-pub use roster::{RosterChange, RosterStore, StoredRoster, SubscriptionRequest};
+pub use roster::{RosterChange, RosterStore, StoredContact, StoredRoster, SubscriptionRequest};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, Sqlite};
 
@@ -59,6 +60,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use jid::BareJid;
+
+use crate::address;
 
 /// The answer of a store, on its way.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
@@ -90,6 +93,11 @@ impl StoreError {
     pub fn failed(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Failed(cause.into())
     }
+}
+
+/// The account of new credentials. Nobody could log in to one whose address has no normal form.
+fn made(account: &BareJid) -> Result<BareJid, StoreError> {
+    address::account(account).map_err(StoreError::failed)
 }
 
 /// The stores of one server.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::StoreFuture;
-use crate::rules::roster::Item;
+use crate::rules::roster::{Item, Stray};
 
 /// Keeps rosters, their versions and inbound subscription requests.
 ///
@@ -18,6 +18,16 @@ pub trait RosterStore: Send + Sync + 'static {
     /// The whole roster, its version, and who asked for a subscription. An account without a
     /// roster has an empty one.
     fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster>;
+
+    /// What is kept about one contact, as [`load`](Self::load) finds it among all others: how the
+    /// server looks at the roster of an account without sessions, for a stanza that arrives.
+    ///
+    /// It is asked for as often as others send, so a store should not read the whole roster for it,
+    /// as this does where nothing better is implemented.
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        let (loaded, contact) = (self.load(account), contact.clone());
+        Box::pin(async move { Ok(loaded.await?.into_contact(&contact)) })
+    }
 
     /// Does everything `change` says, or nothing.
     fn apply(&self, account: &BareJid, change: RosterChange) -> StoreFuture<()>;
@@ -58,13 +68,29 @@ pub struct StoredRoster {
     pub version: u64,
     /// Who waits for an answer to a subscription request, in order of arrival.
     pub requests: Vec<BareJid>,
+    /// Items whose text is not what [`address::bare`](crate::address::bare) makes of it, from
+    /// before: shown, and removed by that text (JID-6).
+    pub strays: Vec<Stray>,
+    /// Entries that cannot be read, and were left out.
+    pub unread: usize,
 }
 
 impl StoredRoster {
     /// A roster as it was stored.
     #[must_use]
     pub const fn new(items: Vec<Item>, version: u64, requests: Vec<BareJid>) -> Self {
-        Self { items, version, requests }
+        Self { items, version, requests, strays: Vec::new(), unread: 0 }
+    }
+}
+
+impl StoredRoster {
+    pub(super) fn into_contact(self, contact: &BareJid) -> StoredContact {
+        StoredContact {
+            item: self.items.into_iter().find(|item| item.jid == *contact),
+            version: self.version,
+            request: self.requests.contains(contact),
+            requests: self.requests.len(),
+        }
     }
 }
 
@@ -74,7 +100,32 @@ impl fmt::Debug for StoredRoster {
             .field("items", &self.items.len())
             .field("version", &self.version)
             .field("requests", &self.requests.len())
+            .field("strays", &self.strays.len())
+            .field("unread", &self.unread)
             .finish()
+    }
+}
+
+/// What [`RosterStore::contact`] finds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoredContact {
+    /// The contact's item, if it has one.
+    pub item: Option<Item>,
+    /// The version of the roster last stored, 0 if there never was one.
+    pub version: u64,
+    /// Whether the contact waits for an answer to a subscription request.
+    pub request: bool,
+    /// How many wait for one.
+    pub requests: usize,
+}
+
+impl StoredContact {
+    /// What is kept about a contact: its item, the version of the roster, whether it waits for an
+    /// answer, and how many do.
+    #[must_use]
+    pub const fn new(item: Option<Item>, version: u64, request: bool, requests: usize) -> Self {
+        Self { item, version, request, requests }
     }
 }
 
@@ -101,6 +152,9 @@ pub struct RosterChange {
     pub put: Option<Item>,
     /// The contact whose item goes; one without an item is no error.
     pub remove: Option<BareJid>,
+    /// The text of the [stray](StoredRoster::strays) item that goes; one that is not there is no
+    /// error.
+    pub remove_stray: Option<String>,
     /// The request to keep. If one of that requester is kept already, that one stays, and this is
     /// no error (SUB-9).
     pub add_request: Option<SubscriptionRequest>,
@@ -132,6 +186,12 @@ impl RosterChange {
         self
     }
 
+    /// Removes the stray item of this text.
+    pub fn remove_stray(mut self, text: String) -> Self {
+        self.remove_stray = Some(text);
+        self
+    }
+
     /// Keeps `request` until it is answered or withdrawn.
     pub fn add_request(mut self, request: SubscriptionRequest) -> Self {
         self.add_request = Some(request);
@@ -150,6 +210,7 @@ impl RosterChange {
         self.version.is_none()
             && self.put.is_none()
             && self.remove.is_none()
+            && self.remove_stray.is_none()
             && self.add_request.is_none()
             && self.remove_request.is_none()
     }
@@ -161,6 +222,7 @@ impl fmt::Debug for RosterChange {
             .field("version", &self.version)
             .field("put", &self.put.is_some())
             .field("remove", &self.remove.is_some())
+            .field("remove_stray", &self.remove_stray.is_some())
             .field("add_request", &self.add_request.is_some())
             .field("remove_request", &self.remove_request.is_some())
             .finish()

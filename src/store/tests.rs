@@ -57,7 +57,7 @@ fn limit_15_memory_refuses_beyond_its_capacity_and_gives_room_back() {
         assert!(matches!(block_on(both), Err(StoreError::Full)));
         assert_eq!(block_on(rosters.load(&romeo)).unwrap().items.len(), fitted - 1);
         assert_eq!(block_on(rosters.load(&juliet)).unwrap(), StoredRoster::default());
-        block_on(blocks.apply(&romeo, vec![], vec![juliet.clone().into()])).unwrap();
+        block_on(blocks.apply(&romeo, vec![], vec![juliet.to_string()])).unwrap();
         block_on(rosters.clear(&romeo)).unwrap();
         assert_eq!(format!("{store:?}"), before);
     }

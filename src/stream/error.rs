@@ -6,7 +6,7 @@ use std::net::Ipv6Addr;
 use minidom::Element;
 
 use super::{ERROR_NAMESPACE, Limit, Nonza, STREAM_NAMESPACE, StreamCondition};
-use crate::stanza::canonical::{Bound, Refusal};
+use crate::stanza::canonical::Refusal;
 use crate::stanza::write;
 
 /// An error that ends a stream
@@ -164,19 +164,13 @@ impl StreamError {
     }
 
     /// The error for an element that was refused; `bytes` is the limit in force on its length.
-    pub(super) fn refused(refusal: Refusal, bytes: Limit) -> Self {
+    pub(super) fn for_refusal(refusal: Refusal, bytes: Limit) -> Self {
         match refusal {
             Refusal::NotWellFormed => Self::new(StreamCondition::NotWellFormed),
             Refusal::RestrictedXml => Self::new(StreamCondition::RestrictedXml),
             Refusal::UnsupportedEncoding => Self::new(StreamCondition::UnsupportedEncoding),
             Refusal::InvalidNamespace => Self::new(StreamCondition::InvalidNamespace),
-            Refusal::Exceeded(bound) => Self::exceeded(match bound {
-                Bound::Bytes => bytes,
-                Bound::Depth => Limit::Depth,
-                Bound::Attributes => Limit::Attributes,
-                Bound::Elements => Limit::Elements,
-                Bound::Token => Limit::Token,
-            }),
+            Refusal::Exceeded(bound) => Self::exceeded(Limit::of(bound, bytes)),
         }
     }
 }

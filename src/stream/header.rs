@@ -121,6 +121,9 @@ static USUAL: LazyLock<Arc<Opened>> = LazyLock::new(|| {
 /// Longest language that is remembered, in bytes (LIMIT-6).
 const LONGEST_LANG: usize = 35;
 
+/// Most bytes of prefixes and namespaces (LIMIT-41).
+const MOST_DECLARED: usize = 1024;
+
 /// Reads one header in pieces of any size.
 pub(super) struct HeaderReader {
     feeder: Feeder,
@@ -147,7 +150,7 @@ impl HeaderReader {
         input: &mut &[u8],
         bytes: Limit,
     ) -> Result<Option<Parsed>, StreamError> {
-        let refused = |refusal| StreamError::refused(refusal, bytes);
+        let refused = |refusal| StreamError::for_refusal(refusal, bytes);
         while let Some(event) = self.feeder.next(input).map_err(refused)? {
             match event {
                 RawEvent::ElementHeadOpen(_, name) => self.tag.open(name),
@@ -184,6 +187,9 @@ fn parsed(tag: Tag, is_empty: bool) -> Result<Parsed, StreamError> {
     let is_kept = |(prefix, _): &Declaration| prefix.as_deref() != Some("xml");
     let mut declarations: Vec<Declaration> = tag.declarations.into_iter().filter(is_kept).collect();
     declarations.sort_unstable();
+    let length =
+        |(prefix, namespace): &Declaration| prefix.as_deref().map_or(0, str::len) + namespace.len();
+    let declared: usize = declarations.iter().map(length).sum();
     let declarations = Declarations(declarations);
     // STREAM-13, STREAM-14: the stream's own namespace may be the default one.
     if !matches!(
@@ -191,6 +197,10 @@ fn parsed(tag: Tag, is_empty: bool) -> Result<Parsed, StreamError> {
         None | Some("" | CONTENT_NAMESPACE | STREAM_NAMESPACE)
     ) {
         return Err(StreamCondition::InvalidNamespace.into());
+    }
+    // LIMIT-41: they are kept as long as the stream, and may be written anew for each stanza.
+    if declared > MOST_DECLARED {
+        return Err(StreamError::exceeded(Limit::Declarations));
     }
     let opened = Opened { name, declarations: Arc::new(declarations) };
     let opened = if opened == **USUAL { Arc::clone(&USUAL) } else { Arc::new(opened) };

@@ -1,6 +1,6 @@
 //! What a client may send.
 
-use crate::stanza::canonical::Bounds;
+use crate::stanza::canonical::{Bound, Bounds};
 
 /// How much a client may send before and after it has authenticated (rules LIMIT-2 to LIMIT-5).
 ///
@@ -124,11 +124,28 @@ pub enum Limit {
     Attributes,
     /// Elements within one first-level element.
     Elements,
-    /// Bytes of one name or attribute value: 8192.
-    Token,
+    /// Bytes of one name or prefix: 1024.
+    Name,
+    /// Bytes of a stanza that is written anew, beside those that came: four times as many and 512, and
+    /// never more than twice the limit on the bytes of an element.
+    Growth,
+    /// Bytes of the prefixes and namespaces that a stream header declares: 1024.
+    Declarations,
 }
 
 impl Limit {
+    /// `bytes` is the limit in force on the length of an element.
+    pub(super) const fn of(bound: Bound, bytes: Self) -> Self {
+        match bound {
+            Bound::Bytes => bytes,
+            Bound::Depth => Self::Depth,
+            Bound::Attributes => Self::Attributes,
+            Bound::Elements => Self::Elements,
+            Bound::Name => Self::Name,
+            Bound::Growth => Self::Growth,
+        }
+    }
+
     /// The id of the rule, such as `LIMIT-4`.
     #[must_use]
     pub const fn id(self) -> &'static str {
@@ -136,7 +153,9 @@ impl Limit {
             Self::ElementBytesBeforeAuth => "LIMIT-2",
             Self::BytesBeforeAuth => "LIMIT-3",
             Self::ElementBytes => "LIMIT-4",
-            Self::Depth | Self::Attributes | Self::Elements | Self::Token => "LIMIT-5",
+            Self::Depth | Self::Attributes | Self::Elements | Self::Name => "LIMIT-5",
+            Self::Growth => "LIMIT-40",
+            Self::Declarations => "LIMIT-41",
         }
     }
 }

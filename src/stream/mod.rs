@@ -2,7 +2,7 @@
 //! around its stanzas.
 //!
 //! ```text
-//! bytes ─▶ Parser ─▶ Event::{Header, Stanza, Nonza, End} or StreamError
+//! bytes ─▶ Parser ─▶ Event::{Header, Stanza, Refused, Nonza, End} or StreamError
 //!          ResponseHeader, Features, StreamError, close ─▶ bytes
 //! ```
 //!
@@ -17,6 +17,7 @@ mod header;
 mod limits;
 mod nonza;
 mod parser;
+mod refused;
 mod response;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ pub use header::{Header, Version};
 pub use limits::{Limit, Limits};
 pub use nonza::Nonza;
 pub use parser::{Event, Parser};
+pub use refused::Refused;
 pub use response::{ResponseHeader, close};
 
 /// The namespace of the stream itself (RFC 6120 §4.8.1).

@@ -5,9 +5,12 @@ use std::sync::Arc;
 
 use super::header::{self, HeaderReader, Opened};
 use super::{
-    CONTENT_NAMESPACE, Header, Limit, Limits, Nonza, StreamCondition, StreamError, declaration,
+    CONTENT_NAMESPACE, Header, Limit, Limits, Nonza, Refused, StreamCondition, StreamError,
+    declaration,
 };
 use crate::stanza::Received;
+#[cfg(feature = "server")]
+use crate::stanza::canonical::Opening;
 use crate::stanza::canonical::{Bounds, ElementReader, Parsed};
 use crate::stanza::recognise::{Recogniser, Verdict};
 
@@ -19,6 +22,9 @@ pub enum Event<'a> {
     Header(Header),
     /// A stanza.
     Stanza(Received<'a>),
+    /// A stanza that breaks a limit or cannot be passed on: its sender is told, and the stream goes
+    /// on.
+    Refused(Refused),
     /// Another first-level element.
     Nonza(Nonza),
     /// The client closed the stream. Nothing follows.
@@ -32,6 +38,7 @@ impl Event<'_> {
         match self {
             Self::Header(header) => Event::Header(header),
             Self::Stanza(stanza) => Event::Stanza(stanza.into_owned()),
+            Self::Refused(refused) => Event::Refused(refused),
             Self::Nonza(nonza) => Event::Nonza(nonza),
             Self::End => Event::End,
         }
@@ -235,6 +242,16 @@ impl Parser {
         self.unread.len().saturating_sub(self.read)
     }
 
+    /// The first-level element that is being read, if its start tag is complete. Of stanzas, those are
+    /// left out of which no more than that is known that they may be one.
+    #[cfg(feature = "server")]
+    pub(crate) fn opening(&self) -> Option<Opening<'_>> {
+        match &self.state {
+            State::Element(reader) => reader.opening(),
+            _ => None,
+        }
+    }
+
     /// Takes away the bytes that were not read yet.
     pub fn take_unread(&mut self) -> Vec<u8> {
         let mut unread = std::mem::take(&mut self.unread);
@@ -292,6 +309,10 @@ impl Parser {
                         [b'<', b'?' | b'!', ..] => {
                             return Err(StreamCondition::RestrictedXml.into());
                         }
+                        // No stanza is welcome yet: its start tag says so.
+                        [b'<', ..] if self.before_auth.is_some() => {
+                            self.state = State::Element(self.reader());
+                        }
                         [b'<', ..] => {
                             let mut recogniser = Recogniser::new(self.is_in_content());
                             match recogniser.advance(input, &self.bounds) {
@@ -324,18 +345,21 @@ impl Parser {
                         // It is the beginning of a longer element.
                         reader
                             .feed(&mut &arrived[..])
-                            .map_err(|refusal| StreamError::refused(refusal, bytes))?;
+                            .map_err(|refusal| StreamError::for_refusal(refusal, bytes))?;
                         self.state = State::Element(reader);
                     }
                 },
                 State::Element(reader) => {
                     let parsed = reader
                         .feed(input)
-                        .map_err(|refusal| StreamError::refused(refusal, bytes))?;
+                        .map_err(|refusal| StreamError::for_refusal(refusal, bytes))?;
                     let Some(parsed) = parsed else { return Ok(None) };
                     self.state = State::Between;
                     return Ok(Some(match parsed {
                         Parsed::Stanza(stanza) => Event::Stanza(stanza),
+                        Parsed::Refused(stanza, flaw) => {
+                            Event::Refused(Refused::new(stanza, flaw, bytes))
+                        }
                         Parsed::Other(xml) => Event::Nonza(Nonza::new(xml)),
                     }));
                 }

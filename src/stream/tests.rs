@@ -26,6 +26,11 @@ fn line(event: &Event<'_>) -> String {
             format!("header{}", shown.collect::<String>())
         }
         Event::Stanza(stanza) => Frame::stanza(&stanza.stamp(stanza.from(), None)).to_string(),
+        Event::Refused(refused) => {
+            let stanza = refused.stanza().stamp(None, None);
+            let limit = refused.limit().map_or("names", |limit| limit.id());
+            format!("{} ({limit}) {}", refused.error(), Frame::stanza(&stanza))
+        }
         Event::Nonza(nonza) => String::from_utf8(nonza.xml().to_vec()).expect("text"),
         Event::End => "end".to_owned(),
     }

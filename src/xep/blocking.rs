@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use jid::{BareJid, Jid, ResourcePart};
+use jid::BareJid;
 use minidom::Element;
 
 use super::element;
+use crate::address;
 use crate::connection::Connection;
 use crate::extension::{
     AccountState, Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target,
@@ -57,13 +58,13 @@ impl fmt::Debug for Blocking {
 /// The session has asked for the list, so it gets pushes (BLOCK-1).
 struct Marked;
 
-/// A list, as normalised texts.
+/// A list, as texts in normal form. One from before that is in none blocks nobody (JID-6).
 #[derive(Clone, Default)]
 struct List(BTreeSet<Box<str>>);
 
 impl List {
-    fn of(jids: &[Jid]) -> Self {
-        Self(jids.iter().map(|jid| jid.as_str().into()).collect())
+    fn of(jids: Vec<String>) -> Self {
+        Self(jids.into_iter().map(Into::into).collect())
     }
 
     /// BLOCK-4: the JID itself, its bare JID, or its domain.
@@ -78,28 +79,11 @@ fn bare(jid: &str) -> &str {
     jid.split_once('/').map_or(jid, |(bare, _)| bare)
 }
 
-/// An address as lists have it. The resource of another domain may be none that we accept: it is
-/// compared as it was written.
-fn normal(address: &str) -> Option<String> {
-    let (bare, resource) = match address.split_once('/') {
-        Some((bare, resource)) => (bare, Some(resource)),
-        None => (address, None),
-    };
-    let bare = BareJid::new(bare.strip_suffix('.').unwrap_or(bare)).ok()?;
-    Some(match resource {
-        None => bare.as_str().to_owned(),
-        Some(text) => match ResourcePart::new(text) {
-            Ok(resource) => format!("{bare}/{resource}"),
-            Err(_) => format!("{bare}/{text}"),
-        },
-    })
-}
-
 /// Whether `account` keeps what goes between itself and `jid` from passing. Its own sessions and the
 /// server itself are never meant (BLOCK-8).
 fn blocks(account: &AccountState, jid: &str) -> bool {
     let Some(list) = account.extension::<List>() else { return false };
-    let Some(jid) = normal(jid) else { return false };
+    let Ok(jid) = address::comparable(jid) else { return false };
     is_other(account.jid(), &jid) && list.covers(&jid)
 }
 
@@ -118,18 +102,23 @@ fn forwarded_from(stanza: &Stanza) -> Option<Cow<'_, str>> {
 
 /// What a request changes.
 enum Change {
-    Block(Vec<Jid>),
-    Unblock(Vec<Jid>),
+    Block(Vec<String>),
+    Unblock(Vec<String>),
     Clear,
 }
 
 impl Change {
     fn read<C: Connection + Clone>(request: &IqRequest<'_, C>) -> Result<Self, Condition> {
         let items = request.query().children().filter(|child| child.is("item", NAMESPACE));
+        let list = request.session().and_then(|s| s.account_state().extension::<List>());
         let jids = items.map(|item| {
             let jid = item.attribute("jid").ok_or(Condition::BadRequest)?;
-            let jid = normal(&jid).ok_or(Condition::JidMalformed)?;
-            Jid::new(&jid).map_err(|_| Condition::JidMalformed)
+            // JID-6: what the list shows can be taken off it.
+            let shown = list.as_ref().is_some_and(|list| list.0.contains(&*jid));
+            if shown && request.query().name() == "unblock" {
+                return Ok(jid.into_owned());
+            }
+            address::comparable(&jid).map_err(|_| Condition::JidMalformed)
         });
         let jids = jids.collect::<Result<Vec<_>, _>>()?;
         match (request.query().name(), jids.is_empty()) {
@@ -150,7 +139,7 @@ impl Change {
         };
         let mut push = Element::bare(name, NAMESPACE);
         for jid in jids {
-            push.append_child(item(jid.as_str()));
+            push.append_child(item(jid));
         }
         push
     }
@@ -175,7 +164,9 @@ impl Pattern for Difference {
     fn covers_source(&self, stanza: &Stanza) -> bool {
         let Some(from) = stanza.from() else { return false };
         let source = if *from == *self.own.as_str() { forwarded_from(stanza) } else { Some(from) };
-        source.and_then(|from| normal(&from)).is_some_and(|from| self.covers(&from))
+        source
+            .and_then(|from| address::comparable(&from).ok())
+            .is_some_and(|from| self.covers(&from))
     }
 
     fn full(&self) -> impl Iterator<Item = &str> {
@@ -185,6 +176,10 @@ impl Pattern for Difference {
 }
 
 impl<C: Connection + Clone> Extension<C> for Blocking {
+    fn takes(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
     fn disco_features(&self, target: Target) -> &[&'static str] {
         match target {
             Target::Domain => &[NAMESPACE],
@@ -195,7 +190,7 @@ impl<C: Connection + Clone> Extension<C> for Blocking {
     fn load(&self, account: &BareJid) -> Option<StoreFuture<Option<Arc<dyn Any + Send + Sync>>>> {
         let jids = self.0.store.load(account);
         Some(Box::pin(async move {
-            let list = List::of(&jids.await?);
+            let list = List::of(jids.await?);
             let is_some = !list.0.is_empty();
             Ok(is_some.then(|| Arc::new(list) as Arc<dyn Any + Send + Sync>))
         }))
@@ -296,7 +291,7 @@ impl Inner {
         let state = registry.account_state(&account);
         let old = match &state {
             Some(state) => state.extension::<List>().map(|l| List::clone(&l)).unwrap_or_default(),
-            None => List::of(&self.store.load(&account).await.map_err(failed)?),
+            None => List::of(self.store.load(&account).await.map_err(failed)?),
         };
         let mut new = old.clone();
         match &change {
@@ -364,8 +359,8 @@ mod tests {
     use super::*;
 
     fn covers(items: &[&str], jid: &str) -> bool {
-        let items: Vec<_> = items.iter().map(|jid| Jid::new(jid).unwrap()).collect();
-        List::of(&items).covers(&normal(jid).unwrap())
+        let items = items.iter().map(|jid| address::comparable(jid).unwrap()).collect();
+        List::of(items).covers(&address::comparable(jid).unwrap())
     }
 
     #[test]

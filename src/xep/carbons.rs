@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use jid::BareJid;
 
+use crate::address;
 use crate::connection::Connection;
 use crate::extension::{
     AccountState, Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target,
@@ -93,6 +94,10 @@ impl Way {
 }
 
 impl<C: Connection + Clone> Extension<C> for Carbons {
+    fn takes(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
     fn disco_features(&self, target: Target) -> &[&'static str] {
         match target {
             Target::Domain => &[NAMESPACE, RULES],
@@ -134,14 +139,19 @@ impl<C: Connection + Clone> Extension<C> for Carbons {
 
     fn delivered(&self, delivery: &Delivery<'_, C>) {
         let sender = delivery.sender().map(SessionHandle::account_state);
-        if let Some(account) = &sender {
+        let is_own = |account: &AccountState| delivery.account() == Some(account.jid());
+        // One from an own session that is stored comes from there to all the others as well.
+        let copied = sender
+            .as_ref()
+            .filter(|account| delivery.outcome() != Outcome::Stored || !is_own(account));
+        if let Some(account) = copied {
             copy(delivery, account.jid(), Way::Sent);
         }
-        let arrived = matches!(delivery.outcome(), Outcome::Delivered | Outcome::Stored);
+        // What the store has comes once, when a session gets it.
+        let arrived = matches!(delivery.outcome(), Outcome::Delivered | Outcome::Retrieved);
         // CARBONS-7: between own sessions, sent wins.
-        let received = delivery
-            .account()
-            .filter(|to| arrived && sender.as_ref().is_none_or(|sender| sender.jid() != *to));
+        let received =
+            delivery.account().filter(|_| arrived && !sender.as_ref().is_some_and(is_own));
         if let Some(account) = received {
             copy(delivery, account, Way::Received);
         }
@@ -151,9 +161,10 @@ impl<C: Connection + Clone> Extension<C> for Carbons {
 /// Sends a copy to each session of `account` that enabled carbons and has not got the message
 /// (CARBONS-5, CARBONS-6).
 fn copy<C: Connection + Clone>(delivery: &Delivery<'_, C>, account: &BareJid, way: Way) {
+    let from = delivery.stanza().from();
     let mut sessions = delivery.registry().sessions(account).filter(|session| {
         session.extension::<Enabled>().is_some()
-            && Some(session) != delivery.sender()
+            && from.as_deref() != Some(session.jid().as_str())
             && !delivery.reached().contains(session)
     });
     let Some(first) = sessions.next() else { return };
@@ -242,7 +253,7 @@ impl Recent {
             Way::Received => message.from(),
         }?;
         // An error may come from another resource than the one that was addressed.
-        let peer = BareJid::new(peer.split('/').next()?).ok()?;
+        let peer = address::bare(peer.split('/').next()?).ok()?;
         let mut hasher = DefaultHasher::new();
         (peer.as_str(), message.id()?).hash(&mut hasher);
         Some(hasher.finish())

@@ -37,6 +37,10 @@ impl<C: Connection + Clone> Extension<C> for ClientState {
         }
     }
 
+    fn takes(&self, name: &str, namespace: &str) -> bool {
+        namespace == NAMESPACE && matches!(name, "active" | "inactive")
+    }
+
     fn authenticated(
         &self,
         mut session: Session<Authed, C>,

@@ -129,6 +129,10 @@ impl fmt::Debug for Disco {
 }
 
 impl<C: Connection + Clone> Extension<C> for Disco {
+    fn takes(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
     fn disco_features(&self, target: Target) -> &[&'static str] {
         match target {
             Target::Domain => &self.features,

@@ -52,6 +52,10 @@ impl fmt::Debug for LastActivity {
 }
 
 impl<C: Connection + Clone> Extension<C> for LastActivity {
+    fn takes(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
     fn disco_features(&self, _: Target) -> &[&'static str] {
         &[NAMESPACE]
     }

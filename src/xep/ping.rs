@@ -14,6 +14,10 @@ const NAMESPACE: &str = "urn:xmpp:ping";
 pub struct Ping;
 
 impl<C: Connection + Clone> Extension<C> for Ping {
+    fn takes(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
     fn disco_features(&self, _: Target) -> &[&'static str] {
         &[NAMESPACE]
     }

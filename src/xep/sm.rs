@@ -82,6 +82,10 @@ impl StreamManagement {
     }
 }
 
+fn is_ours(name: &str, namespace: &str) -> bool {
+    namespace == NAMESPACE && matches!(name, "r" | "a" | "enable" | "resume")
+}
+
 impl Default for StreamManagement {
     fn default() -> Self {
         Self::new()
@@ -95,8 +99,12 @@ impl<C: Connection + Clone> Extension<C> for StreamManagement {
         }
     }
 
+    fn takes(&self, name: &str, namespace: &str) -> bool {
+        is_ours(name, namespace)
+    }
+
     fn unauthenticated(&self, element: &Nonza, out: &mut Vec<u8>) -> Flow {
-        if element.namespace() != NAMESPACE {
+        if !is_ours(element.name(), &element.namespace()) {
             return Flow::Next;
         }
         // SM-1
@@ -110,7 +118,7 @@ impl<C: Connection + Clone> Extension<C> for StreamManagement {
         registry: &SessionRegistry<C>,
         element: &Nonza,
     ) -> Negotiated<C> {
-        if element.namespace() != NAMESPACE {
+        if !is_ours(element.name(), &element.namespace()) {
             return Negotiated::Next(session);
         }
         let answer = if element.name() == "resume" {

@@ -39,6 +39,10 @@ impl fmt::Debug for Version {
 }
 
 impl<C: Connection + Clone> Extension<C> for Version {
+    fn takes(&self, _: &str, _: &str) -> bool {
+        false
+    }
+
     fn disco_features(&self, target: Target) -> &[&'static str] {
         if target == Target::Domain { &[NAMESPACE] } else { &[] }
     }

@@ -101,12 +101,34 @@ pub fn push(ver: u64, item: &str) -> String {
     format!("push {ver} {item}")
 }
 
-/// What a client received, with each push written short and checked for its form (ROSTER-11).
+/// What a client received, with each push written short and checked for its form (ROSTER-11), and
+/// each roster version by its number.
 pub fn short(client: &Client) -> Vec<String> {
     let full = client.jid();
     let bare = full.split('/').next().unwrap();
     let received = client.received();
-    received.iter().map(|one| shorten(one, bare, &full)).collect()
+    received.iter().map(|one| shorten(&numbered(one), bare, &full)).collect()
+}
+
+/// Sends, and takes what came, short.
+pub fn ask(client: &Client, xml: &str) -> Vec<String> {
+    let _before = client.received();
+    client.send(xml);
+    short(client)
+}
+
+/// The version in a roster query, whole.
+pub fn version(stanza: &str) -> Option<&str> {
+    stanza.split_once("<query xmlns='jabber:iq:roster' ver='")?.1.split('\'').next()
+}
+
+/// The same stanza with the number of its roster version alone: that is what says which change it
+/// is of, while the rest follows from the items.
+pub fn numbered(stanza: &str) -> String {
+    let Some(version) = version(stanza) else { return stanza.to_owned() };
+    let (number, digest) = version.split_once('-').unwrap_or_else(|| panic!("{stanza}"));
+    assert!(digest.len() == 16 && digest.chars().all(|c| c.is_ascii_hexdigit()), "{stanza}");
+    stanza.replacen(&format!("ver='{version}'"), &format!("ver='{number}'"), 1)
 }
 
 fn shorten(stanza: &str, bare: &str, full: &str) -> String {

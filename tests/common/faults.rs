@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, Waker};
 
-use xmpp_session::jid::{BareJid, Jid};
+use xmpp_session::jid::BareJid;
 use xmpp_session::store::{
     BlockStore, Memory, OfflineId, OfflineMessage, OfflineStore, RosterChange, RosterStore,
     StoreError, StoreFuture, StoredRoster, Stores, SubscriptionRequest,
@@ -209,11 +209,16 @@ impl OfflineStore for Faulty {
 }
 
 impl BlockStore for Faulty {
-    fn load(&self, account: &BareJid) -> StoreFuture<Vec<Jid>> {
+    fn load(&self, account: &BareJid) -> StoreFuture<Vec<String>> {
         BlockStore::load(&*self.0.memory, account)
     }
 
-    fn apply(&self, account: &BareJid, added: Vec<Jid>, removed: Vec<Jid>) -> StoreFuture<()> {
+    fn apply(
+        &self,
+        account: &BareJid,
+        added: Vec<String>,
+        removed: Vec<String>,
+    ) -> StoreFuture<()> {
         BlockStore::apply(&*self.0.memory, account, added, removed)
     }
 

@@ -185,6 +185,17 @@ impl World {
         client
     }
 
+    /// The same, on a resource of the server's choice; `read` gets everything that comes.
+    pub fn online_reading(&self, node: &str, read: &mut dyn FnMut(&str)) -> Client {
+        let client = self.authenticated(node);
+        client.send(
+            "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>\
+             <presence/>",
+        );
+        client.received().iter().for_each(|one| read(one));
+        client
+    }
+
     /// Lets `time` pass, stopping at every deadline of the server and of the drivers.
     pub fn advance(&self, time: Duration) {
         let end = self.0.environment.now() + time;

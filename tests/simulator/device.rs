@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::link::attribute;
 use crate::oracle::Oracle;
+use crate::order::Stream;
 use crate::random::Random;
 use crate::splitter::Splitter;
 
@@ -16,6 +17,9 @@ pub const PASSWORD: &str = "secret";
 const NS: &str = "xmlns='urn:xmpp:sm:3'";
 const HEADER: &str = "<stream:stream xmlns='jabber:client' \
      xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0'>";
+
+/// What a client is told that makes mistakes, or whose server goes.
+const ROUGH: [&str; 3] = ["<unsupported-stanza-type ", "<system-shutdown ", "<reset "];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -47,6 +51,17 @@ struct Management {
     unacknowledged: VecDeque<Kept>,
 }
 
+/// What a client does not do as it should.
+#[derive(Clone, Copy, Default)]
+pub struct Habits {
+    /// In percent: how many `<r/>` it leaves unanswered.
+    pub lazy: usize,
+    /// In percent: how many streams it closes without a last `<a/>`.
+    pub curt: usize,
+    /// It makes mistakes, and is sent away, so that it knows more stream errors.
+    pub rough: bool,
+}
+
 pub struct Device {
     pub number: usize,
     pub node: &'static str,
@@ -73,7 +88,10 @@ pub struct Device {
     failed: bool,
     messages: u32,
     queries: u32,
+    /// Sessions that it has had.
+    sessions: u32,
     pub conflicts: bool,
+    pub habits: Habits,
 }
 
 impl Device {
@@ -97,7 +115,9 @@ impl Device {
             failed: false,
             messages: 0,
             queries: 0,
+            sessions: 0,
             conflicts: true,
+            habits: Habits::default(),
         }
     }
 
@@ -214,7 +234,9 @@ impl Device {
         }
         if xml.starts_with("<stream:error") {
             let early = !matches!(self.stage, Stage::Ready | Stage::Enabling | Stage::Closing);
-            let known = xml.contains("<conflict ") || early && xml.contains("<policy-violation ");
+            let known = xml.contains("<conflict ")
+                || (early || self.habits.rough) && xml.contains("<policy-violation ")
+                || self.habits.rough && ROUGH.iter().any(|condition| xml.contains(condition));
             if !known {
                 oracle.blame(format!("device {}: {xml}", self.number));
             }
@@ -229,6 +251,12 @@ impl Device {
                 self.write(HEADER);
             }
             Stage::Authenticating if xml.starts_with("<stream:features") => {}
+            // The store has failed.
+            Stage::Authenticating
+                if self.habits.rough && xml.contains("<temporary-auth-failure") =>
+            {
+                self.lost(oracle);
+            }
             Stage::Reopening => {
                 match self.session.as_ref().and_then(|s| Some((s.id.clone()?, s.handled))) {
                     Some((id, h)) => {
@@ -252,10 +280,14 @@ impl Device {
                     session.id = attribute(xml, "id").map(str::to_owned);
                     session.handled = 0;
                 }
-                self.ready();
+                self.ready(oracle);
             }
             Stage::Binding | Stage::Enabling | Stage::Ready => {
-                self.stanza_or_nonza(xml, session, oracle);
+                let is_asked = xml.starts_with("<r ");
+                let lazy = self.habits.lazy;
+                if !(is_asked && lazy > 0 && random.chance(lazy)) {
+                    self.stanza_or_nonza(xml, session, oracle);
+                }
             }
             stage => oracle.blame(format!("device {}: in {stage:?}: {xml}", self.number)),
         }
@@ -268,6 +300,7 @@ impl Device {
         };
         self.jid = rest.split('<').next().map(str::to_owned);
         self.session = Some(Management::default());
+        self.sessions += 1;
         if self.managed {
             self.write(&format!("<enable {NS} resume='true'/>"));
             self.stage = Stage::Enabling;
@@ -276,9 +309,12 @@ impl Device {
         }
     }
 
-    fn ready(&mut self) {
+    fn ready(&mut self, oracle: &mut Oracle) {
         self.stage = Stage::Ready;
         for (xml, message) in std::mem::take(&mut self.again) {
+            if let Some(id) = &message {
+                oracle.order.sent_again(id, self.stream());
+            }
             self.stanza(xml, message);
         }
     }
@@ -419,10 +455,18 @@ impl Device {
         let may_bounce = normal && to.contains('/');
         oracle.sent(id.clone(), self.number, self.messages, to, may_bounce);
         oracle.sent_in(&id, session);
+        if !to.contains('/') {
+            oracle.order.sent(&id, self.stream(), self.messages, to);
+        }
         let body = "x".repeat(padding);
         let xml =
             format!("<message to='{to}' type='{type_}' id='{id}'><body>{body}</body></message>");
         self.stanza(xml, Some(id));
+    }
+
+    /// What it sends now comes by.
+    const fn stream(&self) -> Stream {
+        Stream(self.number, self.sessions)
     }
 
     /// Asks the server something that has an answer.
@@ -449,10 +493,25 @@ impl Device {
         }
     }
 
-    /// A clean end: what has come is acknowledged first.
-    pub fn close(&mut self) {
-        self.acknowledge();
+    /// A clean end: what has come is acknowledged first, by most.
+    pub fn close(&mut self, random: &mut Random) {
+        if self.habits.curt == 0 || !random.chance(self.habits.curt) {
+            self.acknowledge();
+        }
         self.write("</stream:stream>");
         self.stage = Stage::Closing;
+    }
+
+    /// An end with an error, of its own or of the server's.
+    pub fn err(&mut self, own: bool) {
+        if own {
+            self.write(
+                "<stream:error><undefined-condition \
+                 xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>",
+            );
+            self.stage = Stage::Closing;
+        } else {
+            self.write("<what xmlns='urn:example:nothing'/>");
+        }
     }
 }

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use xmpp_session::connection::{Close, Connection, PreDrain, SendError};
 use xmpp_session::stanza::Frame;
 
+use crate::spy::Spy;
+
 /// A connection with a buffer of its own. What it has accepted is written by [`Link::write`].
 #[derive(Clone)]
-pub struct Link(Arc<Mutex<Line>>);
+pub struct Link(Arc<Mutex<Line>>, Spy);
 
 struct Line {
     accepted: Vec<u8>,
@@ -25,8 +27,8 @@ struct Line {
 }
 
 impl Link {
-    pub fn new(capacity: usize) -> Self {
-        Self(Arc::new(Mutex::new(Line {
+    pub fn new(capacity: usize, spy: Spy) -> Self {
+        let line = Arc::new(Mutex::new(Line {
             accepted: Vec::new(),
             flight: VecDeque::new(),
             capacity,
@@ -35,7 +37,8 @@ impl Link {
             hook: None,
             protected: false,
             unprotected: Vec::new(),
-        })))
+        }));
+        Self(line, spy)
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -104,6 +107,7 @@ pub fn attribute<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
 
 impl Connection for Link {
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
+        self.1.interrupt();
         let mut line = self.line();
         if line.closed.is_some() {
             return Err(SendError::Closed);
@@ -123,6 +127,7 @@ impl Connection for Link {
     }
 
     fn close(&self, how: Close) {
+        self.1.interrupt();
         let mut line = self.line();
         if how == Close::Abort {
             line.accepted.clear();

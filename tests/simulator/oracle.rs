@@ -1,50 +1,15 @@
 //! What must hold whatever happens: the fate of each message, and the truth about each session.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use xmpp_session::extension::{Delivery, Extension};
-use xmpp_session::session::{SessionHandle, SessionId};
-use xmpp_session::stanza::{Kind, Stanza};
+use xmpp_session::session::{Reason, SessionHandle};
 
 use crate::link::Link;
+use crate::order::Order;
+use crate::spy::{Act, Key, Spy};
 
-/// What the server did with messages, in order.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Act {
-    /// A session accepted it.
-    Given,
-    /// It was among those that had it at the first attempt.
-    Direct,
-}
-
-/// An extension that only listens.
-#[derive(Clone, Default)]
-pub struct Spy(Arc<Mutex<Vec<(Act, String, SessionId)>>>);
-
-impl Spy {
-    fn note(&self, act: Act, stanza: &Stanza, session: &SessionHandle<Link>) {
-        let id = stanza.id().filter(|id| id.starts_with('m'));
-        if let (Kind::Message, Some(id)) = (stanza.kind(), id)
-            && stanza.type_().as_deref() != Some("error")
-        {
-            let mut acts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            acts.push((act, id.to_string(), session.id()));
-        }
-    }
-}
-
-impl Extension<Link> for Spy {
-    fn outbound(&self, session: &SessionHandle<Link>, stanza: &Stanza) {
-        self.note(Act::Given, stanza, session);
-    }
-
-    fn delivered(&self, delivery: &Delivery<'_, Link>) {
-        for session in delivery.reached() {
-            self.note(Act::Direct, delivery.stanza(), session);
-        }
-    }
-}
+/// The sender that is on another domain.
+pub const REMOTE: usize = usize::MAX;
 
 /// One message and all that is known of it.
 pub struct Message {
@@ -59,8 +24,10 @@ pub struct Message {
     pub session: Option<usize>,
     receipts: Vec<Receipt>,
     errors: u32,
-    given: Vec<(u64, SessionId)>,
-    direct: BTreeSet<SessionId>,
+    given: Vec<(u64, Key)>,
+    direct: BTreeSet<Key>,
+    /// The server in whose time a session had it and the store could not forget it.
+    kept: Option<u32>,
 }
 
 struct Receipt {
@@ -72,6 +39,7 @@ struct Receipt {
 
 /// A session as the server has it.
 struct Record {
+    key: Key,
     handle: SessionHandle<Link>,
     /// The last `h` that the server has certainly read.
     acknowledged: u32,
@@ -83,9 +51,9 @@ struct Record {
 }
 
 impl Record {
-    fn new(handle: &SessionHandle<Link>) -> Self {
+    fn new(key: Key, handle: &SessionHandle<Link>) -> Self {
         let (handle, last) = (handle.clone(), HashMap::new());
-        Self { handle, acknowledged: 0, last, available: None, ended: None }
+        Self { key, handle, acknowledged: 0, last, available: None, ended: None }
     }
 
     fn observe(&mut self, step: u64) {
@@ -105,7 +73,16 @@ pub struct Oracle {
     messages: BTreeMap<String, Message>,
     sessions: Vec<Record>,
     unprotected: BTreeSet<String>,
+    /// Stores may fail, or have no room.
+    pub may_fail: bool,
+    /// Ends of sessions since the last time, for the trace.
+    pub ended: Vec<String>,
+    /// The session that each has replaced.
+    heirs: HashMap<Key, Key>,
+    pub order: Order,
     pub violations: Vec<String>,
+    /// What was received twice because the store could not forget it.
+    pub repeats: Vec<String>,
 }
 
 impl Oracle {
@@ -125,6 +102,7 @@ impl Oracle {
             errors: 0,
             given: Vec::new(),
             direct: BTreeSet::new(),
+            kept: None,
         };
         self.messages.insert(id, message);
     }
@@ -149,11 +127,22 @@ impl Oracle {
 
     /// The number of a session, known already or not.
     pub fn session(&mut self, handle: &SessionHandle<Link>) -> usize {
-        let known = self.sessions.iter().position(|record| record.handle.id() == handle.id());
-        known.unwrap_or_else(|| {
-            self.sessions.push(Record::new(handle));
+        let key = self.spy.key(handle);
+        self.find(key).unwrap_or_else(|| {
+            self.sessions.push(Record::new(key, handle));
             self.sessions.len() - 1
         })
+    }
+
+    fn find(&self, key: Key) -> Option<usize> {
+        self.sessions.iter().position(|record| record.key == key)
+    }
+
+    /// A session that is not over, if there is one; `which` chooses.
+    pub fn any_session(&self, which: usize) -> Option<SessionHandle<Link>> {
+        let there: Vec<_> = self.sessions.iter().filter(|r| !r.handle.is_ended()).collect();
+        let chosen = which.checked_rem(there.len())?;
+        there.get(chosen).map(|record| record.handle.clone())
     }
 
     pub fn is_ended(&self, session: usize) -> bool {
@@ -172,10 +161,11 @@ impl Oracle {
     }
 
     /// Whether a session of this full JID has ended in the very step in which that one became
-    /// available: by the presence itself if its transport could not take it. It is told of the end
-    /// then, and there is no presence left to tell.
+    /// available, or came and went: by the presence itself if its transport could not take it. It is
+    /// told of the end then, and there is no presence left to tell.
     pub fn has_crossed(&self, session: usize, jid: &str) -> bool {
-        let available = self.sessions[session].available;
+        let record = &self.sessions[session];
+        let available = record.available.or(record.ended);
         let mut others = self.sessions.iter().filter(|record| record.handle.jid().as_str() == jid);
         available.is_some() && others.any(|record| record.ended == available)
     }
@@ -183,14 +173,27 @@ impl Oracle {
     /// What the server has done since the last call.
     pub fn observe(&mut self, step: u64) {
         self.sessions.iter_mut().for_each(|record| record.observe(step));
-        let acts = self.spy.0.lock().map(|mut acts| std::mem::take(&mut *acts)).unwrap_or_default();
-        for (act, id, session) in acts {
-            let Some(message) = self.messages.get(&id) else { continue };
+        let server = self.spy.server();
+        for deed in self.spy.take() {
+            self.order.done(&deed);
+            if let Act::Ended(session, reason) = deed.act {
+                self.ended.push(format!("{session:?} of {} ends: {reason:?}", deed.message));
+                if let Reason::Replaced { by, .. } = reason {
+                    self.heirs.insert(Key(session.0, by.get()), session);
+                }
+            }
+            let Some(message) = self.messages.get(&deed.message) else { continue };
             let mut wrong = None;
-            if act == Act::Given {
+            // What a session had not acknowledged belongs to the one that has replaced it.
+            let inherits = |heir: Key| {
+                let mut before =
+                    std::iter::successors(Some(heir), |one| self.heirs.get(one).copied());
+                before.any(|one| one != heir && message.given.iter().any(|(_, key)| *key == one))
+            };
+            let is_new = matches!(deed.act, Act::Given(session) if !inherits(session));
+            if is_new && message.kept.is_none() {
                 for (_, before) in message.given.iter().filter(|(at, _)| *at < step) {
-                    let index = self.sessions.iter().position(|r| r.handle.id() == *before);
-                    let Some(index) = index else { continue };
+                    let Some(index) = self.find(*before) else { continue };
                     let taken = message.receipts.iter().find(|r| r.session == index);
                     if !self.is_ended(index) {
                         wrong = Some("given to another session while one has it");
@@ -200,14 +203,16 @@ impl Oracle {
                 }
             }
             if let Some(wrong) = wrong {
-                self.blame(format!("{id}: {wrong}"));
+                self.blame(format!("{}: {wrong}", deed.message));
             }
-            let Some(message) = self.messages.get_mut(&id) else { continue };
-            match act {
-                Act::Given => message.given.push((step, session)),
-                Act::Direct => {
+            let Some(message) = self.messages.get_mut(&deed.message) else { continue };
+            match deed.act {
+                Act::Given(session) => message.given.push((step, session)),
+                Act::Direct(session) => {
                     message.direct.insert(session);
                 }
+                Act::Kept => message.kept = Some(server),
+                Act::Entered | Act::Stored | Act::Unlisted | Act::Ended(..) => {}
             }
         }
     }
@@ -218,13 +223,19 @@ impl Oracle {
         };
         let before = message.receipts.iter().filter(|receipt| receipt.device == device);
         let twice = before.filter(|receipt| !self.is_released(receipt)).count();
-        if twice > 0 {
-            self.blame(format!("{id}: received twice by device {device}"));
+        let twice = (twice > 0).then(|| format!("{id}: received twice by device {device}"));
+        match message.kept {
+            // Another process does not know who had it.
+            Some(server) if server < self.spy.server() => {}
+            Some(_) => self.repeats.extend(twice),
+            None => self.violations.extend(twice),
         }
         let Some(message) = self.messages.get_mut(id) else { return };
         message.receipts.push(Receipt { device, session, number });
         let record = &mut self.sessions[session];
-        if message.direct.contains(&record.handle.id()) {
+        self.order.received(id, record.key);
+        // What comes from elsewhere waits for nobody: the order alone says what is right.
+        if message.sender != REMOTE && message.direct.contains(&record.key) {
             let key = (message.sender, message.to.clone());
             let last = record.last.insert(key, message.number);
             if last.is_some_and(|last| last > message.number) {
@@ -238,25 +249,29 @@ impl Oracle {
             return self.blame(format!("{id}: an error for what nobody sent"));
         };
         message.errors += 1;
-        if message.errors > 1 || !message.may_bounce {
-            let errors = message.errors;
-            self.blame(format!("{id}: bounced, {errors} times by now"));
+        if message.errors > 1 || !(message.may_bounce || self.may_fail) {
+            let what = format!("{id}: bounced, {} times by now", message.errors);
+            if message.kept.is_some() { &mut self.repeats } else { &mut self.violations }
+                .push(what);
         }
     }
 
-    /// At the end, with nothing on its way any more.
-    pub fn settle(&mut self) {
+    /// At the end, with nothing on its way any more; `stored`: what the stores have.
+    pub fn settle(&mut self, stored: &BTreeSet<String>) {
         let mut wrong = Vec::new();
         for (id, message) in &self.messages {
             let received = !message.receipts.is_empty();
-            if received && message.errors > 0 {
+            // What a session has left may be more than a store takes.
+            let left = || self.may_fail && message.receipts.iter().any(|r| self.is_released(r));
+            if received && message.errors > 0 && message.kept.is_none() && !left() {
                 wrong.push(format!("{id}: delivered and bounced"));
             }
             // An error for a session that is over is nobody's.
-            let lost_error =
-                message.may_bounce && message.session.is_none_or(|session| self.is_ended(session));
+            let lost_error = (message.may_bounce || self.may_fail)
+                && message.sender != REMOTE
+                && message.session.is_none_or(|session| self.is_ended(session));
             let excused = message.errors > 0 || lost_error || self.unprotected.contains(id);
-            if !received && message.certain && !excused {
+            if !received && message.certain && !excused && !stored.contains(id) {
                 wrong.push(format!("{id} to {}: lost", message.to));
             }
         }

@@ -1,6 +1,6 @@
 //! A server, its clients, and what lies between them: every step follows from the seed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,23 +11,27 @@ use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::rules::roster::{Item, Subscription};
 use xmpp_session::server::{Driver, Limits, Peer, Server, Want};
-use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
+use xmpp_session::store::{
+    AccountStore, Credentials, MemoryAccounts, RosterChange, RosterStore, Stores,
+};
 use xmpp_session::xep::{Ping, StreamManagement};
 
 use crate::device::{DOMAIN, Device, PASSWORD, Stage};
+use crate::edges::Edges;
 use crate::link::Link;
 use crate::oracle::Oracle;
 use crate::random::Random;
+use crate::stores::at_once;
 
-const NODES: [&str; 3] = ["romeo", "juliet", "nurse"];
+pub const NODES: [&str; 3] = ["romeo", "juliet", "nurse"];
 
 /// A transport.
-struct Line {
-    link: Link,
-    driver: Option<Driver<Link>>,
+pub struct Line {
+    pub link: Link,
+    pub driver: Option<Driver<Link>>,
     device: usize,
     /// On its way to the server.
-    up: VecDeque<u8>,
+    pub up: VecDeque<u8>,
     /// Bytes written to `up` and taken off it so far.
     written: usize,
     read: usize,
@@ -36,77 +40,84 @@ struct Line {
     /// The client's end is there.
     open: bool,
     /// Until which step nothing moves.
-    stalled: u64,
-    session: Option<usize>,
+    pub stalled: u64,
+    pub session: Option<usize>,
     takes_input: bool,
 }
 
 pub struct World {
-    random: Random,
-    environment: Arc<Virtual>,
-    server: Server<Link>,
-    lines: Vec<Line>,
-    devices: Vec<Device>,
+    pub random: Random,
+    pub environment: Arc<Virtual>,
+    pub server: Server<Link>,
+    pub lines: Vec<Line>,
+    pub devices: Vec<Device>,
     pub oracle: Oracle,
-    step: u64,
+    pub step: u64,
     capacity: usize,
+    /// In a world of slow stores, and of sessions that begin and end under traffic.
+    pub edges: Option<Edges>,
     /// What happened, the latest last.
     pub trace: Vec<String>,
     traced: bool,
 }
 
-fn seconds(seconds: u64) -> Duration {
+pub fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+/// The accounts, and what they see of each other.
+pub fn furnish(accounts: &dyn AccountStore, rosters: &dyn RosterStore, environment: &Virtual) {
+    for node in NODES {
+        let account = bare(node);
+        let credentials =
+            Credentials::from_password_with(PASSWORD, NonZeroU32::MIN, environment).unwrap();
+        at_once(accounts.set_credentials(&account, credentials)).unwrap();
+        for (contact, version) in NODES.into_iter().zip(1..) {
+            let mut item = Item::new(bare(contact));
+            item.subscription = Subscription::Both;
+            if contact == node {
+                continue;
+            }
+            let change = RosterChange::new().version(version).put(item);
+            at_once(rosters.apply(&account, change)).unwrap();
+        }
+    }
 }
 
 impl World {
     pub fn new(seed: u64, traced: bool) -> Self {
         let mut random = Random::new(seed);
         let environment = Arc::new(Virtual::new(seed));
-        let accounts = Arc::new(MemoryAccounts::new());
         let mut stores = Stores::memory();
-        stores.accounts = Arc::clone(&accounts) as _;
-        for node in NODES {
-            let account = bare(node);
-            let credentials =
-                Credentials::from_password_with(PASSWORD, NonZeroU32::MIN, &*environment).unwrap();
-            accounts.insert(account.clone(), credentials);
-            for (contact, version) in NODES.into_iter().zip(1..) {
-                let mut item = Item::new(bare(contact));
-                item.subscription = Subscription::Both;
-                if contact == node {
-                    continue;
-                }
-                let change = RosterChange::new().version(version).put(item);
-                let mut done = pin!(stores.rosters.apply(&account, change));
-                let done = done.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-                assert!(matches!(done, Poll::Ready(Ok(()))), "memory does not wait");
-            }
-        }
-        let mut limits = Limits::default();
-        limits.presence = None;
-        limits.stanzas = None;
-        if random.chance(30) {
-            limits.retention.window = seconds(30);
-        }
-        if random.chance(30) {
-            limits.hibernating_per_account = 1;
-        }
-        if random.chance(20) {
-            limits.soft_mark = 500;
-        }
+        stores.accounts = Arc::new(MemoryAccounts::new());
+        furnish(&*stores.accounts, &*stores.rosters, &environment);
+        let limits = limits(&mut random);
         let oracle = Oracle::default();
+        let listener = oracle.spy.clone();
         let server = Server::builder(Arc::clone(&environment) as _, stores)
             .domain(DomainPart::new(DOMAIN).unwrap().into_owned())
             .extension(StreamManagement::new())
             .extension(Ping)
             .extension(oracle.spy.clone())
+            .listener(move |event| listener.event(event))
             .limits(limits)
             .build();
+        oracle.spy.watch(&server);
         let plain = random.chance(25);
         let nodes = [NODES[0], NODES[0], NODES[1], NODES[1], NODES[2]];
         let devices = nodes.into_iter().enumerate();
         let devices = devices.map(|(n, node)| Device::new(n, node, !(plain && n == 4))).collect();
+        Self::of(random, environment, server, devices, oracle, traced)
+    }
+
+    pub fn of(
+        mut random: Random,
+        environment: Arc<Virtual>,
+        server: Server<Link>,
+        devices: Vec<Device>,
+        oracle: Oracle,
+        traced: bool,
+    ) -> Self {
         let capacity = if random.chance(20) { 3000 } else { 1 << 16 };
         Self {
             random,
@@ -117,12 +128,13 @@ impl World {
             oracle,
             step: 0,
             capacity,
+            edges: None,
             trace: Vec::new(),
             traced,
         }
     }
 
-    fn note(&mut self, what: impl FnOnce() -> String) {
+    pub fn note(&mut self, what: impl FnOnce() -> String) {
         if !self.traced {
             return;
         }
@@ -139,10 +151,16 @@ impl World {
                 return;
             }
         }
+        if self.edges.is_some() && self.random.chance(40) {
+            self.restart();
+        }
         self.finish();
     }
 
     fn act(&mut self) {
+        if self.edges.is_some() {
+            return self.act_at_the_edges();
+        }
         match self.random.below(100) {
             0..62 => self.deliver(),
             62..82 => self.talk(),
@@ -168,16 +186,16 @@ impl World {
         }
     }
 
-    fn any_line(&mut self) -> Option<usize> {
+    pub fn any_line(&mut self) -> Option<usize> {
         if self.lines.is_empty() { None } else { Some(self.random.below(self.lines.len())) }
     }
 
-    fn line_of(&self, device: usize) -> Option<usize> {
+    pub fn line_of(&self, device: usize) -> Option<usize> {
         self.lines.iter().position(|line| line.device == device && line.open)
     }
 
     /// Some bytes reach one end of some transport.
-    fn deliver(&mut self) {
+    pub fn deliver(&mut self) {
         let Some(first) = self.any_line() else { return };
         let some = match self.random.below(10) {
             0 => 1 + self.random.below(30),
@@ -197,7 +215,7 @@ impl World {
         self.sweep();
     }
 
-    fn carry_to_server(&mut self, at: usize, most: usize) -> bool {
+    pub fn carry_to_server(&mut self, at: usize, most: usize) -> bool {
         let line = &mut self.lines[at];
         let most = most.min(line.up.len());
         if most == 0 || !line.takes_input {
@@ -217,7 +235,7 @@ impl World {
         true
     }
 
-    fn carry_to_client(&mut self, at: usize, most: usize) -> bool {
+    pub fn carry_to_client(&mut self, at: usize, most: usize) -> bool {
         let line = &mut self.lines[at];
         if !line.open {
             return false;
@@ -247,7 +265,7 @@ impl World {
     }
 
     /// What a device has written goes on its way.
-    fn flush(&mut self, device: usize) {
+    pub fn flush(&mut self, device: usize) {
         let at = self.line_of(device);
         let device = &mut self.devices[device];
         let (bytes, marks) = (std::mem::take(&mut device.out), std::mem::take(&mut device.marks));
@@ -259,10 +277,13 @@ impl World {
     }
 
     /// Lets the server do all that it can do now.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for _ in 0..3 {
             let cx = &mut Context::from_waker(Waker::noop());
             assert!(pin!(self.server.background()).as_mut().poll(cx).is_pending());
+            if let Some(edges) = &mut self.edges {
+                edges.settle(cx);
+            }
             for line in &mut self.lines {
                 let Some(driver) = &mut line.driver else { continue };
                 let want = driver.poll_want(cx);
@@ -292,27 +313,29 @@ impl World {
             self.oracle.unprotected(line.link.take_unprotected());
         }
         self.oracle.observe(self.step);
+        self.hear_the_stores();
     }
 
     /// Forgets transports of which nothing is left.
-    fn sweep(&mut self) {
+    pub fn sweep(&mut self) {
         self.lines.retain(|line| line.driver.is_some() || line.open);
     }
 
-    fn reconnect(&mut self) {
+    pub fn reconnect(&mut self) {
         let device = self.random.below(self.devices.len());
         if self.devices[device].stage != Stage::Away {
             return;
         }
-        if self.random.chance(4) {
+        let forgetful = if self.edges.is_some() { 30 } else { 4 };
+        if self.random.chance(forgetful) {
             self.note(|| format!("device {device} forgets"));
             self.devices[device].forget(&mut self.oracle);
         }
         self.connect(device);
     }
 
-    fn connect(&mut self, device: usize) {
-        let link = Link::new(self.capacity);
+    pub fn connect(&mut self, device: usize) {
+        let link = Link::new(self.capacity, self.oracle.spy.clone());
         let driver = self.server.accept(link.clone(), Peer::new().secure(true));
         self.note(|| format!("device {device} connects"));
         self.lines.push(Line {
@@ -333,7 +356,7 @@ impl World {
         self.settle();
     }
 
-    fn cut(&mut self) {
+    pub fn cut(&mut self) {
         let Some(at) = self.any_line() else { return };
         let (ways, part) = (self.random.below(3), self.random.below(1 << 16));
         let line = &mut self.lines[at];
@@ -359,7 +382,7 @@ impl World {
     }
 
     /// A client does something.
-    fn talk(&mut self) {
+    pub fn talk(&mut self) {
         let ready = self.devices.iter().filter(|device| device.stage == Stage::Ready);
         let ready: Vec<_> = ready.map(|device| device.number).collect();
         if ready.is_empty() {
@@ -394,14 +417,14 @@ impl World {
             }
             84..89 => devices[number].ask(),
             89..95 => devices[number].acknowledge(),
-            95..98 => devices[number].close(),
+            95..98 => devices[number].close(random),
             _ => {}
         }
         self.flush(number);
     }
 
     /// Lets time pass, stopping at every deadline.
-    fn pass(&mut self, time: Duration) {
+    pub fn pass(&mut self, time: Duration) {
         self.note(|| format!("{time:?} pass"));
         let end = self.environment.now() + time;
         for _ in 0..10_000 {
@@ -409,7 +432,8 @@ impl World {
             let here = self.environment.now();
             let drivers = self.lines.iter().filter_map(|line| line.driver.as_ref());
             let deadlines = drivers.filter_map(Driver::next_timeout);
-            let next = deadlines.chain(self.server.next_timeout()).min();
+            let stores = self.edges.as_ref().and_then(|edges| edges.depot.next_due());
+            let next = deadlines.chain(self.server.next_timeout()).chain(stores).min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 self.environment.advance(end - here);
                 self.settle();
@@ -417,6 +441,9 @@ impl World {
             };
             self.environment.advance(next.saturating_sub(here));
             self.server.handle_timeout();
+            if let Some(edges) = &self.edges {
+                edges.depot.release_due(self.environment.now());
+            }
             for line in &mut self.lines {
                 if let Some(driver) = &mut line.driver
                     && driver.next_timeout().is_some_and(|at| at <= next.max(here))
@@ -429,7 +456,7 @@ impl World {
     }
 
     /// Everything that is on its way arrives.
-    fn drain(&mut self) {
+    pub fn drain(&mut self) {
         for _ in 0..1000 {
             let mut moved = false;
             for at in 0..self.lines.len() {
@@ -448,6 +475,7 @@ impl World {
     fn finish(&mut self) {
         self.step += 1;
         self.note(|| "peace".to_owned());
+        self.heal();
         for line in &mut self.lines {
             line.stalled = 0;
             if !line.open {
@@ -479,6 +507,7 @@ impl World {
         self.drain();
         self.check_all(|device| device.stage == Stage::Ready, "is not back");
         self.lines.iter().for_each(|line| line.link.widen());
+        self.fetch_all();
         for priority in [3, 0] {
             for device in 0..self.devices.len() {
                 self.devices[device].available(priority);
@@ -490,6 +519,7 @@ impl World {
             self.step += 1;
             self.pass(seconds(20));
             self.drain();
+            self.come_back();
         }
         for device in 0..self.devices.len() {
             self.devices[device].ask();
@@ -498,7 +528,8 @@ impl World {
         }
         self.drain();
         self.check_all(Device::is_settled, "has not got all its acknowledgements and answers");
-        self.oracle.settle();
+        let stored = self.edges.as_ref().map_or_else(BTreeSet::new, Edges::stored);
+        self.oracle.settle(&stored);
         self.check_views();
         let counts = self.server.registry().counts();
         if (counts.sessions, counts.hibernating, counts.retained_bytes)
@@ -508,7 +539,7 @@ impl World {
         }
         for device in 0..self.devices.len() {
             self.step += 1;
-            self.devices[device].close();
+            self.devices[device].close(&mut self.random);
             self.flush(device);
             self.drain();
             self.check_views();
@@ -552,6 +583,23 @@ impl World {
     }
 }
 
-fn bare(node: &str) -> BareJid {
+/// The limits of a world.
+pub fn limits(random: &mut Random) -> Limits {
+    let mut limits = Limits::default();
+    limits.presence = None;
+    limits.stanzas = None;
+    if random.chance(30) {
+        limits.retention.window = seconds(30);
+    }
+    if random.chance(30) {
+        limits.hibernating_per_account = 1;
+    }
+    if random.chance(20) {
+        limits.soft_mark = 500;
+    }
+    limits
+}
+
+pub fn bare(node: &str) -> BareJid {
     BareJid::new(&format!("{node}@{DOMAIN}")).unwrap()
 }

@@ -119,6 +119,14 @@ pub enum MessageDecision {
     Silent,
 }
 
+impl MessageDecision {
+    /// Whether sessions get the message.
+    #[must_use]
+    pub const fn is_delivery(self) -> bool {
+        matches!(self, Self::Top | Self::All | Self::Addressed)
+    }
+}
+
 /// Decides where a message goes (rules MSG-T1 to MSG-T9, MSG-4, MSG-6, MSG-7).
 ///
 /// `offline` is what the offline store of an *existing* account would make of this message: see

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use jid::{BareJid, Jid, ResourcePart};
+use jid::{BareJid, ResourcePart};
 
+use super::pages::Packed;
+use super::wire::most_bytes;
 use super::{Item, NAMESPACE, Roster};
+use crate::address;
 use crate::rules::subscription::{Farewell, removal};
 use crate::stanza::{Child, Condition, ErrorType, StanzaError};
 
@@ -21,12 +24,51 @@ pub struct RosterLimits {
     pub group: usize,
     /// Groups of one item.
     pub groups: usize,
+    /// Bytes of one item in a roster result.
+    pub item_bytes: usize,
+    /// Bytes of all items in a roster result: how large one can be.
+    pub bytes: usize,
 }
 
 impl Default for RosterLimits {
-    /// 2000 items; names of 1023 bytes; 64 groups of 1023 bytes.
+    /// 2000 items, 512 KiB of them; items of 8 KiB; names of 1023 bytes; 64 groups of 1023 bytes.
     fn default() -> Self {
-        Self { items: 2000, name: 1023, group: 1023, groups: 64 }
+        Self {
+            items: 2000,
+            name: 1023,
+            group: 1023,
+            groups: 64,
+            item_bytes: 8 << 10,
+            bytes: 512 << 10,
+        }
+    }
+}
+
+impl RosterLimits {
+    /// Whether `item` may be added to the roster, or take the place of the contact's former item.
+    ///
+    /// What is larger already, from times of other limits, may stay so or become smaller. Every
+    /// state of a subscription counts as the longest one does, so no change of it is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`RosterError::ItemTooLarge`], [`RosterError::TooManyItems`] and [`RosterError::TooLarge`].
+    pub fn allow(&self, roster: &Roster, item: &Item) -> Result<(), RosterError> {
+        let former = roster.get(item.jid.as_str()).map(most_bytes);
+        let (old, new) = (former.unwrap_or(0), most_bytes(Packed::new(item).entry()));
+        if new <= old {
+            return Ok(());
+        }
+        if new > self.item_bytes {
+            return Err(RosterError::ItemTooLarge);
+        }
+        if former.is_none() && roster.len() >= self.items {
+            return Err(RosterError::TooManyItems);
+        }
+        if roster.bytes().saturating_sub(old).saturating_add(new) > self.bytes {
+            return Err(RosterError::TooLarge);
+        }
+        Ok(())
     }
 }
 
@@ -106,12 +148,27 @@ impl fmt::Debug for RosterSet {
 }
 
 fn parse_contact(text: &str) -> Result<BareJid, RosterError> {
-    // `Jid` keeps a trailing dot of the domain but computes offsets without it: it must not see one.
-    if text.split('/').next().is_some_and(|bare| bare.ends_with('.')) {
-        return Err(RosterError::InvalidJid);
+    let (contact, resource) = match text.split_once('/') {
+        Some((contact, resource)) => (contact, Some(resource)),
+        None => (text, None),
+    };
+    let contact = address::bare(contact).map_err(|_| RosterError::InvalidJid)?;
+    match resource {
+        None => Ok(contact),
+        Some("") => Err(RosterError::InvalidJid),
+        Some(_) => Err(RosterError::FullJid),
     }
-    let jid = Jid::new(text).map_err(|_| RosterError::InvalidJid)?;
-    jid.try_into_full().map_or_else(Ok, |_| Err(RosterError::FullJid))
+}
+
+/// The text by which a roster set removes an item of `roster` that has no address (rule JID-6).
+#[cfg(feature = "server")]
+pub(crate) fn removed_stray(query: &Child<'_>, roster: &Roster) -> Option<String> {
+    let mut items = query.children().filter(|child| child.is("item", NAMESPACE));
+    let (item, None) = (items.next()?, items.next()) else { return None };
+    let jid = item.attribute("jid")?;
+    let removes = item.attribute("subscription").is_some_and(|value| value == "remove");
+    let is_address = || address::bare(&jid).is_ok_and(|normal| normal.as_str() == jid);
+    (removes && roster.get(&jid).is_some() && !is_address()).then(|| jid.into_owned())
 }
 
 fn parse_groups(item: &Child<'_>, limits: &RosterLimits) -> Result<Vec<String>, RosterError> {
@@ -180,8 +237,8 @@ impl fmt::Debug for Removal {
 ///
 /// # Errors
 ///
-/// [`RosterError::OwnJid`], [`RosterError::UnknownItem`] for a removal (rule ROSTER-14) and
-/// [`RosterError::TooManyItems`] for a new item (rule LIMIT-15).
+/// [`RosterError::OwnJid`], [`RosterError::UnknownItem`] for a removal (rule ROSTER-14) and those of
+/// [`RosterLimits::allow`] (rule LIMIT-15).
 pub fn plan_set(
     roster: &Roster,
     own: &BareJid,
@@ -203,18 +260,15 @@ pub fn plan_set(
                 farewells: removal(state),
             }))
         }
-        Change::Update { .. } if present.is_none() && roster.len() >= limits.items => {
-            Err(RosterError::TooManyItems)
-        }
         Change::Update { name, groups } => {
             let mut item = present.clone().unwrap_or_else(|| Item::new(contact.clone()));
             item.name.clone_from(name);
             item.groups.clone_from(groups);
-            Ok(if present.as_ref() == Some(&item) {
-                SetPlan::Unchanged
-            } else {
-                SetPlan::Put(item)
-            })
+            if present.as_ref() == Some(&item) {
+                return Ok(SetPlan::Unchanged);
+            }
+            limits.allow(roster, &item)?;
+            Ok(SetPlan::Put(item))
         }
     }
 }
@@ -259,9 +313,15 @@ pub enum RosterError {
     /// The item to remove does not exist.
     #[error("there is no such item")]
     UnknownItem,
+    /// The item is over the limit as a whole.
+    #[error("the item is too large")]
+    ItemTooLarge,
     /// The roster is full.
     #[error("the roster has too many items")]
     TooManyItems,
+    /// The roster is full, though not of items.
+    #[error("the items of the roster are too large together")]
+    TooLarge,
 }
 
 impl RosterError {
@@ -277,11 +337,13 @@ impl RosterError {
             | Self::DuplicateGroup => Condition::BadRequest,
             Self::InvalidJid => Condition::JidMalformed,
             Self::OwnJid => Condition::NotAllowed,
-            Self::NameTooLong | Self::EmptyGroup | Self::GroupTooLong | Self::TooManyGroups => {
-                Condition::NotAcceptable
-            }
+            Self::NameTooLong
+            | Self::EmptyGroup
+            | Self::GroupTooLong
+            | Self::TooManyGroups
+            | Self::ItemTooLarge => Condition::NotAcceptable,
             Self::UnknownItem => Condition::ItemNotFound,
-            Self::TooManyItems => Condition::PolicyViolation,
+            Self::TooManyItems | Self::TooLarge => Condition::PolicyViolation,
         }
     }
 }
@@ -291,7 +353,9 @@ impl From<RosterError> for StanzaError {
         let answer = Self::new(error.condition());
         match error {
             // A smaller roster would be accepted, waiting would not help (LIMIT-15).
-            RosterError::TooManyItems => answer.with_type(ErrorType::Modify),
+            RosterError::TooManyItems | RosterError::TooLarge => {
+                answer.with_type(ErrorType::Modify)
+            }
             _ => answer,
         }
     }

@@ -4,49 +4,36 @@ use std::fmt;
 
 use jid::BareJid;
 
-use super::{Item, Subscription};
+use super::pages::{APPROVED, ASK, Packed, Pages, Row, SEPARATOR};
+use super::{Item, Stray, Subscription, wire};
 use crate::rules::subscription::{Standing, State};
 
 /// The roster of one account, and the contacts whose requests to subscribe wait for an answer.
 ///
 /// It is shared by all sessions of the account and stays in memory as long as one is connected, so
 /// it is compact: beside the text of an item it takes at most 48 bytes for each. Contacts are looked
-/// up by the text of their normalised bare JID, without allocation.
+/// up by the text of their normalised bare JID, without allocation. A clone shares what it holds
+/// with the original, and a change copies a few items at most, however many there are.
 ///
 /// The version counts the changes that a client can see, and only those (rules ROSTER-17 and
 /// ROSTER-18): [`put`](Self::put) and [`remove`](Self::remove) move it on if they change anything,
-/// requests never do.
+/// requests never do. Clients see it as [`ver`](Self::ver).
 #[derive(Clone, Default)]
 pub struct Roster {
-    /// Ordered by JID.
-    items: Vec<Packed>,
-    /// Ordered; bare JIDs. Empty for nearly everybody, then without heap.
-    requests: Vec<Box<str>>,
+    items: Pages,
+    /// Bare JIDs alone. Empty for nearly everybody, then without heap.
+    requests: Pages,
     version: u64,
+    /// Sum of the digests of all items: the same for the same items, however they came about.
+    digest: u64,
+    bytes: usize,
 }
-
-/// The JID, the name and each group, with a U+0000 between them: no XML document can hold that
-/// character, so names and groups need no length fields.
-#[derive(Clone, PartialEq, Eq)]
-struct Packed {
-    text: Box<str>,
-    /// At most 3071 (RFC 7622 §3.1).
-    jid_len: u16,
-    subscription: Subscription,
-    flags: u8,
-    /// Of the JID: whoever keeps the roster says how it is made.
-    hash: u32,
-}
-
-const ASK: u8 = 1;
-const APPROVED: u8 = 2;
-const SEPARATOR: char = '\0';
 
 impl Roster {
     /// The roster of a new account: empty, at version 0.
     #[must_use]
     pub const fn new() -> Self {
-        Self { items: Vec::new(), requests: Vec::new(), version: 0 }
+        Self { items: Pages::new(), requests: Pages::new(), version: 0, digest: 0, bytes: 0 }
     }
 
     /// The roster as a store returned it. The order does not matter; of two items with one JID the
@@ -57,24 +44,24 @@ impl Roster {
         version: u64,
         requests: impl IntoIterator<Item = BareJid>,
     ) -> Self {
-        let mut packed: Vec<Packed> = items.into_iter().map(|item| Packed::new(&item)).collect();
-        // The sort is stable, so after the reversal the last of each JID comes first and stays.
-        packed.reverse();
-        packed.sort_by(|a, b| a.jid().cmp(b.jid()));
-        packed.dedup_by(|later, earlier| later.jid() == earlier.jid());
-        packed.shrink_to_fit();
-        let mut requests: Vec<Box<str>> =
-            requests.into_iter().map(|jid| jid.as_str().into()).collect();
-        requests.sort_unstable();
-        requests.dedup();
-        requests.shrink_to_fit();
-        Self { items: packed, requests, version }
+        let mut roster = Self {
+            items: Pages::from_items(items),
+            requests: Pages::from_items(requests.into_iter().map(Item::new)),
+            version,
+            digest: 0,
+            bytes: 0,
+        };
+        for entry in roster.items.iter() {
+            roster.digest = roster.digest.wrapping_add(entry.digest());
+            roster.bytes = roster.bytes.saturating_add(wire::most_bytes(entry));
+        }
+        roster
     }
 
     /// The item of a contact, by its normalised bare JID.
     #[must_use]
     pub fn get(&self, jid: &str) -> Option<Entry<'_>> {
-        self.items.get(self.position(jid).ok()?).map(|item| Entry { item })
+        self.items.get(self.items.find(jid).ok()?)
     }
 
     /// The item of a contact as a store keeps it.
@@ -93,13 +80,20 @@ impl Roster {
 
     /// All items, ordered by JID.
     pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
-        self.items.iter().map(|item| Entry { item })
+        self.items.iter()
     }
 
     /// Number of items.
     #[must_use]
     pub fn len(&self) -> usize {
         self.items.len()
+    }
+
+    /// Bytes that the items take in a roster result at most, whatever becomes of their
+    /// subscriptions (rule LIMIT-15).
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether there is no item (requests may wait nevertheless).
@@ -109,7 +103,7 @@ impl Roster {
     }
 
     /// Whether it is as that of a new account.
-    pub(crate) const fn is_new(&self) -> bool {
+    pub(crate) fn is_new(&self) -> bool {
         self.items.is_empty() && self.requests.is_empty() && self.version == 0
     }
 
@@ -117,34 +111,55 @@ impl Roster {
     /// the version stays too (rule ROSTER-13).
     pub fn put(&mut self, item: &Item) -> bool {
         let mut packed = Packed::new(item);
-        match self.position(packed.jid()) {
-            Ok(at) => {
-                let Some(old) = self.items.get_mut(at) else { return false };
-                packed.hash = old.hash;
-                if *old == packed {
-                    return false;
-                }
-                *old = packed;
-            }
-            Err(at) => {
-                grow_tightly(&mut self.items);
-                self.items.insert(at, packed);
-            }
+        let place = self.items.find(item.jid.as_str());
+        let old = place.ok().and_then(|place| self.items.get(place));
+        if old.is_some_and(|old| old.shows_as(packed.entry())) {
+            return false;
         }
-        self.version = self.next_version();
+        if let Some(old) = old {
+            packed.set_hash(old.hash());
+        }
+        self.count(old.map(|old| (old.digest(), wire::most_bytes(old))), Some(packed.entry()));
+        match place {
+            Ok(place) => self.items.replace(place, &packed),
+            Err(place) => self.items.insert(place, &packed),
+        }
         true
+    }
+
+    /// Adds an item whose text is no address (rule JID-6), as a store returned it: the version stays.
+    /// Nobody is looked up by that text, so nobody sees or is shown anything by it.
+    pub fn add_stray(&mut self, stray: &Stray) {
+        let Err(place) = self.items.find(&stray.jid) else { return };
+        let packed = Packed::stray(stray);
+        let version = self.version;
+        self.count(None, Some(packed.entry()));
+        self.version = version;
+        self.items.insert(place, &packed);
     }
 
     /// Removes the item of a contact, with its flags; a stored request stays. `false` if there is none.
     pub fn remove(&mut self, jid: &str) -> bool {
-        let Ok(at) = self.position(jid) else { return false };
-        self.items.remove(at);
-        shrink(&mut self.items);
-        self.version = self.next_version();
+        let Ok(place) = self.items.find(jid) else { return false };
+        let old = self.items.get(place).map(|old| (old.digest(), wire::most_bytes(old)));
+        self.count(old, None);
+        self.items.remove(place);
         true
     }
 
-    /// The version of the roster as it is now; clients see it as a decimal number.
+    /// A change: `new` in the place of what had the digest and the bytes of `old`.
+    fn count(&mut self, old: Option<(u64, usize)>, new: Option<Entry<'_>>) {
+        let (digest, bytes) = old.unwrap_or_default();
+        self.digest = self.digest.wrapping_sub(digest);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        if let Some(new) = new {
+            self.digest = self.digest.wrapping_add(new.digest());
+            self.bytes = self.bytes.saturating_add(wire::most_bytes(new));
+        }
+        self.version = self.next_version();
+    }
+
+    /// The number of the last change: what is stored beside the items.
     #[must_use]
     pub const fn version(&self) -> u64 {
         self.version
@@ -156,32 +171,41 @@ impl Roster {
         self.version.wrapping_add(1)
     }
 
+    /// The version as clients see it (`ver`,
+    /// [RFC 6121 §2.6](https://www.rfc-editor.org/rfc/rfc6121#section-2.6)).
+    ///
+    /// It names the items and not only the number of the change: no other roster has the same one, be
+    /// it of a store that forgot or went back to an older state, or of a later account of that name
+    /// (rule ROSTER-17).
+    #[must_use]
+    pub fn ver(&self) -> String {
+        format!("{}-{:016x}", self.version, self.digest)
+    }
+
     /// Whether a request of this contact to subscribe is stored.
     #[must_use]
     pub fn has_request(&self, jid: &str) -> bool {
-        self.request_position(jid).is_ok()
+        self.requests.find(jid).is_ok()
     }
 
     /// Notes that a request of this contact is stored. `false` if one was noted already (rule SUB-9).
     pub fn add_request(&mut self, jid: &BareJid) -> bool {
-        let Err(at) = self.request_position(jid.as_str()) else { return false };
-        grow_tightly(&mut self.requests);
-        self.requests.insert(at, jid.as_str().into());
+        let Err(place) = self.requests.find(jid.as_str()) else { return false };
+        self.requests.insert(place, &Packed::new(&Item::new(jid.clone())));
         true
     }
 
     /// Notes that the request of this contact is gone. `false` if there was none.
     pub fn remove_request(&mut self, jid: &str) -> bool {
-        let Ok(at) = self.request_position(jid) else { return false };
-        self.requests.remove(at);
-        shrink(&mut self.requests);
+        let Ok(place) = self.requests.find(jid) else { return false };
+        self.requests.remove(place);
         true
     }
 
     /// The bare JIDs of all contacts with a stored request, in order.
     #[must_use]
     pub fn requests(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.requests.iter().map(|jid| &**jid)
+        self.requests.iter().map(|entry| entry.jid())
     }
 
     /// The contacts that see the account's presence: subscription `from` or `both`.
@@ -216,19 +240,10 @@ impl Roster {
         )
     }
 
-    /// Keeps with each item what `hash` makes of its JID, for those who look contacts up.
-    pub(crate) fn set_hashes(&mut self, hash: impl Fn(&str) -> u32) {
-        for item in &mut self.items {
-            item.hash = hash(item.jid());
-        }
-    }
-
-    fn position(&self, jid: &str) -> Result<usize, usize> {
-        self.items.binary_search_by(|item| item.jid().cmp(jid))
-    }
-
-    fn request_position(&self, jid: &str) -> Result<usize, usize> {
-        self.requests.binary_search_by(|request| (**request).cmp(jid))
+    /// Keeps with each item what `hash` makes of its JID, for those who look contacts up. What it
+    /// shares with `known` is so already.
+    pub(crate) fn set_hashes(&mut self, known: &Self, hash: impl Fn(&str) -> u32) {
+        self.items.set_hashes(&known.items, hash);
     }
 }
 
@@ -245,7 +260,9 @@ impl fmt::Debug for Roster {
 /// One item of a [`Roster`], seen in place.
 #[derive(Clone, Copy)]
 pub struct Entry<'a> {
-    item: &'a Packed,
+    /// Where the item's own text stands among others.
+    pub(super) text: &'a str,
+    pub(super) row: &'a Row,
 }
 
 impl<'a> Entry<'a> {
@@ -253,41 +270,54 @@ impl<'a> Entry<'a> {
     #[must_use]
     #[inline]
     pub fn jid(&self) -> &'a str {
-        self.item.jid()
+        let start = self.row.start as usize;
+        self.text.get(start..start + usize::from(self.row.jid_len)).unwrap_or_default()
+    }
+
+    /// The JID, the name and the groups.
+    pub(super) fn text(&self) -> &'a str {
+        let start = self.row.start as usize;
+        self.text.get(start..start + self.row.len as usize).unwrap_or_default()
+    }
+
+    /// Whether a client sees no difference.
+    fn shows_as(&self, other: Entry<'_>) -> bool {
+        let state = |row: &Row| (row.subscription, row.flags);
+        self.text() == other.text() && state(self.row) == state(other.row)
     }
 
     /// The hash of the JID that was kept last; 0 where none was.
     pub(crate) const fn hash(&self) -> u32 {
-        self.item.hash
+        self.row.hash
     }
 
     /// The name the user gave it.
     #[must_use]
     pub fn name(&self) -> Option<&'a str> {
-        self.item.text.split(SEPARATOR).nth(1).filter(|name| !name.is_empty())
+        self.text().split(SEPARATOR).nth(1).filter(|name| !name.is_empty())
     }
 
     /// Its groups, in the order in which they were set.
     pub fn groups(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.item.text.split(SEPARATOR).skip(2)
+        self.text().split(SEPARATOR).skip(2)
     }
 
     /// The subscription.
     #[must_use]
     pub const fn subscription(&self) -> Subscription {
-        self.item.subscription
+        self.row.subscription
     }
 
     /// Pending Out: the user asked and has no answer yet.
     #[must_use]
     pub const fn ask(&self) -> bool {
-        self.item.flags & ASK != 0
+        self.row.flags & ASK != 0
     }
 
     /// Pre-approved.
     #[must_use]
     pub const fn approved(&self) -> bool {
-        self.item.flags & APPROVED != 0
+        self.row.flags & APPROVED != 0
     }
 }
 
@@ -298,50 +328,6 @@ impl fmt::Debug for Entry<'_> {
             .field("ask", &self.ask())
             .field("approved", &self.approved())
             .finish_non_exhaustive()
-    }
-}
-
-impl Packed {
-    fn new(item: &Item) -> Self {
-        let jid = item.jid.as_str();
-        let name = item.name.as_deref().unwrap_or_default();
-        let mut text = String::with_capacity(
-            jid.len()
-                + 1
-                + name.len()
-                + item.groups.iter().map(|group| group.len() + 1).sum::<usize>(),
-        );
-        text.push_str(jid);
-        for part in std::iter::once(name).chain(item.groups.iter().map(String::as_str)) {
-            text.push(SEPARATOR);
-            text.extend(part.chars().filter(|&c| c != SEPARATOR));
-        }
-        let flags = if item.ask { ASK } else { 0 } | if item.approved { APPROVED } else { 0 };
-        Self {
-            text: text.into_boxed_str(),
-            jid_len: u16::try_from(jid.len()).unwrap_or(u16::MAX),
-            subscription: item.subscription,
-            flags,
-            hash: 0,
-        }
-    }
-
-    #[inline]
-    fn jid(&self) -> &str {
-        self.text.get(..usize::from(self.jid_len)).unwrap_or_default()
-    }
-}
-
-/// Makes room for one more with an eighth of slack at most: rosters are many and change rarely.
-fn grow_tightly<T>(list: &mut Vec<T>) {
-    if list.len() == list.capacity() {
-        list.reserve_exact(1 + list.len() / 8);
-    }
-}
-
-fn shrink<T>(list: &mut Vec<T>) {
-    if list.capacity() > list.len() + list.len() / 4 {
-        list.shrink_to_fit();
     }
 }
 

@@ -28,10 +28,10 @@ pub fn parse_get<'a>(query: &Child<'a>) -> Result<Option<Cow<'a, str>>, RosterEr
 /// The version is written even where the client named none (rule ROSTER-16).
 #[must_use]
 pub fn result(roster: &Roster, held: Option<&str>) -> Vec<u8> {
-    if held.is_some_and(|held| held == roster.version().to_string()) {
+    if held.is_some_and(|held| held == roster.ver()) {
         return Vec::new();
     }
-    query(roster, |out| {
+    query(roster, roster.bytes(), |out| {
         for entry in roster.iter() {
             write_item(out, entry);
         }
@@ -45,7 +45,8 @@ pub fn result(roster: &Roster, held: Option<&str>) -> Vec<u8> {
 /// (rule ROSTER-17).
 #[must_use]
 pub fn push(roster: &Roster, contact: &str) -> Vec<u8> {
-    query(roster, |out| match roster.get(contact) {
+    let item = roster.get(contact).map_or(contact.len(), most_bytes);
+    query(roster, item, |out| match roster.get(contact) {
         Some(entry) => write_item(out, entry),
         None => {
             out.extend_from_slice(b"<item");
@@ -84,11 +85,30 @@ pub fn write_item(out: &mut Vec<u8>, entry: Entry<'_>) {
     out.extend_from_slice(b"</item>");
 }
 
-fn query(roster: &Roster, items: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
-    let mut out = Vec::new();
+/// How many bytes [`write_item`] appends at most, whatever the state of the subscription is: what
+/// presence does must not depend on how full a roster is.
+pub(super) fn most_bytes(entry: Entry<'_>) -> usize {
+    const EMPTY: &str = "<item jid='' subscription='none' ask='subscribe' approved='true'></item>";
+    EMPTY.len() + entry.text().bytes().map(|byte| usize::from(most_written(byte))).sum::<usize>()
+}
+
+/// How many bytes are written for one byte of an item's text at most.
+const fn most_written(byte: u8) -> u8 {
+    match byte {
+        // Between the parts.
+        0 => b"<group></group>".len() as u8,
+        b'&' | 1..=0x1F => 5,
+        b'<' | b'>' => 4,
+        b'\'' | b'"' => 6,
+        _ => 1,
+    }
+}
+
+fn query(roster: &Roster, bytes: usize, items: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.saturating_add(128));
     out.extend_from_slice(b"<query");
     write_attribute(&mut out, "xmlns", NAMESPACE);
-    write_attribute(&mut out, "ver", &roster.version().to_string());
+    write_attribute(&mut out, "ver", &roster.ver());
     let start_tag = out.len();
     out.push(b'>');
     items(&mut out);
@@ -120,8 +140,14 @@ mod tests {
         Item::new(BareJid::new(jid).unwrap())
     }
 
+    /// Of the version, the number alone.
     fn shown(bytes: Vec<u8>) -> String {
-        String::from_utf8(bytes).unwrap()
+        let text = String::from_utf8(bytes).unwrap();
+        let Some((start, rest)) = text.split_once(" ver='") else { return text };
+        let (version, rest) = rest.split_once('\'').unwrap();
+        let (number, digest) = version.split_once('-').unwrap();
+        assert!(digest.len() == 16 && digest.chars().all(|c| c.is_ascii_hexdigit()), "{version}");
+        format!("{start} ver='{number}'{rest}")
     }
 
     fn juliet() -> Roster {
@@ -178,10 +204,40 @@ mod tests {
     #[test]
     fn roster_19_only_the_current_version_gets_an_empty_result() {
         let roster = juliet();
-        assert_eq!(shown(result(&roster, Some("7"))), "");
-        for other in ["", "6", "8", "07", "+7", "ver7", " 7"] {
+        let ver = roster.ver();
+        assert_eq!(shown(result(&roster, Some(&ver))), "");
+        let (number, digest) = ver.split_once('-').unwrap();
+        let others = ["", "7", "6", "ver7"].map(str::to_owned);
+        let alike = [format!("0{ver}"), format!(" {ver}"), format!("{ver} "), ver.to_uppercase()];
+        let parts = [format!("6-{digest}"), format!("{number}-"), digest.to_owned()];
+        for other in others.iter().chain(&alike).chain(&parts) {
             assert!(shown(result(&roster, Some(other))).contains("nurse@example.com"), "{other:?}");
         }
+    }
+
+    #[test]
+    fn limit_15_a_result_is_no_longer_than_its_roster_says() {
+        let mut items = vec![item("a@example.com"), item("&.example")];
+        items[0].name = Some("<'&\"\t\n>\u{1}".repeat(10));
+        items[0].groups = vec!["&'".repeat(9), "\t".into(), "g".into()];
+        (items[0].ask, items[0].approved) = (true, true);
+        items[1].subscription = Subscription::Both;
+        for items in [vec![], items[..1].to_vec(), items[1..].to_vec(), items.clone()] {
+            let roster = Roster::from_items(items, u64::MAX, []);
+            let written = result(&roster, None).len();
+            let least = (roster.bytes() / 2).max(60);
+            assert!((least..=roster.bytes() + 100).contains(&written), "{written} {roster:?}");
+            let room = result(&roster, None).capacity();
+            assert!(room <= roster.bytes() + 128, "{room}");
+        }
+        // No change of a subscription makes a difference.
+        let mut roster = Roster::from_items(items.clone(), 1, []);
+        let before = roster.bytes();
+        for item in &mut items {
+            (item.ask, item.approved, item.subscription) = (false, false, Subscription::None);
+            roster.put(item);
+        }
+        assert_eq!(roster.bytes(), before);
     }
 
     #[test]

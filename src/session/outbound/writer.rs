@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use jid::FullJid;
 
-use super::{After, Item, Left, Outbound, Own, Sent, To, Valid};
+use super::{After, Item, Left, Outbound, Own, Room, Sent, To, Valid, Writer};
 use crate::connection::{Close, Connection, SendError};
 use crate::session::held::Hold;
 use crate::session::queue::Entry;
@@ -59,44 +59,46 @@ fn append<C: Connection + Clone>(
     limits: &RetentionLimits,
 ) -> (Sent, After) {
     let waits = o.waits();
-    if o.hold_back(item, hold, at, limits) {
-        if let Some(copies) = item.copies() {
-            copies.add();
-        }
-        // At the limit all of it was let go.
-        if o.is_overgrown(limits, at) {
-            return (Sent::Accepted, After::Overgrown);
-        }
-        let quiet = waits || !o.queue.has_unwritten();
-        let after = if quiet { After::Nothing } else { write_waiting(outbound, o, own) };
-        return (Sent::Accepted, after);
+    if !waits && !counted && !o.queue.has_unwritten() && !o.queue.has_greeting() && hold.is_none() {
+        return write_directly(outbound, o, own, item);
     }
-    if waits || counted || o.queue.has_unwritten() || o.queue.has_greeting() {
-        let entry = Entry::new(item, counted, at);
-        if !counted && o.queue.limited().bytes.saturating_add(entry.len()) > limits.bytes {
-            // Nothing is kept for this one: what waits for its transport is bounded all the same.
-            return (Sent::Refused(SendError::Full), After::Lost(o.epoch, SendError::Full));
-        }
-        if let Some(copies) = item.copies() {
-            copies.add();
+    let room = o.room(own, item, limits);
+    if let Room::None(after) = room {
+        return (Sent::Refused(SendError::Full), after);
+    }
+    if let Some(copies) = item.copies() {
+        copies.add();
+    }
+    if !o.hold_back(item, hold, at, limits) {
+        let mut entry = Entry::new(item, counted, at);
+        if matches!(room, Room::WithoutPayload) {
+            entry.strip();
         }
         o.queue.push(entry);
         o.account_for();
-        if o.is_overgrown(limits, at) {
+        if o.is_overgrown(limits) {
             return (Sent::Accepted, After::Overgrown);
         }
-        let after = if waits { After::Nothing } else { write_waiting(outbound, o, own) };
-        return (Sent::Accepted, after);
     }
-    write_directly(outbound, o, own, item)
+    if item.stanza().is_some_and(|stanza| stanza.kind() == Kind::Presence) {
+        o.condense(own);
+    }
+    let mut is_behind = o.is_behind(limits);
+    let mut after = After::Nothing;
+    if !waits && (o.queue.has_unwritten() || o.queue.has_greeting()) {
+        after = write_waiting(outbound, o, own);
+        is_behind = is_behind && outbound.lock().is_behind(limits);
+    }
+    let after = if is_behind && matches!(after, After::Nothing) { After::Behind } else { after };
+    (Sent::Accepted, after)
 }
 
-/// Appends messages that have waited in a store, all or none of them: where the session ends first,
-/// all go back, in order.
+/// Appends messages that have waited in a store, each with the time of its acceptance if that is known, all
+/// or none of them: where the session ends first, all go back, in order.
 pub(in crate::session) fn send_stored<C: Connection + Clone>(
     outbound: &Mutex<Outbound<C>>,
     own: Own<'_>,
-    stanzas: &[Stanza],
+    items: &[(Item<'_>, Option<Duration>)],
     now: Option<Duration>,
 ) -> (Sent, After) {
     let mut o = outbound.lock();
@@ -106,9 +108,9 @@ pub(in crate::session) fn send_stored<C: Connection + Clone>(
     o.let_all_go();
     let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
     let counted = o.retained.is_some();
-    for stanza in stanzas {
+    for (item, since) in items {
         o.delivered = o.delivered.wrapping_add(1);
-        o.queue.push_stored(stanza, counted, at);
+        o.queue.push_stored(*item, counted, since.unwrap_or(at));
     }
     o.account_for();
     (Sent::Accepted, if o.waits() { After::Nothing } else { write_waiting(outbound, o, own) })
@@ -128,36 +130,34 @@ fn write_directly<C: Connection + Clone>(
         copies.add();
     }
     let epoch = o.epoch;
-    o.writing = true;
+    o.writer = Writer::Busy;
     drop(o);
     let result = write(&link, own, item, &[]);
+    let mut o = outbound.lock();
+    if result == Err(SendError::Full) && o.epoch == epoch && !o.ended {
+        // It waits here, before what others have queued meanwhile.
+        o.queue.put_back(Entry::new(item, false, Duration::ZERO));
+        let called = std::mem::replace(&mut o.writer, Writer::Nobody) == Writer::Called;
+        let after = if called { write_waiting(outbound, o, own) } else { After::Nothing };
+        return (Sent::Accepted, after);
+    }
     if let (Err(_), Some(copies)) = (result, item.copies()) {
         // The sender still has it.
         let _last = copies.release();
     }
-    let mut o = outbound.lock();
+    let sent = result.map_or_else(Sent::Refused, |()| Sent::Accepted);
     if o.epoch != epoch {
         // A resumption has put in a newer transport, which has a writer of its own.
-        return (result.map_or_else(Sent::Refused, |()| Sent::Accepted), After::Nothing);
+        return (sent, After::Nothing);
     }
-    match result {
-        Ok(()) => {
-            o.writing = false;
-            let after = if o.queue.has_unwritten() {
-                write_waiting(outbound, o, own)
-            } else {
-                After::Nothing
-            };
-            (Sent::Accepted, after)
-        }
-        Err(error) => {
-            o.writing = false;
-            if o.ended {
-                return (Sent::Refused(error), After::Strays(close_after_failure(o)));
-            }
-            (Sent::Refused(error), After::Lost(epoch, error))
-        }
-    }
+    o.writer = Writer::Nobody;
+    let after = match result {
+        Ok(()) | Err(SendError::Full) if o.queue.has_unwritten() => write_waiting(outbound, o, own),
+        Ok(()) | Err(SendError::Full) => After::Nothing,
+        Err(error) if !o.ended => After::Lost(epoch, error),
+        Err(_) => After::Strays(close_after_failure(o)),
+    };
+    (sent, after)
 }
 
 /// Writes what waits, if nobody does: after the gate has opened, a resumption, or an end.
@@ -172,44 +172,23 @@ pub(in crate::session) fn kick<C: Connection + Clone>(
     write_waiting(outbound, o, own)
 }
 
-/// How many bytes of a replay, or of what has waited in a store, wait in the connection at once: the
-/// rest waits here until they are through ([`is_stalled`](Outbound::is_stalled)).
-const AHEAD: usize = 64 << 10;
-
-/// The writer: hands over entry by entry, without the lock.
+/// The writer: hands over entry by entry, without the lock, until the transport takes no more for now
+/// (LIMIT-13). The rest waits here, and goes on once the transport has taken something.
 fn write_waiting<'a, C: Connection + Clone>(
     outbound: &'a Mutex<Outbound<C>>,
     mut o: MutexGuard<'a, Outbound<C>>,
     own: Own<'_>,
 ) -> After {
     let epoch = o.epoch;
+    let mut strays = Vec::new();
     loop {
         if o.epoch != epoch {
-            return After::Nothing;
+            return routed_again(strays);
         }
         let Some(link) = o.link.clone() else {
-            o.writing = false;
-            return After::Nothing;
+            o.writer = Writer::Nobody;
+            return routed_again(strays);
         };
-        let mut taken = 0;
-        if o.queue.is_catching_up() && !o.ended {
-            o.writing = true;
-            drop(o);
-            taken = written(&link);
-            let enough = shielded(|| link.waiting()).unwrap_or(0) > AHEAD;
-            o = outbound.lock();
-            if o.epoch != epoch {
-                return After::Nothing;
-            }
-            if enough && !o.ended {
-                match rest(outbound, o, &link, taken) {
-                    Some(again) => o = again,
-                    None => return After::Nothing,
-                }
-                continue;
-            }
-        }
-        let is_catching_up = o.queue.is_catching_up();
         // Claimed before it is written: its acknowledgement may arrive before `send` returns.
         let sent = o.sent();
         let (entry, delayed) = if let Some(greeting) = o.queue.take_greeting() {
@@ -218,24 +197,23 @@ fn write_waiting<'a, C: Connection + Clone>(
             match claim(&mut o) {
                 Some(claimed) => claimed,
                 None => {
-                    o.queue.set_catching_up(false);
-                    o.writing = false;
-                    return After::Nothing;
+                    o.writer = Writer::Nobody;
+                    return routed_again(strays);
                 }
             }
         };
         let raised = o.sent() > sent;
-        o.writing = true;
+        o.writer = Writer::Busy;
         let Some(item) = entry.as_item() else {
             o.link = None;
-            o.writing = false;
+            o.writer = Writer::Nobody;
             let (lingers, waker) = (o.lingers, o.waker.take());
             drop(o);
             if !lingers {
                 shielded(|| link.close(Close::Flush));
             }
             wake(waker);
-            return After::Nothing;
+            return routed_again(strays);
         };
         drop(o);
         let since = item.stanza().zip(delayed);
@@ -243,24 +221,32 @@ fn write_waiting<'a, C: Connection + Clone>(
         let result = write(&link, own, item, mark.as_deref().unwrap_or_default());
         o = outbound.lock();
         let Err(error) = result else { continue };
-        if error == SendError::Full && o.epoch == epoch && !o.ended && is_catching_up {
-            o.give_back(entry, raised);
-            o.queue.set_catching_up(true);
-            match rest(outbound, o, &link, taken) {
-                Some(again) => o = again,
-                None => return After::Nothing,
+        if error == SendError::Full && o.epoch == epoch {
+            if !o.ended {
+                let called = std::mem::replace(&mut o.writer, Writer::Nobody) == Writer::Called;
+                o.give_back(entry, raised);
+                if called {
+                    continue;
+                }
+                return After::Nothing;
             }
-            continue;
+            if matches!(entry, Entry::Stanza { .. }) {
+                // What the client cannot take any more is routed again; it is told of the end.
+                strays.extend(unwritten_left(entry));
+                strays.extend(o.queue.take_stanzas().filter_map(unwritten_left));
+                continue;
+            }
         }
         let unwritten = matches!(entry, Entry::Stanza { counted: false, .. }).then_some(entry);
         if o.epoch != epoch {
-            return After::Strays(unwritten.and_then(unwritten_left).into_iter().collect());
+            strays.extend(unwritten.and_then(unwritten_left));
+            return routed_again(strays);
         }
-        o.writing = false;
+        o.writer = Writer::Nobody;
         if o.ended {
-            let mut strays = close_after_failure(o);
-            strays.splice(0..0, unwritten.and_then(unwritten_left));
-            return After::Strays(strays);
+            strays.extend(unwritten.and_then(unwritten_left));
+            strays.extend(close_after_failure(o));
+            return routed_again(strays);
         }
         // Back to where it was, for the end of the session to settle.
         if let Some(entry) = unwritten {
@@ -270,25 +256,8 @@ fn write_waiting<'a, C: Connection + Clone>(
     }
 }
 
-/// Gives up the writer's role until the transport has taken something. Where it has since it had
-/// taken `taken` bytes, whoever was told of that found us still at work: it is ours to go on.
-fn rest<'a, C: Connection + Clone>(
-    outbound: &'a Mutex<Outbound<C>>,
-    mut o: MutexGuard<'a, Outbound<C>>,
-    link: &C,
-    taken: u64,
-) -> Option<MutexGuard<'a, Outbound<C>>> {
-    o.writing = false;
-    drop(o);
-    if written(link) == taken {
-        return None;
-    }
-    let o = outbound.lock();
-    (!o.waits()).then_some(o)
-}
-
-fn written<C: Connection>(link: &C) -> u64 {
-    shielded(|| link.written()).unwrap_or(0)
+fn routed_again(strays: Vec<Left>) -> After {
+    if strays.is_empty() { After::Nothing } else { After::Strays(strays) }
 }
 
 fn unwritten_left(entry: Entry) -> Option<Left> {
@@ -306,6 +275,7 @@ fn claim<C>(o: &mut Outbound<C>) -> Option<(Entry, Option<SystemTime>)> {
         let mut delayed = None;
         if let Some(retained) = &mut o.retained {
             retained.sent = retained.sent.max(written);
+            retained.hand_over(entry.len());
             delayed = retained.delayed_since(place, at);
         }
         return Some((entry, delayed));
@@ -331,6 +301,7 @@ fn write<C: Connection>(
     item: Item<'_>,
     mark: &[u8],
 ) -> Result<(), SendError> {
+    let since;
     let frame = match item {
         Item::Raw(bytes) => Frame::raw(bytes),
         Item::Stanza(stanza, to) | Item::Copy(stanza, to, _) => {
@@ -338,6 +309,10 @@ fn write<C: Connection>(
             match to {
                 To::AsIs => frame,
                 To::OwnBare => frame.to(Some(own.account.as_str())),
+                To::OwnBareSince(at) => {
+                    since = delay(stanza.from().as_deref().unwrap_or_default(), at.into());
+                    frame.to(Some(own.account.as_str())).append(&since)
+                }
                 To::OwnFull => frame.to(Some(own.jid.as_str())),
             }
         }

@@ -1,7 +1,7 @@
 //! Bytes into raw events of `rxml`, a slice at a time, and what its errors mean.
 
 use minidom::rxml::error::EndOrError;
-use minidom::rxml::{self, Parse, RawEvent, RawParser};
+use minidom::rxml::{self, Options, Parse, RawEvent, RawParser, WithOptions};
 
 use super::{Bound, Refusal};
 
@@ -9,16 +9,32 @@ use super::{Bound, Refusal};
 /// text, so that longer slices cost quadratic time.
 const SLICE: usize = 4096;
 
+/// Longest name or value, in bytes, that `rxml` makes room for at first: as much for every reference, too.
+const TOKEN: usize = 8192;
+
 /// Reads one XML document piece by piece and keeps the bytes it has read.
 pub(crate) struct Feeder {
     parser: RawParser,
     bytes: Vec<u8>,
     limit: usize,
+    /// Longest name or value, in bytes.
+    token: usize,
 }
 
 impl Feeder {
     pub(crate) fn new(limit: usize) -> Self {
-        Self { parser: RawParser::new(), bytes: Vec::new(), limit }
+        Self::with_tokens(limit, TOKEN.min(limit))
+    }
+
+    fn with_tokens(limit: usize, token: usize) -> Self {
+        let options = Options { max_token_length: token, ..Options::default() };
+        Self { parser: RawParser::with_options(options), bytes: Vec::new(), limit, token }
+    }
+
+    /// One that takes names and values of any length within the limit, for what this one has read and
+    /// could not. `None`: it is such a one.
+    pub(super) fn lengthened(&self) -> Option<Self> {
+        (self.token < self.limit).then(|| Self::with_tokens(self.limit, self.limit))
     }
 
     /// The bytes read so far. They end exactly where the last event ended, if that was the end of
@@ -73,7 +89,7 @@ fn refusal(error: rxml::Error, read: &[u8]) -> Refusal {
         E::UndeclaredEntity if !after_last(read, b'&').starts_with(b"#") => Refusal::RestrictedXml,
         E::RestrictedXml(_) => match after_last(read, b'<') {
             [b'?' | b'!', ..] => Refusal::RestrictedXml,
-            _ => Refusal::Exceeded(Bound::Token),
+            _ => Refusal::Exceeded(Bound::Name),
         },
         // What starts with `<!` and is neither CDATA nor a comment belongs to a DTD.
         E::InvalidSyntax(_) if matches!(after_last(read, b'<'), [b'!', other] if *other != b'[') => {

@@ -1,7 +1,6 @@
 //! How canonical bytes look (STREAM-15), apart from their namespaces.
 
-/// Whether the bytes of an accepted payload may be passed on as they came: no CDATA, ASCII names,
-/// only the references that are needed, and no white space that parsers change.
+/// Whether the bytes of an accepted payload, whose names are ASCII, may be passed on as they came: no CDATA, only the references that are needed, and no white space that parsers change.
 ///
 /// The payload is known to be well-formed and to hold no comments and no processing
 /// instructions, so that quotes and angle brackets say where in the markup a byte stands.
@@ -16,7 +15,6 @@ pub(super) fn is_canonical(payload: &[u8]) -> bool {
             (Place::Text, b'<') => Place::Tag,
             (Place::Tag, b'>') => Place::Text,
             (Place::Tag, b'\'' | b'"') => Place::Value(byte),
-            (Place::Tag, 0x80..) => return false,
             (Place::Value(quote), _) if quote == byte => Place::Tag,
             (Place::Value(_), b'\t' | b'\n') => return false,
             (Place::Text | Place::Value(_), b'&') => {

@@ -14,6 +14,7 @@ mod feeder;
 mod form;
 mod reader;
 mod scope;
+mod skip;
 mod tag;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 #[cfg(feature = "stream")]
 pub(crate) use feeder::Feeder;
 pub(super) use reader::Head as ParsedHead;
+#[cfg(feature = "server")]
+pub(crate) use reader::Opening;
 pub(crate) use reader::{ElementReader, Parsed};
 #[cfg(feature = "stream")]
 pub(crate) use scope::Declaration;
@@ -45,8 +48,9 @@ use super::recognise::{Recogniser, Verdict};
 /// # Errors
 ///
 /// A [`CanonicaliseError`] if the bytes are not exactly one stanza, if they use what XMPP forbids
-/// ([RFC 6120 §11](https://www.rfc-editor.org/rfc/rfc6120#section-11)), or if they are too large:
-/// 16 MiB, 128 levels, 256 attributes and declarations in one element, 65 536 elements.
+/// ([RFC 6120 §11](https://www.rfc-editor.org/rfc/rfc6120#section-11)), if a name in them is not
+/// ASCII, or if they are too large: 16 MiB, 128 levels, 256 attributes and declarations in one
+/// element, 65 536 elements.
 ///
 /// # Examples
 ///
@@ -74,6 +78,7 @@ pub fn canonicalise(bytes: &[u8]) -> Result<Stanza, CanonicaliseError> {
     let mut reader = ElementReader::new(Bounds::GENEROUS, Arc::clone(&reader::CONTENT));
     let parsed = reader.feed(&mut rest)?;
     match parsed {
+        Some(Parsed::Refused(_, flaw)) => Err(flaw.into()),
         Some(Parsed::Stanza(received)) if rest.is_empty() => {
             Ok(received.stamp(received.from(), None))
         }
@@ -102,7 +107,11 @@ pub enum CanonicaliseError {
     /// Neither message nor presence nor iq.
     #[error("the element is neither message nor presence nor iq")]
     NotAStanza,
-    /// Too many bytes, levels, attributes or elements.
+    /// A name that is not ASCII, or a namespace with a character that no URI holds: many parsers
+    /// would refuse it.
+    #[error("a name or namespace that not every parser knows")]
+    Names,
+    /// Too many bytes, levels, attributes or elements, as it came or in canonical form.
     #[error("larger than any stanza may be")]
     TooLarge,
 }
@@ -115,6 +124,15 @@ impl From<Refusal> for CanonicaliseError {
             Refusal::UnsupportedEncoding => Self::UnsupportedEncoding,
             Refusal::InvalidNamespace => Self::InvalidNamespace,
             Refusal::Exceeded(_) => Self::TooLarge,
+        }
+    }
+}
+
+impl From<Flaw> for CanonicaliseError {
+    fn from(flaw: Flaw) -> Self {
+        match flaw {
+            Flaw::Names => Self::Names,
+            Flaw::Exceeded(_) => Self::TooLarge,
         }
     }
 }
@@ -142,12 +160,20 @@ impl Bounds {
     /// For what is no client's input.
     const GENEROUS: Self = Self { bytes: 16 << 20, depth: 128, attributes: 256, elements: 65_536 };
 
-    /// Most bytes of an element that is written anew: escapes and repeated declarations may make
-    /// it longer than it came, but not without bound.
-    fn written(self) -> usize {
-        self.bytes.saturating_mul(2)
+    /// Most bytes of a stanza that is refused and read to its end nevertheless (LIMIT-4).
+    fn skipped(self) -> usize {
+        self.bytes.saturating_mul(4)
+    }
+
+    /// Most bytes that are written anew for so many received (LIMIT-40): escapes, and declarations
+    /// where a namespace is used that was declared outside, make more of them.
+    fn growth(self, received: usize) -> usize {
+        received.saturating_mul(4).saturating_add(512).min(self.bytes.saturating_mul(2))
     }
 }
+
+/// Longest name or prefix, in bytes (LIMIT-5).
+const NAME: usize = 1024;
 
 /// Why an element is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,6 +190,15 @@ pub(crate) enum Refusal {
     Exceeded(Bound),
 }
 
+/// Why a stanza is refused, and not the stream that it stands in: it is read to its end all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flaw {
+    /// STREAM-15
+    Names,
+    /// LIMIT-4, LIMIT-5, LIMIT-40
+    Exceeded(Bound),
+}
+
 /// What was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Bound {
@@ -171,6 +206,8 @@ pub(crate) enum Bound {
     Depth,
     Attributes,
     Elements,
-    /// A name or an attribute's value is longer than `rxml` takes: 8 KiB.
-    Token,
+    /// Bytes of a name.
+    Name,
+    /// Bytes when written anew.
+    Growth,
 }

@@ -5,11 +5,12 @@ use std::sync::{Arc, LazyLock};
 use minidom::rxml::{RawEvent, XMLNS_XML};
 
 use super::feeder::Feeder;
-use super::scope::{Binding, Declarations, Scope};
+use super::scope::{Binding, Declaration, Declarations, Scope};
+use super::skip::Skipper;
 use super::tag::{Attribute, Tag, TagBuilder};
 use super::writer::Writer;
-use super::{Bound, Bounds, Refusal, form};
-use crate::stanza::{CONTENT_NAMESPACE, Kind, Received, claims, write};
+use super::{Bound, Bounds, Flaw, Refusal, form};
+use crate::stanza::{CONTENT_NAMESPACE, Kind, Received, claims, names, write};
 
 /// Reads one element in pieces of any size; lives only as long as that element.
 pub(crate) struct ElementReader {
@@ -24,18 +25,37 @@ pub(crate) struct ElementReader {
 /// What is known of the element itself.
 enum Root {
     Unknown,
-    Stanza { head: Head, payload: Payload },
-    Other(Writer),
+    Stanza {
+        head: Head,
+        payload: Payload,
+    },
+    Refused(Rest),
+    Other {
+        #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only servers ask"))]
+        name: (Box<str>, Arc<str>),
+        writer: Writer,
+    },
 }
 
 /// The payload is written anew while it is read, in case it cannot be kept as it came. That costs
 /// little beside the parsing, and what it takes to keep it is known only at its end.
 struct Payload {
     start: usize,
+    /// Bytes that the start tag comes to when it is written.
+    head: usize,
     names_are_canonical: bool,
     /// An element is in a namespace of [claims].
     claims: bool,
     writer: Writer,
+}
+
+/// What is read of a stanza behind its flaw.
+struct Rest {
+    /// Given away at its end.
+    refused: Option<(Head, Flaw)>,
+    skipper: Skipper,
+    /// Bytes of the stanza that may still come.
+    left: usize,
 }
 
 /// The start tag of a stanza.
@@ -49,10 +69,28 @@ pub(in crate::stanza) struct Head {
     pub(in crate::stanza) other: Vec<u8>,
 }
 
+impl Head {
+    /// Bytes of its values when they are written.
+    fn written(&self) -> usize {
+        let values = [&self.to, &self.id, &self.type_, &self.lang].into_iter().flatten();
+        let values = values.map(|value| write::attribute_value_len(value));
+        values.sum::<usize>().saturating_add(self.other.len())
+    }
+}
+
 /// An element that is complete.
 pub(crate) enum Parsed {
     /// A stanza.
     Stanza(Received<'static>),
+    /// A stanza, without its payload, that is not passed on for this reason.
+    Refused(
+        #[cfg_attr(
+            not(any(feature = "stream", test)),
+            expect(dead_code, reason = "only streams answer")
+        )]
+        Received<'static>,
+        Flaw,
+    ),
     /// Anything else, as canonical bytes that stand alone.
     #[cfg_attr(
         not(any(feature = "stream", test)),
@@ -61,11 +99,23 @@ pub(crate) enum Parsed {
     Other(Vec<u8>),
 }
 
+/// An element of which more has to come.
+#[cfg(feature = "server")]
+pub(crate) enum Opening<'a> {
+    Stanza,
+    /// The local name and the namespace of anything else.
+    Other(&'a str, &'a str),
+}
+
 impl ElementReader {
     /// `outer` is declared around the element: the declarations of the stream header.
     pub(crate) fn new(bounds: Bounds, outer: Arc<Declarations>) -> Self {
+        Self::with_feeder(Feeder::new(bounds.bytes), bounds, outer)
+    }
+
+    fn with_feeder(feeder: Feeder, bounds: Bounds, outer: Arc<Declarations>) -> Self {
         Self {
-            feeder: Feeder::new(bounds.bytes),
+            feeder,
             bounds,
             tag: TagBuilder::new(bounds.attributes),
             scope: Scope::new(outer),
@@ -74,109 +124,243 @@ impl ElementReader {
         }
     }
 
+    /// What is being read, if its start tag is complete.
+    #[cfg(feature = "server")]
+    pub(crate) fn opening(&self) -> Option<Opening<'_>> {
+        match &self.root {
+            Root::Unknown => None,
+            Root::Stanza { .. } | Root::Refused(_) => Some(Opening::Stanza),
+            Root::Other { name: (name, namespace), .. } => Some(Opening::Other(name, namespace)),
+        }
+    }
+
     /// Takes bytes off the front of `input`, none behind the element. `None`: more is needed.
     pub(crate) fn feed(&mut self, input: &mut &[u8]) -> Result<Option<Parsed>, Refusal> {
-        while let Some(event) = self.feeder.next(input)? {
-            match event {
-                // Both are refused before the first byte is fed; the text of a document is inside
-                // of its element.
-                RawEvent::XmlDeclaration(..) => return Err(Refusal::RestrictedXml),
-                RawEvent::ElementHeadOpen(_, name) => {
-                    self.elements += 1;
-                    if self.scope.depth() >= self.bounds.depth {
-                        return Err(Refusal::Exceeded(Bound::Depth));
-                    }
-                    if self.elements > self.bounds.elements {
-                        return Err(Refusal::Exceeded(Bound::Elements));
-                    }
-                    self.tag.open(name);
-                }
-                RawEvent::Attribute(metrics, name, value) => {
-                    let raw = self.feeder.bytes();
-                    let raw = raw.get(raw.len().saturating_sub(metrics.len())..).unwrap_or(raw);
-                    refuse_lone_carriage_return(raw)?;
-                    self.tag.attribute(name, value)?;
-                }
-                RawEvent::ElementHeadClose(_) => {
-                    let tag = self.tag.finish(&mut self.scope)?;
-                    self.start(tag)?;
-                }
-                RawEvent::Text(_, text) => match &mut self.root {
-                    Root::Unknown => {}
-                    Root::Stanza { payload: Payload { writer, .. }, .. } | Root::Other(writer) => {
-                        writer.text(&text)?
-                    }
+        loop {
+            if let Root::Refused(rest) = &mut self.root {
+                return rest.feed(input);
+            }
+            let flaw = match self.feeder.next(input) {
+                Ok(None) => return Ok(None),
+                Ok(Some(event)) => match self.event(event)? {
+                    Step::On => continue,
+                    Step::End => return self.finish().map(Some),
+                    Step::Flaw(flaw) => flaw,
                 },
-                RawEvent::ElementFoot(_) => {
-                    match &mut self.root {
-                        Root::Unknown => {}
-                        Root::Stanza { payload: Payload { writer, .. }, .. }
-                        | Root::Other(writer) => writer.end()?,
+                Err(Refusal::Exceeded(Bound::Bytes)) => Flaw::Exceeded(Bound::Bytes),
+                Err(Refusal::Exceeded(Bound::Name)) => match self.feeder.lengthened() {
+                    Some(feeder) => {
+                        let read = self.feeder.take_bytes();
+                        *self = Self::with_feeder(feeder, self.bounds, self.scope.outer());
+                        // It is the beginning of a longer element.
+                        self.feed(&mut &read[..])?;
+                        continue;
                     }
-                    self.scope.close();
-                    if self.scope.depth() == 0 {
-                        return self.finish().map(Some);
-                    }
+                    None => Flaw::Exceeded(Bound::Name),
+                },
+                Err(refusal) => return Err(refusal),
+            };
+            if let Some(ended) = self.refuse(flaw)? {
+                return Ok(Some(ended));
+            }
+        }
+    }
+
+    fn event(&mut self, event: RawEvent) -> Result<Step, Refusal> {
+        match event {
+            // Both are refused before the first byte is fed; the text of a document is inside
+            // of its element.
+            RawEvent::XmlDeclaration(..) => return Err(Refusal::RestrictedXml),
+            RawEvent::ElementHeadOpen(_, name) => {
+                self.elements += 1;
+                if self.scope.depth() >= self.bounds.depth {
+                    return Ok(Step::Flaw(Flaw::Exceeded(Bound::Depth)));
+                }
+                if self.elements > self.bounds.elements {
+                    return Ok(Step::Flaw(Flaw::Exceeded(Bound::Elements)));
+                }
+                self.tag.open(name);
+            }
+            RawEvent::Attribute(metrics, name, value) => {
+                let raw = self.feeder.bytes();
+                let raw = raw.get(raw.len().saturating_sub(metrics.len())..).unwrap_or(raw);
+                refuse_lone_carriage_return(raw)?;
+                self.tag.attribute(name, value)?;
+            }
+            RawEvent::ElementHeadClose(_) => {
+                // What is left out may have declared what the tag needs.
+                if let (Root::Stanza { .. }, Some(flaw)) = (&self.root, self.tag.flaw()) {
+                    return Ok(Step::Flaw(flaw));
+                }
+                let (tag, flaw) = self.tag.finish(&mut self.scope)?;
+                let flaw = self.start(tag)?.or(flaw);
+                if let Some(flaw) = flaw {
+                    return Ok(Step::Flaw(flaw));
                 }
             }
+            RawEvent::Text(_, text) => {
+                if let Some(writer) = self.root.writer() {
+                    writer.text(&text);
+                }
+            }
+            RawEvent::ElementFoot(_) => {
+                if let Some(writer) = self.root.writer() {
+                    writer.end();
+                }
+                self.scope.close();
+                if self.scope.depth() == 0 {
+                    return Ok(Step::End);
+                }
+            }
+        }
+        let most = self.bounds.growth(self.feeder.bytes().len());
+        let is_refused = match &mut self.root {
+            Root::Unknown | Root::Refused(_) => false,
+            Root::Other { writer, .. } => writer.is_beyond(most),
+            Root::Stanza { payload, .. } => {
+                let is_full = payload.writer.is_beyond(most.saturating_sub(payload.head));
+                // What is kept as it came does not grow.
+                is_full && !payload.names_are_canonical
+            }
+        };
+        match is_refused {
+            true => Ok(Step::Flaw(Flaw::Exceeded(Bound::Growth))),
+            false => Ok(Step::On),
+        }
+    }
+
+    fn start(&mut self, tag: Tag) -> Result<Option<Flaw>, Refusal> {
+        match &mut self.root {
+            Root::Unknown => return self.open(tag),
+            Root::Stanza { payload, .. } => {
+                if !is_portable(&tag) {
+                    return Ok(Some(Flaw::Names));
+                }
+                payload.names_are_canonical &=
+                    is_canonical(&tag) && !payload.writer.repeats_content_namespace(&tag);
+                payload.claims |= claims::is_in(tag.namespace().as_bytes());
+                payload.writer.start(&tag);
+            }
+            Root::Other { writer, .. } => writer.start(&tag),
+            Root::Refused(_) => {}
         }
         Ok(None)
     }
 
-    fn start(&mut self, tag: Tag) -> Result<(), Refusal> {
-        match &mut self.root {
-            Root::Unknown => self.root = self.root(tag)?,
-            Root::Stanza { payload, .. } => {
-                payload.names_are_canonical &=
-                    is_canonical(&tag) && !payload.writer.repeats_content_namespace(&tag);
-                payload.claims |= claims::is_in(tag.namespace().as_bytes());
-                payload.writer.start(&tag)?;
-            }
-            Root::Other(writer) => writer.start(&tag)?,
-        }
-        Ok(())
-    }
-
-    fn root(&self, tag: Tag) -> Result<Root, Refusal> {
+    fn open(&mut self, tag: Tag) -> Result<Option<Flaw>, Refusal> {
         let kinds = [Kind::Message, Kind::Presence, Kind::Iq];
         let Some(kind) = kinds.into_iter().find(|kind| tag.local == *kind.name()) else {
-            let mut writer = Writer::new(Arc::clone(&NOTHING), self.bounds.written());
-            writer.start(&tag)?;
-            return Ok(Root::Other(writer));
+            let name = (tag.local.as_str().into(), Arc::clone(tag.namespace()));
+            let mut writer = Writer::new(Arc::clone(&NOTHING));
+            writer.start(&tag);
+            self.root = Root::Other { name, writer };
+            return Ok(None);
         };
         // STREAM-13: a stanza of another content namespace is no stanza of this stream.
         if **tag.namespace() != *CONTENT_NAMESPACE {
             return Err(Refusal::InvalidNamespace);
         }
-        let payload = Payload {
-            start: self.feeder.bytes().len(),
-            names_are_canonical: true,
-            claims: false,
-            writer: Writer::new(Arc::clone(&CONTENT), self.bounds.written()),
+        let start = self.feeder.bytes().len();
+        let is_portable = tag.attributes.iter().all(is_portable_attribute);
+        let head = head(kind, tag);
+        let written = head.written();
+        let flaw = match written > self.bounds.growth(start) {
+            _ if !is_portable => Some(Flaw::Names),
+            true => Some(Flaw::Exceeded(Bound::Growth)),
+            false => None,
         };
-        Ok(Root::Stanza { head: head(kind, tag), payload })
+        let writer = Writer::new(Arc::clone(&CONTENT));
+        let payload =
+            Payload { start, head: written, names_are_canonical: true, claims: false, writer };
+        self.root = Root::Stanza { head, payload };
+        Ok(flaw)
+    }
+
+    /// A stanza is refused, and the rest of it skipped. It may have ended already. What is no stanza
+    /// cannot be answered, and ends the stream.
+    fn refuse(&mut self, flaw: Flaw) -> Result<Option<Parsed>, Refusal> {
+        let Root::Stanza { head, .. } = std::mem::replace(&mut self.root, Root::Unknown) else {
+            return Err(match flaw {
+                Flaw::Exceeded(bound) => Refusal::Exceeded(bound),
+                Flaw::Names => Refusal::NotWellFormed,
+            });
+        };
+        let read = self.feeder.take_bytes();
+        let left = self.bounds.skipped();
+        let mut rest = Rest { refused: Some((head, flaw)), skipper: Skipper::new(), left };
+        let parsed = rest.feed(&mut &read[..])?;
+        self.root = Root::Refused(rest);
+        Ok(parsed)
     }
 
     fn finish(&mut self) -> Result<Parsed, Refusal> {
         match std::mem::replace(&mut self.root, Root::Unknown) {
-            Root::Unknown => Err(Refusal::NotWellFormed),
-            Root::Other(writer) => Ok(Parsed::Other(writer.into_bytes())),
+            Root::Unknown | Root::Refused(_) => Err(Refusal::NotWellFormed),
+            Root::Other { writer, .. } => Ok(Parsed::Other(writer.into_bytes())),
             Root::Stanza { head, payload } => {
-                let Payload { start, names_are_canonical, claims, writer } = payload;
+                let Payload { start, names_are_canonical, claims, writer, .. } = payload;
                 let bytes = self.feeder.take_bytes();
+                let received = bytes.len();
                 // The last `<` is that of the end tag, unless the stanza is an empty element.
                 let end_tag = bytes.iter().rposition(|&byte| byte == b'<').unwrap_or_default();
                 let range = start..end_tag.max(start);
                 let keep =
                     names_are_canonical && bytes.get(range.clone()).is_some_and(form::is_canonical);
                 if keep {
-                    return Ok(Parsed::Stanza(Received::parsed(head, bytes, range, claims)));
+                    return Ok(Parsed::Stanza(Received::parsed(
+                        head, bytes, range, received, claims,
+                    )));
+                }
+                if writer.is_full() {
+                    let received = Received::parsed(head, Vec::new(), 0..0, received, claims);
+                    return Ok(Parsed::Refused(received, Flaw::Exceeded(Bound::Growth)));
                 }
                 let written = writer.into_bytes();
                 let range = 0..written.len();
-                Ok(Parsed::Stanza(Received::parsed(head, written, range, claims)))
+                Ok(Parsed::Stanza(Received::parsed(head, written, range, received, claims)))
             }
         }
+    }
+}
+
+/// What an event leads to.
+enum Step {
+    On,
+    /// The element has ended.
+    End,
+    /// It is refused if it is a stanza.
+    Flaw(Flaw),
+}
+
+impl Root {
+    fn writer(&mut self) -> Option<&mut Writer> {
+        match self {
+            Self::Unknown | Self::Refused(_) => None,
+            Self::Stanza { payload: Payload { writer, .. }, .. } | Self::Other { writer, .. } => {
+                Some(writer)
+            }
+        }
+    }
+}
+
+impl Rest {
+    /// As [`ElementReader::feed`].
+    fn feed(&mut self, input: &mut &[u8]) -> Result<Option<Parsed>, Refusal> {
+        let all = *input;
+        let mut piece = all.get(..self.left).unwrap_or(all);
+        let most = piece.len();
+        let ended = self.skipper.feed(&mut piece)?;
+        let read = most - piece.len();
+        self.left -= read;
+        *input = all.get(read..).unwrap_or_default();
+        if !ended {
+            return match self.left {
+                0 => Err(Refusal::Exceeded(Bound::Bytes)),
+                _ => Ok(None),
+            };
+        }
+        let (head, flaw) = self.refused.take().ok_or(Refusal::NotWellFormed)?;
+        Ok(Some(Parsed::Refused(Received::parsed(head, Vec::new(), 0..0, 0, false), flaw)))
     }
 }
 
@@ -205,6 +389,24 @@ fn is_canonical(tag: &Tag) -> bool {
     element
         && tag.attributes.iter().all(attribute)
         && tag.declarations.iter().all(|(prefix, _)| prefix.as_deref() != Some("xml"))
+}
+
+/// Whether all that would be written of a tag may be (STREAM-15).
+fn is_portable(tag: &Tag) -> bool {
+    let declaration = |(prefix, namespace): &Declaration| {
+        prefix.as_deref().is_none_or(names::is_portable) && names::is_namespace(namespace)
+    };
+    tag.prefix.as_ref().is_none_or(|prefix| names::is_portable(prefix.as_str()))
+        && names::is_portable(tag.local.as_str())
+        && names::is_namespace(tag.namespace())
+        && tag.attributes.iter().all(is_portable_attribute)
+        && tag.declarations.iter().all(declaration)
+}
+
+fn is_portable_attribute(attribute: &Attribute) -> bool {
+    attribute.prefix().is_none_or(names::is_portable)
+        && names::is_portable(attribute.name.1.as_str())
+        && names::is_namespace(attribute.namespace())
 }
 
 /// What our own start tag of a stanza declares.

@@ -48,6 +48,11 @@ impl Scope {
         Self { outer, prefixes: BTreeMap::new(), levels: Vec::new() }
     }
 
+    /// What is declared around the first element.
+    pub(super) fn outer(&self) -> Arc<Declarations> {
+        Arc::clone(&self.outer)
+    }
+
     /// How many elements are open.
     pub(super) fn depth(&self) -> usize {
         self.levels.len()

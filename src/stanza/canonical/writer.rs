@@ -7,7 +7,6 @@ use minidom::rxml::parser::RawQName;
 
 use super::scope::{Binding, Declaration, Declarations, Scope};
 use super::tag::{Attribute, Tag};
-use super::{Bound, Refusal};
 use crate::stanza::{CONTENT_NAMESPACE, write};
 
 /// Elements and text into bytes.
@@ -20,23 +19,23 @@ pub(super) struct Writer {
     open: Vec<RawQName>,
     /// The last start tag still lacks its `>`: it may turn out to be empty.
     unfinished: bool,
-    limit: usize,
+    /// More was written than is allowed, and is thrown away.
+    full: bool,
 }
 
 impl Writer {
-    /// `outer` is declared around what is written. More than `limit` bytes are refused: a prefix
-    /// declared once and used often can make them many times the input.
-    pub(super) fn new(outer: Arc<Declarations>, limit: usize) -> Self {
+    /// `outer` is declared around what is written.
+    pub(super) fn new(outer: Arc<Declarations>) -> Self {
         Self {
             out: Vec::new(),
             scope: Scope::new(outer),
             open: Vec::new(),
             unfinished: false,
-            limit,
+            full: false,
         }
     }
 
-    pub(super) fn start(&mut self, tag: &Tag) -> Result<(), Refusal> {
+    pub(super) fn start(&mut self, tag: &Tag) {
         self.finish_tag();
         let prefix = tag.prefix.clone().filter(|_| **tag.namespace() != *CONTENT_NAMESPACE);
         let declarations = self.declarations(tag, prefix.as_ref());
@@ -52,7 +51,6 @@ impl Writer {
         self.scope.open(declarations);
         self.open.push(name);
         self.unfinished = true;
-        self.check()
     }
 
     /// Whether `tag`, which comes next, declares the content namespace where it is in force. Kept,
@@ -65,18 +63,17 @@ impl Writer {
             && *self.scope.default().namespace == *CONTENT_NAMESPACE
     }
 
-    pub(super) fn text(&mut self, text: &str) -> Result<(), Refusal> {
+    pub(super) fn text(&mut self, text: &str) {
         if text.is_empty() {
-            return Ok(());
+            return;
         }
         self.finish_tag();
         write::text(&mut self.out, text);
-        self.check()
     }
 
-    pub(super) fn end(&mut self) -> Result<(), Refusal> {
+    pub(super) fn end(&mut self) {
         self.scope.close();
-        let Some(name) = self.open.pop() else { return Ok(()) };
+        let Some(name) = self.open.pop() else { return };
         if std::mem::take(&mut self.unfinished) {
             self.out.extend_from_slice(b"/>");
         } else {
@@ -84,7 +81,20 @@ impl Writer {
             self.name(&name);
             self.out.push(b'>');
         }
-        self.check()
+    }
+
+    /// Whether more than `most` bytes were written, now or ever before: a prefix declared once and
+    /// used often can make them many times the input. What is too much is not kept.
+    pub(super) fn is_beyond(&mut self, most: usize) -> bool {
+        self.full |= self.out.len() > most;
+        if self.full {
+            self.out.clear();
+        }
+        self.full
+    }
+
+    pub(super) const fn is_full(&self) -> bool {
+        self.full
     }
 
     pub(super) fn into_bytes(self) -> Vec<u8> {
@@ -134,10 +144,6 @@ impl Writer {
 
     fn name(&mut self, name: &RawQName) {
         qualified(&mut self.out, name);
-    }
-
-    fn check(&self) -> Result<(), Refusal> {
-        if self.out.len() > self.limit { Err(Refusal::Exceeded(Bound::Bytes)) } else { Ok(()) }
     }
 }
 

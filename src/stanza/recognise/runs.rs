@@ -1,5 +1,7 @@
 //! Bytes by class, and how far a run of one class goes.
 
+use crate::stanza::names::is_uri_byte;
+
 /// How many bytes at the beginning are of a class.
 #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
 pub(super) fn run(bytes: &[u8], class: u8) -> usize {
@@ -26,6 +28,8 @@ pub(super) const NAME_BYTE: u8 = 1;
 const TEXT: u8 = 2;
 /// In values of either quotes, likewise.
 pub(super) const VALUE_BYTE: u8 = 4;
+/// In values of either quotes that are namespaces.
+pub(super) const URI_BYTE: u8 = 8;
 
 #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
 static CLASSES: [u8; 256] = {
@@ -41,6 +45,9 @@ static CLASSES: [u8; 256] = {
             if !matches!(byte, b'\'' | b'"') {
                 class |= VALUE_BYTE;
             }
+        }
+        if is_uri_byte(byte) && !matches!(byte, b'&' | b'\'') {
+            class |= URI_BYTE;
         }
         if matches!(byte, b'\t' | b'\n') {
             class |= TEXT;

@@ -142,19 +142,29 @@ fn limit_5_what_exceeds_a_bound_is_left_to_the_parser() {
     assert!(known(attributes(ATTRIBUTES), many) && !known(attributes(ATTRIBUTES + 1), many));
     let name = |length| format!("<message><{}/></message>", "a".repeat(length));
     assert!(known(name(NAME), BOUNDS) && !known(name(NAME + 1), BOUNDS));
-    let large = Bounds { bytes: 100_000, ..BOUNDS };
-    let value = |length| format!("<message><a b='{}'/></message>", "a".repeat(length));
-    assert!(known(value(4096), large) && !known(value(4097), large));
 }
 
-/// The parser writes each payload anew as it reads it, and limits what that comes to.
+/// What is kept as it came does not grow, so it has no limit but that of the stanza.
 #[test]
-fn limit_4_what_would_grow_too_long_is_left_to_the_parser() {
-    let quotes = |length| format!("<message>{}</message>", "\"".repeat(length));
-    let known = |xml: String| check(xml.as_bytes(), &[], BOUNDS, &usual());
-    assert!(known(quotes(3300)));
-    assert!(!known(quotes(3334)));
-    assert!(!known(quotes(9000)));
+fn limit_40_what_would_grow_is_recognised_as_long_as_it_is_kept() {
+    let known = |xml: String| check(xml.as_bytes(), &[4000, 9000], BOUNDS, &usual());
+    let text = |length| format!("<message>{}</message>", "\"".repeat(length - 19));
+    assert!(known(text(BOUNDS.bytes)) && !known(text(BOUNDS.bytes + 1)));
+    let value = |length| format!("<message><a b=\"{}\"/></message>", "'".repeat(length - 28));
+    assert!(known(value(BOUNDS.bytes)) && !known(value(BOUNDS.bytes + 1)));
+}
+
+#[test]
+fn stream_15_namespaces_that_are_no_uri_are_left_to_the_parser() {
+    let known = |namespace: &str| {
+        let xml = format!("<message><a xmlns=\"{namespace}\"/></message>");
+        check(xml.as_bytes(), &[], BOUNDS, &usual())
+    };
+    assert!(known("urn:~!$()*+,;=%") && known(""));
+    for byte in "\"'<>\\^`{|} \t\n&\u{e9}\u{7f}".chars() {
+        assert!(!known(&format!("urn:{byte}")), "{byte:?}");
+    }
+    assert!(!known("urn:&amp;") && !known("urn:&#x9;") && !known("urn:&lt;"));
 }
 
 #[test]

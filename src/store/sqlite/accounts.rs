@@ -1,10 +1,12 @@
 //! Accounts: SCRAM keys, no passwords.
 
+use std::future::ready;
+
 use jid::BareJid;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Refusal, Sqlite};
-use crate::store::{AccountStore, Credentials, ScramKeys, StoreFuture};
+use crate::store::{AccountStore, Credentials, ScramKeys, StoreFuture, made};
 
 const SHA_1: &str = "SHA-1";
 const SHA_256: &str = "SHA-256";
@@ -25,7 +27,10 @@ impl AccountStore for Sqlite {
     }
 
     fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
-        let account = account.clone();
+        let account = match made(account) {
+            Ok(account) => account,
+            Err(error) => return Box::pin(ready(Err(error))),
+        };
         self.writer.call(move |db| {
             remove(db, &account)?;
             db.prepare_cached("INSERT INTO account (jid, disabled) VALUES (?1, ?2)")?

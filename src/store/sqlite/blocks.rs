@@ -1,25 +1,34 @@
 //! Block lists.
 
-use jid::{BareJid, Jid};
+use jid::BareJid;
 
-use super::{Column, Sqlite};
+use super::Sqlite;
 use crate::store::{BlockStore, StoreFuture};
 
 impl BlockStore for Sqlite {
-    fn load(&self, account: &BareJid) -> StoreFuture<Vec<Jid>> {
+    fn load(&self, account: &BareJid) -> StoreFuture<Vec<String>> {
         let account = account.clone();
         self.reader.call(move |db| {
             let mut statement = db.prepare_cached("SELECT jid FROM blocked WHERE account = ?1")?;
-            let rows = statement
-                .query_map([account.as_str()], |row| Ok(row.get::<_, Column<Jid>>(0)?.0))?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            let mut rows = statement.query([account.as_str()])?;
+            let mut jids = Vec::new();
+            while let Some(row) = rows.next()? {
+                // Text that is no text (JID-6): no JID has it, so it blocks nobody.
+                jids.extend(row.get::<_, String>(0).ok());
+            }
+            Ok(jids)
         })
     }
 
-    fn apply(&self, account: &BareJid, added: Vec<Jid>, removed: Vec<Jid>) -> StoreFuture<()> {
+    fn apply(
+        &self,
+        account: &BareJid,
+        added: Vec<String>,
+        removed: Vec<String>,
+    ) -> StoreFuture<()> {
         let account = account.clone();
         self.writer.call(move |db| {
-            let change = |sql, jids: &[Jid]| {
+            let change = |sql, jids: &[String]| {
                 let mut statement = db.prepare_cached(sql)?;
                 jids.iter().try_for_each(|jid| {
                     statement.execute([account.as_str(), jid.as_str()]).map(drop)

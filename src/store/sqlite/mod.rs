@@ -24,8 +24,7 @@ pub use schema::OpenError;
 use std::fmt;
 use std::path::Path;
 
-use jid::{BareJid, Jid};
-use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
+use jid::BareJid;
 use rusqlite::{ErrorCode, TransactionBehavior};
 
 use self::worker::Worker;
@@ -123,18 +122,22 @@ impl From<Refusal> for StoreError {
     }
 }
 
-/// A value of ours in a column. One that is not valid makes the read fail: nothing may be built on
-/// a part of what was stored (BIND-13).
-struct Column<T>(T);
-
-impl FromSql for Column<BareJid> {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        BareJid::new(value.as_str()?).map(Self).map_err(FromSqlError::other)
+/// A row, or nothing where a value in it is none of ours: it costs that row, and not the account
+/// (JID-6). That the database cannot be read is another matter (BIND-13).
+fn readable<T>(row: rusqlite::Result<T>) -> Result<Option<T>, Refusal> {
+    match row {
+        Ok(row) => Ok(Some(row)),
+        Err(
+            rusqlite::Error::FromSqlConversionFailure(..)
+            | rusqlite::Error::InvalidColumnType(..)
+            | rusqlite::Error::IntegralValueOutOfRange(..)
+            | rusqlite::Error::Utf8Error(..),
+        ) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
-impl FromSql for Column<Jid> {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Jid::new(value.as_str()?).map(Self).map_err(FromSqlError::other)
-    }
+/// The address of a text, if that is how it is written now.
+fn address(text: &str) -> Option<BareJid> {
+    crate::address::bare(text).ok().filter(|jid| jid.as_str() == text)
 }

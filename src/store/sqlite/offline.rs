@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jid::BareJid;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
-use super::{Column, Refusal, Sqlite};
+use super::{Refusal, Sqlite, readable};
 use crate::store::{OfflineId, OfflineMessage, OfflineStore, StoreFuture};
 
 impl OfflineStore for Sqlite {
@@ -38,12 +38,17 @@ impl OfflineStore for Sqlite {
             let mut statement = db.prepare_cached(
                 "SELECT id, received, stanza FROM offline_message WHERE account = ?1 ORDER BY id",
             )?;
-            let rows = statement.query_map([account.as_str()], |row| {
+            let message = |row: &Row<'_>| {
                 let Column(received) = row.get(1)?;
                 let message = OfflineMessage::new(row.get::<_, Vec<u8>>(2)?, received);
                 Ok((row.get::<_, Column<_>>(0)?.0, message))
-            })?;
-            Ok(rows.collect::<Result<_, _>>()?)
+            };
+            let mut rows = statement.query([account.as_str()])?;
+            let mut messages = Vec::new();
+            while let Some(row) = rows.next()? {
+                messages.extend(readable(message(row))?);
+            }
+            Ok(messages)
         })
     }
 
@@ -91,6 +96,9 @@ fn milliseconds(time: SystemTime) -> i64 {
         Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |n| -n),
     }
 }
+
+/// A value of ours in a column.
+struct Column<T>(T);
 
 impl FromSql for Column<SystemTime> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {

@@ -2,26 +2,65 @@
 
 use jid::BareJid;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Column, Refusal, Sqlite};
-use crate::rules::roster::{Item, Subscription};
-use crate::store::{RosterChange, RosterStore, StoreFuture, StoredRoster, SubscriptionRequest};
+use super::{Refusal, Sqlite, address, readable};
+use crate::rules::roster::{Item, Stray, Subscription};
+use crate::store::{
+    RosterChange, RosterStore, StoreFuture, StoredContact, StoredRoster, SubscriptionRequest,
+};
 
 impl RosterStore for Sqlite {
     fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster> {
-        let account = account.clone();
+        let (account, reader) = (account.clone(), self.reader.caller());
+        let of = account.clone();
+        let first = reader.call(move |db| {
+            // Who asks, and not what they say: that may be much.
+            let mut requesters = db.prepare_cached(
+                "SELECT requester FROM subscription_request WHERE account = ?1 ORDER BY arrival",
+            )?;
+            let mut requesters = requesters.query([of.as_str()])?;
+            let mut roster = StoredRoster { version: version(db, &of)?, ..StoredRoster::default() };
+            while let Some(row) = requesters.next()? {
+                let requester: Option<String> = readable(row.get(0))?;
+                match requester.and_then(|requester| address(&requester)) {
+                    Some(requester) => roster.requests.push(requester),
+                    None => roster.unread += 1,
+                }
+            }
+            Ok((roster, items(db, &of, None)?))
+        });
+        Box::pin(async move {
+            let (mut roster, mut piece) = first.await?;
+            loop {
+                roster.items.append(&mut piece.items);
+                roster.strays.append(&mut piece.strays);
+                roster.unread += piece.unread;
+                // A long roster is read piece by piece: others have their turn between.
+                let Some(last) = piece.last.filter(|_| piece.contacts == AT_ONCE) else {
+                    return Ok(roster);
+                };
+                let of = account.clone();
+                piece = reader.call(move |db| items(db, &of, Some(&last))).await?;
+            }
+        })
+    }
+
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        let (account, contact) = (account.clone(), contact.clone());
         self.reader.call(move |db| {
-            let version: Option<i64> = db
-                .prepare_cached("SELECT version FROM roster WHERE account = ?1")?
-                .query_row([account.as_str()], |row| row.get(0))
-                .optional()?;
-            let requests = requests(db, &account)?.into_iter().map(|request| request.from);
-            Ok(StoredRoster {
-                items: items(db, &account)?,
-                // SQLite's integers have a sign: the same 64 bits, there and back.
-                version: version.unwrap_or(0) as u64,
-                requests: requests.collect(),
+            let both = [account.as_str(), contact.as_str()];
+            let (request, requests) = db
+                .prepare_cached(
+                    "SELECT count(*) FILTER (WHERE requester = ?2), count(*)
+                     FROM subscription_request WHERE account = ?1",
+                )?
+                .query_row(both, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+            Ok(StoredContact {
+                item: item(db, &account, &contact)?,
+                version: version(db, &account)?,
+                request: request > 0,
+                requests: usize::try_from(requests).unwrap_or(usize::MAX),
             })
         })
     }
@@ -66,41 +105,116 @@ impl RosterStore for Sqlite {
     }
 }
 
-fn items(db: &Connection, account: &BareJid) -> Result<Vec<Item>, Refusal> {
-    let mut statement = db.prepare_cached(
+fn version(db: &Connection, account: &BareJid) -> Result<u64, Refusal> {
+    let version: Option<i64> = db
+        .prepare_cached("SELECT version FROM roster WHERE account = ?1")?
+        .query_row([account.as_str()], |row| row.get(0))
+        .optional()?;
+    // SQLite's integers have a sign: the same 64 bits, there and back.
+    Ok(version.unwrap_or(0) as u64)
+}
+
+/// So many items of a roster are read at once.
+const AT_ONCE: usize = 64;
+
+/// Some items of a roster, one behind the other.
+#[derive(Default)]
+struct Piece {
+    items: Vec<Item>,
+    strays: Vec<Stray>,
+    unread: usize,
+    /// Contacts of all three kinds.
+    contacts: usize,
+    /// The text of the last one, which may be no UTF-8.
+    last: Option<Vec<u8>>,
+}
+
+/// The items behind that of `contact`; the first ones.
+fn items(db: &Connection, account: &BareJid, contact: Option<&[u8]>) -> Result<Piece, Refusal> {
+    let behind = if contact.is_some() { ">" } else { ">=" };
+    let mut statement = db.prepare_cached(&format!(
         "SELECT contact, item.name, subscription, ask, approved, roster_group.name
-         FROM roster_item AS item LEFT JOIN roster_group USING (account, contact)
-         WHERE account = ?1 ORDER BY contact, position",
-    )?;
-    let mut rows = statement.query([account.as_str()])?;
-    let mut items: Vec<Item> = Vec::new();
+         FROM (SELECT * FROM roster_item WHERE account = ?1 AND contact {behind} CAST(?2 AS TEXT)
+               ORDER BY contact LIMIT ?3) AS item
+         LEFT JOIN roster_group USING (account, contact)
+         ORDER BY contact, position"
+    ))?;
+    let contact = contact.unwrap_or_default();
+    let mut rows = statement.query(params![account.as_str(), contact, AT_ONCE as i64])?;
+    let (mut piece, mut lost) = (Piece::default(), false);
+    // One row for each group, those of an item together.
     while let Some(row) = rows.next()? {
-        let Column(jid) = row.get(0)?;
-        let group: Option<String> = row.get(5)?;
-        match items.last_mut() {
-            Some(item) if item.jid == jid => item.groups.extend(group),
-            _ => items.push(Item {
-                jid,
-                name: row.get(1)?,
-                groups: group.into_iter().collect(),
-                subscription: row.get::<_, Column<_>>(2)?.0,
-                ask: row.get(3)?,
-                approved: row.get(4)?,
-            }),
+        let contact = row.get_ref(0)?.as_bytes().map_err(rusqlite::Error::from)?;
+        let is_next = piece.last.as_deref() != Some(contact);
+        if is_next {
+            (piece.last, lost) = (Some(contact.into()), false);
+            piece.contacts += 1;
+        }
+        if readable(piece.read(row, is_next))?.is_none() && !lost {
+            lost = true;
+            piece.unread += 1;
         }
     }
-    Ok(items)
+    Ok(piece)
+}
+
+impl Piece {
+    fn read(&mut self, row: &Row<'_>, is_next: bool) -> rusqlite::Result<()> {
+        // An address takes longer to be read than the rest of the row.
+        let contact = row.get_ref(0)?.as_str().map_err(rusqlite::Error::from)?;
+        let group: Option<String> = row.get(5)?;
+        if is_next {
+            let groups = group.into_iter().collect();
+            match address(contact) {
+                Some(jid) => self.items.push(row_item(row, jid, groups)?),
+                None => {
+                    self.strays.push(Stray { jid: contact.into(), name: row.get(1)?, groups });
+                }
+            }
+        } else if let Some(item) = self.items.last_mut().filter(|i| i.jid.as_str() == contact) {
+            item.groups.extend(group);
+        } else if let Some(stray) = self.strays.last_mut().filter(|stray| stray.jid == contact) {
+            stray.groups.extend(group);
+        }
+        Ok(())
+    }
+}
+
+fn item(db: &Connection, account: &BareJid, contact: &BareJid) -> Result<Option<Item>, Refusal> {
+    let both = [account.as_str(), contact.as_str()];
+    let mut groups = db.prepare_cached(
+        "SELECT name FROM roster_group WHERE account = ?1 AND contact = ?2 ORDER BY position",
+    )?;
+    let groups = groups.query_map(both, |row| row.get(0))?.collect::<Result<_, _>>()?;
+    let item = db
+        .prepare_cached(
+            "SELECT contact, name, subscription, ask, approved FROM roster_item
+             WHERE account = ?1 AND contact = ?2",
+        )?
+        .query_row(both, |row| row_item(row, contact.clone(), groups));
+    Ok(readable(item.optional())?.flatten())
+}
+
+/// The item of a row that begins with contact, name, subscription, ask and approved.
+fn row_item(row: &Row<'_>, jid: BareJid, groups: Vec<String>) -> rusqlite::Result<Item> {
+    let (name, subscription) = (row.get(1)?, row.get(2)?);
+    let (ask, approved) = (row.get(3)?, row.get(4)?);
+    Ok(Item { jid, name, groups, subscription, ask, approved })
 }
 
 fn requests(db: &Connection, account: &BareJid) -> Result<Vec<SubscriptionRequest>, Refusal> {
     let mut statement = db.prepare_cached(
         "SELECT requester, stanza FROM subscription_request WHERE account = ?1 ORDER BY arrival",
     )?;
-    let rows = statement.query_map([account.as_str()], |row| {
-        let (Column(from), stanza) = (row.get(0)?, row.get::<_, Vec<u8>>(1)?);
-        Ok(SubscriptionRequest::new(from, stanza))
-    })?;
-    Ok(rows.collect::<Result<_, _>>()?)
+    let mut rows = statement.query([account.as_str()])?;
+    let mut requests = Vec::new();
+    while let Some(row) = rows.next()? {
+        let Some((from, stanza)): Option<(String, Vec<u8>)> = readable(row.try_into())? else {
+            continue;
+        };
+        requests.extend(address(&from).map(|from| SubscriptionRequest::new(from, stanza)));
+    }
+    Ok(requests)
 }
 
 fn apply(db: &Connection, account: &BareJid, change: &RosterChange) -> Result<(), Refusal> {
@@ -110,10 +224,13 @@ fn apply(db: &Connection, account: &BareJid, change: &RosterChange) -> Result<()
             .execute(params![account, version as i64])?;
     }
     if let Some(contact) = &change.remove {
-        remove(db, account, contact)?;
+        remove(db, account, contact.as_str())?;
+    }
+    if let Some(text) = &change.remove_stray {
+        remove(db, account, text)?;
     }
     if let Some(item) = &change.put {
-        remove(db, account, &item.jid)?;
+        remove(db, account, item.jid.as_str())?;
         put(db, account, item)?;
     }
     if let Some(requester) = &change.remove_request {
@@ -133,12 +250,12 @@ fn apply(db: &Connection, account: &BareJid, change: &RosterChange) -> Result<()
     Ok(())
 }
 
-fn remove(db: &Connection, account: &str, contact: &BareJid) -> rusqlite::Result<()> {
+fn remove(db: &Connection, account: &str, contact: &str) -> rusqlite::Result<()> {
     for delete in [
         "DELETE FROM roster_group WHERE account = ?1 AND contact = ?2",
         "DELETE FROM roster_item WHERE account = ?1 AND contact = ?2",
     ] {
-        db.prepare_cached(delete)?.execute([account, contact.as_str()])?;
+        db.prepare_cached(delete)?.execute([account, contact])?;
     }
     Ok(())
 }
@@ -160,8 +277,8 @@ fn put(db: &Connection, account: &str, item: &Item) -> rusqlite::Result<()> {
     Ok(())
 }
 
-impl FromSql for Column<Subscription> {
+impl FromSql for Subscription {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        Subscription::parse(value.as_str()?).map(Self).ok_or(FromSqlError::InvalidType)
+        Self::parse(value.as_str()?).ok_or(FromSqlError::InvalidType)
     }
 }

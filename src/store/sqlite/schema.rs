@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
+use crate::address;
+
 /// Marks a database as ours in its header: "xmss".
 const APPLICATION_ID: i64 = 0x786d_7373;
 
@@ -72,7 +74,12 @@ pub(super) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (account, jid)
     ) STRICT, WITHOUT ROWID;
     ",
+    // And `respell`.
+    "",
 ];
+
+/// The version before domains had one spelling (JID-3).
+const SEVERAL_SPELLINGS: i64 = 2;
 
 /// Why a file cannot be a store.
 #[derive(Debug, thiserror::Error)]
@@ -198,10 +205,70 @@ fn migrate(db: &mut Connection) -> rusqlite::Result<bool> {
     let migration = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version));
     let Some(migration) = migration else { return Ok(false) };
     step.execute_batch(migration)?;
+    if version == SEVERAL_SPELLINGS {
+        respell(&step)?;
+    }
     step.pragma_update(None, "application_id", APPLICATION_ID)?;
     step.pragma_update(None, "user_version", version + 1)?;
     step.commit()?;
     Ok(true)
+}
+
+/// Gives the domains in all addresses their normal form. Where that is there already, as another
+/// account or another contact, both stay as they are: they were never one (JID-6).
+fn respell(db: &Connection) -> rusqlite::Result<()> {
+    const FREE: &str = "NOT EXISTS (SELECT 1 FROM account WHERE jid = ?2)";
+    // Of the account that a row belongs to, and the account last: it says what is free.
+    let owners = [
+        ("scram_keys", "account"),
+        ("roster", "account"),
+        ("roster_item", "account"),
+        ("roster_group", "account"),
+        ("subscription_request", "account"),
+        ("offline_message", "account"),
+        ("blocked", "account"),
+        ("account", "jid"),
+    ];
+    for (table, column) in owners {
+        respell_column(db, table, column, FREE)?;
+    }
+    respell_column(db, "roster_item", "contact", "TRUE")?;
+    const MOVED: &str = "NOT EXISTS (SELECT 1 FROM roster_item AS item
+        WHERE item.account = roster_group.account AND item.contact = ?1)";
+    respell_column(db, "roster_group", "contact", MOVED)?;
+    respell_column(db, "subscription_request", "requester", "TRUE")?;
+    respell_column(db, "blocked", "jid", "TRUE")
+}
+
+fn respell_column(db: &Connection, table: &str, column: &str, only: &str) -> rusqlite::Result<()> {
+    let select =
+        format!("SELECT DISTINCT {column} FROM {table} WHERE {}", spelled_otherwise(column));
+    let mut select = db.prepare(&select)?;
+    let texts: Vec<String> =
+        select.query_map([], |row| row.get(0))?.filter_map(Result::ok).collect();
+    let update =
+        format!("UPDATE OR IGNORE {table} SET {column} = ?2 WHERE {column} = ?1 AND {only}");
+    let mut update = db.prepare(&update)?;
+    for text in texts {
+        if let Some(normal) = respelled(&text) {
+            update.execute([text, normal])?;
+        }
+    }
+    Ok(())
+}
+
+/// Where the domain of an address may be in another form than the normal one.
+fn spelled_otherwise(column: &str) -> String {
+    format!("({column} GLOB '*xn--*' OR {column} GLOB '*.' OR {column} GLOB '*\u{3002}*')")
+}
+
+/// The address with its domain in normal form, if the rest of it is so already.
+fn respelled(text: &str) -> Option<String> {
+    let (bare, resource) = text.split_at(text.find('/').unwrap_or(text.len()));
+    let (node, name) = bare.split_at(bare.find('@').map_or(0, |at| at + 1));
+    let normal = format!("{node}{}", address::domain(name).ok()?);
+    address::bare(&normal).ok().filter(|jid| jid.as_str() == normal)?;
+    Some(format!("{normal}{resource}"))
 }
 
 fn version(db: &Connection) -> rusqlite::Result<i64> {

@@ -4,6 +4,7 @@ use std::io;
 use std::iter::once;
 use std::slice;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
@@ -12,10 +13,12 @@ use super::Refusal;
 use super::oneshot::{Answer, oneshot};
 use crate::store::StoreFuture;
 
+type Queue = Sender<Box<dyn Request>>;
+
 /// The thread. Dropping it waits until everything called for is done.
 pub(super) struct Worker {
     // `Some` until dropped.
-    queue: Option<Sender<Box<dyn Request>>>,
+    queue: Option<Arc<Queue>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -31,9 +34,27 @@ impl Worker {
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || serve(&db, behavior, most, &requests))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread) })
+        Ok(Self { queue: Some(Arc::new(queue)), thread: Some(thread) })
     }
 
+    /// As [`Caller::call`].
+    pub(super) fn call<T: Send + 'static>(
+        &self,
+        work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,
+    ) -> StoreFuture<T> {
+        self.caller().call(work)
+    }
+
+    /// For work in several parts, between which others have their turn.
+    pub(super) fn caller(&self) -> Caller {
+        Caller(self.queue.as_ref().map(Arc::downgrade).unwrap_or_default())
+    }
+}
+
+/// Calls a thread as long as it is there, and does not keep it.
+pub(super) struct Caller(Weak<Queue>);
+
+impl Caller {
     /// Has the thread do `work`. The answer comes after the commit; all that `work` did is undone
     /// if it fails. It is done again if the transaction it was in cannot be committed.
     pub(super) fn call<T: Send + 'static>(
@@ -41,7 +62,7 @@ impl Worker {
         work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,
     ) -> StoreFuture<T> {
         let (answer, awaited) = oneshot();
-        if let Some(queue) = &self.queue {
+        if let Some(queue) = self.0.upgrade() {
             // A thread that has ended drops the request, which is an answer too.
             let _ = queue.send(Box::new(Call { work, result: None, answer }));
         }

@@ -4,7 +4,9 @@ use super::*;
 fn limit_2_an_element_before_authentication_is_small() {
     let message = |bytes: usize| format!("<message>{}</message>", "x".repeat(bytes - 19));
     assert_eq!(within(message(10_000)), message(10_000));
-    assert_eq!(within(message(10_001)), "error policy-violation (LIMIT-2)");
+    assert_eq!(within(message(10_001)), "policy-violation (modify) (LIMIT-2) <message/>");
+    let nonza = |bytes: usize| message(bytes).replace("message", "element");
+    assert_eq!(within(nonza(10_001)), "error policy-violation (LIMIT-2)");
     assert_eq!(
         outcome(format!("<stream:stream {}", " ".repeat(10_000))),
         "error policy-violation (LIMIT-2)"
@@ -47,7 +49,17 @@ fn limit_4_an_element_after_authentication_may_be_larger() {
     let message = |bytes: usize| format!("<message>{}</message>", "x".repeat(bytes - 19));
     let read = |bytes: usize| in_pieces_authenticated(&format!("{OPEN}{}", message(bytes)));
     assert_eq!(read(262_144)[1].len(), 262_144);
-    assert_eq!(read(262_145)[1], "error policy-violation (LIMIT-4)");
+    // Four times as much is skipped.
+    for bytes in [262_145, 1_048_576] {
+        assert_eq!(read(bytes)[1], "policy-violation (modify) (LIMIT-4) <message/>");
+    }
+    assert_eq!(read(1_048_577)[1], "error policy-violation (LIMIT-4)");
+    let value = format!("<message to='a'><x y='{}'/></message>", "x".repeat(300_000));
+    let lines = in_pieces_authenticated(&format!("{OPEN}{value}<presence/>"));
+    assert_eq!(
+        lines[1..],
+        ["policy-violation (modify) (LIMIT-4) <message to='a'/>", "<presence/>"]
+    );
 }
 
 fn in_pieces_authenticated(input: &str) -> Vec<String> {
@@ -89,13 +101,17 @@ fn limit_5_bombs_are_stopped() {
     let bombs: [(Bomb<'_>, usize, usize); 4] =
         [(&nested, 8, 64), (&attributes, 16, 64), (&declarations, 16, 64), (&children, 64, 4096)];
     for (bomb, before, after) in bombs {
-        let refused = "error policy-violation (LIMIT-5)";
+        let refused = "policy-violation (modify) (LIMIT-5) <message";
         assert!(within(bomb(before)).starts_with("<message"));
-        assert_eq!(within(bomb(before + 1)), refused);
+        assert!(within(bomb(before + 1)).starts_with(refused));
         let authenticated =
             |count: usize| in_pieces_authenticated(&format!("{OPEN}{}", bomb(count))).pop();
         assert!(authenticated(after).is_some_and(|line| line.starts_with("<message")));
-        assert_eq!(authenticated(after + 1).as_deref(), Some(refused));
+        assert!(authenticated(after + 1).is_some_and(|line| line.starts_with(refused)));
+        // What is no stanza cannot be answered.
+        let nonza = bomb(after + 1).replace("message", "element");
+        let lines = in_pieces_authenticated(&format!("{OPEN}{nonza}"));
+        assert_eq!(lines[1], "error policy-violation (LIMIT-5)");
     }
     assert_eq!(
         outcome(format!(
@@ -123,8 +139,9 @@ fn limit_5_is_a_setting() {
             9,
         )
         .pop()
+        .map(|line| line.replace("/>", "").replace(" a='' b='' c=''", "").replace(" d=''", ""))
     };
-    let refused = Some("error policy-violation (LIMIT-5)".to_owned());
+    let refused = Some("policy-violation (modify) (LIMIT-5) <message".to_owned());
     for (fits, more, most) in [
         (
             "<message><a/></message>",
@@ -150,9 +167,35 @@ fn limit_5_is_a_setting() {
 }
 
 #[test]
-fn limit_5_a_value_too_long_for_the_parser_is_a_limit_too() {
-    let long = "x".repeat(8193);
-    assert_eq!(within(format!("<message a='{long}'/>")), "error policy-violation (LIMIT-5)");
+fn limit_5_a_value_may_be_as_long_as_the_stanza() {
+    let value =
+        |bytes: usize| format!("<message id='1'><a b='{}'/></message>", "x".repeat(bytes - 37));
+    for bytes in [8192, 8193, 100_000, 262_144] {
+        let written = in_pieces_authenticated(&format!("{OPEN}{}", value(bytes)));
+        assert_eq!(written[1], value(bytes));
+        // The same where it is written anew.
+        let prefixed = value(bytes)
+            .replace("message", "x:message")
+            .replace("id='1'", "xmlns:x='jabber:client'");
+        let lines = in_pieces_authenticated(&format!("{OPEN}{prefixed}"));
+        match prefixed.len() {
+            0..=262_144 => assert_eq!(lines[1], value(bytes).replace(" id='1'", "")),
+            _ => assert_eq!(lines[1], "policy-violation (modify) (LIMIT-4) <message/>"),
+        }
+    }
+}
+
+#[test]
+fn limit_41_a_header_declares_little() {
+    let header = |name: usize| {
+        let namespace = "u".repeat(name);
+        format!(
+            "<s:stream xmlns:s='http://etherx.jabber.org/streams' xmlns:p='{namespace}' version='1.0'>"
+        )
+    };
+    let rest = "shttp://etherx.jabber.org/streamsp".len();
+    assert_eq!(outcome(header(1024 - rest)), "header version=1.0");
+    assert_eq!(outcome(header(1025 - rest)), "error policy-violation (LIMIT-41)");
 }
 
 #[test]

@@ -108,18 +108,24 @@ fn roster_7_item_jids() {
     let of = |jid: &str| plan(&Roster::new(), &format!("<item jid='{jid}'/>")).map(|_| ());
     assert_eq!(of("a@example.com"), Ok(()));
     assert_eq!(of("example.com"), Ok(()));
+    assert_eq!(of("a@example.com."), Ok(()));
     assert_eq!(of("a@example.com/balcony"), Err(RosterError::FullJid));
+    assert_eq!(of("a@example.com./\u{1f98a}"), Err(RosterError::FullJid));
     assert_eq!(of(OWN), Err(RosterError::OwnJid));
-    assert_eq!(of("Juliet@EXAMPLE.com"), Err(RosterError::OwnJid));
+    assert_eq!(of("Juliet@EXAMPLE.com."), Err(RosterError::OwnJid));
     for wrong in [
         "",
         "@example.com",
         "a@",
         "a@b@c",
         "a@example.com/",
-        "a@example.com.",
-        "example.com.",
-        "a@x./r",
+        "a@x../r",
+        "a@\u{1806}",
+        "\u{1806}",
+        "a@\u{1806}.z",
+        "\u{1d2c}lice@example.com",
+        #[cfg(feature = "server")]
+        "\u{2665}@example.com",
     ] {
         assert_eq!(of(wrong), Err(RosterError::InvalidJid), "{wrong}");
     }
@@ -192,6 +198,47 @@ fn roster_15_removal_drops_the_request() {
     let SetPlan::Remove(removal) = plan(&roster, remove).unwrap() else { panic!() };
     assert!(removal.request);
     assert_eq!(removal.farewells, [Farewell::Send(SubscriptionKind::Unsubscribed)]);
+}
+
+#[test]
+fn limit_15_bytes_of_an_item_and_of_a_roster() {
+    let named = |n: usize, len: usize| {
+        let mut item = Item::new(jid(&format!("c{n}@example.com")));
+        item.name = Some("&".repeat(len));
+        item
+    };
+    let mut limits = RosterLimits::default();
+    (limits.item_bytes, limits.bytes) = (1_000, 2_500);
+    let allow = |limits: &RosterLimits, roster: &Roster, item| limits.allow(roster, &item);
+    let mut roster = Roster::new();
+    assert_eq!(allow(&limits, &roster, named(1, 190)), Err(RosterError::ItemTooLarge));
+    for n in 0..2 {
+        assert_eq!(allow(&limits, &roster, named(n, 170)), Ok(()));
+        roster.put(&named(n, 170));
+    }
+    assert_eq!(allow(&limits, &roster, named(2, 170)), Err(RosterError::TooLarge));
+    assert_eq!(allow(&limits, &roster, named(2, 80)), Ok(()));
+    let error = StanzaError::from(RosterError::TooLarge);
+    assert_eq!((error.condition(), error.type_()), (Condition::PolicyViolation, ErrorType::Modify));
+    let error = StanzaError::from(RosterError::ItemTooLarge);
+    assert_eq!(error.condition(), Condition::NotAcceptable);
+    // What is there already, from times of other limits, may be kept or made smaller, not larger.
+    (limits.item_bytes, limits.bytes, limits.items) = (500, 600, 1);
+    for (item, expected) in [
+        (named(1, 171), Err(RosterError::ItemTooLarge)),
+        (named(1, 170), Ok(())),
+        (named(1, 169), Ok(())),
+        (named(2, 0), Err(RosterError::TooManyItems)),
+    ] {
+        assert_eq!(allow(&limits, &roster, item), expected);
+    }
+    limits.item_bytes = 2_000;
+    assert_eq!(allow(&limits, &roster, named(1, 171)), Err(RosterError::TooLarge));
+    let mut state = named(1, 170);
+    (state.ask, state.approved, state.subscription) = (true, true, Subscription::Both);
+    assert_eq!(allow(&limits, &roster, state), Ok(()));
+    let removal = RosterSet::removal(named(1, 0).jid);
+    assert!(plan_set(&roster, &jid(OWN), &removal, &limits).is_ok());
 }
 
 #[test]

@@ -13,48 +13,12 @@ fn item(text: &str) -> Item {
     Item::new(jid(text))
 }
 
-/// Heap bytes of a roster, from what it holds: boxed text is exact, lists count by capacity.
-fn heap(roster: &Roster) -> usize {
-    roster.items.capacity() * size_of::<Packed>()
-        + roster.items.iter().map(|item| item.text.len()).sum::<usize>()
-        + roster.requests.capacity() * size_of::<Box<str>>()
-        + roster.requests.iter().map(|request| request.len()).sum::<usize>()
-}
-
 fn contact(n: usize) -> Item {
     let mut item = item(&format!("contact-{n}@some-server.example.org"));
     item.name = Some(format!("Contact Number {n}"));
     item.groups = vec!["Friends".into(), "Colleagues from work".into()];
     item.subscription = Subscription::Both;
     item
-}
-
-fn text(item: &Item) -> usize {
-    item.jid.as_str().len()
-        + item.name.as_ref().map_or(0, String::len)
-        + item.groups.iter().map(String::len).sum::<usize>()
-}
-
-#[test]
-fn an_item_takes_48_bytes_beside_its_text() {
-    assert_eq!(size_of::<Packed>(), 24);
-    for count in [50, 2_000] {
-        let items: Vec<Item> = (0..count).map(contact).collect();
-        let text: usize = items.iter().map(text).sum();
-        let loaded = Roster::from_items(items.clone(), 0, []);
-        assert!(heap(&loaded) <= text + 28 * count, "{} bytes", heap(&loaded));
-        let mut edited = Roster::new();
-        for item in &items {
-            edited.put(item);
-        }
-        // An eighth of slack on 24 bytes, and a separator before the name and each group. The
-        // rest of the 48 is for what allocators add to a block.
-        assert!(heap(&edited) <= text + 31 * count, "{} bytes", heap(&edited));
-        for item in &items {
-            edited.remove(item.jid.as_str());
-        }
-        assert_eq!(heap(&edited), 0);
-    }
 }
 
 #[test]
@@ -260,14 +224,168 @@ proptest! {
     }
 }
 
+fn many(items: usize) -> Roster {
+    Roster::from_items((0..items).map(contact), 1, [])
+}
+
+/// Rows that two rosters do not share in memory.
+fn copied(old: &Roster, new: &Roster) -> usize {
+    new.items.rows_not_in(&old.items)
+}
+
+#[test]
+fn limit_15_a_change_copies_a_few_items_however_many_there_are() {
+    for items in [10, 100, 1_000, 2_000] {
+        let old = many(items);
+        let mut new_name = contact(items / 2);
+        new_name.name = Some("Another Name".into());
+        let mut longer = contact(items / 3);
+        longer.groups.push("x".repeat(5_000));
+        for (what, change) in
+            [("changed", &new_name), ("grown", &longer), ("added", &contact(items))]
+        {
+            let mut new = old.clone();
+            assert!(new.put(change));
+            assert!(copied(&old, &new) <= 33, "{items}, {what}: {}", copied(&old, &new));
+        }
+        let mut new = old.clone();
+        assert!(new.remove(contact(items / 2).jid.as_str()));
+        assert!(copied(&old, &new) < 32, "{items}, removed: {}", copied(&old, &new));
+        assert_eq!(old.iter().count(), items, "who reads the old one sees it as it was");
+    }
+}
+
+#[test]
+fn limit_15_what_shrinks_is_packed_anew() {
+    let mut roster = many(2_000);
+    let rows_of_a_page = |roster: &Roster| roster.len() / roster.items.pages();
+    let full = rows_of_a_page(&roster);
+    // Every second one is kept, then every fourth, and so on, without an order.
+    for kept in [2, 4, 8, 16] {
+        for n in (0..2_000).map(|n| n * 1_009 % 2_000).filter(|n| n % kept != 0) {
+            roster.remove(contact(n).jid.as_str());
+        }
+    }
+    assert_eq!(roster.len(), 125);
+    assert!(rows_of_a_page(&roster) >= full / 8, "{} pages", roster.items.pages());
+    for n in 0..2_000 {
+        roster.remove(contact(n).jid.as_str());
+    }
+    assert_eq!(roster.items.pages(), 0);
+}
+
+#[test]
+fn roster_17_one_version_is_never_that_of_two_rosters() {
+    let mut seen = BTreeSet::new();
+    let mut variants = vec![item("nurse@example.com"), item("nurs@example.com")];
+    let changes: [fn(&mut Item); 9] = [
+        |item| item.name = Some("A".into()),
+        |item| item.groups = vec!["A".into()],
+        |item| item.groups = vec!["A".into(), "B".into()],
+        |item| item.groups = vec!["B".into(), "A".into()],
+        |item| item.groups = vec!["AB".into()],
+        |item| item.subscription = Subscription::To,
+        |item| item.subscription = Subscription::From,
+        |item| item.ask = true,
+        |item| item.approved = true,
+    ];
+    for change in changes {
+        let mut item = item("nurse@example.com");
+        change(&mut item);
+        variants.push(item);
+    }
+    // The same number each time, as after a restart of a store that forgets.
+    for one in &variants {
+        assert!(seen.insert(Roster::from_items([one.clone()], 1, []).ver()), "{one:?}");
+        let two = [one.clone(), item("romeo@example.net")];
+        assert!(seen.insert(Roster::from_items(two, 1, []).ver()), "{one:?} and another");
+    }
+    assert!(seen.insert(Roster::from_items([], 1, []).ver()));
+}
+
+#[test]
+fn roster_17_the_way_to_a_roster_does_not_show_in_its_version() {
+    let mut grown = Roster::new();
+    for n in (0..300).rev() {
+        grown.put(&contact(n));
+    }
+    for n in 100..300 {
+        grown.remove(contact(n).jid.as_str());
+    }
+    let loaded = Roster::from_items((0..100).map(contact), grown.version(), []);
+    assert_eq!((grown.ver(), grown.bytes()), (loaded.ver(), loaded.bytes()));
+}
+
+/// Indices of many contacts, some with long texts, so that pages divide and join.
+fn edits() -> impl Strategy<Value = Vec<(usize, Option<usize>)>> {
+    let lengths = prop_oneof![4 => 0..40_usize, 1 => 2_000..9_000_usize];
+    vec((0..120_usize, prop::option::weighted(0.6, lengths)), 0..300)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn pages_hold_what_a_map_holds(edits in edits()) {
+        let mut roster = Roster::new();
+        let mut model: BTreeMap<String, Item> = BTreeMap::new();
+        for (n, name) in edits {
+            let mut one = contact(n);
+            one.name = name.map(|len| "n".repeat(len)).filter(|name| !name.is_empty());
+            let (before, shown) = (roster.clone(), model.clone());
+            if name.is_some() {
+                roster.put(&one);
+                model.insert(one.jid.to_string(), one);
+            } else {
+                roster.remove(one.jid.as_str());
+                model.remove(one.jid.as_str());
+            }
+            let items = |roster: &Roster| {
+                roster.iter().map(|entry| roster.item(&jid(entry.jid())).unwrap()).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(items(&roster), model.values().cloned().collect::<Vec<_>>());
+            prop_assert_eq!(items(&before), shown.values().cloned().collect::<Vec<_>>());
+            prop_assert_eq!((roster.len(), roster.is_empty()), (model.len(), model.is_empty()));
+        }
+        let loaded = Roster::from_items(model.values().cloned(), roster.version(), []);
+        prop_assert_eq!((roster.ver(), roster.bytes()), (loaded.ver(), loaded.bytes()));
+    }
+}
+
 #[test]
 fn hashes_are_kept_and_are_no_change() {
     let mut roster = Roster::from_items((0..3).map(contact), 1, []);
     let length = |jid: &str| u32::try_from(jid.len()).unwrap();
-    roster.set_hashes(length);
+    roster.set_hashes(&Roster::new(), length);
     assert!(!roster.put(&contact(1)), "it is as it was");
     let mut changed = contact(1);
     changed.name = None;
     assert!(roster.put(&changed));
     assert!(roster.iter().all(|entry| entry.hash() == length(entry.jid())));
+}
+
+#[test]
+fn only_what_is_new_is_hashed() {
+    let length = |jid: &str| u32::try_from(jid.len()).unwrap();
+    let mut known = many(2_000);
+    known.set_hashes(&Roster::new(), length);
+    let mut added = known.clone();
+    added.put(&contact(2_000));
+    let mut removed = known.clone();
+    removed.remove(contact(1_000).jid.as_str());
+    for mut new in [added, removed, known.clone()] {
+        let hashed = std::cell::Cell::new(0);
+        new.set_hashes(&known, |jid| {
+            hashed.set(hashed.get() + 1);
+            length(jid)
+        });
+        assert!(hashed.get() <= 33, "{}", hashed.get());
+        assert!(new.iter().all(|entry| entry.hash() == length(entry.jid())));
+    }
+    // Those of another registry are worth nothing here.
+    let mut foreign = known.clone();
+    foreign.set_hashes(&Roster::new(), |_| 7);
+    foreign.set_hashes(&many(2_000), length);
+    assert!(foreign.iter().all(|entry| entry.hash() == length(entry.jid())));
+    assert!(known.iter().all(|entry| entry.hash() == length(entry.jid())));
 }

@@ -48,9 +48,67 @@ fn bind_13_a_file_of_schema_version_1_is_brought_up_to_date_with_all_it_holds() 
 
         block_on(store.offline().push(&account, OfflineMessage::new(*b"<", std::time::UNIX_EPOCH)))
             .unwrap();
-        block_on(store.blocks().apply(&account, vec![account.clone().into()], vec![])).unwrap();
+        block_on(store.blocks().apply(&account, vec![account.to_string()], vec![])).unwrap();
     }
     assert_eq!(rows(&directory.file(), "offline_message"), 2);
+}
+
+#[test]
+fn jid_3_addresses_of_schema_version_2_get_their_one_spelling() {
+    let directory = Directory::new();
+    let db = Connection::open(directory.file()).unwrap();
+    for migration in &MIGRATIONS[..2] {
+        db.execute_batch(migration).unwrap();
+    }
+    db.execute_batch(
+        "PRAGMA application_id = 2020438899;
+         PRAGMA user_version = 2;
+         INSERT INTO account VALUES ('a@xn--bcher-kva.example', 0), ('x@localhost.', 0),
+             ('b@xn--bcher-kva.example', 0), ('b@b\u{fc}cher.example', 0);
+         INSERT INTO scram_keys VALUES
+             ('a@xn--bcher-kva.example', 'SHA-1', x'01', 4096, x'02', x'03');
+         INSERT INTO roster VALUES ('a@xn--bcher-kva.example', 12);
+         INSERT INTO roster_item VALUES
+             ('a@xn--bcher-kva.example', 'c@XN--BCHER-KVA.example', 'C', 'both', 0, 1),
+             ('a@xn--bcher-kva.example', 'd@xn--bcher-kva.example', 'D', 'both', 0, 1),
+             ('a@xn--bcher-kva.example', 'e@xn--bcher-kva.example', 'E', 'to', 0, 0),
+             ('a@xn--bcher-kva.example', 'e@b\u{fc}cher.example', 'E', 'both', 0, 0),
+             ('b@xn--bcher-kva.example', 'z@z', 'Z', 'both', 0, 0);
+         INSERT INTO roster_group VALUES
+             ('a@xn--bcher-kva.example', 'd@xn--bcher-kva.example', 0, 'Friends'),
+             ('a@xn--bcher-kva.example', 'e@xn--bcher-kva.example', 0, 'Foes');
+         INSERT INTO subscription_request VALUES
+             (1, 'a@xn--bcher-kva.example', 'p@xn--bcher-kva.example', x'3c');
+         INSERT INTO blocked VALUES
+             ('a@xn--bcher-kva.example', 'q@xn--bcher-kva.example/\u{1f98a}');",
+    )
+    .unwrap();
+    drop(db);
+    for _ in 0..2 {
+        let store = Sqlite::open(directory.file()).unwrap();
+        let account = jid("a@b\u{fc}cher.example");
+        assert!(block_on(store.credentials(&account)).unwrap().unwrap().scram_sha_1.is_some());
+        assert!(block_on(store.exists(&jid("x@localhost"))).unwrap());
+        let stored = block_on(store.rosters().load(&account)).unwrap();
+        assert_eq!((stored.version, stored.unread), (12, 0));
+        let items: Vec<_> = stored
+            .items
+            .iter()
+            .map(|item| (item.jid.as_str(), item.subscription, item.groups.len()))
+            .collect();
+        let (d, e) = ("d@b\u{fc}cher.example", "e@b\u{fc}cher.example");
+        assert_eq!(items, [(d, Subscription::Both, 1), (e, Subscription::Both, 0)]);
+        // The second of two, and one that has never been normal.
+        let strays: Vec<_> =
+            stored.strays.iter().map(|stray| (stray.jid.as_str(), stray.groups.len())).collect();
+        assert_eq!(strays, [("c@XN--BCHER-KVA.example", 0), ("e@xn--bcher-kva.example", 1)]);
+        assert_eq!(stored.requests, [jid("p@b\u{fc}cher.example")]);
+        let blocked = block_on(store.blocks().load(&account)).unwrap();
+        assert_eq!(blocked, ["q@b\u{fc}cher.example/\u{1f98a}"]);
+        // Two accounts stay two.
+        let other = block_on(store.rosters().load(&jid("b@b\u{fc}cher.example"))).unwrap();
+        assert!(other.items.is_empty());
+    }
 }
 
 #[test]
@@ -60,8 +118,8 @@ fn bind_13_a_newer_schema_is_refused_and_left_alone() {
     Connection::open(directory.file()).unwrap().pragma_update(None, "user_version", 77).unwrap();
     let before = fs::read(directory.file()).unwrap();
     let error = Sqlite::open(directory.file()).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 77, known: 2 }), "{error}");
-    assert_eq!(error.to_string(), "the database has schema version 77, known are those up to 2");
+    assert!(matches!(error, OpenError::Newer { found: 77, known: 3 }), "{error}");
+    assert_eq!(error.to_string(), "the database has schema version 77, known are those up to 3");
     assert!(fs::read(directory.file()).unwrap() == before);
 }
 

@@ -1,0 +1,148 @@
+//! What the offline store has for a session that has become available (OFF-3, OFF-4).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jid::BareJid;
+use parking_lot::Mutex;
+
+use super::Core;
+use crate::connection::Connection;
+use crate::extension::Outcome;
+use crate::session::{SessionHandle, Waiting};
+use crate::stanza::delay::{delay, is_delayed_by};
+use crate::stanza::{Stanza, canonicalise};
+use crate::store::{OfflineId, StoreError};
+
+/// How soon a store that failed is asked again.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Accounts for which the store has failed. A leaf lock.
+#[derive(Default)]
+pub(super) struct Failures(Mutex<HashMap<BareJid, Failure>>);
+
+#[derive(Default)]
+struct Failure {
+    /// What sessions have got and the store did not remove: it is given to nobody else.
+    given: Vec<OfflineId>,
+    /// The store will be asked again.
+    is_retried: bool,
+}
+
+impl Failures {
+    fn given(&self, account: &BareJid) -> Vec<OfflineId> {
+        self.0.lock().get(account).map(|failure| failure.given.clone()).unwrap_or_default()
+    }
+
+    /// The store is about to be asked again.
+    fn retried(&self, account: &BareJid) {
+        let mut failures = self.0.lock();
+        let Some(failure) = failures.get_mut(account) else { return };
+        failure.is_retried = false;
+        if failure.given.is_empty() {
+            failures.remove(account);
+        }
+    }
+}
+
+impl<C: Connection + Clone> Core<C> {
+    /// Gives the sessions that are to get it what the store has for their account.
+    pub(super) async fn deliver_offline(self: &Arc<Self>, account: &BareJid) {
+        let (core, key) = (Arc::clone(self), account.to_string());
+        let account = account.clone();
+        let job = async move {
+            core.settle_left(&account).await;
+            core.remove_given(&account, Vec::new()).await;
+            core.catch_up(&account).await
+        };
+        let _given = self.jobs.run(&key, job).await;
+    }
+
+    /// The same on the account's chain. `false`: the store has failed and will be asked again; what it has comes
+    /// first until then.
+    pub(super) async fn catch_up(self: &Arc<Self>, account: &BareJid) -> bool {
+        while let Some(session) = self.registry.recipient(account.as_str()) {
+            let is_reachable = session.is_available() && session.priority() >= 0;
+            if is_reachable && self.give_offline(account, &session).await.is_err() {
+                self.ask_again(account);
+                return false;
+            }
+            self.registry.stored_given(&session);
+        }
+        true
+    }
+
+    /// Offline messages, and what the session has inherited, in the order in which they were accepted,
+    /// all to this session; what it accepted leaves the store.
+    async fn give_offline(
+        self: &Arc<Self>,
+        account: &BareJid,
+        session: &SessionHandle<C>,
+    ) -> Result<(), StoreError> {
+        let domain = account.domain().as_str();
+        let delayed = |stanza: &Stanza, since| match is_delayed_by(stanza, domain) {
+            true => stanza.clone(),
+            false => stanza.with_appended(&delay(domain, since)),
+        };
+        let (mut ids, mut waiting) = (Vec::new(), Vec::new());
+        if let Some(store) = &self.stores.offline {
+            let given = self.offline_failures.given(account);
+            let stored = store.list(account).await?;
+            for (id, message) in stored.into_iter().filter(|(id, _)| !given.contains(id)) {
+                ids.push(id);
+                // One that cannot be read any more is of no use to anybody.
+                if let Ok(stanza) = canonicalise(&message.stanza) {
+                    // One that a session has had says so already.
+                    let is_new = !is_delayed_by(&stanza, domain);
+                    let (stanza, since) = (delayed(&stanza, message.received), message.received);
+                    waiting.push(Waiting::stored(stanza, since, is_new));
+                }
+            }
+        }
+        let Ok(given) = session.give_waiting(waiting, delayed) else { return Ok(()) };
+        for Waiting { stanza, is_new, .. } in &given {
+            self.given(session, stanza);
+            if *is_new {
+                let reached = std::slice::from_ref(session);
+                self.delivered(stanza, None, Some(account), reached, Outcome::Retrieved, None);
+            }
+        }
+        self.remove_given(account, ids).await;
+        Ok(())
+    }
+
+    /// Removes what sessions have got, `new` and before. A store that fails is asked again, and
+    /// nothing is given twice meanwhile.
+    async fn remove_given(self: &Arc<Self>, account: &BareJid, new: Vec<OfflineId>) {
+        let Some(store) = &self.stores.offline else { return };
+        let mut ids = self.offline_failures.given(account);
+        ids.extend(new);
+        if ids.is_empty() {
+            return;
+        }
+        if store.remove(account, ids.clone()).await.is_ok() {
+            if let Some(failure) = self.offline_failures.0.lock().get_mut(account) {
+                failure.given.clear();
+            }
+        } else {
+            self.offline_failures.0.lock().entry(account.clone()).or_default().given = ids;
+            self.ask_again(account);
+        }
+    }
+
+    fn ask_again(self: &Arc<Self>, account: &BareJid) {
+        let mut failures = self.offline_failures.0.lock();
+        let failure = failures.entry(account.clone()).or_default();
+        if std::mem::replace(&mut failure.is_retried, true) {
+            return;
+        }
+        drop(failures);
+        let (core, account) = (Arc::clone(self), account.clone());
+        self.jobs.later(async move {
+            core.sleep(RETRY).await;
+            core.offline_failures.retried(&account);
+            core.deliver_offline(&account).await;
+        });
+    }
+}

@@ -1,0 +1,180 @@
+//! What a replaced session had not acknowledged, for the session that took its resource (DESTROY-8).
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::handle::{NotSent, SessionHandle, Shared};
+use super::outbound::{Item, Left, To};
+use super::registry::Inner;
+use super::retained::Share;
+use super::slots::Entry;
+use crate::connection::Connection;
+use crate::stanza::delay::delayed_since;
+use crate::stanza::{Kind, Stanza};
+
+/// What a session that was replaced had not acknowledged: it belongs to its successor on that
+/// resource, which gets it as soon as it can get messages for the account (DESTROY-8).
+pub(super) struct Inheritance {
+    left: Vec<Left>,
+    /// For as long as it waits (LIMIT-11).
+    share: Share,
+}
+
+impl Left {
+    /// Whether the successor of its session gets it: a message of somebody, which that session had
+    /// or was to have first.
+    fn is_inherited(&self, own: &str) -> bool {
+        let type_ = self.stanza.type_();
+        self.counted
+            && self.stanza.kind() == Kind::Message
+            && !matches!(type_.as_deref(), Some("error" | "groupchat" | "headline"))
+            && (self.copies.is_some() || self.stanza.from().is_none_or(|from| from != own))
+    }
+
+    /// Since when it has waited, by the wall clock; `clocks`: the times of now.
+    fn since(&self, domain: &str, clocks: (Duration, SystemTime)) -> SystemTime {
+        if let Some(since) = delayed_since(&self.stanza, domain) {
+            return since;
+        }
+        let (now, utc) = clocks;
+        utc.checked_sub(now.saturating_sub(self.at)).unwrap_or(utc)
+    }
+}
+
+impl<C: Connection + Clone> Inner<C> {
+    /// Gives what a replaced session leaves to its successor, as far as it belongs there, unless it is
+    /// more than may wait for one session (LIMIT-10); under the lock of their shard. The rest is
+    /// left as by any other end.
+    pub(super) fn bequeath(
+        &self,
+        entry: &Entry<C>,
+        from: &Arc<Shared<C>>,
+        to: &Shared<C>,
+        left: Vec<Left>,
+    ) {
+        let own = entry.shared.bare.as_str();
+        let (inherited, mut rest): (Vec<_>, Vec<_>) =
+            left.into_iter().partition(|left| left.is_inherited(own));
+        let limits = &self.settings.retention;
+        let bytes = inherited.iter().map(|left| left.stanza.len()).sum::<usize>();
+        if inherited.len() > limits.stanzas || bytes > limits.bytes {
+            rest.splice(0..0, inherited);
+            return self.put_left(entry, from, rest);
+        }
+        self.put_left(entry, from, rest);
+        if !inherited.is_empty() {
+            let mut share = Share::new(&self.retained_bytes);
+            share.set(bytes);
+            let inheritance = Inheritance { left: inherited, share };
+            to.presence.lock().change(|rare| rare.inheritance = Some(inheritance));
+        }
+    }
+}
+
+impl<C: Connection + Clone> Shared<C> {
+    /// Takes out what the session has inherited and not got.
+    pub(super) fn take_inheritance(&self) -> Vec<Left> {
+        let inheritance = self.presence.lock().change(|rare| rare.inheritance.take());
+        inheritance.map(|inheritance| inheritance.left).unwrap_or_default()
+    }
+
+    /// Drops what the session has inherited and `is_unwanted`.
+    pub(super) fn disinherit(&self, is_unwanted: impl Fn(&Stanza) -> bool) {
+        self.presence.lock().change(|rare| {
+            let Some(inheritance) = &mut rare.inheritance else { return };
+            let mut bytes = inheritance.share.bytes();
+            for left in std::mem::take(&mut inheritance.left) {
+                if is_unwanted(left.message()) {
+                    bytes = bytes.saturating_sub(left.stanza.len());
+                    left.forget();
+                } else {
+                    inheritance.left.push(left);
+                }
+            }
+            inheritance.share.set(bytes);
+            if inheritance.left.is_empty() {
+                rare.inheritance = None;
+            }
+        });
+    }
+}
+
+/// A message that waits for a session in the store, or that the session has inherited.
+pub(crate) struct Waiting {
+    pub(crate) stanza: Stanza,
+    since: SystemTime,
+    /// No session has had it yet.
+    pub(crate) is_new: bool,
+    left: Option<Left>,
+}
+
+impl Waiting {
+    /// One that the store has kept `since` then.
+    pub(crate) const fn stored(stanza: Stanza, since: SystemTime, is_new: bool) -> Self {
+        Self { stanza, since, is_new, left: None }
+    }
+
+    fn item(&self) -> Item<'_> {
+        match self.left.as_ref().and_then(|left| left.copies.as_ref()) {
+            Some(copies) => Item::Copy(&self.stanza, To::AsIs, copies),
+            None => Item::Stanza(&self.stanza, To::AsIs),
+        }
+    }
+}
+
+impl<C: Connection + Clone> SessionHandle<C> {
+    /// Whether the session has inherited messages that it has not got.
+    pub(crate) fn is_heir(&self) -> bool {
+        self.0.presence.lock().rare().is_some_and(|rare| rare.inheritance.is_some())
+    }
+
+    /// Gives the session what `stored` has for it and what it has inherited, by the time of acceptance,
+    /// all or none of it. What is inherited says since when it is `delayed`. What is from somebody whom
+    /// the account hides from by now ends here (BLOCK-11).
+    pub(crate) fn give_waiting(
+        &self,
+        mut stored: Vec<Waiting>,
+        delayed: impl Fn(&Stanza, SystemTime) -> Stanza,
+    ) -> Result<Vec<Waiting>, NotSent> {
+        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
+        let environment = &registry.settings.environment;
+        let clocks = (environment.now(), environment.utc());
+        let domain = self.0.jid.domain().as_str();
+        let is_hidden = |stanza: &Stanza| {
+            stanza.from().is_some_and(|from| registry.hides(&self.0.account, &from))
+        };
+        stored.retain(|waiting| !is_hidden(&waiting.stanza));
+        for left in self.0.take_inheritance() {
+            if is_hidden(left.message()) {
+                left.forget();
+                continue;
+            }
+            let since = left.since(domain, clocks);
+            let stanza = delayed(left.message(), since);
+            stored.push(Waiting { stanza, since, is_new: false, left: Some(left) });
+        }
+        // In one moment a session has accepted before the store has.
+        // (Stores, and stamps, keep milliseconds.)
+        stored.sort_by_key(|waiting| (in_millis(waiting.since), waiting.is_new));
+        let (now, utc) = clocks;
+        let at = |since| now.saturating_sub(utc.duration_since(since).unwrap_or_default());
+        let items: Vec<_> =
+            stored.iter().map(|waiting| (waiting.item(), Some(at(waiting.since)))).collect();
+        let given = if items.is_empty() { Ok(()) } else { self.send_waiting(&items) };
+        match given {
+            Ok(()) => Ok(stored),
+            Err(error) => {
+                // It has ended, and nobody asks it for its inheritance any more.
+                let left: Vec<_> = stored.into_iter().filter_map(|waiting| waiting.left).collect();
+                if !left.is_empty() {
+                    registry.leave_strays(&self.0, left);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn in_millis(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
+}

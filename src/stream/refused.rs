@@ -1,0 +1,65 @@
+//! Stanzas that are answered with an error before anything else looks at them.
+
+use std::fmt;
+
+use super::{Limit, StreamCondition, StreamError};
+use crate::stanza::canonical::Flaw;
+use crate::stanza::{Condition, Received, StanzaError};
+
+/// A stanza that was refused while it was read, and skipped to its end: it breaks a limit (LIMIT-4,
+/// LIMIT-5, LIMIT-40) or cannot be passed on (STREAM-15). The stream goes on.
+pub struct Refused {
+    stanza: Received<'static>,
+    flaw: Flaw,
+    /// The limit in force on its length.
+    bytes: Limit,
+}
+
+impl Refused {
+    pub(super) const fn new(stanza: Received<'static>, flaw: Flaw, bytes: Limit) -> Self {
+        Self { stanza, flaw, bytes }
+    }
+
+    /// The stanza without its payload: enough to answer it.
+    #[must_use]
+    pub const fn stanza(&self) -> &Received<'static> {
+        &self.stanza
+    }
+
+    /// What to answer: `policy-violation` where a limit was exceeded, `not-acceptable` for names,
+    /// both of type `modify`.
+    #[must_use]
+    pub fn error(&self) -> StanzaError {
+        match self.flaw {
+            Flaw::Exceeded(_) => Condition::PolicyViolation.into(),
+            Flaw::Names => Condition::NotAcceptable.into(),
+        }
+    }
+
+    /// The limit that was exceeded, to be told to the host.
+    #[must_use]
+    pub const fn limit(&self) -> Option<Limit> {
+        match self.flaw {
+            Flaw::Exceeded(bound) => Some(Limit::of(bound, self.bytes)),
+            Flaw::Names => None,
+        }
+    }
+
+    /// What to close the stream with where no stanza can be answered.
+    #[must_use]
+    pub fn stream_error(&self) -> StreamError {
+        match self.limit() {
+            Some(limit) => StreamError::exceeded(limit),
+            None => StreamCondition::PolicyViolation.into(),
+        }
+    }
+}
+
+impl fmt::Debug for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Refused")
+            .field("stanza", &self.stanza)
+            .field("limit", &self.limit())
+            .finish_non_exhaustive()
+    }
+}
