@@ -34,7 +34,7 @@ const ENDS: [(&str, End); 12] = [
     ("queue overflow", |_, owner, line| {
         line.set(Mode::Full);
         // Nobody else can make so much wait for it.
-        let much = vec![b' '; 5 << 20];
+        let much = vec![b' '; 7 << 20];
         assert_eq!((owner.send_raw(&much), owner.send_raw(&much)), (Ok(()), Ok(())));
         assert_eq!(owner.send_raw(&much), Err(NotSent::Full));
     }),

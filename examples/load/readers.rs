@@ -34,6 +34,10 @@ pub(crate) struct Readers {
     pub(crate) slow: AtomicBool,
     /// How often the server dropped one: of one byte a second, of none.
     pub(crate) dropped: [AtomicUsize; 2],
+    /// Messages that were sent to readers.
+    pub(crate) sent: AtomicUsize,
+    /// Messages that readers have read.
+    pub(crate) read: AtomicUsize,
     /// Sessions that went on after it.
     pub(crate) resumed: AtomicUsize,
     /// Sessions that were to go on and did not.
@@ -66,14 +70,18 @@ pub(crate) async fn read(load: Arc<Load>, nth: usize, readers: Arc<Readers>) -> 
             }
         };
         // How it broke makes no difference.
-        let Err(_) = session.read(&mut me, &readers.slow, kind).await;
+        let Err(_) = session.read(&mut me, &readers, kind).await;
         dropped.fetch_add(1, Ordering::Relaxed);
         held = kind.resumes.then_some(session);
     }
 }
 
 /// Writes to a reader for the whole run, whatever becomes of that.
-pub(crate) async fn flood(load: Arc<Load>, mut me: Client) -> Result<Infallible> {
+pub(crate) async fn flood(
+    load: Arc<Load>,
+    mut me: Client,
+    readers: Arc<Readers>,
+) -> Result<Infallible> {
     let nth = (me.n - load.users - load.slow) / SENDERS;
     let to = load.jid(load.users + nth);
     let text = "Words, words, words. ".repeat(SIZE / 21);
@@ -85,7 +93,10 @@ pub(crate) async fn flood(load: Arc<Load>, mut me: Client) -> Result<Infallible>
     let (mut ticks, mut back) = (interval(PACE), vec![0; SIZE]);
     loop {
         tokio::select! {
-            _ = ticks.tick() => me.writer.write_all(message.as_bytes()).await?,
+            _ = ticks.tick() => {
+                me.writer.write_all(message.as_bytes()).await?;
+                readers.sent.fetch_add(1, Ordering::Relaxed);
+            }
             // What the server could not deliver.
             read = me.reader.0.read(&mut back) => if read? == 0 {
                 return Err("the server ended the connection of a sender".into());
@@ -146,14 +157,14 @@ impl Session {
     async fn read(
         &mut self,
         me: &mut Client,
-        slow: &AtomicBool,
+        readers: &Readers,
         kind: Kind,
     ) -> io::Result<Infallible> {
         let (since, mut bytes) = (Instant::now(), vec![0; 64 << 10]);
         // What came before in part is sent again.
         self.tag.clear();
         loop {
-            if slow.load(Ordering::Relaxed) && since.elapsed() > RESPITE {
+            if readers.slow.load(Ordering::Relaxed) && since.elapsed() > RESPITE {
                 sleep(SECOND).await;
                 // As clients do to keep a connection alive, and to see that it is not.
                 me.writer.write_all(b" ").await?;
@@ -161,7 +172,7 @@ impl Session {
                 if !kind.takes_none {
                     match me.reader.0.get_mut().try_read(&mut byte) {
                         Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                        Ok(_) => self.take(me, &byte).await?,
+                        Ok(_) => self.take(me, &byte, readers).await?,
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         Err(error) => return Err(error),
                     }
@@ -169,14 +180,14 @@ impl Session {
             } else if let Ok(read) = timeout(SECOND, me.reader.0.read(&mut bytes)).await {
                 match bytes.get(..read?) {
                     None | Some([]) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                    Some(some) => self.take(me, some).await?,
+                    Some(some) => self.take(me, some, readers).await?,
                 }
             }
         }
     }
 
     /// Counts messages, and answers the server that asks for their number.
-    async fn take(&mut self, me: &mut Client, bytes: &[u8]) -> io::Result<()> {
+    async fn take(&mut self, me: &mut Client, bytes: &[u8], readers: &Readers) -> io::Result<()> {
         for piece in bytes.split_inclusive(|byte| *byte == b'>') {
             self.tag.extend_from_slice(piece);
             if !piece.ends_with(b">") {
@@ -187,6 +198,7 @@ impl Session {
             let tag = tag.unwrap_or_default();
             let is_message = tag == b"</message>";
             self.handled = self.handled.wrapping_add(u32::from(is_message));
+            readers.read.fetch_add(usize::from(is_message), Ordering::Relaxed);
             // Also unasked: what it has read is not to count as what it has not (LIMIT-10).
             let is_time = is_message && self.handled.is_multiple_of(ACKNOWLEDGE);
             if !self.id.is_empty() && (is_time || tag.starts_with(b"<r ")) {

@@ -141,7 +141,8 @@ impl Left {
             Some(_) => return None,
         };
         let (now, utc) = clocks;
-        let age = if at.is_zero() { at } else { now.saturating_sub(at) };
+        let is_known = retained || !at.is_zero();
+        let age = if is_known { now.saturating_sub(at) } else { Duration::ZERO };
         let accepted = utc.checked_sub(age).unwrap_or(utc);
         let (session, id) = (session.jid.clone(), session.id);
         Some(Leftover { stanza, session, id, accepted, retained, written })

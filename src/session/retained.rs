@@ -20,7 +20,7 @@ pub struct RetentionLimits {
     /// 10,000. What has waited in a store does not count, since that has limits of its own, nor does
     /// the presence of other sessions, of which one each is enough.
     pub live_stanzas: usize,
-    /// The bytes of either (LIMIT-10). Default: 4 MiB.
+    /// The bytes of either (LIMIT-10). Default: 6 MiB.
     pub bytes: usize,
     /// How long a client for which that much waits may acknowledge nothing, before its transport is
     /// given up (LIMIT-10). Default: 60 s.
@@ -44,7 +44,7 @@ impl Default for RetentionLimits {
         Self {
             stanzas: 1000,
             live_stanzas: 10_000,
-            bytes: 4 << 20,
+            bytes: 6 << 20,
             grace: Duration::from_secs(60),
             all_bytes: 256 << 20,
             held_stanzas: 200,

@@ -125,7 +125,7 @@ class Client:
     def roster(self):
         """Version and items."""
         query = self.ask("get", "<query xmlns='jabber:iq:roster'/>").find(ROSTER + "query")
-        return int(query.get("ver")), {i.get("jid"): item(i) for i in query}
+        return int(query.get("ver").split("-")[0]), {i.get("jid"): item(i) for i in query}
 
     def close(self):
         self.socket.close()
@@ -201,7 +201,7 @@ class User(threading.Thread):
             query = element.find(ROSTER + "query")
             if query is None or element.get("type") != "set":
                 continue
-            version = int(query.get("ver"))
+            version = int(query.get("ver").split("-")[0])
             assert version > self.state["version"], "pushes out of order"
             for pushed in query:
                 if pushed.get("subscription") == "remove":
