@@ -365,13 +365,11 @@ impl Queue {
     /// Drops the next one if it is void.
     pub(super) fn take_void(&mut self) -> bool {
         let Some(waiting) = &mut self.0 else { return false };
-        let Some(entry) = waiting.entries.get(waiting.cursor).filter(|entry| entry.is_void())
-        else {
+        if !waiting.entries.get(waiting.cursor).is_some_and(Entry::is_void) {
             return false;
-        };
-        let entry = entry.clone();
+        }
+        let Some(entry) = waiting.entries.remove(waiting.cursor) else { return false };
         waiting.remove_unwritten(&entry);
-        waiting.entries.remove(waiting.cursor);
         entry.forget();
         self.tidy();
         true
