@@ -744,6 +744,42 @@ fn block_11_what_a_session_leaves_while_its_account_blocks_ends_in_silence() {
     }
 }
 
+/// What the last writer of an ended session could not write comes back when the account blocks already.
+#[test]
+fn block_11_what_an_ended_session_did_not_write_ends_in_silence() {
+    let world = with_queues();
+    world.friends("romeo", "tybalt");
+    let (tybalt, juliet) = (world.client("tybalt", "street"), world.client("juliet", "x"));
+    let (orchard, desk) = (world.online("romeo", "orchard"), world.client("romeo", "desk"));
+    let _seen = (orchard.received(), desk.received());
+    let (registry, session) = (world.server().registry().clone(), orchard.session());
+    let (other, blocker, mate) = (tybalt.clone(), desk.clone(), juliet.clone());
+    let recorder = orchard.recorder().clone();
+    orchard.recorder().on_send(move |text| {
+        if !text.contains("first") {
+            return;
+        }
+        // To that session: one to the account lets its sender wait.
+        for stanza in FROM_TYBALT.iter().filter(|stanza| stanza.contains("/orchard")) {
+            other.driver(|driver| driver.receive(stanza.as_bytes()));
+        }
+        let own = "<message to='romeo@example.com/orchard' type='groupchat'/>";
+        mate.driver(|driver| driver.receive(own.as_bytes()));
+        registry.destroy_session(&session, xmpp_session::session::Reason::Kicked);
+        let block = request("block", &["tybalt@example.com"]);
+        blocker.driver(|driver| driver.receive(block.as_bytes()));
+        recorder.refuse(Some(xmpp_session::connection::SendError::Closed));
+    });
+    let first =
+        "<message from='a@b.example' to='romeo@example.com/orchard'><body>first</body></message>";
+    world.server().send(canonicalise(first.as_bytes()).unwrap());
+    world.settle();
+    assert_eq!(desk.received(), [result(&desk, "b", "")]);
+    assert_eq!(tybalt.received(), NOTHING);
+    assert_eq!(juliet.received().len(), 1, "its groupchat message comes back");
+    assert!(!desk.ask("<presence/>").concat().contains("tybalt@"));
+}
+
 #[test]
 fn block_11_what_is_held_or_stored_ends_in_silence() {
     let world = with_queues();
