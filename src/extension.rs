@@ -235,9 +235,11 @@ pub enum Flow {
 pub enum Admission {
     /// It does, as far as this extension is concerned.
     Accept,
-    /// It does not, and its sender gets this error where one is due (STZ-7).
+    /// It does not, and its sender gets this error where one is due: never in answer to an error
+    /// (STZ-7), and to a message only where an account that is away would answer (BLOCK-5).
     Refuse(StanzaError),
-    /// It does not, and nobody is told.
+    /// It does not, and nobody is told. Presence that cancels or grants a subscription changes it
+    /// nevertheless (BLOCK-9).
     Drop,
 }
 

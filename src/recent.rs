@@ -1,7 +1,7 @@
 //! What happened lately, by name: remembered for as long as there is room, in bounded memory.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hash, RandomState};
 
 /// A value for each of the names seen last. Names are kept as keyed hashes: sixteen bytes instead
 /// of a JID, and nobody can choose two that meet.
@@ -19,14 +19,18 @@ impl<T: Copy> Recent<T> {
         Self { hasher: RandomState::new(), young: HashMap::new(), old: HashMap::new(), room }
     }
 
-    pub(crate) fn insert(&mut self, name: &str, value: T) {
+    pub(crate) fn insert(&mut self, name: &(impl Hash + ?Sized), value: T) {
         if self.young.len() >= self.room {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(self.hasher.hash_one(name), value);
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<T> {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.old.is_empty()
+    }
+
+    pub(crate) fn get(&self, name: &(impl Hash + ?Sized)) -> Option<T> {
         let key = self.hasher.hash_one(name);
         self.young.get(&key).or_else(|| self.old.get(&key)).copied()
     }

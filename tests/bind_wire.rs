@@ -7,6 +7,7 @@ use std::time::Duration;
 use slow::{Mode, Slow};
 use wire::{Client, World};
 use xmpp_session::connection::Recorder;
+use xmpp_session::jid::DomainPart;
 use xmpp_session::rules::roster::Subscription;
 use xmpp_session::server::{Builder, Limits, Want};
 use xmpp_session::session::Conflict;
@@ -340,6 +341,41 @@ fn bind_15_legacy_session_requests_have_no_effect() {
         "<iq from='romeo@example.com' to='romeo@example.com/orchard' id='1' type='result'/>";
     assert_eq!(answer, [expected]);
     assert_eq!(sessions(&world), 1);
+}
+
+#[test]
+fn bind_15_only_who_a_stream_is_of_answers_for_it() {
+    let world = World::with(|builder, _| {
+        builder.domain(DomainPart::new("other.example").unwrap().into_owned())
+    });
+    let client = world.client("romeo", "orchard");
+    world.account("juliet");
+    let _juliet = world.client("benvolio", "street");
+    let session = "<session xmlns='urn:ietf:params:xml:ns:xmpp-session'/>";
+    let bind = "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>";
+    let ask = |to: &str, query: &str| {
+        client.answer(&format!("<iq type='set' id='1' to='{to}'>{query}</iq>"))
+    };
+    for to in ["romeo@example.com", "example.com", "other.example", "example.com/x"] {
+        let answer = ask(to, session);
+        assert!(answer.ends_with(" id='1' type='result'/>"), "{to}: {answer}");
+        let answer = ask(to, bind);
+        assert!(answer.contains("<not-allowed "), "{to}: {answer}");
+    }
+    for to in [
+        "juliet@example.com",
+        "benvolio@example.com",
+        "benvolio@example.com/street",
+        "nobody@example.com",
+        "nobody@example.com/x",
+        "romeo@other.example",
+        "romeo@example.com/gone",
+    ] {
+        for query in [session, bind] {
+            let answer = ask(to, query);
+            assert!(answer.contains("<service-unavailable "), "{to}: {answer}");
+        }
+    }
 }
 
 #[test]

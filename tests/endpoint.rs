@@ -24,6 +24,9 @@ mod bind_wire;
 #[path = "blocking.rs"]
 mod blocking;
 #[cfg(test)]
+#[path = "blocking_table.rs"]
+mod blocking_table;
+#[cfg(test)]
 #[path = "carbons.rs"]
 mod carbons;
 #[cfg(test)]

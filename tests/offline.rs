@@ -77,7 +77,7 @@ fn off_1_what_is_stored() {
         ("error", BODY.to_owned(), 0, false),
         ("chat", state.to_owned(), 0, false),
         ("chat", format!("{state}{store}"), 1, false),
-        ("chat", format!("{BODY}{no_store}"), 0, true),
+        ("chat", format!("{BODY}{no_store}"), 0, false),
         ("normal", no_store.to_owned(), 0, false),
     ] {
         let (world, juliet) = pair();

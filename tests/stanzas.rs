@@ -1,4 +1,4 @@
-//! Stanzas in general, on the wire (rules STZ-1 to STZ-13).
+//! Stanzas in general, on the wire (rules STZ-1 to STZ-14).
 
 use crate::common::wire;
 use std::future::{Future, poll_fn};
@@ -12,7 +12,7 @@ use xmpp_session::jid::BareJid;
 use xmpp_session::minidom::Element;
 use xmpp_session::rules::roster::Subscription;
 use xmpp_session::server::{RequestError, RouteError, Router};
-use xmpp_session::stanza::Stanza;
+use xmpp_session::stanza::{Stanza, canonicalise};
 use xmpp_session::store::{Memory, OfflineId, OfflineMessage, OfflineStore, StoreFuture, Stores};
 
 const ROMEO: &str = "romeo@example.com/orchard";
@@ -531,4 +531,140 @@ fn stz_13_a_request_without_an_answer_is_given_up() {
     let nobody = Stanza::iq("get").from("example.com").to("nobody@example.com/x").id("8");
     let answer = now(server.request(nobody.child(&Element::bare("q", "urn:example")).build()));
     assert_eq!(answer.unwrap().type_().as_deref(), Some("error"));
+}
+
+/// What only the server, or the account it is for, may say, each with whether it is in our name.
+fn claims() -> Vec<(String, bool)> {
+    let mut claims = Vec::new();
+    for (name, ours) in [
+        ("example.com", true),
+        ("Example.COM", true),
+        ("example.com.", true),
+        ("example.com/x", true),
+        ("&#x65;xample.com", true),
+        ("juliet@example.com", true),
+        ("romeo@example.com", true),
+        ("juliet@example.com/balcony", true),
+        ("romeo@example.com/other", true),
+        ("", true),
+        ("@example.com", true),
+        ("other.example", false),
+        ("x@other.example/example.com", false),
+    ] {
+        for claim in [
+            format!("<delay xmlns='urn:xmpp:delay' from='{name}' stamp='2001-01-01T00:00:00Z'/>"),
+            format!(
+                "<delay xmlns='urn:xmpp:delay' stamp='2001-01-01T00:00:00Z' from='{name}'>late</delay>"
+            ),
+            format!("<d:delay xmlns:d='urn:xmpp:delay' from='{name}'><d:x/></d:delay>"),
+            format!("<x xmlns='jabber:x:delay' from='{name}' stamp='20010101T00:00:00'/>"),
+            format!("<stanza-id xmlns='urn:xmpp:sid:0' by='{name}' id='1'/>"),
+        ] {
+            claims.push((claim, ours));
+        }
+    }
+    for harmless in [
+        "<delay xmlns='urn:xmpp:delay' stamp='2001-01-01T00:00:00Z'/>",
+        "<delay xmlns='urn:example:delay' from='example.com'/>",
+        "<origin-id xmlns='urn:xmpp:sid:0' id='1'/>",
+        "<forwarded xmlns='urn:xmpp:forward:0'><delay xmlns='urn:xmpp:delay' from='example.com'/></forwarded>",
+    ] {
+        claims.push((harmless.into(), false));
+    }
+    claims
+}
+
+#[test]
+fn stz_14_what_clients_say_in_our_name_is_taken_out() {
+    let (world, elsewhere) = with_elsewhere();
+    world.friends("romeo", "juliet");
+    let (romeo, juliet) = (world.online("romeo", "orchard"), world.online("juliet", "balcony"));
+    let (_own, _other) = (romeo.received(), juliet.received());
+    for (claim, ours) in claims() {
+        // Within the rate of broadcasts.
+        world.advance(Duration::from_secs(3));
+        for stanza in [
+            "<message to='juliet@example.com'>*</message>",
+            "<message to='juliet@example.com/balcony' type='error'>*</message>",
+            "<message to='x@remote.example'>*</message>",
+            "<presence>*</presence>",
+            "<presence to='juliet@example.com/balcony'>*</presence>",
+            "<presence to='x@remote.example'>*</presence>",
+        ] {
+            let payload = format!("<status>a</status>{claim}<body>b</body>{claim}");
+            romeo.send(&stanza.replace('*', &payload));
+            let got = [juliet.received(), elsewhere.take()].concat().concat();
+            assert!(got.contains("<status>a</status>") && got.contains("<body>b</body>"), "{got}");
+            let kept = got.contains("</status><body>b</body></");
+            assert_eq!(kept, ours, "{claim}: {got}");
+        }
+    }
+}
+
+#[test]
+fn stz_14_a_session_may_say_when_it_wrote_its_own_message() {
+    let world = World::new();
+    world.friends("romeo", "juliet");
+    let (romeo, juliet) = (world.online("romeo", "orchard"), world.online("juliet", "balcony"));
+    let _own = juliet.received();
+    let own =
+        format!("<delay xmlns='urn:xmpp:delay' from='{ROMEO}' stamp='2001-01-01T00:00:00Z'/>");
+    romeo.send(&format!("<message to='juliet@example.com'>{own}</message>"));
+    assert!(juliet.received().concat().contains("<delay "));
+    // In that name we answer probes.
+    romeo.send(&format!("<presence>{own}</presence>"));
+    assert!(!juliet.received().concat().contains("<delay "));
+}
+
+#[test]
+fn stz_14_a_copy_of_the_own_account_is_made_by_it_alone() {
+    let world = World::new();
+    let (romeo, other) = (world.online("romeo", "orchard"), world.online("romeo", "other"));
+    let juliet = world.online("juliet", "balcony");
+    let forwarded =
+        "<forwarded xmlns='urn:xmpp:forward:0'><message xmlns='jabber:client'/></forwarded>";
+    for name in ["received", "sent"] {
+        let copy = format!("<{name} xmlns='urn:xmpp:carbons:2'>{forwarded}</{name}>");
+        for to in [
+            "",
+            "to='romeo@example.com'",
+            "to='romeo@example.com/other'",
+            "to='Romeo@example.com/other'",
+        ] {
+            let _before = other.received();
+            romeo.send(&format!("<message {to} type='chat'><body>a</body>{copy}</message>"));
+            let got = other.received().concat();
+            assert!(got.ends_with("<body>a</body></message>"), "{to}: {got}");
+        }
+        // Who is another's can tell by `from` (CARBONS-9).
+        romeo.send(&format!("<message to='juliet@example.com' type='chat'>{copy}</message>"));
+        assert!(juliet.received().concat().contains(&copy));
+    }
+    romeo.send(
+        "<message to='romeo@example.com/other'><private xmlns='urn:xmpp:carbons:2'/></message>",
+    );
+    assert!(other.received().concat().contains("<private "));
+}
+
+#[test]
+fn stz_14_other_domains_do_not_speak_for_ours() {
+    let world = World::new();
+    let romeo = world.online("romeo", "orchard");
+    let _own = romeo.received();
+    let message = |from: &str, claim: &str| {
+        let message = format!("<message from='{from}' to='romeo@example.com'>{claim}</message>");
+        world.server().send(canonicalise(message.as_bytes()).unwrap());
+        world.settle();
+        romeo.received().concat()
+    };
+    for (claim, ours) in
+        claims().into_iter().filter(|(claim, _)| !claim.contains("<d:") && !claim.contains("&#"))
+    {
+        let got = message("x@remote.example/y", &claim);
+        assert_eq!(!got.contains(&claim), ours, "{claim}: {got}");
+    }
+    // The host speaks for its domains.
+    let claim = "<stanza-id xmlns='urn:xmpp:sid:0' by='example.com' id='1'/>";
+    assert!(message("example.com", claim).contains(claim));
+    assert!(message("juliet@example.com/x", claim).contains(claim));
 }

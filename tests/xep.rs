@@ -275,3 +275,35 @@ fn iq_6_last_activity_of_the_server_is_its_uptime() {
         result("romeo@example.com", "<query xmlns='jabber:iq:last' seconds='0'/>")
     );
 }
+
+#[test]
+fn iq_8_the_last_activity_of_a_contact_who_is_away_is_when_it_left() {
+    let world = World::with(|builder, environment| {
+        builder.extension(xep::LastActivity::new(environment)).extension(xep::Disco::new())
+    });
+    world.friends("romeo", "juliet");
+    world.account("tybalt");
+    let (romeo, tybalt) = (world.client("romeo", "orchard"), world.client("tybalt", "street"));
+    let juliet = "juliet@example.com";
+    let asked = |client| get(client, Some(juliet), LAST);
+    let seconds =
+        |n: u64| result(juliet, &format!("<query xmlns='jabber:iq:last' seconds='{n}'/>"));
+    // Never seen.
+    assert_eq!(asked(&romeo), unavailable(juliet));
+    let (first, second) = (world.online("juliet", "balcony"), world.online("juliet", "chamber"));
+    world.advance(Duration::from_secs(5));
+    assert_eq!(asked(&romeo), seconds(0));
+    first.lose();
+    world.advance(Duration::from_secs(5));
+    assert_eq!(asked(&romeo), seconds(0));
+    second.send("<presence type='unavailable'/>");
+    world.advance(Duration::from_secs(61));
+    // Connected, and not there.
+    assert_eq!(asked(&romeo), seconds(61));
+    second.lose();
+    world.advance(Duration::from_secs(39));
+    assert_eq!(asked(&romeo), seconds(100));
+    // Strangers learn nothing, at any time.
+    assert!(asked(&tybalt).contains("<service-unavailable "));
+    assert!(get(&tybalt, Some("nobody@example.com"), LAST).contains("<service-unavailable "));
+}

@@ -24,32 +24,23 @@ impl<C: Connection + Clone> Core<C> {
         account.map(AccountState).map_or(Admission::Accept, |state| self.ask(&state, stanza))
     }
 
-    /// Whether an account's data is loaded, so that it is asked in place.
-    pub(super) fn is_loaded(&self, account: &Address<'_>) -> bool {
-        match account.bare {
-            Bare::Known(_) => true,
-            Bare::Jid(_) => self.registry.has_row(account.key()),
-        }
-    }
-
     /// The same of an account whose data may have to be loaded. Runs on the account's chain.
     ///
     /// A load that fails keeps the stanza out: nobody knows what it would have said (BIND-13).
     pub(super) async fn admit_loaded(&self, account: &BareJid, stanza: &Stanza) -> Admission {
-        let state = match self.registry.account_state(account) {
-            Some(state) => state,
-            None => match self.load_kept(account).await {
-                Ok(kept) if kept.is_empty() => return Admission::Accept,
-                Ok(kept) => {
-                    let account = Account::new(account.clone(), Roster::new(), kept);
-                    AccountState(Arc::new(account))
-                }
-                Err(_) => {
-                    return Admission::Refuse(StanzaError::new(Condition::InternalServerError));
-                }
-            },
-        };
-        self.ask(&state, stanza)
+        match self.loaded_state(account).await {
+            Ok(state) => self.ask(&state, stanza),
+            Err(_) => Admission::Refuse(StanzaError::new(Condition::InternalServerError)),
+        }
+    }
+
+    /// What extensions keep for an account, in memory or from their stores.
+    pub(super) async fn loaded_state(&self, account: &BareJid) -> Result<AccountState, StoreError> {
+        if let Some(state) = self.registry.account_state(account) {
+            return Ok(state);
+        }
+        let kept = self.load_kept(account).await?;
+        Ok(AccountState(Arc::new(Account::new(account.clone(), Roster::new(), kept))))
     }
 
     /// As [`admit_loaded`](Self::admit_loaded), from outside of the account's chain.
@@ -68,7 +59,8 @@ impl<C: Connection + Clone> Core<C> {
         asked.await.unwrap_or_else(failed)
     }
 
-    fn ask(&self, account: &AccountState, stanza: &Stanza) -> Admission {
+    /// Whether a stanza gets in to this account.
+    pub(super) fn ask(&self, account: &AccountState, stanza: &Stanza) -> Admission {
         let from = stanza.from();
         let sender = from.as_deref().and_then(|from| from.split('/').next());
         if sender == Some(account.jid().as_str()) {

@@ -19,8 +19,6 @@ use crate::stream::{Nonza, Refused, STREAM_NAMESPACE, StreamCondition};
 /// in all but odd cases.
 const FREE_GROWTH: usize = 256;
 
-const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
-
 /// Broadcast presence that waits for its time (LIMIT-19). A later one takes its place.
 pub(super) struct Late {
     presence: Option<Stanza>,
@@ -33,6 +31,7 @@ impl<C: Connection + Clone> Driver<C> {
     pub(super) fn stanza(&mut self, received: &Received<'_>) {
         let Stage::Bound(session) = &mut self.stage else { return };
         let stanza = stamp(session, received, self.lang.as_deref());
+        let stanza = if received.may_claim() { self.core.without_claims(stanza) } else { stanza };
         let grown = stanza.len().saturating_sub(received.bytes_received());
         let is_broadcast = is_broadcast(received);
         let now = || self.core.environment.now();
@@ -249,7 +248,7 @@ impl<C: Connection + Clone> Core<C> {
         };
         match (stanza.kind(), to) {
             (Kind::Presence, to) => self.client_presence(session, stanza, to.as_ref()),
-            (Kind::Iq, None) => self.own_iq(&handle, stanza),
+            (Kind::Iq, None) => self.iq(Some(&handle), stanza, None),
             // STZ-4: without an address, to the own account.
             (Kind::Message, None) => {
                 let own = self.address(handle.account().bare.as_str()).ok()?;
@@ -257,15 +256,6 @@ impl<C: Connection + Clone> Core<C> {
             }
             (_, Some(to)) => self.route_to(Some(&handle), stanza, &to),
         }
-    }
-
-    fn own_iq(self: &Arc<Self>, handle: &SessionHandle<C>, stanza: &Stanza) -> Option<Task> {
-        // BIND-9
-        if stanza.child().is_some_and(|child| child.is("bind", BIND_NS)) {
-            self.bounce(Some(handle), stanza, Condition::NotAllowed);
-            return None;
-        }
-        self.iq(Some(handle), stanza, None)
     }
 
     /// STZ-5: a bad address is not echoed.

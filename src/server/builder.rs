@@ -16,6 +16,7 @@ use super::pace::Allowances;
 use super::requests::Requests;
 use super::route::{Outlet, Router};
 use super::timers::Timers;
+use super::unheard::Unheard;
 use super::{Core, Server};
 use crate::address;
 use crate::connection::Connection;
@@ -407,6 +408,7 @@ impl<C: Connection + Clone> Builder<C> {
             metrics: Counters::default(),
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
+            unheard: Unheard::default(),
             offline_failures: offline::Failures::default(),
             environment,
         });

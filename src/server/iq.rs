@@ -16,6 +16,7 @@ use crate::stanza::{Condition, ErrorType, Stanza, StanzaError, write};
 
 /// IQ-5: a handler that takes longer has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 const LEGACY_SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
 
 /// What became of a request that took too long (IQ-5).
@@ -135,8 +136,16 @@ impl<C: Connection + Clone> Core<C> {
         let query = stanza.child()?;
         if let Some(session) = origin {
             let is_set = stanza.type_().as_deref() == Some("set");
-            if query.is("session", LEGACY_SESSION) && is_set {
+            // A stream is the business of its server and of its account, and of nobody else.
+            let of_stream = own || target == Target::Domain;
+            // BIND-15
+            if of_stream && is_set && query.is("session", LEGACY_SESSION) {
                 self.result(origin, stanza, b"");
+                return None;
+            }
+            // BIND-9
+            if of_stream && query.is("bind", BIND) {
+                self.bounce(origin, stanza, Condition::NotAllowed);
                 return None;
             }
             if query.is("query", roster::NAMESPACE) && target == Target::Account {
@@ -215,6 +224,7 @@ impl<C: Connection + Clone> Core<C> {
             }
             Some(IqReply::Job(work)) => {
                 let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
+                let account = to.clone();
                 let done = self.jobs.run(to.as_str(), async move {
                     let failed = || IqDone::new(Err(Condition::InternalServerError.into()));
                     let done = super::caught(work).await.unwrap_or_else(failed);
@@ -222,6 +232,7 @@ impl<C: Connection + Clone> Core<C> {
                     if let Some(then) = done.then {
                         then();
                     }
+                    core.show_unheard(&account);
                 });
                 Some(Box::pin(async move {
                     let _panicked = done.await;

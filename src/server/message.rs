@@ -64,17 +64,15 @@ impl<C: Connection + Clone> Core<C> {
             }
             return None;
         }
-        // An account that gets its first session later on is asked about in the store's job.
-        let asked = self.is_loaded(to);
         let end = match self.admit(to, stanza) {
             Admission::Accept => match self.attempt(stanza, to, turn, Past::Nothing) {
                 Attempt::Store | Attempt::Behind => {
                     let (origin, stanza) = (origin.cloned(), stanza.clone());
-                    return Some(self.queue_message(origin, stanza, to, turn, asked));
+                    return Some(self.queue_message(origin, stanza, to, turn));
                 }
                 attempt => attempt.into(),
             },
-            refused => End::Refused(refused),
+            refused => kept_out(stanza, to, turn, refused),
         };
         self.end_message(origin, stanza, &to.bare, turn, end);
         None
@@ -216,15 +214,13 @@ impl<C: Connection + Clone> Core<C> {
         offline(stanza, self.stores.offline.is_some())
     }
 
-    /// Has a message wait for its turn on the account's chain, behind the account's backlog. `asked`:
-    /// whether extensions have admitted it.
+    /// Has a message wait for its turn on the account's chain, behind the account's backlog.
     fn queue_message(
         self: &Arc<Self>,
         origin: Option<SessionHandle<C>>,
         stanza: Stanza,
         to: &Address<'_>,
         turn: Turn,
-        asked: bool,
     ) -> Task {
         let (core, to) = (Arc::clone(self), to.to_static());
         // From now on: what comes later is not to pass it.
@@ -235,7 +231,7 @@ impl<C: Connection + Clone> Core<C> {
                 let (core, origin, stanza) = (Arc::clone(&core), origin.clone(), stanza.clone());
                 async move {
                     core.settle_left(&to.bare).await;
-                    let end = core.message_in_turn(&stanza, &to, turn, Past::Chain, asked).await;
+                    let end = core.message_in_turn(&stanza, &to, turn, Past::Chain).await;
                     core.end_message(origin.as_ref(), &stanza, &to.bare, turn, end);
                     drop(place);
                 }
@@ -254,16 +250,17 @@ impl<C: Connection + Clone> Core<C> {
         to: &Address<'_>,
         turn: Turn,
         past: Past,
-        asked: bool,
     ) -> End<C> {
         let account = &to.bare;
-        if !asked {
-            match self.admit_loaded(account, stanza).await {
-                Admission::Accept => {}
-                refused => return End::Refused(refused),
-            }
-        }
         let refuse = |condition: Condition| End::Refused(Admission::Refuse(condition.into()));
+        // Asked again where it was asked before: what came in between may be a block.
+        let Ok(state) = self.loaded_state(account).await else {
+            return refuse(Condition::InternalServerError);
+        };
+        match self.ask(&state, stanza) {
+            Admission::Accept => {}
+            refused => return kept_out(stanza, to, turn, refused),
+        }
         if !self.registry.is_loaded(account) {
             match self.stores.accounts.exists(account).await {
                 Ok(true) => {}
@@ -311,7 +308,7 @@ impl<C: Connection + Clone> Core<C> {
         delayed: bool,
     ) -> Vec<SessionId> {
         let turn = Turn::Again { accepted, delayed };
-        let end = self.message_in_turn(stanza, to, turn, Past::Left, false).await;
+        let end = self.message_in_turn(stanza, to, turn, Past::Left).await;
         let reached = match &end {
             End::Taken(reached, _) => reached.iter().map(SessionHandle::id).collect(),
             End::Stored | End::Refused(_) => Vec::new(),
@@ -333,6 +330,24 @@ impl<C: Connection + Clone> Core<C> {
             self.answer(origin, answer);
         }
     }
+}
+
+/// What becomes of a message that does not get in: who sent it is answered where an account that is
+/// away, and keeps nothing, would answer, whatever sessions there are (BLOCK-5). One that was taken
+/// before ends in silence.
+fn kept_out<C: Connection + Clone>(
+    stanza: &Stanza,
+    to: &Address<'_>,
+    turn: Turn,
+    refused: Admission,
+) -> End<C> {
+    let away = match to.resource {
+        Some(_) => MessageSituation::FullNoneNonNegative,
+        None => MessageSituation::BareNoneAvailable,
+    };
+    let type_ = MessageType::of(stanza.type_().as_deref());
+    let answers = message(type_, away, offline(stanza, false)) == MessageDecision::Bounce;
+    End::Refused(if answers && turn == Turn::First { refused } else { Admission::Drop })
 }
 
 /// Whether a message comes for the first time, or from a session that has ended.

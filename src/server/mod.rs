@@ -19,6 +19,7 @@ mod ask;
 mod binding;
 mod bound;
 mod builder;
+mod claims;
 mod closing;
 mod driver;
 mod early;
@@ -44,6 +45,7 @@ mod route;
 mod timers;
 mod trace;
 mod transaction;
+mod unheard;
 
 pub use admission::Place;
 pub use builder::{Builder, DomainPolicy, Limits, Rate};
@@ -113,6 +115,7 @@ struct Core<C: Connection + Clone> {
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
+    unheard: unheard::Unheard,
     offline_failures: offline::Failures,
 }
 
@@ -156,9 +159,10 @@ impl<C: Connection + Clone> Server<C> {
 
     /// Routes a stanza of the host, or one that arrived from another domain, by its `to`. Its
     /// `from` is believed: the host has checked it. It gets its normal form (JID-1); a stanza whose
-    /// `from` has none is dropped.
+    /// `from` has none is dropped. What one of another domain says in our name is taken out (STZ-14).
     pub fn send(&self, stanza: Stanza) {
         let Some(stanza) = self.0.with_normal_from(stanza) else { return };
+        let stanza = self.0.without_claims_of_others(stanza);
         if let Some(task) = self.0.route(None, stanza) {
             self.0.jobs.spawn(task);
         }
@@ -293,9 +297,8 @@ impl<C: Connection + Clone> Core<C> {
         features
     }
 
-    /// An id for a push, never used before, and none that can be guessed (ROSTER-11, SEC-1).
     fn push_id(&self) -> String {
-        crate::environment::random_hex::<12>(&*self.environment)
+        self.registry.push_id()
     }
 }
 

@@ -17,6 +17,7 @@ use crate::rules::presence::{PresenceType, read_priority};
 use crate::rules::subscription::SubscriptionKind;
 use crate::session::{Bound, Presence, Session, SessionHandle};
 use crate::stanza::{Condition, Stanza, StanzaError, canonicalise};
+use crate::store::SubscriptionRequest;
 
 /// How often an unanswered request is sent again (SUB-13).
 const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -130,8 +131,12 @@ impl<C: Connection + Clone> Core<C> {
         let key = account.to_string();
         let job = async move {
             let Ok(requests) = core.stores.rosters.requests(&account).await else { return };
-            let stanzas = requests.iter().filter_map(|one| canonicalise(&one.stanza).ok());
-            let stanzas: Vec<_> = stanzas.collect();
+            let state = session.account_state();
+            // BLOCK-5: these wait for their user to unblock, or to deny them.
+            let heard =
+                |request: &&SubscriptionRequest| !core.is_hidden(&state, request.from.as_str());
+            let heard = requests.iter().filter(heard);
+            let stanzas: Vec<_> = heard.filter_map(|one| canonicalise(&one.stanza).ok()).collect();
             if session.send_stored(&stanzas).is_ok() {
                 stanzas.iter().for_each(|stanza| core.given(&session, stanza));
             }
@@ -147,9 +152,12 @@ impl<C: Connection + Clone> Core<C> {
         }
         let account = session.account().bare.as_str();
         let (roster, now) = (session.roster(), self.environment.now());
+        let state = session.account_state();
         for contact in roster.iter().filter(|entry| entry.ask()).map(|entry| entry.jid()) {
             let pending = roster.standing(contact).state.is_pending_out();
-            if pending && !self.registry.is_local(contact) && self.is_due(account, contact, now) {
+            let meant =
+                pending && !self.registry.is_local(contact) && !self.is_hidden(&state, contact);
+            if meant && self.is_due(account, contact, now) {
                 let request = Stanza::presence().type_("subscribe").from(account).to(contact);
                 self.route_elsewhere(None, request.build());
             }
@@ -211,6 +219,8 @@ impl<C: Connection + Clone> Core<C> {
         let type_ = PresenceType::read(stanza).ok().filter(|_| to.is_account())?;
         match self.admit(to, stanza) {
             Admission::Accept => {}
+            // What changes a subscription does so without a word (BLOCK-9).
+            Admission::Drop if matches!(type_, PresenceType::Subscription(_)) => {}
             Admission::Drop => return None,
             Admission::Refuse(error) => {
                 self.bounce(origin, stanza, error);
@@ -275,8 +285,7 @@ impl<C: Connection + Clone> Core<C> {
         let stanza = stanza.readdressed(Some(contact.as_str()), Some(account.as_str()));
         let core = Arc::clone(self);
         Some(Box::pin(async move {
-            let admitted = core.admit_later(&account, &stanza).await;
-            if matches!(admitted, Admission::Accept) && core.exists(&account).await {
+            if core.exists(&account).await {
                 // A store that fails leaves everything as it was; the contact may ask again.
                 let change = Change::Receive { kind, stanza };
                 let _failed = core.change_roster(account, contact, change, None, || ()).await;

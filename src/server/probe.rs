@@ -40,9 +40,13 @@ impl<C: Connection + Clone> Core<C> {
             Asked { origin: origin.cloned(), stanza: stanza.clone(), to: to.to_static(), from };
         let core = Arc::clone(self);
         let job = async move {
-            // An account that had sessions when the probe came was asked then.
-            let admitted = core.admit_loaded(&asked.to.bare, &asked.stanza).await;
-            if !matches!(admitted, Admission::Accept) {
+            // An account that had sessions when the probe came was asked then; but the probe is from
+            // the bare JID, and the answer goes to the session.
+            let Ok(state) = core.loaded_state(&asked.to.bare).await else { return };
+            let hidden = |origin: &SessionHandle<C>| core.is_hidden(&state, origin.jid().as_str());
+            if !matches!(core.ask(&state, &asked.stanza), Admission::Accept)
+                || asked.origin.as_ref().is_some_and(hidden)
+            {
                 return;
             }
             // An unknown account has an empty roster, and answers like one that refuses (PRES-14).

@@ -282,13 +282,13 @@ impl<C: Connection + Clone> Core<C> {
         match (stanza.kind(), type_.as_deref()) {
             (Kind::Presence, _) | (Kind::Message, Some("error" | "headline")) => {}
             (Kind::Iq, Some("get" | "set")) | (Kind::Message, Some("groupchat")) => {
-                self.bounce(None, stanza, BOUNCE);
+                self.bounce_leftover(&leftover).await;
             }
             (Kind::Iq, _) => {}
             (Kind::Message, _) if is_carbon(stanza, &leftover.session) => {}
             // MSG-T8, MSG-T9; a successor of the same resource is not who was meant (DESTROY-8).
             (Kind::Message, type_) if !leftover.retained && is_for_one(stanza, type_) => {
-                self.bounce(None, stanza, BOUNCE);
+                self.bounce_leftover(&leftover).await;
             }
             (Kind::Message, _) => {
                 let to = self.address_of(leftover.session.to_bare());
@@ -299,6 +299,15 @@ impl<C: Connection + Clone> Core<C> {
             }
         }
         Vec::new()
+    }
+
+    /// Answers what an ended session leaves, unless its account hides from the sender by now (BLOCK-11).
+    async fn bounce_leftover(&self, Leftover { stanza, session, .. }: &Leftover) {
+        let from = stanza.from().unwrap_or_default();
+        let state = self.loaded_state(&session.to_bare()).await;
+        if !state.is_ok_and(|state| self.is_hidden(&state, &from)) {
+            self.bounce(None, stanza, BOUNCE);
+        }
     }
 }
 

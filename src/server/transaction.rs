@@ -35,6 +35,9 @@ struct Side {
     /// Requests that wait for an answer, also those that are not in `roster`.
     requests: usize,
     change: RosterChange,
+    /// The account whose extensions let nothing pass between the two: what changes on this side is
+    /// neither shown to it nor told in its name (BLOCK-9).
+    silenced_by: Option<BareJid>,
 }
 
 /// Something to do once the change is stored.
@@ -47,6 +50,8 @@ enum Effect {
     Current { account: BareJid, contact: BareJid },
     /// Tell the contact that each available session is gone for it.
     Unavailable { account: BareJid, contact: BareJid },
+    /// The account is to be shown the contact's item once `by` lets the two hear of each other again.
+    Unheard { account: BareJid, contact: BareJid, by: BareJid },
     /// Give a stanza to the router of other domains. What the user's client `asked` for is answered
     /// with an error if there is no way (SUB-6).
     Route { stanza: Stanza, asked: bool },
@@ -165,6 +170,9 @@ impl Transaction {
 
     /// A subscription stanza that arrives for the user (Tables 6–9).
     fn receive(&mut self, contact: &BareJid, kind: SubscriptionKind, stanza: &Stanza) {
+        if self.own.silenced_by.is_some() && kind.is_request() {
+            return;
+        }
         let standing = self.own.roster.standing(contact.as_str());
         let transition = inbound(standing, kind);
         if transition.request() == Some(RequestChange::Store)
@@ -186,6 +194,13 @@ impl Transaction {
         kind: SubscriptionKind,
         stanza: &Stanza,
     ) {
+        if let Some(by) = &self.own.silenced_by {
+            if push.is_some() {
+                let (account, contact) = (self.own.account.clone(), contact.clone());
+                self.effects.push(Effect::Unheard { account, contact, by: by.clone() });
+            }
+            return;
+        }
         for step in transition.steps() {
             match step {
                 Step::Route => {
@@ -276,6 +291,17 @@ impl Transaction {
         Ok(())
     }
 
+    /// The contact's item as it is, as if it had changed only now.
+    fn show(&mut self, contact: &BareJid) {
+        let Some(item) = self.own.roster.item(contact) else { return };
+        self.own.roster.remove(contact.as_str());
+        self.own.roster.put(&item);
+        self.own.change.version = Some(self.own.roster.version());
+        self.own.change.put = Some(item);
+        let push = self.own.push(contact.as_str());
+        self.effects.push(push);
+    }
+
     fn part(&mut self, contact: &BareJid, farewell: Farewell) {
         match farewell {
             Farewell::Unavailable => self.effects.push(Effect::Unavailable {
@@ -307,6 +333,8 @@ pub(super) enum Change {
         stanza: Stanza,
     },
     Set(RosterSet),
+    /// Show clients the contact's item, which has changed in silence.
+    Show,
     /// The user removes an item that has no address (JID-6).
     Strike(String),
 }
@@ -319,7 +347,7 @@ impl Change {
             Self::Send { kind, .. } => {
                 matches!(kind, SubscriptionKind::Subscribe | SubscriptionKind::Subscribed)
             }
-            Self::Receive { .. } => false,
+            Self::Receive { .. } | Self::Show => false,
             Self::Set(set) => !set.is_removal(),
             Self::Strike(_) => true,
         }
@@ -329,7 +357,7 @@ impl Change {
     const fn has_two_sides(&self) -> bool {
         match self {
             Self::Send { .. } => true,
-            Self::Receive { .. } | Self::Strike(_) => false,
+            Self::Receive { .. } | Self::Show | Self::Strike(_) => false,
             Self::Set(set) => set.is_removal(),
         }
     }
@@ -347,15 +375,17 @@ impl<C: Connection + Clone> Core<C> {
         change: Change,
         two_sides: bool,
     ) -> Result<Settled<C>, Failed> {
-        let own = self.side(account, &contact, change.needs_all()).await?;
-        let other = if two_sides
-            && self.stores.accounts.exists(&contact).await?
-            && self.lets_in(&own.account, &contact, &change).await
-        {
-            Some(self.side(contact.clone(), &own.account, false).await?)
-        } else {
-            None
-        };
+        let mut own = self.side(account, &contact, change.needs_all()).await?;
+        let mut other = None;
+        if two_sides && self.stores.accounts.exists(&contact).await? {
+            let mut side = self.side(contact.clone(), &own.account, false).await?;
+            side.silenced_by = self.silence(&own.account, &contact, &change).await?;
+            other = Some(side);
+        } else if let Change::Receive { stanza, .. } = &change {
+            let state = self.loaded_state(&own.account).await?;
+            let heard = matches!(self.ask(&state, stanza), Admission::Accept);
+            own.silenced_by = (!heard).then(|| own.account.clone());
+        }
         let mut transaction = Transaction {
             own,
             other,
@@ -368,6 +398,7 @@ impl<C: Connection + Clone> Core<C> {
             Change::Send { kind, stanza } => transaction.send(&contact, *kind, stanza)?,
             Change::Receive { kind, stanza } => transaction.receive(&contact, *kind, stanza),
             Change::Set(set) => transaction.set(set)?,
+            Change::Show => transaction.show(&contact),
             Change::Strike(text) => {
                 transaction.own.strike(text).map(|e| transaction.effects.push(e))?
             }
@@ -398,20 +429,35 @@ impl<C: Connection + Clone> Core<C> {
         Ok(settled)
     }
 
-    /// Whether the contact, an account of ours, hears of the change: one that blocks the account
-    /// keeps everything as it is (BLOCK-5).
-    async fn lets_in(&self, account: &BareJid, contact: &BareJid, change: &Change) -> bool {
+    /// Who of the two accounts keeps the contact from hearing of a change: itself, where it does not
+    /// let the stanza in, or the account, where it hides from the contact (BLOCK-9).
+    async fn silence(
+        &self,
+        account: &BareJid,
+        contact: &BareJid,
+        change: &Change,
+    ) -> Result<Option<BareJid>, StoreError> {
+        if self.extensions.is_empty() {
+            return Ok(None);
+        }
+        let (theirs, ours) = (self.loaded_state(contact).await?, self.loaded_state(account).await?);
         let admitted = match change {
             Change::Send { stanza, .. } | Change::Receive { stanza, .. } => {
-                self.admit_loaded(contact, stanza).await
+                self.ask(&theirs, stanza)
             }
-            Change::Set(_) | Change::Strike(_) => {
+            Change::Set(_) | Change::Show | Change::Strike(_) => {
                 let stanza = Stanza::presence().type_(SubscriptionKind::Unsubscribe.as_str());
                 let stanza = stanza.from(account.as_str()).to(contact.as_str()).build();
-                self.admit_loaded(contact, &stanza).await
+                self.ask(&theirs, &stanza)
             }
         };
-        matches!(admitted, Admission::Accept)
+        Ok(if !matches!(admitted, Admission::Accept) {
+            Some(contact.clone())
+        } else if self.is_hidden(&ours, contact.as_str()) {
+            Some(account.clone())
+        } else {
+            None
+        })
     }
 
     /// The roster of `account`: `whole`, or as far as `contact` is concerned if it is not in memory.
@@ -428,7 +474,8 @@ impl<C: Connection + Clone> Core<C> {
             None if whole => with_requests(self.load_roster(&account).await?),
             None => self.load_contact(&account, contact).await?,
         };
-        Ok(Side { account, shared, roster, requests, change: RosterChange::new() })
+        let change = RosterChange::new();
+        Ok(Side { account, shared, roster, requests, change, silenced_by: None })
     }
 
     /// The roster of an account, from its store.
@@ -513,6 +560,9 @@ impl<C: Connection + Clone> Core<C> {
                 }
             }
             Effect::Push { account, query } => self.push(&account, &query),
+            Effect::Unheard { account, contact, by } => {
+                self.unheard.add(by, account, contact);
+            }
             Effect::Current { account, contact } => {
                 self.registry.tell_contact(account.as_str(), contact.as_str())
             }

@@ -1,29 +1,102 @@
 //! Presence towards JIDs that an account blocks or no longer blocks (BLOCK-7).
 
+use super::handle::SessionHandle;
 use super::outbound::Valid;
-use super::presence::{Notification, unavailable};
-use super::registry::{SessionRegistry, bare_of};
+use super::presence::{Notification, Rare, unavailable};
+use super::registry::{Inner, SessionRegistry, bare_of};
 use crate::connection::Connection;
+use crate::stanza::Stanza;
 
 /// Some JIDs of a block list.
 pub(crate) trait Pattern {
     /// Whether it covers this JID (normalised text), bare or full.
     fn covers(&self, jid: &str) -> bool;
+    /// Whether it covers who a stanza is from, or who the message is from that a copy of the own
+    /// account brings.
+    fn covers_source(&self, stanza: &Stanza) -> bool;
     /// The full JIDs that it names.
     fn full(&self) -> impl Iterator<Item = &str>;
 }
 
+/// The sessions of an account before it hides from somebody: each with whether it was available, and
+/// whom of those it had directed presence to.
+pub(crate) struct Hiding<C: Connection + Clone>(Vec<(SessionHandle<C>, bool, Vec<Box<str>>)>);
+
+fn covered(rare: &Rare, pattern: &impl Pattern) -> Vec<Box<str>> {
+    let targets = rare.directed.iter().filter(|target| pattern.covers(target));
+    targets.map(Into::into).collect()
+}
+
+impl<C: Connection + Clone> Inner<C> {
+    /// Tells those whom `pattern` covers that a session is gone, past the list of its account.
+    fn tell_hidden(
+        &self,
+        session: &SessionHandle<C>,
+        available: bool,
+        directed: &[Box<str>],
+        pattern: &impl Pattern,
+    ) {
+        let gone = unavailable(&session.0);
+        let notification = Notification { source: None, stanza: &gone, valid: None };
+        let roster = session.roster();
+        let sees = |jid: &str| available && roster.is_subscriber(bare_of(jid));
+        if available {
+            for contact in roster.subscribers().filter(|entry| pattern.covers(entry.jid())) {
+                self.notify_contact(contact.into(), &notification);
+            }
+            for jid in pattern.full().filter(|jid| sees(jid)) {
+                self.direct(None, &gone, jid, None);
+            }
+        }
+        let told = |jid: &str| {
+            sees(jid) && (pattern.covers(bare_of(jid)) || pattern.full().any(|f| f == jid))
+        };
+        for target in directed.iter().filter(|target| !told(target)) {
+            self.direct(None, &gone, target, None);
+        }
+    }
+}
+
 impl<C: Connection + Clone> SessionRegistry<C> {
+    /// The sessions of an account that is about to hide from whom `pattern` covers. One that goes while
+    /// it does so tells nobody of them itself.
+    pub(crate) fn prepare_hiding(&self, account: &str, pattern: &impl Pattern) -> Hiding<C> {
+        let seen = |session: SessionHandle<C>| {
+            let state = session.0.presence.lock();
+            let directed = state.rare().map_or_else(Vec::new, |rare| covered(rare, pattern));
+            let available = state.last.is_some();
+            drop(state);
+            (session, available, directed)
+        };
+        Hiding(self.inner().sessions(self.key(account)).into_iter().map(seen).collect())
+    }
+
     /// Tells whom `pattern` covers and who sees the account, or holds directed presence of one of
-    /// its sessions, that each session is gone; directed presence to them is forgotten.
-    pub(crate) fn hide_from(&self, account: &str, pattern: &impl Pattern) {
+    /// its sessions, that each session is gone; directed presence to them is forgotten. What waits for a
+    /// session from them ends here. The account hides from them by now.
+    pub(crate) fn hide_from(&self, account: &str, pattern: &impl Pattern, before: Hiding<C>) {
         let inner = self.inner();
-        for session in inner.sessions(self.key(account)) {
+        let sessions = inner.sessions(self.key(account));
+        if let Some(session) = sessions.first() {
+            let there = sessions.iter().any(SessionHandle::is_available);
+            let last = there.then(|| inner.settings.environment.utc());
+            let last = last.or_else(|| inner.last_gone(account));
+            let roster = session.roster();
+            let seen = |jid: &&str| roster.is_subscriber(bare_of(jid));
+            let subscribers = roster.subscribers().map(|entry| entry.jid());
+            subscribers
+                .filter(|jid| pattern.covers(jid))
+                .chain(pattern.full().filter(seen))
+                .for_each(|jid| inner.freeze(account, jid, last));
+        }
+        let mut told = Vec::new();
+        for session in sessions {
+            session.0.out.lock().take_out(|stanza| pattern.covers_source(stanza));
+            session.0.disinherit(|stanza| pattern.covers_source(stanza));
             let (available, directed) = {
                 let mut state = session.0.presence.lock();
                 let covered = state.change(|rare| {
-                    let targets = rare.directed.iter().filter(|target| pattern.covers(target));
-                    let covered: Vec<Box<str>> = targets.map(Into::into).collect();
+                    let covered = covered(rare, pattern);
                     for target in &covered {
                         rare.directed.forget(target);
                     }
@@ -31,24 +104,16 @@ impl<C: Connection + Clone> SessionRegistry<C> {
                 });
                 (state.last.is_some(), covered)
             };
-            let gone = unavailable(&session.0);
-            // The account hides from them by now: this goes past its own list.
-            let notification = Notification { source: None, stanza: &gone, valid: None };
-            let roster = session.roster();
-            let sees = |jid: &str| available && roster.is_subscriber(bare_of(jid));
             if available {
-                for contact in roster.subscribers().filter(|entry| pattern.covers(entry.jid())) {
-                    inner.notify_contact(contact.into(), &notification);
-                }
-                for jid in pattern.full().filter(|jid| sees(jid)) {
-                    inner.direct(&gone, jid, None);
-                }
+                told.push(session.id());
             }
-            let told = |jid: &str| {
-                sees(jid) && (pattern.covers(bare_of(jid)) || pattern.full().any(|f| f == jid))
-            };
-            for target in directed.iter().filter(|target| !told(target)) {
-                inner.direct(&gone, target, None);
+            inner.tell_hidden(&session, available, &directed, pattern);
+        }
+        self.take_out_left(account, |stanza| pattern.covers_source(stanza));
+        // Who went meanwhile may have told them just before: once more is better than never.
+        for (session, available, directed) in before.0 {
+            if !told.contains(&session.id()) && !session.is_available() {
+                inner.tell_hidden(&session, available, &directed, pattern);
             }
         }
     }
@@ -57,7 +122,16 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// is still hidden from is told nothing.
     pub(crate) fn show_to(&self, account: &str, pattern: &impl Pattern) {
         let inner = self.inner();
-        for session in inner.sessions(self.key(account)) {
+        let sessions = inner.sessions(self.key(account));
+        if let Some(session) = sessions.first() {
+            let roster = session.roster();
+            let covered = roster.subscribers().map(|entry| entry.jid());
+            covered
+                .filter(|jid| pattern.covers(jid))
+                .chain(pattern.full())
+                .for_each(|jid| inner.thaw(account, jid));
+        }
+        for session in sessions {
             let Some((stanza, _, number)) = session.numbered_presence() else { continue };
             let valid = Some(&Valid { of: &session.0.number, number });
             let roster = session.roster();
@@ -72,7 +146,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
                     && !inner.hides(source, jid)
             };
             for jid in pattern.full().filter(seen) {
-                inner.direct(&stanza, jid, valid);
+                inner.direct(None, &stanza, jid, valid);
             }
         }
     }

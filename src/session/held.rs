@@ -6,6 +6,7 @@
 //! the same bare JID that is not held: so nobody's stanzas overtake each other (CSI-4).
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::stanza::Stanza;
 use crate::sync::atomic::AtomicUsize;
 
 /// Whether a stanza is held back.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[must_use = "says whether the stanza is held back"]
 #[expect(clippy::exhaustive_enums, reason = "it is held back or it is not")]
 pub enum Hold {
@@ -27,6 +28,16 @@ pub enum Hold {
     Pass,
     /// It is, in place of an earlier one with this key.
     Latest(String),
+}
+
+impl fmt::Debug for Hold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pass => "Pass",
+            // Keys name who the stanza is from (SEC-6).
+            Self::Latest(_) => "Latest",
+        })
+    }
 }
 
 /// What is held back for one session.
@@ -54,6 +65,20 @@ impl Held {
         }
         self.share.set(self.share.bytes().saturating_add(entry.len()));
         self.items.push_back(HeldItem { key, from, entry });
+    }
+
+    /// Drops what `is_unwanted`.
+    #[cfg(feature = "server")]
+    fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) {
+        let items = std::mem::take(&mut self.items);
+        for item in items {
+            if item.entry.message().is_some_and(&is_unwanted) {
+                self.share.set(self.share.bytes().saturating_sub(item.entry.len()));
+                item.entry.forget();
+            } else {
+                self.items.push_back(item);
+            }
+        }
     }
 
     fn is_full(&self, limits: &RetentionLimits) -> bool {
@@ -115,6 +140,30 @@ impl<C: Connection + Clone> Outbound<C> {
             self.let_all_go();
         }
         true
+    }
+
+    /// Drops what waits for the client and `is_unwanted`. What it may have got already goes to nobody
+    /// else.
+    #[cfg(feature = "server")]
+    pub(super) fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) {
+        if let Some(held) = self.queue.held() {
+            held.take_out(&is_unwanted);
+        }
+        let places = self.queue.take_out(is_unwanted);
+        if let Some(retained) = &mut self.retained {
+            retained.taken_out(&places);
+        }
+        self.account_for();
+    }
+
+    /// The next one was made void while the transport had it, which has not taken it.
+    pub(super) fn take_out_void(&mut self) {
+        let place = self.queue.written();
+        if self.queue.take_void()
+            && let Some(retained) = &mut self.retained
+        {
+            retained.taken_out(&[place]);
+        }
     }
 
     /// Lets go what is held, and holds on.

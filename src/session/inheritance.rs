@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::copies::Copies;
 use super::handle::{NotSent, SessionHandle, Shared};
 use super::outbound::{Item, Left, To};
 use super::registry::Inner;
@@ -18,7 +17,7 @@ use crate::stanza::{Kind, Stanza};
 pub(super) struct Inheritance {
     left: Vec<Left>,
     /// For as long as it waits (LIMIT-11).
-    _share: Share,
+    share: Share,
 }
 
 impl Left {
@@ -66,7 +65,7 @@ impl<C: Connection + Clone> Inner<C> {
         if !inherited.is_empty() {
             let mut share = Share::new(&self.retained_bytes);
             share.set(bytes);
-            let inheritance = Inheritance { left: inherited, _share: share };
+            let inheritance = Inheritance { left: inherited, share };
             to.presence.lock().change(|rare| rare.inheritance = Some(inheritance));
         }
     }
@@ -77,6 +76,26 @@ impl<C: Connection + Clone> Shared<C> {
     pub(super) fn take_inheritance(&self) -> Vec<Left> {
         let inheritance = self.presence.lock().change(|rare| rare.inheritance.take());
         inheritance.map(|inheritance| inheritance.left).unwrap_or_default()
+    }
+
+    /// Drops what the session has inherited and `is_unwanted`.
+    pub(super) fn disinherit(&self, is_unwanted: impl Fn(&Stanza) -> bool) {
+        self.presence.lock().change(|rare| {
+            let Some(inheritance) = &mut rare.inheritance else { return };
+            let mut bytes = inheritance.share.bytes();
+            for left in std::mem::take(&mut inheritance.left) {
+                if is_unwanted(left.message()) {
+                    bytes = bytes.saturating_sub(left.stanza.len());
+                    left.forget();
+                } else {
+                    inheritance.left.push(left);
+                }
+            }
+            inheritance.share.set(bytes);
+            if inheritance.left.is_empty() {
+                rare.inheritance = None;
+            }
+        });
     }
 }
 
@@ -110,7 +129,8 @@ impl<C: Connection + Clone> SessionHandle<C> {
     }
 
     /// Gives the session what `stored` has for it and what it has inherited, by the time of acceptance,
-    /// all or none of it. What is inherited says since when it is `delayed`.
+    /// all or none of it. What is inherited says since when it is `delayed`. What is from somebody whom
+    /// the account hides from by now ends here (BLOCK-11).
     pub(crate) fn give_waiting(
         &self,
         mut stored: Vec<Waiting>,
@@ -120,10 +140,17 @@ impl<C: Connection + Clone> SessionHandle<C> {
         let environment = &registry.settings.environment;
         let clocks = (environment.now(), environment.utc());
         let domain = self.0.jid.domain().as_str();
+        let is_hidden = |stanza: &Stanza| {
+            stanza.from().is_some_and(|from| registry.hides(&self.0.account, &from))
+        };
+        stored.retain(|waiting| !is_hidden(&waiting.stanza));
         for left in self.0.take_inheritance() {
+            if is_hidden(left.message()) {
+                left.forget();
+                continue;
+            }
             let since = left.since(domain, clocks);
-            let message = left.copies.as_ref().map_or(&left.stanza, Copies::message);
-            let stanza = delayed(message, since);
+            let stanza = delayed(left.message(), since);
             stored.push(Waiting { stanza, since, is_new: false, left: Some(left) });
         }
         // In one moment a session has accepted before the store has.

@@ -35,6 +35,7 @@ mod queue;
 mod registry;
 mod resume;
 mod retained;
+mod seen;
 mod shield;
 mod slots;
 mod state;

@@ -243,6 +243,7 @@ impl<C: Connection + Clone> Outbound<C> {
             retained.take_back(entry.len());
             retained.sent = retained.sent.saturating_sub(u32::from(raised));
         }
+        self.take_out_void();
     }
 
     /// Whether what waits is more than the connection takes now.
@@ -310,8 +311,10 @@ impl<C: Connection + Clone> Outbound<C> {
     pub(super) fn replace_link(&mut self, link: C) -> Option<C> {
         self.next_epoch();
         self.gates.close(Gate::Greeting);
-        self.queue.rewind();
+        let void = self.queue.rewind();
         if let Some(retained) = &mut self.retained {
+            // The client has said that it has not got them: they never had a number.
+            retained.sent = retained.sent.saturating_sub(u32::try_from(void).unwrap_or(u32::MAX));
             retained.start_again(self.queue.len());
         }
         self.account_for();
@@ -409,6 +412,22 @@ pub(super) struct Left {
     pub(super) counted: bool,
     pub(super) written: bool,
     pub(super) copies: Option<Copies>,
+}
+
+impl Left {
+    /// The stanza that it brings: of a message in whatever form, the message.
+    #[cfg(feature = "server")]
+    pub(super) fn message(&self) -> &Stanza {
+        self.copies.as_ref().map_or(&self.stanza, Copies::message)
+    }
+
+    /// Nobody is to get it.
+    #[cfg(feature = "server")]
+    pub(super) fn forget(self) {
+        if let Some(copies) = self.copies {
+            let _last = copies.release();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -210,17 +210,17 @@ impl<C: Connection + Clone> Inner<C> {
         };
         let roster = shared.account.roster();
         if gone.was_available {
-            let at = self.settings.environment.utc();
-            self.last_gone.lock().insert(shared.account.bare.as_str(), at);
+            self.left_now(&shared.account, &roster);
             self.broadcast(shared, &roster, stanza, None);
         }
         if !gone.was_available {
             // No broadcast has covered any of them.
-            return gone.directed.iter().for_each(|target| self.direct(stanza, target, None));
+            let source = Some(&shared.account);
+            return gone.directed.iter().for_each(|t| self.direct(source, stanza, t, None));
         }
         let own = shared.account.bare.as_str();
         for target in uncovered(&gone.directed, &roster, own, |jid| self.hears(jid)) {
-            self.direct(stanza, target, None);
+            self.direct(Some(&shared.account), stanza, target, None);
         }
     }
 
@@ -292,8 +292,18 @@ impl<C: Connection + Clone> Inner<C> {
         !sessions.is_empty()
     }
 
-    /// Presence to exactly this JID (PRES-T1); without `valid`, the end of directed presence.
-    pub(super) fn direct(&self, stanza: &Stanza, target: &str, valid: Option<&Valid<'_>>) {
+    /// Presence to exactly this JID (PRES-T1); without `valid`, the end of directed presence. `source`
+    /// as in a [`Notification`].
+    pub(super) fn direct(
+        &self,
+        source: Option<&Arc<Account>>,
+        stanza: &Stanza,
+        target: &str,
+        valid: Option<&Valid<'_>>,
+    ) {
+        if source.is_some_and(|account| self.hides(account, target)) {
+            return;
+        }
         let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(target));
         let (bare, resource) =
             target.split_once('/').map_or((target, None), |(bare, r)| (bare, Some(r)));
@@ -366,7 +376,11 @@ impl<C: Connection + Clone> Inner<C> {
         }
         if !available {
             let stanza = Stanza::presence().type_("unavailable").from(contact.bare).build();
-            let stanza = match self.last_gone.lock().get(contact.bare) {
+            let viewer = me.jid().as_str();
+            if let Some(session) = sessions.first() {
+                self.freeze_hidden(&session.0.account, [viewer], None);
+            }
+            let stanza = match self.seen_last(contact.bare, viewer) {
                 Some(at) => stanza.with_appended(&delay(contact.bare, at)),
                 None => stanza,
             };
@@ -510,11 +524,12 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             // Where the record is gone, the session has ended and told the contact itself.
             if available || (directed && !records.is_empty()) {
                 let (inner, stanza) = (self.inner(), unavailable(&session.0));
-                let notification = Notification { source: None, stanza: &stanza, valid: None };
+                let source = Some(&session.0.account);
+                let notification = Notification { source, stanza: &stanza, valid: None };
                 inner.notify_contact(self.key(&contact), &notification);
                 let full = records.iter().filter(|target| *target != &*contact);
                 full.filter(|target| !inner.hears(target))
-                    .for_each(|t| inner.direct(&stanza, t, None));
+                    .for_each(|t| inner.direct(source, &stanza, t, None));
             }
         }
     }
@@ -522,7 +537,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// When a session of the account last was no longer available, if that is remembered (PRES-15).
     #[must_use]
     pub fn last_gone(&self, account: &str) -> Option<SystemTime> {
-        self.inner().last_gone.lock().get(account)
+        self.inner().last_gone(account)
     }
 }
 

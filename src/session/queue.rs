@@ -22,6 +22,8 @@ pub(super) enum Entry {
         /// Something else limits it: the store that it has waited in, or the session whose presence it
         /// is, which keeps these very bytes, and of which one is enough.
         bounded: bool,
+        /// The client may have got it, and is not to get it again; nor is anybody else.
+        void: bool,
         /// When it was accepted, where that is counted.
         at: Duration,
         copies: Option<Copies>,
@@ -38,7 +40,7 @@ impl Entry {
             Item::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone())),
             Item::Raw(bytes) => return Self::Raw(bytes.into()),
         };
-        Self::Stanza { stanza, to, counted, bounded: is_state(item), at, copies }
+        Self::Stanza { stanza, to, counted, bounded: is_state(item), void: false, at, copies }
     }
 
     pub(super) fn as_item(&self) -> Option<Item<'_>> {
@@ -51,6 +53,10 @@ impl Entry {
 
     /// What is left of it when its session ends.
     pub(super) fn into_left(self, written: bool) -> Option<Left> {
+        if self.is_void() {
+            self.forget();
+            return None;
+        }
         let Self::Stanza { stanza, counted, at, copies, .. } = self else { return None };
         Some(Left { stanza, at, counted, written, copies })
     }
@@ -97,7 +103,18 @@ impl Entry {
         (is_here || is_broadcast).then(|| from.into_owned())
     }
 
-    /// It is dropped: a later one has taken its place.
+    /// The stanza that it brings: of a message in whatever form, the message.
+    #[cfg(feature = "server")]
+    pub(super) fn message(&self) -> Option<&Stanza> {
+        let Self::Stanza { stanza, copies, .. } = self else { return None };
+        Some(copies.as_ref().map_or(stanza, Copies::message))
+    }
+
+    const fn is_void(&self) -> bool {
+        matches!(self, Self::Stanza { void: true, .. })
+    }
+
+    /// It is dropped: a later one has taken its place, or nobody is to get it.
     pub(super) fn forget(self) {
         if let Self::Stanza { copies: Some(copies), .. } = self {
             let _last = copies.release();
@@ -345,6 +362,19 @@ impl Queue {
         Some(entry)
     }
 
+    /// Drops the next one if it is void.
+    pub(super) fn take_void(&mut self) -> bool {
+        let Some(waiting) = &mut self.0 else { return false };
+        if !waiting.entries.get(waiting.cursor).is_some_and(Entry::is_void) {
+            return false;
+        }
+        let Some(entry) = waiting.entries.remove(waiting.cursor) else { return false };
+        waiting.remove_unwritten(&entry);
+        entry.forget();
+        self.tidy();
+        true
+    }
+
     /// Puts back what was taken out last.
     pub(super) fn put_back(&mut self, entry: Entry) {
         let waiting = self.0.get_or_insert_default();
@@ -370,17 +400,49 @@ impl Queue {
     }
 
     /// Everything is to be written again, on another transport. What was no stanza belonged to the
-    /// old one.
-    pub(super) fn rewind(&mut self) {
-        let Some(waiting) = &mut self.0 else { return };
+    /// old one, and what is void is left out; so many had been written.
+    pub(super) fn rewind(&mut self) -> usize {
+        let Some(waiting) = &mut self.0 else { return 0 };
         let entries = std::mem::take(&mut waiting.entries);
         waiting.clear_sums();
+        let mut void = 0;
         for entry in entries.into_iter().filter(|entry| matches!(entry, Entry::Stanza { .. })) {
-            waiting.add_unwritten(&entry);
-            waiting.entries.push_back(entry);
+            if entry.is_void() {
+                void += 1;
+                entry.forget();
+            } else {
+                waiting.add_unwritten(&entry);
+                waiting.entries.push_back(entry);
+            }
         }
         waiting.cursor = 0;
         self.tidy();
+        void
+    }
+
+    /// Takes out what `is_unwanted` and the transport of now has not got, and makes void what it has.
+    /// Returns the places of what was taken out, in their order.
+    #[cfg(feature = "server")]
+    pub(super) fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) -> Vec<usize> {
+        let Some(waiting) = &mut self.0 else { return Vec::new() };
+        let mut places = Vec::new();
+        let entries = std::mem::take(&mut waiting.entries);
+        for (place, mut entry) in entries.into_iter().enumerate() {
+            if entry.message().is_some_and(&is_unwanted) {
+                if place >= waiting.cursor {
+                    waiting.remove_unwritten(&entry);
+                    entry.forget();
+                    places.push(place);
+                    continue;
+                }
+                if let Entry::Stanza { void, .. } = &mut entry {
+                    *void = true;
+                }
+            }
+            waiting.entries.push_back(entry);
+        }
+        self.tidy();
+        places
     }
 
     /// Takes out all entries, each with whether it was written.
@@ -438,5 +500,54 @@ impl Queue {
         if self.0.as_deref().is_some_and(is_idle) {
             self.0 = None;
         }
+    }
+}
+
+#[cfg(all(test, feature = "server"))]
+mod tests {
+    use super::*;
+
+    const A: &str = "a@x/y";
+    const B: &str = "b@x/yz";
+
+    /// The transport has got the first two of four, and nobody is to hear of `A` any more.
+    fn queue() -> (Queue, usize) {
+        let mut queue = Queue::default();
+        let mut len = 0;
+        for from in [A, B, A, B] {
+            let stanza = Stanza::message().from(from).build();
+            len = stanza.len();
+            queue.push(Entry::new(Item::Stanza(&stanza, To::AsIs), true, Duration::ZERO));
+        }
+        (0..2).for_each(|_| queue.step());
+        let places = queue.take_out(|stanza| stanza.from().as_deref() == Some(A));
+        assert_eq!(places, [2]);
+        (queue, len)
+    }
+
+    fn sums(queue: &Queue) -> (usize, usize, usize, usize) {
+        let Size { stanzas, bytes } = queue.unwritten();
+        (queue.len(), queue.bytes(), stanzas, bytes)
+    }
+
+    #[test]
+    fn block_11_what_is_void_is_not_written_to_the_next_transport() {
+        let (mut queue, len) = queue();
+        assert_eq!(sums(&queue), (3, 3 * len - 1, 1, len));
+        assert_eq!(queue.rewind(), 1);
+        assert_eq!(sums(&queue), (2, 2 * len, 2, 2 * len));
+        assert!(!queue.take_void());
+    }
+
+    #[test]
+    fn block_11_what_becomes_void_while_it_is_refused_is_dropped() {
+        let (mut queue, len) = queue();
+        queue.step_back();
+        assert!(!queue.take_void());
+        queue.step_back();
+        assert!(queue.take_void());
+        assert_eq!(sums(&queue), (2, 2 * len, 2, 2 * len));
+        queue.drop_first(2);
+        assert!(queue.is_idle());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use jid::{BareJid, DomainPart, FullJid};
 use smallvec::SmallVec;
@@ -19,11 +19,11 @@ use super::hibernation::{Hibernating, Remembered};
 use super::kept::{AccountState, Kept};
 use super::outbound::After;
 use super::retained::RetentionLimits;
+use super::seen::Seen;
 use super::shield::shielded;
 use super::table::{Key, Table};
 use crate::connection::Connection;
 use crate::environment::Environment;
-use crate::recent::Recent;
 use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
@@ -93,7 +93,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
             backlogs: Backlogs::new(),
             events: Events::new(listener),
             hold,
-            last_gone: Mutex::new(Recent::new(REMEMBERED)),
+            seen: Mutex::new(Seen::default()),
             settings,
         });
         Self(Arc::new(Guard(inner)))
@@ -213,6 +213,12 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         self.inner().set_roster(account, roster);
     }
 
+    /// An id for a push, never used before, and none that can be guessed (ROSTER-11, SEC-1).
+    #[cfg(feature = "server")]
+    pub(crate) fn push_id(&self) -> String {
+        crate::environment::random_hex::<12>(&*self.inner().settings.environment)
+    }
+
     /// Whether the accounts of this domain, or the account of this bare JID, live in the registry.
     #[must_use]
     pub fn is_local(&self, bare: &str) -> bool {
@@ -302,9 +308,6 @@ impl<C: Connection + Clone> fmt::Debug for Sessions<C> {
     }
 }
 
-/// Accounts of which it is remembered when they were available last: half a megabyte at most.
-const REMEMBERED: usize = 8192;
-
 /// The shared inside of a registry.
 pub(super) struct Inner<C: Connection + Clone> {
     pub(super) me: Weak<Self>,
@@ -322,8 +325,8 @@ pub(super) struct Inner<C: Connection + Clone> {
     pub(super) backlogs: Backlogs<C>,
     pub(super) events: Events<C>,
     hold: Option<OnHold<C>>,
-    /// When an available session of an account last went (PRES-15). A leaf lock.
-    pub(super) last_gone: Mutex<Recent<SystemTime>>,
+    /// When accounts were there last (PRES-15). A leaf lock.
+    pub(super) seen: Mutex<Seen>,
     pub(super) settings: Settings,
 }
 

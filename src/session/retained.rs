@@ -166,6 +166,16 @@ impl Retained {
         if place < self.again { self.zero.checked_add(at) } else { None }
     }
 
+    /// What stood at these places of the queue is in it no longer. The client had not got it from the
+    /// transport of now, and had said so of any earlier one.
+    pub(super) fn taken_out(&mut self, places: &[usize]) {
+        let sent = usize::try_from(self.sent).unwrap_or(usize::MAX);
+        let below = |limit| places.iter().take_while(|&&place| place < limit).count();
+        self.again = self.again.saturating_sub(below(self.again));
+        let unsent = u32::try_from(below(sent)).unwrap_or(u32::MAX);
+        self.sent = self.sent.saturating_sub(unsent);
+    }
+
     /// A new transport: everything in the queue goes out again, then the client is asked at once.
     pub(super) fn start_again(&mut self, entries: usize) {
         self.again = entries;

@@ -103,6 +103,12 @@ impl<'a> Child<'a> {
         }
     }
 
+    /// How many bytes there are from its `<` to the end of its parent's content.
+    #[cfg(feature = "server")]
+    pub(super) const fn to_end(&self) -> usize {
+        self.bytes.len()
+    }
+
     fn tag(&self) -> Tag<'a> {
         match Tokens::new(self.bytes).next() {
             Some(Token::Start(tag) | Token::Empty(tag)) => tag,

@@ -40,6 +40,27 @@ impl Stanza {
         Self { bytes, ..*self }
     }
 
+    /// The same stanza without those of its child elements that are `unwanted`; `None` if none is.
+    #[cfg(feature = "server")]
+    pub(crate) fn without(&self, unwanted: impl Fn(&super::Child<'_>) -> bool) -> Option<Self> {
+        let payload = self.payload();
+        let (mut kept, mut at) = (Vec::new(), 0);
+        for child in self.children().filter(unwanted) {
+            let start = payload.len().saturating_sub(child.to_end());
+            kept.extend_from_slice(payload.get(at..start).unwrap_or_default());
+            at = start.saturating_add(child.xml().len());
+        }
+        if at == 0 {
+            return None;
+        }
+        kept.extend_from_slice(payload.get(at..).unwrap_or_default());
+        let bytes = concat(self.payload_start + kept.len(), |put| {
+            put(self.head());
+            put(&kept);
+        });
+        Some(Self { bytes, ..*self })
+    }
+
     /// The error answer to this stanza: same kind and id, addresses swapped, `type='error'` and
     /// one `<error/>`, without the original payload (rule STZ-6,
     /// [RFC 6120 §8.3.1](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.1)).

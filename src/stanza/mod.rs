@@ -11,6 +11,7 @@
 mod builder;
 pub(crate) mod canonical;
 mod child;
+pub(crate) mod claims;
 pub(crate) mod delay;
 mod derived;
 mod element;

@@ -16,21 +16,29 @@ pub struct Received<'a>(Source<'a>);
 
 enum Source<'a> {
     /// What the parser made of it.
-    Parsed { head: Box<ParsedHead>, bytes: Vec<u8>, payload: Range<usize>, received: usize },
+    Parsed {
+        head: Box<ParsedHead>,
+        bytes: Vec<u8>,
+        payload: Range<usize>,
+        received: usize,
+        claims: bool,
+    },
     /// What arrived, which is in canonical form.
     #[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams recognise"))]
     Recognised { outline: Outline, text: Cow<'a, str> },
 }
 
 impl<'a> Received<'a> {
-    /// `received`: bytes of it as it came.
+    /// `received`: bytes of it as it came; `claims`: whether an element is in a namespace of
+    /// [claims](super::claims).
     pub(super) fn parsed(
         head: ParsedHead,
         bytes: Vec<u8>,
         payload: Range<usize>,
         received: usize,
+        claims: bool,
     ) -> Self {
-        Self(Source::Parsed { head: Box::new(head), bytes, payload, received })
+        Self(Source::Parsed { head: Box::new(head), bytes, payload, received, claims })
     }
 
     #[cfg(feature = "stream")]
@@ -131,12 +139,21 @@ impl<'a> Received<'a> {
         }
     }
 
+    /// Whether a child may say something in somebody's name (STZ-14).
+    #[cfg(feature = "server")]
+    pub(crate) const fn may_claim(&self) -> bool {
+        match &self.0 {
+            Source::Parsed { claims, .. } => *claims,
+            Source::Recognised { outline, .. } => outline.claims,
+        }
+    }
+
     /// The same, with bytes of its own.
     #[must_use]
     pub fn into_owned(self) -> Received<'static> {
         Received(match self.0 {
-            Source::Parsed { head, bytes, payload, received } => {
-                Source::Parsed { head, bytes, payload, received }
+            Source::Parsed { head, bytes, payload, received, claims } => {
+                Source::Parsed { head, bytes, payload, received, claims }
             }
             Source::Recognised { outline, text } => {
                 Source::Recognised { outline, text: Cow::Owned(text.into_owned()) }

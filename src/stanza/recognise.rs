@@ -24,7 +24,7 @@ mod tests;
 pub(crate) use outline::Outline;
 
 use super::canonical::Bounds;
-use super::{CONTENT_NAMESPACE, Kind};
+use super::{CONTENT_NAMESPACE, Kind, claims};
 use outline::{Attribute, Values};
 use runs::{NAME_BYTE, URI_BYTE, VALUE_BYTE, run, text_run};
 
@@ -52,14 +52,18 @@ pub(crate) struct Recogniser {
     /// The attribute whose value is being read.
     attribute: Attribute,
     kind: Kind,
-    /// The default namespace of the stanza is the content namespace.
-    in_content: bool,
+    /// [`IN_CONTENT`], [`CLAIMS`]
+    flags: u8,
     values: Values,
     payload: u16,
 }
 
 const _: () = assert!(size_of::<Recogniser>() < 100, "one may wait for each slow client");
 
+/// The default namespace of the stanza is the content namespace.
+const IN_CONTENT: u8 = 1;
+/// A child is in a namespace of [claims].
+const CLAIMS: u8 = 2;
 /// Levels inside of a stanza that are followed.
 const LEVELS: usize = 6;
 /// Attributes of one tag that are followed, declarations included.
@@ -81,7 +85,6 @@ enum Place {
 }
 
 /// What is known of an element by now.
-#[derive(Debug)]
 pub(crate) enum Verdict<'a> {
     /// Nothing yet.
     More,
@@ -117,7 +120,7 @@ impl Recogniser {
             attribute_count: 0,
             attribute: Attribute::Other,
             kind: Kind::Message,
-            in_content,
+            flags: if in_content { IN_CONTENT } else { 0 },
             values: [(0, 0); 5],
             payload: 0,
         }
@@ -159,7 +162,8 @@ impl Recogniser {
     fn outline(&self) -> Outline {
         // An empty element has no end tag.
         let end = if self.depth == 0 { u32::from(self.payload) } else { self.tag };
-        Outline { kind: self.kind, values: self.values, payload: (u32::from(self.payload), end) }
+        let payload = (u32::from(self.payload), end);
+        Outline { kind: self.kind, values: self.values, payload, claims: self.flags & CLAIMS != 0 }
     }
 
     /// Whether what has arrived is text as far as it goes, so that what is not is refused at once.
@@ -292,7 +296,7 @@ impl Recogniser {
         if self.depth == 1 {
             self.payload = u16::try_from(self.at).map_err(|_| Stop::Unknown)?;
             // STREAM-13
-            if !self.in_content {
+            if self.flags & IN_CONTENT == 0 {
                 return Err(Stop::Unknown);
             }
         }
@@ -379,7 +383,11 @@ impl Recogniser {
             if in_content != (self.depth == 1) || RESERVED.contains(&namespace) {
                 return Err(Stop::Unknown);
             }
-            self.in_content |= in_content;
+            if in_content {
+                self.flags |= IN_CONTENT;
+            } else if self.depth == 2 && claims::is_in(namespace) {
+                self.flags |= CLAIMS;
+            }
         } else if let Some(place) = self.values.get_mut(self.attribute as usize) {
             let (start, end) = (u16::try_from(self.value), u16::try_from(self.at));
             let (Ok(start), Ok(end)) = (start, end) else { return Err(Stop::Unknown) };

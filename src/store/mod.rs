@@ -67,8 +67,8 @@ use crate::address;
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
 
 /// Why a store could not do what it was asked to. What it says goes to the host's log, never to a
-/// peer. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
+/// peer, and its `Debug` leaves it to the [source](std::error::Error::source). Nothing was changed.
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The store cannot be reached or failed; the same call may succeed later.
@@ -77,6 +77,15 @@ pub enum StoreError {
     /// The store has no room for this entry (a limit of the account, a full disk).
     #[error("the store is full")]
     Full,
+}
+
+impl fmt::Debug for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Failed(_) => "Failed",
+            Self::Full => "Full",
+        })
+    }
 }
 
 impl StoreError {

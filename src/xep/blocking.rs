@@ -1,8 +1,8 @@
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use jid::BareJid;
 use minidom::Element;
@@ -19,9 +19,10 @@ use crate::store::{BlockStore, StoreError, StoreFuture};
 
 const NAMESPACE: &str = "urn:xmpp:blocking";
 const ERRORS: &str = "urn:xmpp:blocking:errors";
+const FORWARD: &str = "urn:xmpp:forward:0";
 
 /// Blocking Command ([XEP-0191](https://xmpp.org/extensions/xep-0191.html)): each account has a list
-/// of JIDs whose stanzas do not get in and that learn nothing of its presence (rules BLOCK-1…8).
+/// of JIDs whose stanzas do not get in and that learn nothing of its presence (rules BLOCK-1…11).
 ///
 /// The list is loaded with the account's roster, and a change is stored before it is answered.
 /// Subscriptions stay as they are. Should be added before extensions that keep or copy messages,
@@ -34,14 +35,12 @@ pub struct Blocking(Arc<Inner>);
 struct Inner {
     store: Arc<dyn BlockStore>,
     items: usize,
-    /// Shared by the clones, so that no two pushes have one id.
-    pushes: Arc<AtomicU64>,
 }
 
 impl Blocking {
     /// Keeps the lists in `store`: [`Stores::blocks`](crate::store::Stores::blocks) of the server.
     pub fn new(store: Arc<dyn BlockStore>) -> Self {
-        Self(Arc::new(Inner { store, items: 1000, pushes: Arc::default() }))
+        Self(Arc::new(Inner { store, items: 1000 }))
     }
 
     /// JIDs that one list may have (LIMIT-18). Default: 1000.
@@ -85,8 +84,20 @@ fn bare(jid: &str) -> &str {
 fn blocks(account: &AccountState, jid: &str) -> bool {
     let Some(list) = account.extension::<List>() else { return false };
     let Ok(jid) = address::comparable(jid) else { return false };
-    let (own, bare) = (account.jid(), bare(&jid));
-    bare != own.as_str() && bare != own.domain().as_str() && list.covers(&jid)
+    is_other(account.jid(), &jid) && list.covers(&jid)
+}
+
+/// Whether this is neither the account nor its server (BLOCK-8).
+fn is_other(own: &BareJid, jid: &str) -> bool {
+    let bare = bare(jid);
+    bare != own.as_str() && bare != own.domain().as_str()
+}
+
+/// Who the message is from that a copy of the account brings (XEP-0297).
+fn forwarded_from(stanza: &Stanza) -> Option<Cow<'_, str>> {
+    let forwarded = stanza.children().flat_map(|copy| copy.children());
+    let forwarded = forwarded.filter(|child| child.is("forwarded", FORWARD));
+    forwarded.flat_map(|child| child.children()).find_map(|message| message.attribute("from"))
 }
 
 /// What a request changes.
@@ -140,18 +151,27 @@ fn item(jid: &str) -> Element {
 
 /// What a change means to others: the JIDs of the one list that the other does not cover.
 struct Difference {
+    own: BareJid,
     with: List,
     without: List,
 }
 
 impl Pattern for Difference {
     fn covers(&self, jid: &str) -> bool {
-        self.with.covers(jid) && !self.without.covers(jid)
+        is_other(&self.own, jid) && self.with.covers(jid) && !self.without.covers(jid)
+    }
+
+    fn covers_source(&self, stanza: &Stanza) -> bool {
+        let Some(from) = stanza.from() else { return false };
+        let source = if *from == *self.own.as_str() { forwarded_from(stanza) } else { Some(from) };
+        source
+            .and_then(|from| address::comparable(&from).ok())
+            .is_some_and(|from| self.covers(&from))
     }
 
     fn full(&self) -> impl Iterator<Item = &str> {
         let full = self.with.0.iter().filter(|jid| jid.contains('/'));
-        full.map(|jid| &**jid).filter(|jid| !self.without.covers(jid))
+        full.map(|jid| &**jid).filter(|jid| self.covers(jid))
     }
 }
 
@@ -179,7 +199,7 @@ impl<C: Connection + Clone> Extension<C> for Blocking {
     /// BLOCK-6
     fn inbound(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Flow {
         let Some(to) = stanza.to() else { return Flow::Next };
-        if !blocks(&session.account_state(), &to) {
+        if !blocks(&session.account_state(), &to) || is_farewell(stanza) {
             return Flow::Next;
         }
         let blocked = Element::bare("blocked", ERRORS);
@@ -239,6 +259,13 @@ impl<C: Connection + Clone> Extension<C> for Blocking {
     }
 }
 
+/// Whether a stanza denies or ends a subscription: that changes the roster, and its contact is not
+/// told (BLOCK-9).
+fn is_farewell(stanza: &Stanza) -> bool {
+    stanza.kind() == Kind::Presence
+        && matches!(stanza.type_().as_deref(), Some("unsubscribe" | "unsubscribed"))
+}
+
 /// BLOCK-1
 fn list<C: Connection + Clone>(session: &SessionHandle<C>) -> Element {
     session.set_extension(Marked);
@@ -287,31 +314,37 @@ impl Inner {
                 self.store.clear(&account).await.map_err(failed)?;
             }
         }
+        let own = account.clone();
+        let (difference, before) = if let Change::Block(_) = change {
+            let difference = Difference { own, with: new.clone(), without: old };
+            let before = registry.prepare_hiding(account.as_str(), &difference);
+            (difference, Some(before))
+        } else {
+            (Difference { own, with: old, without: new.clone() }, None)
+        };
         if let Some(state) = &state {
             if new.0.is_empty() {
                 state.remove_extension::<List>();
             } else {
-                state.set_extension(new.clone());
+                state.set_extension(new);
             }
         }
         Ok(IqDone::new(Ok(None)).then(move || {
-            self.push(&registry, &account, &change);
+            Self::push(&registry, &account, &change);
             // BLOCK-7
-            if let Change::Block(_) = change {
-                registry.hide_from(account.as_str(), &Difference { with: new, without: old });
-            } else {
-                registry.show_to(account.as_str(), &Difference { with: old, without: new });
+            match before {
+                Some(before) => registry.hide_from(account.as_str(), &difference, before),
+                None => registry.show_to(account.as_str(), &difference),
             }
         }))
     }
 
     fn push<C: Connection + Clone>(
-        &self,
         registry: &SessionRegistry<C>,
         account: &BareJid,
         change: &Change,
     ) {
-        let id = format!("block{}", self.pushes.fetch_add(1, Ordering::Relaxed));
+        let id = registry.push_id();
         let push = Stanza::iq("set").from(account.as_str()).id(&id).child(&change.push()).build();
         for session in registry.sessions(account) {
             if session.extension::<Marked>().is_some() {

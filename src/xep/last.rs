@@ -13,10 +13,10 @@ const NAMESPACE: &str = "jabber:iq:last";
 /// been up, and whether a contact is there.
 ///
 /// A domain answers with the seconds since this value was made. An account answers 0 while it has a
-/// session that the sender may know of. When a user was last there is not kept, so of an account
-/// without such a session nothing is said: the query is left unanswered here, and the sender gets
-/// `service-unavailable`. So does anybody who may not know of the account's presence, where
-/// XEP-0012 §3 asks for `forbidden`: that would tell strangers which accounts exist (IQ-7).
+/// session that the sender may know of, else with the seconds since its last one left. Where that is
+/// not remembered the query is left unanswered here, and the sender gets `service-unavailable`. So
+/// does anybody who may not know of the account's presence, where XEP-0012 §3 asks for `forbidden`:
+/// that would tell strangers which accounts exist (IQ-8).
 #[derive(Clone)]
 #[must_use = "an extension does nothing until it is added to a server"]
 pub struct LastActivity {
@@ -35,7 +35,12 @@ impl LastActivity {
             Target::Domain => Some(self.environment.now().saturating_sub(self.start).as_secs()),
             // The session that asks is one that is connected.
             Target::Account if request.is_own_account() => Some(0),
-            Target::Account => request.sessions().next().map(|_| 0),
+            Target::Account if !request.is_entitled() => None,
+            Target::Account if request.sessions().next().is_some() => Some(0),
+            Target::Account => {
+                let last = request.registry().last_gone(request.to().as_str())?;
+                Some(self.environment.utc().duration_since(last).map_or(0, |since| since.as_secs()))
+            }
         }
     }
 }

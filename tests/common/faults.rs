@@ -219,7 +219,8 @@ impl BlockStore for Faulty {
         added: Vec<String>,
         removed: Vec<String>,
     ) -> StoreFuture<()> {
-        BlockStore::apply(&*self.0.memory, account, added, removed)
+        let key = account.clone();
+        self.call(account, move |memory| BlockStore::apply(memory, &key, added, removed))
     }
 
     fn clear(&self, account: &BareJid) -> StoreFuture<()> {

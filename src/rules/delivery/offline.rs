@@ -25,17 +25,14 @@ pub enum Offline {
 /// that keeps no offline messages.
 ///
 /// Type groupchat, headline and error are never stored, nor is what says `<no-store/>`, nor a chat
-/// message of chat states alone, unless it says `<store/>`. What is kept out is bounced if it has a
-/// body.
+/// message of chat states alone, unless it says `<store/>`. What is kept out is dropped: an answer
+/// would tell anybody that the user is away.
 #[must_use]
 pub fn offline(message: &Stanza, has_store: bool) -> Offline {
-    if may_be_stored(message) {
-        return if has_store { Offline::Store } else { Offline::Bounce };
-    }
-    if message.children().any(|child| child.is("body", CONTENT)) {
-        Offline::Bounce
-    } else {
-        Offline::Drop
+    match (may_be_stored(message), has_store) {
+        (true, true) => Offline::Store,
+        (true, false) => Offline::Bounce,
+        (false, _) => Offline::Drop,
     }
 }
 
@@ -89,7 +86,7 @@ mod tests {
     #[test]
     fn off_1_other_types_are_not_stored_whatever_they_hint() {
         for type_ in ["groupchat", "headline", "error"] {
-            assert_eq!(verdict(type_, &format!("{BODY}{STORE}")), Offline::Bounce, "{type_}");
+            assert_eq!(verdict(type_, &format!("{BODY}{STORE}")), Offline::Drop, "{type_}");
         }
     }
 
@@ -104,16 +101,19 @@ mod tests {
     #[test]
     fn off_1_hints_decide() {
         assert_eq!(verdict("chat", &format!("{ACTIVE}{STORE}")), Offline::Store);
-        assert_eq!(verdict("chat", &format!("{BODY}{NO_STORE}")), Offline::Bounce);
-        assert_eq!(verdict("chat", &format!("{BODY}{NO_STORE}{STORE}")), Offline::Bounce);
+        assert_eq!(verdict("chat", &format!("{BODY}{NO_STORE}")), Offline::Drop);
+        assert_eq!(verdict("chat", &format!("{BODY}{NO_STORE}{STORE}")), Offline::Drop);
         assert_eq!(verdict("normal", "<no-store xmlns='urn:example:x'/>"), Offline::Store);
     }
 
     #[test]
-    fn off_2_what_is_kept_out_is_bounced_only_with_a_body() {
-        assert_eq!(verdict("chat", &format!("{ACTIVE}{NO_STORE}")), Offline::Drop);
-        assert_eq!(verdict("normal", NO_STORE), Offline::Drop);
-        assert_eq!(verdict("normal", &format!("{BODY}{NO_STORE}")), Offline::Bounce);
+    fn off_2_what_is_kept_out_is_dropped_whatever_it_holds() {
+        for payload in ["", BODY, ACTIVE] {
+            for type_ in ["chat", "normal", "no-such-type"] {
+                let kept_out = format!("{payload}{NO_STORE}");
+                assert_eq!(verdict(type_, &kept_out), Offline::Drop, "{type_} {payload}");
+            }
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The backlog as the account's chain of jobs works it off.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use jid::BareJid;
@@ -10,6 +11,7 @@ use crate::session::end::Leftover;
 use crate::session::handle::SessionHandle;
 use crate::session::registry::{Inner, SessionRegistry};
 use crate::session::table::Key;
+use crate::stanza::Stanza;
 use crate::sync::atomic::Ordering;
 
 /// A place in the order of an account: while it is held, no message passes it.
@@ -46,6 +48,25 @@ impl<C: Connection + Clone> SessionRegistry<C> {
         }
         let (left, taken) = self.inner().take_left(self.key(account.as_str()))?;
         Some((left, self.place(taken)))
+    }
+
+    /// Drops what ended sessions of an account have left and `is_unwanted`.
+    pub(in crate::session) fn take_out_left(
+        &self,
+        account: &str,
+        is_unwanted: impl Fn(&Stanza) -> bool,
+    ) {
+        if !self.inner().backlogs.has(account) {
+            return;
+        }
+        // Dropped without the lock.
+        let unwanted: VecDeque<_> = self.inner().change_backlog(self.key(account), |backlog| {
+            let left = std::mem::take(&mut backlog.left).into_iter();
+            let (unwanted, rest) = left.partition(|(_, left)| is_unwanted(left.message()));
+            backlog.left = rest;
+            unwanted
+        });
+        unwanted.into_iter().for_each(|(_, left)| left.forget());
     }
 
     /// A session is about to become one that gets what the store has for its account. To be called

@@ -10,7 +10,7 @@ use super::skip::Skipper;
 use super::tag::{Attribute, Tag, TagBuilder};
 use super::writer::Writer;
 use super::{Bound, Bounds, Flaw, Refusal, form};
-use crate::stanza::{CONTENT_NAMESPACE, Kind, Received, names, write};
+use crate::stanza::{CONTENT_NAMESPACE, Kind, Received, claims, names, write};
 
 /// Reads one element in pieces of any size; lives only as long as that element.
 pub(crate) struct ElementReader {
@@ -44,6 +44,8 @@ struct Payload {
     /// Bytes that the start tag comes to when it is written.
     head: usize,
     names_are_canonical: bool,
+    /// An element is in a namespace of [claims].
+    claims: bool,
     writer: Writer,
 }
 
@@ -236,6 +238,7 @@ impl ElementReader {
                 }
                 payload.names_are_canonical &=
                     is_canonical(&tag) && !payload.writer.repeats_content_namespace(&tag);
+                payload.claims |= claims::is_in(tag.namespace().as_bytes());
                 payload.writer.start(&tag);
             }
             Root::Other { writer, .. } => writer.start(&tag),
@@ -267,7 +270,8 @@ impl ElementReader {
             false => None,
         };
         let writer = Writer::new(Arc::clone(&CONTENT));
-        let payload = Payload { start, head: written, names_are_canonical: true, writer };
+        let payload =
+            Payload { start, head: written, names_are_canonical: true, claims: false, writer };
         self.root = Root::Stanza { head, payload };
         Ok(flaw)
     }
@@ -293,7 +297,8 @@ impl ElementReader {
         match std::mem::replace(&mut self.root, Root::Unknown) {
             Root::Unknown | Root::Refused(_) => Err(Refusal::NotWellFormed),
             Root::Other { writer, .. } => Ok(Parsed::Other(writer.into_bytes())),
-            Root::Stanza { head, payload: Payload { start, names_are_canonical, writer, .. } } => {
+            Root::Stanza { head, payload } => {
+                let Payload { start, names_are_canonical, claims, writer, .. } = payload;
                 let bytes = self.feeder.take_bytes();
                 let received = bytes.len();
                 // The last `<` is that of the end tag, unless the stanza is an empty element.
@@ -302,15 +307,17 @@ impl ElementReader {
                 let keep =
                     names_are_canonical && bytes.get(range.clone()).is_some_and(form::is_canonical);
                 if keep {
-                    return Ok(Parsed::Stanza(Received::parsed(head, bytes, range, received)));
+                    return Ok(Parsed::Stanza(Received::parsed(
+                        head, bytes, range, received, claims,
+                    )));
                 }
                 if writer.is_full() {
-                    let received = Received::parsed(head, Vec::new(), 0..0, received);
+                    let received = Received::parsed(head, Vec::new(), 0..0, received, claims);
                     return Ok(Parsed::Refused(received, Flaw::Exceeded(Bound::Growth)));
                 }
                 let written = writer.into_bytes();
                 let range = 0..written.len();
-                Ok(Parsed::Stanza(Received::parsed(head, written, range, received)))
+                Ok(Parsed::Stanza(Received::parsed(head, written, range, received, claims)))
             }
         }
     }
@@ -353,7 +360,7 @@ impl Rest {
             };
         }
         let (head, flaw) = self.refused.take().ok_or(Refusal::NotWellFormed)?;
-        Ok(Some(Parsed::Refused(Received::parsed(head, Vec::new(), 0..0, 0), flaw)))
+        Ok(Some(Parsed::Refused(Received::parsed(head, Vec::new(), 0..0, 0, false), flaw)))
     }
 }
 

@@ -42,6 +42,13 @@ pub(crate) fn check(
                 assert_eq!(outline.lang(text), received.lang(), "lang");
                 assert_eq!(outline.payload(text), received.payload(), "payload");
                 let (mine, parsed) = (outline.stamp(text, None, None), received.stamp(None, None));
+                #[cfg(feature = "server")]
+                {
+                    use crate::stanza::claims::Claim;
+                    let claims = parsed.children().any(|child| Claim::of(&child).is_some());
+                    assert!(outline.claims || !claims, "claims");
+                    assert!(received.may_claim() || !claims, "claims");
+                }
                 assert_eq!(Frame::stanza(&mine).to_string(), Frame::stanza(&parsed).to_string());
                 return true;
             }

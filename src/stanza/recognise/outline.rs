@@ -10,6 +10,8 @@ pub(crate) struct Outline {
     pub(crate) kind: Kind,
     pub(super) values: Values,
     pub(super) payload: (u32, u32),
+    /// A child is in a namespace of [claims](crate::stanza::claims).
+    pub(crate) claims: bool,
 }
 
 impl Outline {

@@ -1,0 +1,50 @@
+//! What others say in our name (STZ-14).
+
+use super::Core;
+use crate::connection::Connection;
+use crate::stanza::claims::Claim;
+use crate::stanza::{Kind, Stanza};
+
+impl<C: Connection + Clone> Core<C> {
+    /// A stanza of a client or from another domain, with its true `from`, without what it claims in the
+    /// name of this server or of an account of it.
+    pub(super) fn without_claims(&self, stanza: Stanza) -> Stanza {
+        // Nobody reads such a thing in an iq, which has one child.
+        if stanza.kind() == Kind::Iq {
+            return stanza;
+        }
+        let ours = stanza
+            .without(|child| Claim::of(child).is_some_and(|claim| self.is_ours(&stanza, &claim)));
+        ours.unwrap_or(stanza)
+    }
+
+    fn is_ours(&self, stanza: &Stanza, claim: &Claim<'_>) -> bool {
+        let from = stanza.from().unwrap_or_default();
+        match claim {
+            // A name that we cannot read somebody else may read as ours.
+            Claim::Entity(name) => self.address(name).map_or(true, |named| {
+                // Of its own message each session may say when it was written; of its presence we
+                // say in its name when we got it (PRES-16).
+                let own = stanza.kind() == Kind::Message && named.to_text() == from;
+                self.registry.is_local(named.bare.as_str()) && !own
+            }),
+            // Who gets it from somebody else sees by `from` that it is no copy (XEP-0280 §11).
+            Claim::Recipient => {
+                let to = stanza.to();
+                let to = to.as_deref().and_then(|to| self.address(to).ok());
+                to.is_none_or(|to| from.split('/').next() == Some(to.bare.as_str()))
+            }
+        }
+    }
+
+    /// The same of a stanza that the host hands in: it speaks for our domains itself.
+    pub(super) fn without_claims_of_others(&self, stanza: Stanza) -> Stanza {
+        let from = stanza
+            .from()
+            .and_then(|from| Some(self.address(&from).ok()?.bare.domain().to_string()));
+        if from.is_some_and(|domain| !self.registry.is_local(&domain)) {
+            return self.without_claims(stanza);
+        }
+        stanza
+    }
+}

@@ -1,0 +1,60 @@
+//! What has changed on rosters in silence, and is to be shown when the silence ends (BLOCK-9).
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jid::BareJid;
+use parking_lot::Mutex;
+
+use super::Core;
+use super::transaction::Change;
+use crate::connection::Connection;
+use crate::session::AccountState;
+
+/// Items that are remembered for all accounts together: the others are seen at the next roster get.
+const MOST: usize = 8192;
+
+/// Changed items, by the account that keeps the two from hearing of each other.
+#[derive(Default)]
+pub(super) struct Unheard(Mutex<HashMap<BareJid, BTreeSet<Item>>>);
+
+/// Whose roster has changed, and the contact.
+type Item = (BareJid, BareJid);
+
+impl Unheard {
+    pub(super) fn add(&self, by: BareJid, account: BareJid, contact: BareJid) {
+        let mut all = self.0.lock();
+        if all.values().map(BTreeSet::len).sum::<usize>() < MOST {
+            all.entry(by).or_default().insert((account, contact));
+        }
+    }
+
+    /// Takes out those of an account about others who are `heard` again. Without a lock while it asks.
+    fn take(&self, by: &BareJid, heard: impl Fn(&BareJid) -> bool) -> BTreeSet<Item> {
+        let Some(items) = self.0.lock().remove(by) else { return BTreeSet::new() };
+        let is_heard =
+            |(account, contact): &Item| heard(if account == by { contact } else { account });
+        let (shown, kept): (BTreeSet<_>, BTreeSet<_>) = items.into_iter().partition(is_heard);
+        if !kept.is_empty() {
+            self.0.lock().entry(by.clone()).or_default().extend(kept);
+        }
+        shown
+    }
+}
+
+impl<C: Connection + Clone> Core<C> {
+    /// An extension has changed what it keeps for an account: who may hear of each other again is shown
+    /// what has changed meanwhile.
+    pub(super) fn show_unheard(self: &Arc<Self>, account: &BareJid) {
+        let Some(row) = self.registry.account(self.registry.key(account.as_str())) else { return };
+        let state = AccountState(row);
+        let heard = |other: &BareJid| !self.is_hidden(&state, other.as_str());
+        for (account, contact) in self.unheard.take(account, heard) {
+            let core = Arc::clone(self);
+            self.jobs.spawn(Box::pin(async move {
+                // A store that fails leaves it to the next roster get.
+                let _shown = core.change_roster(account, contact, Change::Show, None, || ()).await;
+            }));
+        }
+    }
+}

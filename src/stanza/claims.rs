@@ -1,0 +1,46 @@
+//! What children of a stanza say in somebody's name.
+//!
+//! Clients believe these where the one who is named would be the one to say so. Whoever is named has
+//! to take out what others say in its name (STZ-14). A further one is a row here.
+
+#[cfg(feature = "server")]
+use std::borrow::Cow;
+
+#[cfg(feature = "server")]
+use super::Child;
+
+const DELAY: &str = "urn:xmpp:delay";
+const OLD_DELAY: &str = "jabber:x:delay";
+const STANZA_ID: &str = "urn:xmpp:sid:0";
+const CARBONS: &str = "urn:xmpp:carbons:2";
+
+/// Who says what a child of a stanza says.
+#[cfg(feature = "server")]
+pub(crate) enum Claim<'a> {
+    /// The entity of this JID, as it was written.
+    Entity(Cow<'a, str>),
+    /// The account that the stanza is for.
+    Recipient,
+}
+
+/// Whether a child in this namespace may be a claim.
+pub(super) fn is_in(namespace: &[u8]) -> bool {
+    [DELAY, OLD_DELAY, STANZA_ID, CARBONS].iter().any(|known| known.as_bytes() == namespace)
+}
+
+#[cfg(feature = "server")]
+impl<'a> Claim<'a> {
+    /// What a child of a message or presence claims, if it claims anything.
+    pub(crate) fn of(child: &Child<'a>) -> Option<Self> {
+        let named = |attribute| child.attribute(attribute).map(Self::Entity);
+        match (child.name(), &*child.namespace()) {
+            // XEP-0203 §8, and its predecessor XEP-0091
+            ("delay", DELAY) | ("x", OLD_DELAY) => named("from"),
+            // XEP-0359 §6
+            ("stanza-id", STANZA_ID) => named("by"),
+            // XEP-0280 §11
+            ("received" | "sent", CARBONS) => Some(Self::Recipient),
+            _ => None,
+        }
+    }
+}
