@@ -104,6 +104,7 @@ impl<C: Connection + Clone> Driver<C> {
 
     /// Does what a stanza of the client asks for. It is counted before it has an effect (SM-5), and its
     /// ticket stays out until the last effect is done, also when this driver is gone by then.
+    #[inline]
     fn carry_out(&mut self, stanza: Stanza) {
         let Stage::Bound(session) = &mut self.stage else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };

@@ -87,6 +87,7 @@ impl<C: Connection + Clone> Owner<C> {
     }
 
     /// Whether input may be fed now, without taking a ticket.
+    #[inline]
     pub(super) fn poll_ready(&self, cx: Option<&mut Context<'_>>) -> Poll<Result<(), Detached>> {
         let waker = cx.map(|cx| Box::new(cx.waker().clone()));
         let mut out = self.shared.out.lock();

@@ -6,6 +6,7 @@ use jid::FullJid;
 
 use super::{After, Item, Left, Outbound, Own, Room, Sent, To, Valid, Writer};
 use crate::connection::{Close, Connection, SendError};
+use crate::environment::Nanos;
 use crate::session::held::Hold;
 use crate::session::queue::Entry;
 use crate::session::retained::RetentionLimits;
@@ -295,13 +296,13 @@ fn close_after_failure<C: Connection>(mut o: MutexGuard<'_, Outbound<C>>) -> Vec
     queue.filter_map(|(entry, _)| unwritten_left(entry)).collect()
 }
 
+#[inline]
 fn write<C: Connection>(
     link: &C,
     own: Own<'_>,
     item: Item<'_>,
     mark: &[u8],
 ) -> Result<(), SendError> {
-    let since;
     let frame = match item {
         Item::Raw(bytes) => Frame::raw(bytes),
         Item::Stanza(stanza, to) | Item::Copy(stanza, to, _) => {
@@ -309,14 +310,28 @@ fn write<C: Connection>(
             match to {
                 To::AsIs => frame,
                 To::OwnBare => frame.to(Some(own.account.as_str())),
-                To::OwnBareSince(at) => {
-                    since = delay(stanza.from().as_deref().unwrap_or_default(), at.into());
-                    frame.to(Some(own.account.as_str())).append(&since)
-                }
+                To::OwnBareSince(at) => return write_since(link, own, stanza, at),
                 To::OwnFull => frame.to(Some(own.jid.as_str())),
             }
         }
     };
+    hand_over(link, frame)
+}
+
+/// Presence that was sent before (PRES-16).
+#[inline(never)]
+fn write_since<C: Connection>(
+    link: &C,
+    own: Own<'_>,
+    stanza: &Stanza,
+    at: Nanos,
+) -> Result<(), SendError> {
+    let since = delay(stanza.from().as_deref().unwrap_or_default(), at.into());
+    hand_over(link, Frame::stanza(stanza).to(Some(own.account.as_str())).append(&since))
+}
+
+#[inline]
+fn hand_over<C: Connection>(link: &C, frame: Frame<'_>) -> Result<(), SendError> {
     // A connection that panics is a broken transport.
     shielded(|| link.send(frame.framing(link.framing()))).unwrap_or(Err(SendError::Closed))
 }
