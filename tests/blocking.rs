@@ -456,6 +456,21 @@ fn limit_18_a_list_that_would_be_too_long_is_not_stored() {
     assert_eq!(stored(&world, "romeo").len(), 3);
 }
 
+#[test]
+fn limit_18_the_bytes_of_a_list_are_limited_too() {
+    let stores = Stores::memory();
+    let blocks = Arc::clone(&stores.blocks);
+    let world = World::with_stores(stores, |builder, _| {
+        builder.extension(xep::Blocking::new(blocks).bytes(3000))
+    });
+    let romeo = world.client("romeo", "orchard");
+    let [a, b, c] = ["a", "b", "c"].map(|node| format!("{node}@x.example/{}", "r".repeat(900)));
+    change(&romeo, "block", &[&a, &b, &c]);
+    let answer = romeo.answer(&request("block", &["d@x.example", &a.replace('r', "s")]));
+    assert!(answer.contains("<error type='modify'><policy-violation "), "{answer}");
+    assert_eq!(stored(&world, "romeo").len(), 3);
+}
+
 /// Fails when told to.
 struct Fragile {
     inner: Arc<dyn BlockStore>,

@@ -35,17 +35,23 @@ pub struct Blocking(Arc<Inner>);
 struct Inner {
     store: Arc<dyn BlockStore>,
     items: usize,
+    bytes: usize,
 }
 
 impl Blocking {
     /// Keeps the lists in `store`: [`Stores::blocks`](crate::store::Stores::blocks) of the server.
     pub fn new(store: Arc<dyn BlockStore>) -> Self {
-        Self(Arc::new(Inner { store, items: 1000 }))
+        Self(Arc::new(Inner { store, items: 1000, bytes: 256 << 10 }))
     }
 
     /// JIDs that one list may have (LIMIT-18). Default: 1000.
     pub fn items(self, items: usize) -> Self {
         Self(Arc::new(Inner { items, ..Inner::clone(&self.0) }))
+    }
+
+    /// Bytes of them together, for the list is one answer (LIMIT-18). Default: 256 KiB.
+    pub fn bytes(self, bytes: usize) -> Self {
+        Self(Arc::new(Inner { bytes, ..Inner::clone(&self.0) }))
     }
 }
 
@@ -65,6 +71,10 @@ struct List(BTreeSet<Box<str>>);
 impl List {
     fn of(jids: Vec<String>) -> Self {
         Self(jids.into_iter().map(Into::into).collect())
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|jid| jid.len()).sum()
     }
 
     /// BLOCK-4: the JID itself, its bare JID, or its domain.
@@ -298,7 +308,9 @@ impl Inner {
             Change::Block(jids) => {
                 let mut added = jids.clone();
                 added.retain(|jid| new.0.insert(jid.as_str().into()));
-                if new.0.len() > self.items {
+                // One from before that is larger may become smaller.
+                let is_larger = new.bytes() > self.bytes.max(old.bytes());
+                if new.0.len() > self.items || is_larger {
                     let error = StanzaError::new(Condition::PolicyViolation);
                     return Err(error.with_type(ErrorType::Modify));
                 }
