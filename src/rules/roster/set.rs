@@ -237,7 +237,8 @@ impl fmt::Debug for Removal {
 ///
 /// # Errors
 ///
-/// [`RosterError::OwnJid`], [`RosterError::UnknownItem`] for a removal (rule ROSTER-14) and those of
+/// [`RosterError::OwnJid`] (unless it is the removal of such an item), [`RosterError::UnknownItem`] for a
+/// removal (rule ROSTER-14) and those of
 /// [`RosterLimits::allow`] (rule LIMIT-15).
 pub fn plan_set(
     roster: &Roster,
@@ -246,11 +247,15 @@ pub fn plan_set(
     limits: &RosterLimits,
 ) -> Result<SetPlan, RosterError> {
     let contact = &set.contact;
-    if contact == own {
-        return Err(RosterError::OwnJid);
-    }
     let present = roster.item(contact);
     match &set.change {
+        // A store may hold such an item nevertheless: it can go, and there is nobody to tell.
+        Change::Remove if contact == own && present.is_some() => Ok(SetPlan::Remove(Removal {
+            contact: contact.clone(),
+            request: roster.has_request(contact.as_str()),
+            farewells: &[],
+        })),
+        _ if contact == own => Err(RosterError::OwnJid),
         Change::Remove if present.is_none() => Err(RosterError::UnknownItem),
         Change::Remove => {
             let state = roster.standing(contact.as_str()).state;

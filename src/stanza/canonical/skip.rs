@@ -56,18 +56,24 @@ impl Skipper {
             (Place::Open, b'!') => Place::Section(0),
             // STREAM-20
             (Place::Open, b'?') => return Err(Refusal::RestrictedXml),
+            (
+                Place::Open,
+                b'<' | b'>' | b'&' | b'\'' | b'"' | b'=' | b' ' | b'\t' | b'\n' | b'\r',
+            ) => {
+                return Err(Refusal::NotWellFormed);
+            }
             (Place::Open, _) => {
                 self.depth += 1;
                 Place::Tag
             }
             (Place::Slash, b'>') => self.end()?,
-            (Place::Tag, b'>') => Place::Text,
-            (Place::Tag | Place::Slash, b'/') => Place::Slash,
-            (Place::Tag | Place::Slash, b'\'' | b'"') => Place::Value(byte),
-            (Place::Tag | Place::Slash | Place::Value(_) | Place::EndTag, b'<') => {
+            (Place::Slash, _) | (Place::Tag | Place::Value(_) | Place::EndTag, b'<') => {
                 return Err(Refusal::NotWellFormed);
             }
-            (Place::Tag | Place::Slash, _) => Place::Tag,
+            (Place::Tag, b'>') => Place::Text,
+            (Place::Tag, b'/') => Place::Slash,
+            (Place::Tag, b'\'' | b'"') => Place::Value(byte),
+            (Place::Tag, _) => Place::Tag,
             (Place::Value(quote), _) if quote == byte => Place::Tag,
             (Place::Value(quote), _) => Place::Value(quote),
             (Place::EndTag, b'>') => self.end()?,

@@ -311,6 +311,23 @@ fn stream_19_a_lone_carriage_return_in_a_value_is_refused() {
 }
 
 #[test]
+fn stream_19_what_blurs_the_end_of_a_refused_stanza_is_noticed() {
+    for inside in
+        ["<b/ >", "<b / c=''>", "<>", "< b>", "<<b>", "<='1'>", "<b a='<'>", "<b\u{1}>", "<b></b<"]
+    {
+        let xml = format!("<message><\u{e9}>{inside}");
+        assert_eq!(refused(xml.as_bytes()), Refusal::NotWellFormed, "{xml}");
+    }
+    for inside in
+        ["<b a='/'/>", "<b a=\"/ >\"></b>", "<b\n/>", "</b ><b>", "<![CDATA[<b/ ></message>]]>"]
+    {
+        let xml = format!("<message><\u{e9}>{inside}</\u{e9}></message>");
+        let read = read(xml.as_bytes(), 1, &usual());
+        assert_eq!(read, Ok((Some("Names: <message/>".to_owned()), 0)), "{xml}");
+    }
+}
+
+#[test]
 fn stream_20_restricted_xml_is_refused() {
     for xml in [
         "<message><!-- --></message>",

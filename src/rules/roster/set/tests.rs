@@ -113,6 +113,14 @@ fn roster_7_item_jids() {
     assert_eq!(of("a@example.com./\u{1f98a}"), Err(RosterError::FullJid));
     assert_eq!(of(OWN), Err(RosterError::OwnJid));
     assert_eq!(of("Juliet@EXAMPLE.com."), Err(RosterError::OwnJid));
+    // One that is there nevertheless can only go.
+    let own = Item { subscription: Subscription::Both, ..Item::new(jid(OWN)) };
+    let roster = Roster::from_items([own], 3, []);
+    let of = |rest: &str| plan(&roster, &format!("<item jid='{OWN}' {rest}/>"));
+    assert_eq!(of("name='n'"), Err(RosterError::OwnJid));
+    let Ok(SetPlan::Remove(gone)) = of("subscription='remove'") else { panic!("removed") };
+    assert!(gone.contact == jid(OWN) && gone.farewells.is_empty());
+    let of = |jid: &str| plan(&Roster::new(), &format!("<item jid='{jid}'/>")).map(|_| ());
     for wrong in [
         "",
         "@example.com",
