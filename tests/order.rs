@@ -298,6 +298,35 @@ fn destroy_8_a_successor_gets_what_was_not_acknowledged() {
     }
 }
 
+/// A copy for a successor that has not got its inheritance yet comes behind that.
+#[test]
+fn destroy_8_a_carbon_does_not_pass_what_is_inherited() {
+    let faulty = Faulty::new();
+    let world = world(&faulty);
+    let juliet = world.client("juliet", "balcony");
+    let desk = world.online("romeo", "desk");
+    let phone = world.client("romeo", "phone");
+    phone.send(ENABLE);
+    phone.send("<presence><priority>5</priority></presence>");
+    say(&juliet, 0..3);
+    phone.lose();
+    let phone = world.client("romeo", "phone");
+    phone.send("<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>");
+    say(&juliet, 3..5);
+    assert!(!phone.received().concat().contains("<body>"));
+    phone.send("<presence/>");
+    say(&juliet, 5..6);
+    let mut seen = Seen::default();
+    seen.read(&phone);
+    assert_eq!(seen.of("juliet"), numbers(6));
+    let mut seen = Seen::default();
+    seen.read(&desk);
+    assert_eq!(seen.of("juliet"), [3, 4, 5]);
+    phone.send("</stream:stream>");
+    desk.send("</stream:stream>");
+    assert_eq!(world.server().registry().counts().retained_bytes, 0);
+}
+
 /// It goes where it would have gone, where the successor ends without having been available.
 #[test]
 fn destroy_8_what_a_successor_did_not_get_is_left_in_order() {

@@ -320,6 +320,10 @@ impl<C: Connection + Clone> SessionHandle<C> {
     ///
     /// [`NotSent`]: it was not accepted.
     pub fn push_copy(&self, stanza: &Stanza, copies: &Copies) -> Result<(), NotSent> {
+        #[cfg(feature = "server")]
+        if self.inherit_copy(stanza, copies) {
+            return Ok(());
+        }
         self.send_item(Item::Copy(stanza, To::OwnFull, copies), None).map(drop)
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::copies::Copies;
 use super::handle::{NotSent, SessionHandle, Shared};
 use super::outbound::{Item, Left, To};
 use super::registry::Inner;
@@ -68,6 +69,30 @@ impl<C: Connection + Clone> Inner<C> {
             let inheritance = Inheritance { left: inherited, share };
             to.presence.lock().change(|rare| rare.inheritance = Some(inheritance));
         }
+    }
+}
+
+impl<C: Connection + Clone> SessionHandle<C> {
+    /// Puts a copy of a message behind what the session has inherited (STZ-8): it gets the message
+    /// itself with that. `false` where it has inherited nothing, or as much waits as may (LIMIT-10).
+    pub(super) fn inherit_copy(&self, copy: &Stanza, copies: &Copies) -> bool {
+        let Some(registry) = self.0.registry.upgrade().filter(|_| self.is_heir()) else {
+            return false;
+        };
+        let (at, limits) = (registry.settings.environment.now(), &registry.settings.retention);
+        self.0.presence.lock().change(|rare| {
+            let Some(inheritance) = &mut rare.inheritance else { return false };
+            let bytes = inheritance.share.bytes().saturating_add(copy.len());
+            if inheritance.left.len() >= limits.stanzas || bytes > limits.bytes {
+                return false;
+            }
+            copies.add();
+            let (stanza, copies) = (copy.clone(), Some(copies.clone()));
+            let left = Left { stanza, at, counted: true, written: false, copies };
+            inheritance.left.push(left);
+            inheritance.share.set(bytes);
+            true
+        })
     }
 }
 
