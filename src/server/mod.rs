@@ -163,9 +163,7 @@ impl<C: Connection + Clone> Server<C> {
     pub fn send(&self, stanza: Stanza) {
         let Some(stanza) = self.0.with_normal_from(stanza) else { return };
         let stanza = self.0.without_claims_of_others(stanza);
-        if let Some(task) = self.0.route(None, stanza) {
-            self.0.jobs.spawn(task);
-        }
+        self.0.route_for_host(stanza);
     }
 
     /// Sends an iq get or set, and waits for its answer: the result or error with its id and from
@@ -224,8 +222,15 @@ impl<C: Connection + Clone> Core<C> {
 
     fn given(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         self.metrics.out(stanza);
-        for extension in &self.extensions {
-            extension.outbound(session, stanza);
+        self.show(|extension| extension.outbound(session, stanza));
+    }
+
+    /// Routes what the host hands in. A panic of an extension ends this stanza alone.
+    fn route_for_host(self: &Arc<Self>, stanza: Stanza) {
+        match shielded(|| self.route(None, stanza.clone())) {
+            Some(None) => {}
+            Some(Some(task)) => self.jobs.spawn(task),
+            None => self.bounce(None, &stanza, Condition::InternalServerError),
         }
     }
 
@@ -289,7 +294,7 @@ impl<C: Connection + Clone> Core<C> {
         let mut features: Vec<_> = self
             .extensions
             .iter()
-            .flat_map(|extension| extension.disco_features(target))
+            .flat_map(|extension| shielded(|| extension.disco_features(target)).unwrap_or_default())
             .copied()
             .collect();
         features.sort_unstable();

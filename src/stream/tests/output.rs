@@ -149,8 +149,6 @@ fn features(features: &Features) -> String {
 
 fn with_everything(features: Features) -> Features {
     features
-        .stream_management()
-        .client_state()
         .roster_versioning()
         .pre_approval()
         .limits(10_000, 1800)
@@ -205,8 +203,7 @@ fn stream_f4_authenticated() {
         features(&with_everything(Features::authenticated())),
         format!(
             "<stream:features><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>\
-             <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session><sm xmlns='urn:xmpp:sm:3'/>\
-             <csi xmlns='urn:xmpp:csi:0'/><ver xmlns='urn:xmpp:features:rosterver'/>\
+             <session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session><ver xmlns='urn:xmpp:features:rosterver'/>\
              <sub xmlns='urn:xmpp:features:pre-approval'/>{LIMITS}</stream:features>"
         )
     );
