@@ -133,7 +133,8 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
         let _ = delivery;
     }
 
-    /// Looks at a message, presence or iq of somebody that was accepted for a session.
+    /// Looks at a message, iq or presence of somebody that was routed here and accepted for a session. Presence
+    /// of sessions of this server is told by the registry, and no look at it is offered.
     fn outbound(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         let _ = (session, stanza);
     }
