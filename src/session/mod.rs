@@ -9,8 +9,8 @@
 //!
 //! Life-cycle decisions (bind, replace, hibernate, resume, expire, end) are taken under the lock of
 //! the account's shard. Inside it one session's `outbound` or `presence` lock may be taken, never
-//! both and nothing inside those. Rosters, timers, memories and events have leaf locks. **No lock is held in
-//! host code**: decisions yield values, effects happen after.
+//! both, and inside those only leaf locks: rosters, timers, memories and events have such. **No lock is
+//! held in host code**: decisions yield values, effects happen after.
 
 mod account;
 mod acknowledge;
