@@ -119,6 +119,8 @@ impl<C: Connection + Clone> Core<C> {
     /// has happened, and goes on for everybody else.
     pub(super) fn show(&self, look: impl Fn(&dyn Extension<C>)) {
         let mut rest = self.extensions.iter();
-        while super::shielded(|| rest.by_ref().for_each(|one| look(&**one))).is_none() {}
+        while rest.len() > 0 {
+            super::shielded(|| rest.by_ref().for_each(|one| look(&**one)));
+        }
     }
 }

@@ -1,6 +1,5 @@
 //! Iq stanzas for the server, for accounts and for sessions (RFC 6120 §8.2.3, RFC 6121 §8.5).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -213,7 +212,7 @@ impl<C: Connection + Clone> Core<C> {
         };
         let ask = || self.extensions.iter().find_map(|extension| extension.iq(&request));
         let failed = || Some(IqReply::error(Condition::InternalServerError));
-        match catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| failed()) {
+        match super::shielded(ask).unwrap_or_else(failed) {
             None => {
                 self.bounce(origin, stanza, BOUNCE);
                 None

@@ -59,7 +59,6 @@ pub use route::{RouteError, Router};
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -72,7 +71,7 @@ use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::{Extension, Outcome, Target};
 use crate::recent::Recent;
-use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
+use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry, shielded};
 use crate::stanza::{Condition, ErrorType, Frame, Stanza, StanzaError};
 use crate::store::Stores;
 use admission::Ledger;
@@ -320,20 +319,15 @@ fn xml(stanza: &Stanza) -> Vec<u8> {
     out
 }
 
-/// What host code comes to; `None` if it panicked.
-fn shielded<T>(host: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(host)).ok()
-}
-
-/// The same for host code that takes its time.
+/// As [`shielded`], for host code that takes its time.
 async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         let poll = || future.as_mut().poll(cx);
-        match catch_unwind(AssertUnwindSafe(poll)) {
-            Ok(Poll::Ready(value)) => Poll::Ready(Some(value)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(_) => Poll::Ready(None),
+        match shielded(poll) {
+            Some(Poll::Ready(value)) => Poll::Ready(Some(value)),
+            Some(Poll::Pending) => Poll::Pending,
+            None => Poll::Ready(None),
         }
     })
     .await

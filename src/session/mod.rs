@@ -66,7 +66,7 @@ pub use registry::{Counts, SessionRegistry, Sessions};
 pub use resume::{ResumeError, Resumed, Retention};
 pub use retained::RetentionLimits;
 #[cfg(feature = "server")]
-pub(crate) use shield::take_behind;
+pub(crate) use shield::{shielded, take_behind};
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
 #[cfg(all(test, feature = "server"))]
 #[cfg(not(any(loom_model, shuttle)))]
