@@ -105,6 +105,7 @@ impl<C: Connection + Clone> Core<C> {
         let (outcome, reached, copies) = match &end {
             End::Taken(reached, copies) => (Outcome::Delivered, &reached[..], copies.as_ref()),
             End::Stored => (Outcome::Stored, &[][..], None),
+            End::Nobody => (Outcome::NoAccount, &[][..], None),
             End::Refused(_) => (Outcome::Refused, &[][..], None),
         };
         if turn == Turn::First {
@@ -266,7 +267,7 @@ impl<C: Connection + Clone> Core<C> {
         if !self.registry.is_loaded(account) {
             match self.stores.accounts.exists(account).await {
                 Ok(true) => {}
-                Ok(false) => return End::Stored,
+                Ok(false) => return self.to_nobody(stanza, to),
                 Err(_) => return refuse(Condition::InternalServerError),
             }
         }
@@ -309,6 +310,19 @@ impl<C: Connection + Clone> Core<C> {
         store.push(account, OfflineMessage::new(stanza, accepted)).await
     }
 
+    /// What becomes of a message to an account that does not exist (MSG-T1, MSG-T2).
+    fn to_nobody(&self, stanza: &Stanza, to: &Address<'_>) -> End<C> {
+        let situation = match to.resource {
+            Some(_) => MessageSituation::UnknownFull,
+            None => MessageSituation::UnknownBare,
+        };
+        let type_ = MessageType::of(stanza.type_().as_deref());
+        match message(type_, situation, self.offline(stanza)) {
+            MessageDecision::Bounce => End::Refused(Admission::Refuse(BOUNCE.into())),
+            _ => End::Nobody,
+        }
+    }
+
     /// A message that an ended session had accepted, in its turn: it goes where it would go without
     /// that session. Says which sessions have got it.
     pub(super) async fn message_left(
@@ -320,7 +334,7 @@ impl<C: Connection + Clone> Core<C> {
         let end = self.message_in_turn(stanza, to, turn, Past::Everything).await;
         let reached = match &end {
             End::Taken(reached, _) => reached.iter().map(SessionHandle::id).collect(),
-            End::Stored | End::Refused(_) => Vec::new(),
+            End::Stored | End::Nobody | End::Refused(_) => Vec::new(),
         };
         self.end_message(None, stanza, &to.bare, turn, end);
         reached
@@ -424,8 +438,9 @@ pub(super) enum Past {
 /// What became of a message in the end.
 enum End<C: Connection + Clone> {
     Taken(Reached<C>, Option<Copies>),
-    /// By the store, or by nobody where there is no such account: its sender sees no difference.
     Stored,
+    /// There is no such account: its sender sees no difference.
+    Nobody,
     /// As an extension, or the rules, would have it.
     Refused(Admission),
 }

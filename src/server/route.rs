@@ -1,7 +1,6 @@
 //! Where a stanza goes: to an account or a domain of ours, or to the host's router.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -91,7 +90,7 @@ impl<C: Connection + Clone> Outlet<C> {
     ) {
         let mut refused = |outgoing, error| {
             // It leads into the host's code: its panic must not leave the queue without a writer.
-            let _panicked = catch_unwind(AssertUnwindSafe(|| refused(outgoing, error)));
+            let _panicked = super::shielded(|| refused(outgoing, error));
         };
         let Some(router) = &self.router else { return refused(outgoing, RouteError::NotFound) };
         let mut queue = self.queue.lock();
@@ -106,7 +105,7 @@ impl<C: Connection + Clone> Outlet<C> {
         while let Some(outgoing) = queue.waiting.pop_front() {
             drop(queue);
             let route = || router.route(&outgoing.stanza);
-            let routed = catch_unwind(AssertUnwindSafe(route)).unwrap_or(Err(RouteError::Timeout));
+            let routed = super::shielded(route).unwrap_or(Err(RouteError::Timeout));
             if let Err(error) = routed {
                 refused(outgoing, error);
             }

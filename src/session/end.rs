@@ -306,12 +306,13 @@ impl<C: Connection + Clone> Inner<C> {
         wake(outbound.waker);
         let mut gone = {
             let mut presence = shared.presence.lock();
+            let before = shared.availability();
             shared.number.fetch_add(1, Ordering::SeqCst);
             let closed = if reason == Reason::Closed { CLOSED } else { 0 };
             shared.flags.store(ENDED | closed, Ordering::SeqCst);
-            presence.take()
+            presence.take(before)
         };
-        let was_available = gone.was_available;
+        let was_available = gone.before.is_some();
         self.tell_gone(&shared, &mut gone);
         if left > 0 {
             self.settle_left(&shared);
@@ -337,7 +338,7 @@ impl<C: Connection + Clone> Inner<C> {
     fn tell_gone(&self, shared: &Arc<Shared<C>>, gone: &mut Gone) {
         // By now it is the JID of a successor at most (DESTROY-8).
         gone.directed.forget(shared.jid.as_str());
-        if gone.was_available || !gone.directed.is_empty() {
+        if gone.before.is_some() || !gone.directed.is_empty() {
             self.broadcast_unavailable(shared, gone, None);
         }
     }

@@ -169,6 +169,11 @@ impl<C: Connection + Clone> Shared<C> {
         self.flags.load(Ordering::SeqCst) & INTERESTED != 0
     }
 
+    /// The priority, while it is available.
+    pub(super) fn availability(&self) -> Option<i8> {
+        self.is_available().then(|| self.priority())
+    }
+
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
     pub(super) fn set_flags(&self, presence: u32) -> bool {
         let kept = INTERESTED | RETAINED | PROTECTED | HOLDING | BEHIND | ABSENT;
