@@ -59,12 +59,15 @@ impl<C: Connection + Clone> Core<C> {
         let _given = self.jobs.run(&key, job).await;
     }
 
-    /// The same on the account's chain. `false`: the store has failed and will be asked again; what it has comes
-    /// first until then.
+    /// The same on the account's chain. `false`: the store has failed, or a session takes no more of it for now,
+    /// and it will be asked again; what it has comes first until then.
     pub(super) async fn catch_up(self: &Arc<Self>, account: &BareJid) -> bool {
         while let Some(session) = self.registry.recipient(account.as_str()) {
             let is_reachable = session.is_available() && session.priority() >= 0;
-            if is_reachable && self.give_offline(account, &session).await.is_err() {
+            // LIMIT-10: what a session does not take yet waits as if the store had failed.
+            if is_reachable
+                && (!session.takes_stored() || self.give_offline(account, &session).await.is_err())
+            {
                 self.ask_again(account);
                 return false;
             }
