@@ -587,3 +587,27 @@ fn limit_22_who_takes_what_waits_is_not_silent() {
     }
     assert!(!romeo.client.is_connected(), "with nothing to take it has to answer");
 }
+
+/// A client that has fallen behind is not given up for others who say again and again that they are gone.
+#[test]
+fn limit_10_nobody_is_given_up_for_an_end_that_is_told_again() {
+    let world = world(|limits| limits.retention.live_stanzas = 1000);
+    let juliets = ["a", "b"].map(|resource| world.client("juliet", resource));
+    let mut romeo = Slow::new(&world, "romeo", "x", 1, false);
+    let mut say = |what: &str, times: usize| {
+        for id in 0..times {
+            for juliet in &juliets {
+                juliet.send(what);
+            }
+            world.advance(SECOND / 4);
+            if id % 100 == 0 {
+                let _some = romeo.step();
+            }
+        }
+        romeo.client.is_connected()
+    };
+    let body = "x".repeat(500);
+    assert!(say(&format!("<message to='romeo@example.com/x'><body>{body}</body></message>"), 600));
+    assert!(juliets[0].received().iter().any(|one| one.contains("<resource-constraint ")), "full");
+    assert!(say("<presence to='romeo@example.com/x' type='unavailable'/>", 1200));
+}

@@ -173,16 +173,16 @@ struct Waiting {
     void: usize,
     /// How many entries were handed over, but for those that came back: a number that changes.
     handed: u32,
-    /// At so many bytes it is looked for presence that a later one replaces.
-    condense_at: usize,
+    /// When there is more than that it is looked for presence that a later one replaces.
+    condense_at: Size,
     /// Greeting of a transport, written before everything else.
     greeting: Option<Box<[u8]>>,
     /// What is held back, while something is to be.
     held: Option<Held>,
 }
 
-/// Bytes below which no presence is looked for that could be left out.
-const CONDENSE: usize = 64 << 10;
+/// Up to so much no presence is looked for that could be left out.
+const CONDENSE: Size = Size { stanzas: 1000, bytes: 64 << 10 };
 
 /// How much waits.
 #[derive(Clone, Copy, Default)]
@@ -231,8 +231,8 @@ impl Waiting {
             self.stored.remove(entry);
         }
         self.void = self.void.saturating_sub(usize::from(entry.is_void()));
-        if self.bytes <= CONDENSE {
-            self.condense_at = 0;
+        if self.bytes <= CONDENSE.bytes {
+            self.condense_at = CONDENSE;
         }
     }
 
@@ -343,7 +343,10 @@ impl Queue {
     /// client counts. `domain` is the session's. Says how many it took out before the place `again`.
     pub(super) fn condense(&mut self, first: usize, again: usize, domain: &str) -> usize {
         let Some(waiting) = &mut self.0 else { return 0 };
-        if waiting.bytes <= waiting.condense_at.max(CONDENSE) {
+        let Size { stanzas, bytes } = waiting.condense_at;
+        if waiting.entries.len() <= stanzas.max(CONDENSE.stanzas)
+            && waiting.bytes <= bytes.max(CONDENSE.bytes)
+        {
             return 0;
         }
         let mut known = HashSet::new();
@@ -371,7 +374,10 @@ impl Queue {
                 }
             }
         }
-        waiting.condense_at = waiting.bytes.saturating_mul(2);
+        // By half as much: less than the room that is left for the news of an end (LIMIT-10).
+        let more = |size: usize| size.saturating_add(size / 2);
+        waiting.condense_at =
+            Size { stanzas: more(waiting.entries.len()), bytes: more(waiting.bytes) };
         before
     }
 
