@@ -383,13 +383,7 @@ impl<C: Connection + Clone> Driver<C> {
             Stage::Unauthed(_) if self.is_refused() => self.finish(Close::Abort),
             Stage::Unauthed(_) | Stage::Authed(_) | Stage::Binding => {
                 self.core.metrics.limit("LIMIT-1");
-                let is_silent = self.negotiating.as_ref().is_none_or(|n| !n.answered);
-                // TLS-2: no plain text behind `<proceed/>`.
-                if is_silent || self.want == Want::StartTls {
-                    self.finish(Close::Abort);
-                } else {
-                    self.fail(StreamCondition::PolicyViolation.into());
-                }
+                self.dismiss(StreamCondition::PolicyViolation);
             }
         }
     }
@@ -488,11 +482,18 @@ impl<C: Connection + Clone> Driver<C> {
             Stage::Authed(_) | Stage::Binding => "LIMIT-26",
         };
         self.core.metrics.limit(limit);
-        let is_silent = self.negotiating.as_ref().is_none_or(|n| !n.answered);
-        if is_silent || self.want == Want::StartTls {
-            self.finish(Close::Abort);
+        self.dismiss(StreamCondition::ResourceConstraint);
+    }
+
+    /// Closes a stream that has no session; with a word if its client has ever said a header, be it
+    /// before TLS or SASL.
+    fn dismiss(&mut self, condition: StreamCondition) {
+        let has_begun = self.negotiating.as_ref().is_some_and(|n| n.has_begun);
+        // TLS-2: no plain text behind `<proceed/>`.
+        if has_begun && self.want != Want::StartTls {
+            self.fail(condition.into());
         } else {
-            self.fail(StreamCondition::ResourceConstraint.into());
+            self.finish(Close::Abort);
         }
     }
 

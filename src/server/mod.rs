@@ -207,18 +207,23 @@ impl<C: Connection + Clone> Core<C> {
         Ok(())
     }
 
-    /// Gives a session a message that goes to other sessions of the account as well.
+    /// Gives a session a message that may go to other sessions of the account as well; one that a session
+    /// has left, as accepted `since` then.
     fn give_copy(
         &self,
         session: &SessionHandle<C>,
         stanza: &Stanza,
         copies: Option<&Copies>,
+        since: Option<Duration>,
     ) -> Result<(), NotSent> {
-        match copies {
-            Some(copies) => session.send_copy(stanza, copies)?,
-            None => session.send(stanza)?,
+        let is_given = match (since, copies) {
+            (Some(since), copies) => session.send_left(stanza, copies, since)?,
+            (None, Some(copies)) => session.send_copy(stanza, copies).map(|()| true)?,
+            (None, None) => session.send(stanza).map(|()| true)?,
+        };
+        if is_given {
+            self.given(session, stanza);
         }
-        self.given(session, stanza);
         Ok(())
     }
 

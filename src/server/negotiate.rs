@@ -45,6 +45,9 @@ pub(super) struct Negotiating {
     pub(super) early: Option<EarlyStream>,
     /// Our header of this stream was sent.
     pub(super) answered: bool,
+    /// The client has sent a header, of this stream or of one before it on the same transport: it
+    /// knows what a stream error is.
+    pub(super) has_begun: bool,
     /// The bare JID of the client's `from`.
     from: Option<BareJid>,
     sasl: Option<Negotiation>,
@@ -113,6 +116,7 @@ impl<C: Connection + Clone> Driver<C> {
         let from = header.from().and_then(|from| address::bare(from.split('/').next()?).ok());
         let Some(negotiating) = &mut self.negotiating else { return };
         negotiating.answered = false;
+        negotiating.has_begun = true;
         negotiating.from = from;
         if self.is_refused() {
             return self.fail(StreamCondition::ResourceConstraint.into());
@@ -377,6 +381,10 @@ impl<C: Connection + Clone> Driver<C> {
 
     fn sasl_step(&mut self, step: Option<Result<Step, Refused>>) {
         let mut words = Vec::new();
+        if matches!(step, Some(Ok(Step::Challenge(_) | Step::Success { .. }) | Err(_))) {
+            // It is the client's turn.
+            self.spoke(false);
+        }
         match step {
             None => {}
             Some(Ok(Step::Challenge(data))) => {

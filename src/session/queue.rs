@@ -22,7 +22,7 @@ pub(super) enum Entry {
         bounded: Bounded,
         /// The client may have got it, and is not to get it again; nor is anybody else.
         void: bool,
-        /// When it was accepted, where that is counted.
+        /// When it was accepted.
         at: Duration,
         copies: Option<Copies>,
     },
@@ -130,6 +130,14 @@ impl Entry {
     pub(super) fn forget(self) {
         if let Self::Stanza { copies: Some(copies), .. } = self {
             let _last = copies.release();
+        }
+    }
+
+    /// When it was accepted.
+    const fn at(&self) -> Duration {
+        match self {
+            Self::Stanza { at, .. } => *at,
+            Self::Raw(_) | Self::Close => Duration::ZERO,
         }
     }
 
@@ -330,8 +338,10 @@ impl Queue {
         waiting.entries.push_back(entry);
     }
 
+    /// Appends what has waited elsewhere, accepted at `at`: from here on its place says which came first.
     pub(super) fn push_stored(&mut self, item: Item<'_>, counted: bool, at: Duration) {
-        let mut entry = Entry::new(item, counted, at);
+        let last = self.0.as_ref().and_then(|waiting| waiting.entries.back()).map_or(at, Entry::at);
+        let mut entry = Entry::new(item, counted, at.max(last));
         if let Entry::Stanza { bounded, .. } = &mut entry {
             *bounded = Bounded::Store;
         }
@@ -381,14 +391,10 @@ impl Queue {
         before
     }
 
-    /// What is not written yet counts for acknowledgement, as accepted at `since`; `reply` is before it.
-    pub(super) fn count_unwritten(&mut self, reply: &[u8], since: Duration) {
+    /// What is not written yet counts for acknowledgement; `reply` is before it.
+    pub(super) fn count_unwritten(&mut self, reply: &[u8]) {
         let waiting = self.0.get_or_insert_default();
-        for entry in waiting.entries.iter_mut().skip(waiting.cursor) {
-            if let Entry::Stanza { counted, at, .. } = entry {
-                (*counted, *at) = (true, since);
-            }
-        }
+        waiting.entries.iter_mut().skip(waiting.cursor).for_each(|entry| entry.set_counted(true));
         self.put_back(Entry::Raw(reply.into()));
     }
 
