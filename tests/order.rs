@@ -154,6 +154,54 @@ fn stz_8_nothing_passes_a_backlog_whose_store_fails() {
     assert_eq!(seen.of("juliet"), numbers(6));
 }
 
+/// A client loses its transport, and comes back, twice while it waits for what a store has that fails, or is slow:
+/// it gets everything once, in order, and what it has not acknowledged again.
+#[test]
+fn stz_8_a_session_is_resumed_amid_a_backlog_whose_store_fails() {
+    for fault in [Fault::None, Fault::Fail, Fault::SlowFail, Fault::SlowAnswer] {
+        let faulty = Faulty::new();
+        let world = world(&faulty);
+        world.account("romeo");
+        let juliet = world.client("juliet", "balcony");
+        say(&juliet, 0..4);
+        let mut romeo = world.client("romeo", "orchard");
+        let enabled = romeo.ask(ENABLE).concat();
+        let id = enabled.split(" id='").nth(1).unwrap().split('\'').next().unwrap().to_owned();
+        // The store takes messages, and fails to list or to remove them.
+        faulty.decide(move |_, n| if n.is_multiple_of(2) { fault } else { Fault::None });
+        romeo.send("<presence/>");
+        let (mut got, mut handled, mut next) = (Vec::new(), 0, 4);
+        for round in 0..3 {
+            for _ in 0..20 {
+                say(&juliet, next..=next);
+                next += 1;
+                if round == 2 {
+                    faulty.decide(|_, _| Fault::None);
+                }
+                faulty.release();
+                world.advance(Duration::from_secs(1));
+            }
+            let some: Vec<_> =
+                romeo.received().into_iter().filter(|one| !one.starts_with("<r")).collect();
+            // Of the last ones it knows nothing.
+            let most = if round == 2 { some.len() } else { some.len().saturating_sub(3) };
+            got.extend(some.into_iter().take(most));
+            handled += most;
+            if round < 2 {
+                romeo.lose();
+                say(&juliet, next..next + 5);
+                next += 5;
+                romeo = world.authenticated("romeo");
+                romeo.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='{handled}'/>"));
+            }
+        }
+        let bodies = got.iter().filter_map(|one| one.split("<body>").nth(1)?.split('<').next());
+        let got: Vec<u32> = bodies.map(|body| body.parse().unwrap()).collect();
+        let bounced = juliet.received().len();
+        assert_eq!((got, bounced), (numbers(next), 0), "{fault:?}");
+    }
+}
+
 /// The client binds its resource anew and is available at once, while the store keeps what the old
 /// session left.
 #[test]

@@ -59,13 +59,19 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     /// The same on the account's chain, with what ended sessions have left by then. `false`: the store
-    /// has failed and will be asked again; what it has comes first until then.
+    /// has failed, or a session takes no more of it for now, and it will be asked again; what it has comes
+    /// first until then.
     pub(super) async fn catch_up(self: &Arc<Self>, account: &BareJid) -> bool {
         loop {
             self.settle_first(account).await;
             let Some(session) = self.registry.recipient(account.as_str()) else { return true };
             let is_reachable = session.is_available() && session.priority() >= 0;
             if is_reachable {
+                // LIMIT-10: what a session does not take yet waits as if the store had failed.
+                if !session.takes_stored() {
+                    self.ask_again(account);
+                    return false;
+                }
                 let Ok(stored) = self.stored(account).await else {
                     self.ask_again(account);
                     return false;

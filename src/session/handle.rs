@@ -127,8 +127,8 @@ impl<C: Connection + Clone> Shared<C> {
         items: &[(Item<'_>, Option<Duration>)],
     ) -> (Sent, After) {
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
-        let now = inner.settings.environment.now();
-        let sent = outbound::send_stored(&self.out, self.own(), items, now);
+        let (now, limits) = (inner.settings.environment.now(), &inner.settings.retention);
+        let sent = outbound::send_stored(&self.out, self.own(), items, now, limits);
         if retained {
             inner.weigh(self);
         }
@@ -317,7 +317,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
 
     /// Sends stanzas that have waited for the client in a store (OFF-3, SUB-10), all or none of them.
     /// They do not count against what may wait for a session (LIMIT-10), since the store has limits of
-    /// its own.
+    /// its own; but as long as that much of them waits no more are taken, and the transport is given up.
     ///
     /// # Errors
     ///
@@ -326,6 +326,13 @@ impl<C: Connection + Clone> SessionHandle<C> {
         let item = |stanza| (Item::Stanza(stanza, To::AsIs), None);
         let items: Vec<_> = stanzas.iter().map(item).collect();
         self.send_waiting(&items)
+    }
+
+    /// Whether the session takes more of what a store has (LIMIT-10).
+    #[cfg(feature = "server")]
+    pub(crate) fn takes_stored(&self) -> bool {
+        let Some(registry) = self.0.registry.upgrade() else { return true };
+        !self.0.out.lock().queue.stored().exceeds(&registry.settings.retention, 1)
     }
 
     /// As [`send_stored`](Self::send_stored), each with the time at which it was accepted, where that is known.

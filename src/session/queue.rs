@@ -19,9 +19,7 @@ pub(super) enum Entry {
         to: To,
         /// Counted for acknowledgement: appended after retention began.
         counted: bool,
-        /// Something else limits it: the store that it has waited in, or the session whose presence it
-        /// is, which keeps these very bytes, and of which one is enough.
-        bounded: bool,
+        bounded: Bounded,
         /// The client may have got it, and is not to get it again; nor is anybody else.
         void: bool,
         /// When it was accepted.
@@ -40,7 +38,8 @@ impl Entry {
             Item::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone())),
             Item::Raw(bytes) => return Self::Raw(bytes.into()),
         };
-        Self::Stanza { stanza, to, counted, bounded: is_state(item), void: false, at, copies }
+        let bounded = if is_state(item) { Bounded::Source } else { Bounded::No };
+        Self::Stanza { stanza, to, counted, bounded, void: false, at, copies }
     }
 
     pub(super) fn as_item(&self) -> Option<Item<'_>> {
@@ -86,7 +85,11 @@ impl Entry {
     }
 
     const fn is_bounded(&self) -> bool {
-        matches!(self, Self::Stanza { bounded: true, .. })
+        matches!(self, Self::Stanza { bounded: Bounded::Source | Bounded::Store, .. })
+    }
+
+    const fn is_of_store(&self) -> bool {
+        matches!(self, Self::Stanza { bounded: Bounded::Store, .. })
     }
 
     /// Whom it says to be there or not, where a later presence of the same says all that it says.
@@ -94,7 +97,8 @@ impl Entry {
     /// What comes for the full JID from another domain may be of a room: there each presence counts.
     fn tells_of(&self, domain: &str) -> Option<String> {
         let Self::Stanza { stanza, to, .. } = self else { return None };
-        let is_presence = stanza.kind() == Kind::Presence
+        let is_presence = !self.is_void()
+            && stanza.kind() == Kind::Presence
             && matches!(stanza.type_().as_deref(), None | Some("unavailable"));
         let from = stanza.from().filter(|_| is_presence)?;
         let bare = bare_of(&from);
@@ -108,6 +112,14 @@ impl Entry {
     pub(super) fn message(&self) -> Option<&Stanza> {
         let Self::Stanza { stanza, copies, .. } = self else { return None };
         Some(copies.as_ref().map_or(stanza, Copies::message))
+    }
+
+    /// Leaves its number alone: what it said is kept no longer.
+    fn make_void(&mut self, nothing: &Stanza) {
+        if let Self::Stanza { stanza, void, bounded, .. } = self {
+            *stanza = nothing.clone();
+            (*void, *bounded) = (true, Bounded::Source);
+        }
     }
 
     const fn is_void(&self) -> bool {
@@ -138,6 +150,16 @@ impl Entry {
     }
 }
 
+/// What else limits an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bounded {
+    No,
+    /// The session whose presence it is, which keeps these very bytes, and of which one is enough.
+    Source,
+    /// The store that it has waited in. It gives more only as that is acknowledged.
+    Store,
+}
+
 /// The entries in their order, with a cursor at the first that the transport of now has not got.
 ///
 /// An idle session owns no buffer: what only a busy one needs is freed with the last entry.
@@ -153,18 +175,22 @@ struct Waiting {
     unwritten: usize,
     /// The part that something else limits.
     bounded: Size,
+    /// The part of that which a store has given.
+    stored: Size,
+    /// How many have a number and nothing else any more.
+    void: usize,
     /// How many entries were handed over, but for those that came back: a number that changes.
     handed: u32,
-    /// At so many unwritten bytes it is looked for presence that a later one replaces.
-    condense_at: usize,
+    /// When there is more than that it is looked for presence that a later one replaces.
+    condense_at: Size,
     /// Greeting of a transport, written before everything else.
     greeting: Option<Box<[u8]>>,
     /// What is held back, while something is to be.
     held: Option<Held>,
 }
 
-/// Unwritten bytes below which no presence is looked for that could be left out.
-const CONDENSE: usize = 64 << 10;
+/// Up to so much no presence is looked for that could be left out.
+const CONDENSE: Size = Size { stanzas: 1000, bytes: 64 << 10 };
 
 /// How much waits.
 #[derive(Clone, Copy, Default)]
@@ -198,6 +224,10 @@ impl Waiting {
         if entry.is_bounded() {
             self.bounded.add(entry);
         }
+        if entry.is_of_store() {
+            self.stored.add(entry);
+        }
+        self.void = self.void.saturating_add(usize::from(entry.is_void()));
     }
 
     fn remove(&mut self, entry: &Entry) {
@@ -205,10 +235,18 @@ impl Waiting {
         if entry.is_bounded() {
             self.bounded.remove(entry);
         }
+        if entry.is_of_store() {
+            self.stored.remove(entry);
+        }
+        self.void = self.void.saturating_sub(usize::from(entry.is_void()));
+        if self.bytes <= CONDENSE.bytes {
+            self.condense_at = CONDENSE;
+        }
     }
 
     fn clear_sums(&mut self) {
-        (self.bytes, self.unwritten, self.bounded) = Default::default();
+        (self.bytes, self.unwritten, self.void) = Default::default();
+        (self.bounded, self.stored) = Default::default();
     }
 
     /// One more behind the cursor, or one less.
@@ -224,9 +262,6 @@ impl Waiting {
 
     const fn wrote(&mut self, bytes: usize) {
         self.unwritten = self.unwritten.saturating_sub(bytes);
-        if self.unwritten == 0 {
-            self.condense_at = 0;
-        }
     }
 }
 
@@ -248,6 +283,16 @@ impl Queue {
             stanzas: waiting.entries.len().saturating_sub(waiting.bounded.stanzas),
             bytes: waiting.bytes.saturating_sub(waiting.bounded.bytes),
         }
+    }
+
+    /// What a store has given.
+    pub(super) fn stored(&self) -> Size {
+        self.0.as_ref().map_or_else(Size::default, |waiting| waiting.stored)
+    }
+
+    /// The bytes of what has a number and nothing else any more.
+    pub(super) fn void_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.void.saturating_mul(size_of::<Entry>()))
     }
 
     /// A number that changes whenever an entry is handed over for good.
@@ -298,38 +343,51 @@ impl Queue {
         let last = self.0.as_ref().and_then(|waiting| waiting.entries.back()).map_or(at, Entry::at);
         let mut entry = Entry::new(item, counted, at.max(last));
         if let Entry::Stanza { bounded, .. } = &mut entry {
-            *bounded = true;
+            *bounded = Bounded::Store;
         }
         self.push(entry);
     }
 
     /// Drops each presence that a later one of the same JID makes out of date, once there is enough to
-    /// be worth the look: from the place `first` on, since those before it have their numbers. `domain`
-    /// is the session's. Says how many it dropped before the place `again`.
+    /// be worth the look: from the place `first` on. Of those that are written the number stays, which the
+    /// client counts. `domain` is the session's. Says how many it took out before the place `again`.
     pub(super) fn condense(&mut self, first: usize, again: usize, domain: &str) -> usize {
         let Some(waiting) = &mut self.0 else { return 0 };
-        if waiting.unwritten <= waiting.condense_at.max(CONDENSE) {
+        let Size { stanzas, bytes } = waiting.condense_at;
+        if waiting.entries.len() <= stanzas.max(CONDENSE.stanzas)
+            && waiting.bytes <= bytes.max(CONDENSE.bytes)
+        {
             return 0;
         }
         let mut known = HashSet::new();
         let mut stale = Vec::new();
-        for (at, entry) in waiting.entries.iter().enumerate().skip(first).rev() {
-            if entry.tells_of(domain).is_some_and(|jid| !known.insert(jid)) {
+        for (at, entry) in waiting.entries.iter().enumerate().rev() {
+            let may_go = at < waiting.cursor || at >= first;
+            if may_go && entry.tells_of(domain).is_some_and(|jid| !known.insert(jid)) {
                 stale.push(at);
             }
         }
-        let before = stale.iter().filter(|at| **at < again).count();
+        let before = stale.iter().filter(|at| (first..again).contains(at)).count();
         if !stale.is_empty() {
-            for (at, entry) in std::mem::take(&mut waiting.entries).into_iter().enumerate() {
-                if stale.last() == Some(&at) {
-                    stale.pop();
-                    waiting.remove_unwritten(&entry);
-                } else {
+            let nothing = Stanza::presence().build();
+            let entries = std::mem::take(&mut waiting.entries);
+            for (at, mut entry) in entries.into_iter().enumerate() {
+                if stale.pop_if(|stale| *stale == at).is_none() {
                     waiting.entries.push_back(entry);
+                } else if at < waiting.cursor {
+                    waiting.remove(&entry);
+                    entry.make_void(&nothing);
+                    waiting.add(&entry);
+                    waiting.entries.push_back(entry);
+                } else {
+                    waiting.remove_unwritten(&entry);
                 }
             }
         }
-        waiting.condense_at = waiting.unwritten.saturating_mul(2);
+        // By half as much: less than the room that is left for the news of an end (LIMIT-10).
+        let more = |size: usize| size.saturating_add(size / 2);
+        waiting.condense_at =
+            Size { stanzas: more(waiting.entries.len()), bytes: more(waiting.bytes) };
         before
     }
 
@@ -441,9 +499,11 @@ impl Queue {
                     places.push(place);
                     continue;
                 }
+                waiting.remove(&entry);
                 if let Entry::Stanza { void, .. } = &mut entry {
                     *void = true;
                 }
+                waiting.add(&entry);
             }
             waiting.entries.push_back(entry);
         }

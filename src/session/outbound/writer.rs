@@ -97,6 +97,9 @@ fn append<C: Connection + Clone>(
     if item.stanza().is_some_and(|stanza| stanza.kind() == Kind::Presence) {
         o.condense(own);
     }
+    if o.link.is_some() && o.queue.void_bytes() > limits.bytes {
+        return (Sent::Accepted, After::Lost(o.epoch, SendError::Full));
+    }
     let mut is_behind = o.is_behind(limits);
     let mut after = After::Nothing;
     if !waits && (o.queue.has_unwritten() || o.queue.has_greeting()) {
@@ -108,16 +111,25 @@ fn append<C: Connection + Clone>(
 }
 
 /// Appends messages that have waited in a store, each with the time of its acceptance if that is known, all
-/// or none of them: where the session ends first, all go back, in order.
+/// or none of them: where the session ends first, all go back, in order. A client that has not acknowledged as
+/// much as may wait of what stores have given before is given up (LIMIT-10).
 pub(in crate::session) fn send_stored<C: Connection + Clone>(
     outbound: &Mutex<Outbound<C>>,
     own: Own<'_>,
     items: &[(Item<'_>, Option<Duration>)],
     now: Duration,
+    limits: &RetentionLimits,
 ) -> (Sent, After) {
     let mut o = outbound.lock();
     if o.ended || (o.link.is_none() && o.retained.is_none()) {
         return (Sent::Refused(SendError::Closed), After::Nothing);
+    }
+    if o.queue.stored().exceeds(limits, 1) {
+        let after = match o.link {
+            Some(_) => After::Lost(o.epoch, SendError::Full),
+            None => After::Nothing,
+        };
+        return (Sent::Refused(SendError::Full), after);
     }
     o.let_all_go();
     let counted = o.retained.is_some();
