@@ -133,14 +133,6 @@ impl Entry {
         }
     }
 
-    /// When it was accepted.
-    const fn at(&self) -> Duration {
-        match self {
-            Self::Stanza { at, .. } => *at,
-            Self::Raw(_) | Self::Close => Duration::ZERO,
-        }
-    }
-
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Stanza { stanza, .. } => stanza.len(),
@@ -338,10 +330,8 @@ impl Queue {
         waiting.entries.push_back(entry);
     }
 
-    /// Appends what has waited elsewhere, accepted at `at`: from here on its place says which came first.
     pub(super) fn push_stored(&mut self, item: Item<'_>, counted: bool, at: Duration) {
-        let last = self.0.as_ref().and_then(|waiting| waiting.entries.back()).map_or(at, Entry::at);
-        let mut entry = Entry::new(item, counted, at.max(last));
+        let mut entry = Entry::new(item, counted, at);
         if let Entry::Stanza { bounded, .. } = &mut entry {
             *bounded = Bounded::Store;
         }
