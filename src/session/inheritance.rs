@@ -67,7 +67,7 @@ impl<C: Connection + Clone> Inner<C> {
             let mut share = Share::new(&self.retained_bytes);
             share.set(bytes);
             let inheritance = Inheritance { left: inherited, share };
-            to.presence.lock().change(|rare| rare.inheritance = Some(inheritance));
+            to.presence.lock().change(|rare| rare.inheritance = Some(Box::new(inheritance)));
         }
     }
 }

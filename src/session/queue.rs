@@ -9,6 +9,7 @@ use super::held::Held;
 use super::outbound::{Item, Left, To, is_state};
 use super::registry::bare_of;
 use super::retained::RetentionLimits;
+use crate::environment::Nanos;
 use crate::stanza::{Kind, Stanza};
 
 /// One thing that waits.
@@ -25,7 +26,9 @@ pub(super) enum Entry {
         /// The client may have got it, and is not to get it again; nor is anybody else.
         void: bool,
         /// When it was accepted, where that is counted.
-        at: Duration,
+        at: Nanos,
+        /// Of presence that was sent before, since when it is so.
+        since: Option<Nanos>,
         copies: Option<Copies>,
     },
     Raw(Arc<[u8]>),
@@ -35,16 +38,19 @@ pub(super) enum Entry {
 
 impl Entry {
     pub(super) fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
-        let (stanza, to, copies) = match item {
-            Item::Stanza(stanza, to) => (stanza.clone(), to, None),
-            Item::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone())),
+        let (stanza, to, copies, since) = match item {
+            Item::Stanza(stanza, to) => (stanza.clone(), to, None, None),
+            Item::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone()), None),
+            Item::Since(stanza, since) => (stanza.clone(), To::OwnBare, None, Some(since)),
             Item::Raw(bytes) => return Self::Raw(bytes.into()),
         };
-        Self::Stanza { stanza, to, counted, bounded: is_state(item), void: false, at, copies }
+        let (at, bounded) = (at.into(), is_state(item));
+        Self::Stanza { stanza, to, counted, bounded, void: false, at, since, copies }
     }
 
     pub(super) fn as_item(&self) -> Option<Item<'_>> {
         match self {
+            Self::Stanza { stanza, since: Some(at), .. } => Some(Item::Since(stanza, *at)),
             Self::Stanza { stanza, to, .. } => Some(Item::Stanza(stanza, *to)),
             Self::Raw(bytes) => Some(Item::Raw(bytes)),
             Self::Close => None,
@@ -58,7 +64,7 @@ impl Entry {
             return None;
         }
         let Self::Stanza { stanza, counted, at, copies, .. } = self else { return None };
-        Some(Left { stanza, at, counted, written, copies })
+        Some(Left { stanza, at: at.into(), counted, written, copies })
     }
 
     /// Says whether it is to be counted for acknowledgement.
@@ -144,15 +150,22 @@ struct Waiting {
     /// The bytes behind the cursor.
     unwritten: usize,
     /// The part that something else limits.
-    bounded: Size,
+    bounded: Bounded,
     /// How many entries were handed over, but for those that came back: a number that changes.
     handed: u32,
     /// At so many unwritten bytes it is looked for presence that a later one replaces.
-    condense_at: usize,
+    condense_at: u32,
     /// Greeting of a transport, written before everything else.
     greeting: Option<Box<[u8]>>,
     /// What is held back, while something is to be.
     held: Option<Held>,
+}
+
+/// Of a [`Size`] that something else limits: there are no more of either.
+#[derive(Clone, Copy, Default)]
+struct Bounded {
+    stanzas: u32,
+    bytes: u32,
 }
 
 /// Unwritten bytes below which no presence is looked for that could be left out.
@@ -172,16 +185,22 @@ impl Size {
         self.stanzas > limits.live_stanzas.saturating_mul(times)
             || self.bytes > limits.bytes.saturating_mul(times)
     }
+}
 
+impl Bounded {
     fn add(&mut self, entry: &Entry) {
         self.stanzas = self.stanzas.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(entry.len());
+        self.bytes = self.bytes.saturating_add(short(entry.len()));
     }
 
     fn remove(&mut self, entry: &Entry) {
         self.stanzas = self.stanzas.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(entry.len());
+        self.bytes = self.bytes.saturating_sub(short(entry.len()));
     }
+}
+
+fn short(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl Waiting {
@@ -237,8 +256,8 @@ impl Queue {
     pub(super) fn limited(&self) -> Size {
         let Some(waiting) = &self.0 else { return Size::default() };
         Size {
-            stanzas: waiting.entries.len().saturating_sub(waiting.bounded.stanzas),
-            bytes: waiting.bytes.saturating_sub(waiting.bounded.bytes),
+            stanzas: waiting.entries.len().saturating_sub(waiting.bounded.stanzas as usize),
+            bytes: waiting.bytes.saturating_sub(waiting.bounded.bytes as usize),
         }
     }
 
@@ -298,7 +317,7 @@ impl Queue {
     /// is the session's. Says how many it dropped before the place `again`.
     pub(super) fn condense(&mut self, first: usize, again: usize, domain: &str) -> usize {
         let Some(waiting) = &mut self.0 else { return 0 };
-        if waiting.unwritten <= waiting.condense_at.max(CONDENSE) {
+        if waiting.unwritten <= CONDENSE.max(waiting.condense_at as usize) {
             return 0;
         }
         let mut known = HashSet::new();
@@ -319,7 +338,7 @@ impl Queue {
                 }
             }
         }
-        waiting.condense_at = waiting.unwritten.saturating_mul(2);
+        waiting.condense_at = short(waiting.unwritten.saturating_mul(2));
         before
     }
 
@@ -328,7 +347,7 @@ impl Queue {
         let waiting = self.0.get_or_insert_default();
         for entry in waiting.entries.iter_mut().skip(waiting.cursor) {
             if let Entry::Stanza { counted, at, .. } = entry {
-                (*counted, *at) = (true, since);
+                (*counted, *at) = (true, since.into());
             }
         }
         self.put_back(Entry::Raw(reply.into()));

@@ -35,12 +35,12 @@ impl Writer {
         }
     }
 
-    pub(super) fn start(&mut self, tag: &Tag) {
+    pub(super) fn start(&mut self, mut tag: Tag) {
         self.finish_tag();
-        let prefix = tag.prefix.clone().filter(|_| **tag.namespace() != *CONTENT_NAMESPACE);
-        let declarations = self.declarations(tag, prefix.as_ref());
+        let prefix = tag.prefix.take().filter(|_| **tag.namespace() != *CONTENT_NAMESPACE);
+        let declarations = self.declarations(&tag, prefix.as_ref());
         self.out.push(b'<');
-        let name = (prefix, tag.local.clone());
+        let name = (prefix, tag.local);
         self.name(&name);
         for (prefix, namespace) in &declarations {
             declaration(&mut self.out, prefix.as_deref(), namespace);
@@ -91,6 +91,11 @@ impl Writer {
             self.out.clear();
         }
         self.full
+    }
+
+    /// Whether [`is_beyond`](Self::is_beyond) would say so for the first time.
+    pub(super) const fn would_be_beyond(&self, most: usize) -> bool {
+        !self.full && self.out.len() > most
     }
 
     pub(super) const fn is_full(&self) -> bool {
