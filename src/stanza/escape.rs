@@ -66,11 +66,8 @@ impl<'a> Iterator for Escaped<'a> {
 
 /// Whether nothing in the text is escaped, wherever it stands.
 pub(super) fn is_plain(text: &str) -> bool {
-    let (pieces, rest) = text.as_bytes().as_chunks::<16>();
-    // Without a way out early: like this all of a piece is looked at at once.
-    let is_plain =
-        |piece: &[u8; 16]| !piece.iter().fold(false, |any, &byte| any | may_need_escape(byte));
-    pieces.iter().all(is_plain) && run(rest, PLAIN_BYTE) == rest.len()
+    // Without a way out early: like this several bytes are looked at at once.
+    !text.bytes().fold(false, |any, byte| any | may_need_escape(byte))
 }
 
 /// Bytes at which a character may start that is not written as it is. 0xEF starts U+FFFE and

@@ -166,7 +166,6 @@ impl ElementReader {
         }
     }
 
-    #[inline]
     fn event(&mut self, event: RawEvent) -> Result<Step, Refusal> {
         match event {
             // Both are refused before the first byte is fed; the text of a document is inside
@@ -246,9 +245,9 @@ impl ElementReader {
                 payload.names_are_canonical &=
                     is_canonical(&tag) && !payload.writer.repeats_content_namespace(&tag);
                 payload.claims |= claims::is_in(tag.namespace().as_bytes());
-                payload.writer.start(tag);
+                payload.writer.start(&tag);
             }
-            Root::Other { writer, .. } => writer.start(tag),
+            Root::Other { writer, .. } => writer.start(&tag),
             Root::Refused(_) => {}
         }
         Ok(None)
@@ -259,7 +258,7 @@ impl ElementReader {
         let Some(kind) = kinds.into_iter().find(|kind| tag.local == *kind.name()) else {
             let name = (tag.local.as_str().into(), Arc::clone(tag.namespace()));
             let mut writer = Writer::new(Arc::clone(&NOTHING));
-            writer.start(tag);
+            writer.start(&tag);
             self.root = Root::Other { name, writer };
             return Ok(None);
         };

@@ -35,12 +35,12 @@ impl Writer {
         }
     }
 
-    pub(super) fn start(&mut self, mut tag: Tag) {
+    pub(super) fn start(&mut self, tag: &Tag) {
         self.finish_tag();
-        let prefix = tag.prefix.take().filter(|_| **tag.namespace() != *CONTENT_NAMESPACE);
-        let declarations = self.declarations(&tag, prefix.as_ref());
+        let prefix = tag.prefix.clone().filter(|_| **tag.namespace() != *CONTENT_NAMESPACE);
+        let declarations = self.declarations(tag, prefix.as_ref());
         self.out.push(b'<');
-        let name = (prefix, tag.local);
+        let name = (prefix, tag.local.clone());
         self.name(&name);
         for (prefix, namespace) in &declarations {
             declaration(&mut self.out, prefix.as_deref(), namespace);
