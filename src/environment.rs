@@ -1,6 +1,6 @@
 //! Time and randomness, given by the host.
 //!
-//! Every room from `session` on takes both from an [`Environment`], so that a whole server runs
+//! All that needs them but the loops of `host` takes both from an [`Environment`], so that a whole server runs
 //! deterministically in a test: give it a [`Virtual`] one and move its clock by hand. Hosts that
 //! have no wish of their own take `System`, which the default feature `system` brings.
 

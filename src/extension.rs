@@ -30,6 +30,7 @@ use jid::BareJid;
 use minidom::Element;
 
 use crate::connection::Connection;
+use crate::rules::delivery::Relation;
 pub use crate::session::{AccountState, Hold};
 use crate::session::{Authed, Bound, Copies, Session, SessionHandle, SessionRegistry, Transport};
 use crate::stanza::{Child, Stanza, StanzaError};
@@ -132,7 +133,8 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
         let _ = delivery;
     }
 
-    /// Looks at a message, presence or iq of somebody that was accepted for a session.
+    /// Looks at a message, iq or presence of somebody that was routed here and accepted for a session. Presence
+    /// of sessions of this server is told by the registry, and no look at it is offered.
     fn outbound(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         let _ = (session, stanza);
     }
@@ -251,6 +253,8 @@ pub enum Outcome {
     Delivered,
     /// It waits in the offline store.
     Stored,
+    /// There is no such account, and its sender is not told (MSG-5).
+    NoAccount,
     /// It was [`Stored`](Self::Stored) before, and a session has got it now.
     Retrieved,
     /// It is on its way to another domain.
@@ -357,18 +361,6 @@ pub struct IqRequest<'a, C: Connection + Clone> {
     pub(crate) advertised: &'a [&'static str],
 }
 
-/// What the sender of an iq is to the account that is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Relation {
-    /// The account itself.
-    Own,
-    /// May see its presence: a subscriber, or a domain of ours.
-    Subscriber,
-    /// Was sent directed presence of a session.
-    Directed,
-    Stranger,
-}
-
 impl<'a, C: Connection + Clone> IqRequest<'a, C> {
     /// The iq, with its true `from`.
     #[must_use]
@@ -422,7 +414,7 @@ impl<'a, C: Connection + Clone> IqRequest<'a, C> {
     /// answers as if it did not exist (IQ-7).
     #[must_use]
     pub fn is_entitled(&self) -> bool {
-        self.relation != Relation::Stranger
+        self.relation.is_entitled()
     }
 
     /// The sessions of the account that the sender may know of (SEC-4): the available ones for the

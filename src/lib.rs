@@ -57,7 +57,7 @@
 //! one file. `tracing`: spans for the log. `conformance`: tests for stores of your own. Without any: [`session`], [`connection`],
 //! [`outbox`], [`rules`] and [`stanza`], on six dependencies.
 //!
-//! The minimum supported Rust version is 1.89. Rule ids such as BIND-5 refer to `docs/rules.md`.
+//! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Rule ids such as BIND-5 refer to `docs/rules.md`.
 #![forbid(unsafe_code)]
 
 pub mod address;

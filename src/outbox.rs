@@ -78,12 +78,6 @@ impl Outbox {
         (Arc::clone(&outbox), Drain { outbox, piece: Vec::new(), at: 0 })
     }
 
-    /// Whether more waits than [`Marks::soft`]: the peer reads more slowly than others send to it.
-    #[must_use]
-    pub fn above_soft(&self) -> bool {
-        self.waiting() > self.marks.soft
-    }
-
     /// How it was closed, or `None` while it is open.
     #[must_use]
     pub fn closed(&self) -> Option<Close> {
@@ -312,12 +306,6 @@ impl Drain {
         } else if self.piece.capacity() > KEPT {
             self.piece = Vec::new();
         }
-    }
-
-    /// Whether the transport took everything that was accepted so far.
-    #[must_use]
-    pub fn is_flushed(&self) -> bool {
-        self.outbox.waiting() == 0
     }
 
     #[cfg(feature = "tokio")]

@@ -1,13 +1,21 @@
 //! The hooks of an extension, as the driver calls them.
 
 use crate::common::wire;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use wire::World;
 use xmpp_session::connection::{Close, Recorder};
-use xmpp_session::extension::{Extension, Flow, Liveness, Negotiated};
-use xmpp_session::session::{Authed, BindRequest, Bound, Session, SessionHandle, SessionRegistry};
+use xmpp_session::extension::{
+    AccountState, Admission, Delivery, Extension, Flow, Liveness, Negotiated, Outcome, Target,
+};
+use xmpp_session::minidom::Element;
+use xmpp_session::session::{
+    Authed, BindRequest, Bound, Session, SessionHandle, SessionRegistry, Transport,
+};
+use xmpp_session::stanza::Stanza;
 use xmpp_session::stream::{Nonza, StreamCondition};
+use xmpp_session::xep::Disco;
 
 /// Does what an element in its namespace says.
 struct Obedient;
@@ -128,4 +136,112 @@ fn stream_29_a_transport_that_an_extension_calls_lost_is_dropped_without_a_word(
     // One that panics has nothing to say, and the silent are asked by a ping.
     world.advance(Duration::from_secs(1700));
     assert!(juliet.is_connected() && juliet.received().concat().contains("urn:xmpp:ping"));
+}
+
+/// Panics where it is called by this name.
+struct Panics(&'static str);
+
+impl Panics {
+    fn at(&self, name: &str) {
+        assert!(self.0 != name, "in the host");
+    }
+}
+
+impl Extension<Recorder> for Panics {
+    fn outbound(&self, _: &SessionHandle<Recorder>, _: &Stanza) {
+        self.at("outbound");
+    }
+
+    fn delivered(&self, _: &Delivery<'_, Recorder>) {
+        self.at("delivered");
+    }
+
+    fn admit(&self, _: &AccountState, _: &Stanza) -> Admission {
+        self.at("admit");
+        Admission::Accept
+    }
+
+    fn disco_features(&self, _: Target) -> &[&'static str] {
+        self.at("disco_features");
+        &[]
+    }
+
+    fn pre_drain(&self, _: &SessionHandle<Recorder>, _: Transport, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"<whole/>");
+        if self.0 == "pre_drain" {
+            out.extend_from_slice(b"<half");
+        }
+        self.at("pre_drain");
+    }
+}
+
+/// Notes what became of messages.
+#[derive(Clone, Default)]
+struct Outcomes(Arc<Mutex<Vec<Outcome>>>);
+
+impl Extension<Recorder> for Outcomes {
+    fn delivered(&self, delivery: &Delivery<'_, Recorder>) {
+        self.0.lock().unwrap().push(delivery.outcome());
+    }
+
+    fn pre_drain(&self, _: &SessionHandle<Recorder>, _: Transport, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"<later/>");
+    }
+}
+
+/// A panic takes along neither the other recipients, nor the other extensions, nor the caller.
+#[test]
+fn an_extension_that_panics_loses_its_own_call() {
+    for place in ["", "outbound", "delivered", "disco_features", "pre_drain"] {
+        let outcomes = Outcomes::default();
+        let world = World::with(|builder, _| {
+            let builder = builder.extension(Panics(place)).extension(outcomes.clone());
+            builder.extension(Disco::new())
+        });
+        let devices = ["balcony", "chamber"].map(|name| world.online("juliet", name));
+        let romeo = world.client("romeo", "orchard");
+        devices.iter().chain([&romeo]).for_each(|client| drop(client.received()));
+        romeo.send("<message to='juliet@example.com' type='chat'><body>1</body></message>");
+        let message = Stanza::message().from("a@example.net").to("juliet@example.com");
+        let body = Element::builder("body", "jabber:client").append("2").build();
+        world.server().send(message.child(&body).build());
+        for device in &devices {
+            let got = device.received().concat();
+            assert!(got.contains("<body>1<") && got.contains("<body>2<"), "{place}: {got}");
+            let added = if place == "pre_drain" { "<later/>" } else { "<whole/><later/>" };
+            assert!(got.ends_with(&format!("</message>{added}")), "{place}: {got}");
+        }
+        assert!(!romeo.received().concat().contains("error"), "{place}");
+        assert_eq!(*outcomes.0.lock().unwrap(), [Outcome::Delivered; 2], "{place}");
+        let info = "<query xmlns='http://jabber.org/protocol/disco#info'/>";
+        let answer = romeo.ask(&format!("<iq type='get' id='1' to='example.com'>{info}</iq>"));
+        assert!(answer.concat().contains("type='result'"), "{place}: {answer:?}");
+    }
+}
+
+#[test]
+fn an_extension_that_panics_over_a_stanza_of_the_host_ends_that_stanza() {
+    let world = World::with(|builder, _| builder.extension(Panics("admit")));
+    let juliet = world.online("juliet", "balcony");
+    drop(juliet.received());
+    let message = Stanza::message().from("a@example.net").to("juliet@example.com").id("1");
+    world.server().send(message.build());
+    assert_eq!(juliet.received().concat(), "<whole/>");
+}
+
+#[test]
+fn msg_5_extensions_are_told_that_there_is_no_such_account() {
+    let outcomes = Outcomes::default();
+    let world = World::with(|builder, _| builder.extension(outcomes.clone()));
+    let romeo = world.client("romeo", "orchard");
+    world.account("juliet");
+    for (to, expected) in [
+        ("nobody@example.com", Outcome::NoAccount),
+        ("nobody@example.com/home", Outcome::NoAccount),
+        ("juliet@example.com", Outcome::Stored),
+    ] {
+        romeo.send(&format!("<message to='{to}' type='chat'><body>hi</body></message>"));
+        assert_eq!(std::mem::take(&mut *outcomes.0.lock().unwrap()), [expected], "{to}");
+        assert!(!romeo.received().concat().contains("error"), "{to}");
+    }
 }

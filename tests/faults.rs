@@ -1,5 +1,5 @@
 //! Stores that wait, fail or panic under roster changes and subscriptions: nothing is told that is
-//! not stored, nothing that is stored is lost, and nobody else waits (DESIGN "durable before
+//! not stored, nothing that is stored is lost, and nobody else waits (promise "durable before
 //! acknowledged"; rules ROSTER-1, ROSTER-10, ROSTER-20, SUB-2, IQ-5).
 
 use crate::common::{contacts, faults, wire};

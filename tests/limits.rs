@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wire::{Client, PASSWORD, World};
 use xmpp_session::connection::{Close, Recorder, SendError};
-use xmpp_session::server::{Builder, Limits, Peer, Rate, Want};
+use xmpp_session::server::{Builder, Limits, Peer, Rate, Tls, Want};
 use xmpp_session::xep;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -69,8 +69,8 @@ fn limit_1_negotiation_has_sixty_seconds() {
         assert_eq!(client.received(), [""; 0]);
     }
     world.advance(SECOND);
-    // Nothing is written where no header came.
-    for client in [&silent, &half, &between] {
+    // Nothing is written where no header ever came.
+    for client in [&silent, &half] {
         assert_eq!(client.received(), [""; 0]);
         assert!(!client.is_connected());
         assert_eq!(client.recorder().closed(), Some(Close::Abort));
@@ -78,9 +78,13 @@ fn limit_1_negotiation_has_sixty_seconds() {
     for client in [&open, &authed] {
         assert_eq!(client.received(), violation());
     }
+    // One came before SASL: the answer to the next comes along (STREAM-25).
+    let told = between.received();
+    assert!(told[0].starts_with("<?xml") && told[1..] == violation(), "{told:?}");
     assert_eq!(hits(&world, "LIMIT-1"), 5);
     world.advance(2 * SECOND);
-    assert!(!open.is_connected() && !authed.is_connected() && bound.is_connected());
+    assert!([&open, &authed, &between].iter().all(|client| !client.is_connected()));
+    assert!(bound.is_connected());
     assert_eq!(world.server().metrics().unauthenticated, 0);
 }
 
@@ -762,15 +766,56 @@ fn limit_25_who_comes_no_step_further_yields_and_is_told() {
     assert_eq!(waits[1].want(), Some(Want::Input));
     [0, 1].into_iter().for_each(|n| waits[n].authenticate("nobody", "x"));
     waits[2].open();
-    let _failure = busy.received();
-    world.advance(11 * SECOND);
+    world.account("romeo");
+    let step = |after: u64, step: &dyn Fn(&Client)| {
+        world.advance(Duration::from_millis(after));
+        [&busy, &waits[0], &waits[1]].into_iter().for_each(step);
+    };
+    step(1900, &|client| client.authenticate("nobody", "x"));
+    step(2400, &|client| client.authenticate("nobody", "x"));
+    step(2400, &|client| client.authenticate("romeo", PASSWORD));
+    step(2400, &Client::open);
+    let _answers = busy.received();
+    world.advance(Duration::from_millis(2800));
     assert!(busy.received().is_empty() && waits[2].want().is_none());
-    world.advance(SECOND);
+    world.advance(Duration::from_millis(100));
     yields(&busy);
     assert_eq!(waits[2].want(), Some(Want::Input));
     // The time of one that waited begins when its wait is over (LIMIT-1).
     world.advance(59 * SECOND);
     assert!(waits[2].is_connected() && !waits[2].received().concat().contains("error"));
+}
+
+#[test]
+fn limit_25_a_login_that_is_through_is_no_reason_to_stay() {
+    let world = with(|limits| limits.unauthenticated_per_source = 3);
+    world.account("romeo");
+    let here = || from("192.0.2.1");
+    let [right, wrong] = [(); 2].map(|()| world.accept(here()));
+    let secured = world.accept(here().secure(false).starttls(true));
+    [&right, &wrong, &secured].into_iter().for_each(Client::open);
+    right.authenticate("romeo", PASSWORD);
+    wrong.authenticate("romeo", "x");
+    secured.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+    secured.driver(|driver| driver.secured(Tls::new()));
+    let stalled = [right, wrong, secured];
+    stalled.iter().for_each(|client| drop(client.received()));
+    let waits = [(); 3].map(|()| world.accept(here()));
+    waits.iter().for_each(Client::open);
+    world.advance(Duration::from_millis(2900));
+    assert!(stalled.iter().all(|client| client.received().is_empty()));
+    assert!(waits.iter().all(|client| client.want().is_none()));
+    world.advance(Duration::from_millis(100));
+    assert!(waits.iter().all(|client| client.want() == Some(Want::Input)));
+    // All of them are told, also those that have not said the next header yet.
+    for (client, is_open) in stalled.iter().zip([false, true, false]) {
+        let mut told = client.received();
+        if !is_open {
+            assert!(told.remove(0).starts_with("<?xml"));
+        }
+        let error = format!("<stream:error>{CONSTRAINT}</stream:error>");
+        assert_eq!(told, [error, CLOSE.to_owned()]);
+    }
 }
 
 #[test]
@@ -869,7 +914,7 @@ fn limit_25_nobody_waits_for_ever() {
 fn limit_25_nothing_is_refused_where_there_is_no_room_at_all() {
     let world = with(|limits| limits.unauthenticated = 0);
     let mut driver = world.server().accept(Recorder::new(), Peer::new());
-    driver.secured(xmpp_session::server::Tls::new());
+    driver.secured(Tls::new());
     driver.receive(b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0'>");
     let mut want = || driver.poll_want(&mut Context::from_waker(Waker::noop()));
     // One that is being closed is one too many as well.
@@ -935,6 +980,19 @@ fn limit_26_streams_of_an_account_without_a_session() {
     // Another account is not concerned.
     let _juliet = world.authenticated("juliet");
     assert_eq!(hits(&world, "LIMIT-26"), 1);
+    // Nor does it go without a word between SASL and the header after it.
+    let between: Vec<_> = (0..33)
+        .map(|n| {
+            let client = world.accept(from(&format!("198.51.100.{n}")));
+            world.account("nurse");
+            client.open();
+            client.authenticate("nurse", PASSWORD);
+            client
+        })
+        .collect();
+    let told = between[0].received().concat();
+    assert!(told.contains("<success ") && told.contains(CONSTRAINT) && told.ends_with(CLOSE));
+    assert!(between[1..].iter().all(Client::is_connected));
 }
 
 #[test]

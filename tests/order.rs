@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use faults::{Fault, Faulty};
 use wire::{Client, Elsewhere, World};
+use xmpp_session::connection::SendError;
 use xmpp_session::server::{Limits, Shutdown};
 use xmpp_session::stanza::canonicalise;
 use xmpp_session::store::OfflineStore;
@@ -153,6 +154,54 @@ fn stz_8_nothing_passes_a_backlog_whose_store_fails() {
     assert_eq!(seen.of("juliet"), numbers(6));
 }
 
+/// A client loses its transport, and comes back, twice while it waits for what a store has that fails, or is slow:
+/// it gets everything once, in order, and what it has not acknowledged again.
+#[test]
+fn stz_8_a_session_is_resumed_amid_a_backlog_whose_store_fails() {
+    for fault in [Fault::None, Fault::Fail, Fault::SlowFail, Fault::SlowAnswer] {
+        let faulty = Faulty::new();
+        let world = world(&faulty);
+        world.account("romeo");
+        let juliet = world.client("juliet", "balcony");
+        say(&juliet, 0..4);
+        let mut romeo = world.client("romeo", "orchard");
+        let enabled = romeo.ask(ENABLE).concat();
+        let id = enabled.split(" id='").nth(1).unwrap().split('\'').next().unwrap().to_owned();
+        // The store takes messages, and fails to list or to remove them.
+        faulty.decide(move |_, n| if n.is_multiple_of(2) { fault } else { Fault::None });
+        romeo.send("<presence/>");
+        let (mut got, mut handled, mut next) = (Vec::new(), 0, 4);
+        for round in 0..3 {
+            for _ in 0..20 {
+                say(&juliet, next..=next);
+                next += 1;
+                if round == 2 {
+                    faulty.decide(|_, _| Fault::None);
+                }
+                faulty.release();
+                world.advance(Duration::from_secs(1));
+            }
+            let some: Vec<_> =
+                romeo.received().into_iter().filter(|one| !one.starts_with("<r")).collect();
+            // Of the last ones it knows nothing.
+            let most = if round == 2 { some.len() } else { some.len().saturating_sub(3) };
+            got.extend(some.into_iter().take(most));
+            handled += most;
+            if round < 2 {
+                romeo.lose();
+                say(&juliet, next..next + 5);
+                next += 5;
+                romeo = world.authenticated("romeo");
+                romeo.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='{handled}'/>"));
+            }
+        }
+        let bodies = got.iter().filter_map(|one| one.split("<body>").nth(1)?.split('<').next());
+        let got: Vec<u32> = bodies.map(|body| body.parse().unwrap()).collect();
+        let bounced = juliet.received().len();
+        assert_eq!((got, bounced), (numbers(next), 0), "{fault:?}");
+    }
+}
+
 /// The client binds its resource anew and is available at once, while the store keeps what the old
 /// session left.
 #[test]
@@ -233,6 +282,114 @@ fn stz_8_what_an_ended_session_leaves_comes_before_what_follows() {
             assert_eq!(seen.of("juliet"), numbers(expected), "{name}, {fault:?}");
             assert!(seen.of("remote").len() >= 3, "{name}, {fault:?}");
         }
+    }
+}
+
+/// Several devices of an account end together: what one sender wrote to them in turn stays in order.
+#[test]
+fn stz_8_what_several_sessions_leave_keeps_its_order() {
+    type End = fn(&World, &[Client]);
+    let ends: [(&str, End); 3] = [
+        ("shutdown", |world, _| {
+            let mut shutdown = Box::pin(world.server().shutdown(Shutdown::new()));
+            let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+            let _pending = shutdown.as_mut().poll(cx);
+        }),
+        ("kicks", |world, devices| {
+            for device in devices {
+                assert!(world.server().kick(&device.session()));
+            }
+        }),
+        ("one after the other", |world, devices| {
+            for device in devices {
+                device.lose();
+                world.advance(Duration::from_secs(601));
+                world.settle();
+            }
+        }),
+    ];
+    for (name, end) in ends {
+        for fault in [Fault::None, Fault::Slow, Fault::SlowAnswer] {
+            for is_retained in [true, false] {
+                if !is_retained && name == "one after the other" {
+                    continue;
+                }
+                let faulty = Faulty::new();
+                let world = world(&faulty);
+                let juliet = world.client("juliet", "balcony");
+                let devices = ["orchard", "garden", "street"].map(|resource| {
+                    let device = world.client("romeo", resource);
+                    if is_retained {
+                        device.send(ENABLE);
+                    }
+                    device.send("<presence/>");
+                    if !is_retained {
+                        device.recorder().refuse(Some(SendError::Full));
+                    }
+                    device
+                });
+                for number in 0..30 {
+                    world.environment().advance(Duration::from_micros(100));
+                    let to = match number % 4 {
+                        0 => "romeo@example.com",
+                        1 => "romeo@example.com/orchard",
+                        2 => "romeo@example.com/garden",
+                        _ => "romeo@example.com/street",
+                    };
+                    juliet.send(&message(number).replace("romeo@example.com", to));
+                }
+                faulty.decide(move |_, _| fault);
+                end(&world, &devices);
+                for _ in 0..200 {
+                    faulty.release();
+                    world.settle();
+                }
+                faulty.decide(|_, _| Fault::None);
+                let account = jid::BareJid::new("romeo@example.com").unwrap();
+                let mut stored = wire::now(OfflineStore::list(faulty.memory(), &account)).unwrap();
+                stored.sort_by_key(|(_, message)| message.received);
+                let mut seen = Seen::default();
+                for (_, message) in stored {
+                    seen.note(std::str::from_utf8(&message.stanza).unwrap());
+                }
+                assert_eq!(seen.of("juliet"), numbers(30), "{name}, {fault:?}, {is_retained}");
+            }
+        }
+    }
+}
+
+/// The same for those that are still there.
+#[test]
+fn stz_8_what_several_sessions_leave_comes_to_others_in_its_order() {
+    let faulty = Faulty::new();
+    let world = world(&faulty);
+    let juliet = world.client("juliet", "balcony");
+    let devices = ["orchard", "garden", "street"].map(|resource| {
+        let device = world.client("romeo", resource);
+        device.send(ENABLE);
+        device.send("<presence/>");
+        device
+    });
+    for number in 0..12 {
+        world.environment().advance(Duration::from_micros(100));
+        let to = ["romeo@example.com/orchard", "romeo@example.com/garden"][number as usize % 2];
+        juliet.send(&message(number).replace("romeo@example.com", to));
+    }
+    // Both end before anything can be done about what they leave.
+    let cellar = world.client("romeo", "cellar");
+    faulty.decide(|_, _| Fault::SlowAnswer);
+    cellar.send("<presence/>");
+    for device in &devices[..2] {
+        assert!(world.server().kick(&device.session()));
+    }
+    for _ in 0..40 {
+        faulty.release();
+        world.settle();
+    }
+    for device in [&devices[2], &cellar] {
+        let mut seen = Seen::default();
+        seen.read(device);
+        assert_eq!(seen.of("juliet"), numbers(12));
     }
 }
 

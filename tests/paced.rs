@@ -10,7 +10,7 @@ use std::time::Duration;
 use wire::{Client, World};
 use xmpp_session::connection::SendError;
 use xmpp_session::rules::roster::Subscription;
-use xmpp_session::server::{Limits, Want};
+use xmpp_session::server::{Limits, Rate, Want};
 use xmpp_session::xep;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -399,4 +399,215 @@ fn limit_10_what_all_attackers_together_can_make_wait_is_bounded() {
     // Twice the limit and one stanza each; and the presence of each sender, which is kept anyway.
     let bound = victims.len() * (2 * LIMIT + STANZA + 4 * STANZA * senders.len());
     assert!(most > LIMIT && most < bound, "{most} of {bound}");
+}
+
+/// A client that reads, and acknowledges one stanza at a time, late.
+struct Miser {
+    client: Client,
+    got: Vec<String>,
+    handled: u32,
+}
+
+impl Miser {
+    fn new(world: &World, node: &str) -> Self {
+        let client = world.client(node, "x");
+        client.send(ENABLE);
+        let _enabled = client.received();
+        Self { client, got: Vec::new(), handled: 0 }
+    }
+
+    fn read(&mut self) {
+        self.client.recorder().drained();
+        self.got.extend(self.client.received().into_iter().filter(|one| one != R));
+    }
+
+    fn acknowledge(&mut self, handled: usize) {
+        self.handled = u32::try_from(handled).unwrap();
+        self.client.send(&format!("<a xmlns='urn:xmpp:sm:3' h='{}'/>", self.handled));
+    }
+
+    /// Acknowledges all that comes until nothing more does.
+    fn rest(&mut self, world: &World) {
+        for _ in 0..30 {
+            self.read();
+            self.acknowledge(self.got.len());
+            world.advance(SECOND);
+        }
+    }
+}
+
+/// What the store has waits there while as much of it as may is not acknowledged, in its order.
+#[test]
+fn limit_10_the_store_gives_no_more_while_too_much_of_it_is_unacknowledged() {
+    const LIMIT: usize = 35_000;
+    let world = world(|limits| limits.retention.bytes = LIMIT);
+    let juliet = world.client("juliet", "x");
+    let mut romeo = Miser::new(&world, "romeo");
+    let body = "x".repeat(2000);
+    let (mut most, mut sent) = (0, 0);
+    for round in 0..40 {
+        romeo.client.send("<presence/>");
+        romeo.read();
+        romeo.client.send("<presence type='unavailable'/>");
+        for _ in 0..10 {
+            juliet.send(&format!(
+                "<message to='romeo@example.com' type='chat' id='{sent}'><body>{body}</body></message>"
+            ));
+            sent += 1;
+        }
+        romeo.read();
+        if round % 8 == 0 {
+            romeo.acknowledge(round / 8 + 1);
+        }
+        world.advance(SECOND);
+        most = most.max(bytes_waiting(&world));
+    }
+    assert_eq!(juliet.received(), Vec::<String>::new(), "the store has taken all");
+    assert!(most > LIMIT && most < LIMIT + 10 * 2200, "{most}");
+    romeo.client.send("<presence/>");
+    romeo.rest(&world);
+    assert_eq!(numbers(&romeo.got), (0..sent).collect::<Vec<_>>());
+    assert!(romeo.client.is_connected());
+}
+
+/// Stored requests come with each initial presence: a client that makes them come, and acknowledges none,
+/// has to come back.
+#[test]
+fn limit_10_requests_are_not_given_again_and_again() {
+    const LIMIT: usize = 40_000;
+    let world = world(|limits| limits.retention.bytes = LIMIT);
+    world.account("romeo");
+    let status = "x".repeat(2000);
+    for n in 0..10 {
+        world.client(&format!("s{n}"), "x").send(&format!(
+            "<presence type='subscribe' to='romeo@example.com'><status>{status}</status></presence>"
+        ));
+    }
+    let mut romeo = Miser::new(&world, "romeo");
+    let mut most = 0;
+    for round in 0..40 {
+        romeo.client.send("<presence/><presence type='unavailable'/>");
+        romeo.read();
+        if round % 8 == 0 && romeo.client.is_connected() {
+            romeo.acknowledge(round / 8 + 1);
+        }
+        world.advance(SECOND);
+        most = most.max(bytes_waiting(&world));
+    }
+    assert!(most > LIMIT && most < LIMIT + 10 * 2500, "{most}");
+    assert!(!romeo.client.is_connected());
+    let sessions = world.server().registry().iter();
+    let romeos = sessions.filter(|session| session.jid().node().unwrap().as_str() == "romeo");
+    assert_eq!(romeos.count(), 1, "it may come back");
+}
+
+/// Presence that a client has read and not acknowledged is not kept once there is a later one.
+#[test]
+fn limit_10_outdated_presence_that_is_unacknowledged_is_not_kept() {
+    const LIMIT: usize = 40_000;
+    let world = world(|limits| limits.retention.bytes = LIMIT);
+    world.friends("romeo", "juliet");
+    let mut romeo = Miser::new(&world, "romeo");
+    romeo.client.send("<presence/>");
+    let juliets = ["a", "b"].map(|resource| world.client("juliet", resource));
+    let status = "x".repeat(20_000);
+    let mut most = 0;
+    for id in 0..200 {
+        let juliet = &juliets[id % 2];
+        juliet.send(&format!("<presence id='{id}'><status>{status}</status></presence>"));
+        if id % 50 == 0 {
+            juliet.send(&format!("<message to='romeo@example.com/x' id='{id}'/>"));
+        }
+        romeo.read();
+        if id % 50 == 0 {
+            romeo.acknowledge(id / 50 + 1);
+        }
+        world.advance(SECOND);
+        most = most.max(bytes_waiting(&world));
+    }
+    assert!(most < 400_000, "{most}");
+    // It was given everything, and after a resumption gets what still counts.
+    assert_eq!(numbers(&romeo.got).len(), 204);
+    romeo.acknowledge(10);
+    assert!(romeo.client.is_connected());
+}
+
+/// Who is slowed down, or waits for a store, is heard before it is said not to have answered.
+#[test]
+fn sm_24_an_answer_that_is_not_read_yet_is_waited_for() {
+    for is_paced in [false, true] {
+        let world = world(|limits| {
+            limits.retention.bytes = 150_000;
+            if is_paced {
+                limits.retention.bytes = 4_000_000;
+                limits.stanzas = Some(Rate::new(4, SECOND, 10));
+            }
+        });
+        let nurse = world.client("nurse", "x");
+        let juliet = world.client("juliet", "x");
+        juliet.send(ENABLE);
+        let mut romeo = Slow::new(&world, "romeo", "x", 1, false);
+        romeo.client.send("<presence/>");
+        let chat =
+            format!("<message to='romeo@example.com/x'><body>{}</body></message>", "x".repeat(100));
+        nurse.send(&"<message to='juliet@example.com/x'/>".repeat(6));
+        juliet.recorder().drained();
+        // She answers, behind much that she has to say.
+        juliet.send(&(chat.repeat(600) + "<a xmlns='urn:xmpp:sm:3' h='6'/>"));
+        for _ in 0..200 {
+            world.advance(SECOND);
+            let _some = romeo.step();
+        }
+        assert!(juliet.is_connected(), "{is_paced}");
+        assert_eq!(juliet.session().info().bytes_waiting, 0);
+    }
+}
+
+/// A client that has nothing to say is not asked for a sign of life, and not given up, while it takes
+/// what waits for it.
+#[test]
+fn limit_22_who_takes_what_waits_is_not_silent() {
+    let world = world(|limits| {
+        limits.silence = 300 * SECOND;
+        limits.answer = 10 * SECOND;
+    });
+    let juliet = world.client("juliet", "x");
+    let mut romeo = Slow::new(&world, "romeo", "x", 1, false);
+    let chat = |id| format!("<message to='romeo@example.com/x' id='{id}'/>");
+    juliet.send(&(0..400).map(chat).collect::<String>());
+    for _ in 0..400 {
+        world.advance(SECOND);
+        let _some = romeo.step();
+        juliet.send(" ");
+    }
+    assert!(romeo.client.is_connected());
+    for _ in 0..30 {
+        world.advance(SECOND);
+        let _ping = romeo.step();
+    }
+    assert!(!romeo.client.is_connected(), "with nothing to take it has to answer");
+}
+
+/// A client that has fallen behind is not given up for others who say again and again that they are gone.
+#[test]
+fn limit_10_nobody_is_given_up_for_an_end_that_is_told_again() {
+    let world = world(|limits| limits.retention.live_stanzas = 1000);
+    let juliets = ["a", "b"].map(|resource| world.client("juliet", resource));
+    let mut romeo = Slow::new(&world, "romeo", "x", 1, false);
+    let mut say = |what: &str, times: usize| {
+        for id in 0..times {
+            for juliet in &juliets {
+                juliet.send(what);
+            }
+            world.advance(SECOND / 4);
+            if id % 100 == 0 {
+                let _some = romeo.step();
+            }
+        }
+        romeo.client.is_connected()
+    };
+    let body = "x".repeat(500);
+    assert!(say(&format!("<message to='romeo@example.com/x'><body>{body}</body></message>"), 600));
+    assert!(juliets[0].received().iter().any(|one| one.contains("<resource-constraint ")), "full");
+    assert!(say("<presence to='romeo@example.com/x' type='unavailable'/>", 1200));
 }

@@ -1,7 +1,7 @@
 //! What a host implements for its transports.
 //!
 //! Most hosts need no implementation of their own: an [`Outbox`](crate::outbox::Outbox) is one. The
-//! guide `docs/connection.md` has a complete one in 30 lines. Tests use a [`Recorder`].
+//! guide `docs/connection.md` has a complete one. Tests use a [`Recorder`].
 
 mod recorder;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Close, Connection, PreDrain, SendError};
-use crate::stanza::{Frame, Framing};
+use crate::stanza::Frame;
 
 /// A connection for tests: it keeps what was sent, and refuses when told to. Clones share one record.
 ///
@@ -35,7 +35,6 @@ struct State {
     closed: Option<Close>,
     waiting: usize,
     written: u64,
-    framing: Framing,
     on_send: Option<Arc<OnSend>>,
     pre_drain: Option<Arc<dyn PreDrain>>,
 }
@@ -104,11 +103,6 @@ impl Recorder {
         state.waiting = waiting;
         state.written = written;
     }
-
-    /// Sets what [`Connection::framing`] reports.
-    pub fn set_framing(&self, framing: Framing) {
-        self.state.lock().framing = framing;
-    }
 }
 
 impl Connection for Recorder {
@@ -150,10 +144,6 @@ impl Connection for Recorder {
 
     fn written(&self) -> u64 {
         self.state.lock().written
-    }
-
-    fn framing(&self) -> Framing {
-        self.state.lock().framing
     }
 
     fn on_drain(&self, hook: Arc<dyn PreDrain>) {

@@ -89,7 +89,7 @@ struct Settings {
 }
 
 impl Host<Arc<Outbox>> {
-    /// A host without TLS, with marks of 512 KiB and 2 MiB.
+    /// A host without TLS, with the default [`Marks`].
     #[must_use]
     pub fn new(server: Server<Arc<Outbox>>) -> Self {
         Self::with(server, |outbox| outbox)
@@ -117,7 +117,8 @@ impl<C: Connection + Clone> Host<C> {
         self
     }
 
-    /// Sets how much may wait for a peer that reads slowly (LIMIT-13).
+    /// Sets how much a transport's outbox holds; what more waits for a peer that reads slowly is kept by
+    /// its session (LIMIT-13).
     #[must_use]
     pub fn marks(mut self, marks: Marks) -> Self {
         self.marks = marks;

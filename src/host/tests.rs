@@ -513,6 +513,21 @@ fn closed_from_outside_while_the_peer_is_silent(way: Way) {
     served.end().unwrap();
 }
 
+fn limit_23_an_end_from_outside_waits_for_the_peer_to_close(way: Way) {
+    let mut served = serve(way, plain());
+    served.push("conflict\n");
+    served.outbox.close(Close::Flush);
+    expect(&mut served.peer, "conflict\n");
+    expect_end(&mut served.peer);
+    // A socket that is gone resets the connection.
+    for _ in 0..3 {
+        served.peer.write_all(b"under way\n").unwrap();
+        thread::sleep(BRIEF);
+    }
+    served.peer.shutdown(Shutdown::Both).unwrap();
+    served.end().unwrap();
+}
+
 fn aborted_from_outside_while_the_peer_is_silent(way: Way) {
     let mut served = serve(way, plain());
     served.peer.write_all(b"one\n").unwrap();
@@ -586,6 +601,7 @@ each! {
     a_slow_reader_gets_everything_before_the_end
     unread_input_does_not_destroy_the_last_words
     closed_from_outside_while_the_peer_is_silent
+    limit_23_an_end_from_outside_waits_for_the_peer_to_close
     aborted_from_outside_while_the_peer_is_silent
     an_abrupt_disconnect_drops_the_machine
 }

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -176,7 +176,6 @@ pub(super) fn run<M: Machine>(
         flushed: Condvar::new(),
         reader: thread::current(),
         tls: Mutex::new(None),
-        finishing: AtomicBool::new(false),
     };
     thread::scope(|scope| {
         let (ended, writer_ended) = channel();
@@ -203,8 +202,6 @@ struct Wire {
     reader: Thread,
     /// Held for moments only. Inside `turn` if both are.
     tls: Mutex<Option<Box<ServerConnection>>>,
-    /// The reader knows of the end and reads on for the peer's close.
-    finishing: AtomicBool,
 }
 
 /// Ends the other thread, however this one ends.
@@ -234,7 +231,12 @@ fn read_loop<M: Machine>(
         if machine.due_in() == Some(Duration::ZERO) {
             machine.handle_timeout();
         }
-        match machine.want_blocking() {
+        let want = match wire.outbox.closed() {
+            // Whoever closed it: nothing more is said, and so nothing more is worth reading.
+            Some(_) => Some(Want::Close),
+            None => machine.want_blocking(),
+        };
+        match want {
             // Its time-out is due.
             None => {}
             Some(Want::Input) if open => {
@@ -313,10 +315,9 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
     if wire.say_goodbye(&mut give_up).is_err() {
         return;
     }
-    if wire.finishing.load(Ordering::SeqCst) {
-        // The reader ends the rest.
-        std::mem::forget(guard);
-    }
+    // The reader ends the rest: its peer may still have something under way, and a socket that is
+    // closed with that unread is reset, last words and all.
+    std::mem::forget(guard);
     drop(ended);
 }
 
@@ -507,7 +508,6 @@ impl Wire {
         deadline: Instant,
         place: Option<&Place>,
     ) -> io::Result<()> {
-        self.finishing.store(true, Ordering::SeqCst);
         self.outbox.close(Close::Flush);
         loop {
             // The writer sends nothing: it lets go of its end.

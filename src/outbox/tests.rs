@@ -101,11 +101,9 @@ fn what_waits_is_handed_out_in_one_piece_and_counts_until_consumed() {
     drain.consume(3);
     send(&outbox, "<c/>").unwrap();
     assert_eq!((outbox.waiting(), outbox.written()), (9, 3));
-    assert!(!drain.is_flushed());
     assert_eq!(piece(&mut drain), "><b/>");
     assert_eq!(piece(&mut drain), "<c/>");
     assert_eq!((outbox.waiting(), outbox.written()), (0, 12));
-    assert!(drain.is_flushed());
     drain.consume(99);
     assert_eq!(outbox.written(), 12);
 }
@@ -115,10 +113,8 @@ fn limit_13_marks() {
     let (outbox, mut drain) = Outbox::new(Marks::new(4, 10));
     assert_eq!(Marks::default(), Marks { soft: 65_536, hard: 2_097_152 });
     send(&outbox, "1234").unwrap();
-    assert!(!outbox.above_soft());
     assert_eq!(poll(&mut drain), Poll::Ready(Some("1234".into())));
     send(&outbox, "567890").unwrap();
-    assert!(outbox.above_soft());
     assert_eq!(send(&outbox, "x"), Err(SendError::Full), "handed out is not written");
     drain.consume(1);
     send(&outbox, "x").unwrap();
@@ -245,7 +241,7 @@ fn a_panicking_hook_loses_nothing_else() {
     assert!(catch_unwind(AssertUnwindSafe(|| poll(&mut drain))).is_err());
     send(&outbox, "<c/>").unwrap();
     assert_eq!(piece(&mut drain), "<a/><b/><c/>");
-    assert!(drain.is_flushed());
+    assert_eq!(outbox.waiting(), 0);
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod message;
 mod offline;
 mod presence;
 
-pub use entitled::Entitlement;
+pub use entitled::Relation;
 pub use iq::{IqDecision, IqSituation, iq};
 pub use message::{
     MessageDecision, MessageSituation, MessageType, Top, message, message_to_domain,

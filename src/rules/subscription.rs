@@ -94,18 +94,6 @@ pub struct Transition {
 }
 
 impl Transition {
-    /// The new state.
-    #[must_use]
-    pub const fn state(&self) -> State {
-        self.state
-    }
-
-    /// Whether the contact is pre-approved from now on.
-    #[must_use]
-    pub const fn approved(&self) -> bool {
-        self.approved
-    }
-
     /// What to do after the state is stored, in order. Empty where the stanza has no effect at all.
     #[must_use]
     pub const fn steps(&self) -> &'static [Step] {

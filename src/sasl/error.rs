@@ -28,9 +28,6 @@ pub enum SaslError {
     /// The request breaks the rules of SASL or of the mechanism (§6.5.8).
     #[error("the request is malformed")]
     MalformedRequest,
-    /// The mechanism is weaker than the server's policy allows for this identity (§6.5.9).
-    #[error("the mechanism is too weak")]
-    MechanismTooWeak,
     /// The identity was not proved, or does not exist (§6.5.10).
     #[error("the identity was not proved")]
     NotAuthorized,
@@ -52,7 +49,6 @@ impl SaslError {
             Self::InvalidAuthzid => "invalid-authzid",
             Self::InvalidMechanism => "invalid-mechanism",
             Self::MalformedRequest => "malformed-request",
-            Self::MechanismTooWeak => "mechanism-too-weak",
             Self::NotAuthorized => "not-authorized",
             Self::TemporaryAuthFailure => "temporary-auth-failure",
         }

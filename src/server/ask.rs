@@ -7,7 +7,7 @@ use jid::BareJid;
 use super::Core;
 use super::address::{Address, Bare};
 use crate::connection::Connection;
-use crate::extension::{AccountState, Admission, Delivery, Outcome};
+use crate::extension::{AccountState, Admission, Delivery, Extension, Outcome};
 use crate::rules::roster::Roster;
 use crate::session::{Account, Copies, Hold, Kept, SessionHandle};
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
@@ -73,7 +73,8 @@ impl<C: Connection + Clone> Core<C> {
 
     /// Whether an extension hides an account's presence from a JID.
     pub(super) fn is_hidden(&self, account: &AccountState, jid: &str) -> bool {
-        self.extensions.iter().any(|extension| extension.hides(account, jid))
+        let hides = || self.extensions.iter().any(|extension| extension.hides(account, jid));
+        super::shielded(hides).unwrap_or(true)
     }
 
     /// Whether an extension holds a stanza back from a session.
@@ -111,8 +112,15 @@ impl<C: Connection + Clone> Core<C> {
         }
         let registry = &self.registry;
         let delivery = Delivery { stanza, sender, account, reached, outcome, copies, registry };
-        for extension in &self.extensions {
-            extension.delivered(&delivery);
+        self.show(|extension| extension.delivered(&delivery));
+    }
+
+    /// Lets each extension look at something. One that panics loses its own look: what it is shown
+    /// has happened, and goes on for everybody else.
+    pub(super) fn show(&self, look: impl Fn(&dyn Extension<C>)) {
+        let mut rest = self.extensions.iter();
+        while rest.len() > 0 {
+            super::shielded(|| rest.by_ref().for_each(|one| look(&**one)));
         }
     }
 }

@@ -1,6 +1,5 @@
 //! Input of a bound session: each stanza counted, stamped, looked at, and on its way.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::address::Address;
@@ -127,7 +126,7 @@ impl<C: Connection + Clone> Driver<C> {
                 None
             }
         };
-        let task = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let task = super::shielded(work).unwrap_or_else(|| {
             core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
             None
         });

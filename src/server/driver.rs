@@ -330,17 +330,25 @@ impl<C: Connection + Clone> Driver<C> {
         super::shielded(soonest).flatten().map(|at| at.max(self.unheard.into()))
     }
 
-    /// The client is read from again.
+    /// Whether what the client has said may still be unread.
+    fn is_deaf(&self, now: Duration) -> bool {
+        let waits = self.pending.is_some() || self.congested.is_some();
+        waits || self.pace.resume().is_some() || self.unheard > now.into()
+    }
+
+    /// The client is read from again, after what made it wait.
     fn listen(&mut self, now: Duration) {
-        if self.congested.take().is_some() {
-            self.unheard = now.saturating_add(UNHEARD).into();
-        }
+        self.congested = None;
+        self.unheard = now.saturating_add(UNHEARD).into();
     }
 
     /// Acts on the time that has passed.
     pub fn handle_timeout(&mut self) {
         let _span = self.trace.entered();
         let now = self.core.environment.now();
+        if self.pace.resume().is_some_and(|at| at <= now) {
+            self.listen(now);
+        }
         self.pace.go_on(now);
         if let Some(negotiating) = &mut self.negotiating {
             negotiating.not_before = negotiating.not_before.filter(|at| *at > now);
@@ -377,13 +385,7 @@ impl<C: Connection + Clone> Driver<C> {
             Stage::Unauthed(_) if self.is_refused() => self.finish(Close::Abort),
             Stage::Unauthed(_) | Stage::Authed(_) | Stage::Binding => {
                 self.core.metrics.limit("LIMIT-1");
-                let is_silent = self.negotiating.as_ref().is_none_or(|n| !n.answered);
-                // TLS-2: no plain text behind `<proceed/>`.
-                if is_silent || self.want == Want::StartTls {
-                    self.finish(Close::Abort);
-                } else {
-                    self.fail(StreamCondition::PolicyViolation.into());
-                }
+                self.dismiss(StreamCondition::PolicyViolation);
             }
         }
     }
@@ -411,6 +413,11 @@ impl<C: Connection + Clone> Driver<C> {
     /// STREAM-29: a silent client is asked first, and given up without a word if it does not
     /// answer.
     fn is_silent(&mut self, now: Duration) {
+        // It is we who do not listen; or it takes what waits, and is watched by that (LIMIT-13).
+        if self.is_deaf(now) || self.taken.is_some() {
+            self.deadline = now.saturating_add(self.core.limits.answer).into();
+            return;
+        }
         if std::mem::replace(&mut self.asked, true) {
             return self.give_up("LIMIT-22");
         }
@@ -477,11 +484,18 @@ impl<C: Connection + Clone> Driver<C> {
             Stage::Authed(_) | Stage::Binding => "LIMIT-26",
         };
         self.core.metrics.limit(limit);
-        let is_silent = self.negotiating.as_ref().is_none_or(|n| !n.answered);
-        if is_silent || self.want == Want::StartTls {
-            self.finish(Close::Abort);
+        self.dismiss(StreamCondition::ResourceConstraint);
+    }
+
+    /// Closes a stream that has no session; with a word if its client has ever said a header, be it
+    /// before TLS or SASL.
+    fn dismiss(&mut self, condition: StreamCondition) {
+        let has_begun = self.negotiating.as_ref().is_some_and(|n| n.has_begun);
+        // TLS-2: no plain text behind `<proceed/>`.
+        if has_begun && self.want != Want::StartTls {
+            self.fail(condition.into());
         } else {
-            self.fail(StreamCondition::ResourceConstraint.into());
+            self.finish(Close::Abort);
         }
     }
 
@@ -517,7 +531,10 @@ impl<C: Connection + Clone> Driver<C> {
                     }
                 },
                 Pending::Stanza(done) => match Pin::new(done).poll(context) {
-                    Poll::Ready(_) => self.pending = None,
+                    Poll::Ready(_) => {
+                        self.pending = None;
+                        self.listen(self.core.environment.now());
+                    }
                     // The stanza goes on by itself if the session ends meanwhile.
                     Poll::Pending if self.poll_session(cx.as_deref_mut()).is_pending() => {
                         return Poll::Pending;

@@ -29,12 +29,16 @@ impl<C: Connection + Clone> PreDrain for Hook<C> {
     fn pre_drain(&self, out: &mut Vec<u8>) {
         let paused = self.paused.lock().take();
         if let Some(waker) = paused {
-            waker.wake();
+            super::shielded(|| waker.wake());
         }
         let session = self.session.get().filter(|(session, at)| session.is_current(*at));
         if let (Some((session, transport)), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
-                extension.pre_drain(session, *transport, out);
+                let whole = out.len();
+                let add = || extension.pre_drain(session, *transport, out);
+                if super::shielded(add).is_none() {
+                    out.truncate(whole); // half an element would end the stream
+                }
             }
         }
     }

@@ -1,6 +1,5 @@
 //! Iq stanzas for the server, for accounts and for sessions (RFC 6120 §8.2.3, RFC 6121 §8.5).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,11 +7,11 @@ use super::address::Address;
 use super::{Core, Task};
 use crate::address;
 use crate::connection::Connection;
-use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Relation, Target};
-use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, iq};
+use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Target};
+use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, Relation, iq};
 use crate::rules::roster;
 use crate::session::{Key, NotSent, SessionHandle};
-use crate::stanza::{Condition, ErrorType, Stanza, StanzaError, write};
+use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
 
 /// IQ-5: a handler that takes longer has failed.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -183,7 +182,7 @@ impl<C: Connection + Clone> Core<C> {
                 }
                 None => false,
             };
-            let relation = if subscribes { Relation::Subscriber } else { Relation::Stranger };
+            let relation = Relation::of(false, || subscribes, || false);
             let task = core.ask_extensions(origin.as_ref(), &stanza, &to, target, relation);
             if let Some(task) = task {
                 task.await;
@@ -213,7 +212,7 @@ impl<C: Connection + Clone> Core<C> {
         };
         let ask = || self.extensions.iter().find_map(|extension| extension.iq(&request));
         let failed = || Some(IqReply::error(Condition::InternalServerError));
-        match catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|_| failed()) {
+        match super::shielded(ask).unwrap_or_else(failed) {
             None => {
                 self.bounce(origin, stanza, BOUNCE);
                 None
@@ -251,14 +250,12 @@ impl<C: Connection + Clone> Core<C> {
     }
 
     fn reply(&self, origin: Option<&SessionHandle<C>>, stanza: &Stanza, result: IqResult) {
-        match result {
+        match result.map(|payload| stanza.result_with(payload.as_ref())) {
             Err(error) => self.bounce(origin, stanza, error),
-            Ok(payload) => {
-                let mut xml = Vec::new();
-                if let Some(element) = &payload {
-                    write::element(&mut xml, element);
+            Ok(answer) => {
+                if let Some(answer) = answer {
+                    self.answer(origin, answer);
                 }
-                self.result(origin, stanza, &xml);
             }
         }
     }
@@ -277,7 +274,7 @@ impl<C: Connection + Clone> Core<C> {
 
     /// Whether the sender of a request may reach the sessions of this account (IQ-2).
     fn is_entitled(&self, stanza: &Stanza, to: &Address<'_>) -> bool {
-        !self.limits.iq_needs_presence || self.relation(stanza, to.key()) != Relation::Stranger
+        !self.limits.iq_needs_presence || self.relation(stanza, to.key()).is_entitled()
     }
 
     /// What the sender is to an account that has sessions (section "Terms").
@@ -285,21 +282,14 @@ impl<C: Connection + Clone> Core<C> {
         let Some(sender) = sender(stanza) else { return Relation::Stranger };
         let subscribes = || {
             let account = self.registry.account(account);
-            account.is_some_and(|account| account.roster().is_subscriber(&sender))
+            self.serves(&sender)
+                || account.is_some_and(|account| account.roster().is_subscriber(&sender))
         };
         let directed = || {
             let mut sessions = self.registry.sessions_of(account);
             sessions.any(|session| session.has_directed_to(&sender))
         };
-        if sender == account.bare {
-            Relation::Own
-        } else if self.serves(&sender) || subscribes() {
-            Relation::Subscriber
-        } else if directed() {
-            Relation::Directed
-        } else {
-            Relation::Stranger
-        }
+        Relation::of(sender == account.bare, subscribes, directed)
     }
 }
 

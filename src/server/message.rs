@@ -1,7 +1,7 @@
 //! Messages to accounts and domains of ours (RFC 6121 §8.5.2, §8.5.3).
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jid::BareJid;
 use smallvec::SmallVec;
@@ -86,7 +86,7 @@ impl<C: Connection + Clone> Core<C> {
         let mut refused = Refused::default();
         loop {
             let stanza = delayed.as_ref().unwrap_or(stanza);
-            match self.try_message(type_, stanza, to, past, &mut refused) {
+            match self.try_message(type_, stanza, to, turn.since(), past, &mut refused) {
                 Attempt::Again => {}
                 settled => return settled,
             }
@@ -105,6 +105,7 @@ impl<C: Connection + Clone> Core<C> {
         let (outcome, reached, copies) = match &end {
             End::Taken(reached, copies) => (Outcome::Delivered, &reached[..], copies.as_ref()),
             End::Stored => (Outcome::Stored, &[][..], None),
+            End::Nobody => (Outcome::NoAccount, &[][..], None),
             End::Refused(_) => (Outcome::Refused, &[][..], None),
         };
         if turn == Turn::First {
@@ -113,7 +114,8 @@ impl<C: Connection + Clone> Core<C> {
         if copies.is_some_and(Copies::release) {
             // Whoever took it has ended since, and has left it to us.
             let to = self.address_of(account.clone());
-            let turn = Turn::Again { accepted: self.environment.utc(), delayed: true };
+            let (accepted, since) = (self.environment.utc(), self.environment.now());
+            let turn = Turn::Again { accepted, since, delayed: true };
             if let Some(task) = self.message_of(None, stanza, &to, turn) {
                 self.jobs.spawn(task);
             }
@@ -128,6 +130,7 @@ impl<C: Connection + Clone> Core<C> {
         type_: MessageType,
         stanza: &Stanza,
         to: &Address<'_>,
+        since: Option<Duration>,
         past: Past,
         refused: &mut Refused,
     ) -> Attempt<C> {
@@ -160,8 +163,7 @@ impl<C: Connection + Clone> Core<C> {
             let is_behind = match past {
                 Past::Nothing => sessions.iter().any(|(_, standing)| standing.is_behind()),
                 Past::Chain => self.registry.has_waiting(to.bare.as_str()),
-                Past::Left => self.registry.recipient(to.bare.as_str()).is_some(),
-                Past::Store => false,
+                Past::Everything => false,
             };
             if is_behind {
                 return Attempt::Behind;
@@ -173,7 +175,7 @@ impl<C: Connection + Clone> Core<C> {
             MessageDecision::Bounce | MessageDecision::Offline if refused.full => Attempt::Full,
             MessageDecision::Bounce => Attempt::Bounce,
             MessageDecision::Offline => Attempt::Store,
-            MessageDecision::Addressed => self.give_each(matching, stanza, copies, refused),
+            MessageDecision::Addressed => self.give_each(matching, stanza, copies, since, refused),
             MessageDecision::Top => {
                 let facts = |(s, standing): &(SessionHandle<C>, Standing)| {
                     (standing.priority(), s.is_live())
@@ -183,11 +185,11 @@ impl<C: Connection + Clone> Core<C> {
                 };
                 let chosen =
                     available().filter(|(s, standing)| top.takes(standing.priority(), s.is_live()));
-                self.give_each(chosen, stanza, copies, refused)
+                self.give_each(chosen, stanza, copies, since, refused)
             }
             MessageDecision::All => {
                 let chosen = available().filter(|(_, standing)| standing.priority() >= 0);
-                self.give_each(chosen, stanza, copies, refused)
+                self.give_each(chosen, stanza, copies, since, refused)
             }
         }
     }
@@ -197,11 +199,12 @@ impl<C: Connection + Clone> Core<C> {
         sessions: impl IntoIterator<Item = &'a (SessionHandle<C>, Standing)>,
         stanza: &Stanza,
         copies: Option<Copies>,
+        since: Option<Duration>,
         refused: &mut Refused,
     ) -> Attempt<C> {
         let mut reached = Reached::new();
         for (session, _) in sessions {
-            match self.give_copy(session, stanza, copies.as_ref()) {
+            match self.give_copy(session, stanza, copies.as_ref(), since) {
                 Ok(()) => reached.push(session.clone()),
                 Err(why) => refused.push(session.id(), why),
             }
@@ -264,33 +267,26 @@ impl<C: Connection + Clone> Core<C> {
         if !self.registry.is_loaded(account) {
             match self.stores.accounts.exists(account).await {
                 Ok(true) => {}
-                Ok(false) => return End::Stored,
+                Ok(false) => return self.to_nobody(stanza, to),
                 Err(_) => return refuse(Condition::InternalServerError),
             }
         }
         loop {
             let mut attempt = self.attempt(stanza, to, turn, past);
             if matches!(attempt, Attempt::Behind) {
-                if past == Past::Chain {
-                    self.settle_first(account).await;
-                }
                 if self.catch_up(account).await {
                     continue;
                 }
                 // The store does not answer: what it can keep goes behind what it has.
                 attempt = match self.offline(stanza) {
                     Offline::Store => Attempt::Store,
-                    _ => self.attempt(stanza, to, turn, Past::Store),
+                    _ => self.attempt(stanza, to, turn, Past::Everything),
                 };
             }
-            let Some(store) = self.stores.offline.as_ref().filter(|_| attempt.is_store()) else {
+            if !matches!(attempt, Attempt::Store) {
                 return attempt.into();
-            };
-            let accepted = turn.accepted().unwrap_or_else(|| self.environment.utc());
-            let delayed = turn.delay(stanza, account);
-            let stanza = super::xml(delayed.as_ref().unwrap_or(stanza));
-            let message = OfflineMessage::new(stanza, accepted);
-            return match store.push(account, message).await {
+            }
+            return match self.store(account, stanza, turn).await {
                 Ok(()) => End::Stored,
                 Err(StoreError::Full) => refuse(BOUNCE),
                 Err(_) => refuse(Condition::InternalServerError),
@@ -298,20 +294,47 @@ impl<C: Connection + Clone> Core<C> {
         }
     }
 
+    /// Puts a message into the offline store.
+    async fn store(
+        &self,
+        account: &BareJid,
+        stanza: &Stanza,
+        turn: Turn,
+    ) -> Result<(), StoreError> {
+        let Some(store) = &self.stores.offline else { return Ok(()) };
+        let (accepted, delayed) = match turn {
+            Turn::First => (self.environment.utc(), None),
+            Turn::Again { accepted, .. } => (accepted, since_then(stanza, account, accepted)),
+        };
+        let stanza = super::xml(delayed.as_ref().unwrap_or(stanza));
+        store.push(account, OfflineMessage::new(stanza, accepted)).await
+    }
+
+    /// What becomes of a message to an account that does not exist (MSG-T1, MSG-T2).
+    fn to_nobody(&self, stanza: &Stanza, to: &Address<'_>) -> End<C> {
+        let situation = match to.resource {
+            Some(_) => MessageSituation::UnknownFull,
+            None => MessageSituation::UnknownBare,
+        };
+        let type_ = MessageType::of(stanza.type_().as_deref());
+        match message(type_, situation, self.offline(stanza)) {
+            MessageDecision::Bounce => End::Refused(Admission::Refuse(BOUNCE.into())),
+            _ => End::Nobody,
+        }
+    }
+
     /// A message that an ended session had accepted, in its turn: it goes where it would go without
-    /// that session. Where it is `delayed`, it says since when (SM-17). Says which sessions have got it.
+    /// that session. Says which sessions have got it.
     pub(super) async fn message_left(
         self: &Arc<Self>,
         stanza: &Stanza,
         to: &Address<'_>,
-        accepted: SystemTime,
-        delayed: bool,
+        turn: Turn,
     ) -> Vec<SessionId> {
-        let turn = Turn::Again { accepted, delayed };
-        let end = self.message_in_turn(stanza, to, turn, Past::Left).await;
+        let end = self.message_in_turn(stanza, to, turn, Past::Everything).await;
         let reached = match &end {
             End::Taken(reached, _) => reached.iter().map(SessionHandle::id).collect(),
-            End::Stored | End::Refused(_) => Vec::new(),
+            End::Stored | End::Nobody | End::Refused(_) => Vec::new(),
         };
         self.end_message(None, stanza, &to.bare, turn, end);
         reached
@@ -352,29 +375,35 @@ fn kept_out<C: Connection + Clone>(
 
 /// Whether a message comes for the first time, or from a session that has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Turn {
+pub(super) enum Turn {
     First,
-    /// One that was accepted then, and says so where it is delayed.
+    /// One that was accepted then, by either clock; where it is `delayed`, it says so (SM-17).
     Again {
         accepted: SystemTime,
+        since: Duration,
         delayed: bool,
     },
 }
 
 impl Turn {
-    const fn accepted(self) -> Option<SystemTime> {
+    const fn since(self) -> Option<Duration> {
         match self {
             Self::First => None,
-            Self::Again { accepted, .. } => Some(accepted),
+            Self::Again { since, .. } => Some(since),
         }
     }
 
     /// The message with the time since when it is delayed, where it does not say so yet.
     fn delay(self, stanza: &Stanza, account: &BareJid) -> Option<Stanza> {
-        let Self::Again { accepted, delayed: true } = self else { return None };
-        let domain = account.domain().as_str();
-        (!is_delayed_by(stanza, domain)).then(|| stanza.with_appended(&delay(domain, accepted)))
+        let Self::Again { accepted, delayed: true, .. } = self else { return None };
+        since_then(stanza, account, accepted)
     }
+}
+
+/// The message with the time at which it was accepted, where it does not say so yet.
+fn since_then(stanza: &Stanza, account: &BareJid, accepted: SystemTime) -> Option<Stanza> {
+    let domain = account.domain().as_str();
+    (!is_delayed_by(stanza, domain)).then(|| stanza.with_appended(&delay(domain, accepted)))
 }
 
 /// What became of one attempt to deliver a message.
@@ -393,31 +422,25 @@ enum Attempt<C: Connection + Clone> {
     Behind,
 }
 
-impl<C: Connection + Clone> Attempt<C> {
-    const fn is_store(&self) -> bool {
-        matches!(self, Self::Store)
-    }
-}
-
 /// What a message may be given past.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Past {
+pub(super) enum Past {
     /// It has just arrived: nothing that waits for the account.
     Nothing,
     /// It is its turn on the account's chain: others there, but nothing that ended sessions have left or
     /// that the store has for a session.
     Chain,
-    /// It is one of those that ended sessions have left.
-    Left,
-    /// The store does not answer.
-    Store,
+    /// It is one of those that ended sessions have left, and comes among what the store has; or the
+    /// store does not answer.
+    Everything,
 }
 
 /// What became of a message in the end.
 enum End<C: Connection + Clone> {
     Taken(Reached<C>, Option<Copies>),
-    /// By the store, or by nobody where there is no such account: its sender sees no difference.
     Stored,
+    /// There is no such account: its sender sees no difference.
+    Nobody,
     /// As an extension, or the rules, would have it.
     Refused(Admission),
 }

@@ -59,7 +59,6 @@ pub use route::{RouteError, Router};
 
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
@@ -72,7 +71,7 @@ use crate::connection::Connection;
 use crate::environment::Environment;
 use crate::extension::{Extension, Outcome, Target};
 use crate::recent::Recent;
-use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
+use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry, shielded};
 use crate::stanza::{Condition, ErrorType, Frame, Stanza, StanzaError};
 use crate::store::Stores;
 use admission::Ledger;
@@ -163,9 +162,7 @@ impl<C: Connection + Clone> Server<C> {
     pub fn send(&self, stanza: Stanza) {
         let Some(stanza) = self.0.with_normal_from(stanza) else { return };
         let stanza = self.0.without_claims_of_others(stanza);
-        if let Some(task) = self.0.route(None, stanza) {
-            self.0.jobs.spawn(task);
-        }
+        self.0.route_for_host(stanza);
     }
 
     /// Sends an iq get or set, and waits for its answer: the result or error with its id and from
@@ -207,25 +204,37 @@ impl<C: Connection + Clone> Core<C> {
         Ok(())
     }
 
-    /// Gives a session a message that goes to other sessions of the account as well.
+    /// Gives a session a message that may go to other sessions of the account as well; one that a session
+    /// has left, as accepted `since` then.
     fn give_copy(
         &self,
         session: &SessionHandle<C>,
         stanza: &Stanza,
         copies: Option<&Copies>,
+        since: Option<Duration>,
     ) -> Result<(), NotSent> {
-        match copies {
-            Some(copies) => session.send_copy(stanza, copies)?,
-            None => session.send(stanza)?,
+        let is_given = match (since, copies) {
+            (Some(since), copies) => session.send_left(stanza, copies, since)?,
+            (None, Some(copies)) => session.send_copy(stanza, copies).map(|()| true)?,
+            (None, None) => session.send(stanza).map(|()| true)?,
+        };
+        if is_given {
+            self.given(session, stanza);
         }
-        self.given(session, stanza);
         Ok(())
     }
 
     fn given(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         self.metrics.out(stanza);
-        for extension in &self.extensions {
-            extension.outbound(session, stanza);
+        self.show(|extension| extension.outbound(session, stanza));
+    }
+
+    /// Routes what the host hands in. A panic of an extension ends this stanza alone.
+    fn route_for_host(self: &Arc<Self>, stanza: Stanza) {
+        match shielded(|| self.route(None, stanza.clone())) {
+            Some(None) => {}
+            Some(Some(task)) => self.jobs.spawn(task),
+            None => self.bounce(None, &stanza, Condition::InternalServerError),
         }
     }
 
@@ -289,7 +298,7 @@ impl<C: Connection + Clone> Core<C> {
         let mut features: Vec<_> = self
             .extensions
             .iter()
-            .flat_map(|extension| extension.disco_features(target))
+            .flat_map(|extension| shielded(|| extension.disco_features(target)).unwrap_or_default())
             .copied()
             .collect();
         features.sort_unstable();
@@ -315,20 +324,15 @@ fn xml(stanza: &Stanza) -> Vec<u8> {
     out
 }
 
-/// What host code comes to; `None` if it panicked.
-fn shielded<T>(host: impl FnOnce() -> T) -> Option<T> {
-    catch_unwind(AssertUnwindSafe(host)).ok()
-}
-
-/// The same for host code that takes its time.
+/// As [`shielded`], for host code that takes its time.
 async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         let poll = || future.as_mut().poll(cx);
-        match catch_unwind(AssertUnwindSafe(poll)) {
-            Ok(Poll::Ready(value)) => Poll::Ready(Some(value)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(_) => Poll::Ready(None),
+        match shielded(poll) {
+            Some(Poll::Ready(value)) => Poll::Ready(Some(value)),
+            Some(Poll::Pending) => Poll::Pending,
+            None => Poll::Ready(None),
         }
     })
     .await

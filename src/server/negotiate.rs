@@ -1,6 +1,5 @@
 //! From the first byte to a bound resource (RFC 6120 §4–§7).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +44,9 @@ pub(super) struct Negotiating {
     pub(super) early: Option<EarlyStream>,
     /// Our header of this stream was sent.
     pub(super) answered: bool,
+    /// The client has sent a header, of this stream or of one before it on the same transport: it
+    /// knows what a stream error is.
+    pub(super) has_begun: bool,
     /// The bare JID of the client's `from`.
     from: Option<BareJid>,
     sasl: Option<Negotiation>,
@@ -113,6 +115,7 @@ impl<C: Connection + Clone> Driver<C> {
         let from = header.from().and_then(|from| address::bare(from.split('/').next()?).ok());
         let Some(negotiating) = &mut self.negotiating else { return };
         negotiating.answered = false;
+        negotiating.has_begun = true;
         negotiating.from = from;
         if self.is_refused() {
             return self.fail(StreamCondition::ResourceConstraint.into());
@@ -235,7 +238,7 @@ impl<C: Connection + Clone> Driver<C> {
         for extension in &self.core.extensions {
             let before = more.len();
             let add = || extension.features(stage, &mut more);
-            if catch_unwind(AssertUnwindSafe(add)).is_err() {
+            if super::shielded(add).is_none() {
                 more.truncate(before);
             }
         }
@@ -377,6 +380,10 @@ impl<C: Connection + Clone> Driver<C> {
 
     fn sasl_step(&mut self, step: Option<Result<Step, Refused>>) {
         let mut words = Vec::new();
+        if matches!(step, Some(Ok(Step::Challenge(_) | Step::Success { .. }) | Err(_))) {
+            // It is the client's turn.
+            self.spoke(false);
+        }
         match step {
             None => {}
             Some(Ok(Step::Challenge(data))) => {

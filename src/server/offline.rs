@@ -13,7 +13,7 @@ use crate::extension::Outcome;
 use crate::session::{SessionHandle, Waiting};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Stanza, canonicalise};
-use crate::store::{OfflineId, StoreError};
+use crate::store::{OfflineId, OfflineMessage, StoreError};
 
 /// How soon a store that failed is asked again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -52,55 +52,79 @@ impl<C: Connection + Clone> Core<C> {
         let (core, key) = (Arc::clone(self), account.to_string());
         let account = account.clone();
         let job = async move {
-            core.settle_left(&account).await;
             core.remove_given(&account, Vec::new()).await;
             core.catch_up(&account).await
         };
         let _given = self.jobs.run(&key, job).await;
     }
 
-    /// The same on the account's chain. `false`: the store has failed and will be asked again; what it has comes
+    /// The same on the account's chain, with what ended sessions have left by then. `false`: the store
+    /// has failed, or a session takes no more of it for now, and it will be asked again; what it has comes
     /// first until then.
     pub(super) async fn catch_up(self: &Arc<Self>, account: &BareJid) -> bool {
-        while let Some(session) = self.registry.recipient(account.as_str()) {
+        loop {
+            self.settle_first(account).await;
+            let Some(session) = self.registry.recipient(account.as_str()) else { return true };
             let is_reachable = session.is_available() && session.priority() >= 0;
-            if is_reachable && self.give_offline(account, &session).await.is_err() {
-                self.ask_again(account);
-                return false;
+            if is_reachable {
+                // LIMIT-10: what a session does not take yet waits as if the store had failed.
+                if !session.takes_stored() {
+                    self.ask_again(account);
+                    return false;
+                }
+                let Ok(stored) = self.stored(account).await else {
+                    self.ask_again(account);
+                    return false;
+                };
+                if self.registry.has_left(account) {
+                    continue;
+                }
+                self.give_stored(account, &session, stored).await;
             }
             self.registry.stored_given(&session);
+            if !is_reachable {
+                session.renounce();
+            }
         }
-        true
+    }
+
+    /// What the store has that no session has got.
+    async fn stored(
+        &self,
+        account: &BareJid,
+    ) -> Result<Vec<(OfflineId, OfflineMessage)>, StoreError> {
+        let Some(store) = &self.stores.offline else { return Ok(Vec::new()) };
+        let given = self.offline_failures.given(account);
+        let mut stored = store.list(account).await?;
+        stored.retain(|(id, _)| !given.contains(id));
+        Ok(stored)
     }
 
     /// Offline messages, and what the session has inherited, in the order in which they were accepted,
     /// all to this session; what it accepted leaves the store.
-    async fn give_offline(
+    async fn give_stored(
         self: &Arc<Self>,
         account: &BareJid,
         session: &SessionHandle<C>,
-    ) -> Result<(), StoreError> {
+        stored: Vec<(OfflineId, OfflineMessage)>,
+    ) {
         let domain = account.domain().as_str();
         let delayed = |stanza: &Stanza, since| match is_delayed_by(stanza, domain) {
             true => stanza.clone(),
             false => stanza.with_appended(&delay(domain, since)),
         };
         let (mut ids, mut waiting) = (Vec::new(), Vec::new());
-        if let Some(store) = &self.stores.offline {
-            let given = self.offline_failures.given(account);
-            let stored = store.list(account).await?;
-            for (id, message) in stored.into_iter().filter(|(id, _)| !given.contains(id)) {
-                ids.push(id);
-                // One that cannot be read any more is of no use to anybody.
-                if let Ok(stanza) = canonicalise(&message.stanza) {
-                    // One that a session has had says so already.
-                    let is_new = !is_delayed_by(&stanza, domain);
-                    let (stanza, since) = (delayed(&stanza, message.received), message.received);
-                    waiting.push(Waiting::stored(stanza, since, is_new));
-                }
+        for (id, message) in stored {
+            ids.push(id);
+            // One that cannot be read any more is of no use to anybody.
+            if let Ok(stanza) = canonicalise(&message.stanza) {
+                // One that a session has had says so already.
+                let is_new = !is_delayed_by(&stanza, domain);
+                let (stanza, since) = (delayed(&stanza, message.received), message.received);
+                waiting.push(Waiting::stored(stanza, since, is_new));
             }
         }
-        let Ok(given) = session.give_waiting(waiting, delayed) else { return Ok(()) };
+        let Ok(given) = session.give_waiting(waiting, delayed) else { return };
         for Waiting { stanza, is_new, .. } in &given {
             self.given(session, stanza);
             if *is_new {
@@ -109,7 +133,6 @@ impl<C: Connection + Clone> Core<C> {
             }
         }
         self.remove_given(account, ids).await;
-        Ok(())
     }
 
     /// Removes what sessions have got, `new` and before. A store that fails is asked again, and

@@ -13,7 +13,7 @@ use super::{Core, Task};
 use crate::connection::Connection;
 use crate::extension::Admission;
 use crate::rules::delivery::{PresenceDecision, PresenceSituation, presence};
-use crate::rules::presence::{PresenceType, read_priority};
+use crate::rules::presence::{Audience, PresenceType, broadcast, read_priority};
 use crate::rules::subscription::SubscriptionKind;
 use crate::session::{Bound, Presence, Session, SessionHandle};
 use crate::stanza::{Condition, Stanza, StanzaError, canonicalise};
@@ -98,9 +98,10 @@ impl<C: Connection + Clone> Core<C> {
             }
         };
         let first = self.registry.available(&handle.account().bare).is_empty();
-        let reachable = handle.is_available() && handle.priority() >= 0;
+        let before = handle.is_available().then(|| handle.priority());
         let waits = self.stores.offline.is_some() || handle.is_heir();
-        let messages = !reachable && priority >= 0 && waits;
+        let causes = broadcast(before, Some(priority));
+        let messages = waits && causes.contains(&Audience::OfflineMessages);
         if messages {
             self.registry.expect_stored(&handle);
         }

@@ -67,9 +67,7 @@ impl<C: Connection + Clone> Core<C> {
             receiver
         };
         let _place = Place { core: self, key };
-        if let Some(task) = self.route(None, iq) {
-            self.jobs.spawn(task);
-        }
+        self.route_for_host(iq);
         self.timers.within(PATIENCE, receiver).await.flatten().ok_or(RequestError::TimedOut)
     }
 }

@@ -1,7 +1,6 @@
 //! Where a stanza goes: to an account or a domain of ours, or to the host's router.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -9,13 +8,13 @@ use jid::{BareJid, FullJid};
 use parking_lot::Mutex;
 
 use super::address::Address;
+use super::message::Turn;
 use super::{Core, Task};
 use crate::address::InvalidAddress;
 use crate::connection::Connection;
 use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
 use crate::session::{Key, Leftover, SessionHandle, SessionId};
-use crate::stanza::delay::delayed_since;
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
 const CARBONS: &str = "urn:xmpp:carbons:2";
@@ -91,7 +90,7 @@ impl<C: Connection + Clone> Outlet<C> {
     ) {
         let mut refused = |outgoing, error| {
             // It leads into the host's code: its panic must not leave the queue without a writer.
-            let _panicked = catch_unwind(AssertUnwindSafe(|| refused(outgoing, error)));
+            let _panicked = super::shielded(|| refused(outgoing, error));
         };
         let Some(router) = &self.router else { return refused(outgoing, RouteError::NotFound) };
         let mut queue = self.queue.lock();
@@ -106,7 +105,7 @@ impl<C: Connection + Clone> Outlet<C> {
         while let Some(outgoing) = queue.waiting.pop_front() {
             drop(queue);
             let route = || router.route(&outgoing.stanza);
-            let routed = catch_unwind(AssertUnwindSafe(route)).unwrap_or(Err(RouteError::Timeout));
+            let routed = super::shielded(route).unwrap_or(Err(RouteError::Timeout));
             if let Err(error) = routed {
                 refused(outgoing, error);
             }
@@ -253,16 +252,17 @@ impl<C: Connection + Clone> Core<C> {
 
     /// The same on the account's chain, where it comes before everything else.
     pub(super) async fn settle_left(self: &Arc<Self>, account: &BareJid) {
-        let (mut places, mut all) = (Vec::new(), VecDeque::new());
+        let (mut places, mut all) = (Vec::new(), VecDeque::<Leftover>::new());
         let mut reached = Vec::new();
         loop {
             while let Some((left, place)) = self.registry.left_behind(account) {
                 places.push(place);
-                // What a session leaves that has just got some of it comes before the rest.
+                // What several sessions leave goes on in the order in which it was accepted. In one
+                // moment what a session leaves that has just got some of it comes before the rest.
                 let (again, new): (Vec<_>, Vec<_>) =
                     left.into_iter().partition(|leftover| reached.contains(&leftover.id));
-                again.into_iter().rev().for_each(|leftover| all.push_front(leftover));
-                all.extend(new);
+                all = again.into_iter().chain(all).chain(new).collect();
+                all.make_contiguous().sort_by_key(|leftover| leftover.at);
             }
             let Some(leftover) = all.pop_front() else { return };
             // A panic of host code takes no other stanza along.
@@ -292,10 +292,9 @@ impl<C: Connection + Clone> Core<C> {
             }
             (Kind::Message, _) => {
                 let to = self.address_of(leftover.session.to_bare());
-                // One that was delayed before says since when.
-                let since = delayed_since(stanza, to.bare.domain().as_str());
-                let (accepted, delayed) = (since.unwrap_or(leftover.accepted), leftover.retained);
-                return self.message_left(stanza, &to, accepted, delayed).await;
+                let Leftover { accepted, at: since, retained: delayed, .. } = leftover;
+                let turn = Turn::Again { accepted, since, delayed };
+                return self.message_left(stanza, &to, turn).await;
             }
         }
         Vec::new()

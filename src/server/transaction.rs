@@ -6,7 +6,6 @@
 //! in the order that the rules give. It runs as a job on the chains of both accounts, so that
 //! nothing else changes either roster meanwhile.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use jid::BareJid;
@@ -528,10 +527,10 @@ impl<C: Connection + Clone> Core<C> {
         let job = async move {
             let settled = core.transact(account, contact, change, two_sides).await?;
             // Stored is done: host code that panics on the way takes no later effect along.
-            let _panicked = catch_unwind(AssertUnwindSafe(before));
+            let _panicked = super::shielded(before);
             for (effect, parting) in settled {
                 let effect = || core.carry_out(effect, parting, origin.as_ref());
-                let _panicked = catch_unwind(AssertUnwindSafe(effect));
+                let _panicked = super::shielded(effect);
             }
             Ok(())
         };

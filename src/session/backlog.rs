@@ -63,6 +63,17 @@ impl<C: Connection + Clone> Backlogs<C> {
         self.count.load(Ordering::SeqCst) > 0 && self.accounts.lock().contains_key(account)
     }
 
+    /// Whether a session is about to get what the store has.
+    #[cfg(feature = "server")]
+    pub(super) fn expects_stored(&self, session: &SessionHandle<C>) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
+            && self
+                .accounts
+                .lock()
+                .get(session.0.account.bare.as_str())
+                .is_some_and(|backlog| backlog.recipients.contains(session))
+    }
+
     /// Changes the backlog of an account; whether there is one then.
     fn change<T>(&self, account: &str, change: impl FnOnce(&mut Backlog<C>) -> T) -> (T, bool) {
         let mut accounts = self.accounts.lock();

@@ -119,6 +119,9 @@ pub struct Leftover {
     pub id: SessionId,
     /// When it was accepted.
     pub accepted: SystemTime,
+    /// The same by the registry's clock, which no conversion has rounded.
+    #[cfg(feature = "server")]
+    pub(crate) at: Duration,
     /// Whether it was kept until the client acknowledges it (SM-17). Else it was never written, and
     /// is to be routed again as if the session had not been (DESTROY-12).
     pub retained: bool,
@@ -134,18 +137,24 @@ impl Left {
         session: &Shared<C>,
         clocks: (Duration, SystemTime),
     ) -> Option<Leftover> {
-        let Self { stanza, at, counted: retained, written, copies } = self;
+        let accepted = self.accepted(clocks);
+        let Self { stanza, counted: retained, written, copies, .. } = self;
         let stanza = match copies {
             None => stanza,
             Some(last) if last.release() => last.message().clone(),
             Some(_) => return None,
         };
-        let (now, utc) = clocks;
-        let is_known = retained || !at.is_zero();
-        let age = if is_known { now.saturating_sub(at) } else { Duration::ZERO };
-        let accepted = utc.checked_sub(age).unwrap_or(utc);
         let (session, id) = (session.jid.clone(), session.id);
-        Some(Leftover { stanza, session, id, accepted, retained, written })
+        Some(Leftover {
+            stanza,
+            session,
+            id,
+            accepted,
+            #[cfg(feature = "server")]
+            at: self.at,
+            retained,
+            written,
+        })
     }
 }
 
@@ -297,12 +306,13 @@ impl<C: Connection + Clone> Inner<C> {
         wake(outbound.waker);
         let mut gone = {
             let mut presence = shared.presence.lock();
+            let before = shared.availability();
             shared.number.fetch_add(1, Ordering::SeqCst);
             let closed = if reason == Reason::Closed { CLOSED } else { 0 };
             shared.flags.store(ENDED | closed, Ordering::SeqCst);
-            presence.take()
+            presence.take(before)
         };
-        let was_available = gone.was_available;
+        let was_available = gone.before.is_some();
         self.tell_gone(&shared, &mut gone);
         if left > 0 {
             self.settle_left(&shared);
@@ -328,7 +338,7 @@ impl<C: Connection + Clone> Inner<C> {
     fn tell_gone(&self, shared: &Arc<Shared<C>>, gone: &mut Gone) {
         // By now it is the JID of a successor at most (DESTROY-8).
         gone.directed.forget(shared.jid.as_str());
-        if gone.was_available || !gone.directed.is_empty() {
+        if gone.before.is_some() || !gone.directed.is_empty() {
             self.broadcast_unavailable(shared, gone, None);
         }
     }

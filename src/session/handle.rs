@@ -96,15 +96,25 @@ impl<C: Connection + Clone> Shared<C> {
         item: Item<'_>,
         valid: Option<&Valid<'_>>,
     ) -> (Sent, After) {
+        self.send_accepted(inner, item, valid, || inner.settings.environment.now())
+    }
+
+    /// Sends what was accepted at the time that `clock` says.
+    fn send_accepted(
+        self: &Arc<Self>,
+        inner: &Inner<C>,
+        item: Item<'_>,
+        valid: Option<&Valid<'_>>,
+        clock: impl Fn() -> Duration,
+    ) -> (Sent, After) {
         let flags = self.flags.load(Ordering::SeqCst);
-        // The clock is host code: it is asked before the lock is taken.
         let retained = flags & RETAINED != 0;
-        let now = retained.then(|| inner.settings.environment.now());
-        // The same holds for what says whether it is held back.
+        // What says whether it is held back is host code: it is asked before the lock is taken.
         let stanza = item.stanza().filter(|_| flags & HOLDING != 0);
         let hold = stanza.map(|stanza| inner.hold(self, stanza));
         let limits = &inner.settings.retention;
-        let sent = outbound::send(&self.out, self.own(), item, valid, hold, now, limits);
+        let own = self.own();
+        let sent = outbound::send(&self.out, own, item, valid, hold, retained, &clock, limits);
         if retained {
             inner.weigh(self);
         }
@@ -117,8 +127,8 @@ impl<C: Connection + Clone> Shared<C> {
         items: &[(Item<'_>, Option<Duration>)],
     ) -> (Sent, After) {
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
-        let now = retained.then(|| inner.settings.environment.now());
-        let sent = outbound::send_stored(&self.out, self.own(), items, now);
+        let (now, limits) = (inner.settings.environment.now(), &inner.settings.retention);
+        let sent = outbound::send_stored(&self.out, self.own(), items, now, limits);
         if retained {
             inner.weigh(self);
         }
@@ -157,6 +167,11 @@ impl<C: Connection + Clone> Shared<C> {
 
     pub(super) fn is_interested(&self) -> bool {
         self.flags.load(Ordering::SeqCst) & INTERESTED != 0
+    }
+
+    /// The priority, while it is available.
+    pub(super) fn availability(&self) -> Option<i8> {
+        self.is_available().then(|| self.priority())
     }
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
@@ -279,9 +294,30 @@ impl<C: Connection + Clone> SessionHandle<C> {
         self.send_item(Item::Copy(stanza, To::AsIs, copies), None).map(drop)
     }
 
+    /// Sends a message that was accepted `at` an earlier time.
+    #[cfg(feature = "server")]
+    pub(super) fn send_accepted(
+        &self,
+        stanza: &Stanza,
+        copies: Option<&Copies>,
+        at: Duration,
+    ) -> Result<(), NotSent> {
+        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
+        let item = match copies {
+            Some(copies) => Item::Copy(stanza, To::AsIs, copies),
+            None => Item::Stanza(stanza, To::AsIs),
+        };
+        let (sent, after) = self.0.send_accepted(&registry, item, None, || at);
+        registry.settle(&self.0, after);
+        match sent {
+            Sent::Refused(error) => Err(error.into()),
+            Sent::Accepted | Sent::Outdated => Ok(()),
+        }
+    }
+
     /// Sends stanzas that have waited for the client in a store (OFF-3, SUB-10), all or none of them.
     /// They do not count against what may wait for a session (LIMIT-10), since the store has limits of
-    /// its own.
+    /// its own; but as long as that much of them waits no more are taken, and the transport is given up.
     ///
     /// # Errors
     ///
@@ -290,6 +326,13 @@ impl<C: Connection + Clone> SessionHandle<C> {
         let item = |stanza| (Item::Stanza(stanza, To::AsIs), None);
         let items: Vec<_> = stanzas.iter().map(item).collect();
         self.send_waiting(&items)
+    }
+
+    /// Whether the session takes more of what a store has (LIMIT-10).
+    #[cfg(feature = "server")]
+    pub(crate) fn takes_stored(&self) -> bool {
+        let Some(registry) = self.0.registry.upgrade() else { return true };
+        !self.0.out.lock().queue.stored().exceeds(&registry.settings.retention, 1)
     }
 
     /// As [`send_stored`](Self::send_stored), each with the time at which it was accepted, where that is known.

@@ -1,4 +1,5 @@
-//! What a replaced session had not acknowledged, for the session that took its resource (DESTROY-8).
+//! What other sessions have left to one: what a replaced session had not acknowledged, for the one that
+//! took its resource (DESTROY-8), and what sessions leave while another waits for the store (STZ-8).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,21 +8,46 @@ use super::copies::Copies;
 use super::handle::{NotSent, SessionHandle, Shared};
 use super::outbound::{Item, Left, To};
 use super::registry::Inner;
-use super::retained::Share;
+use super::retained::{RetentionLimits, Share};
 use super::slots::Entry;
 use crate::connection::Connection;
-use crate::stanza::delay::delayed_since;
 use crate::stanza::{Kind, Stanza};
+use crate::sync::atomic::AtomicUsize;
 
-/// What a session that was replaced had not acknowledged: it belongs to its successor on that
-/// resource, which gets it as soon as it can get messages for the account (DESTROY-8).
+/// What others have left to a session, which gets it as soon as it can get messages for the account,
+/// among what the store has for it.
 pub(super) struct Inheritance {
     left: Vec<Left>,
     /// For as long as it waits (LIMIT-11).
     share: Share,
 }
 
+impl Inheritance {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
+        Self { left: Vec::new(), share: Share::new(all) }
+    }
+
+    /// Adds one more, if there is room for it.
+    fn push(&mut self, left: Left, limits: &RetentionLimits) -> bool {
+        let bytes = self.share.bytes().saturating_add(left.stanza.len());
+        if self.left.len() >= limits.live_stanzas || bytes > limits.bytes {
+            return false;
+        }
+        if let Some(copies) = &left.copies {
+            copies.add();
+        }
+        self.left.push(left);
+        self.share.set(bytes);
+        true
+    }
+}
+
 impl Left {
+    fn waiting(stanza: &Stanza, copies: Option<&Copies>, at: Duration) -> Self {
+        let (stanza, copies) = (stanza.clone(), copies.cloned());
+        Self { stanza, at, counted: true, written: false, copies }
+    }
+
     /// Whether the successor of its session gets it: a message of somebody, which that session had
     /// or was to have first.
     fn is_inherited(&self, own: &str) -> bool {
@@ -30,15 +56,6 @@ impl Left {
             && self.stanza.kind() == Kind::Message
             && !matches!(type_.as_deref(), Some("error" | "groupchat" | "headline"))
             && (self.copies.is_some() || self.stanza.from().is_none_or(|from| from != own))
-    }
-
-    /// Since when it has waited, by the wall clock; `clocks`: the times of now.
-    fn since(&self, domain: &str, clocks: (Duration, SystemTime)) -> SystemTime {
-        if let Some(since) = delayed_since(&self.stanza, domain) {
-            return since;
-        }
-        let (now, utc) = clocks;
-        utc.checked_sub(now.saturating_sub(self.at)).unwrap_or(utc)
     }
 }
 
@@ -64,9 +81,9 @@ impl<C: Connection + Clone> Inner<C> {
         }
         self.put_left(entry, from, rest);
         if !inherited.is_empty() {
-            let mut share = Share::new(&self.retained_bytes);
-            share.set(bytes);
-            let inheritance = Inheritance { left: inherited, share };
+            let mut inheritance = Inheritance::new(&self.retained_bytes);
+            inheritance.share.set(bytes);
+            inheritance.left = inherited;
             to.presence.lock().change(|rare| rare.inheritance = Some(Box::new(inheritance)));
         }
     }
@@ -79,20 +96,44 @@ impl<C: Connection + Clone> SessionHandle<C> {
         let Some(registry) = self.0.registry.upgrade().filter(|_| self.is_heir()) else {
             return false;
         };
-        let (at, limits) = (registry.settings.environment.now(), &registry.settings.retention);
+        let left = Left::waiting(copy, Some(copies), registry.settings.environment.now());
         self.0.presence.lock().change(|rare| {
-            let Some(inheritance) = &mut rare.inheritance else { return false };
-            let bytes = inheritance.share.bytes().saturating_add(copy.len());
-            if inheritance.left.len() >= limits.stanzas || bytes > limits.bytes {
-                return false;
-            }
-            copies.add();
-            let (stanza, copies) = (copy.clone(), Some(copies.clone()));
-            let left = Left { stanza, at, counted: true, written: false, copies };
-            inheritance.left.push(left);
-            inheritance.share.set(bytes);
-            true
+            let inheritance = rare.inheritance.as_mut();
+            inheritance.is_some_and(|it| it.push(left, &registry.settings.retention))
         })
+    }
+
+    /// Sends a message that another session of the account has left, accepted `at` that time: together
+    /// with what the store has for this one, where it is about to get that (STZ-8): `false`, not yet.
+    pub(crate) fn send_left(
+        &self,
+        stanza: &Stanza,
+        copies: Option<&Copies>,
+        at: Duration,
+    ) -> Result<bool, NotSent> {
+        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
+        if !registry.backlogs.expects_stored(self) {
+            return self.send_accepted(stanza, copies, at).map(|()| true);
+        }
+        let left = Left::waiting(stanza, copies, at);
+        let has_room = self.0.presence.lock().change(|rare| {
+            let new = || Box::new(Inheritance::new(&registry.retained_bytes));
+            rare.inheritance.get_or_insert_with(new).push(left, &registry.settings.retention)
+        });
+        if self.is_ended() {
+            // Nobody asks it for this any more.
+            self.renounce();
+        }
+        if has_room { Ok(false) } else { Err(NotSent::Full) }
+    }
+
+    /// Leaves what the session has inherited to the account's others.
+    pub(crate) fn renounce(&self) {
+        let Some(registry) = self.0.registry.upgrade() else { return };
+        let left = self.0.take_inheritance();
+        if !left.is_empty() {
+            registry.leave_strays(&self.0, left);
+        }
     }
 }
 
@@ -164,7 +205,6 @@ impl<C: Connection + Clone> SessionHandle<C> {
         let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
         let environment = &registry.settings.environment;
         let clocks = (environment.now(), environment.utc());
-        let domain = self.0.jid.domain().as_str();
         let is_hidden = |stanza: &Stanza| {
             stanza.from().is_some_and(|from| registry.hides(&self.0.account, &from))
         };
@@ -174,13 +214,12 @@ impl<C: Connection + Clone> SessionHandle<C> {
                 left.forget();
                 continue;
             }
-            let since = left.since(domain, clocks);
+            let since = left.accepted(clocks);
             let stanza = delayed(left.message(), since);
             stored.push(Waiting { stanza, since, is_new: false, left: Some(left) });
         }
         // In one moment a session has accepted before the store has.
-        // (Stores, and stamps, keep milliseconds.)
-        stored.sort_by_key(|waiting| (in_millis(waiting.since), waiting.is_new));
+        stored.sort_by_key(|waiting| (in_micros(waiting.since), waiting.is_new));
         let (now, utc) = clocks;
         let at = |since| now.saturating_sub(utc.duration_since(since).unwrap_or_default());
         let items: Vec<_> =
@@ -200,6 +239,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
     }
 }
 
-fn in_millis(time: SystemTime) -> u128 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
+/// Stores keep no more.
+fn in_micros(time: SystemTime) -> u128 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros())
 }

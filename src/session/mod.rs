@@ -9,8 +9,8 @@
 //!
 //! Life-cycle decisions (bind, replace, hibernate, resume, expire, end) are taken under the lock of
 //! the account's shard. Inside it one session's `outbound` or `presence` lock may be taken, never
-//! both and nothing inside those. Rosters, timers, memories and events have leaf locks. **No lock is held in
-//! host code**: decisions yield values, effects happen after.
+//! both, and inside those only leaf locks: rosters, timers, memories and events have such. **No lock is
+//! held in host code**: decisions yield values, effects happen after.
 
 mod account;
 mod acknowledge;
@@ -66,7 +66,7 @@ pub use registry::{Counts, SessionRegistry, Sessions};
 pub use resume::{ResumeError, Resumed, Retention};
 pub use retained::RetentionLimits;
 #[cfg(feature = "server")]
-pub(crate) use shield::take_behind;
+pub(crate) use shield::{shielded, take_behind};
 pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
 #[cfg(all(test, feature = "server"))]
 #[cfg(not(any(loom_model, shuttle)))]

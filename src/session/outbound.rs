@@ -9,7 +9,7 @@
 mod writer;
 
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jid::{BareJid, FullJid};
 
@@ -417,6 +417,12 @@ pub(super) struct Left {
 }
 
 impl Left {
+    /// When it was accepted, by the wall clock; `clocks`: the monotonic time and the wall clock's of now.
+    pub(super) fn accepted(&self, clocks: (Duration, SystemTime)) -> SystemTime {
+        let (now, utc) = clocks;
+        utc.checked_sub(now.saturating_sub(self.at)).unwrap_or(utc)
+    }
+
     /// The stanza that it brings: of a message in whatever form, the message.
     #[cfg(feature = "server")]
     pub(super) fn message(&self) -> &Stanza {

@@ -15,7 +15,7 @@ use super::registry::{Inner, SessionRegistry};
 use super::table::Key;
 use crate::connection::Connection;
 use crate::environment::Nanos;
-use crate::rules::presence::{Directed, TooManyTargets, uncovered};
+use crate::rules::presence::{Audience, Directed, TooManyTargets, broadcast, uncovered};
 use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
@@ -85,7 +85,8 @@ impl Rare {
 
 /// What was taken from a session that is no longer available.
 pub(super) struct Gone {
-    pub(super) was_available: bool,
+    /// Its priority, if it was available.
+    pub(super) before: Option<i8>,
     pub(super) directed: Directed,
 }
 
@@ -106,9 +107,9 @@ impl PresenceState {
         result
     }
 
-    pub(super) fn take(&mut self) -> Gone {
-        let directed = self.change(|rare| std::mem::take(&mut rare.directed));
-        Gone { was_available: self.last.take().is_some(), directed }
+    pub(super) fn take(&mut self, before: Option<i8>) -> Gone {
+        self.last = None;
+        Gone { before, directed: self.change(|rare| std::mem::take(&mut rare.directed)) }
     }
 }
 
@@ -128,29 +129,28 @@ impl<C: Connection + Clone> Inner<C> {
 
     fn set_available(&self, shared: &Arc<Shared<C>>, stanza: &Stanza, priority: i8) -> bool {
         let last = Last { stanza: stanza.clone(), at: self.settings.environment.utc().into() };
-        let (initial, number) = {
+        let (before, number) = {
             let mut state = shared.presence.lock();
+            let before = shared.availability();
             if !shared.set_flags(AVAILABLE | u32::from(u8::from_le_bytes(priority.to_le_bytes()))) {
                 return false;
             }
             let number = shared.number.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
-            let initial = state.last.replace(Box::new(last)).is_none();
-            if initial {
+            state.last = Some(Box::new(last));
+            if before.is_none() {
                 self.events.push(|| {
                     Event::new(SessionHandle(Arc::clone(shared)), EventKind::BecameAvailable)
                 });
             }
-            (initial, number)
+            (before, number)
         };
         self.events.deliver();
         let roster = shared.account.roster();
         let valid = Valid { of: &shared.number, number };
-        self.broadcast(shared, &roster, stanza, Some(&valid));
+        let causes = broadcast(before, Some(priority));
+        self.carry_out(shared, causes, &roster, stanza, Some(&valid), &Directed::new());
         self.retract(shared, &roster);
-        if initial {
-            self.learn(shared, &roster);
-        }
-        initial
+        before.is_none()
     }
 
     /// Whoever lost the subscription while the broadcast was under way was told of that before or
@@ -171,12 +171,13 @@ impl<C: Connection + Clone> Inner<C> {
     fn set_unavailable(&self, shared: &Arc<Shared<C>>, stanza: Option<&Stanza>) {
         let gone = {
             let mut state = shared.presence.lock();
+            let before = shared.availability();
             if !shared.set_flags(0) {
                 return;
             }
             shared.number.fetch_add(1, Ordering::SeqCst);
-            let gone = state.take();
-            if gone.was_available {
+            let gone = state.take(before);
+            if before.is_some() {
                 self.events.push(|| {
                     Event::new(SessionHandle(Arc::clone(shared)), EventKind::BecameUnavailable)
                 });
@@ -184,7 +185,7 @@ impl<C: Connection + Clone> Inner<C> {
             gone
         };
         self.broadcast_unavailable(shared, &gone, stanza);
-        if gone.was_available {
+        if gone.before.is_some() {
             // It sees its own unavailable as well (PRES-6), though it is not available any more.
             let own = stanza.cloned().unwrap_or_else(|| unavailable(shared));
             self.give(&SessionHandle(Arc::clone(shared)), Item::Stanza(&own, To::OwnBare), None);
@@ -209,19 +210,11 @@ impl<C: Connection + Clone> Inner<C> {
             }
         };
         let roster = shared.account.roster();
-        if gone.was_available {
+        if gone.before.is_some() {
             self.left_now(&shared.account, &roster);
-            self.broadcast(shared, &roster, stanza, None);
         }
-        if !gone.was_available {
-            // No broadcast has covered any of them.
-            let source = Some(&shared.account);
-            return gone.directed.iter().for_each(|t| self.direct(source, stanza, t, None));
-        }
-        let own = shared.account.bare.as_str();
-        for target in uncovered(&gone.directed, &roster, own, |jid| self.hears(jid)) {
-            self.direct(Some(&shared.account), stanza, target, None);
-        }
+        let causes = broadcast(gone.before, None);
+        self.carry_out(shared, causes, &roster, stanza, None, &gone.directed);
     }
 
     /// Whether a full JID gets what is sent to its bare JID: a session of ours does only while it
@@ -234,20 +227,37 @@ impl<C: Connection + Clone> Inner<C> {
                 .is_some_and(|session| session.is_available())
     }
 
-    /// One presence to all subscribers and to all own available sessions (PRES-3, 5, 6).
-    fn broadcast(
+    /// Does what a change of presence causes, in order (PRES-3, 5, 6, 7).
+    fn carry_out(
         &self,
-        shared: &Shared<C>,
+        shared: &Arc<Shared<C>>,
+        causes: &[Audience],
         roster: &Roster,
         stanza: &Stanza,
         valid: Option<&Valid<'_>>,
+        directed: &Directed,
     ) {
-        let notification = Notification { source: Some(&shared.account), stanza, valid };
-        for contact in roster.subscribers() {
-            self.notify_contact(contact.into(), &notification);
+        let (source, own) = (Some(&shared.account), shared.account.bare.as_str());
+        let notification = Notification { source, stanza, valid };
+        let end = |target| self.direct(source, stanza, target, None);
+        for audience in causes {
+            match audience {
+                Audience::Subscribers => roster
+                    .subscribers()
+                    .for_each(|contact| self.notify_contact(contact.into(), &notification)),
+                Audience::OwnSessions => {
+                    self.notify_account(self.table.key(own), None, &notification);
+                }
+                Audience::Probes => self.learn(shared, roster),
+                Audience::OwnPresences => self.learn_own(shared),
+                Audience::UncoveredTargets => {
+                    uncovered(directed, roster, own, |jid| self.hears(jid)).for_each(end);
+                }
+                Audience::AllTargets => directed.iter().for_each(end),
+                // Out of stores, which the server knows.
+                Audience::Requests | Audience::PendingOut | Audience::OfflineMessages => {}
+            }
         }
-        let own = self.table.key(shared.account.bare.as_str());
-        self.notify_account(own, None, &notification);
     }
 
     /// A copy for one contact: to its sessions if it is ours, else to the router.
@@ -325,8 +335,8 @@ impl<C: Connection + Clone> Inner<C> {
         }
     }
 
-    /// What a session that has just become available is told: the presence of the contacts that
-    /// it is subscribed to, and of its own other sessions (PRES-3).
+    /// Tells a session that has just become available the presence of the contacts that it is
+    /// subscribed to (PRES-3).
     fn learn(&self, shared: &Arc<Shared<C>>, roster: &Roster) {
         let me = SessionHandle(Arc::clone(shared));
         let own = shared.account.bare.as_str();
@@ -342,14 +352,16 @@ impl<C: Connection + Clone> Inner<C> {
                 self.elsewhere(probe, &|| true);
             }
         }
-        for session in self.sessions(self.table.key(own)) {
+    }
+
+    /// Tells it the presence of its account's other sessions.
+    fn learn_own(&self, shared: &Arc<Shared<C>>) {
+        let me = SessionHandle(Arc::clone(shared));
+        for session in self.sessions(self.table.key(shared.account.bare.as_str())) {
             if let Some((stanza, _, number)) = session.numbered_presence().filter(|_| session != me)
             {
-                self.give(
-                    &me,
-                    Item::Stanza(&stanza, To::OwnBare),
-                    Some(&Valid { of: &session.0.number, number }),
-                );
+                let valid = Valid { of: &session.0.number, number };
+                self.give(&me, Item::Stanza(&stanza, To::OwnBare), Some(&valid));
             }
         }
     }
@@ -557,7 +569,7 @@ impl<C: Connection + Clone> fmt::Debug for Parting<C> {
 impl fmt::Debug for Gone {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Gone")
-            .field("was_available", &self.was_available)
+            .field("was_available", &self.before.is_some())
             .field("directed", &self.directed.len())
             .finish()
     }

@@ -20,12 +20,10 @@ pub(super) enum Entry {
         to: To,
         /// Counted for acknowledgement: appended after retention began.
         counted: bool,
-        /// Something else limits it: the store that it has waited in, or the session whose presence it
-        /// is, which keeps these very bytes, and of which one is enough.
-        bounded: bool,
+        bounded: Bounded,
         /// The client may have got it, and is not to get it again; nor is anybody else.
         void: bool,
-        /// When it was accepted, where that is counted.
+        /// When it was accepted.
         at: Nanos,
         /// Of presence that was sent before, since when it is so.
         since: Option<Nanos>,
@@ -44,7 +42,8 @@ impl Entry {
             Item::Since(stanza, since) => (stanza.clone(), To::OwnBare, None, Some(since)),
             Item::Raw(bytes) => return Self::Raw(bytes.into()),
         };
-        let (at, bounded) = (at.into(), is_state(item));
+        let bounded = if is_state(item) { Bounded::Source } else { Bounded::No };
+        let at = at.into();
         Self::Stanza { stanza, to, counted, bounded, void: false, at, since, copies }
     }
 
@@ -92,7 +91,11 @@ impl Entry {
     }
 
     const fn is_bounded(&self) -> bool {
-        matches!(self, Self::Stanza { bounded: true, .. })
+        matches!(self, Self::Stanza { bounded: Bounded::Source | Bounded::Store, .. })
+    }
+
+    const fn is_of_store(&self) -> bool {
+        matches!(self, Self::Stanza { bounded: Bounded::Store, .. })
     }
 
     /// Whom it says to be there or not, where a later presence of the same says all that it says.
@@ -100,7 +103,8 @@ impl Entry {
     /// What comes for the full JID from another domain may be of a room: there each presence counts.
     fn tells_of(&self, domain: &str) -> Option<String> {
         let Self::Stanza { stanza, to, .. } = self else { return None };
-        let is_presence = stanza.kind() == Kind::Presence
+        let is_presence = !self.is_void()
+            && stanza.kind() == Kind::Presence
             && matches!(stanza.type_().as_deref(), None | Some("unavailable"));
         let from = stanza.from().filter(|_| is_presence)?;
         let bare = bare_of(&from);
@@ -116,6 +120,14 @@ impl Entry {
         Some(copies.as_ref().map_or(stanza, Copies::message))
     }
 
+    /// Leaves its number alone: what it said is kept no longer.
+    fn make_void(&mut self, nothing: &Stanza) {
+        if let Self::Stanza { stanza, void, bounded, .. } = self {
+            *stanza = nothing.clone();
+            (*void, *bounded) = (true, Bounded::Source);
+        }
+    }
+
     const fn is_void(&self) -> bool {
         matches!(self, Self::Stanza { void: true, .. })
     }
@@ -127,6 +139,14 @@ impl Entry {
         }
     }
 
+    /// When it was accepted.
+    fn at(&self) -> Duration {
+        match self {
+            Self::Stanza { at, .. } => (*at).into(),
+            Self::Raw(_) | Self::Close => Duration::ZERO,
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Stanza { stanza, .. } => stanza.len(),
@@ -134,6 +154,16 @@ impl Entry {
             Self::Close => 0,
         }
     }
+}
+
+/// What else limits an entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bounded {
+    No,
+    /// The session whose presence it is, which keeps these very bytes, and of which one is enough.
+    Source,
+    /// The store that it has waited in. It gives more only as that is acknowledged.
+    Store,
 }
 
 /// The entries in their order, with a cursor at the first that the transport of now has not got.
@@ -150,26 +180,23 @@ struct Waiting {
     /// The bytes behind the cursor.
     unwritten: usize,
     /// The part that something else limits.
-    bounded: Bounded,
+    bounded: Size,
+    /// The part of that which a store has given.
+    stored: Size,
+    /// How many have a number and nothing else any more.
+    void: usize,
     /// How many entries were handed over, but for those that came back: a number that changes.
     handed: u32,
-    /// At so many unwritten bytes it is looked for presence that a later one replaces.
-    condense_at: u32,
+    /// When there is more than that it is looked for presence that a later one replaces.
+    condense_at: Size,
     /// Greeting of a transport, written before everything else.
     greeting: Option<Box<[u8]>>,
     /// What is held back, while something is to be.
     held: Option<Held>,
 }
 
-/// Of a [`Size`] that something else limits: there are no more of either.
-#[derive(Clone, Copy, Default)]
-struct Bounded {
-    stanzas: u32,
-    bytes: u32,
-}
-
-/// Unwritten bytes below which no presence is looked for that could be left out.
-const CONDENSE: usize = 64 << 10;
+/// Up to so much no presence is looked for that could be left out.
+const CONDENSE: Size = Size { stanzas: 1000, bytes: 64 << 10 };
 
 /// How much waits.
 #[derive(Clone, Copy, Default)]
@@ -185,22 +212,16 @@ impl Size {
         self.stanzas > limits.live_stanzas.saturating_mul(times)
             || self.bytes > limits.bytes.saturating_mul(times)
     }
-}
 
-impl Bounded {
     fn add(&mut self, entry: &Entry) {
         self.stanzas = self.stanzas.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(short(entry.len()));
+        self.bytes = self.bytes.saturating_add(entry.len());
     }
 
     fn remove(&mut self, entry: &Entry) {
         self.stanzas = self.stanzas.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(short(entry.len()));
+        self.bytes = self.bytes.saturating_sub(entry.len());
     }
-}
-
-fn short(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 impl Waiting {
@@ -209,6 +230,10 @@ impl Waiting {
         if entry.is_bounded() {
             self.bounded.add(entry);
         }
+        if entry.is_of_store() {
+            self.stored.add(entry);
+        }
+        self.void = self.void.saturating_add(usize::from(entry.is_void()));
     }
 
     fn remove(&mut self, entry: &Entry) {
@@ -216,10 +241,18 @@ impl Waiting {
         if entry.is_bounded() {
             self.bounded.remove(entry);
         }
+        if entry.is_of_store() {
+            self.stored.remove(entry);
+        }
+        self.void = self.void.saturating_sub(usize::from(entry.is_void()));
+        if self.bytes <= CONDENSE.bytes {
+            self.condense_at = CONDENSE;
+        }
     }
 
     fn clear_sums(&mut self) {
-        (self.bytes, self.unwritten, self.bounded) = Default::default();
+        (self.bytes, self.unwritten, self.void) = Default::default();
+        (self.bounded, self.stored) = Default::default();
     }
 
     /// One more behind the cursor, or one less.
@@ -235,9 +268,6 @@ impl Waiting {
 
     const fn wrote(&mut self, bytes: usize) {
         self.unwritten = self.unwritten.saturating_sub(bytes);
-        if self.unwritten == 0 {
-            self.condense_at = 0;
-        }
     }
 }
 
@@ -256,9 +286,19 @@ impl Queue {
     pub(super) fn limited(&self) -> Size {
         let Some(waiting) = &self.0 else { return Size::default() };
         Size {
-            stanzas: waiting.entries.len().saturating_sub(waiting.bounded.stanzas as usize),
-            bytes: waiting.bytes.saturating_sub(waiting.bounded.bytes as usize),
+            stanzas: waiting.entries.len().saturating_sub(waiting.bounded.stanzas),
+            bytes: waiting.bytes.saturating_sub(waiting.bounded.bytes),
         }
+    }
+
+    /// What a store has given.
+    pub(super) fn stored(&self) -> Size {
+        self.0.as_ref().map_or_else(Size::default, |waiting| waiting.stored)
+    }
+
+    /// The bytes of what has a number and nothing else any more.
+    pub(super) fn void_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.void.saturating_mul(size_of::<Entry>()))
     }
 
     /// A number that changes whenever an entry is handed over for good.
@@ -304,52 +344,63 @@ impl Queue {
         waiting.entries.push_back(entry);
     }
 
+    /// Appends what has waited elsewhere, accepted at `at`: from here on its place says which came first.
     pub(super) fn push_stored(&mut self, item: Item<'_>, counted: bool, at: Duration) {
-        let mut entry = Entry::new(item, counted, at);
+        let last = self.0.as_ref().and_then(|waiting| waiting.entries.back()).map_or(at, Entry::at);
+        let mut entry = Entry::new(item, counted, at.max(last));
         if let Entry::Stanza { bounded, .. } = &mut entry {
-            *bounded = true;
+            *bounded = Bounded::Store;
         }
         self.push(entry);
     }
 
     /// Drops each presence that a later one of the same JID makes out of date, once there is enough to
-    /// be worth the look: from the place `first` on, since those before it have their numbers. `domain`
-    /// is the session's. Says how many it dropped before the place `again`.
+    /// be worth the look: from the place `first` on. Of those that are written the number stays, which the
+    /// client counts. `domain` is the session's. Says how many it took out before the place `again`.
     pub(super) fn condense(&mut self, first: usize, again: usize, domain: &str) -> usize {
         let Some(waiting) = &mut self.0 else { return 0 };
-        if waiting.unwritten <= CONDENSE.max(waiting.condense_at as usize) {
+        let Size { stanzas, bytes } = waiting.condense_at;
+        if waiting.entries.len() <= stanzas.max(CONDENSE.stanzas)
+            && waiting.bytes <= bytes.max(CONDENSE.bytes)
+        {
             return 0;
         }
         let mut known = HashSet::new();
         let mut stale = Vec::new();
-        for (at, entry) in waiting.entries.iter().enumerate().skip(first).rev() {
-            if entry.tells_of(domain).is_some_and(|jid| !known.insert(jid)) {
+        for (at, entry) in waiting.entries.iter().enumerate().rev() {
+            let may_go = at < waiting.cursor || at >= first;
+            if may_go && entry.tells_of(domain).is_some_and(|jid| !known.insert(jid)) {
                 stale.push(at);
             }
         }
-        let before = stale.iter().filter(|at| **at < again).count();
+        let before = stale.iter().filter(|at| (first..again).contains(at)).count();
         if !stale.is_empty() {
-            for (at, entry) in std::mem::take(&mut waiting.entries).into_iter().enumerate() {
-                if stale.last() == Some(&at) {
-                    stale.pop();
-                    waiting.remove_unwritten(&entry);
-                } else {
+            let nothing = Stanza::presence().build();
+            let entries = std::mem::take(&mut waiting.entries);
+            for (at, mut entry) in entries.into_iter().enumerate() {
+                if stale.pop_if(|stale| *stale == at).is_none() {
                     waiting.entries.push_back(entry);
+                } else if at < waiting.cursor {
+                    waiting.remove(&entry);
+                    entry.make_void(&nothing);
+                    waiting.add(&entry);
+                    waiting.entries.push_back(entry);
+                } else {
+                    waiting.remove_unwritten(&entry);
                 }
             }
         }
-        waiting.condense_at = short(waiting.unwritten.saturating_mul(2));
+        // By half as much: less than the room that is left for the news of an end (LIMIT-10).
+        let more = |size: usize| size.saturating_add(size / 2);
+        waiting.condense_at =
+            Size { stanzas: more(waiting.entries.len()), bytes: more(waiting.bytes) };
         before
     }
 
-    /// What is not written yet counts for acknowledgement, as accepted at `since`; `reply` is before it.
-    pub(super) fn count_unwritten(&mut self, reply: &[u8], since: Duration) {
+    /// What is not written yet counts for acknowledgement; `reply` is before it.
+    pub(super) fn count_unwritten(&mut self, reply: &[u8]) {
         let waiting = self.0.get_or_insert_default();
-        for entry in waiting.entries.iter_mut().skip(waiting.cursor) {
-            if let Entry::Stanza { counted, at, .. } = entry {
-                (*counted, *at) = (true, since.into());
-            }
-        }
+        waiting.entries.iter_mut().skip(waiting.cursor).for_each(|entry| entry.set_counted(true));
         self.put_back(Entry::Raw(reply.into()));
     }
 
@@ -454,9 +505,11 @@ impl Queue {
                     places.push(place);
                     continue;
                 }
+                waiting.remove(&entry);
                 if let Entry::Stanza { void, .. } = &mut entry {
                     *void = true;
                 }
+                waiting.add(&entry);
             }
             waiting.entries.push_back(entry);
         }

@@ -24,6 +24,7 @@ use super::shield::shielded;
 use super::table::{Key, Table};
 use crate::connection::Connection;
 use crate::environment::Environment;
+use crate::rules::delivery::Top;
 use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
@@ -150,16 +151,13 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     /// live ones of the highest priority besides (MSG-3).
     #[must_use]
     pub fn top(&self, account: &BareJid) -> Sessions<C> {
-        let is_reachable = |session: &Shared<C>| session.is_available() && session.priority() >= 0;
-        let mut sessions = self.inner().sessions_that(self.key(account.as_str()), is_reachable);
-        let best = sessions.iter().map(|s| s.0.priority()).max();
-        let all_asleep = !sessions.iter().any(|s| Some(s.0.priority()) == best && s.is_live());
-        let live = all_asleep
-            .then(|| sessions.iter().filter(|s| s.is_live()).map(|s| s.0.priority()).max())
-            .flatten();
-        sessions.retain(|s| {
-            let priority = Some(s.0.priority());
-            priority == best || (live.is_some() && priority == live && s.is_live())
+        let key = self.key(account.as_str());
+        let mut sessions = self.inner().sessions_that(key, Shared::is_available);
+        let facts = |session: &SessionHandle<C>| (session.priority(), session.is_live());
+        let top = Top::choose(sessions.iter().map(facts));
+        sessions.retain(|session| {
+            let (priority, live) = facts(session);
+            top.is_some_and(|top| top.takes(priority, live))
         });
         Sessions(sessions.into_iter())
     }

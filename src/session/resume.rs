@@ -102,7 +102,7 @@ impl<C: Connection + Clone> Inner<C> {
                 return None;
             }
             // What still waits is acknowledged like what follows.
-            out.queue.count_unwritten(&reply, clocks.0);
+            out.queue.count_unwritten(&reply);
             let token = retention.token.clone();
             let retained = Retained::new(token, window, out.received, clocks, &self.retained_bytes);
             out.retained = Some(Box::new(retained));

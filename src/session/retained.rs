@@ -102,8 +102,6 @@ pub(super) struct Retained {
     pub(super) sent: u32,
     /// Value of `received` when retention began: `h` counts from here (SM-4).
     pub(super) from: u32,
-    /// When retention began.
-    since: Nanos,
     /// What the wall clock says at zero of the monotonic one.
     zero: SystemTime,
     /// Entries at the start of the queue that were accepted for an earlier transport.
@@ -134,15 +132,14 @@ impl Retained {
         clocks: (Duration, SystemTime),
         all: &Arc<AtomicUsize>,
     ) -> Self {
-        let (since, utc) = clocks;
+        let (now, utc) = clocks;
         Self {
             token,
             window,
             acked: 0,
             sent: 0,
             from: received,
-            since: since.into(),
-            zero: utc.checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH),
+            zero: utc.checked_sub(now).unwrap_or(SystemTime::UNIX_EPOCH),
             again: 0,
             asked_up_to: 0,
             unasked: 0,
@@ -153,12 +150,6 @@ impl Retained {
             grace: None,
             share: Share::new(all),
         }
-    }
-
-    /// The time of an entry accepted `now`; a sender that did not know yet that it matters has come
-    /// just as retention began.
-    pub(super) fn stamp(&self, now: Option<Duration>) -> Duration {
-        now.unwrap_or_else(|| self.since.into())
     }
 
     /// When the entry at this place was accepted, if it was for an earlier transport (SM-16).

@@ -8,7 +8,7 @@ use std::task::Waker;
 ///
 /// What host code leaves half-done is its own. What we were doing goes on: an end tells everybody
 /// else, a queue keeps its order, and a panicking connection counts as a broken transport.
-pub(super) fn shielded<T>(host: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn shielded<T>(host: impl FnOnce() -> T) -> Option<T> {
     catch_unwind(AssertUnwindSafe(host)).ok()
 }
 

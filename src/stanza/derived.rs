@@ -22,14 +22,6 @@ impl Stanza {
         Self::assemble(&head, self.payload())
     }
 
-    /// The same stanza with a further child element at its end: copies the bytes.
-    #[must_use = "the stanza itself stays as it is"]
-    pub fn with_child(&self, element: &Element) -> Self {
-        let mut xml = Vec::new();
-        write::element(&mut xml, element);
-        self.with_appended(&xml)
-    }
-
     /// The same stanza with `xml` (canonical bytes, e.g. a `<delay/>`) appended to its payload.
     #[must_use = "the stanza itself stays as it is"]
     pub(crate) fn with_appended(&self, xml: &[u8]) -> Self {
@@ -216,7 +208,7 @@ mod tests {
     #[test]
     fn appending_leaves_the_original_alone() {
         let stanza = Stanza::message().to("b").payload(b"<body/>").build();
-        let delayed = stanza.with_child(&Element::bare("delay", "urn:xmpp:delay"));
+        let delayed = stanza.with_appended(b"<delay xmlns='urn:xmpp:delay'/>");
         assert_eq!(
             shown(&delayed),
             "<message to='b'><body/><delay xmlns='urn:xmpp:delay'/></message>"

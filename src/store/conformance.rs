@@ -459,7 +459,7 @@ fn request(from: &BareJid) -> SubscriptionRequest {
 
 /// A message whose stanza has 100 bytes, with a time that is no whole second.
 fn message(n: u8) -> OfflineMessage {
-    let received = Duration::from_millis(1_767_225_600_123 + u64::from(n));
+    let received = Duration::from_micros(1_767_225_600_123_456 + u64::from(n));
     OfflineMessage::new(vec![b'0'.wrapping_add(n); 100], SystemTime::UNIX_EPOCH + received)
 }
 

@@ -19,8 +19,8 @@
 //! - **Concurrency.** Calls arrive from any thread. The server makes the calls to one store about
 //!   one account one after another, waiting for each answer; calls about different accounts are
 //!   under way at the same time. A store that several servers share gets no such promise.
-//! - **Cancellation.** The server drives every future to its end: a connection that breaks does
-//!   not cancel a write. A store must only make sure that a dropped future changes everything or
+//! - **Cancellation.** The server drives every write to its end, also where the connection breaks that
+//!   asked for it; the look-up of a login is dropped with its connection. A store must only make sure that a dropped future changes everything or
 //!   nothing.
 //! - **Unknown accounts.** A store knows no list of accounts but its own entries: an account
 //!   without entries has an empty roster, no messages and no blocked JIDs. That is never an error.

@@ -62,7 +62,8 @@ impl OfflineId {
 pub struct OfflineMessage {
     /// The message stanza in canonical form. A store keeps the bytes as they are.
     pub stanza: Arc<[u8]>,
-    /// When it arrived, for its `<delay/>` (OFF-3). A store keeps it to the millisecond or better.
+    /// When it arrived, for its `<delay/>` (OFF-3). A store keeps it to the microsecond or
+    /// better: by it what sessions leave later finds its place.
     pub received: SystemTime,
 }
 

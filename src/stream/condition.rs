@@ -118,9 +118,4 @@ impl StreamCondition {
             Self::UnsupportedVersion => "unsupported-version",
         }
     }
-
-    /// The condition of that name.
-    pub(super) fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|condition| condition.name() == name)
-    }
 }

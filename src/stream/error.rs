@@ -1,11 +1,11 @@
-//! Stream errors, written and read.
+//! Stream errors, as they are written.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use minidom::Element;
 
-use super::{ERROR_NAMESPACE, Limit, Nonza, STREAM_NAMESPACE, StreamCondition};
+use super::{ERROR_NAMESPACE, Limit, StreamCondition};
 use crate::stanza::canonical::Refusal;
 use crate::stanza::write;
 
@@ -130,37 +130,6 @@ impl StreamError {
         out.extend_from_slice(b"</");
         out.extend_from_slice(name.as_bytes());
         out.push(b'>');
-    }
-
-    /// Reads an error that the peer sent; `None` if the element is none.
-    ///
-    /// A condition that is not known counts as `undefined-condition`, and so does none at all.
-    #[must_use]
-    pub fn from_nonza(nonza: &Nonza) -> Option<Self> {
-        if !nonza.is("error", STREAM_NAMESPACE) {
-            return None;
-        }
-        let mut error = Self::new(StreamCondition::UndefinedCondition);
-        let mut known = false;
-        for child in nonza.children() {
-            if child.namespace() != ERROR_NAMESPACE {
-                if error.application.is_none() {
-                    error = error.with_application(&child.to_element());
-                }
-            } else if child.name() == "text" {
-                let lang = child.attribute("xml:lang").unwrap_or_default();
-                error = error.with_text(&lang, &child.text());
-            } else if let Some(condition) =
-                StreamCondition::from_name(child.name()).filter(|_| !known)
-            {
-                known = true;
-                error.condition = condition;
-                if condition == StreamCondition::SeeOtherHost {
-                    error.other_host = Some(child.text().into());
-                }
-            }
-        }
-        Some(error)
     }
 
     /// The error for an element that was refused; `bytes` is the limit in force on its length.

@@ -95,18 +95,6 @@ impl Features {
         features
     }
 
-    /// Adds stream management, once authenticated
-    /// ([XEP-0198](https://xmpp.org/extensions/xep-0198.html)).
-    pub fn stream_management(self) -> Self {
-        self.once_authenticated("<sm xmlns='urn:xmpp:sm:3'/>")
-    }
-
-    /// Adds client state indication, once authenticated
-    /// ([XEP-0352](https://xmpp.org/extensions/xep-0352.html)).
-    pub fn client_state(self) -> Self {
-        self.once_authenticated("<csi xmlns='urn:xmpp:csi:0'/>")
-    }
-
     /// Adds roster versioning, once authenticated
     /// ([RFC 6121 §2.6.1](https://www.rfc-editor.org/rfc/rfc6121#section-2.6.1)).
     pub fn roster_versioning(self) -> Self {

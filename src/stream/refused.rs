@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Limit, StreamCondition, StreamError};
+use super::Limit;
 use crate::stanza::canonical::Flaw;
 use crate::stanza::{Condition, Received, StanzaError};
 
@@ -42,15 +42,6 @@ impl Refused {
         match self.flaw {
             Flaw::Exceeded(bound) => Some(Limit::of(bound, self.bytes)),
             Flaw::Names => None,
-        }
-    }
-
-    /// What to close the stream with where no stanza can be answered.
-    #[must_use]
-    pub fn stream_error(&self) -> StreamError {
-        match self.limit() {
-            Some(limit) => StreamError::exceeded(limit),
-            None => StreamCondition::PolicyViolation.into(),
         }
     }
 }

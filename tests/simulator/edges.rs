@@ -22,7 +22,7 @@ use crate::order::Stream;
 use crate::random::Random;
 use crate::spy::Spy;
 use crate::stores::{Depot, Mood, at_once, id_of};
-use crate::world::{NODES, World, bare, furnish, limits, seconds};
+use crate::world::{NODES, Ticking, World, bare, furnish, limits, seconds};
 
 /// What such a world has beside its server and its clients.
 pub struct Edges {
@@ -81,7 +81,7 @@ fn build(
 ) -> Server<Link> {
     let stores = depot.stores();
     let listener = spy.clone();
-    let server = Server::builder(Arc::clone(environment) as _, stores.clone())
+    let server = Server::builder(Arc::new(Ticking(Arc::clone(environment))), stores.clone())
         .domain(DomainPart::new(DOMAIN).unwrap().into_owned())
         .extension(StreamManagement::new())
         .extension(Ping)

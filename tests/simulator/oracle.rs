@@ -138,6 +138,13 @@ impl Oracle {
         self.sessions.iter().position(|record| record.key == key)
     }
 
+    /// Whether a session has replaced one that had this message: what that one has not acknowledged
+    /// belongs to it.
+    fn inherits(&self, message: &Message, heir: Key) -> bool {
+        let mut before = std::iter::successors(Some(heir), |one| self.heirs.get(one).copied());
+        before.any(|one| one != heir && message.given.iter().any(|(_, key)| *key == one))
+    }
+
     /// A session that is not over, if there is one; `which` chooses.
     pub fn any_session(&self, which: usize) -> Option<SessionHandle<Link>> {
         let there: Vec<_> = self.sessions.iter().filter(|r| !r.handle.is_ended()).collect();
@@ -184,13 +191,7 @@ impl Oracle {
             }
             let Some(message) = self.messages.get(&deed.message) else { continue };
             let mut wrong = None;
-            // What a session had not acknowledged belongs to the one that has replaced it.
-            let inherits = |heir: Key| {
-                let mut before =
-                    std::iter::successors(Some(heir), |one| self.heirs.get(one).copied());
-                before.any(|one| one != heir && message.given.iter().any(|(_, key)| *key == one))
-            };
-            let is_new = matches!(deed.act, Act::Given(session) if !inherits(session));
+            let is_new = matches!(deed.act, Act::Given(to) if !self.inherits(message, to));
             if is_new && message.kept.is_none() {
                 for (_, before) in message.given.iter().filter(|(at, _)| *at < step) {
                     let Some(index) = self.find(*before) else { continue };
@@ -223,7 +224,10 @@ impl Oracle {
         };
         let before = message.receipts.iter().filter(|receipt| receipt.device == device);
         let twice = before.filter(|receipt| !self.is_released(receipt)).count();
-        let twice = (twice > 0).then(|| format!("{id}: received twice by device {device}"));
+        // Another device may have left it on this resource, whatever this one has got on another.
+        let is_heir = self.inherits(message, self.sessions[session].key);
+        let twice =
+            (twice > 0 && !is_heir).then(|| format!("{id}: received twice by device {device}"));
         match message.kept {
             // Another process does not know who had it.
             Some(server) if server < self.spy.server() => {}

@@ -36,14 +36,6 @@ pub enum Kind {
     LeftMeanwhile,
 }
 
-impl Kind {
-    /// Whether a server that keeps each account's messages in line can help it: what a session that
-    /// is there keeps is older than what comes into the line meanwhile, but has no place in it.
-    pub fn is_in_line(self) -> bool {
-        self != Self::LeftMeanwhile
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// It has come in, or has been left by a session, and may have to wait for its turn.

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
@@ -65,6 +65,24 @@ pub fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// A clock that goes on whenever somebody looks at it: no two messages are of one moment.
+pub struct Ticking(pub Arc<Virtual>);
+
+impl Environment for Ticking {
+    fn now(&self) -> Duration {
+        self.0.advance(Duration::from_micros(1));
+        self.0.now()
+    }
+
+    fn utc(&self) -> SystemTime {
+        self.0.utc()
+    }
+
+    fn random(&self, out: &mut [u8]) {
+        self.0.random(out);
+    }
+}
+
 /// The accounts, and what they see of each other.
 pub fn furnish(accounts: &dyn AccountStore, rosters: &dyn RosterStore, environment: &Virtual) {
     for node in NODES {
@@ -94,7 +112,7 @@ impl World {
         let limits = limits(&mut random);
         let oracle = Oracle::default();
         let listener = oracle.spy.clone();
-        let server = Server::builder(Arc::clone(&environment) as _, stores)
+        let server = Server::builder(Arc::new(Ticking(Arc::clone(&environment))), stores)
             .domain(DomainPart::new(DOMAIN).unwrap().into_owned())
             .extension(StreamManagement::new())
             .extension(Ping)
@@ -435,7 +453,7 @@ impl World {
             let stores = self.edges.as_ref().and_then(|edges| edges.depot.next_due());
             let next = deadlines.chain(self.server.next_timeout()).chain(stores).min();
             let Some(next) = next.filter(|next| *next <= end) else {
-                self.environment.advance(end - here);
+                self.environment.advance(end.saturating_sub(here));
                 self.settle();
                 return self.sweep();
             };

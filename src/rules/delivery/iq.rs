@@ -6,17 +6,16 @@
 pub enum IqSituation {
     /// No `to`, or the sender's own bare JID.
     OwnAccount,
-    /// The bare JID of another account.
+    /// The bare JID of another account, or of one that does not exist: a handler is asked as by a
+    /// stranger (rule IQ-7).
     OtherAccount,
     /// A full JID that is connected.
     FullMatch {
-        /// Whether the sender may know that: see [`Entitlement`](super::Entitlement).
+        /// Whether the sender may know that: see [`Relation`](super::Relation).
         entitled: bool,
     },
-    /// A full JID that is not connected.
+    /// A full JID that is not connected, whether or not there is such an account.
     FullWithoutMatch,
-    /// An account that does not exist, bare or full.
-    UnknownAccount,
     /// The domain, with or without resource.
     Domain,
 }
@@ -49,7 +48,6 @@ pub const fn iq(is_request: bool, situation: IqSituation) -> IqDecision {
         IqSituation::FullMatch { entitled: true }  => (Addressed, Addressed),
         IqSituation::FullMatch { entitled: false } => (Bounce,    Addressed),
         IqSituation::FullWithoutMatch              => (Bounce,    Silent),
-        IqSituation::UnknownAccount                => (Bounce,    Silent),
         IqSituation::Domain                        => (Handler,   Consume),
     };
     if is_request { request } else { response }
@@ -59,13 +57,12 @@ pub const fn iq(is_request: bool, situation: IqSituation) -> IqDecision {
 mod tests {
     use super::*;
 
-    const SITUATIONS: [IqSituation; 7] = [
+    const SITUATIONS: [IqSituation; 6] = [
         IqSituation::OwnAccount,
         IqSituation::OtherAccount,
         IqSituation::FullMatch { entitled: true },
         IqSituation::FullMatch { entitled: false },
         IqSituation::FullWithoutMatch,
-        IqSituation::UnknownAccount,
         IqSituation::Domain,
     ];
 
@@ -82,12 +79,12 @@ mod tests {
 
     #[test]
     fn iq_t1_requests() {
-        assert_eq!(row(true), "handler handler D E E E handler");
+        assert_eq!(row(true), "handler handler D E E handler");
     }
 
     #[test]
     fn iq_t2_responses_are_never_answered() {
-        assert_eq!(row(false), "consumed S D D S S consumed");
+        assert_eq!(row(false), "consumed S D D S consumed");
     }
 
     #[test]

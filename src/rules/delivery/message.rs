@@ -131,8 +131,7 @@ impl MessageDecision {
 ///
 /// `offline` is what the offline store of an *existing* account would make of this message: see
 /// [`offline`](super::offline). For an unknown account the sender sees the same as for an account
-/// without sessions (rule MSG-5); a host that wants unknown accounts to bounce always gives
-/// [`Offline::Bounce`] for them.
+/// without sessions (rule MSG-5).
 ///
 /// If a session that was chosen cannot take the message, ask again without it (rule MSG-8).
 #[must_use]

@@ -2,7 +2,8 @@
 
 use crate::rules::presence::PresenceType;
 
-/// Where a presence to a local account finds that account.
+/// Where a presence to a local account finds that account. One that does not exist looks like one
+/// without sessions: whoever is to change it (rule SUB-5), or to answer for it (rule PRES-14), finds out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[expect(clippy::exhaustive_enums, reason = "the columns of rules PRES-T1 to PRES-T5")]
 pub enum PresenceSituation {
@@ -14,8 +15,6 @@ pub enum PresenceSituation {
     FullMatch,
     /// To a full JID that is not connected.
     FullWithoutMatch,
-    /// To an account that does not exist.
-    UnknownAccount,
 }
 
 /// What becomes of a presence.
@@ -39,22 +38,20 @@ pub enum PresenceDecision {
 #[must_use]
 pub const fn presence(type_: PresenceType, situation: PresenceSituation) -> PresenceDecision {
     use PresenceDecision::{Addressed, AllAvailable, Probe, Silent, Subscription};
-    use PresenceSituation::{
-        BareNoneAvailable, BareSomeAvailable, FullMatch, FullWithoutMatch, UnknownAccount,
-    };
+    use PresenceSituation::{BareNoneAvailable, BareSomeAvailable, FullMatch, FullWithoutMatch};
     match type_ {
         PresenceType::Available | PresenceType::Unavailable | PresenceType::Error => {
             match situation {
                 BareSomeAvailable => AllAvailable,
                 FullMatch => Addressed,
-                BareNoneAvailable | FullWithoutMatch | UnknownAccount => Silent,
+                BareNoneAvailable | FullWithoutMatch => Silent,
             }
         }
         PresenceType::Subscription(kind) => match situation {
             BareSomeAvailable | BareNoneAvailable | FullMatch => Subscription,
             // RFC 6121 §8.5.3.2.2: a request goes to the account, an answer to a resource is stale.
             FullWithoutMatch if kind.is_request() => Subscription,
-            FullWithoutMatch | UnknownAccount => Silent,
+            FullWithoutMatch => Silent,
         },
         PresenceType::Probe => Probe,
     }
@@ -65,12 +62,11 @@ mod tests {
     use super::*;
     use crate::rules::subscription::SubscriptionKind;
 
-    const SITUATIONS: [PresenceSituation; 5] = [
+    const SITUATIONS: [PresenceSituation; 4] = [
         PresenceSituation::BareSomeAvailable,
         PresenceSituation::BareNoneAvailable,
         PresenceSituation::FullMatch,
         PresenceSituation::FullWithoutMatch,
-        PresenceSituation::UnknownAccount,
     ];
 
     fn row(type_: PresenceType) -> String {
@@ -86,16 +82,13 @@ mod tests {
 
     #[test]
     fn pres_t1_available_and_unavailable() {
-        assert_eq!(row(PresenceType::Available), "all S D S S");
-        assert_eq!(row(PresenceType::Unavailable), "all S D S S");
+        assert_eq!(row(PresenceType::Available), "all S D S");
+        assert_eq!(row(PresenceType::Unavailable), "all S D S");
     }
 
     #[test]
     fn pres_t2_subscribe_to_a_full_jid_is_as_to_the_bare_one() {
-        assert_eq!(
-            row(PresenceType::Subscription(SubscriptionKind::Subscribe)),
-            "sub sub sub sub S"
-        );
+        assert_eq!(row(PresenceType::Subscription(SubscriptionKind::Subscribe)), "sub sub sub sub");
     }
 
     #[test]
@@ -105,7 +98,7 @@ mod tests {
             SubscriptionKind::Unsubscribe,
             SubscriptionKind::Unsubscribed,
         ] {
-            assert_eq!(row(PresenceType::Subscription(kind)), "sub sub sub S S", "{kind:?}");
+            assert_eq!(row(PresenceType::Subscription(kind)), "sub sub sub S", "{kind:?}");
         }
     }
 
@@ -119,11 +112,11 @@ mod tests {
 
     #[test]
     fn pres_t4_probes_are_always_answered() {
-        assert_eq!(row(PresenceType::Probe), "probe probe probe probe probe");
+        assert_eq!(row(PresenceType::Probe), "probe probe probe probe");
     }
 
     #[test]
     fn pres_t5_errors() {
-        assert_eq!(row(PresenceType::Error), "all S D S S");
+        assert_eq!(row(PresenceType::Error), "all S D S");
     }
 }

@@ -43,7 +43,7 @@ impl<'a> Cell<'a> {
     }
 
     fn check(&self, transition: &Transition) {
-        assert_eq!(transition.state(), self.state);
+        assert_eq!(transition.state, self.state);
         let steps = transition.steps();
         assert_eq!(steps.contains(&Step::Route), self.has("R"), "route");
         assert_eq!(steps.contains(&Step::Deliver), self.has("D"), "deliver");
@@ -66,7 +66,7 @@ impl<'a> Cell<'a> {
             self.has("(d)") || self.has("(h)"),
             "unavailable"
         );
-        assert_eq!(transition.approved(), self.has("+"));
+        assert_eq!(transition.approved, self.has("+"));
         assert_order(steps, Step::Route, Step::Push);
         assert_order(steps, Step::Deliver, Step::Push);
     }
@@ -102,14 +102,14 @@ fn outbound_cell(state: State, kind: SubscriptionKind, text: &str) {
     }
     if cell.has("(a)") {
         let cancelled = outbound(listed(state, true), kind);
-        assert!(!cancelled.approved());
-        assert_eq!(cancelled.state(), cell.state);
+        assert!(!cancelled.approved);
+        assert_eq!(cancelled.state, cell.state);
         assert_eq!(cancelled.steps(), [Step::Push]);
     }
     if cell.has("+") {
         // The second approval changes nothing, and is not routed either.
         let again = outbound(listed(state, true), kind);
-        assert!(again.approved());
+        assert!(again.approved);
         assert!(again.steps().is_empty());
     }
 }
@@ -125,8 +125,8 @@ fn inbound_cell(state: State, kind: SubscriptionKind, text: &str) {
             State::PendingOut => State::FromPendingOut,
             _ => State::Both,
         };
-        assert_eq!(approved.state(), expected);
-        assert!(!approved.approved());
+        assert_eq!(approved.state, expected);
+        assert!(!approved.approved);
         assert_eq!(approved.request(), None);
         assert_eq!(
             approved.steps(),
@@ -138,7 +138,7 @@ fn inbound_cell(state: State, kind: SubscriptionKind, text: &str) {
     }
     if cell.has("(g)") {
         let stranger = inbound(Standing::new(state, false, false), kind);
-        assert_eq!(stranger.state(), cell.state);
+        assert_eq!(stranger.state, cell.state);
         assert_eq!(stranger.request(), Some(RequestChange::Drop));
         assert!(stranger.steps().is_empty());
     }
@@ -186,9 +186,9 @@ fn sub_2_a_push_goes_out_exactly_for_a_visible_change() {
     let contact = BareJid::new("juliet@example.com").unwrap();
     for (standing, transition) in all() {
         let before = item_in(standing);
-        let visible = transition.state().subscription() != standing.state.subscription()
-            || transition.state().is_pending_out() != standing.state.is_pending_out()
-            || transition.approved() != standing.approved;
+        let visible = transition.state.subscription() != standing.state.subscription()
+            || transition.state.is_pending_out() != standing.state.is_pending_out()
+            || transition.approved != standing.approved;
         let after = transition.item(&contact, before.clone());
         assert_eq!(after.is_some(), visible, "{transition:?}");
         assert_eq!(transition.steps().contains(&Step::Push), visible, "{transition:?}");
@@ -217,7 +217,7 @@ fn sub_9_a_request_is_stored_once_and_makes_no_item() {
     let first = inbound(Standing::new(State::None, false, false), SubscriptionKind::Subscribe);
     assert_eq!(first.request(), Some(RequestChange::Store));
     assert_eq!(first.item(&contact, None), None);
-    let second = inbound(Standing::new(first.state(), false, false), SubscriptionKind::Subscribe);
+    let second = inbound(Standing::new(first.state, false, false), SubscriptionKind::Subscribe);
     assert_eq!(second.request(), None);
     assert!(second.steps().is_empty());
 }
@@ -226,7 +226,7 @@ fn sub_9_a_request_is_stored_once_and_makes_no_item() {
 fn sub_11_only_pre_approval_lets_a_stranger_in() {
     for state in State::ALL.into_iter().filter(|state| !state.subscription().has_from()) {
         let transition = inbound(listed(state, false), SubscriptionKind::Subscribe);
-        assert!(!transition.state().subscription().has_from());
+        assert!(!transition.state.subscription().has_from());
         assert!(!transition.steps().contains(&Step::Current));
         assert!(!transition.steps().contains(&Step::Reply(SubscriptionKind::Subscribed)));
     }
@@ -246,9 +246,9 @@ fn sub_15_approval_survives_among_none_pending_out_and_to() {
         inbound(listed(State::To, true), SubscriptionKind::Unsubscribed),
         outbound(listed(State::To, true), SubscriptionKind::Unsubscribe),
     ];
-    let states = walk.map(|transition| transition.state());
+    let states = walk.map(|transition| transition.state);
     assert_eq!(states, [State::PendingOut, State::To, State::None, State::None]);
-    assert!(walk.iter().all(Transition::approved));
+    assert!(walk.iter().all(|transition| transition.approved));
 }
 
 #[test]

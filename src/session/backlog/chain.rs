@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 
 use jid::BareJid;
 
-use super::Taken;
+use super::{Backlog, Taken};
 use crate::connection::Connection;
 use crate::session::end::Leftover;
 use crate::session::handle::SessionHandle;
@@ -82,13 +82,18 @@ impl<C: Connection + Clone> SessionRegistry<C> {
 
     /// Whether something comes before what is on the account's chain.
     pub(crate) fn has_waiting(&self, account: &str) -> bool {
+        self.has_backlog_with(account, |b| !b.left.is_empty() || !b.recipients.is_empty())
+    }
+
+    /// Whether ended sessions of an account have left something.
+    pub(crate) fn has_left(&self, account: &BareJid) -> bool {
+        self.has_backlog_with(account.as_str(), |backlog| !backlog.left.is_empty())
+    }
+
+    fn has_backlog_with(&self, account: &str, part: impl FnOnce(&Backlog<C>) -> bool) -> bool {
         let backlogs = &self.inner().backlogs;
         backlogs.count.load(Ordering::SeqCst) > 0
-            && backlogs
-                .accounts
-                .lock()
-                .get(account)
-                .is_some_and(|backlog| !backlog.left.is_empty() || !backlog.recipients.is_empty())
+            && backlogs.accounts.lock().get(account).is_some_and(part)
     }
 
     /// The next session that is to get what the store has for an account.

@@ -56,7 +56,16 @@ fn say(out: &Mutex<Outbound<Line>>, id: usize) {
     let (jid, account) = addresses();
     let own = Own { jid: &jid, account: &account };
     let limits = RetentionLimits::default();
-    let (sent, after) = send(out, own, Item::Stanza(&stanza, To::AsIs), None, None, None, &limits);
+    let (sent, after) = send(
+        out,
+        own,
+        Item::Stanza(&stanza, To::AsIs),
+        None,
+        None,
+        true,
+        &|| Duration::ZERO,
+        &limits,
+    );
     assert_eq!(sent, Sent::Accepted);
     assert!(matches!(after, After::Nothing));
 }

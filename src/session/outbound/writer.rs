@@ -16,16 +16,27 @@ use crate::stanza::{Frame, Kind, Stanza};
 use crate::sync::{Mutex, MutexGuard};
 
 /// Appends `item`, then writes if nobody else does.
+///
+/// What has to wait, or to be kept (`retained`: probably), notes when it was accepted. The clock is host
+/// code, and is asked without the lock.
+#[expect(clippy::too_many_arguments, reason = "what the sender was given, and what it found")]
 pub(in crate::session) fn send<C: Connection + Clone>(
     outbound: &Mutex<Outbound<C>>,
     own: Own<'_>,
     item: Item<'_>,
     valid: Option<&Valid<'_>>,
     hold: Option<Hold>,
-    now: Option<Duration>,
+    retained: bool,
+    clock: &impl Fn() -> Duration,
     limits: &RetentionLimits,
 ) -> (Sent, After) {
+    let mut accepted = retained.then(clock);
     let mut o = outbound.lock();
+    if accepted.is_none() && (o.retained.is_some() || o.waits() || !o.queue.is_idle()) {
+        drop(o);
+        accepted = Some(clock());
+        o = outbound.lock();
+    }
     if o.ended {
         return (Sent::Refused(SendError::Closed), After::Nothing);
     }
@@ -40,14 +51,15 @@ pub(in crate::session) fn send<C: Connection + Clone>(
         o.delivered = o.delivered.wrapping_add(1);
     }
     let counted = is_stanza && o.retained.is_some();
-    if !counted && !o.waits() && o.queue.is_idle() {
-        return write_directly(outbound, o, own, item);
+    match accepted {
+        Some(at) if counted || o.waits() || !o.queue.is_idle() => {
+            append(outbound, o, own, item, counted, hold, at, clock, limits)
+        }
+        _ => write_directly(outbound, o, own, item, clock),
     }
-    let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
-    append(outbound, o, own, item, counted, hold, at, limits)
 }
 
-/// Something may be in the way of `item`, or it has to be kept: since `at`, where that is counted.
+/// Something may be in the way of `item`, accepted at `at`, or it has to be kept.
 #[expect(clippy::too_many_arguments, reason = "what the sender was given, and what it found")]
 fn append<C: Connection + Clone>(
     outbound: &Mutex<Outbound<C>>,
@@ -57,11 +69,12 @@ fn append<C: Connection + Clone>(
     counted: bool,
     hold: Option<Hold>,
     at: Duration,
+    clock: &impl Fn() -> Duration,
     limits: &RetentionLimits,
 ) -> (Sent, After) {
     let waits = o.waits();
     if !waits && !counted && !o.queue.has_unwritten() && !o.queue.has_greeting() && hold.is_none() {
-        return write_directly(outbound, o, own, item);
+        return write_directly(outbound, o, own, item, clock);
     }
     let room = o.room(own, item, limits);
     if let Room::None(after) = room {
@@ -84,6 +97,9 @@ fn append<C: Connection + Clone>(
     if item.stanza().is_some_and(|stanza| stanza.kind() == Kind::Presence) {
         o.condense(own);
     }
+    if o.link.is_some() && o.queue.void_bytes() > limits.bytes {
+        return (Sent::Accepted, After::Lost(o.epoch, SendError::Full));
+    }
     let mut is_behind = o.is_behind(limits);
     let mut after = After::Nothing;
     if !waits && (o.queue.has_unwritten() || o.queue.has_greeting()) {
@@ -95,23 +111,31 @@ fn append<C: Connection + Clone>(
 }
 
 /// Appends messages that have waited in a store, each with the time of its acceptance if that is known, all
-/// or none of them: where the session ends first, all go back, in order.
+/// or none of them: where the session ends first, all go back, in order. A client that has not acknowledged as
+/// much as may wait of what stores have given before is given up (LIMIT-10).
 pub(in crate::session) fn send_stored<C: Connection + Clone>(
     outbound: &Mutex<Outbound<C>>,
     own: Own<'_>,
     items: &[(Item<'_>, Option<Duration>)],
-    now: Option<Duration>,
+    now: Duration,
+    limits: &RetentionLimits,
 ) -> (Sent, After) {
     let mut o = outbound.lock();
     if o.ended || (o.link.is_none() && o.retained.is_none()) {
         return (Sent::Refused(SendError::Closed), After::Nothing);
     }
+    if o.queue.stored().exceeds(limits, 1) {
+        let after = match o.link {
+            Some(_) => After::Lost(o.epoch, SendError::Full),
+            None => After::Nothing,
+        };
+        return (Sent::Refused(SendError::Full), after);
+    }
     o.let_all_go();
-    let at = o.retained.as_ref().map_or(Duration::ZERO, |retained| retained.stamp(now));
     let counted = o.retained.is_some();
     for (item, since) in items {
         o.delivered = o.delivered.wrapping_add(1);
-        o.queue.push_stored(*item, counted, since.unwrap_or(at));
+        o.queue.push_stored(*item, counted, since.unwrap_or(now));
     }
     o.account_for();
     (Sent::Accepted, if o.waits() { After::Nothing } else { write_waiting(outbound, o, own) })
@@ -123,6 +147,7 @@ fn write_directly<C: Connection + Clone>(
     mut o: MutexGuard<'_, Outbound<C>>,
     own: Own<'_>,
     item: Item<'_>,
+    clock: &impl Fn() -> Duration,
 ) -> (Sent, After) {
     let Some(link) = o.link.clone() else {
         return (Sent::Refused(SendError::Closed), After::Nothing);
@@ -134,15 +159,16 @@ fn write_directly<C: Connection + Clone>(
     o.writer = Writer::Busy;
     drop(o);
     let result = write(&link, own, item, &[]);
+    let full = (result == Err(SendError::Full)).then(clock);
     let mut o = outbound.lock();
     if result.is_ok() && o.epoch == epoch && o.queue.is_idle() {
         o.writer = Writer::Nobody;
         return (Sent::Accepted, After::Nothing);
     }
-    written_directly(outbound, o, own, item, epoch, result)
+    written_directly(outbound, o, own, item, epoch, result, full)
 }
 
-/// It was not all that was to be written, or was not taken.
+/// It was not all that was to be written, or was not taken: for want of room, at `full`.
 #[cold]
 fn written_directly<C: Connection + Clone>(
     outbound: &Mutex<Outbound<C>>,
@@ -151,10 +177,11 @@ fn written_directly<C: Connection + Clone>(
     item: Item<'_>,
     epoch: u32,
     result: Result<(), SendError>,
+    full: Option<Duration>,
 ) -> (Sent, After) {
-    if result == Err(SendError::Full) && o.epoch == epoch && !o.ended {
+    if let Some(at) = full.filter(|_| o.epoch == epoch && !o.ended) {
         // It waits here, before what others have queued meanwhile.
-        o.queue.put_back(Entry::new(item, false, Duration::ZERO));
+        o.queue.put_back(Entry::new(item, false, at));
         let called = std::mem::replace(&mut o.writer, Writer::Nobody) == Writer::Called;
         let after = if called { write_waiting(outbound, o, own) } else { After::Nothing };
         return (Sent::Accepted, after);

@@ -24,7 +24,7 @@ impl OfflineStore for Sqlite {
             )?
             .execute(params![
                 account.as_str(),
-                milliseconds(message.received),
+                microseconds(message.received),
                 bytes,
                 &*message.stanza
             ])?;
@@ -90,10 +90,10 @@ fn usage(db: &Connection, account: &BareJid) -> rusqlite::Result<(usize, usize)>
 }
 
 /// Since 1970, negative before it.
-fn milliseconds(time: SystemTime) -> i64 {
+fn microseconds(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_millis()).map_or(i64::MIN, |n| -n),
+        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |n| -n),
     }
 }
 
@@ -103,7 +103,7 @@ struct Column<T>(T);
 impl FromSql for Column<SystemTime> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         let stored = value.as_i64()?;
-        let distance = Duration::from_millis(stored.unsigned_abs());
+        let distance = Duration::from_micros(stored.unsigned_abs());
         let time = match stored {
             0.. => UNIX_EPOCH.checked_add(distance),
             _ => UNIX_EPOCH.checked_sub(distance),

@@ -76,6 +76,10 @@ pub(super) const MIGRATIONS: &[&str] = &[
     ",
     // And `respell`.
     "",
+    // Microseconds.
+    "
+    UPDATE offline_message SET received = received * 1000;
+    ",
 ];
 
 /// The version before domains had one spelling (JID-3).

@@ -121,7 +121,7 @@ impl Party {
             version + u64::from(pushed),
             "pushes and versions go together"
         );
-        assert_eq!(self.standing().state, transition.state(), "the state is what the roster shows");
+        assert_eq!(self.standing().state, transition.state, "the state is what the roster shows");
         let out = transition.steps().iter().filter_map(|step| match step {
             Step::Route => Some(sent),
             Step::Reply(kind) => Some(*kind),

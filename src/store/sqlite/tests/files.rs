@@ -1,5 +1,7 @@
 //! What `open` says of files of all kinds.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::*;
 use crate::store::AccountStore;
 use crate::store::sqlite::schema::{self, MIGRATIONS};
@@ -46,8 +48,7 @@ fn bind_13_a_file_of_schema_version_1_is_brought_up_to_date_with_all_it_holds() 
         let requests = block_on(store.rosters().requests(&account)).unwrap();
         assert_eq!(&*requests[0].stanza, b"<");
 
-        block_on(store.offline().push(&account, OfflineMessage::new(*b"<", std::time::UNIX_EPOCH)))
-            .unwrap();
+        block_on(store.offline().push(&account, OfflineMessage::new(*b"<", UNIX_EPOCH))).unwrap();
         block_on(store.blocks().apply(&account, vec![account.to_string()], vec![])).unwrap();
     }
     assert_eq!(rows(&directory.file(), "offline_message"), 2);
@@ -79,6 +80,7 @@ fn jid_3_addresses_of_schema_version_2_get_their_one_spelling() {
              ('a@xn--bcher-kva.example', 'e@xn--bcher-kva.example', 0, 'Foes');
          INSERT INTO subscription_request VALUES
              (1, 'a@xn--bcher-kva.example', 'p@xn--bcher-kva.example', x'3c');
+         INSERT INTO offline_message VALUES (1, 'b@xn--bcher-kva.example', 1767225599042, 1, x'3c');
          INSERT INTO blocked VALUES
              ('a@xn--bcher-kva.example', 'q@xn--bcher-kva.example/\u{1f98a}');",
     )
@@ -105,6 +107,12 @@ fn jid_3_addresses_of_schema_version_2_get_their_one_spelling() {
         assert_eq!(stored.requests, [jid("p@b\u{fc}cher.example")]);
         let blocked = block_on(store.blocks().load(&account)).unwrap();
         assert_eq!(blocked, ["q@b\u{fc}cher.example/\u{1f98a}"]);
+        let waiting = block_on(store.list(&jid("b@xn--bcher-kva.example"))).unwrap();
+        let arrival = UNIX_EPOCH + Duration::from_millis(1_767_225_599_042);
+        assert_eq!(
+            waiting.iter().map(|(_, message)| message.received).collect::<Vec<_>>(),
+            [arrival]
+        );
         // Two accounts stay two.
         let other = block_on(store.rosters().load(&jid("b@b\u{fc}cher.example"))).unwrap();
         assert!(other.items.is_empty());
@@ -118,8 +126,8 @@ fn bind_13_a_newer_schema_is_refused_and_left_alone() {
     Connection::open(directory.file()).unwrap().pragma_update(None, "user_version", 77).unwrap();
     let before = fs::read(directory.file()).unwrap();
     let error = Sqlite::open(directory.file()).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 77, known: 3 }), "{error}");
-    assert_eq!(error.to_string(), "the database has schema version 77, known are those up to 3");
+    assert!(matches!(error, OpenError::Newer { found: 77, known: 4 }), "{error}");
+    assert_eq!(error.to_string(), "the database has schema version 77, known are those up to 4");
     assert!(fs::read(directory.file()).unwrap() == before);
 }
 
