@@ -4,7 +4,9 @@
 //! deterministically in a test: give it a [`Virtual`] one and move its clock by hand. Hosts that
 //! have no wish of their own take `System`, which the default feature `system` brings.
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
@@ -150,20 +152,42 @@ impl Environment for Virtual {
     }
 }
 
-/// A time to be kept, in eight bytes instead of sixteen: nanoseconds from the zero of its clock, for
-/// 584 years.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Nanos(u64);
+/// A time to be kept, in eight bytes instead of sixteen, also where there may be none: nanoseconds
+/// from the zero of its clock, for 584 years.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Nanos(
+    /// All bits turned around, so that zero is none.
+    NonZeroU64,
+);
 
 impl From<Duration> for Nanos {
     fn from(time: Duration) -> Self {
-        Self(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self(NonZeroU64::new(!nanos).unwrap_or(NonZeroU64::MIN))
     }
 }
 
 impl From<Nanos> for Duration {
     fn from(time: Nanos) -> Self {
-        Self::from_nanos(time.0)
+        Self::from_nanos(!time.0.get())
+    }
+}
+
+impl Ord for Nanos {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.0.cmp(&self.0)
+    }
+}
+
+impl PartialOrd for Nanos {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Default for Nanos {
+    fn default() -> Self {
+        Duration::ZERO.into()
     }
 }
 
@@ -200,6 +224,9 @@ mod tests {
         assert_eq!(SystemTime::from(Nanos::from(world.utc())), world.utc());
         let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
         assert_eq!(SystemTime::from(Nanos::from(before)), SystemTime::UNIX_EPOCH);
+        assert!(Nanos::from(world.now()) > Nanos::default());
+        assert_eq!(Duration::from(Nanos::default()), Duration::ZERO);
+        assert_eq!(size_of::<Option<Nanos>>(), 8);
         assert!(
             Duration::from(Nanos::from(Duration::MAX)) > Duration::from_secs(500 * 365 * 86_400)
         );

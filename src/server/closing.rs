@@ -122,7 +122,7 @@ impl<C: Connection + Clone> Driver<C> {
         self.negotiating = None;
         self.congested = None;
         self.place().close();
-        self.deadline = self.core.environment.now().saturating_add(time);
+        self.deadline = self.core.environment.now().saturating_add(time).into();
     }
 
     pub(super) fn finish(&mut self, how: Close) {

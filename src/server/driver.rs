@@ -23,6 +23,7 @@ use super::peer::{Peer, Tls, Want};
 use super::recipients::Recipients;
 use super::trace::Trace;
 use crate::connection::{Close, Connection, PreDrain};
+use crate::environment::Nanos;
 use crate::extension::{Flow, Liveness};
 use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
 use crate::stream::{Event, Limit, Parser, StreamCondition, StreamError};
@@ -68,17 +69,17 @@ pub struct Driver<C: Connection + Clone> {
     pub(super) lang: Option<Box<str>>,
     pub(super) hook: Arc<Hook<C>>,
     /// The end of the negotiation, of the close handshake, or of the client's silence.
-    pub(super) deadline: Duration,
+    pub(super) deadline: Nanos,
     /// The client was asked for a sign of life.
     asked: bool,
     /// The client reads too slowly: when to look again.
-    pub(super) congested: Option<Duration>,
+    pub(super) congested: Option<Nanos>,
     /// It was not read from for that: until when an answer may still stand behind what it said meanwhile.
-    unheard: Duration,
+    unheard: Nanos,
     /// More waits for the client than its connection takes: when to look again.
-    behind: Option<Duration>,
+    behind: Option<Nanos>,
     /// How far the client had come with what waits for it, and since when no further.
-    taken: Option<((u64, u32), Duration)>,
+    taken: Option<((u64, u32), Nanos)>,
     /// Its stanzas may have made what waits for it longer.
     pub(super) has_asked: bool,
     pub(super) pace: Pace,
@@ -124,10 +125,10 @@ impl<C: Connection + Clone> Driver<C> {
             negotiating: Some(Box::new(negotiating)),
             lang: None,
             hook,
-            deadline: core.environment.now().saturating_add(core.limits.negotiation),
+            deadline: core.environment.now().saturating_add(core.limits.negotiation).into(),
             asked: false,
             congested: None,
-            unheard: Duration::ZERO,
+            unheard: Nanos::default(),
             behind: None,
             taken: None,
             has_asked: false,
@@ -160,7 +161,7 @@ impl<C: Connection + Clone> Driver<C> {
     }
 
     fn give_time(&mut self, time: Duration) {
-        self.deadline = self.core.environment.now().saturating_add(time);
+        self.deadline = self.core.environment.now().saturating_add(time).into();
     }
 
     /// The transport's place among those that serve no session; of one that serves a session a place
@@ -188,7 +189,7 @@ impl<C: Connection + Clone> Driver<C> {
         }
         if matches!(self.stage, Stage::Bound(_)) {
             self.asked = false;
-            self.deadline = now.saturating_add(self.core.limits.silence);
+            self.deadline = now.saturating_add(self.core.limits.silence).into();
         }
         self.count_bytes(bytes.len());
         // TLS-2: what is behind `<starttls/>` in plain text is never read.
@@ -224,7 +225,7 @@ impl<C: Connection + Clone> Driver<C> {
     pub fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want> {
         let mut at = None;
         if let Stage::Bound(session) = &self.stage {
-            let later = || self.core.environment.now().saturating_add(LOOK_AGAIN);
+            let later = || self.core.environment.now().saturating_add(LOOK_AGAIN).into();
             at = session.go_on();
             self.behind = at.map(|_| self.behind.unwrap_or_else(later));
         }
@@ -303,14 +304,15 @@ impl<C: Connection + Clone> Driver<C> {
         match self.want {
             Want::Close => None,
             _ => {
-                let stuck = self.taken.map(|(_, since)| since + self.core.limits.stuck);
+                let stuck = self.stuck_at();
                 let late = self.pace.broadcast().filter(|_| self.late.is_some());
-                let pauses = [self.pace.resume(), late, self.congested, self.behind];
+                let looks = [self.congested, self.behind, Some(self.deadline)];
+                let pauses = [self.pace.resume(), late];
                 let session = [self.extensions_at(), stuck];
                 let waits = self.place.as_ref().filter(|_| self.waits());
                 let early = [waits.and_then(Place::press_at), self.not_before()];
-                let early = early.into_iter().chain([Some(self.deadline)]);
-                pauses.into_iter().chain(session).chain(early).flatten().min()
+                let looks = looks.map(|at| at.map(Duration::from));
+                pauses.into_iter().chain(session).chain(early).chain(looks).flatten().min()
             }
         }
     }
@@ -325,19 +327,19 @@ impl<C: Connection + Clone> Driver<C> {
         let handle = session.handle();
         let extensions = self.core.extensions.iter();
         let soonest = || extensions.filter_map(|extension| extension.next_timeout(&handle)).min();
-        super::shielded(soonest).flatten().map(|at| at.max(self.unheard))
+        super::shielded(soonest).flatten().map(|at| at.max(self.unheard.into()))
     }
 
     /// Whether what the client has said may still be unread.
     fn is_deaf(&self, now: Duration) -> bool {
         let waits = self.pending.is_some() || self.congested.is_some();
-        waits || self.pace.resume().is_some() || now < self.unheard
+        waits || self.pace.resume().is_some() || self.unheard > now.into()
     }
 
     /// The client is read from again, after what made it wait.
     fn listen(&mut self, now: Duration) {
         self.congested = None;
-        self.unheard = now.saturating_add(UNHEARD);
+        self.unheard = now.saturating_add(UNHEARD).into();
     }
 
     /// Acts on the time that has passed.
@@ -351,10 +353,10 @@ impl<C: Connection + Clone> Driver<C> {
         if let Some(negotiating) = &mut self.negotiating {
             negotiating.not_before = negotiating.not_before.filter(|at| *at > now);
         }
-        if self.congested.is_some_and(|at| at <= now) {
+        if self.congested.is_some_and(|at| Duration::from(at) <= now) {
             self.listen(now);
         }
-        self.behind = self.behind.filter(|at| *at > now);
+        self.behind = self.behind.filter(|at| Duration::from(*at) > now);
         if self.want == Want::Close {
             return;
         }
@@ -363,13 +365,13 @@ impl<C: Connection + Clone> Driver<C> {
         }
         let at = if let Stage::Bound(session) = &self.stage { session.go_on() } else { None };
         self.watch_progress(at);
-        if self.taken.is_some_and(|(_, since)| since + self.core.limits.stuck <= now) {
+        if self.stuck_at().is_some_and(|at| at <= now) {
             return self.give_up("LIMIT-13");
         }
         if self.extensions_at().is_some_and(|at| at <= now) && self.is_lost(now) {
             return self.give_up("LIMIT-22");
         }
-        if now < self.deadline {
+        if self.deadline > now.into() {
             return;
         }
         match &self.stage {
@@ -413,7 +415,7 @@ impl<C: Connection + Clone> Driver<C> {
     fn is_silent(&mut self, now: Duration) {
         // It is we who do not listen; or it takes what waits, and is watched by that (LIMIT-13).
         if self.is_deaf(now) || self.taken.is_some() {
-            self.deadline = now.saturating_add(self.core.limits.answer);
+            self.deadline = now.saturating_add(self.core.limits.answer).into();
             return;
         }
         if std::mem::replace(&mut self.asked, true) {
@@ -429,7 +431,7 @@ impl<C: Connection + Clone> Driver<C> {
                 self.core.ask_for_life(&handle);
             }
         }
-        self.deadline = now.saturating_add(self.core.limits.answer);
+        self.deadline = now.saturating_add(self.core.limits.answer).into();
     }
 
     /// When the login under way may be looked at, if that is later (LIMIT-29).
@@ -589,8 +591,14 @@ impl<C: Connection + Clone> Driver<C> {
         let now = (self.connection.written(), at.unwrap_or_default());
         self.taken = match self.taken.filter(|_| waits) {
             Some((taken, since)) if taken == now => Some((taken, since)),
-            _ => waits.then(|| (now, self.core.environment.now())),
+            _ => waits.then(|| (now, self.core.environment.now().into())),
         };
+    }
+
+    /// When a client that goes on taking nothing is given up.
+    fn stuck_at(&self) -> Option<Duration> {
+        let (_, since) = self.taken?;
+        Some(Duration::from(since).saturating_add(self.core.limits.stuck))
     }
 
     /// LIMIT-13: a client that has asked for something is not read from as long as it does not read.
@@ -619,7 +627,7 @@ impl<C: Connection + Clone> Driver<C> {
         if self.congested.is_none() {
             self.core.metrics.limit("LIMIT-13");
         }
-        self.congested = Some(self.core.environment.now().saturating_add(LOOK_AGAIN));
+        self.congested = Some(self.core.environment.now().saturating_add(LOOK_AGAIN).into());
         Poll::Pending
     }
 

@@ -341,7 +341,7 @@ impl<C: Connection + Clone> Driver<C> {
         self.negotiating = None;
         self.place = None;
         let silence = self.core.limits.silence;
-        self.deadline = self.core.environment.now().saturating_add(silence);
+        self.deadline = self.core.environment.now().saturating_add(silence).into();
         self.stage = Stage::Bound(session);
     }
 

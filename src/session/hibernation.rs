@@ -10,11 +10,12 @@ use smallvec::SmallVec;
 use super::handle::{SessionId, Shared};
 use super::retained::RetentionLimits;
 use crate::connection::Connection;
+use crate::environment::Nanos;
 
 /// Sessions without a transport, by the end of their wait and by what is kept for them.
 pub(super) struct Hibernating<C: Connection + Clone> {
     waits: BTreeMap<SessionId, Wait<C>>,
-    by_end: BTreeSet<(Duration, SessionId)>,
+    by_end: BTreeSet<(Nanos, SessionId)>,
     /// What is kept for each account in all.
     by_weight: BTreeSet<(usize, AccountId)>,
     accounts: HashMap<AccountId, Keeps>,
@@ -22,8 +23,8 @@ pub(super) struct Hibernating<C: Connection + Clone> {
 }
 
 struct Wait<C: Connection + Clone> {
-    since: Duration,
-    until: Duration,
+    since: Nanos,
+    until: Nanos,
     account: AccountId,
     bytes: usize,
     session: Weak<Shared<C>>,
@@ -32,11 +33,11 @@ struct Wait<C: Connection + Clone> {
 /// The address of what the sessions of an account share: its own as long as one of them is here.
 type AccountId = usize;
 
-/// The hibernating sessions of one account, the heaviest last, of equals the oldest.
+/// The hibernating sessions of one account for which something is kept.
 #[derive(Default)]
 struct Keeps {
     bytes: usize,
-    sessions: BTreeSet<(usize, Reverse<Duration>, SessionId)>,
+    sessions: SmallVec<[SessionId; 2]>,
 }
 
 impl<C: Connection + Clone> Default for Hibernating<C> {
@@ -54,51 +55,37 @@ impl<C: Connection + Clone> Default for Hibernating<C> {
 impl<C: Connection + Clone> Hibernating<C> {
     /// A session that weighs nothing yet.
     pub(super) fn insert(&mut self, session: &Arc<Shared<C>>, since: Duration, until: Duration) {
-        let (id, account) = (session.id, Arc::as_ptr(&session.account).addr());
-        let session = Arc::downgrade(session);
-        self.by_end.insert((until, id));
-        self.waits.insert(id, Wait { since, until, account, bytes: 0, session });
-        self.reweigh(id, account, since, None, Some(0));
+        let (since, until) = (since.into(), until.into());
+        let account = Arc::as_ptr(&session.account).addr();
+        let wait = Wait { since, until, account, bytes: 0, session: Arc::downgrade(session) };
+        self.by_end.insert((until, session.id));
+        self.waits.insert(session.id, wait);
     }
 
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Weak<Shared<C>>> {
+        self.weigh(id, 0);
         let wait = self.waits.remove(&id)?;
         self.by_end.remove(&(wait.until, id));
-        self.reweigh(id, wait.account, wait.since, Some(wait.bytes), None);
         Some(wait.session)
     }
 
     /// So much is kept for a session now.
     pub(super) fn weigh(&mut self, id: SessionId, bytes: usize) {
-        let Some(wait) = self.waits.get_mut(&id) else { return };
+        let Some(wait) = self.waits.get_mut(&id).filter(|wait| wait.bytes != bytes) else { return };
         let before = std::mem::replace(&mut wait.bytes, bytes);
-        let (account, since) = (wait.account, wait.since);
-        self.reweigh(id, account, since, Some(before), Some(bytes));
-    }
-
-    fn reweigh(
-        &mut self,
-        id: SessionId,
-        account: AccountId,
-        since: Duration,
-        before: Option<usize>,
-        after: Option<usize>,
-    ) {
-        let keeps = self.accounts.entry(account).or_default();
-        self.by_weight.remove(&(keeps.bytes, account));
-        if let Some(bytes) = before {
-            keeps.sessions.remove(&(bytes, Reverse(since), id));
+        let keeps = self.accounts.entry(wait.account).or_default();
+        self.by_weight.remove(&(keeps.bytes, wait.account));
+        if before == 0 {
+            keeps.sessions.push(id);
+        } else if bytes == 0 {
+            keeps.sessions.retain(|other| *other != id);
         }
-        if let Some(bytes) = after {
-            keeps.sessions.insert((bytes, Reverse(since), id));
-        }
-        let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
-        keeps.bytes = keeps.bytes.saturating_add(after).saturating_sub(before);
-        self.bytes = self.bytes.saturating_add(after).saturating_sub(before);
+        keeps.bytes = keeps.bytes.saturating_add(bytes).saturating_sub(before);
+        self.bytes = self.bytes.saturating_add(bytes).saturating_sub(before);
         if keeps.sessions.is_empty() {
-            self.accounts.remove(&account);
+            self.accounts.remove(&wait.account);
         } else {
-            self.by_weight.insert((keeps.bytes, account));
+            self.by_weight.insert((keeps.bytes, wait.account));
         }
     }
 
@@ -109,25 +96,30 @@ impl<C: Connection + Clone> Hibernating<C> {
 
     /// Since when a session waits; `None` where it does not, or was taken out to be ended.
     pub(super) fn since(&self, id: SessionId) -> Option<Duration> {
-        self.waits.get(&id).map(|wait| wait.since)
+        self.waits.get(&id).map(|wait| wait.since.into())
     }
 
     /// When the first wait ends.
     pub(super) fn next(&self) -> Option<Duration> {
-        self.by_end.first().map(|(until, _)| *until)
+        self.by_end.first().map(|(until, _)| Duration::from(*until))
     }
 
     /// Takes out a session whose wait has ended by now.
     pub(super) fn pop_due(&mut self, now: Duration) -> Option<Weak<Shared<C>>> {
-        let (_, id) = self.by_end.first().filter(|(until, _)| *until <= now)?;
+        let (_, id) = self.by_end.first().filter(|(until, _)| *until <= now.into())?;
         self.remove(*id)
     }
 
-    /// Takes out the heaviest session of the account that most is kept for, if it is anything.
+    /// Takes out the heaviest session of the account that most is kept for, of equals the oldest, if it is
+    /// anything.
     pub(super) fn pop_heaviest(&mut self) -> Option<Weak<Shared<C>>> {
-        let (_, account) = self.by_weight.last().filter(|(bytes, _)| *bytes > 0)?;
-        let (_, _, id) = self.accounts.get(account)?.sessions.last()?;
-        self.remove(*id)
+        let (_, account) = self.by_weight.last()?;
+        let weight = |id: &&SessionId| {
+            let wait = self.waits.get(id)?;
+            Some((wait.bytes, Reverse(wait.since), **id))
+        };
+        let id = *self.accounts.get(account)?.sessions.iter().max_by_key(weight)?;
+        self.remove(id)
     }
 }
 

@@ -84,7 +84,7 @@ impl<C: Connection + Clone> Inner<C> {
             let mut inheritance = Inheritance::new(&self.retained_bytes);
             inheritance.share.set(bytes);
             inheritance.left = inherited;
-            to.presence.lock().change(|rare| rare.inheritance = Some(inheritance));
+            to.presence.lock().change(|rare| rare.inheritance = Some(Box::new(inheritance)));
         }
     }
 }
@@ -117,7 +117,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
         }
         let left = Left::waiting(stanza, copies, at);
         let has_room = self.0.presence.lock().change(|rare| {
-            let new = || Inheritance::new(&registry.retained_bytes);
+            let new = || Box::new(Inheritance::new(&registry.retained_bytes));
             rare.inheritance.get_or_insert_with(new).push(left, &registry.settings.retention)
         });
         if self.is_ended() {

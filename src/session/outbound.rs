@@ -31,9 +31,6 @@ pub(crate) enum To {
     AsIs,
     /// The receiving account's bare JID (PRES-4).
     OwnBare,
-    /// The same for presence that was sent before: since when it is so is said as well (PRES-16), and the
-    /// bytes stay those that the contact's session keeps.
-    OwnBareSince(Nanos),
     /// The receiving session's full JID (STZ-3).
     OwnFull,
 }
@@ -44,13 +41,18 @@ pub(crate) enum Item<'a> {
     Stanza(&'a Stanza, To),
     /// A message that goes to other sessions of the account as well.
     Copy(&'a Stanza, To, &'a Copies),
+    /// Presence that was sent before, to the receiving account's bare JID: since when it is so is said as
+    /// well (PRES-16), and the bytes stay those that the contact's session keeps.
+    Since(&'a Stanza, Nanos),
     Raw(&'a [u8]),
 }
 
 impl<'a> Item<'a> {
     pub(super) const fn stanza(self) -> Option<&'a Stanza> {
         match self {
-            Item::Stanza(stanza, _) | Item::Copy(stanza, _, _) => Some(stanza),
+            Item::Stanza(stanza, _) | Item::Copy(stanza, _, _) | Item::Since(stanza, _) => {
+                Some(stanza)
+            }
             Item::Raw(_) => None,
         }
     }
@@ -161,7 +163,7 @@ pub(super) fn is_state(item: Item<'_>) -> bool {
         Item::Stanza(stanza, To::OwnBare) => {
             stanza.kind() == Kind::Presence && stanza.type_().is_none()
         }
-        Item::Stanza(_, To::OwnBareSince(_)) => true,
+        Item::Since(..) => true,
         _ => false,
     }
 }
@@ -271,7 +273,7 @@ impl<C: Connection + Clone> Outbound<C> {
         let is_own = match item {
             Item::Raw(_) => true,
             Item::Copy(..) => false,
-            Item::Stanza(stanza, _) => stanza.from().is_none_or(|from| {
+            Item::Stanza(stanza, _) | Item::Since(stanza, _) => stanza.from().is_none_or(|from| {
                 let from = bare_of(&from);
                 from == domain || from == own.account.as_str()
             }),

@@ -70,7 +70,7 @@ pub(super) struct Rare {
     pub(super) kept: Kept,
     /// What the session before it on its resource had not acknowledged.
     #[cfg(feature = "server")]
-    pub(super) inheritance: Option<super::inheritance::Inheritance>,
+    pub(super) inheritance: Option<Box<super::inheritance::Inheritance>>,
 }
 
 impl Rare {
@@ -188,7 +188,7 @@ impl<C: Connection + Clone> Inner<C> {
         if gone.before.is_some() {
             // It sees its own unavailable as well (PRES-6), though it is not available any more.
             let own = stanza.cloned().unwrap_or_else(|| unavailable(shared));
-            self.give(&SessionHandle(Arc::clone(shared)), &own, To::OwnBare, None);
+            self.give(&SessionHandle(Arc::clone(shared)), Item::Stanza(&own, To::OwnBare), None);
         }
         self.events.deliver();
     }
@@ -297,7 +297,7 @@ impl<C: Connection + Clone> Inner<C> {
                 // PRES-11
                 session.forget_directed(stanza.from().as_deref().unwrap_or_default());
             }
-            self.give(session, stanza, To::OwnBare, valid);
+            self.give(session, Item::Stanza(stanza, To::OwnBare), valid);
         }
         !sessions.is_empty()
     }
@@ -330,7 +330,7 @@ impl<C: Connection + Clone> Inner<C> {
                     // PRES-11
                     session.forget_directed(from.as_deref().unwrap_or_default());
                 }
-                self.give(&session, &stanza, To::AsIs, valid);
+                self.give(&session, Item::Stanza(&stanza, To::AsIs), valid);
             }
         }
     }
@@ -361,7 +361,7 @@ impl<C: Connection + Clone> Inner<C> {
             if let Some((stanza, _, number)) = session.numbered_presence().filter(|_| session != me)
             {
                 let valid = Valid { of: &session.0.number, number };
-                self.give(&me, &stanza, To::OwnBare, Some(&valid));
+                self.give(&me, Item::Stanza(&stanza, To::OwnBare), Some(&valid));
             }
         }
     }
@@ -381,8 +381,8 @@ impl<C: Connection + Clone> Inner<C> {
         for session in sessions.iter().filter(seen) {
             if let Some((stanza, at, number)) = session.numbered_presence() {
                 available = true;
-                let since = To::OwnBareSince(at.into());
-                self.give(me, &stanza, since, Some(&Valid { of: &session.0.number, number }));
+                let valid = Valid { of: &session.0.number, number };
+                self.give(me, Item::Since(&stanza, at.into()), Some(&valid));
             }
         }
         if !available {
@@ -395,25 +395,25 @@ impl<C: Connection + Clone> Inner<C> {
                 Some(at) => stanza.with_appended(&delay(contact.bare, at)),
                 None => stanza,
             };
-            self.give(me, &stanza, To::OwnBare, None);
+            self.give(me, Item::Stanza(&stanza, To::OwnBare), None);
         } else if refuses() {
             // The subscription was cancelled meanwhile; the news of it may have come first.
             for session in &sessions {
-                self.give(me, &unavailable(&session.0), To::OwnBare, None);
+                self.give(me, Item::Stanza(&unavailable(&session.0), To::OwnBare), None);
             }
         }
     }
 
     /// A refusal needs no answer: a recipient that is gone needs no presence any more.
-    fn give(&self, to: &SessionHandle<C>, stanza: &Stanza, address: To, valid: Option<&Valid<'_>>) {
+    fn give(&self, to: &SessionHandle<C>, item: Item<'_>, valid: Option<&Valid<'_>>) {
         // BLOCK-5
         let account = &to.0.account;
         if self.hides_any(account).is_some()
-            && stanza.from().is_some_and(|from| self.hides(account, &from))
+            && item.stanza().and_then(Stanza::from).is_some_and(|from| self.hides(account, &from))
         {
             return;
         }
-        let (_sent, after) = to.0.send(self, Item::Stanza(stanza, address), valid);
+        let (_sent, after) = to.0.send(self, item, valid);
         self.settle(&to.0, after);
     }
 }

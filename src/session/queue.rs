@@ -9,6 +9,7 @@ use super::held::Held;
 use super::outbound::{Item, Left, To, is_state};
 use super::registry::bare_of;
 use super::retained::RetentionLimits;
+use crate::environment::Nanos;
 use crate::stanza::{Kind, Stanza};
 
 /// One thing that waits.
@@ -23,7 +24,9 @@ pub(super) enum Entry {
         /// The client may have got it, and is not to get it again; nor is anybody else.
         void: bool,
         /// When it was accepted.
-        at: Duration,
+        at: Nanos,
+        /// Of presence that was sent before, since when it is so.
+        since: Option<Nanos>,
         copies: Option<Copies>,
     },
     Raw(Arc<[u8]>),
@@ -33,17 +36,20 @@ pub(super) enum Entry {
 
 impl Entry {
     pub(super) fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
-        let (stanza, to, copies) = match item {
-            Item::Stanza(stanza, to) => (stanza.clone(), to, None),
-            Item::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone())),
+        let (stanza, to, copies, since) = match item {
+            Item::Stanza(stanza, to) => (stanza.clone(), to, None, None),
+            Item::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone()), None),
+            Item::Since(stanza, since) => (stanza.clone(), To::OwnBare, None, Some(since)),
             Item::Raw(bytes) => return Self::Raw(bytes.into()),
         };
         let bounded = if is_state(item) { Bounded::Source } else { Bounded::No };
-        Self::Stanza { stanza, to, counted, bounded, void: false, at, copies }
+        let at = at.into();
+        Self::Stanza { stanza, to, counted, bounded, void: false, at, since, copies }
     }
 
     pub(super) fn as_item(&self) -> Option<Item<'_>> {
         match self {
+            Self::Stanza { stanza, since: Some(at), .. } => Some(Item::Since(stanza, *at)),
             Self::Stanza { stanza, to, .. } => Some(Item::Stanza(stanza, *to)),
             Self::Raw(bytes) => Some(Item::Raw(bytes)),
             Self::Close => None,
@@ -57,7 +63,7 @@ impl Entry {
             return None;
         }
         let Self::Stanza { stanza, counted, at, copies, .. } = self else { return None };
-        Some(Left { stanza, at, counted, written, copies })
+        Some(Left { stanza, at: at.into(), counted, written, copies })
     }
 
     /// Says whether it is to be counted for acknowledgement.

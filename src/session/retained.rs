@@ -368,7 +368,8 @@ impl<C: Connection + Clone> Outbound<C> {
         else {
             return None;
         };
-        let ripe = if enough { Duration::ZERO } else { at.saturating_add(policy.time) };
+        let ripe =
+            if enough { Duration::ZERO } else { Duration::from(*at).saturating_add(policy.time) };
         Some(ripe.max(retained.not_before.into()))
     }
 

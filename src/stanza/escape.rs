@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use super::recognise::runs::{PLAIN_BYTE, run};
+
 /// Where a piece of character data stands: white space is kept as it is in text only, since
 /// parsers turn it into spaces in attribute values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +43,12 @@ impl<'a> Iterator for Escaped<'a> {
         let mut seen = 0;
         loop {
             let unseen = self.rest.as_bytes().get(seen..).unwrap_or_default();
-            let Some(offset) = unseen.iter().position(|&byte| may_need_escape(byte)) else {
+            let at = seen + run(unseen, PLAIN_BYTE);
+            let tail = self.rest.get(at..)?;
+            if tail.is_empty() {
                 let plain = std::mem::take(&mut self.rest);
                 return (!plain.is_empty()).then_some(plain);
-            };
-            let at = seen + offset;
-            let tail = self.rest.get(at..)?;
+            }
             let Some((replaced, replacement)) = replacement(tail, self.place) else {
                 seen = at + 1;
                 continue;
@@ -70,7 +72,7 @@ pub(super) fn is_plain(text: &str) -> bool {
 
 /// Bytes at which a character may start that is not written as it is. 0xEF starts U+FFFE and
 /// U+FFFF, which XML excludes, and others.
-fn may_need_escape(byte: u8) -> bool {
+pub(super) const fn may_need_escape(byte: u8) -> bool {
     matches!(byte, 0..=0x1F | b'&' | b'<' | b'>' | b'\'' | 0xEF)
 }
 

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use super::Stanza;
 use super::escape::{Escaped, Place, is_plain};
 use super::head::{Attribute, TO};
+use super::{Kind, Stanza};
 
 /// How a transport delimits elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -123,8 +123,7 @@ impl<'a> Frame<'a> {
             Source::Stanza { stanza, to, appended, framing } => (stanza, to, appended, framing),
         };
         let name = stanza.kind().name().as_bytes();
-        put(b"<");
-        put(name);
+        put(opening(stanza.kind()));
         if framing == Framing::Message {
             put(b" xmlns='jabber:client'");
         }
@@ -158,6 +157,15 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// What a stanza begins with, in one piece.
+const fn opening(kind: Kind) -> &'static [u8] {
+    match kind {
+        Kind::Message => b"<message",
+        Kind::Presence => b"<presence",
+        Kind::Iq => b"<iq",
+    }
+}
+
 /// Bytes above which a stanza gets just the room that it takes.
 const LARGE: usize = 64 << 10;
 
@@ -186,7 +194,6 @@ impl fmt::Debug for Frame<'_> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::Kind;
     use super::super::head::Head;
     use super::*;
 

@@ -1,6 +1,8 @@
 //! Which names are written (STREAM-15). XML 1.0 allows more of them since its fifth edition, and
 //! parsers of the fourth end a stream at these; ASCII is the same in both.
 
+use super::recognise::runs::{URI_BYTE, run};
+
 /// Whether a name or a prefix, which is known to be one, may be written.
 pub(super) fn is_portable(name: &str) -> bool {
     name.is_ascii()
@@ -10,7 +12,9 @@ pub(super) fn is_portable(name: &str) -> bool {
 /// ([RFC 3986 §2](https://www.rfc-editor.org/rfc/rfc3986#section-2)). Parsers join a namespace and a
 /// name with a character of that sort, and expat refuses a namespace in which it stands.
 pub(super) fn is_namespace(name: &str) -> bool {
-    name.bytes().all(is_uri_byte)
+    // A look-up costs a fraction of the comparisons.
+    let usual = run(name.as_bytes(), URI_BYTE);
+    name.bytes().skip(usual).all(is_uri_byte)
 }
 
 pub(super) const fn is_uri_byte(byte: u8) -> bool {

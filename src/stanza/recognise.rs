@@ -17,7 +17,7 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod law;
 mod outline;
-mod runs;
+pub(super) mod runs;
 #[cfg(test)]
 mod tests;
 

@@ -30,6 +30,9 @@ pub(crate) fn attribute_value(out: &mut Vec<u8>, value: &str) {
     Escaped::new(value, Place::Attribute).for_each(|piece| out.extend_from_slice(piece.as_bytes()));
 }
 
+/// Most bytes that [`attribute_value`] appends for one: `&apos;`.
+pub(crate) const LONGEST_ESCAPE: usize = 6;
+
 /// Bytes that [`attribute_value`] appends.
 pub(crate) fn attribute_value_len(value: &str) -> usize {
     Escaped::new(value, Place::Attribute).len()

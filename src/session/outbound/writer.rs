@@ -161,6 +161,24 @@ fn write_directly<C: Connection + Clone>(
     let result = write(&link, own, item, &[]);
     let full = (result == Err(SendError::Full)).then(clock);
     let mut o = outbound.lock();
+    if result.is_ok() && o.epoch == epoch && o.queue.is_idle() {
+        o.writer = Writer::Nobody;
+        return (Sent::Accepted, After::Nothing);
+    }
+    written_directly(outbound, o, own, item, epoch, result, full)
+}
+
+/// It was not all that was to be written, or was not taken: for want of room, at `full`.
+#[cold]
+fn written_directly<C: Connection + Clone>(
+    outbound: &Mutex<Outbound<C>>,
+    mut o: MutexGuard<'_, Outbound<C>>,
+    own: Own<'_>,
+    item: Item<'_>,
+    epoch: u32,
+    result: Result<(), SendError>,
+    full: Option<Duration>,
+) -> (Sent, After) {
     if let Some(at) = full.filter(|_| o.epoch == epoch && !o.ended) {
         // It waits here, before what others have queued meanwhile.
         o.queue.put_back(Entry::new(item, false, at));
@@ -296,7 +314,7 @@ fn unwritten_left(entry: Entry) -> Option<Left> {
 fn claim<C>(o: &mut Outbound<C>) -> Option<(Entry, Option<SystemTime>)> {
     let next = o.queue.next()?;
     if let Entry::Stanza { counted: true, at, .. } = next {
-        let (entry, at, place) = (next.clone(), *at, o.queue.written());
+        let (entry, at, place) = (next.clone(), (*at).into(), o.queue.written());
         o.queue.step();
         let written = u32::try_from(o.queue.written()).unwrap_or(u32::MAX);
         let mut delayed = None;
@@ -331,12 +349,12 @@ fn write<C: Connection>(
 ) -> Result<(), SendError> {
     let frame = match item {
         Item::Raw(bytes) => Frame::raw(bytes),
+        Item::Since(stanza, at) => return write_since(link, own, stanza, at),
         Item::Stanza(stanza, to) | Item::Copy(stanza, to, _) => {
             let frame = Frame::stanza(stanza).append(mark);
             match to {
                 To::AsIs => frame,
                 To::OwnBare => frame.to(Some(own.account.as_str())),
-                To::OwnBareSince(at) => return write_since(link, own, stanza, at),
                 To::OwnFull => frame.to(Some(own.jid.as_str())),
             }
         }

@@ -41,7 +41,7 @@ enum Root {
 /// little beside the parsing, and what it takes to keep it is known only at its end.
 struct Payload {
     start: usize,
-    /// Bytes that the start tag comes to when it is written.
+    /// Bytes that the start tag comes to when it is written, or more where it does not matter.
     head: usize,
     names_are_canonical: bool,
     /// An element is in a namespace of [claims].
@@ -70,11 +70,11 @@ pub(in crate::stanza) struct Head {
 }
 
 impl Head {
-    /// Bytes of its values when they are written.
-    fn written(&self) -> usize {
-        let values = [&self.to, &self.id, &self.type_, &self.lang].into_iter().flatten();
-        let values = values.map(|value| write::attribute_value_len(value));
-        values.sum::<usize>().saturating_add(self.other.len())
+    /// Bytes of its values when they are written, by the bytes of each.
+    fn written(&self, length: impl Fn(&str) -> usize) -> usize {
+        let length = |value: &Option<String>| value.as_deref().map_or(0, &length);
+        let values = length(&self.to) + length(&self.id) + length(&self.type_) + length(&self.lang);
+        values.saturating_add(self.other.len())
     }
 }
 
@@ -180,12 +180,14 @@ impl ElementReader {
                     return Ok(Step::Flaw(Flaw::Exceeded(Bound::Elements)));
                 }
                 self.tag.open(name);
+                return Ok(Step::On);
             }
             RawEvent::Attribute(metrics, name, value) => {
                 let raw = self.feeder.bytes();
                 let raw = raw.get(raw.len().saturating_sub(metrics.len())..).unwrap_or(raw);
                 refuse_lone_carriage_return(raw)?;
                 self.tag.attribute(name, value)?;
+                return Ok(Step::On);
             }
             RawEvent::ElementHeadClose(_) => {
                 // What is left out may have declared what the tag needs.
@@ -217,8 +219,12 @@ impl ElementReader {
         let is_refused = match &mut self.root {
             Root::Unknown | Root::Refused(_) => false,
             Root::Other { writer, .. } => writer.is_beyond(most),
-            Root::Stanza { payload, .. } => {
-                let is_full = payload.writer.is_beyond(most.saturating_sub(payload.head));
+            Root::Stanza { head, payload } => {
+                let Payload { head: written, writer, .. } = payload;
+                if writer.would_be_beyond(most.saturating_sub(*written)) {
+                    *written = head.written(write::attribute_value_len);
+                }
+                let is_full = writer.is_beyond(most.saturating_sub(*written));
                 // What is kept as it came does not grow.
                 is_full && !payload.names_are_canonical
             }
@@ -263,8 +269,13 @@ impl ElementReader {
         let start = self.feeder.bytes().len();
         let is_portable = tag.attributes.iter().all(is_portable_attribute);
         let head = head(kind, tag);
-        let written = head.written();
-        let flaw = match written > self.bounds.growth(start) {
+        let most = self.bounds.growth(start);
+        // To know it exactly takes a look at each byte.
+        let mut written = head.written(|value| value.len() * write::LONGEST_ESCAPE);
+        if written > most {
+            written = head.written(write::attribute_value_len);
+        }
+        let flaw = match written > most {
             _ if !is_portable => Some(Flaw::Names),
             true => Some(Flaw::Exceeded(Bound::Growth)),
             false => None,
@@ -367,6 +378,9 @@ impl Rest {
 /// XML reads a lone carriage return in a value as a space. `rxml` refuses it in most places but
 /// loses it in the last one; what reads differently must not pass, so it is refused everywhere.
 fn refuse_lone_carriage_return(attribute: &[u8]) -> Result<(), Refusal> {
+    if !attribute.contains(&b'\r') {
+        return Ok(());
+    }
     let value = attribute.iter().position(|byte| matches!(byte, b'\'' | b'"'));
     let value = value.and_then(|start| attribute.get(start..)).unwrap_or_default();
     let mut behind_each = value.split(|&byte| byte == b'\r').skip(1);
@@ -398,7 +412,7 @@ fn is_portable(tag: &Tag) -> bool {
     };
     tag.prefix.as_ref().is_none_or(|prefix| names::is_portable(prefix.as_str()))
         && names::is_portable(tag.local.as_str())
-        && names::is_namespace(tag.namespace())
+        && is_in_namespace(&tag.binding)
         && tag.attributes.iter().all(is_portable_attribute)
         && tag.declarations.iter().all(declaration)
 }
@@ -406,7 +420,12 @@ fn is_portable(tag: &Tag) -> bool {
 fn is_portable_attribute(attribute: &Attribute) -> bool {
     attribute.prefix().is_none_or(names::is_portable)
         && names::is_portable(attribute.name.1.as_str())
-        && names::is_namespace(attribute.namespace())
+        && attribute.binding.as_ref().is_none_or(is_in_namespace)
+}
+
+/// Whether a namespace may be declared. What is declared inside of the stanza was looked at there.
+fn is_in_namespace(Binding { namespace, level }: &Binding) -> bool {
+    *level > 1 || **namespace == *CONTENT_NAMESPACE || names::is_namespace(namespace)
 }
 
 /// What our own start tag of a stanza declares.

@@ -93,6 +93,11 @@ impl Writer {
         self.full
     }
 
+    /// Whether [`is_beyond`](Self::is_beyond) would say so for the first time.
+    pub(super) const fn would_be_beyond(&self, most: usize) -> bool {
+        !self.full && self.out.len() > most
+    }
+
     pub(super) const fn is_full(&self) -> bool {
         self.full
     }

@@ -1,10 +1,11 @@
 //! Bytes by class, and how far a run of one class goes.
 
+use crate::stanza::escape::may_need_escape;
 use crate::stanza::names::is_uri_byte;
 
 /// How many bytes at the beginning are of a class.
 #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
-pub(super) fn run(bytes: &[u8], class: u8) -> usize {
+pub(in crate::stanza) fn run(bytes: &[u8], class: u8) -> usize {
     let other = bytes.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0);
     other.unwrap_or(bytes.len())
 }
@@ -29,7 +30,9 @@ const TEXT: u8 = 2;
 /// In values of either quotes, likewise.
 pub(super) const VALUE_BYTE: u8 = 4;
 /// In values of either quotes that are namespaces.
-pub(super) const URI_BYTE: u8 = 8;
+pub(in crate::stanza) const URI_BYTE: u8 = 8;
+/// At which no character starts that is written otherwise.
+pub(in crate::stanza) const PLAIN_BYTE: u8 = 16;
 
 #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
 static CLASSES: [u8; 256] = {
@@ -48,6 +51,9 @@ static CLASSES: [u8; 256] = {
         }
         if is_uri_byte(byte) && !matches!(byte, b'&' | b'\'') {
             class |= URI_BYTE;
+        }
+        if !may_need_escape(byte) {
+            class |= PLAIN_BYTE;
         }
         if matches!(byte, b'\t' | b'\n') {
             class |= TEXT;
