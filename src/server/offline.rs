@@ -35,6 +35,10 @@ impl Failures {
         self.0.lock().get(account).map(|failure| failure.given.clone()).unwrap_or_default()
     }
 
+    fn is_known(&self, account: &BareJid) -> bool {
+        self.0.lock().contains_key(account)
+    }
+
     /// The store is about to be asked again.
     fn retried(&self, account: &BareJid) {
         let mut failures = self.0.lock();
@@ -65,7 +69,7 @@ impl<C: Connection + Clone> Core<C> {
         loop {
             self.settle_first(account).await;
             let Some(session) = self.registry.recipient(account.as_str()) else { return true };
-            let is_reachable = session.is_available() && session.priority() >= 0;
+            let is_reachable = gets_messages(&session);
             if is_reachable {
                 // LIMIT-10: what a session does not take yet waits as if the store had failed.
                 if !session.takes_stored() {
@@ -81,6 +85,11 @@ impl<C: Connection + Clone> Core<C> {
                 }
                 self.give_stored(account, &session, stored).await;
             }
+            // What has come behind it meanwhile is for whom it would have gone to.
+            let heir = (!is_reachable && self.offline_failures.is_known(account))
+                .then(|| self.registry.sessions(account).find(gets_messages))
+                .flatten();
+            heir.into_iter().for_each(|heir| self.registry.expect_stored(&heir));
             self.registry.stored_given(&session);
             if !is_reachable {
                 session.renounce();
@@ -168,4 +177,9 @@ impl<C: Connection + Clone> Core<C> {
             core.deliver_offline(&account).await;
         });
     }
+}
+
+/// Whether messages for the account may go to a session.
+fn gets_messages<C: Connection + Clone>(session: &SessionHandle<C>) -> bool {
+    session.is_available() && session.priority() >= 0
 }

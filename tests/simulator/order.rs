@@ -187,6 +187,14 @@ impl Order {
         let later: Vec<_> = later.map(|(_, seen)| seen.clone()).collect();
         let judged = later.into_iter().find_map(|(other, by)| {
             let (earlier, later) = (self.tracks.get(id)?, self.tracks.get(&other)?);
+            // Handed over in order, on two transports; a client reads them in any.
+            let handed = |track: &Track, to| track.given(to).map(|fact| fact.at);
+            if let (Some(one), Some(two)) = (handed(earlier, session), handed(later, by))
+                && session != by
+                && one < two
+            {
+                return None;
+            }
             let kind = self.judge(earlier, later, by)?;
             let (one, two) = (earlier.history(), later.history());
             Some((
@@ -210,7 +218,10 @@ impl Order {
                 at.present.contains(&key) && (key != by || others)
             })
         };
-        if is_with(given, false) {
+        // Of one attempt it was on its way to all of them from the first.
+        let attempt = later.facts.iter().rev().skip_while(|fact| fact.at > given.at);
+        let attempt = attempt.take_while(|fact| matches!(fact.place, Place::Session(_)));
+        if is_with(attempt.last().unwrap_or(given), false) {
             return None;
         }
         let left = |key| match self.ends.get(&key) {
