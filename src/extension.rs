@@ -29,7 +29,7 @@ use std::time::Duration;
 use jid::BareJid;
 use minidom::Element;
 
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::rules::delivery::Relation;
 pub use crate::session::{AccountState, Hold};
 use crate::session::{Authed, Bound, Copies, Session, SessionHandle, SessionRegistry, Transport};
@@ -39,7 +39,7 @@ use crate::stream::{Nonza, StreamError};
 
 /// One addition to the endpoint. Extensions are asked in the order in which the host added them;
 /// each method has a default that does nothing.
-pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
+pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     /// Appends stream features (whole elements) for streams of this stage
     /// ([RFC 6120 §4.3.2](https://www.rfc-editor.org/rfc/rfc6120#section-4.3.2)).
     fn features(&self, stage: Stage, out: &mut Vec<u8>) {
@@ -183,7 +183,7 @@ pub trait Extension<C: Connection + Clone>: Send + Sync + 'static {
 /// What becomes of a session that is authenticated and not bound, by an element of its client.
 #[must_use = "the session is in it"]
 #[expect(clippy::exhaustive_enums, reason = "the driver has to act on each")]
-pub enum Negotiated<C: Connection + Clone> {
+pub enum Negotiated<C: SharedConnection> {
     /// On to the next extension.
     Next(Session<Authed, C>),
     /// Dealt with; the session goes on as it was.
@@ -194,7 +194,7 @@ pub enum Negotiated<C: Connection + Clone> {
     Close(StreamError),
 }
 
-impl<C: Connection + Clone> fmt::Debug for Negotiated<C> {
+impl<C: SharedConnection> fmt::Debug for Negotiated<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Next(_) => "Next",
@@ -264,7 +264,7 @@ pub enum Outcome {
 }
 
 /// A message, and what became of it.
-pub struct Delivery<'a, C: Connection + Clone> {
+pub struct Delivery<'a, C: SharedConnection> {
     pub(crate) stanza: &'a Stanza,
     pub(crate) sender: Option<&'a SessionHandle<C>>,
     pub(crate) account: Option<&'a BareJid>,
@@ -274,7 +274,7 @@ pub struct Delivery<'a, C: Connection + Clone> {
     pub(crate) registry: &'a SessionRegistry<C>,
 }
 
-impl<'a, C: Connection + Clone> Delivery<'a, C> {
+impl<'a, C: SharedConnection> Delivery<'a, C> {
     /// The message, with its true `from`.
     #[must_use]
     pub const fn stanza(&self) -> &'a Stanza {
@@ -320,7 +320,7 @@ impl<'a, C: Connection + Clone> Delivery<'a, C> {
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for Delivery<'_, C> {
+impl<C: SharedConnection> fmt::Debug for Delivery<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Delivery")
             .field("outcome", &self.outcome)
@@ -350,7 +350,7 @@ pub enum Target {
 }
 
 /// An iq get or set that the server has to answer.
-pub struct IqRequest<'a, C: Connection + Clone> {
+pub struct IqRequest<'a, C: SharedConnection> {
     pub(crate) stanza: &'a Stanza,
     pub(crate) query: Child<'a>,
     pub(crate) to: &'a BareJid,
@@ -361,7 +361,7 @@ pub struct IqRequest<'a, C: Connection + Clone> {
     pub(crate) advertised: &'a [&'static str],
 }
 
-impl<'a, C: Connection + Clone> IqRequest<'a, C> {
+impl<'a, C: SharedConnection> IqRequest<'a, C> {
     /// The iq, with its true `from`.
     #[must_use]
     pub const fn stanza(&self) -> &'a Stanza {
@@ -444,7 +444,7 @@ impl<'a, C: Connection + Clone> IqRequest<'a, C> {
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for IqRequest<'_, C> {
+impl<C: SharedConnection> fmt::Debug for IqRequest<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IqRequest")
             .field("target", &self.target)

@@ -2,7 +2,7 @@
 
 use std::io::{Write as _, stderr};
 
-use xmpp_session::connection::Connection;
+use xmpp_session::connection::SharedConnection;
 use xmpp_session::session::{Event, EventKind};
 
 use crate::options::Level;
@@ -19,7 +19,7 @@ impl Log {
         self.tell(Level::Debug, text);
     }
 
-    pub(crate) fn event<C: Connection + Clone>(self, event: &Event<C>) {
+    pub(crate) fn event<C: SharedConnection>(self, event: &Event<C>) {
         let (number, jid) = (event.session().id().get(), event.session().jid());
         let kind = event.kind();
         match kind {

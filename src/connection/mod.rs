@@ -96,6 +96,12 @@ pub enum Close {
     Abort,
 }
 
+/// A [`Connection`] of which everybody who needs it has a handle: a clone leads to the same peer. An
+/// [`Arc`] of any connection is one.
+pub trait SharedConnection: Connection + Clone {}
+
+impl<T: Connection + Clone> SharedConnection for T {}
+
 impl<T: Connection + ?Sized> Connection for Arc<T> {
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         (**self).send(frame)

@@ -55,7 +55,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::outbox::{Drain, Marks, Outbox};
 use crate::server::{Driver, Peer, Place, Server, Tls, Want};
 use tls::Binding;
@@ -64,7 +64,7 @@ use tls::Binding;
 ///
 /// `C` is what the server knows its connections as: `Arc<Outbox>`, or `Arc<dyn Connection>` if other
 /// transports feed the same server ([`with`](Self::with)).
-pub struct Host<C: Connection + Clone> {
+pub struct Host<C: SharedConnection> {
     server: Server<C>,
     wrap: fn(Arc<Outbox>) -> C,
     marks: Marks,
@@ -96,7 +96,7 @@ impl Host<Arc<Outbox>> {
     }
 }
 
-impl<C: Connection + Clone> Host<C> {
+impl<C: SharedConnection> Host<C> {
     /// A host whose server knows connections as something else than an outbox:
     /// `Host::with(server, |outbox| outbox as Arc<dyn Connection>)`.
     #[must_use]
@@ -164,7 +164,7 @@ impl<C: Connection + Clone> Host<C> {
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for Host<C> {
+impl<C: SharedConnection> fmt::Debug for Host<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Host")
             .field("tls", &self.settings.tls.is_some())
@@ -198,13 +198,13 @@ trait Machine {
 }
 
 /// A driver, and the server whose clock its time-outs refer to.
-struct Live<'a, C: Connection + Clone> {
+struct Live<'a, C: SharedConnection> {
     server: Server<C>,
     driver: Driver<C>,
     _served: Served<'a>,
 }
 
-impl<C: Connection + Clone> Machine for Live<'_, C> {
+impl<C: SharedConnection> Machine for Live<'_, C> {
     fn receive(&mut self, bytes: &[u8]) {
         self.driver.receive(bytes);
     }

@@ -24,13 +24,13 @@ use super::tls::{Binding, record};
 use super::{
     ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut, is_of_the_connection,
 };
-use crate::connection::{Close, Connection};
+use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
 use crate::server::{Offload, Peer, Place, Server, Want, Work};
 
 /// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
 /// run once, on a thread of its own; it never returns.
-pub fn background<C: Connection + Clone>(server: &Server<C>) {
+pub fn background<C: SharedConnection>(server: &Server<C>) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut work = pin!(server.background());
     loop {
@@ -117,7 +117,7 @@ pub fn accept(
 /// broken off. A thread that waits for its client sees that within a second.
 ///
 /// To be called when nothing is accepted any more, with [`background`] still at work.
-pub fn shutdown<C: Connection + Clone>(host: &Host<C>, patience: Duration) {
+pub fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     let deadline = after(patience);
     while !host.end_all() && Instant::now() < deadline {
         thread::sleep(SHUTDOWN_PAUSE);
@@ -133,7 +133,7 @@ pub fn shutdown<C: Connection + Clone>(host: &Host<C>, patience: Duration) {
 /// nothing left to do but to log it.
 pub fn serve<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
 where
-    C: Connection + Clone,
+    C: SharedConnection,
 {
     let (machine, outbox, drain) = host.accept(peer.direct_tls(false));
     run(&host.settings, machine, outbox, drain, socket, false)
@@ -148,7 +148,7 @@ where
 /// As [`serve`], and at once if the host has no certificate.
 pub fn serve_direct_tls<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
 where
-    C: Connection + Clone,
+    C: SharedConnection,
 {
     let (machine, outbox, drain) = host.accept(peer.direct_tls(true));
     run(&host.settings, machine, outbox, drain, socket, true)

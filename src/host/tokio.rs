@@ -35,13 +35,13 @@ use tokio_rustls::server::TlsStream;
 use super::is_of_the_connection;
 use super::tls::record;
 use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut};
-use crate::connection::{Close, Connection};
+use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
 use crate::server::{Offload, Peer, Place, Server, Want, Work};
 
 /// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
 /// run once, beside the connections; it never ends.
-pub async fn background<C: Connection + Clone>(server: Server<C>) {
+pub async fn background<C: SharedConnection>(server: Server<C>) {
     loop {
         // Neither ends. The first may be dropped and begun again.
         let _time_is_up = timeout(TICK, server.background()).await;
@@ -83,7 +83,7 @@ pub async fn accept(
 /// broken off.
 ///
 /// To be called when nothing is accepted any more, with [`background`] still at work.
-pub async fn shutdown<C: Connection + Clone>(host: &Host<C>, patience: Duration) {
+pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     let ended = async {
         while !host.end_all() {
             sleep(SHUTDOWN_PAUSE).await;
@@ -102,7 +102,7 @@ pub async fn shutdown<C: Connection + Clone>(host: &Host<C>, patience: Duration)
 /// nothing left to do but to log it.
 pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, peer: Peer) -> io::Result<()>
 where
-    C: Connection + Clone,
+    C: SharedConnection,
 {
     let (machine, _, drain) = host.accept(peer.direct_tls(false));
     run(&host.settings, Box::new(machine), drain, socket, false).await
@@ -121,7 +121,7 @@ pub async fn serve_direct_tls<C>(
     peer: Peer,
 ) -> io::Result<()>
 where
-    C: Connection + Clone,
+    C: SharedConnection,
 {
     let (machine, _, drain) = host.accept(peer.direct_tls(true));
     run(&host.settings, Box::new(machine), drain, socket, true).await

@@ -6,14 +6,14 @@ use jid::BareJid;
 
 use super::Core;
 use super::address::{Address, Bare};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::{AccountState, Admission, Delivery, Extension, Outcome};
 use crate::rules::roster::Roster;
 use crate::session::{Account, Copies, Hold, Kept, SessionHandle};
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
 use crate::store::StoreError;
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// Whether a stanza gets in to an account that has sessions. An account without sessions is
     /// asked about where the stanza would have an effect, with [`admit_loaded`](Self::admit_loaded).
     pub(super) fn admit(&self, to: &Address<'_>, stanza: &Stanza) -> Admission {

@@ -11,7 +11,7 @@ use super::early::Dismissal;
 use super::iq::is_request;
 use super::oneshot::{self, Receiver};
 use crate::address;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::session::{Authed, BindError, BindRequest, Bound, Session};
 use crate::stanza::{Child, Condition, ErrorType, Kind, Received, Stanza, StanzaError, write};
 use crate::store::StoreError;
@@ -20,20 +20,20 @@ use crate::stream::{Refused, StreamCondition};
 const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 
 /// A bind under way on the account's chain.
-pub(super) struct BindWait<C: Connection + Clone> {
+pub(super) struct BindWait<C: SharedConnection> {
     pub(super) done: Receiver<BindOutcome<C>>,
     pub(super) id: String,
 }
 
 /// What came of it.
-pub(super) enum BindOutcome<C: Connection + Clone> {
+pub(super) enum BindOutcome<C: SharedConnection> {
     Bound(Session<Bound, C>),
     Refused(Session<Authed, C>, BindError),
     /// The account's data could not be had (BIND-7).
     NotLoaded(Session<Authed, C>),
 }
 
-impl<C: Connection + Clone> Driver<C> {
+impl<C: SharedConnection> Driver<C> {
     /// A stanza before bind that was refused while it was read.
     pub(super) fn early_refused(&mut self, refused: &Refused) {
         if let (Stage::Authed(_), Some(limit)) = (&self.stage, refused.limit()) {
@@ -154,7 +154,7 @@ impl<C: Connection + Clone> Driver<C> {
 
 /// Loads the account's data and registers the session, in one job of the account's chain, so that
 /// no change of the roster comes between (BIND-7, BIND-13).
-async fn bind<C: Connection + Clone>(
+async fn bind<C: SharedConnection>(
     core: Arc<Core<C>>,
     mut session: Session<Authed, C>,
     resource: Option<ResourcePart>,

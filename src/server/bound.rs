@@ -6,7 +6,7 @@ use super::address::Address;
 use super::driver::{Driver, Pending, Stage};
 use super::{Core, Task, oneshot};
 use crate::address::InvalidAddress;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
 use crate::sasl::wire;
@@ -25,7 +25,7 @@ pub(super) struct Late {
     next: Option<Stanza>,
 }
 
-impl<C: Connection + Clone> Driver<C> {
+impl<C: SharedConnection> Driver<C> {
     /// A stanza of the client.
     pub(super) fn stanza(&mut self, received: &Received<'_>) {
         let Stage::Bound(session) = &mut self.stage else { return };
@@ -201,16 +201,13 @@ fn is_broadcast(received: &Received<'_>) -> bool {
 }
 
 /// Whether it is a question to the server or to the own account, which changes nothing that others see.
-fn is_question<C: Connection + Clone>(
-    session: &Session<Bound, C>,
-    received: &Received<'_>,
-) -> bool {
+fn is_question<C: SharedConnection>(session: &Session<Bound, C>, received: &Received<'_>) -> bool {
     let own = |to: &str| to == session.account().as_str() || to == session.domain().as_str();
     received.kind() == Kind::Iq && received.type_() == Some("get") && received.to().is_none_or(own)
 }
 
 /// STZ-1: the true sender, whatever the client wrote; subscriptions come from the account.
-fn stamp<C: Connection + Clone>(
+fn stamp<C: SharedConnection>(
     session: &Session<Bound, C>,
     received: &Received<'_>,
     lang: Option<&str>,
@@ -227,7 +224,7 @@ fn stamp<C: Connection + Clone>(
     received.stamp(Some(from), lang)
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// Does what a stanza of a client asks for. What has to wait is returned.
     fn client_stanza(
         self: &Arc<Self>,

@@ -19,7 +19,7 @@ use super::timers::Timers;
 use super::unheard::Unheard;
 use super::{Core, Server};
 use crate::address;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::Extension;
 use crate::recent::Recent;
@@ -217,7 +217,7 @@ pub(super) struct Domain {
 
 /// Makes a [`Server`].
 #[must_use = "a builder does nothing until `build`"]
-pub struct Builder<C: Connection + Clone> {
+pub struct Builder<C: SharedConnection> {
     environment: Arc<dyn Environment>,
     stores: Stores,
     domains: Vec<(DomainPart, DomainPolicy)>,
@@ -234,7 +234,7 @@ pub struct Builder<C: Connection + Clone> {
 
 type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 
-impl<C: Connection + Clone> Server<C> {
+impl<C: SharedConnection> Server<C> {
     /// Starts a server with the defaults of the rules, on the host's `environment` and `stores`.
     pub fn builder(environment: Arc<dyn Environment>, stores: Stores) -> Builder<C> {
         Builder {
@@ -254,7 +254,7 @@ impl<C: Connection + Clone> Server<C> {
     }
 }
 
-impl<C: Connection + Clone> Builder<C> {
+impl<C: SharedConnection> Builder<C> {
     /// Serves a domain under the default policy.
     pub fn domain(self, domain: DomainPart) -> Self {
         self.domain_with(domain, DomainPolicy::default())
@@ -417,7 +417,7 @@ impl<C: Connection + Clone> Builder<C> {
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for Builder<C> {
+impl<C: SharedConnection> fmt::Debug for Builder<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("domains", &self.domains.len())

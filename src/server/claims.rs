@@ -1,11 +1,11 @@
 //! What others say in our name (STZ-14).
 
 use super::Core;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::stanza::claims::Claim;
 use crate::stanza::{Kind, Stanza};
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// A stanza of a client or from another domain, with its true `from`, without what it claims in the
     /// name of this server or of an account of it.
     pub(super) fn without_claims(&self, stanza: Stanza) -> Stanza {

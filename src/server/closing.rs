@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::driver::{Driver, Stage};
 use super::peer::Want;
-use crate::connection::{Close, Connection};
+use crate::connection::{Close, SharedConnection};
 use crate::session::{Bound, Reason, Session};
 use crate::stanza::Frame;
 use crate::stream::{StreamError, close};
@@ -14,14 +14,14 @@ use crate::stream::{StreamError, close};
 const CLOSE_TAG: &[u8] = b"</stream:stream>";
 
 /// A stream that we have closed.
-pub(super) struct Closing<C: Connection + Clone> {
+pub(super) struct Closing<C: SharedConnection> {
     /// The session, as long as others may still be writing for it.
     pub(super) session: Option<Session<Bound, C>>,
     /// The client has closed as well: nothing but the last words is waited for.
     pub(super) answered: bool,
 }
 
-impl<C: Connection + Clone> Driver<C> {
+impl<C: SharedConnection> Driver<C> {
     /// STREAM-27: what came before is handled; the answer is our close tag, behind all that is
     /// queued.
     pub(super) fn end_of_stream(&mut self) {

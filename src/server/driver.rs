@@ -22,14 +22,14 @@ use super::pace::{Pace, Spent};
 use super::peer::{Peer, Tls, Want};
 use super::recipients::Recipients;
 use super::trace::Trace;
-use crate::connection::{Close, Connection, PreDrain};
+use crate::connection::{Close, PreDrain, SharedConnection};
 use crate::environment::Nanos;
 use crate::extension::{Flow, Liveness};
 use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
 use crate::stream::{Event, Limit, Parser, StreamCondition, StreamError};
 
 /// How far a transport has come. The typed session moves from one to the next.
-pub(super) enum Stage<C: Connection + Clone> {
+pub(super) enum Stage<C: SharedConnection> {
     Unauthed(Session<Unauthed, C>),
     Authed(Session<Authed, C>),
     Bound(Session<Bound, C>),
@@ -41,7 +41,7 @@ pub(super) enum Stage<C: Connection + Clone> {
 }
 
 /// What the driver waits for before it goes on with its input (STREAM-23).
-pub(super) enum Pending<C: Connection + Clone> {
+pub(super) enum Pending<C: SharedConnection> {
     /// The answer of a store to SASL.
     Sasl(Pin<Box<dyn Future<Output = Answer> + Send>>),
     Bind(BindWait<C>),
@@ -56,7 +56,7 @@ pub(super) enum Pending<C: Connection + Clone> {
 /// [`Want`]. It is safe to drop at any time, which is the loss of the transport: a stanza that was
 /// accepted is finished all the same.
 #[must_use = "dropping a driver is the loss of its transport"]
-pub struct Driver<C: Connection + Clone> {
+pub struct Driver<C: SharedConnection> {
     pub(super) core: Arc<Core<C>>,
     pub(super) connection: C,
     pub(super) parser: Parser,
@@ -103,7 +103,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How long what a client has said while it was not read from may take to be read.
 const UNHEARD: Duration = Duration::from_secs(10);
 
-impl<C: Connection + Clone> Driver<C> {
+impl<C: SharedConnection> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, peer: Peer) -> Self {
         let hook = Arc::new(Hook {
             session: OnceLock::new(),
@@ -698,7 +698,7 @@ impl<C: Connection + Clone> Driver<C> {
     }
 }
 
-impl<C: Connection + Clone> Drop for Driver<C> {
+impl<C: SharedConnection> Drop for Driver<C> {
     fn drop(&mut self) {
         self.last_presence(true);
         let spent = Spent { pace: self.pace, recipients: self.recipients.take() };
@@ -707,7 +707,7 @@ impl<C: Connection + Clone> Drop for Driver<C> {
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for Driver<C> {
+impl<C: SharedConnection> fmt::Debug for Driver<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let stage = match self.stage {
             Stage::Unauthed(_) => "unauthed",

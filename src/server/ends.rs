@@ -11,7 +11,7 @@ use super::early::Farewell;
 use super::transaction::{Change, Failed};
 use super::{Core, Server};
 use crate::address;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::rules::roster::RosterSet;
 use crate::rules::subscription::SubscriptionKind;
 use crate::session::{Reason, SessionHandle, SessionId};
@@ -82,7 +82,7 @@ pub struct Progress {
     pub left: usize,
 }
 
-impl<C: Connection + Clone> Server<C> {
+impl<C: SharedConnection> Server<C> {
     /// Ends a session with `policy-violation` (DESTROY-19). `false` if it was over.
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
     pub fn kick(&self, session: &SessionHandle<C>) -> bool {
@@ -199,7 +199,7 @@ impl<C: Connection + Clone> Server<C> {
     }
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// Whether no session is left, nor work of one. In this order: a bind under way is a job, and
     /// none can begin any more once the streams are closed.
     fn is_empty(&self) -> bool {

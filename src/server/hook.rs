@@ -6,18 +6,18 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 use super::Core;
-use crate::connection::{Connection, PreDrain};
+use crate::connection::{PreDrain, SharedConnection};
 use crate::session::{SessionHandle, Transport};
 
 /// How a connection's pre-drain call reaches the extensions.
-pub(super) struct Hook<C: Connection + Clone> {
+pub(super) struct Hook<C: SharedConnection> {
     pub(super) session: OnceLock<(SessionHandle<C>, Transport)>,
     pub(super) core: Weak<Core<C>>,
     /// Who waits for the client to read.
     pub(super) paused: Mutex<Option<Waker>>,
 }
 
-impl<C: Connection + Clone> Hook<C> {
+impl<C: SharedConnection> Hook<C> {
     pub(super) fn wake_on_write(&self, waker: &Waker) {
         let waker = waker.clone();
         let old = self.paused.lock().replace(waker);
@@ -25,7 +25,7 @@ impl<C: Connection + Clone> Hook<C> {
     }
 }
 
-impl<C: Connection + Clone> PreDrain for Hook<C> {
+impl<C: SharedConnection> PreDrain for Hook<C> {
     fn pre_drain(&self, out: &mut Vec<u8>) {
         let paused = self.paused.lock().take();
         if let Some(waker) = paused {

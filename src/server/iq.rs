@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::address::Address;
 use super::{Core, Task};
 use crate::address;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, Relation, iq};
 use crate::rules::roster;
@@ -37,7 +37,7 @@ pub(super) fn is_request(stanza: &Stanza) -> Result<bool, StanzaError> {
     Ok(request)
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// An iq for an account or a domain of ours. `to` is `None` for the sender's own account.
     pub(super) fn iq(
         self: &Arc<Self>,

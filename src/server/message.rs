@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::address::Address;
 use super::{Core, Task};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::{Admission, Outcome};
 use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message,
@@ -37,7 +37,7 @@ impl Refused {
 /// Sessions that took it.
 type Reached<C> = SmallVec<[SessionHandle<C>; 4]>;
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// Delivers a message to an account or a domain that is ours. What has to wait for a store is
     /// returned as a task.
     pub(super) fn message(
@@ -358,7 +358,7 @@ impl<C: Connection + Clone> Core<C> {
 /// What becomes of a message that does not get in: who sent it is answered where an account that is
 /// away, and keeps nothing, would answer, whatever sessions there are (BLOCK-5). One that was taken
 /// before ends in silence.
-fn kept_out<C: Connection + Clone>(
+fn kept_out<C: SharedConnection>(
     stanza: &Stanza,
     to: &Address<'_>,
     turn: Turn,
@@ -407,7 +407,7 @@ fn since_then(stanza: &Stanza, account: &BareJid, accepted: SystemTime) -> Optio
 }
 
 /// What became of one attempt to deliver a message.
-enum Attempt<C: Connection + Clone> {
+enum Attempt<C: SharedConnection> {
     /// The copies are counted until everybody who gets one has it.
     Done(Reached<C>, Option<Copies>),
     /// Nobody is to have it.
@@ -436,7 +436,7 @@ pub(super) enum Past {
 }
 
 /// What became of a message in the end.
-enum End<C: Connection + Clone> {
+enum End<C: SharedConnection> {
     Taken(Reached<C>, Option<Copies>),
     Stored,
     /// There is no such account: its sender sees no difference.
@@ -445,7 +445,7 @@ enum End<C: Connection + Clone> {
     Refused(Admission),
 }
 
-impl<C: Connection + Clone> From<Attempt<C>> for End<C> {
+impl<C: SharedConnection> From<Attempt<C>> for End<C> {
     fn from(attempt: Attempt<C>) -> Self {
         match attempt {
             Attempt::Done(reached, copies) => Self::Taken(reached, copies),

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Core;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::session::Counts;
 use crate::stanza::{Condition, Kind, Stanza};
 use crate::stream::{Limit, StreamCondition};
@@ -106,7 +106,7 @@ impl Counters {
     }
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     pub(super) fn metrics(&self) -> Metrics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.metrics;

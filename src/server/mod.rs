@@ -67,7 +67,7 @@ use std::time::Duration;
 use jid::{BareJid, DomainPart};
 use parking_lot::Mutex;
 
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::{Extension, Outcome, Target};
 use crate::recent::Recent;
@@ -89,10 +89,10 @@ use timers::Timers;
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// An XMPP endpoint for clients. Cheap to clone; all clones are one server.
-pub struct Server<C: Connection + Clone>(Arc<Core<C>>);
+pub struct Server<C: SharedConnection>(Arc<Core<C>>);
 
 /// The shared inside of a server.
-struct Core<C: Connection + Clone> {
+struct Core<C: SharedConnection> {
     registry: SessionRegistry<C>,
     environment: Arc<dyn Environment>,
     stores: Stores,
@@ -118,7 +118,7 @@ struct Core<C: Connection + Clone> {
     offline_failures: offline::Failures,
 }
 
-impl<C: Connection + Clone> Server<C> {
+impl<C: SharedConnection> Server<C> {
     /// The sessions.
     #[must_use]
     pub fn registry(&self) -> &SessionRegistry<C> {
@@ -182,13 +182,13 @@ impl<C: Connection + Clone> Server<C> {
     }
 }
 
-impl<C: Connection + Clone> Clone for Server<C> {
+impl<C: SharedConnection> Clone for Server<C> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for Server<C> {
+impl<C: SharedConnection> fmt::Debug for Server<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server")
             .field("sessions", &self.0.registry.counts())
@@ -196,7 +196,7 @@ impl<C: Connection + Clone> fmt::Debug for Server<C> {
     }
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// Gives a stanza to a session, as it is.
     fn give(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Result<(), NotSent> {
         session.send(stanza)?;

@@ -14,7 +14,7 @@ use super::failures::Attempt;
 use super::pace::Spent;
 use super::peer::Want;
 use crate::address;
-use crate::connection::{Close, Connection, SendError};
+use crate::connection::{Close, SendError, SharedConnection};
 use crate::environment::random_hex;
 use crate::extension::{Extension, Flow, Negotiated, Stage as FeatureStage};
 use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
@@ -97,7 +97,7 @@ pub(super) enum Answer {
     Hashed(Option<bool>),
 }
 
-impl<C: Connection + Clone> Driver<C> {
+impl<C: SharedConnection> Driver<C> {
     pub(super) fn send(&mut self, bytes: &[u8]) {
         if self.want == Want::Close {
             return;
@@ -505,7 +505,7 @@ impl<C: Connection + Clone> Driver<C> {
     }
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     fn take_early(&self, nonza: &Nonza, answer: &mut Vec<u8>) -> Flow {
         let mut offered = self.extensions.iter().map(|one| one.unauthenticated(nonza, answer));
         offered.find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)

@@ -8,7 +8,7 @@ use jid::BareJid;
 use parking_lot::Mutex;
 
 use super::Core;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::Outcome;
 use crate::session::{SessionHandle, Waiting};
 use crate::stanza::delay::{delay, is_delayed_by};
@@ -50,7 +50,7 @@ impl Failures {
     }
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// Gives the sessions that are to get it what the store has for their account.
     pub(super) async fn deliver_offline(self: &Arc<Self>, account: &BareJid) {
         let (core, key) = (Arc::clone(self), account.to_string());
@@ -180,6 +180,6 @@ impl<C: Connection + Clone> Core<C> {
 }
 
 /// Whether messages for the account may go to a session.
-fn gets_messages<C: Connection + Clone>(session: &SessionHandle<C>) -> bool {
+fn gets_messages<C: SharedConnection>(session: &SessionHandle<C>) -> bool {
     session.is_available() && session.priority() >= 0
 }

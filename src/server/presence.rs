@@ -10,7 +10,7 @@ use jid::BareJid;
 use super::address::Address;
 use super::transaction::Change;
 use super::{Core, Task};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::delivery::{PresenceDecision, PresenceSituation, presence};
 use crate::rules::presence::{Audience, PresenceType, broadcast, read_priority};
@@ -22,7 +22,7 @@ use crate::store::SubscriptionRequest;
 /// How often an unanswered request is sent again (SUB-13).
 const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// A presence that a client sent, with `from` set.
     pub(super) fn client_presence(
         self: &Arc<Self>,

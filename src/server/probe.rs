@@ -6,7 +6,7 @@ use jid::BareJid;
 
 use super::address::Address;
 use super::{Core, Task};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};
 use crate::rules::roster::Roster;
@@ -15,7 +15,7 @@ use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
 
 /// One probe, and who sent it.
-struct Asked<C: Connection + Clone> {
+struct Asked<C: SharedConnection> {
     /// The session that asks, if it is one of ours.
     origin: Option<SessionHandle<C>>,
     stanza: Stanza,
@@ -23,7 +23,7 @@ struct Asked<C: Connection + Clone> {
     from: BareJid,
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// A probe for an account of ours (PRES-14…18).
     ///
     /// Answered on the account's chain: no subscription ends between the look at the roster and
@@ -144,7 +144,7 @@ impl<C: Connection + Clone> Core<C> {
     }
 }
 
-impl<C: Connection + Clone> Asked<C> {
+impl<C: SharedConnection> Asked<C> {
     fn reply(&self, type_: Option<&str>, from: &str) -> Stanza {
         let mut answer = Stanza::presence().from(from).to(self.from.as_str());
         if let Some(type_) = type_ {

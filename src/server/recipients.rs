@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Core;
 use super::address::Address;
 use super::builder::Rate;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::session::SessionHandle;
 use crate::stanza::Stanza;
 
@@ -35,7 +35,7 @@ impl Recipients {
     }
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// Whether a session may send this stanza to that address. The server and the own account are always there to
     /// be asked, and what answers another is no new recipient.
     pub(super) fn allows_recipient(

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::Core;
 use super::oneshot::{self, Sender};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::stanza::{Kind, Stanza};
 
 /// How long an answer may take.
@@ -49,7 +49,7 @@ impl Requests {
     }
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     pub(super) async fn request(self: &Arc<Self>, iq: Stanza) -> Result<Stanza, RequestError> {
         let request = iq.kind() == Kind::Iq && matches!(iq.type_().as_deref(), Some("get" | "set"));
         let (Some(to), Some(id), true) = (iq.to(), iq.id(), request) else {
@@ -73,12 +73,12 @@ impl<C: Connection + Clone> Core<C> {
 }
 
 /// A place among those who wait, given up on drop.
-struct Place<'a, C: Connection + Clone> {
+struct Place<'a, C: SharedConnection> {
     core: &'a Core<C>,
     key: Key,
 }
 
-impl<C: Connection + Clone> Drop for Place<'_, C> {
+impl<C: SharedConnection> Drop for Place<'_, C> {
     fn drop(&mut self) {
         // Its waker is host code: woken without the lock.
         let _sender = self.core.requests.waiting.lock().remove(&self.key);

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::iq::{PATIENCE, late};
 use super::transaction::Change;
 use super::{Core, Task};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::rules::roster::{RosterSet, parse_get, removed_stray, result};
 use crate::session::SessionHandle;
 use crate::stanza::{Child, Stanza};
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// A roster get or set of a session to its own account.
     pub(super) fn roster_iq(
         self: &Arc<Self>,

@@ -11,7 +11,7 @@ use super::address::Address;
 use super::message::Turn;
 use super::{Core, Task};
 use crate::address::InvalidAddress;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
 use crate::session::{Key, Leftover, SessionHandle, SessionId};
@@ -57,23 +57,23 @@ impl From<RouteError> for StanzaError {
 }
 
 /// The queue in front of the router: one writer at a time, in order.
-pub(super) struct Outlet<C: Connection + Clone> {
+pub(super) struct Outlet<C: SharedConnection> {
     router: Option<Box<dyn Router>>,
     queue: Mutex<Queue<C>>,
 }
 
-struct Queue<C: Connection + Clone> {
+struct Queue<C: SharedConnection> {
     waiting: VecDeque<Outgoing<C>>,
     writing: bool,
 }
 
 /// A stanza on its way out, and the session that is told if it finds none.
-struct Outgoing<C: Connection + Clone> {
+struct Outgoing<C: SharedConnection> {
     stanza: Stanza,
     origin: Option<SessionHandle<C>>,
 }
 
-impl<C: Connection + Clone> Outlet<C> {
+impl<C: SharedConnection> Outlet<C> {
     pub(super) fn new(router: Option<Box<dyn Router>>) -> Self {
         let queue = Queue { waiting: VecDeque::new(), writing: false };
         Self { router, queue: Mutex::new(queue) }
@@ -115,7 +115,7 @@ impl<C: Connection + Clone> Outlet<C> {
     }
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// Routes a stanza with a true `from` by its `to`.
     pub(super) fn route(
         self: &Arc<Self>,

@@ -12,7 +12,7 @@ use jid::BareJid;
 
 use super::Core;
 use crate::address;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::roster::{
     Roster, RosterError, RosterLimits, RosterSet, SetPlan, Stray, plan_set, push,
@@ -362,7 +362,7 @@ impl Change {
     }
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// Works out a change of `account`'s roster, stores it and puts it into memory. The caller
     /// carries the effects out, in their order.
     ///

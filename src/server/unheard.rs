@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::Core;
 use super::transaction::Change;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::session::AccountState;
 
 /// Items that are remembered for all accounts together: the others are seen at the next roster get.
@@ -42,7 +42,7 @@ impl Unheard {
     }
 }
 
-impl<C: Connection + Clone> Core<C> {
+impl<C: SharedConnection> Core<C> {
     /// An extension has changed what it keeps for an account: who may hear of each other again is shown
     /// what has changed meanwhile.
     pub(super) fn show_unheard(self: &Arc<Self>, account: &BareJid) {

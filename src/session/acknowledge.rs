@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::handle::SessionHandle;
 use super::outbound::Outbound;
 use super::retained::Due;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 
 /// What a client acknowledged, and what of it was possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub enum AckCheck {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transport(pub(super) u32);
 
-impl<C: Connection + Clone> Outbound<C> {
+impl<C: SharedConnection> Outbound<C> {
     pub(super) fn take_acknowledgement(&mut self, handled: u32) -> Option<Acknowledged> {
         let sent = self.retained.as_ref().map(|r| r.acked.wrapping_add(r.sent))?;
         Some(
@@ -72,7 +72,7 @@ impl<C: Connection + Clone> Outbound<C> {
     }
 }
 
-impl<C: Connection + Clone> SessionHandle<C> {
+impl<C: SharedConnection> SessionHandle<C> {
     /// Whether this is the session's transport now.
     #[must_use]
     pub fn is_current(&self, transport: Transport) -> bool {

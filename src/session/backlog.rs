@@ -21,18 +21,18 @@ use super::outbound::Left;
 use super::registry::{Inner, bare};
 use super::slots::Entry;
 use super::table::Key;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// The accounts that have a backlog. A leaf lock.
-pub(super) struct Backlogs<C: Connection + Clone> {
+pub(super) struct Backlogs<C: SharedConnection> {
     accounts: Mutex<HashMap<Box<str>, Backlog<C>>>,
     /// How many they are: most of the time none.
     count: AtomicUsize,
 }
 
-struct Backlog<C: Connection + Clone> {
+struct Backlog<C: SharedConnection> {
     /// What ended sessions have left, in order.
     left: VecDeque<(Arc<Shared<C>>, Left)>,
     /// Sessions that are to get what the store has.
@@ -41,19 +41,19 @@ struct Backlog<C: Connection + Clone> {
     queued: usize,
 }
 
-impl<C: Connection + Clone> Default for Backlog<C> {
+impl<C: SharedConnection> Default for Backlog<C> {
     fn default() -> Self {
         Self { left: VecDeque::new(), recipients: VecDeque::new(), queued: 0 }
     }
 }
 
-impl<C: Connection + Clone> Backlog<C> {
+impl<C: SharedConnection> Backlog<C> {
     fn is_empty(&self) -> bool {
         self.left.is_empty() && self.recipients.is_empty() && self.queued == 0
     }
 }
 
-impl<C: Connection + Clone> Backlogs<C> {
+impl<C: SharedConnection> Backlogs<C> {
     pub(super) fn new() -> Self {
         Self { accounts: Mutex::new(HashMap::new()), count: AtomicUsize::new(0) }
     }
@@ -100,13 +100,13 @@ impl<C: Connection + Clone> Backlogs<C> {
     }
 }
 
-impl<C: Connection + Clone> Entry<C> {
+impl<C: SharedConnection> Entry<C> {
     fn set_behind(&self, is_behind: bool) {
         self.slots.as_slice().iter().for_each(|slot| slot.shared.set_behind(is_behind));
     }
 }
 
-impl<C: Connection + Clone> Inner<C> {
+impl<C: SharedConnection> Inner<C> {
     /// Changes the backlog of an account, and lets its sessions say whether there is one.
     fn change_backlog<T>(&self, account: Key<'_>, change: impl FnOnce(&mut Backlog<C>) -> T) -> T {
         let shard = self.table.shard(account).write();

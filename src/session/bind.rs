@@ -20,7 +20,7 @@ use super::shield::shielded;
 use super::slots::{Entry, Slot, SlotState, Slots};
 use super::table::Hash;
 use crate::address;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::environment::random_hex;
 use crate::rules::roster::Roster;
 use crate::sync::Mutex;
@@ -167,7 +167,7 @@ impl BindError {
 const KICKS: usize = 3;
 const KICK_WINDOW: Duration = Duration::from_secs(60);
 
-impl<C: Connection + Clone> Inner<C> {
+impl<C: SharedConnection> Inner<C> {
     pub(super) fn bind(
         &self,
         account: &BareJid,
@@ -328,7 +328,7 @@ enum Place {
     Evict(usize),
 }
 
-impl<C: Connection + Clone> Entry<C> {
+impl<C: SharedConnection> Entry<C> {
     /// Counts one more replacement of `resource`; true if there were too many of late (BIND-6).
     fn is_kick_loop(&mut self, resource: &ResourcePart, now: Duration) -> bool {
         self.slots.replaced(|replaced| {

@@ -4,7 +4,7 @@ use super::handle::SessionHandle;
 use super::outbound::Valid;
 use super::presence::{Notification, Rare, unavailable};
 use super::registry::{Inner, SessionRegistry, bare_of};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::stanza::Stanza;
 
 /// Some JIDs of a block list.
@@ -20,14 +20,14 @@ pub(crate) trait Pattern {
 
 /// The sessions of an account before it hides from somebody: each with whether it was available, and
 /// whom of those it had directed presence to.
-pub(crate) struct Hiding<C: Connection + Clone>(Vec<(SessionHandle<C>, bool, Vec<Box<str>>)>);
+pub(crate) struct Hiding<C: SharedConnection>(Vec<(SessionHandle<C>, bool, Vec<Box<str>>)>);
 
 fn covered(rare: &Rare, pattern: &impl Pattern) -> Vec<Box<str>> {
     let targets = rare.directed.iter().filter(|target| pattern.covers(target));
     targets.map(Into::into).collect()
 }
 
-impl<C: Connection + Clone> Inner<C> {
+impl<C: SharedConnection> Inner<C> {
     /// Tells those whom `pattern` covers that a session is gone, past the list of its account.
     fn tell_hidden(
         &self,
@@ -57,7 +57,7 @@ impl<C: Connection + Clone> Inner<C> {
     }
 }
 
-impl<C: Connection + Clone> SessionRegistry<C> {
+impl<C: SharedConnection> SessionRegistry<C> {
     /// The sessions of an account that is about to hide from whom `pattern` covers. One that goes while
     /// it does so tells nobody of them itself.
     pub(crate) fn prepare_hiding(&self, account: &str, pattern: &impl Pattern) -> Hiding<C> {

@@ -14,13 +14,13 @@ use super::kept::AccountState;
 use super::registry::SessionRegistry;
 use super::retained::RetentionLimits;
 use crate::address;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::stanza::Stanza;
 
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
 #[must_use = "a builder does nothing until `build`"]
-pub struct Builder<C: Connection + Clone> {
+pub struct Builder<C: SharedConnection> {
     pub(super) settings: Settings,
     pub(super) listener: Option<Listener<C>>,
     pub(super) hold: Option<OnHold<C>>,
@@ -51,7 +51,7 @@ pub(super) struct Settings {
     pub(super) hides: Option<Hides>,
 }
 
-impl<C: Connection + Clone> Builder<C> {
+impl<C: SharedConnection> Builder<C> {
     /// What to do when a resource is in use (BIND-5). Default: [`Conflict::Replace`].
     pub const fn conflict(mut self, policy: Conflict) -> Self {
         self.settings.conflict = policy;
@@ -159,7 +159,7 @@ impl<C: Connection + Clone> Builder<C> {
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for Builder<C> {
+impl<C: SharedConnection> fmt::Debug for Builder<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder").field("conflict", &self.settings.conflict).finish_non_exhaustive()
     }

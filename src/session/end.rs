@@ -15,7 +15,7 @@ use super::presence::Gone;
 use super::registry::{Inner, bare};
 use super::shield::{shielded, wake};
 use super::slots::{Entry, SlotState};
-use crate::connection::{Close, Connection, SendError};
+use crate::connection::{Close, SendError, SharedConnection};
 use crate::stanza::Stanza;
 use crate::sync::atomic::Ordering;
 
@@ -132,7 +132,7 @@ pub struct Leftover {
 impl Left {
     /// What others are to know of it; `None` where another session has the message, or will have
     /// (SM-17). `clocks`: the monotonic time and the wall clock's of now.
-    pub(super) fn into_leftover<C: Connection + Clone>(
+    pub(super) fn into_leftover<C: SharedConnection>(
         self,
         session: &Shared<C>,
         clocks: (Duration, SystemTime),
@@ -169,7 +169,7 @@ impl fmt::Debug for Leftover {
 }
 
 /// An end that was decided, its effects still to come. The session can no longer be found.
-pub(super) struct Ending<C: Connection + Clone> {
+pub(super) struct Ending<C: SharedConnection> {
     shared: Arc<Shared<C>>,
     reason: Reason,
     outbound: Ended<C>,
@@ -179,7 +179,7 @@ pub(super) struct Ending<C: Connection + Clone> {
     flush: bool,
 }
 
-impl<C: Connection + Clone> Ending<C> {
+impl<C: SharedConnection> Ending<C> {
     /// What the session that takes the resource may inherit of it.
     #[cfg(feature = "server")]
     pub(super) fn bequest(&mut self) -> (&Arc<Shared<C>>, Vec<Left>) {
@@ -197,12 +197,12 @@ pub(super) enum Run {
 }
 
 /// An end that waits for the host's background. Dropping it has its effects.
-struct Postponed<C: Connection + Clone> {
+struct Postponed<C: SharedConnection> {
     inner: Arc<Inner<C>>,
     ending: Option<Ending<C>>,
 }
 
-impl<C: Connection + Clone> Drop for Postponed<C> {
+impl<C: SharedConnection> Drop for Postponed<C> {
     fn drop(&mut self) {
         if let Some(ending) = self.ending.take() {
             self.inner.finish(ending);
@@ -210,7 +210,7 @@ impl<C: Connection + Clone> Drop for Postponed<C> {
     }
 }
 
-impl<C: Connection + Clone> Inner<C> {
+impl<C: SharedConnection> Inner<C> {
     /// Ends a session; `false` if it was over.
     pub(super) fn end(
         &self,

@@ -6,7 +6,7 @@ use std::fmt;
 use super::end::Reason;
 use super::handle::{SessionHandle, SessionId};
 use super::shield::shielded;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::sync::Mutex;
 
 /// Something that happened to a session.
@@ -14,7 +14,7 @@ use crate::sync::Mutex;
 /// Events are queued under the lock of the decision that made them, and delivered by one thread at
 /// a time, without a lock: the listener sees a total order that agrees with what happened.
 #[derive(Clone)]
-pub struct Event<C: Connection + Clone> {
+pub struct Event<C: SharedConnection> {
     session: SessionHandle<C>,
     kind: EventKind,
 }
@@ -49,7 +49,7 @@ pub enum EventKind {
     },
 }
 
-impl<C: Connection + Clone> Event<C> {
+impl<C: SharedConnection> Event<C> {
     pub(super) const fn new(session: SessionHandle<C>, kind: EventKind) -> Self {
         Self { session, kind }
     }
@@ -67,7 +67,7 @@ impl<C: Connection + Clone> Event<C> {
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for Event<C> {
+impl<C: SharedConnection> fmt::Debug for Event<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event")
             .field("session", &self.session.id())
@@ -80,17 +80,17 @@ impl<C: Connection + Clone> fmt::Debug for Event<C> {
 pub(super) type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 
 /// The queue between decisions and the listener.
-pub(super) struct Events<C: Connection + Clone> {
+pub(super) struct Events<C: SharedConnection> {
     queue: Mutex<Queue<C>>,
     listener: Option<Listener<C>>,
 }
 
-struct Queue<C: Connection + Clone> {
+struct Queue<C: SharedConnection> {
     waiting: VecDeque<Event<C>>,
     delivering: bool,
 }
 
-impl<C: Connection + Clone> Events<C> {
+impl<C: SharedConnection> Events<C> {
     pub(super) fn new(listener: Option<Listener<C>>) -> Self {
         Self { queue: Mutex::new(Queue { waiting: VecDeque::new(), delivering: false }), listener }
     }

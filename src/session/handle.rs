@@ -12,7 +12,7 @@ use super::copies::Copies;
 use super::outbound::{self, After, Item, Outbound, Own, Sent, To, Valid};
 use super::presence::PresenceState;
 use super::registry::Inner;
-use crate::connection::{Connection, SendError};
+use crate::connection::{SendError, SharedConnection};
 use crate::environment::Nanos;
 use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
@@ -75,7 +75,7 @@ impl Standing {
 }
 
 /// One bound session.
-pub(crate) struct Shared<C: Connection + Clone> {
+pub(crate) struct Shared<C: SharedConnection> {
     pub(super) id: SessionId,
     pub(super) jid: FullJid,
     pub(super) since: Nanos,
@@ -89,7 +89,7 @@ pub(crate) struct Shared<C: Connection + Clone> {
     pub(super) out: Mutex<Outbound<C>>,
 }
 
-impl<C: Connection + Clone> Shared<C> {
+impl<C: SharedConnection> Shared<C> {
     pub(super) fn send(
         self: &Arc<Self>,
         inner: &Inner<C>,
@@ -229,7 +229,7 @@ impl<C: Connection + Clone> Shared<C> {
 ///
 /// A handle keeps nothing alive and ends nothing: once the session has ended, sending says so and
 /// has no effect (DESTROY-6).
-pub struct SessionHandle<C: Connection + Clone>(pub(super) Arc<Shared<C>>);
+pub struct SessionHandle<C: SharedConnection>(pub(super) Arc<Shared<C>>);
 
 /// Why a stanza was not accepted; the caller still has it, and routing goes on (MSG-8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -252,7 +252,7 @@ impl From<SendError> for NotSent {
     }
 }
 
-impl<C: Connection + Clone> SessionHandle<C> {
+impl<C: SharedConnection> SessionHandle<C> {
     /// The full JID.
     #[must_use]
     pub fn jid(&self) -> &FullJid {
@@ -526,21 +526,21 @@ impl<C: Connection + Clone> SessionHandle<C> {
     }
 }
 
-impl<C: Connection + Clone> Clone for SessionHandle<C> {
+impl<C: SharedConnection> Clone for SessionHandle<C> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<C: Connection + Clone> PartialEq for SessionHandle<C> {
+impl<C: SharedConnection> PartialEq for SessionHandle<C> {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
 }
 
-impl<C: Connection + Clone> Eq for SessionHandle<C> {}
+impl<C: SharedConnection> Eq for SessionHandle<C> {}
 
-impl<C: Connection + Clone> fmt::Debug for SessionHandle<C> {
+impl<C: SharedConnection> fmt::Debug for SessionHandle<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let flags = self.0.flags.load(Ordering::SeqCst);
         f.debug_struct("SessionHandle")
@@ -591,13 +591,13 @@ impl fmt::Debug for SessionInfo {
 
 /// A moment's view of an available resource: what it says was true when it was taken.
 #[must_use = "a view does nothing by itself"]
-pub struct Available<'a, C: Connection + Clone> {
+pub struct Available<'a, C: SharedConnection> {
     session: &'a SessionHandle<C>,
     presence: Stanza,
     priority: i8,
 }
 
-impl<'a, C: Connection + Clone> Available<'a, C> {
+impl<'a, C: SharedConnection> Available<'a, C> {
     /// The session that was looked at.
     #[must_use]
     pub const fn session(&self) -> &'a SessionHandle<C> {
@@ -618,7 +618,7 @@ impl<'a, C: Connection + Clone> Available<'a, C> {
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for Available<'_, C> {
+impl<C: SharedConnection> fmt::Debug for Available<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Available").field("priority", &self.priority).finish_non_exhaustive()
     }
@@ -626,11 +626,11 @@ impl<C: Connection + Clone> fmt::Debug for Available<'_, C> {
 
 /// A moment's view of an interested resource: the only one that takes a roster push.
 #[must_use = "a view does nothing by itself"]
-pub struct Interested<'a, C: Connection + Clone> {
+pub struct Interested<'a, C: SharedConnection> {
     session: &'a SessionHandle<C>,
 }
 
-impl<'a, C: Connection + Clone> Interested<'a, C> {
+impl<'a, C: SharedConnection> Interested<'a, C> {
     /// The session that was looked at.
     #[must_use]
     pub const fn session(&self) -> &'a SessionHandle<C> {
@@ -648,7 +648,7 @@ impl<'a, C: Connection + Clone> Interested<'a, C> {
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for Interested<'_, C> {
+impl<C: SharedConnection> fmt::Debug for Interested<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Interested").finish_non_exhaustive()
     }

@@ -15,7 +15,7 @@ use super::outbound::{After, Item, Outbound};
 use super::queue::Entry;
 use super::registry::bare_of;
 use super::retained::{RetentionLimits, Share};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::stanza::Stanza;
 use crate::sync::atomic::AtomicUsize;
 
@@ -106,7 +106,7 @@ fn source(stanza: &Stanza) -> Box<str> {
     stanza.from().map(|from| bare_of(&from).into()).unwrap_or_default()
 }
 
-impl<C: Connection + Clone> Outbound<C> {
+impl<C: SharedConnection> Outbound<C> {
     /// Holds back from now on.
     fn start_holding(&mut self, all: &Arc<AtomicUsize>) {
         if !self.ended && self.link.is_some() && self.queue.held().is_none() {
@@ -182,7 +182,7 @@ impl<C: Connection + Clone> Outbound<C> {
     }
 }
 
-impl<C: Connection + Clone> SessionHandle<C> {
+impl<C: SharedConnection> SessionHandle<C> {
     /// Holds back from now on what the registry's [`hold`](super::Builder::hold) hook names, or lets
     /// it all go, in order. A session without a transport holds nothing back, and each transport
     /// starts without (CSI-1).

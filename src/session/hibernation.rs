@@ -9,11 +9,11 @@ use smallvec::SmallVec;
 
 use super::handle::{SessionId, Shared};
 use super::retained::RetentionLimits;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::environment::Nanos;
 
 /// Sessions without a transport, by the end of their wait and by what is kept for them.
-pub(super) struct Hibernating<C: Connection + Clone> {
+pub(super) struct Hibernating<C: SharedConnection> {
     waits: BTreeMap<SessionId, Wait<C>>,
     by_end: BTreeSet<(Nanos, SessionId)>,
     /// What is kept for each account in all.
@@ -22,7 +22,7 @@ pub(super) struct Hibernating<C: Connection + Clone> {
     bytes: usize,
 }
 
-struct Wait<C: Connection + Clone> {
+struct Wait<C: SharedConnection> {
     since: Nanos,
     until: Nanos,
     account: AccountId,
@@ -40,7 +40,7 @@ struct Keeps {
     sessions: SmallVec<[SessionId; 2]>,
 }
 
-impl<C: Connection + Clone> Default for Hibernating<C> {
+impl<C: SharedConnection> Default for Hibernating<C> {
     fn default() -> Self {
         Self {
             waits: BTreeMap::new(),
@@ -52,7 +52,7 @@ impl<C: Connection + Clone> Default for Hibernating<C> {
     }
 }
 
-impl<C: Connection + Clone> Hibernating<C> {
+impl<C: SharedConnection> Hibernating<C> {
     /// A session that weighs nothing yet.
     pub(super) fn insert(&mut self, session: &Arc<Shared<C>>, since: Duration, until: Duration) {
         let (since, until) = (since.into(), until.into());

@@ -10,7 +10,7 @@ use super::outbound::{Item, Left, To};
 use super::registry::Inner;
 use super::retained::{RetentionLimits, Share};
 use super::slots::Entry;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::stanza::{Kind, Stanza};
 use crate::sync::atomic::AtomicUsize;
 
@@ -59,7 +59,7 @@ impl Left {
     }
 }
 
-impl<C: Connection + Clone> Inner<C> {
+impl<C: SharedConnection> Inner<C> {
     /// Gives what a replaced session leaves to its successor, as far as it belongs there, unless it is
     /// more than may wait for one session (LIMIT-10); under the lock of their shard. The rest is
     /// left as by any other end.
@@ -89,7 +89,7 @@ impl<C: Connection + Clone> Inner<C> {
     }
 }
 
-impl<C: Connection + Clone> SessionHandle<C> {
+impl<C: SharedConnection> SessionHandle<C> {
     /// Puts a copy of a message behind what the session has inherited (STZ-8): it gets the message
     /// itself with that. `false` where it has inherited nothing, or as much waits as may (LIMIT-10).
     pub(super) fn inherit_copy(&self, copy: &Stanza, copies: &Copies) -> bool {
@@ -137,7 +137,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
     }
 }
 
-impl<C: Connection + Clone> Shared<C> {
+impl<C: SharedConnection> Shared<C> {
     /// Takes out what the session has inherited and not got.
     pub(super) fn take_inheritance(&self) -> Vec<Left> {
         let inheritance = self.presence.lock().change(|rare| rare.inheritance.take());
@@ -188,7 +188,7 @@ impl Waiting {
     }
 }
 
-impl<C: Connection + Clone> SessionHandle<C> {
+impl<C: SharedConnection> SessionHandle<C> {
     /// Whether the session has inherited messages that it has not got.
     pub(crate) fn is_heir(&self) -> bool {
         self.0.presence.lock().rare().is_some_and(|rare| rare.inheritance.is_some())

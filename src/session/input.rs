@@ -8,18 +8,18 @@ use super::end::{Reason, Run};
 use super::handle::Shared;
 use super::outbound::Gate;
 use super::shield::wake;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 
 /// The owner of a session's input, of one transport: its drop is the loss of that transport.
 ///
 /// The typed session holds it so that it needs no `Drop` of its own.
 #[expect(unnameable_types, missing_debug_implementations, reason = "carried by the sealed `State`")]
-pub struct Owner<C: Connection + Clone> {
+pub struct Owner<C: SharedConnection> {
     pub(super) shared: Arc<Shared<C>>,
     pub(super) epoch: u32,
 }
 
-impl<C: Connection + Clone> Drop for Owner<C> {
+impl<C: SharedConnection> Drop for Owner<C> {
     fn drop(&mut self) {
         if let Some(registry) = self.shared.registry.upgrade() {
             registry.lose(&self.shared, self.epoch, Reason::TransportLost, None, Run::Here);
@@ -39,11 +39,11 @@ pub struct Detached;
 /// happened agree. While the ticket is out, a resumed session takes no input (SM-22); it may be
 /// moved into the work that outlives the connection.
 #[must_use = "the ticket is held as long as the stanza is in work"]
-pub struct InputTicket<C: Connection + Clone> {
+pub struct InputTicket<C: SharedConnection> {
     shared: Arc<Shared<C>>,
 }
 
-impl<C: Connection + Clone> Drop for InputTicket<C> {
+impl<C: SharedConnection> Drop for InputTicket<C> {
     fn drop(&mut self) {
         let waker = {
             let mut out = self.shared.out.lock();
@@ -54,13 +54,13 @@ impl<C: Connection + Clone> Drop for InputTicket<C> {
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for InputTicket<C> {
+impl<C: SharedConnection> fmt::Debug for InputTicket<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InputTicket").finish_non_exhaustive()
     }
 }
 
-impl<C: Connection + Clone> Owner<C> {
+impl<C: SharedConnection> Owner<C> {
     // Wakers are host code (a runtime's): they are cloned, dropped and woken without the lock.
 
     /// Counts one stanza and hands out its ticket; `Pending` while the session is gated

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use super::account::Account;
 use super::handle::SessionHandle;
 use super::registry::SessionRegistry;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 
 /// One value.
 pub(crate) type Value = Arc<dyn Any + Send + Sync>;
@@ -96,7 +96,7 @@ impl fmt::Debug for AccountState {
     }
 }
 
-impl<C: Connection + Clone> SessionRegistry<C> {
+impl<C: SharedConnection> SessionRegistry<C> {
     /// What is kept for an account that has sessions.
     #[must_use]
     pub fn account_state(&self, account: &BareJid) -> Option<AccountState> {
@@ -104,7 +104,7 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     }
 }
 
-impl<C: Connection + Clone> SessionHandle<C> {
+impl<C: SharedConnection> SessionHandle<C> {
     /// The value of this type that an extension keeps for the session.
     #[must_use]
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {

@@ -17,7 +17,7 @@ use super::copies::Copies;
 use super::queue::{Entry, Queue, Size};
 use super::registry::bare_of;
 use super::retained::{Retained, RetentionLimits};
-use crate::connection::{Connection, SendError};
+use crate::connection::{SendError, SharedConnection};
 use crate::environment::Nanos;
 use crate::stanza::{Kind, Stanza};
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -208,7 +208,7 @@ pub(super) enum Sent {
     Refused(SendError),
 }
 
-impl<C: Connection + Clone> Outbound<C> {
+impl<C: SharedConnection> Outbound<C> {
     pub(super) fn new(link: C, gates: Gates, lingers: bool) -> Self {
         Self {
             link: Some(link),

@@ -13,7 +13,7 @@ use super::kept::Kept;
 use super::outbound::{Item, To, Valid};
 use super::registry::{Inner, SessionRegistry};
 use super::table::Key;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::environment::Nanos;
 use crate::rules::presence::{Audience, Directed, TooManyTargets, broadcast, uncovered};
 use crate::rules::roster::Roster;
@@ -113,7 +113,7 @@ impl PresenceState {
     }
 }
 
-impl<C: Connection + Clone> Inner<C> {
+impl<C: SharedConnection> Inner<C> {
     /// Sets broadcast presence and tells everybody. `true` = it was initial presence (PRES-3).
     pub(super) fn set_presence(&self, shared: &Arc<Shared<C>>, presence: Presence<'_>) -> bool {
         match presence {
@@ -419,12 +419,12 @@ impl<C: Connection + Clone> Inner<C> {
 }
 
 /// The presence that we make where a session cannot make its own (PRES-8).
-pub(super) fn unavailable<C: Connection + Clone>(shared: &Shared<C>) -> Stanza {
+pub(super) fn unavailable<C: SharedConnection>(shared: &Shared<C>) -> Stanza {
     Stanza::presence().type_("unavailable").from(shared.jid.as_str()).build()
 }
 
 /// Directed presence (PRES-9…12).
-impl<C: Connection + Clone> SessionHandle<C> {
+impl<C: SharedConnection> SessionHandle<C> {
     /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
     /// that it will be told of the end
     /// ([RFC 6121 §4.6.3](https://www.rfc-editor.org/rfc/rfc6121#section-4.6.3)). Recorded first,
@@ -488,7 +488,7 @@ impl<C: Connection + Clone> SessionHandle<C> {
     }
 }
 
-impl<C: Connection + Clone> SessionRegistry<C> {
+impl<C: SharedConnection> SessionRegistry<C> {
     /// Tells a contact (a bare JID as normalised text) the presence of each available session of
     /// an account: it has become a subscriber.
     pub fn tell_contact(&self, account: &str, contact: &str) {
@@ -554,13 +554,13 @@ impl<C: Connection + Clone> SessionRegistry<C> {
 
 /// The sessions that a contact is about to see no longer.
 #[must_use = "the contact waits to be told"]
-pub struct Parting<C: Connection + Clone> {
+pub struct Parting<C: SharedConnection> {
     contact: Box<str>,
     /// Each with whether it held directed presence to the contact.
     sessions: SmallVec<[(SessionHandle<C>, bool); 4]>,
 }
 
-impl<C: Connection + Clone> fmt::Debug for Parting<C> {
+impl<C: SharedConnection> fmt::Debug for Parting<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parting").field("sessions", &self.sessions.len()).finish_non_exhaustive()
     }

@@ -22,7 +22,7 @@ use super::retained::RetentionLimits;
 use super::seen::Seen;
 use super::shield::shielded;
 use super::table::{Key, Table};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::rules::delivery::Top;
 use crate::rules::roster::Roster;
@@ -34,12 +34,12 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 ///
 /// Cheap to clone; all clones are one registry. Dropping the last clone ends every session
 /// (DESTROY-14).
-pub struct SessionRegistry<C: Connection + Clone>(Arc<Guard<C>>);
+pub struct SessionRegistry<C: SharedConnection>(Arc<Guard<C>>);
 
 /// Ends everything when the last clone of the registry goes.
-struct Guard<C: Connection + Clone>(Arc<Inner<C>>);
+struct Guard<C: SharedConnection>(Arc<Inner<C>>);
 
-impl<C: Connection + Clone> Drop for Guard<C> {
+impl<C: SharedConnection> Drop for Guard<C> {
     fn drop(&mut self) {
         self.0.end_all(Reason::Shutdown);
     }
@@ -57,7 +57,7 @@ pub struct Counts {
     pub retained_bytes: usize,
 }
 
-impl<C: Connection + Clone> SessionRegistry<C> {
+impl<C: SharedConnection> SessionRegistry<C> {
     /// A registry with the defaults of the rules, on the host's `environment`.
     pub fn builder(environment: Arc<dyn Environment>) -> Builder<C> {
         let settings = Settings {
@@ -263,22 +263,22 @@ impl<C: Connection + Clone> SessionRegistry<C> {
     }
 }
 
-impl<C: Connection + Clone> Clone for SessionRegistry<C> {
+impl<C: SharedConnection> Clone for SessionRegistry<C> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<C: Connection + Clone> fmt::Debug for SessionRegistry<C> {
+impl<C: SharedConnection> fmt::Debug for SessionRegistry<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionRegistry").field("counts", &self.counts()).finish_non_exhaustive()
     }
 }
 
 /// Sessions that were found, as they were at that moment.
-pub struct Sessions<C: Connection + Clone>(smallvec::IntoIter<[SessionHandle<C>; 4]>);
+pub struct Sessions<C: SharedConnection>(smallvec::IntoIter<[SessionHandle<C>; 4]>);
 
-impl<C: Connection + Clone> Sessions<C> {
+impl<C: SharedConnection> Sessions<C> {
     /// Whether none is left.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -286,7 +286,7 @@ impl<C: Connection + Clone> Sessions<C> {
     }
 }
 
-impl<C: Connection + Clone> Iterator for Sessions<C> {
+impl<C: SharedConnection> Iterator for Sessions<C> {
     type Item = SessionHandle<C>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -298,16 +298,16 @@ impl<C: Connection + Clone> Iterator for Sessions<C> {
     }
 }
 
-impl<C: Connection + Clone> ExactSizeIterator for Sessions<C> {}
+impl<C: SharedConnection> ExactSizeIterator for Sessions<C> {}
 
-impl<C: Connection + Clone> fmt::Debug for Sessions<C> {
+impl<C: SharedConnection> fmt::Debug for Sessions<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sessions").field("left", &self.len()).finish()
     }
 }
 
 /// The shared inside of a registry.
-pub(super) struct Inner<C: Connection + Clone> {
+pub(super) struct Inner<C: SharedConnection> {
     pub(super) me: Weak<Self>,
     pub(super) table: Table<C>,
     pub(super) next: AtomicU64,
@@ -328,7 +328,7 @@ pub(super) struct Inner<C: Connection + Clone> {
     pub(super) settings: Settings,
 }
 
-impl<C: Connection + Clone> Inner<C> {
+impl<C: SharedConnection> Inner<C> {
     pub(super) fn find(&self, account: Key<'_>, resource: &str) -> Option<SessionHandle<C>> {
         self.table
             .with(account, |entry| {

@@ -19,7 +19,7 @@ use super::registry::{Inner, bare};
 use super::retained::Retained;
 use super::shield::{shielded, wake};
 use super::slots::SlotState;
-use crate::connection::{Close, Connection};
+use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
 use crate::stanza::Frame;
 use crate::sync::atomic::Ordering;
@@ -75,7 +75,7 @@ pub enum ResumeError {
     },
 }
 
-impl<C: Connection + Clone> Inner<C> {
+impl<C: SharedConnection> Inner<C> {
     /// Keeps stanzas from now on until they are acknowledged. `reply` is written before the first
     /// of them; `None` where the session is retained already, has ended or is another's by now.
     pub(super) fn retain(

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use super::acknowledge::AckPolicy;
 use super::outbound::Outbound;
 use super::queue::{Entry, Size};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::environment::Nanos;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -217,7 +217,7 @@ pub(super) enum Due {
     Silent,
 }
 
-impl<C: Connection + Clone> Outbound<C> {
+impl<C: SharedConnection> Outbound<C> {
     /// Tells the registry how many bytes wait now.
     pub(super) fn account_for(&mut self) {
         if let Some(retained) = &mut self.retained {

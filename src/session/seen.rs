@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::account::Account;
 use super::registry::{Inner, bare_of};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::recent::Recent;
 use crate::rules::roster::Roster;
 
@@ -48,7 +48,7 @@ impl Seen {
     }
 }
 
-impl<C: Connection + Clone> Inner<C> {
+impl<C: SharedConnection> Inner<C> {
     /// When an available session of the account last went.
     pub(super) fn last_gone(&self, account: &str) -> Option<SystemTime> {
         self.seen.lock().gone.get(account)

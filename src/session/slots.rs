@@ -8,16 +8,16 @@ use jid::ResourcePart;
 use super::account::Account;
 use super::handle::Shared;
 use super::table::{Hash, Key};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 
 /// One account's row in the table. Three words: a hash table keeps up to half of its rows empty.
-pub(super) struct Entry<C: Connection + Clone> {
+pub(super) struct Entry<C: SharedConnection> {
     pub(super) shared: Arc<Account>,
     pub(super) slots: Slots<C>,
 }
 
 /// One session's place in its account.
-pub(super) struct Slot<C: Connection + Clone> {
+pub(super) struct Slot<C: SharedConnection> {
     pub(super) shared: Arc<Shared<C>>,
     /// Of its account, so that a table that grows reads its rows alone: a place for it is left here.
     pub(super) hash: Hash,
@@ -34,19 +34,19 @@ pub(super) enum SlotState {
 }
 
 /// The places of an account in the order in which they were taken: nearly always it has one.
-pub(super) enum Slots<C: Connection + Clone> {
+pub(super) enum Slots<C: SharedConnection> {
     None,
     One(Slot<C>),
     Many(Box<Many<C>>),
 }
 
-pub(super) struct Many<C: Connection + Clone> {
+pub(super) struct Many<C: SharedConnection> {
     slots: Vec<Slot<C>>,
     /// When which resource was replaced, for BIND-6.
     replaced: Vec<(ResourcePart, Duration)>,
 }
 
-impl<C: Connection + Clone> Entry<C> {
+impl<C: SharedConnection> Entry<C> {
     pub(super) fn is(&self, key: Key<'_>) -> bool {
         self.shared.bare.as_str() == key.bare
     }
@@ -57,7 +57,7 @@ impl<C: Connection + Clone> Entry<C> {
     }
 }
 
-impl<C: Connection + Clone> Slots<C> {
+impl<C: SharedConnection> Slots<C> {
     pub(super) fn as_slice(&self) -> &[Slot<C>] {
         match self {
             Self::None => &[],

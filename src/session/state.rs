@@ -25,7 +25,7 @@ use super::presence::Presence;
 use super::registry::SessionRegistry;
 use super::resume::{ResumeError, Resumed, Retention};
 use crate::address;
-use crate::connection::{Close, Connection, SendError};
+use crate::connection::{Close, SendError, SharedConnection};
 use crate::rules::roster::Roster;
 use crate::stanza::{Frame, Stanza};
 use crate::sync::atomic::Ordering;
@@ -39,7 +39,7 @@ mod sealed {
 pub trait State: sealed::Sealed {
     /// What a session carries in this state.
     #[doc(hidden)]
-    type Data<C: Connection + Clone>;
+    type Data<C: SharedConnection>;
     #[doc(hidden)]
     const NAME: &'static str;
 }
@@ -64,17 +64,17 @@ impl sealed::Sealed for Authed {}
 impl sealed::Sealed for Bound {}
 
 impl State for Unauthed {
-    type Data<C: Connection + Clone> = UnauthedData;
+    type Data<C: SharedConnection> = UnauthedData;
     const NAME: &'static str = "Session<Unauthed>";
 }
 
 impl State for Authed {
-    type Data<C: Connection + Clone> = AuthedData;
+    type Data<C: SharedConnection> = AuthedData;
     const NAME: &'static str = "Session<Authed>";
 }
 
 impl State for Bound {
-    type Data<C: Connection + Clone> = Owner<C>;
+    type Data<C: SharedConnection> = Owner<C>;
     const NAME: &'static str = "Session<Bound>";
 }
 
@@ -99,7 +99,7 @@ pub struct AuthedData {
 
 impl AuthedData {
     /// What was said of the stream goes on to hold for the session.
-    fn bound<C: Connection + Clone>(self, owner: Owner<C>, connection: C) -> Session<Bound, C> {
+    fn bound<C: SharedConnection>(self, owner: Owner<C>, connection: C) -> Session<Bound, C> {
         owner.shared.set_protected(self.protected);
         let session = Session { data: owner, connection };
         if self.holding {
@@ -115,7 +115,7 @@ impl AuthedData {
 /// ([`Refused`]). A bound session is shared through its registry, and this value is the one right
 /// to feed it input: dropping it is the loss of its transport (DESTROY-14).
 #[must_use = "dropping a session is the loss of its transport"]
-pub struct Session<S: State, C: Connection + Clone> {
+pub struct Session<S: State, C: SharedConnection> {
     data: S::Data<C>,
     connection: C,
 }
@@ -171,7 +171,7 @@ pub enum AuthenticateError {
     InvalidAddress,
 }
 
-impl<C: Connection + Clone> Session<Unauthed, C> {
+impl<C: SharedConnection> Session<Unauthed, C> {
     /// A session whose transport has just been accepted.
     pub const fn new(connection: C) -> Self {
         Self { data: UnauthedData { domain: None, open: false }, connection }
@@ -227,7 +227,7 @@ impl<C: Connection + Clone> Session<Unauthed, C> {
     }
 }
 
-impl<C: Connection + Clone> Session<Authed, C> {
+impl<C: SharedConnection> Session<Authed, C> {
     /// The account.
     #[must_use]
     pub const fn account(&self) -> &BareJid {
@@ -326,7 +326,7 @@ impl<C: Connection + Clone> Session<Authed, C> {
 /// What is sent before bind goes straight to the connection: nobody else sends on it.
 macro_rules! unshared {
     ($state:ty) => {
-        impl<C: Connection + Clone> Session<$state, C> {
+        impl<C: SharedConnection> Session<$state, C> {
             /// Sends a stanza to the client.
             ///
             /// # Errors
@@ -356,7 +356,7 @@ macro_rules! unshared {
 unshared!(Unauthed);
 unshared!(Authed);
 
-impl<S: State, C: Connection + Clone> Session<S, C> {
+impl<S: State, C: SharedConnection> Session<S, C> {
     /// The connection that this session began with.
     #[must_use]
     pub const fn connection(&self) -> &C {
@@ -364,13 +364,13 @@ impl<S: State, C: Connection + Clone> Session<S, C> {
     }
 }
 
-impl<S: State, C: Connection + Clone> fmt::Debug for Session<S, C> {
+impl<S: State, C: SharedConnection> fmt::Debug for Session<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(S::NAME).finish_non_exhaustive()
     }
 }
 
-impl<C: Connection + Clone> Session<Bound, C> {
+impl<C: SharedConnection> Session<Bound, C> {
     /// A handle for others to reach the session by.
     #[must_use]
     pub fn handle(&self) -> SessionHandle<C> {

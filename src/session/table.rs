@@ -5,13 +5,13 @@ use std::hash::{DefaultHasher, Hasher};
 use hashbrown::HashTable;
 
 use super::slots::Entry;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::rules::roster::{self, Roster};
 use crate::sync::RwLock;
 
 /// All accounts that have sessions, each in the shard that its hash names.
-pub(super) struct Table<C: Connection + Clone> {
+pub(super) struct Table<C: SharedConnection> {
     shards: [Shard<C>; SHARDS],
     /// Keyed with secret bytes, so that nobody can choose accounts that collide.
     hasher: DefaultHasher,
@@ -52,7 +52,7 @@ pub(crate) fn hashes(work: impl FnOnce()) -> usize {
     HASHED.get() - before
 }
 
-impl<C: Connection + Clone> Table<C> {
+impl<C: SharedConnection> Table<C> {
     pub(super) fn new(environment: &dyn Environment) -> Self {
         let mut key = [0; 16];
         environment.random(&mut key);

@@ -9,7 +9,7 @@ use minidom::Element;
 
 use super::element;
 use crate::address;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::{
     AccountState, Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target,
 };
@@ -118,7 +118,7 @@ enum Change {
 }
 
 impl Change {
-    fn read<C: Connection + Clone>(request: &IqRequest<'_, C>) -> Result<Self, Condition> {
+    fn read<C: SharedConnection>(request: &IqRequest<'_, C>) -> Result<Self, Condition> {
         let items = request.query().children().filter(|child| child.is("item", NAMESPACE));
         let list = request.session().and_then(|s| s.account_state().extension::<List>());
         let jids = items.map(|item| {
@@ -185,7 +185,7 @@ impl Pattern for Difference {
     }
 }
 
-impl<C: Connection + Clone> Extension<C> for Blocking {
+impl<C: SharedConnection> Extension<C> for Blocking {
     fn takes(&self, _: &str, _: &str) -> bool {
         false
     }
@@ -277,7 +277,7 @@ fn is_farewell(stanza: &Stanza) -> bool {
 }
 
 /// BLOCK-1
-fn list<C: Connection + Clone>(session: &SessionHandle<C>) -> Element {
+fn list<C: SharedConnection>(session: &SessionHandle<C>) -> Element {
     session.set_extension(Marked);
     let mut list = Element::bare("blocklist", NAMESPACE);
     if let Some(blocked) = session.account_state().extension::<List>() {
@@ -290,7 +290,7 @@ fn list<C: Connection + Clone>(session: &SessionHandle<C>) -> Element {
 
 impl Inner {
     /// Stores a change, then puts it into memory; the rest comes behind the result.
-    async fn change<C: Connection + Clone>(
+    async fn change<C: SharedConnection>(
         self: Arc<Self>,
         registry: SessionRegistry<C>,
         account: BareJid,
@@ -351,7 +351,7 @@ impl Inner {
         }))
     }
 
-    fn push<C: Connection + Clone>(
+    fn push<C: SharedConnection>(
         registry: &SessionRegistry<C>,
         account: &BareJid,
         change: &Change,

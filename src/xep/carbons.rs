@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use jid::BareJid;
 
 use crate::address;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::{
     AccountState, Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target,
 };
@@ -52,7 +52,7 @@ impl Carbons {
         Self { forbidden: Some(Box::new(accounts)) }
     }
 
-    fn switch<C: Connection + Clone>(&self, session: &SessionHandle<C>, on: bool) -> IqReply {
+    fn switch<C: SharedConnection>(&self, session: &SessionHandle<C>, on: bool) -> IqReply {
         let account = session.account_state();
         if !on {
             session.remove_extension::<Enabled>();
@@ -93,7 +93,7 @@ impl Way {
     }
 }
 
-impl<C: Connection + Clone> Extension<C> for Carbons {
+impl<C: SharedConnection> Extension<C> for Carbons {
     fn takes(&self, _: &str, _: &str) -> bool {
         false
     }
@@ -160,7 +160,7 @@ impl<C: Connection + Clone> Extension<C> for Carbons {
 
 /// Sends a copy to each session of `account` that enabled carbons and has not got the message
 /// (CARBONS-5, CARBONS-6).
-fn copy<C: Connection + Clone>(delivery: &Delivery<'_, C>, account: &BareJid, way: Way) {
+fn copy<C: SharedConnection>(delivery: &Delivery<'_, C>, account: &BareJid, way: Way) {
     let from = delivery.stanza().from();
     let mut sessions = delivery.registry().sessions(account).filter(|session| {
         session.extension::<Enabled>().is_some()

@@ -1,4 +1,4 @@
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Hold, Negotiated, Stage};
 use crate::session::{Authed, Bound, Session, SessionHandle, SessionRegistry};
 use crate::stanza::{Child, Kind, Stanza};
@@ -30,7 +30,7 @@ fn said(element: &Nonza) -> Option<bool> {
     }
 }
 
-impl<C: Connection + Clone> Extension<C> for ClientState {
+impl<C: SharedConnection> Extension<C> for ClientState {
     fn features(&self, stage: Stage, out: &mut Vec<u8>) {
         if stage == Stage::Authenticated {
             out.extend_from_slice(b"<csi xmlns='urn:xmpp:csi:0'/>");

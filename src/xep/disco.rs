@@ -4,7 +4,7 @@ use jid::Jid;
 use minidom::Element;
 
 use super::element;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::{Extension, IqReply, IqRequest, Target};
 use crate::stanza::Condition;
 
@@ -74,7 +74,7 @@ impl Disco {
         self
     }
 
-    fn info<C: Connection + Clone>(&self, request: &IqRequest<'_, C>) -> Element {
+    fn info<C: SharedConnection>(&self, request: &IqRequest<'_, C>) -> Element {
         let mut query = Element::bare("query", INFO);
         let mut identity = |category: &str, type_: &str, name: Option<&String>| {
             let mut attributes = vec![("category", category), ("type", type_)];
@@ -94,7 +94,7 @@ impl Disco {
         query
     }
 
-    fn items<C: Connection + Clone>(&self, request: &IqRequest<'_, C>) -> Element {
+    fn items<C: SharedConnection>(&self, request: &IqRequest<'_, C>) -> Element {
         let mut query = Element::bare("query", ITEMS);
         match request.target() {
             Target::Domain => {
@@ -128,7 +128,7 @@ impl fmt::Debug for Disco {
     }
 }
 
-impl<C: Connection + Clone> Extension<C> for Disco {
+impl<C: SharedConnection> Extension<C> for Disco {
     fn takes(&self, _: &str, _: &str) -> bool {
         false
     }

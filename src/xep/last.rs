@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::element;
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::{Extension, IqReply, IqRequest, Target};
 
@@ -30,7 +30,7 @@ impl LastActivity {
         Self { start: environment.now(), environment }
     }
 
-    fn seconds<C: Connection + Clone>(&self, request: &IqRequest<'_, C>) -> Option<u64> {
+    fn seconds<C: SharedConnection>(&self, request: &IqRequest<'_, C>) -> Option<u64> {
         match request.target() {
             Target::Domain => Some(self.environment.now().saturating_sub(self.start).as_secs()),
             // The session that asks is one that is connected.
@@ -51,7 +51,7 @@ impl fmt::Debug for LastActivity {
     }
 }
 
-impl<C: Connection + Clone> Extension<C> for LastActivity {
+impl<C: SharedConnection> Extension<C> for LastActivity {
     fn takes(&self, _: &str, _: &str) -> bool {
         false
     }

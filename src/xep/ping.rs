@@ -1,4 +1,4 @@
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::{Extension, IqReply, IqRequest, Target};
 
 const NAMESPACE: &str = "urn:xmpp:ping";
@@ -13,7 +13,7 @@ const NAMESPACE: &str = "urn:xmpp:ping";
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to set")]
 pub struct Ping;
 
-impl<C: Connection + Clone> Extension<C> for Ping {
+impl<C: SharedConnection> Extension<C> for Ping {
     fn takes(&self, _: &str, _: &str) -> bool {
         false
     }

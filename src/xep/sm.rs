@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Liveness, Negotiated, Stage};
 use crate::session::{
     AckCheck, AckPolicy, Acknowledged, Authed, Bound, ResumeError, Resumed, Retention, Session,
@@ -55,7 +55,7 @@ impl StreamManagement {
     }
 
     /// SM-2, SM-4, SM-10
-    fn enable<C: Connection + Clone>(&self, session: &mut Session<Bound, C>, element: &Nonza) {
+    fn enable<C: SharedConnection>(&self, session: &mut Session<Bound, C>, element: &Nonza) {
         let resume = matches!(element.attribute("resume").as_deref(), Some("true" | "1"));
         let asked = element.attribute("max").and_then(|max| max.parse().ok());
         let asked = asked.map_or(Duration::MAX, Duration::from_secs);
@@ -67,7 +67,7 @@ impl StreamManagement {
     }
 
     /// SM-3, SM-6, SM-7, SM-8
-    fn answered<C: Connection + Clone>(session: &mut Session<Bound, C>, element: &Nonza) -> Flow {
+    fn answered<C: SharedConnection>(session: &mut Session<Bound, C>, element: &Nonza) -> Flow {
         let Some(handled) = counter(element) else {
             return Flow::Close(StreamCondition::InvalidXml.into());
         };
@@ -92,7 +92,7 @@ impl Default for StreamManagement {
     }
 }
 
-impl<C: Connection + Clone> Extension<C> for StreamManagement {
+impl<C: SharedConnection> Extension<C> for StreamManagement {
     fn features(&self, stage: Stage, out: &mut Vec<u8>) {
         if stage == Stage::Authenticated {
             out.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/>");
@@ -191,13 +191,13 @@ impl<C: Connection + Clone> Extension<C> for StreamManagement {
 }
 
 /// Why a resumption came to nothing.
-enum Refusal<C: Connection + Clone> {
+enum Refusal<C: SharedConnection> {
     Failed(Session<Authed, C>, Vec<u8>),
     Close(StreamError),
 }
 
 /// SM-8, SM-12…15
-fn resume<C: Connection + Clone>(
+fn resume<C: SharedConnection>(
     session: Session<Authed, C>,
     registry: &SessionRegistry<C>,
     element: &Nonza,
@@ -240,7 +240,7 @@ fn failed(condition: &str, handled: Option<u32>) -> Vec<u8> {
         .into_bytes()
 }
 
-fn fail<C: Connection + Clone>(session: &Session<Bound, C>, condition: &str) {
+fn fail<C: SharedConnection>(session: &Session<Bound, C>, condition: &str) {
     let _gone = session.send_raw(&failed(condition, None));
 }
 

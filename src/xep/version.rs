@@ -2,7 +2,7 @@ use std::fmt;
 
 use minidom::Element;
 
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::extension::{Extension, IqReply, IqRequest, Target};
 
 const NAMESPACE: &str = "jabber:iq:version";
@@ -38,7 +38,7 @@ impl fmt::Debug for Version {
     }
 }
 
-impl<C: Connection + Clone> Extension<C> for Version {
+impl<C: SharedConnection> Extension<C> for Version {
     fn takes(&self, _: &str, _: &str) -> bool {
         false
     }

@@ -3,7 +3,7 @@ use xmpp_session::session::State;
 enum Mine {}
 
 impl State for Mine {
-    type Data<C: xmpp_session::connection::Connection + Clone> = ();
+    type Data<C: xmpp_session::connection::SharedConnection> = ();
     const NAME: &'static str = "mine";
 }
 

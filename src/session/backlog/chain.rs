@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use jid::BareJid;
 
 use super::{Backlog, Taken};
-use crate::connection::Connection;
+use crate::connection::SharedConnection;
 use crate::session::end::Leftover;
 use crate::session::handle::SessionHandle;
 use crate::session::registry::{Inner, SessionRegistry};
@@ -16,12 +16,12 @@ use crate::sync::atomic::Ordering;
 
 /// A place in the order of an account: while it is held, no message passes it.
 #[must_use = "holds back what arrives later"]
-pub(crate) struct Place<C: Connection + Clone> {
+pub(crate) struct Place<C: SharedConnection> {
     registry: Weak<Inner<C>>,
     taken: Option<Taken>,
 }
 
-impl<C: Connection + Clone> Drop for Place<C> {
+impl<C: SharedConnection> Drop for Place<C> {
     fn drop(&mut self) {
         if let Some((registry, taken)) = self.registry.upgrade().zip(self.taken.take()) {
             registry.give_up(taken);
@@ -29,7 +29,7 @@ impl<C: Connection + Clone> Drop for Place<C> {
     }
 }
 
-impl<C: Connection + Clone> SessionRegistry<C> {
+impl<C: SharedConnection> SessionRegistry<C> {
     /// Takes a place in the order of an account, for a message that goes to its chain.
     pub(crate) fn queue_up(&self, account: Key<'_>) -> Place<C> {
         self.inner().change_backlog(account, |backlog| backlog.queued += 1);

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use jid::FullJid;
 
 use super::{After, Item, Left, Outbound, Own, Room, Sent, To, Valid, Writer};
-use crate::connection::{Close, Connection, SendError};
+use crate::connection::{Close, Connection, SendError, SharedConnection};
 use crate::environment::Nanos;
 use crate::session::held::Hold;
 use crate::session::queue::Entry;
@@ -20,7 +20,7 @@ use crate::sync::{Mutex, MutexGuard};
 /// What has to wait, or to be kept (`retained`: probably), notes when it was accepted. The clock is host
 /// code, and is asked without the lock.
 #[expect(clippy::too_many_arguments, reason = "what the sender was given, and what it found")]
-pub(in crate::session) fn send<C: Connection + Clone>(
+pub(in crate::session) fn send<C: SharedConnection>(
     outbound: &Mutex<Outbound<C>>,
     own: Own<'_>,
     item: Item<'_>,
@@ -61,7 +61,7 @@ pub(in crate::session) fn send<C: Connection + Clone>(
 
 /// Something may be in the way of `item`, accepted at `at`, or it has to be kept.
 #[expect(clippy::too_many_arguments, reason = "what the sender was given, and what it found")]
-fn append<C: Connection + Clone>(
+fn append<C: SharedConnection>(
     outbound: &Mutex<Outbound<C>>,
     mut o: MutexGuard<'_, Outbound<C>>,
     own: Own<'_>,
@@ -113,7 +113,7 @@ fn append<C: Connection + Clone>(
 /// Appends messages that have waited in a store, each with the time of its acceptance if that is known, all
 /// or none of them: where the session ends first, all go back, in order. A client that has not acknowledged as
 /// much as may wait of what stores have given before is given up (LIMIT-10).
-pub(in crate::session) fn send_stored<C: Connection + Clone>(
+pub(in crate::session) fn send_stored<C: SharedConnection>(
     outbound: &Mutex<Outbound<C>>,
     own: Own<'_>,
     items: &[(Item<'_>, Option<Duration>)],
@@ -142,7 +142,7 @@ pub(in crate::session) fn send_stored<C: Connection + Clone>(
 }
 
 /// Nothing waits and nothing has to be kept: straight from the sender's stanza.
-fn write_directly<C: Connection + Clone>(
+fn write_directly<C: SharedConnection>(
     outbound: &Mutex<Outbound<C>>,
     mut o: MutexGuard<'_, Outbound<C>>,
     own: Own<'_>,
@@ -170,7 +170,7 @@ fn write_directly<C: Connection + Clone>(
 
 /// It was not all that was to be written, or was not taken: for want of room, at `full`.
 #[cold]
-fn written_directly<C: Connection + Clone>(
+fn written_directly<C: SharedConnection>(
     outbound: &Mutex<Outbound<C>>,
     mut o: MutexGuard<'_, Outbound<C>>,
     own: Own<'_>,
@@ -206,7 +206,7 @@ fn written_directly<C: Connection + Clone>(
 }
 
 /// Writes what waits, if nobody does: after the gate has opened, a resumption, or an end.
-pub(in crate::session) fn kick<C: Connection + Clone>(
+pub(in crate::session) fn kick<C: SharedConnection>(
     outbound: &Mutex<Outbound<C>>,
     own: Own<'_>,
 ) -> After {
@@ -219,7 +219,7 @@ pub(in crate::session) fn kick<C: Connection + Clone>(
 
 /// The writer: hands over entry by entry, without the lock, until the transport takes no more for now
 /// (LIMIT-13). The rest waits here, and goes on once the transport has taken something.
-fn write_waiting<'a, C: Connection + Clone>(
+fn write_waiting<'a, C: SharedConnection>(
     outbound: &'a Mutex<Outbound<C>>,
     mut o: MutexGuard<'a, Outbound<C>>,
     own: Own<'_>,
