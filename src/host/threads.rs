@@ -20,12 +20,13 @@ use parking_lot::{Condvar, Mutex};
 use rustls::ServerConfig;
 use rustls::server::ServerConnection;
 
-use super::tls::{Binding, record};
+use super::tls::record;
 use super::{
     ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut, is_of_the_connection,
 };
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
+use crate::sasl::ChannelBindings;
 use crate::server::{Offload, Peer, Place, Server, Want, Work};
 
 /// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
@@ -265,8 +266,8 @@ fn read_loop<M: Machine>(
                 None => {}
             },
             Some(Want::StartTls) => {
-                let binding = wire.secure(settings, &mut machine, direct_tls)?;
-                machine.secured(binding);
+                let bindings = wire.secure(settings, &mut machine, direct_tls)?;
+                machine.secured(bindings);
             }
             Some(Want::Close) => {
                 let deadline = after(wire.limit);
@@ -445,7 +446,7 @@ impl Wire {
         settings: &Settings,
         machine: &mut M,
         direct: bool,
-    ) -> io::Result<Binding> {
+    ) -> io::Result<ChannelBindings> {
         let config = match &settings.tls {
             Some(config) if self.tls.lock().is_none() => config,
             _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start")),
@@ -460,11 +461,11 @@ impl Wire {
         }
         let connection = self.handshake(config.config(direct), machine, deadline)?;
         self.socket.set_write_timeout(Some(self.limit))?;
-        let binding = config.binding(&connection);
+        let bindings = config.bindings(&connection);
         *self.tls.lock() = Some(connection);
         self.plain.store(u64::MAX, Ordering::SeqCst);
         self.flushed.notify_all();
-        Ok(binding)
+        Ok(bindings)
     }
 
     fn handshake<M: Machine>(

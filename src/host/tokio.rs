@@ -396,7 +396,7 @@ async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Resul
     });
     match timeout(settings.handshake, secured).await?? {
         Ok(secured) => {
-            line.machine.secured(tls.binding(secured.get_ref().1));
+            line.machine.secured(tls.bindings(secured.get_ref().1));
             Ok(Line { socket: Socket::Tls(Box::new(secured)), plain: u32::MAX, ..line })
         }
         Err((error, socket)) => {

@@ -19,12 +19,13 @@ use super::hook::Hook;
 use super::negotiate::{Answer, Negotiating};
 use super::oneshot::Receiver;
 use super::pace::{Pace, Spent};
-use super::peer::{Peer, Tls, Want};
+use super::peer::{Peer, Want};
 use super::recipients::Recipients;
 use super::trace::Trace;
 use crate::connection::{Close, PreDrain, SharedConnection};
 use crate::environment::Nanos;
 use crate::extension::{Flow, Liveness};
+use crate::sasl::ChannelBindings;
 use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
 use crate::stream::{Event, Limit, Parser, StreamCondition, StreamError};
 
@@ -271,17 +272,17 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// The TLS handshake after [`Want::StartTls`] is through; what the client said before it is
-    /// forgotten (STREAM-8). On a transport that is TLS from its beginning
-    /// ([`Peer::direct_tls`]) nothing was. At any other time it has no effect.
-    pub fn secured(&mut self, tls: Tls) {
+    /// The TLS handshake after [`Want::StartTls`] has succeeded: what the client said before it is
+    /// forgotten (STREAM-8). `bindings` is what SASL may bind a login to. At any other time it has no
+    /// effect.
+    pub fn secured(&mut self, bindings: ChannelBindings) {
         let Stage::Unauthed(session) = &mut self.stage else { return };
         if self.want == Want::Close || (self.want == Want::Input && session.is_open()) {
             return;
         }
         session.restart();
         if let Some(negotiating) = &mut self.negotiating {
-            negotiating.secured(tls.bindings);
+            negotiating.secured(bindings);
         }
         self.parser.restart(false);
         self.lang = None;

@@ -53,7 +53,7 @@ pub use driver::Driver;
 pub use ends::{Progress, Shutdown};
 pub use hashing::{Offload, Work};
 pub use metrics::Metrics;
-pub use peer::{Peer, Tls, Want};
+pub use peer::{Peer, Want};
 pub use requests::RequestError;
 pub use route::{RouteError, Router};
 

@@ -197,7 +197,7 @@ impl<C: SharedConnection> Driver<C> {
             secure: negotiating.secure,
             bindings: negotiating.bindings.clone(),
         };
-        let names: Vec<_> = context.offered().map(Mechanism::name).collect();
+        let names: Vec<_> = context.offered().map(Mechanism::as_str).collect();
         let bindings: Vec<_> = context.bindings.types().collect();
         let usable = negotiating.starttls || !names.is_empty();
         let features = match (negotiating.tls, negotiating.secure) {
@@ -431,7 +431,7 @@ impl<C: SharedConnection> Driver<C> {
                 if let Some(attempt) = attempt.filter(|_| !refused.error.counts()) {
                     attempt.forgive();
                 }
-                self.trace.refused(refused.error.name());
+                self.trace.refused(refused.error.as_str());
                 wire::write_failure(refused.error, &mut words);
                 self.send(&words);
                 if refused.close {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::recognise::runs::{PLAIN_BYTE, run};
+use super::runs::{PLAIN_BYTE, run};
 
 /// Where a piece of character data stands: white space is kept as it is in text only, since
 /// parsers turn it into spaces in attribute values.

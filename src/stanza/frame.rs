@@ -122,7 +122,7 @@ impl<'a> Frame<'a> {
             Source::Raw(bytes) => return put(bytes),
             Source::Stanza { stanza, to, appended, framing } => (stanza, to, appended, framing),
         };
-        let name = stanza.kind().name().as_bytes();
+        let name = stanza.kind().as_str().as_bytes();
         put(opening(stanza.kind()));
         if framing == Framing::Message {
             put(b" xmlns='jabber:client'");

@@ -28,7 +28,7 @@ impl Head<'_> {
 }
 
 /// The attributes that have a place of their own, in the order in which they are written.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attribute {
     From,
     To,

@@ -8,6 +8,7 @@
 //! ([`Child`]) and sent on as they are ([`Frame`]). A tree ([`minidom::Element`]) is made only for
 //! those who ask for one.
 
+pub(crate) mod bounds;
 mod builder;
 pub(crate) mod canonical;
 mod child;
@@ -22,6 +23,7 @@ mod head;
 mod names;
 mod received;
 pub(crate) mod recognise;
+mod runs;
 mod scan;
 pub(crate) mod write;
 
@@ -190,7 +192,7 @@ pub enum Kind {
 impl Kind {
     /// The element's name.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Message => "message",
             Self::Presence => "presence",

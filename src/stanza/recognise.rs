@@ -17,16 +17,16 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod law;
 mod outline;
-pub(super) mod runs;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use outline::Outline;
 
-use super::canonical::Bounds;
+use super::bounds::Bounds;
+use super::head::Attribute;
+use super::runs::{NAME_BYTE, URI_BYTE, VALUE_BYTE, run, text_run};
 use super::{CONTENT_NAMESPACE, Kind, claims};
-use outline::{Attribute, Values};
-use runs::{NAME_BYTE, URI_BYTE, VALUE_BYTE, run, text_run};
+use outline::Values;
 
 /// Looks through one element as it arrives, whatever the pieces. It keeps offsets, no bytes: each
 /// call gets all that has arrived of the element.
@@ -50,7 +50,7 @@ pub(crate) struct Recogniser {
     attributes: [u16; ATTRIBUTES],
     attribute_count: u8,
     /// The attribute whose value is being read.
-    attribute: Attribute,
+    attribute: Role,
     kind: Kind,
     /// [`IN_CONTENT`], [`CLAIMS`]
     flags: u8,
@@ -84,7 +84,18 @@ enum Place {
     Quotes,
 }
 
-/// What is known of an element by now.
+/// What an attribute is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// One of the stanza's start tag.
+    Header(Attribute),
+    /// `xmlns`
+    Namespace,
+    /// Any other in the payload.
+    Other,
+}
+
+/// What is known of an element so far.
 pub(crate) enum Verdict<'a> {
     /// Nothing yet.
     More,
@@ -118,7 +129,7 @@ impl Recogniser {
             elements: 0,
             attributes: [0; ATTRIBUTES],
             attribute_count: 0,
-            attribute: Attribute::Other,
+            attribute: Role::Other,
             kind: Kind::Message,
             flags: if in_content { IN_CONTENT } else { 0 },
             values: [(0, 0); 5],
@@ -225,7 +236,7 @@ impl Recogniser {
     fn end_tag(&mut self, bytes: &[u8], name: &[u8]) -> Step {
         let is_last = self.depth == 1;
         let expected = if is_last {
-            self.kind.name().as_bytes()
+            self.kind.as_str().as_bytes()
         } else {
             let level = usize::from(self.depth.saturating_sub(2));
             let (Some(&open), Some(&open_length)) =
@@ -319,16 +330,16 @@ impl Recogniser {
         };
         let with_equals = rest.get(..=end).unwrap_or_default();
         self.attribute = match (self.depth, local) {
-            (_, b"xmlns") if prefix.is_empty() => Attribute::Namespace,
-            (1, b"lang") if !prefix.is_empty() => Attribute::Lang,
-            (2.., b"lang") => Attribute::Other,
+            (_, b"xmlns") if prefix.is_empty() => Role::Namespace,
+            (1, b"lang") if !prefix.is_empty() => Role::Header(Attribute::Lang),
+            (2.., b"lang") => Role::Other,
             _ if !prefix.is_empty() => return Err(Stop::Unknown),
-            (1, b"from") => Attribute::From,
-            (1, b"to") => Attribute::To,
-            (1, b"id") => Attribute::Id,
-            (1, b"type") => Attribute::Type,
+            (1, b"from") => Role::Header(Attribute::From),
+            (1, b"to") => Role::Header(Attribute::To),
+            (1, b"id") => Role::Header(Attribute::Id),
+            (1, b"type") => Role::Header(Attribute::Type),
             (1, _) => return Err(Stop::Unknown),
-            _ => Attribute::Other,
+            _ => Role::Other,
         };
         self.remember(bytes, with_equals, bounds)?;
         self.at += length(end) + 2;
@@ -355,7 +366,7 @@ impl Recogniser {
 
     fn value(&mut self, bytes: &[u8], rest: &[u8], quote: u8) -> Step {
         // What no URI holds is left to the parser.
-        let is_namespace = self.attribute == Attribute::Namespace;
+        let is_namespace = self.attribute == Role::Namespace;
         let plain = run(rest, if is_namespace { URI_BYTE } else { VALUE_BYTE });
         self.at += length(plain);
         match rest.get(plain..).unwrap_or_default() {
@@ -375,7 +386,7 @@ impl Recogniser {
     }
 
     fn end_of_value(&mut self, bytes: &[u8]) -> Step {
-        if self.attribute == Attribute::Namespace {
+        if self.attribute == Role::Namespace {
             let namespace = bytes.get(self.value as usize..self.at as usize).unwrap_or_default();
             // STREAM-13; inside, where it may be in force already, the parser decides; and what no
             // default namespace can be (Namespaces in XML 1.0 §3).
@@ -388,7 +399,8 @@ impl Recogniser {
             } else if self.depth == 2 && claims::is_in(namespace) {
                 self.flags |= CLAIMS;
             }
-        } else if let Some(place) = self.values.get_mut(self.attribute as usize) {
+        } else if let Role::Header(attribute) = self.attribute {
+            let place = self.values.get_mut(attribute as usize).ok_or(Stop::Unknown)?;
             let (start, end) = (u16::try_from(self.value), u16::try_from(self.at));
             let (Ok(start), Ok(end)) = (start, end) else { return Err(Stop::Unknown) };
             *place = (start, end);

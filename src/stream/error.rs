@@ -102,7 +102,7 @@ impl StreamError {
     /// [`close`](super::close).
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<stream:error>");
-        self.write_child(out, self.condition.name(), None, self.other_host());
+        self.write_child(out, self.condition.as_str(), None, self.other_host());
         if let Some((lang, text)) = &self.text {
             self.write_child(out, "text", Some(lang), Some(text));
         }
@@ -152,7 +152,7 @@ impl From<StreamCondition> for StreamError {
 
 impl fmt::Display for StreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.condition.name())?;
+        f.write_str(self.condition.as_str())?;
         match self.limit {
             Some(limit) => write!(f, " ({})", limit.id()),
             None => Ok(()),

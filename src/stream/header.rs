@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 use minidom::rxml::RawEvent;
 
 use super::{CONTENT_NAMESPACE, Limit, STREAM_NAMESPACE, StreamCondition, StreamError};
-use crate::stanza::canonical::{Bounds, Declaration, Declarations, Feeder, Tag, TagBuilder};
+use crate::stanza::bounds::Bounds;
+use crate::stanza::canonical::{Declaration, Declarations, Feeder, Tag, TagBuilder};
 
 /// The header with which a client opens a stream
 /// ([RFC 6120 §4.7](https://www.rfc-editor.org/rfc/rfc6120#section-4.7)).

@@ -1,6 +1,6 @@
 //! What a client may send.
 
-use crate::stanza::canonical::{Bound, Bounds};
+use crate::stanza::bounds::{Bound, Bounds};
 
 /// How much a client may send before and after it has authenticated (rules LIMIT-2 to LIMIT-5).
 ///

@@ -9,9 +9,10 @@ use super::{
     declaration,
 };
 use crate::stanza::Received;
+use crate::stanza::bounds::Bounds;
 #[cfg(feature = "server")]
 use crate::stanza::canonical::Opening;
-use crate::stanza::canonical::{Bounds, ElementReader, Parsed};
+use crate::stanza::canonical::{ElementReader, Parsed};
 use crate::stanza::recognise::{Recogniser, Verdict};
 
 /// Something that is complete and that may have an effect now.

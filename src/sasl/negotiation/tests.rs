@@ -94,7 +94,7 @@ impl World {
 
     fn auth(&mut self, mechanism: Mechanism, initial: &[u8]) -> Result<Step, Refused> {
         self.receive(Ok(Request::Auth {
-            mechanism: mechanism.name(),
+            mechanism: mechanism.as_str(),
             initial: Some(initial.to_vec()),
         }))
     }
@@ -137,7 +137,7 @@ impl World {
                 password: password.to_owned(),
             })
             .unwrap();
-        let name = Mechname::parse(mechanism.name().as_bytes()).unwrap();
+        let name = Mechname::parse(mechanism.as_str().as_bytes()).unwrap();
         let mut client = SASLClient::with_cb(config, Channel).start_suggested(&[name]).unwrap();
         let mut out = Vec::new();
         client.step(None, &mut out).unwrap();
@@ -266,5 +266,5 @@ fn assert_refused(step: Result<Step, Refused>, error: SaslError) {
 }
 
 fn names(world: &World) -> Vec<&'static str> {
-    world.negotiation.context.offered().map(Mechanism::name).collect()
+    world.negotiation.context.offered().map(Mechanism::as_str).collect()
 }

@@ -3,7 +3,8 @@
 use minidom::rxml::error::EndOrError;
 use minidom::rxml::{self, Options, Parse, RawEvent, RawParser, WithOptions};
 
-use super::{Bound, Refusal};
+use super::Refusal;
+use crate::stanza::bounds::Bound;
 
 /// Most bytes handed to `rxml` at once: it looks through all of them for each token it makes of
 /// text, so that longer slices cost quadratic time.

@@ -36,6 +36,7 @@ pub(crate) use scope::Declarations;
 pub(crate) use tag::{Tag, TagBuilder};
 
 use super::Stanza;
+use super::bounds::{Bound, Bounds};
 use super::recognise::{Recogniser, Verdict};
 
 /// Parses one stanza and brings it into the canonical form, in which it can be sent.
@@ -143,38 +144,6 @@ pub(crate) fn element(xml: &[u8]) -> Option<super::Child<'_>> {
     super::Children::new(xml, super::Scope::stanza()).next()
 }
 
-/// What one element may hold (LIMIT-2, LIMIT-4, LIMIT-5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
-    /// Bytes from `<` to `>`.
-    pub(crate) bytes: usize,
-    /// Levels of elements, the outermost included.
-    pub(crate) depth: usize,
-    /// Attributes and namespace declarations of one element.
-    pub(crate) attributes: usize,
-    /// Elements, the outermost included.
-    pub(crate) elements: usize,
-}
-
-impl Bounds {
-    /// For what is no client's input.
-    const GENEROUS: Self = Self { bytes: 16 << 20, depth: 128, attributes: 256, elements: 65_536 };
-
-    /// Most bytes of a stanza that is refused and read to its end nevertheless (LIMIT-4).
-    fn skipped(self) -> usize {
-        self.bytes.saturating_mul(4)
-    }
-
-    /// Most bytes that are written anew for so many received (LIMIT-40): escapes, and declarations
-    /// where a namespace is used that was declared outside, make more of them.
-    fn growth(self, received: usize) -> usize {
-        received.saturating_mul(4).saturating_add(512).min(self.bytes.saturating_mul(2))
-    }
-}
-
-/// Longest name or prefix, in bytes (LIMIT-5).
-const NAME: usize = 1024;
-
 /// Why an element is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -197,17 +166,4 @@ pub(crate) enum Flaw {
     Names,
     /// LIMIT-4, LIMIT-5, LIMIT-40
     Exceeded(Bound),
-}
-
-/// What was exceeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bound {
-    Bytes,
-    Depth,
-    Attributes,
-    Elements,
-    /// Bytes of a name.
-    Name,
-    /// Bytes when written anew.
-    Growth,
 }

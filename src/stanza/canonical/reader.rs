@@ -7,9 +7,10 @@ use minidom::rxml::{RawEvent, XMLNS_XML};
 use super::feeder::Feeder;
 use super::scope::{Binding, Declaration, Declarations, Scope};
 use super::skip::Skipper;
-use super::tag::{Attribute, Tag, TagBuilder};
+use super::tag::{ParsedAttribute, Tag, TagBuilder};
 use super::writer::Writer;
-use super::{Bound, Bounds, Flaw, Refusal, form};
+use super::{Flaw, Refusal, form};
+use crate::stanza::bounds::{Bound, Bounds};
 use crate::stanza::{CONTENT_NAMESPACE, Kind, Received, claims, names, write};
 
 /// Reads one element in pieces of any size; lives only as long as that element.
@@ -255,7 +256,7 @@ impl ElementReader {
 
     fn open(&mut self, tag: Tag) -> Result<Option<Flaw>, Refusal> {
         let kinds = [Kind::Message, Kind::Presence, Kind::Iq];
-        let Some(kind) = kinds.into_iter().find(|kind| tag.local == *kind.name()) else {
+        let Some(kind) = kinds.into_iter().find(|kind| tag.local == *kind.as_str()) else {
             let name = (tag.local.as_str().into(), Arc::clone(tag.namespace()));
             let mut writer = Writer::new(Arc::clone(&NOTHING));
             writer.start(&tag);
@@ -399,7 +400,7 @@ fn is_canonical(tag: &Tag) -> bool {
         true => tag.prefix.is_none(),
         false => inside(&tag.binding),
     };
-    let attribute = |attribute: &Attribute| attribute.binding.as_ref().is_none_or(inside);
+    let attribute = |attribute: &ParsedAttribute| attribute.binding.as_ref().is_none_or(inside);
     element
         && tag.attributes.iter().all(attribute)
         && tag.declarations.iter().all(|(prefix, _)| prefix.as_deref() != Some("xml"))
@@ -417,7 +418,7 @@ fn is_portable(tag: &Tag) -> bool {
         && tag.declarations.iter().all(declaration)
 }
 
-fn is_portable_attribute(attribute: &Attribute) -> bool {
+fn is_portable_attribute(attribute: &ParsedAttribute) -> bool {
     attribute.prefix().is_none_or(names::is_portable)
         && names::is_portable(attribute.name.1.as_str())
         && attribute.binding.as_ref().is_none_or(is_in_namespace)

@@ -6,7 +6,7 @@ use minidom::rxml::NcName;
 use minidom::rxml::parser::RawQName;
 
 use super::scope::{Binding, Declaration, Declarations, Scope};
-use super::tag::{Attribute, Tag};
+use super::tag::{ParsedAttribute, Tag};
 use crate::stanza::{CONTENT_NAMESPACE, write};
 
 /// Elements and text into bytes.
@@ -45,7 +45,7 @@ impl Writer {
         for (prefix, namespace) in &declarations {
             declaration(&mut self.out, prefix.as_deref(), namespace);
         }
-        for Attribute { name, value, .. } in &tag.attributes {
+        for ParsedAttribute { name, value, .. } in &tag.attributes {
             attribute(&mut self.out, name, value);
         }
         self.scope.open(declarations);

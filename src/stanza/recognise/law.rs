@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{Recogniser, Verdict};
-use crate::stanza::canonical::{Bounds, Declarations, ElementReader, Parsed};
+use crate::stanza::bounds::Bounds;
+use crate::stanza::canonical::{Declarations, ElementReader, Parsed};
 use crate::stanza::{CONTENT_NAMESPACE, Frame};
 
 /// Reads `bytes`, cut where `cuts` say, and panics if the recogniser says yes to what the parser, in

@@ -5,7 +5,7 @@ use crate::stanza::names::is_uri_byte;
 
 /// How many bytes at the beginning are of a class.
 #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
-pub(in crate::stanza) fn run(bytes: &[u8], class: u8) -> usize {
+pub(super) fn run(bytes: &[u8], class: u8) -> usize {
     let other = bytes.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0);
     other.unwrap_or(bytes.len())
 }
