@@ -31,8 +31,9 @@ use minidom::Element;
 
 use crate::connection::SharedConnection;
 use crate::rules::delivery::Relation;
-pub use crate::session::{AccountState, Hold};
-use crate::session::{Authed, Bound, Copies, Session, SessionHandle, SessionRegistry, Transport};
+use crate::session::{
+    AccountState, Authed, Bound, Copies, Hold, Session, SessionHandle, SessionRegistry, Transport,
+};
 use crate::stanza::{Child, Stanza, StanzaError};
 use crate::store::StoreFuture;
 use crate::stream::{Nonza, StreamError};

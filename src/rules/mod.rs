@@ -4,7 +4,8 @@
 //! [`subscription`] machine which stanzas a `subscribe` causes and in which order, [`presence`] who is
 //! told of a change, [`delivery`] which sessions get a stanza. The rooms below carry it out.
 
-pub mod delivery;
-pub mod presence;
+pub(crate) mod delivery;
+pub(crate) mod presence;
 pub mod roster;
-pub mod subscription;
+#[cfg(feature = "server")]
+pub(crate) mod subscription;

@@ -7,9 +7,9 @@ use jid::BareJid;
 use super::Core;
 use super::address::{Address, Bare};
 use crate::connection::SharedConnection;
-use crate::extension::{AccountState, Admission, Delivery, Extension, Outcome};
+use crate::extension::{Admission, Delivery, Extension, Outcome};
 use crate::rules::roster::Roster;
-use crate::session::{Account, Copies, Hold, Kept, SessionHandle};
+use crate::session::{Account, AccountState, Copies, Hold, Kept, SessionHandle};
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
 use crate::store::StoreError;
 

@@ -10,10 +10,8 @@ use minidom::Element;
 use super::element;
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::extension::{
-    AccountState, Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target,
-};
-use crate::session::{Pattern, SessionHandle, SessionRegistry};
+use crate::extension::{Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target};
+use crate::session::{AccountState, Pattern, SessionHandle, SessionRegistry};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 use crate::store::{BlockStore, StoreError, StoreFuture};
 

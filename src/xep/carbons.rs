@@ -6,10 +6,9 @@ use jid::BareJid;
 
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::extension::{
-    AccountState, Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target,
-};
+use crate::extension::{Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target};
 use crate::rules::delivery::MessageType;
+use crate::session::AccountState;
 use crate::session::SessionHandle;
 use crate::stanza::{Child, Condition, Frame, Framing, Kind, Stanza};
 use crate::sync::Mutex;

@@ -1,5 +1,6 @@
 use crate::connection::SharedConnection;
-use crate::extension::{Extension, Flow, Hold, Negotiated, Stage};
+use crate::extension::{Extension, Flow, Negotiated, Stage};
+use crate::session::Hold;
 use crate::session::{Authed, Bound, Session, SessionHandle, SessionRegistry};
 use crate::stanza::{Child, Kind, Stanza};
 use crate::stream::Nonza;

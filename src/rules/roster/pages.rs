@@ -6,7 +6,7 @@ use std::iter::once;
 use std::slice;
 use std::sync::Arc;
 
-use super::table::Entry;
+use super::table::ItemRef;
 use super::{Item, Stray, Subscription};
 
 /// Rows ordered by JID, packed into pages that clones share. No page is empty.
@@ -87,7 +87,7 @@ impl Pages {
         Rows { pages: self.0.iter(), text: "", rows: [].iter() }
     }
 
-    pub(super) fn get(&self, place: Place) -> Option<Entry<'_>> {
+    pub(super) fn get(&self, place: Place) -> Option<ItemRef<'_>> {
         self.0.get(place.page)?.entry(place.row)
     }
 
@@ -96,7 +96,7 @@ impl Pages {
         let page = self.0.partition_point(first).saturating_sub(1);
         let Some(found) = self.0.get(page) else { return Err(Place { page, row: 0 }) };
         let row =
-            found.rows.binary_search_by(|row| Entry { text: &found.text, row }.jid().cmp(jid));
+            found.rows.binary_search_by(|row| ItemRef { text: &found.text, row }.jid().cmp(jid));
         row.map(|row| Place { page, row }).map_err(|row| Place { page, row })
     }
 
@@ -153,12 +153,12 @@ impl Pages {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "server"))]
     pub(super) const fn pages(&self) -> usize {
         self.0.len()
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "server"))]
     pub(super) fn rows_not_in(&self, other: &Self) -> usize {
         let is_new = |page: &&Arc<Page>| !other.0.iter().any(|one| Arc::ptr_eq(one, page));
         self.0.iter().filter(is_new).map(|page| page.rows.len()).sum()
@@ -175,19 +175,19 @@ impl Pages {
         for page in self.0.iter_mut().skip(same_first).take(changed) {
             let page = Arc::make_mut(page);
             for row in &mut page.rows {
-                row.hash = hash(Entry { text: &page.text, row }.jid());
+                row.hash = hash(ItemRef { text: &page.text, row }.jid());
             }
         }
     }
 }
 
 impl Page {
-    fn entry(&self, row: usize) -> Option<Entry<'_>> {
-        self.rows.get(row).map(|row| Entry { text: &self.text, row })
+    fn entry(&self, row: usize) -> Option<ItemRef<'_>> {
+        self.rows.get(row).map(|row| ItemRef { text: &self.text, row })
     }
 
-    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        self.rows.iter().map(|row| Entry { text: &self.text, row })
+    fn entries(&self) -> impl Iterator<Item = ItemRef<'_>> {
+        self.rows.iter().map(|row| ItemRef { text: &self.text, row })
     }
 
     const fn is_small(&self) -> bool {
@@ -208,7 +208,7 @@ impl Draft {
         self.rows.len() >= MOST_ROWS || (!self.rows.is_empty() && text > MOST_TEXT)
     }
 
-    fn push(&mut self, entry: Entry<'_>) {
+    fn push(&mut self, entry: ItemRef<'_>) {
         self.text.push_str(entry.text());
         self.end_row(*entry.row, entry.text().len());
     }
@@ -297,8 +297,8 @@ impl Packed {
         Self { text, row: Row { len, ..row } }
     }
 
-    pub(super) fn entry(&self) -> Entry<'_> {
-        Entry { text: &self.text, row: &self.row }
+    pub(super) fn entry(&self) -> ItemRef<'_> {
+        ItemRef { text: &self.text, row: &self.row }
     }
 
     pub(super) const fn set_hash(&mut self, hash: u32) {
@@ -306,7 +306,7 @@ impl Packed {
     }
 }
 
-impl Entry<'_> {
+impl ItemRef<'_> {
     /// Of all that a client sees of the item.
     pub(super) fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -325,13 +325,13 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Iterator for Rows<'a> {
-    type Item = Entry<'a>;
+    type Item = ItemRef<'a>;
 
     #[inline]
-    fn next(&mut self) -> Option<Entry<'a>> {
+    fn next(&mut self) -> Option<ItemRef<'a>> {
         loop {
             if let Some(row) = self.rows.next() {
-                return Some(Entry { text: self.text, row });
+                return Some(ItemRef { text: self.text, row });
             }
             let page = self.pages.next()?;
             (self.text, self.rows) = (&page.text, page.rows.iter());
