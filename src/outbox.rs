@@ -348,6 +348,12 @@ impl Drain {
         };
         let whole = state.buffer.len();
         drop(state);
+        Poll::Ready(self.hand_out_with(hook, whole))
+    }
+
+    /// Hands out what waits with what the hook adds to it. The first `whole` bytes of the buffer were
+    /// there before the hook was called. `false`: the outbox was aborted meanwhile.
+    fn hand_out_with(&mut self, hook: Arc<dyn PreDrain>, whole: usize) -> bool {
         let mut trailing = Vec::new();
         hook.pre_drain(&mut trailing);
 
@@ -355,7 +361,7 @@ impl Drain {
         let unused = match state.closed {
             Some(Close::Abort) => {
                 drop(state);
-                return Poll::Ready(false);
+                return false;
             }
             // The close tag may stand at the end by now.
             Some(Close::Flush) => {
@@ -376,7 +382,7 @@ impl Drain {
         state.hand_out(&mut self.piece);
         drop(state);
         drop(unused);
-        Poll::Ready(true)
+        true
     }
 }
 

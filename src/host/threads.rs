@@ -241,21 +241,9 @@ fn read_loop<M: Machine>(
             // Its time-out is due.
             None => {}
             Some(Want::Input) if open => {
-                // A read is not interrupted when somebody else ends the session: looked at again.
-                let again = if machine.is_early() { LOOK_SOON } else { LOOK_AGAIN };
-                let time = machine.due_in().map_or(again, |due| due.min(again));
-                open = wire.read(&mut bytes, Some(time))?;
-                // Nothing came before a time-out: no sign of life (LIMIT-22).
-                if !bytes.is_empty() {
-                    machine.receive(&bytes);
-                    bytes.clear();
-                }
-                if !open {
-                    // It may still read the last answers.
-                    machine.end_of_input();
-                }
+                open = read_once(wire, &mut machine, &mut bytes)?;
             }
-            Some(Want::Input) => thread::park_timeout(LOOK_AGAIN),
+            Some(Want::Input) => thread::park_timeout(CHECK_INTERVAL),
             // LIMIT-25: no handshake before the peer begins it, and there is a place.
             Some(Want::StartTls) if is_silent => match wire.is_heard(deadline)? {
                 Some(true) => {
@@ -278,6 +266,24 @@ fn read_loop<M: Machine>(
             }
         }
     }
+}
+
+/// Reads what comes before the next time-out and hands it on. `false`: nothing will follow.
+fn read_once<M: Machine>(wire: &Wire, machine: &mut M, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    // A read is not interrupted when somebody else ends the session, so it never takes long.
+    let longest = if machine.is_early() { EARLY_CHECK_INTERVAL } else { CHECK_INTERVAL };
+    let time = machine.due_in().map_or(longest, |due| due.min(longest));
+    let open = wire.read(bytes, Some(time))?;
+    // Nothing came before a time-out: no sign of life (LIMIT-22).
+    if !bytes.is_empty() {
+        machine.receive(bytes);
+        bytes.clear();
+    }
+    if !open {
+        // It may still read the last answers.
+        machine.end_of_input();
+    }
+    Ok(open)
 }
 
 fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
@@ -417,7 +423,7 @@ impl Wire {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.socket.set_read_timeout(Some(left.clamp(SHORT, LOOK_SOON)))?;
+        self.socket.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
         match self.socket.peek(&mut [0]) {
             Ok(n) => Ok(Some(n > 0)),
             Err(error) if is_timeout(&error) => Ok(None),
@@ -513,7 +519,7 @@ impl Wire {
         loop {
             // The writer sends nothing: it lets go of its end.
             let left = deadline.saturating_duration_since(Instant::now());
-            match writer_ended.recv_timeout(left.min(LOOK_SOON)) {
+            match writer_ended.recv_timeout(left.min(EARLY_CHECK_INTERVAL)) {
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
@@ -535,7 +541,7 @@ impl Wire {
             if left.is_zero() || place.is_some_and(Place::is_cut) {
                 return Ok(());
             }
-            self.socket.set_read_timeout(Some(left.clamp(SHORT, LOOK_SOON)))?;
+            self.socket.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
             match (&self.socket).read(&mut buffer) {
                 Ok(1..) => {}
                 Err(error) if is_timeout(&error) => {}
@@ -553,7 +559,7 @@ fn left<M: Machine>(machine: &mut M, deadline: Instant) -> io::Result<Duration> 
     } else if left.is_zero() {
         Err(io::ErrorKind::TimedOut.into())
     } else {
-        Ok(left.clamp(SHORT, LOOK_SOON))
+        Ok(left.clamp(SHORT, EARLY_CHECK_INTERVAL))
     }
 }
 
@@ -584,10 +590,10 @@ fn invalid(error: rustls::Error) -> io::Error {
 const SHORT: Duration = Duration::from_millis(1);
 
 /// How long a stream that was ended may be kept by a client that sends nothing.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long others may have to wait until one of them sees that they need its place.
-const LOOK_SOON: Duration = Duration::from_millis(250);
+const EARLY_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Bytes written at a time without TLS.
 const PART: usize = 64 * 1024;

@@ -2,14 +2,14 @@
 //!
 //! [`Policy`] is what a host says about it: which mechanisms, how many retries. One `Negotiation`
 //! per stream holds what is offered there and the exchange under way. It is given requests that
-//! `wire` read (SASL1, RFC 6120 §6) and answers with a `Step` or a `Refused`; where it needs the
+//! `wire` read (SASL1, RFC 6120 §6) and answers with a `Step` or a `Failure`; where it needs the
 //! host's store, it says so with a step, and is handed what the store found. Nothing here waits, so
 //! nothing here is `async`.
 //!
 //! ```text
 //!  <auth/>, <response/>, <abort/>               <challenge/>, <success/>
 //!  ──── wire::parse ───▶ Negotiation ── Step ───────▶
-//!                          │     ▲  └── Refused ─────▶ <failure/>, perhaps policy-violation
+//!                          │     ▲  └── Failure ─────▶ <failure/>, perhaps policy-violation
 //!         NeedCredentials, │     │ credentials(…), verdict(…),
 //!         CheckPassword,   ▼     │ hashed(…), store_failed()
 //!         CheckKeys     the host's store, a thread that hashes
@@ -35,4 +35,4 @@ pub use mechanism::{Mechanism, UnknownMechanism};
 pub use policy::Policy;
 
 pub(crate) use exchange::{Context, Step};
-pub(crate) use negotiation::{Negotiation, Refused};
+pub(crate) use negotiation::{Failure, Negotiation};

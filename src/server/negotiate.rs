@@ -17,7 +17,7 @@ use crate::address;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::environment::random_hex;
 use crate::extension::{Extension, Flow, Negotiated, Stage as FeatureStage};
-use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
+use crate::sasl::{ChannelBindings, Context, Failure, Mechanism, Negotiation, Step, wire};
 use crate::session::{Authed, Bound, Reason, Session};
 use crate::stanza::Frame;
 use crate::stanza::canonical::Opening;
@@ -378,7 +378,7 @@ impl<C: SharedConnection> Driver<C> {
         self.sasl_step(Some(step));
     }
 
-    fn sasl_step(&mut self, step: Option<Result<Step, Refused>>) {
+    fn sasl_step(&mut self, step: Option<Result<Step, Failure>>) {
         let mut words = Vec::new();
         if matches!(step, Some(Ok(Step::Challenge(_) | Step::Success { .. }) | Err(_))) {
             // It is the client's turn.

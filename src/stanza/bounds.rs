@@ -35,7 +35,7 @@ pub(super) const NAME: usize = 1024;
 
 /// What was exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bound {
+pub(crate) enum Excess {
     Bytes,
     Depth,
     Attributes,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::escape::{Escaped, Place, is_plain};
+use super::escape::{Context, Escaped, is_plain};
 use super::head::{Attribute, TO};
 use super::{Kind, Stanza};
 
@@ -137,7 +137,7 @@ impl<'a> Frame<'a> {
                     if is_plain(to) {
                         put(to.as_bytes());
                     } else {
-                        let pieces = Escaped::new(to, Place::Attribute);
+                        let pieces = Escaped::new(to, Context::Attribute);
                         pieces.for_each(|piece| put(piece.as_bytes()));
                     }
                     put(b"'");

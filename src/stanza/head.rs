@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::escape::{Escaped, Place, is_plain};
+use super::escape::{Context, Escaped, is_plain};
 use super::{Kind, Stanza};
 
 /// What goes into a start tag, as plain text (not escaped).
@@ -88,7 +88,7 @@ impl<'a> Value<'a> {
         if is_plain(text) {
             return Self::plain(text);
         }
-        Self { text, length: Escaped::new(text, Place::Attribute).len(), is_plain: false }
+        Self { text, length: Escaped::new(text, Context::Attribute).len(), is_plain: false }
     }
 
     /// One that is known to hold nothing that is escaped.
@@ -136,7 +136,7 @@ impl Stanza {
                 if value.is_plain {
                     put(value.text.as_bytes());
                 } else {
-                    let pieces = Escaped::new(value.text, Place::Attribute);
+                    let pieces = Escaped::new(value.text, Context::Attribute);
                     pieces.for_each(|piece| put(piece.as_bytes()));
                 }
                 put(b"'");

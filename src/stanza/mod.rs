@@ -27,7 +27,7 @@ mod runs;
 mod scan;
 pub(crate) mod write;
 
-pub use builder::Builder;
+pub use builder::StanzaBuilder;
 pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
 pub use element::NotAStanza;
@@ -59,26 +59,26 @@ pub struct Stanza {
 #[expect(clippy::len_without_is_empty, reason = "`len` is a cost; a stanza is never nothing")]
 impl Stanza {
     /// Starts building a stanza.
-    pub const fn builder(kind: Kind) -> Builder {
-        Builder::new(kind)
+    pub const fn builder(kind: Kind) -> StanzaBuilder {
+        StanzaBuilder::new(kind)
     }
 
     /// Starts building a message.
-    pub const fn message() -> Builder {
-        Builder::new(Kind::Message)
+    pub const fn message() -> StanzaBuilder {
+        StanzaBuilder::new(Kind::Message)
     }
 
     /// Starts building a presence.
-    pub const fn presence() -> Builder {
-        Builder::new(Kind::Presence)
+    pub const fn presence() -> StanzaBuilder {
+        StanzaBuilder::new(Kind::Presence)
     }
 
     /// Starts building an iq of a type: `get`, `set`, `result` or `error`.
     ///
     /// It needs an id too
     /// ([RFC 6120 §8.2.3](https://www.rfc-editor.org/rfc/rfc6120#section-8.2.3)).
-    pub fn iq(type_: &str) -> Builder {
-        Builder::new(Kind::Iq).type_(type_)
+    pub fn iq(type_: &str) -> StanzaBuilder {
+        StanzaBuilder::new(Kind::Iq).type_(type_)
     }
 
     /// Which of the three kinds it is.

@@ -32,7 +32,7 @@ use outline::Values;
 /// call gets all that has arrived of the element.
 #[derive(Clone, Debug)]
 pub(crate) struct Recogniser {
-    place: Place,
+    place: State,
     /// Bytes looked at.
     at: u32,
     /// Bytes known to be UTF-8.
@@ -68,12 +68,12 @@ const CLAIMS: u8 = 2;
 const LEVELS: usize = 6;
 /// Attributes of one tag that are followed, declarations included.
 const ATTRIBUTES: usize = 10;
-/// Longest name, in bytes.
-const NAME: usize = 255;
+/// Longest name that is followed, in bytes.
+const NAME_FOLLOWED: usize = 255;
 
 /// Where in the markup the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum State {
     /// Before a `<`.
     Markup,
     Text,
@@ -96,7 +96,7 @@ enum Role {
 }
 
 /// What is known of an element so far.
-pub(crate) enum Verdict<'a> {
+pub(crate) enum Recognised<'a> {
     /// Nothing yet.
     More,
     /// Nothing: ask the parser.
@@ -118,7 +118,7 @@ impl Recogniser {
     /// `in_content`: the default namespace around the element is the content namespace.
     pub(crate) const fn new(in_content: bool) -> Self {
         Self {
-            place: Place::Markup,
+            place: State::Markup,
             at: 0,
             characters: 0,
             tag: 0,
@@ -139,34 +139,34 @@ impl Recogniser {
 
     /// Looks at what has arrived since the last call. `bytes` is all that has arrived of the element,
     /// and maybe more behind it.
-    pub(crate) fn advance<'a>(&mut self, bytes: &'a [u8], bounds: &Bounds) -> Verdict<'a> {
+    pub(crate) fn advance<'a>(&mut self, bytes: &'a [u8], bounds: &Bounds) -> Recognised<'a> {
         let most = bounds.bytes.min(u32::MAX as usize);
         let bytes = bytes.get(..most).unwrap_or(bytes);
         let stop = loop {
             let rest = bytes.get(self.at as usize..).unwrap_or_default();
             let step = match self.place {
-                Place::Markup => self.markup(bytes, rest, bounds),
-                Place::Text => self.text(bytes, rest, bounds),
-                Place::Tag => self.tag(bytes, rest, bounds),
-                Place::Apostrophes => self.value(bytes, rest, b'\''),
-                Place::Quotes => self.value(bytes, rest, b'"'),
+                State::Markup => self.markup(bytes, rest, bounds),
+                State::Text => self.text(bytes, rest, bounds),
+                State::Tag => self.tag(bytes, rest, bounds),
+                State::Apostrophes => self.value(bytes, rest, b'\''),
+                State::Quotes => self.value(bytes, rest, b'"'),
             };
             if let Err(stop) = step {
                 break stop;
             }
         };
         match stop {
-            Stop::More if bytes.len() < most && self.is_text(bytes) => Verdict::More,
+            Stop::More if bytes.len() < most && self.check_text(bytes) => Recognised::More,
             Stop::End => {
                 let element = bytes.get(..self.at as usize).unwrap_or_default();
                 match std::str::from_utf8(element) {
                     Ok(text) if !holds_noncharacter(text) => {
-                        Verdict::Canonical(self.outline(), text)
+                        Recognised::Canonical(self.outline(), text)
                     }
-                    _ => Verdict::Unknown,
+                    _ => Recognised::Unknown,
                 }
             }
-            Stop::More | Stop::Unknown => Verdict::Unknown,
+            Stop::More | Stop::Unknown => Recognised::Unknown,
         }
     }
 
@@ -178,7 +178,7 @@ impl Recogniser {
     }
 
     /// Whether what has arrived is text as far as it goes, so that what is not is refused at once.
-    fn is_text(&mut self, bytes: &[u8]) -> bool {
+    fn check_text(&mut self, bytes: &[u8]) -> bool {
         let new = bytes.get(self.characters as usize..).unwrap_or_default();
         match std::str::from_utf8(new) {
             Ok(text) => self.characters += length(text.len()),
@@ -229,7 +229,7 @@ impl Recogniser {
         self.depth += 1;
         self.attribute_count = 0;
         self.at += 1 + length(name.len());
-        self.place = Place::Tag;
+        self.place = State::Tag;
         Ok(())
     }
 
@@ -258,7 +258,7 @@ impl Recogniser {
             return Err(Stop::End);
         }
         self.depth -= 1;
-        self.place = Place::Text;
+        self.place = State::Text;
         Ok(())
     }
 
@@ -268,7 +268,7 @@ impl Recogniser {
         match rest.get(plain..).unwrap_or_default() {
             [] => Err(Stop::More),
             rest @ [b'<', ..] => {
-                self.place = Place::Markup;
+                self.place = State::Markup;
                 self.markup(bytes, rest, bounds)
             }
             // Maybe the end of `]]>`, which no text holds.
@@ -288,12 +288,12 @@ impl Recogniser {
             [] | [b'/'] => Err(Stop::More),
             [b'>', ..] => {
                 self.at += 1;
-                self.place = Place::Text;
+                self.place = State::Text;
                 self.end_of_header()
             }
             [b'/', b'>', ..] => {
                 self.at += 2;
-                self.place = Place::Text;
+                self.place = State::Text;
                 self.end_of_header()?;
                 self.depth -= 1;
                 if self.depth == 0 { Err(Stop::End) } else { Ok(()) }
@@ -324,8 +324,8 @@ impl Recogniser {
         let end = prefix.len() + local.len();
         let (place, quote, value) = match rest.get(end..).unwrap_or_default() {
             [] | [b'='] => return Err(Stop::More),
-            [b'=', b'\'', value @ ..] => (Place::Apostrophes, b'\'', value),
-            [b'=', b'"', value @ ..] => (Place::Quotes, b'"', value),
+            [b'=', b'\'', value @ ..] => (State::Apostrophes, b'\'', value),
+            [b'=', b'"', value @ ..] => (State::Quotes, b'"', value),
             _ => return Err(Stop::Unknown),
         };
         let with_equals = rest.get(..=end).unwrap_or_default();
@@ -406,7 +406,7 @@ impl Recogniser {
             *place = (start, end);
         }
         self.at += 1;
-        self.place = Place::Tag;
+        self.place = State::Tag;
         Ok(())
     }
 
@@ -443,7 +443,7 @@ fn name(bytes: &[u8]) -> Result<&[u8], Stop> {
     let length = run(bytes, NAME_BYTE);
     let Some((name, rest)) = bytes.split_at_checked(length) else { return Err(Stop::Unknown) };
     match name {
-        _ if length > NAME => Err(Stop::Unknown),
+        _ if length > NAME_FOLLOWED => Err(Stop::Unknown),
         _ if rest.is_empty() => Err(Stop::More),
         [b'-' | b'.' | b'0'..=b'9', ..] | [] => Err(Stop::Unknown),
         _ => Ok(name),

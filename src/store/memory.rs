@@ -30,7 +30,7 @@ pub struct Memory {
 #[derive(Default)]
 struct State {
     accounts: HashMap<BareJid, Account>,
-    /// Bytes of all entries, as [`cost`](Entry::cost) counts them.
+    /// Bytes of all entries, as [`cost`](Cost::cost) counts them.
     used: usize,
     /// Of the whole store, so that it outlives the accounts.
     last_offline_id: u64,
@@ -162,12 +162,12 @@ struct Difference {
 }
 
 /// What takes up room.
-trait Entry {
+trait Cost {
     /// Bytes, roughly: the texts and what holds them.
     fn cost(&self) -> usize;
 }
 
-impl Entry for Item {
+impl Cost for Item {
     fn cost(&self) -> usize {
         let texts = self.name.iter().chain(&self.groups);
         // The contact is the key too.
@@ -177,25 +177,25 @@ impl Entry for Item {
     }
 }
 
-impl Entry for SubscriptionRequest {
+impl Cost for SubscriptionRequest {
     fn cost(&self) -> usize {
         self.from.as_str().len() + self.stanza.len() + size_of::<Self>()
     }
 }
 
-impl Entry for OfflineMessage {
+impl Cost for OfflineMessage {
     fn cost(&self) -> usize {
         self.stanza.len() + size_of::<(OfflineId, Self)>()
     }
 }
 
-impl Entry for String {
+impl Cost for String {
     fn cost(&self) -> usize {
         self.as_str().len() + size_of::<Self>()
     }
 }
 
-impl Entry for Credentials {
+impl Cost for Credentials {
     fn cost(&self) -> usize {
         let keys = self.scram_sha_1.iter().chain(&self.scram_sha_256);
         size_of::<Account>()
@@ -205,8 +205,8 @@ impl Entry for Credentials {
     }
 }
 
-fn total<'a, E: Entry + 'a>(entries: impl IntoIterator<Item = &'a E>) -> usize {
-    entries.into_iter().map(Entry::cost).sum()
+fn total<'a, E: Cost + 'a>(entries: impl IntoIterator<Item = &'a E>) -> usize {
+    entries.into_iter().map(Cost::cost).sum()
 }
 
 /// What a roster change may add.

@@ -1,6 +1,6 @@
 //! What a client may send.
 
-use crate::stanza::bounds::{Bound, Bounds};
+use crate::stanza::bounds::{Bounds, Excess};
 
 /// How much a client may send before and after it has authenticated (rules LIMIT-2 to LIMIT-5).
 ///
@@ -135,14 +135,14 @@ pub enum Limit {
 
 impl Limit {
     /// `bytes` is the limit in force on the length of an element.
-    pub(super) const fn of(bound: Bound, bytes: Self) -> Self {
+    pub(super) const fn of(bound: Excess, bytes: Self) -> Self {
         match bound {
-            Bound::Bytes => bytes,
-            Bound::Depth => Self::Depth,
-            Bound::Attributes => Self::Attributes,
-            Bound::Elements => Self::Elements,
-            Bound::Name => Self::Name,
-            Bound::Growth => Self::Growth,
+            Excess::Bytes => bytes,
+            Excess::Depth => Self::Depth,
+            Excess::Attributes => Self::Attributes,
+            Excess::Elements => Self::Elements,
+            Excess::Name => Self::Name,
+            Excess::Growth => Self::Growth,
         }
     }
 

@@ -29,7 +29,7 @@ pub use header::{Header, Version};
 pub use limits::{Limit, Limits};
 pub use nonza::Nonza;
 pub use parser::{Event, Parser};
-pub use refused::Refused;
+pub use refused::RefusedStanza;
 pub use response::{ResponseHeader, close};
 
 /// The namespace of the stream itself (RFC 6120 §4.8.1).

@@ -1,11 +1,12 @@
 //! From bytes to events.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::header::{self, HeaderReader, Opened};
 use super::{
-    CONTENT_NAMESPACE, Header, Limit, Limits, Nonza, Refused, StreamCondition, StreamError,
+    CONTENT_NAMESPACE, Header, Limit, Limits, Nonza, RefusedStanza, StreamCondition, StreamError,
     declaration,
 };
 use crate::stanza::Received;
@@ -13,7 +14,7 @@ use crate::stanza::bounds::Bounds;
 #[cfg(feature = "server")]
 use crate::stanza::canonical::Opening;
 use crate::stanza::canonical::{ElementReader, Parsed};
-use crate::stanza::recognise::{Recogniser, Verdict};
+use crate::stanza::recognise::{Recognised, Recogniser};
 
 /// Something that is complete and that may have an effect now.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub enum Event<'a> {
     Stanza(Received<'a>),
     /// A stanza that breaks a limit or cannot be passed on: its sender is told, and the stream goes
     /// on.
-    Refused(Refused),
+    Refused(RefusedStanza),
     /// Another first-level element.
     Nonza(Nonza),
     /// The client closed the stream. Nothing follows.
@@ -116,15 +117,15 @@ impl Arrived {
         let (piece, rest) = input.split_at_checked(bounds.bytes).unwrap_or((input, &[]));
         self.bytes.extend_from_slice(piece);
         match self.recogniser.advance(&self.bytes, bounds) {
-            Verdict::More => {
+            Recognised::More => {
                 *input = rest;
                 None
             }
-            Verdict::Unknown => {
+            Recognised::Unknown => {
                 self.bytes.truncate(before);
                 Some(Err(Unknown))
             }
-            Verdict::Canonical(outline, text) => {
+            Recognised::Canonical(outline, text) => {
                 *input = input.get(text.len().saturating_sub(before)..).unwrap_or_default();
                 Some(Ok(Received::recognised(outline, text.to_owned())))
             }
@@ -265,26 +266,14 @@ impl Parser {
             Some(_) => Limit::ElementBytesBeforeAuth,
             None => Limit::ElementBytes,
         };
+        let refused = |refusal| StreamError::for_refusal(refusal, bytes);
         loop {
             match &mut self.state {
                 State::Prolog { declared } => {
-                    *input = skip_space(input);
-                    match **input {
-                        [] | [b'<'] => return Ok(None),
-                        [b'<', b'?', ..] if !*declared => {
-                            let Some(length) = declaration::read(input)? else { return Ok(None) };
-                            *input = input.get(length..).unwrap_or_default();
-                            *declared = true;
-                        }
-                        [b'<', b'?' | b'!', ..] => {
-                            return Err(StreamCondition::RestrictedXml.into());
-                        }
-                        [b'<', ..] => {
-                            self.state = State::Header(Box::new(HeaderReader::new(self.bounds)))
-                        }
-                        // STREAM-22: a byte order mark is text, too.
-                        [other, ..] => return Err(stray(other, StreamCondition::NotWellFormed)),
+                    if !header_begins(declared, input)? {
+                        return Ok(None);
                     }
+                    self.state = State::Header(Box::new(HeaderReader::new(self.bounds)));
                 }
                 State::Header(reader) => {
                     let Some(header::Parsed { header, opened, is_empty }) =
@@ -297,41 +286,8 @@ impl Parser {
                     return Ok(Some(Event::Header(header)));
                 }
                 State::Between => {
-                    // STREAM-17
-                    *input = skip_space(input);
-                    match **input {
-                        [] | [b'<'] | [b'<', b'!'] => return Ok(None),
-                        [b'<', b'/', ..] => {
-                            *input = input.get(2..).unwrap_or_default();
-                            self.state = State::Closing(0);
-                        }
-                        // A CDATA section is text.
-                        [b'<', b'!', b'[', ..] => return Err(StreamCondition::BadFormat.into()),
-                        [b'<', b'?' | b'!', ..] => {
-                            return Err(StreamCondition::RestrictedXml.into());
-                        }
-                        // No stanza is welcome yet: its start tag says so.
-                        [b'<', ..] if self.before_auth.is_some() => {
-                            self.state = State::Element(self.reader());
-                        }
-                        [b'<', ..] => {
-                            let mut recogniser = Recogniser::new(self.is_in_content());
-                            match recogniser.advance(input, &self.bounds) {
-                                Verdict::Canonical(outline, text) => {
-                                    *input = input.get(text.len()..).unwrap_or_default();
-                                    let stanza = Received::recognised(outline, text);
-                                    return Ok(Some(Event::Stanza(stanza)));
-                                }
-                                Verdict::Unknown => self.state = State::Element(self.reader()),
-                                Verdict::More => {
-                                    let arrived = Arrived { recogniser, bytes: input.to_vec() };
-                                    self.state = State::Recognising(Box::new(arrived));
-                                    *input = &[];
-                                    return Ok(None);
-                                }
-                            }
-                        }
-                        [other, ..] => return Err(stray(other, StreamCondition::BadFormat)),
+                    if let ControlFlow::Break(event) = self.between(input)? {
+                        return Ok(event);
                     }
                 }
                 State::Recognising(arrived) => match arrived.advance(input, &self.bounds) {
@@ -344,44 +300,70 @@ impl Parser {
                         let arrived = std::mem::take(&mut arrived.bytes);
                         let mut reader = self.reader();
                         // It is the beginning of a longer element.
-                        reader
-                            .feed(&mut &arrived[..])
-                            .map_err(|refusal| StreamError::for_refusal(refusal, bytes))?;
+                        reader.feed(&mut &arrived[..]).map_err(refused)?;
                         self.state = State::Element(reader);
                     }
                 },
                 State::Element(reader) => {
-                    let parsed = reader
-                        .feed(input)
-                        .map_err(|refusal| StreamError::for_refusal(refusal, bytes))?;
+                    let parsed = reader.feed(input).map_err(refused)?;
                     let Some(parsed) = parsed else { return Ok(None) };
                     self.state = State::Between;
                     return Ok(Some(match parsed {
                         Parsed::Stanza(stanza) => Event::Stanza(stanza),
                         Parsed::Refused(stanza, flaw) => {
-                            Event::Refused(Refused::new(stanza, flaw, bytes))
+                            Event::Refused(RefusedStanza::new(stanza, flaw, bytes))
                         }
                         Parsed::Other(xml) => Event::Nonza(Nonza::new(xml)),
                     }));
                 }
                 State::Closing(matched) => {
-                    let Some((&byte, rest)) = input.split_first() else { return Ok(None) };
                     let name = self.opened.as_ref().map_or("", |opened| &opened.name).as_bytes();
-                    match name.get(*matched) {
-                        Some(&expected) if byte == expected => *matched += 1,
-                        None if byte == b'>' => {
-                            *input = rest;
-                            return Ok(Some(Event::End));
-                        }
-                        None if is_space(byte) => {}
-                        _ => return Err(StreamCondition::NotWellFormed.into()),
-                    }
-                    *input = rest;
+                    return Ok(close_tag_ends(matched, name, input)?.then_some(Event::End));
                 }
                 State::Empty => return Ok(Some(Event::End)),
                 State::Ended => return Ok(None),
             }
         }
+    }
+
+    /// Between two first-level elements: goes on in the state of what begins here, or breaks off with
+    /// the stanza that stands here as a whole, or with `None` where more bytes are needed.
+    fn between<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+    ) -> Result<ControlFlow<Option<Event<'a>>>, StreamError> {
+        // STREAM-17
+        *input = skip_space(input);
+        self.state = match **input {
+            [] | [b'<'] | [b'<', b'!'] => return Ok(ControlFlow::Break(None)),
+            [b'<', b'/', ..] => {
+                *input = input.get(2..).unwrap_or_default();
+                State::Closing(0)
+            }
+            // A CDATA section is text.
+            [b'<', b'!', b'[', ..] => return Err(StreamCondition::BadFormat.into()),
+            [b'<', b'?' | b'!', ..] => return Err(StreamCondition::RestrictedXml.into()),
+            // No stanza is welcome yet: its start tag says so.
+            [b'<', ..] if self.before_auth.is_some() => State::Element(self.reader()),
+            [b'<', ..] => {
+                let mut recogniser = Recogniser::new(self.is_in_content());
+                match recogniser.advance(input, &self.bounds) {
+                    Recognised::Canonical(outline, text) => {
+                        *input = input.get(text.len()..).unwrap_or_default();
+                        let stanza = Received::recognised(outline, text);
+                        return Ok(ControlFlow::Break(Some(Event::Stanza(stanza))));
+                    }
+                    Recognised::Unknown => State::Element(self.reader()),
+                    Recognised::More => {
+                        let bytes = std::mem::take(input).to_vec();
+                        self.state = State::Recognising(Box::new(Arrived { recogniser, bytes }));
+                        return Ok(ControlFlow::Break(None));
+                    }
+                }
+            }
+            [other, ..] => return Err(stray(other, StreamCondition::BadFormat)),
+        };
+        Ok(ControlFlow::Continue(()))
     }
 }
 
@@ -397,6 +379,47 @@ impl Parser {
         let default = self.opened.as_ref().and_then(|opened| opened.declarations.get(None));
         default.is_some_and(|namespace| **namespace == *CONTENT_NAMESPACE)
     }
+}
+
+/// Reads up to the header, which may have an XML declaration before it. `false`: more is needed.
+fn header_begins(declared: &mut bool, input: &mut &[u8]) -> Result<bool, StreamError> {
+    loop {
+        *input = skip_space(input);
+        match **input {
+            [] | [b'<'] => return Ok(false),
+            [b'<', b'?', ..] if !*declared => {
+                let Some(length) = declaration::read(input)? else { return Ok(false) };
+                *input = input.get(length..).unwrap_or_default();
+                *declared = true;
+            }
+            [b'<', b'?' | b'!', ..] => return Err(StreamCondition::RestrictedXml.into()),
+            [b'<', ..] => return Ok(true),
+            // STREAM-22: a byte order mark is text, too.
+            [other, ..] => return Err(stray(other, StreamCondition::NotWellFormed)),
+        }
+    }
+}
+
+/// Reads the close tag of an element of this `name`, of which `matched` bytes were read. `false`: more
+/// is needed.
+fn close_tag_ends(
+    matched: &mut usize,
+    name: &[u8],
+    input: &mut &[u8],
+) -> Result<bool, StreamError> {
+    while let Some((&byte, rest)) = input.split_first() {
+        match name.get(*matched) {
+            Some(&expected) if byte == expected => *matched += 1,
+            None if byte == b'>' || is_space(byte) => {}
+            _ => return Err(StreamCondition::NotWellFormed.into()),
+        }
+        let is_end = *matched == name.len() && byte == b'>';
+        *input = rest;
+        if is_end {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// White space as XML knows it, without the form feed that is white space in ASCII.

@@ -286,6 +286,10 @@ fn list<C: SharedConnection>(session: &SessionHandle<C>) -> Element {
     list
 }
 
+fn failed(_: StoreError) -> StanzaError {
+    StanzaError::new(Condition::InternalServerError)
+}
+
 impl Inner {
     /// Stores a change, then puts it into memory; the rest comes behind the result.
     async fn change<C: SharedConnection>(
@@ -294,36 +298,13 @@ impl Inner {
         account: BareJid,
         change: Change,
     ) -> Result<IqDone, StanzaError> {
-        let failed = |_: StoreError| StanzaError::new(Condition::InternalServerError);
         // The session that asks may have been the last one, and may be gone.
         let state = registry.account_state(&account);
         let old = match &state {
             Some(state) => state.extension::<List>().map(|l| List::clone(&l)).unwrap_or_default(),
             None => List::of(self.store.load(&account).await.map_err(failed)?),
         };
-        let mut new = old.clone();
-        match &change {
-            Change::Block(jids) => {
-                let mut added = jids.clone();
-                added.retain(|jid| new.0.insert(jid.as_str().into()));
-                // One from before that is larger may become smaller.
-                let is_larger = new.bytes() > self.bytes.max(old.bytes());
-                if new.0.len() > self.items || is_larger {
-                    let error = StanzaError::new(Condition::PolicyViolation);
-                    return Err(error.with_type(ErrorType::Modify));
-                }
-                self.store.apply(&account, added, Vec::new()).await.map_err(failed)?;
-            }
-            Change::Unblock(jids) => {
-                let mut removed = jids.clone();
-                removed.retain(|jid| new.0.remove(jid.as_str()));
-                self.store.apply(&account, Vec::new(), removed).await.map_err(failed)?;
-            }
-            Change::Clear => {
-                new = List::default();
-                self.store.clear(&account).await.map_err(failed)?;
-            }
-        }
+        let new = self.store(&account, &change, &old).await?;
         let own = account.clone();
         let (difference, before) = if let Change::Block(_) = change {
             let difference = Difference { own, with: new.clone(), without: old };
@@ -347,6 +328,39 @@ impl Inner {
                 None => registry.show_to(account.as_str(), &difference),
             }
         }))
+    }
+
+    /// Stores a change of the list `old`: the new list.
+    async fn store(
+        &self,
+        account: &BareJid,
+        change: &Change,
+        old: &List,
+    ) -> Result<List, StanzaError> {
+        let mut new = old.clone();
+        match change {
+            Change::Block(jids) => {
+                let mut added = jids.clone();
+                added.retain(|jid| new.0.insert(jid.as_str().into()));
+                // One from before that is larger may become smaller.
+                let is_larger = new.bytes() > self.bytes.max(old.bytes());
+                if new.0.len() > self.items || is_larger {
+                    let error = StanzaError::new(Condition::PolicyViolation);
+                    return Err(error.with_type(ErrorType::Modify));
+                }
+                self.store.apply(account, added, Vec::new()).await.map_err(failed)?;
+            }
+            Change::Unblock(jids) => {
+                let mut removed = jids.clone();
+                removed.retain(|jid| new.0.remove(jid.as_str()));
+                self.store.apply(account, Vec::new(), removed).await.map_err(failed)?;
+            }
+            Change::Clear => {
+                new = List::default();
+                self.store.clear(account).await.map_err(failed)?;
+            }
+        }
+        Ok(new)
     }
 
     fn push<C: SharedConnection>(

@@ -45,7 +45,7 @@ const MOST_TEXT: usize = 8 << 10;
 
 /// Where a row stands, or would: the page, and the row in it.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Position {
     page: usize,
     row: usize,
 }
@@ -87,35 +87,35 @@ impl Pages {
         Rows { pages: self.0.iter(), text: "", rows: [].iter() }
     }
 
-    pub(super) fn get(&self, place: Place) -> Option<ItemRef<'_>> {
+    pub(super) fn get(&self, place: Position) -> Option<ItemRef<'_>> {
         self.0.get(place.page)?.entry(place.row)
     }
 
-    pub(super) fn find(&self, jid: &str) -> Result<Place, Place> {
+    pub(super) fn find(&self, jid: &str) -> Result<Position, Position> {
         let first = |page: &Arc<Page>| page.entry(0).is_some_and(|entry| entry.jid() <= jid);
         let page = self.0.partition_point(first).saturating_sub(1);
-        let Some(found) = self.0.get(page) else { return Err(Place { page, row: 0 }) };
+        let Some(found) = self.0.get(page) else { return Err(Position { page, row: 0 }) };
         let row =
             found.rows.binary_search_by(|row| ItemRef { text: &found.text, row }.jid().cmp(jid));
-        row.map(|row| Place { page, row }).map_err(|row| Place { page, row })
+        row.map(|row| Position { page, row }).map_err(|row| Position { page, row })
     }
 
-    pub(super) fn insert(&mut self, place: Place, row: &Packed) {
+    pub(super) fn insert(&mut self, place: Position, row: &Packed) {
         self.edit(place, 0, Some(row));
     }
 
-    pub(super) fn replace(&mut self, place: Place, row: &Packed) {
+    pub(super) fn replace(&mut self, place: Position, row: &Packed) {
         self.edit(place, 1, Some(row));
     }
 
-    pub(super) fn remove(&mut self, place: Place) {
+    pub(super) fn remove(&mut self, place: Position) {
         self.edit(place, 1, None);
     }
 
     /// Makes a page anew with `row` in the place of `gone` rows. A page that grows too large becomes
     /// two; one that has become small takes in the next if that is small as well.
-    fn edit(&mut self, place: Place, gone: usize, row: Option<&Packed>) {
-        let Place { page, row: at } = place;
+    fn edit(&mut self, place: Position, gone: usize, row: Option<&Packed>) {
+        let Position { page, row: at } = place;
         let old = self.0.get(page);
         let next = self.0.get(page.saturating_add(1));
         let next = next.filter(|next| {

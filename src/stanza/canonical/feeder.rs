@@ -4,7 +4,7 @@ use minidom::rxml::error::EndOrError;
 use minidom::rxml::{self, Options, Parse, RawEvent, RawParser, WithOptions};
 
 use super::Refusal;
-use crate::stanza::bounds::Bound;
+use crate::stanza::bounds::Excess;
 
 /// Most bytes handed to `rxml` at once: it looks through all of them for each token it makes of
 /// text, so that longer slices cost quadratic time.
@@ -65,7 +65,7 @@ impl Feeder {
             match result {
                 Ok(Some(event)) => return Ok(Some(event)),
                 Err(EndOrError::NeedMoreData) if self.bytes.len() >= self.limit => {
-                    return Err(Refusal::Exceeded(Bound::Bytes));
+                    return Err(Refusal::Exceeded(Excess::Bytes));
                 }
                 Err(EndOrError::NeedMoreData) if input.is_empty() => return Ok(None),
                 Err(EndOrError::NeedMoreData) if !taken.is_empty() => {}
@@ -90,7 +90,7 @@ fn refusal(error: rxml::Error, read: &[u8]) -> Refusal {
         E::UndeclaredEntity if !after_last(read, b'&').starts_with(b"#") => Refusal::RestrictedXml,
         E::RestrictedXml(_) => match after_last(read, b'<') {
             [b'?' | b'!', ..] => Refusal::RestrictedXml,
-            _ => Refusal::Exceeded(Bound::Name),
+            _ => Refusal::Exceeded(Excess::Name),
         },
         // What starts with `<!` and is neither CDATA nor a comment belongs to a DTD.
         E::InvalidSyntax(_) if matches!(after_last(read, b'<'), [b'!', other] if *other != b'[') => {

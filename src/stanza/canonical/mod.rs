@@ -24,9 +24,9 @@ use std::sync::Arc;
 
 #[cfg(feature = "stream")]
 pub(crate) use feeder::Feeder;
-pub(super) use reader::Head as ParsedHead;
 #[cfg(feature = "server")]
 pub(crate) use reader::Opening;
+pub(super) use reader::ParsedHead;
 pub(crate) use reader::{ElementReader, Parsed};
 #[cfg(feature = "stream")]
 pub(crate) use scope::Declaration;
@@ -36,8 +36,8 @@ pub(crate) use scope::Declarations;
 pub(crate) use tag::{Tag, TagBuilder};
 
 use super::Stanza;
-use super::bounds::{Bound, Bounds};
-use super::recognise::{Recogniser, Verdict};
+use super::bounds::{Bounds, Excess};
+use super::recognise::{Recognised, Recogniser};
 
 /// Parses one stanza and brings it into the canonical form, in which it can be sent.
 ///
@@ -71,7 +71,7 @@ pub fn canonicalise(bytes: &[u8]) -> Result<Stanza, CanonicaliseError> {
         _ => return Err(CanonicaliseError::NotWellFormed),
     }
     match Recogniser::new(true).advance(rest, &Bounds::GENEROUS) {
-        Verdict::Canonical(outline, text) if text.len() == rest.len() => {
+        Recognised::Canonical(outline, text) if text.len() == rest.len() => {
             return Ok(outline.stamp(text, outline.from(text), None));
         }
         _ => {}
@@ -156,7 +156,7 @@ pub(crate) enum Refusal {
     /// STREAM-13
     InvalidNamespace,
     /// LIMIT-2 to LIMIT-5
-    Exceeded(Bound),
+    Exceeded(Excess),
 }
 
 /// Why a stanza is refused, and not the stream that it stands in: it is read to its end all the same.
@@ -165,5 +165,5 @@ pub(crate) enum Flaw {
     /// STREAM-15
     Names,
     /// LIMIT-4, LIMIT-5, LIMIT-40
-    Exceeded(Bound),
+    Exceeded(Excess),
 }

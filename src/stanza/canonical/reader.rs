@@ -10,7 +10,7 @@ use super::skip::Skipper;
 use super::tag::{ParsedAttribute, Tag, TagBuilder};
 use super::writer::Writer;
 use super::{Flaw, Refusal, form};
-use crate::stanza::bounds::{Bound, Bounds};
+use crate::stanza::bounds::{Bounds, Excess};
 use crate::stanza::{CONTENT_NAMESPACE, Kind, Received, claims, names, write};
 
 /// Reads one element in pieces of any size; lives only as long as that element.
@@ -27,7 +27,7 @@ pub(crate) struct ElementReader {
 enum Root {
     Unknown,
     Stanza {
-        head: Head,
+        head: ParsedHead,
         payload: Payload,
     },
     Refused(Rest),
@@ -53,14 +53,14 @@ struct Payload {
 /// What is read of a stanza behind its flaw.
 struct Rest {
     /// Given away at its end.
-    refused: Option<(Head, Flaw)>,
+    refused: Option<(ParsedHead, Flaw)>,
     skipper: Skipper,
     /// Bytes of the stanza that may still come.
     left: usize,
 }
 
 /// The start tag of a stanza.
-pub(in crate::stanza) struct Head {
+pub(in crate::stanza) struct ParsedHead {
     pub(in crate::stanza) kind: Kind,
     pub(in crate::stanza) from: Option<String>,
     pub(in crate::stanza) to: Option<String>,
@@ -70,7 +70,7 @@ pub(in crate::stanza) struct Head {
     pub(in crate::stanza) other: Vec<u8>,
 }
 
-impl Head {
+impl ParsedHead {
     /// Bytes of its values when they are written, by the bytes of each.
     fn written(&self, length: impl Fn(&str) -> usize) -> usize {
         let length = |value: &Option<String>| value.as_deref().map_or(0, &length);
@@ -148,8 +148,8 @@ impl ElementReader {
                     Step::End => return self.finish().map(Some),
                     Step::Flaw(flaw) => flaw,
                 },
-                Err(Refusal::Exceeded(Bound::Bytes)) => Flaw::Exceeded(Bound::Bytes),
-                Err(Refusal::Exceeded(Bound::Name)) => match self.feeder.lengthened() {
+                Err(Refusal::Exceeded(Excess::Bytes)) => Flaw::Exceeded(Excess::Bytes),
+                Err(Refusal::Exceeded(Excess::Name)) => match self.feeder.lengthened() {
                     Some(feeder) => {
                         let read = self.feeder.take_bytes();
                         *self = Self::with_feeder(feeder, self.bounds, self.scope.outer());
@@ -157,7 +157,7 @@ impl ElementReader {
                         self.feed(&mut &read[..])?;
                         continue;
                     }
-                    None => Flaw::Exceeded(Bound::Name),
+                    None => Flaw::Exceeded(Excess::Name),
                 },
                 Err(refusal) => return Err(refusal),
             };
@@ -175,10 +175,10 @@ impl ElementReader {
             RawEvent::ElementHeadOpen(_, name) => {
                 self.elements += 1;
                 if self.scope.depth() >= self.bounds.depth {
-                    return Ok(Step::Flaw(Flaw::Exceeded(Bound::Depth)));
+                    return Ok(Step::Flaw(Flaw::Exceeded(Excess::Depth)));
                 }
                 if self.elements > self.bounds.elements {
-                    return Ok(Step::Flaw(Flaw::Exceeded(Bound::Elements)));
+                    return Ok(Step::Flaw(Flaw::Exceeded(Excess::Elements)));
                 }
                 self.tag.open(name);
                 return Ok(Step::On);
@@ -216,23 +216,27 @@ impl ElementReader {
                 }
             }
         }
+        Ok(match self.discard_overgrown() {
+            true => Step::Flaw(Flaw::Exceeded(Excess::Growth)),
+            false => Step::On,
+        })
+    }
+
+    /// Discards what was written anew if it has grown too much (LIMIT-40). Says whether the element is
+    /// to be refused for it: a payload that may be kept as it came does not grow.
+    fn discard_overgrown(&mut self) -> bool {
         let most = self.bounds.growth(self.feeder.bytes().len());
-        let is_refused = match &mut self.root {
+        match &mut self.root {
             Root::Unknown | Root::Refused(_) => false,
-            Root::Other { writer, .. } => writer.is_beyond(most),
+            Root::Other { writer, .. } => writer.discard_beyond(most),
             Root::Stanza { head, payload } => {
                 let Payload { head: written, writer, .. } = payload;
                 if writer.would_be_beyond(most.saturating_sub(*written)) {
                     *written = head.written(write::attribute_value_len);
                 }
-                let is_full = writer.is_beyond(most.saturating_sub(*written));
-                // What is kept as it came does not grow.
+                let is_full = writer.discard_beyond(most.saturating_sub(*written));
                 is_full && !payload.names_are_canonical
             }
-        };
-        match is_refused {
-            true => Ok(Step::Flaw(Flaw::Exceeded(Bound::Growth))),
-            false => Ok(Step::On),
         }
     }
 
@@ -278,7 +282,7 @@ impl ElementReader {
         }
         let flaw = match written > most {
             _ if !is_portable => Some(Flaw::Names),
-            true => Some(Flaw::Exceeded(Bound::Growth)),
+            true => Some(Flaw::Exceeded(Excess::Growth)),
             false => None,
         };
         let writer = Writer::new(Arc::clone(&CONTENT));
@@ -325,7 +329,7 @@ impl ElementReader {
                 }
                 if writer.is_full() {
                     let received = Received::parsed(head, Vec::new(), 0..0, received, claims);
-                    return Ok(Parsed::Refused(received, Flaw::Exceeded(Bound::Growth)));
+                    return Ok(Parsed::Refused(received, Flaw::Exceeded(Excess::Growth)));
                 }
                 let written = writer.into_bytes();
                 let range = 0..written.len();
@@ -367,7 +371,7 @@ impl Rest {
         *input = all.get(read..).unwrap_or_default();
         if !ended {
             return match self.left {
-                0 => Err(Refusal::Exceeded(Bound::Bytes)),
+                0 => Err(Refusal::Exceeded(Excess::Bytes)),
                 _ => Ok(None),
             };
         }
@@ -436,9 +440,16 @@ pub(super) static CONTENT: LazyLock<Arc<Declarations>> =
 /// What is declared around an element that stands alone.
 static NOTHING: LazyLock<Arc<Declarations>> = LazyLock::new(Arc::default);
 
-fn head(kind: Kind, tag: Tag) -> Head {
-    let mut head =
-        Head { kind, from: None, to: None, id: None, type_: None, lang: None, other: Vec::new() };
+fn head(kind: Kind, tag: Tag) -> ParsedHead {
+    let mut head = ParsedHead {
+        kind,
+        from: None,
+        to: None,
+        id: None,
+        type_: None,
+        lang: None,
+        other: Vec::new(),
+    };
     let mut other = Vec::new();
     for attribute in tag.attributes {
         let place = match (attribute.prefix(), attribute.name.1.as_str()) {

@@ -7,7 +7,7 @@ use minidom::rxml::{NcName, XMLNS_XML, XMLNS_XMLNS};
 
 use super::scope::{Binding, Declaration, Scope};
 use super::{Flaw, Refusal};
-use crate::stanza::bounds::{Bound, NAME};
+use crate::stanza::bounds::{Excess, NAME};
 
 /// A start tag that is complete and whose prefixes are known.
 pub(crate) struct Tag {
@@ -64,7 +64,7 @@ impl TagBuilder {
     pub(crate) fn attribute(&mut self, name: RawQName, value: String) -> Result<(), Refusal> {
         self.check_length(&name);
         if self.declarations.len() + self.attributes.len() >= self.limit {
-            self.flaw = Some(Flaw::Exceeded(Bound::Attributes));
+            self.flaw = Some(Flaw::Exceeded(Excess::Attributes));
             // Of a stanza that is refused for it, this much is needed for the answer.
             let is_address = name.0.is_none() && ADDRESSES.contains(&name.1.as_str());
             if !is_address || self.attributes.iter().any(|(other, _)| *other == name) {
@@ -90,7 +90,7 @@ impl TagBuilder {
     fn check_length(&mut self, (prefix, local): &RawQName) {
         let prefix = prefix.as_ref().map_or(0, |prefix| prefix.len());
         if prefix.max(local.len()) > NAME {
-            self.flaw = Some(Flaw::Exceeded(Bound::Name));
+            self.flaw = Some(Flaw::Exceeded(Excess::Name));
         }
     }
 

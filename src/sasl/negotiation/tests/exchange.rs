@@ -124,7 +124,7 @@ fn sasl_4_abort_is_a_failed_attempt_and_a_lone_response_is_malformed() {
         SaslError::MalformedRequest,
     );
     let last = world.receive(Ok(Request::Abort)).unwrap_err();
-    assert_eq!(last, Refused { error: SaslError::Aborted, close: true });
+    assert_eq!(last, Failure { error: SaslError::Aborted, close: true });
 }
 
 #[test]
