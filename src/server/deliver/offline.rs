@@ -7,9 +7,9 @@ use std::time::Duration;
 use jid::BareJid;
 use parking_lot::Mutex;
 
-use super::Core;
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
+use crate::server::Core;
 use crate::session::{SessionHandle, Waiting};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Stanza, canonicalise};
@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Accounts for which the store has failed. A leaf lock.
 #[derive(Default)]
-pub(super) struct Failures(Mutex<HashMap<BareJid, Failure>>);
+pub(in crate::server) struct Failures(Mutex<HashMap<BareJid, Failure>>);
 
 #[derive(Default)]
 struct Failure {
@@ -52,7 +52,7 @@ impl Failures {
 
 impl<C: SharedConnection> Core<C> {
     /// Gives the sessions that are to get it what the store has for their account.
-    pub(super) async fn deliver_offline(self: &Arc<Self>, account: &BareJid) {
+    pub(in crate::server) async fn deliver_offline(self: &Arc<Self>, account: &BareJid) {
         let (core, key) = (Arc::clone(self), account.to_string());
         let account = account.clone();
         let job = async move {
@@ -65,7 +65,7 @@ impl<C: SharedConnection> Core<C> {
     /// The same on the account's chain, with what ended sessions have left by then. `false`: the store
     /// has failed, or a session takes no more of it for now, and it will be asked again; what it has comes
     /// first until then.
-    pub(super) async fn catch_up(self: &Arc<Self>, account: &BareJid) -> bool {
+    pub(in crate::server) async fn catch_up(self: &Arc<Self>, account: &BareJid) -> bool {
         loop {
             self.settle_first(account).await;
             let Some(session) = self.registry.recipient(account.as_str()) else { return true };

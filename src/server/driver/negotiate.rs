@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use jid::{BareJid, DomainPart};
 
-use super::Core;
-use super::admission::Standing;
-use super::builder::Domain;
-use super::driver::{Driver, Pending, Stage};
-use super::early::EarlyStream;
-use super::failures::Attempt;
-use super::pace::Spent;
-use super::peer::Want;
 use crate::address;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::environment::random_hex;
 use crate::extension::{Extension, Flow, Negotiated, Stage as FeatureStage};
 use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
+use crate::server::Core;
+use crate::server::builder::Domain;
+use crate::server::driver::admission::Standing;
+use crate::server::driver::failures::Attempt;
+use crate::server::driver::peer::Want;
+use crate::server::driver::rate::Spent;
+use crate::server::driver::unbound::EarlyStream;
+use crate::server::driver::{Driver, Pending, Stage};
 use crate::session::{Authed, Bound, Reason, Session};
 use crate::stanza::Frame;
 use crate::stanza::canonical::Opening;
@@ -31,7 +31,7 @@ const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 
 /// What only a stream under negotiation needs to know.
 #[derive(Default)]
-pub(super) struct Negotiating {
+pub(in crate::server) struct Negotiating {
     /// TLS-3: said by the host, never derived.
     secure: bool,
     tls: bool,
@@ -39,31 +39,31 @@ pub(super) struct Negotiating {
     starttls: bool,
     bindings: ChannelBindings,
     /// As it was when it was looked at last (LIMIT-25).
-    pub(super) standing: Standing,
+    pub(in crate::server) standing: Standing,
     /// How the server reaches the stream before it has a session.
-    pub(super) early: Option<EarlyStream>,
+    pub(in crate::server) early: Option<EarlyStream>,
     /// Our header of this stream was sent.
-    pub(super) answered: bool,
+    pub(in crate::server) answered: bool,
     /// The client has sent a header, of this stream or of one before it on the same transport: it
     /// knows what a stream error is.
-    pub(super) has_begun: bool,
+    pub(in crate::server) has_begun: bool,
     /// The bare JID of the client's `from`.
     from: Option<BareJid>,
     sasl: Option<Negotiation>,
     /// The login under way.
     attempt: Option<Attempt>,
     /// When it may be looked at (LIMIT-29).
-    pub(super) not_before: Option<Duration>,
-    pub(super) bind_failures: u8,
+    pub(in crate::server) not_before: Option<Duration>,
+    pub(in crate::server) bind_failures: u8,
 }
 
 impl Negotiating {
-    pub(super) fn new(secure: bool, starttls: bool, early: EarlyStream) -> Self {
+    pub(in crate::server) fn new(secure: bool, starttls: bool, early: EarlyStream) -> Self {
         Self { secure, starttls, early: Some(early), ..Self::default() }
     }
 
     /// The error that the server closes the stream with, if it does.
-    pub(super) fn poll_dismissed(
+    pub(in crate::server) fn poll_dismissed(
         &self,
         cx: Option<&std::task::Context<'_>>,
     ) -> Option<StreamError> {
@@ -71,7 +71,7 @@ impl Negotiating {
     }
 
     /// STREAM-8: nothing of what was said before counts any more.
-    pub(super) fn secured(&mut self, bindings: ChannelBindings) {
+    pub(in crate::server) fn secured(&mut self, bindings: ChannelBindings) {
         self.secure = true;
         self.tls = true;
         self.starttls = false;
@@ -90,7 +90,7 @@ impl Negotiating {
 }
 
 /// What a store answered to SASL.
-pub(super) enum Answer {
+pub(in crate::server) enum Answer {
     Credentials(Result<Option<Credentials>, StoreError>),
     Verdict(Result<Verdict, StoreError>),
     /// `None`: it could not be checked.
@@ -98,7 +98,7 @@ pub(super) enum Answer {
 }
 
 impl<C: SharedConnection> Driver<C> {
-    pub(super) fn send(&mut self, bytes: &[u8]) {
+    pub(in crate::server) fn send(&mut self, bytes: &[u8]) {
         if self.want == Want::Close {
             return;
         }
@@ -110,7 +110,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The client's stream header (STREAM-1…9).
-    pub(super) fn header(&mut self, header: &Header) {
+    pub(in crate::server) fn header(&mut self, header: &Header) {
         self.lang = header.lang().map(Into::into);
         let from = header.from().and_then(|from| address::bare(from.split('/').next()?).ok());
         let Some(negotiating) = &mut self.negotiating else { return };
@@ -177,7 +177,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// STREAM-25: an error before our header was sent brings it along.
-    pub(super) fn header_if_due(&mut self) -> Vec<u8> {
+    pub(in crate::server) fn header_if_due(&mut self) -> Vec<u8> {
         if self.negotiating.as_ref().is_none_or(|negotiating| negotiating.answered) {
             return Vec::new();
         }
@@ -238,7 +238,7 @@ impl<C: SharedConnection> Driver<C> {
         for extension in &self.core.extensions {
             let before = more.len();
             let add = || extension.features(stage, &mut more);
-            if super::shielded(add).is_none() {
+            if crate::server::shielded(add).is_none() {
                 more.truncate(before);
             }
         }
@@ -253,7 +253,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Closes the stream where that is the answer to an element whose start tag is all that there is of
     /// it: what follows need not be waited for.
-    pub(super) fn refuse_opening(&mut self) -> bool {
+    pub(in crate::server) fn refuse_opening(&mut self) -> bool {
         let condition = match (&self.stage, self.parser.opening()) {
             // STREAM-18
             (Stage::Unauthed(_), Some(Opening::Stanza)) => Some(StreamCondition::NotAuthorized),
@@ -269,7 +269,7 @@ impl<C: SharedConnection> Driver<C> {
     fn refusal(&self, name: &str, namespace: &str) -> Option<StreamCondition> {
         let takes = |extension: &dyn Extension<C>| extension.takes(name, namespace);
         // One that panics may take it.
-        let takes = |extension| super::shielded(|| takes(extension)).unwrap_or(true);
+        let takes = |extension| crate::server::shielded(|| takes(extension)).unwrap_or(true);
         match (&self.stage, namespace) {
             (Stage::Closing(_) | Stage::Over, _) => None,
             (_, STREAM_NAMESPACE) if name == "error" => None,
@@ -284,7 +284,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A first-level element that is no stanza, before bind.
-    pub(super) fn early_nonza(&mut self, nonza: &Nonza) {
+    pub(in crate::server) fn early_nonza(&mut self, nonza: &Nonza) {
         let namespace = nonza.namespace();
         match (&self.stage, &*namespace) {
             (_, STREAM_NAMESPACE) if nonza.name() == "error" => {
@@ -313,7 +313,7 @@ impl<C: SharedConnection> Driver<C> {
             stage => {
                 self.stage = stage;
                 let mut answer = Vec::new();
-                let flow = super::shielded(|| core.take_early(nonza, &mut answer));
+                let flow = crate::server::shielded(|| core.take_early(nonza, &mut answer));
                 return match flow {
                     Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
                     Some(Flow::Done) => self.send(&answer),
@@ -322,7 +322,7 @@ impl<C: SharedConnection> Driver<C> {
                 };
             }
         };
-        match super::shielded(|| core.negotiate(session, nonza)) {
+        match crate::server::shielded(|| core.negotiate(session, nonza)) {
             Some(Negotiated::Next(session)) => {
                 self.stage = Stage::Authed(session);
                 self.fail(StreamCondition::UnsupportedStanzaType.into());
@@ -335,7 +335,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The session is bound: negotiation is over.
-    pub(super) fn enter(&mut self, session: Session<Bound, C>) {
+    pub(in crate::server) fn enter(&mut self, session: Session<Bound, C>) {
         let _first = self.hook.session.set((session.handle(), session.transport()));
         self.trace.bound(session.id(), session.jid());
         self.negotiating = None;
@@ -365,7 +365,7 @@ impl<C: SharedConnection> Driver<C> {
         self.negotiating.as_mut().and_then(|negotiating| negotiating.sasl.as_mut())
     }
 
-    pub(super) fn sasl_answer(&mut self, answer: Answer) {
+    pub(in crate::server) fn sasl_answer(&mut self, answer: Answer) {
         let Some(sasl) = self.sasl() else { return };
         let step = match answer {
             Answer::Credentials(Ok(found)) => sasl.credentials(found),
@@ -396,7 +396,7 @@ impl<C: SharedConnection> Driver<C> {
                 self.pending = Some(Pending::Sasl(Box::pin(async move {
                     let found = async { accounts.credentials(&account).await };
                     let failed = || Err(StoreError::failed("the store panicked"));
-                    Answer::Credentials(super::caught(found).await.unwrap_or_else(failed))
+                    Answer::Credentials(crate::server::caught(found).await.unwrap_or_else(failed))
                 })));
             }
             Some(Ok(Step::CheckPassword { account, password })) => {
@@ -409,7 +409,7 @@ impl<C: SharedConnection> Driver<C> {
                 self.pending = Some(Pending::Sasl(Box::pin(async move {
                     let verdict = async { authenticator.check_password(&account, &password).await };
                     let failed = || Err(StoreError::failed("the authenticator panicked"));
-                    Answer::Verdict(super::caught(verdict).await.unwrap_or_else(failed))
+                    Answer::Verdict(crate::server::caught(verdict).await.unwrap_or_else(failed))
                 })));
             }
             Some(Ok(Step::CheckKeys(check))) => match &self.core.hashing {
@@ -418,7 +418,7 @@ impl<C: SharedConnection> Driver<C> {
                     self.pending =
                         Some(Pending::Sasl(Box::pin(async { Answer::Hashed(answer.await) })));
                 }
-                None => self.sasl_answer(Answer::Hashed(super::shielded(check))),
+                None => self.sasl_answer(Answer::Hashed(crate::server::shielded(check))),
             },
             Some(Ok(Step::Success { account, data })) => {
                 if let Some(attempt) = self.negotiating.as_mut().and_then(|n| n.attempt.take()) {
@@ -521,7 +521,7 @@ impl<C: SharedConnection> Core<C> {
         Negotiated::Next(session)
     }
 
-    pub(super) fn domain(&self, name: &str) -> Option<&Domain> {
+    pub(in crate::server) fn domain(&self, name: &str) -> Option<&Domain> {
         self.domains.iter().find(|domain| domain.name.as_str() == name)
     }
 }

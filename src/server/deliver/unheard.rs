@@ -6,9 +6,9 @@ use std::sync::Arc;
 use jid::BareJid;
 use parking_lot::Mutex;
 
-use super::Core;
-use super::transaction::Change;
 use crate::connection::SharedConnection;
+use crate::server::Core;
+use crate::server::deliver::transaction::Change;
 use crate::session::AccountState;
 
 /// Items that are remembered for all accounts together: the others are seen at the next roster get.
@@ -16,13 +16,13 @@ const MOST: usize = 8192;
 
 /// Changed items, by the account that keeps the two from hearing of each other.
 #[derive(Default)]
-pub(super) struct Unheard(Mutex<HashMap<BareJid, BTreeSet<Item>>>);
+pub(in crate::server) struct Unheard(Mutex<HashMap<BareJid, BTreeSet<Item>>>);
 
 /// Whose roster has changed, and the contact.
 type Item = (BareJid, BareJid);
 
 impl Unheard {
-    pub(super) fn add(&self, by: BareJid, account: BareJid, contact: BareJid) {
+    pub(in crate::server) fn add(&self, by: BareJid, account: BareJid, contact: BareJid) {
         let mut all = self.0.lock();
         if all.values().map(BTreeSet::len).sum::<usize>() < MOST {
             all.entry(by).or_default().insert((account, contact));
@@ -45,7 +45,7 @@ impl Unheard {
 impl<C: SharedConnection> Core<C> {
     /// An extension has changed what it keeps for an account: who may hear of each other again is shown
     /// what has changed meanwhile.
-    pub(super) fn show_unheard(self: &Arc<Self>, account: &BareJid) {
+    pub(in crate::server) fn show_unheard(self: &Arc<Self>, account: &BareJid) {
         let Some(row) = self.registry.account(self.registry.key(account.as_str())) else { return };
         let state = AccountState(row);
         let heard = |other: &BareJid| !self.is_hidden(&state, other.as_str());

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::iq::{PATIENCE, late};
-use super::transaction::Change;
-use super::{Core, Task};
 use crate::connection::SharedConnection;
 use crate::rules::roster::{RosterSet, parse_get, removed_stray, result};
+use crate::server::deliver::iq::{PATIENCE, late};
+use crate::server::deliver::transaction::Change;
+use crate::server::{Core, Task};
 use crate::session::SessionHandle;
 use crate::stanza::{Child, Stanza};
 
 impl<C: SharedConnection> Core<C> {
     /// A roster get or set of a session to its own account.
-    pub(super) fn roster_iq(
+    pub(in crate::server) fn roster_iq(
         self: &Arc<Self>,
         session: &SessionHandle<C>,
         stanza: &Stanza,

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::Core;
-use super::address::Address;
-use super::builder::Rate;
 use crate::connection::SharedConnection;
+use crate::server::Core;
+use crate::server::builder::Rate;
+use crate::server::deliver::address::Address;
 use crate::session::SessionHandle;
 use crate::stanza::Stanza;
 
 /// Whom a session has addressed in the period of now, by bare JID.
 #[derive(Default)]
-pub(super) struct Recipients {
+pub(in crate::server) struct Recipients {
     began: Duration,
     seen: HashSet<Box<str>>,
 }
@@ -30,7 +30,7 @@ impl Recipients {
 
 impl Recipients {
     /// Whether its period is not over.
-    pub(super) fn owes(&self, now: Duration, rate: Rate) -> bool {
+    pub(in crate::server) fn owes(&self, now: Duration, rate: Rate) -> bool {
         now.saturating_sub(self.began) < rate.period
     }
 }
@@ -38,7 +38,7 @@ impl Recipients {
 impl<C: SharedConnection> Core<C> {
     /// Whether a session may send this stanza to that address. The server and the own account are always there to
     /// be asked, and what answers another is no new recipient.
-    pub(super) fn allows_recipient(
+    pub(in crate::server) fn allows_recipient(
         &self,
         recipients: &mut Option<Box<Recipients>>,
         session: &SessionHandle<C>,

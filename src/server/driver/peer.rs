@@ -8,9 +8,9 @@ use crate::sasl::ChannelBindings;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Want {
-    /// Read, then [`Driver::receive`](super::Driver::receive).
+    /// Read, then [`Driver::receive`](crate::server::Driver::receive).
     Input,
-    /// Flush what waits, do the TLS handshake as the server, then [`Driver::secured`](super::Driver::secured). A handshake
+    /// Flush what waits, do the TLS handshake as the server, then [`Driver::secured`](crate::server::Driver::secured). A handshake
     /// that fails ends the transport, without another word (TLS-1), and so does one during which the
     /// driver comes to want [`Close`](Self::Close): it is to be polled meanwhile.
     StartTls,
@@ -22,10 +22,10 @@ pub enum Want {
 #[derive(Clone, Default)]
 #[must_use = "a peer says something to `accept` only"]
 pub struct Peer {
-    pub(super) secure: bool,
-    pub(super) starttls: bool,
-    pub(super) direct_tls: bool,
-    pub(super) source: Option<String>,
+    pub(in crate::server) secure: bool,
+    pub(in crate::server) starttls: bool,
+    pub(in crate::server) direct_tls: bool,
+    pub(in crate::server) source: Option<String>,
 }
 
 impl Peer {
@@ -76,7 +76,7 @@ impl fmt::Debug for Peer {
 #[derive(Clone, Debug, Default)]
 #[must_use = "says something to `secured` only"]
 pub struct Tls {
-    pub(super) bindings: ChannelBindings,
+    pub(in crate::server) bindings: ChannelBindings,
 }
 
 impl Tls {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use jid::{FullJid, ResourcePart};
 
-use super::Core;
-use super::driver::{Driver, Pending, Stage};
-use super::early::Dismissal;
-use super::iq::is_request;
-use super::oneshot::{self, Receiver};
 use crate::address;
 use crate::connection::SharedConnection;
+use crate::server::Core;
+use crate::server::deliver::iq::is_request;
+use crate::server::driver::unbound::Dismissal;
+use crate::server::driver::{Driver, Pending, Stage};
+use crate::server::work::oneshot::{self, Receiver};
 use crate::session::{Authed, BindError, BindRequest, Bound, Session};
 use crate::stanza::{Child, Condition, ErrorType, Kind, Received, Stanza, StanzaError, write};
 use crate::store::StoreError;
@@ -20,13 +20,13 @@ use crate::stream::{Refused, StreamCondition};
 const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 
 /// A bind under way on the account's chain.
-pub(super) struct BindWait<C: SharedConnection> {
-    pub(super) done: Receiver<BindOutcome<C>>,
-    pub(super) id: String,
+pub(in crate::server) struct BindWait<C: SharedConnection> {
+    pub(in crate::server) done: Receiver<BindOutcome<C>>,
+    pub(in crate::server) id: String,
 }
 
 /// What came of it.
-pub(super) enum BindOutcome<C: SharedConnection> {
+pub(in crate::server) enum BindOutcome<C: SharedConnection> {
     Bound(Session<Bound, C>),
     Refused(Session<Authed, C>, BindError),
     /// The account's data could not be had (BIND-7).
@@ -35,7 +35,7 @@ pub(super) enum BindOutcome<C: SharedConnection> {
 
 impl<C: SharedConnection> Driver<C> {
     /// A stanza before bind that was refused while it was read.
-    pub(super) fn early_refused(&mut self, refused: &Refused) {
+    pub(in crate::server) fn early_refused(&mut self, refused: &Refused) {
         if let (Stage::Authed(_), Some(limit)) = (&self.stage, refused.limit()) {
             self.core.metrics.limit(limit.id());
         }
@@ -43,7 +43,11 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A stanza before bind (STREAM-18, BIND-11, BIND-12), and what it was refused with.
-    pub(super) fn early_stanza(&mut self, received: &Received<'_>, refused: Option<StanzaError>) {
+    pub(in crate::server) fn early_stanza(
+        &mut self,
+        received: &Received<'_>,
+        refused: Option<StanzaError>,
+    ) {
         let Stage::Authed(session) = &self.stage else {
             return self.fail(StreamCondition::NotAuthorized.into());
         };
@@ -78,7 +82,7 @@ impl<C: SharedConnection> Driver<C> {
             // Before bind the client has no full JID to be addressed by.
             let from = answer.from().map(Cow::into_owned);
             let answer = answer.readdressed(from.as_deref(), None);
-            let words = super::xml(&answer);
+            let words = crate::server::xml(&answer);
             self.send(&words);
         }
     }
@@ -108,7 +112,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The job that binds is through.
-    pub(super) fn bound(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
+    pub(in crate::server) fn bound(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
         if let Some(early) = self.negotiating.as_ref().and_then(|it| it.early.as_ref()) {
             early.dismissal().end_bind();
         }
@@ -167,7 +171,7 @@ async fn bind<C: SharedConnection>(
             None
         } else {
             let account = session.account();
-            let load = super::caught(async {
+            let load = crate::server::caught(async {
                 Ok::<_, StoreError>((
                     core.load_roster(account).await?,
                     core.load_kept(account).await?,
@@ -214,5 +218,5 @@ fn bind_result(id: &str, jid: &FullJid) -> Vec<u8> {
     let mut payload = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>".to_vec();
     write::text(&mut payload, jid.as_str());
     payload.extend_from_slice(b"</jid></bind>");
-    super::xml(&Stanza::iq("result").id(id).payload(&payload).build())
+    crate::server::xml(&Stanza::iq("result").id(id).payload(&payload).build())
 }

@@ -5,20 +5,20 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
-use super::Core;
 use crate::connection::{PreDrain, SharedConnection};
+use crate::server::Core;
 use crate::session::{SessionHandle, Transport};
 
 /// How a connection's pre-drain call reaches the extensions.
-pub(super) struct Hook<C: SharedConnection> {
-    pub(super) session: OnceLock<(SessionHandle<C>, Transport)>,
-    pub(super) core: Weak<Core<C>>,
+pub(in crate::server) struct Hook<C: SharedConnection> {
+    pub(in crate::server) session: OnceLock<(SessionHandle<C>, Transport)>,
+    pub(in crate::server) core: Weak<Core<C>>,
     /// Who waits for the client to read.
-    pub(super) paused: Mutex<Option<Waker>>,
+    pub(in crate::server) paused: Mutex<Option<Waker>>,
 }
 
 impl<C: SharedConnection> Hook<C> {
-    pub(super) fn wake_on_write(&self, waker: &Waker) {
+    pub(in crate::server) fn wake_on_write(&self, waker: &Waker) {
         let waker = waker.clone();
         let old = self.paused.lock().replace(waker);
         drop(old);
@@ -29,14 +29,14 @@ impl<C: SharedConnection> PreDrain for Hook<C> {
     fn pre_drain(&self, out: &mut Vec<u8>) {
         let paused = self.paused.lock().take();
         if let Some(waker) = paused {
-            super::shielded(|| waker.wake());
+            crate::server::shielded(|| waker.wake());
         }
         let session = self.session.get().filter(|(session, at)| session.is_current(*at));
         if let (Some((session, transport)), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
                 let whole = out.len();
                 let add = || extension.pre_drain(session, *transport, out);
-                if super::shielded(add).is_none() {
+                if crate::server::shielded(add).is_none() {
                     out.truncate(whole); // half an element would end the stream
                 }
             }

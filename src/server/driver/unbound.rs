@@ -13,18 +13,18 @@ use crate::stream::StreamError;
 
 /// What a stream is closed with.
 #[derive(Clone)]
-pub(super) struct Farewell {
+pub(in crate::server) struct Farewell {
     error: StreamError,
     /// In its place where the transport is protected (STREAM-30).
     protected: Option<StreamError>,
 }
 
 impl Farewell {
-    pub(super) const fn new(error: StreamError, protected: Option<StreamError>) -> Self {
+    pub(in crate::server) const fn new(error: StreamError, protected: Option<StreamError>) -> Self {
         Self { error, protected }
     }
 
-    pub(super) fn choose(self, is_protected: bool) -> StreamError {
+    pub(in crate::server) fn choose(self, is_protected: bool) -> StreamError {
         self.protected.filter(|_| is_protected).unwrap_or(self.error)
     }
 }
@@ -37,7 +37,7 @@ impl From<StreamError> for Farewell {
 
 /// All streams without a session.
 #[derive(Default)]
-pub(super) struct Early(Mutex<Streams>);
+pub(in crate::server) struct Early(Mutex<Streams>);
 
 #[derive(Default)]
 struct Streams {
@@ -59,7 +59,7 @@ struct Bar {
 
 /// One stream's way of being told.
 #[derive(Default)]
-pub(super) struct Dismissal(Mutex<State>);
+pub(in crate::server) struct Dismissal(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -72,14 +72,14 @@ struct State {
 
 impl Dismissal {
     /// Begins a bind that nothing but its outcome ends; `false` if the stream is closed before.
-    pub(super) fn begin_bind(&self) -> bool {
+    pub(in crate::server) fn begin_bind(&self) -> bool {
         let mut state = self.0.lock();
         state.binds = state.farewell.is_none();
         state.binds
     }
 
     /// Nothing came of the bind.
-    pub(super) fn end_bind(&self) {
+    pub(in crate::server) fn end_bind(&self) {
         self.0.lock().binds = false;
     }
 
@@ -97,7 +97,7 @@ impl Dismissal {
 
 impl Early {
     /// A stream begins.
-    pub(super) fn enter(self: &Arc<Self>) -> EarlyStream {
+    pub(in crate::server) fn enter(self: &Arc<Self>) -> EarlyStream {
         let dismissal = Arc::<Dismissal>::default();
         let mut inside = self.0.lock();
         let number = inside.next;
@@ -110,7 +110,7 @@ impl Early {
     }
 
     /// Closes all streams, and those that begin from now on.
-    pub(super) fn close(&self, farewell: &Farewell) {
+    pub(in crate::server) fn close(&self, farewell: &Farewell) {
         let all: Vec<_> = {
             let mut inside = self.0.lock();
             inside.closing = Some(farewell.clone());
@@ -123,7 +123,7 @@ impl Early {
 
     /// Closes the streams that are authenticated as `account`, and keeps those that have begun by now
     /// from becoming so before `until`; with `later`, those that begin from now on as well.
-    pub(super) fn bar(
+    pub(in crate::server) fn bar(
         &self,
         account: &BareJid,
         farewell: &Farewell,
@@ -146,13 +146,13 @@ impl Early {
     }
 
     /// Bars `account` no longer.
-    pub(super) fn unbar(&self, account: &BareJid) {
+    pub(in crate::server) fn unbar(&self, account: &BareJid) {
         self.0.lock().barred.remove(account);
     }
 }
 
 /// One stream's place, given up on drop.
-pub(super) struct EarlyStream {
+pub(in crate::server) struct EarlyStream {
     early: Arc<Early>,
     number: u64,
     dismissal: Arc<Dismissal>,
@@ -160,7 +160,7 @@ pub(super) struct EarlyStream {
 
 impl EarlyStream {
     /// The stream is authenticated.
-    pub(super) fn set_account(&self, account: &BareJid, now: Duration) {
+    pub(in crate::server) fn set_account(&self, account: &BareJid, now: Duration) {
         let inside = self.early.0.lock();
         let bar = inside.barred.get(account);
         let bar = bar.filter(|bar| self.number < bar.below && now < bar.until);
@@ -171,12 +171,12 @@ impl EarlyStream {
         }
     }
 
-    pub(super) const fn dismissal(&self) -> &Arc<Dismissal> {
+    pub(in crate::server) const fn dismissal(&self) -> &Arc<Dismissal> {
         &self.dismissal
     }
 
     /// What the stream is to be closed with, if it is; else the waker is kept.
-    pub(super) fn poll(&self, cx: Option<&Context<'_>>) -> Option<Farewell> {
+    pub(in crate::server) fn poll(&self, cx: Option<&Context<'_>>) -> Option<Farewell> {
         // A waker is host code: cloned and dropped without the lock.
         let waker = cx.map(|cx| cx.waker().clone());
         let mut state = self.dismissal.0.lock();

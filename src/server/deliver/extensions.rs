@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::Core;
-use super::address::{Address, Bare};
 use crate::connection::SharedConnection;
 use crate::extension::{AccountState, Admission, Delivery, Extension, Outcome};
 use crate::rules::roster::Roster;
+use crate::server::Core;
+use crate::server::deliver::address::{Address, Bare};
 use crate::session::{Account, Copies, Hold, Kept, SessionHandle};
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
 use crate::store::StoreError;
@@ -16,7 +16,7 @@ use crate::store::StoreError;
 impl<C: SharedConnection> Core<C> {
     /// Whether a stanza gets in to an account that has sessions. An account without sessions is
     /// asked about where the stanza would have an effect, with [`admit_loaded`](Self::admit_loaded).
-    pub(super) fn admit(&self, to: &Address<'_>, stanza: &Stanza) -> Admission {
+    pub(in crate::server) fn admit(&self, to: &Address<'_>, stanza: &Stanza) -> Admission {
         let account = match &to.bare {
             Bare::Known(account) => Some(Arc::clone(account)),
             Bare::Jid(_) => self.registry.account(to.key()),
@@ -27,7 +27,11 @@ impl<C: SharedConnection> Core<C> {
     /// The same of an account whose data may have to be loaded. Runs on the account's chain.
     ///
     /// A load that fails keeps the stanza out: nobody knows what it would have said (BIND-13).
-    pub(super) async fn admit_loaded(&self, account: &BareJid, stanza: &Stanza) -> Admission {
+    pub(in crate::server) async fn admit_loaded(
+        &self,
+        account: &BareJid,
+        stanza: &Stanza,
+    ) -> Admission {
         match self.loaded_state(account).await {
             Ok(state) => self.ask(&state, stanza),
             Err(_) => Admission::Refuse(StanzaError::new(Condition::InternalServerError)),
@@ -35,7 +39,10 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// What extensions keep for an account, in memory or from their stores.
-    pub(super) async fn loaded_state(&self, account: &BareJid) -> Result<AccountState, StoreError> {
+    pub(in crate::server) async fn loaded_state(
+        &self,
+        account: &BareJid,
+    ) -> Result<AccountState, StoreError> {
         if let Some(state) = self.registry.account_state(account) {
             return Ok(state);
         }
@@ -44,7 +51,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// As [`admit_loaded`](Self::admit_loaded), from outside of the account's chain.
-    pub(super) async fn admit_later(
+    pub(in crate::server) async fn admit_later(
         self: &Arc<Self>,
         account: &BareJid,
         stanza: &Stanza,
@@ -60,7 +67,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Whether a stanza gets in to this account.
-    pub(super) fn ask(&self, account: &AccountState, stanza: &Stanza) -> Admission {
+    pub(in crate::server) fn ask(&self, account: &AccountState, stanza: &Stanza) -> Admission {
         let from = stanza.from();
         let sender = from.as_deref().and_then(|from| from.split('/').next());
         if sender == Some(account.jid().as_str()) {
@@ -72,20 +79,20 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Whether an extension hides an account's presence from a JID.
-    pub(super) fn is_hidden(&self, account: &AccountState, jid: &str) -> bool {
+    pub(in crate::server) fn is_hidden(&self, account: &AccountState, jid: &str) -> bool {
         let hides = || self.extensions.iter().any(|extension| extension.hides(account, jid));
-        super::shielded(hides).unwrap_or(true)
+        crate::server::shielded(hides).unwrap_or(true)
     }
 
     /// Whether an extension holds a stanza back from a session.
-    pub(super) fn is_held(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
+    pub(in crate::server) fn is_held(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
         let answers = self.extensions.iter().map(|extension| extension.hold(session, stanza));
         let mut held = answers.filter(|answer| *answer != Hold::Pass);
         held.next().unwrap_or(Hold::Pass)
     }
 
     /// What extensions keep for an account, from their stores.
-    pub(super) async fn load_kept(&self, account: &BareJid) -> Result<Kept, StoreError> {
+    pub(in crate::server) async fn load_kept(&self, account: &BareJid) -> Result<Kept, StoreError> {
         let mut kept = Kept::default();
         for extension in &self.extensions {
             if let Some(load) = extension.load(account)
@@ -98,7 +105,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Tells extensions what became of a message.
-    pub(super) fn delivered(
+    pub(in crate::server) fn delivered(
         &self,
         stanza: &Stanza,
         sender: Option<&SessionHandle<C>>,
@@ -117,10 +124,10 @@ impl<C: SharedConnection> Core<C> {
 
     /// Lets each extension look at something. One that panics loses its own look: what it is shown
     /// has happened, and goes on for everybody else.
-    pub(super) fn show(&self, look: impl Fn(&dyn Extension<C>)) {
+    pub(in crate::server) fn show(&self, look: impl Fn(&dyn Extension<C>)) {
         let mut rest = self.extensions.iter();
         while rest.len() > 0 {
-            super::shielded(|| rest.by_ref().for_each(|one| look(&**one)));
+            crate::server::shielded(|| rest.by_ref().for_each(|one| look(&**one)));
         }
     }
 }

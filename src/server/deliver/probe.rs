@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::address::Address;
-use super::{Core, Task};
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};
 use crate::rules::roster::Roster;
+use crate::server::deliver::address::Address;
+use crate::server::{Core, Task};
 use crate::session::SessionHandle;
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
@@ -28,7 +28,7 @@ impl<C: SharedConnection> Core<C> {
     ///
     /// Answered on the account's chain: no subscription ends between the look at the roster and
     /// the answer, so that "available" cannot come behind the news of that end.
-    pub(super) fn probe(
+    pub(in crate::server) fn probe(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,

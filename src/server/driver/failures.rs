@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::builder::Rate;
 use crate::environment::Environment;
+use crate::server::builder::Rate;
 
 /// How many logins of which source have failed of late.
-pub(super) struct Failures {
+pub(in crate::server) struct Failures {
     environment: Arc<dyn Environment>,
     rate: Option<Rate>,
     inside: Mutex<Remembered>,
@@ -25,12 +25,12 @@ struct Remembered {
 }
 
 impl Failures {
-    pub(super) fn new(rate: Option<Rate>, environment: Arc<dyn Environment>) -> Self {
+    pub(in crate::server) fn new(rate: Option<Rate>, environment: Arc<dyn Environment>) -> Self {
         Self { environment, rate, inside: Mutex::default() }
     }
 
     /// A login begins: what it counts as until it is known to be right, and when it may be looked at.
-    pub(super) fn attempt(self: &Arc<Self>, key: u64) -> (Attempt, Option<Duration>) {
+    pub(in crate::server) fn attempt(self: &Arc<Self>, key: u64) -> (Attempt, Option<Duration>) {
         let now = self.environment.now();
         let later = self.delay(key, now).map(|delay| now.saturating_add(delay));
         (Attempt { failures: Some(Arc::clone(self)), key }, later)
@@ -74,14 +74,14 @@ impl Rate {
 }
 
 /// A login under way: one that is given up has failed.
-pub(super) struct Attempt {
+pub(in crate::server) struct Attempt {
     failures: Option<Arc<Failures>>,
     key: u64,
 }
 
 impl Attempt {
     /// It was right, or could not be checked.
-    pub(super) fn forgive(mut self) {
+    pub(in crate::server) fn forgive(mut self) {
         self.failures = None;
     }
 }

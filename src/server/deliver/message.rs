@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime};
 use jid::BareJid;
 use smallvec::SmallVec;
 
-use super::address::Address;
-use super::{Core, Task};
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Outcome};
 use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message,
     message_to_domain, offline,
 };
+use crate::server::deliver::address::Address;
+use crate::server::{Core, Task};
 use crate::session::{Copies, NotSent, SessionHandle, SessionId, Standing};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError};
@@ -40,7 +40,7 @@ type Reached<C> = SmallVec<[SessionHandle<C>; 4]>;
 impl<C: SharedConnection> Core<C> {
     /// Delivers a message to an account or a domain that is ours. What has to wait for a store is
     /// returned as a task.
-    pub(super) fn message(
+    pub(in crate::server) fn message(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
@@ -306,7 +306,7 @@ impl<C: SharedConnection> Core<C> {
             Turn::First => (self.environment.utc(), None),
             Turn::Again { accepted, .. } => (accepted, since_then(stanza, account, accepted)),
         };
-        let stanza = super::xml(delayed.as_ref().unwrap_or(stanza));
+        let stanza = crate::server::xml(delayed.as_ref().unwrap_or(stanza));
         store.push(account, OfflineMessage::new(stanza, accepted)).await
     }
 
@@ -325,7 +325,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// A message that an ended session had accepted, in its turn: it goes where it would go without
     /// that session. Says which sessions have got it.
-    pub(super) async fn message_left(
+    pub(in crate::server) async fn message_left(
         self: &Arc<Self>,
         stanza: &Stanza,
         to: &Address<'_>,
@@ -341,7 +341,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Answers a stanza with an error, where one is due (STZ-6, STZ-7).
-    pub(super) fn bounce(
+    pub(in crate::server) fn bounce(
         &self,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
@@ -375,7 +375,7 @@ fn kept_out<C: SharedConnection>(
 
 /// Whether a message comes for the first time, or from a session that has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(in crate::server) enum Turn {
     First,
     /// One that was accepted then, by either clock; where it is `delayed`, it says so (SM-17).
     Again {
@@ -424,7 +424,7 @@ enum Attempt<C: SharedConnection> {
 
 /// What a message may be given past.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Past {
+pub(in crate::server) enum Past {
     /// It has just arrived: nothing that waits for the account.
     Nothing,
     /// It is its turn on the account's chain: others there, but nothing that ended sessions have left or
@@ -451,7 +451,7 @@ impl<C: SharedConnection> From<Attempt<C>> for End<C> {
             Attempt::Done(reached, copies) => Self::Taken(reached, copies),
             Attempt::Silent | Attempt::Again => Self::Refused(Admission::Drop),
             Attempt::Bounce => Self::Refused(Admission::Refuse(BOUNCE.into())),
-            Attempt::Full => Self::Refused(Admission::Refuse(super::too_much())),
+            Attempt::Full => Self::Refused(Admission::Refuse(crate::server::too_much())),
             Attempt::Store | Attempt::Behind => Self::Stored,
         }
     }
