@@ -16,7 +16,7 @@ use crate::store::StoreError;
 impl<C: SharedConnection> Core<C> {
     /// Whether a stanza gets in to an account that has sessions. An account without sessions is
     /// asked about where the stanza would have an effect, with [`admit_loaded`](Self::admit_loaded).
-    pub(in crate::server) fn admit(&self, to: &Address<'_>, stanza: &Stanza) -> Admission {
+    pub(super) fn admit(&self, to: &Address<'_>, stanza: &Stanza) -> Admission {
         let account = match &to.bare {
             Bare::Known(account) => Some(Arc::clone(account)),
             Bare::Jid(_) => self.registry.account(to.key()),
@@ -27,11 +27,7 @@ impl<C: SharedConnection> Core<C> {
     /// The same of an account whose data may have to be loaded. Runs on the account's chain.
     ///
     /// A load that fails keeps the stanza out: nobody knows what it would have said (BIND-13).
-    pub(in crate::server) async fn admit_loaded(
-        &self,
-        account: &BareJid,
-        stanza: &Stanza,
-    ) -> Admission {
+    pub(super) async fn admit_loaded(&self, account: &BareJid, stanza: &Stanza) -> Admission {
         match self.loaded_state(account).await {
             Ok(state) => self.ask(&state, stanza),
             Err(_) => Admission::Refuse(StanzaError::new(Condition::InternalServerError)),
@@ -39,10 +35,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// What extensions keep for an account, in memory or from their stores.
-    pub(in crate::server) async fn loaded_state(
-        &self,
-        account: &BareJid,
-    ) -> Result<AccountState, StoreError> {
+    pub(super) async fn loaded_state(&self, account: &BareJid) -> Result<AccountState, StoreError> {
         if let Some(state) = self.registry.account_state(account) {
             return Ok(state);
         }
@@ -51,7 +44,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// As [`admit_loaded`](Self::admit_loaded), from outside of the account's chain.
-    pub(in crate::server) async fn admit_later(
+    pub(super) async fn admit_later(
         self: &Arc<Self>,
         account: &BareJid,
         stanza: &Stanza,
@@ -67,7 +60,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Whether a stanza gets in to this account.
-    pub(in crate::server) fn ask(&self, account: &AccountState, stanza: &Stanza) -> Admission {
+    pub(super) fn ask(&self, account: &AccountState, stanza: &Stanza) -> Admission {
         let from = stanza.from();
         let sender = from.as_deref().and_then(|from| from.split('/').next());
         if sender == Some(account.jid().as_str()) {

@@ -14,12 +14,12 @@ use crate::session::{Key, NotSent, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
 
 /// IQ-5: a handler that takes longer has failed.
-pub(in crate::server) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 const LEGACY_SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
 
 /// What became of a request that took too long (IQ-5).
-pub(in crate::server) fn late() -> StanzaError {
+pub(super) fn late() -> StanzaError {
     StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait)
 }
 
@@ -110,7 +110,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// Whether an iq is a request; `None` where it is none of the four types, and its sender has
     /// been told so (IQ-3).
-    pub(in crate::server) fn well_formed_iq(
+    pub(super) fn well_formed_iq(
         &self,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
@@ -263,7 +263,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// An iq result to whoever asked.
-    pub(in crate::server) fn result(
+    pub(super) fn result(
         &self,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,

@@ -325,7 +325,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// A message that an ended session had accepted, in its turn: it goes where it would go without
     /// that session. Says which sessions have got it.
-    pub(in crate::server) async fn message_left(
+    pub(super) async fn message_left(
         self: &Arc<Self>,
         stanza: &Stanza,
         to: &Address<'_>,
@@ -375,7 +375,7 @@ fn kept_out<C: SharedConnection>(
 
 /// Whether a message comes for the first time, or from a session that has ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum Turn {
+pub(super) enum Turn {
     First,
     /// One that was accepted then, by either clock; where it is `delayed`, it says so (SM-17).
     Again {
@@ -424,7 +424,7 @@ enum Attempt<C: SharedConnection> {
 
 /// What a message may be given past.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(in crate::server) enum Past {
+pub(super) enum Past {
     /// It has just arrived: nothing that waits for the account.
     Nothing,
     /// It is its turn on the account's chain: others there, but nothing that ended sessions have left or

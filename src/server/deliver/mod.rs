@@ -1,15 +1,15 @@
 //! Where stanzas go: what the rules, the stores and the extensions say of each, and who gets it.
 
-pub(in crate::server) mod address;
-pub(in crate::server) mod claims;
-pub(in crate::server) mod extensions;
-pub(in crate::server) mod iq;
-pub(in crate::server) mod message;
-pub(in crate::server) mod offline;
-pub(in crate::server) mod presence;
-pub(in crate::server) mod probe;
-pub(in crate::server) mod requests;
-pub(in crate::server) mod roster;
-pub(in crate::server) mod route;
-pub(in crate::server) mod transaction;
-pub(in crate::server) mod unheard;
+pub(super) mod address;
+pub(super) mod claims;
+pub(super) mod extensions;
+pub(super) mod iq;
+pub(super) mod message;
+pub(super) mod offline;
+pub(super) mod presence;
+pub(super) mod probe;
+pub(super) mod requests;
+pub(super) mod roster;
+pub(super) mod route;
+pub(super) mod transaction;
+pub(super) mod unheard;

@@ -52,7 +52,7 @@ impl Failures {
 
 impl<C: SharedConnection> Core<C> {
     /// Gives the sessions that are to get it what the store has for their account.
-    pub(in crate::server) async fn deliver_offline(self: &Arc<Self>, account: &BareJid) {
+    pub(super) async fn deliver_offline(self: &Arc<Self>, account: &BareJid) {
         let (core, key) = (Arc::clone(self), account.to_string());
         let account = account.clone();
         let job = async move {
@@ -65,7 +65,7 @@ impl<C: SharedConnection> Core<C> {
     /// The same on the account's chain, with what ended sessions have left by then. `false`: the store
     /// has failed, or a session takes no more of it for now, and it will be asked again; what it has comes
     /// first until then.
-    pub(in crate::server) async fn catch_up(self: &Arc<Self>, account: &BareJid) -> bool {
+    pub(super) async fn catch_up(self: &Arc<Self>, account: &BareJid) -> bool {
         loop {
             self.settle_first(account).await;
             let Some(session) = self.registry.recipient(account.as_str()) else { return true };

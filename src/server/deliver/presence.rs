@@ -201,7 +201,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// A presence for somebody: an account or a domain of ours, or somebody elsewhere. `number` is
     /// the one that its source had when it recorded the target.
-    pub(in crate::server) fn presence(
+    pub(super) fn presence(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,

@@ -28,7 +28,7 @@ impl<C: SharedConnection> Core<C> {
     ///
     /// Answered on the account's chain: no subscription ends between the look at the roster and
     /// the answer, so that "available" cannot come behind the news of that end.
-    pub(in crate::server) fn probe(
+    pub(super) fn probe(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,

@@ -40,7 +40,7 @@ pub(in crate::server) struct Requests {
 
 impl Requests {
     /// Gives an iq result or error to who waits for it; anything else is dropped (IQ-4).
-    pub(in crate::server) fn take_answer(&self, answer: &Stanza) {
+    pub(super) fn take_answer(&self, answer: &Stanza) {
         let (Some(from), Some(id)) = (answer.from(), answer.id()) else { return };
         let waiting = self.waiting.lock().remove(&(from.into_owned(), id.into_owned()));
         if let Some(sender) = waiting {

@@ -13,7 +13,7 @@ use crate::stanza::{Child, Stanza};
 
 impl<C: SharedConnection> Core<C> {
     /// A roster get or set of a session to its own account.
-    pub(in crate::server) fn roster_iq(
+    pub(super) fn roster_iq(
         self: &Arc<Self>,
         session: &SessionHandle<C>,
         stanza: &Stanza,

@@ -180,18 +180,14 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// The address of an account itself.
-    pub(in crate::server) fn address_of(&self, account: BareJid) -> Address<'static> {
+    pub(super) fn address_of(&self, account: BareJid) -> Address<'static> {
         let hash = self.registry.key(account.as_str()).hash;
         Address::of(account, hash)
     }
 
     /// To the host's router; a refusal is answered to `origin`, or else to the session that the
     /// stanza is from, where that is due (STZ-10, SUB-6).
-    pub(in crate::server) fn route_elsewhere(
-        &self,
-        origin: Option<&SessionHandle<C>>,
-        stanza: Stanza,
-    ) {
+    pub(super) fn route_elsewhere(&self, origin: Option<&SessionHandle<C>>, stanza: Stanza) {
         self.route_while(origin, stanza, &|| true);
     }
 
@@ -250,7 +246,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// [`settle_left`](Self::settle_left) in the midst of a message's turn: a future of known size.
-    pub(in crate::server) fn settle_first<'a>(
+    pub(super) fn settle_first<'a>(
         self: &'a Arc<Self>,
         account: &'a BareJid,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
@@ -258,7 +254,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// The same on the account's chain, where it comes before everything else.
-    pub(in crate::server) async fn settle_left(self: &Arc<Self>, account: &BareJid) {
+    pub(super) async fn settle_left(self: &Arc<Self>, account: &BareJid) {
         let (mut places, mut all) = (Vec::new(), VecDeque::<Leftover>::new());
         let mut reached = Vec::new();
         loop {

@@ -503,7 +503,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// What the roster of an account says of one contact, and how many requests it holds: what
     /// others cause to be read does not grow with the roster.
-    pub(in crate::server) async fn load_contact(
+    pub(super) async fn load_contact(
         &self,
         account: &BareJid,
         contact: &BareJid,
@@ -581,7 +581,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// A roster push to all interested sessions of an account (ROSTER-10, ROSTER-11).
-    pub(in crate::server) fn push(&self, account: &BareJid, query: &[u8]) {
+    pub(super) fn push(&self, account: &BareJid, query: &[u8]) {
         let id = self.push_id();
         let push = Stanza::iq("set").from(account.as_str()).to(account.as_str()).id(&id);
         let push = push.payload(query).build();

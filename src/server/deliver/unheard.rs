@@ -22,7 +22,7 @@ pub(in crate::server) struct Unheard(Mutex<HashMap<BareJid, BTreeSet<Item>>>);
 type Item = (BareJid, BareJid);
 
 impl Unheard {
-    pub(in crate::server) fn add(&self, by: BareJid, account: BareJid, contact: BareJid) {
+    pub(super) fn add(&self, by: BareJid, account: BareJid, contact: BareJid) {
         let mut all = self.0.lock();
         if all.values().map(BTreeSet::len).sum::<usize>() < MOST {
             all.entry(by).or_default().insert((account, contact));
@@ -45,7 +45,7 @@ impl Unheard {
 impl<C: SharedConnection> Core<C> {
     /// An extension has changed what it keeps for an account: who may hear of each other again is shown
     /// what has changed meanwhile.
-    pub(in crate::server) fn show_unheard(self: &Arc<Self>, account: &BareJid) {
+    pub(super) fn show_unheard(self: &Arc<Self>, account: &BareJid) {
         let Some(row) = self.registry.account(self.registry.key(account.as_str())) else { return };
         let state = AccountState(row);
         let heard = |other: &BareJid| !self.is_hidden(&state, other.as_str());

@@ -18,13 +18,13 @@ use crate::server::builder::Limits;
 
 /// Where a transport comes from: a keyed hash of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(in crate::server) struct Source(u64);
+pub(super) struct Source(u64);
 
 impl Source {
     /// The host has not said. All of these are one source, and no limit is that of a source.
     const UNNAMED: Self = Self(0);
 
-    pub(in crate::server) const fn key(self) -> u64 {
+    pub(super) const fn key(self) -> u64 {
         self.0
     }
 }
@@ -112,7 +112,7 @@ struct State {
 
 /// Where a transport stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::server) enum Standing {
+pub(super) enum Standing {
     /// It has said nothing, and takes nobody's place.
     #[default]
     Silent,
@@ -174,7 +174,7 @@ impl Ledger {
 
     /// The source that a host's name for it means: of an IP address the whole of IPv4, and of IPv6
     /// the /64 that one subscriber usually has.
-    pub(in crate::server) fn source(&self, name: Option<&str>) -> Source {
+    pub(super) fn source(&self, name: Option<&str>) -> Source {
         let Some(name) = name else { return Source::UNNAMED };
         let hash = match address(name).map(|address| address.to_canonical()) {
             Some(IpAddr::V4(address)) => self.hasher.hash_one(address),
@@ -188,7 +188,7 @@ impl Ledger {
     }
 
     /// An account as the ledgers know it; never a source.
-    pub(in crate::server) fn account(&self, account: &BareJid) -> u64 {
+    pub(super) fn account(&self, account: &BareJid) -> u64 {
         self.hasher.hash_one(account.as_str()) & !1
     }
 
@@ -204,7 +204,7 @@ impl Ledger {
     /// A transport is accepted. It takes a place when it has something to say. Where too many are
     /// silent or wait, the oldest of them is refused, those that are silent first: a flood that goes
     /// no further holds up nobody who does.
-    pub(in crate::server) fn enter(self: &Arc<Self>, source: Source) -> Place {
+    pub(super) fn enter(self: &Arc<Self>, source: Source) -> Place {
         self.change(|books, _, wakers| {
             let id = books.seat(source);
             let place = books.place(self, id);
@@ -226,7 +226,7 @@ impl Ledger {
     }
 
     /// A transport that served a session is being closed.
-    pub(in crate::server) fn closing(self: &Arc<Self>, source: Source) -> Place {
+    pub(super) fn closing(self: &Arc<Self>, source: Source) -> Place {
         self.change(|books, _, wakers| {
             let id = books.seat(source);
             books.close(self, id, wakers);
@@ -498,16 +498,16 @@ impl Place {
     }
 
     /// Whether there was no room for it: it is told so if it says a header, and nothing else is done.
-    pub(in crate::server) fn is_refused(&self) -> bool {
+    pub(super) fn is_refused(&self) -> bool {
         self.standing() == Standing::Refused
     }
 
-    pub(in crate::server) fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> Standing {
         self.0.signal.0.lock().standing
     }
 
     /// Where it stands, and whether it is to go; the waker is kept.
-    pub(in crate::server) fn poll(&self, cx: Option<&Context<'_>>) -> (Standing, bool) {
+    pub(super) fn poll(&self, cx: Option<&Context<'_>>) -> (Standing, bool) {
         // A waker is host code: cloned and dropped without the lock.
         let waker = cx.map(|cx| cx.waker().clone());
         let mut state = self.0.signal.0.lock();
@@ -522,7 +522,7 @@ impl Place {
     }
 
     /// It has something to say.
-    pub(in crate::server) fn heard(&self) -> Standing {
+    pub(super) fn heard(&self) -> Standing {
         if self.standing() == Standing::Silent {
             let (ledger, id) = (&self.0.ledger, self.0.id);
             ledger.change(|books, now, wakers| books.heard(ledger, id, now, wakers));
@@ -530,30 +530,30 @@ impl Place {
         self.standing()
     }
 
-    pub(in crate::server) fn spoke(&self, is_login: bool) {
+    pub(super) fn spoke(&self, is_login: bool) {
         let now = self.0.ledger.environment.now();
         self.0.ledger.books.lock().spoke(self.0.id, is_login, now);
     }
 
-    pub(in crate::server) fn authenticated(&self, account: u64) {
+    pub(super) fn authenticated(&self, account: u64) {
         let (ledger, id) = (&self.0.ledger, self.0.id);
         ledger.change(|books, _, wakers| books.authenticated(ledger, id, account, wakers));
     }
 
     /// The transport is being closed: from now on it counts as one of those.
-    pub(in crate::server) fn close(&self) {
+    pub(super) fn close(&self) {
         let (ledger, id) = (&self.0.ledger, self.0.id);
         ledger.change(|books, _, wakers| books.close(ledger, id, wakers));
     }
 
     /// It has waited for too long.
-    pub(in crate::server) fn refuse(&self) {
+    pub(super) fn refuse(&self) {
         let (ledger, id) = (&self.0.ledger, self.0.id);
         ledger.change(|books, _, wakers| books.refuse(ledger, id, wakers));
     }
 
     /// When [`press`](Self::press) has somebody to tell to go, for one that waits.
-    pub(in crate::server) fn press_at(&self) -> Option<Duration> {
+    pub(super) fn press_at(&self) -> Option<Duration> {
         if self.standing() != Standing::Waiting {
             return None;
         }
@@ -563,7 +563,7 @@ impl Place {
     }
 
     /// Tells those to go who have had their time.
-    pub(in crate::server) fn press(&self) {
+    pub(super) fn press(&self) {
         let (ledger, id) = (&self.0.ledger, self.0.id);
         ledger.change(|books, now, wakers| {
             if let Some(source) = books.seats.get(&id).map(|seat| seat.source) {

@@ -20,13 +20,13 @@ use crate::stream::{Refused, StreamCondition};
 const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 
 /// A bind under way on the account's chain.
-pub(in crate::server) struct BindWait<C: SharedConnection> {
-    pub(in crate::server) done: Receiver<BindOutcome<C>>,
-    pub(in crate::server) id: String,
+pub(super) struct BindWait<C: SharedConnection> {
+    pub(super) done: Receiver<BindOutcome<C>>,
+    pub(super) id: String,
 }
 
 /// What came of it.
-pub(in crate::server) enum BindOutcome<C: SharedConnection> {
+pub(super) enum BindOutcome<C: SharedConnection> {
     Bound(Session<Bound, C>),
     Refused(Session<Authed, C>, BindError),
     /// The account's data could not be had (BIND-7).
@@ -35,7 +35,7 @@ pub(in crate::server) enum BindOutcome<C: SharedConnection> {
 
 impl<C: SharedConnection> Driver<C> {
     /// A stanza before bind that was refused while it was read.
-    pub(in crate::server) fn early_refused(&mut self, refused: &Refused) {
+    pub(super) fn early_refused(&mut self, refused: &Refused) {
         if let (Stage::Authed(_), Some(limit)) = (&self.stage, refused.limit()) {
             self.core.metrics.limit(limit.id());
         }
@@ -43,11 +43,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A stanza before bind (STREAM-18, BIND-11, BIND-12), and what it was refused with.
-    pub(in crate::server) fn early_stanza(
-        &mut self,
-        received: &Received<'_>,
-        refused: Option<StanzaError>,
-    ) {
+    pub(super) fn early_stanza(&mut self, received: &Received<'_>, refused: Option<StanzaError>) {
         let Stage::Authed(session) = &self.stage else {
             return self.fail(StreamCondition::NotAuthorized.into());
         };
@@ -112,7 +108,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The job that binds is through.
-    pub(in crate::server) fn bound(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
+    pub(super) fn bound(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
         if let Some(early) = self.negotiating.as_ref().and_then(|it| it.early.as_ref()) {
             early.dismissal().end_bind();
         }

@@ -14,17 +14,17 @@ use crate::stream::{StreamError, close};
 const CLOSE_TAG: &[u8] = b"</stream:stream>";
 
 /// A stream that we have closed.
-pub(in crate::server) struct Closing<C: SharedConnection> {
+pub(super) struct Closing<C: SharedConnection> {
     /// The session, as long as others may still be writing for it.
-    pub(in crate::server) session: Option<Session<Bound, C>>,
+    pub(super) session: Option<Session<Bound, C>>,
     /// The client has closed as well: nothing but the last words is waited for.
-    pub(in crate::server) answered: bool,
+    pub(super) answered: bool,
 }
 
 impl<C: SharedConnection> Driver<C> {
     /// STREAM-27: what came before is handled; the answer is our close tag, behind all that is
     /// queued.
-    pub(in crate::server) fn end_of_stream(&mut self) {
+    pub(super) fn end_of_stream(&mut self) {
         self.close_after_client(Reason::Closed, CLOSE_TAG);
     }
 
@@ -63,14 +63,14 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// Ends the stream with these last words; the client says nothing more.
-    pub(in crate::server) fn close_after_client(&mut self, reason: Reason, last_words: &[u8]) {
+    pub(super) fn close_after_client(&mut self, reason: Reason, last_words: &[u8]) {
         let session = self.end_session(reason, last_words);
         self.wait_for_close(session, self.core.limits.close);
         self.closed_by_client();
     }
 
     /// The client's close tag: if others write for the session, our own may still have to come.
-    pub(in crate::server) fn closed_by_client(&mut self) {
+    pub(super) fn closed_by_client(&mut self) {
         match &mut self.stage {
             Stage::Closing(Closing { session: Some(_), answered }) => *answered = true,
             _ => self.finish(Close::Flush),
@@ -79,13 +79,13 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Closes with a stream error: written once, with the header before it if that was not sent
     /// yet, and nothing after it (STREAM-24, STREAM-25).
-    pub(in crate::server) fn fail(&mut self, error: StreamError) {
+    pub(super) fn fail(&mut self, error: StreamError) {
         let words = self.header_if_due();
         self.fail_after(words, &error);
     }
 
     /// The same, behind `words`.
-    pub(in crate::server) fn fail_after(&mut self, mut words: Vec<u8>, error: &StreamError) {
+    pub(super) fn fail_after(&mut self, mut words: Vec<u8>, error: &StreamError) {
         if matches!(self.stage, Stage::Closing(_) | Stage::Over) {
             return self.closed_by_client();
         }
@@ -98,7 +98,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Ends the session of this transport with these last words, whatever state it is in. A bound
     /// one is given back as long as they are not written.
-    pub(in crate::server) fn end_session(
+    pub(super) fn end_session(
         &mut self,
         reason: Reason,
         last_words: &[u8],
@@ -125,7 +125,7 @@ impl<C: SharedConnection> Driver<C> {
         self.deadline = self.core.environment.now().saturating_add(time).into();
     }
 
-    pub(in crate::server) fn finish(&mut self, how: Close) {
+    pub(super) fn finish(&mut self, how: Close) {
         self.stage = Stage::Over;
         self.pending = None;
         self.negotiating = None;
@@ -135,7 +135,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The session was ended by somebody else, or has a newer transport.
-    pub(in crate::server) fn detached(&mut self) {
+    pub(super) fn detached(&mut self) {
         match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Bound(session) if session.handle().is_ended() => {
                 let limits = &self.core.limits;

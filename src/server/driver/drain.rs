@@ -10,15 +10,15 @@ use crate::server::Core;
 use crate::session::{SessionHandle, Transport};
 
 /// How a connection's pre-drain call reaches the extensions.
-pub(in crate::server) struct Hook<C: SharedConnection> {
-    pub(in crate::server) session: OnceLock<(SessionHandle<C>, Transport)>,
-    pub(in crate::server) core: Weak<Core<C>>,
+pub(super) struct Hook<C: SharedConnection> {
+    pub(super) session: OnceLock<(SessionHandle<C>, Transport)>,
+    pub(super) core: Weak<Core<C>>,
     /// Who waits for the client to read.
-    pub(in crate::server) paused: Mutex<Option<Waker>>,
+    pub(super) paused: Mutex<Option<Waker>>,
 }
 
 impl<C: SharedConnection> Hook<C> {
-    pub(in crate::server) fn wake_on_write(&self, waker: &Waker) {
+    pub(super) fn wake_on_write(&self, waker: &Waker) {
         let waker = waker.clone();
         let old = self.paused.lock().replace(waker);
         drop(old);

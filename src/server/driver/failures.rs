@@ -30,7 +30,7 @@ impl Failures {
     }
 
     /// A login begins: what it counts as until it is known to be right, and when it may be looked at.
-    pub(in crate::server) fn attempt(self: &Arc<Self>, key: u64) -> (Attempt, Option<Duration>) {
+    pub(super) fn attempt(self: &Arc<Self>, key: u64) -> (Attempt, Option<Duration>) {
         let now = self.environment.now();
         let later = self.delay(key, now).map(|delay| now.saturating_add(delay));
         (Attempt { failures: Some(Arc::clone(self)), key }, later)
@@ -74,14 +74,14 @@ impl Rate {
 }
 
 /// A login under way: one that is given up has failed.
-pub(in crate::server) struct Attempt {
+pub(super) struct Attempt {
     failures: Option<Arc<Failures>>,
     key: u64,
 }
 
 impl Attempt {
     /// It was right, or could not be checked.
-    pub(in crate::server) fn forgive(mut self) {
+    pub(super) fn forgive(mut self) {
         self.failures = None;
     }
 }

@@ -74,7 +74,7 @@ impl Hashing {
     }
 
     /// What `check` comes to, in the turn of its source; `None` where it panics or is never run.
-    pub(in crate::server) fn submit(
+    pub(super) fn submit(
         self: &Arc<Self>,
         source: Source,
         check: Box<dyn FnOnce() -> bool + Send>,

@@ -20,7 +20,7 @@ use crate::stream::{Nonza, Refused, STREAM_NAMESPACE, StreamCondition};
 const FREE_GROWTH: usize = 256;
 
 /// Broadcast presence that waits for its time (LIMIT-19). A later one takes its place.
-pub(in crate::server) struct Late {
+pub(super) struct Late {
     presence: Option<Stanza>,
     /// What is not to go before it. Nothing more is read until it is through.
     next: Option<Stanza>,
@@ -28,7 +28,7 @@ pub(in crate::server) struct Late {
 
 impl<C: SharedConnection> Driver<C> {
     /// A stanza of the client.
-    pub(in crate::server) fn stanza(&mut self, received: &Received<'_>) {
+    pub(super) fn stanza(&mut self, received: &Received<'_>) {
         let Stage::Bound(session) = &mut self.stage else { return };
         let stanza = stamp(session, received, self.lang.as_deref());
         let stanza = if received.may_claim() { self.core.without_claims(stanza) } else { stanza };
@@ -67,7 +67,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Goes on with presence that waited for its time, and with what waited for it. False where it is
     /// not its time yet.
-    pub(in crate::server) fn catch_up(&mut self) -> bool {
+    pub(super) fn catch_up(&mut self) -> bool {
         if !matches!(self.stage, Stage::Bound(_)) {
             self.late = None;
             return false;
@@ -91,7 +91,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The client sends no more: what it said last of itself is not lost, where it is of use, since the
     /// session ends with it or outlives the transport.
-    pub(in crate::server) fn last_presence(&mut self, outlives: bool) {
+    pub(super) fn last_presence(&mut self, outlives: bool) {
         let Some(late) = self.late.take() else { return };
         let (Stage::Bound(session), Some(presence)) = (&mut self.stage, late.presence) else {
             return;
@@ -148,7 +148,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A stanza that was refused while it was read. It counts as handled: it is answered (SM-5).
-    pub(in crate::server) fn refused(&mut self, refused: &Refused) {
+    pub(super) fn refused(&mut self, refused: &Refused) {
         let Stage::Bound(session) = &mut self.stage else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);
@@ -167,7 +167,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A first-level element that is no stanza.
-    pub(in crate::server) fn nonza(&mut self, nonza: &Nonza) {
+    pub(super) fn nonza(&mut self, nonza: &Nonza) {
         let Stage::Bound(session) = &mut self.stage else { return };
         if nonza.is("error", STREAM_NAMESPACE) {
             // SERR-2
@@ -270,7 +270,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// STREAM-29: a ping that a silent client has to answer with anything.
-    pub(in crate::server) fn ask_for_life(self: &Arc<Self>, session: &SessionHandle<C>) {
+    pub(super) fn ask_for_life(self: &Arc<Self>, session: &SessionHandle<C>) {
         let domain = session.jid().domain().as_str();
         let id = self.push_id();
         let ping = Stanza::iq("get").from(domain).to(session.jid().as_str()).id(&id);

@@ -1,18 +1,18 @@
 //! The machine of one transport: bytes in, effects out, and what it wants next.
 
-pub(in crate::server) mod admission;
-pub(in crate::server) mod bind;
-pub(in crate::server) mod close;
-pub(in crate::server) mod drain;
-pub(in crate::server) mod failures;
-pub(in crate::server) mod hashing;
-pub(in crate::server) mod input;
-pub(in crate::server) mod negotiate;
-pub(in crate::server) mod peer;
-pub(in crate::server) mod rate;
-pub(in crate::server) mod recipients;
-pub(in crate::server) mod trace;
-pub(in crate::server) mod unbound;
+pub(super) mod admission;
+pub(super) mod bind;
+pub(super) mod close;
+pub(super) mod drain;
+pub(super) mod failures;
+pub(super) mod hashing;
+pub(super) mod input;
+pub(super) mod negotiate;
+pub(super) mod peer;
+pub(super) mod rate;
+pub(super) mod recipients;
+pub(super) mod trace;
+pub(super) mod unbound;
 
 use std::fmt;
 use std::future::poll_fn;
@@ -43,7 +43,7 @@ use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
 use crate::stream::{Event, Limit, Parser, StreamCondition, StreamError};
 
 /// How far a transport has come. The typed session moves from one to the next.
-pub(in crate::server) enum Stage<C: SharedConnection> {
+pub(super) enum Stage<C: SharedConnection> {
     Unauthed(Session<Unauthed, C>),
     Authed(Session<Authed, C>),
     Bound(Session<Bound, C>),
@@ -55,7 +55,7 @@ pub(in crate::server) enum Stage<C: SharedConnection> {
 }
 
 /// What the driver waits for before it goes on with its input (STREAM-23).
-pub(in crate::server) enum Pending<C: SharedConnection> {
+pub(super) enum Pending<C: SharedConnection> {
     /// The answer of a store to SASL.
     Sasl(Pin<Box<dyn Future<Output = Answer> + Send>>),
     Bind(BindWait<C>),
@@ -71,23 +71,23 @@ pub(in crate::server) enum Pending<C: SharedConnection> {
 /// accepted is finished all the same.
 #[must_use = "dropping a driver is the loss of its transport"]
 pub struct Driver<C: SharedConnection> {
-    pub(in crate::server) core: Arc<Core<C>>,
-    pub(in crate::server) connection: C,
-    pub(in crate::server) parser: Parser,
-    pub(in crate::server) stage: Stage<C>,
-    pub(in crate::server) pending: Option<Pending<C>>,
-    pub(in crate::server) want: Want,
+    pub(super) core: Arc<Core<C>>,
+    pub(super) connection: C,
+    pub(super) parser: Parser,
+    pub(super) stage: Stage<C>,
+    pub(super) pending: Option<Pending<C>>,
+    pub(super) want: Want,
     /// What only a stream under negotiation needs.
-    pub(in crate::server) negotiating: Option<Box<Negotiating>>,
+    pub(super) negotiating: Option<Box<Negotiating>>,
     /// The language of the client's header (STREAM-11).
-    pub(in crate::server) lang: Option<Box<str>>,
-    pub(in crate::server) hook: Arc<Hook<C>>,
+    pub(super) lang: Option<Box<str>>,
+    pub(super) hook: Arc<Hook<C>>,
     /// The end of the negotiation, of the close handshake, or of the client's silence.
-    pub(in crate::server) deadline: Nanos,
+    pub(super) deadline: Nanos,
     /// The client was asked for a sign of life.
     asked: bool,
     /// The client reads too slowly: when to look again.
-    pub(in crate::server) congested: Option<Nanos>,
+    pub(super) congested: Option<Nanos>,
     /// It was not read from for that: until when an answer may still stand behind what it said meanwhile.
     unheard: Nanos,
     /// More waits for the client than its connection takes: when to look again.
@@ -95,19 +95,19 @@ pub struct Driver<C: SharedConnection> {
     /// How far the client had come with what waits for it, and since when no further.
     taken: Option<((u64, u32), Nanos)>,
     /// Its stanzas may have made what waits for it longer.
-    pub(in crate::server) has_asked: bool,
-    pub(in crate::server) pace: Pace,
+    pub(super) has_asked: bool,
+    pub(super) pace: Pace,
     /// Whose allowance it is: the source's, later the account's.
-    pub(in crate::server) spends: u64,
-    pub(in crate::server) source: Source,
+    pub(super) spends: u64,
+    pub(super) source: Source,
     /// Where the transport is counted while it serves no session.
-    pub(in crate::server) place: Option<Place>,
+    pub(super) place: Option<Place>,
     /// Broadcast presence that came too soon (LIMIT-19).
-    pub(in crate::server) late: Option<Box<Late>>,
+    pub(super) late: Option<Box<Late>>,
     /// Where there is a limit of them.
-    pub(in crate::server) recipients: Option<Box<Recipients>>,
+    pub(super) recipients: Option<Box<Recipients>>,
     /// What the host's log is told.
-    pub(in crate::server) trace: Trace,
+    pub(super) trace: Trace,
 }
 
 /// How often it is looked whether a client that reads slowly has caught up. Most hosts' write loops
@@ -118,7 +118,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const UNHEARD: Duration = Duration::from_secs(10);
 
 impl<C: SharedConnection> Driver<C> {
-    pub(in crate::server) fn new(core: Arc<Core<C>>, connection: C, peer: Peer) -> Self {
+    pub(super) fn new(core: Arc<Core<C>>, connection: C, peer: Peer) -> Self {
         let hook = Arc::new(Hook {
             session: OnceLock::new(),
             core: Arc::downgrade(&core),
@@ -305,7 +305,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The client has come a step further: it is not asked to yield as soon (LIMIT-25).
-    pub(in crate::server) fn spoke(&self, is_login: bool) {
+    pub(super) fn spoke(&self, is_login: bool) {
         if let Some(place) = &self.place {
             place.spoke(is_login);
         }
@@ -458,7 +458,7 @@ impl<C: SharedConnection> Driver<C> {
         self.negotiating.as_ref().is_some_and(|n| n.standing == Standing::Waiting)
     }
 
-    pub(in crate::server) fn is_refused(&self) -> bool {
+    pub(super) fn is_refused(&self) -> bool {
         self.place.as_ref().is_some_and(Place::is_refused)
     }
 
@@ -692,7 +692,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
-    pub(in crate::server) fn count_bytes(&mut self, bytes: usize) {
+    pub(super) fn count_bytes(&mut self, bytes: usize) {
         let now = self.core.environment.now();
         if self.pace.bytes(bytes, now, &self.core.limits) {
             self.core.metrics.limit("LIMIT-20");
@@ -700,7 +700,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// One more stanza was handled: LIMIT-20 may pause reading, LIMIT-19 the next broadcast.
-    pub(in crate::server) fn count_stanza(&mut self, is_broadcast: bool) {
+    pub(super) fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
         self.has_asked = true;
         if let Some(limit) = self.pace.stanza(is_broadcast, now, &self.core.limits) {

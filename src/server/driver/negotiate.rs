@@ -31,7 +31,7 @@ const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 
 /// What only a stream under negotiation needs to know.
 #[derive(Default)]
-pub(in crate::server) struct Negotiating {
+pub(super) struct Negotiating {
     /// TLS-3: said by the host, never derived.
     secure: bool,
     tls: bool,
@@ -39,31 +39,31 @@ pub(in crate::server) struct Negotiating {
     starttls: bool,
     bindings: ChannelBindings,
     /// As it was when it was looked at last (LIMIT-25).
-    pub(in crate::server) standing: Standing,
+    pub(super) standing: Standing,
     /// How the server reaches the stream before it has a session.
-    pub(in crate::server) early: Option<EarlyStream>,
+    pub(super) early: Option<EarlyStream>,
     /// Our header of this stream was sent.
-    pub(in crate::server) answered: bool,
+    pub(super) answered: bool,
     /// The client has sent a header, of this stream or of one before it on the same transport: it
     /// knows what a stream error is.
-    pub(in crate::server) has_begun: bool,
+    pub(super) has_begun: bool,
     /// The bare JID of the client's `from`.
     from: Option<BareJid>,
     sasl: Option<Negotiation>,
     /// The login under way.
     attempt: Option<Attempt>,
     /// When it may be looked at (LIMIT-29).
-    pub(in crate::server) not_before: Option<Duration>,
-    pub(in crate::server) bind_failures: u8,
+    pub(super) not_before: Option<Duration>,
+    pub(super) bind_failures: u8,
 }
 
 impl Negotiating {
-    pub(in crate::server) fn new(secure: bool, starttls: bool, early: EarlyStream) -> Self {
+    pub(super) fn new(secure: bool, starttls: bool, early: EarlyStream) -> Self {
         Self { secure, starttls, early: Some(early), ..Self::default() }
     }
 
     /// The error that the server closes the stream with, if it does.
-    pub(in crate::server) fn poll_dismissed(
+    pub(super) fn poll_dismissed(
         &self,
         cx: Option<&std::task::Context<'_>>,
     ) -> Option<StreamError> {
@@ -71,7 +71,7 @@ impl Negotiating {
     }
 
     /// STREAM-8: nothing of what was said before counts any more.
-    pub(in crate::server) fn secured(&mut self, bindings: ChannelBindings) {
+    pub(super) fn secured(&mut self, bindings: ChannelBindings) {
         self.secure = true;
         self.tls = true;
         self.starttls = false;
@@ -90,7 +90,7 @@ impl Negotiating {
 }
 
 /// What a store answered to SASL.
-pub(in crate::server) enum Answer {
+pub(super) enum Answer {
     Credentials(Result<Option<Credentials>, StoreError>),
     Verdict(Result<Verdict, StoreError>),
     /// `None`: it could not be checked.
@@ -98,7 +98,7 @@ pub(in crate::server) enum Answer {
 }
 
 impl<C: SharedConnection> Driver<C> {
-    pub(in crate::server) fn send(&mut self, bytes: &[u8]) {
+    pub(super) fn send(&mut self, bytes: &[u8]) {
         if self.want == Want::Close {
             return;
         }
@@ -110,7 +110,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The client's stream header (STREAM-1…9).
-    pub(in crate::server) fn header(&mut self, header: &Header) {
+    pub(super) fn header(&mut self, header: &Header) {
         self.lang = header.lang().map(Into::into);
         let from = header.from().and_then(|from| address::bare(from.split('/').next()?).ok());
         let Some(negotiating) = &mut self.negotiating else { return };
@@ -177,7 +177,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// STREAM-25: an error before our header was sent brings it along.
-    pub(in crate::server) fn header_if_due(&mut self) -> Vec<u8> {
+    pub(super) fn header_if_due(&mut self) -> Vec<u8> {
         if self.negotiating.as_ref().is_none_or(|negotiating| negotiating.answered) {
             return Vec::new();
         }
@@ -253,7 +253,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Closes the stream where that is the answer to an element whose start tag is all that there is of
     /// it: what follows need not be waited for.
-    pub(in crate::server) fn refuse_opening(&mut self) -> bool {
+    pub(super) fn refuse_opening(&mut self) -> bool {
         let condition = match (&self.stage, self.parser.opening()) {
             // STREAM-18
             (Stage::Unauthed(_), Some(Opening::Stanza)) => Some(StreamCondition::NotAuthorized),
@@ -284,7 +284,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A first-level element that is no stanza, before bind.
-    pub(in crate::server) fn early_nonza(&mut self, nonza: &Nonza) {
+    pub(super) fn early_nonza(&mut self, nonza: &Nonza) {
         let namespace = nonza.namespace();
         match (&self.stage, &*namespace) {
             (_, STREAM_NAMESPACE) if nonza.name() == "error" => {
@@ -335,7 +335,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The session is bound: negotiation is over.
-    pub(in crate::server) fn enter(&mut self, session: Session<Bound, C>) {
+    pub(super) fn enter(&mut self, session: Session<Bound, C>) {
         let _first = self.hook.session.set((session.handle(), session.transport()));
         self.trace.bound(session.id(), session.jid());
         self.negotiating = None;
@@ -365,7 +365,7 @@ impl<C: SharedConnection> Driver<C> {
         self.negotiating.as_mut().and_then(|negotiating| negotiating.sasl.as_mut())
     }
 
-    pub(in crate::server) fn sasl_answer(&mut self, answer: Answer) {
+    pub(super) fn sasl_answer(&mut self, answer: Answer) {
         let Some(sasl) = self.sasl() else { return };
         let step = match answer {
             Answer::Credentials(Ok(found)) => sasl.credentials(found),
@@ -521,7 +521,7 @@ impl<C: SharedConnection> Core<C> {
         Negotiated::Next(session)
     }
 
-    pub(in crate::server) fn domain(&self, name: &str) -> Option<&Domain> {
+    pub(super) fn domain(&self, name: &str) -> Option<&Domain> {
         self.domains.iter().find(|domain| domain.name.as_str() == name)
     }
 }

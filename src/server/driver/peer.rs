@@ -22,10 +22,10 @@ pub enum Want {
 #[derive(Clone, Default)]
 #[must_use = "a peer says something to `accept` only"]
 pub struct Peer {
-    pub(in crate::server) secure: bool,
-    pub(in crate::server) starttls: bool,
-    pub(in crate::server) direct_tls: bool,
-    pub(in crate::server) source: Option<String>,
+    pub(super) secure: bool,
+    pub(super) starttls: bool,
+    pub(super) direct_tls: bool,
+    pub(super) source: Option<String>,
 }
 
 impl Peer {
@@ -76,7 +76,7 @@ impl fmt::Debug for Peer {
 #[derive(Clone, Debug, Default)]
 #[must_use = "says something to `secured` only"]
 pub struct Tls {
-    pub(in crate::server) bindings: ChannelBindings,
+    pub(super) bindings: ChannelBindings,
 }
 
 impl Tls {

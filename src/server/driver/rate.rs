@@ -15,7 +15,7 @@ const SLOW: Duration = Duration::from_millis(250);
 /// When the allowance of a rate would be full again, in nanoseconds: further ahead than the burst,
 /// and reading (or the next broadcast) waits until it is not.
 #[derive(Clone, Copy, Default)]
-pub(in crate::server) struct Pace {
+pub(super) struct Pace {
     stanzas: u64,
     bytes: u64,
     presence: u64,
@@ -27,17 +27,17 @@ pub(in crate::server) struct Pace {
 
 impl Pace {
     /// Until when reading pauses, if it does.
-    pub(in crate::server) fn resume(&self) -> Option<Duration> {
+    pub(super) fn resume(&self) -> Option<Duration> {
         (self.resume > 0).then(|| Duration::from_nanos(self.resume))
     }
 
     /// From when on a broadcast of presence is in time, if it is not yet.
-    pub(in crate::server) fn broadcast(&self) -> Option<Duration> {
+    pub(super) fn broadcast(&self) -> Option<Duration> {
         (self.broadcast > 0).then(|| Duration::from_nanos(self.broadcast))
     }
 
     /// Reading goes on if it is time, and broadcasts do.
-    pub(in crate::server) fn go_on(&mut self, now: Duration) {
+    pub(super) fn go_on(&mut self, now: Duration) {
         for until in [&mut self.resume, &mut self.broadcast] {
             if *until <= nanos(now) {
                 *until = 0;
@@ -46,18 +46,13 @@ impl Pace {
     }
 
     /// `true`: too many.
-    pub(in crate::server) fn bytes(
-        &mut self,
-        bytes: usize,
-        now: Duration,
-        limits: &Limits,
-    ) -> bool {
+    pub(super) fn bytes(&mut self, bytes: usize, now: Duration, limits: &Limits) -> bool {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         Self::spend(&mut self.bytes, &mut self.resume, limits.bytes, bytes, now)
     }
 
     /// The limit that was exceeded.
-    pub(in crate::server) fn stanza(
+    pub(super) fn stanza(
         &mut self,
         is_broadcast: bool,
         now: Duration,
@@ -74,12 +69,12 @@ impl Pace {
     }
 
     /// A stanza is here that is not to go before a broadcast that is not in time yet.
-    pub(in crate::server) fn wait_for_broadcast(&mut self) {
+    pub(super) fn wait_for_broadcast(&mut self) {
         self.resume = self.resume.max(self.broadcast);
     }
 
     /// Something that the client has sent waits behind much else.
-    pub(in crate::server) fn slow_down(&mut self, now: Duration) {
+    pub(super) fn slow_down(&mut self, now: Duration) {
         self.resume = self.resume.max(nanos(now.saturating_add(SLOW)));
     }
 
@@ -123,9 +118,9 @@ fn nanos(time: Duration) -> u64 {
 
 /// What a stream has spent.
 #[derive(Default)]
-pub(in crate::server) struct Spent {
-    pub(in crate::server) pace: Pace,
-    pub(in crate::server) recipients: Option<Box<Recipients>>,
+pub(super) struct Spent {
+    pub(super) pace: Pace,
+    pub(super) recipients: Option<Box<Recipients>>,
 }
 
 /// What streams that are gone had spent and would not have back yet. Their successors, of the same
@@ -145,7 +140,7 @@ type Streams = SmallVec<[Spent; 1]>;
 
 impl Allowances {
     /// Of the streams that are gone the one that has spent most, to go on from.
-    pub(in crate::server) fn take(&self, key: u64, now: Duration) -> Spent {
+    pub(super) fn take(&self, key: u64, now: Duration) -> Spent {
         let mut inside = self.0.lock();
         let Remembered { young, old } = &mut *inside;
         for streams in [young, old] {
@@ -164,13 +159,7 @@ impl Allowances {
     }
 
     /// A stream is gone. Sources that the host does not name share nothing.
-    pub(in crate::server) fn give_back(
-        &self,
-        key: u64,
-        spent: Spent,
-        now: Duration,
-        limits: &Limits,
-    ) {
+    pub(super) fn give_back(&self, key: u64, spent: Spent, now: Duration, limits: &Limits) {
         let now_nanos = nanos(now);
         let owes = |spent: &Spent| {
             let names = spent.recipients.as_ref().zip(limits.recipients);

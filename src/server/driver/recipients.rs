@@ -12,7 +12,7 @@ use crate::stanza::Stanza;
 
 /// Whom a session has addressed in the period of now, by bare JID.
 #[derive(Default)]
-pub(in crate::server) struct Recipients {
+pub(super) struct Recipients {
     began: Duration,
     seen: HashSet<Box<str>>,
 }
@@ -30,7 +30,7 @@ impl Recipients {
 
 impl Recipients {
     /// Whether its period is not over.
-    pub(in crate::server) fn owes(&self, now: Duration, rate: Rate) -> bool {
+    pub(super) fn owes(&self, now: Duration, rate: Rate) -> bool {
         now.saturating_sub(self.began) < rate.period
     }
 }
@@ -38,7 +38,7 @@ impl Recipients {
 impl<C: SharedConnection> Core<C> {
     /// Whether a session may send this stanza to that address. The server and the own account are always there to
     /// be asked, and what answers another is no new recipient.
-    pub(in crate::server) fn allows_recipient(
+    pub(super) fn allows_recipient(
         &self,
         recipients: &mut Option<Box<Recipients>>,
         session: &SessionHandle<C>,

@@ -11,14 +11,14 @@ use crate::stream::StreamError;
 
 /// The span of one stream.
 #[cfg(feature = "tracing")]
-pub(in crate::server) struct Trace {
+pub(super) struct Trace {
     span: tracing::Span,
     addresses: bool,
 }
 
 #[cfg(feature = "tracing")]
 impl Trace {
-    pub(in crate::server) fn new(stream: u64, addresses: bool) -> Self {
+    pub(super) fn new(stream: u64, addresses: bool) -> Self {
         let span = tracing::debug_span!(
             target: "xmpp_session",
             "stream",
@@ -30,11 +30,11 @@ impl Trace {
     }
 
     /// What happens until the guard is dropped belongs to the stream.
-    pub(in crate::server) fn entered(&self) -> tracing::span::EnteredSpan {
+    pub(super) fn entered(&self) -> tracing::span::EnteredSpan {
         self.span.clone().entered()
     }
 
-    pub(in crate::server) fn bound(&self, session: SessionId, jid: &FullJid) {
+    pub(super) fn bound(&self, session: SessionId, jid: &FullJid) {
         self.span.record("session", session.get());
         if self.addresses {
             self.span.record("jid", jid.as_str());
@@ -42,13 +42,13 @@ impl Trace {
         tracing::info!(target: "xmpp_session", parent: &self.span, "bound");
     }
 
-    pub(in crate::server) fn failed(&self, error: &StreamError) {
+    pub(super) fn failed(&self, error: &StreamError) {
         let limit = error.limit().map(crate::stream::Limit::id);
         let condition = error.condition().name();
         tracing::info!(target: "xmpp_session", parent: &self.span, condition, limit, "stream error");
     }
 
-    pub(in crate::server) fn refused(&self, condition: &'static str) {
+    pub(super) fn refused(&self, condition: &'static str) {
         tracing::info!(target: "xmpp_session", parent: &self.span, condition, "login refused");
     }
 }
@@ -62,27 +62,27 @@ impl Drop for Trace {
 
 /// Nothing.
 #[cfg(not(feature = "tracing"))]
-pub(in crate::server) struct Trace;
+pub(super) struct Trace;
 
 /// Nothing, for a while.
 #[cfg(not(feature = "tracing"))]
-pub(in crate::server) struct Entered;
+pub(super) struct Entered;
 
 #[cfg(not(feature = "tracing"))]
 impl Trace {
-    pub(in crate::server) const fn new(_: u64, _: bool) -> Self {
+    pub(super) const fn new(_: u64, _: bool) -> Self {
         Self
     }
 
-    pub(in crate::server) const fn entered(&self) -> Entered {
+    pub(super) const fn entered(&self) -> Entered {
         Entered
     }
 
-    pub(in crate::server) const fn bound(&self, _: SessionId, _: &FullJid) {}
+    pub(super) const fn bound(&self, _: SessionId, _: &FullJid) {}
 
-    pub(in crate::server) const fn failed(&self, _: &StreamError) {}
+    pub(super) const fn failed(&self, _: &StreamError) {}
 
-    pub(in crate::server) const fn refused(&self, _: &'static str) {}
+    pub(super) const fn refused(&self, _: &'static str) {}
 }
 
 #[cfg(test)]

@@ -59,7 +59,7 @@ struct Bar {
 
 /// One stream's way of being told.
 #[derive(Default)]
-pub(in crate::server) struct Dismissal(Mutex<State>);
+pub(super) struct Dismissal(Mutex<State>);
 
 #[derive(Default)]
 struct State {
@@ -72,14 +72,14 @@ struct State {
 
 impl Dismissal {
     /// Begins a bind that nothing but its outcome ends; `false` if the stream is closed before.
-    pub(in crate::server) fn begin_bind(&self) -> bool {
+    pub(super) fn begin_bind(&self) -> bool {
         let mut state = self.0.lock();
         state.binds = state.farewell.is_none();
         state.binds
     }
 
     /// Nothing came of the bind.
-    pub(in crate::server) fn end_bind(&self) {
+    pub(super) fn end_bind(&self) {
         self.0.lock().binds = false;
     }
 
@@ -97,7 +97,7 @@ impl Dismissal {
 
 impl Early {
     /// A stream begins.
-    pub(in crate::server) fn enter(self: &Arc<Self>) -> EarlyStream {
+    pub(super) fn enter(self: &Arc<Self>) -> EarlyStream {
         let dismissal = Arc::<Dismissal>::default();
         let mut inside = self.0.lock();
         let number = inside.next;
@@ -152,7 +152,7 @@ impl Early {
 }
 
 /// One stream's place, given up on drop.
-pub(in crate::server) struct EarlyStream {
+pub(super) struct EarlyStream {
     early: Arc<Early>,
     number: u64,
     dismissal: Arc<Dismissal>,
@@ -160,7 +160,7 @@ pub(in crate::server) struct EarlyStream {
 
 impl EarlyStream {
     /// The stream is authenticated.
-    pub(in crate::server) fn set_account(&self, account: &BareJid, now: Duration) {
+    pub(super) fn set_account(&self, account: &BareJid, now: Duration) {
         let inside = self.early.0.lock();
         let bar = inside.barred.get(account);
         let bar = bar.filter(|bar| self.number < bar.below && now < bar.until);
@@ -171,12 +171,12 @@ impl EarlyStream {
         }
     }
 
-    pub(in crate::server) const fn dismissal(&self) -> &Arc<Dismissal> {
+    pub(super) const fn dismissal(&self) -> &Arc<Dismissal> {
         &self.dismissal
     }
 
     /// What the stream is to be closed with, if it is; else the waker is kept.
-    pub(in crate::server) fn poll(&self, cx: Option<&Context<'_>>) -> Option<Farewell> {
+    pub(super) fn poll(&self, cx: Option<&Context<'_>>) -> Option<Farewell> {
         // A waker is host code: cloned and dropped without the lock.
         let waker = cx.map(|cx| cx.waker().clone());
         let mut state = self.dismissal.0.lock();

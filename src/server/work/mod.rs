@@ -1,5 +1,5 @@
 //! Work that outlives a call: the chains of jobs, deadlines, one value for whoever waits for it.
 
-pub(in crate::server) mod jobs;
-pub(in crate::server) mod oneshot;
-pub(in crate::server) mod timers;
+pub(super) mod jobs;
+pub(super) mod oneshot;
+pub(super) mod timers;
