@@ -17,10 +17,11 @@ mod builder;
 mod deliver;
 mod driver;
 mod ends;
+mod limits;
 mod metrics;
 mod work;
 
-pub use builder::{Builder, DomainPolicy, Limits, Rate};
+pub use builder::{Builder, DomainPolicy};
 pub use deliver::requests::RequestError;
 pub use deliver::route::{RouteError, Router};
 pub use driver::Driver;
@@ -28,6 +29,7 @@ pub use driver::admission::Place;
 pub use driver::hashing::{Offload, Work};
 pub use driver::peer::{Peer, Tls, Want};
 pub use ends::{Progress, Shutdown};
+pub use limits::{Limits, Rate};
 pub use metrics::Metrics;
 
 use std::fmt;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::environment::Environment;
-use crate::server::builder::Rate;
+use crate::server::limits::Rate;
 
 /// How many logins of which source have failed of late.
 pub(in crate::server) struct Failures {

@@ -43,7 +43,7 @@ use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
 use crate::stream::{Event, Limit, Parser, StreamCondition, StreamError};
 
 /// How far a transport has come. The typed session moves from one to the next.
-pub(super) enum Stage<C: SharedConnection> {
+enum Stage<C: SharedConnection> {
     Unauthed(Session<Unauthed, C>),
     Authed(Session<Authed, C>),
     Bound(Session<Bound, C>),
@@ -55,7 +55,7 @@ pub(super) enum Stage<C: SharedConnection> {
 }
 
 /// What the driver waits for before it goes on with its input (STREAM-23).
-pub(super) enum Pending<C: SharedConnection> {
+enum Pending<C: SharedConnection> {
     /// The answer of a store to SASL.
     Sasl(Pin<Box<dyn Future<Output = Answer> + Send>>),
     Bind(BindWait<C>),
@@ -71,23 +71,23 @@ pub(super) enum Pending<C: SharedConnection> {
 /// accepted is finished all the same.
 #[must_use = "dropping a driver is the loss of its transport"]
 pub struct Driver<C: SharedConnection> {
-    pub(super) core: Arc<Core<C>>,
-    pub(super) connection: C,
-    pub(super) parser: Parser,
-    pub(super) stage: Stage<C>,
-    pub(super) pending: Option<Pending<C>>,
-    pub(super) want: Want,
+    core: Arc<Core<C>>,
+    connection: C,
+    parser: Parser,
+    stage: Stage<C>,
+    pending: Option<Pending<C>>,
+    want: Want,
     /// What only a stream under negotiation needs.
-    pub(super) negotiating: Option<Box<Negotiating>>,
+    negotiating: Option<Box<Negotiating>>,
     /// The language of the client's header (STREAM-11).
-    pub(super) lang: Option<Box<str>>,
-    pub(super) hook: Arc<Hook<C>>,
+    lang: Option<Box<str>>,
+    hook: Arc<Hook<C>>,
     /// The end of the negotiation, of the close handshake, or of the client's silence.
-    pub(super) deadline: Nanos,
+    deadline: Nanos,
     /// The client was asked for a sign of life.
     asked: bool,
     /// The client reads too slowly: when to look again.
-    pub(super) congested: Option<Nanos>,
+    congested: Option<Nanos>,
     /// It was not read from for that: until when an answer may still stand behind what it said meanwhile.
     unheard: Nanos,
     /// More waits for the client than its connection takes: when to look again.
@@ -95,19 +95,19 @@ pub struct Driver<C: SharedConnection> {
     /// How far the client had come with what waits for it, and since when no further.
     taken: Option<((u64, u32), Nanos)>,
     /// Its stanzas may have made what waits for it longer.
-    pub(super) has_asked: bool,
-    pub(super) pace: Pace,
+    has_asked: bool,
+    pace: Pace,
     /// Whose allowance it is: the source's, later the account's.
-    pub(super) spends: u64,
-    pub(super) source: Source,
+    spends: u64,
+    source: Source,
     /// Where the transport is counted while it serves no session.
-    pub(super) place: Option<Place>,
+    place: Option<Place>,
     /// Broadcast presence that came too soon (LIMIT-19).
-    pub(super) late: Option<Box<Late>>,
+    late: Option<Box<Late>>,
     /// Where there is a limit of them.
-    pub(super) recipients: Option<Box<Recipients>>,
+    recipients: Option<Box<Recipients>>,
     /// What the host's log is told.
-    pub(super) trace: Trace,
+    trace: Trace,
 }
 
 /// How often it is looked whether a client that reads slowly has caught up. Most hosts' write loops
@@ -305,7 +305,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The client has come a step further: it is not asked to yield as soon (LIMIT-25).
-    pub(super) fn spoke(&self, is_login: bool) {
+    fn spoke(&self, is_login: bool) {
         if let Some(place) = &self.place {
             place.spoke(is_login);
         }
@@ -458,7 +458,7 @@ impl<C: SharedConnection> Driver<C> {
         self.negotiating.as_ref().is_some_and(|n| n.standing == Standing::Waiting)
     }
 
-    pub(super) fn is_refused(&self) -> bool {
+    fn is_refused(&self) -> bool {
         self.place.as_ref().is_some_and(Place::is_refused)
     }
 
@@ -692,7 +692,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
-    pub(super) fn count_bytes(&mut self, bytes: usize) {
+    fn count_bytes(&mut self, bytes: usize) {
         let now = self.core.environment.now();
         if self.pace.bytes(bytes, now, &self.core.limits) {
             self.core.metrics.limit("LIMIT-20");
@@ -700,7 +700,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// One more stanza was handled: LIMIT-20 may pause reading, LIMIT-19 the next broadcast.
-    pub(super) fn count_stanza(&mut self, is_broadcast: bool) {
+    fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
         self.has_asked = true;
         if let Some(limit) = self.pace.stanza(is_broadcast, now, &self.core.limits) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::server::builder::{Limits, Rate};
 use crate::server::driver::recipients::Recipients;
+use crate::server::limits::{Limits, Rate};
 
 /// How long a client is not read from after a stanza that has to wait behind much else (LIMIT-13).
 const SLOW: Duration = Duration::from_millis(250);

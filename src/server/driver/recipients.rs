@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::connection::SharedConnection;
 use crate::server::Core;
-use crate::server::builder::Rate;
 use crate::server::deliver::address::Address;
+use crate::server::limits::Rate;
 use crate::session::SessionHandle;
 use crate::stanza::Stanza;
 
