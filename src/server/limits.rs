@@ -1,10 +1,10 @@
 //! How much of everything (section 13 of the rules).
 
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::rules::roster::RosterLimits;
 use crate::rules::subscription::RequestLimits;
-use crate::server::driver::hashing::default_hashes;
 use crate::session::RetentionLimits;
 use crate::stream;
 
@@ -149,4 +149,9 @@ impl Limits {
             ..Self::default()
         }
     }
+}
+
+/// Half of the processors: the other half serves.
+fn default_hashes() -> usize {
+    available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
 }

@@ -3,7 +3,6 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::thread::available_parallelism;
 
 use parking_lot::Mutex;
 
@@ -169,9 +168,4 @@ impl Queue {
         }
         None
     }
-}
-
-/// Half of the processors: the other half serves.
-pub(in crate::server) fn default_hashes() -> usize {
-    available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
 }
