@@ -36,12 +36,6 @@ pub(crate) enum Audience {
 /// "not available" (rules PRES-3, PRES-5, PRES-6, PRES-7 and OFF-3).
 ///
 /// Initial presence is the one of a session that was not available, also after an unavailable.
-///
-/// ```
-/// use xmpp_session::rules::presence::{Audience, broadcast};
-///
-/// assert_eq!(broadcast(Some(5), Some(-1)), [Audience::Subscribers, Audience::OwnSessions]);
-/// ```
 #[must_use]
 pub(crate) const fn broadcast(before: Option<i8>, after: Option<i8>) -> &'static [Audience] {
     use Audience::{
