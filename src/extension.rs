@@ -1,11 +1,11 @@
 //! What a host, or a XEP, adds to the endpoint.
 //!
-//! An extension classifies and answers. It never stands inside the order of a stream: retention,
+//! An extension classifies and answers. It is never part of the order of a stream: retention,
 //! acknowledgement and resumption are primitives of the [session](crate::session), so that no
-//! extension can break a promise of the crate. Every hook is called without a lock and from
-//! whichever thread the cause came on.
+//! extension can break a promise of the crate. Every method is called without a lock, on
+//! the thread that caused it.
 //!
-//! # The way of a stanza
+//! # The path of a stanza
 //!
 //! ```text
 //! client ──▶ inbound ──▶ rules ──▶ admit ──▶ sessions, store ──▶ outbound (each session)
@@ -15,9 +15,9 @@
 //! # What an extension keeps
 //!
 //! For a session, by [`SessionHandle::set_extension`]: across resumptions, until the session ends.
-//! For an account, by [`AccountState::set_extension`]: as long as it has a session; what is to be
-//! there from the first moment on is [loaded](Extension::load). Values are told apart by their type,
-//! and where nothing is kept it costs one pointer.
+//! For an account, by [`AccountState::set_extension`]: as long as it has a session; what must be
+//! there from the start is [loaded](Extension::load). Values are told apart by their type;
+//! keeping nothing costs one pointer.
 
 use std::any::Any;
 use std::fmt;
@@ -95,8 +95,8 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     }
 
     /// Loads what the extension keeps for an account, together with the account's roster: before
-    /// a session is bound (a load that fails or takes too long fails the bind, BIND-7), and where a
-    /// stanza arrives for an account without sessions. `None`, and a load that comes to `None` (an
+    /// a session is bound (a load that fails or takes too long fails the bind, BIND-7), and when a
+    /// stanza arrives for an account without sessions. `None`, and a load that results in `None` (an
     /// empty list, say), cost nothing from then on.
     ///
     /// The value is found by its type with [`AccountState::extension`].
@@ -105,42 +105,41 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         None
     }
 
-    /// Whether a stanza that arrives for an account of ours gets in: a message, a presence of any
+    /// Whether a stanza for a local account is let in: a message, a presence of any
     /// type, an iq. Asked before it is stored, copied or delivered, and never about what the
     /// account's own sessions send to it. The first extension that does not
     /// [accept](Admission::Accept) decides.
     ///
-    /// An account without sessions is asked about where the stanza would have an effect: it would
-    /// be stored, change the roster or be answered.
+    /// For an account without sessions it is asked only where the stanza would have an effect: be
+    /// stored, change the roster or be answered.
     fn admit(&self, account: &AccountState, stanza: &Stanza) -> Admission {
         let _ = (account, stanza);
         Admission::Accept
     }
 
-    /// Whether presence between an account and a JID (bare or full, as normalised text) is left out
-    /// of broadcasts, in either direction, without a word. Asked only about accounts for which
-    /// something is kept.
+    /// Whether presence between an account and a JID (bare or full, as normalised text) is silently left
+    /// out of broadcasts, in either direction. Asked only about accounts for which something is kept.
     fn hides(&self, account: &AccountState, jid: &str) -> bool {
         let _ = (account, jid);
         false
     }
 
-    /// Looks at a message once it is clear what became of it: one that arrived for an account of
-    /// ours, one that a session of ours sent, or both. Once for each message, and once more where a
-    /// session gets it from the offline store ([`Outcome::Retrieved`]): where it goes after a
-    /// session has ended that had accepted it (SM-17) is not told. Copies that are sent from here by
-    /// [`SessionHandle::send_addressed`] are looked at by nobody.
+    /// Observes a message once its outcome is known: one for a local account, one from a local
+    /// session, or both. Once for each message, and once more when a
+    /// session gets it from the offline store ([`Outcome::Retrieved`]); not when it moves on after
+    /// the end of a session that had accepted it (SM-17). Copies sent from here by
+    /// [`SessionHandle::send_addressed`] are not observed.
     fn delivered(&self, delivery: &Delivery<'_, C>) {
         let _ = delivery;
     }
 
-    /// Looks at a message, iq or presence of somebody that was routed here and accepted for a session. Presence
-    /// of sessions of this server is told by the registry, and no look at it is offered.
+    /// Observes a message, iq or presence that was routed here and accepted for a session. Presence
+    /// of this server's sessions is sent by the registry and not observed.
     fn outbound(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         let _ = (session, stanza);
     }
 
-    /// Whether a stanza is held back from a session whose client is not looked at. Asked only about
+    /// Whether a stanza is held back from a session whose client is inactive. Asked only about
     /// sessions that [hold](SessionHandle::set_holding), for each stanza before it is sent; the first
     /// extension that does not let it pass decides.
     fn hold(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
@@ -148,7 +147,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         Hold::Pass
     }
 
-    /// Answers an iq get or set to the server or to an account, or leaves it to the next one.
+    /// Answers an iq get or set to the server or to an account, or leaves it to the next extension.
     fn iq(&self, request: &IqRequest<'_, C>) -> Option<IqReply> {
         let _ = request;
         None
@@ -161,27 +160,27 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do for a session, on the
-    /// environment's monotonic clock. Asked often: has to be quick.
+    /// environment's monotonic clock. Asked often, so it must be quick.
     fn next_timeout(&self, session: &SessionHandle<C>) -> Option<Duration> {
         let _ = session;
         None
     }
 
-    /// Acts for a bound session on the time that has passed.
+    /// Acts for a bound session when its time-out is due.
     fn handle_timeout(&self, session: &SessionHandle<C>, now: Duration) -> Liveness {
         let _ = (session, now);
         Liveness::Alive
     }
 
-    /// Asks a silent client for a sign of life (STREAM-29). [`Flow::Done`] = it is asked; where no
-    /// extension does it is sent a ping.
+    /// Asks a silent client for a sign of life (STREAM-29). [`Flow::Done`] = it is asked; if no
+    /// extension asks, the server sends a ping.
     fn ask_for_life(&self, session: &SessionHandle<C>) -> Flow {
         let _ = session;
         Flow::Next
     }
 }
 
-/// What becomes of a session that is authenticated and not bound, by an element of its client.
+/// What an element of its client does to a session that is authenticated and not bound.
 #[must_use = "the session is in it"]
 #[expect(clippy::exhaustive_enums, reason = "the driver has to act on each")]
 pub enum Negotiated<C: SharedConnection> {
@@ -206,14 +205,14 @@ impl<C: SharedConnection> fmt::Debug for Negotiated<C> {
     }
 }
 
-/// Whether the transport of a session is still worth anything.
+/// Whether the transport of a session still works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a lost transport is to be given up"]
 #[expect(clippy::exhaustive_enums, reason = "it is or it is not")]
 pub enum Liveness {
     /// As far as is known.
     Alive,
-    /// The client has not answered: the transport is given up without a word.
+    /// The client has not answered: the transport is given up without last words.
     Lost,
 }
 
@@ -231,18 +230,18 @@ pub enum Flow {
     Close(StreamError),
 }
 
-/// Whether a stanza gets in.
+/// Whether a stanza is let in.
 #[derive(Clone, Debug)]
 #[must_use = "says whether the stanza gets in"]
 #[expect(clippy::exhaustive_enums, reason = "it gets in, its sender is told, or nobody is")]
 pub enum Admission {
-    /// It does, as far as this extension is concerned.
+    /// This extension lets it in.
     Accept,
-    /// It does not, and its sender gets this error where one is due: never in answer to an error
+    /// It is not let in, and its sender gets this error where one is due: never in answer to an error
     /// (STZ-7), and to a message only where an account that is away would answer (BLOCK-5).
     Refuse(StanzaError),
-    /// It does not, and nobody is told. Presence that cancels or grants a subscription changes it
-    /// nevertheless (BLOCK-9).
+    /// It is not let in, and nobody is told. Presence that cancels or grants a subscription still
+    /// changes it (BLOCK-9).
     Drop,
 }
 
@@ -288,7 +287,7 @@ impl<'a, C: SharedConnection> Delivery<'a, C> {
         self.sender
     }
 
-    /// The account of ours that it is for.
+    /// The local account that it is for.
     #[must_use]
     pub const fn account(&self) -> Option<&'a BareJid> {
         self.account
@@ -306,9 +305,8 @@ impl<'a, C: SharedConnection> Delivery<'a, C> {
         self.outcome
     }
 
-    /// Where whatever brings the message to another session of the account is to be counted, so
-    /// that it does not come twice when one of them is lost (SM-17). `None` where it was not given
-    /// to any.
+    /// The counter to pass along when sending the message to another session of the account, so
+    /// that it does not come twice when one of them is lost (SM-17). `None` if no session got it.
     #[must_use]
     pub const fn copies(&self) -> Option<&'a Copies> {
         self.copies
@@ -393,7 +391,7 @@ impl<'a, C: SharedConnection> IqRequest<'a, C> {
         self.to
     }
 
-    /// Which of the two it is.
+    /// Whether that is a domain or an account.
     #[must_use]
     pub const fn target(&self) -> Target {
         self.target
@@ -465,13 +463,13 @@ pub enum IqReply {
     Now(IqResult),
     /// To come. The stream waits for it (STREAM-23), 60 seconds at most (IQ-5).
     Later(Pin<Box<dyn Future<Output = IqResult> + Send>>),
-    /// To come from work that changes what is kept for the account that is asked: it is done one by
-    /// one with everything else that changes the account or binds a session of it, and never
+    /// To come from work that changes what is kept for the account: a job on the account's chain,
+    /// with everything else that changes the account or binds a session of it, and never
     /// cancelled.
     Job(Pin<Box<dyn Future<Output = IqDone> + Send>>),
 }
 
-/// What work on an account came to.
+/// The result of a job on an account.
 #[must_use = "the answer of an iq"]
 pub struct IqDone {
     pub(crate) result: IqResult,
@@ -484,8 +482,7 @@ impl IqDone {
         Self { result, then: None }
     }
 
-    /// Does something once the answer is on its way: pushes come after results (ROSTER-10,
-    /// BLOCK-3).
+    /// Does something once the answer is sent: pushes come after results (ROSTER-10, BLOCK-3).
     pub fn then(mut self, then: impl FnOnce() + Send + 'static) -> Self {
         self.then = Some(Box::new(then));
         self

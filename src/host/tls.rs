@@ -62,8 +62,8 @@ impl TlsConfig {
 
     /// What SASL may bind to on a connection whose handshake is complete.
     pub(super) fn bindings(&self, connection: &ServerConnection) -> ChannelBindings {
-        // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls tells of it
-        // only what it insists on.
+        // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls says only
+        // whether it is required.
         let unique = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
             || self.config.require_ems;
         let exporter = unique.then(|| {
@@ -79,11 +79,11 @@ impl TlsConfig {
 impl From<Arc<ServerConfig>> for TlsConfig {
     /// Any configuration. See [`certificate`](Self::certificate) for `tls-server-end-point`.
     ///
-    /// Its application protocols are those of STARTTLS, which needs none. With direct TLS it is
-    /// `xmpp-client` alone, whatever the configuration says (TLS-5).
+    /// Its application protocols apply to STARTTLS, which needs none. With direct TLS it is
+    /// only `xmpp-client`, whatever the configuration says (TLS-5).
     fn from(config: Arc<ServerConfig>) -> Self {
         let mut direct = ServerConfig::clone(&config);
-        // One that is offered nothing goes on without, as clients may (XEP-0368).
+        // A client that offers nothing is accepted, as XEP-0368 allows.
         direct.alpn_protocols = vec![b"xmpp-client".to_vec()];
         Self { config, direct: Arc::new(direct), end_point: None }
     }
@@ -97,11 +97,11 @@ impl fmt::Debug for TlsConfig {
     }
 }
 
-/// How much of what waits goes into one TLS record.
+/// The bytes for the next TLS record.
 ///
-/// A peer can read nothing of a record before its end: of one as long as TLS allows (16 KiB) a
-/// client on a bad network may never see the end. So they are shorter; and they end between two
-/// characters, for clients that decode what they read record by record (xmpp.js).
+/// A peer can read nothing of a record before its end, and a client on a bad network may never get
+/// all of 16 KiB, the longest that TLS allows. So records are shorter; and they end between two
+/// characters, for clients that decode record by record (xmpp.js).
 pub(super) fn record(bytes: &[u8]) -> &[u8] {
     let is_character = |at: &usize| bytes.get(*at).is_some_and(|byte| byte & 0xc0 != 0x80);
     if bytes.len() <= RECORD {

@@ -39,8 +39,8 @@ use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
 use crate::server::{Offload, Peer, Place, Server, Want, Work};
 
-/// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
-/// run once, beside the connections; it never ends.
+/// Does a server's work that belongs to no connection: what outlives one, and time-outs. Run it
+/// once, beside the connections; it never ends.
 pub async fn background<C: SharedConnection>(server: Server<C>) {
     loop {
         // Neither ends. The first may be dropped and begun again.
@@ -58,9 +58,9 @@ impl Offload for Handle {
 
 /// Accepts the next connection.
 ///
-/// What goes wrong meanwhile is told to `failed`: that of a connection which was gone before it
-/// was accepted is of no matter, and when there are no more file descriptors it waits for a
-/// moment, rather than to end the server or to keep it busy.
+/// Errors meanwhile go to `failed`. That a connection was gone before it was accepted does not
+/// matter; when there are no more file descriptors this waits for a moment, rather than ending the
+/// server or keeping it busy.
 pub async fn accept(
     listener: &TcpListener,
     mut failed: impl FnMut(&io::Error),
@@ -80,9 +80,9 @@ pub async fn accept(
 
 /// Ends every stream with `system-shutdown` (DESTROY-16), bound or not, and returns once all
 /// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
-/// broken off.
+/// aborted.
 ///
-/// To be called when nothing is accepted any more, with [`background`] still at work.
+/// Call it once nothing more is accepted, while [`background`] still runs.
 pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     let ended = async {
         while !host.end_all() {
@@ -92,14 +92,14 @@ pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     let _too_slow = timeout(patience, ended).await;
 }
 
-/// Serves one connection to its end; STARTTLS if the host has a certificate.
+/// Serves one connection to its end, with STARTTLS if the host has a certificate.
 ///
 /// Dropping the future is the loss of the transport.
 ///
 /// # Errors
 ///
-/// When the transport broke, the handshake failed, or the flush at the end took too long. There is
-/// nothing left to do but to log it.
+/// When the transport broke, the handshake failed, or the flush at the end took too long. All that
+/// is left is to log it.
 pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, peer: Peer) -> io::Result<()>
 where
     C: SharedConnection,
@@ -202,7 +202,7 @@ enum Next {
     Close,
 }
 
-/// What `future` comes to, unless the transport has to give up its place before. The place is kept
+/// The result of `future`, unless the transport has to give up its place first. The place is kept
 /// until then.
 async fn unless_cut<T>(
     place: Option<Place>,
@@ -254,7 +254,7 @@ impl<M: Machine> Line<M> {
             // Before reading on, so that one write carries the answers to one read, and none gets lost
             // when the read finds the end.
             if want == Poll::Ready(Want::StartTls) {
-                // TLS-2: what is sent behind `<proceed/>` waits for the end of the handshake.
+                // TLS-2: what is sent after `<proceed/>` waits for the end of the handshake.
                 *plain = (*plain).min(u32::try_from(drain.outbox().accepted()).unwrap_or(u32::MAX));
             }
             let (written, progress) = write(drain, socket, *plain, cx)?;
@@ -301,8 +301,8 @@ enum Written {
     Enough,
 }
 
-/// Bytes that are written before other connections have their turn: one that resumes with much to be
-/// sent again would keep them waiting.
+/// Bytes written before other connections get their turn: a client that resumes with much to be sent
+/// again would keep them waiting.
 const TURN: usize = 64 * 1024;
 
 /// Writes what waits, and says whether any of it got away.
@@ -356,7 +356,7 @@ fn read(
     let mut buffer = [const { MaybeUninit::uninit() }; 8192];
     let mut buffer = ReadBuf::uninit(&mut buffer);
     match ready!(socket.io().poll_read(cx, &mut buffer)) {
-        // Without a `close_notify`. What stands in whole elements was meant, whatever is missing.
+        // Without a `close_notify`. Complete elements were meant, whatever is missing.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
         read => read?,
     }
@@ -365,7 +365,7 @@ fn read(
     Poll::Ready(Ok(bytes.len()))
 }
 
-/// Sees to it that the task is woken for the next time-out.
+/// Has the task woken for the next time-out.
 fn set_timer<M: Machine>(machine: &M, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
     let Some(due_in) = machine.due_in() else { return };
     // A machine whose clock stands still must not keep the task awake.
@@ -380,7 +380,7 @@ fn set_timer<M: Machine>(machine: &M, mut timer: Pin<&mut Sleep>, cx: &mut Conte
     }
 }
 
-/// The handshake. The machine may be told to end meanwhile, with nothing to say to a peer in the
+/// The handshake. The machine may be told to end meanwhile, without last words to a peer in the
 /// midst of it.
 async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Result<Line<M>> {
     let (Socket::Plain(socket), Some(tls)) = (line.socket, &settings.tls) else {

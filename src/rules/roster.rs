@@ -2,7 +2,7 @@
 //! ([RFC 6121 §2](https://www.rfc-editor.org/rfc/rfc6121#section-2)).
 //!
 //! [`Item`] is what a store keeps and a client sees, [`Roster`] the compact form that all sessions of
-//! an account share; [`RosterLimits`] and [`RequestLimits`] bound them.
+//! an account share; `RosterLimits` and `RequestLimits` bound them.
 
 #[cfg(feature = "server")]
 mod limits;

@@ -6,8 +6,7 @@ use super::mechanism::Mechanism;
 use super::wire::Request;
 use crate::store::{Credentials, Verdict};
 
-/// A refusal: tell the client, and close the stream with `policy-violation` if that was once too
-/// often.
+/// A failure: tell the client, and close the stream with `policy-violation` if it was one too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) error: SaslError,
@@ -18,7 +17,7 @@ pub(crate) struct Failure {
 /// What a stream knows until it is authenticated. Drop it after [`Step::Success`].
 ///
 /// Between [`Step::NeedCredentials`], [`Step::CheckPassword`] or [`Step::CheckKeys`] and the answer to
-/// it, no request is to be handed in.
+/// it, pass in no request.
 #[derive(Debug)]
 pub(crate) struct Negotiation {
     context: Context,
@@ -63,7 +62,7 @@ impl Negotiation {
         self.keep(step)
     }
 
-    /// What [`Step::CheckKeys`] came to.
+    /// The result of [`Step::CheckKeys`].
     pub(crate) fn hashed(&mut self, right: bool) -> Result<Step, Failure> {
         let step = self.waiting().and_then(|mut exchange| {
             let step = exchange.hashed(right)?;

@@ -14,17 +14,17 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    /// For what is no client's input.
+    /// For input that is not a client's.
     pub(super) const GENEROUS: Self =
         Self { bytes: 16 << 20, depth: 128, attributes: 256, elements: 65_536 };
 
-    /// Most bytes of a stanza that is refused and read to its end nevertheless (LIMIT-4).
+    /// Most bytes of a refused stanza that is still read to its end (LIMIT-4).
     pub(super) fn skipped(self) -> usize {
         self.bytes.saturating_mul(4)
     }
 
-    /// Most bytes that are written anew for so many received (LIMIT-40): escapes, and declarations
-    /// where a namespace is used that was declared outside, make more of them.
+    /// Most bytes that may be rewritten from `received` bytes (LIMIT-40): escapes, and declarations of
+    /// namespaces that were declared outside, add to them.
     pub(super) fn growth(self, received: usize) -> usize {
         received.saturating_mul(4).saturating_add(512).min(self.bytes.saturating_mul(2))
     }

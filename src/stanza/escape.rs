@@ -66,7 +66,7 @@ impl<'a> Iterator for Escaped<'a> {
 
 /// Whether nothing in the text is escaped, wherever it stands.
 pub(super) fn is_plain(text: &str) -> bool {
-    // Without a way out early: like this several bytes are looked at at once.
+    // Without an early exit, so that several bytes are checked at once.
     !text.bytes().fold(false, |any, byte| any | may_need_escape(byte))
 }
 

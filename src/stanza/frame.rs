@@ -19,7 +19,7 @@ pub enum Framing {
     Message,
 }
 
-/// One first-level element on its way out: knows its exact length and writes itself.
+/// One first-level element to be sent: knows its exact length and writes itself.
 ///
 /// A frame borrows what it writes, so making and writing one allocates nothing: one stanza goes to
 /// a hundred recipients as a hundred frames over the same bytes.
@@ -96,7 +96,7 @@ impl<'a> Frame<'a> {
         len
     }
 
-    /// Whether it is of [bytes as they are](Self::raw), and no stanza.
+    /// Whether it is [raw](Self::raw), and not a stanza.
     #[must_use]
     pub const fn is_raw(&self) -> bool {
         matches!(self.source, Source::Raw(_))
@@ -166,7 +166,7 @@ const fn opening(kind: Kind) -> &'static [u8] {
     }
 }
 
-/// Bytes above which a stanza gets just the room that it takes.
+/// Bytes above which a stanza gets exactly the space it needs.
 const LARGE: usize = 64 << 10;
 
 impl fmt::Display for Frame<'_> {

@@ -1,5 +1,5 @@
-//! The start tag of a stanza: always written by us, its attributes in one fixed order, so that
-//! their lengths alone say where each stands.
+//! The start tag of a stanza: always written here, its attributes in one fixed order, so that
+//! their lengths alone say where each one is.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(super) enum Attribute {
 /// What stands before each attribute's value, in written order.
 const OPENINGS: [&str; 5] = [" from='", " to='", " id='", " type='", " xml:lang='"];
 
-/// The opening of `to`, for those who write one in its place.
+/// The opening of `to`, for a frame that writes its own.
 pub(super) const TO: &str = " to='";
 
 /// Lengths of the escaped values, in bytes.
@@ -91,7 +91,7 @@ impl<'a> Value<'a> {
         Self { text, length: Escaped::new(text, Context::Attribute).len(), is_plain: false }
     }
 
-    /// One that is known to hold nothing that is escaped.
+    /// One known to need no escaping.
     pub(super) const fn plain(text: &'a str) -> Self {
         Self { text, length: text.len(), is_plain: true }
     }

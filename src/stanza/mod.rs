@@ -1,12 +1,12 @@
-//! Stanzas as bytes: a start tag that is always ours, and a payload in canonical form that is
+//! Stanzas as bytes: a start tag that is always written here, and a payload in canonical form that is
 //! shared, not copied.
 //!
 //! A stanza in *canonical form* (rule STREAM-15) cannot be read differently by two parsers: UTF-8; ASCII names;
 //! elements of the content namespace bear no prefix, every other namespace is declared inside the
 //! payload; no CDATA, and no references but the five predefined ones and those that keep white
-//! space. All bytes in a [`Stanza`] have this form, so they are looked into with a scanner
-//! ([`Child`]) and sent on as they are ([`Frame`]). A tree ([`minidom::Element`]) is made only for
-//! those who ask for one.
+//! space. All bytes in a [`Stanza`] have this form, so they are read with a scanner
+//! ([`Child`]) and sent on as they are ([`Frame`]). A tree ([`minidom::Element`]) is made only on
+//! request.
 
 pub(crate) mod bounds;
 mod builder;
@@ -44,7 +44,7 @@ use child::{Children, Scope};
 use escape::unescape;
 use head::{Attribute, Layout};
 
-/// A stanza on its way: cloning it shares the bytes.
+/// A stanza. Cloning it shares the bytes.
 ///
 /// Addresses are texts here, not checked JIDs: a stanza also carries what a client got wrong.
 #[derive(Clone)]

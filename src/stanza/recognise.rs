@@ -1,9 +1,9 @@
-//! Says of most stanzas, in one pass over their bytes, that they are in canonical form already.
+//! Recognises most stanzas, in one pass over their bytes, as being in canonical form already.
 //!
 //! A parser finds out what a stanza means; to pass one on it is enough to know that it may be passed
-//! on as it came, and where its addresses stand. The [`Recogniser`] knows a small language, in which
-//! clients write nearly all of what they send, and of everything else says that it does not know:
-//! then [`ElementReader`](super::canonical::ElementReader) decides. It refuses nothing.
+//! on as received, and where its addresses are. The [`Recogniser`] knows a small language, in which
+//! clients write nearly everything they send. It refuses nothing: on anything else
+//! [`ElementReader`](super::canonical::ElementReader) decides.
 //!
 //! The law it obeys: it says yes only where the parser accepts within the same bounds, with the same
 //! header, and with the payload byte for byte as it came (STREAM-15).
@@ -33,7 +33,7 @@ use outline::Values;
 #[derive(Clone, Debug)]
 pub(crate) struct Recogniser {
     place: State,
-    /// Bytes looked at.
+    /// Bytes read so far.
     at: u32,
     /// Bytes known to be UTF-8.
     characters: u32,
@@ -77,9 +77,9 @@ enum State {
     /// Before a `<`.
     Markup,
     Text,
-    /// In a start tag, behind its name or an attribute.
+    /// In a start tag, after its name or an attribute.
     Tag,
-    /// In an attribute's value, behind the quote.
+    /// In an attribute's value, after the quote.
     Apostrophes,
     Quotes,
 }
@@ -138,7 +138,7 @@ impl Recogniser {
     }
 
     /// Looks at what has arrived since the last call. `bytes` is all that has arrived of the element,
-    /// and maybe more behind it.
+    /// and maybe more after it.
     pub(crate) fn advance<'a>(&mut self, bytes: &'a [u8], bounds: &Bounds) -> Recognised<'a> {
         let most = bounds.bytes.min(u32::MAX as usize);
         let bytes = bytes.get(..most).unwrap_or(bytes);
@@ -177,7 +177,7 @@ impl Recogniser {
         Outline { kind: self.kind, values: self.values, payload, claims: self.flags & CLAIMS != 0 }
     }
 
-    /// Whether what has arrived is text as far as it goes, so that what is not is refused at once.
+    /// Whether the new bytes are UTF-8, so that others are refused at once.
     fn check_text(&mut self, bytes: &[u8]) -> bool {
         let new = bytes.get(self.characters as usize..).unwrap_or_default();
         match std::str::from_utf8(new) {

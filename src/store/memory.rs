@@ -18,9 +18,8 @@ use crate::rules::roster::Item;
 /// A store of everything that forgets when it is dropped: for tests, and for servers whose users
 /// come from elsewhere and leave nothing behind.
 ///
-/// It is bounded: what all accounts keep together has a limit in bytes, counted roughly, and what
-/// goes beyond is refused with [`StoreError::Full`]. Nothing ever has to be waited for; its futures
-/// are ready at once.
+/// It is bounded: everything together has a limit in bytes, counted roughly, and what exceeds it is
+/// refused with [`StoreError::Full`]. Its futures are ready at once.
 pub struct Memory {
     state: Mutex<State>,
     offline_limits: OfflineLimits,
@@ -32,7 +31,7 @@ struct State {
     accounts: HashMap<BareJid, Account>,
     /// Bytes of all entries, as [`cost`](Cost::cost) counts them.
     used: usize,
-    /// Of the whole store, so that it outlives the accounts.
+    /// Shared by the whole store, so that it outlives the accounts.
     last_offline_id: u64,
 }
 
@@ -95,7 +94,7 @@ impl Memory {
 
 impl State {
     fn reserve(&mut self, more: usize, capacity: usize) -> Result<&mut Self, StoreError> {
-        // Removals need no room, whatever is used: they must work in a store that is full.
+        // Removals need no room: they must work in a full store.
         if more > 0 && self.used.saturating_add(more) > capacity {
             return Err(StoreError::Full);
         }
@@ -161,7 +160,7 @@ struct Difference {
     removed: usize,
 }
 
-/// What takes up room.
+/// What takes up space.
 trait Cost {
     /// Bytes, roughly: the texts and what holds them.
     fn cost(&self) -> usize;

@@ -25,7 +25,7 @@ pub struct StreamError {
 impl StreamError {
     /// An error without further details.
     ///
-    /// [`StreamCondition::UndefinedCondition`] is meant to be sent with an element of its own only:
+    /// [`StreamCondition::UndefinedCondition`] needs an element of the application:
     /// see [`with_application`](Self::with_application).
     #[must_use]
     pub fn new(condition: StreamCondition) -> Self {
@@ -92,7 +92,7 @@ impl StreamError {
         self.application.as_deref()
     }
 
-    /// The limit that was exceeded, to be told to the host.
+    /// The limit that was exceeded, for the host.
     #[must_use]
     pub fn limit(&self) -> Option<Limit> {
         self.limit

@@ -126,7 +126,7 @@ pub enum Limit {
     Elements,
     /// Bytes of one name or prefix: 1024.
     Name,
-    /// Bytes of a stanza that is written anew, beside those that came: four times as many and 512, and
+    /// Bytes of a rewritten stanza: four times those received and 512, and
     /// never more than twice the limit on the bytes of an element.
     Growth,
     /// Bytes of the prefixes and namespaces that a stream header declares: 1024.

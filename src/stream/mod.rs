@@ -6,7 +6,7 @@
 //!          ResponseHeader, Features, StreamError, close ─▶ bytes
 //! ```
 //!
-//! No socket, no clock, no session: whoever drives a stream decides what an event means. The limits
+//! No socket, no clock, no session: the driver of a stream decides what an event means. The limits
 //! of rules LIMIT-2 to LIMIT-6 hold here, as bytes arrive.
 
 mod condition;

@@ -16,7 +16,7 @@ use crate::stanza::canonical::Opening;
 use crate::stanza::canonical::{ElementReader, Parsed};
 use crate::stanza::recognise::{Recognised, Recogniser};
 
-/// Something that is complete and that may have an effect now.
+/// Something that is complete and may have an effect.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -34,7 +34,7 @@ pub enum Event<'a> {
 }
 
 impl Event<'_> {
-    /// The same, with bytes of its own.
+    /// The same, owning its bytes.
     #[must_use]
     pub fn into_owned(self) -> Event<'static> {
         match self {
@@ -50,11 +50,11 @@ impl Event<'_> {
 /// Reads what one client sends, in pieces of any size.
 ///
 /// [`feed`](Self::feed) it what arrived, then take one event after the other. It reads no further
-/// than to the end of the event that it returns: what follows waits until it is asked again, so
+/// than to the end of the event that it returns: what follows waits for the next call, so
 /// that a stream is handled strictly in order (rule STREAM-23) and may change its state in between.
 ///
-/// Between two elements it owns no memory but itself: what it needs to read an element comes and
-/// goes with that element.
+/// Between two elements it owns no memory on the heap: what it needs to read an element is
+/// freed with it.
 ///
 /// # Examples
 ///
@@ -72,7 +72,7 @@ impl Event<'_> {
 /// ```
 pub struct Parser {
     pub(super) unread: Vec<u8>,
-    /// How many bytes of `unread` have been read nevertheless.
+    /// How many bytes of `unread` have been read.
     read: usize,
     state: State,
     pub(super) opened: Option<Arc<Opened>>,
@@ -82,7 +82,7 @@ pub struct Parser {
 }
 
 enum State {
-    /// Before the header, and before or behind the XML declaration.
+    /// Before the header, and before or after the XML declaration.
     Prolog {
         declared: bool,
     },
@@ -92,7 +92,7 @@ enum State {
     Recognising(Box<Arrived>),
     /// In an element that has to be parsed.
     Element(Box<ElementReader>),
-    /// In the close tag, behind that many bytes of its name.
+    /// In the close tag, after this many bytes of its name.
     Closing(usize),
     /// The header was that of an empty element.
     Empty,
@@ -106,7 +106,7 @@ struct Arrived {
 }
 
 impl Arrived {
-    /// Takes bytes off the front of `input`, none behind the element. `None`: more is needed.
+    /// Takes bytes off the front of `input`, none after the element. `None`: more is needed.
     /// What is not recognised leaves `input` as it was.
     fn advance(
         &mut self,
@@ -150,7 +150,7 @@ impl Parser {
         }
     }
 
-    /// From here on the limits for authenticated clients hold.
+    /// From here on the limits for authenticated clients apply.
     pub fn authenticated(&mut self, limits: &Limits) {
         self.bounds = limits.after();
         self.before_auth = None;
@@ -190,9 +190,8 @@ impl Parser {
     }
 
     /// As [`feed`](Self::feed) and [`next`](Self::next) in one, without a copy where none is needed:
-    /// takes bytes off the front of `input`, which come behind those that were fed before. What is
-    /// left of `input` when there is no further event is to be fed, or offered again in front of
-    /// what follows it.
+    /// takes bytes off the front of `input`, which follow those fed before. When there is no further
+    /// event, feed what is left of `input`, or pass it again in front of what follows.
     ///
     /// # Errors
     ///
@@ -244,8 +243,8 @@ impl Parser {
         self.unread.len().saturating_sub(self.read)
     }
 
-    /// The first-level element that is being read, if its start tag is complete. Of stanzas, those are
-    /// left out of which no more than that is known that they may be one.
+    /// The first-level element that is being read, if its start tag is complete. `None` while the
+    /// recogniser reads, which handles only stanzas.
     #[cfg(feature = "server")]
     pub(crate) fn opening(&self) -> Option<Opening<'_>> {
         match &self.state {

@@ -36,7 +36,7 @@ impl RefusedStanza {
         }
     }
 
-    /// The limit that was exceeded, to be told to the host.
+    /// The limit that was exceeded, for the host.
     #[must_use]
     pub const fn limit(&self) -> Option<Limit> {
         match self.flaw {

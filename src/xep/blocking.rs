@@ -20,11 +20,11 @@ const ERRORS: &str = "urn:xmpp:blocking:errors";
 const FORWARD: &str = "urn:xmpp:forward:0";
 
 /// Blocking Command ([XEP-0191](https://xmpp.org/extensions/xep-0191.html)): each account has a list
-/// of JIDs whose stanzas do not get in and that learn nothing of its presence (rules BLOCK-1…11).
+/// of JIDs whose stanzas are not let in and that learn nothing of its presence (rules BLOCK-1…11).
 ///
 /// The list is loaded with the account's roster, and a change is stored before it is answered.
-/// Subscriptions stay as they are. Should be added before extensions that keep or copy messages,
-/// so that these never see a blocked one.
+/// Subscriptions stay as they are. Add it before extensions that keep or copy messages, so that
+/// these never see a blocked one.
 #[derive(Clone)]
 #[must_use = "an extension does nothing until it is added to a server"]
 pub struct Blocking(Arc<Inner>);
@@ -47,7 +47,7 @@ impl Blocking {
         Self(Arc::new(Inner { items, ..Inner::clone(&self.0) }))
     }
 
-    /// Bytes of them together, for the list is one answer (LIMIT-18). Default: 256 KiB.
+    /// Bytes of all JIDs together, since the list is one answer (LIMIT-18). Default: 256 KiB.
     pub fn bytes(self, bytes: usize) -> Self {
         Self(Arc::new(Inner { bytes, ..Inner::clone(&self.0) }))
     }
@@ -62,7 +62,7 @@ impl fmt::Debug for Blocking {
 /// The session has asked for the list, so it gets pushes (BLOCK-1).
 struct Marked;
 
-/// A list, as texts in normal form. One from before that is in none blocks nobody (JID-6).
+/// A list, as texts in normal form. An older text that has none blocks nobody (JID-6).
 #[derive(Clone, Default)]
 struct List(BTreeSet<Box<str>>);
 
@@ -248,7 +248,7 @@ impl<C: SharedConnection> Extension<C> for Blocking {
         match (query.name(), request.is_set()) {
             ("blocklist", false) => {
                 let session = session.clone();
-                // Behind the changes under way: later ones are pushed.
+                // After the changes in progress: later ones are pushed.
                 Some(IqReply::Job(Box::pin(async move { IqDone::new(Ok(Some(list(&session)))) })))
             }
             ("block" | "unblock", true) => match Change::read(request) {
@@ -291,7 +291,7 @@ fn failed(_: StoreError) -> StanzaError {
 }
 
 impl Inner {
-    /// Stores a change, then puts it into memory; the rest comes behind the result.
+    /// Stores a change, then puts it into memory; the rest follows the result.
     async fn change<C: SharedConnection>(
         self: Arc<Self>,
         registry: SessionRegistry<C>,
@@ -342,7 +342,7 @@ impl Inner {
             Change::Block(jids) => {
                 let mut added = jids.clone();
                 added.retain(|jid| new.0.insert(jid.as_str().into()));
-                // One from before that is larger may become smaller.
+                // An older one that is larger may become smaller.
                 let is_larger = new.bytes() > self.bytes.max(old.bytes());
                 if new.0.len() > self.items || is_larger {
                     let error = StanzaError::new(Condition::PolicyViolation);

@@ -75,7 +75,7 @@ impl fmt::Debug for Carbons {
 /// The session has enabled carbons.
 struct Enabled;
 
-/// Which way a message goes, seen from the account whose sessions may get a copy.
+/// The direction of a message, seen from the account whose sessions may get a copy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Sent,
@@ -145,7 +145,7 @@ impl<C: SharedConnection> Extension<C> for Carbons {
         if let Some(account) = copied {
             copy(delivery, account.jid(), Way::Sent);
         }
-        // What the store has comes once, when a session gets it.
+        // A stored message is copied once, when a session gets it.
         let arrived = matches!(delivery.outcome(), Outcome::Delivered | Outcome::Retrieved);
         // CARBONS-7: between own sessions, sent wins.
         let received =

@@ -9,17 +9,17 @@ const NAMESPACE: &str = "urn:xmpp:csi:0";
 const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
 const HINTS: &str = "urn:xmpp:hints";
 
-/// Client State Indication ([XEP-0352](https://xmpp.org/extensions/xep-0352.html)): a client that is
-/// not looked at is spared presence and chat states until it is, or until something comes that it
-/// has to know (rules CSI-1…5).
+/// Client State Indication ([XEP-0352](https://xmpp.org/extensions/xep-0352.html)): an inactive
+/// client is spared presence and chat states until it is active again, or something important
+/// arrives (rules CSI-1…5).
 ///
-/// Of what is held back the client gets the latest: of presence for each full JID, of chat states for
-/// each sender. Presence of rooms that the client has joined is not held back.
+/// Of what is held back the client gets the latest: one presence for each full JID, one chat state
+/// for each sender. Presence of rooms that the client has joined is not held back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to set")]
 pub struct ClientState;
 
-/// What a client says of itself: whether it is inactive.
+/// Whether a client says that it is inactive.
 fn said(element: &Nonza) -> Option<bool> {
     if element.namespace() != NAMESPACE {
         return None;

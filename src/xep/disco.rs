@@ -18,7 +18,7 @@ const ITEMS: &str = "http://jabber.org/protocol/disco#items";
 /// An account's items are its sessions that the sender may know of. To strangers an account looks
 /// like one that does not exist (IQ-7, XEP-0030 §8).
 ///
-/// No query with a node is known here. An extension that has nodes is added before this one.
+/// It knows no nodes. Add an extension that has nodes before this one.
 #[derive(Clone)]
 #[must_use = "an extension does nothing until it is added to a server"]
 pub struct Disco {
@@ -40,7 +40,7 @@ impl Disco {
         }
     }
 
-    /// The name of the server, for people. It stands in every identity of the domain.
+    /// The name of the server, for people: part of every identity of the domain.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self

@@ -10,11 +10,11 @@ use crate::extension::{Extension, IqReply, IqRequest, Target};
 const NAMESPACE: &str = "jabber:iq:last";
 
 /// Last Activity ([XEP-0012](https://xmpp.org/extensions/xep-0012.html)): how long the server has
-/// been up, and whether a contact is there.
+/// been up, and when a contact was last online.
 ///
 /// A domain answers with the seconds since this value was made. An account answers 0 while it has a
-/// session that the sender may know of, else with the seconds since its last one left. Where that is
-/// not remembered the query is left unanswered here, and the sender gets `service-unavailable`. So
+/// session that the sender may know of, otherwise with the seconds since its last one left. If that
+/// is not remembered, the sender gets `service-unavailable`. So
 /// does anybody who may not know of the account's presence, where XEP-0012 §3 asks for `forbidden`:
 /// that would tell strangers which accounts exist (IQ-8).
 #[derive(Clone)]

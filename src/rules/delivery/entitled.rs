@@ -1,6 +1,6 @@
 //! Who may reach a full JID, and learn by it that the resource is there.
 
-/// What the sender of an iq is to the account that is asked: whoever is no stranger is *entitled*
+/// What the sender of an iq is to the account that is asked: all but strangers are *entitled*
 /// (rules IQ-2 and SEC-4,
 /// [RFC 6121 §8.5.3.1](https://www.rfc-editor.org/rfc/rfc6121#section-8.5.3.1)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,7 +3,7 @@
 use crate::rules::presence::PresenceType;
 
 /// Where a presence to a local account finds that account. One that does not exist looks like one
-/// without sessions: whoever is to change it (rule SUB-5), or to answer for it (rule PRES-14), finds out.
+/// without sessions: changing it (rule SUB-5), or answering for it (rule PRES-14), finds out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum PresenceSituation {
     /// To the bare JID; some session is available.

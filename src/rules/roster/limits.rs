@@ -39,8 +39,8 @@ impl Default for RosterLimits {
 impl RosterLimits {
     /// Whether `item` may be added to the roster, or take the place of the contact's former item.
     ///
-    /// What is larger already, from times of other limits, may stay so or become smaller. Every
-    /// state of a subscription counts as the longest one does, so no change of it is refused.
+    /// What is larger already, from the time of other limits, may stay so or become smaller. Every
+    /// state of a subscription counts as the longest, so no change of it is refused.
     pub(crate) fn allow(&self, roster: &Roster, item: &Item) -> Result<(), RosterError> {
         let former = roster.get(item.jid.as_str()).map(|item| item.most_bytes());
         let (old, new) = (former.unwrap_or(0), Packed::new(item).entry().most_bytes());

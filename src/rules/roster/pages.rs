@@ -1,5 +1,4 @@
-//! Roster items in pages: a change makes one page anew, and shares all others with the list as it
-//! was before.
+//! Roster items in pages: a change rewrites one page, and shares all others with the former list.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::iter::once;
@@ -30,7 +29,7 @@ pub(super) struct Row {
     pub(super) jid_len: u16,
     pub(super) subscription: Subscription,
     pub(super) flags: u8,
-    /// Of the JID: whoever keeps the roster says how it is made.
+    /// Of the JID: the owner of the roster says how it is made.
     pub(super) hash: u32,
 }
 
@@ -112,8 +111,8 @@ impl Pages {
         self.edit(place, 1, None);
     }
 
-    /// Makes a page anew with `row` in the place of `gone` rows. A page that grows too large becomes
-    /// two; one that has become small takes in the next if that is small as well.
+    /// Rewrites a page with `row` in the place of `gone` rows. A page that grows too large becomes
+    /// two; one that becomes small takes in the next if that is small as well.
     fn edit(&mut self, place: Position, gone: usize, row: Option<&Packed>) {
         let Position { page, row: at } = place;
         let old = self.0.get(page);

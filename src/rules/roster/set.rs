@@ -67,7 +67,7 @@ impl RosterSet {
         &self.contact
     }
 
-    /// Whether the contact's item is to be removed: the only set that concerns anybody else.
+    /// Whether it removes the contact's item: only such a set concerns anybody else.
     #[must_use]
     pub(crate) const fn is_removal(&self) -> bool {
         matches!(self.change, Change::Remove)
@@ -139,7 +139,7 @@ fn parse_groups(item: &Child<'_>, limits: &RosterLimits) -> Result<Vec<String>, 
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "a plan takes effect only when it is stored and carried out"]
 pub(crate) enum SetPlan {
-    /// The item is so already: a result, no push, no new version (rule ROSTER-13).
+    /// Nothing changes: a result, no push, no new version (rule ROSTER-13).
     Unchanged,
     /// Store this item, answer, push it (rule ROSTER-10).
     Put(Item),
@@ -185,7 +185,7 @@ pub(crate) fn plan_set(
     let contact = &set.contact;
     let present = roster.item(contact);
     match &set.change {
-        // A store may hold such an item nevertheless: it can go, and there is nobody to tell.
+        // A store may hold such an item: it can be removed, and there is nobody to tell.
         Change::Remove if contact == own && present.is_some() => Ok(SetPlan::Remove(Removal {
             contact: contact.clone(),
             request: roster.has_request(contact.as_str()),
@@ -226,7 +226,7 @@ pub(crate) enum RosterError {
     /// The item has no JID.
     #[error("the item has no jid")]
     NoJid,
-    /// The item's JID is none.
+    /// The item's JID is invalid.
     #[error("the jid of the item is not valid")]
     InvalidJid,
     /// The item's JID has a resource.
@@ -259,7 +259,7 @@ pub(crate) enum RosterError {
     /// The roster is full.
     #[error("the roster has too many items")]
     TooManyItems,
-    /// The roster is full, though not of items.
+    /// The roster is full in bytes.
     #[error("the items of the roster are too large together")]
     TooLarge,
 }

@@ -97,19 +97,19 @@ impl Roster {
         self.bytes
     }
 
-    /// Whether there is no item (requests may wait nevertheless).
+    /// Whether there is no item (there may still be requests).
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// Whether it is as that of a new account.
+    /// Whether it equals that of a new account.
     pub(crate) fn is_new(&self) -> bool {
         self.items.is_empty() && self.requests.is_empty() && self.version == 0
     }
 
-    /// Adds an item or replaces the one of its JID. `false` if that is how it was already, and then
-    /// the version stays too (rule ROSTER-13).
+    /// Adds an item or replaces the one of its JID. `false` if nothing changes, and then the version
+    /// stays too (rule ROSTER-13).
     pub fn put(&mut self, item: &Item) -> bool {
         let mut packed = Packed::new(item);
         let place = self.items.find(item.jid.as_str());
@@ -128,8 +128,8 @@ impl Roster {
         true
     }
 
-    /// Adds an item whose text is no address (rule JID-6), as a store returned it: the version stays.
-    /// Nobody is looked up by that text, so nobody sees or is shown anything by it.
+    /// Adds an item whose text is not an address (rule JID-6), as a store returned it: the version
+    /// stays. Nothing is looked up by that text, so it has no effect on presence.
     pub fn add_stray(&mut self, stray: &Stray) {
         let Err(place) = self.items.find(&stray.jid) else { return };
         let packed = Packed::stray(stray);
@@ -175,9 +175,9 @@ impl Roster {
     /// The version as clients see it (`ver`,
     /// [RFC 6121 §2.6](https://www.rfc-editor.org/rfc/rfc6121#section-2.6)).
     ///
-    /// It names the items and not only the number of the change: no other roster has the same one, be
-    /// it of a store that forgot or went back to an older state, or of a later account of that name
-    /// (rule ROSTER-17).
+    /// It depends on the items and not only on the number of the change: no other roster has the same
+    /// version, even if a store forgets or goes back to an older state, or a later account takes the
+    /// name (rule ROSTER-17).
     #[must_use]
     pub fn ver(&self) -> String {
         format!("{}-{:016x}", self.version, self.digest)
@@ -241,8 +241,8 @@ impl Roster {
         )
     }
 
-    /// Keeps with each item what `hash` makes of its JID, for those who look contacts up. What it
-    /// shares with `known` is so already.
+    /// Keeps with each item the hash of its JID, for look-ups of contacts. Pages shared with `known`
+    /// have theirs already.
     pub(crate) fn set_hashes(&mut self, known: &Self, hash: impl Fn(&str) -> u32) {
         self.items.set_hashes(&known.items, hash);
     }

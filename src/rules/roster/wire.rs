@@ -38,8 +38,8 @@ pub(crate) fn result(roster: &Roster, held: Option<&str>) -> Vec<u8> {
     })
 }
 
-/// The payload of a push for one contact, after the change: its item, or the news that it has none
-/// any more ([RFC 6121 §2.1.6](https://www.rfc-editor.org/rfc/rfc6121#section-2.1.6)).
+/// The payload of a push for one contact, after the change: its item, or its removal
+/// ([RFC 6121 §2.1.6](https://www.rfc-editor.org/rfc/rfc6121#section-2.1.6)).
 ///
 /// Make it while nothing else can change the roster, so that it carries the version of this change
 /// (rule ROSTER-17).

@@ -84,7 +84,7 @@ impl State {
     }
 }
 
-/// Where a contact stands before a stanza: all that the tables ask for.
+/// The state of a contact before a stanza: everything the tables ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Standing {
     /// The state.

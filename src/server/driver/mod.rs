@@ -67,7 +67,7 @@ enum Pending<C: SharedConnection> {
 /// One transport's way through the server: a machine without I/O.
 ///
 /// Bytes go in with [`receive`](Self::receive), in any chunking; what they cause goes out through
-/// the [`Connection`] that the server was given; what the driver wants next is a value,
+/// the [`Connection`](crate::connection::Connection) that the server was given; what the driver wants next is a value,
 /// [`Want`]; time passes with [`handle_timeout`](Self::handle_timeout). Dropping a driver, at any time,
 /// is the loss of its transport: work on an accepted stanza goes on.
 ///

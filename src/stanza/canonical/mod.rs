@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `rxml`'s raw parser is used because its finished events have lost prefixes, and with them the
-//! difference between what may be passed on and what may not. What it does not check is checked
-//! here: prefixes, attributes that are there twice, size.
+//! difference between what may be passed on and what may not. This room adds the checks it lacks:
+//! prefixes, duplicate attributes, size.
 
 mod feeder;
 mod form;
@@ -108,11 +108,11 @@ pub enum CanonicaliseError {
     /// Neither message nor presence nor iq.
     #[error("the element is neither message nor presence nor iq")]
     NotAStanza,
-    /// A name that is not ASCII, or a namespace with a character that no URI holds: many parsers
+    /// A name that is not ASCII, or a namespace with a character that no URI contains: many parsers
     /// would refuse it.
-    #[error("a name or namespace that not every parser knows")]
+    #[error("a name or namespace that not every parser accepts")]
     Names,
-    /// Too many bytes, levels, attributes or elements, as it came or in canonical form.
+    /// Too many bytes, levels, attributes or elements, as received or in canonical form.
     #[error("larger than any stanza may be")]
     TooLarge,
 }
@@ -159,7 +159,7 @@ pub(crate) enum Refusal {
     Exceeded(Excess),
 }
 
-/// Why a stanza is refused, and not the stream that it stands in: it is read to its end all the same.
+/// Why a stanza is refused while its stream goes on: it is read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
     /// STREAM-15

@@ -38,11 +38,11 @@ enum Root {
     },
 }
 
-/// The payload is written anew while it is read, in case it cannot be kept as it came. That costs
-/// little beside the parsing, and what it takes to keep it is known only at its end.
+/// The payload is rewritten while it is read, in case it cannot be kept as received. That costs
+/// little compared with parsing, and whether it can be kept is known only at its end.
 struct Payload {
     start: usize,
-    /// Bytes that the start tag comes to when it is written, or more where it does not matter.
+    /// Bytes of the start tag when written, or an upper bound where that is enough.
     head: usize,
     names_are_canonical: bool,
     /// An element is in a namespace of [claims].
@@ -50,7 +50,7 @@ struct Payload {
     writer: Writer,
 }
 
-/// What is read of a stanza behind its flaw.
+/// What is read of a stanza after its flaw.
 struct Rest {
     /// Given away at its end.
     refused: Option<(ParsedHead, Flaw)>,
@@ -135,7 +135,7 @@ impl ElementReader {
         }
     }
 
-    /// Takes bytes off the front of `input`, none behind the element. `None`: more is needed.
+    /// Takes bytes off the front of `input`, none after the element. `None`: more is needed.
     pub(crate) fn feed(&mut self, input: &mut &[u8]) -> Result<Option<Parsed>, Refusal> {
         loop {
             if let Root::Refused(rest) = &mut self.root {
@@ -222,8 +222,8 @@ impl ElementReader {
         })
     }
 
-    /// Discards what was written anew if it has grown too much (LIMIT-40). Says whether the element is
-    /// to be refused for it: a payload that may be kept as it came does not grow.
+    /// Discards what was rewritten if it has grown too much (LIMIT-40). Says whether to refuse the
+    /// element for it: a payload that may be kept as received does not grow.
     fn discard_overgrown(&mut self) -> bool {
         let most = self.bounds.growth(self.feeder.bytes().len());
         match &mut self.root {
@@ -275,7 +275,7 @@ impl ElementReader {
         let is_portable = tag.attributes.iter().all(is_portable_attribute);
         let head = head(kind, tag);
         let most = self.bounds.growth(start);
-        // To know it exactly takes a look at each byte.
+        // Its exact length takes a look at each byte.
         let mut written = head.written(|value| value.len() * write::LONGEST_ESCAPE);
         if written > most {
             written = head.written(write::attribute_value_len);
@@ -292,7 +292,7 @@ impl ElementReader {
         Ok(flaw)
     }
 
-    /// A stanza is refused, and the rest of it skipped. It may have ended already. What is no stanza
+    /// A stanza is refused, and the rest of it skipped. It may have ended already. Anything but a stanza
     /// cannot be answered, and ends the stream.
     fn refuse(&mut self, flaw: Flaw) -> Result<Option<Parsed>, Refusal> {
         let Root::Stanza { head, .. } = std::mem::replace(&mut self.root, Root::Unknown) else {

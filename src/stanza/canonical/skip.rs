@@ -2,9 +2,9 @@
 
 use super::Refusal;
 
-/// Follows an element from its first byte to its last, in constant memory whatever it holds. It
-/// goes by the brackets: what is not well-formed and does not blur where elements begin and end is
-/// not noticed, and of what is left none has an effect.
+/// Follows an element from its first byte to its last, in constant memory. It looks only at
+/// brackets: XML that is not well-formed goes unnoticed where it does not hide the beginning or end
+/// of an element, and has no effect.
 pub(super) struct Skipper {
     place: State,
     /// Elements that are open.
@@ -14,16 +14,16 @@ pub(super) struct Skipper {
 #[derive(Clone, Copy)]
 enum State {
     Text,
-    /// Behind a `<`.
+    /// After a `<`.
     Open,
     Tag,
-    /// Behind a `/` in a start tag.
+    /// After a `/` in a start tag.
     Slash,
     Value(u8),
     EndTag,
-    /// Behind `<!` and that much of `[CDATA[`.
+    /// After `<!` and this much of `[CDATA[`.
     Section(usize),
-    /// In a CDATA section, behind that many brackets that may end it.
+    /// In a CDATA section, after this many brackets that may end it.
     Data(u8),
 }
 
@@ -34,7 +34,7 @@ impl Skipper {
         Self { place: State::Text, depth: 0 }
     }
 
-    /// Takes bytes off the front of `input`, none behind the element. Whether that has ended.
+    /// Takes bytes off the front of `input`, none after the element. Says whether that has ended.
     pub(super) fn feed(&mut self, input: &mut &[u8]) -> Result<bool, Refusal> {
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;

@@ -3,7 +3,7 @@
 use crate::stanza::head::{Attribute, Value};
 use crate::stanza::{Kind, Stanza};
 
-/// Where things stand in a stanza whose text is in canonical form. The values of attributes hold
+/// Where the parts are of a stanza whose text is in canonical form. The values of attributes hold
 /// nothing that would be escaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outline {
@@ -35,7 +35,7 @@ impl Outline {
         self.value(Attribute::Lang, text)
     }
 
-    /// Makes the stanza of the same bytes, as [`Received::stamp`](super::Received::stamp) does.
+    /// Makes the stanza of the same bytes, as [`Received::stamp`](crate::stanza::Received::stamp) does.
     pub(in crate::stanza) fn stamp(
         &self,
         text: &str,
