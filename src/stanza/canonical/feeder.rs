@@ -55,6 +55,10 @@ impl Feeder {
             let room = self.limit.saturating_sub(self.bytes.len());
             let slice =
                 input.get(..SLICE.min(room)).unwrap_or_else(|| input.get(..room).unwrap_or(input));
+            if self.bytes.is_empty() {
+                // Most elements arrive at once.
+                self.bytes.reserve(slice.len());
+            }
             let mut unread = slice;
             let result = self.parser.parse(&mut unread, false);
             let (taken, rest) =
