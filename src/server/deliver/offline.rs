@@ -7,9 +7,9 @@ use std::time::Duration;
 use jid::BareJid;
 use parking_lot::Mutex;
 
-use super::Core;
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
+use crate::server::Core;
 use crate::session::{SessionHandle, Waiting};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Stanza, canonicalise};
@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Accounts for which the store has failed. A leaf lock.
 #[derive(Default)]
-pub(super) struct Failures(Mutex<HashMap<BareJid, Failure>>);
+pub(in crate::server) struct Failures(Mutex<HashMap<BareJid, Failure>>);
 
 #[derive(Default)]
 struct Failure {
