@@ -47,7 +47,7 @@ impl<'a> Iterator for Tokens<'a> {
 
     fn next(&mut self) -> Option<Token<'a>> {
         let Some(markup) = self.rest.strip_prefix(b"<") else {
-            let (text, rest) = self.rest.split_at_checked(markup_at(self.rest))?;
+            let (text, rest) = self.rest.split_at_checked(before(self.rest, b'<'))?;
             self.rest = rest;
             return (!text.is_empty()).then_some(Token::Text(text));
         };
@@ -61,17 +61,18 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// Where the first `<` is, or the end. Text may be long, so several bytes are looked at at once.
-fn markup_at(bytes: &[u8]) -> usize {
+/// How many bytes there are before the first of that value. They may be many, so several are looked at
+/// at once.
+pub(super) fn before(bytes: &[u8], end: u8) -> usize {
     const AT_ONCE: usize = 32;
     let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
     // Without a way out early and without branches, this comes to a few vector instructions.
-    let is_text = |piece: &&[u8; AT_ONCE]| {
-        piece.iter().fold(0, |any, &byte| any | u8::from(byte == b'<')) == 0
+    let is_before = |piece: &&[u8; AT_ONCE]| {
+        piece.iter().fold(0, |any, &byte| any | u8::from(byte == end)) == 0
     };
-    let text = AT_ONCE * pieces.iter().take_while(is_text).count();
-    let rest = bytes.get(text..).unwrap_or_default();
-    text + rest.iter().position(|&byte| byte == b'<').unwrap_or(rest.len())
+    let seen = AT_ONCE * pieces.iter().take_while(is_before).count();
+    let rest = bytes.get(seen..).unwrap_or_default();
+    seen + rest.iter().position(|&byte| byte == end).unwrap_or(rest.len())
 }
 
 /// Splits after a `<` at the `>` that ends the tag. A `>` inside quotes ends nothing.
