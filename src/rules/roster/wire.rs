@@ -45,8 +45,9 @@ pub(crate) fn result(roster: &Roster, held: Option<&str>) -> Vec<u8> {
 /// (rule ROSTER-17).
 #[must_use]
 pub(crate) fn push(roster: &Roster, contact: &str) -> Vec<u8> {
-    let item = roster.get(contact).map_or(contact.len(), |item| item.most_bytes());
-    query(roster, item, |out| match roster.get(contact) {
+    let item = roster.get(contact);
+    let bytes = item.map_or(contact.len(), |item| item.most_bytes());
+    query(roster, bytes, |out| match item {
         Some(entry) => write_item(out, entry),
         None => {
             out.extend_from_slice(b"<item");
