@@ -34,7 +34,7 @@
 //! - When the transport is lost, the driver is dropped at once. When either side closes, or the peer
 //!   sends no more (STREAM-36), what waits is flushed; a peer that does not read cannot hold the
 //!   socket longer than [`Host::close_timeout`] allows (LIMIT-23).
-//! - Under TLS the last thing written is `close_notify` (TLS-4).
+//! - Under TLS the last that is written is `close_notify` (TLS-4).
 
 #[cfg(feature = "threads")]
 pub mod threads;
@@ -193,7 +193,7 @@ trait Machine {
     /// The first bytes are there to be read.
     fn heard(&mut self);
     #[cfg(feature = "threads")]
-    /// Whether it has no session yet, so that others may need its place.
+    /// Whether it has no session yet: others may come to need its place.
     fn is_early(&self) -> bool;
 }
 
@@ -273,11 +273,11 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-/// How often the time-outs of a server are checked, which are of seconds.
+/// Between two looks at the time-outs of a server, which are of seconds.
 const TICK: Duration = Duration::from_secs(1);
 
-/// How long to wait after `accept` has failed for lack of resources, so that connections can end.
+/// After `accept` failed for want of resources: until connections have ended.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// How often a shutdown checks whether all sessions have ended.
+/// Between two looks at how far the end of all sessions has come.
 const SHUTDOWN_PAUSE: Duration = Duration::from_millis(20);

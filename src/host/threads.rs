@@ -47,8 +47,8 @@ pub fn background<C: SharedConnection>(server: &Server<C>) {
 pub struct Workers(Sender<Work>);
 
 impl Workers {
-    /// Starts that many threads, at least one. No more than
-    /// [`Limits::hashes`](crate::server::Limits::hashes) are ever busy.
+    /// Starts so many threads, at least one. More than
+    /// [`Limits::hashes`](crate::server::Limits::hashes) are never busy.
     ///
     /// # Errors
     ///
@@ -115,7 +115,7 @@ pub fn accept(
 
 /// Ends every stream with `system-shutdown` (DESTROY-16), bound or not, and returns once all
 /// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
-/// aborted. A thread that waits for its client notices within a second.
+/// broken off. A thread that waits for its client sees that within a second.
 ///
 /// Call it once nothing more is accepted, while [`background`] still runs.
 pub fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
@@ -233,7 +233,7 @@ fn read_loop<M: Machine>(
             machine.handle_timeout();
         }
         let want = match wire.outbox.closed() {
-            // Nothing more is said, so nothing more is worth reading.
+            // Whoever closed it: nothing more is said, and so nothing more is worth reading.
             Some(_) => Some(Want::Close),
             None => machine.want_blocking(),
         };
@@ -292,7 +292,7 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
     let (mut give_up, mut position) = (None, 0_u64);
     while let Poll::Ready(Some(bytes)) = drain.fill_blocking(None) {
         let mut turn = wire.turn.lock();
-        // TLS-2: what was sent after `<proceed/>` waits for the end of the handshake.
+        // TLS-2: what was sent behind `<proceed/>` waits for the end of the handshake.
         let plain = || wire.plain.load(Ordering::SeqCst).saturating_sub(position);
         while plain() == 0 && wire.outbox.closed() != Some(Close::Abort) {
             wire.flushed.wait(&mut turn);
@@ -445,8 +445,8 @@ impl Wire {
         }
     }
 
-    /// Waits until everything is written, then does the handshake. The writer rests meanwhile (TLS-2).
-    /// The machine may be told to end before that, without last words during a handshake.
+    /// Waits until everything is written, then shakes hands. The writer rests meanwhile (TLS-2). The
+    /// machine may be told to end before that, with nothing to say to a peer in the midst of it.
     fn secure<M: Machine>(
         &self,
         settings: &Settings,
@@ -551,7 +551,7 @@ impl Wire {
     }
 }
 
-/// How often to check, during a step towards TLS, whether TLS is still wanted.
+/// How long a step towards TLS may take before it is looked again whether it is still wanted.
 fn left<M: Machine>(machine: &mut M, deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if machine.want_blocking() == Some(Want::Close) {
@@ -589,10 +589,10 @@ fn invalid(error: rustls::Error) -> io::Error {
 /// The shortest time-out given to a socket, which refuses zero.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// How long a client that sends nothing may keep a stream that was ended elsewhere.
+/// How long a stream that was ended may be kept by a client that sends nothing.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long others may have to wait for the place of a stream without a session.
+/// How long others may have to wait until one of them sees that they need its place.
 const EARLY_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Bytes written at a time without TLS.

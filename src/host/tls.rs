@@ -62,8 +62,8 @@ impl TlsConfig {
 
     /// What SASL may bind to on a connection whose handshake is complete.
     pub(super) fn bindings(&self, connection: &ServerConnection) -> ChannelBindings {
-        // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls says only
-        // whether it is required.
+        // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls tells of it
+        // only what it insists on.
         let unique = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
             || self.config.require_ems;
         let exporter = unique.then(|| {
@@ -79,11 +79,11 @@ impl TlsConfig {
 impl From<Arc<ServerConfig>> for TlsConfig {
     /// Any configuration. See [`certificate`](Self::certificate) for `tls-server-end-point`.
     ///
-    /// Its application protocols apply to STARTTLS, which needs none. With direct TLS it is
-    /// only `xmpp-client`, whatever the configuration says (TLS-5).
+    /// Its application protocols are those of STARTTLS, which needs none. With direct TLS it is
+    /// `xmpp-client` alone, whatever the configuration says (TLS-5).
     fn from(config: Arc<ServerConfig>) -> Self {
         let mut direct = ServerConfig::clone(&config);
-        // A client that offers nothing is accepted, as XEP-0368 allows.
+        // One that is offered nothing goes on without, as clients may (XEP-0368).
         direct.alpn_protocols = vec![b"xmpp-client".to_vec()];
         Self { config, direct: Arc::new(direct), end_point: None }
     }

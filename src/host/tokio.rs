@@ -80,7 +80,7 @@ pub async fn accept(
 
 /// Ends every stream with `system-shutdown` (DESTROY-16), bound or not, and returns once all
 /// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
-/// aborted.
+/// broken off.
 ///
 /// Call it once nothing more is accepted, while [`background`] still runs.
 pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
@@ -202,7 +202,7 @@ enum Next {
     Close,
 }
 
-/// The result of `future`, unless the transport has to give up its place first. The place is kept
+/// What `future` comes to, unless the transport has to give up its place before. The place is kept
 /// until then.
 async fn unless_cut<T>(
     place: Option<Place>,
@@ -254,7 +254,7 @@ impl<M: Machine> Line<M> {
             // Before reading on, so that one write carries the answers to one read, and none gets lost
             // when the read finds the end.
             if want == Poll::Ready(Want::StartTls) {
-                // TLS-2: what is sent after `<proceed/>` waits for the end of the handshake.
+                // TLS-2: what is sent behind `<proceed/>` waits for the end of the handshake.
                 *plain = (*plain).min(u32::try_from(drain.outbox().accepted()).unwrap_or(u32::MAX));
             }
             let (written, progress) = write(drain, socket, *plain, cx)?;
@@ -301,8 +301,8 @@ enum Written {
     Enough,
 }
 
-/// Bytes written before other connections get their turn: a client that resumes with much to be sent
-/// again would keep them waiting.
+/// Bytes that are written before other connections have their turn: one that resumes with much to be
+/// sent again would keep them waiting.
 const TURN: usize = 64 * 1024;
 
 /// Writes what waits, and says whether any of it got away.
@@ -356,7 +356,7 @@ fn read(
     let mut buffer = [const { MaybeUninit::uninit() }; 8192];
     let mut buffer = ReadBuf::uninit(&mut buffer);
     match ready!(socket.io().poll_read(cx, &mut buffer)) {
-        // Without a `close_notify`. Complete elements were meant, whatever is missing.
+        // Without a `close_notify`. What stands in whole elements was meant, whatever is missing.
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
         read => read?,
     }
@@ -365,7 +365,7 @@ fn read(
     Poll::Ready(Ok(bytes.len()))
 }
 
-/// Has the task woken for the next time-out.
+/// Sees to it that the task is woken for the next time-out.
 fn set_timer<M: Machine>(machine: &M, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
     let Some(due_in) = machine.due_in() else { return };
     // A machine whose clock stands still must not keep the task awake.
@@ -380,7 +380,7 @@ fn set_timer<M: Machine>(machine: &M, mut timer: Pin<&mut Sleep>, cx: &mut Conte
     }
 }
 
-/// The handshake. The machine may be told to end meanwhile, without last words to a peer in the
+/// The handshake. The machine may be told to end meanwhile, with nothing to say to a peer in the
 /// midst of it.
 async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Result<Line<M>> {
     let (Socket::Plain(socket), Some(tls)) = (line.socket, &settings.tls) else {

@@ -20,11 +20,11 @@ const ERRORS: &str = "urn:xmpp:blocking:errors";
 const FORWARD: &str = "urn:xmpp:forward:0";
 
 /// Blocking Command ([XEP-0191](https://xmpp.org/extensions/xep-0191.html)): each account has a list
-/// of JIDs whose stanzas are not let in and that learn nothing of its presence (rules BLOCK-1…11).
+/// of JIDs whose stanzas do not get in and which learn nothing of its presence (rules BLOCK-1…11).
 ///
 /// The list is loaded with the account's roster, and a change is stored before it is answered.
-/// Subscriptions stay as they are. Add it before extensions that keep or copy messages, so that
-/// these never see a blocked one.
+/// Subscriptions stay as they are. Should be added before extensions that keep or copy messages,
+/// so that these never see a blocked one.
 #[derive(Clone)]
 #[must_use = "an extension does nothing until it is added to a server"]
 pub struct Blocking(Arc<Inner>);
@@ -42,12 +42,12 @@ impl Blocking {
         Self(Arc::new(Inner { store, items: 1000, bytes: 256 << 10 }))
     }
 
-    /// JIDs that one list may have (LIMIT-18). Default: 1000.
+    /// JIDs that one list may hold (LIMIT-18). Default: 1000.
     pub fn items(self, items: usize) -> Self {
         Self(Arc::new(Inner { items, ..Inner::clone(&self.0) }))
     }
 
-    /// Bytes of all JIDs together, since the list is one answer (LIMIT-18). Default: 256 KiB.
+    /// Bytes of all JIDs of a list, which is sent in one answer (LIMIT-18). Default: 256 KiB.
     pub fn bytes(self, bytes: usize) -> Self {
         Self(Arc::new(Inner { bytes, ..Inner::clone(&self.0) }))
     }
@@ -62,7 +62,7 @@ impl fmt::Debug for Blocking {
 /// The session has asked for the list, so it gets pushes (BLOCK-1).
 struct Marked;
 
-/// A list, as texts in normal form. An older text that has none blocks nobody (JID-6).
+/// A list, as texts in normal form. An old entry that is not in it blocks nobody (JID-6).
 #[derive(Clone, Default)]
 struct List(BTreeSet<Box<str>>);
 
@@ -87,8 +87,7 @@ fn bare(jid: &str) -> &str {
     jid.split_once('/').map_or(jid, |(bare, _)| bare)
 }
 
-/// Whether `account` keeps what goes between itself and `jid` from passing. Its own sessions and the
-/// server itself are never meant (BLOCK-8).
+/// Whether `account` blocks `jid`; never its own sessions or the server itself (BLOCK-8).
 fn blocks(account: &AccountState, jid: &str) -> bool {
     let Some(list) = account.extension::<List>() else { return false };
     let Ok(jid) = address::comparable(jid) else { return false };
@@ -101,7 +100,7 @@ fn is_other(own: &BareJid, jid: &str) -> bool {
     bare != own.as_str() && bare != own.domain().as_str()
 }
 
-/// Who the message is from that a copy of the account brings (XEP-0297).
+/// The sender of the message that a carbon copy wraps (XEP-0297).
 fn forwarded_from(stanza: &Stanza) -> Option<Cow<'_, str>> {
     let forwarded = stanza.children().flat_map(|copy| copy.children());
     let forwarded = forwarded.filter(|child| child.is("forwarded", FORWARD));
@@ -157,7 +156,7 @@ fn item(jid: &str) -> Element {
     element("item", NAMESPACE, &[("jid", jid)])
 }
 
-/// What a change means to others: the JIDs of the one list that the other does not cover.
+/// The JIDs that a change concerns: those that one list covers and the other does not.
 struct Difference {
     own: BareJid,
     with: List,
@@ -248,7 +247,7 @@ impl<C: SharedConnection> Extension<C> for Blocking {
         match (query.name(), request.is_set()) {
             ("blocklist", false) => {
                 let session = session.clone();
-                // After the changes in progress: later ones are pushed.
+                // Behind the changes under way: later ones are pushed.
                 Some(IqReply::Job(Box::pin(async move { IqDone::new(Ok(Some(list(&session)))) })))
             }
             ("block" | "unblock", true) => match Change::read(request) {
@@ -291,14 +290,14 @@ fn failed(_: StoreError) -> StanzaError {
 }
 
 impl Inner {
-    /// Stores a change, then puts it into memory; the rest follows the result.
+    /// Stores a change, then puts it into memory; what others learn of it follows the result.
     async fn change<C: SharedConnection>(
         self: Arc<Self>,
         registry: SessionRegistry<C>,
         account: BareJid,
         change: Change,
     ) -> Result<IqDone, StanzaError> {
-        // The session that asks may have been the last one, and may be gone.
+        // The session that asked may be gone, and have been the last one.
         let state = registry.account_state(&account);
         let old = match &state {
             Some(state) => state.extension::<List>().map(|l| List::clone(&l)).unwrap_or_default(),
@@ -342,7 +341,7 @@ impl Inner {
             Change::Block(jids) => {
                 let mut added = jids.clone();
                 added.retain(|jid| new.0.insert(jid.as_str().into()));
-                // An older one that is larger may become smaller.
+                // One from before that is larger may become smaller.
                 let is_larger = new.bytes() > self.bytes.max(old.bytes());
                 if new.0.len() > self.items || is_larger {
                     let error = StanzaError::new(Condition::PolicyViolation);

@@ -23,10 +23,10 @@ const CONFERENCE: &str = "jabber:x:conference";
 const CONVERSATION: [&str; 3] =
     ["urn:xmpp:receipts", "http://jabber.org/protocol/chatstates", "urn:xmpp:chat-markers:0"];
 
-/// Eligible messages that an account remembers, so that their errors are copied too (CARBONS-4).
+/// Eligible messages remembered for each account, so that their errors are copied too (CARBONS-4).
 const REMEMBERED: usize = 64;
 
-/// Whom the host does not let use carbons.
+/// Which accounts the host does not let use carbons.
 type Policy = Box<dyn Fn(&BareJid) -> bool + Send + Sync>;
 
 /// Message Carbons ([XEP-0280](https://xmpp.org/extensions/xep-0280.html)): each of an account's
@@ -75,7 +75,7 @@ impl fmt::Debug for Carbons {
 /// The session has enabled carbons.
 struct Enabled;
 
-/// The direction of a message, seen from the account whose sessions may get a copy.
+/// Which way a message goes, seen from the account whose sessions may get a copy.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Sent,
@@ -145,7 +145,7 @@ impl<C: SharedConnection> Extension<C> for Carbons {
         if let Some(account) = copied {
             copy(delivery, account.jid(), Way::Sent);
         }
-        // A stored message is copied once, when a session gets it.
+        // What the store has comes once, when a session gets it.
         let arrived = matches!(delivery.outcome(), Outcome::Delivered | Outcome::Retrieved);
         // CARBONS-7: between own sessions, sent wins.
         let received =

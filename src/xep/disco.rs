@@ -18,7 +18,7 @@ const ITEMS: &str = "http://jabber.org/protocol/disco#items";
 /// An account's items are its sessions that the sender may know of. To strangers an account looks
 /// like one that does not exist (IQ-7, XEP-0030 §8).
 ///
-/// It knows no nodes. Add an extension that has nodes before this one.
+/// It knows no nodes. An extension that has some is added before this one.
 #[derive(Clone)]
 #[must_use = "an extension does nothing until it is added to a server"]
 pub struct Disco {
@@ -34,13 +34,13 @@ impl Disco {
         Self {
             name: None,
             identities: vec![("server".into(), "im".into())],
-            // Rosters are no extension: the server itself serves them.
+            // Rosters are served without an extension.
             features: vec![INFO, ITEMS, "jabber:iq:roster"],
             items: Vec::new(),
         }
     }
 
-    /// The name of the server, for people: part of every identity of the domain.
+    /// The name of the server, for people. It stands in every identity of the domain.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self

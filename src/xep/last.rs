@@ -10,13 +10,13 @@ use crate::extension::{Extension, IqReply, IqRequest, Target};
 const NAMESPACE: &str = "jabber:iq:last";
 
 /// Last Activity ([XEP-0012](https://xmpp.org/extensions/xep-0012.html)): how long the server has
-/// been up, and when a contact was last online.
+/// been up, and whether a contact is there.
 ///
 /// A domain answers with the seconds since this value was made. An account answers 0 while it has a
-/// session that the sender may know of, otherwise with the seconds since its last one left. If that
-/// is not remembered, the sender gets `service-unavailable`. So
-/// does anybody who may not know of the account's presence, where XEP-0012 §3 asks for `forbidden`:
-/// that would tell strangers which accounts exist (IQ-8).
+/// session that the sender may know of, else with the seconds since its last one left. Where that is
+/// not remembered the sender gets `service-unavailable`. So does a sender that may not know of the
+/// account's presence, where XEP-0012 §3 asks for `forbidden`: that would tell strangers which accounts
+/// exist (IQ-8).
 #[derive(Clone)]
 #[must_use = "an extension does nothing until it is added to a server"]
 pub struct LastActivity {
@@ -25,7 +25,7 @@ pub struct LastActivity {
 }
 
 impl LastActivity {
-    /// Counts from now on. `environment` should be the server's.
+    /// Counts from now. `environment` should be the server's.
     pub fn new(environment: Arc<dyn Environment>) -> Self {
         Self { start: environment.now(), environment }
     }
