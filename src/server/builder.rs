@@ -18,8 +18,8 @@ use crate::recent::Recent;
 use crate::sasl::Policy;
 use crate::server::deliver::offline;
 use crate::server::deliver::requests::Requests;
+use crate::server::deliver::roster::unheard::Unheard;
 use crate::server::deliver::route::{Outlet, Router};
-use crate::server::deliver::unheard::Unheard;
 use crate::server::driver::admission::Ledger;
 use crate::server::driver::failures::Failures;
 use crate::server::driver::hashing::{Hashing, Offload};
@@ -264,7 +264,7 @@ impl<C: SharedConnection> Builder<C> {
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
             unheard: Unheard::default(),
-            offline_failures: offline::Failures::default(),
+            offline_retries: offline::Retries::default(),
             environment,
         });
         let _first = link.set(Arc::downgrade(&core));

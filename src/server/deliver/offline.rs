@@ -7,11 +7,12 @@ use std::time::Duration;
 use jid::BareJid;
 use parking_lot::Mutex;
 
+use super::message::with_delay;
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
 use crate::server::Core;
 use crate::session::{SessionHandle, Waiting};
-use crate::stanza::delay::{delay, is_delayed_by};
+use crate::stanza::delay::is_delayed_by;
 use crate::stanza::{Stanza, canonicalise};
 use crate::store::{OfflineId, OfflineMessage, StoreError};
 
@@ -20,19 +21,19 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Accounts for which the store has failed. A leaf lock.
 #[derive(Default)]
-pub(in crate::server) struct Failures(Mutex<HashMap<BareJid, Failure>>);
+pub(in crate::server) struct Retries(Mutex<HashMap<BareJid, Retry>>);
 
 #[derive(Default)]
-struct Failure {
+struct Retry {
     /// What sessions have got and the store did not remove: it is given to nobody else.
     given: Vec<OfflineId>,
     /// The store will be asked again.
     is_retried: bool,
 }
 
-impl Failures {
+impl Retries {
     fn given(&self, account: &BareJid) -> Vec<OfflineId> {
-        self.0.lock().get(account).map(|failure| failure.given.clone()).unwrap_or_default()
+        self.0.lock().get(account).map(|retry| retry.given.clone()).unwrap_or_default()
     }
 
     fn is_known(&self, account: &BareJid) -> bool {
@@ -41,11 +42,11 @@ impl Failures {
 
     /// The store is about to be asked again.
     fn retried(&self, account: &BareJid) {
-        let mut failures = self.0.lock();
-        let Some(failure) = failures.get_mut(account) else { return };
-        failure.is_retried = false;
-        if failure.given.is_empty() {
-            failures.remove(account);
+        let mut retries = self.0.lock();
+        let Some(retry) = retries.get_mut(account) else { return };
+        retry.is_retried = false;
+        if retry.given.is_empty() {
+            retries.remove(account);
         }
     }
 }
@@ -73,11 +74,11 @@ impl<C: SharedConnection> Core<C> {
             if is_reachable {
                 // LIMIT-10: what a session does not take yet waits as if the store had failed.
                 if !session.takes_stored() {
-                    self.ask_again(account);
+                    self.retry_later(account);
                     return false;
                 }
                 let Ok(stored) = self.stored(account).await else {
-                    self.ask_again(account);
+                    self.retry_later(account);
                     return false;
                 };
                 if self.registry.has_left(account) {
@@ -86,7 +87,7 @@ impl<C: SharedConnection> Core<C> {
                 self.give_stored(account, &session, stored).await;
             }
             // What has come behind it meanwhile is for whom it would have gone to.
-            let heir = (!is_reachable && self.offline_failures.is_known(account))
+            let heir = (!is_reachable && self.offline_retries.is_known(account))
                 .then(|| self.registry.sessions(account).find(gets_messages))
                 .flatten();
             heir.into_iter().for_each(|heir| self.registry.expect_stored(&heir));
@@ -103,7 +104,7 @@ impl<C: SharedConnection> Core<C> {
         account: &BareJid,
     ) -> Result<Vec<(OfflineId, OfflineMessage)>, StoreError> {
         let Some(store) = &self.stores.offline else { return Ok(Vec::new()) };
-        let given = self.offline_failures.given(account);
+        let given = self.offline_retries.given(account);
         let mut stored = store.list(account).await?;
         stored.retain(|(id, _)| !given.contains(id));
         Ok(stored)
@@ -118,9 +119,8 @@ impl<C: SharedConnection> Core<C> {
         stored: Vec<(OfflineId, OfflineMessage)>,
     ) {
         let domain = account.domain().as_str();
-        let delayed = |stanza: &Stanza, since| match is_delayed_by(stanza, domain) {
-            true => stanza.clone(),
-            false => stanza.with_appended(&delay(domain, since)),
+        let delayed = |stanza: &Stanza, since| {
+            with_delay(stanza, domain, since).unwrap_or_else(|| stanza.clone())
         };
         let (mut ids, mut waiting) = (Vec::new(), Vec::new());
         for (id, message) in stored {
@@ -148,32 +148,32 @@ impl<C: SharedConnection> Core<C> {
     /// nothing is given twice meanwhile.
     async fn remove_given(self: &Arc<Self>, account: &BareJid, new: Vec<OfflineId>) {
         let Some(store) = &self.stores.offline else { return };
-        let mut ids = self.offline_failures.given(account);
+        let mut ids = self.offline_retries.given(account);
         ids.extend(new);
         if ids.is_empty() {
             return;
         }
         if store.remove(account, ids.clone()).await.is_ok() {
-            if let Some(failure) = self.offline_failures.0.lock().get_mut(account) {
-                failure.given.clear();
+            if let Some(retry) = self.offline_retries.0.lock().get_mut(account) {
+                retry.given.clear();
             }
         } else {
-            self.offline_failures.0.lock().entry(account.clone()).or_default().given = ids;
-            self.ask_again(account);
+            self.offline_retries.0.lock().entry(account.clone()).or_default().given = ids;
+            self.retry_later(account);
         }
     }
 
-    fn ask_again(self: &Arc<Self>, account: &BareJid) {
-        let mut failures = self.offline_failures.0.lock();
-        let failure = failures.entry(account.clone()).or_default();
-        if std::mem::replace(&mut failure.is_retried, true) {
+    fn retry_later(self: &Arc<Self>, account: &BareJid) {
+        let mut retries = self.offline_retries.0.lock();
+        let retry = retries.entry(account.clone()).or_default();
+        if std::mem::replace(&mut retry.is_retried, true) {
             return;
         }
-        drop(failures);
+        drop(retries);
         let (core, account) = (Arc::clone(self), account.clone());
         self.jobs.later(async move {
             core.sleep(RETRY).await;
-            core.offline_failures.retried(&account);
+            core.offline_retries.retried(&account);
             core.deliver_offline(&account).await;
         });
     }

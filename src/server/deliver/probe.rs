@@ -1,14 +1,14 @@
-//! Probes: what an account of ours answers to who asks for its presence (RFC 6121 §4.3.2, §4.6.6).
+//! Probes: what an account of this server answers when asked for its presence (RFC 6121 §4.3.2, §4.6.6).
 
 use std::sync::Arc;
 
 use jid::BareJid;
 
+use super::address::Address;
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};
 use crate::rules::roster::Roster;
-use crate::server::deliver::address::Address;
 use crate::server::{Core, Task};
 use crate::session::SessionHandle;
 use crate::stanza::Stanza;
@@ -44,7 +44,7 @@ impl<C: SharedConnection> Core<C> {
             // the bare JID, and the answer goes to the session.
             let Ok(state) = core.loaded_state(&asked.to.bare).await else { return };
             let hidden = |origin: &SessionHandle<C>| core.is_hidden(&state, origin.jid().as_str());
-            if !matches!(core.ask(&state, &asked.stanza), Admission::Accept)
+            if !matches!(core.admit_to(&state, &asked.stanza), Admission::Accept)
                 || asked.origin.as_ref().is_some_and(hidden)
             {
                 return;

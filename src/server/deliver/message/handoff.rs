@@ -1,0 +1,193 @@
+//! The sessions that the rules name for a message, and handing it to them.
+
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::{Accepted, Disposition, Reached};
+use crate::connection::SharedConnection;
+use crate::extension::Admission;
+use crate::rules::delivery::{
+    BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message, offline,
+};
+use crate::server::Core;
+use crate::server::deliver::address::Address;
+use crate::server::deliver::answer::try_again;
+use crate::session::{Copies, NotSent, SessionHandle, SessionId, Standing};
+use crate::stanza::Stanza;
+
+/// What comes of handing a message to an account's sessions.
+pub(super) enum Handoff<C: SharedConnection> {
+    Settled(Disposition<C>),
+    /// It is for the offline store.
+    Store,
+    /// It would overtake what comes first for the account.
+    Behind,
+}
+
+/// What a message may overtake among all that waits for its account.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overtakes {
+    /// It has just arrived.
+    Nothing,
+    /// Its job runs on the account's chain: what else is queued there, but nothing that ended
+    /// sessions have left or that the store has for a session.
+    Queued,
+    /// An ended session left it, and it is delivered among what the store has; or the store does not
+    /// answer.
+    Everything,
+}
+
+/// A session, and its state when the recipients were chosen.
+type Candidate<C> = (SessionHandle<C>, Standing);
+
+/// The sessions of an account that may get a message.
+struct Candidates<C: SharedConnection>(SmallVec<[Candidate<C>; 4]>);
+
+impl<C: SharedConnection> Candidates<C> {
+    fn matching(&self, resource: &str) -> Option<&Candidate<C>> {
+        self.0.iter().find(|(session, _)| session.resource().as_str() == resource)
+    }
+
+    fn available(&self) -> impl Iterator<Item = &Candidate<C>> {
+        self.0.iter().filter(|(_, standing)| standing.is_available())
+    }
+
+    fn situation(&self, is_full: bool, is_match: bool) -> MessageSituation {
+        let priorities = self.available().map(|(_, standing)| standing.priority());
+        match (is_full, is_match) {
+            (true, true) => MessageSituation::FullMatch,
+            (true, false) => MessageSituation::full_without_match(priorities),
+            (false, _) => MessageSituation::bare(priorities),
+        }
+    }
+
+    fn top(&self) -> Option<Top> {
+        let facts = |(session, standing): &Candidate<C>| (standing.priority(), session.is_live());
+        Top::choose(self.available().map(facts))
+    }
+}
+
+/// Sessions that failed to take a message: they are not chosen again (MSG-8).
+#[derive(Default)]
+struct Skipped {
+    sessions: SmallVec<[SessionId; 2]>,
+    /// The queue of one of them is full (LIMIT-10).
+    is_full: bool,
+}
+
+impl<C: SharedConnection> Core<C> {
+    /// Hands a message to the sessions that the rules name, until one takes it or none is left
+    /// (MSG-8).
+    pub(super) fn hand_off(
+        &self,
+        stanza: &Stanza,
+        to: &Address<'_>,
+        accepted: Accepted,
+        overtakes: Overtakes,
+    ) -> Handoff<C> {
+        let type_ = MessageType::of(stanza.type_().as_deref());
+        let stamped = accepted.stamped(stanza, &to.bare);
+        let (stanza, since) = (stamped.as_ref().unwrap_or(stanza), accepted.since());
+        let mut skipped = Skipped::default();
+        loop {
+            let candidates = self.candidates(to, &skipped);
+            // Others may get it by a carbon copy.
+            let copies = (candidates.0.len() > 1).then(|| Copies::of(stanza));
+            let matching = to.resource.as_deref().and_then(|r| candidates.matching(r));
+            let situation = candidates.situation(to.resource.is_some(), matching.is_some());
+            // The store is asked only where its answer counts: it looks through the whole message.
+            let offline =
+                if situation.asks_offline() { self.offline(stanza) } else { Offline::Bounce };
+            // An unknown account looks like one without sessions (MSG-5): the store tells them apart.
+            let decision = message(type_, situation, offline);
+            // After the look at the sessions: one that can be found has said by then what it is to
+            // get first.
+            if decision.is_delivery() && self.is_behind(to, &candidates, overtakes) {
+                return Handoff::Behind;
+            }
+            let copies_of = copies.as_ref();
+            let reached = match decision {
+                MessageDecision::Silent => {
+                    return Handoff::Settled(Disposition::Refused(Admission::Drop));
+                }
+                // LIMIT-10: not into the store, where it would be ahead of what waits for the session.
+                MessageDecision::Bounce | MessageDecision::Offline if skipped.is_full => {
+                    return Handoff::Settled(Disposition::refused(try_again()));
+                }
+                MessageDecision::Bounce => {
+                    return Handoff::Settled(Disposition::refused(BOUNCE));
+                }
+                MessageDecision::Offline => return Handoff::Store,
+                MessageDecision::Addressed => {
+                    self.give_each(matching, stanza, copies_of, since, &mut skipped)
+                }
+                MessageDecision::Top => {
+                    let Some(top) = candidates.top() else { continue };
+                    let chosen = candidates
+                        .available()
+                        .filter(|(s, standing)| top.takes(standing.priority(), s.is_live()));
+                    self.give_each(chosen, stanza, copies_of, since, &mut skipped)
+                }
+                MessageDecision::All => {
+                    let chosen =
+                        candidates.available().filter(|(_, standing)| standing.priority() >= 0);
+                    self.give_each(chosen, stanza, copies_of, since, &mut skipped)
+                }
+            };
+            if !reached.is_empty() {
+                return Handoff::Settled(Disposition::Delivered(reached, copies));
+            }
+        }
+    }
+
+    fn candidates(&self, to: &Address<'_>, skipped: &Skipped) -> Candidates<C> {
+        let sessions = self.registry.sessions_of(to.key());
+        let sessions = sessions.filter(|session| !skipped.sessions.contains(&session.id()));
+        let with_standing = |session: SessionHandle<C>| {
+            let standing = session.standing();
+            (session, standing)
+        };
+        Candidates(sessions.map(with_standing).collect())
+    }
+
+    /// Whether something comes first for the account that the message may not overtake.
+    fn is_behind(
+        &self,
+        to: &Address<'_>,
+        candidates: &Candidates<C>,
+        overtakes: Overtakes,
+    ) -> bool {
+        match overtakes {
+            Overtakes::Nothing => candidates.0.iter().any(|(_, standing)| standing.is_behind()),
+            Overtakes::Queued => self.registry.has_waiting(to.bare.as_str()),
+            Overtakes::Everything => false,
+        }
+    }
+
+    fn give_each<'a>(
+        &self,
+        chosen: impl IntoIterator<Item = &'a Candidate<C>>,
+        stanza: &Stanza,
+        copies: Option<&Copies>,
+        since: Option<Duration>,
+        skipped: &mut Skipped,
+    ) -> Reached<C> {
+        let mut reached = Reached::new();
+        for (session, _) in chosen {
+            match self.give_copy(session, stanza, copies, since) {
+                Ok(()) => reached.push(session.clone()),
+                Err(why) => {
+                    skipped.sessions.push(session.id());
+                    skipped.is_full |= why == NotSent::Full;
+                }
+            }
+        }
+        reached
+    }
+
+    /// What the offline store would make of a message.
+    pub(super) fn offline(&self, message: &Stanza) -> Offline {
+        offline(message, self.stores.offline.is_some())
+    }
+}
