@@ -76,7 +76,7 @@ struct Core<C: SharedConnection> {
     former_domains: Vec<DomainPart>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
-    router: deliver::route::Outlet<C>,
+    router: deliver::route::RouterQueue<C>,
     jobs: Arc<Jobs>,
     timers: Timers,
     requests: Requests,

@@ -14,7 +14,7 @@ pub(super) fn try_again() -> StanzaError {
     StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait)
 }
 
-/// The right to answer a request, for the first of those who could: a request has one answer (IQ-5).
+/// The right to answer a request: the handler and its deadline share it, and the first one takes it (IQ-5).
 #[derive(Clone, Default)]
 pub(super) struct AnswerOnce(Arc<AtomicBool>);
 
@@ -77,7 +77,7 @@ impl<C: SharedConnection> Core<C> {
         self.give_answer(session, &answer);
     }
 
-    /// An answer to somebody who is not a session at hand.
+    /// Routes an answer whose recipient is not at hand.
     fn route_answer(&self, answer: Stanza) {
         let to = answer.to();
         let Some(Ok(to)) = to.as_deref().map(|to| self.address(to)) else { return };
@@ -93,7 +93,7 @@ impl<C: SharedConnection> Core<C> {
         }
     }
 
-    /// An answer passes everything that may keep a stanza out (BLOCK-8).
+    /// An answer is not subject to admission (BLOCK-8).
     fn give_answer(&self, session: &SessionHandle<C>, answer: &Stanza) {
         if self.give(session, answer).is_ok() {
             let (account, reached) = (&session.account().bare, std::slice::from_ref(session));

@@ -10,28 +10,18 @@ use crate::extension::{AccountState, Admission, Delivery, Extension, Outcome, Ta
 use crate::rules::roster::Roster;
 use crate::server::{Core, shielded};
 use crate::session::{Account, Copies, Hold, Kept, SessionHandle};
-use crate::stanza::{Condition, Kind, Stanza, StanzaError};
+use crate::stanza::{Condition, Kind, Stanza};
 use crate::store::StoreError;
 
 impl<C: SharedConnection> Core<C> {
     /// Whether a stanza gets in to an account that has sessions. An account without sessions is
-    /// asked about where the stanza would have an effect, with [`admit_loaded`](Self::admit_loaded).
+    /// asked about where the stanza would have an effect, by [`admit_queued`](Self::admit_queued).
     pub(super) fn admit(&self, to: &Address<'_>, stanza: &Stanza) -> Admission {
         let account = match &to.bare {
             Bare::Known(account) => Some(Arc::clone(account)),
             Bare::Jid(_) => self.registry.account(to.key()),
         };
         account.map(AccountState).map_or(Admission::Accept, |state| self.admit_to(&state, stanza))
-    }
-
-    /// The same of an account whose data may have to be loaded. Runs on the account's chain.
-    ///
-    /// A load that fails keeps the stanza out: nobody knows what it would have said (BIND-13).
-    pub(super) async fn admit_loaded(&self, account: &BareJid, stanza: &Stanza) -> Admission {
-        match self.loaded_state(account).await {
-            Ok(state) => self.admit_to(&state, stanza),
-            Err(_) => Admission::Refuse(StanzaError::new(Condition::InternalServerError)),
-        }
     }
 
     /// What extensions keep for an account, in memory or from their stores.
@@ -43,7 +33,9 @@ impl<C: SharedConnection> Core<C> {
         Ok(AccountState(Arc::new(Account::new(account.clone(), Roster::new(), kept))))
     }
 
-    /// As [`admit_loaded`](Self::admit_loaded), from outside the account's chain.
+    /// As [`admit`](Self::admit), with what has to be loaded for it, behind what is queued for the account.
+    ///
+    /// A load that fails keeps the stanza out: nobody knows what it would have said (BIND-13).
     pub(super) async fn admit_queued(
         self: &Arc<Self>,
         account: &BareJid,
@@ -52,14 +44,15 @@ impl<C: SharedConnection> Core<C> {
         if self.extensions.is_empty() {
             return Admission::Accept;
         }
-        let (core, account, stanza) = (Arc::clone(self), account.clone(), stanza.clone());
-        let key = account.to_string();
-        let asked = self.jobs.run(&key, async move { core.admit_loaded(&account, &stanza).await });
-        let failed = || Admission::Refuse(StanzaError::new(Condition::InternalServerError));
-        asked.await.unwrap_or_else(failed)
+        let (core, owner, stanza) = (Arc::clone(self), account.clone(), stanza.clone());
+        let admission = self.jobs.run(account.as_str(), async move {
+            core.loaded_state(&owner).await.ok().map(|state| core.admit_to(&state, &stanza))
+        });
+        let failed = || Admission::Refuse(Condition::InternalServerError.into());
+        admission.await.flatten().unwrap_or_else(failed)
     }
 
-    /// Whether a stanza gets in to this account.
+    /// Whether a stanza gets in to this account, whose state is at hand.
     pub(super) fn admit_to(&self, account: &AccountState, stanza: &Stanza) -> Admission {
         let from = stanza.from();
         let sender = from.as_deref().and_then(|from| from.split('/').next());
@@ -77,11 +70,11 @@ impl<C: SharedConnection> Core<C> {
         shielded(hides).unwrap_or(true)
     }
 
-    /// Whether an extension holds a stanza back from a session.
-    pub(crate) fn is_held(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
+    /// How an extension holds a stanza back from a session.
+    pub(crate) fn hold(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
         let answers = self.extensions.iter().map(|extension| extension.hold(session, stanza));
-        let mut held = answers.filter(|answer| *answer != Hold::Pass);
-        held.next().unwrap_or(Hold::Pass)
+        let mut holds = answers.filter(|answer| *answer != Hold::Pass);
+        holds.next().unwrap_or(Hold::Pass)
     }
 
     /// The features that extensions list for an entity, each once.

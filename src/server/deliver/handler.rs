@@ -9,7 +9,7 @@ use super::answer::try_again;
 use super::iq::sender;
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Target};
+use crate::extension::{Admission, IqDone, IqReply, IqRequest, Target};
 use crate::rules::delivery::{BOUNCE, Relation};
 use crate::rules::roster;
 use crate::server::{Core, Task, caught, shielded};
@@ -141,7 +141,14 @@ impl<C: SharedConnection> Core<C> {
             }
             IqReply::Job(work) => Some(self.run_job(origin.cloned(), stanza.clone(), to, work)),
             IqReply::Later(answer) => {
-                Some(self.await_answer(origin.cloned(), stanza.clone(), answer))
+                let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
+                Some(Box::pin(async move {
+                    let result = core.timers.within(HANDLER_TIMEOUT, caught(answer)).await;
+                    let failed = || Err(Condition::InternalServerError.into());
+                    let result =
+                        result.map_or(Err(try_again()), |answer| answer.unwrap_or_else(failed));
+                    core.answer_iq(origin.as_ref(), &stanza, result);
+                }))
             }
         }
     }
@@ -166,22 +173,6 @@ impl<C: SharedConnection> Core<C> {
         });
         Box::pin(async move {
             let _panicked = done.await;
-        })
-    }
-
-    /// Waits for a handler's answer.
-    fn await_answer(
-        self: &Arc<Self>,
-        origin: Option<SessionHandle<C>>,
-        stanza: Stanza,
-        answer: impl Future<Output = IqResult> + Send + 'static,
-    ) -> Task {
-        let core = Arc::clone(self);
-        Box::pin(async move {
-            let result = core.timers.within(HANDLER_TIMEOUT, caught(answer)).await;
-            let failed = || Err(Condition::InternalServerError.into());
-            let result = result.map_or(Err(try_again()), |answer| answer.unwrap_or_else(failed));
-            core.answer_iq(origin.as_ref(), &stanza, result);
         })
     }
 }

@@ -89,7 +89,7 @@ impl<C: SharedConnection> Core<C> {
         own: Option<&BareJid>,
     ) -> Result<(), Option<StanzaError>> {
         if to.resource.is_none() && Some(&*to.bare) != own && is_roster_set(stanza) {
-            // ROSTER-4: before anybody asks whether there is such an account, and whom it blocks.
+            // ROSTER-4: whether the account exists and blocks the sender does not matter.
             return Err(Some(Condition::Forbidden.into()));
         }
         match self.admit(to, stanza) {

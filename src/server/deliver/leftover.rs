@@ -24,40 +24,38 @@ impl<C: SharedConnection> Core<C> {
         let _settled = self.jobs.run(&key, async move { core.settle_left(&account).await });
     }
 
-    /// [`settle_left`](Self::settle_left) in the midst of a message's turn: a future of known size.
-    pub(super) fn settle_first<'a>(
+    /// The same on the account's chain, where it comes before everything else. Boxed, since what is
+    /// left may lead back here.
+    pub(super) fn settle_left<'a>(
         self: &'a Arc<Self>,
         account: &'a BareJid,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(self.settle_left(account))
-    }
-
-    /// The same on the account's chain, where it comes before everything else.
-    pub(super) async fn settle_left(self: &Arc<Self>, account: &BareJid) {
-        let (mut places, mut all) = (Vec::new(), VecDeque::<Leftover>::new());
-        let mut reached = Vec::new();
-        loop {
-            while let Some((left, place)) = self.registry.left_behind(account) {
-                places.push(place);
-                // What several sessions leave goes on in the order in which it was accepted. In one
-                // moment what a session leaves that has just got some of it comes before the rest.
-                let (again, new): (Vec<_>, Vec<_>) =
-                    left.into_iter().partition(|leftover| reached.contains(&leftover.id));
-                all = again.into_iter().chain(all).chain(new).collect();
-                all.make_contiguous().sort_by_key(|leftover| leftover.at);
+        Box::pin(async move {
+            let (mut places, mut all) = (Vec::new(), VecDeque::<Leftover>::new());
+            let mut reached = Vec::new();
+            loop {
+                while let Some((left, place)) = self.registry.left_behind(account) {
+                    places.push(place);
+                    // What several sessions leave goes on in the order in which it was accepted. In one
+                    // moment what a session leaves that has just got some of it comes before the rest.
+                    let (again, new): (Vec<_>, Vec<_>) =
+                        left.into_iter().partition(|leftover| reached.contains(&leftover.id));
+                    all = again.into_iter().chain(all).chain(new).collect();
+                    all.make_contiguous().sort_by_key(|leftover| leftover.at);
+                }
+                let Some(leftover) = all.pop_front() else { return };
+                // A panic of host code takes no other stanza along.
+                let taken = caught(self.route_leftover(leftover)).await;
+                reached.extend(taken.unwrap_or_default());
             }
-            let Some(leftover) = all.pop_front() else { return };
-            // A panic of host code takes no other stanza along.
-            let taken = caught(self.route_leftover(leftover)).await;
-            reached.extend(taken.unwrap_or_default());
-        }
+        })
     }
 
     /// A stanza that an ended session leaves. One that was never written is routed again as if that
     /// session had not been (DESTROY-12); one that the client may have got is answered, or given to
     /// the account's other sessions or to its offline store (SM-17).
     ///
-    /// Says which sessions have got it.
+    /// Returns the sessions that have got it.
     async fn route_leftover(self: &Arc<Self>, leftover: Leftover) -> Vec<SessionId> {
         let stanza = &leftover.stanza;
         let type_ = stanza.type_();
@@ -68,7 +66,7 @@ impl<C: SharedConnection> Core<C> {
             }
             (Kind::Iq, _) => {}
             (Kind::Message, _) if is_carbon(stanza, &leftover.session) => {}
-            // MSG-T8, MSG-T9; a successor of the same resource is not who was meant (DESTROY-8).
+            // MSG-T8, MSG-T9; a successor of the same resource is another session (DESTROY-8).
             (Kind::Message, type_) if !leftover.retained && is_for_one(stanza, type_) => {
                 self.bounce_leftover(&leftover).await;
             }

@@ -1,4 +1,5 @@
-//! Where stanzas go: what the rules, the stores and the extensions say of each, and who gets it.
+//! Where stanzas go: what the rules, the stores and the extensions decide about each, and which sessions
+//! get it.
 
 pub(super) mod address;
 mod answer;

@@ -19,7 +19,7 @@ use crate::store::{OfflineId, OfflineMessage, StoreError};
 /// How soon a store that failed is asked again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Accounts for which the store has failed. A leaf lock.
+/// Accounts whose offline messages are to be asked for again. A leaf lock.
 #[derive(Default)]
 pub(in crate::server) struct Retries(Mutex<HashMap<BareJid, Retry>>);
 
@@ -52,7 +52,7 @@ impl Retries {
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// Gives the sessions that are to get it what the store has for their account.
+    /// Gives the account's sessions what the store has for them.
     pub(super) async fn deliver_offline(self: &Arc<Self>, account: &BareJid) {
         let (core, key) = (Arc::clone(self), account.to_string());
         let account = account.clone();
@@ -64,11 +64,11 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// The same on the account's chain, with what ended sessions have left by then. `false`: the store
-    /// has failed, or a session takes no more of it for now, and it will be asked again; what it has comes
-    /// first until then.
+    /// has failed, or a session takes no more for now. It is asked again later, and what it has still
+    /// comes first.
     pub(super) async fn catch_up(self: &Arc<Self>, account: &BareJid) -> bool {
         loop {
-            self.settle_first(account).await;
+            self.settle_left(account).await;
             let Some(session) = self.registry.recipient(account.as_str()) else { return true };
             let is_reachable = gets_messages(&session);
             if is_reachable {
@@ -86,7 +86,7 @@ impl<C: SharedConnection> Core<C> {
                 }
                 self.give_stored(account, &session, stored).await;
             }
-            // What has come behind it meanwhile is for whom it would have gone to.
+            // Messages that have queued behind it meanwhile go to the session that gets them now.
             let heir = (!is_reachable && self.offline_retries.is_known(account))
                 .then(|| self.registry.sessions(account).find(gets_messages))
                 .flatten();
@@ -125,9 +125,9 @@ impl<C: SharedConnection> Core<C> {
         let (mut ids, mut waiting) = (Vec::new(), Vec::new());
         for (id, message) in stored {
             ids.push(id);
-            // One that cannot be read any more is of no use to anybody.
+            // A message that can no longer be parsed is dropped.
             if let Ok(stanza) = canonicalise(&message.stanza) {
-                // One that a session has had says so already.
+                // A session that ended had it before: it is stamped already.
                 let is_new = !is_delayed_by(&stanza, domain);
                 let (stanza, since) = (delayed(&stanza, message.received), message.received);
                 waiting.push(Waiting::stored(stanza, since, is_new));

@@ -72,7 +72,7 @@ impl<C: SharedConnection> Core<C> {
                 self.subscription(handle, kind, stanza, BareJid::clone(&to.bare))
             }
             PresenceType::Probe => {
-                // PRES-19: from the bare JID, and nobody is told if there is no way.
+                // PRES-19: from the bare JID, and without an error if there is no way.
                 let account = handle.account().bare.as_str();
                 let probe = stanza.readdressed(Some(account), stanza.to().as_deref());
                 let here = self.registry.is_local(to.bare.as_str());

@@ -14,9 +14,9 @@ use crate::session::SessionHandle;
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
 
-/// One probe, and who sent it.
+/// A probe, and its sender.
 struct Asked<C: SharedConnection> {
-    /// The session that asks, if it is one of ours.
+    /// The session that asks, if it is a local one.
     origin: Option<SessionHandle<C>>,
     stanza: Stanza,
     to: Address<'static>,
@@ -24,7 +24,7 @@ struct Asked<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// A probe for an account of ours (PRES-14…18).
+    /// A probe for a local account (PRES-14…18).
     ///
     /// Answered on the account's chain: no subscription ends between the look at the roster and
     /// the answer, so that "available" cannot come behind the news of that end.
@@ -95,7 +95,7 @@ impl<C: SharedConnection> Core<C> {
             }
             ProbeAnswer::Mere => {
                 for session in &sessions {
-                    // The number first: what the session does after that makes the answer void.
+                    // The number first: what the session sends after that makes the answer void.
                     let number = session.number();
                     let seen = if facts.subscriber {
                         session.is_available()

@@ -53,29 +53,29 @@ impl From<RouteError> for StanzaError {
 }
 
 /// The queue in front of the router: one writer at a time, in order.
-pub(in crate::server) struct Outlet<C: SharedConnection> {
+pub(in crate::server) struct RouterQueue<C: SharedConnection> {
     router: Option<Box<dyn Router>>,
-    queue: Mutex<Queue<C>>,
+    state: Mutex<QueueState<C>>,
 }
 
-struct Queue<C: SharedConnection> {
+struct QueueState<C: SharedConnection> {
     waiting: VecDeque<Outgoing<C>>,
     writing: bool,
 }
 
-/// A stanza on its way out, and the session that is told if it finds none.
+/// A stanza on its way out, and the session that is told if there is no way.
 struct Outgoing<C: SharedConnection> {
     stanza: Stanza,
     origin: Option<SessionHandle<C>>,
 }
 
-impl<C: SharedConnection> Outlet<C> {
+impl<C: SharedConnection> RouterQueue<C> {
     pub(in crate::server) fn new(router: Option<Box<dyn Router>>) -> Self {
-        let queue = Queue { waiting: VecDeque::new(), writing: false };
-        Self { router, queue: Mutex::new(queue) }
+        let state = QueueState { waiting: VecDeque::new(), writing: false };
+        Self { router, state: Mutex::new(state) }
     }
 
-    /// Routes a stanza, or queues it where another thread is at it. One that no longer `holds` by
+    /// Routes a stanza, or queues it while another thread is writing. One that no longer `holds` by
     /// the time it has its place in the order is dropped (PRES-21). `refused` gets what could not
     /// be routed.
     fn route(
@@ -89,7 +89,7 @@ impl<C: SharedConnection> Outlet<C> {
             let _panicked = shielded(|| refused(outgoing, error));
         };
         let Some(router) = &self.router else { return refused(outgoing, RouteError::NotFound) };
-        let mut queue = self.queue.lock();
+        let mut queue = self.state.lock();
         if !holds() {
             return;
         }
@@ -105,7 +105,7 @@ impl<C: SharedConnection> Outlet<C> {
             if let Err(error) = routed {
                 refused(outgoing, error);
             }
-            queue = self.queue.lock();
+            queue = self.state.lock();
         }
         queue.writing = false;
     }
@@ -121,7 +121,7 @@ impl<C: SharedConnection> Core<C> {
         let to = stanza.to();
         let to = match to.as_deref().map(|to| self.address(to)) {
             Some(Ok(to)) => to,
-            // Without an address there is nobody to deliver to, and the host knows better.
+            // Only the host can send a stanza without an address here, and there is nobody to tell.
             None => return None,
             Some(Err(_)) => {
                 self.bounce(origin, &stanza, Condition::JidMalformed);
@@ -171,7 +171,7 @@ impl<C: SharedConnection> Core<C> {
         Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
     }
 
-    /// A stanza of the host, from whom everything else here knows.
+    /// A stanza of the host with its `from` in normal form; `None` where that is no address.
     pub(in crate::server) fn with_normal_from(&self, stanza: Stanza) -> Option<Stanza> {
         let Some(from) = stanza.from() else { return Some(stanza) };
         let Ok(normal) = self.address(&from).map(|from| from.to_text()) else {
@@ -219,7 +219,7 @@ impl<C: SharedConnection> Core<C> {
         });
     }
 
-    /// The session that a stanza came from, if it is one of ours.
+    /// The local session that a stanza came from.
     fn sender(&self, stanza: &Stanza) -> Option<SessionHandle<C>> {
         let from = stanza.from()?;
         let (bare, resource) = from.split_once('/')?;

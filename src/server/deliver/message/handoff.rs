@@ -1,7 +1,5 @@
 //! The sessions that the rules name for a message, and handing it to them.
 
-use std::time::Duration;
-
 use smallvec::SmallVec;
 
 use super::{Accepted, Disposition, Reached};
@@ -23,6 +21,12 @@ pub(super) enum Handoff<C: SharedConnection> {
     Store,
     /// It would overtake what comes first for the account.
     Behind,
+}
+
+impl<C: SharedConnection> From<Disposition<C>> for Handoff<C> {
+    fn from(disposition: Disposition<C>) -> Self {
+        Self::Settled(disposition)
+    }
 }
 
 /// What a message may overtake among all that waits for its account.
@@ -53,18 +57,29 @@ impl<C: SharedConnection> Candidates<C> {
         self.0.iter().filter(|(_, standing)| standing.is_available())
     }
 
-    fn situation(&self, is_full: bool, is_match: bool) -> MessageSituation {
-        let priorities = self.available().map(|(_, standing)| standing.priority());
-        match (is_full, is_match) {
-            (true, true) => MessageSituation::FullMatch,
-            (true, false) => MessageSituation::full_without_match(priorities),
-            (false, _) => MessageSituation::bare(priorities),
-        }
-    }
-
-    fn top(&self) -> Option<Top> {
+    /// Those that a decision for delivery means.
+    fn chosen(
+        &self,
+        decision: MessageDecision,
+        matching: Option<&Candidate<C>>,
+    ) -> impl Iterator<Item = &Candidate<C>> {
         let facts = |(session, standing): &Candidate<C>| (standing.priority(), session.is_live());
-        Top::choose(self.available().map(facts))
+        let top = (decision == MessageDecision::Top)
+            .then(|| Top::choose(self.available().map(facts)))
+            .flatten();
+        self.0.iter().filter(move |candidate| {
+            let (session, standing) = candidate;
+            match decision {
+                MessageDecision::Addressed => {
+                    matching.is_some_and(|matching| std::ptr::eq(matching, *candidate))
+                }
+                MessageDecision::Top => {
+                    standing.is_available()
+                        && top.is_some_and(|t| t.takes(standing.priority(), session.is_live()))
+                }
+                _ => standing.is_available() && standing.priority() >= 0,
+            }
+        })
     }
 }
 
@@ -95,50 +110,54 @@ impl<C: SharedConnection> Core<C> {
             // Others may get it by a carbon copy.
             let copies = (candidates.0.len() > 1).then(|| Copies::of(stanza));
             let matching = to.resource.as_deref().and_then(|r| candidates.matching(r));
-            let situation = candidates.situation(to.resource.is_some(), matching.is_some());
-            // The store is asked only where its answer counts: it looks through the whole message.
-            let offline =
-                if situation.asks_offline() { self.offline(stanza) } else { Offline::Bounce };
-            // An unknown account looks like one without sessions (MSG-5): the store tells them apart.
-            let decision = message(type_, situation, offline);
-            // After the look at the sessions: one that can be found has said by then what it is to
-            // get first.
+            let decision = self.decide(type_, stanza, to, &candidates, matching.is_some());
+            // Asked after the sessions were looked up: a session that can be found is already marked if
+            // something comes first for it.
             if decision.is_delivery() && self.is_behind(to, &candidates, overtakes) {
                 return Handoff::Behind;
             }
-            let copies_of = copies.as_ref();
-            let reached = match decision {
-                MessageDecision::Silent => {
-                    return Handoff::Settled(Disposition::Refused(Admission::Drop));
-                }
+            match decision {
+                MessageDecision::Silent => return Disposition::Refused(Admission::Drop).into(),
+                MessageDecision::Addressed | MessageDecision::Top | MessageDecision::All => {}
                 // LIMIT-10: not into the store, where it would be ahead of what waits for the session.
-                MessageDecision::Bounce | MessageDecision::Offline if skipped.is_full => {
-                    return Handoff::Settled(Disposition::refused(try_again()));
-                }
-                MessageDecision::Bounce => {
-                    return Handoff::Settled(Disposition::refused(BOUNCE));
-                }
+                _ if skipped.is_full => return Disposition::refused(try_again()).into(),
+                MessageDecision::Bounce => return Disposition::refused(BOUNCE).into(),
                 MessageDecision::Offline => return Handoff::Store,
-                MessageDecision::Addressed => {
-                    self.give_each(matching, stanza, copies_of, since, &mut skipped)
+            }
+            let mut reached = Reached::new();
+            for (session, _) in candidates.chosen(decision, matching) {
+                match self.give_copy(session, stanza, copies.as_ref(), since) {
+                    Ok(()) => reached.push(session.clone()),
+                    Err(why) => {
+                        skipped.sessions.push(session.id());
+                        skipped.is_full |= why == NotSent::Full;
+                    }
                 }
-                MessageDecision::Top => {
-                    let Some(top) = candidates.top() else { continue };
-                    let chosen = candidates
-                        .available()
-                        .filter(|(s, standing)| top.takes(standing.priority(), s.is_live()));
-                    self.give_each(chosen, stanza, copies_of, since, &mut skipped)
-                }
-                MessageDecision::All => {
-                    let chosen =
-                        candidates.available().filter(|(_, standing)| standing.priority() >= 0);
-                    self.give_each(chosen, stanza, copies_of, since, &mut skipped)
-                }
-            };
+            }
             if !reached.is_empty() {
-                return Handoff::Settled(Disposition::Delivered(reached, copies));
+                return Disposition::Delivered(reached, copies).into();
             }
         }
+    }
+
+    fn decide(
+        &self,
+        type_: MessageType,
+        stanza: &Stanza,
+        to: &Address<'_>,
+        candidates: &Candidates<C>,
+        is_match: bool,
+    ) -> MessageDecision {
+        let priorities = candidates.available().map(|(_, standing)| standing.priority());
+        let situation = match (&to.resource, is_match) {
+            (Some(_), true) => MessageSituation::FullMatch,
+            (Some(_), false) => MessageSituation::full_without_match(priorities),
+            (None, _) => MessageSituation::bare(priorities),
+        };
+        // The store is asked only where its answer counts: it looks through the whole message.
+        let offline = if situation.asks_offline() { self.offline(stanza) } else { Offline::Bounce };
+        // An unknown account looks like one without sessions (MSG-5): the store tells them apart.
+        message(type_, situation, offline)
     }
 
     fn candidates(&self, to: &Address<'_>, skipped: &Skipped) -> Candidates<C> {
@@ -163,27 +182,6 @@ impl<C: SharedConnection> Core<C> {
             Overtakes::Queued => self.registry.has_waiting(to.bare.as_str()),
             Overtakes::Everything => false,
         }
-    }
-
-    fn give_each<'a>(
-        &self,
-        chosen: impl IntoIterator<Item = &'a Candidate<C>>,
-        stanza: &Stanza,
-        copies: Option<&Copies>,
-        since: Option<Duration>,
-        skipped: &mut Skipped,
-    ) -> Reached<C> {
-        let mut reached = Reached::new();
-        for (session, _) in chosen {
-            match self.give_copy(session, stanza, copies, since) {
-                Ok(()) => reached.push(session.clone()),
-                Err(why) => {
-                    skipped.sessions.push(session.id());
-                    skipped.is_full |= why == NotSent::Full;
-                }
-            }
-        }
-        reached
     }
 
     /// What the offline store would make of a message.

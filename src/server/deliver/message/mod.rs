@@ -25,7 +25,7 @@ use crate::stanza::{Stanza, StanzaError};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Accepted {
     Now,
-    /// At this time, by either clock. A `delayed` one carries it from now on (SM-17).
+    /// At this time, by either clock. `delayed`: it says so to its recipients (SM-17).
     Earlier {
         at: SystemTime,
         since: Duration,
@@ -58,7 +58,7 @@ type Reached<C> = SmallVec<[SessionHandle<C>; 4]>;
 
 /// An [`Outcome`] with what is to be done about it.
 enum Disposition<C: SharedConnection> {
-    /// The copies are counted until everybody who gets one has it.
+    /// To these sessions. The copies are counted until each of them has its own.
     Delivered(Reached<C>, Option<Copies>),
     Stored,
     /// There is no such account, and its sender sees no difference.

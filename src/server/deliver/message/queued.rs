@@ -49,7 +49,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// A message that an ended session had accepted, in its turn: it goes where it would go without
-    /// that session. Says which sessions have got it.
+    /// that session. Returns the sessions that have got it.
     pub(in crate::server::deliver) async fn message_left(
         self: &Arc<Self>,
         stanza: &Stanza,

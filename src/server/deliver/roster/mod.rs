@@ -1,20 +1,23 @@
-//! Roster requests of a client (RFC 6121 §2), and everything else that changes a roster.
+//! Rosters from their store, and requests of clients (RFC 6121 §2).
 
 pub(crate) mod change;
-mod load;
 pub(crate) mod transaction;
 pub(crate) mod unheard;
 
 use std::sync::Arc;
 
+use jid::BareJid;
+
 use self::transaction::Change;
 use super::answer::{AnswerOnce, try_again};
 use super::handler::HANDLER_TIMEOUT;
+use crate::address;
 use crate::connection::SharedConnection;
-use crate::rules::roster::{RosterSet, parse_get, removed_stray, result};
+use crate::rules::roster::{Roster, RosterSet, Stray, parse_get, removed_stray, result};
 use crate::server::{Core, Task};
 use crate::session::SessionHandle;
 use crate::stanza::{Child, Stanza};
+use crate::store::StoreError;
 
 impl<C: SharedConnection> Core<C> {
     /// A roster get or set of a session to its own account.
@@ -110,5 +113,37 @@ impl<C: SharedConnection> Core<C> {
                 core.bounce(Some(&session), &stanza, error);
             }
         }))
+    }
+
+    /// The roster of an account, from its store.
+    pub(crate) async fn load_roster(&self, account: &BareJid) -> Result<Roster, StoreError> {
+        let mut stored = self.stores.rosters.load(account).await?;
+        self.metrics.unread(stored.unread);
+        // A host's store may write addresses in another form than this crate does.
+        let (items, others): (Vec<_>, _) =
+            stored.items.into_iter().partition(|item| address::is_normal(&item.jid));
+        let requests = stored.requests.into_iter().filter(address::is_normal);
+        stored.strays.extend(others.into_iter().map(Stray::from));
+        let mut roster = Roster::from_items(items, stored.version, requests);
+        for stray in &stored.strays {
+            if stray.can_be_shown() {
+                roster.add_stray(stray);
+            } else {
+                self.metrics.unread(1);
+            }
+        }
+        Ok(roster)
+    }
+
+    /// What the roster of an account says of one contact, and how many requests it holds: what
+    /// others cause to be read does not grow with the roster.
+    pub(crate) async fn load_contact(
+        &self,
+        account: &BareJid,
+        contact: &BareJid,
+    ) -> Result<(Roster, usize), StoreError> {
+        let stored = self.stores.rosters.contact(account, contact).await?;
+        let request = stored.request.then(|| contact.clone());
+        Ok((Roster::from_items(stored.item, stored.version, request), stored.requests))
     }
 }

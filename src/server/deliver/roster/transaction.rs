@@ -59,7 +59,7 @@ impl Change {
     }
 }
 
-/// One account's roster, as it will be.
+/// One account's roster after the change.
 pub(super) struct Side {
     pub(super) account: BareJid,
     /// Where the roster is in memory: the account has sessions.
@@ -138,7 +138,7 @@ impl Side {
         self.push(contact.as_str())
     }
 
-    /// Nobody is told of it: there is nobody of that address.
+    /// Removes an item whose address is none, so that nobody is told but the account's sessions.
     fn strike(&mut self, text: &str) -> Result<Effect, RosterError> {
         if !self.roster.remove(text) {
             return Err(RosterError::UnknownItem);

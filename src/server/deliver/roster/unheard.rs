@@ -11,7 +11,7 @@ use crate::connection::SharedConnection;
 use crate::server::Core;
 use crate::session::AccountState;
 
-/// Items that are remembered for all accounts together: the others are seen at the next roster get.
+/// Items that are remembered for all accounts together: a client sees others at its next roster get.
 const MOST: usize = 8192;
 
 /// Changed items, by the account that keeps the two from hearing of each other.
