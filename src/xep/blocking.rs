@@ -10,10 +10,8 @@ use minidom::Element;
 use super::element;
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::extension::{
-    AccountState, Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target,
-};
-use crate::session::{Pattern, SessionHandle, SessionRegistry};
+use crate::extension::{Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target};
+use crate::session::{AccountState, Pattern, SessionHandle, SessionRegistry};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 use crate::store::{BlockStore, StoreError, StoreFuture};
 
@@ -288,7 +286,7 @@ fn list<C: SharedConnection>(session: &SessionHandle<C>) -> Element {
 }
 
 fn failed(_: StoreError) -> StanzaError {
-    Condition::InternalServerError.into()
+    StanzaError::new(Condition::InternalServerError)
 }
 
 impl Inner {
@@ -305,7 +303,7 @@ impl Inner {
             Some(state) => state.extension::<List>().map(|l| List::clone(&l)).unwrap_or_default(),
             None => List::of(self.store.load(&account).await.map_err(failed)?),
         };
-        let new = self.store_change(&account, &change, &old).await?;
+        let new = self.store(&account, &change, &old).await?;
         let own = account.clone();
         let (difference, before) = if let Change::Block(_) = change {
             let difference = Difference { own, with: new.clone(), without: old };
@@ -331,37 +329,36 @@ impl Inner {
         }))
     }
 
-    /// Stores a change, and returns the list that it makes of the old one.
-    async fn store_change(
+    /// Stores a change of the list `old`: the new list.
+    async fn store(
         &self,
         account: &BareJid,
         change: &Change,
         old: &List,
     ) -> Result<List, StanzaError> {
         let mut new = old.clone();
-        let stored = match change {
+        match change {
             Change::Block(jids) => {
                 let mut added = jids.clone();
                 added.retain(|jid| new.0.insert(jid.as_str().into()));
-                // A list over the limits from before may become smaller.
+                // One from before that is larger may become smaller.
                 let is_larger = new.bytes() > self.bytes.max(old.bytes());
                 if new.0.len() > self.items || is_larger {
                     let error = StanzaError::new(Condition::PolicyViolation);
                     return Err(error.with_type(ErrorType::Modify));
                 }
-                self.store.apply(account, added, Vec::new())
+                self.store.apply(account, added, Vec::new()).await.map_err(failed)?;
             }
             Change::Unblock(jids) => {
                 let mut removed = jids.clone();
                 removed.retain(|jid| new.0.remove(jid.as_str()));
-                self.store.apply(account, Vec::new(), removed)
+                self.store.apply(account, Vec::new(), removed).await.map_err(failed)?;
             }
             Change::Clear => {
                 new = List::default();
-                self.store.clear(account)
+                self.store.clear(account).await.map_err(failed)?;
             }
-        };
-        stored.await.map_err(failed)?;
+        }
         Ok(new)
     }
 

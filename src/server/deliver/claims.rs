@@ -8,7 +8,7 @@ use crate::stanza::{Kind, Stanza};
 impl<C: SharedConnection> Core<C> {
     /// Takes out of a stanza, whose `from` is true, what it claims in the name of this server or of one of
     /// its accounts.
-    pub(in crate::server) fn without_claims(&self, stanza: Stanza) -> Stanza {
+    pub(crate) fn without_claims(&self, stanza: Stanza) -> Stanza {
         // Nobody reads such a thing in an iq, which has one child.
         if stanza.kind() == Kind::Iq {
             return stanza;
@@ -38,7 +38,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// The same for a stanza that the host hands in, which speaks for the local domains itself.
-    pub(in crate::server) fn without_claims_of_others(&self, stanza: Stanza) -> Stanza {
+    pub(crate) fn without_claims_of_others(&self, stanza: Stanza) -> Stanza {
         let from = stanza
             .from()
             .and_then(|from| Some(self.address(&from).ok()?.bare.domain().to_string()));

@@ -18,7 +18,7 @@ const CARBONS: &str = "urn:xmpp:carbons:2";
 impl<C: SharedConnection> Core<C> {
     /// Deals with what ended sessions of an account have left, in order, behind what is on the
     /// account's chain.
-    pub(in crate::server) fn account_left(self: &Arc<Self>, account: &BareJid) {
+    pub(crate) fn account_left(self: &Arc<Self>, account: &BareJid) {
         let (core, key) = (Arc::clone(self), account.to_string());
         let account = account.clone();
         let _settled = self.jobs.run(&key, async move { core.settle_left(&account).await });

@@ -21,7 +21,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Accounts whose offline messages are to be asked for again. A leaf lock.
 #[derive(Default)]
-pub(in crate::server) struct Retries(Mutex<HashMap<BareJid, Retry>>);
+pub(crate) struct Retries(Mutex<HashMap<BareJid, Retry>>);
 
 #[derive(Default)]
 struct Retry {
@@ -34,10 +34,6 @@ struct Retry {
 impl Retries {
     fn given(&self, account: &BareJid) -> Vec<OfflineId> {
         self.0.lock().get(account).map(|retry| retry.given.clone()).unwrap_or_default()
-    }
-
-    fn is_known(&self, account: &BareJid) -> bool {
-        self.0.lock().contains_key(account)
     }
 
     /// The store is about to be asked again.
@@ -86,11 +82,12 @@ impl<C: SharedConnection> Core<C> {
                 }
                 self.give_stored(account, &session, stored).await;
             }
-            // Messages that have queued behind it meanwhile go to the session that gets them now.
-            let heir = (!is_reachable && self.offline_retries.is_known(account))
-                .then(|| self.registry.sessions(account).find(gets_messages))
-                .flatten();
-            heir.into_iter().for_each(|heir| self.registry.expect_stored(&heir));
+            // Messages that have queued behind it meanwhile go to another session that is there.
+            if !is_reachable
+                && let Some(other) = self.registry.sessions(account).find(gets_messages)
+            {
+                self.registry.expect_stored(&other);
+            }
             self.registry.stored_given(&session);
             if !is_reachable {
                 session.renounce();

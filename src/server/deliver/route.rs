@@ -53,7 +53,7 @@ impl From<RouteError> for StanzaError {
 }
 
 /// The queue in front of the router: one writer at a time, in order.
-pub(in crate::server) struct RouterQueue<C: SharedConnection> {
+pub(crate) struct RouterQueue<C: SharedConnection> {
     router: Option<Box<dyn Router>>,
     state: Mutex<QueueState<C>>,
 }
@@ -70,7 +70,7 @@ struct Outgoing<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> RouterQueue<C> {
-    pub(in crate::server) fn new(router: Option<Box<dyn Router>>) -> Self {
+    pub(crate) fn new(router: Option<Box<dyn Router>>) -> Self {
         let state = QueueState { waiting: VecDeque::new(), writing: false };
         Self { router, state: Mutex::new(state) }
     }
@@ -113,7 +113,7 @@ impl<C: SharedConnection> RouterQueue<C> {
 
 impl<C: SharedConnection> Core<C> {
     /// Routes a stanza with a true `from` by its `to`.
-    pub(in crate::server) fn route(
+    pub(crate) fn route(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: Stanza,
@@ -132,7 +132,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Routes what the host hands in. A panic of an extension ends this stanza alone.
-    pub(in crate::server) fn route_for_host(self: &Arc<Self>, stanza: Stanza) {
+    pub(crate) fn route_for_host(self: &Arc<Self>, stanza: Stanza) {
         match shielded(|| self.route(None, stanza.clone())) {
             Some(None) => {}
             Some(Some(task)) => self.jobs.spawn(task),
@@ -140,7 +140,7 @@ impl<C: SharedConnection> Core<C> {
         }
     }
 
-    pub(in crate::server) fn route_to(
+    pub(crate) fn route_to(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
@@ -162,17 +162,14 @@ impl<C: SharedConnection> Core<C> {
         }
     }
 
-    pub(in crate::server) fn address<'a>(
-        &self,
-        text: &'a str,
-    ) -> Result<Address<'a>, InvalidAddress> {
+    pub(crate) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, InvalidAddress> {
         let hash = |bare: &str| self.registry.key(bare).hash;
         let known = |bare: Key<'_>| self.registry.account(bare);
         Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
     }
 
     /// A stanza of the host with its `from` in normal form; `None` where that is no address.
-    pub(in crate::server) fn with_normal_from(&self, stanza: Stanza) -> Option<Stanza> {
+    pub(crate) fn with_normal_from(&self, stanza: Stanza) -> Option<Stanza> {
         let Some(from) = stanza.from() else { return Some(stanza) };
         let Ok(normal) = self.address(&from).map(|from| from.to_text()) else {
             self.metrics.error(Condition::JidMalformed);
@@ -197,7 +194,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// The same for a stanza that may have become untrue before it has its place in the order.
-    pub(in crate::server) fn route_while(
+    pub(crate) fn route_while(
         &self,
         origin: Option<&SessionHandle<C>>,
         stanza: Stanza,
