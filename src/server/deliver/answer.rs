@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::give::Origin;
 use crate::connection::SharedConnection;
 use crate::extension::{IqResult, Outcome};
 use crate::server::Core;
@@ -29,7 +30,7 @@ impl<C: SharedConnection> Core<C> {
     /// Answers a stanza with an error, where one is due (STZ-6, STZ-7).
     pub(crate) fn bounce(
         &self,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: &Stanza,
         error: impl Into<StanzaError>,
     ) {
@@ -41,12 +42,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Answers an iq request with what a handler made of it.
-    pub(super) fn answer_iq(
-        &self,
-        origin: Option<&SessionHandle<C>>,
-        request: &Stanza,
-        result: IqResult,
-    ) {
+    pub(super) fn answer_iq(&self, origin: Origin<'_, C>, request: &Stanza, result: IqResult) {
         match result.map(|payload| request.result_with(payload.as_ref())) {
             Err(error) => self.bounce(origin, request, error),
             Ok(Some(answer)) => self.answer(origin, answer),
@@ -55,19 +51,14 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Answers an iq request with a result.
-    pub(super) fn result(
-        &self,
-        origin: Option<&SessionHandle<C>>,
-        request: &Stanza,
-        payload: &[u8],
-    ) {
+    pub(super) fn result(&self, origin: Origin<'_, C>, request: &Stanza, payload: &[u8]) {
         if let Some(answer) = request.result_answer(payload) {
             self.answer(origin, answer);
         }
     }
 
     /// Sends an answer to the session that asked, or to wherever its `to` leads.
-    pub(super) fn answer(&self, origin: Option<&SessionHandle<C>>, answer: Stanza) {
+    pub(super) fn answer(&self, origin: Origin<'_, C>, answer: Stanza) {
         let Some(session) = origin else { return self.route_answer(answer) };
         // STZ-3: what a stanza without `to` asked of the account is answered by the account.
         let from = answer.from().map_or_else(|| session.account().bare.to_string(), Into::into);

@@ -7,6 +7,9 @@ use crate::server::Core;
 use crate::session::{Copies, NotSent, SessionHandle};
 use crate::stanza::Stanza;
 
+/// The local session that sent a stanza; `None` where it came from another domain or from the host.
+pub(crate) type Origin<'a, C> = Option<&'a SessionHandle<C>>;
+
 impl<C: SharedConnection> Core<C> {
     /// Gives a stanza to a session, as it is.
     pub(crate) fn give(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Result<(), NotSent> {

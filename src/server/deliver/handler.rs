@@ -6,6 +6,7 @@ use std::time::Duration;
 use jid::BareJid;
 
 use super::answer::try_again;
+use super::give::Origin;
 use super::iq::sender;
 use crate::address;
 use crate::connection::SharedConnection;
@@ -25,7 +26,7 @@ impl<C: SharedConnection> Core<C> {
     /// Answers a request to a domain or to an account.
     pub(super) fn handle_iq(
         self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: &Stanza,
         to: BareJid,
         target: Target,
@@ -112,7 +113,7 @@ impl<C: SharedConnection> Core<C> {
     /// The first extension that answers does.
     fn call_handlers(
         self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: &Stanza,
         to: &BareJid,
         target: Target,

@@ -6,12 +6,13 @@ use jid::BareJid;
 
 use super::address::Address;
 use super::answer::try_again;
+use super::give::Origin;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, Relation, iq};
 use crate::rules::roster;
 use crate::server::{Core, Task};
-use crate::session::{Key, NotSent, SessionHandle};
+use crate::session::{Key, NotSent};
 use crate::stanza::{Condition, Stanza, StanzaError};
 
 /// Whether an iq is a request, or why it is none of the four (IQ-3).
@@ -32,11 +33,11 @@ impl<C: SharedConnection> Core<C> {
     /// An iq for an account or a domain of this server. `to` is `None` for the sender's own account.
     pub(crate) fn iq(
         self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: &Stanza,
         to: Option<&Address<'_>>,
     ) -> Option<Task> {
-        let request = self.well_formed_iq(origin, stanza)?;
+        let request = self.check_iq(origin, stanza)?;
         let own = origin.map(|session| &session.account().bare);
         if let Some(to) = to.filter(|to| to.is_account())
             && let Err(refusal) = self.admit_iq(stanza, to, own)
@@ -101,11 +102,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// Whether an iq is a request; `None` where it is none of the four types, and its sender has
     /// been told so (IQ-3).
-    pub(super) fn well_formed_iq(
-        &self,
-        origin: Option<&SessionHandle<C>>,
-        stanza: &Stanza,
-    ) -> Option<bool> {
+    pub(super) fn check_iq(&self, origin: Origin<'_, C>, stanza: &Stanza) -> Option<bool> {
         let error = match is_request(stanza) {
             Ok(request) => return Some(request),
             Err(error) => error,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::address::Address;
+use super::give::Origin;
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::delivery::{PresenceDecision, PresenceSituation, presence};
@@ -132,7 +133,7 @@ impl<C: SharedConnection> Core<C> {
     /// the one that its source had when it recorded the target.
     pub(super) fn presence(
         self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: &Stanza,
         to: &Address<'_>,
         number: Option<u32>,
@@ -188,7 +189,7 @@ impl<C: SharedConnection> Core<C> {
         sessions: &[SessionHandle<C>],
         stanza: &Stanza,
         type_: PresenceType,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         number: Option<u32>,
     ) {
         let ends = matches!(type_, PresenceType::Unavailable | PresenceType::Error);

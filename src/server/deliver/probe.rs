@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::address::Address;
+use super::give::Origin;
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};
@@ -30,7 +31,7 @@ impl<C: SharedConnection> Core<C> {
     /// the answer, so that "available" cannot come behind the news of that end.
     pub(super) fn probe(
         self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: &Stanza,
         to: &Address<'_>,
     ) -> Option<Task> {

@@ -7,6 +7,7 @@ use jid::BareJid;
 use parking_lot::Mutex;
 
 use super::address::Address;
+use super::give::Origin;
 use super::message::Accepted;
 use crate::address::InvalidAddress;
 use crate::connection::SharedConnection;
@@ -113,11 +114,7 @@ impl<C: SharedConnection> RouterQueue<C> {
 
 impl<C: SharedConnection> Core<C> {
     /// Routes a stanza with a true `from` by its `to`.
-    pub(crate) fn route(
-        self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
-        stanza: Stanza,
-    ) -> Option<Task> {
+    pub(crate) fn route(self: &Arc<Self>, origin: Origin<'_, C>, stanza: Stanza) -> Option<Task> {
         let to = stanza.to();
         let to = match to.as_deref().map(|to| self.address(to)) {
             Some(Ok(to)) => to,
@@ -142,7 +139,7 @@ impl<C: SharedConnection> Core<C> {
 
     pub(crate) fn route_to(
         self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: &Stanza,
         to: &Address<'_>,
     ) -> Option<Task> {
@@ -150,7 +147,7 @@ impl<C: SharedConnection> Core<C> {
             // First, since the router may refuse it on the spot.
             self.delivered(stanza, origin, None, &[], Outcome::Routed, None);
             if stanza.kind() == Kind::Iq {
-                self.well_formed_iq(origin, stanza)?;
+                self.check_iq(origin, stanza)?;
             }
             self.route_elsewhere(origin, stanza.clone());
             return None;
@@ -189,7 +186,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// To the host's router; a refusal is answered to `origin`, or else to the session that the
     /// stanza is from, where that is due (STZ-10, SUB-6).
-    pub(super) fn route_elsewhere(&self, origin: Option<&SessionHandle<C>>, stanza: Stanza) {
+    pub(super) fn route_elsewhere(&self, origin: Origin<'_, C>, stanza: Stanza) {
         self.route_while(origin, stanza, &|| true);
     }
 

@@ -101,7 +101,8 @@ impl<C: SharedConnection> Core<C> {
         accepted: Accepted,
         overtakes: Overtakes,
     ) -> Handoff<C> {
-        let type_ = MessageType::of(stanza.type_().as_deref());
+        // As it is written: no type holds a character that is escaped.
+        let type_ = MessageType::of(stanza.raw_type());
         let stamped = accepted.stamped(stanza, &to.bare);
         let (stanza, since) = (stamped.as_ref().unwrap_or(stanza), accepted.since());
         let mut skipped = Skipped::default();

@@ -16,6 +16,7 @@ use crate::extension::{Admission, Outcome};
 use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, message, message_to_domain, offline,
 };
+use crate::server::deliver::give::Origin;
 use crate::server::{Core, Task};
 use crate::session::{Copies, SessionHandle};
 use crate::stanza::delay::{delay, is_delayed_by};
@@ -96,7 +97,7 @@ impl<C: SharedConnection> Core<C> {
     /// returned as a task.
     pub(crate) fn message(
         self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: &Stanza,
         to: &Address<'_>,
         accepted: Accepted,
@@ -119,7 +120,7 @@ impl<C: SharedConnection> Core<C> {
         None
     }
 
-    fn message_to_domain(&self, origin: Option<&SessionHandle<C>>, stanza: &Stanza) {
+    fn message_to_domain(&self, origin: Origin<'_, C>, stanza: &Stanza) {
         self.delivered(stanza, origin, None, &[], Outcome::Refused, None);
         let type_ = MessageType::of(stanza.type_().as_deref());
         if message_to_domain(type_) == MessageDecision::Bounce {
@@ -130,7 +131,7 @@ impl<C: SharedConnection> Core<C> {
     /// Tells extensions, and the sender where that is due, what became of a message.
     fn conclude(
         self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: &Stanza,
         account: &BareJid,
         accepted: Accepted,

@@ -13,6 +13,7 @@ use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::roster::{Roster, RosterError};
 use crate::rules::subscription::SubscriptionKind;
+use crate::server::deliver::give::Origin;
 use crate::server::{Core, shielded};
 use crate::session::{Parting, SessionHandle};
 use crate::stanza::{Condition, Stanza, StanzaError};
@@ -203,7 +204,7 @@ impl<C: SharedConnection> Core<C> {
         self: &Arc<Self>,
         effect: Effect,
         parting: Option<Parting<C>>,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
     ) {
         match effect {
             Effect::Deliver { account, kind, stanza } => {
