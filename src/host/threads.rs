@@ -413,7 +413,9 @@ impl Wire {
             }
         }
         self.write(&records, give_up)?;
-        self.socket.shutdown(Shutdown::Write)
+        // Of a peer that is gone there is nothing to be shut down.
+        let _gone = self.socket.shutdown(Shutdown::Write);
+        Ok(())
     }
 
     /// Whether the peer has said something, or sends nothing at all; `None` if it is to be looked
