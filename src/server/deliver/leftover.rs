@@ -19,9 +19,9 @@ impl<C: SharedConnection> Core<C> {
     /// Deals with what ended sessions of an account have left, in order, behind what is on the
     /// account's chain.
     pub(crate) fn account_left(self: &Arc<Self>, account: &BareJid) {
-        let (core, key) = (Arc::clone(self), account.to_string());
-        let account = account.clone();
-        let _settled = self.jobs.run(&key, async move { core.settle_left(&account).await });
+        let (core, owner) = (Arc::clone(self), account.clone());
+        let job = async move { core.settle_left(&owner).await };
+        let _settled = self.jobs.run(account.as_str(), job);
     }
 
     /// The same on the account's chain, where it comes before everything else. Boxed, since what is

@@ -50,13 +50,12 @@ impl Retries {
 impl<C: SharedConnection> Core<C> {
     /// Gives the account's sessions what the store has for them.
     pub(super) async fn deliver_offline(self: &Arc<Self>, account: &BareJid) {
-        let (core, key) = (Arc::clone(self), account.to_string());
-        let account = account.clone();
+        let (core, owner) = (Arc::clone(self), account.clone());
         let job = async move {
-            core.remove_given(&account, Vec::new()).await;
-            core.catch_up(&account).await
+            core.remove_given(&owner, Vec::new()).await;
+            core.catch_up(&owner).await
         };
-        let _given = self.jobs.run(&key, job).await;
+        let _given = self.jobs.run(account.as_str(), job).await;
     }
 
     /// The same on the account's chain, with what ended sessions have left by then. `false`: the store

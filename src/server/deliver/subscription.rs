@@ -19,11 +19,12 @@ const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
 impl<C: SharedConnection> Core<C> {
     /// Gives a session that has become available the stored requests (SUB-10).
     pub(super) async fn deliver_requests(self: &Arc<Self>, session: &SessionHandle<C>) {
-        let account = session.account().bare.clone();
+        let account = &session.account().bare;
         let (core, session) = (Arc::clone(self), session.clone());
-        let key = account.to_string();
         let job = async move {
-            let Ok(requests) = core.stores.rosters.requests(&account).await else { return };
+            let Ok(requests) = core.stores.rosters.requests(&session.account().bare).await else {
+                return;
+            };
             let state = session.account_state();
             // BLOCK-5: these wait for their user to unblock, or to deny them.
             let heard =
@@ -34,7 +35,7 @@ impl<C: SharedConnection> Core<C> {
                 stanzas.iter().for_each(|stanza| core.given(&session, stanza));
             }
         };
-        self.jobs.run(&key, job).await;
+        self.jobs.run(account.as_str(), job).await;
     }
 
     /// Sends requests to contacts elsewhere again that have no answer yet, in case they got lost

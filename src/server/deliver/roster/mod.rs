@@ -50,10 +50,8 @@ impl<C: SharedConnection> Core<C> {
         stanza: Stanza,
         version: Option<String>,
     ) -> Task {
-        let core = Arc::clone(self);
-        let once = AnswerOnce::default();
-        let key = session.account().bare.as_str().to_owned();
-        let job = {
+        let (core, once) = (Arc::clone(self), AnswerOnce::default());
+        let done = self.jobs.run(session.account().bare.as_str(), {
             let (core, once) = (Arc::clone(self), once.clone());
             let (session, stanza) = (session.clone(), stanza.clone());
             async move {
@@ -63,8 +61,7 @@ impl<C: SharedConnection> Core<C> {
                     core.result(Some(&session), &stanza, &payload);
                 }
             }
-        };
-        let done = self.jobs.run(&key, job);
+        });
         Box::pin(async move {
             if core.timers.within(HANDLER_TIMEOUT, done).await.is_none() && once.take() {
                 core.bounce(Some(&session), &stanza, try_again());
