@@ -15,7 +15,7 @@ use crate::connection::Recorder;
 use crate::environment::{Environment, Virtual};
 use crate::sasl::wire::Request;
 use crate::sasl::{self, ChannelBindings, Negotiation, Policy, Step};
-use crate::server::{Driver, Peer, Server, Tls, Want};
+use crate::server::{Driver, Server, Tls, Transport, Want};
 use crate::stanza::canonical::{Bounds, Declarations};
 use crate::stanza::recognise::law;
 use crate::stanza::{Frame, Stanza, canonicalise};
@@ -202,8 +202,8 @@ pub fn driver(data: &[u8]) {
         .domain(domain)
         .build();
     let recorder = Recorder::new();
-    let peer = Peer::new().secure(transport & 1 == 1).starttls(transport & 2 == 2);
-    let mut driver = server.accept(recorder.clone(), peer);
+    let transport = Transport::new().secure(transport & 1 == 1).starttls(transport & 2 == 2);
+    let mut driver = server.accept(recorder.clone(), transport);
     for piece in bytes.chunks(usize::from(size).max(1)) {
         driver.receive(piece);
         if !drive(&server, &mut driver, &environment) {

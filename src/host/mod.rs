@@ -9,18 +9,18 @@
 //! # fn listen(server: xmpp_session::server::Server<std::sync::Arc<xmpp_session::outbox::Outbox>>) -> std::io::Result<()> {
 //! use std::sync::Arc;
 //! use xmpp_session::host::{Host, threads};
-//! use xmpp_session::server::Peer;
+//! use xmpp_session::server::Transport;
 //!
 //! let host = Arc::new(Host::new(server));
 //! let listener = std::net::TcpListener::bind("[::]:5222")?;
 //! loop {
 //!     let (socket, address) = threads::accept(&listener, |error| eprintln!("{error}"));
 //!     let host = Arc::clone(&host);
-//!     let peer = Peer::new().source(address.ip().to_string());
+//!     let transport = Transport::new().source(address.ip().to_string());
 //!     let thread = std::thread::Builder::new().name("xmpp reader".into());
 //!     // Not `thread::spawn`, which panics when there can be no more threads: that connection ends,
 //!     // and the next ones are accepted.
-//!     if let Err(error) = thread.spawn(move || threads::serve(&host, socket, peer)) {
+//!     if let Err(error) = thread.spawn(move || threads::serve(&host, socket, transport)) {
 //!         eprintln!("no thread for {address}: {error}");
 //!     }
 //! }
@@ -57,7 +57,7 @@ use std::time::Duration;
 
 use crate::connection::SharedConnection;
 use crate::outbox::{Drain, Marks, Outbox};
-use crate::server::{Driver, Peer, Place, Server, Tls, Want};
+use crate::server::{Driver, Place, Server, Tls, Transport, Want};
 use tls::Binding;
 
 /// What the connections of a host share: the server, the TLS configuration, the time-outs.
@@ -154,12 +154,12 @@ impl<C: SharedConnection> Host<C> {
         self.server.end_all() && self.connections() == 0
     }
 
-    fn accept(&self, peer: Peer) -> (Live<'_, C>, Arc<Outbox>, Drain) {
+    fn accept(&self, transport: Transport) -> (Live<'_, C>, Arc<Outbox>, Drain) {
         self.connections.fetch_add(1, Ordering::SeqCst);
         let served = Served(&self.connections);
         let (outbox, drain) = Outbox::new(self.marks);
-        let peer = peer.starttls(self.settings.tls.is_some());
-        let driver = self.server.accept((self.wrap)(Arc::clone(&outbox)), peer);
+        let transport = transport.starttls(self.settings.tls.is_some());
+        let driver = self.server.accept((self.wrap)(Arc::clone(&outbox)), transport);
         (Live { server: self.server.clone(), driver, _served: served }, outbox, drain)
     }
 }

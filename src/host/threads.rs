@@ -26,7 +26,7 @@ use super::{
 };
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
-use crate::server::{Offload, Peer, Place, Server, Want, Work};
+use crate::server::{Offload, Place, Server, Transport, Want};
 
 /// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
 /// run once, on a thread of its own; it never returns.
@@ -41,9 +41,11 @@ pub fn background<C: SharedConnection>(server: &Server<C>) {
     }
 }
 
-/// Threads that hash passwords, for [`Builder::hashing`](crate::server::Builder::hashing). They end
+/// Threads that hash passwords, for [`ServerBuilder::hashing`](crate::server::ServerBuilder::hashing). They end
 /// when it is dropped.
-pub struct Workers(Sender<Work>);
+pub struct Workers(Sender<Hash>);
+
+type Hash = Box<dyn FnOnce() + Send>;
 
 impl Workers {
     /// Starts so many threads, at least one. More than
@@ -53,15 +55,15 @@ impl Workers {
     ///
     /// When the system gives no more threads.
     pub fn new(threads: usize) -> io::Result<Self> {
-        let (queue, work) = channel::<Work>();
-        let work = Arc::new(Mutex::new(work));
+        let (queue, hashes) = channel::<Hash>();
+        let hashes = Arc::new(Mutex::new(hashes));
         for _ in 0..threads.max(1) {
-            let work = Arc::clone(&work);
+            let hashes = Arc::clone(&hashes);
             let thread = thread::Builder::new().name("xmpp hashing".into());
             thread.spawn(move || {
-                let next = || work.lock().recv();
-                while let Ok(work) = next() {
-                    work();
+                let next = || hashes.lock().recv();
+                while let Ok(hash) = next() {
+                    hash();
                 }
             })?;
         }
@@ -70,9 +72,9 @@ impl Workers {
 }
 
 impl Offload for Workers {
-    fn run(&self, work: Work) {
-        // They end only with this.
-        let _sent = self.0.send(work);
+    fn run(&self, hash: Hash) {
+        // The threads end only with this.
+        let _sent = self.0.send(hash);
     }
 }
 
@@ -131,11 +133,11 @@ pub fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
 ///
 /// When the transport broke, the handshake failed, or the flush at the end took too long. There is
 /// nothing left to do but to log it.
-pub fn serve<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
+pub fn serve<C>(host: &Host<C>, socket: TcpStream, transport: Transport) -> io::Result<()>
 where
     C: SharedConnection,
 {
-    let (machine, outbox, drain) = host.accept(peer.direct_tls(false));
+    let (machine, outbox, drain) = host.accept(transport.direct_tls(false));
     run(&host.settings, machine, outbox, drain, socket, false)
 }
 
@@ -146,11 +148,15 @@ where
 /// # Errors
 ///
 /// As [`serve`], and at once if the host has no certificate.
-pub fn serve_direct_tls<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
+pub fn serve_direct_tls<C>(
+    host: &Host<C>,
+    socket: TcpStream,
+    transport: Transport,
+) -> io::Result<()>
 where
     C: SharedConnection,
 {
-    let (machine, outbox, drain) = host.accept(peer.direct_tls(true));
+    let (machine, outbox, drain) = host.accept(transport.direct_tls(true));
     run(&host.settings, machine, outbox, drain, socket, true)
 }
 

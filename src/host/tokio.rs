@@ -5,13 +5,13 @@
 //! ```no_run
 //! # async fn listen(host: std::sync::Arc<xmpp_session::host::Host<std::sync::Arc<xmpp_session::outbox::Outbox>>>) -> std::io::Result<()> {
 //! use std::sync::Arc;
-//! use xmpp_session::{host, server::Peer};
+//! use xmpp_session::{host, server::Transport};
 //!
 //! let listener = tokio::net::TcpListener::bind("[::]:5222").await?;
 //! loop {
 //!     let (socket, address) = host::tokio::accept(&listener, |error| eprintln!("{error}")).await;
-//!     let peer = Peer::new().source(address.ip().to_string());
-//!     tokio::spawn(host::tokio::serve(Arc::clone(&host), socket, peer));
+//!     let transport = Transport::new().source(address.ip().to_string());
+//!     tokio::spawn(host::tokio::serve(Arc::clone(&host), socket, transport));
 //! }
 //! # }
 //! ```
@@ -37,7 +37,7 @@ use super::tls::record;
 use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
-use crate::server::{Offload, Peer, Place, Server, Want, Work};
+use crate::server::{Offload, Place, Server, Transport, Want};
 
 /// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
 /// run once, beside the connections; it never ends.
@@ -49,10 +49,10 @@ pub async fn background<C: SharedConnection>(server: Server<C>) {
     }
 }
 
-/// On the runtime's threads for what blocks.
+/// Hashes on the runtime's threads for blocking work.
 impl Offload for Handle {
-    fn run(&self, work: Work) {
-        drop(self.spawn_blocking(work));
+    fn run(&self, hash: Box<dyn FnOnce() + Send>) {
+        drop(self.spawn_blocking(hash));
     }
 }
 
@@ -100,11 +100,11 @@ pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
 ///
 /// When the transport broke, the handshake failed, or the flush at the end took too long. There is
 /// nothing left to do but to log it.
-pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, peer: Peer) -> io::Result<()>
+pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, transport: Transport) -> io::Result<()>
 where
     C: SharedConnection,
 {
-    let (machine, _, drain) = host.accept(peer.direct_tls(false));
+    let (machine, _, drain) = host.accept(transport.direct_tls(false));
     run(&host.settings, Box::new(machine), drain, socket, false).await
 }
 
@@ -118,12 +118,12 @@ where
 pub async fn serve_direct_tls<C>(
     host: Arc<Host<C>>,
     socket: TcpStream,
-    peer: Peer,
+    transport: Transport,
 ) -> io::Result<()>
 where
     C: SharedConnection,
 {
-    let (machine, _, drain) = host.accept(peer.direct_tls(true));
+    let (machine, _, drain) = host.accept(transport.direct_tls(true));
     run(&host.settings, Box::new(machine), drain, socket, true).await
 }
 

@@ -18,6 +18,7 @@ use crate::server::{Core, Task};
 use crate::session::{Bound, Presence, Session, SessionHandle};
 use crate::stanza::{Condition, Stanza, StanzaError, canonicalise};
 use crate::store::SubscriptionRequest;
+use crate::stream::Limit;
 
 /// How often an unanswered request is sent again (SUB-13).
 const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -60,7 +61,7 @@ impl<C: SharedConnection> Core<C> {
                 match handle.record_directed(&target, self.limits.directed) {
                     Ok(number) => self.presence(Some(&handle), stanza, to, Some(number)),
                     Err(error) => {
-                        self.metrics.limit("LIMIT-17");
+                        self.metrics.limit(Limit::DirectedPresence);
                         refuse(error.condition().into())
                     }
                 }

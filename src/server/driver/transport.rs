@@ -18,23 +18,23 @@ pub enum Want {
     Close,
 }
 
-/// What the host knows about a transport at its beginning.
+/// A transport that was just accepted, as its host knows it.
 #[derive(Clone, Default)]
-#[must_use = "a peer says something to `accept` only"]
-pub struct Peer {
+#[must_use = "says something to `accept` only"]
+pub struct Transport {
     pub(super) secure: bool,
     pub(super) starttls: bool,
     pub(super) direct_tls: bool,
     pub(super) source: Option<String>,
 }
 
-impl Peer {
+impl Transport {
     /// A plain transport that cannot be upgraded.
     pub const fn new() -> Self {
         Self { secure: false, starttls: false, direct_tls: false, source: None }
     }
 
-    /// Declares the transport secure without TLS of ours: a loopback, a trusted proxy (TLS-3).
+    /// Declares the transport secure as it is, without TLS on it: a loopback, a trusted proxy (TLS-3).
     pub const fn secure(mut self, secure: bool) -> Self {
         self.secure = secure;
         self
@@ -47,8 +47,8 @@ impl Peer {
     }
 
     /// Whether the transport begins with a TLS handshake
-    /// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)): then [`Want::StartTls`] is the first
-    /// that the driver wants.
+    /// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)): the driver wants
+    /// [`Want::StartTls`] first.
     pub const fn direct_tls(mut self, first: bool) -> Self {
         self.direct_tls = first;
         self
@@ -62,9 +62,9 @@ impl Peer {
     }
 }
 
-impl fmt::Debug for Peer {
+impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer")
+        f.debug_struct("Transport")
             .field("secure", &self.secure)
             .field("starttls", &self.starttls)
             .field("direct_tls", &self.direct_tls)
@@ -72,7 +72,7 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// A TLS channel, as the host's TLS library tells.
+/// A TLS channel, as the host's TLS library describes it.
 #[derive(Clone, Debug, Default)]
 #[must_use = "says something to `secured` only"]
 pub struct Tls {
