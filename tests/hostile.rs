@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use slow::{Mode, Slow};
 use wire::{Client, World};
 use xmpp_session::connection::{Recorder, SendError};
-use xmpp_session::server::{Driver, Limits, Tls, Transport, Want};
+use xmpp_session::sasl::ChannelBindings;
+use xmpp_session::server::{Driver, Limits, Transport, Want};
 use xmpp_session::session::Reason;
 use xmpp_session::stream::Limit;
 
@@ -331,7 +332,9 @@ fn run(start: usize, peer: Transport, ops: &[Op]) {
             Op::Poll => poll(&mut driver),
             Op::Secured => {
                 if let Some(driver) = &mut driver {
-                    driver.secured(Tls::new().exporter(vec![1; 32]).server_end_point(vec![2; 32]));
+                    driver.secured(
+                        ChannelBindings::new().exporter(vec![1; 32]).server_end_point(vec![2; 32]),
+                    );
                 }
             }
             Op::Advance(seconds) => world.advance(SECOND * u32::from(*seconds)),

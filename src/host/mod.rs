@@ -57,8 +57,8 @@ use std::time::Duration;
 
 use crate::connection::SharedConnection;
 use crate::outbox::{Drain, Marks, Outbox};
-use crate::server::{Driver, Place, Server, Tls, Transport, Want};
-use tls::Binding;
+use crate::sasl::ChannelBindings;
+use crate::server::{Driver, Place, Server, Transport, Want};
 
 /// What the connections of a host share: the server, the TLS configuration, the time-outs.
 ///
@@ -97,7 +97,7 @@ impl Host<Arc<Outbox>> {
 }
 
 impl<C: SharedConnection> Host<C> {
-    /// A host whose server knows connections as something else than an outbox:
+    /// A host whose server knows connections as something other than an outbox:
     /// `Host::with(server, |outbox| outbox as Arc<dyn Connection>)`.
     #[must_use]
     pub fn with(server: Server<C>, wrap: fn(Arc<Outbox>) -> C) -> Self {
@@ -117,8 +117,8 @@ impl<C: SharedConnection> Host<C> {
         self
     }
 
-    /// Sets how much a transport's outbox holds; what more waits for a peer that reads slowly is kept by
-    /// its session (LIMIT-13).
+    /// Sets how much a transport's outbox holds; its session keeps the rest of what waits for a slow
+    /// reader (LIMIT-13).
     #[must_use]
     pub fn marks(mut self, marks: Marks) -> Self {
         self.marks = marks;
@@ -134,14 +134,14 @@ impl<C: SharedConnection> Host<C> {
 
     /// Sets how long the end of a connection may take once its session has closed: writing what
     /// waits, and waiting for the peer to close as well; 5 seconds (LIMIT-23). With `threads` it is
-    /// also how long it may take until a writer that is stuck sees that the connection was closed.
+    /// also how long a stuck writer may take to notice that the connection was closed.
     #[must_use]
     pub fn close_timeout(mut self, time: Duration) -> Self {
         self.settings.close = time;
         self
     }
 
-    /// Connections that are being served, until the last was written: a peer that has been told all
+    /// Connections that are being served, until their last byte is written: a peer that has everything
     /// and keeps its end open is not counted.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -182,7 +182,7 @@ trait Machine {
     #[cfg(feature = "threads")]
     /// `None` when `handle_timeout` wants to be called.
     fn want_blocking(&mut self) -> Option<Want>;
-    fn secured(&mut self, binding: Binding);
+    fn secured(&mut self, bindings: ChannelBindings);
     /// The peer sends no more.
     fn end_of_input(&mut self);
     /// Time until `handle_timeout` wants to be called.
@@ -193,8 +193,8 @@ trait Machine {
     /// The first bytes are there to be read.
     fn heard(&mut self);
     #[cfg(feature = "threads")]
-    /// Whether it has no session yet: others may come to need its place.
-    fn is_early(&self) -> bool;
+    /// Whether it has no session yet: others may need its place.
+    fn is_unbound(&self) -> bool;
 }
 
 /// A driver, and the server whose clock its time-outs refer to.
@@ -219,15 +219,8 @@ impl<C: SharedConnection> Machine for Live<'_, C> {
         self.driver.want_blocking(None)
     }
 
-    fn secured(&mut self, binding: Binding) {
-        let mut tls = Tls::new();
-        if let Some(bytes) = binding.exporter {
-            tls = tls.exporter(bytes);
-        }
-        if let Some(bytes) = binding.end_point {
-            tls = tls.server_end_point(bytes);
-        }
-        self.driver.secured(tls);
+    fn secured(&mut self, bindings: ChannelBindings) {
+        self.driver.secured(bindings);
     }
 
     fn end_of_input(&mut self) {
@@ -251,7 +244,7 @@ impl<C: SharedConnection> Machine for Live<'_, C> {
     }
 
     #[cfg(feature = "threads")]
-    fn is_early(&self) -> bool {
+    fn is_unbound(&self) -> bool {
         self.driver.session().is_none()
     }
 }
@@ -280,11 +273,11 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Between two looks at the time-outs of a server, which are of seconds.
+/// How often to check the time-outs of a server, which are of seconds.
 const TICK: Duration = Duration::from_secs(1);
 
 /// After `accept` failed for want of resources: until connections have ended.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two looks at how far the end of all sessions has come.
+/// How often to check whether all sessions have ended.
 const SHUTDOWN_PAUSE: Duration = Duration::from_millis(20);

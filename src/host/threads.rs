@@ -2,8 +2,8 @@
 //!
 //! TLS needs both at once, while each of them may block in the socket. So the TLS state has a lock
 //! that is never held during input or output, and records leave in the order in which they were made
-//! because only the holder of the *turn*, a second lock, makes and writes them: the writer, or the
-//! reader during the handshake.
+//! because only the holder of a second lock makes and writes them: the writer, or the reader during
+//! the handshake.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -20,12 +20,13 @@ use parking_lot::{Condvar, Mutex};
 use rustls::ServerConfig;
 use rustls::server::ServerConnection;
 
-use super::tls::{Binding, record};
+use super::tls::record;
 use super::{
     ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut, is_of_the_connection,
 };
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
+use crate::sasl::ChannelBindings;
 use crate::server::{Offload, Place, Server, Transport, Want};
 
 /// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
@@ -94,9 +95,8 @@ impl Wake for Unpark {
 
 /// Accepts the next connection.
 ///
-/// What goes wrong meanwhile is told to `failed`: that of a connection which was gone before it
-/// was accepted is of no matter, and when there are no more file descriptors it waits for a
-/// moment, rather than to end the server or to keep it busy.
+/// Errors go to `failed`. That of a connection which was gone before it was accepted does no harm;
+/// without file descriptors this waits for a moment, rather than end the server or keep it busy.
 pub fn accept(
     listener: &TcpListener,
     mut failed: impl FnMut(&io::Error),
@@ -177,7 +177,7 @@ pub(super) fn run<M: Machine>(
         socket,
         outbox,
         limit,
-        turn: Mutex::new(()),
+        writing: Mutex::new(()),
         plain: AtomicU64::new(u64::MAX),
         flushed: Condvar::new(),
         reader: thread::current(),
@@ -199,14 +199,14 @@ struct Wire {
     socket: TcpStream,
     outbox: Arc<Outbox>,
     limit: Duration,
-    /// Held while bytes are made ready and written.
-    turn: Mutex<()>,
+    /// Held while records are made and written.
+    writing: Mutex<()>,
     /// Where the plain text ends, from [`Want::StartTls`] to the end of the handshake.
     plain: AtomicU64,
     flushed: Condvar,
-    /// Waits here for its peer to read, if too much was waiting to be written (LIMIT-13).
+    /// Parked while too much waits to be written (LIMIT-13).
     reader: Thread,
-    /// Held for moments only. Inside `turn` if both are.
+    /// Held for moments only. Inside `writing` if both are.
     tls: Mutex<Option<Box<ServerConnection>>>,
 }
 
@@ -218,7 +218,7 @@ impl Drop for Ends<'_> {
         self.0.outbox.close(Close::Abort);
         let _gone_already = self.0.socket.shutdown(Shutdown::Both);
         // Whoever has seen it open waits by now.
-        drop(self.0.turn.lock());
+        drop(self.0.writing.lock());
         self.0.flushed.notify_all();
     }
 }
@@ -238,7 +238,7 @@ fn read_loop<M: Machine>(
             machine.handle_timeout();
         }
         let want = match wire.outbox.closed() {
-            // Whoever closed it: nothing more is said, and so nothing more is worth reading.
+            // Closed elsewhere: nothing more is said, and so nothing more is worth reading.
             Some(_) => Some(Want::Close),
             None => machine.want_blocking(),
         };
@@ -246,23 +246,11 @@ fn read_loop<M: Machine>(
             // Its time-out is due.
             None => {}
             Some(Want::Input) if open => {
-                // A read is not interrupted when somebody else ends the session: looked at again.
-                let again = if machine.is_early() { LOOK_SOON } else { LOOK_AGAIN };
-                let time = machine.due_in().map_or(again, |due| due.min(again));
-                open = wire.read(&mut bytes, Some(time))?;
-                // Nothing came before a time-out: no sign of life (LIMIT-22).
-                if !bytes.is_empty() {
-                    machine.receive(&bytes);
-                    bytes.clear();
-                }
-                if !open {
-                    // It may still read the last answers.
-                    machine.end_of_input();
-                }
+                open = wire.read_to(&mut machine, &mut bytes)?;
             }
-            Some(Want::Input) => thread::park_timeout(LOOK_AGAIN),
+            Some(Want::Input) => thread::park_timeout(CHECK_ENDED),
             // LIMIT-25: no handshake before the peer begins it, and there is a place.
-            Some(Want::StartTls) if is_silent => match wire.is_heard(deadline)? {
+            Some(Want::StartTls) if is_silent => match wire.peek(deadline)? {
                 Some(true) => {
                     is_silent = false;
                     machine.heard();
@@ -271,16 +259,10 @@ fn read_loop<M: Machine>(
                 None => {}
             },
             Some(Want::StartTls) => {
-                let binding = wire.secure(settings, &mut machine, direct_tls)?;
-                machine.secured(binding);
+                let bindings = wire.secure(settings, &mut machine, direct_tls)?;
+                machine.secured(bindings);
             }
-            Some(Want::Close) => {
-                let deadline = after(wire.limit);
-                let place = machine.place();
-                wire.flush(writer_ended, deadline, place.as_ref())?;
-                drop(machine);
-                return if open { wire.linger(deadline, place.as_ref()) } else { Ok(()) };
-            }
+            Some(Want::Close) => return wire.finish(machine, writer_ended, open),
         }
     }
 }
@@ -290,11 +272,11 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
     let mut records = Vec::new();
     let (mut give_up, mut position) = (None, 0_u64);
     while let Poll::Ready(Some(bytes)) = drain.fill_blocking(None) {
-        let mut turn = wire.turn.lock();
+        let mut writing = wire.writing.lock();
         // TLS-2: what was sent behind `<proceed/>` waits for the end of the handshake.
         let plain = || wire.plain.load(Ordering::SeqCst).saturating_sub(position);
         while plain() == 0 && wire.outbox.closed() != Some(Close::Abort) {
-            wire.flushed.wait(&mut turn);
+            wire.flushed.wait(&mut writing);
         }
         // In parts, so that progress is seen (LIMIT-13).
         let most = usize::try_from(plain()).map_or(PART, |plain| plain.min(PART));
@@ -306,11 +288,11 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
         };
         let Ok(n) = written else { return };
         position = position.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
-        drop(turn);
+        drop(writing);
         // It may send what follows, and end sessions: not under our lock.
         drain.consume(n);
         // Whoever has seen that something waits, waits for it by now.
-        drop(wire.turn.lock());
+        drop(wire.writing.lock());
         wire.flushed.notify_all();
         wire.reader.unpark();
         records = Vec::new();
@@ -328,6 +310,24 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
 }
 
 impl Wire {
+    /// Reads once, into the machine. `bytes` is an empty buffer, and is so again.
+    fn read_to<M: Machine>(&self, machine: &mut M, bytes: &mut Vec<u8>) -> io::Result<bool> {
+        // A read is not interrupted when somebody else ends the session: hence the time-out.
+        let check = if machine.is_unbound() { CHECK_PLACE } else { CHECK_ENDED };
+        let time = machine.due_in().map_or(check, |due| due.min(check));
+        let open = self.read(bytes, Some(time))?;
+        // Nothing came before a time-out: no sign of life (LIMIT-22).
+        if !bytes.is_empty() {
+            machine.receive(bytes);
+            bytes.clear();
+        }
+        if !open {
+            // It may still read the last answers.
+            machine.end_of_input();
+        }
+        Ok(open)
+    }
+
     /// Reads once, and appends what there is to `out`. False at the end of the stream; true with
     /// nothing read if the time passed.
     fn read(&self, out: &mut Vec<u8>, timeout: Option<Duration>) -> io::Result<bool> {
@@ -403,7 +403,7 @@ impl Wire {
 
     /// The last bytes of the transport itself, once the outbox is empty.
     fn say_goodbye(&self, give_up: &mut Option<Instant>) -> io::Result<()> {
-        let _turn = self.turn.lock();
+        let _writing = self.writing.lock();
         let mut records = Vec::new();
         if let Some(tls) = self.tls.lock().as_mut() {
             tls.send_close_notify();
@@ -415,14 +415,14 @@ impl Wire {
         self.socket.shutdown(Shutdown::Write)
     }
 
-    /// Whether the peer has said something, or sends nothing at all; `None` if it is to be looked
-    /// again.
-    fn is_heard(&self, deadline: Instant) -> io::Result<Option<bool>> {
+    /// Waits a moment for the peer: `true` if bytes arrived, `false` if it sends none at all, `None` if
+    /// it is still silent.
+    fn peek(&self, deadline: Instant) -> io::Result<Option<bool>> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.socket.set_read_timeout(Some(left.clamp(SHORT, LOOK_SOON)))?;
+        self.socket.set_read_timeout(Some(left.clamp(SHORT, CHECK_PLACE)))?;
         match self.socket.peek(&mut [0]) {
             Ok(n) => Ok(Some(n > 0)),
             Err(error) if is_timeout(&error) => Ok(None),
@@ -433,7 +433,7 @@ impl Wire {
     /// The last bytes of TLS (TLS-4, or the alert that tells what was wrong) where there is room for
     /// them: nobody is waited for.
     fn part(&self) {
-        let Some(_turn) = self.turn.try_lock() else { return };
+        let Some(_writing) = self.writing.try_lock() else { return };
         let mut records = Vec::new();
         if let Some(tls) = self.tls.lock().as_mut() {
             tls.send_close_notify();
@@ -451,7 +451,7 @@ impl Wire {
         settings: &Settings,
         machine: &mut M,
         direct: bool,
-    ) -> io::Result<Binding> {
+    ) -> io::Result<ChannelBindings> {
         let config = match &settings.tls {
             Some(config) if self.tls.lock().is_none() => config,
             _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start")),
@@ -459,18 +459,18 @@ impl Wire {
         let deadline = after(settings.handshake);
         let end = self.outbox.accepted();
         self.plain.store(end, Ordering::SeqCst);
-        let mut turn = self.turn.lock();
+        let mut writing = self.writing.lock();
         while self.outbox.written() < end {
             let left = left(machine, deadline)?;
-            self.flushed.wait_for(&mut turn, left);
+            self.flushed.wait_for(&mut writing, left);
         }
         let connection = self.handshake(config.config(direct), machine, deadline)?;
         self.socket.set_write_timeout(Some(self.limit))?;
-        let binding = config.binding(&connection);
+        let bindings = config.bindings(&connection);
         *self.tls.lock() = Some(connection);
         self.plain.store(u64::MAX, Ordering::SeqCst);
         self.flushed.notify_all();
-        Ok(binding)
+        Ok(bindings)
     }
 
     fn handshake<M: Machine>(
@@ -507,6 +507,20 @@ impl Wire {
         Ok(connection)
     }
 
+    /// Writes what waits, and closes.
+    fn finish<M: Machine>(
+        &self,
+        mut machine: M,
+        writer_ended: &Receiver<()>,
+        open: bool,
+    ) -> io::Result<()> {
+        let deadline = after(self.limit);
+        let place = machine.place();
+        self.flush(writer_ended, deadline, place.as_ref())?;
+        drop(machine);
+        if open { self.linger(deadline, place.as_ref()) } else { Ok(()) }
+    }
+
     /// Waits for the writer to write what waits.
     fn flush(
         &self,
@@ -518,7 +532,7 @@ impl Wire {
         loop {
             // The writer sends nothing: it lets go of its end.
             let left = deadline.saturating_duration_since(Instant::now());
-            match writer_ended.recv_timeout(left.min(LOOK_SOON)) {
+            match writer_ended.recv_timeout(left.min(CHECK_PLACE)) {
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
@@ -540,7 +554,7 @@ impl Wire {
             if left.is_zero() || place.is_some_and(Place::is_cut) {
                 return Ok(());
             }
-            self.socket.set_read_timeout(Some(left.clamp(SHORT, LOOK_SOON)))?;
+            self.socket.set_read_timeout(Some(left.clamp(SHORT, CHECK_PLACE)))?;
             match (&self.socket).read(&mut buffer) {
                 Ok(1..) => {}
                 Err(error) if is_timeout(&error) => {}
@@ -550,7 +564,7 @@ impl Wire {
     }
 }
 
-/// How long a step towards TLS may take before it is looked again whether it is still wanted.
+/// How long a step towards TLS may block before checking whether it is still wanted.
 fn left<M: Machine>(machine: &mut M, deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if machine.want_blocking() == Some(Want::Close) {
@@ -558,7 +572,7 @@ fn left<M: Machine>(machine: &mut M, deadline: Instant) -> io::Result<Duration> 
     } else if left.is_zero() {
         Err(io::ErrorKind::TimedOut.into())
     } else {
-        Ok(left.clamp(SHORT, LOOK_SOON))
+        Ok(left.clamp(SHORT, CHECK_PLACE))
     }
 }
 
@@ -588,11 +602,11 @@ fn invalid(error: rustls::Error) -> io::Error {
 /// The shortest time-out given to a socket, which refuses zero.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// How long a stream that was ended may be kept by a client that sends nothing.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How often a reader whose client is silent checks whether its stream was ended.
+const CHECK_ENDED: Duration = Duration::from_secs(1);
 
-/// How long others may have to wait until one of them sees that they need its place.
-const LOOK_SOON: Duration = Duration::from_millis(250);
+/// How often a stream without a session checks whether others need its place.
+const CHECK_PLACE: Duration = Duration::from_millis(250);
 
 /// Bytes written at a time without TLS.
 const PART: usize = 64 * 1024;

@@ -58,9 +58,8 @@ impl Offload for Handle {
 
 /// Accepts the next connection.
 ///
-/// What goes wrong meanwhile is told to `failed`: that of a connection which was gone before it
-/// was accepted is of no matter, and when there are no more file descriptors it waits for a
-/// moment, rather than to end the server or to keep it busy.
+/// Errors go to `failed`. That of a connection which was gone before it was accepted does no harm;
+/// without file descriptors this waits for a moment, rather than end the server or keep it busy.
 pub async fn accept(
     listener: &TcpListener,
     mut failed: impl FnMut(&io::Error),
@@ -152,7 +151,7 @@ pub(super) async fn run<M: Machine>(
         Box::pin(timeout(settings.handshake, heard)).await??;
     }
     loop {
-        match poll_fn(|cx| line.turn(timer.as_mut(), cx)).await? {
+        match poll_fn(|cx| line.poll_next(timer.as_mut(), cx)).await? {
             Next::Secure => line = Box::pin(secure(settings, line)).await?,
             Next::Close => return Box::pin(finish(settings, line)).await,
         }
@@ -202,7 +201,7 @@ enum Next {
     Close,
 }
 
-/// What `future` comes to, unless the transport has to give up its place before. The place is kept
+/// The output of `future`, unless the transport has to give up its place first. The place is kept
 /// until then.
 async fn unless_cut<T>(
     place: Option<Place>,
@@ -241,8 +240,12 @@ impl<M: Machine> Line<M> {
         Poll::Ready(Ok(()))
     }
 
-    /// Lets the machine work, writes, reads, until none of them can go on; pending then.
-    fn turn(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+    /// Lets the machine work, writes, and reads, until nothing can go on; pending then.
+    fn poll_next(
+        &mut self,
+        mut timer: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Next>> {
         let Self { machine, drain, socket, open, plain, .. } = self;
         loop {
             if machine.due_in() == Some(Duration::ZERO) {
@@ -297,13 +300,13 @@ enum Written {
     Ended,
     /// The socket takes no more now.
     Blocked,
-    /// It would take more, but others have their turn first.
+    /// It would take more, but other tasks run first.
     Enough,
 }
 
-/// Bytes that are written before other connections have their turn: one that resumes with much to be
-/// sent again would keep them waiting.
-const TURN: usize = 64 * 1024;
+/// Bytes that are written before other tasks run: a client that resumes with much to be sent again
+/// would keep them waiting.
+const WRITE_BUDGET: usize = 64 * 1024;
 
 /// Writes what waits, and says whether any of it got away.
 fn write(
@@ -314,7 +317,7 @@ fn write(
 ) -> io::Result<(Written, bool)> {
     let (mut progress, mut total) = (false, 0);
     loop {
-        if total > TURN {
+        if total > WRITE_BUDGET {
             cx.waker().wake_by_ref();
             return Ok((Written::Enough, progress));
         }
@@ -396,7 +399,7 @@ async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Resul
     });
     match timeout(settings.handshake, secured).await?? {
         Ok(secured) => {
-            line.machine.secured(tls.binding(secured.get_ref().1));
+            line.machine.secured(tls.bindings(secured.get_ref().1));
             Ok(Line { socket: Socket::Tls(Box::new(secured)), plain: u32::MAX, ..line })
         }
         Err((error, socket)) => {

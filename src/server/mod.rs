@@ -24,7 +24,7 @@ mod work;
 pub use builder::{DomainPolicy, ServerBuilder};
 pub use deliver::requests::RequestError;
 pub use deliver::route::{RouteError, Router};
-pub use driver::{Driver, Offload, Place, Tls, Transport, Want};
+pub use driver::{Driver, Offload, Place, Transport, Want};
 pub use ends::{Progress, Shutdown};
 pub use limits::{Limits, Rate};
 pub use metrics::{ByKind, Metrics};

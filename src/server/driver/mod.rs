@@ -15,7 +15,7 @@ mod transport;
 
 pub use admission::Place;
 pub use negotiate::hashing::Offload;
-pub use transport::{Tls, Transport, Want};
+pub use transport::{Transport, Want};
 
 use std::fmt;
 use std::future::poll_fn;
@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 use super::Core;
 use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
+use crate::sasl::ChannelBindings;
 use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
 use crate::stream::{Event, Limit, Parser, StreamError};
 use admission::{Source, Standing};
@@ -259,14 +260,14 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The TLS handshake after [`Want::StartTls`] is complete; what the client said before it is
     /// forgotten (STREAM-8). At any other time this has no effect.
-    pub fn secured(&mut self, tls: Tls) {
+    pub fn secured(&mut self, bindings: ChannelBindings) {
         let State::Unauthed(session) = &mut self.state else { return };
         if self.want == Want::Close || (self.want == Want::Input && session.is_open()) {
             return;
         }
         session.restart();
         if let Some(negotiating) = &mut self.negotiating {
-            negotiating.secured(tls.bindings);
+            negotiating.secured(bindings);
         }
         self.parser.restart(false);
         self.lang = None;

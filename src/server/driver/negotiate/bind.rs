@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use jid::{FullJid, ResourcePart};
+use jid::{BareJid, FullJid, ResourcePart};
 
 use super::super::blocked::Pending;
 use super::unbound::Dismissal;
 use super::{Driver, State};
 use crate::address;
 use crate::connection::SharedConnection;
+use crate::rules::roster::Roster;
 use crate::server::deliver::iq::is_request;
 use crate::server::work::oneshot::{self, Receiver};
 use crate::server::{Core, caught, xml};
-use crate::session::{Authed, BindError, BindRequest, Bound, Session};
+use crate::session::{Authed, BindError, BindRequest, Bound, Kept, Session};
 use crate::stanza::{Child, Condition, ErrorType, Stanza, StanzaError, write};
 use crate::store::StoreError;
 use crate::stream::{Limit, StreamCondition, StreamError};
@@ -25,13 +26,9 @@ pub(in crate::server::driver) struct BindWait<C: SharedConnection> {
     pub(in crate::server::driver) id: String,
 }
 
-/// How it ended.
-pub(in crate::server::driver) enum BindOutcome<C: SharedConnection> {
-    Bound(Session<Bound, C>),
-    Refused(Session<Authed, C>, BindError),
-    /// The account's data could not be had (BIND-7).
-    NotLoaded(Session<Authed, C>),
-}
+/// The session bound, or given back with what its client is told.
+pub(in crate::server::driver) type BindOutcome<C> =
+    Result<Session<Bound, C>, (Session<Authed, C>, Condition)>;
 
 impl<C: SharedConnection> Driver<C> {
     /// BIND-2…10
@@ -68,26 +65,13 @@ impl<C: SharedConnection> Driver<C> {
             stream.dismissal().end_bind();
         }
         match outcome {
-            Some(BindOutcome::Bound(session)) => self.begin_session(session),
-            Some(BindOutcome::Refused(session, error)) => {
-                if error == BindError::TooManySessions {
-                    self.core.metrics.limit(Limit::Sessions);
-                }
-                let condition = error.condition();
+            Some(Ok(session)) => self.begin_session(session),
+            Some(Err((session, condition))) => {
                 self.state = State::Authed(session);
-                self.refuse_bind(id, condition);
-            }
-            Some(BindOutcome::NotLoaded(session)) => {
-                self.state = State::Authed(session);
-                self.refuse_bind(id, Condition::InternalServerError);
+                self.bind_failed(&Stanza::iq("set").id(id).build(), condition);
             }
             None => self.fail(StreamCondition::InternalServerError.into()),
         }
-    }
-
-    fn refuse_bind(&mut self, id: &str, condition: Condition) {
-        let request = Stanza::iq("set").id(id).build();
-        self.bind_failed(&request, condition);
     }
 
     /// BIND-10: a stream may fail so often, and no more.
@@ -120,21 +104,15 @@ async fn bind<C: SharedConnection>(
         let loaded = if core.registry.is_loaded(session.account()) {
             None
         } else {
-            let account = session.account();
-            let load = caught(async {
-                Ok::<_, StoreError>((
-                    core.load_roster(account).await?,
-                    core.load_kept(account).await?,
-                ))
-            });
-            match core.timers.within(core.limits.load, load).await {
-                Some(Some(Ok(loaded))) => Some(loaded),
-                _ => return done.send(BindOutcome::NotLoaded(session)),
+            match core.load_account(session.account()).await {
+                Some(loaded) => Some(loaded),
+                // BIND-7
+                None => return done.send(Err((session, Condition::InternalServerError))),
             }
         };
         if dismissal.as_ref().is_some_and(|dismissal| !dismissal.begin_bind()) {
             // The stream is closed, or about to be.
-            return done.send(BindOutcome::NotLoaded(session));
+            return done.send(Err((session, Condition::InternalServerError)));
         }
         // DESTROY-10: a transport that was lost meanwhile binds nothing.
         if done.is_closed() {
@@ -149,17 +127,30 @@ async fn bind<C: SharedConnection>(
             Some(resource) => request.resource(resource.clone()),
             None => request,
         };
-        match session.bind(&core.registry, request.lingers().reply(&mut reply)) {
-            Ok(session) => return done.send(BindOutcome::Bound(session)),
-            Err(refused) => {
-                let (back, error) = refused.into_parts();
-                if error != BindError::NotLoaded {
-                    return done.send(BindOutcome::Refused(back, error));
-                }
-                // The account's last session has ended meanwhile.
-                session = back;
-            }
+        let refused = match session.bind(&core.registry, request.lingers().reply(&mut reply)) {
+            Ok(session) => return done.send(Ok(session)),
+            Err(refused) => refused,
+        };
+        let (back, error) = refused.into_parts();
+        if error == BindError::TooManySessions {
+            core.metrics.limit(Limit::Sessions);
         }
+        if error != BindError::NotLoaded {
+            return done.send(Err((back, error.condition())));
+        }
+        // The account's last session has ended meanwhile.
+        session = back;
+    }
+}
+
+impl<C: SharedConnection> Core<C> {
+    /// What an account's sessions need to know, unless a store fails or takes too long.
+    async fn load_account(&self, account: &BareJid) -> Option<(Roster, Kept)> {
+        let load = caught(async {
+            let roster = self.load_roster(account).await?;
+            Ok::<_, StoreError>((roster, self.load_kept(account).await?))
+        });
+        self.timers.within(self.limits.load, load).await.flatten()?.ok()
     }
 }
 

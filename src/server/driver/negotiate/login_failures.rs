@@ -1,31 +1,25 @@
 //! Failed logins by source: they delay the next ones (LIMIT-29).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::environment::Environment;
+use crate::recent::Recent;
 use crate::server::limits::Rate;
 
 /// The recently failed logins of each source.
 pub(in crate::server) struct LoginFailures {
     environment: Arc<dyn Environment>,
     rate: Option<Rate>,
-    inside: Mutex<Remembered>,
-}
-
-#[derive(Default)]
-struct Remembered {
-    /// When the failures of a source are forgotten. When this map is full it replaces the old one.
-    young: HashMap<u64, Duration>,
-    old: HashMap<u64, Duration>,
+    /// When the failures of a source are forgotten.
+    forgotten: Mutex<Recent<Duration>>,
 }
 
 impl LoginFailures {
     pub(in crate::server) fn new(rate: Option<Rate>, environment: Arc<dyn Environment>) -> Self {
-        Self { environment, rate, inside: Mutex::default() }
+        Self { environment, rate, forgotten: Mutex::new(Recent::new(MOST)) }
     }
 
     /// A login begins: it counts as failed unless it is forgiven, and may be checked at the given time.
@@ -37,7 +31,7 @@ impl LoginFailures {
 
     fn delay(&self, key: u64, now: Duration) -> Option<Duration> {
         let rate = self.rate?;
-        let forgotten = self.inside.lock().forgotten(key)?;
+        let forgotten = self.forgotten.lock().get(&key)?;
         let each = rate.each();
         let over = forgotten.saturating_sub(now).saturating_sub(each.saturating_mul(rate.burst));
         let count = over.as_nanos().div_ceil(each.as_nanos().max(1));
@@ -51,18 +45,9 @@ impl LoginFailures {
         let each = rate.each();
         // A flood is forgotten soon after it has stopped.
         let most = now.saturating_add(each.saturating_mul(rate.burst.saturating_add(MOST_OVER)));
-        let mut inside = self.inside.lock();
-        let forgotten = inside.forgotten(key).unwrap_or_default().max(now);
-        if inside.young.len() >= MOST && !inside.young.contains_key(&key) {
-            inside.old = std::mem::take(&mut inside.young);
-        }
-        inside.young.insert(key, forgotten.saturating_add(each).min(most));
-    }
-}
-
-impl Remembered {
-    fn forgotten(&self, key: u64) -> Option<Duration> {
-        self.young.get(&key).or_else(|| self.old.get(&key)).copied()
+        let mut forgotten = self.forgotten.lock();
+        let before = forgotten.get(&key).unwrap_or_default().max(now);
+        forgotten.insert(&key, before.saturating_add(each).min(most));
     }
 }
 
@@ -102,5 +87,5 @@ const LONGEST_DELAY: Duration = Duration::from_secs(8);
 /// So many failures beyond the burst bring the longest delay.
 const MOST_OVER: u32 = 6;
 
-/// Entries of one map: up to twice as many sources are remembered.
+/// Sources that are remembered, and up to twice as many.
 const MOST: usize = 1 << 15;
