@@ -35,10 +35,6 @@ impl Failures {
         self.0.lock().get(account).map(|failure| failure.given.clone()).unwrap_or_default()
     }
 
-    fn is_known(&self, account: &BareJid) -> bool {
-        self.0.lock().contains_key(account)
-    }
-
     /// The store is about to be asked again.
     fn retried(&self, account: &BareJid) {
         let mut failures = self.0.lock();
@@ -85,11 +81,12 @@ impl<C: SharedConnection> Core<C> {
                 }
                 self.give_stored(account, &session, stored).await;
             }
-            // What has come behind it meanwhile is for whom it would have gone to.
-            let heir = (!is_reachable && self.offline_failures.is_known(account))
-                .then(|| self.registry.sessions(account).find(gets_messages))
-                .flatten();
-            heir.into_iter().for_each(|heir| self.registry.expect_stored(&heir));
+            // What has come behind it meanwhile is for another that is there.
+            if !is_reachable
+                && let Some(other) = self.registry.sessions(account).find(gets_messages)
+            {
+                self.registry.expect_stored(&other);
+            }
             self.registry.stored_given(&session);
             if !is_reachable {
                 session.renounce();
