@@ -13,8 +13,8 @@ use jid::{BareJid, DomainPart};
 
 use crate::connection::Recorder;
 use crate::environment::{Environment, Virtual};
-use crate::sasl::{self, ChannelBindings, Negotiation, Policy, Step};
 use crate::sasl::wire::Request;
+use crate::sasl::{self, ChannelBindings, Negotiation, Policy, Step};
 use crate::server::{Driver, Server, Transport, Want};
 use crate::stanza::canonical::{Bounds, Declarations};
 use crate::stanza::recognise::law;

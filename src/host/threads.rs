@@ -246,9 +246,9 @@ fn read_loop<M: Machine>(
             // Its time-out is due.
             None => {}
             Some(Want::Input) if open => {
-                open = wire.read_to(&mut machine, &mut bytes)?;
+                open = read_once(wire, &mut machine, &mut bytes)?;
             }
-            Some(Want::Input) => thread::park_timeout(CHECK_ENDED),
+            Some(Want::Input) => thread::park_timeout(CHECK_INTERVAL),
             // LIMIT-25: no handshake before the peer begins it, and there is a place.
             Some(Want::StartTls) if is_silent => match wire.peek(deadline)? {
                 Some(true) => {
@@ -265,6 +265,24 @@ fn read_loop<M: Machine>(
             Some(Want::Close) => return wire.finish(machine, writer_ended, open),
         }
     }
+}
+
+/// Reads what comes before the next time-out and hands it on. `false`: nothing will follow.
+fn read_once<M: Machine>(wire: &Wire, machine: &mut M, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    // A read is not interrupted when somebody else ends the session, so it never takes long.
+    let longest = if machine.is_unbound() { EARLY_CHECK_INTERVAL } else { CHECK_INTERVAL };
+    let time = machine.due_in().map_or(longest, |due| due.min(longest));
+    let open = wire.read(bytes, Some(time))?;
+    // Nothing came before a time-out: no sign of life (LIMIT-22).
+    if !bytes.is_empty() {
+        machine.receive(bytes);
+        bytes.clear();
+    }
+    if !open {
+        // It may still read the last answers.
+        machine.end_of_input();
+    }
+    Ok(open)
 }
 
 fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
@@ -310,24 +328,6 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
 }
 
 impl Wire {
-    /// Reads once, into the machine. `bytes` is an empty buffer, and is so again.
-    fn read_to<M: Machine>(&self, machine: &mut M, bytes: &mut Vec<u8>) -> io::Result<bool> {
-        // A read is not interrupted when somebody else ends the session: hence the time-out.
-        let check = if machine.is_unbound() { CHECK_PLACE } else { CHECK_ENDED };
-        let time = machine.due_in().map_or(check, |due| due.min(check));
-        let open = self.read(bytes, Some(time))?;
-        // Nothing came before a time-out: no sign of life (LIMIT-22).
-        if !bytes.is_empty() {
-            machine.receive(bytes);
-            bytes.clear();
-        }
-        if !open {
-            // It may still read the last answers.
-            machine.end_of_input();
-        }
-        Ok(open)
-    }
-
     /// Reads once, and appends what there is to `out`. False at the end of the stream; true with
     /// nothing read if the time passed.
     fn read(&self, out: &mut Vec<u8>, timeout: Option<Duration>) -> io::Result<bool> {
@@ -422,7 +422,7 @@ impl Wire {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.socket.set_read_timeout(Some(left.clamp(SHORT, CHECK_PLACE)))?;
+        self.socket.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
         match self.socket.peek(&mut [0]) {
             Ok(n) => Ok(Some(n > 0)),
             Err(error) if is_timeout(&error) => Ok(None),
@@ -532,7 +532,7 @@ impl Wire {
         loop {
             // The writer sends nothing: it lets go of its end.
             let left = deadline.saturating_duration_since(Instant::now());
-            match writer_ended.recv_timeout(left.min(CHECK_PLACE)) {
+            match writer_ended.recv_timeout(left.min(EARLY_CHECK_INTERVAL)) {
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
@@ -554,7 +554,7 @@ impl Wire {
             if left.is_zero() || place.is_some_and(Place::is_cut) {
                 return Ok(());
             }
-            self.socket.set_read_timeout(Some(left.clamp(SHORT, CHECK_PLACE)))?;
+            self.socket.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
             match (&self.socket).read(&mut buffer) {
                 Ok(1..) => {}
                 Err(error) if is_timeout(&error) => {}
@@ -572,7 +572,7 @@ fn left<M: Machine>(machine: &mut M, deadline: Instant) -> io::Result<Duration> 
     } else if left.is_zero() {
         Err(io::ErrorKind::TimedOut.into())
     } else {
-        Ok(left.clamp(SHORT, CHECK_PLACE))
+        Ok(left.clamp(SHORT, EARLY_CHECK_INTERVAL))
     }
 }
 
@@ -603,10 +603,10 @@ fn invalid(error: rustls::Error) -> io::Error {
 const SHORT: Duration = Duration::from_millis(1);
 
 /// How often a reader whose client is silent checks whether its stream was ended.
-const CHECK_ENDED: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a stream without a session checks whether others need its place.
-const CHECK_PLACE: Duration = Duration::from_millis(250);
+const EARLY_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Bytes written at a time without TLS.
 const PART: usize = 64 * 1024;

@@ -69,7 +69,7 @@ impl TlsConfig {
         let exporter = unique.then(|| {
             connection.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b""))
         });
-        // Empty data binds to nothing.
+        // Empty data counts as none.
         ChannelBindings::new()
             .exporter(exporter.and_then(Result::ok).unwrap_or_default())
             .server_end_point(self.end_point.as_deref().map(Vec::from).unwrap_or_default())

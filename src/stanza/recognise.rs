@@ -145,7 +145,7 @@ impl Recogniser {
             }
         };
         match stop {
-            Stop::More if bytes.len() < most && self.take_text(bytes) => Verdict::More,
+            Stop::More if bytes.len() < most && self.is_text(bytes) => Verdict::More,
             Stop::End => {
                 let element = bytes.get(..self.at as usize).unwrap_or_default();
                 match std::str::from_utf8(element) {
@@ -166,8 +166,8 @@ impl Recogniser {
         Outline { kind: self.kind, values: self.values, payload, claims: self.flags & CLAIMS != 0 }
     }
 
-    /// Takes what has arrived as text; `false` if it is none, so that it is refused at once.
-    fn take_text(&mut self, bytes: &[u8]) -> bool {
+    /// Whether what has arrived is text as far as it goes, so that what is not is refused at once.
+    fn is_text(&mut self, bytes: &[u8]) -> bool {
         let new = bytes.get(self.characters as usize..).unwrap_or_default();
         match std::str::from_utf8(new) {
             Ok(text) => self.characters += length(text.len()),

@@ -5,21 +5,10 @@ use std::task::{Context, Poll, Waker, ready};
 
 use super::admission::Standing;
 use super::close::Closing;
-use super::negotiate::bind::BindWait;
-use super::negotiate::sasl::SaslAnswer;
+use super::pending::Pending;
 use super::{Driver, Place, State, Want};
 use crate::connection::{Close, SharedConnection};
-use crate::server::work::oneshot::Receiver;
 use crate::stream::{Limit, StreamCondition};
-
-/// Work that the driver waits for before it goes on with its input (STREAM-23).
-pub(super) enum Pending<C: SharedConnection> {
-    /// The answer of a store to SASL.
-    Sasl(Pin<Box<dyn Future<Output = SaslAnswer> + Send>>),
-    Bind(BindWait<C>),
-    /// A stanza that waits for a store or a handler.
-    Stanza(Receiver<()>),
-}
 
 impl<C: SharedConnection> Driver<C> {
     /// Waits for what comes before the next event. Without a context nobody is woken.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::blocked::Pending;
+use super::pending::Pending;
 use super::{Driver, State};
 use crate::address::InvalidAddress;
 use crate::connection::SharedConnection;

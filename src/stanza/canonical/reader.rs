@@ -215,13 +215,13 @@ impl ElementReader {
         let most = self.bounds.growth(self.feeder.bytes().len());
         let is_refused = match &mut self.root {
             Root::Unknown | Root::Refused(_) => false,
-            Root::Other { writer, .. } => writer.discard_beyond(most),
+            Root::Other { writer, .. } => writer.is_beyond(most),
             Root::Stanza { head, payload } => {
                 let Payload { head: written, writer, .. } = payload;
-                if writer.is_beyond(most.saturating_sub(*written)) {
+                if writer.would_be_beyond(most.saturating_sub(*written)) {
                     *written = head.written(write::attribute_value_len);
                 }
-                let is_full = writer.discard_beyond(most.saturating_sub(*written));
+                let is_full = writer.is_beyond(most.saturating_sub(*written));
                 // What is kept as it came does not grow.
                 is_full && !payload.names_are_canonical
             }

@@ -83,9 +83,9 @@ impl Writer {
         }
     }
 
-    /// Discards what was written if it is more than `most` bytes, now or ever before; `true` then. A
-    /// prefix declared once and used often can make it many times the input.
-    pub(super) fn discard_beyond(&mut self, most: usize) -> bool {
+    /// Whether more than `most` bytes were written, now or ever before: a prefix declared once and
+    /// used often can make them many times the input. What is too much is not kept.
+    pub(super) fn is_beyond(&mut self, most: usize) -> bool {
         self.full |= self.out.len() > most;
         if self.full {
             self.out.clear();
@@ -93,8 +93,8 @@ impl Writer {
         self.full
     }
 
-    /// Whether [`discard_beyond`](Self::discard_beyond) would discard for the first time.
-    pub(super) const fn is_beyond(&self, most: usize) -> bool {
+    /// Whether [`is_beyond`](Self::is_beyond) would say so for the first time.
+    pub(super) const fn would_be_beyond(&self, most: usize) -> bool {
         !self.full && self.out.len() > most
     }
 

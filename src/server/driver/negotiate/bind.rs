@@ -4,31 +4,21 @@ use std::sync::Arc;
 
 use jid::{BareJid, FullJid, ResourcePart};
 
-use super::super::blocked::Pending;
+use super::super::pending::{BindOutcome, BindWait, Pending};
 use super::unbound::Dismissal;
 use super::{Driver, State};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::rules::roster::Roster;
 use crate::server::deliver::iq::is_request;
-use crate::server::work::oneshot::{self, Receiver};
+use crate::server::work::oneshot;
 use crate::server::{Core, caught, xml};
-use crate::session::{Authed, BindError, BindRequest, Bound, Kept, Session};
+use crate::session::{Authed, BindError, BindRequest, Kept, Session};
 use crate::stanza::{Child, Condition, ErrorType, Stanza, StanzaError, write};
 use crate::store::StoreError;
 use crate::stream::{Limit, StreamCondition, StreamError};
 
 pub(super) const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
-
-/// A bind under way on the account's chain.
-pub(in crate::server::driver) struct BindWait<C: SharedConnection> {
-    pub(in crate::server::driver) done: Receiver<BindOutcome<C>>,
-    pub(in crate::server::driver) id: String,
-}
-
-/// The session bound, or given back with what its client is told.
-pub(in crate::server::driver) type BindOutcome<C> =
-    Result<Session<Bound, C>, (Session<Authed, C>, Condition)>;
 
 impl<C: SharedConnection> Driver<C> {
     /// BIND-2…10

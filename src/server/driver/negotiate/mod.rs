@@ -1,12 +1,12 @@
 //! From the first byte to a bound resource (RFC 6120 §4–§7).
 
-pub(super) mod bind;
+mod bind;
 mod elements;
 mod features;
 pub(in crate::server) mod hashing;
 mod header;
 pub(in crate::server) mod login_failures;
-pub(super) mod sasl;
+mod sasl;
 pub(in crate::server) mod unbound;
 
 use std::task::Context;

@@ -4,22 +4,14 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::super::blocked::Pending;
+use super::super::pending::{Pending, SaslAnswer};
 use super::super::rate::Spent;
 use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::sasl::{Negotiation, Refused, Step, wire};
 use crate::server::{caught, shielded};
-use crate::store::{Credentials, StoreError, Verdict};
+use crate::store::StoreError;
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
-
-/// What a store answered to SASL.
-pub(in crate::server::driver) enum SaslAnswer {
-    Credentials(Result<Option<Credentials>, StoreError>),
-    Verdict(Result<Verdict, StoreError>),
-    /// `None`: it could not be checked.
-    Hashed(Option<bool>),
-}
 
 impl<C: SharedConnection> Driver<C> {
     fn sasl(&mut self) -> Option<&mut Negotiation> {
