@@ -29,7 +29,7 @@ use crate::sasl::Policy;
 use crate::session::{self, Conflict, Event, Hold, SessionRegistry};
 use crate::store::{Authenticator, Stores};
 
-/// Pending-out requests of which it is remembered that they were sent again: two megabytes at most.
+/// How many pending-out requests are remembered as sent again: two megabytes at most.
 const REMINDERS: usize = 1 << 15;
 
 /// Clients are not asked for a sign of life more often than this (STREAM-29).
@@ -71,7 +71,7 @@ pub(super) struct Domain {
     pub(super) authenticator: Option<Arc<dyn Authenticator>>,
 }
 
-/// Makes a [`Server`].
+/// Configures a [`Server`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct ServerBuilder<C: SharedConnection> {
     environment: Arc<dyn Environment>,
@@ -128,7 +128,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// A domain that was served once: its clients are told `host-gone` (STREAM-5).
+    /// A domain that is no longer served: its clients are told `host-gone` (STREAM-5).
     pub fn former_domain(mut self, domain: DomainPart) -> Self {
         self.former_domains.push(address::domain(domain.as_str()).unwrap_or(domain));
         self
@@ -140,7 +140,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// Adds an extension behind those that were added before.
+    /// Adds an extension behind the earlier ones.
     pub fn extension(mut self, extension: impl Extension<C>) -> Self {
         self.extensions.push(Box::new(extension));
         self
@@ -152,13 +152,13 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// The way to other domains. Without it there are none.
+    /// The way to other domains. Without one they cannot be reached.
     pub fn router(mut self, router: impl Router) -> Self {
         self.router = Some(Box::new(router));
         self
     }
 
-    /// Who is told of sessions: see [`crate::session::Builder::listener`].
+    /// Called with what happens to sessions: see [`crate::session::Builder::listener`].
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
         self
@@ -171,14 +171,14 @@ impl<C: SharedConnection> ServerBuilder<C> {
     }
 
     /// Where the passwords of PLAIN logins are hashed (LIMIT-28): a runtime's handle, or
-    /// `host::threads::Workers`. Without it they are where they are read, and hold
-    /// up other connections of that thread.
+    /// `host::threads::Workers`. Without it they are hashed on the thread that reads them, and hold up
+    /// its other connections.
     pub fn hashing(mut self, offload: impl Offload) -> Self {
         self.hashing = Some(Box::new(offload));
         self
     }
 
-    /// The server.
+    /// Builds the server.
     #[must_use]
     pub fn build(self) -> Server<C> {
         let environment = self.environment;

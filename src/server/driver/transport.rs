@@ -1,4 +1,4 @@
-//! What a driver and its host tell each other.
+//! What a host says of a transport, and what its driver wants of the host.
 
 use std::fmt;
 
@@ -8,9 +8,10 @@ use std::fmt;
 pub enum Want {
     /// Read, then [`Driver::receive`](crate::server::Driver::receive).
     Input,
-    /// Flush what waits, do the TLS handshake as the server, then [`Driver::secured`](crate::server::Driver::secured). A handshake
-    /// that fails ends the transport, without another word (TLS-1), and so does one during which the
-    /// driver comes to want [`Close`](Self::Close): it is to be polled meanwhile.
+    /// Flush what waits, do the TLS handshake as the server, then
+    /// [`Driver::secured`](crate::server::Driver::secured). A handshake that fails ends the transport
+    /// without another word (TLS-1), and so does one during which the driver, which is to be polled
+    /// meanwhile, wants [`Close`](Self::Close).
     StartTls,
     /// Flush what waits, end the transport, drop the driver.
     Close,

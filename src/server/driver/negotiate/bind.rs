@@ -46,11 +46,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The job that binds has ended.
-    pub(in crate::server::driver) fn bind_done(
-        &mut self,
-        outcome: Option<BindOutcome<C>>,
-        id: &str,
-    ) {
+    pub(in super::super) fn bind_done(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
         if let Some(stream) = self.negotiating.as_ref().and_then(|it| it.unbound.as_ref()) {
             stream.dismissal().end_bind();
         }

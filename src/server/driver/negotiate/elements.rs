@@ -18,7 +18,7 @@ const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 
 impl<C: SharedConnection> Driver<C> {
     /// Handles one event of a stream without a session. Behind SASL they count (LIMIT-20).
-    pub(in crate::server::driver) fn unbound_event(&mut self, event: Event<'_>) {
+    pub(in super::super) fn unbound_event(&mut self, event: Event<'_>) {
         let is_counted = matches!(self.state, State::Authed(_));
         match event {
             Event::Refused(refused) => self.unbound_refused(&refused),
@@ -33,7 +33,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Closes the stream where the start tag of an element alone decides that: the rest need not be
     /// waited for.
-    pub(in crate::server::driver) fn refuse_opening(&mut self) -> bool {
+    pub(in super::super) fn refuse_opening(&mut self) -> bool {
         let condition = match (&self.state, self.parser.opening()) {
             // STREAM-18
             (State::Unauthed(_), Some(Opening::Stanza)) => Some(StreamCondition::NotAuthorized),

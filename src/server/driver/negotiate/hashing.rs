@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::server::driver::admission::Source;
+use super::super::admission::Source;
 use crate::server::shielded;
 use crate::server::work::oneshot::{Receiver, Sender, channel};
 
@@ -70,7 +70,7 @@ impl Hashing {
     }
 
     /// The result of `check`, which runs in the turn of its source; `None` if it panics or never runs.
-    pub(in crate::server::driver) fn submit(
+    pub(in super::super) fn submit(
         self: &Arc<Self>,
         source: Source,
         check: Box<dyn FnOnce() -> bool + Send>,

@@ -10,7 +10,7 @@ use crate::stream::{Header, ResponseHeader, StreamCondition, Version};
 
 impl<C: SharedConnection> Driver<C> {
     /// The client's stream header (STREAM-1…9).
-    pub(in crate::server::driver) fn header(&mut self, header: &Header) {
+    pub(in super::super) fn header(&mut self, header: &Header) {
         self.lang = header.lang().map(Into::into);
         let from = header.from().and_then(|from| address::bare(from.split('/').next()?).ok());
         let Some(negotiating) = &mut self.negotiating else { return };
@@ -86,7 +86,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// STREAM-25: an error before our header was sent brings it along.
-    pub(in crate::server::driver) fn header_if_due(&mut self) -> Vec<u8> {
+    pub(in super::super) fn header_if_due(&mut self) -> Vec<u8> {
         if self.negotiating.as_ref().is_none_or(|negotiating| negotiating.header_sent) {
             return Vec::new();
         }

@@ -27,7 +27,7 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    pub(in crate::server::driver) fn sasl_answer(&mut self, answer: SaslAnswer) {
+    pub(in super::super) fn sasl_answer(&mut self, answer: SaslAnswer) {
         let Some(sasl) = self.sasl() else { return };
         let step = match answer {
             SaslAnswer::Credentials(Ok(found)) => sasl.credentials(found),

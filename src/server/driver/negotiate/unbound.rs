@@ -70,14 +70,14 @@ struct State {
 }
 
 impl Dismissal {
-    /// Begins a bind that nothing but its outcome ends; `false` if the stream is closed before.
+    /// Begins a bind, which only its outcome ends; `false` if the stream was closed before.
     pub(super) fn begin_bind(&self) -> bool {
         let mut state = self.0.lock();
         state.binds = state.farewell.is_none();
         state.binds
     }
 
-    /// Nothing came of the bind.
+    /// The bind has ended.
     pub(super) fn end_bind(&self) {
         self.0.lock().binds = false;
     }
@@ -96,7 +96,7 @@ impl Dismissal {
 
 impl UnboundStreams {
     /// A stream begins.
-    pub(in crate::server::driver) fn enter(self: &Arc<Self>) -> UnboundStream {
+    pub(in super::super) fn enter(self: &Arc<Self>) -> UnboundStream {
         let dismissal = Arc::<Dismissal>::default();
         let mut inside = self.0.lock();
         let number = inside.next;
@@ -120,8 +120,8 @@ impl UnboundStreams {
         }
     }
 
-    /// Closes the streams that are authenticated as `account`, and keeps those that have begun by now
-    /// from becoming so before `until`; with `later`, those that begin from now on as well.
+    /// Closes the streams that are authenticated as `account`, and bars those that have already begun
+    /// from authenticating as it before `until`; with `later`, those that begin afterwards too.
     pub(in crate::server) fn bar(
         &self,
         account: &BareJid,
@@ -144,14 +144,14 @@ impl UnboundStreams {
         }
     }
 
-    /// Bars `account` no longer.
+    /// No longer bars `account`.
     pub(in crate::server) fn unbar(&self, account: &BareJid) {
         self.0.lock().barred.remove(account);
     }
 }
 
 /// One stream's place, given up on drop.
-pub(in crate::server::driver) struct UnboundStream {
+pub(in super::super) struct UnboundStream {
     all: Arc<UnboundStreams>,
     number: u64,
     dismissal: Arc<Dismissal>,
