@@ -8,7 +8,7 @@ use super::copies::Copies;
 use super::held::Held;
 use super::outbound::{Item, Left, To, is_state};
 use super::registry::bare_of;
-use super::retained::RetentionLimits;
+use super::retained::{RetentionLimits, small};
 use crate::environment::Nanos;
 use crate::stanza::{Kind, Stanza};
 
@@ -23,10 +23,9 @@ pub(super) enum Entry {
         bounded: Bounded,
         /// The client may have got it, and is not to get it again; nor is anybody else.
         void: bool,
-        /// When it was accepted.
+        /// When it was accepted; of presence that was sent before, since when it is so.
         at: Nanos,
-        /// Of presence that was sent before, since when it is so.
-        since: Option<Nanos>,
+        before: bool,
         copies: Option<Copies>,
     },
     Raw(Arc<[u8]>),
@@ -36,20 +35,21 @@ pub(super) enum Entry {
 
 impl Entry {
     pub(super) fn new(item: Item<'_>, counted: bool, at: Duration) -> Self {
-        let (stanza, to, copies, since) = match item {
-            Item::Stanza(stanza, to) => (stanza.clone(), to, None, None),
-            Item::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone()), None),
-            Item::Since(stanza, since) => (stanza.clone(), To::OwnBare, None, Some(since)),
+        let at = at.into();
+        let (stanza, to, copies, at, before) = match item {
+            Item::Stanza(stanza, to) => (stanza, to, None, at, false),
+            Item::Copy(stanza, to, copies) => (stanza, to, Some(copies.clone()), at, false),
+            Item::Since(stanza, since) => (stanza, To::OwnBare, None, since, true),
             Item::Raw(bytes) => return Self::Raw(bytes.into()),
         };
         let bounded = if is_state(item) { Bounded::Source } else { Bounded::No };
-        let at = at.into();
-        Self::Stanza { stanza, to, counted, bounded, void: false, at, since, copies }
+        let stanza = stanza.clone();
+        Self::Stanza { stanza, to, counted, bounded, void: false, at, before, copies }
     }
 
     pub(super) fn as_item(&self) -> Option<Item<'_>> {
         match self {
-            Self::Stanza { stanza, since: Some(at), .. } => Some(Item::Since(stanza, *at)),
+            Self::Stanza { stanza, before: true, at, .. } => Some(Item::Since(stanza, *at)),
             Self::Stanza { stanza, to, .. } => Some(Item::Stanza(stanza, *to)),
             Self::Raw(bytes) => Some(Item::Raw(bytes)),
             Self::Close => None,
@@ -172,23 +172,23 @@ struct Waiting {
     /// The bytes behind the cursor.
     unwritten: usize,
     /// The part that something else limits.
-    bounded: Size,
+    bounded: Sum,
     /// The part of that which a store has given.
-    stored: Size,
+    stored: Sum,
     /// How many have a number and nothing else any more.
-    void: usize,
+    void: u32,
     /// How many entries were handed over, but for those that came back: a number that changes.
     handed: u32,
     /// When there is more than that it is looked for presence that a later one replaces.
-    condense_at: Size,
+    condense_at: Sum,
     /// Greeting of a transport, written before everything else.
     greeting: Option<Box<[u8]>>,
     /// What is held back, while something is to be.
-    held: Option<Held>,
+    held: Option<Box<Held>>,
 }
 
 /// Up to so much no presence is looked for that could be left out.
-const CONDENSE: Size = Size { stanzas: 1000, bytes: 64 << 10 };
+const CONDENSE: Sum = Sum { stanzas: 1000, bytes: 64 << 10 };
 
 /// How much waits.
 #[derive(Clone, Copy, Default)]
@@ -204,15 +204,30 @@ impl Size {
         self.stanzas > limits.live_stanzas.saturating_mul(times)
             || self.bytes > limits.bytes.saturating_mul(times)
     }
+}
 
+/// The same, in the bytes that it takes.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    stanzas: u32,
+    bytes: u32,
+}
+
+impl Sum {
     fn add(&mut self, entry: &Entry) {
         self.stanzas = self.stanzas.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(entry.len());
+        self.bytes = self.bytes.saturating_add(small(entry.len()));
     }
 
     fn remove(&mut self, entry: &Entry) {
         self.stanzas = self.stanzas.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(entry.len());
+        self.bytes = self.bytes.saturating_sub(small(entry.len()));
+    }
+}
+
+impl From<Sum> for Size {
+    fn from(Sum { stanzas, bytes }: Sum) -> Self {
+        Self { stanzas: stanzas as usize, bytes: bytes as usize }
     }
 }
 
@@ -225,7 +240,7 @@ impl Waiting {
         if entry.is_of_store() {
             self.stored.add(entry);
         }
-        self.void = self.void.saturating_add(usize::from(entry.is_void()));
+        self.void = self.void.saturating_add(u32::from(entry.is_void()));
     }
 
     fn remove(&mut self, entry: &Entry) {
@@ -236,8 +251,8 @@ impl Waiting {
         if entry.is_of_store() {
             self.stored.remove(entry);
         }
-        self.void = self.void.saturating_sub(usize::from(entry.is_void()));
-        if self.bytes <= CONDENSE.bytes {
+        self.void = self.void.saturating_sub(u32::from(entry.is_void()));
+        if self.bytes <= CONDENSE.bytes as usize {
             self.condense_at = CONDENSE;
         }
     }
@@ -277,20 +292,23 @@ impl Queue {
     /// What counts against the limits of the session: all but what something else limits.
     pub(super) fn limited(&self) -> Size {
         let Some(waiting) = &self.0 else { return Size::default() };
+        let bounded = Size::from(waiting.bounded);
         Size {
-            stanzas: waiting.entries.len().saturating_sub(waiting.bounded.stanzas),
-            bytes: waiting.bytes.saturating_sub(waiting.bounded.bytes),
+            stanzas: waiting.entries.len().saturating_sub(bounded.stanzas),
+            bytes: waiting.bytes.saturating_sub(bounded.bytes),
         }
     }
 
     /// What a store has given.
     pub(super) fn stored(&self) -> Size {
-        self.0.as_ref().map_or_else(Size::default, |waiting| waiting.stored)
+        self.0.as_ref().map_or_else(Size::default, |waiting| waiting.stored.into())
     }
 
     /// The bytes of what has a number and nothing else any more.
     pub(super) fn void_bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiting| waiting.void.saturating_mul(size_of::<Entry>()))
+        self.0
+            .as_ref()
+            .map_or(0, |waiting| (waiting.void as usize).saturating_mul(size_of::<Entry>()))
     }
 
     /// A number that changes whenever an entry is handed over for good.
@@ -349,9 +367,9 @@ impl Queue {
     /// client counts. `domain` is the session's. Says how many it took out before the place `again`.
     pub(super) fn condense(&mut self, first: usize, again: usize, domain: &str) -> usize {
         let Some(waiting) = &mut self.0 else { return 0 };
-        let Size { stanzas, bytes } = waiting.condense_at;
-        if waiting.entries.len() <= stanzas.max(CONDENSE.stanzas)
-            && waiting.bytes <= bytes.max(CONDENSE.bytes)
+        let Sum { stanzas, bytes } = waiting.condense_at;
+        if small(waiting.entries.len()) <= stanzas.max(CONDENSE.stanzas)
+            && small(waiting.bytes) <= bytes.max(CONDENSE.bytes)
         {
             return 0;
         }
@@ -381,9 +399,9 @@ impl Queue {
             }
         }
         // By half as much: less than the room that is left for the news of an end (LIMIT-10).
-        let more = |size: usize| size.saturating_add(size / 2);
+        let more = |size: usize| small(size.saturating_add(size / 2));
         waiting.condense_at =
-            Size { stanzas: more(waiting.entries.len()), bytes: more(waiting.bytes) };
+            Sum { stanzas: more(waiting.entries.len()), bytes: more(waiting.bytes) };
         before
     }
 
@@ -542,17 +560,17 @@ impl Queue {
     }
 
     pub(super) fn held(&mut self) -> Option<&mut Held> {
-        self.0.as_mut()?.held.as_mut()
+        self.0.as_mut()?.held.as_deref_mut()
     }
 
     pub(super) fn set_held(&mut self, held: Held) {
-        self.0.get_or_insert_default().held = Some(held);
+        self.0.get_or_insert_default().held = Some(Box::new(held));
     }
 
     pub(super) fn take_held(&mut self) -> Option<Held> {
         let held = self.0.as_mut()?.held.take();
         self.tidy();
-        held
+        held.map(|held| *held)
     }
 
     fn tidy(&mut self) {

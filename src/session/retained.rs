@@ -203,7 +203,7 @@ const ASK_BYTES: u32 = 32 << 10;
 const RETRY: Duration = Duration::from_secs(5);
 
 /// A number that is kept in four bytes.
-fn small(number: usize) -> u32 {
+pub(super) fn small(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
