@@ -32,10 +32,7 @@ pub(super) struct Books {
     /// The number of the next transport: a lower one is older.
     next: u64,
     transports: HashMap<u64, Record>,
-    silent: BTreeSet<u64>,
-    inside: Inside,
-    waiting: BTreeSet<u64>,
-    closing: BTreeSet<u64>,
+    all: Crowd,
     sources: HashMap<Source, OfSource>,
     /// Authenticated streams without a session.
     accounts: HashMap<u64, BTreeSet<u64>>,
@@ -48,25 +45,25 @@ pub(super) struct Books {
 
 pub(super) type Wakers = SmallVec<[Waker; 4]>;
 
-/// The places that are taken.
-#[derive(Default)]
-struct Inside {
-    taken: usize,
-    /// Those that were evicted, and have not gone.
-    evicted: usize,
-    /// When which of the others may be evicted.
-    due: BTreeSet<(Duration, u64)>,
-}
-
-/// The transports of one source.
 #[derive(Default)]
 struct OfSource {
-    silent: BTreeSet<u64>,
-    inside: Inside,
-    waiting: BTreeSet<u64>,
-    closing: BTreeSet<u64>,
+    crowd: Crowd,
     /// Whether it stands among the turns.
     has_turn: bool,
+}
+
+/// Transports by phase: all of them, or those of one source.
+#[derive(Default)]
+struct Crowd {
+    silent: BTreeSet<u64>,
+    waiting: BTreeSet<u64>,
+    /// How many places are taken.
+    inside: usize,
+    /// Those inside that were evicted, and have not gone.
+    evicted: usize,
+    /// When which of the others inside may be evicted.
+    due: BTreeSet<(Duration, u64)>,
+    closing: BTreeSet<u64>,
 }
 
 /// One transport.
@@ -88,6 +85,8 @@ enum Phase {
         evicted: bool,
     },
     Closing,
+    /// It is counted no more.
+    Gone,
 }
 
 /// How a transport learns what becomes of it.
@@ -129,39 +128,59 @@ impl Signal {
     }
 }
 
-impl OfSource {
+impl Crowd {
+    fn insert(&mut self, id: u64, phase: Phase) {
+        match phase {
+            Phase::Silent => _ = self.silent.insert(id),
+            Phase::Waiting => _ = self.waiting.insert(id),
+            Phase::Inside { due, evicted, .. } => {
+                self.inside += 1;
+                self.evicted += usize::from(evicted);
+                if !evicted {
+                    self.due.insert((due, id));
+                }
+            }
+            Phase::Closing => _ = self.closing.insert(id),
+            Phase::Gone => {}
+        }
+    }
+
+    fn remove(&mut self, id: u64, phase: Phase) {
+        match phase {
+            Phase::Silent => _ = self.silent.remove(&id),
+            Phase::Waiting => _ = self.waiting.remove(&id),
+            Phase::Inside { due, evicted, .. } => {
+                self.inside -= 1;
+                self.evicted -= usize::from(evicted);
+                self.due.remove(&(due, id));
+            }
+            Phase::Closing => _ = self.closing.remove(&id),
+            Phase::Gone => {}
+        }
+    }
+
     fn is_empty(&self) -> bool {
         let sets = [&self.silent, &self.waiting, &self.closing];
-        let nobody = self.inside.taken == 0 && sets.iter().all(|set| set.is_empty());
-        nobody && !self.has_turn
-    }
-}
-
-impl Inside {
-    fn enter(&mut self, due: Duration, id: u64) {
-        self.taken += 1;
-        self.due.insert((due, id));
+        self.inside == 0 && sets.iter().all(|set| set.is_empty())
     }
 
-    fn leave(&mut self, due: Duration, id: u64, evicted: bool) {
-        self.taken -= 1;
-        self.due.remove(&(due, id));
-        self.evicted -= usize::from(evicted);
+    /// Which is to be refused in favour of the newest, if more than `most` are silent or wait: the
+    /// oldest, silent ones first.
+    fn surplus(&self, newest: u64, most: usize) -> Option<u64> {
+        let older = self.silent.first().filter(|first| **first != newest);
+        let oldest = older.or_else(|| self.waiting.first()).copied().unwrap_or(newest);
+        (self.silent.len() + self.waiting.len() > most).then_some(oldest)
     }
 
-    fn postpone(&mut self, due: Duration, later: Duration, id: u64) {
-        self.due.remove(&(due, id));
-        self.due.insert((later, id));
+    /// The first to evict in favour of those who wait here, where all of `most` places are taken.
+    fn first_to_evict(&self, most: usize) -> Option<(Duration, u64)> {
+        let is_needed = self.inside >= most && self.waiting.len() > self.evicted;
+        self.due.first().copied().filter(|_| is_needed)
     }
 
-    fn evict(&mut self, due: Duration, id: u64) {
-        self.due.remove(&(due, id));
-        self.evicted += 1;
-    }
-
-    /// The first to evict in favour of so many who wait.
-    fn first_for(&self, waiting: usize) -> Option<(Duration, u64)> {
-        self.due.first().copied().filter(|_| waiting > self.evicted)
+    /// The one to close at once, if more than `most` are closing.
+    fn closing_too_long(&self, most: usize) -> Option<u64> {
+        self.closing.first().copied().filter(|_| self.closing.len() > most)
     }
 }
 
@@ -179,24 +198,14 @@ impl Books {
     }
 
     /// A transport was accepted. It takes a place when it has something to say. Where too many are
-    /// silent or wait, the oldest of them is refused, silent ones first: a flood that goes no
-    /// further holds up nobody who does.
+    /// silent or wait, the oldest of them is refused: a flood that goes no further holds up nobody who
+    /// does.
     pub(super) fn enter(&mut self, source: Source) -> (u64, Arc<Signal>) {
         let (id, signal) = self.record(source);
         let most = self.most.of(source).saturating_mul(WAITING_PER_PLACE);
-        let here = self.sources.entry(source).or_default();
-        here.silent.insert(id);
-        self.silent.insert(id);
-        let oldest = |silent: &BTreeSet<u64>, waiting: &BTreeSet<u64>| {
-            let older = silent.first().filter(|first| **first != id);
-            older.or_else(|| waiting.first()).copied().unwrap_or(id)
-        };
-        if here.silent.len() + here.waiting.len() > most {
-            let oldest = oldest(&here.silent, &here.waiting);
-            self.refuse(oldest);
-        } else if self.silent.len() + self.waiting.len() > self.most.inside {
-            let oldest = oldest(&self.silent, &self.waiting);
-            self.refuse(oldest);
+        let of_source = self.sources.get(&source).and_then(|here| here.crowd.surplus(id, most));
+        if let Some(surplus) = of_source.or_else(|| self.all.surplus(id, self.most.inside)) {
+            self.refuse(surplus);
         }
         (id, signal)
     }
@@ -212,78 +221,84 @@ impl Books {
         let id = self.next;
         self.next += 1;
         let signal = Arc::<Signal>::default();
-        let (phase, of_transport) = (Phase::Silent, Arc::clone(&signal));
-        self.transports.insert(id, Record { source, account: None, phase, signal: of_transport });
+        let of_transport = Arc::clone(&signal);
+        let record = Record { source, account: None, phase: Phase::Gone, signal: of_transport };
+        self.transports.insert(id, record);
         self.unauthenticated += 1;
+        self.change_phase(id, Phase::Silent);
         (id, signal)
+    }
+
+    /// Moves a transport from one crowd to another, in all and in its source. A source that waits and
+    /// has room gets a turn.
+    fn change_phase(&mut self, id: u64, phase: Phase) {
+        let Some(record) = self.transports.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut record.phase, phase);
+        let here = self.sources.entry(record.source).or_default();
+        for crowd in [&mut self.all, &mut here.crowd] {
+            crowd.remove(id, before);
+            crowd.insert(id, phase);
+        }
+        let has_room = here.crowd.inside < self.most.of(record.source);
+        if has_room && !here.has_turn && !here.crowd.waiting.is_empty() {
+            here.has_turn = true;
+            self.turns.push_back(record.source);
+        } else if !here.has_turn && here.crowd.is_empty() {
+            self.sources.remove(&record.source);
+        }
+    }
+
+    fn tell(&mut self, id: u64, change: impl FnOnce(&mut News)) {
+        if let Some(record) = self.transports.get(&id) {
+            record.signal.set(change, &mut self.wakers);
+        }
     }
 
     /// One of those that were silent takes a place, or waits for one.
     pub(super) fn heard(&mut self, id: u64, now: Duration) {
-        if !self.silent.remove(&id) {
+        let Some(record) = self.transports.get(&id) else { return };
+        if record.phase != Phase::Silent {
             return;
         }
-        let Some(record) = self.transports.get_mut(&id) else { return };
-        let source = record.source;
-        let here = self.sources.entry(source).or_default();
-        here.silent.remove(&id);
-        if here.inside.taken < self.most.of(source) && self.inside.taken < self.most.inside {
-            return self.admit(id, source, now);
+        let most = self.most.of(record.source);
+        let has_room =
+            self.sources.get(&record.source).is_some_and(|here| here.crowd.inside < most);
+        if has_room && self.all.inside < self.most.inside {
+            return self.admit(id, now);
         }
-        record.phase = Phase::Waiting;
-        record.signal.set(|news| news.standing = Standing::Waiting, &mut self.wakers);
-        here.waiting.insert(id);
-        self.waiting.insert(id);
-        self.queue(source);
+        self.change_phase(id, Phase::Waiting);
+        self.tell(id, |news| news.standing = Standing::Waiting);
         self.evict_overdue(id, now);
     }
 
     /// It takes a place.
-    fn admit(&mut self, id: u64, source: Source, now: Duration) {
-        let Some(record) = self.transports.get_mut(&id) else { return };
+    fn admit(&mut self, id: u64, now: Duration) {
         let due = now.saturating_add(STEP);
-        record.phase = Phase::Inside { since: now, due, evicted: false };
-        record.signal.set(|news| news.standing = Standing::Inside, &mut self.wakers);
-        self.inside.enter(due, id);
-        self.sources.entry(source).or_default().inside.enter(due, id);
-    }
-
-    /// Gives a source a turn if it waits, has room, and has none.
-    fn queue(&mut self, source: Source) {
-        let Some(here) = self.sources.get_mut(&source) else { return };
-        let has_room = here.inside.taken < self.most.of(source);
-        if has_room && !here.has_turn && !here.waiting.is_empty() {
-            here.has_turn = true;
-            self.turns.push_back(source);
-        }
+        self.change_phase(id, Phase::Inside { since: now, due, evicted: false });
+        self.tell(id, |news| news.standing = Standing::Inside);
     }
 
     /// Gives places that have become free to those who wait, one to each source in turn.
     pub(super) fn fill(&mut self, now: Duration) {
-        while self.inside.taken < self.most.inside {
+        while self.all.inside < self.most.inside {
             let Some(source) = self.turns.pop_front() else { return };
             let Some(here) = self.sources.get_mut(&source) else { continue };
             here.has_turn = false;
-            if here.inside.taken >= self.most.of(source) {
+            if here.crowd.inside >= self.most.of(source) {
                 continue;
             }
             // The newest: one that has waited long belongs to a crowd that does not move.
-            let Some(id) = here.waiting.pop_last() else {
-                if here.is_empty() {
-                    self.sources.remove(&source);
-                }
-                continue;
-            };
-            self.waiting.remove(&id);
-            self.admit(id, source, now);
-            self.queue(source);
+            if let Some(id) = here.crowd.waiting.last().copied() {
+                self.admit(id, now);
+            } else if here.crowd.is_empty() {
+                self.sources.remove(&source);
+            }
         }
     }
 
     /// Evicts those who have had their time, as many as others of the source of `id` wait for.
     pub(super) fn evict_overdue(&mut self, id: u64, now: Duration) {
-        let Some(source) = self.transports.get(&id).map(|record| record.source) else { return };
-        while let Some((due, first)) = self.in_the_way(source)
+        while let Some((due, first)) = self.in_the_way(id)
             && due <= now
         {
             self.evict(first);
@@ -292,54 +307,49 @@ impl Books {
 
     /// When the next in the way of `id` may be evicted.
     pub(super) fn next_eviction(&self, id: u64) -> Option<Duration> {
-        self.in_the_way(self.transports.get(&id)?.source).map(|(due, _)| due)
+        self.in_the_way(id).map(|(due, _)| due)
     }
 
-    /// The first to evict in favour of those who wait at `source`, and when.
-    fn in_the_way(&self, source: Source) -> Option<(Duration, u64)> {
-        let here = self.sources.get(&source)?;
-        let waiting = here.waiting.len();
-        let is_full = here.inside.taken >= self.most.of(source);
-        let first = here.inside.first_for(waiting).filter(|_| is_full);
-        let all_full = waiting > 0 && self.inside.taken >= self.most.inside;
-        first.or_else(|| self.inside.first_for(self.waiting.len()).filter(|_| all_full))
+    /// The first to evict in favour of those who wait at the source of `id`, and when.
+    fn in_the_way(&self, id: u64) -> Option<(Duration, u64)> {
+        let source = self.transports.get(&id)?.source;
+        let here = &self.sources.get(&source)?.crowd;
+        let waits = !here.waiting.is_empty();
+        let of_all = || self.all.first_to_evict(self.most.inside).filter(|_| waits);
+        here.first_to_evict(self.most.of(source)).or_else(of_all)
+    }
+
+    fn evict(&mut self, id: u64) {
+        match self.transports.get(&id).map(|record| record.phase) {
+            None | Some(Phase::Inside { evicted: true, .. }) => return,
+            Some(Phase::Inside { since, due, .. }) => {
+                self.change_phase(id, Phase::Inside { since, due, evicted: true });
+            }
+            Some(Phase::Closing) => self.change_phase(id, Phase::Gone),
+            Some(_) => {}
+        }
+        self.tell(id, |news| news.is_cut = true);
     }
 
     /// There is no room for it: it is told so if it has sent a header, or does so soon.
     pub(super) fn refuse(&mut self, id: u64) {
-        if let Some(record) = self.transports.get(&id) {
-            record.signal.set(|news| news.standing = Standing::Refused, &mut self.wakers);
-        }
+        self.tell(id, |news| news.standing = Standing::Refused);
         self.close(id);
-    }
-
-    fn evict(&mut self, id: u64) {
-        let Some(record) = self.transports.get_mut(&id) else { return };
-        if let Phase::Inside { due, evicted, .. } = &mut record.phase {
-            if std::mem::replace(evicted, true) {
-                return;
-            }
-            self.inside.evict(*due, id);
-            self.sources.entry(record.source).or_default().inside.evict(*due, id);
-        }
-        record.signal.set(|news| news.is_cut = true, &mut self.wakers);
     }
 
     /// It has come a step further, and has more time; all of it while we check its password.
     pub(super) fn progressed(&mut self, id: u64, is_login: bool, now: Duration) {
-        let Some(record) = self.transports.get_mut(&id) else { return };
-        let Phase::Inside { since, due, evicted: false } = &mut record.phase else { return };
+        let phase = self.transports.get(&id).map(|record| record.phase);
+        let Some(Phase::Inside { since, evicted: false, .. }) = phase else { return };
         let all = since.saturating_add(ALL);
-        let later = if is_login { all } else { now.saturating_add(STEP).min(all) };
-        let before = std::mem::replace(due, later);
-        self.inside.postpone(before, later, id);
-        self.sources.entry(record.source).or_default().inside.postpone(before, later, id);
+        let due = if is_login { all } else { now.saturating_add(STEP).min(all) };
+        self.change_phase(id, Phase::Inside { since, due, evicted: false });
     }
 
     /// LIMIT-26: of too many streams of an account that have no session the oldest goes.
     pub(super) fn authenticated(&mut self, id: u64, account: u64) {
         let Some(record) = self.transports.get_mut(&id) else { return };
-        if record.phase == Phase::Closing || record.account.replace(account).is_some() {
+        if record.phase.is_over() || record.account.replace(account).is_some() {
             return;
         }
         self.unauthenticated -= 1;
@@ -354,81 +364,46 @@ impl Books {
 
     /// LIMIT-27: it is being closed, and of too many of those the oldest goes at once.
     pub(super) fn close(&mut self, id: u64) {
-        if self.transports.get(&id).is_none_or(|record| record.phase == Phase::Closing) {
-            return;
-        }
-        let Some(source) = self.vacate(id) else { return };
-        if let Some(record) = self.transports.get(&id) {
-            record.signal.set(|news| news.is_cut = false, &mut self.wakers);
-        }
-        let here = self.sources.entry(source).or_default();
-        here.closing.insert(id);
-        self.closing.insert(id);
-        let is_surplus = here.closing.len() > self.most.of(source);
-        let surplus = if is_surplus { here.closing.pop_first() } else { None };
-        let surplus = surplus.or_else(|| {
-            let is_surplus = self.closing.len() > self.most.inside;
-            let id = self.closing.first().copied().filter(|_| is_surplus)?;
-            let of = self.transports.get(&id)?.source;
-            self.sources.get_mut(&of)?.closing.remove(&id);
-            Some(id)
-        });
-        if let Some(surplus) = surplus {
-            self.closing.remove(&surplus);
-            self.evict(surplus);
+        let Some(source) = self.end(id, Phase::Closing) else { return };
+        self.tell(id, |news| news.is_cut = false);
+        let most = self.most.of(source);
+        let of_source =
+            self.sources.get(&source).and_then(|here| here.crowd.closing_too_long(most));
+        if let Some(id) = of_source.or_else(|| self.all.closing_too_long(self.most.inside)) {
+            self.evict(id);
         }
     }
 
-    /// It is gone.
+    /// It has gone.
     pub(super) fn leave(&mut self, id: u64) -> Option<Record> {
-        let _source = self.vacate(id);
+        if self.end(id, Phase::Gone).is_none() {
+            self.change_phase(id, Phase::Gone);
+        }
         self.transports.remove(&id)
     }
 
-    /// It is in no more, and waits no more: it is closing, and not counted as such yet.
-    fn vacate(&mut self, id: u64) -> Option<Source> {
-        let record = self.transports.get_mut(&id)?;
+    /// It is in no more, and waits no more, if it did until now.
+    fn end(&mut self, id: u64, phase: Phase) -> Option<Source> {
+        let record = self.transports.get_mut(&id).filter(|record| !record.phase.is_over())?;
         let source = record.source;
-        let phase = std::mem::replace(&mut record.phase, Phase::Closing);
-        if phase != Phase::Closing {
-            match record.account.take() {
-                Some(account) => self.forget_stream(account, id),
-                None => self.unauthenticated -= 1,
+        match record.account.take().map(|account| self.accounts.entry(account)) {
+            None => self.unauthenticated -= 1,
+            Some(Entry::Occupied(mut streams)) => {
+                streams.get_mut().remove(&id);
+                if streams.get().is_empty() {
+                    streams.remove();
+                }
             }
+            Some(Entry::Vacant(_)) => {}
         }
-        let here = self.sources.entry(source).or_default();
-        match phase {
-            Phase::Silent => {
-                self.silent.remove(&id);
-                here.silent.remove(&id);
-            }
-            Phase::Waiting => {
-                self.waiting.remove(&id);
-                here.waiting.remove(&id);
-            }
-            Phase::Inside { due, evicted, .. } => {
-                self.inside.leave(due, id, evicted);
-                here.inside.leave(due, id, evicted);
-            }
-            Phase::Closing => {
-                self.closing.remove(&id);
-                here.closing.remove(&id);
-            }
-        }
-        if here.is_empty() {
-            self.sources.remove(&source);
-        }
-        self.queue(source);
+        self.change_phase(id, phase);
         Some(source)
     }
+}
 
-    fn forget_stream(&mut self, account: u64, id: u64) {
-        if let Entry::Occupied(mut streams) = self.accounts.entry(account) {
-            streams.get_mut().remove(&id);
-            if streams.get().is_empty() {
-                streams.remove();
-            }
-        }
+impl Phase {
+    const fn is_over(self) -> bool {
+        matches!(self, Self::Closing | Self::Gone)
     }
 }
 
