@@ -188,7 +188,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let domains = self.domains.into_iter();
         let domains: Vec<_> =
             domains.map(|(name, policy)| Domain::new(name, policy, &*environment)).collect();
-        let link = Link::default();
+        let link = Link(Arc::default());
         let mut registry = link
             .registry(&environment, &limits, !self.extensions.is_empty())
             .conflict(self.conflict);
@@ -285,12 +285,6 @@ impl<C: SharedConnection> Link<C> {
                 hold().map_or(Hold::Pass, |core| core.is_held(session, stanza))
             })
             .hides(move |account, jid| hides().is_some_and(|core| core.is_hidden(account, jid)))
-    }
-}
-
-impl<C: SharedConnection> Default for Link<C> {
-    fn default() -> Self {
-        Self(Arc::default())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Core;
+use super::Server;
 use crate::connection::SharedConnection;
 use crate::session::Counts;
 use crate::stanza::{Condition, Kind, Stanza};
@@ -132,14 +132,17 @@ impl Counters {
     }
 }
 
-impl<C: SharedConnection> Core<C> {
-    pub(super) fn metrics(&self) -> Metrics {
+impl<C: SharedConnection> Server<C> {
+    /// What the server has done so far.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.metrics;
+        let core = &self.0;
+        let counters = &core.metrics;
         let rare = counters.rare.lock();
         Metrics {
-            unauthenticated: self.ledger.unauthenticated(),
-            sessions: self.registry.counts(),
+            unauthenticated: core.ledger.unauthenticated(),
+            sessions: core.registry.counts(),
             accepted: load(&counters.accepted),
             received: counters.received.load(),
             delivered: counters.delivered.load(),
@@ -149,7 +152,7 @@ impl<C: SharedConnection> Core<C> {
             stream_errors: rare.stream_errors.clone(),
             limits: rare.limits.clone(),
             unread: load(&counters.unread),
-            jobs: self.jobs.len(),
+            jobs: core.jobs.len(),
         }
     }
 }

@@ -146,12 +146,6 @@ impl<C: SharedConnection> Server<C> {
     pub async fn request(&self, iq: Stanza) -> Result<Stanza, RequestError> {
         self.0.request(iq).await
     }
-
-    /// What the server has done so far.
-    #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        self.0.metrics()
-    }
 }
 
 impl<C: SharedConnection> Clone for Server<C> {

@@ -12,6 +12,7 @@ use crate::stream::{Limit, StreamCondition};
 
 impl<C: SharedConnection> Driver<C> {
     /// Waits for what comes before the next event. Without a context nobody is woken.
+    #[inline]
     pub(super) fn poll_blocked(&mut self, mut cx: Option<&mut Context<'_>>) -> Poll<()> {
         if self.want == Want::Close {
             return Poll::Ready(());
@@ -71,6 +72,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// Waits until the session takes input, or has said its last words.
+    #[inline]
     fn poll_session(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
         if let State::Bound(session) | State::Closing(Closing { session: Some(session), .. }) =
             &mut self.state
@@ -83,6 +85,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The server may close a stream that has no session yet. One that is just being registered is
     /// reached as a session, or refused.
+    #[inline]
     fn poll_dismissed(&mut self, cx: Option<&Context<'_>>) {
         let negotiating = self.negotiating.as_ref();
         let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) else {
@@ -96,6 +99,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// LIMIT-25…27: waits for a place; or the transport has to give up the one it has.
+    #[inline]
     fn poll_place(&mut self, cx: Option<&Context<'_>>) -> Poll<()> {
         let Some(place) = &self.place else { return Poll::Ready(()) };
         let (standing, is_cut) = place.poll(cx);

@@ -24,6 +24,7 @@ pub(super) struct Stall {
 impl<C: SharedConnection> Driver<C> {
     /// Gives the connection what waits in front of it, and notes since when the client takes nothing,
     /// while something waits for it.
+    #[inline]
     pub(super) fn drain_backlog(&mut self) {
         let now = || self.core.environment.now();
         let (mut backlog, mut is_waiting) = (None, false);
@@ -46,6 +47,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// A client that has asked for something is not read from as long as it does not read. One that
     /// only acknowledges is, since that adds nothing to what waits.
+    #[inline]
     pub(super) fn poll_congested(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
         let is_congested = || {
             let waiting = self.connection.waiting();

@@ -152,6 +152,7 @@ impl<C: SharedConnection> Driver<C> {
         self.input_lags_until = now.saturating_add(INPUT_LAG).into();
     }
 
+    #[inline]
     pub(super) fn set_deadline(&mut self, time: Duration) {
         self.deadline = self.core.environment.now().saturating_add(time).into();
     }

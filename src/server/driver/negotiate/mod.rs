@@ -58,6 +58,7 @@ impl Negotiating {
     }
 
     /// The error that the server closes the stream with, if it does.
+    #[inline]
     pub(super) fn poll_dismissed(&self, cx: Option<&Context<'_>>) -> Option<StreamError> {
         Some(self.unbound.as_ref()?.poll(cx)?.choose(self.secure))
     }
@@ -104,6 +105,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// When the login under way may be checked, if that is later (LIMIT-29).
+    #[inline]
     pub(super) fn not_before(&self) -> Option<Duration> {
         self.negotiating.as_ref().and_then(|negotiating| negotiating.not_before)
     }
