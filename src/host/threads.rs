@@ -29,8 +29,8 @@ use crate::outbox::{Drain, Outbox};
 use crate::sasl::ChannelBindings;
 use crate::server::{Offload, Place, Server, Transport, Want};
 
-/// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
-/// run once, on a thread of its own; it never returns.
+/// Does a server's work that belongs to no connection: what outlives one, and time-outs. Run it
+/// once, on a separate thread; it never returns.
 pub fn background<C: SharedConnection>(server: &Server<C>) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut work = pin!(server.background());
@@ -118,7 +118,7 @@ pub fn accept(
 /// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
 /// broken off. A thread that waits for its client sees that within a second.
 ///
-/// To be called when nothing is accepted any more, with [`background`] still at work.
+/// Call it once nothing more is accepted, while [`background`] still runs.
 pub fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     let deadline = after(patience);
     while !host.end_all() && Instant::now() < deadline {
@@ -126,8 +126,8 @@ pub fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     }
 }
 
-/// Serves one connection to its end; STARTTLS if the host has a certificate. Blocks the calling
-/// thread meanwhile.
+/// Serves one connection to its end, with STARTTLS if the host has a certificate. Blocks the
+/// calling thread until then.
 ///
 /// # Errors
 ///

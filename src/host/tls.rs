@@ -97,11 +97,11 @@ impl fmt::Debug for TlsConfig {
     }
 }
 
-/// How much of what waits goes into one TLS record.
+/// The bytes for the next TLS record.
 ///
-/// A peer can read nothing of a record before its end: of one as long as TLS allows (16 KiB) a
-/// client on a bad network may never see the end. So they are shorter; and they end between two
-/// characters, for clients that decode what they read record by record (xmpp.js).
+/// A peer can read nothing of a record before its end, and a client on a bad network may never get
+/// all of 16 KiB, the longest that TLS allows. So records are shorter; and they end between two
+/// characters, for clients that decode record by record (xmpp.js).
 pub(super) fn record(bytes: &[u8]) -> &[u8] {
     let is_character = |at: &usize| bytes.get(*at).is_some_and(|byte| byte & 0xc0 != 0x80);
     if bytes.len() <= RECORD {

@@ -39,8 +39,8 @@ use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
 use crate::server::{Offload, Place, Server, Transport, Want};
 
-/// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
-/// run once, beside the connections; it never ends.
+/// Does a server's work that belongs to no connection: what outlives one, and time-outs. Run it
+/// once, beside the connections; it never ends.
 pub async fn background<C: SharedConnection>(server: Server<C>) {
     loop {
         // Neither ends. The first may be dropped and begun again.
@@ -81,7 +81,7 @@ pub async fn accept(
 /// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
 /// broken off.
 ///
-/// To be called when nothing is accepted any more, with [`background`] still at work.
+/// Call it once nothing more is accepted, while [`background`] still runs.
 pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     let ended = async {
         while !host.end_all() {
@@ -91,7 +91,7 @@ pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     let _too_slow = timeout(patience, ended).await;
 }
 
-/// Serves one connection to its end; STARTTLS if the host has a certificate.
+/// Serves one connection to its end, with STARTTLS if the host has a certificate.
 ///
 /// Dropping the future is the loss of the transport.
 ///

@@ -3,7 +3,7 @@
 //! A [`Server`] assembles the stream, SASL, the registry of sessions, the rules, the stores and the
 //! extensions. It has no socket and no runtime. For each transport the
 //! host calls [`Server::accept`] and gets a [`Driver`]: a machine that takes bytes, acts through the
-//! [`Connection`] and says what it wants next.
+//! [`Connection`](crate::connection::Connection) and says what it wants next.
 //!
 //! ```text
 //! bytes ──▶ Driver ── Stanza ──▶ rules ──▶ SessionHandle ──▶ Connection ──▶ bytes

@@ -41,6 +41,7 @@ mod slots;
 mod state;
 mod table;
 
+pub use crate::rules::presence::TooManyTargets;
 #[cfg(feature = "server")]
 pub(crate) use account::Account;
 pub use acknowledge::{AckCheck, AckPolicy, Acknowledged, Transport};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use crate::connection::SharedConnection;
-use crate::extension::{AccountState, Admission, Delivery, Extension, Outcome};
+use crate::extension::{Admission, Delivery, Extension, Outcome};
 use crate::rules::roster::Roster;
 use crate::server::Core;
 use crate::server::deliver::address::{Address, Bare};
-use crate::session::{Account, Copies, Hold, Kept, SessionHandle};
+use crate::session::{Account, AccountState, Copies, Hold, Kept, SessionHandle};
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
 use crate::store::StoreError;
 

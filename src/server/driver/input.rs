@@ -14,7 +14,7 @@ use crate::server::work::oneshot;
 use crate::server::{Core, Task, caught, shielded};
 use crate::session::{Bound, Reason, Session, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
-use crate::stream::{Limit, Nonza, Refused, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::{Limit, Nonza, RefusedStanza, STREAM_NAMESPACE, StreamCondition};
 
 /// Bytes by which a stanza may grow uncounted (LIMIT-20): room for the sender's address, in all but odd
 /// cases.
@@ -148,7 +148,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A stanza that was refused while it was read. It counts as handled: it is answered (SM-5).
-    pub(super) fn refused(&mut self, refused: &Refused) {
+    pub(super) fn refused(&mut self, refused: &RefusedStanza) {
         let State::Bound(session) = &mut self.state else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);

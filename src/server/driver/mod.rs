@@ -60,9 +60,74 @@ enum State<C: SharedConnection> {
 /// One transport's way through the server: a machine without I/O.
 ///
 /// Bytes go in with [`receive`](Self::receive), in any chunking; what they cause goes out through
-/// the [`Connection`] that the server was given; what the driver wants next is a value,
-/// [`Want`]. It is safe to drop at any time, which is the loss of the transport: a stanza that was
-/// accepted is finished all the same.
+/// the [`Connection`](crate::connection::Connection) that the server was given; what the driver wants next is a value,
+/// [`Want`]; time passes with [`handle_timeout`](Self::handle_timeout). Dropping a driver, at any time,
+/// is the loss of its transport: work on an accepted stanza goes on.
+///
+/// # Examples
+///
+/// The loop that every host runs around a driver, here in memory: a client logs in, binds a resource
+/// and falls silent until the server gives its transport up.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::task::{Context, Poll, Waker};
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::sasl::ChannelBindings;
+/// use xmpp_session::server::{Transport, Server, Want};
+/// use xmpp_session::store::{AnyAccount, Stores};
+///
+/// let clock = Arc::new(Virtual::new(1));
+/// let mut stores = Stores::memory();
+/// stores.accounts = Arc::new(AnyAccount::new("secret")?);
+/// let server = Server::builder(clock.clone(), stores).domain("example.com".parse()?).build();
+///
+/// // A socket was accepted. `secure`: TLS ends in front of this host.
+/// let connection = Recorder::new();
+/// let mut driver = server.accept(connection.clone(), Transport::new().secure(true));
+/// let open = "<stream:stream xmlns='jabber:client' version='1.0' to='example.com' \
+///             xmlns:stream='http://etherx.jabber.org/streams'>";
+/// let mut socket = [
+///     open,
+///     "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGp1bGlldABzZWNyZXQ=</auth>",
+///     open,
+///     "<iq type='set' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>",
+///     "<resource>balcony</resource></bind></iq>",
+/// ]
+/// .into_iter();
+///
+/// let mut cx = Context::from_waker(Waker::noop()); // yours wakes the loop
+/// let mut sent = String::new();
+/// loop {
+///     // What the driver wants; `Pending` while a store works or a limit pauses reading.
+///     let arrived = match driver.poll_want(&mut cx) {
+///         Poll::Ready(Want::Input) => socket.next(),
+///         Poll::Ready(Want::StartTls) => {
+///             driver.secured(ChannelBindings::new()); // after the handshake
+///             continue;
+///         }
+///         Poll::Pending => None,
+///         _ => break, // `Want::Close`
+///     };
+///     match arrived {
+///         // Bytes in.
+///         Some(bytes) => driver.receive(bytes.as_bytes()),
+///         // Time: a host sleeps until the time-out, bytes or its waker, whichever comes first.
+///         None => {
+///             let due = driver.next_timeout().unwrap_or_default();
+///             clock.advance(due.saturating_sub(server.now()));
+///             driver.handle_timeout();
+///         }
+///     }
+///     // Effects out: a host writes what its connections hold.
+///     sent.extend(connection.take());
+/// }
+/// assert!(sent.contains("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'"));
+/// assert!(sent.contains("<jid>juliet@example.com/balcony</jid>"));
+/// assert!(sent.contains("urn:xmpp:ping"), "asked for a sign of life");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping a driver is the loss of its transport"]
 pub struct Driver<C: SharedConnection> {
     core: Arc<Core<C>>,

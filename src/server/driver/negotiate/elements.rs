@@ -12,7 +12,7 @@ use crate::server::{Core, shielded, xml};
 use crate::session::{Authed, Reason, Session};
 use crate::stanza::canonical::Opening;
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
-use crate::stream::{Event, Nonza, Refused, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::{Event, Nonza, RefusedStanza, STREAM_NAMESPACE, StreamCondition};
 
 const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 
@@ -124,7 +124,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A stanza that was refused while it was read.
-    fn unbound_refused(&mut self, refused: &Refused) {
+    fn unbound_refused(&mut self, refused: &RefusedStanza) {
         if let (State::Authed(_), Some(limit)) = (&self.state, refused.limit()) {
             self.core.metrics.limit(limit);
         }

@@ -58,7 +58,7 @@ impl<C: SharedConnection> Driver<C> {
 impl Negotiating {
     /// What is offered before authentication; `None` where nothing can be.
     fn features(&self, context: &Context, tls_required: bool) -> Option<Features> {
-        let names: Vec<_> = context.offered().map(Mechanism::name).collect();
+        let names: Vec<_> = context.offered().map(Mechanism::as_str).collect();
         if !self.starttls && (names.is_empty() || (!self.secure && tls_required)) {
             return None;
         }

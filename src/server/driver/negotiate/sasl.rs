@@ -8,7 +8,7 @@ use super::super::pending::{Pending, SaslAnswer};
 use super::super::rate::Spent;
 use super::{Driver, State};
 use crate::connection::SharedConnection;
-use crate::sasl::{Negotiation, Refused, Step, wire};
+use crate::sasl::{Failure, Negotiation, Step, wire};
 use crate::server::{caught, shielded};
 use crate::store::StoreError;
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
@@ -40,7 +40,7 @@ impl<C: SharedConnection> Driver<C> {
         self.sasl_step(step);
     }
 
-    fn sasl_step(&mut self, step: Result<Step, Refused>) {
+    fn sasl_step(&mut self, step: Result<Step, Failure>) {
         match step {
             Ok(Step::Challenge(data)) => {
                 // It is the client's turn.
@@ -120,13 +120,13 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    fn login_refused(&mut self, refused: &Refused) {
+    fn login_refused(&mut self, refused: &Failure) {
         if refused.error.counts() {
             let _failed = self.negotiating.as_mut().and_then(|n| n.login.take());
         } else {
             self.forgive_login();
         }
-        self.trace.refused(refused.error.name());
+        self.trace.refused(refused.error.as_str());
         let mut words = Vec::new();
         wire::write_failure(refused.error, &mut words);
         self.send(&words);
