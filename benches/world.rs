@@ -12,7 +12,7 @@ use xmpp_session::connection::{Close, Connection, SendError};
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::rules::roster::{Item, Subscription};
-use xmpp_session::server::{Driver, Limits, Peer, Server};
+use xmpp_session::server::{Driver, Limits, Server, Transport};
 use xmpp_session::stanza::Frame;
 use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
 
@@ -114,7 +114,7 @@ impl World {
     pub fn online(&self, node: &str, resource: &str) -> Client {
         self.account(node);
         let wire = Wire::default();
-        let driver = self.server.accept(Arc::clone(&wire), Peer::new().secure(true));
+        let driver = self.server.accept(Arc::clone(&wire), Transport::new().secure(true));
         let mut client = Client { driver, wire };
         let header = format!(
             "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \

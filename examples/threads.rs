@@ -16,7 +16,7 @@ use xmpp_session::environment::System;
 use xmpp_session::host::{Host, TlsConfig, threads};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::outbox::Outbox;
-use xmpp_session::server::{Peer, Server};
+use xmpp_session::server::{Server, Transport};
 use xmpp_session::store::{Credentials, Stores};
 use xmpp_session::xep;
 
@@ -49,10 +49,10 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     loop {
         let (socket, address) = threads::accept(&listener, |error| eprintln!("{error}"));
         let host = Arc::clone(&host);
-        let peer = Peer::new().source(address.ip().to_string());
+        let transport = Transport::new().source(address.ip().to_string());
         let thread = thread::Builder::new().name("xmpp reader".into());
         // Without a thread the connection is closed again, and the next ones are accepted.
-        if let Err(error) = thread.spawn(move || threads::serve(&host, socket, peer)) {
+        if let Err(error) = thread.spawn(move || threads::serve(&host, socket, transport)) {
             eprintln!("no thread for a connection: {error}");
         }
     }

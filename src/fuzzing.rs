@@ -15,7 +15,7 @@ use crate::connection::Recorder;
 use crate::environment::{Environment, Virtual};
 use crate::sasl::wire::Request;
 use crate::sasl::{self, ChannelBindings, Negotiation, Policy, Step};
-use crate::server::{Driver, Peer, Server, Want};
+use crate::server::{Driver, Server, Transport, Want};
 use crate::stanza::bounds::Bounds;
 use crate::stanza::canonical::Declarations;
 use crate::stanza::recognise::law;
@@ -203,8 +203,8 @@ pub fn driver(data: &[u8]) {
         .domain(domain)
         .build();
     let recorder = Recorder::new();
-    let peer = Peer::new().secure(transport & 1 == 1).starttls(transport & 2 == 2);
-    let mut driver = server.accept(recorder.clone(), peer);
+    let transport = Transport::new().secure(transport & 1 == 1).starttls(transport & 2 == 2);
+    let mut driver = server.accept(recorder.clone(), transport);
     for piece in bytes.chunks(usize::from(size).max(1)) {
         driver.receive(piece);
         if !drive(&server, &mut driver, &environment) {

@@ -20,10 +20,11 @@ impl<T: Copy> Recent<T> {
     }
 
     pub(crate) fn insert(&mut self, name: &(impl Hash + ?Sized), value: T) {
-        if self.young.len() >= self.room {
+        let key = self.hasher.hash_one(name);
+        if self.young.len() >= self.room && !self.young.contains_key(&key) {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(self.hasher.hash_one(name), value);
+        self.young.insert(key, value);
     }
 
     pub(crate) fn is_empty(&self) -> bool {

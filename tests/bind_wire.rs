@@ -9,13 +9,14 @@ use wire::{Client, World};
 use xmpp_session::connection::Recorder;
 use xmpp_session::jid::DomainPart;
 use xmpp_session::rules::roster::Subscription;
-use xmpp_session::server::{Builder, Limits, Want};
+use xmpp_session::server::{Limits, ServerBuilder, Want};
 use xmpp_session::session::Conflict;
+use xmpp_session::stream::Limit;
 
 const SECOND: Duration = Duration::from_secs(1);
 const CLOSE: &str = "</stream:stream>";
 
-fn with(configure: impl FnOnce(Builder<Recorder>) -> Builder<Recorder>) -> World {
+fn with(configure: impl FnOnce(ServerBuilder<Recorder>) -> ServerBuilder<Recorder>) -> World {
     World::with(|builder, _| configure(builder))
 }
 
@@ -255,7 +256,7 @@ fn bind_10_five_failed_binds() {
             [refusal("cancel", "conflict"), stream_error("policy-violation"), CLOSE.to_owned()];
         assert_eq!(last, expected, "{setting}");
         assert_eq!(client.ask(&bind("garden")), [""; 0]);
-        assert!(world.server().metrics().limits.contains(&("LIMIT-7", 1)));
+        assert!(world.server().metrics().limits.contains(&(Limit::Retries, 1)));
     }
 }
 

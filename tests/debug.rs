@@ -48,7 +48,7 @@ const HARMLESS: &[(&str, &str)] = &[
     ("Outbox", "state.written"),
     ("Outbox", "state.closed"),
     // Chosen among words.
-    ("Driver", "stage"),
+    ("Driver", "state"),
     ("Parser", "state"),
     // Numbers.
     ("Copies", "holders"),

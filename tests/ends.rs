@@ -11,7 +11,7 @@ use std::time::Duration;
 use wire::{Client, World, now};
 use xmpp_session::connection::{Close, Recorder};
 use xmpp_session::rules::roster::Subscription;
-use xmpp_session::server::{Driver, Peer, Progress, RouteError, Router, Shutdown, Want};
+use xmpp_session::server::{Driver, Progress, RouteError, Router, Shutdown, Transport, Want};
 use xmpp_session::session::{Event, EventKind, Reason};
 use xmpp_session::stanza::{Frame, Stanza, canonicalise};
 use xmpp_session::stream::{StreamCondition, StreamError};
@@ -257,7 +257,7 @@ fn destroy_16_a_stream_whose_bind_waits_for_a_store_is_told_at_once() {
 
 #[test]
 fn destroy_16_during_a_handshake_there_is_nobody_to_be_told() {
-    for peer in [Peer::new().starttls(true), Peer::new().direct_tls(true)] {
+    for peer in [Transport::new().starttls(true), Transport::new().direct_tls(true)] {
         let world = World::new();
         let client = world.accept(peer);
         if client.want() == Some(Want::Input) {
@@ -342,7 +342,7 @@ fn destroy_16_what_hibernating_sessions_hold_is_stored() {
 fn stream_30_other_hosts_are_named_on_protected_streams_only() {
     let world = World::new();
     let romeo = world.client("romeo", "orchard");
-    let plain = world.accept(Peer::new().starttls(true));
+    let plain = world.accept(Transport::new().starttls(true));
     plain.open();
     let protected = world.connect();
     protected.open();

@@ -11,8 +11,9 @@ use slow::{Mode, Slow};
 use wire::{Client, World};
 use xmpp_session::connection::{Recorder, SendError};
 use xmpp_session::sasl::ChannelBindings;
-use xmpp_session::server::{Driver, Limits, Peer, Want};
+use xmpp_session::server::{Driver, Limits, Transport, Want};
 use xmpp_session::session::Reason;
+use xmpp_session::stream::Limit;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
@@ -79,7 +80,7 @@ fn sec_7_every_byte_of_a_login_changed() {
                 continue;
             }
             let recorder = Recorder::new();
-            let mut driver = world.server().accept(recorder.clone(), Peer::new().secure(true));
+            let mut driver = world.server().accept(recorder.clone(), Transport::new().secure(true));
             driver.receive(&bytes);
             let _want = driver.poll_want(&mut Context::from_waker(Waker::noop()));
             if let Some(session) = driver.session() {
@@ -218,7 +219,7 @@ fn limit_1_slow_loris() {
     }
     assert!(loris.iter().all(|client| !client.is_connected()));
     let limits = world.server().metrics().limits;
-    assert!(limits.contains(&("LIMIT-1", 100)), "{limits:?}");
+    assert!(limits.contains(&(Limit::Negotiation, 100)), "{limits:?}");
     assert_clean(&world, &"loris");
 }
 
@@ -297,7 +298,7 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 /// Runs the operations on one driver after a given start, and checks what holds whatever happens.
-fn run(start: usize, peer: Peer, ops: &[Op]) {
+fn run(start: usize, peer: Transport, ops: &[Op]) {
     let slow = Slow::new();
     let mut limits = Limits::default();
     limits.unauthenticated = 3;
@@ -393,12 +394,12 @@ proptest! {
         direct_tls in any::<bool>(),
         ops in vec(op(), 0..40),
     ) {
-        let peer = Peer::new().secure(secure || start > 1).starttls(starttls);
+        let peer = Transport::new().secure(secure || start > 1).starttls(starttls);
         run(start, peer.direct_tls(direct_tls && start == 0), &ops);
     }
 
     #[test]
     fn sec_7_no_bytes_do_harm(start in 0..6_usize, bytes in vec(any::<u8>(), 0..400)) {
-        run(start, Peer::new().secure(true), &[Op::Bytes(bytes), Op::Poll]);
+        run(start, Transport::new().secure(true), &[Op::Bytes(bytes), Op::Poll]);
     }
 }

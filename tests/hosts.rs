@@ -14,7 +14,7 @@ use xmpp_session::host::Host;
 use xmpp_session::jid::BareJid;
 use xmpp_session::outbox::{Marks, Outbox};
 use xmpp_session::sasl::{Mechanism, Policy};
-use xmpp_session::server::{DomainPolicy, Limits, Offload, Peer, Server};
+use xmpp_session::server::{DomainPolicy, Limits, Offload, Server, Transport};
 use xmpp_session::store::{AnyAccount, Credentials, MemoryAccounts, OfflineMessage, Stores};
 
 type Hosted = Arc<Host<Arc<Outbox>>>;
@@ -37,8 +37,8 @@ fn host_on(mut stores: Stores) -> (Server<Arc<Outbox>>, Host<Arc<Outbox>>) {
     (server.clone(), Host::new(server))
 }
 
-fn peer() -> Peer {
-    Peer::new().secure(true).source("127.0.0.1")
+fn peer() -> Transport {
+    Transport::new().secure(true).source("127.0.0.1")
 }
 
 fn expect(client: &mut TcpStream, end: &str) -> String {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use wire::{Client, PASSWORD, World};
 use xmpp_session::connection::{Close, Recorder, SendError};
 use xmpp_session::sasl::ChannelBindings;
-use xmpp_session::server::{Builder, Limits, Peer, Rate, Want};
+use xmpp_session::server::{Limits, Rate, ServerBuilder, Transport, Want};
 use xmpp_session::xep;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -17,7 +17,7 @@ const CLOSE: &str = "</stream:stream>";
 fn with(change: impl FnOnce(&mut Limits)) -> World {
     let mut limits = Limits::default();
     change(&mut limits);
-    World::with(|builder: Builder<Recorder>, _| builder.limits(limits))
+    World::with(|builder: ServerBuilder<Recorder>, _| builder.limits(limits))
 }
 
 fn violation() -> [String; 2] {
@@ -28,7 +28,7 @@ fn violation() -> [String; 2] {
 /// How often a limit was reported to the host.
 fn hits(world: &World, id: &str) -> u64 {
     let limits = world.server().metrics().limits;
-    limits.into_iter().find(|(known, _)| *known == id).map_or(0, |(_, count)| count)
+    limits.into_iter().filter(|(limit, _)| limit.id() == id).map(|(_, count)| count).sum()
 }
 
 fn opened(world: &World) -> Client {
@@ -108,7 +108,7 @@ fn limit_1_traffic_does_not_help() {
 #[test]
 fn limit_1_nothing_is_written_during_a_handshake() {
     let world = World::new();
-    let client = world.accept(Peer::new().starttls(true));
+    let client = world.accept(Transport::new().starttls(true));
     client.open();
     client.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
     let _proceed = client.received();
@@ -646,8 +646,8 @@ fn limit_24_parts_of_a_jid() {
 
 const CONSTRAINT: &str = "<resource-constraint xmlns='urn:ietf:params:xml:ns:xmpp-streams'/>";
 
-fn from(source: &str) -> Peer {
-    Peer::new().secure(true).source(source)
+fn from(source: &str) -> Transport {
+    Transport::new().secure(true).source(source)
 }
 
 /// Opens, authenticates and binds, as far as the server lets it.
@@ -914,7 +914,7 @@ fn limit_25_nobody_waits_for_ever() {
 #[test]
 fn limit_25_nothing_is_refused_where_there_is_no_room_at_all() {
     let world = with(|limits| limits.unauthenticated = 0);
-    let mut driver = world.server().accept(Recorder::new(), Peer::new());
+    let mut driver = world.server().accept(Recorder::new(), Transport::new());
     driver.secured(ChannelBindings::new());
     driver.receive(b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0'>");
     let mut want = || driver.poll_want(&mut Context::from_waker(Waker::noop()));
@@ -1102,7 +1102,7 @@ fn limit_20_holds_before_bind_as_well() {
 #[test]
 fn sec_5_and_6_debug_shows_no_address() {
     let world = World::new();
-    let peer = Peer::new().secure(true).source("192.0.2.7");
+    let peer = Transport::new().secure(true).source("192.0.2.7");
     assert!(!format!("{peer:?}").contains("192"));
     let client = world.client("romeo", "x");
     let text = client.driver(|driver| format!("{driver:?}"));

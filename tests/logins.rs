@@ -7,17 +7,20 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use wire::{Client, PASSWORD, World};
-use xmpp_session::server::{Limits, Offload, Peer, Work};
+use xmpp_session::server::{Limits, Offload, Transport};
+use xmpp_session::stream::Limit;
+
+type Hash = Box<dyn FnOnce() + Send>;
 
 const NS: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Threads that work when the test says so.
 #[derive(Clone, Default)]
-struct Threads(Arc<Mutex<Vec<Work>>>);
+struct Threads(Arc<Mutex<Vec<Hash>>>);
 
 impl Offload for Threads {
-    fn run(&self, work: Work) {
+    fn run(&self, work: Hash) {
         self.0.lock().unwrap().push(work);
     }
 }
@@ -27,7 +30,7 @@ impl Threads {
         self.0.lock().unwrap().len()
     }
 
-    fn take(&self) -> Work {
+    fn take(&self) -> Hash {
         self.0.lock().unwrap().remove(0)
     }
 
@@ -42,7 +45,7 @@ impl Threads {
 struct Here;
 
 impl Offload for Here {
-    fn run(&self, work: Work) {
+    fn run(&self, work: Hash) {
         work();
     }
 }
@@ -51,7 +54,7 @@ impl Offload for Here {
 struct Nowhere;
 
 impl Offload for Nowhere {
-    fn run(&self, _: Work) {
+    fn run(&self, _: Hash) {
         panic!("no more threads");
     }
 }
@@ -64,12 +67,12 @@ fn on(offload: impl Offload, hashes: usize) -> World {
     world
 }
 
-fn peer(source: u8) -> Peer {
-    Peer::new().secure(true).source(format!("192.0.2.{source}"))
+fn peer(source: u8) -> Transport {
+    Transport::new().secure(true).source(format!("192.0.2.{source}"))
 }
 
 /// A client that has said its password.
-fn logs_in(world: &World, peer: Peer, password: &str) -> Client {
+fn logs_in(world: &World, peer: Transport, password: &str) -> Client {
     let client = world.accept(peer);
     client.open();
     let _features = client.received();
@@ -159,7 +162,7 @@ fn limit_28_threads_may_work_where_they_stand() {
 }
 
 /// Twenty logins that fail, over several streams.
-fn fail(world: &World, peer: &Peer) {
+fn fail(world: &World, peer: &Transport) {
     for _ in 0..10 {
         let client = logs_in(world, peer.clone(), "wrong");
         client.authenticate("nobody", PASSWORD);
@@ -170,7 +173,10 @@ fn fail(world: &World, peer: &Peer) {
 
 fn hits(world: &World) -> u64 {
     let limits = world.server().metrics().limits;
-    limits.into_iter().find(|(id, _)| *id == "LIMIT-29").map_or(0, |(_, count)| count)
+    limits
+        .into_iter()
+        .find(|(limit, _)| *limit == Limit::FailedLogins)
+        .map_or(0, |(_, count)| count)
 }
 
 #[test]
@@ -275,7 +281,7 @@ fn limit_29_without_a_source_it_is_the_account() {
     let world = World::new();
     world.account("romeo");
     world.account("juliet");
-    let unnamed = || Peer::new().secure(true);
+    let unnamed = || Transport::new().secure(true);
     (0..21).for_each(|_| logs_in(&world, unnamed(), "wrong").lose());
     assert_eq!(logs_in(&world, unnamed(), PASSWORD).received(), [""; 0]);
     let client = world.accept(unnamed());

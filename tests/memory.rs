@@ -21,7 +21,7 @@ use xmpp_session::environment::Virtual;
 use xmpp_session::jid::{BareJid, DomainPart, ResourcePart};
 use xmpp_session::outbox::{Drain, Marks, Outbox};
 use xmpp_session::rules::roster::{Item, Roster, Subscription};
-use xmpp_session::server::{Driver, Peer, Server, Want};
+use xmpp_session::server::{Driver, Server, Transport, Want};
 use xmpp_session::session::{
     BindRequest, Bound, Presence, Session, SessionHandle, SessionRegistry,
 };
@@ -192,7 +192,7 @@ fn server() -> (Arc<Virtual>, Server<Arc<Outbox>>) {
 fn connect(server: &Server<Arc<Outbox>>, n: usize, elements: &[&str]) -> Link {
     let (outbox, mut drain) = Outbox::new(Marks::default());
     let source = format!("192.0.2.{}", n % 250);
-    let mut driver = server.accept(outbox, Peer::new().secure(true).source(source));
+    let mut driver = server.accept(outbox, Transport::new().secure(true).source(source));
     let response = STANDARD.encode(format!("\0user{n:06}\0secret"));
     let auth = format!(
         "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{response}</auth>"
@@ -296,7 +296,7 @@ fn limit_15_unread_rosters_take_the_soft_mark_and_one_roster() {
         .domain(DomainPart::new("example.com").unwrap().into_owned())
         .build();
     let (outbox, mut drain) = Outbox::new(Marks::default());
-    let mut driver = server.accept(Arc::clone(&outbox), Peer::new().secure(true));
+    let mut driver = server.accept(Arc::clone(&outbox), Transport::new().secure(true));
     let response = STANDARD.encode("\0user000000\0secret");
     let auth = format!(
         "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{response}</auth>"

@@ -10,8 +10,9 @@ use login::{Channel, login};
 use wire::{Client, PASSWORD, World, now};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::sasl::{ChannelBindings, Mechanism, Policy};
-use xmpp_session::server::{DomainPolicy, Peer, Want};
+use xmpp_session::server::{DomainPolicy, Transport, Want};
 use xmpp_session::store::{Authenticator, StoreError, StoreFuture, Verdict};
+use xmpp_session::stream::Limit;
 
 const NS: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
 const CLOSE: &str = "</stream:stream>";
@@ -112,7 +113,7 @@ fn sasl_11_channel_binding_in_virtual_time() {
     for (mechanism, right) in
         [("SCRAM-SHA-256-PLUS", true), ("SCRAM-SHA-1-PLUS", true), ("SCRAM-SHA-256-PLUS", false)]
     {
-        let client = world.accept(Peer::new());
+        let client = world.accept(Transport::new());
         client.driver(|driver| {
             driver.secured(
                 ChannelBindings::new().exporter(data.clone()).server_end_point(vec![9; 32]),
@@ -239,7 +240,7 @@ fn sasl_8_the_header_names_another_account() {
         ("romeo@example.com", vec![success()]),
         ("Romeo@example.com/orchard", vec![success()]),
     ] {
-        let client = world.accept(Peer::new());
+        let client = world.accept(Transport::new());
         client.driver(|driver| driver.secured(ChannelBindings::new()));
         client.send(&header(from));
         let _features = client.received();
@@ -268,7 +269,7 @@ fn sasl_9_three_retries() {
         let expected = [failure("not-authorized"), error("policy-violation"), CLOSE.to_owned()];
         assert_eq!(answer, expected, "{retries:?}");
         assert_eq!(client.ask(&plain("", "romeo", PASSWORD)), [""; 0]);
-        assert!(world.server().metrics().limits.contains(&("LIMIT-7", 1)));
+        assert!(world.server().metrics().limits.contains(&(Limit::Retries, 1)));
     }
 }
 
@@ -293,7 +294,7 @@ fn tls_3_sasl_on_an_insecure_stream() {
     // TLS is required: whatever the policy says of mechanisms.
     for allow in [true, false] {
         let world = policy(|policy| policy.allow_insecure(allow), true);
-        let client = world.accept(Peer::new().starttls(true));
+        let client = world.accept(Transport::new().starttls(true));
         open_net(&client);
         for xml in [plain("", "romeo", PASSWORD), auth("SCRAM-SHA-1", "")] {
             assert_eq!(client.ask(&xml), [failure("encryption-required")], "{allow}: {xml}");
@@ -301,7 +302,7 @@ fn tls_3_sasl_on_an_insecure_stream() {
     }
     // TLS is optional: SCRAM, and never PLAIN (SASL-1).
     let world = policy(|policy| policy.allow_insecure(true), false);
-    let client = world.accept(Peer::new().starttls(true));
+    let client = world.accept(Transport::new().starttls(true));
     assert!(!open_net(&client).contains("PLAIN"));
     assert_eq!(client.ask(&plain("", "romeo", PASSWORD)), [failure("invalid-mechanism")]);
     assert!(client.ask(&auth("SCRAM-SHA-1", "")).concat().starts_with("<challenge"));

@@ -12,7 +12,7 @@ use std::task::{Context, Waker};
 
 use wire::World;
 use xmpp_session::connection::Recorder;
-use xmpp_session::server::Peer;
+use xmpp_session::server::Transport;
 
 const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' \
     xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0' xml:lang='en'>";
@@ -57,7 +57,7 @@ fn destroy_11_a_hundred_thousand_transports_leave_nothing() {
         let part = &parts[if n.is_multiple_of(5) { (n / 5) % parts.len() } else { n % 3 }];
         let recorder = Recorder::new();
         let source = format!("192.0.2.{}", n % 250);
-        let peer = Peer::new().secure(true).starttls(true).source(source);
+        let peer = Transport::new().secure(true).starttls(true).source(source);
         let mut driver = server.accept(recorder, peer);
         driver.receive(part.as_bytes());
         let _want = driver.poll_want(&mut Context::from_waker(Waker::noop()));

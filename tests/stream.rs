@@ -9,7 +9,7 @@ use wire::{Client, PASSWORD, World};
 use xmpp_session::connection::{Close, Recorder};
 use xmpp_session::jid::DomainPart;
 use xmpp_session::sasl::Policy;
-use xmpp_session::server::{Builder, DomainPolicy, Peer, Want};
+use xmpp_session::server::{DomainPolicy, ServerBuilder, Transport, Want};
 use xmpp_session::session::Reason;
 use xmpp_session::xep::{ClientState, StreamManagement};
 
@@ -23,7 +23,7 @@ fn world() -> World {
     })
 }
 
-fn with(configure: impl FnOnce(Builder<Recorder>) -> Builder<Recorder>) -> World {
+fn with(configure: impl FnOnce(ServerBuilder<Recorder>) -> ServerBuilder<Recorder>) -> World {
     World::with(|builder, _| configure(builder))
 }
 
@@ -202,7 +202,7 @@ fn stream_8_tls_forgets_what_was_said_before() {
             Some(Policy::new(&*environment).mechanisms(&[xmpp_session::sasl::Mechanism::Plain]));
         builder.domain_with(domain("example.net"), other).domain_with(domain("example.org"), policy)
     });
-    let client = world.accept(Peer::new().starttls(true));
+    let client = world.accept(Transport::new().starttls(true));
     client.send(&header("to='example.org' from='romeo@example.org' version='1.0' xml:lang='de'"));
     client.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
     let _before = client.received();
@@ -624,7 +624,7 @@ fn stream_29_nobody_is_asked_more_often_than_every_five_minutes() {
 fn stream_30_no_other_host_is_named_on_a_plain_stream() {
     // Nothing in the server sends `see-other-host`: the word does not occur on any stream.
     let world = world();
-    let client = world.accept(Peer::new().starttls(true));
+    let client = world.accept(Transport::new().starttls(true));
     let said = ask(&client, &header("to='elsewhere.example' version='1.0'"));
     assert!(!said.concat().contains("see-other-host"));
 }
@@ -665,7 +665,7 @@ fn stream_33_no_features_once_bound() {
 }
 
 /// The features that a transport is offered on its first stream, or the error.
-fn offered(tls_required: bool, insecure_sasl: bool, peer: Peer) -> String {
+fn offered(tls_required: bool, insecure_sasl: bool, peer: Transport) -> String {
     let world = World::with(|builder, environment| {
         let mut policy = DomainPolicy::default();
         policy.tls_required = tls_required;
@@ -684,7 +684,7 @@ const SCRAM: &str = "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mecha
 fn stream_f1_tls_required() {
     for insecure_sasl in [true, false] {
         assert_eq!(
-            offered(true, insecure_sasl, Peer::new().starttls(true)),
+            offered(true, insecure_sasl, Transport::new().starttls(true)),
             "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>"
         );
     }
@@ -692,7 +692,7 @@ fn stream_f1_tls_required() {
 
 #[test]
 fn stream_f2_tls_optional() {
-    let peer = || Peer::new().starttls(true);
+    let peer = || Transport::new().starttls(true);
     assert_eq!(offered(false, true, peer()), format!("{STARTTLS}{SCRAM}</mechanisms>{LIMITS}"));
     assert_eq!(offered(false, false, peer()), format!("{STARTTLS}{LIMITS}"));
 }
@@ -700,7 +700,7 @@ fn stream_f2_tls_optional() {
 #[test]
 fn stream_f2_starttls_is_offered_only_where_it_can_be_done() {
     assert_eq!(
-        offered(false, true, Peer::new()),
+        offered(false, true, Transport::new()),
         format!("<stream:features>{SCRAM}</mechanisms>{LIMITS}")
     );
 }
@@ -730,19 +730,19 @@ fn stream_f4_after_sasl() {
 fn stream_f7_nothing_to_offer_closes() {
     let closed = format!("{}{CLOSE}", error("policy-violation"));
     for insecure_sasl in [true, false] {
-        assert_eq!(offered(true, insecure_sasl, Peer::new()), closed);
+        assert_eq!(offered(true, insecure_sasl, Transport::new()), closed);
     }
-    assert_eq!(offered(false, false, Peer::new()), closed);
+    assert_eq!(offered(false, false, Transport::new()), closed);
 }
 
 #[test]
 fn stream_f8_declared_secure() {
     assert_eq!(
-        offered(true, false, Peer::new().secure(true).starttls(true)),
+        offered(true, false, Transport::new().secure(true).starttls(true)),
         format!("{STARTTLS}{SCRAM}<mechanism>PLAIN</mechanism></mechanisms>{LIMITS}")
     );
     assert_eq!(
-        offered(true, false, Peer::new().secure(true)),
+        offered(true, false, Transport::new().secure(true)),
         format!("<stream:features>{SCRAM}<mechanism>PLAIN</mechanism></mechanisms>{LIMITS}")
     );
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use wire::{Client, World};
 use xmpp_session::connection::{Close, Recorder, SendError};
 use xmpp_session::extension::{Extension, IqReply, IqRequest};
-use xmpp_session::server::{Builder, Limits};
+use xmpp_session::server::{Limits, ServerBuilder};
 use xmpp_session::session::{EventKind, Reason, RetentionLimits};
 use xmpp_session::stanza::Stanza;
 use xmpp_session::xep::{Carbons, Ping, StreamManagement};
@@ -37,7 +37,7 @@ fn world_with(limits: impl FnOnce(Limits) -> Limits) -> World {
     World::with(|builder, _| configure(builder).limits(limits(Limits::default())))
 }
 
-fn configure(builder: Builder<Recorder>) -> Builder<Recorder> {
+fn configure(builder: ServerBuilder<Recorder>) -> ServerBuilder<Recorder> {
     builder.extension(StreamManagement::new()).extension(Ping)
 }
 

@@ -30,7 +30,7 @@ use xmpp_session::environment::System;
 use xmpp_session::host::{Host, TlsConfig, threads, tokio as tasks};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::outbox::Outbox;
-use xmpp_session::server::{Peer, Server};
+use xmpp_session::server::{Server, Transport};
 use xmpp_session::stanza::canonicalise;
 use xmpp_session::store::{Credentials, MemoryAccounts, Stores};
 
@@ -57,10 +57,10 @@ struct Served {
 
 /// A server with one account, and one connection to it.
 fn serve(way: Way, direct: bool) -> Served {
-    serve_as(way, direct, Peer::new())
+    serve_as(way, direct, Transport::new())
 }
 
-fn serve_as(way: Way, direct: bool, peer: Peer) -> Served {
+fn serve_as(way: Way, direct: bool, peer: Transport) -> Served {
     let environment = Arc::new(System::new());
     let accounts = MemoryAccounts::new();
     let credentials =

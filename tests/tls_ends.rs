@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
 use xmpp_session::host::threads::{background, shutdown};
-use xmpp_session::server::Peer;
+use xmpp_session::server;
 
 use super::{HEADER, STARTTLS, Served, Tls, Way, finish, say, serve, serve_as, starttls, until};
 
@@ -111,7 +111,7 @@ impl Write for Line {
 fn connect(way: Way, transport: Transport) -> (Served, Line) {
     match transport {
         Plain => {
-            let served = serve_as(way, false, Peer::new().secure(true));
+            let served = serve_as(way, false, server::Transport::new().secure(true));
             let socket = served.socket.try_clone().unwrap();
             (served, Line::Plain(socket))
         }

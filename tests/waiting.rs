@@ -15,7 +15,7 @@ use xmpp_session::environment::System;
 use xmpp_session::extension::{Extension, Flow, IqReply, IqRequest, Stage};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::rules::roster::Subscription;
-use xmpp_session::server::{DomainPolicy, Peer, Server, Want};
+use xmpp_session::server::{DomainPolicy, Server, Transport, Want};
 use xmpp_session::session::{Bound, Reason, Session, SessionHandle};
 use xmpp_session::stanza::Stanza;
 use xmpp_session::store::{RosterStore, Stores};
@@ -267,7 +267,7 @@ fn want_blocking_waits_on_its_thread() {
         .default_domain(domain)
         .build();
     let recorder = Recorder::new();
-    let mut driver = server.accept(recorder.clone(), Peer::new().secure(true));
+    let mut driver = server.accept(recorder.clone(), Transport::new().secure(true));
     assert_eq!(driver.want_blocking(None), Some(Want::Input));
     driver.receive(HEADER.as_bytes());
     slow.set(Mode::Wait);

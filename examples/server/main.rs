@@ -24,7 +24,7 @@ use tokio::task::JoinHandle;
 use xmpp_session::environment::System;
 use xmpp_session::host;
 use xmpp_session::outbox::Outbox;
-use xmpp_session::server::{Limits, Peer, Server};
+use xmpp_session::server::{Limits, Server, Transport};
 use xmpp_session::xep;
 
 type Host = host::Host<Arc<Outbox>>;
@@ -106,8 +106,14 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         println!("listening on {}", listener.local_addr()?);
         let secure = options.allow_plaintext && !direct_tls;
-        let peer = Peer::new().secure(secure);
-        listening.push(tokio::spawn(listen(Arc::clone(&host), listener, peer, direct_tls, log)));
+        let transport = Transport::new().secure(secure);
+        listening.push(tokio::spawn(listen(
+            Arc::clone(&host),
+            listener,
+            transport,
+            direct_tls,
+            log,
+        )));
     }
     stop.await;
     listening.iter().for_each(JoinHandle::abort);
@@ -117,15 +123,22 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
 }
 
 /// The host's loop: one task for each connection.
-async fn listen(host: Arc<Host>, listener: TcpListener, peer: Peer, direct_tls: bool, log: Log) {
+async fn listen(
+    host: Arc<Host>,
+    listener: TcpListener,
+    transport: Transport,
+    direct_tls: bool,
+    log: Log,
+) {
     loop {
         let failed = |error: &io::Error| log.error(&format!("cannot accept a connection: {error}"));
         let (socket, address) = host::tokio::accept(&listener, failed).await;
-        let (host, peer) = (Arc::clone(&host), peer.clone().source(address.ip().to_string()));
+        let (host, transport) =
+            (Arc::clone(&host), transport.clone().source(address.ip().to_string()));
         tokio::spawn(async move {
             let served = match direct_tls {
-                true => host::tokio::serve_direct_tls(host, socket, peer).await,
-                false => host::tokio::serve(host, socket, peer).await,
+                true => host::tokio::serve_direct_tls(host, socket, transport).await,
+                false => host::tokio::serve(host, socket, transport).await,
             };
             if let Err(error) = served {
                 log.debug(&format!("a connection broke: {error}"));

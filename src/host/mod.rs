@@ -9,18 +9,18 @@
 //! # fn listen(server: xmpp_session::server::Server<std::sync::Arc<xmpp_session::outbox::Outbox>>) -> std::io::Result<()> {
 //! use std::sync::Arc;
 //! use xmpp_session::host::{Host, threads};
-//! use xmpp_session::server::Peer;
+//! use xmpp_session::server::Transport;
 //!
 //! let host = Arc::new(Host::new(server));
 //! let listener = std::net::TcpListener::bind("[::]:5222")?;
 //! loop {
 //!     let (socket, address) = threads::accept(&listener, |error| eprintln!("{error}"));
 //!     let host = Arc::clone(&host);
-//!     let peer = Peer::new().source(address.ip().to_string());
+//!     let transport = Transport::new().source(address.ip().to_string());
 //!     let thread = std::thread::Builder::new().name("xmpp reader".into());
 //!     // Not `thread::spawn`, which panics when there can be no more threads: that connection ends,
 //!     // and the next ones are accepted.
-//!     if let Err(error) = thread.spawn(move || threads::serve(&host, socket, peer)) {
+//!     if let Err(error) = thread.spawn(move || threads::serve(&host, socket, transport)) {
 //!         eprintln!("no thread for {address}: {error}");
 //!     }
 //! }
@@ -58,7 +58,7 @@ use std::time::Duration;
 use crate::connection::SharedConnection;
 use crate::outbox::{Drain, Marks, Outbox};
 use crate::sasl::ChannelBindings;
-use crate::server::{Driver, Peer, Place, Server, Want};
+use crate::server::{Driver, Place, Server, Transport, Want};
 
 /// What the connections of a host share: the server, the TLS configuration, the time-outs.
 ///
@@ -97,7 +97,7 @@ impl Host<Arc<Outbox>> {
 }
 
 impl<C: SharedConnection> Host<C> {
-    /// A host whose server knows connections as something else than an outbox:
+    /// A host whose server knows connections as something other than an outbox:
     /// `Host::with(server, |outbox| outbox as Arc<dyn Connection>)`.
     #[must_use]
     pub fn with(server: Server<C>, wrap: fn(Arc<Outbox>) -> C) -> Self {
@@ -117,8 +117,8 @@ impl<C: SharedConnection> Host<C> {
         self
     }
 
-    /// Sets how much a transport's outbox holds; what more waits for a peer that reads slowly is kept by
-    /// its session (LIMIT-13).
+    /// Sets how much a transport's outbox holds; its session keeps the rest of what waits for a slow
+    /// reader (LIMIT-13).
     #[must_use]
     pub fn marks(mut self, marks: Marks) -> Self {
         self.marks = marks;
@@ -134,14 +134,14 @@ impl<C: SharedConnection> Host<C> {
 
     /// Sets how long the end of a connection may take once its session has closed: writing what
     /// waits, and waiting for the peer to close as well; 5 seconds (LIMIT-23). With `threads` it is
-    /// also how long it may take until a writer that is stuck sees that the connection was closed.
+    /// also how long a stuck writer may take to notice that the connection was closed.
     #[must_use]
     pub fn close_timeout(mut self, time: Duration) -> Self {
         self.settings.close = time;
         self
     }
 
-    /// Connections that are being served, until the last was written: a peer that has been told all
+    /// Connections that are being served, until their last byte is written: a peer that has everything
     /// and keeps its end open is not counted.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -154,12 +154,12 @@ impl<C: SharedConnection> Host<C> {
         self.server.end_all() && self.connections() == 0
     }
 
-    fn accept(&self, peer: Peer) -> (Live<'_, C>, Arc<Outbox>, Drain) {
+    fn accept(&self, transport: Transport) -> (Live<'_, C>, Arc<Outbox>, Drain) {
         self.connections.fetch_add(1, Ordering::SeqCst);
         let served = Served(&self.connections);
         let (outbox, drain) = Outbox::new(self.marks);
-        let peer = peer.starttls(self.settings.tls.is_some());
-        let driver = self.server.accept((self.wrap)(Arc::clone(&outbox)), peer);
+        let transport = transport.starttls(self.settings.tls.is_some());
+        let driver = self.server.accept((self.wrap)(Arc::clone(&outbox)), transport);
         (Live { server: self.server.clone(), driver, _served: served }, outbox, drain)
     }
 }
@@ -193,8 +193,8 @@ trait Machine {
     /// The first bytes are there to be read.
     fn heard(&mut self);
     #[cfg(feature = "threads")]
-    /// Whether it has no session yet: others may come to need its place.
-    fn is_early(&self) -> bool;
+    /// Whether it has no session yet: others may need its place.
+    fn is_unbound(&self) -> bool;
 }
 
 /// A driver, and the server whose clock its time-outs refer to.
@@ -244,7 +244,7 @@ impl<C: SharedConnection> Machine for Live<'_, C> {
     }
 
     #[cfg(feature = "threads")]
-    fn is_early(&self) -> bool {
+    fn is_unbound(&self) -> bool {
         self.driver.session().is_none()
     }
 }
@@ -273,11 +273,11 @@ fn is_of_the_connection(error: &io::Error) -> bool {
     )
 }
 
-/// Between two looks at the time-outs of a server, which are of seconds.
+/// How often to check the time-outs of a server, which are of seconds.
 const TICK: Duration = Duration::from_secs(1);
 
 /// After `accept` failed for want of resources: until connections have ended.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Between two looks at how far the end of all sessions has come.
+/// How often to check whether all sessions have ended.
 const SHUTDOWN_PAUSE: Duration = Duration::from_millis(20);

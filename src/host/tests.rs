@@ -151,7 +151,7 @@ impl Machine for Echo {
     fn heard(&mut self) {}
 
     #[cfg(feature = "threads")]
-    fn is_early(&self) -> bool {
+    fn is_unbound(&self) -> bool {
         false
     }
 }

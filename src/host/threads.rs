@@ -2,8 +2,8 @@
 //!
 //! TLS needs both at once, while each of them may block in the socket. So the TLS state has a lock
 //! that is never held during input or output, and records leave in the order in which they were made
-//! because only the holder of the *turn*, a second lock, makes and writes them: the writer, or the
-//! reader during the handshake.
+//! because only the holder of a second lock makes and writes them: the writer, or the reader during
+//! the handshake.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -27,7 +27,7 @@ use super::{
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
 use crate::sasl::ChannelBindings;
-use crate::server::{Offload, Peer, Place, Server, Want, Work};
+use crate::server::{Offload, Place, Server, Transport, Want};
 
 /// Does a server's work that belongs to no connection: what outlives one, and time-outs. Run it
 /// once, on a separate thread; it never returns.
@@ -42,9 +42,11 @@ pub fn background<C: SharedConnection>(server: &Server<C>) {
     }
 }
 
-/// Threads that hash passwords, for [`Builder::hashing`](crate::server::Builder::hashing). They end
+/// Threads that hash passwords, for [`ServerBuilder::hashing`](crate::server::ServerBuilder::hashing). They end
 /// when it is dropped.
-pub struct Workers(Sender<Work>);
+pub struct Workers(Sender<Hash>);
+
+type Hash = Box<dyn FnOnce() + Send>;
 
 impl Workers {
     /// Starts so many threads, at least one. More than
@@ -54,15 +56,15 @@ impl Workers {
     ///
     /// When the system gives no more threads.
     pub fn new(threads: usize) -> io::Result<Self> {
-        let (queue, work) = channel::<Work>();
-        let work = Arc::new(Mutex::new(work));
+        let (queue, hashes) = channel::<Hash>();
+        let hashes = Arc::new(Mutex::new(hashes));
         for _ in 0..threads.max(1) {
-            let work = Arc::clone(&work);
+            let hashes = Arc::clone(&hashes);
             let thread = thread::Builder::new().name("xmpp hashing".into());
             thread.spawn(move || {
-                let next = || work.lock().recv();
-                while let Ok(work) = next() {
-                    work();
+                let next = || hashes.lock().recv();
+                while let Ok(hash) = next() {
+                    hash();
                 }
             })?;
         }
@@ -71,9 +73,9 @@ impl Workers {
 }
 
 impl Offload for Workers {
-    fn run(&self, work: Work) {
-        // They end only with this.
-        let _sent = self.0.send(work);
+    fn run(&self, hash: Hash) {
+        // The threads end only with this.
+        let _sent = self.0.send(hash);
     }
 }
 
@@ -93,9 +95,8 @@ impl Wake for Unpark {
 
 /// Accepts the next connection.
 ///
-/// Errors meanwhile go to `failed`. That a connection was gone before it was accepted does not
-/// matter; when there are no more file descriptors this waits for a moment, rather than ending the
-/// server or keeping it busy.
+/// Errors go to `failed`. That of a connection which was gone before it was accepted does no harm;
+/// without file descriptors this waits for a moment, rather than end the server or keep it busy.
 pub fn accept(
     listener: &TcpListener,
     mut failed: impl FnMut(&io::Error),
@@ -130,13 +131,13 @@ pub fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
 ///
 /// # Errors
 ///
-/// When the transport broke, the handshake failed, or the flush at the end took too long. All that
-/// is left is to log it.
-pub fn serve<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
+/// When the transport broke, the handshake failed, or the flush at the end took too long. There is
+/// nothing left to do but to log it.
+pub fn serve<C>(host: &Host<C>, socket: TcpStream, transport: Transport) -> io::Result<()>
 where
     C: SharedConnection,
 {
-    let (machine, outbox, drain) = host.accept(peer.direct_tls(false));
+    let (machine, outbox, drain) = host.accept(transport.direct_tls(false));
     run(&host.settings, machine, outbox, drain, socket, false)
 }
 
@@ -147,11 +148,15 @@ where
 /// # Errors
 ///
 /// As [`serve`], and at once if the host has no certificate.
-pub fn serve_direct_tls<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
+pub fn serve_direct_tls<C>(
+    host: &Host<C>,
+    socket: TcpStream,
+    transport: Transport,
+) -> io::Result<()>
 where
     C: SharedConnection,
 {
-    let (machine, outbox, drain) = host.accept(peer.direct_tls(true));
+    let (machine, outbox, drain) = host.accept(transport.direct_tls(true));
     run(&host.settings, machine, outbox, drain, socket, true)
 }
 
@@ -172,7 +177,7 @@ pub(super) fn run<M: Machine>(
         socket,
         outbox,
         limit,
-        turn: Mutex::new(()),
+        writing: Mutex::new(()),
         plain: AtomicU64::new(u64::MAX),
         flushed: Condvar::new(),
         reader: thread::current(),
@@ -194,14 +199,14 @@ struct Wire {
     socket: TcpStream,
     outbox: Arc<Outbox>,
     limit: Duration,
-    /// Held while bytes are made ready and written.
-    turn: Mutex<()>,
+    /// Held while records are made and written.
+    writing: Mutex<()>,
     /// Where the plain text ends, from [`Want::StartTls`] to the end of the handshake.
     plain: AtomicU64,
     flushed: Condvar,
-    /// Waits here for its peer to read, if too much was waiting to be written (LIMIT-13).
+    /// Parked while too much waits to be written (LIMIT-13).
     reader: Thread,
-    /// Held for moments only. Inside `turn` if both are.
+    /// Held for moments only. Inside `writing` if both are.
     tls: Mutex<Option<Box<ServerConnection>>>,
 }
 
@@ -213,7 +218,7 @@ impl Drop for Ends<'_> {
         self.0.outbox.close(Close::Abort);
         let _gone_already = self.0.socket.shutdown(Shutdown::Both);
         // Whoever has seen it open waits by now.
-        drop(self.0.turn.lock());
+        drop(self.0.writing.lock());
         self.0.flushed.notify_all();
     }
 }
@@ -233,7 +238,7 @@ fn read_loop<M: Machine>(
             machine.handle_timeout();
         }
         let want = match wire.outbox.closed() {
-            // Whoever closed it: nothing more is said, and so nothing more is worth reading.
+            // Closed elsewhere: nothing more is said, and so nothing more is worth reading.
             Some(_) => Some(Want::Close),
             None => machine.want_blocking(),
         };
@@ -245,7 +250,7 @@ fn read_loop<M: Machine>(
             }
             Some(Want::Input) => thread::park_timeout(CHECK_INTERVAL),
             // LIMIT-25: no handshake before the peer begins it, and there is a place.
-            Some(Want::StartTls) if is_silent => match wire.is_heard(deadline)? {
+            Some(Want::StartTls) if is_silent => match wire.peek(deadline)? {
                 Some(true) => {
                     is_silent = false;
                     machine.heard();
@@ -257,13 +262,7 @@ fn read_loop<M: Machine>(
                 let bindings = wire.secure(settings, &mut machine, direct_tls)?;
                 machine.secured(bindings);
             }
-            Some(Want::Close) => {
-                let deadline = after(wire.limit);
-                let place = machine.place();
-                wire.flush(writer_ended, deadline, place.as_ref())?;
-                drop(machine);
-                return if open { wire.linger(deadline, place.as_ref()) } else { Ok(()) };
-            }
+            Some(Want::Close) => return wire.finish(machine, writer_ended, open),
         }
     }
 }
@@ -271,7 +270,7 @@ fn read_loop<M: Machine>(
 /// Reads what comes before the next time-out and hands it on. `false`: nothing will follow.
 fn read_once<M: Machine>(wire: &Wire, machine: &mut M, bytes: &mut Vec<u8>) -> io::Result<bool> {
     // A read is not interrupted when somebody else ends the session, so it never takes long.
-    let longest = if machine.is_early() { EARLY_CHECK_INTERVAL } else { CHECK_INTERVAL };
+    let longest = if machine.is_unbound() { EARLY_CHECK_INTERVAL } else { CHECK_INTERVAL };
     let time = machine.due_in().map_or(longest, |due| due.min(longest));
     let open = wire.read(bytes, Some(time))?;
     // Nothing came before a time-out: no sign of life (LIMIT-22).
@@ -295,11 +294,11 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<io::Error>) {
     let mut records = Vec::new();
     let (mut give_up, mut position) = (None, 0_u64);
     while let Poll::Ready(Some(bytes)) = drain.fill_blocking(None) {
-        let mut turn = wire.turn.lock();
+        let mut writing = wire.writing.lock();
         // TLS-2: what was sent behind `<proceed/>` waits for the end of the handshake.
         let plain = || wire.plain.load(Ordering::SeqCst).saturating_sub(position);
         while plain() == 0 && wire.outbox.closed() != Some(Close::Abort) {
-            wire.flushed.wait(&mut turn);
+            wire.flushed.wait(&mut writing);
         }
         // In parts, so that progress is seen (LIMIT-13).
         let most = usize::try_from(plain()).map_or(PART, |plain| plain.min(PART));
@@ -314,11 +313,11 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<io::Error>) {
             Err(error) => return fail(error),
         };
         position = position.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
-        drop(turn);
+        drop(writing);
         // It may send what follows, and end sessions: not under our lock.
         drain.consume(n);
         // Whoever has seen that something waits, waits for it by now.
-        drop(wire.turn.lock());
+        drop(wire.writing.lock());
         wire.flushed.notify_all();
         wire.reader.unpark();
         records = Vec::new();
@@ -411,7 +410,7 @@ impl Wire {
 
     /// The last bytes of the transport itself, once the outbox is empty.
     fn say_goodbye(&self, give_up: &mut Option<Instant>) -> io::Result<()> {
-        let _turn = self.turn.lock();
+        let _writing = self.writing.lock();
         let mut records = Vec::new();
         if let Some(tls) = self.tls.lock().as_mut() {
             tls.send_close_notify();
@@ -425,9 +424,9 @@ impl Wire {
         Ok(())
     }
 
-    /// Whether the peer has said something, or sends nothing at all; `None` if it is to be looked
-    /// again.
-    fn is_heard(&self, deadline: Instant) -> io::Result<Option<bool>> {
+    /// Waits a moment for the peer: `true` if bytes arrived, `false` if it sends none at all, `None` if
+    /// it is still silent.
+    fn peek(&self, deadline: Instant) -> io::Result<Option<bool>> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
@@ -443,7 +442,7 @@ impl Wire {
     /// The last bytes of TLS (TLS-4, or the alert that tells what was wrong) where there is room for
     /// them: nobody is waited for.
     fn part(&self) {
-        let Some(_turn) = self.turn.try_lock() else { return };
+        let Some(_writing) = self.writing.try_lock() else { return };
         let mut records = Vec::new();
         if let Some(tls) = self.tls.lock().as_mut() {
             tls.send_close_notify();
@@ -469,10 +468,10 @@ impl Wire {
         let deadline = after(settings.handshake);
         let end = self.outbox.accepted();
         self.plain.store(end, Ordering::SeqCst);
-        let mut turn = self.turn.lock();
+        let mut writing = self.writing.lock();
         while self.outbox.written() < end {
             let left = left(machine, deadline)?;
-            self.flushed.wait_for(&mut turn, left);
+            self.flushed.wait_for(&mut writing, left);
         }
         let connection = self.handshake(config.config(direct), machine, deadline)?;
         self.socket.set_write_timeout(Some(self.limit))?;
@@ -515,6 +514,20 @@ impl Wire {
             }
         }
         Ok(connection)
+    }
+
+    /// Writes what waits, and closes.
+    fn finish<M: Machine>(
+        &self,
+        mut machine: M,
+        writer_ended: &Receiver<io::Error>,
+        open: bool,
+    ) -> io::Result<()> {
+        let deadline = after(self.limit);
+        let place = machine.place();
+        self.flush(writer_ended, deadline, place.as_ref())?;
+        drop(machine);
+        if open { self.linger(deadline, place.as_ref()) } else { Ok(()) }
     }
 
     /// Waits for the writer to write what waits.
@@ -561,7 +574,7 @@ impl Wire {
     }
 }
 
-/// How long a step towards TLS may take before it is looked again whether it is still wanted.
+/// How long a step towards TLS may block before checking whether it is still wanted.
 fn left<M: Machine>(machine: &mut M, deadline: Instant) -> io::Result<Duration> {
     let left = deadline.saturating_duration_since(Instant::now());
     if machine.want_blocking() == Some(Want::Close) {
@@ -599,10 +612,10 @@ fn invalid(error: rustls::Error) -> io::Error {
 /// The shortest time-out given to a socket, which refuses zero.
 const SHORT: Duration = Duration::from_millis(1);
 
-/// How long a stream that was ended may be kept by a client that sends nothing.
+/// How often a reader whose client is silent checks whether its stream was ended.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long others may have to wait until one of them sees that they need its place.
+/// How often a stream without a session checks whether others need its place.
 const EARLY_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Bytes written at a time without TLS.

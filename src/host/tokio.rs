@@ -5,13 +5,13 @@
 //! ```no_run
 //! # async fn listen(host: std::sync::Arc<xmpp_session::host::Host<std::sync::Arc<xmpp_session::outbox::Outbox>>>) -> std::io::Result<()> {
 //! use std::sync::Arc;
-//! use xmpp_session::{host, server::Peer};
+//! use xmpp_session::{host, server::Transport};
 //!
 //! let listener = tokio::net::TcpListener::bind("[::]:5222").await?;
 //! loop {
 //!     let (socket, address) = host::tokio::accept(&listener, |error| eprintln!("{error}")).await;
-//!     let peer = Peer::new().source(address.ip().to_string());
-//!     tokio::spawn(host::tokio::serve(Arc::clone(&host), socket, peer));
+//!     let transport = Transport::new().source(address.ip().to_string());
+//!     tokio::spawn(host::tokio::serve(Arc::clone(&host), socket, transport));
 //! }
 //! # }
 //! ```
@@ -37,7 +37,7 @@ use super::tls::record;
 use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
-use crate::server::{Offload, Peer, Place, Server, Want, Work};
+use crate::server::{Offload, Place, Server, Transport, Want};
 
 /// Does a server's work that belongs to no connection: what outlives one, and time-outs. Run it
 /// once, beside the connections; it never ends.
@@ -49,18 +49,17 @@ pub async fn background<C: SharedConnection>(server: Server<C>) {
     }
 }
 
-/// On the runtime's threads for what blocks.
+/// Hashes on the runtime's threads for blocking work.
 impl Offload for Handle {
-    fn run(&self, work: Work) {
-        drop(self.spawn_blocking(work));
+    fn run(&self, hash: Box<dyn FnOnce() + Send>) {
+        drop(self.spawn_blocking(hash));
     }
 }
 
 /// Accepts the next connection.
 ///
-/// Errors meanwhile go to `failed`. That a connection was gone before it was accepted does not
-/// matter; when there are no more file descriptors this waits for a moment, rather than ending the
-/// server or keeping it busy.
+/// Errors go to `failed`. That of a connection which was gone before it was accepted does no harm;
+/// without file descriptors this waits for a moment, rather than end the server or keep it busy.
 pub async fn accept(
     listener: &TcpListener,
     mut failed: impl FnMut(&io::Error),
@@ -98,13 +97,13 @@ pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
 ///
 /// # Errors
 ///
-/// When the transport broke, the handshake failed, or the flush at the end took too long. All that
-/// is left is to log it.
-pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, peer: Peer) -> io::Result<()>
+/// When the transport broke, the handshake failed, or the flush at the end took too long. There is
+/// nothing left to do but to log it.
+pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, transport: Transport) -> io::Result<()>
 where
     C: SharedConnection,
 {
-    let (machine, _, drain) = host.accept(peer.direct_tls(false));
+    let (machine, _, drain) = host.accept(transport.direct_tls(false));
     run(&host.settings, Box::new(machine), drain, socket, false).await
 }
 
@@ -118,12 +117,12 @@ where
 pub async fn serve_direct_tls<C>(
     host: Arc<Host<C>>,
     socket: TcpStream,
-    peer: Peer,
+    transport: Transport,
 ) -> io::Result<()>
 where
     C: SharedConnection,
 {
-    let (machine, _, drain) = host.accept(peer.direct_tls(true));
+    let (machine, _, drain) = host.accept(transport.direct_tls(true));
     run(&host.settings, Box::new(machine), drain, socket, true).await
 }
 
@@ -152,7 +151,7 @@ pub(super) async fn run<M: Machine>(
         Box::pin(timeout(settings.handshake, heard)).await??;
     }
     loop {
-        match poll_fn(|cx| line.turn(timer.as_mut(), cx)).await? {
+        match poll_fn(|cx| line.poll_next(timer.as_mut(), cx)).await? {
             Next::Secure => line = Box::pin(secure(settings, line)).await?,
             Next::Close => return Box::pin(finish(settings, line)).await,
         }
@@ -202,7 +201,7 @@ enum Next {
     Close,
 }
 
-/// What `future` comes to, unless the transport has to give up its place before. The place is kept
+/// The output of `future`, unless the transport has to give up its place first. The place is kept
 /// until then.
 async fn unless_cut<T>(
     place: Option<Place>,
@@ -241,8 +240,12 @@ impl<M: Machine> Line<M> {
         Poll::Ready(Ok(()))
     }
 
-    /// Lets the machine work, writes, reads, until none of them can go on; pending then.
-    fn turn(&mut self, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
+    /// Lets the machine work, writes, and reads, until nothing can go on; pending then.
+    fn poll_next(
+        &mut self,
+        mut timer: Pin<&mut Sleep>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Next>> {
         let Self { machine, drain, socket, open, plain, .. } = self;
         loop {
             if machine.due_in() == Some(Duration::ZERO) {
@@ -297,13 +300,13 @@ enum Written {
     Ended,
     /// The socket takes no more now.
     Blocked,
-    /// It would take more, but others have their turn first.
+    /// It would take more, but other tasks run first.
     Enough,
 }
 
-/// Bytes that are written before other connections have their turn: one that resumes with much to be
-/// sent again would keep them waiting.
-const TURN: usize = 64 * 1024;
+/// Bytes that are written before other tasks run: a client that resumes with much to be sent again
+/// would keep them waiting.
+const WRITE_BUDGET: usize = 64 * 1024;
 
 /// Writes what waits, and says whether any of it got away.
 fn write(
@@ -314,7 +317,7 @@ fn write(
 ) -> io::Result<(Written, bool)> {
     let (mut progress, mut total) = (false, 0);
     loop {
-        if total > TURN {
+        if total > WRITE_BUDGET {
             cx.waker().wake_by_ref();
             return Ok((Written::Enough, progress));
         }

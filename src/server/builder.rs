@@ -1,4 +1,4 @@
-//! What a host decides about its server.
+//! A server's settings, and how its parts are put together.
 
 use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
@@ -7,8 +7,18 @@ use std::time::Duration;
 use jid::DomainPart;
 use parking_lot::Mutex;
 
+use super::deliver::offline;
+use super::deliver::requests::Requests;
+use super::deliver::roster::unheard::Unheard;
+use super::deliver::route::{Router, RouterQueue};
+use super::driver::Offload;
+use super::driver::admission::Ledger;
+use super::driver::negotiate::hashing::Hashing;
+use super::driver::negotiate::login_failures::LoginFailures;
+use super::driver::rate::Allowances;
 use super::limits::Limits;
 use super::metrics::Counters;
+use super::work::timers::Timers;
 use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
@@ -16,19 +26,10 @@ use crate::environment::Environment;
 use crate::extension::Extension;
 use crate::recent::Recent;
 use crate::sasl::Policy;
-use crate::server::deliver::offline;
-use crate::server::deliver::requests::Requests;
-use crate::server::deliver::roster::unheard::Unheard;
-use crate::server::deliver::route::{Router, RouterQueue};
-use crate::server::driver::admission::Ledger;
-use crate::server::driver::failures::Failures;
-use crate::server::driver::hashing::{Hashing, Offload};
-use crate::server::driver::rate::Allowances;
-use crate::server::work::timers::Timers;
-use crate::session::{Conflict, Event, Hold, SessionRegistry};
+use crate::session::{self, Conflict, Event, Hold, SessionRegistry};
 use crate::store::{Authenticator, Stores};
 
-/// Pending-out requests of which it is remembered that they were sent again: two megabytes at most.
+/// How many pending-out requests are remembered as sent again: two megabytes at most.
 const REMINDERS: usize = 1 << 15;
 
 /// Clients are not asked for a sign of life more often than this (STREAM-29).
@@ -70,9 +71,9 @@ pub(super) struct Domain {
     pub(super) authenticator: Option<Arc<dyn Authenticator>>,
 }
 
-/// Makes a [`Server`].
+/// Configures a [`Server`].
 #[must_use = "a builder does nothing until `build`"]
-pub struct Builder<C: SharedConnection> {
+pub struct ServerBuilder<C: SharedConnection> {
     environment: Arc<dyn Environment>,
     stores: Stores,
     domains: Vec<(DomainPart, DomainPolicy)>,
@@ -91,8 +92,8 @@ type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 
 impl<C: SharedConnection> Server<C> {
     /// Starts a server with the defaults of the rules, on the host's `environment` and `stores`.
-    pub fn builder(environment: Arc<dyn Environment>, stores: Stores) -> Builder<C> {
-        Builder {
+    pub fn builder(environment: Arc<dyn Environment>, stores: Stores) -> ServerBuilder<C> {
+        ServerBuilder {
             environment,
             stores,
             domains: Vec::new(),
@@ -109,7 +110,7 @@ impl<C: SharedConnection> Server<C> {
     }
 }
 
-impl<C: SharedConnection> Builder<C> {
+impl<C: SharedConnection> ServerBuilder<C> {
     /// Serves a domain under the default policy.
     pub fn domain(self, domain: DomainPart) -> Self {
         self.domain_with(domain, DomainPolicy::default())
@@ -127,7 +128,7 @@ impl<C: SharedConnection> Builder<C> {
         self
     }
 
-    /// A domain that was served once: its clients are told `host-gone` (STREAM-5).
+    /// A domain that is no longer served: its clients are told `host-gone` (STREAM-5).
     pub fn former_domain(mut self, domain: DomainPart) -> Self {
         self.former_domains.push(address::domain(domain.as_str()).unwrap_or(domain));
         self
@@ -139,7 +140,7 @@ impl<C: SharedConnection> Builder<C> {
         self
     }
 
-    /// Adds an extension behind those that were added before.
+    /// Adds an extension behind the earlier ones.
     pub fn extension(mut self, extension: impl Extension<C>) -> Self {
         self.extensions.push(Box::new(extension));
         self
@@ -151,13 +152,13 @@ impl<C: SharedConnection> Builder<C> {
         self
     }
 
-    /// The way to other domains. Without it there are none.
+    /// The way to other domains. Without one they cannot be reached.
     pub fn router(mut self, router: impl Router) -> Self {
         self.router = Some(Box::new(router));
         self
     }
 
-    /// Who is told of sessions: see [`crate::session::Builder::listener`].
+    /// Called with what happens to sessions: see [`crate::session::Builder::listener`].
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
         self
@@ -170,73 +171,27 @@ impl<C: SharedConnection> Builder<C> {
     }
 
     /// Where the passwords of PLAIN logins are hashed (LIMIT-28): a runtime's handle, or
-    /// `host::threads::Workers`. Without it they are where they are read, and hold
-    /// up other connections of that thread.
+    /// `host::threads::Workers`. Without it they are hashed on the thread that reads them, and hold up
+    /// its other connections.
     pub fn hashing(mut self, offload: impl Offload) -> Self {
         self.hashing = Some(Box::new(offload));
         self
     }
 
-    /// The server.
+    /// Builds the server.
     #[must_use]
     pub fn build(self) -> Server<C> {
         let environment = self.environment;
         let mut limits = self.limits;
         limits.bind_failures = limits.bind_failures.clamp(5, 10);
         limits.silence = limits.silence.max(LEAST_SILENCE);
-        let domains: Vec<_> = self
-            .domains
-            .into_iter()
-            .map(|(name, policy)| {
-                let sasl = policy.sasl.unwrap_or_else(|| Policy::new(&*environment));
-                let sasl =
-                    if policy.authenticator.is_some() { sasl.authenticator(false) } else { sasl };
-                // TLS-3: where TLS is required nobody authenticates without.
-                let sasl = if policy.tls_required { sasl.allow_insecure(false) } else { sasl };
-                Domain {
-                    name,
-                    tls_required: policy.tls_required,
-                    sasl: Arc::new(sasl),
-                    authenticator: policy.authenticator,
-                }
-            })
-            .collect();
-        // The registry's hooks lead back into the server, which does not exist yet.
-        let link = Arc::new(OnceLock::<Weak<Core<C>>>::new());
-        let core = |link: &Arc<OnceLock<Weak<Core<C>>>>| {
-            let link = Arc::clone(link);
-            move || link.get().and_then(Weak::upgrade)
-        };
-        let (elsewhere, backlog) = (core(&link), core(&link));
-        let (background, hides, hold) = (core(&link), core(&link), core(&link));
-        let mut registry = SessionRegistry::builder(Arc::clone(&environment))
-            .conflict(self.conflict)
-            .sessions_per_account(limits.sessions_per_account)
-            .hibernating_per_account(limits.hibernating_per_account)
-            .retention(limits.retention)
-            .background(move |work| match background() {
-                Some(core) => core.jobs.later(async move { work() }),
-                None => work(),
-            })
-            .elsewhere(move |stanza, holds| {
-                if let Some(core) = elsewhere() {
-                    core.route_while(None, stanza, holds);
-                }
-            })
-            .backlog(move |account| {
-                if let Some(core) = backlog() {
-                    core.account_left(account);
-                }
-            });
-        if !self.extensions.is_empty() {
-            registry = registry
-                .hold(move |session, stanza| {
-                    hold().map_or(Hold::Pass, |core| core.hold(session, stanza))
-                })
-                .hides(move |account, jid| {
-                    hides().is_some_and(|core| core.is_hidden(account, jid))
-                });
-        }
+        let domains = self.domains.into_iter();
+        let domains: Vec<_> =
+            domains.map(|(name, policy)| Domain::new(name, policy, &*environment)).collect();
+        let link = Link(Arc::default());
+        let mut registry = link
+            .registry(&environment, &limits, !self.extensions.is_empty())
+            .conflict(self.conflict);
         for domain in &domains {
             registry = registry.domain(domain.name.clone());
         }
@@ -256,9 +211,9 @@ impl<C: SharedConnection> Builder<C> {
             requests: Requests::default(),
             ledger: Arc::new(Ledger::new(&limits, Arc::clone(&environment))),
             allowances: Allowances::default(),
-            failures: Arc::new(Failures::new(limits.failures, Arc::clone(&environment))),
+            login_failures: LoginFailures::new(limits.failures, Arc::clone(&environment)).into(),
             hashing: self.hashing.map(|offload| Arc::new(Hashing::new(offload, limits.hashes))),
-            early: Arc::default(),
+            unbound: Arc::default(),
             limits,
             metrics: Counters::default(),
             log_addresses: self.log_addresses,
@@ -267,14 +222,75 @@ impl<C: SharedConnection> Builder<C> {
             offline_retries: offline::Retries::default(),
             environment,
         });
-        let _first = link.set(Arc::downgrade(&core));
+        link.set(&core);
         Server(core)
     }
 }
 
-impl<C: SharedConnection> fmt::Debug for Builder<C> {
+impl Domain {
+    fn new(name: DomainPart, policy: DomainPolicy, environment: &dyn Environment) -> Self {
+        let DomainPolicy { tls_required, sasl, authenticator } = policy;
+        let sasl = sasl.unwrap_or_else(|| Policy::new(environment));
+        let sasl = if authenticator.is_some() { sasl.authenticator(false) } else { sasl };
+        // TLS-3: where TLS is required nobody authenticates without.
+        let sasl = if tls_required { sasl.allow_insecure(false) } else { sasl };
+        Self { name, tls_required, sasl: Arc::new(sasl), authenticator }
+    }
+}
+
+/// How the registry's hooks lead back into the server, which is built after it.
+struct Link<C: SharedConnection>(Arc<OnceLock<Weak<Core<C>>>>);
+
+impl<C: SharedConnection> Link<C> {
+    fn set(&self, core: &Arc<Core<C>>) {
+        let _first = self.0.set(Arc::downgrade(core));
+    }
+
+    fn core(&self) -> impl Fn() -> Option<Arc<Core<C>>> + Send + Sync + 'static {
+        let link = Arc::clone(&self.0);
+        move || link.get().and_then(Weak::upgrade)
+    }
+
+    fn registry(
+        &self,
+        environment: &Arc<dyn Environment>,
+        limits: &Limits,
+        has_extensions: bool,
+    ) -> session::Builder<C> {
+        let (background, elsewhere, backlog) = (self.core(), self.core(), self.core());
+        let (hold, hides) = (self.core(), self.core());
+        let registry = SessionRegistry::builder(Arc::clone(environment))
+            .sessions_per_account(limits.sessions_per_account)
+            .hibernating_per_account(limits.hibernating_per_account)
+            .retention(limits.retention)
+            .background(move |work| match background() {
+                Some(core) => core.jobs.later(async move { work() }),
+                None => work(),
+            })
+            .elsewhere(move |stanza, holds| {
+                if let Some(core) = elsewhere() {
+                    core.route_while(None, stanza, holds);
+                }
+            })
+            .backlog(move |account| {
+                if let Some(core) = backlog() {
+                    core.account_left(account);
+                }
+            });
+        if !has_extensions {
+            return registry;
+        }
+        registry
+            .hold(move |session, stanza| {
+                hold().map_or(Hold::Pass, |core| core.hold(session, stanza))
+            })
+            .hides(move |account, jid| hides().is_some_and(|core| core.is_hidden(account, jid)))
+    }
+}
+
+impl<C: SharedConnection> fmt::Debug for ServerBuilder<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("ServerBuilder")
             .field("domains", &self.domains.len())
             .field("extensions", &self.extensions.len())
             .finish_non_exhaustive()

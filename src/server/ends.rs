@@ -1,4 +1,4 @@
-//! Ends of sessions that the host decides: for one of them, for an account, for all.
+//! Ends that the host decides: of one session, of an account's, of all.
 
 use std::fmt;
 use std::future::pending;
@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
+use super::driver::negotiate::unbound::Farewell;
 use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
@@ -14,14 +15,13 @@ use crate::rules::roster::RosterSet;
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::deliver::roster::change::ChangeError;
 use crate::server::deliver::roster::transaction::Change;
-use crate::server::driver::unbound::Farewell;
 use crate::session::{Reason, SessionHandle, SessionId};
 use crate::stanza::Stanza;
 use crate::store::StoreError;
 use crate::stream::{StreamCondition, StreamError, close};
 
-/// How often it is looked whether the last work of a shutdown is done.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often to check whether the last work of a shutdown is done.
+const CHECK_IDLE: Duration = Duration::from_millis(50);
 
 /// How a server shuts down.
 #[must_use = "says something to `Server::shutdown` only"]
@@ -37,21 +37,21 @@ impl Shutdown {
         Self { other_host: None, pace: None, progress: None }
     }
 
-    /// Sends the clients to another host, a name or an address. Those whose stream nobody protects
-    /// are told `system-shutdown` all the same (STREAM-30).
+    /// Sends the clients to another host, a name or an address. Those on an unprotected stream are told
+    /// `system-shutdown` all the same (STREAM-30).
     pub fn see_other_host(mut self, host: &str, port: Option<u16>) -> Self {
         self.other_host = Some(StreamError::see_other_host(host, port));
         self
     }
 
-    /// Ends so many sessions in each `period`, so that not all clients come back (here or elsewhere)
-    /// in the same moment. The waits depend on [`Server::handle_timeout`].
+    /// Ends so many sessions in each `period`, so that clients do not all come back (here or elsewhere)
+    /// at the same moment. The waits depend on [`Server::handle_timeout`].
     pub const fn pace(mut self, sessions: usize, period: Duration) -> Self {
         self.pace = Some((sessions, period));
         self
     }
 
-    /// Called after each session that was ended.
+    /// Called after each session that has ended.
     pub fn progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
         self.progress = Some(Box::new(progress));
         self
@@ -77,7 +77,7 @@ impl fmt::Debug for Shutdown {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Sessions that were ended.
+    /// Sessions that have ended.
     pub ended: usize,
     /// Sessions that are left.
     pub left: usize,
@@ -93,12 +93,12 @@ impl<C: SharedConnection> Server<C> {
     /// Ends a session with this error (DESTROY-19). `false` if it was over.
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
     pub fn kick_with(&self, session: &SessionHandle<C>, error: &StreamError) -> bool {
-        self.0.dismiss(session, Reason::Kicked, error)
+        self.0.end_session(session, Reason::Kicked, error)
     }
 
-    /// The password of an account was changed: all its sessions end with `reset`, but the one that
-    /// changed it (DESTROY-18). So do streams that have authenticated and not bound, and none that
-    /// has begun by now can still authenticate with what was valid before.
+    /// The password of an account was changed: all its sessions end with `reset`, except the one that
+    /// changed it (DESTROY-18). So do streams that have authenticated and not bound, and no stream that
+    /// has already begun can authenticate with what was valid before.
     ///
     /// To be called once the new password is stored.
     pub fn password_changed(&self, account: &BareJid, except: Option<SessionId>) {
@@ -107,18 +107,18 @@ impl<C: SharedConnection> Server<C> {
         let error = StreamError::new(StreamCondition::Reset);
         let now = core.environment.now();
         let until = now.saturating_add(core.limits.negotiation);
-        core.early.bar(account, &error.clone().into(), false, now, until);
+        core.unbound.bar(account, &error.clone().into(), false, now, until);
         let sweep = {
             let (core, account) = (Arc::clone(core), account.clone());
             move || {
                 let others = core.registry.sessions(&account).filter(|s| Some(s.id()) != except);
                 for session in others {
-                    core.dismiss(&session, Reason::PasswordChanged, &error);
+                    core.end_session(&session, Reason::PasswordChanged, &error);
                 }
             }
         };
         sweep();
-        // A bind that was under way is through by then.
+        // By then a bind that was under way has ended.
         let _swept = core.jobs.run(account.as_str(), async move { sweep() });
     }
 
@@ -130,23 +130,23 @@ impl<C: SharedConnection> Server<C> {
     ///
     /// # Errors
     ///
-    /// The first error of a store. What was done by then stays done; the account is there still, and
-    /// the removal can be asked for again.
+    /// The first error of a store. What was done by then stays done; the account still exists, and its
+    /// removal can be tried again.
     pub async fn account_removed(&self, account: &BareJid) -> Result<bool, StoreError> {
         let core = &self.0;
         let account = &address::account(account).unwrap_or_else(|_| account.clone());
         let error = StreamError::new(StreamCondition::NotAuthorized);
         let farewell = Farewell::from(error.clone());
-        core.early.bar(account, &farewell, true, core.environment.now(), Duration::MAX);
+        core.unbound.bar(account, &farewell, true, core.environment.now(), Duration::MAX);
         let removed = core.remove_account(account, &error).await;
         match &removed {
-            // What a stream that has begun by now proves was true before.
+            // What a stream that has already begun proves may be out of date.
             Ok(_) => {
                 let now = core.environment.now();
                 let until = now.saturating_add(core.limits.negotiation);
-                core.early.bar(account, &farewell, false, now, until);
+                core.unbound.bar(account, &farewell, false, now, until);
             }
-            Err(_) => core.early.unbar(account),
+            Err(_) => core.unbound.unbar(account),
         }
         removed
     }
@@ -162,7 +162,7 @@ impl<C: SharedConnection> Server<C> {
         let Shutdown { other_host, pace, mut progress } = options;
         let error = StreamError::new(StreamCondition::SystemShutdown);
         let farewell = Farewell::new(error, other_host);
-        core.early.close(&farewell);
+        core.unbound.close(&farewell);
         let (mut ended, mut in_period) = (0, 0);
         loop {
             for session in core.registry.iter() {
@@ -171,7 +171,7 @@ impl<C: SharedConnection> Server<C> {
                     in_period = 0;
                 }
                 let error = farewell.clone().choose(session.is_protected());
-                if core.dismiss(&session, Reason::Shutdown, &error) {
+                if core.end_session(&session, Reason::Shutdown, &error) {
                     ended += 1;
                     in_period += 1;
                     if let Some(progress) = &mut progress {
@@ -182,33 +182,33 @@ impl<C: SharedConnection> Server<C> {
             if core.is_empty() {
                 return;
             }
-            core.sleep(LOOK_AGAIN).await;
+            core.sleep(CHECK_IDLE).await;
         }
     }
 
-    /// A shutdown at once, for hosts that have a clock of their own: ends what there is, and says
-    /// whether nothing is left. To be called again until then.
+    /// A shutdown at once, for hosts with a clock of their own: ends what there is, and says whether
+    /// nothing is left. To be called again until then.
     #[cfg(any(feature = "tokio", feature = "threads"))]
     pub(crate) fn end_all(&self) -> bool {
         let core = &self.0;
         let error = StreamError::new(StreamCondition::SystemShutdown);
-        core.early.close(&error.clone().into());
+        core.unbound.close(&error.clone().into());
         for session in core.registry.iter() {
-            core.dismiss(&session, Reason::Shutdown, &error);
+            core.end_session(&session, Reason::Shutdown, &error);
         }
         core.is_empty()
     }
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// Whether no session is left, nor work of one. In this order: a bind under way is a job, and
-    /// none can begin any more once the streams are closed.
+    /// Whether no session is left, nor work of one. The jobs come first: a bind under way is one, and
+    /// none can begin once the streams are closed.
     fn is_empty(&self) -> bool {
         self.jobs.len() == 0 && self.registry.is_forgotten()
     }
 
     /// Ends a session with this error.
-    fn dismiss(&self, session: &SessionHandle<C>, reason: Reason, error: &StreamError) -> bool {
+    fn end_session(&self, session: &SessionHandle<C>, reason: Reason, error: &StreamError) -> bool {
         let mut words = Vec::new();
         close(&mut words, None, Some(error));
         let was_first = self.registry.destroy_session_with(session, reason, &words);
@@ -228,7 +228,7 @@ impl<C: SharedConnection> Core<C> {
         error: &StreamError,
     ) -> Result<bool, StoreError> {
         let key = account.to_string();
-        // A bind that was under way is through; later ones are refused.
+        // A bind that was under way has ended then; later ones are refused.
         let _none = self.jobs.run(&key, async {}).await;
         let roster = match self.registry.account(self.registry.key(account.as_str())) {
             Some(account) => account.roster(),
@@ -238,31 +238,38 @@ impl<C: SharedConnection> Core<C> {
         let requests = roster.requests().filter(|jid| roster.get(jid).is_none());
         let removals = contacts.map(|jid| (jid, true)).chain(requests.map(|jid| (jid, false)));
         for (contact, is_item) in removals {
-            // What is there in no normal form was never anybody's contact.
-            let Some(contact) = address::bare(contact).ok().filter(|jid| jid.as_str() == contact)
-            else {
-                continue;
-            };
-            let change = if is_item {
-                Change::Set(RosterSet::removal(contact.clone()))
-            } else {
-                let kind = SubscriptionKind::Unsubscribed;
-                let stanza = Stanza::presence().type_(kind.as_str()).from(account.as_str());
-                Change::Send { kind, stanza: stanza.to(contact.as_str()).build() }
-            };
-            match self.change_roster(account.clone(), contact, change, None, || ()).await {
-                // One that another session has removed meanwhile is no concern.
-                Ok(()) | Err(ChangeError::Roster(_)) => {}
-                Err(ChangeError::Store) => {
-                    return Err(StoreError::failed("a contact cannot be told"));
-                }
+            // A JID without a normal form was never anybody's contact.
+            let normal = address::bare(contact).ok();
+            if let Some(contact) = normal.filter(|jid| jid.as_str() == contact) {
+                self.unlink(account, contact, is_item).await?;
             }
         }
         for session in self.registry.sessions(account) {
-            self.dismiss(&session, Reason::AccountRemoved, error);
+            self.end_session(&session, Reason::AccountRemoved, error);
         }
         let removal = self.stores.remove_account(account);
         let failed = || Err(StoreError::failed("the store panicked"));
         self.jobs.run(&key, removal).await.unwrap_or_else(failed)
+    }
+
+    /// Removes a contact from the roster of `account`, or denies its request.
+    async fn unlink(
+        self: &Arc<Self>,
+        account: &BareJid,
+        contact: BareJid,
+        is_item: bool,
+    ) -> Result<(), StoreError> {
+        let change = if is_item {
+            Change::Set(RosterSet::removal(contact.clone()))
+        } else {
+            let kind = SubscriptionKind::Unsubscribed;
+            let stanza = Stanza::presence().type_(kind.as_str()).from(account.as_str());
+            Change::Send { kind, stanza: stanza.to(contact.as_str()).build() }
+        };
+        match self.change_roster(account.clone(), contact, change, None, || ()).await {
+            // Another session may have removed it meanwhile.
+            Ok(()) | Err(ChangeError::Roster(_)) => Ok(()),
+            Err(ChangeError::Store) => Err(StoreError::failed("a contact cannot be told")),
+        }
     }
 }

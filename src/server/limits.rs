@@ -1,4 +1,4 @@
-//! How much of everything (section 13 of the rules).
+//! The limits of a server (section 13 of the rules).
 
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -15,8 +15,7 @@ pub struct Limits {
     pub stream: stream::Limits,
     /// From accept to bound, whatever the traffic (LIMIT-1). Default: 60 s.
     pub negotiation: Duration,
-    /// Failed binds that a stream may have, 5 to 10 (BIND-10): other numbers are brought into that
-    /// range. Default: 5.
+    /// Failed binds that a stream may have, clamped to 5 to 10 (BIND-10). Default: 5.
     pub bind_failures: u8,
     /// How long an account's data may take to load at bind (BIND-7). Default: 5 s.
     pub load: Duration,
@@ -41,8 +40,7 @@ pub struct Limits {
     /// Other entities that one session may address in a period (LIMIT-21); `None` = no limit, the
     /// default. The burst has no meaning here.
     pub recipients: Option<Rate>,
-    /// Bytes accepted for a client and not yet written from which on it is not read from
-    /// (LIMIT-13). Default: 512 KiB.
+    /// Bytes that may wait for a client before it is no longer read from (LIMIT-13). Default: 512 KiB.
     pub soft_mark: usize,
     /// How long a client may take nothing of what waits for it, before its transport is dropped
     /// (LIMIT-13). Default: 60 s.
@@ -59,8 +57,7 @@ pub struct Limits {
     /// Transports that serve no session yet, in the whole server (LIMIT-25), and as many that are
     /// being closed (LIMIT-27). Default: 10,000.
     pub unauthenticated: usize,
-    /// The same of one source. Ten times as many may be silent or wait for
-    /// their turn. Default: 50.
+    /// The same for one source. Ten times as many may be silent or wait. Default: 50.
     pub unauthenticated_per_source: usize,
     /// How long a transport may wait for its turn (LIMIT-25). Default: 30 s.
     pub admission: Duration,
@@ -76,7 +73,7 @@ pub struct Limits {
     pub iq_needs_presence: bool,
 }
 
-/// So much in one period, at most all at once.
+/// A rate: an amount in each period, and a burst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rate {
@@ -84,7 +81,7 @@ pub struct Rate {
     pub amount: u32,
     /// In how long.
     pub period: Duration,
-    /// How much at once.
+    /// How much of it at once.
     pub burst: u32,
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Core;
+use super::Server;
 use crate::connection::SharedConnection;
 use crate::session::Counts;
 use crate::stanza::{Condition, Kind, Stanza};
@@ -12,16 +12,16 @@ use crate::stream::{Limit, StreamCondition};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Sessions that are not authenticated yet.
+    /// Transports that are not authenticated, including those that wait for a place.
     pub unauthenticated: usize,
     /// Bound sessions.
     pub sessions: Counts,
     /// Streams accepted so far.
     pub accepted: u64,
-    /// Messages, presences and iqs received from clients.
-    pub received: [u64; 3],
-    /// Messages, presences and iqs given to sessions; copies of broadcasts are not counted.
-    pub delivered: [u64; 3],
+    /// Stanzas received from clients.
+    pub received: ByKind,
+    /// Stanzas given to sessions; copies of broadcasts are not counted.
+    pub delivered: ByKind,
     /// Bytes received from clients.
     pub bytes_received: u64,
     /// Bytes of the stanzas given to sessions; copies of broadcasts are not counted.
@@ -30,32 +30,44 @@ pub struct Metrics {
     pub stanza_errors: Vec<(Condition, u64)>,
     /// Streams closed with an error, by condition.
     pub stream_errors: Vec<(StreamCondition, u64)>,
-    /// Limits that were hit, by their id.
-    pub limits: Vec<(&'static str, u64)>,
+    /// Limits that were hit.
+    pub limits: Vec<(Limit, u64)>,
     /// Entries of the stores that could not be read, and were left out (JID-6).
     pub unread: u64,
     /// Accounts with a change under way.
     pub jobs: usize,
 }
 
+/// A number of stanzas of each kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ByKind {
+    /// Messages.
+    pub messages: u64,
+    /// Presence stanzas.
+    pub presences: u64,
+    /// Iqs of all types.
+    pub iqs: u64,
+}
+
 /// The counters behind it.
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) accepted: AtomicU64,
-    received: [AtomicU64; 3],
-    delivered: [AtomicU64; 3],
+    received: KindCounters,
+    delivered: KindCounters,
     pub(super) bytes_received: AtomicU64,
     bytes_delivered: AtomicU64,
     unread: AtomicU64,
     rare: parking_lot::Mutex<Rare>,
 }
 
-/// What happens seldom is counted under a lock.
+/// Rare events are counted under a lock.
 #[derive(Default)]
 struct Rare {
     stanza_errors: Vec<(Condition, u64)>,
     stream_errors: Vec<(StreamCondition, u64)>,
-    limits: Vec<(&'static str, u64)>,
+    limits: Vec<(Limit, u64)>,
 }
 
 fn count<K: PartialEq>(counters: &mut Vec<(K, u64)>, key: K) {
@@ -65,22 +77,37 @@ fn count<K: PartialEq>(counters: &mut Vec<(K, u64)>, key: K) {
     }
 }
 
-const fn slot(counters: &[AtomicU64; 3], kind: Kind) -> &AtomicU64 {
-    let [message, presence, iq] = counters;
-    match kind {
-        Kind::Message => message,
-        Kind::Presence => presence,
-        Kind::Iq => iq,
+#[derive(Default)]
+struct KindCounters {
+    messages: AtomicU64,
+    presences: AtomicU64,
+    iqs: AtomicU64,
+}
+
+impl KindCounters {
+    fn add(&self, kind: Kind) {
+        let counter = match kind {
+            Kind::Message => &self.messages,
+            Kind::Presence => &self.presences,
+            Kind::Iq => &self.iqs,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn load(&self) -> ByKind {
+        let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let Self { messages, presences, iqs } = self;
+        ByKind { messages: load(messages), presences: load(presences), iqs: load(iqs) }
     }
 }
 
 impl Counters {
     pub(super) fn received(&self, kind: Kind) {
-        slot(&self.received, kind).fetch_add(1, Ordering::Relaxed);
+        self.received.add(kind);
     }
 
     pub(super) fn out(&self, stanza: &Stanza) {
-        slot(&self.delivered, stanza.kind()).fetch_add(1, Ordering::Relaxed);
+        self.delivered.add(stanza.kind());
         self.bytes_delivered.fetch_add(stanza.len() as u64, Ordering::Relaxed);
     }
 
@@ -92,38 +119,40 @@ impl Counters {
         let mut rare = self.rare.lock();
         count(&mut rare.stream_errors, condition);
         if let Some(limit) = limit {
-            count(&mut rare.limits, limit.id());
+            count(&mut rare.limits, limit);
         }
     }
 
-    /// Here a host may be told of it.
     pub(super) fn unread(&self, entries: usize) {
         self.unread.fetch_add(entries as u64, Ordering::Relaxed);
     }
 
-    pub(super) fn limit(&self, id: &'static str) {
-        count(&mut self.rare.lock().limits, id);
+    pub(super) fn limit(&self, limit: Limit) {
+        count(&mut self.rare.lock().limits, limit);
     }
 }
 
-impl<C: SharedConnection> Core<C> {
-    pub(super) fn metrics(&self) -> Metrics {
+impl<C: SharedConnection> Server<C> {
+    /// What the server has done so far.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.metrics;
+        let core = &self.0;
+        let counters = &core.metrics;
         let rare = counters.rare.lock();
         Metrics {
-            unauthenticated: self.ledger.unauthenticated(),
-            sessions: self.registry.counts(),
+            unauthenticated: core.ledger.unauthenticated(),
+            sessions: core.registry.counts(),
             accepted: load(&counters.accepted),
-            received: counters.received.each_ref().map(load),
-            delivered: counters.delivered.each_ref().map(load),
+            received: counters.received.load(),
+            delivered: counters.delivered.load(),
             bytes_received: load(&counters.bytes_received),
             bytes_delivered: load(&counters.bytes_delivered),
             stanza_errors: rare.stanza_errors.clone(),
             stream_errors: rare.stream_errors.clone(),
             limits: rare.limits.clone(),
             unread: load(&counters.unread),
-            jobs: self.jobs.len(),
+            jobs: core.jobs.len(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The endpoint: everything between "bytes arrived" and "stanza delivered".
 //!
-//! A [`Server`] is the assembly of the rooms above: the stream, SASL, the registry of sessions, the
-//! rules, the stores and the extensions. It has no socket and no runtime. For each transport the
+//! A [`Server`] assembles the stream, SASL, the registry of sessions, the rules, the stores and the
+//! extensions. It has no socket and no runtime. For each transport the
 //! host calls [`Server::accept`] and gets a [`Driver`]: a machine that takes bytes, acts through the
 //! [`Connection`](crate::connection::Connection) and says what it wants next.
 //!
@@ -21,16 +21,13 @@ mod limits;
 mod metrics;
 mod work;
 
-pub use builder::{Builder, DomainPolicy};
+pub use builder::{DomainPolicy, ServerBuilder};
 pub use deliver::requests::RequestError;
 pub use deliver::route::{RouteError, Router};
-pub use driver::Driver;
-pub use driver::admission::Place;
-pub use driver::hashing::{Offload, Work};
-pub use driver::peer::{Peer, Want};
+pub use driver::{Driver, Offload, Place, Transport, Want};
 pub use ends::{Progress, Shutdown};
 pub use limits::{Limits, Rate};
-pub use metrics::Metrics;
+pub use metrics::{ByKind, Metrics};
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -52,10 +49,10 @@ use crate::store::Stores;
 use builder::Domain;
 use deliver::requests::Requests;
 use driver::admission::Ledger;
-use driver::failures::Failures;
-use driver::hashing::Hashing;
+use driver::negotiate::hashing::Hashing;
+use driver::negotiate::login_failures::LoginFailures;
+use driver::negotiate::unbound::UnboundStreams;
 use driver::rate::Allowances;
-use driver::unbound::Early;
 use metrics::Counters;
 use work::jobs::Jobs;
 use work::timers::Timers;
@@ -66,7 +63,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// An XMPP endpoint for clients. Cheap to clone; all clones are one server.
 pub struct Server<C: SharedConnection>(Arc<Core<C>>);
 
-/// The shared inside of a server.
+/// What the clones of a server share.
 struct Core<C: SharedConnection> {
     registry: SessionRegistry<C>,
     environment: Arc<dyn Environment>,
@@ -82,9 +79,9 @@ struct Core<C: SharedConnection> {
     requests: Requests,
     ledger: Arc<Ledger>,
     allowances: Allowances,
-    failures: Arc<Failures>,
+    login_failures: Arc<LoginFailures>,
     hashing: Option<Arc<Hashing>>,
-    early: Arc<Early>,
+    unbound: Arc<UnboundStreams>,
     metrics: Counters,
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
@@ -108,12 +105,12 @@ impl<C: SharedConnection> Server<C> {
     }
 
     /// Takes a transport that has just been accepted.
-    pub fn accept(&self, connection: C, peer: Peer) -> Driver<C> {
-        Driver::new(Arc::clone(&self.0), connection, peer)
+    pub fn accept(&self, connection: C, transport: Transport) -> Driver<C> {
+        Driver::new(Arc::clone(&self.0), connection, transport)
     }
 
-    /// Drives on the work that outlives its connection: run it once, in a task or on a thread of
-    /// its own. It never ends.
+    /// Drives the work that outlives its connection: run it once, in a task or on a thread of its own.
+    /// It never ends.
     pub async fn background(&self) {
         poll_fn(|cx| self.0.jobs.poll(cx)).await;
     }
@@ -125,7 +122,7 @@ impl<C: SharedConnection> Server<C> {
         [self.0.timers.next(), self.0.registry.next_timeout()].into_iter().flatten().min()
     }
 
-    /// Ends what has waited for too long: hibernating sessions, handlers, requests.
+    /// Ends what has waited too long: hibernating sessions, handlers, requests.
     pub fn handle_timeout(&self) {
         self.0.timers.fire();
         self.0.registry.handle_timeout();
@@ -133,7 +130,7 @@ impl<C: SharedConnection> Server<C> {
 
     /// Routes a stanza of the host, or one that arrived from another domain, by its `to`. Its
     /// `from` is believed: the host has checked it. It gets its normal form (JID-1); a stanza whose
-    /// `from` has none is dropped. What one of another domain says in our name is taken out (STZ-14).
+    /// `from` has none is dropped. What another domain says in our name is taken out (STZ-14).
     pub fn send(&self, stanza: Stanza) {
         let Some(stanza) = self.0.with_normal_from(stanza) else { return };
         let stanza = self.0.without_claims_of_others(stanza);
@@ -148,12 +145,6 @@ impl<C: SharedConnection> Server<C> {
     /// [`RequestError`] when no answer comes within 60 seconds, or the iq is no request.
     pub async fn request(&self, iq: Stanza) -> Result<Stanza, RequestError> {
         self.0.request(iq).await
-    }
-
-    /// What the server has done so far.
-    #[must_use]
-    pub fn metrics(&self) -> Metrics {
-        self.0.metrics()
     }
 }
 

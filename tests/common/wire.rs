@@ -30,7 +30,7 @@ use xmpp_session::connection::Recorder;
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::rules::roster::{Item, Subscription};
-use xmpp_session::server::{Builder, Driver, Peer, RouteError, Router, Server, Want};
+use xmpp_session::server::{Driver, RouteError, Router, Server, ServerBuilder, Transport, Want};
 use xmpp_session::session::SessionHandle;
 use xmpp_session::stanza::{Frame, Stanza};
 use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
@@ -70,7 +70,7 @@ impl World {
 
     /// A server that `configure` adds to.
     pub fn with(
-        configure: impl FnOnce(Builder<Recorder>, Arc<dyn Environment>) -> Builder<Recorder>,
+        configure: impl FnOnce(ServerBuilder<Recorder>, Arc<dyn Environment>) -> ServerBuilder<Recorder>,
     ) -> Self {
         Self::with_stores(Stores::memory(), configure)
     }
@@ -78,7 +78,7 @@ impl World {
     /// A server on these stores; the accounts are the world's own.
     pub fn with_stores(
         mut stores: Stores,
-        configure: impl FnOnce(Builder<Recorder>, Arc<dyn Environment>) -> Builder<Recorder>,
+        configure: impl FnOnce(ServerBuilder<Recorder>, Arc<dyn Environment>) -> ServerBuilder<Recorder>,
     ) -> Self {
         let environment = Arc::new(Virtual::new(1));
         let accounts = Arc::new(MemoryAccounts::new());
@@ -133,7 +133,7 @@ impl World {
     }
 
     /// A transport on which nothing was said yet.
-    pub fn accept(&self, peer: Peer) -> Client {
+    pub fn accept(&self, peer: Transport) -> Client {
         let recorder = Recorder::new();
         let driver = self.0.server.accept(recorder.clone(), peer);
         let client = Client {
@@ -150,7 +150,7 @@ impl World {
 
     /// A secure transport on which nothing was said yet.
     pub fn connect(&self) -> Client {
-        self.accept(Peer::new().secure(true))
+        self.accept(Transport::new().secure(true))
     }
 
     /// A client of the account, authenticated, with no resource; the account is created if need be.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::rules::roster::{Item, Subscription};
-use xmpp_session::server::{Driver, Limits, Peer, Server, Want};
+use xmpp_session::server::{Driver, Limits, Server, Transport, Want};
 use xmpp_session::store::{
     AccountStore, Credentials, MemoryAccounts, RosterChange, RosterStore, Stores,
 };
@@ -354,7 +354,7 @@ impl World {
 
     pub fn connect(&mut self, device: usize) {
         let link = Link::new(self.capacity, self.oracle.spy.clone());
-        let driver = self.server.accept(link.clone(), Peer::new().secure(true));
+        let driver = self.server.accept(link.clone(), Transport::new().secure(true));
         self.note(|| format!("device {device} connects"));
         self.lines.push(Line {
             link,

@@ -15,6 +15,7 @@ use crate::rules::presence::{Audience, PresenceType, broadcast, read_priority};
 use crate::server::{Core, Task};
 use crate::session::{Bound, Presence, Session, SessionHandle};
 use crate::stanza::{Condition, Stanza};
+use crate::stream::Limit;
 
 impl<C: SharedConnection> Core<C> {
     /// A presence that a client sent, with `from` set.
@@ -59,7 +60,7 @@ impl<C: SharedConnection> Core<C> {
                 match handle.record_directed(&target, self.limits.directed) {
                     Ok(number) => self.presence(Some(handle), stanza, to, Some(number)),
                     Err(error) => {
-                        self.metrics.limit("LIMIT-17");
+                        self.metrics.limit(Limit::DirectedPresence);
                         self.bounce(Some(handle), stanza, error.condition());
                         None
                     }

@@ -1,11 +1,10 @@
-//! How a stream ends: by the client's close tag, by an error of ours, or because somebody else ended its
-//! session (RFC 6120 §4.4, §4.9).
+//! How a stream ends: with the client's close tag, with our error, or because its session was ended
+//! elsewhere (RFC 6120 §4.4, §4.9).
 
 use std::time::Duration;
 
+use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
-use crate::server::driver::peer::Want;
-use crate::server::driver::{Driver, Stage};
 use crate::session::{Bound, Reason, Session};
 use crate::stanza::Frame;
 use crate::stream::{StreamError, close};
@@ -17,13 +16,12 @@ const CLOSE_TAG: &[u8] = b"</stream:stream>";
 pub(super) struct Closing<C: SharedConnection> {
     /// The session, as long as others may still be writing for it.
     pub(super) session: Option<Session<Bound, C>>,
-    /// The client has closed as well: nothing but the last words is waited for.
+    /// The client has closed as well: only the session's last words are still to come.
     pub(super) answered: bool,
 }
 
 impl<C: SharedConnection> Driver<C> {
-    /// STREAM-27: what came before is handled; the answer is our close tag, behind all that is
-    /// queued.
+    /// STREAM-27: what came before is handled; our close tag answers, behind all that is queued.
     pub(super) fn end_of_stream(&mut self) {
         self.close_after_client(Reason::Closed, CLOSE_TAG);
     }
@@ -38,19 +36,19 @@ impl<C: SharedConnection> Driver<C> {
         if self.want == Want::StartTls {
             return self.finish(Close::Abort);
         }
-        self.last_presence(true);
-        let session = match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Bound(session) => {
+        self.carry_out_last_presence(true);
+        let session = match std::mem::replace(&mut self.state, State::Over) {
+            State::Bound(session) => {
                 session.lose_input(CLOSE_TAG);
                 Some(session)
             }
-            stage @ (Stage::Closing(_) | Stage::Over) => {
-                self.stage = stage;
+            state @ (State::Closing(_) | State::Over) => {
+                self.state = state;
                 None
             }
-            Stage::Unauthed(_) | Stage::Authed(_) | Stage::Binding => {
+            State::Unauthed(_) | State::Authed(_) | State::Binding => {
                 // There may be no stream of ours that could be closed.
-                if self.negotiating.as_ref().is_some_and(|negotiating| negotiating.answered) {
+                if self.negotiating.as_ref().is_some_and(|negotiating| negotiating.header_sent) {
                     self.send(CLOSE_TAG);
                 }
                 None
@@ -71,8 +69,8 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The client's close tag: if others write for the session, our own may still have to come.
     pub(super) fn closed_by_client(&mut self) {
-        match &mut self.stage {
-            Stage::Closing(Closing { session: Some(_), answered }) => *answered = true,
+        match &mut self.state {
+            State::Closing(Closing { session: Some(_), answered }) => *answered = true,
             _ => self.finish(Close::Flush),
         }
     }
@@ -86,7 +84,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The same, behind `words`.
     pub(super) fn fail_after(&mut self, mut words: Vec<u8>, error: &StreamError) {
-        if matches!(self.stage, Stage::Closing(_) | Stage::Over) {
+        if matches!(self.state, State::Closing(_) | State::Over) {
             return self.closed_by_client();
         }
         self.core.metrics.stream_error(error.condition(), error.limit());
@@ -103,13 +101,13 @@ impl<C: SharedConnection> Driver<C> {
         reason: Reason,
         last_words: &[u8],
     ) -> Option<Session<Bound, C>> {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Bound(session) => {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Bound(session) => {
                 session.end_now(reason, last_words);
                 Some(session)
             }
-            Stage::Closing(_) | Stage::Over => None,
-            Stage::Unauthed(_) | Stage::Authed(_) | Stage::Binding => {
+            State::Closing(_) | State::Over => None,
+            State::Unauthed(_) | State::Authed(_) | State::Binding => {
                 let _broken = self.connection.send(Frame::raw(last_words));
                 None
             }
@@ -117,16 +115,16 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     fn wait_for_close(&mut self, session: Option<Session<Bound, C>>, time: Duration) {
-        self.stage = Stage::Closing(Closing { session, answered: false });
+        self.state = State::Closing(Closing { session, answered: false });
         self.pending = None;
         self.negotiating = None;
         self.congested = None;
         self.place().close();
-        self.deadline = self.core.environment.now().saturating_add(time).into();
+        self.set_deadline(time);
     }
 
     pub(super) fn finish(&mut self, how: Close) {
-        self.stage = Stage::Over;
+        self.state = State::Over;
         self.pending = None;
         self.negotiating = None;
         self.want = Want::Close;
@@ -136,15 +134,15 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The session was ended by somebody else, or has a newer transport.
     pub(super) fn detached(&mut self) {
-        match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Bound(session) if session.handle().is_ended() => {
+        match std::mem::replace(&mut self.state, State::Over) {
+            State::Bound(session) if session.handle().is_ended() => {
                 let limits = &self.core.limits;
                 let is_clean = session.handle().is_closed();
                 let time = if is_clean { limits.close_clean } else { limits.close };
                 self.wait_for_close(None, time);
             }
-            Stage::Closing(Closing { answered: false, .. }) => {
-                self.stage = Stage::Closing(Closing { session: None, answered: false });
+            State::Closing(Closing { answered: false, .. }) => {
+                self.state = State::Closing(Closing { session: None, answered: false });
             }
             _ => self.finish(Close::Flush),
         }

@@ -1,4 +1,4 @@
-//! How a connection's pre-drain call reaches the extensions, and the driver.
+//! What happens when a connection is about to write, and when it has written.
 
 use std::sync::{OnceLock, Weak};
 use std::task::Waker;
@@ -6,38 +6,38 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 use crate::connection::{PreDrain, SharedConnection};
-use crate::server::Core;
+use crate::server::{Core, shielded};
 use crate::session::{SessionHandle, Transport};
 
-/// How a connection's pre-drain call reaches the extensions.
-pub(super) struct Hook<C: SharedConnection> {
+/// Takes a connection's calls to the extensions, the session and the driver.
+pub(super) struct DrainHook<C: SharedConnection> {
     pub(super) session: OnceLock<(SessionHandle<C>, Transport)>,
     pub(super) core: Weak<Core<C>>,
-    /// Who waits for the client to read.
-    pub(super) paused: Mutex<Option<Waker>>,
+    /// The driver's, while it waits for the client to read.
+    pub(super) waker: Mutex<Option<Waker>>,
 }
 
-impl<C: SharedConnection> Hook<C> {
+impl<C: SharedConnection> DrainHook<C> {
     pub(super) fn wake_on_write(&self, waker: &Waker) {
         let waker = waker.clone();
-        let old = self.paused.lock().replace(waker);
+        let old = self.waker.lock().replace(waker);
         drop(old);
     }
 }
 
-impl<C: SharedConnection> PreDrain for Hook<C> {
+impl<C: SharedConnection> PreDrain for DrainHook<C> {
     fn pre_drain(&self, out: &mut Vec<u8>) {
-        let paused = self.paused.lock().take();
-        if let Some(waker) = paused {
-            crate::server::shielded(|| waker.wake());
+        let waker = self.waker.lock().take();
+        if let Some(waker) = waker {
+            shielded(|| waker.wake());
         }
         let session = self.session.get().filter(|(session, at)| session.is_current(*at));
         if let (Some((session, transport)), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
-                let whole = out.len();
+                let before = out.len();
                 let add = || extension.pre_drain(session, *transport, out);
-                if crate::server::shielded(add).is_none() {
-                    out.truncate(whole); // half an element would end the stream
+                if shielded(add).is_none() {
+                    out.truncate(before); // half an element would end the stream
                 }
             }
         }

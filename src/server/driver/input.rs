@@ -1,7 +1,9 @@
-//! Input of a bound session: each stanza counted, stamped, looked at, and on its way.
+//! Input of a bound session: each stanza is counted, stamped and carried out.
 
 use std::sync::Arc;
 
+use super::pending::Pending;
+use super::{Driver, State};
 use crate::address::InvalidAddress;
 use crate::connection::SharedConnection;
 use crate::extension::Flow;
@@ -9,44 +11,43 @@ use crate::rules::presence::PresenceType;
 use crate::sasl::wire;
 use crate::server::deliver::address::Address;
 use crate::server::deliver::message::Accepted;
-use crate::server::driver::{Driver, Pending, Stage};
 use crate::server::work::oneshot;
-use crate::server::{Core, Task};
+use crate::server::{Core, Task, caught, shielded};
 use crate::session::{Bound, Reason, Session, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
-use crate::stream::{Nonza, RefusedStanza, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::{Limit, Nonza, RefusedStanza, STREAM_NAMESPACE, StreamCondition};
 
-/// As many bytes by which a stanza grows on its way are not counted (LIMIT-20): the sender's address,
-/// in all but odd cases.
+/// Bytes by which a stanza may grow uncounted (LIMIT-20): room for the sender's address, in all but odd
+/// cases.
 const FREE_GROWTH: usize = 256;
 
-/// Broadcast presence that waits for its time (LIMIT-19). A later one takes its place.
-pub(super) struct Late {
+/// Broadcast presence that came too soon (LIMIT-19). A later one takes its place.
+pub(super) struct Deferred {
     presence: Option<Stanza>,
-    /// What is not to go before it. Nothing more is read until it is through.
+    /// What must not overtake it. Nothing more is read until it was carried out.
     next: Option<Stanza>,
 }
 
 impl<C: SharedConnection> Driver<C> {
     /// A stanza of the client.
     pub(super) fn stanza(&mut self, received: &Received<'_>) {
-        let Stage::Bound(session) = &mut self.stage else { return };
+        let State::Bound(session) = &mut self.state else { return };
         let stanza = stamp(session, received, self.lang.as_deref());
         let stanza = if received.may_claim() { self.core.without_claims(stanza) } else { stanza };
         let grown = stanza.len().saturating_sub(received.bytes_received());
         let is_broadcast = is_broadcast(received);
         let now = || self.core.environment.now();
-        match &mut self.late {
-            Some(late) if is_broadcast => {
-                late.presence = Some(stanza);
-                self.replaced();
+        match &mut self.deferred {
+            Some(deferred) if is_broadcast => {
+                deferred.presence = Some(stanza);
+                self.count_replaced();
             }
-            Some(late) if !is_question(session, received) => {
-                late.next = Some(stanza);
-                self.pace.wait_for_broadcast();
+            Some(deferred) if !is_question(session, received) => {
+                deferred.next = Some(stanza);
+                self.rates.wait_for_broadcast();
             }
-            None if is_broadcast && self.pace.broadcast().is_some_and(|at| at > now()) => {
-                self.late = Some(Box::new(Late { presence: Some(stanza), next: None }));
+            None if is_broadcast && self.rates.broadcast_at().is_some_and(|at| at > now()) => {
+                self.deferred = Some(Box::new(Deferred { presence: Some(stanza), next: None }));
             }
             _ => self.carry_out(stanza),
         }
@@ -56,8 +57,8 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// LIMIT-19: a presence that a later one has replaced counts as handled (SM-5).
-    fn replaced(&mut self) {
-        if let Stage::Bound(session) = &mut self.stage
+    fn count_replaced(&mut self) {
+        if let State::Bound(session) = &mut self.state
             && let Some(Ok(ticket)) = session.try_input()
         {
             drop(ticket);
@@ -66,35 +67,34 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// Goes on with presence that waited for its time, and with what waited for it. False where it is
-    /// not its time yet.
-    pub(super) fn catch_up(&mut self) -> bool {
-        if !matches!(self.stage, Stage::Bound(_)) {
-            self.late = None;
+    /// Goes on with deferred presence, and with what waited for it; `false` if it is too soon.
+    pub(super) fn carry_out_deferred(&mut self) -> bool {
+        if !matches!(self.state, State::Bound(_)) {
+            self.deferred = None;
             return false;
         }
-        let Some(mut late) = self.late.take() else { return false };
-        if let Some(presence) = late.presence.take() {
+        let Some(mut deferred) = self.deferred.take() else { return false };
+        if let Some(presence) = deferred.presence.take() {
             let now = self.core.environment.now();
-            if self.pace.broadcast().is_some_and(|at| at > now) {
-                late.presence = Some(presence);
-                self.late = Some(late);
+            if self.rates.broadcast_at().is_some_and(|at| at > now) {
+                deferred.presence = Some(presence);
+                self.deferred = Some(deferred);
                 return false;
             }
-            // What the presence has to wait for comes before the next one.
-            self.late = late.next.is_some().then_some(late);
+            // The presence may have to wait, and `next` comes behind it.
+            self.deferred = deferred.next.is_some().then_some(deferred);
             self.carry_out(presence);
-        } else if let Some(next) = late.next {
+        } else if let Some(next) = deferred.next {
             self.carry_out(next);
         }
         true
     }
 
-    /// The client sends no more: what it said last of itself is not lost, where it is of use, since the
-    /// session ends with it or outlives the transport.
-    pub(super) fn last_presence(&mut self, outlives: bool) {
-        let Some(late) = self.late.take() else { return };
-        let (Stage::Bound(session), Some(presence)) = (&mut self.stage, late.presence) else {
+    /// The client sends no more: its last presence is carried out where that is of use, since the session
+    /// ends with it or outlives the transport.
+    pub(super) fn carry_out_last_presence(&mut self, outlives: bool) {
+        let Some(deferred) = self.deferred.take() else { return };
+        let (State::Bound(session), Some(presence)) = (&mut self.state, deferred.presence) else {
             return;
         };
         let is_of_use = presence.type_().is_some() || (outlives && session.handled().is_some());
@@ -103,11 +103,11 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// Does what a stanza of the client asks for. It is counted before it has an effect (SM-5), and its
-    /// ticket stays out until the last effect is done, also when this driver is gone by then.
+    /// Carries out a stanza of the client. It is counted before it has an effect (SM-5), and its ticket
+    /// stays out until the last effect is done, even if the driver is gone by then.
     #[inline]
     fn carry_out(&mut self, stanza: Stanza) {
-        let Stage::Bound(session) = &mut self.stage else { return };
+        let State::Bound(session) = &mut self.state else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);
         // What others have sent on this thread does not count.
@@ -118,17 +118,17 @@ impl<C: SharedConnection> Driver<C> {
         let to = text.as_deref().map(|text| core.address(text));
         let known = to.as_ref().and_then(|to| to.as_ref().ok());
         let allowed = core.allows_recipient(&mut self.recipients, &handle, &stanza, known);
-        // What a host's hook loses by a panic is this stanza, and its sender is told.
+        // A panic of host code loses this stanza alone, and its sender is told.
         let work = || match allowed {
             true => core.client_stanza(session, &stanza, to),
             false => {
-                core.metrics.limit("LIMIT-21");
+                core.metrics.limit(Limit::Recipients);
                 let error = StanzaError::new(Condition::PolicyViolation);
                 core.bounce(Some(&handle), &stanza, error.with_type(ErrorType::Wait));
                 None
             }
         };
-        let task = crate::server::shielded(work).unwrap_or_else(|| {
+        let task = shielded(work).unwrap_or_else(|| {
             core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
             None
         });
@@ -137,7 +137,7 @@ impl<C: SharedConnection> Driver<C> {
             let (sender, done) = oneshot::channel();
             let jobs = Arc::clone(&core.jobs);
             jobs.spawn(async move {
-                if crate::server::caught(task).await.is_none() {
+                if caught(task).await.is_none() {
                     core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
                 }
                 drop(ticket);
@@ -150,12 +150,12 @@ impl<C: SharedConnection> Driver<C> {
 
     /// A stanza that was refused while it was read. It counts as handled: it is answered (SM-5).
     pub(super) fn refused(&mut self, refused: &RefusedStanza) {
-        let Stage::Bound(session) = &mut self.stage else { return };
+        let State::Bound(session) = &mut self.state else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);
         core.metrics.received(refused.stanza().kind());
         if let Some(limit) = refused.limit() {
-            core.metrics.limit(limit.id());
+            core.metrics.limit(limit);
         }
         let stanza = stamp(session, refused.stanza(), self.lang.as_deref());
         let handle = session.handle();
@@ -169,7 +169,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// A first-level element that is no stanza.
     pub(super) fn nonza(&mut self, nonza: &Nonza) {
-        let Stage::Bound(session) = &mut self.stage else { return };
+        let State::Bound(session) = &mut self.state else { return };
         if nonza.is("error", STREAM_NAMESPACE) {
             // SERR-2
             return self.close_after_client(Reason::StreamError, b"</stream:stream>");
@@ -183,7 +183,7 @@ impl<C: SharedConnection> Driver<C> {
             let offered = core.extensions.iter().map(|extension| extension.nonza(session, nonza));
             offered.into_iter().find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
         };
-        match crate::server::shielded(offer) {
+        match shielded(offer) {
             Some(Flow::Done) => {}
             Some(Flow::Close(error)) => self.fail(error),
             // STREAM-16
@@ -195,14 +195,14 @@ impl<C: SharedConnection> Driver<C> {
     }
 }
 
-/// Whether it is broadcast presence: to nobody, hence to all who see it.
+/// Whether it is broadcast presence: without `to`, hence for all who see it.
 fn is_broadcast(received: &Received<'_>) -> bool {
     received.kind() == Kind::Presence
         && received.to().is_none()
         && matches!(received.type_(), None | Some("unavailable"))
 }
 
-/// Whether it is a question to the server or to the own account, which changes nothing that others see.
+/// Whether it asks the server or the own account, and changes nothing that others see.
 fn is_question<C: SharedConnection>(session: &Session<Bound, C>, received: &Received<'_>) -> bool {
     let own = |to: &str| to == session.account().as_str() || to == session.domain().as_str();
     received.kind() == Kind::Iq && received.type_() == Some("get") && received.to().is_none_or(own)
@@ -227,7 +227,7 @@ fn stamp<C: SharedConnection>(
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// Does what a stanza of a client asks for. What has to wait is returned.
+    /// Carries out a stanza of a client. What has to wait is returned.
     fn client_stanza(
         self: &Arc<Self>,
         session: &mut Session<Bound, C>,
@@ -270,8 +270,8 @@ impl<C: SharedConnection> Core<C> {
         self.bounce(Some(handle), &stanza, Condition::JidMalformed);
     }
 
-    /// STREAM-29: a ping that a silent client has to answer with anything.
-    pub(super) fn ask_for_life(self: &Arc<Self>, session: &SessionHandle<C>) {
+    /// STREAM-29: a ping, which a silent client may answer with anything.
+    pub(super) fn ping(self: &Arc<Self>, session: &SessionHandle<C>) {
         let domain = session.jid().domain().as_str();
         let id = self.registry.push_id();
         let ping = Stanza::iq("get").from(domain).to(session.jid().as_str()).id(&id);

@@ -1,22 +1,26 @@
 //! The machine of one transport: bytes in, effects out, and what it wants next.
 
 pub(super) mod admission;
-pub(super) mod bind;
-pub(super) mod close;
-pub(super) mod drain;
-pub(super) mod failures;
-pub(super) mod hashing;
-pub(super) mod input;
+mod blocked;
+mod close;
+mod congestion;
+mod drain;
+mod input;
 pub(super) mod negotiate;
-pub(super) mod peer;
+mod pending;
 pub(super) mod rate;
-pub(super) mod recipients;
-pub(super) mod trace;
-pub(super) mod unbound;
+mod recipients;
+mod timeouts;
+mod trace;
+mod transport;
+
+pub use admission::Place;
+pub use negotiate::hashing::Offload;
+pub use transport::{Transport, Want};
 
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
@@ -24,44 +28,33 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::connection::{Close, PreDrain, SharedConnection};
+use super::Core;
+use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
-use crate::extension::{Flow, Liveness};
 use crate::sasl::ChannelBindings;
-use crate::server::Core;
-use crate::server::driver::admission::{Place, Source, Standing};
-use crate::server::driver::bind::BindWait;
-use crate::server::driver::close::Closing;
-use crate::server::driver::drain::Hook;
-use crate::server::driver::input::Late;
-use crate::server::driver::negotiate::{Answer, Negotiating};
-use crate::server::driver::peer::{Peer, Want};
-use crate::server::driver::rate::{Pace, Spent};
-use crate::server::driver::recipients::Recipients;
-use crate::server::driver::trace::Trace;
-use crate::server::work::oneshot::Receiver;
 use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
-use crate::stream::{Event, Limit, Parser, StreamCondition, StreamError};
+use crate::stream::{Event, Limit, Parser, StreamError};
+use admission::{Source, Standing};
+use close::Closing;
+use congestion::Stall;
+use drain::DrainHook;
+use input::Deferred;
+use negotiate::Negotiating;
+use pending::Pending;
+use rate::{RateLimiter, Spent};
+use recipients::Recipients;
+use trace::Trace;
 
-/// How far a transport has come. The typed session moves from one to the next.
-enum Stage<C: SharedConnection> {
+/// How far a transport has come. The typed session moves from one state to the next.
+enum State<C: SharedConnection> {
     Unauthed(Session<Unauthed, C>),
     Authed(Session<Authed, C>),
     Bound(Session<Bound, C>),
     /// The session is with the job that binds it.
     Binding,
-    /// Our close tag is on its way, and the client's is waited for (STREAM-26).
+    /// Our close tag is on its way, and the client's is still to come (STREAM-26).
     Closing(Closing<C>),
     Over,
-}
-
-/// What the driver waits for before it goes on with its input (STREAM-23).
-enum Pending<C: SharedConnection> {
-    /// The answer of a store to SASL.
-    Sasl(Pin<Box<dyn Future<Output = Answer> + Send>>),
-    Bind(BindWait<C>),
-    /// A stanza that waits for a store or a handler.
-    Stanza(Receiver<()>),
 }
 
 /// One transport's way through the server: a machine without I/O.
@@ -82,7 +75,7 @@ enum Pending<C: SharedConnection> {
 /// use xmpp_session::connection::Recorder;
 /// use xmpp_session::environment::Virtual;
 /// use xmpp_session::sasl::ChannelBindings;
-/// use xmpp_session::server::{Peer, Server, Want};
+/// use xmpp_session::server::{Transport, Server, Want};
 /// use xmpp_session::store::{AnyAccount, Stores};
 ///
 /// let clock = Arc::new(Virtual::new(1));
@@ -92,7 +85,7 @@ enum Pending<C: SharedConnection> {
 ///
 /// // A socket was accepted. `secure`: TLS ends in front of this host.
 /// let connection = Recorder::new();
-/// let mut driver = server.accept(connection.clone(), Peer::new().secure(true));
+/// let mut driver = server.accept(connection.clone(), Transport::new().secure(true));
 /// let open = "<stream:stream xmlns='jabber:client' version='1.0' to='example.com' \
 ///             xmlns:stream='http://etherx.jabber.org/streams'>";
 /// let mut socket = [
@@ -140,83 +133,76 @@ pub struct Driver<C: SharedConnection> {
     core: Arc<Core<C>>,
     connection: C,
     parser: Parser,
-    stage: Stage<C>,
+    state: State<C>,
     pending: Option<Pending<C>>,
     want: Want,
     /// What only a stream under negotiation needs.
     negotiating: Option<Box<Negotiating>>,
     /// The language of the client's header (STREAM-11).
     lang: Option<Box<str>>,
-    hook: Arc<Hook<C>>,
+    drain_hook: Arc<DrainHook<C>>,
     /// The end of the negotiation, of the close handshake, or of the client's silence.
     deadline: Nanos,
-    /// The client was asked for a sign of life.
-    asked: bool,
-    /// The client reads too slowly: when to look again.
+    /// The client was asked for a sign of life, and has said nothing since.
+    was_asked: bool,
+    /// The client reads too slowly, and is not read from: when to check again.
     congested: Option<Nanos>,
-    /// It was not read from for that: until when an answer may still stand behind what it said meanwhile.
-    unheard: Nanos,
-    /// More waits for the client than its connection takes: when to look again.
-    behind: Option<Nanos>,
-    /// How far the client had come with what waits for it, and since when no further.
-    taken: Option<((u64, u32), Nanos)>,
+    /// Until when input may be unread that came during a pause.
+    input_lags_until: Nanos,
+    /// More waits for the client than its connection takes: when to check again.
+    backlog_check: Option<Nanos>,
+    /// While something waits for the client.
+    stall: Option<Stall>,
     /// Its stanzas may have made what waits for it longer.
-    has_asked: bool,
-    pace: Pace,
-    /// Whose allowance it is: the source's, later the account's.
-    spends: u64,
+    output_grew: bool,
+    rates: RateLimiter,
+    /// Whose allowance is spent: the key of the source, later of the account.
+    spends_as: u64,
     source: Source,
     /// Where the transport is counted while it serves no session.
     place: Option<Place>,
     /// Broadcast presence that came too soon (LIMIT-19).
-    late: Option<Box<Late>>,
-    /// Where there is a limit of them.
+    deferred: Option<Box<Deferred>>,
+    /// Where there is a limit of them (LIMIT-21).
     recipients: Option<Box<Recipients>>,
-    /// What the host's log is told.
     trace: Trace,
 }
 
-/// How often it is looked whether a client that reads slowly has caught up. Most hosts' write loops
-/// tell sooner.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// How long what a client has said while it was not read from may take to be read.
-const UNHEARD: Duration = Duration::from_secs(10);
-
 impl<C: SharedConnection> Driver<C> {
-    pub(super) fn new(core: Arc<Core<C>>, connection: C, peer: Peer) -> Self {
-        let hook = Arc::new(Hook {
+    pub(super) fn new(core: Arc<Core<C>>, connection: C, transport: Transport) -> Self {
+        let drain_hook = Arc::new(DrainHook {
             session: OnceLock::new(),
             core: Arc::downgrade(&core),
-            paused: Mutex::new(None),
+            waker: Mutex::new(None),
         });
-        connection.on_drain(Arc::clone(&hook) as Arc<dyn PreDrain>);
-        let stream = core.metrics.accepted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let source = core.ledger.source(peer.source.as_deref());
+        connection.on_drain(Arc::clone(&drain_hook) as Arc<dyn PreDrain>);
+        let stream = core.metrics.accepted.fetch_add(1, Ordering::Relaxed);
+        let source = core.ledger.source(transport.source.as_deref());
         let place = core.ledger.enter(source);
-        let negotiating = Negotiating::new(peer.secure, peer.starttls, core.early.enter());
-        let spends = source.key();
-        let Spent { pace, recipients } = core.allowances.take(spends, core.environment.now());
+        let negotiating =
+            Negotiating::new(transport.secure, transport.starttls, core.unbound.enter());
+        let spends_as = source.key();
+        let Spent { rates, recipients } = core.allowances.take(spends_as, core.environment.now());
         Self {
-            stage: Stage::Unauthed(Session::new(connection.clone())),
+            state: State::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
             pending: None,
-            want: if peer.direct_tls { Want::StartTls } else { Want::Input },
+            want: if transport.direct_tls { Want::StartTls } else { Want::Input },
             negotiating: Some(Box::new(negotiating)),
             lang: None,
-            hook,
+            drain_hook,
             deadline: core.environment.now().saturating_add(core.limits.negotiation).into(),
-            asked: false,
+            was_asked: false,
             congested: None,
-            unheard: Nanos::default(),
-            behind: None,
-            taken: None,
-            has_asked: false,
-            pace,
-            spends,
+            input_lags_until: Nanos::default(),
+            backlog_check: None,
+            stall: None,
+            output_grew: false,
+            rates,
+            spends_as,
             source,
             place: Some(place),
-            late: None,
+            deferred: None,
             recipients,
             trace: Trace::new(stream, core.log_addresses),
             connection,
@@ -235,20 +221,16 @@ impl<C: SharedConnection> Driver<C> {
         };
         if place.standing() == Standing::Silent && place.heard() == Standing::Waiting {
             negotiating.standing = Standing::Waiting;
-            self.core.metrics.limit("LIMIT-25");
-            self.give_time(self.core.limits.admission);
+            self.core.metrics.limit(Limit::Unauthenticated);
+            self.set_deadline(self.core.limits.admission);
         }
     }
 
-    fn give_time(&mut self, time: Duration) {
-        self.deadline = self.core.environment.now().saturating_add(time).into();
-    }
-
-    /// The transport's place among those that serve no session; of one that serves a session a place
-    /// among those that are being closed.
+    /// The transport's place among those that serve no session; if it serves one, a place among those
+    /// that are being closed.
     ///
     /// For hosts that drop the driver before the socket is closed: a clone of this, kept until then,
-    /// sees to it that the socket is counted (LIMIT-27).
+    /// keeps the socket counted (LIMIT-27).
     pub fn place(&mut self) -> Place {
         let (ledger, source) = (&self.core.ledger, self.source);
         self.place.get_or_insert_with(|| ledger.closing(source)).clone()
@@ -260,22 +242,19 @@ impl<C: SharedConnection> Driver<C> {
     /// While the driver wants something else, or is [pending](Self::poll_want), hosts do not read:
     /// what is handed in nevertheless is kept if it may be, and counts against the limits.
     pub fn receive(&mut self, bytes: &[u8]) {
-        use std::sync::atomic::Ordering;
         let _span = self.trace.entered();
         self.core.metrics.bytes_received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let now = self.core.environment.now();
         if self.negotiating.is_some() {
             self.heard();
         }
-        if matches!(self.stage, Stage::Bound(_)) {
-            self.asked = false;
-            self.deadline = now.saturating_add(self.core.limits.silence).into();
+        if matches!(self.state, State::Bound(_)) {
+            self.was_asked = false;
+            self.set_deadline(self.core.limits.silence);
         }
         self.count_bytes(bytes.len());
         // TLS-2: what is behind `<starttls/>` in plain text is never read.
         if self.want == Want::Input {
-            let is_blocked = self.poll_blocked(None).is_pending();
-            if is_blocked {
+            if self.poll_blocked(None).is_pending() {
                 self.parser.feed(bytes);
                 return self.limit_unread();
             }
@@ -288,8 +267,8 @@ impl<C: SharedConnection> Driver<C> {
     /// A host that reads on while the driver waits must not make it grow: limits count what arrived.
     fn limit_unread(&mut self) {
         let limits = &self.core.limits.stream;
-        let (limit, most) = match self.stage {
-            Stage::Unauthed(_) => (Limit::BytesBeforeAuth, limits.bytes_before_auth()),
+        let (limit, most) = match self.state {
+            State::Unauthed(_) => (Limit::BytesBeforeAuth, limits.bytes_before_auth()),
             _ => (Limit::ElementBytes, limits.element_bytes()),
         };
         if self.parser.unread() > most {
@@ -303,13 +282,7 @@ impl<C: SharedConnection> Driver<C> {
     /// The waker is kept: it is also woken when somebody else ends the session. A host that waits
     /// for its socket polls this beside it.
     pub fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want> {
-        let mut at = None;
-        if let Stage::Bound(session) = &self.stage {
-            let later = || self.core.environment.now().saturating_add(LOOK_AGAIN).into();
-            at = session.go_on();
-            self.behind = at.map(|_| self.behind.unwrap_or_else(later));
-        }
-        self.watch_progress(at);
+        self.drain_backlog();
         loop {
             if self.poll_blocked(Some(cx)).is_pending() {
                 return Poll::Pending;
@@ -340,7 +313,7 @@ impl<C: SharedConnection> Driver<C> {
             if let Poll::Ready(want) = self.poll_want(&mut Context::from_waker(&waker)) {
                 return Some(want);
             }
-            // Now, since the work may have set a new time-out.
+            // Read here, since the work may have set a new time-out.
             let due = self.next_timeout().map(|at| at.saturating_sub(self.core.environment.now()));
             let left = timeout.map(|timeout| timeout.saturating_sub(start.elapsed()));
             match due.into_iter().chain(left).min() {
@@ -351,11 +324,10 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// The TLS handshake after [`Want::StartTls`] has succeeded: what the client said before it is
-    /// forgotten (STREAM-8). `bindings` is what SASL may bind a login to. At any other time it has no
-    /// effect.
+    /// The TLS handshake after [`Want::StartTls`] is complete; what the client said before it is
+    /// forgotten (STREAM-8). At any other time this has no effect.
     pub fn secured(&mut self, bindings: ChannelBindings) {
-        let Stage::Unauthed(session) = &mut self.stage else { return };
+        let State::Unauthed(session) = &mut self.state else { return };
         if self.want == Want::Close || (self.want == Want::Input && session.is_open()) {
             return;
         }
@@ -367,358 +339,21 @@ impl<C: SharedConnection> Driver<C> {
         self.lang = None;
         self.want = Want::Input;
         self.heard();
-        self.spoke(false);
-    }
-
-    /// The client has come a step further: it is not asked to yield as soon (LIMIT-25).
-    fn spoke(&self, is_login: bool) {
-        if let Some(place) = &self.place {
-            place.spoke(is_login);
-        }
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) has something to do, on the clock of
-    /// [`Server::now`](crate::server::Server::now).
-    #[must_use]
-    pub fn next_timeout(&self) -> Option<Duration> {
-        match self.want {
-            Want::Close => None,
-            _ => {
-                let stuck = self.stuck_at();
-                let late = self.pace.broadcast().filter(|_| self.late.is_some());
-                let looks = [self.congested, self.behind, Some(self.deadline)];
-                let pauses = [self.pace.resume(), late];
-                let session = [self.extensions_at(), stuck];
-                let waits = self.place.as_ref().filter(|_| self.waits());
-                let early = [waits.and_then(Place::press_at), self.not_before()];
-                let looks = looks.map(|at| at.map(Duration::from));
-                pauses.into_iter().chain(session).chain(early).chain(looks).flatten().min()
-            }
-        }
-    }
-
-    /// When an extension has something to do for the session. Not while its input waits for us: an
-    /// answer may stand in it.
-    fn extensions_at(&self) -> Option<Duration> {
-        let Stage::Bound(session) = &self.stage else { return None };
-        if self.pending.is_some() || self.pace.resume().is_some() || self.congested.is_some() {
-            return None;
-        }
-        let handle = session.handle();
-        let extensions = self.core.extensions.iter();
-        let soonest = || extensions.filter_map(|extension| extension.next_timeout(&handle)).min();
-        crate::server::shielded(soonest).flatten().map(|at| at.max(self.unheard.into()))
-    }
-
-    /// Whether what the client has said may still be unread.
-    fn is_deaf(&self, now: Duration) -> bool {
-        let waits = self.pending.is_some() || self.congested.is_some();
-        waits || self.pace.resume().is_some() || self.unheard > now.into()
-    }
-
-    /// The client is read from again, after what made it wait.
-    fn listen(&mut self, now: Duration) {
-        self.congested = None;
-        self.unheard = now.saturating_add(UNHEARD).into();
-    }
-
-    /// Acts on the time that has passed.
-    pub fn handle_timeout(&mut self) {
-        let _span = self.trace.entered();
-        let now = self.core.environment.now();
-        if self.pace.resume().is_some_and(|at| at <= now) {
-            self.listen(now);
-        }
-        self.pace.go_on(now);
-        if let Some(negotiating) = &mut self.negotiating {
-            negotiating.not_before = negotiating.not_before.filter(|at| *at > now);
-        }
-        if self.congested.is_some_and(|at| Duration::from(at) <= now) {
-            self.listen(now);
-        }
-        self.behind = self.behind.filter(|at| Duration::from(*at) > now);
-        if self.want == Want::Close {
-            return;
-        }
-        if let Some(place) = self.place.as_ref().filter(|_| self.waits()) {
-            place.press();
-        }
-        let at = if let Stage::Bound(session) = &self.stage { session.go_on() } else { None };
-        self.watch_progress(at);
-        if self.stuck_at().is_some_and(|at| at <= now) {
-            return self.give_up("LIMIT-13");
-        }
-        if self.extensions_at().is_some_and(|at| at <= now) && self.is_lost(now) {
-            return self.give_up("LIMIT-22");
-        }
-        if self.deadline > now.into() {
-            return;
-        }
-        match &self.stage {
-            Stage::Closing(_) | Stage::Over => self.finish(Close::Flush),
-            Stage::Bound(_) => self.is_silent(now),
-            Stage::Unauthed(_) if self.waits() => {
-                if let Some(place) = &self.place {
-                    place.refuse();
-                }
-            }
-            Stage::Unauthed(_) if self.is_refused() => self.finish(Close::Abort),
-            Stage::Unauthed(_) | Stage::Authed(_) | Stage::Binding => {
-                self.core.metrics.limit("LIMIT-1");
-                self.dismiss(StreamCondition::PolicyViolation);
-            }
-        }
+        self.progressed(false);
     }
 
     /// The handle of the session, once it is bound.
     #[must_use]
     pub fn session(&self) -> Option<&SessionHandle<C>> {
-        self.hook.session.get().map(|(session, _)| session)
+        self.drain_hook.session.get().map(|(session, _)| session)
     }
 
-    fn is_lost(&self, now: Duration) -> bool {
-        let Stage::Bound(session) = &self.stage else { return false };
-        let handle = session.handle();
-        self.core.extensions.iter().any(|extension| {
-            crate::server::shielded(|| extension.handle_timeout(&handle, now))
-                == Some(Liveness::Lost)
-        })
-    }
-
-    /// A dead transport is dropped without a word (STREAM-29).
-    fn give_up(&mut self, limit: &'static str) {
-        self.core.metrics.limit(limit);
-        self.finish(Close::Abort);
-    }
-
-    /// STREAM-29: a silent client is asked first, and given up without a word if it does not
-    /// answer.
-    fn is_silent(&mut self, now: Duration) {
-        // It is we who do not listen; or it takes what waits, and is watched by that (LIMIT-13).
-        if self.is_deaf(now) || self.taken.is_some() {
-            self.deadline = now.saturating_add(self.core.limits.answer).into();
-            return;
-        }
-        if std::mem::replace(&mut self.asked, true) {
-            return self.give_up("LIMIT-22");
-        }
-        if let Stage::Bound(session) = &self.stage {
-            let handle = session.handle();
-            let is_asked = self.core.extensions.iter().any(|extension| {
-                let flow = crate::server::shielded(|| extension.ask_for_life(&handle));
-                flow.is_some_and(|flow| flow != Flow::Next)
-            });
-            if !is_asked {
-                self.core.ask_for_life(&handle);
-            }
-        }
-        self.deadline = now.saturating_add(self.core.limits.answer).into();
-    }
-
-    /// When the login under way may be looked at, if that is later (LIMIT-29).
-    fn not_before(&self) -> Option<Duration> {
-        self.negotiating.as_ref().and_then(|negotiating| negotiating.not_before)
-    }
-
-    fn waits(&self) -> bool {
-        self.negotiating.as_ref().is_some_and(|n| n.standing == Standing::Waiting)
-    }
-
-    fn is_refused(&self) -> bool {
-        self.place.as_ref().is_some_and(Place::is_refused)
-    }
-
-    /// LIMIT-25…27: waits for a place; or the transport has to give up the one it has.
-    fn poll_place(&mut self, cx: Option<&Context<'_>>) -> Poll<()> {
-        let Some(place) = &self.place else { return Poll::Ready(()) };
-        let (standing, is_cut) = place.poll(cx);
-        if is_cut {
-            self.yield_place();
-            return Poll::Ready(());
-        }
-        let Some(negotiating) = &mut self.negotiating else { return Poll::Ready(()) };
-        let before = std::mem::replace(&mut negotiating.standing, standing);
-        match (before, standing) {
-            (_, Standing::Waiting) => return Poll::Pending,
-            // Its time begins now.
-            (Standing::Waiting, Standing::Inside) => self.give_time(self.core.limits.negotiation),
-            (Standing::Refused, _) => {}
-            (_, Standing::Refused) => {
-                self.core.metrics.limit("LIMIT-25");
-                match self.want {
-                    // No header can come before the handshake, and there is none.
-                    Want::StartTls => self.finish(Close::Abort),
-                    // One that has come, or comes soon, is told so.
-                    _ => self.give_time(self.core.limits.close),
-                }
-            }
-            _ => {}
-        }
-        Poll::Ready(())
-    }
-
-    fn yield_place(&mut self) {
-        let limit = match &self.stage {
-            Stage::Closing(_) | Stage::Over => return self.finish(Close::Flush),
-            Stage::Bound(_) => return,
-            Stage::Unauthed(_) => "LIMIT-25",
-            Stage::Authed(_) | Stage::Binding => "LIMIT-26",
-        };
-        self.core.metrics.limit(limit);
-        self.dismiss(StreamCondition::ResourceConstraint);
-    }
-
-    /// Closes a stream that has no session; with a word if its client has ever said a header, be it
-    /// before TLS or SASL.
-    fn dismiss(&mut self, condition: StreamCondition) {
-        let has_begun = self.negotiating.as_ref().is_some_and(|n| n.has_begun);
-        // TLS-2: no plain text behind `<proceed/>`.
-        if has_begun && self.want != Want::StartTls {
-            self.fail(condition.into());
-        } else {
-            self.finish(Close::Abort);
-        }
-    }
-
-    /// Waits for what stands before the next event. Without a context nobody is woken.
-    fn poll_blocked(&mut self, mut cx: Option<&mut Context<'_>>) -> Poll<()> {
-        if self.want == Want::Close {
-            return Poll::Ready(());
-        }
-        self.poll_dismissed(cx.as_deref());
-        if self.poll_place(cx.as_deref()).is_pending() {
-            return Poll::Pending;
-        }
-        if self.not_before().is_some() {
-            return Poll::Pending;
-        }
-        while let Some(pending) = &mut self.pending {
-            let mut nobody = Context::from_waker(Waker::noop());
-            let context = cx.as_deref_mut().unwrap_or(&mut nobody);
-            match pending {
-                Pending::Sasl(answer) => match answer.as_mut().poll(context) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(answer) => {
-                        self.pending = None;
-                        self.sasl_answer(answer);
-                    }
-                },
-                Pending::Bind(wait) => match Pin::new(&mut wait.done).poll(context) {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(outcome) => {
-                        let id = std::mem::take(&mut wait.id);
-                        self.pending = None;
-                        self.bound(outcome, &id);
-                    }
-                },
-                Pending::Stanza(done) => match Pin::new(done).poll(context) {
-                    Poll::Ready(_) => {
-                        self.pending = None;
-                        self.listen(self.core.environment.now());
-                    }
-                    // The stanza goes on by itself if the session ends meanwhile.
-                    Poll::Pending if self.poll_session(cx.as_deref_mut()).is_pending() => {
-                        return Poll::Pending;
-                    }
-                    Poll::Pending if matches!(self.stage, Stage::Bound(_)) => return Poll::Pending,
-                    Poll::Pending => self.pending = None,
-                },
-            }
-        }
-        if self.poll_session(cx.as_deref_mut()).is_pending() {
-            return Poll::Pending;
-        }
-        if matches!(self.stage, Stage::Bound(_)) && self.poll_congested(cx).is_pending() {
-            return Poll::Pending;
-        }
-        // What ends does so within LIMIT-23, and nothing that it says is worked on.
-        let is_ending = matches!(self.stage, Stage::Closing(_) | Stage::Over);
-        if self.pace.resume().is_some() && !is_ending { Poll::Pending } else { Poll::Ready(()) }
-    }
-
-    /// The server may close a stream that has no session yet. One that is just being registered is
-    /// reached as a session, or refused.
-    fn poll_dismissed(&mut self, cx: Option<&Context<'_>>) {
-        let negotiating = self.negotiating.as_ref();
-        let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) else {
-            return;
-        };
-        match self.want {
-            // TLS-2: there is no stream that could be told.
-            Want::StartTls => self.finish(Close::Abort),
-            _ => self.fail(error),
-        }
-    }
-
-    /// Waits until the session takes input, or has said its last words.
-    fn poll_session(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
-        if let Stage::Bound(session) | Stage::Closing(Closing { session: Some(session), .. }) =
-            &mut self.stage
-        {
-            match session.poll_input_ready(cx) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => self.detached(),
-            }
-        }
-        Poll::Ready(())
-    }
-
-    /// LIMIT-13: notes since when a client takes nothing, while something waits for it: in its
-    /// connection, or in front of that, where it is `at` this place.
-    fn watch_progress(&mut self, at: Option<u32>) {
-        let waiting = at.is_some() || self.connection.waiting() > 0;
-        let waits = waiting && matches!(self.stage, Stage::Bound(_));
-        let now = (self.connection.written(), at.unwrap_or_default());
-        self.taken = match self.taken.filter(|_| waits) {
-            Some((taken, since)) if taken == now => Some((taken, since)),
-            _ => waits.then(|| (now, self.core.environment.now().into())),
-        };
-    }
-
-    /// When a client that goes on taking nothing is given up.
-    fn stuck_at(&self) -> Option<Duration> {
-        let (_, since) = self.taken?;
-        Some(Duration::from(since).saturating_add(self.core.limits.stuck))
-    }
-
-    /// LIMIT-13: a client that has asked for something is not read from as long as it does not read.
-    /// One that only acknowledges is, since that makes nothing longer.
-    fn poll_congested(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
-        let is_congested = || {
-            let waiting = self.connection.waiting();
-            let Stage::Bound(session) = &self.stage else { return false };
-            let mark = self.core.limits.soft_mark;
-            waiting > mark || (waiting > 0 && waiting.saturating_add(session.unwritten()) > mark)
-        };
-        if !self.has_asked || !is_congested() {
-            self.has_asked = false;
-            if self.congested.is_some() {
-                self.listen(self.core.environment.now());
-            }
-            return Poll::Ready(());
-        }
-        if let Some(cx) = cx {
-            self.hook.wake_on_write(cx.waker());
-            // What was written meanwhile woke nobody.
-            if !is_congested() {
-                return Poll::Ready(());
-            }
-        }
-        if self.congested.is_none() {
-            self.core.metrics.limit("LIMIT-13");
-        }
-        self.congested = Some(self.core.environment.now().saturating_add(LOOK_AGAIN).into());
-        Poll::Pending
-    }
-
-    /// Handles one event, of what waits in the parser or of `input`; `false` where there is none to
-    /// be had now.
+    /// Handles one event from what the parser holds or from `input`; `false` if there is none now.
     fn step(&mut self, input: &mut &[u8]) -> bool {
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }
-        if self.late.is_some() && self.catch_up() {
+        if self.deferred.is_some() && self.carry_out_deferred() {
             return true;
         }
         let event = match self.parser.read(input) {
@@ -729,30 +364,19 @@ impl<C: SharedConnection> Driver<C> {
                 return true;
             }
         };
-        match (&self.stage, event) {
+        match (&self.state, event) {
             // SERR: nothing that arrives after an error has an effect (STREAM-24).
-            (Stage::Closing(_) | Stage::Over, Event::End) => self.closed_by_client(),
-            (Stage::Closing(_) | Stage::Over, _) => {}
+            (State::Closing(_) | State::Over, Event::End) => self.closed_by_client(),
+            (State::Closing(_) | State::Over, _) => {}
             (_, Event::End) => {
-                self.last_presence(false);
+                self.carry_out_last_presence(false);
                 self.end_of_stream();
             }
             (_, Event::Header(header)) => self.header(&header),
-            (Stage::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
-            (Stage::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
-            (Stage::Bound(_), Event::Refused(refused)) => self.refused(&refused),
-            (stage, event) => {
-                let is_counted = matches!(stage, Stage::Authed(_));
-                match event {
-                    Event::Refused(refused) => self.early_refused(&refused),
-                    Event::Stanza(stanza) => self.early_stanza(&stanza, None),
-                    Event::Nonza(nonza) => self.early_nonza(&nonza),
-                    Event::End | Event::Header(_) => {}
-                }
-                if is_counted && matches!(self.stage, Stage::Authed(_)) {
-                    self.count_stanza(false);
-                }
-            }
+            (State::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
+            (State::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
+            (State::Bound(_), Event::Refused(refused)) => self.refused(&refused),
+            (_, event) => self.unbound_event(event),
         }
         true
     }
@@ -760,46 +384,46 @@ impl<C: SharedConnection> Driver<C> {
     /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
     fn count_bytes(&mut self, bytes: usize) {
         let now = self.core.environment.now();
-        if self.pace.bytes(bytes, now, &self.core.limits) {
-            self.core.metrics.limit("LIMIT-20");
+        if self.rates.spend_bytes(bytes, now, &self.core.limits) {
+            self.core.metrics.limit(Limit::Rate);
         }
     }
 
     /// One more stanza was handled: LIMIT-20 may pause reading, LIMIT-19 the next broadcast.
     fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
-        self.has_asked = true;
-        if let Some(limit) = self.pace.stanza(is_broadcast, now, &self.core.limits) {
+        self.output_grew = true;
+        if let Some(limit) = self.rates.spend_stanza(is_broadcast, now, &self.core.limits) {
             self.core.metrics.limit(limit);
         }
         // LIMIT-13
         if crate::session::take_behind() {
-            self.pace.slow_down(now);
+            self.rates.slow_down(now);
         }
     }
 }
 
 impl<C: SharedConnection> Drop for Driver<C> {
     fn drop(&mut self) {
-        self.last_presence(true);
-        let spent = Spent { pace: self.pace, recipients: self.recipients.take() };
+        self.carry_out_last_presence(true);
+        let spent = Spent { rates: self.rates, recipients: self.recipients.take() };
         let now = self.core.environment.now();
-        self.core.allowances.give_back(self.spends, spent, now, &self.core.limits);
+        self.core.allowances.give_back(self.spends_as, spent, now, &self.core.limits);
     }
 }
 
 impl<C: SharedConnection> fmt::Debug for Driver<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stage = match self.stage {
-            Stage::Unauthed(_) => "unauthed",
-            Stage::Authed(_) => "authed",
-            Stage::Binding => "binding",
-            Stage::Bound(_) => "bound",
-            Stage::Closing(_) => "closing",
-            Stage::Over => "over",
+        let state = match self.state {
+            State::Unauthed(_) => "unauthed",
+            State::Authed(_) => "authed",
+            State::Binding => "binding",
+            State::Bound(_) => "bound",
+            State::Closing(_) => "closing",
+            State::Over => "over",
         };
         f.debug_struct("Driver")
-            .field("stage", &stage)
+            .field("state", &state)
             .field("want", &self.want)
             .finish_non_exhaustive()
     }

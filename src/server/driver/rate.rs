@@ -1,4 +1,4 @@
-//! How fast a client may send (LIMIT-19, LIMIT-20), and what is remembered of those that are gone.
+//! How fast a client may send (LIMIT-19, LIMIT-20), and what its earlier streams have spent.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,81 +6,84 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use crate::server::driver::recipients::Recipients;
+use super::recipients::Recipients;
 use crate::server::limits::{Limits, Rate};
+use crate::stream::Limit;
 
-/// How long a client is not read from after a stanza that has to wait behind much else (LIMIT-13).
+/// How long reading pauses after a stanza that has to wait behind much else (LIMIT-13).
 const SLOW: Duration = Duration::from_millis(250);
 
-/// When the allowance of a rate would be full again, in nanoseconds: further ahead than the burst,
-/// and reading (or the next broadcast) waits until it is not.
+/// A rate limiter with the generic cell rate algorithm: of each rate, when its allowance is full
+/// again, in nanoseconds. While that is further ahead than the burst, reading (or the next broadcast)
+/// waits.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Pace {
+pub(super) struct RateLimiter {
     stanzas: u64,
     bytes: u64,
     presence: u64,
-    /// From when on a broadcast of presence is in time.
-    broadcast: u64,
+    /// When the next broadcast of presence may go out.
+    broadcast_at: u64,
     /// Until when reading pauses.
-    resume: u64,
+    paused_until: u64,
 }
 
-impl Pace {
+impl RateLimiter {
     /// Until when reading pauses, if it does.
-    pub(super) fn resume(&self) -> Option<Duration> {
-        (self.resume > 0).then(|| Duration::from_nanos(self.resume))
+    pub(super) fn paused_until(&self) -> Option<Duration> {
+        (self.paused_until > 0).then(|| Duration::from_nanos(self.paused_until))
     }
 
-    /// From when on a broadcast of presence is in time, if it is not yet.
-    pub(super) fn broadcast(&self) -> Option<Duration> {
-        (self.broadcast > 0).then(|| Duration::from_nanos(self.broadcast))
+    /// When the next broadcast of presence may go out, if not now.
+    pub(super) fn broadcast_at(&self) -> Option<Duration> {
+        (self.broadcast_at > 0).then(|| Duration::from_nanos(self.broadcast_at))
     }
 
-    /// Reading goes on if it is time, and broadcasts do.
-    pub(super) fn go_on(&mut self, now: Duration) {
-        for until in [&mut self.resume, &mut self.broadcast] {
+    /// Ends the pauses whose time is over.
+    pub(super) fn end_pauses(&mut self, now: Duration) {
+        for until in [&mut self.paused_until, &mut self.broadcast_at] {
             if *until <= nanos(now) {
                 *until = 0;
             }
         }
     }
 
-    /// `true`: too many.
-    pub(super) fn bytes(&mut self, bytes: usize, now: Duration, limits: &Limits) -> bool {
+    /// Spends so many bytes; `true` if they are too many.
+    #[must_use]
+    pub(super) fn spend_bytes(&mut self, bytes: usize, now: Duration, limits: &Limits) -> bool {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        Self::spend(&mut self.bytes, &mut self.resume, limits.bytes, bytes, now)
+        Self::spend(&mut self.bytes, &mut self.paused_until, limits.bytes, bytes, now)
     }
 
-    /// The limit that was exceeded.
-    pub(super) fn stanza(
+    /// Spends one stanza, and tells the limit that it exceeds.
+    pub(super) fn spend_stanza(
         &mut self,
         is_broadcast: bool,
         now: Duration,
         limits: &Limits,
-    ) -> Option<&'static str> {
-        let stanza = Self::spend(&mut self.stanzas, &mut self.resume, limits.stanzas, 1, now);
+    ) -> Option<Limit> {
+        let stanza = Self::spend(&mut self.stanzas, &mut self.paused_until, limits.stanzas, 1, now);
         let rate = limits.presence.filter(|_| is_broadcast);
-        let presence = Self::spend(&mut self.presence, &mut self.broadcast, rate, 1, now);
+        let presence = Self::spend(&mut self.presence, &mut self.broadcast_at, rate, 1, now);
         match (stanza, presence) {
-            (true, _) => Some("LIMIT-20"),
-            (false, true) => Some("LIMIT-19"),
+            (true, _) => Some(Limit::Rate),
+            (false, true) => Some(Limit::Broadcasts),
             (false, false) => None,
         }
     }
 
-    /// A stanza is here that is not to go before a broadcast that is not in time yet.
+    /// Pauses reading until a broadcast that has to go first.
     pub(super) fn wait_for_broadcast(&mut self) {
-        self.resume = self.resume.max(self.broadcast);
+        self.paused_until = self.paused_until.max(self.broadcast_at);
     }
 
-    /// Something that the client has sent waits behind much else.
+    /// Pauses reading for a moment: what the client has sent waits behind much else.
     pub(super) fn slow_down(&mut self, now: Duration) {
-        self.resume = self.resume.max(nanos(now.saturating_add(SLOW)));
+        self.paused_until = self.paused_until.max(nanos(now.saturating_add(SLOW)));
     }
 
     fn spend(
         full: &mut u64,
-        resume: &mut u64,
+        paused_until: &mut u64,
         rate: Option<Rate>,
         amount: u32,
         now: Duration,
@@ -90,12 +93,12 @@ impl Pace {
         *full = (*full).max(now).saturating_add(rate.cost(amount));
         let pause = full.saturating_sub(rate.cost(rate.burst));
         if pause > now {
-            *resume = (*resume).max(pause);
+            *paused_until = (*paused_until).max(pause);
         }
         pause > now
     }
 
-    /// When all of it is full again.
+    /// When each allowance is full again.
     fn full(&self) -> u64 {
         self.stanzas.max(self.bytes).max(self.presence)
     }
@@ -119,11 +122,11 @@ fn nanos(time: Duration) -> u64 {
 /// What a stream has spent.
 #[derive(Default)]
 pub(super) struct Spent {
-    pub(super) pace: Pace,
+    pub(super) rates: RateLimiter,
     pub(super) recipients: Option<Box<Recipients>>,
 }
 
-/// What streams that are gone had spent and would not have back yet. Their successors, of the same
+/// What streams that are gone had spent, until they would have it back. Their successors, of the same
 /// account, or of the same source before authentication, go on from there: a new stream is no new
 /// allowance (LIMIT-20).
 #[derive(Default)]
@@ -131,7 +134,7 @@ pub(in crate::server) struct Allowances(Mutex<Remembered>);
 
 #[derive(Default)]
 struct Remembered {
-    /// When this one is full it becomes the old one, and the old one is forgotten.
+    /// When this map is full it replaces the old one.
     young: HashMap<u64, Streams>,
     old: HashMap<u64, Streams>,
 }
@@ -139,19 +142,19 @@ struct Remembered {
 type Streams = SmallVec<[Spent; 1]>;
 
 impl Allowances {
-    /// Of the streams that are gone the one that has spent most, to go on from.
+    /// What the greediest of the streams that are gone has spent, to go on from.
     pub(super) fn take(&self, key: u64, now: Duration) -> Spent {
         let mut inside = self.0.lock();
         let Remembered { young, old } = &mut *inside;
         for streams in [young, old] {
             let Some(of) = streams.get_mut(&key) else { continue };
-            let most = (0..of.len()).max_by_key(|at| of.get(*at).map(|spent| spent.pace.full()));
+            let most = (0..of.len()).max_by_key(|at| of.get(*at).map(|spent| spent.rates.full()));
             let spent = most.map(|at| of.swap_remove(at));
             if of.is_empty() {
                 streams.remove(&key);
             }
             if let Some(mut spent) = spent {
-                spent.pace.go_on(now);
+                spent.rates.end_pauses(now);
                 return spent;
             }
         }
@@ -163,7 +166,7 @@ impl Allowances {
         let now_nanos = nanos(now);
         let owes = |spent: &Spent| {
             let names = spent.recipients.as_ref().zip(limits.recipients);
-            spent.pace.full() > now_nanos
+            spent.rates.full() > now_nanos
                 || names.is_some_and(|(names, rate)| names.owes(now, rate))
         };
         if key == 0 || !owes(&spent) {
@@ -179,16 +182,16 @@ impl Allowances {
         }
         if streams.len() < MOST_STREAMS {
             streams.push(spent);
-        } else if let Some(least) = streams.iter_mut().min_by_key(|one| one.pace.full())
-            && least.pace.full() < spent.pace.full()
+        } else if let Some(least) = streams.iter_mut().min_by_key(|one| one.rates.full())
+            && least.rates.full() < spent.rates.full()
         {
             *least = spent;
         }
     }
 }
 
-/// So many accounts and sources are remembered, and up to twice as many.
+/// Entries of one map: up to twice as many accounts and sources are remembered.
 const MOST: usize = 1 << 14;
 
-/// So many streams of each.
+/// Streams remembered of each.
 const MOST_STREAMS: usize = 64;

@@ -10,7 +10,7 @@ use crate::server::limits::Rate;
 use crate::session::SessionHandle;
 use crate::stanza::Stanza;
 
-/// Whom a session has addressed in the period of now, by bare JID.
+/// The bare JIDs that a session has addressed in the current period.
 #[derive(Default)]
 pub(super) struct Recipients {
     began: Duration,
@@ -26,18 +26,16 @@ impl Recipients {
         let most = usize::try_from(rate.amount).unwrap_or(usize::MAX);
         self.seen.contains(bare) || (self.seen.len() < most && self.seen.insert(bare.into()))
     }
-}
 
-impl Recipients {
-    /// Whether its period is not over.
+    /// Whether the period is not over.
     pub(super) fn owes(&self, now: Duration, rate: Rate) -> bool {
         now.saturating_sub(self.began) < rate.period
     }
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// Whether a session may send this stanza to that address. The server and the own account are always there to
-    /// be asked, and what answers another is no new recipient.
+    /// Whether a session may send this stanza to that address. The server and the own account may always
+    /// be asked, and who is answered is no new recipient.
     pub(super) fn allows_recipient(
         &self,
         recipients: &mut Option<Box<Recipients>>,

@@ -1,5 +1,4 @@
-//! Streams that have no session yet, within the server's reach: shutdown, removed accounts and
-//! changed passwords close them too.
+//! Streams without a session, so that shutdown, account removal and password changes can close them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,10 +36,10 @@ impl From<StreamError> for Farewell {
 
 /// All streams without a session.
 #[derive(Default)]
-pub(in crate::server) struct Early(Mutex<Streams>);
+pub(in crate::server) struct UnboundStreams(Mutex<Inside>);
 
 #[derive(Default)]
-struct Streams {
+struct Inside {
     /// The number of the next stream.
     next: u64,
     streams: HashMap<u64, Arc<Dismissal>>,
@@ -49,7 +48,7 @@ struct Streams {
     barred: HashMap<BareJid, Bar>,
 }
 
-/// Which streams may not authenticate as an account: what they prove may be out of date by then.
+/// Which streams may not authenticate as an account: what they prove may be out of date.
 struct Bar {
     /// Those with a lower number.
     below: u64,
@@ -57,7 +56,7 @@ struct Bar {
     farewell: Farewell,
 }
 
-/// One stream's way of being told.
+/// How one stream learns that the server closes it.
 #[derive(Default)]
 pub(super) struct Dismissal(Mutex<State>);
 
@@ -65,20 +64,20 @@ pub(super) struct Dismissal(Mutex<State>);
 struct State {
     account: Option<BareJid>,
     farewell: Option<Farewell>,
-    /// The stream is about to be a session, and is told as one.
+    /// The stream is about to become a session, and is closed as one.
     binds: bool,
     waker: Option<Waker>,
 }
 
 impl Dismissal {
-    /// Begins a bind that nothing but its outcome ends; `false` if the stream is closed before.
+    /// Begins a bind, which only its outcome ends; `false` if the stream was closed before.
     pub(super) fn begin_bind(&self) -> bool {
         let mut state = self.0.lock();
         state.binds = state.farewell.is_none();
         state.binds
     }
 
-    /// Nothing came of the bind.
+    /// The bind has ended.
     pub(super) fn end_bind(&self) {
         self.0.lock().binds = false;
     }
@@ -95,9 +94,9 @@ impl Dismissal {
     }
 }
 
-impl Early {
+impl UnboundStreams {
     /// A stream begins.
-    pub(super) fn enter(self: &Arc<Self>) -> EarlyStream {
+    pub(in super::super) fn enter(self: &Arc<Self>) -> UnboundStream {
         let dismissal = Arc::<Dismissal>::default();
         let mut inside = self.0.lock();
         let number = inside.next;
@@ -106,7 +105,7 @@ impl Early {
         if let Some(farewell) = &inside.closing {
             dismissal.0.lock().farewell = Some(farewell.clone());
         }
-        EarlyStream { early: Arc::clone(self), number, dismissal }
+        UnboundStream { all: Arc::clone(self), number, dismissal }
     }
 
     /// Closes all streams, and those that begin from now on.
@@ -121,8 +120,8 @@ impl Early {
         }
     }
 
-    /// Closes the streams that are authenticated as `account`, and keeps those that have begun by now
-    /// from becoming so before `until`; with `later`, those that begin from now on as well.
+    /// Closes the streams that are authenticated as `account`, and bars those that have already begun
+    /// from authenticating as it before `until`; with `later`, those that begin afterwards too.
     pub(in crate::server) fn bar(
         &self,
         account: &BareJid,
@@ -145,23 +144,23 @@ impl Early {
         }
     }
 
-    /// Bars `account` no longer.
+    /// No longer bars `account`.
     pub(in crate::server) fn unbar(&self, account: &BareJid) {
         self.0.lock().barred.remove(account);
     }
 }
 
 /// One stream's place, given up on drop.
-pub(super) struct EarlyStream {
-    early: Arc<Early>,
+pub(in super::super) struct UnboundStream {
+    all: Arc<UnboundStreams>,
     number: u64,
     dismissal: Arc<Dismissal>,
 }
 
-impl EarlyStream {
+impl UnboundStream {
     /// The stream is authenticated.
     pub(super) fn set_account(&self, account: &BareJid, now: Duration) {
-        let inside = self.early.0.lock();
+        let inside = self.all.0.lock();
         let bar = inside.barred.get(account);
         let bar = bar.filter(|bar| self.number < bar.below && now < bar.until);
         let mut state = self.dismissal.0.lock();
@@ -191,9 +190,9 @@ impl EarlyStream {
     }
 }
 
-impl Drop for EarlyStream {
+impl Drop for UnboundStream {
     fn drop(&mut self) {
-        let gone = self.early.0.lock().streams.remove(&self.number);
+        let gone = self.all.0.lock().streams.remove(&self.number);
         // With its waker, hence without the lock.
         drop(gone);
     }

@@ -1,4 +1,4 @@
-//! Where passwords are hashed, how many at once, and whose turn it is (LIMIT-28).
+//! Where passwords are hashed, how many at once, in whose turn (LIMIT-28).
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
@@ -6,45 +6,42 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::server::driver::admission::Source;
+use super::super::admission::Source;
+use crate::server::shielded;
 use crate::server::work::oneshot::{Receiver, Sender, channel};
 
-/// Something to do that takes a processor for a while.
-pub type Work = Box<dyn FnOnce() + Send>;
-
-/// Threads for work that would hold up those who serve: password hashing (LIMIT-28).
+/// Threads for password hashing, which would hold up those that serve connections (LIMIT-28).
 ///
-/// For hosts to implement, and to hand to [`Builder::hashing`](crate::server::Builder::hashing). With
-/// feature `tokio` the handle of a runtime is one, with feature `threads` `host::threads::Workers`
-/// is.
+/// For hosts to implement, and to hand to [`ServerBuilder::hashing`](crate::server::ServerBuilder::hashing).
+/// With feature `tokio` a runtime's handle is one, with feature `threads` `host::threads::Workers` is.
 pub trait Offload: Send + Sync + 'static {
-    /// Runs `work` soon, on a thread that serves no connection.
+    /// Runs `hash` soon, on a thread that serves no connection.
     ///
-    /// Never more of it than [`Limits::hashes`](crate::server::Limits::hashes) is under way. Work that is
-    /// dropped instead makes that login fail with `temporary-auth-failure`.
-    fn run(&self, work: Work);
+    /// At most [`Limits::hashes`](crate::server::Limits::hashes) of them run at once. One that is
+    /// dropped instead makes its login fail with `temporary-auth-failure`.
+    fn run(&self, hash: Box<dyn FnOnce() + Send>);
 }
 
-/// The passwords that are to be checked.
+/// The passwords to check.
 pub(in crate::server) struct Hashing {
     offload: Box<dyn Offload>,
     most: usize,
-    queue: Mutex<Queue>,
+    queue: Mutex<Logins>,
 }
 
 #[derive(Default)]
-struct Queue {
+struct Logins {
     under_way: usize,
-    sources: HashMap<Source, Logins>,
-    /// The sources that wait: each has one password checked in turn.
+    sources: HashMap<Source, OfSource>,
+    /// Sources that wait: one password of each is checked in turn.
     turns: VecDeque<Source>,
-    /// A thread is handing out work.
+    /// Some thread is in `hand_out`.
     hands_out: bool,
 }
 
 /// The logins of one source.
 #[derive(Default)]
-struct Logins {
+struct OfSource {
     under_way: usize,
     waiting: VecDeque<Login>,
 }
@@ -54,7 +51,7 @@ struct Login {
     answer: Sender<bool>,
 }
 
-/// One check under way, or dropped: it makes room either way.
+/// One check under way. Done or dropped, it makes room.
 struct UnderWay {
     hashing: Arc<Hashing>,
     source: Source,
@@ -62,7 +59,7 @@ struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.hashing.is_through(self.source);
+        self.hashing.finished(self.source);
         self.hashing.hand_out();
     }
 }
@@ -72,8 +69,8 @@ impl Hashing {
         Self { offload, most: most.max(1), queue: Mutex::default() }
     }
 
-    /// What `check` comes to, in the turn of its source; `None` where it panics or is never run.
-    pub(super) fn submit(
+    /// The result of `check`, which runs in the turn of its source; `None` if it panics or never runs.
+    pub(in super::super) fn submit(
         self: &Arc<Self>,
         source: Source,
         check: Box<dyn FnOnce() -> bool + Send>,
@@ -91,25 +88,25 @@ impl Hashing {
         answered
     }
 
-    /// Gives the host as much as may be under way.
+    /// Gives the host as many checks as may run.
     fn hand_out(self: &Arc<Self>) {
         if std::mem::replace(&mut self.queue.lock().hands_out, true) {
-            // Who does it already looks again; a host may run the work where it stands.
+            // The other thread looks again; or this is its own host, which runs the check in place.
             return;
         }
         while let Some((source, Login { check, answer })) = self.next() {
             let under_way = UnderWay { hashing: Arc::clone(self), source };
-            let work = move || {
+            let hash = move || {
                 let _under_way = under_way;
-                if let Some(right) = crate::server::shielded(check) {
+                if let Some(right) = shielded(check) {
                     answer.send(right);
                 }
             };
-            let _panicked = crate::server::shielded(|| self.offload.run(Box::new(work)));
+            let _panicked = shielded(|| self.offload.run(Box::new(hash)));
         }
     }
 
-    /// The next that may run; none of those that nobody waits for any more.
+    /// The next that may run; those that nobody waits for any more are dropped, without the lock.
     fn next(&self) -> Option<(Source, Login)> {
         let mut gone = Vec::new();
         let mut queue = self.queue.lock();
@@ -119,7 +116,7 @@ impl Hashing {
         found
     }
 
-    fn is_through(&self, source: Source) {
+    fn finished(&self, source: Source) {
         let mut queue = self.queue.lock();
         queue.under_way -= 1;
         if let Entry::Occupied(mut logins) = queue.sources.entry(source) {
@@ -131,7 +128,7 @@ impl Hashing {
     }
 }
 
-impl Queue {
+impl Logins {
     fn next(&mut self, most: usize, gone: &mut Vec<Login>) -> Option<(Source, Login)> {
         // One source alone leaves room for another.
         let most_per_source = if most == 1 { 1 } else { most.div_ceil(2) };

@@ -1,44 +1,37 @@
-//! Logins that failed, by source: the next ones have to wait (LIMIT-29).
+//! Failed logins by source: they delay the next ones (LIMIT-29).
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::environment::Environment;
+use crate::recent::Recent;
 use crate::server::limits::Rate;
 
-/// How many logins of which source have failed of late.
-pub(in crate::server) struct Failures {
+/// The recently failed logins of each source.
+pub(in crate::server) struct LoginFailures {
     environment: Arc<dyn Environment>,
     rate: Option<Rate>,
-    inside: Mutex<Remembered>,
+    /// When the failures of a source are forgotten.
+    forgotten: Mutex<Recent<Duration>>,
 }
 
-#[derive(Default)]
-struct Remembered {
-    /// When all is forgotten. When this one is full it becomes the old one, and the old one is
-    /// dropped.
-    young: HashMap<u64, Duration>,
-    old: HashMap<u64, Duration>,
-}
-
-impl Failures {
+impl LoginFailures {
     pub(in crate::server) fn new(rate: Option<Rate>, environment: Arc<dyn Environment>) -> Self {
-        Self { environment, rate, inside: Mutex::default() }
+        Self { environment, rate, forgotten: Mutex::new(Recent::new(MOST)) }
     }
 
-    /// A login begins: what it counts as until it is known to be right, and when it may be looked at.
-    pub(super) fn attempt(self: &Arc<Self>, key: u64) -> (Attempt, Option<Duration>) {
+    /// A login begins: it counts as failed unless it is forgiven, and may be checked at the given time.
+    pub(super) fn begin(self: &Arc<Self>, key: u64) -> (LoginAttempt, Option<Duration>) {
         let now = self.environment.now();
         let later = self.delay(key, now).map(|delay| now.saturating_add(delay));
-        (Attempt { failures: Some(Arc::clone(self)), key }, later)
+        (LoginAttempt { failures: Some(Arc::clone(self)), key }, later)
     }
 
     fn delay(&self, key: u64, now: Duration) -> Option<Duration> {
         let rate = self.rate?;
-        let forgotten = self.inside.lock().forgotten(key)?;
+        let forgotten = self.forgotten.lock().get(&key)?;
         let each = rate.each();
         let over = forgotten.saturating_sub(now).saturating_sub(each.saturating_mul(rate.burst));
         let count = over.as_nanos().div_ceil(each.as_nanos().max(1));
@@ -50,20 +43,11 @@ impl Failures {
         let Some(rate) = self.rate else { return };
         let now = self.environment.now();
         let each = rate.each();
-        // So that it is forgotten soon after it has stopped.
+        // A flood is forgotten soon after it has stopped.
         let most = now.saturating_add(each.saturating_mul(rate.burst.saturating_add(MOST_OVER)));
-        let mut inside = self.inside.lock();
-        let forgotten = inside.forgotten(key).unwrap_or_default().max(now);
-        if inside.young.len() >= MOST && !inside.young.contains_key(&key) {
-            inside.old = std::mem::take(&mut inside.young);
-        }
-        inside.young.insert(key, forgotten.saturating_add(each).min(most));
-    }
-}
-
-impl Remembered {
-    fn forgotten(&self, key: u64) -> Option<Duration> {
-        self.young.get(&key).or_else(|| self.old.get(&key)).copied()
+        let mut forgotten = self.forgotten.lock();
+        let before = forgotten.get(&key).unwrap_or_default().max(now);
+        forgotten.insert(&key, before.saturating_add(each).min(most));
     }
 }
 
@@ -73,20 +57,20 @@ impl Rate {
     }
 }
 
-/// A login under way: one that is given up has failed.
-pub(super) struct Attempt {
-    failures: Option<Arc<Failures>>,
+/// A login under way. Dropped, it has failed.
+pub(super) struct LoginAttempt {
+    failures: Option<Arc<LoginFailures>>,
     key: u64,
 }
 
-impl Attempt {
+impl LoginAttempt {
     /// It was right, or could not be checked.
     pub(super) fn forgive(mut self) {
         self.failures = None;
     }
 }
 
-impl Drop for Attempt {
+impl Drop for LoginAttempt {
     fn drop(&mut self) {
         if let Some(failures) = self.failures.take() {
             failures.failed(self.key);
@@ -94,13 +78,14 @@ impl Drop for Attempt {
     }
 }
 
+/// The delay after the first failure beyond the burst.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 
-/// The longest that a login has to wait.
+/// The longest delay.
 const LONGEST_DELAY: Duration = Duration::from_secs(8);
 
-/// With so many too many the delay is the longest.
+/// So many failures beyond the burst bring the longest delay.
 const MOST_OVER: u32 = 6;
 
-/// So many sources are remembered, and up to twice as many.
+/// Sources that are remembered, and up to twice as many.
 const MOST: usize = 1 << 15;

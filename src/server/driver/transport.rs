@@ -1,4 +1,4 @@
-//! What a driver and its host tell each other.
+//! What a host says of a transport, and what its driver wants of the host.
 
 use std::fmt;
 
@@ -8,31 +8,32 @@ use std::fmt;
 pub enum Want {
     /// Read, then [`Driver::receive`](crate::server::Driver::receive).
     Input,
-    /// Flush what waits, do the TLS handshake as the server, then [`Driver::secured`](crate::server::Driver::secured). A handshake
-    /// that fails ends the transport, without another word (TLS-1), and so does one during which the
-    /// driver comes to want [`Close`](Self::Close): it is to be polled meanwhile.
+    /// Flush what waits, do the TLS handshake as the server, then
+    /// [`Driver::secured`](crate::server::Driver::secured). A handshake that fails ends the transport
+    /// without another word (TLS-1), and so does one during which the driver, which is to be polled
+    /// meanwhile, wants [`Close`](Self::Close).
     StartTls,
     /// Flush what waits, end the transport, drop the driver.
     Close,
 }
 
-/// What the host knows about a transport at its beginning.
+/// A transport that was just accepted, as its host knows it.
 #[derive(Clone, Default)]
-#[must_use = "a peer says something to `accept` only"]
-pub struct Peer {
+#[must_use = "says something to `accept` only"]
+pub struct Transport {
     pub(super) secure: bool,
     pub(super) starttls: bool,
     pub(super) direct_tls: bool,
     pub(super) source: Option<String>,
 }
 
-impl Peer {
+impl Transport {
     /// A plain transport that cannot be upgraded.
     pub const fn new() -> Self {
         Self { secure: false, starttls: false, direct_tls: false, source: None }
     }
 
-    /// Declares the transport secure without TLS of ours: a loopback, a trusted proxy (TLS-3).
+    /// Declares the transport secure as it is, without TLS on it: a loopback, a trusted proxy (TLS-3).
     pub const fn secure(mut self, secure: bool) -> Self {
         self.secure = secure;
         self
@@ -45,8 +46,8 @@ impl Peer {
     }
 
     /// Whether the transport begins with a TLS handshake
-    /// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)): then [`Want::StartTls`] is the first
-    /// that the driver wants.
+    /// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)): the driver wants
+    /// [`Want::StartTls`] first.
     pub const fn direct_tls(mut self, first: bool) -> Self {
         self.direct_tls = first;
         self
@@ -60,9 +61,9 @@ impl Peer {
     }
 }
 
-impl fmt::Debug for Peer {
+impl fmt::Debug for Transport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer")
+        f.debug_struct("Transport")
             .field("secure", &self.secure)
             .field("starttls", &self.starttls)
             .field("direct_tls", &self.direct_tls)

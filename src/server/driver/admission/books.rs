@@ -1,0 +1,417 @@
+//! The books of the ledger: every transport, by source and by what it does. No clock, no lock but
+//! that of the signals.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::{Source, Standing};
+
+/// The limits of the ledger.
+#[derive(Default)]
+pub(super) struct Most {
+    pub(super) inside: usize,
+    pub(super) per_source: usize,
+    pub(super) per_account: usize,
+}
+
+impl Most {
+    fn of(&self, source: Source) -> usize {
+        if source == Source::UNNAMED { usize::MAX } else { self.per_source }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct Books {
+    most: Most,
+    /// The number of the next transport: a lower one is older.
+    next: u64,
+    transports: HashMap<u64, Record>,
+    all: Crowd,
+    sources: HashMap<Source, OfSource>,
+    /// Authenticated streams without a session.
+    accounts: HashMap<u64, BTreeSet<u64>>,
+    unauthenticated: usize,
+    /// Sources that wait and have room: each gets one place in turn.
+    turns: VecDeque<Source>,
+    /// To be woken without the ledger's lock.
+    wakers: Wakers,
+}
+
+pub(super) type Wakers = SmallVec<[Waker; 4]>;
+
+#[derive(Default)]
+struct OfSource {
+    crowd: Crowd,
+    /// Whether it stands among the turns.
+    has_turn: bool,
+}
+
+/// Transports by phase: all of them, or those of one source.
+#[derive(Default)]
+struct Crowd {
+    silent: BTreeSet<u64>,
+    waiting: BTreeSet<u64>,
+    /// How many places are taken.
+    inside: usize,
+    /// Those inside that were evicted, and have not gone.
+    evicted: usize,
+    /// When which of the others inside may be evicted.
+    due: BTreeSet<(Duration, u64)>,
+    closing: BTreeSet<u64>,
+}
+
+/// One transport.
+pub(super) struct Record {
+    source: Source,
+    account: Option<u64>,
+    phase: Phase,
+    signal: Arc<Signal>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Silent,
+    Waiting,
+    Inside {
+        since: Duration,
+        /// It may be evicted from then on.
+        due: Duration,
+        evicted: bool,
+    },
+    Closing,
+    /// It is counted no more.
+    Gone,
+}
+
+/// How a transport learns what becomes of it.
+#[derive(Default)]
+pub(super) struct Signal(Mutex<News>);
+
+#[derive(Default)]
+struct News {
+    standing: Standing,
+    is_cut: bool,
+    waker: Option<Waker>,
+}
+
+impl Signal {
+    pub(super) fn get(&self) -> (Standing, bool) {
+        let news = self.0.lock();
+        (news.standing, news.is_cut)
+    }
+
+    /// The same; the waker is kept.
+    pub(super) fn poll(&self, cx: Option<&Context<'_>>) -> (Standing, bool) {
+        // A waker is host code: cloned and dropped without the lock.
+        let waker = cx.map(|cx| cx.waker().clone());
+        let mut news = self.0.lock();
+        let found = (news.standing, news.is_cut);
+        let old = match waker {
+            Some(waker) => news.waker.replace(waker),
+            None => None,
+        };
+        drop(news);
+        drop(old);
+        found
+    }
+
+    fn set(&self, change: impl FnOnce(&mut News), wakers: &mut Wakers) {
+        let mut news = self.0.lock();
+        change(&mut news);
+        wakers.extend(news.waker.take());
+    }
+}
+
+impl Crowd {
+    fn insert(&mut self, id: u64, phase: Phase) {
+        match phase {
+            Phase::Silent => _ = self.silent.insert(id),
+            Phase::Waiting => _ = self.waiting.insert(id),
+            Phase::Inside { due, evicted, .. } => {
+                self.inside += 1;
+                self.evicted += usize::from(evicted);
+                if !evicted {
+                    self.due.insert((due, id));
+                }
+            }
+            Phase::Closing => _ = self.closing.insert(id),
+            Phase::Gone => {}
+        }
+    }
+
+    fn remove(&mut self, id: u64, phase: Phase) {
+        match phase {
+            Phase::Silent => _ = self.silent.remove(&id),
+            Phase::Waiting => _ = self.waiting.remove(&id),
+            Phase::Inside { due, evicted, .. } => {
+                self.inside -= 1;
+                self.evicted -= usize::from(evicted);
+                self.due.remove(&(due, id));
+            }
+            Phase::Closing => _ = self.closing.remove(&id),
+            Phase::Gone => {}
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        let sets = [&self.silent, &self.waiting, &self.closing];
+        self.inside == 0 && sets.iter().all(|set| set.is_empty())
+    }
+
+    /// Which is to be refused in favour of the newest, if more than `most` are silent or wait: the
+    /// oldest, silent ones first.
+    fn surplus(&self, newest: u64, most: usize) -> Option<u64> {
+        let older = self.silent.first().filter(|first| **first != newest);
+        let oldest = older.or_else(|| self.waiting.first()).copied().unwrap_or(newest);
+        (self.silent.len() + self.waiting.len() > most).then_some(oldest)
+    }
+
+    /// The first to evict in favour of those who wait here, where all of `most` places are taken.
+    fn first_to_evict(&self, most: usize) -> Option<(Duration, u64)> {
+        let is_needed = self.inside >= most && self.waiting.len() > self.evicted;
+        self.due.first().copied().filter(|_| is_needed)
+    }
+
+    /// The one to close at once, if more than `most` are closing.
+    fn closing_too_long(&self, most: usize) -> Option<u64> {
+        self.closing.first().copied().filter(|_| self.closing.len() > most)
+    }
+}
+
+impl Books {
+    pub(super) fn new(most: Most) -> Self {
+        Self { most, ..Self::default() }
+    }
+
+    pub(super) const fn unauthenticated(&self) -> usize {
+        self.unauthenticated
+    }
+
+    pub(super) fn take_wakers(&mut self) -> Wakers {
+        std::mem::take(&mut self.wakers)
+    }
+
+    /// A transport was accepted. It takes a place when it has something to say. Where too many are
+    /// silent or wait, the oldest of them is refused: a flood that goes no further holds up nobody who
+    /// does.
+    pub(super) fn enter(&mut self, source: Source) -> (u64, Arc<Signal>) {
+        let (id, signal) = self.record(source);
+        let most = self.most.of(source).saturating_mul(WAITING_PER_PLACE);
+        let of_source = self.sources.get(&source).and_then(|here| here.crowd.surplus(id, most));
+        if let Some(surplus) = of_source.or_else(|| self.all.surplus(id, self.most.inside)) {
+            self.refuse(surplus);
+        }
+        (id, signal)
+    }
+
+    /// A transport that is being closed enters.
+    pub(super) fn enter_closing(&mut self, source: Source) -> (u64, Arc<Signal>) {
+        let (id, signal) = self.record(source);
+        self.close(id);
+        (id, signal)
+    }
+
+    fn record(&mut self, source: Source) -> (u64, Arc<Signal>) {
+        let id = self.next;
+        self.next += 1;
+        let signal = Arc::<Signal>::default();
+        let of_transport = Arc::clone(&signal);
+        let record = Record { source, account: None, phase: Phase::Gone, signal: of_transport };
+        self.transports.insert(id, record);
+        self.unauthenticated += 1;
+        self.change_phase(id, Phase::Silent);
+        (id, signal)
+    }
+
+    /// Moves a transport from one crowd to another, in all and in its source. A source that waits and
+    /// has room gets a turn.
+    fn change_phase(&mut self, id: u64, phase: Phase) {
+        let Some(record) = self.transports.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut record.phase, phase);
+        let here = self.sources.entry(record.source).or_default();
+        for crowd in [&mut self.all, &mut here.crowd] {
+            crowd.remove(id, before);
+            crowd.insert(id, phase);
+        }
+        let has_room = here.crowd.inside < self.most.of(record.source);
+        if has_room && !here.has_turn && !here.crowd.waiting.is_empty() {
+            here.has_turn = true;
+            self.turns.push_back(record.source);
+        } else if !here.has_turn && here.crowd.is_empty() {
+            self.sources.remove(&record.source);
+        }
+    }
+
+    fn tell(&mut self, id: u64, change: impl FnOnce(&mut News)) {
+        if let Some(record) = self.transports.get(&id) {
+            record.signal.set(change, &mut self.wakers);
+        }
+    }
+
+    /// One of those that were silent takes a place, or waits for one.
+    pub(super) fn heard(&mut self, id: u64, now: Duration) {
+        let Some(record) = self.transports.get(&id) else { return };
+        if record.phase != Phase::Silent {
+            return;
+        }
+        let most = self.most.of(record.source);
+        let has_room =
+            self.sources.get(&record.source).is_some_and(|here| here.crowd.inside < most);
+        if has_room && self.all.inside < self.most.inside {
+            return self.admit(id, now);
+        }
+        self.change_phase(id, Phase::Waiting);
+        self.tell(id, |news| news.standing = Standing::Waiting);
+        self.evict_overdue(id, now);
+    }
+
+    /// It takes a place.
+    fn admit(&mut self, id: u64, now: Duration) {
+        let due = now.saturating_add(STEP);
+        self.change_phase(id, Phase::Inside { since: now, due, evicted: false });
+        self.tell(id, |news| news.standing = Standing::Inside);
+    }
+
+    /// Gives places that have become free to those who wait, one to each source in turn.
+    pub(super) fn fill(&mut self, now: Duration) {
+        while self.all.inside < self.most.inside {
+            let Some(source) = self.turns.pop_front() else { return };
+            let Some(here) = self.sources.get_mut(&source) else { continue };
+            here.has_turn = false;
+            if here.crowd.inside >= self.most.of(source) {
+                continue;
+            }
+            // The newest: one that has waited long belongs to a crowd that does not move.
+            if let Some(id) = here.crowd.waiting.last().copied() {
+                self.admit(id, now);
+            } else if here.crowd.is_empty() {
+                self.sources.remove(&source);
+            }
+        }
+    }
+
+    /// Evicts those who have had their time, as many as others of the source of `id` wait for.
+    pub(super) fn evict_overdue(&mut self, id: u64, now: Duration) {
+        while let Some((due, first)) = self.in_the_way(id)
+            && due <= now
+        {
+            self.evict(first);
+        }
+    }
+
+    /// When the next in the way of `id` may be evicted.
+    pub(super) fn next_eviction(&self, id: u64) -> Option<Duration> {
+        self.in_the_way(id).map(|(due, _)| due)
+    }
+
+    /// The first to evict in favour of those who wait at the source of `id`, and when.
+    fn in_the_way(&self, id: u64) -> Option<(Duration, u64)> {
+        let source = self.transports.get(&id)?.source;
+        let here = &self.sources.get(&source)?.crowd;
+        let waits = !here.waiting.is_empty();
+        let of_all = || self.all.first_to_evict(self.most.inside).filter(|_| waits);
+        here.first_to_evict(self.most.of(source)).or_else(of_all)
+    }
+
+    fn evict(&mut self, id: u64) {
+        match self.transports.get(&id).map(|record| record.phase) {
+            None | Some(Phase::Inside { evicted: true, .. }) => return,
+            Some(Phase::Inside { since, due, .. }) => {
+                self.change_phase(id, Phase::Inside { since, due, evicted: true });
+            }
+            Some(Phase::Closing) => self.change_phase(id, Phase::Gone),
+            Some(_) => {}
+        }
+        self.tell(id, |news| news.is_cut = true);
+    }
+
+    /// There is no room for it: it is told so if it has sent a header, or does so soon.
+    pub(super) fn refuse(&mut self, id: u64) {
+        self.tell(id, |news| news.standing = Standing::Refused);
+        self.close(id);
+    }
+
+    /// It has come a step further, and has more time; all of it while we check its password.
+    pub(super) fn progressed(&mut self, id: u64, is_login: bool, now: Duration) {
+        let phase = self.transports.get(&id).map(|record| record.phase);
+        let Some(Phase::Inside { since, evicted: false, .. }) = phase else { return };
+        let all = since.saturating_add(ALL);
+        let due = if is_login { all } else { now.saturating_add(STEP).min(all) };
+        self.change_phase(id, Phase::Inside { since, due, evicted: false });
+    }
+
+    /// LIMIT-26: of too many streams of an account that have no session the oldest goes.
+    pub(super) fn authenticated(&mut self, id: u64, account: u64) {
+        let Some(record) = self.transports.get_mut(&id) else { return };
+        if record.phase.is_over() || record.account.replace(account).is_some() {
+            return;
+        }
+        self.unauthenticated -= 1;
+        let streams = self.accounts.entry(account).or_default();
+        streams.insert(id);
+        let is_surplus = streams.len() > self.most.per_account;
+        if let Some(oldest) = streams.first().copied().filter(|_| is_surplus) {
+            streams.remove(&oldest);
+            self.evict(oldest);
+        }
+    }
+
+    /// LIMIT-27: it is being closed, and of too many of those the oldest goes at once.
+    pub(super) fn close(&mut self, id: u64) {
+        let Some(source) = self.end(id, Phase::Closing) else { return };
+        self.tell(id, |news| news.is_cut = false);
+        let most = self.most.of(source);
+        let of_source =
+            self.sources.get(&source).and_then(|here| here.crowd.closing_too_long(most));
+        if let Some(id) = of_source.or_else(|| self.all.closing_too_long(self.most.inside)) {
+            self.evict(id);
+        }
+    }
+
+    /// It has gone.
+    pub(super) fn leave(&mut self, id: u64) -> Option<Record> {
+        if self.end(id, Phase::Gone).is_none() {
+            self.change_phase(id, Phase::Gone);
+        }
+        self.transports.remove(&id)
+    }
+
+    /// It is in no more, and waits no more, if it did until now.
+    fn end(&mut self, id: u64, phase: Phase) -> Option<Source> {
+        let record = self.transports.get_mut(&id).filter(|record| !record.phase.is_over())?;
+        let source = record.source;
+        match record.account.take().map(|account| self.accounts.entry(account)) {
+            None => self.unauthenticated -= 1,
+            Some(Entry::Occupied(mut streams)) => {
+                streams.get_mut().remove(&id);
+                if streams.get().is_empty() {
+                    streams.remove();
+                }
+            }
+            Some(Entry::Vacant(_)) => {}
+        }
+        self.change_phase(id, phase);
+        Some(source)
+    }
+}
+
+impl Phase {
+    const fn is_over(self) -> bool {
+        matches!(self, Self::Closing | Self::Gone)
+    }
+}
+
+/// How many may be silent or wait for each place of a source.
+const WAITING_PER_PLACE: usize = 10;
+
+/// How long a transport keeps others waiting if it comes no step further.
+const STEP: Duration = Duration::from_secs(3);
+
+/// How long it keeps them waiting altogether.
+const ALL: Duration = Duration::from_secs(15);

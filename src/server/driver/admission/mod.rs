@@ -1,0 +1,227 @@
+//! Who may hold a transport that serves no session: who is in, who waits, who is being closed
+//! (LIMIT-25…27).
+
+mod books;
+
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use jid::BareJid;
+use parking_lot::Mutex;
+
+use crate::environment::Environment;
+use crate::server::limits::Limits;
+use books::{Books, Most, Signal};
+
+/// Where a transport comes from: a keyed hash of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Source(u64);
+
+impl Source {
+    /// The host has not said. All of these are one source, and no limit per source applies to it.
+    const UNNAMED: Self = Self(0);
+
+    pub(super) const fn key(self) -> u64 {
+        self.0
+    }
+}
+
+/// Where a transport stands, as its driver sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It has said nothing, and takes nobody's place.
+    #[default]
+    Silent,
+    /// What it says waits.
+    Waiting,
+    Inside,
+    /// There is no room for it.
+    Refused,
+}
+
+/// Counts transports from accept until they are gone, except while they serve a session.
+pub(in crate::server) struct Ledger {
+    environment: Arc<dyn Environment>,
+    hasher: RandomState,
+    books: Mutex<Books>,
+}
+
+impl Ledger {
+    pub(in crate::server) fn new(limits: &Limits, environment: Arc<dyn Environment>) -> Self {
+        let most = Most {
+            inside: limits.unauthenticated,
+            per_source: limits.unauthenticated_per_source,
+            per_account: limits.unbound_per_account,
+        };
+        Self { environment, hasher: RandomState::new(), books: Mutex::new(Books::new(most)) }
+    }
+
+    /// A transport was accepted.
+    pub(super) fn enter(self: &Arc<Self>, source: Source) -> Place {
+        let (id, signal) = self.change(|books, _| books.enter(source));
+        Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
+    }
+
+    /// A transport that served a session is being closed.
+    pub(super) fn closing(self: &Arc<Self>, source: Source) -> Place {
+        let (id, signal) = self.change(|books, _| books.enter_closing(source));
+        Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
+    }
+
+    /// The source that a host's name for it means: the whole address with IPv4, and with IPv6 the
+    /// /64 that one subscriber usually has.
+    pub(super) fn source(&self, name: Option<&str>) -> Source {
+        let Some(name) = name else { return Source::UNNAMED };
+        let hash = match ip_address(name).map(|address| address.to_canonical()) {
+            Some(IpAddr::V4(address)) => self.hasher.hash_one(address),
+            Some(IpAddr::V6(address)) => {
+                let [a, b, c, d, ..] = address.segments();
+                self.hasher.hash_one([a, b, c, d])
+            }
+            None => self.hasher.hash_one(name),
+        };
+        Source(hash | 1)
+    }
+
+    /// An account's key; never that of a source.
+    pub(super) fn account(&self, account: &BareJid) -> u64 {
+        self.hasher.hash_one(account.as_str()) & !1
+    }
+
+    /// Transports that are not authenticated, including those that wait.
+    pub(in crate::server) fn unauthenticated(&self) -> usize {
+        self.books.lock().unauthenticated()
+    }
+
+    /// Changes the books, gives the places that became free to those who wait, and wakes whom it
+    /// concerns, without the lock.
+    fn change<T>(&self, change: impl FnOnce(&mut Books, Duration) -> T) -> T {
+        let now = self.environment.now();
+        let mut books = self.books.lock();
+        let done = change(&mut books, now);
+        books.fill(now);
+        let wakers = books.take_wakers();
+        drop(books);
+        wakers.into_iter().for_each(Waker::wake);
+        done
+    }
+}
+
+/// A transport's place in the server's count of those that serve no session (LIMIT-25…27). It is
+/// given up when the last clone is dropped: a host that lets go of its driver before its socket keeps
+/// one until the socket is closed.
+#[derive(Clone)]
+#[must_use = "dropping the place says that the transport is gone"]
+pub struct Place(Arc<Guard>);
+
+/// Takes the transport off the books when it is dropped.
+struct Guard {
+    ledger: Arc<Ledger>,
+    id: u64,
+    signal: Arc<Signal>,
+}
+
+impl Place {
+    /// Ready when the transport is to be closed without any further wait: others need its place, or
+    /// too many are being closed.
+    pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.poll(Some(cx)) {
+            (_, true) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Whether the transport is to be closed without any further wait.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.0.signal.get().1
+    }
+
+    /// Whether there was no room for it: it is told so if it sends a header, and nothing else is done.
+    pub(super) fn is_refused(&self) -> bool {
+        self.standing() == Standing::Refused
+    }
+
+    pub(super) fn standing(&self) -> Standing {
+        self.0.signal.get().0
+    }
+
+    /// Where it stands, and whether it is cut; the waker is kept.
+    pub(super) fn poll(&self, cx: Option<&Context<'_>>) -> (Standing, bool) {
+        self.0.signal.poll(cx)
+    }
+
+    /// It has something to say.
+    pub(super) fn heard(&self) -> Standing {
+        if self.standing() == Standing::Silent {
+            self.change(Books::heard);
+        }
+        self.standing()
+    }
+
+    /// It has come a step further: it is evicted later. A login that we check takes all the time
+    /// that there is.
+    pub(super) fn progressed(&self, is_login: bool) {
+        let now = self.0.ledger.environment.now();
+        self.0.ledger.books.lock().progressed(self.0.id, is_login, now);
+    }
+
+    pub(super) fn authenticated(&self, account: u64) {
+        self.change(|books, id, _| books.authenticated(id, account));
+    }
+
+    /// The transport is being closed, and is counted as such from now on.
+    pub(super) fn close(&self) {
+        self.change(|books, id, _| books.close(id));
+    }
+
+    /// It has waited for too long.
+    pub(super) fn refuse(&self) {
+        self.change(|books, id, _| books.refuse(id));
+    }
+
+    /// When [`evict_overdue`](Self::evict_overdue) has somebody to evict, while this one waits.
+    pub(super) fn next_eviction(&self) -> Option<Duration> {
+        if self.standing() != Standing::Waiting {
+            return None;
+        }
+        self.0.ledger.books.lock().next_eviction(self.0.id)
+    }
+
+    /// Evicts those who have had their time and stand in the way of this one.
+    pub(super) fn evict_overdue(&self) {
+        self.change(Books::evict_overdue);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Books, u64, Duration)) {
+        self.0.ledger.change(|books, now| change(books, self.0.id, now));
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Place").field("standing", &self.standing()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let gone = self.ledger.change(|books, _| books.leave(self.id));
+        // With its waker, hence without the lock.
+        drop(gone);
+    }
+}
+
+/// An IP address as hosts write it: alone, in brackets, with a port, with a zone.
+fn ip_address(name: &str) -> Option<IpAddr> {
+    if let Ok(address) = name.parse::<SocketAddr>() {
+        return Some(address.ip());
+    }
+    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    name.split('%').next()?.parse().ok()
+}

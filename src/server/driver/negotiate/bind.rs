@@ -1,0 +1,149 @@
+//! From an account to a bound resource (RFC 6120 §7).
+
+use std::sync::Arc;
+
+use jid::{BareJid, FullJid, ResourcePart};
+
+use super::super::pending::{BindOutcome, BindWait, Pending};
+use super::unbound::Dismissal;
+use super::{Driver, State};
+use crate::address;
+use crate::connection::SharedConnection;
+use crate::rules::roster::Roster;
+use crate::server::deliver::iq::is_request;
+use crate::server::work::oneshot;
+use crate::server::{Core, caught};
+use crate::session::{Authed, BindError, BindRequest, Kept, Session};
+use crate::stanza::{Child, Condition, ErrorType, Stanza, StanzaError, write};
+use crate::store::StoreError;
+use crate::stream::{Limit, StreamCondition, StreamError};
+
+pub(super) const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
+
+impl<C: SharedConnection> Driver<C> {
+    /// BIND-2…10
+    pub(super) fn bind(&mut self, stanza: &Stanza, request: &Child<'_>) {
+        let is_set = stanza.type_().as_deref() == Some("set");
+        if !is_set || is_request(stanza).is_err() {
+            return self.bind_failed(stanza, Condition::BadRequest);
+        }
+        // BIND-4: what cannot be made valid is replaced, not refused.
+        let wanted = request.children().find(|child| child.is("resource", BIND_NS));
+        let resource = wanted.and_then(|wanted| address::resource(&wanted.text()).ok());
+        let resource = resource.filter(|r| write::attribute_value_len(r.as_str()) <= 1023);
+        let State::Authed(session) = std::mem::replace(&mut self.state, State::Binding) else {
+            return;
+        };
+        let (sender, done) = oneshot::channel();
+        let id = stanza.id().unwrap_or_default().into_owned();
+        let key = session.account().to_string();
+        let stream = self.negotiating.as_ref().and_then(|negotiating| negotiating.unbound.as_ref());
+        let dismissal = stream.map(|stream| Arc::clone(stream.dismissal()));
+        let core = Arc::clone(&self.core);
+        let work = bind(core, session, resource, id.clone(), dismissal, sender);
+        let _ran = self.core.jobs.run(&key, work);
+        self.pending = Some(Pending::Bind(BindWait { done, id }));
+    }
+
+    /// The job that binds has ended.
+    pub(in super::super) fn bind_done(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
+        if let Some(stream) = self.negotiating.as_ref().and_then(|it| it.unbound.as_ref()) {
+            stream.dismissal().end_bind();
+        }
+        match outcome {
+            Some(Ok(session)) => self.begin_session(session),
+            Some(Err((session, condition))) => {
+                self.state = State::Authed(session);
+                self.bind_failed(&Stanza::iq("set").id(id).build(), condition);
+            }
+            None => self.fail(StreamCondition::InternalServerError.into()),
+        }
+    }
+
+    /// BIND-10: a stream may fail so often, and no more.
+    fn bind_failed(&mut self, stanza: &Stanza, condition: Condition) {
+        let mut error = StanzaError::new(condition);
+        if condition == Condition::ResourceConstraint {
+            error = error.with_type(ErrorType::Wait);
+        }
+        self.refuse(stanza, &error);
+        let most = self.core.limits.bind_failures;
+        let Some(negotiating) = &mut self.negotiating else { return };
+        negotiating.bind_failures = negotiating.bind_failures.saturating_add(1);
+        if negotiating.bind_failures > most {
+            self.fail(StreamError::exceeded(Limit::Retries));
+        }
+    }
+}
+
+/// Loads the account's data and registers the session, in one job of the account's chain, so that
+/// no change of the roster comes between (BIND-7, BIND-13).
+async fn bind<C: SharedConnection>(
+    core: Arc<Core<C>>,
+    mut session: Session<Authed, C>,
+    resource: Option<ResourcePart>,
+    id: String,
+    dismissal: Option<Arc<Dismissal>>,
+    done: oneshot::Sender<BindOutcome<C>>,
+) {
+    loop {
+        let loaded = if core.registry.is_loaded(session.account()) {
+            None
+        } else {
+            match core.load_account(session.account()).await {
+                Some(loaded) => Some(loaded),
+                // BIND-7
+                None => return done.send(Err((session, Condition::InternalServerError))),
+            }
+        };
+        if dismissal.as_ref().is_some_and(|dismissal| !dismissal.begin_bind()) {
+            // The stream is closed, or about to be.
+            return done.send(Err((session, Condition::InternalServerError)));
+        }
+        // DESTROY-10: a transport that was lost meanwhile binds nothing.
+        if done.is_closed() {
+            return;
+        }
+        let mut reply = |jid: &FullJid| bind_result(&id, jid);
+        let request = match loaded {
+            Some((roster, kept)) => BindRequest::new().roster(roster).kept(kept),
+            None => BindRequest::new().loaded(),
+        };
+        let request = match &resource {
+            Some(resource) => request.resource(resource.clone()),
+            None => request,
+        };
+        let refused = match session.bind(&core.registry, request.lingers().reply(&mut reply)) {
+            Ok(session) => return done.send(Ok(session)),
+            Err(refused) => refused,
+        };
+        let (back, error) = refused.into_parts();
+        if error == BindError::TooManySessions {
+            core.metrics.limit(Limit::Sessions);
+        }
+        if error != BindError::NotLoaded {
+            return done.send(Err((back, error.condition())));
+        }
+        // The account's last session has ended meanwhile.
+        session = back;
+    }
+}
+
+impl<C: SharedConnection> Core<C> {
+    /// What an account's sessions need to know, unless a store fails or takes too long.
+    async fn load_account(&self, account: &BareJid) -> Option<(Roster, Kept)> {
+        let load = caught(async {
+            let roster = self.load_roster(account).await?;
+            Ok::<_, StoreError>((roster, self.load_kept(account).await?))
+        });
+        self.timers.within(self.limits.load, load).await.flatten()?.ok()
+    }
+}
+
+/// BIND-3
+fn bind_result(id: &str, jid: &FullJid) -> Vec<u8> {
+    let mut payload = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>".to_vec();
+    write::text(&mut payload, jid.as_str());
+    payload.extend_from_slice(b"</jid></bind>");
+    Stanza::iq("result").id(id).payload(&payload).build().to_xml()
+}

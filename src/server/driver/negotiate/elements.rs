@@ -1,0 +1,190 @@
+//! First-level elements before a resource is bound.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::bind::BIND_NS;
+use super::{Driver, State, Want};
+use crate::connection::SharedConnection;
+use crate::extension::{Extension, Flow, Negotiated};
+use crate::sasl::wire;
+use crate::server::{Core, shielded};
+use crate::session::{Authed, Reason, Session};
+use crate::stanza::canonical::Opening;
+use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
+use crate::stream::{Event, Nonza, RefusedStanza, STREAM_NAMESPACE, StreamCondition};
+
+const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
+
+impl<C: SharedConnection> Driver<C> {
+    /// Handles one event of a stream without a session. Behind SASL they count (LIMIT-20).
+    pub(in super::super) fn unbound_event(&mut self, event: Event<'_>) {
+        let is_counted = matches!(self.state, State::Authed(_));
+        match event {
+            Event::Refused(refused) => self.unbound_refused(&refused),
+            Event::Stanza(stanza) => self.unbound_stanza(&stanza, None),
+            Event::Nonza(nonza) => self.unbound_nonza(&nonza),
+            Event::Header(_) | Event::End => {}
+        }
+        if is_counted && matches!(self.state, State::Authed(_)) {
+            self.count_stanza(false);
+        }
+    }
+
+    /// Closes the stream where the start tag of an element alone decides that: the rest need not be
+    /// waited for.
+    pub(in super::super) fn refuse_opening(&mut self) -> bool {
+        let condition = match (&self.state, self.parser.opening()) {
+            // STREAM-18
+            (State::Unauthed(_), Some(Opening::Stanza)) => Some(StreamCondition::NotAuthorized),
+            (_, Some(Opening::Other(name, namespace))) => self.refusal(name, namespace),
+            (_, Some(Opening::Stanza) | None) => None,
+        };
+        let Some(condition) = condition else { return false };
+        self.fail(condition.into());
+        true
+    }
+
+    /// What a first-level element of this name closes the stream with, whatever it holds.
+    fn refusal(&self, name: &str, namespace: &str) -> Option<StreamCondition> {
+        let takes = |extension: &dyn Extension<C>| extension.takes(name, namespace);
+        // One that panics may take it.
+        let takes = |extension| shielded(|| takes(extension)).unwrap_or(true);
+        match (&self.state, namespace) {
+            (State::Closing(_) | State::Over, _) => None,
+            (_, STREAM_NAMESPACE) if name == "error" => None,
+            (State::Unauthed(_), TLS_NS) if name == "starttls" => None,
+            (State::Unauthed(session), wire::NS) if session.is_open() => None,
+            // SASL-10
+            (_, wire::NS) => Some(StreamCondition::NotAuthorized),
+            _ if self.core.extensions.iter().any(|extension| takes(&**extension)) => None,
+            // STREAM-16
+            _ => Some(StreamCondition::UnsupportedStanzaType),
+        }
+    }
+
+    /// A first-level element that is no stanza.
+    fn unbound_nonza(&mut self, nonza: &Nonza) {
+        let namespace = nonza.namespace();
+        match (&self.state, &*namespace) {
+            (_, STREAM_NAMESPACE) if nonza.name() == "error" => {
+                // SERR-2
+                self.close_after_client(Reason::StreamError, b"</stream:stream>");
+            }
+            (State::Unauthed(_), TLS_NS) if nonza.name() == "starttls" => self.starttls(nonza),
+            (State::Unauthed(session), wire::NS) if session.is_open() => self.sasl_request(nonza),
+            // SASL-10
+            (_, wire::NS) => self.fail(StreamCondition::NotAuthorized.into()),
+            _ => self.offer_to_extensions(nonza),
+        }
+    }
+
+    /// What only an extension may know; else STREAM-16.
+    fn offer_to_extensions(&mut self, nonza: &Nonza) {
+        let core = Arc::clone(&self.core);
+        let session = match std::mem::replace(&mut self.state, State::Binding) {
+            State::Authed(session) => session,
+            state => {
+                self.state = state;
+                let mut answer = Vec::new();
+                return match shielded(|| core.unauthenticated_nonza(nonza, &mut answer)) {
+                    Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
+                    Some(Flow::Done) => self.send(&answer),
+                    Some(Flow::Close(error)) => self.fail(error),
+                    None => self.fail(StreamCondition::InternalServerError.into()),
+                };
+            }
+        };
+        match shielded(|| core.authenticated_nonza(session, nonza)) {
+            Some(Negotiated::Next(session)) => {
+                self.state = State::Authed(session);
+                self.fail(StreamCondition::UnsupportedStanzaType.into());
+            }
+            Some(Negotiated::Done(session)) => self.state = State::Authed(session),
+            Some(Negotiated::Bound(session)) => self.begin_session(session),
+            Some(Negotiated::Close(error)) => self.fail(error),
+            None => self.fail(StreamCondition::InternalServerError.into()),
+        }
+    }
+
+    /// TLS-1, TLS-2
+    fn starttls(&mut self, nonza: &Nonza) {
+        let Some(negotiating) = &mut self.negotiating else { return };
+        if !negotiating.starttls || nonza.children().next().is_some() {
+            return self.close_after_client(
+                Reason::Closed,
+                b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>",
+            );
+        }
+        self.parser.restart(false);
+        self.send(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+        if self.want == Want::Input {
+            self.want = Want::StartTls;
+        }
+    }
+
+    /// A stanza that was refused while it was read.
+    fn unbound_refused(&mut self, refused: &RefusedStanza) {
+        if let (State::Authed(_), Some(limit)) = (&self.state, refused.limit()) {
+            self.core.metrics.limit(limit);
+        }
+        self.unbound_stanza(refused.stanza(), Some(refused.error()));
+    }
+
+    /// A stanza (STREAM-18, BIND-11, BIND-12), and what it was refused with.
+    fn unbound_stanza(&mut self, received: &Received<'_>, refused: Option<StanzaError>) {
+        let State::Authed(session) = &self.state else {
+            return self.fail(StreamCondition::NotAuthorized.into());
+        };
+        let account = session.account().clone();
+        let stanza = received.stamp(Some(account.as_str()), self.lang.as_deref());
+        let to = received.to().map(|to| self.core.address(to));
+        let is_for_us = match &to {
+            None => true,
+            Some(Ok(to)) => *to.bare == account || self.core.serves(to.bare.as_str()),
+            Some(Err(_)) => false,
+        };
+        if !is_for_us {
+            return self.fail(StreamCondition::NotAuthorized.into());
+        }
+        let bind = stanza.child().filter(|child| child.is("bind", BIND_NS));
+        let unexpected =
+            || StanzaError::new(Condition::UnexpectedRequest).with_type(ErrorType::Wait);
+        if let (Kind::Iq, Some(bind)) = (stanza.kind(), bind) {
+            return self.bind(&stanza, &bind);
+        }
+        let is_answerable = match stanza.kind() {
+            Kind::Iq => !matches!(stanza.type_().as_deref(), Some("result" | "error")),
+            Kind::Message | Kind::Presence => stanza.type_().as_deref() != Some("error"),
+        };
+        if is_answerable {
+            self.refuse(&stanza, &refused.unwrap_or_else(unexpected));
+        }
+    }
+
+    pub(super) fn refuse(&mut self, stanza: &Stanza, error: &StanzaError) {
+        if let Some(answer) = stanza.error_answer(error) {
+            // Before bind the client has no full JID to be addressed by.
+            let from = answer.from().map(Cow::into_owned);
+            let answer = answer.readdressed(from.as_deref(), None);
+            self.send(&answer.to_xml());
+        }
+    }
+}
+
+impl<C: SharedConnection> Core<C> {
+    fn unauthenticated_nonza(&self, nonza: &Nonza, answer: &mut Vec<u8>) -> Flow {
+        let mut offered = self.extensions.iter().map(|one| one.unauthenticated(nonza, answer));
+        offered.find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
+    }
+
+    fn authenticated_nonza(&self, mut session: Session<Authed, C>, nonza: &Nonza) -> Negotiated<C> {
+        for extension in &self.extensions {
+            match extension.authenticated(session, &self.registry, nonza) {
+                Negotiated::Next(back) => session = back,
+                dealt_with => return dealt_with,
+            }
+        }
+        Negotiated::Next(session)
+    }
+}

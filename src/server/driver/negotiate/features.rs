@@ -1,0 +1,92 @@
+//! What a stream offers (RFC 6120 §4.3).
+
+use std::sync::Arc;
+
+use jid::DomainPart;
+
+use super::{Driver, Negotiating};
+use crate::connection::SharedConnection;
+use crate::extension::Stage;
+use crate::sasl::{Context, Mechanism, Negotiation};
+use crate::server::builder::Domain;
+use crate::server::{Core, shielded};
+use crate::stream::{Features, StreamCondition};
+
+impl<C: SharedConnection> Driver<C> {
+    /// STREAM-F1, F2, F3, F8, and F7 where nothing can be offered.
+    pub(super) fn offer_authentication(&mut self, domain: &DomainPart) {
+        let core = Arc::clone(&self.core);
+        let Some(served) = core.domain(domain.as_str()) else { return };
+        let Some(negotiating) = &mut self.negotiating else { return };
+        let context = Context {
+            policy: Arc::clone(&served.sasl),
+            environment: Arc::clone(&core.environment),
+            domain: domain.clone(),
+            secure: negotiating.secure,
+            bindings: negotiating.bindings.clone(),
+        };
+        let Some(mut features) = negotiating.features(&context, served.tls_required) else {
+            return self.fail(StreamCondition::PolicyViolation.into());
+        };
+        let only_tls = !negotiating.secure && served.tls_required;
+        negotiating.sasl = Some(Negotiation::new(context));
+        if !only_tls {
+            let bytes = core.limits.stream.element_bytes_before_auth();
+            features = features.limits(bytes, core.limits.negotiation.as_secs());
+            features = core.extend(features, Stage::Secure);
+        }
+        self.send_features(&features);
+    }
+
+    /// STREAM-F4
+    pub(super) fn offer_bind(&mut self) {
+        let limits = &self.core.limits;
+        let features = Features::authenticated()
+            .roster_versioning()
+            .pre_approval()
+            .limits(limits.stream.element_bytes(), limits.silence.as_secs());
+        self.send_features(&self.core.extend(features, Stage::Authenticated));
+    }
+
+    fn send_features(&mut self, features: &Features) {
+        let mut words = Vec::with_capacity(512);
+        features.write(&mut words);
+        self.send(&words);
+    }
+}
+
+impl Negotiating {
+    /// What is offered before authentication; `None` where nothing can be.
+    fn features(&self, context: &Context, tls_required: bool) -> Option<Features> {
+        let names: Vec<_> = context.offered().map(Mechanism::as_str).collect();
+        if !self.starttls && (names.is_empty() || (!self.secure && tls_required)) {
+            return None;
+        }
+        let bindings: Vec<_> = context.bindings.types().collect();
+        Some(match (self.tls, self.secure) {
+            (true, _) => Features::secure(names, bindings),
+            (false, true) => Features::declared_secure(names, self.starttls),
+            (false, false) if tls_required => Features::tls_required(),
+            (false, false) if !self.starttls => Features::declared_secure(names, false),
+            (false, false) => Features::tls_optional(names),
+        })
+    }
+}
+
+impl<C: SharedConnection> Core<C> {
+    /// With what the extensions offer.
+    fn extend(&self, features: Features, stage: Stage) -> Features {
+        let mut more = Vec::new();
+        for extension in &self.extensions {
+            let before = more.len();
+            if shielded(|| extension.features(stage, &mut more)).is_none() {
+                more.truncate(before);
+            }
+        }
+        if more.is_empty() { features } else { features.extension(&more) }
+    }
+
+    pub(super) fn domain(&self, name: &str) -> Option<&Domain> {
+        self.domains.iter().find(|domain| domain.name.as_str() == name)
+    }
+}

@@ -1,0 +1,96 @@
+//! The two headers of a stream (RFC 6120 §4.7).
+
+use jid::DomainPart;
+
+use super::{Driver, State};
+use crate::address;
+use crate::connection::SharedConnection;
+use crate::environment::random_hex;
+use crate::stream::{Header, ResponseHeader, StreamCondition, Version};
+
+impl<C: SharedConnection> Driver<C> {
+    /// The client's stream header (STREAM-1…9).
+    pub(in super::super) fn header(&mut self, header: &Header) {
+        self.lang = header.lang().map(Into::into);
+        let from = header.from().and_then(|from| address::bare(from.split('/').next()?).ok());
+        let Some(negotiating) = &mut self.negotiating else { return };
+        negotiating.header_sent = false;
+        negotiating.has_opened = true;
+        negotiating.from = from;
+        if self.is_refused() {
+            return self.fail(StreamCondition::ResourceConstraint.into());
+        }
+        self.progressed(false);
+        let domain = match self.asked_domain(header) {
+            Ok(domain) => domain,
+            Err(condition) => return self.fail(condition.into()),
+        };
+        let version = match header.negotiate() {
+            Ok(version) => version,
+            Err(error) => {
+                let words = self.response_header(domain.as_str(), None);
+                return self.fail_after(words, &error);
+            }
+        };
+        let is_other_domain = match &mut self.state {
+            State::Unauthed(session) => {
+                session.open(domain.clone());
+                false
+            }
+            // STREAM-7
+            State::Authed(session) => {
+                session.open();
+                session.domain() != &*domain
+            }
+            _ => false,
+        };
+        let words = self.response_header(domain.as_str(), Some(version));
+        if is_other_domain {
+            return self.fail_after(words, &StreamCondition::NotAuthorized.into());
+        }
+        self.send(&words);
+        match &self.state {
+            State::Unauthed(_) => self.offer_authentication(&domain),
+            _ => self.offer_bind(),
+        }
+    }
+
+    /// The domain that the stream is for, if it is served here.
+    fn asked_domain(&self, header: &Header) -> Result<DomainPart, StreamCondition> {
+        let asked = match header.to() {
+            // STREAM-4
+            None => self.core.default_domain.clone(),
+            // STREAM-6
+            Some(asked) => address::domain(asked).ok(),
+        };
+        match asked {
+            Some(domain) if self.core.serves(domain.as_str()) => Ok(domain),
+            Some(domain) if self.core.former_domains.contains(&domain) => {
+                Err(StreamCondition::HostGone)
+            }
+            _ => Err(StreamCondition::HostUnknown),
+        }
+    }
+
+    fn response_header(&mut self, from: &str, version: Option<Version>) -> Vec<u8> {
+        let id = random_hex::<16>(&*self.core.environment);
+        let mut header = ResponseHeader::new(from, &id);
+        header.version = version;
+        let mut words = Vec::with_capacity(256);
+        if let Some(negotiating) = &mut self.negotiating {
+            header.to = negotiating.from.as_ref().map(|from| from.as_str());
+            header.write(&mut words);
+            negotiating.header_sent = true;
+        }
+        words
+    }
+
+    /// STREAM-25: an error before our header was sent brings it along.
+    pub(in super::super) fn header_if_due(&mut self) -> Vec<u8> {
+        if self.negotiating.as_ref().is_none_or(|negotiating| negotiating.header_sent) {
+            return Vec::new();
+        }
+        let domain = self.core.domains.first().map(|domain| domain.name.as_str().to_owned());
+        self.response_header(&domain.unwrap_or_default(), Some(Version::ONE))
+    }
+}

@@ -1,0 +1,131 @@
+//! From the first byte to a bound resource (RFC 6120 §4–§7).
+
+mod bind;
+mod elements;
+mod features;
+pub(in crate::server) mod hashing;
+mod header;
+pub(in crate::server) mod login_failures;
+mod sasl;
+pub(in crate::server) mod unbound;
+
+use std::task::Context;
+use std::time::Duration;
+
+use jid::BareJid;
+
+use super::admission::Standing;
+use super::{Driver, State, Want};
+use crate::connection::{Close, SendError, SharedConnection};
+use crate::sasl::{ChannelBindings, Negotiation};
+use crate::session::{Bound, Session};
+use crate::stanza::Frame;
+use crate::stream::{StreamCondition, StreamError};
+use login_failures::LoginAttempt;
+use unbound::UnboundStream;
+
+/// What only a stream under negotiation needs to know.
+#[derive(Default)]
+pub(super) struct Negotiating {
+    /// TLS-3: said by the host, never derived.
+    secure: bool,
+    tls: bool,
+    /// Whether the host can still do a handshake.
+    starttls: bool,
+    bindings: ChannelBindings,
+    /// As of the last poll (LIMIT-25).
+    pub(super) standing: Standing,
+    /// How the server reaches the stream before it has a session.
+    unbound: Option<UnboundStream>,
+    /// Our header of this stream was sent.
+    pub(super) header_sent: bool,
+    /// The client has sent a header, of this stream or of one before it on the same transport: it
+    /// knows what a stream error is.
+    has_opened: bool,
+    /// The bare JID of the client's `from`.
+    from: Option<BareJid>,
+    sasl: Option<Negotiation>,
+    /// The login under way.
+    login: Option<LoginAttempt>,
+    /// When it may be checked (LIMIT-29).
+    pub(super) not_before: Option<Duration>,
+    bind_failures: u8,
+}
+
+impl Negotiating {
+    pub(super) fn new(secure: bool, starttls: bool, unbound: UnboundStream) -> Self {
+        Self { secure, starttls, unbound: Some(unbound), ..Self::default() }
+    }
+
+    /// The error that the server closes the stream with, if it does.
+    #[inline]
+    pub(super) fn poll_dismissed(&self, cx: Option<&Context<'_>>) -> Option<StreamError> {
+        Some(self.unbound.as_ref()?.poll(cx)?.choose(self.secure))
+    }
+
+    /// STREAM-8: nothing of what was said before counts any more.
+    pub(super) fn secured(&mut self, bindings: ChannelBindings) {
+        self.secure = true;
+        self.tls = true;
+        self.starttls = false;
+        self.bindings = bindings;
+        self.restart();
+    }
+
+    /// The next stream of the transport begins.
+    fn restart(&mut self) {
+        self.header_sent = false;
+        self.from = None;
+        self.sasl = None;
+        self.login = None;
+        self.not_before = None;
+    }
+}
+
+impl<C: SharedConnection> Driver<C> {
+    pub(super) fn send(&mut self, bytes: &[u8]) {
+        if self.want == Want::Close {
+            return;
+        }
+        let sent = self.connection.send(Frame::raw(bytes));
+        if sent == Err(SendError::Full) {
+            // Before bind a client that does not read has no session to keep.
+            self.finish(Close::Abort);
+        }
+    }
+
+    /// The session is bound: negotiation is over.
+    fn begin_session(&mut self, session: Session<Bound, C>) {
+        let _first = self.drain_hook.session.set((session.handle(), session.transport()));
+        self.trace.bound(session.id(), session.jid());
+        self.negotiating = None;
+        self.place = None;
+        self.set_deadline(self.core.limits.silence);
+        self.state = State::Bound(session);
+    }
+
+    /// When the login under way may be checked, if that is later (LIMIT-29).
+    #[inline]
+    pub(super) fn not_before(&self) -> Option<Duration> {
+        self.negotiating.as_ref().and_then(|negotiating| negotiating.not_before)
+    }
+
+    /// The client has come a step further: it is not evicted as soon (LIMIT-25).
+    pub(super) fn progressed(&self, is_login: bool) {
+        if let Some(place) = &self.place {
+            place.progressed(is_login);
+        }
+    }
+
+    /// Closes a stream that has no session; with a stream error if its client has ever sent a header,
+    /// be it before TLS or SASL.
+    pub(super) fn close_unbound(&mut self, condition: StreamCondition) {
+        let has_opened = self.negotiating.as_ref().is_some_and(|n| n.has_opened);
+        // TLS-2: no plain text behind `<proceed/>`.
+        if has_opened && self.want != Want::StartTls {
+            self.fail(condition.into());
+        } else {
+            self.finish(Close::Abort);
+        }
+    }
+}

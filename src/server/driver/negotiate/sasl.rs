@@ -1,0 +1,188 @@
+//! The SASL exchange on the stream (RFC 6120 §6).
+
+use std::sync::Arc;
+
+use jid::BareJid;
+
+use super::super::pending::{Pending, SaslAnswer};
+use super::super::rate::Spent;
+use super::{Driver, State};
+use crate::connection::SharedConnection;
+use crate::sasl::{Failure, Negotiation, Step, wire};
+use crate::server::{caught, shielded};
+use crate::store::StoreError;
+use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
+
+impl<C: SharedConnection> Driver<C> {
+    fn sasl(&mut self) -> Option<&mut Negotiation> {
+        self.negotiating.as_mut().and_then(|negotiating| negotiating.sasl.as_mut())
+    }
+
+    pub(super) fn sasl_request(&mut self, nonza: &Nonza) {
+        let mechanism = nonza.attribute("mechanism");
+        let text = nonza.text();
+        let request = wire::parse(nonza.name(), mechanism.as_deref(), &text);
+        if let Some(step) = self.sasl().map(|sasl| sasl.receive(request)) {
+            self.sasl_step(step);
+        }
+    }
+
+    pub(in super::super) fn sasl_answer(&mut self, answer: SaslAnswer) {
+        let Some(sasl) = self.sasl() else { return };
+        let step = match answer {
+            SaslAnswer::Credentials(Ok(found)) => sasl.credentials(found),
+            SaslAnswer::Verdict(Ok(verdict)) => sasl.verdict(verdict),
+            SaslAnswer::Hashed(Some(right)) => sasl.hashed(right),
+            SaslAnswer::Credentials(Err(_))
+            | SaslAnswer::Verdict(Err(_))
+            | SaslAnswer::Hashed(None) => Err(sasl.store_failed()),
+        };
+        self.sasl_step(step);
+    }
+
+    fn sasl_step(&mut self, step: Result<Step, Failure>) {
+        match step {
+            Ok(Step::Challenge(data)) => {
+                // It is the client's turn.
+                self.progressed(false);
+                let mut words = Vec::new();
+                wire::write_challenge(&data, &mut words);
+                self.send(&words);
+            }
+            Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
+            Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
+            Ok(Step::CheckKeys(check)) => match &self.core.hashing {
+                Some(hashing) => {
+                    let answer = hashing.submit(self.source, check);
+                    self.wait_for_sasl(async { SaslAnswer::Hashed(answer.await) });
+                }
+                None => self.sasl_answer(SaslAnswer::Hashed(shielded(check))),
+            },
+            Ok(Step::Success { account, data }) => {
+                self.progressed(false);
+                self.forgive_login();
+                self.authenticated(account, data.as_deref());
+            }
+            Err(refused) => {
+                self.progressed(false);
+                self.login_refused(&refused);
+            }
+        }
+    }
+
+    fn find_credentials(&mut self, account: BareJid) {
+        self.begin_login(&account);
+        let accounts = Arc::clone(&self.core.stores.accounts);
+        self.wait_for_sasl(async move {
+            let found = async { accounts.credentials(&account).await };
+            let failed = || Err(StoreError::failed("the store panicked"));
+            SaslAnswer::Credentials(caught(found).await.unwrap_or_else(failed))
+        });
+    }
+
+    fn check_password(&mut self, account: BareJid, password: String) {
+        let domain = self.core.domain(account.domain().as_str());
+        let Some(authenticator) = domain.and_then(|domain| domain.authenticator.clone()) else {
+            return;
+        };
+        self.begin_login(&account);
+        self.wait_for_sasl(async move {
+            let verdict = async { authenticator.check_password(&account, &password).await };
+            let failed = || Err(StoreError::failed("the authenticator panicked"));
+            SaslAnswer::Verdict(caught(verdict).await.unwrap_or_else(failed))
+        });
+    }
+
+    fn wait_for_sasl(&mut self, answer: impl Future<Output = SaslAnswer> + Send + 'static) {
+        self.pending = Some(Pending::Sasl(Box::pin(answer)));
+    }
+
+    /// LIMIT-29: a login of a source where many have failed is checked later, be it right or wrong.
+    /// Where the host names no source, the account's failures count.
+    fn begin_login(&mut self, account: &BareJid) {
+        let named = Some(self.source.key()).filter(|key| *key != 0);
+        let key = named.unwrap_or_else(|| self.core.ledger.account(account));
+        let (login, not_before) = self.core.login_failures.begin(key);
+        self.progressed(true);
+        if not_before.is_some() {
+            self.core.metrics.limit(Limit::FailedLogins);
+        }
+        if let Some(negotiating) = &mut self.negotiating {
+            negotiating.login = Some(login);
+            negotiating.not_before = not_before;
+        }
+    }
+
+    /// The login under way was right, or could not be checked.
+    fn forgive_login(&mut self) {
+        if let Some(login) = self.negotiating.as_mut().and_then(|n| n.login.take()) {
+            login.forgive();
+        }
+    }
+
+    fn login_refused(&mut self, refused: &Failure) {
+        if refused.error.counts() {
+            let _failed = self.negotiating.as_mut().and_then(|n| n.login.take());
+        } else {
+            self.forgive_login();
+        }
+        self.trace.refused(refused.error.as_str());
+        let mut words = Vec::new();
+        wire::write_failure(refused.error, &mut words);
+        self.send(&words);
+        if refused.close {
+            // SASL-9
+            self.fail(StreamError::exceeded(Limit::Retries));
+        }
+    }
+
+    fn authenticated(&mut self, account: BareJid, data: Option<&[u8]>) {
+        let Some(negotiating) = &mut self.negotiating else { return };
+        // SASL-8
+        if negotiating.tls && negotiating.from.as_ref().is_some_and(|from| from != &account) {
+            return self.fail(StreamCondition::InvalidFrom.into());
+        }
+        let State::Unauthed(session) = std::mem::replace(&mut self.state, State::Over) else {
+            return;
+        };
+        if let Some(stream) = &negotiating.unbound {
+            stream.set_account(&account, self.core.environment.now());
+        }
+        let key = self.core.ledger.account(&account);
+        if let Some(place) = &self.place {
+            place.authenticated(key);
+        }
+        match session.authenticate(account) {
+            Ok(mut session) => {
+                session.restart();
+                session.set_protected(negotiating.secure);
+                self.state = State::Authed(session);
+            }
+            Err(refused) => {
+                self.state = State::Unauthed(refused.into_session());
+                self.spend_as(key);
+                return self.fail(StreamCondition::InternalServerError.into());
+            }
+        }
+        negotiating.restart();
+        self.spend_as(key);
+        let mut words = Vec::new();
+        wire::write_success(data, &mut words);
+        self.send(&words);
+        self.parser.authenticated(&self.core.limits.stream);
+        // STREAM-28: clients that pipeline have sent the next header already.
+        self.parser.restart(true);
+    }
+
+    /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.
+    fn spend_as(&mut self, key: u64) {
+        let now = self.core.environment.now();
+        let Spent { rates, recipients } = self.core.allowances.take(key, now);
+        let spent = Spent {
+            rates: std::mem::replace(&mut self.rates, rates),
+            recipients: std::mem::replace(&mut self.recipients, recipients),
+        };
+        let before = std::mem::replace(&mut self.spends_as, key);
+        self.core.allowances.give_back(before, spent, now, &self.core.limits);
+    }
+}

@@ -1,0 +1,159 @@
+//! What the driver does by itself as time passes.
+
+use std::time::Duration;
+
+use super::{Driver, Place, State, Want};
+use crate::connection::{Close, SharedConnection};
+use crate::extension::{Flow, Liveness};
+use crate::server::shielded;
+use crate::stream::{Limit, StreamCondition};
+
+/// How long input may lag behind after a pause: until then an answer may still be unread.
+const INPUT_LAG: Duration = Duration::from_secs(10);
+
+impl<C: SharedConnection> Driver<C> {
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do, on the clock of
+    /// [`Server::now`](crate::server::Server::now).
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Duration> {
+        if self.want == Want::Close {
+            return None;
+        }
+        let checks = [self.congested, self.backlog_check, Some(self.deadline)];
+        let checks = checks.map(|at| at.map(Duration::from));
+        let deferred = self.rates.broadcast_at().filter(|_| self.deferred.is_some());
+        let rates = [self.rates.paused_until(), deferred];
+        let session = [self.extensions_at(), self.stuck_at()];
+        let waiting = self.place.as_ref().filter(|_| self.waits_for_place());
+        let login = [waiting.and_then(Place::next_eviction), self.not_before()];
+        rates.into_iter().chain(session).chain(login).chain(checks).flatten().min()
+    }
+
+    /// Acts on the time that has passed.
+    pub fn handle_timeout(&mut self) {
+        let _span = self.trace.entered();
+        let now = self.core.environment.now();
+        self.end_pauses(now);
+        if self.want == Want::Close {
+            return;
+        }
+        if let Some(place) = self.place.as_ref().filter(|_| self.waits_for_place()) {
+            place.evict_overdue();
+        }
+        self.drain_backlog();
+        if self.stuck_at().is_some_and(|at| at <= now) {
+            return self.give_up(Limit::SlowReader);
+        }
+        if self.extensions_at().is_some_and(|at| at <= now)
+            && self.run_extension_timers(now) == Liveness::Lost
+        {
+            return self.give_up(Limit::Silence);
+        }
+        if self.deadline <= now.into() {
+            self.deadline_passed(now);
+        }
+    }
+
+    /// Ends each pause whose time is over.
+    fn end_pauses(&mut self, now: Duration) {
+        let was_paused = self.rates.paused_until().is_some_and(|at| at <= now);
+        self.rates.end_pauses(now);
+        if was_paused || self.congested.is_some_and(|at| Duration::from(at) <= now) {
+            self.resume_input(now);
+        }
+        if let Some(negotiating) = &mut self.negotiating {
+            negotiating.not_before = negotiating.not_before.filter(|at| *at > now);
+        }
+        self.backlog_check = self.backlog_check.filter(|at| Duration::from(*at) > now);
+    }
+
+    fn deadline_passed(&mut self, now: Duration) {
+        match &self.state {
+            State::Closing(_) | State::Over => self.finish(Close::Flush),
+            State::Bound(_) => self.check_silence(now),
+            State::Unauthed(_) if self.waits_for_place() => {
+                if let Some(place) = &self.place {
+                    place.refuse();
+                }
+            }
+            State::Unauthed(_) if self.is_refused() => self.finish(Close::Abort),
+            State::Unauthed(_) | State::Authed(_) | State::Binding => {
+                self.core.metrics.limit(Limit::Negotiation);
+                self.close_unbound(StreamCondition::PolicyViolation);
+            }
+        }
+    }
+
+    /// STREAM-29: a silent client is asked first, and given up without a word if it does not
+    /// answer.
+    fn check_silence(&mut self, now: Duration) {
+        self.deadline = now.saturating_add(self.core.limits.answer).into();
+        // Its answer may be unread; or it takes what waits, and is watched by that (LIMIT-13).
+        if self.may_be_unread(now) || self.stall.is_some() {
+            return;
+        }
+        if std::mem::replace(&mut self.was_asked, true) {
+            return self.give_up(Limit::Silence);
+        }
+        let State::Bound(session) = &self.state else { return };
+        let handle = session.handle();
+        let is_asked = self.core.extensions.iter().any(|extension| {
+            let flow = shielded(|| extension.ask_for_life(&handle));
+            flow.is_some_and(|flow| flow != Flow::Next)
+        });
+        if !is_asked {
+            self.core.ping(&handle);
+        }
+    }
+
+    /// A dead transport is dropped without a word (STREAM-29).
+    fn give_up(&mut self, limit: Limit) {
+        self.core.metrics.limit(limit);
+        self.finish(Close::Abort);
+    }
+
+    /// When an extension has something to do for the session. Not while its input waits: an answer
+    /// may stand in it.
+    fn extensions_at(&self) -> Option<Duration> {
+        let State::Bound(session) = &self.state else { return None };
+        if self.is_input_held() {
+            return None;
+        }
+        let handle = session.handle();
+        let extensions = self.core.extensions.iter();
+        let soonest = || extensions.filter_map(|extension| extension.next_timeout(&handle)).min();
+        shielded(soonest).flatten().map(|at| at.max(self.input_lags_until.into()))
+    }
+
+    fn run_extension_timers(&self, now: Duration) -> Liveness {
+        let State::Bound(session) = &self.state else { return Liveness::Alive };
+        let handle = session.handle();
+        let mut found = self
+            .core
+            .extensions
+            .iter()
+            .filter_map(|extension| shielded(|| extension.handle_timeout(&handle, now)));
+        found.find(|found| *found == Liveness::Lost).unwrap_or(Liveness::Alive)
+    }
+
+    fn is_input_held(&self) -> bool {
+        let waits = self.pending.is_some() || self.congested.is_some();
+        waits || self.rates.paused_until().is_some()
+    }
+
+    /// Whether what the client has said may still be unread.
+    fn may_be_unread(&self, now: Duration) -> bool {
+        self.is_input_held() || self.input_lags_until > now.into()
+    }
+
+    /// The client is read from again after a pause.
+    pub(super) fn resume_input(&mut self, now: Duration) {
+        self.congested = None;
+        self.input_lags_until = now.saturating_add(INPUT_LAG).into();
+    }
+
+    #[inline]
+    pub(super) fn set_deadline(&mut self, time: Duration) {
+        self.deadline = self.core.environment.now().saturating_add(time).into();
+    }
+}
