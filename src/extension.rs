@@ -29,6 +29,7 @@ use std::time::Duration;
 use jid::BareJid;
 use minidom::Element;
 
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::rules::delivery::Relation;
 pub use crate::session::{AccountState, Hold};
@@ -422,7 +423,7 @@ impl<'a, C: SharedConnection> IqRequest<'a, C> {
     /// directed presence of (PRES-17). None for the domain.
     pub fn sessions(&self) -> impl Iterator<Item = SessionHandle<C>> {
         let from = self.stanza.from().unwrap_or_default();
-        let sender = from.split('/').next().unwrap_or_default().to_owned();
+        let sender = bare_of(&from).to_owned();
         let relation = self.relation;
         self.registry.sessions(self.to).filter(move |session| match relation {
             Relation::Own | Relation::Subscriber => session.is_available(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use crate::address::{InvalidAddress, bare, foreign_resource, resource};
+use crate::address::{InvalidAddress, bare, foreign_resource, parts, resource};
 use crate::session::{Account, Hash, Key};
 
 /// Where a stanza is addressed to.
@@ -50,10 +50,7 @@ impl<'a> Address<'a> {
         known: impl Fn(Key<'_>) -> Option<Arc<Account>>,
         is_local: impl Fn(&str) -> bool,
     ) -> Result<Self, InvalidAddress> {
-        let (written, wanted) = match text.split_once('/') {
-            Some((bare, resource)) => (bare, Some(resource)),
-            None => (text, None),
-        };
+        let (written, wanted) = parts(text);
         let written = Key { bare: written, hash: hash(written) };
         if wanted.is_none_or(is_plain)
             && let Some(account) = known(written)

@@ -6,6 +6,7 @@ use jid::BareJid;
 
 use super::Core;
 use super::address::{Address, Bare};
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::extension::{AccountState, Admission, Delivery, Extension, Outcome};
 use crate::rules::roster::Roster;
@@ -62,7 +63,7 @@ impl<C: SharedConnection> Core<C> {
     /// Whether a stanza gets in to this account.
     pub(super) fn ask(&self, account: &AccountState, stanza: &Stanza) -> Admission {
         let from = stanza.from();
-        let sender = from.as_deref().and_then(|from| from.split('/').next());
+        let sender = from.as_deref().map(bare_of);
         if sender == Some(account.jid().as_str()) {
             return Admission::Accept;
         }

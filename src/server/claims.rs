@@ -1,6 +1,7 @@
 //! What others say in our name (STZ-14).
 
 use super::Core;
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::stanza::claims::Claim;
 use crate::stanza::{Kind, Stanza};
@@ -32,7 +33,7 @@ impl<C: SharedConnection> Core<C> {
             Claim::Recipient => {
                 let to = stanza.to();
                 let to = to.as_deref().and_then(|to| self.address(to).ok());
-                to.is_none_or(|to| from.split('/').next() == Some(to.bare.as_str()))
+                to.is_none_or(|to| bare_of(&from) == to.bare.as_str())
             }
         }
     }

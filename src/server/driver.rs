@@ -692,7 +692,7 @@ impl<C: SharedConnection> Driver<C> {
             self.core.metrics.limit(limit);
         }
         // LIMIT-13
-        if crate::session::take_behind() {
+        if crate::shield::take_behind() {
             self.pace.slow_down(now);
         }
     }

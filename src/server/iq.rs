@@ -300,5 +300,5 @@ fn is_roster_set(stanza: &Stanza) -> bool {
 
 /// The sender's bare JID.
 fn sender(stanza: &Stanza) -> Option<String> {
-    stanza.from().map(|from| from.split('/').next().unwrap_or_default().to_owned())
+    stanza.from().map(|from| address::bare_of(&from).to_owned())
 }

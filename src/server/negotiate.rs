@@ -112,7 +112,7 @@ impl<C: SharedConnection> Driver<C> {
     /// The client's stream header (STREAM-1…9).
     pub(super) fn header(&mut self, header: &Header) {
         self.lang = header.lang().map(Into::into);
-        let from = header.from().and_then(|from| address::bare(from.split('/').next()?).ok());
+        let from = header.from().and_then(|from| address::bare(address::bare_of(from)).ok());
         let Some(negotiating) = &mut self.negotiating else { return };
         negotiating.answered = false;
         negotiating.has_begun = true;

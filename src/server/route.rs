@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::address::Address;
 use super::message::Turn;
 use super::{Core, Task};
-use crate::address::InvalidAddress;
+use crate::address::{self, InvalidAddress};
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
@@ -214,8 +214,8 @@ impl<C: SharedConnection> Core<C> {
     /// The session that a stanza came from, if it is one of ours.
     fn sender(&self, stanza: &Stanza) -> Option<SessionHandle<C>> {
         let from = stanza.from()?;
-        let (bare, resource) = from.split_once('/')?;
-        self.registry.find(self.registry.key(bare), resource)
+        let (bare, resource) = address::parts(&from);
+        self.registry.find(self.registry.key(bare), resource?)
     }
 
     /// An answer to somebody who is not a session at hand.

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::end::{Reason, Run};
 use super::handle::Shared;
 use super::outbound::Gate;
-use super::shield::wake;
+use super::registry::{Reason, Run};
 use crate::connection::SharedConnection;
+use crate::shield::wake;
 
 /// The owner of a session's input, of one transport: its drop is the loss of that transport.
 ///

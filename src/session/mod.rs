@@ -13,66 +13,33 @@
 //! held in host code**: decisions yield values, effects happen after.
 
 mod account;
-mod acknowledge;
-mod backlog;
-mod bind;
-#[cfg(feature = "server")]
-mod blocked;
-mod builder;
-mod copies;
-mod end;
-mod events;
 mod handle;
-mod held;
-mod hibernation;
-#[cfg(feature = "server")]
-mod inheritance;
 mod input;
-mod kept;
 mod outbound;
-mod presence;
-mod queue;
 mod registry;
-mod resume;
-mod retained;
-mod seen;
-mod shield;
-mod slots;
 mod state;
-mod table;
 
+pub use account::AccountState;
 #[cfg(feature = "server")]
-pub(crate) use account::Account;
-pub use acknowledge::{AckCheck, AckPolicy, Acknowledged, Transport};
-pub use bind::{BindError, BindRequest, Conflict};
-#[cfg(feature = "server")]
-pub(crate) use blocked::Pattern;
-pub use builder::Builder;
-pub use copies::Copies;
-pub use end::{Leftover, Reason};
-pub use events::{Event, EventKind};
+pub(crate) use account::{Account, Kept};
 #[cfg(feature = "server")]
 pub(crate) use handle::Standing;
-pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
-pub use held::Hold;
-#[cfg(feature = "server")]
-pub(crate) use inheritance::Waiting;
+pub use handle::{
+    AckCheck, AckPolicy, Acknowledged, Available, Interested, NotSent, SessionHandle, SessionId,
+    SessionInfo, Transport,
+};
 pub use input::{Detached, InputTicket};
-pub use kept::AccountState;
-#[cfg(feature = "server")]
-pub(crate) use kept::Kept;
-pub use presence::{Parting, Presence};
-pub use registry::{Counts, SessionRegistry, Sessions};
-pub use resume::{ResumeError, Resumed, Retention};
-pub use retained::RetentionLimits;
-#[cfg(feature = "server")]
-pub(crate) use shield::{shielded, take_behind};
-pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
+pub use outbound::{Copies, Hold, RetentionLimits};
 #[cfg(all(test, feature = "server"))]
 #[cfg(not(any(loom_model, shuttle)))]
-pub(crate) use table::hashes;
+pub(crate) use registry::hashes;
+pub use registry::{
+    BindError, BindRequest, Builder, Conflict, Counts, Event, EventKind, Leftover, Parting,
+    Presence, Reason, ResumeError, Resumed, Retention, SessionRegistry, Sessions,
+};
 #[cfg(feature = "server")]
-pub(crate) use table::{Hash, Key};
+pub(crate) use registry::{Hash, Key, Pattern, Waiting};
+pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
 
 #[cfg(test)]
 #[cfg(not(any(loom_model, shuttle)))]

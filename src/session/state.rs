@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use jid::{BareJid, DomainPart, DomainRef, FullJid, ResourceRef};
 
-use super::acknowledge::{Acknowledged, Transport};
-use super::bind::{BindError, BindRequest};
-use super::end::{Reason, Run};
+use super::handle::{Acknowledged, Transport};
 use super::handle::{INTERESTED, NotSent, SessionHandle, SessionId};
 use super::input::{Detached, InputTicket, Owner};
-use super::presence::Presence;
+use super::registry::Presence;
 use super::registry::SessionRegistry;
-use super::resume::{ResumeError, Resumed, Retention};
+use super::registry::{BindError, BindRequest};
+use super::registry::{Reason, Run};
+use super::registry::{ResumeError, Resumed, Retention};
 use crate::address;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::rules::roster::Roster;

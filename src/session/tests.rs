@@ -6,9 +6,9 @@ use std::time::Duration;
 use jid::{BareJid, DomainPart, FullJid, ResourcePart};
 
 use super::handle::SessionHandle;
-use super::hibernation::{Hibernating, Remembered};
 use super::outbound::{Item, To, Valid};
-use super::table::hashes;
+use super::registry::hashes;
+use super::registry::{Hibernating, Remembered};
 use super::{Acknowledged, RetentionLimits};
 use super::{BindRequest, Bound, Presence, Reason, Session, SessionRegistry};
 use crate::connection::Recorder;

@@ -79,14 +79,10 @@ impl List {
 
     /// BLOCK-4: the JID itself, its bare JID, or its domain.
     fn covers(&self, jid: &str) -> bool {
-        let bare = bare(jid);
+        let bare = address::bare_of(jid);
         let domain = bare.split_once('@').map_or(bare, |(_, domain)| domain);
         [jid, bare, domain].into_iter().any(|jid| self.0.contains(jid))
     }
-}
-
-fn bare(jid: &str) -> &str {
-    jid.split_once('/').map_or(jid, |(bare, _)| bare)
 }
 
 /// Whether `account` keeps what goes between itself and `jid` from passing. Its own sessions and the
@@ -99,7 +95,7 @@ fn blocks(account: &AccountState, jid: &str) -> bool {
 
 /// Whether this is neither the account nor its server (BLOCK-8).
 fn is_other(own: &BareJid, jid: &str) -> bool {
-    let bare = bare(jid);
+    let bare = address::bare_of(jid);
     bare != own.as_str() && bare != own.domain().as_str()
 }
 

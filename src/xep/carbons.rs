@@ -253,7 +253,7 @@ impl Recent {
             Way::Received => message.from(),
         }?;
         // An error may come from another resource than the one that was addressed.
-        let peer = address::bare(peer.split('/').next()?).ok()?;
+        let peer = address::bare(address::bare_of(&peer)).ok()?;
         let mut hasher = DefaultHasher::new();
         (peer.as_str(), message.id()?).hash(&mut hasher);
         Some(hasher.finish())

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use jid::{BareJid, FullJid};
 
+use super::acks::RetentionLimits;
 use super::*;
-use crate::connection::Close;
-use crate::session::retained::RetentionLimits;
+use crate::connection::{Close, Connection};
 use crate::stanza::Frame;
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicUsize;

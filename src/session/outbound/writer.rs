@@ -4,13 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use jid::FullJid;
 
+use super::acks::RetentionLimits;
+use super::holdback::Hold;
+use super::queue::Entry;
 use super::{After, Item, Left, Outbound, Own, Room, Sent, To, Valid, Writer};
 use crate::connection::{Close, Connection, SendError, SharedConnection};
 use crate::environment::Nanos;
-use crate::session::held::Hold;
-use crate::session::queue::Entry;
-use crate::session::retained::RetentionLimits;
-use crate::session::shield::{shielded, wake};
+use crate::shield::{shielded, wake};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Frame, Kind, Stanza};
 use crate::sync::{Mutex, MutexGuard};

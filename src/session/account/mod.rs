@@ -1,12 +1,16 @@
 //! What the sessions of one account share.
 
+mod values;
+
 use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::kept::Kept;
 use crate::rules::roster::Roster;
 use crate::sync::RwLock;
+
+pub use values::AccountState;
+pub(crate) use values::Kept;
 
 /// What the sessions of one account share.
 pub(crate) struct Account {

@@ -6,6 +6,10 @@
 //! Entries before the cursor were handed to the transport and stay only to be acknowledged, so
 //! replay after a resumption is "cursor to the start" and order across it needs no code.
 
+mod acks;
+mod copies;
+mod holdback;
+mod queue;
 mod writer;
 
 use std::task::Waker;
@@ -13,15 +17,19 @@ use std::time::{Duration, SystemTime};
 
 use jid::{BareJid, FullJid};
 
-use super::copies::Copies;
-use super::queue::{Entry, Queue, Size};
-use super::registry::bare_of;
-use super::retained::{Retained, RetentionLimits};
+use crate::address::bare_of;
 use crate::connection::{SendError, SharedConnection};
 use crate::environment::Nanos;
 use crate::stanza::{Kind, Stanza};
 use crate::sync::atomic::{AtomicU32, Ordering};
+use queue::{Entry, Queue, Size};
 
+pub use acks::RetentionLimits;
+#[cfg(feature = "server")]
+pub(crate) use acks::Share;
+pub(crate) use acks::{Due, Retained};
+pub use copies::Copies;
+pub use holdback::Hold;
 pub(super) use writer::{kick, send, send_stored};
 
 /// The `to` of a copy, resolved when it is written: the entries of a broadcast differ in it alone.

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::copies::Copies;
-use super::handle::{NotSent, SessionHandle, Shared};
-use super::outbound::{Item, Left, To};
-use super::registry::Inner;
-use super::retained::{RetentionLimits, Share};
-use super::slots::Entry;
+use super::rows::Entry;
+use super::shared::Inner;
 use crate::connection::SharedConnection;
+use crate::session::handle::{NotSent, SessionHandle, Shared};
+use crate::session::outbound::Copies;
+use crate::session::outbound::{Item, Left, To};
+use crate::session::outbound::{RetentionLimits, Share};
 use crate::stanza::{Kind, Stanza};
 use crate::sync::atomic::AtomicUsize;
 
@@ -92,7 +92,7 @@ impl<C: SharedConnection> Inner<C> {
 impl<C: SharedConnection> SessionHandle<C> {
     /// Puts a copy of a message behind what the session has inherited (STZ-8): it gets the message
     /// itself with that. `false` where it has inherited nothing, or as much waits as may (LIMIT-10).
-    pub(super) fn inherit_copy(&self, copy: &Stanza, copies: &Copies) -> bool {
+    pub(crate) fn inherit_copy(&self, copy: &Stanza, copies: &Copies) -> bool {
         let Some(registry) = self.0.registry.upgrade().filter(|_| self.is_heir()) else {
             return false;
         };

@@ -1,5 +1,7 @@
 //! A bound session as others see it: the shared part, its handle, and the narrower views.
 
+mod acks;
+
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,11 +9,8 @@ use std::time::Duration;
 use jid::{FullJid, ResourceRef};
 
 use super::account::Account;
-use super::acknowledge::Transport;
-use super::copies::Copies;
-use super::outbound::{self, After, Item, Outbound, Own, Sent, To, Valid};
-use super::presence::PresenceState;
-use super::registry::Inner;
+use super::outbound::{self, After, Copies, Item, Outbound, Own, Sent, To, Valid};
+use super::registry::{Inner, PresenceState};
 use crate::connection::{SendError, SharedConnection};
 use crate::environment::Nanos;
 use crate::rules::roster::Roster;
@@ -19,9 +18,11 @@ use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
+pub use acks::{AckCheck, AckPolicy, Acknowledged, Transport};
+
 /// The number of one session instance, never used again in the life of its registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub(super) u64);
+pub struct SessionId(pub(crate) u64);
 
 impl SessionId {
     #[cfg(all(test, feature = "tracing"))]
@@ -229,7 +230,7 @@ impl<C: SharedConnection> Shared<C> {
 ///
 /// A handle keeps nothing alive and ends nothing: once the session has ended, sending says so and
 /// has no effect (DESTROY-6).
-pub struct SessionHandle<C: SharedConnection>(pub(super) Arc<Shared<C>>);
+pub struct SessionHandle<C: SharedConnection>(pub(crate) Arc<Shared<C>>);
 
 /// Why a stanza was not accepted; the caller still has it, and routing goes on (MSG-8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

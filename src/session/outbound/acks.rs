@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::acknowledge::AckPolicy;
-use super::outbound::Outbound;
+use super::Outbound;
 use super::queue::{Entry, Size};
 use crate::connection::SharedConnection;
 use crate::environment::Nanos;
+use crate::session::handle::AckPolicy;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// How much is kept for clients that may come back.
@@ -57,21 +57,21 @@ impl Default for RetentionLimits {
 }
 
 /// A session's part of the bytes of all queues (LIMIT-11), given back on drop.
-pub(super) struct Share {
+pub(crate) struct Share {
     all: Arc<AtomicUsize>,
     bytes: usize,
 }
 
 impl Share {
-    pub(super) fn new(all: &Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(all: &Arc<AtomicUsize>) -> Self {
         Self { all: Arc::clone(all), bytes: 0 }
     }
 
-    pub(super) const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub(super) fn set(&mut self, bytes: usize) {
+    pub(crate) fn set(&mut self, bytes: usize) {
         if bytes == self.bytes {
             return;
         }
@@ -91,17 +91,17 @@ impl Drop for Share {
 }
 
 /// What retention keeps beside the queue.
-pub(super) struct Retained {
+pub(crate) struct Retained {
     /// The resumption id (SM-11), bound to the account by where it is looked up.
-    pub(super) token: String,
+    pub(crate) token: String,
     /// How long the session may be without a transport; zero = not resumable.
-    pub(super) window: Duration,
+    pub(crate) window: Duration,
     /// The last `h` of the peer.
-    pub(super) acked: u32,
+    pub(crate) acked: u32,
     /// Counted entries handed to any transport so far, hence the most that a further `h` may cover.
-    pub(super) sent: u32,
+    pub(crate) sent: u32,
     /// Value of `received` when retention began: `h` counts from here (SM-4).
-    pub(super) from: u32,
+    pub(crate) from: u32,
     /// What the wall clock says at zero of the monotonic one.
     zero: SystemTime,
     /// Entries at the start of the queue that were accepted for an earlier transport.
@@ -125,7 +125,7 @@ pub(super) struct Retained {
 
 impl Retained {
     /// `clocks`: the monotonic time and the wall clock's of now.
-    pub(super) fn new(
+    pub(crate) fn new(
         token: String,
         window: Duration,
         received: u32,
@@ -209,7 +209,7 @@ fn small(number: usize) -> u32 {
 
 /// What a session's queue asks for now.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Due {
+pub(crate) enum Due {
     Nothing,
     /// The client is to be asked; that is marked already.
     Ask,
@@ -219,7 +219,7 @@ pub(super) enum Due {
 
 impl<C: SharedConnection> Outbound<C> {
     /// Tells the registry how many bytes wait now.
-    pub(super) fn account_for(&mut self) {
+    pub(crate) fn account_for(&mut self) {
         if let Some(retained) = &mut self.retained {
             retained.share.set(self.queue.bytes());
         }
@@ -227,7 +227,7 @@ impl<C: SharedConnection> Outbound<C> {
 
     /// Takes the peer's `h`; the number of stanzas it freed, `None` (and no effect) where it
     /// covers more than was sent (SM-6).
-    pub(super) fn acknowledge(&mut self, h: u32) -> Option<u32> {
+    pub(crate) fn acknowledge(&mut self, h: u32) -> Option<u32> {
         let retained = self.retained.as_mut()?;
         let count = h.wrapping_sub(retained.acked);
         if count > retained.sent {
@@ -253,7 +253,7 @@ impl<C: SharedConnection> Outbound<C> {
     }
 
     /// Whether more has come for a session without a transport than is kept for one (LIMIT-10).
-    pub(super) fn is_overgrown(&self, limits: &RetentionLimits) -> bool {
+    pub(crate) fn is_overgrown(&self, limits: &RetentionLimits) -> bool {
         let Some(retained) = self.retained.as_ref().filter(|_| self.link.is_none()) else {
             return false;
         };
@@ -275,7 +275,7 @@ impl<C: SharedConnection> Outbound<C> {
 
     /// Marks that the client is about to be asked for an acknowledgement, if it is time for that
     /// (SM-24). The caller writes the `<r/>`.
-    pub(super) fn claim_ask(
+    pub(crate) fn claim_ask(
         &mut self,
         policy: &AckPolicy,
         limits: &RetentionLimits,
@@ -323,13 +323,13 @@ impl<C: SharedConnection> Outbound<C> {
 
     /// Marks that the client is about to be asked, whatever waits. `None` = nothing is retained;
     /// false = it was asked already.
-    pub(super) fn claim_sign_of_life(&mut self, now: Duration) -> Option<bool> {
+    pub(crate) fn claim_sign_of_life(&mut self, now: Duration) -> Option<bool> {
         self.retained.as_ref()?;
         Some(self.is_open() && self.asking(now))
     }
 
     /// When [`check`](Self::check) has something to say.
-    pub(super) fn check_at(&self, policy: &AckPolicy) -> Option<Duration> {
+    pub(crate) fn check_at(&self, policy: &AckPolicy) -> Option<Duration> {
         let retained = self.retained.as_ref().filter(|_| self.is_open())?;
         let ask = match retained.asked {
             Some(at) => Some(at.saturating_add(policy.answer)),
@@ -338,7 +338,7 @@ impl<C: SharedConnection> Outbound<C> {
         [ask, retained.grace].into_iter().flatten().min()
     }
 
-    pub(super) fn check(
+    pub(crate) fn check(
         &mut self,
         policy: &AckPolicy,
         limits: &RetentionLimits,

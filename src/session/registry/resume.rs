@@ -8,19 +8,20 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use super::acknowledge::Acknowledged;
 use super::end::{Reason, Run, last_words};
 use super::events::{Event, EventKind};
-use super::handle::{SessionHandle, Shared};
 use super::hibernation::is_same;
-use super::input::Owner;
-use super::outbound::{Gate, Outbound};
-use super::registry::{Inner, bare};
-use super::retained::Retained;
-use super::shield::{shielded, wake};
-use super::slots::SlotState;
+use super::rows::SlotState;
+use super::shared::Inner;
+use crate::address::bare_of_full;
 use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
+use crate::session::handle::Acknowledged;
+use crate::session::handle::{SessionHandle, Shared};
+use crate::session::input::Owner;
+use crate::session::outbound::Retained;
+use crate::session::outbound::{Gate, Outbound};
+use crate::shield::{shielded, wake};
 use crate::stanza::Frame;
 use crate::sync::atomic::Ordering;
 
@@ -78,7 +79,7 @@ pub enum ResumeError {
 impl<C: SharedConnection> Inner<C> {
     /// Keeps stanzas from now on until they are acknowledged. `reply` is written before the first
     /// of them; `None` where the session is retained already, has ended or is another's by now.
-    pub(super) fn retain(
+    pub(crate) fn retain(
         &self,
         owner: &Owner<C>,
         window: Duration,
@@ -117,7 +118,7 @@ impl<C: SharedConnection> Inner<C> {
     ///
     /// With `last_words` it is only the client's half of the transport that is gone: what the
     /// connection has accepted is still written, behind it these words if the session ends.
-    pub(super) fn lose(
+    pub(crate) fn lose(
         &self,
         shared: &Arc<Shared<C>>,
         epoch: u32,
@@ -128,7 +129,7 @@ impl<C: SharedConnection> Inner<C> {
         let mut waker = None;
         let since = self.settings.environment.now();
         let (lost, ending) = {
-            let key = self.table.key(bare(&shared.jid));
+            let key = self.table.key(bare_of_full(&shared.jid));
             let mut shard = self.table.shard(key).write();
             let Some(entry) = shard.find_mut(key.hash.wide(), |entry| entry.is(key)) else {
                 return;
@@ -211,7 +212,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// Gives a session a new transport. Everything is checked before anything changes (SM-14).
-    pub(super) fn resume(
+    pub(crate) fn resume(
         &self,
         account: &BareJid,
         token: &str,
@@ -295,7 +296,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// LIMIT-11: more is kept for a session than before.
-    pub(super) fn weigh(&self, shared: &Shared<C>) {
+    pub(crate) fn weigh(&self, shared: &Shared<C>) {
         if shared.is_absent() {
             let bytes = shared.out.lock().queue.bytes();
             self.hibernating.lock().weigh(shared.id, bytes);

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use jid::ResourcePart;
 
-use super::account::Account;
-use super::handle::Shared;
 use super::table::{Hash, Key};
 use crate::connection::SharedConnection;
+use crate::session::account::Account;
+use crate::session::handle::Shared;
 
 /// One account's row in the table. Three words: a hash table keeps up to half of its rows empty.
 pub(super) struct Entry<C: SharedConnection> {
@@ -25,7 +25,7 @@ pub(super) struct Slot<C: SharedConnection> {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum SlotState {
+pub(crate) enum SlotState {
     Live,
     /// Without a transport. How long, [`Hibernating`](super::hibernation::Hibernating) knows.
     Absent,

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hasher};
 
 use hashbrown::HashTable;
 
-use super::slots::Entry;
+use super::rows::Entry;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::rules::roster::{self, Roster};

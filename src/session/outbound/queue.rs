@@ -4,11 +4,11 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::acks::RetentionLimits;
 use super::copies::Copies;
-use super::held::Held;
-use super::outbound::{Item, Left, To, is_state};
-use super::registry::bare_of;
-use super::retained::RetentionLimits;
+use super::holdback::Held;
+use super::{Item, Left, To, is_state};
+use crate::address::bare_of;
 use crate::environment::Nanos;
 use crate::stanza::{Kind, Stanza};
 
@@ -162,7 +162,7 @@ pub(super) enum Bounded {
 ///
 /// An idle session owns no buffer: what only a busy one needs is freed with the last entry.
 #[derive(Default)]
-pub(super) struct Queue(Option<Box<Waiting>>);
+pub(crate) struct Queue(Option<Box<Waiting>>);
 
 #[derive(Default)]
 struct Waiting {
@@ -192,15 +192,15 @@ const CONDENSE: Size = Size { stanzas: 1000, bytes: 64 << 10 };
 
 /// How much waits.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Size {
+pub(crate) struct Size {
     pub(super) stanzas: usize,
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Size {
     /// Whether it is more than may wait for a session with a transport, or than so many times that
     /// (LIMIT-10).
-    pub(super) const fn exceeds(self, limits: &RetentionLimits, times: usize) -> bool {
+    pub(crate) const fn exceeds(self, limits: &RetentionLimits, times: usize) -> bool {
         self.stanzas > limits.live_stanzas.saturating_mul(times)
             || self.bytes > limits.bytes.saturating_mul(times)
     }
@@ -270,7 +270,7 @@ impl Queue {
     }
 
     /// Their bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
@@ -284,7 +284,7 @@ impl Queue {
     }
 
     /// What a store has given.
-    pub(super) fn stored(&self) -> Size {
+    pub(crate) fn stored(&self) -> Size {
         self.0.as_ref().map_or_else(Size::default, |waiting| waiting.stored)
     }
 
@@ -294,12 +294,12 @@ impl Queue {
     }
 
     /// A number that changes whenever an entry is handed over for good.
-    pub(super) fn handed(&self) -> u32 {
+    pub(crate) fn handed(&self) -> u32 {
         self.0.as_ref().map_or(0, |waiting| waiting.handed)
     }
 
     /// What the transport of now has not got.
-    pub(super) fn unwritten(&self) -> Size {
+    pub(crate) fn unwritten(&self) -> Size {
         let Some(waiting) = &self.0 else { return Size::default() };
         let stanzas = waiting.entries.len().saturating_sub(waiting.cursor);
         Size { stanzas, bytes: waiting.unwritten }
@@ -388,7 +388,7 @@ impl Queue {
     }
 
     /// What is not written yet counts for acknowledgement; `reply` is before it.
-    pub(super) fn count_unwritten(&mut self, reply: &[u8]) {
+    pub(crate) fn count_unwritten(&mut self, reply: &[u8]) {
         let waiting = self.0.get_or_insert_default();
         waiting.entries.iter_mut().skip(waiting.cursor).for_each(|entry| entry.set_counted(true));
         self.put_back(Entry::Raw(reply.into()));
@@ -531,7 +531,7 @@ impl Queue {
         self.0.as_ref().is_some_and(|waiting| waiting.greeting.is_some())
     }
 
-    pub(super) fn set_greeting(&mut self, greeting: Vec<u8>) {
+    pub(crate) fn set_greeting(&mut self, greeting: Vec<u8>) {
         self.0.get_or_insert_default().greeting = Some(greeting.into());
     }
 

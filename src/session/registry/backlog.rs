@@ -16,12 +16,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::end::Leftover;
-use super::handle::{SessionHandle, Shared};
-use super::outbound::Left;
-use super::registry::{Inner, bare};
-use super::slots::Entry;
+use super::rows::Entry;
+use super::shared::Inner;
 use super::table::Key;
+use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
+use crate::session::handle::{SessionHandle, Shared};
+use crate::session::outbound::Left;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -131,7 +132,9 @@ impl<C: SharedConnection> Inner<C> {
     /// The same for what an end has failed to write.
     pub(super) fn leave_strays(&self, shared: &Arc<Shared<C>>, left: Vec<Left>) {
         let left = left.into_iter().map(|left| (Arc::clone(shared), left));
-        self.change_backlog(self.table.key(bare(&shared.jid)), |backlog| backlog.left.extend(left));
+        self.change_backlog(self.table.key(bare_of_full(&shared.jid)), |backlog| {
+            backlog.left.extend(left)
+        });
         self.settle_left(shared);
     }
 
@@ -139,7 +142,7 @@ impl<C: SharedConnection> Inner<C> {
     pub(super) fn settle_left(&self, shared: &Shared<C>) {
         let account = &shared.account.bare;
         if let Some(hook) = &self.settings.backlog {
-            super::shield::shielded(|| hook(account));
+            crate::shield::shielded(|| hook(account));
             return;
         }
         while let Some((left, place)) = self.take_left(self.table.key(account.as_str())) {

@@ -10,12 +10,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::SessionHandle;
-use super::outbound::{After, Item, Outbound};
+use super::acks::{RetentionLimits, Share};
 use super::queue::Entry;
-use super::registry::bare_of;
-use super::retained::{RetentionLimits, Share};
+use super::{After, Item, Outbound};
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
+use crate::session::handle::SessionHandle;
 use crate::stanza::Stanza;
 use crate::sync::atomic::AtomicUsize;
 
@@ -145,7 +145,7 @@ impl<C: SharedConnection> Outbound<C> {
     /// Drops what waits for the client and `is_unwanted`. What it may have got already goes to nobody
     /// else.
     #[cfg(feature = "server")]
-    pub(super) fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) {
+    pub(crate) fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) {
         if let Some(held) = self.queue.held() {
             held.take_out(&is_unwanted);
         }

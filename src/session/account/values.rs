@@ -7,10 +7,10 @@ use std::sync::Arc;
 use jid::BareJid;
 use smallvec::SmallVec;
 
-use super::account::Account;
-use super::handle::SessionHandle;
-use super::registry::SessionRegistry;
+use super::Account;
 use crate::connection::SharedConnection;
+use crate::session::handle::SessionHandle;
+use crate::session::registry::SessionRegistry;
 
 /// One value.
 pub(crate) type Value = Arc<dyn Any + Send + Sync>;

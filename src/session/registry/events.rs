@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use super::end::Reason;
-use super::handle::{SessionHandle, SessionId};
-use super::shield::shielded;
 use crate::connection::SharedConnection;
+use crate::session::handle::{SessionHandle, SessionId};
+use crate::shield::shielded;
 use crate::sync::Mutex;
 
 /// Something that happened to a session.

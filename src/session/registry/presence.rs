@@ -6,17 +6,19 @@ use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
-use super::account::Account;
+use super::SessionRegistry;
 use super::events::{Event, EventKind};
-use super::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
-use super::kept::Kept;
-use super::outbound::{Item, To, Valid};
-use super::registry::{Inner, SessionRegistry};
+use super::shared::Inner;
 use super::table::Key;
+use crate::address::parts;
 use crate::connection::SharedConnection;
 use crate::environment::Nanos;
 use crate::rules::presence::{Audience, Directed, TooManyTargets, broadcast, uncovered};
 use crate::rules::roster::Roster;
+use crate::session::account::Account;
+use crate::session::account::Kept;
+use crate::session::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
+use crate::session::outbound::{Item, To, Valid};
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
 use crate::sync::atomic::Ordering;
@@ -51,23 +53,23 @@ pub(super) struct Notification<'a> {
 
 /// What a session's presence lock guards.
 #[derive(Default)]
-pub(super) struct PresenceState {
-    pub(super) last: Option<Box<Last>>,
+pub(crate) struct PresenceState {
+    pub(crate) last: Option<Box<Last>>,
     /// What most sessions do without.
     rare: Option<Box<Rare>>,
 }
 
 /// The last broadcast presence.
-pub(super) struct Last {
-    pub(super) stanza: Stanza,
+pub(crate) struct Last {
+    pub(crate) stanza: Stanza,
     pub(super) at: Nanos,
 }
 
 #[derive(Default)]
-pub(super) struct Rare {
+pub(crate) struct Rare {
     pub(super) directed: Directed,
     /// Of extensions: here because this lock has a place for a pointer.
-    pub(super) kept: Kept,
+    pub(crate) kept: Kept,
     /// What the session before it on its resource had not acknowledged.
     #[cfg(feature = "server")]
     pub(super) inheritance: Option<Box<super::inheritance::Inheritance>>,
@@ -91,11 +93,11 @@ pub(super) struct Gone {
 }
 
 impl PresenceState {
-    pub(super) fn rare(&self) -> Option<&Rare> {
+    pub(crate) fn rare(&self) -> Option<&Rare> {
         self.rare.as_deref()
     }
 
-    pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Rare) -> T) -> T {
+    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut Rare) -> T) -> T {
         let mut none = Rare::default();
         let rare = self.rare.as_deref_mut().unwrap_or(&mut none);
         let result = change(rare);
@@ -115,7 +117,7 @@ impl PresenceState {
 
 impl<C: SharedConnection> Inner<C> {
     /// Sets broadcast presence and tells everybody. `true` = it was initial presence (PRES-3).
-    pub(super) fn set_presence(&self, shared: &Arc<Shared<C>>, presence: Presence<'_>) -> bool {
+    pub(crate) fn set_presence(&self, shared: &Arc<Shared<C>>, presence: Presence<'_>) -> bool {
         match presence {
             Presence::Available { stanza, priority } => {
                 self.set_available(shared, stanza, priority)
@@ -220,10 +222,10 @@ impl<C: SharedConnection> Inner<C> {
     /// Whether a full JID gets what is sent to its bare JID: a session of ours does only while it
     /// is available.
     fn hears(&self, jid: &str) -> bool {
-        let (bare, resource) = jid.split_once('/').unwrap_or((jid, ""));
+        let (bare, resource) = parts(jid);
         !self.is_local(bare)
             || self
-                .find(self.table.key(bare), resource)
+                .find(self.table.key(bare), resource.unwrap_or_default())
                 .is_some_and(|session| session.is_available())
     }
 
@@ -315,8 +317,7 @@ impl<C: SharedConnection> Inner<C> {
             return;
         }
         let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(target));
-        let (bare, resource) =
-            target.split_once('/').map_or((target, None), |(bare, r)| (bare, Some(r)));
+        let (bare, resource) = parts(target);
         if !self.is_local(bare) {
             return self.elsewhere(stanza, &|| valid.is_none_or(Valid::holds));
         }

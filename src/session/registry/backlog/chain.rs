@@ -7,10 +7,11 @@ use jid::BareJid;
 
 use super::{Backlog, Taken};
 use crate::connection::SharedConnection;
-use crate::session::end::Leftover;
 use crate::session::handle::SessionHandle;
-use crate::session::registry::{Inner, SessionRegistry};
-use crate::session::table::Key;
+use crate::session::registry::SessionRegistry;
+use crate::session::registry::end::Leftover;
+use crate::session::registry::shared::Inner;
+use crate::session::registry::table::Key;
 use crate::stanza::Stanza;
 use crate::sync::atomic::Ordering;
 

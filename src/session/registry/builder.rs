@@ -5,17 +5,17 @@ use std::sync::Arc;
 
 use jid::{BareJid, DomainPart};
 
+use super::SessionRegistry;
 use super::bind::Conflict;
 use super::end::Leftover;
 use super::events::{Event, Listener};
-use super::handle::SessionHandle;
-use super::held::Hold;
-use super::kept::AccountState;
-use super::registry::SessionRegistry;
-use super::retained::RetentionLimits;
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
+use crate::session::account::AccountState;
+use crate::session::handle::SessionHandle;
+use crate::session::outbound::Hold;
+use crate::session::outbound::RetentionLimits;
 use crate::stanza::Stanza;
 
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
@@ -37,12 +37,12 @@ type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
 pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
-pub(super) struct Settings {
-    pub(super) environment: Arc<dyn Environment>,
+pub(crate) struct Settings {
+    pub(crate) environment: Arc<dyn Environment>,
     pub(super) conflict: Conflict,
     pub(super) sessions_per_account: usize,
     pub(super) hibernating_per_account: usize,
-    pub(super) retention: RetentionLimits,
+    pub(crate) retention: RetentionLimits,
     pub(super) domains: Vec<DomainPart>,
     pub(super) background: Option<Background>,
     pub(super) elsewhere: Option<Elsewhere>,

@@ -6,23 +6,23 @@ use std::time::Duration;
 
 use jid::{BareJid, FullJid, ResourcePart};
 
-use super::account::Account;
 use super::end::{Ending, Reason};
 use super::events::{Event, EventKind};
-use super::handle::{SessionHandle, SessionId, Shared};
 use super::hibernation::Hibernating;
-use super::input::Owner;
-use super::kept::Kept;
-use super::outbound::{Gate, Outbound};
 use super::presence::PresenceState;
-use super::registry::Inner;
-use super::shield::shielded;
-use super::slots::{Entry, Slot, SlotState, Slots};
+use super::rows::{Entry, Slot, SlotState, Slots};
+use super::shared::Inner;
 use super::table::Hash;
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::random_hex;
 use crate::rules::roster::Roster;
+use crate::session::account::Account;
+use crate::session::account::Kept;
+use crate::session::handle::{SessionHandle, SessionId, Shared};
+use crate::session::input::Owner;
+use crate::session::outbound::{Gate, Outbound};
+use crate::shield::shielded;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
@@ -168,7 +168,7 @@ const KICKS: usize = 3;
 const KICK_WINDOW: Duration = Duration::from_secs(60);
 
 impl<C: SharedConnection> Inner<C> {
-    pub(super) fn bind(
+    pub(crate) fn bind(
         &self,
         account: &BareJid,
         link: C,

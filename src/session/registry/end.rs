@@ -9,13 +9,14 @@ use std::time::{Duration, SystemTime};
 use jid::FullJid;
 
 use super::events::{Event, EventKind};
-use super::handle::{CLOSED, ENDED, SessionHandle, SessionId, Shared};
-use super::outbound::{Ended, Gate, Left};
 use super::presence::Gone;
-use super::registry::{Inner, bare};
-use super::shield::{shielded, wake};
-use super::slots::{Entry, SlotState};
+use super::rows::{Entry, SlotState};
+use super::shared::Inner;
+use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
+use crate::session::handle::{CLOSED, ENDED, SessionHandle, SessionId, Shared};
+use crate::session::outbound::{Ended, Gate, Left};
+use crate::shield::{shielded, wake};
 use crate::stanza::Stanza;
 use crate::sync::atomic::Ordering;
 
@@ -189,7 +190,7 @@ impl<C: SharedConnection> Ending<C> {
 
 /// On whose thread the effects of an end run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Run {
+pub(crate) enum Run {
     /// That of the caller, whose end it is.
     Here,
     /// The host's background: the caller only happened to send something (promise 5).
@@ -221,7 +222,7 @@ impl<C: SharedConnection> Inner<C> {
         self.end_if(shared, reason, last_words, Run::Here, |_| true)
     }
 
-    pub(super) fn end_if(
+    pub(crate) fn end_if(
         &self,
         shared: &Arc<Shared<C>>,
         reason: Reason,
@@ -231,7 +232,7 @@ impl<C: SharedConnection> Inner<C> {
     ) -> bool {
         let now = self.settings.environment.now();
         let ending = {
-            let key = self.table.key(bare(&shared.jid));
+            let key = self.table.key(bare_of_full(&shared.jid));
             let mut shard = self.table.shard(key).write();
             let entry = shard.find_mut(key.hash.wide(), |entry| entry.is(key));
             let found = entry.and_then(|entry| {
@@ -346,7 +347,7 @@ impl<C: SharedConnection> Inner<C> {
     /// Takes the slot away, by session id (DESTROY-5). Returns the session that waited for the
     /// resource, if this was the last instance before it (BIND-14).
     fn forget(&self, shared: &Arc<Shared<C>>, kind: EventKind) -> Option<Arc<Shared<C>>> {
-        let key = self.table.key(bare(&shared.jid));
+        let key = self.table.key(bare_of_full(&shared.jid));
         let mut shard = self.table.shard(key).write();
         self.events.push(|| Event::new(SessionHandle(Arc::clone(shared)), kind));
         let mut occupied = shard.find_entry(key.hash.wide(), |entry| entry.is(key)).ok()?;

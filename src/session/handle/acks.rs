@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::handle::SessionHandle;
-use super::outbound::Outbound;
-use super::retained::Due;
+use super::SessionHandle;
 use crate::connection::SharedConnection;
+use crate::session::outbound::Due;
+use crate::session::outbound::Outbound;
 
 /// What a client acknowledged, and what of it was possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,10 +55,10 @@ pub enum AckCheck {
 
 /// One transport of a session: what belongs to an older one has no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Transport(pub(super) u32);
+pub struct Transport(pub(crate) u32);
 
 impl<C: SharedConnection> Outbound<C> {
-    pub(super) fn take_acknowledgement(&mut self, handled: u32) -> Option<Acknowledged> {
+    pub(crate) fn take_acknowledgement(&mut self, handled: u32) -> Option<Acknowledged> {
         let sent = self.retained.as_ref().map(|r| r.acked.wrapping_add(r.sent))?;
         Some(
             self.acknowledge(handled)
@@ -67,7 +67,7 @@ impl<C: SharedConnection> Outbound<C> {
     }
 
     /// Stanzas handled since retention began.
-    pub(super) fn handled(&self) -> Option<u32> {
+    pub(crate) fn handled(&self) -> Option<u32> {
         self.retained.as_ref().map(|retained| self.received.wrapping_sub(retained.from))
     }
 }

@@ -40,7 +40,7 @@ impl Copies {
         &self.0.message
     }
 
-    pub(super) fn add(&self) {
+    pub(crate) fn add(&self) {
         self.0.holders.fetch_add(1, Ordering::SeqCst);
     }
 

@@ -1,10 +1,12 @@
 //! Presence towards JIDs that an account blocks or no longer blocks (BLOCK-7).
 
-use super::handle::SessionHandle;
-use super::outbound::Valid;
+use super::SessionRegistry;
 use super::presence::{Notification, Rare, unavailable};
-use super::registry::{Inner, SessionRegistry, bare_of};
+use super::shared::Inner;
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
+use crate::session::handle::SessionHandle;
+use crate::session::outbound::Valid;
 use crate::stanza::Stanza;
 
 /// Some JIDs of a block list.
