@@ -33,7 +33,7 @@ use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::rules::delivery::Relation;
 pub use crate::session::{AccountState, Hold};
-use crate::session::{Authed, Bound, Copies, Session, SessionHandle, SessionRegistry, Transport};
+use crate::session::{Authed, Bound, Copies, Epoch, Session, SessionHandle, SessionRegistry};
 use crate::stanza::{Child, Stanza, StanzaError};
 use crate::store::StoreFuture;
 use crate::stream::{Nonza, StreamError};
@@ -156,8 +156,8 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
 
     /// Adds to a write that is about to happen on one transport of a session: what is appended to
     /// `out` or sent through the session travels in that write.
-    fn pre_drain(&self, session: &SessionHandle<C>, transport: Transport, out: &mut Vec<u8>) {
-        let _ = (session, transport, out);
+    fn pre_drain(&self, session: &SessionHandle<C>, epoch: Epoch, out: &mut Vec<u8>) {
+        let _ = (session, epoch, out);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do for a session, on the

@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 
 use super::Core;
 use crate::connection::{PreDrain, SharedConnection};
-use crate::session::{SessionHandle, Transport};
+use crate::session::{Epoch, SessionHandle};
 
 /// How a connection's pre-drain call reaches the extensions.
 pub(super) struct Hook<C: SharedConnection> {
-    pub(super) session: OnceLock<(SessionHandle<C>, Transport)>,
+    pub(super) session: OnceLock<(SessionHandle<C>, Epoch)>,
     pub(super) core: Weak<Core<C>>,
     /// Who waits for the client to read.
     pub(super) paused: Mutex<Option<Waker>>,
@@ -32,10 +32,10 @@ impl<C: SharedConnection> PreDrain for Hook<C> {
             super::shielded(|| waker.wake());
         }
         let session = self.session.get().filter(|(session, at)| session.is_current(*at));
-        if let (Some((session, transport)), Some(core)) = (session, self.core.upgrade()) {
+        if let (Some((session, epoch)), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
                 let whole = out.len();
-                let add = || extension.pre_drain(session, *transport, out);
+                let add = || extension.pre_drain(session, *epoch, out);
                 if super::shielded(add).is_none() {
                     out.truncate(whole); // half an element would end the stream
                 }
@@ -44,8 +44,8 @@ impl<C: SharedConnection> PreDrain for Hook<C> {
     }
 
     fn drained(&self) {
-        if let Some((session, transport)) = self.session.get() {
-            session.go_on(*transport);
+        if let Some((session, epoch)) = self.session.get() {
+            session.go_on(*epoch);
         }
     }
 }

@@ -336,7 +336,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The session is bound: negotiation is over.
     pub(super) fn enter(&mut self, session: Session<Bound, C>) {
-        let _first = self.hook.session.set((session.handle(), session.transport()));
+        let _first = self.hook.session.set((session.handle(), session.epoch()));
         self.trace.bound(session.id(), session.jid());
         self.negotiating = None;
         self.place = None;

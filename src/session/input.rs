@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::handle::Shared;
-use super::outbound::Gate;
+use super::outbound::{Epoch, Gate};
 use super::registry::{Reason, Run};
 use crate::connection::SharedConnection;
 use crate::shield::wake;
@@ -16,7 +16,7 @@ use crate::shield::wake;
 #[expect(unnameable_types, missing_debug_implementations, reason = "carried by the sealed `State`")]
 pub struct Owner<C: SharedConnection> {
     pub(super) shared: Arc<Shared<C>>,
-    pub(super) epoch: u32,
+    pub(super) epoch: Epoch,
 }
 
 impl<C: SharedConnection> Drop for Owner<C> {

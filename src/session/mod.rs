@@ -24,18 +24,15 @@ pub use account::AccountState;
 pub(crate) use account::{Account, Kept};
 #[cfg(feature = "server")]
 pub(crate) use handle::Standing;
-pub use handle::{
-    AckCheck, AckPolicy, Acknowledged, Available, Interested, NotSent, SessionHandle, SessionId,
-    SessionInfo, Transport,
-};
+pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
-pub use outbound::{Copies, Hold, RetentionLimits};
+pub use outbound::{AckCheck, AckPolicy, Acknowledged, Copies, Epoch, Hold, RetentionLimits};
 #[cfg(all(test, feature = "server"))]
 #[cfg(not(any(loom_model, shuttle)))]
 pub(crate) use registry::hashes;
 pub use registry::{
-    BindError, BindRequest, Builder, Conflict, Counts, Event, EventKind, Leftover, Parting,
-    Presence, Reason, ResumeError, Resumed, Retention, SessionRegistry, Sessions,
+    BindError, BindRequest, Conflict, Counts, Event, EventKind, Leftover, Parting, Presence,
+    Reason, RegistryBuilder, ResumeError, Resumed, Retention, SessionRegistry, Sessions,
 };
 #[cfg(feature = "server")]
 pub(crate) use registry::{Hash, Key, Pattern, Waiting};

@@ -16,9 +16,9 @@ use std::time::Duration;
 
 use jid::{BareJid, DomainPart, DomainRef, FullJid, ResourceRef};
 
-use super::handle::{Acknowledged, Transport};
 use super::handle::{INTERESTED, NotSent, SessionHandle, SessionId};
 use super::input::{Detached, InputTicket, Owner};
+use super::outbound::{Acknowledged, Epoch};
 use super::registry::Presence;
 use super::registry::SessionRegistry;
 use super::registry::{BindError, BindRequest};
@@ -425,10 +425,10 @@ impl<C: SharedConnection> Session<Bound, C> {
         self.data.shared.is_available()
     }
 
-    /// The transport that this owner feeds.
+    /// The epoch of the transport that this owner feeds.
     #[must_use]
-    pub fn transport(&self) -> Transport {
-        Transport(self.data.epoch)
+    pub fn epoch(&self) -> Epoch {
+        self.data.epoch
     }
 
     /// Whether this owner may still feed input: the session is alive and has no newer transport.

@@ -3,8 +3,8 @@ use std::time::Duration;
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Liveness, Negotiated, Stage};
 use crate::session::{
-    AckCheck, AckPolicy, Acknowledged, Authed, Bound, ResumeError, Resumed, Retention, Session,
-    SessionHandle, SessionRegistry, Transport,
+    AckCheck, AckPolicy, Acknowledged, Authed, Bound, Epoch, ResumeError, Resumed, Retention,
+    Session, SessionHandle, SessionRegistry,
 };
 use crate::stream::{Nonza, StreamCondition, StreamError};
 
@@ -157,8 +157,8 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
         Flow::Done
     }
 
-    fn pre_drain(&self, session: &SessionHandle<C>, transport: Transport, out: &mut Vec<u8>) {
-        if session.claim_ack_request(transport, &self.policy) {
+    fn pre_drain(&self, session: &SessionHandle<C>, epoch: Epoch, out: &mut Vec<u8>) {
+        if session.claim_ack_request(epoch, &self.policy) {
             out.extend_from_slice(REQUEST);
         }
     }

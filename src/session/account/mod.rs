@@ -10,7 +10,7 @@ use crate::rules::roster::Roster;
 use crate::sync::RwLock;
 
 pub use values::AccountState;
-pub(crate) use values::Kept;
+pub(crate) use values::{Kept, Value};
 
 /// What the sessions of one account share.
 pub(crate) struct Account {

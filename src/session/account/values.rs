@@ -8,9 +8,6 @@ use jid::BareJid;
 use smallvec::SmallVec;
 
 use super::Account;
-use crate::connection::SharedConnection;
-use crate::session::handle::SessionHandle;
-use crate::session::registry::SessionRegistry;
 
 /// One value.
 pub(crate) type Value = Arc<dyn Any + Send + Sync>;
@@ -93,39 +90,6 @@ impl fmt::Debug for AccountState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kept = self.0.kept(|kept| format!("{kept:?}"));
         f.debug_tuple("AccountState").field(&format_args!("{kept}")).finish()
-    }
-}
-
-impl<C: SharedConnection> SessionRegistry<C> {
-    /// What is kept for an account that has sessions.
-    #[must_use]
-    pub fn account_state(&self, account: &BareJid) -> Option<AccountState> {
-        self.account(self.key(account.as_str())).map(AccountState)
-    }
-}
-
-impl<C: SharedConnection> SessionHandle<C> {
-    /// The value of this type that an extension keeps for the session.
-    #[must_use]
-    pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        self.0.presence.lock().rare()?.kept.get()
-    }
-
-    /// Keeps a value for the session, across resumptions too; it replaces the one of its type.
-    pub fn set_extension<T: Any + Send + Sync>(&self, value: T) {
-        let value: Value = Arc::new(value);
-        let _old = self.0.presence.lock().change(|rare| rare.kept.put(value));
-    }
-
-    /// Keeps the value of this type no longer.
-    pub fn remove_extension<T: Any + Send + Sync>(&self) {
-        let _old = self.0.presence.lock().change(|rare| rare.kept.take::<T>());
-    }
-
-    /// What is kept for the session's account.
-    #[must_use]
-    pub fn account_state(&self) -> AccountState {
-        AccountState(Arc::clone(&self.0.account))
     }
 }
 

@@ -1,6 +1,10 @@
 //! A bound session as others see it: the shared part, its handle, and the narrower views.
 
 mod acks;
+mod directed;
+mod extension;
+mod holding;
+mod presence;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -9,8 +13,8 @@ use std::time::Duration;
 use jid::{FullJid, ResourceRef};
 
 use super::account::Account;
-use super::outbound::{self, After, Copies, Item, Outbound, Own, Sent, To, Valid};
-use super::registry::{Inner, PresenceState};
+use super::outbound::{self, After, Copies, Epoch, Item, Outbound, Own, Sent, To, Valid};
+use super::registry::Inner;
 use crate::connection::{SendError, SharedConnection};
 use crate::environment::Nanos;
 use crate::rules::roster::Roster;
@@ -18,7 +22,9 @@ use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
-pub use acks::{AckCheck, AckPolicy, Acknowledged, Transport};
+#[cfg(feature = "server")]
+pub(crate) use presence::Rare;
+pub(crate) use presence::{Gone, Last, PresenceState};
 
 /// The number of one session instance, never used again in the life of its registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -138,7 +144,7 @@ impl<C: SharedConnection> Shared<C> {
 
     /// Goes on where the connection has not taken all at once; while there is more to come, a number
     /// that changes as it comes.
-    pub(super) fn go_on(self: &Arc<Self>, epoch: u32) -> Option<u32> {
+    pub(super) fn go_on(self: &Arc<Self>, epoch: Epoch) -> Option<u32> {
         let is_called = {
             let mut out = self.out.lock();
             out.epoch == epoch && out.is_called()
@@ -351,10 +357,10 @@ impl<C: SharedConnection> SessionHandle<C> {
     }
 
     /// Goes on with what waits, if it is more than the connection took at once. Who drives a session without the server calls this whenever everything
-    /// that waited in the connection of `transport` is written; the
+    /// that waited in the connection of that epoch is written; the
     /// [`drained`](crate::connection::PreDrain::drained) of the server's hook does.
-    pub fn go_on(&self, transport: Transport) {
-        let _more = self.0.go_on(transport.0);
+    pub fn go_on(&self, epoch: Epoch) {
+        let _more = self.0.go_on(epoch);
     }
 
     /// [`send_addressed`](Self::send_addressed) of a stanza that brings the client a message in another form, a carbon

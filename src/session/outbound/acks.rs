@@ -4,90 +4,58 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Outbound;
+use super::limits::{RetentionLimits, Share};
 use super::queue::{Entry, Size};
 use crate::connection::SharedConnection;
 use crate::environment::Nanos;
-use crate::session::handle::AckPolicy;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::AtomicUsize;
 
-/// How much is kept for clients that may come back.
+/// What a client acknowledged, and what of it was possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "an `h` is in range or it is not (SM-6)")]
+pub enum Acknowledged {
+    /// So many stanzas were freed.
+    Freed(u32),
+    /// The client claims more than it was sent; nothing has changed (SM-7).
+    TooHigh {
+        /// What it claimed.
+        handled: u32,
+        /// What it was sent.
+        sent: u32,
+    },
+}
+
+/// When a client is asked to acknowledge what it was sent (SM-24).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct RetentionLimits {
-    /// Stanzas that may come for a session while it has no transport (LIMIT-10). Default: 1000.
+pub struct AckPolicy {
+    /// Unacknowledged stanzas at which it is asked. Default: 5.
     pub stanzas: usize,
-    /// Stanzas that wait for one with a transport, unacknowledged or unwritten (LIMIT-10). Default:
-    /// 10,000. What has waited in a store does not count, since that has limits of its own, nor does
-    /// the presence of other sessions, of which one each is enough.
-    pub live_stanzas: usize,
-    /// The bytes of either (LIMIT-10). Default: 6 MiB.
-    pub bytes: usize,
-    /// How long a client for which that much waits may acknowledge nothing, before its transport is
-    /// given up (LIMIT-10). Default: 60 s.
-    pub grace: Duration,
-    /// Bytes that wait for all sessions together (LIMIT-11). Default: 256 MiB.
-    pub all_bytes: usize,
-    /// Stanzas that are held back from one client (LIMIT-14). Default: 200.
-    pub held_stanzas: usize,
-    /// Their bytes (LIMIT-14). Default: 256 KiB.
-    pub held_bytes: usize,
-    /// The longest that a session may be without a transport (LIMIT-12). Default: 600 s.
-    pub window: Duration,
-    /// Last `h` of ended sessions that are remembered for one account (LIMIT-12). Default: 10.
-    pub remembered: usize,
-    /// How long they are (LIMIT-12). Default: 24 h.
-    pub remembered_for: Duration,
+    /// How long a stanza may be unacknowledged before it is asked. Default: 5 s.
+    pub time: Duration,
+    /// How long it may take to answer. Default: 60 s.
+    pub answer: Duration,
 }
 
-impl Default for RetentionLimits {
+impl Default for AckPolicy {
     fn default() -> Self {
-        Self {
-            stanzas: 1000,
-            live_stanzas: 10_000,
-            bytes: 6 << 20,
-            grace: Duration::from_secs(60),
-            all_bytes: 256 << 20,
-            held_stanzas: 200,
-            held_bytes: 256 << 10,
-            window: Duration::from_secs(600),
-            remembered: 10,
-            remembered_for: Duration::from_secs(24 * 60 * 60),
-        }
+        Self { stanzas: 5, time: Duration::from_secs(5), answer: Duration::from_secs(60) }
     }
 }
 
-/// A session's part of the bytes of all queues (LIMIT-11), given back on drop.
-pub(crate) struct Share {
-    all: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Share {
-    pub(crate) fn new(all: &Arc<AtomicUsize>) -> Self {
-        Self { all: Arc::clone(all), bytes: 0 }
-    }
-
-    pub(crate) const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(crate) fn set(&mut self, bytes: usize) {
-        if bytes == self.bytes {
-            return;
-        }
-        if bytes > self.bytes {
-            self.all.fetch_add(bytes - self.bytes, Ordering::SeqCst);
-        } else {
-            self.all.fetch_sub(self.bytes - bytes, Ordering::SeqCst);
-        }
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.set(0);
-    }
+/// What is to be done about acknowledgements: see [`SessionHandle::check_acks`].
+///
+/// [`SessionHandle::check_acks`]: crate::session::SessionHandle::check_acks
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the client may have to be asked, or its transport given up"]
+#[expect(clippy::exhaustive_enums, reason = "the caller has to act on each")]
+pub enum AckCheck {
+    /// Nothing is to be done.
+    Quiet,
+    /// The client is to be asked now. That is marked already.
+    Ask,
+    /// It was asked and has not answered, or not moved on: its transport is to be given up.
+    Lost,
 }
 
 /// What retention keeps beside the queue.
@@ -207,16 +175,6 @@ fn small(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// What a session's queue asks for now.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Due {
-    Nothing,
-    /// The client is to be asked; that is marked already.
-    Ask,
-    /// It was asked and has not answered, or has acknowledged nothing for too long (LIMIT-10).
-    Silent,
-}
-
 impl<C: SharedConnection> Outbound<C> {
     /// Tells the registry how many bytes wait now.
     pub(crate) fn account_for(&mut self) {
@@ -250,6 +208,19 @@ impl<C: SharedConnection> Outbound<C> {
         self.queue.drop_first(freed);
         self.account_for();
         Some(count)
+    }
+
+    pub(crate) fn take_acknowledgement(&mut self, handled: u32) -> Option<Acknowledged> {
+        let sent = self.retained.as_ref().map(|r| r.acked.wrapping_add(r.sent))?;
+        Some(
+            self.acknowledge(handled)
+                .map_or(Acknowledged::TooHigh { handled, sent }, Acknowledged::Freed),
+        )
+    }
+
+    /// Stanzas handled since retention began.
+    pub(crate) fn handled(&self) -> Option<u32> {
+        self.retained.as_ref().map(|retained| self.received.wrapping_sub(retained.from))
     }
 
     /// Whether more has come for a session without a transport than is kept for one (LIMIT-10).
@@ -343,17 +314,17 @@ impl<C: SharedConnection> Outbound<C> {
         policy: &AckPolicy,
         limits: &RetentionLimits,
         now: Duration,
-    ) -> Due {
+    ) -> AckCheck {
         if !self.is_open() {
-            return Due::Nothing;
+            return AckCheck::Quiet;
         }
         self.watch(limits, now);
         let retained = self.retained.as_ref();
         let answer = retained.and_then(|r| Some(r.asked?.saturating_add(policy.answer)));
         match answer.into_iter().chain(retained.and_then(|r| r.grace)).min() {
-            Some(late) if now >= late => Due::Silent,
-            _ if self.claim_ask(policy, limits, now) => Due::Ask,
-            _ => Due::Nothing,
+            Some(late) if now >= late => AckCheck::Lost,
+            _ if self.claim_ask(policy, limits, now) => AckCheck::Ask,
+            _ => AckCheck::Quiet,
         }
     }
 

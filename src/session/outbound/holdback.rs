@@ -10,12 +10,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acks::{RetentionLimits, Share};
+use super::limits::{RetentionLimits, Share};
 use super::queue::Entry;
-use super::{After, Item, Outbound};
+use super::{Item, Outbound};
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
-use crate::session::handle::SessionHandle;
 use crate::stanza::Stanza;
 use crate::sync::atomic::AtomicUsize;
 
@@ -108,14 +107,14 @@ fn source(stanza: &Stanza) -> Box<str> {
 
 impl<C: SharedConnection> Outbound<C> {
     /// Holds back from now on.
-    fn start_holding(&mut self, all: &Arc<AtomicUsize>) {
+    pub(crate) fn start_holding(&mut self, all: &Arc<AtomicUsize>) {
         if !self.ended && self.link.is_some() && self.queue.held().is_none() {
             self.queue.set_held(Held::new(all));
         }
     }
 
     /// Lets everything go and holds nothing back any more.
-    pub(super) fn stop_holding(&mut self) {
+    pub(crate) fn stop_holding(&mut self) {
         if let Some(mut held) = self.queue.take_held() {
             self.let_go(held.take(None));
         }
@@ -179,28 +178,5 @@ impl<C: SharedConnection> Outbound<C> {
             self.queue.push(entry);
         }
         self.account_for();
-    }
-}
-
-impl<C: SharedConnection> SessionHandle<C> {
-    /// Holds back from now on what the registry's [`hold`](super::Builder::hold) hook names, or lets
-    /// it all go, in order. A session without a transport holds nothing back, and each transport
-    /// starts without (CSI-1).
-    pub fn set_holding(&self, holding: bool) {
-        let Some(registry) = self.0.registry.upgrade() else { return };
-        // The flag says that the hook is to be asked; what counts is what stands under the lock.
-        self.0.set_holding(holding);
-        let after = {
-            let mut out = self.0.out.lock();
-            if holding {
-                out.start_holding(&registry.retained_bytes);
-                After::Nothing
-            } else {
-                out.stop_holding();
-                drop(out);
-                self.0.kick()
-            }
-        };
-        registry.settle(&self.0, after);
     }
 }

@@ -9,6 +9,7 @@
 mod acks;
 mod copies;
 mod holdback;
+mod limits;
 mod queue;
 mod writer;
 
@@ -24,12 +25,13 @@ use crate::stanza::{Kind, Stanza};
 use crate::sync::atomic::{AtomicU32, Ordering};
 use queue::{Entry, Queue, Size};
 
-pub use acks::RetentionLimits;
-#[cfg(feature = "server")]
-pub(crate) use acks::Share;
-pub(crate) use acks::{Due, Retained};
+pub(crate) use acks::Retained;
+pub use acks::{AckCheck, AckPolicy, Acknowledged};
 pub use copies::Copies;
 pub use holdback::Hold;
+pub use limits::RetentionLimits;
+#[cfg(feature = "server")]
+pub(crate) use limits::Share;
 pub(super) use writer::{kick, send, send_stored};
 
 /// The `to` of a copy, resolved when it is written: the entries of a broadcast differ in it alone.
@@ -93,6 +95,11 @@ impl Valid<'_> {
     }
 }
 
+/// Which of its transports a session has: a resumption begins another. What a host, a writer or an owner
+/// does in an older epoch has no effect.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch(u32);
+
 /// What a session waits for before it writes anything and takes input.
 #[derive(Clone, Copy)]
 pub(super) enum Gate {
@@ -138,8 +145,7 @@ impl Gates {
 
 pub(super) struct Outbound<C> {
     pub(super) link: Option<C>,
-    /// One per transport: stale writers, owners and connections are recognised by it.
-    pub(super) epoch: u32,
+    pub(super) epoch: Epoch,
     /// Who writes to the transport of now.
     writer: Writer,
     /// Nothing more is accepted.
@@ -198,7 +204,7 @@ enum Writer {
 pub(super) enum After {
     Nothing,
     /// The transport of this epoch is gone.
-    Lost(u32, SendError),
+    Lost(Epoch, SendError),
     /// Accepted, but the session is over and they were not written.
     Strays(Vec<Left>),
     /// The queue of a session without a transport has outgrown what is kept for one (LIMIT-10).
@@ -220,7 +226,7 @@ impl<C: SharedConnection> Outbound<C> {
     pub(super) fn new(link: C, gates: Gates, lingers: bool) -> Self {
         Self {
             link: Some(link),
-            epoch: 0,
+            epoch: Epoch::default(),
             writer: Writer::Nobody,
             ended: false,
             gates,
@@ -343,7 +349,7 @@ impl<C: SharedConnection> Outbound<C> {
 
     /// What belonged to the transport of now goes with it; its writer has no say any more.
     fn next_epoch(&mut self) {
-        self.epoch = self.epoch.wrapping_add(1);
+        self.epoch = Epoch(self.epoch.0.wrapping_add(1));
         self.writer = Writer::Nobody;
         let _unwritten = self.queue.take_greeting();
         self.stop_holding();

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use jid::{BareJid, FullJid};
 
-use super::acks::RetentionLimits;
+use super::limits::RetentionLimits;
 use super::*;
 use crate::connection::{Close, Connection};
 use crate::stanza::Frame;

@@ -4,9 +4,9 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::acks::RetentionLimits;
 use super::copies::Copies;
 use super::holdback::Held;
+use super::limits::RetentionLimits;
 use super::{Item, Left, To, is_state};
 use crate::address::bare_of;
 use crate::environment::Nanos;

@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use jid::FullJid;
 
-use super::acks::RetentionLimits;
 use super::holdback::Hold;
+use super::limits::RetentionLimits;
 use super::queue::Entry;
-use super::{After, Item, Left, Outbound, Own, Room, Sent, To, Valid, Writer};
+use super::{After, Epoch, Item, Left, Outbound, Own, Room, Sent, To, Valid, Writer};
 use crate::connection::{Close, Connection, SendError, SharedConnection};
 use crate::environment::Nanos;
 use crate::shield::{shielded, wake};
@@ -175,7 +175,7 @@ fn written_directly<C: SharedConnection>(
     mut o: MutexGuard<'_, Outbound<C>>,
     own: Own<'_>,
     item: Item<'_>,
-    epoch: u32,
+    epoch: Epoch,
     result: Result<(), SendError>,
     full: Option<Duration>,
 ) -> (Sent, After) {

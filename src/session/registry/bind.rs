@@ -9,7 +9,6 @@ use jid::{BareJid, FullJid, ResourcePart};
 use super::end::{Ending, Reason};
 use super::events::{Event, EventKind};
 use super::hibernation::Hibernating;
-use super::presence::PresenceState;
 use super::rows::{Entry, Slot, SlotState, Slots};
 use super::shared::Inner;
 use super::table::Hash;
@@ -19,9 +18,9 @@ use crate::environment::random_hex;
 use crate::rules::roster::Roster;
 use crate::session::account::Account;
 use crate::session::account::Kept;
-use crate::session::handle::{SessionHandle, SessionId, Shared};
+use crate::session::handle::{PresenceState, SessionHandle, SessionId, Shared};
 use crate::session::input::Owner;
-use crate::session::outbound::{Gate, Outbound};
+use crate::session::outbound::{Epoch, Gate, Outbound};
 use crate::shield::shielded;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -269,7 +268,7 @@ impl<C: SharedConnection> Inner<C> {
         self.sessions.fetch_add(1, Ordering::SeqCst);
         self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Bound));
         // The guard exists before any host code runs.
-        Ok((Owner { shared, epoch: 0 }, displaced))
+        Ok((Owner { shared, epoch: Epoch::default() }, displaced))
     }
 
     /// As it stands in the row: one without sessions is not left in the table.

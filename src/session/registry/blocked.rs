@@ -1,11 +1,11 @@
 //! Presence towards JIDs that an account blocks or no longer blocks (BLOCK-7).
 
 use super::SessionRegistry;
-use super::presence::{Notification, Rare, unavailable};
+use super::presence::{Notification, unavailable};
 use super::shared::Inner;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
-use crate::session::handle::SessionHandle;
+use crate::session::handle::{Rare, SessionHandle};
 use crate::session::outbound::Valid;
 use crate::stanza::Stanza;
 

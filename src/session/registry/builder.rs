@@ -20,7 +20,7 @@ use crate::stanza::Stanza;
 
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
 #[must_use = "a builder does nothing until `build`"]
-pub struct Builder<C: SharedConnection> {
+pub struct RegistryBuilder<C: SharedConnection> {
     pub(super) settings: Settings,
     pub(super) listener: Option<Listener<C>>,
     pub(super) hold: Option<OnHold<C>>,
@@ -51,7 +51,7 @@ pub(crate) struct Settings {
     pub(super) hides: Option<Hides>,
 }
 
-impl<C: SharedConnection> Builder<C> {
+impl<C: SharedConnection> RegistryBuilder<C> {
     /// What to do when a resource is in use (BIND-5). Default: [`Conflict::Replace`].
     pub const fn conflict(mut self, policy: Conflict) -> Self {
         self.settings.conflict = policy;
@@ -159,8 +159,10 @@ impl<C: SharedConnection> Builder<C> {
     }
 }
 
-impl<C: SharedConnection> fmt::Debug for Builder<C> {
+impl<C: SharedConnection> fmt::Debug for RegistryBuilder<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("conflict", &self.settings.conflict).finish_non_exhaustive()
+        f.debug_struct("RegistryBuilder")
+            .field("conflict", &self.settings.conflict)
+            .finish_non_exhaustive()
     }
 }

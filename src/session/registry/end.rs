@@ -9,12 +9,11 @@ use std::time::{Duration, SystemTime};
 use jid::FullJid;
 
 use super::events::{Event, EventKind};
-use super::presence::Gone;
 use super::rows::{Entry, SlotState};
 use super::shared::Inner;
 use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
-use crate::session::handle::{CLOSED, ENDED, SessionHandle, SessionId, Shared};
+use crate::session::handle::{CLOSED, ENDED, Gone, SessionHandle, SessionId, Shared};
 use crate::session::outbound::{Ended, Gate, Left};
 use crate::shield::{shielded, wake};
 use crate::stanza::Stanza;

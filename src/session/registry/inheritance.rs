@@ -16,7 +16,7 @@ use crate::sync::atomic::AtomicUsize;
 
 /// What others have left to a session, which gets it as soon as it can get messages for the account,
 /// among what the store has for it.
-pub(super) struct Inheritance {
+pub(crate) struct Inheritance {
     left: Vec<Left>,
     /// For as long as it waits (LIMIT-11).
     share: Share,

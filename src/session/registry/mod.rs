@@ -23,7 +23,7 @@ use std::time::Duration;
 
 use jid::{BareJid, FullJid};
 
-use super::account::Account;
+use super::account::{Account, AccountState};
 use super::handle::{SessionHandle, Shared};
 use super::outbound::RetentionLimits;
 use crate::address::bare_of_full;
@@ -43,14 +43,13 @@ use table::Table;
 pub use bind::{BindError, BindRequest, Conflict};
 #[cfg(feature = "server")]
 pub(crate) use blocked::Pattern;
-pub use builder::Builder;
+pub use builder::RegistryBuilder;
 pub(crate) use end::Run;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
-pub(crate) use inheritance::Waiting;
-pub(crate) use presence::PresenceState;
+pub(crate) use inheritance::{Inheritance, Waiting};
 pub use presence::{Parting, Presence};
 pub use resume::{ResumeError, Resumed, Retention};
 pub(crate) use shared::Inner;
@@ -89,7 +88,7 @@ pub struct Counts {
 
 impl<C: SharedConnection> SessionRegistry<C> {
     /// A registry with the defaults of the rules, on the host's `environment`.
-    pub fn builder(environment: Arc<dyn Environment>) -> Builder<C> {
+    pub fn builder(environment: Arc<dyn Environment>) -> RegistryBuilder<C> {
         let settings = Settings {
             environment,
             conflict: Conflict::Replace,
@@ -103,7 +102,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             backlog: None,
             hides: None,
         };
-        Builder { settings, listener: None, hold: None }
+        RegistryBuilder { settings, listener: None, hold: None }
     }
 
     pub(super) fn assemble(
@@ -233,6 +232,12 @@ impl<C: SharedConnection> SessionRegistry<C> {
 
     pub(crate) fn account(&self, account: Key<'_>) -> Option<Arc<Account>> {
         self.inner().table.with(account, |entry| Arc::clone(&entry.shared))
+    }
+
+    /// What is kept for an account that has sessions.
+    #[must_use]
+    pub fn account_state(&self, account: &BareJid) -> Option<AccountState> {
+        self.account(self.key(account.as_str())).map(AccountState)
     }
 
     /// Replaces the roster of an account. The caller has stored it.

@@ -12,12 +12,10 @@ use super::shared::Inner;
 use super::table::Key;
 use crate::address::parts;
 use crate::connection::SharedConnection;
-use crate::environment::Nanos;
-use crate::rules::presence::{Audience, Directed, TooManyTargets, broadcast, uncovered};
+use crate::rules::presence::{Audience, Directed, broadcast, uncovered};
 use crate::rules::roster::Roster;
 use crate::session::account::Account;
-use crate::session::account::Kept;
-use crate::session::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
+use crate::session::handle::{AVAILABLE, Gone, Last, SessionHandle, Shared};
 use crate::session::outbound::{Item, To, Valid};
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
@@ -49,70 +47,6 @@ pub(super) struct Notification<'a> {
     pub(super) stanza: &'a Stanza,
     /// What is said without it is said for good: an unavailable.
     pub(super) valid: Option<&'a Valid<'a>>,
-}
-
-/// What a session's presence lock guards.
-#[derive(Default)]
-pub(crate) struct PresenceState {
-    pub(crate) last: Option<Box<Last>>,
-    /// What most sessions do without.
-    rare: Option<Box<Rare>>,
-}
-
-/// The last broadcast presence.
-pub(crate) struct Last {
-    pub(crate) stanza: Stanza,
-    pub(super) at: Nanos,
-}
-
-#[derive(Default)]
-pub(crate) struct Rare {
-    pub(super) directed: Directed,
-    /// Of extensions: here because this lock has a place for a pointer.
-    pub(crate) kept: Kept,
-    /// What the session before it on its resource had not acknowledged.
-    #[cfg(feature = "server")]
-    pub(super) inheritance: Option<Box<super::inheritance::Inheritance>>,
-}
-
-impl Rare {
-    fn is_empty(&self) -> bool {
-        #[cfg(feature = "server")]
-        if self.inheritance.is_some() {
-            return false;
-        }
-        self.directed.is_empty() && self.kept.is_empty()
-    }
-}
-
-/// What was taken from a session that is no longer available.
-pub(super) struct Gone {
-    /// Its priority, if it was available.
-    pub(super) before: Option<i8>,
-    pub(super) directed: Directed,
-}
-
-impl PresenceState {
-    pub(crate) fn rare(&self) -> Option<&Rare> {
-        self.rare.as_deref()
-    }
-
-    pub(crate) fn change<T>(&mut self, change: impl FnOnce(&mut Rare) -> T) -> T {
-        let mut none = Rare::default();
-        let rare = self.rare.as_deref_mut().unwrap_or(&mut none);
-        let result = change(rare);
-        if rare.is_empty() {
-            self.rare = None;
-        } else if self.rare.is_none() {
-            self.rare = Some(Box::new(none));
-        }
-        result
-    }
-
-    pub(super) fn take(&mut self, before: Option<i8>) -> Gone {
-        self.last = None;
-        Gone { before, directed: self.change(|rare| std::mem::take(&mut rare.directed)) }
-    }
 }
 
 impl<C: SharedConnection> Inner<C> {
@@ -424,71 +358,6 @@ pub(super) fn unavailable<C: SharedConnection>(shared: &Shared<C>) -> Stanza {
     Stanza::presence().type_("unavailable").from(shared.jid.as_str()).build()
 }
 
-/// Directed presence (PRES-9…12).
-impl<C: SharedConnection> SessionHandle<C> {
-    /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
-    /// that it will be told of the end
-    /// ([RFC 6121 §4.6.3](https://www.rfc-editor.org/rfc/rfc6121#section-4.6.3)). Recorded first,
-    /// then sent with [`give_directed`](Self::give_directed) under the number returned.
-    ///
-    /// # Errors
-    ///
-    /// [`TooManyTargets`] where the session has `limit` of them (LIMIT-17); nothing must be sent.
-    pub fn record_directed(&self, target: &str, limit: usize) -> Result<u32, TooManyTargets> {
-        let mut state = self.0.presence.lock();
-        let number = self.0.number.load(Ordering::SeqCst);
-        if self.0.flags.load(Ordering::SeqCst) & ENDED != 0 {
-            // Nobody reads the records any more: what is sent now is void from the start.
-            return Ok(number.wrapping_sub(1));
-        }
-        state.change(|rare| rare.directed.record(target, limit))?;
-        Ok(number)
-    }
-
-    /// Forgets a target of directed presence (PRES-11).
-    pub fn forget_directed(&self, target: &str) {
-        self.0.presence.lock().change(|rare| rare.directed.forget(target));
-    }
-
-    /// Whether directed presence is held to this bare JID or a resource of it.
-    #[must_use]
-    pub fn has_directed_to(&self, bare: &str) -> bool {
-        self.0.presence.lock().rare().is_some_and(|rare| rare.directed.reaches(bare))
-    }
-
-    /// The last broadcast presence and when it was sent.
-    #[must_use]
-    pub fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
-        self.numbered_presence().map(|(stanza, at, _)| (stanza, at))
-    }
-
-    /// The same with its number.
-    pub(crate) fn numbered_presence(&self) -> Option<(Stanza, SystemTime, u32)> {
-        let state = self.0.presence.lock();
-        let number = self.0.number.load(Ordering::SeqCst);
-        state.last.as_ref().map(|last| (last.stanza.clone(), last.at.into(), number))
-    }
-
-    /// The number of the session's presence: another one with each change of it, and at its end.
-    #[cfg(feature = "server")]
-    pub(crate) fn number(&self) -> u32 {
-        self.0.number.load(Ordering::SeqCst)
-    }
-
-    /// Whether the session's presence is still the one of this number.
-    #[cfg(feature = "server")]
-    pub(crate) fn is_at(&self, number: u32) -> bool {
-        Valid { of: &self.0.number, number }.holds()
-    }
-
-    /// Gives this session presence that `source` had, or recorded a target of, under `number`;
-    /// dropped if the source has moved on, so that it never comes behind its end (PRES-21).
-    pub fn give_directed(&self, stanza: &Stanza, source: &Self, number: u32) {
-        let valid = Valid { of: &source.0.number, number };
-        let _gone = self.send_item(Item::Stanza(stanza, To::AsIs), Some(&valid));
-    }
-}
-
 impl<C: SharedConnection> SessionRegistry<C> {
     /// Tells a contact (a bare JID as normalised text) the presence of each available session of
     /// an account: it has become a subscriber.
@@ -564,14 +433,5 @@ pub struct Parting<C: SharedConnection> {
 impl<C: SharedConnection> fmt::Debug for Parting<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parting").field("sessions", &self.sessions.len()).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Gone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gone")
-            .field("was_available", &self.before.is_some())
-            .field("directed", &self.directed.len())
-            .finish()
     }
 }

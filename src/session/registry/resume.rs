@@ -16,11 +16,11 @@ use super::shared::Inner;
 use crate::address::bare_of_full;
 use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
-use crate::session::handle::Acknowledged;
 use crate::session::handle::{SessionHandle, Shared};
 use crate::session::input::Owner;
+use crate::session::outbound::Acknowledged;
 use crate::session::outbound::Retained;
-use crate::session::outbound::{Gate, Outbound};
+use crate::session::outbound::{Epoch, Gate, Outbound};
 use crate::shield::{shielded, wake};
 use crate::stanza::Frame;
 use crate::sync::atomic::Ordering;
@@ -121,7 +121,7 @@ impl<C: SharedConnection> Inner<C> {
     pub(crate) fn lose(
         &self,
         shared: &Arc<Shared<C>>,
-        epoch: u32,
+        epoch: Epoch,
         reason: Reason,
         last_words: Option<&[u8]>,
         run: Run,
