@@ -129,7 +129,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     /// ours, one that a session of ours sent, or both. Once for each message, and once more where a
     /// session gets it from the offline store ([`Outcome::Retrieved`]): where it goes after a
     /// session has ended that had accepted it (SM-17) is not told. Copies that are sent from here by
-    /// [`SessionHandle::send_addressed`] are looked at by nobody.
+    /// [`SessionHandle::send_item`] are looked at by nobody.
     fn delivered(&self, delivery: &Delivery<'_, C>) {
         let _ = delivery;
     }

@@ -9,7 +9,7 @@ use xmpp_session::connection::{Close, Connection, SendError};
 use xmpp_session::environment::Virtual;
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::session::{
-    BindRequest, Epoch, EventKind, Reason, Session, SessionHandle, SessionRegistry,
+    BindRequest, Epoch, EventKind, Item, Reason, Session, SessionHandle, SessionRegistry,
 };
 use xmpp_session::stanza::Frame;
 
@@ -522,7 +522,8 @@ fn off_3_a_connection_that_drains_while_it_is_looked_at_gets_the_rest() {
     let handle = session.handle();
     assert!(prompt.session.set((handle.clone(), session.epoch())).is_ok());
     prompt.busy.store(true, Ordering::SeqCst);
-    handle.send_stored(&[message("b@x/1", 0), message("b@x/1", 1)]).unwrap();
+    let stored = [message("b@x/1", 0), message("b@x/1", 1)];
+    handle.send_stored(&[Item::new(&stored[0]), Item::new(&stored[1])]).unwrap();
     assert_eq!(prompt.sent.lock().unwrap().len(), 2);
     drop(session);
 }

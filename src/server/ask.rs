@@ -10,7 +10,7 @@ use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::extension::{AccountState, Admission, Delivery, Extension, Outcome};
 use crate::rules::roster::Roster;
-use crate::session::{Account, Copies, Hold, Kept, SessionHandle};
+use crate::session::{Account, Copies, Hold, SessionHandle, Values};
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
 use crate::store::StoreError;
 
@@ -86,8 +86,8 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// What extensions keep for an account, from their stores.
-    pub(super) async fn load_kept(&self, account: &BareJid) -> Result<Kept, StoreError> {
-        let mut kept = Kept::default();
+    pub(super) async fn load_kept(&self, account: &BareJid) -> Result<Values, StoreError> {
+        let mut kept = Values::default();
         for extension in &self.extensions {
             if let Some(load) = extension.load(account)
                 && let Some(value) = load.await?

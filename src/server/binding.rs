@@ -12,7 +12,7 @@ use super::iq::is_request;
 use super::oneshot::{self, Receiver};
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::session::{Authed, BindError, BindRequest, Bound, Session};
+use crate::session::{Authed, BindError, BindRefusal, BindRequest, Bound, Misuse, Session};
 use crate::stanza::{Child, Condition, ErrorType, Kind, Received, Stanza, StanzaError, write};
 use crate::store::StoreError;
 use crate::stream::{Refused, StreamCondition};
@@ -28,7 +28,7 @@ pub(super) struct BindWait<C: SharedConnection> {
 /// What came of it.
 pub(super) enum BindOutcome<C: SharedConnection> {
     Bound(Session<Bound, C>),
-    Refused(Session<Authed, C>, BindError),
+    Refused(Session<Authed, C>, BindRefusal),
     /// The account's data could not be had (BIND-7).
     NotLoaded(Session<Authed, C>),
 }
@@ -115,7 +115,7 @@ impl<C: SharedConnection> Driver<C> {
         match outcome {
             Some(BindOutcome::Bound(session)) => self.enter(session),
             Some(BindOutcome::Refused(session, error)) => {
-                if error == BindError::TooManySessions {
+                if error == BindRefusal::TooManySessions {
                     self.core.metrics.limit("LIMIT-8");
                 }
                 let condition = error.condition();
@@ -188,7 +188,7 @@ async fn bind<C: SharedConnection>(
         }
         let mut reply = |jid: &FullJid| bind_result(&id, jid);
         let request = match loaded {
-            Some((roster, kept)) => BindRequest::new().roster(roster).kept(kept),
+            Some((roster, values)) => BindRequest::new().roster(roster).values(values),
             None => BindRequest::new().loaded(),
         };
         let request = match &resource {
@@ -199,11 +199,12 @@ async fn bind<C: SharedConnection>(
             Ok(session) => return done.send(BindOutcome::Bound(session)),
             Err(refused) => {
                 let (back, error) = refused.into_parts();
-                if error != BindError::NotLoaded {
-                    return done.send(BindOutcome::Refused(back, error));
+                match error {
+                    // The account's last session has ended since we looked.
+                    BindError::Misuse(Misuse::NotLoaded) => session = back,
+                    BindError::Misuse(_) => return done.send(BindOutcome::NotLoaded(back)),
+                    BindError::Refused(why) => return done.send(BindOutcome::Refused(back, why)),
                 }
-                // The account's last session has ended since we looked.
-                session = back;
             }
         }
     }

@@ -363,9 +363,9 @@ impl<C: SharedConnection> Builder<C> {
                 Some(core) => core.jobs.later(async move { work() }),
                 None => work(),
             })
-            .elsewhere(move |stanza, holds| {
+            .elsewhere(move |stanza, validity| {
                 if let Some(core) = elsewhere() {
-                    core.route_while(None, stanza, holds);
+                    core.route_while(None, stanza, validity);
                 }
             })
             .backlog(move |account| {

@@ -10,7 +10,7 @@ use crate::connection::SharedConnection;
 use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, Relation, iq};
 use crate::rules::roster;
-use crate::session::{Key, NotSent, SessionHandle};
+use crate::session::{AccountKey, NotSent, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
 
 /// IQ-5: a handler that takes longer has failed.
@@ -278,7 +278,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// What the sender is to an account that has sessions (section "Terms").
-    fn relation(&self, stanza: &Stanza, account: Key<'_>) -> Relation {
+    fn relation(&self, stanza: &Stanza, account: AccountKey<'_>) -> Relation {
         let Some(sender) = sender(stanza) else { return Relation::Stranger };
         let subscribes = || {
             let account = self.registry.account(account);

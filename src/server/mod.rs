@@ -71,7 +71,7 @@ use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::{Extension, Outcome, Target};
 use crate::recent::Recent;
-use crate::session::{Copies, NotSent, SessionHandle, SessionRegistry};
+use crate::session::{Copies, Item, NotSent, SessionHandle, SessionRegistry, Validity};
 use crate::shield::shielded;
 use crate::stanza::{Condition, ErrorType, Frame, Stanza, StanzaError};
 use crate::store::Stores;
@@ -216,7 +216,9 @@ impl<C: SharedConnection> Core<C> {
     ) -> Result<(), NotSent> {
         let is_given = match (since, copies) {
             (Some(since), copies) => session.send_left(stanza, copies, since)?,
-            (None, Some(copies)) => session.send_copy(stanza, copies).map(|()| true)?,
+            (None, Some(copies)) => {
+                session.send_item(&Item::new(stanza).copy_of(copies)).map(|()| true)?
+            }
             (None, None) => session.send(stanza).map(|()| true)?,
         };
         if is_given {
@@ -240,18 +242,11 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Gives a session presence of another, of ours or of somebody elsewhere.
-    fn give_presence(
-        &self,
-        session: &SessionHandle<C>,
-        stanza: &Stanza,
-        origin: Option<&SessionHandle<C>>,
-        number: Option<u32>,
-    ) {
-        match (origin, number) {
-            (Some(origin), Some(number)) => session.give_directed(stanza, origin, number),
-            _ => {
-                let _gone = self.give(session, stanza);
-            }
+    fn give_presence(&self, session: &SessionHandle<C>, stanza: &Stanza, validity: Validity<'_>) {
+        if validity.is_for_good() {
+            let _gone = self.give(session, stanza);
+        } else {
+            let _gone = session.send_item(&Item::new(stanza).while_valid(validity));
         }
     }
 

@@ -15,7 +15,7 @@ use crate::extension::Admission;
 use crate::rules::delivery::{PresenceDecision, PresenceSituation, presence};
 use crate::rules::presence::{Audience, PresenceType, broadcast, read_priority};
 use crate::rules::subscription::SubscriptionKind;
-use crate::session::{Bound, Presence, Session, SessionHandle};
+use crate::session::{Bound, Item, Presence, Session, SessionHandle, Validity};
 use crate::stanza::{Condition, Stanza, StanzaError, canonicalise};
 use crate::store::SubscriptionRequest;
 
@@ -58,7 +58,7 @@ impl<C: SharedConnection> Core<C> {
                 let target = to.to_text();
                 // Recorded first, sent after: an end in between tells the target (mechanism 2).
                 match handle.record_directed(&target, self.limits.directed) {
-                    Ok(number) => self.presence(Some(&handle), stanza, to, Some(number)),
+                    Ok(validity) => self.presence(Some(&handle), stanza, to, validity),
                     Err(error) => {
                         self.metrics.limit("LIMIT-17");
                         refuse(error.condition().into())
@@ -67,7 +67,7 @@ impl<C: SharedConnection> Core<C> {
             }
             PresenceType::Unavailable => {
                 handle.forget_directed(&to.to_text());
-                self.presence(Some(&handle), stanza, to, None)
+                self.presence(Some(&handle), stanza, to, Validity::FOR_GOOD)
             }
             PresenceType::Subscription(kind) => {
                 self.subscription(&handle, kind, stanza, BareJid::clone(&to.bare))
@@ -77,9 +77,9 @@ impl<C: SharedConnection> Core<C> {
                 let account = handle.account().bare.as_str();
                 let probe = stanza.readdressed(Some(account), stanza.to().as_deref());
                 let here = self.registry.is_local(to.bare.as_str());
-                self.presence(Some(&handle).filter(|_| here), &probe, to, None)
+                self.presence(Some(&handle).filter(|_| here), &probe, to, Validity::FOR_GOOD)
             }
-            PresenceType::Error => self.presence(Some(&handle), stanza, to, None),
+            PresenceType::Error => self.presence(Some(&handle), stanza, to, Validity::FOR_GOOD),
         }
     }
 
@@ -138,7 +138,8 @@ impl<C: SharedConnection> Core<C> {
                 |request: &&SubscriptionRequest| !core.is_hidden(&state, request.from.as_str());
             let heard = requests.iter().filter(heard);
             let stanzas: Vec<_> = heard.filter_map(|one| canonicalise(&one.stanza).ok()).collect();
-            if session.send_stored(&stanzas).is_ok() {
+            let items: Vec<_> = stanzas.iter().map(Item::new).collect();
+            if session.send_stored(&items).is_ok() {
                 stanzas.iter().for_each(|stanza| core.given(&session, stanza));
             }
         };
@@ -199,21 +200,17 @@ impl<C: SharedConnection> Core<C> {
         }))
     }
 
-    /// A presence for somebody: an account or a domain of ours, or somebody elsewhere. `number` is
-    /// the one that its source had when it recorded the target.
+    /// A presence for somebody: an account or a domain of ours, or somebody elsewhere. Dropped
+    /// once it is void.
     pub(super) fn presence(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
         to: &Address<'_>,
-        number: Option<u32>,
+        validity: Validity<'_>,
     ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
-            let holds = || match (origin, number) {
-                (Some(source), Some(number)) => source.is_at(number),
-                _ => true,
-            };
-            self.route_while(origin, stanza.clone(), &holds);
+            self.route_while(origin, stanza.clone(), validity);
             return None;
         }
         // MSG-9: to the domain, silence.
@@ -249,7 +246,7 @@ impl<C: SharedConnection> Core<C> {
                         // PRES-11
                         session.forget_directed(from);
                     }
-                    self.give_presence(&session, stanza, origin, number);
+                    self.give_presence(&session, stanza, validity);
                 }
                 None
             }

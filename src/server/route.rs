@@ -14,7 +14,7 @@ use crate::address::{self, InvalidAddress};
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
-use crate::session::{Key, Leftover, SessionHandle, SessionId};
+use crate::session::{AccountKey, Leftover, SessionHandle, SessionId, Validity};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
 const CARBONS: &str = "urn:xmpp:carbons:2";
@@ -79,13 +79,13 @@ impl<C: SharedConnection> Outlet<C> {
         Self { router, queue: Mutex::new(queue) }
     }
 
-    /// Routes a stanza, or queues it where another thread is at it. One that no longer `holds` by
+    /// Routes a stanza, or queues it where another thread is at it. One that is void by
     /// the time it has its place in the order is dropped (PRES-21). `refused` gets what could not
     /// be routed.
     fn route(
         &self,
         outgoing: Outgoing<C>,
-        holds: &dyn Fn() -> bool,
+        validity: Validity<'_>,
         mut refused: impl FnMut(Outgoing<C>, RouteError),
     ) {
         let mut refused = |outgoing, error| {
@@ -94,7 +94,7 @@ impl<C: SharedConnection> Outlet<C> {
         };
         let Some(router) = &self.router else { return refused(outgoing, RouteError::NotFound) };
         let mut queue = self.queue.lock();
-        if !holds() {
+        if validity.is_void() {
             return;
         }
         queue.waiting.push_back(outgoing);
@@ -152,14 +152,14 @@ impl<C: SharedConnection> Core<C> {
         }
         match stanza.kind() {
             Kind::Message => self.message(origin, stanza, to),
-            Kind::Presence => self.presence(origin, stanza, to, None),
+            Kind::Presence => self.presence(origin, stanza, to, Validity::FOR_GOOD),
             Kind::Iq => self.iq(origin, stanza, Some(to)),
         }
     }
 
     pub(super) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, InvalidAddress> {
         let hash = |bare: &str| self.registry.key(bare).hash;
-        let known = |bare: Key<'_>| self.registry.account(bare);
+        let known = |bare: AccountKey<'_>| self.registry.account(bare);
         Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
     }
 
@@ -185,7 +185,7 @@ impl<C: SharedConnection> Core<C> {
     /// To the host's router; a refusal is answered to `origin`, or else to the session that the
     /// stanza is from, where that is due (STZ-10, SUB-6).
     pub(super) fn route_elsewhere(&self, origin: Option<&SessionHandle<C>>, stanza: Stanza) {
-        self.route_while(origin, stanza, &|| true);
+        self.route_while(origin, stanza, Validity::FOR_GOOD);
     }
 
     /// The same for a stanza that may have become untrue before it has its place in the order.
@@ -193,10 +193,10 @@ impl<C: SharedConnection> Core<C> {
         &self,
         origin: Option<&SessionHandle<C>>,
         stanza: Stanza,
-        holds: &dyn Fn() -> bool,
+        validity: Validity<'_>,
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
-        self.router.route(outgoing, holds, |Outgoing { stanza, origin }, error| {
+        self.router.route(outgoing, validity, |Outgoing { stanza, origin }, error| {
             let sender = origin.or_else(|| self.sender(&stanza));
             if let Some(session) = sender {
                 if stanza.kind() == Kind::Presence

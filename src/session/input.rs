@@ -95,7 +95,7 @@ impl<C: SharedConnection> Owner<C> {
         if out.epoch != self.epoch || (out.ended && !out.has_last_words()) {
             return Poll::Ready(Err(Detached));
         }
-        // Kept in any case: who waits for input is to learn of the end as well.
+        // Values in any case: who waits for input is to learn of the end as well.
         let old = waker.and_then(|waker| out.waker.replace(waker));
         drop(out);
         drop(old);

@@ -21,22 +21,26 @@ mod state;
 
 pub use account::AccountState;
 #[cfg(feature = "server")]
-pub(crate) use account::{Account, Kept};
+pub(crate) use account::{Account, Values};
 #[cfg(feature = "server")]
 pub(crate) use handle::Standing;
-pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
+pub use handle::{Available, Interested, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
-pub use outbound::{AckCheck, AckPolicy, Acknowledged, Copies, Epoch, Hold, RetentionLimits};
+pub use outbound::{
+    AckCheck, AckPolicy, Acknowledged, Copies, Epoch, Hold, Item, NotSent, RetentionLimits,
+    Validity,
+};
 #[cfg(all(test, feature = "server"))]
 #[cfg(not(any(loom_model, shuttle)))]
 pub(crate) use registry::hashes;
-pub use registry::{
-    BindError, BindRequest, Conflict, Counts, Event, EventKind, Leftover, Parting, Presence,
-    Reason, RegistryBuilder, ResumeError, Resumed, Retention, SessionRegistry, Sessions,
-};
 #[cfg(feature = "server")]
-pub(crate) use registry::{Hash, Key, Pattern, Waiting};
-pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
+pub(crate) use registry::{AccountKey, Hash, Pattern, Waiting};
+pub use registry::{
+    BindError, BindRefusal, BindRequest, Conflict, Counts, Event, EventKind, Leftover, Misuse,
+    Parting, Presence, Reason, RegistryBuilder, ResumeError, ResumeRefusal, Resumed, Retention,
+    SessionRegistry, Sessions,
+};
+pub use state::{Authed, AuthenticateError, Bound, Session, State, TransitionError, Unauthed};
 
 #[cfg(test)]
 #[cfg(not(any(loom_model, shuttle)))]

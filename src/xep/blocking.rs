@@ -13,7 +13,7 @@ use crate::connection::SharedConnection;
 use crate::extension::{
     AccountState, Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target,
 };
-use crate::session::{Pattern, SessionHandle, SessionRegistry};
+use crate::session::{Item, Pattern, SessionHandle, SessionRegistry};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 use crate::store::{BlockStore, StoreError, StoreFuture};
 
@@ -356,7 +356,7 @@ impl Inner {
         let push = Stanza::iq("set").from(account.as_str()).id(&id).child(&change.push()).build();
         for session in registry.sessions(account) {
             if session.extension::<Marked>().is_some() {
-                let _gone = session.send_addressed(&push);
+                let _gone = session.send_item(&Item::new(&push).addressed());
             }
         }
     }

@@ -10,7 +10,7 @@ use crate::extension::{
     AccountState, Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target,
 };
 use crate::rules::delivery::MessageType;
-use crate::session::SessionHandle;
+use crate::session::{Item, SessionHandle};
 use crate::stanza::{Child, Condition, Frame, Framing, Kind, Stanza};
 use crate::sync::Mutex;
 
@@ -176,8 +176,8 @@ fn copy<C: SharedConnection>(delivery: &Delivery<'_, C>, account: &BareJid, way:
     for session in std::iter::once(first).chain(sessions) {
         // SM-17: what a session has received by a copy it does not get again.
         let _gone = match delivery.copies().filter(|_| way == Way::Received) {
-            Some(copies) => session.push_copy(&copy, copies),
-            None => session.send_addressed(&copy),
+            Some(copies) => session.send_item(&Item::new(&copy).addressed().copy_of(copies)),
+            None => session.send_item(&Item::new(&copy).addressed()),
         };
     }
 }
@@ -278,11 +278,11 @@ mod tests {
 
     use super::*;
     use crate::rules::roster::Roster;
-    use crate::session::{Account, Kept};
+    use crate::session::{Account, Values};
 
     fn account() -> AccountState {
         let jid = BareJid::new("romeo@example.com").unwrap();
-        let state = AccountState(Arc::new(Account::new(jid, Roster::new(), Kept::default())));
+        let state = AccountState(Arc::new(Account::new(jid, Roster::new(), Values::default())));
         state.set_extension(Recent::default());
         state
     }

@@ -10,7 +10,7 @@ use crate::rules::roster::Roster;
 use crate::sync::RwLock;
 
 pub use values::AccountState;
-pub(crate) use values::{Kept, Value};
+pub(crate) use values::{Value, Values};
 
 /// What the sessions of one account share.
 pub(crate) struct Account {
@@ -21,12 +21,12 @@ pub(crate) struct Account {
 struct Data {
     /// `None`: as that of a new account.
     roster: Option<Arc<Roster>>,
-    kept: Kept,
+    values: Values,
 }
 
 impl Account {
-    pub(crate) fn new(bare: BareJid, roster: Roster, kept: Kept) -> Self {
-        Self { bare, data: RwLock::new(Data { roster: compact(roster), kept }) }
+    pub(crate) fn new(bare: BareJid, roster: Roster, values: Values) -> Self {
+        Self { bare, data: RwLock::new(Data { roster: compact(roster), values }) }
     }
 
     /// The roster of now. It does not change under the reader's eyes.
@@ -41,13 +41,13 @@ impl Account {
     }
 
     /// Looks at what extensions keep for the account.
-    pub(super) fn kept<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
-        look(&self.data.read().kept)
+    pub(super) fn values<T>(&self, look: impl FnOnce(&Values) -> T) -> T {
+        look(&self.data.read().values)
     }
 
     /// Changes what extensions keep; what is taken out is dropped without the lock.
-    pub(super) fn update_kept<T>(&self, change: impl FnOnce(&mut Kept) -> T) {
-        let _old = change(&mut self.data.write().kept);
+    pub(super) fn change_values<T>(&self, change: impl FnOnce(&mut Values) -> T) {
+        let _old = change(&mut self.data.write().values);
     }
 }
 

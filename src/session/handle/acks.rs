@@ -20,9 +20,9 @@ impl<C: SharedConnection> SessionHandle<C> {
     #[must_use = "where it is true the client has to be asked"]
     pub fn claim_ack_request(&self, epoch: Epoch, policy: &AckPolicy) -> bool {
         let Some(registry) = self.0.registry.upgrade() else { return false };
-        let now = registry.settings.environment.now();
+        let now = registry.now();
         let mut out = self.0.out.lock();
-        out.epoch == epoch && out.claim_ask(policy, &registry.settings.retention, now)
+        out.epoch == epoch && out.claim_ask(policy, registry.limits(), now)
     }
 
     /// Claims the right to ask a silent client for a sign of life by an `<r/>` (STREAM-29). `None`
@@ -30,7 +30,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     #[must_use = "where it is true the client has to be asked"]
     pub fn claim_sign_of_life(&self) -> Option<bool> {
         let registry = self.0.registry.upgrade()?;
-        let now = registry.settings.environment.now();
+        let now = registry.now();
         self.0.out.lock().claim_sign_of_life(now)
     }
 
@@ -44,7 +44,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// too long, or has acknowledged nothing while as much waited for it as may (LIMIT-10).
     pub fn check_acks(&self, policy: &AckPolicy) -> AckCheck {
         let Some(registry) = self.0.registry.upgrade() else { return AckCheck::Quiet };
-        let now = registry.settings.environment.now();
-        self.0.out.lock().check(policy, &registry.settings.retention, now)
+        let now = registry.now();
+        self.0.out.lock().check(policy, registry.limits(), now)
     }
 }

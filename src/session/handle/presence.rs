@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::environment::Nanos;
 use crate::rules::presence::Directed;
-use crate::session::account::Kept;
+use crate::session::account::Values;
 #[cfg(feature = "server")]
 use crate::session::registry::Inheritance;
 use crate::stanza::Stanza;
@@ -27,7 +27,7 @@ pub(crate) struct Last {
 pub(crate) struct Rare {
     pub(crate) directed: Directed,
     /// Of extensions: here because this lock has a place for a pointer.
-    pub(crate) kept: Kept,
+    pub(crate) values: Values,
     /// What the session before it on its resource had not acknowledged.
     #[cfg(feature = "server")]
     pub(crate) inheritance: Option<Box<Inheritance>>,
@@ -39,7 +39,7 @@ impl Rare {
         if self.inheritance.is_some() {
             return false;
         }
-        self.directed.is_empty() && self.kept.is_empty()
+        self.directed.is_empty() && self.values.is_empty()
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime};
 
 use super::Outbound;
 use super::limits::{RetentionLimits, Share};
-use super::queue::{Entry, Size};
+use super::queue::Size;
+use super::queued::Queued;
 use crate::connection::SharedConnection;
 use crate::environment::Nanos;
 use crate::sync::atomic::AtomicUsize;
@@ -334,7 +335,7 @@ impl<C: SharedConnection> Outbound<C> {
         if retained.due {
             return (!self.queue.has_unwritten()).then_some(Duration::ZERO);
         }
-        let Some(Entry::Stanza { at, .. }) =
+        let Some(Queued::Stanza { at, .. }) =
             self.queue.front().filter(|_| self.queue.written() > 0)
         else {
             return None;

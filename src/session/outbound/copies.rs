@@ -19,11 +19,11 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 /// if copies.release() { /* nobody has it: route it again */ }
 /// ```
 #[derive(Clone)]
-pub struct Copies(Arc<Inner>);
+pub struct Copies(Arc<Counted>);
 
-struct Inner {
+struct Counted {
     message: Stanza,
-    holders: AtomicU32,
+    count: AtomicU32,
 }
 
 impl Copies {
@@ -31,7 +31,7 @@ impl Copies {
     /// that, no copy is the last one.
     #[must_use]
     pub fn of(message: &Stanza) -> Self {
-        Self(Arc::new(Inner { message: message.clone(), holders: AtomicU32::new(1) }))
+        Self(Arc::new(Counted { message: message.clone(), count: AtomicU32::new(1) }))
     }
 
     /// The message itself, whatever form a copy has.
@@ -41,20 +41,20 @@ impl Copies {
     }
 
     pub(crate) fn add(&self) {
-        self.0.holders.fetch_add(1, Ordering::SeqCst);
+        self.0.count.fetch_add(1, Ordering::SeqCst);
     }
 
     /// The sender is through, or a session has its copy no longer. `true` = nobody has received the
     /// message, and nobody will.
     #[must_use = "where it is true the message is the caller's to route"]
     pub fn release(&self) -> bool {
-        self.0.holders.fetch_sub(1, Ordering::SeqCst) == 1
+        self.0.count.fetch_sub(1, Ordering::SeqCst) == 1
     }
 }
 
 impl fmt::Debug for Copies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let holders = self.0.holders.load(Ordering::SeqCst);
-        f.debug_struct("Copies").field("holders", &holders).finish_non_exhaustive()
+        let count = self.0.count.load(Ordering::SeqCst);
+        f.debug_struct("Copies").field("count", &count).finish_non_exhaustive()
     }
 }

@@ -10,9 +10,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Outbound;
+use super::item::Item;
 use super::limits::{RetentionLimits, Share};
-use super::queue::Entry;
-use super::{Item, Outbound};
+use super::queued::Queued;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::stanza::Stanza;
@@ -40,30 +41,30 @@ impl fmt::Debug for Hold {
 }
 
 /// What is held back for one session.
-pub(super) struct Held {
-    items: VecDeque<HeldItem>,
+pub(super) struct HeldBack {
+    items: VecDeque<HeldStanza>,
     share: Share,
 }
 
-struct HeldItem {
+struct HeldStanza {
     key: String,
     from: Box<str>,
-    entry: Entry,
+    entry: Queued,
 }
 
-impl Held {
+impl HeldBack {
     fn new(all: &Arc<AtomicUsize>) -> Self {
         Self { items: VecDeque::new(), share: Share::new(all) }
     }
 
-    fn put(&mut self, key: String, from: Box<str>, entry: Entry) {
+    fn put(&mut self, key: String, from: Box<str>, entry: Queued) {
         let at = self.items.iter().position(|item| item.key == key);
         if let Some(old) = at.and_then(|at| self.items.remove(at)) {
             self.share.set(self.share.bytes().saturating_sub(old.entry.len()));
             old.entry.forget();
         }
         self.share.set(self.share.bytes().saturating_add(entry.len()));
-        self.items.push_back(HeldItem { key, from, entry });
+        self.items.push_back(HeldStanza { key, from, entry });
     }
 
     /// Drops what `is_unwanted`.
@@ -85,7 +86,7 @@ impl Held {
     }
 
     /// Takes out what is held from this bare JID; without one, everything.
-    fn take(&mut self, from: Option<&str>) -> Vec<Entry> {
+    fn take(&mut self, from: Option<&str>) -> Vec<Queued> {
         let items = std::mem::take(&mut self.items);
         let mut taken = Vec::new();
         for item in items {
@@ -109,7 +110,7 @@ impl<C: SharedConnection> Outbound<C> {
     /// Holds back from now on.
     pub(crate) fn start_holding(&mut self, all: &Arc<AtomicUsize>) {
         if !self.ended && self.link.is_some() && self.queue.held().is_none() {
-            self.queue.set_held(Held::new(all));
+            self.queue.set_held(HeldBack::new(all));
         }
     }
 
@@ -123,7 +124,7 @@ impl<C: SharedConnection> Outbound<C> {
     /// Holds a stanza back, or lets go what has to be before it. `true` = it is taken care of.
     pub(super) fn hold_back(
         &mut self,
-        item: Item<'_>,
+        item: &Item<'_>,
         hold: Option<Hold>,
         at: Duration,
         limits: &RetentionLimits,
@@ -134,7 +135,7 @@ impl<C: SharedConnection> Outbound<C> {
             self.let_go(before);
             return false;
         };
-        held.put(key, source(stanza), Entry::new(item, false, at));
+        held.put(key, source(stanza), Queued::new(item, false, at));
         if held.is_full(limits) {
             self.let_all_go();
         }
@@ -171,7 +172,7 @@ impl<C: SharedConnection> Outbound<C> {
         self.let_go(all.unwrap_or_default());
     }
 
-    fn let_go(&mut self, entries: Vec<Entry>) {
+    fn let_go(&mut self, entries: Vec<Queued>) {
         let is_retained = self.retained.is_some();
         for mut entry in entries {
             entry.set_counted(is_retained);

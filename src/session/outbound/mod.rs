@@ -9,91 +9,33 @@
 mod acks;
 mod copies;
 mod holdback;
+mod item;
 mod limits;
 mod queue;
+mod queued;
 mod writer;
 
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
-use jid::{BareJid, FullJid};
+use jid::BareJid;
 
 use crate::address::bare_of;
 use crate::connection::{SendError, SharedConnection};
-use crate::environment::Nanos;
 use crate::stanza::{Kind, Stanza};
-use crate::sync::atomic::{AtomicU32, Ordering};
-use queue::{Entry, Queue, Size};
+use item::Content;
+use queue::{Queue, Size};
+use queued::Queued;
 
 pub(crate) use acks::Retained;
 pub use acks::{AckCheck, AckPolicy, Acknowledged};
 pub use copies::Copies;
 pub use holdback::Hold;
+pub use item::{Item, Validity};
 pub use limits::RetentionLimits;
 #[cfg(feature = "server")]
 pub(crate) use limits::Share;
-pub(super) use writer::{kick, send, send_stored};
-
-/// The `to` of a copy, resolved when it is written: the entries of a broadcast differ in it alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum To {
-    /// As the stanza has it (STZ-2).
-    AsIs,
-    /// The receiving account's bare JID (PRES-4).
-    OwnBare,
-    /// The receiving session's full JID (STZ-3).
-    OwnFull,
-}
-
-/// One thing to write, borrowed from the sender: it is cloned only where it has to wait.
-#[derive(Clone, Copy)]
-pub(crate) enum Item<'a> {
-    Stanza(&'a Stanza, To),
-    /// A message that goes to other sessions of the account as well.
-    Copy(&'a Stanza, To, &'a Copies),
-    /// Presence that was sent before, to the receiving account's bare JID: since when it is so is said as
-    /// well (PRES-16), and the bytes stay those that the contact's session keeps.
-    Since(&'a Stanza, Nanos),
-    Raw(&'a [u8]),
-}
-
-impl<'a> Item<'a> {
-    pub(super) const fn stanza(self) -> Option<&'a Stanza> {
-        match self {
-            Item::Stanza(stanza, _) | Item::Copy(stanza, _, _) | Item::Since(stanza, _) => {
-                Some(stanza)
-            }
-            Item::Raw(_) => None,
-        }
-    }
-
-    const fn copies(self) -> Option<&'a Copies> {
-        if let Item::Copy(_, _, copies) = self { Some(copies) } else { None }
-    }
-}
-
-/// The addresses of the session whose queue it is.
-#[derive(Clone, Copy)]
-pub(super) struct Own<'a> {
-    pub(super) jid: &'a FullJid,
-    pub(super) account: &'a BareJid,
-}
-
-/// Available presence of another session: void once that session has moved on.
-///
-/// Checked under the lock of the recipient, and a source that ends raises its number before it
-/// sends its unavailable: so no available can come behind that unavailable (PRES-21).
-pub(crate) struct Valid<'a> {
-    pub(crate) of: &'a AtomicU32,
-    pub(crate) number: u32,
-}
-
-impl Valid<'_> {
-    #[inline]
-    pub(super) fn holds(&self) -> bool {
-        self.of.load(Ordering::SeqCst) == self.number
-    }
-}
+pub(super) use writer::Writer;
 
 /// Which of its transports a session has: a resumption begins another. What a host, a writer or an owner
 /// does in an older epoch has no effect.
@@ -147,7 +89,7 @@ pub(super) struct Outbound<C> {
     pub(super) link: Option<C>,
     pub(super) epoch: Epoch,
     /// Who writes to the transport of now.
-    writer: Writer,
+    writing: Writing,
     /// Nothing more is accepted.
     pub(super) ended: bool,
     /// While one is closed, entries wait and no input is taken. (A byte of its own for the ticket
@@ -171,18 +113,7 @@ enum Room {
     None(After),
 }
 
-/// Whether it is the presence of now of another session, which keeps the bytes.
-pub(super) fn is_state(item: Item<'_>) -> bool {
-    match item {
-        Item::Stanza(stanza, To::OwnBare) => {
-            stanza.kind() == Kind::Presence && stanza.type_().is_none()
-        }
-        Item::Since(..) => true,
-        _ => false,
-    }
-}
-
-fn is_presence(item: Item<'_>, type_: &str) -> bool {
+fn is_presence(item: &Item<'_>, type_: &str) -> bool {
     item.stanza().is_some_and(|stanza| {
         stanza.kind() == Kind::Presence && stanza.type_().as_deref() == Some(type_)
     })
@@ -190,7 +121,7 @@ fn is_presence(item: Item<'_>, type_: &str) -> bool {
 
 /// Who hands entries to the transport of now.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Writer {
+enum Writing {
     Nobody,
     /// Some thread is at it.
     Busy,
@@ -201,7 +132,7 @@ enum Writer {
 
 /// What a call into the outbound leaves to be done without its lock.
 #[must_use = "the transport may be lost, stanzas may have to be routed again"]
-pub(super) enum After {
+pub(crate) enum After {
     Nothing,
     /// The transport of this epoch is gone.
     Lost(Epoch, SendError),
@@ -213,13 +144,28 @@ pub(super) enum After {
     Behind,
 }
 
-/// What became of an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
-    Accepted,
-    /// An older presence than one that was sent since: dropped on purpose.
-    Outdated,
-    Refused(SendError),
+/// Why something was not accepted; the caller still has it, and routing goes on (MSG-8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotSent {
+    /// As much waits for the client as may (LIMIT-10).
+    #[error("too much waits for the session already")]
+    Full,
+    /// The session has ended or has just lost its transport.
+    #[error("the session has ended")]
+    Ended,
+    /// The session that it speaks of has moved on (PRES-21).
+    #[error("the presence is no longer true")]
+    Void,
+}
+
+impl From<SendError> for NotSent {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::Full,
+            SendError::Closed => Self::Ended,
+        }
+    }
 }
 
 impl<C: SharedConnection> Outbound<C> {
@@ -227,7 +173,7 @@ impl<C: SharedConnection> Outbound<C> {
         Self {
             link: Some(link),
             epoch: Epoch::default(),
-            writer: Writer::Nobody,
+            writing: Writing::Nobody,
             ended: false,
             gates,
             lingers,
@@ -246,12 +192,12 @@ impl<C: SharedConnection> Outbound<C> {
 
     /// Whether nothing can be written now, or somebody else does.
     fn waits(&self) -> bool {
-        self.gates.is_closed() || self.link.is_none() || self.writer != Writer::Nobody
+        self.gates.is_closed() || self.link.is_none() || self.writing != Writing::Nobody
     }
 
     /// The entry that was claimed last was not taken; `raised`: it counted as sent for the first time.
-    fn give_back(&mut self, entry: Entry, raised: bool) {
-        if !matches!(entry, Entry::Stanza { counted: true, .. }) {
+    fn give_back(&mut self, entry: Queued, raised: bool) {
+        if !matches!(entry, Queued::Stanza { counted: true, .. }) {
             return self.queue.put_back(entry);
         }
         self.queue.step_back();
@@ -265,32 +211,34 @@ impl<C: SharedConnection> Outbound<C> {
     /// Whether what waits is more than the connection takes now.
     pub(super) fn is_stalled(&self) -> bool {
         let open = self.link.is_some() && !self.gates.is_closed() && !self.ended;
-        open && self.writer == Writer::Nobody && self.queue.next().is_some()
+        open && self.writing == Writing::Nobody && self.queue.next().is_some()
     }
 
     /// The transport has taken something: whether somebody has to go on.
     pub(super) fn is_called(&mut self) -> bool {
-        if self.writer == Writer::Busy {
-            self.writer = Writer::Called;
+        if self.writing == Writing::Busy {
+            self.writing = Writing::Called;
         }
         self.is_stalled()
     }
 
     /// Whether there is room for one more (LIMIT-10, LIMIT-13). One that finds some is taken whatever
     /// its size.
-    fn room(&self, own: Own<'_>, item: Item<'_>, limits: &RetentionLimits) -> Room {
+    fn room(&self, account: &BareJid, item: &Item<'_>, limits: &RetentionLimits) -> Room {
         let size = self.queue.limited();
-        if !size.exceeds(limits, 1) || is_state(item) || self.link.is_none() {
+        if !size.exceeds(limits, 1) || item.is_state() || self.link.is_none() {
             return Room::Free;
         }
-        let domain = own.account.domain().as_str();
-        let is_own = match item {
-            Item::Raw(_) => true,
-            Item::Copy(..) => false,
-            Item::Stanza(stanza, _) | Item::Since(stanza, _) => stanza.from().is_none_or(|from| {
-                let from = bare_of(&from);
-                from == domain || from == own.account.as_str()
-            }),
+        let domain = account.domain().as_str();
+        let is_own = match item.content {
+            Content::Raw(_) => true,
+            Content::Copy(..) => false,
+            Content::Stanza(stanza, _) | Content::Since(stanza, _) => {
+                stanza.from().is_none_or(|from| {
+                    let from = bare_of(&from);
+                    from == domain || from == account.as_str()
+                })
+            }
         };
         let is_end = is_presence(item, "unavailable");
         if !is_own && !is_end {
@@ -303,10 +251,10 @@ impl<C: SharedConnection> Outbound<C> {
     }
 
     /// Of presence that waits the latest of each JID is enough.
-    fn condense(&mut self, own: Own<'_>) {
+    fn condense(&mut self, account: &BareJid) {
         let (sent, again) = self.retained.as_ref().map_or((0, 0), |r| (r.sent, r.again));
         let first = self.queue.written().max(usize::try_from(sent).unwrap_or(usize::MAX));
-        let gone = self.queue.condense(first, again, own.account.domain().as_str());
+        let gone = self.queue.condense(first, again, account.domain().as_str());
         if let Some(retained) = self.retained.as_mut() {
             retained.again = retained.again.saturating_sub(gone);
         }
@@ -350,7 +298,7 @@ impl<C: SharedConnection> Outbound<C> {
     /// What belonged to the transport of now goes with it; its writer has no say any more.
     fn next_epoch(&mut self) {
         self.epoch = Epoch(self.epoch.0.wrapping_add(1));
-        self.writer = Writer::Nobody;
+        self.writing = Writing::Nobody;
         let _unwritten = self.queue.take_greeting();
         self.stop_holding();
     }
@@ -395,8 +343,8 @@ impl<C: SharedConnection> Outbound<C> {
                     self.gates.open(Gate::Predecessor);
                     self.gates.open(Gate::Greeting);
                 }
-                self.queue.push(Entry::Raw(words.into()));
-                self.queue.push(Entry::Close);
+                self.queue.push(Queued::Raw(words.into()));
+                self.queue.push(Queued::Close);
                 None
             }
             _ => self.link.take(),
@@ -422,7 +370,7 @@ pub(super) struct Ended<C> {
 }
 
 /// A stanza that an ended session leaves.
-pub(super) struct Left {
+pub(crate) struct Left {
     pub(super) stanza: Stanza,
     pub(super) at: Duration,
     pub(super) counted: bool,

@@ -6,7 +6,7 @@ use super::shared::Inner;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::session::handle::{Rare, SessionHandle};
-use crate::session::outbound::Valid;
+use crate::session::outbound::Validity;
 use crate::stanza::Stanza;
 
 /// Some JIDs of a block list.
@@ -39,7 +39,8 @@ impl<C: SharedConnection> Inner<C> {
         pattern: &impl Pattern,
     ) {
         let gone = unavailable(&session.0);
-        let notification = Notification { source: None, stanza: &gone, valid: None };
+        let notification =
+            Notification { source: None, stanza: &gone, validity: Validity::FOR_GOOD };
         let roster = session.roster();
         let sees = |jid: &str| available && roster.is_subscriber(bare_of(jid));
         if available {
@@ -47,14 +48,14 @@ impl<C: SharedConnection> Inner<C> {
                 self.notify_contact(contact.into(), &notification);
             }
             for jid in pattern.full().filter(|jid| sees(jid)) {
-                self.direct(None, &gone, jid, None);
+                self.direct(None, &gone, jid, Validity::FOR_GOOD);
             }
         }
         let told = |jid: &str| {
             sees(jid) && (pattern.covers(bare_of(jid)) || pattern.full().any(|f| f == jid))
         };
         for target in directed.iter().filter(|target| !told(target)) {
-            self.direct(None, &gone, target, None);
+            self.direct(None, &gone, target, Validity::FOR_GOOD);
         }
     }
 }
@@ -134,11 +135,10 @@ impl<C: SharedConnection> SessionRegistry<C> {
                 .for_each(|jid| inner.thaw(account, jid));
         }
         for session in sessions {
-            let Some((stanza, _, number)) = session.numbered_presence() else { continue };
-            let valid = Some(&Valid { of: &session.0.number, number });
+            let Some((stanza, _, validity)) = session.present() else { continue };
             let roster = session.roster();
             let source = &session.0.account;
-            let notification = Notification { source: Some(source), stanza: &stanza, valid };
+            let notification = Notification { source: Some(source), stanza: &stanza, validity };
             for contact in roster.subscribers().filter(|entry| pattern.covers(entry.jid())) {
                 inner.notify_contact(contact.into(), &notification);
             }
@@ -148,7 +148,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
                     && !inner.hides(source, jid)
             };
             for jid in pattern.full().filter(seen) {
-                inner.direct(None, &stanza, jid, valid);
+                inner.direct(None, &stanza, jid, validity);
             }
         }
     }

@@ -14,8 +14,7 @@ use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::session::account::AccountState;
 use crate::session::handle::SessionHandle;
-use crate::session::outbound::Hold;
-use crate::session::outbound::RetentionLimits;
+use crate::session::outbound::{Hold, RetentionLimits, Validity};
 use crate::stanza::Stanza;
 
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
@@ -27,7 +26,7 @@ pub struct RegistryBuilder<C: SharedConnection> {
 }
 
 /// A hook that takes stanzas with no session here to go to.
-type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
+type Elsewhere = Box<dyn Fn(Stanza, Validity<'_>) + Send + Sync>;
 /// Says what is held back from a session.
 pub(super) type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
@@ -92,12 +91,12 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     /// Takes presence for contacts at domains that are not [ours](Self::domain), addressed and
     /// ready to be routed. Without it they are dropped.
     ///
-    /// The second argument says whether the stanza still is true: the session of an available
-    /// presence may end while it is under way, and its unavailable must come last (PRES-21). The
-    /// router asks under the lock that orders its stanzas, and drops the stanza if it is not.
+    /// The session of an available presence may end while that is under way, and its unavailable must
+    /// come last (PRES-21): under the lock that orders its stanzas the router drops one that
+    /// [is void](Validity::is_void).
     pub fn elsewhere(
         mut self,
-        router: impl Fn(Stanza, &dyn Fn() -> bool) + Send + Sync + 'static,
+        router: impl Fn(Stanza, Validity<'_>) + Send + Sync + 'static,
     ) -> Self {
         self.settings.elsewhere = Some(Box::new(router));
         self

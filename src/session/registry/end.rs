@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use jid::FullJid;
 
 use super::events::{Event, EventKind};
-use super::rows::{Entry, SlotState};
+use super::rows::{Row, SlotState};
 use super::shared::Inner;
 use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
@@ -229,18 +229,18 @@ impl<C: SharedConnection> Inner<C> {
         run: Run,
         still: impl FnOnce(SlotState) -> bool,
     ) -> bool {
-        let now = self.settings.environment.now();
+        let now = self.now();
         let ending = {
             let key = self.table.key(bare_of_full(&shared.jid));
             let mut shard = self.table.shard(key).write();
-            let entry = shard.find_mut(key.hash.wide(), |entry| entry.is(key));
-            let found = entry.and_then(|entry| {
-                let at = entry.slots.position(shared)?;
-                let state = entry.slots.as_slice().get(at)?.state;
-                (state != SlotState::Ending && still(state)).then_some((entry, at))
+            let row = shard.find_mut(key.hash.wide(), |row| row.is(key));
+            let found = row.and_then(|row| {
+                let at = row.slots.position(shared)?;
+                let state = row.slots.as_slice().get(at)?.state;
+                (state != SlotState::Ending && still(state)).then_some((row, at))
             });
-            let Some((entry, at)) = found else { return false };
-            self.decide_end(entry, at, reason, last_words, now)
+            let Some((row, at)) = found else { return false };
+            self.decide_end(row, at, reason, last_words, now)
         };
         if let Some(ending) = ending {
             self.finish_by(ending, run);
@@ -251,34 +251,34 @@ impl<C: SharedConnection> Inner<C> {
     /// Marks the slot as ending and settles its outbound; under the shard's lock.
     pub(super) fn decide_end(
         &self,
-        entry: &mut Entry<C>,
+        row: &mut Row<C>,
         at: usize,
         reason: Reason,
         last_words: Option<&[u8]>,
         now: Duration,
     ) -> Option<Ending<C>> {
-        let slot = entry.slots.as_mut_slice().get_mut(at)?;
+        let slot = row.slots.as_mut_slice().get_mut(at)?;
         let before = std::mem::replace(&mut slot.state, SlotState::Ending);
         self.sessions.fetch_sub(1, Ordering::SeqCst);
-        self.no_longer_absent(&slot.shared, before);
+        self.no_longer_absent(&slot.session, before);
         let own = if last_words.is_none() { reason.last_words() } else { None };
         let words = last_words.or(own.as_deref());
-        let mut outbound = slot.shared.out.lock().end(words);
+        let mut outbound = slot.session.out.lock().end(words);
         let mut left = Vec::new();
         #[cfg(feature = "server")]
-        left.append(&mut slot.shared.take_inheritance());
+        left.append(&mut slot.session.take_inheritance());
         left.append(&mut outbound.left);
         let token = outbound.token.take().filter(|_| reason.is_remembered());
         if let (Some(token), Some(handled)) = (token, outbound.handled) {
-            let (account, limits) = (entry.shared.bare.as_str(), &self.settings.retention);
+            let (account, limits) = (row.account.bare.as_str(), self.limits());
             self.remembered.lock().keep(account, token, handled, now, limits);
         }
-        let (shared, flush) = (Arc::clone(&slot.shared), words.is_some());
+        let (shared, flush) = (Arc::clone(&slot.session), words.is_some());
         let count = left.len();
         if matches!(reason, Reason::Replaced { .. }) && self.settings.backlog.is_some() {
             outbound.left = left;
         } else {
-            self.put_left(entry, &shared, left);
+            self.put_left(row, &shared, left);
         }
         Some(Ending { shared, reason, outbound, left: count, flush })
     }
@@ -349,19 +349,19 @@ impl<C: SharedConnection> Inner<C> {
         let key = self.table.key(bare_of_full(&shared.jid));
         let mut shard = self.table.shard(key).write();
         self.events.push(|| Event::new(SessionHandle(Arc::clone(shared)), kind));
-        let mut occupied = shard.find_entry(key.hash.wide(), |entry| entry.is(key)).ok()?;
-        let entry = occupied.get_mut();
-        let at = entry.slots.position(shared)?;
-        entry.slots.remove(at);
-        if entry.slots.as_slice().is_empty() {
+        let mut occupied = shard.find_entry(key.hash.wide(), |row| row.is(key)).ok()?;
+        let row = occupied.get_mut();
+        let at = row.slots.position(shared)?;
+        row.slots.remove(at);
+        if row.slots.as_slice().is_empty() {
             occupied.remove();
             return None;
         }
-        let slots = entry.slots.as_slice().iter();
-        let mut same = slots.filter(|slot| slot.shared.jid.resource() == shared.jid.resource());
+        let slots = row.slots.as_slice().iter();
+        let mut same = slots.filter(|slot| slot.session.jid.resource() == shared.jid.resource());
         let first = same.next()?;
         // While an older instance is still ending, its own end will open the gate.
-        (first.state != SlotState::Ending).then(|| Arc::clone(&first.shared))
+        (first.state != SlotState::Ending).then(|| Arc::clone(&first.session))
     }
 
     pub(super) fn open_gate(&self, shared: &Arc<Shared<C>>, gate: Gate) {

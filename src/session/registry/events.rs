@@ -81,18 +81,22 @@ pub(super) type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 
 /// The queue between decisions and the listener.
 pub(super) struct Events<C: SharedConnection> {
-    queue: Mutex<Queue<C>>,
+    queue: Mutex<Undelivered<C>>,
     listener: Option<Listener<C>>,
 }
 
-struct Queue<C: SharedConnection> {
+/// Events that the listener has not been told.
+struct Undelivered<C: SharedConnection> {
     waiting: VecDeque<Event<C>>,
     delivering: bool,
 }
 
 impl<C: SharedConnection> Events<C> {
     pub(super) fn new(listener: Option<Listener<C>>) -> Self {
-        Self { queue: Mutex::new(Queue { waiting: VecDeque::new(), delivering: false }), listener }
+        Self {
+            queue: Mutex::new(Undelivered { waiting: VecDeque::new(), delivering: false }),
+            listener,
+        }
     }
 
     /// Queues an event; called under the lock of the decision (a leaf lock inside it).

@@ -40,7 +40,7 @@ use events::{Events, Listener};
 use seen::Seen;
 use table::Table;
 
-pub use bind::{BindError, BindRequest, Conflict};
+pub use bind::{BindError, BindRefusal, BindRequest, Conflict, Misuse};
 #[cfg(feature = "server")]
 pub(crate) use blocked::Pattern;
 pub use builder::RegistryBuilder;
@@ -51,11 +51,11 @@ pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
 pub(crate) use inheritance::{Inheritance, Waiting};
 pub use presence::{Parting, Presence};
-pub use resume::{ResumeError, Resumed, Retention};
+pub use resume::{ResumeError, ResumeRefusal, Resumed, Retention};
 pub(crate) use shared::Inner;
+pub(crate) use table::AccountKey;
 #[cfg(feature = "server")]
 pub(crate) use table::Hash;
-pub(crate) use table::Key;
 #[cfg(all(test, not(any(loom_model, shuttle))))]
 pub(crate) use table::hashes;
 
@@ -140,13 +140,13 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// A bare JID, as normalised text, to be looked up: hashed once for all look-ups on the way of a stanza.
-    pub(crate) fn key<'a>(&self, bare: &'a str) -> Key<'a> {
+    pub(crate) fn key<'a>(&self, bare: &'a str) -> AccountKey<'a> {
         self.inner().table.key(bare)
     }
 
     /// As [`session`](Self::session).
     #[cfg(feature = "server")]
-    pub(crate) fn find(&self, account: Key<'_>, resource: &str) -> Option<SessionHandle<C>> {
+    pub(crate) fn find(&self, account: AccountKey<'_>, resource: &str) -> Option<SessionHandle<C>> {
         self.inner().find(account, resource)
     }
 
@@ -156,7 +156,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
         self.sessions_of(self.key(account.as_str()))
     }
 
-    pub(crate) fn sessions_of(&self, account: Key<'_>) -> Sessions<C> {
+    pub(crate) fn sessions_of(&self, account: AccountKey<'_>) -> Sessions<C> {
         Sessions(self.inner().sessions(account).into_iter())
     }
 
@@ -226,12 +226,12 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// As [`is_loaded`](Self::is_loaded).
-    pub(crate) fn has_row(&self, account: Key<'_>) -> bool {
+    pub(crate) fn has_row(&self, account: AccountKey<'_>) -> bool {
         self.inner().table.with(account, |_| ()).is_some()
     }
 
-    pub(crate) fn account(&self, account: Key<'_>) -> Option<Arc<Account>> {
-        self.inner().table.with(account, |entry| Arc::clone(&entry.shared))
+    pub(crate) fn account(&self, account: AccountKey<'_>) -> Option<Arc<Account>> {
+        self.inner().table.with(account, |row| Arc::clone(&row.account))
     }
 
     /// What is kept for an account that has sessions.
@@ -259,7 +259,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// Ends a session for `reason`, with the stream error that belongs to it: whoever saw the
-    /// resource gets one unavailable, the connection is flushed and closed, the entry forgotten.
+    /// resource gets one unavailable, the connection is flushed and closed, the row forgotten.
     ///
     /// `false` where the session was over already: then nothing happens (DESTROY-4).
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]

@@ -9,14 +9,14 @@ use smallvec::SmallVec;
 use super::SessionRegistry;
 use super::events::{Event, EventKind};
 use super::shared::Inner;
-use super::table::Key;
+use super::table::AccountKey;
 use crate::address::parts;
 use crate::connection::SharedConnection;
 use crate::rules::presence::{Audience, Directed, broadcast, uncovered};
 use crate::rules::roster::Roster;
 use crate::session::account::Account;
 use crate::session::handle::{AVAILABLE, Gone, Last, SessionHandle, Shared};
-use crate::session::outbound::{Item, To, Valid};
+use crate::session::outbound::{Item, Validity};
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
 use crate::sync::atomic::Ordering;
@@ -45,8 +45,8 @@ pub(super) struct Notification<'a> {
     /// The account, if it counts from whom it hides: these are told nothing (BLOCK-6).
     pub(super) source: Option<&'a Arc<Account>>,
     pub(super) stanza: &'a Stanza,
-    /// What is said without it is said for good: an unavailable.
-    pub(super) valid: Option<&'a Valid<'a>>,
+    /// An unavailable is true for good.
+    pub(super) validity: Validity<'a>,
 }
 
 impl<C: SharedConnection> Inner<C> {
@@ -65,26 +65,25 @@ impl<C: SharedConnection> Inner<C> {
 
     fn set_available(&self, shared: &Arc<Shared<C>>, stanza: &Stanza, priority: i8) -> bool {
         let last = Last { stanza: stanza.clone(), at: self.settings.environment.utc().into() };
-        let (before, number) = {
+        let (before, validity) = {
             let mut state = shared.presence.lock();
             let before = shared.availability();
             if !shared.set_flags(AVAILABLE | u32::from(u8::from_le_bytes(priority.to_le_bytes()))) {
                 return false;
             }
-            let number = shared.number.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+            shared.number.fetch_add(1, Ordering::SeqCst);
             state.last = Some(Box::new(last));
             if before.is_none() {
                 self.events.push(|| {
                     Event::new(SessionHandle(Arc::clone(shared)), EventKind::BecameAvailable)
                 });
             }
-            (before, number)
+            (before, shared.validity())
         };
         self.events.deliver();
         let roster = shared.account.roster();
-        let valid = Valid { of: &shared.number, number };
         let causes = broadcast(before, Some(priority));
-        self.carry_out(shared, causes, &roster, stanza, Some(&valid), &Directed::new());
+        self.carry_out(shared, causes, &roster, stanza, validity, &Directed::new());
         self.retract(shared, &roster);
         before.is_none()
     }
@@ -99,7 +98,11 @@ impl<C: SharedConnection> Inner<C> {
         let lost = told.subscribers().filter(|entry| !now.is_subscriber(entry.jid()));
         for contact in lost {
             let stanza = &unavailable(shared);
-            let notification = Notification { source: Some(&shared.account), stanza, valid: None };
+            let notification = Notification {
+                source: Some(&shared.account),
+                stanza,
+                validity: Validity::FOR_GOOD,
+            };
             self.notify_contact(contact.into(), &notification);
         }
     }
@@ -124,7 +127,7 @@ impl<C: SharedConnection> Inner<C> {
         if gone.before.is_some() {
             // It sees its own unavailable as well (PRES-6), though it is not available any more.
             let own = stanza.cloned().unwrap_or_else(|| unavailable(shared));
-            self.give(&SessionHandle(Arc::clone(shared)), Item::Stanza(&own, To::OwnBare), None);
+            self.give(&SessionHandle(Arc::clone(shared)), &Item::to_account(&own));
         }
         self.events.deliver();
     }
@@ -150,7 +153,7 @@ impl<C: SharedConnection> Inner<C> {
             self.left_now(&shared.account, &roster);
         }
         let causes = broadcast(gone.before, None);
-        self.carry_out(shared, causes, &roster, stanza, None, &gone.directed);
+        self.carry_out(shared, causes, &roster, stanza, Validity::FOR_GOOD, &gone.directed);
     }
 
     /// Whether a full JID gets what is sent to its bare JID: a session of ours does only while it
@@ -170,12 +173,12 @@ impl<C: SharedConnection> Inner<C> {
         causes: &[Audience],
         roster: &Roster,
         stanza: &Stanza,
-        valid: Option<&Valid<'_>>,
+        validity: Validity<'_>,
         directed: &Directed,
     ) {
         let (source, own) = (Some(&shared.account), shared.account.bare.as_str());
-        let notification = Notification { source, stanza, valid };
-        let end = |target| self.direct(source, stanza, target, None);
+        let notification = Notification { source, stanza, validity };
+        let end = |target| self.direct(source, stanza, target, Validity::FOR_GOOD);
         for audience in causes {
             match audience {
                 Audience::Subscribers => roster
@@ -197,7 +200,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// A copy for one contact: to its sessions if it is ours, else to the router.
-    pub(super) fn notify_contact(&self, contact: Key<'_>, notification: &Notification<'_>) {
+    pub(super) fn notify_contact(&self, contact: AccountKey<'_>, notification: &Notification<'_>) {
         // Most accounts hide from nobody: then there is nothing to ask about each session either.
         let hiding = notification.source.filter(|account| self.hides_any(account).is_some());
         if hiding.is_some_and(|account| self.hides(account, contact.bare)) {
@@ -205,12 +208,11 @@ impl<C: SharedConnection> Inner<C> {
         }
         // Who has sessions here is ours.
         if !self.notify_account(contact, hiding, notification) && !self.is_local(contact.bare) {
-            let Notification { stanza, valid, .. } = notification;
-            let holds = || valid.is_none_or(Valid::holds);
-            if holds() {
+            let Notification { stanza, validity, .. } = *notification;
+            if !validity.is_void() {
                 let from = stanza.from();
                 let stanza = || stanza.readdressed(from.as_deref(), Some(contact.bare));
-                self.elsewhere(stanza, &holds);
+                self.elsewhere(stanza, validity);
             }
         }
     }
@@ -219,33 +221,33 @@ impl<C: SharedConnection> Inner<C> {
     /// available.
     fn notify_account(
         &self,
-        account: Key<'_>,
+        account: AccountKey<'_>,
         hiding: Option<&Arc<Account>>,
         notification: &Notification<'_>,
     ) -> bool {
-        let Notification { stanza, valid, .. } = *notification;
+        let Notification { stanza, validity, .. } = *notification;
         let sessions = self.sessions_that(account, Shared::is_available);
         for session in &sessions {
             if hiding.is_some_and(|from| self.hides(from, session.jid().as_str())) {
                 continue;
             }
-            if valid.is_none() {
+            if validity.is_for_good() {
                 // PRES-11
                 session.forget_directed(stanza.from().as_deref().unwrap_or_default());
             }
-            self.give(session, Item::Stanza(stanza, To::OwnBare), valid);
+            self.give(session, &Item::to_account(stanza).while_valid(validity));
         }
         !sessions.is_empty()
     }
 
-    /// Presence to exactly this JID (PRES-T1); without `valid`, the end of directed presence. `source`
+    /// Presence to exactly this JID (PRES-T1); true for good: the end of directed presence. `source`
     /// as in a [`Notification`].
     pub(super) fn direct(
         &self,
         source: Option<&Arc<Account>>,
         stanza: &Stanza,
         target: &str,
-        valid: Option<&Valid<'_>>,
+        validity: Validity<'_>,
     ) {
         if source.is_some_and(|account| self.hides(account, target)) {
             return;
@@ -253,7 +255,7 @@ impl<C: SharedConnection> Inner<C> {
         let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(target));
         let (bare, resource) = parts(target);
         if !self.is_local(bare) {
-            return self.elsewhere(stanza, &|| valid.is_none_or(Valid::holds));
+            return self.elsewhere(stanza, validity);
         }
         let stanza = stanza();
         let from = stanza.from();
@@ -261,11 +263,11 @@ impl<C: SharedConnection> Inner<C> {
             let meant = resource
                 .map_or_else(|| session.is_available(), |r| session.resource().as_str() == r);
             if meant {
-                if valid.is_none() {
+                if validity.is_for_good() {
                     // PRES-11
                     session.forget_directed(from.as_deref().unwrap_or_default());
                 }
-                self.give(&session, Item::Stanza(&stanza, To::AsIs), valid);
+                self.give(&session, &Item::new(&stanza).while_valid(validity));
             }
         }
     }
@@ -284,7 +286,7 @@ impl<C: SharedConnection> Inner<C> {
                 self.learn_of(&me, own, contact.into());
             } else {
                 let probe = || Stanza::presence().type_("probe").from(own).to(jid).build();
-                self.elsewhere(probe, &|| true);
+                self.elsewhere(probe, Validity::FOR_GOOD);
             }
         }
     }
@@ -293,17 +295,15 @@ impl<C: SharedConnection> Inner<C> {
     fn learn_own(&self, shared: &Arc<Shared<C>>) {
         let me = SessionHandle(Arc::clone(shared));
         for session in self.sessions(self.table.key(shared.account.bare.as_str())) {
-            if let Some((stanza, _, number)) = session.numbered_presence().filter(|_| session != me)
-            {
-                let valid = Valid { of: &session.0.number, number };
-                self.give(&me, Item::Stanza(&stanza, To::OwnBare), Some(&valid));
+            if let Some((stanza, _, validity)) = session.present().filter(|_| session != me) {
+                self.give(&me, &Item::to_account(&stanza).while_valid(validity));
             }
         }
     }
 
     /// The answer to a probe of a local contact, given without the probe (PRES-13…16): from memory
     /// where it has sessions; where it has none, the user's own item says that it may know.
-    fn learn_of(&self, me: &SessionHandle<C>, own: &str, contact: Key<'_>) {
+    fn learn_of(&self, me: &SessionHandle<C>, own: &str, contact: AccountKey<'_>) {
         let sessions = self.sessions(contact);
         let refuses =
             || sessions.first().is_some_and(|session| !session.roster().is_subscriber(own));
@@ -314,10 +314,9 @@ impl<C: SharedConnection> Inner<C> {
         // A contact that hides looks as if it were offline, as it does where its list is not loaded.
         let seen = |session: &&SessionHandle<C>| !self.hides(&session.0.account, me.jid().as_str());
         for session in sessions.iter().filter(seen) {
-            if let Some((stanza, at, number)) = session.numbered_presence() {
+            if let Some((stanza, at, validity)) = session.present() {
                 available = true;
-                let valid = Valid { of: &session.0.number, number };
-                self.give(me, Item::Since(&stanza, at.into()), Some(&valid));
+                self.give(me, &Item::since(&stanza, at.into()).while_valid(validity));
             }
         }
         if !available {
@@ -330,17 +329,17 @@ impl<C: SharedConnection> Inner<C> {
                 Some(at) => stanza.with_appended(&delay(contact.bare, at)),
                 None => stanza,
             };
-            self.give(me, Item::Stanza(&stanza, To::OwnBare), None);
+            self.give(me, &Item::to_account(&stanza));
         } else if refuses() {
             // The subscription was cancelled meanwhile; the news of it may have come first.
             for session in &sessions {
-                self.give(me, Item::Stanza(&unavailable(&session.0), To::OwnBare), None);
+                self.give(me, &Item::to_account(&unavailable(&session.0)));
             }
         }
     }
 
     /// A refusal needs no answer: a recipient that is gone needs no presence any more.
-    fn give(&self, to: &SessionHandle<C>, item: Item<'_>, valid: Option<&Valid<'_>>) {
+    fn give(&self, to: &SessionHandle<C>, item: &Item<'_>) {
         // BLOCK-5
         let account = &to.0.account;
         if self.hides_any(account).is_some()
@@ -348,8 +347,7 @@ impl<C: SharedConnection> Inner<C> {
         {
             return;
         }
-        let (_sent, after) = to.0.send(self, item, valid);
-        self.settle(&to.0, after);
+        let _refused = to.0.send(self, item);
     }
 }
 
@@ -364,10 +362,9 @@ impl<C: SharedConnection> SessionRegistry<C> {
     pub fn tell_contact(&self, account: &str, contact: &str) {
         let (inner, contact) = (self.inner(), self.key(contact));
         for session in inner.sessions(self.key(account)) {
-            if let Some((stanza, _, number)) = session.numbered_presence() {
-                let valid = Some(&Valid { of: &session.0.number, number });
+            if let Some((stanza, _, validity)) = session.present() {
                 let source = Some(&session.0.account);
-                inner.notify_contact(contact, &Notification { source, stanza: &stanza, valid });
+                inner.notify_contact(contact, &Notification { source, stanza: &stanza, validity });
             }
         }
     }
@@ -406,11 +403,12 @@ impl<C: SharedConnection> SessionRegistry<C> {
             if available || (directed && !records.is_empty()) {
                 let (inner, stanza) = (self.inner(), unavailable(&session.0));
                 let source = Some(&session.0.account);
-                let notification = Notification { source, stanza: &stanza, valid: None };
+                let notification =
+                    Notification { source, stanza: &stanza, validity: Validity::FOR_GOOD };
                 inner.notify_contact(self.key(&contact), &notification);
                 let full = records.iter().filter(|target| *target != &*contact);
                 full.filter(|target| !inner.hears(target))
-                    .for_each(|t| inner.direct(source, &stanza, t, None));
+                    .for_each(|t| inner.direct(source, &stanza, t, Validity::FOR_GOOD));
             }
         }
     }

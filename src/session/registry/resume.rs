@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
+use super::bind::Misuse;
 use super::end::{Reason, Run, last_words};
 use super::events::{Event, EventKind};
 use super::hibernation::is_same;
@@ -18,9 +19,7 @@ use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
 use crate::session::handle::{SessionHandle, Shared};
 use crate::session::input::Owner;
-use crate::session::outbound::Acknowledged;
-use crate::session::outbound::Retained;
-use crate::session::outbound::{Epoch, Gate, Outbound};
+use crate::session::outbound::{Acknowledged, Epoch, Gate, Outbound, Retained};
 use crate::shield::{shielded, wake};
 use crate::stanza::Frame;
 use crate::sync::atomic::Ordering;
@@ -52,11 +51,23 @@ pub struct Resumed {
 
 /// Why a session was not resumed. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "it is the host's mistake, or the client cannot have it"
+)]
 pub enum ResumeError {
-    /// The stream has not been opened since its last restart.
-    #[error("the stream is not open")]
-    NotOpen,
+    /// The host's mistake, of which the client is told nothing.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    /// The client cannot have what it asked for.
+    #[error(transparent)]
+    Refused(#[from] ResumeRefusal),
+}
+
+/// Why a client does not get its session back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeRefusal {
     /// No session of this account has that resumption id: unknown, over, or somebody else's,
     /// which are not told apart (SM-12).
     #[error("no session to resume")]
@@ -127,14 +138,14 @@ impl<C: SharedConnection> Inner<C> {
         run: Run,
     ) {
         let mut waker = None;
-        let since = self.settings.environment.now();
+        let since = self.now();
         let (lost, ending) = {
             let key = self.table.key(bare_of_full(&shared.jid));
             let mut shard = self.table.shard(key).write();
-            let Some(entry) = shard.find_mut(key.hash.wide(), |entry| entry.is(key)) else {
+            let Some(row) = shard.find_mut(key.hash.wide(), |row| row.is(key)) else {
                 return;
             };
-            let Some(at) = entry.slots.position(shared) else { return };
+            let Some(at) = row.slots.position(shared) else { return };
             let mut out = shared.out.lock();
             if out.ended || out.epoch != epoch {
                 return;
@@ -142,14 +153,14 @@ impl<C: SharedConnection> Inner<C> {
             let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
             if window.is_zero() {
                 drop(out);
-                (None, self.decide_end(entry, at, reason, last_words, since))
+                (None, self.decide_end(row, at, reason, last_words, since))
             } else {
                 let link = out.drop_link();
                 shared.set_holding(false);
                 waker = out.waker.take();
                 drop(out);
                 let until = since.saturating_add(window);
-                if let Some(slot) = entry.slots.as_mut_slice().get_mut(at) {
+                if let Some(slot) = row.slots.as_mut_slice().get_mut(at) {
                     slot.state = SlotState::Absent;
                 }
                 self.absent.fetch_add(1, Ordering::SeqCst);
@@ -160,11 +171,10 @@ impl<C: SharedConnection> Inner<C> {
                 self.hibernating.lock().weigh(shared.id, bytes);
                 self.events
                     .push(|| Event::new(SessionHandle(Arc::clone(shared)), EventKind::Absent));
-                let crowded = entry.absent() > self.settings.hibernating_per_account;
-                let oldest =
-                    crowded.then(|| entry.oldest_absent(&self.hibernating.lock())).flatten();
+                let crowded = row.absent() > self.settings.hibernating_per_account;
+                let oldest = crowded.then(|| row.oldest_absent(&self.hibernating.lock())).flatten();
                 let ending =
-                    oldest.and_then(|at| self.decide_end(entry, at, Reason::Evicted, None, since));
+                    oldest.and_then(|at| self.decide_end(row, at, Reason::Evicted, None, since));
                 (link, ending)
             }
         };
@@ -182,7 +192,7 @@ impl<C: SharedConnection> Inner<C> {
     /// LIMIT-10: the queue has outgrown what is kept for the session.
     pub(super) fn end_overgrown(&self, shared: &Arc<Shared<C>>) {
         // A resumption may have been quicker.
-        let still = |_| shared.out.lock().is_overgrown(&self.settings.retention);
+        let still = |_| shared.out.lock().is_overgrown(self.limits());
         self.end_if(shared, Reason::Overflow, None, Run::Later, still);
     }
 
@@ -219,31 +229,30 @@ impl<C: SharedConnection> Inner<C> {
         handled: u32,
         link: C,
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
-    ) -> Result<Owner<C>, ResumeError> {
+    ) -> Result<Owner<C>, ResumeRefusal> {
         // A session that ends is remembered under the lock under which it can be found no longer.
-        let now = self.settings.environment.now();
-        let not_found = || ResumeError::NotFound {
+        let now = self.now();
+        let not_found = || ResumeRefusal::NotFound {
             handled: self.remembered.lock().recall(account.as_str(), token, now),
         };
         let (owner, old, waker) = {
             let key = self.table.key(account.as_str());
             let mut shard = self.table.shard(key).write();
-            let entry =
-                shard.find_mut(key.hash.wide(), |entry| entry.is(key)).ok_or_else(not_found)?;
-            let slot = entry
+            let row = shard.find_mut(key.hash.wide(), |row| row.is(key)).ok_or_else(not_found)?;
+            let slot = row
                 .slots
                 .as_mut_slice()
                 .iter_mut()
                 .find(|slot| {
-                    slot.state != SlotState::Ending && is_resumable(&slot.shared.out.lock(), token)
+                    slot.state != SlotState::Ending && is_resumable(&slot.session.out.lock(), token)
                 })
                 .ok_or_else(not_found)?;
-            let shared = Arc::clone(&slot.shared);
+            let shared = Arc::clone(&slot.session);
             let mut out = shared.out.lock();
             match out.take_acknowledgement(handled) {
                 Some(Acknowledged::Freed(_)) => {}
                 Some(Acknowledged::TooHigh { handled, sent }) => {
-                    return Err(ResumeError::HandledTooHigh { handled, sent });
+                    return Err(ResumeRefusal::HandledTooHigh { handled, sent });
                 }
                 None => return Err(not_found()),
             }
@@ -312,7 +321,7 @@ impl<C: SharedConnection> Inner<C> {
 
     /// Ends the sessions whose window has passed, and forgets what is too old.
     pub(super) fn expire(&self) {
-        let now = self.settings.environment.now();
+        let now = self.now();
         loop {
             let Some(due) = self.hibernating.lock().pop_due(now) else { break };
             let Some(session) = due.upgrade() else { continue };

@@ -1,6 +1,7 @@
 //! What the clones of a registry, its sessions and their owners share.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use jid::DomainPart;
 use smallvec::SmallVec;
@@ -11,13 +12,13 @@ use super::end::{Leftover, Reason, Run};
 use super::events::Events;
 use super::hibernation::{Hibernating, Remembered};
 use super::seen::Seen;
-use super::table::{Key, Table};
+use super::table::{AccountKey, Table};
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::rules::roster::Roster;
-use crate::session::account::{Account, AccountState, Kept};
+use crate::session::account::{Account, AccountState, Values};
 use crate::session::handle::{SessionHandle, Shared};
-use crate::session::outbound::{After, Hold};
+use crate::session::outbound::{After, Hold, RetentionLimits, Validity};
 use crate::shield::shielded;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
@@ -46,31 +47,41 @@ pub(crate) struct Inner<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Inner<C> {
-    pub(super) fn find(&self, account: Key<'_>, resource: &str) -> Option<SessionHandle<C>> {
+    /// The monotonic time.
+    #[inline]
+    pub(crate) fn now(&self) -> Duration {
+        self.settings.environment.now()
+    }
+
+    #[inline]
+    pub(crate) const fn limits(&self) -> &RetentionLimits {
+        &self.settings.retention
+    }
+
+    pub(super) fn find(&self, account: AccountKey<'_>, resource: &str) -> Option<SessionHandle<C>> {
         self.table
-            .with(account, |entry| {
-                entry
-                    .visible()
-                    .find(|slot| slot.shared.jid.resource().as_str() == resource)
-                    .map(|slot| SessionHandle(Arc::clone(&slot.shared)))
+            .with(account, |row| {
+                row.visible()
+                    .find(|slot| slot.session.jid.resource().as_str() == resource)
+                    .map(|slot| SessionHandle(Arc::clone(&slot.session)))
             })
             .flatten()
     }
 
-    pub(super) fn sessions(&self, account: Key<'_>) -> SmallVec<[SessionHandle<C>; 4]> {
+    pub(super) fn sessions(&self, account: AccountKey<'_>) -> SmallVec<[SessionHandle<C>; 4]> {
         self.sessions_that(account, |_| true)
     }
 
     /// The sessions of an account that are so at the moment of the look-up.
     pub(super) fn sessions_that(
         &self,
-        account: Key<'_>,
+        account: AccountKey<'_>,
         are: impl Fn(&Shared<C>) -> bool,
     ) -> SmallVec<[SessionHandle<C>; 4]> {
         let mut sessions = SmallVec::new();
-        self.table.with(account, |entry| {
-            for slot in entry.visible().filter(|slot| are(&slot.shared)) {
-                sessions.push(SessionHandle(Arc::clone(&slot.shared)));
+        self.table.with(account, |row| {
+            for slot in row.visible().filter(|slot| are(&slot.session)) {
+                sessions.push(SessionHandle(Arc::clone(&slot.session)));
             }
         });
         sessions
@@ -85,8 +96,8 @@ impl<C: SharedConnection> Inner<C> {
         let Some(shard) = self.table.shards().get(shard) else { return Vec::new() };
         let table = shard.read();
         let mut sessions = Vec::with_capacity(table.len());
-        for entry in table.iter() {
-            sessions.extend(entry.visible().map(|slot| SessionHandle(Arc::clone(&slot.shared))));
+        for row in table.iter() {
+            sessions.extend(row.visible().map(|slot| SessionHandle(Arc::clone(&slot.session))));
         }
         sessions
     }
@@ -99,16 +110,16 @@ impl<C: SharedConnection> Inner<C> {
         domains.is_empty() || domains.iter().any(is_in)
     }
 
-    /// To the host's router, which asks `holds` where it orders the stanza.
-    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza, holds: &dyn Fn() -> bool) {
+    /// To the host's router, which drops what is void where it orders the stanza.
+    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza, validity: Validity<'_>) {
         if let Some(router) = &self.settings.elsewhere {
-            shielded(|| router(stanza(), holds));
+            shielded(|| router(stanza(), validity));
         }
     }
 
     /// The hook, if there is something that it could know of `account`.
     pub(super) fn hides_any(&self, account: &Account) -> Option<&Hides> {
-        self.settings.hides.as_ref().filter(|_| !account.kept(Kept::is_empty))
+        self.settings.hides.as_ref().filter(|_| !account.values(Values::is_empty))
     }
 
     /// Whether presence between `account` and `jid` is to be left out. A hook that panics hides.
