@@ -27,7 +27,8 @@ impl<C: SharedConnection> Drop for Owner<C> {
     }
 }
 
-/// The session has ended, or belongs to another transport by now: input has no effect any more.
+/// The session has ended or has another transport: what its owner still reads must have no effect, and the
+/// owner drops the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session has ended or belongs to another transport")]
 #[non_exhaustive]
@@ -95,7 +96,7 @@ impl<C: SharedConnection> Owner<C> {
         if out.epoch != self.epoch || (out.ended && !out.has_last_words()) {
             return Poll::Ready(Err(Detached));
         }
-        // Values in any case: who waits for input is to learn of the end as well.
+        // Kept in any case: an owner that waits for input has to learn of the end as well.
         let old = waker.and_then(|waker| out.waker.replace(waker));
         drop(out);
         drop(old);

@@ -29,12 +29,12 @@ impl Account {
         Self { bare, data: RwLock::new(Data { roster: compact(roster), values }) }
     }
 
-    /// The roster of now. It does not change under the reader's eyes.
+    /// The roster as it is now: what is returned never changes.
     pub(crate) fn roster(&self) -> Arc<Roster> {
         self.data.read().roster.clone().unwrap_or_default()
     }
 
-    /// Changes the roster; who holds an older one keeps it as it was.
+    /// Replaces the roster. Readers of an older one keep that.
     pub(crate) fn set_roster(&self, roster: Roster) {
         let roster = compact(roster);
         let _old = std::mem::replace(&mut self.data.write().roster, roster);
@@ -51,7 +51,7 @@ impl Account {
     }
 }
 
-/// Many accounts have nobody on their roster.
+/// Many accounts have no contacts: their roster takes no memory.
 fn compact(roster: Roster) -> Option<Arc<Roster>> {
     (!roster.is_new()).then(|| Arc::new(roster))
 }

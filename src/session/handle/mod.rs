@@ -97,6 +97,27 @@ pub(crate) struct Shared<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Shared<C> {
+    pub(super) fn new(
+        id: SessionId,
+        jid: FullJid,
+        account: Arc<Account>,
+        registry: Weak<Inner<C>>,
+        out: Outbound<C>,
+        since: Duration,
+    ) -> Self {
+        Self {
+            id,
+            jid,
+            since: since.into(),
+            registry,
+            account,
+            flags: AtomicU32::new(0),
+            number: AtomicU32::new(0),
+            presence: Mutex::new(PresenceState::default()),
+            out: Mutex::new(out),
+        }
+    }
+
     pub(crate) fn send(self: &Arc<Self>, inner: &Inner<C>, item: &Item<'_>) -> Result<(), NotSent> {
         let flags = self.flags.load(Ordering::SeqCst);
         let retained = flags & RETAINED != 0;
@@ -192,7 +213,7 @@ impl<C: SharedConnection> Shared<C> {
         self.flags.load(Ordering::SeqCst) & ABSENT != 0
     }
 
-    /// Said of the transport of now.
+    /// Set for the current transport.
     pub(super) fn set_protected(&self, protected: bool) {
         let protected = if protected { PROTECTED } else { 0 };
         self.update_flags(|flags| flags & !PROTECTED | protected);
@@ -360,7 +381,7 @@ impl<C: SharedConnection> SessionHandle<C> {
         !out.ended && out.link.is_some()
     }
 
-    /// The connection of now, if there is one.
+    /// The current connection, if there is one.
     #[must_use]
     pub fn connection(&self) -> Option<C> {
         self.0.out.lock().link.clone()

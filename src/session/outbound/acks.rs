@@ -93,7 +93,7 @@ pub(crate) struct Retained {
 }
 
 impl Retained {
-    /// `clocks`: the monotonic time and the wall clock's of now.
+    /// `clocks`: the time now, monotonic and of day.
     pub(crate) fn new(
         token: String,
         window: Duration,
@@ -126,8 +126,8 @@ impl Retained {
         if place < self.again { self.zero.checked_add(at) } else { None }
     }
 
-    /// What stood at these places of the queue is in it no longer. The client had not got it from the
-    /// transport of now, and had said so of any earlier one.
+    /// What stood at these places of the queue is in it no longer. The current transport
+    /// had not been given it, and of earlier ones the client had said that it had not got it.
     pub(super) fn taken_out(&mut self, places: &[usize]) {
         let sent = usize::try_from(self.sent).unwrap_or(usize::MAX);
         let below = |limit| places.iter().take_while(|&&place| place < limit).count();

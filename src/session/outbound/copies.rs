@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::stanza::Stanza;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
-/// Who has, or may still get, a message that goes to several sessions of an account, as it is or as
-/// a carbon copy.
+/// Counts the sessions that have, or may still get, one message to several sessions of an account, as
+/// it is or as a carbon copy. A host makes one for each such message and hands it to
+/// [`Item::copy_of`](super::Item::copy_of).
 ///
 /// A session that ends with an unacknowledged copy leaves it ([`Leftover`](super::Leftover)) only
 /// if no other session has received it or still may: of several that die, the last one leaves it
@@ -15,7 +16,7 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 ///
 /// ```text
 /// let copies = Copies::of(&message);
-/// sessions.each(|session| session.send_copy(&message, &copies));
+/// sessions.each(|session| session.send_item(&Item::new(&message).copy_of(&copies)));
 /// if copies.release() { /* nobody has it: route it again */ }
 /// ```
 #[derive(Clone)]
@@ -27,8 +28,8 @@ struct Counted {
 }
 
 impl Copies {
-    /// No copy of `message` yet, but the hold of its sender: until it [releases](Self::release)
-    /// that, no copy is the last one.
+    /// No copy of `message` yet, but its sender counts as one: until that [releases](Self::release) it,
+    /// no copy is the last one.
     #[must_use]
     pub fn of(message: &Stanza) -> Self {
         Self(Arc::new(Counted { message: message.clone(), count: AtomicU32::new(1) }))
@@ -44,8 +45,8 @@ impl Copies {
         self.0.count.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// The sender is through, or a session has its copy no longer. `true` = nobody has received the
-    /// message, and nobody will.
+    /// The sender has given out all copies, or a session has lost its copy. `true`: nobody has received
+    /// the message, and nobody will.
     #[must_use = "where it is true the message is the caller's to route"]
     pub fn release(&self) -> bool {
         self.0.count.fetch_sub(1, Ordering::SeqCst) == 1

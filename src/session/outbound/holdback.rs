@@ -34,7 +34,7 @@ impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Pass => "Pass",
-            // Keys name who the stanza is from (SEC-6).
+            // Keys name the sender (SEC-6).
             Self::Latest(_) => "Latest",
         })
     }

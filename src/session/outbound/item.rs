@@ -204,6 +204,6 @@ impl<'a> Validity<'a> {
 
 impl fmt::Debug for Validity<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Validity").field("is_void", &self.is_void()).finish()
+        f.debug_struct("Validity").finish_non_exhaustive()
     }
 }

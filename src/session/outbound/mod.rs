@@ -88,18 +88,18 @@ impl Gates {
 pub(super) struct Outbound<C> {
     pub(super) link: Option<C>,
     pub(super) epoch: Epoch,
-    /// Who writes to the transport of now.
+    /// Whether the current transport has a writer.
     writing: Writing,
     /// Nothing more is accepted.
     pub(super) ended: bool,
     /// While one is closed, entries wait and no input is taken. (A byte of its own for the ticket
     /// would make each session eight bytes longer.)
     pub(super) gates: Gates,
-    /// The owner closes the transport after the last words, not we.
+    /// The owner closes the transport after the last words.
     lingers: bool,
     pub(super) queue: Queue,
     pub(super) retained: Option<Box<Retained>>,
-    /// Who waits for the gate, for the ticket, or for the end.
+    /// Of the owner that waits for a gate, for its ticket, or for the end.
     pub(super) waker: Option<Box<Waker>>,
     pub(super) received: u32,
     pub(super) delivered: u32,
@@ -119,7 +119,7 @@ fn is_presence(item: &Item<'_>, type_: &str) -> bool {
     })
 }
 
-/// Who hands entries to the transport of now.
+/// Whether the current transport has a writer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writing {
     Nobody,
@@ -130,7 +130,7 @@ enum Writing {
     Called,
 }
 
-/// What a call into the outbound leaves to be done without its lock.
+/// What remains to be done, without the lock, after a call into the outbound.
 #[must_use = "the transport may be lost, stanzas may have to be routed again"]
 pub(crate) enum After {
     Nothing,
@@ -140,7 +140,7 @@ pub(crate) enum After {
     Strays(Vec<Left>),
     /// The queue of a session without a transport has outgrown what is kept for one (LIMIT-10).
     Overgrown,
-    /// Accepted, and far behind: whoever sends more is to do so slowly (LIMIT-13).
+    /// Accepted, and far behind: its sender has to slow down (LIMIT-13).
     Behind,
 }
 
@@ -295,7 +295,7 @@ impl<C: SharedConnection> Outbound<C> {
         self.link.take()
     }
 
-    /// What belonged to the transport of now goes with it; its writer has no say any more.
+    /// What belongs to the current transport goes with it; its writer loses its right to write.
     fn next_epoch(&mut self) {
         self.epoch = Epoch(self.epoch.0.wrapping_add(1));
         self.writing = Writing::Nobody;
@@ -379,7 +379,7 @@ pub(crate) struct Left {
 }
 
 impl Left {
-    /// When it was accepted, by the wall clock; `clocks`: the monotonic time and the wall clock's of now.
+    /// When it was accepted, by the wall clock; `clocks`: the time now, monotonic and of day.
     pub(super) fn accepted(&self, clocks: (Duration, SystemTime)) -> SystemTime {
         let (now, utc) = clocks;
         utc.checked_sub(now.saturating_sub(self.at)).unwrap_or(utc)

@@ -9,7 +9,7 @@ use super::limits::RetentionLimits;
 use super::queued::{Bounded, Queued};
 use crate::stanza::Stanza;
 
-/// The entries in their order, with a cursor at the first that the transport of now has not got.
+/// Entries in order; the cursor marks the first not yet given to the current transport.
 ///
 /// An idle session owns no buffer: what only a busy one needs is freed with the last entry.
 #[derive(Default)]
@@ -26,19 +26,19 @@ struct Buffer {
     bounded: Size,
     /// The part of that which a store has given.
     stored: Size,
-    /// How many have a number and nothing else any more.
+    /// How many are void: only their number is left.
     void: usize,
     /// How many entries were handed over, but for those that came back: a number that changes.
     handed: u32,
-    /// When there is more than that it is looked for presence that a later one replaces.
+    /// Above this, look again for presence that a later one replaces.
     condense_at: Size,
-    /// Greeting of a transport, written before everything else.
+    /// The greeting of a new transport, written before everything else.
     greeting: Option<Box<[u8]>>,
     /// What is held back, while something is to be.
     held: Option<HeldBack>,
 }
 
-/// Up to so much no presence is looked for that could be left out.
+/// Up to this much, looking for replaced presence is not worth it.
 const CONDENSE: Size = Size { stanzas: 1000, bytes: 64 << 10 };
 
 /// How much waits.
@@ -139,7 +139,7 @@ impl Queue {
         self.0.as_ref().map_or_else(Size::default, |buffer| buffer.stored)
     }
 
-    /// The bytes of what has a number and nothing else any more.
+    /// The memory of void entries.
     pub(super) fn void_bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |buffer| buffer.void.saturating_mul(size_of::<Queued>()))
     }
@@ -149,19 +149,19 @@ impl Queue {
         self.0.as_ref().map_or(0, |buffer| buffer.handed)
     }
 
-    /// What the transport of now has not got.
+    /// What the current transport has not been given.
     pub(crate) fn unwritten(&self) -> Size {
         let Some(buffer) = &self.0 else { return Size::default() };
         let stanzas = buffer.entries.len().saturating_sub(buffer.cursor);
         Size { stanzas, bytes: buffer.unwritten }
     }
 
-    /// How many of them the transport has got.
+    /// How many of them the transport has been given.
     pub(super) fn written(&self) -> usize {
         self.0.as_ref().map_or(0, |buffer| buffer.cursor)
     }
 
-    /// Whether nothing waits, nothing is kept and nothing is to be held back.
+    /// Whether nothing waits, nothing is unacknowledged and nothing is to be held back.
     pub(super) const fn is_idle(&self) -> bool {
         self.0.is_none()
     }
@@ -331,7 +331,7 @@ impl Queue {
         void
     }
 
-    /// Takes out what `is_unwanted` and the transport of now has not got, and makes void what it has.
+    /// Takes out what `is_unwanted`, and makes void what the current transport has been given of that.
     /// Returns the places of what was taken out, in their order.
     #[cfg(feature = "server")]
     pub(super) fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) -> Vec<usize> {

@@ -17,12 +17,11 @@ use crate::connection::SharedConnection;
 use crate::environment::random_hex;
 use crate::rules::roster::Roster;
 use crate::session::account::{Account, Values};
-use crate::session::handle::{PresenceState, SessionHandle, SessionId, Shared};
+use crate::session::handle::{SessionHandle, SessionId, Shared};
 use crate::session::input::Owner;
 use crate::session::outbound::{Epoch, Gate, Outbound};
 use crate::shield::shielded;
-use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::atomic::Ordering;
 
 /// What to do when a resource is in use (BIND-5,
 /// [RFC 6120 §7.7.2.2](https://www.rfc-editor.org/rfc/rfc6120#section-7.7.2.2)).
@@ -237,46 +236,28 @@ impl<C: SharedConnection> Inner<C> {
             Some(row) => self.place(row, request.resource, spare, now)?,
             None => (request.resource.unwrap_or(spare), Vacancy::Free),
         };
-        // The clone has no spare capacity, which stays as long as the session does.
-        let jid = account.with_resource(&resource).clone();
-        let mut row = shard
-            .entry(hash, |row| row.is(key), |row| self.hash_of(row).wide())
-            .or_insert_with(|| Row {
-                account: Arc::new(Account::new(
-                    account.clone(),
-                    request.roster.unwrap_or_default(),
-                    request.values,
-                )),
-                slots: Slots::None,
-            });
-        let row = row.get_mut();
+        let new = || Row {
+            account: Arc::new(Account::new(
+                account.clone(),
+                request.roster.unwrap_or_default(),
+                request.values,
+            )),
+            slots: Slots::None,
+        };
+        let row = shard.entry(hash, |row| row.is(key), |row| self.hash_of(row).wide());
+        let row = row.or_insert_with(new).into_mut();
         let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
         #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "nothing is inherited"))]
-        let mut displaced = match place {
-            Vacancy::Free => None,
-            Vacancy::Evict(at) => self.decide_end(row, at, Reason::Evicted, None, now),
-            Vacancy::Replace(at) => {
-                self.decide_end(row, at, Reason::Replaced { by: id }, None, now)
-            }
-        };
-        let mut slots = row.slots.as_slice().iter();
-        let waits = slots.any(|slot| slot.session.jid.resource() == &*resource);
-        let shared = Arc::new(Shared {
-            id,
-            jid,
-            since: now.into(),
-            registry: self.me.clone(),
-            account: Arc::clone(&row.account),
-            flags: AtomicU32::new(0),
-            number: AtomicU32::new(0),
-            presence: Mutex::new(PresenceState::default()),
-            out: Mutex::new(Outbound::new(link, Gate::closed(waits, greets), request.lingers)),
-        });
-        row.slots.push(Slot {
-            session: Arc::clone(&shared),
-            hash: key.hash,
-            state: SlotState::Live,
-        });
+        let mut displaced = self.displace(row, place, id, now);
+        // An earlier instance may still be ending.
+        let waits = row.slots.as_slice().iter().any(|slot| slot.is_of(&resource));
+        let out = Outbound::new(link, Gate::closed(waits, greets), request.lingers);
+        // The clone has no spare capacity, which stays as long as the session does.
+        let jid = account.with_resource(&resource).clone();
+        let shared = Shared::new(id, jid, Arc::clone(&row.account), self.me.clone(), out, now);
+        let shared = Arc::new(shared);
+        let session = Arc::clone(&shared);
+        row.slots.push(Slot { session, hash: key.hash, state: SlotState::Live });
         #[cfg(feature = "server")]
         if let Some(displaced) = &mut displaced {
             let (before, left) = displaced.bequest();
@@ -287,6 +268,23 @@ impl<C: SharedConnection> Inner<C> {
         self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Bound));
         // The guard exists before any host code runs.
         Ok((Owner { shared, epoch: Epoch::default() }, displaced))
+    }
+
+    /// Ends the session, if there is one, that makes room for the new one.
+    fn displace(
+        &self,
+        row: &mut Row<C>,
+        place: Vacancy,
+        id: SessionId,
+        now: Duration,
+    ) -> Option<Ending<C>> {
+        match place {
+            Vacancy::Free => None,
+            Vacancy::Evict(at) => self.decide_end(row, at, Reason::Evicted, None, now),
+            Vacancy::Replace(at) => {
+                self.decide_end(row, at, Reason::Replaced { by: id }, None, now)
+            }
+        }
     }
 
     /// As it stands in the row: one without sessions is not left in the table.
@@ -360,9 +358,10 @@ impl<C: SharedConnection> Row<C> {
 
     /// Where the session is that has `resource`.
     fn position_of(&self, resource: &ResourcePart) -> Option<usize> {
-        self.slots.as_slice().iter().position(|slot| {
-            slot.state != SlotState::Ending && slot.session.jid.resource() == &**resource
-        })
+        self.slots
+            .as_slice()
+            .iter()
+            .position(|slot| slot.state != SlotState::Ending && slot.is_of(resource))
     }
 
     /// `spare`, made longer while a session has it: unique whatever the host's generator does.

@@ -13,8 +13,7 @@ use crate::stanza::Stanza;
 pub(crate) trait Pattern {
     /// Whether it covers this JID (normalised text), bare or full.
     fn covers(&self, jid: &str) -> bool;
-    /// Whether it covers who a stanza is from, or who the message is from that a copy of the own
-    /// account brings.
+    /// Whether it covers the sender of a stanza, or of the message in a carbon copy.
     fn covers_source(&self, stanza: &Stanza) -> bool;
     /// The full JIDs that it names.
     fn full(&self) -> impl Iterator<Item = &str>;
@@ -74,7 +73,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
         Hiding(self.inner().sessions(self.key(account)).into_iter().map(seen).collect())
     }
 
-    /// Tells whom `pattern` covers and who sees the account, or holds directed presence of one of
+    /// Tells everybody whom `pattern` covers and who sees the account, or has directed presence of one of
     /// its sessions, that each session is gone; directed presence to them is forgotten. What waits for a
     /// session from them ends here. The account hides from them by now.
     pub(crate) fn hide_from(&self, account: &str, pattern: &impl Pattern, before: Hiding<C>) {
@@ -113,7 +112,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             inner.tell_hidden(&session, available, &directed, pattern);
         }
         self.take_out_left(account, |stanza| pattern.covers_source(stanza));
-        // Who went meanwhile may have told them just before: once more is better than never.
+        // A session that went meanwhile may have told them just before: once more is better than never.
         for (session, available, directed) in before.0 {
             if !told.contains(&session.id()) && !session.is_available() {
                 inner.tell_hidden(&session, available, &directed, pattern);

@@ -30,7 +30,7 @@ type Elsewhere = Box<dyn Fn(Stanza, Validity<'_>) + Send + Sync>;
 /// Says what is held back from a session.
 pub(super) type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
-/// Is told of an account for which ended sessions have left something.
+/// Called with an account for which ended sessions have left something.
 type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
 /// Whether an account wants no presence to pass between itself and a JID.
 pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
@@ -81,8 +81,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         self
     }
 
-    /// Who is told of events: by any thread, one event at a time, in order, and free to call
-    /// into the registry.
+    /// Receives events: on any thread, one at a time, in order. It may call into the registry.
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
         self
@@ -110,7 +109,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         self
     }
 
-    /// As [`leftover`](Self::leftover), for who takes what was left on the account's chain:
+    /// As [`leftover`](Self::leftover), for a server that takes what was left on the account's chain:
     /// [`SessionRegistry::left_behind`].
     #[cfg(feature = "server")]
     pub(crate) fn backlog(mut self, hook: impl Fn(&BareJid) + Send + Sync + 'static) -> Self {
@@ -140,9 +139,9 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         self
     }
 
-    /// Takes work that a sender happens to cause and should not have to do: the end of a session
-    /// that was sent more than it takes, with all its unavailables. Runs each piece on another
-    /// thread or in another task, soon. Without it the sender's thread does the work.
+    /// Runs work that a send triggers but its sender should not pay for, such as ending an overflowed
+    /// session: each piece soon, on another thread or in another task. Without it the sender's thread
+    /// does the work.
     pub fn background(
         mut self,
         hook: impl Fn(Box<dyn FnOnce() + Send>) + Send + Sync + 'static,

@@ -107,7 +107,8 @@ impl From<SendError> for Reason {
     }
 }
 
-/// A stanza that an ended session leaves behind.
+/// A stanza that an ended session leaves behind, for the host to store, to route again or to bounce: see
+/// [`leftover`](super::RegistryBuilder::leftover).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Leftover {
@@ -131,7 +132,7 @@ pub struct Leftover {
 
 impl Left {
     /// What others are to know of it; `None` where another session has the message, or will have
-    /// (SM-17). `clocks`: the monotonic time and the wall clock's of now.
+    /// (SM-17). `clocks`: the time now, monotonic and of day.
     pub(super) fn into_leftover<C: SharedConnection>(
         self,
         session: &Shared<C>,
@@ -295,7 +296,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// The effects of an end (DESTROY-3). An end that is caused by an effect of another waits
-    /// until that one is through, on the same thread: the stack does not grow (DESTROY-13).
+    /// for that one to finish, on the same thread: the stack does not grow (DESTROY-13).
     pub(super) fn finish(&self, ending: Ending<C>) {
         let Some(me) = self.me.upgrade() else { return };
         trampoline(Box::new(move || me.run_end(ending)));

@@ -76,7 +76,7 @@ impl<C: SharedConnection> fmt::Debug for Event<C> {
     }
 }
 
-/// Who is told of events.
+/// The host's listener.
 pub(super) type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 
 /// The queue between decisions and the listener.

@@ -1,4 +1,4 @@
-//! Who waits to be resumed, and what is remembered of those who waited in vain.
+//! Sessions that wait to be resumed, and what is remembered of those that waited in vain.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

@@ -74,7 +74,7 @@ impl<C: SharedConnection> Drop for Guard<C> {
     }
 }
 
-/// How many sessions there are, and how much is kept for them.
+/// How many sessions there are, and how much waits for them: for a host's metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -292,7 +292,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// Ends what has been without a transport for too long, and forgets what is too old. The host
-    /// calls it by a timer: these sessions have no owner who could.
+    /// calls it by a timer: these sessions have no owner to do so.
     pub fn handle_timeout(&self) {
         self.inner().expire();
     }

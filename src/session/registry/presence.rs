@@ -40,7 +40,7 @@ pub enum Presence<'a> {
     },
 }
 
-/// The presence of one session for those who see it.
+/// The presence of one session, for everybody who sees it.
 pub(super) struct Notification<'a> {
     /// The account, if it counts from whom it hides: these are told nothing (BLOCK-6).
     pub(super) source: Option<&'a Arc<Account>>,
@@ -156,8 +156,8 @@ impl<C: SharedConnection> Inner<C> {
         self.carry_out(shared, causes, &roster, stanza, Validity::FOR_GOOD, &gone.directed);
     }
 
-    /// Whether a full JID gets what is sent to its bare JID: a session of ours does only while it
-    /// is available.
+    /// Whether a full JID gets what is sent to its bare JID: a session of this registry
+    /// does only while it is available.
     fn hears(&self, jid: &str) -> bool {
         let (bare, resource) = parts(jid);
         !self.is_local(bare)
@@ -206,7 +206,7 @@ impl<C: SharedConnection> Inner<C> {
         if hiding.is_some_and(|account| self.hides(account, contact.bare)) {
             return;
         }
-        // Who has sessions here is ours.
+        // An account with sessions is local.
         if !self.notify_account(contact, hiding, notification) && !self.is_local(contact.bare) {
             let Notification { stanza, validity, .. } = *notification;
             if !validity.is_void() {
@@ -389,8 +389,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
         Parting { contact: contact.into(), sessions }
     }
 
-    /// Tells a contact, who sees the account's presence no longer, that each of its available
-    /// sessions is gone, and forgets what they directed to it (SUB-16).
+    /// Tells a contact that has lost its subscription that each available session is gone, and forgets
+    /// what they directed to it (SUB-16).
     pub fn part(&self, parting: Parting<C>) {
         let Parting { contact, sessions } = parting;
         for (session, directed) in sessions {
@@ -420,7 +420,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 }
 
-/// The sessions that a contact is about to see no longer.
+/// Between [`prepare_parting`](SessionRegistry::prepare_parting) and [`part`](SessionRegistry::part): the
+/// sessions that a contact is about to see no longer.
 #[must_use = "the contact waits to be told"]
 pub struct Parting<C: SharedConnection> {
     contact: Box<str>,

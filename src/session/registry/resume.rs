@@ -4,15 +4,16 @@
 //! that nothing can come between the order of a stream and its counters.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use jid::BareJid;
 
 use super::bind::Misuse;
-use super::end::{Reason, Run, last_words};
+use super::end::{Ending, Reason, Run, last_words};
 use super::events::{Event, EventKind};
 use super::hibernation::is_same;
-use super::rows::SlotState;
+use super::rows::{Row, Slot, SlotState};
 use super::shared::Inner;
 use crate::address::bare_of_full;
 use crate::connection::{Close, SharedConnection};
@@ -87,6 +88,18 @@ pub enum ResumeRefusal {
     },
 }
 
+/// A resumed session, with the old transport, if it still had one, and the waker of that one's owner.
+type TakenOver<C> = (Owner<C>, Option<C>, Option<Box<Waker>>);
+
+/// A transport that is gone, and what has to be done about it without the lock.
+struct Loss<C: SharedConnection> {
+    /// Still to be closed.
+    link: Option<C>,
+    waker: Option<Box<Waker>>,
+    /// Of this session, or of one that had to make room for it.
+    ending: Option<Ending<C>>,
+}
+
 impl<C: SharedConnection> Inner<C> {
     /// Keeps stanzas from now on until they are acknowledged. `reply` is written before the first
     /// of them; `None` where the session is retained already, has ended or is another's by now.
@@ -137,48 +150,12 @@ impl<C: SharedConnection> Inner<C> {
         last_words: Option<&[u8]>,
         run: Run,
     ) {
-        let mut waker = None;
-        let since = self.now();
-        let (lost, ending) = {
-            let key = self.table.key(bare_of_full(&shared.jid));
-            let mut shard = self.table.shard(key).write();
-            let Some(row) = shard.find_mut(key.hash.wide(), |row| row.is(key)) else {
-                return;
-            };
-            let Some(at) = row.slots.position(shared) else { return };
-            let mut out = shared.out.lock();
-            if out.ended || out.epoch != epoch {
-                return;
-            }
-            let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
-            if window.is_zero() {
-                drop(out);
-                (None, self.decide_end(row, at, reason, last_words, since))
-            } else {
-                let link = out.drop_link();
-                shared.set_holding(false);
-                waker = out.waker.take();
-                drop(out);
-                let until = since.saturating_add(window);
-                if let Some(slot) = row.slots.as_mut_slice().get_mut(at) {
-                    slot.state = SlotState::Absent;
-                }
-                self.absent.fetch_add(1, Ordering::SeqCst);
-                self.hibernating.lock().insert(shared, since, until);
-                // Whoever sends from now on weighs it; before, it is weighed here.
-                shared.set_absent(true);
-                let bytes = shared.out.lock().queue.bytes();
-                self.hibernating.lock().weigh(shared.id, bytes);
-                self.events
-                    .push(|| Event::new(SessionHandle(Arc::clone(shared)), EventKind::Absent));
-                let crowded = row.absent() > self.settings.hibernating_per_account;
-                let oldest = crowded.then(|| row.oldest_absent(&self.hibernating.lock())).flatten();
-                let ending =
-                    oldest.and_then(|at| self.decide_end(row, at, Reason::Evicted, None, since));
-                (link, ending)
-            }
+        let Some(Loss { link, waker, ending }) =
+            self.decide_loss(shared, epoch, reason, last_words)
+        else {
+            return;
         };
-        if let Some(link) = lost {
+        if let Some(link) = link {
             let how = if last_words.is_some() { Close::Flush } else { Close::Abort };
             shielded(|| link.close(how));
         }
@@ -187,6 +164,59 @@ impl<C: SharedConnection> Inner<C> {
             self.finish_by(ending, run);
         }
         self.events.deliver();
+    }
+
+    fn decide_loss(
+        &self,
+        shared: &Arc<Shared<C>>,
+        epoch: Epoch,
+        reason: Reason,
+        last_words: Option<&[u8]>,
+    ) -> Option<Loss<C>> {
+        let now = self.now();
+        let key = self.table.key(bare_of_full(&shared.jid));
+        let mut shard = self.table.shard(key).write();
+        let row = shard.find_mut(key.hash.wide(), |row| row.is(key))?;
+        let at = row.slots.position(shared)?;
+        let mut out = shared.out.lock();
+        if out.ended || out.epoch != epoch {
+            return None;
+        }
+        let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
+        if window.is_zero() {
+            drop(out);
+            let ending = self.decide_end(row, at, reason, last_words, now);
+            return Some(Loss { link: None, waker: None, ending });
+        }
+        let (link, waker) = (out.drop_link(), out.waker.take());
+        drop(out);
+        self.hibernate(row, at, shared, now, window);
+        let is_crowded = row.absent() > self.settings.hibernating_per_account;
+        let oldest = is_crowded.then(|| row.oldest_absent(&self.hibernating.lock())).flatten();
+        let ending = oldest.and_then(|at| self.decide_end(row, at, Reason::Evicted, None, now));
+        Some(Loss { link, waker, ending })
+    }
+
+    /// A session whose transport was taken away waits to be resumed; under the shard's lock.
+    fn hibernate(
+        &self,
+        row: &mut Row<C>,
+        at: usize,
+        shared: &Arc<Shared<C>>,
+        now: Duration,
+        window: Duration,
+    ) {
+        shared.set_holding(false);
+        if let Some(slot) = row.slots.as_mut_slice().get_mut(at) {
+            slot.state = SlotState::Absent;
+        }
+        self.absent.fetch_add(1, Ordering::SeqCst);
+        self.hibernating.lock().insert(shared, now, now.saturating_add(window));
+        // Whoever sends from now on weighs it; before, it is weighed here.
+        shared.set_absent(true);
+        let bytes = shared.out.lock().queue.bytes();
+        self.hibernating.lock().weigh(shared.id, bytes);
+        self.events.push(|| Event::new(SessionHandle(Arc::clone(shared)), EventKind::Absent));
     }
 
     /// LIMIT-10: the queue has outgrown what is kept for the session.
@@ -230,41 +260,7 @@ impl<C: SharedConnection> Inner<C> {
         link: C,
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
     ) -> Result<Owner<C>, ResumeRefusal> {
-        // A session that ends is remembered under the lock under which it can be found no longer.
-        let now = self.now();
-        let not_found = || ResumeRefusal::NotFound {
-            handled: self.remembered.lock().recall(account.as_str(), token, now),
-        };
-        let (owner, old, waker) = {
-            let key = self.table.key(account.as_str());
-            let mut shard = self.table.shard(key).write();
-            let row = shard.find_mut(key.hash.wide(), |row| row.is(key)).ok_or_else(not_found)?;
-            let slot = row
-                .slots
-                .as_mut_slice()
-                .iter_mut()
-                .find(|slot| {
-                    slot.state != SlotState::Ending && is_resumable(&slot.session.out.lock(), token)
-                })
-                .ok_or_else(not_found)?;
-            let shared = Arc::clone(&slot.session);
-            let mut out = shared.out.lock();
-            match out.take_acknowledgement(handled) {
-                Some(Acknowledged::Freed(_)) => {}
-                Some(Acknowledged::TooHigh { handled, sent }) => {
-                    return Err(ResumeRefusal::HandledTooHigh { handled, sent });
-                }
-                None => return Err(not_found()),
-            }
-            let old = out.replace_link(link);
-            let (epoch, waker) = (out.epoch, out.waker.take());
-            drop(out);
-            shared.set_holding(false);
-            let before = std::mem::replace(&mut slot.state, SlotState::Live);
-            self.no_longer_absent(&shared, before);
-            self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Resumed));
-            (Owner { shared, epoch }, old, waker)
-        };
+        let (owner, old, waker) = self.take_over(account, token, handled, link)?;
         if let Some(old) = old {
             // Detached first: its end has no effect on the session (SM-21).
             let words = last_words(Some("conflict"));
@@ -275,6 +271,46 @@ impl<C: SharedConnection> Inner<C> {
         self.greet_resumed(&owner, reply);
         self.events.deliver();
         Ok(owner)
+    }
+
+    /// The decision.
+    fn take_over(
+        &self,
+        account: &BareJid,
+        token: &str,
+        handled: u32,
+        link: C,
+    ) -> Result<TakenOver<C>, ResumeRefusal> {
+        // A session that ends is remembered under the lock under which it can be found no longer.
+        let now = self.now();
+        let not_found = || ResumeRefusal::NotFound {
+            handled: self.remembered.lock().recall(account.as_str(), token, now),
+        };
+        let key = self.table.key(account.as_str());
+        let mut shard = self.table.shard(key).write();
+        let row = shard.find_mut(key.hash.wide(), |row| row.is(key)).ok_or_else(not_found)?;
+        let mut slots = row.slots.as_mut_slice().iter_mut();
+        let is_meant = |slot: &&mut Slot<C>| {
+            slot.state != SlotState::Ending && is_resumable(&slot.session.out.lock(), token)
+        };
+        let slot = slots.find(is_meant).ok_or_else(not_found)?;
+        let shared = Arc::clone(&slot.session);
+        let mut out = shared.out.lock();
+        match out.take_acknowledgement(handled) {
+            Some(Acknowledged::Freed(_)) => {}
+            Some(Acknowledged::TooHigh { handled, sent }) => {
+                return Err(ResumeRefusal::HandledTooHigh { handled, sent });
+            }
+            None => return Err(not_found()),
+        }
+        let old = out.replace_link(link);
+        let (epoch, waker) = (out.epoch, out.waker.take());
+        drop(out);
+        shared.set_holding(false);
+        let before = std::mem::replace(&mut slot.state, SlotState::Live);
+        self.no_longer_absent(&shared, before);
+        self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Resumed));
+        Ok((Owner { shared, epoch }, old, waker))
     }
 
     fn greet_resumed(&self, owner: &Owner<C>, reply: &mut dyn FnMut(Resumed) -> Vec<u8>) {

@@ -46,6 +46,12 @@ pub(super) struct Many<C: SharedConnection> {
     replaced: Vec<(ResourcePart, Duration)>,
 }
 
+impl<C: SharedConnection> Slot<C> {
+    pub(super) fn is_of(&self, resource: &ResourcePart) -> bool {
+        self.session.jid.resource() == &**resource
+    }
+}
+
 impl<C: SharedConnection> Row<C> {
     pub(super) fn is(&self, key: AccountKey<'_>) -> bool {
         self.account.bare.as_str() == key.bare

@@ -37,7 +37,7 @@ pub(crate) struct Inner<C: SharedConnection> {
     pub(super) relieving: AtomicBool,
     pub(super) hibernating: Mutex<Hibernating<C>>,
     pub(super) remembered: Mutex<Remembered>,
-    /// What comes before the messages of now.
+    /// Messages that later ones must not overtake.
     pub(super) backlogs: Backlogs<C>,
     pub(super) events: Events<C>,
     pub(super) hold: Option<OnHold<C>>,
@@ -153,7 +153,7 @@ impl<C: SharedConnection> Inner<C> {
     fn settle_now(&self, shared: &Arc<Shared<C>>, after: After) {
         match after {
             After::Nothing => {}
-            // The sender only happened to be the one who noticed.
+            // The sender only happened to notice.
             After::Lost(epoch, error) => self.lose(shared, epoch, error.into(), None, Run::Later),
             After::Strays(left) if left.is_empty() => {}
             After::Strays(left) => self.leave_strays(shared, left),
