@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use super::early::Farewell;
-use super::transaction::{Change, Failed};
 use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::rules::roster::RosterSet;
 use crate::rules::subscription::SubscriptionKind;
+use crate::server::deliver::transaction::{Change, Failed};
+use crate::server::driver::unbound::Farewell;
 use crate::session::{Reason, SessionHandle, SessionId};
 use crate::stanza::Stanza;
 use crate::store::StoreError;

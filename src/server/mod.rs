@@ -13,49 +13,24 @@
 //!            host
 //! ```
 
-mod address;
-mod admission;
-mod ask;
-mod binding;
-mod bound;
 mod builder;
-mod claims;
-mod closing;
+mod deliver;
 mod driver;
-mod early;
 mod ends;
-mod failures;
-mod hashing;
-mod hook;
-mod iq;
-mod jobs;
-mod message;
+mod limits;
 mod metrics;
-mod negotiate;
-mod offline;
-mod oneshot;
-mod pace;
-mod peer;
-mod presence;
-mod probe;
-mod recipients;
-mod requests;
-mod roster;
-mod route;
-mod timers;
-mod trace;
-mod transaction;
-mod unheard;
+mod work;
 
-pub use admission::Place;
-pub use builder::{Builder, DomainPolicy, Limits, Rate};
+pub use builder::{Builder, DomainPolicy};
+pub use deliver::requests::RequestError;
+pub use deliver::route::{RouteError, Router};
 pub use driver::Driver;
+pub use driver::admission::Place;
+pub use driver::hashing::{Offload, Work};
+pub use driver::peer::{Peer, Tls, Want};
 pub use ends::{Progress, Shutdown};
-pub use hashing::{Offload, Work};
+pub use limits::{Limits, Rate};
 pub use metrics::Metrics;
-pub use peer::{Peer, Tls, Want};
-pub use requests::RequestError;
-pub use route::{RouteError, Router};
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -75,16 +50,16 @@ use crate::session::{Copies, Item, NotSent, SessionHandle, SessionRegistry, Vali
 use crate::shield::shielded;
 use crate::stanza::{Condition, ErrorType, Frame, Stanza, StanzaError};
 use crate::store::Stores;
-use admission::Ledger;
 use builder::Domain;
-use early::Early;
-use failures::Failures;
-use hashing::Hashing;
-use jobs::Jobs;
+use deliver::requests::Requests;
+use driver::admission::Ledger;
+use driver::failures::Failures;
+use driver::hashing::Hashing;
+use driver::rate::Allowances;
+use driver::unbound::Early;
 use metrics::Counters;
-use pace::Allowances;
-use requests::Requests;
-use timers::Timers;
+use work::jobs::Jobs;
+use work::timers::Timers;
 
 /// Work on a stanza that has to wait for the host.
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -102,7 +77,7 @@ struct Core<C: SharedConnection> {
     former_domains: Vec<DomainPart>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
-    router: route::Outlet<C>,
+    router: deliver::route::Outlet<C>,
     jobs: Arc<Jobs>,
     timers: Timers,
     requests: Requests,
@@ -115,8 +90,8 @@ struct Core<C: SharedConnection> {
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
-    unheard: unheard::Unheard,
-    offline_failures: offline::Failures,
+    unheard: deliver::unheard::Unheard,
+    offline_failures: deliver::offline::Failures,
 }
 
 impl<C: SharedConnection> Server<C> {

@@ -4,9 +4,10 @@ use minidom::Element;
 use minidom::rxml::{Event, Reader};
 
 /// Builds the tree from what `rxml` reports, with all that it checks about namespaces. (minidom's
-/// own parser does not know elements with the prefix `xml`.)
+/// own parser does not know elements with the prefix `xml`, and that one no carriage return alone.)
 pub(super) fn parse(document: &str) -> Element {
-    let mut reader = Reader::new(document.as_bytes());
+    let lines = document.replace("\r\n", "\n").replace('\r', "\n");
+    let mut reader = Reader::new(lines.as_bytes());
     let mut open: Vec<Element> = Vec::new();
     let mut root = None;
     while let Some(event) = reader.read().unwrap_or_else(|error| panic!("{error}: {document}")) {

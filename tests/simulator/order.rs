@@ -113,6 +113,8 @@ pub struct Order {
     /// The same for each session.
     seen_by: HashMap<Key, Seen>,
     ends: HashMap<Key, Reason>,
+    /// The session that has replaced each.
+    heirs: HashMap<Key, Key>,
     /// Where the last list of an account's messages has failed.
     unlisted: HashMap<String, usize>,
     facts: usize,
@@ -154,7 +156,11 @@ impl Order {
             Act::Ended(session, reason) => {
                 self.ends.insert(session, reason);
                 let next = match reason {
-                    Reason::Replaced { by, .. } => Place::Heir(Key(session.0, by.get())),
+                    Reason::Replaced { by, .. } => {
+                        let heir = Key(session.0, by.get());
+                        self.heirs.insert(session, heir);
+                        Place::Heir(heir)
+                    }
                     _ => Place::Line,
                 };
                 for track in self.tracks.values_mut() {
@@ -214,8 +220,9 @@ impl Order {
         let Some(given) = later.given(by) else { return Some(Kind::InOneSession) };
         let is_with = |at: &Fact, others: bool| {
             earlier.facts.iter().filter(|fact| fact.at < at.at).any(|fact| {
-                let Some(key) = fact.place.session() else { return false };
-                at.present.contains(&key) && (key != by || others)
+                let mut holders =
+                    std::iter::successors(fact.place.session(), |key| self.heirs.get(key).copied());
+                holders.any(|key| at.present.contains(&key) && (key != by || others))
             })
         };
         // Of one attempt it was on its way to all of them from the first.

@@ -19,6 +19,10 @@ pub(crate) struct Feeder {
     limit: usize,
     /// Longest name or value, in bytes.
     token: usize,
+    /// So many bytes follow without a carriage return.
+    plain: usize,
+    /// The last byte read was a carriage return: a line feed behind it belongs to it.
+    returned: bool,
 }
 
 impl Feeder {
@@ -28,7 +32,8 @@ impl Feeder {
 
     fn with_tokens(limit: usize, token: usize) -> Self {
         let options = Options { max_token_length: token, ..Options::default() };
-        Self { parser: RawParser::with_options(options), bytes: Vec::new(), limit, token }
+        let parser = RawParser::with_options(options);
+        Self { parser, bytes: Vec::new(), limit, token, plain: 0, returned: false }
     }
 
     /// One that takes names and values of any length within the limit, for what this one has read and
@@ -55,10 +60,8 @@ impl Feeder {
             let room = self.limit.saturating_sub(self.bytes.len());
             let slice =
                 input.get(..SLICE.min(room)).unwrap_or_else(|| input.get(..room).unwrap_or(input));
-            let mut unread = slice;
-            let result = self.parser.parse(&mut unread, false);
-            let (taken, rest) =
-                input.split_at_checked(slice.len() - unread.len()).unwrap_or((input, &[]));
+            let (result, length) = self.parse(slice);
+            let (taken, rest) = input.split_at_checked(length).unwrap_or((input, &[]));
             self.bytes.extend_from_slice(taken);
             *input = rest;
             match result {
@@ -72,6 +75,33 @@ impl Feeder {
                 Ok(None) | Err(EndOrError::NeedMoreData) => return Err(Refusal::NotWellFormed),
             }
         }
+    }
+
+    /// What `rxml` makes of the beginning of a slice, and how much of it that takes.
+    ///
+    /// The end of a line is a line feed, however it is written
+    /// ([XML 1.0 §2.11](https://www.w3.org/TR/2006/REC-xml-20060816/#sec-line-ends)). `rxml` refuses a
+    /// carriage return alone in the value of an attribute, or loses it.
+    fn parse(&mut self, slice: &[u8]) -> (Result<Option<RawEvent>, EndOrError>, usize) {
+        let mut read = |mut bytes: &[u8]| {
+            let length = bytes.len();
+            let result = self.parser.parse(&mut bytes, false);
+            (result, length - bytes.len())
+        };
+        if self.plain == 0 {
+            if std::mem::take(&mut self.returned) && slice.starts_with(b"\n") {
+                return (Err(EndOrError::NeedMoreData), 1);
+            }
+            if slice.starts_with(b"\r") {
+                let (result, length) = read(b"\n");
+                self.returned = length > 0;
+                return (result, length);
+            }
+            self.plain = slice.iter().position(|byte| *byte == b'\r').unwrap_or(slice.len());
+        }
+        let (result, length) = read(slice.get(..self.plain).unwrap_or(slice));
+        self.plain = self.plain.saturating_sub(length);
+        (result, length)
     }
 }
 

@@ -182,10 +182,7 @@ impl ElementReader {
                 self.tag.open(name);
                 return Ok(Step::On);
             }
-            RawEvent::Attribute(metrics, name, value) => {
-                let raw = self.feeder.bytes();
-                let raw = raw.get(raw.len().saturating_sub(metrics.len())..).unwrap_or(raw);
-                refuse_lone_carriage_return(raw)?;
+            RawEvent::Attribute(_, name, value) => {
                 self.tag.attribute(name, value)?;
                 return Ok(Step::On);
             }
@@ -373,21 +370,6 @@ impl Rest {
         let (head, flaw) = self.refused.take().ok_or(Refusal::NotWellFormed)?;
         Ok(Some(Parsed::Refused(Received::parsed(head, Vec::new(), 0..0, 0, false), flaw)))
     }
-}
-
-/// XML reads a lone carriage return in a value as a space. `rxml` refuses it in most places but
-/// loses it in the last one; what reads differently must not pass, so it is refused everywhere.
-fn refuse_lone_carriage_return(attribute: &[u8]) -> Result<(), Refusal> {
-    if !attribute.contains(&b'\r') {
-        return Ok(());
-    }
-    let value = attribute.iter().position(|byte| matches!(byte, b'\'' | b'"'));
-    let value = value.and_then(|start| attribute.get(start..)).unwrap_or_default();
-    let mut behind_each = value.split(|&byte| byte == b'\r').skip(1);
-    if behind_each.any(|behind| !behind.starts_with(b"\n")) {
-        return Err(Refusal::NotWellFormed);
-    }
-    Ok(())
 }
 
 /// Whether the names in a tag of a payload are those of the canonical form (STREAM-15), looking

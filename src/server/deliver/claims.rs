@@ -1,15 +1,15 @@
 //! What others say in our name (STZ-14).
 
-use super::Core;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
+use crate::server::Core;
 use crate::stanza::claims::Claim;
 use crate::stanza::{Kind, Stanza};
 
 impl<C: SharedConnection> Core<C> {
     /// A stanza of a client or from another domain, with its true `from`, without what it claims in the
     /// name of this server or of an account of it.
-    pub(super) fn without_claims(&self, stanza: Stanza) -> Stanza {
+    pub(in crate::server) fn without_claims(&self, stanza: Stanza) -> Stanza {
         // Nobody reads such a thing in an iq, which has one child.
         if stanza.kind() == Kind::Iq {
             return stanza;
@@ -39,7 +39,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// The same of a stanza that the host hands in: it speaks for our domains itself.
-    pub(super) fn without_claims_of_others(&self, stanza: Stanza) -> Stanza {
+    pub(in crate::server) fn without_claims_of_others(&self, stanza: Stanza) -> Stanza {
         let from = stanza
             .from()
             .and_then(|from| Some(self.address(&from).ok()?.bare.domain().to_string()));

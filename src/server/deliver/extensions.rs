@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::Core;
-use super::address::{Address, Bare};
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::extension::{AccountState, Admission, Delivery, Extension, Outcome};
 use crate::rules::roster::Roster;
+use crate::server::Core;
+use crate::server::deliver::address::{Address, Bare};
 use crate::session::{Account, Copies, Hold, SessionHandle, Values};
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
 use crate::store::StoreError;
@@ -73,20 +73,23 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Whether an extension hides an account's presence from a JID.
-    pub(super) fn is_hidden(&self, account: &AccountState, jid: &str) -> bool {
+    pub(in crate::server) fn is_hidden(&self, account: &AccountState, jid: &str) -> bool {
         let hides = || self.extensions.iter().any(|extension| extension.hides(account, jid));
-        super::shielded(hides).unwrap_or(true)
+        crate::server::shielded(hides).unwrap_or(true)
     }
 
     /// Whether an extension holds a stanza back from a session.
-    pub(super) fn is_held(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
+    pub(in crate::server) fn is_held(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
         let answers = self.extensions.iter().map(|extension| extension.hold(session, stanza));
         let mut held = answers.filter(|answer| *answer != Hold::Pass);
         held.next().unwrap_or(Hold::Pass)
     }
 
     /// What extensions keep for an account, from their stores.
-    pub(super) async fn load_kept(&self, account: &BareJid) -> Result<Values, StoreError> {
+    pub(in crate::server) async fn load_kept(
+        &self,
+        account: &BareJid,
+    ) -> Result<Values, StoreError> {
         let mut kept = Values::default();
         for extension in &self.extensions {
             if let Some(load) = extension.load(account)
@@ -99,7 +102,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Tells extensions what became of a message.
-    pub(super) fn delivered(
+    pub(in crate::server) fn delivered(
         &self,
         stanza: &Stanza,
         sender: Option<&SessionHandle<C>>,
@@ -118,10 +121,10 @@ impl<C: SharedConnection> Core<C> {
 
     /// Lets each extension look at something. One that panics loses its own look: what it is shown
     /// has happened, and goes on for everybody else.
-    pub(super) fn show(&self, look: impl Fn(&dyn Extension<C>)) {
+    pub(in crate::server) fn show(&self, look: impl Fn(&dyn Extension<C>)) {
         let mut rest = self.extensions.iter();
         while rest.len() > 0 {
-            super::shielded(|| rest.by_ref().for_each(|one| look(&**one)));
+            crate::server::shielded(|| rest.by_ref().for_each(|one| look(&**one)));
         }
     }
 }

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use super::Core;
-use super::address::Address;
-use super::builder::Rate;
 use crate::connection::SharedConnection;
+use crate::server::Core;
+use crate::server::deliver::address::Address;
+use crate::server::limits::Rate;
 use crate::session::SessionHandle;
 use crate::stanza::Stanza;
 

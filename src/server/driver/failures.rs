@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::builder::Rate;
 use crate::environment::Environment;
+use crate::server::limits::Rate;
 
 /// How many logins of which source have failed of late.
-pub(super) struct Failures {
+pub(in crate::server) struct Failures {
     environment: Arc<dyn Environment>,
     rate: Option<Rate>,
     inside: Mutex<Remembered>,
@@ -25,7 +25,7 @@ struct Remembered {
 }
 
 impl Failures {
-    pub(super) fn new(rate: Option<Rate>, environment: Arc<dyn Environment>) -> Self {
+    pub(in crate::server) fn new(rate: Option<Rate>, environment: Arc<dyn Environment>) -> Self {
         Self { environment, rate, inside: Mutex::default() }
     }
 

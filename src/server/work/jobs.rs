@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use parking_lot::Mutex;
 
-use super::oneshot::{self, Receiver};
+use crate::server::work::oneshot::{self, Receiver};
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -1,5 +1,19 @@
 //! The machine of one transport: bytes in, effects out, and what it wants next.
 
+pub(super) mod admission;
+pub(super) mod bind;
+pub(super) mod close;
+pub(super) mod drain;
+pub(super) mod failures;
+pub(super) mod hashing;
+pub(super) mod input;
+pub(super) mod negotiate;
+pub(super) mod peer;
+pub(super) mod rate;
+pub(super) mod recipients;
+pub(super) mod trace;
+pub(super) mod unbound;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -10,26 +24,26 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Core;
-use super::admission::{Place, Source, Standing};
-use super::binding::BindWait;
-use super::bound::Late;
-use super::closing::Closing;
-use super::hook::Hook;
-use super::negotiate::{Answer, Negotiating};
-use super::oneshot::Receiver;
-use super::pace::{Pace, Spent};
-use super::peer::{Peer, Tls, Want};
-use super::recipients::Recipients;
-use super::trace::Trace;
 use crate::connection::{Close, PreDrain, SharedConnection};
 use crate::environment::Nanos;
 use crate::extension::{Flow, Liveness};
+use crate::server::Core;
+use crate::server::driver::admission::{Place, Source, Standing};
+use crate::server::driver::bind::BindWait;
+use crate::server::driver::close::Closing;
+use crate::server::driver::drain::Hook;
+use crate::server::driver::input::Late;
+use crate::server::driver::negotiate::{Answer, Negotiating};
+use crate::server::driver::peer::{Peer, Tls, Want};
+use crate::server::driver::rate::{Pace, Spent};
+use crate::server::driver::recipients::Recipients;
+use crate::server::driver::trace::Trace;
+use crate::server::work::oneshot::Receiver;
 use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
 use crate::stream::{Event, Limit, Parser, StreamCondition, StreamError};
 
 /// How far a transport has come. The typed session moves from one to the next.
-pub(super) enum Stage<C: SharedConnection> {
+enum Stage<C: SharedConnection> {
     Unauthed(Session<Unauthed, C>),
     Authed(Session<Authed, C>),
     Bound(Session<Bound, C>),
@@ -41,7 +55,7 @@ pub(super) enum Stage<C: SharedConnection> {
 }
 
 /// What the driver waits for before it goes on with its input (STREAM-23).
-pub(super) enum Pending<C: SharedConnection> {
+enum Pending<C: SharedConnection> {
     /// The answer of a store to SASL.
     Sasl(Pin<Box<dyn Future<Output = Answer> + Send>>),
     Bind(BindWait<C>),
@@ -57,23 +71,23 @@ pub(super) enum Pending<C: SharedConnection> {
 /// accepted is finished all the same.
 #[must_use = "dropping a driver is the loss of its transport"]
 pub struct Driver<C: SharedConnection> {
-    pub(super) core: Arc<Core<C>>,
-    pub(super) connection: C,
-    pub(super) parser: Parser,
-    pub(super) stage: Stage<C>,
-    pub(super) pending: Option<Pending<C>>,
-    pub(super) want: Want,
+    core: Arc<Core<C>>,
+    connection: C,
+    parser: Parser,
+    stage: Stage<C>,
+    pending: Option<Pending<C>>,
+    want: Want,
     /// What only a stream under negotiation needs.
-    pub(super) negotiating: Option<Box<Negotiating>>,
+    negotiating: Option<Box<Negotiating>>,
     /// The language of the client's header (STREAM-11).
-    pub(super) lang: Option<Box<str>>,
-    pub(super) hook: Arc<Hook<C>>,
+    lang: Option<Box<str>>,
+    hook: Arc<Hook<C>>,
     /// The end of the negotiation, of the close handshake, or of the client's silence.
-    pub(super) deadline: Nanos,
+    deadline: Nanos,
     /// The client was asked for a sign of life.
     asked: bool,
     /// The client reads too slowly: when to look again.
-    pub(super) congested: Option<Nanos>,
+    congested: Option<Nanos>,
     /// It was not read from for that: until when an answer may still stand behind what it said meanwhile.
     unheard: Nanos,
     /// More waits for the client than its connection takes: when to look again.
@@ -81,19 +95,19 @@ pub struct Driver<C: SharedConnection> {
     /// How far the client had come with what waits for it, and since when no further.
     taken: Option<((u64, u32), Nanos)>,
     /// Its stanzas may have made what waits for it longer.
-    pub(super) has_asked: bool,
-    pub(super) pace: Pace,
+    has_asked: bool,
+    pace: Pace,
     /// Whose allowance it is: the source's, later the account's.
-    pub(super) spends: u64,
-    pub(super) source: Source,
+    spends: u64,
+    source: Source,
     /// Where the transport is counted while it serves no session.
-    pub(super) place: Option<Place>,
+    place: Option<Place>,
     /// Broadcast presence that came too soon (LIMIT-19).
-    pub(super) late: Option<Box<Late>>,
+    late: Option<Box<Late>>,
     /// Where there is a limit of them.
-    pub(super) recipients: Option<Box<Recipients>>,
+    recipients: Option<Box<Recipients>>,
     /// What the host's log is told.
-    pub(super) trace: Trace,
+    trace: Trace,
 }
 
 /// How often it is looked whether a client that reads slowly has caught up. Most hosts' write loops
@@ -291,14 +305,14 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The client has come a step further: it is not asked to yield as soon (LIMIT-25).
-    pub(super) fn spoke(&self, is_login: bool) {
+    fn spoke(&self, is_login: bool) {
         if let Some(place) = &self.place {
             place.spoke(is_login);
         }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do, on the clock of
-    /// [`Server::now`](super::Server::now).
+    /// [`Server::now`](crate::server::Server::now).
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
         match self.want {
@@ -327,7 +341,7 @@ impl<C: SharedConnection> Driver<C> {
         let handle = session.handle();
         let extensions = self.core.extensions.iter();
         let soonest = || extensions.filter_map(|extension| extension.next_timeout(&handle)).min();
-        super::shielded(soonest).flatten().map(|at| at.max(self.unheard.into()))
+        crate::server::shielded(soonest).flatten().map(|at| at.max(self.unheard.into()))
     }
 
     /// Whether what the client has said may still be unread.
@@ -400,7 +414,8 @@ impl<C: SharedConnection> Driver<C> {
         let Stage::Bound(session) = &self.stage else { return false };
         let handle = session.handle();
         self.core.extensions.iter().any(|extension| {
-            super::shielded(|| extension.handle_timeout(&handle, now)) == Some(Liveness::Lost)
+            crate::server::shielded(|| extension.handle_timeout(&handle, now))
+                == Some(Liveness::Lost)
         })
     }
 
@@ -424,7 +439,7 @@ impl<C: SharedConnection> Driver<C> {
         if let Stage::Bound(session) = &self.stage {
             let handle = session.handle();
             let is_asked = self.core.extensions.iter().any(|extension| {
-                let flow = super::shielded(|| extension.ask_for_life(&handle));
+                let flow = crate::server::shielded(|| extension.ask_for_life(&handle));
                 flow.is_some_and(|flow| flow != Flow::Next)
             });
             if !is_asked {
@@ -443,7 +458,7 @@ impl<C: SharedConnection> Driver<C> {
         self.negotiating.as_ref().is_some_and(|n| n.standing == Standing::Waiting)
     }
 
-    pub(super) fn is_refused(&self) -> bool {
+    fn is_refused(&self) -> bool {
         self.place.as_ref().is_some_and(Place::is_refused)
     }
 
@@ -677,7 +692,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
-    pub(super) fn count_bytes(&mut self, bytes: usize) {
+    fn count_bytes(&mut self, bytes: usize) {
         let now = self.core.environment.now();
         if self.pace.bytes(bytes, now, &self.core.limits) {
             self.core.metrics.limit("LIMIT-20");
@@ -685,7 +700,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// One more stanza was handled: LIMIT-20 may pause reading, LIMIT-19 the next broadcast.
-    pub(super) fn count_stanza(&mut self, is_broadcast: bool) {
+    fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
         self.has_asked = true;
         if let Some(limit) = self.pace.stanza(is_broadcast, now, &self.core.limits) {

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Core;
-use super::oneshot::{self, Sender};
 use crate::connection::SharedConnection;
+use crate::server::Core;
+use crate::server::work::oneshot::{self, Sender};
 use crate::stanza::{Kind, Stanza};
 
 /// How long an answer may take.
@@ -34,7 +34,7 @@ type Key = (String, String);
 
 /// Requests that wait for their answer.
 #[derive(Default)]
-pub(super) struct Requests {
+pub(in crate::server) struct Requests {
     waiting: Mutex<HashMap<Key, Sender<Stanza>>>,
 }
 
@@ -50,7 +50,10 @@ impl Requests {
 }
 
 impl<C: SharedConnection> Core<C> {
-    pub(super) async fn request(self: &Arc<Self>, iq: Stanza) -> Result<Stanza, RequestError> {
+    pub(in crate::server) async fn request(
+        self: &Arc<Self>,
+        iq: Stanza,
+    ) -> Result<Stanza, RequestError> {
         let request = iq.kind() == Kind::Iq && matches!(iq.type_().as_deref(), Some("get" | "set"));
         let (Some(to), Some(id), true) = (iq.to(), iq.id(), request) else {
             return Err(RequestError::NotARequest);

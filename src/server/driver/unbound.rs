@@ -13,18 +13,18 @@ use crate::stream::StreamError;
 
 /// What a stream is closed with.
 #[derive(Clone)]
-pub(super) struct Farewell {
+pub(in crate::server) struct Farewell {
     error: StreamError,
     /// In its place where the transport is protected (STREAM-30).
     protected: Option<StreamError>,
 }
 
 impl Farewell {
-    pub(super) const fn new(error: StreamError, protected: Option<StreamError>) -> Self {
+    pub(in crate::server) const fn new(error: StreamError, protected: Option<StreamError>) -> Self {
         Self { error, protected }
     }
 
-    pub(super) fn choose(self, is_protected: bool) -> StreamError {
+    pub(in crate::server) fn choose(self, is_protected: bool) -> StreamError {
         self.protected.filter(|_| is_protected).unwrap_or(self.error)
     }
 }
@@ -37,7 +37,7 @@ impl From<StreamError> for Farewell {
 
 /// All streams without a session.
 #[derive(Default)]
-pub(super) struct Early(Mutex<Streams>);
+pub(in crate::server) struct Early(Mutex<Streams>);
 
 #[derive(Default)]
 struct Streams {
@@ -110,7 +110,7 @@ impl Early {
     }
 
     /// Closes all streams, and those that begin from now on.
-    pub(super) fn close(&self, farewell: &Farewell) {
+    pub(in crate::server) fn close(&self, farewell: &Farewell) {
         let all: Vec<_> = {
             let mut inside = self.0.lock();
             inside.closing = Some(farewell.clone());
@@ -123,7 +123,7 @@ impl Early {
 
     /// Closes the streams that are authenticated as `account`, and keeps those that have begun by now
     /// from becoming so before `until`; with `later`, those that begin from now on as well.
-    pub(super) fn bar(
+    pub(in crate::server) fn bar(
         &self,
         account: &BareJid,
         farewell: &Farewell,
@@ -146,7 +146,7 @@ impl Early {
     }
 
     /// Bars `account` no longer.
-    pub(super) fn unbar(&self, account: &BareJid) {
+    pub(in crate::server) fn unbar(&self, account: &BareJid) {
         self.0.lock().barred.remove(account);
     }
 }

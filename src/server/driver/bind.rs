@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use jid::{FullJid, ResourcePart};
 
-use super::Core;
-use super::driver::{Driver, Pending, Stage};
-use super::early::Dismissal;
-use super::iq::is_request;
-use super::oneshot::{self, Receiver};
 use crate::address;
 use crate::connection::SharedConnection;
+use crate::server::Core;
+use crate::server::deliver::iq::is_request;
+use crate::server::driver::unbound::Dismissal;
+use crate::server::driver::{Driver, Pending, Stage};
+use crate::server::work::oneshot::{self, Receiver};
 use crate::session::{Authed, BindError, BindRefusal, BindRequest, Bound, Misuse, Session};
 use crate::stanza::{Child, Condition, ErrorType, Kind, Received, Stanza, StanzaError, write};
 use crate::store::StoreError;
@@ -78,7 +78,7 @@ impl<C: SharedConnection> Driver<C> {
             // Before bind the client has no full JID to be addressed by.
             let from = answer.from().map(Cow::into_owned);
             let answer = answer.readdressed(from.as_deref(), None);
-            let words = super::xml(&answer);
+            let words = crate::server::xml(&answer);
             self.send(&words);
         }
     }
@@ -167,7 +167,7 @@ async fn bind<C: SharedConnection>(
             None
         } else {
             let account = session.account();
-            let load = super::caught(async {
+            let load = crate::server::caught(async {
                 Ok::<_, StoreError>((
                     core.load_roster(account).await?,
                     core.load_kept(account).await?,
@@ -215,5 +215,5 @@ fn bind_result(id: &str, jid: &FullJid) -> Vec<u8> {
     let mut payload = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>".to_vec();
     write::text(&mut payload, jid.as_str());
     payload.extend_from_slice(b"</jid></bind>");
-    super::xml(&Stanza::iq("result").id(id).payload(&payload).build())
+    crate::server::xml(&Stanza::iq("result").id(id).payload(&payload).build())
 }

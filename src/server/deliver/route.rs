@@ -7,13 +7,13 @@ use std::sync::Arc;
 use jid::{BareJid, FullJid};
 use parking_lot::Mutex;
 
-use super::address::Address;
-use super::message::Turn;
-use super::{Core, Task};
 use crate::address::{self, InvalidAddress};
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
 use crate::rules::delivery::{BOUNCE, MessageType};
+use crate::server::deliver::address::Address;
+use crate::server::deliver::message::Turn;
+use crate::server::{Core, Task};
 use crate::session::{AccountKey, Leftover, SessionHandle, SessionId, Validity};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
@@ -22,7 +22,7 @@ const CARBONS: &str = "urn:xmpp:carbons:2";
 /// The way to other domains, of a host that has one.
 ///
 /// Stanzas come in the order in which they were sent, one at a time, without a lock of this crate.
-/// What arrives from there the host hands in by [`Server::send`](super::Server::send). A `to` is as
+/// What arrives from there the host hands in by [`Server::send`](crate::server::Server::send). A `to` is as
 /// its sender wrote it: [`address`](crate::address) knows the domain's one spelling.
 pub trait Router: Send + Sync + 'static {
     /// Takes a stanza for another domain. Never blocks: `Ok` = accepted.
@@ -57,7 +57,7 @@ impl From<RouteError> for StanzaError {
 }
 
 /// The queue in front of the router: one writer at a time, in order.
-pub(super) struct Outlet<C: SharedConnection> {
+pub(in crate::server) struct Outlet<C: SharedConnection> {
     router: Option<Box<dyn Router>>,
     queue: Mutex<Queue<C>>,
 }
@@ -74,7 +74,7 @@ struct Outgoing<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Outlet<C> {
-    pub(super) fn new(router: Option<Box<dyn Router>>) -> Self {
+    pub(in crate::server) fn new(router: Option<Box<dyn Router>>) -> Self {
         let queue = Queue { waiting: VecDeque::new(), writing: false };
         Self { router, queue: Mutex::new(queue) }
     }
@@ -90,7 +90,7 @@ impl<C: SharedConnection> Outlet<C> {
     ) {
         let mut refused = |outgoing, error| {
             // It leads into the host's code: its panic must not leave the queue without a writer.
-            let _panicked = super::shielded(|| refused(outgoing, error));
+            let _panicked = crate::server::shielded(|| refused(outgoing, error));
         };
         let Some(router) = &self.router else { return refused(outgoing, RouteError::NotFound) };
         let mut queue = self.queue.lock();
@@ -105,7 +105,7 @@ impl<C: SharedConnection> Outlet<C> {
         while let Some(outgoing) = queue.waiting.pop_front() {
             drop(queue);
             let route = || router.route(&outgoing.stanza);
-            let routed = super::shielded(route).unwrap_or(Err(RouteError::Timeout));
+            let routed = crate::server::shielded(route).unwrap_or(Err(RouteError::Timeout));
             if let Err(error) = routed {
                 refused(outgoing, error);
             }
@@ -117,7 +117,7 @@ impl<C: SharedConnection> Outlet<C> {
 
 impl<C: SharedConnection> Core<C> {
     /// Routes a stanza with a true `from` by its `to`.
-    pub(super) fn route(
+    pub(in crate::server) fn route(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: Stanza,
@@ -135,7 +135,7 @@ impl<C: SharedConnection> Core<C> {
         self.route_to(origin, &stanza, &to)
     }
 
-    pub(super) fn route_to(
+    pub(in crate::server) fn route_to(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
@@ -157,14 +157,17 @@ impl<C: SharedConnection> Core<C> {
         }
     }
 
-    pub(super) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, InvalidAddress> {
+    pub(in crate::server) fn address<'a>(
+        &self,
+        text: &'a str,
+    ) -> Result<Address<'a>, InvalidAddress> {
         let hash = |bare: &str| self.registry.key(bare).hash;
         let known = |bare: AccountKey<'_>| self.registry.account(bare);
         Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
     }
 
     /// A stanza of the host, from whom everything else here knows.
-    pub(super) fn with_normal_from(&self, stanza: Stanza) -> Option<Stanza> {
+    pub(in crate::server) fn with_normal_from(&self, stanza: Stanza) -> Option<Stanza> {
         let Some(from) = stanza.from() else { return Some(stanza) };
         let Ok(normal) = self.address(&from).map(|from| from.to_text()) else {
             self.metrics.error(Condition::JidMalformed);
@@ -189,7 +192,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// The same for a stanza that may have become untrue before it has its place in the order.
-    pub(super) fn route_while(
+    pub(in crate::server) fn route_while(
         &self,
         origin: Option<&SessionHandle<C>>,
         stanza: Stanza,
@@ -219,7 +222,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// An answer to somebody who is not a session at hand.
-    pub(super) fn route_answer(&self, answer: Stanza) {
+    pub(in crate::server) fn route_answer(&self, answer: Stanza) {
         let to = answer.to();
         let Some(Ok(to)) = to.as_deref().map(|to| self.address(to)) else { return };
         if !self.registry.is_local(to.bare.as_str()) {
@@ -236,7 +239,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// Deals with what ended sessions of an account have left, in order, behind what is on the
     /// account's chain.
-    pub(super) fn account_left(self: &Arc<Self>, account: &BareJid) {
+    pub(in crate::server) fn account_left(self: &Arc<Self>, account: &BareJid) {
         let (core, key) = (Arc::clone(self), account.to_string());
         let account = account.clone();
         let _settled = self.jobs.run(&key, async move { core.settle_left(&account).await });
@@ -266,7 +269,7 @@ impl<C: SharedConnection> Core<C> {
             }
             let Some(leftover) = all.pop_front() else { return };
             // A panic of host code takes no other stanza along.
-            let taken = super::caught(self.route_leftover(leftover)).await;
+            let taken = crate::server::caught(self.route_leftover(leftover)).await;
             reached.extend(taken.unwrap_or_default());
         }
     }

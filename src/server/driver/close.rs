@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use super::driver::{Driver, Stage};
-use super::peer::Want;
 use crate::connection::{Close, SharedConnection};
+use crate::server::driver::peer::Want;
+use crate::server::driver::{Driver, Stage};
 use crate::session::{Bound, Reason, Session};
 use crate::stanza::Frame;
 use crate::stream::{StreamError, close};

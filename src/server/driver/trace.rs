@@ -2,7 +2,7 @@
 //! feature of that name.
 //!
 //! A span names the number of the stream and, once it is bound, of the session. It names no JID
-//! unless the host asks for that ([`Builder::log_addresses`](super::Builder::log_addresses), SEC-6).
+//! unless the host asks for that ([`Builder::log_addresses`](crate::server::Builder::log_addresses), SEC-6).
 
 use jid::FullJid;
 

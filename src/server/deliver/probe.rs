@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::address::Address;
-use super::{Core, Task};
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};
 use crate::rules::roster::Roster;
+use crate::server::deliver::address::Address;
+use crate::server::{Core, Task};
 use crate::session::{Item, SessionHandle, Validity};
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;

@@ -3,31 +3,30 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::thread::available_parallelism;
 
 use parking_lot::Mutex;
 
-use super::admission::Source;
-use super::oneshot::{Receiver, Sender, channel};
+use crate::server::driver::admission::Source;
+use crate::server::work::oneshot::{Receiver, Sender, channel};
 
 /// Something to do that takes a processor for a while.
 pub type Work = Box<dyn FnOnce() + Send>;
 
 /// Threads for work that would hold up those who serve: password hashing (LIMIT-28).
 ///
-/// For hosts to implement, and to hand to [`Builder::hashing`](super::Builder::hashing). With
+/// For hosts to implement, and to hand to [`Builder::hashing`](crate::server::Builder::hashing). With
 /// feature `tokio` the handle of a runtime is one, with feature `threads` `host::threads::Workers`
 /// is.
 pub trait Offload: Send + Sync + 'static {
     /// Runs `work` soon, on a thread that serves no connection.
     ///
-    /// Never more of it than [`Limits::hashes`](super::Limits::hashes) is under way. Work that is
+    /// Never more of it than [`Limits::hashes`](crate::server::Limits::hashes) is under way. Work that is
     /// dropped instead makes that login fail with `temporary-auth-failure`.
     fn run(&self, work: Work);
 }
 
 /// The passwords that are to be checked.
-pub(super) struct Hashing {
+pub(in crate::server) struct Hashing {
     offload: Box<dyn Offload>,
     most: usize,
     queue: Mutex<Queue>,
@@ -69,7 +68,7 @@ impl Drop for UnderWay {
 }
 
 impl Hashing {
-    pub(super) fn new(offload: Box<dyn Offload>, most: usize) -> Self {
+    pub(in crate::server) fn new(offload: Box<dyn Offload>, most: usize) -> Self {
         Self { offload, most: most.max(1), queue: Mutex::default() }
     }
 
@@ -102,11 +101,11 @@ impl Hashing {
             let under_way = UnderWay { hashing: Arc::clone(self), source };
             let work = move || {
                 let _under_way = under_way;
-                if let Some(right) = super::shielded(check) {
+                if let Some(right) = crate::server::shielded(check) {
                     answer.send(right);
                 }
             };
-            let _panicked = super::shielded(|| self.offload.run(Box::new(work)));
+            let _panicked = crate::server::shielded(|| self.offload.run(Box::new(work)));
         }
     }
 
@@ -169,9 +168,4 @@ impl Queue {
         }
         None
     }
-}
-
-/// Half of the processors: the other half serves.
-pub(super) fn default_hashes() -> usize {
-    available_parallelism().map_or(1, |cores| cores.get() / 2).max(1)
 }

@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::Core;
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
@@ -20,6 +19,7 @@ use crate::rules::roster::{
 use crate::rules::subscription::{
     Farewell, RequestChange, RequestLimits, Step, SubscriptionKind, Transition, inbound, outbound,
 };
+use crate::server::Core;
 use crate::session::{Account, Parting, SessionHandle};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{RosterChange, StoreError, SubscriptionRequest};
@@ -61,7 +61,7 @@ enum Effect {
 type Settled<C> = Vec<(Effect, Option<Parting<C>>)>;
 
 /// Why a transaction had no effect.
-pub(super) enum Failed {
+pub(in crate::server) enum Failed {
     /// The store failed; why is for its own log.
     Store,
     Roster(RosterError),
@@ -101,7 +101,8 @@ impl Side {
             Some(RequestChange::Store) => {
                 if let Some(stanza) = stanza {
                     self.roster.add_request(contact);
-                    let request = SubscriptionRequest::new(contact.clone(), super::xml(stanza));
+                    let request =
+                        SubscriptionRequest::new(contact.clone(), crate::server::xml(stanza));
                     self.change.add_request = Some(request);
                 }
             }
@@ -322,7 +323,7 @@ fn with_requests(roster: Roster) -> (Roster, usize) {
 }
 
 /// What a transaction is about.
-pub(super) enum Change {
+pub(in crate::server) enum Change {
     Send {
         kind: SubscriptionKind,
         stanza: Stanza,
@@ -478,7 +479,10 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// The roster of an account, from its store.
-    pub(super) async fn load_roster(&self, account: &BareJid) -> Result<Roster, StoreError> {
+    pub(in crate::server) async fn load_roster(
+        &self,
+        account: &BareJid,
+    ) -> Result<Roster, StoreError> {
         let mut stored = self.stores.rosters.load(account).await?;
         self.metrics.unread(stored.unread);
         // A host's store may read what it kept in another way than we write it.
@@ -512,7 +516,7 @@ impl<C: SharedConnection> Core<C> {
     /// Changes the roster of `account` concerning `contact`: worked out, stored and told in one
     /// job, so that pushes leave in the order of their changes (ROSTER-17). `origin` is the session
     /// that asked for it; `before` runs between the store and the effects.
-    pub(super) async fn change_roster(
+    pub(in crate::server) async fn change_roster(
         self: &Arc<Self>,
         account: BareJid,
         contact: BareJid,
@@ -527,10 +531,10 @@ impl<C: SharedConnection> Core<C> {
         let job = async move {
             let settled = core.transact(account, contact, change, two_sides).await?;
             // Stored is done: host code that panics on the way takes no later effect along.
-            let _panicked = super::shielded(before);
+            let _panicked = crate::server::shielded(before);
             for (effect, parting) in settled {
                 let effect = || core.carry_out(effect, parting, origin.as_ref());
-                let _panicked = super::shielded(effect);
+                let _panicked = crate::server::shielded(effect);
             }
             Ok(())
         };

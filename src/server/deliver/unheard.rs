@@ -6,9 +6,9 @@ use std::sync::Arc;
 use jid::BareJid;
 use parking_lot::Mutex;
 
-use super::Core;
-use super::transaction::Change;
 use crate::connection::SharedConnection;
+use crate::server::Core;
+use crate::server::deliver::transaction::Change;
 use crate::session::AccountState;
 
 /// Items that are remembered for all accounts together: the others are seen at the next roster get.
@@ -16,7 +16,7 @@ const MOST: usize = 8192;
 
 /// Changed items, by the account that keeps the two from hearing of each other.
 #[derive(Default)]
-pub(super) struct Unheard(Mutex<HashMap<BareJid, BTreeSet<Item>>>);
+pub(in crate::server) struct Unheard(Mutex<HashMap<BareJid, BTreeSet<Item>>>);
 
 /// Whose roster has changed, and the contact.
 type Item = (BareJid, BareJid);

@@ -5,8 +5,8 @@ use std::task::Waker;
 
 use parking_lot::Mutex;
 
-use super::Core;
 use crate::connection::{PreDrain, SharedConnection};
+use crate::server::Core;
 use crate::session::{Epoch, SessionHandle};
 
 /// How a connection's pre-drain call reaches the extensions.
@@ -29,14 +29,14 @@ impl<C: SharedConnection> PreDrain for Hook<C> {
     fn pre_drain(&self, out: &mut Vec<u8>) {
         let paused = self.paused.lock().take();
         if let Some(waker) = paused {
-            super::shielded(|| waker.wake());
+            crate::server::shielded(|| waker.wake());
         }
         let session = self.session.get().filter(|(session, at)| session.is_current(*at));
         if let (Some((session, epoch)), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
                 let whole = out.len();
                 let add = || extension.pre_drain(session, *epoch, out);
-                if super::shielded(add).is_none() {
+                if crate::server::shielded(add).is_none() {
                     out.truncate(whole); // half an element would end the stream
                 }
             }

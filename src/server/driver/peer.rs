@@ -8,9 +8,9 @@ use crate::sasl::ChannelBindings;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Want {
-    /// Read, then [`Driver::receive`](super::Driver::receive).
+    /// Read, then [`Driver::receive`](crate::server::Driver::receive).
     Input,
-    /// Flush what waits, do the TLS handshake as the server, then [`Driver::secured`](super::Driver::secured). A handshake
+    /// Flush what waits, do the TLS handshake as the server, then [`Driver::secured`](crate::server::Driver::secured). A handshake
     /// that fails ends the transport, without another word (TLS-1), and so does one during which the
     /// driver comes to want [`Close`](Self::Close): it is to be polled meanwhile.
     StartTls,

@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use super::address::Address;
-use super::transaction::Change;
-use super::{Core, Task};
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::delivery::{PresenceDecision, PresenceSituation, presence};
 use crate::rules::presence::{Audience, PresenceType, broadcast, read_priority};
 use crate::rules::subscription::SubscriptionKind;
+use crate::server::deliver::address::Address;
+use crate::server::deliver::transaction::Change;
+use crate::server::{Core, Task};
 use crate::session::{Bound, Item, Presence, Session, SessionHandle, Validity};
 use crate::stanza::{Condition, Stanza, StanzaError, canonicalise};
 use crate::store::SubscriptionRequest;
@@ -24,7 +24,7 @@ const REMINDER: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl<C: SharedConnection> Core<C> {
     /// A presence that a client sent, with `from` set.
-    pub(super) fn client_presence(
+    pub(in crate::server) fn client_presence(
         self: &Arc<Self>,
         session: &mut Session<Bound, C>,
         stanza: &Stanza,

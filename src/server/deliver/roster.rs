@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::iq::{PATIENCE, late};
-use super::transaction::Change;
-use super::{Core, Task};
 use crate::connection::SharedConnection;
 use crate::rules::roster::{RosterSet, parse_get, removed_stray, result};
+use crate::server::deliver::iq::{PATIENCE, late};
+use crate::server::deliver::transaction::Change;
+use crate::server::{Core, Task};
 use crate::session::SessionHandle;
 use crate::stanza::{Child, Stanza};
 

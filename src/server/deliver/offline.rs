@@ -7,9 +7,9 @@ use std::time::Duration;
 use jid::BareJid;
 use parking_lot::Mutex;
 
-use super::Core;
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
+use crate::server::Core;
 use crate::session::{SessionHandle, Waiting};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Stanza, canonicalise};
@@ -20,7 +20,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// Accounts for which the store has failed. A leaf lock.
 #[derive(Default)]
-pub(super) struct Failures(Mutex<HashMap<BareJid, Failure>>);
+pub(in crate::server) struct Failures(Mutex<HashMap<BareJid, Failure>>);
 
 #[derive(Default)]
 struct Failure {
@@ -33,10 +33,6 @@ struct Failure {
 impl Failures {
     fn given(&self, account: &BareJid) -> Vec<OfflineId> {
         self.0.lock().get(account).map(|failure| failure.given.clone()).unwrap_or_default()
-    }
-
-    fn is_known(&self, account: &BareJid) -> bool {
-        self.0.lock().contains_key(account)
     }
 
     /// The store is about to be asked again.
@@ -85,11 +81,12 @@ impl<C: SharedConnection> Core<C> {
                 }
                 self.give_stored(account, &session, stored).await;
             }
-            // What has come behind it meanwhile is for whom it would have gone to.
-            let heir = (!is_reachable && self.offline_failures.is_known(account))
-                .then(|| self.registry.sessions(account).find(gets_messages))
-                .flatten();
-            heir.into_iter().for_each(|heir| self.registry.expect_stored(&heir));
+            // What has come behind it meanwhile is for another that is there.
+            if !is_reachable
+                && let Some(other) = self.registry.sessions(account).find(gets_messages)
+            {
+                self.registry.expect_stored(&other);
+            }
             self.registry.stored_given(&session);
             if !is_reachable {
                 session.renounce();

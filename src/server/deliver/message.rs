@@ -6,14 +6,14 @@ use std::time::{Duration, SystemTime};
 use jid::BareJid;
 use smallvec::SmallVec;
 
-use super::address::Address;
-use super::{Core, Task};
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Outcome};
 use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message,
     message_to_domain, offline,
 };
+use crate::server::deliver::address::Address;
+use crate::server::{Core, Task};
 use crate::session::{Copies, NotSent, SessionHandle, SessionId, Standing};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Condition, Stanza, StanzaError};
@@ -40,7 +40,7 @@ type Reached<C> = SmallVec<[SessionHandle<C>; 4]>;
 impl<C: SharedConnection> Core<C> {
     /// Delivers a message to an account or a domain that is ours. What has to wait for a store is
     /// returned as a task.
-    pub(super) fn message(
+    pub(in crate::server) fn message(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
@@ -306,7 +306,7 @@ impl<C: SharedConnection> Core<C> {
             Turn::First => (self.environment.utc(), None),
             Turn::Again { accepted, .. } => (accepted, since_then(stanza, account, accepted)),
         };
-        let stanza = super::xml(delayed.as_ref().unwrap_or(stanza));
+        let stanza = crate::server::xml(delayed.as_ref().unwrap_or(stanza));
         store.push(account, OfflineMessage::new(stanza, accepted)).await
     }
 
@@ -341,7 +341,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Answers a stanza with an error, where one is due (STZ-6, STZ-7).
-    pub(super) fn bounce(
+    pub(in crate::server) fn bounce(
         &self,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
@@ -451,7 +451,7 @@ impl<C: SharedConnection> From<Attempt<C>> for End<C> {
             Attempt::Done(reached, copies) => Self::Taken(reached, copies),
             Attempt::Silent | Attempt::Again => Self::Refused(Admission::Drop),
             Attempt::Bounce => Self::Refused(Admission::Refuse(BOUNCE.into())),
-            Attempt::Full => Self::Refused(Admission::Refuse(super::too_much())),
+            Attempt::Full => Self::Refused(Admission::Refuse(crate::server::too_much())),
             Attempt::Store | Attempt::Behind => Self::Stored,
         }
     }

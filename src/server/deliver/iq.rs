@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::address::Address;
-use super::{Core, Task};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, IqDone, IqReply, IqRequest, IqResult, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, Relation, iq};
 use crate::rules::roster;
+use crate::server::deliver::address::Address;
+use crate::server::{Core, Task};
 use crate::session::{AccountKey, NotSent, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
 
@@ -24,7 +24,7 @@ pub(super) fn late() -> StanzaError {
 }
 
 /// Whether an iq is a request, or why it is none of the four (IQ-3).
-pub(super) fn is_request(stanza: &Stanza) -> Result<bool, StanzaError> {
+pub(in crate::server) fn is_request(stanza: &Stanza) -> Result<bool, StanzaError> {
     let bad = || StanzaError::new(Condition::BadRequest);
     let request = match stanza.type_().as_deref() {
         Some("get" | "set") => true,
@@ -39,7 +39,7 @@ pub(super) fn is_request(stanza: &Stanza) -> Result<bool, StanzaError> {
 
 impl<C: SharedConnection> Core<C> {
     /// An iq for an account or a domain of ours. `to` is `None` for the sender's own account.
-    pub(super) fn iq(
+    pub(in crate::server) fn iq(
         self: &Arc<Self>,
         origin: Option<&SessionHandle<C>>,
         stanza: &Stanza,
@@ -92,7 +92,9 @@ impl<C: SharedConnection> Core<C> {
                 match given {
                     Some(Ok(())) => {}
                     _ if !request => {}
-                    Some(Err(NotSent::Full)) => self.bounce(origin, stanza, super::too_much()),
+                    Some(Err(NotSent::Full)) => {
+                        self.bounce(origin, stanza, crate::server::too_much())
+                    }
                     _ => self.bounce(origin, stanza, BOUNCE),
                 }
                 None
@@ -212,7 +214,7 @@ impl<C: SharedConnection> Core<C> {
         };
         let ask = || self.extensions.iter().find_map(|extension| extension.iq(&request));
         let failed = || Some(IqReply::error(Condition::InternalServerError));
-        match super::shielded(ask).unwrap_or_else(failed) {
+        match crate::server::shielded(ask).unwrap_or_else(failed) {
             None => {
                 self.bounce(origin, stanza, BOUNCE);
                 None
@@ -226,7 +228,7 @@ impl<C: SharedConnection> Core<C> {
                 let account = to.clone();
                 let done = self.jobs.run(to.as_str(), async move {
                     let failed = || IqDone::new(Err(Condition::InternalServerError.into()));
-                    let done = super::caught(work).await.unwrap_or_else(failed);
+                    let done = crate::server::caught(work).await.unwrap_or_else(failed);
                     core.reply(origin.as_ref(), &stanza, done.result);
                     if let Some(then) = done.then {
                         then();
@@ -240,7 +242,7 @@ impl<C: SharedConnection> Core<C> {
             Some(IqReply::Later(answer)) => {
                 let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
                 Some(Box::pin(async move {
-                    let result = core.timers.within(PATIENCE, super::caught(answer)).await;
+                    let result = core.timers.within(PATIENCE, crate::server::caught(answer)).await;
                     let failed = || Err(Condition::InternalServerError.into());
                     let result = result.map_or(Err(late()), |answer| answer.unwrap_or_else(failed));
                     core.reply(origin.as_ref(), &stanza, result);

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::address::Address;
-use super::driver::{Driver, Pending, Stage};
-use super::{Core, Task, oneshot};
 use crate::address::InvalidAddress;
 use crate::connection::SharedConnection;
 use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
 use crate::sasl::wire;
+use crate::server::deliver::address::Address;
+use crate::server::driver::{Driver, Pending, Stage};
+use crate::server::work::oneshot;
+use crate::server::{Core, Task};
 use crate::session::{Bound, Reason, Session, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
 use crate::stream::{Nonza, Refused, STREAM_NAMESPACE, StreamCondition};
@@ -126,7 +127,7 @@ impl<C: SharedConnection> Driver<C> {
                 None
             }
         };
-        let task = super::shielded(work).unwrap_or_else(|| {
+        let task = crate::server::shielded(work).unwrap_or_else(|| {
             core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
             None
         });
@@ -135,7 +136,7 @@ impl<C: SharedConnection> Driver<C> {
             let (sender, done) = oneshot::channel();
             let jobs = Arc::clone(&core.jobs);
             jobs.spawn(async move {
-                if super::caught(task).await.is_none() {
+                if crate::server::caught(task).await.is_none() {
                     core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
                 }
                 drop(ticket);
@@ -181,7 +182,7 @@ impl<C: SharedConnection> Driver<C> {
             let offered = core.extensions.iter().map(|extension| extension.nonza(session, nonza));
             offered.into_iter().find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
         };
-        match super::shielded(offer) {
+        match crate::server::shielded(offer) {
             Some(Flow::Done) => {}
             Some(Flow::Close(error)) => self.fail(error),
             // STREAM-16

@@ -5,19 +5,19 @@ use std::time::Duration;
 
 use jid::{BareJid, DomainPart};
 
-use super::Core;
-use super::admission::Standing;
-use super::builder::Domain;
-use super::driver::{Driver, Pending, Stage};
-use super::early::EarlyStream;
-use super::failures::Attempt;
-use super::pace::Spent;
-use super::peer::Want;
 use crate::address;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::environment::random_hex;
 use crate::extension::{Extension, Flow, Negotiated, Stage as FeatureStage};
 use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
+use crate::server::Core;
+use crate::server::builder::Domain;
+use crate::server::driver::admission::Standing;
+use crate::server::driver::failures::Attempt;
+use crate::server::driver::peer::Want;
+use crate::server::driver::rate::Spent;
+use crate::server::driver::unbound::EarlyStream;
+use crate::server::driver::{Driver, Pending, Stage};
 use crate::session::{Authed, Bound, Reason, Session};
 use crate::stanza::Frame;
 use crate::stanza::canonical::Opening;
@@ -238,7 +238,7 @@ impl<C: SharedConnection> Driver<C> {
         for extension in &self.core.extensions {
             let before = more.len();
             let add = || extension.features(stage, &mut more);
-            if super::shielded(add).is_none() {
+            if crate::server::shielded(add).is_none() {
                 more.truncate(before);
             }
         }
@@ -269,7 +269,7 @@ impl<C: SharedConnection> Driver<C> {
     fn refusal(&self, name: &str, namespace: &str) -> Option<StreamCondition> {
         let takes = |extension: &dyn Extension<C>| extension.takes(name, namespace);
         // One that panics may take it.
-        let takes = |extension| super::shielded(|| takes(extension)).unwrap_or(true);
+        let takes = |extension| crate::server::shielded(|| takes(extension)).unwrap_or(true);
         match (&self.stage, namespace) {
             (Stage::Closing(_) | Stage::Over, _) => None,
             (_, STREAM_NAMESPACE) if name == "error" => None,
@@ -313,7 +313,7 @@ impl<C: SharedConnection> Driver<C> {
             stage => {
                 self.stage = stage;
                 let mut answer = Vec::new();
-                let flow = super::shielded(|| core.take_early(nonza, &mut answer));
+                let flow = crate::server::shielded(|| core.take_early(nonza, &mut answer));
                 return match flow {
                     Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
                     Some(Flow::Done) => self.send(&answer),
@@ -322,7 +322,7 @@ impl<C: SharedConnection> Driver<C> {
                 };
             }
         };
-        match super::shielded(|| core.negotiate(session, nonza)) {
+        match crate::server::shielded(|| core.negotiate(session, nonza)) {
             Some(Negotiated::Next(session)) => {
                 self.stage = Stage::Authed(session);
                 self.fail(StreamCondition::UnsupportedStanzaType.into());
@@ -396,7 +396,7 @@ impl<C: SharedConnection> Driver<C> {
                 self.pending = Some(Pending::Sasl(Box::pin(async move {
                     let found = async { accounts.credentials(&account).await };
                     let failed = || Err(StoreError::failed("the store panicked"));
-                    Answer::Credentials(super::caught(found).await.unwrap_or_else(failed))
+                    Answer::Credentials(crate::server::caught(found).await.unwrap_or_else(failed))
                 })));
             }
             Some(Ok(Step::CheckPassword { account, password })) => {
@@ -409,7 +409,7 @@ impl<C: SharedConnection> Driver<C> {
                 self.pending = Some(Pending::Sasl(Box::pin(async move {
                     let verdict = async { authenticator.check_password(&account, &password).await };
                     let failed = || Err(StoreError::failed("the authenticator panicked"));
-                    Answer::Verdict(super::caught(verdict).await.unwrap_or_else(failed))
+                    Answer::Verdict(crate::server::caught(verdict).await.unwrap_or_else(failed))
                 })));
             }
             Some(Ok(Step::CheckKeys(check))) => match &self.core.hashing {
@@ -418,7 +418,7 @@ impl<C: SharedConnection> Driver<C> {
                     self.pending =
                         Some(Pending::Sasl(Box::pin(async { Answer::Hashed(answer.await) })));
                 }
-                None => self.sasl_answer(Answer::Hashed(super::shielded(check))),
+                None => self.sasl_answer(Answer::Hashed(crate::server::shielded(check))),
             },
             Some(Ok(Step::Success { account, data })) => {
                 if let Some(attempt) = self.negotiating.as_mut().and_then(|n| n.attempt.take()) {

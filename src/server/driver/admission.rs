@@ -13,8 +13,8 @@ use jid::BareJid;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::builder::Limits;
 use crate::environment::Environment;
+use crate::server::limits::Limits;
 
 /// Where a transport comes from: a keyed hash of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,7 +31,7 @@ impl Source {
 
 /// Counts transports from when they are accepted until they are gone, but for the time in which they
 /// serve a session (LIMIT-25…27).
-pub(super) struct Ledger {
+pub(in crate::server) struct Ledger {
     environment: Arc<dyn Environment>,
     hasher: RandomState,
     most: usize,
@@ -161,7 +161,7 @@ impl Pot {
 }
 
 impl Ledger {
-    pub(super) fn new(limits: &Limits, environment: Arc<dyn Environment>) -> Self {
+    pub(in crate::server) fn new(limits: &Limits, environment: Arc<dyn Environment>) -> Self {
         Self {
             environment,
             hasher: RandomState::new(),
@@ -193,7 +193,7 @@ impl Ledger {
     }
 
     /// Transports that are not authenticated, those that wait included.
-    pub(super) fn unauthenticated(&self) -> usize {
+    pub(in crate::server) fn unauthenticated(&self) -> usize {
         self.books.lock().unauthenticated
     }
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::builder::{Limits, Rate};
-use super::recipients::Recipients;
+use crate::server::driver::recipients::Recipients;
+use crate::server::limits::{Limits, Rate};
 
 /// How long a client is not read from after a stanza that has to wait behind much else (LIMIT-13).
 const SLOW: Duration = Duration::from_millis(250);
@@ -127,7 +127,7 @@ pub(super) struct Spent {
 /// account, or of the same source before authentication, go on from there: a new stream is no new
 /// allowance (LIMIT-20).
 #[derive(Default)]
-pub(super) struct Allowances(Mutex<Remembered>);
+pub(in crate::server) struct Allowances(Mutex<Remembered>);
 
 #[derive(Default)]
 struct Remembered {
