@@ -286,7 +286,10 @@ impl<C: SharedConnection> Session<Authed, C> {
         request: BindRequest<'_>,
     ) -> Result<Session<Bound, C>, TransitionError<Self, BindError>> {
         if !self.data.open {
-            return Err(TransitionError { session: self, error: Misuse::NotOpen.into() });
+            return Err(TransitionError {
+                session: self,
+                error: BindError::Misuse(Misuse::NotOpen),
+            });
         }
         match registry.inner().bind(&self.data.account, self.connection.clone(), request) {
             Ok(owner) => Ok(self.data.bound(owner, self.connection)),
@@ -310,7 +313,10 @@ impl<C: SharedConnection> Session<Authed, C> {
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
     ) -> Result<Session<Bound, C>, TransitionError<Self, ResumeError>> {
         if !self.data.open {
-            return Err(TransitionError { session: self, error: Misuse::NotOpen.into() });
+            return Err(TransitionError {
+                session: self,
+                error: ResumeError::Misuse(Misuse::NotOpen),
+            });
         }
         match registry.inner().resume(
             &self.data.account,
@@ -320,7 +326,9 @@ impl<C: SharedConnection> Session<Authed, C> {
             reply,
         ) {
             Ok(owner) => Ok(self.data.bound(owner, self.connection)),
-            Err(refused) => Err(TransitionError { session: self, error: refused.into() }),
+            Err(refused) => {
+                Err(TransitionError { session: self, error: ResumeError::Refused(refused) })
+            }
         }
     }
 }

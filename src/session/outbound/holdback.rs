@@ -19,7 +19,7 @@ use crate::connection::SharedConnection;
 use crate::stanza::Stanza;
 use crate::sync::atomic::AtomicUsize;
 
-/// Whether a stanza is held back.
+/// Whether a stanza is held back: a host's answer to the [`hold`](crate::session::RegistryBuilder::hold) hook.
 #[derive(Clone, PartialEq, Eq)]
 #[must_use = "says whether the stanza is held back"]
 #[expect(clippy::exhaustive_enums, reason = "it is held back or it is not")]

@@ -37,8 +37,8 @@ pub use limits::RetentionLimits;
 pub(crate) use limits::Share;
 pub(super) use writer::Writer;
 
-/// Which of its transports a session has: a resumption begins another. What a host, a writer or an owner
-/// does in an older epoch has no effect.
+/// Which of its transports a session has: a resumption begins another epoch. A host gets it with a write or
+/// from the owner and hands it back with what it asks of the session, which has no effect in a later one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Epoch(u32);
 

@@ -191,6 +191,10 @@ impl<C: SharedConnection> Inner<C> {
         mut request: BindRequest<'_>,
     ) -> Result<Owner<C>, BindError> {
         let reply = request.reply.take();
+        if let Some(roster) = &mut request.roster {
+            // Without a lock: it takes longer with each contact.
+            self.table.hash_contacts(roster, &Roster::new());
+        }
         let (owner, displaced) = self.register(account, link, request, reply.is_some())?;
         if let Some(ending) = displaced {
             self.finish(ending);
@@ -214,38 +218,29 @@ impl<C: SharedConnection> Inner<C> {
         &self,
         account: &BareJid,
         link: C,
-        mut request: BindRequest<'_>,
+        request: BindRequest<'_>,
         greets: bool,
     ) -> Result<(Owner<C>, Option<Ending<C>>), BindError> {
-        let environment = &*self.settings.environment;
-        let now = environment.now();
+        let now = self.now();
         let spare = self.generated();
-        // Without the lock: it takes longer with each contact.
-        request
-            .roster
-            .iter_mut()
-            .for_each(|roster| self.table.hash_contacts(roster, &Roster::new()));
         let key = self.table.key(account.as_str());
         let hash = key.hash.wide();
         let mut shard = self.table.shard(key).write();
         if request.roster.is_none() && shard.find(hash, |row| row.is(key)).is_none() {
-            return Err(Misuse::NotLoaded.into());
+            return Err(BindError::Misuse(Misuse::NotLoaded));
         }
         let known = shard.find_mut(hash, |row| row.is(key));
         let (resource, place) = match known {
-            Some(row) => self.place(row, request.resource, spare, now)?,
+            Some(row) => {
+                self.place(row, request.resource, spare, now).map_err(BindError::Refused)?
+            }
             None => (request.resource.unwrap_or(spare), Vacancy::Free),
         };
-        let new = || Row {
-            account: Arc::new(Account::new(
-                account.clone(),
-                request.roster.unwrap_or_default(),
-                request.values,
-            )),
-            slots: Slots::None,
-        };
+        let new =
+            || Account::new(account.clone(), request.roster.unwrap_or_default(), request.values);
         let row = shard.entry(hash, |row| row.is(key), |row| self.hash_of(row).wide());
-        let row = row.or_insert_with(new).into_mut();
+        let row = row.or_insert_with(|| Row { account: Arc::new(new()), slots: Slots::None });
+        let row = row.into_mut();
         let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
         #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "nothing is inherited"))]
         let mut displaced = self.displace(row, place, id, now);
