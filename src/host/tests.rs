@@ -72,7 +72,9 @@ impl Echo {
     }
 
     fn say(&self, text: &str) {
-        self.outbox.send(Frame::raw(format!("{text}\n").as_bytes())).unwrap();
+        // Once it is closed, from outside as well, nobody is to hear it.
+        let sent = self.outbox.send(Frame::raw(format!("{text}\n").as_bytes()));
+        assert!(sent.is_ok() || self.outbox.closed().is_some());
     }
 }
 

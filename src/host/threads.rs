@@ -221,7 +221,7 @@ fn read_loop<M: Machine>(
     settings: &Settings,
     wire: &Wire,
     mut machine: M,
-    writer_ended: &Receiver<()>,
+    writer_ended: &Receiver<io::Error>,
     direct_tls: bool,
 ) -> io::Result<()> {
     let mut bytes = Vec::new();
@@ -279,8 +279,12 @@ fn read_loop<M: Machine>(
     }
 }
 
-fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
+fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<io::Error>) {
     let guard = Ends(wire);
+    // A reader that does not wait for it learns of it by its next read.
+    let fail = |error| {
+        let _unheard = ended.send(error);
+    };
     let mut records = Vec::new();
     let (mut give_up, mut position) = (None, 0_u64);
     while let Poll::Ready(Some(bytes)) = drain.fill_blocking(None) {
@@ -298,7 +302,10 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
             Ok(Some(n)) => wire.write(&records, &mut give_up).map(|()| n),
             Err(error) => Err(error),
         };
-        let Ok(n) = written else { return };
+        let n = match written {
+            Ok(n) => n,
+            Err(error) => return fail(error),
+        };
         position = position.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
         drop(turn);
         // It may send what follows, and end sessions: not under our lock.
@@ -312,8 +319,8 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<()>) {
     if drain.closed() == Some(Close::Abort) {
         return wire.part();
     }
-    if wire.say_goodbye(&mut give_up).is_err() {
-        return;
+    if let Err(error) = wire.say_goodbye(&mut give_up) {
+        return fail(error);
     }
     // The reader ends the rest: its peer may still have something under way, and a socket that is
     // closed with that unread is reset, last words and all.
@@ -406,7 +413,9 @@ impl Wire {
             }
         }
         self.write(&records, give_up)?;
-        self.socket.shutdown(Shutdown::Write)
+        // Of a peer that is gone there is nothing to be shut down.
+        let _gone = self.socket.shutdown(Shutdown::Write);
+        Ok(())
     }
 
     /// Whether the peer has said something, or sends nothing at all; `None` if it is to be looked
@@ -504,7 +513,7 @@ impl Wire {
     /// Waits for the writer to write what waits.
     fn flush(
         &self,
-        writer_ended: &Receiver<()>,
+        writer_ended: &Receiver<io::Error>,
         deadline: Instant,
         place: Option<&Place>,
     ) -> io::Result<()> {
@@ -520,7 +529,8 @@ impl Wire {
                     return Err(cut());
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                _ => return Ok(()),
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+                Ok(error) => return Err(error),
             }
         }
     }

@@ -18,6 +18,11 @@ use super::{CONTENT_NAMESPACE, element};
 pub struct Child<'a> {
     /// From the `<` of the element to the end of its parent's content, or further.
     bytes: &'a [u8],
+    tag: Tag<'a>,
+    /// What follows the start tag.
+    rest: Tokens<'a>,
+    /// The element is one tag.
+    is_empty: bool,
     scope: Scope<'a>,
 }
 
@@ -25,13 +30,13 @@ impl<'a> Child<'a> {
     /// The local name.
     #[must_use]
     pub fn name(&self) -> &'a str {
-        self.tag().name().1
+        self.tag.name().1
     }
 
     /// The namespace; `jabber:client` for content-namespace children.
     #[must_use]
     pub fn namespace(&self) -> Cow<'a, str> {
-        unescape(self.scope.of_element(self.tag()))
+        unescape(self.scope.of_element(self.tag))
     }
 
     /// Whether it has this local name in this namespace.
@@ -47,7 +52,7 @@ impl<'a> Child<'a> {
         if !matches!(split_name(name), ("" | "xml", local) if local != "xmlns") {
             return None;
         }
-        let (_, value) = self.tag().attributes().find(|&(other, _)| other == name)?;
+        let (_, value) = self.tag.attributes().find(|&(other, _)| other == name)?;
         Some(unescape(value))
     }
 
@@ -57,14 +62,10 @@ impl<'a> Child<'a> {
         let mut text = Cow::Borrowed("");
         let Some(mut content) = self.content() else { return text };
         loop {
-            let rest = content.rest();
             match content.next() {
                 Some(Token::Text(raw)) if text.is_empty() => text = unescape(utf8(raw)),
                 Some(Token::Text(raw)) => text.to_mut().push_str(&unescape(utf8(raw))),
-                Some(Token::Start(_)) => {
-                    content = Tokens::new(rest);
-                    content.skip_element();
-                }
+                Some(Token::Start(_)) => content.skip_content(),
                 Some(Token::Empty(_)) => {}
                 Some(Token::End) | None => return text,
             }
@@ -75,7 +76,7 @@ impl<'a> Child<'a> {
     pub fn children(&self) -> impl Iterator<Item = Self> + use<'a> {
         let content = self.content();
         content
-            .map(|content| Children::new(content.rest(), self.scope.inside(self.tag())))
+            .map(|content| Children::new(content.rest(), self.scope.inside(self.tag)))
             .into_iter()
             .flatten()
     }
@@ -86,19 +87,20 @@ impl<'a> Child<'a> {
     /// ([`children`](Self::children)) may rely on declarations further outside.
     #[must_use]
     pub fn xml(&self) -> &'a [u8] {
-        let mut tokens = Tokens::new(self.bytes);
-        tokens.skip_element();
-        let length = self.bytes.len().saturating_sub(tokens.rest().len());
+        let mut rest = self.rest;
+        if !self.is_empty {
+            rest.skip_content();
+        }
+        let length = self.bytes.len().saturating_sub(rest.rest().len());
         self.bytes.get(..length).unwrap_or_default()
     }
 
     /// Builds a tree of it, to look deeper.
     #[must_use]
     pub fn to_element(&self) -> Element {
-        let tag = self.tag();
-        let root = element::start(tag, &self.scope);
+        let root = element::start(self.tag, &self.scope);
         match self.content() {
-            Some(content) => element::fill(root, content, self.scope.inside(tag)),
+            Some(content) => element::fill(root, content, self.scope.inside(self.tag)),
             None => root,
         }
     }
@@ -109,17 +111,8 @@ impl<'a> Child<'a> {
         self.bytes.len()
     }
 
-    fn tag(&self) -> Tag<'a> {
-        match Tokens::new(self.bytes).next() {
-            Some(Token::Start(tag) | Token::Empty(tag)) => tag,
-            _ => Tag(&[]),
-        }
-    }
-
-    /// What follows the start tag, unless the element is one tag.
     fn content(&self) -> Option<Tokens<'a>> {
-        let mut tokens = Tokens::new(self.bytes);
-        matches!(tokens.next(), Some(Token::Start(_))).then_some(tokens)
+        (!self.is_empty).then_some(self.rest)
     }
 }
 
@@ -133,13 +126,13 @@ impl fmt::Debug for Child<'_> {
 pub(super) struct Children<'a> {
     content: Tokens<'a>,
     scope: Scope<'a>,
-    /// Whether `content` still stands at the start of the child that was given out last.
-    at_last: bool,
+    /// Whether `content` still stands inside of the child that was given out last.
+    in_last: bool,
 }
 
 impl<'a> Children<'a> {
     pub(super) const fn new(content: &'a [u8], scope: Scope<'a>) -> Self {
-        Self { content: Tokens::new(content), scope, at_last: false }
+        Self { content: Tokens::new(content), scope, in_last: false }
     }
 }
 
@@ -147,23 +140,28 @@ impl<'a> Iterator for Children<'a> {
     type Item = Child<'a>;
 
     fn next(&mut self) -> Option<Child<'a>> {
-        if std::mem::take(&mut self.at_last) {
-            self.content.skip_element();
+        if std::mem::take(&mut self.in_last) {
+            self.content.skip_content();
         }
         loop {
             let bytes = self.content.rest();
-            match self.content.next()? {
-                Token::Text(_) => {}
-                Token::Start(_) | Token::Empty(_) => {
-                    self.content = Tokens::new(bytes);
-                    self.at_last = true;
-                    return Some(Child { bytes, scope: self.scope.clone() });
-                }
+            let (tag, is_empty) = match self.content.next()? {
+                Token::Text(_) => continue,
+                Token::Start(tag) => (tag, false),
+                Token::Empty(tag) => (tag, true),
                 Token::End => {
                     self.content = Tokens::new(&[]);
                     return None;
                 }
-            }
+            };
+            self.in_last = !is_empty;
+            return Some(Child {
+                bytes,
+                tag,
+                rest: self.content,
+                is_empty,
+                scope: self.scope.clone(),
+            });
         }
     }
 }

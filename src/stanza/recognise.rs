@@ -287,7 +287,11 @@ impl Recogniser {
                 self.depth -= 1;
                 if self.depth == 0 { Err(Stop::End) } else { Ok(()) }
             }
-            rest => self.attribute(bytes, rest, bounds),
+            // White space may have been looked at before.
+            rest if space > 0 || before(bytes, self.at).is_some_and(is_space) => {
+                self.attribute(bytes, rest, bounds)
+            }
+            _ => Err(Stop::Unknown),
         }
     }
 
@@ -304,9 +308,6 @@ impl Recogniser {
     }
 
     fn attribute(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
-        if !before(bytes, self.at).is_some_and(is_space) {
-            return Err(Stop::Unknown);
-        }
         // The only prefix in the language.
         let prefix: &[u8] = if rest.starts_with(b"xml:") { b"xml:" } else { b"" };
         let local = name(rest.get(prefix.len()..).unwrap_or_default())?;
@@ -447,7 +448,8 @@ fn before(bytes: &[u8], at: u32) -> Option<u8> {
     bytes.get((at as usize).checked_sub(1)?).copied()
 }
 
-/// What is shorter than 4 GiB, as every offset is.
-fn length(bytes: usize) -> u32 {
-    u32::try_from(bytes).unwrap_or(u32::MAX)
+/// What is shorter than 4 GiB, as all is that [`Recogniser::advance`] looks at.
+#[expect(clippy::cast_possible_truncation, reason = "no offset is larger")]
+const fn length(bytes: usize) -> u32 {
+    bytes as u32
 }

@@ -28,17 +28,15 @@ impl<'a> Tokens<'a> {
         self.rest
     }
 
-    /// Reads on to just after the element that starts here.
-    pub(super) fn skip_element(&mut self) {
-        let mut depth = 0_usize;
+    /// Reads on to just after the end tag of the element that is open here.
+    pub(super) fn skip_content(&mut self) {
+        let mut depth = 1_usize;
         for token in self.by_ref() {
             match token {
                 Token::Start(_) => depth += 1,
-                Token::End => depth = depth.saturating_sub(1),
+                Token::End if depth == 1 => return,
+                Token::End => depth -= 1,
                 Token::Empty(_) | Token::Text(_) => {}
-            }
-            if depth == 0 {
-                return;
             }
         }
     }
@@ -49,11 +47,8 @@ impl<'a> Iterator for Tokens<'a> {
 
     fn next(&mut self) -> Option<Token<'a>> {
         let Some(markup) = self.rest.strip_prefix(b"<") else {
-            let text = match self.rest.iter().position(|&byte| byte == b'<') {
-                Some(end) => self.rest.get(..end)?,
-                None => self.rest,
-            };
-            self.rest = self.rest.get(text.len()..)?;
+            let (text, rest) = self.rest.split_at_checked(before(self.rest, b'<'))?;
+            self.rest = rest;
             return (!text.is_empty()).then_some(Token::Text(text));
         };
         let (tag, rest) = split_tag(markup)?;
@@ -64,6 +59,20 @@ impl<'a> Iterator for Tokens<'a> {
             (tag, None) => Token::Start(Tag(tag)),
         })
     }
+}
+
+/// How many bytes there are before the first of that value. They may be many, so several are looked at
+/// at once.
+pub(super) fn before(bytes: &[u8], end: u8) -> usize {
+    const AT_ONCE: usize = 32;
+    let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
+    // Without a way out early and without branches, this comes to a few vector instructions.
+    let is_before = |piece: &&[u8; AT_ONCE]| {
+        piece.iter().fold(0, |any, &byte| any | u8::from(byte == end)) == 0
+    };
+    let seen = AT_ONCE * pieces.iter().take_while(is_before).count();
+    let rest = bytes.get(seen..).unwrap_or_default();
+    seen + rest.iter().position(|&byte| byte == end).unwrap_or(rest.len())
 }
 
 /// Splits after a `<` at the `>` that ends the tag. A `>` inside quotes ends nothing.
@@ -180,9 +189,20 @@ mod tests {
 
     #[test]
     fn an_element_is_skipped_with_all_inside() {
-        let mut tokens = Tokens::new(b"<a><b><c/></b>text<b></b></a><next/>");
-        tokens.skip_element();
+        let mut tokens = Tokens::new(b"<b><c/></b>text<b></b></a><next/>");
+        tokens.skip_content();
         assert_eq!(tokens.rest(), b"<next/>");
+    }
+
+    #[test]
+    fn text_of_any_length_ends_at_the_next_tag() {
+        for length in 1..100 {
+            let bytes = ["a".repeat(length), "<b/>".repeat(2)].concat();
+            for bytes in [bytes.as_bytes(), &bytes.as_bytes()[..length]] {
+                let Some(Token::Text(text)) = Tokens::new(bytes).next() else { panic!("text") };
+                assert_eq!(text.len(), length);
+            }
+        }
     }
 
     proptest! {
@@ -194,7 +214,7 @@ mod tests {
                     tag.attributes().count();
                 }
             }
-            Tokens::new(bytes.as_bytes()).skip_element();
+            Tokens::new(bytes.as_bytes()).skip_content();
         }
     }
 }

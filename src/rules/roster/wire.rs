@@ -45,8 +45,8 @@ pub fn result(roster: &Roster, held: Option<&str>) -> Vec<u8> {
 /// (rule ROSTER-17).
 #[must_use]
 pub fn push(roster: &Roster, contact: &str) -> Vec<u8> {
-    let item = roster.get(contact).map_or(contact.len(), most_bytes);
-    query(roster, item, |out| match roster.get(contact) {
+    let entry = roster.get(contact);
+    query(roster, entry.map_or(contact.len(), most_bytes), |out| match entry {
         Some(entry) => write_item(out, entry),
         None => {
             out.extend_from_slice(b"<item");
@@ -87,10 +87,29 @@ pub fn write_item(out: &mut Vec<u8>, entry: Entry<'_>) {
 
 /// How many bytes [`write_item`] appends at most, whatever the state of the subscription is: what
 /// presence does must not depend on how full a roster is.
+#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
 pub(super) fn most_bytes(entry: Entry<'_>) -> usize {
     const EMPTY: &str = "<item jid='' subscription='none' ask='subscribe' approved='true'></item>";
-    EMPTY.len() + entry.text().bytes().map(|byte| usize::from(most_written(byte))).sum::<usize>()
+    EMPTY.len()
+        + entry
+            .text()
+            .bytes()
+            .map(|byte| usize::from(MOST_WRITTEN[usize::from(byte)]))
+            .sum::<usize>()
 }
+
+#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
+static MOST_WRITTEN: [u8; 256] = {
+    let mut most = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        most[byte as usize] = most_written(byte);
+        if byte == u8::MAX {
+            break most;
+        }
+        byte += 1;
+    }
+};
 
 /// How many bytes are written for one byte of an item's text at most.
 const fn most_written(byte: u8) -> u8 {

@@ -48,7 +48,7 @@ impl<C: SharedConnection> Core<C> {
         let request = self.well_formed_iq(origin, stanza)?;
         let own = origin.map(|session| &session.account().bare);
         let is_others = |to: &Address<'_>| to.is_account() && Some(&*to.bare) != own;
-        if is_roster_set(stanza) && to.is_some_and(|to| to.resource.is_none() && is_others(to)) {
+        if to.is_some_and(|to| to.resource.is_none() && is_others(to)) && is_roster_set(stanza) {
             // ROSTER-4: before anybody asks whether there is such an account, and whom it blocks.
             self.bounce(origin, stanza, Condition::Forbidden);
             return None;

@@ -70,15 +70,18 @@ impl<C: SharedConnection> Core<C> {
         stanza: &Stanza,
         query: &Child<'_>,
     ) -> Option<Task> {
-        let (contact, change) = match removed_stray(query, &session.roster()) {
-            Some(text) => (session.account().bare.clone(), Change::Strike(text)),
-            None => match RosterSet::parse(query, &self.limits.roster) {
-                Ok(set) => (set.contact().clone(), Change::Set(set)),
-                Err(error) => {
-                    self.bounce(Some(session), stanza, error);
-                    return None;
-                }
-            },
+        let set = RosterSet::parse(query, &self.limits.roster);
+        let stray = match &set {
+            Ok(set) if !set.is_removal() => None,
+            _ => removed_stray(query, &session.roster()),
+        };
+        let (contact, change) = match (stray, set) {
+            (Some(text), _) => (session.account().bare.clone(), Change::Strike(text)),
+            (None, Ok(set)) => (set.contact().clone(), Change::Set(set)),
+            (None, Err(error)) => {
+                self.bounce(Some(session), stanza, error);
+                return None;
+            }
         };
         let core = Arc::clone(self);
         let (session, stanza) = (session.clone(), stanza.clone());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::Outbound;
-use super::limits::{RetentionLimits, Share};
+use super::limits::{RetentionLimits, Share, small};
 use super::queue::Size;
 use super::queued::Queued;
 use crate::connection::SharedConnection;
@@ -170,11 +170,6 @@ const ASK_BYTES: u32 = 32 << 10;
 /// After an answer that acknowledged nothing, or not all that was asked about, the next question waits this
 /// long.
 const RETRY: Duration = Duration::from_secs(5);
-
-/// A number that is kept in four bytes.
-fn small(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
 
 impl<C: SharedConnection> Outbound<C> {
     /// Tells the registry how many bytes wait now.

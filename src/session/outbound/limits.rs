@@ -84,3 +84,8 @@ impl Drop for Share {
         self.set(0);
     }
 }
+
+/// A number that is kept in four bytes.
+pub(super) fn small(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::holdback::HeldBack;
 use super::item::Item;
-use super::limits::RetentionLimits;
+use super::limits::{RetentionLimits, small};
 use super::queued::{Bounded, Queued};
 use crate::stanza::Stanza;
 
@@ -23,23 +23,23 @@ struct Buffer {
     /// The bytes behind the cursor.
     unwritten: usize,
     /// The part that something else limits.
-    bounded: Size,
+    bounded: Sum,
     /// The part of that which a store has given.
-    stored: Size,
+    stored: Sum,
     /// How many are void: only their number is left.
-    void: usize,
+    void: u32,
     /// How many entries were handed over, but for those that came back: a number that changes.
     handed: u32,
     /// Above this, look again for presence that a later one replaces.
-    condense_at: Size,
+    condense_at: Sum,
     /// The greeting of a new transport, written before everything else.
     greeting: Option<Box<[u8]>>,
     /// What is held back, while something is to be.
-    held: Option<HeldBack>,
+    held: Option<Box<HeldBack>>,
 }
 
 /// Up to this much, looking for replaced presence is not worth it.
-const CONDENSE: Size = Size { stanzas: 1000, bytes: 64 << 10 };
+const CONDENSE: Sum = Sum { stanzas: 1000, bytes: 64 << 10 };
 
 /// How much waits.
 #[derive(Clone, Copy, Default)]
@@ -55,15 +55,30 @@ impl Size {
         self.stanzas > limits.live_stanzas.saturating_mul(times)
             || self.bytes > limits.bytes.saturating_mul(times)
     }
+}
 
+/// The same, in the bytes that it takes.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    stanzas: u32,
+    bytes: u32,
+}
+
+impl Sum {
     fn add(&mut self, entry: &Queued) {
         self.stanzas = self.stanzas.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(entry.len());
+        self.bytes = self.bytes.saturating_add(small(entry.len()));
     }
 
     fn remove(&mut self, entry: &Queued) {
         self.stanzas = self.stanzas.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(entry.len());
+        self.bytes = self.bytes.saturating_sub(small(entry.len()));
+    }
+}
+
+impl From<Sum> for Size {
+    fn from(Sum { stanzas, bytes }: Sum) -> Self {
+        Self { stanzas: stanzas as usize, bytes: bytes as usize }
     }
 }
 
@@ -76,7 +91,7 @@ impl Buffer {
         if entry.is_of_store() {
             self.stored.add(entry);
         }
-        self.void = self.void.saturating_add(usize::from(entry.is_void()));
+        self.void = self.void.saturating_add(u32::from(entry.is_void()));
     }
 
     fn remove(&mut self, entry: &Queued) {
@@ -87,8 +102,8 @@ impl Buffer {
         if entry.is_of_store() {
             self.stored.remove(entry);
         }
-        self.void = self.void.saturating_sub(usize::from(entry.is_void()));
-        if self.bytes <= CONDENSE.bytes {
+        self.void = self.void.saturating_sub(u32::from(entry.is_void()));
+        if self.bytes <= CONDENSE.bytes as usize {
             self.condense_at = CONDENSE;
         }
     }
@@ -128,20 +143,22 @@ impl Queue {
     /// What counts against the limits of the session: all but what something else limits.
     pub(super) fn limited(&self) -> Size {
         let Some(buffer) = &self.0 else { return Size::default() };
+        let bounded = Size::from(buffer.bounded);
         Size {
-            stanzas: buffer.entries.len().saturating_sub(buffer.bounded.stanzas),
-            bytes: buffer.bytes.saturating_sub(buffer.bounded.bytes),
+            stanzas: buffer.entries.len().saturating_sub(bounded.stanzas),
+            bytes: buffer.bytes.saturating_sub(bounded.bytes),
         }
     }
 
     /// What a store has given.
     pub(crate) fn stored(&self) -> Size {
-        self.0.as_ref().map_or_else(Size::default, |buffer| buffer.stored)
+        self.0.as_ref().map_or_else(Size::default, |buffer| buffer.stored.into())
     }
 
     /// The memory of void entries.
     pub(super) fn void_bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |buffer| buffer.void.saturating_mul(size_of::<Queued>()))
+        let void = self.0.as_ref().map_or(0, |buffer| buffer.void as usize);
+        void.saturating_mul(size_of::<Queued>())
     }
 
     /// A number that changes whenever an entry is handed over for good.
@@ -200,9 +217,9 @@ impl Queue {
     /// client counts. `domain` is the session's. Says how many it took out before the place `again`.
     pub(super) fn condense(&mut self, first: usize, again: usize, domain: &str) -> usize {
         let Some(buffer) = &mut self.0 else { return 0 };
-        let Size { stanzas, bytes } = buffer.condense_at;
-        if buffer.entries.len() <= stanzas.max(CONDENSE.stanzas)
-            && buffer.bytes <= bytes.max(CONDENSE.bytes)
+        let Sum { stanzas, bytes } = buffer.condense_at;
+        if small(buffer.entries.len()) <= stanzas.max(CONDENSE.stanzas)
+            && small(buffer.bytes) <= bytes.max(CONDENSE.bytes)
         {
             return 0;
         }
@@ -232,9 +249,8 @@ impl Queue {
             }
         }
         // By half as much: less than the room that is left for the news of an end (LIMIT-10).
-        let more = |size: usize| size.saturating_add(size / 2);
-        buffer.condense_at =
-            Size { stanzas: more(buffer.entries.len()), bytes: more(buffer.bytes) };
+        let more = |size: usize| small(size.saturating_add(size / 2));
+        buffer.condense_at = Sum { stanzas: more(buffer.entries.len()), bytes: more(buffer.bytes) };
         before
     }
 
@@ -393,17 +409,17 @@ impl Queue {
     }
 
     pub(super) fn held(&mut self) -> Option<&mut HeldBack> {
-        self.0.as_mut()?.held.as_mut()
+        self.0.as_mut()?.held.as_deref_mut()
     }
 
     pub(super) fn set_held(&mut self, held: HeldBack) {
-        self.0.get_or_insert_default().held = Some(held);
+        self.0.get_or_insert_default().held = Some(Box::new(held));
     }
 
     pub(super) fn take_held(&mut self) -> Option<HeldBack> {
         let held = self.0.as_mut()?.held.take();
         self.tidy();
-        held
+        held.map(|held| *held)
     }
 
     fn tidy(&mut self) {

@@ -21,10 +21,9 @@ pub(super) enum Queued {
         bounded: Bounded,
         /// The client may have got it, and is not to get it again; nor is anybody else.
         void: bool,
-        /// When it was accepted.
+        /// When it was accepted; of presence that was sent `before`, since when it is so.
         at: Nanos,
-        /// Of presence that was sent before, since when it is so.
-        since: Option<Nanos>,
+        before: bool,
         copies: Option<Copies>,
     },
     Raw(Arc<[u8]>),
@@ -34,20 +33,21 @@ pub(super) enum Queued {
 
 impl Queued {
     pub(super) fn new(item: &Item<'_>, counted: bool, at: Duration) -> Self {
-        let (stanza, to, copies, since) = match item.content {
-            Content::Stanza(stanza, to) => (stanza.clone(), to, None, None),
-            Content::Copy(stanza, to, copies) => (stanza.clone(), to, Some(copies.clone()), None),
-            Content::Since(stanza, since) => (stanza.clone(), To::OwnBare, None, Some(since)),
+        let at = at.into();
+        let (stanza, to, copies, at, before) = match item.content {
+            Content::Stanza(stanza, to) => (stanza, to, None, at, false),
+            Content::Copy(stanza, to, copies) => (stanza, to, Some(copies.clone()), at, false),
+            Content::Since(stanza, since) => (stanza, To::OwnBare, None, since, true),
             Content::Raw(bytes) => return Self::Raw(bytes.into()),
         };
         let bounded = if item.is_state() { Bounded::Source } else { Bounded::No };
-        let at = at.into();
-        Self::Stanza { stanza, to, counted, bounded, void: false, at, since, copies }
+        let stanza = stanza.clone();
+        Self::Stanza { stanza, to, counted, bounded, void: false, at, before, copies }
     }
 
     pub(super) fn content(&self) -> Option<Content<'_>> {
         match self {
-            Self::Stanza { stanza, since: Some(at), .. } => Some(Content::Since(stanza, *at)),
+            Self::Stanza { stanza, before: true, at, .. } => Some(Content::Since(stanza, *at)),
             Self::Stanza { stanza, to, .. } => Some(Content::Stanza(stanza, *to)),
             Self::Raw(bytes) => Some(Content::Raw(bytes)),
             Self::Close => None,

@@ -4,6 +4,7 @@ use minidom::rxml::error::EndOrError;
 use minidom::rxml::{self, Options, Parse, RawEvent, RawParser, WithOptions};
 
 use super::{Bound, Refusal};
+use crate::stanza::scan;
 
 /// Most bytes handed to `rxml` at once: it looks through all of them for each token it makes of
 /// text, so that longer slices cost quadratic time.
@@ -60,6 +61,10 @@ impl Feeder {
             let room = self.limit.saturating_sub(self.bytes.len());
             let slice =
                 input.get(..SLICE.min(room)).unwrap_or_else(|| input.get(..room).unwrap_or(input));
+            if self.bytes.is_empty() {
+                // Most elements arrive at once.
+                self.bytes.reserve(slice.len());
+            }
             let (result, length) = self.parse(slice);
             let (taken, rest) = input.split_at_checked(length).unwrap_or((input, &[]));
             self.bytes.extend_from_slice(taken);
@@ -97,7 +102,7 @@ impl Feeder {
                 self.returned = length > 0;
                 return (result, length);
             }
-            self.plain = slice.iter().position(|byte| *byte == b'\r').unwrap_or(slice.len());
+            self.plain = scan::before(slice, b'\r');
         }
         let (result, length) = read(slice.get(..self.plain).unwrap_or(slice));
         self.plain = self.plain.saturating_sub(length);

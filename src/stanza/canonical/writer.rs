@@ -23,11 +23,14 @@ pub(super) struct Writer {
     full: bool,
 }
 
+/// Bytes that most elements do not come to.
+const USUAL: usize = 512;
+
 impl Writer {
     /// `outer` is declared around what is written.
     pub(super) fn new(outer: Arc<Declarations>) -> Self {
         Self {
-            out: Vec::new(),
+            out: Vec::with_capacity(USUAL),
             scope: Scope::new(outer),
             open: Vec::new(),
             unfinished: false,
