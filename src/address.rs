@@ -1,21 +1,21 @@
 //! One spelling for each address ([RFC 7622](https://www.rfc-editor.org/rfc/rfc7622), rules JID-1…6).
 //!
-//! Every text that becomes an address comes through here: from a peer, a host, a store or a command
-//! line. What leaves is in normal form, and stays as it is when it comes again; everything else is
-//! refused. No part that leaves is empty.
+//! Every text that becomes an address passes through here, from a peer, a host, a store or a command
+//! line. The result is in normal form, which a second pass leaves unchanged; everything else is
+//! refused. No part of a result is empty.
 //!
-//! The types are those of [`jid`], whose own constructors promise less: 132 code points leave them in
-//! a form that they would change once more, some are mapped to nothing, and a domain has as many
+//! The types are those of [`jid`], whose own constructors promise less: 132 code points come out in
+//! a form that a second pass would change, some are mapped to nothing, and a domain has as many
 //! spellings as it has A-labels and final dots. How `jid`, PRECIS and IDNA share the work is in
-//! `docs/decisions/0010-addresses.md`. Without the feature `server` only `jid` is asked, and A-labels
-//! stay what they are.
+//! `docs/decisions/0010-addresses.md`. Without the feature `server` only `jid` is used, and A-labels
+//! stay as they are.
 
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use jid::{BareJid, DomainPart, FullJid, NodePart, ResourcePart};
 
-/// The text is no address, or none that everybody reads in the same way.
+/// The text is not an address, or not one with a stable form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a valid JID")]
 #[non_exhaustive]
@@ -110,7 +110,7 @@ pub fn domain(text: &str) -> Result<DomainPart, InvalidAddress> {
         return DomainPart::new(&literal).map(Cow::into_owned).map_err(|_| InvalidAddress);
     }
     let mapped = unicode::to_u_labels(short_enough(text)?)?;
-    // JID-3, JID-4, RFC 7622 §3.2. `jid` keeps what is behind a second one.
+    // JID-3, JID-4, RFC 7622 §3.2. `jid` keeps a second one.
     let name = mapped.strip_suffix('.').unwrap_or(&mapped);
     if name.ends_with('.') {
         return Err(InvalidAddress);

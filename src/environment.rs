@@ -1,8 +1,8 @@
 //! Time and randomness, given by the host.
 //!
-//! All that needs them but the loops of `host` takes both from an [`Environment`], so that a whole server runs
-//! deterministically in a test: give it a [`Virtual`] one and move its clock by hand. Hosts that
-//! have no wish of their own take `System`, which the default feature `system` brings.
+//! Everything but the loops of `host` takes both from an [`Environment`], so that a whole server runs
+//! deterministically in a test, on a [`Virtual`] one whose clock is moved by hand. Most
+//! hosts use `System`, from the default feature `system`.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-/// What the crate needs to know of the world outside.
+/// What the crate needs from the outside world.
 ///
 /// For hosts to implement where neither of the ready ones fits. No lock of this crate is held
 /// while a method runs.
@@ -23,7 +23,7 @@ pub trait Environment: Send + Sync + 'static {
     fn utc(&self) -> SystemTime;
 
     /// Fills `out` from a cryptographically secure generator (SEC-1): stream ids, resources and
-    /// resumption ids are made of it.
+    /// resumption ids are made from it.
     fn random(&self, out: &mut [u8]);
 }
 
@@ -78,8 +78,8 @@ impl Environment for System {
 
     /// # Panics
     ///
-    /// If the operating system has no random numbers to give: going on would make secrets
-    /// that can be guessed.
+    /// If the operating system has no random numbers: going on would make secrets that can be
+    /// guessed.
     #[expect(clippy::expect_used, reason = "no secret may be made without entropy")]
     fn random(&self, out: &mut [u8]) {
         getrandom::fill(out).expect("the operating system gives random numbers");

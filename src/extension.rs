@@ -2,8 +2,8 @@
 //!
 //! An extension classifies and answers. It never stands inside the order of a stream: retention,
 //! acknowledgement and resumption are primitives of the [session](crate::session), so that no
-//! extension can break a promise of the crate. Every hook is called without a lock and from
-//! whichever thread the cause came on.
+//! extension can break a promise of the crate. Every method is called without a lock, on the thread
+//! of whatever caused the call.
 //!
 //! # The way of a stanza
 //!
@@ -15,9 +15,9 @@
 //! # What an extension keeps
 //!
 //! For a session, by [`SessionHandle::set_extension`]: across resumptions, until the session ends.
-//! For an account, by [`AccountState::set_extension`]: as long as it has a session; what is to be
-//! there from the first moment on is [loaded](Extension::load). Values are told apart by their type,
-//! and where nothing is kept it costs one pointer.
+//! For an account, by [`AccountState::set_extension`]: as long as it has a session; what has to be
+//! there before its first session is [loaded](Extension::load). Values are told apart by their type;
+//! where nothing is kept, the cost is one pointer.
 
 use std::any::Any;
 use std::fmt;
@@ -32,8 +32,9 @@ use minidom::Element;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::rules::delivery::Relation;
-pub use crate::session::{AccountState, Hold};
-use crate::session::{Authed, Bound, Copies, Epoch, Session, SessionHandle, SessionRegistry};
+use crate::session::{
+    AccountState, Authed, Bound, Copies, Epoch, Hold, Session, SessionHandle, SessionRegistry,
+};
 use crate::stanza::{Child, Stanza, StanzaError};
 use crate::store::StoreFuture;
 use crate::stream::{Nonza, StreamError};
@@ -53,16 +54,16 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         &[]
     }
 
-    /// Whether the extension may take a first-level element of this name, at whatever stage. Where none
-    /// of them may, the stream is closed at the element's start tag and the rest is not waited for
-    /// (STREAM-16). By default it may take any: one that takes none, or few, should say so.
+    /// Whether the extension may take a first-level element of this name, at any stage. Where none may,
+    /// the stream is closed at the element's start tag, without waiting for the rest (STREAM-16). By
+    /// default it may take any: an extension that takes none, or few, should say so.
     fn takes(&self, name: &str, namespace: &str) -> bool {
         let _ = (name, namespace);
         true
     }
 
-    /// Takes a first-level element that is no stanza, on a stream that is not authenticated. What
-    /// is appended to `out` is the answer.
+    /// Takes a first-level element that is no stanza, on a stream that is not authenticated. The
+    /// answer is appended to `out`.
     fn unauthenticated(&self, element: &Nonza, out: &mut Vec<u8>) -> Flow {
         let _ = (element, out);
         Flow::Next
@@ -80,15 +81,14 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         Negotiated::Next(session)
     }
 
-    /// Takes a first-level element that is no stanza, on a bound stream. One that nobody takes
-    /// closes the stream with `unsupported-stanza-type` (STREAM-16).
+    /// Takes a first-level element that is no stanza, on a bound stream. An element that no
+    /// extension takes closes the stream with `unsupported-stanza-type` (STREAM-16).
     fn nonza(&self, session: &mut Session<Bound, C>, element: &Nonza) -> Flow {
         let _ = (session, element);
         Flow::Next
     }
 
-    /// Looks at a stanza that a client sent, after its `from` was set and before anything is done
-    /// with it. [`Flow::Done`] = the extension has dealt with it.
+    /// Looks at a stanza that a client sent, after its `from` was set and before it has any effect. [`Flow::Done`] = the extension has dealt with it.
     fn inbound(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Flow {
         let _ = (session, stanza);
         Flow::Next
@@ -96,8 +96,8 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
 
     /// Loads what the extension keeps for an account, together with the account's roster: before
     /// a session is bound (a load that fails or takes too long fails the bind, BIND-7), and where a
-    /// stanza arrives for an account without sessions. `None`, and a load that comes to `None` (an
-    /// empty list, say), cost nothing from then on.
+    /// stanza arrives for an account without sessions. `None`, or a load that yields `None` (an
+    /// empty list, say), costs nothing afterwards.
     ///
     /// The value is found by its type with [`AccountState::extension`].
     fn load(&self, account: &BareJid) -> Option<StoreFuture<Option<Arc<dyn Any + Send + Sync>>>> {
@@ -105,7 +105,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         None
     }
 
-    /// Whether a stanza that arrives for an account of ours gets in: a message, a presence of any
+    /// Whether a stanza that arrives for a local account gets in: a message, a presence of any
     /// type, an iq. Asked before it is stored, copied or delivered, and never about what the
     /// account's own sessions send to it. The first extension that does not
     /// [accept](Admission::Accept) decides.
@@ -125,22 +125,22 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         false
     }
 
-    /// Looks at a message once it is clear what became of it: one that arrived for an account of
-    /// ours, one that a session of ours sent, or both. Once for each message, and once more where a
-    /// session gets it from the offline store ([`Outcome::Retrieved`]): where it goes after a
-    /// session has ended that had accepted it (SM-17) is not told. Copies that are sent from here by
-    /// [`SessionHandle::send_item`] are looked at by nobody.
+    /// Looks at a message whose outcome is known, if a local account is its sender or its recipient.
+    /// Called once for each message, and once more when a session gets it from the offline store
+    /// ([`Outcome::Retrieved`]); not again where it goes elsewhere after the session that accepted it
+    /// has ended (SM-17), and not for copies that are sent from here by
+    /// [`SessionHandle::send_item`].
     fn delivered(&self, delivery: &Delivery<'_, C>) {
         let _ = delivery;
     }
 
-    /// Looks at a message, iq or presence of somebody that was routed here and accepted for a session. Presence
-    /// of sessions of this server is told by the registry, and no look at it is offered.
+    /// Looks at a message, iq or presence that was routed here and accepted for a session. Broadcasts of
+    /// local sessions, which the registry sends, are not shown.
     fn outbound(&self, session: &SessionHandle<C>, stanza: &Stanza) {
         let _ = (session, stanza);
     }
 
-    /// Whether a stanza is held back from a session whose client is not looked at. Asked only about
+    /// Whether a stanza is held back from a session whose client is inactive. Asked only about
     /// sessions that [hold](SessionHandle::set_holding), for each stanza before it is sent; the first
     /// extension that does not let it pass decides.
     fn hold(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
@@ -161,7 +161,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do for a session, on the
-    /// environment's monotonic clock. Asked often: has to be quick.
+    /// environment's monotonic clock. Called often: must be quick.
     fn next_timeout(&self, session: &SessionHandle<C>) -> Option<Duration> {
         let _ = session;
         None
@@ -173,15 +173,15 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         Liveness::Alive
     }
 
-    /// Asks a silent client for a sign of life (STREAM-29). [`Flow::Done`] = it is asked; where no
-    /// extension does it is sent a ping.
+    /// Asks a silent client for a sign of life (STREAM-29). [`Flow::Done`] = it was asked; where no
+    /// extension asks, the server sends a ping.
     fn ask_for_life(&self, session: &SessionHandle<C>) -> Flow {
         let _ = session;
         Flow::Next
     }
 }
 
-/// What becomes of a session that is authenticated and not bound, by an element of its client.
+/// What an element of the client makes of a session that is authenticated but not bound.
 #[must_use = "the session is in it"]
 #[expect(clippy::exhaustive_enums, reason = "the driver has to act on each")]
 pub enum Negotiated<C: SharedConnection> {
@@ -206,43 +206,43 @@ impl<C: SharedConnection> fmt::Debug for Negotiated<C> {
     }
 }
 
-/// Whether the transport of a session is still worth anything.
+/// Whether the transport of a session still works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a lost transport is to be given up"]
 #[expect(clippy::exhaustive_enums, reason = "it is or it is not")]
 pub enum Liveness {
     /// As far as is known.
     Alive,
-    /// The client has not answered: the transport is given up without a word.
+    /// The client has not answered: its transport is dropped without a stream error.
     Lost,
 }
 
-/// Whether later extensions, and the rules, get to see something.
+/// Whether later extensions and the rules see a stanza or element.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "says whether anybody else is to handle it"]
+#[must_use = "says whether later extensions see it"]
 #[expect(clippy::exhaustive_enums, reason = "the driver has to act on each")]
 pub enum Flow {
     /// On to the next.
     Next,
     /// Dealt with.
     Done,
-    /// The stream closes with this error. From hooks that see no stream of the client it is
+    /// The stream closes with this error. From a method that has no stream to close it means
     /// [`Flow::Done`].
     Close(StreamError),
 }
 
-/// Whether a stanza gets in.
+/// Whether a stanza gets in to an account.
 #[derive(Clone, Debug)]
 #[must_use = "says whether the stanza gets in"]
 #[expect(clippy::exhaustive_enums, reason = "it gets in, its sender is told, or nobody is")]
 pub enum Admission {
-    /// It does, as far as this extension is concerned.
+    /// This extension lets it in.
     Accept,
-    /// It does not, and its sender gets this error where one is due: never in answer to an error
+    /// It is kept out, and its sender gets this error where one is due: never in answer to an error
     /// (STZ-7), and to a message only where an account that is away would answer (BLOCK-5).
     Refuse(StanzaError),
-    /// It does not, and nobody is told. Presence that cancels or grants a subscription changes it
-    /// nevertheless (BLOCK-9).
+    /// It is kept out silently. Presence that cancels or grants a subscription still changes it
+    /// (BLOCK-9).
     Drop,
 }
 
@@ -250,11 +250,11 @@ pub enum Admission {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// One session at least has accepted it.
+    /// At least one session has accepted it.
     Delivered,
     /// It waits in the offline store.
     Stored,
-    /// There is no such account, and its sender is not told (MSG-5).
+    /// The account does not exist; the sender is not told (MSG-5).
     NoAccount,
     /// It was [`Stored`](Self::Stored) before, and a session has got it now.
     Retrieved,
@@ -288,7 +288,7 @@ impl<'a, C: SharedConnection> Delivery<'a, C> {
         self.sender
     }
 
-    /// The account of ours that it is for.
+    /// The local account that it is for.
     #[must_use]
     pub const fn account(&self) -> Option<&'a BareJid> {
         self.account
@@ -306,9 +306,9 @@ impl<'a, C: SharedConnection> Delivery<'a, C> {
         self.outcome
     }
 
-    /// Where whatever brings the message to another session of the account is to be counted, so
-    /// that it does not come twice when one of them is lost (SM-17). `None` where it was not given
-    /// to any.
+    /// Counts the copies of the message, so that it does not arrive twice when a session that has one
+    /// is lost (SM-17): an extension that gives it to another session of the account counts it here.
+    /// `None` where no session got it.
     #[must_use]
     pub const fn copies(&self) -> Option<&'a Copies> {
         self.copies
@@ -340,7 +340,7 @@ pub enum Stage {
     Authenticated,
 }
 
-/// Whom an iq is addressed to.
+/// The kind of entity that an iq is addressed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Target {
@@ -463,15 +463,14 @@ pub type IqResult = Result<Option<Element>, StanzaError>;
 pub enum IqReply {
     /// At hand.
     Now(IqResult),
-    /// To come. The stream waits for it (STREAM-23), 60 seconds at most (IQ-5).
+    /// Still to come. The stream waits for it (STREAM-23), at most 60 seconds (IQ-5).
     Later(Pin<Box<dyn Future<Output = IqResult> + Send>>),
-    /// To come from work that changes what is kept for the account that is asked: it is done one by
-    /// one with everything else that changes the account or binds a session of it, and never
-    /// cancelled.
+    /// Still to come, from work that changes what is kept for the account: it runs one after the other
+    /// with everything else that changes the account or binds a session of it, and is never cancelled.
     Job(Pin<Box<dyn Future<Output = IqDone> + Send>>),
 }
 
-/// What work on an account came to.
+/// The result of work on an account.
 #[must_use = "the answer of an iq"]
 pub struct IqDone {
     pub(crate) result: IqResult,
@@ -484,8 +483,7 @@ impl IqDone {
         Self { result, then: None }
     }
 
-    /// Does something once the answer is on its way: pushes come after results (ROSTER-10,
-    /// BLOCK-3).
+    /// Runs `then` once the answer is sent: pushes come after results (ROSTER-10, BLOCK-3).
     pub fn then(mut self, then: impl FnOnce() + Send + 'static) -> Self {
         self.then = Some(Box::new(then));
         self

@@ -15,8 +15,9 @@ use crate::connection::Recorder;
 use crate::environment::{Environment, Virtual};
 use crate::sasl::wire::Request;
 use crate::sasl::{self, ChannelBindings, Negotiation, Policy, Step};
-use crate::server::{Driver, Peer, Server, Tls, Want};
-use crate::stanza::canonical::{Bounds, Declarations};
+use crate::server::{Driver, Peer, Server, Want};
+use crate::stanza::bounds::Bounds;
+use crate::stanza::canonical::Declarations;
 use crate::stanza::recognise::law;
 use crate::stanza::{Frame, Stanza, canonicalise};
 use crate::store::{Credentials, MemoryAccounts, Stores, Verdict};
@@ -226,7 +227,7 @@ fn drive(server: &Server<Recorder>, driver: &mut Driver<Recorder>, environment: 
         drive_background(server);
         match driver.poll_want(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Want::Input) => return true,
-            Poll::Ready(Want::StartTls) => driver.secured(Tls::new()),
+            Poll::Ready(Want::StartTls) => driver.secured(ChannelBindings::new()),
             Poll::Ready(Want::Close) => return false,
             Poll::Pending => {
                 environment.advance(Duration::from_secs(1));

@@ -1,14 +1,14 @@
 //! An embeddable, transport-agnostic session manager for XMPP client-to-server streams.
 //!
 //! A host program implements one trait for its transports, [`Connection`](connection::Connection),
-//! and has what an XMPP server does between "bytes arrived" and "stanza delivered": typed sessions,
-//! a registry, binding, rosters, subscriptions, presence, delivery. The crate has no socket, no
-//! runtime and no database of its own; it does no server-to-server streams (other domains go to a
-//! [`Router`](server::Router) of the host).
+//! and gets everything between "bytes arrived" and "stanza delivered": typed sessions, a registry,
+//! binding, rosters, subscriptions, presence, delivery. The crate has no socket, no
+//! runtime and no database; it does no server-to-server streams (stanzas for other domains go to
+//! the host's [`Router`](server::Router)).
 //!
-//! There are two ways in. Hosts that have a parser and a login take [`session`]: the typed
+//! There are two entry points. Hosts with a parser and a login use [`session`]: the typed
 //! [`Session`](session::Session) and the [`SessionRegistry`](session::SessionRegistry). Hosts that want
-//! the whole endpoint take [`server`]: bytes in, effects out, and `host` for the loops around a
+//! the whole endpoint use [`server`]: bytes in, effects out, and `host` for the loops around a
 //! socket.
 //!
 //! ```text
@@ -45,7 +45,7 @@
 //! found.send(&Stanza::message().from("romeo@example.net/orchard").id("1").build())?;
 //! assert_eq!(wire.take(), ["<message from='romeo@example.net/orchard' id='1'/>"]);
 //!
-//! drop(session); // the loss of its transport: not resumable, so it ends
+//! drop(session); // its transport is lost: not resumable, so it ends
 //! assert!(registry.is_empty());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -54,8 +54,8 @@
 //!
 //! `system` (default): an [`Environment`](environment::Environment) on the operating system. `server`
 //! (default, brings `stream`): the endpoint. `tokio`, `threads`: ready loops and TLS. `sqlite`: stores in
-//! one file. `tracing`: spans for the log. `conformance`: tests for stores of your own. Without any: [`session`], [`connection`],
-//! [`outbox`], [`rules`] and [`stanza`], on six dependencies.
+//! one file. `tracing`: spans for the log. `conformance`: tests for your own stores. Without any: [`session`],
+//! [`connection`], [`outbox`], rosters ([`rules::roster`]) and [`stanza`], on six dependencies.
 //!
 //! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Rule ids such as BIND-5 refer to `docs/rules.md`.
 #![forbid(unsafe_code)]
@@ -88,7 +88,7 @@ mod sync;
 #[cfg(feature = "server")]
 pub mod xep;
 
-/// So that tests in here can share what is written for those outside.
+/// Lets tests in here share code with those outside.
 #[cfg(all(test, feature = "server"))]
 extern crate self as xmpp_session;
 

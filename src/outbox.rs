@@ -2,7 +2,7 @@
 //!
 //! An [`Outbox`] is the [`Connection`] that sessions send to, its [`Drain`] is what the host's write
 //! loop empties. Senders append and return at once; the writer takes everything that waits in one
-//! piece, so that what was sent while a write was under way shares the next one.
+//! piece, so that everything sent during a write shares the next one.
 //!
 //! ```text
 //! send() ─┐
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Just before a piece is handed out the hook of [`Connection::on_drain`] runs, without any lock, and
-//! what it sends or appends is part of that very piece: an acknowledgement request travels in the
+//! what it sends or appends is part of that piece: an acknowledgement request travels in the
 //! same write as the stanzas it asks about. It runs only when bytes are about to be written, once for
 //! each piece, and never after [`Connection::close`]: nothing may follow a close tag. When all bytes
 //! are written, its [`drained`](PreDrain::drained) is called.
@@ -107,8 +107,8 @@ impl Connection for Outbox {
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] when something waits and it would be more than [`Marks::soft`] (of what is no
-    /// stanza more than [`Marks::hard`]), [`SendError::Closed`] after [`close`](Connection::close) and once the [`Drain`] is gone.
+    /// [`SendError::Full`] when something waits and the total would exceed [`Marks::soft`] (for anything
+    /// but a stanza [`Marks::hard`]), [`SendError::Closed`] after [`close`](Connection::close) and once the [`Drain`] is gone.
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let mut state = self.state.lock();
         if state.closed.is_some() {
@@ -195,11 +195,11 @@ impl fmt::Debug for Outbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Marks {
-    /// Bytes above which no more stanzas are accepted: they wait in their session until all of what is
-    /// here is written. One of any size (a long roster) is for a peer that has taken all before it.
+    /// Bytes above which no more stanzas are accepted: they wait in their session until everything here
+    /// is written. A peer that has taken everything may be sent a stanza of any size (a long roster).
     pub soft: usize,
     /// Bytes above which nothing else is accepted either: a header, features, a stream error. What the
-    /// pre-drain hook appends is let through.
+    /// pre-drain hook appends is always accepted.
     pub hard: usize,
 }
 
@@ -222,7 +222,7 @@ impl Default for Marks {
 /// interleave.
 ///
 /// Fill, write, [`consume`](Self::consume) what the transport took, fill again. Bytes that were
-/// handed out and not consumed come again. Dropping it is the end of the transport: the outbox then
+/// handed out and not consumed come again. Dropping it ends the transport: the outbox then
 /// refuses every frame.
 #[must_use = "dropping the drain closes the outbox"]
 pub struct Drain {
@@ -281,8 +281,8 @@ impl Drain {
         }
     }
 
-    /// Says that the transport took the first `n` of the bytes last handed out. Only now they stop
-    /// counting as waiting. If nothing waits any more, [`PreDrain::drained`] is called from here.
+    /// The transport took the first `n` of the bytes last handed out: only now do they stop
+    /// counting as waiting. If nothing waits any more, this calls [`PreDrain::drained`].
     pub fn consume(&mut self, n: usize) {
         let n = n.min(self.piece.len().saturating_sub(self.at));
         self.at = self.at.saturating_add(n);
@@ -324,7 +324,7 @@ impl Drain {
     }
 
     /// Makes `rest` the bytes to write next, and says whether there are any. With nothing to write it
-    /// calls `idle` under the lock under which that was seen: no wake-up can fall between.
+    /// calls `idle` under the same lock, so that no wake-up is lost in between.
     fn advance(&mut self, idle: impl FnOnce(&Condvar, &mut MutexGuard<'_, State>)) -> Poll<bool> {
         let mut state = self.outbox.state.lock();
         match state.closed {
@@ -341,13 +341,19 @@ impl Drain {
             }
             _ => {}
         }
-        // Taken out for the call, so that one that panics does not stand in the way for ever.
+        // Taken out for the call, so that a hook that panics is not called again.
         let Some(hook) = state.hook.take() else {
             state.hand_out(&mut self.piece);
             return Poll::Ready(true);
         };
         let whole = state.buffer.len();
         drop(state);
+        Poll::Ready(self.hand_out_with(hook, whole))
+    }
+
+    /// Hands out what waits with what the hook adds to it. The first `whole` bytes of the buffer were
+    /// there before the hook was called. `false`: the outbox was aborted meanwhile.
+    fn hand_out_with(&mut self, hook: Arc<dyn PreDrain>, whole: usize) -> bool {
         let mut trailing = Vec::new();
         hook.pre_drain(&mut trailing);
 
@@ -355,9 +361,9 @@ impl Drain {
         let unused = match state.closed {
             Some(Close::Abort) => {
                 drop(state);
-                return Poll::Ready(false);
+                return false;
             }
-            // The close tag may stand at the end by now.
+            // The buffer may end with the close tag by now.
             Some(Close::Flush) => {
                 state.buffer.splice(whole..whole, trailing);
                 Some(hook)
@@ -376,7 +382,7 @@ impl Drain {
         state.hand_out(&mut self.piece);
         drop(state);
         drop(unused);
-        Poll::Ready(true)
+        true
     }
 }
 

@@ -20,7 +20,7 @@ fn world() -> World {
             .extension(xep::Blocking::new(blocks))
             .extension(xep::Carbons::new())
             .extension(xep::Ping)
-            .extension(xep::Version::new("Example", "1.0"))
+            .extension(xep::SoftwareVersion::new("Example", "1.0"))
             .extension(xep::LastActivity::new(environment))
             .extension(xep::Disco::new())
     });

@@ -51,7 +51,7 @@ fn world(stores: Stores) -> World {
             .extension(xep::Carbons::new())
             .extension(xep::StreamManagement::new())
             .extension(xep::Ping)
-            .extension(xep::Version::new("x", "1"))
+            .extension(xep::SoftwareVersion::new("x", "1"))
             .extension(xep::LastActivity::new(environment))
             .extension(xep::Disco::new())
     })

@@ -7,11 +7,11 @@ use std::time::Duration;
 use wire::World;
 use xmpp_session::connection::{Close, Recorder};
 use xmpp_session::extension::{
-    AccountState, Admission, Delivery, Extension, Flow, Liveness, Negotiated, Outcome, Target,
+    Admission, Delivery, Extension, Flow, Liveness, Negotiated, Outcome, Target,
 };
 use xmpp_session::minidom::Element;
 use xmpp_session::session::{
-    Authed, BindRequest, Bound, Epoch, Session, SessionHandle, SessionRegistry,
+    AccountState, Authed, BindRequest, Bound, Epoch, Session, SessionHandle, SessionRegistry,
 };
 use xmpp_session::stanza::Stanza;
 use xmpp_session::stream::{Nonza, StreamCondition};

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use slow::{Mode, Slow};
 use wire::{Client, World};
 use xmpp_session::connection::{Recorder, SendError};
-use xmpp_session::server::{Driver, Limits, Peer, Tls, Want};
+use xmpp_session::sasl::ChannelBindings;
+use xmpp_session::server::{Driver, Limits, Peer, Want};
 use xmpp_session::session::Reason;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -330,7 +331,9 @@ fn run(start: usize, peer: Peer, ops: &[Op]) {
             Op::Poll => poll(&mut driver),
             Op::Secured => {
                 if let Some(driver) = &mut driver {
-                    driver.secured(Tls::new().exporter(vec![1; 32]).server_end_point(vec![2; 32]));
+                    driver.secured(
+                        ChannelBindings::new().exporter(vec![1; 32]).server_end_point(vec![2; 32]),
+                    );
                 }
             }
             Op::Advance(seconds) => world.advance(SECOND * u32::from(*seconds)),

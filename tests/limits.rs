@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use wire::{Client, PASSWORD, World};
 use xmpp_session::connection::{Close, Recorder, SendError};
-use xmpp_session::server::{Builder, Limits, Peer, Rate, Tls, Want};
+use xmpp_session::sasl::ChannelBindings;
+use xmpp_session::server::{Builder, Limits, Peer, Rate, Want};
 use xmpp_session::xep;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -797,7 +798,7 @@ fn limit_25_a_login_that_is_through_is_no_reason_to_stay() {
     right.authenticate("romeo", PASSWORD);
     wrong.authenticate("romeo", "x");
     secured.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
-    secured.driver(|driver| driver.secured(Tls::new()));
+    secured.driver(|driver| driver.secured(ChannelBindings::new()));
     let stalled = [right, wrong, secured];
     stalled.iter().for_each(|client| drop(client.received()));
     let waits = [(); 3].map(|()| world.accept(here()));
@@ -914,7 +915,7 @@ fn limit_25_nobody_waits_for_ever() {
 fn limit_25_nothing_is_refused_where_there_is_no_room_at_all() {
     let world = with(|limits| limits.unauthenticated = 0);
     let mut driver = world.server().accept(Recorder::new(), Peer::new());
-    driver.secured(Tls::new());
+    driver.secured(ChannelBindings::new());
     driver.receive(b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='example.com' version='1.0'>");
     let mut want = || driver.poll_want(&mut Context::from_waker(Waker::noop()));
     // One that is being closed is one too many as well.

@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use login::{Channel, login};
 use wire::{Client, PASSWORD, World, now};
 use xmpp_session::jid::{BareJid, DomainPart};
-use xmpp_session::sasl::{Mechanism, Policy};
-use xmpp_session::server::{DomainPolicy, Peer, Tls, Want};
+use xmpp_session::sasl::{ChannelBindings, Mechanism, Policy};
+use xmpp_session::server::{DomainPolicy, Peer, Want};
 use xmpp_session::store::{Authenticator, StoreError, StoreFuture, Verdict};
 
 const NS: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
@@ -114,7 +114,9 @@ fn sasl_11_channel_binding_in_virtual_time() {
     {
         let client = world.accept(Peer::new());
         client.driver(|driver| {
-            driver.secured(Tls::new().exporter(data.clone()).server_end_point(vec![9; 32]))
+            driver.secured(
+                ChannelBindings::new().exporter(data.clone()).server_end_point(vec![9; 32]),
+            )
         });
         client.open();
         let features = client.received().concat();
@@ -238,7 +240,7 @@ fn sasl_8_the_header_names_another_account() {
         ("Romeo@example.com/orchard", vec![success()]),
     ] {
         let client = world.accept(Peer::new());
-        client.driver(|driver| driver.secured(Tls::new()));
+        client.driver(|driver| driver.secured(ChannelBindings::new()));
         client.send(&header(from));
         let _features = client.received();
         assert_eq!(client.ask(&plain("", "romeo", PASSWORD)), answer, "{from}");

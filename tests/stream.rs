@@ -206,7 +206,7 @@ fn stream_8_tls_forgets_what_was_said_before() {
     client.send(&header("to='example.org' from='romeo@example.org' version='1.0' xml:lang='de'"));
     client.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
     let _before = client.received();
-    client.driver(|driver| driver.secured(xmpp_session::server::Tls::new()));
+    client.driver(|driver| driver.secured(xmpp_session::sasl::ChannelBindings::new()));
     let said = ask(&client, &header("to='example.net' version='1.0'"));
     // No `to`: the new header has no `from`. The mechanisms are those of the new domain.
     assert_eq!(said[0], answer("example.net", " version='1.0'"));

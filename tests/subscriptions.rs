@@ -7,24 +7,28 @@ use std::time::Duration;
 use contacts::{GET, Remote, interested, push, remove, set, short};
 use wire::{Client, World, now};
 use xmpp_session::jid::BareJid;
-use xmpp_session::rules::roster::{Item, Roster};
-use xmpp_session::rules::subscription::State;
+use xmpp_session::rules::roster::{Item, Roster, Subscription};
 use xmpp_session::server::{Limits, RouteError};
 use xmpp_session::store::{RosterChange, SubscriptionRequest};
 
 const ME: &str = "romeo@example.com";
 const THEM: &str = "juliet@remote.example";
 
-const STATES: [(&str, State); 9] = [
-    ("N", State::None),
-    ("PO", State::PendingOut),
-    ("PI", State::PendingIn),
-    ("POI", State::PendingOutIn),
-    ("T", State::To),
-    ("TPI", State::ToPendingIn),
-    ("F", State::From),
-    ("FPO", State::FromPendingOut),
-    ("B", State::Both),
+/// A state of RFC 6121 Appendix A: its short name, the subscription, Pending Out, Pending In.
+type State = (&'static str, Subscription, bool, bool);
+
+const PENDING_OUT: State = ("PO", Subscription::None, true, false);
+const FROM_PENDING_OUT: State = ("FPO", Subscription::From, true, false);
+const STATES: [State; 9] = [
+    ("N", Subscription::None, false, false),
+    PENDING_OUT,
+    ("PI", Subscription::None, false, true),
+    ("POI", Subscription::None, true, true),
+    ("T", Subscription::To, false, false),
+    ("TPI", Subscription::To, false, true),
+    ("F", Subscription::From, false, false),
+    FROM_PENDING_OUT,
+    ("B", Subscription::Both, false, false),
 ];
 
 /// A stanza between the two accounts.
@@ -38,13 +42,12 @@ fn presence(type_: &str, from: &str, to: &str) -> String {
 fn store(world: &World, node: &str, contact: &str, state: State, approved: bool) {
     let (account, contact) = (world.account(node), BareJid::new(contact).unwrap());
     let mut item = Item::new(contact.clone());
-    item.subscription = state.subscription();
-    item.ask = state.is_pending_out();
-    item.approved = approved;
+    let (_, subscription, ask, request) = state;
+    (item.subscription, item.ask, item.approved) = (subscription, ask, approved);
     let mut change = RosterChange::new().version(1).put(item);
-    if state.is_pending_in() {
-        let request = presence("subscribe", contact.as_str(), account.as_str());
-        change = change.add_request(SubscriptionRequest::new(contact, request.into_bytes()));
+    if request {
+        let stanza = presence("subscribe", contact.as_str(), account.as_str());
+        change = change.add_request(SubscriptionRequest::new(contact, stanza.into_bytes()));
     }
     now(world.stores().rosters.apply(&account, change)).unwrap();
 }
@@ -54,9 +57,14 @@ fn state(world: &World, node: &str, contact: &str) -> String {
     let account = BareJid::new(&format!("{node}@example.com")).unwrap();
     let stored = now(world.stores().rosters.load(&account)).unwrap();
     let roster = Roster::from_items(stored.items, stored.version, stored.requests);
-    let standing = roster.standing(contact);
-    let (name, _) = STATES.iter().find(|(_, state)| *state == standing.state).unwrap();
-    format!("{name}{}", if standing.approved { "+a" } else { "" })
+    let item = roster.get(contact);
+    let (subscription, ask) =
+        item.map(|item| (item.subscription(), item.ask())).unwrap_or_default();
+    let state = (subscription, ask, roster.has_request(contact));
+    let (name, ..) =
+        STATES.iter().find(|(_, s, ask, request)| (*s, *ask, *request) == state).unwrap();
+    let approved = item.is_some_and(|item| item.approved());
+    format!("{name}{}", if approved { "+a" } else { "" })
 }
 
 /// One user, available and interested, and the network, in one log.
@@ -104,7 +112,7 @@ impl Scene {
 /// Runs one column: nine cells, each "new state: what happens".
 #[track_caller]
 fn column(kind: &str, outbound: bool, approved: bool, cells: [(&str, &str); 9]) {
-    for ((name, from), (to, expected)) in STATES.iter().zip(cells) {
+    for (from, (to, expected)) in STATES.iter().zip(cells) {
         if to == "/" {
             continue;
         }
@@ -116,8 +124,9 @@ fn column(kind: &str, outbound: bool, approved: bool, cells: [(&str, &str); 9]) 
             let from = format!("{THEM}/balcony");
             scene.remote.send(&scene.world, &presence(kind, &from, ME));
         }
+        let name = from.0;
         let to = if to == "=" { name } else { to };
-        let to = if approved && to == *name && !expected.contains('P') {
+        let to = if approved && to == name && !expected.contains('P') {
             format!("{to}+a")
         } else {
             to.to_owned()
@@ -418,7 +427,7 @@ fn sub_7_requests_to_a_resource_are_requests_to_the_account() {
         assert_eq!(romeo.received(), [presence("subscribe", THEM, ME)]);
 
         let (world, remote) = Remote::world();
-        store(&world, "romeo", THEM, State::PendingOut, false);
+        store(&world, "romeo", THEM, PENDING_OUT, false);
         let romeo = interested(world.online("romeo", "orchard"));
         remote.send(&world, &presence("subscribed", THEM, &to));
         assert_eq!(romeo.received().len(), if connected { 2 } else { 0 }, "{to}");
@@ -429,7 +438,7 @@ fn sub_7_requests_to_a_resource_are_requests_to_the_account() {
 #[test]
 fn sub_8_who_is_told_of_what() {
     let (world, remote) = Remote::world();
-    store(&world, "romeo", THEM, State::PendingOut, false);
+    store(&world, "romeo", THEM, PENDING_OUT, false);
     let available = world.online("romeo", "available");
     let listening = interested(world.client("romeo", "interested"));
     let _before = (available.received(), listening.received());
@@ -501,9 +510,9 @@ fn sub_1_a_request_leaves_with_bare_addresses_and_otherwise_whole() {
 #[test]
 fn sub_13_pending_requests_are_sent_again() {
     let (world, remote) = Remote::world();
-    store(&world, "romeo", THEM, State::PendingOut, false);
-    store(&world, "romeo", "other@remote.example", State::FromPendingOut, false);
-    store(&world, "romeo", "juliet@example.com", State::PendingOut, false);
+    store(&world, "romeo", THEM, PENDING_OUT, false);
+    store(&world, "romeo", "other@remote.example", FROM_PENDING_OUT, false);
+    store(&world, "romeo", "juliet@example.com", PENDING_OUT, false);
     let again = |to: &str| format!("<presence from='{ME}' to='{to}' type='subscribe'/>");
     let both = [again(THEM), again("other@remote.example")];
     let requests = || remote.routed().into_iter().filter(|s| s.contains("'subscribe'"));
@@ -535,7 +544,7 @@ fn sub_13_pending_requests_are_sent_again() {
 #[test]
 fn sub_14_notices_to_accounts_without_sessions_change_state_alone() {
     let (world, remote) = Remote::world();
-    store(&world, "romeo", THEM, State::PendingOut, false);
+    store(&world, "romeo", THEM, PENDING_OUT, false);
     remote.send(&world, &presence("subscribed", THEM, ME));
     assert_eq!(state(&world, "romeo", THEM), "T");
     let romeo = interested(world.client("romeo", "orchard"));

@@ -18,7 +18,7 @@ fn world() -> World {
     World::with(|builder, environment| {
         builder
             .extension(xep::Ping)
-            .extension(xep::Version::new("Example & Co", "1.0"))
+            .extension(xep::SoftwareVersion::new("Example & Co", "1.0"))
             .extension(xep::LastActivity::new(environment))
             .extension(xep::Disco::new())
     })
@@ -120,7 +120,7 @@ fn iq_6_disco_info_lists_what_the_server_serves() {
             .identity("server", "im")
             .feature("urn:example:mine")
             .offline_messages();
-        builder.extension(disco).extension(xep::Ping).extension(xep::Version::new("a", "1"))
+        builder.extension(disco).extension(xep::Ping).extension(xep::SoftwareVersion::new("a", "1"))
     });
     let romeo = world.client("romeo", "orchard");
     assert_eq!(
@@ -252,7 +252,7 @@ fn iq_6_the_version_is_the_hosts_and_the_domains() {
         )
     );
     assert_eq!(get(&romeo, None, query), unavailable("romeo@example.com"));
-    let version = xep::Version::new("a", "2").os("Plan 9");
+    let version = xep::SoftwareVersion::new("a", "2").os("Plan 9");
     let new = World::with(|builder, _| builder.extension(version));
     let answer = get(&new.client("romeo", "orchard"), Some("example.com"), query);
     assert!(answer.contains("<version>2</version><os>Plan 9</os></query>"), "{answer}");

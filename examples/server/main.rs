@@ -82,7 +82,7 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
         .extension(xep::StreamManagement::new())
         .extension(xep::ClientState)
         .extension(xep::Ping)
-        .extension(xep::Version::new("xmpp-session example", env!("CARGO_PKG_VERSION")))
+        .extension(xep::SoftwareVersion::new("xmpp-session example", env!("CARGO_PKG_VERSION")))
         .extension(xep::LastActivity::new(environment))
         .extension(xep::Disco::new().name("xmpp-session example").offline_messages())
         .conflict(options.conflict)

@@ -1,7 +1,7 @@
 //! What a host implements for its transports.
 //!
-//! Most hosts need no implementation of their own: an [`Outbox`](crate::outbox::Outbox) is one. The
-//! guide `docs/connection.md` has a complete one. Tests use a [`Recorder`].
+//! Most hosts use an [`Outbox`](crate::outbox::Outbox). To write your own, see the complete example in
+//! `docs/connection.md`. Tests use a [`Recorder`].
 
 mod recorder;
 
@@ -13,7 +13,7 @@ use crate::stanza::{Frame, Framing};
 
 /// A way to the peer: the one trait that a host has to implement.
 ///
-/// Its methods may be called from any thread, also from inside another call into this crate, and no
+/// Its methods may be called from any thread, even from inside another call into this crate, and no
 /// lock of this crate is held while they run. Never call into this crate while holding a lock that
 /// `send` or `close` takes.
 pub trait Connection: Send + Sync + 'static {
@@ -23,8 +23,8 @@ pub trait Connection: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`SendError::Full`] when enough waits already: a session keeps the frame, and sends it anew when
-    /// it is told that [all is written](PreDrain::drained). [`SendError::Closed`] when the transport
+    /// [`SendError::Full`] when enough waits already: a session keeps the frame, and sends it again
+    /// once [everything is written](PreDrain::drained). [`SendError::Closed`] when the transport
     /// is gone. In both cases nothing of the frame was taken.
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError>;
 
@@ -48,7 +48,7 @@ pub trait Connection: Send + Sync + 'static {
         Framing::Stream
     }
 
-    /// Called once when a server takes the connection: a connection with a buffer of its own calls
+    /// Called once when a server takes the connection: a connection with its own buffer calls
     /// [`hook.pre_drain`](PreDrain::pre_drain) just before each write, so that trailing data travels
     /// in that write. It may drop the hook, and should when it is closed.
     fn on_drain(&self, hook: Arc<dyn PreDrain>) {
@@ -65,9 +65,9 @@ pub trait PreDrain: Send + Sync {
     /// write that is about to happen. Appends nothing once the stream has got its close tag.
     fn pre_drain(&self, out: &mut Vec<u8>);
 
-    /// To be called, with no lock held either, when the transport has taken everything that was
-    /// accepted: a client for which more waits than a connection holds at once gets the next part.
-    /// Without this call it comes with the client's next bytes, or within a second.
+    /// Called by a buffering connection, with no such lock held, when the transport has taken everything
+    /// that was accepted: if more waits for the client than a connection holds, the next part follows.
+    /// Without this call it follows on the client's next bytes, or within a second.
     fn drained(&self) {}
 }
 
@@ -96,8 +96,8 @@ pub enum Close {
     Abort,
 }
 
-/// A [`Connection`] of which everybody who needs it has a handle: a clone leads to the same peer. An
-/// [`Arc`] of any connection is one.
+/// A [`Connection`] that can be shared: a clone leads to the same peer. An [`Arc`] of any connection
+/// is one.
 pub trait SharedConnection: Connection + Clone {}
 
 impl<T: Connection + Clone> SharedConnection for T {}

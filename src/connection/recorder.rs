@@ -54,7 +54,7 @@ impl Recorder {
         std::mem::take(&mut self.state.lock().frames)
     }
 
-    /// Does what a write does: calls the pre-drain hook, then takes the frames. What the hook
+    /// Acts as a write does: calls the pre-drain hook, then takes the frames. What the hook
     /// appends is the last string.
     #[must_use = "the frames are gone from the record"]
     pub fn drain(&self) -> Vec<String> {
@@ -90,14 +90,14 @@ impl Recorder {
     }
 
     /// Calls `hook` from inside every `send` that accepts, with the frame just recorded and with no
-    /// lock held: it may call back into the crate, also into this very recorder.
+    /// lock held: it may call back into the crate, even into this recorder.
     pub fn on_send(&self, hook: impl Fn(&str) + Send + Sync + 'static) {
         let old = self.state.lock().on_send.replace(Arc::new(hook));
         drop(old);
     }
 
     /// Sets what [`Connection::waiting`] and [`Connection::written`] report, in bytes: a recorder
-    /// does not count by itself.
+    /// does not count.
     pub fn set_progress(&self, waiting: usize, written: u64) {
         let mut state = self.state.lock();
         state.waiting = waiting;

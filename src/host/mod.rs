@@ -57,8 +57,8 @@ use std::time::Duration;
 
 use crate::connection::SharedConnection;
 use crate::outbox::{Drain, Marks, Outbox};
-use crate::server::{Driver, Peer, Place, Server, Tls, Want};
-use tls::Binding;
+use crate::sasl::ChannelBindings;
+use crate::server::{Driver, Peer, Place, Server, Want};
 
 /// What the connections of a host share: the server, the TLS configuration, the time-outs.
 ///
@@ -182,7 +182,7 @@ trait Machine {
     #[cfg(feature = "threads")]
     /// `None` when `handle_timeout` wants to be called.
     fn want_blocking(&mut self) -> Option<Want>;
-    fn secured(&mut self, binding: Binding);
+    fn secured(&mut self, bindings: ChannelBindings);
     /// The peer sends no more.
     fn end_of_input(&mut self);
     /// Time until `handle_timeout` wants to be called.
@@ -219,15 +219,8 @@ impl<C: SharedConnection> Machine for Live<'_, C> {
         self.driver.want_blocking(None)
     }
 
-    fn secured(&mut self, binding: Binding) {
-        let mut tls = Tls::new();
-        if let Some(bytes) = binding.exporter {
-            tls = tls.exporter(bytes);
-        }
-        if let Some(bytes) = binding.end_point {
-            tls = tls.server_end_point(bytes);
-        }
-        self.driver.secured(tls);
+    fn secured(&mut self, bindings: ChannelBindings) {
+        self.driver.secured(bindings);
     }
 
     fn end_of_input(&mut self) {

@@ -17,8 +17,8 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use super::{Machine, Settings, TlsConfig};
 use crate::connection::{Close, Connection, SendError};
-use crate::host::tls::Binding;
 use crate::outbox::{Drain, Marks, Outbox};
+use crate::sasl::ChannelBindings;
 use crate::server::{Place, Want};
 use crate::stanza::Frame;
 
@@ -44,7 +44,7 @@ struct State {
     paused: bool,
     waker: Option<Waker>,
     received: usize,
-    binding: Option<Binding>,
+    bindings: Option<ChannelBindings>,
     dropped: bool,
     /// Waits as long as anything is to be written, and asks nobody to be woken.
     polite: bool,
@@ -125,9 +125,9 @@ impl Machine for Echo {
         Some(self.want)
     }
 
-    fn secured(&mut self, binding: Binding) {
+    fn secured(&mut self, bindings: ChannelBindings) {
         self.want = Want::Input;
-        self.shared.state.lock().binding = Some(binding);
+        self.shared.state.lock().bindings = Some(bindings);
         self.say("secured");
     }
 
@@ -346,10 +346,10 @@ fn tls_2_starttls_flushes_proceed_and_hands_over_the_bindings(way: Way) {
     expect(&mut tls, "push\nsecured\necho early\n");
     let exporter =
         tls.conn.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b""));
-    let binding = served.shared.state.lock().binding.take().unwrap();
-    assert_eq!(binding.exporter, Some(exporter.unwrap()));
-    assert_eq!(binding.end_point, end_point);
-    assert_eq!(binding.end_point.map(|hash| hash.len()), Some(32));
+    let bindings = served.shared.state.lock().bindings.take().unwrap();
+    assert_eq!(bindings.data("tls-exporter"), Some(&*exporter.unwrap()));
+    assert_eq!(bindings.data("tls-server-end-point"), end_point.as_deref());
+    assert_eq!(end_point.map(|hash| hash.len()), Some(32));
 
     let long = "x".repeat(300_000);
     tls.write_all(format!("{long}\n").as_bytes()).unwrap();

@@ -20,16 +20,17 @@ use parking_lot::{Condvar, Mutex};
 use rustls::ServerConfig;
 use rustls::server::ServerConnection;
 
-use super::tls::{Binding, record};
+use super::tls::record;
 use super::{
     ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut, is_of_the_connection,
 };
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
+use crate::sasl::ChannelBindings;
 use crate::server::{Offload, Peer, Place, Server, Want, Work};
 
-/// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
-/// run once, on a thread of its own; it never returns.
+/// Does a server's work that belongs to no connection: what outlives one, and time-outs. Run it
+/// once, on a separate thread; it never returns.
 pub fn background<C: SharedConnection>(server: &Server<C>) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut work = pin!(server.background());
@@ -92,9 +93,9 @@ impl Wake for Unpark {
 
 /// Accepts the next connection.
 ///
-/// What goes wrong meanwhile is told to `failed`: that of a connection which was gone before it
-/// was accepted is of no matter, and when there are no more file descriptors it waits for a
-/// moment, rather than to end the server or to keep it busy.
+/// Errors meanwhile go to `failed`. That a connection was gone before it was accepted does not
+/// matter; when there are no more file descriptors this waits for a moment, rather than ending the
+/// server or keeping it busy.
 pub fn accept(
     listener: &TcpListener,
     mut failed: impl FnMut(&io::Error),
@@ -116,7 +117,7 @@ pub fn accept(
 /// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
 /// broken off. A thread that waits for its client sees that within a second.
 ///
-/// To be called when nothing is accepted any more, with [`background`] still at work.
+/// Call it once nothing more is accepted, while [`background`] still runs.
 pub fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     let deadline = after(patience);
     while !host.end_all() && Instant::now() < deadline {
@@ -124,13 +125,13 @@ pub fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     }
 }
 
-/// Serves one connection to its end; STARTTLS if the host has a certificate. Blocks the calling
-/// thread meanwhile.
+/// Serves one connection to its end, with STARTTLS if the host has a certificate. Blocks the
+/// calling thread until then.
 ///
 /// # Errors
 ///
-/// When the transport broke, the handshake failed, or the flush at the end took too long. There is
-/// nothing left to do but to log it.
+/// When the transport broke, the handshake failed, or the flush at the end took too long. All that
+/// is left is to log it.
 pub fn serve<C>(host: &Host<C>, socket: TcpStream, peer: Peer) -> io::Result<()>
 where
     C: SharedConnection,
@@ -240,21 +241,9 @@ fn read_loop<M: Machine>(
             // Its time-out is due.
             None => {}
             Some(Want::Input) if open => {
-                // A read is not interrupted when somebody else ends the session: looked at again.
-                let again = if machine.is_early() { LOOK_SOON } else { LOOK_AGAIN };
-                let time = machine.due_in().map_or(again, |due| due.min(again));
-                open = wire.read(&mut bytes, Some(time))?;
-                // Nothing came before a time-out: no sign of life (LIMIT-22).
-                if !bytes.is_empty() {
-                    machine.receive(&bytes);
-                    bytes.clear();
-                }
-                if !open {
-                    // It may still read the last answers.
-                    machine.end_of_input();
-                }
+                open = read_once(wire, &mut machine, &mut bytes)?;
             }
-            Some(Want::Input) => thread::park_timeout(LOOK_AGAIN),
+            Some(Want::Input) => thread::park_timeout(CHECK_INTERVAL),
             // LIMIT-25: no handshake before the peer begins it, and there is a place.
             Some(Want::StartTls) if is_silent => match wire.is_heard(deadline)? {
                 Some(true) => {
@@ -265,8 +254,8 @@ fn read_loop<M: Machine>(
                 None => {}
             },
             Some(Want::StartTls) => {
-                let binding = wire.secure(settings, &mut machine, direct_tls)?;
-                machine.secured(binding);
+                let bindings = wire.secure(settings, &mut machine, direct_tls)?;
+                machine.secured(bindings);
             }
             Some(Want::Close) => {
                 let deadline = after(wire.limit);
@@ -277,6 +266,24 @@ fn read_loop<M: Machine>(
             }
         }
     }
+}
+
+/// Reads what comes before the next time-out and hands it on. `false`: nothing will follow.
+fn read_once<M: Machine>(wire: &Wire, machine: &mut M, bytes: &mut Vec<u8>) -> io::Result<bool> {
+    // A read is not interrupted when somebody else ends the session, so it never takes long.
+    let longest = if machine.is_early() { EARLY_CHECK_INTERVAL } else { CHECK_INTERVAL };
+    let time = machine.due_in().map_or(longest, |due| due.min(longest));
+    let open = wire.read(bytes, Some(time))?;
+    // Nothing came before a time-out: no sign of life (LIMIT-22).
+    if !bytes.is_empty() {
+        machine.receive(bytes);
+        bytes.clear();
+    }
+    if !open {
+        // It may still read the last answers.
+        machine.end_of_input();
+    }
+    Ok(open)
 }
 
 fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<io::Error>) {
@@ -425,7 +432,7 @@ impl Wire {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.socket.set_read_timeout(Some(left.clamp(SHORT, LOOK_SOON)))?;
+        self.socket.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
         match self.socket.peek(&mut [0]) {
             Ok(n) => Ok(Some(n > 0)),
             Err(error) if is_timeout(&error) => Ok(None),
@@ -454,7 +461,7 @@ impl Wire {
         settings: &Settings,
         machine: &mut M,
         direct: bool,
-    ) -> io::Result<Binding> {
+    ) -> io::Result<ChannelBindings> {
         let config = match &settings.tls {
             Some(config) if self.tls.lock().is_none() => config,
             _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start")),
@@ -469,11 +476,11 @@ impl Wire {
         }
         let connection = self.handshake(config.config(direct), machine, deadline)?;
         self.socket.set_write_timeout(Some(self.limit))?;
-        let binding = config.binding(&connection);
+        let bindings = config.bindings(&connection);
         *self.tls.lock() = Some(connection);
         self.plain.store(u64::MAX, Ordering::SeqCst);
         self.flushed.notify_all();
-        Ok(binding)
+        Ok(bindings)
     }
 
     fn handshake<M: Machine>(
@@ -521,7 +528,7 @@ impl Wire {
         loop {
             // The writer sends nothing: it lets go of its end.
             let left = deadline.saturating_duration_since(Instant::now());
-            match writer_ended.recv_timeout(left.min(LOOK_SOON)) {
+            match writer_ended.recv_timeout(left.min(EARLY_CHECK_INTERVAL)) {
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
@@ -544,7 +551,7 @@ impl Wire {
             if left.is_zero() || place.is_some_and(Place::is_cut) {
                 return Ok(());
             }
-            self.socket.set_read_timeout(Some(left.clamp(SHORT, LOOK_SOON)))?;
+            self.socket.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
             match (&self.socket).read(&mut buffer) {
                 Ok(1..) => {}
                 Err(error) if is_timeout(&error) => {}
@@ -562,7 +569,7 @@ fn left<M: Machine>(machine: &mut M, deadline: Instant) -> io::Result<Duration> 
     } else if left.is_zero() {
         Err(io::ErrorKind::TimedOut.into())
     } else {
-        Ok(left.clamp(SHORT, LOOK_SOON))
+        Ok(left.clamp(SHORT, EARLY_CHECK_INTERVAL))
     }
 }
 
@@ -593,10 +600,10 @@ fn invalid(error: rustls::Error) -> io::Error {
 const SHORT: Duration = Duration::from_millis(1);
 
 /// How long a stream that was ended may be kept by a client that sends nothing.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long others may have to wait until one of them sees that they need its place.
-const LOOK_SOON: Duration = Duration::from_millis(250);
+const EARLY_CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Bytes written at a time without TLS.
 const PART: usize = 64 * 1024;

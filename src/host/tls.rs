@@ -7,6 +7,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::ServerConnection;
 use rustls::{ProtocolVersion, SupportedCipherSuite};
 
+use crate::sasl::ChannelBindings;
+
 /// A TLS configuration, and what channel bindings need to know of its certificate.
 ///
 /// Cheap to clone.
@@ -59,7 +61,7 @@ impl TlsConfig {
     }
 
     /// What SASL may bind to on a connection whose handshake is complete.
-    pub(super) fn binding(&self, connection: &ServerConnection) -> Binding {
+    pub(super) fn bindings(&self, connection: &ServerConnection) -> ChannelBindings {
         // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls tells of it
         // only what it insists on.
         let unique = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
@@ -67,10 +69,10 @@ impl TlsConfig {
         let exporter = unique.then(|| {
             connection.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b""))
         });
-        Binding {
-            exporter: exporter.and_then(Result::ok),
-            end_point: self.end_point.as_deref().map(Vec::from),
-        }
+        // Empty data counts as none.
+        ChannelBindings::new()
+            .exporter(exporter.and_then(Result::ok).unwrap_or_default())
+            .server_end_point(self.end_point.as_deref().map(Vec::from).unwrap_or_default())
     }
 }
 
@@ -95,11 +97,11 @@ impl fmt::Debug for TlsConfig {
     }
 }
 
-/// How much of what waits goes into one TLS record.
+/// The bytes for the next TLS record.
 ///
-/// A peer can read nothing of a record before its end: of one as long as TLS allows (16 KiB) a
-/// client on a bad network may never see the end. So they are shorter; and they end between two
-/// characters, for clients that decode what they read record by record (xmpp.js).
+/// A peer can read nothing of a record before its end, and a client on a bad network may never get
+/// all of 16 KiB, the longest that TLS allows. So records are shorter; and they end between two
+/// characters, for clients that decode record by record (xmpp.js).
 pub(super) fn record(bytes: &[u8]) -> &[u8] {
     let is_character = |at: &usize| bytes.get(*at).is_some_and(|byte| byte & 0xc0 != 0x80);
     if bytes.len() <= RECORD {
@@ -110,15 +112,6 @@ pub(super) fn record(bytes: &[u8]) -> &[u8] {
 }
 
 const RECORD: usize = 4096;
-
-/// Channel-binding data of one connection.
-#[derive(Default)]
-pub(super) struct Binding {
-    /// [RFC 9266](https://www.rfc-editor.org/rfc/rfc9266): 32 bytes of keying material.
-    pub(super) exporter: Option<Vec<u8>>,
-    /// [RFC 5929 §4](https://www.rfc-editor.org/rfc/rfc5929#section-4): hash of the certificate.
-    pub(super) end_point: Option<Vec<u8>>,
-}
 
 fn end_point(config: &ServerConfig, certificate: &[u8]) -> Option<Vec<u8>> {
     let wanted = signature_hash(certificate)?;

@@ -39,8 +39,8 @@ use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
 use crate::server::{Offload, Peer, Place, Server, Want, Work};
 
-/// Does the work of a server that belongs to no connection: what outlives one, and time-outs. To be
-/// run once, beside the connections; it never ends.
+/// Does a server's work that belongs to no connection: what outlives one, and time-outs. Run it
+/// once, beside the connections; it never ends.
 pub async fn background<C: SharedConnection>(server: Server<C>) {
     loop {
         // Neither ends. The first may be dropped and begun again.
@@ -58,9 +58,9 @@ impl Offload for Handle {
 
 /// Accepts the next connection.
 ///
-/// What goes wrong meanwhile is told to `failed`: that of a connection which was gone before it
-/// was accepted is of no matter, and when there are no more file descriptors it waits for a
-/// moment, rather than to end the server or to keep it busy.
+/// Errors meanwhile go to `failed`. That a connection was gone before it was accepted does not
+/// matter; when there are no more file descriptors this waits for a moment, rather than ending the
+/// server or keeping it busy.
 pub async fn accept(
     listener: &TcpListener,
     mut failed: impl FnMut(&io::Error),
@@ -82,7 +82,7 @@ pub async fn accept(
 /// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
 /// broken off.
 ///
-/// To be called when nothing is accepted any more, with [`background`] still at work.
+/// Call it once nothing more is accepted, while [`background`] still runs.
 pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     let ended = async {
         while !host.end_all() {
@@ -92,14 +92,14 @@ pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     let _too_slow = timeout(patience, ended).await;
 }
 
-/// Serves one connection to its end; STARTTLS if the host has a certificate.
+/// Serves one connection to its end, with STARTTLS if the host has a certificate.
 ///
 /// Dropping the future is the loss of the transport.
 ///
 /// # Errors
 ///
-/// When the transport broke, the handshake failed, or the flush at the end took too long. There is
-/// nothing left to do but to log it.
+/// When the transport broke, the handshake failed, or the flush at the end took too long. All that
+/// is left is to log it.
 pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, peer: Peer) -> io::Result<()>
 where
     C: SharedConnection,
@@ -396,7 +396,7 @@ async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Resul
     });
     match timeout(settings.handshake, secured).await?? {
         Ok(secured) => {
-            line.machine.secured(tls.binding(secured.get_ref().1));
+            line.machine.secured(tls.bindings(secured.get_ref().1));
             Ok(Line { socket: Socket::Tls(Box::new(secured)), plain: u32::MAX, ..line })
         }
         Err((error, socket)) => {

@@ -1,10 +1,11 @@
 //! RFC 6121 as pure functions and tables: no session, no I/O, no clock, no lock.
 //!
-//! What a rule says becomes a value here: the [`roster`] says what a roster set changes, the
-//! [`subscription`] machine which stanzas a `subscribe` causes and in which order, [`presence`] who is
-//! told of a change, [`delivery`] which sessions get a stanza. The rooms below carry it out.
+//! Rules decide here and others carry them out: what a roster set changes, which stanzas a `subscribe`
+//! causes and in which order, who is told of a presence, which sessions get a stanza. Hosts need the
+//! [`roster`] alone; the tables are private, so that a new row breaks nobody.
 
-pub mod delivery;
-pub mod presence;
+pub(crate) mod delivery;
+pub(crate) mod presence;
 pub mod roster;
-pub mod subscription;
+#[cfg(feature = "server")]
+pub(crate) mod subscription;

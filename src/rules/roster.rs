@@ -2,18 +2,24 @@
 //! ([RFC 6121 §2](https://www.rfc-editor.org/rfc/rfc6121#section-2)).
 //!
 //! [`Item`] is what a store keeps and a client sees, [`Roster`] the compact form that all sessions of
-//! an account share, [`RosterSet`] a client's wish to change it, read and checked.
+//! an account share; `RosterLimits` and `RequestLimits` bound them.
 
+#[cfg(feature = "server")]
+mod limits;
 mod pages;
+#[cfg(feature = "server")]
 mod set;
 mod table;
+#[cfg(feature = "server")]
 mod wire;
 
 #[cfg(feature = "server")]
-pub(crate) use set::removed_stray;
-pub use set::{Removal, RosterError, RosterLimits, RosterSet, SetPlan, plan_set};
-pub use table::{Entry, Roster};
-pub use wire::{NAMESPACE, parse_get, push, result, write_item};
+pub use limits::{RequestLimits, RosterLimits};
+#[cfg(feature = "server")]
+pub(crate) use set::{RosterError, RosterSet, SetPlan, plan_set, removed_stray};
+pub use table::{ItemRef, Roster};
+#[cfg(feature = "server")]
+pub(crate) use wire::{NAMESPACE, parse_get, push, result};
 
 use std::fmt;
 

@@ -8,8 +8,8 @@
 mod state;
 mod table;
 
-pub use state::{Standing, State};
-pub use table::{inbound, outbound, removal};
+pub(crate) use state::{Standing, State};
+pub(crate) use table::{inbound, outbound, removal};
 
 use std::fmt;
 
@@ -20,8 +20,7 @@ use super::roster::Item;
 /// The four types of presence stanza that manage subscriptions
 /// ([RFC 6121 §3](https://www.rfc-editor.org/rfc/rfc6121#section-3)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "RFC 6121 §3 knows four")]
-pub enum SubscriptionKind {
+pub(crate) enum SubscriptionKind {
     /// Asks to see the other's presence.
     Subscribe,
     /// Wants to see the other's presence no longer.
@@ -35,7 +34,7 @@ pub enum SubscriptionKind {
 impl SubscriptionKind {
     /// The value of the `type` attribute.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Subscribe => "subscribe",
             Self::Unsubscribe => "unsubscribe",
@@ -46,15 +45,14 @@ impl SubscriptionKind {
 
     /// Whether it asks for a subscription; the other three tell of something done.
     #[must_use]
-    pub const fn is_request(self) -> bool {
+    pub(crate) const fn is_request(self) -> bool {
         matches!(self, Self::Subscribe)
     }
 }
 
 /// One thing to do for a transition. "The contact" is the other party, whichever way the stanza goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Step {
+pub(crate) enum Step {
     /// The stanza goes to the contact, from bare to bare JID (rule SUB-1).
     Route,
     /// The stanza goes to the account's sessions: `subscribe` to the available ones, the other three
@@ -72,10 +70,9 @@ pub enum Step {
 
 /// What becomes of the stored request of the contact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "a request is stored or dropped")]
-pub enum RequestChange {
+pub(crate) enum RequestChange {
     /// The stanza is stored, whole (rule SUB-9). Over the limit the whole transition does not happen
-    /// (rule LIMIT-16, [`RequestLimits`]).
+    /// (rule LIMIT-16, [`RequestLimits`](crate::rules::roster::RequestLimits)).
     Store,
     /// The stored request is dropped.
     Drop,
@@ -86,7 +83,7 @@ pub enum RequestChange {
 /// The order is: store the state, then the steps, one after the other (rule SUB-2).
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[must_use = "a transition takes effect only when its steps are carried out"]
-pub struct Transition {
+pub(crate) struct Transition {
     from: Standing,
     state: State,
     approved: bool,
@@ -96,13 +93,13 @@ pub struct Transition {
 impl Transition {
     /// What to do after the state is stored, in order. Empty where the stanza has no effect at all.
     #[must_use]
-    pub const fn steps(&self) -> &'static [Step] {
+    pub(crate) const fn steps(&self) -> &'static [Step] {
         self.steps
     }
 
     /// What becomes of the contact's stored request; `None` if nothing.
     #[must_use]
-    pub const fn request(&self) -> Option<RequestChange> {
+    pub(crate) const fn request(&self) -> Option<RequestChange> {
         match (self.from.state.is_pending_in(), self.state.is_pending_in()) {
             (false, true) => Some(RequestChange::Store),
             (true, false) => Some(RequestChange::Drop),
@@ -114,7 +111,7 @@ impl Transition {
     /// listed); `None` if a client would see no difference. That is so exactly when there is no
     /// [`Step::Push`].
     #[must_use]
-    pub fn item(&self, contact: &BareJid, present: Option<Item>) -> Option<Item> {
+    pub(crate) fn item(&self, contact: &BareJid, present: Option<Item>) -> Option<Item> {
         if !self.steps.contains(&Step::Push) {
             return None;
         }
@@ -137,38 +134,11 @@ impl fmt::Debug for Transition {
 
 /// What a contact is told when its item is removed or the account is (rules ROSTER-15, DESTROY-15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Farewell {
+pub(crate) enum Farewell {
     /// An unavailable of each available session.
     Unavailable,
     /// A stanza from the account's bare JID.
     Send(SubscriptionKind),
-}
-
-/// How many requests to subscribe wait for an account, and how large they are (rule LIMIT-16).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RequestLimits {
-    /// Stored requests per account.
-    pub count: usize,
-    /// Bytes of one stanza.
-    pub bytes: usize,
-}
-
-impl Default for RequestLimits {
-    /// 500 requests of 8 KiB.
-    fn default() -> Self {
-        Self { count: 500, bytes: 8 * 1024 }
-    }
-}
-
-impl RequestLimits {
-    /// Whether a request of `bytes` may be stored beside `stored` others. One that may not is dropped
-    /// in silence: an error would tell the sender about the account, and count as one more message.
-    #[must_use]
-    pub const fn admit(&self, stored: usize, bytes: usize) -> bool {
-        stored < self.count && bytes <= self.bytes
-    }
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-/// Channel binding data of one connection, as far as the host knows it.
+/// Channel binding data of one TLS connection, as far as the host knows it.
 ///
 /// The `-PLUS` mechanisms are offered where [`server_end_point`](Self::server_end_point) is known:
-/// a server that offers them has to have that type on its list (SASL-11, [XEP-0440
+/// a server that offers them must support that type (SASL-11, [XEP-0440
 /// §3](https://xmpp.org/extensions/xep-0440.html)). An exporter alone offers nothing.
 ///
 /// ```

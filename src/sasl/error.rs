@@ -39,7 +39,7 @@ pub enum SaslError {
 impl SaslError {
     /// The name of the condition's element in a `<failure/>`.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Aborted => "aborted",
             Self::AccountDisabled => "account-disabled",

@@ -67,7 +67,7 @@ pub(crate) enum Step {
         /// As SASLprep left it.
         password: String,
     },
-    /// Do this, wherever it holds up nobody: then `hashed` with what it came to.
+    /// Do this, wherever it delays nobody; then `hashed` with the result.
     CheckKeys(Box<dyn FnOnce() -> bool + Send>),
     /// The client has proved to be `account`, which is also the authorization identity it asked
     /// for.
@@ -91,7 +91,7 @@ impl fmt::Debug for Step {
     }
 }
 
-/// An exchange under way. After an error it is over: drop it.
+/// An exchange in progress. After an error it is over: drop it.
 pub(crate) struct Exchange {
     mechanism: Mechanism,
     state: State,
@@ -100,7 +100,7 @@ pub(crate) struct Exchange {
 enum State {
     /// Waiting for the client's first message.
     First,
-    /// Waiting for the store, with a password that SASLprep has been through.
+    /// Waiting for the store, with a password prepared by SASLprep.
     Plain { account: BareJid, password: String },
     /// Waiting for the keys of the password.
     Hashing { account: BareJid, disabled: bool },
@@ -205,7 +205,7 @@ impl Exchange {
         }
     }
 
-    /// Goes on with what [`Step::CheckKeys`] came to.
+    /// Goes on with the result of [`Step::CheckKeys`].
     pub(crate) fn hashed(&mut self, right: bool) -> Result<Step, SaslError> {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Hashing { account, disabled } if right => succeed(account, disabled, None),

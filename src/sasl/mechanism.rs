@@ -34,7 +34,7 @@ impl Mechanism {
 
     /// The registered name.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Plain => "PLAIN",
             Self::ScramSha1 => "SCRAM-SHA-1",
@@ -62,7 +62,7 @@ impl Mechanism {
 
 impl fmt::Display for Mechanism {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.as_str())
     }
 }
 
@@ -71,7 +71,7 @@ impl FromStr for Mechanism {
 
     /// Reads the registered name, in upper case as it is registered (RFC 4422 §3.1).
     fn from_str(name: &str) -> Result<Self, UnknownMechanism> {
-        Self::ALL.into_iter().find(|mechanism| mechanism.name() == name).ok_or(UnknownMechanism)
+        Self::ALL.into_iter().find(|mechanism| mechanism.as_str() == name).ok_or(UnknownMechanism)
     }
 }
 

@@ -1,23 +1,23 @@
 //! Authentication: the server's side of SASL, without I/O.
 //!
 //! [`Policy`] is what a host says about it: which mechanisms, how many retries. One `Negotiation`
-//! per stream holds what is offered there and the exchange under way. It is given requests that
-//! `wire` read (SASL1, RFC 6120 §6) and answers with a `Step` or a `Refused`; where it needs the
-//! host's store, it says so with a step, and is handed what the store found. Nothing here waits, so
+//! per stream holds what is offered there and the current exchange. It takes requests that
+//! `wire` has read (SASL1, RFC 6120 §6) and answers with a `Step` or a `Failure`; where it needs the
+//! host's store, a step says so, and the caller passes in what the store found. Nothing here waits, so
 //! nothing here is `async`.
 //!
 //! ```text
 //!  <auth/>, <response/>, <abort/>               <challenge/>, <success/>
 //!  ──── wire::parse ───▶ Negotiation ── Step ───────▶
-//!                          │     ▲  └── Refused ─────▶ <failure/>, perhaps policy-violation
+//!                          │     ▲  └── Failure ─────▶ <failure/>, perhaps policy-violation
 //!         NeedCredentials, │     │ credentials(…), verdict(…),
 //!         CheckPassword,   ▼     │ hashed(…), store_failed()
 //!         CheckKeys     the host's store, a thread that hashes
 //! ```
 //!
 //! The mechanisms are PLAIN (RFC 4616) and SCRAM (RFC 5802, RFC 7677), the latter with channel
-//! binding (RFC 5929, RFC 9266). Why SCRAM is written here, on the primitives of RustCrypto, is
-//! told in `docs/decisions/0002-sasl.md`.
+//! binding (RFC 5929, RFC 9266). `docs/decisions/0002-sasl.md` says why SCRAM is written here, on the
+//! primitives of RustCrypto.
 
 mod binding;
 mod error;
@@ -35,4 +35,4 @@ pub use mechanism::{Mechanism, UnknownMechanism};
 pub use policy::Policy;
 
 pub(crate) use exchange::{Context, Step};
-pub(crate) use negotiation::{Negotiation, Refused};
+pub(crate) use negotiation::{Failure, Negotiation};

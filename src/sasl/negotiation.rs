@@ -6,10 +6,9 @@ use super::mechanism::Mechanism;
 use super::wire::Request;
 use crate::store::{Credentials, Verdict};
 
-/// A refusal: tell the client, and close the stream with `policy-violation` if that was once too
-/// often.
+/// A failure: tell the client, and close the stream with `policy-violation` if it was one too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refused {
+pub(crate) struct Failure {
     pub(crate) error: SaslError,
     /// SASL-9: no retry is left.
     pub(crate) close: bool,
@@ -18,7 +17,7 @@ pub(crate) struct Refused {
 /// What a stream knows until it is authenticated. Drop it after [`Step::Success`].
 ///
 /// Between [`Step::NeedCredentials`], [`Step::CheckPassword`] or [`Step::CheckKeys`] and the answer to
-/// it, no request is to be handed in.
+/// it, pass in no request.
 #[derive(Debug)]
 pub(crate) struct Negotiation {
     context: Context,
@@ -35,7 +34,7 @@ impl Negotiation {
     pub(crate) fn receive(
         &mut self,
         request: Result<Request<'_>, SaslError>,
-    ) -> Result<Step, Refused> {
+    ) -> Result<Step, Failure> {
         // Whatever comes, it takes the exchange: a further `<auth/>` discards it (SASL-3), a
         // failure ends it.
         let exchange = self.exchange.take();
@@ -55,7 +54,7 @@ impl Negotiation {
     }
 
     /// What the store found for [`Step::NeedCredentials`].
-    pub(crate) fn credentials(&mut self, found: Option<Credentials>) -> Result<Step, Refused> {
+    pub(crate) fn credentials(&mut self, found: Option<Credentials>) -> Result<Step, Failure> {
         let step = self.waiting().and_then(|mut exchange| {
             let step = exchange.credentials(found, &self.context)?;
             Ok((exchange, step))
@@ -63,8 +62,8 @@ impl Negotiation {
         self.keep(step)
     }
 
-    /// What [`Step::CheckKeys`] came to.
-    pub(crate) fn hashed(&mut self, right: bool) -> Result<Step, Refused> {
+    /// The result of [`Step::CheckKeys`].
+    pub(crate) fn hashed(&mut self, right: bool) -> Result<Step, Failure> {
         let step = self.waiting().and_then(|mut exchange| {
             let step = exchange.hashed(right)?;
             Ok((exchange, step))
@@ -73,7 +72,7 @@ impl Negotiation {
     }
 
     /// What the host found for [`Step::CheckPassword`].
-    pub(crate) fn verdict(&mut self, verdict: Verdict) -> Result<Step, Refused> {
+    pub(crate) fn verdict(&mut self, verdict: Verdict) -> Result<Step, Failure> {
         let step = self.waiting().and_then(|mut exchange| {
             let step = exchange.verdict(verdict)?;
             Ok((exchange, step))
@@ -82,7 +81,7 @@ impl Negotiation {
     }
 
     /// The host could not answer: no fault of the client's, so no attempt is counted (SASL-7).
-    pub(crate) fn store_failed(&mut self) -> Refused {
+    pub(crate) fn store_failed(&mut self) -> Failure {
         self.exchange = None;
         self.refuse(SaslError::TemporaryAuthFailure)
     }
@@ -102,7 +101,7 @@ impl Negotiation {
         self.exchange.take().ok_or(SaslError::MalformedRequest)
     }
 
-    fn keep(&mut self, step: Result<(Exchange, Step), SaslError>) -> Result<Step, Refused> {
+    fn keep(&mut self, step: Result<(Exchange, Step), SaslError>) -> Result<Step, Failure> {
         match step {
             Ok((exchange, step)) => {
                 self.exchange = Some(exchange);
@@ -112,9 +111,9 @@ impl Negotiation {
         }
     }
 
-    fn refuse(&mut self, error: SaslError) -> Refused {
+    fn refuse(&mut self, error: SaslError) -> Failure {
         self.failures = self.failures.saturating_add(u8::from(error.counts()));
-        Refused { error, close: error.counts() && self.failures > self.context.policy.retries }
+        Failure { error, close: error.counts() && self.failures > self.context.policy.retries }
     }
 }
 

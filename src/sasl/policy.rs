@@ -50,7 +50,7 @@ impl Policy {
     /// The mechanisms that may be offered, in any order.
     ///
     /// PLAIN is never offered on an insecure stream (SASL-1), `-PLUS` only where the channel can be
-    /// bound to (SASL-11): whoever lists a `-PLUS` mechanism wants to list the one without it too.
+    /// bound to (SASL-11): with a `-PLUS` mechanism, list the one without it as well.
     pub fn mechanisms(mut self, mechanisms: &[Mechanism]) -> Self {
         self.mechanisms =
             Mechanism::ALL.into_iter().filter(|one| mechanisms.contains(one)).collect();
@@ -71,8 +71,7 @@ impl Policy {
         self
     }
 
-    /// The number of PBKDF2 iterations that accounts usually have; 4096 where nobody says
-    /// otherwise.
+    /// The number of PBKDF2 iterations that accounts usually have; 4096 by default.
     ///
     /// It is what unknown users are shown, and how much work is done for them, so that they look
     /// like the others (SASL-7). An account with another number can be told from an unknown one.
@@ -84,7 +83,7 @@ impl Policy {
     /// The secret that the salts of unknown users are derived from.
     ///
     /// A server that draws a new one at each start shows other salts for unknown users after it,
-    /// and the same ones for accounts. Hosts that mind draw it once and keep it like a key.
+    /// and the same ones for accounts. To prevent that, draw it once and keep it like a key.
     pub const fn secret(mut self, secret: [u8; 32]) -> Self {
         self.secret = secret;
         self
@@ -99,7 +98,7 @@ impl Policy {
     }
 
     /// The keys of an account that does not exist (SASL-7): always the same for one name, and
-    /// nobody's password leads to them.
+    /// no password matches them.
     pub(super) fn decoy(&self, account: &BareJid, hash: ScramHash) -> ScramKeys {
         let derive = |purpose: &[u8]| {
             let input = [purpose, &[hash.output_len() as u8], account.as_str().as_bytes()].concat();

@@ -51,7 +51,7 @@ impl<'a> ClientFirst<'a> {
             _ => unescape(authzid.strip_prefix("a=").ok_or(BAD)?)?,
         };
         let gs2_header = text.strip_suffix(bare).ok_or(BAD)?;
-        // A mandatory extension stands first (`m=`), so that it fails here (RFC 5802 §5.1).
+        // A mandatory extension comes first (`m=`), so it fails here (RFC 5802 §5.1).
         let mut fields = bare.split(',');
         let username =
             unescape(fields.next().and_then(|field| field.strip_prefix("n=")).ok_or(BAD)?)?;
@@ -89,7 +89,7 @@ impl<'a> ClientFirst<'a> {
     /// Picks the server's nonce and makes `server-first-message`.
     ///
     /// `binding` is what [`binding`](Self::binding) gave. `known` is false where the keys are
-    /// nobody's: the exchange goes on all the same, and no proof is right.
+    /// a decoy: the exchange goes on, and no proof is right.
     pub(super) fn challenge(
         &self,
         hash: ScramHash,
@@ -152,7 +152,7 @@ impl ServerFirst {
     }
 }
 
-/// `attr-val` (RFC 5802 §7): extensions that we do not know are part of what is signed, and else
+/// `attr-val` (RFC 5802 §7): unknown extensions are part of what is signed, and otherwise
 /// ignored.
 fn is_extension(field: &str) -> bool {
     let mut characters = field.chars();

@@ -62,7 +62,7 @@ pub(crate) fn write_success(data: Option<&[u8]>, out: &mut Vec<u8>) {
 
 /// Appends `<failure/>`.
 pub(crate) fn write_failure(error: SaslError, out: &mut Vec<u8>) {
-    element("failure", &format!("<{}/>", error.name()), out);
+    element("failure", &format!("<{}/>", error.as_str()), out);
 }
 
 fn element(name: &str, content: &str, out: &mut Vec<u8>) {

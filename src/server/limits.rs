@@ -3,8 +3,7 @@
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use crate::rules::roster::RosterLimits;
-use crate::rules::subscription::RequestLimits;
+use crate::rules::roster::{RequestLimits, RosterLimits};
 use crate::session::RetentionLimits;
 use crate::stream;
 

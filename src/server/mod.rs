@@ -3,7 +3,7 @@
 //! A [`Server`] is the assembly of the rooms above: the stream, SASL, the registry of sessions, the
 //! rules, the stores and the extensions. It has no socket and no runtime. For each transport the
 //! host calls [`Server::accept`] and gets a [`Driver`]: a machine that takes bytes, acts through the
-//! [`Connection`] and says what it wants next.
+//! [`Connection`](crate::connection::Connection) and says what it wants next.
 //!
 //! ```text
 //! bytes ──▶ Driver ── Stanza ──▶ rules ──▶ SessionHandle ──▶ Connection ──▶ bytes
@@ -27,7 +27,7 @@ pub use deliver::route::{RouteError, Router};
 pub use driver::Driver;
 pub use driver::admission::Place;
 pub use driver::hashing::{Offload, Work};
-pub use driver::peer::{Peer, Tls, Want};
+pub use driver::peer::{Peer, Want};
 pub use ends::{Progress, Shutdown};
 pub use limits::{Limits, Rate};
 pub use metrics::Metrics;

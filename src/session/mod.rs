@@ -25,6 +25,7 @@ mod outbound;
 mod registry;
 mod state;
 
+pub use crate::rules::presence::TooManyTargets;
 pub use account::AccountState;
 #[cfg(feature = "server")]
 pub(crate) use account::{Account, Values};

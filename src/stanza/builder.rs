@@ -10,7 +10,7 @@ use super::{Head, Kind, Stanza, write};
 ///
 /// All texts are plain, not escaped: what XML cannot hold becomes U+FFFD.
 #[must_use = "a builder does nothing until `build`"]
-pub struct Builder {
+pub struct StanzaBuilder {
     kind: Kind,
     from: Option<String>,
     to: Option<String>,
@@ -20,7 +20,7 @@ pub struct Builder {
     payload: Vec<u8>,
 }
 
-impl Builder {
+impl StanzaBuilder {
     pub(super) const fn new(kind: Kind) -> Self {
         Self { kind, from: None, to: None, id: None, type_: None, lang: None, payload: Vec::new() }
     }
@@ -84,9 +84,9 @@ impl Builder {
     }
 }
 
-impl fmt::Debug for Builder {
+impl fmt::Debug for StanzaBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("StanzaBuilder")
             .field("kind", &self.kind)
             .field("payload", &self.payload.len())
             .finish_non_exhaustive()
@@ -122,6 +122,6 @@ mod tests {
     #[test]
     fn debug_prints_counts_only() {
         let builder = Stanza::message().to("secret@example.com").payload(b"<body>hidden</body>");
-        assert_eq!(format!("{builder:?}"), "Builder { kind: Message, payload: 19, .. }");
+        assert_eq!(format!("{builder:?}"), "StanzaBuilder { kind: Message, payload: 19, .. }");
     }
 }

@@ -1,7 +1,7 @@
 //! What children of a stanza say in somebody's name.
 //!
-//! Clients believe these where the one who is named would be the one to say so. Whoever is named has
-//! to take out what others say in its name (STZ-14). A further one is a row here.
+//! Clients believe these, since only the entity named may say them. So that entity has to remove what
+//! others say in its name (STZ-14). To add one, add a row here.
 
 #[cfg(feature = "server")]
 use std::borrow::Cow;
@@ -14,7 +14,7 @@ const OLD_DELAY: &str = "jabber:x:delay";
 const STANZA_ID: &str = "urn:xmpp:sid:0";
 const CARBONS: &str = "urn:xmpp:carbons:2";
 
-/// Who says what a child of a stanza says.
+/// In whose name a child of a stanza speaks.
 #[cfg(feature = "server")]
 pub(crate) enum Claim<'a> {
     /// The entity of this JID, as it was written.

@@ -132,7 +132,7 @@ mod tests {
         let error = StanzaError::from(Condition::ItemNotFound);
         for kind in KINDS {
             let answer = request(kind, "set").error_answer(&error).unwrap();
-            let name = kind.name();
+            let name = kind.as_str();
             assert_eq!(
                 shown(&answer),
                 format!(

@@ -37,7 +37,7 @@ impl Stanza {
         }
         let kind = [Kind::Message, Kind::Presence, Kind::Iq]
             .into_iter()
-            .find(|kind| kind.name() == element.name());
+            .find(|kind| kind.as_str() == element.name());
         let kind = kind.ok_or(NotAStanza::Name)?;
         let mut other = Vec::new();
         let attributes = element
@@ -78,7 +78,7 @@ impl Stanza {
     /// fails on some of them.
     #[must_use]
     pub fn to_element(&self) -> Element {
-        let mut root = Element::bare(self.kind().name(), CONTENT_NAMESPACE);
+        let mut root = Element::bare(self.kind().as_str(), CONTENT_NAMESPACE);
         let scope = Scope::stanza();
         set_attributes(&mut root, Tag(self.head()), &scope);
         fill(root, Tokens::new(self.payload()), scope)

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use super::recognise::runs::{PLAIN_BYTE, run};
+use super::runs::{PLAIN_BYTE, run};
 
 /// Where a piece of character data stands: white space is kept as it is in text only, since
 /// parsers turn it into spaces in attribute values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Context {
     Attribute,
     Text,
 }
@@ -19,11 +19,11 @@ pub(super) enum Place {
 pub(super) struct Escaped<'a> {
     rest: &'a str,
     pending: Option<&'static str>,
-    place: Place,
+    place: Context,
 }
 
 impl<'a> Escaped<'a> {
-    pub(super) const fn new(raw: &'a str, place: Place) -> Self {
+    pub(super) const fn new(raw: &'a str, place: Context) -> Self {
         Self { rest: raw, pending: None, place }
     }
 
@@ -66,7 +66,7 @@ impl<'a> Iterator for Escaped<'a> {
 
 /// Whether nothing in the text is escaped, wherever it stands.
 pub(super) fn is_plain(text: &str) -> bool {
-    // Without a way out early: like this several bytes are looked at at once.
+    // Without an early exit, so that several bytes are checked at once.
     !text.bytes().fold(false, |any, byte| any | may_need_escape(byte))
 }
 
@@ -77,14 +77,14 @@ pub(super) const fn may_need_escape(byte: u8) -> bool {
 }
 
 /// How the first character of `tail` is written if not as it is, and its length in bytes.
-fn replacement(tail: &str, place: Place) -> Option<(usize, &'static str)> {
+fn replacement(tail: &str, place: Context) -> Option<(usize, &'static str)> {
     let first = tail.chars().next()?;
     let written = match first {
         '&' => "&amp;",
         '<' => "&lt;",
         '>' => "&gt;",
         '\r' => "&#xD;",
-        '\t' | '\n' | '\'' if place == Place::Text => return None,
+        '\t' | '\n' | '\'' if place == Context::Text => return None,
         // Values stand between apostrophes.
         '\'' => "&apos;",
         '\t' => "&#x9;",
@@ -143,7 +143,7 @@ mod tests {
 
     use super::*;
 
-    fn escape(raw: &str, place: Place) -> String {
+    fn escape(raw: &str, place: Context) -> String {
         let written: String = Escaped::new(raw, place).collect();
         assert_eq!(Escaped::new(raw, place).len(), written.len());
         written
@@ -152,20 +152,23 @@ mod tests {
     #[test]
     fn stream_15_text_and_attribute_values_are_escaped() {
         let raw = "a&b<c>d'e\"f\tg\nh\ri";
-        assert_eq!(escape(raw, Place::Text), "a&amp;b&lt;c&gt;d'e\"f\tg\nh&#xD;i");
-        assert_eq!(escape(raw, Place::Attribute), "a&amp;b&lt;c&gt;d&apos;e\"f&#x9;g&#xA;h&#xD;i");
-        assert_eq!(escape("", Place::Text), "");
-        assert_eq!(escape("&&", Place::Text), "&amp;&amp;");
+        assert_eq!(escape(raw, Context::Text), "a&amp;b&lt;c&gt;d'e\"f\tg\nh&#xD;i");
+        assert_eq!(
+            escape(raw, Context::Attribute),
+            "a&amp;b&lt;c&gt;d&apos;e\"f&#x9;g&#xA;h&#xD;i"
+        );
+        assert_eq!(escape("", Context::Text), "");
+        assert_eq!(escape("&&", Context::Text), "&amp;&amp;");
     }
 
     #[test]
     fn stream_15_characters_outside_xml_are_replaced() {
         assert_eq!(
-            escape("a\u{0}b\u{1F}\u{FFFE}\u{FFFF}c", Place::Text),
+            escape("a\u{0}b\u{1F}\u{FFFE}\u{FFFF}c", Context::Text),
             "a\u{FFFD}b\u{FFFD}\u{FFFD}\u{FFFD}c"
         );
         let others = "\u{FFFD}\u{FF21}\u{7F}\u{10FFFF}é";
-        assert_eq!(escape(others, Place::Attribute), others);
+        assert_eq!(escape(others, Context::Attribute), others);
     }
 
     #[test]
@@ -180,7 +183,7 @@ mod tests {
     proptest! {
         #[test]
         fn stream_15_escaping_loses_nothing(raw in "[^\u{0}-\u{8}\u{B}\u{C}\u{E}-\u{1F}\u{FFFE}\u{FFFF}]*") {
-            for place in [Place::Text, Place::Attribute] {
+            for place in [Context::Text, Context::Attribute] {
                 let written = escape(&raw, place);
                 prop_assert_eq!(unescape(&written), raw.as_str());
             }
@@ -188,7 +191,7 @@ mod tests {
 
         #[test]
         fn stream_15_no_string_breaks_out(raw in any::<String>()) {
-            let written = escape(&raw, Place::Attribute);
+            let written = escape(&raw, Context::Attribute);
             prop_assert!(!written.contains(['<', '>', '\'', '\t', '\r', '\n']));
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::escape::{Escaped, Place, is_plain};
+use super::escape::{Context, Escaped, is_plain};
 use super::head::{Attribute, TO};
 use super::{Kind, Stanza};
 
@@ -19,7 +19,7 @@ pub enum Framing {
     Message,
 }
 
-/// One first-level element on its way out: knows its exact length and writes itself.
+/// One first-level element to be sent: knows its exact length and writes itself.
 ///
 /// A frame borrows what it writes, so making and writing one allocates nothing: one stanza goes to
 /// a hundred recipients as a hundred frames over the same bytes.
@@ -96,7 +96,7 @@ impl<'a> Frame<'a> {
         len
     }
 
-    /// Whether it is of [bytes as they are](Self::raw), and no stanza.
+    /// Whether it is [raw](Self::raw), and not a stanza.
     #[must_use]
     pub const fn is_raw(&self) -> bool {
         matches!(self.source, Source::Raw(_))
@@ -122,7 +122,7 @@ impl<'a> Frame<'a> {
             Source::Raw(bytes) => return put(bytes),
             Source::Stanza { stanza, to, appended, framing } => (stanza, to, appended, framing),
         };
-        let name = stanza.kind().name().as_bytes();
+        let name = stanza.kind().as_str().as_bytes();
         put(opening(stanza.kind()));
         if framing == Framing::Message {
             put(b" xmlns='jabber:client'");
@@ -137,7 +137,7 @@ impl<'a> Frame<'a> {
                     if is_plain(to) {
                         put(to.as_bytes());
                     } else {
-                        let pieces = Escaped::new(to, Place::Attribute);
+                        let pieces = Escaped::new(to, Context::Attribute);
                         pieces.for_each(|piece| put(piece.as_bytes()));
                     }
                     put(b"'");
@@ -166,7 +166,7 @@ const fn opening(kind: Kind) -> &'static [u8] {
     }
 }
 
-/// Bytes above which a stanza gets just the room that it takes.
+/// Bytes above which a stanza gets exactly the space it needs.
 const LARGE: usize = 64 << 10;
 
 impl fmt::Display for Frame<'_> {

@@ -1,10 +1,10 @@
-//! The start tag of a stanza: always written by us, its attributes in one fixed order, so that
-//! their lengths alone say where each stands.
+//! The start tag of a stanza: always written here, its attributes in one fixed order, so that
+//! their lengths alone say where each one is.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::escape::{Escaped, Place, is_plain};
+use super::escape::{Context, Escaped, is_plain};
 use super::{Kind, Stanza};
 
 /// What goes into a start tag, as plain text (not escaped).
@@ -28,7 +28,7 @@ impl Head<'_> {
 }
 
 /// The attributes that have a place of their own, in the order in which they are written.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Attribute {
     From,
     To,
@@ -40,7 +40,7 @@ pub(super) enum Attribute {
 /// What stands before each attribute's value, in written order.
 const OPENINGS: [&str; 5] = [" from='", " to='", " id='", " type='", " xml:lang='"];
 
-/// The opening of `to`, for those who write one in its place.
+/// The opening of `to`, for a frame that writes its own.
 pub(super) const TO: &str = " to='";
 
 /// Lengths of the escaped values, in bytes.
@@ -88,10 +88,10 @@ impl<'a> Value<'a> {
         if is_plain(text) {
             return Self::plain(text);
         }
-        Self { text, length: Escaped::new(text, Place::Attribute).len(), is_plain: false }
+        Self { text, length: Escaped::new(text, Context::Attribute).len(), is_plain: false }
     }
 
-    /// One that is known to hold nothing that is escaped.
+    /// One known to need no escaping.
     pub(super) const fn plain(text: &'a str) -> Self {
         Self { text, length: text.len(), is_plain: true }
     }
@@ -136,7 +136,7 @@ impl Stanza {
                 if value.is_plain {
                     put(value.text.as_bytes());
                 } else {
-                    let pieces = Escaped::new(value.text, Place::Attribute);
+                    let pieces = Escaped::new(value.text, Context::Attribute);
                     pieces.for_each(|piece| put(piece.as_bytes()));
                 }
                 put(b"'");

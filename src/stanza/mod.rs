@@ -1,13 +1,14 @@
-//! Stanzas as bytes: a start tag that is always ours, and a payload in canonical form that is
+//! Stanzas as bytes: a start tag that is always written here, and a payload in canonical form that is
 //! shared, not copied.
 //!
 //! A stanza in *canonical form* (rule STREAM-15) cannot be read differently by two parsers: UTF-8; ASCII names;
 //! elements of the content namespace bear no prefix, every other namespace is declared inside the
 //! payload; no CDATA, and no references but the five predefined ones and those that keep white
-//! space. All bytes in a [`Stanza`] have this form, so they are looked into with a scanner
-//! ([`Child`]) and sent on as they are ([`Frame`]). A tree ([`minidom::Element`]) is made only for
-//! those who ask for one.
+//! space. All bytes in a [`Stanza`] have this form, so they are read with a scanner
+//! ([`Child`]) and sent on as they are ([`Frame`]). A tree ([`minidom::Element`]) is made only on
+//! request.
 
+pub(crate) mod bounds;
 mod builder;
 pub(crate) mod canonical;
 mod child;
@@ -22,10 +23,11 @@ mod head;
 mod names;
 mod received;
 pub(crate) mod recognise;
+mod runs;
 mod scan;
 pub(crate) mod write;
 
-pub use builder::Builder;
+pub use builder::StanzaBuilder;
 pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
 pub use element::NotAStanza;
@@ -42,7 +44,7 @@ use child::{Children, Scope};
 use escape::unescape;
 use head::{Attribute, Layout};
 
-/// A stanza on its way: cloning it shares the bytes.
+/// A stanza. Cloning it shares the bytes.
 ///
 /// Addresses are texts here, not checked JIDs: a stanza also carries what a client got wrong.
 #[derive(Clone)]
@@ -57,26 +59,26 @@ pub struct Stanza {
 #[expect(clippy::len_without_is_empty, reason = "`len` is a cost; a stanza is never nothing")]
 impl Stanza {
     /// Starts building a stanza.
-    pub const fn builder(kind: Kind) -> Builder {
-        Builder::new(kind)
+    pub const fn builder(kind: Kind) -> StanzaBuilder {
+        StanzaBuilder::new(kind)
     }
 
     /// Starts building a message.
-    pub const fn message() -> Builder {
-        Builder::new(Kind::Message)
+    pub const fn message() -> StanzaBuilder {
+        StanzaBuilder::new(Kind::Message)
     }
 
     /// Starts building a presence.
-    pub const fn presence() -> Builder {
-        Builder::new(Kind::Presence)
+    pub const fn presence() -> StanzaBuilder {
+        StanzaBuilder::new(Kind::Presence)
     }
 
     /// Starts building an iq of a type: `get`, `set`, `result` or `error`.
     ///
     /// It needs an id too
     /// ([RFC 6120 §8.2.3](https://www.rfc-editor.org/rfc/rfc6120#section-8.2.3)).
-    pub fn iq(type_: &str) -> Builder {
-        Builder::new(Kind::Iq).type_(type_)
+    pub fn iq(type_: &str) -> StanzaBuilder {
+        StanzaBuilder::new(Kind::Iq).type_(type_)
     }
 
     /// Which of the three kinds it is.
@@ -190,7 +192,7 @@ pub enum Kind {
 impl Kind {
     /// The element's name.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Message => "message",
             Self::Presence => "presence",

@@ -1,7 +1,7 @@
 //! Which names are written (STREAM-15). XML 1.0 allows more of them since its fifth edition, and
 //! parsers of the fourth end a stream at these; ASCII is the same in both.
 
-use super::recognise::runs::{URI_BYTE, run};
+use super::runs::{URI_BYTE, run};
 
 /// Whether a name or a prefix, which is known to be one, may be written.
 pub(super) fn is_portable(name: &str) -> bool {

@@ -8,10 +8,10 @@ use super::canonical::ParsedHead;
 use super::recognise::Outline;
 use super::{Head, Kind, Stanza};
 
-/// A stanza as it was received: its attributes as text, and its payload in canonical form.
+/// A stanza as received: its attributes as text, and its payload in canonical form.
 ///
-/// It becomes a [`Stanza`] when it is known who sent it: see [`stamp`](Self::stamp). Where nothing
-/// had to be changed it borrows the bytes that arrived.
+/// It becomes a [`Stanza`] once its sender is known: see [`stamp`](Self::stamp). If nothing
+/// had to be changed, it borrows the bytes that arrived.
 pub struct Received<'a>(Source<'a>);
 
 enum Source<'a> {
@@ -55,7 +55,7 @@ impl<'a> Received<'a> {
         }
     }
 
-    /// The sender that it names, whoever that may be.
+    /// The sender that it names, true or not.
     #[must_use]
     pub fn from(&self) -> Option<&str> {
         match &self.0 {
@@ -148,7 +148,7 @@ impl<'a> Received<'a> {
         }
     }
 
-    /// The same, with bytes of its own.
+    /// The same, owning its bytes.
     #[must_use]
     pub fn into_owned(self) -> Received<'static> {
         Received(match self.0 {

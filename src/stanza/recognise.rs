@@ -1,9 +1,9 @@
-//! Says of most stanzas, in one pass over their bytes, that they are in canonical form already.
+//! Recognises most stanzas, in one pass over their bytes, as being in canonical form already.
 //!
 //! A parser finds out what a stanza means; to pass one on it is enough to know that it may be passed
-//! on as it came, and where its addresses stand. The [`Recogniser`] knows a small language, in which
-//! clients write nearly all of what they send, and of everything else says that it does not know:
-//! then [`ElementReader`](super::canonical::ElementReader) decides. It refuses nothing.
+//! on as received, and where its addresses are. The [`Recogniser`] knows a small language, in which
+//! clients write nearly everything they send. It refuses nothing: on anything else
+//! [`ElementReader`](super::canonical::ElementReader) decides.
 //!
 //! The law it obeys: it says yes only where the parser accepts within the same bounds, with the same
 //! header, and with the payload byte for byte as it came (STREAM-15).
@@ -17,23 +17,23 @@
 #[cfg(any(test, fuzzing))]
 pub(crate) mod law;
 mod outline;
-pub(super) mod runs;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use outline::Outline;
 
-use super::canonical::Bounds;
+use super::bounds::Bounds;
+use super::head::Attribute;
+use super::runs::{NAME_BYTE, URI_BYTE, VALUE_BYTE, run, text_run};
 use super::{CONTENT_NAMESPACE, Kind, claims};
-use outline::{Attribute, Values};
-use runs::{NAME_BYTE, URI_BYTE, VALUE_BYTE, run, text_run};
+use outline::Values;
 
 /// Looks through one element as it arrives, whatever the pieces. It keeps offsets, no bytes: each
 /// call gets all that has arrived of the element.
 #[derive(Clone, Debug)]
 pub(crate) struct Recogniser {
-    place: Place,
-    /// Bytes looked at.
+    place: State,
+    /// Bytes read so far.
     at: u32,
     /// Bytes known to be UTF-8.
     characters: u32,
@@ -50,7 +50,7 @@ pub(crate) struct Recogniser {
     attributes: [u16; ATTRIBUTES],
     attribute_count: u8,
     /// The attribute whose value is being read.
-    attribute: Attribute,
+    attribute: Role,
     kind: Kind,
     /// [`IN_CONTENT`], [`CLAIMS`]
     flags: u8,
@@ -68,24 +68,35 @@ const CLAIMS: u8 = 2;
 const LEVELS: usize = 6;
 /// Attributes of one tag that are followed, declarations included.
 const ATTRIBUTES: usize = 10;
-/// Longest name, in bytes.
-const NAME: usize = 255;
+/// Longest name that is followed, in bytes.
+const NAME_FOLLOWED: usize = 255;
 
 /// Where in the markup the next byte stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum State {
     /// Before a `<`.
     Markup,
     Text,
-    /// In a start tag, behind its name or an attribute.
+    /// In a start tag, after its name or an attribute.
     Tag,
-    /// In an attribute's value, behind the quote.
+    /// In an attribute's value, after the quote.
     Apostrophes,
     Quotes,
 }
 
-/// What is known of an element by now.
-pub(crate) enum Verdict<'a> {
+/// What an attribute is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// One of the stanza's start tag.
+    Header(Attribute),
+    /// `xmlns`
+    Namespace,
+    /// Any other in the payload.
+    Other,
+}
+
+/// What is known of an element so far.
+pub(crate) enum Recognised<'a> {
     /// Nothing yet.
     More,
     /// Nothing: ask the parser.
@@ -107,7 +118,7 @@ impl Recogniser {
     /// `in_content`: the default namespace around the element is the content namespace.
     pub(crate) const fn new(in_content: bool) -> Self {
         Self {
-            place: Place::Markup,
+            place: State::Markup,
             at: 0,
             characters: 0,
             tag: 0,
@@ -118,7 +129,7 @@ impl Recogniser {
             elements: 0,
             attributes: [0; ATTRIBUTES],
             attribute_count: 0,
-            attribute: Attribute::Other,
+            attribute: Role::Other,
             kind: Kind::Message,
             flags: if in_content { IN_CONTENT } else { 0 },
             values: [(0, 0); 5],
@@ -127,35 +138,35 @@ impl Recogniser {
     }
 
     /// Looks at what has arrived since the last call. `bytes` is all that has arrived of the element,
-    /// and maybe more behind it.
-    pub(crate) fn advance<'a>(&mut self, bytes: &'a [u8], bounds: &Bounds) -> Verdict<'a> {
+    /// and maybe more after it.
+    pub(crate) fn advance<'a>(&mut self, bytes: &'a [u8], bounds: &Bounds) -> Recognised<'a> {
         let most = bounds.bytes.min(u32::MAX as usize);
         let bytes = bytes.get(..most).unwrap_or(bytes);
         let stop = loop {
             let rest = bytes.get(self.at as usize..).unwrap_or_default();
             let step = match self.place {
-                Place::Markup => self.markup(bytes, rest, bounds),
-                Place::Text => self.text(bytes, rest, bounds),
-                Place::Tag => self.tag(bytes, rest, bounds),
-                Place::Apostrophes => self.value(bytes, rest, b'\''),
-                Place::Quotes => self.value(bytes, rest, b'"'),
+                State::Markup => self.markup(bytes, rest, bounds),
+                State::Text => self.text(bytes, rest, bounds),
+                State::Tag => self.tag(bytes, rest, bounds),
+                State::Apostrophes => self.value(bytes, rest, b'\''),
+                State::Quotes => self.value(bytes, rest, b'"'),
             };
             if let Err(stop) = step {
                 break stop;
             }
         };
         match stop {
-            Stop::More if bytes.len() < most && self.is_text(bytes) => Verdict::More,
+            Stop::More if bytes.len() < most && self.check_text(bytes) => Recognised::More,
             Stop::End => {
                 let element = bytes.get(..self.at as usize).unwrap_or_default();
                 match std::str::from_utf8(element) {
                     Ok(text) if !holds_noncharacter(text) => {
-                        Verdict::Canonical(self.outline(), text)
+                        Recognised::Canonical(self.outline(), text)
                     }
-                    _ => Verdict::Unknown,
+                    _ => Recognised::Unknown,
                 }
             }
-            Stop::More | Stop::Unknown => Verdict::Unknown,
+            Stop::More | Stop::Unknown => Recognised::Unknown,
         }
     }
 
@@ -166,8 +177,8 @@ impl Recogniser {
         Outline { kind: self.kind, values: self.values, payload, claims: self.flags & CLAIMS != 0 }
     }
 
-    /// Whether what has arrived is text as far as it goes, so that what is not is refused at once.
-    fn is_text(&mut self, bytes: &[u8]) -> bool {
+    /// Whether the new bytes are UTF-8, so that others are refused at once.
+    fn check_text(&mut self, bytes: &[u8]) -> bool {
         let new = bytes.get(self.characters as usize..).unwrap_or_default();
         match std::str::from_utf8(new) {
             Ok(text) => self.characters += length(text.len()),
@@ -218,14 +229,14 @@ impl Recogniser {
         self.depth += 1;
         self.attribute_count = 0;
         self.at += 1 + length(name.len());
-        self.place = Place::Tag;
+        self.place = State::Tag;
         Ok(())
     }
 
     fn end_tag(&mut self, bytes: &[u8], name: &[u8]) -> Step {
         let is_last = self.depth == 1;
         let expected = if is_last {
-            self.kind.name().as_bytes()
+            self.kind.as_str().as_bytes()
         } else {
             let level = usize::from(self.depth.saturating_sub(2));
             let (Some(&open), Some(&open_length)) =
@@ -247,7 +258,7 @@ impl Recogniser {
             return Err(Stop::End);
         }
         self.depth -= 1;
-        self.place = Place::Text;
+        self.place = State::Text;
         Ok(())
     }
 
@@ -257,7 +268,7 @@ impl Recogniser {
         match rest.get(plain..).unwrap_or_default() {
             [] => Err(Stop::More),
             rest @ [b'<', ..] => {
-                self.place = Place::Markup;
+                self.place = State::Markup;
                 self.markup(bytes, rest, bounds)
             }
             // Maybe the end of `]]>`, which no text holds.
@@ -277,12 +288,12 @@ impl Recogniser {
             [] | [b'/'] => Err(Stop::More),
             [b'>', ..] => {
                 self.at += 1;
-                self.place = Place::Text;
+                self.place = State::Text;
                 self.end_of_header()
             }
             [b'/', b'>', ..] => {
                 self.at += 2;
-                self.place = Place::Text;
+                self.place = State::Text;
                 self.end_of_header()?;
                 self.depth -= 1;
                 if self.depth == 0 { Err(Stop::End) } else { Ok(()) }
@@ -314,22 +325,22 @@ impl Recogniser {
         let end = prefix.len() + local.len();
         let (place, quote, value) = match rest.get(end..).unwrap_or_default() {
             [] | [b'='] => return Err(Stop::More),
-            [b'=', b'\'', value @ ..] => (Place::Apostrophes, b'\'', value),
-            [b'=', b'"', value @ ..] => (Place::Quotes, b'"', value),
+            [b'=', b'\'', value @ ..] => (State::Apostrophes, b'\'', value),
+            [b'=', b'"', value @ ..] => (State::Quotes, b'"', value),
             _ => return Err(Stop::Unknown),
         };
         let with_equals = rest.get(..=end).unwrap_or_default();
         self.attribute = match (self.depth, local) {
-            (_, b"xmlns") if prefix.is_empty() => Attribute::Namespace,
-            (1, b"lang") if !prefix.is_empty() => Attribute::Lang,
-            (2.., b"lang") => Attribute::Other,
+            (_, b"xmlns") if prefix.is_empty() => Role::Namespace,
+            (1, b"lang") if !prefix.is_empty() => Role::Header(Attribute::Lang),
+            (2.., b"lang") => Role::Other,
             _ if !prefix.is_empty() => return Err(Stop::Unknown),
-            (1, b"from") => Attribute::From,
-            (1, b"to") => Attribute::To,
-            (1, b"id") => Attribute::Id,
-            (1, b"type") => Attribute::Type,
+            (1, b"from") => Role::Header(Attribute::From),
+            (1, b"to") => Role::Header(Attribute::To),
+            (1, b"id") => Role::Header(Attribute::Id),
+            (1, b"type") => Role::Header(Attribute::Type),
             (1, _) => return Err(Stop::Unknown),
-            _ => Attribute::Other,
+            _ => Role::Other,
         };
         self.remember(bytes, with_equals, bounds)?;
         self.at += length(end) + 2;
@@ -356,7 +367,7 @@ impl Recogniser {
 
     fn value(&mut self, bytes: &[u8], rest: &[u8], quote: u8) -> Step {
         // What no URI holds is left to the parser.
-        let is_namespace = self.attribute == Attribute::Namespace;
+        let is_namespace = self.attribute == Role::Namespace;
         let plain = run(rest, if is_namespace { URI_BYTE } else { VALUE_BYTE });
         self.at += length(plain);
         match rest.get(plain..).unwrap_or_default() {
@@ -376,7 +387,7 @@ impl Recogniser {
     }
 
     fn end_of_value(&mut self, bytes: &[u8]) -> Step {
-        if self.attribute == Attribute::Namespace {
+        if self.attribute == Role::Namespace {
             let namespace = bytes.get(self.value as usize..self.at as usize).unwrap_or_default();
             // STREAM-13; inside, where it may be in force already, the parser decides; and what no
             // default namespace can be (Namespaces in XML 1.0 §3).
@@ -389,13 +400,14 @@ impl Recogniser {
             } else if self.depth == 2 && claims::is_in(namespace) {
                 self.flags |= CLAIMS;
             }
-        } else if let Some(place) = self.values.get_mut(self.attribute as usize) {
+        } else if let Role::Header(attribute) = self.attribute {
+            let place = self.values.get_mut(attribute as usize).ok_or(Stop::Unknown)?;
             let (start, end) = (u16::try_from(self.value), u16::try_from(self.at));
             let (Ok(start), Ok(end)) = (start, end) else { return Err(Stop::Unknown) };
             *place = (start, end);
         }
         self.at += 1;
-        self.place = Place::Tag;
+        self.place = State::Tag;
         Ok(())
     }
 
@@ -432,7 +444,7 @@ fn name(bytes: &[u8]) -> Result<&[u8], Stop> {
     let length = run(bytes, NAME_BYTE);
     let Some((name, rest)) = bytes.split_at_checked(length) else { return Err(Stop::Unknown) };
     match name {
-        _ if length > NAME => Err(Stop::Unknown),
+        _ if length > NAME_FOLLOWED => Err(Stop::Unknown),
         _ if rest.is_empty() => Err(Stop::More),
         [b'-' | b'.' | b'0'..=b'9', ..] | [] => Err(Stop::Unknown),
         _ => Ok(name),

@@ -10,7 +10,7 @@ use minidom::element::Nodes;
 use minidom::rxml::strings::validate_ncname;
 use minidom::{Element, Node};
 
-use super::escape::{Escaped, Place};
+use super::escape::{Context, Escaped};
 use super::{CONTENT_NAMESPACE, names};
 
 /// The namespace of the predeclared prefix `xml`.
@@ -22,12 +22,13 @@ const XMLNS_NAMESPACE: &str = "http://www.w3.org/2000/xmlns/";
 
 /// Appends character data.
 pub(crate) fn text(out: &mut Vec<u8>, text: &str) {
-    Escaped::new(text, Place::Text).for_each(|piece| out.extend_from_slice(piece.as_bytes()));
+    Escaped::new(text, Context::Text).for_each(|piece| out.extend_from_slice(piece.as_bytes()));
 }
 
 /// Appends an attribute's value, without the quotes around it.
 pub(crate) fn attribute_value(out: &mut Vec<u8>, value: &str) {
-    Escaped::new(value, Place::Attribute).for_each(|piece| out.extend_from_slice(piece.as_bytes()));
+    Escaped::new(value, Context::Attribute)
+        .for_each(|piece| out.extend_from_slice(piece.as_bytes()));
 }
 
 /// Most bytes that [`attribute_value`] appends for one: `&apos;`.
@@ -35,7 +36,7 @@ pub(crate) const LONGEST_ESCAPE: usize = 6;
 
 /// Bytes that [`attribute_value`] appends.
 pub(crate) fn attribute_value_len(value: &str) -> usize {
-    Escaped::new(value, Place::Attribute).len()
+    Escaped::new(value, Context::Attribute).len()
 }
 
 /// Appends attributes, each with a leading space, given as (namespace, local name, value).

@@ -12,12 +12,12 @@ use crate::environment::Environment;
 /// Who may log in, and what proves it.
 ///
 /// For hosts to implement. The accounts are addressed by their normalised bare JIDs. A method may
-/// be called for names that strangers made up, as long as a bare JID may be (2047 bytes).
+/// be called for invented names as long as a bare JID may be (2047 bytes).
 pub trait AccountStore: Send + Sync + 'static {
     /// The credentials of `account`; `None` where there is no such account.
     ///
-    /// Should do the same work for both, with the same number of questions to a database, and take
-    /// the same time: the rest of a login does (SASL-7).
+    /// Should do the same work in both cases, with the same number of database queries, in the same
+    /// time: the rest of a login does (SASL-7).
     fn credentials(&self, account: &BareJid) -> StoreFuture<Option<Credentials>>;
 
     /// Whether the account exists. By default asks for its credentials.
@@ -37,9 +37,9 @@ pub trait AccountStore: Send + Sync + 'static {
 /// Checks passwords or tokens in the host's own way: against a directory, a web service, a signed
 /// token.
 ///
-/// For hosts to implement. It is asked for the mechanism PLAIN alone, on a secure stream, in place
-/// of the keys of an [`AccountStore`]. SCRAM needs keys: it is offered beside this only if the host
-/// has an `AccountStore` that keeps them.
+/// For hosts to implement. It is asked only for the mechanism PLAIN, on a secure stream, instead
+/// of the keys of an [`AccountStore`]. SCRAM needs keys: it is offered as well only if the host's
+/// `AccountStore` keeps them.
 ///
 /// A login with stored keys costs a whole key derivation (about a millisecond); a host for which
 /// that is too much, and which has a cheaper proof, implements this.
@@ -48,7 +48,7 @@ pub trait Authenticator: Send + Sync + 'static {
     ///
     /// `account` is normalised, and may not exist. `password` went through SASLprep
     /// ([RFC 4013](https://www.rfc-editor.org/rfc/rfc4013)), which leaves printable ASCII alone. It is
-    /// for the host to do the same work for an unknown account as for a wrong password, and to
+    /// up to the host to do the same work for an unknown account as for a wrong password, and to
     /// compare in constant time (SASL-7, SEC-1).
     ///
     /// # Errors
@@ -86,7 +86,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// PBKDF2 iterations where nobody says otherwise: the least that
+    /// The default number of PBKDF2 iterations: the least that
     /// [RFC 7677 §4](https://www.rfc-editor.org/rfc/rfc7677#section-4) allows.
     pub const DEFAULT_ITERATIONS: NonZeroU32 = match NonZeroU32::new(4096) {
         Some(count) => count,
@@ -96,7 +96,7 @@ impl Credentials {
     /// Length of the salts that are made here, in bytes.
     pub(crate) const SALT_LEN: usize = 16;
 
-    /// No keys at all: nobody can log in with these until keys are put in.
+    /// No keys at all: nobody can log in with these until keys are added.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

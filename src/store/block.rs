@@ -9,14 +9,14 @@ use super::StoreFuture;
 /// For hosts to implement; the [room](super) says what holds for every store. The server counts
 /// the entries against its limit (LIMIT-18) before it calls: a store needs none of its own.
 ///
-/// Entries are texts: addresses in normal form, with a resource that may be valid elsewhere only, and
-/// whatever was stored before. A store keeps and compares their bytes (JID-6).
+/// Entries are texts: addresses in normal form, with a resource that may be valid only elsewhere, and
+/// whatever was stored in the past. A store keeps and compares their bytes (JID-6).
 pub trait BlockStore: Send + Sync + 'static {
     /// The whole list, in any order, without duplicates (BLOCK-1).
     fn load(&self, account: &BareJid) -> StoreFuture<Vec<String>>;
 
     /// Takes `removed` off the list, then puts `added` on it: all or none (BLOCK-2). Entries that are
-    /// on it (or not on it) already are no error.
+    /// already on it (or not on it) are no error.
     fn apply(&self, account: &BareJid, added: Vec<String>, removed: Vec<String>)
     -> StoreFuture<()>;
 

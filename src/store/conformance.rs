@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Each test opens the store anew and uses accounts at `conformance.invalid`, which it clears
-//! before and leaves as they are after: the store may hold other accounts, and may be the same one
+//! before and leaves as they are afterwards: the store may hold other accounts, and may be the same one
 //! each time. The tests block the calling thread on the store's futures. A store whose futures need a
 //! runtime is tested from a thread that has entered it, with the runtime running on others.
 //!

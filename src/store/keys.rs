@@ -85,7 +85,7 @@ impl ScramKeys {
     /// ([RFC 5802 §3](https://www.rfc-editor.org/rfc/rfc5802#section-3)).
     ///
     /// Takes about a millisecond of CPU time per 4096 iterations. Every account and every hash
-    /// function wants a random `salt` of its own.
+    /// function needs a different random `salt`.
     ///
     /// # Errors
     ///

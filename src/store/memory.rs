@@ -18,9 +18,8 @@ use crate::rules::roster::Item;
 /// A store of everything that forgets when it is dropped: for tests, and for servers whose users
 /// come from elsewhere and leave nothing behind.
 ///
-/// It is bounded: what all accounts keep together has a limit in bytes, counted roughly, and what
-/// goes beyond is refused with [`StoreError::Full`]. Nothing ever has to be waited for; its futures
-/// are ready at once.
+/// It is bounded: everything together has a limit in bytes, counted roughly, and what exceeds it is
+/// refused with [`StoreError::Full`]. Its futures are ready at once.
 pub struct Memory {
     state: Mutex<State>,
     offline_limits: OfflineLimits,
@@ -30,9 +29,9 @@ pub struct Memory {
 #[derive(Default)]
 struct State {
     accounts: HashMap<BareJid, Account>,
-    /// Bytes of all entries, as [`cost`](Entry::cost) counts them.
+    /// Bytes of all entries, as [`cost`](Cost::cost) counts them.
     used: usize,
-    /// Of the whole store, so that it outlives the accounts.
+    /// Shared by the whole store, so that it outlives the accounts.
     last_offline_id: u64,
 }
 
@@ -95,7 +94,7 @@ impl Memory {
 
 impl State {
     fn reserve(&mut self, more: usize, capacity: usize) -> Result<&mut Self, StoreError> {
-        // Removals need no room, whatever is used: they must work in a store that is full.
+        // Removals need no room: they must work in a full store.
         if more > 0 && self.used.saturating_add(more) > capacity {
             return Err(StoreError::Full);
         }
@@ -161,13 +160,13 @@ struct Difference {
     removed: usize,
 }
 
-/// What takes up room.
-trait Entry {
+/// What takes up space.
+trait Cost {
     /// Bytes, roughly: the texts and what holds them.
     fn cost(&self) -> usize;
 }
 
-impl Entry for Item {
+impl Cost for Item {
     fn cost(&self) -> usize {
         let texts = self.name.iter().chain(&self.groups);
         // The contact is the key too.
@@ -177,25 +176,25 @@ impl Entry for Item {
     }
 }
 
-impl Entry for SubscriptionRequest {
+impl Cost for SubscriptionRequest {
     fn cost(&self) -> usize {
         self.from.as_str().len() + self.stanza.len() + size_of::<Self>()
     }
 }
 
-impl Entry for OfflineMessage {
+impl Cost for OfflineMessage {
     fn cost(&self) -> usize {
         self.stanza.len() + size_of::<(OfflineId, Self)>()
     }
 }
 
-impl Entry for String {
+impl Cost for String {
     fn cost(&self) -> usize {
         self.as_str().len() + size_of::<Self>()
     }
 }
 
-impl Entry for Credentials {
+impl Cost for Credentials {
     fn cost(&self) -> usize {
         let keys = self.scram_sha_1.iter().chain(&self.scram_sha_256);
         size_of::<Account>()
@@ -205,8 +204,8 @@ impl Entry for Credentials {
     }
 }
 
-fn total<'a, E: Entry + 'a>(entries: impl IntoIterator<Item = &'a E>) -> usize {
-    entries.into_iter().map(Entry::cost).sum()
+fn total<'a, E: Cost + 'a>(entries: impl IntoIterator<Item = &'a E>) -> usize {
+    entries.into_iter().map(Cost::cost).sum()
 }
 
 /// What a roster change may add.

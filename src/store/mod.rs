@@ -1,35 +1,35 @@
 //! What a host keeps for its users: accounts, rosters, offline messages, block lists.
 //!
 //! Four traits, one for each. [`Memory`] implements them all for tests and for servers that may
-//! forget; `Sqlite` (feature `sqlite`) implements them all in one file. A host with a database or
-//! a service of its own implements the ones it wants and hands them over in [`Stores`]. The tests
-//! of `store::conformance` (feature `conformance`) tell whether an implementation keeps the
-//! contract below. [`MemoryAccounts`] is for hosts whose accounts alone are in memory.
+//! forget; `Sqlite` (feature `sqlite`) implements them all in one file. A host with its own
+//! database or service implements the ones it wants and passes them in [`Stores`]. The tests
+//! of `store::conformance` (feature `conformance`) check that an implementation keeps the
+//! contract below. [`MemoryAccounts`] is for hosts that keep only accounts in memory.
 //!
 //! # The contract of every store
 //!
 //! The traits are object-safe and name no runtime: a method returns a boxed future that owns what
 //! it needs (clone the pool into it). The work may begin with the call or with the first poll.
 //!
-//! - **Atomic.** One call changes everything it names or nothing, also across a crash.
+//! - **Atomic.** One call changes everything it names or nothing, even across a crash.
 //! - **Durable.** `Ok` of a write means that it will be found again after a crash or a loss of
 //!   power. The server tells clients that something is done only after that (promise: durable
 //!   before acknowledged). A store in memory keeps this as long as the process lives.
 //! - **Read your writes.** A call that is made after another one's `Ok` sees its effect.
 //! - **Concurrency.** Calls arrive from any thread. The server makes the calls to one store about
-//!   one account one after another, waiting for each answer; calls about different accounts are
-//!   under way at the same time. A store that several servers share gets no such promise.
-//! - **Cancellation.** The server drives every write to its end, also where the connection breaks that
-//!   asked for it; the look-up of a login is dropped with its connection. A store must only make sure that a dropped future changes everything or
-//!   nothing.
-//! - **Unknown accounts.** A store knows no list of accounts but its own entries: an account
+//!   one account one after another, waiting for each answer; calls about different accounts
+//!   overlap. Several servers that share a store give no such promise together.
+//! - **Cancellation.** The server drives every write to its end, even if the connection that caused it
+//!   breaks; a login's look-up is dropped with its connection. A store must only make sure that a
+//!   dropped future changes everything or nothing.
+//! - **Unknown accounts.** A store knows no accounts but those of its entries: an account
 //!   without entries has an empty roster, no messages and no blocked JIDs. That is never an error.
-//! - **Errors.** An error means that nothing was changed. After an answer got lost on the way (a
-//!   broken connection to a database) the store finds out, or repeats the call, before it answers:
+//! - **Errors.** An error means that nothing was changed. If an answer is lost (a
+//!   broken connection to a database), the store finds out, or repeats the call, before it answers:
 //!   every write but [`OfflineStore::push`] has the same effect when done twice. A read that
-//!   fails is an error and never an empty or shortened answer, or the server would build on it
+//!   fails is an error and never an empty or shortened answer, which the server would trust
 //!   (BIND-13). A single entry that cannot be read is left out and counted
-//!   ([`StoredRoster::unread`]): it must not cost the account (JID-6).
+//!   ([`StoredRoster::unread`]): it must not block the account (JID-6).
 
 mod account;
 mod block;
@@ -63,10 +63,10 @@ use jid::BareJid;
 
 use crate::address;
 
-/// The answer of a store, on its way.
+/// A store's answer, to come.
 pub type StoreFuture<T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'static>>;
 
-/// Why a store could not do what it was asked to. What it says goes to the host's log, never to a
+/// Why a store could not do what was asked. Its text goes to the host's log, never to a
 /// peer, and its `Debug` leaves it to the [source](std::error::Error::source). Nothing was changed.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
@@ -165,8 +165,8 @@ impl Stores {
     }
 
     /// Removes everything that is kept for `account`, its credentials last: after a crash or an
-    /// error on the way the account still exists and its removal can be asked for again, and
-    /// nothing is left behind for a later account of the same name (DESTROY-15). `false` if there
+    /// error meanwhile the account still exists and its removal can be repeated, and
+    /// nothing is left for a later account of the same name (DESTROY-15). `false` if there
     /// was no such account.
     ///
     /// This is the last step of a removal: contacts are told and sessions ended before it, and
@@ -174,7 +174,7 @@ impl Stores {
     ///
     /// # Errors
     ///
-    /// The first error of a store; the rest has not been asked.
+    /// The first error of a store; the remaining stores are not asked.
     #[must_use = "the work may begin only with the first poll"]
     pub fn remove_account(&self, account: &BareJid) -> StoreFuture<bool> {
         let (stores, account) = (self.clone(), account.clone());

@@ -18,7 +18,7 @@ use super::StoreFuture;
 /// The store limits what one account may hold and refuses what goes beyond; it never makes room by
 /// dropping an older message, which its sender believes to be kept.
 pub trait OfflineStore: Send + Sync + 'static {
-    /// Keeps `message` behind all that are there.
+    /// Keeps `message` after all others.
     ///
     /// Answers [`StoreError::Full`](super::StoreError::Full) when the account's limit does not
     /// allow it; the sender then gets `service-unavailable` (OFF-2).
@@ -37,8 +37,8 @@ pub trait OfflineStore: Send + Sync + 'static {
     fn clear(&self, account: &BareJid) -> StoreFuture<()>;
 }
 
-/// Names a message within its store. An account's ids are never given to another message of that
-/// account, also after a removal and a restart: a late removal cannot hit a younger message.
+/// Names a message within its store. An account never gets an id twice, even after a removal and a
+/// restart: a late removal cannot hit a newer message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OfflineId(u64);
 
@@ -63,7 +63,7 @@ pub struct OfflineMessage {
     /// The message stanza in canonical form. A store keeps the bytes as they are.
     pub stanza: Arc<[u8]>,
     /// When it arrived, for its `<delay/>` (OFF-3). A store keeps it to the microsecond or
-    /// better: by it what sessions leave later finds its place.
+    /// better: messages that sessions leave later are sorted in by it.
     pub received: SystemTime,
 }
 
@@ -92,7 +92,7 @@ pub struct OfflineLimits {
 }
 
 impl OfflineLimits {
-    /// At most so many messages and bytes of stanzas for each account.
+    /// At most this many messages and bytes of stanzas for each account.
     #[must_use]
     pub const fn new(messages: usize, bytes: usize) -> Self {
         Self { messages, bytes }

@@ -19,11 +19,11 @@ pub trait RosterStore: Send + Sync + 'static {
     /// roster has an empty one.
     fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster>;
 
-    /// What is kept about one contact, as [`load`](Self::load) finds it among all others: how the
-    /// server looks at the roster of an account without sessions, for a stanza that arrives.
+    /// What is kept about one contact, as [`load`](Self::load) would return it: how the
+    /// server reads the roster of an account without sessions when a stanza arrives.
     ///
-    /// It is asked for as often as others send, so a store should not read the whole roster for it,
-    /// as this does where nothing better is implemented.
+    /// It is called as often as others send, so a store should not read the whole roster for it, as
+    /// the default does.
     fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
         let (loaded, contact) = (self.load(account), contact.clone());
         Box::pin(async move { Ok(loaded.await?.into_contact(&contact)) })
@@ -42,7 +42,7 @@ pub trait RosterStore: Send + Sync + 'static {
     /// [`StoreError::Failed`](super::StoreError::Failed) without having changed either; the
     /// presence stanza then has no effect.
     ///
-    /// While it is under way the server makes no other call about either account.
+    /// Meanwhile the server makes no other call about either account.
     fn apply_pair(
         &self,
         first: &BareJid,
@@ -68,8 +68,8 @@ pub struct StoredRoster {
     pub version: u64,
     /// Who waits for an answer to a subscription request, in order of arrival.
     pub requests: Vec<BareJid>,
-    /// Items whose text is not what [`address::bare`](crate::address::bare) makes of it, from
-    /// before: shown, and removed by that text (JID-6).
+    /// Older items whose text [`address::bare`](crate::address::bare) would change: shown, and removed
+    /// by that text (JID-6).
     pub strays: Vec<Stray>,
     /// Entries that cannot be read, and were left out.
     pub unread: usize,
@@ -150,15 +150,15 @@ pub struct RosterChange {
     pub version: Option<u64>,
     /// The item to add, or to put in the place of the contact's former item.
     pub put: Option<Item>,
-    /// The contact whose item goes; one without an item is no error.
+    /// The contact whose item is removed; one without an item is no error.
     pub remove: Option<BareJid>,
-    /// The text of the [stray](StoredRoster::strays) item that goes; one that is not there is no
-    /// error.
+    /// The text of the [stray](StoredRoster::strays) item that is removed; one that does not exist is
+    /// no error.
     pub remove_stray: Option<String>,
-    /// The request to keep. If one of that requester is kept already, that one stays, and this is
-    /// no error (SUB-9).
+    /// The request to keep. If that requester has one already, the older one stays, which is no error
+    /// (SUB-9).
     pub add_request: Option<SubscriptionRequest>,
-    /// The requester whose request goes; one without a request is no error.
+    /// The requester whose request is removed; one without a request is no error.
     pub remove_request: Option<BareJid>,
 }
 

@@ -89,7 +89,7 @@ impl StreamCondition {
 
     /// The name of the condition's element.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::BadFormat => "bad-format",
             Self::BadNamespacePrefix => "bad-namespace-prefix",

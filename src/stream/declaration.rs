@@ -53,7 +53,7 @@ fn check(mut inside: &[u8]) -> Result<(), StreamCondition> {
     if versions == 1 { Ok(()) } else { Err(StreamCondition::NotWellFormed) }
 }
 
-/// Name and value of the attribute at the front, behind white space, and what follows it.
+/// Name and value of the attribute at the front, after white space, and what follows it.
 fn attribute(input: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let trimmed = input.trim_ascii_start();
     if trimmed.len() == input.len() {

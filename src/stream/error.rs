@@ -25,7 +25,7 @@ pub struct StreamError {
 impl StreamError {
     /// An error without further details.
     ///
-    /// [`StreamCondition::UndefinedCondition`] is meant to be sent with an element of its own only:
+    /// [`StreamCondition::UndefinedCondition`] needs an element of the application:
     /// see [`with_application`](Self::with_application).
     #[must_use]
     pub fn new(condition: StreamCondition) -> Self {
@@ -92,7 +92,7 @@ impl StreamError {
         self.application.as_deref()
     }
 
-    /// The limit that was exceeded, to be told to the host.
+    /// The limit that was exceeded, for the host.
     #[must_use]
     pub fn limit(&self) -> Option<Limit> {
         self.limit
@@ -102,7 +102,7 @@ impl StreamError {
     /// [`close`](super::close).
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<stream:error>");
-        self.write_child(out, self.condition.name(), None, self.other_host());
+        self.write_child(out, self.condition.as_str(), None, self.other_host());
         if let Some((lang, text)) = &self.text {
             self.write_child(out, "text", Some(lang), Some(text));
         }
@@ -152,7 +152,7 @@ impl From<StreamCondition> for StreamError {
 
 impl fmt::Display for StreamError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.condition.name())?;
+        f.write_str(self.condition.as_str())?;
         match self.limit {
             Some(limit) => write!(f, " ({})", limit.id()),
             None => Ok(()),

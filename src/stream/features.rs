@@ -6,7 +6,7 @@ use crate::stanza::write;
 
 /// The features of a stream in one of its states (rules STREAM-F1 to STREAM-F4 and STREAM-F8).
 ///
-/// The constructors are the states. What a state must never offer is left out, whoever asks for it.
+/// The constructors are the states. What a state must never offer is left out, even on request.
 ///
 /// # Examples
 ///
@@ -38,14 +38,14 @@ enum State {
 const LEAST_BINDING: &str = "tls-server-end-point";
 
 impl Features {
-    /// No TLS yet, and nothing possible without (STREAM-F1).
+    /// No TLS yet, and nothing is possible without it (STREAM-F1).
     pub fn tls_required() -> Self {
         let mut features = Self::new(State::TlsRequired);
         features.put("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>");
         features
     }
 
-    /// No TLS, which is optional (STREAM-F2): mechanisms that protect the password by themselves.
+    /// No TLS, which is optional (STREAM-F2): mechanisms that protect the password without it.
     pub fn tls_optional<'a>(mechanisms: impl IntoIterator<Item = &'a str>) -> Self {
         let mut features = Self::new(State::Unauthenticated);
         features.put(STARTTLS);
@@ -73,7 +73,7 @@ impl Features {
         features
     }
 
-    /// No TLS of ours, but the host says that the transport is secure (STREAM-F8). `starttls`:
+    /// No TLS here, but the host says that the transport is secure (STREAM-F8). `starttls`:
     /// whether TLS could be had; never on a WebSocket (rule WS-8).
     pub fn declared_secure<'a>(
         mechanisms: impl IntoIterator<Item = &'a str>,
@@ -108,7 +108,7 @@ impl Features {
     }
 
     /// Adds the limits now in force: bytes of one first-level element, and seconds of silence
-    /// before the server looks whether the client is still there
+    /// before the server checks whether the client is still there
     /// ([XEP-0478](https://xmpp.org/extensions/xep-0478.html), rule STREAM-32).
     pub fn limits(mut self, max_bytes: usize, idle_seconds: u64) -> Self {
         if self.state != State::TlsRequired {
@@ -129,9 +129,9 @@ impl Features {
         self
     }
 
-    /// Whether there is anything that the client could go on with. An empty list would mean that it
-    /// may send stanzas: the stream is closed instead (rule STREAM-F7). Limits are nothing to go on
-    /// with, so ask before they are added.
+    /// Whether the list offers the client a next step. An empty list would mean that it
+    /// may send stanzas: the stream is closed instead (rule STREAM-F7). Limits are not a step,
+    /// so ask before they are added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.content.is_empty()

@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock};
 use minidom::rxml::RawEvent;
 
 use super::{CONTENT_NAMESPACE, Limit, STREAM_NAMESPACE, StreamCondition, StreamError};
-use crate::stanza::canonical::{Bounds, Declaration, Declarations, Feeder, Tag, TagBuilder};
+use crate::stanza::bounds::Bounds;
+use crate::stanza::canonical::{Declaration, Declarations, Feeder, Tag, TagBuilder};
 
 /// The header with which a client opens a stream
 /// ([RFC 6120 §4.7](https://www.rfc-editor.org/rfc/rfc6120#section-4.7)).
@@ -40,13 +41,13 @@ impl Header {
         self.lang.as_deref()
     }
 
-    /// The version; `None` where there is none, or one that makes no sense.
+    /// The version; `None` where it is missing or malformed.
     #[must_use]
     pub fn version(&self) -> Option<Version> {
         self.version
     }
 
-    /// The version that both sides speak: the lower one of the client's and ours (rule STREAM-3).
+    /// The version that both sides speak: the lower of the client's and the server's (rule STREAM-3).
     ///
     /// # Errors
     ///
@@ -98,7 +99,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// What a header leaves behind for the rest of its stream. Shared by the streams of all clients
+/// What a header means for the rest of its stream. Shared by the streams of all clients
 /// that write it in the usual way.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Opened {
@@ -143,7 +144,7 @@ impl HeaderReader {
         Self { feeder: Feeder::new(bounds.bytes), tag: TagBuilder::new(bounds.attributes) }
     }
 
-    /// Takes bytes off the front of `input`, none behind the header. `None`: more is needed.
+    /// Takes bytes off the front of `input`, none after the header. `None`: more is needed.
     /// `bytes` is the limit in force on its length.
     pub(super) fn feed(
         &mut self,

@@ -1,6 +1,6 @@
 //! What a client may send.
 
-use crate::stanza::canonical::{Bound, Bounds};
+use crate::stanza::bounds::{Bounds, Excess};
 
 /// How much a client may send before and after it has authenticated (rules LIMIT-2 to LIMIT-5).
 ///
@@ -126,7 +126,7 @@ pub enum Limit {
     Elements,
     /// Bytes of one name or prefix: 1024.
     Name,
-    /// Bytes of a stanza that is written anew, beside those that came: four times as many and 512, and
+    /// Bytes of a rewritten stanza: four times those received and 512, and
     /// never more than twice the limit on the bytes of an element.
     Growth,
     /// Bytes of the prefixes and namespaces that a stream header declares: 1024.
@@ -135,14 +135,14 @@ pub enum Limit {
 
 impl Limit {
     /// `bytes` is the limit in force on the length of an element.
-    pub(super) const fn of(bound: Bound, bytes: Self) -> Self {
+    pub(super) const fn of(bound: Excess, bytes: Self) -> Self {
         match bound {
-            Bound::Bytes => bytes,
-            Bound::Depth => Self::Depth,
-            Bound::Attributes => Self::Attributes,
-            Bound::Elements => Self::Elements,
-            Bound::Name => Self::Name,
-            Bound::Growth => Self::Growth,
+            Excess::Bytes => bytes,
+            Excess::Depth => Self::Depth,
+            Excess::Attributes => Self::Attributes,
+            Excess::Elements => Self::Elements,
+            Excess::Name => Self::Name,
+            Excess::Growth => Self::Growth,
         }
     }
 

@@ -6,7 +6,7 @@
 //!          ResponseHeader, Features, StreamError, close ─▶ bytes
 //! ```
 //!
-//! No socket, no clock, no session: whoever drives a stream decides what an event means. The limits
+//! No socket, no clock, no session: the driver of a stream decides what an event means. The limits
 //! of rules LIMIT-2 to LIMIT-6 hold here, as bytes arrive.
 
 mod condition;
@@ -29,7 +29,7 @@ pub use header::{Header, Version};
 pub use limits::{Limit, Limits};
 pub use nonza::Nonza;
 pub use parser::{Event, Parser};
-pub use refused::Refused;
+pub use refused::RefusedStanza;
 pub use response::{ResponseHeader, close};
 
 /// The namespace of the stream itself (RFC 6120 §4.8.1).

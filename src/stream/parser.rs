@@ -1,20 +1,22 @@
 //! From bytes to events.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::header::{self, HeaderReader, Opened};
 use super::{
-    CONTENT_NAMESPACE, Header, Limit, Limits, Nonza, Refused, StreamCondition, StreamError,
+    CONTENT_NAMESPACE, Header, Limit, Limits, Nonza, RefusedStanza, StreamCondition, StreamError,
     declaration,
 };
 use crate::stanza::Received;
+use crate::stanza::bounds::Bounds;
 #[cfg(feature = "server")]
 use crate::stanza::canonical::Opening;
-use crate::stanza::canonical::{Bounds, ElementReader, Parsed};
-use crate::stanza::recognise::{Recogniser, Verdict};
+use crate::stanza::canonical::{ElementReader, Parsed};
+use crate::stanza::recognise::{Recognised, Recogniser};
 
-/// Something that is complete and that may have an effect now.
+/// Something that is complete and may have an effect.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -24,7 +26,7 @@ pub enum Event<'a> {
     Stanza(Received<'a>),
     /// A stanza that breaks a limit or cannot be passed on: its sender is told, and the stream goes
     /// on.
-    Refused(Refused),
+    Refused(RefusedStanza),
     /// Another first-level element.
     Nonza(Nonza),
     /// The client closed the stream. Nothing follows.
@@ -32,7 +34,7 @@ pub enum Event<'a> {
 }
 
 impl Event<'_> {
-    /// The same, with bytes of its own.
+    /// The same, owning its bytes.
     #[must_use]
     pub fn into_owned(self) -> Event<'static> {
         match self {
@@ -48,11 +50,11 @@ impl Event<'_> {
 /// Reads what one client sends, in pieces of any size.
 ///
 /// [`feed`](Self::feed) it what arrived, then take one event after the other. It reads no further
-/// than to the end of the event that it returns: what follows waits until it is asked again, so
+/// than to the end of the event that it returns: what follows waits for the next call, so
 /// that a stream is handled strictly in order (rule STREAM-23) and may change its state in between.
 ///
-/// Between two elements it owns no memory but itself: what it needs to read an element comes and
-/// goes with that element.
+/// Between two elements it owns no memory on the heap: what it needs to read an element is
+/// freed with it.
 ///
 /// # Examples
 ///
@@ -70,7 +72,7 @@ impl Event<'_> {
 /// ```
 pub struct Parser {
     pub(super) unread: Vec<u8>,
-    /// How many bytes of `unread` have been read nevertheless.
+    /// How many bytes of `unread` have been read.
     read: usize,
     state: State,
     pub(super) opened: Option<Arc<Opened>>,
@@ -80,7 +82,7 @@ pub struct Parser {
 }
 
 enum State {
-    /// Before the header, and before or behind the XML declaration.
+    /// Before the header, and before or after the XML declaration.
     Prolog {
         declared: bool,
     },
@@ -90,7 +92,7 @@ enum State {
     Recognising(Box<Arrived>),
     /// In an element that has to be parsed.
     Element(Box<ElementReader>),
-    /// In the close tag, behind that many bytes of its name.
+    /// In the close tag, after this many bytes of its name.
     Closing(usize),
     /// The header was that of an empty element.
     Empty,
@@ -104,7 +106,7 @@ struct Arrived {
 }
 
 impl Arrived {
-    /// Takes bytes off the front of `input`, none behind the element. `None`: more is needed.
+    /// Takes bytes off the front of `input`, none after the element. `None`: more is needed.
     /// What is not recognised leaves `input` as it was.
     fn advance(
         &mut self,
@@ -115,15 +117,15 @@ impl Arrived {
         let (piece, rest) = input.split_at_checked(bounds.bytes).unwrap_or((input, &[]));
         self.bytes.extend_from_slice(piece);
         match self.recogniser.advance(&self.bytes, bounds) {
-            Verdict::More => {
+            Recognised::More => {
                 *input = rest;
                 None
             }
-            Verdict::Unknown => {
+            Recognised::Unknown => {
                 self.bytes.truncate(before);
                 Some(Err(Unknown))
             }
-            Verdict::Canonical(outline, text) => {
+            Recognised::Canonical(outline, text) => {
                 *input = input.get(text.len().saturating_sub(before)..).unwrap_or_default();
                 Some(Ok(Received::recognised(outline, text.to_owned())))
             }
@@ -148,7 +150,7 @@ impl Parser {
         }
     }
 
-    /// From here on the limits for authenticated clients hold.
+    /// From here on the limits for authenticated clients apply.
     pub fn authenticated(&mut self, limits: &Limits) {
         self.bounds = limits.after();
         self.before_auth = None;
@@ -188,9 +190,8 @@ impl Parser {
     }
 
     /// As [`feed`](Self::feed) and [`next`](Self::next) in one, without a copy where none is needed:
-    /// takes bytes off the front of `input`, which come behind those that were fed before. What is
-    /// left of `input` when there is no further event is to be fed, or offered again in front of
-    /// what follows it.
+    /// takes bytes off the front of `input`, which follow those fed before. When there is no further
+    /// event, feed what is left of `input`, or pass it again in front of what follows.
     ///
     /// # Errors
     ///
@@ -242,8 +243,8 @@ impl Parser {
         self.unread.len().saturating_sub(self.read)
     }
 
-    /// The first-level element that is being read, if its start tag is complete. Of stanzas, those are
-    /// left out of which no more than that is known that they may be one.
+    /// The first-level element that is being read, if its start tag is complete. `None` while the
+    /// recogniser reads, which handles only stanzas.
     #[cfg(feature = "server")]
     pub(crate) fn opening(&self) -> Option<Opening<'_>> {
         match &self.state {
@@ -264,26 +265,14 @@ impl Parser {
             Some(_) => Limit::ElementBytesBeforeAuth,
             None => Limit::ElementBytes,
         };
+        let refused = |refusal| StreamError::for_refusal(refusal, bytes);
         loop {
             match &mut self.state {
                 State::Prolog { declared } => {
-                    *input = skip_space(input);
-                    match **input {
-                        [] | [b'<'] => return Ok(None),
-                        [b'<', b'?', ..] if !*declared => {
-                            let Some(length) = declaration::read(input)? else { return Ok(None) };
-                            *input = input.get(length..).unwrap_or_default();
-                            *declared = true;
-                        }
-                        [b'<', b'?' | b'!', ..] => {
-                            return Err(StreamCondition::RestrictedXml.into());
-                        }
-                        [b'<', ..] => {
-                            self.state = State::Header(Box::new(HeaderReader::new(self.bounds)))
-                        }
-                        // STREAM-22: a byte order mark is text, too.
-                        [other, ..] => return Err(stray(other, StreamCondition::NotWellFormed)),
+                    if !header_begins(declared, input)? {
+                        return Ok(None);
                     }
+                    self.state = State::Header(Box::new(HeaderReader::new(self.bounds)));
                 }
                 State::Header(reader) => {
                     let Some(header::Parsed { header, opened, is_empty }) =
@@ -296,41 +285,8 @@ impl Parser {
                     return Ok(Some(Event::Header(header)));
                 }
                 State::Between => {
-                    // STREAM-17
-                    *input = skip_space(input);
-                    match **input {
-                        [] | [b'<'] | [b'<', b'!'] => return Ok(None),
-                        [b'<', b'/', ..] => {
-                            *input = input.get(2..).unwrap_or_default();
-                            self.state = State::Closing(0);
-                        }
-                        // A CDATA section is text.
-                        [b'<', b'!', b'[', ..] => return Err(StreamCondition::BadFormat.into()),
-                        [b'<', b'?' | b'!', ..] => {
-                            return Err(StreamCondition::RestrictedXml.into());
-                        }
-                        // No stanza is welcome yet: its start tag says so.
-                        [b'<', ..] if self.before_auth.is_some() => {
-                            self.state = State::Element(self.reader());
-                        }
-                        [b'<', ..] => {
-                            let mut recogniser = Recogniser::new(self.is_in_content());
-                            match recogniser.advance(input, &self.bounds) {
-                                Verdict::Canonical(outline, text) => {
-                                    *input = input.get(text.len()..).unwrap_or_default();
-                                    let stanza = Received::recognised(outline, text);
-                                    return Ok(Some(Event::Stanza(stanza)));
-                                }
-                                Verdict::Unknown => self.state = State::Element(self.reader()),
-                                Verdict::More => {
-                                    let arrived = Arrived { recogniser, bytes: input.to_vec() };
-                                    self.state = State::Recognising(Box::new(arrived));
-                                    *input = &[];
-                                    return Ok(None);
-                                }
-                            }
-                        }
-                        [other, ..] => return Err(stray(other, StreamCondition::BadFormat)),
+                    if let ControlFlow::Break(event) = self.between(input)? {
+                        return Ok(event);
                     }
                 }
                 State::Recognising(arrived) => match arrived.advance(input, &self.bounds) {
@@ -343,44 +299,70 @@ impl Parser {
                         let arrived = std::mem::take(&mut arrived.bytes);
                         let mut reader = self.reader();
                         // It is the beginning of a longer element.
-                        reader
-                            .feed(&mut &arrived[..])
-                            .map_err(|refusal| StreamError::for_refusal(refusal, bytes))?;
+                        reader.feed(&mut &arrived[..]).map_err(refused)?;
                         self.state = State::Element(reader);
                     }
                 },
                 State::Element(reader) => {
-                    let parsed = reader
-                        .feed(input)
-                        .map_err(|refusal| StreamError::for_refusal(refusal, bytes))?;
+                    let parsed = reader.feed(input).map_err(refused)?;
                     let Some(parsed) = parsed else { return Ok(None) };
                     self.state = State::Between;
                     return Ok(Some(match parsed {
                         Parsed::Stanza(stanza) => Event::Stanza(stanza),
                         Parsed::Refused(stanza, flaw) => {
-                            Event::Refused(Refused::new(stanza, flaw, bytes))
+                            Event::Refused(RefusedStanza::new(stanza, flaw, bytes))
                         }
                         Parsed::Other(xml) => Event::Nonza(Nonza::new(xml)),
                     }));
                 }
                 State::Closing(matched) => {
-                    let Some((&byte, rest)) = input.split_first() else { return Ok(None) };
                     let name = self.opened.as_ref().map_or("", |opened| &opened.name).as_bytes();
-                    match name.get(*matched) {
-                        Some(&expected) if byte == expected => *matched += 1,
-                        None if byte == b'>' => {
-                            *input = rest;
-                            return Ok(Some(Event::End));
-                        }
-                        None if is_space(byte) => {}
-                        _ => return Err(StreamCondition::NotWellFormed.into()),
-                    }
-                    *input = rest;
+                    return Ok(close_tag_ends(matched, name, input)?.then_some(Event::End));
                 }
                 State::Empty => return Ok(Some(Event::End)),
                 State::Ended => return Ok(None),
             }
         }
+    }
+
+    /// Between two first-level elements: goes on in the state of what begins here, or breaks off with
+    /// the stanza that stands here as a whole, or with `None` where more bytes are needed.
+    fn between<'a>(
+        &mut self,
+        input: &mut &'a [u8],
+    ) -> Result<ControlFlow<Option<Event<'a>>>, StreamError> {
+        // STREAM-17
+        *input = skip_space(input);
+        self.state = match **input {
+            [] | [b'<'] | [b'<', b'!'] => return Ok(ControlFlow::Break(None)),
+            [b'<', b'/', ..] => {
+                *input = input.get(2..).unwrap_or_default();
+                State::Closing(0)
+            }
+            // A CDATA section is text.
+            [b'<', b'!', b'[', ..] => return Err(StreamCondition::BadFormat.into()),
+            [b'<', b'?' | b'!', ..] => return Err(StreamCondition::RestrictedXml.into()),
+            // No stanza is welcome yet: its start tag says so.
+            [b'<', ..] if self.before_auth.is_some() => State::Element(self.reader()),
+            [b'<', ..] => {
+                let mut recogniser = Recogniser::new(self.is_in_content());
+                match recogniser.advance(input, &self.bounds) {
+                    Recognised::Canonical(outline, text) => {
+                        *input = input.get(text.len()..).unwrap_or_default();
+                        let stanza = Received::recognised(outline, text);
+                        return Ok(ControlFlow::Break(Some(Event::Stanza(stanza))));
+                    }
+                    Recognised::Unknown => State::Element(self.reader()),
+                    Recognised::More => {
+                        let bytes = std::mem::take(input).to_vec();
+                        self.state = State::Recognising(Box::new(Arrived { recogniser, bytes }));
+                        return Ok(ControlFlow::Break(None));
+                    }
+                }
+            }
+            [other, ..] => return Err(stray(other, StreamCondition::BadFormat)),
+        };
+        Ok(ControlFlow::Continue(()))
     }
 }
 
@@ -396,6 +378,47 @@ impl Parser {
         let default = self.opened.as_ref().and_then(|opened| opened.declarations.get(None));
         default.is_some_and(|namespace| **namespace == *CONTENT_NAMESPACE)
     }
+}
+
+/// Reads up to the header, which may have an XML declaration before it. `false`: more is needed.
+fn header_begins(declared: &mut bool, input: &mut &[u8]) -> Result<bool, StreamError> {
+    loop {
+        *input = skip_space(input);
+        match **input {
+            [] | [b'<'] => return Ok(false),
+            [b'<', b'?', ..] if !*declared => {
+                let Some(length) = declaration::read(input)? else { return Ok(false) };
+                *input = input.get(length..).unwrap_or_default();
+                *declared = true;
+            }
+            [b'<', b'?' | b'!', ..] => return Err(StreamCondition::RestrictedXml.into()),
+            [b'<', ..] => return Ok(true),
+            // STREAM-22: a byte order mark is text, too.
+            [other, ..] => return Err(stray(other, StreamCondition::NotWellFormed)),
+        }
+    }
+}
+
+/// Reads the close tag of an element of this `name`, of which `matched` bytes were read. `false`: more
+/// is needed.
+fn close_tag_ends(
+    matched: &mut usize,
+    name: &[u8],
+    input: &mut &[u8],
+) -> Result<bool, StreamError> {
+    while let Some((&byte, rest)) = input.split_first() {
+        match name.get(*matched) {
+            Some(&expected) if byte == expected => *matched += 1,
+            None if byte == b'>' || is_space(byte) => {}
+            _ => return Err(StreamCondition::NotWellFormed.into()),
+        }
+        let is_end = *matched == name.len() && byte == b'>';
+        *input = rest;
+        if is_end {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// White space as XML knows it, without the form feed that is white space in ASCII.

@@ -8,14 +8,14 @@ use crate::stanza::{Condition, Received, StanzaError};
 
 /// A stanza that was refused while it was read, and skipped to its end: it breaks a limit (LIMIT-4,
 /// LIMIT-5, LIMIT-40) or cannot be passed on (STREAM-15). The stream goes on.
-pub struct Refused {
+pub struct RefusedStanza {
     stanza: Received<'static>,
     flaw: Flaw,
     /// The limit in force on its length.
     bytes: Limit,
 }
 
-impl Refused {
+impl RefusedStanza {
     pub(super) const fn new(stanza: Received<'static>, flaw: Flaw, bytes: Limit) -> Self {
         Self { stanza, flaw, bytes }
     }
@@ -36,7 +36,7 @@ impl Refused {
         }
     }
 
-    /// The limit that was exceeded, to be told to the host.
+    /// The limit that was exceeded, for the host.
     #[must_use]
     pub const fn limit(&self) -> Option<Limit> {
         match self.flaw {
@@ -46,9 +46,9 @@ impl Refused {
     }
 }
 
-impl fmt::Debug for Refused {
+impl fmt::Debug for RefusedStanza {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refused")
+        f.debug_struct("RefusedStanza")
             .field("stanza", &self.stanza)
             .field("limit", &self.limit())
             .finish_non_exhaustive()

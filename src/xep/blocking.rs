@@ -10,10 +10,8 @@ use minidom::Element;
 use super::element;
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::extension::{
-    AccountState, Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target,
-};
-use crate::session::{Item, Pattern, SessionHandle, SessionRegistry};
+use crate::extension::{Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target};
+use crate::session::{AccountState, Item, Pattern, SessionHandle, SessionRegistry};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 use crate::store::{BlockStore, StoreError, StoreFuture};
 
@@ -22,7 +20,7 @@ const ERRORS: &str = "urn:xmpp:blocking:errors";
 const FORWARD: &str = "urn:xmpp:forward:0";
 
 /// Blocking Command ([XEP-0191](https://xmpp.org/extensions/xep-0191.html)): each account has a list
-/// of JIDs whose stanzas do not get in and that learn nothing of its presence (rules BLOCK-1…11).
+/// of JIDs whose stanzas do not get in and which learn nothing of its presence (rules BLOCK-1…11).
 ///
 /// The list is loaded with the account's roster, and a change is stored before it is answered.
 /// Subscriptions stay as they are. Should be added before extensions that keep or copy messages,
@@ -44,12 +42,12 @@ impl Blocking {
         Self(Arc::new(Inner { store, items: 1000, bytes: 256 << 10 }))
     }
 
-    /// JIDs that one list may have (LIMIT-18). Default: 1000.
+    /// JIDs that one list may hold (LIMIT-18). Default: 1000.
     pub fn items(self, items: usize) -> Self {
         Self(Arc::new(Inner { items, ..Inner::clone(&self.0) }))
     }
 
-    /// Bytes of them together, for the list is one answer (LIMIT-18). Default: 256 KiB.
+    /// Bytes of all JIDs of a list, which is sent in one answer (LIMIT-18). Default: 256 KiB.
     pub fn bytes(self, bytes: usize) -> Self {
         Self(Arc::new(Inner { bytes, ..Inner::clone(&self.0) }))
     }
@@ -64,7 +62,7 @@ impl fmt::Debug for Blocking {
 /// The session has asked for the list, so it gets pushes (BLOCK-1).
 struct Marked;
 
-/// A list, as texts in normal form. One from before that is in none blocks nobody (JID-6).
+/// A list, as texts in normal form. An old entry that is not in it blocks nobody (JID-6).
 #[derive(Clone, Default)]
 struct List(BTreeSet<Box<str>>);
 
@@ -85,8 +83,7 @@ impl List {
     }
 }
 
-/// Whether `account` keeps what goes between itself and `jid` from passing. Its own sessions and the
-/// server itself are never meant (BLOCK-8).
+/// Whether `account` blocks `jid`; never its own sessions or the server itself (BLOCK-8).
 fn blocks(account: &AccountState, jid: &str) -> bool {
     let Some(list) = account.extension::<List>() else { return false };
     let Ok(jid) = address::comparable(jid) else { return false };
@@ -99,7 +96,7 @@ fn is_other(own: &BareJid, jid: &str) -> bool {
     bare != own.as_str() && bare != own.domain().as_str()
 }
 
-/// Who the message is from that a copy of the account brings (XEP-0297).
+/// The sender of the message that a carbon copy wraps (XEP-0297).
 fn forwarded_from(stanza: &Stanza) -> Option<Cow<'_, str>> {
     let forwarded = stanza.children().flat_map(|copy| copy.children());
     let forwarded = forwarded.filter(|child| child.is("forwarded", FORWARD));
@@ -155,7 +152,7 @@ fn item(jid: &str) -> Element {
     element("item", NAMESPACE, &[("jid", jid)])
 }
 
-/// What a change means to others: the JIDs of the one list that the other does not cover.
+/// The JIDs that a change concerns: those that one list covers and the other does not.
 struct Difference {
     own: BareJid,
     with: List,
@@ -284,44 +281,25 @@ fn list<C: SharedConnection>(session: &SessionHandle<C>) -> Element {
     list
 }
 
+fn failed(_: StoreError) -> StanzaError {
+    StanzaError::new(Condition::InternalServerError)
+}
+
 impl Inner {
-    /// Stores a change, then puts it into memory; the rest comes behind the result.
+    /// Stores a change, then puts it into memory; what others learn of it follows the result.
     async fn change<C: SharedConnection>(
         self: Arc<Self>,
         registry: SessionRegistry<C>,
         account: BareJid,
         change: Change,
     ) -> Result<IqDone, StanzaError> {
-        let failed = |_: StoreError| StanzaError::new(Condition::InternalServerError);
-        // The session that asks may have been the last one, and may be gone.
+        // The session that asked may be gone, and have been the last one.
         let state = registry.account_state(&account);
         let old = match &state {
             Some(state) => state.extension::<List>().map(|l| List::clone(&l)).unwrap_or_default(),
             None => List::of(self.store.load(&account).await.map_err(failed)?),
         };
-        let mut new = old.clone();
-        match &change {
-            Change::Block(jids) => {
-                let mut added = jids.clone();
-                added.retain(|jid| new.0.insert(jid.as_str().into()));
-                // One from before that is larger may become smaller.
-                let is_larger = new.bytes() > self.bytes.max(old.bytes());
-                if new.0.len() > self.items || is_larger {
-                    let error = StanzaError::new(Condition::PolicyViolation);
-                    return Err(error.with_type(ErrorType::Modify));
-                }
-                self.store.apply(&account, added, Vec::new()).await.map_err(failed)?;
-            }
-            Change::Unblock(jids) => {
-                let mut removed = jids.clone();
-                removed.retain(|jid| new.0.remove(jid.as_str()));
-                self.store.apply(&account, Vec::new(), removed).await.map_err(failed)?;
-            }
-            Change::Clear => {
-                new = List::default();
-                self.store.clear(&account).await.map_err(failed)?;
-            }
-        }
+        let new = self.store(&account, &change, &old).await?;
         let own = account.clone();
         let (difference, before) = if let Change::Block(_) = change {
             let difference = Difference { own, with: new.clone(), without: old };
@@ -345,6 +323,39 @@ impl Inner {
                 None => registry.show_to(account.as_str(), &difference),
             }
         }))
+    }
+
+    /// Stores a change of the list `old`: the new list.
+    async fn store(
+        &self,
+        account: &BareJid,
+        change: &Change,
+        old: &List,
+    ) -> Result<List, StanzaError> {
+        let mut new = old.clone();
+        match change {
+            Change::Block(jids) => {
+                let mut added = jids.clone();
+                added.retain(|jid| new.0.insert(jid.as_str().into()));
+                // One from before that is larger may become smaller.
+                let is_larger = new.bytes() > self.bytes.max(old.bytes());
+                if new.0.len() > self.items || is_larger {
+                    let error = StanzaError::new(Condition::PolicyViolation);
+                    return Err(error.with_type(ErrorType::Modify));
+                }
+                self.store.apply(account, added, Vec::new()).await.map_err(failed)?;
+            }
+            Change::Unblock(jids) => {
+                let mut removed = jids.clone();
+                removed.retain(|jid| new.0.remove(jid.as_str()));
+                self.store.apply(account, Vec::new(), removed).await.map_err(failed)?;
+            }
+            Change::Clear => {
+                new = List::default();
+                self.store.clear(account).await.map_err(failed)?;
+            }
+        }
+        Ok(new)
     }
 
     fn push<C: SharedConnection>(

@@ -6,11 +6,9 @@ use jid::BareJid;
 
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::extension::{
-    AccountState, Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target,
-};
+use crate::extension::{Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target};
 use crate::rules::delivery::MessageType;
-use crate::session::{Item, SessionHandle};
+use crate::session::{AccountState, Item, SessionHandle};
 use crate::stanza::{Child, Condition, Frame, Framing, Kind, Stanza};
 use crate::sync::Mutex;
 
@@ -25,10 +23,10 @@ const CONFERENCE: &str = "jabber:x:conference";
 const CONVERSATION: [&str; 3] =
     ["urn:xmpp:receipts", "http://jabber.org/protocol/chatstates", "urn:xmpp:chat-markers:0"];
 
-/// Eligible messages that an account remembers, so that their errors are copied too (CARBONS-4).
+/// Eligible messages remembered for each account, so that their errors are copied too (CARBONS-4).
 const REMEMBERED: usize = 64;
 
-/// Whom the host does not let use carbons.
+/// Which accounts the host does not let use carbons.
 type Policy = Box<dyn Fn(&BareJid) -> bool + Send + Sync>;
 
 /// Message Carbons ([XEP-0280](https://xmpp.org/extensions/xep-0280.html)): each of an account's
@@ -59,8 +57,8 @@ impl Carbons {
         } else if self.forbidden.as_ref().is_some_and(|forbidden| forbidden(account.jid())) {
             return IqReply::error(Condition::Forbidden);
         } else {
-            if account.extension::<Recent>().is_none() {
-                account.set_extension(Recent::default());
+            if account.extension::<RecentIds>().is_none() {
+                account.set_extension(RecentIds::default());
             }
             session.set_extension(Enabled);
         }
@@ -204,8 +202,8 @@ fn wrap(message: &Stanza, account: &BareJid, way: Way) -> Stanza {
 fn is_eligible(message: &Stanza, way: Way, account: &AccountState) -> bool {
     let type_ = MessageType::of(message.type_().as_deref());
     if type_ == MessageType::Error {
-        let recent = account.extension::<Recent>();
-        return recent.zip(Recent::key(message, way)).is_some_and(|(r, key)| r.knows(key));
+        let recent = account.extension::<RecentIds>();
+        return recent.zip(RecentIds::key(message, way)).is_some_and(|(r, key)| r.knows(key));
     }
     if matches!(type_, MessageType::Groupchat | MessageType::Headline) {
         return false;
@@ -231,11 +229,11 @@ fn is_conversation(child: &Child<'_>) -> bool {
 }
 
 fn remember(account: &AccountState, message: &Stanza, way: Way) {
-    let Some(recent) = account.extension::<Recent>() else { return };
+    let Some(recent) = account.extension::<RecentIds>() else { return };
     let is_error = message.type_().as_deref() == Some("error");
     if !is_error
         && is_eligible(message, way, account)
-        && let Some(key) = Recent::key(message, way)
+        && let Some(key) = RecentIds::key(message, way)
     {
         recent.add(key);
     }
@@ -243,9 +241,9 @@ fn remember(account: &AccountState, message: &Stanza, way: Way) {
 
 /// The last eligible messages of an account, each as a hash of its peer and its id.
 #[derive(Default)]
-struct Recent(Mutex<VecDeque<u64>>);
+struct RecentIds(Mutex<VecDeque<u64>>);
 
-impl Recent {
+impl RecentIds {
     /// `None` for a message without id, whose error could not be told from others.
     fn key(message: &Stanza, way: Way) -> Option<u64> {
         let peer = match way {
@@ -283,7 +281,7 @@ mod tests {
     fn account() -> AccountState {
         let jid = BareJid::new("romeo@example.com").unwrap();
         let state = AccountState(Arc::new(Account::new(jid, Roster::new(), Values::default())));
-        state.set_extension(Recent::default());
+        state.set_extension(RecentIds::default());
         state
     }
 

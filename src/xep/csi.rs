@@ -1,7 +1,7 @@
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
-use crate::extension::{Extension, Flow, Hold, Negotiated, Stage};
-use crate::session::{Authed, Bound, Session, SessionHandle, SessionRegistry};
+use crate::extension::{Extension, Flow, Negotiated, Stage};
+use crate::session::{Authed, Bound, Hold, Session, SessionHandle, SessionRegistry};
 use crate::stanza::{Child, Kind, Stanza};
 use crate::stream::Nonza;
 
@@ -9,9 +9,9 @@ const NAMESPACE: &str = "urn:xmpp:csi:0";
 const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
 const HINTS: &str = "urn:xmpp:hints";
 
-/// Client State Indication ([XEP-0352](https://xmpp.org/extensions/xep-0352.html)): a client that is
-/// not looked at is spared presence and chat states until it is, or until something comes that it
-/// has to know (rules CSI-1…5).
+/// Client State Indication ([XEP-0352](https://xmpp.org/extensions/xep-0352.html)): an inactive
+/// client is spared presence and chat states until it is active again, or until it gets something else
+/// (rules CSI-1…5).
 ///
 /// Of what is held back the client gets the latest: of presence for each full JID, of chat states for
 /// each sender. Presence of rooms that the client has joined is not held back.
@@ -19,7 +19,7 @@ const HINTS: &str = "urn:xmpp:hints";
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to set")]
 pub struct ClientState;
 
-/// What a client says of itself: whether it is inactive.
+/// Whether the client says that it is inactive.
 fn said(element: &Nonza) -> Option<bool> {
     if element.namespace() != NAMESPACE {
         return None;
@@ -76,7 +76,7 @@ fn is_availability(presence: &Stanza) -> bool {
     matches!(presence.type_().as_deref(), None | Some("unavailable"))
 }
 
-/// Whether a message says nothing but a chat state, with the thread that it belongs to and hints.
+/// Whether a message holds nothing but a chat state, its thread and hints.
 fn is_chat_state(message: &Stanza) -> bool {
     let is_state = |child: &Child<'_>| child.namespace() == CHAT_STATES;
     let accompanies =

@@ -18,7 +18,7 @@ const ITEMS: &str = "http://jabber.org/protocol/disco#items";
 /// An account's items are its sessions that the sender may know of. To strangers an account looks
 /// like one that does not exist (IQ-7, XEP-0030 §8).
 ///
-/// No query with a node is known here. An extension that has nodes is added before this one.
+/// It knows no nodes. An extension that has some is added before this one.
 #[derive(Clone)]
 #[must_use = "an extension does nothing until it is added to a server"]
 pub struct Disco {
@@ -34,7 +34,7 @@ impl Disco {
         Self {
             name: None,
             identities: vec![("server".into(), "im".into())],
-            // Rosters are no extension: the server itself serves them.
+            // Rosters are served without an extension.
             features: vec![INFO, ITEMS, "jabber:iq:roster"],
             items: Vec::new(),
         }

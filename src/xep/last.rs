@@ -14,9 +14,9 @@ const NAMESPACE: &str = "jabber:iq:last";
 ///
 /// A domain answers with the seconds since this value was made. An account answers 0 while it has a
 /// session that the sender may know of, else with the seconds since its last one left. Where that is
-/// not remembered the query is left unanswered here, and the sender gets `service-unavailable`. So
-/// does anybody who may not know of the account's presence, where XEP-0012 §3 asks for `forbidden`:
-/// that would tell strangers which accounts exist (IQ-8).
+/// not remembered the sender gets `service-unavailable`. So does a sender that may not know of the
+/// account's presence, where XEP-0012 §3 asks for `forbidden`: that would tell strangers which accounts
+/// exist (IQ-8).
 #[derive(Clone)]
 #[must_use = "an extension does nothing until it is added to a server"]
 pub struct LastActivity {
@@ -25,7 +25,7 @@ pub struct LastActivity {
 }
 
 impl LastActivity {
-    /// Counts from now on. `environment` should be the server's.
+    /// Counts from now. `environment` should be the server's.
     pub fn new(environment: Arc<dyn Environment>) -> Self {
         Self { start: environment.now(), environment }
     }

@@ -15,7 +15,7 @@
 //! let server: Server<Recorder> = Server::builder(Arc::clone(&environment), Stores::memory())
 //!     .domain("example.com".parse()?)
 //!     .extension(xep::Ping)
-//!     .extension(xep::Version::new("Example", "1.0"))
+//!     .extension(xep::SoftwareVersion::new("Example", "1.0"))
 //!     .extension(xep::LastActivity::new(environment))
 //!     .extension(xep::StreamManagement::new())
 //!     .extension(xep::Disco::new())
@@ -39,7 +39,7 @@ pub use disco::Disco;
 pub use last::LastActivity;
 pub use ping::Ping;
 pub use sm::StreamManagement;
-pub use version::Version;
+pub use version::SoftwareVersion;
 
 use minidom::Element;
 use minidom::rxml::{Namespace, NcName};

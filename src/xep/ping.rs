@@ -6,8 +6,8 @@ const NAMESPACE: &str = "urn:xmpp:ping";
 /// XMPP Ping ([XEP-0199](https://xmpp.org/extensions/xep-0199.html)): the server answers pings to
 /// itself and to accounts.
 ///
-/// A ping to an account of somebody who may not know of its presence is left unanswered here, so
-/// that the sender gets the same error as for an account that does not exist (IQ-7). A ping to a
+/// A ping to an account from a sender that may not know of its presence is not answered here: the
+/// sender gets the same error as for an account that does not exist (IQ-7). A ping to a
 /// full JID is for that client to answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to set")]

@@ -13,7 +13,7 @@ const STANZA_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
 const REQUEST: &[u8] = b"<r xmlns='urn:xmpp:sm:3'/>";
 
 /// Stream Management ([XEP-0198](https://xmpp.org/extensions/xep-0198.html)): stanzas are
-/// acknowledged, and a client that has lost its transport may come back for its session.
+/// acknowledged, and a client that has lost its transport can resume its session.
 ///
 /// This is the wire of it, rules SM-1 to SM-25. Counters, queue and resumption are the
 /// [session](crate::session)'s own; how much is kept and for how long are settings of the server
@@ -190,7 +190,7 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
     }
 }
 
-/// Why a resumption came to nothing.
+/// Why a session was not resumed.
 enum Refusal<C: SharedConnection> {
     Failed(Session<Authed, C>, Vec<u8>),
     Close(StreamError),
@@ -205,7 +205,7 @@ fn resume<C: SharedConnection>(
     let (Some(token), Some(handled)) = (element.attribute("previd"), counter(element)) else {
         return Err(Refusal::Failed(session, failed("bad-request", None)));
     };
-    // An id that opens a session is one of ours: hex digits, which need no escaping.
+    // An id that resumes a session was made here of hex digits, which need no escaping.
     let mut reply = |resumed: Resumed| {
         let h = resumed.handled;
         format!("<resumed xmlns='urn:xmpp:sm:3' previd='{token}' h='{h}'/>").into_bytes()

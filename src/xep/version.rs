@@ -13,13 +13,13 @@ const NAMESPACE: &str = "jabber:iq:version";
 /// The operating system is named only if the host says it (XEP-0092 §4).
 #[derive(Clone)]
 #[must_use = "an extension does nothing until it is added to a server"]
-pub struct Version {
+pub struct SoftwareVersion {
     name: String,
     version: String,
     os: Option<String>,
 }
 
-impl Version {
+impl SoftwareVersion {
     /// The name of the software and its version, in the host's words.
     pub fn new(name: impl Into<String>, version: impl Into<String>) -> Self {
         Self { name: name.into(), version: version.into(), os: None }
@@ -32,13 +32,13 @@ impl Version {
     }
 }
 
-impl fmt::Debug for Version {
+impl fmt::Debug for SoftwareVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Version").field("os", &self.os.is_some()).finish_non_exhaustive()
+        f.debug_struct("SoftwareVersion").field("os", &self.os.is_some()).finish_non_exhaustive()
     }
 }
 
-impl<C: SharedConnection> Extension<C> for Version {
+impl<C: SharedConnection> Extension<C> for SoftwareVersion {
     fn takes(&self, _: &str, _: &str) -> bool {
         false
     }

@@ -1,11 +1,10 @@
 //! Who may reach a full JID, and learn by it that the resource is there.
 
-/// What the sender of an iq is to the account that is asked: whoever is no stranger is *entitled*
+/// What the sender of an iq is to the account that is asked: all but strangers are *entitled*
 /// (rules IQ-2 and SEC-4,
 /// [RFC 6121 §8.5.3.1](https://www.rfc-editor.org/rfc/rfc6121#section-8.5.3.1)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the facts that rule IQ-2 names")]
-pub enum Relation {
+pub(crate) enum Relation {
     /// The account itself.
     Own,
     /// May see its presence: a subscriber, or a domain that this server serves.
@@ -20,7 +19,7 @@ pub enum Relation {
 impl Relation {
     /// The closest relation that holds; what costs more is asked only where what costs less does not hold.
     #[must_use]
-    pub fn of(
+    pub(crate) fn of(
         own: bool,
         subscriber: impl FnOnce() -> bool,
         directed: impl FnOnce() -> bool,
@@ -38,7 +37,7 @@ impl Relation {
 
     /// Whether the sender may know of the account's presence.
     #[must_use]
-    pub const fn is_entitled(self) -> bool {
+    pub(crate) const fn is_entitled(self) -> bool {
         !matches!(self, Self::Stranger)
     }
 }

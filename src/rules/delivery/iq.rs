@@ -2,8 +2,7 @@
 
 /// Where an iq is addressed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the columns of rules IQ-T1 and IQ-T2")]
-pub enum IqSituation {
+pub(crate) enum IqSituation {
     /// No `to`, or the sender's own bare JID.
     OwnAccount,
     /// The bare JID of another account, or of one that does not exist: a handler is asked as by a
@@ -22,8 +21,7 @@ pub enum IqSituation {
 
 /// What becomes of an iq.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the outcomes of section 8 of the rules")]
-pub enum IqDecision {
+pub(crate) enum IqDecision {
     /// To a handler; without one for this payload, [`Bounce`](Self::Bounce). Never to a session
     /// (rule IQ-1).
     Handler,
@@ -39,7 +37,7 @@ pub enum IqDecision {
 
 /// Decides where an iq goes (rules IQ-T1 and IQ-T2). `is_request`: type get or set, not result or error.
 #[must_use]
-pub const fn iq(is_request: bool, situation: IqSituation) -> IqDecision {
+pub(crate) const fn iq(is_request: bool, situation: IqSituation) -> IqDecision {
     use IqDecision::{Addressed, Bounce, Consume, Handler, Silent};
     #[rustfmt::skip]
     let (request, response) = match situation {

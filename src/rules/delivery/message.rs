@@ -4,11 +4,7 @@ use super::Offline;
 
 /// The type of a message ([RFC 6121 §5.2.2](https://www.rfc-editor.org/rfc/rfc6121#section-5.2.2)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "RFC 6121 §5.2.2 knows five; an unknown type is normal"
-)]
-pub enum MessageType {
+pub(crate) enum MessageType {
     /// A single message, outside of a conversation.
     #[default]
     Normal,
@@ -25,7 +21,7 @@ pub enum MessageType {
 impl MessageType {
     /// Reads the `type` attribute: none and unknown ones count as normal (rule MSG-1).
     #[must_use]
-    pub fn of(attribute: Option<&str>) -> Self {
+    pub(crate) fn of(attribute: Option<&str>) -> Self {
         match attribute {
             Some("chat") => Self::Chat,
             Some("groupchat") => Self::Groupchat,
@@ -38,8 +34,7 @@ impl MessageType {
 
 /// Where a message to a local account finds that account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the rows of RFC 6121 Table 1 and §8.5.1")]
-pub enum MessageSituation {
+pub(crate) enum MessageSituation {
     /// To the bare JID of an account that does not exist (MSG-T1).
     UnknownBare,
     /// To a full JID of an account that does not exist (MSG-T2).
@@ -64,7 +59,7 @@ impl MessageSituation {
     /// The situation of an existing account when its bare JID is addressed, from the priorities of
     /// its *available* sessions.
     #[must_use]
-    pub fn bare(available: impl IntoIterator<Item = i8>) -> Self {
+    pub(crate) fn bare(available: impl IntoIterator<Item = i8>) -> Self {
         let (mut any, mut able) = (false, 0_usize);
         for priority in available {
             any = true;
@@ -81,7 +76,7 @@ impl MessageSituation {
     /// The situation of an existing account when a full JID is addressed that is not connected, from
     /// the priorities of its *available* sessions.
     #[must_use]
-    pub fn full_without_match(available: impl IntoIterator<Item = i8>) -> Self {
+    pub(crate) fn full_without_match(available: impl IntoIterator<Item = i8>) -> Self {
         if available.into_iter().any(|priority| priority >= 0) {
             Self::FullSomeNonNegative
         } else {
@@ -93,7 +88,7 @@ impl MessageSituation {
 impl MessageSituation {
     /// Whether [`message`] looks at what the offline store would make of the message.
     #[must_use]
-    pub const fn asks_offline(self) -> bool {
+    pub(crate) const fn asks_offline(self) -> bool {
         !matches!(
             self,
             Self::BareOne | Self::BareSeveral | Self::FullMatch | Self::FullSomeNonNegative
@@ -103,9 +98,8 @@ impl MessageSituation {
 
 /// What becomes of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the outcomes of section 8 of the rules")]
-pub enum MessageDecision {
-    /// To the available sessions of highest priority: see [`Top`].
+pub(crate) enum MessageDecision {
+    /// To the available sessions of highest priority: see [`Top`](super::Top).
     Top,
     /// To every available session whose priority is 0 or more.
     All,
@@ -122,7 +116,7 @@ pub enum MessageDecision {
 impl MessageDecision {
     /// Whether sessions get the message.
     #[must_use]
-    pub const fn is_delivery(self) -> bool {
+    pub(crate) const fn is_delivery(self) -> bool {
         matches!(self, Self::Top | Self::All | Self::Addressed)
     }
 }
@@ -135,7 +129,7 @@ impl MessageDecision {
 ///
 /// If a session that was chosen cannot take the message, ask again without it (rule MSG-8).
 #[must_use]
-pub const fn message(
+pub(crate) const fn message(
     type_: MessageType,
     situation: MessageSituation,
     offline: Offline,
@@ -177,43 +171,10 @@ pub const fn message(
 /// What becomes of a message to the domain that no handler of the host takes (rule MSG-9,
 /// [RFC 6120 §10.5.1](https://www.rfc-editor.org/rfc/rfc6120#section-10.5.1)).
 #[must_use]
-pub const fn message_to_domain(type_: MessageType) -> MessageDecision {
+pub(crate) const fn message_to_domain(type_: MessageType) -> MessageDecision {
     match type_ {
         MessageType::Normal | MessageType::Chat | MessageType::Groupchat => MessageDecision::Bounce,
         MessageType::Headline | MessageType::Error => MessageDecision::Silent,
-    }
-}
-
-/// The sessions that [`MessageDecision::Top`] means, as a test to put to each available session.
-///
-/// They are all that share the highest priority of 0 or more (rule MSG-2). If all of these are
-/// hibernating, the live ones of highest priority get the message too, so that it does not wait for
-/// a device that may be gone (rule MSG-3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Top {
-    highest: i8,
-    highest_live: Option<i8>,
-}
-
-impl Top {
-    /// Chooses among the available sessions, each given as its priority and whether it has a
-    /// transport; `None` if all are negative.
-    #[must_use]
-    pub fn choose(available: impl IntoIterator<Item = (i8, bool)>) -> Option<Self> {
-        let (mut highest, mut highest_live) = (None, None);
-        for (priority, live) in available.into_iter().filter(|(priority, _)| *priority >= 0) {
-            highest = highest.max(Some(priority));
-            if live {
-                highest_live = highest_live.max(Some(priority));
-            }
-        }
-        highest.map(|highest| Self { highest, highest_live })
-    }
-
-    /// Whether an available session with this priority, live or hibernating, gets the message.
-    #[must_use]
-    pub fn takes(&self, priority: i8, live: bool) -> bool {
-        priority == self.highest || live && Some(priority) == self.highest_live
     }
 }
 

@@ -9,8 +9,7 @@ const CONTENT: &str = "jabber:client";
 
 /// What becomes of a message that no session takes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "rules OFF-1 and OFF-2 know three")]
-pub enum Offline {
+pub(crate) enum Offline {
     /// It may be stored.
     Store,
     /// It may not, and its sender is told.
@@ -28,7 +27,7 @@ pub enum Offline {
 /// message of chat states alone, unless it says `<store/>`. What is kept out is dropped: an answer
 /// would tell anybody that the user is away.
 #[must_use]
-pub fn offline(message: &Stanza, has_store: bool) -> Offline {
+pub(crate) fn offline(message: &Stanza, has_store: bool) -> Offline {
     match (may_be_stored(message), has_store) {
         (true, true) => Offline::Store,
         (true, false) => Offline::Bounce,

@@ -3,10 +3,9 @@
 use crate::rules::presence::PresenceType;
 
 /// Where a presence to a local account finds that account. One that does not exist looks like one
-/// without sessions: whoever is to change it (rule SUB-5), or to answer for it (rule PRES-14), finds out.
+/// without sessions: changing it (rule SUB-5), or answering for it (rule PRES-14), finds out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the columns of rules PRES-T1 to PRES-T5")]
-pub enum PresenceSituation {
+pub(crate) enum PresenceSituation {
     /// To the bare JID; some session is available.
     BareSomeAvailable,
     /// To the bare JID; no session is available.
@@ -19,8 +18,7 @@ pub enum PresenceSituation {
 
 /// What becomes of a presence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the outcomes of section 8 of the rules")]
-pub enum PresenceDecision {
+pub(crate) enum PresenceDecision {
     /// To every available session, those of negative priority too.
     AllAvailable,
     /// To the session that is addressed.
@@ -36,7 +34,10 @@ pub enum PresenceDecision {
 
 /// Decides where a presence goes (rules PRES-T1 to PRES-T5, SUB-7).
 #[must_use]
-pub const fn presence(type_: PresenceType, situation: PresenceSituation) -> PresenceDecision {
+pub(crate) const fn presence(
+    type_: PresenceType,
+    situation: PresenceSituation,
+) -> PresenceDecision {
     use PresenceDecision::{Addressed, AllAvailable, Probe, Silent, Subscription};
     use PresenceSituation::{BareNoneAvailable, BareSomeAvailable, FullMatch, FullWithoutMatch};
     match type_ {

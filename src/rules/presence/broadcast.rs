@@ -6,8 +6,7 @@ use crate::rules::roster::Roster;
 
 /// One part of what a broadcast presence causes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Audience {
+pub(crate) enum Audience {
     /// The presence goes to the bare JID of every subscriber, seemingly online or not
     /// ([`Roster::subscribers`]).
     Subscribers,
@@ -37,14 +36,8 @@ pub enum Audience {
 /// "not available" (rules PRES-3, PRES-5, PRES-6, PRES-7 and OFF-3).
 ///
 /// Initial presence is the one of a session that was not available, also after an unavailable.
-///
-/// ```
-/// use xmpp_session::rules::presence::{Audience, broadcast};
-///
-/// assert_eq!(broadcast(Some(5), Some(-1)), [Audience::Subscribers, Audience::OwnSessions]);
-/// ```
 #[must_use]
-pub const fn broadcast(before: Option<i8>, after: Option<i8>) -> &'static [Audience] {
+pub(crate) const fn broadcast(before: Option<i8>, after: Option<i8>) -> &'static [Audience] {
     use Audience::{
         AllTargets, OfflineMessages, OwnPresences, OwnSessions, PendingOut, Probes, Requests,
         Subscribers, UncoveredTargets,
@@ -67,7 +60,7 @@ pub const fn broadcast(before: Option<i8>, after: Option<i8>) -> &'static [Audie
 ///
 /// `own` is the account's bare JID; `hears` says whether a full JID gets what is sent to its bare JID,
 /// as a session that is only connected does not.
-pub fn uncovered<'a>(
+pub(crate) fn uncovered<'a>(
     directed: &'a Directed,
     roster: &'a Roster,
     own: &'a str,

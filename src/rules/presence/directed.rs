@@ -10,7 +10,7 @@ use crate::stanza::{Condition, StanzaError};
 ///
 /// Addresses are normalised JIDs. Without targets it takes no heap.
 #[derive(Clone, Default)]
-pub struct Directed {
+pub(crate) struct Directed {
     /// Ordered.
     targets: Vec<Box<str>>,
 }
@@ -18,7 +18,7 @@ pub struct Directed {
 impl Directed {
     /// No targets.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { targets: Vec::new() }
     }
 
@@ -28,7 +28,7 @@ impl Directed {
     ///
     /// [`TooManyTargets`] if it would be one more than `limit` (rule LIMIT-17, by default 1000). The
     /// stanza must not be routed then: nobody would tell the target when the session ends.
-    pub fn record(&mut self, target: &str, limit: usize) -> Result<bool, TooManyTargets> {
+    pub(crate) fn record(&mut self, target: &str, limit: usize) -> Result<bool, TooManyTargets> {
         let Err(at) = self.position(target) else { return Ok(false) };
         if self.targets.len() >= limit {
             return Err(TooManyTargets);
@@ -39,7 +39,7 @@ impl Directed {
 
     /// Forgets a target: on directed unavailable to it, on unavailable or a presence error from
     /// exactly that JID (rule PRES-11). `false` if it is none.
-    pub fn forget(&mut self, target: &str) -> bool {
+    pub(crate) fn forget(&mut self, target: &str) -> bool {
         let Ok(at) = self.position(target) else { return false };
         self.targets.remove(at);
         self.shrink();
@@ -49,7 +49,7 @@ impl Directed {
     /// Takes out a bare JID and all full JIDs of it, as a subscription that is cancelled demands
     /// (rule SUB-16).
     #[must_use = "the targets that were taken out may have to be told"]
-    pub fn take_account(&mut self, bare: &str) -> Self {
+    pub(crate) fn take_account(&mut self, bare: &str) -> Self {
         let targets = std::mem::take(&mut self.targets);
         let (taken, kept) = targets.into_iter().partition(|target| bare_of(target) == bare);
         self.targets = kept;
@@ -57,39 +57,28 @@ impl Directed {
         Self { targets: taken }
     }
 
-    /// Forgets all, as after a broadcast unavailable (rules PRES-6 and PRES-7).
-    pub fn clear(&mut self) {
-        self.targets = Vec::new();
-    }
-
-    /// Whether exactly this JID is a target.
-    #[must_use]
-    pub fn contains(&self, target: &str) -> bool {
-        self.position(target).is_ok()
-    }
-
     /// Whether a bare JID or a full JID of it is a target (rules IQ-2 and PRES-17).
     #[must_use]
-    pub fn reaches(&self, bare: &str) -> bool {
+    pub(crate) fn reaches(&self, bare: &str) -> bool {
         // Up to a thousand short comparisons, each over at the first difference.
         self.targets.iter().any(|target| bare_of(target) == bare)
     }
 
     /// All targets, ordered.
     #[must_use]
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
         self.targets.iter().map(|target| &**target)
     }
 
     /// Number of targets.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.targets.len()
     }
 
     /// Whether there is no target.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.targets.is_empty()
     }
 
@@ -165,7 +154,7 @@ mod tests {
         assert!(!set.forget("romeo@example.net/garden"));
         assert!(set.forget("romeo@example.net"));
         assert!(!set.forget("romeo@example.net"));
-        assert!(set.contains("romeo@example.net/orchard"));
+        assert_eq!(set.iter().collect::<Vec<_>>(), ["romeo@example.net/orchard"]);
     }
 
     #[test]
@@ -195,9 +184,6 @@ mod tests {
         let mut set = directed(&["a@x.example", "b@x.example"]);
         set.forget("a@x.example");
         set.forget("b@x.example");
-        assert_eq!(set.targets.capacity(), 0);
-        let mut set = directed(&["a@x.example"]);
-        set.clear();
         assert_eq!(set.targets.capacity(), 0);
     }
 

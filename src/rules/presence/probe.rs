@@ -3,23 +3,21 @@
 /// What the answer to a probe depends on. For an account that does not exist all four are false, and
 /// the answer is the one that a stranger gets from an existing one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[expect(clippy::exhaustive_structs, reason = "the facts that RFC 6121 §4.3.2 and §4.6.6 name")]
-pub struct Probe {
+pub(crate) struct Probe {
     /// It is addressed to a full JID.
-    pub full: bool,
+    pub(crate) full: bool,
     /// Its sender sees the account's presence: a subscriber, or the account itself.
-    pub subscriber: bool,
+    pub(crate) subscriber: bool,
     /// The session that is addressed, or for a bare JID any session, is available.
-    pub available: bool,
+    pub(crate) available: bool,
     /// Its sender holds directed presence of the session that is addressed, or for a bare JID of any
     /// session ([`Directed::reaches`](super::Directed::reaches)).
-    pub directed: bool,
+    pub(crate) directed: bool,
 }
 
 /// The answer to a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "the answers of RFC 6121 §4.3.2 and §4.6.6")]
-pub enum ProbeAnswer {
+pub(crate) enum ProbeAnswer {
     /// `unsubscribed` from the bare JID with the probe's id; no state changes (rule PRES-14).
     Unsubscribed,
     /// `unavailable` from the JID that was probed: for a bare one with the probe's id and the time of the
@@ -36,7 +34,7 @@ pub enum ProbeAnswer {
 /// Decides the answer to a probe (rules PRES-14 to PRES-18,
 /// [RFC 6121 §4.3.2](https://www.rfc-editor.org/rfc/rfc6121#section-4.3.2)).
 #[must_use]
-pub const fn answer_probe(probe: Probe) -> ProbeAnswer {
+pub(crate) const fn answer_probe(probe: Probe) -> ProbeAnswer {
     match probe {
         Probe { subscriber: true, available: false, .. } => ProbeAnswer::Unavailable,
         Probe { subscriber: true, full: false, .. } => ProbeAnswer::Broadcasts,

@@ -1,12 +1,11 @@
-//! Roster items in pages: a change makes one page anew, and shares all others with the list as it
-//! was before.
+//! Roster items in pages: a change rewrites one page, and shares all others with the former list.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::iter::once;
 use std::slice;
 use std::sync::Arc;
 
-use super::table::Entry;
+use super::table::ItemRef;
 use super::{Item, Stray, Subscription};
 
 /// Rows ordered by JID, packed into pages that clones share. No page is empty.
@@ -30,7 +29,7 @@ pub(super) struct Row {
     pub(super) jid_len: u16,
     pub(super) subscription: Subscription,
     pub(super) flags: u8,
-    /// Of the JID: whoever keeps the roster says how it is made.
+    /// Of the JID: the owner of the roster says how it is made.
     pub(super) hash: u32,
 }
 
@@ -45,7 +44,7 @@ const MOST_TEXT: usize = 8 << 10;
 
 /// Where a row stands, or would: the page, and the row in it.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct Position {
     page: usize,
     row: usize,
 }
@@ -87,35 +86,35 @@ impl Pages {
         Rows { pages: self.0.iter(), text: "", rows: [].iter() }
     }
 
-    pub(super) fn get(&self, place: Place) -> Option<Entry<'_>> {
+    pub(super) fn get(&self, place: Position) -> Option<ItemRef<'_>> {
         self.0.get(place.page)?.entry(place.row)
     }
 
-    pub(super) fn find(&self, jid: &str) -> Result<Place, Place> {
+    pub(super) fn find(&self, jid: &str) -> Result<Position, Position> {
         let first = |page: &Arc<Page>| page.entry(0).is_some_and(|entry| entry.jid() <= jid);
         let page = self.0.partition_point(first).saturating_sub(1);
-        let Some(found) = self.0.get(page) else { return Err(Place { page, row: 0 }) };
+        let Some(found) = self.0.get(page) else { return Err(Position { page, row: 0 }) };
         let row =
-            found.rows.binary_search_by(|row| Entry { text: &found.text, row }.jid().cmp(jid));
-        row.map(|row| Place { page, row }).map_err(|row| Place { page, row })
+            found.rows.binary_search_by(|row| ItemRef { text: &found.text, row }.jid().cmp(jid));
+        row.map(|row| Position { page, row }).map_err(|row| Position { page, row })
     }
 
-    pub(super) fn insert(&mut self, place: Place, row: &Packed) {
+    pub(super) fn insert(&mut self, place: Position, row: &Packed) {
         self.edit(place, 0, Some(row));
     }
 
-    pub(super) fn replace(&mut self, place: Place, row: &Packed) {
+    pub(super) fn replace(&mut self, place: Position, row: &Packed) {
         self.edit(place, 1, Some(row));
     }
 
-    pub(super) fn remove(&mut self, place: Place) {
+    pub(super) fn remove(&mut self, place: Position) {
         self.edit(place, 1, None);
     }
 
-    /// Makes a page anew with `row` in the place of `gone` rows. A page that grows too large becomes
-    /// two; one that has become small takes in the next if that is small as well.
-    fn edit(&mut self, place: Place, gone: usize, row: Option<&Packed>) {
-        let Place { page, row: at } = place;
+    /// Rewrites a page with `row` in the place of `gone` rows. A page that grows too large becomes
+    /// two; one that becomes small takes in the next if that is small as well.
+    fn edit(&mut self, place: Position, gone: usize, row: Option<&Packed>) {
+        let Position { page, row: at } = place;
         let old = self.0.get(page);
         let next = self.0.get(page.saturating_add(1));
         let next = next.filter(|next| {
@@ -153,12 +152,12 @@ impl Pages {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "server"))]
     pub(super) const fn pages(&self) -> usize {
         self.0.len()
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "server"))]
     pub(super) fn rows_not_in(&self, other: &Self) -> usize {
         let is_new = |page: &&Arc<Page>| !other.0.iter().any(|one| Arc::ptr_eq(one, page));
         self.0.iter().filter(is_new).map(|page| page.rows.len()).sum()
@@ -175,19 +174,19 @@ impl Pages {
         for page in self.0.iter_mut().skip(same_first).take(changed) {
             let page = Arc::make_mut(page);
             for row in &mut page.rows {
-                row.hash = hash(Entry { text: &page.text, row }.jid());
+                row.hash = hash(ItemRef { text: &page.text, row }.jid());
             }
         }
     }
 }
 
 impl Page {
-    fn entry(&self, row: usize) -> Option<Entry<'_>> {
-        self.rows.get(row).map(|row| Entry { text: &self.text, row })
+    fn entry(&self, row: usize) -> Option<ItemRef<'_>> {
+        self.rows.get(row).map(|row| ItemRef { text: &self.text, row })
     }
 
-    fn entries(&self) -> impl Iterator<Item = Entry<'_>> {
-        self.rows.iter().map(|row| Entry { text: &self.text, row })
+    fn entries(&self) -> impl Iterator<Item = ItemRef<'_>> {
+        self.rows.iter().map(|row| ItemRef { text: &self.text, row })
     }
 
     const fn is_small(&self) -> bool {
@@ -208,7 +207,7 @@ impl Draft {
         self.rows.len() >= MOST_ROWS || (!self.rows.is_empty() && text > MOST_TEXT)
     }
 
-    fn push(&mut self, entry: Entry<'_>) {
+    fn push(&mut self, entry: ItemRef<'_>) {
         self.text.push_str(entry.text());
         self.end_row(*entry.row, entry.text().len());
     }
@@ -297,8 +296,8 @@ impl Packed {
         Self { text, row: Row { len, ..row } }
     }
 
-    pub(super) fn entry(&self) -> Entry<'_> {
-        Entry { text: &self.text, row: &self.row }
+    pub(super) fn entry(&self) -> ItemRef<'_> {
+        ItemRef { text: &self.text, row: &self.row }
     }
 
     pub(super) const fn set_hash(&mut self, hash: u32) {
@@ -306,7 +305,7 @@ impl Packed {
     }
 }
 
-impl Entry<'_> {
+impl ItemRef<'_> {
     /// Of all that a client sees of the item.
     pub(super) fn digest(&self) -> u64 {
         let mut hasher = DefaultHasher::new();
@@ -325,13 +324,13 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Iterator for Rows<'a> {
-    type Item = Entry<'a>;
+    type Item = ItemRef<'a>;
 
     #[inline]
-    fn next(&mut self) -> Option<Entry<'a>> {
+    fn next(&mut self) -> Option<ItemRef<'a>> {
         loop {
             if let Some(row) = self.rows.next() {
-                return Some(Entry { text: self.text, row });
+                return Some(ItemRef { text: self.text, row });
             }
             let page = self.pages.next()?;
             (self.text, self.rows) = (&page.text, page.rows.iter());

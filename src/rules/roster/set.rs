@@ -1,76 +1,14 @@
-//! Roster sets: what a client may ask for, and what it comes to.
+//! Roster sets: what a client may ask for, and what it changes.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use jid::{BareJid, ResourcePart};
 
-use super::pages::Packed;
-use super::wire::most_bytes;
-use super::{Item, NAMESPACE, Roster};
+use super::{Item, NAMESPACE, Roster, RosterLimits};
 use crate::address;
 use crate::rules::subscription::{Farewell, removal};
 use crate::stanza::{Child, Condition, ErrorType, StanzaError};
-
-/// How large a roster may grow (rule LIMIT-15).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct RosterLimits {
-    /// Items of one roster.
-    pub items: usize,
-    /// Bytes of a name.
-    pub name: usize,
-    /// Bytes of a group's name.
-    pub group: usize,
-    /// Groups of one item.
-    pub groups: usize,
-    /// Bytes of one item in a roster result.
-    pub item_bytes: usize,
-    /// Bytes of all items in a roster result: how large one can be.
-    pub bytes: usize,
-}
-
-impl Default for RosterLimits {
-    /// 2000 items, 512 KiB of them; items of 8 KiB; names of 1023 bytes; 64 groups of 1023 bytes.
-    fn default() -> Self {
-        Self {
-            items: 2000,
-            name: 1023,
-            group: 1023,
-            groups: 64,
-            item_bytes: 8 << 10,
-            bytes: 512 << 10,
-        }
-    }
-}
-
-impl RosterLimits {
-    /// Whether `item` may be added to the roster, or take the place of the contact's former item.
-    ///
-    /// What is larger already, from times of other limits, may stay so or become smaller. Every
-    /// state of a subscription counts as the longest one does, so no change of it is refused.
-    ///
-    /// # Errors
-    ///
-    /// [`RosterError::ItemTooLarge`], [`RosterError::TooManyItems`] and [`RosterError::TooLarge`].
-    pub fn allow(&self, roster: &Roster, item: &Item) -> Result<(), RosterError> {
-        let former = roster.get(item.jid.as_str()).map(most_bytes);
-        let (old, new) = (former.unwrap_or(0), most_bytes(Packed::new(item).entry()));
-        if new <= old {
-            return Ok(());
-        }
-        if new > self.item_bytes {
-            return Err(RosterError::ItemTooLarge);
-        }
-        if former.is_none() && roster.len() >= self.items {
-            return Err(RosterError::TooManyItems);
-        }
-        if roster.bytes().saturating_sub(old).saturating_add(new) > self.bytes {
-            return Err(RosterError::TooLarge);
-        }
-        Ok(())
-    }
-}
 
 /// A roster set, read and checked: one contact, and what to do with its item
 /// ([RFC 6121 §2.1.5](https://www.rfc-editor.org/rfc/rfc6121#section-2.1.5)).
@@ -78,7 +16,7 @@ impl RosterLimits {
 /// `subscription` other than `remove`, `ask` and `approved` are not even read: only presence changes
 /// them (rule ROSTER-8).
 #[derive(Clone, PartialEq, Eq)]
-pub struct RosterSet {
+pub(crate) struct RosterSet {
     contact: BareJid,
     change: Change,
 }
@@ -96,7 +34,7 @@ enum Change {
 impl RosterSet {
     /// The removal of a contact.
     #[must_use]
-    pub const fn removal(contact: BareJid) -> Self {
+    pub(crate) const fn removal(contact: BareJid) -> Self {
         Self { contact, change: Change::Remove }
     }
 
@@ -106,7 +44,7 @@ impl RosterSet {
     ///
     /// [`RosterError`] if it is not one item with a JID, a name and groups within the limits (rules
     /// ROSTER-5, ROSTER-6, ROSTER-7 and LIMIT-15).
-    pub fn parse(query: &Child<'_>, limits: &RosterLimits) -> Result<Self, RosterError> {
+    pub(crate) fn parse(query: &Child<'_>, limits: &RosterLimits) -> Result<Self, RosterError> {
         let mut items = query.children().filter(|child| child.is("item", NAMESPACE));
         let (Some(item), None) = (items.next(), items.next()) else {
             return Err(RosterError::NotOneItem);
@@ -125,13 +63,13 @@ impl RosterSet {
 
     /// The contact.
     #[must_use]
-    pub const fn contact(&self) -> &BareJid {
+    pub(crate) const fn contact(&self) -> &BareJid {
         &self.contact
     }
 
-    /// Whether the contact's item is to be removed: the only set that concerns anybody else.
+    /// Whether it removes the contact's item: only such a set concerns anybody else.
     #[must_use]
-    pub const fn is_removal(&self) -> bool {
+    pub(crate) const fn is_removal(&self) -> bool {
         matches!(self.change, Change::Remove)
     }
 }
@@ -194,12 +132,11 @@ fn parse_groups(item: &Child<'_>, limits: &RosterLimits) -> Result<Vec<String>, 
     Ok(groups)
 }
 
-/// What a roster set comes to.
+/// What a roster set changes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
 #[must_use = "a plan takes effect only when it is stored and carried out"]
-pub enum SetPlan {
-    /// The item is so already: a result, no push, no new version (rule ROSTER-13).
+pub(crate) enum SetPlan {
+    /// Nothing changes: a result, no push, no new version (rule ROSTER-13).
     Unchanged,
     /// Store this item, answer, push it (rule ROSTER-10).
     Put(Item),
@@ -211,14 +148,13 @@ pub enum SetPlan {
 /// [RFC 6121 §2.5.2](https://www.rfc-editor.org/rfc/rfc6121#section-2.5.2)): delete it with its flags,
 /// drop the contact's request, answer, push, then send the farewells.
 #[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Removal {
+pub(crate) struct Removal {
     /// The contact.
-    pub contact: BareJid,
+    pub(crate) contact: BareJid,
     /// Whether a request of the contact is stored, which goes too.
-    pub request: bool,
+    pub(crate) request: bool,
     /// What the contact is told, in order.
-    pub farewells: &'static [Farewell],
+    pub(crate) farewells: &'static [Farewell],
 }
 
 impl fmt::Debug for Removal {
@@ -237,7 +173,7 @@ impl fmt::Debug for Removal {
 /// [`RosterError::OwnJid`] (unless it is the removal of such an item), [`RosterError::UnknownItem`] for a
 /// removal (rule ROSTER-14) and those of
 /// [`RosterLimits::allow`] (rule LIMIT-15).
-pub fn plan_set(
+pub(crate) fn plan_set(
     roster: &Roster,
     own: &BareJid,
     set: &RosterSet,
@@ -246,7 +182,7 @@ pub fn plan_set(
     let contact = &set.contact;
     let present = roster.item(contact);
     match &set.change {
-        // A store may hold such an item nevertheless: it can go, and there is nobody to tell.
+        // A store may hold such an item: it can be removed, and there is nobody to tell.
         Change::Remove if contact == own && present.is_some() => Ok(SetPlan::Remove(Removal {
             contact: contact.clone(),
             request: roster.has_request(contact.as_str()),
@@ -277,8 +213,7 @@ pub fn plan_set(
 
 /// Why a roster get or set is refused; always the client's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RosterError {
+pub(crate) enum RosterError {
     /// A get names an item.
     #[error("a roster get holds an item")]
     ItemInGet,
@@ -288,7 +223,7 @@ pub enum RosterError {
     /// The item has no JID.
     #[error("the item has no jid")]
     NoJid,
-    /// The item's JID is none.
+    /// The item's JID is invalid.
     #[error("the jid of the item is not valid")]
     InvalidJid,
     /// The item's JID has a resource.
@@ -321,7 +256,7 @@ pub enum RosterError {
     /// The roster is full.
     #[error("the roster has too many items")]
     TooManyItems,
-    /// The roster is full, though not of items.
+    /// The roster is full in bytes.
     #[error("the items of the roster are too large together")]
     TooLarge,
 }
@@ -330,7 +265,7 @@ impl RosterError {
     /// The stanza error that the client gets
     /// ([RFC 6121 §2.3.3](https://www.rfc-editor.org/rfc/rfc6121#section-2.3.3)).
     #[must_use]
-    pub const fn condition(self) -> Condition {
+    pub(crate) const fn condition(self) -> Condition {
         match self {
             Self::ItemInGet
             | Self::NotOneItem

@@ -5,7 +5,8 @@ use std::fmt;
 use jid::BareJid;
 
 use super::pages::{APPROVED, ASK, Packed, Pages, Row, SEPARATOR};
-use super::{Item, Stray, Subscription, wire};
+use super::{Item, Stray, Subscription};
+#[cfg(feature = "server")]
 use crate::rules::subscription::{Standing, State};
 
 /// The roster of one account, and the contacts whose requests to subscribe wait for an answer.
@@ -53,14 +54,14 @@ impl Roster {
         };
         for entry in roster.items.iter() {
             roster.digest = roster.digest.wrapping_add(entry.digest());
-            roster.bytes = roster.bytes.saturating_add(wire::most_bytes(entry));
+            roster.bytes = roster.bytes.saturating_add(entry.most_bytes());
         }
         roster
     }
 
     /// The item of a contact, by its normalised bare JID.
     #[must_use]
-    pub fn get(&self, jid: &str) -> Option<Entry<'_>> {
+    pub fn get(&self, jid: &str) -> Option<ItemRef<'_>> {
         self.items.get(self.items.find(jid).ok()?)
     }
 
@@ -79,7 +80,7 @@ impl Roster {
     }
 
     /// All items, ordered by JID.
-    pub fn iter(&self) -> impl Iterator<Item = Entry<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = ItemRef<'_>> {
         self.items.iter()
     }
 
@@ -96,19 +97,19 @@ impl Roster {
         self.bytes
     }
 
-    /// Whether there is no item (requests may wait nevertheless).
+    /// Whether there is no item (there may still be requests).
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
 
-    /// Whether it is as that of a new account.
+    /// Whether it equals that of a new account.
     pub(crate) fn is_new(&self) -> bool {
         self.items.is_empty() && self.requests.is_empty() && self.version == 0
     }
 
-    /// Adds an item or replaces the one of its JID. `false` if that is how it was already, and then
-    /// the version stays too (rule ROSTER-13).
+    /// Adds an item or replaces the one of its JID. `false` if nothing changes, and then the version
+    /// stays too (rule ROSTER-13).
     pub fn put(&mut self, item: &Item) -> bool {
         let mut packed = Packed::new(item);
         let place = self.items.find(item.jid.as_str());
@@ -119,7 +120,7 @@ impl Roster {
         if let Some(old) = old {
             packed.set_hash(old.hash());
         }
-        self.count(old.map(|old| (old.digest(), wire::most_bytes(old))), Some(packed.entry()));
+        self.count(old.map(|old| (old.digest(), old.most_bytes())), Some(packed.entry()));
         match place {
             Ok(place) => self.items.replace(place, &packed),
             Err(place) => self.items.insert(place, &packed),
@@ -127,8 +128,8 @@ impl Roster {
         true
     }
 
-    /// Adds an item whose text is no address (rule JID-6), as a store returned it: the version stays.
-    /// Nobody is looked up by that text, so nobody sees or is shown anything by it.
+    /// Adds an item whose text is not an address (rule JID-6), as a store returned it: the version
+    /// stays. Nothing is looked up by that text, so it has no effect on presence.
     pub fn add_stray(&mut self, stray: &Stray) {
         let Err(place) = self.items.find(&stray.jid) else { return };
         let packed = Packed::stray(stray);
@@ -141,20 +142,20 @@ impl Roster {
     /// Removes the item of a contact, with its flags; a stored request stays. `false` if there is none.
     pub fn remove(&mut self, jid: &str) -> bool {
         let Ok(place) = self.items.find(jid) else { return false };
-        let old = self.items.get(place).map(|old| (old.digest(), wire::most_bytes(old)));
+        let old = self.items.get(place).map(|old| (old.digest(), old.most_bytes()));
         self.count(old, None);
         self.items.remove(place);
         true
     }
 
     /// A change: `new` in the place of what had the digest and the bytes of `old`.
-    fn count(&mut self, old: Option<(u64, usize)>, new: Option<Entry<'_>>) {
+    fn count(&mut self, old: Option<(u64, usize)>, new: Option<ItemRef<'_>>) {
         let (digest, bytes) = old.unwrap_or_default();
         self.digest = self.digest.wrapping_sub(digest);
         self.bytes = self.bytes.saturating_sub(bytes);
         if let Some(new) = new {
             self.digest = self.digest.wrapping_add(new.digest());
-            self.bytes = self.bytes.saturating_add(wire::most_bytes(new));
+            self.bytes = self.bytes.saturating_add(new.most_bytes());
         }
         self.version = self.next_version();
     }
@@ -174,9 +175,9 @@ impl Roster {
     /// The version as clients see it (`ver`,
     /// [RFC 6121 §2.6](https://www.rfc-editor.org/rfc/rfc6121#section-2.6)).
     ///
-    /// It names the items and not only the number of the change: no other roster has the same one, be
-    /// it of a store that forgot or went back to an older state, or of a later account of that name
-    /// (rule ROSTER-17).
+    /// It depends on the items and not only on the number of the change: no other roster has the same
+    /// version, even if a store forgets or goes back to an older state, or a later account takes the
+    /// name (rule ROSTER-17).
     #[must_use]
     pub fn ver(&self) -> String {
         format!("{}-{:016x}", self.version, self.digest)
@@ -209,12 +210,12 @@ impl Roster {
     }
 
     /// The contacts that see the account's presence: subscription `from` or `both`.
-    pub fn subscribers(&self) -> impl Iterator<Item = Entry<'_>> {
+    pub fn subscribers(&self) -> impl Iterator<Item = ItemRef<'_>> {
         self.iter().filter(|entry| entry.subscription().has_from())
     }
 
     /// The contacts whose presence the account sees: subscription `to` or `both`.
-    pub fn subscriptions(&self) -> impl Iterator<Item = Entry<'_>> {
+    pub fn subscriptions(&self) -> impl Iterator<Item = ItemRef<'_>> {
         self.iter().filter(|entry| entry.subscription().has_to())
     }
 
@@ -225,8 +226,8 @@ impl Roster {
     }
 
     /// Where a contact stands in the subscription machine of RFC 6121 Appendix A.
-    #[must_use]
-    pub fn standing(&self, jid: &str) -> Standing {
+    #[cfg(feature = "server")]
+    pub(crate) fn standing(&self, jid: &str) -> Standing {
         let request = self.has_request(jid);
         self.get(jid).map_or_else(
             || Standing::new(State::of(Subscription::None, false, request), false, false),
@@ -240,8 +241,8 @@ impl Roster {
         )
     }
 
-    /// Keeps with each item what `hash` makes of its JID, for those who look contacts up. What it
-    /// shares with `known` is so already.
+    /// Keeps with each item the hash of its JID, for look-ups of contacts. Pages shared with `known`
+    /// have theirs already.
     pub(crate) fn set_hashes(&mut self, known: &Self, hash: impl Fn(&str) -> u32) {
         self.items.set_hashes(&known.items, hash);
     }
@@ -259,13 +260,13 @@ impl fmt::Debug for Roster {
 
 /// One item of a [`Roster`], seen in place.
 #[derive(Clone, Copy)]
-pub struct Entry<'a> {
+pub struct ItemRef<'a> {
     /// Where the item's own text stands among others.
     pub(super) text: &'a str,
     pub(super) row: &'a Row,
 }
 
-impl<'a> Entry<'a> {
+impl<'a> ItemRef<'a> {
     /// The contact's normalised bare JID.
     #[must_use]
     #[inline]
@@ -281,7 +282,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Whether a client sees no difference.
-    fn shows_as(&self, other: Entry<'_>) -> bool {
+    fn shows_as(&self, other: ItemRef<'_>) -> bool {
         let state = |row: &Row| (row.subscription, row.flags);
         self.text() == other.text() && state(self.row) == state(other.row)
     }
@@ -289,6 +290,16 @@ impl<'a> Entry<'a> {
     /// The hash of the JID that was kept last; 0 where none was.
     pub(crate) const fn hash(&self) -> u32 {
         self.row.hash
+    }
+
+    /// How many bytes it takes in a roster result at most, whatever the state of the subscription:
+    /// what presence does must not depend on how full a roster is.
+    #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
+    pub(super) fn most_bytes(&self) -> usize {
+        const EMPTY: &str =
+            "<item jid='' subscription='none' ask='subscribe' approved='true'></item>";
+        let most = |byte| usize::from(MOST_WRITTEN[usize::from(byte)]);
+        EMPTY.len() + self.text().bytes().map(most).sum::<usize>()
     }
 
     /// The name the user gave it.
@@ -321,9 +332,34 @@ impl<'a> Entry<'a> {
     }
 }
 
-impl fmt::Debug for Entry<'_> {
+#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
+static MOST_WRITTEN: [u8; 256] = {
+    let mut most = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        most[byte as usize] = most_written(byte);
+        if byte == u8::MAX {
+            break most;
+        }
+        byte += 1;
+    }
+};
+
+/// How many bytes are written for one byte of an item's text at most.
+const fn most_written(byte: u8) -> u8 {
+    match byte {
+        // Between the parts.
+        0 => b"<group></group>".len() as u8,
+        b'&' | 1..=0x1F => 5,
+        b'<' | b'>' => 4,
+        b'\'' | b'"' => 6,
+        _ => 1,
+    }
+}
+
+impl fmt::Debug for ItemRef<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entry")
+        f.debug_struct("ItemRef")
             .field("subscription", &self.subscription())
             .field("ask", &self.ask())
             .field("approved", &self.approved())
@@ -332,4 +368,5 @@ impl fmt::Debug for Entry<'_> {
 }
 
 #[cfg(test)]
+#[cfg(feature = "server")]
 mod tests;

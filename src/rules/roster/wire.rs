@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::{Entry, Roster, RosterError};
+use super::{ItemRef, Roster, RosterError};
 use crate::stanza::{Child, write};
 
 /// The namespace of roster queries.
-pub const NAMESPACE: &str = "jabber:iq:roster";
+pub(crate) const NAMESPACE: &str = "jabber:iq:roster";
 
 /// Reads a roster get: the version that the client holds, as it wrote it.
 ///
@@ -14,7 +14,7 @@ pub const NAMESPACE: &str = "jabber:iq:roster";
 ///
 /// [`RosterError::ItemInGet`] if the query asks about an item
 /// ([RFC 6121 §2.1.3](https://www.rfc-editor.org/rfc/rfc6121#section-2.1.3), rule ROSTER-1).
-pub fn parse_get<'a>(query: &Child<'a>) -> Result<Option<Cow<'a, str>>, RosterError> {
+pub(crate) fn parse_get<'a>(query: &Child<'a>) -> Result<Option<Cow<'a, str>>, RosterError> {
     if query.children().any(|child| child.is("item", NAMESPACE)) {
         return Err(RosterError::ItemInGet);
     }
@@ -27,7 +27,7 @@ pub fn parse_get<'a>(query: &Child<'a>) -> Result<Option<Cow<'a, str>>, RosterEr
 ///
 /// The version is written even where the client named none (rule ROSTER-16).
 #[must_use]
-pub fn result(roster: &Roster, held: Option<&str>) -> Vec<u8> {
+pub(crate) fn result(roster: &Roster, held: Option<&str>) -> Vec<u8> {
     if held.is_some_and(|held| held == roster.ver()) {
         return Vec::new();
     }
@@ -38,15 +38,16 @@ pub fn result(roster: &Roster, held: Option<&str>) -> Vec<u8> {
     })
 }
 
-/// The payload of a push for one contact, after the change: its item, or the news that it has none
-/// any more ([RFC 6121 §2.1.6](https://www.rfc-editor.org/rfc/rfc6121#section-2.1.6)).
+/// The payload of a push for one contact, after the change: its item, or its removal
+/// ([RFC 6121 §2.1.6](https://www.rfc-editor.org/rfc/rfc6121#section-2.1.6)).
 ///
 /// Make it while nothing else can change the roster, so that it carries the version of this change
 /// (rule ROSTER-17).
 #[must_use]
-pub fn push(roster: &Roster, contact: &str) -> Vec<u8> {
-    let entry = roster.get(contact);
-    query(roster, entry.map_or(contact.len(), most_bytes), |out| match entry {
+pub(crate) fn push(roster: &Roster, contact: &str) -> Vec<u8> {
+    let item = roster.get(contact);
+    let bytes = item.map_or(contact.len(), |item| item.most_bytes());
+    query(roster, bytes, |out| match item {
         Some(entry) => write_item(out, entry),
         None => {
             out.extend_from_slice(b"<item");
@@ -58,7 +59,7 @@ pub fn push(roster: &Roster, contact: &str) -> Vec<u8> {
 }
 
 /// Appends one `<item/>`. The subscription is always written, `none` too (rule ROSTER-12).
-pub fn write_item(out: &mut Vec<u8>, entry: Entry<'_>) {
+pub(crate) fn write_item(out: &mut Vec<u8>, entry: ItemRef<'_>) {
     out.extend_from_slice(b"<item");
     write_attribute(out, "jid", entry.jid());
     if let Some(name) = entry.name() {
@@ -83,44 +84,6 @@ pub fn write_item(out: &mut Vec<u8>, entry: Entry<'_>) {
         out.extend_from_slice(b"</group>");
     }
     out.extend_from_slice(b"</item>");
-}
-
-/// How many bytes [`write_item`] appends at most, whatever the state of the subscription is: what
-/// presence does must not depend on how full a roster is.
-#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
-pub(super) fn most_bytes(entry: Entry<'_>) -> usize {
-    const EMPTY: &str = "<item jid='' subscription='none' ask='subscribe' approved='true'></item>";
-    EMPTY.len()
-        + entry
-            .text()
-            .bytes()
-            .map(|byte| usize::from(MOST_WRITTEN[usize::from(byte)]))
-            .sum::<usize>()
-}
-
-#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
-static MOST_WRITTEN: [u8; 256] = {
-    let mut most = [0; 256];
-    let mut byte = 0_u8;
-    loop {
-        most[byte as usize] = most_written(byte);
-        if byte == u8::MAX {
-            break most;
-        }
-        byte += 1;
-    }
-};
-
-/// How many bytes are written for one byte of an item's text at most.
-const fn most_written(byte: u8) -> u8 {
-    match byte {
-        // Between the parts.
-        0 => b"<group></group>".len() as u8,
-        b'&' | 1..=0x1F => 5,
-        b'<' | b'>' => 4,
-        b'\'' | b'"' => 6,
-        _ => 1,
-    }
 }
 
 fn query(roster: &Roster, bytes: usize, items: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {

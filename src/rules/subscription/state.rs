@@ -5,8 +5,7 @@ use crate::rules::roster::Subscription;
 /// The state of a subscription, from the account's point of view
 /// ([RFC 6121 §A.1](https://www.rfc-editor.org/rfc/rfc6121#appendix-A.1)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "RFC 6121 §A.1 knows nine")]
-pub enum State {
+pub(crate) enum State {
     /// N: no subscription and no request; also a contact that is not listed at all.
     None,
     /// PO: the account asked.
@@ -29,7 +28,8 @@ pub enum State {
 
 impl State {
     /// All nine, in the order of the RFC.
-    pub const ALL: [Self; 9] = [
+    #[cfg(test)]
+    pub(super) const ALL: [Self; 9] = [
         Self::None,
         Self::PendingOut,
         Self::PendingIn,
@@ -44,7 +44,7 @@ impl State {
     /// The state that an item and the presence of a stored request make. A flag that contradicts the
     /// subscription (who is subscribed waits for no answer) does not count.
     #[must_use]
-    pub const fn of(subscription: Subscription, ask: bool, request: bool) -> Self {
+    pub(crate) const fn of(subscription: Subscription, ask: bool, request: bool) -> Self {
         match (subscription, ask, request) {
             (Subscription::None, false, false) => Self::None,
             (Subscription::None, true, false) => Self::PendingOut,
@@ -60,7 +60,7 @@ impl State {
 
     /// The subscription that an item in this state shows.
     #[must_use]
-    pub const fn subscription(self) -> Subscription {
+    pub(crate) const fn subscription(self) -> Subscription {
         match self {
             Self::None | Self::PendingOut | Self::PendingIn | Self::PendingOutIn => {
                 Subscription::None
@@ -73,34 +73,33 @@ impl State {
 
     /// Whether the account waits for an answer: the item shows `ask='subscribe'`.
     #[must_use]
-    pub const fn is_pending_out(self) -> bool {
+    pub(crate) const fn is_pending_out(self) -> bool {
         matches!(self, Self::PendingOut | Self::PendingOutIn | Self::FromPendingOut)
     }
 
     /// Whether the contact waits for an answer: its request is stored, and no item shows it.
     #[must_use]
-    pub const fn is_pending_in(self) -> bool {
+    pub(crate) const fn is_pending_in(self) -> bool {
         matches!(self, Self::PendingIn | Self::PendingOutIn | Self::ToPendingIn)
     }
 }
 
-/// Where a contact stands before a stanza: all that the tables ask for.
+/// The state of a contact before a stanza: everything the tables ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct Standing {
+pub(crate) struct Standing {
     /// The state.
-    pub state: State,
+    pub(crate) state: State,
     /// Whether the user approved a request that has not come yet
     /// ([RFC 6121 §3.4](https://www.rfc-editor.org/rfc/rfc6121#section-3.4)).
-    pub approved: bool,
+    pub(crate) approved: bool,
     /// Whether there is a roster item; without one the state is `None` or `PendingIn`.
-    pub listed: bool,
+    pub(crate) listed: bool,
 }
 
 impl Standing {
     /// The three facts; [`Roster::standing`](crate::rules::roster::Roster::standing) reads them from a roster.
     #[must_use]
-    pub const fn new(state: State, approved: bool, listed: bool) -> Self {
+    pub(crate) const fn new(state: State, approved: bool, listed: bool) -> Self {
         Self { state, approved, listed }
     }
 }

@@ -40,7 +40,7 @@ const PRE_APPROVED: &[Step] = &[Step::Reply(Subscribed), Step::Push, Step::Curre
 
 /// What a subscription stanza does that the account's own client sends (RFC 6121 §A.2, Tables 2–5;
 /// rules SUB-O1 to SUB-O4).
-pub const fn outbound(standing: Standing, kind: SubscriptionKind) -> Transition {
+pub(crate) const fn outbound(standing: Standing, kind: SubscriptionKind) -> Transition {
     let Standing { state, approved, .. } = standing;
     #[rustfmt::skip]
     let [subscribe, unsubscribe, subscribed, unsubscribed]: [Cell; 4] = match state {
@@ -69,7 +69,7 @@ pub const fn outbound(standing: Standing, kind: SubscriptionKind) -> Transition 
 
 /// What a subscription stanza does that comes from the contact (RFC 6121 §A.3, Tables 6–9; rules
 /// SUB-I1 to SUB-I4).
-pub const fn inbound(standing: Standing, kind: SubscriptionKind) -> Transition {
+pub(crate) const fn inbound(standing: Standing, kind: SubscriptionKind) -> Transition {
     let Standing { state, approved, listed } = standing;
     #[rustfmt::skip]
     let [subscribe, unsubscribe, subscribed, unsubscribed]: [Cell; 4] = match state {
@@ -100,7 +100,7 @@ pub const fn inbound(standing: Standing, kind: SubscriptionKind) -> Transition {
 /// What a contact is told when its item is removed, in order (RFC 6121 §2.5.2; rule ROSTER-15). A
 /// stored request is dropped with it.
 #[must_use]
-pub const fn removal(state: State) -> &'static [Farewell] {
+pub(crate) const fn removal(state: State) -> &'static [Farewell] {
     const ENDS: Farewell = Farewell::Send(Unsubscribed);
     const LEAVES: Farewell = Farewell::Send(Unsubscribe);
     match state {

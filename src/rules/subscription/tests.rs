@@ -281,7 +281,7 @@ fn roster_15_farewells_leave_nothing_dangling() {
 
 #[test]
 fn limit_16_requests_over_the_limits_are_not_admitted() {
-    let limits = RequestLimits::default();
+    let limits = crate::rules::roster::RequestLimits::default();
     assert!(limits.admit(499, 8192));
     assert!(!limits.admit(500, 1));
     assert!(!limits.admit(0, 8193));

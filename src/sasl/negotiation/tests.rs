@@ -25,7 +25,7 @@ use sha2::Sha256;
 use crate::environment::Virtual;
 use crate::sasl::wire::Request;
 use crate::sasl::{
-    ChannelBindings, Context, Mechanism, Negotiation, Policy, Refused, SaslError, Step, wire,
+    ChannelBindings, Context, Failure, Mechanism, Negotiation, Policy, SaslError, Step, wire,
 };
 use crate::store::{Credentials, ScramHash, ScramKeys, Verdict};
 
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// Hands in a request and answers from the store.
-    fn receive(&mut self, request: Result<Request<'_>, SaslError>) -> Result<Step, Refused> {
+    fn receive(&mut self, request: Result<Request<'_>, SaslError>) -> Result<Step, Failure> {
         match self.negotiation.receive(request)? {
             Step::NeedCredentials { account } => {
                 let found = account.node().is_some_and(|node| node.as_str() == self.user);
@@ -92,23 +92,23 @@ impl World {
         }
     }
 
-    fn auth(&mut self, mechanism: Mechanism, initial: &[u8]) -> Result<Step, Refused> {
+    fn auth(&mut self, mechanism: Mechanism, initial: &[u8]) -> Result<Step, Failure> {
         self.receive(Ok(Request::Auth {
-            mechanism: mechanism.name(),
+            mechanism: mechanism.as_str(),
             initial: Some(initial.to_vec()),
         }))
     }
 
-    fn plain(&mut self, authzid: &str, user: &str, password: &str) -> Result<Step, Refused> {
+    fn plain(&mut self, authzid: &str, user: &str, password: &str) -> Result<Step, Failure> {
         self.auth(Mechanism::Plain, format!("{authzid}\0{user}\0{password}").as_bytes())
     }
 
-    fn respond(&mut self, data: &[u8]) -> Result<Step, Refused> {
+    fn respond(&mut self, data: &[u8]) -> Result<Step, Failure> {
         self.receive(Ok(Request::Response(data.to_vec())))
     }
 
     /// A whole SCRAM exchange by the client below.
-    fn scram(&mut self, mechanism: Mechanism, client: &Client<'_>) -> Result<Step, Refused> {
+    fn scram(&mut self, mechanism: Mechanism, client: &Client<'_>) -> Result<Step, Failure> {
         let challenge = challenge(self.auth(mechanism, client.first().as_bytes())?);
         let last = client.last(mechanism.hash().unwrap(), &challenge);
         self.respond(last.as_bytes())
@@ -121,7 +121,7 @@ impl World {
         authzid: Option<&str>,
         user: &str,
         password: &str,
-    ) -> Result<Step, Refused> {
+    ) -> Result<Step, Failure> {
         // Its defaults leave the mechanisms with channel binding out.
         static ALL: [rsasl::prelude::Mechanism; 5] =
             [PLAIN, SCRAM_SHA1, SCRAM_SHA256, SCRAM_SHA1_PLUS, SCRAM_SHA256_PLUS];
@@ -137,7 +137,7 @@ impl World {
                 password: password.to_owned(),
             })
             .unwrap();
-        let name = Mechname::parse(mechanism.name().as_bytes()).unwrap();
+        let name = Mechname::parse(mechanism.as_str().as_bytes()).unwrap();
         let mut client = SASLClient::with_cb(config, Channel).start_suggested(&[name]).unwrap();
         let mut out = Vec::new();
         client.step(None, &mut out).unwrap();
@@ -250,7 +250,7 @@ fn challenge(step: Step) -> String {
 }
 
 #[track_caller]
-fn assert_success(step: Result<Step, Refused>, jid: &str) {
+fn assert_success(step: Result<Step, Failure>, jid: &str) {
     match step {
         Ok(Step::Success { account, .. }) => assert_eq!(account.as_str(), jid),
         other => panic!("not a success: {other:?}"),
@@ -258,7 +258,7 @@ fn assert_success(step: Result<Step, Refused>, jid: &str) {
 }
 
 #[track_caller]
-fn assert_refused(step: Result<Step, Refused>, error: SaslError) {
+fn assert_refused(step: Result<Step, Failure>, error: SaslError) {
     match step {
         Err(refused) => assert_eq!(refused.error, error),
         other => panic!("not a refusal: {other:?}"),
@@ -266,5 +266,5 @@ fn assert_refused(step: Result<Step, Refused>, error: SaslError) {
 }
 
 fn names(world: &World) -> Vec<&'static str> {
-    world.negotiation.context.offered().map(Mechanism::name).collect()
+    world.negotiation.context.offered().map(Mechanism::as_str).collect()
 }

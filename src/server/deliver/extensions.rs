@@ -6,11 +6,11 @@ use jid::BareJid;
 
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
-use crate::extension::{AccountState, Admission, Delivery, Extension, Outcome};
+use crate::extension::{Admission, Delivery, Extension, Outcome};
 use crate::rules::roster::Roster;
 use crate::server::Core;
 use crate::server::deliver::address::{Address, Bare};
-use crate::session::{Account, Copies, Hold, SessionHandle, Values};
+use crate::session::{Account, AccountState, Copies, Hold, SessionHandle, Values};
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
 use crate::store::StoreError;
 

@@ -14,10 +14,10 @@ use crate::address;
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::roster::{
-    Roster, RosterError, RosterLimits, RosterSet, SetPlan, Stray, plan_set, push,
+    RequestLimits, Roster, RosterError, RosterLimits, RosterSet, SetPlan, Stray, plan_set, push,
 };
 use crate::rules::subscription::{
-    Farewell, RequestChange, RequestLimits, Step, SubscriptionKind, Transition, inbound, outbound,
+    Farewell, RequestChange, Step, SubscriptionKind, Transition, inbound, outbound,
 };
 use crate::server::Core;
 use crate::session::{Account, Parting, SessionHandle};

@@ -15,7 +15,7 @@ use crate::server::work::oneshot::{self, Receiver};
 use crate::session::{Authed, BindError, BindRefusal, BindRequest, Bound, Misuse, Session};
 use crate::stanza::{Child, Condition, ErrorType, Kind, Received, Stanza, StanzaError, write};
 use crate::store::StoreError;
-use crate::stream::{Refused, StreamCondition};
+use crate::stream::{RefusedStanza, StreamCondition};
 
 const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 
@@ -35,7 +35,7 @@ pub(super) enum BindOutcome<C: SharedConnection> {
 
 impl<C: SharedConnection> Driver<C> {
     /// A stanza before bind that was refused while it was read.
-    pub(super) fn early_refused(&mut self, refused: &Refused) {
+    pub(super) fn early_refused(&mut self, refused: &RefusedStanza) {
         if let (Stage::Authed(_), Some(limit)) = (&self.stage, refused.limit()) {
             self.core.metrics.limit(limit.id());
         }

@@ -13,7 +13,7 @@ use crate::server::work::oneshot;
 use crate::server::{Core, Task};
 use crate::session::{Bound, Reason, Session, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
-use crate::stream::{Nonza, Refused, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::{Nonza, RefusedStanza, STREAM_NAMESPACE, StreamCondition};
 
 /// As many bytes by which a stanza grows on its way are not counted (LIMIT-20): the sender's address,
 /// in all but odd cases.
@@ -148,7 +148,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A stanza that was refused while it was read. It counts as handled: it is answered (SM-5).
-    pub(super) fn refused(&mut self, refused: &Refused) {
+    pub(super) fn refused(&mut self, refused: &RefusedStanza) {
         let Stage::Bound(session) = &mut self.stage else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);

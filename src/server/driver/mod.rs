@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use crate::connection::{Close, PreDrain, SharedConnection};
 use crate::environment::Nanos;
 use crate::extension::{Flow, Liveness};
+use crate::sasl::ChannelBindings;
 use crate::server::Core;
 use crate::server::driver::admission::{Place, Source, Standing};
 use crate::server::driver::bind::BindWait;
@@ -34,7 +35,7 @@ use crate::server::driver::close::Closing;
 use crate::server::driver::drain::Hook;
 use crate::server::driver::input::Late;
 use crate::server::driver::negotiate::{Answer, Negotiating};
-use crate::server::driver::peer::{Peer, Tls, Want};
+use crate::server::driver::peer::{Peer, Want};
 use crate::server::driver::rate::{Pace, Spent};
 use crate::server::driver::recipients::Recipients;
 use crate::server::driver::trace::Trace;
@@ -66,9 +67,74 @@ enum Pending<C: SharedConnection> {
 /// One transport's way through the server: a machine without I/O.
 ///
 /// Bytes go in with [`receive`](Self::receive), in any chunking; what they cause goes out through
-/// the [`Connection`] that the server was given; what the driver wants next is a value,
-/// [`Want`]. It is safe to drop at any time, which is the loss of the transport: a stanza that was
-/// accepted is finished all the same.
+/// the [`Connection`](crate::connection::Connection) that the server was given; what the driver wants next is a value,
+/// [`Want`]; time passes with [`handle_timeout`](Self::handle_timeout). Dropping a driver, at any time,
+/// is the loss of its transport: work on an accepted stanza goes on.
+///
+/// # Examples
+///
+/// The loop that every host runs around a driver, here in memory: a client logs in, binds a resource
+/// and falls silent until the server gives its transport up.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::task::{Context, Poll, Waker};
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::sasl::ChannelBindings;
+/// use xmpp_session::server::{Peer, Server, Want};
+/// use xmpp_session::store::{AnyAccount, Stores};
+///
+/// let clock = Arc::new(Virtual::new(1));
+/// let mut stores = Stores::memory();
+/// stores.accounts = Arc::new(AnyAccount::new("secret")?);
+/// let server = Server::builder(clock.clone(), stores).domain("example.com".parse()?).build();
+///
+/// // A socket was accepted. `secure`: TLS ends in front of this host.
+/// let connection = Recorder::new();
+/// let mut driver = server.accept(connection.clone(), Peer::new().secure(true));
+/// let open = "<stream:stream xmlns='jabber:client' version='1.0' to='example.com' \
+///             xmlns:stream='http://etherx.jabber.org/streams'>";
+/// let mut socket = [
+///     open,
+///     "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGp1bGlldABzZWNyZXQ=</auth>",
+///     open,
+///     "<iq type='set' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>",
+///     "<resource>balcony</resource></bind></iq>",
+/// ]
+/// .into_iter();
+///
+/// let mut cx = Context::from_waker(Waker::noop()); // yours wakes the loop
+/// let mut sent = String::new();
+/// loop {
+///     // What the driver wants; `Pending` while a store works or a limit pauses reading.
+///     let arrived = match driver.poll_want(&mut cx) {
+///         Poll::Ready(Want::Input) => socket.next(),
+///         Poll::Ready(Want::StartTls) => {
+///             driver.secured(ChannelBindings::new()); // after the handshake
+///             continue;
+///         }
+///         Poll::Pending => None,
+///         _ => break, // `Want::Close`
+///     };
+///     match arrived {
+///         // Bytes in.
+///         Some(bytes) => driver.receive(bytes.as_bytes()),
+///         // Time: a host sleeps until the time-out, bytes or its waker, whichever comes first.
+///         None => {
+///             let due = driver.next_timeout().unwrap_or_default();
+///             clock.advance(due.saturating_sub(server.now()));
+///             driver.handle_timeout();
+///         }
+///     }
+///     // Effects out: a host writes what its connections hold.
+///     sent.extend(connection.take());
+/// }
+/// assert!(sent.contains("<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'"));
+/// assert!(sent.contains("<jid>juliet@example.com/balcony</jid>"));
+/// assert!(sent.contains("urn:xmpp:ping"), "asked for a sign of life");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping a driver is the loss of its transport"]
 pub struct Driver<C: SharedConnection> {
     core: Arc<Core<C>>,
@@ -285,17 +351,17 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// The TLS handshake after [`Want::StartTls`] is through; what the client said before it is
-    /// forgotten (STREAM-8). On a transport that is TLS from its beginning
-    /// ([`Peer::direct_tls`]) nothing was. At any other time it has no effect.
-    pub fn secured(&mut self, tls: Tls) {
+    /// The TLS handshake after [`Want::StartTls`] has succeeded: what the client said before it is
+    /// forgotten (STREAM-8). `bindings` is what SASL may bind a login to. At any other time it has no
+    /// effect.
+    pub fn secured(&mut self, bindings: ChannelBindings) {
         let Stage::Unauthed(session) = &mut self.stage else { return };
         if self.want == Want::Close || (self.want == Want::Input && session.is_open()) {
             return;
         }
         session.restart();
         if let Some(negotiating) = &mut self.negotiating {
-            negotiating.secured(tls.bindings);
+            negotiating.secured(bindings);
         }
         self.parser.restart(false);
         self.lang = None;

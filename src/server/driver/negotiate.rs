@@ -9,7 +9,7 @@ use crate::address;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::environment::random_hex;
 use crate::extension::{Extension, Flow, Negotiated, Stage as FeatureStage};
-use crate::sasl::{ChannelBindings, Context, Mechanism, Negotiation, Refused, Step, wire};
+use crate::sasl::{ChannelBindings, Context, Failure, Mechanism, Negotiation, Step, wire};
 use crate::server::Core;
 use crate::server::builder::Domain;
 use crate::server::driver::admission::Standing;
@@ -197,7 +197,7 @@ impl<C: SharedConnection> Driver<C> {
             secure: negotiating.secure,
             bindings: negotiating.bindings.clone(),
         };
-        let names: Vec<_> = context.offered().map(Mechanism::name).collect();
+        let names: Vec<_> = context.offered().map(Mechanism::as_str).collect();
         let bindings: Vec<_> = context.bindings.types().collect();
         let usable = negotiating.starttls || !names.is_empty();
         let features = match (negotiating.tls, negotiating.secure) {
@@ -378,7 +378,7 @@ impl<C: SharedConnection> Driver<C> {
         self.sasl_step(Some(step));
     }
 
-    fn sasl_step(&mut self, step: Option<Result<Step, Refused>>) {
+    fn sasl_step(&mut self, step: Option<Result<Step, Failure>>) {
         let mut words = Vec::new();
         if matches!(step, Some(Ok(Step::Challenge(_) | Step::Success { .. }) | Err(_))) {
             // It is the client's turn.
@@ -431,7 +431,7 @@ impl<C: SharedConnection> Driver<C> {
                 if let Some(attempt) = attempt.filter(|_| !refused.error.counts()) {
                     attempt.forgive();
                 }
-                self.trace.refused(refused.error.name());
+                self.trace.refused(refused.error.as_str());
                 wire::write_failure(refused.error, &mut words);
                 self.send(&words);
                 if refused.close {

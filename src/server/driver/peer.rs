@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::sasl::ChannelBindings;
-
 /// What the driver wants of the host now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -69,33 +67,5 @@ impl fmt::Debug for Peer {
             .field("starttls", &self.starttls)
             .field("direct_tls", &self.direct_tls)
             .finish_non_exhaustive()
-    }
-}
-
-/// A TLS channel, as the host's TLS library tells.
-#[derive(Clone, Debug, Default)]
-#[must_use = "says something to `secured` only"]
-pub struct Tls {
-    pub(super) bindings: ChannelBindings,
-}
-
-impl Tls {
-    /// A channel that SASL cannot be bound to.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The channel's exported keying material for the label `EXPORTER-Channel-Binding`, 32 bytes
-    /// ([RFC 9266](https://www.rfc-editor.org/rfc/rfc9266)).
-    pub fn exporter(mut self, data: Vec<u8>) -> Self {
-        self.bindings = self.bindings.exporter(data);
-        self
-    }
-
-    /// The hash of the server's certificate
-    /// ([RFC 5929 §4](https://www.rfc-editor.org/rfc/rfc5929#section-4)).
-    pub fn server_end_point(mut self, hash: Vec<u8>) -> Self {
-        self.bindings = self.bindings.server_end_point(hash);
-        self
     }
 }

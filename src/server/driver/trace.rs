@@ -44,7 +44,7 @@ impl Trace {
 
     pub(super) fn failed(&self, error: &StreamError) {
         let limit = error.limit().map(crate::stream::Limit::id);
-        let condition = error.condition().name();
+        let condition = error.condition().as_str();
         tracing::info!(target: "xmpp_session", parent: &self.span, condition, limit, "stream error");
     }
 

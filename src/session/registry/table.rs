@@ -121,9 +121,9 @@ impl Hash {
     }
 }
 
-impl<'a> From<roster::Entry<'a>> for AccountKey<'a> {
+impl<'a> From<roster::ItemRef<'a>> for AccountKey<'a> {
     #[inline]
-    fn from(contact: roster::Entry<'a>) -> Self {
+    fn from(contact: roster::ItemRef<'a>) -> Self {
         Self { bare: contact.jid(), hash: Hash(contact.hash()) }
     }
 }

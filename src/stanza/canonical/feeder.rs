@@ -3,7 +3,8 @@
 use minidom::rxml::error::EndOrError;
 use minidom::rxml::{self, Options, Parse, RawEvent, RawParser, WithOptions};
 
-use super::{Bound, Refusal};
+use super::Refusal;
+use crate::stanza::bounds::Excess;
 use crate::stanza::scan;
 
 /// Most bytes handed to `rxml` at once: it looks through all of them for each token it makes of
@@ -72,7 +73,7 @@ impl Feeder {
             match result {
                 Ok(Some(event)) => return Ok(Some(event)),
                 Err(EndOrError::NeedMoreData) if self.bytes.len() >= self.limit => {
-                    return Err(Refusal::Exceeded(Bound::Bytes));
+                    return Err(Refusal::Exceeded(Excess::Bytes));
                 }
                 Err(EndOrError::NeedMoreData) if input.is_empty() => return Ok(None),
                 Err(EndOrError::NeedMoreData) if !taken.is_empty() => {}
@@ -124,7 +125,7 @@ fn refusal(error: rxml::Error, read: &[u8]) -> Refusal {
         E::UndeclaredEntity if !after_last(read, b'&').starts_with(b"#") => Refusal::RestrictedXml,
         E::RestrictedXml(_) => match after_last(read, b'<') {
             [b'?' | b'!', ..] => Refusal::RestrictedXml,
-            _ => Refusal::Exceeded(Bound::Name),
+            _ => Refusal::Exceeded(Excess::Name),
         },
         // What starts with `<!` and is neither CDATA nor a comment belongs to a DTD.
         E::InvalidSyntax(_) if matches!(after_last(read, b'<'), [b'!', other] if *other != b'[') => {

@@ -5,21 +5,21 @@
 /// The payload is known to be well-formed and to hold no comments and no processing
 /// instructions, so that quotes and angle brackets say where in the markup a byte stands.
 pub(super) fn is_canonical(payload: &[u8]) -> bool {
-    let mut place = Place::Text;
+    let mut place = State::Text;
     let mut rest = payload;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
         place = match (place, byte) {
             (_, b'\r') => return false,
-            (Place::Text, b'<') if after.starts_with(b"!") => return false,
-            (Place::Text, b'<') => Place::Tag,
-            (Place::Tag, b'>') => Place::Text,
-            (Place::Tag, b'\'' | b'"') => Place::Value(byte),
-            (Place::Value(quote), _) if quote == byte => Place::Tag,
-            (Place::Value(_), b'\t' | b'\n') => return false,
-            (Place::Text | Place::Value(_), b'&') => {
+            (State::Text, b'<') if after.starts_with(b"!") => return false,
+            (State::Text, b'<') => State::Tag,
+            (State::Tag, b'>') => State::Text,
+            (State::Tag, b'\'' | b'"') => State::Value(byte),
+            (State::Value(quote), _) if quote == byte => State::Tag,
+            (State::Value(_), b'\t' | b'\n') => return false,
+            (State::Text | State::Value(_), b'&') => {
                 let only_in_values: &[&[u8]] =
-                    if place == Place::Text { &[] } else { &VALUE_REFERENCES };
+                    if place == State::Text { &[] } else { &VALUE_REFERENCES };
                 let Some(after) = REFERENCES
                     .iter()
                     .chain(only_in_values)
@@ -37,7 +37,7 @@ pub(super) fn is_canonical(payload: &[u8]) -> bool {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum State {
     Text,
     Tag,
     Value(u8),

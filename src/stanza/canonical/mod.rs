@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `rxml`'s raw parser is used because its finished events have lost prefixes, and with them the
-//! difference between what may be passed on and what may not. What it does not check is checked
-//! here: prefixes, attributes that are there twice, size.
+//! difference between what may be passed on and what may not. This room adds the checks it lacks:
+//! prefixes, duplicate attributes, size.
 
 mod feeder;
 mod form;
@@ -24,9 +24,9 @@ use std::sync::Arc;
 
 #[cfg(feature = "stream")]
 pub(crate) use feeder::Feeder;
-pub(super) use reader::Head as ParsedHead;
 #[cfg(feature = "server")]
 pub(crate) use reader::Opening;
+pub(super) use reader::ParsedHead;
 pub(crate) use reader::{ElementReader, Parsed};
 #[cfg(feature = "stream")]
 pub(crate) use scope::Declaration;
@@ -36,7 +36,8 @@ pub(crate) use scope::Declarations;
 pub(crate) use tag::{Tag, TagBuilder};
 
 use super::Stanza;
-use super::recognise::{Recogniser, Verdict};
+use super::bounds::{Bounds, Excess};
+use super::recognise::{Recognised, Recogniser};
 
 /// Parses one stanza and brings it into the canonical form, in which it can be sent.
 ///
@@ -70,7 +71,7 @@ pub fn canonicalise(bytes: &[u8]) -> Result<Stanza, CanonicaliseError> {
         _ => return Err(CanonicaliseError::NotWellFormed),
     }
     match Recogniser::new(true).advance(rest, &Bounds::GENEROUS) {
-        Verdict::Canonical(outline, text) if text.len() == rest.len() => {
+        Recognised::Canonical(outline, text) if text.len() == rest.len() => {
             return Ok(outline.stamp(text, outline.from(text), None));
         }
         _ => {}
@@ -107,11 +108,11 @@ pub enum CanonicaliseError {
     /// Neither message nor presence nor iq.
     #[error("the element is neither message nor presence nor iq")]
     NotAStanza,
-    /// A name that is not ASCII, or a namespace with a character that no URI holds: many parsers
+    /// A name that is not ASCII, or a namespace with a character that no URI contains: many parsers
     /// would refuse it.
-    #[error("a name or namespace that not every parser knows")]
+    #[error("a name or namespace that not every parser accepts")]
     Names,
-    /// Too many bytes, levels, attributes or elements, as it came or in canonical form.
+    /// Too many bytes, levels, attributes or elements, as received or in canonical form.
     #[error("larger than any stanza may be")]
     TooLarge,
 }
@@ -143,38 +144,6 @@ pub(crate) fn element(xml: &[u8]) -> Option<super::Child<'_>> {
     super::Children::new(xml, super::Scope::stanza()).next()
 }
 
-/// What one element may hold (LIMIT-2, LIMIT-4, LIMIT-5).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
-    /// Bytes from `<` to `>`.
-    pub(crate) bytes: usize,
-    /// Levels of elements, the outermost included.
-    pub(crate) depth: usize,
-    /// Attributes and namespace declarations of one element.
-    pub(crate) attributes: usize,
-    /// Elements, the outermost included.
-    pub(crate) elements: usize,
-}
-
-impl Bounds {
-    /// For what is no client's input.
-    const GENEROUS: Self = Self { bytes: 16 << 20, depth: 128, attributes: 256, elements: 65_536 };
-
-    /// Most bytes of a stanza that is refused and read to its end nevertheless (LIMIT-4).
-    fn skipped(self) -> usize {
-        self.bytes.saturating_mul(4)
-    }
-
-    /// Most bytes that are written anew for so many received (LIMIT-40): escapes, and declarations
-    /// where a namespace is used that was declared outside, make more of them.
-    fn growth(self, received: usize) -> usize {
-        received.saturating_mul(4).saturating_add(512).min(self.bytes.saturating_mul(2))
-    }
-}
-
-/// Longest name or prefix, in bytes (LIMIT-5).
-const NAME: usize = 1024;
-
 /// Why an element is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
@@ -187,27 +156,14 @@ pub(crate) enum Refusal {
     /// STREAM-13
     InvalidNamespace,
     /// LIMIT-2 to LIMIT-5
-    Exceeded(Bound),
+    Exceeded(Excess),
 }
 
-/// Why a stanza is refused, and not the stream that it stands in: it is read to its end all the same.
+/// Why a stanza is refused while its stream goes on: it is read to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
     /// STREAM-15
     Names,
     /// LIMIT-4, LIMIT-5, LIMIT-40
-    Exceeded(Bound),
-}
-
-/// What was exceeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Bound {
-    Bytes,
-    Depth,
-    Attributes,
-    Elements,
-    /// Bytes of a name.
-    Name,
-    /// Bytes when written anew.
-    Growth,
+    Exceeded(Excess),
 }

@@ -7,9 +7,10 @@ use minidom::rxml::{RawEvent, XMLNS_XML};
 use super::feeder::Feeder;
 use super::scope::{Binding, Declaration, Declarations, Scope};
 use super::skip::Skipper;
-use super::tag::{Attribute, Tag, TagBuilder};
+use super::tag::{ParsedAttribute, Tag, TagBuilder};
 use super::writer::Writer;
-use super::{Bound, Bounds, Flaw, Refusal, form};
+use super::{Flaw, Refusal, form};
+use crate::stanza::bounds::{Bounds, Excess};
 use crate::stanza::{CONTENT_NAMESPACE, Kind, Received, claims, names, write};
 
 /// Reads one element in pieces of any size; lives only as long as that element.
@@ -26,7 +27,7 @@ pub(crate) struct ElementReader {
 enum Root {
     Unknown,
     Stanza {
-        head: Head,
+        head: ParsedHead,
         payload: Payload,
     },
     Refused(Rest),
@@ -37,11 +38,11 @@ enum Root {
     },
 }
 
-/// The payload is written anew while it is read, in case it cannot be kept as it came. That costs
-/// little beside the parsing, and what it takes to keep it is known only at its end.
+/// The payload is rewritten while it is read, in case it cannot be kept as received. That costs
+/// little compared with parsing, and whether it can be kept is known only at its end.
 struct Payload {
     start: usize,
-    /// Bytes that the start tag comes to when it is written, or more where it does not matter.
+    /// Bytes of the start tag when written, or an upper bound where that is enough.
     head: usize,
     names_are_canonical: bool,
     /// An element is in a namespace of [claims].
@@ -49,17 +50,17 @@ struct Payload {
     writer: Writer,
 }
 
-/// What is read of a stanza behind its flaw.
+/// What is read of a stanza after its flaw.
 struct Rest {
     /// Given away at its end.
-    refused: Option<(Head, Flaw)>,
+    refused: Option<(ParsedHead, Flaw)>,
     skipper: Skipper,
     /// Bytes of the stanza that may still come.
     left: usize,
 }
 
 /// The start tag of a stanza.
-pub(in crate::stanza) struct Head {
+pub(in crate::stanza) struct ParsedHead {
     pub(in crate::stanza) kind: Kind,
     pub(in crate::stanza) from: Option<String>,
     pub(in crate::stanza) to: Option<String>,
@@ -69,7 +70,7 @@ pub(in crate::stanza) struct Head {
     pub(in crate::stanza) other: Vec<u8>,
 }
 
-impl Head {
+impl ParsedHead {
     /// Bytes of its values when they are written, by the bytes of each.
     fn written(&self, length: impl Fn(&str) -> usize) -> usize {
         let length = |value: &Option<String>| value.as_deref().map_or(0, &length);
@@ -134,7 +135,7 @@ impl ElementReader {
         }
     }
 
-    /// Takes bytes off the front of `input`, none behind the element. `None`: more is needed.
+    /// Takes bytes off the front of `input`, none after the element. `None`: more is needed.
     pub(crate) fn feed(&mut self, input: &mut &[u8]) -> Result<Option<Parsed>, Refusal> {
         loop {
             if let Root::Refused(rest) = &mut self.root {
@@ -147,8 +148,8 @@ impl ElementReader {
                     Step::End => return self.finish().map(Some),
                     Step::Flaw(flaw) => flaw,
                 },
-                Err(Refusal::Exceeded(Bound::Bytes)) => Flaw::Exceeded(Bound::Bytes),
-                Err(Refusal::Exceeded(Bound::Name)) => match self.feeder.lengthened() {
+                Err(Refusal::Exceeded(Excess::Bytes)) => Flaw::Exceeded(Excess::Bytes),
+                Err(Refusal::Exceeded(Excess::Name)) => match self.feeder.lengthened() {
                     Some(feeder) => {
                         let read = self.feeder.take_bytes();
                         *self = Self::with_feeder(feeder, self.bounds, self.scope.outer());
@@ -156,7 +157,7 @@ impl ElementReader {
                         self.feed(&mut &read[..])?;
                         continue;
                     }
-                    None => Flaw::Exceeded(Bound::Name),
+                    None => Flaw::Exceeded(Excess::Name),
                 },
                 Err(refusal) => return Err(refusal),
             };
@@ -174,10 +175,10 @@ impl ElementReader {
             RawEvent::ElementHeadOpen(_, name) => {
                 self.elements += 1;
                 if self.scope.depth() >= self.bounds.depth {
-                    return Ok(Step::Flaw(Flaw::Exceeded(Bound::Depth)));
+                    return Ok(Step::Flaw(Flaw::Exceeded(Excess::Depth)));
                 }
                 if self.elements > self.bounds.elements {
-                    return Ok(Step::Flaw(Flaw::Exceeded(Bound::Elements)));
+                    return Ok(Step::Flaw(Flaw::Exceeded(Excess::Elements)));
                 }
                 self.tag.open(name);
                 return Ok(Step::On);
@@ -212,23 +213,27 @@ impl ElementReader {
                 }
             }
         }
+        Ok(match self.discard_overgrown() {
+            true => Step::Flaw(Flaw::Exceeded(Excess::Growth)),
+            false => Step::On,
+        })
+    }
+
+    /// Discards what was rewritten if it has grown too much (LIMIT-40). Says whether to refuse the
+    /// element for it: a payload that may be kept as received does not grow.
+    fn discard_overgrown(&mut self) -> bool {
         let most = self.bounds.growth(self.feeder.bytes().len());
-        let is_refused = match &mut self.root {
+        match &mut self.root {
             Root::Unknown | Root::Refused(_) => false,
-            Root::Other { writer, .. } => writer.is_beyond(most),
+            Root::Other { writer, .. } => writer.discard_beyond(most),
             Root::Stanza { head, payload } => {
                 let Payload { head: written, writer, .. } = payload;
                 if writer.would_be_beyond(most.saturating_sub(*written)) {
                     *written = head.written(write::attribute_value_len);
                 }
-                let is_full = writer.is_beyond(most.saturating_sub(*written));
-                // What is kept as it came does not grow.
+                let is_full = writer.discard_beyond(most.saturating_sub(*written));
                 is_full && !payload.names_are_canonical
             }
-        };
-        match is_refused {
-            true => Ok(Step::Flaw(Flaw::Exceeded(Bound::Growth))),
-            false => Ok(Step::On),
         }
     }
 
@@ -252,7 +257,7 @@ impl ElementReader {
 
     fn open(&mut self, tag: Tag) -> Result<Option<Flaw>, Refusal> {
         let kinds = [Kind::Message, Kind::Presence, Kind::Iq];
-        let Some(kind) = kinds.into_iter().find(|kind| tag.local == *kind.name()) else {
+        let Some(kind) = kinds.into_iter().find(|kind| tag.local == *kind.as_str()) else {
             let name = (tag.local.as_str().into(), Arc::clone(tag.namespace()));
             let mut writer = Writer::new(Arc::clone(&NOTHING));
             writer.start(&tag);
@@ -267,14 +272,14 @@ impl ElementReader {
         let is_portable = tag.attributes.iter().all(is_portable_attribute);
         let head = head(kind, tag);
         let most = self.bounds.growth(start);
-        // To know it exactly takes a look at each byte.
+        // Its exact length takes a look at each byte.
         let mut written = head.written(|value| value.len() * write::LONGEST_ESCAPE);
         if written > most {
             written = head.written(write::attribute_value_len);
         }
         let flaw = match written > most {
             _ if !is_portable => Some(Flaw::Names),
-            true => Some(Flaw::Exceeded(Bound::Growth)),
+            true => Some(Flaw::Exceeded(Excess::Growth)),
             false => None,
         };
         let writer = Writer::new(Arc::clone(&CONTENT));
@@ -284,7 +289,7 @@ impl ElementReader {
         Ok(flaw)
     }
 
-    /// A stanza is refused, and the rest of it skipped. It may have ended already. What is no stanza
+    /// A stanza is refused, and the rest of it skipped. It may have ended already. Anything but a stanza
     /// cannot be answered, and ends the stream.
     fn refuse(&mut self, flaw: Flaw) -> Result<Option<Parsed>, Refusal> {
         let Root::Stanza { head, .. } = std::mem::replace(&mut self.root, Root::Unknown) else {
@@ -321,7 +326,7 @@ impl ElementReader {
                 }
                 if writer.is_full() {
                     let received = Received::parsed(head, Vec::new(), 0..0, received, claims);
-                    return Ok(Parsed::Refused(received, Flaw::Exceeded(Bound::Growth)));
+                    return Ok(Parsed::Refused(received, Flaw::Exceeded(Excess::Growth)));
                 }
                 let written = writer.into_bytes();
                 let range = 0..written.len();
@@ -363,7 +368,7 @@ impl Rest {
         *input = all.get(read..).unwrap_or_default();
         if !ended {
             return match self.left {
-                0 => Err(Refusal::Exceeded(Bound::Bytes)),
+                0 => Err(Refusal::Exceeded(Excess::Bytes)),
                 _ => Ok(None),
             };
         }
@@ -381,7 +386,7 @@ fn is_canonical(tag: &Tag) -> bool {
         true => tag.prefix.is_none(),
         false => inside(&tag.binding),
     };
-    let attribute = |attribute: &Attribute| attribute.binding.as_ref().is_none_or(inside);
+    let attribute = |attribute: &ParsedAttribute| attribute.binding.as_ref().is_none_or(inside);
     element
         && tag.attributes.iter().all(attribute)
         && tag.declarations.iter().all(|(prefix, _)| prefix.as_deref() != Some("xml"))
@@ -399,7 +404,7 @@ fn is_portable(tag: &Tag) -> bool {
         && tag.declarations.iter().all(declaration)
 }
 
-fn is_portable_attribute(attribute: &Attribute) -> bool {
+fn is_portable_attribute(attribute: &ParsedAttribute) -> bool {
     attribute.prefix().is_none_or(names::is_portable)
         && names::is_portable(attribute.name.1.as_str())
         && attribute.binding.as_ref().is_none_or(is_in_namespace)
@@ -417,9 +422,16 @@ pub(super) static CONTENT: LazyLock<Arc<Declarations>> =
 /// What is declared around an element that stands alone.
 static NOTHING: LazyLock<Arc<Declarations>> = LazyLock::new(Arc::default);
 
-fn head(kind: Kind, tag: Tag) -> Head {
-    let mut head =
-        Head { kind, from: None, to: None, id: None, type_: None, lang: None, other: Vec::new() };
+fn head(kind: Kind, tag: Tag) -> ParsedHead {
+    let mut head = ParsedHead {
+        kind,
+        from: None,
+        to: None,
+        id: None,
+        type_: None,
+        lang: None,
+        other: Vec::new(),
+    };
     let mut other = Vec::new();
     for attribute in tag.attributes {
         let place = match (attribute.prefix(), attribute.name.1.as_str()) {

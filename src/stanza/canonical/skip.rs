@@ -2,28 +2,28 @@
 
 use super::Refusal;
 
-/// Follows an element from its first byte to its last, in constant memory whatever it holds. It
-/// goes by the brackets: what is not well-formed and does not blur where elements begin and end is
-/// not noticed, and of what is left none has an effect.
+/// Follows an element from its first byte to its last, in constant memory. It looks only at
+/// brackets: XML that is not well-formed goes unnoticed where it does not hide the beginning or end
+/// of an element, and has no effect.
 pub(super) struct Skipper {
-    place: Place,
+    place: State,
     /// Elements that are open.
     depth: usize,
 }
 
 #[derive(Clone, Copy)]
-enum Place {
+enum State {
     Text,
-    /// Behind a `<`.
+    /// After a `<`.
     Open,
     Tag,
-    /// Behind a `/` in a start tag.
+    /// After a `/` in a start tag.
     Slash,
     Value(u8),
     EndTag,
-    /// Behind `<!` and that much of `[CDATA[`.
+    /// After `<!` and this much of `[CDATA[`.
     Section(usize),
-    /// In a CDATA section, behind that many brackets that may end it.
+    /// In a CDATA section, after this many brackets that may end it.
     Data(u8),
 }
 
@@ -31,68 +31,68 @@ const SECTION: &[u8] = b"[CDATA[";
 
 impl Skipper {
     pub(super) const fn new() -> Self {
-        Self { place: Place::Text, depth: 0 }
+        Self { place: State::Text, depth: 0 }
     }
 
-    /// Takes bytes off the front of `input`, none behind the element. Whether that has ended.
+    /// Takes bytes off the front of `input`, none after the element. Says whether that has ended.
     pub(super) fn feed(&mut self, input: &mut &[u8]) -> Result<bool, Refusal> {
         while let Some((&byte, rest)) = input.split_first() {
             *input = rest;
             self.place = self.step(byte)?;
-            if self.depth == 0 && byte == b'>' && matches!(self.place, Place::Text) {
+            if self.depth == 0 && byte == b'>' && matches!(self.place, State::Text) {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn step(&mut self, byte: u8) -> Result<Place, Refusal> {
+    fn step(&mut self, byte: u8) -> Result<State, Refusal> {
         Ok(match (self.place, byte) {
             // STREAM-19
             (_, 0x00..=0x08 | 0x0B | 0x0C | 0x0E..=0x1F) => return Err(Refusal::NotWellFormed),
-            (Place::Text, b'<') => Place::Open,
-            (Place::Text, _) => Place::Text,
-            (Place::Open, b'/') => Place::EndTag,
-            (Place::Open, b'!') => Place::Section(0),
+            (State::Text, b'<') => State::Open,
+            (State::Text, _) => State::Text,
+            (State::Open, b'/') => State::EndTag,
+            (State::Open, b'!') => State::Section(0),
             // STREAM-20
-            (Place::Open, b'?') => return Err(Refusal::RestrictedXml),
+            (State::Open, b'?') => return Err(Refusal::RestrictedXml),
             (
-                Place::Open,
+                State::Open,
                 b'<' | b'>' | b'&' | b'\'' | b'"' | b'=' | b' ' | b'\t' | b'\n' | b'\r',
             ) => {
                 return Err(Refusal::NotWellFormed);
             }
-            (Place::Open, _) => {
+            (State::Open, _) => {
                 self.depth += 1;
-                Place::Tag
+                State::Tag
             }
-            (Place::Slash, b'>') => self.end()?,
-            (Place::Slash, _) | (Place::Tag | Place::Value(_) | Place::EndTag, b'<') => {
+            (State::Slash, b'>') => self.end()?,
+            (State::Slash, _) | (State::Tag | State::Value(_) | State::EndTag, b'<') => {
                 return Err(Refusal::NotWellFormed);
             }
-            (Place::Tag, b'>') => Place::Text,
-            (Place::Tag, b'/') => Place::Slash,
-            (Place::Tag, b'\'' | b'"') => Place::Value(byte),
-            (Place::Tag, _) => Place::Tag,
-            (Place::Value(quote), _) if quote == byte => Place::Tag,
-            (Place::Value(quote), _) => Place::Value(quote),
-            (Place::EndTag, b'>') => self.end()?,
-            (Place::EndTag, _) => Place::EndTag,
-            (Place::Section(matched), _) if SECTION.get(matched) == Some(&byte) => {
+            (State::Tag, b'>') => State::Text,
+            (State::Tag, b'/') => State::Slash,
+            (State::Tag, b'\'' | b'"') => State::Value(byte),
+            (State::Tag, _) => State::Tag,
+            (State::Value(quote), _) if quote == byte => State::Tag,
+            (State::Value(quote), _) => State::Value(quote),
+            (State::EndTag, b'>') => self.end()?,
+            (State::EndTag, _) => State::EndTag,
+            (State::Section(matched), _) if SECTION.get(matched) == Some(&byte) => {
                 match matched + 1 {
-                    whole if whole == SECTION.len() => Place::Data(0),
-                    matched => Place::Section(matched),
+                    whole if whole == SECTION.len() => State::Data(0),
+                    matched => State::Section(matched),
                 }
             }
-            (Place::Section(_), _) => return Err(Refusal::RestrictedXml),
-            (Place::Data(brackets), b']') => Place::Data((brackets + 1).min(2)),
-            (Place::Data(2), b'>') => Place::Text,
-            (Place::Data(_), _) => Place::Data(0),
+            (State::Section(_), _) => return Err(Refusal::RestrictedXml),
+            (State::Data(brackets), b']') => State::Data((brackets + 1).min(2)),
+            (State::Data(2), b'>') => State::Text,
+            (State::Data(_), _) => State::Data(0),
         })
     }
 
-    fn end(&mut self) -> Result<Place, Refusal> {
+    fn end(&mut self) -> Result<State, Refusal> {
         self.depth = self.depth.checked_sub(1).ok_or(Refusal::NotWellFormed)?;
-        Ok(Place::Text)
+        Ok(State::Text)
     }
 }

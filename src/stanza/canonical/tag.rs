@@ -6,7 +6,8 @@ use minidom::rxml::parser::RawQName;
 use minidom::rxml::{NcName, XMLNS_XML, XMLNS_XMLNS};
 
 use super::scope::{Binding, Declaration, Scope};
-use super::{Bound, Flaw, NAME, Refusal};
+use super::{Flaw, Refusal};
+use crate::stanza::bounds::{Excess, NAME};
 
 /// A start tag that is complete and whose prefixes are known.
 pub(crate) struct Tag {
@@ -14,11 +15,11 @@ pub(crate) struct Tag {
     pub(crate) local: NcName,
     pub(super) binding: Binding,
     pub(crate) declarations: Vec<Declaration>,
-    pub(crate) attributes: Vec<Attribute>,
+    pub(crate) attributes: Vec<ParsedAttribute>,
 }
 
 /// An attribute that declares no namespace. Without prefix it is in no namespace.
-pub(crate) struct Attribute {
+pub(crate) struct ParsedAttribute {
     pub(crate) name: RawQName,
     pub(super) binding: Option<Binding>,
     pub(crate) value: String,
@@ -30,7 +31,7 @@ impl Tag {
     }
 }
 
-impl Attribute {
+impl ParsedAttribute {
     pub(crate) fn namespace(&self) -> &str {
         self.binding.as_ref().map_or("", |binding| &binding.namespace)
     }
@@ -63,7 +64,7 @@ impl TagBuilder {
     pub(crate) fn attribute(&mut self, name: RawQName, value: String) -> Result<(), Refusal> {
         self.check_length(&name);
         if self.declarations.len() + self.attributes.len() >= self.limit {
-            self.flaw = Some(Flaw::Exceeded(Bound::Attributes));
+            self.flaw = Some(Flaw::Exceeded(Excess::Attributes));
             // Of a stanza that is refused for it, this much is needed for the answer.
             let is_address = name.0.is_none() && ADDRESSES.contains(&name.1.as_str());
             if !is_address || self.attributes.iter().any(|(other, _)| *other == name) {
@@ -89,7 +90,7 @@ impl TagBuilder {
     fn check_length(&mut self, (prefix, local): &RawQName) {
         let prefix = prefix.as_ref().map_or(0, |prefix| prefix.len());
         if prefix.max(local.len()) > NAME {
-            self.flaw = Some(Flaw::Exceeded(Bound::Name));
+            self.flaw = Some(Flaw::Exceeded(Excess::Name));
         }
     }
 
@@ -121,13 +122,13 @@ impl TagBuilder {
             None => scope.default(),
             Some(prefix) => resolve(scope, prefix.as_str()).ok_or(unknown)?,
         };
-        let mut attributes: Vec<Attribute> = Vec::with_capacity(self.attributes.len());
+        let mut attributes: Vec<ParsedAttribute> = Vec::with_capacity(self.attributes.len());
         for (name, value) in self.attributes.drain(..) {
             let resolved =
                 name.0.as_ref().map(|prefix| resolve(scope, prefix.as_str()).ok_or(unknown));
-            let attribute = Attribute { name, binding: resolved.transpose()?, value };
+            let attribute = ParsedAttribute { name, binding: resolved.transpose()?, value };
             // Also where two prefixes stand for one namespace (Namespaces in XML 1.0 §6.3).
-            let same = |other: &Attribute| {
+            let same = |other: &ParsedAttribute| {
                 other.name.1 == attribute.name.1 && other.namespace() == attribute.namespace()
             };
             if attributes.iter().any(same) {

@@ -81,7 +81,7 @@ fn flawed(xml: &str, flaw: Flaw) -> String {
     stanza.to_owned()
 }
 
-fn exceeded(xml: &str, bound: Bound) {
+fn exceeded(xml: &str, bound: Excess) {
     let stanza = flawed(xml, Flaw::Exceeded(bound));
     assert!(stanza.starts_with("<message"), "{stanza}");
 }
@@ -382,9 +382,9 @@ fn limit_4_bytes_are_counted_as_they_arrive() {
     let fits = message(BOUNDS.bytes);
     assert_eq!(corrected(&fits), fits);
     // What is longer is skipped, and what is much longer ends the stream.
-    exceeded(&message(BOUNDS.bytes + 1), Bound::Bytes);
-    exceeded(&message(4 * BOUNDS.bytes), Bound::Bytes);
-    let too_long = Refusal::Exceeded(Bound::Bytes);
+    exceeded(&message(BOUNDS.bytes + 1), Excess::Bytes);
+    exceeded(&message(4 * BOUNDS.bytes), Excess::Bytes);
+    let too_long = Refusal::Exceeded(Excess::Bytes);
     assert_eq!(refused(message(4 * BOUNDS.bytes + 1).as_bytes()), too_long);
     let never_ends = vec![b'x'; 5 * BOUNDS.bytes];
     assert_eq!(refused(&[b"<message>", &never_ends[..]].concat()), too_long);
@@ -399,7 +399,7 @@ fn limit_40_what_is_written_anew_is_a_few_times_what_came() {
     let declared = "u".repeat(1000);
     for used in ["<p:x/>", "<x p:a=''/>", "<x><p:x/></x>"] {
         let xml = format!("<message xmlns:p='{declared}'>{}</message>", used.repeat(20));
-        exceeded(&xml, Bound::Growth);
+        exceeded(&xml, Excess::Growth);
         let xml = format!("<message xmlns:p='{declared}'>{}</message>", used.repeat(2));
         assert!(corrected(&xml).len() < BOUNDS.growth(xml.len()));
     }
@@ -414,18 +414,21 @@ fn limit_40_what_is_written_anew_is_a_few_times_what_came() {
         format!("<message id=\"{id}\" xmlns:p='{declared}'>{used}</message>")
     };
     assert!(corrected(&half(4)).len() < BOUNDS.growth(half(4).len()));
-    exceeded(&half(5), Bound::Growth);
+    exceeded(&half(5), Excess::Growth);
     // Attributes of the stanza itself.
     let quotes = "'".repeat(1000);
-    exceeded(&format!("<message id=\"{quotes}\"/>"), Bound::Growth);
-    exceeded(&format!("<message x=\"{quotes}\"/>"), Bound::Growth);
+    exceeded(&format!("<message id=\"{quotes}\"/>"), Excess::Growth);
+    exceeded(&format!("<message x=\"{quotes}\"/>"), Excess::Growth);
     // All else that is escaped.
-    exceeded(&format!("<message><x><![CDATA[{}]]></x></message>", "&".repeat(2000)), Bound::Growth);
-    exceeded(&format!("<message><![CDATA[]]><x y=\"{quotes}\"/></message>"), Bound::Growth);
+    exceeded(
+        &format!("<message><x><![CDATA[{}]]></x></message>", "&".repeat(2000)),
+        Excess::Growth,
+    );
+    exceeded(&format!("<message><![CDATA[]]><x y=\"{quotes}\"/></message>"), Excess::Growth);
     // Nor is it more than twice what any stanza may have.
     let long = |count| format!("<message><a><![CDATA[{}]]></a></message>", "<".repeat(count));
     assert!(corrected(&long(BOUNDS.bytes / 2 - 100)).len() <= 2 * BOUNDS.bytes);
-    exceeded(&long(BOUNDS.bytes / 2 + 100), Bound::Growth);
+    exceeded(&long(BOUNDS.bytes / 2 + 100), Excess::Growth);
     // What is kept as it came does not grow, whatever it would be if it were written.
     let kept = format!("<message><x y=\"{quotes}\"/></message>");
     assert_eq!(corrected(&kept), kept);
@@ -442,9 +445,9 @@ fn limit_5_depth_is_checked_at_every_element() {
     };
     assert_eq!(corrected(&nested(BOUNDS.depth - 1)), nested(BOUNDS.depth - 1));
     for levels in [BOUNDS.depth, 1000, 5000] {
-        exceeded(&nested(levels), Bound::Depth);
+        exceeded(&nested(levels), Excess::Depth);
     }
-    assert_eq!(refused("<a>".repeat(1000).as_bytes()), Refusal::Exceeded(Bound::Depth));
+    assert_eq!(refused("<a>".repeat(1000).as_bytes()), Refusal::Exceeded(Excess::Depth));
 }
 
 #[test]
@@ -455,18 +458,18 @@ fn limit_5_attributes_and_declarations_are_counted_together() {
         format!("<message><x{}/></message>", declarations.chain(plain).collect::<String>())
     };
     assert_eq!(corrected(&with(BOUNDS.attributes)), with(BOUNDS.attributes));
-    exceeded(&with(BOUNDS.attributes + 1), Bound::Attributes);
-    exceeded(&with(1000), Bound::Attributes);
+    exceeded(&with(BOUNDS.attributes + 1), Excess::Attributes);
+    exceeded(&with(1000), Excess::Attributes);
     // Of the stanza itself, what an answer needs is found wherever it stands.
     let many: String = (0..BOUNDS.attributes).map(|n| format!(" a{n}=''")).collect();
     let refused = flawed(
         &format!("<iq{many} type='get' xmlns:q='urn:q' to='t' q:id='x' id='1'><q:q/></iq>"),
-        Flaw::Exceeded(Bound::Attributes),
+        Flaw::Exceeded(Excess::Attributes),
     );
     assert!(refused.starts_with("<iq to='t' id='1' type='get'"), "{refused}");
     // A prefix may be declared where nobody looks any more.
     let declared = format!("<message><p:x{many} xmlns:p='urn:p' p:a=''/></message>");
-    exceeded(&declared, Bound::Attributes);
+    exceeded(&declared, Excess::Attributes);
 }
 
 #[test]
@@ -481,20 +484,20 @@ fn limit_5_tiny_children_are_counted() {
         }
     };
     assert_eq!(read(9), None);
-    assert_eq!(read(10), Some(Flaw::Exceeded(Bound::Elements)));
-    assert_eq!(read(1000), Some(Flaw::Exceeded(Bound::Elements)));
+    assert_eq!(read(10), Some(Flaw::Exceeded(Excess::Elements)));
+    assert_eq!(read(1000), Some(Flaw::Exceeded(Excess::Elements)));
 }
 
 #[test]
 fn limit_5_names_have_a_limit_and_values_have_that_of_the_stanza() {
     for long in [1025, 3000, 8192, 8193, 9000] {
         let name = "x".repeat(long);
-        exceeded(&format!("<message><{name}/></message>"), Bound::Name);
-        exceeded(&format!("<message><a {name}=''/></message>"), Bound::Name);
-        exceeded(&format!("<message><![CDATA[<!]]><a {name}=''/></message>"), Bound::Name);
-        exceeded(&format!("<message><a xmlns:{name}='urn:x'/></message>"), Bound::Name);
-        exceeded(&format!("<message {name}='1'><a/></message>"), Bound::Name);
-        assert_eq!(refused(format!("<{name}/>").as_bytes()), Refusal::Exceeded(Bound::Name));
+        exceeded(&format!("<message><{name}/></message>"), Excess::Name);
+        exceeded(&format!("<message><a {name}=''/></message>"), Excess::Name);
+        exceeded(&format!("<message><![CDATA[<!]]><a {name}=''/></message>"), Excess::Name);
+        exceeded(&format!("<message><a xmlns:{name}='urn:x'/></message>"), Excess::Name);
+        exceeded(&format!("<message {name}='1'><a/></message>"), Excess::Name);
+        assert_eq!(refused(format!("<{name}/>").as_bytes()), Refusal::Exceeded(Excess::Name));
         // In values that is no name.
         for xml in [
             format!("<message id='{name}'/>"),
@@ -569,7 +572,7 @@ fn stream_19_what_is_left_of_a_refused_stanza_is_read_to_its_end() {
         "<message></message>",
         "\u{e9}\u{feff}",
     ] {
-        exceeded(&format!("<message to='t'>{deep}{inside}{end}"), Bound::Depth);
+        exceeded(&format!("<message to='t'>{deep}{inside}{end}"), Excess::Depth);
     }
     for (inside, refusal) in [
         ("<!-- -->", Refusal::RestrictedXml),

@@ -6,7 +6,7 @@ use minidom::rxml::NcName;
 use minidom::rxml::parser::RawQName;
 
 use super::scope::{Binding, Declaration, Declarations, Scope};
-use super::tag::{Attribute, Tag};
+use super::tag::{ParsedAttribute, Tag};
 use crate::stanza::{CONTENT_NAMESPACE, write};
 
 /// Elements and text into bytes.
@@ -48,7 +48,7 @@ impl Writer {
         for (prefix, namespace) in &declarations {
             declaration(&mut self.out, prefix.as_deref(), namespace);
         }
-        for Attribute { name, value, .. } in &tag.attributes {
+        for ParsedAttribute { name, value, .. } in &tag.attributes {
             attribute(&mut self.out, name, value);
         }
         self.scope.open(declarations);
@@ -86,9 +86,9 @@ impl Writer {
         }
     }
 
-    /// Whether more than `most` bytes were written, now or ever before: a prefix declared once and
-    /// used often can make them many times the input. What is too much is not kept.
-    pub(super) fn is_beyond(&mut self, most: usize) -> bool {
+    /// Discards what was written if it is more than `most` bytes, now and from then on, and says so:
+    /// a prefix declared once and used often can make them many times the input.
+    pub(super) fn discard_beyond(&mut self, most: usize) -> bool {
         self.full |= self.out.len() > most;
         if self.full {
             self.out.clear();
@@ -96,7 +96,7 @@ impl Writer {
         self.full
     }
 
-    /// Whether [`is_beyond`](Self::is_beyond) would say so for the first time.
+    /// Whether [`discard_beyond`](Self::discard_beyond) would say so for the first time.
     pub(super) const fn would_be_beyond(&self, most: usize) -> bool {
         !self.full && self.out.len() > most
     }

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Recogniser, Verdict};
-use crate::stanza::canonical::{Bounds, Declarations, ElementReader, Parsed};
+use super::{Recognised, Recogniser};
+use crate::stanza::bounds::Bounds;
+use crate::stanza::canonical::{Declarations, ElementReader, Parsed};
 use crate::stanza::{CONTENT_NAMESPACE, Frame};
 
 /// Reads `bytes`, cut where `cuts` say, and panics if the recogniser says yes to what the parser, in
@@ -25,9 +26,9 @@ pub(crate) fn check(
         }
         seen = arrived.len();
         match recogniser.advance(arrived, &bounds) {
-            Verdict::More => {}
-            Verdict::Unknown => return false,
-            Verdict::Canonical(outline, text) => {
+            Recognised::More => {}
+            Recognised::Unknown => return false,
+            Recognised::Canonical(outline, text) => {
                 let mut rest = arrived;
                 let parsed = ElementReader::new(bounds, Arc::clone(outer)).feed(&mut rest);
                 let is_stanza = matches!(parsed, Ok(Some(Parsed::Stanza(_))));

@@ -1,9 +1,9 @@
 //! What the recogniser hands on of a stanza.
 
-use crate::stanza::head::Value;
+use crate::stanza::head::{Attribute, Value};
 use crate::stanza::{Kind, Stanza};
 
-/// Where things stand in a stanza whose text is in canonical form. The values of attributes hold
+/// Where the parts are of a stanza whose text is in canonical form. The values of attributes hold
 /// nothing that would be escaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Outline {
@@ -35,7 +35,7 @@ impl Outline {
         self.value(Attribute::Lang, text)
     }
 
-    /// Makes the stanza of the same bytes, as [`Received::stamp`](super::Received::stamp) does.
+    /// Makes the stanza of the same bytes, as [`Received::stamp`](crate::stanza::Received::stamp) does.
     pub(in crate::stanza) fn stamp(
         &self,
         text: &str,
@@ -60,20 +60,6 @@ impl Outline {
         let &(start, end) = self.values.get(attribute as usize).filter(|(_, end)| *end != 0)?;
         text.get(usize::from(start)..usize::from(end))
     }
-}
-
-/// What an attribute is for. Those of a header come first, in the order of their values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Attribute {
-    From,
-    To,
-    Id,
-    Type,
-    Lang,
-    /// `xmlns`
-    Namespace,
-    /// Any other in the payload.
-    Other,
 }
 
 /// Where the values of a header stand; an end of 0 means that there is none.

@@ -109,8 +109,8 @@ fn stream_15_what_is_not_known_is_left_to_the_parser() {
 #[test]
 fn stream_21_what_is_no_text_is_handed_on_at_once() {
     let mut recogniser = Recogniser::new(true);
-    assert!(matches!(recogniser.advance(b"<message>\xc3", &BOUNDS), Verdict::More));
-    assert!(matches!(recogniser.advance(b"<message>\xc3\xc3", &BOUNDS), Verdict::Unknown));
+    assert!(matches!(recogniser.advance(b"<message>\xc3", &BOUNDS), Recognised::More));
+    assert!(matches!(recogniser.advance(b"<message>\xc3\xc3", &BOUNDS), Recognised::Unknown));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn limit_5_what_exceeds_a_bound_is_left_to_the_parser() {
     let many = Bounds { attributes: 64, ..BOUNDS };
     assert!(known(attributes(ATTRIBUTES), many) && !known(attributes(ATTRIBUTES + 1), many));
     let name = |length| format!("<message><{}/></message>", "a".repeat(length));
-    assert!(known(name(NAME), BOUNDS) && !known(name(NAME + 1), BOUNDS));
+    assert!(known(name(NAME_FOLLOWED), BOUNDS) && !known(name(NAME_FOLLOWED + 1), BOUNDS));
 }
 
 /// What is kept as it came does not grow, so it has no limit but that of the stanza.
@@ -171,8 +171,8 @@ fn stream_15_namespaces_that_are_no_uri_are_left_to_the_parser() {
 fn limit_4_an_endless_element_is_handed_on() {
     let endless = [b"<message>", &[b'x'; 20_000][..]].concat();
     let mut recogniser = Recogniser::new(true);
-    assert!(matches!(recogniser.advance(&endless[..3000], &BOUNDS), Verdict::More));
-    assert!(matches!(recogniser.advance(&endless, &BOUNDS), Verdict::Unknown));
+    assert!(matches!(recogniser.advance(&endless[..3000], &BOUNDS), Recognised::More));
+    assert!(matches!(recogniser.advance(&endless, &BOUNDS), Recognised::Unknown));
 }
 
 /// Everything in the sources of the tests that looks like the beginning of a stanza.

@@ -122,7 +122,7 @@ impl From<Refusal> for StoreError {
     }
 }
 
-/// A row, or nothing where a value in it is none of ours: it costs that row, and not the account
+/// A row, or nothing if a value in it is unreadable: that loses the row, and not the account
 /// (JID-6). That the database cannot be read is another matter (BIND-13).
 fn readable<T>(row: rusqlite::Result<T>) -> Result<Option<T>, Refusal> {
     match row {

@@ -97,7 +97,7 @@ fn microseconds(time: SystemTime) -> i64 {
     }
 }
 
-/// A value of ours in a column.
+/// A value in a column.
 struct Column<T>(T);
 
 impl FromSql for Column<SystemTime> {

@@ -114,10 +114,10 @@ fn version(db: &Connection, account: &BareJid) -> Result<u64, Refusal> {
     Ok(version.unwrap_or(0) as u64)
 }
 
-/// So many items of a roster are read at once.
+/// How many items of a roster are read at once.
 const AT_ONCE: usize = 64;
 
-/// Some items of a roster, one behind the other.
+/// Some consecutive items of a roster.
 #[derive(Default)]
 struct Piece {
     items: Vec<Item>,
@@ -129,7 +129,7 @@ struct Piece {
     last: Option<Vec<u8>>,
 }
 
-/// The items behind that of `contact`; the first ones.
+/// The items after that of `contact`; without one, the first.
 fn items(db: &Connection, account: &BareJid, contact: Option<&[u8]>) -> Result<Piece, Refusal> {
     let behind = if contact.is_some() { ">" } else { ">=" };
     let mut statement = db.prepare_cached(&format!(

@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use crate::address;
 
-/// Marks a database as ours in its header: "xmss".
+/// Marks a database as this crate's in its header: "xmss".
 const APPLICATION_ID: i64 = 0x786d_7373;
 
 /// `MIGRATIONS[n]` leads from schema version `n` to `n + 1`. What was released is never changed.
@@ -112,7 +112,7 @@ pub enum OpenError {
     /// The file system (some network ones) cannot do what a write-ahead log needs.
     #[error("the file system does not support a write-ahead log")]
     NoWriteAheadLog,
-    /// Anything else: no such directory, no permission, another server that holds the file.
+    /// Anything else: no such directory, no permission, another server using the file.
     #[error("the database cannot be opened")]
     Failed(#[source] Box<dyn Error + Send + Sync>),
 }
@@ -167,7 +167,7 @@ pub(super) fn connect(path: &Path) -> Result<Connection, OpenError> {
     Ok(db)
 }
 
-/// Makes sure that the file is ours and sound, and brings its schema up to date.
+/// Makes sure that the file is this crate's and undamaged, and brings its schema up to date.
 pub(super) fn prepare(db: &mut Connection) -> Result<(), OpenError> {
     // Everything that only looks comes first: a file that is refused stays as it was.
     let known = i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX);

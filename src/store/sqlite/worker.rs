@@ -13,12 +13,12 @@ use super::Refusal;
 use super::oneshot::{Answer, oneshot};
 use crate::store::StoreFuture;
 
-type Queue = Sender<Box<dyn Request>>;
+type Calls = Sender<Box<dyn Request>>;
 
 /// The thread. Dropping it waits until everything called for is done.
 pub(super) struct Worker {
     // `Some` until dropped.
-    queue: Option<Arc<Queue>>,
+    queue: Option<Arc<Calls>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -52,7 +52,7 @@ impl Worker {
 }
 
 /// Calls a thread as long as it is there, and does not keep it.
-pub(super) struct Caller(Weak<Queue>);
+pub(super) struct Caller(Weak<Calls>);
 
 impl Caller {
     /// Has the thread do `work`. The answer comes after the commit; all that `work` did is undone

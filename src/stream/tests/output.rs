@@ -88,7 +88,7 @@ fn serr_1_all_conditions_are_written_and_read() {
     let application: Element =
         "<too-many xmlns='urn:x' y='1'><z/>&lt;</too-many>".parse().expect("an element");
     let names: std::collections::BTreeSet<_> =
-        StreamCondition::ALL.iter().map(|condition| condition.name()).collect();
+        StreamCondition::ALL.iter().map(|condition| condition.as_str()).collect();
     assert_eq!(names.len(), 25);
     for condition in StreamCondition::ALL {
         let plain = StreamError::new(condition);
@@ -100,7 +100,7 @@ fn serr_1_all_conditions_are_written_and_read() {
             assert!(read.is("error", STREAM_NAMESPACE));
             let children: Vec<_> = read.children().collect();
             let [first, more @ ..] = &children[..] else { panic!("no condition: {xml}") };
-            assert!(first.is(condition.name(), ERROR_NAMESPACE), "{xml}");
+            assert!(first.is(condition.as_str(), ERROR_NAMESPACE), "{xml}");
             let texts = more.iter().filter(|child| child.is("text", ERROR_NAMESPACE));
             let texts: Vec<_> = texts.map(|child| child.text().into_owned()).collect();
             assert_eq!(texts.first().map(String::as_str), error.text());

@@ -1,6 +1,7 @@
 //! Each row is written as in `docs/rules.md` section 8.
 
 use super::*;
+use crate::rules::delivery::Top;
 
 const TYPES: [MessageType; 5] = [
     MessageType::Normal,

@@ -98,7 +98,7 @@ fn subscribers_and_subscriptions_follow_the_items() {
         0,
         [],
     );
-    let jids = |entries: Vec<Entry<'_>>| {
+    let jids = |entries: Vec<ItemRef<'_>>| {
         entries.iter().map(|entry| entry.jid().to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(jids(roster.subscribers().collect()), ["both@example.com", "from@example.com"]);

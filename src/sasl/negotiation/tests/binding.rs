@@ -6,7 +6,7 @@ use super::*;
 fn sasl_11_features_list_mechanisms_and_binding_types() {
     let features = |world: &World| {
         let context = &world.negotiation.context;
-        let names: Vec<_> = context.offered().map(Mechanism::name).collect();
+        let names: Vec<_> = context.offered().map(Mechanism::as_str).collect();
         let types: Vec<_> = context.bindings.types().collect();
         (names.join(" "), types.join(" "))
     };

@@ -76,7 +76,7 @@ proptest! {
         let mut world = World::new();
         for (kind, text, mechanism) in requests {
             let name = ["auth", "response", "abort", "other"][kind];
-            let mechanism = Mechanism::ALL.get(mechanism).map(|mechanism| mechanism.name());
+            let mechanism = Mechanism::ALL.get(mechanism).map(|mechanism| mechanism.as_str());
             for text in [text.clone(), STANDARD.encode(&text)] {
                 let step = world.receive(wire::parse(name, mechanism, &text));
                 let succeeded = matches!(step, Ok(Step::Success { .. }));

@@ -5,18 +5,18 @@ use crate::stanza::names::is_uri_byte;
 
 /// How many bytes at the beginning are of a class.
 #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
-pub(in crate::stanza) fn run(bytes: &[u8], class: u8) -> usize {
+pub(super) fn run(bytes: &[u8], class: u8) -> usize {
     let other = bytes.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0);
     other.unwrap_or(bytes.len())
 }
 
-/// The same for text, which may be long: several bytes at once as far as nothing special is among
-/// them, then byte by byte.
+/// The same for text, which may be long: several bytes at a time while none of them is special,
+/// then byte by byte.
 pub(super) fn text_run(bytes: &[u8]) -> usize {
     const AT_ONCE: usize = 16;
     let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
     let is_plain = |piece: &&[u8; AT_ONCE]| {
-        // Without a way out early and without branches, this comes to a few vector instructions.
+        // Without an early exit and without branches, this becomes a few vector instructions.
         let special = |byte| (byte < b' ') | (byte == b'<') | (byte == b'>') | (byte == b'&');
         piece.iter().fold(0, |any, &byte| any | u8::from(special(byte))) == 0
     };
