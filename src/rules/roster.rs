@@ -16,7 +16,7 @@ mod wire;
 #[cfg(feature = "server")]
 pub use limits::{RequestLimits, RosterLimits};
 #[cfg(feature = "server")]
-pub(crate) use set::{RosterError, RosterSet, SetPlan, plan_set, removed_stray};
+pub(crate) use set::{Removal, RosterError, RosterSet, SetPlan, plan_set, removed_stray};
 pub use table::{ItemRef, Roster};
 #[cfg(feature = "server")]
 pub(crate) use wire::{NAMESPACE, parse_get, push, result};

@@ -18,8 +18,8 @@ use crate::recent::Recent;
 use crate::sasl::Policy;
 use crate::server::deliver::offline;
 use crate::server::deliver::requests::Requests;
-use crate::server::deliver::route::{Outlet, Router};
-use crate::server::deliver::unheard::Unheard;
+use crate::server::deliver::roster::unheard::Unheard;
+use crate::server::deliver::route::{Router, RouterQueue};
 use crate::server::driver::admission::Ledger;
 use crate::server::driver::failures::Failures;
 use crate::server::driver::hashing::{Hashing, Offload};
@@ -231,7 +231,7 @@ impl<C: SharedConnection> Builder<C> {
         if !self.extensions.is_empty() {
             registry = registry
                 .hold(move |session, stanza| {
-                    hold().map_or(Hold::Pass, |core| core.is_held(session, stanza))
+                    hold().map_or(Hold::Pass, |core| core.hold(session, stanza))
                 })
                 .hides(move |account, jid| {
                     hides().is_some_and(|core| core.is_hidden(account, jid))
@@ -250,7 +250,7 @@ impl<C: SharedConnection> Builder<C> {
             default_domain: self.default_domain,
             former_domains: self.former_domains,
             extensions: self.extensions,
-            router: Outlet::new(self.router),
+            router: RouterQueue::new(self.router),
             jobs: Arc::default(),
             timers: Timers::new(Arc::clone(&environment)),
             requests: Requests::default(),
@@ -264,7 +264,7 @@ impl<C: SharedConnection> Builder<C> {
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
             unheard: Unheard::default(),
-            offline_failures: offline::Failures::default(),
+            offline_retries: offline::Retries::default(),
             environment,
         });
         let _first = link.set(Arc::downgrade(&core));

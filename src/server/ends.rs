@@ -12,7 +12,8 @@ use crate::address;
 use crate::connection::SharedConnection;
 use crate::rules::roster::RosterSet;
 use crate::rules::subscription::SubscriptionKind;
-use crate::server::deliver::transaction::{Change, Failed};
+use crate::server::deliver::roster::change::ChangeError;
+use crate::server::deliver::roster::transaction::Change;
 use crate::server::driver::unbound::Farewell;
 use crate::session::{Reason, SessionHandle, SessionId};
 use crate::stanza::Stanza;
@@ -251,8 +252,10 @@ impl<C: SharedConnection> Core<C> {
             };
             match self.change_roster(account.clone(), contact, change, None, || ()).await {
                 // One that another session has removed meanwhile is no concern.
-                Ok(()) | Err(Failed::Roster(_)) => {}
-                Err(Failed::Store) => return Err(StoreError::failed("a contact cannot be told")),
+                Ok(()) | Err(ChangeError::Roster(_)) => {}
+                Err(ChangeError::Store) => {
+                    return Err(StoreError::failed("a contact cannot be told"));
+                }
             }
         }
         for session in self.registry.sessions(account) {

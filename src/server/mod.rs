@@ -39,16 +39,16 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use jid::{BareJid, DomainPart};
+use jid::DomainPart;
 use parking_lot::Mutex;
 
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
-use crate::extension::{Extension, Outcome, Target};
+use crate::extension::Extension;
 use crate::recent::Recent;
-use crate::session::{Copies, Item, NotSent, SessionHandle, SessionRegistry, Validity};
+use crate::session::SessionRegistry;
 use crate::shield::shielded;
-use crate::stanza::{Condition, ErrorType, Frame, Stanza, StanzaError};
+use crate::stanza::Stanza;
 use crate::store::Stores;
 use builder::Domain;
 use deliver::requests::Requests;
@@ -77,7 +77,7 @@ struct Core<C: SharedConnection> {
     former_domains: Vec<DomainPart>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
-    router: deliver::route::Outlet<C>,
+    router: deliver::route::RouterQueue<C>,
     jobs: Arc<Jobs>,
     timers: Timers,
     requests: Requests,
@@ -90,8 +90,8 @@ struct Core<C: SharedConnection> {
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
-    unheard: deliver::unheard::Unheard,
-    offline_failures: deliver::offline::Failures,
+    unheard: deliver::roster::unheard::Unheard,
+    offline_retries: deliver::offline::Retries,
 }
 
 impl<C: SharedConnection> Server<C> {
@@ -173,126 +173,10 @@ impl<C: SharedConnection> fmt::Debug for Server<C> {
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// Gives a stanza to a session, as it is.
-    fn give(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Result<(), NotSent> {
-        session.send(stanza)?;
-        self.given(session, stanza);
-        Ok(())
-    }
-
-    /// Gives a session a message that may go to other sessions of the account as well; one that a session
-    /// has left, as accepted `since` then.
-    fn give_copy(
-        &self,
-        session: &SessionHandle<C>,
-        stanza: &Stanza,
-        copies: Option<&Copies>,
-        since: Option<Duration>,
-    ) -> Result<(), NotSent> {
-        let is_given = match (since, copies) {
-            (Some(since), copies) => session.send_left(stanza, copies, since)?,
-            (None, Some(copies)) => {
-                session.send_item(&Item::new(stanza).copy_of(copies)).map(|()| true)?
-            }
-            (None, None) => session.send(stanza).map(|()| true)?,
-        };
-        if is_given {
-            self.given(session, stanza);
-        }
-        Ok(())
-    }
-
-    fn given(&self, session: &SessionHandle<C>, stanza: &Stanza) {
-        self.metrics.out(stanza);
-        self.show(|extension| extension.outbound(session, stanza));
-    }
-
-    /// Routes what the host hands in. A panic of an extension ends this stanza alone.
-    fn route_for_host(self: &Arc<Self>, stanza: Stanza) {
-        match shielded(|| self.route(None, stanza.clone())) {
-            Some(None) => {}
-            Some(Some(task)) => self.jobs.spawn(task),
-            None => self.bounce(None, &stanza, Condition::InternalServerError),
-        }
-    }
-
-    /// Gives a session presence of another, of ours or of somebody elsewhere.
-    fn give_presence(&self, session: &SessionHandle<C>, stanza: &Stanza, validity: Validity<'_>) {
-        if validity.is_for_good() {
-            let _gone = self.give(session, stanza);
-        } else {
-            let _gone = session.send_item(&Item::new(stanza).while_valid(validity));
-        }
-    }
-
-    /// Sends an answer to whoever asked: the session itself, or wherever its `to` leads.
-    fn answer(&self, origin: Option<&SessionHandle<C>>, answer: Stanza) {
-        match origin {
-            Some(session) => {
-                // STZ-3: what a stanza without `to` asked of the account is answered by the account.
-                let from =
-                    answer.from().map_or_else(|| session.account().bare.to_string(), Into::into);
-                let to = session.jid().as_str();
-                let right = answer.raw_from().is_some() && answer.raw_to() == Some(to);
-                let answer = if right { answer } else { answer.readdressed(Some(&from), Some(to)) };
-                self.give_answer(session, &answer);
-            }
-            None => self.route_answer(answer),
-        }
-    }
-
-    /// An answer goes past everything that may keep a stanza out (BLOCK-8).
-    fn give_answer(&self, session: &SessionHandle<C>, answer: &Stanza) {
-        if self.give(session, answer).is_ok() {
-            let (account, reached) = (&session.account().bare, std::slice::from_ref(session));
-            self.delivered(answer, None, Some(account), reached, Outcome::Delivered, None);
-        }
-    }
-
-    /// Whether accounts of this domain live here, and this is one by its form.
-    fn is_account_here(&self, jid: &BareJid) -> bool {
-        jid.node().is_some() && self.registry.is_local(jid.as_str())
-    }
-
     /// Whether this is one of our domains.
     fn serves(&self, domain: &str) -> bool {
         self.domains.iter().any(|served| served.name.as_str() == domain)
     }
-
-    /// Whether there is such an account; an account with sessions is not looked up.
-    async fn exists(&self, account: &BareJid) -> bool {
-        self.registry.is_loaded(account)
-            || self.stores.accounts.exists(account).await.unwrap_or(false)
-    }
-
-    fn disco_features(&self, target: Target) -> Vec<&'static str> {
-        let mut features: Vec<_> = self
-            .extensions
-            .iter()
-            .flat_map(|extension| shielded(|| extension.disco_features(target)).unwrap_or_default())
-            .copied()
-            .collect();
-        features.sort_unstable();
-        features.dedup();
-        features
-    }
-
-    fn push_id(&self) -> String {
-        self.registry.push_id()
-    }
-}
-
-/// As much waits for whom a stanza is for as may (LIMIT-10): its sender may try again.
-fn too_much() -> StanzaError {
-    StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait)
-}
-
-/// A stanza as XML of its own.
-fn xml(stanza: &Stanza) -> Vec<u8> {
-    let frame = Frame::stanza(stanza);
-    let mut out = Vec::with_capacity(frame.len());
-    frame.write_to(&mut out);
-    out
 }
 
 /// As [`shielded`], for host code that takes its time.

@@ -2,6 +2,8 @@
 
 use minidom::Element;
 
+#[cfg(feature = "server")]
+use super::Frame;
 use super::head::{Head, concat};
 use super::{Kind, Stanza, StanzaError, write};
 
@@ -20,6 +22,15 @@ impl Stanza {
             other: self.other_attributes(),
         };
         Self::assemble(&head, self.payload())
+    }
+
+    /// The stanza as a document of its own.
+    #[cfg(feature = "server")]
+    pub(crate) fn to_xml(&self) -> Vec<u8> {
+        let frame = Frame::stanza(self);
+        let mut out = Vec::with_capacity(frame.len());
+        frame.write_to(&mut out);
+        out
     }
 
     /// The same stanza with `xml` (canonical bytes, e.g. a `<delay/>`) appended to its payload.

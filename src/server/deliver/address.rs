@@ -11,12 +11,11 @@ use crate::session::{Account, AccountKey, Hash};
 
 /// Where a stanza is addressed to.
 ///
-/// The resource of a JID at another domain is kept as it was written: what is a valid one is for
-/// that domain to say.
+/// The resource of a JID at another domain is kept as it was written: that domain says which are valid.
 #[derive(Clone)]
 pub(crate) struct Address<'a> {
     pub(crate) bare: Bare,
-    /// Of the bare JID: a stanza's is made once.
+    /// Of the bare JID; computed once for a stanza.
     hash: Hash,
     pub(crate) resource: Option<Cow<'a, str>>,
 }
@@ -99,7 +98,7 @@ impl<'a> Address<'a> {
     }
 }
 
-/// Whether a resource is one as it is: normalising leaves these bytes alone.
+/// Whether a resource is in normal form already: normalising leaves these bytes alone.
 fn is_plain(resource: &str) -> bool {
     foreign_resource(resource).is_ok() && resource.bytes().all(|byte| byte.is_ascii_graphic())
 }
@@ -194,7 +193,7 @@ mod tests {
     }
 
     proptest! {
-        /// The look-up is a short cut: it comes to what the parser of JIDs comes to.
+        /// The look-up is a short cut with the same result as the parser of JIDs.
         #[test]
         fn stz_5_what_is_looked_up_is_what_would_be_parsed(
             text in "(juliet|Juliet|a)@example\\.com(/[ -~]{0,5}|/\\PC{0,3})?",

@@ -1,4 +1,4 @@
-//! What others say in our name (STZ-14).
+//! What others say in the name of this server (STZ-14).
 
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
@@ -7,9 +7,9 @@ use crate::stanza::claims::Claim;
 use crate::stanza::{Kind, Stanza};
 
 impl<C: SharedConnection> Core<C> {
-    /// A stanza of a client or from another domain, with its true `from`, without what it claims in the
-    /// name of this server or of an account of it.
-    pub(in crate::server) fn without_claims(&self, stanza: Stanza) -> Stanza {
+    /// Takes out of a stanza, whose `from` is true, what it claims in the name of this server or of one of
+    /// its accounts.
+    pub(crate) fn without_claims(&self, stanza: Stanza) -> Stanza {
         // Nobody reads such a thing in an iq, which has one child.
         if stanza.kind() == Kind::Iq {
             return stanza;
@@ -22,14 +22,14 @@ impl<C: SharedConnection> Core<C> {
     fn is_ours(&self, stanza: &Stanza, claim: &Claim<'_>) -> bool {
         let from = stanza.from().unwrap_or_default();
         match claim {
-            // A name that we cannot read somebody else may read as ours.
+            // A name that cannot be read here may be read as a local one by somebody else.
             Claim::Entity(name) => self.address(name).map_or(true, |named| {
-                // Of its own message each session may say when it was written; of its presence we
-                // say in its name when we got it (PRES-16).
+                // A session may say when its own message was written; when its presence was received,
+                // the server says in its name (PRES-16).
                 let own = stanza.kind() == Kind::Message && named.to_text() == from;
                 self.registry.is_local(named.bare.as_str()) && !own
             }),
-            // Who gets it from somebody else sees by `from` that it is no copy (XEP-0280 §11).
+            // From another account `from` shows that it is no copy (XEP-0280 §11).
             Claim::Recipient => {
                 let to = stanza.to();
                 let to = to.as_deref().and_then(|to| self.address(to).ok());
@@ -38,8 +38,8 @@ impl<C: SharedConnection> Core<C> {
         }
     }
 
-    /// The same of a stanza that the host hands in: it speaks for our domains itself.
-    pub(in crate::server) fn without_claims_of_others(&self, stanza: Stanza) -> Stanza {
+    /// The same for a stanza that the host hands in, which speaks for the local domains itself.
+    pub(crate) fn without_claims_of_others(&self, stanza: Stanza) -> Stanza {
         let from = stanza
             .from()
             .and_then(|from| Some(self.address(&from).ok()?.bare.domain().to_string()));

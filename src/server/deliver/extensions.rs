@@ -1,38 +1,31 @@
-//! What extensions say about stanzas on their way: whether they get in, and what became of them.
+//! What extensions are asked about stanzas on their way, and what they are shown.
 
 use std::sync::Arc;
 
 use jid::BareJid;
 
+use super::address::{Address, Bare};
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
-use crate::extension::{Admission, Delivery, Extension, Outcome};
+use crate::extension::{Admission, Delivery, Extension, Outcome, Target};
 use crate::rules::roster::Roster;
-use crate::server::Core;
-use crate::server::deliver::address::{Address, Bare};
+use crate::server::{Core, shielded};
 use crate::session::{Account, AccountState, Copies, Hold, SessionHandle, Values};
-use crate::stanza::{Condition, Kind, Stanza, StanzaError};
+use crate::stanza::{Condition, Kind, Stanza};
 use crate::store::StoreError;
 
 impl<C: SharedConnection> Core<C> {
     /// Whether a stanza gets in to an account that has sessions. An account without sessions is
-    /// asked about where the stanza would have an effect, with [`admit_loaded`](Self::admit_loaded).
+    /// asked about where the stanza would have an effect, by [`admit_queued`](Self::admit_queued).
     pub(super) fn admit(&self, to: &Address<'_>, stanza: &Stanza) -> Admission {
+        if self.extensions.is_empty() {
+            return Admission::Accept;
+        }
         let account = match &to.bare {
             Bare::Known(account) => Some(Arc::clone(account)),
             Bare::Jid(_) => self.registry.account(to.key()),
         };
-        account.map(AccountState).map_or(Admission::Accept, |state| self.ask(&state, stanza))
-    }
-
-    /// The same of an account whose data may have to be loaded. Runs on the account's chain.
-    ///
-    /// A load that fails keeps the stanza out: nobody knows what it would have said (BIND-13).
-    pub(super) async fn admit_loaded(&self, account: &BareJid, stanza: &Stanza) -> Admission {
-        match self.loaded_state(account).await {
-            Ok(state) => self.ask(&state, stanza),
-            Err(_) => Admission::Refuse(StanzaError::new(Condition::InternalServerError)),
-        }
+        account.map(AccountState).map_or(Admission::Accept, |state| self.admit_to(&state, stanza))
     }
 
     /// What extensions keep for an account, in memory or from their stores.
@@ -44,8 +37,10 @@ impl<C: SharedConnection> Core<C> {
         Ok(AccountState(Arc::new(Account::new(account.clone(), Roster::new(), kept))))
     }
 
-    /// As [`admit_loaded`](Self::admit_loaded), from outside of the account's chain.
-    pub(super) async fn admit_later(
+    /// As [`admit`](Self::admit), with what has to be loaded for it, behind what is queued for the account.
+    ///
+    /// A load that fails keeps the stanza out: nobody knows what it would have said (BIND-13).
+    pub(super) async fn admit_queued(
         self: &Arc<Self>,
         account: &BareJid,
         stanza: &Stanza,
@@ -53,15 +48,16 @@ impl<C: SharedConnection> Core<C> {
         if self.extensions.is_empty() {
             return Admission::Accept;
         }
-        let (core, account, stanza) = (Arc::clone(self), account.clone(), stanza.clone());
-        let key = account.to_string();
-        let asked = self.jobs.run(&key, async move { core.admit_loaded(&account, &stanza).await });
-        let failed = || Admission::Refuse(StanzaError::new(Condition::InternalServerError));
-        asked.await.unwrap_or_else(failed)
+        let (core, owner, stanza) = (Arc::clone(self), account.clone(), stanza.clone());
+        let admission = self.jobs.run(account.as_str(), async move {
+            core.loaded_state(&owner).await.ok().map(|state| core.admit_to(&state, &stanza))
+        });
+        let failed = || Admission::Refuse(Condition::InternalServerError.into());
+        admission.await.flatten().unwrap_or_else(failed)
     }
 
-    /// Whether a stanza gets in to this account.
-    pub(super) fn ask(&self, account: &AccountState, stanza: &Stanza) -> Admission {
+    /// Whether a stanza gets in to this account, whose state is at hand.
+    pub(super) fn admit_to(&self, account: &AccountState, stanza: &Stanza) -> Admission {
         let from = stanza.from();
         let sender = from.as_deref().map(bare_of);
         if sender == Some(account.jid().as_str()) {
@@ -73,23 +69,31 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Whether an extension hides an account's presence from a JID.
-    pub(in crate::server) fn is_hidden(&self, account: &AccountState, jid: &str) -> bool {
+    pub(crate) fn is_hidden(&self, account: &AccountState, jid: &str) -> bool {
         let hides = || self.extensions.iter().any(|extension| extension.hides(account, jid));
-        crate::server::shielded(hides).unwrap_or(true)
+        shielded(hides).unwrap_or(true)
     }
 
-    /// Whether an extension holds a stanza back from a session.
-    pub(in crate::server) fn is_held(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
+    /// How an extension holds a stanza back from a session.
+    pub(crate) fn hold(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
         let answers = self.extensions.iter().map(|extension| extension.hold(session, stanza));
-        let mut held = answers.filter(|answer| *answer != Hold::Pass);
-        held.next().unwrap_or(Hold::Pass)
+        let mut holds = answers.filter(|answer| *answer != Hold::Pass);
+        holds.next().unwrap_or(Hold::Pass)
+    }
+
+    /// The features that extensions list for an entity, each once.
+    pub(super) fn disco_features(&self, target: Target) -> Vec<&'static str> {
+        let listed = self.extensions.iter().flat_map(|extension| {
+            shielded(|| extension.disco_features(target)).unwrap_or_default()
+        });
+        let mut features: Vec<_> = listed.copied().collect();
+        features.sort_unstable();
+        features.dedup();
+        features
     }
 
     /// What extensions keep for an account, from their stores.
-    pub(in crate::server) async fn load_kept(
-        &self,
-        account: &BareJid,
-    ) -> Result<Values, StoreError> {
+    pub(crate) async fn load_kept(&self, account: &BareJid) -> Result<Values, StoreError> {
         let mut kept = Values::default();
         for extension in &self.extensions {
             if let Some(load) = extension.load(account)
@@ -102,7 +106,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Tells extensions what became of a message.
-    pub(in crate::server) fn delivered(
+    pub(crate) fn delivered(
         &self,
         stanza: &Stanza,
         sender: Option<&SessionHandle<C>>,
@@ -119,12 +123,12 @@ impl<C: SharedConnection> Core<C> {
         self.show(|extension| extension.delivered(&delivery));
     }
 
-    /// Lets each extension look at something. One that panics loses its own look: what it is shown
-    /// has happened, and goes on for everybody else.
-    pub(in crate::server) fn show(&self, look: impl Fn(&dyn Extension<C>)) {
+    /// Shows something to each extension. One that panics loses its own look alone: what it is shown
+    /// has happened.
+    pub(crate) fn show(&self, look: impl Fn(&dyn Extension<C>)) {
         let mut rest = self.extensions.iter();
         while rest.len() > 0 {
-            crate::server::shielded(|| rest.by_ref().for_each(|one| look(&**one)));
+            shielded(|| rest.by_ref().for_each(|one| look(&**one)));
         }
     }
 }

@@ -1,15 +1,19 @@
-//! Where stanzas go: what the rules, the stores and the extensions say of each, and who gets it.
+//! Where stanzas go: what the rules, the stores and the extensions decide about each, and which sessions
+//! get it.
 
 pub(super) mod address;
-pub(super) mod claims;
-pub(super) mod extensions;
+mod answer;
+mod claims;
+mod extensions;
+mod give;
+mod handler;
 pub(super) mod iq;
+mod leftover;
 pub(super) mod message;
 pub(super) mod offline;
-pub(super) mod presence;
-pub(super) mod probe;
+mod presence;
+mod probe;
 pub(super) mod requests;
 pub(super) mod roster;
 pub(super) mod route;
-pub(super) mod transaction;
-pub(super) mod unheard;
+mod subscription;

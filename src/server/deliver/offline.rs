@@ -7,73 +7,73 @@ use std::time::Duration;
 use jid::BareJid;
 use parking_lot::Mutex;
 
+use super::message::with_delay;
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
 use crate::server::Core;
 use crate::session::{SessionHandle, Waiting};
-use crate::stanza::delay::{delay, is_delayed_by};
+use crate::stanza::delay::is_delayed_by;
 use crate::stanza::{Stanza, canonicalise};
 use crate::store::{OfflineId, OfflineMessage, StoreError};
 
 /// How soon a store that failed is asked again.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Accounts for which the store has failed. A leaf lock.
+/// Accounts whose offline messages are to be asked for again. A leaf lock.
 #[derive(Default)]
-pub(in crate::server) struct Failures(Mutex<HashMap<BareJid, Failure>>);
+pub(crate) struct Retries(Mutex<HashMap<BareJid, Retry>>);
 
 #[derive(Default)]
-struct Failure {
+struct Retry {
     /// What sessions have got and the store did not remove: it is given to nobody else.
     given: Vec<OfflineId>,
     /// The store will be asked again.
     is_retried: bool,
 }
 
-impl Failures {
+impl Retries {
     fn given(&self, account: &BareJid) -> Vec<OfflineId> {
-        self.0.lock().get(account).map(|failure| failure.given.clone()).unwrap_or_default()
+        self.0.lock().get(account).map(|retry| retry.given.clone()).unwrap_or_default()
     }
 
     /// The store is about to be asked again.
     fn retried(&self, account: &BareJid) {
-        let mut failures = self.0.lock();
-        let Some(failure) = failures.get_mut(account) else { return };
-        failure.is_retried = false;
-        if failure.given.is_empty() {
-            failures.remove(account);
+        let mut retries = self.0.lock();
+        let Some(retry) = retries.get_mut(account) else { return };
+        retry.is_retried = false;
+        if retry.given.is_empty() {
+            retries.remove(account);
         }
     }
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// Gives the sessions that are to get it what the store has for their account.
+    /// Gives the account's sessions what the store has for them.
     pub(super) async fn deliver_offline(self: &Arc<Self>, account: &BareJid) {
-        let (core, key) = (Arc::clone(self), account.to_string());
-        let account = account.clone();
+        let (core, owner) = (Arc::clone(self), account.clone());
         let job = async move {
-            core.remove_given(&account, Vec::new()).await;
-            core.catch_up(&account).await
+            core.remove_given(&owner, Vec::new()).await;
+            core.catch_up(&owner).await
         };
-        let _given = self.jobs.run(&key, job).await;
+        let _given = self.jobs.run(account.as_str(), job).await;
     }
 
     /// The same on the account's chain, with what ended sessions have left by then. `false`: the store
-    /// has failed, or a session takes no more of it for now, and it will be asked again; what it has comes
-    /// first until then.
+    /// has failed, or a session takes no more for now. It is asked again later, and what it has still
+    /// comes first.
     pub(super) async fn catch_up(self: &Arc<Self>, account: &BareJid) -> bool {
         loop {
-            self.settle_first(account).await;
+            self.settle_left(account).await;
             let Some(session) = self.registry.recipient(account.as_str()) else { return true };
             let is_reachable = gets_messages(&session);
             if is_reachable {
                 // LIMIT-10: what a session does not take yet waits as if the store had failed.
                 if !session.takes_stored() {
-                    self.ask_again(account);
+                    self.retry_later(account);
                     return false;
                 }
                 let Ok(stored) = self.stored(account).await else {
-                    self.ask_again(account);
+                    self.retry_later(account);
                     return false;
                 };
                 if self.registry.has_left(account) {
@@ -81,7 +81,7 @@ impl<C: SharedConnection> Core<C> {
                 }
                 self.give_stored(account, &session, stored).await;
             }
-            // What has come behind it meanwhile is for another that is there.
+            // Messages that have queued behind it meanwhile go to another session that is there.
             if !is_reachable
                 && let Some(other) = self.registry.sessions(account).find(gets_messages)
             {
@@ -100,7 +100,7 @@ impl<C: SharedConnection> Core<C> {
         account: &BareJid,
     ) -> Result<Vec<(OfflineId, OfflineMessage)>, StoreError> {
         let Some(store) = &self.stores.offline else { return Ok(Vec::new()) };
-        let given = self.offline_failures.given(account);
+        let given = self.offline_retries.given(account);
         let mut stored = store.list(account).await?;
         stored.retain(|(id, _)| !given.contains(id));
         Ok(stored)
@@ -115,16 +115,15 @@ impl<C: SharedConnection> Core<C> {
         stored: Vec<(OfflineId, OfflineMessage)>,
     ) {
         let domain = account.domain().as_str();
-        let delayed = |stanza: &Stanza, since| match is_delayed_by(stanza, domain) {
-            true => stanza.clone(),
-            false => stanza.with_appended(&delay(domain, since)),
+        let delayed = |stanza: &Stanza, since| {
+            with_delay(stanza, domain, since).unwrap_or_else(|| stanza.clone())
         };
         let (mut ids, mut waiting) = (Vec::new(), Vec::new());
         for (id, message) in stored {
             ids.push(id);
-            // One that cannot be read any more is of no use to anybody.
+            // A message that can no longer be parsed is dropped.
             if let Ok(stanza) = canonicalise(&message.stanza) {
-                // One that a session has had says so already.
+                // A session that ended had it before: it is stamped already.
                 let is_new = !is_delayed_by(&stanza, domain);
                 let (stanza, since) = (delayed(&stanza, message.received), message.received);
                 waiting.push(Waiting::stored(stanza, since, is_new));
@@ -145,32 +144,32 @@ impl<C: SharedConnection> Core<C> {
     /// nothing is given twice meanwhile.
     async fn remove_given(self: &Arc<Self>, account: &BareJid, new: Vec<OfflineId>) {
         let Some(store) = &self.stores.offline else { return };
-        let mut ids = self.offline_failures.given(account);
+        let mut ids = self.offline_retries.given(account);
         ids.extend(new);
         if ids.is_empty() {
             return;
         }
         if store.remove(account, ids.clone()).await.is_ok() {
-            if let Some(failure) = self.offline_failures.0.lock().get_mut(account) {
-                failure.given.clear();
+            if let Some(retry) = self.offline_retries.0.lock().get_mut(account) {
+                retry.given.clear();
             }
         } else {
-            self.offline_failures.0.lock().entry(account.clone()).or_default().given = ids;
-            self.ask_again(account);
+            self.offline_retries.0.lock().entry(account.clone()).or_default().given = ids;
+            self.retry_later(account);
         }
     }
 
-    fn ask_again(self: &Arc<Self>, account: &BareJid) {
-        let mut failures = self.offline_failures.0.lock();
-        let failure = failures.entry(account.clone()).or_default();
-        if std::mem::replace(&mut failure.is_retried, true) {
+    fn retry_later(self: &Arc<Self>, account: &BareJid) {
+        let mut retries = self.offline_retries.0.lock();
+        let retry = retries.entry(account.clone()).or_default();
+        if std::mem::replace(&mut retry.is_retried, true) {
             return;
         }
-        drop(failures);
+        drop(retries);
         let (core, account) = (Arc::clone(self), account.clone());
         self.jobs.later(async move {
             core.sleep(RETRY).await;
-            core.offline_failures.retried(&account);
+            core.offline_retries.retried(&account);
             core.deliver_offline(&account).await;
         });
     }

@@ -1,22 +1,23 @@
-//! Probes: what an account of ours answers to who asks for its presence (RFC 6121 §4.3.2, §4.6.6).
+//! Probes: what an account of this server answers when asked for its presence (RFC 6121 §4.3.2, §4.6.6).
 
 use std::sync::Arc;
 
 use jid::BareJid;
 
+use super::address::Address;
+use super::give::Origin;
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};
 use crate::rules::roster::Roster;
-use crate::server::deliver::address::Address;
 use crate::server::{Core, Task};
 use crate::session::{Item, SessionHandle, Validity};
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
 
-/// One probe, and who sent it.
+/// A probe, and its sender.
 struct Asked<C: SharedConnection> {
-    /// The session that asks, if it is one of ours.
+    /// The session that asks, if it is a local one.
     origin: Option<SessionHandle<C>>,
     stanza: Stanza,
     to: Address<'static>,
@@ -24,13 +25,13 @@ struct Asked<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// A probe for an account of ours (PRES-14…18).
+    /// A probe for a local account (PRES-14…18).
     ///
     /// Answered on the account's chain: no subscription ends between the look at the roster and
     /// the answer, so that "available" cannot come behind the news of that end.
     pub(super) fn probe(
         self: &Arc<Self>,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: &Stanza,
         to: &Address<'_>,
     ) -> Option<Task> {
@@ -44,7 +45,7 @@ impl<C: SharedConnection> Core<C> {
             // the bare JID, and the answer goes to the session.
             let Ok(state) = core.loaded_state(&asked.to.bare).await else { return };
             let hidden = |origin: &SessionHandle<C>| core.is_hidden(&state, origin.jid().as_str());
-            if !matches!(core.ask(&state, &asked.stanza), Admission::Accept)
+            if !matches!(core.admit_to(&state, &asked.stanza), Admission::Accept)
                 || asked.origin.as_ref().is_some_and(hidden)
             {
                 return;

@@ -12,7 +12,7 @@ use crate::server::work::oneshot::{self, Sender};
 use crate::stanza::{Kind, Stanza};
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Why a request has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,17 +29,17 @@ pub enum RequestError {
     TimedOut,
 }
 
-/// Whom a request went to, and its id.
-type Key = (String, String);
+/// The address a request went to, and its id.
+type RequestKey = (String, String);
 
 /// Requests that wait for their answer.
 #[derive(Default)]
-pub(in crate::server) struct Requests {
-    waiting: Mutex<HashMap<Key, Sender<Stanza>>>,
+pub(crate) struct Requests {
+    waiting: Mutex<HashMap<RequestKey, Sender<Stanza>>>,
 }
 
 impl Requests {
-    /// Gives an iq result or error to who waits for it; anything else is dropped (IQ-4).
+    /// Gives an iq result or error to the request that waits for it; anything else is dropped (IQ-4).
     pub(super) fn take_answer(&self, answer: &Stanza) {
         let (Some(from), Some(id)) = (answer.from(), answer.id()) else { return };
         let waiting = self.waiting.lock().remove(&(from.into_owned(), id.into_owned()));
@@ -50,10 +50,7 @@ impl Requests {
 }
 
 impl<C: SharedConnection> Core<C> {
-    pub(in crate::server) async fn request(
-        self: &Arc<Self>,
-        iq: Stanza,
-    ) -> Result<Stanza, RequestError> {
+    pub(crate) async fn request(self: &Arc<Self>, iq: Stanza) -> Result<Stanza, RequestError> {
         let request = iq.kind() == Kind::Iq && matches!(iq.type_().as_deref(), Some("get" | "set"));
         let (Some(to), Some(id), true) = (iq.to(), iq.id(), request) else {
             return Err(RequestError::NotARequest);
@@ -69,19 +66,19 @@ impl<C: SharedConnection> Core<C> {
             waiting.insert(key.clone(), sender);
             receiver
         };
-        let _place = Place { core: self, key };
+        let _waiter = Waiter { core: self, key };
         self.route_for_host(iq);
-        self.timers.within(PATIENCE, receiver).await.flatten().ok_or(RequestError::TimedOut)
+        self.timers.within(REQUEST_TIMEOUT, receiver).await.flatten().ok_or(RequestError::TimedOut)
     }
 }
 
-/// A place among those who wait, given up on drop.
-struct Place<'a, C: SharedConnection> {
+/// A request that waits; not longer than this lives.
+struct Waiter<'a, C: SharedConnection> {
     core: &'a Core<C>,
-    key: Key,
+    key: RequestKey,
 }
 
-impl<C: SharedConnection> Drop for Place<'_, C> {
+impl<C: SharedConnection> Drop for Waiter<'_, C> {
     fn drop(&mut self) {
         // Its waker is host code: woken without the lock.
         let _sender = self.core.requests.waiting.lock().remove(&self.key);

@@ -78,7 +78,7 @@ impl<C: SharedConnection> Driver<C> {
             // Before bind the client has no full JID to be addressed by.
             let from = answer.from().map(Cow::into_owned);
             let answer = answer.readdressed(from.as_deref(), None);
-            let words = crate::server::xml(&answer);
+            let words = answer.to_xml();
             self.send(&words);
         }
     }
@@ -215,5 +215,5 @@ fn bind_result(id: &str, jid: &FullJid) -> Vec<u8> {
     let mut payload = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>".to_vec();
     write::text(&mut payload, jid.as_str());
     payload.extend_from_slice(b"</jid></bind>");
-    crate::server::xml(&Stanza::iq("result").id(id).payload(&payload).build())
+    Stanza::iq("result").id(id).payload(&payload).build().to_xml()
 }

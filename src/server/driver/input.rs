@@ -8,6 +8,7 @@ use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
 use crate::sasl::wire;
 use crate::server::deliver::address::Address;
+use crate::server::deliver::message::Accepted;
 use crate::server::driver::{Driver, Pending, Stage};
 use crate::server::work::oneshot;
 use crate::server::{Core, Task};
@@ -250,7 +251,7 @@ impl<C: SharedConnection> Core<C> {
             // STZ-4: without an address, to the own account.
             (Kind::Message, None) => {
                 let own = self.address(handle.account().bare.as_str()).ok()?;
-                self.message(Some(&handle), stanza, &own)
+                self.message(Some(&handle), stanza, &own, Accepted::Now)
             }
             (_, Some(to)) => self.route_to(Some(&handle), stanza, &to),
         }
@@ -272,7 +273,7 @@ impl<C: SharedConnection> Core<C> {
     /// STREAM-29: a ping that a silent client has to answer with anything.
     pub(super) fn ask_for_life(self: &Arc<Self>, session: &SessionHandle<C>) {
         let domain = session.jid().domain().as_str();
-        let id = self.push_id();
+        let id = self.registry.push_id();
         let ping = Stanza::iq("get").from(domain).to(session.jid().as_str()).id(&id);
         let _gone = self.give(session, &ping.payload(b"<ping xmlns='urn:xmpp:ping'/>").build());
     }

@@ -2,8 +2,8 @@
 //!
 //! The jobs of a chain run one after the other, so that two changes of one roster cannot meet,
 //! and without a lock across the store. A job is polled in place first (a store in memory answers
-//! at once), and driven on by whoever polls [`Jobs::poll`]. Dropping what waits for a job does not
-//! cancel it.
+//! at once), and then driven by [`Jobs::poll`]. Dropping the receiver of its result does not cancel
+//! it.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -31,15 +31,15 @@ struct Ready {
     waker: Option<Waker>,
 }
 
-/// The work of one account; without a key, of one stanza.
+/// The jobs of one account; without a key, one job of its own.
 struct Chain {
     key: Option<Box<str>>,
     jobs: Weak<Jobs>,
-    work: Mutex<Work>,
+    state: Mutex<ChainState>,
 }
 
 #[derive(Default)]
-struct Work {
+struct ChainState {
     queue: VecDeque<Job>,
     running: bool,
     woken: bool,
@@ -48,9 +48,9 @@ struct Work {
 impl Wake for Chain {
     fn wake(self: Arc<Self>) {
         {
-            let mut work = self.work.lock();
-            if work.running {
-                work.woken = true;
+            let mut state = self.state.lock();
+            if state.running {
+                state.woken = true;
                 return;
             }
         }
@@ -67,8 +67,8 @@ impl Wake for Chain {
 }
 
 impl Jobs {
-    /// Runs `job` behind everything that was queued for `key` before. What it comes to is `None`
-    /// only if it panicked.
+    /// Runs `job` behind everything that was queued for `key` before. The result is `None` only if the
+    /// job panicked.
     pub(crate) fn run<T: Send + 'static>(
         self: &Arc<Self>,
         key: &str,
@@ -79,15 +79,15 @@ impl Jobs {
         let chain = {
             let mut chains = self.chains.lock();
             let chain = chains.entry(key.into()).or_insert_with(|| self.chain(Some(key.into())));
-            chain.work.lock().queue.push_back(job);
+            chain.state.lock().queue.push_back(job);
             Arc::clone(chain)
         };
         self.advance(&chain);
         receiver
     }
 
-    /// Runs `job` while the chains of both accounts stand still for it. All such jobs take their
-    /// chains in one order, so that no two of them wait for each other.
+    /// Runs `job` while the chains of both accounts wait for it. All such jobs take their chains in one
+    /// order, so that no two of them wait for each other.
     pub(crate) fn run_pair<T: Send + 'static>(
         self: &Arc<Self>,
         one: &str,
@@ -99,21 +99,21 @@ impl Jobs {
         self.run(first, async move { jobs.upgrade()?.run(&second, job).await })
     }
 
-    /// Runs `job` on its own, in place as far as it gets now.
+    /// Runs `job` on no account's chain; its first poll happens here.
     pub(crate) fn spawn(self: &Arc<Self>, job: impl Future<Output = ()> + Send + 'static) {
         let chain = self.chain(None);
-        chain.work.lock().queue.push_back(Box::pin(job));
+        chain.state.lock().queue.push_back(Box::pin(job));
         self.advance(&chain);
     }
 
-    /// Leaves `job` to whoever polls these jobs: not even its beginning runs here.
+    /// Leaves `job` to [`poll`](Self::poll): not even its first poll happens here.
     pub(crate) fn later(self: &Arc<Self>, job: impl Future<Output = ()> + Send + 'static) {
         let chain = self.chain(None);
-        chain.work.lock().queue.push_back(Box::pin(job));
+        chain.state.lock().queue.push_back(Box::pin(job));
         chain.wake();
     }
 
-    /// Drives on what was woken, for ever.
+    /// Drives what was woken; never ready.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         let mut waker = Some(cx.waker().clone());
         loop {
@@ -130,43 +130,40 @@ impl Jobs {
         }
     }
 
-    /// Chains that have work, of accounts.
+    /// Accounts whose chains have work.
     pub(crate) fn len(&self) -> usize {
         self.chains.lock().len()
     }
 
     fn chain(self: &Arc<Self>, key: Option<Box<str>>) -> Arc<Chain> {
-        Arc::new(Chain { key, jobs: Arc::downgrade(self), work: Mutex::default() })
+        Arc::new(Chain { key, jobs: Arc::downgrade(self), state: Mutex::default() })
     }
 
     fn advance(&self, chain: &Arc<Chain>) {
         let waker = Waker::from(Arc::clone(chain));
-        let mut work = chain.work.lock();
-        if work.running {
-            work.woken = true;
+        let mut state = chain.state.lock();
+        if state.running {
+            state.woken = true;
             return;
         }
-        while let Some(mut job) = work.queue.pop_front() {
-            work.running = true;
-            work.woken = false;
-            drop(work);
+        while let Some(mut job) = state.queue.pop_front() {
+            state.running = true;
+            state.woken = false;
+            drop(state);
             // The store's code: no lock is held, and its panic ends this job alone.
             let poll = || job.as_mut().poll(&mut Context::from_waker(&waker));
-            let state = catch_unwind(AssertUnwindSafe(poll)).unwrap_or(Poll::Ready(()));
-            let done = state.is_ready();
-            if done {
-                drop(job);
-                work = chain.work.lock();
-            } else {
-                work = chain.work.lock();
-                work.queue.push_front(job);
-            }
-            work.running = false;
-            if !done && !work.woken {
-                return;
+            let done = catch_unwind(AssertUnwindSafe(poll)).unwrap_or(Poll::Ready(())).is_ready();
+            let unfinished = (!done).then_some(job);
+            state = chain.state.lock();
+            state.running = false;
+            if let Some(job) = unfinished {
+                state.queue.push_front(job);
+                if !state.woken {
+                    return;
+                }
             }
         }
-        drop(work);
+        drop(state);
         self.forget(chain);
     }
 
@@ -174,10 +171,10 @@ impl Jobs {
     fn forget(&self, chain: &Arc<Chain>) {
         let Some(key) = &chain.key else { return };
         let mut chains = self.chains.lock();
-        let work = chain.work.lock();
+        let state = chain.state.lock();
         let is_it = chains.get(key).is_some_and(|found| Arc::ptr_eq(found, chain));
-        if is_it && work.queue.is_empty() && !work.running {
-            drop(work);
+        if is_it && state.queue.is_empty() && !state.running {
+            drop(state);
             chains.remove(key);
         }
     }

@@ -1,4 +1,4 @@
-//! Work that outlives a call: the chains of jobs, deadlines, one value for whoever waits for it.
+//! Work that outlives a call: chains of jobs, deadlines, and one-shot channels for results.
 
 pub(super) mod jobs;
 pub(super) mod oneshot;

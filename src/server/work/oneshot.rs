@@ -27,7 +27,7 @@ impl<T> Sender<T> {
         self.0.lock().value = Some(value);
     }
 
-    /// Whether nobody waits for the value any more.
+    /// Whether the receiver is gone.
     pub(crate) fn is_closed(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }

@@ -1,4 +1,4 @@
-//! Deadlines of work that waits for the host.
+//! Deadlines of work that waits for code of the host.
 
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
@@ -11,24 +11,24 @@ use parking_lot::Mutex;
 
 use crate::environment::Environment;
 
-/// Who is to be woken when.
+/// What is to be woken when.
 pub(crate) struct Timers {
     environment: Arc<dyn Environment>,
-    waiting: Mutex<Waiting>,
+    wakers: Mutex<Wakers>,
 }
 
 #[derive(Default)]
-struct Waiting {
-    next: u64,
-    wakers: BTreeMap<(Duration, u64), Waker>,
+struct Wakers {
+    last: u64,
+    by_time: BTreeMap<(Duration, u64), Waker>,
 }
 
 impl Timers {
     pub(crate) fn new(environment: Arc<dyn Environment>) -> Self {
-        Self { environment, waiting: Mutex::default() }
+        Self { environment, wakers: Mutex::default() }
     }
 
-    /// What `future` comes to, if it does so within `time`.
+    /// The output of `future`, if it is ready within `time`.
     pub(crate) async fn within<T>(
         &self,
         time: Duration,
@@ -50,18 +50,18 @@ impl Timers {
         .await
     }
 
-    /// When [`fire`](Self::fire) has somebody to wake.
+    /// When [`fire`](Self::fire) has something to wake.
     pub(crate) fn next(&self) -> Option<Duration> {
-        self.waiting.lock().wakers.keys().next().map(|(at, _)| *at)
+        self.wakers.lock().by_time.keys().next().map(|(at, _)| *at)
     }
 
-    /// Wakes whose time has come.
+    /// Wakes what is due.
     pub(crate) fn fire(&self) {
         let now = self.environment.now();
         loop {
             let waker = {
-                let mut waiting = self.waiting.lock();
-                match waiting.wakers.first_entry() {
+                let mut wakers = self.wakers.lock();
+                match wakers.by_time.first_entry() {
                     Some(first) if first.key().0 <= now => first.remove(),
                     _ => return,
                 }
@@ -71,7 +71,7 @@ impl Timers {
     }
 }
 
-/// A place among those who wait, given up on drop.
+/// An entry in the table of wakers, removed on drop.
 struct Alarm<'a> {
     timers: &'a Timers,
     key: Option<(Duration, u64)>,
@@ -79,19 +79,19 @@ struct Alarm<'a> {
 
 impl Alarm<'_> {
     fn set(&mut self, at: Duration, waker: &Waker) {
-        let mut waiting = self.timers.waiting.lock();
+        let mut wakers = self.timers.wakers.lock();
         let key = *self.key.get_or_insert_with(|| {
-            waiting.next = waiting.next.wrapping_add(1);
-            (at, waiting.next)
+            wakers.last = wakers.last.wrapping_add(1);
+            (at, wakers.last)
         });
-        waiting.wakers.insert(key, waker.clone());
+        wakers.by_time.insert(key, waker.clone());
     }
 }
 
 impl Drop for Alarm<'_> {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            self.timers.waiting.lock().wakers.remove(&key);
+            self.timers.wakers.lock().by_time.remove(&key);
         }
     }
 }

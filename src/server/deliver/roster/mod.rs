@@ -1,15 +1,23 @@
-//! Roster requests of a client (RFC 6121 §2).
+//! Rosters from their store, and requests of clients (RFC 6121 §2).
+
+pub(crate) mod change;
+pub(crate) mod transaction;
+pub(crate) mod unheard;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use jid::BareJid;
+
+use self::transaction::Change;
+use super::answer::{AnswerOnce, try_again};
+use super::handler::HANDLER_TIMEOUT;
+use crate::address;
 use crate::connection::SharedConnection;
-use crate::rules::roster::{RosterSet, parse_get, removed_stray, result};
-use crate::server::deliver::iq::{PATIENCE, late};
-use crate::server::deliver::transaction::Change;
+use crate::rules::roster::{Roster, RosterSet, Stray, parse_get, removed_stray, result};
 use crate::server::{Core, Task};
 use crate::session::SessionHandle;
 use crate::stanza::{Child, Stanza};
+use crate::store::StoreError;
 
 impl<C: SharedConnection> Core<C> {
     /// A roster get or set of a session to its own account.
@@ -24,8 +32,8 @@ impl<C: SharedConnection> Core<C> {
             return self.roster_set(session, stanza, query);
         }
         match parse_get(query) {
-            Ok(held) => {
-                Some(self.roster_get(session.clone(), stanza.clone(), held.map(Into::into)))
+            Ok(version) => {
+                Some(self.roster_get(session.clone(), stanza.clone(), version.map(Into::into)))
             }
             Err(error) => {
                 self.bounce(Some(session), stanza, error);
@@ -40,26 +48,23 @@ impl<C: SharedConnection> Core<C> {
         self: &Arc<Self>,
         session: SessionHandle<C>,
         stanza: Stanza,
-        held: Option<String>,
+        version: Option<String>,
     ) -> Task {
-        let core = Arc::clone(self);
-        let turn = Turn::default();
-        let key = session.account().bare.as_str().to_owned();
-        let job = {
-            let (core, turn) = (Arc::clone(self), turn.clone());
+        let (core, once) = (Arc::clone(self), AnswerOnce::default());
+        let done = self.jobs.run(session.account().bare.as_str(), {
+            let (core, once) = (Arc::clone(self), once.clone());
             let (session, stanza) = (session.clone(), stanza.clone());
             async move {
-                if turn.take() {
+                if once.take() {
                     session.set_interested();
-                    let payload = result(&session.roster(), held.as_deref());
+                    let payload = result(&session.roster(), version.as_deref());
                     core.result(Some(&session), &stanza, &payload);
                 }
             }
-        };
-        let done = self.jobs.run(&key, job);
+        });
         Box::pin(async move {
-            if core.timers.within(PATIENCE, done).await.is_none() && turn.take() {
-                core.bounce(Some(&session), &stanza, late());
+            if core.timers.within(HANDLER_TIMEOUT, done).await.is_none() && once.take() {
+                core.bounce(Some(&session), &stanza, try_again());
             }
         })
     }
@@ -87,36 +92,58 @@ impl<C: SharedConnection> Core<C> {
         let (session, stanza) = (session.clone(), stanza.clone());
         Some(Box::pin(async move {
             let account = session.account().bare.clone();
-            let turn = Turn::default();
+            let once = AnswerOnce::default();
             let answer = {
                 let (core, session, stanza) = (Arc::clone(&core), session.clone(), stanza.clone());
-                let turn = turn.clone();
+                let once = once.clone();
                 move || {
-                    if turn.take() {
+                    if once.take() {
                         core.result(Some(&session), &stanza, b"");
                     }
                 }
             };
             let origin = Some(session.clone());
             let change = core.change_roster(account, contact, change, origin, answer);
-            let error = match core.timers.within(PATIENCE, change).await {
+            let error = match core.timers.within(HANDLER_TIMEOUT, change).await {
                 Some(Ok(())) => return,
                 Some(Err(failed)) => failed.into(),
-                None => late(),
+                None => try_again(),
             };
-            if turn.take() {
+            if once.take() {
                 core.bounce(Some(&session), &stanza, error);
             }
         }))
     }
-}
 
-/// The turn to answer an iq: whoever comes first has it, since there is one answer (IQ-5).
-#[derive(Clone, Default)]
-struct Turn(Arc<AtomicBool>);
+    /// The roster of an account, from its store.
+    pub(crate) async fn load_roster(&self, account: &BareJid) -> Result<Roster, StoreError> {
+        let mut stored = self.stores.rosters.load(account).await?;
+        self.metrics.unread(stored.unread);
+        // A host's store may write addresses in another form than this crate does.
+        let (items, others): (Vec<_>, _) =
+            stored.items.into_iter().partition(|item| address::is_normal(&item.jid));
+        let requests = stored.requests.into_iter().filter(address::is_normal);
+        stored.strays.extend(others.into_iter().map(Stray::from));
+        let mut roster = Roster::from_items(items, stored.version, requests);
+        for stray in &stored.strays {
+            if stray.can_be_shown() {
+                roster.add_stray(stray);
+            } else {
+                self.metrics.unread(1);
+            }
+        }
+        Ok(roster)
+    }
 
-impl Turn {
-    fn take(&self) -> bool {
-        !self.0.swap(true, Ordering::Relaxed)
+    /// What the roster of an account says of one contact, and how many requests it holds: what
+    /// others cause to be read does not grow with the roster.
+    pub(crate) async fn load_contact(
+        &self,
+        account: &BareJid,
+        contact: &BareJid,
+    ) -> Result<(Roster, usize), StoreError> {
+        let stored = self.stores.rosters.contact(account, contact).await?;
+        let request = stored.request.then(|| contact.clone());
+        Ok((Roster::from_items(stored.item, stored.version, request), stored.requests))
     }
 }

@@ -1,4 +1,4 @@
-//! What has changed on rosters in silence, and is to be shown when the silence ends (BLOCK-9).
+//! Roster changes that a block hides, to be shown when it ends (BLOCK-9).
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -6,17 +6,17 @@ use std::sync::Arc;
 use jid::BareJid;
 use parking_lot::Mutex;
 
+use super::transaction::Change;
 use crate::connection::SharedConnection;
 use crate::server::Core;
-use crate::server::deliver::transaction::Change;
 use crate::session::AccountState;
 
-/// Items that are remembered for all accounts together: the others are seen at the next roster get.
+/// Items that are remembered for all accounts together: a client sees others at its next roster get.
 const MOST: usize = 8192;
 
 /// Changed items, by the account that keeps the two from hearing of each other.
 #[derive(Default)]
-pub(in crate::server) struct Unheard(Mutex<HashMap<BareJid, BTreeSet<Item>>>);
+pub(crate) struct Unheard(Mutex<HashMap<BareJid, BTreeSet<Item>>>);
 
 /// Whose roster has changed, and the contact.
 type Item = (BareJid, BareJid);
@@ -29,7 +29,7 @@ impl Unheard {
         }
     }
 
-    /// Takes out those of an account about others who are `heard` again. Without a lock while it asks.
+    /// Takes out those of an account about others who are `heard` again. No lock is held while it asks.
     fn take(&self, by: &BareJid, heard: impl Fn(&BareJid) -> bool) -> BTreeSet<Item> {
         let Some(items) = self.0.lock().remove(by) else { return BTreeSet::new() };
         let is_heard =
@@ -43,9 +43,9 @@ impl Unheard {
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// An extension has changed what it keeps for an account: who may hear of each other again is shown
-    /// what has changed meanwhile.
-    pub(super) fn show_unheard(self: &Arc<Self>, account: &BareJid) {
+    /// An extension has changed what it keeps for an account: accounts that may hear of each other again
+    /// are shown what has changed meanwhile.
+    pub(in crate::server::deliver) fn show_unheard(self: &Arc<Self>, account: &BareJid) {
         let Some(row) = self.registry.account(self.registry.key(account.as_str())) else { return };
         let state = AccountState(row);
         let heard = |other: &BareJid| !self.is_hidden(&state, other.as_str());

@@ -1,0 +1,94 @@
+//! Answers: results and errors, to the session that asked or to wherever the asker is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::give::Origin;
+use crate::connection::SharedConnection;
+use crate::extension::{IqResult, Outcome};
+use crate::server::Core;
+use crate::session::SessionHandle;
+use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
+
+/// The server, or a queue, is at its limit for now: the sender may try again (LIMIT-10, IQ-5).
+pub(super) fn try_again() -> StanzaError {
+    StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait)
+}
+
+/// The right to answer a request: the handler and its deadline share it, and the first one takes it (IQ-5).
+#[derive(Clone, Default)]
+pub(super) struct AnswerOnce(Arc<AtomicBool>);
+
+impl AnswerOnce {
+    /// Takes the right; `false` where somebody has it already.
+    pub(super) fn take(&self) -> bool {
+        !self.0.swap(true, Ordering::Relaxed)
+    }
+}
+
+impl<C: SharedConnection> Core<C> {
+    /// Answers a stanza with an error, where one is due (STZ-6, STZ-7).
+    pub(crate) fn bounce(
+        &self,
+        origin: Origin<'_, C>,
+        stanza: &Stanza,
+        error: impl Into<StanzaError>,
+    ) {
+        let error = error.into();
+        self.metrics.error(error.condition());
+        if let Some(answer) = stanza.error_answer(&error) {
+            self.answer(origin, answer);
+        }
+    }
+
+    /// Answers an iq request with what a handler made of it.
+    pub(super) fn answer_iq(&self, origin: Origin<'_, C>, request: &Stanza, result: IqResult) {
+        match result.map(|payload| request.result_with(payload.as_ref())) {
+            Err(error) => self.bounce(origin, request, error),
+            Ok(Some(answer)) => self.answer(origin, answer),
+            Ok(None) => {}
+        }
+    }
+
+    /// Answers an iq request with a result.
+    pub(super) fn result(&self, origin: Origin<'_, C>, request: &Stanza, payload: &[u8]) {
+        if let Some(answer) = request.result_answer(payload) {
+            self.answer(origin, answer);
+        }
+    }
+
+    /// Sends an answer to the session that asked, or to wherever its `to` leads.
+    pub(super) fn answer(&self, origin: Origin<'_, C>, answer: Stanza) {
+        let Some(session) = origin else { return self.route_answer(answer) };
+        // STZ-3: what a stanza without `to` asked of the account is answered by the account.
+        let from = answer.from().map_or_else(|| session.account().bare.to_string(), Into::into);
+        let to = session.jid().as_str();
+        let is_addressed = answer.raw_from().is_some() && answer.raw_to() == Some(to);
+        let answer = if is_addressed { answer } else { answer.readdressed(Some(&from), Some(to)) };
+        self.give_answer(session, &answer);
+    }
+
+    /// Routes an answer whose recipient is not at hand.
+    fn route_answer(&self, answer: Stanza) {
+        let to = answer.to();
+        let Some(Ok(to)) = to.as_deref().map(|to| self.address(to)) else { return };
+        if !self.registry.is_local(to.bare.as_str()) {
+            self.route_elsewhere(None, answer.clone());
+        } else if !to.is_account() {
+            self.requests.take_answer(&answer);
+        } else {
+            let found = to.resource.as_deref().and_then(|r| self.registry.find(to.key(), r));
+            if let Some(session) = found {
+                self.give_answer(&session, &answer);
+            }
+        }
+    }
+
+    /// An answer is not subject to admission (BLOCK-8).
+    fn give_answer(&self, session: &SessionHandle<C>, answer: &Stanza) {
+        if self.give(session, answer).is_ok() {
+            let (account, reached) = (&session.account().bare, std::slice::from_ref(session));
+            self.delivered(answer, None, Some(account), reached, Outcome::Delivered, None);
+        }
+    }
+}

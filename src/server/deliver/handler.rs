@@ -1,0 +1,179 @@
+//! Iq requests that the server answers for itself or for an account: by itself, or by an extension.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jid::BareJid;
+
+use super::answer::try_again;
+use super::give::Origin;
+use super::iq::sender;
+use crate::address;
+use crate::connection::SharedConnection;
+use crate::extension::{Admission, IqDone, IqReply, IqRequest, Target};
+use crate::rules::delivery::{BOUNCE, Relation};
+use crate::rules::roster;
+use crate::server::{Core, Task, caught, shielded};
+use crate::session::SessionHandle;
+use crate::stanza::{Condition, Stanza};
+
+/// IQ-5: a handler that takes longer has failed.
+pub(super) const HANDLER_TIMEOUT: Duration = Duration::from_secs(60);
+const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
+const LEGACY_SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
+
+impl<C: SharedConnection> Core<C> {
+    /// Answers a request to a domain or to an account.
+    pub(super) fn handle_iq(
+        self: &Arc<Self>,
+        origin: Origin<'_, C>,
+        stanza: &Stanza,
+        to: BareJid,
+        target: Target,
+    ) -> Option<Task> {
+        let own = origin.is_some_and(|session| session.account().bare == to);
+        if let Some(session) = origin
+            && let Some(served) = self.serve_session(session, stanza, own, target)
+        {
+            return served;
+        }
+        let relation = if own {
+            Relation::Own
+        } else if target == Target::Domain {
+            Relation::Subscriber
+        } else if self.registry.is_loaded(&to) {
+            self.relation(stanza, self.registry.key(to.as_str()))
+        } else {
+            return Some(self.load_and_handle(origin.cloned(), stanza.clone(), to, target));
+        };
+        self.call_handlers(origin, stanza, &to, target, relation)
+    }
+
+    /// Requests that no extension sees: about the stream of the session and its roster. `None` where it
+    /// is another; else what is left to wait for.
+    fn serve_session(
+        self: &Arc<Self>,
+        session: &SessionHandle<C>,
+        stanza: &Stanza,
+        own: bool,
+        target: Target,
+    ) -> Option<Option<Task>> {
+        let query = stanza.child()?;
+        let is_set = stanza.type_().as_deref() == Some("set");
+        // A stream is the business of its server and of its account, and of nobody else.
+        let of_stream = own || target == Target::Domain;
+        if of_stream && is_set && query.is("session", LEGACY_SESSION) {
+            // BIND-15
+            self.result(Some(session), stanza, b"");
+        } else if of_stream && query.is("bind", BIND) {
+            // BIND-9
+            self.bounce(Some(session), stanza, Condition::NotAllowed);
+        } else if !query.is("query", roster::NAMESPACE) || target != Target::Account {
+            return None;
+        } else if own {
+            return Some(self.roster_iq(session, stanza, &query, is_set));
+        } else {
+            self.bounce(Some(session), stanza, BOUNCE);
+        }
+        Some(None)
+    }
+
+    /// A request to an account without sessions.
+    fn load_and_handle(
+        self: &Arc<Self>,
+        origin: Option<SessionHandle<C>>,
+        stanza: Stanza,
+        to: BareJid,
+        target: Target,
+    ) -> Task {
+        let core = Arc::clone(self);
+        Box::pin(async move {
+            match core.admit_queued(&to, &stanza).await {
+                Admission::Accept => {}
+                Admission::Drop => return,
+                Admission::Refuse(error) => return core.bounce(origin.as_ref(), &stanza, error),
+            }
+            let sender = sender(&stanza).and_then(|sender| address::bare(&sender).ok());
+            let subscribes = match &sender {
+                Some(sender) if core.serves(sender.as_str()) => true,
+                Some(sender) => {
+                    let contact = core.load_contact(&to, sender).await;
+                    contact.is_ok_and(|(roster, _)| roster.is_subscriber(sender.as_str()))
+                }
+                None => false,
+            };
+            let relation = Relation::of(false, || subscribes, || false);
+            let task = core.call_handlers(origin.as_ref(), &stanza, &to, target, relation);
+            if let Some(task) = task {
+                task.await;
+            }
+        })
+    }
+
+    /// The first extension that answers does.
+    fn call_handlers(
+        self: &Arc<Self>,
+        origin: Origin<'_, C>,
+        stanza: &Stanza,
+        to: &BareJid,
+        target: Target,
+        relation: Relation,
+    ) -> Option<Task> {
+        let request = IqRequest {
+            stanza,
+            query: stanza.child()?,
+            to,
+            target,
+            session: origin,
+            registry: &self.registry,
+            relation,
+            advertised: &self.disco_features(target),
+        };
+        let call = || self.extensions.iter().find_map(|extension| extension.iq(&request));
+        let failed = || Some(IqReply::error(Condition::InternalServerError));
+        let Some(reply) = shielded(call).unwrap_or_else(failed) else {
+            self.bounce(origin, stanza, BOUNCE);
+            return None;
+        };
+        match reply {
+            IqReply::Now(result) => {
+                self.answer_iq(origin, stanza, result);
+                None
+            }
+            IqReply::Job(work) => Some(self.run_job(origin.cloned(), stanza.clone(), to, work)),
+            IqReply::Later(answer) => {
+                let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
+                Some(Box::pin(async move {
+                    let result = core.timers.within(HANDLER_TIMEOUT, caught(answer)).await;
+                    let failed = || Err(Condition::InternalServerError.into());
+                    let result =
+                        result.map_or(Err(try_again()), |answer| answer.unwrap_or_else(failed));
+                    core.answer_iq(origin.as_ref(), &stanza, result);
+                }))
+            }
+        }
+    }
+
+    /// Runs a handler's work on the account's chain.
+    fn run_job(
+        self: &Arc<Self>,
+        origin: Option<SessionHandle<C>>,
+        stanza: Stanza,
+        account: &BareJid,
+        work: impl Future<Output = IqDone> + Send + 'static,
+    ) -> Task {
+        let (core, key, account) = (Arc::clone(self), account.as_str(), account.clone());
+        let done = self.jobs.run(key, async move {
+            let failed = || IqDone::new(Err(Condition::InternalServerError.into()));
+            let done = caught(work).await.unwrap_or_else(failed);
+            core.answer_iq(origin.as_ref(), &stanza, done.result);
+            if let Some(then) = done.then {
+                then();
+            }
+            core.show_unheard(&account);
+        });
+        Box::pin(async move {
+            let _panicked = done.await;
+        })
+    }
+}

@@ -1,0 +1,192 @@
+//! The sessions that the rules name for a message, and handing it to them.
+
+use smallvec::SmallVec;
+
+use super::{Accepted, Disposition, Reached};
+use crate::connection::SharedConnection;
+use crate::extension::Admission;
+use crate::rules::delivery::{
+    BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message, offline,
+};
+use crate::server::Core;
+use crate::server::deliver::address::Address;
+use crate::server::deliver::answer::try_again;
+use crate::session::{Copies, NotSent, SessionHandle, SessionId, Standing};
+use crate::stanza::Stanza;
+
+/// What comes of handing a message to an account's sessions.
+pub(super) enum Handoff<C: SharedConnection> {
+    Settled(Disposition<C>),
+    /// It is for the offline store.
+    Store,
+    /// It would overtake what comes first for the account.
+    Behind,
+}
+
+impl<C: SharedConnection> From<Disposition<C>> for Handoff<C> {
+    fn from(disposition: Disposition<C>) -> Self {
+        Self::Settled(disposition)
+    }
+}
+
+/// What a message may overtake among all that waits for its account.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Overtakes {
+    /// It has just arrived.
+    Nothing,
+    /// Its job runs on the account's chain: what else is queued there, but nothing that ended
+    /// sessions have left or that the store has for a session.
+    Queued,
+    /// An ended session left it, and it is delivered among what the store has; or the store does not
+    /// answer.
+    Everything,
+}
+
+/// A session, and its state when the recipients were chosen.
+type Candidate<C> = (SessionHandle<C>, Standing);
+
+/// The sessions of an account that may get a message.
+struct Candidates<C: SharedConnection>(SmallVec<[Candidate<C>; 4]>);
+
+impl<C: SharedConnection> Candidates<C> {
+    fn matching(&self, resource: &str) -> Option<&Candidate<C>> {
+        self.0.iter().find(|(session, _)| session.resource().as_str() == resource)
+    }
+
+    fn available(&self) -> impl Iterator<Item = &Candidate<C>> {
+        self.0.iter().filter(|(_, standing)| standing.is_available())
+    }
+
+    /// Those that a decision for delivery means.
+    fn chosen(
+        &self,
+        decision: MessageDecision,
+        matching: Option<&Candidate<C>>,
+    ) -> impl Iterator<Item = &Candidate<C>> {
+        let facts = |(session, standing): &Candidate<C>| (standing.priority(), session.is_live());
+        let top = (decision == MessageDecision::Top)
+            .then(|| Top::choose(self.available().map(facts)))
+            .flatten();
+        self.0.iter().filter(move |candidate| {
+            let (session, standing) = candidate;
+            match decision {
+                MessageDecision::Addressed => {
+                    matching.is_some_and(|matching| std::ptr::eq(matching, *candidate))
+                }
+                MessageDecision::Top => {
+                    standing.is_available()
+                        && top.is_some_and(|t| t.takes(standing.priority(), session.is_live()))
+                }
+                _ => standing.is_available() && standing.priority() >= 0,
+            }
+        })
+    }
+}
+
+/// Sessions that failed to take a message: they are not chosen again (MSG-8).
+#[derive(Default)]
+struct Skipped {
+    sessions: SmallVec<[SessionId; 2]>,
+    /// The queue of one of them is full (LIMIT-10).
+    is_full: bool,
+}
+
+impl<C: SharedConnection> Core<C> {
+    /// Hands a message to the sessions that the rules name, until one takes it or none is left
+    /// (MSG-8).
+    pub(super) fn hand_off(
+        &self,
+        stanza: &Stanza,
+        to: &Address<'_>,
+        accepted: Accepted,
+        overtakes: Overtakes,
+    ) -> Handoff<C> {
+        // As it is written: no type holds a character that is escaped.
+        let type_ = MessageType::of(stanza.raw_type());
+        let stamped = accepted.stamped(stanza, &to.bare);
+        let (stanza, since) = (stamped.as_ref().unwrap_or(stanza), accepted.since());
+        let mut skipped = Skipped::default();
+        loop {
+            let candidates = self.candidates(to, &skipped);
+            // Others may get it by a carbon copy.
+            let copies = (candidates.0.len() > 1).then(|| Copies::of(stanza));
+            let matching = to.resource.as_deref().and_then(|r| candidates.matching(r));
+            let decision = self.decide(type_, stanza, to, &candidates, matching.is_some());
+            // Asked after the sessions were looked up: a session that can be found is already marked if
+            // something comes first for it.
+            if decision.is_delivery() && self.is_behind(to, &candidates, overtakes) {
+                return Handoff::Behind;
+            }
+            match decision {
+                MessageDecision::Silent => return Disposition::Refused(Admission::Drop).into(),
+                MessageDecision::Addressed | MessageDecision::Top | MessageDecision::All => {}
+                // LIMIT-10: not into the store, where it would be ahead of what waits for the session.
+                _ if skipped.is_full => return Disposition::refused(try_again()).into(),
+                MessageDecision::Bounce => return Disposition::refused(BOUNCE).into(),
+                MessageDecision::Offline => return Handoff::Store,
+            }
+            let mut reached = Reached::new();
+            for (session, _) in candidates.chosen(decision, matching) {
+                match self.give_copy(session, stanza, copies.as_ref(), since) {
+                    Ok(()) => reached.push(session.clone()),
+                    Err(why) => {
+                        skipped.sessions.push(session.id());
+                        skipped.is_full |= why == NotSent::Full;
+                    }
+                }
+            }
+            if !reached.is_empty() {
+                return Disposition::Delivered(reached, copies).into();
+            }
+        }
+    }
+
+    fn decide(
+        &self,
+        type_: MessageType,
+        stanza: &Stanza,
+        to: &Address<'_>,
+        candidates: &Candidates<C>,
+        is_match: bool,
+    ) -> MessageDecision {
+        let priorities = candidates.available().map(|(_, standing)| standing.priority());
+        let situation = match (&to.resource, is_match) {
+            (Some(_), true) => MessageSituation::FullMatch,
+            (Some(_), false) => MessageSituation::full_without_match(priorities),
+            (None, _) => MessageSituation::bare(priorities),
+        };
+        // The store is asked only where its answer counts: it looks through the whole message.
+        let offline = if situation.asks_offline() { self.offline(stanza) } else { Offline::Bounce };
+        // An unknown account looks like one without sessions (MSG-5): the store tells them apart.
+        message(type_, situation, offline)
+    }
+
+    fn candidates(&self, to: &Address<'_>, skipped: &Skipped) -> Candidates<C> {
+        let sessions = self.registry.sessions_of(to.key());
+        let sessions = sessions.filter(|session| !skipped.sessions.contains(&session.id()));
+        let with_standing = |session: SessionHandle<C>| {
+            let standing = session.standing();
+            (session, standing)
+        };
+        Candidates(sessions.map(with_standing).collect())
+    }
+
+    /// Whether something comes first for the account that the message may not overtake.
+    fn is_behind(
+        &self,
+        to: &Address<'_>,
+        candidates: &Candidates<C>,
+        overtakes: Overtakes,
+    ) -> bool {
+        match overtakes {
+            Overtakes::Nothing => candidates.0.iter().any(|(_, standing)| standing.is_behind()),
+            Overtakes::Queued => self.registry.has_waiting(to.bare.as_str()),
+            Overtakes::Everything => false,
+        }
+    }
+
+    /// What the offline store would make of a message.
+    pub(super) fn offline(&self, message: &Stanza) -> Offline {
+        offline(message, self.stores.offline.is_some())
+    }
+}

@@ -1,0 +1,247 @@
+//! Changes of rosters and subscriptions: stored first, then in memory, then told
+//! (RFC 6121 §2.3, §2.5, §3; promise "durable before acknowledged").
+//!
+//! A change runs as a job on the chains of both accounts, so that nothing else changes either roster
+//! meanwhile.
+
+use std::sync::Arc;
+
+use jid::BareJid;
+
+use super::transaction::{Change, Effect, Side, Transaction, subscription};
+use crate::connection::SharedConnection;
+use crate::extension::Admission;
+use crate::rules::roster::{Roster, RosterError};
+use crate::rules::subscription::SubscriptionKind;
+use crate::server::deliver::give::Origin;
+use crate::server::{Core, shielded};
+use crate::session::{Parting, SessionHandle};
+use crate::stanza::{Condition, Stanza, StanzaError};
+use crate::store::{RosterChange, StoreError};
+
+/// Effects in their order, each with what was prepared for it before the rosters changed.
+type Effects<C> = Vec<(Effect, Option<Parting<C>>)>;
+
+/// Why a roster was not changed.
+pub(crate) enum ChangeError {
+    /// The store failed; why is for its own log.
+    Store,
+    Roster(RosterError),
+}
+
+impl From<StoreError> for ChangeError {
+    fn from(_: StoreError) -> Self {
+        Self::Store
+    }
+}
+
+impl From<RosterError> for ChangeError {
+    fn from(error: RosterError) -> Self {
+        Self::Roster(error)
+    }
+}
+
+impl From<ChangeError> for StanzaError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Store => Self::new(Condition::InternalServerError),
+            ChangeError::Roster(error) => error.into(),
+        }
+    }
+}
+
+impl<C: SharedConnection> Core<C> {
+    /// Changes the roster of `account` concerning `contact`: worked out, stored and told in one
+    /// job, so that pushes leave in the order of their changes (ROSTER-17). `origin` is the session
+    /// that asked for it; `before` runs between the store and the effects.
+    pub(crate) async fn change_roster(
+        self: &Arc<Self>,
+        account: BareJid,
+        contact: BareJid,
+        change: Change,
+        origin: Option<SessionHandle<C>>,
+        before: impl FnOnce() + Send + 'static,
+    ) -> Result<(), ChangeError> {
+        let core = Arc::clone(self);
+        let (own_key, other_key) = (account.to_string(), contact.to_string());
+        let is_local = contact.node().is_some() && self.registry.is_local(contact.as_str());
+        let two_sides = change.has_two_sides() && is_local && contact != account;
+        let job = async move {
+            let effects = core.transact(account, contact, change, two_sides).await?;
+            // Stored is done: host code that panics on the way takes no later effect along.
+            let _panicked = shielded(before);
+            for (effect, parting) in effects {
+                let _panicked = shielded(|| core.carry_out(effect, parting, origin.as_ref()));
+            }
+            Ok(())
+        };
+        if two_sides {
+            self.jobs.run_pair(&own_key, &other_key, job).await.flatten()
+        } else {
+            self.jobs.run(&own_key, job).await
+        }
+        .ok_or(ChangeError::Store)?
+    }
+
+    /// Works out a change of `account`'s roster, stores it and puts it into memory. The caller
+    /// carries the effects out, in their order.
+    ///
+    /// Runs on the chains of `account` and, where the change has two sides, of `contact`.
+    async fn transact(
+        &self,
+        account: BareJid,
+        contact: BareJid,
+        change: Change,
+        two_sides: bool,
+    ) -> Result<Effects<C>, ChangeError> {
+        let mut own = self.side(account, &contact, change.needs_all()).await?;
+        let mut other = None;
+        if two_sides && self.stores.accounts.exists(&contact).await? {
+            let mut side = self.side(contact.clone(), &own.account, false).await?;
+            side.silenced_by = self.silence(&own.account, &contact, &change).await?;
+            other = Some(side);
+        } else if let Change::Receive { stanza, .. } = &change {
+            let state = self.loaded_state(&own.account).await?;
+            let heard = matches!(self.admit_to(&state, stanza), Admission::Accept);
+            own.silenced_by = (!heard).then(|| own.account.clone());
+        }
+        let mut transaction = Transaction {
+            own,
+            other,
+            is_local: self.registry.is_local(contact.as_str()),
+            effects: Vec::new(),
+            items: self.limits.roster,
+            requests: self.limits.requests,
+        };
+        transaction.run(&contact, &change)?;
+        let Transaction { own, other, effects, .. } = transaction;
+        self.store_change(&own, other.as_ref()).await?;
+        let prepared = |effect| {
+            let parting = self.prepare(&effect);
+            (effect, parting)
+        };
+        let effects = effects.into_iter().map(prepared).collect();
+        for side in [Some(own), other].into_iter().flatten() {
+            if let Some(shared) = side.shared {
+                self.registry.set_roster(&shared, side.roster);
+            }
+        }
+        Ok(effects)
+    }
+
+    /// The roster of `account`: `whole`, or as far as `contact` is concerned if it is not in memory.
+    async fn side(
+        &self,
+        account: BareJid,
+        contact: &BareJid,
+        whole: bool,
+    ) -> Result<Side, StoreError> {
+        let counted = |roster: Roster| {
+            let requests = roster.requests().len();
+            (roster, requests)
+        };
+        let shared = self.registry.account(self.registry.key(account.as_str()));
+        let (roster, requests) = match &shared {
+            // A copy shares what is not changed.
+            Some(shared) => counted(Roster::clone(&shared.roster())),
+            None if whole => counted(self.load_roster(&account).await?),
+            None => self.load_contact(&account, contact).await?,
+        };
+        let change = RosterChange::new();
+        Ok(Side { account, shared, roster, requests, change, silenced_by: None })
+    }
+
+    /// Which of the two accounts keeps the contact from hearing of a change: itself, where it does
+    /// not let the stanza in, or the account, where it hides from the contact (BLOCK-9).
+    async fn silence(
+        &self,
+        account: &BareJid,
+        contact: &BareJid,
+        change: &Change,
+    ) -> Result<Option<BareJid>, StoreError> {
+        if self.extensions.is_empty() {
+            return Ok(None);
+        }
+        let (theirs, own) = (self.loaded_state(contact).await?, self.loaded_state(account).await?);
+        let admission = match change {
+            Change::Send { stanza, .. } | Change::Receive { stanza, .. } => {
+                self.admit_to(&theirs, stanza)
+            }
+            Change::Set(_) | Change::Show | Change::Strike(_) => {
+                let farewell = subscription(SubscriptionKind::Unsubscribe, account, contact);
+                self.admit_to(&theirs, &farewell.build())
+            }
+        };
+        Ok(if !matches!(admission, Admission::Accept) {
+            Some(contact.clone())
+        } else if self.is_hidden(&own, contact.as_str()) {
+            Some(account.clone())
+        } else {
+            None
+        })
+    }
+
+    /// Stores what has changed on both sides in one step.
+    async fn store_change(&self, own: &Side, other: Option<&Side>) -> Result<(), StoreError> {
+        let store = &self.stores.rosters;
+        match other.filter(|other| !other.change.is_empty()) {
+            Some(other) => {
+                let (first, second) = (own.change.clone(), other.change.clone());
+                store.apply_pair(&own.account, first, &other.account, second).await
+            }
+            None if own.change.is_empty() => Ok(()),
+            None => store.apply(&own.account, own.change.clone()).await,
+        }
+    }
+
+    /// What an effect needs from before the rosters change.
+    fn prepare(&self, effect: &Effect) -> Option<Parting<C>> {
+        let Effect::Unavailable { account, contact } = effect else { return None };
+        Some(self.registry.prepare_parting(account.as_str(), contact.as_str()))
+    }
+
+    fn carry_out(
+        self: &Arc<Self>,
+        effect: Effect,
+        parting: Option<Parting<C>>,
+        origin: Origin<'_, C>,
+    ) {
+        match effect {
+            Effect::Deliver { account, kind, stanza } => {
+                let request = kind == SubscriptionKind::Subscribe;
+                for session in self.registry.sessions(&account) {
+                    let meant =
+                        if request { session.is_available() } else { session.is_interested() };
+                    if meant {
+                        let _gone = self.give(&session, &stanza);
+                    }
+                }
+            }
+            Effect::Push { account, query } => self.push(&account, &query),
+            Effect::Unheard { account, contact, by } => self.unheard.add(by, account, contact),
+            Effect::Current { account, contact } => {
+                self.registry.tell_contact(account.as_str(), contact.as_str());
+            }
+            Effect::Unavailable { .. } => {
+                if let Some(parting) = parting {
+                    self.registry.part(parting);
+                }
+            }
+            Effect::Route { stanza, asked } => {
+                self.route_elsewhere(origin.filter(|_| asked), stanza);
+            }
+        }
+    }
+
+    /// A roster push to all interested sessions of an account (ROSTER-10, ROSTER-11).
+    fn push(&self, account: &BareJid, query: &[u8]) {
+        let id = self.registry.push_id();
+        let push = Stanza::iq("set").from(account.as_str()).to(account.as_str()).id(&id);
+        let push = push.payload(query).build();
+        for session in self.registry.interested(account) {
+            if let Some(interested) = session.interested() {
+                let _gone = interested.push(&push);
+            }
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! A change of rosters worked out on copies: what is to be stored, and what takes effect then, in
+//! the order that the rules give.
+//!
+//! A subscription between two local accounts has two sides, and an answer of one can change the
+//! other again: both are worked out together and stored in one step.
+
+use std::sync::Arc;
+
+use jid::BareJid;
+
+use crate::rules::roster::{
+    Item, Removal, RequestLimits, Roster, RosterError, RosterLimits, RosterSet, SetPlan, plan_set,
+    push,
+};
+use crate::rules::subscription::{
+    Farewell, RequestChange, Step, SubscriptionKind, Transition, inbound, outbound,
+};
+use crate::session::Account;
+use crate::stanza::{Stanza, StanzaBuilder};
+use crate::store::{RosterChange, SubscriptionRequest};
+
+/// What is asked of a roster.
+pub(crate) enum Change {
+    Send {
+        kind: SubscriptionKind,
+        stanza: Stanza,
+    },
+    Receive {
+        kind: SubscriptionKind,
+        stanza: Stanza,
+    },
+    Set(RosterSet),
+    /// Show clients the contact's item, which has changed unseen (BLOCK-9).
+    Show,
+    /// The user removes an item that has no address (JID-6).
+    Strike(String),
+}
+
+impl Change {
+    /// Whether it may add an item, so that all others count, or is about another item than that of
+    /// the contact.
+    pub(super) const fn needs_all(&self) -> bool {
+        match self {
+            Self::Send { kind, .. } => {
+                matches!(kind, SubscriptionKind::Subscribe | SubscriptionKind::Subscribed)
+            }
+            Self::Receive { .. } | Self::Show => false,
+            Self::Set(set) => !set.is_removal(),
+            Self::Strike(_) => true,
+        }
+    }
+
+    /// Whether it concerns the contact too, where that is an account of this server.
+    pub(super) const fn has_two_sides(&self) -> bool {
+        match self {
+            Self::Send { .. } => true,
+            Self::Receive { .. } | Self::Show | Self::Strike(_) => false,
+            Self::Set(set) => set.is_removal(),
+        }
+    }
+}
+
+/// One account's roster after the change.
+pub(super) struct Side {
+    pub(super) account: BareJid,
+    /// Where the roster is in memory: the account has sessions.
+    pub(super) shared: Option<Arc<Account>>,
+    /// All of it, or only what concerns the contact.
+    pub(super) roster: Roster,
+    /// Requests that wait for an answer, also those that are not in `roster`.
+    pub(super) requests: usize,
+    pub(super) change: RosterChange,
+    /// The account whose extensions let nothing pass between the two: what changes on this side is
+    /// neither shown to it nor told in its name (BLOCK-9).
+    pub(super) silenced_by: Option<BareJid>,
+}
+
+/// Something to do once the change is stored.
+pub(super) enum Effect {
+    /// Give a subscription stanza to the account it is for (SUB-8).
+    Deliver { account: BareJid, kind: SubscriptionKind, stanza: Stanza },
+    /// Push the contact's item, as it stands after the change, to the account's interested sessions.
+    Push { account: BareJid, query: Vec<u8> },
+    /// Tell the contact the presence of each available session of the account.
+    Current { account: BareJid, contact: BareJid },
+    /// Tell the contact that each available session is gone for it.
+    Unavailable { account: BareJid, contact: BareJid },
+    /// The account is to be shown the contact's item once `by` lets the two hear of each other again.
+    Unheard { account: BareJid, contact: BareJid, by: BareJid },
+    /// Give a stanza to the router of other domains. What the user's client `asked` for is answered
+    /// with an error if there is no way (SUB-6).
+    Route { stanza: Stanza, asked: bool },
+}
+
+impl Side {
+    /// Applies a transition towards `contact`: the item, the stored request, and the push that
+    /// shows it.
+    fn apply(
+        &mut self,
+        contact: &BareJid,
+        transition: &Transition,
+        stanza: Option<&Stanza>,
+    ) -> Option<Effect> {
+        match transition.request() {
+            Some(RequestChange::Store) => {
+                if let Some(stanza) = stanza {
+                    self.roster.add_request(contact);
+                    let request = SubscriptionRequest::new(contact.clone(), stanza.to_xml());
+                    self.change.add_request = Some(request);
+                }
+            }
+            Some(RequestChange::Drop) => {
+                self.roster.remove_request(contact.as_str());
+                self.change.add_request = None;
+                self.change.remove_request = Some(contact.clone());
+            }
+            None => {}
+        }
+        let item = transition.item(contact, self.roster.item(contact))?;
+        Some(self.put(item))
+    }
+
+    /// Replaces an item, or adds one.
+    fn put(&mut self, item: Item) -> Effect {
+        self.roster.put(&item);
+        let push = self.push(item.jid.as_str());
+        self.change.put = Some(item);
+        push
+    }
+
+    fn remove(&mut self, removal: &Removal) -> Effect {
+        let contact = &removal.contact;
+        self.roster.remove(contact.as_str());
+        if removal.request {
+            self.roster.remove_request(contact.as_str());
+            self.change.remove_request = Some(contact.clone());
+        }
+        self.change.remove = Some(contact.clone());
+        self.push(contact.as_str())
+    }
+
+    /// Removes an item whose address is none, so that nobody is told but the account's sessions.
+    fn strike(&mut self, text: &str) -> Result<Effect, RosterError> {
+        if !self.roster.remove(text) {
+            return Err(RosterError::UnknownItem);
+        }
+        self.change.remove_stray = Some(text.to_owned());
+        Ok(self.push(text))
+    }
+
+    /// The push that shows an item as it has just become, with the version of that change.
+    fn push(&mut self, contact: &str) -> Effect {
+        self.change.version = Some(self.roster.version());
+        let query = push(&self.roster, contact);
+        Effect::Push { account: self.account.clone(), query }
+    }
+}
+
+/// The rosters that a change concerns.
+pub(super) struct Transaction {
+    pub(super) own: Side,
+    /// The contact, where it is an account of this server.
+    pub(super) other: Option<Side>,
+    /// Whether the contact's domain is one of this server.
+    pub(super) is_local: bool,
+    pub(super) effects: Vec<Effect>,
+    /// LIMIT-15
+    pub(super) items: RosterLimits,
+    /// LIMIT-16
+    pub(super) requests: RequestLimits,
+}
+
+impl Transaction {
+    /// Works the change out.
+    pub(super) fn run(&mut self, contact: &BareJid, change: &Change) -> Result<(), RosterError> {
+        match change {
+            Change::Send { kind, stanza } => self.send(contact, *kind, stanza)?,
+            Change::Receive { kind, stanza } => self.receive(contact, *kind, stanza),
+            Change::Set(set) => self.set(set)?,
+            Change::Show => self.show(contact),
+            Change::Strike(text) => self.effects.push(self.own.strike(text)?),
+        }
+        Ok(())
+    }
+
+    /// A subscription stanza that the user sends (Tables 2–5, then 6–9 for a local contact).
+    fn send(
+        &mut self,
+        contact: &BareJid,
+        kind: SubscriptionKind,
+        stanza: &Stanza,
+    ) -> Result<(), RosterError> {
+        let standing = self.own.roster.standing(contact.as_str());
+        let transition = outbound(standing, kind);
+        if let Some(item) = transition.item(contact, self.own.roster.item(contact)) {
+            self.items.allow(&self.own.roster, &item)?;
+        }
+        let push = self.own.apply(contact, &transition, None);
+        self.follow(contact, &transition, push, kind, stanza);
+        Ok(())
+    }
+
+    /// A subscription stanza that arrives for the user (Tables 6–9).
+    fn receive(&mut self, contact: &BareJid, kind: SubscriptionKind, stanza: &Stanza) {
+        if self.own.silenced_by.is_some() && kind.is_request() {
+            return;
+        }
+        let standing = self.own.roster.standing(contact.as_str());
+        let transition = inbound(standing, kind);
+        if transition.request() == Some(RequestChange::Store)
+            && !self.requests.admit(self.own.requests, stanza.len())
+        {
+            return;
+        }
+        let push = self.own.apply(contact, &transition, Some(stanza));
+        self.follow(contact, &transition, push, kind, stanza);
+    }
+
+    /// The steps of a transition of this side, in their order. The contact's side changes where the
+    /// stanza is routed to it, or where it is replied to.
+    fn follow(
+        &mut self,
+        contact: &BareJid,
+        transition: &Transition,
+        mut push: Option<Effect>,
+        kind: SubscriptionKind,
+        stanza: &Stanza,
+    ) {
+        if let Some(by) = &self.own.silenced_by {
+            if push.is_some() {
+                let (account, contact) = (self.own.account.clone(), contact.clone());
+                self.effects.push(Effect::Unheard { account, contact, by: by.clone() });
+            }
+            return;
+        }
+        for step in transition.steps() {
+            match step {
+                Step::Route => self.route(kind, stanza, &mut push),
+                Step::Reply(reply) => self.reply(contact, *reply, stanza),
+                Step::Deliver => {
+                    let (account, stanza) = (self.own.account.clone(), stanza.clone());
+                    self.effects.push(Effect::Deliver { account, kind, stanza });
+                }
+                Step::Push => self.effects.extend(push.take()),
+                Step::Current => {
+                    let (account, contact) = (self.own.account.clone(), contact.clone());
+                    self.effects.push(Effect::Current { account, contact });
+                }
+                Step::Unavailable => self.part(contact, Farewell::Unavailable),
+            }
+        }
+    }
+
+    fn route(&mut self, kind: SubscriptionKind, stanza: &Stanza, push: &mut Option<Effect>) {
+        let (here, version) = (self.effects.len(), self.own.roster.version());
+        self.pass_on(kind, stanza.clone(), true);
+        if self.own.roster.version() != version
+            && let Some(push) = push.take()
+        {
+            // A contact that approved beforehand has answered, and this side has changed once more:
+            // pushes leave in the order of changes (ROSTER-17).
+            self.effects.insert(here, push);
+        }
+    }
+
+    fn reply(&mut self, contact: &BareJid, kind: SubscriptionKind, stanza: &Stanza) {
+        let mut reply = subscription(kind, &self.own.account, contact);
+        if let Some(id) = stanza.id() {
+            reply = reply.id(&id);
+        }
+        self.pass_on(kind, reply.build(), false);
+    }
+
+    /// To the contact: its own table if it is local, the router if it is not. A local domain
+    /// without such an account swallows it (SUB-5).
+    fn pass_on(&mut self, kind: SubscriptionKind, stanza: Stanza, asked: bool) {
+        if self.swap_sides() {
+            let user = self.other.as_ref().map(|user| user.account.clone());
+            if let Some(user) = user {
+                self.receive(&user, kind, &stanza);
+            }
+            self.swap_sides();
+        } else if !self.is_local {
+            self.effects.push(Effect::Route { stanza, asked });
+        }
+    }
+
+    /// Makes the other side the own one; `false` where there is none.
+    fn swap_sides(&mut self) -> bool {
+        self.other.as_mut().map(|other| std::mem::swap(&mut self.own, other)).is_some()
+    }
+
+    /// A roster set (RFC 6121 §2.3, §2.5).
+    fn set(&mut self, set: &RosterSet) -> Result<(), RosterError> {
+        match plan_set(&self.own.roster, &self.own.account, set, &self.items)? {
+            SetPlan::Unchanged => {}
+            SetPlan::Put(item) => self.effects.push(self.own.put(item)),
+            SetPlan::Remove(removal) => {
+                self.effects.push(self.own.remove(&removal));
+                for farewell in removal.farewells {
+                    self.part(&removal.contact, *farewell);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The contact's item as it is, as if it had changed only now.
+    fn show(&mut self, contact: &BareJid) {
+        let Some(item) = self.own.roster.item(contact) else { return };
+        self.own.roster.remove(contact.as_str());
+        self.effects.push(self.own.put(item));
+    }
+
+    fn part(&mut self, contact: &BareJid, farewell: Farewell) {
+        match farewell {
+            Farewell::Unavailable => self.effects.push(Effect::Unavailable {
+                account: self.own.account.clone(),
+                contact: contact.clone(),
+            }),
+            Farewell::Send(kind) => {
+                let stanza = subscription(kind, &self.own.account, contact).build();
+                self.pass_on(kind, stanza, false);
+            }
+        }
+    }
+}
+
+/// A subscription stanza between two accounts.
+pub(super) fn subscription(kind: SubscriptionKind, from: &BareJid, to: &BareJid) -> StanzaBuilder {
+    Stanza::presence().type_(kind.as_str()).from(from.as_str()).to(to.as_str())
+}
