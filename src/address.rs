@@ -13,7 +13,7 @@
 use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use jid::{BareJid, DomainPart, NodePart, ResourcePart};
+use jid::{BareJid, DomainPart, FullJid, NodePart, ResourcePart};
 
 /// The text is not an address, or not one with a stable form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +52,24 @@ pub fn bare(text: &str) -> Result<BareJid, InvalidAddress> {
         Some((node, name)) => Ok(BareJid::from_parts(Some(&local(node)?), &domain(name)?)),
         None => Ok(domain(text)?.into()),
     }
+}
+
+/// The bare part of a JID's text, in normal form or not: what stands before the first slash.
+#[inline]
+pub(crate) fn bare_of(jid: &str) -> &str {
+    parts(jid).0
+}
+
+/// The bare part and the resource of a JID's text, if it has one.
+#[inline]
+pub(crate) fn parts(jid: &str) -> (&str, Option<&str>) {
+    jid.split_once('/').map_or((jid, None), |(bare, resource)| (bare, Some(resource)))
+}
+
+/// The bare part of a full JID, whose parts are known: nothing is searched.
+pub(crate) fn bare_of_full(jid: &FullJid) -> &str {
+    let (text, resource) = (jid.as_str(), jid.resource().as_str().len() + 1);
+    text.len().checked_sub(resource).and_then(|end| text.get(..end)).unwrap_or(text)
 }
 
 /// A localpart.
@@ -137,10 +155,7 @@ pub(crate) fn foreign_resource(text: &str) -> Result<&str, InvalidAddress> {
 /// equals only itself.
 #[cfg(feature = "server")]
 pub(crate) fn comparable(text: &str) -> Result<String, InvalidAddress> {
-    let (account, wanted) = match text.split_once('/') {
-        Some((account, wanted)) => (account, Some(wanted)),
-        None => (text, None),
-    };
+    let (account, wanted) = parts(text);
     let account = bare(account)?;
     Ok(match wanted {
         None => account.as_str().to_owned(),

@@ -29,10 +29,11 @@ use std::time::Duration;
 use jid::BareJid;
 use minidom::Element;
 
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::rules::delivery::Relation;
 use crate::session::{
-    AccountState, Authed, Bound, Copies, Hold, Session, SessionHandle, SessionRegistry, Transport,
+    AccountState, Authed, Bound, Copies, Epoch, Hold, Session, SessionHandle, SessionRegistry,
 };
 use crate::stanza::{Child, Stanza, StanzaError};
 use crate::store::StoreFuture;
@@ -128,7 +129,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     /// Called once for each message, and once more when a session gets it from the offline store
     /// ([`Outcome::Retrieved`]); not again where it goes elsewhere after the session that accepted it
     /// has ended (SM-17), and not for copies that are sent from here by
-    /// [`SessionHandle::send_addressed`].
+    /// [`SessionHandle::send_item`].
     fn delivered(&self, delivery: &Delivery<'_, C>) {
         let _ = delivery;
     }
@@ -155,8 +156,8 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
 
     /// Adds to a write that is about to happen on one transport of a session: what is appended to
     /// `out` or sent through the session travels in that write.
-    fn pre_drain(&self, session: &SessionHandle<C>, transport: Transport, out: &mut Vec<u8>) {
-        let _ = (session, transport, out);
+    fn pre_drain(&self, session: &SessionHandle<C>, epoch: Epoch, out: &mut Vec<u8>) {
+        let _ = (session, epoch, out);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do for a session, on the
@@ -422,7 +423,7 @@ impl<'a, C: SharedConnection> IqRequest<'a, C> {
     /// directed presence of (PRES-17). None for the domain.
     pub fn sessions(&self) -> impl Iterator<Item = SessionHandle<C>> {
         let from = self.stanza.from().unwrap_or_default();
-        let sender = from.split('/').next().unwrap_or_default().to_owned();
+        let sender = bare_of(&from).to_owned();
         let relation = self.relation;
         self.registry.sessions(self.to).filter(move |session| match relation {
             Relation::Own | Relation::Subscriber => session.is_available(),

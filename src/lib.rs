@@ -78,6 +78,7 @@ pub mod sasl;
 #[cfg(feature = "server")]
 pub mod server;
 pub mod session;
+mod shield;
 pub mod stanza;
 #[cfg(feature = "server")]
 pub mod store;

@@ -10,7 +10,7 @@ use xmpp_session::environment::Environment;
 use xmpp_session::jid::{BareJid, FullJid};
 use xmpp_session::rules::roster::Roster;
 use xmpp_session::session::{
-    AuthenticateError, BindError, BindRequest, Conflict, EventKind, Reason, Session,
+    AuthenticateError, BindRefusal, BindRequest, Conflict, EventKind, Misuse, Reason, Session,
 };
 use xmpp_session::stanza::Condition;
 
@@ -115,8 +115,8 @@ fn bind_5_refuse_answers_conflict_and_the_stream_goes_on() {
     let (old, _) = world.bind("a@x/1", &[]);
     let line = Wire::default();
     let refused = world.try_bind(&line, "a@x/1", Roster::new()).unwrap_err();
-    assert_eq!(*refused.error(), BindError::Conflict);
-    assert_eq!(refused.error().condition(), Condition::Conflict);
+    assert_eq!(*refused.error(), BindRefusal::Conflict.into());
+    assert_eq!(BindRefusal::Conflict.condition(), Condition::Conflict);
     assert!(old.is_current() && line.frames().is_empty() && line.closed().is_none());
     assert_eq!(world.registry.len(), 1);
     let again = refused.into_session();
@@ -183,7 +183,7 @@ fn bind_7_nothing_is_registered_by_a_refused_bind() {
     let world = World::with(|builder| builder.sessions_per_account(1));
     let (owner, _) = world.bind("a@x/1", &[]);
     let refused = world.try_bind(&Wire::default(), "a@x/2", Roster::new()).unwrap_err();
-    assert_eq!(*refused.error(), BindError::TooManySessions);
+    assert_eq!(*refused.error(), BindRefusal::TooManySessions.into());
     drop(owner);
     assert!(world.registry.is_empty());
     assert!(!world.registry.is_loaded(&BareJid::new("a@x").unwrap()));
@@ -215,7 +215,8 @@ fn bind_8_with_live_sessions_only_the_bind_is_answered_resource_constraint() {
     let world = World::with(|builder| builder.sessions_per_account(2));
     let (a, b) = (world.bind("a@x/1", &[]).0, world.bind("a@x/2", &[]).0);
     let refused = world.try_bind(&Wire::default(), "a@x/3", Roster::new()).unwrap_err();
-    assert_eq!(refused.error().condition(), Condition::ResourceConstraint);
+    assert_eq!(*refused.error(), BindRefusal::TooManySessions.into());
+    assert_eq!(BindRefusal::TooManySessions.condition(), Condition::ResourceConstraint);
     // A replacement needs no further place.
     let (c, _) = world.bind("a@x/2", &[]);
     assert!(a.is_current() && !b.is_current() && c.is_current());
@@ -227,7 +228,7 @@ fn limit_8_an_account_has_32_sessions_by_default() {
     let world = World::new();
     let owners: Vec<_> = (0..32).map(|_| generated(&world, "a@x")).collect();
     let refused = authed(&Wire::default(), "a@x").bind(&world.registry, BindRequest::new());
-    assert_eq!(*refused.unwrap_err().error(), BindError::TooManySessions);
+    assert_eq!(*refused.unwrap_err().error(), BindRefusal::TooManySessions.into());
     let _of_another_account = generated(&world, "b@x");
     assert_eq!(world.registry.len(), owners.len() + 1);
 }
@@ -255,7 +256,7 @@ fn bind_9_a_stream_that_is_not_open_binds_nothing() {
     let mut session = authed(&Wire::default(), "a@x");
     session.restart();
     let refused = session.bind(&world.registry, BindRequest::new()).unwrap_err();
-    assert_eq!(refused.error().condition(), Condition::NotAllowed);
+    assert_eq!(*refused.error(), Misuse::NotOpen.into());
     let mut session = refused.into_session();
     session.open();
     assert!(session.bind(&world.registry, BindRequest::new()).is_ok());

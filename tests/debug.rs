@@ -51,7 +51,7 @@ const HARMLESS: &[(&str, &str)] = &[
     ("Driver", "state"),
     ("Parser", "state"),
     // Numbers.
-    ("Copies", "holders"),
+    ("Copies", "count"),
     ("SessionHandle", "self.0.id.0"),
     ("SessionHandle", "(flags & AVAILABLE != 0)"),
     ("SessionHandle", "(flags & INTERESTED != 0)"),
@@ -60,15 +60,15 @@ const HARMLESS: &[(&str, &str)] = &[
     ("Server", "self.0.registry.counts()"),
     ("Blocking", "self.0.items"),
     ("Memory", "state.used"),
-    ("Kept", "self.0.as_ref().map_or(0, |values| values.len())"),
-    // As `Kept` prints itself.
-    ("AccountState", "format_args!(\"{kept}\")"),
-    ("AccountState", "\"{kept:?}\""),
+    ("Values", "self.0.as_ref().map_or(0, |values| values.len())"),
+    // As `Values` prints itself.
+    ("AccountState", "format_args!(\"{values}\")"),
+    ("AccountState", "\"{values:?}\""),
     // Words.
     ("Transition", "if self.approved { \" approved\" } else { \"\" }"),
     ("Session", "S::NAME"),
     ("Shutdown", "self.pace"),
-    ("Builder", "self.settings.conflict"),
+    ("RegistryBuilder", "self.settings.conflict"),
     // What a database says before a row of it was read.
     ("OpenError", "Error"),
     ("OpenError", "dyn"),

@@ -9,7 +9,7 @@ use xmpp_session::connection::Close;
 use xmpp_session::jid::BareJid;
 use xmpp_session::minidom::Element;
 use xmpp_session::session::{
-    BindRequest, EventKind, NotSent, Presence, Reason, Retention, Session,
+    BindRequest, EventKind, Item, NotSent, Presence, Reason, Retention, Session,
 };
 use xmpp_session::stanza::Stanza;
 
@@ -203,7 +203,7 @@ fn destroy_6_a_stale_handle_says_not_delivered_and_changes_nothing() {
     world.registry.destroy_session(&handle, Reason::Kicked);
     drop(line.take());
     assert_eq!(handle.send(&message("b@x/1", 1)), Err(NotSent::Ended));
-    assert_eq!(handle.send_raw(b"<r/>"), Err(NotSent::Ended));
+    assert_eq!(handle.send_item(&Item::raw(b"<r/>")), Err(NotSent::Ended));
     assert!(handle.available().is_none() && handle.interested().is_none());
     assert!(handle.is_ended() && !handle.is_live() && handle.connection().is_none());
     assert!(matches!(owner.try_input(), Some(Err(_))));

@@ -11,7 +11,7 @@ use xmpp_session::extension::{
 };
 use xmpp_session::minidom::Element;
 use xmpp_session::session::{
-    AccountState, Authed, BindRequest, Bound, Session, SessionHandle, SessionRegistry, Transport,
+    AccountState, Authed, BindRequest, Bound, Epoch, Session, SessionHandle, SessionRegistry,
 };
 use xmpp_session::stanza::Stanza;
 use xmpp_session::stream::{Nonza, StreamCondition};
@@ -166,7 +166,7 @@ impl Extension<Recorder> for Panics {
         &[]
     }
 
-    fn pre_drain(&self, _: &SessionHandle<Recorder>, _: Transport, out: &mut Vec<u8>) {
+    fn pre_drain(&self, _: &SessionHandle<Recorder>, _: Epoch, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<whole/>");
         if self.0 == "pre_drain" {
             out.extend_from_slice(b"<half");
@@ -184,7 +184,7 @@ impl Extension<Recorder> for Outcomes {
         self.0.lock().unwrap().push(delivery.outcome());
     }
 
-    fn pre_drain(&self, _: &SessionHandle<Recorder>, _: Transport, out: &mut Vec<u8>) {
+    fn pre_drain(&self, _: &SessionHandle<Recorder>, _: Epoch, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<later/>");
     }
 }

@@ -10,6 +10,7 @@ use faults::{Fault, Faulty};
 use wire::{Client, World, now};
 use xmpp_session::jid::BareJid;
 use xmpp_session::rules::roster::Subscription;
+use xmpp_session::session::Item;
 use xmpp_session::store::{RosterStore, StoredRoster};
 
 const ERROR: &str = "<internal-server-error xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>";
@@ -41,7 +42,7 @@ impl Scene {
             let registry = inner.server().registry();
             for session in registry.iter() {
                 let _seen = (session.roster(), session.info(), session.available().is_some());
-                let _sent = session.send_raw(b" ");
+                let _sent = session.send_item(&Item::raw(b" "));
             }
         });
         let scene = Self { faulty, world, remote, romeo, juliet, nurse };

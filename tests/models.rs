@@ -13,7 +13,7 @@ use std::time::Duration;
 use common::*;
 use shuttle::future::block_on;
 use shuttle::thread;
-use xmpp_session::session::{Copies, EventKind, Reason, RetentionLimits};
+use xmpp_session::session::{Copies, EventKind, Item, Reason, RetentionLimits};
 
 /// Of each kind of schedule, for each model.
 const ITERATIONS: usize = 300;
@@ -259,7 +259,7 @@ fn sm_17_of_copies_that_die_while_they_are_sent_one_is_left() {
         let copies = Copies::of(&message("b@x/1", 0));
         let ends = owners.map(|owner| thread::spawn(move || drop(owner)));
         for handle in &handles {
-            let _refused = handle.send_copy(&message("b@x/1", 0), &copies);
+            let _refused = handle.send_item(&Item::new(&message("b@x/1", 0)).copy_of(&copies));
         }
         let back = copies.release();
         for end in ends {

@@ -9,7 +9,7 @@ use xmpp_session::connection::{Close, Connection, SendError};
 use xmpp_session::environment::Virtual;
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::session::{
-    BindRequest, EventKind, Reason, Session, SessionHandle, SessionRegistry, Transport,
+    BindRequest, Epoch, EventKind, Item, Reason, Session, SessionHandle, SessionRegistry,
 };
 use xmpp_session::stanza::Frame;
 
@@ -485,7 +485,7 @@ struct Prompt {
     sent: Mutex<Vec<String>>,
     busy: AtomicBool,
     written: AtomicU64,
-    session: OnceLock<(SessionHandle<Arc<Self>>, Transport)>,
+    session: OnceLock<(SessionHandle<Arc<Self>>, Epoch)>,
 }
 
 impl Connection for Prompt {
@@ -520,9 +520,10 @@ fn off_3_a_connection_that_drains_while_it_is_looked_at_gets_the_rest() {
     let session = session.authenticate(BareJid::new("a@x").unwrap()).unwrap();
     let session = session.bind(&registry, BindRequest::new()).unwrap();
     let handle = session.handle();
-    assert!(prompt.session.set((handle.clone(), session.transport())).is_ok());
+    assert!(prompt.session.set((handle.clone(), session.epoch())).is_ok());
     prompt.busy.store(true, Ordering::SeqCst);
-    handle.send_stored(&[message("b@x/1", 0), message("b@x/1", 1)]).unwrap();
+    let stored = [message("b@x/1", 0), message("b@x/1", 1)];
+    handle.send_stored(&[Item::new(&stored[0]), Item::new(&stored[1])]).unwrap();
     assert_eq!(prompt.sent.lock().unwrap().len(), 2);
     drop(session);
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::common::*;
 use xmpp_session::connection::Close;
 use xmpp_session::rules::roster::Roster;
-use xmpp_session::session::{Acknowledged, EventKind, NotSent, Reason, ResumeError};
+use xmpp_session::session::{
+    Acknowledged, EventKind, Item, Misuse, NotSent, Reason, ResumeError, ResumeRefusal,
+};
 
 fn ids(frames: &[String]) -> Vec<usize> {
     let stanzas = frames.iter().filter(|frame| frame.starts_with("<message"));
@@ -113,10 +115,10 @@ fn sm_12_a_foreign_token_is_refused_like_an_unknown_one() {
     drop(owner);
     let (_b, _) = world.bind("b@x/1", &[]);
     let foreign = world.resume(&Wire::default(), "b@x", &token, 0).unwrap_err();
-    assert_eq!(*foreign.error(), ResumeError::NotFound { handled: None });
+    assert_eq!(*foreign.error(), ResumeRefusal::NotFound { handled: None }.into());
     for unknown in ["", "0", &token[1..], &token.replace(char::is_alphabetic, "0")] {
         let refused = world.resume(&Wire::default(), "a@x", unknown, 0).unwrap_err();
-        assert_eq!(*refused.error(), ResumeError::NotFound { handled: None });
+        assert_eq!(*refused.error(), ResumeRefusal::NotFound { handled: None }.into());
     }
     // The refused stream may go on to bind; the session still waits for its own client.
     let request = xmpp_session::session::BindRequest::new();
@@ -132,7 +134,7 @@ fn sm_12_a_stream_that_is_not_open_resumes_nothing() {
     let mut session = authed(&Wire::default(), "a@x");
     session.restart();
     let refused = session.resume(&world.registry, &token, 0, &mut |_| Vec::new()).unwrap_err();
-    assert_eq!(*refused.error(), ResumeError::NotOpen);
+    assert_eq!(*refused.error(), Misuse::NotOpen.into());
     assert!(owner.is_current());
 }
 
@@ -144,7 +146,11 @@ fn sm_14_everything_is_checked_before_anything_changes() {
     say(&owner, 0..3);
     owner.acknowledge(1).unwrap();
     let refused = world.resume(&Wire::default(), "a@x", &token, 4).unwrap_err();
-    let ResumeError::HandledTooHigh { handled, sent, .. } = *refused.error() else { panic!() };
+    let ResumeError::Refused(ResumeRefusal::HandledTooHigh { handled, sent, .. }) =
+        *refused.error()
+    else {
+        panic!()
+    };
     assert_eq!((handled, sent), (4, 3));
     assert!(owner.is_current() && line.closed().is_none(), "not even the old transport is cut");
     assert!(!world.events_of(owner.id()).contains(&EventKind::Resumed));
@@ -217,7 +223,7 @@ fn sm_15_raw_elements_of_the_old_transport_are_not_repeated() {
         let handle = owner.handle();
         move |frame| {
             if frame.starts_with("<message") {
-                handle.send_raw(b"<r/>").unwrap();
+                handle.send_item(&Item::raw(b"<r/>")).unwrap();
                 handle.send(&message("b@x/1", 9)).unwrap();
             }
         }
@@ -232,7 +238,11 @@ fn sm_15_raw_elements_of_the_old_transport_are_not_repeated() {
     assert_eq!(frames.len(), 3);
     drop(owner);
     let asleep = world.session("a@x/1").unwrap();
-    assert_eq!(asleep.send_raw(b"<r/>"), Err(NotSent::Ended), "there is no transport to ask");
+    assert_eq!(
+        asleep.send_item(&Item::raw(b"<r/>")),
+        Err(NotSent::Ended),
+        "there is no transport to ask"
+    );
 }
 
 #[test]
@@ -375,7 +385,7 @@ fn sm_23_a_session_expires_at_the_end_of_its_window_and_not_before() {
     world.pass(1);
     assert_eq!(seen(&watcher.take(), "a@x/1"), [false]);
     let refused = world.resume(&Wire::default(), "a@x", &token, 0).unwrap_err();
-    assert_eq!(*refused.error(), ResumeError::NotFound { handled: Some(0) });
+    assert_eq!(*refused.error(), ResumeRefusal::NotFound { handled: Some(0) }.into());
     let end = world.events_of(id).pop();
     assert!(matches!(end, Some(EventKind::Ended { reason: Reason::Expired, .. })), "{end:?}");
     assert_eq!(world.registry.counts().hibernating, 0);

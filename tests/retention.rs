@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::*;
 use xmpp_session::session::{
-    AckCheck, AckPolicy, Copies, EventKind, NotSent, Reason, RetentionLimits, Transport,
+    AckCheck, AckPolicy, Copies, Epoch, EventKind, Item, NotSent, Reason, RetentionLimits,
 };
 
 fn limits(change: impl FnOnce(&mut RetentionLimits)) -> RetentionLimits {
@@ -53,7 +53,7 @@ fn sm_17_of_copies_that_die_while_they_are_sent_one_is_left() {
         let copies = Copies::of(&message("b@x/1", 0));
         let send = || {
             for handle in &handles {
-                let _refused = handle.send_copy(&message("b@x/1", 0), &copies);
+                let _refused = handle.send_item(&Item::new(&message("b@x/1", 0)).copy_of(&copies));
             }
             copies.release()
         };
@@ -70,8 +70,8 @@ fn sm_17_a_refused_copy_does_not_count() {
     retain(&mut one);
     line.set(Mode::Closed);
     let copies = Copies::of(&message("b@x/1", 0));
-    one.handle().send_copy(&message("b@x/1", 0), &copies).unwrap();
-    assert!(two.handle().send_copy(&message("b@x/1", 0), &copies).is_err());
+    one.handle().send_item(&Item::new(&message("b@x/1", 0)).copy_of(&copies)).unwrap();
+    assert!(two.handle().send_item(&Item::new(&message("b@x/1", 0)).copy_of(&copies)).is_err());
     assert!(!copies.release());
     drop(one);
     world.pass(600);
@@ -88,14 +88,14 @@ fn sm_24_a_claim_has_one_winner_and_an_old_transport_none() {
         let (mut owner, _) = world.bind("a@x/1", &[]);
         let token = retain(&mut owner);
         (0..5).for_each(|n| owner.send(&message("b@x/1", n)).unwrap());
-        let (handle, transport) = (owner.handle(), owner.transport());
-        let claim = |transport: Transport| handle.claim_ack_request(transport, &policy);
-        let (one, other) = race(|| claim(transport), || claim(transport));
+        let (handle, epoch) = (owner.handle(), owner.epoch());
+        let claim = |epoch: Epoch| handle.claim_ack_request(epoch, &policy);
+        let (one, other) = race(|| claim(epoch), || claim(epoch));
         assert!(one != other);
         // After a resumption it is due again, on the new transport alone (SM-15).
         let new = world.resume(&Wire::default(), "a@x", &token, 0).unwrap();
-        assert!(!claim(transport) && !handle.is_current(transport));
-        assert!(claim(new.transport()) && !claim(new.transport()));
+        assert!(!claim(epoch) && !handle.is_current(epoch));
+        assert!(claim(new.epoch()) && !claim(new.epoch()));
         drop(owner);
     }
 }
@@ -107,17 +107,17 @@ fn sm_24_nothing_is_asked_of_who_keeps_nothing_or_is_not_there() {
     let (mut owner, _) = world.bind("a@x/1", &[]);
     let handle = owner.handle();
     (0..9).for_each(|n| owner.send(&message("b@x/1", n)).unwrap());
-    assert!(!handle.claim_ack_request(owner.transport(), &policy));
+    assert!(!handle.claim_ack_request(owner.epoch(), &policy));
     assert_eq!((handle.check_acks_at(&policy), handle.claim_sign_of_life()), (None, None));
     retain(&mut owner);
-    let transport = owner.transport();
+    let epoch = owner.epoch();
     assert_eq!(handle.check_acks_at(&policy), None, "all acknowledged");
     assert_eq!(handle.claim_sign_of_life(), Some(true));
     assert_eq!(handle.claim_sign_of_life(), Some(false));
     assert_eq!(handle.check_acks_at(&policy), Some(policy.answer));
     drop(owner);
     (0..9).for_each(|n| handle.send(&message("b@x/1", n)).unwrap());
-    assert!(!handle.claim_ack_request(transport, &policy));
+    assert!(!handle.claim_ack_request(epoch, &policy));
     assert_eq!(handle.check_acks_at(&policy), None);
     world.time.advance(Duration::from_secs(100));
     assert_eq!(handle.check_acks(&policy), AckCheck::Quiet, "hibernating");

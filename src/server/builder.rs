@@ -26,7 +26,7 @@ use crate::environment::Environment;
 use crate::extension::Extension;
 use crate::recent::Recent;
 use crate::sasl::Policy;
-use crate::session::{self, Conflict, Event, Hold, SessionRegistry};
+use crate::session::{Conflict, Event, Hold, RegistryBuilder, SessionRegistry};
 use crate::store::{Authenticator, Stores};
 
 /// How many pending-out requests are remembered as sent again: two megabytes at most.
@@ -256,7 +256,7 @@ impl<C: SharedConnection> Link<C> {
         environment: &Arc<dyn Environment>,
         limits: &Limits,
         has_extensions: bool,
-    ) -> session::Builder<C> {
+    ) -> RegistryBuilder<C> {
         let (background, elsewhere, backlog) = (self.core(), self.core(), self.core());
         let (hold, hides) = (self.core(), self.core());
         let registry = SessionRegistry::builder(Arc::clone(environment))
@@ -267,9 +267,9 @@ impl<C: SharedConnection> Link<C> {
                 Some(core) => core.jobs.later(async move { work() }),
                 None => work(),
             })
-            .elsewhere(move |stanza, holds| {
+            .elsewhere(move |stanza, validity| {
                 if let Some(core) = elsewhere() {
-                    core.route_while(None, stanza, holds);
+                    core.route_while(None, stanza, validity);
                 }
             })
             .backlog(move |account| {

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::end::{Reason, Run};
 use super::handle::Shared;
-use super::outbound::Gate;
-use super::shield::wake;
+use super::outbound::{Epoch, Gate};
+use super::registry::{Reason, Run};
 use crate::connection::SharedConnection;
+use crate::shield::wake;
 
 /// The owner of a session's input, of one transport: its drop is the loss of that transport.
 ///
@@ -16,7 +16,7 @@ use crate::connection::SharedConnection;
 #[expect(unnameable_types, missing_debug_implementations, reason = "carried by the sealed `State`")]
 pub struct Owner<C: SharedConnection> {
     pub(super) shared: Arc<Shared<C>>,
-    pub(super) epoch: u32,
+    pub(super) epoch: Epoch,
 }
 
 impl<C: SharedConnection> Drop for Owner<C> {
@@ -27,7 +27,8 @@ impl<C: SharedConnection> Drop for Owner<C> {
     }
 }
 
-/// The session has ended, or belongs to another transport by now: input has no effect any more.
+/// The session has ended or has another transport: what its owner still reads must have no effect, and the
+/// owner drops the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the session has ended or belongs to another transport")]
 #[non_exhaustive]
@@ -95,7 +96,7 @@ impl<C: SharedConnection> Owner<C> {
         if out.epoch != self.epoch || (out.ended && !out.has_last_words()) {
             return Poll::Ready(Err(Detached));
         }
-        // Kept in any case: who waits for input is to learn of the end as well.
+        // Kept in any case: an owner that waits for input has to learn of the end as well.
         let old = waker.and_then(|waker| out.waker.replace(waker));
         drop(out);
         drop(old);

@@ -5,6 +5,12 @@
 //! itself lives in the [`SessionRegistry`], where others reach it through a [`SessionHandle`], and
 //! `Session<Bound, C>` is the one, revocable right to feed it input.
 //!
+//! # Rooms
+//!
+//! `outbound` (the queue of one session and its writer) and `account` (what the sessions of one account
+//! share) import none of the others. `registry` finds sessions and decides about them, `handle` is one
+//! session as others see it, `input` the right to feed it, `state` what a host holds.
+//!
 //! # Locks
 //!
 //! Life-cycle decisions (bind, replace, hibernate, resume, expire, end) are taken under the lock of
@@ -13,67 +19,35 @@
 //! held in host code**: decisions yield values, effects happen after.
 
 mod account;
-mod acknowledge;
-mod backlog;
-mod bind;
-#[cfg(feature = "server")]
-mod blocked;
-mod builder;
-mod copies;
-mod end;
-mod events;
 mod handle;
-mod held;
-mod hibernation;
-#[cfg(feature = "server")]
-mod inheritance;
 mod input;
-mod kept;
 mod outbound;
-mod presence;
-mod queue;
 mod registry;
-mod resume;
-mod retained;
-mod seen;
-mod shield;
-mod slots;
 mod state;
-mod table;
 
 pub use crate::rules::presence::TooManyTargets;
+pub use account::AccountState;
 #[cfg(feature = "server")]
-pub(crate) use account::Account;
-pub use acknowledge::{AckCheck, AckPolicy, Acknowledged, Transport};
-pub use bind::{BindError, BindRequest, Conflict};
-#[cfg(feature = "server")]
-pub(crate) use blocked::Pattern;
-pub use builder::Builder;
-pub use copies::Copies;
-pub use end::{Leftover, Reason};
-pub use events::{Event, EventKind};
+pub(crate) use account::{Account, Values};
 #[cfg(feature = "server")]
 pub(crate) use handle::Standing;
-pub use handle::{Available, Interested, NotSent, SessionHandle, SessionId, SessionInfo};
-pub use held::Hold;
-#[cfg(feature = "server")]
-pub(crate) use inheritance::Waiting;
+pub use handle::{Available, Interested, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
-pub use kept::AccountState;
-#[cfg(feature = "server")]
-pub(crate) use kept::Kept;
-pub use presence::{Parting, Presence};
-pub use registry::{Counts, SessionRegistry, Sessions};
-pub use resume::{ResumeError, Resumed, Retention};
-pub use retained::RetentionLimits;
-#[cfg(feature = "server")]
-pub(crate) use shield::{shielded, take_behind};
-pub use state::{Authed, AuthenticateError, Bound, Refused, Session, State, Unauthed};
+pub use outbound::{
+    AckCheck, AckPolicy, Acknowledged, Copies, Epoch, Hold, Item, NotSent, RetentionLimits,
+    Validity,
+};
 #[cfg(all(test, feature = "server"))]
 #[cfg(not(any(loom_model, shuttle)))]
-pub(crate) use table::hashes;
+pub(crate) use registry::hashes;
 #[cfg(feature = "server")]
-pub(crate) use table::{Hash, Key};
+pub(crate) use registry::{AccountKey, Hash, Pattern, Waiting};
+pub use registry::{
+    BindError, BindRefusal, BindRequest, Conflict, Counts, Event, EventKind, Leftover, Misuse,
+    Parting, Presence, Reason, RegistryBuilder, ResumeError, ResumeRefusal, Resumed, Retention,
+    SessionRegistry, Sessions,
+};
+pub use state::{Authed, AuthenticateError, Bound, Session, State, TransitionError, Unauthed};
 
 #[cfg(test)]
 #[cfg(not(any(loom_model, shuttle)))]

@@ -16,14 +16,13 @@ use std::time::Duration;
 
 use jid::{BareJid, DomainPart, DomainRef, FullJid, ResourceRef};
 
-use super::acknowledge::{Acknowledged, Transport};
-use super::bind::{BindError, BindRequest};
-use super::end::{Reason, Run};
-use super::handle::{INTERESTED, NotSent, SessionHandle, SessionId};
+use super::handle::{INTERESTED, SessionHandle, SessionId};
 use super::input::{Detached, InputTicket, Owner};
-use super::presence::Presence;
-use super::registry::SessionRegistry;
-use super::resume::{ResumeError, Resumed, Retention};
+use super::outbound::{Acknowledged, Epoch, Item, NotSent};
+use super::registry::{
+    BindError, BindRequest, Misuse, Presence, Reason, ResumeError, Resumed, Retention, Run,
+    SessionRegistry,
+};
 use crate::address;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::rules::roster::Roster;
@@ -112,7 +111,7 @@ impl AuthedData {
 /// One client-to-server session in state `S`, on a connection of type `C`.
 ///
 /// A transition consumes the session; one that is refused gives it back with the reason
-/// ([`Refused`]). A bound session is shared through its registry, and this value is the one right
+/// ([`TransitionError`]). A bound session is shared through its registry, and this value is the one right
 /// to feed it input: dropping it is the loss of its transport (DESTROY-14).
 #[must_use = "dropping a session is the loss of its transport"]
 pub struct Session<S: State, C: SharedConnection> {
@@ -124,13 +123,13 @@ pub struct Session<S: State, C: SharedConnection> {
 #[derive(thiserror::Error)]
 #[error("{error}")]
 #[non_exhaustive]
-pub struct Refused<S, E: std::error::Error + 'static> {
+pub struct TransitionError<S, E: std::error::Error + 'static> {
     session: S,
     #[source]
     error: E,
 }
 
-impl<S, E: std::error::Error> Refused<S, E> {
+impl<S, E: std::error::Error> TransitionError<S, E> {
     /// Why.
     #[must_use]
     pub const fn error(&self) -> &E {
@@ -150,9 +149,9 @@ impl<S, E: std::error::Error> Refused<S, E> {
     }
 }
 
-impl<S, E: std::error::Error> fmt::Debug for Refused<S, E> {
+impl<S, E: std::error::Error> fmt::Debug for TransitionError<S, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Refused").field("error", &self.error).finish_non_exhaustive()
+        f.debug_struct("TransitionError").field("error", &self.error).finish_non_exhaustive()
     }
 }
 
@@ -209,20 +208,23 @@ impl<C: SharedConnection> Session<Unauthed, C> {
     pub fn authenticate(
         self,
         account: BareJid,
-    ) -> Result<Session<Authed, C>, Refused<Self, AuthenticateError>> {
+    ) -> Result<Session<Authed, C>, TransitionError<Self, AuthenticateError>> {
         match &self.data.domain {
             Some(domain) if self.data.open => {
                 let Ok(account) = address::account(&account) else {
                     let error = AuthenticateError::InvalidAddress;
-                    return Err(Refused { session: self, error });
+                    return Err(TransitionError { session: self, error });
                 };
                 if account.domain() != &**domain {
-                    return Err(Refused { session: self, error: AuthenticateError::OtherDomain });
+                    return Err(TransitionError {
+                        session: self,
+                        error: AuthenticateError::OtherDomain,
+                    });
                 }
                 let data = AuthedData { account, open: true, protected: false, holding: false };
                 Ok(Session { data, connection: self.connection })
             }
-            _ => Err(Refused { session: self, error: AuthenticateError::NotOpen }),
+            _ => Err(TransitionError { session: self, error: AuthenticateError::NotOpen }),
         }
     }
 }
@@ -282,13 +284,16 @@ impl<C: SharedConnection> Session<Authed, C> {
         self,
         registry: &SessionRegistry<C>,
         request: BindRequest<'_>,
-    ) -> Result<Session<Bound, C>, Refused<Self, BindError>> {
+    ) -> Result<Session<Bound, C>, TransitionError<Self, BindError>> {
         if !self.data.open {
-            return Err(Refused { session: self, error: BindError::NotOpen });
+            return Err(TransitionError {
+                session: self,
+                error: BindError::Misuse(Misuse::NotOpen),
+            });
         }
         match registry.inner().bind(&self.data.account, self.connection.clone(), request) {
             Ok(owner) => Ok(self.data.bound(owner, self.connection)),
-            Err(error) => Err(Refused { session: self, error }),
+            Err(error) => Err(TransitionError { session: self, error }),
         }
     }
 
@@ -306,9 +311,12 @@ impl<C: SharedConnection> Session<Authed, C> {
         token: &str,
         handled: u32,
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
-    ) -> Result<Session<Bound, C>, Refused<Self, ResumeError>> {
+    ) -> Result<Session<Bound, C>, TransitionError<Self, ResumeError>> {
         if !self.data.open {
-            return Err(Refused { session: self, error: ResumeError::NotOpen });
+            return Err(TransitionError {
+                session: self,
+                error: ResumeError::Misuse(Misuse::NotOpen),
+            });
         }
         match registry.inner().resume(
             &self.data.account,
@@ -318,7 +326,9 @@ impl<C: SharedConnection> Session<Authed, C> {
             reply,
         ) {
             Ok(owner) => Ok(self.data.bound(owner, self.connection)),
-            Err(error) => Err(Refused { session: self, error }),
+            Err(refused) => {
+                Err(TransitionError { session: self, error: ResumeError::Refused(refused) })
+            }
         }
     }
 }
@@ -425,10 +435,10 @@ impl<C: SharedConnection> Session<Bound, C> {
         self.data.shared.is_available()
     }
 
-    /// The transport that this owner feeds.
+    /// The epoch of the transport that this owner feeds.
     #[must_use]
-    pub fn transport(&self) -> Transport {
-        Transport(self.data.epoch)
+    pub fn epoch(&self) -> Epoch {
+        self.data.epoch
     }
 
     /// Whether this owner may still feed input: the session is alive and has no newer transport.
@@ -493,13 +503,13 @@ impl<C: SharedConnection> Session<Bound, C> {
         self.handle().send(stanza)
     }
 
-    /// Sends bytes that are no stanza: see [`SessionHandle::send_raw`].
+    /// Sends bytes that are no stanza: see [`Item::raw`].
     ///
     /// # Errors
     ///
     /// [`NotSent`]: nothing was accepted.
     pub fn send_raw(&self, bytes: &[u8]) -> Result<(), NotSent> {
-        self.handle().send_raw(bytes)
+        self.handle().send_item(&Item::raw(bytes))
     }
 
     /// Sets broadcast presence: first recorded, then sent to subscribers, to own available

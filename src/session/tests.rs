@@ -6,11 +6,11 @@ use std::time::Duration;
 use jid::{BareJid, DomainPart, FullJid, ResourcePart};
 
 use super::handle::SessionHandle;
-use super::hibernation::{Hibernating, Remembered};
-use super::outbound::{Item, To, Valid};
-use super::table::hashes;
-use super::{Acknowledged, RetentionLimits};
-use super::{BindRequest, Bound, Presence, Reason, Session, SessionRegistry};
+use super::outbound::{Item, NotSent};
+use super::registry::{Hibernating, Remembered, hashes};
+use super::{
+    Acknowledged, BindRequest, Bound, Presence, Reason, RetentionLimits, Session, SessionRegistry,
+};
 use crate::connection::Recorder;
 use crate::environment::Virtual;
 use crate::rules::presence::TooManyTargets;
@@ -50,10 +50,9 @@ fn appear(session: &mut Session<Bound, Recorder>) {
 
 /// Directed presence as a server sends it: recorded, then sent.
 fn direct(from: &SessionHandle<Recorder>, to: &SessionHandle<Recorder>) -> bool {
-    let number = from.record_directed(to.jid().as_str(), 10).unwrap();
-    let valid = Valid { of: &from.0.number, number };
+    let validity = from.record_directed(to.jid().as_str(), 10).unwrap();
     let stanza = Stanza::presence().from(from.jid().as_str()).to(to.jid().as_str()).build();
-    to.send_item(Item::Stanza(&stanza, To::AsIs), Some(&valid)).unwrap()
+    to.send_item(&Item::new(&stanza).while_valid(validity)).is_ok()
 }
 
 fn unavailable(recorder: &Recorder) -> usize {
@@ -146,12 +145,12 @@ fn pres_21_directed_presence_never_comes_behind_the_end() {
     // Recorded, then overtaken by the end, then sent.
     let (a, _) = bind(&registry, "a@x/1", None);
     let handle = a.handle();
-    let number = handle.record_directed("b@x/1", 10).unwrap();
-    let valid = Valid { of: &handle.0.number, number };
+    let validity = handle.record_directed("b@x/1", 10).unwrap();
     registry.destroy_session(&handle, Reason::Kicked);
     assert_eq!(unavailable(&b_line), 1);
     let stanza = Stanza::presence().from("a@x/1").to("b@x/1").build();
-    assert_eq!(b.handle().send_item(Item::Stanza(&stanza, To::AsIs), Some(&valid)), Ok(false));
+    let item = Item::new(&stanza).while_valid(validity);
+    assert_eq!(b.handle().send_item(&item), Err(NotSent::Void));
     // Recorded after the end.
     assert!(!direct(&handle, &b.handle()));
     assert!(b_line.take().is_empty());

@@ -11,7 +11,7 @@ use super::element;
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target};
-use crate::session::{AccountState, Pattern, SessionHandle, SessionRegistry};
+use crate::session::{AccountState, Item, Pattern, SessionHandle, SessionRegistry};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 use crate::store::{BlockStore, StoreError, StoreFuture};
 
@@ -77,14 +77,10 @@ impl List {
 
     /// BLOCK-4: the JID itself, its bare JID, or its domain.
     fn covers(&self, jid: &str) -> bool {
-        let bare = bare(jid);
+        let bare = address::bare_of(jid);
         let domain = bare.split_once('@').map_or(bare, |(_, domain)| domain);
         [jid, bare, domain].into_iter().any(|jid| self.0.contains(jid))
     }
-}
-
-fn bare(jid: &str) -> &str {
-    jid.split_once('/').map_or(jid, |(bare, _)| bare)
 }
 
 /// Whether `account` blocks `jid`; never its own sessions or the server itself (BLOCK-8).
@@ -96,7 +92,7 @@ fn blocks(account: &AccountState, jid: &str) -> bool {
 
 /// Whether this is neither the account nor its server (BLOCK-8).
 fn is_other(own: &BareJid, jid: &str) -> bool {
-    let bare = bare(jid);
+    let bare = address::bare_of(jid);
     bare != own.as_str() && bare != own.domain().as_str()
 }
 
@@ -371,7 +367,7 @@ impl Inner {
         let push = Stanza::iq("set").from(account.as_str()).id(&id).child(&change.push()).build();
         for session in registry.sessions(account) {
             if session.extension::<Marked>().is_some() {
-                let _gone = session.send_addressed(&push);
+                let _gone = session.send_item(&Item::new(&push).addressed());
             }
         }
     }

@@ -8,7 +8,7 @@ use crate::address;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target};
 use crate::rules::delivery::MessageType;
-use crate::session::{AccountState, SessionHandle};
+use crate::session::{AccountState, Item, SessionHandle};
 use crate::stanza::{Child, Condition, Frame, Framing, Kind, Stanza};
 use crate::sync::Mutex;
 
@@ -174,8 +174,8 @@ fn copy<C: SharedConnection>(delivery: &Delivery<'_, C>, account: &BareJid, way:
     for session in std::iter::once(first).chain(sessions) {
         // SM-17: what a session has received by a copy it does not get again.
         let _gone = match delivery.copies().filter(|_| way == Way::Received) {
-            Some(copies) => session.push_copy(&copy, copies),
-            None => session.send_addressed(&copy),
+            Some(copies) => session.send_item(&Item::new(&copy).addressed().copy_of(copies)),
+            None => session.send_item(&Item::new(&copy).addressed()),
         };
     }
 }
@@ -251,7 +251,7 @@ impl RecentIds {
             Way::Received => message.from(),
         }?;
         // An error may come from another resource than the one that was addressed.
-        let peer = address::bare(peer.split('/').next()?).ok()?;
+        let peer = address::bare(address::bare_of(&peer)).ok()?;
         let mut hasher = DefaultHasher::new();
         (peer.as_str(), message.id()?).hash(&mut hasher);
         Some(hasher.finish())
@@ -276,11 +276,11 @@ mod tests {
 
     use super::*;
     use crate::rules::roster::Roster;
-    use crate::session::{Account, Kept};
+    use crate::session::{Account, Values};
 
     fn account() -> AccountState {
         let jid = BareJid::new("romeo@example.com").unwrap();
-        let state = AccountState(Arc::new(Account::new(jid, Roster::new(), Kept::default())));
+        let state = AccountState(Arc::new(Account::new(jid, Roster::new(), Values::default())));
         state.set_extension(RecentIds::default());
         state
     }

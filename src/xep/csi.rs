@@ -1,3 +1,4 @@
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Negotiated, Stage};
 use crate::session::{Authed, Bound, Hold, Session, SessionHandle, SessionRegistry};
@@ -60,7 +61,7 @@ impl<C: SharedConnection> Extension<C> for ClientState {
 
     fn hold(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
         let Some(from) = stanza.from() else { return Hold::Pass };
-        let bare = from.split('/').next().unwrap_or_default();
+        let bare = bare_of(&from);
         match stanza.kind() {
             Kind::Presence if is_availability(stanza) && !session.has_directed_to(bare) => {
                 Hold::Latest(format!("presence {from}"))

@@ -3,8 +3,8 @@ use std::time::Duration;
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Liveness, Negotiated, Stage};
 use crate::session::{
-    AckCheck, AckPolicy, Acknowledged, Authed, Bound, ResumeError, Resumed, Retention, Session,
-    SessionHandle, SessionRegistry, Transport,
+    AckCheck, AckPolicy, Acknowledged, Authed, Bound, Epoch, Item, ResumeError, ResumeRefusal,
+    Resumed, Retention, Session, SessionHandle, SessionRegistry,
 };
 use crate::stream::{Nonza, StreamCondition, StreamError};
 
@@ -157,8 +157,8 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
         Flow::Done
     }
 
-    fn pre_drain(&self, session: &SessionHandle<C>, transport: Transport, out: &mut Vec<u8>) {
-        if session.claim_ack_request(transport, &self.policy) {
+    fn pre_drain(&self, session: &SessionHandle<C>, epoch: Epoch, out: &mut Vec<u8>) {
+        if session.claim_ack_request(epoch, &self.policy) {
             out.extend_from_slice(REQUEST);
         }
     }
@@ -171,7 +171,7 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
         match session.check_acks(&self.policy) {
             AckCheck::Quiet => {}
             AckCheck::Ask => {
-                let _gone = session.send_raw(REQUEST);
+                let _gone = session.send_item(&Item::raw(REQUEST));
             }
             AckCheck::Lost => return Liveness::Lost,
         }
@@ -183,7 +183,7 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
             None => return Flow::Next,
             Some(false) => {}
             Some(true) => {
-                let _gone = session.send_raw(REQUEST);
+                let _gone = session.send_item(&Item::raw(REQUEST));
             }
         }
         Flow::Done
@@ -213,10 +213,10 @@ fn resume<C: SharedConnection>(
     session.resume(registry, &token, handled, &mut reply).map_err(|refused| {
         let (session, error) = refused.into_parts();
         match error {
-            ResumeError::HandledTooHigh { handled, sent, .. } => {
+            ResumeError::Refused(ResumeRefusal::HandledTooHigh { handled, sent, .. }) => {
                 Refusal::Close(too_high(handled, sent))
             }
-            ResumeError::NotFound { handled, .. } => {
+            ResumeError::Refused(ResumeRefusal::NotFound { handled, .. }) => {
                 Refusal::Failed(session, failed("item-not-found", handled))
             }
             _ => Refusal::Failed(session, failed("unexpected-request", None)),

@@ -11,8 +11,8 @@ use xmpp_session::environment::Virtual;
 use xmpp_session::jid::{BareJid, DomainPart, FullJid, ResourcePart};
 use xmpp_session::rules::roster::{Item, Roster, Subscription};
 use xmpp_session::session::{
-    Authed, BindError, BindRequest, Bound, Builder, Event, EventKind, Leftover, Presence, Refused,
-    ResumeError, Session, SessionHandle, SessionId, SessionRegistry,
+    Authed, BindError, BindRequest, Bound, Event, EventKind, Leftover, Presence, RegistryBuilder,
+    ResumeError, Session, SessionHandle, SessionId, SessionRegistry, TransitionError,
 };
 use xmpp_session::stanza::{Frame, Stanza};
 
@@ -124,7 +124,7 @@ impl World {
         Self::with(|builder| builder)
     }
 
-    pub fn with(settings: impl FnOnce(Builder<Wire>) -> Builder<Wire>) -> Self {
+    pub fn with(settings: impl FnOnce(RegistryBuilder<Wire>) -> RegistryBuilder<Wire>) -> Self {
         let time = Arc::new(Virtual::new(1));
         let events = Arc::default();
         let leftovers: Arc<Mutex<Vec<Leftover>>> = Arc::default();
@@ -138,7 +138,7 @@ impl World {
             })
             .elsewhere({
                 let elsewhere = Arc::clone(&elsewhere);
-                move |stanza, _holds| lock(&elsewhere).push(Frame::stanza(&stanza).to_string())
+                move |stanza, _validity| lock(&elsewhere).push(Frame::stanza(&stanza).to_string())
             });
         Self { registry: settings(builder).build(), time, events, leftovers, elsewhere }
     }
@@ -148,7 +148,7 @@ impl World {
         line: &Wire,
         jid: &str,
         roster: Roster,
-    ) -> Result<Owner, Refused<Session<Authed, Wire>, BindError>> {
+    ) -> Result<Owner, TransitionError<Session<Authed, Wire>, BindError>> {
         let jid = FullJid::new(jid).unwrap();
         let mut reply = |jid: &FullJid| bind_result(jid).into_bytes();
         let request = BindRequest::new()
@@ -182,7 +182,7 @@ impl World {
         account: &str,
         token: &str,
         handled: u32,
-    ) -> Result<Owner, Refused<Session<Authed, Wire>, ResumeError>> {
+    ) -> Result<Owner, TransitionError<Session<Authed, Wire>, ResumeError>> {
         let mut reply = |resumed: xmpp_session::session::Resumed| {
             format!("<resumed h='{}'/>", resumed.handled).into_bytes()
         };

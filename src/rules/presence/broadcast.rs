@@ -1,7 +1,7 @@
 //! Broadcasts: whom a change of presence concerns, and in which order.
 
 use super::Directed;
-use super::directed::bare_of;
+use crate::address::bare_of;
 use crate::rules::roster::Roster;
 
 /// One part of what a broadcast presence causes.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::address::bare_of;
 use crate::stanza::{Condition, StanzaError};
 
 /// The targets of a session's directed presence, each as the exact `to` of the stanza (rule PRES-10,
@@ -96,11 +97,6 @@ impl fmt::Debug for Directed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Directed({} targets)", self.targets.len())
     }
-}
-
-/// The bare JID of a normalised JID; a domain or local part holds no `/`.
-pub(super) fn bare_of(jid: &str) -> &str {
-    jid.split_once('/').map_or(jid, |(bare, _)| bare)
 }
 
 /// The session has directed presence to as many targets as it may.

@@ -86,10 +86,7 @@ impl fmt::Debug for RosterSet {
 }
 
 fn parse_contact(text: &str) -> Result<BareJid, RosterError> {
-    let (contact, resource) = match text.split_once('/') {
-        Some((contact, resource)) => (contact, Some(resource)),
-        None => (text, None),
-    };
+    let (contact, resource) = address::parts(text);
     let contact = address::bare(contact).map_err(|_| RosterError::InvalidJid)?;
     match resource {
         None => Ok(contact),

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use crate::address::{InvalidAddress, bare, foreign_resource, resource};
-use crate::session::{Account, Hash, Key};
+use crate::address::{InvalidAddress, bare, foreign_resource, parts, resource};
+use crate::session::{Account, AccountKey, Hash};
 
 /// Where a stanza is addressed to.
 ///
@@ -46,14 +46,11 @@ impl<'a> Address<'a> {
     pub(crate) fn parse(
         text: &'a str,
         hash: impl Fn(&str) -> Hash,
-        known: impl Fn(Key<'_>) -> Option<Arc<Account>>,
+        known: impl Fn(AccountKey<'_>) -> Option<Arc<Account>>,
         is_local: impl Fn(&str) -> bool,
     ) -> Result<Self, InvalidAddress> {
-        let (written, wanted) = match text.split_once('/') {
-            Some((bare, resource)) => (bare, Some(resource)),
-            None => (text, None),
-        };
-        let written = Key { bare: written, hash: hash(written) };
+        let (written, wanted) = parts(text);
+        let written = AccountKey { bare: written, hash: hash(written) };
         if wanted.is_none_or(is_plain)
             && let Some(account) = known(written)
         {
@@ -77,8 +74,8 @@ impl<'a> Address<'a> {
     }
 
     /// The bare JID, to be looked up.
-    pub(crate) fn key(&self) -> Key<'_> {
-        Key { bare: self.bare.as_str(), hash: self.hash }
+    pub(crate) fn key(&self) -> AccountKey<'_> {
+        AccountKey { bare: self.bare.as_str(), hash: self.hash }
     }
 
     /// The same, for work that outlives the stanza.
@@ -112,7 +109,7 @@ mod tests {
 
     use super::*;
     use crate::rules::roster::Roster;
-    use crate::session::Kept;
+    use crate::session::Values;
 
     fn hash(bare: &str) -> Hash {
         Hash::new(
@@ -159,10 +156,10 @@ mod tests {
         assert_eq!(parse("a@example.com/🦊"), None);
     }
 
-    fn found(account: Key<'_>) -> Option<Arc<Account>> {
+    fn found(account: AccountKey<'_>) -> Option<Arc<Account>> {
         let jid = BareJid::new("juliet@example.com").ok()?;
         (account.bare == jid.as_str())
-            .then(|| Arc::new(Account::new(jid, Roster::new(), Kept::default())))
+            .then(|| Arc::new(Account::new(jid, Roster::new(), Values::default())))
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What others say in the name of this server (STZ-14).
 
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::server::Core;
 use crate::stanza::claims::Claim;
@@ -32,7 +33,7 @@ impl<C: SharedConnection> Core<C> {
             Claim::Recipient => {
                 let to = stanza.to();
                 let to = to.as_deref().and_then(|to| self.address(to).ok());
-                to.is_none_or(|to| from.split('/').next() == Some(to.bare.as_str()))
+                to.is_none_or(|to| bare_of(&from) == to.bare.as_str())
             }
         }
     }

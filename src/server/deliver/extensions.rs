@@ -5,11 +5,12 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::address::{Address, Bare};
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Delivery, Extension, Outcome, Target};
 use crate::rules::roster::Roster;
 use crate::server::{Core, shielded};
-use crate::session::{Account, AccountState, Copies, Hold, Kept, SessionHandle};
+use crate::session::{Account, AccountState, Copies, Hold, SessionHandle, Values};
 use crate::stanza::{Condition, Kind, Stanza};
 use crate::store::StoreError;
 
@@ -58,7 +59,7 @@ impl<C: SharedConnection> Core<C> {
     /// Whether a stanza gets in to this account, whose state is at hand.
     pub(super) fn admit_to(&self, account: &AccountState, stanza: &Stanza) -> Admission {
         let from = stanza.from();
-        let sender = from.as_deref().and_then(|from| from.split('/').next());
+        let sender = from.as_deref().map(bare_of);
         if sender == Some(account.jid().as_str()) {
             return Admission::Accept;
         }
@@ -92,8 +93,8 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// What extensions keep for an account, from their stores.
-    pub(crate) async fn load_kept(&self, account: &BareJid) -> Result<Kept, StoreError> {
-        let mut kept = Kept::default();
+    pub(crate) async fn load_kept(&self, account: &BareJid) -> Result<Values, StoreError> {
+        let mut kept = Values::default();
         for extension in &self.extensions {
             if let Some(load) = extension.load(account)
                 && let Some(value) = load.await?

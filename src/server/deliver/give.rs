@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::connection::SharedConnection;
 use crate::server::Core;
-use crate::session::{Copies, NotSent, SessionHandle};
+use crate::session::{Copies, Item, NotSent, SessionHandle};
 use crate::stanza::Stanza;
 
 /// The local session that sent a stanza; `None` where it came from another domain or from the host.
@@ -29,7 +29,9 @@ impl<C: SharedConnection> Core<C> {
     ) -> Result<(), NotSent> {
         let is_given = match (since, copies) {
             (Some(since), copies) => session.send_left(stanza, copies, since)?,
-            (None, Some(copies)) => session.send_copy(stanza, copies).map(|()| true)?,
+            (None, Some(copies)) => {
+                session.send_item(&Item::new(stanza).copy_of(copies)).map(|()| true)?
+            }
             (None, None) => session.send(stanza).map(|()| true)?,
         };
         if is_given {

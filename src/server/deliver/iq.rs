@@ -7,12 +7,13 @@ use jid::BareJid;
 use super::address::Address;
 use super::answer::try_again;
 use super::give::Origin;
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Target};
 use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, Relation, iq};
 use crate::rules::roster;
 use crate::server::{Core, Task};
-use crate::session::{Key, NotSent};
+use crate::session::{AccountKey, NotSent};
 use crate::stanza::{Condition, Stanza, StanzaError};
 
 /// Whether an iq is a request, or why it is none of the four (IQ-3).
@@ -120,7 +121,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// What the sender is to an account that has sessions (section "Terms").
-    pub(super) fn relation(&self, stanza: &Stanza, account: Key<'_>) -> Relation {
+    pub(super) fn relation(&self, stanza: &Stanza, account: AccountKey<'_>) -> Relation {
         let Some(sender) = sender(stanza) else { return Relation::Stranger };
         let subscribes = || {
             let account = self.registry.account(account);
@@ -142,5 +143,5 @@ fn is_roster_set(stanza: &Stanza) -> bool {
 
 /// The sender's bare JID.
 pub(super) fn sender(stanza: &Stanza) -> Option<String> {
-    stanza.from().map(|from| from.split('/').next().unwrap_or_default().to_owned())
+    stanza.from().map(|from| bare_of(&from).to_owned())
 }

@@ -13,7 +13,7 @@ use crate::extension::Admission;
 use crate::rules::delivery::{PresenceDecision, PresenceSituation, presence};
 use crate::rules::presence::{Audience, PresenceType, broadcast, read_priority};
 use crate::server::{Core, Task};
-use crate::session::{Bound, Presence, Session, SessionHandle};
+use crate::session::{Bound, Item, Presence, Session, SessionHandle, Validity};
 use crate::stanza::{Condition, Stanza};
 use crate::stream::Limit;
 
@@ -58,7 +58,7 @@ impl<C: SharedConnection> Core<C> {
                 let target = to.to_text();
                 // Recorded first, sent after: an end in between tells the target (mechanism 2).
                 match handle.record_directed(&target, self.limits.directed) {
-                    Ok(number) => self.presence(Some(handle), stanza, to, Some(number)),
+                    Ok(validity) => self.presence(Some(handle), stanza, to, validity),
                     Err(error) => {
                         self.metrics.limit(Limit::DirectedPresence);
                         self.bounce(Some(handle), stanza, error.condition());
@@ -68,7 +68,7 @@ impl<C: SharedConnection> Core<C> {
             }
             PresenceType::Unavailable => {
                 handle.forget_directed(&to.to_text());
-                self.presence(Some(handle), stanza, to, None)
+                self.presence(Some(handle), stanza, to, Validity::FOR_GOOD)
             }
             PresenceType::Subscription(kind) => {
                 self.subscription(handle, kind, stanza, BareJid::clone(&to.bare))
@@ -78,9 +78,9 @@ impl<C: SharedConnection> Core<C> {
                 let account = handle.account().bare.as_str();
                 let probe = stanza.readdressed(Some(account), stanza.to().as_deref());
                 let here = self.registry.is_local(to.bare.as_str());
-                self.presence(Some(handle).filter(|_| here), &probe, to, None)
+                self.presence(Some(handle).filter(|_| here), &probe, to, Validity::FOR_GOOD)
             }
-            PresenceType::Error => self.presence(Some(handle), stanza, to, None),
+            PresenceType::Error => self.presence(Some(handle), stanza, to, Validity::FOR_GOOD),
         }
     }
 
@@ -130,21 +130,17 @@ impl<C: SharedConnection> Core<C> {
         }))
     }
 
-    /// A presence for somebody: an account or a domain of this server, or somebody elsewhere. `number` is
-    /// the one that its source had when it recorded the target.
+    /// A presence for somebody: an account or a domain of this server, or somebody elsewhere. Dropped
+    /// once it is void.
     pub(super) fn presence(
         self: &Arc<Self>,
         origin: Origin<'_, C>,
         stanza: &Stanza,
         to: &Address<'_>,
-        number: Option<u32>,
+        validity: Validity<'_>,
     ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
-            let holds = || match (origin, number) {
-                (Some(source), Some(number)) => source.is_at(number),
-                _ => true,
-            };
-            self.route_while(origin, stanza.clone(), &holds);
+            self.route_while(origin, stanza.clone(), validity);
             return None;
         }
         // MSG-9: to the domain, silence.
@@ -173,7 +169,7 @@ impl<C: SharedConnection> Core<C> {
         match presence(type_, situation) {
             PresenceDecision::Silent => None,
             PresenceDecision::AllAvailable | PresenceDecision::Addressed => {
-                self.give_presence(&reached, stanza, type_, origin, number);
+                self.give_presence(&reached, stanza, type_, origin, validity);
                 None
             }
             PresenceDecision::Subscription => {
@@ -191,7 +187,7 @@ impl<C: SharedConnection> Core<C> {
         stanza: &Stanza,
         type_: PresenceType,
         origin: Origin<'_, C>,
-        number: Option<u32>,
+        validity: Validity<'_>,
     ) {
         let ends = matches!(type_, PresenceType::Unavailable | PresenceType::Error);
         let from = if ends { self.true_from(origin, stanza) } else { None };
@@ -200,11 +196,10 @@ impl<C: SharedConnection> Core<C> {
                 // PRES-11
                 session.forget_directed(from);
             }
-            match (origin, number) {
-                (Some(origin), Some(number)) => session.give_directed(stanza, origin, number),
-                _ => {
-                    let _gone = self.give(session, stanza);
-                }
+            if validity.is_for_good() {
+                let _gone = self.give(session, stanza);
+            } else {
+                let _gone = session.send_item(&Item::new(stanza).while_valid(validity));
             }
         }
     }

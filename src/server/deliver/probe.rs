@@ -11,7 +11,7 @@ use crate::extension::Admission;
 use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};
 use crate::rules::roster::Roster;
 use crate::server::{Core, Task};
-use crate::session::SessionHandle;
+use crate::session::{Item, SessionHandle, Validity};
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
 
@@ -96,8 +96,8 @@ impl<C: SharedConnection> Core<C> {
             }
             ProbeAnswer::Mere => {
                 for session in &sessions {
-                    // The number first: what the session sends after that makes the answer void.
-                    let number = session.number();
+                    // This first: what the session does after that makes the answer void.
+                    let validity = session.validity();
                     let seen = if facts.subscriber {
                         session.is_available()
                     } else {
@@ -105,16 +105,16 @@ impl<C: SharedConnection> Core<C> {
                     };
                     if seen {
                         let answer = asked.reply(None, session.jid().as_str());
-                        self.answer_for(asked, session, number, answer);
+                        self.answer_for(asked, session, validity, answer);
                     }
                 }
             }
             ProbeAnswer::Broadcasts => {
                 for session in &sessions {
-                    if let Some((presence, at, number)) = session.numbered_presence() {
+                    if let Some((presence, at, validity)) = session.present() {
                         let jid = session.jid().as_str();
                         let presence = presence.with_appended(&delay(jid, at));
-                        self.answer_for(asked, session, number, presence);
+                        self.answer_for(asked, session, validity, presence);
                     }
                 }
             }
@@ -126,19 +126,19 @@ impl<C: SharedConnection> Core<C> {
         self: &Arc<Self>,
         asked: &Asked<C>,
         session: &SessionHandle<C>,
-        number: u32,
+        validity: Validity<'_>,
         presence: Stanza,
     ) {
         let jid = session.jid().as_str();
         match &asked.origin {
             Some(origin) => {
                 let presence = presence.readdressed(Some(jid), Some(origin.jid().as_str()));
-                origin.give_directed(&presence, session, number);
+                let _refused = origin.send_item(&Item::new(&presence).while_valid(validity));
             }
             None => {
                 let presence = presence.readdressed(Some(jid), Some(asked.from.as_str()));
                 if !self.registry.is_local(asked.from.as_str()) {
-                    self.route_while(None, presence, &|| session.is_at(number));
+                    self.route_while(None, presence, validity);
                 }
             }
         }

@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use super::address::Address;
 use super::give::Origin;
 use super::message::Accepted;
-use crate::address::InvalidAddress;
+use crate::address::{self, InvalidAddress};
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
 use crate::server::{Core, Task, shielded};
-use crate::session::{Key, SessionHandle};
+use crate::session::{AccountKey, SessionHandle, Validity};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
 /// The way to other domains, of a host that has one.
@@ -76,13 +76,13 @@ impl<C: SharedConnection> RouterQueue<C> {
         Self { router, state: Mutex::new(state) }
     }
 
-    /// Routes a stanza, or queues it while another thread is writing. One that no longer `holds` by
+    /// Routes a stanza, or queues it while another thread is writing. One that is void by
     /// the time it has its place in the order is dropped (PRES-21). `refused` gets what could not
     /// be routed.
     fn route(
         &self,
         outgoing: Outgoing<C>,
-        holds: &dyn Fn() -> bool,
+        validity: Validity<'_>,
         mut refused: impl FnMut(Outgoing<C>, RouteError),
     ) {
         let mut refused = |outgoing, error| {
@@ -91,7 +91,7 @@ impl<C: SharedConnection> RouterQueue<C> {
         };
         let Some(router) = &self.router else { return refused(outgoing, RouteError::NotFound) };
         let mut queue = self.state.lock();
-        if !holds() {
+        if validity.is_void() {
             return;
         }
         queue.waiting.push_back(outgoing);
@@ -154,14 +154,14 @@ impl<C: SharedConnection> Core<C> {
         }
         match stanza.kind() {
             Kind::Message => self.message(origin, stanza, to, Accepted::Now),
-            Kind::Presence => self.presence(origin, stanza, to, None),
+            Kind::Presence => self.presence(origin, stanza, to, Validity::FOR_GOOD),
             Kind::Iq => self.iq(origin, stanza, Some(to)),
         }
     }
 
     pub(crate) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, InvalidAddress> {
         let hash = |bare: &str| self.registry.key(bare).hash;
-        let known = |bare: Key<'_>| self.registry.account(bare);
+        let known = |bare: AccountKey<'_>| self.registry.account(bare);
         Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
     }
 
@@ -187,7 +187,7 @@ impl<C: SharedConnection> Core<C> {
     /// To the host's router; a refusal is answered to `origin`, or else to the session that the
     /// stanza is from, where that is due (STZ-10, SUB-6).
     pub(super) fn route_elsewhere(&self, origin: Origin<'_, C>, stanza: Stanza) {
-        self.route_while(origin, stanza, &|| true);
+        self.route_while(origin, stanza, Validity::FOR_GOOD);
     }
 
     /// The same for a stanza that may have become untrue before it has its place in the order.
@@ -195,10 +195,10 @@ impl<C: SharedConnection> Core<C> {
         &self,
         origin: Option<&SessionHandle<C>>,
         stanza: Stanza,
-        holds: &dyn Fn() -> bool,
+        validity: Validity<'_>,
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
-        self.router.route(outgoing, holds, |Outgoing { stanza, origin }, error| {
+        self.router.route(outgoing, validity, |Outgoing { stanza, origin }, error| {
             let sender = origin.or_else(|| self.sender(&stanza));
             if let Some(session) = sender {
                 if stanza.kind() == Kind::Presence
@@ -216,7 +216,7 @@ impl<C: SharedConnection> Core<C> {
     /// The local session that a stanza came from.
     fn sender(&self, stanza: &Stanza) -> Option<SessionHandle<C>> {
         let from = stanza.from()?;
-        let (bare, resource) = from.split_once('/')?;
-        self.registry.find(self.registry.key(bare), resource)
+        let (bare, resource) = address::parts(&from);
+        self.registry.find(self.registry.key(bare), resource?)
     }
 }

@@ -9,7 +9,7 @@ use super::roster::transaction::Change;
 use crate::connection::SharedConnection;
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::{Core, Task};
-use crate::session::SessionHandle;
+use crate::session::{Item, SessionHandle};
 use crate::stanza::{Stanza, StanzaError, canonicalise};
 use crate::store::SubscriptionRequest;
 
@@ -31,7 +31,8 @@ impl<C: SharedConnection> Core<C> {
                 |request: &&SubscriptionRequest| !core.is_hidden(&state, request.from.as_str());
             let heard = requests.iter().filter(heard);
             let stanzas: Vec<_> = heard.filter_map(|one| canonicalise(&one.stanza).ok()).collect();
-            if session.send_stored(&stanzas).is_ok() {
+            let items: Vec<_> = stanzas.iter().map(Item::new).collect();
+            if session.send_stored(&items).is_ok() {
                 stanzas.iter().for_each(|stanza| core.given(&session, stanza));
             }
         };

@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 
 use crate::connection::{PreDrain, SharedConnection};
 use crate::server::{Core, shielded};
-use crate::session::{SessionHandle, Transport};
+use crate::session::{Epoch, SessionHandle};
 
 /// Takes a connection's calls to the extensions, the session and the driver.
 pub(super) struct DrainHook<C: SharedConnection> {
-    pub(super) session: OnceLock<(SessionHandle<C>, Transport)>,
+    pub(super) session: OnceLock<(SessionHandle<C>, Epoch)>,
     pub(super) core: Weak<Core<C>>,
     /// The driver's, while it waits for the client to read.
     pub(super) waker: Mutex<Option<Waker>>,
@@ -32,10 +32,10 @@ impl<C: SharedConnection> PreDrain for DrainHook<C> {
             shielded(|| waker.wake());
         }
         let session = self.session.get().filter(|(session, at)| session.is_current(*at));
-        if let (Some((session, transport)), Some(core)) = (session, self.core.upgrade()) {
+        if let (Some((session, epoch)), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
                 let before = out.len();
-                let add = || extension.pre_drain(session, *transport, out);
+                let add = || extension.pre_drain(session, *epoch, out);
                 if shielded(add).is_none() {
                     out.truncate(before); // half an element would end the stream
                 }
@@ -44,8 +44,8 @@ impl<C: SharedConnection> PreDrain for DrainHook<C> {
     }
 
     fn drained(&self) {
-        if let Some((session, transport)) = self.session.get() {
-            session.go_on(*transport);
+        if let Some((session, epoch)) = self.session.get() {
+            session.go_on(*epoch);
         }
     }
 }

@@ -111,7 +111,7 @@ impl<C: SharedConnection> Driver<C> {
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);
         // What others have sent on this thread does not count.
-        let _others = crate::session::take_behind();
+        let _others = crate::shield::take_behind();
         core.metrics.received(stanza.kind());
         let handle = session.handle();
         let text = stanza.to();

@@ -397,7 +397,7 @@ impl<C: SharedConnection> Driver<C> {
             self.core.metrics.limit(limit);
         }
         // LIMIT-13
-        if crate::session::take_behind() {
+        if crate::shield::take_behind() {
             self.rates.slow_down(now);
         }
     }

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use jid::{BareJid, FullJid};
 
+use super::limits::RetentionLimits;
 use super::*;
-use crate::connection::Close;
-use crate::session::retained::RetentionLimits;
+use crate::connection::{Close, Connection};
 use crate::stanza::Frame;
 use crate::sync::Mutex;
 use crate::sync::atomic::AtomicUsize;
@@ -54,19 +54,10 @@ fn addresses() -> (FullJid, BareJid) {
 fn say(out: &Mutex<Outbound<Line>>, id: usize) {
     let stanza = Stanza::message().id(&id.to_string()).build();
     let (jid, account) = addresses();
-    let own = Own { jid: &jid, account: &account };
+    let writer = Writer { out, jid: &jid, account: &account };
     let limits = RetentionLimits::default();
-    let (sent, after) = send(
-        out,
-        own,
-        Item::Stanza(&stanza, To::AsIs),
-        None,
-        None,
-        true,
-        &|| Duration::ZERO,
-        &limits,
-    );
-    assert_eq!(sent, Sent::Accepted);
+    let (sent, after) = writer.send(&Item::new(&stanza), None, true, &|| Duration::ZERO, &limits);
+    assert_eq!(sent, Ok(()));
     assert!(matches!(after, After::Nothing));
 }
 
@@ -97,8 +88,8 @@ fn sm_22_a_hand_over_between_two_senders_loses_doubles_and_reorders_nothing() {
         }
         out.lock().gates.open(Gate::Greeting);
         let (jid, account) = addresses();
-        let own = Own { jid: &jid, account: &account };
-        assert!(matches!(kick(&out, own), After::Nothing));
+        let writer = Writer { out: &out, jid: &jid, account: &account };
+        assert!(matches!(writer.kick(), After::Nothing));
         for sender in senders {
             sender.join().unwrap();
         }

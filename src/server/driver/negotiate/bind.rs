@@ -13,7 +13,7 @@ use crate::rules::roster::Roster;
 use crate::server::deliver::iq::is_request;
 use crate::server::work::oneshot;
 use crate::server::{Core, caught};
-use crate::session::{Authed, BindError, BindRequest, Kept, Session};
+use crate::session::{Authed, BindError, BindRefusal, BindRequest, Misuse, Session, Values};
 use crate::stanza::{Child, Condition, ErrorType, Stanza, StanzaError, write};
 use crate::store::StoreError;
 use crate::stream::{Limit, StreamCondition, StreamError};
@@ -106,7 +106,7 @@ async fn bind<C: SharedConnection>(
         }
         let mut reply = |jid: &FullJid| bind_result(&id, jid);
         let request = match loaded {
-            Some((roster, kept)) => BindRequest::new().roster(roster).kept(kept),
+            Some((roster, values)) => BindRequest::new().roster(roster).values(values),
             None => BindRequest::new().loaded(),
         };
         let request = match &resource {
@@ -118,20 +118,27 @@ async fn bind<C: SharedConnection>(
             Err(refused) => refused,
         };
         let (back, error) = refused.into_parts();
-        if error == BindError::TooManySessions {
-            core.metrics.limit(Limit::Sessions);
-        }
-        if error != BindError::NotLoaded {
-            return done.send(Err((back, error.condition())));
-        }
-        // The account's last session has ended meanwhile.
-        session = back;
+        let condition = match error {
+            // The account's last session has ended meanwhile.
+            BindError::Misuse(Misuse::NotLoaded) => {
+                session = back;
+                continue;
+            }
+            BindError::Misuse(_) => Condition::InternalServerError,
+            BindError::Refused(why) => {
+                if why == BindRefusal::TooManySessions {
+                    core.metrics.limit(Limit::Sessions);
+                }
+                why.condition()
+            }
+        };
+        return done.send(Err((back, condition)));
     }
 }
 
 impl<C: SharedConnection> Core<C> {
     /// What an account's sessions need to know, unless a store fails or takes too long.
-    async fn load_account(&self, account: &BareJid) -> Option<(Roster, Kept)> {
+    async fn load_account(&self, account: &BareJid) -> Option<(Roster, Values)> {
         let load = caught(async {
             let roster = self.load_roster(account).await?;
             Ok::<_, StoreError>((roster, self.load_kept(account).await?))

@@ -12,7 +12,7 @@ impl<C: SharedConnection> Driver<C> {
     /// The client's stream header (STREAM-1…9).
     pub(in super::super) fn header(&mut self, header: &Header) {
         self.lang = header.lang().map(Into::into);
-        let from = header.from().and_then(|from| address::bare(from.split('/').next()?).ok());
+        let from = header.from().and_then(|from| address::bare(address::bare_of(from)).ok());
         let Some(negotiating) = &mut self.negotiating else { return };
         negotiating.header_sent = false;
         negotiating.has_opened = true;

@@ -96,7 +96,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The session is bound: negotiation is over.
     fn begin_session(&mut self, session: Session<Bound, C>) {
-        let _first = self.drain_hook.session.set((session.handle(), session.transport()));
+        let _first = self.drain_hook.session.set((session.handle(), session.epoch()));
         self.trace.bound(session.id(), session.jid());
         self.negotiating = None;
         self.place = None;

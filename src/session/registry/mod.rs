@@ -1,34 +1,63 @@
 //! The table of bound sessions: look-up, settings, and the shared inside of the room.
 
+mod backlog;
+mod bind;
+#[cfg(feature = "server")]
+mod blocked;
+mod builder;
+mod end;
+mod events;
+mod hibernation;
+#[cfg(feature = "server")]
+mod inheritance;
+mod presence;
+mod resume;
+mod rows;
+mod seen;
+mod shared;
+mod table;
+
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use jid::{BareJid, DomainPart, FullJid};
-use smallvec::SmallVec;
+use jid::{BareJid, FullJid};
 
-use super::account::Account;
-use super::backlog::Backlogs;
-use super::bind::Conflict;
-use super::builder::{Builder, Hides, OnHold, Settings};
-use super::end::{Leftover, Reason, Run};
-use super::events::{Events, Listener};
+use super::account::{Account, AccountState};
 use super::handle::{SessionHandle, Shared};
-use super::held::Hold;
-use super::hibernation::{Hibernating, Remembered};
-use super::kept::{AccountState, Kept};
-use super::outbound::After;
-use super::retained::RetentionLimits;
-use super::seen::Seen;
-use super::shield::shielded;
-use super::table::{Key, Table};
+use super::outbound::RetentionLimits;
+use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::rules::delivery::Top;
+#[cfg(feature = "server")]
 use crate::rules::roster::Roster;
-use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use backlog::Backlogs;
+use builder::{OnHold, Settings};
+use events::{Events, Listener};
+use seen::Seen;
+use table::Table;
+
+pub use bind::{BindError, BindRefusal, BindRequest, Conflict, Misuse};
+#[cfg(feature = "server")]
+pub(crate) use blocked::Pattern;
+pub use builder::RegistryBuilder;
+pub(crate) use end::Run;
+pub use end::{Leftover, Reason};
+pub use events::{Event, EventKind};
+pub(super) use hibernation::{Hibernating, Remembered};
+#[cfg(feature = "server")]
+pub(crate) use inheritance::{Inheritance, Waiting};
+pub use presence::{Parting, Presence};
+pub use resume::{ResumeError, ResumeRefusal, Resumed, Retention};
+pub(crate) use shared::Inner;
+pub(crate) use table::AccountKey;
+#[cfg(feature = "server")]
+pub(crate) use table::Hash;
+#[cfg(all(test, not(any(loom_model, shuttle))))]
+pub(crate) use table::hashes;
 
 /// All bound sessions of one server: live ones and those that wait to be resumed.
 ///
@@ -45,7 +74,7 @@ impl<C: SharedConnection> Drop for Guard<C> {
     }
 }
 
-/// How many sessions there are, and how much is kept for them.
+/// How many sessions there are, and how much waits for them: for a host's metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Counts {
@@ -59,7 +88,7 @@ pub struct Counts {
 
 impl<C: SharedConnection> SessionRegistry<C> {
     /// A registry with the defaults of the rules, on the host's `environment`.
-    pub fn builder(environment: Arc<dyn Environment>) -> Builder<C> {
+    pub fn builder(environment: Arc<dyn Environment>) -> RegistryBuilder<C> {
         let settings = Settings {
             environment,
             conflict: Conflict::Replace,
@@ -73,7 +102,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             backlog: None,
             hides: None,
         };
-        Builder { settings, listener: None, hold: None }
+        RegistryBuilder { settings, listener: None, hold: None }
     }
 
     pub(super) fn assemble(
@@ -107,17 +136,17 @@ impl<C: SharedConnection> SessionRegistry<C> {
     /// The session bound to `jid`, live or hibernating.
     #[must_use]
     pub fn session(&self, jid: &FullJid) -> Option<SessionHandle<C>> {
-        self.inner().find(self.key(bare(jid)), jid.resource().as_str())
+        self.inner().find(self.key(bare_of_full(jid)), jid.resource().as_str())
     }
 
     /// A bare JID, as normalised text, to be looked up: hashed once for all look-ups on the way of a stanza.
-    pub(crate) fn key<'a>(&self, bare: &'a str) -> Key<'a> {
+    pub(crate) fn key<'a>(&self, bare: &'a str) -> AccountKey<'a> {
         self.inner().table.key(bare)
     }
 
     /// As [`session`](Self::session).
     #[cfg(feature = "server")]
-    pub(crate) fn find(&self, account: Key<'_>, resource: &str) -> Option<SessionHandle<C>> {
+    pub(crate) fn find(&self, account: AccountKey<'_>, resource: &str) -> Option<SessionHandle<C>> {
         self.inner().find(account, resource)
     }
 
@@ -127,7 +156,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
         self.sessions_of(self.key(account.as_str()))
     }
 
-    pub(crate) fn sessions_of(&self, account: Key<'_>) -> Sessions<C> {
+    pub(crate) fn sessions_of(&self, account: AccountKey<'_>) -> Sessions<C> {
         Sessions(self.inner().sessions(account).into_iter())
     }
 
@@ -197,12 +226,18 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// As [`is_loaded`](Self::is_loaded).
-    pub(crate) fn has_row(&self, account: Key<'_>) -> bool {
+    pub(crate) fn has_row(&self, account: AccountKey<'_>) -> bool {
         self.inner().table.with(account, |_| ()).is_some()
     }
 
-    pub(crate) fn account(&self, account: Key<'_>) -> Option<Arc<Account>> {
-        self.inner().table.with(account, |entry| Arc::clone(&entry.shared))
+    pub(crate) fn account(&self, account: AccountKey<'_>) -> Option<Arc<Account>> {
+        self.inner().table.with(account, |row| Arc::clone(&row.account))
+    }
+
+    /// What is kept for an account that has sessions.
+    #[must_use]
+    pub fn account_state(&self, account: &BareJid) -> Option<AccountState> {
+        self.account(self.key(account.as_str())).map(AccountState)
     }
 
     /// Replaces the roster of an account. The caller has stored it.
@@ -224,7 +259,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// Ends a session for `reason`, with the stream error that belongs to it: whoever saw the
-    /// resource gets one unavailable, the connection is flushed and closed, the entry forgotten.
+    /// resource gets one unavailable, the connection is flushed and closed, the row forgotten.
     ///
     /// `false` where the session was over already: then nothing happens (DESTROY-4).
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
@@ -257,7 +292,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// Ends what has been without a transport for too long, and forgets what is too old. The host
-    /// calls it by a timer: these sessions have no owner who could.
+    /// calls it by a timer: these sessions have no owner to do so.
     pub fn handle_timeout(&self) {
         self.inner().expire();
     }
@@ -304,152 +339,4 @@ impl<C: SharedConnection> fmt::Debug for Sessions<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sessions").field("left", &self.len()).finish()
     }
-}
-
-/// The shared inside of a registry.
-pub(super) struct Inner<C: SharedConnection> {
-    pub(super) me: Weak<Self>,
-    pub(super) table: Table<C>,
-    pub(super) next: AtomicU64,
-    pub(super) sessions: AtomicUsize,
-    pub(super) absent: AtomicUsize,
-    /// Bytes of all queues that are kept for acknowledgement (LIMIT-11).
-    pub(super) retained_bytes: Arc<AtomicUsize>,
-    /// A thread is ending hibernating sessions for their memory.
-    pub(super) relieving: AtomicBool,
-    pub(super) hibernating: Mutex<Hibernating<C>>,
-    pub(super) remembered: Mutex<Remembered>,
-    /// What comes before the messages of now.
-    pub(super) backlogs: Backlogs<C>,
-    pub(super) events: Events<C>,
-    hold: Option<OnHold<C>>,
-    /// When accounts were there last (PRES-15). A leaf lock.
-    pub(super) seen: Mutex<Seen>,
-    pub(super) settings: Settings,
-}
-
-impl<C: SharedConnection> Inner<C> {
-    pub(super) fn find(&self, account: Key<'_>, resource: &str) -> Option<SessionHandle<C>> {
-        self.table
-            .with(account, |entry| {
-                entry
-                    .visible()
-                    .find(|slot| slot.shared.jid.resource().as_str() == resource)
-                    .map(|slot| SessionHandle(Arc::clone(&slot.shared)))
-            })
-            .flatten()
-    }
-
-    pub(super) fn sessions(&self, account: Key<'_>) -> SmallVec<[SessionHandle<C>; 4]> {
-        self.sessions_that(account, |_| true)
-    }
-
-    /// The sessions of an account that are so at the moment of the look-up.
-    pub(super) fn sessions_that(
-        &self,
-        account: Key<'_>,
-        are: impl Fn(&Shared<C>) -> bool,
-    ) -> SmallVec<[SessionHandle<C>; 4]> {
-        let mut sessions = SmallVec::new();
-        self.table.with(account, |entry| {
-            for slot in entry.visible().filter(|slot| are(&slot.shared)) {
-                sessions.push(SessionHandle(Arc::clone(&slot.shared)));
-            }
-        });
-        sessions
-    }
-
-    pub(super) fn set_roster(&self, account: &Account, mut roster: Roster) {
-        self.table.hash_contacts(&mut roster, &account.roster());
-        account.set_roster(roster);
-    }
-
-    fn shard_sessions(&self, shard: usize) -> Vec<SessionHandle<C>> {
-        let Some(shard) = self.table.shards().get(shard) else { return Vec::new() };
-        let table = shard.read();
-        let mut sessions = Vec::with_capacity(table.len());
-        for entry in table.iter() {
-            sessions.extend(entry.visible().map(|slot| SessionHandle(Arc::clone(&slot.shared))));
-        }
-        sessions
-    }
-
-    pub(super) fn is_local(&self, bare: &str) -> bool {
-        let domains = &self.settings.domains;
-        let is_in = |domain: &DomainPart| {
-            bare.strip_suffix(domain.as_str()).is_some_and(|n| n.is_empty() || n.ends_with('@'))
-        };
-        domains.is_empty() || domains.iter().any(is_in)
-    }
-
-    /// To the host's router, which asks `holds` where it orders the stanza.
-    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza, holds: &dyn Fn() -> bool) {
-        if let Some(router) = &self.settings.elsewhere {
-            shielded(|| router(stanza(), holds));
-        }
-    }
-
-    /// The hook, if there is something that it could know of `account`.
-    pub(super) fn hides_any(&self, account: &Account) -> Option<&Hides> {
-        self.settings.hides.as_ref().filter(|_| !account.kept(Kept::is_empty))
-    }
-
-    /// Whether presence between `account` and `jid` is to be left out. A hook that panics hides.
-    pub(super) fn hides(&self, account: &Arc<Account>, jid: &str) -> bool {
-        let Some(hook) = self.hides_any(account) else { return false };
-        let state = AccountState(Arc::clone(account));
-        bare_of(jid) != account.bare.as_str() && shielded(|| hook(&state, jid)).unwrap_or(true)
-    }
-
-    /// Whether a stanza is held back. A hook that panics holds nothing.
-    pub(super) fn hold(&self, session: &Arc<Shared<C>>, stanza: &Stanza) -> Hold {
-        let Some(hook) = &self.hold else { return Hold::Pass };
-        let session = SessionHandle(Arc::clone(session));
-        shielded(|| hook(&session, stanza)).unwrap_or(Hold::Pass)
-    }
-
-    pub(super) fn leave(&self, leftover: Leftover) {
-        if let Some(hook) = &self.settings.leftover {
-            shielded(|| hook(leftover));
-        }
-    }
-
-    /// Does what a call into an outbound left to do.
-    #[inline]
-    pub(super) fn settle(&self, shared: &Arc<Shared<C>>, after: After) {
-        if !matches!(after, After::Nothing) {
-            self.settle_now(shared, after);
-        }
-    }
-
-    fn settle_now(&self, shared: &Arc<Shared<C>>, after: After) {
-        match after {
-            After::Nothing => {}
-            // The sender only happened to be the one who noticed.
-            After::Lost(epoch, error) => self.lose(shared, epoch, error.into(), None, Run::Later),
-            After::Strays(left) if left.is_empty() => {}
-            After::Strays(left) => self.leave_strays(shared, left),
-            After::Overgrown => self.end_overgrown(shared),
-            After::Behind => super::shield::note_behind(),
-        }
-    }
-
-    pub(super) fn end_all(&self, reason: Reason) {
-        for shard in 0..self.table.shards().len() {
-            for session in self.shard_sessions(shard) {
-                self.end(&session.0, reason, None);
-            }
-        }
-    }
-}
-
-/// The account of a full JID, as a slice of its text: what stands before the slash and the resource.
-pub(super) fn bare(jid: &FullJid) -> &str {
-    let (text, resource) = (jid.as_str(), jid.resource().as_str().len() + 1);
-    text.len().checked_sub(resource).and_then(|end| text.get(..end)).unwrap_or(text)
-}
-
-/// The account of the text of any JID: the first slash parts them.
-pub(super) fn bare_of(jid: &str) -> &str {
-    jid.split_once('/').map_or(jid, |(bare, _)| bare)
 }

@@ -1,12 +1,16 @@
 //! What the sessions of one account share.
 
+mod values;
+
 use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::kept::Kept;
 use crate::rules::roster::Roster;
 use crate::sync::RwLock;
+
+pub use values::AccountState;
+pub(crate) use values::{Value, Values};
 
 /// What the sessions of one account share.
 pub(crate) struct Account {
@@ -17,37 +21,37 @@ pub(crate) struct Account {
 struct Data {
     /// `None`: as that of a new account.
     roster: Option<Arc<Roster>>,
-    kept: Kept,
+    values: Values,
 }
 
 impl Account {
-    pub(crate) fn new(bare: BareJid, roster: Roster, kept: Kept) -> Self {
-        Self { bare, data: RwLock::new(Data { roster: compact(roster), kept }) }
+    pub(crate) fn new(bare: BareJid, roster: Roster, values: Values) -> Self {
+        Self { bare, data: RwLock::new(Data { roster: compact(roster), values }) }
     }
 
-    /// The roster of now. It does not change under the reader's eyes.
+    /// The roster as it is now: what is returned never changes.
     pub(crate) fn roster(&self) -> Arc<Roster> {
         self.data.read().roster.clone().unwrap_or_default()
     }
 
-    /// Changes the roster; who holds an older one keeps it as it was.
+    /// Replaces the roster. Readers of an older one keep that.
     pub(crate) fn set_roster(&self, roster: Roster) {
         let roster = compact(roster);
         let _old = std::mem::replace(&mut self.data.write().roster, roster);
     }
 
     /// Looks at what extensions keep for the account.
-    pub(super) fn kept<T>(&self, look: impl FnOnce(&Kept) -> T) -> T {
-        look(&self.data.read().kept)
+    pub(super) fn values<T>(&self, look: impl FnOnce(&Values) -> T) -> T {
+        look(&self.data.read().values)
     }
 
     /// Changes what extensions keep; what is taken out is dropped without the lock.
-    pub(super) fn update_kept<T>(&self, change: impl FnOnce(&mut Kept) -> T) {
-        let _old = change(&mut self.data.write().kept);
+    pub(super) fn change_values<T>(&self, change: impl FnOnce(&mut Values) -> T) {
+        let _old = change(&mut self.data.write().values);
     }
 }
 
-/// Many accounts have nobody on their roster.
+/// Many accounts have no contacts: their roster takes no memory.
 fn compact(roster: Roster) -> Option<Arc<Roster>> {
     (!roster.is_new()).then(|| Arc::new(roster))
 }

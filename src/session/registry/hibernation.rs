@@ -1,4 +1,4 @@
-//! Who waits to be resumed, and what is remembered of those who waited in vain.
+//! Sessions that wait to be resumed, and what is remembered of those that waited in vain.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use super::handle::{SessionId, Shared};
-use super::retained::RetentionLimits;
 use crate::connection::SharedConnection;
 use crate::environment::Nanos;
+use crate::session::handle::{SessionId, Shared};
+use crate::session::outbound::RetentionLimits;
 
 /// Sessions without a transport, by the end of their wait and by what is kept for them.
-pub(super) struct Hibernating<C: SharedConnection> {
+pub(crate) struct Hibernating<C: SharedConnection> {
     waits: BTreeMap<SessionId, Wait<C>>,
     by_end: BTreeSet<(Nanos, SessionId)>,
     /// What is kept for each account in all.
@@ -54,7 +54,7 @@ impl<C: SharedConnection> Default for Hibernating<C> {
 
 impl<C: SharedConnection> Hibernating<C> {
     /// A session that weighs nothing yet.
-    pub(super) fn insert(&mut self, session: &Arc<Shared<C>>, since: Duration, until: Duration) {
+    pub(crate) fn insert(&mut self, session: &Arc<Shared<C>>, since: Duration, until: Duration) {
         let (since, until) = (since.into(), until.into());
         let account = Arc::as_ptr(&session.account).addr();
         let wait = Wait { since, until, account, bytes: 0, session: Arc::downgrade(session) };
@@ -70,7 +70,7 @@ impl<C: SharedConnection> Hibernating<C> {
     }
 
     /// So much is kept for a session now.
-    pub(super) fn weigh(&mut self, id: SessionId, bytes: usize) {
+    pub(crate) fn weigh(&mut self, id: SessionId, bytes: usize) {
         let Some(wait) = self.waits.get_mut(&id).filter(|wait| wait.bytes != bytes) else { return };
         let before = std::mem::replace(&mut wait.bytes, bytes);
         let keeps = self.accounts.entry(wait.account).or_default();
@@ -90,29 +90,29 @@ impl<C: SharedConnection> Hibernating<C> {
     }
 
     /// What is kept for all of them.
-    pub(super) const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Since when a session waits; `None` where it does not, or was taken out to be ended.
-    pub(super) fn since(&self, id: SessionId) -> Option<Duration> {
+    pub(crate) fn since(&self, id: SessionId) -> Option<Duration> {
         self.waits.get(&id).map(|wait| wait.since.into())
     }
 
     /// When the first wait ends.
-    pub(super) fn next(&self) -> Option<Duration> {
+    pub(crate) fn next(&self) -> Option<Duration> {
         self.by_end.first().map(|(until, _)| Duration::from(*until))
     }
 
     /// Takes out a session whose wait has ended by now.
-    pub(super) fn pop_due(&mut self, now: Duration) -> Option<Weak<Shared<C>>> {
+    pub(crate) fn pop_due(&mut self, now: Duration) -> Option<Weak<Shared<C>>> {
         let (_, id) = self.by_end.first().filter(|(until, _)| *until <= now.into())?;
         self.remove(*id)
     }
 
     /// Takes out the heaviest session of the account that most is kept for, of equals the oldest, if it is
     /// anything.
-    pub(super) fn pop_heaviest(&mut self) -> Option<Weak<Shared<C>>> {
+    pub(crate) fn pop_heaviest(&mut self) -> Option<Weak<Shared<C>>> {
         let (_, account) = self.by_weight.last()?;
         let weight = |id: &&SessionId| {
             let wait = self.waits.get(id)?;
@@ -125,7 +125,7 @@ impl<C: SharedConnection> Hibernating<C> {
 
 /// The last `h` of sessions that can no longer be resumed (SM-13, LIMIT-12).
 #[derive(Default)]
-pub(super) struct Remembered {
+pub(crate) struct Remembered {
     accounts: HashMap<Box<str>, SmallVec<[Memo; 1]>>,
     /// When whose memo is to be forgotten, soonest first.
     order: VecDeque<(Duration, Box<str>)>,
@@ -141,7 +141,7 @@ struct Memo {
 const MOST: usize = 1 << 16;
 
 impl Remembered {
-    pub(super) fn keep(
+    pub(crate) fn keep(
         &mut self,
         account: &str,
         token: String,
@@ -165,21 +165,21 @@ impl Remembered {
         }
     }
 
-    pub(super) fn recall(&self, account: &str, token: &str, now: Duration) -> Option<u32> {
+    pub(crate) fn recall(&self, account: &str, token: &str, now: Duration) -> Option<u32> {
         let mut known = self.accounts.get(account)?.iter().filter(|memo| now < memo.until).rev();
         let found = known.find(|memo| is_same(&memo.token, token));
         found.map(|memo| memo.handled)
     }
 
     /// Forgets what is too old. It has no deadline of its own: nobody needs to wake up for it.
-    pub(super) fn forget(&mut self, now: Duration) {
+    pub(crate) fn forget(&mut self, now: Duration) {
         while self.order.front().is_some_and(|(until, _)| *until <= now) {
             self.forget_first();
         }
     }
 
     #[cfg(all(test, not(any(loom_model, shuttle))))]
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.accounts.len()
     }
 

@@ -9,13 +9,13 @@ use std::time::{Duration, SystemTime};
 use jid::FullJid;
 
 use super::events::{Event, EventKind};
-use super::handle::{CLOSED, ENDED, SessionHandle, SessionId, Shared};
-use super::outbound::{Ended, Gate, Left};
-use super::presence::Gone;
-use super::registry::{Inner, bare};
-use super::shield::{shielded, wake};
-use super::slots::{Entry, SlotState};
+use super::rows::{Row, SlotState};
+use super::shared::Inner;
+use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
+use crate::session::handle::{CLOSED, ENDED, Gone, SessionHandle, SessionId, Shared};
+use crate::session::outbound::{Ended, Gate, Left};
+use crate::shield::{shielded, wake};
 use crate::stanza::Stanza;
 use crate::sync::atomic::Ordering;
 
@@ -107,7 +107,8 @@ impl From<SendError> for Reason {
     }
 }
 
-/// A stanza that an ended session leaves behind.
+/// A stanza that an ended session leaves behind, for the host to store, to route again or to bounce: see
+/// [`leftover`](super::RegistryBuilder::leftover).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Leftover {
@@ -131,7 +132,7 @@ pub struct Leftover {
 
 impl Left {
     /// What others are to know of it; `None` where another session has the message, or will have
-    /// (SM-17). `clocks`: the monotonic time and the wall clock's of now.
+    /// (SM-17). `clocks`: the time now, monotonic and of day.
     pub(super) fn into_leftover<C: SharedConnection>(
         self,
         session: &Shared<C>,
@@ -189,7 +190,7 @@ impl<C: SharedConnection> Ending<C> {
 
 /// On whose thread the effects of an end run.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Run {
+pub(crate) enum Run {
     /// That of the caller, whose end it is.
     Here,
     /// The host's background: the caller only happened to send something (promise 5).
@@ -221,7 +222,7 @@ impl<C: SharedConnection> Inner<C> {
         self.end_if(shared, reason, last_words, Run::Here, |_| true)
     }
 
-    pub(super) fn end_if(
+    pub(crate) fn end_if(
         &self,
         shared: &Arc<Shared<C>>,
         reason: Reason,
@@ -229,18 +230,18 @@ impl<C: SharedConnection> Inner<C> {
         run: Run,
         still: impl FnOnce(SlotState) -> bool,
     ) -> bool {
-        let now = self.settings.environment.now();
+        let now = self.now();
         let ending = {
-            let key = self.table.key(bare(&shared.jid));
+            let key = self.table.key(bare_of_full(&shared.jid));
             let mut shard = self.table.shard(key).write();
-            let entry = shard.find_mut(key.hash.wide(), |entry| entry.is(key));
-            let found = entry.and_then(|entry| {
-                let at = entry.slots.position(shared)?;
-                let state = entry.slots.as_slice().get(at)?.state;
-                (state != SlotState::Ending && still(state)).then_some((entry, at))
+            let row = shard.find_mut(key.hash.wide(), |row| row.is(key));
+            let found = row.and_then(|row| {
+                let at = row.slots.position(shared)?;
+                let state = row.slots.as_slice().get(at)?.state;
+                (state != SlotState::Ending && still(state)).then_some((row, at))
             });
-            let Some((entry, at)) = found else { return false };
-            self.decide_end(entry, at, reason, last_words, now)
+            let Some((row, at)) = found else { return false };
+            self.decide_end(row, at, reason, last_words, now)
         };
         if let Some(ending) = ending {
             self.finish_by(ending, run);
@@ -251,34 +252,34 @@ impl<C: SharedConnection> Inner<C> {
     /// Marks the slot as ending and settles its outbound; under the shard's lock.
     pub(super) fn decide_end(
         &self,
-        entry: &mut Entry<C>,
+        row: &mut Row<C>,
         at: usize,
         reason: Reason,
         last_words: Option<&[u8]>,
         now: Duration,
     ) -> Option<Ending<C>> {
-        let slot = entry.slots.as_mut_slice().get_mut(at)?;
+        let slot = row.slots.as_mut_slice().get_mut(at)?;
         let before = std::mem::replace(&mut slot.state, SlotState::Ending);
         self.sessions.fetch_sub(1, Ordering::SeqCst);
-        self.no_longer_absent(&slot.shared, before);
+        self.no_longer_absent(&slot.session, before);
         let own = if last_words.is_none() { reason.last_words() } else { None };
         let words = last_words.or(own.as_deref());
-        let mut outbound = slot.shared.out.lock().end(words);
+        let mut outbound = slot.session.out.lock().end(words);
         let mut left = Vec::new();
         #[cfg(feature = "server")]
-        left.append(&mut slot.shared.take_inheritance());
+        left.append(&mut slot.session.take_inheritance());
         left.append(&mut outbound.left);
         let token = outbound.token.take().filter(|_| reason.is_remembered());
         if let (Some(token), Some(handled)) = (token, outbound.handled) {
-            let (account, limits) = (entry.shared.bare.as_str(), &self.settings.retention);
+            let (account, limits) = (row.account.bare.as_str(), self.limits());
             self.remembered.lock().keep(account, token, handled, now, limits);
         }
-        let (shared, flush) = (Arc::clone(&slot.shared), words.is_some());
+        let (shared, flush) = (Arc::clone(&slot.session), words.is_some());
         let count = left.len();
         if matches!(reason, Reason::Replaced { .. }) && self.settings.backlog.is_some() {
             outbound.left = left;
         } else {
-            self.put_left(entry, &shared, left);
+            self.put_left(row, &shared, left);
         }
         Some(Ending { shared, reason, outbound, left: count, flush })
     }
@@ -295,7 +296,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// The effects of an end (DESTROY-3). An end that is caused by an effect of another waits
-    /// until that one is through, on the same thread: the stack does not grow (DESTROY-13).
+    /// for that one to finish, on the same thread: the stack does not grow (DESTROY-13).
     pub(super) fn finish(&self, ending: Ending<C>) {
         let Some(me) = self.me.upgrade() else { return };
         trampoline(Box::new(move || me.run_end(ending)));
@@ -346,22 +347,22 @@ impl<C: SharedConnection> Inner<C> {
     /// Takes the slot away, by session id (DESTROY-5). Returns the session that waited for the
     /// resource, if this was the last instance before it (BIND-14).
     fn forget(&self, shared: &Arc<Shared<C>>, kind: EventKind) -> Option<Arc<Shared<C>>> {
-        let key = self.table.key(bare(&shared.jid));
+        let key = self.table.key(bare_of_full(&shared.jid));
         let mut shard = self.table.shard(key).write();
         self.events.push(|| Event::new(SessionHandle(Arc::clone(shared)), kind));
-        let mut occupied = shard.find_entry(key.hash.wide(), |entry| entry.is(key)).ok()?;
-        let entry = occupied.get_mut();
-        let at = entry.slots.position(shared)?;
-        entry.slots.remove(at);
-        if entry.slots.as_slice().is_empty() {
+        let mut occupied = shard.find_entry(key.hash.wide(), |row| row.is(key)).ok()?;
+        let row = occupied.get_mut();
+        let at = row.slots.position(shared)?;
+        row.slots.remove(at);
+        if row.slots.as_slice().is_empty() {
             occupied.remove();
             return None;
         }
-        let slots = entry.slots.as_slice().iter();
-        let mut same = slots.filter(|slot| slot.shared.jid.resource() == shared.jid.resource());
+        let slots = row.slots.as_slice().iter();
+        let mut same = slots.filter(|slot| slot.session.jid.resource() == shared.jid.resource());
         let first = same.next()?;
         // While an older instance is still ending, its own end will open the gate.
-        (first.state != SlotState::Ending).then(|| Arc::clone(&first.shared))
+        (first.state != SlotState::Ending).then(|| Arc::clone(&first.session))
     }
 
     pub(super) fn open_gate(&self, shared: &Arc<Shared<C>>, gate: Gate) {

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use super::end::Reason;
-use super::handle::{SessionHandle, SessionId};
-use super::shield::shielded;
 use crate::connection::SharedConnection;
+use crate::session::handle::{SessionHandle, SessionId};
+use crate::shield::shielded;
 use crate::sync::Mutex;
 
 /// Something that happened to a session.
@@ -76,23 +76,27 @@ impl<C: SharedConnection> fmt::Debug for Event<C> {
     }
 }
 
-/// Who is told of events.
+/// The host's listener.
 pub(super) type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 
 /// The queue between decisions and the listener.
 pub(super) struct Events<C: SharedConnection> {
-    queue: Mutex<Queue<C>>,
+    queue: Mutex<Undelivered<C>>,
     listener: Option<Listener<C>>,
 }
 
-struct Queue<C: SharedConnection> {
+/// Events that the listener has not been told.
+struct Undelivered<C: SharedConnection> {
     waiting: VecDeque<Event<C>>,
     delivering: bool,
 }
 
 impl<C: SharedConnection> Events<C> {
     pub(super) fn new(listener: Option<Listener<C>>) -> Self {
-        Self { queue: Mutex::new(Queue { waiting: VecDeque::new(), delivering: false }), listener }
+        Self {
+            queue: Mutex::new(Undelivered { waiting: VecDeque::new(), delivering: false }),
+            listener,
+        }
     }
 
     /// Queues an event; called under the lock of the decision (a leaf lock inside it).

@@ -4,19 +4,17 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::copies::Copies;
-use super::handle::{NotSent, SessionHandle, Shared};
-use super::outbound::{Item, Left, To};
-use super::registry::Inner;
-use super::retained::{RetentionLimits, Share};
-use super::slots::Entry;
+use super::rows::Row;
+use super::shared::Inner;
 use crate::connection::SharedConnection;
+use crate::session::handle::{SessionHandle, Shared};
+use crate::session::outbound::{Copies, Item, Left, NotSent, RetentionLimits, Share};
 use crate::stanza::{Kind, Stanza};
 use crate::sync::atomic::AtomicUsize;
 
 /// What others have left to a session, which gets it as soon as it can get messages for the account,
 /// among what the store has for it.
-pub(super) struct Inheritance {
+pub(crate) struct Inheritance {
     left: Vec<Left>,
     /// For as long as it waits (LIMIT-11).
     share: Share,
@@ -65,21 +63,21 @@ impl<C: SharedConnection> Inner<C> {
     /// left as by any other end.
     pub(super) fn bequeath(
         &self,
-        entry: &Entry<C>,
+        row: &Row<C>,
         from: &Arc<Shared<C>>,
         to: &Shared<C>,
         left: Vec<Left>,
     ) {
-        let own = entry.shared.bare.as_str();
+        let own = row.account.bare.as_str();
         let (inherited, mut rest): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|left| left.is_inherited(own));
-        let limits = &self.settings.retention;
+        let limits = self.limits();
         let bytes = inherited.iter().map(|left| left.stanza.len()).sum::<usize>();
         if inherited.len() > limits.stanzas || bytes > limits.bytes {
             rest.splice(0..0, inherited);
-            return self.put_left(entry, from, rest);
+            return self.put_left(row, from, rest);
         }
-        self.put_left(entry, from, rest);
+        self.put_left(row, from, rest);
         if !inherited.is_empty() {
             let mut inheritance = Inheritance::new(&self.retained_bytes);
             inheritance.share.set(bytes);
@@ -92,14 +90,14 @@ impl<C: SharedConnection> Inner<C> {
 impl<C: SharedConnection> SessionHandle<C> {
     /// Puts a copy of a message behind what the session has inherited (STZ-8): it gets the message
     /// itself with that. `false` where it has inherited nothing, or as much waits as may (LIMIT-10).
-    pub(super) fn inherit_copy(&self, copy: &Stanza, copies: &Copies) -> bool {
+    pub(crate) fn inherit_copy(&self, copy: &Stanza, copies: &Copies) -> bool {
         let Some(registry) = self.0.registry.upgrade().filter(|_| self.is_heir()) else {
             return false;
         };
-        let left = Left::waiting(copy, Some(copies), registry.settings.environment.now());
+        let left = Left::waiting(copy, Some(copies), registry.now());
         self.0.presence.lock().change(|rare| {
             let inheritance = rare.inheritance.as_mut();
-            inheritance.is_some_and(|it| it.push(left, &registry.settings.retention))
+            inheritance.is_some_and(|it| it.push(left, registry.limits()))
         })
     }
 
@@ -113,12 +111,14 @@ impl<C: SharedConnection> SessionHandle<C> {
     ) -> Result<bool, NotSent> {
         let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
         if !registry.backlogs.expects_stored(self) {
-            return self.send_accepted(stanza, copies, at).map(|()| true);
+            let item = Item::new(stanza).accepted_at(at);
+            let item = copies.map_or(item, |copies| item.copy_of(copies));
+            return self.0.send(&registry, &item).map(|()| true);
         }
         let left = Left::waiting(stanza, copies, at);
         let has_room = self.0.presence.lock().change(|rare| {
             let new = || Box::new(Inheritance::new(&registry.retained_bytes));
-            rare.inheritance.get_or_insert_with(new).push(left, &registry.settings.retention)
+            rare.inheritance.get_or_insert_with(new).push(left, registry.limits())
         });
         if self.is_ended() {
             // Nobody asks it for this any more.
@@ -182,8 +182,8 @@ impl Waiting {
 
     fn item(&self) -> Item<'_> {
         match self.left.as_ref().and_then(|left| left.copies.as_ref()) {
-            Some(copies) => Item::Copy(&self.stanza, To::AsIs, copies),
-            None => Item::Stanza(&self.stanza, To::AsIs),
+            Some(copies) => Item::new(&self.stanza).copy_of(copies),
+            None => Item::new(&self.stanza),
         }
     }
 }
@@ -223,8 +223,8 @@ impl<C: SharedConnection> SessionHandle<C> {
         let (now, utc) = clocks;
         let at = |since| now.saturating_sub(utc.duration_since(since).unwrap_or_default());
         let items: Vec<_> =
-            stored.iter().map(|waiting| (waiting.item(), Some(at(waiting.since)))).collect();
-        let given = if items.is_empty() { Ok(()) } else { self.send_waiting(&items) };
+            stored.iter().map(|waiting| waiting.item().accepted_at(at(waiting.since))).collect();
+        let given = if items.is_empty() { Ok(()) } else { self.send_stored(&items) };
         match given {
             Ok(()) => Ok(stored),
             Err(error) => {

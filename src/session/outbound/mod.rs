@@ -6,84 +6,41 @@
 //! Entries before the cursor were handed to the transport and stay only to be acknowledged, so
 //! replay after a resumption is "cursor to the start" and order across it needs no code.
 
+mod acks;
+mod copies;
+mod holdback;
+mod item;
+mod limits;
+mod queue;
+mod queued;
 mod writer;
 
 use std::task::Waker;
 use std::time::{Duration, SystemTime};
 
-use jid::{BareJid, FullJid};
+use jid::BareJid;
 
-use super::copies::Copies;
-use super::queue::{Entry, Queue, Size};
-use super::registry::bare_of;
-use super::retained::{Retained, RetentionLimits};
+use crate::address::bare_of;
 use crate::connection::{SendError, SharedConnection};
-use crate::environment::Nanos;
 use crate::stanza::{Kind, Stanza};
-use crate::sync::atomic::{AtomicU32, Ordering};
+use item::Content;
+use queue::{Queue, Size};
+use queued::Queued;
 
-pub(super) use writer::{kick, send, send_stored};
+pub(crate) use acks::Retained;
+pub use acks::{AckCheck, AckPolicy, Acknowledged};
+pub use copies::Copies;
+pub use holdback::Hold;
+pub use item::{Item, Validity};
+pub use limits::RetentionLimits;
+#[cfg(feature = "server")]
+pub(crate) use limits::Share;
+pub(super) use writer::Writer;
 
-/// The `to` of a copy, resolved when it is written: the entries of a broadcast differ in it alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum To {
-    /// As the stanza has it (STZ-2).
-    AsIs,
-    /// The receiving account's bare JID (PRES-4).
-    OwnBare,
-    /// The receiving session's full JID (STZ-3).
-    OwnFull,
-}
-
-/// One thing to write, borrowed from the sender: it is cloned only where it has to wait.
-#[derive(Clone, Copy)]
-pub(crate) enum Item<'a> {
-    Stanza(&'a Stanza, To),
-    /// A message that goes to other sessions of the account as well.
-    Copy(&'a Stanza, To, &'a Copies),
-    /// Presence that was sent before, to the receiving account's bare JID: since when it is so is said as
-    /// well (PRES-16), and the bytes stay those that the contact's session keeps.
-    Since(&'a Stanza, Nanos),
-    Raw(&'a [u8]),
-}
-
-impl<'a> Item<'a> {
-    pub(super) const fn stanza(self) -> Option<&'a Stanza> {
-        match self {
-            Item::Stanza(stanza, _) | Item::Copy(stanza, _, _) | Item::Since(stanza, _) => {
-                Some(stanza)
-            }
-            Item::Raw(_) => None,
-        }
-    }
-
-    const fn copies(self) -> Option<&'a Copies> {
-        if let Item::Copy(_, _, copies) = self { Some(copies) } else { None }
-    }
-}
-
-/// The addresses of the session whose queue it is.
-#[derive(Clone, Copy)]
-pub(super) struct Own<'a> {
-    pub(super) jid: &'a FullJid,
-    pub(super) account: &'a BareJid,
-}
-
-/// Available presence of another session: void once that session has moved on.
-///
-/// Checked under the lock of the recipient, and a source that ends raises its number before it
-/// sends its unavailable: so no available can come behind that unavailable (PRES-21).
-pub(crate) struct Valid<'a> {
-    pub(crate) of: &'a AtomicU32,
-    pub(crate) number: u32,
-}
-
-impl Valid<'_> {
-    #[inline]
-    pub(super) fn holds(&self) -> bool {
-        self.of.load(Ordering::SeqCst) == self.number
-    }
-}
+/// Which of its transports a session has: a resumption begins another epoch. A host gets it with a write or
+/// from the owner and hands it back with what it asks of the session, which has no effect in a later one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch(u32);
 
 /// What a session waits for before it writes anything and takes input.
 #[derive(Clone, Copy)]
@@ -130,20 +87,19 @@ impl Gates {
 
 pub(super) struct Outbound<C> {
     pub(super) link: Option<C>,
-    /// One per transport: stale writers, owners and connections are recognised by it.
-    pub(super) epoch: u32,
-    /// Who writes to the transport of now.
-    writer: Writer,
+    pub(super) epoch: Epoch,
+    /// Whether the current transport has a writer.
+    writing: Writing,
     /// Nothing more is accepted.
     pub(super) ended: bool,
     /// While one is closed, entries wait and no input is taken. (A byte of its own for the ticket
     /// would make each session eight bytes longer.)
     pub(super) gates: Gates,
-    /// The owner closes the transport after the last words, not we.
+    /// The owner closes the transport after the last words.
     lingers: bool,
     pub(super) queue: Queue,
     pub(super) retained: Option<Box<Retained>>,
-    /// Who waits for the gate, for the ticket, or for the end.
+    /// Of the owner that waits for a gate, for its ticket, or for the end.
     pub(super) waker: Option<Box<Waker>>,
     pub(super) received: u32,
     pub(super) delivered: u32,
@@ -157,26 +113,15 @@ enum Room {
     None(After),
 }
 
-/// Whether it is the presence of now of another session, which keeps the bytes.
-pub(super) fn is_state(item: Item<'_>) -> bool {
-    match item {
-        Item::Stanza(stanza, To::OwnBare) => {
-            stanza.kind() == Kind::Presence && stanza.type_().is_none()
-        }
-        Item::Since(..) => true,
-        _ => false,
-    }
-}
-
-fn is_presence(item: Item<'_>, type_: &str) -> bool {
+fn is_presence(item: &Item<'_>, type_: &str) -> bool {
     item.stanza().is_some_and(|stanza| {
         stanza.kind() == Kind::Presence && stanza.type_().as_deref() == Some(type_)
     })
 }
 
-/// Who hands entries to the transport of now.
+/// Whether the current transport has a writer.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Writer {
+enum Writing {
     Nobody,
     /// Some thread is at it.
     Busy,
@@ -185,35 +130,50 @@ enum Writer {
     Called,
 }
 
-/// What a call into the outbound leaves to be done without its lock.
+/// What remains to be done, without the lock, after a call into the outbound.
 #[must_use = "the transport may be lost, stanzas may have to be routed again"]
-pub(super) enum After {
+pub(crate) enum After {
     Nothing,
     /// The transport of this epoch is gone.
-    Lost(u32, SendError),
+    Lost(Epoch, SendError),
     /// Accepted, but the session is over and they were not written.
     Strays(Vec<Left>),
     /// The queue of a session without a transport has outgrown what is kept for one (LIMIT-10).
     Overgrown,
-    /// Accepted, and far behind: whoever sends more is to do so slowly (LIMIT-13).
+    /// Accepted, and far behind: its sender has to slow down (LIMIT-13).
     Behind,
 }
 
-/// What became of an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sent {
-    Accepted,
-    /// An older presence than one that was sent since: dropped on purpose.
-    Outdated,
-    Refused(SendError),
+/// Why something was not accepted; the caller still has it, and routing goes on (MSG-8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotSent {
+    /// As much waits for the client as may (LIMIT-10).
+    #[error("too much waits for the session already")]
+    Full,
+    /// The session has ended or has just lost its transport.
+    #[error("the session has ended")]
+    Ended,
+    /// The session that it speaks of has moved on (PRES-21).
+    #[error("the presence is no longer true")]
+    Void,
+}
+
+impl From<SendError> for NotSent {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Full => Self::Full,
+            SendError::Closed => Self::Ended,
+        }
+    }
 }
 
 impl<C: SharedConnection> Outbound<C> {
     pub(super) fn new(link: C, gates: Gates, lingers: bool) -> Self {
         Self {
             link: Some(link),
-            epoch: 0,
-            writer: Writer::Nobody,
+            epoch: Epoch::default(),
+            writing: Writing::Nobody,
             ended: false,
             gates,
             lingers,
@@ -232,12 +192,12 @@ impl<C: SharedConnection> Outbound<C> {
 
     /// Whether nothing can be written now, or somebody else does.
     fn waits(&self) -> bool {
-        self.gates.is_closed() || self.link.is_none() || self.writer != Writer::Nobody
+        self.gates.is_closed() || self.link.is_none() || self.writing != Writing::Nobody
     }
 
     /// The entry that was claimed last was not taken; `raised`: it counted as sent for the first time.
-    fn give_back(&mut self, entry: Entry, raised: bool) {
-        if !matches!(entry, Entry::Stanza { counted: true, .. }) {
+    fn give_back(&mut self, entry: Queued, raised: bool) {
+        if !matches!(entry, Queued::Stanza { counted: true, .. }) {
             return self.queue.put_back(entry);
         }
         self.queue.step_back();
@@ -251,32 +211,34 @@ impl<C: SharedConnection> Outbound<C> {
     /// Whether what waits is more than the connection takes now.
     pub(super) fn is_stalled(&self) -> bool {
         let open = self.link.is_some() && !self.gates.is_closed() && !self.ended;
-        open && self.writer == Writer::Nobody && self.queue.next().is_some()
+        open && self.writing == Writing::Nobody && self.queue.next().is_some()
     }
 
     /// The transport has taken something: whether somebody has to go on.
     pub(super) fn is_called(&mut self) -> bool {
-        if self.writer == Writer::Busy {
-            self.writer = Writer::Called;
+        if self.writing == Writing::Busy {
+            self.writing = Writing::Called;
         }
         self.is_stalled()
     }
 
     /// Whether there is room for one more (LIMIT-10, LIMIT-13). One that finds some is taken whatever
     /// its size.
-    fn room(&self, own: Own<'_>, item: Item<'_>, limits: &RetentionLimits) -> Room {
+    fn room(&self, account: &BareJid, item: &Item<'_>, limits: &RetentionLimits) -> Room {
         let size = self.queue.limited();
-        if !size.exceeds(limits, 1) || is_state(item) || self.link.is_none() {
+        if !size.exceeds(limits, 1) || item.is_state() || self.link.is_none() {
             return Room::Free;
         }
-        let domain = own.account.domain().as_str();
-        let is_own = match item {
-            Item::Raw(_) => true,
-            Item::Copy(..) => false,
-            Item::Stanza(stanza, _) | Item::Since(stanza, _) => stanza.from().is_none_or(|from| {
-                let from = bare_of(&from);
-                from == domain || from == own.account.as_str()
-            }),
+        let domain = account.domain().as_str();
+        let is_own = match item.content {
+            Content::Raw(_) => true,
+            Content::Copy(..) => false,
+            Content::Stanza(stanza, _) | Content::Since(stanza, _) => {
+                stanza.from().is_none_or(|from| {
+                    let from = bare_of(&from);
+                    from == domain || from == account.as_str()
+                })
+            }
         };
         let is_end = is_presence(item, "unavailable");
         if !is_own && !is_end {
@@ -289,10 +251,10 @@ impl<C: SharedConnection> Outbound<C> {
     }
 
     /// Of presence that waits the latest of each JID is enough.
-    fn condense(&mut self, own: Own<'_>) {
+    fn condense(&mut self, account: &BareJid) {
         let (sent, again) = self.retained.as_ref().map_or((0, 0), |r| (r.sent, r.again));
         let first = self.queue.written().max(usize::try_from(sent).unwrap_or(usize::MAX));
-        let gone = self.queue.condense(first, again, own.account.domain().as_str());
+        let gone = self.queue.condense(first, again, account.domain().as_str());
         if let Some(retained) = self.retained.as_mut() {
             retained.again = retained.again.saturating_sub(gone);
         }
@@ -333,10 +295,10 @@ impl<C: SharedConnection> Outbound<C> {
         self.link.take()
     }
 
-    /// What belonged to the transport of now goes with it; its writer has no say any more.
+    /// What belongs to the current transport goes with it; its writer loses its right to write.
     fn next_epoch(&mut self) {
-        self.epoch = self.epoch.wrapping_add(1);
-        self.writer = Writer::Nobody;
+        self.epoch = Epoch(self.epoch.0.wrapping_add(1));
+        self.writing = Writing::Nobody;
         let _unwritten = self.queue.take_greeting();
         self.stop_holding();
     }
@@ -381,8 +343,8 @@ impl<C: SharedConnection> Outbound<C> {
                     self.gates.open(Gate::Predecessor);
                     self.gates.open(Gate::Greeting);
                 }
-                self.queue.push(Entry::Raw(words.into()));
-                self.queue.push(Entry::Close);
+                self.queue.push(Queued::Raw(words.into()));
+                self.queue.push(Queued::Close);
                 None
             }
             _ => self.link.take(),
@@ -408,7 +370,7 @@ pub(super) struct Ended<C> {
 }
 
 /// A stanza that an ended session leaves.
-pub(super) struct Left {
+pub(crate) struct Left {
     pub(super) stanza: Stanza,
     pub(super) at: Duration,
     pub(super) counted: bool,
@@ -417,7 +379,7 @@ pub(super) struct Left {
 }
 
 impl Left {
-    /// When it was accepted, by the wall clock; `clocks`: the monotonic time and the wall clock's of now.
+    /// When it was accepted, by the wall clock; `clocks`: the time now, monotonic and of day.
     pub(super) fn accepted(&self, clocks: (Duration, SystemTime)) -> SystemTime {
         let (now, utc) = clocks;
         utc.checked_sub(now.saturating_sub(self.at)).unwrap_or(utc)

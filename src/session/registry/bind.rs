@@ -6,25 +6,22 @@ use std::time::Duration;
 
 use jid::{BareJid, FullJid, ResourcePart};
 
-use super::account::Account;
 use super::end::{Ending, Reason};
 use super::events::{Event, EventKind};
-use super::handle::{SessionHandle, SessionId, Shared};
 use super::hibernation::Hibernating;
-use super::input::Owner;
-use super::kept::Kept;
-use super::outbound::{Gate, Outbound};
-use super::presence::PresenceState;
-use super::registry::Inner;
-use super::shield::shielded;
-use super::slots::{Entry, Slot, SlotState, Slots};
+use super::rows::{Row, Slot, SlotState, Slots};
+use super::shared::Inner;
 use super::table::Hash;
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::random_hex;
 use crate::rules::roster::Roster;
-use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::session::account::{Account, Values};
+use crate::session::handle::{SessionHandle, SessionId, Shared};
+use crate::session::input::Owner;
+use crate::session::outbound::{Epoch, Gate, Outbound};
+use crate::shield::shielded;
+use crate::sync::atomic::Ordering;
 
 /// What to do when a resource is in use (BIND-5,
 /// [RFC 6120 §7.7.2.2](https://www.rfc-editor.org/rfc/rfc6120#section-7.7.2.2)).
@@ -52,7 +49,7 @@ pub struct BindRequest<'a> {
     pub(super) resource: Option<ResourcePart>,
     /// `None`: that of the account's other sessions.
     pub(super) roster: Option<Roster>,
-    pub(super) kept: Kept,
+    pub(super) values: Values,
     pub(super) lingers: bool,
     pub(super) reply: Option<Reply<'a>>,
 }
@@ -64,7 +61,7 @@ impl<'a> BindRequest<'a> {
         Self {
             resource: None,
             roster: Some(Roster::default()),
-            kept: Kept::default(),
+            values: Values::default(),
             lingers: false,
             reply: None,
         }
@@ -86,13 +83,13 @@ impl<'a> BindRequest<'a> {
 
     /// What extensions keep for the account, loaded with its roster and shared like it.
     #[cfg(feature = "server")]
-    pub(crate) fn kept(mut self, kept: Kept) -> Self {
-        self.kept = kept;
+    pub(crate) fn values(mut self, values: Values) -> Self {
+        self.values = values;
         self
     }
 
     /// Takes the roster that the account's sessions have. If there are none by then, the bind is
-    /// refused with [`BindError::NotLoaded`].
+    /// refused as [`Misuse::NotLoaded`].
     pub fn loaded(mut self) -> Self {
         self.roster = None;
         self
@@ -130,33 +127,52 @@ impl fmt::Debug for BindRequest<'_> {
     }
 }
 
-/// Why a bind was refused. Nothing was registered.
+/// Why a session was not bound. Nothing was registered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "it is the host's mistake, or the client cannot have it"
+)]
+pub enum BindError {
+    /// The host's mistake, of which the client is told nothing.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    /// The client cannot have what it asked for.
+    #[error(transparent)]
+    Refused(#[from] BindRefusal),
+}
+
+/// What a host has done too early.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BindError {
+pub enum Misuse {
     /// The stream has not been opened since its last restart.
     #[error("the stream is not open")]
     NotOpen,
-    /// The resource is in use and the policy is [`Conflict::Refuse`].
-    #[error("the resource is in use")]
-    Conflict,
     /// The account has no session whose roster could be shared ([`BindRequest::loaded`]).
     #[error("the account's roster is not loaded")]
     NotLoaded,
+}
+
+/// Why a client does not get a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindRefusal {
+    /// The resource is in use and the policy is [`Conflict::Refuse`].
+    #[error("the resource is in use")]
+    Conflict,
     /// The account has as many sessions as it may have (BIND-8).
     #[error("the account has too many sessions")]
     TooManySessions,
 }
 
-impl BindError {
+impl BindRefusal {
     /// The stanza error that the client gets
     /// ([RFC 6120 §7.6.2](https://www.rfc-editor.org/rfc/rfc6120#section-7.6.2)).
     #[must_use]
     pub const fn condition(self) -> crate::stanza::Condition {
         use crate::stanza::Condition;
         match self {
-            Self::NotOpen => Condition::NotAllowed,
-            Self::NotLoaded => Condition::InternalServerError,
             Self::Conflict => Condition::Conflict,
             Self::TooManySessions => Condition::ResourceConstraint,
         }
@@ -168,13 +184,17 @@ const KICKS: usize = 3;
 const KICK_WINDOW: Duration = Duration::from_secs(60);
 
 impl<C: SharedConnection> Inner<C> {
-    pub(super) fn bind(
+    pub(crate) fn bind(
         &self,
         account: &BareJid,
         link: C,
         mut request: BindRequest<'_>,
     ) -> Result<Owner<C>, BindError> {
         let reply = request.reply.take();
+        if let Some(roster) = &mut request.roster {
+            // Without a lock: it takes longer with each contact.
+            self.table.hash_contacts(roster, &Roster::new());
+        }
         let (owner, displaced) = self.register(account, link, request, reply.is_some())?;
         if let Some(ending) = displaced {
             self.finish(ending);
@@ -198,118 +218,108 @@ impl<C: SharedConnection> Inner<C> {
         &self,
         account: &BareJid,
         link: C,
-        mut request: BindRequest<'_>,
+        request: BindRequest<'_>,
         greets: bool,
     ) -> Result<(Owner<C>, Option<Ending<C>>), BindError> {
-        let environment = &*self.settings.environment;
-        let now = environment.now();
+        let now = self.now();
         let spare = self.generated();
-        // Without the lock: it takes longer with each contact.
-        request
-            .roster
-            .iter_mut()
-            .for_each(|roster| self.table.hash_contacts(roster, &Roster::new()));
         let key = self.table.key(account.as_str());
         let hash = key.hash.wide();
         let mut shard = self.table.shard(key).write();
-        if request.roster.is_none() && shard.find(hash, |entry| entry.is(key)).is_none() {
-            return Err(BindError::NotLoaded);
+        if request.roster.is_none() && shard.find(hash, |row| row.is(key)).is_none() {
+            return Err(BindError::Misuse(Misuse::NotLoaded));
         }
-        let known = shard.find_mut(hash, |entry| entry.is(key));
+        let known = shard.find_mut(hash, |row| row.is(key));
         let (resource, place) = match known {
-            Some(entry) => self.place(entry, request.resource, spare, now)?,
-            None => (request.resource.unwrap_or(spare), Place::Free),
+            Some(row) => {
+                self.place(row, request.resource, spare, now).map_err(BindError::Refused)?
+            }
+            None => (request.resource.unwrap_or(spare), Vacancy::Free),
         };
-        // The clone has no spare capacity, which stays as long as the session does.
-        let jid = account.with_resource(&resource).clone();
-        let mut entry = shard
-            .entry(hash, |entry| entry.is(key), |entry| self.hash_of(entry).wide())
-            .or_insert_with(|| Entry {
-                shared: Arc::new(Account::new(
-                    account.clone(),
-                    request.roster.unwrap_or_default(),
-                    request.kept,
-                )),
-                slots: Slots::None,
-            });
-        let entry = entry.get_mut();
+        let new =
+            || Account::new(account.clone(), request.roster.unwrap_or_default(), request.values);
+        let row = shard.entry(hash, |row| row.is(key), |row| self.hash_of(row).wide());
+        let row = row.or_insert_with(|| Row { account: Arc::new(new()), slots: Slots::None });
+        let row = row.into_mut();
         let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
         #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "nothing is inherited"))]
-        let mut displaced = match place {
-            Place::Free => None,
-            Place::Evict(at) => self.decide_end(entry, at, Reason::Evicted, None, now),
-            Place::Replace(at) => {
-                self.decide_end(entry, at, Reason::Replaced { by: id }, None, now)
-            }
-        };
-        let mut slots = entry.slots.as_slice().iter();
-        let waits = slots.any(|slot| slot.shared.jid.resource() == &*resource);
-        let shared = Arc::new(Shared {
-            id,
-            jid,
-            since: now.into(),
-            registry: self.me.clone(),
-            account: Arc::clone(&entry.shared),
-            flags: AtomicU32::new(0),
-            number: AtomicU32::new(0),
-            presence: Mutex::new(PresenceState::default()),
-            out: Mutex::new(Outbound::new(link, Gate::closed(waits, greets), request.lingers)),
-        });
-        entry.slots.push(Slot {
-            shared: Arc::clone(&shared),
-            hash: key.hash,
-            state: SlotState::Live,
-        });
+        let mut displaced = self.displace(row, place, id, now);
+        // An earlier instance may still be ending.
+        let waits = row.slots.as_slice().iter().any(|slot| slot.is_of(&resource));
+        let out = Outbound::new(link, Gate::closed(waits, greets), request.lingers);
+        // The clone has no spare capacity, which stays as long as the session does.
+        let jid = account.with_resource(&resource).clone();
+        let shared = Shared::new(id, jid, Arc::clone(&row.account), self.me.clone(), out, now);
+        let shared = Arc::new(shared);
+        let session = Arc::clone(&shared);
+        row.slots.push(Slot { session, hash: key.hash, state: SlotState::Live });
         #[cfg(feature = "server")]
         if let Some(displaced) = &mut displaced {
             let (before, left) = displaced.bequest();
-            self.bequeath(entry, before, &shared, left);
+            self.bequeath(row, before, &shared, left);
         }
         shared.set_behind(self.backlogs.has(key.bare));
         self.sessions.fetch_add(1, Ordering::SeqCst);
         self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Bound));
         // The guard exists before any host code runs.
-        Ok((Owner { shared, epoch: 0 }, displaced))
+        Ok((Owner { shared, epoch: Epoch::default() }, displaced))
+    }
+
+    /// Ends the session, if there is one, that makes room for the new one.
+    fn displace(
+        &self,
+        row: &mut Row<C>,
+        place: Vacancy,
+        id: SessionId,
+        now: Duration,
+    ) -> Option<Ending<C>> {
+        match place {
+            Vacancy::Free => None,
+            Vacancy::Evict(at) => self.decide_end(row, at, Reason::Evicted, None, now),
+            Vacancy::Replace(at) => {
+                self.decide_end(row, at, Reason::Replaced { by: id }, None, now)
+            }
+        }
     }
 
     /// As it stands in the row: one without sessions is not left in the table.
-    fn hash_of(&self, entry: &Entry<C>) -> Hash {
-        let slot = entry.slots.as_slice().first();
-        slot.map_or_else(|| self.table.hash(entry.shared.bare.as_str()), |slot| slot.hash)
+    fn hash_of(&self, row: &Row<C>) -> Hash {
+        let slot = row.slots.as_slice().first();
+        slot.map_or_else(|| self.table.hash(row.account.bare.as_str()), |slot| slot.hash)
     }
 
     /// Where the new session goes in an account that has some.
     fn place(
         &self,
-        entry: &mut Entry<C>,
+        row: &mut Row<C>,
         wanted: Option<ResourcePart>,
         spare: ResourcePart,
         now: Duration,
-    ) -> Result<(ResourcePart, Place), BindError> {
+    ) -> Result<(ResourcePart, Vacancy), BindRefusal> {
         let mut wanted = match wanted {
             Some(wanted) => wanted,
-            None => entry.unused(spare.clone()),
+            None => row.unused(spare.clone()),
         };
-        if let Some(at) = entry.holder(&wanted) {
+        if let Some(at) = row.position_of(&wanted) {
             let live =
-                entry.slots.as_slice().get(at).is_some_and(|slot| slot.state == SlotState::Live);
+                row.slots.as_slice().get(at).is_some_and(|slot| slot.state == SlotState::Live);
             if !live {
-                return Ok((wanted, Place::Replace(at)));
+                return Ok((wanted, Vacancy::Replace(at)));
             }
             match self.settings.conflict {
-                Conflict::Refuse => return Err(BindError::Conflict),
-                Conflict::Replace if !entry.is_kick_loop(&wanted, now) => {
-                    return Ok((wanted, Place::Replace(at)));
+                Conflict::Refuse => return Err(BindRefusal::Conflict),
+                Conflict::Replace if !row.is_kick_loop(&wanted, now) => {
+                    return Ok((wanted, Vacancy::Replace(at)));
                 }
-                Conflict::Replace | Conflict::Override => wanted = entry.unused(spare),
+                Conflict::Replace | Conflict::Override => wanted = row.unused(spare),
             }
         }
-        if entry.visible().count() < self.settings.sessions_per_account {
-            return Ok((wanted, Place::Free));
+        if row.visible().count() < self.settings.sessions_per_account {
+            return Ok((wanted, Vacancy::Free));
         }
-        let oldest = entry.oldest_absent(&self.hibernating.lock());
-        let oldest = oldest.ok_or(BindError::TooManySessions)?;
-        Ok((wanted, Place::Evict(oldest)))
+        let oldest = row.oldest_absent(&self.hibernating.lock());
+        let oldest = oldest.ok_or(BindRefusal::TooManySessions)?;
+        Ok((wanted, Vacancy::Evict(oldest)))
     }
 
     /// A resource that nobody can guess (BIND-2): 96 random bits.
@@ -320,15 +330,15 @@ impl<C: SharedConnection> Inner<C> {
     }
 }
 
-/// Where a new session goes.
-enum Place {
+/// What makes room for a new session.
+enum Vacancy {
     Free,
     Replace(usize),
     /// The oldest hibernating session gives its place (BIND-8).
     Evict(usize),
 }
 
-impl<C: SharedConnection> Entry<C> {
+impl<C: SharedConnection> Row<C> {
     /// Counts one more replacement of `resource`; true if there were too many of late (BIND-6).
     fn is_kick_loop(&mut self, resource: &ResourcePart, now: Duration) -> bool {
         self.slots.replaced(|replaced| {
@@ -342,15 +352,16 @@ impl<C: SharedConnection> Entry<C> {
     }
 
     /// Where the session is that has `resource`.
-    fn holder(&self, resource: &ResourcePart) -> Option<usize> {
-        self.slots.as_slice().iter().position(|slot| {
-            slot.state != SlotState::Ending && slot.shared.jid.resource() == &**resource
-        })
+    fn position_of(&self, resource: &ResourcePart) -> Option<usize> {
+        self.slots
+            .as_slice()
+            .iter()
+            .position(|slot| slot.state != SlotState::Ending && slot.is_of(resource))
     }
 
     /// `spare`, made longer while a session has it: unique whatever the host's generator does.
     fn unused(&self, mut spare: ResourcePart) -> ResourcePart {
-        while self.holder(&spare).is_some() {
+        while self.position_of(&spare).is_some() {
             let longer = format!("{spare}0");
             let Ok(longer) = ResourcePart::new(&longer) else { break };
             spare = longer.into_owned();
@@ -367,6 +378,6 @@ impl<C: SharedConnection> Entry<C> {
     pub(super) fn oldest_absent(&self, hibernating: &Hibernating<C>) -> Option<usize> {
         let slots = self.slots.as_slice().iter().enumerate();
         let absent = slots.filter(|(_, slot)| slot.state == SlotState::Absent);
-        absent.min_by_key(|(_, slot)| hibernating.since(slot.shared.id)).map(|(at, _)| at)
+        absent.min_by_key(|(_, slot)| hibernating.since(slot.session.id)).map(|(at, _)| at)
     }
 }

@@ -5,44 +5,43 @@ use std::sync::Arc;
 
 use jid::{BareJid, DomainPart};
 
+use super::SessionRegistry;
 use super::bind::Conflict;
 use super::end::Leftover;
 use super::events::{Event, Listener};
-use super::handle::SessionHandle;
-use super::held::Hold;
-use super::kept::AccountState;
-use super::registry::SessionRegistry;
-use super::retained::RetentionLimits;
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
+use crate::session::account::AccountState;
+use crate::session::handle::SessionHandle;
+use crate::session::outbound::{Hold, RetentionLimits, Validity};
 use crate::stanza::Stanza;
 
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
 #[must_use = "a builder does nothing until `build`"]
-pub struct Builder<C: SharedConnection> {
+pub struct RegistryBuilder<C: SharedConnection> {
     pub(super) settings: Settings,
     pub(super) listener: Option<Listener<C>>,
     pub(super) hold: Option<OnHold<C>>,
 }
 
 /// A hook that takes stanzas with no session here to go to.
-type Elsewhere = Box<dyn Fn(Stanza, &dyn Fn() -> bool) + Send + Sync>;
+type Elsewhere = Box<dyn Fn(Stanza, Validity<'_>) + Send + Sync>;
 /// Says what is held back from a session.
 pub(super) type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
-/// Is told of an account for which ended sessions have left something.
+/// Called with an account for which ended sessions have left something.
 type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
 /// Whether an account wants no presence to pass between itself and a JID.
 pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
-pub(super) struct Settings {
-    pub(super) environment: Arc<dyn Environment>,
+pub(crate) struct Settings {
+    pub(crate) environment: Arc<dyn Environment>,
     pub(super) conflict: Conflict,
     pub(super) sessions_per_account: usize,
     pub(super) hibernating_per_account: usize,
-    pub(super) retention: RetentionLimits,
+    pub(crate) retention: RetentionLimits,
     pub(super) domains: Vec<DomainPart>,
     pub(super) background: Option<Background>,
     pub(super) elsewhere: Option<Elsewhere>,
@@ -51,7 +50,7 @@ pub(super) struct Settings {
     pub(super) hides: Option<Hides>,
 }
 
-impl<C: SharedConnection> Builder<C> {
+impl<C: SharedConnection> RegistryBuilder<C> {
     /// What to do when a resource is in use (BIND-5). Default: [`Conflict::Replace`].
     pub const fn conflict(mut self, policy: Conflict) -> Self {
         self.settings.conflict = policy;
@@ -82,8 +81,7 @@ impl<C: SharedConnection> Builder<C> {
         self
     }
 
-    /// Who is told of events: by any thread, one event at a time, in order, and free to call
-    /// into the registry.
+    /// Receives events: on any thread, one at a time, in order. It may call into the registry.
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
         self
@@ -92,12 +90,12 @@ impl<C: SharedConnection> Builder<C> {
     /// Takes presence for contacts at domains that are not [ours](Self::domain), addressed and
     /// ready to be routed. Without it they are dropped.
     ///
-    /// The second argument says whether the stanza still is true: the session of an available
-    /// presence may end while it is under way, and its unavailable must come last (PRES-21). The
-    /// router asks under the lock that orders its stanzas, and drops the stanza if it is not.
+    /// The session of an available presence may end while that is under way, and its unavailable must
+    /// come last (PRES-21): under the lock that orders its stanzas the router drops one that
+    /// [is void](Validity::is_void).
     pub fn elsewhere(
         mut self,
-        router: impl Fn(Stanza, &dyn Fn() -> bool) + Send + Sync + 'static,
+        router: impl Fn(Stanza, Validity<'_>) + Send + Sync + 'static,
     ) -> Self {
         self.settings.elsewhere = Some(Box::new(router));
         self
@@ -111,7 +109,7 @@ impl<C: SharedConnection> Builder<C> {
         self
     }
 
-    /// As [`leftover`](Self::leftover), for who takes what was left on the account's chain:
+    /// As [`leftover`](Self::leftover), for a server that takes what was left on the account's chain:
     /// [`SessionRegistry::left_behind`].
     #[cfg(feature = "server")]
     pub(crate) fn backlog(mut self, hook: impl Fn(&BareJid) + Send + Sync + 'static) -> Self {
@@ -141,9 +139,9 @@ impl<C: SharedConnection> Builder<C> {
         self
     }
 
-    /// Takes work that a sender happens to cause and should not have to do: the end of a session
-    /// that was sent more than it takes, with all its unavailables. Runs each piece on another
-    /// thread or in another task, soon. Without it the sender's thread does the work.
+    /// Runs work that a send triggers but its sender should not pay for, such as ending an overflowed
+    /// session: each piece soon, on another thread or in another task. Without it the sender's thread
+    /// does the work.
     pub fn background(
         mut self,
         hook: impl Fn(Box<dyn FnOnce() + Send>) + Send + Sync + 'static,
@@ -159,8 +157,10 @@ impl<C: SharedConnection> Builder<C> {
     }
 }
 
-impl<C: SharedConnection> fmt::Debug for Builder<C> {
+impl<C: SharedConnection> fmt::Debug for RegistryBuilder<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder").field("conflict", &self.settings.conflict).finish_non_exhaustive()
+        f.debug_struct("RegistryBuilder")
+            .field("conflict", &self.settings.conflict)
+            .finish_non_exhaustive()
     }
 }

@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hasher};
 
 use hashbrown::HashTable;
 
-use super::slots::Entry;
+use super::rows::Row;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::rules::roster::{self, Roster};
@@ -18,7 +18,7 @@ pub(super) struct Table<C: SharedConnection> {
 }
 
 /// Some of the accounts, under the lock of their life-cycle decisions.
-pub(super) type Shard<C> = RwLock<HashTable<Entry<C>>>;
+pub(super) type Shard<C> = RwLock<HashTable<Row<C>>>;
 
 const SHARDS: usize = 64;
 
@@ -32,7 +32,7 @@ pub(crate) struct Hash(u32);
 
 /// A bare JID as the table looks for it: its normalised text, hashed.
 #[derive(Clone, Copy)]
-pub(crate) struct Key<'a> {
+pub(crate) struct AccountKey<'a> {
     pub(crate) bare: &'a str,
     pub(crate) hash: Hash,
 }
@@ -61,8 +61,8 @@ impl<C: SharedConnection> Table<C> {
         Self { shards: std::array::from_fn(|_| RwLock::new(HashTable::new())), hasher }
     }
 
-    pub(super) fn key<'a>(&self, bare: &'a str) -> Key<'a> {
-        Key { bare, hash: self.hash(bare) }
+    pub(super) fn key<'a>(&self, bare: &'a str) -> AccountKey<'a> {
+        AccountKey { bare, hash: self.hash(bare) }
     }
 
     pub(super) fn hash(&self, bare: &str) -> Hash {
@@ -85,7 +85,7 @@ impl<C: SharedConnection> Table<C> {
     }
 
     #[expect(clippy::indexing_slicing, reason = "a remainder of the array's length")]
-    pub(super) fn shard(&self, key: Key<'_>) -> &Shard<C> {
+    pub(super) fn shard(&self, key: AccountKey<'_>) -> &Shard<C> {
         debug_assert_eq!(key.hash, self.digest(key.bare), "a hash of another registry");
         &self.shards[key.hash.shard()]
     }
@@ -95,8 +95,12 @@ impl<C: SharedConnection> Table<C> {
     }
 
     /// Looks at the row of an account.
-    pub(super) fn with<T>(&self, key: Key<'_>, look: impl FnOnce(&Entry<C>) -> T) -> Option<T> {
-        self.shard(key).read().find(key.hash.wide(), |entry| entry.is(key)).map(look)
+    pub(super) fn with<T>(
+        &self,
+        key: AccountKey<'_>,
+        look: impl FnOnce(&Row<C>) -> T,
+    ) -> Option<T> {
+        self.shard(key).read().find(key.hash.wide(), |row| row.is(key)).map(look)
     }
 }
 
@@ -117,7 +121,7 @@ impl Hash {
     }
 }
 
-impl<'a> From<roster::ItemRef<'a>> for Key<'a> {
+impl<'a> From<roster::ItemRef<'a>> for AccountKey<'a> {
     #[inline]
     fn from(contact: roster::ItemRef<'a>) -> Self {
         Self { bare: contact.jid(), hash: Hash(contact.hash()) }

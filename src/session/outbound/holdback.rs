@@ -10,16 +10,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::handle::SessionHandle;
-use super::outbound::{After, Item, Outbound};
-use super::queue::Entry;
-use super::registry::bare_of;
-use super::retained::{RetentionLimits, Share};
+use super::Outbound;
+use super::item::Item;
+use super::limits::{RetentionLimits, Share};
+use super::queued::Queued;
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::stanza::Stanza;
 use crate::sync::atomic::AtomicUsize;
 
-/// Whether a stanza is held back.
+/// Whether a stanza is held back: a host's answer to the [`hold`](crate::session::RegistryBuilder::hold) hook.
 #[derive(Clone, PartialEq, Eq)]
 #[must_use = "says whether the stanza is held back"]
 #[expect(clippy::exhaustive_enums, reason = "it is held back or it is not")]
@@ -34,37 +34,37 @@ impl fmt::Debug for Hold {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Pass => "Pass",
-            // Keys name who the stanza is from (SEC-6).
+            // Keys name the sender (SEC-6).
             Self::Latest(_) => "Latest",
         })
     }
 }
 
 /// What is held back for one session.
-pub(super) struct Held {
-    items: VecDeque<HeldItem>,
+pub(super) struct HeldBack {
+    items: VecDeque<HeldStanza>,
     share: Share,
 }
 
-struct HeldItem {
+struct HeldStanza {
     key: String,
     from: Box<str>,
-    entry: Entry,
+    entry: Queued,
 }
 
-impl Held {
+impl HeldBack {
     fn new(all: &Arc<AtomicUsize>) -> Self {
         Self { items: VecDeque::new(), share: Share::new(all) }
     }
 
-    fn put(&mut self, key: String, from: Box<str>, entry: Entry) {
+    fn put(&mut self, key: String, from: Box<str>, entry: Queued) {
         let at = self.items.iter().position(|item| item.key == key);
         if let Some(old) = at.and_then(|at| self.items.remove(at)) {
             self.share.set(self.share.bytes().saturating_sub(old.entry.len()));
             old.entry.forget();
         }
         self.share.set(self.share.bytes().saturating_add(entry.len()));
-        self.items.push_back(HeldItem { key, from, entry });
+        self.items.push_back(HeldStanza { key, from, entry });
     }
 
     /// Drops what `is_unwanted`.
@@ -86,7 +86,7 @@ impl Held {
     }
 
     /// Takes out what is held from this bare JID; without one, everything.
-    fn take(&mut self, from: Option<&str>) -> Vec<Entry> {
+    fn take(&mut self, from: Option<&str>) -> Vec<Queued> {
         let items = std::mem::take(&mut self.items);
         let mut taken = Vec::new();
         for item in items {
@@ -108,14 +108,14 @@ fn source(stanza: &Stanza) -> Box<str> {
 
 impl<C: SharedConnection> Outbound<C> {
     /// Holds back from now on.
-    fn start_holding(&mut self, all: &Arc<AtomicUsize>) {
+    pub(crate) fn start_holding(&mut self, all: &Arc<AtomicUsize>) {
         if !self.ended && self.link.is_some() && self.queue.held().is_none() {
-            self.queue.set_held(Held::new(all));
+            self.queue.set_held(HeldBack::new(all));
         }
     }
 
     /// Lets everything go and holds nothing back any more.
-    pub(super) fn stop_holding(&mut self) {
+    pub(crate) fn stop_holding(&mut self) {
         if let Some(mut held) = self.queue.take_held() {
             self.let_go(held.take(None));
         }
@@ -124,7 +124,7 @@ impl<C: SharedConnection> Outbound<C> {
     /// Holds a stanza back, or lets go what has to be before it. `true` = it is taken care of.
     pub(super) fn hold_back(
         &mut self,
-        item: Item<'_>,
+        item: &Item<'_>,
         hold: Option<Hold>,
         at: Duration,
         limits: &RetentionLimits,
@@ -135,7 +135,7 @@ impl<C: SharedConnection> Outbound<C> {
             self.let_go(before);
             return false;
         };
-        held.put(key, source(stanza), Entry::new(item, false, at));
+        held.put(key, source(stanza), Queued::new(item, false, at));
         if held.is_full(limits) {
             self.let_all_go();
         }
@@ -145,7 +145,7 @@ impl<C: SharedConnection> Outbound<C> {
     /// Drops what waits for the client and `is_unwanted`. What it may have got already goes to nobody
     /// else.
     #[cfg(feature = "server")]
-    pub(super) fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) {
+    pub(crate) fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) {
         if let Some(held) = self.queue.held() {
             held.take_out(&is_unwanted);
         }
@@ -172,35 +172,12 @@ impl<C: SharedConnection> Outbound<C> {
         self.let_go(all.unwrap_or_default());
     }
 
-    fn let_go(&mut self, entries: Vec<Entry>) {
+    fn let_go(&mut self, entries: Vec<Queued>) {
         let is_retained = self.retained.is_some();
         for mut entry in entries {
             entry.set_counted(is_retained);
             self.queue.push(entry);
         }
         self.account_for();
-    }
-}
-
-impl<C: SharedConnection> SessionHandle<C> {
-    /// Holds back from now on what the registry's [`hold`](super::Builder::hold) hook names, or lets
-    /// it all go, in order. A session without a transport holds nothing back, and each transport
-    /// starts without (CSI-1).
-    pub fn set_holding(&self, holding: bool) {
-        let Some(registry) = self.0.registry.upgrade() else { return };
-        // The flag says that the hook is to be asked; what counts is what stands under the lock.
-        self.0.set_holding(holding);
-        let after = {
-            let mut out = self.0.out.lock();
-            if holding {
-                out.start_holding(&registry.retained_bytes);
-                After::Nothing
-            } else {
-                out.stop_holding();
-                drop(out);
-                self.0.kick()
-            }
-        };
-        registry.settle(&self.0, after);
     }
 }

@@ -7,19 +7,16 @@ use std::sync::Arc;
 use jid::BareJid;
 use smallvec::SmallVec;
 
-use super::account::Account;
-use super::handle::SessionHandle;
-use super::registry::SessionRegistry;
-use crate::connection::SharedConnection;
+use super::Account;
 
 /// One value.
 pub(crate) type Value = Arc<dyn Any + Send + Sync>;
 
 /// Values of different types: one pointer where there are none.
 #[derive(Clone, Default)]
-pub(crate) struct Kept(Option<Box<SmallVec<[Value; 1]>>>);
+pub(crate) struct Values(Option<Box<SmallVec<[Value; 1]>>>);
 
-impl Kept {
+impl Values {
     pub(crate) const fn is_empty(&self) -> bool {
         self.0.is_none()
     }
@@ -54,9 +51,9 @@ impl Kept {
     }
 }
 
-impl fmt::Debug for Kept {
+impl fmt::Debug for Values {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Kept({} values)", self.0.as_ref().map_or(0, |values| values.len()))
+        write!(f, "Values({} values)", self.0.as_ref().map_or(0, |values| values.len()))
     }
 }
 
@@ -75,57 +72,24 @@ impl AccountState {
     /// The value of this type, if an extension keeps one.
     #[must_use]
     pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        self.0.kept(Kept::get)
+        self.0.values(Values::get)
     }
 
     /// Keeps a value for as long as the account has a session; it replaces the one of its type.
     pub fn set_extension<T: Any + Send + Sync>(&self, value: T) {
-        self.0.update_kept(|kept| kept.put(Arc::new(value)));
+        self.0.change_values(|values| values.put(Arc::new(value)));
     }
 
     /// Keeps the value of this type no longer.
     pub fn remove_extension<T: Any + Send + Sync>(&self) {
-        self.0.update_kept(Kept::take::<T>);
+        self.0.change_values(Values::take::<T>);
     }
 }
 
 impl fmt::Debug for AccountState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kept = self.0.kept(|kept| format!("{kept:?}"));
-        f.debug_tuple("AccountState").field(&format_args!("{kept}")).finish()
-    }
-}
-
-impl<C: SharedConnection> SessionRegistry<C> {
-    /// What is kept for an account that has sessions.
-    #[must_use]
-    pub fn account_state(&self, account: &BareJid) -> Option<AccountState> {
-        self.account(self.key(account.as_str())).map(AccountState)
-    }
-}
-
-impl<C: SharedConnection> SessionHandle<C> {
-    /// The value of this type that an extension keeps for the session.
-    #[must_use]
-    pub fn extension<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
-        self.0.presence.lock().rare()?.kept.get()
-    }
-
-    /// Keeps a value for the session, across resumptions too; it replaces the one of its type.
-    pub fn set_extension<T: Any + Send + Sync>(&self, value: T) {
-        let value: Value = Arc::new(value);
-        let _old = self.0.presence.lock().change(|rare| rare.kept.put(value));
-    }
-
-    /// Keeps the value of this type no longer.
-    pub fn remove_extension<T: Any + Send + Sync>(&self) {
-        let _old = self.0.presence.lock().change(|rare| rare.kept.take::<T>());
-    }
-
-    /// What is kept for the session's account.
-    #[must_use]
-    pub fn account_state(&self) -> AccountState {
-        AccountState(Arc::clone(&self.0.account))
+        let values = self.0.values(|values| format!("{values:?}"));
+        f.debug_tuple("AccountState").field(&format_args!("{values}")).finish()
     }
 }
 
@@ -135,20 +99,20 @@ mod tests {
 
     #[test]
     fn values_are_told_apart_by_type() {
-        let mut kept = Kept::default();
-        assert!(kept.get::<u8>().is_none() && kept.is_empty());
-        assert!(kept.put(Arc::new(1_u8)).is_none());
-        assert!(kept.put(Arc::new("text")).is_none());
-        assert!(kept.put(Arc::new(2_u8)).is_some());
-        assert_eq!(kept.get::<u8>().as_deref(), Some(&2));
-        assert_eq!(kept.get::<&str>().as_deref(), Some(&"text"));
-        assert!(kept.take::<u8>().is_some() && kept.take::<u8>().is_none());
-        assert!(!kept.is_empty());
-        assert!(kept.take::<&str>().is_some() && kept.is_empty());
+        let mut values = Values::default();
+        assert!(values.get::<u8>().is_none() && values.is_empty());
+        assert!(values.put(Arc::new(1_u8)).is_none());
+        assert!(values.put(Arc::new("text")).is_none());
+        assert!(values.put(Arc::new(2_u8)).is_some());
+        assert_eq!(values.get::<u8>().as_deref(), Some(&2));
+        assert_eq!(values.get::<&str>().as_deref(), Some(&"text"));
+        assert!(values.take::<u8>().is_some() && values.take::<u8>().is_none());
+        assert!(!values.is_empty());
+        assert!(values.take::<&str>().is_some() && values.is_empty());
     }
 
     #[test]
     fn nothing_kept_costs_one_pointer() {
-        assert_eq!(size_of::<Kept>(), size_of::<usize>());
+        assert_eq!(size_of::<Values>(), size_of::<usize>());
     }
 }

@@ -16,12 +16,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::end::Leftover;
-use super::handle::{SessionHandle, Shared};
-use super::outbound::Left;
-use super::registry::{Inner, bare};
-use super::slots::Entry;
-use super::table::Key;
+use super::rows::Row;
+use super::shared::Inner;
+use super::table::AccountKey;
+use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
+use crate::session::handle::{SessionHandle, Shared};
+use crate::session::outbound::Left;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -100,38 +101,44 @@ impl<C: SharedConnection> Backlogs<C> {
     }
 }
 
-impl<C: SharedConnection> Entry<C> {
+impl<C: SharedConnection> Row<C> {
     fn set_behind(&self, is_behind: bool) {
-        self.slots.as_slice().iter().for_each(|slot| slot.shared.set_behind(is_behind));
+        self.slots.as_slice().iter().for_each(|slot| slot.session.set_behind(is_behind));
     }
 }
 
 impl<C: SharedConnection> Inner<C> {
     /// Changes the backlog of an account, and lets its sessions say whether there is one.
-    fn change_backlog<T>(&self, account: Key<'_>, change: impl FnOnce(&mut Backlog<C>) -> T) -> T {
+    fn change_backlog<T>(
+        &self,
+        account: AccountKey<'_>,
+        change: impl FnOnce(&mut Backlog<C>) -> T,
+    ) -> T {
         let shard = self.table.shard(account).write();
         let (changed, is_behind) = self.backlogs.change(account.bare, change);
-        if let Some(entry) = shard.find(account.hash.wide(), |entry| entry.is(account)) {
-            entry.set_behind(is_behind);
+        if let Some(row) = shard.find(account.hash.wide(), |row| row.is(account)) {
+            row.set_behind(is_behind);
         }
         changed
     }
 
     /// Puts in what a session leaves whose end was just decided, under the lock of its shard.
-    pub(super) fn put_left(&self, entry: &Entry<C>, shared: &Arc<Shared<C>>, left: Vec<Left>) {
+    pub(super) fn put_left(&self, row: &Row<C>, shared: &Arc<Shared<C>>, left: Vec<Left>) {
         if left.is_empty() {
             return;
         }
         let left = left.into_iter().map(|left| (Arc::clone(shared), left));
-        let account = entry.shared.bare.as_str();
+        let account = row.account.bare.as_str();
         let ((), is_behind) = self.backlogs.change(account, |backlog| backlog.left.extend(left));
-        entry.set_behind(is_behind);
+        row.set_behind(is_behind);
     }
 
     /// The same for what an end has failed to write.
     pub(super) fn leave_strays(&self, shared: &Arc<Shared<C>>, left: Vec<Left>) {
         let left = left.into_iter().map(|left| (Arc::clone(shared), left));
-        self.change_backlog(self.table.key(bare(&shared.jid)), |backlog| backlog.left.extend(left));
+        self.change_backlog(self.table.key(bare_of_full(&shared.jid)), |backlog| {
+            backlog.left.extend(left)
+        });
         self.settle_left(shared);
     }
 
@@ -139,7 +146,7 @@ impl<C: SharedConnection> Inner<C> {
     pub(super) fn settle_left(&self, shared: &Shared<C>) {
         let account = &shared.account.bare;
         if let Some(hook) = &self.settings.backlog {
-            super::shield::shielded(|| hook(account));
+            crate::shield::shielded(|| hook(account));
             return;
         }
         while let Some((left, place)) = self.take_left(self.table.key(account.as_str())) {
@@ -149,7 +156,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// Takes out what ended sessions of an account have left, with a place in its order.
-    fn take_left(&self, account: Key<'_>) -> Option<(Vec<Leftover>, Taken)> {
+    fn take_left(&self, account: AccountKey<'_>) -> Option<(Vec<Leftover>, Taken)> {
         let environment = &self.settings.environment;
         let clocks = (environment.now(), environment.utc());
         let left = self.change_backlog(account, |backlog| {

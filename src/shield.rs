@@ -13,7 +13,7 @@ pub(crate) fn shielded<T>(host: impl FnOnce() -> T) -> Option<T> {
 }
 
 /// Wakes who waits, if anybody does.
-pub(super) fn wake(waker: Option<Box<Waker>>) {
+pub(crate) fn wake(waker: Option<Box<Waker>>) {
     if let Some(waker) = waker {
         shielded(|| waker.wake());
     }
@@ -25,7 +25,7 @@ crate::sync::thread_local! {
 }
 
 /// Something that this thread sends has to wait behind much else.
-pub(super) fn note_behind() {
+pub(crate) fn note_behind() {
     let _torn_down = BEHIND.try_with(|behind| behind.set(true));
 }
 

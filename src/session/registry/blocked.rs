@@ -1,18 +1,19 @@
 //! Presence towards JIDs that an account blocks or no longer blocks (BLOCK-7).
 
-use super::handle::SessionHandle;
-use super::outbound::Valid;
-use super::presence::{Notification, Rare, unavailable};
-use super::registry::{Inner, SessionRegistry, bare_of};
+use super::SessionRegistry;
+use super::presence::{Notification, unavailable};
+use super::shared::Inner;
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
+use crate::session::handle::{Rare, SessionHandle};
+use crate::session::outbound::Validity;
 use crate::stanza::Stanza;
 
 /// Some JIDs of a block list.
 pub(crate) trait Pattern {
     /// Whether it covers this JID (normalised text), bare or full.
     fn covers(&self, jid: &str) -> bool;
-    /// Whether it covers who a stanza is from, or who the message is from that a copy of the own
-    /// account brings.
+    /// Whether it covers the sender of a stanza, or of the message in a carbon copy.
     fn covers_source(&self, stanza: &Stanza) -> bool;
     /// The full JIDs that it names.
     fn full(&self) -> impl Iterator<Item = &str>;
@@ -37,7 +38,8 @@ impl<C: SharedConnection> Inner<C> {
         pattern: &impl Pattern,
     ) {
         let gone = unavailable(&session.0);
-        let notification = Notification { source: None, stanza: &gone, valid: None };
+        let notification =
+            Notification { source: None, stanza: &gone, validity: Validity::FOR_GOOD };
         let roster = session.roster();
         let sees = |jid: &str| available && roster.is_subscriber(bare_of(jid));
         if available {
@@ -45,14 +47,14 @@ impl<C: SharedConnection> Inner<C> {
                 self.notify_contact(contact.into(), &notification);
             }
             for jid in pattern.full().filter(|jid| sees(jid)) {
-                self.direct(None, &gone, jid, None);
+                self.direct(None, &gone, jid, Validity::FOR_GOOD);
             }
         }
         let told = |jid: &str| {
             sees(jid) && (pattern.covers(bare_of(jid)) || pattern.full().any(|f| f == jid))
         };
         for target in directed.iter().filter(|target| !told(target)) {
-            self.direct(None, &gone, target, None);
+            self.direct(None, &gone, target, Validity::FOR_GOOD);
         }
     }
 }
@@ -71,7 +73,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
         Hiding(self.inner().sessions(self.key(account)).into_iter().map(seen).collect())
     }
 
-    /// Tells whom `pattern` covers and who sees the account, or holds directed presence of one of
+    /// Tells everybody whom `pattern` covers and who sees the account, or has directed presence of one of
     /// its sessions, that each session is gone; directed presence to them is forgotten. What waits for a
     /// session from them ends here. The account hides from them by now.
     pub(crate) fn hide_from(&self, account: &str, pattern: &impl Pattern, before: Hiding<C>) {
@@ -110,7 +112,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             inner.tell_hidden(&session, available, &directed, pattern);
         }
         self.take_out_left(account, |stanza| pattern.covers_source(stanza));
-        // Who went meanwhile may have told them just before: once more is better than never.
+        // A session that went meanwhile may have told them just before: once more is better than never.
         for (session, available, directed) in before.0 {
             if !told.contains(&session.id()) && !session.is_available() {
                 inner.tell_hidden(&session, available, &directed, pattern);
@@ -132,11 +134,10 @@ impl<C: SharedConnection> SessionRegistry<C> {
                 .for_each(|jid| inner.thaw(account, jid));
         }
         for session in sessions {
-            let Some((stanza, _, number)) = session.numbered_presence() else { continue };
-            let valid = Some(&Valid { of: &session.0.number, number });
+            let Some((stanza, _, validity)) = session.present() else { continue };
             let roster = session.roster();
             let source = &session.0.account;
-            let notification = Notification { source: Some(source), stanza: &stanza, valid };
+            let notification = Notification { source: Some(source), stanza: &stanza, validity };
             for contact in roster.subscribers().filter(|entry| pattern.covers(entry.jid())) {
                 inner.notify_contact(contact.into(), &notification);
             }
@@ -146,7 +147,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
                     && !inner.hides(source, jid)
             };
             for jid in pattern.full().filter(seen) {
-                inner.direct(None, &stanza, jid, valid);
+                inner.direct(None, &stanza, jid, validity);
             }
         }
     }

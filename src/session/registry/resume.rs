@@ -4,23 +4,24 @@
 //! that nothing can come between the order of a stream and its counters.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use jid::BareJid;
 
-use super::acknowledge::Acknowledged;
-use super::end::{Reason, Run, last_words};
+use super::bind::Misuse;
+use super::end::{Ending, Reason, Run, last_words};
 use super::events::{Event, EventKind};
-use super::handle::{SessionHandle, Shared};
 use super::hibernation::is_same;
-use super::input::Owner;
-use super::outbound::{Gate, Outbound};
-use super::registry::{Inner, bare};
-use super::retained::Retained;
-use super::shield::{shielded, wake};
-use super::slots::SlotState;
+use super::rows::{Row, Slot, SlotState};
+use super::shared::Inner;
+use crate::address::bare_of_full;
 use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
+use crate::session::handle::{SessionHandle, Shared};
+use crate::session::input::Owner;
+use crate::session::outbound::{Acknowledged, Epoch, Gate, Outbound, Retained};
+use crate::shield::{shielded, wake};
 use crate::stanza::Frame;
 use crate::sync::atomic::Ordering;
 
@@ -51,11 +52,23 @@ pub struct Resumed {
 
 /// Why a session was not resumed. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
+#[expect(
+    clippy::exhaustive_enums,
+    reason = "it is the host's mistake, or the client cannot have it"
+)]
 pub enum ResumeError {
-    /// The stream has not been opened since its last restart.
-    #[error("the stream is not open")]
-    NotOpen,
+    /// The host's mistake, of which the client is told nothing.
+    #[error(transparent)]
+    Misuse(#[from] Misuse),
+    /// The client cannot have what it asked for.
+    #[error(transparent)]
+    Refused(#[from] ResumeRefusal),
+}
+
+/// Why a client does not get its session back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ResumeRefusal {
     /// No session of this account has that resumption id: unknown, over, or somebody else's,
     /// which are not told apart (SM-12).
     #[error("no session to resume")]
@@ -75,10 +88,22 @@ pub enum ResumeError {
     },
 }
 
+/// A resumed session, with the old transport, if it still had one, and the waker of that one's owner.
+type TakenOver<C> = (Owner<C>, Option<C>, Option<Box<Waker>>);
+
+/// A transport that is gone, and what has to be done about it without the lock.
+struct Loss<C: SharedConnection> {
+    /// Still to be closed.
+    link: Option<C>,
+    waker: Option<Box<Waker>>,
+    /// Of this session, or of one that had to make room for it.
+    ending: Option<Ending<C>>,
+}
+
 impl<C: SharedConnection> Inner<C> {
     /// Keeps stanzas from now on until they are acknowledged. `reply` is written before the first
     /// of them; `None` where the session is retained already, has ended or is another's by now.
-    pub(super) fn retain(
+    pub(crate) fn retain(
         &self,
         owner: &Owner<C>,
         window: Duration,
@@ -117,57 +142,20 @@ impl<C: SharedConnection> Inner<C> {
     ///
     /// With `last_words` it is only the client's half of the transport that is gone: what the
     /// connection has accepted is still written, behind it these words if the session ends.
-    pub(super) fn lose(
+    pub(crate) fn lose(
         &self,
         shared: &Arc<Shared<C>>,
-        epoch: u32,
+        epoch: Epoch,
         reason: Reason,
         last_words: Option<&[u8]>,
         run: Run,
     ) {
-        let mut waker = None;
-        let since = self.settings.environment.now();
-        let (lost, ending) = {
-            let key = self.table.key(bare(&shared.jid));
-            let mut shard = self.table.shard(key).write();
-            let Some(entry) = shard.find_mut(key.hash.wide(), |entry| entry.is(key)) else {
-                return;
-            };
-            let Some(at) = entry.slots.position(shared) else { return };
-            let mut out = shared.out.lock();
-            if out.ended || out.epoch != epoch {
-                return;
-            }
-            let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
-            if window.is_zero() {
-                drop(out);
-                (None, self.decide_end(entry, at, reason, last_words, since))
-            } else {
-                let link = out.drop_link();
-                shared.set_holding(false);
-                waker = out.waker.take();
-                drop(out);
-                let until = since.saturating_add(window);
-                if let Some(slot) = entry.slots.as_mut_slice().get_mut(at) {
-                    slot.state = SlotState::Absent;
-                }
-                self.absent.fetch_add(1, Ordering::SeqCst);
-                self.hibernating.lock().insert(shared, since, until);
-                // Whoever sends from now on weighs it; before, it is weighed here.
-                shared.set_absent(true);
-                let bytes = shared.out.lock().queue.bytes();
-                self.hibernating.lock().weigh(shared.id, bytes);
-                self.events
-                    .push(|| Event::new(SessionHandle(Arc::clone(shared)), EventKind::Absent));
-                let crowded = entry.absent() > self.settings.hibernating_per_account;
-                let oldest =
-                    crowded.then(|| entry.oldest_absent(&self.hibernating.lock())).flatten();
-                let ending =
-                    oldest.and_then(|at| self.decide_end(entry, at, Reason::Evicted, None, since));
-                (link, ending)
-            }
+        let Some(Loss { link, waker, ending }) =
+            self.decide_loss(shared, epoch, reason, last_words)
+        else {
+            return;
         };
-        if let Some(link) = lost {
+        if let Some(link) = link {
             let how = if last_words.is_some() { Close::Flush } else { Close::Abort };
             shielded(|| link.close(how));
         }
@@ -178,10 +166,63 @@ impl<C: SharedConnection> Inner<C> {
         self.events.deliver();
     }
 
+    fn decide_loss(
+        &self,
+        shared: &Arc<Shared<C>>,
+        epoch: Epoch,
+        reason: Reason,
+        last_words: Option<&[u8]>,
+    ) -> Option<Loss<C>> {
+        let now = self.now();
+        let key = self.table.key(bare_of_full(&shared.jid));
+        let mut shard = self.table.shard(key).write();
+        let row = shard.find_mut(key.hash.wide(), |row| row.is(key))?;
+        let at = row.slots.position(shared)?;
+        let mut out = shared.out.lock();
+        if out.ended || out.epoch != epoch {
+            return None;
+        }
+        let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
+        if window.is_zero() {
+            drop(out);
+            let ending = self.decide_end(row, at, reason, last_words, now);
+            return Some(Loss { link: None, waker: None, ending });
+        }
+        let (link, waker) = (out.drop_link(), out.waker.take());
+        drop(out);
+        self.hibernate(row, at, shared, now, window);
+        let is_crowded = row.absent() > self.settings.hibernating_per_account;
+        let oldest = is_crowded.then(|| row.oldest_absent(&self.hibernating.lock())).flatten();
+        let ending = oldest.and_then(|at| self.decide_end(row, at, Reason::Evicted, None, now));
+        Some(Loss { link, waker, ending })
+    }
+
+    /// A session whose transport was taken away waits to be resumed; under the shard's lock.
+    fn hibernate(
+        &self,
+        row: &mut Row<C>,
+        at: usize,
+        shared: &Arc<Shared<C>>,
+        now: Duration,
+        window: Duration,
+    ) {
+        shared.set_holding(false);
+        if let Some(slot) = row.slots.as_mut_slice().get_mut(at) {
+            slot.state = SlotState::Absent;
+        }
+        self.absent.fetch_add(1, Ordering::SeqCst);
+        self.hibernating.lock().insert(shared, now, now.saturating_add(window));
+        // Whoever sends from now on weighs it; before, it is weighed here.
+        shared.set_absent(true);
+        let bytes = shared.out.lock().queue.bytes();
+        self.hibernating.lock().weigh(shared.id, bytes);
+        self.events.push(|| Event::new(SessionHandle(Arc::clone(shared)), EventKind::Absent));
+    }
+
     /// LIMIT-10: the queue has outgrown what is kept for the session.
     pub(super) fn end_overgrown(&self, shared: &Arc<Shared<C>>) {
         // A resumption may have been quicker.
-        let still = |_| shared.out.lock().is_overgrown(&self.settings.retention);
+        let still = |_| shared.out.lock().is_overgrown(self.limits());
         self.end_if(shared, Reason::Overflow, None, Run::Later, still);
     }
 
@@ -211,50 +252,15 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// Gives a session a new transport. Everything is checked before anything changes (SM-14).
-    pub(super) fn resume(
+    pub(crate) fn resume(
         &self,
         account: &BareJid,
         token: &str,
         handled: u32,
         link: C,
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
-    ) -> Result<Owner<C>, ResumeError> {
-        // A session that ends is remembered under the lock under which it can be found no longer.
-        let now = self.settings.environment.now();
-        let not_found = || ResumeError::NotFound {
-            handled: self.remembered.lock().recall(account.as_str(), token, now),
-        };
-        let (owner, old, waker) = {
-            let key = self.table.key(account.as_str());
-            let mut shard = self.table.shard(key).write();
-            let entry =
-                shard.find_mut(key.hash.wide(), |entry| entry.is(key)).ok_or_else(not_found)?;
-            let slot = entry
-                .slots
-                .as_mut_slice()
-                .iter_mut()
-                .find(|slot| {
-                    slot.state != SlotState::Ending && is_resumable(&slot.shared.out.lock(), token)
-                })
-                .ok_or_else(not_found)?;
-            let shared = Arc::clone(&slot.shared);
-            let mut out = shared.out.lock();
-            match out.take_acknowledgement(handled) {
-                Some(Acknowledged::Freed(_)) => {}
-                Some(Acknowledged::TooHigh { handled, sent }) => {
-                    return Err(ResumeError::HandledTooHigh { handled, sent });
-                }
-                None => return Err(not_found()),
-            }
-            let old = out.replace_link(link);
-            let (epoch, waker) = (out.epoch, out.waker.take());
-            drop(out);
-            shared.set_holding(false);
-            let before = std::mem::replace(&mut slot.state, SlotState::Live);
-            self.no_longer_absent(&shared, before);
-            self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Resumed));
-            (Owner { shared, epoch }, old, waker)
-        };
+    ) -> Result<Owner<C>, ResumeRefusal> {
+        let (owner, old, waker) = self.take_over(account, token, handled, link)?;
         if let Some(old) = old {
             // Detached first: its end has no effect on the session (SM-21).
             let words = last_words(Some("conflict"));
@@ -265,6 +271,46 @@ impl<C: SharedConnection> Inner<C> {
         self.greet_resumed(&owner, reply);
         self.events.deliver();
         Ok(owner)
+    }
+
+    /// The decision.
+    fn take_over(
+        &self,
+        account: &BareJid,
+        token: &str,
+        handled: u32,
+        link: C,
+    ) -> Result<TakenOver<C>, ResumeRefusal> {
+        // A session that ends is remembered under the lock under which it can be found no longer.
+        let now = self.now();
+        let not_found = || ResumeRefusal::NotFound {
+            handled: self.remembered.lock().recall(account.as_str(), token, now),
+        };
+        let key = self.table.key(account.as_str());
+        let mut shard = self.table.shard(key).write();
+        let row = shard.find_mut(key.hash.wide(), |row| row.is(key)).ok_or_else(not_found)?;
+        let mut slots = row.slots.as_mut_slice().iter_mut();
+        let is_meant = |slot: &&mut Slot<C>| {
+            slot.state != SlotState::Ending && is_resumable(&slot.session.out.lock(), token)
+        };
+        let slot = slots.find(is_meant).ok_or_else(not_found)?;
+        let shared = Arc::clone(&slot.session);
+        let mut out = shared.out.lock();
+        match out.take_acknowledgement(handled) {
+            Some(Acknowledged::Freed(_)) => {}
+            Some(Acknowledged::TooHigh { handled, sent }) => {
+                return Err(ResumeRefusal::HandledTooHigh { handled, sent });
+            }
+            None => return Err(not_found()),
+        }
+        let old = out.replace_link(link);
+        let (epoch, waker) = (out.epoch, out.waker.take());
+        drop(out);
+        shared.set_holding(false);
+        let before = std::mem::replace(&mut slot.state, SlotState::Live);
+        self.no_longer_absent(&shared, before);
+        self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Resumed));
+        Ok((Owner { shared, epoch }, old, waker))
     }
 
     fn greet_resumed(&self, owner: &Owner<C>, reply: &mut dyn FnMut(Resumed) -> Vec<u8>) {
@@ -295,7 +341,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// LIMIT-11: more is kept for a session than before.
-    pub(super) fn weigh(&self, shared: &Shared<C>) {
+    pub(crate) fn weigh(&self, shared: &Shared<C>) {
         if shared.is_absent() {
             let bytes = shared.out.lock().queue.bytes();
             self.hibernating.lock().weigh(shared.id, bytes);
@@ -311,7 +357,7 @@ impl<C: SharedConnection> Inner<C> {
 
     /// Ends the sessions whose window has passed, and forgets what is too old.
     pub(super) fn expire(&self) {
-        let now = self.settings.environment.now();
+        let now = self.now();
         loop {
             let Some(due) = self.hibernating.lock().pop_due(now) else { break };
             let Some(session) = due.upgrade() else { continue };

@@ -3,105 +3,74 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::acknowledge::AckPolicy;
-use super::outbound::Outbound;
-use super::queue::{Entry, Size};
+use super::Outbound;
+use super::limits::{RetentionLimits, Share, small};
+use super::queue::Size;
+use super::queued::Queued;
 use crate::connection::SharedConnection;
 use crate::environment::Nanos;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::atomic::AtomicUsize;
 
-/// How much is kept for clients that may come back.
+/// What a client acknowledged, and what of it was possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::exhaustive_enums, reason = "an `h` is in range or it is not (SM-6)")]
+pub enum Acknowledged {
+    /// So many stanzas were freed.
+    Freed(u32),
+    /// The client claims more than it was sent; nothing has changed (SM-7).
+    TooHigh {
+        /// What it claimed.
+        handled: u32,
+        /// What it was sent.
+        sent: u32,
+    },
+}
+
+/// When a client is asked to acknowledge what it was sent (SM-24).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct RetentionLimits {
-    /// Stanzas that may come for a session while it has no transport (LIMIT-10). Default: 1000.
+pub struct AckPolicy {
+    /// Unacknowledged stanzas at which it is asked. Default: 5.
     pub stanzas: usize,
-    /// Stanzas that wait for one with a transport, unacknowledged or unwritten (LIMIT-10). Default:
-    /// 10,000. What has waited in a store does not count, since that has limits of its own, nor does
-    /// the presence of other sessions, of which one each is enough.
-    pub live_stanzas: usize,
-    /// The bytes of either (LIMIT-10). Default: 6 MiB.
-    pub bytes: usize,
-    /// How long a client for which that much waits may acknowledge nothing, before its transport is
-    /// given up (LIMIT-10). Default: 60 s.
-    pub grace: Duration,
-    /// Bytes that wait for all sessions together (LIMIT-11). Default: 256 MiB.
-    pub all_bytes: usize,
-    /// Stanzas that are held back from one client (LIMIT-14). Default: 200.
-    pub held_stanzas: usize,
-    /// Their bytes (LIMIT-14). Default: 256 KiB.
-    pub held_bytes: usize,
-    /// The longest that a session may be without a transport (LIMIT-12). Default: 600 s.
-    pub window: Duration,
-    /// Last `h` of ended sessions that are remembered for one account (LIMIT-12). Default: 10.
-    pub remembered: usize,
-    /// How long they are (LIMIT-12). Default: 24 h.
-    pub remembered_for: Duration,
+    /// How long a stanza may be unacknowledged before it is asked. Default: 5 s.
+    pub time: Duration,
+    /// How long it may take to answer. Default: 60 s.
+    pub answer: Duration,
 }
 
-impl Default for RetentionLimits {
+impl Default for AckPolicy {
     fn default() -> Self {
-        Self {
-            stanzas: 1000,
-            live_stanzas: 10_000,
-            bytes: 6 << 20,
-            grace: Duration::from_secs(60),
-            all_bytes: 256 << 20,
-            held_stanzas: 200,
-            held_bytes: 256 << 10,
-            window: Duration::from_secs(600),
-            remembered: 10,
-            remembered_for: Duration::from_secs(24 * 60 * 60),
-        }
+        Self { stanzas: 5, time: Duration::from_secs(5), answer: Duration::from_secs(60) }
     }
 }
 
-/// A session's part of the bytes of all queues (LIMIT-11), given back on drop.
-pub(super) struct Share {
-    all: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Share {
-    pub(super) fn new(all: &Arc<AtomicUsize>) -> Self {
-        Self { all: Arc::clone(all), bytes: 0 }
-    }
-
-    pub(super) const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub(super) fn set(&mut self, bytes: usize) {
-        if bytes == self.bytes {
-            return;
-        }
-        if bytes > self.bytes {
-            self.all.fetch_add(bytes - self.bytes, Ordering::SeqCst);
-        } else {
-            self.all.fetch_sub(self.bytes - bytes, Ordering::SeqCst);
-        }
-        self.bytes = bytes;
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.set(0);
-    }
+/// What is to be done about acknowledgements: see [`SessionHandle::check_acks`].
+///
+/// [`SessionHandle::check_acks`]: crate::session::SessionHandle::check_acks
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the client may have to be asked, or its transport given up"]
+#[expect(clippy::exhaustive_enums, reason = "the caller has to act on each")]
+pub enum AckCheck {
+    /// Nothing is to be done.
+    Quiet,
+    /// The client is to be asked now. That is marked already.
+    Ask,
+    /// It was asked and has not answered, or not moved on: its transport is to be given up.
+    Lost,
 }
 
 /// What retention keeps beside the queue.
-pub(super) struct Retained {
+pub(crate) struct Retained {
     /// The resumption id (SM-11), bound to the account by where it is looked up.
-    pub(super) token: String,
+    pub(crate) token: String,
     /// How long the session may be without a transport; zero = not resumable.
-    pub(super) window: Duration,
+    pub(crate) window: Duration,
     /// The last `h` of the peer.
-    pub(super) acked: u32,
+    pub(crate) acked: u32,
     /// Counted entries handed to any transport so far, hence the most that a further `h` may cover.
-    pub(super) sent: u32,
+    pub(crate) sent: u32,
     /// Value of `received` when retention began: `h` counts from here (SM-4).
-    pub(super) from: u32,
+    pub(crate) from: u32,
     /// What the wall clock says at zero of the monotonic one.
     zero: SystemTime,
     /// Entries at the start of the queue that were accepted for an earlier transport.
@@ -124,8 +93,8 @@ pub(super) struct Retained {
 }
 
 impl Retained {
-    /// `clocks`: the monotonic time and the wall clock's of now.
-    pub(super) fn new(
+    /// `clocks`: the time now, monotonic and of day.
+    pub(crate) fn new(
         token: String,
         window: Duration,
         received: u32,
@@ -157,8 +126,8 @@ impl Retained {
         if place < self.again { self.zero.checked_add(at) } else { None }
     }
 
-    /// What stood at these places of the queue is in it no longer. The client had not got it from the
-    /// transport of now, and had said so of any earlier one.
+    /// What stood at these places of the queue is in it no longer. The current transport
+    /// had not been given it, and of earlier ones the client had said that it had not got it.
     pub(super) fn taken_out(&mut self, places: &[usize]) {
         let sent = usize::try_from(self.sent).unwrap_or(usize::MAX);
         let below = |limit| places.iter().take_while(|&&place| place < limit).count();
@@ -202,24 +171,9 @@ const ASK_BYTES: u32 = 32 << 10;
 /// long.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// A number that is kept in four bytes.
-pub(super) fn small(number: usize) -> u32 {
-    u32::try_from(number).unwrap_or(u32::MAX)
-}
-
-/// What a session's queue asks for now.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Due {
-    Nothing,
-    /// The client is to be asked; that is marked already.
-    Ask,
-    /// It was asked and has not answered, or has acknowledged nothing for too long (LIMIT-10).
-    Silent,
-}
-
 impl<C: SharedConnection> Outbound<C> {
     /// Tells the registry how many bytes wait now.
-    pub(super) fn account_for(&mut self) {
+    pub(crate) fn account_for(&mut self) {
         if let Some(retained) = &mut self.retained {
             retained.share.set(self.queue.bytes());
         }
@@ -227,7 +181,7 @@ impl<C: SharedConnection> Outbound<C> {
 
     /// Takes the peer's `h`; the number of stanzas it freed, `None` (and no effect) where it
     /// covers more than was sent (SM-6).
-    pub(super) fn acknowledge(&mut self, h: u32) -> Option<u32> {
+    pub(crate) fn acknowledge(&mut self, h: u32) -> Option<u32> {
         let retained = self.retained.as_mut()?;
         let count = h.wrapping_sub(retained.acked);
         if count > retained.sent {
@@ -252,8 +206,21 @@ impl<C: SharedConnection> Outbound<C> {
         Some(count)
     }
 
+    pub(crate) fn take_acknowledgement(&mut self, handled: u32) -> Option<Acknowledged> {
+        let sent = self.retained.as_ref().map(|r| r.acked.wrapping_add(r.sent))?;
+        Some(
+            self.acknowledge(handled)
+                .map_or(Acknowledged::TooHigh { handled, sent }, Acknowledged::Freed),
+        )
+    }
+
+    /// Stanzas handled since retention began.
+    pub(crate) fn handled(&self) -> Option<u32> {
+        self.retained.as_ref().map(|retained| self.received.wrapping_sub(retained.from))
+    }
+
     /// Whether more has come for a session without a transport than is kept for one (LIMIT-10).
-    pub(super) fn is_overgrown(&self, limits: &RetentionLimits) -> bool {
+    pub(crate) fn is_overgrown(&self, limits: &RetentionLimits) -> bool {
         let Some(retained) = self.retained.as_ref().filter(|_| self.link.is_none()) else {
             return false;
         };
@@ -275,7 +242,7 @@ impl<C: SharedConnection> Outbound<C> {
 
     /// Marks that the client is about to be asked for an acknowledgement, if it is time for that
     /// (SM-24). The caller writes the `<r/>`.
-    pub(super) fn claim_ask(
+    pub(crate) fn claim_ask(
         &mut self,
         policy: &AckPolicy,
         limits: &RetentionLimits,
@@ -323,13 +290,13 @@ impl<C: SharedConnection> Outbound<C> {
 
     /// Marks that the client is about to be asked, whatever waits. `None` = nothing is retained;
     /// false = it was asked already.
-    pub(super) fn claim_sign_of_life(&mut self, now: Duration) -> Option<bool> {
+    pub(crate) fn claim_sign_of_life(&mut self, now: Duration) -> Option<bool> {
         self.retained.as_ref()?;
         Some(self.is_open() && self.asking(now))
     }
 
     /// When [`check`](Self::check) has something to say.
-    pub(super) fn check_at(&self, policy: &AckPolicy) -> Option<Duration> {
+    pub(crate) fn check_at(&self, policy: &AckPolicy) -> Option<Duration> {
         let retained = self.retained.as_ref().filter(|_| self.is_open())?;
         let ask = match retained.asked {
             Some(at) => Some(at.saturating_add(policy.answer)),
@@ -338,22 +305,22 @@ impl<C: SharedConnection> Outbound<C> {
         [ask, retained.grace].into_iter().flatten().min()
     }
 
-    pub(super) fn check(
+    pub(crate) fn check(
         &mut self,
         policy: &AckPolicy,
         limits: &RetentionLimits,
         now: Duration,
-    ) -> Due {
+    ) -> AckCheck {
         if !self.is_open() {
-            return Due::Nothing;
+            return AckCheck::Quiet;
         }
         self.watch(limits, now);
         let retained = self.retained.as_ref();
         let answer = retained.and_then(|r| Some(r.asked?.saturating_add(policy.answer)));
         match answer.into_iter().chain(retained.and_then(|r| r.grace)).min() {
-            Some(late) if now >= late => Due::Silent,
-            _ if self.claim_ask(policy, limits, now) => Due::Ask,
-            _ => Due::Nothing,
+            Some(late) if now >= late => AckCheck::Lost,
+            _ if self.claim_ask(policy, limits, now) => AckCheck::Ask,
+            _ => AckCheck::Quiet,
         }
     }
 
@@ -363,7 +330,7 @@ impl<C: SharedConnection> Outbound<C> {
         if retained.due {
             return (!self.queue.has_unwritten()).then_some(Duration::ZERO);
         }
-        let Some(Entry::Stanza { at, .. }) =
+        let Some(Queued::Stanza { at, .. }) =
             self.queue.front().filter(|_| self.queue.written() > 0)
         else {
             return None;

@@ -5,27 +5,27 @@ use std::time::Duration;
 
 use jid::ResourcePart;
 
-use super::account::Account;
-use super::handle::Shared;
-use super::table::{Hash, Key};
+use super::table::{AccountKey, Hash};
 use crate::connection::SharedConnection;
+use crate::session::account::Account;
+use crate::session::handle::Shared;
 
 /// One account's row in the table. Three words: a hash table keeps up to half of its rows empty.
-pub(super) struct Entry<C: SharedConnection> {
-    pub(super) shared: Arc<Account>,
+pub(super) struct Row<C: SharedConnection> {
+    pub(super) account: Arc<Account>,
     pub(super) slots: Slots<C>,
 }
 
 /// One session's place in its account.
 pub(super) struct Slot<C: SharedConnection> {
-    pub(super) shared: Arc<Shared<C>>,
+    pub(super) session: Arc<Shared<C>>,
     /// Of its account, so that a table that grows reads its rows alone: a place for it is left here.
     pub(super) hash: Hash,
     pub(super) state: SlotState,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum SlotState {
+pub(crate) enum SlotState {
     Live,
     /// Without a transport. How long, [`Hibernating`](super::hibernation::Hibernating) knows.
     Absent,
@@ -46,9 +46,15 @@ pub(super) struct Many<C: SharedConnection> {
     replaced: Vec<(ResourcePart, Duration)>,
 }
 
-impl<C: SharedConnection> Entry<C> {
-    pub(super) fn is(&self, key: Key<'_>) -> bool {
-        self.shared.bare.as_str() == key.bare
+impl<C: SharedConnection> Slot<C> {
+    pub(super) fn is_of(&self, resource: &ResourcePart) -> bool {
+        self.session.jid.resource() == &**resource
+    }
+}
+
+impl<C: SharedConnection> Row<C> {
+    pub(super) fn is(&self, key: AccountKey<'_>) -> bool {
+        self.account.bare.as_str() == key.bare
     }
 
     /// The slots that can be found: live and hibernating.
@@ -75,7 +81,7 @@ impl<C: SharedConnection> Slots<C> {
     }
 
     pub(super) fn position(&self, shared: &Shared<C>) -> Option<usize> {
-        self.as_slice().iter().position(|slot| slot.shared.id == shared.id)
+        self.as_slice().iter().position(|slot| slot.session.id == shared.id)
     }
 
     pub(super) fn push(&mut self, slot: Slot<C>) {
@@ -122,6 +128,6 @@ mod tests {
 
     #[test]
     fn a_row_takes_three_words() {
-        assert_eq!(size_of::<Entry<Recorder>>(), 3 * size_of::<usize>());
+        assert_eq!(size_of::<Row<Recorder>>(), 3 * size_of::<usize>());
     }
 }

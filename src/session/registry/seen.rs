@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::account::Account;
-use super::registry::{Inner, bare_of};
+use super::shared::Inner;
+use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::recent::Recent;
 use crate::rules::roster::Roster;
+use crate::session::account::Account;
 
 /// Accounts, and those whom they hide from, that are remembered: half a megabyte of each at most.
 const REMEMBERED: usize = 8192;

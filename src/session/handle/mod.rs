@@ -1,5 +1,11 @@
 //! A bound session as others see it: the shared part, its handle, and the narrower views.
 
+mod acks;
+mod directed;
+mod extension;
+mod holding;
+mod presence;
+
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -7,21 +13,22 @@ use std::time::Duration;
 use jid::{FullJid, ResourceRef};
 
 use super::account::Account;
-use super::acknowledge::Transport;
-use super::copies::Copies;
-use super::outbound::{self, After, Item, Outbound, Own, Sent, To, Valid};
-use super::presence::PresenceState;
+use super::outbound::{After, Epoch, Item, NotSent, Outbound, Validity, Writer};
 use super::registry::Inner;
-use crate::connection::{SendError, SharedConnection};
+use crate::connection::SharedConnection;
 use crate::environment::Nanos;
 use crate::rules::roster::Roster;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
+#[cfg(feature = "server")]
+pub(crate) use presence::Rare;
+pub(crate) use presence::{Gone, Last, PresenceState};
+
 /// The number of one session instance, never used again in the life of its registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SessionId(pub(super) u64);
+pub struct SessionId(pub(crate) u64);
 
 impl SessionId {
     #[cfg(all(test, feature = "tracing"))]
@@ -90,54 +97,55 @@ pub(crate) struct Shared<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Shared<C> {
-    pub(super) fn send(
-        self: &Arc<Self>,
-        inner: &Inner<C>,
-        item: Item<'_>,
-        valid: Option<&Valid<'_>>,
-    ) -> (Sent, After) {
-        self.send_accepted(inner, item, valid, || inner.settings.environment.now())
+    pub(super) fn new(
+        id: SessionId,
+        jid: FullJid,
+        account: Arc<Account>,
+        registry: Weak<Inner<C>>,
+        out: Outbound<C>,
+        since: Duration,
+    ) -> Self {
+        Self {
+            id,
+            jid,
+            since: since.into(),
+            registry,
+            account,
+            flags: AtomicU32::new(0),
+            number: AtomicU32::new(0),
+            presence: Mutex::new(PresenceState::default()),
+            out: Mutex::new(out),
+        }
     }
 
-    /// Sends what was accepted at the time that `clock` says.
-    fn send_accepted(
-        self: &Arc<Self>,
-        inner: &Inner<C>,
-        item: Item<'_>,
-        valid: Option<&Valid<'_>>,
-        clock: impl Fn() -> Duration,
-    ) -> (Sent, After) {
+    pub(crate) fn send(self: &Arc<Self>, inner: &Inner<C>, item: &Item<'_>) -> Result<(), NotSent> {
         let flags = self.flags.load(Ordering::SeqCst);
         let retained = flags & RETAINED != 0;
         // What says whether it is held back is host code: it is asked before the lock is taken.
         let stanza = item.stanza().filter(|_| flags & HOLDING != 0);
         let hold = stanza.map(|stanza| inner.hold(self, stanza));
-        let limits = &inner.settings.retention;
-        let own = self.own();
-        let sent = outbound::send(&self.out, own, item, valid, hold, retained, &clock, limits);
+        let clock = || item.accepted().unwrap_or_else(|| inner.now());
+        let (sent, after) = self.writer().send(item, hold, retained, &clock, inner.limits());
         if retained {
             inner.weigh(self);
         }
+        inner.settle(self, after);
         sent
     }
 
-    fn send_stored(
-        self: &Arc<Self>,
-        inner: &Inner<C>,
-        items: &[(Item<'_>, Option<Duration>)],
-    ) -> (Sent, After) {
+    fn send_stored(self: &Arc<Self>, inner: &Inner<C>, items: &[Item<'_>]) -> Result<(), NotSent> {
         let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
-        let (now, limits) = (inner.settings.environment.now(), &inner.settings.retention);
-        let sent = outbound::send_stored(&self.out, self.own(), items, now, limits);
+        let (sent, after) = self.writer().send_stored(items, inner.now(), inner.limits());
         if retained {
             inner.weigh(self);
         }
+        inner.settle(self, after);
         sent
     }
 
     /// Goes on where the connection has not taken all at once; while there is more to come, a number
     /// that changes as it comes.
-    pub(super) fn go_on(self: &Arc<Self>, epoch: u32) -> Option<u32> {
+    pub(super) fn go_on(self: &Arc<Self>, epoch: Epoch) -> Option<u32> {
         let is_called = {
             let mut out = self.out.lock();
             out.epoch == epoch && out.is_called()
@@ -154,11 +162,17 @@ impl<C: SharedConnection> Shared<C> {
 
     /// Writes what waits, if nobody does.
     pub(super) fn kick(&self) -> After {
-        outbound::kick(&self.out, self.own())
+        self.writer().kick()
     }
 
-    fn own(&self) -> Own<'_> {
-        Own { jid: &self.jid, account: &self.account.bare }
+    fn writer(&self) -> Writer<'_, C> {
+        Writer { out: &self.out, jid: &self.jid, account: &self.account.bare }
+    }
+
+    /// Until when what is said of the session now is true (PRES-21).
+    #[inline]
+    pub(crate) fn validity(&self) -> Validity<'_> {
+        Validity::of(&self.number)
     }
 
     pub(super) fn is_available(&self) -> bool {
@@ -199,7 +213,7 @@ impl<C: SharedConnection> Shared<C> {
         self.flags.load(Ordering::SeqCst) & ABSENT != 0
     }
 
-    /// Said of the transport of now.
+    /// Set for the current transport.
     pub(super) fn set_protected(&self, protected: bool) {
         let protected = if protected { PROTECTED } else { 0 };
         self.update_flags(|flags| flags & !PROTECTED | protected);
@@ -229,28 +243,7 @@ impl<C: SharedConnection> Shared<C> {
 ///
 /// A handle keeps nothing alive and ends nothing: once the session has ended, sending says so and
 /// has no effect (DESTROY-6).
-pub struct SessionHandle<C: SharedConnection>(pub(super) Arc<Shared<C>>);
-
-/// Why a stanza was not accepted; the caller still has it, and routing goes on (MSG-8).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum NotSent {
-    /// As much waits for the client as may (LIMIT-10).
-    #[error("too much waits for the session already")]
-    Full,
-    /// The session has ended or has just lost its transport.
-    #[error("the session has ended")]
-    Ended,
-}
-
-impl From<SendError> for NotSent {
-    fn from(error: SendError) -> Self {
-        match error {
-            SendError::Full => Self::Full,
-            SendError::Closed => Self::Ended,
-        }
-    }
-}
+pub struct SessionHandle<C: SharedConnection>(pub(crate) Arc<Shared<C>>);
 
 impl<C: SharedConnection> SessionHandle<C> {
     /// The full JID.
@@ -273,46 +266,30 @@ impl<C: SharedConnection> SessionHandle<C> {
 
     /// Sends a stanza to the client, in the order of the calls.
     ///
-    /// `Ok` means accepted: it is written, or waits for the transport or for a resumption. What an
-    /// accepted stanza comes to when the session ends first is decided by DESTROY-12 and SM-17.
-    /// Never blocks.
+    /// `Ok` means accepted: it is written, or waits for the transport or for a resumption. What becomes
+    /// of an accepted stanza if the session ends first is decided by DESTROY-12 and SM-17. Never blocks.
     ///
     /// # Errors
     ///
     /// [`NotSent`]: nothing was accepted and the caller still has the stanza.
     pub fn send(&self, stanza: &Stanza) -> Result<(), NotSent> {
-        self.send_item(Item::Stanza(stanza, To::AsIs), None).map(drop)
+        self.send_item(&Item::new(stanza))
     }
 
-    /// Sends a message that goes to other sessions of the account as well: of copies that nobody
-    /// acknowledges one is left when the last of their sessions ends (SM-17).
+    /// As [`send`](Self::send), for what is no stanza, or a stanza that something is special about.
     ///
     /// # Errors
     ///
-    /// [`NotSent`]: nothing was accepted and the caller still has the stanza.
-    pub fn send_copy(&self, stanza: &Stanza, copies: &Copies) -> Result<(), NotSent> {
-        self.send_item(Item::Copy(stanza, To::AsIs, copies), None).map(drop)
-    }
-
-    /// Sends a message that was accepted `at` an earlier time.
-    #[cfg(feature = "server")]
-    pub(super) fn send_accepted(
-        &self,
-        stanza: &Stanza,
-        copies: Option<&Copies>,
-        at: Duration,
-    ) -> Result<(), NotSent> {
-        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
-        let item = match copies {
-            Some(copies) => Item::Copy(stanza, To::AsIs, copies),
-            None => Item::Stanza(stanza, To::AsIs),
-        };
-        let (sent, after) = self.0.send_accepted(&registry, item, None, || at);
-        registry.settle(&self.0, after);
-        match sent {
-            Sent::Refused(error) => Err(error.into()),
-            Sent::Accepted | Sent::Outdated => Ok(()),
+    /// [`NotSent`]: nothing was accepted and the caller still has it.
+    pub fn send_item(&self, item: &Item<'_>) -> Result<(), NotSent> {
+        #[cfg(feature = "server")]
+        if let Some((copy, copies)) = item.as_carbon()
+            && self.inherit_copy(copy, copies)
+        {
+            return Ok(());
         }
+        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
+        self.0.send(&registry, item)
     }
 
     /// Sends stanzas that have waited for the client in a store (OFF-3, SUB-10), all or none of them.
@@ -322,89 +299,23 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// # Errors
     ///
     /// [`NotSent`]: nothing was accepted and the caller still has the stanzas.
-    pub fn send_stored(&self, stanzas: &[Stanza]) -> Result<(), NotSent> {
-        let item = |stanza| (Item::Stanza(stanza, To::AsIs), None);
-        let items: Vec<_> = stanzas.iter().map(item).collect();
-        self.send_waiting(&items)
+    pub fn send_stored(&self, stanzas: &[Item<'_>]) -> Result<(), NotSent> {
+        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
+        self.0.send_stored(&registry, stanzas)
     }
 
     /// Whether the session takes more of what a store has (LIMIT-10).
     #[cfg(feature = "server")]
     pub(crate) fn takes_stored(&self) -> bool {
         let Some(registry) = self.0.registry.upgrade() else { return true };
-        !self.0.out.lock().queue.stored().exceeds(&registry.settings.retention, 1)
+        !self.0.out.lock().queue.stored().exceeds(registry.limits(), 1)
     }
 
-    /// As [`send_stored`](Self::send_stored), each with the time at which it was accepted, where that is known.
-    pub(super) fn send_waiting(
-        &self,
-        items: &[(Item<'_>, Option<Duration>)],
-    ) -> Result<(), NotSent> {
-        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
-        let (sent, after) = self.0.send_stored(&registry, items);
-        registry.settle(&self.0, after);
-        match sent {
-            Sent::Refused(error) => Err(error.into()),
-            Sent::Accepted | Sent::Outdated => Ok(()),
-        }
-    }
-
-    /// Goes on with what waits, if it is more than the connection took at once. Who drives a session without the server calls this whenever everything
-    /// that waited in the connection of `transport` is written; the
-    /// [`drained`](crate::connection::PreDrain::drained) of the server's hook does.
-    pub fn go_on(&self, transport: Transport) {
-        let _more = self.0.go_on(transport.0);
-    }
-
-    /// [`send_addressed`](Self::send_addressed) of a stanza that brings the client a message in another form, a carbon
-    /// copy: it counts as one of the copies.
-    ///
-    /// # Errors
-    ///
-    /// [`NotSent`]: it was not accepted.
-    pub fn push_copy(&self, stanza: &Stanza, copies: &Copies) -> Result<(), NotSent> {
-        #[cfg(feature = "server")]
-        if self.inherit_copy(stanza, copies) {
-            return Ok(());
-        }
-        self.send_item(Item::Copy(stanza, To::OwnFull, copies), None).map(drop)
-    }
-
-    /// Sends a stanza with `to` as the receiver's own bare or full JID, if it is still valid.
-    /// `Ok(false)` = dropped because the source has moved on.
-    pub(crate) fn send_item(
-        &self,
-        item: Item<'_>,
-        valid: Option<&Valid<'_>>,
-    ) -> Result<bool, NotSent> {
-        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
-        let (sent, after) = self.0.send(&registry, item, valid);
-        registry.settle(&self.0, after);
-        match sent {
-            Sent::Accepted => Ok(true),
-            Sent::Outdated => Ok(false),
-            Sent::Refused(error) => Err(error.into()),
-        }
-    }
-
-    /// Sends an element that is no stanza (or bytes made of several), in order with the stanzas.
-    ///
-    /// # Errors
-    ///
-    /// [`NotSent`]: the session has no transport that takes it.
-    pub fn send_raw(&self, bytes: &[u8]) -> Result<(), NotSent> {
-        self.send_item(Item::Raw(bytes), None).map(drop)
-    }
-
-    /// Sends a stanza that was made, without a `to`, for several sessions of an account: `to`
-    /// becomes this session's full JID as it is written, so that one stanza serves them all. If the
-    /// session ends before the client has it, it goes to nobody else.
-    ///
-    /// # Errors
-    ///
-    /// [`NotSent`]: it was not accepted.
-    pub fn send_addressed(&self, stanza: &Stanza) -> Result<(), NotSent> {
-        self.send_item(Item::Stanza(stanza, To::OwnFull), None).map(drop)
+    /// Writes more of what waits, where that is more than the connection took at once. A host that drives
+    /// sessions without the server calls this whenever everything that waited in the connection of
+    /// `epoch` is written; the [`drained`](crate::connection::PreDrain::drained) of the server's hook does.
+    pub fn go_on(&self, epoch: Epoch) {
+        let _more = self.0.go_on(epoch);
     }
 
     /// The view of an *available* resource: it has broadcast presence and no unavailable since.
@@ -470,7 +381,7 @@ impl<C: SharedConnection> SessionHandle<C> {
         !out.ended && out.link.is_some()
     }
 
-    /// The connection of now, if there is one.
+    /// The current connection, if there is one.
     #[must_use]
     pub fn connection(&self) -> Option<C> {
         self.0.out.lock().link.clone()
@@ -644,7 +555,7 @@ impl<'a, C: SharedConnection> Interested<'a, C> {
     ///
     /// [`NotSent`]: it was not accepted.
     pub fn push(&self, iq: &Stanza) -> Result<(), NotSent> {
-        self.session.send_item(Item::Stanza(iq, To::OwnFull), None).map(drop)
+        self.session.send_item(&Item::new(iq).addressed())
     }
 }
 

@@ -6,17 +6,17 @@ use std::time::SystemTime;
 
 use smallvec::SmallVec;
 
-use super::account::Account;
+use super::SessionRegistry;
 use super::events::{Event, EventKind};
-use super::handle::{AVAILABLE, ENDED, SessionHandle, Shared};
-use super::kept::Kept;
-use super::outbound::{Item, To, Valid};
-use super::registry::{Inner, SessionRegistry};
-use super::table::Key;
+use super::shared::Inner;
+use super::table::AccountKey;
+use crate::address::parts;
 use crate::connection::SharedConnection;
-use crate::environment::Nanos;
-use crate::rules::presence::{Audience, Directed, TooManyTargets, broadcast, uncovered};
+use crate::rules::presence::{Audience, Directed, broadcast, uncovered};
 use crate::rules::roster::Roster;
+use crate::session::account::Account;
+use crate::session::handle::{AVAILABLE, Gone, Last, SessionHandle, Shared};
+use crate::session::outbound::{Item, Validity};
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
 use crate::sync::atomic::Ordering;
@@ -40,82 +40,18 @@ pub enum Presence<'a> {
     },
 }
 
-/// The presence of one session for those who see it.
+/// The presence of one session, for everybody who sees it.
 pub(super) struct Notification<'a> {
     /// The account, if it counts from whom it hides: these are told nothing (BLOCK-6).
     pub(super) source: Option<&'a Arc<Account>>,
     pub(super) stanza: &'a Stanza,
-    /// What is said without it is said for good: an unavailable.
-    pub(super) valid: Option<&'a Valid<'a>>,
-}
-
-/// What a session's presence lock guards.
-#[derive(Default)]
-pub(super) struct PresenceState {
-    pub(super) last: Option<Box<Last>>,
-    /// What most sessions do without.
-    rare: Option<Box<Rare>>,
-}
-
-/// The last broadcast presence.
-pub(super) struct Last {
-    pub(super) stanza: Stanza,
-    pub(super) at: Nanos,
-}
-
-#[derive(Default)]
-pub(super) struct Rare {
-    pub(super) directed: Directed,
-    /// Of extensions: here because this lock has a place for a pointer.
-    pub(super) kept: Kept,
-    /// What the session before it on its resource had not acknowledged.
-    #[cfg(feature = "server")]
-    pub(super) inheritance: Option<Box<super::inheritance::Inheritance>>,
-}
-
-impl Rare {
-    fn is_empty(&self) -> bool {
-        #[cfg(feature = "server")]
-        if self.inheritance.is_some() {
-            return false;
-        }
-        self.directed.is_empty() && self.kept.is_empty()
-    }
-}
-
-/// What was taken from a session that is no longer available.
-pub(super) struct Gone {
-    /// Its priority, if it was available.
-    pub(super) before: Option<i8>,
-    pub(super) directed: Directed,
-}
-
-impl PresenceState {
-    pub(super) fn rare(&self) -> Option<&Rare> {
-        self.rare.as_deref()
-    }
-
-    pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Rare) -> T) -> T {
-        let mut none = Rare::default();
-        let rare = self.rare.as_deref_mut().unwrap_or(&mut none);
-        let result = change(rare);
-        if rare.is_empty() {
-            self.rare = None;
-        } else if self.rare.is_none() {
-            self.rare = Some(Box::new(none));
-        }
-        result
-    }
-
-    pub(super) fn take(&mut self, before: Option<i8>) -> Gone {
-        self.last = None;
-        Gone { before, directed: self.change(|rare| std::mem::take(&mut rare.directed)) }
-    }
+    /// An unavailable is true for good.
+    pub(super) validity: Validity<'a>,
 }
 
 impl<C: SharedConnection> Inner<C> {
     /// Sets broadcast presence and tells everybody. `true` = it was initial presence (PRES-3).
-    pub(super) fn set_presence(&self, shared: &Arc<Shared<C>>, presence: Presence<'_>) -> bool {
+    pub(crate) fn set_presence(&self, shared: &Arc<Shared<C>>, presence: Presence<'_>) -> bool {
         match presence {
             Presence::Available { stanza, priority } => {
                 self.set_available(shared, stanza, priority)
@@ -129,26 +65,25 @@ impl<C: SharedConnection> Inner<C> {
 
     fn set_available(&self, shared: &Arc<Shared<C>>, stanza: &Stanza, priority: i8) -> bool {
         let last = Last { stanza: stanza.clone(), at: self.settings.environment.utc().into() };
-        let (before, number) = {
+        let (before, validity) = {
             let mut state = shared.presence.lock();
             let before = shared.availability();
             if !shared.set_flags(AVAILABLE | u32::from(u8::from_le_bytes(priority.to_le_bytes()))) {
                 return false;
             }
-            let number = shared.number.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+            shared.number.fetch_add(1, Ordering::SeqCst);
             state.last = Some(Box::new(last));
             if before.is_none() {
                 self.events.push(|| {
                     Event::new(SessionHandle(Arc::clone(shared)), EventKind::BecameAvailable)
                 });
             }
-            (before, number)
+            (before, shared.validity())
         };
         self.events.deliver();
         let roster = shared.account.roster();
-        let valid = Valid { of: &shared.number, number };
         let causes = broadcast(before, Some(priority));
-        self.carry_out(shared, causes, &roster, stanza, Some(&valid), &Directed::new());
+        self.carry_out(shared, causes, &roster, stanza, validity, &Directed::new());
         self.retract(shared, &roster);
         before.is_none()
     }
@@ -163,7 +98,11 @@ impl<C: SharedConnection> Inner<C> {
         let lost = told.subscribers().filter(|entry| !now.is_subscriber(entry.jid()));
         for contact in lost {
             let stanza = &unavailable(shared);
-            let notification = Notification { source: Some(&shared.account), stanza, valid: None };
+            let notification = Notification {
+                source: Some(&shared.account),
+                stanza,
+                validity: Validity::FOR_GOOD,
+            };
             self.notify_contact(contact.into(), &notification);
         }
     }
@@ -188,7 +127,7 @@ impl<C: SharedConnection> Inner<C> {
         if gone.before.is_some() {
             // It sees its own unavailable as well (PRES-6), though it is not available any more.
             let own = stanza.cloned().unwrap_or_else(|| unavailable(shared));
-            self.give(&SessionHandle(Arc::clone(shared)), Item::Stanza(&own, To::OwnBare), None);
+            self.give(&SessionHandle(Arc::clone(shared)), &Item::to_account(&own));
         }
         self.events.deliver();
     }
@@ -214,16 +153,16 @@ impl<C: SharedConnection> Inner<C> {
             self.left_now(&shared.account, &roster);
         }
         let causes = broadcast(gone.before, None);
-        self.carry_out(shared, causes, &roster, stanza, None, &gone.directed);
+        self.carry_out(shared, causes, &roster, stanza, Validity::FOR_GOOD, &gone.directed);
     }
 
-    /// Whether a full JID gets what is sent to its bare JID: a session of ours does only while it
-    /// is available.
+    /// Whether a full JID gets what is sent to its bare JID: a session of this registry
+    /// does only while it is available.
     fn hears(&self, jid: &str) -> bool {
-        let (bare, resource) = jid.split_once('/').unwrap_or((jid, ""));
+        let (bare, resource) = parts(jid);
         !self.is_local(bare)
             || self
-                .find(self.table.key(bare), resource)
+                .find(self.table.key(bare), resource.unwrap_or_default())
                 .is_some_and(|session| session.is_available())
     }
 
@@ -234,12 +173,12 @@ impl<C: SharedConnection> Inner<C> {
         causes: &[Audience],
         roster: &Roster,
         stanza: &Stanza,
-        valid: Option<&Valid<'_>>,
+        validity: Validity<'_>,
         directed: &Directed,
     ) {
         let (source, own) = (Some(&shared.account), shared.account.bare.as_str());
-        let notification = Notification { source, stanza, valid };
-        let end = |target| self.direct(source, stanza, target, None);
+        let notification = Notification { source, stanza, validity };
+        let end = |target| self.direct(source, stanza, target, Validity::FOR_GOOD);
         for audience in causes {
             match audience {
                 Audience::Subscribers => roster
@@ -261,20 +200,19 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// A copy for one contact: to its sessions if it is ours, else to the router.
-    pub(super) fn notify_contact(&self, contact: Key<'_>, notification: &Notification<'_>) {
+    pub(super) fn notify_contact(&self, contact: AccountKey<'_>, notification: &Notification<'_>) {
         // Most accounts hide from nobody: then there is nothing to ask about each session either.
         let hiding = notification.source.filter(|account| self.hides_any(account).is_some());
         if hiding.is_some_and(|account| self.hides(account, contact.bare)) {
             return;
         }
-        // Who has sessions here is ours.
+        // An account with sessions is local.
         if !self.notify_account(contact, hiding, notification) && !self.is_local(contact.bare) {
-            let Notification { stanza, valid, .. } = notification;
-            let holds = || valid.is_none_or(Valid::holds);
-            if holds() {
+            let Notification { stanza, validity, .. } = *notification;
+            if !validity.is_void() {
                 let from = stanza.from();
                 let stanza = || stanza.readdressed(from.as_deref(), Some(contact.bare));
-                self.elsewhere(stanza, &holds);
+                self.elsewhere(stanza, validity);
             }
         }
     }
@@ -283,42 +221,41 @@ impl<C: SharedConnection> Inner<C> {
     /// available.
     fn notify_account(
         &self,
-        account: Key<'_>,
+        account: AccountKey<'_>,
         hiding: Option<&Arc<Account>>,
         notification: &Notification<'_>,
     ) -> bool {
-        let Notification { stanza, valid, .. } = *notification;
+        let Notification { stanza, validity, .. } = *notification;
         let sessions = self.sessions_that(account, Shared::is_available);
         for session in &sessions {
             if hiding.is_some_and(|from| self.hides(from, session.jid().as_str())) {
                 continue;
             }
-            if valid.is_none() {
+            if validity.is_for_good() {
                 // PRES-11
                 session.forget_directed(stanza.from().as_deref().unwrap_or_default());
             }
-            self.give(session, Item::Stanza(stanza, To::OwnBare), valid);
+            self.give(session, &Item::to_account(stanza).while_valid(validity));
         }
         !sessions.is_empty()
     }
 
-    /// Presence to exactly this JID (PRES-T1); without `valid`, the end of directed presence. `source`
+    /// Presence to exactly this JID (PRES-T1); true for good: the end of directed presence. `source`
     /// as in a [`Notification`].
     pub(super) fn direct(
         &self,
         source: Option<&Arc<Account>>,
         stanza: &Stanza,
         target: &str,
-        valid: Option<&Valid<'_>>,
+        validity: Validity<'_>,
     ) {
         if source.is_some_and(|account| self.hides(account, target)) {
             return;
         }
         let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(target));
-        let (bare, resource) =
-            target.split_once('/').map_or((target, None), |(bare, r)| (bare, Some(r)));
+        let (bare, resource) = parts(target);
         if !self.is_local(bare) {
-            return self.elsewhere(stanza, &|| valid.is_none_or(Valid::holds));
+            return self.elsewhere(stanza, validity);
         }
         let stanza = stanza();
         let from = stanza.from();
@@ -326,11 +263,11 @@ impl<C: SharedConnection> Inner<C> {
             let meant = resource
                 .map_or_else(|| session.is_available(), |r| session.resource().as_str() == r);
             if meant {
-                if valid.is_none() {
+                if validity.is_for_good() {
                     // PRES-11
                     session.forget_directed(from.as_deref().unwrap_or_default());
                 }
-                self.give(&session, Item::Stanza(&stanza, To::AsIs), valid);
+                self.give(&session, &Item::new(&stanza).while_valid(validity));
             }
         }
     }
@@ -349,7 +286,7 @@ impl<C: SharedConnection> Inner<C> {
                 self.learn_of(&me, own, contact.into());
             } else {
                 let probe = || Stanza::presence().type_("probe").from(own).to(jid).build();
-                self.elsewhere(probe, &|| true);
+                self.elsewhere(probe, Validity::FOR_GOOD);
             }
         }
     }
@@ -358,17 +295,15 @@ impl<C: SharedConnection> Inner<C> {
     fn learn_own(&self, shared: &Arc<Shared<C>>) {
         let me = SessionHandle(Arc::clone(shared));
         for session in self.sessions(self.table.key(shared.account.bare.as_str())) {
-            if let Some((stanza, _, number)) = session.numbered_presence().filter(|_| session != me)
-            {
-                let valid = Valid { of: &session.0.number, number };
-                self.give(&me, Item::Stanza(&stanza, To::OwnBare), Some(&valid));
+            if let Some((stanza, _, validity)) = session.present().filter(|_| session != me) {
+                self.give(&me, &Item::to_account(&stanza).while_valid(validity));
             }
         }
     }
 
     /// The answer to a probe of a local contact, given without the probe (PRES-13…16): from memory
     /// where it has sessions; where it has none, the user's own item says that it may know.
-    fn learn_of(&self, me: &SessionHandle<C>, own: &str, contact: Key<'_>) {
+    fn learn_of(&self, me: &SessionHandle<C>, own: &str, contact: AccountKey<'_>) {
         let sessions = self.sessions(contact);
         let refuses =
             || sessions.first().is_some_and(|session| !session.roster().is_subscriber(own));
@@ -379,10 +314,9 @@ impl<C: SharedConnection> Inner<C> {
         // A contact that hides looks as if it were offline, as it does where its list is not loaded.
         let seen = |session: &&SessionHandle<C>| !self.hides(&session.0.account, me.jid().as_str());
         for session in sessions.iter().filter(seen) {
-            if let Some((stanza, at, number)) = session.numbered_presence() {
+            if let Some((stanza, at, validity)) = session.present() {
                 available = true;
-                let valid = Valid { of: &session.0.number, number };
-                self.give(me, Item::Since(&stanza, at.into()), Some(&valid));
+                self.give(me, &Item::since(&stanza, at.into()).while_valid(validity));
             }
         }
         if !available {
@@ -395,17 +329,17 @@ impl<C: SharedConnection> Inner<C> {
                 Some(at) => stanza.with_appended(&delay(contact.bare, at)),
                 None => stanza,
             };
-            self.give(me, Item::Stanza(&stanza, To::OwnBare), None);
+            self.give(me, &Item::to_account(&stanza));
         } else if refuses() {
             // The subscription was cancelled meanwhile; the news of it may have come first.
             for session in &sessions {
-                self.give(me, Item::Stanza(&unavailable(&session.0), To::OwnBare), None);
+                self.give(me, &Item::to_account(&unavailable(&session.0)));
             }
         }
     }
 
     /// A refusal needs no answer: a recipient that is gone needs no presence any more.
-    fn give(&self, to: &SessionHandle<C>, item: Item<'_>, valid: Option<&Valid<'_>>) {
+    fn give(&self, to: &SessionHandle<C>, item: &Item<'_>) {
         // BLOCK-5
         let account = &to.0.account;
         if self.hides_any(account).is_some()
@@ -413,8 +347,7 @@ impl<C: SharedConnection> Inner<C> {
         {
             return;
         }
-        let (_sent, after) = to.0.send(self, item, valid);
-        self.settle(&to.0, after);
+        let _refused = to.0.send(self, item);
     }
 }
 
@@ -423,81 +356,15 @@ pub(super) fn unavailable<C: SharedConnection>(shared: &Shared<C>) -> Stanza {
     Stanza::presence().type_("unavailable").from(shared.jid.as_str()).build()
 }
 
-/// Directed presence (PRES-9…12).
-impl<C: SharedConnection> SessionHandle<C> {
-    /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
-    /// that it will be told of the end
-    /// ([RFC 6121 §4.6.3](https://www.rfc-editor.org/rfc/rfc6121#section-4.6.3)). Recorded first,
-    /// then sent with [`give_directed`](Self::give_directed) under the number returned.
-    ///
-    /// # Errors
-    ///
-    /// [`TooManyTargets`] where the session has `limit` of them (LIMIT-17); nothing must be sent.
-    pub fn record_directed(&self, target: &str, limit: usize) -> Result<u32, TooManyTargets> {
-        let mut state = self.0.presence.lock();
-        let number = self.0.number.load(Ordering::SeqCst);
-        if self.0.flags.load(Ordering::SeqCst) & ENDED != 0 {
-            // Nobody reads the records any more: what is sent now is void from the start.
-            return Ok(number.wrapping_sub(1));
-        }
-        state.change(|rare| rare.directed.record(target, limit))?;
-        Ok(number)
-    }
-
-    /// Forgets a target of directed presence (PRES-11).
-    pub fn forget_directed(&self, target: &str) {
-        self.0.presence.lock().change(|rare| rare.directed.forget(target));
-    }
-
-    /// Whether directed presence is held to this bare JID or a resource of it.
-    #[must_use]
-    pub fn has_directed_to(&self, bare: &str) -> bool {
-        self.0.presence.lock().rare().is_some_and(|rare| rare.directed.reaches(bare))
-    }
-
-    /// The last broadcast presence and when it was sent.
-    #[must_use]
-    pub fn last_presence(&self) -> Option<(Stanza, SystemTime)> {
-        self.numbered_presence().map(|(stanza, at, _)| (stanza, at))
-    }
-
-    /// The same with its number.
-    pub(crate) fn numbered_presence(&self) -> Option<(Stanza, SystemTime, u32)> {
-        let state = self.0.presence.lock();
-        let number = self.0.number.load(Ordering::SeqCst);
-        state.last.as_ref().map(|last| (last.stanza.clone(), last.at.into(), number))
-    }
-
-    /// The number of the session's presence: another one with each change of it, and at its end.
-    #[cfg(feature = "server")]
-    pub(crate) fn number(&self) -> u32 {
-        self.0.number.load(Ordering::SeqCst)
-    }
-
-    /// Whether the session's presence is still the one of this number.
-    #[cfg(feature = "server")]
-    pub(crate) fn is_at(&self, number: u32) -> bool {
-        Valid { of: &self.0.number, number }.holds()
-    }
-
-    /// Gives this session presence that `source` had, or recorded a target of, under `number`;
-    /// dropped if the source has moved on, so that it never comes behind its end (PRES-21).
-    pub fn give_directed(&self, stanza: &Stanza, source: &Self, number: u32) {
-        let valid = Valid { of: &source.0.number, number };
-        let _gone = self.send_item(Item::Stanza(stanza, To::AsIs), Some(&valid));
-    }
-}
-
 impl<C: SharedConnection> SessionRegistry<C> {
     /// Tells a contact (a bare JID as normalised text) the presence of each available session of
     /// an account: it has become a subscriber.
     pub fn tell_contact(&self, account: &str, contact: &str) {
         let (inner, contact) = (self.inner(), self.key(contact));
         for session in inner.sessions(self.key(account)) {
-            if let Some((stanza, _, number)) = session.numbered_presence() {
-                let valid = Some(&Valid { of: &session.0.number, number });
+            if let Some((stanza, _, validity)) = session.present() {
                 let source = Some(&session.0.account);
-                inner.notify_contact(contact, &Notification { source, stanza: &stanza, valid });
+                inner.notify_contact(contact, &Notification { source, stanza: &stanza, validity });
             }
         }
     }
@@ -522,8 +389,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
         Parting { contact: contact.into(), sessions }
     }
 
-    /// Tells a contact, who sees the account's presence no longer, that each of its available
-    /// sessions is gone, and forgets what they directed to it (SUB-16).
+    /// Tells a contact that has lost its subscription that each available session is gone, and forgets
+    /// what they directed to it (SUB-16).
     pub fn part(&self, parting: Parting<C>) {
         let Parting { contact, sessions } = parting;
         for (session, directed) in sessions {
@@ -536,11 +403,12 @@ impl<C: SharedConnection> SessionRegistry<C> {
             if available || (directed && !records.is_empty()) {
                 let (inner, stanza) = (self.inner(), unavailable(&session.0));
                 let source = Some(&session.0.account);
-                let notification = Notification { source, stanza: &stanza, valid: None };
+                let notification =
+                    Notification { source, stanza: &stanza, validity: Validity::FOR_GOOD };
                 inner.notify_contact(self.key(&contact), &notification);
                 let full = records.iter().filter(|target| *target != &*contact);
                 full.filter(|target| !inner.hears(target))
-                    .for_each(|t| inner.direct(source, &stanza, t, None));
+                    .for_each(|t| inner.direct(source, &stanza, t, Validity::FOR_GOOD));
             }
         }
     }
@@ -552,7 +420,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 }
 
-/// The sessions that a contact is about to see no longer.
+/// Between [`prepare_parting`](SessionRegistry::prepare_parting) and [`part`](SessionRegistry::part): the
+/// sessions that a contact is about to see no longer.
 #[must_use = "the contact waits to be told"]
 pub struct Parting<C: SharedConnection> {
     contact: Box<str>,
@@ -563,14 +432,5 @@ pub struct Parting<C: SharedConnection> {
 impl<C: SharedConnection> fmt::Debug for Parting<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Parting").field("sessions", &self.sessions.len()).finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Gone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gone")
-            .field("was_available", &self.before.is_some())
-            .field("directed", &self.directed.len())
-            .finish()
     }
 }

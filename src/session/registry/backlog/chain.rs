@@ -7,10 +7,11 @@ use jid::BareJid;
 
 use super::{Backlog, Taken};
 use crate::connection::SharedConnection;
-use crate::session::end::Leftover;
 use crate::session::handle::SessionHandle;
-use crate::session::registry::{Inner, SessionRegistry};
-use crate::session::table::Key;
+use crate::session::registry::SessionRegistry;
+use crate::session::registry::end::Leftover;
+use crate::session::registry::shared::Inner;
+use crate::session::registry::table::AccountKey;
 use crate::stanza::Stanza;
 use crate::sync::atomic::Ordering;
 
@@ -31,7 +32,7 @@ impl<C: SharedConnection> Drop for Place<C> {
 
 impl<C: SharedConnection> SessionRegistry<C> {
     /// Takes a place in the order of an account, for a message that goes to its chain.
-    pub(crate) fn queue_up(&self, account: Key<'_>) -> Place<C> {
+    pub(crate) fn queue_up(&self, account: AccountKey<'_>) -> Place<C> {
         self.inner().change_backlog(account, |backlog| backlog.queued += 1);
         self.place(Taken(account.bare.into()))
     }

@@ -1,0 +1,50 @@
+//! Acknowledgements as a protocol on top of the session sees them (XEP-0198 §4).
+
+use std::time::Duration;
+
+use super::SessionHandle;
+use crate::connection::SharedConnection;
+use crate::session::outbound::{AckCheck, AckPolicy, Epoch};
+
+impl<C: SharedConnection> SessionHandle<C> {
+    /// Whether the session's transport is still the one of `epoch`.
+    #[must_use]
+    pub fn is_current(&self, epoch: Epoch) -> bool {
+        let out = self.0.out.lock();
+        !out.ended && out.link.is_some() && out.epoch == epoch
+    }
+
+    /// Claims the right to write one `<r/>` as part of the write that is about to happen on
+    /// the transport of `epoch` (SM-24): true where it is time for one. While an earlier one is unanswered it is only
+    /// after many more stanzas or bytes.
+    #[must_use = "where it is true the client has to be asked"]
+    pub fn claim_ack_request(&self, epoch: Epoch, policy: &AckPolicy) -> bool {
+        let Some(registry) = self.0.registry.upgrade() else { return false };
+        let now = registry.now();
+        let mut out = self.0.out.lock();
+        out.epoch == epoch && out.claim_ask(policy, registry.limits(), now)
+    }
+
+    /// Claims the right to ask a silent client for a sign of life by an `<r/>` (STREAM-29). `None`
+    /// = nothing is retained for it; false = it is asked already.
+    #[must_use = "where it is true the client has to be asked"]
+    pub fn claim_sign_of_life(&self) -> Option<bool> {
+        let registry = self.0.registry.upgrade()?;
+        let now = registry.now();
+        self.0.out.lock().claim_sign_of_life(now)
+    }
+
+    /// When [`check_acks`](Self::check_acks) has something to do.
+    #[must_use]
+    pub fn check_acks_at(&self, policy: &AckPolicy) -> Option<Duration> {
+        self.0.out.lock().check_at(policy)
+    }
+
+    /// Acts on the time that has passed: says whether the client is to be asked, or has been for
+    /// too long, or has acknowledged nothing while as much waited for it as may (LIMIT-10).
+    pub fn check_acks(&self, policy: &AckPolicy) -> AckCheck {
+        let Some(registry) = self.0.registry.upgrade() else { return AckCheck::Quiet };
+        let now = registry.now();
+        self.0.out.lock().check(policy, registry.limits(), now)
+    }
+}

@@ -1,0 +1,172 @@
+//! What the clones of a registry, its sessions and their owners share.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use jid::DomainPart;
+use smallvec::SmallVec;
+
+use super::backlog::Backlogs;
+use super::builder::{Hides, OnHold, Settings};
+use super::end::{Leftover, Reason, Run};
+use super::events::Events;
+use super::hibernation::{Hibernating, Remembered};
+use super::seen::Seen;
+use super::table::{AccountKey, Table};
+use crate::address::bare_of;
+use crate::connection::SharedConnection;
+use crate::rules::roster::Roster;
+use crate::session::account::{Account, AccountState, Values};
+use crate::session::handle::{SessionHandle, Shared};
+use crate::session::outbound::{After, Hold, RetentionLimits, Validity};
+use crate::shield::shielded;
+use crate::stanza::Stanza;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+/// The shared inside of a registry.
+pub(crate) struct Inner<C: SharedConnection> {
+    pub(super) me: Weak<Self>,
+    pub(super) table: Table<C>,
+    pub(super) next: AtomicU64,
+    pub(super) sessions: AtomicUsize,
+    pub(super) absent: AtomicUsize,
+    /// Bytes of all queues that are kept for acknowledgement (LIMIT-11).
+    pub(crate) retained_bytes: Arc<AtomicUsize>,
+    /// A thread is ending hibernating sessions for their memory.
+    pub(super) relieving: AtomicBool,
+    pub(super) hibernating: Mutex<Hibernating<C>>,
+    pub(super) remembered: Mutex<Remembered>,
+    /// Messages that later ones must not overtake.
+    pub(super) backlogs: Backlogs<C>,
+    pub(super) events: Events<C>,
+    pub(super) hold: Option<OnHold<C>>,
+    /// When accounts were there last (PRES-15). A leaf lock.
+    pub(super) seen: Mutex<Seen>,
+    pub(crate) settings: Settings,
+}
+
+impl<C: SharedConnection> Inner<C> {
+    /// The monotonic time.
+    #[inline]
+    pub(crate) fn now(&self) -> Duration {
+        self.settings.environment.now()
+    }
+
+    #[inline]
+    pub(crate) const fn limits(&self) -> &RetentionLimits {
+        &self.settings.retention
+    }
+
+    pub(super) fn find(&self, account: AccountKey<'_>, resource: &str) -> Option<SessionHandle<C>> {
+        self.table
+            .with(account, |row| {
+                row.visible()
+                    .find(|slot| slot.session.jid.resource().as_str() == resource)
+                    .map(|slot| SessionHandle(Arc::clone(&slot.session)))
+            })
+            .flatten()
+    }
+
+    pub(super) fn sessions(&self, account: AccountKey<'_>) -> SmallVec<[SessionHandle<C>; 4]> {
+        self.sessions_that(account, |_| true)
+    }
+
+    /// The sessions of an account that are so at the moment of the look-up.
+    pub(super) fn sessions_that(
+        &self,
+        account: AccountKey<'_>,
+        are: impl Fn(&Shared<C>) -> bool,
+    ) -> SmallVec<[SessionHandle<C>; 4]> {
+        let mut sessions = SmallVec::new();
+        self.table.with(account, |row| {
+            for slot in row.visible().filter(|slot| are(&slot.session)) {
+                sessions.push(SessionHandle(Arc::clone(&slot.session)));
+            }
+        });
+        sessions
+    }
+
+    pub(crate) fn set_roster(&self, account: &Account, mut roster: Roster) {
+        self.table.hash_contacts(&mut roster, &account.roster());
+        account.set_roster(roster);
+    }
+
+    pub(super) fn shard_sessions(&self, shard: usize) -> Vec<SessionHandle<C>> {
+        let Some(shard) = self.table.shards().get(shard) else { return Vec::new() };
+        let table = shard.read();
+        let mut sessions = Vec::with_capacity(table.len());
+        for row in table.iter() {
+            sessions.extend(row.visible().map(|slot| SessionHandle(Arc::clone(&slot.session))));
+        }
+        sessions
+    }
+
+    pub(super) fn is_local(&self, bare: &str) -> bool {
+        let domains = &self.settings.domains;
+        let is_in = |domain: &DomainPart| {
+            bare.strip_suffix(domain.as_str()).is_some_and(|n| n.is_empty() || n.ends_with('@'))
+        };
+        domains.is_empty() || domains.iter().any(is_in)
+    }
+
+    /// To the host's router, which drops what is void where it orders the stanza.
+    pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza, validity: Validity<'_>) {
+        if let Some(router) = &self.settings.elsewhere {
+            shielded(|| router(stanza(), validity));
+        }
+    }
+
+    /// The hook, if there is something that it could know of `account`.
+    pub(super) fn hides_any(&self, account: &Account) -> Option<&Hides> {
+        self.settings.hides.as_ref().filter(|_| !account.values(Values::is_empty))
+    }
+
+    /// Whether presence between `account` and `jid` is to be left out. A hook that panics hides.
+    pub(super) fn hides(&self, account: &Arc<Account>, jid: &str) -> bool {
+        let Some(hook) = self.hides_any(account) else { return false };
+        let state = AccountState(Arc::clone(account));
+        bare_of(jid) != account.bare.as_str() && shielded(|| hook(&state, jid)).unwrap_or(true)
+    }
+
+    /// Whether a stanza is held back. A hook that panics holds nothing.
+    pub(crate) fn hold(&self, session: &Arc<Shared<C>>, stanza: &Stanza) -> Hold {
+        let Some(hook) = &self.hold else { return Hold::Pass };
+        let session = SessionHandle(Arc::clone(session));
+        shielded(|| hook(&session, stanza)).unwrap_or(Hold::Pass)
+    }
+
+    pub(super) fn leave(&self, leftover: Leftover) {
+        if let Some(hook) = &self.settings.leftover {
+            shielded(|| hook(leftover));
+        }
+    }
+
+    /// Does what a call into an outbound left to do.
+    #[inline]
+    pub(crate) fn settle(&self, shared: &Arc<Shared<C>>, after: After) {
+        if !matches!(after, After::Nothing) {
+            self.settle_now(shared, after);
+        }
+    }
+
+    fn settle_now(&self, shared: &Arc<Shared<C>>, after: After) {
+        match after {
+            After::Nothing => {}
+            // The sender only happened to notice.
+            After::Lost(epoch, error) => self.lose(shared, epoch, error.into(), None, Run::Later),
+            After::Strays(left) if left.is_empty() => {}
+            After::Strays(left) => self.leave_strays(shared, left),
+            After::Overgrown => self.end_overgrown(shared),
+            After::Behind => crate::shield::note_behind(),
+        }
+    }
+
+    pub(super) fn end_all(&self, reason: Reason) {
+        for shard in 0..self.table.shards().len() {
+            for session in self.shard_sessions(shard) {
+                self.end(&session.0, reason, None);
+            }
+        }
+    }
+}
