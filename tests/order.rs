@@ -393,6 +393,38 @@ fn stz_8_what_several_sessions_leave_comes_to_others_in_its_order() {
     }
 }
 
+/// A message for the successor alone does not pass what it has inherited, presence or not.
+#[test]
+fn destroy_8_a_message_for_the_successor_does_not_pass_what_is_inherited() {
+    for fault in [Fault::None, Fault::SlowAnswer] {
+        let faulty = Faulty::new();
+        let world = world(&faulty);
+        let juliet = world.client("juliet", "balcony");
+        let romeo = world.client("romeo", "orchard");
+        romeo.send(ENABLE);
+        romeo.send("<presence/>");
+        say(&juliet, 0..10);
+        romeo.lose();
+        let romeo = world.client("romeo", "orchard");
+        faulty.decide(move |_, _| fault);
+        for number in 10..13 {
+            juliet.send(&message(number).replace("example.com'", "example.com/orchard'"));
+        }
+        let mut received = Vec::new();
+        for is_available in [false, true] {
+            for _ in 0..10 {
+                faulty.release();
+                world.settle();
+            }
+            received.extend(romeo.received().iter().filter_map(|one| {
+                one.split("<body>").nth(1)?.split('<').next()?.parse::<u32>().ok()
+            }));
+            assert_eq!(received, numbers(13), "{fault:?}, {is_available}");
+            romeo.send("<presence/>");
+        }
+    }
+}
+
 /// What a session has not acknowledged is older than what was stored while it was not reachable.
 #[test]
 fn stz_8_what_was_left_comes_before_what_was_stored_meanwhile() {

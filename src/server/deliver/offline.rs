@@ -7,6 +7,7 @@ use std::time::Duration;
 use jid::BareJid;
 use parking_lot::Mutex;
 
+use super::address::Address;
 use super::message::with_delay;
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
@@ -91,6 +92,16 @@ impl<C: SharedConnection> Core<C> {
             if !is_reachable {
                 session.renounce();
             }
+        }
+    }
+
+    /// What a session has inherited, before a message for it alone: it may never become available
+    /// (DESTROY-8).
+    pub(super) async fn give_inherited(self: &Arc<Self>, to: &Address<'_>) {
+        let resource = to.resource.as_deref();
+        let session = resource.and_then(|resource| self.registry.find(to.key(), resource));
+        if let Some(heir) = session.filter(SessionHandle::is_heir) {
+            self.give_stored(&to.bare, &heir, Vec::new()).await;
         }
     }
 

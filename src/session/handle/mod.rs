@@ -58,6 +58,8 @@ const HOLDING: u32 = 1 << 14;
 const BEHIND: u32 = 1 << 15;
 /// It hibernates: what is kept for it is weighed (LIMIT-11).
 const ABSENT: u32 = 1 << 16;
+/// It has [inherited](super::registry::inheritance) messages and has not got them yet.
+const HEIR: u32 = 1 << 17;
 
 /// What a delivery has to know of a session, from one look at it.
 #[cfg(feature = "server")]
@@ -73,6 +75,11 @@ impl Standing {
     /// Whether messages for the account wait, so that none is given past them.
     pub(crate) const fn is_behind(self) -> bool {
         self.0 & BEHIND != 0
+    }
+
+    /// Whether messages wait for this session alone.
+    pub(crate) const fn is_heir(self) -> bool {
+        self.0 & HEIR != 0
     }
 
     pub(crate) const fn priority(self) -> i8 {
@@ -190,7 +197,7 @@ impl<C: SharedConnection> Shared<C> {
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
     pub(super) fn set_flags(&self, presence: u32) -> bool {
-        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING | BEHIND | ABSENT;
+        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING | BEHIND | ABSENT | HEIR;
         self.update_flags(|flags| flags & kept | presence)
     }
 
@@ -222,6 +229,11 @@ impl<C: SharedConnection> Shared<C> {
     pub(super) fn set_behind(&self, is_behind: bool) {
         let behind = if is_behind { BEHIND } else { 0 };
         self.update_flags(|flags| flags & !BEHIND | behind);
+    }
+
+    pub(super) fn set_heir(&self, is_heir: bool) {
+        let heir = if is_heir { HEIR } else { 0 };
+        self.update_flags(|flags| flags & !HEIR | heir);
     }
 
     pub(super) fn set_retained(&self) {

@@ -83,6 +83,7 @@ impl<C: SharedConnection> Inner<C> {
             inheritance.share.set(bytes);
             inheritance.left = inherited;
             to.presence.lock().change(|rare| rare.inheritance = Some(Box::new(inheritance)));
+            to.set_heir(true);
         }
     }
 }
@@ -141,6 +142,7 @@ impl<C: SharedConnection> Shared<C> {
     /// Takes out what the session has inherited and not got.
     pub(super) fn take_inheritance(&self) -> Vec<Left> {
         let inheritance = self.presence.lock().change(|rare| rare.inheritance.take());
+        self.set_heir(false);
         inheritance.map(|inheritance| inheritance.left).unwrap_or_default()
     }
 

@@ -114,7 +114,8 @@ impl<C: SharedConnection> Core<C> {
             let decision = self.decide(type_, stanza, to, &candidates, matching.is_some());
             // Asked after the sessions were looked up: a session that can be found is already marked if
             // something comes first for it.
-            if decision.is_delivery() && self.is_behind(to, &candidates, overtakes) {
+            let heir = matching.is_some_and(|(_, standing)| standing.is_heir());
+            if decision.is_delivery() && self.is_behind(to, &candidates, heir, overtakes) {
                 return Handoff::Behind;
             }
             match decision {
@@ -176,11 +177,14 @@ impl<C: SharedConnection> Core<C> {
         &self,
         to: &Address<'_>,
         candidates: &Candidates<C>,
+        heir: bool,
         overtakes: Overtakes,
     ) -> bool {
         match overtakes {
-            Overtakes::Nothing => candidates.0.iter().any(|(_, standing)| standing.is_behind()),
-            Overtakes::Queued => self.registry.has_waiting(to.bare.as_str()),
+            Overtakes::Nothing => {
+                heir || candidates.0.iter().any(|(_, standing)| standing.is_behind())
+            }
+            Overtakes::Queued => heir || self.registry.has_waiting(to.bare.as_str()),
             Overtakes::Everything => false,
         }
     }

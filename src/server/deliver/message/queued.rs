@@ -94,7 +94,7 @@ impl<C: SharedConnection> Core<C> {
             match self.hand_off(stanza, to, accepted, overtakes) {
                 Handoff::Settled(disposition) => return disposition,
                 Handoff::Store => return self.store(account, stanza, accepted).await,
-                Handoff::Behind if self.catch_up(account).await => {}
+                Handoff::Behind if self.catch_up(account).await => self.give_inherited(to).await,
                 // The store does not answer: what it can keep goes behind what it has.
                 Handoff::Behind if self.offline(stanza) == Offline::Store => {
                     return self.store(account, stanza, accepted).await;
