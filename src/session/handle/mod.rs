@@ -153,11 +153,11 @@ impl<C: SharedConnection> Shared<C> {
     /// Goes on where the connection has not taken all at once; while there is more to come, a number
     /// that changes as it comes.
     pub(super) fn go_on(self: &Arc<Self>, epoch: Epoch) -> Option<u32> {
-        let is_called = {
+        let call_writer = {
             let mut out = self.out.lock();
-            out.epoch == epoch && out.is_called()
+            out.epoch == epoch && out.call_writer()
         };
-        if !is_called {
+        if !call_writer {
             return None;
         }
         if let Some(registry) = self.registry.upgrade() {
@@ -231,6 +231,7 @@ impl<C: SharedConnection> Shared<C> {
         self.update_flags(|flags| flags & !BEHIND | behind);
     }
 
+    #[cfg(feature = "server")]
     pub(super) fn set_heir(&self, is_heir: bool) {
         let heir = if is_heir { HEIR } else { 0 };
         self.update_flags(|flags| flags & !HEIR | heir);

@@ -214,8 +214,8 @@ impl<C: SharedConnection> Outbound<C> {
         open && self.writing == Writing::Nobody && self.queue.next().is_some()
     }
 
-    /// The transport has taken something: whether somebody has to go on.
-    pub(super) fn is_called(&mut self) -> bool {
+    /// The transport has taken something: lets the writer know. Whether somebody else has to go on.
+    pub(super) fn call_writer(&mut self) -> bool {
         if self.writing == Writing::Busy {
             self.writing = Writing::Called;
         }

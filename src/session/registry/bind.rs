@@ -308,7 +308,7 @@ impl<C: SharedConnection> Inner<C> {
             }
             match self.settings.conflict {
                 Conflict::Refuse => return Err(BindRefusal::Conflict),
-                Conflict::Replace if !row.is_kick_loop(&wanted, now) => {
+                Conflict::Replace if !row.count_replacement(&wanted, now) => {
                     return Ok((wanted, Vacancy::Replace(at)));
                 }
                 Conflict::Replace | Conflict::Override => wanted = row.unused(spare),
@@ -340,7 +340,7 @@ enum Vacancy {
 
 impl<C: SharedConnection> Row<C> {
     /// Counts one more replacement of `resource`; true if there were too many of late (BIND-6).
-    fn is_kick_loop(&mut self, resource: &ResourcePart, now: Duration) -> bool {
+    fn count_replacement(&mut self, resource: &ResourcePart, now: Duration) -> bool {
         self.slots.replaced(|replaced| {
             replaced.retain(|(_, at)| now.saturating_sub(*at) < KICK_WINDOW);
             let is_loop = replaced.iter().filter(|(r, _)| r == resource).count() >= KICKS;
