@@ -153,11 +153,11 @@ impl<C: SharedConnection> Shared<C> {
     /// Goes on where the connection has not taken all at once; while there is more to come, a number
     /// that changes as it comes.
     pub(super) fn go_on(self: &Arc<Self>, epoch: Epoch) -> Option<u32> {
-        let call_writer = {
+        let is_called = {
             let mut out = self.out.lock();
             out.epoch == epoch && out.call_writer()
         };
-        if !call_writer {
+        if !is_called {
             return None;
         }
         if let Some(registry) = self.registry.upgrade() {

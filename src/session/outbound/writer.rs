@@ -417,9 +417,9 @@ impl<C: SharedConnection> Outbound<C> {
         let Failed { entry, is_first, error } = failed;
         let is_current = self.epoch == turn.epoch;
         if error == SendError::Full && is_current && !self.ended {
-            let call_writer = self.stop_writing();
+            let is_called = self.stop_writing();
             self.give_back(entry, is_first);
-            return if call_writer {
+            return if is_called {
                 ControlFlow::Continue(())
             } else {
                 ControlFlow::Break(After::Nothing)
