@@ -158,7 +158,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// Called with what happens to sessions: see [`crate::session::Builder::listener`].
+    /// Called with what happens to sessions: see [`crate::session::RegistryBuilder::listener`].
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
         self

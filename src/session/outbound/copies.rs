@@ -10,7 +10,7 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 /// it is or as a carbon copy. A host makes one for each such message and hands it to
 /// [`Item::copy_of`](super::Item::copy_of).
 ///
-/// A session that ends with an unacknowledged copy leaves it ([`Leftover`](super::Leftover)) only
+/// A session that ends with an unacknowledged copy leaves it ([`Leftover`](crate::session::Leftover)) only
 /// if no other session has received it or still may: of several that die, the last one leaves it
 /// (SM-17).
 ///

@@ -99,7 +99,7 @@ impl<'a> BindRequest<'a> {
     /// [`Session::poll_ready`] says so instead, and the owner can wait for the client's close tag
     /// first (STREAM-26).
     ///
-    /// [`Session::poll_ready`]: super::Session::poll_ready
+    /// [`Session::poll_ready`]: crate::session::Session::poll_ready
     pub const fn lingers(mut self) -> Self {
         self.lingers = true;
         self
