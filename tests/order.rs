@@ -82,6 +82,13 @@ fn say_from_elsewhere(world: &World, numbers: impl IntoIterator<Item = u32>) {
     }
 }
 
+/// Ends all sessions at once, and leaves what they leave to the world.
+fn shut_down(world: &World) {
+    let mut shutdown = Box::pin(world.server().shutdown(Shutdown::new()));
+    let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    let _pending = shutdown.as_mut().poll(cx);
+}
+
 fn numbers(end: u32) -> Vec<u32> {
     (0..end).collect()
 }
@@ -248,11 +255,7 @@ fn stz_8_what_an_ended_session_leaves_comes_before_what_follows() {
             romeo.lose();
             world.advance(Duration::from_secs(601));
         }),
-        ("shutdown", |world, _| {
-            let mut shutdown = Box::pin(world.server().shutdown(Shutdown::new()));
-            let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
-            let _pending = shutdown.as_mut().poll(cx);
-        }),
+        ("shutdown", |world, _| shut_down(world)),
     ];
     for (name, end) in ends {
         for fault in [Fault::None, Fault::Slow, Fault::SlowAnswer] {
@@ -290,11 +293,7 @@ fn stz_8_what_an_ended_session_leaves_comes_before_what_follows() {
 fn stz_8_what_several_sessions_leave_keeps_its_order() {
     type End = fn(&World, &[Client]);
     let ends: [(&str, End); 3] = [
-        ("shutdown", |world, _| {
-            let mut shutdown = Box::pin(world.server().shutdown(Shutdown::new()));
-            let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
-            let _pending = shutdown.as_mut().poll(cx);
-        }),
+        ("shutdown", |world, _| shut_down(world)),
         ("kicks", |world, devices| {
             for device in devices {
                 assert!(world.server().kick(&device.session()));

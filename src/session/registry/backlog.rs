@@ -61,18 +61,22 @@ impl<C: SharedConnection> Backlogs<C> {
 
     /// Whether an account has a backlog; under the lock of its shard.
     pub(super) fn has(&self, account: &str) -> bool {
-        self.count.load(Ordering::SeqCst) > 0 && self.accounts.lock().contains_key(account)
+        self.look(account, |_| ()).is_some()
+    }
+
+    /// Looks at the backlog of an account, if it has one: most of the time without the lock.
+    fn look<T>(&self, account: &str, look: impl FnOnce(&Backlog<C>) -> T) -> Option<T> {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        self.accounts.lock().get(account).map(look)
     }
 
     /// Whether a session is about to get what the store has.
     #[cfg(feature = "server")]
     pub(super) fn expects_stored(&self, session: &SessionHandle<C>) -> bool {
-        self.count.load(Ordering::SeqCst) > 0
-            && self
-                .accounts
-                .lock()
-                .get(session.0.account.bare.as_str())
-                .is_some_and(|backlog| backlog.recipients.contains(session))
+        let account = session.0.account.bare.as_str();
+        self.look(account, |backlog| backlog.recipients.contains(session)) == Some(true)
     }
 
     /// Changes the backlog of an account; whether there is one then.

@@ -13,7 +13,6 @@ use crate::session::registry::end::Leftover;
 use crate::session::registry::shared::Inner;
 use crate::session::registry::table::AccountKey;
 use crate::stanza::Stanza;
-use crate::sync::atomic::Ordering;
 
 /// A place in the order of an account: while it is held, no message passes it.
 #[must_use = "holds back what arrives later"]
@@ -83,27 +82,19 @@ impl<C: SharedConnection> SessionRegistry<C> {
 
     /// Whether something comes before what is on the account's chain.
     pub(crate) fn has_waiting(&self, account: &str) -> bool {
-        self.has_backlog_with(account, |b| !b.left.is_empty() || !b.recipients.is_empty())
+        let waits = |b: &Backlog<C>| !b.left.is_empty() || !b.recipients.is_empty();
+        self.inner().backlogs.look(account, waits) == Some(true)
     }
 
     /// Whether ended sessions of an account have left something.
     pub(crate) fn has_left(&self, account: &BareJid) -> bool {
-        self.has_backlog_with(account.as_str(), |backlog| !backlog.left.is_empty())
-    }
-
-    fn has_backlog_with(&self, account: &str, part: impl FnOnce(&Backlog<C>) -> bool) -> bool {
-        let backlogs = &self.inner().backlogs;
-        backlogs.count.load(Ordering::SeqCst) > 0
-            && backlogs.accounts.lock().get(account).is_some_and(part)
+        let left = |backlog: &Backlog<C>| !backlog.left.is_empty();
+        self.inner().backlogs.look(account.as_str(), left) == Some(true)
     }
 
     /// The next session that is to get what the store has for an account.
     pub(crate) fn recipient(&self, account: &str) -> Option<SessionHandle<C>> {
-        let backlogs = &self.inner().backlogs;
-        if backlogs.count.load(Ordering::SeqCst) == 0 {
-            return None;
-        }
-        backlogs.accounts.lock().get(account)?.recipients.front().cloned()
+        self.inner().backlogs.look(account, |backlog| backlog.recipients.front().cloned())?
     }
 
     /// A session has got what the store had, or is to get nothing.
