@@ -29,8 +29,8 @@ pub enum RequestError {
     TimedOut,
 }
 
-/// The address a request went to, and its id.
-type RequestKey = (String, String);
+/// The component that asks (empty: the server), the address a request went to, and its id.
+type RequestKey = (String, String, String);
 
 /// Requests that wait for their answer.
 #[derive(Default)]
@@ -39,24 +39,33 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// Gives an iq result or error to the request that waits for it; anything else is dropped (IQ-4).
-    pub(super) fn take_answer(&self, answer: &Stanza) {
-        let (Some(from), Some(id)) = (answer.from(), answer.id()) else { return };
-        let waiting = self.waiting.lock().remove(&(from.into_owned(), id.into_owned()));
-        if let Some(sender) = waiting {
-            sender.send(answer.clone());
+    /// Gives an iq result or error to the request that waits for it; `false` where none does (IQ-4).
+    pub(super) fn take_answer(&self, asker: &str, answer: &Stanza) -> bool {
+        let (Some(from), Some(id)) = (answer.from(), answer.id()) else { return false };
+        if !matches!(answer.raw_type(), Some("result" | "error")) {
+            return false;
         }
+        let key = (asker.to_owned(), from.into_owned(), id.into_owned());
+        let waiting = self.waiting.lock().remove(&key);
+        waiting.is_some_and(|sender| {
+            sender.send(answer.clone());
+            true
+        })
     }
 }
 
 impl<C: SharedConnection> Core<C> {
-    pub(crate) async fn request(self: &Arc<Self>, iq: Stanza) -> Result<Stanza, RequestError> {
+    pub(crate) async fn request(
+        self: &Arc<Self>,
+        asker: &str,
+        iq: Stanza,
+    ) -> Result<Stanza, RequestError> {
         let request = iq.kind() == Kind::Iq && matches!(iq.type_().as_deref(), Some("get" | "set"));
         let (Some(to), Some(id), true) = (iq.to(), iq.id(), request) else {
             return Err(RequestError::NotARequest);
         };
         let to = self.address(&to).map_err(|_| RequestError::NotARequest)?.to_text();
-        let key = (to, id.into_owned());
+        let key = (asker.to_owned(), to, id.into_owned());
         let receiver = {
             let mut waiting = self.requests.waiting.lock();
             if waiting.contains_key(&key) {

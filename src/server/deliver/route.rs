@@ -7,6 +7,7 @@ use jid::BareJid;
 use parking_lot::Mutex;
 
 use super::address::Address;
+use super::answer::try_again;
 use super::give::Origin;
 use super::message::Accepted;
 use crate::address::{self, InvalidAddress};
@@ -40,6 +41,9 @@ pub enum RouteError {
     /// The domain does not answer now.
     #[error("the domain does not answer")]
     Timeout,
+    /// More waits for the domain than may: `resource-constraint`, to be tried again.
+    #[error("too much waits for the domain")]
+    Busy,
 }
 
 impl From<RouteError> for StanzaError {
@@ -49,6 +53,7 @@ impl From<RouteError> for StanzaError {
             RouteError::Timeout => {
                 Self::new(Condition::RemoteServerTimeout).with_type(ErrorType::Wait)
             }
+            RouteError::Busy => try_again(),
         }
     }
 }
@@ -65,9 +70,9 @@ struct QueueState<C: SharedConnection> {
 }
 
 /// A stanza on its way out, and the session that is told if there is no way.
-struct Outgoing<C: SharedConnection> {
-    stanza: Stanza,
-    origin: Option<SessionHandle<C>>,
+pub(super) struct Outgoing<C: SharedConnection> {
+    pub(super) stanza: Stanza,
+    pub(super) origin: Option<SessionHandle<C>>,
 }
 
 impl<C: SharedConnection> RouterQueue<C> {
@@ -130,7 +135,11 @@ impl<C: SharedConnection> Core<C> {
 
     /// Routes what the host hands in. A panic of an extension ends this stanza alone.
     pub(crate) fn route_for_host(self: &Arc<Self>, stanza: Stanza) {
-        match shielded(|| self.route(None, stanza.clone())) {
+        let route = || match self.host_presence(&stanza) {
+            Some(taken) => taken,
+            None => self.route(None, stanza.clone()),
+        };
+        match shielded(route) {
             Some(None) => {}
             Some(Some(task)) => self.jobs.spawn(task),
             None => self.bounce(None, &stanza, Condition::InternalServerError),
@@ -198,9 +207,17 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
-        self.router.route(outgoing, validity, |Outgoing { stanza, origin }, error| {
-            let sender = origin.or_else(|| self.sender(&stanza));
-            if let Some(session) = sender {
+        let Some(outgoing) = self.to_component(outgoing, validity) else { return };
+        self.router.route(outgoing, validity, |outgoing, error| {
+            self.not_routed(outgoing, error.into());
+        });
+    }
+
+    /// Answers what did not get to where it was to go.
+    pub(super) fn not_routed(&self, outgoing: Outgoing<C>, error: StanzaError) {
+        let Outgoing { stanza, origin } = outgoing;
+        match origin.or_else(|| self.sender(&stanza)) {
+            Some(session) => {
                 if stanza.kind() == Kind::Presence
                     && let to = stanza.to()
                     && let Some(Ok(to)) = to.as_deref().map(|to| self.address(to))
@@ -210,7 +227,10 @@ impl<C: SharedConnection> Core<C> {
                 }
                 self.bounce(Some(&session), &stanza, error);
             }
-        });
+            // COMP-3: from elsewhere to a component, or from one.
+            None if self.concerns_component(&stanza) => self.bounce(None, &stanza, error),
+            None => {}
+        }
     }
 
     /// The local session that a stanza came from.

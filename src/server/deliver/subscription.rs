@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use super::roster::transaction::Change;
+use super::roster::transaction::{Asker, Change};
 use crate::connection::SharedConnection;
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::{Core, Task};
@@ -83,7 +83,7 @@ impl<C: SharedConnection> Core<C> {
         let stanza = stanza.readdressed(Some(account.as_str()), Some(contact.as_str()));
         let (core, session) = (Arc::clone(self), session.clone());
         Some(Box::pin(async move {
-            let change = Change::Send { kind, stanza: stanza.clone() };
+            let change = Change::Send { kind, stanza: stanza.clone(), by: Asker::Account };
             let origin = Some(session.clone());
             if let Err(error) = core.change_roster(account, contact, change, origin, || ()).await {
                 core.bounce(Some(&session), &stanza, StanzaError::from(error));

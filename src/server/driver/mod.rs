@@ -22,13 +22,13 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::Core;
+use super::work::park::unpark;
 use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
 use crate::sasl::ChannelBindings;
@@ -166,6 +166,8 @@ pub struct Driver<C: SharedConnection> {
     /// Where there is a limit of them (LIMIT-21).
     recipients: Option<Box<Recipients>>,
     trace: Trace,
+    /// The client is a program of this process: it is there as long as the driver is (BOT-3).
+    is_local: bool,
 }
 
 impl<C: SharedConnection> Driver<C> {
@@ -205,6 +207,7 @@ impl<C: SharedConnection> Driver<C> {
             deferred: None,
             recipients,
             trace: Trace::new(stream, core.log_addresses),
+            is_local: false,
             connection,
             core,
         }
@@ -301,13 +304,7 @@ impl<C: SharedConnection> Driver<C> {
     /// [`poll_want`](Self::poll_want) for threads; `None` after `timeout`, and when
     /// [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn want_blocking(&mut self, timeout: Option<Duration>) -> Option<Want> {
-        struct Unpark(Thread);
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let waker = unpark();
         let start = std::time::Instant::now();
         loop {
             if let Poll::Ready(want) = self.poll_want(&mut Context::from_waker(&waker)) {
@@ -346,6 +343,10 @@ impl<C: SharedConnection> Driver<C> {
     #[must_use]
     pub fn session(&self) -> Option<&SessionHandle<C>> {
         self.drain_hook.session.get().map(|(session, _)| session)
+    }
+
+    pub(super) const fn is_bound(&self) -> bool {
+        matches!(self.state, State::Bound(_))
     }
 
     /// Handles one event from what the parser holds or from `input`; `false` if there is none now.

@@ -24,14 +24,21 @@ type Effects<C> = Vec<(Effect, Option<Parting<C>>)>;
 
 /// Why a roster was not changed.
 pub(crate) enum ChangeError {
-    /// The store failed; why is for its own log.
-    Store,
+    Store(StoreError),
+    /// The host asked for it, and there is no such account.
+    NoAccount,
     Roster(RosterError),
 }
 
+impl ChangeError {
+    fn panicked() -> Self {
+        Self::Store(StoreError::failed("the store panicked"))
+    }
+}
+
 impl From<StoreError> for ChangeError {
-    fn from(_: StoreError) -> Self {
-        Self::Store
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 
@@ -44,7 +51,8 @@ impl From<RosterError> for ChangeError {
 impl From<ChangeError> for StanzaError {
     fn from(error: ChangeError) -> Self {
         match error {
-            ChangeError::Store => Self::new(Condition::InternalServerError),
+            ChangeError::Store(_) => Self::new(Condition::InternalServerError),
+            ChangeError::NoAccount => Self::new(Condition::ItemNotFound),
             ChangeError::Roster(error) => error.into(),
         }
     }
@@ -80,7 +88,7 @@ impl<C: SharedConnection> Core<C> {
         } else {
             self.jobs.run(&own_key, job).await
         }
-        .ok_or(ChangeError::Store)?
+        .unwrap_or_else(|| Err(ChangeError::panicked()))
     }
 
     /// Works out a change of `account`'s roster, stores it and puts it into memory. The caller
@@ -94,10 +102,17 @@ impl<C: SharedConnection> Core<C> {
         change: Change,
         two_sides: bool,
     ) -> Result<Effects<C>, ChangeError> {
+        if change.is_of_host() && !self.may_act_for(&account).await? {
+            return Err(ChangeError::NoAccount);
+        }
         let mut own = self.side(account, &contact, change.needs_all()).await?;
         let mut other = None;
+        if matches!(change, Change::Befriend) && !(two_sides && self.may_act_for(&contact).await?) {
+            return Err(ChangeError::NoAccount);
+        }
         if two_sides && self.stores.accounts.exists(&contact).await? {
-            let mut side = self.side(contact.clone(), &own.account, false).await?;
+            let whole = change.needs_all_of_contact();
+            let mut side = self.side(contact.clone(), &own.account, whole).await?;
             side.silenced_by = self.silence(&own.account, &contact, &change).await?;
             other = Some(side);
         } else if let Change::Receive { stanza, .. } = &change {
@@ -127,6 +142,11 @@ impl<C: SharedConnection> Core<C> {
             }
         }
         Ok(effects)
+    }
+
+    /// Whether the host may act for an account: it exists, and is not about to be removed.
+    async fn may_act_for(&self, account: &BareJid) -> Result<bool, StoreError> {
+        Ok(!self.unbound.is_closed_to(account) && self.stores.accounts.exists(account).await?)
     }
 
     /// The roster of `account`: `whole`, or as far as `contact` is concerned if it is not in memory.
@@ -167,7 +187,7 @@ impl<C: SharedConnection> Core<C> {
             Change::Send { stanza, .. } | Change::Receive { stanza, .. } => {
                 self.admit_to(&theirs, stanza)
             }
-            Change::Set(_) | Change::Show | Change::Strike(_) => {
+            Change::Set(..) | Change::Befriend | Change::Show | Change::Strike(_) => {
                 let farewell = subscription(SubscriptionKind::Unsubscribe, account, contact);
                 self.admit_to(&theirs, &farewell.build())
             }

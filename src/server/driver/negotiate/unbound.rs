@@ -48,6 +48,14 @@ struct Inside {
     barred: HashMap<BareJid, Bar>,
 }
 
+impl Inside {
+    /// The streams that are authenticated as `account`.
+    fn of(&self, account: &BareJid) -> Vec<Arc<Dismissal>> {
+        let is_of = |d: &&Arc<Dismissal>| d.0.lock().account.as_ref() == Some(account);
+        self.streams.values().filter(is_of).map(Arc::clone).collect()
+    }
+}
+
 /// Which streams may not authenticate as an account: what they prove may be out of date.
 struct Bar {
     /// Those with a lower number.
@@ -136,9 +144,22 @@ impl UnboundStreams {
             let below = if later { u64::MAX } else { inside.next };
             let bar = Bar { below, until, farewell: farewell.clone() };
             inside.barred.insert(account.clone(), bar);
-            let is_of = |d: &&Arc<Dismissal>| d.0.lock().account.as_ref() == Some(account);
-            inside.streams.values().filter(is_of).map(Arc::clone).collect()
+            inside.of(account)
         };
+        for dismissal in of_account {
+            dismissal.set(farewell.clone());
+        }
+    }
+
+    /// Whether nobody may authenticate as `account`: it is being removed.
+    pub(in crate::server) fn is_closed_to(&self, account: &BareJid) -> bool {
+        let inside = self.0.lock();
+        inside.barred.get(account).is_some_and(|bar| bar.below == u64::MAX)
+    }
+
+    /// Closes the streams that are authenticated as `account`.
+    pub(in crate::server) fn dismiss(&self, account: &BareJid, farewell: &Farewell) {
+        let of_account = self.0.lock().of(account);
         for dismissal in of_account {
             dismissal.set(farewell.clone());
         }
