@@ -197,7 +197,7 @@ impl<C: SharedConnection> Server<C> {
                 continue;
             }
             let from = message.from();
-            let from = from.as_deref().unwrap_or(account.domain().as_str());
+            let from = from.as_deref().unwrap_or_else(|| account.domain().as_str());
             self.send(message.readdressed(Some(from), Some(account.as_str())));
             sent += 1;
             in_period += 1;
@@ -295,9 +295,8 @@ impl<C: SharedConnection> Account<C> {
         let sweep = {
             let (core, jid, error) = (Arc::clone(&self.core), self.jid.clone(), error.clone());
             move || {
-                let end = |session: &SessionHandle<C>| {
-                    core.end_session(session, Reason::Kicked, &error)
-                };
+                let end =
+                    |session: &SessionHandle<C>| core.end_session(session, Reason::Kicked, &error);
                 core.registry.sessions(&jid).filter(end).count()
             }
         };

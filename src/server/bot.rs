@@ -1,4 +1,4 @@
-//! Sessions of accounts whose client is code of the host (section 15 of the rules).
+//! Sessions of accounts whose client is code of the host.
 //!
 //! A bot is a client of this process: a driver that begins behind authentication, an outbox, and the stream
 //! between them. Whatever holds for a client's stanzas holds for its stanzas too.
@@ -308,7 +308,8 @@ impl Reader {
         // What the server writes was let in already, and a roster may be large.
         let most = 1 << 28;
         let limits = stream::Limits::default().with_element_bytes(most);
-        let limits = limits.with_elements(64, most).with_depth(8, 1 << 10).with_attributes(16, most);
+        let limits =
+            limits.with_elements(64, most).with_depth(8, 1 << 10).with_attributes(16, most);
         let mut parser = Parser::new(&limits);
         parser.authenticated(&limits);
         Self { drain, parser, condition: None, is_over: false }

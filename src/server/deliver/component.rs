@@ -1,11 +1,10 @@
-//! Domains that code of the host answers for, inside of the process (section 15 of the rules).
+//! Domains that code of the host answers for, inside of the process.
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock, Weak};
-use std::task::Poll;
 
 use jid::{DomainPart, DomainRef};
 use parking_lot::Mutex;
@@ -258,24 +257,12 @@ async fn serve<C: SharedConnection>(
             let _panicked = shielded(|| core.not_routed(outgoing, error));
         }
         in_turn += 1;
-        if in_turn == TURN {
-            in_turn = 0;
-            give_way().await;
+        if in_turn == TURN
+            && let Some(core) = core.upgrade()
+        {
+            return core.serve_component(&component);
         }
     }
-}
-
-/// Lets other work go first, once.
-async fn give_way() {
-    let mut has_waited = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut has_waited, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 impl<C: SharedConnection> Core<C> {
@@ -294,15 +281,18 @@ impl<C: SharedConnection> Core<C> {
             return None;
         }
         match component.put(outgoing, validity, &self.limits.retention) {
-            Ok(true) => {
-                let core = self.components.core.get().cloned().unwrap_or_default();
-                let timers = Arc::clone(&self.timers);
-                self.jobs.later(serve(core, timers, Arc::clone(component)));
-            }
+            Ok(true) => self.serve_component(component),
             Ok(false) => {}
             Err(refused) => self.not_routed(refused, RouteError::Busy.into()),
         }
         None
+    }
+
+    /// What waits for a component is handed over in the background.
+    fn serve_component(&self, component: &Arc<Component<C>>) {
+        let core = self.components.core.get().cloned().unwrap_or_default();
+        let timers = Arc::clone(&self.timers);
+        self.jobs.later(serve(core, timers, Arc::clone(component)));
     }
 
     /// Whether a component sends a stanza, or gets it.

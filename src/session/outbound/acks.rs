@@ -354,6 +354,10 @@ impl<C: SharedConnection> Outbound<C> {
     /// Whether the client can be asked for an acknowledgement.
     fn is_open(&self) -> bool {
         let is_asked = self.retained.as_ref().is_none_or(|retained| !retained.is_never_asked);
-        is_asked && self.link.is_some() && !self.ended && !self.gates.is_closed() && !self.queue.has_greeting()
+        is_asked
+            && self.link.is_some()
+            && !self.ended
+            && !self.gates.is_closed()
+            && !self.queue.has_greeting()
     }
 }

@@ -360,10 +360,8 @@ impl Transaction {
             side.roster.get(jid.as_str()).is_some_and(|item| item.subscription().has_to())
         };
         let (sees, is_seen) = (saw(&self.own, contact), saw(other, &account));
-        let pushes = [
-            self.own.befriend(contact, &self.items)?,
-            other.befriend(&account, &self.items)?,
-        ];
+        let pushes =
+            [self.own.befriend(contact, &self.items)?, other.befriend(&account, &self.items)?];
         self.effects.extend(pushes.into_iter().flatten());
         let mut current = |account: &BareJid, contact: &BareJid| {
             let (account, contact) = (account.clone(), contact.clone());
