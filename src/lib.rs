@@ -70,6 +70,7 @@ pub mod extension;
 pub mod fuzzing;
 #[cfg(any(feature = "tokio", feature = "threads"))]
 pub mod host;
+mod named;
 pub mod outbox;
 mod recent;
 pub mod rules;

@@ -35,9 +35,7 @@ impl Stanza {
         if !element.has_ns(CONTENT_NAMESPACE) {
             return Err(NotAStanza::Namespace);
         }
-        let kind = [Kind::Message, Kind::Presence, Kind::Iq]
-            .into_iter()
-            .find(|kind| kind.as_str() == element.name());
+        let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == element.name());
         let kind = kind.ok_or(NotAStanza::Name)?;
         let mut other = Vec::new();
         let attributes = element

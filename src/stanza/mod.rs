@@ -40,6 +40,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::named::named;
 use child::{Children, Scope};
 use escape::unescape;
 use head::{Attribute, Layout};
@@ -176,29 +177,23 @@ impl fmt::Debug for Stanza {
     }
 }
 
-/// The three kinds of stanza
-/// ([RFC 6120 §8](https://www.rfc-editor.org/rfc/rfc6120#section-8)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "RFC 6120 §8 knows three")]
-pub enum Kind {
-    /// `<message/>`
-    Message,
-    /// `<presence/>`
-    Presence,
-    /// `<iq/>`
-    Iq,
-}
-
-impl Kind {
-    /// The element's name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Message => "message",
-            Self::Presence => "presence",
-            Self::Iq => "iq",
-        }
+named! {
+    /// The three kinds of stanza
+    /// ([RFC 6120 §8](https://www.rfc-editor.org/rfc/rfc6120#section-8)).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[expect(clippy::exhaustive_enums, reason = "RFC 6120 §8 knows three")]
+    pub enum Kind {
+        /// `<message/>`
+        Message = "message",
+        /// `<presence/>`
+        Presence = "presence",
+        /// `<iq/>`
+        Iq = "iq",
     }
+    /// All three.
+    const ALL;
+    /// The element's name.
+    pub const fn as_str;
 }
 
 /// The content namespace of a client's stream

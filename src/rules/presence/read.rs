@@ -30,13 +30,13 @@ impl PresenceType {
         match presence.type_().as_deref() {
             None => Ok(Self::Available),
             Some("unavailable") => Ok(Self::Unavailable),
-            Some("subscribe") => Ok(Self::Subscription(SubscriptionKind::Subscribe)),
-            Some("unsubscribe") => Ok(Self::Subscription(SubscriptionKind::Unsubscribe)),
-            Some("subscribed") => Ok(Self::Subscription(SubscriptionKind::Subscribed)),
-            Some("unsubscribed") => Ok(Self::Subscription(SubscriptionKind::Unsubscribed)),
             Some("probe") => Ok(Self::Probe),
             Some("error") => Ok(Self::Error),
-            Some(_) => Err(PresenceError::UnknownType),
+            Some(type_) => SubscriptionKind::ALL
+                .into_iter()
+                .find(|kind| kind.as_str() == type_)
+                .map(Self::Subscription)
+                .ok_or(PresenceError::UnknownType),
         }
     }
 }

@@ -256,8 +256,7 @@ impl ElementReader {
     }
 
     fn open(&mut self, tag: Tag) -> Result<Option<Flaw>, Refusal> {
-        let kinds = [Kind::Message, Kind::Presence, Kind::Iq];
-        let Some(kind) = kinds.into_iter().find(|kind| tag.local == *kind.as_str()) else {
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| tag.local == *kind.as_str()) else {
             let name = (tag.local.as_str().into(), Arc::clone(tag.namespace()));
             let mut writer = Writer::new(Arc::clone(&NOTHING));
             writer.start(&tag);
