@@ -56,9 +56,7 @@ impl StanzaBuilder {
 
     /// Appends a child element, written in canonical form (rule STREAM-15).
     pub fn child(self, element: &Element) -> Self {
-        let mut xml = Vec::new();
-        write::element(&mut xml, element);
-        self.payload(&xml)
+        self.payload(&write::to_vec(element))
     }
 
     /// Appends bytes that are canonical already (what this crate writes itself).

@@ -86,11 +86,7 @@ impl Stanza {
     /// anything else.
     #[must_use]
     pub fn result_with(&self, payload: Option<&Element>) -> Option<Self> {
-        let mut xml = Vec::new();
-        if let Some(element) = payload {
-            write::element(&mut xml, element);
-        }
-        self.result_answer(&xml)
+        self.result_answer(&payload.map(write::to_vec).unwrap_or_default())
     }
 
     /// As [`result_with`](Self::result_with), with a payload in canonical form.
@@ -111,8 +107,8 @@ impl Stanza {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Condition, ErrorType, Frame};
     use super::super::Head;
+    use super::super::{Condition, ErrorType, Frame};
     use super::*;
 
     const KINDS: [Kind; 3] = [Kind::Message, Kind::Presence, Kind::Iq];

@@ -52,9 +52,7 @@ impl StanzaError {
     /// ([RFC 6120 §8.3.4](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.4)).
     #[must_use]
     pub fn with_application(mut self, element: &Element) -> Self {
-        let mut xml = Vec::new();
-        write::element(&mut xml, element);
-        self.application = Some(xml.into_boxed_slice());
+        self.application = Some(write::to_vec(element).into());
         self
     }
 
@@ -103,23 +101,12 @@ impl StanzaError {
 
     /// Writes the `<error/>` element.
     pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
-        for piece in [
-            "<error type='",
-            self.type_.as_str(),
-            "'><",
-            self.condition.as_str(),
-            " xmlns='",
-            NAMESPACE,
-            "'/>",
-        ] {
-            out.extend_from_slice(piece.as_bytes());
-        }
+        out.extend_from_slice(b"<error");
+        write::attribute(out, "type", self.type_.as_str());
+        out.push(b'>');
+        write::leaf(out, self.condition.as_str(), &[("xmlns", NAMESPACE)], None);
         if let Some(text) = &self.text {
-            for piece in ["<text xmlns='", NAMESPACE, "' xml:lang='en'>"] {
-                out.extend_from_slice(piece.as_bytes());
-            }
-            write::text(out, text);
-            out.extend_from_slice(b"</text>");
+            write::leaf(out, "text", &[("xmlns", NAMESPACE), ("xml:lang", "en")], Some(text));
         }
         out.extend_from_slice(self.application.as_deref().unwrap_or_default());
         out.extend_from_slice(b"</error>");

@@ -95,6 +95,12 @@ fn replacement(tail: &str, place: Context) -> Option<(usize, &'static str)> {
     Some((first.len_utf8(), written))
 }
 
+/// The references of the canonical form, without their `&`.
+pub(super) const TEXT_REFERENCES: [&[u8]; 6] =
+    [b"amp;", b"lt;", b"gt;", b"apos;", b"quot;", b"#xD;"];
+pub(super) const VALUE_REFERENCES: [&[u8]; 8] =
+    [b"amp;", b"lt;", b"gt;", b"apos;", b"quot;", b"#xD;", b"#x9;", b"#xA;"];
+
 /// Resolves the references in canonical character data. What is no reference stays as it is.
 pub(super) fn unescape(raw: &str) -> Cow<'_, str> {
     let Some((plain, mut rest)) = raw.split_once('&') else {

@@ -103,7 +103,7 @@ impl Stanza {
     /// The `id` attribute.
     #[must_use]
     pub fn id(&self) -> Option<Cow<'_, str>> {
-        self.raw_id().map(unescape)
+        self.escaped(Attribute::Id).map(unescape)
     }
 
     /// The `type` attribute.
@@ -115,11 +115,11 @@ impl Stanza {
     /// The `xml:lang` attribute.
     #[must_use]
     pub fn lang(&self) -> Option<Cow<'_, str>> {
-        self.raw_lang().map(unescape)
+        self.escaped(Attribute::Lang).map(unescape)
     }
 
     /// The `from` attribute as it is written. It differs from the text if, and only if, it holds
-    /// a `&`; the same for the four below.
+    /// a `&`; the same for the two below.
     pub(crate) fn raw_from(&self) -> Option<&str> {
         self.escaped(Attribute::From)
     }
@@ -129,19 +129,9 @@ impl Stanza {
         self.escaped(Attribute::To)
     }
 
-    /// The `id` attribute as it is written.
-    pub(crate) fn raw_id(&self) -> Option<&str> {
-        self.escaped(Attribute::Id)
-    }
-
     /// The `type` attribute as it is written.
     pub(crate) fn raw_type(&self) -> Option<&str> {
         self.escaped(Attribute::Type)
-    }
-
-    /// The `xml:lang` attribute as it is written.
-    pub(crate) fn raw_lang(&self) -> Option<&str> {
-        self.escaped(Attribute::Lang)
     }
 
     /// First child element.
@@ -198,7 +188,7 @@ named! {
 
 /// The content namespace of a client's stream
 /// ([RFC 6120 §4.8.2](https://www.rfc-editor.org/rfc/rfc6120#section-4.8.2)).
-const CONTENT_NAMESPACE: &str = "jabber:client";
+pub(crate) const CONTENT_NAMESPACE: &str = "jabber:client";
 
 #[cfg(test)]
 mod testing;

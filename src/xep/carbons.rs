@@ -9,14 +9,13 @@ use crate::connection::SharedConnection;
 use crate::extension::{Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target};
 use crate::rules::delivery::MessageType;
 use crate::session::{AccountState, Item, SessionHandle};
-use crate::stanza::{Child, Condition, Frame, Framing, Kind, Stanza};
+use crate::stanza::{CONTENT_NAMESPACE, Child, Condition, Frame, Framing, Kind, Stanza};
 use crate::sync::Mutex;
 
 const NAMESPACE: &str = "urn:xmpp:carbons:2";
 const RULES: &str = "urn:xmpp:carbons:rules:0";
 const FORWARD: &str = "urn:xmpp:forward:0";
 const HINTS: &str = "urn:xmpp:hints";
-const CONTENT: &str = "jabber:client";
 const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
 const CONFERENCE: &str = "jabber:x:conference";
 /// Payloads that say that a message belongs to a conversation: receipts, chat states, markers.
@@ -225,7 +224,7 @@ fn is_eligible(message: &Stanza, way: Way, account: &AccountState) -> bool {
 }
 
 fn is_conversation(child: &Child<'_>) -> bool {
-    child.is("body", CONTENT) || CONVERSATION.contains(&&*child.namespace())
+    child.is("body", CONTENT_NAMESPACE) || CONVERSATION.contains(&&*child.namespace())
 }
 
 fn remember(account: &AccountState, message: &Stanza, way: Way) {

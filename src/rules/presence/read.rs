@@ -1,9 +1,7 @@
 //! What a client says in a presence.
 
 use crate::rules::subscription::SubscriptionKind;
-use crate::stanza::{Child, Condition, Stanza, StanzaError};
-
-const CONTENT: &str = "jabber:client";
+use crate::stanza::{CONTENT_NAMESPACE, Child, Condition, Stanza, StanzaError};
 
 /// The type of a presence ([RFC 6121 §4.7.1](https://www.rfc-editor.org/rfc/rfc6121#section-4.7.1)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,7 +47,7 @@ impl PresenceType {
 /// [`PresenceError`] if the priority is no integer from −128 to 127, or if there is more than one
 /// `<priority/>` or `<show/>` (rule PRES-2). The presence then has no effect at all.
 pub(crate) fn read_priority(presence: &Stanza) -> Result<i8, PresenceError> {
-    let named = |name| presence.children().filter(move |child| child.is(name, CONTENT));
+    let named = |name| presence.children().filter(move |child| child.is(name, CONTENT_NAMESPACE));
     if named("show").count() > 1 {
         return Err(PresenceError::RepeatedShow);
     }

@@ -37,7 +37,11 @@ impl Outline {
         text.as_bytes().get(self.payload.0 as usize..self.payload.1 as usize).unwrap_or_default()
     }
 
-    pub(in crate::stanza) fn value<'a>(&self, attribute: Attribute, text: &'a str) -> Option<&'a str> {
+    pub(in crate::stanza) fn value<'a>(
+        &self,
+        attribute: Attribute,
+        text: &'a str,
+    ) -> Option<&'a str> {
         let &(start, end) = self.values.get(attribute as usize).filter(|(_, end)| *end != 0)?;
         text.get(usize::from(start)..usize::from(end))
     }
