@@ -15,9 +15,10 @@ mod wire;
 
 #[cfg(feature = "server")]
 pub use limits::{RequestLimits, RosterLimits};
+pub use pages::ItemRef;
 #[cfg(feature = "server")]
 pub(crate) use set::{Removal, RosterError, RosterSet, SetPlan, plan_set, removed_stray};
-pub use table::{ItemRef, Roster};
+pub use table::Roster;
 #[cfg(feature = "server")]
 pub(crate) use wire::{NAMESPACE, parse_get, push, result};
 

@@ -3,9 +3,8 @@
 use minidom::rxml::{Namespace, NcName};
 use minidom::{Element, Node};
 
-use super::child::Scope;
 use super::escape::unescape;
-use super::scan::{Tag, Token, Tokens, declared_prefix, split_name, utf8};
+use super::scan::{Scope, Tag, Token, Tokens, declared_prefix, split_name, utf8};
 use super::write::{self, XML_NAMESPACE};
 use super::{CONTENT_NAMESPACE, Head, Kind, Stanza};
 

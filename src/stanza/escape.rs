@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::runs::{PLAIN_BYTE, run};
+use super::runs::{PLAIN_BYTE, may_need_escape, run};
 
 /// Where a piece of character data stands: white space is kept as it is in text only, since
 /// parsers turn it into spaces in attribute values.
@@ -68,12 +68,6 @@ impl<'a> Iterator for Escaped<'a> {
 pub(super) fn is_plain(text: &str) -> bool {
     // Without an early exit, so that several bytes are checked at once.
     !text.bytes().fold(false, |any, byte| any | may_need_escape(byte))
-}
-
-/// Bytes at which a character may start that is not written as it is. 0xEF starts U+FFFE and
-/// U+FFFF, which XML excludes, and others.
-pub(super) const fn may_need_escape(byte: u8) -> bool {
-    matches!(byte, 0..=0x1F | b'&' | b'<' | b'>' | b'\'' | 0xEF)
 }
 
 /// How the first character of `tail` is written if not as it is, and its length in bytes.

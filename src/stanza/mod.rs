@@ -41,9 +41,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::named::named;
-use child::{Children, Scope};
+use child::Children;
 use escape::unescape;
 use head::{Attribute, Layout};
+use scan::Scope;
 
 /// A stanza. Cloning it shares the bytes.
 ///

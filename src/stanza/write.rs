@@ -11,6 +11,7 @@ use minidom::rxml::strings::validate_ncname;
 use minidom::{Element, Node};
 
 use super::escape::{Context, Escaped};
+use super::runs::is_uri_byte;
 use super::{CONTENT_NAMESPACE, names};
 
 /// The namespace of the predeclared prefix `xml`.
@@ -147,7 +148,7 @@ fn open_tag<'a>(out: &mut Vec<u8>, element: &'a Element, outer: &Rc<str>) -> Opt
         // Nothing can be in the namespace of declarations: such an element ends up in none.
         let namespace = match namespace.as_str() {
             XMLNS_NAMESPACE => String::new(),
-            name => name.replace(|c: char| !c.is_ascii() || !names::is_uri_byte(c as u8), "_"),
+            name => name.replace(|c: char| !c.is_ascii() || !is_uri_byte(c as u8), "_"),
         };
         if *namespace != *default {
             default = Rc::from(&*namespace);

@@ -15,8 +15,8 @@ use crate::stanza::bounds::{Bounds, Excess};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    before: Bounds,
-    after: Bounds,
+    pub(super) before: Bounds,
+    pub(super) after: Bounds,
     bytes_before_auth: usize,
 }
 
@@ -98,14 +98,6 @@ impl Limits {
     #[must_use]
     pub fn element_bytes(&self) -> usize {
         self.after.bytes
-    }
-
-    pub(super) fn before(&self) -> Bounds {
-        self.before
-    }
-
-    pub(super) fn after(&self) -> Bounds {
-        self.after
     }
 }
 

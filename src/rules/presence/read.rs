@@ -82,17 +82,9 @@ pub(crate) enum PresenceError {
     RepeatedShow,
 }
 
-impl PresenceError {
-    /// The stanza error that the client gets.
-    #[must_use]
-    pub(crate) const fn condition(self) -> Condition {
-        Condition::BadRequest
-    }
-}
-
 impl From<PresenceError> for StanzaError {
-    fn from(error: PresenceError) -> Self {
-        Self::new(error.condition())
+    fn from(_: PresenceError) -> Self {
+        Self::new(Condition::BadRequest)
     }
 }
 
@@ -120,7 +112,10 @@ mod tests {
         for type_ in ["available", "invisible", "", "Subscribe"] {
             assert_eq!(typed(type_), Err(PresenceError::UnknownType), "{type_:?}");
         }
-        assert_eq!(PresenceError::UnknownType.condition(), Condition::BadRequest);
+        assert_eq!(
+            StanzaError::from(PresenceError::UnknownType).condition(),
+            Condition::BadRequest
+        );
     }
 
     #[test]

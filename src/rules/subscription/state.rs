@@ -95,11 +95,3 @@ pub(crate) struct Standing {
     /// Whether there is a roster item; without one the state is `None` or `PendingIn`.
     pub(crate) listed: bool,
 }
-
-impl Standing {
-    /// The three facts; [`Roster::standing`](crate::rules::roster::Roster::standing) reads them from a roster.
-    #[must_use]
-    pub(crate) const fn new(state: State, approved: bool, listed: bool) -> Self {
-        Self { state, approved, listed }
-    }
-}
