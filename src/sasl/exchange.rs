@@ -100,16 +100,6 @@ pub(super) enum Exchange {
 pub(super) type Next = Result<(Option<Exchange>, Step), SaslError>;
 
 impl Exchange {
-    /// Starts with what came in `<auth/>`; without initial data the client is asked for it with an
-    /// empty challenge (RFC 4422 §3.2).
-    pub(super) fn start(mechanism: Mechanism, initial: Option<&[u8]>, context: &Context) -> Next {
-        let first = Self::First(mechanism);
-        match initial {
-            Some(data) => first.respond(data, context),
-            None => Ok((Some(first), Step::Challenge(Vec::new()))),
-        }
-    }
-
     /// Goes on with a message of the client.
     pub(super) fn respond(self, data: &[u8], context: &Context) -> Next {
         match self {

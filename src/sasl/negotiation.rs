@@ -2,7 +2,6 @@
 
 use super::error::SaslError;
 use super::exchange::{Context, Exchange, Next, Step};
-use super::mechanism::Mechanism;
 use super::wire::Request;
 use crate::store::{Credentials, Verdict};
 
@@ -75,11 +74,13 @@ impl Negotiation {
         if !self.context.secure && self.context.policy.secure_only {
             return Err(SaslError::EncryptionRequired);
         }
-        let mechanism = name
-            .parse()
-            .ok()
-            .filter(|one: &Mechanism| self.context.offered().any(|offered| offered == *one));
-        Exchange::start(mechanism.ok_or(SaslError::InvalidMechanism)?, initial, &self.context)
+        let mechanism = self.context.offered().find(|mechanism| mechanism.as_str() == name);
+        let first = Exchange::First(mechanism.ok_or(SaslError::InvalidMechanism)?);
+        match initial {
+            Some(data) => first.respond(data, &self.context),
+            // RFC 4422 §3.2
+            None => Ok((Some(first), Step::Challenge(Vec::new()))),
+        }
     }
 
     fn go_on(&mut self, step: impl FnOnce(Exchange, &Context) -> Next) -> Result<Step, Failure> {

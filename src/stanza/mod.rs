@@ -31,7 +31,7 @@ pub use builder::StanzaBuilder;
 pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
 pub use element::NotAStanza;
-pub use error::{Condition, ErrorType, StanzaError, UnknownCondition, UnknownErrorType};
+pub use error::{Condition, ErrorType, StanzaError};
 pub use frame::{Frame, Framing};
 pub(crate) use head::Head;
 pub use received::Received;

@@ -71,7 +71,7 @@ impl<'a> Iterator for Tokens<'a> {
 pub(super) fn before(bytes: &[u8], end: u8) -> usize {
     const AT_ONCE: usize = 32;
     let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
-    // Without a way out early and without branches, this comes to a few vector instructions.
+    // Without an early exit and without branches, this becomes a few vector instructions.
     let is_before = |piece: &&[u8; AT_ONCE]| {
         piece.iter().fold(0, |any, &byte| any | u8::from(byte == end)) == 0
     };

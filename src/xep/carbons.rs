@@ -7,6 +7,7 @@ use jid::BareJid;
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target};
+use crate::named::named;
 use crate::rules::delivery::MessageType;
 use crate::session::{AccountState, Item, SessionHandle};
 use crate::stanza::{CONTENT_NAMESPACE, Child, Condition, Frame, Framing, Kind, Stanza};
@@ -74,20 +75,14 @@ impl fmt::Debug for Carbons {
 /// The session has enabled carbons.
 struct Enabled;
 
-/// Which way a message goes, seen from the account whose sessions may get a copy.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Sent,
-    Received,
-}
-
-impl Way {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Sent => "sent",
-            Self::Received => "received",
-        }
+named! {
+    /// Which way a message goes, seen from the account whose sessions may get a copy.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Way {
+        Sent = "sent",
+        Received = "received",
     }
+    const fn name;
 }
 
 impl<C: SharedConnection> Extension<C> for Carbons {

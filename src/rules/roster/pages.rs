@@ -132,7 +132,7 @@ impl Pages {
             (rows.saturating_add(1), text.saturating_add(entry.text().len()))
         });
         let is_too_large = rows > MOST_ROWS || (rows > 1 && text > MOST_TEXT);
-        // Who loads or adds items in their order fills the last page.
+        // Items that are loaded or added in their order fill the last page.
         let is_last =
             end == self.0.len() && row.is_some() && old.is_some_and(|old| at == old.rows.len());
         let first = match (is_too_large, is_last) {
@@ -371,7 +371,7 @@ fn write_text(out: &mut String, jid: &str, name: Option<&str>, groups: &[String]
     }
 }
 
-/// No text comes near to 4 GiB.
+/// No text is nearly 4 GiB long.
 fn offset(bytes: usize) -> u32 {
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }

@@ -42,7 +42,7 @@ impl State {
     ];
 
     /// The state that an item and the presence of a stored request make. A flag that contradicts the
-    /// subscription (who is subscribed waits for no answer) does not count.
+    /// subscription (a subscriber waits for no answer) does not count.
     #[must_use]
     pub(crate) const fn of(subscription: Subscription, ask: bool, request: bool) -> Self {
         match (subscription, ask, request) {

@@ -23,7 +23,7 @@ pub(super) struct Writer {
     full: bool,
 }
 
-/// Bytes that most elements do not come to.
+/// More bytes than most elements have.
 const USUAL: usize = 512;
 
 impl Writer {
