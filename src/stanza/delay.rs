@@ -8,7 +8,7 @@ const NAMESPACE: &str = "urn:xmpp:delay";
 
 /// A `<delay/>` saying that `from` has held a stanza since `at`.
 pub(crate) fn delay(from: &str, at: SystemTime) -> Vec<u8> {
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(128);
     let attributes = [("xmlns", NAMESPACE), ("from", from), ("stamp", &stamp(at))];
     write::leaf(&mut out, "delay", &attributes, None);
     out

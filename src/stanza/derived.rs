@@ -76,7 +76,7 @@ impl Stanza {
         {
             return None;
         }
-        let mut payload = Vec::new();
+        let mut payload = Vec::with_capacity(128);
         error.write_to(&mut payload);
         Some(self.answer("error", &payload))
     }

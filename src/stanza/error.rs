@@ -15,7 +15,7 @@ const NAMESPACE: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
 ///
 /// [`Stanza::error_answer`] makes an answer of it.
 ///
-/// It shows condition and type only: a text may tell about people.
+/// `Display` shows condition and type only: a text may tell about people.
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{condition} ({type_})")]
 pub struct StanzaError {

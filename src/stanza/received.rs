@@ -84,6 +84,7 @@ impl<'a> Received<'a> {
         self.value(Attribute::Lang)
     }
 
+    #[inline]
     pub(super) fn value(&self, attribute: Attribute) -> Option<&str> {
         match &self.0 {
             Source::Parsed { head, .. } => head.values.get(attribute as usize)?.as_deref(),

@@ -33,6 +33,7 @@ pub(in crate::stanza) const PLAIN_BYTE: u8 = 16;
 
 /// Bytes at which a character may start that is not written as it is. 0xEF starts U+FFFE and
 /// U+FFFF, which XML excludes, and others.
+#[inline]
 pub(super) const fn may_need_escape(byte: u8) -> bool {
     matches!(byte, 0..=0x1F | b'&' | b'<' | b'>' | b'\'' | 0xEF)
 }

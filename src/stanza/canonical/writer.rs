@@ -51,7 +51,7 @@ impl Writer {
         for ParsedAttribute { name, value, .. } in &tag.attributes {
             self.out.push(b' ');
             qualified(&mut self.out, name);
-            equals(&mut self.out, value);
+            quoted(&mut self.out, value);
         }
         self.scope.open(declarations);
         self.open.push(name);
@@ -159,12 +159,12 @@ fn declaration(out: &mut Vec<u8>, prefix: Option<&str>, namespace: &str) {
         out.push(b':');
         out.extend_from_slice(prefix.as_bytes());
     }
-    equals(out, namespace);
+    quoted(out, namespace);
 }
 
-fn equals(out: &mut Vec<u8>, text: &str) {
+fn quoted(out: &mut Vec<u8>, value: &str) {
     out.extend_from_slice(b"='");
-    write::attribute_value(out, text);
+    write::attribute_value(out, value);
     out.push(b'\'');
 }
 
