@@ -213,7 +213,6 @@ impl<C: SharedConnection> ServerBuilder<C> {
             allowances: Allowances::default(),
             login_failures: LoginFailures::new(limits.failures, Arc::clone(&environment)).into(),
             hashing: self.hashing.map(|offload| Arc::new(Hashing::new(offload, limits.hashes))),
-            unbound: Arc::default(),
             limits,
             metrics: Counters::default(),
             log_addresses: self.log_addresses,

@@ -52,7 +52,6 @@ use deliver::requests::Requests;
 use driver::admission::Ledger;
 use driver::negotiate::hashing::Hashing;
 use driver::negotiate::login_failures::LoginFailures;
-use driver::negotiate::unbound::UnboundStreams;
 use driver::rate::Allowances;
 use metrics::Counters;
 use work::jobs::Jobs;
@@ -82,7 +81,6 @@ struct Core<C: SharedConnection> {
     allowances: Allowances,
     login_failures: Arc<LoginFailures>,
     hashing: Option<Arc<Hashing>>,
-    unbound: Arc<UnboundStreams>,
     metrics: Counters,
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).

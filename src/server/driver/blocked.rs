@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use super::admission::Standing;
+use super::admission::{News, Standing};
 use super::close::Closing;
 use super::pending::Pending;
 use super::{Driver, Place, State, Want};
@@ -17,7 +17,6 @@ impl<C: SharedConnection> Driver<C> {
         if self.want == Want::Close {
             return Poll::Ready(());
         }
-        self.poll_dismissed(cx.as_deref());
         ready!(self.poll_place(cx.as_deref()));
         if self.not_before().is_some() {
             return Poll::Pending;
@@ -83,26 +82,24 @@ impl<C: SharedConnection> Driver<C> {
         Poll::Ready(())
     }
 
-    /// The server may close a stream that has no session yet. One that is just being registered is
-    /// reached as a session, or refused.
-    #[inline]
-    fn poll_dismissed(&mut self, cx: Option<&Context<'_>>) {
-        let negotiating = self.negotiating.as_ref();
-        let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) else {
-            return;
-        };
-        match self.want {
-            // TLS-2: there is no stream that could be told.
-            Want::StartTls => self.finish(Close::Abort),
-            _ => self.fail(error),
-        }
-    }
-
-    /// LIMIT-25…27: waits for a place; or the transport has to give up the one it has.
+    /// LIMIT-25…27: waits for a place; or the transport has to give up the one it has, or the server
+    /// closes its stream.
     #[inline]
     fn poll_place(&mut self, cx: Option<&Context<'_>>) -> Poll<()> {
         let Some(place) = &self.place else { return Poll::Ready(()) };
-        let (standing, is_cut) = place.poll(cx);
+        let News { standing, is_cut, dismissal, binds } = place.signal().poll(cx);
+        // A stream that is just being registered is reached as a session, or refused.
+        if let Some(dismissal) = dismissal.filter(|_| !binds)
+            && let Some(negotiating) = &self.negotiating
+        {
+            let error = dismissal.choose(negotiating.secure);
+            match self.want {
+                // TLS-2: there is no stream that could be told.
+                Want::StartTls => self.finish(Close::Abort),
+                _ => self.fail(error),
+            }
+            return self.poll_place(cx);
+        }
         if is_cut {
             self.yield_place();
             return Poll::Ready(());

@@ -179,8 +179,6 @@ impl<C: SharedConnection> Driver<C> {
         let stream = core.metrics.accepted.fetch_add(1, Ordering::Relaxed);
         let source = core.ledger.source(transport.source.as_deref());
         let place = core.ledger.enter(source);
-        let negotiating =
-            Negotiating::new(transport.secure, transport.starttls, core.unbound.enter());
         let spends_as = source.key();
         let Spent { rates, recipients } = core.allowances.take(spends_as, core.environment.now());
         Self {
@@ -188,7 +186,7 @@ impl<C: SharedConnection> Driver<C> {
             parser: Parser::new(&core.limits.stream),
             pending: None,
             want: if transport.direct_tls { Want::StartTls } else { Want::Input },
-            negotiating: Some(Box::new(negotiating)),
+            negotiating: Some(Box::new(Negotiating::new(transport.secure, transport.starttls))),
             lang: None,
             drain_hook,
             deadline: core.environment.now().saturating_add(core.limits.negotiation).into(),
@@ -219,7 +217,7 @@ impl<C: SharedConnection> Driver<C> {
         let Some((place, negotiating)) = self.place.as_ref().zip(self.negotiating.as_mut()) else {
             return;
         };
-        if place.standing() == Standing::Silent && place.heard() == Standing::Waiting {
+        if place.heard() {
             negotiating.standing = Standing::Waiting;
             self.core.metrics.limit(Limit::Unauthenticated);
             self.set_deadline(self.core.limits.admission);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{Source, Standing};
+use super::{Dismissal, Source, Standing};
 
 /// The limits of the ledger.
 #[derive(Default)]
@@ -39,11 +39,22 @@ pub(super) struct Books {
     unauthenticated: usize,
     /// Sources that wait and have room: each gets one place in turn.
     turns: VecDeque<Source>,
+    /// The server shuts down.
+    closing: Option<Dismissal>,
+    barred: HashMap<u64, Bar>,
     /// To be woken without the ledger's lock.
     wakers: Wakers,
 }
 
 pub(super) type Wakers = SmallVec<[Waker; 4]>;
+
+/// Which streams may not authenticate as an account: what they prove may be out of date.
+struct Bar {
+    /// Those with a lower number.
+    below: u64,
+    until: Duration,
+    dismissal: Dismissal,
+}
 
 #[derive(Default)]
 struct OfSource {
@@ -91,40 +102,54 @@ enum Phase {
 
 /// How a transport learns what becomes of it.
 #[derive(Default)]
-pub(super) struct Signal(Mutex<News>);
+pub(in super::super) struct Signal(Mutex<(News, Option<Waker>)>);
 
-#[derive(Default)]
-struct News {
-    standing: Standing,
-    is_cut: bool,
-    waker: Option<Waker>,
+#[derive(Clone, Default)]
+pub(in super::super) struct News {
+    pub(in super::super) standing: Standing,
+    pub(in super::super) is_cut: bool,
+    /// The server closes its stream, unless it binds.
+    pub(in super::super) dismissal: Option<Dismissal>,
+    /// The stream is about to become a session, and is closed as one.
+    pub(in super::super) binds: bool,
 }
 
 impl Signal {
-    pub(super) fn get(&self) -> (Standing, bool) {
-        let news = self.0.lock();
-        (news.standing, news.is_cut)
+    pub(super) fn get(&self) -> News {
+        self.0.lock().0.clone()
     }
 
     /// The same; the waker is kept.
-    pub(super) fn poll(&self, cx: Option<&Context<'_>>) -> (Standing, bool) {
+    pub(in super::super) fn poll(&self, cx: Option<&Context<'_>>) -> News {
         // A waker is host code: cloned and dropped without the lock.
-        let waker = cx.map(|cx| cx.waker().clone());
-        let mut news = self.0.lock();
-        let found = (news.standing, news.is_cut);
-        let old = match waker {
-            Some(waker) => news.waker.replace(waker),
-            None => None,
-        };
-        drop(news);
-        drop(old);
-        found
+        let mut waker = cx.map(|cx| cx.waker().clone());
+        let mut state = self.0.lock();
+        if waker.is_some() {
+            std::mem::swap(&mut state.1, &mut waker);
+        }
+        state.0.clone()
+    }
+
+    /// Begins a bind, which only its outcome ends; `false` if the stream was closed before.
+    pub(in super::super) fn begin_bind(&self) -> bool {
+        let news = &mut self.0.lock().0;
+        news.binds = news.dismissal.is_none();
+        news.binds
+    }
+
+    /// The bind has ended.
+    pub(in super::super) fn end_bind(&self) {
+        self.0.lock().0.binds = false;
     }
 
     fn set(&self, change: impl FnOnce(&mut News), wakers: &mut Wakers) {
-        let mut news = self.0.lock();
-        change(&mut news);
-        wakers.extend(news.waker.take());
+        let (news, waker) = &mut *self.0.lock();
+        change(news);
+        wakers.extend(waker.take());
+    }
+
+    fn dismiss(&self, dismissal: &Dismissal, wakers: &mut Wakers) {
+        self.set(|news| _ = news.dismissal.get_or_insert_with(|| dismissal.clone()), wakers);
     }
 }
 
@@ -221,6 +246,9 @@ impl Books {
         let id = self.next;
         self.next += 1;
         let signal = Arc::<Signal>::default();
+        if let Some(dismissal) = &self.closing {
+            signal.dismiss(dismissal, &mut self.wakers);
+        }
         let of_transport = Arc::clone(&signal);
         let record = Record { source, account: None, phase: Phase::Gone, signal: of_transport };
         self.transports.insert(id, record);
@@ -346,9 +374,42 @@ impl Books {
         self.change_phase(id, Phase::Inside { since, due, evicted: false });
     }
 
+    pub(super) fn dismiss_all(&mut self, dismissal: &Dismissal) {
+        self.closing = Some(dismissal.clone());
+        for record in self.transports.values() {
+            record.signal.dismiss(dismissal, &mut self.wakers);
+        }
+    }
+
+    pub(super) fn bar(
+        &mut self,
+        account: u64,
+        dismissal: Dismissal,
+        time: Option<Duration>,
+        now: Duration,
+    ) {
+        self.barred.retain(|_, bar| bar.until > now);
+        for record in self.transports.values().filter(|record| record.account == Some(account)) {
+            record.signal.dismiss(&dismissal, &mut self.wakers);
+        }
+        let (below, until) = match time {
+            Some(time) => (self.next, now.saturating_add(time)),
+            None => (u64::MAX, Duration::MAX),
+        };
+        self.barred.insert(account, Bar { below, until, dismissal });
+    }
+
+    pub(super) fn unbar(&mut self, account: u64) {
+        self.barred.remove(&account);
+    }
+
     /// LIMIT-26: of too many streams of an account that have no session the oldest goes.
-    pub(super) fn authenticated(&mut self, id: u64, account: u64) {
+    pub(super) fn authenticated(&mut self, id: u64, account: u64, now: Duration) {
         let Some(record) = self.transports.get_mut(&id) else { return };
+        let bar = self.barred.get(&account);
+        if let Some(bar) = bar.filter(|bar| id < bar.below && now < bar.until) {
+            record.signal.dismiss(&bar.dismissal, &mut self.wakers);
+        }
         if record.phase.is_over() || record.account.replace(account).is_some() {
             return;
         }

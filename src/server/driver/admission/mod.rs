@@ -1,5 +1,5 @@
 //! Who may hold a transport that serves no session: who is in, who waits, who is being closed
-//! (LIMIT-25…27).
+//! (LIMIT-25…27), and whom the server sends away (DESTROY-15, DESTROY-16, DESTROY-18).
 
 mod books;
 
@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 
 use crate::environment::Environment;
 use crate::server::limits::Limits;
-use books::{Books, Most, Signal};
+use crate::stream::StreamError;
+use books::{Books, Most};
+pub(super) use books::{News, Signal};
 
 /// Where a transport comes from: a keyed hash of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +44,26 @@ pub(super) enum Standing {
     Inside,
     /// There is no room for it.
     Refused,
+}
+
+/// What the server closes a stream with that has no session.
+#[derive(Clone)]
+pub(in crate::server) struct Dismissal {
+    pub(in crate::server) error: StreamError,
+    /// In its place where the transport is protected (STREAM-30).
+    pub(in crate::server) protected: Option<StreamError>,
+}
+
+impl Dismissal {
+    pub(in crate::server) fn choose(self, is_protected: bool) -> StreamError {
+        self.protected.filter(|_| is_protected).unwrap_or(self.error)
+    }
+}
+
+impl From<StreamError> for Dismissal {
+    fn from(error: StreamError) -> Self {
+        Self { error, protected: None }
+    }
 }
 
 /// Counts transports from accept until they are gone, except while they serve a session.
@@ -71,6 +93,29 @@ impl Ledger {
     pub(super) fn closing(self: &Arc<Self>, source: Source) -> Place {
         let (id, signal) = self.change(|books, _| books.enter_closing(source));
         Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
+    }
+
+    /// Closes all streams, and those that begin from now on.
+    pub(in crate::server) fn dismiss_all(&self, dismissal: &Dismissal) {
+        self.change(|books, _| books.dismiss_all(dismissal));
+    }
+
+    /// Closes the streams that are authenticated as `account`, and bars those that have already begun
+    /// from authenticating as it, for a time; without one, all streams until [`unbar`](Self::unbar).
+    pub(in crate::server) fn bar(
+        &self,
+        account: &BareJid,
+        dismissal: Dismissal,
+        time: Option<Duration>,
+    ) {
+        let account = self.account(account);
+        self.change(|books, now| books.bar(account, dismissal, time, now));
+    }
+
+    /// No longer bars `account`.
+    pub(in crate::server) fn unbar(&self, account: &BareJid) {
+        let account = self.account(account);
+        self.change(|books, _| books.unbar(account));
     }
 
     /// The source that a host's name for it means: the whole address with IPv4, and with IPv6 the
@@ -130,16 +175,13 @@ impl Place {
     /// Ready when the transport is to be closed without any further wait: others need its place, or
     /// too many are being closed.
     pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.poll(Some(cx)) {
-            (_, true) => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
+        if self.signal().poll(Some(cx)).is_cut { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Whether the transport is to be closed without any further wait.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.0.signal.get().1
+        self.signal().get().is_cut
     }
 
     /// Whether there was no room for it: it is told so if it sends a header, and nothing else is done.
@@ -148,20 +190,20 @@ impl Place {
     }
 
     pub(super) fn standing(&self) -> Standing {
-        self.0.signal.get().0
+        self.signal().get().standing
     }
 
-    /// Where it stands, and whether it is cut; the waker is kept.
-    pub(super) fn poll(&self, cx: Option<&Context<'_>>) -> (Standing, bool) {
-        self.0.signal.poll(cx)
+    pub(super) fn signal(&self) -> &Arc<Signal> {
+        &self.0.signal
     }
 
-    /// It has something to say.
-    pub(super) fn heard(&self) -> Standing {
-        if self.standing() == Standing::Silent {
+    /// It has something to say. `true`: that has to wait from now on.
+    pub(super) fn heard(&self) -> bool {
+        let was_silent = self.standing() == Standing::Silent;
+        if was_silent {
             self.change(Books::heard);
         }
-        self.standing()
+        was_silent && self.standing() == Standing::Waiting
     }
 
     /// It has come a step further: it is evicted later. A login that we check takes all the time
@@ -172,7 +214,7 @@ impl Place {
     }
 
     pub(super) fn authenticated(&self, account: u64) {
-        self.change(|books, id, _| books.authenticated(id, account));
+        self.change(|books, id, now| books.authenticated(id, account, now));
     }
 
     /// The transport is being closed, and is counted as such from now on.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use jid::{BareJid, FullJid, ResourcePart};
 
+use super::super::admission::Signal;
 use super::super::pending::{BindOutcome, BindWait, Pending};
-use super::unbound::Dismissal;
 use super::{Driver, State};
 use crate::address;
 use crate::connection::SharedConnection;
@@ -37,19 +37,16 @@ impl<C: SharedConnection> Driver<C> {
         let (sender, done) = oneshot::channel();
         let id = stanza.id().unwrap_or_default().into_owned();
         let key = session.account().to_string();
-        let stream = self.negotiating.as_ref().and_then(|negotiating| negotiating.unbound.as_ref());
-        let dismissal = stream.map(|stream| Arc::clone(stream.dismissal()));
+        let signal = Arc::clone(self.place().signal());
         let core = Arc::clone(&self.core);
-        let work = bind(core, session, resource, id.clone(), dismissal, sender);
+        let work = bind(core, session, resource, id.clone(), signal, sender);
         let _ran = self.core.jobs.run(&key, work);
         self.pending = Some(Pending::Bind(BindWait { done, id }));
     }
 
     /// The job that binds has ended.
     pub(in super::super) fn bind_done(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
-        if let Some(stream) = self.negotiating.as_ref().and_then(|it| it.unbound.as_ref()) {
-            stream.dismissal().end_bind();
-        }
+        self.place().signal().end_bind();
         match outcome {
             Some(Ok(session)) => self.begin_session(session),
             Some(Err((session, condition))) => {
@@ -83,7 +80,7 @@ async fn bind<C: SharedConnection>(
     mut session: Session<Authed, C>,
     resource: Option<ResourcePart>,
     id: String,
-    dismissal: Option<Arc<Dismissal>>,
+    signal: Arc<Signal>,
     done: oneshot::Sender<BindOutcome<C>>,
 ) {
     loop {
@@ -96,7 +93,7 @@ async fn bind<C: SharedConnection>(
                 None => return done.send(Err((session, Condition::InternalServerError))),
             }
         };
-        if dismissal.as_ref().is_some_and(|dismissal| !dismissal.begin_bind()) {
+        if !signal.begin_bind() {
             // The stream is closed, or about to be.
             return done.send(Err((session, Condition::InternalServerError)));
         }

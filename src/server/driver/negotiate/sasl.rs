@@ -145,9 +145,6 @@ impl<C: SharedConnection> Driver<C> {
         let State::Unauthed(session) = std::mem::replace(&mut self.state, State::Over) else {
             return;
         };
-        if let Some(stream) = &negotiating.unbound {
-            stream.set_account(&account, self.core.environment.now());
-        }
         let key = self.core.ledger.account(&account);
         if let Some(place) = &self.place {
             place.authenticated(key);
