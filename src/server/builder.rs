@@ -1,7 +1,7 @@
 //! A server's settings, and how its parts are put together.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jid::DomainPart;
@@ -76,7 +76,7 @@ pub(super) struct Domain {
 pub struct ServerBuilder<C: SharedConnection> {
     environment: Arc<dyn Environment>,
     stores: Stores,
-    domains: Vec<(DomainPart, DomainPolicy)>,
+    domains: Vec<Domain>,
     default_domain: Option<DomainPart>,
     former_domains: Vec<DomainPart>,
     conflict: Conflict,
@@ -118,7 +118,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
 
     /// Serves a domain under a policy of its own.
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
-        self.domains.push((address::domain(domain.as_str()).unwrap_or(domain), policy));
+        let name = address::domain(domain.as_str()).unwrap_or(domain);
+        self.domains.push(Domain::new(name, policy, &*self.environment));
         self
     }
 
@@ -185,23 +186,20 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let mut limits = self.limits;
         limits.bind_failures = limits.bind_failures.clamp(5, 10);
         limits.silence = limits.silence.max(LEAST_SILENCE);
-        let domains = self.domains.into_iter();
-        let domains: Vec<_> =
-            domains.map(|(name, policy)| Domain::new(name, policy, &*environment)).collect();
-        let link = Link(Arc::default());
-        let mut registry = link
-            .registry(&environment, &limits, !self.extensions.is_empty())
-            .conflict(self.conflict);
-        for domain in &domains {
-            registry = registry.domain(domain.name.clone());
-        }
-        if let Some(listener) = self.listener {
-            registry = registry.listener(listener);
-        }
-        let core = Arc::new(Core {
-            registry: registry.build(),
+        let has_extensions = !self.extensions.is_empty();
+        Server(Arc::new_cyclic(|core| Core {
+            registry: {
+                let mut registry = registry(core, &environment, &limits, has_extensions);
+                for domain in &self.domains {
+                    registry = registry.domain(domain.name.clone());
+                }
+                if let Some(listener) = self.listener {
+                    registry = registry.listener(listener);
+                }
+                registry.conflict(self.conflict).build()
+            },
             stores: self.stores,
-            domains,
+            domains: self.domains,
             default_domain: self.default_domain,
             former_domains: self.former_domains,
             extensions: self.extensions,
@@ -220,9 +218,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
             unheard: Unheard::default(),
             offline_retries: offline::Retries::default(),
             environment,
-        });
-        link.set(&core);
-        Server(core)
+        }))
     }
 }
 
@@ -237,54 +233,41 @@ impl Domain {
     }
 }
 
-/// How the registry's hooks lead back into the server, which is built after it.
-struct Link<C: SharedConnection>(Arc<OnceLock<Weak<Core<C>>>>);
-
-impl<C: SharedConnection> Link<C> {
-    fn set(&self, core: &Arc<Core<C>>) {
-        let _first = self.0.set(Arc::downgrade(core));
+/// A registry whose hooks lead back into the server that it is built for.
+fn registry<C: SharedConnection>(
+    core: &Weak<Core<C>>,
+    environment: &Arc<dyn Environment>,
+    limits: &Limits,
+    has_extensions: bool,
+) -> RegistryBuilder<C> {
+    let (background, elsewhere, backlog) = (core.clone(), core.clone(), core.clone());
+    let registry = SessionRegistry::builder(Arc::clone(environment))
+        .sessions_per_account(limits.sessions_per_account)
+        .hibernating_per_account(limits.hibernating_per_account)
+        .retention(limits.retention)
+        .background(move |work| match background.upgrade() {
+            Some(core) => core.jobs.later(async move { work() }),
+            None => work(),
+        })
+        .elsewhere(move |stanza, validity| {
+            if let Some(core) = elsewhere.upgrade() {
+                core.route_elsewhere(None, stanza, validity);
+            }
+        })
+        .backlog(move |account| {
+            if let Some(core) = backlog.upgrade() {
+                core.account_left(account);
+            }
+        });
+    if !has_extensions {
+        return registry;
     }
-
-    fn core(&self) -> impl Fn() -> Option<Arc<Core<C>>> + Send + Sync + 'static {
-        let link = Arc::clone(&self.0);
-        move || link.get().and_then(Weak::upgrade)
-    }
-
-    fn registry(
-        &self,
-        environment: &Arc<dyn Environment>,
-        limits: &Limits,
-        has_extensions: bool,
-    ) -> RegistryBuilder<C> {
-        let (background, elsewhere, backlog) = (self.core(), self.core(), self.core());
-        let (hold, hides) = (self.core(), self.core());
-        let registry = SessionRegistry::builder(Arc::clone(environment))
-            .sessions_per_account(limits.sessions_per_account)
-            .hibernating_per_account(limits.hibernating_per_account)
-            .retention(limits.retention)
-            .background(move |work| match background() {
-                Some(core) => core.jobs.later(async move { work() }),
-                None => work(),
-            })
-            .elsewhere(move |stanza, validity| {
-                if let Some(core) = elsewhere() {
-                    core.route_while(None, stanza, validity);
-                }
-            })
-            .backlog(move |account| {
-                if let Some(core) = backlog() {
-                    core.account_left(account);
-                }
-            });
-        if !has_extensions {
-            return registry;
-        }
-        registry
-            .hold(move |session, stanza| {
-                hold().map_or(Hold::Pass, |core| core.hold(session, stanza))
-            })
-            .hides(move |account, jid| hides().is_some_and(|core| core.is_hidden(account, jid)))
-    }
+    let (hold, hides) = (core.clone(), core.clone());
+    registry
+        .hold(move |session, stanza| {
+            hold.upgrade().map_or(Hold::Pass, |core| core.hold(session, stanza))
+        })
+        .hides(move |account, jid| hides.upgrade().is_some_and(|core| core.is_hidden(account, jid)))
 }
 
 impl<C: SharedConnection> fmt::Debug for ServerBuilder<C> {

@@ -262,7 +262,7 @@ impl<C: SharedConnection> Core<C> {
         match self.change_roster(account.clone(), contact, change, None, || ()).await {
             // Another session may have removed it meanwhile.
             Ok(()) | Err(ChangeError::Roster(_)) => Ok(()),
-            Err(ChangeError::Store) => Err(StoreError::failed("a contact cannot be told")),
+            Err(ChangeError::Store(error)) => Err(error),
         }
     }
 }

@@ -138,7 +138,7 @@ impl<C: SharedConnection> Core<C> {
             None => {
                 let presence = presence.readdressed(Some(jid), Some(asked.from.as_str()));
                 if !self.registry.is_local(asked.from.as_str()) {
-                    self.route_while(None, presence, validity);
+                    self.route_elsewhere(None, presence, validity);
                 }
             }
         }

@@ -75,41 +75,6 @@ impl<C: SharedConnection> RouterQueue<C> {
         let state = QueueState { waiting: VecDeque::new(), writing: false };
         Self { router, state: Mutex::new(state) }
     }
-
-    /// Routes a stanza, or queues it while another thread is writing. One that is void by
-    /// the time it has its place in the order is dropped (PRES-21). `refused` gets what could not
-    /// be routed.
-    fn route(
-        &self,
-        outgoing: Outgoing<C>,
-        validity: Validity<'_>,
-        mut refused: impl FnMut(Outgoing<C>, RouteError),
-    ) {
-        let mut refused = |outgoing, error| {
-            // It leads into the host's code: its panic must not leave the queue without a writer.
-            let _panicked = shielded(|| refused(outgoing, error));
-        };
-        let Some(router) = &self.router else { return refused(outgoing, RouteError::NotFound) };
-        let mut queue = self.state.lock();
-        if validity.is_void() {
-            return;
-        }
-        queue.waiting.push_back(outgoing);
-        if queue.writing {
-            return;
-        }
-        queue.writing = true;
-        while let Some(outgoing) = queue.waiting.pop_front() {
-            drop(queue);
-            let route = || router.route(&outgoing.stanza);
-            let routed = shielded(route).unwrap_or(Err(RouteError::Timeout));
-            if let Err(error) = routed {
-                refused(outgoing, error);
-            }
-            queue = self.state.lock();
-        }
-        queue.writing = false;
-    }
 }
 
 impl<C: SharedConnection> Core<C> {
@@ -120,10 +85,7 @@ impl<C: SharedConnection> Core<C> {
             Some(Ok(to)) => to,
             // Only the host can send a stanza without an address here, and there is nobody to tell.
             None => return None,
-            Some(Err(_)) => {
-                self.bounce(origin, &stanza, Condition::JidMalformed);
-                return None;
-            }
+            Some(Err(_)) => return self.refuse(origin, &stanza, Condition::JidMalformed),
         };
         self.route_to(origin, &stanza, &to)
     }
@@ -149,7 +111,7 @@ impl<C: SharedConnection> Core<C> {
             if stanza.kind() == Kind::Iq {
                 self.check_iq(origin, stanza)?;
             }
-            self.route_elsewhere(origin, stanza.clone());
+            self.route_elsewhere(origin, stanza.clone(), Validity::FOR_GOOD);
             return None;
         }
         match stanza.kind() {
@@ -184,33 +146,54 @@ impl<C: SharedConnection> Core<C> {
         Address::of(account, hash)
     }
 
-    /// To the host's router; a refusal is answered to `origin`, or else to the session that the
-    /// stanza is from, where that is due (STZ-10, SUB-6).
-    pub(super) fn route_elsewhere(&self, origin: Origin<'_, C>, stanza: Stanza) {
-        self.route_while(origin, stanza, Validity::FOR_GOOD);
-    }
-
-    /// The same for a stanza that may have become untrue before it has its place in the order.
-    pub(crate) fn route_while(
+    /// To the host's router, or into the queue while another thread is writing. A stanza that is void by
+    /// the time it has its place in the order is dropped (PRES-21).
+    pub(crate) fn route_elsewhere(
         &self,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: Stanza,
         validity: Validity<'_>,
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
-        self.router.route(outgoing, validity, |Outgoing { stanza, origin }, error| {
-            let sender = origin.or_else(|| self.sender(&stanza));
-            if let Some(session) = sender {
-                if stanza.kind() == Kind::Presence
-                    && let to = stanza.to()
-                    && let Some(Ok(to)) = to.as_deref().map(|to| self.address(to))
-                {
-                    // PRES-11
-                    session.forget_directed(&to.to_text());
-                }
-                self.bounce(Some(&session), &stanza, error);
+        let Some(router) = &self.router.router else {
+            return self.not_routed(outgoing, RouteError::NotFound);
+        };
+        let mut queue = self.router.state.lock();
+        if validity.is_void() {
+            return;
+        }
+        queue.waiting.push_back(outgoing);
+        if queue.writing {
+            return;
+        }
+        queue.writing = true;
+        while let Some(outgoing) = queue.waiting.pop_front() {
+            drop(queue);
+            let route = || router.route(&outgoing.stanza);
+            let routed = shielded(route).unwrap_or(Err(RouteError::Timeout));
+            if let Err(error) = routed {
+                self.not_routed(outgoing, error);
             }
-        });
+            queue = self.router.state.lock();
+        }
+        queue.writing = false;
+    }
+
+    /// A refusal is answered to the session that sent the stanza, where that is due (STZ-10, SUB-6).
+    fn not_routed(&self, Outgoing { stanza, origin }: Outgoing<C>, error: RouteError) {
+        let answer = || {
+            let Some(session) = origin.or_else(|| self.sender(&stanza)) else { return };
+            if stanza.kind() == Kind::Presence
+                && let to = stanza.to()
+                && let Some(Ok(to)) = to.as_deref().map(|to| self.address(to))
+            {
+                // PRES-11
+                session.forget_directed(&to.to_text());
+            }
+            self.bounce(Some(&session), &stanza, error);
+        };
+        // It leads into the host's code: its panic must not leave the queue without a writer.
+        let _panicked = shielded(answer);
     }
 
     /// The local session that a stanza came from.

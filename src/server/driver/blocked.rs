@@ -5,10 +5,34 @@ use std::task::{Context, Poll, Waker, ready};
 
 use super::admission::{News, Standing};
 use super::close::Closing;
-use super::pending::Pending;
 use super::{Driver, Place, State, Want};
 use crate::connection::{Close, SharedConnection};
+use crate::server::work::oneshot::Receiver;
+use crate::session::{Authed, Bound, Session};
+use crate::stanza::Condition;
+use crate::store::{Credentials, Verdict};
 use crate::stream::{Limit, StreamCondition};
+
+/// Work that the driver waits for before it goes on with its input (STREAM-23).
+pub(super) enum Pending<C: SharedConnection> {
+    /// The answer of a store to SASL; `None` if it failed.
+    Sasl(Pin<Box<dyn Future<Output = Option<SaslAnswer>> + Send>>),
+    /// A bind under way on the account's chain, and the id of its request.
+    Bind { done: Receiver<BindOutcome<C>>, id: String },
+    /// A stanza that waits for a store or a handler.
+    Stanza(Receiver<()>),
+}
+
+/// What a store answered to SASL.
+pub(super) enum SaslAnswer {
+    Credentials(Option<Credentials>),
+    Verdict(Verdict),
+    /// Whether the password is right.
+    Hashed(bool),
+}
+
+/// The session bound, or given back with what its client is told.
+pub(super) type BindOutcome<C> = Result<Session<Bound, C>, (Session<Authed, C>, Condition)>;
 
 impl<C: SharedConnection> Driver<C> {
     /// Waits for what comes before the next event. Without a context nobody is woken.
@@ -48,9 +72,9 @@ impl<C: SharedConnection> Driver<C> {
                 self.pending = None;
                 self.sasl_answer(answer);
             }
-            Some(Pending::Bind(wait)) => {
-                let outcome = ready!(Pin::new(&mut wait.done).poll(context));
-                let id = std::mem::take(&mut wait.id);
+            Some(Pending::Bind { done, id }) => {
+                let outcome = ready!(Pin::new(done).poll(context));
+                let id = std::mem::take(id);
                 self.pending = None;
                 self.bind_done(outcome, &id);
             }

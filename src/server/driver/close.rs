@@ -10,7 +10,7 @@ use crate::stanza::Frame;
 use crate::stream::{StreamError, close};
 
 /// What closes a stream.
-const CLOSE_TAG: &[u8] = b"</stream:stream>";
+pub(super) const CLOSE_TAG: &[u8] = b"</stream:stream>";
 
 /// A stream that we have closed.
 pub(super) struct Closing<C: SharedConnection> {
@@ -21,11 +21,6 @@ pub(super) struct Closing<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Driver<C> {
-    /// STREAM-27: what came before is handled; our close tag answers, behind all that is queued.
-    pub(super) fn end_of_stream(&mut self) {
-        self.close_after_client(Reason::Closed, CLOSE_TAG);
-    }
-
     /// The client sends no more, and has not closed its stream: its half of the transport has
     /// ended. To be called where the read found that, instead of [`receive`](Self::receive).
     ///

@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use super::pending::Pending;
+use super::blocked::Pending;
 use super::{Driver, State};
 use crate::address::InvalidAddress;
 use crate::connection::SharedConnection;
 use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
-use crate::sasl::wire;
 use crate::server::deliver::address::Address;
 use crate::server::deliver::message::Accepted;
 use crate::server::work::oneshot;
 use crate::server::{Core, Task, caught, shielded};
-use crate::session::{Bound, Reason, Session, SessionHandle};
+use crate::session::{Bound, Session, SessionHandle};
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
-use crate::stream::{Limit, Nonza, RefusedStanza, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::{Limit, RefusedStanza};
 
 /// Bytes by which a stanza may grow uncounted (LIMIT-20): room for the sender's address, in all but odd
 /// cases.
@@ -124,14 +123,11 @@ impl<C: SharedConnection> Driver<C> {
             false => {
                 core.metrics.limit(Limit::Recipients);
                 let error = StanzaError::new(Condition::PolicyViolation);
-                core.bounce(Some(&handle), &stanza, error.with_type(ErrorType::Wait));
-                None
+                core.refuse(Some(&handle), &stanza, error.with_type(ErrorType::Wait))
             }
         };
-        let task = shielded(work).unwrap_or_else(|| {
-            core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
-            None
-        });
+        let task = shielded(work)
+            .unwrap_or_else(|| core.refuse(Some(&handle), &stanza, Condition::InternalServerError));
         let broadcast = stanza.kind() == Kind::Presence && stanza.raw_to().is_none();
         if let Some(task) = task {
             let (sender, done) = oneshot::channel();
@@ -165,33 +161,6 @@ impl<C: SharedConnection> Driver<C> {
         }
         drop(ticket);
         self.count_stanza(false);
-    }
-
-    /// A first-level element that is no stanza.
-    pub(super) fn nonza(&mut self, nonza: &Nonza) {
-        let State::Bound(session) = &mut self.state else { return };
-        if nonza.is("error", STREAM_NAMESPACE) {
-            // SERR-2
-            return self.close_after_client(Reason::StreamError, b"</stream:stream>");
-        }
-        if nonza.namespace() == wire::NS {
-            // SASL-10
-            return self.fail(StreamCondition::NotAuthorized.into());
-        }
-        let core = Arc::clone(&self.core);
-        let offer = || {
-            let offered = core.extensions.iter().map(|extension| extension.nonza(session, nonza));
-            offered.into_iter().find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
-        };
-        match shielded(offer) {
-            Some(Flow::Done) => {}
-            Some(Flow::Close(error)) => self.fail(error),
-            // STREAM-16
-            Some(Flow::Next) => {
-                self.fail(StreamCondition::UnsupportedStanzaType.into());
-            }
-            None => self.fail(StreamCondition::InternalServerError.into()),
-        }
     }
 }
 

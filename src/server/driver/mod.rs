@@ -7,7 +7,6 @@ mod congestion;
 mod drain;
 mod input;
 pub(super) mod negotiate;
-mod pending;
 pub(super) mod rate;
 mod recipients;
 mod timeouts;
@@ -32,15 +31,15 @@ use super::Core;
 use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
 use crate::sasl::ChannelBindings;
-use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
+use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Unauthed};
 use crate::stream::{Event, Limit, Parser, StreamError};
 use admission::{Source, Standing};
-use close::Closing;
+use blocked::Pending;
+use close::{CLOSE_TAG, Closing};
 use congestion::Stall;
 use drain::DrainHook;
 use input::Deferred;
 use negotiate::Negotiating;
-use pending::Pending;
 use rate::{RateLimiter, Spent};
 use recipients::Recipients;
 use trace::Trace;
@@ -368,7 +367,8 @@ impl<C: SharedConnection> Driver<C> {
             (State::Closing(_) | State::Over, _) => {}
             (_, Event::End) => {
                 self.carry_out_last_presence(false);
-                self.end_of_stream();
+                // STREAM-27: our close tag answers, behind all that is queued.
+                self.close_after_client(Reason::Closed, CLOSE_TAG);
             }
             (_, Event::Header(header)) => self.header(&header),
             (State::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),

@@ -23,12 +23,6 @@ pub(super) enum Handoff<C: SharedConnection> {
     Behind,
 }
 
-impl<C: SharedConnection> From<Disposition<C>> for Handoff<C> {
-    fn from(disposition: Disposition<C>) -> Self {
-        Self::Settled(disposition)
-    }
-}
-
 /// What a message may overtake among all that waits for its account.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Overtakes {
@@ -119,11 +113,13 @@ impl<C: SharedConnection> Core<C> {
                 return Handoff::Behind;
             }
             match decision {
-                MessageDecision::Silent => return Disposition::Refused(Admission::Drop).into(),
+                MessageDecision::Silent => {
+                    return Handoff::Settled(Disposition::Refused(Admission::Drop));
+                }
                 MessageDecision::Addressed | MessageDecision::Top | MessageDecision::All => {}
                 // LIMIT-10: not into the store, where it would be ahead of what waits for the session.
-                _ if skipped.is_full => return Disposition::refused(try_again()).into(),
-                MessageDecision::Bounce => return Disposition::refused(BOUNCE).into(),
+                _ if skipped.is_full => return Handoff::Settled(Disposition::refused(try_again())),
+                MessageDecision::Bounce => return Handoff::Settled(Disposition::refused(BOUNCE)),
                 MessageDecision::Offline => return Handoff::Store,
             }
             let mut reached = Reached::new();
@@ -137,7 +133,7 @@ impl<C: SharedConnection> Core<C> {
                 }
             }
             if !reached.is_empty() {
-                return Disposition::Delivered(reached, copies).into();
+                return Handoff::Settled(Disposition::Delivered(reached, copies));
             }
         }
     }

@@ -35,10 +35,7 @@ impl<C: SharedConnection> Core<C> {
             Ok(version) => {
                 Some(self.roster_get(session.clone(), stanza.clone(), version.map(Into::into)))
             }
-            Err(error) => {
-                self.bounce(Some(session), stanza, error);
-                None
-            }
+            Err(error) => self.refuse(Some(session), stanza, error),
         }
     }
 
@@ -83,10 +80,7 @@ impl<C: SharedConnection> Core<C> {
         let (contact, change) = match (stray, set) {
             (Some(text), _) => (session.account().bare.clone(), Change::Strike(text)),
             (None, Ok(set)) => (set.contact().clone(), Change::Set(set)),
-            (None, Err(error)) => {
-                self.bounce(Some(session), stanza, error);
-                return None;
-            }
+            (None, Err(error)) => return self.refuse(Some(session), stanza, error),
         };
         let core = Arc::clone(self);
         let (session, stanza) = (session.clone(), stanza.clone());

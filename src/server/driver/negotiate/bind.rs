@@ -5,11 +5,12 @@ use std::sync::Arc;
 use jid::{BareJid, FullJid, ResourcePart};
 
 use super::super::admission::Signal;
-use super::super::pending::{BindOutcome, BindWait, Pending};
+use super::super::blocked::{BindOutcome, Pending};
 use super::{Driver, State};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::rules::roster::Roster;
+use crate::server::deliver::handler::BIND_NS;
 use crate::server::deliver::iq::is_request;
 use crate::server::work::oneshot;
 use crate::server::{Core, caught};
@@ -17,8 +18,6 @@ use crate::session::{Authed, BindError, BindRefusal, BindRequest, Misuse, Sessio
 use crate::stanza::{Child, Condition, ErrorType, Stanza, StanzaError, write};
 use crate::store::StoreError;
 use crate::stream::{Limit, StreamCondition, StreamError};
-
-pub(super) const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 
 impl<C: SharedConnection> Driver<C> {
     /// BIND-2…10
@@ -41,7 +40,7 @@ impl<C: SharedConnection> Driver<C> {
         let core = Arc::clone(&self.core);
         let work = bind(core, session, resource, id.clone(), signal, sender);
         let _ran = self.core.jobs.run(&key, work);
-        self.pending = Some(Pending::Bind(BindWait { done, id }));
+        self.pending = Some(Pending::Bind { done, id });
     }
 
     /// The job that binds has ended.

@@ -1,13 +1,14 @@
-//! First-level elements before a resource is bound.
+//! First-level elements: all before a resource is bound, and those that are no stanzas.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::bind::BIND_NS;
+use super::super::close::CLOSE_TAG;
 use super::{Driver, State, Want};
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Negotiated};
 use crate::sasl::wire;
+use crate::server::deliver::handler::BIND_NS;
 use crate::server::{Core, shielded};
 use crate::session::{Authed, Reason, Session};
 use crate::stanza::canonical::Opening;
@@ -23,7 +24,7 @@ impl<C: SharedConnection> Driver<C> {
         match event {
             Event::Refused(refused) => self.unbound_refused(&refused),
             Event::Stanza(stanza) => self.unbound_stanza(&stanza, None),
-            Event::Nonza(nonza) => self.unbound_nonza(&nonza),
+            Event::Nonza(nonza) => self.nonza(&nonza),
             Event::Header(_) | Event::End => {}
         }
         if is_counted && matches!(self.state, State::Authed(_)) {
@@ -64,12 +65,12 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A first-level element that is no stanza.
-    fn unbound_nonza(&mut self, nonza: &Nonza) {
+    pub(in super::super) fn nonza(&mut self, nonza: &Nonza) {
         let namespace = nonza.namespace();
         match (&self.state, &*namespace) {
             (_, STREAM_NAMESPACE) if nonza.name() == "error" => {
                 // SERR-2
-                self.close_after_client(Reason::StreamError, b"</stream:stream>");
+                self.close_after_client(Reason::StreamError, CLOSE_TAG);
             }
             (State::Unauthed(_), TLS_NS) if nonza.name() == "starttls" => self.starttls(nonza),
             (State::Unauthed(session), wire::NS) if session.is_open() => self.sasl_request(nonza),
@@ -82,29 +83,42 @@ impl<C: SharedConnection> Driver<C> {
     /// What only an extension may know; else STREAM-16.
     fn offer_to_extensions(&mut self, nonza: &Nonza) {
         let core = Arc::clone(&self.core);
-        let session = match std::mem::replace(&mut self.state, State::Binding) {
-            State::Authed(session) => session,
+        let mut answer = Vec::new();
+        let flow = match std::mem::replace(&mut self.state, State::Binding) {
+            State::Authed(session) => {
+                let offer = || core.authenticated_nonza(session, nonza);
+                shielded(offer).map(|negotiated| self.negotiated(negotiated))
+            }
             state => {
                 self.state = state;
-                let mut answer = Vec::new();
-                return match shielded(|| core.unauthenticated_nonza(nonza, &mut answer)) {
-                    Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
-                    Some(Flow::Done) => self.send(&answer),
-                    Some(Flow::Close(error)) => self.fail(error),
-                    None => self.fail(StreamCondition::InternalServerError.into()),
-                };
+                shielded(|| {
+                    core.offer(|extension| match &mut self.state {
+                        State::Bound(session) => extension.nonza(session, nonza),
+                        _ => extension.unauthenticated(nonza, &mut answer),
+                    })
+                })
             }
         };
-        match shielded(|| core.authenticated_nonza(session, nonza)) {
-            Some(Negotiated::Next(session)) => {
-                self.state = State::Authed(session);
-                self.fail(StreamCondition::UnsupportedStanzaType.into());
-            }
-            Some(Negotiated::Done(session)) => self.state = State::Authed(session),
-            Some(Negotiated::Bound(session)) => self.begin_session(session),
-            Some(Negotiated::Close(error)) => self.fail(error),
+        match flow {
+            Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
+            Some(Flow::Done) if answer.is_empty() => {}
+            Some(Flow::Done) => self.send(&answer),
+            Some(Flow::Close(error)) => self.fail(error),
             None => self.fail(StreamCondition::InternalServerError.into()),
         }
+    }
+
+    fn negotiated(&mut self, negotiated: Negotiated<C>) -> Flow {
+        match negotiated {
+            Negotiated::Next(session) => {
+                self.state = State::Authed(session);
+                return Flow::Next;
+            }
+            Negotiated::Done(session) => self.state = State::Authed(session),
+            Negotiated::Bound(session) => self.begin_session(session),
+            Negotiated::Close(error) => return Flow::Close(error),
+        }
+        Flow::Done
     }
 
     /// TLS-1, TLS-2
@@ -173,8 +187,9 @@ impl<C: SharedConnection> Driver<C> {
 }
 
 impl<C: SharedConnection> Core<C> {
-    fn unauthenticated_nonza(&self, nonza: &Nonza, answer: &mut Vec<u8>) -> Flow {
-        let mut offered = self.extensions.iter().map(|one| one.unauthenticated(nonza, answer));
+    /// What the first extension that takes something makes of it.
+    fn offer(&self, offer: impl FnMut(&dyn Extension<C>) -> Flow) -> Flow {
+        let mut offered = self.extensions.iter().map(|one| &**one).map(offer);
         offered.find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
     }
 

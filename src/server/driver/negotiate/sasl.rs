@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::super::pending::{Pending, SaslAnswer};
+use super::super::blocked::{Pending, SaslAnswer};
 use super::super::rate::Spent;
 use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::sasl::{Failure, Negotiation, Step, wire};
 use crate::server::{caught, shielded};
-use crate::store::StoreError;
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
@@ -27,15 +26,14 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    pub(in super::super) fn sasl_answer(&mut self, answer: SaslAnswer) {
+    /// `None`: a store has failed, or the password could not be checked.
+    pub(in super::super) fn sasl_answer(&mut self, answer: Option<SaslAnswer>) {
         let Some(sasl) = self.sasl() else { return };
         let step = match answer {
-            SaslAnswer::Credentials(Ok(found)) => sasl.credentials(found),
-            SaslAnswer::Verdict(Ok(verdict)) => sasl.verdict(verdict),
-            SaslAnswer::Hashed(Some(right)) => sasl.hashed(right),
-            SaslAnswer::Credentials(Err(_))
-            | SaslAnswer::Verdict(Err(_))
-            | SaslAnswer::Hashed(None) => Err(sasl.store_failed()),
+            Some(SaslAnswer::Credentials(found)) => sasl.credentials(found),
+            Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
+            Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
+            None => Err(sasl.store_failed()),
         };
         self.sasl_step(step);
     }
@@ -54,9 +52,9 @@ impl<C: SharedConnection> Driver<C> {
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
                     let answer = hashing.submit(self.source, check);
-                    self.wait_for_sasl(async { SaslAnswer::Hashed(answer.await) });
+                    self.wait_for_sasl(async { answer.await.map(SaslAnswer::Hashed) });
                 }
-                None => self.sasl_answer(SaslAnswer::Hashed(shielded(check))),
+                None => self.sasl_answer(shielded(check).map(SaslAnswer::Hashed)),
             },
             Ok(Step::Success { account, data }) => {
                 self.progressed(false);
@@ -75,8 +73,7 @@ impl<C: SharedConnection> Driver<C> {
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
             let found = async { accounts.credentials(&account).await };
-            let failed = || Err(StoreError::failed("the store panicked"));
-            SaslAnswer::Credentials(caught(found).await.unwrap_or_else(failed))
+            caught(found).await?.ok().map(SaslAnswer::Credentials)
         });
     }
 
@@ -88,12 +85,11 @@ impl<C: SharedConnection> Driver<C> {
         self.begin_login(&account);
         self.wait_for_sasl(async move {
             let verdict = async { authenticator.check_password(&account, &password).await };
-            let failed = || Err(StoreError::failed("the authenticator panicked"));
-            SaslAnswer::Verdict(caught(verdict).await.unwrap_or_else(failed))
+            caught(verdict).await?.ok().map(SaslAnswer::Verdict)
         });
     }
 
-    fn wait_for_sasl(&mut self, answer: impl Future<Output = SaslAnswer> + Send + 'static) {
+    fn wait_for_sasl(&mut self, answer: impl Future<Output = Option<SaslAnswer>> + Send + 'static) {
         self.pending = Some(Pending::Sasl(Box::pin(answer)));
     }
 
