@@ -24,6 +24,7 @@ use crate::stream::{StreamCondition, StreamError, close};
 const CHECK_IDLE: Duration = Duration::from_millis(50);
 
 /// How a server shuts down.
+#[derive(Default)]
 #[must_use = "says something to `Server::shutdown` only"]
 pub struct Shutdown {
     other_host: Option<StreamError>,
@@ -55,12 +56,6 @@ impl Shutdown {
     pub fn progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
         self.progress = Some(Box::new(progress));
         self
-    }
-}
-
-impl Default for Shutdown {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

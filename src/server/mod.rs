@@ -131,19 +131,9 @@ impl<C: SharedConnection> Server<C> {
     /// `from` is believed: the host has checked it. It gets its normal form (JID-1); a stanza whose
     /// `from` has none is dropped. What another domain says in our name is taken out (STZ-14).
     pub fn send(&self, stanza: Stanza) {
-        let Some(stanza) = self.0.with_normal_from(stanza) else { return };
-        let stanza = self.0.without_claims_of_others(stanza);
-        self.0.route_for_host(stanza);
-    }
-
-    /// Sends an iq get or set, and waits for its answer: the result or error with its id and from
-    /// its `to` (STZ-13).
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError`] when no answer comes within 60 seconds, or the iq is no request.
-    pub async fn request(&self, iq: Stanza) -> Result<Stanza, RequestError> {
-        self.0.request(iq).await
+        if let Some(stanza) = self.0.sent_by_host(stanza) {
+            self.0.route_for_host(stanza);
+        }
     }
 }
 

@@ -47,10 +47,10 @@ impl<C: SharedConnection> Core<C> {
                 return self.refuse(origin, stanza, Condition::NotAllowed);
             }
             if target == Target::Account && query.is("query", roster::NAMESPACE) {
-                return if own {
-                    self.roster_iq(session, stanza, &query, is_set)
-                } else {
-                    self.refuse(origin, stanza, BOUNCE)
+                return match (own, is_set) {
+                    (true, true) => self.roster_set(session, stanza, &query),
+                    (true, false) => self.roster_get(session, stanza, &query),
+                    (false, _) => self.refuse(origin, stanza, BOUNCE),
                 };
             }
         }

@@ -40,13 +40,12 @@ impl<C: SharedConnection> Core<C> {
     ) -> Option<Task> {
         let request = self.check_iq(origin, stanza)?;
         let own = origin.map(|session| &session.account().bare);
-        if let Some(to) = to.filter(|to| to.is_account())
-            && let Err(refusal) = self.admit_iq(stanza, to, own)
-        {
-            if let Some(error) = refusal.filter(|_| request) {
-                self.bounce(origin, stanza, error);
+        if let Some(to) = to.filter(|to| to.is_account()) {
+            match self.admit_iq(stanza, to, own) {
+                Admission::Accept => {}
+                Admission::Refuse(error) if request => return self.refuse(origin, stanza, error),
+                Admission::Refuse(_) | Admission::Drop => return None,
             }
-            return None;
         }
         let matching = to.and_then(|to| self.registry.find(to.key(), to.resource.as_deref()?));
         let situation = match to {
@@ -83,22 +82,13 @@ impl<C: SharedConnection> Core<C> {
         None
     }
 
-    /// Whether an iq gets in to an account, or the error for its sender, if it is a request.
-    fn admit_iq(
-        &self,
-        stanza: &Stanza,
-        to: &Address<'_>,
-        own: Option<&BareJid>,
-    ) -> Result<(), Option<StanzaError>> {
+    /// Whether an iq gets in to an account.
+    fn admit_iq(&self, stanza: &Stanza, to: &Address<'_>, own: Option<&BareJid>) -> Admission {
         if to.resource.is_none() && Some(&*to.bare) != own && is_roster_set(stanza) {
             // ROSTER-4: whether the account exists and blocks the sender does not matter.
-            return Err(Some(Condition::Forbidden.into()));
+            return Admission::Refuse(Condition::Forbidden.into());
         }
-        match self.admit(to, stanza) {
-            Admission::Accept => Ok(()),
-            Admission::Drop => Err(None),
-            Admission::Refuse(error) => Err(Some(error)),
-        }
+        self.admit(to, stanza)
     }
 
     /// Whether an iq is a request; `None` where it is none of the four types, and its sender has

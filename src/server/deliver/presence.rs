@@ -179,7 +179,11 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
     ) {
         let ends = matches!(type_, PresenceType::Unavailable | PresenceType::Error);
-        let from = if ends { self.true_from(origin, stanza) } else { None };
+        let from = match origin {
+            _ if !ends => None,
+            Some(session) => Some(Cow::from(session.jid().as_str())),
+            None => stanza.from().and_then(|from| Some(self.address(&from).ok()?.to_text().into())),
+        };
         for session in sessions {
             if let Some(from) = &from {
                 // PRES-11
@@ -190,18 +194,6 @@ impl<C: SharedConnection> Core<C> {
             } else {
                 let _gone = session.send_item(&Item::new(stanza).while_valid(validity));
             }
-        }
-    }
-
-    /// The sender of a stanza, as normalised text.
-    fn true_from<'a>(
-        &self,
-        origin: Option<&'a SessionHandle<C>>,
-        stanza: &Stanza,
-    ) -> Option<Cow<'a, str>> {
-        match origin {
-            Some(session) => Some(session.jid().as_str().into()),
-            None => Some(self.address(&stanza.from()?).ok()?.to_text().into()),
         }
     }
 }

@@ -129,18 +129,13 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
         presence: Stanza,
     ) {
-        let jid = session.jid().as_str();
-        match &asked.origin {
-            Some(origin) => {
-                let presence = presence.readdressed(Some(jid), Some(origin.jid().as_str()));
-                let _refused = origin.send_item(&Item::new(&presence).while_valid(validity));
-            }
-            None => {
-                let presence = presence.readdressed(Some(jid), Some(asked.from.as_str()));
-                if !self.registry.is_local(asked.from.as_str()) {
-                    self.route_elsewhere(None, presence, validity);
-                }
-            }
+        let (origin, from) = (asked.origin.as_ref(), asked.from.as_str());
+        let to = origin.map_or(from, |origin| origin.jid().as_str());
+        let presence = presence.readdressed(Some(session.jid().as_str()), Some(to));
+        if let Some(origin) = origin {
+            let _refused = origin.send_item(&Item::new(&presence).while_valid(validity));
+        } else if !self.registry.is_local(from) {
+            self.route_elsewhere(None, presence, validity);
         }
     }
 }

@@ -56,12 +56,8 @@ impl From<RouteError> for StanzaError {
 /// The queue in front of the router: one writer at a time, in order.
 pub(crate) struct RouterQueue<C: SharedConnection> {
     router: Option<Box<dyn Router>>,
-    state: Mutex<QueueState<C>>,
-}
-
-struct QueueState<C: SharedConnection> {
-    waiting: VecDeque<Outgoing<C>>,
-    writing: bool,
+    /// What waits for the thread that is writing, if one is.
+    waiting: Mutex<Option<VecDeque<Outgoing<C>>>>,
 }
 
 /// A stanza on its way out, and the session that is told if there is no way.
@@ -72,8 +68,7 @@ struct Outgoing<C: SharedConnection> {
 
 impl<C: SharedConnection> RouterQueue<C> {
     pub(crate) fn new(router: Option<Box<dyn Router>>) -> Self {
-        let state = QueueState { waiting: VecDeque::new(), writing: false };
-        Self { router, state: Mutex::new(state) }
+        Self { router, waiting: Mutex::default() }
     }
 }
 
@@ -127,17 +122,20 @@ impl<C: SharedConnection> Core<C> {
         Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
     }
 
-    /// A stanza of the host with its `from` in normal form; `None` where that is no address.
-    pub(crate) fn with_normal_from(&self, stanza: Stanza) -> Option<Stanza> {
+    /// A stanza of the host, with its `from` in normal form (JID-1), and without what another domain says
+    /// in our name (STZ-14); `None` where `from` is no address.
+    pub(crate) fn sent_by_host(&self, stanza: Stanza) -> Option<Stanza> {
         let Some(from) = stanza.from() else { return Some(stanza) };
-        let Ok(normal) = self.address(&from).map(|from| from.to_text()) else {
+        let Ok(sender) = self.address(&from) else {
             self.metrics.error(Condition::JidMalformed);
             return None;
         };
-        if normal == from {
-            return Some(stanza);
-        }
-        Some(stanza.readdressed(Some(&normal), stanza.to().as_deref()))
+        let (normal, is_ours) = (sender.to_text(), self.registry.is_local(sender.bare.as_str()));
+        let readdressed =
+            (normal != from).then(|| stanza.readdressed(Some(&normal), stanza.to().as_deref()));
+        drop(from);
+        let stanza = readdressed.unwrap_or(stanza);
+        Some(if is_ours { stanza } else { self.without_claims(stanza) })
     }
 
     /// The address of an account itself.
@@ -158,25 +156,26 @@ impl<C: SharedConnection> Core<C> {
         let Some(router) = &self.router.router else {
             return self.not_routed(outgoing, RouteError::NotFound);
         };
-        let mut queue = self.router.state.lock();
+        let mut queue = self.router.waiting.lock();
         if validity.is_void() {
             return;
         }
-        queue.waiting.push_back(outgoing);
-        if queue.writing {
-            return;
+        if let Some(waiting) = &mut *queue {
+            return waiting.push_back(outgoing);
         }
-        queue.writing = true;
-        while let Some(outgoing) = queue.waiting.pop_front() {
+        *queue = Some(VecDeque::new());
+        let mut next = Some(outgoing);
+        while let Some(outgoing) = next {
             drop(queue);
             let route = || router.route(&outgoing.stanza);
             let routed = shielded(route).unwrap_or(Err(RouteError::Timeout));
             if let Err(error) = routed {
                 self.not_routed(outgoing, error);
             }
-            queue = self.router.state.lock();
+            queue = self.router.waiting.lock();
+            next = queue.as_mut().and_then(VecDeque::pop_front);
         }
-        queue.writing = false;
+        *queue = None;
     }
 
     /// A refusal is answered to the session that sent the stanza, where that is due (STZ-10, SUB-6).

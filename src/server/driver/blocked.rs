@@ -5,7 +5,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use super::admission::{News, Standing};
 use super::close::Closing;
-use super::{Driver, Place, State, Want};
+use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
 use crate::server::work::oneshot::Receiver;
 use crate::session::{Authed, Bound, Session};
@@ -166,8 +166,9 @@ impl<C: SharedConnection> Driver<C> {
         self.negotiating.as_ref().is_some_and(|n| n.standing == Standing::Waiting)
     }
 
-    /// Whether there was no room for the transport.
+    /// Whether there was no room for the transport: it is told so if it sends a header, and nothing else is
+    /// done.
     pub(super) fn is_refused(&self) -> bool {
-        self.place.as_ref().is_some_and(Place::is_refused)
+        self.place.as_ref().is_some_and(|place| place.standing() == Standing::Refused)
     }
 }

@@ -57,8 +57,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Ends the stream with these last words; the client says nothing more.
     pub(super) fn close_after_client(&mut self, reason: Reason, last_words: &[u8]) {
-        let session = self.end_session(reason, last_words);
-        self.wait_for_close(session, self.core.limits.close);
+        self.end(reason, last_words);
         self.closed_by_client();
     }
 
@@ -85,18 +84,13 @@ impl<C: SharedConnection> Driver<C> {
         self.core.metrics.stream_error(error.condition(), error.limit());
         self.trace.failed(error);
         close(&mut words, None, Some(error));
-        let session = self.end_session(Reason::StreamError, &words);
-        self.wait_for_close(session, self.core.limits.close);
+        self.end(Reason::StreamError, &words);
     }
 
-    /// Ends the session of this transport with these last words, whatever state it is in. A bound
-    /// one is given back as long as they are not written.
-    pub(super) fn end_session(
-        &mut self,
-        reason: Reason,
-        last_words: &[u8],
-    ) -> Option<Session<Bound, C>> {
-        match std::mem::replace(&mut self.state, State::Over) {
+    /// Ends the session of this transport with these last words, whatever state it is in, and closes the
+    /// stream. A bound one is kept as long as they are not written.
+    fn end(&mut self, reason: Reason, last_words: &[u8]) {
+        let session = match std::mem::replace(&mut self.state, State::Over) {
             State::Bound(session) => {
                 session.end_now(reason, last_words);
                 Some(session)
@@ -106,7 +100,8 @@ impl<C: SharedConnection> Driver<C> {
                 let _broken = self.connection.send(Frame::raw(last_words));
                 None
             }
-        }
+        };
+        self.wait_for_close(session, self.core.limits.close);
     }
 
     fn wait_for_close(&mut self, session: Option<Session<Bound, C>>, time: Duration) {

@@ -89,7 +89,8 @@ impl<C: SharedConnection> Driver<C> {
     fn check_silence(&mut self, now: Duration) {
         self.deadline = now.saturating_add(self.core.limits.answer).into();
         // Its answer may be unread; or it takes what waits, and is watched by that (LIMIT-13).
-        if self.may_be_unread(now) || self.stall.is_some() {
+        let may_be_unread = self.is_input_held() || self.input_lags_until > now.into();
+        if may_be_unread || self.stall.is_some() {
             return;
         }
         if std::mem::replace(&mut self.was_asked, true) {
@@ -139,11 +140,6 @@ impl<C: SharedConnection> Driver<C> {
     fn is_input_held(&self) -> bool {
         let waits = self.pending.is_some() || self.congested.is_some();
         waits || self.rates.paused_until().is_some()
-    }
-
-    /// Whether what the client has said may still be unread.
-    fn may_be_unread(&self, now: Duration) -> bool {
-        self.is_input_held() || self.input_lags_until > now.into()
     }
 
     /// The client is read from again after a pause.

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Accepted, Disposition, Reached};
+use super::{Accepted, Disposition, Reached, with_delay};
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::delivery::{
@@ -97,8 +97,14 @@ impl<C: SharedConnection> Core<C> {
     ) -> Handoff<C> {
         // As it is written: no type holds a character that is escaped.
         let type_ = MessageType::of(stanza.raw_type());
-        let stamped = accepted.stamped(stanza, &to.bare);
-        let (stanza, since) = (stamped.as_ref().unwrap_or(stanza), accepted.since());
+        let (since, stamped) = match accepted {
+            Accepted::Now => (None, None),
+            Accepted::Earlier { since, delayed: false, .. } => (Some(since), None),
+            Accepted::Earlier { since, at, .. } => {
+                (Some(since), with_delay(stanza, to.bare.domain().as_str(), at))
+            }
+        };
+        let stanza = stamped.as_ref().unwrap_or(stanza);
         let mut skipped = Skipped::default();
         loop {
             let candidates = self.candidates(to, &skipped);

@@ -36,17 +36,17 @@ pub(super) struct Books {
     sources: HashMap<Source, OfSource>,
     /// Authenticated streams without a session.
     accounts: HashMap<u64, BTreeSet<u64>>,
-    unauthenticated: usize,
+    pub(super) unauthenticated: usize,
     /// Sources that wait and have room: each gets one place in turn.
     turns: VecDeque<Source>,
     /// The server shuts down.
     closing: Option<Dismissal>,
     barred: HashMap<u64, Bar>,
     /// To be woken without the ledger's lock.
-    wakers: Wakers,
+    pub(super) wakers: Wakers,
 }
 
-pub(super) type Wakers = SmallVec<[Waker; 4]>;
+type Wakers = SmallVec<[Waker; 4]>;
 
 /// Which streams may not authenticate as an account: what they prove may be out of date.
 struct Bar {
@@ -68,10 +68,8 @@ struct OfSource {
 struct Crowd {
     silent: BTreeSet<u64>,
     waiting: BTreeSet<u64>,
-    /// How many places are taken.
-    inside: usize,
     /// Those inside that were evicted, and have not gone.
-    evicted: usize,
+    evicted: BTreeSet<u64>,
     /// When which of the others inside may be evicted.
     due: BTreeSet<(Duration, u64)>,
     closing: BTreeSet<u64>,
@@ -154,39 +152,38 @@ impl Signal {
 }
 
 impl Crowd {
-    fn insert(&mut self, id: u64, phase: Phase) {
-        match phase {
-            Phase::Silent => _ = self.silent.insert(id),
-            Phase::Waiting => _ = self.waiting.insert(id),
-            Phase::Inside { due, evicted, .. } => {
-                self.inside += 1;
-                self.evicted += usize::from(evicted);
-                if !evicted {
-                    self.due.insert((due, id));
-                }
+    /// Enters a transport, or takes it out.
+    fn change(&mut self, id: u64, phase: Phase, enters: bool) {
+        let set = match phase {
+            Phase::Silent => &mut self.silent,
+            Phase::Waiting => &mut self.waiting,
+            Phase::Inside { evicted: true, .. } => &mut self.evicted,
+            Phase::Inside { due, .. } => {
+                if enters {
+                    self.due.insert((due, id))
+                } else {
+                    self.due.remove(&(due, id))
+                };
+                return;
             }
-            Phase::Closing => _ = self.closing.insert(id),
-            Phase::Gone => {}
-        }
+            Phase::Closing => &mut self.closing,
+            Phase::Gone => return,
+        };
+        if enters {
+            set.insert(id)
+        } else {
+            set.remove(&id)
+        };
     }
 
-    fn remove(&mut self, id: u64, phase: Phase) {
-        match phase {
-            Phase::Silent => _ = self.silent.remove(&id),
-            Phase::Waiting => _ = self.waiting.remove(&id),
-            Phase::Inside { due, evicted, .. } => {
-                self.inside -= 1;
-                self.evicted -= usize::from(evicted);
-                self.due.remove(&(due, id));
-            }
-            Phase::Closing => _ = self.closing.remove(&id),
-            Phase::Gone => {}
-        }
+    /// How many places are taken.
+    fn inside(&self) -> usize {
+        self.due.len() + self.evicted.len()
     }
 
     fn is_empty(&self) -> bool {
         let sets = [&self.silent, &self.waiting, &self.closing];
-        self.inside == 0 && sets.iter().all(|set| set.is_empty())
+        self.inside() == 0 && sets.iter().all(|set| set.is_empty())
     }
 
     /// Which is to be refused in favour of the newest, if more than `most` are silent or wait: the
@@ -199,7 +196,7 @@ impl Crowd {
 
     /// The first to evict in favour of those who wait here, where all of `most` places are taken.
     fn first_to_evict(&self, most: usize) -> Option<(Duration, u64)> {
-        let is_needed = self.inside >= most && self.waiting.len() > self.evicted;
+        let is_needed = self.inside() >= most && self.waiting.len() > self.evicted.len();
         self.due.first().copied().filter(|_| is_needed)
     }
 
@@ -212,14 +209,6 @@ impl Crowd {
 impl Books {
     pub(super) fn new(most: Most) -> Self {
         Self { most, ..Self::default() }
-    }
-
-    pub(super) const fn unauthenticated(&self) -> usize {
-        self.unauthenticated
-    }
-
-    pub(super) fn take_wakers(&mut self) -> Wakers {
-        std::mem::take(&mut self.wakers)
     }
 
     /// A transport was accepted. It takes a place when it has something to say. Where too many are
@@ -264,10 +253,10 @@ impl Books {
         let before = std::mem::replace(&mut record.phase, phase);
         let here = self.sources.entry(record.source).or_default();
         for crowd in [&mut self.all, &mut here.crowd] {
-            crowd.remove(id, before);
-            crowd.insert(id, phase);
+            crowd.change(id, before, false);
+            crowd.change(id, phase, true);
         }
-        let has_room = here.crowd.inside < self.most.of(record.source);
+        let has_room = here.crowd.inside() < self.most.of(record.source);
         if has_room && !here.has_turn && !here.crowd.waiting.is_empty() {
             here.has_turn = true;
             self.turns.push_back(record.source);
@@ -289,9 +278,9 @@ impl Books {
             return;
         }
         let most = self.most.of(record.source);
-        let has_room =
-            self.sources.get(&record.source).is_some_and(|here| here.crowd.inside < most);
-        if has_room && self.all.inside < self.most.inside {
+        let here = self.sources.get(&record.source);
+        let has_room = here.is_some_and(|here| here.crowd.inside() < most);
+        if has_room && self.all.inside() < self.most.inside {
             return self.admit(id, now);
         }
         self.change_phase(id, Phase::Waiting);
@@ -308,11 +297,11 @@ impl Books {
 
     /// Gives places that have become free to those who wait, one to each source in turn.
     pub(super) fn fill(&mut self, now: Duration) {
-        while self.all.inside < self.most.inside {
+        while self.all.inside() < self.most.inside {
             let Some(source) = self.turns.pop_front() else { return };
             let Some(here) = self.sources.get_mut(&source) else { continue };
             here.has_turn = false;
-            if here.crowd.inside >= self.most.of(source) {
+            if here.crowd.inside() >= self.most.of(source) {
                 continue;
             }
             // The newest: one that has waited long belongs to a crowd that does not move.

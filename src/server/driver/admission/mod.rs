@@ -140,7 +140,7 @@ impl Ledger {
 
     /// Transports that are not authenticated, including those that wait.
     pub(in crate::server) fn unauthenticated(&self) -> usize {
-        self.books.lock().unauthenticated()
+        self.books.lock().unauthenticated
     }
 
     /// Changes the books, gives the places that became free to those who wait, and wakes whom it
@@ -150,7 +150,7 @@ impl Ledger {
         let mut books = self.books.lock();
         let done = change(&mut books, now);
         books.fill(now);
-        let wakers = books.take_wakers();
+        let wakers = std::mem::take(&mut books.wakers);
         drop(books);
         wakers.into_iter().for_each(Waker::wake);
         done
@@ -182,11 +182,6 @@ impl Place {
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.signal().get().is_cut
-    }
-
-    /// Whether there was no room for it: it is told so if it sends a header, and nothing else is done.
-    pub(super) fn is_refused(&self) -> bool {
-        self.standing() == Standing::Refused
     }
 
     pub(super) fn standing(&self) -> Standing {

@@ -13,7 +13,7 @@ use crate::server::{Core, shielded};
 use crate::session::{Authed, Reason, Session};
 use crate::stanza::canonical::Opening;
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
-use crate::stream::{Event, Nonza, RefusedStanza, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::{Event, Nonza, STREAM_NAMESPACE, StreamCondition};
 
 const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 
@@ -22,7 +22,12 @@ impl<C: SharedConnection> Driver<C> {
     pub(in super::super) fn unbound_event(&mut self, event: Event<'_>) {
         let is_counted = matches!(self.state, State::Authed(_));
         match event {
-            Event::Refused(refused) => self.unbound_refused(&refused),
+            Event::Refused(refused) => {
+                if let Some(limit) = refused.limit().filter(|_| is_counted) {
+                    self.core.metrics.limit(limit);
+                }
+                self.unbound_stanza(refused.stanza(), Some(refused.error()));
+            }
             Event::Stanza(stanza) => self.unbound_stanza(&stanza, None),
             Event::Nonza(nonza) => self.nonza(&nonza),
             Event::Header(_) | Event::End => {}
@@ -135,14 +140,6 @@ impl<C: SharedConnection> Driver<C> {
         if self.want == Want::Input {
             self.want = Want::StartTls;
         }
-    }
-
-    /// A stanza that was refused while it was read.
-    fn unbound_refused(&mut self, refused: &RefusedStanza) {
-        if let (State::Authed(_), Some(limit)) = (&self.state, refused.limit()) {
-            self.core.metrics.limit(limit);
-        }
-        self.unbound_stanza(refused.stanza(), Some(refused.error()));
     }
 
     /// A stanza (STREAM-18, BIND-11, BIND-12), and what it was refused with.
