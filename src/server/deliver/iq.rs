@@ -14,20 +14,17 @@ use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, Relation, iq};
 use crate::rules::roster;
 use crate::server::{Core, Task};
 use crate::session::{AccountKey, NotSent};
-use crate::stanza::{Condition, Stanza, StanzaError};
+use crate::stanza::{Condition, Stanza};
 
-/// Whether an iq is a request, or why it is none of the four (IQ-3).
-pub(crate) fn is_request(stanza: &Stanza) -> Result<bool, StanzaError> {
-    let bad = || StanzaError::new(Condition::BadRequest);
+/// Whether an iq is a request; `None` where it is none of the four types, or not a good one (IQ-3).
+pub(crate) fn is_request(stanza: &Stanza) -> Option<bool> {
     let request = match stanza.type_().as_deref() {
         Some("get" | "set") => true,
         Some("result" | "error") => false,
-        _ => return Err(bad()),
+        _ => return None,
     };
-    if stanza.id().is_none() || (request && stanza.children().take(2).count() != 1) {
-        return Err(bad());
-    }
-    Ok(request)
+    let is_good = stanza.id().is_some() && (!request || stanza.children().take(2).count() == 1);
+    is_good.then_some(request)
 }
 
 impl<C: SharedConnection> Core<C> {
@@ -91,18 +88,14 @@ impl<C: SharedConnection> Core<C> {
         self.admit(to, stanza)
     }
 
-    /// Whether an iq is a request; `None` where it is none of the four types, and its sender has
-    /// been told so (IQ-3).
+    /// As [`is_request`]; where it is `None`, the sender is told so.
     pub(super) fn check_iq(&self, origin: Origin<'_, C>, stanza: &Stanza) -> Option<bool> {
-        let error = match is_request(stanza) {
-            Ok(request) => return Some(request),
-            Err(error) => error,
-        };
+        let request = is_request(stanza);
         // IQ-4: a malformed answer is no request for one.
-        if !matches!(stanza.type_().as_deref(), Some("result" | "error")) {
-            self.bounce(origin, stanza, error);
+        if request.is_none() && !matches!(stanza.type_().as_deref(), Some("result" | "error")) {
+            self.bounce(origin, stanza, Condition::BadRequest);
         }
-        None
+        request
     }
 
     /// Whether the sender of a request may reach the sessions of this account (IQ-2).

@@ -54,7 +54,7 @@ impl<C: SharedConnection> Driver<C> {
         }
         // A stream that ends does so within LIMIT-23, and nothing that it says is worked on.
         let is_ending = matches!(self.state, State::Closing(_) | State::Over);
-        if self.rates.paused_until().is_some() && !is_ending {
+        if self.spent.rates.paused_until().is_some() && !is_ending {
             Poll::Pending
         } else {
             Poll::Ready(())

@@ -43,9 +43,11 @@ impl<C: SharedConnection> Driver<C> {
             }
             Some(deferred) if !is_question(session, received) => {
                 deferred.next = Some(stanza);
-                self.rates.wait_for_broadcast();
+                self.spent.rates.wait_for_broadcast();
             }
-            None if is_broadcast && self.rates.broadcast_at().is_some_and(|at| at > now()) => {
+            None if is_broadcast
+                && self.spent.rates.broadcast_at().is_some_and(|at| at > now()) =>
+            {
                 self.deferred = Some(Box::new(Deferred { presence: Some(stanza), next: None }));
             }
             _ => self.carry_out(stanza),
@@ -75,7 +77,7 @@ impl<C: SharedConnection> Driver<C> {
         let Some(mut deferred) = self.deferred.take() else { return false };
         if let Some(presence) = deferred.presence.take() {
             let now = self.core.environment.now();
-            if self.rates.broadcast_at().is_some_and(|at| at > now) {
+            if self.spent.rates.broadcast_at().is_some_and(|at| at > now) {
                 deferred.presence = Some(presence);
                 self.deferred = Some(deferred);
                 return false;
@@ -116,7 +118,7 @@ impl<C: SharedConnection> Driver<C> {
         let text = stanza.to();
         let to = text.as_deref().map(|text| core.address(text));
         let known = to.as_ref().and_then(|to| to.as_ref().ok());
-        let allowed = core.allows_recipient(&mut self.recipients, &handle, &stanza, known);
+        let allowed = core.allows_recipient(&mut self.spent.recipients, &handle, &stanza, known);
         // A panic of host code loses this stanza alone, and its sender is told.
         let work = || match allowed {
             true => core.client_stanza(session, &stanza, to),

@@ -40,8 +40,7 @@ use congestion::Stall;
 use drain::DrainHook;
 use input::Deferred;
 use negotiate::Negotiating;
-use rate::{RateLimiter, Spent};
-use recipients::Recipients;
+use rate::Spent;
 use trace::Trace;
 
 /// How far a transport has come. The typed session moves from one state to the next.
@@ -154,16 +153,14 @@ pub struct Driver<C: SharedConnection> {
     stall: Option<Stall>,
     /// Its stanzas may have made what waits for it longer.
     output_grew: bool,
-    rates: RateLimiter,
-    /// Whose allowance is spent: the key of the source, later of the account.
+    spent: Spent,
+    /// Whose allowance that is: the key of the source, later of the account.
     spends_as: u64,
     source: Source,
     /// Where the transport is counted while it serves no session.
     place: Option<Place>,
     /// Broadcast presence that came too soon (LIMIT-19).
     deferred: Option<Box<Deferred>>,
-    /// Where there is a limit of them (LIMIT-21).
-    recipients: Option<Box<Recipients>>,
     trace: Trace,
 }
 
@@ -179,7 +176,6 @@ impl<C: SharedConnection> Driver<C> {
         let source = core.ledger.source(transport.source.as_deref());
         let place = core.ledger.enter(source);
         let spends_as = source.key();
-        let Spent { rates, recipients } = core.allowances.take(spends_as, core.environment.now());
         Self {
             state: State::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
@@ -195,12 +191,11 @@ impl<C: SharedConnection> Driver<C> {
             backlog_check: None,
             stall: None,
             output_grew: false,
-            rates,
+            spent: core.allowances.take(spends_as, core.environment.now()),
             spends_as,
             source,
             place: Some(place),
             deferred: None,
-            recipients,
             trace: Trace::new(stream, core.log_addresses),
             connection,
             core,
@@ -382,7 +377,7 @@ impl<C: SharedConnection> Driver<C> {
     /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
     fn count_bytes(&mut self, bytes: usize) {
         let now = self.core.environment.now();
-        if self.rates.spend_bytes(bytes, now, &self.core.limits) {
+        if self.spent.rates.spend_bytes(bytes, now, &self.core.limits) {
             self.core.metrics.limit(Limit::Rate);
         }
     }
@@ -391,12 +386,12 @@ impl<C: SharedConnection> Driver<C> {
     fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
         self.output_grew = true;
-        if let Some(limit) = self.rates.spend_stanza(is_broadcast, now, &self.core.limits) {
+        if let Some(limit) = self.spent.rates.spend_stanza(is_broadcast, now, &self.core.limits) {
             self.core.metrics.limit(limit);
         }
         // LIMIT-13
         if crate::shield::take_behind() {
-            self.rates.slow_down(now);
+            self.spent.rates.slow_down(now);
         }
     }
 }
@@ -404,7 +399,7 @@ impl<C: SharedConnection> Driver<C> {
 impl<C: SharedConnection> Drop for Driver<C> {
     fn drop(&mut self) {
         self.carry_out_last_presence(true);
-        let spent = Spent { rates: self.rates, recipients: self.recipients.take() };
+        let spent = std::mem::take(&mut self.spent);
         let now = self.core.environment.now();
         self.core.allowances.give_back(self.spends_as, spent, now, &self.core.limits);
     }

@@ -23,7 +23,7 @@ impl<C: SharedConnection> Driver<C> {
     /// BIND-2…10
     pub(super) fn bind(&mut self, stanza: &Stanza, request: &Child<'_>) {
         let is_set = stanza.type_().as_deref() == Some("set");
-        if !is_set || is_request(stanza).is_err() {
+        if !is_set || is_request(stanza).is_none() {
             return self.bind_failed(stanza, Condition::BadRequest);
         }
         // BIND-4: what cannot be made valid is replaced, not refused.

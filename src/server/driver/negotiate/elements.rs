@@ -89,20 +89,17 @@ impl<C: SharedConnection> Driver<C> {
     fn offer_to_extensions(&mut self, nonza: &Nonza) {
         let core = Arc::clone(&self.core);
         let mut answer = Vec::new();
-        let flow = match std::mem::replace(&mut self.state, State::Binding) {
-            State::Authed(session) => {
-                let offer = || core.authenticated_nonza(session, nonza);
-                shielded(offer).map(|negotiated| self.negotiated(negotiated))
-            }
-            state => {
-                self.state = state;
-                shielded(|| {
-                    core.offer(|extension| match &mut self.state {
-                        State::Bound(session) => extension.nonza(session, nonza),
-                        _ => extension.unauthenticated(nonza, &mut answer),
-                    })
-                })
-            }
+        let flow = if matches!(self.state, State::Authed(_))
+            && let State::Authed(session) = std::mem::replace(&mut self.state, State::Binding)
+        {
+            let offer = || core.authenticated_nonza(session, nonza);
+            shielded(offer).map(|negotiated| self.negotiated(negotiated))
+        } else {
+            let offer = |extension: &dyn Extension<C>| match &mut self.state {
+                State::Bound(session) => extension.nonza(session, nonza),
+                _ => extension.unauthenticated(nonza, &mut answer),
+            };
+            shielded(|| core.offer(offer))
         };
         match flow {
             Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),

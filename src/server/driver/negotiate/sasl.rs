@@ -5,7 +5,6 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::super::blocked::{Pending, SaslAnswer};
-use super::super::rate::Spent;
 use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::sasl::{Failure, Negotiation, Step, wire};
@@ -58,7 +57,7 @@ impl<C: SharedConnection> Driver<C> {
             },
             Ok(Step::Success { account, data }) => {
                 self.progressed(false);
-                self.forgive_login();
+                self.end_login(true);
                 self.authenticated(account, data.as_deref());
             }
             Err(refused) => {
@@ -109,19 +108,16 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// The login under way was right, or could not be checked.
-    fn forgive_login(&mut self) {
-        if let Some(login) = self.negotiating.as_mut().and_then(|n| n.login.take()) {
+    /// The login under way has failed, unless it is forgiven: it was right, or could not be checked.
+    fn end_login(&mut self, forgiven: bool) {
+        let login = self.negotiating.as_mut().and_then(|negotiating| negotiating.login.take());
+        if let Some(login) = login.filter(|_| forgiven) {
             login.forgive();
         }
     }
 
     fn login_refused(&mut self, refused: &Failure) {
-        if refused.error.counts() {
-            let _failed = self.negotiating.as_mut().and_then(|n| n.login.take());
-        } else {
-            self.forgive_login();
-        }
+        self.end_login(!refused.error.counts());
         self.trace.refused(refused.error.as_str());
         let mut words = Vec::new();
         wire::write_failure(refused.error, &mut words);
@@ -170,11 +166,7 @@ impl<C: SharedConnection> Driver<C> {
     /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.
     fn spend_as(&mut self, key: u64) {
         let now = self.core.environment.now();
-        let Spent { rates, recipients } = self.core.allowances.take(key, now);
-        let spent = Spent {
-            rates: std::mem::replace(&mut self.rates, rates),
-            recipients: std::mem::replace(&mut self.recipients, recipients),
-        };
+        let spent = std::mem::replace(&mut self.spent, self.core.allowances.take(key, now));
         let before = std::mem::replace(&mut self.spends_as, key);
         self.core.allowances.give_back(before, spent, now, &self.core.limits);
     }
