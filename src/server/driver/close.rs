@@ -32,25 +32,15 @@ impl<C: SharedConnection> Driver<C> {
             return self.finish(Close::Abort);
         }
         self.carry_out_last_presence(true);
-        let session = match std::mem::replace(&mut self.state, State::Over) {
+        match std::mem::replace(&mut self.state, State::Over) {
             State::Bound(session) => {
                 session.lose_input(CLOSE_TAG);
-                Some(session)
+                self.wait_for_close(Some(session), self.core.limits.close);
             }
-            state @ (State::Closing(_) | State::Over) => {
-                self.state = state;
-                None
-            }
-            State::Unauthed(_) | State::Authed(_) | State::Binding => {
-                // There may be no stream of ours that could be closed.
-                if self.negotiating.as_ref().is_some_and(|negotiating| negotiating.header_sent) {
-                    self.send(CLOSE_TAG);
-                }
-                None
-            }
-        };
-        if session.is_some() {
-            self.wait_for_close(session, self.core.limits.close);
+            state @ (State::Closing(_) | State::Over) => self.state = state,
+            // There may be no stream of ours that could be closed.
+            _ if self.negotiating.as_ref().is_some_and(|it| it.header_sent) => self.send(CLOSE_TAG),
+            State::Unauthed(_) | State::Authed(_) | State::Binding => {}
         }
         self.closed_by_client();
     }

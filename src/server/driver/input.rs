@@ -74,14 +74,11 @@ impl<C: SharedConnection> Driver<C> {
             self.deferred = None;
             return false;
         }
-        let Some(mut deferred) = self.deferred.take() else { return false };
+        let now = self.core.environment.now();
+        let is_early = self.spent.rates.broadcast_at().is_some_and(|at| at > now);
+        let is_due = |deferred: &mut Box<Deferred>| deferred.presence.is_none() || !is_early;
+        let Some(mut deferred) = self.deferred.take_if(is_due) else { return false };
         if let Some(presence) = deferred.presence.take() {
-            let now = self.core.environment.now();
-            if self.spent.rates.broadcast_at().is_some_and(|at| at > now) {
-                deferred.presence = Some(presence);
-                self.deferred = Some(deferred);
-                return false;
-            }
             // The presence may have to wait, and `next` comes behind it.
             self.deferred = deferred.next.is_some().then_some(deferred);
             self.carry_out(presence);

@@ -41,7 +41,7 @@ pub(super) struct Books {
     turns: VecDeque<Source>,
     /// The server shuts down.
     closing: Option<Dismissal>,
-    barred: HashMap<u64, Bar>,
+    pub(super) barred: HashMap<u64, Bar>,
     /// To be woken without the ledger's lock.
     pub(super) wakers: Wakers,
 }
@@ -49,7 +49,7 @@ pub(super) struct Books {
 type Wakers = SmallVec<[Waker; 4]>;
 
 /// Which streams may not authenticate as an account: what they prove may be out of date.
-struct Bar {
+pub(super) struct Bar {
     /// Those with a lower number.
     below: u64,
     until: Duration,
@@ -322,13 +322,8 @@ impl Books {
         }
     }
 
-    /// When the next in the way of `id` may be evicted.
-    pub(super) fn next_eviction(&self, id: u64) -> Option<Duration> {
-        self.in_the_way(id).map(|(due, _)| due)
-    }
-
     /// The first to evict in favour of those who wait at the source of `id`, and when.
-    fn in_the_way(&self, id: u64) -> Option<(Duration, u64)> {
+    pub(super) fn in_the_way(&self, id: u64) -> Option<(Duration, u64)> {
         let source = self.transports.get(&id)?.source;
         let here = &self.sources.get(&source)?.crowd;
         let waits = !here.waiting.is_empty();
@@ -386,10 +381,6 @@ impl Books {
             None => (u64::MAX, Duration::MAX),
         };
         self.barred.insert(account, Bar { below, until, dismissal });
-    }
-
-    pub(super) fn unbar(&mut self, account: u64) {
-        self.barred.remove(&account);
     }
 
     /// LIMIT-26: of too many streams of an account that have no session the oldest goes.

@@ -115,7 +115,7 @@ impl Ledger {
     /// No longer bars `account`.
     pub(in crate::server) fn unbar(&self, account: &BareJid) {
         let account = self.account(account);
-        self.change(|books, _| books.unbar(account));
+        self.change(|books, _| books.barred.remove(&account));
     }
 
     /// The source that a host's name for it means: the whole address with IPv4, and with IPv6 the
@@ -227,7 +227,7 @@ impl Place {
         if self.standing() != Standing::Waiting {
             return None;
         }
-        self.0.ledger.books.lock().next_eviction(self.0.id)
+        Some(self.0.ledger.books.lock().in_the_way(self.0.id)?.0)
     }
 
     /// Evicts those who have had their time and stand in the way of this one.

@@ -83,14 +83,13 @@ async fn bind<C: SharedConnection>(
     done: oneshot::Sender<BindOutcome<C>>,
 ) {
     loop {
-        let loaded = if core.registry.is_loaded(session.account()) {
-            None
+        let mut request = if core.registry.is_loaded(session.account()) {
+            BindRequest::new().loaded()
+        } else if let Some((roster, values)) = core.load_account(session.account()).await {
+            BindRequest::new().roster(roster).values(values)
         } else {
-            match core.load_account(session.account()).await {
-                Some(loaded) => Some(loaded),
-                // BIND-7
-                None => return done.send(Err((session, Condition::InternalServerError))),
-            }
+            // BIND-7
+            return done.send(Err((session, Condition::InternalServerError)));
         };
         if !signal.begin_bind() {
             // The stream is closed, or about to be.
@@ -101,14 +100,9 @@ async fn bind<C: SharedConnection>(
             return;
         }
         let mut reply = |jid: &FullJid| bind_result(&id, jid);
-        let request = match loaded {
-            Some((roster, values)) => BindRequest::new().roster(roster).values(values),
-            None => BindRequest::new().loaded(),
-        };
-        let request = match &resource {
-            Some(resource) => request.resource(resource.clone()),
-            None => request,
-        };
+        if let Some(resource) = &resource {
+            request = request.resource(resource.clone());
+        }
         let refused = match session.bind(&core.registry, request.lingers().reply(&mut reply)) {
             Ok(session) => return done.send(Ok(session)),
             Err(refused) => refused,
