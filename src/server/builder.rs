@@ -79,31 +79,28 @@ pub struct ServerBuilder<C: SharedConnection> {
     domains: Vec<Domain>,
     default_domain: Option<DomainPart>,
     former_domains: Vec<DomainPart>,
-    conflict: Conflict,
+    /// As far as the host decides about it.
+    registry: RegistryBuilder<C>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
     router: Option<Box<dyn Router>>,
-    listener: Option<Listener<C>>,
     log_addresses: bool,
     hashing: Option<Box<dyn Offload>>,
 }
-
-type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 
 impl<C: SharedConnection> Server<C> {
     /// Starts a server with the defaults of the rules, on the host's `environment` and `stores`.
     pub fn builder(environment: Arc<dyn Environment>, stores: Stores) -> ServerBuilder<C> {
         ServerBuilder {
+            registry: SessionRegistry::builder(Arc::clone(&environment)),
             environment,
             stores,
             domains: Vec::new(),
             default_domain: None,
             former_domains: Vec::new(),
-            conflict: Conflict::Replace,
             extensions: Vec::new(),
             limits: Limits::default(),
             router: None,
-            listener: None,
             log_addresses: false,
             hashing: None,
         }
@@ -119,6 +116,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
     /// Serves a domain under a policy of its own.
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
         let name = address::domain(domain.as_str()).unwrap_or(domain);
+        self.registry = self.registry.domain(name.clone());
         self.domains.push(Domain::new(name, policy, &*self.environment));
         self
     }
@@ -136,8 +134,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
     }
 
     /// What happens when a resource is in use (BIND-5).
-    pub const fn conflict(mut self, policy: Conflict) -> Self {
-        self.conflict = policy;
+    pub fn conflict(mut self, policy: Conflict) -> Self {
+        self.registry = self.registry.conflict(policy);
         self
     }
 
@@ -161,7 +159,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
 
     /// Called with what happens to sessions: see [`crate::session::RegistryBuilder::listener`].
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Box::new(listener));
+        self.registry = self.registry.listener(listener);
         self
     }
 
@@ -188,16 +186,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
         limits.silence = limits.silence.max(LEAST_SILENCE);
         let has_extensions = !self.extensions.is_empty();
         Server(Arc::new_cyclic(|core| Core {
-            registry: {
-                let mut registry = registry(core, &environment, &limits, has_extensions);
-                for domain in &self.domains {
-                    registry = registry.domain(domain.name.clone());
-                }
-                if let Some(listener) = self.listener {
-                    registry = registry.listener(listener);
-                }
-                registry.conflict(self.conflict).build()
-            },
+            registry: hooked(self.registry, core, &limits, has_extensions).build(),
             stores: self.stores,
             domains: self.domains,
             default_domain: self.default_domain,
@@ -233,15 +222,15 @@ impl Domain {
     }
 }
 
-/// A registry whose hooks lead back into the server that it is built for.
-fn registry<C: SharedConnection>(
+/// The registry with its limits, and with hooks that lead back into the server.
+fn hooked<C: SharedConnection>(
+    registry: RegistryBuilder<C>,
     core: &Weak<Core<C>>,
-    environment: &Arc<dyn Environment>,
     limits: &Limits,
     has_extensions: bool,
 ) -> RegistryBuilder<C> {
     let (background, elsewhere, backlog) = (core.clone(), core.clone(), core.clone());
-    let registry = SessionRegistry::builder(Arc::clone(environment))
+    let registry = registry
         .sessions_per_account(limits.sessions_per_account)
         .hibernating_per_account(limits.hibernating_per_account)
         .retention(limits.retention)

@@ -132,7 +132,7 @@ impl<C: SharedConnection> Server<C> {
     /// `from` has none is dropped. What another domain says in our name is taken out (STZ-14).
     pub fn send(&self, stanza: Stanza) {
         if let Some(stanza) = self.0.sent_by_host(stanza) {
-            self.0.route_for_host(stanza);
+            self.0.route_for_host(&stanza);
         }
     }
 }

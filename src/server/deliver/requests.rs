@@ -70,7 +70,7 @@ impl<C: SharedConnection> Server<C> {
             Entry::Vacant(place) => _ = place.insert(sender),
         }
         let _waiter = Waiter { core, key };
-        core.route_for_host(iq);
+        core.route_for_host(&iq);
         core.timers.within(REQUEST_TIMEOUT, receiver).await.flatten().ok_or(RequestError::TimedOut)
     }
 }

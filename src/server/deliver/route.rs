@@ -73,24 +73,19 @@ impl<C: SharedConnection> RouterQueue<C> {
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// Routes a stanza with a true `from` by its `to`.
-    pub(crate) fn route(self: &Arc<Self>, origin: Origin<'_, C>, stanza: Stanza) -> Option<Task> {
+    /// Routes what the host hands in by its `to`. A panic of an extension ends this stanza alone.
+    pub(crate) fn route_for_host(self: &Arc<Self>, stanza: &Stanza) {
         let to = stanza.to();
-        let to = match to.as_deref().map(|to| self.address(to)) {
-            Some(Ok(to)) => to,
-            // Only the host can send a stanza without an address here, and there is nobody to tell.
-            None => return None,
-            Some(Err(_)) => return self.refuse(origin, &stanza, Condition::JidMalformed),
+        let route = || match to.as_deref().map(|to| self.address(to)) {
+            Some(Ok(to)) => self.route_to(None, stanza, &to),
+            Some(Err(_)) => self.refuse(None, stanza, Condition::JidMalformed),
+            // There is nobody to tell.
+            None => None,
         };
-        self.route_to(origin, &stanza, &to)
-    }
-
-    /// Routes what the host hands in. A panic of an extension ends this stanza alone.
-    pub(crate) fn route_for_host(self: &Arc<Self>, stanza: Stanza) {
-        match shielded(|| self.route(None, stanza.clone())) {
+        match shielded(route) {
             Some(None) => {}
             Some(Some(task)) => self.jobs.spawn(task),
-            None => self.bounce(None, &stanza, Condition::InternalServerError),
+            None => self.bounce(None, stanza, Condition::InternalServerError),
         }
     }
 
