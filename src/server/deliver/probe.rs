@@ -36,7 +36,6 @@ impl<C: SharedConnection> Core<C> {
         to: &Address<'_>,
     ) -> Option<Task> {
         let from = BareJid::clone(&self.address(&stanza.from()?).ok()?.bare);
-        let key = to.bare.to_string();
         let asked =
             Asked { origin: origin.cloned(), stanza: stanza.clone(), to: to.to_static(), from };
         let core = Arc::clone(self);
@@ -62,7 +61,7 @@ impl<C: SharedConnection> Core<C> {
             };
             core.answer_probe(&asked, &roster);
         };
-        let done = self.jobs.run(&key, job);
+        let done = self.jobs.run(to.bare.as_str(), job);
         Some(Box::pin(async move {
             done.await;
         }))

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use super::admission::{News, Standing};
+use super::admission::{News, PlaceStanding};
 use super::close::Closing;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
@@ -131,13 +131,13 @@ impl<C: SharedConnection> Driver<C> {
         let Some(negotiating) = &mut self.negotiating else { return Poll::Ready(()) };
         let before = std::mem::replace(&mut negotiating.standing, standing);
         match (before, standing) {
-            (_, Standing::Waiting) => return Poll::Pending,
+            (_, PlaceStanding::Waiting) => return Poll::Pending,
             // Its time begins now.
-            (Standing::Waiting, Standing::Inside) => {
+            (PlaceStanding::Waiting, PlaceStanding::Inside) => {
                 self.set_deadline(self.core.limits.negotiation)
             }
-            (Standing::Refused, _) => {}
-            (_, Standing::Refused) => {
+            (PlaceStanding::Refused, _) => {}
+            (_, PlaceStanding::Refused) => {
                 self.core.metrics.limit(Limit::Unauthenticated);
                 match self.want {
                     // No header can come before the handshake, and there is none.
@@ -163,12 +163,12 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     pub(super) fn waits_for_place(&self) -> bool {
-        self.negotiating.as_ref().is_some_and(|n| n.standing == Standing::Waiting)
+        self.negotiating.as_ref().is_some_and(|n| n.standing == PlaceStanding::Waiting)
     }
 
     /// Whether there was no room for the transport: it is told so if it sends a header, and nothing else is
     /// done.
     pub(super) fn is_refused(&self) -> bool {
-        self.place.as_ref().is_some_and(|place| place.standing() == Standing::Refused)
+        self.place.as_ref().is_some_and(|place| place.standing() == PlaceStanding::Refused)
     }
 }

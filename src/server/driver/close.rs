@@ -38,7 +38,7 @@ impl<C: SharedConnection> Driver<C> {
                 self.wait_for_close(Some(session), self.core.limits.close);
             }
             state @ (State::Closing(_) | State::Over) => self.state = state,
-            // There may be no stream of ours that could be closed.
+            // Without a header from this side there is no stream to close.
             _ if self.negotiating.as_ref().is_some_and(|it| it.header_sent) => self.send(CLOSE_TAG),
             State::Unauthed(_) | State::Authed(_) | State::Binding => {}
         }

@@ -33,7 +33,7 @@ use crate::environment::Nanos;
 use crate::sasl::ChannelBindings;
 use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Unauthed};
 use crate::stream::{Event, Limit, Parser, StreamError};
-use admission::{Source, Standing};
+use admission::{PlaceStanding, Source};
 use blocked::Pending;
 use close::{CLOSE_TAG, Closing};
 use congestion::Stall;
@@ -212,7 +212,7 @@ impl<C: SharedConnection> Driver<C> {
             return;
         };
         if place.heard() {
-            negotiating.standing = Standing::Waiting;
+            negotiating.standing = PlaceStanding::Waiting;
             self.core.metrics.limit(Limit::Unauthenticated);
             self.set_deadline(self.core.limits.admission);
         }

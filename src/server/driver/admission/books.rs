@@ -10,7 +10,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{Dismissal, Source, Standing};
+use super::{Dismissal, PlaceStanding, Source};
 
 /// The limits of the ledger.
 #[derive(Default)]
@@ -94,7 +94,7 @@ enum Phase {
         evicted: bool,
     },
     Closing,
-    /// It is counted no more.
+    /// No longer counted.
     Gone,
 }
 
@@ -104,7 +104,7 @@ pub(in super::super) struct Signal(Mutex<(News, Option<Waker>)>);
 
 #[derive(Clone, Default)]
 pub(in super::super) struct News {
-    pub(in super::super) standing: Standing,
+    pub(in super::super) standing: PlaceStanding,
     pub(in super::super) is_cut: bool,
     /// The server closes its stream, unless it binds.
     pub(in super::super) dismissal: Option<Dismissal>,
@@ -284,7 +284,7 @@ impl Books {
             return self.admit(id, now);
         }
         self.change_phase(id, Phase::Waiting);
-        self.tell(id, |news| news.standing = Standing::Waiting);
+        self.tell(id, |news| news.standing = PlaceStanding::Waiting);
         self.evict_overdue(id, now);
     }
 
@@ -292,7 +292,7 @@ impl Books {
     fn admit(&mut self, id: u64, now: Duration) {
         let due = now.saturating_add(STEP);
         self.change_phase(id, Phase::Inside { since: now, due, evicted: false });
-        self.tell(id, |news| news.standing = Standing::Inside);
+        self.tell(id, |news| news.standing = PlaceStanding::Inside);
     }
 
     /// Gives places that have become free to those who wait, one to each source in turn.
@@ -345,7 +345,7 @@ impl Books {
 
     /// There is no room for it: it is told so if it has sent a header, or does so soon.
     pub(super) fn refuse(&mut self, id: u64) {
-        self.tell(id, |news| news.standing = Standing::Refused);
+        self.tell(id, |news| news.standing = PlaceStanding::Refused);
         self.close(id);
     }
 
@@ -423,7 +423,7 @@ impl Books {
         self.transports.remove(&id)
     }
 
-    /// It is in no more, and waits no more, if it did until now.
+    /// Takes it out of those that are inside or wait, if it is one of them.
     fn end(&mut self, id: u64, phase: Phase) -> Option<Source> {
         let record = self.transports.get_mut(&id).filter(|record| !record.phase.is_over())?;
         let source = record.source;

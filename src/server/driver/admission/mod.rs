@@ -35,7 +35,7 @@ impl Source {
 
 /// Where a transport stands, as its driver sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum PlaceStanding {
     /// It has said nothing, and takes nobody's place.
     #[default]
     Silent,
@@ -184,7 +184,7 @@ impl Place {
         self.signal().get().is_cut
     }
 
-    pub(super) fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> PlaceStanding {
         self.signal().get().standing
     }
 
@@ -194,18 +194,17 @@ impl Place {
 
     /// It has something to say. `true`: that has to wait from now on.
     pub(super) fn heard(&self) -> bool {
-        let was_silent = self.standing() == Standing::Silent;
+        let was_silent = self.standing() == PlaceStanding::Silent;
         if was_silent {
             self.change(Books::heard);
         }
-        was_silent && self.standing() == Standing::Waiting
+        was_silent && self.standing() == PlaceStanding::Waiting
     }
 
     /// It has come a step further: it is evicted later. A login that we check takes all the time
     /// that there is.
     pub(super) fn progressed(&self, is_login: bool) {
-        let now = self.0.ledger.environment.now();
-        self.0.ledger.books.lock().progressed(self.0.id, is_login, now);
+        self.change(|books, id, now| books.progressed(id, is_login, now));
     }
 
     pub(super) fn authenticated(&self, account: u64) {
@@ -224,7 +223,7 @@ impl Place {
 
     /// When [`evict_overdue`](Self::evict_overdue) has somebody to evict, while this one waits.
     pub(super) fn next_eviction(&self) -> Option<Duration> {
-        if self.standing() != Standing::Waiting {
+        if self.standing() != PlaceStanding::Waiting {
             return None;
         }
         Some(self.0.ledger.books.lock().in_the_way(self.0.id)?.0)

@@ -56,7 +56,7 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// BIND-10: a stream may fail so often, and no more.
+    /// BIND-10: limits how often a stream may fail.
     fn bind_failed(&mut self, stanza: &Stanza, condition: Condition) {
         let mut error = StanzaError::new(condition);
         if condition == Condition::ResourceConstraint {

@@ -114,7 +114,7 @@ impl Hashing {
         }
     }
 
-    /// The next that may run; those that nobody waits for any more are dropped, without the lock.
+    /// The next that may run. Those whose stream is gone are dropped, without the lock.
     fn next(&self) -> Option<(Source, Login)> {
         let mut gone = Vec::new();
         let mut queue = self.queue.lock();

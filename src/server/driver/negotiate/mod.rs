@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use super::admission::Standing;
+use super::admission::PlaceStanding;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::sasl::{ChannelBindings, Negotiation};
@@ -31,7 +31,7 @@ pub(super) struct Negotiating {
     starttls: bool,
     bindings: ChannelBindings,
     /// As of the last poll (LIMIT-25).
-    pub(super) standing: Standing,
+    pub(super) standing: PlaceStanding,
     /// Our header of this stream was sent.
     pub(super) header_sent: bool,
     /// The client has sent a header, of this stream or of one before it on the same transport: it
@@ -52,7 +52,7 @@ impl Negotiating {
         Self { secure, starttls, ..Self::default() }
     }
 
-    /// STREAM-8: nothing of what was said before counts any more.
+    /// STREAM-8: what was said before is forgotten.
     pub(super) fn secured(&mut self, bindings: ChannelBindings) {
         self.secure = true;
         self.tls = true;
