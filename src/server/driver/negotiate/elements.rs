@@ -146,12 +146,10 @@ impl<C: SharedConnection> Driver<C> {
         };
         let account = session.account().clone();
         let stanza = received.stamp(Some(account.as_str()), self.lang.as_deref());
-        let to = received.to().map(|to| self.core.address(to));
-        let is_for_us = match &to {
-            None => true,
-            Some(Ok(to)) => *to.bare == account || self.core.serves(to.bare.as_str()),
-            Some(Err(_)) => false,
-        };
+        let is_for_us = received.to().is_none_or(|to| {
+            let to = self.core.address(to);
+            to.is_ok_and(|to| *to.bare == account || self.core.serves(to.bare.as_str()))
+        });
         if !is_for_us {
             return self.fail(StreamCondition::NotAuthorized.into());
         }
@@ -161,15 +159,10 @@ impl<C: SharedConnection> Driver<C> {
         if let (Kind::Iq, Some(bind)) = (stanza.kind(), bind) {
             return self.bind(&stanza, &bind);
         }
-        let is_answerable = match stanza.kind() {
-            Kind::Iq => !matches!(stanza.type_().as_deref(), Some("result" | "error")),
-            Kind::Message | Kind::Presence => stanza.type_().as_deref() != Some("error"),
-        };
-        if is_answerable {
-            self.refuse(&stanza, &refused.unwrap_or_else(unexpected));
-        }
+        self.refuse(&stanza, &refused.unwrap_or_else(unexpected));
     }
 
+    /// Answers with an error, where one is due (STZ-7).
     pub(super) fn refuse(&mut self, stanza: &Stanza, error: &StanzaError) {
         if let Some(answer) = stanza.error_answer(error) {
             // Before bind the client has no full JID to be addressed by.

@@ -83,6 +83,13 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
+    /// Sends what `write` appends.
+    fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut words = Vec::with_capacity(512);
+        write(&mut words);
+        self.send(&words);
+    }
+
     /// The session is bound: negotiation is over.
     fn begin_session(&mut self, session: Session<Bound, C>) {
         let _first = self.drain_hook.session.set((session.handle(), session.epoch()));

@@ -42,9 +42,7 @@ impl<C: SharedConnection> Driver<C> {
             Ok(Step::Challenge(data)) => {
                 // It is the client's turn.
                 self.progressed(false);
-                let mut words = Vec::new();
-                wire::write_challenge(&data, &mut words);
-                self.send(&words);
+                self.write(|words| wire::write_challenge(&data, words));
             }
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
@@ -119,9 +117,7 @@ impl<C: SharedConnection> Driver<C> {
     fn login_refused(&mut self, refused: &Failure) {
         self.end_login(!refused.error.counts());
         self.trace.refused(refused.error.as_str());
-        let mut words = Vec::new();
-        wire::write_failure(refused.error, &mut words);
-        self.send(&words);
+        self.write(|words| wire::write_failure(refused.error, words));
         if refused.close {
             // SASL-9
             self.fail(StreamError::exceeded(Limit::Retries));
@@ -155,9 +151,7 @@ impl<C: SharedConnection> Driver<C> {
         }
         negotiating.restart();
         self.spend_as(key);
-        let mut words = Vec::new();
-        wire::write_success(data, &mut words);
-        self.send(&words);
+        self.write(|words| wire::write_success(data, words));
         self.parser.authenticated(&self.core.limits.stream);
         // STREAM-28: clients that pipeline have sent the next header already.
         self.parser.restart(true);
