@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::deliver::offline;
 use super::deliver::requests::Requests;
 use super::deliver::roster::unheard::Unheard;
-use super::deliver::route::{Router, RouterQueue};
+use super::deliver::route::Router;
 use super::driver::Offload;
 use super::driver::admission::Ledger;
 use super::driver::negotiate::hashing::Hashing;
@@ -192,7 +192,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
             default_domain: self.default_domain,
             former_domains: self.former_domains,
             extensions: self.extensions,
-            router: RouterQueue::new(self.router),
+            router: self.router,
+            router_queue: Mutex::default(),
             jobs: Arc::default(),
             timers: Timers::new(Arc::clone(&environment)),
             requests: Requests::default(),

@@ -53,23 +53,13 @@ impl From<RouteError> for StanzaError {
     }
 }
 
-/// The queue in front of the router: one writer at a time, in order.
-pub(crate) struct RouterQueue<C: SharedConnection> {
-    router: Option<Box<dyn Router>>,
-    /// What waits for the thread that is writing, if one is.
-    waiting: Mutex<Option<VecDeque<Outgoing<C>>>>,
-}
+/// What waits for the thread that is writing to the router, if one is.
+pub(crate) type RouterQueue<C> = Mutex<Option<VecDeque<Outgoing<C>>>>;
 
 /// A stanza on its way out, and the session that is told if there is no way.
-struct Outgoing<C: SharedConnection> {
+pub(crate) struct Outgoing<C: SharedConnection> {
     stanza: Stanza,
     origin: Option<SessionHandle<C>>,
-}
-
-impl<C: SharedConnection> RouterQueue<C> {
-    pub(crate) fn new(router: Option<Box<dyn Router>>) -> Self {
-        Self { router, waiting: Mutex::default() }
-    }
 }
 
 impl<C: SharedConnection> Core<C> {
@@ -148,10 +138,10 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
-        let Some(router) = &self.router.router else {
+        let Some(router) = &self.router else {
             return self.not_routed(outgoing, RouteError::NotFound);
         };
-        let mut queue = self.router.waiting.lock();
+        let mut queue = self.router_queue.lock();
         if validity.is_void() {
             return;
         }
@@ -167,7 +157,7 @@ impl<C: SharedConnection> Core<C> {
             if let Err(error) = routed {
                 self.not_routed(outgoing, error);
             }
-            queue = self.router.waiting.lock();
+            queue = self.router_queue.lock();
             next = queue.as_mut().and_then(VecDeque::pop_front);
         }
         *queue = None;

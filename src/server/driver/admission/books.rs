@@ -11,24 +11,11 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::{Dismissal, PlaceStanding, Source};
-
-/// The limits of the ledger.
-#[derive(Default)]
-pub(super) struct Most {
-    pub(super) inside: usize,
-    pub(super) per_source: usize,
-    pub(super) per_account: usize,
-}
-
-impl Most {
-    fn of(&self, source: Source) -> usize {
-        if source == Source::UNNAMED { usize::MAX } else { self.per_source }
-    }
-}
+use crate::server::limits::Limits;
 
 #[derive(Default)]
 pub(super) struct Books {
-    most: Most,
+    limits: Limits,
     /// The number of the next transport: a lower one is older.
     next: u64,
     transports: HashMap<u64, Record>,
@@ -207,8 +194,8 @@ impl Crowd {
 }
 
 impl Books {
-    pub(super) fn new(most: Most) -> Self {
-        Self { most, ..Self::default() }
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
     }
 
     /// A transport was accepted. It takes a place when it has something to say. Where too many are
@@ -216,9 +203,11 @@ impl Books {
     /// does.
     pub(super) fn enter(&mut self, source: Source) -> (u64, Arc<Signal>) {
         let (id, signal) = self.record(source);
-        let most = self.most.of(source).saturating_mul(WAITING_PER_PLACE);
+        let most = places(&self.limits, source).saturating_mul(WAITING_PER_PLACE);
         let of_source = self.sources.get(&source).and_then(|here| here.crowd.surplus(id, most));
-        if let Some(surplus) = of_source.or_else(|| self.all.surplus(id, self.most.inside)) {
+        if let Some(surplus) =
+            of_source.or_else(|| self.all.surplus(id, self.limits.unauthenticated))
+        {
             self.refuse(surplus);
         }
         (id, signal)
@@ -256,7 +245,7 @@ impl Books {
             crowd.change(id, before, false);
             crowd.change(id, phase, true);
         }
-        let has_room = here.crowd.inside() < self.most.of(record.source);
+        let has_room = here.crowd.inside() < places(&self.limits, record.source);
         if has_room && !here.has_turn && !here.crowd.waiting.is_empty() {
             here.has_turn = true;
             self.turns.push_back(record.source);
@@ -277,10 +266,10 @@ impl Books {
         if record.phase != Phase::Silent {
             return;
         }
-        let most = self.most.of(record.source);
+        let most = places(&self.limits, record.source);
         let here = self.sources.get(&record.source);
         let has_room = here.is_some_and(|here| here.crowd.inside() < most);
-        if has_room && self.all.inside() < self.most.inside {
+        if has_room && self.all.inside() < self.limits.unauthenticated {
             return self.admit(id, now);
         }
         self.change_phase(id, Phase::Waiting);
@@ -297,11 +286,11 @@ impl Books {
 
     /// Gives places that have become free to those who wait, one to each source in turn.
     pub(super) fn fill(&mut self, now: Duration) {
-        while self.all.inside() < self.most.inside {
+        while self.all.inside() < self.limits.unauthenticated {
             let Some(source) = self.turns.pop_front() else { return };
             let Some(here) = self.sources.get_mut(&source) else { continue };
             here.has_turn = false;
-            if here.crowd.inside() >= self.most.of(source) {
+            if here.crowd.inside() >= places(&self.limits, source) {
                 continue;
             }
             // The newest: one that has waited long belongs to a crowd that does not move.
@@ -327,8 +316,8 @@ impl Books {
         let source = self.transports.get(&id)?.source;
         let here = &self.sources.get(&source)?.crowd;
         let waits = !here.waiting.is_empty();
-        let of_all = || self.all.first_to_evict(self.most.inside).filter(|_| waits);
-        here.first_to_evict(self.most.of(source)).or_else(of_all)
+        let of_all = || self.all.first_to_evict(self.limits.unauthenticated).filter(|_| waits);
+        here.first_to_evict(places(&self.limits, source)).or_else(of_all)
     }
 
     fn evict(&mut self, id: u64) {
@@ -396,7 +385,7 @@ impl Books {
         self.unauthenticated -= 1;
         let streams = self.accounts.entry(account).or_default();
         streams.insert(id);
-        let is_surplus = streams.len() > self.most.per_account;
+        let is_surplus = streams.len() > self.limits.unbound_per_account;
         if let Some(oldest) = streams.first().copied().filter(|_| is_surplus) {
             streams.remove(&oldest);
             self.evict(oldest);
@@ -407,10 +396,12 @@ impl Books {
     pub(super) fn close(&mut self, id: u64) {
         let Some(source) = self.end(id, Phase::Closing) else { return };
         self.tell(id, |news| news.is_cut = false);
-        let most = self.most.of(source);
+        let most = places(&self.limits, source);
         let of_source =
             self.sources.get(&source).and_then(|here| here.crowd.closing_too_long(most));
-        if let Some(id) = of_source.or_else(|| self.all.closing_too_long(self.most.inside)) {
+        if let Some(id) =
+            of_source.or_else(|| self.all.closing_too_long(self.limits.unauthenticated))
+        {
             self.evict(id);
         }
     }
@@ -440,6 +431,11 @@ impl Books {
         self.change_phase(id, phase);
         Some(source)
     }
+}
+
+/// How many places a source has.
+fn places(limits: &Limits, source: Source) -> usize {
+    if source == Source::UNNAMED { usize::MAX } else { limits.unauthenticated_per_source }
 }
 
 impl Phase {

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use crate::environment::Environment;
 use crate::server::limits::Limits;
 use crate::stream::StreamError;
-use books::{Books, Most};
+use books::Books;
 pub(super) use books::{News, Signal};
 
 /// Where a transport comes from: a keyed hash of it.
@@ -75,12 +75,8 @@ pub(in crate::server) struct Ledger {
 
 impl Ledger {
     pub(in crate::server) fn new(limits: &Limits, environment: Arc<dyn Environment>) -> Self {
-        let most = Most {
-            inside: limits.unauthenticated,
-            per_source: limits.unauthenticated_per_source,
-            per_account: limits.unbound_per_account,
-        };
-        Self { environment, hasher: RandomState::new(), books: Mutex::new(Books::new(most)) }
+        let books = Mutex::new(Books::new(limits.clone()));
+        Self { environment, hasher: RandomState::new(), books }
     }
 
     /// A transport was accepted.
