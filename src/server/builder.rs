@@ -1,5 +1,6 @@
 //! A server's settings, and how its parts are put together.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use parking_lot::Mutex;
 use super::deliver::offline;
 use super::deliver::requests::Requests;
 use super::deliver::roster::unheard::Unheard;
-use super::deliver::route::Router;
+use super::deliver::route::{Router, RouterQueue};
 use super::driver::Offload;
 use super::driver::admission::Ledger;
 use super::driver::negotiate::hashing::Hashing;
@@ -193,7 +194,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
             former_domains: self.former_domains,
             extensions: self.extensions,
             router: self.router,
-            router_queue: Mutex::default(),
+            router_queue: Mutex::new(RouterQueue { waiting: VecDeque::new(), writing: false }),
             jobs: Arc::default(),
             timers: Timers::new(Arc::clone(&environment)),
             requests: Requests::default(),

@@ -74,7 +74,7 @@ struct Core<C: SharedConnection> {
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
     router: Option<Box<dyn Router>>,
-    router_queue: deliver::route::RouterQueue<C>,
+    router_queue: Mutex<deliver::route::RouterQueue<C>>,
     jobs: Arc<Jobs>,
     timers: Timers,
     requests: Requests,

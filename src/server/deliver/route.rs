@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use jid::BareJid;
-use parking_lot::Mutex;
 
 use super::address::Address;
 use super::give::Origin;
@@ -53,8 +52,11 @@ impl From<RouteError> for StanzaError {
     }
 }
 
-/// What waits for the thread that is writing to the router, if one is.
-pub(crate) type RouterQueue<C> = Mutex<Option<VecDeque<Outgoing<C>>>>;
+/// The queue in front of the router: one writer at a time, in order.
+pub(crate) struct RouterQueue<C: SharedConnection> {
+    pub(crate) waiting: VecDeque<Outgoing<C>>,
+    pub(crate) writing: bool,
+}
 
 /// A stanza on its way out, and the session that is told if there is no way.
 pub(crate) struct Outgoing<C: SharedConnection> {
@@ -145,12 +147,11 @@ impl<C: SharedConnection> Core<C> {
         if validity.is_void() {
             return;
         }
-        if let Some(waiting) = &mut *queue {
-            return waiting.push_back(outgoing);
+        queue.waiting.push_back(outgoing);
+        if std::mem::replace(&mut queue.writing, true) {
+            return;
         }
-        *queue = Some(VecDeque::new());
-        let mut next = Some(outgoing);
-        while let Some(outgoing) = next {
+        while let Some(outgoing) = queue.waiting.pop_front() {
             drop(queue);
             let route = || router.route(&outgoing.stanza);
             let routed = shielded(route).unwrap_or(Err(RouteError::Timeout));
@@ -158,9 +159,8 @@ impl<C: SharedConnection> Core<C> {
                 self.not_routed(outgoing, error);
             }
             queue = self.router_queue.lock();
-            next = queue.as_mut().and_then(VecDeque::pop_front);
         }
-        *queue = None;
+        queue.writing = false;
     }
 
     /// A refusal is answered to the session that sent the stanza, where that is due (STZ-10, SUB-6).
