@@ -358,30 +358,19 @@ impl Drain {
         hook.pre_drain(&mut trailing);
 
         let mut state = self.outbox.state.lock();
-        let unused = match state.closed {
-            Some(Close::Abort) => {
-                drop(state);
-                return false;
-            }
-            // The buffer may end with the close tag by now.
-            Some(Close::Flush) => {
-                state.buffer.splice(whole..whole, trailing);
-                Some(hook)
-            }
+        match state.closed {
+            Some(Close::Abort) => return false,
+            // The buffer may end with the close tag.
+            Some(Close::Flush) => drop(state.buffer.splice(whole..whole, trailing)),
             None => {
                 state.buffer.append(&mut trailing);
-                // A hook that was set meanwhile is the newer one.
-                if state.hook.is_some() {
-                    Some(hook)
-                } else {
+                // A hook that was set meanwhile is the newer one. The older is dropped after the lock.
+                if state.hook.is_none() {
                     state.hook = Some(hook);
-                    None
                 }
             }
-        };
+        }
         state.hand_out(&mut self.piece);
-        drop(state);
-        drop(unused);
         true
     }
 }

@@ -103,7 +103,7 @@ impl<C: SharedConnection> Driver<C> {
     ) -> Option<Session<Bound, C>> {
         match std::mem::replace(&mut self.state, State::Over) {
             State::Bound(session) => {
-                session.end_now(reason, last_words);
+                session.end_now(reason, Some(last_words));
                 Some(session)
             }
             State::Closing(_) | State::Over => None,

@@ -7,7 +7,6 @@ use crate::connection::SharedConnection;
 use crate::rules::presence::TooManyTargets;
 use crate::session::outbound::Validity;
 use crate::stanza::Stanza;
-use crate::sync::atomic::Ordering;
 
 impl<C: SharedConnection> SessionHandle<C> {
     /// Records that `target` (a JID as normalised text) is about to be sent directed presence, so
@@ -24,8 +23,8 @@ impl<C: SharedConnection> SessionHandle<C> {
         limit: usize,
     ) -> Result<Validity<'_>, TooManyTargets> {
         let mut state = self.0.presence.lock();
-        if self.0.flags.load(Ordering::SeqCst) & ENDED != 0 {
-            // Nobody reads the records any more.
+        if self.0.has(ENDED) {
+            // Nobody reads the records again.
             return Ok(Validity::VOID);
         }
         state.change(|rare| rare.directed.record(target, limit))?;

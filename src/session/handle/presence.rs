@@ -1,7 +1,5 @@
 //! What a session's presence lock guards.
 
-use std::fmt;
-
 use crate::environment::Nanos;
 use crate::rules::presence::Directed;
 use crate::session::account::Values;
@@ -70,14 +68,5 @@ impl PresenceState {
     pub(crate) fn take(&mut self, before: Option<i8>) -> Gone {
         self.last = None;
         Gone { before, directed: self.change(|rare| std::mem::take(&mut rare.directed)) }
-    }
-}
-
-impl fmt::Debug for Gone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gone")
-            .field("was_available", &self.before.is_some())
-            .field("directed", &self.directed.len())
-            .finish()
     }
 }

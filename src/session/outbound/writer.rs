@@ -10,7 +10,7 @@ use super::holdback::Hold;
 use super::item::{Content, Item, To};
 use super::limits::RetentionLimits;
 use super::queued::Queued;
-use super::{After, Epoch, Left, NotSent, Outbound, Room, Writing};
+use super::{After, Epoch, Left, NotSent, Outbound, Room, Sent, Writing};
 use crate::connection::{Close, Connection, SendError, SharedConnection};
 use crate::environment::Nanos;
 use crate::shield::{shielded, wake};
@@ -37,7 +37,7 @@ impl<C: SharedConnection> Writer<'_, C> {
         retained: bool,
         clock: &impl Fn() -> Duration,
         limits: &RetentionLimits,
-    ) -> (Result<(), NotSent>, After) {
+    ) -> Sent {
         let mut accepted = retained.then(clock);
         let mut o = self.out.lock();
         if accepted.is_none() && (o.retained.is_some() || o.waits() || !o.queue.is_idle()) {
@@ -64,7 +64,7 @@ impl<C: SharedConnection> Writer<'_, C> {
         hold: Option<Hold>,
         at: Duration,
         limits: &RetentionLimits,
-    ) -> (Result<(), NotSent>, After) {
+    ) -> Sent {
         let waits = o.waits();
         let room = o.room(self.account, item, limits);
         if let Room::None(after) = room {
@@ -104,7 +104,7 @@ impl<C: SharedConnection> Writer<'_, C> {
         items: &[Item<'_>],
         now: Duration,
         limits: &RetentionLimits,
-    ) -> (Result<(), NotSent>, After) {
+    ) -> Sent {
         let mut o = self.out.lock();
         if o.ended || (o.link.is_none() && o.retained.is_none()) {
             return (Err(NotSent::Ended), After::Nothing);
@@ -132,7 +132,7 @@ impl<C: SharedConnection> Writer<'_, C> {
         mut o: MutexGuard<'_, Outbound<C>>,
         item: &Item<'_>,
         clock: &impl Fn() -> Duration,
-    ) -> (Result<(), NotSent>, After) {
+    ) -> Sent {
         let Some(link) = o.link.clone() else { return (Err(NotSent::Ended), After::Nothing) };
         if let Some(copies) = item.copies() {
             copies.add();
@@ -159,7 +159,7 @@ impl<C: SharedConnection> Writer<'_, C> {
         epoch: Epoch,
         result: Result<(), SendError>,
         full: Option<Duration>,
-    ) -> (Result<(), NotSent>, After) {
+    ) -> Sent {
         if let Some(at) = full.filter(|_| o.epoch == epoch && !o.ended) {
             // It waits here, before what others have queued meanwhile.
             o.queue.put_back(Queued::new(item, false, at));

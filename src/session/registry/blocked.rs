@@ -38,8 +38,7 @@ impl<C: SharedConnection> Inner<C> {
         pattern: &impl Pattern,
     ) {
         let gone = unavailable(&session.0);
-        let notification =
-            Notification { source: None, stanza: &gone, validity: Validity::FOR_GOOD };
+        let notification = Notification::for_good(None, &gone);
         let roster = session.roster();
         let sees = |jid: &str| available && roster.is_subscriber(bare_of(jid));
         if available {
@@ -75,7 +74,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
 
     /// Tells everybody whom `pattern` covers and who sees the account, or has directed presence of one of
     /// its sessions, that each session is gone; directed presence to them is forgotten. What waits for a
-    /// session from them ends here. The account hides from them by now.
+    /// session from them ends here. The account hides from them already.
     pub(crate) fn hide_from(&self, account: &str, pattern: &impl Pattern, before: Hiding<C>) {
         let inner = self.inner();
         let sessions = inner.sessions(self.key(account));

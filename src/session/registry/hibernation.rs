@@ -104,7 +104,7 @@ impl<C: SharedConnection> Hibernating<C> {
         self.by_end.first().map(|(until, _)| Duration::from(*until))
     }
 
-    /// Takes out a session whose wait has ended by now.
+    /// Takes out a session whose wait has ended.
     pub(crate) fn pop_due(&mut self, now: Duration) -> Option<Weak<Shared<C>>> {
         let (_, id) = self.by_end.first().filter(|(until, _)| *until <= now.into())?;
         self.remove(*id)
