@@ -78,7 +78,7 @@ pub(crate) struct Retained {
     /// Number of the last entry behind which the client was asked.
     asked_up_to: u32,
     /// Bytes of the entries behind that one that the transport has got.
-    unasked: u32,
+    pub(super) unasked: u32,
     /// Since when an answer to `<r/>` is outstanding.
     asked: Option<Duration>,
     /// To be asked as soon as all is written (SM-15).
@@ -132,7 +132,7 @@ impl Retained {
         let sent = usize::try_from(self.sent).unwrap_or(usize::MAX);
         let below = |limit| places.iter().take_while(|&&place| place < limit).count();
         self.again = self.again.saturating_sub(below(self.again));
-        let unsent = u32::try_from(below(sent)).unwrap_or(u32::MAX);
+        let unsent = small(below(sent));
         self.sent = self.sent.saturating_sub(unsent);
     }
 
@@ -144,16 +144,6 @@ impl Retained {
         self.due = true;
         self.not_before = Nanos::default();
         self.grace = None;
-    }
-
-    /// The transport has got an entry of so many bytes.
-    pub(super) fn hand_over(&mut self, bytes: usize) {
-        self.unasked = self.unasked.saturating_add(small(bytes));
-    }
-
-    /// It has not taken it.
-    pub(super) fn take_back(&mut self, bytes: usize) {
-        self.unasked = self.unasked.saturating_sub(small(bytes));
     }
 }
 
@@ -261,7 +251,7 @@ impl<C: SharedConnection> Outbound<C> {
     /// The number of the last entry that the transport has got.
     fn number(&self) -> u32 {
         let acked = self.retained.as_ref().map_or(0, |retained| retained.acked);
-        acked.wrapping_add(u32::try_from(self.queue.written()).unwrap_or(u32::MAX))
+        acked.wrapping_add(small(self.queue.written()))
     }
 
     /// The client is about to be asked. True if no earlier question is unanswered.

@@ -34,6 +34,7 @@ pub use item::{Item, Validity};
 pub use limits::RetentionLimits;
 #[cfg(feature = "server")]
 pub(crate) use limits::Share;
+use limits::small;
 pub(super) use writer::Writer;
 
 /// Which of its transports a session has: a resumption begins another epoch. A host gets it with a write or
@@ -198,7 +199,7 @@ impl<C: SharedConnection> Outbound<C> {
         }
         self.queue.step_back();
         if let Some(retained) = &mut self.retained {
-            retained.take_back(entry.len());
+            retained.unasked = retained.unasked.saturating_sub(small(entry.len()));
             retained.sent = retained.sent.saturating_sub(u32::from(raised));
         }
         self.take_out_void();
@@ -269,7 +270,7 @@ impl<C: SharedConnection> Outbound<C> {
         let void = self.queue.rewind();
         if let Some(retained) = &mut self.retained {
             // The client has said that it has not got them: they never had a number.
-            retained.sent = retained.sent.saturating_sub(u32::try_from(void).unwrap_or(u32::MAX));
+            retained.sent = retained.sent.saturating_sub(small(void));
             retained.start_again(self.queue.len());
         }
         self.account_for();

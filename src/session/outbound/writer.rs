@@ -8,7 +8,7 @@ use jid::{BareJid, FullJid};
 
 use super::holdback::Hold;
 use super::item::{Content, Item, To};
-use super::limits::RetentionLimits;
+use super::limits::{RetentionLimits, small};
 use super::queued::Queued;
 use super::{After, Epoch, Left, NotSent, Outbound, Room, Sent, Writing};
 use crate::connection::{Close, Connection, SendError, SharedConnection};
@@ -400,11 +400,11 @@ impl<C: SharedConnection> Outbound<C> {
         if let Queued::Stanza { counted: true, at, .. } = next {
             let (entry, at, place) = (next.clone(), (*at).into(), self.queue.written());
             self.queue.step();
-            let written = u32::try_from(self.queue.written()).unwrap_or(u32::MAX);
+            let written = small(self.queue.written());
             let mut delayed = None;
             if let Some(retained) = &mut self.retained {
                 retained.sent = retained.sent.max(written);
-                retained.hand_over(entry.len());
+                retained.unasked = retained.unasked.saturating_add(small(entry.len()));
                 delayed = retained.delayed_since(place, at);
             }
             return Some((entry, delayed));

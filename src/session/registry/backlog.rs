@@ -20,8 +20,8 @@ use jid::BareJid;
 #[cfg(feature = "server")]
 use super::SessionRegistry;
 use super::end::Leftover;
+use super::inner::Inner;
 use super::rows::Row;
-use super::shared::Inner;
 use super::table::AccountKey;
 use crate::address::bare_of_full;
 use crate::connection::SharedConnection;

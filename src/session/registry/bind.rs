@@ -9,8 +9,8 @@ use jid::{BareJid, FullJid, ResourcePart};
 use super::end::{Ending, Reason};
 use super::events::EventKind;
 use super::hibernation::Hibernating;
-use super::rows::{Row, Slot, SlotState, Slots};
-use super::shared::Inner;
+use super::inner::Inner;
+use super::rows::{Many, Row, Slot, SlotState, Slots};
 use super::table::Hash;
 use crate::address;
 use crate::connection::SharedConnection;
@@ -318,7 +318,7 @@ type Displaced = (usize, Reason);
 impl<C: SharedConnection> Row<C> {
     /// Counts one more replacement of `resource`; true if there were too many of late (BIND-6).
     fn count_replacement(&mut self, resource: &ResourcePart, now: Duration) -> bool {
-        self.slots.replaced(|replaced| {
+        self.slots.change(|Many { replaced, .. }| {
             replaced.retain(|(_, at)| now.saturating_sub(*at) < KICK_WINDOW);
             let is_loop = replaced.iter().filter(|(r, _)| r == resource).count() >= KICKS;
             if !is_loop {

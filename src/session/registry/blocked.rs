@@ -1,8 +1,8 @@
 //! Presence towards JIDs that an account blocks or no longer blocks (BLOCK-7).
 
 use super::SessionRegistry;
+use super::inner::Inner;
 use super::presence::{Notification, unavailable};
-use super::shared::Inner;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::session::handle::{Rare, SessionHandle};

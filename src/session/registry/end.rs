@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 use jid::FullJid;
 
 use super::events::EventKind;
+use super::inner::Inner;
 use super::presence::unavailable;
 use super::rows::{Row, SlotState};
-use super::shared::Inner;
 use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::session::handle::{CLOSED, ENDED, SessionId, Shared};
@@ -223,18 +223,20 @@ impl<C: SharedConnection> Inner<C> {
             let key = self.table.key(bare_of_full(&shared.jid));
             let mut shard = self.table.shard(key).write();
             let row = shard.find_mut(key.hash.wide(), |row| row.is(key));
-            let found = row.and_then(|row| {
+            row.and_then(|row| {
                 let at = row.slots.position(shared)?;
                 let state = row.slots.as_slice().get(at)?.state;
-                (state != SlotState::Ending && still(state)).then_some((row, at))
-            });
-            let Some((row, at)) = found else { return false };
-            self.decide_end(row, at, reason, last_words, now)
+                if state == SlotState::Ending || !still(state) {
+                    return None;
+                }
+                self.decide_end(row, at, reason, last_words, now)
+            })
         };
+        let is_first = ending.is_some();
         if let Some(ending) = ending {
             self.finish_by(ending, run);
         }
-        true
+        is_first
     }
 
     /// Marks the slot as ending and settles its outbound; under the shard's lock.
@@ -253,23 +255,20 @@ impl<C: SharedConnection> Inner<C> {
         let own = if last_words.is_none() { reason.last_words() } else { None };
         let words = last_words.or(own.as_deref());
         let mut outbound = slot.session.out.lock().end(words);
-        let mut left = Vec::new();
         #[cfg(feature = "server")]
-        left.append(&mut slot.session.take_inheritance());
-        left.append(&mut outbound.left);
+        outbound.left.splice(0..0, slot.session.take_inheritance());
         let token = outbound.token.take().filter(|_| reason.is_remembered());
         if let (Some(token), Some(handled)) = (token, outbound.handled) {
             let (account, limits) = (row.account.bare.as_str(), self.limits());
             self.remembered.lock().keep(account, token, handled, now, limits);
         }
         let (shared, flush) = (Arc::clone(&slot.session), words.is_some());
-        let count = left.len();
-        if matches!(reason, Reason::Replaced { .. }) && self.settings.backlog.is_some() {
-            outbound.left = left;
-        } else {
-            self.put_left(row, &shared, left);
+        let left = outbound.left.len();
+        // What a replaced session leaves, its successor may inherit.
+        if !matches!(reason, Reason::Replaced { .. }) || self.settings.backlog.is_none() {
+            self.put_left(row, &shared, std::mem::take(&mut outbound.left));
         }
-        Some(Ending { shared, reason, outbound, left: count, flush })
+        Some(Ending { shared, reason, outbound, left, flush })
     }
 
     pub(super) fn finish_by(&self, ending: Ending<C>, run: Run) {

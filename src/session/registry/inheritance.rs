@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::inner::Inner;
 use super::rows::Row;
-use super::shared::Inner;
 use crate::connection::SharedConnection;
 use crate::session::handle::{HEIR, SessionHandle, Shared};
 use crate::session::outbound::{Copies, Item, Left, NotSent, RetentionLimits, Share};
@@ -169,13 +169,6 @@ impl Waiting {
     pub(crate) const fn stored(stanza: Stanza, since: SystemTime, is_new: bool) -> Self {
         Self { stanza, since, is_new, left: None }
     }
-
-    fn item(&self) -> Item<'_> {
-        match self.left.as_ref().and_then(|left| left.copies.as_ref()) {
-            Some(copies) => Item::new(&self.stanza).copy_of(copies),
-            None => Item::new(&self.stanza),
-        }
-    }
 }
 
 impl<C: SharedConnection> SessionHandle<C> {
@@ -212,8 +205,12 @@ impl<C: SharedConnection> SessionHandle<C> {
         stored.sort_by_key(|waiting| (in_micros(waiting.since), waiting.is_new));
         let (now, utc) = clocks;
         let at = |since| now.saturating_sub(utc.duration_since(since).unwrap_or_default());
-        let items: Vec<_> =
-            stored.iter().map(|waiting| waiting.item().accepted_at(at(waiting.since))).collect();
+        let items = stored.iter().map(|Waiting { stanza, since, left, .. }| {
+            let item = Item::new(stanza).accepted_at(at(*since));
+            let copies = left.as_ref().and_then(|left| left.copies.as_ref());
+            copies.map_or(item, |copies| item.copy_of(copies))
+        });
+        let items: Vec<_> = items.collect();
         let given = if items.is_empty() { Ok(()) } else { self.send_stored(&items) };
         match given {
             Ok(()) => Ok(stored),

@@ -10,11 +10,11 @@ mod events;
 mod hibernation;
 #[cfg(feature = "server")]
 mod inheritance;
+mod inner;
 mod presence;
 mod resume;
 mod rows;
 mod seen;
-mod shared;
 mod table;
 
 use std::fmt;
@@ -50,9 +50,9 @@ pub use events::{Event, EventKind};
 pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
 pub(crate) use inheritance::{Inheritance, Waiting};
+pub(crate) use inner::Inner;
 pub use presence::{Parting, Presence};
 pub use resume::{ResumeError, ResumeRefusal, Resumed, Retention};
-pub(crate) use shared::Inner;
 pub(crate) use table::AccountKey;
 #[cfg(feature = "server")]
 pub(crate) use table::Hash;

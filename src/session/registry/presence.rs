@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::SessionRegistry;
 use super::events::EventKind;
-use super::shared::Inner;
+use super::inner::Inner;
 use super::table::AccountKey;
 use crate::address::parts;
 use crate::connection::SharedConnection;

@@ -13,14 +13,14 @@ use super::bind::Misuse;
 use super::end::{Ending, Reason, Run, last_words};
 use super::events::EventKind;
 use super::hibernation::is_same;
+use super::inner::Inner;
 use super::rows::{Row, Slot, SlotState};
-use super::shared::Inner;
 use crate::address::bare_of_full;
 use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
 use crate::session::handle::{ABSENT, HOLDING, RETAINED, Shared};
 use crate::session::input::Owner;
-use crate::session::outbound::{Acknowledged, Epoch, Gate, Outbound, Retained};
+use crate::session::outbound::{Acknowledged, Epoch, Gate, Retained};
 use crate::shield::{shielded, wake};
 use crate::stanza::Frame;
 use crate::sync::atomic::Ordering;
@@ -274,7 +274,9 @@ impl<C: SharedConnection> Inner<C> {
         let row = shard.find_mut(key.hash.wide(), |row| row.is(key)).ok_or_else(not_found)?;
         let mut slots = row.slots.as_mut_slice().iter_mut();
         let is_meant = |slot: &&mut Slot<C>| {
-            slot.state != SlotState::Ending && is_resumable(&slot.session.out.lock(), token)
+            let out = slot.session.out.lock();
+            let resumable = out.retained.as_ref().filter(|r| !r.window.is_zero() && !out.ended);
+            resumable.is_some_and(|retained| is_same(&retained.token, token))
         };
         let slot = slots.find(is_meant).ok_or_else(not_found)?;
         let shared = Arc::clone(&slot.session);
@@ -349,9 +351,4 @@ impl<C: SharedConnection> Inner<C> {
         }
         self.remembered.lock().forget(now);
     }
-}
-
-fn is_resumable<C>(out: &Outbound<C>, token: &str) -> bool {
-    let Some(retained) = &out.retained else { return false };
-    is_same(&retained.token, token) && !retained.window.is_zero() && !out.ended
 }

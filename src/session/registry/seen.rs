@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::shared::Inner;
+use super::inner::Inner;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::recent::Recent;
