@@ -137,7 +137,7 @@ impl Connection for Outbox {
             state.buffer = Vec::new();
             state.handed_out = 0;
         }
-        // No hook runs any more, and it may own the session that owns this outbox.
+        // No hook runs from now on, and it may own the session that owns this outbox.
         let hook = state.hook.take();
         self.wake(state);
         drop(hook);
@@ -282,7 +282,7 @@ impl Drain {
     }
 
     /// The transport took the first `n` of the bytes last handed out: only now do they stop
-    /// counting as waiting. If nothing waits any more, this calls [`PreDrain::drained`].
+    /// counting as waiting. If nothing is left, this calls [`PreDrain::drained`].
     pub fn consume(&mut self, n: usize) {
         let n = n.min(self.piece.len().saturating_sub(self.at));
         self.at = self.at.saturating_add(n);

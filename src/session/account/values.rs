@@ -9,7 +9,6 @@ use smallvec::SmallVec;
 
 use super::Account;
 
-/// One value.
 pub(crate) type Value = Arc<dyn Any + Send + Sync>;
 
 /// Values of different types: one pointer where there are none.
@@ -39,7 +38,6 @@ impl Values {
         }
     }
 
-    /// Takes the value of this type out.
     pub(crate) fn take<T: Any + Send + Sync>(&mut self) -> Option<Value> {
         let values = self.0.as_mut()?;
         let at = values.iter().position(|value| (**value).is::<T>())?;

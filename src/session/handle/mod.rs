@@ -1,7 +1,6 @@
 //! A bound session as others see it: the shared part, its handle, and the narrower views.
 
 mod acks;
-mod directed;
 mod extension;
 mod presence;
 
@@ -89,7 +88,6 @@ impl Standing {
     }
 }
 
-/// One bound session.
 pub(crate) struct Shared<C: SharedConnection> {
     pub(super) id: SessionId,
     pub(super) jid: FullJid,
@@ -181,7 +179,6 @@ impl<C: SharedConnection> Shared<C> {
         self.has(INTERESTED)
     }
 
-    /// The priority, while it is available.
     pub(super) fn availability(&self) -> Option<i8> {
         self.is_available().then(|| self.priority())
     }

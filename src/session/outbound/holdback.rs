@@ -39,7 +39,6 @@ impl fmt::Debug for Hold {
     }
 }
 
-/// What is held back for one session.
 pub(super) struct HeldBack {
     items: Vec<HeldStanza>,
     share: Share,
@@ -66,7 +65,6 @@ impl HeldBack {
         self.items.len() > limits.held_stanzas || self.share.bytes() > limits.held_bytes
     }
 
-    /// Takes out what `is_meant`.
     fn take(&mut self, is_meant: impl Fn(&HeldStanza) -> bool) -> Vec<Queued> {
         let meant = self.items.extract_if(.., |item| is_meant(item));
         let taken: Vec<_> = meant.map(|item| item.entry).collect();
@@ -82,14 +80,12 @@ fn source(stanza: &Stanza) -> Box<str> {
 }
 
 impl<C: SharedConnection> Outbound<C> {
-    /// Holds back from now on.
     pub(crate) fn start_holding(&mut self, all: &Arc<AtomicUsize>) {
         if !self.ended && self.link.is_some() && self.queue.held().is_none() {
             self.queue.set_held(HeldBack::new(all));
         }
     }
 
-    /// Lets everything go and holds nothing back.
     pub(crate) fn stop_holding(&mut self) {
         if let Some(mut held) = self.queue.take_held() {
             self.let_go(held.take(|_| true));

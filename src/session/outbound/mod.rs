@@ -66,12 +66,10 @@ impl Gate {
 pub(super) struct Gates(u8);
 
 impl Gates {
-    /// Whether nothing is to be written.
     pub(super) const fn is_closed(self) -> bool {
         self.0 & !(Gate::Ticket as u8) != 0
     }
 
-    /// Whether no input is taken.
     pub(super) const fn is_closed_for_input(self) -> bool {
         self.0 != 0
     }

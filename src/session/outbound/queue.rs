@@ -70,10 +70,10 @@ impl Size {
 impl Buffer {
     fn add(&mut self, entry: &Queued) {
         self.bytes = self.bytes.saturating_add(entry.len());
-        if entry.is_bounded() {
+        if entry.bounded() != Bounded::No {
             self.bounded.add(entry);
         }
-        if entry.is_of_store() {
+        if entry.bounded() == Bounded::Store {
             self.stored.add(entry);
         }
         self.void = self.void.saturating_add(u32::from(entry.is_void()));
@@ -81,10 +81,10 @@ impl Buffer {
 
     fn remove(&mut self, entry: &Queued) {
         self.bytes = self.bytes.saturating_sub(entry.len());
-        if entry.is_bounded() {
+        if entry.bounded() != Bounded::No {
             self.bounded.remove(entry);
         }
-        if entry.is_of_store() {
+        if entry.bounded() == Bounded::Store {
             self.stored.remove(entry);
         }
         self.void = self.void.saturating_sub(u32::from(entry.is_void()));
@@ -135,7 +135,6 @@ impl Queue {
         self.0.as_ref().map_or_else(Size::default, |buffer| buffer.stored)
     }
 
-    /// The memory of void entries.
     pub(super) fn void_bytes(&self) -> usize {
         let void = self.0.as_ref().map_or(0, |buffer| buffer.void as usize);
         void.saturating_mul(size_of::<Queued>())
@@ -367,7 +366,6 @@ impl Queue {
         entries.into_iter().enumerate().map(move |(at, entry)| (entry, at < cursor))
     }
 
-    /// Takes out all stanzas.
     pub(super) fn take_stanzas(&mut self) -> impl Iterator<Item = Queued> + use<> {
         let all = self.take_all().map(|(entry, _)| entry);
         let (stanzas, others): (Vec<_>, Vec<_>) =
@@ -421,7 +419,7 @@ mod tests {
     const A: &str = "a@x/y";
     const B: &str = "b@x/yz";
 
-    /// The transport has got the first two of four, and nobody is to hear of `A` any more.
+    /// The transport has got the first two of four, and nobody is to hear of `A` again.
     fn queue() -> (Queue, usize) {
         let mut queue = Queue::default();
         let mut len = 0;

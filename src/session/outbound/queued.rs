@@ -82,12 +82,8 @@ impl Queued {
         *stanza = bare.readdressed(stanza.from().as_deref(), stanza.to().as_deref());
     }
 
-    pub(super) const fn is_bounded(&self) -> bool {
-        matches!(self, Self::Stanza { bounded: Bounded::Source | Bounded::Store, .. })
-    }
-
-    pub(super) const fn is_of_store(&self) -> bool {
-        matches!(self, Self::Stanza { bounded: Bounded::Store, .. })
+    pub(super) const fn bounded(&self) -> Bounded {
+        if let Self::Stanza { bounded, .. } = self { *bounded } else { Bounded::No }
     }
 
     /// Whom it says to be there or not, where a later presence of the same says all that it says.

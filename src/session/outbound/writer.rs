@@ -312,7 +312,6 @@ enum Job<C> {
     },
 }
 
-/// An entry that the transport has not taken.
 struct Failed {
     entry: Queued,
     is_first: bool,
@@ -356,7 +355,7 @@ impl<C: SharedConnection> Outbound<C> {
         self.account_for();
     }
 
-    /// Nobody writes any more; whether the transport has taken something since it was last called.
+    /// Nobody writes now; whether the transport has taken something since it was last called.
     fn stop_writing(&mut self) -> bool {
         std::mem::replace(&mut self.writing, Writing::Nobody) == Writing::Called
     }
@@ -426,7 +425,7 @@ impl<C: SharedConnection> Outbound<C> {
             };
         }
         if error == SendError::Full && is_current && matches!(entry, Queued::Stanza { .. }) {
-            // What the client cannot take any more is routed again; it is told of the end.
+            // What the client can no longer take is routed again; it is told of the end.
             turn.left.extend(entry.into_left(false));
             turn.left.extend(self.queue.take_stanzas().filter_map(|entry| entry.into_left(false)));
             return ControlFlow::Continue(());

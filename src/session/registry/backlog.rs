@@ -49,12 +49,6 @@ struct Backlog<C: SharedConnection> {
     queued: usize,
 }
 
-impl<C: SharedConnection> Default for Backlog<C> {
-    fn default() -> Self {
-        Self { left: VecDeque::new(), recipients: VecDeque::new(), queued: 0 }
-    }
-}
-
 impl<C: SharedConnection> Backlog<C> {
     fn is_empty(&self) -> bool {
         self.left.is_empty() && self.recipients.is_empty() && self.queued == 0
@@ -89,7 +83,8 @@ impl<C: SharedConnection> Backlogs<C> {
     /// Changes the backlog of an account; whether there is one then.
     fn change<T>(&self, account: &str, change: impl FnOnce(&mut Backlog<C>) -> T) -> (T, bool) {
         let mut accounts = self.accounts.lock();
-        let backlog = accounts.entry_ref(account).or_insert_with(Backlog::default);
+        let none = || Backlog { left: VecDeque::new(), recipients: VecDeque::new(), queued: 0 };
+        let backlog = accounts.entry_ref(account).or_insert_with(none);
         let changed = change(backlog);
         let is_behind = !backlog.is_empty();
         if !is_behind {

@@ -45,27 +45,23 @@ pub enum Conflict {
 type Reply<'a> = &'a mut dyn FnMut(&FullJid) -> Vec<u8>;
 
 /// What a bind needs beside the session.
+#[derive(Default)]
 #[must_use = "a request does nothing by itself"]
 pub struct BindRequest<'a> {
-    pub(super) resource: Option<ResourcePart>,
-    /// `None`: that of the account's other sessions.
-    pub(super) roster: Option<Roster>,
-    pub(super) values: Values,
-    pub(super) lingers: bool,
-    pub(super) reply: Option<Reply<'a>>,
+    resource: Option<ResourcePart>,
+    roster: Roster,
+    /// The roster is that of the account's other sessions.
+    is_loaded: bool,
+    values: Values,
+    lingers: bool,
+    reply: Option<Reply<'a>>,
 }
 
 impl<'a> BindRequest<'a> {
     /// A request for a generated resource of 96 random bits (BIND-2), for an account with an empty
     /// roster.
     pub fn new() -> Self {
-        Self {
-            resource: None,
-            roster: Some(Roster::default()),
-            values: Values::default(),
-            lingers: false,
-            reply: None,
-        }
+        Self::default()
     }
 
     /// Asks for this resource (BIND-3). One that is in no [normal form](address::resource) is
@@ -78,7 +74,7 @@ impl<'a> BindRequest<'a> {
     /// The account's roster, loaded by the host. Where the account has a session already, that
     /// session's roster is shared and this one dropped.
     pub fn roster(mut self, roster: Roster) -> Self {
-        self.roster = Some(roster);
+        (self.roster, self.is_loaded) = (roster, false);
         self
     }
 
@@ -89,10 +85,10 @@ impl<'a> BindRequest<'a> {
         self
     }
 
-    /// Takes the roster that the account's sessions have. If there are none by then, the bind is
+    /// Takes the roster that the account's sessions have. If there are none then, the bind is
     /// refused as [`Misuse::NotLoaded`].
     pub fn loaded(mut self) -> Self {
-        self.roster = None;
+        self.is_loaded = true;
         self
     }
 
@@ -114,12 +110,6 @@ impl<'a> BindRequest<'a> {
     }
 }
 
-impl Default for BindRequest<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl fmt::Debug for BindRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BindRequest")
@@ -130,10 +120,7 @@ impl fmt::Debug for BindRequest<'_> {
 
 /// Why a session was not bound. Nothing was registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "it is the host's mistake, or the client cannot have it"
-)]
+#[expect(clippy::exhaustive_enums, reason = "the host is to blame, or the client")]
 pub enum BindError {
     /// The host's mistake, of which the client is told nothing.
     #[error(transparent)]
@@ -192,10 +179,8 @@ impl<C: SharedConnection> Inner<C> {
         mut request: BindRequest<'_>,
     ) -> Result<Owner<C>, BindError> {
         let reply = request.reply.take();
-        if let Some(roster) = &mut request.roster {
-            // Without a lock: it takes longer with each contact.
-            self.table.hash_contacts(roster, &Roster::new());
-        }
+        // Without a lock: it takes longer with each contact.
+        self.table.hash_contacts(&mut request.roster, &Roster::new());
         let (owner, displaced) = self.register(account, link, request, reply.is_some())?;
         if let Some(ending) = displaced {
             self.finish(ending);
@@ -207,7 +192,7 @@ impl<C: SharedConnection> Inner<C> {
         Ok(owner)
     }
 
-    /// The decision: conflict test, limits and registration in one step (BIND-7).
+    /// Conflict test, limits and registration in one step (BIND-7).
     fn register(
         &self,
         account: &BareJid,
@@ -220,7 +205,7 @@ impl<C: SharedConnection> Inner<C> {
         let key = self.table.key(account.as_str());
         let hash = key.hash.wide();
         let mut shard = self.table.shard(key).write();
-        if request.roster.is_none() && shard.find(hash, |row| row.is(key)).is_none() {
+        if request.is_loaded && shard.find(hash, |row| row.is(key)).is_none() {
             return Err(BindError::Misuse(Misuse::NotLoaded));
         }
         let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
@@ -231,8 +216,7 @@ impl<C: SharedConnection> Inner<C> {
             }
             None => (request.resource.unwrap_or(spare), None),
         };
-        let new =
-            || Account::new(account.clone(), request.roster.unwrap_or_default(), request.values);
+        let new = || Account::new(account.clone(), request.roster, request.values);
         let row = shard.entry(hash, |row| row.is(key), |row| self.hash_of(row).wide());
         let row = row.or_insert_with(|| Row { account: Arc::new(new()), slots: Slots::None });
         let row = row.into_mut();
@@ -345,7 +329,6 @@ impl<C: SharedConnection> Row<C> {
         spare
     }
 
-    /// How many of its sessions hibernate.
     pub(super) fn absent(&self) -> usize {
         self.slots.as_slice().iter().filter(|slot| slot.state == SlotState::Absent).count()
     }

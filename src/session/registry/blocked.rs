@@ -15,7 +15,6 @@ pub(crate) trait Pattern {
     fn covers(&self, jid: &str) -> bool;
     /// Whether it covers the sender of a stanza, or of the message in a carbon copy.
     fn covers_source(&self, stanza: &Stanza) -> bool;
-    /// The full JIDs that it names.
     fn full(&self) -> impl Iterator<Item = &str>;
 }
 

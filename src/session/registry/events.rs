@@ -73,7 +73,6 @@ impl<C: SharedConnection> fmt::Debug for Event<C> {
     }
 }
 
-/// The host's listener.
 pub(super) type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 
 /// The queue between decisions and the listener.
@@ -82,7 +81,6 @@ pub(super) struct Events<C: SharedConnection> {
     listener: Option<Listener<C>>,
 }
 
-/// Events that the listener has not been told.
 struct Undelivered<C: SharedConnection> {
     waiting: VecDeque<Event<C>>,
     delivering: bool,

@@ -118,7 +118,7 @@ impl<C: SharedConnection> SessionHandle<C> {
         });
         left.into_iter().for_each(Left::forget);
         if self.is_ended() {
-            // Nobody asks it for this any more.
+            // Nobody will ask it for this.
             self.renounce();
         }
         if has_room { Ok(false) } else { Err(NotSent::Full) }
@@ -134,8 +134,10 @@ impl<C: SharedConnection> SessionHandle<C> {
 impl<C: SharedConnection> Shared<C> {
     /// Takes out what the session has inherited and not got.
     pub(super) fn take_inheritance(&self) -> Vec<Left> {
-        let inheritance = self.presence.lock().change(|rare| rare.inheritance.take());
-        self.set(HEIR, false);
+        let inheritance = self.presence.lock().change(|rare| {
+            self.set(HEIR, false);
+            rare.inheritance.take()
+        });
         inheritance.map(|inheritance| inheritance.left).unwrap_or_default()
     }
 
@@ -215,7 +217,7 @@ impl<C: SharedConnection> SessionHandle<C> {
         match given {
             Ok(()) => Ok(stored),
             Err(error) => {
-                // It has ended, and nobody asks it for its inheritance any more.
+                // It has ended, and nobody will ask it for its inheritance.
                 let left = stored.into_iter().filter_map(|waiting| waiting.left).collect();
                 registry.leave_strays(&self.0, left);
                 Err(error)

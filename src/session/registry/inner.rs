@@ -25,7 +25,6 @@ use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
-/// The shared inside of a registry.
 pub(crate) struct Inner<C: SharedConnection> {
     pub(super) me: Weak<Self>,
     pub(super) table: Table<C>,
@@ -47,7 +46,6 @@ pub(crate) struct Inner<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Inner<C> {
-    /// The monotonic time.
     #[inline]
     pub(crate) fn now(&self) -> Duration {
         self.settings.environment.now()

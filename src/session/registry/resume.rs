@@ -52,10 +52,7 @@ pub struct Resumed {
 
 /// Why a session was not resumed. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "it is the host's mistake, or the client cannot have it"
-)]
+#[expect(clippy::exhaustive_enums, reason = "the host is to blame, or the client")]
 pub enum ResumeError {
     /// The host's mistake, of which the client is told nothing.
     #[error(transparent)]
@@ -256,7 +253,6 @@ impl<C: SharedConnection> Inner<C> {
         Ok(owner)
     }
 
-    /// The decision.
     fn take_over(
         &self,
         account: &BareJid,

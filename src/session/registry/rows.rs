@@ -16,7 +16,6 @@ pub(super) struct Row<C: SharedConnection> {
     pub(super) slots: Slots<C>,
 }
 
-/// One session's place in its account.
 pub(super) struct Slot<C: SharedConnection> {
     pub(super) session: Arc<Shared<C>>,
     /// Of its account, so that a table that grows reads its rows alone: a place for it is left here.

@@ -25,7 +25,7 @@ pub(super) struct Seen {
 enum Frozen {
     /// Since it is hidden from: the account looks as if it had been away since then.
     At(Option<SystemTime>),
-    /// Not any more.
+    /// No longer.
     #[cfg(feature = "server")]
     No,
 }

@@ -94,7 +94,6 @@ impl<C: SharedConnection> Table<C> {
         &self.shards
     }
 
-    /// Looks at the row of an account.
     pub(super) fn with<T>(
         &self,
         key: AccountKey<'_>,
