@@ -69,8 +69,8 @@ impl<C: SharedConnection> Inner<C> {
         let own = row.account.bare.as_str();
         let (mut inherited, mut rest): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|left| left.is_inherited(own));
-        let mut inheritance = Inheritance::new(&self.retained_bytes);
-        if !inheritance.add(&mut inherited, self.limits()) {
+        let (mut inheritance, limits) = (Inheritance::new(&self.retained_bytes), self.limits());
+        if inherited.len() > limits.stanzas || !inheritance.add(&mut inherited, limits) {
             rest.splice(0..0, inherited);
         } else if !inheritance.left.is_empty() {
             to.presence.lock().change(|rare| rare.inheritance = Some(Box::new(inheritance)));
