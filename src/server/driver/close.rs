@@ -82,7 +82,7 @@ impl<C: SharedConnection> Driver<C> {
     fn end(&mut self, reason: Reason, last_words: &[u8]) {
         let session = match std::mem::replace(&mut self.state, State::Over) {
             State::Bound(session) => {
-                session.end_now(reason, last_words);
+                session.end_now(reason, Some(last_words));
                 Some(session)
             }
             State::Closing(_) | State::Over => None,
