@@ -291,7 +291,7 @@ impl<C: SharedConnection> Account<C> {
     /// }
     /// ```
     pub async fn kick(&self, error: &StreamError) -> usize {
-        self.core.unbound.dismiss(&self.jid, &error.clone().into());
+        self.core.ledger.dismiss(&self.jid, &error.clone().into());
         let sweep = {
             let (core, jid, error) = (Arc::clone(&self.core), self.jid.clone(), error.clone());
             move || {

@@ -53,12 +53,10 @@ use crate::shield::shielded;
 use crate::stanza::Stanza;
 use crate::store::Stores;
 use builder::Domain;
-use deliver::component::Components;
 use deliver::requests::Requests;
 use driver::admission::Ledger;
 use driver::negotiate::hashing::Hashing;
 use driver::negotiate::login_failures::LoginFailures;
-use driver::negotiate::unbound::UnboundStreams;
 use driver::rate::Allowances;
 use metrics::Counters;
 use work::jobs::Jobs;
@@ -80,9 +78,10 @@ struct Core<C: SharedConnection> {
     former_domains: Vec<DomainPart>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
-    router: deliver::route::RouterQueue<C>,
-    components: Components<C>,
+    router: Option<Box<dyn Router>>,
+    components: deliver::component::Components<C>,
     bots: bot::Bots<C>,
+    router_queue: Mutex<deliver::route::RouterQueue<C>>,
     jobs: Arc<Jobs>,
     timers: Arc<Timers>,
     requests: Requests,
@@ -90,7 +89,6 @@ struct Core<C: SharedConnection> {
     allowances: Allowances,
     login_failures: Arc<LoginFailures>,
     hashing: Option<Arc<Hashing>>,
-    unbound: Arc<UnboundStreams>,
     metrics: Counters,
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
@@ -148,19 +146,9 @@ impl<C: SharedConnection> Server<C> {
     /// and the like change its roster as if a client had sent them (HOST-1); what is only for a session to say
     /// needs that session (HOST-2). For a program that talks as an account there is a [`Bot`].
     pub fn send(&self, stanza: Stanza) {
-        let Some(stanza) = self.0.with_normal_from(stanza) else { return };
-        let stanza = self.0.without_claims_of_others(stanza);
-        self.0.route_for_host(stanza);
-    }
-
-    /// Sends an iq get or set, and waits for its answer: the result or error with its id and from
-    /// its `to` (STZ-13).
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError`] when no answer comes within 60 seconds, or the iq is no request.
-    pub async fn request(&self, iq: Stanza) -> Result<Stanza, RequestError> {
-        self.0.request("", iq).await
+        if let Some(stanza) = self.0.sent_by_host(stanza) {
+            self.0.route_for_host(&stanza);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use jid::{DomainPart, DomainRef};
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::rules::presence::PresenceType;
 use crate::server::work::timers::Timers;
-use crate::server::{Core, Server, caught, shielded};
+use crate::server::{Core, Server, caught};
 use crate::session::{RetentionLimits, Validity};
 use crate::shield::note_behind;
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
@@ -117,8 +117,8 @@ impl<C: SharedConnection> Server<C> {
 /// All components of a server.
 pub(crate) struct Components<C: SharedConnection> {
     all: Vec<Arc<Component<C>>>,
-    /// Their server, once it is built.
-    core: OnceLock<Weak<Core<C>>>,
+    /// Their server.
+    core: Weak<Core<C>>,
 }
 
 /// One domain, its handler, and what waits for it.
@@ -148,7 +148,7 @@ impl<C: SharedConnection> Queue<C> {
 
 impl<C: SharedConnection> Default for Components<C> {
     fn default() -> Self {
-        Self { all: Vec::new(), core: OnceLock::new() }
+        Self { all: Vec::new(), core: Weak::new() }
     }
 }
 
@@ -176,9 +176,9 @@ impl<C: SharedConnection> Components<C> {
         self.all.len()
     }
 
-    /// The server is built.
-    pub(crate) fn start(&self, core: Weak<Core<C>>) {
-        let _first = self.core.set(core);
+    /// The same, of this server.
+    pub(crate) fn of(self, core: Weak<Core<C>>) -> Self {
+        Self { core, ..self }
     }
 
     fn at(&self, domain: &str) -> Option<&Arc<Component<C>>> {
@@ -253,8 +253,7 @@ async fn serve<C: SharedConnection>(
             None => Some(RouteError::Timeout.into()),
         };
         if let Some((error, core)) = error.zip(core.upgrade()) {
-            // It leads into the host's code.
-            let _panicked = shielded(|| core.not_routed(outgoing, error));
+            core.not_routed(outgoing, error);
         }
         in_turn += 1;
         if in_turn == TURN
@@ -283,14 +282,14 @@ impl<C: SharedConnection> Core<C> {
         match component.put(outgoing, validity, &self.limits.retention) {
             Ok(true) => self.serve_component(component),
             Ok(false) => {}
-            Err(refused) => self.not_routed(refused, RouteError::Busy.into()),
+            Err(refused) => self.not_routed(refused, RouteError::Busy),
         }
         None
     }
 
     /// What waits for a component is handed over in the background.
     fn serve_component(&self, component: &Arc<Component<C>>) {
-        let core = self.components.core.get().cloned().unwrap_or_default();
+        let core = Weak::clone(&self.components.core);
         let timers = Arc::clone(&self.timers);
         self.jobs.later(serve(core, timers, Arc::clone(component)));
     }

@@ -5,46 +5,51 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
+use super::address::Address;
 use super::roster::transaction::{Asker, Change};
 use crate::connection::SharedConnection;
 use crate::rules::presence::PresenceType;
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::{Core, Task};
 use crate::session::Validity;
-use crate::stanza::{Condition, Kind, Stanza, StanzaError};
+use crate::stanza::{Condition, Stanza, StanzaError};
 
 impl<C: SharedConnection> Core<C> {
-    /// What becomes of presence in the name of a local account; `None` where it is something else.
-    pub(super) fn host_presence(self: &Arc<Self>, stanza: &Stanza) -> Option<Option<Task>> {
-        if stanza.kind() != Kind::Presence {
-            return None;
-        }
-        let (from, to) = (stanza.from()?, stanza.to()?);
-        let from = self.address(&from).ok()?;
-        if !from.is_account() || !self.registry.is_local(from.bare.as_str()) {
-            return None;
-        }
-        let type_ = PresenceType::read(stanza).ok()?;
-        let to = self.address(&to).ok()?;
+    /// Presence that the host hands in for this address.
+    pub(super) fn host_presence(
+        self: &Arc<Self>,
+        stanza: &Stanza,
+        to: &Address<'_>,
+    ) -> Option<Task> {
+        let from = stanza.from();
+        let from = from.as_deref().and_then(|from| self.address(from).ok());
+        let from = from.filter(|from| {
+            from.is_account() && self.registry.is_local(from.bare.as_str())
+        });
+        let (Some(from), Ok(type_)) = (from, PresenceType::read(stanza)) else {
+            return self.route_to(None, stanza, to);
+        };
         let session = from.resource.as_deref().and_then(|r| self.registry.find(from.key(), r));
         match (type_, session) {
             (PresenceType::Subscription(kind), _) => {
                 let (account, contact) = (BareJid::clone(&from.bare), BareJid::clone(&to.bare));
-                Some(self.host_subscription(kind, stanza, account, contact))
+                self.host_subscription(kind, stanza, account, contact)
             }
-            (type_, Some(session)) => Some(self.directed(&session, stanza, &to, type_)),
+            (type_, Some(session)) => self.directed(&session, stanza, to, type_),
             // PRES-19
             (PresenceType::Probe, None) => {
                 let account = from.bare.as_str();
                 let probe = stanza.readdressed(Some(account), stanza.to().as_deref());
-                Some(self.presence(None, &probe, &to, Validity::FOR_GOOD))
+                self.presence(None, &probe, to, Validity::FOR_GOOD)
             }
             // Nobody would ever take it back.
             (PresenceType::Available, None) => {
                 self.metrics.error(Condition::NotAllowed);
-                Some(None)
+                None
             }
-            (PresenceType::Unavailable | PresenceType::Error, None) => None,
+            (PresenceType::Unavailable | PresenceType::Error, None) => {
+                self.route_to(None, stanza, to)
+            }
         }
     }
 

@@ -7,7 +7,7 @@ mod claims;
 pub(super) mod component;
 mod extensions;
 mod give;
-mod handler;
+pub(super) mod handler;
 mod host;
 pub(super) mod iq;
 mod leftover;

@@ -1,6 +1,6 @@
-//! Work that outlives a call: chains of jobs, deadlines, and one-shot channels for results.
+//! Work that outlives a call: chains of jobs, and deadlines.
 
 pub(super) mod jobs;
-pub(super) mod oneshot;
+pub(super) use crate::oneshot;
 pub(super) mod park;
 pub(super) mod timers;

@@ -46,7 +46,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// session has ended.
     #[cfg(feature = "server")]
     pub(crate) fn take(&self, handled: u32) -> bool {
-        let taken = self.0.out.lock().take_acknowledgement(handled);
+        let taken = self.0.out.lock().acknowledge(handled);
         matches!(taken, Some(Acknowledged::Freed(_)))
     }
 

@@ -15,7 +15,7 @@ use crate::rules::roster::{Roster, RosterError};
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::deliver::give::Origin;
 use crate::server::{Core, shielded};
-use crate::session::{Parting, SessionHandle};
+use crate::session::{Parting, SessionHandle, Validity};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{RosterChange, StoreError};
 
@@ -23,29 +23,15 @@ use crate::store::{RosterChange, StoreError};
 type Effects<C> = Vec<(Effect, Option<Parting<C>>)>;
 
 /// Why a roster was not changed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub(crate) enum ChangeError {
-    Store(StoreError),
+    /// The store failed; why is for its own log.
+    Store(#[from] StoreError),
+    Roster(#[from] RosterError),
     /// The host asked for it, and there is no such account.
+    #[error("there is no such account")]
     NoAccount,
-    Roster(RosterError),
-}
-
-impl ChangeError {
-    fn panicked() -> Self {
-        Self::Store(StoreError::failed("the store panicked"))
-    }
-}
-
-impl From<StoreError> for ChangeError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<RosterError> for ChangeError {
-    fn from(error: RosterError) -> Self {
-        Self::Roster(error)
-    }
 }
 
 impl From<ChangeError> for StanzaError {
@@ -88,7 +74,7 @@ impl<C: SharedConnection> Core<C> {
         } else {
             self.jobs.run(&own_key, job).await
         }
-        .unwrap_or_else(|| Err(ChangeError::panicked()))
+        .unwrap_or_else(|| Err(StoreError::failed("the store panicked").into()))
     }
 
     /// Works out a change of `account`'s roster, stores it and puts it into memory. The caller
@@ -132,7 +118,12 @@ impl<C: SharedConnection> Core<C> {
         let Transaction { own, other, effects, .. } = transaction;
         self.store_change(&own, other.as_ref()).await?;
         let prepared = |effect| {
-            let parting = self.prepare(&effect);
+            let parting = match &effect {
+                Effect::Unavailable { account, contact } => {
+                    Some(self.registry.prepare_parting(account.as_str(), contact.as_str()))
+                }
+                _ => None,
+            };
             (effect, parting)
         };
         let effects = effects.into_iter().map(prepared).collect();
@@ -146,7 +137,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// Whether the host may act for an account: it exists, and is not about to be removed.
     async fn may_act_for(&self, account: &BareJid) -> Result<bool, StoreError> {
-        Ok(!self.unbound.is_closed_to(account) && self.stores.accounts.exists(account).await?)
+        Ok(!self.ledger.is_closed_to(account) && self.stores.accounts.exists(account).await?)
     }
 
     /// The roster of `account`: `whole`, or as far as `contact` is concerned if it is not in memory.
@@ -214,12 +205,6 @@ impl<C: SharedConnection> Core<C> {
         }
     }
 
-    /// What an effect needs from before the rosters change.
-    fn prepare(&self, effect: &Effect) -> Option<Parting<C>> {
-        let Effect::Unavailable { account, contact } = effect else { return None };
-        Some(self.registry.prepare_parting(account.as_str(), contact.as_str()))
-    }
-
     fn carry_out(
         self: &Arc<Self>,
         effect: Effect,
@@ -248,7 +233,7 @@ impl<C: SharedConnection> Core<C> {
                 }
             }
             Effect::Route { stanza, asked } => {
-                self.route_elsewhere(origin.filter(|_| asked), stanza);
+                self.route_elsewhere(origin.filter(|_| asked), stanza, Validity::FOR_GOOD);
             }
         }
     }

@@ -20,10 +20,10 @@ impl<C: SharedConnection> Driver<C> {
         connection: C,
         account: BareJid,
     ) -> Self {
-        let mut driver = Self::new(core, connection, Transport::new().secure(true));
+        let (transport, source) = (Transport::new().secure(true), core.ledger.source(None));
+        let place = core.ledger.enter_local(&account);
+        let mut driver = Self::placed(core, connection, &transport, source, place);
         driver.is_local = true;
-        // It takes no place of those who may be anybody.
-        driver.place = None;
         if let State::Unauthed(session) = &mut driver.state {
             session.open(account.domain().to_owned());
         }
