@@ -1399,3 +1399,164 @@ fn bot_6_a_bot_of_a_server_that_is_gone_is_over() {
     let over = now(sender.send(&stanza("<presence/>")));
     assert!(matches!(over, Err(BotError::Ended(None))));
 }
+
+/// Sends with the bot of somebody from inside of what an extension sees of its stanzas.
+struct Echo(Arc<Mutex<Option<xmpp_session::server::BotSender<Recorder>>>>);
+
+impl xmpp_session::extension::Extension<Recorder> for Echo {
+    fn inbound(
+        &self,
+        session: &xmpp_session::session::SessionHandle<Recorder>,
+        _: &Stanza,
+    ) -> xmpp_session::extension::Flow {
+        if session.resource().as_str() == "cage"
+            && let Some(sender) = self.0.lock().unwrap().take()
+        {
+            let text = stanza("<message to='juliet@example.com' type='chat' id='inner'/>");
+            let (rung, mut send) = (Arc::new(Rung::default()), Box::pin(sender.send(&text)));
+            let waker = Waker::from(Arc::clone(&rung));
+            assert!(send.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            drop(send);
+        }
+        xmpp_session::extension::Flow::Next
+    }
+}
+
+#[test]
+fn bot_5_a_send_from_inside_of_a_send_waits_and_hangs_nobody() {
+    let slot = Arc::new(Mutex::new(None));
+    let echo = Echo(Arc::clone(&slot));
+    let world = World::with(|builder, _| builder.extension(echo));
+    let juliet = world.online("juliet", "balcony");
+    let polly = bot(&world, "polly", "cage");
+    *slot.lock().unwrap() = Some(polly.sender());
+    say(&polly, "<message to='juliet@example.com' type='chat' id='outer'/>");
+    assert_eq!(juliet.received().len(), 1);
+    say(&polly, "<message to='juliet@example.com' type='chat' id='next'/>");
+    assert_eq!(juliet.received().len(), 1);
+}
+
+/// Drops the bot of somebody from inside of what an extension sees of its stanzas.
+struct Ends(Arc<Mutex<Option<Bot<Recorder>>>>);
+
+impl xmpp_session::extension::Extension<Recorder> for Ends {
+    fn inbound(
+        &self,
+        _: &xmpp_session::session::SessionHandle<Recorder>,
+        stanza: &Stanza,
+    ) -> xmpp_session::extension::Flow {
+        if stanza.id().as_deref() == Some("last") {
+            let bot = self.0.lock().unwrap().take();
+            drop(bot);
+        }
+        xmpp_session::extension::Flow::Next
+    }
+}
+
+#[test]
+fn bot_2_a_bot_dropped_from_inside_of_its_own_stanza_ends_behind_it() {
+    let slot = Arc::new(Mutex::new(None));
+    let ends = Ends(Arc::clone(&slot));
+    let world = World::with(|builder, _| builder.extension(ends));
+    let juliet = world.online("juliet", "balcony");
+    let polly = bot(&world, "polly", "cage");
+    let sender = polly.sender();
+    *slot.lock().unwrap() = Some(polly);
+    let last = stanza("<message to='juliet@example.com' type='chat' id='last'/>");
+    assert!(now(sender.send(&last)).is_ok());
+    assert_eq!(juliet.received().len(), 1);
+    assert_eq!(world.server().registry().len(), 1);
+    assert!(now(sender.send(&last)).is_err());
+}
+
+#[test]
+fn bot_5_a_sender_that_a_rate_pauses_is_woken_by_the_clock() {
+    let world = World::new();
+    let (_juliet, polly) = (world.online("juliet", "balcony"), bot(&world, "polly", "cage"));
+    let text = stanza("<message to='juliet@example.com' type='chat'/>");
+    let rung = Arc::new(Rung::default());
+    let waker = Waker::from(Arc::clone(&rung));
+    let mut sent = 0;
+    let mut paused = loop {
+        let mut send = Box::pin(polly.send(&text));
+        if send.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            break send;
+        }
+        sent += 1;
+        assert!(sent < 2000);
+    };
+    let before = rung.0.load(Ordering::SeqCst);
+    world.advance(Duration::from_secs(1));
+    assert!(rung.0.load(Ordering::SeqCst) > before);
+    assert!(matches!(pending(paused.as_mut()), Some(Ok(()))));
+}
+
+#[test]
+fn bot_1_a_bot_takes_no_place_of_those_who_may_be_anybody() {
+    let mut limits = Limits::default();
+    (limits.unauthenticated, limits.unbound_per_account) = (1, 1);
+    let world = World::with(|builder, _| builder.limits(limits));
+    // The one place there is.
+    let stranger = world.connect();
+    stranger.open();
+    assert!(stranger.received().concat().contains("<stream:features>"));
+    let bots: Vec<_> = (0..10).map(|n| bot(&world, "polly", &n.to_string())).collect();
+    assert_eq!(world.server().registry().len(), bots.len());
+    assert!(stranger.is_connected() && stranger.received().is_empty());
+    drop(bots);
+    assert!(world.server().registry().is_empty());
+    // One that is being removed has no more bots, before it is gone.
+    let slow = Slow::new();
+    let world = World::with_stores(slow.stores(), |builder, _| builder);
+    let account = world.account("polly");
+    slow.set(Mode::Wait);
+    let mut removal = pin!(world.server().account_removed(&account));
+    assert!(pending(removal.as_mut()).is_none());
+    let jid = full("polly@example.com/cage");
+    let refused = done(&world, world.server().bot(&jid)).map(drop);
+    let expected = Some(StreamCondition::NotAuthorized);
+    assert!(matches!(refused, Err(BotError::Ended(why)) if why == expected), "{refused:?}");
+    slow.set(Mode::Answer);
+    assert!(matches!(done(&world, removal), Ok(true)));
+}
+
+#[test]
+fn bot_5_many_threads_share_a_bot() {
+    let mut limits = Limits::default();
+    (limits.stanzas, limits.bytes) = (None, None);
+    let world = World::with(|builder, _| builder.limits(limits));
+    let mut jack = bot(&world, "jack", "b");
+    let polly = bot(&world, "polly", "a");
+    let heard = std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let sender = polly.sender();
+            scope.spawn(move || {
+                for n in 0..250 {
+                    let text = format!("<message to='jack@example.com/b' id='{thread}-{n}'/>");
+                    sender.send_blocking(&stanza(&text)).unwrap();
+                }
+            });
+        }
+        // Time passes meanwhile, and lets go on whom it has stopped.
+        let running = Arc::new(AtomicUsize::new(1));
+        let (alive, clock) = (Arc::clone(&running), world.clone());
+        scope.spawn(move || {
+            while alive.load(Ordering::SeqCst) > 0 {
+                clock.advance(Duration::from_millis(10));
+                std::thread::yield_now();
+            }
+        });
+        let mut heard = Vec::new();
+        while heard.len() < 1000 {
+            heard.push(jack.recv_blocking().unwrap().id().unwrap().into_owned());
+        }
+        running.store(0, Ordering::SeqCst);
+        heard
+    });
+    // Each sender's in its order.
+    for thread in 0..4 {
+        let of = format!("{thread}-");
+        let ids: Vec<_> = heard.iter().filter_map(|id| id.strip_prefix(&of)).collect();
+        assert_eq!(ids, (0..250).map(|n| n.to_string()).collect::<Vec<_>>());
+    }
+}

@@ -225,6 +225,9 @@ impl<C: SharedConnection> Account<C> {
     ///
     /// [`AccountError::NoAccount`], [`AccountError::Store`].
     pub async fn roster(&self) -> Result<Arc<Roster>, AccountError> {
+        if !self.is_possible() {
+            return Err(AccountError::NoAccount);
+        }
         let (core, jid) = (Arc::clone(&self.core), self.jid.clone());
         let read = self.core.jobs.run(self.jid.as_str(), async move {
             if !core.stores.accounts.exists(&jid).await? {
@@ -306,8 +309,14 @@ impl<C: SharedConnection> Account<C> {
         ended + swept.await.unwrap_or_default()
     }
 
+    /// Whether there may be such an account here, whatever a store says.
+    fn is_possible(&self) -> bool {
+        let jid = &self.jid;
+        jid.node().is_some() && address::is_normal(jid) && self.core.registry.is_local(jid.as_str())
+    }
+
     async fn change(&self, contact: BareJid, change: Change) -> Result<(), AccountError> {
-        if !address::is_normal(&self.jid) || !self.core.registry.is_local(self.jid.as_str()) {
+        if !self.is_possible() {
             return Err(AccountError::NoAccount);
         }
         let account = self.jid.clone();

@@ -196,7 +196,12 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Ends a session with this error.
-    pub(super) fn end_session(&self, session: &SessionHandle<C>, reason: Reason, error: &StreamError) -> bool {
+    pub(super) fn end_session(
+        &self,
+        session: &SessionHandle<C>,
+        reason: Reason,
+        error: &StreamError,
+    ) -> bool {
         let mut words = Vec::new();
         close(&mut words, None, Some(error));
         let was_first = self.registry.destroy_session_with(session, reason, &words);
