@@ -191,7 +191,8 @@ impl fmt::Debug for Outbox {
     }
 }
 
-/// A connection that an [`Outbox`] can stand for: what a server with bots knows its connections as. A host's own type implements it beside [`Connection`].
+/// A connection that an [`Outbox`] can stand for: what a server with bots knows its connections as. A
+/// host's own type implements it beside [`Connection`]; such a connection has the framing of a stream.
 pub trait FromOutbox: SharedConnection {
     /// A connection that sends to this outbox.
     fn from_outbox(outbox: Arc<Outbox>) -> Self;

@@ -317,6 +317,24 @@ fn host_5_an_account_that_is_being_removed_is_none() {
 }
 
 #[test]
+fn host_5_who_has_a_session_exists_whatever_the_store_says() {
+    let world = World::new();
+    let (juliet, _romeo) = (world.online("juliet", "a"), world.online("romeo", "b"));
+    let (one, other) = (bare("juliet@example.com"), bare("romeo@example.com"));
+    // As with a host that checks passwords elsewhere.
+    for account in [&one, &other] {
+        assert!(now(world.stores().accounts.remove(account)).unwrap());
+    }
+    let account = world.server().account(&one);
+    done(&world, account.befriend(&other)).unwrap();
+    done(&world, account.set_contact(&item("a@example.net", "A", &[]))).unwrap();
+    assert_eq!(done(&world, account.roster()).unwrap().len(), 2);
+    let robot = done(&world, world.server().bot(&full("juliet@example.com/robot"))).unwrap();
+    assert_eq!(world.server().registry().len(), 3);
+    drop((robot, juliet));
+}
+
+#[test]
 fn host_6_who_is_online() {
     let world = World::new();
     let server = world.server();

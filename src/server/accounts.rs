@@ -230,7 +230,7 @@ impl<C: SharedConnection> Account<C> {
         }
         let (core, jid) = (Arc::clone(&self.core), self.jid.clone());
         let read = self.core.jobs.run(self.jid.as_str(), async move {
-            if !core.stores.accounts.exists(&jid).await? {
+            if !core.exists(&jid).await? {
                 return Err(AccountError::NoAccount);
             }
             match core.registry.account(core.registry.key(jid.as_str())) {

@@ -112,7 +112,7 @@ impl<C: FromOutbox> Server<C> {
     pub async fn bot(&self, jid: &FullJid) -> Result<Bot<C>, BotError> {
         let core = &self.0;
         let account = address::account(&jid.to_bare()).map_err(|_| BotError::NoAccount)?;
-        let exists = caught(async { core.stores.accounts.exists(&account).await }).await;
+        let exists = caught(async { core.exists(&account).await }).await;
         let failed = || Err(StoreError::failed("the store panicked"));
         match exists.unwrap_or_else(failed) {
             Ok(true) if core.registry.is_local(account.as_str()) => {}
@@ -388,12 +388,14 @@ impl<C: SharedConnection> Line<C> {
         });
         let mut driver = found?;
         let result = act(&mut driver);
+        if self.is_left.load(Ordering::SeqCst) {
+            driver.hang_up();
+        }
         drop(driver);
         if self.was_missed.swap(false, Ordering::SeqCst) {
-            if self.is_left.load(Ordering::SeqCst)
-                && let Some(mut driver) = self.driver.try_lock()
-            {
-                driver.hang_up();
+            // The bot may have left in between.
+            if self.is_left.load(Ordering::SeqCst) {
+                self.leave();
             }
             self.bell.ring();
         }
@@ -461,7 +463,7 @@ impl<C: SharedConnection> Line<C> {
     /// The bot is gone: its session ends now, or as soon as its driver is free.
     fn leave(&self) {
         self.is_left.store(true, Ordering::SeqCst);
-        let _busy = self.with(Driver::hang_up);
+        let _others_do = self.with(|_| ());
     }
 
     fn next_timeout(&self) -> Option<Duration> {

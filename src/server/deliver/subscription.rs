@@ -106,9 +106,7 @@ impl<C: SharedConnection> Core<C> {
         let stanza = stanza.readdressed(Some(contact.as_str()), Some(account.as_str()));
         let core = Arc::clone(self);
         Some(Box::pin(async move {
-            let exists = core.registry.is_loaded(&account)
-                || core.stores.accounts.exists(&account).await.unwrap_or(false);
-            if exists {
+            if core.exists(&account).await.unwrap_or(false) {
                 // A store that fails leaves everything as it was; the contact may ask again.
                 let change = Change::Receive { kind, stanza };
                 let _failed = core.change_roster(account, contact, change, None, || ()).await;

@@ -93,11 +93,16 @@ impl<C: SharedConnection> Core<C> {
         }
         let mut own = self.side(account, &contact, change.needs_all()).await?;
         let mut other = None;
-        if matches!(change, Change::Befriend) && !(two_sides && self.may_act_for(&contact).await?) {
+        let both = matches!(change, Change::Befriend);
+        let has_contact = match both {
+            true => two_sides && self.may_act_for(&contact).await?,
+            false => two_sides && self.stores.accounts.exists(&contact).await?,
+        };
+        if both && !has_contact {
             return Err(ChangeError::NoAccount);
         }
-        if two_sides && self.stores.accounts.exists(&contact).await? {
-            let whole = change.needs_all_of_contact();
+        if has_contact {
+            let whole = both;
             let mut side = self.side(contact.clone(), &own.account, whole).await?;
             side.silenced_by = self.silence(&own.account, &contact, &change).await?;
             other = Some(side);
@@ -137,7 +142,12 @@ impl<C: SharedConnection> Core<C> {
 
     /// Whether the host may act for an account: it exists, and is not about to be removed.
     async fn may_act_for(&self, account: &BareJid) -> Result<bool, StoreError> {
-        Ok(!self.ledger.is_closed_to(account) && self.stores.accounts.exists(account).await?)
+        Ok(!self.ledger.is_closed_to(account) && self.exists(account).await?)
+    }
+
+    /// Whether there is such an account: it has sessions, or its store says so.
+    pub(crate) async fn exists(&self, account: &BareJid) -> Result<bool, StoreError> {
+        Ok(self.registry.is_loaded(account) || self.stores.accounts.exists(account).await?)
     }
 
     /// The roster of `account`: `whole`, or as far as `contact` is concerned if it is not in memory.

@@ -62,11 +62,6 @@ impl Change {
         }
     }
 
-    /// The same of the contact's side.
-    pub(super) const fn needs_all_of_contact(&self) -> bool {
-        matches!(self, Self::Befriend)
-    }
-
     /// Whether the account has to be looked for first.
     pub(super) const fn is_of_host(&self) -> bool {
         match self {
