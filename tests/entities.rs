@@ -7,11 +7,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use xmpp_session::connection::Recorder;
+use xmpp_session::extension::{Extension, Flow};
 use xmpp_session::jid::{BareJid, DomainPart, FullJid};
 use xmpp_session::rules::roster::{Item, Subscription};
 use xmpp_session::server::{
-    AccountError, Bot, BotError, ComponentError, ComponentHandle, Limits, RequestError,
+    AccountError, Bot, BotError, BotSender, ComponentError, ComponentHandle, Limits, RequestError,
 };
+use xmpp_session::session::SessionHandle;
 use xmpp_session::stanza::{Condition, Stanza, StanzaError, canonicalise};
 use xmpp_session::stream::{StreamCondition, StreamError};
 use xmpp_session::xep;
@@ -1418,56 +1420,99 @@ fn bot_6_a_bot_of_a_server_that_is_gone_is_over() {
     assert!(matches!(over, Err(BotError::Ended(None))));
 }
 
-/// Sends with the bot of somebody from inside of what an extension sees of its stanzas.
-struct Echo(Arc<Mutex<Option<xmpp_session::server::BotSender<Recorder>>>>);
+type Sending = std::pin::Pin<Box<dyn Future<Output = Result<(), BotError>> + Send>>;
 
-impl xmpp_session::extension::Extension<Recorder> for Echo {
-    fn inbound(
-        &self,
-        session: &xmpp_session::session::SessionHandle<Recorder>,
-        _: &Stanza,
-    ) -> xmpp_session::extension::Flow {
-        if session.resource().as_str() == "cage"
-            && let Some(sender) = self.0.lock().unwrap().take()
-        {
+/// Sends with the bot of somebody from inside of what an extension sees of its stanzas.
+struct Echo {
+    sender: Arc<Mutex<Option<BotSender<Recorder>>>>,
+    rung: Arc<Rung>,
+    waits: Arc<Mutex<Option<Sending>>>,
+}
+
+impl Extension<Recorder> for Echo {
+    fn inbound(&self, _: &SessionHandle<Recorder>, _: &Stanza) -> Flow {
+        if let Some(sender) = self.sender.lock().unwrap().take() {
             let text = stanza("<message to='juliet@example.com' type='chat' id='inner'/>");
-            let (rung, mut send) = (Arc::new(Rung::default()), Box::pin(sender.send(&text)));
-            let waker = Waker::from(Arc::clone(&rung));
+            let mut send: Sending = Box::pin(async move { sender.send(&text).await });
+            let waker = Waker::from(Arc::clone(&self.rung));
             assert!(send.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-            drop(send);
+            *self.waits.lock().unwrap() = Some(send);
         }
-        xmpp_session::extension::Flow::Next
+        Flow::Next
     }
 }
 
 #[test]
 fn bot_5_a_send_from_inside_of_a_send_waits_and_hangs_nobody() {
-    let slot = Arc::new(Mutex::new(None));
-    let echo = Echo(Arc::clone(&slot));
+    let (sender, waits) = (Arc::default(), Arc::default());
+    let rung = Arc::<Rung>::default();
+    let (of_echo, waiting) = (Arc::clone(&sender), Arc::clone(&waits));
+    let echo = Echo { sender: of_echo, rung: Arc::clone(&rung), waits: waiting };
     let world = World::with(|builder, _| builder.extension(echo));
     let juliet = world.online("juliet", "balcony");
     let polly = bot(&world, "polly", "cage");
-    *slot.lock().unwrap() = Some(polly.sender());
+    *sender.lock().unwrap() = Some(polly.sender());
     say(&polly, "<message to='juliet@example.com' type='chat' id='outer'/>");
-    assert_eq!(juliet.received().len(), 1);
-    say(&polly, "<message to='juliet@example.com' type='chat' id='next'/>");
-    assert_eq!(juliet.received().len(), 1);
+    assert!(juliet.received()[0].contains("outer"));
+    assert!(rung.0.load(Ordering::SeqCst) > 0);
+    let mut inner: Sending = waits.lock().unwrap().take().unwrap();
+    assert!(matches!(pending(inner.as_mut()), Some(Ok(()))));
+    assert!(juliet.received()[0].contains("inner"));
+}
+
+#[test]
+fn bot_2_senders_that_wait_learn_that_the_bot_is_gone() {
+    let slow = Slow::new();
+    let world = World::with_stores(slow.stores(), |builder, _| builder);
+    let polly = bot(&world, "polly", "cage");
+    world.account("juliet");
+    let sender = polly.sender();
+    slow.set(Mode::Wait);
+    let text = "<message to='juliet@example.com' type='chat'><body>1</body></message>";
+    say(&polly, text);
+    let (rung, text) = (Arc::new(Rung::default()), stanza(text));
+    let waker = Waker::from(Arc::clone(&rung));
+    let mut send = Box::pin(sender.send(&text));
+    assert!(send.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(polly);
+    assert!(world.server().registry().is_empty());
+    assert!(rung.0.load(Ordering::SeqCst) > 0);
+    assert!(matches!(pending(send.as_mut()), Some(Err(BotError::Ended(_)))));
+    slow.set(Mode::Answer);
+    world.settle();
+    let stored = now(world.stores().offline.as_ref().unwrap().count(&bare("juliet@example.com")));
+    assert_eq!(stored.unwrap(), 1);
+}
+
+#[test]
+fn host_8_a_bot_that_is_about_to_bind_is_kicked_too() {
+    let slow = Slow::new();
+    let world = World::with_stores(slow.stores(), |builder, _| builder);
+    let account = world.server().account(&world.account("polly"));
+    slow.set(Mode::Wait);
+    let (server, jid) = (world.server().clone(), full("polly@example.com/cage"));
+    let mut bot = Box::pin(server.bot(&jid));
+    assert!(pending(bot.as_mut()).is_none());
+    let error = StreamError::new(StreamCondition::PolicyViolation);
+    let mut kick = Box::pin(account.kick(&error));
+    assert!(pending(kick.as_mut()).is_none(), "it waits for the bind");
+    slow.set(Mode::Answer);
+    assert_eq!(done(&world, kick), 0);
+    let (refused, kicked) = (done(&world, bot).map(drop), Some(StreamCondition::PolicyViolation));
+    assert!(matches!(refused, Err(BotError::Ended(why)) if why == kicked), "{refused:?}");
+    assert!(world.server().registry().is_empty());
 }
 
 /// Drops the bot of somebody from inside of what an extension sees of its stanzas.
 struct Ends(Arc<Mutex<Option<Bot<Recorder>>>>);
 
-impl xmpp_session::extension::Extension<Recorder> for Ends {
-    fn inbound(
-        &self,
-        _: &xmpp_session::session::SessionHandle<Recorder>,
-        stanza: &Stanza,
-    ) -> xmpp_session::extension::Flow {
+impl Extension<Recorder> for Ends {
+    fn inbound(&self, _: &SessionHandle<Recorder>, stanza: &Stanza) -> Flow {
         if stanza.id().as_deref() == Some("last") {
             let bot = self.0.lock().unwrap().take();
             drop(bot);
         }
-        xmpp_session::extension::Flow::Next
+        Flow::Next
     }
 }
 

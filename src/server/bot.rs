@@ -464,6 +464,7 @@ impl<C: SharedConnection> Line<C> {
     fn leave(&self) {
         self.is_left.store(true, Ordering::SeqCst);
         let _others_do = self.with(|_| ());
+        self.bell.ring();
     }
 
     fn next_timeout(&self) -> Option<Duration> {
