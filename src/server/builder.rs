@@ -26,7 +26,7 @@ use crate::environment::Environment;
 use crate::extension::Extension;
 use crate::recent::Recent;
 use crate::sasl::Policy;
-use crate::session::{Conflict, Event, Hold, RegistryBuilder, SessionRegistry};
+use crate::session::{Conflict, Event, Hold, REPLACEMENTS, RegistryBuilder, SessionRegistry};
 use crate::store::{Authenticator, Stores};
 
 /// How many pending-out requests are remembered as sent again: two megabytes at most.
@@ -80,6 +80,7 @@ pub struct ServerBuilder<C: SharedConnection> {
     default_domain: Option<DomainPart>,
     former_domains: Vec<DomainPart>,
     conflict: Conflict,
+    replacements: (usize, Duration),
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
     router: Option<Box<dyn Router>>,
@@ -100,6 +101,7 @@ impl<C: SharedConnection> Server<C> {
             default_domain: None,
             former_domains: Vec::new(),
             conflict: Conflict::Replace,
+            replacements: REPLACEMENTS,
             extensions: Vec::new(),
             limits: Limits::default(),
             router: None,
@@ -137,6 +139,14 @@ impl<C: SharedConnection> ServerBuilder<C> {
     /// What happens when a resource is in use (BIND-5).
     pub const fn conflict(mut self, policy: Conflict) -> Self {
         self.conflict = policy;
+        self
+    }
+
+    /// How often one full JID may be replaced `within` such a time: the next bind of it gets a generated
+    /// resource, so that two clients cannot kick each other for ever (BIND-6). `usize::MAX` is no limit.
+    /// Default: 3 times within 60 seconds.
+    pub const fn replacements(mut self, times: usize, within: Duration) -> Self {
+        self.replacements = (times, within);
         self
     }
 
@@ -191,7 +201,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let link = Link(Arc::default());
         let mut registry = link
             .registry(&environment, &limits, !self.extensions.is_empty())
-            .conflict(self.conflict);
+            .conflict(self.conflict)
+            .replacements(self.replacements.0, self.replacements.1);
         for domain in &domains {
             registry = registry.domain(domain.name.clone());
         }

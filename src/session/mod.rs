@@ -41,7 +41,7 @@ pub use outbound::{
 #[cfg(not(any(loom_model, shuttle)))]
 pub(crate) use registry::hashes;
 #[cfg(feature = "server")]
-pub(crate) use registry::{AccountKey, Hash, Pattern, Waiting};
+pub(crate) use registry::{AccountKey, Hash, Pattern, REPLACEMENTS, Waiting};
 pub use registry::{
     BindError, BindRefusal, BindRequest, Conflict, Counts, Event, EventKind, Leftover, Misuse,
     Parting, Presence, Reason, RegistryBuilder, ResumeError, ResumeRefusal, Resumed, Retention,

@@ -40,6 +40,7 @@ use events::{Events, Listener};
 use seen::Seen;
 use table::Table;
 
+pub(crate) use bind::REPLACEMENTS;
 pub use bind::{BindError, BindRefusal, BindRequest, Conflict, Misuse};
 #[cfg(feature = "server")]
 pub(crate) use blocked::Pattern;
@@ -92,6 +93,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
         let settings = Settings {
             environment,
             conflict: Conflict::Replace,
+            replacements: REPLACEMENTS,
             sessions_per_account: 32,
             hibernating_per_account: 8,
             retention: RetentionLimits::default(),
