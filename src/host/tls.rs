@@ -1,17 +1,28 @@
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
-use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::hash::HashAlgorithm;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::ServerConnection;
-use rustls::{ProtocolVersion, SupportedCipherSuite};
+use rustls::{ProtocolVersion, ServerConfig, SupportedCipherSuite};
 
 use crate::sasl::ChannelBindings;
 
 /// A TLS configuration, and what channel bindings need to know of its certificate.
 ///
-/// Cheap to clone.
+/// The cryptography is that of `rustls`'s process-wide provider if the host has installed one, else that of
+/// the feature `ring`; or that of a [`ServerConfig`] which the host has made. Cheap to clone.
+///
+/// ```no_run
+/// use xmpp_session::host::TlsConfig;
+///
+/// let tls = TlsConfig::from_pem_files("/etc/ssl/example.com.pem", "/etc/ssl/private/example.com.key")?;
+/// # Ok::<(), xmpp_session::host::PemError>(())
+/// ```
 #[derive(Clone)]
 pub struct TlsConfig {
     config: Arc<ServerConfig>,
@@ -20,19 +31,109 @@ pub struct TlsConfig {
     pub(super) end_point: Option<Arc<[u8]>>,
 }
 
+/// Why no TLS configuration could be made of two files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PemError {
+    /// A file cannot be read.
+    #[error("{} cannot be read: {error}", file.display())]
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// A file is damaged.
+    #[error("{} is not in PEM form: {error}", file.display())]
+    Malformed {
+        /// Which.
+        file: PathBuf,
+        /// How.
+        #[source]
+        error: pem::Error,
+    },
+    /// The first file has no certificate.
+    #[error("{} has no certificate in it", .0.display())]
+    NoCertificate(PathBuf),
+    /// The second file has no private key.
+    #[error("{} has no private key in it", .0.display())]
+    NoKey(PathBuf),
+    /// The private key is encrypted.
+    #[error("the private key in {} is protected by a password: decrypt it first", .0.display())]
+    ProtectedKey(PathBuf),
+    /// The key belongs to another certificate, or to one that is not the first in its file.
+    #[error("the private key in {} does not belong to the first certificate in {}", key.display(), certificate.display())]
+    Mismatch {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// The certificate or its key is of no use to the provider.
+    #[error("{} and {} are of no use for TLS: {error}", certificate.display(), key.display())]
+    Unusable {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// Why.
+        #[source]
+        error: rustls::Error,
+    },
+}
+
 impl TlsConfig {
+    /// [`new`](Self::new) with the certificate and the private key that these files hold in PEM form: the
+    /// server's own certificate first, those that vouch for it behind it, as certificate authorities hand
+    /// them out (`fullchain.pem`, `privkey.pem`). It may be one file.
+    ///
+    /// # Errors
+    ///
+    /// [`PemError`], which says what is wrong with which file.
+    pub fn from_pem_files(
+        certificate: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, PemError> {
+        let (certificate, key) = (certificate.as_ref(), key.as_ref());
+        let chain = read(certificate)?;
+        let malformed = |error| PemError::Malformed { file: certificate.into(), error };
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(malformed)?;
+        if chain.is_empty() {
+            return Err(PemError::NoCertificate(certificate.into()));
+        }
+        let secret = read(key)?;
+        // As PKCS #8 says it, and as OpenSSL said it before.
+        let marks: [&[u8]; 2] = [b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
+        let has = |mark: &[u8]| secret.windows(mark.len()).any(|window| window == mark);
+        if marks.into_iter().any(has) {
+            return Err(PemError::ProtectedKey(key.into()));
+        }
+        let secret = PrivateKeyDer::from_pem_slice(&secret).map_err(|error| match error {
+            pem::Error::NoItemsFound => PemError::NoKey(key.into()),
+            error => PemError::Malformed { file: key.into(), error },
+        })?;
+        Self::new(chain, secret).map_err(|error| {
+            let (certificate, key) = (certificate.into(), key.into());
+            match error {
+                rustls::Error::InconsistentKeys(_) => PemError::Mismatch { certificate, key },
+                error => PemError::Unusable { certificate, key, error },
+            }
+        })
+    }
+
     /// TLS 1.2 and 1.3 with this certificate, the peer's own first, and no client certificates.
     ///
     /// # Errors
     ///
-    /// If the key does not fit the certificate, or is of a kind that is not supported.
+    /// If the key does not fit the certificate, or is of a kind that is not supported; and without a provider.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, rustls::Error> {
         let certificate = chain.first().cloned();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
+        let config = ServerConfig::builder_with_provider(provider()?)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
@@ -60,8 +161,10 @@ impl TlsConfig {
         Arc::clone(if direct { &self.direct } else { &self.config })
     }
 
-    /// What SASL may bind to on a connection whose handshake is complete.
-    pub(super) fn bindings(&self, connection: &ServerConnection) -> ChannelBindings {
+    /// What SASL may bind to on a connection whose handshake is complete, for hosts that do it themselves:
+    /// [`Transport::secured`](crate::server::Transport::secured).
+    #[must_use]
+    pub fn bindings(&self, connection: &ServerConnection) -> ChannelBindings {
         // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls tells of it
         // only what it insists on.
         let unique = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
@@ -77,7 +180,7 @@ impl TlsConfig {
 }
 
 impl From<Arc<ServerConfig>> for TlsConfig {
-    /// Any configuration. See [`certificate`](Self::certificate) for `tls-server-end-point`.
+    /// Any configuration, with whatever provider it has. See [`certificate`](Self::certificate) for `tls-server-end-point`.
     ///
     /// Its application protocols are those of STARTTLS, which needs none. With direct TLS it is
     /// `xmpp-client` alone, whatever the configuration says (TLS-5).
@@ -95,6 +198,21 @@ impl fmt::Debug for TlsConfig {
             .field("end_point", &self.end_point.is_some())
             .finish_non_exhaustive()
     }
+}
+
+/// The cryptography that the host has chosen, else ours.
+fn provider() -> Result<Arc<CryptoProvider>, rustls::Error> {
+    if let Some(provider) = CryptoProvider::get_default() {
+        return Ok(Arc::clone(provider));
+    }
+    #[cfg(feature = "ring")]
+    return Ok(Arc::new(rustls::crypto::ring::default_provider()));
+    #[cfg(not(feature = "ring"))]
+    Err(rustls::Error::General("no provider: install one, or take the feature `ring`".into()))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, PemError> {
+    fs::read(file).map_err(|error| PemError::Unreadable { file: file.into(), error })
 }
 
 /// The bytes for the next TLS record.

@@ -168,6 +168,18 @@ pub struct Driver<C: SharedConnection> {
     trace: Trace,
 }
 
+#[cfg(any(feature = "tokio", feature = "threads"))]
+impl<C: SharedConnection> super::Server<C> {
+    /// The place of a transport until its source is known and it gets a driver.
+    pub(crate) fn unnamed_place(&self) -> Place {
+        self.0.ledger.enter(self.0.ledger.source(None))
+    }
+
+    pub(crate) fn limits(&self) -> &super::Limits {
+        &self.0.limits
+    }
+}
+
 impl<C: SharedConnection> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, transport: Transport) -> Self {
         let drain_hook = Arc::new(DrainHook {
@@ -179,19 +191,32 @@ impl<C: SharedConnection> Driver<C> {
         let stream = core.metrics.accepted.fetch_add(1, Ordering::Relaxed);
         let source = core.ledger.source(transport.source.as_deref());
         let place = core.ledger.enter(source);
-        let negotiating =
+        let mut negotiating =
             Negotiating::new(transport.secure, transport.starttls, core.unbound.enter());
+        if let Some(bindings) = transport.bindings {
+            negotiating.secured(bindings);
+        }
         let spends_as = source.key();
-        let Spent { rates, recipients } = core.allowances.take(spends_as, core.environment.now());
+        let now = core.environment.now();
+        let Spent { mut rates, recipients } = core.allowances.take(spends_as, now);
+        let mut parser = Parser::new(&core.limits.stream);
+        let mut since = now;
+        if let Some((accepted, bytes)) = transport.preamble {
+            since = accepted;
+            parser.spend(bytes);
+            if rates.spend_bytes(bytes, now, &core.limits) {
+                core.metrics.limit(Limit::Rate);
+            }
+        }
         Self {
             state: State::Unauthed(Session::new(connection.clone())),
-            parser: Parser::new(&core.limits.stream),
+            parser,
             pending: None,
             want: if transport.direct_tls { Want::StartTls } else { Want::Input },
             negotiating: Some(Box::new(negotiating)),
             lang: None,
             drain_hook,
-            deadline: core.environment.now().saturating_add(core.limits.negotiation).into(),
+            deadline: since.saturating_add(core.limits.negotiation).into(),
             was_asked: false,
             congested: None,
             input_lags_until: Nanos::default(),

@@ -142,6 +142,22 @@ impl Place {
         self.0.signal.get().1
     }
 
+    /// Ready when the transport is to be closed, or there was no room for it: for one that has no driver yet,
+    /// and that nothing is said to.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn poll_unwanted(&self, cx: &Context<'_>) -> Poll<()> {
+        match self.poll(Some(cx)) {
+            (Standing::Refused, _) | (_, true) => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// The same at once.
+    #[cfg(feature = "threads")]
+    pub(crate) fn is_unwanted(&self) -> bool {
+        self.is_refused() || self.is_cut()
+    }
+
     /// Whether there was no room for it: it is told so if it sends a header, and nothing else is done.
     pub(super) fn is_refused(&self) -> bool {
         self.standing() == Standing::Refused
