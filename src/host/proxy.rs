@@ -24,6 +24,7 @@ pub(super) fn read(bytes: &[u8], most: usize) -> io::Result<Option<Header>> {
     if !begins(V1) && !begins(V2) {
         return Err(invalid("no PROXY header"));
     }
+    let mut most = most;
     if let Some(&[command, _, high, low]) = bytes.get(V2.len()..V2.len() + 4)
         && begins(V2)
     {
@@ -35,14 +36,15 @@ pub(super) fn read(bytes: &[u8], most: usize) -> io::Result<Option<Header>> {
             // Whatever else it says is not looked at.
             return Ok((bytes.len() >= length).then_some(Header { client: None, length }));
         }
+        most = length;
     }
     match ProxyHeader::parse(bytes, ParseConfig::default()) {
-        Ok((header, length)) => {
+        Ok((header, length)) if length <= most => {
             let client = header.proxied_address().map(|address| address.source.ip());
             Ok(Some(Header { client, length }))
         }
         Err(Error::BufferTooShort) if bytes.len() < most => Ok(None),
-        Err(_) => Err(invalid("a PROXY header that cannot be understood")),
+        _ => Err(invalid("a PROXY header that cannot be understood")),
     }
 }
 
