@@ -7,9 +7,7 @@ use std::sync::Arc;
 
 use crate::server::Transport;
 
-/// A socket that clients connect to, and what is true of the connections that it accepts. One that is made of
-/// the socket alone, as [`tokio::listen`](super::tokio::listen) does by itself, begins without TLS and is
-/// open to all.
+/// A socket that clients connect to, and what is true of the connections that it accepts.
 ///
 /// ```no_run
 /// # #[cfg(feature = "tokio")]
@@ -40,13 +38,31 @@ pub(super) struct Terms {
     on_error: Option<Arc<dyn Fn(Option<IpAddr>, &io::Error) + Send + Sync>>,
 }
 
-impl<L> From<L> for Listener<L> {
-    fn from(socket: L) -> Self {
-        Self { socket, terms: Terms::default() }
-    }
+macro_rules! from {
+    ($(#[$when:meta] $socket:ty,)*) => {$(
+        #[$when]
+        impl From<$socket> for Listener<$socket> {
+            fn from(socket: $socket) -> Self {
+                Self::new(socket)
+            }
+        }
+    )*};
+}
+
+from! {
+    #[cfg(feature = "threads")] std::net::TcpListener,
+    #[cfg(all(feature = "threads", unix))] std::os::unix::net::UnixListener,
+    #[cfg(feature = "tokio")] ::tokio::net::TcpListener,
+    #[cfg(all(feature = "tokio", unix))] ::tokio::net::UnixListener,
 }
 
 impl<L> Listener<L> {
+    /// A listener whose connections begin without TLS, and which is open to all: what `listen` makes of a
+    /// socket alone.
+    pub fn new(socket: L) -> Self {
+        Self { socket, terms: Terms::default() }
+    }
+
     /// Its connections begin with a TLS handshake
     /// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)).
     pub fn direct_tls(mut self) -> Self {
