@@ -6,11 +6,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::{JoinHandle, yield_now};
 use xmpp_session::connection::{Close, Connection, Recorder, SendError};
 use xmpp_session::environment::System;
-use xmpp_session::host;
+use xmpp_session::host::{self, Host};
 use xmpp_session::jid::BareJid;
 use xmpp_session::outbox::{Marks, Outbox};
 use xmpp_session::sasl::ChannelBindings;
@@ -189,6 +190,31 @@ macro_rules! each {
                 };
                 tokio::spawn(work).await.unwrap();
                 background.abort();
+            }
+
+            fn host() -> Arc<Host<C>> {
+                Arc::new(Host::with(server(), |_| connection()))
+            }
+
+            #[tokio::test]
+            async fn hosts() {
+                // Each loses its transport at once.
+                let served = |host: Arc<Host<C>>| async move {
+                    let (stream, _) = tokio::io::duplex(1);
+                    let end = host::tokio::serve(host, stream, Transport::new());
+                    yield_now().await;
+                    end.await.unwrap();
+                };
+                handle(served, host()).await.unwrap();
+                let (stream, _) = tokio::io::duplex(1);
+                let direct = host::tokio::serve_direct_tls(host(), stream, Transport::new());
+                assert!(tokio::spawn(direct).await.unwrap().is_ok());
+                let listened = |host: Arc<Host<C>>| async move {
+                    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                    host::tokio::listen(Arc::clone(&host), socket, yield_now()).await;
+                    sendable(host::tokio::shutdown(&host, Duration::ZERO)).await;
+                };
+                handle(listened, host()).await.unwrap();
             }
         }
     )*};

@@ -309,6 +309,59 @@ mod tests {
     }
 
     #[test]
+    fn pem_files_and_what_may_be_wrong_with_them() {
+        let folder = std::env::temp_dir().join(format!("xmpp-session-pem-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let made = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let params = rcgen::CertificateParams::new(vec![name.into()]).unwrap();
+            (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+        };
+        let ((certificate, key), (other, other_key)) = (made("localhost"), made("example.com"));
+        let protected = key.replace("BEGIN PRIVATE", "BEGIN ENCRYPTED PRIVATE");
+        let protected = protected.replace("END PRIVATE", "END ENCRYPTED PRIVATE");
+        // A legacy one has headers, which a parser may not like.
+        let legacy = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\
+                      DEK-Info: AES-256-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
+        let garbage = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        let chain = [certificate.as_str(), &other].concat();
+        let reversed = [other.as_str(), &certificate].concat();
+        let all = ["some words\r\n", &key, &chain].concat();
+        let broken = certificate.replace("MII", "M?I");
+        let load = |certificate: &str, key: &str| {
+            let (c, k) = (folder.join("chain.pem"), folder.join("key.pem"));
+            fs::write(&c, certificate).unwrap();
+            fs::write(&k, key).unwrap();
+            TlsConfig::from_pem_files(&c, &k)
+        };
+        for (certificate, key) in [(&certificate, &key), (&chain, &key), (&all, &all)] {
+            assert!(load(certificate, key).unwrap().end_point.is_some());
+        }
+        for (certificate, key, wrong) in [
+            (
+                certificate.as_str(),
+                other_key.as_str(),
+                "key.pem does not belong to the first certificate in",
+            ),
+            (&reversed, &key, "key.pem does not belong to the first certificate in"),
+            ("", &key, "chain.pem has no certificate in it"),
+            (&key, &certificate, "chain.pem has no certificate in it"),
+            (&certificate, &certificate, "key.pem has no private key in it"),
+            (&certificate, &protected, "key.pem is protected by a password"),
+            (&certificate, legacy, "key.pem is protected by a password"),
+            (&broken, &key, "chain.pem is not in PEM form"),
+            (&certificate, "-----BEGIN PRIVATE KEY-----\nAAAA", "key.pem is not in PEM form"),
+            (&certificate, garbage, "key.pem are of no use for TLS"),
+        ] {
+            let said = load(certificate, key).unwrap_err().to_string();
+            assert!(said.contains(wrong), "{said}");
+        }
+        let error = TlsConfig::from_pem_files(folder.join("none.pem"), folder.join("key.pem"));
+        assert!(error.unwrap_err().to_string().contains("none.pem cannot be read"));
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
     fn records_are_short_and_end_between_characters() {
         let text = "x".to_owned() + &"ü".repeat(RECORD);
         assert_eq!(record(text.as_bytes()).len(), RECORD - 1);
