@@ -308,6 +308,13 @@ mod tests {
         assert!(config.end_point.is_none(), "no hash function: undefined by RFC 5929");
     }
 
+    fn pem(label: &str, der: &[u8]) -> String {
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    }
+
     #[test]
     fn pem_files_and_what_may_be_wrong_with_them() {
         let folder = std::env::temp_dir().join(format!("xmpp-session-pem-{}", std::process::id()));
@@ -315,7 +322,8 @@ mod tests {
         let made = |name: &str| {
             let key = rcgen::KeyPair::generate().unwrap();
             let params = rcgen::CertificateParams::new(vec![name.into()]).unwrap();
-            (params.self_signed(&key).unwrap().pem(), key.serialize_pem())
+            let certificate = params.self_signed(&key).unwrap();
+            (pem("CERTIFICATE", certificate.der()), pem("PRIVATE KEY", &key.serialize_der()))
         };
         let ((certificate, key), (other, other_key)) = (made("localhost"), made("example.com"));
         let protected = key.replace("BEGIN PRIVATE", "BEGIN ENCRYPTED PRIVATE");
