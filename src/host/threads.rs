@@ -300,7 +300,7 @@ fn header<C: SharedConnection>(
     let (mut bytes, mut chunk) = (Vec::new(), [0; 1024]);
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        if place.is_unwanted() {
+        if place.is_unwanted(None) {
             return Err(cut());
         } else if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());

@@ -194,7 +194,7 @@ where
     let place = server.unnamed_place();
     let mut bytes = Vec::new();
     let read = poll_fn(|cx| {
-        if place.poll_unwanted(cx).is_ready() {
+        if place.is_unwanted(Some(cx)) {
             return Poll::Ready(Err(cut()));
         }
         loop {
