@@ -3,7 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::os::unix::net::UnixStream;
+#[cfg(feature = "tokio")]
+use std::pin::Pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
+#[cfg(feature = "tokio")]
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
 
 use rustls::pki_types::ServerName;
@@ -470,6 +474,73 @@ fn proxy_3_a_connection_without_its_header_is_a_silent_one() {
         drop(clients);
         listening.stop();
     }
+}
+
+/// A pipe that takes one buffer at a time.
+#[cfg(feature = "tokio")]
+struct Pipe(tokio::io::DuplexStream);
+
+#[cfg(feature = "tokio")]
+impl tokio::io::AsyncRead for Pipe {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl tokio::io::AsyncWrite for Pipe {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// A pipe in memory is a transport as a socket is: whatever TLS says goes through it.
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn tls_5_pipes_in_memory() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use xmpp_session::host::tokio::serve_direct_tls;
+
+    let (server, client) = certificate();
+    let host = Arc::new(patient().tls(server));
+    let connect = async |client: ClientConfig| {
+        let (near, far) = duplex(64 * 1024);
+        tokio::spawn(serve_direct_tls(Arc::clone(&host), Pipe(far), Transport::new()));
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        connector.connect(ServerName::try_from("localhost").unwrap(), near).await
+    };
+    let mut stream = connect((*client).clone()).await.unwrap();
+    stream
+        .write_all(
+            b"<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+        xmlns:stream='http://etherx.jabber.org/streams'>",
+        )
+        .await
+        .unwrap();
+    assert!(stream.read_u8().await.is_ok());
+
+    let mut other = (*client).clone();
+    other.alpn_protocols = vec![b"h2".to_vec()];
+    let error = connect(other).await.unwrap_err();
+    let alert = rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol);
+    let told = error.get_ref().and_then(|error| error.downcast_ref());
+    assert_eq!(told, Some(&alert), "{error}");
 }
 
 /// TLS that the host has done: what it says of it is offered, and no TLS on top of it.

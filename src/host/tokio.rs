@@ -451,11 +451,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
+        if self.io.is_write_vectored() || bytes.len() < 2 {
+            return Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
+        }
+        // The alert of a handshake that fails has one write for everything.
+        let mut all = Vec::new();
+        bytes.iter().for_each(|bytes| all.extend_from_slice(bytes));
+        Pin::new(&mut self.io).poll_write(cx, &all)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
     }
 }
 
