@@ -34,9 +34,12 @@ pub struct Listener<L> {
 pub(super) struct Terms {
     pub(super) direct_tls: bool,
     secure: bool,
-    trusted: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
-    on_error: Option<Arc<dyn Fn(Option<IpAddr>, &io::Error) + Send + Sync>>,
+    trusted: Option<Arc<Trust>>,
+    on_error: Option<Arc<OnError>>,
 }
+
+type Trust = dyn Fn(IpAddr) -> bool + Send + Sync;
+type OnError = dyn Fn(Option<IpAddr>, &io::Error) + Send + Sync;
 
 macro_rules! from {
     ($(#[$when:meta] $socket:ty,)*) => {$(

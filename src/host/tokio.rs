@@ -337,6 +337,7 @@ where
 /// Idle connections are many, so that this future is to be small. It has room for every stage, and for each
 /// place that its values move through: the rare stages are boxed, the line is made outside, and `done` needs
 /// no future around this one.
+#[expect(clippy::manual_async_fn, reason = "one with `async` keeps its arguments twice")]
 pub(super) fn run<M, S, T>(
     mut line: Line<M, S>,
     done: impl FnOnce(io::Result<()>) -> T + Send,
