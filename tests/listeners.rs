@@ -39,6 +39,8 @@ struct Terms {
     direct_tls: bool,
     /// From where proxies may come.
     proxied: Option<IpAddr>,
+    /// Told when a hook is called that panics.
+    mistakes: Option<Sender<()>>,
 }
 
 /// A listener on a thread of its own.
@@ -62,6 +64,13 @@ impl Terms {
         });
         if self.direct_tls {
             listener = listener.direct_tls();
+        }
+        if let Some(mistakes) = self.mistakes {
+            let mistakes = std::sync::Mutex::new(mistakes);
+            return listener.on_error(|_, _| panic!("a mistake")).proxied(move |_| {
+                mistakes.lock().unwrap().send(()).unwrap();
+                panic!("another one")
+            });
         }
         match self.proxied {
             Some(proxy) => listener.proxied(move |address| address == proxy),
@@ -472,6 +481,22 @@ fn proxy_3_a_connection_without_its_header_is_a_silent_one() {
         let clients = [(); 3].map(|()| listening.connect(b"PROXY"));
         assert_eq!(listening.error(), (Some(PROXY), std::io::ErrorKind::ConnectionAborted));
         drop(clients);
+        listening.stop();
+    }
+}
+
+/// A host's own code may panic: the listener goes on (decision 3).
+#[test]
+fn hooks_that_panic() {
+    for way in WAYS {
+        let (mistakes, calls) = channel();
+        let terms = Terms { mistakes: Some(mistakes), ..Terms::default() };
+        let listening = listen(*way, patient(), terms);
+        for _ in 0..2 {
+            let mut client = listening.connect(b"");
+            assert!(!matches!(client.read(&mut [0]), Ok(1..)), "nobody is trusted by mistake");
+            calls.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
         listening.stop();
     }
 }

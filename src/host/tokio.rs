@@ -291,7 +291,8 @@ pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
 
 /// Serves one connection to its end, with STARTTLS if the host has a certificate. The stream is anything that
 /// reads and writes: a TCP or Unix socket, a pipe in memory, a stream of QUIC, or one of TLS that the host has
-/// done itself, which `transport` then says ([`Transport::secured`]).
+/// done itself, which `transport` then says ([`Transport::secured`]). `TCP_NODELAY` is set where the stream is a
+/// [`TcpStream`], and is the host's business where it is something on top of one.
 ///
 /// Dropping the future is the loss of the transport.
 ///
