@@ -145,6 +145,14 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
+    /// How often one full JID may be replaced `within` such a time: the next bind of it gets a generated
+    /// resource, so that two clients cannot kick each other for ever (BIND-6). `usize::MAX` is no limit.
+    /// Default: 3 times within 60 seconds.
+    pub fn replacements(mut self, times: usize, within: Duration) -> Self {
+        self.registry = self.registry.replacements(times, within);
+        self
+    }
+
     /// Adds an extension behind the earlier ones.
     pub fn extension(mut self, extension: impl Extension<C>) -> Self {
         self.extensions.push(Box::new(extension));

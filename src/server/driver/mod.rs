@@ -166,6 +166,18 @@ pub struct Driver<C: SharedConnection> {
     is_local: bool,
 }
 
+#[cfg(any(feature = "tokio", feature = "threads"))]
+impl<C: SharedConnection> super::Server<C> {
+    /// The place of a transport until its source is known and it gets a driver.
+    pub(crate) fn unnamed_place(&self) -> Place {
+        self.0.ledger.enter(self.0.ledger.source(None))
+    }
+
+    pub(crate) fn limits(&self) -> &super::Limits {
+        &self.0.limits
+    }
+}
+
 impl<C: SharedConnection> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, transport: Transport) -> Self {
         let source = core.ledger.source(transport.source.as_deref());
@@ -188,22 +200,27 @@ impl<C: SharedConnection> Driver<C> {
         connection.on_drain(Arc::clone(&drain_hook) as Arc<dyn PreDrain>);
         let stream = core.metrics.accepted.fetch_add(1, Ordering::Relaxed);
         let spends_as = source.key();
-        Self {
+        let mut negotiating = Negotiating::new(transport.secure, transport.starttls);
+        if let Some(bindings) = transport.bindings {
+            negotiating.secured(bindings);
+        }
+        let now = core.environment.now();
+        let mut driver = Self {
             state: State::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
             pending: None,
             want: if transport.direct_tls { Want::StartTls } else { Want::Input },
-            negotiating: Some(Box::new(Negotiating::new(transport.secure, transport.starttls))),
+            negotiating: Some(Box::new(negotiating)),
             lang: None,
             drain_hook,
-            deadline: core.environment.now().saturating_add(core.limits.negotiation).into(),
+            deadline: now.saturating_add(core.limits.negotiation).into(),
             was_asked: false,
             congested: None,
             input_lags_until: Nanos::default(),
             backlog_check: None,
             stall: None,
             output_grew: false,
-            spent: core.allowances.take(spends_as, core.environment.now()),
+            spent: core.allowances.take(spends_as, now),
             spends_as,
             source,
             place: Some(place),
@@ -212,7 +229,14 @@ impl<C: SharedConnection> Driver<C> {
             is_local: false,
             connection,
             core,
+        };
+        if let Some((accepted, bytes)) = transport.preamble {
+            let end = accepted.saturating_add(driver.core.limits.negotiation);
+            driver.deadline = end.into();
+            driver.parser.spend(bytes);
+            driver.count_bytes(bytes);
         }
+        driver
     }
 
     /// The client has begun to speak: from now on its transport takes one of the places of its

@@ -198,6 +198,14 @@ impl Place {
         self.signal().get().is_cut
     }
 
+    /// Whether there is no room for a transport, or nothing is to be served any more: for one that has no
+    /// driver yet, and that nothing is said to. The waker is kept.
+    #[cfg(any(feature = "tokio", feature = "threads"))]
+    pub(crate) fn is_unwanted(&self, cx: Option<&Context<'_>>) -> bool {
+        let news = self.signal().poll(cx);
+        news.is_cut || news.dismissal.is_some() || news.standing == PlaceStanding::Refused
+    }
+
     pub(super) fn standing(&self) -> PlaceStanding {
         self.signal().get().standing
     }
