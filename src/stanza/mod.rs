@@ -32,7 +32,10 @@ pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
 pub use element::NotAStanza;
 pub use error::{Condition, ErrorType, StanzaError, UnknownCondition, UnknownErrorType};
-pub use frame::{Frame, Framing};
+pub use frame::{
+    Addressed, Frame, FrameParts, Framing, Limit, ResponseHeader, STREAM_NAMESPACE,
+    StreamCondition, StreamError, Version,
+};
 pub(crate) use head::Head;
 pub use received::Received;
 

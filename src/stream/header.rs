@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use minidom::rxml::RawEvent;
 
-use super::{CONTENT_NAMESPACE, Limit, STREAM_NAMESPACE, StreamCondition, StreamError};
+use super::{CONTENT_NAMESPACE, Limit, STREAM_NAMESPACE, StreamCondition, StreamError, Version};
 use crate::stanza::bounds::Bounds;
 use crate::stanza::canonical::{Declaration, Declarations, Feeder, Tag, TagBuilder};
 
@@ -67,20 +67,7 @@ impl fmt::Debug for Header {
     }
 }
 
-/// A version of XMPP. Both parts are compared as numbers (rule STREAM-3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(clippy::exhaustive_structs, reason = "RFC 6120 §4.7.5 knows two parts")]
-pub struct Version {
-    /// Changes where versions cannot understand each other.
-    pub major: u32,
-    /// Tells what else is possible.
-    pub minor: u32,
-}
-
 impl Version {
-    /// The version of RFC 6120.
-    pub const ONE: Self = Self { major: 1, minor: 0 };
-
     fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;
         Some(Self { major: number(major)?, minor: number(minor)? })
@@ -91,12 +78,6 @@ impl Version {
 fn number(digits: &str) -> Option<u32> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(u32::MAX))
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
 }
 
 /// What a header means for the rest of its stream. Shared by the streams of all clients

@@ -172,7 +172,7 @@ impl<C: SharedConnection> Driver<C> {
         let State::Bound(session) = &mut self.state else { return };
         if nonza.is("error", STREAM_NAMESPACE) {
             // SERR-2
-            return self.close_after_client(Reason::StreamError, b"</stream:stream>");
+            return self.close_after_client(Reason::StreamError);
         }
         if nonza.namespace() == wire::NS {
             // SASL-10

@@ -14,9 +14,9 @@ use super::shared::Inner;
 use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::session::handle::{CLOSED, ENDED, Gone, SessionHandle, SessionId, Shared};
-use crate::session::outbound::{Ended, Gate, Left};
+use crate::session::outbound::{Ended, Gate, LastWords, Left};
 use crate::shield::{shielded, wake};
-use crate::stanza::Stanza;
+use crate::stanza::{Stanza, StreamCondition, StreamError};
 use crate::sync::atomic::Ordering;
 
 /// Why a session ended.
@@ -55,14 +55,14 @@ pub enum Reason {
 
 impl Reason {
     /// The condition of the stream error that tells the client, if there is one to be told.
-    fn condition(self) -> Option<&'static str> {
+    fn condition(self) -> Option<StreamCondition> {
         match self {
-            Self::Replaced { .. } => Some("conflict"),
-            Self::Kicked => Some("policy-violation"),
-            Self::AccountRemoved => Some("not-authorized"),
-            Self::PasswordChanged => Some("reset"),
-            Self::Shutdown => Some("system-shutdown"),
-            Self::StreamError => Some("undefined-condition"),
+            Self::Replaced { .. } => Some(StreamCondition::Conflict),
+            Self::Kicked => Some(StreamCondition::PolicyViolation),
+            Self::AccountRemoved => Some(StreamCondition::NotAuthorized),
+            Self::PasswordChanged => Some(StreamCondition::Reset),
+            Self::Shutdown => Some(StreamCondition::SystemShutdown),
+            Self::StreamError => Some(StreamCondition::UndefinedCondition),
             Self::Closed
             | Self::TransportLost
             | Self::SlowReader
@@ -72,26 +72,11 @@ impl Reason {
         }
     }
 
-    /// What is written last; `None` where the transport is to be dropped (STREAM-29).
-    fn last_words(self) -> Option<Vec<u8>> {
-        match self {
-            Self::TransportLost | Self::SlowReader | Self::Evicted | Self::Expired => None,
-            _ => Some(last_words(self.condition())),
-        }
+    /// Whether anything is written last; else the transport is to be dropped (STREAM-29).
+    const fn is_told(self) -> bool {
+        !matches!(self, Self::TransportLost | Self::SlowReader | Self::Evicted | Self::Expired)
     }
-}
 
-/// An error, if there is one, and the close tag, in one piece (STREAM-24).
-pub(super) fn last_words(condition: Option<&str>) -> Vec<u8> {
-    let error = condition.map(|condition| {
-        format!("<stream:error><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>")
-    });
-    let mut words = error.unwrap_or_default().into_bytes();
-    words.extend_from_slice(b"</stream:stream>");
-    words
-}
-
-impl Reason {
     /// Whether the client may come back for the session, and is told how far it had come (SM-13).
     const fn is_remembered(self) -> bool {
         !matches!(self, Self::Closed | Self::AccountRemoved | Self::Shutdown)
@@ -217,7 +202,7 @@ impl<C: SharedConnection> Inner<C> {
         &self,
         shared: &Arc<Shared<C>>,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
     ) -> bool {
         self.end_if(shared, reason, last_words, Run::Here, |_| true)
     }
@@ -226,7 +211,7 @@ impl<C: SharedConnection> Inner<C> {
         &self,
         shared: &Arc<Shared<C>>,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
         run: Run,
         still: impl FnOnce(SlotState) -> bool,
     ) -> bool {
@@ -255,15 +240,16 @@ impl<C: SharedConnection> Inner<C> {
         row: &mut Row<C>,
         at: usize,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
         now: Duration,
     ) -> Option<Ending<C>> {
         let slot = row.slots.as_mut_slice().get_mut(at)?;
         let before = std::mem::replace(&mut slot.state, SlotState::Ending);
         self.sessions.fetch_sub(1, Ordering::SeqCst);
         self.no_longer_absent(&slot.session, before);
-        let own = if last_words.is_none() { reason.last_words() } else { None };
-        let words = last_words.or(own.as_deref());
+        let error = reason.condition().map(StreamError::new);
+        let own = || error.as_ref().map_or(LastWords::Close, LastWords::Error);
+        let words = last_words.or_else(|| reason.is_told().then(own));
         let mut outbound = slot.session.out.lock().end(words);
         let mut left = Vec::new();
         #[cfg(feature = "server")]

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jid::BareJid;
 
 use super::bind::Misuse;
-use super::end::{Ending, Reason, Run, last_words};
+use super::end::{Ending, Reason, Run};
 use super::events::{Event, EventKind};
 use super::hibernation::is_same;
 use super::rows::{Row, Slot, SlotState};
@@ -20,9 +20,11 @@ use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
 use crate::session::handle::{SessionHandle, Shared};
 use crate::session::input::Owner;
-use crate::session::outbound::{Acknowledged, Epoch, Gate, Outbound, Retained};
+use crate::session::outbound::{
+    Acknowledged, Epoch, Gate, LastWords, Outbound, Reply, Retained, write_end,
+};
 use crate::shield::{shielded, wake};
-use crate::stanza::Frame;
+use crate::stanza::StreamCondition;
 use crate::sync::atomic::Ordering;
 
 /// How a session is kept for a client that may come back.
@@ -147,7 +149,7 @@ impl<C: SharedConnection> Inner<C> {
         shared: &Arc<Shared<C>>,
         epoch: Epoch,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
         run: Run,
     ) {
         let Some(Loss { link, waker, ending }) =
@@ -171,7 +173,7 @@ impl<C: SharedConnection> Inner<C> {
         shared: &Arc<Shared<C>>,
         epoch: Epoch,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
     ) -> Option<Loss<C>> {
         let now = self.now();
         let key = self.table.key(bare_of_full(&shared.jid));
@@ -263,8 +265,7 @@ impl<C: SharedConnection> Inner<C> {
         let (owner, old, waker) = self.take_over(account, token, handled, link)?;
         if let Some(old) = old {
             // Detached first: its end has no effect on the session (SM-21).
-            let words = last_words(Some("conflict"));
-            let _gone = shielded(|| old.send(Frame::raw(&words)));
+            let _gone = write_end(&old, Some(&StreamCondition::Conflict.into()));
             shielded(|| old.close(Close::Flush));
         }
         wake(waker);
@@ -320,6 +321,7 @@ impl<C: SharedConnection> Inner<C> {
             out.handled().unwrap_or(0)
         };
         let greeting = shielded(|| reply(Resumed { handled })).unwrap_or_default();
+        let greeting = Reply::Element(greeting);
         {
             let mut out = shared.out.lock();
             if out.ended || out.epoch != owner.epoch {

@@ -49,9 +49,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     fn send_features(&mut self, features: &Features) {
-        let mut words = Vec::with_capacity(512);
-        features.write(&mut words);
-        self.send(&words);
+        self.send(features.frame());
     }
 }
 

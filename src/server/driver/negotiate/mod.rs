@@ -21,6 +21,7 @@ use crate::sasl::{ChannelBindings, Negotiation};
 use crate::session::{Bound, Session};
 use crate::stanza::Frame;
 use crate::stream::{StreamCondition, StreamError};
+pub(super) use header::OurHeader;
 use login_failures::LoginAttempt;
 use unbound::UnboundStream;
 
@@ -83,11 +84,21 @@ impl Negotiating {
 }
 
 impl<C: SharedConnection> Driver<C> {
-    pub(super) fn send(&mut self, bytes: &[u8]) {
+    /// Hands frames to the connection, in one piece.
+    pub(super) fn send_all(&self, frames: &mut [Frame<'_>]) -> Result<(), SendError> {
+        let framing = self.connection.framing();
+        frames.iter_mut().for_each(|frame| *frame = frame.framing(framing));
+        match frames {
+            [frame] => self.connection.send(*frame),
+            frames => self.connection.send_all(frames),
+        }
+    }
+
+    pub(super) fn send(&mut self, frame: Frame<'_>) {
         if self.want == Want::Close {
             return;
         }
-        let sent = self.connection.send(Frame::raw(bytes));
+        let sent = self.send_all(&mut [frame]);
         if sent == Err(SendError::Full) {
             // Before bind a client that does not read has no session to keep.
             self.finish(Close::Abort);

@@ -10,6 +10,7 @@ use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::sasl::{Failure, Negotiation, Step, wire};
 use crate::server::{caught, shielded};
+use crate::stanza::Frame;
 use crate::store::StoreError;
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
 
@@ -47,7 +48,7 @@ impl<C: SharedConnection> Driver<C> {
                 self.progressed(false);
                 let mut words = Vec::new();
                 wire::write_challenge(&data, &mut words);
-                self.send(&words);
+                self.send(Frame::element(&words));
             }
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
@@ -129,7 +130,7 @@ impl<C: SharedConnection> Driver<C> {
         self.trace.refused(refused.error.as_str());
         let mut words = Vec::new();
         wire::write_failure(refused.error, &mut words);
-        self.send(&words);
+        self.send(Frame::element(&words));
         if refused.close {
             // SASL-9
             self.fail(StreamError::exceeded(Limit::Retries));
@@ -168,7 +169,7 @@ impl<C: SharedConnection> Driver<C> {
         self.spend_as(key);
         let mut words = Vec::new();
         wire::write_success(data, &mut words);
-        self.send(&words);
+        self.send(Frame::element(&words));
         self.parser.authenticated(&self.core.limits.stream);
         // STREAM-28: clients that pipeline have sent the next header already.
         self.parser.restart(true);

@@ -1,13 +1,15 @@
-//! Stream errors, as they are written.
+//! Stream errors.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use minidom::Element;
 
-use super::{ERROR_NAMESPACE, Limit, StreamCondition};
-use crate::stanza::canonical::Refusal;
+use super::{Limit, StreamCondition};
 use crate::stanza::write;
+
+/// The namespace of stream error conditions (RFC 6120 §4.9.2).
+const ERROR_NAMESPACE: &str = "urn:ietf:params:xml:ns:xmpp-streams";
 
 /// An error that ends a stream
 /// ([RFC 6120 §4.9](https://www.rfc-editor.org/rfc/rfc6120#section-4.9), rule SERR-1).
@@ -98,50 +100,36 @@ impl StreamError {
         self.limit
     }
 
-    /// Writes the `<stream:error/>`, without the close tag that has to follow: see
-    /// [`close`](super::close).
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"<stream:error>");
-        self.write_child(out, self.condition.as_str(), None, self.other_host());
+    /// Writes what is inside of the `<stream:error/>`.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
+        write_child(out, self.condition.as_str(), None, self.other_host());
         if let Some((lang, text)) = &self.text {
-            self.write_child(out, "text", Some(lang), Some(text));
+            write_child(out, "text", Some(lang), Some(text));
         }
         out.extend_from_slice(self.application().unwrap_or_default());
-        out.extend_from_slice(b"</stream:error>");
     }
+}
 
-    fn write_child(&self, out: &mut Vec<u8>, name: &str, lang: Option<&str>, text: Option<&str>) {
-        out.push(b'<');
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b" xmlns='");
-        out.extend_from_slice(ERROR_NAMESPACE.as_bytes());
+fn write_child(out: &mut Vec<u8>, name: &str, lang: Option<&str>, text: Option<&str>) {
+    out.push(b'<');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b" xmlns='");
+    out.extend_from_slice(ERROR_NAMESPACE.as_bytes());
+    out.push(b'\'');
+    if let Some(lang) = lang {
+        out.extend_from_slice(b" xml:lang='");
+        write::attribute_value(out, lang);
         out.push(b'\'');
-        if let Some(lang) = lang {
-            out.extend_from_slice(b" xml:lang='");
-            write::attribute_value(out, lang);
-            out.push(b'\'');
-        }
-        let Some(text) = text else {
-            out.extend_from_slice(b"/>");
-            return;
-        };
-        out.push(b'>');
-        write::text(out, text);
-        out.extend_from_slice(b"</");
-        out.extend_from_slice(name.as_bytes());
-        out.push(b'>');
     }
-
-    /// The error for an element that was refused; `bytes` is the limit in force on its length.
-    pub(super) fn for_refusal(refusal: Refusal, bytes: Limit) -> Self {
-        match refusal {
-            Refusal::NotWellFormed => Self::new(StreamCondition::NotWellFormed),
-            Refusal::RestrictedXml => Self::new(StreamCondition::RestrictedXml),
-            Refusal::UnsupportedEncoding => Self::new(StreamCondition::UnsupportedEncoding),
-            Refusal::InvalidNamespace => Self::new(StreamCondition::InvalidNamespace),
-            Refusal::Exceeded(bound) => Self::exceeded(Limit::of(bound, bytes)),
-        }
-    }
+    let Some(text) = text else {
+        out.extend_from_slice(b"/>");
+        return;
+    };
+    out.push(b'>');
+    write::text(out, text);
+    out.extend_from_slice(b"</");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'>');
 }
 
 impl From<StreamCondition> for StreamError {
