@@ -32,6 +32,8 @@ pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
 pub use element::NotAStanza;
 pub use error::{Condition, ErrorType, StanzaError, UnknownCondition, UnknownErrorType};
+#[cfg(feature = "stream")]
+pub(crate) use frame::FRAMING_NAMESPACE;
 pub use frame::{
     Addressed, Frame, FrameParts, Framing, Limit, ResponseHeader, STREAM_NAMESPACE,
     StreamCondition, StreamError, Version,

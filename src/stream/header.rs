@@ -5,7 +5,9 @@ use std::sync::{Arc, LazyLock};
 
 use minidom::rxml::RawEvent;
 
-use super::{CONTENT_NAMESPACE, Limit, STREAM_NAMESPACE, StreamCondition, StreamError, Version};
+use super::{
+    CONTENT_NAMESPACE, Limit, Nonza, STREAM_NAMESPACE, StreamCondition, StreamError, Version,
+};
 use crate::stanza::bounds::Bounds;
 use crate::stanza::canonical::{Declaration, Declarations, Feeder, Tag, TagBuilder};
 
@@ -22,6 +24,17 @@ pub struct Header {
 }
 
 impl Header {
+    /// The header that is a message (RFC 7395 §3.4).
+    pub(super) fn of_open(open: &Nonza) -> Self {
+        let attribute = |name| open.attribute(name).map(|value| Box::from(&*value));
+        Self {
+            to: attribute("to"),
+            from: attribute("from"),
+            lang: attribute("xml:lang").filter(|lang: &Box<str>| is_lang(lang)),
+            version: open.attribute("version").and_then(|version| Version::parse(&version)),
+        }
+    }
+
     /// The domain that the client wants, as it was written.
     #[must_use]
     pub fn to(&self) -> Option<&str> {
@@ -99,6 +112,11 @@ static USUAL: LazyLock<Arc<Opened>> = LazyLock::new(|| {
         declarations: Arc::new(Declarations(declarations)),
     })
 });
+
+/// Whether a language is remembered.
+fn is_lang(value: &str) -> bool {
+    !value.is_empty() && value.len() <= LONGEST_LANG
+}
 
 /// Longest language that is remembered, in bytes (LIMIT-6).
 const LONGEST_LANG: usize = 35;
@@ -194,9 +212,7 @@ fn parsed(tag: Tag, is_empty: bool) -> Result<Parsed, StreamError> {
             (None, "to") => header.to = Some(value.into()),
             (None, "from") => header.from = Some(value.into()),
             (None, "version") => header.version = Version::parse(value),
-            (Some("xml"), "lang") if !value.is_empty() && value.len() <= LONGEST_LANG => {
-                header.lang = Some(value.into())
-            }
+            (Some("xml"), "lang") if is_lang(value) => header.lang = Some(value.into()),
             _ => {}
         }
     }

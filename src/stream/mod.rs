@@ -23,7 +23,7 @@ pub use features::Features;
 pub use header::Header;
 pub use limits::Limits;
 pub use nonza::Nonza;
-pub use parser::{Event, Parser};
+pub use parser::{BrokenMessage, Event, Parser};
 pub use refused::RefusedStanza;
 
 #[doc(no_inline)]
