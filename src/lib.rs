@@ -71,6 +71,7 @@ pub mod fuzzing;
 #[cfg(any(feature = "tokio", feature = "threads"))]
 pub mod host;
 pub mod outbox;
+mod park;
 mod recent;
 pub mod rules;
 #[cfg(feature = "server")]

@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -26,13 +26,14 @@ use super::{
 };
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
+use crate::park;
 use crate::sasl::ChannelBindings;
 use crate::server::{Offload, Place, Server, Transport, Want};
 
 /// Does a server's work that belongs to no connection: what outlives one, and time-outs. Run it
 /// once, on a separate thread; it never returns.
 pub fn background<C: SharedConnection>(server: &Server<C>) {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let waker = park::waker();
     let mut work = pin!(server.background());
     loop {
         // It never ends.
@@ -82,14 +83,6 @@ impl Offload for Workers {
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Workers")
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }
 

@@ -495,16 +495,8 @@ fn a_blocking_writer_loses_nothing_of_many_senders() {
 
 #[test]
 fn a_polling_writer_loses_nothing_of_many_senders() {
-    struct Unpark(thread::Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
     crowd(|mut drain| {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let waker = crate::park::waker();
         let mut cx = Context::from_waker(&waker);
         let mut all = Vec::new();
         loop {

@@ -25,6 +25,7 @@ use super::registry::{
 };
 use crate::address;
 use crate::connection::{Close, SendError, SharedConnection};
+use crate::park;
 use crate::rules::roster::Roster;
 use crate::stanza::{Frame, Stanza, StreamError};
 use crate::sync::atomic::Ordering;
@@ -492,6 +493,19 @@ impl<C: SharedConnection> Session<Bound, C> {
     /// [`Detached`], as there.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Detached>> {
         self.data.poll_ready(Some(cx))
+    }
+
+    /// [`ready`](Self::ready) for threads; `None` if it takes longer than `timeout`.
+    pub fn ready_blocking(&mut self, timeout: Option<Duration>) -> Option<Result<(), Detached>> {
+        park::block_on(timeout, |cx| self.poll_ready(cx))
+    }
+
+    /// [`begin_input`](Self::begin_input) for threads; `None` if it takes longer than `timeout`.
+    pub fn begin_input_blocking(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> Option<Result<InputTicket<C>, Detached>> {
+        park::block_on(timeout, |cx| self.poll_input(cx))
     }
 
     /// Sends a stanza to the client: see [`SessionHandle::send`].

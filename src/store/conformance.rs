@@ -26,8 +26,8 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Poll};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use jid::BareJid;
@@ -36,6 +36,7 @@ use super::{
     AccountStore, BlockStore, Credentials, OfflineMessage, OfflineStore, RosterChange, RosterStore,
     ScramKeys, StoreError, StoreFuture, StoredRoster, Stores, SubscriptionRequest,
 };
+use crate::park;
 use crate::rules::roster::{Item, Subscription};
 
 /// How many messages of 100 bytes the limit of a tested [`OfflineStore`] may allow at most.
@@ -490,15 +491,7 @@ fn keys(credentials: &Credentials) -> (Option<ScramKeys>, Option<ScramKeys>, boo
 
 /// Blocks the thread until `future` is ready.
 pub(super) fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let waker = park::waker();
     let mut context = Context::from_waker(&waker);
     let mut future = pin!(future);
     loop {

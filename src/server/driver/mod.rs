@@ -22,8 +22,7 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -31,6 +30,7 @@ use parking_lot::Mutex;
 use super::Core;
 use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
+use crate::park;
 use crate::sasl::ChannelBindings;
 use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
 use crate::stanza::Framing;
@@ -363,13 +363,7 @@ impl<C: SharedConnection> Driver<C> {
     /// [`poll_want`](Self::poll_want) for threads; `None` after `timeout`, and when
     /// [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn want_blocking(&mut self, timeout: Option<Duration>) -> Option<Want> {
-        struct Unpark(Thread);
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let waker = park::waker();
         let start = std::time::Instant::now();
         loop {
             if let Poll::Ready(want) = self.poll_want(&mut Context::from_waker(&waker)) {
