@@ -110,17 +110,15 @@ impl Limits {
     }
 }
 
-impl Limit {
-    /// `bytes` is the limit in force on the length of an element.
-    pub(super) const fn of(bound: Excess, bytes: Self) -> Self {
-        match bound {
-            Excess::Bytes => bytes,
-            Excess::Depth => Self::Depth,
-            Excess::Attributes => Self::Attributes,
-            Excess::Elements => Self::Elements,
-            Excess::Name => Self::Name,
-            Excess::Growth => Self::Growth,
-        }
+/// The limit that an element has broken; `bytes` is the one in force on its length.
+pub(super) const fn broken(bound: Excess, bytes: Limit) -> Limit {
+    match bound {
+        Excess::Bytes => bytes,
+        Excess::Depth => Limit::Depth,
+        Excess::Attributes => Limit::Attributes,
+        Excess::Elements => Limit::Elements,
+        Excess::Name => Limit::Name,
+        Excess::Growth => Limit::Growth,
     }
 }
 
@@ -132,7 +130,7 @@ impl StreamError {
             Refusal::RestrictedXml => Self::new(StreamCondition::RestrictedXml),
             Refusal::UnsupportedEncoding => Self::new(StreamCondition::UnsupportedEncoding),
             Refusal::InvalidNamespace => Self::new(StreamCondition::InvalidNamespace),
-            Refusal::Exceeded(bound) => Self::exceeded(Limit::of(bound, bytes)),
+            Refusal::Exceeded(bound) => Self::exceeded(broken(bound, bytes)),
         }
     }
 }
