@@ -30,7 +30,10 @@ impl Header {
         Self {
             to: attribute("to"),
             from: attribute("from"),
-            lang: attribute("xml:lang").filter(|lang: &Box<str>| is_lang(lang)),
+            lang: open
+                .attribute("xml:lang")
+                .filter(|lang| is_lang(lang))
+                .map(|lang| Box::from(&*lang)),
             version: open.attribute("version").and_then(|version| Version::parse(&version)),
         }
     }

@@ -307,22 +307,16 @@ impl Parser {
         unread
     }
 
+    #[inline]
     fn step<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, StreamError> {
         let bytes = self.element_limit();
         let refused = |refusal| StreamError::for_refusal(refusal, bytes);
         loop {
             match &mut self.state {
-                State::Prolog { .. } if self.framing == Framing::Message => {
-                    if input.is_empty() {
-                        return Ok(None);
-                    }
-                    self.state = State::Opening(self.reader());
+                State::Prolog { .. } | State::Opening(_) if self.framing == Framing::Message => {
+                    return self.open(input);
                 }
-                State::Opening(reader) => {
-                    let parsed = reader.feed(input).map_err(refused)?;
-                    return parsed.map(|parsed| self.opened(parsed)).transpose();
-                }
-                State::Held(_) => return Ok(None),
+                State::Held(_) | State::Opening(_) => return Ok(None),
                 State::Prolog { declared } => {
                     if !header_begins(declared, input)? {
                         return Ok(None);
@@ -382,6 +376,7 @@ impl Parser {
 
     /// Between two first-level elements: goes on in the state of what begins here, or breaks off with
     /// the stanza that stands here as a whole, or with `None` where more bytes are needed.
+    #[inline]
     fn between<'a>(
         &mut self,
         input: &mut &'a [u8],

@@ -78,6 +78,7 @@ impl Parser {
     }
 
     /// Reads on to the end of a message.
+    #[cold]
     pub(super) fn next_message(&mut self) -> Result<Option<Event<'static>>, StreamError> {
         let unread = std::mem::take(&mut self.unread);
         let mut rest = unread.get(self.read..).unwrap_or_default();
@@ -164,10 +165,24 @@ impl Parser {
         }
     }
 
-    /// The first element of a stream.
-    pub(super) fn opened(&mut self, parsed: Parsed) -> Result<Event<'static>, StreamError> {
-        let Parsed::Other(xml) = parsed else {
-            return Err(StreamCondition::InvalidNamespace.into());
+    /// Reads the first element of a stream.
+    #[cold]
+    pub(super) fn open<'a>(&mut self, input: &mut &[u8]) -> Result<Option<Event<'a>>, StreamError> {
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let limit = self.element_limit();
+        if !matches!(self.state, State::Opening(_)) {
+            self.state = State::Opening(self.reader());
+        }
+        let State::Opening(reader) = &mut self.state else { return Ok(None) };
+        let parsed = reader.feed(input);
+        let xml = match parsed.map_err(|refusal| StreamError::for_refusal(refusal, limit))? {
+            None => return Ok(None),
+            Some(Parsed::Other(xml)) => xml,
+            Some(Parsed::Stanza(_) | Parsed::Refused(..)) => {
+                return Err(StreamCondition::InvalidNamespace.into());
+            }
         };
         let nonza = Nonza::new(xml);
         if nonza.namespace() != FRAMING_NAMESPACE {
@@ -175,13 +190,14 @@ impl Parser {
         }
         self.state = State::Between;
         match nonza.name() {
-            "open" => Ok(Event::Header(Header::of_open(&nonza))),
-            "close" => Ok(Event::End),
+            "open" => Ok(Some(Event::Header(Header::of_open(&nonza)))),
+            "close" => Ok(Some(Event::End)),
             _ => Err(StreamCondition::BadFormat.into()),
         }
     }
 
     /// An element that is no stanza.
+    #[cold]
     pub(super) fn nonza(&self, xml: Vec<u8>) -> Result<Event<'static>, StreamError> {
         let nonza = Nonza::new(xml);
         if self.framing == Framing::Stream {
