@@ -16,8 +16,8 @@ use crate::stanza::canonical::Refusal;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    before: Bounds,
-    after: Bounds,
+    pub(super) before: Bounds,
+    pub(super) after: Bounds,
     bytes_before_auth: usize,
 }
 
@@ -99,14 +99,6 @@ impl Limits {
     #[must_use]
     pub fn element_bytes(&self) -> usize {
         self.after.bytes
-    }
-
-    pub(super) fn before(&self) -> Bounds {
-        self.before
-    }
-
-    pub(super) fn after(&self) -> Bounds {
-        self.after
     }
 }
 

@@ -31,5 +31,4 @@ pub use crate::stanza::{Limit, ResponseHeader, StreamCondition, StreamError, Ver
 
 pub use crate::stanza::STREAM_NAMESPACE;
 
-/// The content namespace of a client's stream (RFC 6120 §4.8.2).
-const CONTENT_NAMESPACE: &str = "jabber:client";
+use crate::stanza::CONTENT_NAMESPACE;

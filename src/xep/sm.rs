@@ -122,7 +122,7 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
         if !is_ours(element.name(), &element.namespace()) {
             return Negotiated::Next(session);
         }
-        let answer = if element.name() == "resume" {
+        let (session, answer) = if element.name() == "resume" {
             match resume(session, registry, element) {
                 Ok(session) => return Negotiated::Bound(session),
                 Err(Refusal::Close(error)) => return Negotiated::Close(error),
@@ -131,7 +131,6 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
         } else {
             (session, failed("unexpected-request", None))
         };
-        let (session, answer) = answer;
         // A transport that is gone is noticed where it is read.
         let _gone = session.send_frame(Frame::element(&answer));
         Negotiated::Done(session)

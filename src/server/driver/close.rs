@@ -19,11 +19,6 @@ pub(super) struct Closing<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Driver<C> {
-    /// STREAM-27: what came before is handled; our close tag answers, behind all that is queued.
-    pub(super) fn end_of_stream(&mut self) {
-        self.close_after_client(Reason::Closed);
-    }
-
     /// The client sends no more, and has not closed its stream: its half of the transport has
     /// ended. To be called where the read found that, instead of [`receive`](Self::receive).
     ///
@@ -35,25 +30,17 @@ impl<C: SharedConnection> Driver<C> {
             return self.finish(Close::Abort);
         }
         self.carry_out_last_presence(true);
-        let session = match std::mem::replace(&mut self.state, State::Over) {
+        match std::mem::replace(&mut self.state, State::Over) {
             State::Bound(session) => {
                 session.lose_input();
-                Some(session)
+                self.wait_for_close(Some(session), self.core.limits.close);
             }
-            state @ (State::Closing(_) | State::Over) => {
-                self.state = state;
-                None
+            state @ (State::Closing(_) | State::Over) => self.state = state,
+            // Without a header from this side there is no stream to close.
+            _ if self.negotiating.as_ref().is_some_and(|it| it.header_sent) => {
+                self.send(Frame::close());
             }
-            State::Unauthed(_) | State::Authed(_) | State::Binding => {
-                // There may be no stream of ours that could be closed.
-                if self.negotiating.as_ref().is_some_and(|negotiating| negotiating.header_sent) {
-                    self.send(Frame::close());
-                }
-                None
-            }
-        };
-        if session.is_some() {
-            self.wait_for_close(session, self.core.limits.close);
+            State::Unauthed(_) | State::Authed(_) | State::Binding => {}
         }
         self.closed_by_client();
     }
@@ -65,8 +52,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The same, behind what only a stream without a session says.
     pub(super) fn close_behind(&mut self, words: &[Frame<'_>], reason: Reason) {
-        let session = self.end_session(words, reason, LastWords::Close);
-        self.wait_for_close(session, self.core.limits.close);
+        self.end(words, reason, LastWords::Close);
         self.closed_by_client();
     }
 
@@ -95,21 +81,15 @@ impl<C: SharedConnection> Driver<C> {
         let header = header.map(OurHeader::parts);
         let words: Option<[Frame<'_>; 1]> = header.as_ref().map(|header| [Frame::open(header)]);
         let words = words.as_ref().map_or(&[][..], |words| &words[..]);
-        let session = self.end_session(words, Reason::StreamError, LastWords::Error(error));
-        self.wait_for_close(session, self.core.limits.close);
+        self.end(words, Reason::StreamError, LastWords::Error(error));
     }
 
-    /// Ends the session of this transport with these last words, whatever state it is in. A bound
-    /// one is given back as long as they are not written; where there is none, `words` come first.
-    fn end_session(
-        &mut self,
-        words: &[Frame<'_>],
-        reason: Reason,
-        last_words: LastWords<'_>,
-    ) -> Option<Session<Bound, C>> {
-        match std::mem::replace(&mut self.state, State::Over) {
+    /// Ends the session of this transport with these last words, whatever state it is in, and closes the
+    /// stream. A bound one is kept as long as they are not written; where there is none, `words` come first.
+    fn end(&mut self, words: &[Frame<'_>], reason: Reason, last_words: LastWords<'_>) {
+        let session = match std::mem::replace(&mut self.state, State::Over) {
             State::Bound(session) => {
-                session.end_now(reason, last_words);
+                session.end_now(reason, Some(last_words));
                 Some(session)
             }
             State::Closing(_) | State::Over => None,
@@ -122,7 +102,8 @@ impl<C: SharedConnection> Driver<C> {
                 let _broken = self.send_all(&mut frames);
                 None
             }
-        }
+        };
+        self.wait_for_close(session, self.core.limits.close);
     }
 
     fn wait_for_close(&mut self, session: Option<Session<Bound, C>>, time: Duration) {

@@ -24,7 +24,7 @@ pub(crate) enum To {
 #[must_use = "an item does nothing until it is sent"]
 pub struct Item<'a> {
     pub(super) content: Content<'a>,
-    pub(super) validity: Validity<'a>,
+    pub(crate) validity: Validity<'a>,
     /// When it was accepted, if that was before it is sent.
     accepted: Option<Nanos>,
 }
@@ -164,6 +164,12 @@ pub(crate) enum LastWords<'a> {
     Error(&'a StreamError),
 }
 
+impl<'a> LastWords<'a> {
+    pub(crate) fn of(error: Option<&'a StreamError>) -> Self {
+        error.map_or(Self::Close, Self::Error)
+    }
+}
+
 /// What a client gets first on a session.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -172,6 +178,12 @@ pub enum Reply {
     Stanza(Stanza),
     /// Another element, complete and in canonical form.
     Element(Vec<u8>),
+}
+
+impl From<Vec<u8>> for Reply {
+    fn from(xml: Vec<u8>) -> Self {
+        Self::Element(xml)
+    }
 }
 
 impl From<Stanza> for Reply {
@@ -227,7 +239,7 @@ impl<'a> Validity<'a> {
         Self(Lasts::While { number: source.load(Ordering::SeqCst), of: source })
     }
 
-    /// Whether it must not be delivered any more.
+    /// Whether it must no longer be delivered.
     #[inline]
     #[must_use]
     pub fn is_void(self) -> bool {

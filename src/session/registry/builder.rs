@@ -20,15 +20,13 @@ use crate::stanza::Stanza;
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct RegistryBuilder<C: SharedConnection> {
-    pub(super) settings: Settings,
-    pub(super) listener: Option<Listener<C>>,
-    pub(super) hold: Option<OnHold<C>>,
+    pub(super) settings: Settings<C>,
 }
 
 /// A hook that takes stanzas with no session here to go to.
 type Elsewhere = Box<dyn Fn(Stanza, Validity<'_>) + Send + Sync>;
 /// Says what is held back from a session.
-pub(super) type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
+type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
 /// Called with an account for which ended sessions have left something.
 type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
@@ -36,7 +34,7 @@ type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
 pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
-pub(crate) struct Settings {
+pub(crate) struct Settings<C: SharedConnection> {
     pub(crate) environment: Arc<dyn Environment>,
     pub(super) conflict: Conflict,
     pub(super) sessions_per_account: usize,
@@ -48,6 +46,8 @@ pub(crate) struct Settings {
     pub(super) leftover: Option<OnLeftover>,
     pub(super) backlog: Option<OnBacklog>,
     pub(super) hides: Option<Hides>,
+    pub(super) hold: Option<OnHold<C>>,
+    pub(super) listener: Option<Listener<C>>,
 }
 
 impl<C: SharedConnection> RegistryBuilder<C> {
@@ -83,7 +83,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
 
     /// Receives events: on any thread, one at a time, in order. It may call into the registry.
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Box::new(listener));
+        self.settings.listener = Some(Box::new(listener));
         self
     }
 
@@ -135,7 +135,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         mut self,
         hook: impl Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync + 'static,
     ) -> Self {
-        self.hold = Some(Box::new(hook));
+        self.settings.hold = Some(Box::new(hook));
         self
     }
 
@@ -153,7 +153,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     /// The registry.
     #[must_use]
     pub fn build(self) -> SessionRegistry<C> {
-        SessionRegistry::assemble(self.settings, self.listener, self.hold)
+        SessionRegistry::with(self.settings)
     }
 }
 

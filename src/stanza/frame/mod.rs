@@ -14,9 +14,10 @@ pub use limit::Limit;
 use std::borrow::Cow;
 use std::fmt;
 
-use super::child::{Child, Children, Scope};
+use super::child::{Child, Children};
 use super::escape::{Context, Escaped, is_plain, unescape};
 use super::head::{Attribute, TO};
+use super::scan::Scope;
 use super::{CONTENT_NAMESPACE, Kind, Stanza};
 
 /// The namespace of the stream itself (RFC 6120 §4.8.1).

@@ -35,7 +35,7 @@ impl<C: SharedConnection> Driver<C> {
             features = features.limits(bytes, core.limits.negotiation.as_secs());
             features = core.extend(features, Stage::Secure);
         }
-        self.send_features(&features);
+        self.send(features.frame());
     }
 
     /// STREAM-F4
@@ -45,10 +45,7 @@ impl<C: SharedConnection> Driver<C> {
             .roster_versioning()
             .pre_approval()
             .limits(limits.stream.element_bytes(), limits.silence.as_secs());
-        self.send_features(&self.core.extend(features, Stage::Authenticated));
-    }
-
-    fn send_features(&mut self, features: &Features) {
+        let features = self.core.extend(features, Stage::Authenticated);
         self.send(features.frame());
     }
 }
