@@ -103,6 +103,8 @@ pub struct Parser {
     /// Bytes of the message that is being read.
     message: u32,
     framing: Framing,
+    /// A fragment has ended with a `<` that waits for what says what it begins.
+    is_cut: bool,
 }
 
 enum State {
@@ -183,6 +185,7 @@ impl Parser {
             before_auth: Some(u32::try_from(limits.bytes_before_auth()).unwrap_or(u32::MAX)),
             message: 0,
             framing,
+            is_cut: false,
         }
     }
 
@@ -384,10 +387,7 @@ impl Parser {
         // STREAM-17
         *input = skip_space(input);
         self.state = match **input {
-            [] => return Ok(ControlFlow::Break(None)),
-            [b'<'] | [b'<', b'!'] if self.framing == Framing::Stream => {
-                return Ok(ControlFlow::Break(None));
-            }
+            [] | [b'<'] | [b'<', b'!'] => return Ok(ControlFlow::Break(None)),
             [b'<', b'/', ..] => {
                 *input = input.get(2..).unwrap_or_default();
                 State::Closing(0)

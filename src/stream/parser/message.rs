@@ -115,18 +115,24 @@ impl Parser {
         bytes: &[u8],
         is_last: bool,
     ) -> Result<Option<Event<'static>>, StreamError> {
-        let is_first = self.message == 0;
         self.message = self.message.saturating_add(u32::try_from(bytes.len()).unwrap_or(MOST));
         // WS-11
         if self.message as usize > self.bounds.bytes {
             return Err(StreamError::exceeded(self.element_limit()));
         }
+        let joined = if self.is_cut { [b"<", bytes].concat() } else { Vec::new() };
+        let bytes = if std::mem::take(&mut self.is_cut) { &joined } else { bytes };
         let mut input = bytes;
         let event = match std::mem::replace(&mut self.state, State::Between) {
             State::Held(event) => Some(*event),
             state => {
+                let is_first = matches!(state, State::Prolog { .. } | State::Between);
                 self.state = state;
                 if is_first {
+                    self.is_cut = !is_last && bytes == b"<";
+                    if self.is_cut {
+                        return Ok(None);
+                    }
                     begins(bytes)?;
                 }
                 self.advance(&mut input)?.map(Event::into_owned)
@@ -139,7 +145,10 @@ impl Parser {
         if matches!(event, Event::End) {
             return Ok(Some(event));
         }
-        ends(input)?;
+        self.is_cut = !is_last && skip_space(input) == b"<";
+        if !self.is_cut {
+            ends(input)?;
+        }
         if is_last {
             self.message = 0;
             return Ok(Some(event));
