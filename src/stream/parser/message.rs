@@ -61,6 +61,7 @@ impl Parser {
         // Nothing is as long: no limit allows it.
         let bytes = bytes.get(..MOST as usize).unwrap_or(bytes);
         let length = u32::try_from(bytes.len()).unwrap_or(MOST);
+        self.unread.reserve(bytes.len().saturating_add(LENGTH));
         self.feed_stream(&(length | if is_last { LAST } else { 0 }).to_le_bytes());
         self.unread.extend_from_slice(bytes);
     }
