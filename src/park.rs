@@ -1,5 +1,7 @@
 //! Threads that wait for what wakes tasks.
 
+#[cfg(feature = "server")]
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -18,8 +20,20 @@ pub(crate) fn waker() -> Waker {
     Waker::from(Arc::new(Unpark(thread::current())))
 }
 
+/// What a future comes to; the thread waits for it.
+#[cfg(feature = "server")]
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    let (mut future, waker) = (pin!(future), waker());
+    loop {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return value;
+        }
+        thread::park();
+    }
+}
+
 /// Parks until `poll` is ready, or for so long: then it is `None`.
-pub(crate) fn block_on<T>(
+pub(crate) fn block_for<T>(
     timeout: Option<Duration>,
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
 ) -> Option<T> {

@@ -195,6 +195,14 @@ impl Parser {
         self.before_auth = None;
     }
 
+    /// So many bytes came before the stream, and count with those before authentication (LIMIT-3).
+    #[cfg(feature = "server")]
+    pub(crate) fn spend(&mut self, bytes: usize) {
+        if let Some(budget) = &mut self.before_auth {
+            *budget = budget.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
+        }
+    }
+
     /// Takes bytes that arrived: where elements are messages, a whole one. Does not read them yet.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.framing == Framing::Message && !bytes.is_empty() {
