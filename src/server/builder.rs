@@ -23,7 +23,7 @@ use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
-use crate::extension::Extension;
+use crate::extension::{Extension, ServerHandle, Wants};
 use crate::recent::Recent;
 use crate::sasl::Policy;
 use crate::session::{Conflict, Event, Hold, RegistryBuilder, SessionRegistry};
@@ -195,10 +195,21 @@ impl<C: SharedConnection> ServerBuilder<C> {
         for domain in &domains {
             registry = registry.domain(domain.name.clone());
         }
-        if let Some(listener) = self.listener {
+        let wants = self.extensions.iter().map(|extension| extension.wants());
+        let wants = wants.fold(Wants::NOTHING, Wants::and);
+        if let Some(listener) = link.listener(wants, self.listener) {
             registry = registry.listener(listener);
         }
-        let core = Arc::new(Core {
+        if wants.include(Wants::OUTCOMES) {
+            let core = link.core();
+            registry = registry.waits(move |account, message| {
+                core().iter().for_each(|core| core.waits(message, account));
+            });
+        }
+        let core = Arc::new_cyclic(|core: &Weak<Core<C>>| Core {
+            wants,
+            handle: ServerHandle(Weak::clone(core) as _),
+            reviews: Arc::default(),
             registry: registry.build(),
             stores: self.stores,
             domains,
@@ -223,6 +234,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
             environment,
         });
         link.set(&core);
+        core.show(|extension| extension.started(&core.handle));
         Server(core)
     }
 }
@@ -249,6 +261,22 @@ impl<C: SharedConnection> Link<C> {
     fn core(&self) -> impl Fn() -> Option<Arc<Core<C>>> + Send + Sync + 'static {
         let link = Arc::clone(&self.0);
         move || link.get().and_then(Weak::upgrade)
+    }
+
+    /// Tells extensions and the host what happens to sessions.
+    fn listener(&self, wants: Wants, host: Option<Listener<C>>) -> Option<Listener<C>> {
+        if !wants.include(Wants::SESSIONS) {
+            return host;
+        }
+        let core = self.core();
+        Some(Box::new(move |event| {
+            if let Some(core) = core() {
+                core.show(|extension| extension.session(event, &core.handle));
+            }
+            if let Some(host) = &host {
+                host(event);
+            }
+        }))
     }
 
     fn registry(

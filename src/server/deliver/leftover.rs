@@ -72,8 +72,8 @@ impl<C: SharedConnection> Core<C> {
             }
             (Kind::Message, _) => {
                 let to = self.address_of(leftover.session.to_bare());
-                let Leftover { accepted: at, at: since, retained: delayed, .. } = leftover;
-                let accepted = Accepted::Earlier { at, since, delayed };
+                let Leftover { accepted: at, at: since, retained: delayed, is_told, .. } = leftover;
+                let accepted = Accepted::Earlier { at, since, delayed, is_told };
                 return self.message_left(stanza, &to, accepted).await;
             }
         }

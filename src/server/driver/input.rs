@@ -10,7 +10,6 @@ use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
 use crate::sasl::wire;
 use crate::server::deliver::address::Address;
-use crate::server::deliver::message::Accepted;
 use crate::server::work::oneshot;
 use crate::server::{Core, Task, caught, shielded};
 use crate::session::{Bound, Reason, Session, SessionHandle};
@@ -251,7 +250,7 @@ impl<C: SharedConnection> Core<C> {
             // STZ-4: without an address, to the own account.
             (Kind::Message, None) => {
                 let own = self.address(handle.account().bare.as_str()).ok()?;
-                self.message(Some(&handle), stanza, &own, Accepted::Now)
+                self.route_to(Some(&handle), stanza, &own)
             }
             (_, Some(to)) => self.route_to(Some(&handle), stanza, &to),
         }

@@ -34,6 +34,9 @@ type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
 type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
 /// Whether an account wants no presence to pass between itself and a JID.
 pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
+/// Called with an account and a message that waits for it.
+#[cfg(feature = "server")]
+type OnWaits = Box<dyn Fn(&BareJid, &Stanza) + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 pub(crate) struct Settings {
@@ -48,6 +51,8 @@ pub(crate) struct Settings {
     pub(super) leftover: Option<OnLeftover>,
     pub(super) backlog: Option<OnBacklog>,
     pub(super) hides: Option<Hides>,
+    #[cfg(feature = "server")]
+    pub(super) waits: Option<OnWaits>,
 }
 
 impl<C: SharedConnection> RegistryBuilder<C> {
@@ -114,6 +119,16 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     #[cfg(feature = "server")]
     pub(crate) fn backlog(mut self, hook: impl Fn(&BareJid) + Send + Sync + 'static) -> Self {
         self.settings.backlog = Some(Box::new(hook));
+        self
+    }
+
+    /// Shown each message that waits from now on for clients that are gone, once each (PUSH-1).
+    #[cfg(feature = "server")]
+    pub(crate) fn waits(
+        mut self,
+        hook: impl Fn(&BareJid, &Stanza) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.waits = Some(Box::new(hook));
         self
     }
 

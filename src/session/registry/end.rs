@@ -14,6 +14,8 @@ use super::shared::Inner;
 use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::session::handle::{CLOSED, ENDED, Gone, SessionHandle, SessionId, Shared};
+#[cfg(feature = "server")]
+use crate::session::outbound::Copies;
 use crate::session::outbound::{Ended, Gate, Left};
 use crate::shield::{shielded, wake};
 use crate::stanza::Stanza;
@@ -123,6 +125,9 @@ pub struct Leftover {
     /// The same by the registry's clock, which no conversion has rounded.
     #[cfg(feature = "server")]
     pub(crate) at: Duration,
+    /// Extensions know that it waits, or it came from the store.
+    #[cfg(feature = "server")]
+    pub(crate) is_told: bool,
     /// Whether it was kept until the client acknowledges it (SM-17). Else it was never written, and
     /// is to be routed again as if the session had not been (DESTROY-12).
     pub retained: bool,
@@ -140,6 +145,8 @@ impl Left {
     ) -> Option<Leftover> {
         let accepted = self.accepted(clocks);
         let Self { stanza, counted: retained, written, copies, .. } = self;
+        #[cfg(feature = "server")]
+        let is_told = copies.as_ref().is_none_or(Copies::is_told);
         let stanza = match copies {
             None => stanza,
             Some(last) if last.release() => last.message().clone(),
@@ -153,6 +160,8 @@ impl Left {
             accepted,
             #[cfg(feature = "server")]
             at: self.at,
+            #[cfg(feature = "server")]
+            is_told,
             retained,
             written,
         })

@@ -32,7 +32,7 @@ impl Inheritance {
             return false;
         }
         if let Some(copies) = &left.copies {
-            copies.add();
+            copies.add(false);
         }
         self.left.push(left);
         self.share.set(bytes);
@@ -144,6 +144,14 @@ impl<C: SharedConnection> Shared<C> {
         let inheritance = self.presence.lock().change(|rare| rare.inheritance.take());
         self.set_heir(false);
         inheritance.map(|inheritance| inheritance.left).unwrap_or_default()
+    }
+
+    /// The messages that it has inherited and nobody who is there has.
+    pub(super) fn heir_waits_for(&self) -> Vec<Stanza> {
+        let presence = self.presence.lock();
+        let inheritance = presence.rare().and_then(|rare| rare.inheritance.as_ref());
+        let copies = inheritance.into_iter().flat_map(|it| &it.left).filter_map(Left::copies);
+        copies.filter(|it| it.begins_to_wait()).map(|it| it.message().clone()).collect()
     }
 
     /// Drops what the session has inherited and `is_unwanted`.

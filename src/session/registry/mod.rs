@@ -101,6 +101,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
             leftover: None,
             backlog: None,
             hides: None,
+            #[cfg(feature = "server")]
+            waits: None,
         };
         RegistryBuilder { settings, listener: None, hold: None }
     }

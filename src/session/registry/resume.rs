@@ -22,7 +22,8 @@ use crate::session::handle::{SessionHandle, Shared};
 use crate::session::input::Owner;
 use crate::session::outbound::{Acknowledged, Epoch, Gate, Outbound, Retained};
 use crate::shield::{shielded, wake};
-use crate::stanza::Frame;
+use crate::stanza::{Frame, Stanza};
+use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
 /// How a session is kept for a client that may come back.
@@ -98,6 +99,8 @@ struct Loss<C: SharedConnection> {
     waker: Option<Box<Waker>>,
     /// Of this session, or of one that had to make room for it.
     ending: Option<Ending<C>>,
+    /// Messages that wait for clients that are gone.
+    waiting: Vec<Stanza>,
 }
 
 impl<C: SharedConnection> Inner<C> {
@@ -150,7 +153,7 @@ impl<C: SharedConnection> Inner<C> {
         last_words: Option<&[u8]>,
         run: Run,
     ) {
-        let Some(Loss { link, waker, ending }) =
+        let Some(Loss { link, waker, ending, waiting }) =
             self.decide_loss(shared, epoch, reason, last_words)
         else {
             return;
@@ -164,6 +167,7 @@ impl<C: SharedConnection> Inner<C> {
             self.finish_by(ending, run);
         }
         self.events.deliver();
+        waiting.iter().for_each(|message| self.tell_waits(shared, message));
     }
 
     fn decide_loss(
@@ -186,15 +190,41 @@ impl<C: SharedConnection> Inner<C> {
         if window.is_zero() {
             drop(out);
             let ending = self.decide_end(row, at, reason, last_words, now);
-            return Some(Loss { link: None, waker: None, ending });
+            return Some(Loss { link: None, waker: None, ending, waiting: Vec::new() });
         }
         let (link, waker) = (out.drop_link(), out.waker.take());
-        drop(out);
+        let waiting = self.waits_for(shared, out);
         self.hibernate(row, at, shared, now, window);
         let is_crowded = row.absent() > self.settings.hibernating_per_account;
         let oldest = is_crowded.then(|| row.oldest_absent(&self.hibernating.lock())).flatten();
         let ending = oldest.and_then(|at| self.decide_end(row, at, Reason::Evicted, None, now));
-        Some(Loss { link, waker, ending })
+        Some(Loss { link, waker, ending, waiting })
+    }
+
+    /// The messages that wait for nobody but clients that are gone, now that this one is.
+    #[cfg(feature = "server")]
+    fn waits_for(&self, shared: &Shared<C>, out: MutexGuard<'_, Outbound<C>>) -> Vec<Stanza> {
+        if self.settings.waits.is_none() {
+            return Vec::new();
+        }
+        let mut waiting = out.lose_copies();
+        drop(out);
+        waiting.extend(shared.heir_waits_for());
+        waiting
+    }
+
+    #[cfg(not(feature = "server"))]
+    fn waits_for(&self, _: &Shared<C>, _: MutexGuard<'_, Outbound<C>>) -> Vec<Stanza> {
+        Vec::new()
+    }
+
+    /// Says that a message waits for the account of a session.
+    #[cfg_attr(not(feature = "server"), expect(unused_variables, reason = "nobody is told"))]
+    pub(super) fn tell_waits(&self, shared: &Shared<C>, message: &Stanza) {
+        #[cfg(feature = "server")]
+        if let Some(hook) = &self.settings.waits {
+            shielded(|| hook(&shared.account.bare, message));
+        }
     }
 
     /// A session whose transport was taken away waits to be resumed; under the shard's lock.
