@@ -75,6 +75,9 @@ mod order;
 #[path = "paced.rs"]
 mod paced;
 #[cfg(test)]
+#[path = "reviews.rs"]
+mod reviews;
+#[cfg(test)]
 #[path = "roster.rs"]
 mod roster;
 #[cfg(test)]

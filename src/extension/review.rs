@@ -69,7 +69,7 @@ impl<C: SharedConnection> fmt::Debug for Passing<'_, C> {
 }
 
 /// What becomes of a message that was reviewed.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "says whether the message goes on"]
 #[expect(clippy::exhaustive_enums, reason = "it goes on, or it does not")]
 pub enum Passage {
@@ -85,6 +85,18 @@ pub enum Passage {
     Refuse(StanzaError),
     /// It goes no further, and its sender is told nothing: the extension has taken it.
     Take,
+}
+
+impl fmt::Debug for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pass => "Pass",
+            Self::Mark(_) => "Mark",
+            Self::Change(_) => "Change",
+            Self::Refuse(_) => "Refuse",
+            Self::Take => "Take",
+        })
+    }
 }
 
 /// An extension's answer about a message.
@@ -113,10 +125,10 @@ impl From<Passage> for Review {
 
 impl fmt::Debug for Review {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Now(passage) => f.debug_tuple("Now").field(passage).finish(),
-            Self::Later(_) => f.write_str("Later"),
-        }
+        f.write_str(match self {
+            Self::Now(_) => "Now",
+            Self::Later(_) => "Later",
+        })
     }
 }
 
@@ -161,8 +173,8 @@ mod tests {
 
     #[test]
     fn debug_shows_no_content() {
-        let review = Review::from(Passage::Change(Stanza::message().to("secret@x").build()));
-        assert!(!format!("{review:?}").contains("secret"));
+        let passage = Passage::Change(Stanza::message().to("secret@x").build());
+        assert_eq!(format!("{passage:?} {:?}", Review::from(passage.clone())), "Change Now");
         assert_eq!(format!("{:?}", Review::later(async { Passage::Pass })), "Later");
     }
 }
