@@ -75,6 +75,9 @@ mod order;
 #[path = "paced.rs"]
 mod paced;
 #[cfg(test)]
+#[path = "recipes.rs"]
+mod recipes;
+#[cfg(test)]
 #[path = "reviews.rs"]
 mod reviews;
 #[cfg(test)]

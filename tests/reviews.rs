@@ -635,6 +635,29 @@ fn hook_7_a_message_is_said_to_wait_once_and_only_if_nobody_is_there_to_get_it()
 }
 
 #[test]
+fn hook_8_what_is_routed_again_is_told_with_where_it_is_now() {
+    let (world, notary) = world();
+    let romeo = world.client("romeo", "x");
+    let (phone, _) = retained(&world, "juliet", "phone");
+    say(&romeo, "juliet@example.com", "a");
+    phone.lose();
+    let _desk = world.online("juliet", "desk");
+    assert_eq!(notary.times(Outcome::Rerouted), 0);
+    world.advance(Duration::from_secs(700));
+    assert_eq!(notary.outcomes(), [("a".to_owned(), Outcome::Rerouted)]);
+    // To nobody: into the store.
+    let (phone, _) = retained(&world, "romeo", "phone");
+    from_afar(&world, "romeo@example.com", "b");
+    let _before = notary.outcomes();
+    phone.send("</stream:stream>");
+    romeo.send("</stream:stream>");
+    assert_eq!(
+        notary.outcomes(),
+        [("b".to_owned(), Outcome::Rerouted), ("b".to_owned(), Outcome::Waiting)]
+    );
+}
+
+#[test]
 fn hook_7_a_copy_that_a_client_has_is_enough() {
     let (world, notary) = world();
     let romeo = world.client("romeo", "x");

@@ -298,7 +298,7 @@ impl<C: SharedConnection> Outbound<C> {
         self.link.take()
     }
 
-    /// The messages that wait for a client that is gone from now on, and for no other (PUSH-1).
+    /// The messages that wait for a client that is gone from now on, and for no other (HOOK-7).
     #[cfg(feature = "server")]
     pub(super) fn lose_copies(&self) -> Vec<Stanza> {
         let copies = self.queue.copies(usize::MAX);

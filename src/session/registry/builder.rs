@@ -122,7 +122,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         self
     }
 
-    /// Shown each message that waits from now on for clients that are gone, once each (PUSH-1).
+    /// Shown each message that waits from now on for clients that are gone, once each (HOOK-7).
     #[cfg(feature = "server")]
     pub(crate) fn waits(
         mut self,

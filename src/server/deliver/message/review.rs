@@ -104,11 +104,18 @@ impl<C: SharedConnection> Core<C> {
         let Some(account) = recipient.as_ref().or(sender.as_ref()) else {
             return self.route_now(origin, stanza, to);
         };
-        let limits = &self.limits.retention;
-        let most = (limits.stanzas, limits.bytes);
-        let Some(seat) = self.reviews.seat(account, stanza.len(), most) else {
-            self.bounce(origin, stanza, try_again());
-            return None;
+        // A stream waits for its own messages; of others no more wait than for a session without a client.
+        let seat = match origin {
+            Some(_) => None,
+            None => {
+                let limits = &self.limits.retention;
+                let most = (limits.stanzas, limits.bytes);
+                let Some(seat) = self.reviews.seat(account, stanza.len(), most) else {
+                    self.bounce(origin, stanza, try_again());
+                    return None;
+                };
+                Some(seat)
+            }
         };
         // Taken here: what comes later is not to pass it.
         let place = recipient.as_ref().map(|_| self.registry.queue_up(to.key()));
