@@ -9,10 +9,10 @@ use wire::{Client, Elsewhere, World};
 use xmpp_session::stanza::canonicalise;
 use xmpp_session::xep::{Carbons, Disco, StreamManagement};
 
-#[path = "../examples/archive/archive.rs"]
+#[path = "../docs/cookbook/archive.rs"]
 #[expect(unreachable_pub, reason = "it is a page of the cookbook")]
 mod archive;
-#[path = "../examples/archive/push.rs"]
+#[path = "../docs/cookbook/push.rs"]
 #[expect(unreachable_pub, reason = "it is a page of the cookbook")]
 mod push;
 
@@ -425,11 +425,8 @@ fn a_device_that_is_not_wanted_gets_no_more() {
 #[test]
 fn the_cookbook_shows_these_files() {
     for (page, code) in [
-        (
-            include_str!("../docs/cookbook/archive.md"),
-            include_str!("../examples/archive/archive.rs"),
-        ),
-        (include_str!("../docs/cookbook/push.md"), include_str!("../examples/archive/push.rs")),
+        (include_str!("../docs/cookbook/archive.md"), include_str!("../docs/cookbook/archive.rs")),
+        (include_str!("../docs/cookbook/push.md"), include_str!("../docs/cookbook/push.rs")),
     ] {
         let shown =
             page.split("```rust\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();

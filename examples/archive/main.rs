@@ -3,8 +3,10 @@
 //! file with a JID, a space and the password on each line, and the certificate and its key are PEM files.
 #![forbid(unsafe_code)]
 
+#[path = "../../docs/cookbook/archive.rs"]
 #[expect(unreachable_pub, reason = "it is a page of the cookbook")]
 mod archive;
+#[path = "../../docs/cookbook/push.rs"]
 #[expect(unreachable_pub, reason = "it is a page of the cookbook")]
 mod push;
 

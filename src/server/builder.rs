@@ -1,7 +1,8 @@
 //! A server's settings, and how its parts are put together.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jid::DomainPart;
@@ -76,34 +77,31 @@ pub(super) struct Domain {
 pub struct ServerBuilder<C: SharedConnection> {
     environment: Arc<dyn Environment>,
     stores: Stores,
-    domains: Vec<(DomainPart, DomainPolicy)>,
+    domains: Vec<Domain>,
     default_domain: Option<DomainPart>,
     former_domains: Vec<DomainPart>,
-    conflict: Conflict,
+    /// As far as the host decides about it.
+    registry: RegistryBuilder<C>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
     router: Option<Box<dyn Router>>,
-    listener: Option<Listener<C>>,
     log_addresses: bool,
     hashing: Option<Box<dyn Offload>>,
 }
-
-type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 
 impl<C: SharedConnection> Server<C> {
     /// Starts a server with the defaults of the rules, on the host's `environment` and `stores`.
     pub fn builder(environment: Arc<dyn Environment>, stores: Stores) -> ServerBuilder<C> {
         ServerBuilder {
+            registry: SessionRegistry::builder(Arc::clone(&environment)),
             environment,
             stores,
             domains: Vec::new(),
             default_domain: None,
             former_domains: Vec::new(),
-            conflict: Conflict::Replace,
             extensions: Vec::new(),
             limits: Limits::default(),
             router: None,
-            listener: None,
             log_addresses: false,
             hashing: None,
         }
@@ -118,7 +116,9 @@ impl<C: SharedConnection> ServerBuilder<C> {
 
     /// Serves a domain under a policy of its own.
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
-        self.domains.push((address::domain(domain.as_str()).unwrap_or(domain), policy));
+        let name = address::domain(domain.as_str()).unwrap_or(domain);
+        self.registry = self.registry.domain(name.clone());
+        self.domains.push(Domain::new(name, policy, &*self.environment));
         self
     }
 
@@ -135,8 +135,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
     }
 
     /// What happens when a resource is in use (BIND-5).
-    pub const fn conflict(mut self, policy: Conflict) -> Self {
-        self.conflict = policy;
+    pub fn conflict(mut self, policy: Conflict) -> Self {
+        self.registry = self.registry.conflict(policy);
         self
     }
 
@@ -160,7 +160,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
 
     /// Called with what happens to sessions: see [`crate::session::RegistryBuilder::listener`].
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Box::new(listener));
+        self.registry = self.registry.listener(listener);
         self
     }
 
@@ -185,38 +185,21 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let mut limits = self.limits;
         limits.bind_failures = limits.bind_failures.clamp(5, 10);
         limits.silence = limits.silence.max(LEAST_SILENCE);
-        let domains = self.domains.into_iter();
-        let domains: Vec<_> =
-            domains.map(|(name, policy)| Domain::new(name, policy, &*environment)).collect();
-        let link = Link(Arc::default());
-        let mut registry = link
-            .registry(&environment, &limits, !self.extensions.is_empty())
-            .conflict(self.conflict);
-        for domain in &domains {
-            registry = registry.domain(domain.name.clone());
-        }
+        let has_extensions = !self.extensions.is_empty();
         let wants = self.extensions.iter().map(|extension| extension.wants());
         let wants = wants.fold(Wants::NOTHING, Wants::and);
-        if let Some(listener) = link.listener(wants, self.listener) {
-            registry = registry.listener(listener);
-        }
-        if wants.include(Wants::OUTCOMES) {
-            let core = link.core();
-            registry = registry.waits(move |account, message| {
-                core().iter().for_each(|core| core.waits(message, account));
-            });
-        }
         let core = Arc::new_cyclic(|core: &Weak<Core<C>>| Core {
+            registry: hooked(self.registry, core, &limits, has_extensions, wants).build(),
             wants,
             handle: ServerHandle(Weak::clone(core) as _),
             reviews: Arc::default(),
-            registry: registry.build(),
             stores: self.stores,
-            domains,
+            domains: self.domains,
             default_domain: self.default_domain,
             former_domains: self.former_domains,
             extensions: self.extensions,
-            router: RouterQueue::new(self.router),
+            router: self.router,
+            router_queue: Mutex::new(RouterQueue { waiting: VecDeque::new(), writing: false }),
             jobs: Arc::default(),
             timers: Timers::new(Arc::clone(&environment)),
             requests: Requests::default(),
@@ -224,7 +207,6 @@ impl<C: SharedConnection> ServerBuilder<C> {
             allowances: Allowances::default(),
             login_failures: LoginFailures::new(limits.failures, Arc::clone(&environment)).into(),
             hashing: self.hashing.map(|offload| Arc::new(Hashing::new(offload, limits.hashes))),
-            unbound: Arc::default(),
             limits,
             metrics: Counters::default(),
             log_addresses: self.log_addresses,
@@ -233,7 +215,6 @@ impl<C: SharedConnection> ServerBuilder<C> {
             offline_retries: offline::Retries::default(),
             environment,
         });
-        link.set(&core);
         core.show(|extension| extension.started(&core.handle));
         Server(core)
     }
@@ -250,70 +231,58 @@ impl Domain {
     }
 }
 
-/// How the registry's hooks lead back into the server, which is built after it.
-struct Link<C: SharedConnection>(Arc<OnceLock<Weak<Core<C>>>>);
-
-impl<C: SharedConnection> Link<C> {
-    fn set(&self, core: &Arc<Core<C>>) {
-        let _first = self.0.set(Arc::downgrade(core));
+/// The registry with its limits, and with hooks that lead back into the server.
+fn hooked<C: SharedConnection>(
+    registry: RegistryBuilder<C>,
+    core: &Weak<Core<C>>,
+    limits: &Limits,
+    has_extensions: bool,
+    wants: Wants,
+) -> RegistryBuilder<C> {
+    let (background, elsewhere, backlog) = (core.clone(), core.clone(), core.clone());
+    let mut registry = registry
+        .sessions_per_account(limits.sessions_per_account)
+        .hibernating_per_account(limits.hibernating_per_account)
+        .retention(limits.retention)
+        .background(move |work| match background.upgrade() {
+            Some(core) => core.jobs.later(async move { work() }),
+            None => work(),
+        })
+        .elsewhere(move |stanza, validity| {
+            if let Some(core) = elsewhere.upgrade() {
+                core.route_elsewhere(None, stanza, validity);
+            }
+        })
+        .backlog(move |account| {
+            if let Some(core) = backlog.upgrade() {
+                core.account_left(account);
+            }
+        });
+    if !has_extensions {
+        return registry;
     }
-
-    fn core(&self) -> impl Fn() -> Option<Arc<Core<C>>> + Send + Sync + 'static {
-        let link = Arc::clone(&self.0);
-        move || link.get().and_then(Weak::upgrade)
-    }
-
-    /// Tells extensions and the host what happens to sessions.
-    fn listener(&self, wants: Wants, host: Option<Listener<C>>) -> Option<Listener<C>> {
-        if !wants.include(Wants::SESSIONS) {
-            return host;
-        }
-        let core = self.core();
-        Some(Box::new(move |event| {
-            if let Some(core) = core() {
+    if wants.include(Wants::SESSIONS) {
+        let core = core.clone();
+        registry = registry.listener_before(move |event| {
+            if let Some(core) = core.upgrade() {
                 core.show(|extension| extension.session(event, &core.handle));
             }
-            if let Some(host) = &host {
-                host(event);
+        });
+    }
+    if wants.include(Wants::OUTCOMES) {
+        let core = core.clone();
+        registry = registry.waits(move |account, message| {
+            if let Some(core) = core.upgrade() {
+                core.waits(message, account);
             }
-        }))
+        });
     }
-
-    fn registry(
-        &self,
-        environment: &Arc<dyn Environment>,
-        limits: &Limits,
-        has_extensions: bool,
-    ) -> RegistryBuilder<C> {
-        let (background, elsewhere, backlog) = (self.core(), self.core(), self.core());
-        let (hold, hides) = (self.core(), self.core());
-        let registry = SessionRegistry::builder(Arc::clone(environment))
-            .sessions_per_account(limits.sessions_per_account)
-            .hibernating_per_account(limits.hibernating_per_account)
-            .retention(limits.retention)
-            .background(move |work| match background() {
-                Some(core) => core.jobs.later(async move { work() }),
-                None => work(),
-            })
-            .elsewhere(move |stanza, validity| {
-                if let Some(core) = elsewhere() {
-                    core.route_while(None, stanza, validity);
-                }
-            })
-            .backlog(move |account| {
-                if let Some(core) = backlog() {
-                    core.account_left(account);
-                }
-            });
-        if !has_extensions {
-            return registry;
-        }
-        registry
-            .hold(move |session, stanza| {
-                hold().map_or(Hold::Pass, |core| core.hold(session, stanza))
-            })
-            .hides(move |account, jid| hides().is_some_and(|core| core.is_hidden(account, jid)))
-    }
+    let (hold, hides) = (core.clone(), core.clone());
+    registry
+        .hold(move |session, stanza| {
+            hold.upgrade().map_or(Hold::Pass, |core| core.hold(session, stanza))
+        })
+        .hides(move |account, jid| hides.upgrade().is_some_and(|core| core.is_hidden(account, jid)))
 }
 
 impl<C: SharedConnection> fmt::Debug for ServerBuilder<C> {

@@ -53,7 +53,6 @@ use deliver::requests::Requests;
 use driver::admission::Ledger;
 use driver::negotiate::hashing::Hashing;
 use driver::negotiate::login_failures::LoginFailures;
-use driver::negotiate::unbound::UnboundStreams;
 use driver::rate::Allowances;
 use metrics::Counters;
 use work::jobs::Jobs;
@@ -81,7 +80,8 @@ struct Core<C: SharedConnection> {
     /// Messages that wait for extensions.
     reviews: Arc<Reviews>,
     limits: Limits,
-    router: deliver::route::RouterQueue<C>,
+    router: Option<Box<dyn Router>>,
+    router_queue: Mutex<deliver::route::RouterQueue<C>>,
     jobs: Arc<Jobs>,
     timers: Timers,
     requests: Requests,
@@ -89,7 +89,6 @@ struct Core<C: SharedConnection> {
     allowances: Allowances,
     login_failures: Arc<LoginFailures>,
     hashing: Option<Arc<Hashing>>,
-    unbound: Arc<UnboundStreams>,
     metrics: Counters,
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
@@ -140,19 +139,9 @@ impl<C: SharedConnection> Server<C> {
     /// `from` is believed: the host has checked it. It gets its normal form (JID-1); a stanza whose
     /// `from` has none is dropped. What another domain says in our name is taken out (STZ-14).
     pub fn send(&self, stanza: Stanza) {
-        let Some(stanza) = self.0.with_normal_from(stanza) else { return };
-        let stanza = self.0.without_claims_of_others(stanza);
-        self.0.route_for_host(stanza);
-    }
-
-    /// Sends an iq get or set, and waits for its answer: the result or error with its id and from
-    /// its `to` (STZ-13).
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError`] when no answer comes within 60 seconds, or the iq is no request.
-    pub async fn request(&self, iq: Stanza) -> Result<Stanza, RequestError> {
-        self.0.request(iq).await
+        if let Some(stanza) = self.0.sent_by_host(stanza) {
+            self.0.route_for_host(&stanza);
+        }
     }
 }
 
@@ -190,7 +179,7 @@ impl<C: SharedConnection> Reach<C> for Core<C> {
         self: Arc<Self>,
         iq: Stanza,
     ) -> Pin<Box<dyn Future<Output = Result<Stanza, RequestError>> + Send>> {
-        Box::pin(async move { self.request(iq).await })
+        Box::pin(async move { Server(self).request(iq).await })
     }
 
     fn spawn(self: Arc<Self>, work: Work) {

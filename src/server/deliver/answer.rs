@@ -7,8 +7,8 @@ use super::give::Origin;
 use super::message::Message;
 use crate::connection::SharedConnection;
 use crate::extension::{IqResult, Outcome};
-use crate::server::Core;
-use crate::session::SessionHandle;
+use crate::server::{Core, Task};
+use crate::session::{SessionHandle, Validity};
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
 
 /// The server, or a queue, is at its limit for now: the sender may try again (LIMIT-10, IQ-5).
@@ -40,6 +40,17 @@ impl<C: SharedConnection> Core<C> {
         if let Some(answer) = stanza.error_answer(&error) {
             self.answer(origin, answer);
         }
+    }
+
+    /// As [`bounce`](Self::bounce), where that is all there is to do.
+    pub(crate) fn refuse(
+        &self,
+        origin: Origin<'_, C>,
+        stanza: &Stanza,
+        error: impl Into<StanzaError>,
+    ) -> Option<Task> {
+        self.bounce(origin, stanza, error);
+        None
     }
 
     /// Answers an iq request with what a handler made of it.
@@ -74,7 +85,7 @@ impl<C: SharedConnection> Core<C> {
         let to = answer.to();
         let Some(Ok(to)) = to.as_deref().map(|to| self.address(to)) else { return };
         if !self.registry.is_local(to.bare.as_str()) {
-            self.route_elsewhere(None, answer.clone());
+            self.route_elsewhere(None, answer.clone(), Validity::FOR_GOOD);
         } else if !to.is_account() {
             self.requests.take_answer(&answer);
         } else {

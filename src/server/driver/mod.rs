@@ -7,7 +7,6 @@ mod congestion;
 mod drain;
 mod input;
 pub(super) mod negotiate;
-mod pending;
 pub(super) mod rate;
 mod recipients;
 mod timeouts;
@@ -32,17 +31,16 @@ use super::Core;
 use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
 use crate::sasl::ChannelBindings;
-use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
+use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Unauthed};
 use crate::stream::{Event, Limit, Parser, StreamError};
-use admission::{Source, Standing};
-use close::Closing;
+use admission::{PlaceStanding, Source};
+use blocked::Pending;
+use close::{CLOSE_TAG, Closing};
 use congestion::Stall;
 use drain::DrainHook;
 use input::Deferred;
 use negotiate::Negotiating;
-use pending::Pending;
-use rate::{RateLimiter, Spent};
-use recipients::Recipients;
+use rate::Spent;
 use trace::Trace;
 
 /// How far a transport has come. The typed session moves from one state to the next.
@@ -155,16 +153,14 @@ pub struct Driver<C: SharedConnection> {
     stall: Option<Stall>,
     /// Its stanzas may have made what waits for it longer.
     output_grew: bool,
-    rates: RateLimiter,
-    /// Whose allowance is spent: the key of the source, later of the account.
+    spent: Spent,
+    /// Whose allowance that is: the key of the source, later of the account.
     spends_as: u64,
     source: Source,
     /// Where the transport is counted while it serves no session.
     place: Option<Place>,
     /// Broadcast presence that came too soon (LIMIT-19).
     deferred: Option<Box<Deferred>>,
-    /// Where there is a limit of them (LIMIT-21).
-    recipients: Option<Box<Recipients>>,
     trace: Trace,
 }
 
@@ -179,16 +175,13 @@ impl<C: SharedConnection> Driver<C> {
         let stream = core.metrics.accepted.fetch_add(1, Ordering::Relaxed);
         let source = core.ledger.source(transport.source.as_deref());
         let place = core.ledger.enter(source);
-        let negotiating =
-            Negotiating::new(transport.secure, transport.starttls, core.unbound.enter());
         let spends_as = source.key();
-        let Spent { rates, recipients } = core.allowances.take(spends_as, core.environment.now());
         Self {
             state: State::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
             pending: None,
             want: if transport.direct_tls { Want::StartTls } else { Want::Input },
-            negotiating: Some(Box::new(negotiating)),
+            negotiating: Some(Box::new(Negotiating::new(transport.secure, transport.starttls))),
             lang: None,
             drain_hook,
             deadline: core.environment.now().saturating_add(core.limits.negotiation).into(),
@@ -198,12 +191,11 @@ impl<C: SharedConnection> Driver<C> {
             backlog_check: None,
             stall: None,
             output_grew: false,
-            rates,
+            spent: core.allowances.take(spends_as, core.environment.now()),
             spends_as,
             source,
             place: Some(place),
             deferred: None,
-            recipients,
             trace: Trace::new(stream, core.log_addresses),
             connection,
             core,
@@ -219,8 +211,8 @@ impl<C: SharedConnection> Driver<C> {
         let Some((place, negotiating)) = self.place.as_ref().zip(self.negotiating.as_mut()) else {
             return;
         };
-        if place.standing() == Standing::Silent && place.heard() == Standing::Waiting {
-            negotiating.standing = Standing::Waiting;
+        if place.heard() {
+            negotiating.standing = PlaceStanding::Waiting;
             self.core.metrics.limit(Limit::Unauthenticated);
             self.set_deadline(self.core.limits.admission);
         }
@@ -370,7 +362,8 @@ impl<C: SharedConnection> Driver<C> {
             (State::Closing(_) | State::Over, _) => {}
             (_, Event::End) => {
                 self.carry_out_last_presence(false);
-                self.end_of_stream();
+                // STREAM-27: our close tag answers, behind all that is queued.
+                self.close_after_client(Reason::Closed, CLOSE_TAG);
             }
             (_, Event::Header(header)) => self.header(&header),
             (State::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
@@ -384,7 +377,7 @@ impl<C: SharedConnection> Driver<C> {
     /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
     fn count_bytes(&mut self, bytes: usize) {
         let now = self.core.environment.now();
-        if self.rates.spend_bytes(bytes, now, &self.core.limits) {
+        if self.spent.rates.spend_bytes(bytes, now, &self.core.limits) {
             self.core.metrics.limit(Limit::Rate);
         }
     }
@@ -393,12 +386,12 @@ impl<C: SharedConnection> Driver<C> {
     fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
         self.output_grew = true;
-        if let Some(limit) = self.rates.spend_stanza(is_broadcast, now, &self.core.limits) {
+        if let Some(limit) = self.spent.rates.spend_stanza(is_broadcast, now, &self.core.limits) {
             self.core.metrics.limit(limit);
         }
         // LIMIT-13
         if crate::shield::take_behind() {
-            self.rates.slow_down(now);
+            self.spent.rates.slow_down(now);
         }
     }
 }
@@ -406,7 +399,7 @@ impl<C: SharedConnection> Driver<C> {
 impl<C: SharedConnection> Drop for Driver<C> {
     fn drop(&mut self) {
         self.carry_out_last_presence(true);
-        let spent = Spent { rates: self.rates, recipients: self.recipients.take() };
+        let spent = std::mem::take(&mut self.spent);
         let now = self.core.environment.now();
         self.core.allowances.give_back(self.spends_as, spent, now, &self.core.limits);
     }

@@ -7,7 +7,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
@@ -15,6 +14,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use parking_lot::Mutex;
 
 use crate::server::work::oneshot::{self, Receiver};
+use crate::shield::shielded;
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -47,22 +47,18 @@ struct ChainState {
 
 impl Wake for Chain {
     fn wake(self: Arc<Self>) {
-        {
-            let mut state = self.state.lock();
-            if state.running {
-                state.woken = true;
-                return;
-            }
+        let mut state = self.state.lock();
+        if state.running {
+            state.woken = true;
+            return;
         }
+        drop(state);
         let Some(jobs) = self.jobs.upgrade() else { return };
-        let waker = {
-            let mut ready = jobs.ready.lock();
-            ready.chains.push_back(self);
-            ready.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let mut ready = jobs.ready.lock();
+        ready.chains.push_back(self);
+        let waker = ready.waker.take();
+        drop(ready);
+        waker.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -152,7 +148,7 @@ impl Jobs {
             drop(state);
             // The store's code: no lock is held, and its panic ends this job alone.
             let poll = || job.as_mut().poll(&mut Context::from_waker(&waker));
-            let done = catch_unwind(AssertUnwindSafe(poll)).unwrap_or(Poll::Ready(())).is_ready();
+            let done = shielded(poll).is_none_or(|poll| poll.is_ready());
             let unfinished = (!done).then_some(job);
             state = chain.state.lock();
             state.running = false;

@@ -20,15 +20,13 @@ use crate::stanza::Stanza;
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct RegistryBuilder<C: SharedConnection> {
-    pub(super) settings: Settings,
-    pub(super) listener: Option<Listener<C>>,
-    pub(super) hold: Option<OnHold<C>>,
+    pub(super) settings: Settings<C>,
 }
 
 /// A hook that takes stanzas with no session here to go to.
 type Elsewhere = Box<dyn Fn(Stanza, Validity<'_>) + Send + Sync>;
 /// Says what is held back from a session.
-pub(super) type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
+type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
 /// Called with an account for which ended sessions have left something.
 type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
@@ -39,7 +37,7 @@ pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
 type OnWaits = Box<dyn Fn(&BareJid, &Stanza) + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
-pub(crate) struct Settings {
+pub(crate) struct Settings<C: SharedConnection> {
     pub(crate) environment: Arc<dyn Environment>,
     pub(super) conflict: Conflict,
     pub(super) sessions_per_account: usize,
@@ -53,6 +51,8 @@ pub(crate) struct Settings {
     pub(super) hides: Option<Hides>,
     #[cfg(feature = "server")]
     pub(super) waits: Option<OnWaits>,
+    pub(super) hold: Option<OnHold<C>>,
+    pub(super) listener: Option<Listener<C>>,
 }
 
 impl<C: SharedConnection> RegistryBuilder<C> {
@@ -88,7 +88,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
 
     /// Receives events: on any thread, one at a time, in order. It may call into the registry.
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Box::new(listener));
+        self.settings.listener = Some(Box::new(listener));
         self
     }
 
@@ -122,6 +122,21 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         self
     }
 
+    /// Told each event before the host's listener.
+    #[cfg(feature = "server")]
+    pub(crate) fn listener_before(
+        mut self,
+        first: impl Fn(&Event<C>) + Send + Sync + 'static,
+    ) -> Self {
+        let host = self.settings.listener.take();
+        self.listener(move |event| {
+            first(event);
+            if let Some(host) = &host {
+                host(event);
+            }
+        })
+    }
+
     /// Shown each message that waits from now on for clients that are gone, once each (HOOK-7).
     #[cfg(feature = "server")]
     pub(crate) fn waits(
@@ -150,7 +165,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         mut self,
         hook: impl Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync + 'static,
     ) -> Self {
-        self.hold = Some(Box::new(hook));
+        self.settings.hold = Some(Box::new(hook));
         self
     }
 
@@ -168,7 +183,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     /// The registry.
     #[must_use]
     pub fn build(self) -> SessionRegistry<C> {
-        SessionRegistry::assemble(self.settings, self.listener, self.hold)
+        SessionRegistry::with(self.settings)
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use super::end::Reason;
 use crate::connection::SharedConnection;
-use crate::session::handle::{SessionHandle, SessionId};
+use crate::session::handle::{SessionHandle, SessionId, Shared};
 use crate::shield::shielded;
 use crate::sync::Mutex;
 
@@ -52,10 +53,6 @@ pub enum EventKind {
 }
 
 impl<C: SharedConnection> Event<C> {
-    pub(super) const fn new(session: SessionHandle<C>, kind: EventKind) -> Self {
-        Self { session, kind }
-    }
-
     /// The session. After [`EventKind::Ended`] its handle is stale, but still tells the JID.
     #[must_use]
     pub const fn session(&self) -> &SessionHandle<C> {
@@ -78,7 +75,6 @@ impl<C: SharedConnection> fmt::Debug for Event<C> {
     }
 }
 
-/// The host's listener.
 pub(super) type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 
 /// The queue between decisions and the listener.
@@ -87,7 +83,6 @@ pub(super) struct Events<C: SharedConnection> {
     listener: Option<Listener<C>>,
 }
 
-/// Events that the listener has not been told.
 struct Undelivered<C: SharedConnection> {
     waiting: VecDeque<Event<C>>,
     delivering: bool,
@@ -102,9 +97,10 @@ impl<C: SharedConnection> Events<C> {
     }
 
     /// Queues an event; called under the lock of the decision (a leaf lock inside it).
-    pub(super) fn push(&self, event: impl FnOnce() -> Event<C>) {
+    pub(super) fn push(&self, session: &Arc<Shared<C>>, kind: EventKind) {
         if self.listener.is_some() {
-            self.queue.lock().waiting.push_back(event());
+            let session = SessionHandle(Arc::clone(session));
+            self.queue.lock().waiting.push_back(Event { session, kind });
         }
     }
 

@@ -38,13 +38,6 @@ pub(crate) enum Accepted {
 }
 
 impl Accepted {
-    const fn since(self) -> Option<Duration> {
-        match self {
-            Self::Now => None,
-            Self::Earlier { since, .. } => Some(since),
-        }
-    }
-
     /// Counts copies of the message.
     fn copies_of(self, stanza: &Stanza) -> Copies {
         let copies = Copies::of(stanza);
@@ -56,12 +49,6 @@ impl Accepted {
 
     const fn is_told(self) -> bool {
         matches!(self, Self::Earlier { is_told: true, .. })
-    }
-
-    /// The message as sessions get it, where that is not as it came.
-    fn stamped(self, stanza: &Stanza, account: &BareJid) -> Option<Stanza> {
-        let Self::Earlier { at, delayed: true, .. } = self else { return None };
-        with_delay(stanza, account.domain().as_str(), at)
     }
 }
 

@@ -22,7 +22,7 @@ use crate::server::deliver::address::Address;
 use crate::server::deliver::answer::try_again;
 use crate::server::deliver::give::Origin;
 use crate::server::{Core, Task, caught, shielded};
-use crate::session::{AccountState, SessionHandle};
+use crate::session::{AccountState, SessionHandle, Validity};
 use crate::stanza::{Condition, Kind, Stanza};
 
 /// HOOK-4: an extension that takes longer has failed.
@@ -182,7 +182,7 @@ impl<C: SharedConnection> Core<C> {
         if !self.registry.is_local(to.bare.as_str()) {
             let message = Message { stanza: &passed, sent: seen.as_ref().unwrap_or(&passed) };
             self.delivered(origin, message, None, &[], Outcome::Routed, None);
-            return self.route_elsewhere(origin, passed);
+            return self.route_elsewhere(origin, passed, Validity::FOR_GOOD);
         }
         if !to.is_account() {
             let message = Message { stanza: &passed, sent: seen.as_ref().unwrap_or(&passed) };

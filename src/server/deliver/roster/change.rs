@@ -15,7 +15,7 @@ use crate::rules::roster::{Roster, RosterError};
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::deliver::give::Origin;
 use crate::server::{Core, shielded};
-use crate::session::{Parting, SessionHandle};
+use crate::session::{Parting, SessionHandle, Validity};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{RosterChange, StoreError};
 
@@ -23,28 +23,18 @@ use crate::store::{RosterChange, StoreError};
 type Effects<C> = Vec<(Effect, Option<Parting<C>>)>;
 
 /// Why a roster was not changed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub(crate) enum ChangeError {
     /// The store failed; why is for its own log.
-    Store,
-    Roster(RosterError),
-}
-
-impl From<StoreError> for ChangeError {
-    fn from(_: StoreError) -> Self {
-        Self::Store
-    }
-}
-
-impl From<RosterError> for ChangeError {
-    fn from(error: RosterError) -> Self {
-        Self::Roster(error)
-    }
+    Store(#[from] StoreError),
+    Roster(#[from] RosterError),
 }
 
 impl From<ChangeError> for StanzaError {
     fn from(error: ChangeError) -> Self {
         match error {
-            ChangeError::Store => Self::new(Condition::InternalServerError),
+            ChangeError::Store(_) => Self::new(Condition::InternalServerError),
             ChangeError::Roster(error) => error.into(),
         }
     }
@@ -80,7 +70,7 @@ impl<C: SharedConnection> Core<C> {
         } else {
             self.jobs.run(&own_key, job).await
         }
-        .ok_or(ChangeError::Store)?
+        .unwrap_or_else(|| Err(StoreError::failed("the store panicked").into()))
     }
 
     /// Works out a change of `account`'s roster, stores it and puts it into memory. The caller
@@ -117,7 +107,12 @@ impl<C: SharedConnection> Core<C> {
         let Transaction { own, other, effects, .. } = transaction;
         self.store_change(&own, other.as_ref()).await?;
         let prepared = |effect| {
-            let parting = self.prepare(&effect);
+            let parting = match &effect {
+                Effect::Unavailable { account, contact } => {
+                    Some(self.registry.prepare_parting(account.as_str(), contact.as_str()))
+                }
+                _ => None,
+            };
             (effect, parting)
         };
         let effects = effects.into_iter().map(prepared).collect();
@@ -194,12 +189,6 @@ impl<C: SharedConnection> Core<C> {
         }
     }
 
-    /// What an effect needs from before the rosters change.
-    fn prepare(&self, effect: &Effect) -> Option<Parting<C>> {
-        let Effect::Unavailable { account, contact } = effect else { return None };
-        Some(self.registry.prepare_parting(account.as_str(), contact.as_str()))
-    }
-
     fn carry_out(
         self: &Arc<Self>,
         effect: Effect,
@@ -228,7 +217,7 @@ impl<C: SharedConnection> Core<C> {
                 }
             }
             Effect::Route { stanza, asked } => {
-                self.route_elsewhere(origin.filter(|_| asked), stanza);
+                self.route_elsewhere(origin.filter(|_| asked), stanza, Validity::FOR_GOOD);
             }
         }
     }

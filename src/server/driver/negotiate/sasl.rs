@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::super::pending::{Pending, SaslAnswer};
-use super::super::rate::Spent;
+use super::super::blocked::{Pending, SaslAnswer};
 use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::sasl::{Failure, Negotiation, Step, wire};
 use crate::server::{caught, shielded};
-use crate::store::StoreError;
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
@@ -27,15 +25,14 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    pub(in super::super) fn sasl_answer(&mut self, answer: SaslAnswer) {
+    /// `None`: a store has failed, or the password could not be checked.
+    pub(in super::super) fn sasl_answer(&mut self, answer: Option<SaslAnswer>) {
         let Some(sasl) = self.sasl() else { return };
         let step = match answer {
-            SaslAnswer::Credentials(Ok(found)) => sasl.credentials(found),
-            SaslAnswer::Verdict(Ok(verdict)) => sasl.verdict(verdict),
-            SaslAnswer::Hashed(Some(right)) => sasl.hashed(right),
-            SaslAnswer::Credentials(Err(_))
-            | SaslAnswer::Verdict(Err(_))
-            | SaslAnswer::Hashed(None) => Err(sasl.store_failed()),
+            Some(SaslAnswer::Credentials(found)) => sasl.credentials(found),
+            Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
+            Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
+            None => Err(sasl.store_failed()),
         };
         self.sasl_step(step);
     }
@@ -45,22 +42,20 @@ impl<C: SharedConnection> Driver<C> {
             Ok(Step::Challenge(data)) => {
                 // It is the client's turn.
                 self.progressed(false);
-                let mut words = Vec::new();
-                wire::write_challenge(&data, &mut words);
-                self.send(&words);
+                self.write(|words| wire::write_challenge(&data, words));
             }
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
                     let answer = hashing.submit(self.source, check);
-                    self.wait_for_sasl(async { SaslAnswer::Hashed(answer.await) });
+                    self.wait_for_sasl(async { answer.await.map(SaslAnswer::Hashed) });
                 }
-                None => self.sasl_answer(SaslAnswer::Hashed(shielded(check))),
+                None => self.sasl_answer(shielded(check).map(SaslAnswer::Hashed)),
             },
             Ok(Step::Success { account, data }) => {
                 self.progressed(false);
-                self.forgive_login();
+                self.end_login(true);
                 self.authenticated(account, data.as_deref());
             }
             Err(refused) => {
@@ -75,8 +70,7 @@ impl<C: SharedConnection> Driver<C> {
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
             let found = async { accounts.credentials(&account).await };
-            let failed = || Err(StoreError::failed("the store panicked"));
-            SaslAnswer::Credentials(caught(found).await.unwrap_or_else(failed))
+            caught(found).await?.ok().map(SaslAnswer::Credentials)
         });
     }
 
@@ -88,12 +82,11 @@ impl<C: SharedConnection> Driver<C> {
         self.begin_login(&account);
         self.wait_for_sasl(async move {
             let verdict = async { authenticator.check_password(&account, &password).await };
-            let failed = || Err(StoreError::failed("the authenticator panicked"));
-            SaslAnswer::Verdict(caught(verdict).await.unwrap_or_else(failed))
+            caught(verdict).await?.ok().map(SaslAnswer::Verdict)
         });
     }
 
-    fn wait_for_sasl(&mut self, answer: impl Future<Output = SaslAnswer> + Send + 'static) {
+    fn wait_for_sasl(&mut self, answer: impl Future<Output = Option<SaslAnswer>> + Send + 'static) {
         self.pending = Some(Pending::Sasl(Box::pin(answer)));
     }
 
@@ -113,23 +106,18 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// The login under way was right, or could not be checked.
-    fn forgive_login(&mut self) {
-        if let Some(login) = self.negotiating.as_mut().and_then(|n| n.login.take()) {
+    /// The login under way has failed, unless it is forgiven: it was right, or could not be checked.
+    fn end_login(&mut self, forgiven: bool) {
+        let login = self.negotiating.as_mut().and_then(|negotiating| negotiating.login.take());
+        if let Some(login) = login.filter(|_| forgiven) {
             login.forgive();
         }
     }
 
     fn login_refused(&mut self, refused: &Failure) {
-        if refused.error.counts() {
-            let _failed = self.negotiating.as_mut().and_then(|n| n.login.take());
-        } else {
-            self.forgive_login();
-        }
+        self.end_login(!refused.error.counts());
         self.trace.refused(refused.error.as_str());
-        let mut words = Vec::new();
-        wire::write_failure(refused.error, &mut words);
-        self.send(&words);
+        self.write(|words| wire::write_failure(refused.error, words));
         if refused.close {
             // SASL-9
             self.fail(StreamError::exceeded(Limit::Retries));
@@ -145,9 +133,6 @@ impl<C: SharedConnection> Driver<C> {
         let State::Unauthed(session) = std::mem::replace(&mut self.state, State::Over) else {
             return;
         };
-        if let Some(stream) = &negotiating.unbound {
-            stream.set_account(&account, self.core.environment.now());
-        }
         let key = self.core.ledger.account(&account);
         if let Some(place) = &self.place {
             place.authenticated(key);
@@ -166,9 +151,7 @@ impl<C: SharedConnection> Driver<C> {
         }
         negotiating.restart();
         self.spend_as(key);
-        let mut words = Vec::new();
-        wire::write_success(data, &mut words);
-        self.send(&words);
+        self.write(|words| wire::write_success(data, words));
         self.parser.authenticated(&self.core.limits.stream);
         // STREAM-28: clients that pipeline have sent the next header already.
         self.parser.restart(true);
@@ -177,11 +160,7 @@ impl<C: SharedConnection> Driver<C> {
     /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.
     fn spend_as(&mut self, key: u64) {
         let now = self.core.environment.now();
-        let Spent { rates, recipients } = self.core.allowances.take(key, now);
-        let spent = Spent {
-            rates: std::mem::replace(&mut self.rates, rates),
-            recipients: std::mem::replace(&mut self.recipients, recipients),
-        };
+        let spent = std::mem::replace(&mut self.spent, self.core.allowances.take(key, now));
         let before = std::mem::replace(&mut self.spends_as, key);
         self.core.allowances.give_back(before, spent, now, &self.core.limits);
     }
