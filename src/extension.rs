@@ -143,7 +143,9 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     /// another domain, the host. Asked once for each local account that has to do with it: first for the
     /// sender's ([`Way::Sent`]), then for the recipient's ([`Way::Received`]), if the message is admitted
     /// there and would be delivered or stored. For a message to the own account once, as sent. What one
-    /// extension changes the next one sees; the first that does not let it go on decides (HOOK-1).
+    /// extension changes the next one sees; the first that does not let it go on decides (HOOK-1). What the
+    /// sender's review stops was never sent: no other session of the account has a copy of it, and
+    /// [`delivered`](Self::delivered) is not told.
     ///
     /// Asked only of extensions that [want](Self::wants) [`Wants::MESSAGES`].
     fn review(&self, message: &Passing<'_, C>) -> Review {

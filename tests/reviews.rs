@@ -597,6 +597,18 @@ fn hook_6_a_message_is_changed_refused_or_taken() {
     notary.set(&world, Mode::Refuse);
     let error = romeo.ask(&chat("juliet@example.com", "refused")).concat();
     assert!(error.contains("<not-allowed ") && juliet.received().is_empty(), "{error}");
+    // Nor has another device of the sender a copy of what was not sent.
+    let copies = world.client("romeo", "copies");
+    copies.send(ENABLE);
+    let _result = copies.received();
+    assert!(notary.outcomes().iter().all(|(text, _)| text == "changed"));
+    for mode in [Mode::Refuse, Mode::Take, Mode::Panic] {
+        notary.set(&world, mode);
+        say(&romeo, "juliet@example.com", "not sent");
+        assert!(copies.received().is_empty(), "{mode:?}");
+    }
+    notary.set(&world, Mode::Refuse);
+    let _errors = romeo.received();
     // STZ-7
     romeo.send("<message to='juliet@example.com/balcony' type='error'/>");
     assert!(romeo.received().is_empty() && juliet.received().is_empty());

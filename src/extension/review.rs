@@ -154,9 +154,9 @@ impl Wants {
         Self(self.0 | other.0)
     }
 
-    /// Whether all of `other` is wanted.
-    pub(crate) const fn include(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
+    /// Whether any of `other` is wanted.
+    pub(crate) const fn has_any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 }
 
@@ -167,8 +167,8 @@ mod tests {
     #[test]
     fn what_is_wanted_adds_up() {
         let both = Wants::MESSAGES.and(Wants::OUTCOMES);
-        assert!(both.include(Wants::MESSAGES) && both.include(Wants::OUTCOMES));
-        assert!(!both.include(Wants::SESSIONS) && !Wants::NOTHING.include(Wants::MESSAGES));
+        assert!(both.has_any(Wants::MESSAGES) && both.has_any(Wants::OUTCOMES));
+        assert!(!both.has_any(Wants::SESSIONS) && !Wants::NOTHING.has_any(both));
     }
 
     #[test]

@@ -261,7 +261,7 @@ fn hooked<C: SharedConnection>(
     if !has_extensions {
         return registry;
     }
-    if wants.include(Wants::SESSIONS) {
+    if wants.has_any(Wants::SESSIONS) {
         let core = core.clone();
         registry = registry.listener_before(move |event| {
             if let Some(core) = core.upgrade() {
@@ -269,7 +269,7 @@ fn hooked<C: SharedConnection>(
             }
         });
     }
-    if wants.include(Wants::OUTCOMES) {
+    if wants.has_any(Wants::OUTCOMES) {
         let core = core.clone();
         registry = registry.waits(move |account, message| {
             if let Some(core) = core.upgrade() {

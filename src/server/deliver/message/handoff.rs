@@ -112,7 +112,7 @@ impl<C: SharedConnection> Core<C> {
             let candidates = self.candidates(to, &skipped);
             // Others may get it by a carbon copy.
             let shares = candidates.0.len() > 1
-                || (overtakes != Overtakes::Nothing && self.wants.include(Wants::OUTCOMES));
+                || (overtakes != Overtakes::Nothing && self.wants.has_any(Wants::OUTCOMES));
             let copies = shares.then(|| accepted.copies_of(stanza));
             let matching = to.resource.as_deref().and_then(|r| candidates.matching(r));
             let decision = self.decide(type_, stanza, to, &candidates, matching.is_some());

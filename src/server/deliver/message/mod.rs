@@ -167,7 +167,7 @@ impl<C: SharedConnection> Core<C> {
             self.delivered(origin, message, Some(account), reached, outcome, copies);
         }
         let lost = copies.filter(|copies| copies.release());
-        if self.wants.include(Wants::OUTCOMES) {
+        if self.wants.has_any(Wants::OUTCOMES) {
             let kept = if lost.is_some() { None } else { copies };
             self.follow(message, account, accepted, outcome, reached, kept);
         }

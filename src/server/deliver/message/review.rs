@@ -87,7 +87,7 @@ impl<C: SharedConnection> Core<C> {
     /// of it.
     #[inline]
     pub(in crate::server::deliver) fn is_followed(&self) -> bool {
-        self.wants.include(Wants::MESSAGES) || self.wants.include(Wants::OUTCOMES)
+        self.wants.has_any(Wants::MESSAGES.and(Wants::OUTCOMES))
     }
 
     /// Has a message reviewed, then routes it.
@@ -100,7 +100,7 @@ impl<C: SharedConnection> Core<C> {
         let is_ours = self.registry.is_local(to.bare.as_str());
         let recipient = (is_ours && to.is_account()).then(|| BareJid::clone(&to.bare));
         let sender =
-            self.local_sender(origin, stanza).filter(|_| self.wants.include(Wants::MESSAGES));
+            self.local_sender(origin, stanza).filter(|_| self.wants.has_any(Wants::MESSAGES));
         let Some(account) = recipient.as_ref().or(sender.as_ref()) else {
             return self.route_now(origin, stanza, to);
         };
@@ -164,16 +164,9 @@ impl<C: SharedConnection> Core<C> {
     ) {
         let sent = match self.review_sent(origin, &stanza, sender).await {
             Ok(sent) => sent,
-            Err(refusal) => {
-                let account = to.is_account().then_some(&*to.bare);
-                let account = account.filter(|account| self.registry.is_local(account.as_str()));
-                let message = Message::of(&stanza);
-                self.delivered(origin, message, account, &[], Outcome::Refused, None);
-                if let Admission::Refuse(error) = refusal {
-                    self.bounce(origin, &stanza, error);
-                }
-                return;
-            }
+            // It was never sent: nobody has a copy of it either.
+            Err(Admission::Refuse(error)) => return self.bounce(origin, &stanza, error),
+            Err(_) => return,
         };
         let (passed, seen) = match sent {
             Some(Reviewed { stanza, seen }) => (stanza, Some(seen)),
@@ -230,7 +223,7 @@ impl<C: SharedConnection> Core<C> {
         to: &Address<'_>,
         asks: bool,
     ) {
-        let asks = asks && self.wants.include(Wants::MESSAGES);
+        let asks = asks && self.wants.has_any(Wants::MESSAGES);
         let mut overtakes = if asks { Overtakes::Unreviewed } else { Overtakes::Queued };
         loop {
             let Some(turn) = self.take_turn(origin, &stanza, &sent, to, overtakes).await else {
