@@ -57,8 +57,7 @@ struct Query {
 
 struct Page {
     rows: Vec<Row>,
-    /// Place of the first row among all that match, and the number of these.
-    index: usize,
+    /// The number of all that match.
     count: usize,
     is_complete: bool,
 }
@@ -121,7 +120,7 @@ impl Archive {
         };
         let is_complete = if query.is_last { first == low } else { end == high };
         let rows = found.iter().take(end).skip(first).map(|row| Row::clone(row)).collect();
-        Ok(Some(Page { rows, index: first, count: found.len(), is_complete }))
+        Ok(Some(Page { rows, count: found.len(), is_complete }))
     }
 }
 
@@ -232,9 +231,8 @@ impl Archive {
         }
         let mut rsm = Element::bare("set", RSM);
         if let (Some(first), Some(last)) = (page.rows.first(), page.rows.last()) {
-            let mut first = text("first", RSM, &first.id.to_string());
-            set(&mut first, "index", &page.index.to_string());
-            rsm.append_child(first);
+            // Without its index, which a database would have to count, and by which some clients end early.
+            rsm.append_child(text("first", RSM, &first.id.to_string()));
             rsm.append_child(text("last", RSM, &last.id.to_string()));
         }
         rsm.append_child(text("count", RSM, &page.count.to_string()));
