@@ -94,6 +94,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// The same, of what no extension has to be asked about.
+    #[inline]
     pub(super) fn route_now(
         self: &Arc<Self>,
         origin: Origin<'_, C>,

@@ -172,26 +172,32 @@ impl<C: SharedConnection> Core<C> {
             self.follow(message, account, accepted, outcome, reached, kept);
         }
         if let Some(copies) = lost {
-            // Every session that took it has ended meanwhile and left it to us.
-            let to = self.address_of(account.clone());
-            let (at, since) = (self.environment.utc(), self.environment.now());
-            let is_told = copies.is_told();
-            let accepted = Accepted::Earlier { at, since, delayed: true, is_told };
-            let task = match self.is_followed() {
-                true => Some(self.queue_message(None, stanza.clone(), &to, accepted)),
-                false => self.message(None, stanza, &to, accepted),
-            };
-            if let Some(task) = task {
-                self.jobs.spawn(task);
-            }
+            self.route_again(stanza, account, copies);
         }
         if let Disposition::Refused(Admission::Refuse(error)) = disposition {
             self.bounce(origin, stanza, error);
         }
     }
 
+    /// Every session that took a message has ended meanwhile and left it to us.
+    #[cold]
+    fn route_again(self: &Arc<Self>, stanza: &Stanza, account: &BareJid, copies: &Copies) {
+        let to = self.address_of(account.clone());
+        let (at, since) = (self.environment.utc(), self.environment.now());
+        let is_told = copies.is_told();
+        let accepted = Accepted::Earlier { at, since, delayed: true, is_told };
+        let task = match self.is_followed() {
+            true => Some(self.queue_message(None, stanza.clone(), &to, accepted)),
+            false => self.message(None, stanza, &to, accepted),
+        };
+        if let Some(task) = task {
+            self.jobs.spawn(task);
+        }
+    }
+
     /// Tells extensions that it was routed again, and whether it waits now for clients that are gone
     /// (HOOK-7).
+    #[cold]
     fn follow(
         &self,
         message: Message<'_>,

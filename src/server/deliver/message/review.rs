@@ -91,6 +91,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Has a message reviewed, then routes it.
+    #[cold]
     pub(in crate::server::deliver) fn review_and_route(
         self: &Arc<Self>,
         origin: Origin<'_, C>,
