@@ -429,6 +429,7 @@ pub struct IqRequest<'a, C: SharedConnection> {
     pub(crate) server: &'a ServerHandle<C>,
     pub(crate) relation: Relation,
     pub(crate) advertised: &'a [&'static str],
+    pub(crate) components: &'a [&'a str],
 }
 
 impl<'a, C: SharedConnection> IqRequest<'a, C> {
