@@ -243,6 +243,7 @@ impl<C: SharedConnection> Writer<'_, C> {
     fn write(&self, link: &C, content: Content<'_>, mark: &[u8]) -> Result<(), SendError> {
         let frame = match content {
             Content::Element(xml) => Frame::element(xml),
+            Content::Reply(stanza) => Frame::stanza(stanza).at_once(),
             Content::End(error) => return write_end(link, error),
             Content::Since(stanza, at) => return self.write_since(link, stanza, at),
             Content::Stanza(stanza, to) | Content::Copy(stanza, to, _) => {
