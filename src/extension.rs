@@ -52,8 +52,8 @@ use crate::stream::{Nonza, StreamError};
 /// One addition to the endpoint. Extensions are asked in the order in which the host added them;
 /// each method has a default that does nothing.
 pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
-    /// What of the following the extension has to do with. Read once, when the server is built: what no
-    /// extension wants costs nothing.
+    /// What of the following the extension has to do with, always the same: what no extension wants when
+    /// the server is built costs nothing.
     fn wants(&self) -> Wants {
         Wants::NOTHING
     }

@@ -601,7 +601,7 @@ fn hook_6_a_message_is_changed_refused_or_taken() {
     let copies = world.client("romeo", "copies");
     copies.send(ENABLE);
     let _result = copies.received();
-    assert!(notary.outcomes().iter().all(|(text, _)| text == "changed"));
+    assert!(!notary.outcomes().iter().any(|(text, _)| text == "taken" || text == "refused"));
     for mode in [Mode::Refuse, Mode::Take, Mode::Panic] {
         notary.set(&world, mode);
         say(&romeo, "juliet@example.com", "not sent");
@@ -667,6 +667,39 @@ fn hook_8_what_is_routed_again_is_told_with_where_it_is_now() {
         notary.outcomes(),
         [("b".to_owned(), Outcome::Rerouted), ("b".to_owned(), Outcome::Waiting)]
     );
+}
+
+/// Wants nothing, and would be seen if it were asked.
+#[derive(Clone, Default)]
+struct Idle(Arc<Mutex<Vec<Outcome>>>);
+
+impl Extension<Recorder> for Idle {
+    fn review(&self, _: &Passing<'_, Recorder>) -> Review {
+        Passage::Take.into()
+    }
+
+    fn session(&self, _: &Event<Recorder>, _: &ServerHandle<Recorder>) {
+        self.0.lock().unwrap().push(Outcome::Refused);
+    }
+
+    fn delivered(&self, delivery: &Delivery<'_, Recorder>) {
+        self.0.lock().unwrap().push(delivery.outcome());
+    }
+}
+
+#[test]
+fn hook_8_who_wants_nothing_is_told_what_it_was_before() {
+    let idle = Idle::default();
+    let world = World::with(|builder, _| {
+        let builder = builder.extension(StreamManagement::new()).extension(Watch::default());
+        builder.extension(Notary::new()).extension(idle.clone())
+    });
+    let romeo = world.client("romeo", "x");
+    let (phone, _) = retained(&world, "juliet", "phone");
+    say(&romeo, "juliet@example.com", "a");
+    phone.lose();
+    world.advance(Duration::from_secs(700));
+    assert_eq!(*idle.0.lock().unwrap(), [Outcome::Delivered]);
 }
 
 #[test]

@@ -132,8 +132,7 @@ impl fmt::Debug for Review {
     }
 }
 
-/// What an extension wants to be asked or told beyond what costs nothing. Read once, when the server is
-/// built.
+/// What an extension wants to be asked or told beyond what costs nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use = "says what an extension is asked"]
 pub struct Wants(u8);

@@ -326,7 +326,9 @@ fn hooked<C: SharedConnection>(
         let core = core.clone();
         registry = registry.listener_before(move |event| {
             if let Some(core) = core.upgrade() {
-                core.show(|extension| extension.session(event, &core.handle));
+                core.show_those_that_want(Wants::SESSIONS, |extension| {
+                    extension.session(event, &core.handle);
+                });
             }
         });
     }

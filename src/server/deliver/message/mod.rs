@@ -208,7 +208,7 @@ impl<C: SharedConnection> Core<C> {
         copies: Option<&Copies>,
     ) {
         if accepted != Accepted::Now {
-            self.delivered(None, message, Some(account), reached, Outcome::Rerouted, None);
+            self.came_to(message, account, reached, Outcome::Rerouted);
         }
         let waits = match copies {
             // One that is there may be about to get it with what the store has.
@@ -225,7 +225,6 @@ impl<C: SharedConnection> Core<C> {
 
     /// Tells extensions that a message waits for an account.
     pub(in crate::server) fn waits(&self, stanza: &Stanza, account: &BareJid) {
-        let message = Message::of(stanza);
-        self.delivered(None, message, Some(account), &[], Outcome::Waiting, None);
+        self.came_to(Message::of(stanza), account, &[], Outcome::Waiting);
     }
 }

@@ -282,6 +282,9 @@ impl<C: SharedConnection> Core<C> {
         for extension in &self.extensions {
             let server = &self.handle;
             let review = shielded(|| {
+                if !extension.wants().has_any(Wants::MESSAGES) {
+                    return Passage::Pass.into();
+                }
                 extension.review(&Passing { stanza: &stanza, account, way, sender, server })
             });
             // HOOK-4
