@@ -37,6 +37,19 @@ const REMINDERS: usize = 1 << 15;
 const LEAST_SILENCE: Duration = Duration::from_secs(5 * 60);
 
 /// What holds for the accounts of one domain.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::sasl::{Mechanism, Policy};
+/// use xmpp_session::server::DomainPolicy;
+///
+/// let mut policy = DomainPolicy::default();
+/// policy.sasl = Some(Policy::new(&Virtual::new(1)).mechanisms(&[Mechanism::ScramSha256]));
+/// assert!(policy.tls_required);
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DomainPolicy {
@@ -73,6 +86,43 @@ pub(super) struct Domain {
 }
 
 /// Configures a [`Server`].
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::server::{DomainPolicy, Limits, Server};
+/// use xmpp_session::session::{Conflict, EventKind};
+/// use xmpp_session::store::Stores;
+/// use xmpp_session::xep::{Carbons, Disco, Ping, StreamManagement};
+///
+/// let mut limits = Limits::default();
+/// limits.sessions_per_account = 8;
+/// limits.negotiation = Duration::from_secs(20);
+///
+/// let mut lab = DomainPolicy::default();
+/// lab.tls_required = false; // a network that nobody can listen in on
+///
+/// let server: Server<Recorder> = Server::builder(Arc::new(Virtual::new(1)), Stores::memory())
+///     .domain("example.com".parse()?)
+///     .domain_with("lab.example.com".parse()?, lab)
+///     .conflict(Conflict::Override)
+///     .limits(limits)
+///     .extension(StreamManagement::new())
+///     .extension(Carbons::new())
+///     .extension(Ping)
+///     .extension(Disco::new())
+///     .listener(|event| {
+///         if let EventKind::Ended { reason, .. } = event.kind() {
+///             println!("{} has ended: {reason:?}", event.session().jid());
+///         }
+///     })
+///     .build();
+/// # Ok::<(), xmpp_session::jid::Error>(())
+/// ```
 #[must_use = "a builder does nothing until `build`"]
 pub struct ServerBuilder<C: SharedConnection> {
     environment: Arc<dyn Environment>,

@@ -45,6 +45,27 @@ pub enum Conflict {
 type Reply<'a> = &'a mut dyn FnMut(&FullJid) -> Vec<u8>;
 
 /// What a bind needs beside the session.
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::jid::{BareJid, ResourcePart};
+/// use xmpp_session::rules::roster::{Item, Roster, Subscription};
+/// use xmpp_session::session::BindRequest;
+///
+/// let mut romeo = Item::new(BareJid::new("romeo@example.net")?);
+/// romeo.subscription = Subscription::Both;
+/// let mut result = |jid: &xmpp_session::jid::FullJid| {
+///     format!("<iq type='result' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>{jid}</jid></bind></iq>")
+///         .into_bytes()
+/// };
+/// let request = BindRequest::new()
+///     .resource(ResourcePart::new("balcony")?.into_owned())
+///     .roster(Roster::from_items([romeo], 1, []))
+///     .reply(&mut result);
+/// # drop(request);
+/// # Ok::<(), xmpp_session::jid::Error>(())
+/// ```
 #[derive(Default)]
 #[must_use = "a request does nothing by itself"]
 pub struct BindRequest<'a> {
