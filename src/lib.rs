@@ -59,6 +59,7 @@
 //!
 //! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Rule ids such as BIND-5 refer to `docs/rules.md`.
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
 pub mod connection;
@@ -68,6 +69,8 @@ pub mod extension;
 #[cfg(all(feature = "server", any(test, fuzzing)))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(all(doc, not(doctest)))]
+pub mod guide;
 #[cfg(any(feature = "tokio", feature = "threads"))]
 pub mod host;
 mod named;

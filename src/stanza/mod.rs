@@ -30,7 +30,7 @@ pub(crate) mod write;
 pub use builder::StanzaBuilder;
 pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
-pub use element::NotAStanza;
+pub use element::{NotAStanza, element};
 pub use error::{Condition, ErrorType, StanzaError};
 pub use frame::{Frame, Framing};
 pub(crate) use head::Head;
