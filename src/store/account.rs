@@ -77,6 +77,9 @@ pub trait AccountStore: Send + Sync + 'static {
 /// of the keys of an [`AccountStore`]. SCRAM needs keys: it is offered as well only if the host's
 /// `AccountStore` keeps them.
 ///
+/// The server's [`AccountStore`] is still asked whether an account [exists](AccountStore::exists), for stanzas that
+/// are addressed to one: it need not have credentials.
+///
 /// A login with stored keys costs a whole key derivation (about a millisecond); a host for which
 /// that is too much, and which has a cheaper proof, implements this.
 ///
