@@ -3,7 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Shutdown};
 use std::os::unix::net::UnixStream;
+#[cfg(feature = "tokio")]
+use std::pin::Pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
+#[cfg(feature = "tokio")]
+use std::task::Poll;
 use std::thread::{self, JoinHandle};
 
 use rustls::pki_types::ServerName;
@@ -35,6 +39,8 @@ struct Terms {
     direct_tls: bool,
     /// From where proxies may come.
     proxied: Option<IpAddr>,
+    /// Told when a hook is called that panics.
+    mistakes: Option<Sender<()>>,
 }
 
 /// A listener on a thread of its own.
@@ -58,6 +64,13 @@ impl Terms {
         });
         if self.direct_tls {
             listener = listener.direct_tls();
+        }
+        if let Some(mistakes) = self.mistakes {
+            let mistakes = std::sync::Mutex::new(mistakes);
+            return listener.on_error(|_, _| panic!("a mistake")).proxied(move |_| {
+                mistakes.lock().unwrap().send(()).unwrap();
+                panic!("another one")
+            });
         }
         match self.proxied {
             Some(proxy) => listener.proxied(move |address| address == proxy),
@@ -470,6 +483,89 @@ fn proxy_3_a_connection_without_its_header_is_a_silent_one() {
         drop(clients);
         listening.stop();
     }
+}
+
+/// A host's own code may panic: the listener goes on (decision 3).
+#[test]
+fn hooks_that_panic() {
+    for way in WAYS {
+        let (mistakes, calls) = channel();
+        let terms = Terms { mistakes: Some(mistakes), ..Terms::default() };
+        let listening = listen(*way, patient(), terms);
+        for _ in 0..2 {
+            let mut client = listening.connect(b"");
+            assert!(!matches!(client.read(&mut [0]), Ok(1..)), "nobody is trusted by mistake");
+            calls.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+        listening.stop();
+    }
+}
+
+/// A pipe that takes one buffer at a time.
+#[cfg(feature = "tokio")]
+struct Pipe(tokio::io::DuplexStream);
+
+#[cfg(feature = "tokio")]
+impl tokio::io::AsyncRead for Pipe {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+#[cfg(feature = "tokio")]
+impl tokio::io::AsyncWrite for Pipe {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// A pipe in memory is a transport as a socket is: whatever TLS says goes through it.
+#[cfg(feature = "tokio")]
+#[tokio::test]
+async fn tls_5_pipes_in_memory() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use xmpp_session::host::tokio::serve_direct_tls;
+
+    let (server, client) = certificate();
+    let host = Arc::new(patient().tls(server));
+    let connect = async |client: ClientConfig| {
+        let (near, far) = duplex(64 * 1024);
+        tokio::spawn(serve_direct_tls(Arc::clone(&host), Pipe(far), Transport::new()));
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(client));
+        connector.connect(ServerName::try_from("localhost").unwrap(), near).await
+    };
+    let mut stream = connect((*client).clone()).await.unwrap();
+    stream
+        .write_all(
+            b"<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
+        xmlns:stream='http://etherx.jabber.org/streams'>",
+        )
+        .await
+        .unwrap();
+    assert!(stream.read_u8().await.is_ok());
+
+    let mut other = (*client).clone();
+    other.alpn_protocols = vec![b"h2".to_vec()];
+    let error = connect(other).await.unwrap_err();
+    let alert = rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol);
+    let told = error.get_ref().and_then(|error| error.downcast_ref());
+    assert_eq!(told, Some(&alert), "{error}");
 }
 
 /// TLS that the host has done: what it says of it is offered, and no TLS on top of it.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::server::Transport;
+use crate::shield::shielded;
 
 /// A socket that clients connect to, and what is true of the connections that it accepts.
 ///
@@ -34,9 +35,12 @@ pub struct Listener<L> {
 pub(super) struct Terms {
     pub(super) direct_tls: bool,
     secure: bool,
-    trusted: Option<Arc<dyn Fn(IpAddr) -> bool + Send + Sync>>,
-    on_error: Option<Arc<dyn Fn(Option<IpAddr>, &io::Error) + Send + Sync>>,
+    trusted: Option<Arc<Trust>>,
+    on_error: Option<Arc<OnError>>,
 }
+
+type Trust = dyn Fn(IpAddr) -> bool + Send + Sync;
+type OnError = dyn Fn(Option<IpAddr>, &io::Error) + Send + Sync;
 
 macro_rules! from {
     ($(#[$when:meta] $socket:ty,)*) => {$(
@@ -117,7 +121,9 @@ impl Terms {
     pub(super) fn is_proxied(&self, peer: Option<IpAddr>) -> io::Result<bool> {
         match (&self.trusted, peer) {
             (None, _) => Ok(false),
-            (Some(is_trusted), Some(peer)) if !is_trusted(peer.to_canonical()) => {
+            (Some(is_trusted), Some(peer))
+                if shielded(|| is_trusted(peer.to_canonical())) != Some(true) =>
+            {
                 Err(io::Error::new(io::ErrorKind::PermissionDenied, "not a trusted proxy"))
             }
             (Some(_), _) => Ok(true),
@@ -134,7 +140,7 @@ impl Terms {
 
     pub(super) fn failed(&self, source: Option<IpAddr>, error: &io::Error) {
         if let Some(hook) = &self.on_error {
-            hook(source, error);
+            shielded(|| hook(source, error));
         }
     }
 }

@@ -1,29 +1,29 @@
-//! What every host would copy: the loops between a socket and a driver, and the TLS hand-over.
+//! What every host would copy: accepting connections, the loops between a stream and a driver, the TLS
+//! hand-over, the end of it all.
 //!
-//! A [`Host`] holds what its connections share. With feature `tokio`, [`tokio::serve`] is one task per
-//! connection; with feature `threads`, [`threads::serve`] is two threads. What is left to write is the
-//! listening socket:
+//! A [`Host`] holds what its connections share. With feature `tokio`, [`tokio::listen`] takes it and a listening
+//! socket, and serves each connection in a task; with feature `threads`, [`threads::listen`] does so with two
+//! threads for each. A [`Listener`] says more of a socket: direct TLS, proxies in front of it. Hosts that
+//! accept connections by themselves give each to [`tokio::serve`] or [`threads::serve`], be it a socket or
+//! anything else that reads and writes, and run `background` beside them.
 //!
 //! ```no_run
-//! # #[cfg(feature = "threads")]
-//! # fn listen(server: xmpp_session::server::Server<std::sync::Arc<xmpp_session::outbox::Outbox>>) -> std::io::Result<()> {
+//! # #[cfg(all(feature = "tokio", feature = "system"))]
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use xmpp_session::host::{Host, threads};
-//! use xmpp_session::server::Transport;
+//! use xmpp_session::environment::System;
+//! use xmpp_session::host::{Host, TlsConfig, tokio::listen};
+//! use xmpp_session::server::Server;
+//! use xmpp_session::store::Stores;
 //!
-//! let host = Arc::new(Host::new(server));
-//! let listener = std::net::TcpListener::bind("[::]:5222")?;
-//! loop {
-//!     let (socket, address) = threads::accept(&listener, |error| eprintln!("{error}"));
-//!     let host = Arc::clone(&host);
-//!     let transport = Transport::new().source(address.ip().to_string());
-//!     let thread = std::thread::Builder::new().name("xmpp reader".into());
-//!     // Not `thread::spawn`, which panics when there can be no more threads: that connection ends,
-//!     // and the next ones are accepted.
-//!     if let Err(error) = thread.spawn(move || threads::serve(&host, socket, transport)) {
-//!         eprintln!("no thread for {address}: {error}");
-//!     }
-//! }
+//! let server = Server::builder(Arc::new(System::new()), Stores::memory())
+//!     .domain("example.com".parse()?)
+//!     .build();
+//! let tls = TlsConfig::from_pem_files("fullchain.pem", "privkey.pem")?;
+//! let host = Arc::new(Host::new(server).tls(tls));
+//! let socket = tokio::net::TcpListener::bind("[::]:5222").await?;
+//! listen(host, socket, async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await;
+//! # Ok(())
 //! # }
 //! ```
 //!

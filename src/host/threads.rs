@@ -852,7 +852,9 @@ impl<S: Stream> Wire<S> {
             }
             if let Err(error) = connection.process_new_packets() {
                 // The alert that tells the peer why; what becomes of it does not matter.
-                let _told = connection.write_tls(&mut socket);
+                while connection.wants_write()
+                    && connection.write_tls(&mut socket).is_ok_and(|n| n > 0)
+                {}
                 let _gone_already = stream.shutdown(Shutdown::Write);
                 self.linger(after(SHORT), None)?;
                 return Err(invalid(error));

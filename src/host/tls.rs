@@ -163,7 +163,6 @@ impl TlsConfig {
 
     /// What SASL may bind to on a connection whose handshake is complete, for hosts that do it themselves:
     /// [`Transport::secured`](crate::server::Transport::secured).
-    #[must_use]
     pub fn bindings(&self, connection: &ServerConnection) -> ChannelBindings {
         // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls tells of it
         // only what it insists on.

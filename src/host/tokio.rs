@@ -291,7 +291,8 @@ pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
 
 /// Serves one connection to its end, with STARTTLS if the host has a certificate. The stream is anything that
 /// reads and writes: a TCP or Unix socket, a pipe in memory, a stream of QUIC, or one of TLS that the host has
-/// done itself, which `transport` then says ([`Transport::secured`]).
+/// done itself, which `transport` then says ([`Transport::secured`]). `TCP_NODELAY` is set where the stream is a
+/// [`TcpStream`], and is the host's business where it is something on top of one.
 ///
 /// Dropping the future is the loss of the transport.
 ///
@@ -337,6 +338,7 @@ where
 /// Idle connections are many, so that this future is to be small. It has room for every stage, and for each
 /// place that its values move through: the rare stages are boxed, the line is made outside, and `done` needs
 /// no future around this one.
+#[expect(clippy::manual_async_fn, reason = "one with `async` keeps its arguments twice")]
 pub(super) fn run<M, S, T>(
     mut line: Line<M, S>,
     done: impl FnOnce(io::Result<()>) -> T + Send,
@@ -451,11 +453,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
+        if self.io.is_write_vectored() || bytes.len() < 2 {
+            return Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
+        }
+        // The alert of a handshake that fails has one write for everything.
+        let mut all = Vec::new();
+        bytes.iter().for_each(|bytes| all.extend_from_slice(bytes));
+        Pin::new(&mut self.io).poll_write(cx, &all)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        true
     }
 }
 

@@ -660,7 +660,7 @@ impl<C: SharedConnection> Session<Bound, C> {
         window: Duration,
         reply: impl FnOnce(&Retention) -> Vec<u8>,
     ) -> Option<Retention> {
-        self.owner().shared.registry.upgrade()?.retain(&self.owner(), window, reply)
+        self.owner().shared.registry.upgrade()?.retain(self.owner(), window, reply)
     }
 
     /// The client has acknowledged stanzas up to `handled` (SM-6). `None` where nothing is retained.
