@@ -159,12 +159,13 @@ impl<C: SharedConnection> Server<C> {
 }
 
 impl<C: SharedConnection> ServerBuilder<C> {
-    /// Serves a domain under the default policy.
+    /// Serves a domain under the default policy: TLS required, every mechanism. A server without a domain serves
+    /// nobody. It is looked up in its [normal form](crate::address::domain) (STREAM-6).
     pub fn domain(self, domain: DomainPart) -> Self {
         self.domain_with(domain, DomainPolicy::default())
     }
 
-    /// Serves a domain under a policy of its own.
+    /// As [`domain`](Self::domain), under a policy of its own.
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
         let name = address::domain(domain.as_str()).unwrap_or(domain);
         self.registry = self.registry.domain(name.clone());
@@ -198,19 +199,21 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// Adds an extension behind the earlier ones.
+    /// Adds an extension behind the earlier ones: they are asked in this order, and the first to answer decides. None
+    /// is there by default, not even those of [`xep`](crate::xep).
     pub fn extension(mut self, extension: impl Extension<C>) -> Self {
         self.extensions.push(Box::new(extension));
         self
     }
 
-    /// Sets the limits.
+    /// Sets the limits, each of which has its default in [`Limits`] (section 13 of the rules).
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The way to other domains. Without one they cannot be reached.
+    /// The way to other domains. Without one they cannot be reached: senders get `remote-server-not-found`
+    /// (STZ-10).
     pub fn router(mut self, router: impl Router) -> Self {
         self.router = Some(Box::new(router));
         self

@@ -134,7 +134,8 @@ impl<C: SharedConnection> Server<C> {
         self.0.environment.now()
     }
 
-    /// Takes a transport that has just been accepted.
+    /// Takes a transport that has just been accepted. Nothing is sent before the client has spoken; one that does
+    /// not get a session within [`Limits::negotiation`] is closed (LIMIT-1).
     pub fn accept(&self, connection: C, transport: Transport) -> Driver<C> {
         Driver::new(Arc::clone(&self.0), connection, transport)
     }

@@ -395,8 +395,8 @@ impl<C: SharedConnection> Session<Authed, C> {
         self.data().open
     }
 
-    /// Binds a resource: from the return on the session is *connected* and can be found. The
-    /// test for conflicts and the registration are one step (BIND-7).
+    /// Binds a resource ([RFC 6120 §7](https://www.rfc-editor.org/rfc/rfc6120#section-7)): from the return on the
+    /// session is *connected* and can be found. The test for conflicts and the registration are one step (BIND-7).
     ///
     /// Where an earlier session of the resource is still ending, the new one is gated: it
     /// collects what is sent to it, but writes nothing and takes no input until that one is
@@ -423,7 +423,8 @@ impl<C: SharedConnection> Session<Authed, C> {
     }
 
     /// Takes over a session of this account that has lost its transport, or still has an older
-    /// one. Everything is checked before anything changes; then the new transport is put in,
+    /// one ([XEP-0198 §5](https://xmpp.org/extensions/xep-0198.html#resumption)). `token` is the id that
+    /// [`retain`](Session::retain) gave, `handled` how many stanzas the client has handled. Everything is checked before anything changes; then the new transport is put in,
     /// `reply` makes the first bytes on it, and what was not acknowledged is written again
     /// (SM-14, SM-15). Handles stay valid.
     ///

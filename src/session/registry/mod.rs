@@ -284,7 +284,9 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// Ends a session for `reason`, with the stream error that belongs to it: whoever saw the
-    /// resource gets one unavailable, the connection is flushed and closed, the row forgotten.
+    /// resource gets one unavailable
+    /// ([RFC 6121 §4.5](https://www.rfc-editor.org/rfc/rfc6121#section-4.5)), the connection is flushed and closed,
+    /// the row forgotten.
     ///
     /// `false` where the session was over already: then nothing happens (DESTROY-4).
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
