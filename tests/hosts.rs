@@ -1,6 +1,6 @@
 //! A whole server over sockets, on both hosts: its background work, and its end.
 #![cfg(all(feature = "system", any(feature = "tokio", feature = "threads")))]
-#![expect(clippy::panic, clippy::unwrap_used, reason = "a test may fail by a panic")]
+#![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
 #[cfg(unix)]
 #[cfg(test)]

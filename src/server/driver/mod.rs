@@ -21,13 +21,13 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::Core;
+use super::work::park::unpark;
 use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
 use crate::sasl::ChannelBindings;
@@ -162,6 +162,8 @@ pub struct Driver<C: SharedConnection> {
     /// Broadcast presence that came too soon (LIMIT-19).
     deferred: Option<Box<Deferred>>,
     trace: Trace,
+    /// The client is a program of this process: it is there as long as the driver is (BOT-3).
+    is_local: bool,
 }
 
 #[cfg(any(feature = "tokio", feature = "threads"))]
@@ -178,6 +180,18 @@ impl<C: SharedConnection> super::Server<C> {
 
 impl<C: SharedConnection> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, transport: Transport) -> Self {
+        let source = core.ledger.source(transport.source.as_deref());
+        let place = core.ledger.enter(source);
+        Self::placed(core, connection, transport, source, place)
+    }
+
+    fn placed(
+        core: Arc<Core<C>>,
+        connection: C,
+        transport: Transport,
+        source: Source,
+        place: Place,
+    ) -> Self {
         let drain_hook = Arc::new(DrainHook {
             session: OnceLock::new(),
             core: Arc::downgrade(&core),
@@ -185,8 +199,6 @@ impl<C: SharedConnection> Driver<C> {
         });
         connection.on_drain(Arc::clone(&drain_hook) as Arc<dyn PreDrain>);
         let stream = core.metrics.accepted.fetch_add(1, Ordering::Relaxed);
-        let source = core.ledger.source(transport.source.as_deref());
-        let place = core.ledger.enter(source);
         let spends_as = source.key();
         let mut negotiating = Negotiating::new(transport.secure, transport.starttls);
         if let Some(bindings) = transport.bindings {
@@ -214,6 +226,7 @@ impl<C: SharedConnection> Driver<C> {
             place: Some(place),
             deferred: None,
             trace: Trace::new(stream, core.log_addresses),
+            is_local: false,
             connection,
             core,
         };
@@ -317,13 +330,7 @@ impl<C: SharedConnection> Driver<C> {
     /// [`poll_want`](Self::poll_want) for threads; `None` after `timeout`, and when
     /// [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn want_blocking(&mut self, timeout: Option<Duration>) -> Option<Want> {
-        struct Unpark(Thread);
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let waker = unpark();
         let start = std::time::Instant::now();
         loop {
             if let Poll::Ready(want) = self.poll_want(&mut Context::from_waker(&waker)) {
@@ -362,6 +369,10 @@ impl<C: SharedConnection> Driver<C> {
     #[must_use]
     pub fn session(&self) -> Option<&SessionHandle<C>> {
         self.drain_hook.session.get().map(|(session, _)| session)
+    }
+
+    pub(super) const fn is_bound(&self) -> bool {
+        matches!(self.state, State::Bound(_))
     }
 
     /// Handles one event from what the parser holds or from `input`; `false` if there is none now.

@@ -85,6 +85,13 @@ impl Ledger {
         Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
     }
 
+    /// A stream of this process begins, of this account.
+    pub(super) fn enter_local(self: &Arc<Self>, account: &BareJid) -> Place {
+        let account = self.account(account);
+        let (id, signal) = self.change(|books, now| books.enter_local(account, now));
+        Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
+    }
+
     /// A transport that served a session is being closed.
     pub(super) fn closing(self: &Arc<Self>, source: Source) -> Place {
         let (id, signal) = self.change(|books, _| books.enter_closing(source));
@@ -106,6 +113,17 @@ impl Ledger {
     ) {
         let account = self.account(account);
         self.change(|books, now| books.bar(account, dismissal, time, now));
+    }
+
+    /// Whether nobody may authenticate as `account`: it is being removed.
+    pub(in crate::server) fn is_closed_to(&self, account: &BareJid) -> bool {
+        self.books.lock().is_closed_to(self.account(account))
+    }
+
+    /// Closes the streams that are authenticated as `account`.
+    pub(in crate::server) fn dismiss(&self, account: &BareJid, dismissal: &Dismissal) {
+        let account = self.account(account);
+        self.change(|books, _| books.dismiss(account, dismissal));
     }
 
     /// No longer bars `account`.

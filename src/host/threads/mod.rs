@@ -7,14 +7,18 @@
 //! because only the holder of a second lock makes and writes them: the writer, or the reader during
 //! the handshake.
 
+mod listen;
+mod stream;
+
+pub use listen::{Accept, accept, listen};
+pub use stream::Stream;
+
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-#[cfg(unix)]
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
@@ -25,299 +29,12 @@ use rustls::ServerConfig;
 use rustls::server::ServerConnection;
 
 use super::ahead::Ahead;
-use super::listener::{Listener, Terms};
 use super::tls::record;
-use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_the_connection, proxy};
+use super::{Host, Machine, SHUTDOWN_PAUSE, TICK, cut};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
 use crate::sasl::ChannelBindings;
 use crate::server::{Offload, Place, Server, Transport, Want};
-
-/// Accepts connections and serves each on threads of its own, until `stop` returns, which waits for the end in
-/// whatever way it likes. Then nothing more is accepted, every stream ends as with [`shutdown`], and so does
-/// this, once all are gone or after [`Host::shutdown_timeout`].
-///
-/// The server's [`background`] work is done beside it, on a thread that lasts as long as the host. Several
-/// listeners of one host, such as one for direct TLS, each take this call.
-///
-/// ```no_run
-/// # fn run(server: xmpp_session::server::Server<std::sync::Arc<xmpp_session::outbox::Outbox>>) -> Result<(), Box<dyn std::error::Error>> {
-/// use std::sync::Arc;
-/// use xmpp_session::host::{Host, TlsConfig, threads};
-///
-/// let tls = TlsConfig::from_pem_files("fullchain.pem", "privkey.pem")?;
-/// let host = Arc::new(Host::new(server).tls(tls));
-/// let socket = std::net::TcpListener::bind("[::]:5222")?;
-/// // Until the operator presses Enter.
-/// let stop = || drop(std::io::stdin().read_line(&mut String::new()));
-/// threads::listen(&host, socket, stop)?;
-/// # Ok(())
-/// # }
-/// ```
-///
-/// # Errors
-///
-/// When there can be no thread to accept on.
-pub fn listen<C, L>(
-    host: &Arc<Host<C>>,
-    listener: impl Into<Listener<L>>,
-    stop: impl FnOnce(),
-) -> io::Result<()>
-where
-    C: SharedConnection,
-    L: Accept,
-{
-    begin_background(host)?;
-    let Listener { socket, terms } = listener.into();
-    let open = Arc::new((socket, AtomicBool::new(true)));
-    let acceptor = {
-        let (host, open) = (Arc::clone(host), Arc::clone(&open));
-        let thread = thread::Builder::new().name("xmpp listener".into());
-        thread.spawn(move || accept_loop(&host, &terms, &open.0, &open.1))?
-    };
-    stop();
-    open.1.store(false, Ordering::SeqCst);
-    if open.0.interrupt().is_ok() {
-        let _whatever_it_died_of = acceptor.join();
-    }
-    drop(open);
-    shutdown(host, host.settings.shutdown);
-    Ok(())
-}
-
-/// What [`listen`] accepts connections from: a socket of the standard library, or something of the host's own.
-pub trait Accept: Send + Sync + 'static {
-    /// One connection.
-    type Stream: Stream;
-
-    /// Waits for the next connection, and says from where if it comes from an address.
-    ///
-    /// # Errors
-    ///
-    /// They are reported, and accepting goes on; after a moment, if the error is not of the kind that only
-    /// concerns the connection (it was reset before it was accepted, say).
-    fn accept(&self) -> io::Result<(Self::Stream, Option<IpAddr>)>;
-
-    /// Makes an `accept` that waits on another thread return, with whatever.
-    ///
-    /// # Errors
-    ///
-    /// If that cannot be done: it then waits on, and what it returns is dropped.
-    fn interrupt(&self) -> io::Result<()>;
-}
-
-impl Accept for TcpListener {
-    type Stream = TcpStream;
-
-    fn accept(&self) -> io::Result<(TcpStream, Option<IpAddr>)> {
-        let (stream, peer) = Self::accept(self)?;
-        Ok((stream, Some(peer.ip())))
-    }
-
-    fn interrupt(&self) -> io::Result<()> {
-        let mut address = self.local_addr()?;
-        match address.ip() {
-            IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
-            IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
-            _ => {}
-        }
-        TcpStream::connect_timeout(&address, Duration::from_secs(1)).map(drop)
-    }
-}
-
-#[cfg(unix)]
-impl Accept for UnixListener {
-    type Stream = UnixStream;
-
-    fn accept(&self) -> io::Result<(UnixStream, Option<IpAddr>)> {
-        let (stream, _) = Self::accept(self)?;
-        Ok((stream, None))
-    }
-
-    fn interrupt(&self) -> io::Result<()> {
-        UnixStream::connect_addr(&self.local_addr()?).map(drop)
-    }
-}
-
-/// A two-way stream of bytes as two threads use it, one that reads and one that writes: a socket, or
-/// something of the host's own. What a Rust type does for `&TcpStream` or `&UnixStream` is meant.
-pub trait Stream: Send + Sync {
-    /// Reads what there is, waiting for the first byte; 0 at the end.
-    ///
-    /// # Errors
-    ///
-    /// `WouldBlock` or `TimedOut` when nothing came within the time-out; anything else is the loss of the
-    /// transport.
-    fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
-
-    /// Writes some of the bytes, waiting until there is room for one.
-    ///
-    /// # Errors
-    ///
-    /// As for [`read`](Self::read).
-    fn write(&self, bytes: &[u8]) -> io::Result<usize>;
-
-    /// How long the next reads may wait.
-    ///
-    /// # Errors
-    ///
-    /// If that cannot be set.
-    fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()>;
-
-    /// How long the next writes may wait.
-    ///
-    /// # Errors
-    ///
-    /// If that cannot be set.
-    fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()>;
-
-    /// Ends one direction or both: a read or write that waits returns, and the peer learns that nothing more
-    /// comes.
-    ///
-    /// # Errors
-    ///
-    /// If it is gone already.
-    fn shutdown(&self, how: Shutdown) -> io::Result<()>;
-
-    /// Small writes are not to wait for more (`TCP_NODELAY`): what belongs together comes together.
-    ///
-    /// # Errors
-    ///
-    /// If that cannot be set.
-    fn set_no_delay(&self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-macro_rules! socket {
-    ($socket:ty, $no_delay:expr) => {
-        impl Stream for $socket {
-            fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
-                Read::read(&mut &*self, buffer)
-            }
-
-            fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-                Write::write(&mut &*self, bytes)
-            }
-
-            fn set_read_timeout(&self, time: Option<Duration>) -> io::Result<()> {
-                Self::set_read_timeout(self, time)
-            }
-
-            fn set_write_timeout(&self, time: Option<Duration>) -> io::Result<()> {
-                Self::set_write_timeout(self, time)
-            }
-
-            fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-                Self::shutdown(self, how)
-            }
-
-            fn set_no_delay(&self) -> io::Result<()> {
-                $no_delay(self)
-            }
-        }
-    };
-}
-
-socket!(TcpStream, |socket: &Self| socket.set_nodelay(true));
-#[cfg(unix)]
-socket!(UnixStream, |_| Ok(()));
-
-fn accept_loop<C, L>(host: &Arc<Host<C>>, terms: &Terms, socket: &L, open: &AtomicBool)
-where
-    C: SharedConnection,
-    L: Accept,
-{
-    loop {
-        let accepted = socket.accept();
-        if !open.load(Ordering::SeqCst) {
-            return;
-        }
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                terms.failed(None, &error);
-                if !is_of_the_connection(&error) {
-                    thread::sleep(ACCEPT_PAUSE);
-                }
-                continue;
-            }
-        };
-        let thread = thread::Builder::new().name("xmpp reader".into());
-        let connection = {
-            let (host, terms) = (Arc::clone(host), terms.clone());
-            move || {
-                let mut source = peer;
-                if let Err(error) = accepted_from(&host, &terms, stream, &mut source) {
-                    terms.failed(source, &error);
-                }
-            }
-        };
-        // Not `thread::spawn`, which panics when there can be no more threads: that connection ends, and
-        // the next ones are accepted.
-        if let Err(error) = thread.spawn(connection) {
-            terms.failed(peer, &error);
-        }
-    }
-}
-
-/// Serves a connection that was accepted.
-fn accepted_from<C, S>(
-    host: &Host<C>,
-    terms: &Terms,
-    stream: S,
-    source: &mut Option<IpAddr>,
-) -> io::Result<()>
-where
-    C: SharedConnection,
-    S: Stream,
-{
-    let (mut ahead, mut preamble) = (Ahead::default(), None);
-    if terms.is_proxied(*source)? {
-        let accepted = host.server.now();
-        let (client, used, unread) = header(host, &stream)?;
-        *source = client.or(*source);
-        (ahead, preamble) = (unread, Some((accepted, used)));
-    }
-    let mut transport = terms.transport(*source).direct_tls(terms.direct_tls);
-    if let Some((accepted, used)) = preamble {
-        transport = transport.preamble(accepted, used);
-    }
-    let (machine, outbox, drain) = Host::accept(host, transport);
-    run(machine, outbox, drain, stream, ahead, terms.direct_tls)
-}
-
-/// Reads the header of a proxy: the client's address if it has one, the header's length, and what was read
-/// behind it (PROXY-3).
-fn header<C: SharedConnection>(
-    host: &Host<C>,
-    stream: &impl Stream,
-) -> io::Result<(Option<IpAddr>, usize, Ahead)> {
-    let limits = host.server.limits();
-    // Counted as a silent transport, whose source is not known yet.
-    let place = host.server.unnamed_place();
-    let deadline = after(limits.negotiation);
-    let (mut bytes, mut chunk) = (Vec::new(), [0; 1024]);
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if place.is_unwanted(None) {
-            return Err(cut());
-        } else if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
-        match stream.read(&mut chunk) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(n) => bytes.extend_from_slice(chunk.get(..n).unwrap_or_default()),
-            Err(error) if is_timeout(&error) => continue,
-            Err(error) => return Err(error),
-        }
-        if let Some(header) = proxy::read(&bytes, limits.stream.bytes_before_auth())? {
-            let unread = bytes.get(header.length..).unwrap_or_default();
-            return Ok((header.client, header.length, Ahead::new(unread)));
-        }
-    }
-}
 
 /// Does a server's work that belongs to no connection: what outlives one, and time-outs. Run it
 /// once, on a separate thread; it never returns. [`listen`] does so by itself.
@@ -398,27 +115,6 @@ struct Unpark(Thread);
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
-    }
-}
-
-/// Accepts the next connection.
-///
-/// Errors go to `failed`. That of a connection which was gone before it was accepted does no harm;
-/// without file descriptors this waits for a moment, rather than end the server or keep it busy.
-pub fn accept(
-    listener: &TcpListener,
-    mut failed: impl FnMut(&io::Error),
-) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept() {
-            Ok(accepted) => return accepted,
-            Err(error) => {
-                failed(&error);
-                if !is_of_the_connection(&error) {
-                    thread::sleep(ACCEPT_PAUSE);
-                }
-            }
-        }
     }
 }
 
