@@ -37,4 +37,5 @@ pub mod decisions {
     page!(one_order_for_an_account, "decisions/0011-one-order-for-an-account.md");
     page!(rooms, "decisions/0012-rooms.md");
     page!(hosts_and_streams, "decisions/0013-hosts-and-streams.md");
+    page!(entities_inside, "decisions/0014-entities-inside.md");
 }
