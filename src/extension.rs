@@ -103,7 +103,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     }
 
     /// Whether the extension may take a first-level element of this name, at any stage. Where none may,
-    /// the stream is closed at the element's start tag, without waiting for the rest ([STREAM-16](crate::rules#stream-16)). By
+    /// the stream is closed at the element's start tag, without waiting for the rest (STREAM-16). By
     /// default it may take any: an extension that takes none, or few, should say so.
     fn takes(&self, name: &str, namespace: &str) -> bool {
         let _ = (name, namespace);
@@ -130,7 +130,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     }
 
     /// Takes a first-level element that is no stanza, on a bound stream. An element that no
-    /// extension takes closes the stream with `unsupported-stanza-type` ([STREAM-16](crate::rules#stream-16)).
+    /// extension takes closes the stream with `unsupported-stanza-type` (STREAM-16).
     fn nonza(&self, session: &mut Session<Bound, C>, element: &Nonza) -> Flow {
         let _ = (session, element);
         Flow::Next
@@ -143,7 +143,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     }
 
     /// Loads what the extension keeps for an account, together with the account's roster: before
-    /// a session is bound (a load that fails or takes too long fails the bind, [BIND-7](crate::rules#bind-7)), and where a
+    /// a session is bound (a load that fails or takes too long fails the bind, BIND-7), and where a
     /// stanza arrives for an account without sessions. `None`, or a load that yields `None` (an
     /// empty list, say), costs nothing afterwards.
     ///
@@ -176,7 +176,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     /// Looks at a message whose outcome is known, if a local account is its sender or its recipient.
     /// Called once for each message, and once more when a session gets it from the offline store
     /// ([`Outcome::Retrieved`]); not again where it goes elsewhere after the session that accepted it
-    /// has ended ([SM-17](crate::rules#sm-17)), and not for copies that are sent from here by
+    /// has ended (SM-17), and not for copies that are sent from here by
     /// [`SessionHandle::send_item`].
     fn delivered(&self, delivery: &Delivery<'_, C>) {
         let _ = delivery;
@@ -221,7 +221,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         Liveness::Alive
     }
 
-    /// Asks a silent client for a sign of life ([STREAM-29](crate::rules#stream-29)). [`Flow::Done`] = it was asked; where no
+    /// Asks a silent client for a sign of life (STREAM-29). [`Flow::Done`] = it was asked; where no
     /// extension asks, the server sends a ping.
     fn ask_for_life(&self, session: &SessionHandle<C>) -> Flow {
         let _ = session;
@@ -287,10 +287,10 @@ pub enum Admission {
     /// This extension lets it in.
     Accept,
     /// It is kept out, and its sender gets this error where one is due: never in answer to an error
-    /// ([STZ-7](crate::rules#stz-7)), and to a message only where an account that is away would answer ([BLOCK-5](crate::rules#block-5)).
+    /// (STZ-7), and to a message only where an account that is away would answer (BLOCK-5).
     Refuse(StanzaError),
     /// It is kept out silently. Presence that cancels or grants a subscription still changes it
-    /// ([BLOCK-9](crate::rules#block-9)).
+    /// (BLOCK-9).
     Drop,
 }
 
@@ -302,7 +302,7 @@ pub enum Outcome {
     Delivered,
     /// It waits in the offline store.
     Stored,
-    /// The account does not exist; the sender is not told ([MSG-5](crate::rules#msg-5)).
+    /// The account does not exist; the sender is not told (MSG-5).
     NoAccount,
     /// It was [`Stored`](Self::Stored) before, and a session has got it now.
     Retrieved,
@@ -355,7 +355,7 @@ impl<'a, C: SharedConnection> Delivery<'a, C> {
     }
 
     /// Counts the copies of the message, so that it does not arrive twice when a session that has one
-    /// is lost ([SM-17](crate::rules#sm-17)): an extension that gives it to another session of the account counts it here.
+    /// is lost (SM-17): an extension that gives it to another session of the account counts it here.
     /// `None` where no session got it.
     #[must_use]
     pub const fn copies(&self) -> Option<&'a Copies> {
@@ -384,7 +384,7 @@ impl<C: SharedConnection> fmt::Debug for Delivery<'_, C> {
 pub enum Stage {
     /// Not authenticated, but secure.
     Secure,
-    /// Authenticated; a resource is bound next ([STREAM-F4](crate::rules#stream-f4)).
+    /// Authenticated; a resource is bound next (STREAM-F4).
     Authenticated,
 }
 
@@ -460,16 +460,16 @@ impl<'a, C: SharedConnection> IqRequest<'a, C> {
         self.relation == Relation::Own
     }
 
-    /// Whether the sender may know of the account's presence ([SEC-4](crate::rules#sec-4)): to all others the account
-    /// answers as if it did not exist ([IQ-7](crate::rules#iq-7)).
+    /// Whether the sender may know of the account's presence (SEC-4): to all others the account
+    /// answers as if it did not exist (IQ-7).
     #[must_use]
     pub fn is_entitled(&self) -> bool {
         self.relation.is_entitled()
     }
 
-    /// The sessions of the account that the sender may know of ([SEC-4](crate::rules#sec-4)): the available ones for the
+    /// The sessions of the account that the sender may know of (SEC-4): the available ones for the
     /// account itself and its subscribers; for others that are entitled only those which they hold
-    /// directed presence of ([PRES-17](crate::rules#pres-17)). None for the domain.
+    /// directed presence of (PRES-17). None for the domain.
     pub fn sessions(&self) -> impl Iterator<Item = SessionHandle<C>> {
         let from = self.stanza.from().unwrap_or_default();
         let sender = bare_of(&from).to_owned();
@@ -512,7 +512,7 @@ pub type IqResult = Result<Option<Element>, StanzaError>;
 pub enum IqReply {
     /// At hand.
     Now(IqResult),
-    /// Still to come. The stream waits for it ([STREAM-23](crate::rules#stream-23)), at most 60 seconds ([IQ-5](crate::rules#iq-5)).
+    /// Still to come. The stream waits for it (STREAM-23), at most 60 seconds (IQ-5).
     Later(Pin<Box<dyn Future<Output = IqResult> + Send>>),
     /// Still to come, from work that changes what is kept for the account: it runs one after the other
     /// with everything else that changes the account or binds a session of it, and is never cancelled.
@@ -532,7 +532,7 @@ impl IqDone {
         Self { result, then: None }
     }
 
-    /// Runs `then` once the answer is sent: pushes come after results ([ROSTER-10](crate::rules#roster-10), [BLOCK-3](crate::rules#block-3)).
+    /// Runs `then` once the answer is sent: pushes come after results (ROSTER-10, BLOCK-3).
     pub fn then(mut self, then: impl FnOnce() + Send + 'static) -> Self {
         self.then = Some(Box::new(then));
         self

@@ -10,7 +10,7 @@ use crate::stanza::canonical::Refusal;
 use crate::stanza::write;
 
 /// An error that ends a stream
-/// ([RFC 6120 §4.9](https://www.rfc-editor.org/rfc/rfc6120#section-4.9), rule [SERR-1](crate::rules#serr-1)).
+/// ([RFC 6120 §4.9](https://www.rfc-editor.org/rfc/rfc6120#section-4.9), rule SERR-1).
 #[derive(Clone, PartialEq, Eq)]
 pub struct StreamError {
     condition: StreamCondition,
@@ -32,7 +32,7 @@ impl StreamError {
         Self { condition, text: None, other_host: None, application: None, limit: None }
     }
 
-    /// Sends the peer to another host, which may be a name or an address (rule [STREAM-30](crate::rules#stream-30)).
+    /// Sends the peer to another host, which may be a name or an address (rule STREAM-30).
     ///
     /// Only to be sent on a stream that TLS protects.
     #[must_use]

@@ -12,7 +12,7 @@ use crate::stanza::canonical::{Declaration, Declarations, Feeder, Tag, TagBuilde
 /// The header with which a client opens a stream
 /// ([RFC 6120 §4.7](https://www.rfc-editor.org/rfc/rfc6120#section-4.7)).
 ///
-/// An `id` in it is ignored (rule [STREAM-10](crate::rules#stream-10)).
+/// An `id` in it is ignored (rule STREAM-10).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Header {
     to: Option<Box<str>>,
@@ -34,8 +34,8 @@ impl Header {
         self.from.as_deref()
     }
 
-    /// The language for stanzas that have none (rule [STREAM-11](crate::rules#stream-11)). One of more than 35 bytes is
-    /// ignored (rule [LIMIT-6](crate::rules#limit-6)).
+    /// The language for stanzas that have none (rule STREAM-11). One of more than 35 bytes is
+    /// ignored (rule LIMIT-6).
     #[must_use]
     pub fn lang(&self) -> Option<&str> {
         self.lang.as_deref()
@@ -47,12 +47,12 @@ impl Header {
         self.version
     }
 
-    /// The version that both sides speak: the lower of the client's and the server's (rule [STREAM-3](crate::rules#stream-3)).
+    /// The version that both sides speak: the lower of the client's and the server's (rule STREAM-3).
     ///
     /// # Errors
     ///
     /// `unsupported-version` if the client states none, or one before 1.0, because nothing works
-    /// without stream features (rule [STREAM-2](crate::rules#stream-2)). The response header then states none either.
+    /// without stream features (rule STREAM-2). The response header then states none either.
     pub fn negotiate(&self) -> Result<Version, StreamError> {
         match self.version {
             Some(version) if version >= Version::ONE => Ok(version.min(Version::ONE)),
@@ -67,7 +67,7 @@ impl fmt::Debug for Header {
     }
 }
 
-/// A version of XMPP. Both parts are compared as numbers (rule [STREAM-3](crate::rules#stream-3)).
+/// A version of XMPP. Both parts are compared as numbers (rule STREAM-3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "RFC 6120 §4.7.5 knows two parts")]
 pub struct Version {

@@ -6,7 +6,7 @@ use super::{CONTENT_NAMESPACE, STREAM_NAMESPACE, StreamError, Version};
 use crate::stanza::write;
 
 /// The header with which a server answers
-/// ([RFC 6120 §4.7](https://www.rfc-editor.org/rfc/rfc6120#section-4.7), rule [STREAM-9](crate::rules#stream-9)).
+/// ([RFC 6120 §4.7](https://www.rfc-editor.org/rfc/rfc6120#section-4.7), rule STREAM-9).
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResponseHeader<'a> {
@@ -14,11 +14,11 @@ pub struct ResponseHeader<'a> {
     pub from: &'a str,
     /// The bare JID of the client's `from`, if and only if it sent one.
     pub to: Option<&'a str>,
-    /// The id of the stream: secret, never used before (rule [STREAM-10](crate::rules#stream-10)).
+    /// The id of the stream: secret, never used before (rule STREAM-10).
     pub id: &'a str,
     /// The language of what the server writes itself.
     pub lang: &'a str,
-    /// The version that both sides speak; `None` to a client that states none (rule [STREAM-2](crate::rules#stream-2)).
+    /// The version that both sides speak; `None` to a client that states none (rule STREAM-2).
     pub version: Option<Version>,
 }
 
@@ -57,8 +57,8 @@ impl fmt::Debug for ResponseHeader<'_> {
     }
 }
 
-/// Writes in one piece what ends a stream: the header if it was not sent yet (rule [STREAM-25](crate::rules#stream-25)), the
-/// error if there is one, and the close tag (rule [STREAM-24](crate::rules#stream-24)).
+/// Writes in one piece what ends a stream: the header if it was not sent yet (rule STREAM-25), the
+/// error if there is one, and the close tag (rule STREAM-24).
 pub fn close(out: &mut Vec<u8>, header: Option<&ResponseHeader<'_>>, error: Option<&StreamError>) {
     if let Some(header) = header {
         header.write(out);
