@@ -49,15 +49,18 @@ type Replies<'a> = &'a mut dyn FnMut(&FullJid) -> Reply;
 /// # Examples
 ///
 /// ```
-/// use xmpp_session::jid::{BareJid, ResourcePart};
+/// use xmpp_session::jid::{BareJid, FullJid, ResourcePart};
+/// use xmpp_session::minidom::Element;
 /// use xmpp_session::rules::roster::{Item, Roster, Subscription};
 /// use xmpp_session::session::BindRequest;
+/// use xmpp_session::stanza::Stanza;
 ///
 /// let mut romeo = Item::new(BareJid::new("romeo@example.net")?);
 /// romeo.subscription = Subscription::Both;
-/// let mut result = |jid: &xmpp_session::jid::FullJid| {
-///     format!("<iq type='result' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>{jid}</jid></bind></iq>")
-///         .into_bytes()
+/// let mut result = |jid: &FullJid| {
+///     let name = |name: &str| Element::builder(name, "urn:ietf:params:xml:ns:xmpp-bind");
+///     let bind = name("bind").append(name("jid").append(jid.as_str())).build();
+///     Stanza::iq("result").id("1").child(&bind).build().into()
 /// };
 /// let request = BindRequest::new()
 ///     .resource(ResourcePart::new("balcony")?.into_owned())
