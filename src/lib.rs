@@ -119,3 +119,11 @@ mod connection_guide {}
 #[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../docs/extensions.md")]
 mod extensions_guide {}
+
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../docs/cookbook/archive.md")]
+mod archive_recipe {}
+
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../docs/cookbook/push.md")]
+mod push_recipe {}

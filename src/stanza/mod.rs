@@ -30,6 +30,7 @@ pub(crate) mod write;
 pub use builder::StanzaBuilder;
 pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
+pub use delay::{read_stamp, stamp};
 pub use element::{NotAStanza, element};
 pub use error::{Condition, ErrorType, StanzaError};
 #[cfg(feature = "stream")]

@@ -78,6 +78,21 @@ impl Queued {
         Some(Left { stanza, at: at.into(), counted, written, copies })
     }
 
+    /// The same, of a session whose transport was there until now.
+    pub(super) fn into_lost(self, written: bool) -> Option<Left> {
+        self.copies().into_iter().for_each(Copies::lose);
+        self.into_left(written)
+    }
+
+    /// What it counts for, if it is a message that others of the account have as well.
+    pub(super) const fn copies(&self) -> Option<&Copies> {
+        if let Self::Stanza { copies: Some(copies), void: false, .. } = self {
+            Some(copies)
+        } else {
+            None
+        }
+    }
+
     /// Says whether it is to be counted for acknowledgement.
     pub(super) const fn set_counted(&mut self, is_counted: bool) {
         if let Self::Stanza { counted, .. } = self {

@@ -134,6 +134,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
             leftover: None,
             backlog: None,
             hides: None,
+            #[cfg(feature = "server")]
+            waits: None,
             hold: None,
             listener: None,
         };
