@@ -19,6 +19,12 @@ page!(guarantees, "guarantees.md");
 page!(durability, "durability.md");
 page!(amplification, "amplification.md");
 
+/// Recipes: what a chat product adds to a server.
+pub mod cookbook {
+    page!(archive, "cookbook/archive.md");
+    page!(push, "cookbook/push.md");
+}
+
 /// Why each choice that a reader may question was made.
 pub mod decisions {
     page!(dependencies, "decisions/0001-dependencies.md");
