@@ -51,6 +51,54 @@ use crate::stream::{Nonza, StreamError};
 
 /// One addition to the endpoint. Extensions are asked in the order in which the host added them;
 /// each method has a default that does nothing.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::{Arc, mpsc};
+/// use xmpp_session::connection::{Recorder, SharedConnection};
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::extension::{Extension, IqReply, IqRequest};
+/// use xmpp_session::minidom::Element;
+/// use xmpp_session::server::{RouteError, Router, Server};
+/// use xmpp_session::stanza::{Condition, Stanza};
+/// use xmpp_session::store::Stores;
+///
+/// /// Answers `<weather xmlns='urn:example:weather' city='Verona'/>`.
+/// struct Weather;
+///
+/// impl<C: SharedConnection> Extension<C> for Weather {
+///     fn iq(&self, request: &IqRequest<'_, C>) -> Option<IqReply> {
+///         if !request.is("weather", "urn:example:weather") {
+///             return None;
+///         }
+///         let Some(city) = request.query().attribute("city") else {
+///             return Some(IqReply::error(Condition::BadRequest));
+///         };
+///         let answer = Element::builder("weather", "urn:example:weather")
+///             .append(format!("fair in {city}"));
+///         Some(IqReply::result(answer.build()))
+///     }
+/// }
+/// # struct Out(mpsc::SyncSender<Stanza>);
+/// # impl Router for Out {
+/// #     fn route(&self, stanza: &Stanza) -> Result<(), RouteError> {
+/// #         self.0.try_send(stanza.clone()).map_err(|_| RouteError::Timeout)
+/// #     }
+/// # }
+/// # let (queue, answers) = mpsc::sync_channel(9);
+///
+/// let server: Server<Recorder> = Server::builder(Arc::new(Virtual::new(1)), Stores::memory())
+///     .domain("example.com".parse()?)
+///     .extension(Weather)
+/// #   .router(Out(queue))
+///     .build();
+/// # let ask: Element = "<weather xmlns='urn:example:weather' city='Verona'/>".parse()?;
+/// # server.send(Stanza::iq("get").from("romeo@example.net/a").to("example.com").id("1").child(&ask).build());
+/// # let answer = answers.try_recv()?;
+/// # assert_eq!(answer.child().ok_or("a payload")?.text(), "fair in Verona");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     /// What of the following the extension has to do with, always the same: what no extension wants when
     /// the server is built costs nothing.

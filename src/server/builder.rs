@@ -40,6 +40,19 @@ const REMINDERS: usize = 1 << 15;
 const LEAST_SILENCE: Duration = Duration::from_secs(5 * 60);
 
 /// What holds for the accounts of one domain.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::sasl::{Mechanism, Policy};
+/// use xmpp_session::server::DomainPolicy;
+///
+/// let mut policy = DomainPolicy::default();
+/// policy.sasl = Some(Policy::new(&Virtual::new(1)).mechanisms(&[Mechanism::ScramSha256]));
+/// assert!(policy.tls_required);
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DomainPolicy {
@@ -76,6 +89,43 @@ pub(super) struct Domain {
 }
 
 /// Configures a [`Server`].
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::server::{DomainPolicy, Limits, Server};
+/// use xmpp_session::session::{Conflict, EventKind};
+/// use xmpp_session::store::Stores;
+/// use xmpp_session::xep::{Carbons, Disco, Ping, StreamManagement};
+///
+/// let mut limits = Limits::default();
+/// limits.sessions_per_account = 8;
+/// limits.negotiation = Duration::from_secs(20);
+///
+/// let mut lab = DomainPolicy::default();
+/// lab.tls_required = false; // a network that nobody can listen in on
+///
+/// let server: Server<Recorder> = Server::builder(Arc::new(Virtual::new(1)), Stores::memory())
+///     .domain("example.com".parse()?)
+///     .domain_with("lab.example.com".parse()?, lab)
+///     .conflict(Conflict::Override)
+///     .limits(limits)
+///     .extension(StreamManagement::new())
+///     .extension(Carbons::new())
+///     .extension(Ping)
+///     .extension(Disco::new())
+///     .listener(|event| {
+///         if let EventKind::Ended { reason, .. } = event.kind() {
+///             println!("{} has ended: {reason:?}", event.session().jid());
+///         }
+///     })
+///     .build();
+/// # Ok::<(), xmpp_session::jid::Error>(())
+/// ```
 #[must_use = "a builder does nothing until `build`"]
 pub struct ServerBuilder<C: SharedConnection> {
     environment: Arc<dyn Environment>,
@@ -114,12 +164,13 @@ impl<C: SharedConnection> Server<C> {
 }
 
 impl<C: SharedConnection> ServerBuilder<C> {
-    /// Serves a domain under the default policy.
+    /// Serves a domain under the default policy: TLS required, every mechanism. A server without a domain serves
+    /// nobody. It is looked up in its [normal form](crate::address::domain) (STREAM-6).
     pub fn domain(self, domain: DomainPart) -> Self {
         self.domain_with(domain, DomainPolicy::default())
     }
 
-    /// Serves a domain under a policy of its own.
+    /// As [`domain`](Self::domain), under a policy of its own.
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
         let name = address::domain(domain.as_str()).unwrap_or(domain);
         self.registry = self.registry.domain(name.clone());
@@ -153,19 +204,21 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// Adds an extension behind the earlier ones.
+    /// Adds an extension behind the earlier ones: they are asked in this order, and the first to answer decides. None
+    /// is there by default, not even those of [`xep`](crate::xep).
     pub fn extension(mut self, extension: impl Extension<C>) -> Self {
         self.extensions.push(Box::new(extension));
         self
     }
 
-    /// Sets the limits.
+    /// Sets the limits, each of which has its default in [`Limits`] (section 13 of the rules).
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The way to other domains. Without one they cannot be reached.
+    /// The way to other domains. Without one they cannot be reached: senders get `remote-server-not-found`
+    /// (STZ-10).
     pub fn router(mut self, router: impl Router) -> Self {
         self.router = Some(Box::new(router));
         self

@@ -67,6 +67,36 @@ use work::timers::Timers;
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// An XMPP endpoint for clients. Cheap to clone; all clones are one server.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::server::{Server, Transport};
+/// use xmpp_session::stanza::Stanza;
+/// use xmpp_session::store::Stores;
+///
+/// // With feature `system`, `System` is the environment of a real server.
+/// let server = Server::builder(Arc::new(Virtual::new(1)), Stores::memory())
+///     .domain("example.com".parse()?)
+///     .build();
+///
+/// // For each transport a driver: `host::tokio` and `host::threads` do this for a socket.
+/// let connection = Recorder::new();
+/// let mut driver = server.accept(connection.clone(), Transport::new().source("192.0.2.7").secure(true));
+/// driver.receive(
+///     b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+///       version='1.0' to='example.com'>",
+/// );
+/// assert!(connection.take().concat().contains("<mechanism>SCRAM-SHA-256</mechanism>"));
+///
+/// // A stanza of the host's, or from another domain, goes where its `to` says.
+/// server.send(Stanza::message().from("example.com").to("juliet@example.com").build());
+/// assert_eq!(server.metrics().accepted, 1);
+/// # Ok::<(), xmpp_session::jid::Error>(())
+/// ```
 pub struct Server<C: SharedConnection>(Arc<Core<C>>);
 
 /// What the clones of a server share.
@@ -118,7 +148,8 @@ impl<C: SharedConnection> Server<C> {
         self.0.environment.now()
     }
 
-    /// Takes a transport that has just been accepted.
+    /// Takes a transport that has just been accepted. Nothing is sent before the client has spoken; one that does
+    /// not get a session within [`Limits::negotiation`] is closed (LIMIT-1).
     pub fn accept(&self, connection: C, transport: Transport) -> Driver<C> {
         Driver::new(Arc::clone(&self.0), connection, transport)
     }

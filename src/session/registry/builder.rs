@@ -19,6 +19,28 @@ use crate::session::outbound::{Hold, RetentionLimits, Validity};
 use crate::stanza::Stanza;
 
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::session::{Conflict, EventKind, SessionRegistry};
+///
+/// let registry: SessionRegistry<Recorder> = SessionRegistry::builder(Arc::new(Virtual::new(1)))
+///     .domain("example.com".parse()?)
+///     .conflict(Conflict::Refuse)
+///     .sessions_per_account(4)
+///     .listener(|event| match event.kind() {
+///         EventKind::Bound => println!("{} has come", event.session().jid()),
+///         EventKind::Ended { reason, .. } => println!("{} is gone: {reason:?}", event.session().jid()),
+///         _ => {}
+///     })
+///     .leftover(|left| println!("{} has left {:?}", left.session, left.stanza))
+///     .build();
+/// # Ok::<(), xmpp_session::jid::Error>(())
+/// ```
 #[must_use = "a builder does nothing until `build`"]
 pub struct RegistryBuilder<C: SharedConnection> {
     pub(super) settings: Settings<C>,
