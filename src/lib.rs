@@ -110,3 +110,17 @@ mod connection_guide {}
 #[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../docs/extensions.md")]
 mod extensions_guide {}
+
+/// Compiles and runs the pages of the cookbook.
+#[cfg(all(doctest, feature = "server", feature = "system"))]
+mod cookbook {
+    #[doc = include_str!("../docs/cookbook/testing.md")]
+    mod testing {}
+
+    #[doc = include_str!("../docs/cookbook/users-http.md")]
+    mod users_http {}
+
+    #[cfg(all(feature = "conformance", feature = "sqlite"))]
+    #[doc = include_str!("../docs/cookbook/users-sql.md")]
+    mod users_sql {}
+}
