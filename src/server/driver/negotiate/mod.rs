@@ -5,6 +5,7 @@ mod elements;
 mod features;
 pub(in crate::server) mod hashing;
 mod header;
+mod local;
 pub(in crate::server) mod login_failures;
 mod sasl;
 
@@ -91,12 +92,15 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The session is bound: negotiation is over.
-    fn begin_session(&mut self, session: Session<Bound, C>) {
+    fn begin_session(&mut self, mut session: Session<Bound, C>) {
         let _first = self.drain_hook.session.set((session.handle(), session.epoch()));
         self.trace.bound(session.id(), session.jid());
         self.negotiating = None;
         self.place = None;
         self.set_deadline(self.core.limits.silence);
+        if self.is_local {
+            self.count_taken(&mut session);
+        }
         self.state = State::Bound(session);
     }
 
