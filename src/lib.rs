@@ -124,4 +124,20 @@ mod cookbook {
     #[cfg(all(feature = "conformance", feature = "sqlite"))]
     #[doc = include_str!("../docs/cookbook/users-sql.md")]
     mod users_sql {}
+
+    #[cfg(feature = "tokio")]
+    #[doc = include_str!("../docs/cookbook/bot.md")]
+    mod bot {}
+
+    #[cfg(feature = "tokio")]
+    #[doc = include_str!("../docs/cookbook/component.md")]
+    mod component {}
+
+    #[cfg(feature = "tokio")]
+    #[doc = include_str!("../docs/cookbook/administration.md")]
+    mod administration {}
+
+    #[cfg(all(feature = "tokio", unix))]
+    #[doc = include_str!("../docs/cookbook/gateway.md")]
+    mod gateway {}
 }
