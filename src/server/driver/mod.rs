@@ -182,13 +182,13 @@ impl<C: SharedConnection> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, transport: Transport) -> Self {
         let source = core.ledger.source(transport.source.as_deref());
         let place = core.ledger.enter(source);
-        Self::placed(core, connection, &transport, source, place)
+        Self::placed(core, connection, transport, source, place)
     }
 
     fn placed(
         core: Arc<Core<C>>,
         connection: C,
-        transport: &Transport,
+        transport: Transport,
         source: Source,
         place: Place,
     ) -> Self {
