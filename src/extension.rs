@@ -35,7 +35,7 @@ use crate::rules::delivery::Relation;
 use crate::session::{
     AccountState, Authed, Bound, Copies, Epoch, Hold, Session, SessionHandle, SessionRegistry,
 };
-use crate::stanza::{Child, Stanza, StanzaError};
+use crate::stanza::{Child, Frame, Stanza, StanzaError};
 use crate::store::StoreFuture;
 use crate::stream::{Nonza, StreamError};
 
@@ -154,9 +154,9 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         None
     }
 
-    /// Adds to a write that is about to happen on one transport of a session: what is appended to
+    /// Adds to a write that is about to happen on one transport of a session: what is handed to
     /// `out` or sent through the session travels in that write.
-    fn pre_drain(&self, session: &SessionHandle<C>, epoch: Epoch, out: &mut Vec<u8>) {
+    fn pre_drain(&self, session: &SessionHandle<C>, epoch: Epoch, out: &mut dyn FnMut(Frame<'_>)) {
         let _ = (session, epoch, out);
     }
 

@@ -75,6 +75,7 @@ mod named;
 #[cfg(feature = "server")]
 mod oneshot;
 pub mod outbox;
+mod park;
 mod recent;
 pub mod rules;
 #[cfg(feature = "server")]

@@ -68,6 +68,9 @@ const HARMLESS: &[(&str, &str)] = &[
     ("OpenError", "dyn"),
     ("OpenError", "Send"),
     ("OpenError", "Sync"),
+    // Files of the host's, and what is wrong with them.
+    ("PemError", "PathBuf"),
+    ("PemError", "Error"),
 ];
 
 /// A type, where it is declared.

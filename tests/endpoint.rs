@@ -99,5 +99,8 @@ mod subscriptions;
 #[path = "waiting.rs"]
 mod waiting;
 #[cfg(test)]
+#[path = "websocket.rs"]
+mod websocket;
+#[cfg(test)]
 #[path = "xep.rs"]
 mod xep;

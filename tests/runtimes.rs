@@ -13,12 +13,13 @@ use xmpp_session::connection::{Close, Connection, Recorder, SendError};
 use xmpp_session::environment::System;
 use xmpp_session::host::{self, Host};
 use xmpp_session::jid::BareJid;
-use xmpp_session::outbox::{Marks, Outbox};
+use xmpp_session::outbox::{FromOutbox, Marks, Outbox};
 use xmpp_session::sasl::ChannelBindings;
-use xmpp_session::server::{Server, Shutdown, Transport, Want};
+use xmpp_session::server::{ComponentHandle, Server, Shutdown, Transport, Want};
 use xmpp_session::session::{BindRequest, Bound, Reason, Session, SessionRegistry};
-use xmpp_session::stanza::{Frame, Stanza};
+use xmpp_session::stanza::{Frame, Stanza, StanzaError};
 use xmpp_session::store::{AnyAccount, Stores};
+use xmpp_session::stream::StreamCondition;
 
 /// A connection of a host's own.
 #[derive(Clone)]
@@ -227,4 +228,78 @@ each! {
     of_mine: Mine = Mine(Recorder::new());
     of_a_wrapper: Any = Any(Arc::new(Recorder::new()));
     of_shared_ones: Arc<Mine> = Arc::new(Mine(Recorder::new()));
+}
+
+impl FromOutbox for Any {
+    fn from_outbox(outbox: Arc<Outbox>) -> Self {
+        Self(outbox)
+    }
+}
+
+/// For kinds of connections that an outbox can stand for: components and bots beside them, held over awaits
+/// on tasks of their own.
+macro_rules! with_bots {
+    ($($name:ident: $connection:ty;)*) => {$(
+        mod $name {
+            use super::*;
+
+            type C = $connection;
+
+            async fn echo(own: ComponentHandle<C>, stanza: Stanza) -> Result<(), StanzaError> {
+                yield_now().await;
+                let (from, to) = (stanza.to(), stanza.from());
+                assert!(own.send(stanza.readdressed(from.as_deref(), to.as_deref())).is_ok());
+                Ok(())
+            }
+
+            async fn talk(server: Server<C>, jid: &'static str, to: &'static str) -> usize {
+                let mut bot = server.bot(&jid.parse().unwrap()).await.unwrap();
+                let sender = bot.sender();
+                let sending = tokio::spawn(async move {
+                    for _ in 0..100 {
+                        sender.send(&Stanza::message().to(to).build()).await.unwrap();
+                    }
+                });
+                let mut heard = 0;
+                while heard < 100 && bot.recv().await.is_some() {
+                    heard += 1;
+                }
+                sending.await.unwrap();
+                heard
+            }
+
+            #[tokio::test]
+            async fn bots_and_components() {
+                let builder = Server::builder(environment(), stores());
+                let server: Server<C> = builder
+                    .domain("localhost".parse().unwrap())
+                    .component("echo.localhost".parse().unwrap(), echo)
+                    .component("more.localhost".parse().unwrap(), |own, stanza| async move {
+                        echo(own, stanza).await
+                    })
+                    .build();
+                let background = tokio::spawn(host::tokio::background(server.clone()));
+                let one = tokio::spawn(talk(server.clone(), "me@localhost/a", "echo.localhost"));
+                let two = tokio::spawn(talk(server.clone(), "me@localhost/b", "x@more.localhost/y"));
+                assert_eq!((one.await.unwrap(), two.await.unwrap()), (100, 100));
+                let acts = async move {
+                    let account = server.account(&BareJid::new("me@localhost").unwrap());
+                    account.befriend(&BareJid::new("you@localhost").unwrap()).await.unwrap();
+                    assert_eq!(account.roster().await.unwrap().len(), 1);
+                    let kicked = StreamCondition::PolicyViolation.into();
+                    assert_eq!(account.kick(&kicked).await, 0);
+                    let message = Stanza::message().build();
+                    assert_eq!(server.announce(&message, 1, Duration::ZERO).await, 0);
+                };
+                tokio::spawn(acts).await.unwrap();
+                background.abort();
+            }
+        }
+    )*};
+}
+
+with_bots! {
+    bots_of_outboxes: Arc<Outbox>;
+    bots_of_any_kind: Arc<dyn Connection>;
+    bots_of_a_wrapper: Any;
 }

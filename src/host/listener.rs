@@ -105,8 +105,6 @@ impl<L> Listener<L> {
 impl<L> fmt::Debug for Listener<L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listener")
-            .field("direct_tls", &self.terms.direct_tls)
-            .field("secure", &self.terms.secure)
             .field("proxied", &self.terms.trusted.is_some())
             .finish_non_exhaustive()
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use proxy_header::{Error, ParseConfig, ProxyHeader};
 
 /// What a header says.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(super) struct Header {
     /// The client. `None`: the connection is the proxy's own, or it does not know.
     pub(super) client: Option<IpAddr>,
@@ -95,9 +95,9 @@ mod tests {
         ] {
             let whole = Header { client: from, length: header.len() };
             let followed = [header.as_slice(), b"<stream:stream"].concat();
-            assert_eq!(read(&followed, MOST).unwrap(), Some(whole), "{header:?}");
+            assert!(read(&followed, MOST).unwrap() == Some(whole), "{header:?}");
             for end in 0..header.len() {
-                assert_eq!(read(&header[..end], MOST).unwrap(), None, "{:?}", &header[..end]);
+                assert!(read(&header[..end], MOST).unwrap().is_none(), "{:?}", &header[..end]);
             }
             assert!(read(&header, header.len() - 1).is_err(), "{header:?}");
         }

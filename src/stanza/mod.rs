@@ -32,7 +32,12 @@ pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
 pub use element::NotAStanza;
 pub use error::{Condition, ErrorType, StanzaError};
-pub use frame::{Frame, Framing};
+#[cfg(feature = "stream")]
+pub(crate) use frame::FRAMING_NAMESPACE;
+pub use frame::{
+    Addressed, Frame, FrameParts, Framing, Limit, ResponseHeader, STREAM_NAMESPACE,
+    StreamCondition, StreamError, Version,
+};
 pub(crate) use head::Head;
 pub use received::Received;
 

@@ -21,7 +21,7 @@ use crate::host::{ACCEPT_PAUSE, Host, cut, is_of_the_connection, proxy};
 /// whatever way it likes. Then nothing more is accepted, every stream ends as with [`shutdown`], and so does
 /// this, once all are gone or after [`Host::shutdown_timeout`].
 ///
-/// The server's [`background`] work is done beside it, on a thread that lasts as long as the host. Several
+/// The server's [`background`](super::background) work is done beside it, on a thread that lasts as long as the host. Several
 /// listeners of one host, such as one for direct TLS, each take this call.
 ///
 /// ```no_run

@@ -27,7 +27,7 @@ use crate::server::Transport;
 /// accepted, every stream ends as with [`shutdown`], and so does this, once all are gone or after
 /// [`Host::shutdown_timeout`].
 ///
-/// The server's [`background`] work is done beside it, as long as there is the host. Several listeners of one
+/// The server's [`background`](super::background) work is done beside it, as long as there is the host. Several listeners of one
 /// host, such as one for direct TLS, each take this call, and a `stop` that is ready for all of them.
 /// Dropping the future only stops accepting.
 ///

@@ -30,12 +30,13 @@ pub(crate) use acks::Retained;
 pub use acks::{AckCheck, AckPolicy, Acknowledged};
 pub use copies::Copies;
 pub use holdback::Hold;
-pub use item::{Item, Validity};
+pub(crate) use item::LastWords;
+pub use item::{Item, Reply, Validity};
 pub use limits::RetentionLimits;
 #[cfg(feature = "server")]
 pub(crate) use limits::Share;
 use limits::small;
-pub(super) use writer::Writer;
+pub(super) use writer::{Writer, write_end};
 
 /// Which of its transports a session has: a resumption begins another epoch. A host gets it with a write or
 /// from the owner and hands it back with what it asks of the session, which has no effect in a later one.
@@ -309,7 +310,7 @@ impl<C: SharedConnection> Outbound<C> {
     /// With `farewell`, what an unretained queue still holds is written first, then the farewell,
     /// then the transport is flushed and closed, by whoever has the writer's role. Without, the
     /// transport is to be dropped.
-    pub(super) fn end(&mut self, farewell: Option<&[u8]>) -> Ended<C> {
+    pub(super) fn end(&mut self, farewell: Option<LastWords<'_>>) -> Ended<C> {
         // Of what a connection has not taken nobody knows when it will.
         let is_stalled = self.is_stalled();
         self.ended = true;
@@ -339,7 +340,8 @@ impl<C: SharedConnection> Outbound<C> {
                     self.gates.open(Gate::Predecessor);
                     self.gates.open(Gate::Greeting);
                 }
-                self.queue.push(Queued::Raw(words.into()));
+                let words = Item::last_words(words);
+                self.queue.push(Queued::new(&words, false, Duration::ZERO));
                 self.queue.push(Queued::Close);
                 None
             }

@@ -15,7 +15,7 @@ use crate::connection::{Close, Connection, SendError, SharedConnection};
 use crate::environment::Nanos;
 use crate::shield::{shielded, wake};
 use crate::stanza::delay::{delay, is_delayed_by};
-use crate::stanza::{Frame, Kind, Stanza};
+use crate::stanza::{Frame, Kind, Stanza, StreamError};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The outbound of one session, with the addresses of that session.
@@ -238,7 +238,8 @@ impl<C: SharedConnection> Writer<'_, C> {
     #[inline]
     fn write(&self, link: &C, content: Content<'_>, mark: &[u8]) -> Result<(), SendError> {
         let frame = match content {
-            Content::Raw(bytes) => Frame::raw(bytes),
+            Content::Element(xml) => Frame::element(xml),
+            Content::End(error) => return write_end(link, error),
             Content::Since(stanza, at) => return self.write_since(link, stanza, at),
             Content::Stanza(stanza, to) | Content::Copy(stanza, to, _) => {
                 let frame = Frame::stanza(stanza).append(mark);
@@ -264,6 +265,21 @@ impl<C: SharedConnection> Writer<'_, C> {
 fn hand_over<C: Connection>(link: &C, frame: Frame<'_>) -> Result<(), SendError> {
     // A connection that panics is a broken transport.
     shielded(|| link.send(frame.framing(link.framing()))).unwrap_or(Err(SendError::Closed))
+}
+
+/// STREAM-24: in one piece.
+#[cold]
+pub(in crate::session) fn write_end<C: Connection>(
+    link: &C,
+    error: Option<&StreamError>,
+) -> Result<(), SendError> {
+    let framing = link.framing();
+    let close = Frame::close().framing(framing);
+    let send = || match error {
+        Some(error) => link.send_all(&[Frame::error(error).framing(framing), close]),
+        None => link.send(close),
+    };
+    shielded(send).unwrap_or(Err(SendError::Closed))
 }
 
 /// SM-16: messages and presence that were not written when they were accepted say so, unless they
@@ -328,7 +344,7 @@ impl<C: SharedConnection> Outbound<C> {
         if item.validity.is_void() {
             return Err(NotSent::Void);
         }
-        let is_stanza = !matches!(item.content, Content::Raw(_));
+        let is_stanza = item.stanza().is_some();
         if self.link.is_none() && (self.retained.is_none() || !is_stanza) {
             return Err(NotSent::Ended);
         }
@@ -372,7 +388,7 @@ impl<C: SharedConnection> Outbound<C> {
         };
         let sent = self.sent();
         let claimed = match self.queue.take_greeting() {
-            Some(greeting) => Some((Queued::Raw(greeting.into()), None)),
+            Some(greeting) => Some((greeting, None)),
             None => self.claim(),
         };
         let Some((entry, delayed)) = claimed else {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use jid::BareJid;
 
 use super::bind::Misuse;
-use super::end::{Ending, Reason, Run, last_words};
+use super::end::{Ending, Reason, Run};
 use super::events::EventKind;
 use super::hibernation::is_same;
 use super::inner::Inner;
@@ -20,9 +20,9 @@ use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
 use crate::session::handle::{ABSENT, HOLDING, RETAINED, Shared};
 use crate::session::input::Owner;
-use crate::session::outbound::{Acknowledged, Epoch, Gate, Retained};
+use crate::session::outbound::{Acknowledged, Epoch, Gate, LastWords, Reply, Retained, write_end};
 use crate::shield::{shielded, wake};
-use crate::stanza::Frame;
+use crate::stanza::StreamCondition;
 use crate::sync::atomic::Ordering;
 
 /// How a session is kept for a client that may come back.
@@ -139,7 +139,7 @@ impl<C: SharedConnection> Inner<C> {
         shared: &Arc<Shared<C>>,
         epoch: Epoch,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
         run: Run,
     ) {
         let loss = self.decide_loss(shared, epoch, reason, last_words);
@@ -160,7 +160,7 @@ impl<C: SharedConnection> Inner<C> {
         shared: &Arc<Shared<C>>,
         epoch: Epoch,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
     ) -> Option<Loss<C>> {
         let now = self.now();
         let key = self.table.key(bare_of_full(&shared.jid));
@@ -242,13 +242,12 @@ impl<C: SharedConnection> Inner<C> {
         let (owner, old, waker) = self.take_over(account, token, handled, link)?;
         if let Some(old) = old {
             // Detached first: its end has no effect on the session (SM-21).
-            let words = last_words(Some("conflict"));
-            let _gone = shielded(|| old.send(Frame::raw(&words)));
+            let _gone = write_end(&old, Some(&StreamCondition::Conflict.into()));
             shielded(|| old.close(Close::Flush));
         }
         wake(waker);
         let handled = owner.shared.out.lock().handled().unwrap_or(0);
-        self.greet(&owner, shielded(|| reply(Resumed { handled })));
+        self.greet(&owner, shielded(|| reply(Resumed { handled }).into()));
         self.events.deliver();
         Ok(owner)
     }
@@ -294,8 +293,8 @@ impl<C: SharedConnection> Inner<C> {
         Ok((Owner { shared, epoch }, old, waker))
     }
 
-    /// Puts in the first bytes on a transport, and lets what waits follow them.
-    pub(super) fn greet(&self, owner: &Owner<C>, greeting: Option<Vec<u8>>) {
+    /// Puts in what comes first on a transport, and lets what waits follow them.
+    pub(super) fn greet(&self, owner: &Owner<C>, greeting: Option<Reply>) {
         let shared = &owner.shared;
         {
             let mut out = shared.out.lock();
