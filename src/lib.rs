@@ -120,10 +120,38 @@ mod connection_guide {}
 #[doc = include_str!("../docs/extensions.md")]
 mod extensions_guide {}
 
-#[cfg(all(doctest, feature = "server"))]
-#[doc = include_str!("../docs/cookbook/archive.md")]
-mod archive_recipe {}
+/// Compiles and runs the pages of the cookbook.
+#[cfg(all(doctest, feature = "server", feature = "system"))]
+mod cookbook {
+    #[doc = include_str!("../docs/cookbook/archive.md")]
+    mod archive {}
 
-#[cfg(all(doctest, feature = "server"))]
-#[doc = include_str!("../docs/cookbook/push.md")]
-mod push_recipe {}
+    #[doc = include_str!("../docs/cookbook/push.md")]
+    mod push {}
+
+    #[doc = include_str!("../docs/cookbook/testing.md")]
+    mod testing {}
+
+    #[doc = include_str!("../docs/cookbook/users-http.md")]
+    mod users_http {}
+
+    #[cfg(all(feature = "conformance", feature = "sqlite"))]
+    #[doc = include_str!("../docs/cookbook/users-sql.md")]
+    mod users_sql {}
+
+    #[cfg(feature = "tokio")]
+    #[doc = include_str!("../docs/cookbook/bot.md")]
+    mod bot {}
+
+    #[cfg(feature = "tokio")]
+    #[doc = include_str!("../docs/cookbook/component.md")]
+    mod component {}
+
+    #[cfg(feature = "tokio")]
+    #[doc = include_str!("../docs/cookbook/administration.md")]
+    mod administration {}
+
+    #[cfg(all(feature = "tokio", unix))]
+    #[doc = include_str!("../docs/cookbook/gateway.md")]
+    mod gateway {}
+}
