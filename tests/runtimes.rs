@@ -13,12 +13,14 @@ use xmpp_session::connection::{Close, Connection, Recorder, SendError};
 use xmpp_session::environment::System;
 use xmpp_session::host::{self, Host};
 use xmpp_session::jid::BareJid;
-use xmpp_session::outbox::{Marks, Outbox};
+use xmpp_session::outbox::{FromOutbox, Marks, Outbox};
+use xmpp_session::rules::roster::Item;
 use xmpp_session::sasl::ChannelBindings;
 use xmpp_session::server::{Server, Shutdown, Transport, Want};
 use xmpp_session::session::{BindRequest, Bound, Reason, Session, SessionRegistry};
 use xmpp_session::stanza::{Frame, Stanza};
 use xmpp_session::store::{AnyAccount, Stores};
+use xmpp_session::stream::StreamCondition;
 
 /// A connection of a host's own.
 #[derive(Clone)]
@@ -192,6 +194,27 @@ macro_rules! each {
                 background.abort();
             }
 
+            #[tokio::test]
+            async fn accounts() {
+                let (me, you) = ("me@localhost".parse().unwrap(), "you@localhost".parse().unwrap());
+                let acts = |server: Server<C>| async move {
+                    let account = server.account(&me);
+                    account.befriend(&you).await.unwrap();
+                    let roster = account.roster().await.unwrap();
+                    account.remove_contact(&you).await.unwrap();
+                    account.set_contact(&Item::new(you)).await.unwrap();
+                    for account in server.online() {
+                        yield_now().await;
+                        assert!(account == me);
+                    }
+                    let hello = Stanza::message().from("localhost").build();
+                    assert!(server.announce(&hello, 1, Duration::ZERO).await == 0);
+                    let error = StreamCondition::PolicyViolation.into();
+                    assert!(account.kick(&error).await == 0 && roster.len() == 1);
+                };
+                handle(acts, server()).await.unwrap();
+            }
+
             fn host() -> Arc<Host<C>> {
                 Arc::new(Host::with(server(), |_| connection()))
             }
@@ -227,4 +250,35 @@ each! {
     of_mine: Mine = Mine(Recorder::new());
     of_a_wrapper: Any = Any(Arc::new(Recorder::new()));
     of_shared_ones: Arc<Mine> = Arc::new(Mine(Recorder::new()));
+}
+
+/// Bots speak through an outbox, of which a connection is made.
+fn bot<C: FromOutbox>(server: Server<C>) -> impl Future<Output = ()> {
+    async move {
+        let mut bot = server.bot(&"me@localhost/bot".parse().unwrap()).await.unwrap();
+        let sender = bot.sender();
+        let message = Stanza::message().to("me@localhost/bot").build();
+        bot.send(&message).await.unwrap();
+        sender.send(&message).await.unwrap();
+        assert!(bot.recv().await.is_some());
+        yield_now().await;
+        assert!(bot.recv().await.is_some() && bot.session().jid().resource().as_str() == "bot");
+    }
+}
+
+#[tokio::test]
+async fn bots() {
+    let server = Server::<Arc<dyn Connection>>::builder(environment(), stores());
+    let server = server.domain("localhost".parse().unwrap()).build();
+    let background = tokio::spawn(host::tokio::background(server.clone()));
+    let one = server.clone();
+    tokio::spawn(async move { bot(one).await }).await.unwrap();
+    let two = async move {
+        let mut bot = server.bot(&"me@localhost/bot".parse().unwrap()).await.unwrap();
+        yield_now().await;
+        bot.send(&Stanza::message().to("me@localhost/bot").build()).await.unwrap();
+        assert!(bot.recv().await.is_some());
+    };
+    tokio::spawn(two).await.unwrap();
+    background.abort();
 }
