@@ -19,7 +19,7 @@ use crate::server::{Driver, Server, Transport, Want};
 use crate::stanza::bounds::Bounds;
 use crate::stanza::canonical::Declarations;
 use crate::stanza::recognise::law;
-use crate::stanza::{Frame, Stanza, canonicalise};
+use crate::stanza::{Frame, Framing, Stanza, canonicalise};
 use crate::store::{Credentials, MemoryAccounts, Stores, Verdict};
 use crate::stream::{Event, Limits, Parser, StreamError};
 
@@ -55,6 +55,39 @@ pub fn parser(data: &[u8]) {
     let size = usize::from(size).max(1);
     assert!(events(bytes, size, true) == whole, "in pieces of {size}");
     assert!(events(bytes, size, false) == whole, "in pieces of {size}, borrowed");
+    let whole = messages(bytes, usize::MAX);
+    assert!(messages(bytes, size) == whole, "messages in fragments of {size}");
+}
+
+/// The same for messages, which a zero byte ends. Which error it is may depend on where a fragment ends:
+/// some are told at a start tag.
+fn messages(bytes: &[u8], size: usize) -> Vec<Option<Vec<u8>>> {
+    const OPEN: &[u8] = b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' version='1.0'/>";
+    let limits = Limits::default();
+    let mut parser = Parser::with_framing(&limits, Framing::Message);
+    let mut shown_events = Vec::new();
+    for message in std::iter::once(OPEN).chain(bytes.split(|byte| *byte == 0)) {
+        for fragment in message.chunks(size) {
+            parser.feed_message(fragment, false);
+        }
+        parser.feed_message(b"", true);
+        loop {
+            match parser.next() {
+                Ok(None) => break,
+                Err(_) => {
+                    shown_events.push(None);
+                    return shown_events;
+                }
+                Ok(Some(event)) => {
+                    if matches!(event, Event::Header(_)) {
+                        parser.authenticated(&limits);
+                    }
+                    shown_events.push(Some(shown(&event)));
+                }
+            }
+        }
+    }
+    shown_events
 }
 
 fn events(bytes: &[u8], size: usize, feed: bool) -> Vec<Result<Vec<u8>, StreamError>> {

@@ -75,6 +75,7 @@ mod named;
 #[cfg(feature = "server")]
 mod oneshot;
 pub mod outbox;
+mod park;
 mod recent;
 pub mod rules;
 #[cfg(feature = "server")]
@@ -111,3 +112,11 @@ mod connection_guide {}
 #[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../docs/extensions.md")]
 mod extensions_guide {}
+
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../docs/cookbook/archive.md")]
+mod archive_recipe {}
+
+#[cfg(all(doctest, feature = "server"))]
+#[doc = include_str!("../docs/cookbook/push.md")]
+mod push_recipe {}

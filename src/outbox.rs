@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::connection::{Close, Connection, PreDrain, SendError, SharedConnection};
-use crate::stanza::Frame;
+use crate::stanza::{Frame, Framing};
 
 /// A write buffer for one transport, shared by everyone who sends to it.
 ///
@@ -44,7 +44,7 @@ use crate::stanza::Frame;
 ///     }
 ///     socket
 /// });
-/// outbox.send(Frame::raw(b"<presence/>"))?;
+/// outbox.send(Frame::element(b"<presence/>"))?;
 /// outbox.close(Close::Flush);
 /// assert_eq!(writer.join().unwrap(), b"<presence/>");
 /// # Ok::<(), xmpp_session::connection::SendError>(())
@@ -53,12 +53,16 @@ pub struct Outbox {
     state: Mutex<State>,
     /// For a writer that blocks; one that polls leaves its waker in the state.
     changed: Condvar,
-    marks: Marks,
+    /// [`Marks`], each in four bytes.
+    soft: u32,
+    hard: u32,
+    framing: Framing,
 }
 
 #[derive(Default)]
 struct State {
-    /// Accepted and not yet handed to the drain: always whole frames.
+    /// Accepted and not yet handed to the drain: always whole frames. Where each is a message, its
+    /// length is before it.
     buffer: Vec<u8>,
     /// Bytes of the drain's piece that are not consumed yet.
     handed_out: usize,
@@ -74,7 +78,16 @@ impl Outbox {
     /// The two halves of a new buffer. It owns no memory for bytes until something is sent.
     #[must_use = "dropping the drain closes the outbox"]
     pub fn new(marks: Marks) -> (Arc<Self>, Drain) {
-        let outbox = Arc::new(Self { state: Mutex::default(), changed: Condvar::new(), marks });
+        Self::with_framing(marks, Framing::Stream)
+    }
+
+    /// The same for a transport that delimits elements in this way.
+    #[must_use = "dropping the drain closes the outbox"]
+    pub fn with_framing(marks: Marks, framing: Framing) -> (Arc<Self>, Drain) {
+        let small = |mark: usize| u32::try_from(mark).unwrap_or(u32::MAX);
+        let (soft, hard) = (small(marks.soft), small(marks.hard));
+        let (state, changed) = (Mutex::default(), Condvar::new());
+        let outbox = Arc::new(Self { state, changed, soft, hard, framing });
         (Arc::clone(&outbox), Drain { outbox, piece: Vec::new(), at: 0 })
     }
 
@@ -89,6 +102,35 @@ impl Outbox {
     pub(crate) fn accepted(&self) -> u64 {
         let state = self.state.lock();
         state.written.saturating_add(u64::try_from(state.waiting()).unwrap_or(u64::MAX))
+    }
+
+    /// Whether there is room for so many bytes.
+    #[inline]
+    fn admit(
+        &self,
+        state: &State,
+        is_stanza: bool,
+        len: impl FnOnce() -> usize,
+    ) -> Result<(), SendError> {
+        if state.closed.is_some() {
+            return Err(SendError::Closed);
+        }
+        let waiting = state.waiting();
+        if waiting > 0 {
+            let whole = waiting.saturating_add(len());
+            if whole > self.soft as usize && (whole > self.hard as usize || is_stanza) {
+                return Err(SendError::Full);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn append(&self, buffer: &mut Vec<u8>, frame: Frame<'_>) {
+        match self.framing {
+            Framing::Stream => frame.write_to(buffer),
+            Framing::Message => message::append(buffer, frame),
+        }
     }
 
     /// Wakes the writer. Consumes the guard since a waker is foreign code: it runs without the lock.
@@ -111,17 +153,20 @@ impl Connection for Outbox {
     /// but a stanza [`Marks::hard`]), [`SendError::Closed`] after [`close`](Connection::close) and once the [`Drain`] is gone.
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let mut state = self.state.lock();
-        if state.closed.is_some() {
-            return Err(SendError::Closed);
+        self.admit(&state, frame.is_stanza(), || frame.len())?;
+        self.append(&mut state.buffer, frame);
+        if !state.blocked {
+            self.wake(state);
         }
-        let waiting = state.waiting();
-        if waiting > 0 {
-            let whole = waiting.saturating_add(frame.len());
-            if whole > self.marks.soft && (whole > self.marks.hard || !frame.is_raw()) {
-                return Err(SendError::Full);
-            }
-        }
-        frame.write_to(&mut state.buffer);
+        Ok(())
+    }
+
+    /// Appends all or none of them, in one piece.
+    fn send_all(&self, frames: &[Frame<'_>]) -> Result<(), SendError> {
+        let mut state = self.state.lock();
+        let len = || frames.iter().map(Frame::len).sum();
+        self.admit(&state, frames.iter().any(Frame::is_stanza), len)?;
+        frames.iter().for_each(|frame| self.append(&mut state.buffer, *frame));
         if !state.blocked {
             self.wake(state);
         }
@@ -149,6 +194,10 @@ impl Connection for Outbox {
 
     fn written(&self) -> u64 {
         self.state.lock().written
+    }
+
+    fn framing(&self) -> Framing {
+        self.framing
     }
 
     fn on_drain(&self, hook: Arc<dyn PreDrain>) {
@@ -255,6 +304,9 @@ impl Drain {
     /// The bytes to write next, never empty, or `None` at the end: closed, and flushed unless
     /// aborted. Pending while there is nothing to write; the waker of the latest call is woken.
     ///
+    /// Where each frame is a message, these are the bytes of one message, and the others that wait
+    /// are handed out one after the other, before anything new: see also [`messages`](Self::messages).
+    ///
     /// If the pre-drain hook panics, no byte is lost and that hook is not called again.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Option<&[u8]>> {
         let mut old = None;
@@ -300,10 +352,50 @@ impl Drain {
         }
     }
 
+    /// The messages that were handed out together and are not consumed, the one that is to be written
+    /// next first: a host writes them all, flushes once, and then consumes the sum of their bytes. Of an
+    /// outbox that does not hold messages it is the rest of the bytes.
+    ///
+    /// ```
+    /// use std::task::Poll;
+    /// use xmpp_session::connection::{Close, Connection};
+    /// use xmpp_session::outbox::{Marks, Outbox};
+    /// use xmpp_session::stanza::{Frame, Framing, Stanza};
+    ///
+    /// let (outbox, mut drain) = Outbox::with_framing(Marks::default(), Framing::Message);
+    /// outbox.send(Frame::stanza(&Stanza::presence().build()))?;
+    /// outbox.send_all(&[Frame::element(b"<r xmlns='urn:xmpp:sm:3'/>"), Frame::close()])?;
+    /// outbox.close(Close::Flush);
+    /// let mut websocket: Vec<Vec<u8>> = Vec::new();
+    /// while let Poll::Ready(Some(_)) = drain.fill_blocking(None) {
+    ///     let mut taken = 0;
+    ///     for message in drain.messages() {
+    ///         taken += message.len();
+    ///         websocket.push(message.to_vec());
+    ///     }
+    ///     drain.consume(taken);
+    /// }
+    /// assert_eq!(websocket[0], b"<presence xmlns='jabber:client'/>");
+    /// assert_eq!(websocket[2], b"<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>");
+    /// # Ok::<(), xmpp_session::connection::SendError>(())
+    /// ```
+    pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
+        let mut piece = self.piece.get(self.at..).unwrap_or_default();
+        let framing = self.outbox.framing;
+        std::iter::from_fn(move || match framing {
+            _ if piece.is_empty() => None,
+            Framing::Stream => Some(std::mem::take(&mut piece)),
+            Framing::Message => message::take(&mut piece),
+        })
+    }
+
     /// The transport took the first `n` of the bytes last handed out: only now do they stop
     /// counting as waiting. If nothing is left, this calls [`PreDrain::drained`].
     pub fn consume(&mut self, n: usize) {
-        let n = n.min(self.piece.len().saturating_sub(self.at));
+        let n = match self.outbox.framing {
+            Framing::Stream => n.min(self.piece.len().saturating_sub(self.at)),
+            Framing::Message => message::consumed(&mut self.piece, self.at, n),
+        };
         self.at = self.at.saturating_add(n);
         let mut state = self.outbox.state.lock();
         state.written = state.written.saturating_add(u64::try_from(n).unwrap_or(u64::MAX));
@@ -339,7 +431,11 @@ impl Drain {
     }
 
     fn rest(&self) -> &[u8] {
-        self.piece.get(self.at..).unwrap_or_default()
+        let mut rest = self.piece.get(self.at..).unwrap_or_default();
+        match self.outbox.framing {
+            Framing::Stream => rest,
+            Framing::Message => message::take(&mut rest).unwrap_or_default(),
+        }
     }
 
     /// Makes `rest` the bytes to write next, and says whether there are any. With nothing to write it
@@ -374,7 +470,10 @@ impl Drain {
     /// there before the hook was called. `false`: the outbox was aborted meanwhile.
     fn hand_out_with(&mut self, hook: Arc<dyn PreDrain>, whole: usize) -> bool {
         let mut trailing = Vec::new();
-        hook.pre_drain(&mut trailing);
+        let outbox = Arc::clone(&self.outbox);
+        hook.pre_drain(&mut |frame| {
+            outbox.append(&mut trailing, frame.framing(outbox.framing));
+        });
 
         let mut state = self.outbox.state.lock();
         match state.closed {
@@ -411,6 +510,56 @@ impl fmt::Debug for Drain {
 
 /// Bytes of capacity up to which a busy outbox uses its buffers again.
 const KEPT: usize = 64 * 1024;
+
+/// Messages in a buffer, each behind its length.
+mod message {
+    use crate::stanza::{Frame, Framing};
+
+    const LENGTH: usize = size_of::<u32>();
+
+    pub(super) fn append(buffer: &mut Vec<u8>, frame: Frame<'_>) {
+        let start = buffer.len();
+        buffer.extend_from_slice(&[0; LENGTH]);
+        frame.framing(Framing::Message).write_to(buffer);
+        let len = buffer.len().saturating_sub(start).saturating_sub(LENGTH);
+        set_len(buffer, start, len);
+    }
+
+    /// Takes the first message off the front.
+    pub(super) fn take<'a>(piece: &mut &'a [u8]) -> Option<&'a [u8]> {
+        let (len, rest) = piece.split_first_chunk()?;
+        let len = usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX);
+        let (message, rest) = rest.split_at_checked(len)?;
+        *piece = rest;
+        Some(message)
+    }
+
+    /// How far to go on in `piece` from `at`, where a message begins, if `n` bytes of messages were
+    /// consumed. What is left of one of them becomes a message.
+    pub(super) fn consumed(piece: &mut [u8], at: usize, mut n: usize) -> usize {
+        let mut rest = piece.get(at..).unwrap_or_default();
+        let all = rest.len();
+        loop {
+            let left = rest;
+            match take(&mut rest) {
+                Some(message) if message.len() <= n => n -= message.len(),
+                Some(message) if n > 0 => {
+                    let (step, len) = (all - left.len() + n, message.len() - n);
+                    set_len(piece, at + step, len);
+                    return step;
+                }
+                _ => return all - left.len(),
+            }
+        }
+    }
+
+    fn set_len(buffer: &mut [u8], at: usize, len: usize) {
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        if let Some(place) = buffer.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+            *place = len.to_le_bytes();
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests;

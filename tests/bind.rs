@@ -10,7 +10,8 @@ use xmpp_session::environment::Environment;
 use xmpp_session::jid::{BareJid, FullJid};
 use xmpp_session::rules::roster::Roster;
 use xmpp_session::session::{
-    AuthenticateError, BindRefusal, BindRequest, Conflict, EventKind, Misuse, Reason, Session,
+    AuthenticateError, BindRefusal, BindRequest, Conflict, EventKind, Misuse, Reason, Reply,
+    Session,
 };
 use xmpp_session::stanza::Condition;
 
@@ -379,7 +380,7 @@ fn bind_14_a_session_that_ends_before_its_result_is_made_is_not_given_it() {
     let mut kick = |jid: &FullJid| {
         let session = world.registry.session(jid).expect("connected before the result");
         world.registry.destroy_session(&session, Reason::Kicked);
-        bind_result(jid).into_bytes()
+        Reply::Element(bind_result(jid).into_bytes())
     };
     let request = BindRequest::new().resource(resource("1")).reply(&mut kick);
     let owner = authed(&line, "a@x").bind(&world.registry, request).unwrap();

@@ -11,14 +11,16 @@ use xmpp_session::minidom::Element;
 use xmpp_session::session::{
     BindRequest, EventKind, Item, NotSent, Presence, Reason, Retention, Session,
 };
-use xmpp_session::stanza::Stanza;
+use xmpp_session::stanza::{Stanza, StreamCondition, StreamError};
 
 type End = fn(&World, Owner, &Wire);
 
 /// Every way in which a session can end.
 const ENDS: [(&str, End); 12] = [
     ("close tag", |_, owner, _| assert!(owner.end(Reason::Closed))),
-    ("stream error", |_, owner, _| assert!(owner.end_with(Reason::StreamError, b"<error/>"))),
+    ("stream error", |_, owner, _| {
+        assert!(owner.end_with(Reason::StreamError, &StreamCondition::Reset.into()));
+    }),
     ("drop of the owner", |_, owner, _| drop(owner)),
     ("host panic", |_, owner, _| {
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || {
@@ -35,8 +37,8 @@ const ENDS: [(&str, End); 12] = [
         line.set(Mode::Full);
         // Nobody else can make so much wait for it.
         let much = vec![b' '; 7 << 20];
-        assert_eq!((owner.send_raw(&much), owner.send_raw(&much)), (Ok(()), Ok(())));
-        assert_eq!(owner.send_raw(&much), Err(NotSent::Full));
+        assert_eq!((owner.send_element(&much), owner.send_element(&much)), (Ok(()), Ok(())));
+        assert_eq!(owner.send_element(&much), Err(NotSent::Full));
     }),
     ("panicking connection", |_, owner, line| {
         line.set(Mode::Panics);
@@ -203,7 +205,7 @@ fn destroy_6_a_stale_handle_says_not_delivered_and_changes_nothing() {
     world.registry.destroy_session(&handle, Reason::Kicked);
     drop(line.take());
     assert_eq!(handle.send(&message("b@x/1", 1)), Err(NotSent::Ended));
-    assert_eq!(handle.send_item(&Item::raw(b"<r/>")), Err(NotSent::Ended));
+    assert_eq!(handle.send_item(&Item::element(b"<r/>")), Err(NotSent::Ended));
     assert!(handle.available().is_none() && handle.interested().is_none());
     assert!(handle.is_ended() && !handle.is_live() && handle.connection().is_none());
     assert!(matches!(owner.try_input(), Some(Err(_))));
@@ -617,12 +619,16 @@ fn destroy_18_19_each_reason_tells_its_condition() {
 }
 
 #[test]
-fn destroy_19_a_kick_closes_with_the_words_that_the_host_names() {
+fn destroy_19_a_kick_closes_with_the_error_that_the_host_names() {
     let world = World::new();
     let (owner, line) = world.bind("a@x/1", &[]);
-    let words = b"<stream:error><see-other-host/></stream:error></stream:stream>";
-    assert!(world.registry.destroy_session_with(&owner.handle(), Reason::Kicked, words));
-    assert_eq!(line.take().pop().unwrap().as_bytes(), words);
+    let error = StreamError::see_other_host("example.org", None);
+    assert!(world.registry.destroy_session_with(&owner.handle(), Reason::Kicked, &error));
+    assert_eq!(
+        line.take().pop().unwrap(),
+        "<stream:error><see-other-host xmlns='urn:ietf:params:xml:ns:xmpp-streams'>example.org\
+         </see-other-host></stream:error></stream:stream>"
+    );
 }
 
 #[test]

@@ -42,7 +42,7 @@ impl Scene {
             let registry = inner.server().registry();
             for session in registry.iter() {
                 let _seen = (session.roster(), session.info(), session.available().is_some());
-                let _sent = session.send_item(&Item::raw(b" "));
+                let _sent = session.send_item(&Item::element(b" "));
             }
         });
         let scene = Self { faulty, world, remote, romeo, juliet, nurse };

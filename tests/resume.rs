@@ -9,6 +9,7 @@ use xmpp_session::rules::roster::Roster;
 use xmpp_session::session::{
     Acknowledged, EventKind, Item, Misuse, NotSent, Reason, ResumeError, ResumeRefusal,
 };
+use xmpp_session::stanza::StreamCondition;
 
 fn ids(frames: &[String]) -> Vec<usize> {
     let stanzas = frames.iter().filter(|frame| frame.starts_with("<message"));
@@ -223,7 +224,7 @@ fn sm_15_raw_elements_of_the_old_transport_are_not_repeated() {
         let handle = owner.handle();
         move |frame| {
             if frame.starts_with("<message") {
-                handle.send_item(&Item::raw(b"<r/>")).unwrap();
+                handle.send_item(&Item::element(b"<r/>")).unwrap();
                 handle.send(&message("b@x/1", 9)).unwrap();
             }
         }
@@ -239,7 +240,7 @@ fn sm_15_raw_elements_of_the_old_transport_are_not_repeated() {
     drop(owner);
     let asleep = world.session("a@x/1").unwrap();
     assert_eq!(
-        asleep.send_item(&Item::raw(b"<r/>")),
+        asleep.send_item(&Item::element(b"<r/>")),
         Err(NotSent::Ended),
         "there is no transport to ask"
     );
@@ -249,7 +250,7 @@ fn sm_15_raw_elements_of_the_old_transport_are_not_repeated() {
 fn sm_18_only_the_loss_of_the_transport_hibernates() {
     let ends: [fn(&World, Owner); 4] = [
         |_, owner| assert!(owner.end(Reason::Closed)),
-        |_, owner| assert!(owner.end_with(Reason::StreamError, b"</stream:stream>")),
+        |_, owner| assert!(owner.end_with(Reason::StreamError, &StreamCondition::Reset.into())),
         |world, owner| {
             world.registry.destroy_session(&owner.handle(), Reason::Kicked);
         },

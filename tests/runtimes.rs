@@ -14,11 +14,10 @@ use xmpp_session::environment::System;
 use xmpp_session::host::{self, Host};
 use xmpp_session::jid::BareJid;
 use xmpp_session::outbox::{FromOutbox, Marks, Outbox};
-use xmpp_session::rules::roster::Item;
 use xmpp_session::sasl::ChannelBindings;
-use xmpp_session::server::{Server, Shutdown, Transport, Want};
+use xmpp_session::server::{ComponentHandle, Server, Shutdown, Transport, Want};
 use xmpp_session::session::{BindRequest, Bound, Reason, Session, SessionRegistry};
-use xmpp_session::stanza::{Frame, Stanza};
+use xmpp_session::stanza::{Frame, Stanza, StanzaError};
 use xmpp_session::store::{AnyAccount, Stores};
 use xmpp_session::stream::StreamCondition;
 
@@ -194,27 +193,6 @@ macro_rules! each {
                 background.abort();
             }
 
-            #[tokio::test]
-            async fn accounts() {
-                let (me, you) = ("me@localhost".parse().unwrap(), "you@localhost".parse().unwrap());
-                let acts = |server: Server<C>| async move {
-                    let account = server.account(&me);
-                    account.befriend(&you).await.unwrap();
-                    let roster = account.roster().await.unwrap();
-                    account.remove_contact(&you).await.unwrap();
-                    account.set_contact(&Item::new(you)).await.unwrap();
-                    for account in server.online() {
-                        yield_now().await;
-                        assert!(account == me);
-                    }
-                    let hello = Stanza::message().from("localhost").build();
-                    assert!(server.announce(&hello, 1, Duration::ZERO).await == 0);
-                    let error = StreamCondition::PolicyViolation.into();
-                    assert!(account.kick(&error).await == 0 && roster.len() == 1);
-                };
-                handle(acts, server()).await.unwrap();
-            }
-
             fn host() -> Arc<Host<C>> {
                 Arc::new(Host::with(server(), |_| connection()))
             }
@@ -252,33 +230,76 @@ each! {
     of_shared_ones: Arc<Mine> = Arc::new(Mine(Recorder::new()));
 }
 
-/// Bots speak through an outbox, of which a connection is made.
-fn bot<C: FromOutbox>(server: Server<C>) -> impl Future<Output = ()> {
-    async move {
-        let mut bot = server.bot(&"me@localhost/bot".parse().unwrap()).await.unwrap();
-        let sender = bot.sender();
-        let message = Stanza::message().to("me@localhost/bot").build();
-        bot.send(&message).await.unwrap();
-        sender.send(&message).await.unwrap();
-        assert!(bot.recv().await.is_some());
-        yield_now().await;
-        assert!(bot.recv().await.is_some() && bot.session().jid().resource().as_str() == "bot");
+impl FromOutbox for Any {
+    fn from_outbox(outbox: Arc<Outbox>) -> Self {
+        Self(outbox)
     }
 }
 
-#[tokio::test]
-async fn bots() {
-    let server = Server::<Arc<dyn Connection>>::builder(environment(), stores());
-    let server = server.domain("localhost".parse().unwrap()).build();
-    let background = tokio::spawn(host::tokio::background(server.clone()));
-    let one = server.clone();
-    tokio::spawn(async move { bot(one).await }).await.unwrap();
-    let two = async move {
-        let mut bot = server.bot(&"me@localhost/bot".parse().unwrap()).await.unwrap();
-        yield_now().await;
-        bot.send(&Stanza::message().to("me@localhost/bot").build()).await.unwrap();
-        assert!(bot.recv().await.is_some());
-    };
-    tokio::spawn(two).await.unwrap();
-    background.abort();
+/// For kinds of connections that an outbox can stand for: components and bots beside them, held over awaits
+/// on tasks of their own.
+macro_rules! with_bots {
+    ($($name:ident: $connection:ty;)*) => {$(
+        mod $name {
+            use super::*;
+
+            type C = $connection;
+
+            async fn echo(own: ComponentHandle<C>, stanza: Stanza) -> Result<(), StanzaError> {
+                yield_now().await;
+                let (from, to) = (stanza.to(), stanza.from());
+                assert!(own.send(stanza.readdressed(from.as_deref(), to.as_deref())).is_ok());
+                Ok(())
+            }
+
+            async fn talk(server: Server<C>, jid: &'static str, to: &'static str) -> usize {
+                let mut bot = server.bot(&jid.parse().unwrap()).await.unwrap();
+                let sender = bot.sender();
+                let sending = tokio::spawn(async move {
+                    for _ in 0..100 {
+                        sender.send(&Stanza::message().to(to).build()).await.unwrap();
+                    }
+                });
+                let mut heard = 0;
+                while heard < 100 && bot.recv().await.is_some() {
+                    heard += 1;
+                }
+                sending.await.unwrap();
+                heard
+            }
+
+            #[tokio::test]
+            async fn bots_and_components() {
+                let builder = Server::builder(environment(), stores());
+                let server: Server<C> = builder
+                    .domain("localhost".parse().unwrap())
+                    .component("echo.localhost".parse().unwrap(), echo)
+                    .component("more.localhost".parse().unwrap(), |own, stanza| async move {
+                        echo(own, stanza).await
+                    })
+                    .build();
+                let background = tokio::spawn(host::tokio::background(server.clone()));
+                let one = tokio::spawn(talk(server.clone(), "me@localhost/a", "echo.localhost"));
+                let two = tokio::spawn(talk(server.clone(), "me@localhost/b", "x@more.localhost/y"));
+                assert_eq!((one.await.unwrap(), two.await.unwrap()), (100, 100));
+                let acts = async move {
+                    let account = server.account(&BareJid::new("me@localhost").unwrap());
+                    account.befriend(&BareJid::new("you@localhost").unwrap()).await.unwrap();
+                    assert_eq!(account.roster().await.unwrap().len(), 1);
+                    let kicked = StreamCondition::PolicyViolation.into();
+                    assert_eq!(account.kick(&kicked).await, 0);
+                    let message = Stanza::message().build();
+                    assert_eq!(server.announce(&message, 1, Duration::ZERO).await, 0);
+                };
+                tokio::spawn(acts).await.unwrap();
+                background.abort();
+            }
+        }
+    )*};
+}
+
+with_bots! {
+    bots_of_outboxes: Arc<Outbox>;
+    bots_of_any_kind: Arc<dyn Connection>;
+    bots_of_a_wrapper: Any;
 }

@@ -28,6 +28,16 @@ pub trait Connection: Send + Sync + 'static {
     /// is gone. In both cases nothing of the frame was taken.
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError>;
 
+    /// Takes frames that belong together, such as a stream error and the end of the stream, in this
+    /// order. A connection with a buffer of its own takes all or none, and writes them in one piece.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](Self::send).
+    fn send_all(&self, frames: &[Frame<'_>]) -> Result<(), SendError> {
+        frames.iter().try_for_each(|frame| self.send(*frame))
+    }
+
     /// Ends the transport. Idempotent; a later [`Close::Abort`] overrides an earlier flush.
     fn close(&self, how: Close);
 
@@ -61,9 +71,10 @@ pub trait Connection: Send + Sync + 'static {
 /// Implemented by this crate, called by hosts: once per write and at any time, with no lock held that
 /// [`Connection::send`] takes.
 pub trait PreDrain: Send + Sync {
-    /// May send through the session, or append whole elements to `out`: both become part of the
-    /// write that is about to happen. Appends nothing once the stream has got its close tag.
-    fn pre_drain(&self, out: &mut Vec<u8>);
+    /// May send through the session, or hand frames to `out`: both become part of the write that is
+    /// about to happen, the latter behind all else. Hands out nothing once the stream has got its close
+    /// tag.
+    fn pre_drain(&self, out: &mut dyn FnMut(Frame<'_>));
 
     /// Called by a buffering connection, with no such lock held, when the transport has taken everything
     /// that was accepted: if more waits for the client than a connection holds, the next part follows.
@@ -105,6 +116,10 @@ impl<T: Connection + Clone> SharedConnection for T {}
 impl<T: Connection + ?Sized> Connection for Arc<T> {
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         (**self).send(frame)
+    }
+
+    fn send_all(&self, frames: &[Frame<'_>]) -> Result<(), SendError> {
+        (**self).send_all(frames)
     }
 
     fn close(&self, how: Close) {

@@ -5,7 +5,7 @@ use parking_lot::Mutex;
 
 use super::{Close, Connection, PreDrain, SendError};
 use crate::outbox::{FromOutbox, Outbox};
-use crate::stanza::Frame;
+use crate::stanza::{Frame, Framing};
 
 /// A connection for tests: it keeps what was sent, and refuses when told to. Clones share one record.
 ///
@@ -14,11 +14,11 @@ use crate::stanza::Frame;
 /// use xmpp_session::stanza::Frame;
 ///
 /// let connection = Recorder::new();
-/// connection.send(Frame::raw(b"<r xmlns='urn:xmpp:sm:3'/>"))?;
+/// connection.send(Frame::element(b"<r xmlns='urn:xmpp:sm:3'/>"))?;
 /// assert_eq!(connection.take(), ["<r xmlns='urn:xmpp:sm:3'/>"]);
 ///
 /// connection.refuse(Some(SendError::Full));
-/// assert_eq!(connection.send(Frame::raw(b"<a/>")), Err(SendError::Full));
+/// assert_eq!(connection.send(Frame::element(b"<a/>")), Err(SendError::Full));
 ///
 /// connection.close(Close::Flush);
 /// assert_eq!(connection.closed(), Some(Close::Flush));
@@ -31,6 +31,7 @@ pub struct Recorder {
 
 #[derive(Default)]
 struct State {
+    framing: Framing,
     frames: Vec<String>,
     refuse: Option<SendError>,
     closed: Option<Close>,
@@ -51,25 +52,35 @@ impl Recorder {
         Self::default()
     }
 
-    /// The frames accepted since the last call, each as one string, in the order of the calls.
+    /// One of a transport that delimits elements in this way.
+    #[must_use]
+    pub fn with_framing(framing: Framing) -> Self {
+        let recorder = Self::new();
+        recorder.state.lock().framing = framing;
+        recorder
+    }
+
+    /// The frames accepted since the last call, each as one string, in the order of the calls. Those
+    /// that [belong together](Connection::send_all) are one string, unless each is a message.
     #[must_use = "the frames are gone from the record"]
     pub fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().frames)
     }
 
-    /// Acts as a write does: calls the pre-drain hook, then takes the frames. What the hook
-    /// appends is the last string.
+    /// Acts as a write does: calls the pre-drain hook, then takes the frames. Those that the hook
+    /// appends are the last ones.
     #[must_use = "the frames are gone from the record"]
     pub fn drain(&self) -> Vec<String> {
-        let hook = self.state.lock().pre_drain.clone();
+        let (hook, framing) = {
+            let state = self.state.lock();
+            (state.pre_drain.clone(), state.framing)
+        };
         let mut trailing = Vec::new();
         if let Some(hook) = hook {
-            hook.pre_drain(&mut trailing);
+            hook.pre_drain(&mut |frame| trailing.push(frame.framing(framing).to_string()));
         }
         let mut frames = self.take();
-        if !trailing.is_empty() {
-            frames.push(String::from_utf8_lossy(&trailing).into_owned());
-        }
+        frames.append(&mut trailing);
         frames
     }
 
@@ -121,14 +132,8 @@ impl FromOutbox for Recorder {
     }
 }
 
-impl Connection for Recorder {
-    fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
-        if let Some(outbox) = self.outbox() {
-            return outbox.send(frame);
-        }
-        let mut bytes = Vec::with_capacity(frame.len());
-        frame.write_to(&mut bytes);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
+impl Recorder {
+    fn record(&self, text: String) -> Result<(), SendError> {
         let hook = {
             let mut state = self.state.lock();
             if state.closed.is_some() {
@@ -144,6 +149,25 @@ impl Connection for Recorder {
             hook(&text);
         }
         Ok(())
+    }
+}
+
+impl Connection for Recorder {
+    fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
+        if let Some(outbox) = self.outbox() {
+            return outbox.send(frame);
+        }
+        self.record(frame.framing(self.framing()).to_string())
+    }
+
+    fn send_all(&self, frames: &[Frame<'_>]) -> Result<(), SendError> {
+        if let Some(outbox) = self.outbox() {
+            return outbox.send_all(frames);
+        }
+        match self.framing() {
+            Framing::Stream => self.record(frames.iter().map(Frame::to_string).collect()),
+            Framing::Message => frames.iter().try_for_each(|frame| self.send(*frame)),
+        }
     }
 
     fn close(&self, how: Close) {
@@ -166,6 +190,10 @@ impl Connection for Recorder {
 
     fn written(&self) -> u64 {
         self.outbox().map_or_else(|| self.state.lock().written, |outbox| outbox.written())
+    }
+
+    fn framing(&self) -> Framing {
+        self.state.lock().framing
     }
 
     fn on_drain(&self, hook: Arc<dyn PreDrain>) {
@@ -195,9 +223,9 @@ mod tests {
     struct Trailer(Recorder);
 
     impl PreDrain for Trailer {
-        fn pre_drain(&self, out: &mut Vec<u8>) {
-            self.0.send(Frame::raw(b"<sent/>")).unwrap();
-            out.extend_from_slice(b"<appended/>");
+        fn pre_drain(&self, out: &mut dyn FnMut(Frame<'_>)) {
+            self.0.send(Frame::element(b"<sent/>")).unwrap();
+            out(Frame::element(b"<appended/>"));
         }
     }
 
@@ -205,17 +233,17 @@ mod tests {
     fn clones_share_frames_refusal_and_close() {
         let a = Recorder::new();
         let b = a.clone();
-        a.send(Frame::raw(b"<x/>")).unwrap();
+        a.send(Frame::element(b"<x/>")).unwrap();
         b.refuse(Some(SendError::Full));
-        assert_eq!(a.send(Frame::raw(b"<y/>")), Err(SendError::Full));
+        assert_eq!(a.send(Frame::element(b"<y/>")), Err(SendError::Full));
         b.refuse(None);
-        a.send(Frame::raw(b"<z/>")).unwrap();
+        a.send(Frame::element(b"<z/>")).unwrap();
         assert_eq!(b.take(), ["<x/>", "<z/>"]);
         assert!(a.take().is_empty());
         b.close(Close::Abort);
         b.close(Close::Flush);
         assert_eq!(a.closed(), Some(Close::Abort));
-        assert_eq!(a.send(Frame::raw(b"<y/>")), Err(SendError::Closed));
+        assert_eq!(a.send(Frame::element(b"<y/>")), Err(SendError::Closed));
     }
 
     #[test]
@@ -224,11 +252,11 @@ mod tests {
         let inner = recorder.clone();
         recorder.on_send(move |frame| {
             if frame == "<x/>" {
-                inner.send(Frame::raw(b"<y/>")).unwrap();
+                inner.send(Frame::element(b"<y/>")).unwrap();
                 inner.close(Close::Flush);
             }
         });
-        recorder.send(Frame::raw(b"<x/>")).unwrap();
+        recorder.send(Frame::element(b"<x/>")).unwrap();
         assert_eq!(recorder.take(), ["<x/>", "<y/>"]);
         assert_eq!(recorder.closed(), Some(Close::Flush));
     }
@@ -237,7 +265,7 @@ mod tests {
     fn a_drain_ends_with_what_the_hook_adds() {
         let recorder = Recorder::new();
         recorder.on_drain(Arc::new(Trailer(recorder.clone())));
-        recorder.send(Frame::raw(b"<x/>")).unwrap();
+        recorder.send(Frame::element(b"<x/>")).unwrap();
         assert_eq!(recorder.drain(), ["<x/>", "<sent/>", "<appended/>"]);
         recorder.close(Close::Flush);
         assert!(recorder.drain().is_empty(), "a closed recorder has let its hook go");
@@ -246,7 +274,7 @@ mod tests {
     #[test]
     fn debug_shows_counts_only() {
         let recorder = Recorder::new();
-        recorder.send(Frame::raw(b"<secret/>")).unwrap();
+        recorder.send(Frame::element(b"<secret/>")).unwrap();
         let debug = format!("{recorder:?}");
         assert!(debug.contains("frames: 1") && !debug.contains("secret"), "{debug}");
     }

@@ -75,7 +75,7 @@ impl Echo {
 
     fn say(&self, text: &str) {
         // Once it is closed, from outside as well, nobody is to hear it.
-        let sent = self.outbox.send(Frame::raw(format!("{text}\n").as_bytes()));
+        let sent = self.outbox.send(Frame::element(format!("{text}\n").as_bytes()));
         assert!(sent.is_ok() || self.outbox.closed().is_some());
     }
 }
@@ -186,13 +186,13 @@ struct Served {
 
 impl Served {
     fn push(&self, text: &str) {
-        self.outbox.send(Frame::raw(text.as_bytes())).unwrap();
+        self.outbox.send(Frame::element(text.as_bytes())).unwrap();
     }
 
     fn end(self) -> io::Result<()> {
         let end = self.end.join().unwrap();
         self.shared.wait_dropped();
-        assert_eq!(self.outbox.send(Frame::raw(b"late")), Err(SendError::Closed));
+        assert_eq!(self.outbox.send(Frame::element(b"late")), Err(SendError::Closed));
         end
     }
 }
@@ -560,7 +560,7 @@ fn an_abrupt_disconnect_drops_the_machine(way: Way) {
     drop(peer);
     shared.wait_dropped();
     let _error = end.join().unwrap();
-    assert_eq!(outbox.send(Frame::raw(b"late")), Err(SendError::Closed));
+    assert_eq!(outbox.send(Frame::element(b"late")), Err(SendError::Closed));
 }
 
 /// The task of an idle connection is what a million of them cost.

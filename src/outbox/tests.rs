@@ -26,9 +26,11 @@ struct Hook<F> {
 }
 
 impl<F: Fn(&mut Vec<u8>) + Send + Sync> PreDrain for Hook<F> {
-    fn pre_drain(&self, out: &mut Vec<u8>) {
+    fn pre_drain(&self, out: &mut dyn FnMut(Frame<'_>)) {
         self.calls.fetch_add(1, SeqCst);
-        (self.run)(out);
+        let mut added = Vec::new();
+        (self.run)(&mut added);
+        out(Frame::element(&added));
     }
 
     fn drained(&self) {
@@ -45,7 +47,7 @@ fn open() -> (Arc<Outbox>, Drain) {
 }
 
 fn send(outbox: &Outbox, text: &str) -> Result<(), SendError> {
-    outbox.send(Frame::raw(text.as_bytes()))
+    outbox.send(Frame::element(text.as_bytes()))
 }
 
 fn poll(drain: &mut Drain) -> Poll<Option<String>> {
@@ -493,16 +495,8 @@ fn a_blocking_writer_loses_nothing_of_many_senders() {
 
 #[test]
 fn a_polling_writer_loses_nothing_of_many_senders() {
-    struct Unpark(thread::Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
     crowd(|mut drain| {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let waker = crate::park::waker();
         let mut cx = Context::from_waker(&waker);
         let mut all = Vec::new();
         loop {

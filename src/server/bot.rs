@@ -14,11 +14,11 @@ use jid::FullJid;
 use parking_lot::Mutex;
 
 use super::driver::{Driver, Want};
-use super::work::park::block_on;
 use super::{Server, caught};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::outbox::{Drain, FromOutbox, Marks, Outbox};
+use crate::park::block_on;
 use crate::session::SessionHandle;
 use crate::stanza::{Frame, Stanza, StanzaError, write};
 use crate::store::StoreError;

@@ -26,7 +26,7 @@ use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
-use crate::extension::Extension;
+use crate::extension::{Extension, ServerHandle, Wants};
 use crate::recent::Recent;
 use crate::sasl::Policy;
 use crate::session::{Conflict, Event, Hold, RegistryBuilder, SessionRegistry};
@@ -245,8 +245,13 @@ impl<C: SharedConnection> ServerBuilder<C> {
         limits.bind_failures = limits.bind_failures.clamp(5, 10);
         limits.silence = limits.silence.max(LEAST_SILENCE);
         let has_extensions = !self.extensions.is_empty();
-        Server(Arc::new_cyclic(|core| Core {
-            registry: hooked(self.registry, core, &limits, has_extensions).build(),
+        let wants = self.extensions.iter().map(|extension| extension.wants());
+        let wants = wants.fold(Wants::NOTHING, Wants::and);
+        let core = Arc::new_cyclic(|core: &Weak<Core<C>>| Core {
+            registry: hooked(self.registry, core, &limits, has_extensions, wants).build(),
+            wants,
+            handle: ServerHandle(Weak::clone(core) as _),
+            reviews: Arc::default(),
             stores: self.stores,
             domains: self.domains,
             default_domain: self.default_domain,
@@ -270,7 +275,9 @@ impl<C: SharedConnection> ServerBuilder<C> {
             unheard: Unheard::default(),
             offline_retries: offline::Retries::default(),
             environment,
-        }))
+        });
+        core.show(|extension| extension.started(&core.handle));
+        Server(core)
     }
 }
 
@@ -291,9 +298,10 @@ fn hooked<C: SharedConnection>(
     core: &Weak<Core<C>>,
     limits: &Limits,
     has_extensions: bool,
+    wants: Wants,
 ) -> RegistryBuilder<C> {
     let (background, elsewhere, backlog) = (core.clone(), core.clone(), core.clone());
-    let registry = registry
+    let mut registry = registry
         .sessions_per_account(limits.sessions_per_account)
         .hibernating_per_account(limits.hibernating_per_account)
         .retention(limits.retention)
@@ -313,6 +321,22 @@ fn hooked<C: SharedConnection>(
         });
     if !has_extensions {
         return registry;
+    }
+    if wants.has_any(Wants::SESSIONS) {
+        let core = core.clone();
+        registry = registry.listener_before(move |event| {
+            if let Some(core) = core.upgrade() {
+                core.show(|extension| extension.session(event, &core.handle));
+            }
+        });
+    }
+    if wants.has_any(Wants::OUTCOMES) {
+        let core = core.clone();
+        registry = registry.waits(move |account, message| {
+            if let Some(core) = core.upgrade() {
+                core.waits(message, account);
+            }
+        });
     }
     let (hold, hides) = (core.clone(), core.clone());
     registry

@@ -18,7 +18,7 @@ use crate::server::deliver::roster::transaction::{Asker, Change};
 use crate::session::{Reason, SessionHandle, SessionId};
 use crate::stanza::Stanza;
 use crate::store::StoreError;
-use crate::stream::{StreamCondition, StreamError, close};
+use crate::stream::{StreamCondition, StreamError};
 
 /// How often to check whether the last work of a shutdown is done.
 const CHECK_IDLE: Duration = Duration::from_millis(50);
@@ -202,9 +202,7 @@ impl<C: SharedConnection> Core<C> {
         reason: Reason,
         error: &StreamError,
     ) -> bool {
-        let mut words = Vec::new();
-        close(&mut words, None, Some(error));
-        let was_first = self.registry.destroy_session_with(session, reason, &words);
+        let was_first = self.registry.destroy_session_with(session, reason, error);
         if was_first {
             self.metrics.stream_error(error.condition(), error.limit());
         }

@@ -23,11 +23,11 @@ mod limits;
 mod metrics;
 mod work;
 
+pub use crate::extension::RequestError;
 pub use accounts::{Account, AccountError};
 pub use bot::{Bot, BotError, BotSender};
 pub use builder::{DomainPolicy, ServerBuilder};
 pub use deliver::component::{ComponentError, ComponentHandle};
-pub use deliver::requests::RequestError;
 pub use deliver::route::{RouteError, Router};
 pub use driver::{Driver, Offload, Place, Transport, Want};
 pub use ends::{Progress, Shutdown};
@@ -46,13 +46,14 @@ use parking_lot::Mutex;
 
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
-use crate::extension::Extension;
+use crate::extension::{Extension, Reach, ServerHandle, Wants, Work};
 use crate::recent::Recent;
 use crate::session::SessionRegistry;
 use crate::shield::shielded;
 use crate::stanza::Stanza;
 use crate::store::Stores;
 use builder::Domain;
+use deliver::message::review::Reviews;
 use deliver::requests::Requests;
 use driver::admission::Ledger;
 use driver::negotiate::hashing::Hashing;
@@ -77,6 +78,12 @@ struct Core<C: SharedConnection> {
     default_domain: Option<DomainPart>,
     former_domains: Vec<DomainPart>,
     extensions: Vec<Box<dyn Extension<C>>>,
+    /// What all of them want.
+    wants: Wants,
+    /// What extensions reach the server by.
+    handle: ServerHandle<C>,
+    /// Messages that wait for extensions.
+    reviews: Arc<Reviews>,
     limits: Limits,
     router: Option<Box<dyn Router>>,
     components: deliver::component::Components<C>,
@@ -170,6 +177,27 @@ impl<C: SharedConnection> Core<C> {
     /// Whether this is one of our domains.
     fn serves(&self, domain: &str) -> bool {
         self.domains.iter().any(|served| served.name.as_str() == domain)
+    }
+}
+
+impl<C: SharedConnection> Reach<C> for Core<C> {
+    fn registry(&self) -> &SessionRegistry<C> {
+        &self.registry
+    }
+
+    fn send(self: Arc<Self>, stanza: Stanza) {
+        Server(self).send(stanza);
+    }
+
+    fn ask(
+        self: Arc<Self>,
+        iq: Stanza,
+    ) -> Pin<Box<dyn Future<Output = Result<Stanza, RequestError>> + Send>> {
+        Box::pin(async move { Server(self).request(iq).await })
+    }
+
+    fn spawn(self: Arc<Self>, work: Work) {
+        self.jobs.later(work);
     }
 }
 

@@ -27,8 +27,10 @@ pub(crate) use account::{Account, Values};
 pub(crate) use handle::Standing;
 pub use handle::{Available, Interested, SessionHandle, SessionId, SessionInfo};
 pub use input::{Detached, InputTicket};
+#[cfg(feature = "server")]
+pub(crate) use outbound::LastWords;
 pub use outbound::{
-    AckCheck, AckPolicy, Acknowledged, Copies, Epoch, Hold, Item, NotSent, RetentionLimits,
+    AckCheck, AckPolicy, Acknowledged, Copies, Epoch, Hold, Item, NotSent, Reply, RetentionLimits,
     Validity,
 };
 #[cfg(all(test, feature = "server"))]

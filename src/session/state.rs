@@ -19,15 +19,16 @@ use jid::{BareJid, DomainPart, DomainRef, FullJid, ResourceRef};
 
 use super::handle::{INTERESTED, PROTECTED, SessionHandle, SessionId};
 use super::input::{Detached, InputTicket, Owner};
-use super::outbound::{Acknowledged, Epoch, Item, NotSent};
+use super::outbound::{Acknowledged, Epoch, Item, LastWords, NotSent};
 use super::registry::{
     BindError, BindRequest, Misuse, Presence, Reason, ResumeError, Resumed, Retention, Run,
     SessionRegistry,
 };
 use crate::address;
 use crate::connection::{Close, SendError, SharedConnection};
+use crate::park;
 use crate::rules::roster::Roster;
-use crate::stanza::{Frame, Stanza};
+use crate::stanza::{Frame, Stanza, StreamError};
 
 mod sealed {
     #[expect(unnameable_types, reason = "that is what seals")]
@@ -368,16 +369,16 @@ macro_rules! unshared {
             ///
             /// [`SendError`]: the connection did not take it, the caller still has it.
             pub fn send(&self, stanza: &Stanza) -> Result<(), SendError> {
-                self.connection.send(Frame::stanza(stanza).framing(self.connection.framing()))
+                self.send_frame(Frame::stanza(stanza))
             }
 
-            /// Sends bytes that are no stanza: a header, features, an element of SASL.
+            /// Sends what is no stanza: a header, features, an element of SASL.
             ///
             /// # Errors
             ///
-            /// [`SendError`]: the connection did not take them.
-            pub fn send_raw(&self, bytes: &[u8]) -> Result<(), SendError> {
-                self.connection.send(Frame::raw(bytes))
+            /// [`SendError`]: the connection did not take it.
+            pub fn send_frame(&self, frame: Frame<'_>) -> Result<(), SendError> {
+                self.connection.send(frame.framing(self.connection.framing()))
             }
 
             /// Ends the transport. Such a session has left no trace anywhere (DESTROY-11).
@@ -522,6 +523,19 @@ impl<C: SharedConnection> Session<Bound, C> {
         self.owner().poll_ready(Some(cx))
     }
 
+    /// [`ready`](Self::ready) for threads; `None` if it takes longer than `timeout`.
+    pub fn ready_blocking(&mut self, timeout: Option<Duration>) -> Option<Result<(), Detached>> {
+        park::block_for(timeout, |cx| self.poll_ready(cx))
+    }
+
+    /// [`begin_input`](Self::begin_input) for threads; `None` if it takes longer than `timeout`.
+    pub fn begin_input_blocking(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> Option<Result<InputTicket<C>, Detached>> {
+        park::block_for(timeout, |cx| self.poll_input(cx))
+    }
+
     /// Sends a stanza to the client: see [`SessionHandle::send`].
     ///
     /// # Errors
@@ -531,13 +545,13 @@ impl<C: SharedConnection> Session<Bound, C> {
         self.handle().send(stanza)
     }
 
-    /// Sends bytes that are no stanza: see [`Item::raw`].
+    /// Sends an element that is no stanza: see [`Item::element`].
     ///
     /// # Errors
     ///
     /// [`NotSent`]: nothing was accepted.
-    pub fn send_raw(&self, bytes: &[u8]) -> Result<(), NotSent> {
-        self.handle().send_item(&Item::raw(bytes))
+    pub fn send_element(&self, xml: &[u8]) -> Result<(), NotSent> {
+        self.handle().send_item(&Item::element(xml))
     }
 
     /// Sets broadcast presence: first recorded, then sent to subscribers, to own available
@@ -605,12 +619,12 @@ impl<C: SharedConnection> Session<Bound, C> {
     }
 
     /// The client sends no more: as the loss of the transport, but what was accepted for it is
-    /// written, and these words behind it if the session ends. The owner is kept, to see when.
+    /// written, and the end of the stream behind it if the session ends. The owner is kept, to see when.
     #[cfg(feature = "server")]
-    pub(crate) fn lose_input(&self, last_words: &[u8]) {
+    pub(crate) fn lose_input(&self) {
         let Some(registry) = self.owner().shared.registry.upgrade() else { return };
         let (shared, epoch) = (&self.owner().shared, self.owner().epoch);
-        registry.lose(shared, epoch, Reason::TransportLost, Some(last_words), Run::Here);
+        registry.lose(shared, epoch, Reason::TransportLost, Some(LastWords::Close), Run::Here);
     }
 
     /// Ends the session. `false` where it was over already.
@@ -618,14 +632,13 @@ impl<C: SharedConnection> Session<Bound, C> {
         self.end_now(reason, None)
     }
 
-    /// Ends the session with `last_words` (a stream error and the close tag) instead of those
-    /// that belong to the reason.
-    pub fn end_with(self, reason: Reason, last_words: &[u8]) -> bool {
-        self.end_now(reason, Some(last_words))
+    /// Ends the session with this stream error instead of the one that belongs to the reason.
+    pub fn end_with(self, reason: Reason, error: &StreamError) -> bool {
+        self.end_now(reason, Some(LastWords::Error(error)))
     }
 
     /// The same for an owner that stays, to see when the last words are written.
-    pub(crate) fn end_now(&self, reason: Reason, last_words: Option<&[u8]>) -> bool {
+    pub(crate) fn end_now(&self, reason: Reason, last_words: Option<LastWords<'_>>) -> bool {
         let Some(registry) = self.owner().shared.registry.upgrade() else { return false };
         // Asked under the lock of the decision: a resumption may be quicker.
         registry.end_if(&self.owner().shared, reason, last_words, Run::Here, |_| self.is_current())

@@ -310,3 +310,29 @@ fn a_roster_may_come_from_another_registry() {
         assert_eq!(unavailable(&b_line), 1, "{bound}");
     }
 }
+
+#[test]
+fn sm_22_a_thread_waits_until_input_may_be_fed() {
+    let registry = registry();
+    let (mut owner, _) = bind(&registry, "a@x/1", None);
+    assert_eq!(owner.ready_blocking(None), Some(Ok(())));
+    let ticket = owner.begin_input_blocking(None).unwrap().unwrap();
+    assert_eq!(owner.ready_blocking(Some(Duration::from_millis(1))), None);
+    assert!(owner.begin_input_blocking(Some(Duration::from_millis(1))).is_none());
+    let handle = owner.handle();
+    let (reading, waits) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        reading.send(()).unwrap();
+        let second = owner.begin_input_blocking(None).unwrap().unwrap();
+        reading.send(()).unwrap();
+        // Its ticket is out, so that only the end can wake this thread.
+        let third = owner.begin_input_blocking(None).unwrap();
+        drop(second);
+        third.is_err()
+    });
+    waits.recv().unwrap();
+    drop(ticket);
+    waits.recv().unwrap();
+    registry.destroy_session(&handle, Reason::Kicked);
+    assert!(reader.join().unwrap());
+}

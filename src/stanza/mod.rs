@@ -30,9 +30,15 @@ pub(crate) mod write;
 pub use builder::StanzaBuilder;
 pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
+pub use delay::{read_stamp, stamp};
 pub use element::NotAStanza;
 pub use error::{Condition, ErrorType, StanzaError};
-pub use frame::{Frame, Framing};
+#[cfg(feature = "stream")]
+pub(crate) use frame::FRAMING_NAMESPACE;
+pub use frame::{
+    Addressed, Frame, FrameParts, Framing, Limit, ResponseHeader, STREAM_NAMESPACE,
+    StreamCondition, StreamError, Version,
+};
 pub(crate) use head::Head;
 pub use received::Received;
 

@@ -23,11 +23,8 @@
 
 #![expect(clippy::panic, clippy::missing_panics_doc, reason = "a test fails by panicking")]
 
-use std::future::Future;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::{Duration, SystemTime};
 
 use jid::BareJid;
@@ -36,6 +33,7 @@ use super::{
     AccountStore, BlockStore, Credentials, OfflineMessage, OfflineStore, RosterChange, RosterStore,
     ScramKeys, StoreError, StoreFuture, StoredRoster, Stores, SubscriptionRequest,
 };
+use crate::park::block_on;
 use crate::rules::roster::{Item, Subscription};
 
 /// How many messages of 100 bytes the limit of a tested [`OfflineStore`] may allow at most.
@@ -486,25 +484,4 @@ fn credentials(n: u8) -> Credentials {
 fn keys(credentials: &Credentials) -> (Option<ScramKeys>, Option<ScramKeys>, bool) {
     let Credentials { scram_sha_1, scram_sha_256, disabled } = credentials.clone();
     (scram_sha_1, scram_sha_256, disabled)
-}
-
-/// Blocks the thread until `future` is ready.
-pub(super) fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(Thread);
-
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut context = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => thread::park(),
-        }
-    }
 }

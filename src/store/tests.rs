@@ -2,8 +2,9 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::conformance::{self, block_on};
+use super::conformance;
 use super::*;
+use crate::park::block_on;
 use crate::rules::roster::{Item, Subscription};
 
 fn jid(text: &str) -> BareJid {

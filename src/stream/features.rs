@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::stanza::write;
+use crate::stanza::{Frame, write};
 
 /// The features of a stream in one of its states (rules STREAM-F1 to STREAM-F4 and STREAM-F8).
 ///
@@ -13,11 +13,9 @@ use crate::stanza::write;
 /// ```
 /// use xmpp_session::stream::Features;
 ///
-/// let mut out = Vec::new();
-/// Features::tls_required().write(&mut out);
 /// assert_eq!(
-///     out,
-///     b"<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>",
+///     Features::tls_required().frame().to_string(),
+///     "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls></stream:features>",
 /// );
 /// ```
 #[derive(Clone)]
@@ -136,11 +134,10 @@ impl Features {
         self.content.is_empty()
     }
 
-    /// Writes the `<stream:features/>`.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"<stream:features>");
-        out.extend_from_slice(&self.content);
-        out.extend_from_slice(b"</stream:features>");
+    /// As they are sent.
+    #[must_use]
+    pub const fn frame(&self) -> Frame<'_> {
+        Frame::features(self.content.as_slice())
     }
 
     fn new(state: State) -> Self {

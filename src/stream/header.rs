@@ -5,7 +5,9 @@ use std::sync::{Arc, LazyLock};
 
 use minidom::rxml::RawEvent;
 
-use super::{CONTENT_NAMESPACE, Limit, STREAM_NAMESPACE, StreamCondition, StreamError};
+use super::{
+    CONTENT_NAMESPACE, Limit, Nonza, STREAM_NAMESPACE, StreamCondition, StreamError, Version,
+};
 use crate::stanza::bounds::Bounds;
 use crate::stanza::canonical::{Declaration, Declarations, Feeder, Tag, TagBuilder};
 
@@ -22,6 +24,20 @@ pub struct Header {
 }
 
 impl Header {
+    /// The header that is a message (RFC 7395 §3.4).
+    pub(super) fn of_open(open: &Nonza) -> Self {
+        let attribute = |name| open.attribute(name).map(|value| Box::from(&*value));
+        Self {
+            to: attribute("to"),
+            from: attribute("from"),
+            lang: open
+                .attribute("xml:lang")
+                .filter(|lang| is_lang(lang))
+                .map(|lang| Box::from(&*lang)),
+            version: open.attribute("version").and_then(|version| Version::parse(&version)),
+        }
+    }
+
     /// The domain that the client wants, as it was written.
     #[must_use]
     pub fn to(&self) -> Option<&str> {
@@ -67,20 +83,7 @@ impl fmt::Debug for Header {
     }
 }
 
-/// A version of XMPP. Both parts are compared as numbers (rule STREAM-3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(clippy::exhaustive_structs, reason = "RFC 6120 §4.7.5 knows two parts")]
-pub struct Version {
-    /// Changes where versions cannot understand each other.
-    pub major: u32,
-    /// Tells what else is possible.
-    pub minor: u32,
-}
-
 impl Version {
-    /// The version of RFC 6120.
-    pub const ONE: Self = Self { major: 1, minor: 0 };
-
     fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.split_once('.')?;
         Some(Self { major: number(major)?, minor: number(minor)? })
@@ -91,12 +94,6 @@ impl Version {
 fn number(digits: &str) -> Option<u32> {
     let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
     is_number.then(|| digits.parse().unwrap_or(u32::MAX))
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
 }
 
 /// What a header means for the rest of its stream. Shared by the streams of all clients
@@ -118,6 +115,11 @@ static USUAL: LazyLock<Arc<Opened>> = LazyLock::new(|| {
         declarations: Arc::new(Declarations(declarations)),
     })
 });
+
+/// Whether a language is remembered.
+fn is_lang(value: &str) -> bool {
+    !value.is_empty() && value.len() <= LONGEST_LANG
+}
 
 /// Longest language that is remembered, in bytes (LIMIT-6).
 const LONGEST_LANG: usize = 35;
@@ -213,9 +215,7 @@ fn parsed(tag: Tag, is_empty: bool) -> Result<Parsed, StreamError> {
             (None, "to") => header.to = Some(value.into()),
             (None, "from") => header.from = Some(value.into()),
             (None, "version") => header.version = Version::parse(value),
-            (Some("xml"), "lang") if !value.is_empty() && value.len() <= LONGEST_LANG => {
-                header.lang = Some(value.into())
-            }
+            (Some("xml"), "lang") if is_lang(value) => header.lang = Some(value.into()),
             _ => {}
         }
     }

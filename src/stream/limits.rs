@@ -1,7 +1,8 @@
 //! What a client may send.
 
-use crate::named::named;
+use super::{Limit, StreamCondition, StreamError};
 use crate::stanza::bounds::{Bounds, Excess};
+use crate::stanza::canonical::Refusal;
 
 /// How much a client may send before and after it has authenticated (rules LIMIT-2 to LIMIT-5).
 ///
@@ -101,70 +102,27 @@ impl Limits {
     }
 }
 
-named! {
-    /// A limit of section 13 of the rules, as errors and metrics name it: on one stream as it is read, or on
-    /// what a server does for its clients.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    #[non_exhaustive]
-    pub enum Limit {
-        /// Bytes of a first-level element before authentication.
-        ElementBytesBeforeAuth = "LIMIT-2",
-        /// All bytes before authentication.
-        BytesBeforeAuth = "LIMIT-3",
-        /// Bytes of a first-level element after authentication.
-        ElementBytes = "LIMIT-4",
-        /// Levels of elements.
-        Depth = "LIMIT-5",
-        /// Attributes and namespace declarations of one element.
-        Attributes = "LIMIT-5",
-        /// Elements within one first-level element.
-        Elements = "LIMIT-5",
-        /// Bytes of one name or prefix: 1024.
-        Name = "LIMIT-5",
-        /// Bytes of a rewritten stanza: four times those received and 512, and
-        /// never more than twice the limit on the bytes of an element.
-        Growth = "LIMIT-40",
-        /// Bytes of the prefixes and namespaces that a stream header declares: 1024.
-        Declarations = "LIMIT-41",
-        /// The time from accept to bound.
-        Negotiation = "LIMIT-1",
-        /// Attempts at SASL or at binding a resource.
-        Retries = "LIMIT-7",
-        /// Sessions of one account.
-        Sessions = "LIMIT-8",
-        /// How far a client may fall behind with reading.
-        SlowReader = "LIMIT-13",
-        /// Targets of directed presence.
-        DirectedPresence = "LIMIT-17",
-        /// The rate of presence broadcasts.
-        Broadcasts = "LIMIT-19",
-        /// The rate of stanzas and bytes.
-        Rate = "LIMIT-20",
-        /// Other entities that a session addresses in a period.
-        Recipients = "LIMIT-21",
-        /// How long a client may be silent.
-        Silence = "LIMIT-22",
-        /// Transports that are not authenticated.
-        Unauthenticated = "LIMIT-25",
-        /// Authenticated streams of one account without a session.
-        Unbound = "LIMIT-26",
-        /// Failed logins of one source.
-        FailedLogins = "LIMIT-29",
+/// The limit that an element has broken; `bytes` is the one in force on its length.
+pub(super) const fn broken(bound: Excess, bytes: Limit) -> Limit {
+    match bound {
+        Excess::Bytes => bytes,
+        Excess::Depth => Limit::Depth,
+        Excess::Attributes => Limit::Attributes,
+        Excess::Elements => Limit::Elements,
+        Excess::Name => Limit::Name,
+        Excess::Growth => Limit::Growth,
     }
-    /// The id of the rule, such as `LIMIT-4`.
-    pub const fn id;
 }
 
-impl Limit {
-    /// `bytes` is the limit in force on the length of an element.
-    pub(super) const fn of(bound: Excess, bytes: Self) -> Self {
-        match bound {
-            Excess::Bytes => bytes,
-            Excess::Depth => Self::Depth,
-            Excess::Attributes => Self::Attributes,
-            Excess::Elements => Self::Elements,
-            Excess::Name => Self::Name,
-            Excess::Growth => Self::Growth,
+impl StreamError {
+    /// The error for an element that was refused; `bytes` is the limit in force on its length.
+    pub(super) fn for_refusal(refusal: Refusal, bytes: Limit) -> Self {
+        match refusal {
+            Refusal::NotWellFormed => Self::new(StreamCondition::NotWellFormed),
+            Refusal::RestrictedXml => Self::new(StreamCondition::RestrictedXml),
+            Refusal::UnsupportedEncoding => Self::new(StreamCondition::UnsupportedEncoding),
+            Refusal::InvalidNamespace => Self::new(StreamCondition::InvalidNamespace),
+            Refusal::Exceeded(bound) => Self::exceeded(broken(bound, bytes)),
         }
     }
 }

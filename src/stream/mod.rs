@@ -3,39 +3,32 @@
 //!
 //! ```text
 //! bytes ─▶ Parser ─▶ Event::{Header, Stanza, Refused, Nonza, End} or StreamError
-//!          ResponseHeader, Features, StreamError, close ─▶ bytes
+//!          ResponseHeader, Features, StreamError ─▶ Frame
 //! ```
 //!
 //! No socket, no clock, no session: the driver of a stream decides what an event means. The limits
 //! of rules LIMIT-2 to LIMIT-6 hold here, as bytes arrive.
 
-mod condition;
 mod declaration;
-mod error;
 mod features;
 mod header;
 mod limits;
 mod nonza;
 mod parser;
 mod refused;
-mod response;
 #[cfg(test)]
 mod tests;
 
-pub use condition::StreamCondition;
-pub use error::StreamError;
 pub use features::Features;
-pub use header::{Header, Version};
-pub use limits::{Limit, Limits};
+pub use header::Header;
+pub use limits::Limits;
 pub use nonza::Nonza;
-pub use parser::{Event, Parser};
+pub use parser::{BrokenMessage, Event, Parser};
 pub use refused::RefusedStanza;
-pub use response::{ResponseHeader, close};
+
+#[doc(no_inline)]
+pub use crate::stanza::{Limit, ResponseHeader, StreamCondition, StreamError, Version};
+
+pub use crate::stanza::STREAM_NAMESPACE;
 
 use crate::stanza::CONTENT_NAMESPACE;
-
-/// The namespace of the stream itself (RFC 6120 §4.8.1).
-pub const STREAM_NAMESPACE: &str = "http://etherx.jabber.org/streams";
-
-/// The namespace of stream error conditions (RFC 6120 §4.9.2).
-const ERROR_NAMESPACE: &str = "urn:ietf:params:xml:ns:xmpp-streams";

@@ -1,5 +1,9 @@
 //! From bytes to events.
 
+mod message;
+
+pub use message::BrokenMessage;
+
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -9,12 +13,12 @@ use super::{
     CONTENT_NAMESPACE, Header, Limit, Limits, Nonza, RefusedStanza, StreamCondition, StreamError,
     declaration,
 };
-use crate::stanza::Received;
 use crate::stanza::bounds::Bounds;
 #[cfg(feature = "server")]
 use crate::stanza::canonical::Opening;
 use crate::stanza::canonical::{ElementReader, Parsed};
 use crate::stanza::recognise::{Recognised, Recogniser};
+use crate::stanza::{Framing, Received};
 
 /// Something that is complete and may have an effect.
 #[derive(Debug)]
@@ -70,6 +74,23 @@ impl Event<'_> {
 /// assert!(parser.next()?.is_none());
 /// # Ok::<(), xmpp_session::stream::StreamError>(())
 /// ```
+///
+/// On a transport that has [messages](Framing::Message) each brings one element:
+///
+/// ```
+/// use xmpp_session::stanza::Framing;
+/// use xmpp_session::stream::{Event, Limits, Parser};
+///
+/// let mut parser = Parser::with_framing(&Limits::default(), Framing::Message);
+/// parser.feed_message(b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' version='1.0'/>", true);
+/// assert!(matches!(parser.next()?, Some(Event::Header(_))));
+/// parser.feed_message(b"<presence xmlns='jabber:client'", false);
+/// parser.feed_message(b"/>", false);
+/// assert!(parser.next()?.is_none(), "the message goes on");
+/// parser.feed_message(b"", true);
+/// assert!(matches!(parser.next()?, Some(Event::Stanza(_))));
+/// # Ok::<(), xmpp_session::stream::StreamError>(())
+/// ```
 pub struct Parser {
     pub(super) unread: Vec<u8>,
     /// How many bytes of `unread` have been read.
@@ -78,7 +99,12 @@ pub struct Parser {
     pub(super) opened: Option<Arc<Opened>>,
     bounds: Bounds,
     /// Bytes that may still be read before authentication (LIMIT-3).
-    before_auth: Option<usize>,
+    before_auth: Option<u32>,
+    /// Bytes of the message that is being read.
+    message: u32,
+    framing: Framing,
+    /// A fragment has ended with a `<` that waits for what says what it begins.
+    is_cut: bool,
 }
 
 enum State {
@@ -92,6 +118,10 @@ enum State {
     Recognising(Box<Arrived>),
     /// In an element that has to be parsed.
     Element(Box<ElementReader>),
+    /// In the first element, where each is a message.
+    Opening(Box<ElementReader>),
+    /// Before the end of the message that has brought this.
+    Held(Box<Event<'static>>),
     /// In the close tag, after this many bytes of its name.
     Closing(usize),
     /// The header was that of an empty element.
@@ -140,13 +170,22 @@ impl Parser {
     /// A parser for a client that has not authenticated.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
+        Self::with_framing(limits, Framing::Stream)
+    }
+
+    /// The same for a transport that delimits elements in this way.
+    #[must_use]
+    pub fn with_framing(limits: &Limits, framing: Framing) -> Self {
         Self {
             unread: Vec::new(),
             read: 0,
             state: State::Prolog { declared: false },
             opened: None,
             bounds: limits.before,
-            before_auth: Some(limits.bytes_before_auth()),
+            before_auth: Some(u32::try_from(limits.bytes_before_auth()).unwrap_or(u32::MAX)),
+            message: 0,
+            framing,
+            is_cut: false,
         }
     }
 
@@ -160,12 +199,19 @@ impl Parser {
     #[cfg(feature = "server")]
     pub(crate) fn spend(&mut self, bytes: usize) {
         if let Some(budget) = &mut self.before_auth {
-            *budget = budget.saturating_sub(bytes);
+            *budget = budget.saturating_sub(u32::try_from(bytes).unwrap_or(u32::MAX));
         }
     }
 
-    /// Takes bytes that arrived. Does not read them yet.
+    /// Takes bytes that arrived: where elements are messages, a whole one. Does not read them yet.
     pub fn feed(&mut self, bytes: &[u8]) {
+        if self.framing == Framing::Message && !bytes.is_empty() {
+            return self.feed_message(bytes, true);
+        }
+        self.feed_stream(bytes);
+    }
+
+    fn feed_stream(&mut self, bytes: &[u8]) {
         if matches!(self.state, State::Ended) {
             return;
         }
@@ -184,6 +230,9 @@ impl Parser {
         reason = "`None` is not the end, as it is for iterators"
     )]
     pub fn next(&mut self) -> Result<Option<Event<'static>>, StreamError> {
+        if self.framing == Framing::Message {
+            return self.next_message();
+        }
         let unread = std::mem::take(&mut self.unread);
         let mut input = unread.get(self.read..).unwrap_or_default();
         let result = self.advance(&mut input).map(|event| event.map(Event::into_owned));
@@ -205,7 +254,7 @@ impl Parser {
     ///
     /// As for [`next`](Self::next).
     pub fn read<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, StreamError> {
-        if self.unread.is_empty() {
+        if self.unread.is_empty() && self.framing == Framing::Stream {
             return self.advance(input);
         }
         if !input.is_empty() {
@@ -216,14 +265,15 @@ impl Parser {
 
     fn advance<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, StreamError> {
         let all = *input;
-        let mut allowed = self.before_auth.and_then(|budget| all.get(..budget)).unwrap_or(all);
+        let budget = self.before_auth.map(|budget| budget as usize);
+        let mut allowed = budget.and_then(|budget| all.get(..budget)).unwrap_or(all);
         let is_cut = allowed.len() < all.len();
         let most = allowed.len();
         let mut result = self.step(&mut allowed);
         let read = most - allowed.len();
         *input = all.get(read..).unwrap_or_default();
         if let Some(budget) = &mut self.before_auth {
-            *budget = budget.saturating_sub(read);
+            *budget = budget.saturating_sub(u32::try_from(read).unwrap_or(u32::MAX));
         }
         if is_cut && matches!(result, Ok(None)) {
             result = Err(StreamError::exceeded(Limit::BytesBeforeAuth));
@@ -268,14 +318,16 @@ impl Parser {
         unread
     }
 
+    #[inline]
     fn step<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, StreamError> {
-        let bytes = match self.before_auth {
-            Some(_) => Limit::ElementBytesBeforeAuth,
-            None => Limit::ElementBytes,
-        };
+        let bytes = self.element_limit();
         let refused = |refusal| StreamError::for_refusal(refusal, bytes);
         loop {
             match &mut self.state {
+                State::Prolog { .. } | State::Opening(_) if self.framing == Framing::Message => {
+                    return self.open(input);
+                }
+                State::Held(_) | State::Opening(_) => return Ok(None),
                 State::Prolog { declared } => {
                     if !header_begins(declared, input)? {
                         return Ok(None);
@@ -320,7 +372,7 @@ impl Parser {
                         Parsed::Refused(stanza, flaw) => {
                             Event::Refused(RefusedStanza::new(stanza, flaw, bytes))
                         }
-                        Parsed::Other(xml) => Event::Nonza(Nonza::new(xml)),
+                        Parsed::Other(xml) => self.nonza(xml)?,
                     }));
                 }
                 State::Closing(matched) => {
@@ -335,6 +387,7 @@ impl Parser {
 
     /// Between two first-level elements: goes on in the state of what begins here, or breaks off with
     /// the stanza that stands here as a whole, or with `None` where more bytes are needed.
+    #[inline]
     fn between<'a>(
         &mut self,
         input: &mut &'a [u8],
@@ -455,7 +508,8 @@ impl fmt::Debug for Parser {
             State::Prolog { .. } => "prolog",
             State::Header(_) => "header",
             State::Between => "between",
-            State::Recognising(_) | State::Element(_) => "element",
+            State::Recognising(_) | State::Element(_) | State::Held(_) => "element",
+            State::Opening(_) => "header",
             State::Closing(_) | State::Empty => "closing",
             State::Ended => "ended",
         };

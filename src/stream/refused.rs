@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Limit;
+use super::limits::broken;
 use crate::stanza::canonical::Flaw;
 use crate::stanza::{Condition, Received, StanzaError};
 
@@ -40,7 +41,7 @@ impl RefusedStanza {
     #[must_use]
     pub const fn limit(&self) -> Option<Limit> {
         match self.flaw {
-            Flaw::Exceeded(bound) => Some(Limit::of(bound, self.bytes)),
+            Flaw::Exceeded(bound) => Some(broken(bound, self.bytes)),
             Flaw::Names => None,
         }
     }

@@ -3,6 +3,7 @@
 mod elements;
 mod header;
 mod limits;
+mod messages;
 mod output;
 
 use super::*;

@@ -6,6 +6,7 @@ use crate::session::{
     AckCheck, AckPolicy, Acknowledged, Authed, Bound, Epoch, Item, ResumeError, ResumeRefusal,
     Resumed, Retention, Session, SessionHandle, SessionRegistry,
 };
+use crate::stanza::Frame;
 use crate::stream::{Nonza, StreamCondition, StreamError};
 
 const NAMESPACE: &str = "urn:xmpp:sm:3";
@@ -131,7 +132,7 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
             (session, failed("unexpected-request", None))
         };
         // A transport that is gone is noticed where it is read.
-        let _gone = session.send_raw(&answer);
+        let _gone = session.send_frame(Frame::element(&answer));
         Negotiated::Done(session)
     }
 
@@ -144,7 +145,7 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
                 Some(handled) => {
                     // SM-9
                     let answer = format!("<a xmlns='urn:xmpp:sm:3' h='{handled}'/>");
-                    let _gone = session.send_raw(answer.as_bytes());
+                    let _gone = session.send_element(answer.as_bytes());
                 }
                 None => fail(session, "unexpected-request"),
             },
@@ -156,9 +157,9 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
         Flow::Done
     }
 
-    fn pre_drain(&self, session: &SessionHandle<C>, epoch: Epoch, out: &mut Vec<u8>) {
+    fn pre_drain(&self, session: &SessionHandle<C>, epoch: Epoch, out: &mut dyn FnMut(Frame<'_>)) {
         if session.claim_ack_request(epoch, &self.policy) {
-            out.extend_from_slice(REQUEST);
+            out(Frame::element(REQUEST));
         }
     }
 
@@ -170,7 +171,7 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
         match session.check_acks(&self.policy) {
             AckCheck::Quiet => {}
             AckCheck::Ask => {
-                let _gone = session.send_item(&Item::raw(REQUEST));
+                let _gone = session.send_item(&Item::element(REQUEST));
             }
             AckCheck::Lost => return Liveness::Lost,
         }
@@ -182,7 +183,7 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
             None => return Flow::Next,
             Some(false) => {}
             Some(true) => {
-                let _gone = session.send_item(&Item::raw(REQUEST));
+                let _gone = session.send_item(&Item::element(REQUEST));
             }
         }
         Flow::Done
@@ -240,7 +241,7 @@ fn failed(condition: &str, handled: Option<u32>) -> Vec<u8> {
 }
 
 fn fail<C: SharedConnection>(session: &Session<Bound, C>, condition: &str) {
-    let _gone = session.send_raw(&failed(condition, None));
+    let _gone = session.send_element(&failed(condition, None));
 }
 
 /// SM-8: digits up to 2^32−1, and nothing else.

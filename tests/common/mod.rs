@@ -12,7 +12,7 @@ use xmpp_session::jid::{BareJid, DomainPart, FullJid, ResourcePart};
 use xmpp_session::rules::roster::{Item, Roster, Subscription};
 use xmpp_session::session::{
     Authed, BindError, BindRequest, Bound, Event, EventKind, Leftover, Presence, RegistryBuilder,
-    ResumeError, Session, SessionHandle, SessionId, SessionRegistry, TransitionError,
+    Reply, ResumeError, Session, SessionHandle, SessionId, SessionRegistry, TransitionError,
 };
 use xmpp_session::stanza::{Frame, Stanza};
 
@@ -80,8 +80,13 @@ impl Line {
 
 impl Connection for Line {
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
-        let text = frame.to_string();
-        assert_eq!(text.len(), frame.len(), "a frame knows its length");
+        self.send_all(&[frame])
+    }
+
+    fn send_all(&self, frames: &[Frame<'_>]) -> Result<(), SendError> {
+        let text: String = frames.iter().map(Frame::to_string).collect();
+        let len: usize = frames.iter().map(Frame::len).sum();
+        assert_eq!(text.len(), len, "a frame knows its length");
         assert!(!self.is(Mode::Panics), "the host's connection panics");
         let hook = lock(&self.hook).clone();
         if let Some(hook) = hook {
@@ -150,7 +155,7 @@ impl World {
         roster: Roster,
     ) -> Result<Owner, TransitionError<Session<Authed, Wire>, BindError>> {
         let jid = FullJid::new(jid).unwrap();
-        let mut reply = |jid: &FullJid| bind_result(jid).into_bytes();
+        let mut reply = |jid: &FullJid| Reply::Element(bind_result(jid).into_bytes());
         let request = BindRequest::new()
             .resource(resource(jid.resource().as_str()))
             .roster(roster)

@@ -134,7 +134,11 @@ impl World {
 
     /// A transport on which nothing was said yet.
     pub fn accept(&self, peer: Transport) -> Client {
-        let recorder = Recorder::new();
+        self.accept_on(Recorder::new(), peer)
+    }
+
+    /// The same on this connection.
+    pub fn accept_on(&self, recorder: Recorder, peer: Transport) -> Client {
         let driver = self.0.server.accept(recorder.clone(), peer);
         let client = Client {
             world: Arc::downgrade(&self.0),

@@ -73,7 +73,7 @@ impl Link {
         let hook = self.line().hook.clone();
         let mut trailing = Vec::new();
         if let Some(hook) = &hook {
-            hook.pre_drain(&mut trailing);
+            hook.pre_drain(&mut |frame| frame.write_to(&mut trailing));
         }
         {
             let mut line = self.line();

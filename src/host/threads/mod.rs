@@ -20,7 +20,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,7 @@ use super::tls::record;
 use super::{Host, Machine, SHUTDOWN_PAUSE, TICK, cut};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
+use crate::park;
 use crate::sasl::ChannelBindings;
 use crate::server::{Offload, Place, Server, Transport, Want};
 
@@ -57,7 +58,7 @@ fn begin_background<C: SharedConnection>(host: &Arc<Host<C>>) -> io::Result<()> 
 }
 
 fn work<C: SharedConnection>(server: &Server<C>, goes_on: impl Fn() -> bool) {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let waker = park::waker();
     let mut work = pin!(server.background());
     while goes_on() {
         // It never ends.
@@ -107,14 +108,6 @@ impl Offload for Workers {
 impl fmt::Debug for Workers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Workers")
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::address::{Address, Bare};
+use super::message::Message;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Delivery, Extension, Outcome, Target};
@@ -107,18 +108,20 @@ impl<C: SharedConnection> Core<C> {
     /// Tells extensions what became of a message.
     pub(crate) fn delivered(
         &self,
-        stanza: &Stanza,
         sender: Option<&SessionHandle<C>>,
+        message: Message<'_>,
         account: Option<&BareJid>,
         reached: &[SessionHandle<C>],
         outcome: Outcome,
         copies: Option<&Copies>,
     ) {
+        let Message { stanza, sent } = message;
         if stanza.kind() != Kind::Message {
             return;
         }
-        let registry = &self.registry;
-        let delivery = Delivery { stanza, sender, account, reached, outcome, copies, registry };
+        let (registry, server) = (&self.registry, &self.handle);
+        let delivery =
+            Delivery { stanza, sent, server, sender, account, reached, outcome, copies, registry };
         self.show(|extension| extension.delivered(&delivery));
     }
 

@@ -8,7 +8,7 @@ use jid::BareJid;
 use super::address::Address;
 use super::answer::try_again;
 use super::give::Origin;
-use super::message::Accepted;
+use super::message::{Accepted, Message};
 use crate::address::{self, InvalidAddress};
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
@@ -93,9 +93,23 @@ impl<C: SharedConnection> Core<C> {
         stanza: &Stanza,
         to: &Address<'_>,
     ) -> Option<Task> {
+        if stanza.kind() == Kind::Message && self.is_followed() {
+            return self.review_and_route(origin, stanza, to);
+        }
+        self.route_now(origin, stanza, to)
+    }
+
+    /// The same, of what no extension has to be asked about.
+    #[inline]
+    pub(super) fn route_now(
+        self: &Arc<Self>,
+        origin: Origin<'_, C>,
+        stanza: &Stanza,
+        to: &Address<'_>,
+    ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
             // First, since the router may refuse it on the spot.
-            self.delivered(stanza, origin, None, &[], Outcome::Routed, None);
+            self.delivered(origin, Message::of(stanza), None, &[], Outcome::Routed, None);
             if stanza.kind() == Kind::Iq {
                 self.check_iq(origin, stanza)?;
             }

@@ -3,14 +3,12 @@
 
 use std::time::Duration;
 
+use super::negotiate::OurHeader;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
-use crate::session::{Bound, Reason, Session};
+use crate::session::{Bound, LastWords, Reason, Session};
 use crate::stanza::Frame;
-use crate::stream::{StreamError, close};
-
-/// What closes a stream.
-pub(super) const CLOSE_TAG: &[u8] = b"</stream:stream>";
+use crate::stream::StreamError;
 
 /// A stream that we have closed.
 pub(super) struct Closing<C: SharedConnection> {
@@ -24,7 +22,7 @@ impl<C: SharedConnection> Driver<C> {
     /// Ends the stream as the client's close tag does, whatever the driver waits for.
     pub(in crate::server) fn hang_up(&mut self) {
         self.carry_out_last_presence(false);
-        self.close_after_client(Reason::Closed, CLOSE_TAG);
+        self.close_after_client(Reason::Closed);
     }
 
     /// The client sends no more, and has not closed its stream: its half of the transport has
@@ -40,20 +38,27 @@ impl<C: SharedConnection> Driver<C> {
         self.carry_out_last_presence(true);
         match std::mem::replace(&mut self.state, State::Over) {
             State::Bound(session) => {
-                session.lose_input(CLOSE_TAG);
+                session.lose_input();
                 self.wait_for_close(Some(session), self.core.limits.close);
             }
             state @ (State::Closing(_) | State::Over) => self.state = state,
             // Without a header from this side there is no stream to close.
-            _ if self.negotiating.as_ref().is_some_and(|it| it.header_sent) => self.send(CLOSE_TAG),
+            _ if self.negotiating.as_ref().is_some_and(|it| it.header_sent) => {
+                self.send(Frame::close());
+            }
             State::Unauthed(_) | State::Authed(_) | State::Binding => {}
         }
         self.closed_by_client();
     }
 
-    /// Ends the stream with these last words; the client says nothing more.
-    pub(super) fn close_after_client(&mut self, reason: Reason, last_words: &[u8]) {
-        self.end(reason, last_words);
+    /// Ends the stream; the client says nothing more.
+    pub(super) fn close_after_client(&mut self, reason: Reason) {
+        self.close_behind(&[], reason);
+    }
+
+    /// The same, behind what only a stream without a session says.
+    pub(super) fn close_behind(&mut self, words: &[Frame<'_>], reason: Reason) {
+        self.end(words, reason, LastWords::Close);
         self.closed_by_client();
     }
 
@@ -68,24 +73,26 @@ impl<C: SharedConnection> Driver<C> {
     /// Closes with a stream error: written once, with the header before it if that was not sent
     /// yet, and nothing after it (STREAM-24, STREAM-25).
     pub(super) fn fail(&mut self, error: StreamError) {
-        let words = self.header_if_due();
-        self.fail_after(words, &error);
+        let header = self.header_if_due();
+        self.fail_behind(header.as_ref(), &error);
     }
 
-    /// The same, behind `words`.
-    pub(super) fn fail_after(&mut self, mut words: Vec<u8>, error: &StreamError) {
+    /// The same, behind this header.
+    pub(super) fn fail_behind(&mut self, header: Option<&OurHeader>, error: &StreamError) {
         if matches!(self.state, State::Closing(_) | State::Over) {
             return self.closed_by_client();
         }
         self.core.metrics.stream_error(error.condition(), error.limit());
         self.trace.failed(error);
-        close(&mut words, None, Some(error));
-        self.end(Reason::StreamError, &words);
+        let header = header.map(OurHeader::parts);
+        let words: Option<[Frame<'_>; 1]> = header.as_ref().map(|header| [Frame::open(header)]);
+        let words = words.as_ref().map_or(&[][..], |words| &words[..]);
+        self.end(words, Reason::StreamError, LastWords::Error(error));
     }
 
     /// Ends the session of this transport with these last words, whatever state it is in, and closes the
-    /// stream. A bound one is kept as long as they are not written.
-    fn end(&mut self, reason: Reason, last_words: &[u8]) {
+    /// stream. A bound one is kept as long as they are not written; where there is none, `words` come first.
+    fn end(&mut self, words: &[Frame<'_>], reason: Reason, last_words: LastWords<'_>) {
         let session = match std::mem::replace(&mut self.state, State::Over) {
             State::Bound(session) => {
                 session.end_now(reason, Some(last_words));
@@ -93,7 +100,12 @@ impl<C: SharedConnection> Driver<C> {
             }
             State::Closing(_) | State::Over => None,
             State::Unauthed(_) | State::Authed(_) | State::Binding => {
-                let _broken = self.connection.send(Frame::raw(last_words));
+                let mut frames = words.to_vec();
+                if let LastWords::Error(error) = last_words {
+                    frames.push(Frame::error(error));
+                }
+                frames.push(Frame::close());
+                let _broken = self.send_all(&mut frames);
                 None
             }
         };

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use crate::connection::{PreDrain, SharedConnection};
 use crate::server::{Core, shielded};
 use crate::session::{Epoch, SessionHandle};
+use crate::stanza::Frame;
 
 /// Takes a connection's calls to the extensions, the session and the driver.
 pub(super) struct DrainHook<C: SharedConnection> {
@@ -26,7 +27,7 @@ impl<C: SharedConnection> DrainHook<C> {
 }
 
 impl<C: SharedConnection> PreDrain for DrainHook<C> {
-    fn pre_drain(&self, out: &mut Vec<u8>) {
+    fn pre_drain(&self, out: &mut dyn FnMut(Frame<'_>)) {
         let waker = self.waker.lock().take();
         if let Some(waker) = waker {
             shielded(|| waker.wake());
@@ -34,11 +35,7 @@ impl<C: SharedConnection> PreDrain for DrainHook<C> {
         let session = self.session.get().filter(|(session, at)| session.is_current(*at));
         if let (Some((session, epoch)), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
-                let before = out.len();
-                let add = || extension.pre_drain(session, *epoch, out);
-                if shielded(add).is_none() {
-                    out.truncate(before); // half an element would end the stream
-                }
+                shielded(|| extension.pre_drain(session, *epoch, out));
             }
         }
     }

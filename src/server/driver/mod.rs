@@ -27,15 +27,16 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::Core;
-use super::work::park::unpark;
 use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
+use crate::park;
 use crate::sasl::ChannelBindings;
 use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Unauthed};
-use crate::stream::{Event, Limit, Parser, StreamError};
+use crate::stanza::Framing;
+use crate::stream::{BrokenMessage, Event, Limit, Parser, StreamError};
 use admission::{PlaceStanding, Source};
 use blocked::Pending;
-use close::{CLOSE_TAG, Closing};
+use close::Closing;
 use congestion::Stall;
 use drain::DrainHook;
 use input::Deferred;
@@ -199,15 +200,18 @@ impl<C: SharedConnection> Driver<C> {
         });
         connection.on_drain(Arc::clone(&drain_hook) as Arc<dyn PreDrain>);
         let stream = core.metrics.accepted.fetch_add(1, Ordering::Relaxed);
+        let framing = connection.framing();
+        // WS-8
+        let starttls = transport.starttls && framing == Framing::Stream;
         let spends_as = source.key();
-        let mut negotiating = Negotiating::new(transport.secure, transport.starttls);
-        if let Some(bindings) = transport.bindings {
-            negotiating.secured(bindings);
+        let mut negotiating = Negotiating::new(transport.secure, starttls);
+        if let Some(bindings) = &transport.bindings {
+            negotiating.secured(bindings.clone());
         }
         let now = core.environment.now();
         let mut driver = Self {
             state: State::Unauthed(Session::new(connection.clone())),
-            parser: Parser::new(&core.limits.stream),
+            parser: Parser::with_framing(&core.limits.stream, framing),
             pending: None,
             want: if transport.direct_tls { Want::StartTls } else { Want::Input },
             negotiating: Some(Box::new(negotiating)),
@@ -265,22 +269,15 @@ impl<C: SharedConnection> Driver<C> {
         self.place.get_or_insert_with(|| ledger.closing(source)).clone()
     }
 
-    /// Takes bytes of the client, in any chunking. Never blocks and never fails: what is wrong
-    /// with the input becomes a stream error and, in the end, [`Want::Close`].
+    /// Takes bytes of the client, in any chunking; where elements are messages, a whole message. Never
+    /// blocks and never fails: what is wrong with the input becomes a stream error and, in the end,
+    /// [`Want::Close`].
     ///
     /// While the driver wants something else, or is [pending](Self::poll_want), hosts do not read:
     /// what is handed in nevertheless is kept if it may be, and counts against the limits.
     pub fn receive(&mut self, bytes: &[u8]) {
         let _span = self.trace.entered();
-        self.core.metrics.bytes_received.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        if self.negotiating.is_some() {
-            self.heard();
-        }
-        if matches!(self.state, State::Bound(_)) {
-            self.was_asked = false;
-            self.set_deadline(self.core.limits.silence);
-        }
-        self.count_bytes(bytes.len());
+        self.arrived(bytes.len());
         // TLS-2: what is behind `<starttls/>` in plain text is never read.
         if self.want == Want::Input {
             if self.poll_blocked(None).is_pending() {
@@ -291,6 +288,72 @@ impl<C: SharedConnection> Driver<C> {
             while self.step(&mut input) && self.poll_blocked(None).is_ready() {}
             self.parser.feed(input);
         }
+    }
+
+    /// Takes a message of the client (RFC 7395), or a piece of one, in order: each piece is counted and read
+    /// as it comes. As [`receive`](Self::receive) otherwise.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use xmpp_session::connection::Recorder;
+    /// use xmpp_session::environment::Virtual;
+    /// use xmpp_session::server::{Server, Transport};
+    /// use xmpp_session::stanza::Framing;
+    /// use xmpp_session::store::Stores;
+    ///
+    /// let clock = Arc::new(Virtual::new(1));
+    /// let server = Server::builder(clock, Stores::memory()).domain("example.com".parse()?).build();
+    /// let connection = Recorder::with_framing(Framing::Message);
+    /// let mut driver = server.accept(connection.clone(), Transport::new().secure(true));
+    /// let open = b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' version='1.0' to='example.com'/>";
+    /// driver.receive_message(&open[..20], false);
+    /// driver.receive_message(&open[20..], true);
+    /// let sent = connection.take();
+    /// assert!(sent[0].starts_with("<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' from='example.com'"));
+    /// assert!(sent[1].starts_with("<stream:features xmlns:stream="));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn receive_message(&mut self, bytes: &[u8], is_last: bool) {
+        let _span = self.trace.entered();
+        self.arrived(bytes.len());
+        if self.want == Want::Input {
+            self.parser.feed_message(bytes, is_last);
+            self.read_on();
+        }
+    }
+
+    /// A message arrived that cannot be read: the stream, and with it the session, ends with the error for
+    /// that. A host must not just drop its transport instead, for a client that resumes its session may
+    /// send the same again.
+    pub fn broken_message(&mut self, what: BrokenMessage) {
+        let _span = self.trace.entered();
+        self.arrived(0);
+        if self.want == Want::Input {
+            self.parser.feed_broken(what);
+            self.read_on();
+        }
+    }
+
+    /// Reads what the parser holds.
+    fn read_on(&mut self) {
+        if self.poll_blocked(None).is_pending() {
+            return self.limit_unread();
+        }
+        while self.step(&mut &[][..]) && self.poll_blocked(None).is_ready() {}
+    }
+
+    /// So many bytes of the client have arrived.
+    #[inline]
+    fn arrived(&mut self, bytes: usize) {
+        self.core.metrics.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+        if self.negotiating.is_some() {
+            self.heard();
+        }
+        if matches!(self.state, State::Bound(_)) {
+            self.was_asked = false;
+            self.set_deadline(self.core.limits.silence);
+        }
+        self.count_bytes(bytes);
     }
 
     /// A host that reads on while the driver waits must not make it grow: limits count what arrived.
@@ -330,7 +393,7 @@ impl<C: SharedConnection> Driver<C> {
     /// [`poll_want`](Self::poll_want) for threads; `None` after `timeout`, and when
     /// [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn want_blocking(&mut self, timeout: Option<Duration>) -> Option<Want> {
-        let waker = unpark();
+        let waker = park::waker();
         let start = std::time::Instant::now();
         loop {
             if let Poll::Ready(want) = self.poll_want(&mut Context::from_waker(&waker)) {
@@ -398,7 +461,7 @@ impl<C: SharedConnection> Driver<C> {
             (_, Event::End) => {
                 self.carry_out_last_presence(false);
                 // STREAM-27: our close tag answers, behind all that is queued.
-                self.close_after_client(Reason::Closed, CLOSE_TAG);
+                self.close_after_client(Reason::Closed);
             }
             (_, Event::Header(header)) => self.header(&header),
             (State::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),

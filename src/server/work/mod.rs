@@ -2,5 +2,4 @@
 
 pub(super) mod jobs;
 pub(super) use crate::oneshot;
-pub(super) mod park;
 pub(super) mod timers;

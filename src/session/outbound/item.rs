@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::copies::Copies;
 use crate::environment::Nanos;
-use crate::stanza::{Kind, Stanza};
+use crate::stanza::{Kind, Stanza, StreamError};
 use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// The `to` of a copy, resolved when it is written: the copies of a broadcast differ in it alone.
@@ -38,7 +38,9 @@ pub(super) enum Content<'a> {
     /// Presence that was sent before, to the receiving account's bare JID: since when it is so is said as
     /// well (PRES-16), and the bytes stay those that the contact's session keeps.
     Since(&'a Stanza, Nanos),
-    Raw(&'a [u8]),
+    Element(&'a [u8]),
+    /// The error, if it is one, and the end of the stream.
+    End(Option<&'a StreamError>),
 }
 
 impl<'a> Item<'a> {
@@ -48,11 +50,19 @@ impl<'a> Item<'a> {
         Self::of(Content::Stanza(stanza, To::AsIs))
     }
 
-    /// An element that is no stanza, or bytes made of several: in order with the stanzas, refused where
-    /// the session has no transport, and never kept for another one.
+    /// An element that is no stanza, complete and in canonical form: in order with the stanzas, refused
+    /// where the session has no transport, and never kept for another one.
     #[inline]
-    pub const fn raw(bytes: &'a [u8]) -> Self {
-        Self::of(Content::Raw(bytes))
+    pub const fn element(xml: &'a [u8]) -> Self {
+        Self::of(Content::Element(xml))
+    }
+
+    /// What the session's stream ends with.
+    pub(super) const fn last_words(words: LastWords<'a>) -> Self {
+        Self::of(Content::End(match words {
+            LastWords::Close => None,
+            LastWords::Error(error) => Some(error),
+        }))
     }
 
     /// Presence of a contact to its subscriber's bare JID (PRES-4).
@@ -118,7 +128,7 @@ impl<'a> Item<'a> {
             Content::Stanza(stanza, _)
             | Content::Copy(stanza, _, _)
             | Content::Since(stanza, _) => Some(stanza),
-            Content::Raw(_) => None,
+            Content::Element(_) | Content::End(_) => None,
         }
     }
 
@@ -144,6 +154,50 @@ impl<'a> Item<'a> {
             Content::Since(..) => true,
             _ => false,
         }
+    }
+}
+
+/// What ends a stream: an error if there is one, and the end itself.
+#[derive(Clone, Copy)]
+pub(crate) enum LastWords<'a> {
+    Close,
+    Error(&'a StreamError),
+}
+
+impl<'a> LastWords<'a> {
+    pub(crate) fn of(error: Option<&'a StreamError>) -> Self {
+        error.map_or(Self::Close, Self::Error)
+    }
+}
+
+/// What a client gets first on a session.
+#[derive(Clone)]
+#[non_exhaustive]
+pub enum Reply {
+    /// A stanza, such as the result of a bind.
+    Stanza(Stanza),
+    /// Another element, complete and in canonical form.
+    Element(Vec<u8>),
+}
+
+impl From<Vec<u8>> for Reply {
+    fn from(xml: Vec<u8>) -> Self {
+        Self::Element(xml)
+    }
+}
+
+impl From<Stanza> for Reply {
+    fn from(stanza: Stanza) -> Self {
+        Self::Stanza(stanza)
+    }
+}
+
+impl fmt::Debug for Reply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stanza(_) => "Stanza",
+            Self::Element(_) => "Element",
+        })
     }
 }
 

@@ -30,12 +30,13 @@ pub(crate) use acks::Retained;
 pub use acks::{AckCheck, AckPolicy, Acknowledged};
 pub use copies::Copies;
 pub use holdback::Hold;
-pub use item::{Item, Validity};
+pub(crate) use item::LastWords;
+pub use item::{Item, Reply, Validity};
 pub use limits::RetentionLimits;
 #[cfg(feature = "server")]
 pub(crate) use limits::Share;
 use limits::small;
-pub(super) use writer::Writer;
+pub(super) use writer::{Writer, write_end};
 
 /// Which of its transports a session has: a resumption begins another epoch. A host gets it with a write or
 /// from the owner and hands it back with what it asks of the session, which has no effect in a later one.
@@ -266,6 +267,9 @@ impl<C: SharedConnection> Outbound<C> {
         self.next_epoch();
         self.gates.close(Gate::Greeting);
         let void = self.queue.rewind();
+        if self.link.is_none() {
+            self.queue.regain(usize::MAX);
+        }
         if let Some(retained) = &mut self.retained {
             // The client has said that it has not got them: they never had a number.
             retained.sent = retained.sent.saturating_sub(small(void));
@@ -283,6 +287,17 @@ impl<C: SharedConnection> Outbound<C> {
             retained.at_loss = at_loss;
         }
         self.link.take()
+    }
+
+    /// The messages that wait for a client that is gone from now on, and for no other (HOOK-7).
+    #[cfg(feature = "server")]
+    pub(super) fn lose_copies(&self) -> Vec<Stanza> {
+        let copies = self.queue.copies(usize::MAX);
+        let waiting = copies.filter(|copies| {
+            copies.lose();
+            copies.begins_to_wait()
+        });
+        waiting.map(|copies| copies.message().clone()).collect()
     }
 
     /// What belongs to the current transport goes with it; its writer loses its right to write.
@@ -309,7 +324,7 @@ impl<C: SharedConnection> Outbound<C> {
     /// With `farewell`, what an unretained queue still holds is written first, then the farewell,
     /// then the transport is flushed and closed, by whoever has the writer's role. Without, the
     /// transport is to be dropped.
-    pub(super) fn end(&mut self, farewell: Option<&[u8]>) -> Ended<C> {
+    pub(super) fn end(&mut self, farewell: Option<LastWords<'_>>) -> Ended<C> {
         // Of what a connection has not taken nobody knows when it will.
         let is_stalled = self.is_stalled();
         self.ended = true;
@@ -326,7 +341,12 @@ impl<C: SharedConnection> Outbound<C> {
             if keep && !written {
                 self.queue.push(entry);
             } else {
-                left.extend(entry.into_left(written));
+                let is_here = self.link.is_some();
+                left.extend(if is_here {
+                    entry.into_lost(written)
+                } else {
+                    entry.into_left(written)
+                });
             }
         }
         let handled = retained.as_ref().map(|r| self.received.wrapping_sub(r.from));
@@ -339,7 +359,8 @@ impl<C: SharedConnection> Outbound<C> {
                     self.gates.open(Gate::Predecessor);
                     self.gates.open(Gate::Greeting);
                 }
-                self.queue.push(Queued::Raw(words.into()));
+                let words = Item::last_words(words);
+                self.queue.push(Queued::new(&words, false, Duration::ZERO));
                 self.queue.push(Queued::Close);
                 None
             }
@@ -379,6 +400,11 @@ impl Left {
     pub(super) fn accepted(&self, clocks: (Duration, SystemTime)) -> SystemTime {
         let (now, utc) = clocks;
         utc.checked_sub(now.saturating_sub(self.at)).unwrap_or(utc)
+    }
+
+    #[cfg(feature = "server")]
+    pub(super) const fn copies(&self) -> Option<&Copies> {
+        self.copies.as_ref()
     }
 
     /// The stanza that it brings: of a message in whatever form, the message.

@@ -1,10 +1,12 @@
 //! What waits to go out to one session: one pointer while nothing does.
 
 use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::copies::Copies;
 use super::holdback::HeldBack;
-use super::item::Item;
+use super::item::{Item, Reply};
 use super::limits::{RetentionLimits, small};
 use super::queued::{Bounded, Queued};
 use crate::stanza::Stanza;
@@ -33,7 +35,7 @@ struct Buffer {
     /// Above this, look again for presence that a later one replaces.
     condense_at: Size,
     /// The greeting of a new transport, written before everything else.
-    greeting: Option<Box<[u8]>>,
+    greeting: Option<Arc<Reply>>,
     /// What is held back, while something is to be.
     held: Option<Box<HeldBack>>,
 }
@@ -238,7 +240,7 @@ impl Queue {
     pub(crate) fn count_unwritten(&mut self, reply: &[u8]) {
         let buffer = self.0.get_or_insert_default();
         buffer.entries.iter_mut().skip(buffer.cursor).for_each(|entry| entry.set_counted(true));
-        self.put_back(Queued::Raw(reply.into()));
+        self.put_back(Queued::Element(reply.into()));
     }
 
     /// The next one is written and stays, to be acknowledged.
@@ -305,6 +307,17 @@ impl Queue {
             }
         }
         self.tidy();
+    }
+
+    /// What the first entries count for.
+    pub(super) fn copies(&self, entries: usize) -> impl Iterator<Item = &Copies> {
+        let all = self.0.iter().flat_map(|buffer| &buffer.entries);
+        all.take(entries).filter_map(Queued::copies)
+    }
+
+    /// The client of the session is there to get the first entries, or has got them.
+    pub(super) fn regain(&self, entries: usize) {
+        self.copies(entries).for_each(Copies::regain);
     }
 
     /// Everything is to be written again, on another transport. What was no stanza belonged to the
@@ -378,14 +391,14 @@ impl Queue {
         self.0.as_ref().is_some_and(|buffer| buffer.greeting.is_some())
     }
 
-    pub(crate) fn set_greeting(&mut self, greeting: Vec<u8>) {
-        self.0.get_or_insert_default().greeting = Some(greeting.into());
+    pub(crate) fn set_greeting(&mut self, greeting: Reply) {
+        self.0.get_or_insert_default().greeting = Some(Arc::new(greeting));
     }
 
-    pub(super) fn take_greeting(&mut self) -> Option<Box<[u8]>> {
+    pub(super) fn take_greeting(&mut self) -> Option<Queued> {
         let greeting = self.0.as_mut()?.greeting.take();
         self.tidy();
-        greeting
+        greeting.map(Queued::Reply)
     }
 
     pub(super) fn held(&mut self) -> Option<&mut HeldBack> {

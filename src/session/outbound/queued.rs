@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use super::Left;
 use super::copies::Copies;
-use super::item::{Content, Item, To};
+use super::item::{Content, Item, Reply, To};
 use crate::address::bare_of;
 use crate::environment::Nanos;
-use crate::stanza::{Kind, Stanza};
+use crate::stanza::{Kind, Stanza, StreamError};
 
 /// One thing that waits.
 #[derive(Clone)]
@@ -26,8 +26,12 @@ pub(super) enum Queued {
         before: bool,
         copies: Option<Copies>,
     },
-    Raw(Arc<[u8]>),
-    /// The end of the session: nothing is ever behind it.
+    Element(Arc<[u8]>),
+    /// What comes first on a transport.
+    Reply(Arc<Reply>),
+    /// The last words of the session.
+    End(Option<Arc<StreamError>>),
+    /// The transport is to be closed: nothing is ever behind it.
     Close,
 }
 
@@ -38,7 +42,8 @@ impl Queued {
             Content::Stanza(stanza, to) => (stanza, to, None, at, false),
             Content::Copy(stanza, to, copies) => (stanza, to, Some(copies.clone()), at, false),
             Content::Since(stanza, since) => (stanza, To::OwnBare, None, since, true),
-            Content::Raw(bytes) => return Self::Raw(bytes.into()),
+            Content::Element(xml) => return Self::Element(xml.into()),
+            Content::End(error) => return Self::End(error.cloned().map(Arc::new)),
         };
         let bounded = if item.is_state() { Bounded::Source } else { Bounded::No };
         let stanza = stanza.clone();
@@ -49,7 +54,12 @@ impl Queued {
         match self {
             Self::Stanza { stanza, before: true, at, .. } => Some(Content::Since(stanza, *at)),
             Self::Stanza { stanza, to, .. } => Some(Content::Stanza(stanza, *to)),
-            Self::Raw(bytes) => Some(Content::Raw(bytes)),
+            Self::Element(xml) => Some(Content::Element(xml)),
+            Self::Reply(reply) => Some(match &**reply {
+                Reply::Stanza(stanza) => Content::Stanza(stanza, To::AsIs),
+                Reply::Element(xml) => Content::Element(xml),
+            }),
+            Self::End(error) => Some(Content::End(error.as_deref())),
             Self::Close => None,
         }
     }
@@ -66,6 +76,21 @@ impl Queued {
         }
         let Self::Stanza { stanza, counted, at, copies, .. } = self else { return None };
         Some(Left { stanza, at: at.into(), counted, written, copies })
+    }
+
+    /// The same, of a session whose transport was there until now.
+    pub(super) fn into_lost(self, written: bool) -> Option<Left> {
+        self.copies().into_iter().for_each(Copies::lose);
+        self.into_left(written)
+    }
+
+    /// What it counts for, if it is a message that others of the account have as well.
+    pub(super) const fn copies(&self) -> Option<&Copies> {
+        if let Self::Stanza { copies: Some(copies), void: false, .. } = self {
+            Some(copies)
+        } else {
+            None
+        }
     }
 
     /// Says whether it is to be counted for acknowledgement.
@@ -130,8 +155,8 @@ impl Queued {
     pub(super) fn len(&self) -> usize {
         match self {
             Self::Stanza { stanza, .. } => stanza.len(),
-            Self::Raw(bytes) => bytes.len(),
-            Self::Close => 0,
+            Self::Element(xml) => xml.len(),
+            Self::Reply(_) | Self::End(_) | Self::Close => 0,
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::connection::{Close, Connection, SendError, SharedConnection};
 use crate::environment::Nanos;
 use crate::shield::{shielded, wake};
 use crate::stanza::delay::{delay, is_delayed_by};
-use crate::stanza::{Frame, Kind, Stanza};
+use crate::stanza::{Frame, Kind, Stanza, StreamError};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The outbound of one session, with the addresses of that session.
@@ -71,7 +71,7 @@ impl<C: SharedConnection> Writer<'_, C> {
             return (Err(NotSent::Full), after);
         }
         if let Some(copies) = item.copies() {
-            copies.add();
+            copies.add(o.link.is_some());
         }
         if !o.hold_back(item, hold, at, limits) {
             o.push(item, at, room);
@@ -120,6 +120,9 @@ impl<C: SharedConnection> Writer<'_, C> {
         let counted = o.retained.is_some();
         for item in items {
             o.delivered = o.delivered.wrapping_add(1);
+            if let Some(copies) = item.copies().filter(|_| o.link.is_some()) {
+                copies.regain();
+            }
             o.queue.push_stored(item, counted, item.accepted().unwrap_or(now));
         }
         o.account_for();
@@ -135,7 +138,7 @@ impl<C: SharedConnection> Writer<'_, C> {
     ) -> Sent {
         let Some(link) = o.link.clone() else { return (Err(NotSent::Ended), After::Nothing) };
         if let Some(copies) = item.copies() {
-            copies.add();
+            copies.add(true);
         }
         let epoch = o.epoch;
         o.writing = Writing::Busy;
@@ -168,6 +171,7 @@ impl<C: SharedConnection> Writer<'_, C> {
         }
         if let (Err(_), Some(copies)) = (result, item.copies()) {
             // The sender still has it.
+            copies.lose();
             let _last = copies.release();
         }
         let sent = result.map_err(NotSent::from);
@@ -238,7 +242,8 @@ impl<C: SharedConnection> Writer<'_, C> {
     #[inline]
     fn write(&self, link: &C, content: Content<'_>, mark: &[u8]) -> Result<(), SendError> {
         let frame = match content {
-            Content::Raw(bytes) => Frame::raw(bytes),
+            Content::Element(xml) => Frame::element(xml),
+            Content::End(error) => return write_end(link, error),
             Content::Since(stanza, at) => return self.write_since(link, stanza, at),
             Content::Stanza(stanza, to) | Content::Copy(stanza, to, _) => {
                 let frame = Frame::stanza(stanza).append(mark);
@@ -264,6 +269,21 @@ impl<C: SharedConnection> Writer<'_, C> {
 fn hand_over<C: Connection>(link: &C, frame: Frame<'_>) -> Result<(), SendError> {
     // A connection that panics is a broken transport.
     shielded(|| link.send(frame.framing(link.framing()))).unwrap_or(Err(SendError::Closed))
+}
+
+/// STREAM-24: in one piece.
+#[cold]
+pub(in crate::session) fn write_end<C: Connection>(
+    link: &C,
+    error: Option<&StreamError>,
+) -> Result<(), SendError> {
+    let framing = link.framing();
+    let close = Frame::close().framing(framing);
+    let send = || match error {
+        Some(error) => link.send_all(&[Frame::error(error).framing(framing), close]),
+        None => link.send(close),
+    };
+    shielded(send).unwrap_or(Err(SendError::Closed))
 }
 
 /// SM-16: messages and presence that were not written when they were accepted say so, unless they
@@ -328,7 +348,7 @@ impl<C: SharedConnection> Outbound<C> {
         if item.validity.is_void() {
             return Err(NotSent::Void);
         }
-        let is_stanza = !matches!(item.content, Content::Raw(_));
+        let is_stanza = item.stanza().is_some();
         if self.link.is_none() && (self.retained.is_none() || !is_stanza) {
             return Err(NotSent::Ended);
         }
@@ -372,7 +392,7 @@ impl<C: SharedConnection> Outbound<C> {
         };
         let sent = self.sent();
         let claimed = match self.queue.take_greeting() {
-            Some(greeting) => Some((Queued::Raw(greeting.into()), None)),
+            Some(greeting) => Some((greeting, None)),
             None => self.claim(),
         };
         let Some((entry, delayed)) = claimed else {
@@ -426,8 +446,8 @@ impl<C: SharedConnection> Outbound<C> {
         }
         if error == SendError::Full && is_current && matches!(entry, Queued::Stanza { .. }) {
             // What the client can no longer take is routed again; it is told of the end.
-            turn.left.extend(entry.into_left(false));
-            turn.left.extend(self.queue.take_stanzas().filter_map(|entry| entry.into_left(false)));
+            turn.left.extend(entry.into_lost(false));
+            turn.left.extend(self.queue.take_stanzas().filter_map(|entry| entry.into_lost(false)));
             return ControlFlow::Continue(());
         }
         let unwritten = matches!(entry, Queued::Stanza { counted: false, .. }).then_some(entry);
@@ -439,7 +459,7 @@ impl<C: SharedConnection> Outbound<C> {
             self.writing = Writing::Nobody;
             return ControlFlow::Break(After::Lost(turn.epoch, error));
         }
-        turn.left.extend(unwritten.and_then(|entry| entry.into_left(false)));
+        turn.left.extend(unwritten.and_then(|entry| entry.into_lost(false)));
         if is_current {
             self.fail(turn);
         }
@@ -451,7 +471,7 @@ impl<C: SharedConnection> Outbound<C> {
         turn.has_failed = true;
         let _unwritten = self.queue.take_greeting();
         let queue = self.queue.take_all();
-        turn.left.extend(queue.filter_map(|(entry, _)| entry.into_left(false)));
+        turn.left.extend(queue.filter_map(|(entry, _)| entry.into_lost(false)));
         self.queue.push(Queued::Close);
     }
 }

@@ -19,7 +19,7 @@ use crate::rules::roster::Roster;
 use crate::session::account::{Account, Values};
 use crate::session::handle::{BEHIND, PresenceState, SessionId, Shared};
 use crate::session::input::Owner;
-use crate::session::outbound::{Epoch, Gate, Outbound};
+use crate::session::outbound::{Epoch, Gate, Outbound, Reply};
 use crate::shield::shielded;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -41,8 +41,8 @@ pub enum Conflict {
     Refuse,
 }
 
-/// Makes the first bytes on a bound session.
-type Reply<'a> = &'a mut dyn FnMut(&FullJid) -> Vec<u8>;
+/// Makes what comes first on a bound session.
+type Replies<'a> = &'a mut dyn FnMut(&FullJid) -> Reply;
 
 /// What a bind needs beside the session.
 #[derive(Default)]
@@ -54,7 +54,7 @@ pub struct BindRequest<'a> {
     is_loaded: bool,
     values: Values,
     lingers: bool,
-    reply: Option<Reply<'a>>,
+    reply: Option<Replies<'a>>,
 }
 
 impl<'a> BindRequest<'a> {
@@ -102,9 +102,9 @@ impl<'a> BindRequest<'a> {
         self
     }
 
-    /// Makes the first bytes that the client gets on this session (the bind result), from the JID
+    /// Makes what the client gets first on this session (the bind result), from the JID
     /// that it got. Called once, without a lock, before anything else is written.
-    pub fn reply(mut self, reply: &'a mut dyn FnMut(&FullJid) -> Vec<u8>) -> Self {
+    pub fn reply(mut self, reply: &'a mut dyn FnMut(&FullJid) -> Reply) -> Self {
         self.reply = Some(reply);
         self
     }

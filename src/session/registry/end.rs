@@ -15,9 +15,11 @@ use super::rows::{Row, SlotState};
 use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::session::handle::{CLOSED, ENDED, SessionId, Shared};
-use crate::session::outbound::{Ended, Gate, Left};
+#[cfg(feature = "server")]
+use crate::session::outbound::Copies;
+use crate::session::outbound::{Ended, Gate, LastWords, Left};
 use crate::shield::{shielded, wake};
-use crate::stanza::Stanza;
+use crate::stanza::{Stanza, StreamCondition, StreamError};
 use crate::sync::atomic::Ordering;
 
 /// Why a session ended.
@@ -55,35 +57,26 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// What is written last; `None` where the transport is to be dropped (STREAM-29).
-    fn last_words(self) -> Option<Vec<u8>> {
+    /// What the stream ends with: an error, or none; `None` where the transport is to be dropped
+    /// without a word (STREAM-29).
+    fn last_words(self) -> Option<Option<StreamError>> {
         let condition = match self {
             Self::TransportLost | Self::SlowReader | Self::Evicted | Self::Expired => return None,
-            Self::Closed | Self::Overflow => None,
-            Self::Replaced { .. } => Some("conflict"),
-            Self::Kicked => Some("policy-violation"),
-            Self::AccountRemoved => Some("not-authorized"),
-            Self::PasswordChanged => Some("reset"),
-            Self::Shutdown => Some("system-shutdown"),
-            Self::StreamError => Some("undefined-condition"),
+            Self::Closed | Self::Overflow => return Some(None),
+            Self::Replaced { .. } => StreamCondition::Conflict,
+            Self::Kicked => StreamCondition::PolicyViolation,
+            Self::AccountRemoved => StreamCondition::NotAuthorized,
+            Self::PasswordChanged => StreamCondition::Reset,
+            Self::Shutdown => StreamCondition::SystemShutdown,
+            Self::StreamError => StreamCondition::UndefinedCondition,
         };
-        Some(last_words(condition))
+        Some(Some(condition.into()))
     }
 
     /// Whether the client may come back for the session, and is told how far it had come (SM-13).
     const fn is_remembered(self) -> bool {
         !matches!(self, Self::Closed | Self::AccountRemoved | Self::Shutdown)
     }
-}
-
-/// An error, if there is one, and the close tag, in one piece (STREAM-24).
-pub(super) fn last_words(condition: Option<&str>) -> Vec<u8> {
-    let error = condition.map(|condition| {
-        format!("<stream:error><{condition} xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>")
-    });
-    let mut words = error.unwrap_or_default().into_bytes();
-    words.extend_from_slice(b"</stream:stream>");
-    words
 }
 
 impl From<SendError> for Reason {
@@ -111,6 +104,9 @@ pub struct Leftover {
     /// The same by the registry's clock, which no conversion has rounded.
     #[cfg(feature = "server")]
     pub(crate) at: Duration,
+    /// Extensions know that it waits, or it came from the store.
+    #[cfg(feature = "server")]
+    pub(crate) is_told: bool,
     /// Whether it was kept until the client acknowledges it (SM-17). Else it was never written, and
     /// is to be routed again as if the session had not been (DESTROY-12).
     pub retained: bool,
@@ -128,6 +124,8 @@ impl Left {
     ) -> Option<Leftover> {
         let accepted = self.accepted(clocks);
         let Self { stanza, counted: retained, written, copies, .. } = self;
+        #[cfg(feature = "server")]
+        let is_told = copies.as_ref().is_none_or(Copies::is_told);
         let stanza = match copies {
             None => stanza,
             Some(last) if last.release() => last.message().clone(),
@@ -141,6 +139,8 @@ impl Left {
             accepted,
             #[cfg(feature = "server")]
             at: self.at,
+            #[cfg(feature = "server")]
+            is_told,
             retained,
             written,
         })
@@ -205,7 +205,7 @@ impl<C: SharedConnection> Inner<C> {
         &self,
         shared: &Arc<Shared<C>>,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
     ) -> bool {
         self.end_if(shared, reason, last_words, Run::Here, |_| true)
     }
@@ -214,7 +214,7 @@ impl<C: SharedConnection> Inner<C> {
         &self,
         shared: &Arc<Shared<C>>,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
         run: Run,
         still: impl FnOnce(SlotState) -> bool,
     ) -> bool {
@@ -245,15 +245,16 @@ impl<C: SharedConnection> Inner<C> {
         row: &mut Row<C>,
         at: usize,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
         now: Duration,
     ) -> Option<Ending<C>> {
         let slot = row.slots.as_mut_slice().get_mut(at)?;
         let before = std::mem::replace(&mut slot.state, SlotState::Ending);
         self.sessions.fetch_sub(1, Ordering::SeqCst);
         self.no_longer_absent(&slot.session, before);
-        let own = if last_words.is_none() { reason.last_words() } else { None };
-        let words = last_words.or(own.as_deref());
+        let own = reason.last_words();
+        let own = own.as_ref().map(|error| LastWords::of(error.as_ref()));
+        let words = last_words.or(own);
         let mut outbound = slot.session.out.lock().end(words);
         #[cfg(feature = "server")]
         outbound.left.splice(0..0, slot.session.take_inheritance());

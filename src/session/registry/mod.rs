@@ -25,13 +25,14 @@ use jid::{BareJid, FullJid};
 
 use super::account::{Account, AccountState};
 use super::handle::{SessionHandle, Shared};
-use super::outbound::RetentionLimits;
+use super::outbound::{LastWords, RetentionLimits};
 use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::rules::delivery::Top;
 #[cfg(feature = "server")]
 use crate::rules::roster::Roster;
+use crate::stanza::StreamError;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use backlog::Backlogs;
@@ -105,6 +106,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
             leftover: None,
             backlog: None,
             hides: None,
+            #[cfg(feature = "server")]
+            waits: None,
             hold: None,
             listener: None,
         };
@@ -264,15 +267,15 @@ impl<C: SharedConnection> SessionRegistry<C> {
         self.inner().end(&session.0, reason, None)
     }
 
-    /// The same, with `last_words` written instead of what belongs to the reason.
+    /// The same, with this stream error instead of the one that belongs to the reason.
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
     pub fn destroy_session_with(
         &self,
         session: &SessionHandle<C>,
         reason: Reason,
-        last_words: &[u8],
+        error: &StreamError,
     ) -> bool {
-        self.inner().end(&session.0, reason, Some(last_words))
+        self.inner().end(&session.0, reason, Some(LastWords::Error(error)))
     }
 
     /// Whether no session is left, not even one whose end is being told.

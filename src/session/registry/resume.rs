@@ -10,7 +10,7 @@ use std::time::Duration;
 use jid::BareJid;
 
 use super::bind::Misuse;
-use super::end::{Ending, Reason, Run, last_words};
+use super::end::{Ending, Reason, Run};
 use super::events::EventKind;
 use super::hibernation::is_same;
 use super::inner::Inner;
@@ -20,9 +20,12 @@ use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
 use crate::session::handle::{ABSENT, HOLDING, RETAINED, Shared};
 use crate::session::input::Owner;
-use crate::session::outbound::{Acknowledged, Epoch, Gate, Retained};
+use crate::session::outbound::{
+    Acknowledged, Epoch, Gate, LastWords, Outbound, Reply, Retained, write_end,
+};
 use crate::shield::{shielded, wake};
-use crate::stanza::Frame;
+use crate::stanza::{Stanza, StreamCondition};
+use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
 /// How a session is kept for a client that may come back.
@@ -88,9 +91,9 @@ pub enum ResumeRefusal {
 /// A resumed session, with the old transport, if it still had one, and the waker of that one's owner.
 type TakenOver<C> = (Owner<C>, Option<C>, Option<Box<Waker>>);
 
-/// A transport that is gone: still to be closed, with the waker of its owner, and the end of its session, or
-/// of one that had to make room for that.
-type Loss<C> = (Option<C>, Option<Box<Waker>>, Option<Ending<C>>);
+/// A transport that is gone: still to be closed, with the waker of its owner, the end of its session, or
+/// of one that had to make room for that, and messages that wait for clients that are gone.
+type Loss<C> = (Option<C>, Option<Box<Waker>>, Option<Ending<C>>, Vec<Stanza>);
 
 impl<C: SharedConnection> Inner<C> {
     /// Keeps stanzas from now on until they are acknowledged. `reply` is written before the first
@@ -139,11 +142,11 @@ impl<C: SharedConnection> Inner<C> {
         shared: &Arc<Shared<C>>,
         epoch: Epoch,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
         run: Run,
     ) {
         let loss = self.decide_loss(shared, epoch, reason, last_words);
-        let Some((link, waker, ending)) = loss else { return };
+        let Some((link, waker, ending, waiting)) = loss else { return };
         if let Some(link) = link {
             let how = if last_words.is_some() { Close::Flush } else { Close::Abort };
             shielded(|| link.close(how));
@@ -153,6 +156,7 @@ impl<C: SharedConnection> Inner<C> {
             self.finish_by(ending, run);
         }
         self.events.deliver();
+        waiting.iter().for_each(|message| self.tell_waits(shared, message));
     }
 
     fn decide_loss(
@@ -160,7 +164,7 @@ impl<C: SharedConnection> Inner<C> {
         shared: &Arc<Shared<C>>,
         epoch: Epoch,
         reason: Reason,
-        last_words: Option<&[u8]>,
+        last_words: Option<LastWords<'_>>,
     ) -> Option<Loss<C>> {
         let now = self.now();
         let key = self.table.key(bare_of_full(&shared.jid));
@@ -174,15 +178,42 @@ impl<C: SharedConnection> Inner<C> {
         let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
         if window.is_zero() {
             drop(out);
-            return Some((None, None, self.decide_end(row, at, reason, last_words, now)));
+            let ending = self.decide_end(row, at, reason, last_words, now);
+            return Some((None, None, ending, Vec::new()));
         }
         let (link, waker) = (out.drop_link(), out.waker.take());
-        drop(out);
+        let waiting = self.waits_for(shared, out);
         self.hibernate(row, at, shared, now, window);
         let is_crowded = row.absent() > self.settings.hibernating_per_account;
         let oldest = is_crowded.then(|| row.oldest_absent(&self.hibernating.lock())).flatten();
         let ending = oldest.and_then(|at| self.decide_end(row, at, Reason::Evicted, None, now));
-        Some((link, waker, ending))
+        Some((link, waker, ending, waiting))
+    }
+
+    /// The messages that wait for nobody but clients that are gone, now that this one is.
+    #[cfg(feature = "server")]
+    fn waits_for(&self, shared: &Shared<C>, out: MutexGuard<'_, Outbound<C>>) -> Vec<Stanza> {
+        if self.settings.waits.is_none() {
+            return Vec::new();
+        }
+        let mut waiting = out.lose_copies();
+        drop(out);
+        waiting.extend(shared.heir_waits_for());
+        waiting
+    }
+
+    #[cfg(not(feature = "server"))]
+    fn waits_for(&self, _: &Shared<C>, _: MutexGuard<'_, Outbound<C>>) -> Vec<Stanza> {
+        Vec::new()
+    }
+
+    /// Says that a message waits for the account of a session.
+    #[cfg_attr(not(feature = "server"), expect(unused_variables, reason = "nobody is told"))]
+    pub(super) fn tell_waits(&self, shared: &Shared<C>, message: &Stanza) {
+        #[cfg(feature = "server")]
+        if let Some(hook) = &self.settings.waits {
+            shielded(|| hook(&shared.account.bare, message));
+        }
     }
 
     /// A session whose transport was taken away waits to be resumed; under the shard's lock.
@@ -242,13 +273,12 @@ impl<C: SharedConnection> Inner<C> {
         let (owner, old, waker) = self.take_over(account, token, handled, link)?;
         if let Some(old) = old {
             // Detached first: its end has no effect on the session (SM-21).
-            let words = last_words(Some("conflict"));
-            let _gone = shielded(|| old.send(Frame::raw(&words)));
+            let _gone = write_end(&old, Some(&StreamCondition::Conflict.into()));
             shielded(|| old.close(Close::Flush));
         }
         wake(waker);
         let handled = owner.shared.out.lock().handled().unwrap_or(0);
-        self.greet(&owner, shielded(|| reply(Resumed { handled })));
+        self.greet(&owner, shielded(|| reply(Resumed { handled }).into()));
         self.events.deliver();
         Ok(owner)
     }
@@ -294,8 +324,8 @@ impl<C: SharedConnection> Inner<C> {
         Ok((Owner { shared, epoch }, old, waker))
     }
 
-    /// Puts in the first bytes on a transport, and lets what waits follow them.
-    pub(super) fn greet(&self, owner: &Owner<C>, greeting: Option<Vec<u8>>) {
+    /// Puts in what comes first on a transport, and lets what waits follow them.
+    pub(super) fn greet(&self, owner: &Owner<C>, greeting: Option<Reply>) {
         let shared = &owner.shared;
         {
             let mut out = shared.out.lock();

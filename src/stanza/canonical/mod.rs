@@ -24,7 +24,7 @@ use std::sync::Arc;
 
 #[cfg(feature = "stream")]
 pub(crate) use feeder::Feeder;
-#[cfg(feature = "server")]
+#[cfg(feature = "stream")]
 pub(crate) use reader::Opening;
 pub(super) use reader::ParsedHead;
 pub(crate) use reader::{ElementReader, Parsed};

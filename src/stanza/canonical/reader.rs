@@ -32,7 +32,7 @@ enum Root {
     },
     Refused(Rest),
     Other {
-        #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "only servers ask"))]
+        #[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams ask"))]
         name: (Box<str>, Arc<str>),
         writer: Writer,
     },
@@ -98,7 +98,7 @@ pub(crate) enum Parsed {
 }
 
 /// An element of which more has to come.
-#[cfg(feature = "server")]
+#[cfg(feature = "stream")]
 pub(crate) enum Opening<'a> {
     Stanza,
     /// The local name and the namespace of anything else.
@@ -123,7 +123,7 @@ impl ElementReader {
     }
 
     /// What is being read, if its start tag is complete.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "stream")]
     pub(crate) fn opening(&self) -> Option<Opening<'_>> {
         match &self.root {
             Root::Unknown => None,

@@ -181,7 +181,7 @@ fn stream_15_the_law_holds_for_the_transcripts_of_other_tests() {
     let sources = [
         include_str!("tests.rs"),
         include_str!("../tests.rs"),
-        include_str!("../frame.rs"),
+        include_str!("../frame/mod.rs"),
         include_str!("../derived.rs"),
         include_str!("../canonical/tests.rs"),
         include_str!("../../stream/tests.rs"),

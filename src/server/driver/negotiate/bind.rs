@@ -99,7 +99,7 @@ async fn bind<C: SharedConnection>(
         if done.is_closed() {
             return;
         }
-        let mut reply = |jid: &FullJid| bind_result(&id, jid);
+        let mut reply = |jid: &FullJid| bind_result(&id, jid).into();
         if let Some(resource) = &resource {
             request = request.resource(resource.clone());
         }
@@ -138,9 +138,9 @@ impl<C: SharedConnection> Core<C> {
 }
 
 /// BIND-3
-fn bind_result(id: &str, jid: &FullJid) -> Vec<u8> {
+fn bind_result(id: &str, jid: &FullJid) -> Stanza {
     let mut payload = b"<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><jid>".to_vec();
     write::text(&mut payload, jid.as_str());
     payload.extend_from_slice(b"</jid></bind>");
-    Stanza::iq("result").id(id).payload(&payload).build().to_xml()
+    Stanza::iq("result").id(id).payload(&payload).build()
 }

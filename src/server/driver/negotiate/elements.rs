@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::super::close::CLOSE_TAG;
 use super::{Driver, State, Want};
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Negotiated};
@@ -12,7 +11,7 @@ use crate::server::deliver::handler::BIND_NS;
 use crate::server::{Core, shielded};
 use crate::session::{Authed, Reason, Session};
 use crate::stanza::canonical::Opening;
-use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
+use crate::stanza::{Condition, ErrorType, Frame, Framing, Kind, Received, Stanza, StanzaError};
 use crate::stream::{Event, Nonza, STREAM_NAMESPACE, StreamCondition};
 
 const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
@@ -59,7 +58,7 @@ impl<C: SharedConnection> Driver<C> {
         match (&self.state, namespace) {
             (State::Closing(_) | State::Over, _) => None,
             (_, STREAM_NAMESPACE) if name == "error" => None,
-            (State::Unauthed(_), TLS_NS) if name == "starttls" => None,
+            (State::Unauthed(_), TLS_NS) if name == "starttls" && self.may_start_tls() => None,
             (State::Unauthed(session), wire::NS) if session.is_open() => None,
             // SASL-10
             (_, wire::NS) => Some(StreamCondition::NotAuthorized),
@@ -75,9 +74,11 @@ impl<C: SharedConnection> Driver<C> {
         match (&self.state, &*namespace) {
             (_, STREAM_NAMESPACE) if nonza.name() == "error" => {
                 // SERR-2
-                self.close_after_client(Reason::StreamError, CLOSE_TAG);
+                self.close_after_client(Reason::StreamError);
             }
-            (State::Unauthed(_), TLS_NS) if nonza.name() == "starttls" => self.starttls(nonza),
+            (State::Unauthed(_), TLS_NS) if nonza.name() == "starttls" && self.may_start_tls() => {
+                self.starttls(nonza)
+            }
             (State::Unauthed(session), wire::NS) if session.is_open() => self.sasl_request(nonza),
             // SASL-10
             (_, wire::NS) => self.fail(StreamCondition::NotAuthorized.into()),
@@ -104,10 +105,15 @@ impl<C: SharedConnection> Driver<C> {
         match flow {
             Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
             Some(Flow::Done) if answer.is_empty() => {}
-            Some(Flow::Done) => self.send(&answer),
+            Some(Flow::Done) => self.send(Frame::element(&answer)),
             Some(Flow::Close(error)) => self.fail(error),
             None => self.fail(StreamCondition::InternalServerError.into()),
         }
+    }
+
+    /// WS-8
+    fn may_start_tls(&self) -> bool {
+        self.connection.framing() == Framing::Stream
     }
 
     fn negotiated(&mut self, negotiated: Negotiated<C>) -> Flow {
@@ -127,13 +133,11 @@ impl<C: SharedConnection> Driver<C> {
     fn starttls(&mut self, nonza: &Nonza) {
         let Some(negotiating) = &mut self.negotiating else { return };
         if !negotiating.starttls || nonza.children().next().is_some() {
-            return self.close_after_client(
-                Reason::Closed,
-                b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/></stream:stream>",
-            );
+            let failure = b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
+            return self.close_behind(&[Frame::element(failure)], Reason::Closed);
         }
         self.parser.restart(false);
-        self.send(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+        self.send(Frame::element(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"));
         if self.want == Want::Input {
             self.want = Want::StartTls;
         }
@@ -168,7 +172,7 @@ impl<C: SharedConnection> Driver<C> {
             // Before bind the client has no full JID to be addressed by.
             let from = answer.from().map(Cow::into_owned);
             let answer = answer.readdressed(from.as_deref(), None);
-            self.send(&answer.to_xml());
+            self.send(Frame::stanza(&answer));
         }
     }
 }

@@ -35,7 +35,7 @@ impl<C: SharedConnection> Driver<C> {
             features = features.limits(bytes, core.limits.negotiation.as_secs());
             features = core.extend(features, Stage::Secure);
         }
-        self.write(|words| features.write(words));
+        self.send(features.frame());
     }
 
     /// STREAM-F4
@@ -46,7 +46,7 @@ impl<C: SharedConnection> Driver<C> {
             .pre_approval()
             .limits(limits.stream.element_bytes(), limits.silence.as_secs());
         let features = self.core.extend(features, Stage::Authenticated);
-        self.write(|words| features.write(words));
+        self.send(features.frame());
     }
 }
 

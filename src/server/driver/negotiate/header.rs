@@ -1,11 +1,12 @@
 //! The two headers of a stream (RFC 6120 §4.7).
 
-use jid::DomainPart;
+use jid::{BareJid, DomainPart};
 
 use super::{Driver, State};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::random_hex;
+use crate::stanza::Frame;
 use crate::stream::{Header, ResponseHeader, StreamCondition, Version};
 
 impl<C: SharedConnection> Driver<C> {
@@ -28,8 +29,8 @@ impl<C: SharedConnection> Driver<C> {
         let version = match header.negotiate() {
             Ok(version) => version,
             Err(error) => {
-                let words = self.response_header(domain.as_str(), None);
-                return self.fail_after(words, &error);
+                let header = self.response_header(domain.as_str(), None);
+                return self.fail_behind(header.as_ref(), &error);
             }
         };
         let is_other_domain = match &mut self.state {
@@ -44,11 +45,13 @@ impl<C: SharedConnection> Driver<C> {
             }
             _ => false,
         };
-        let words = self.response_header(domain.as_str(), Some(version));
+        let header = self.response_header(domain.as_str(), Some(version));
         if is_other_domain {
-            return self.fail_after(words, &StreamCondition::NotAuthorized.into());
+            return self.fail_behind(header.as_ref(), &StreamCondition::NotAuthorized.into());
         }
-        self.send(&words);
+        if let Some(header) = &header {
+            self.send(Frame::open(&header.parts()));
+        }
         match &self.state {
             State::Unauthed(_) => self.offer_authentication(&domain),
             _ => self.offer_bind(),
@@ -72,25 +75,36 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    fn response_header(&mut self, from: &str, version: Option<Version>) -> Vec<u8> {
+    fn response_header(&mut self, from: &str, version: Option<Version>) -> Option<OurHeader> {
         let id = random_hex::<16>(&*self.core.environment);
-        let mut header = ResponseHeader::new(from, &id);
-        header.version = version;
-        let mut words = Vec::with_capacity(256);
-        if let Some(negotiating) = &mut self.negotiating {
-            header.to = negotiating.from.as_ref().map(|from| from.as_str());
-            header.write(&mut words);
-            negotiating.header_sent = true;
-        }
-        words
+        let negotiating = self.negotiating.as_mut()?;
+        negotiating.header_sent = true;
+        Some(OurHeader { from: from.to_owned(), to: negotiating.from.clone(), id, version })
     }
 
     /// STREAM-25: an error before our header was sent brings it along.
-    pub(in super::super) fn header_if_due(&mut self) -> Vec<u8> {
+    pub(in super::super) fn header_if_due(&mut self) -> Option<OurHeader> {
         if self.negotiating.as_ref().is_none_or(|negotiating| negotiating.header_sent) {
-            return Vec::new();
+            return None;
         }
         let domain = self.core.domains.first().map(|domain| domain.name.as_str().to_owned());
         self.response_header(&domain.unwrap_or_default(), Some(Version::ONE))
+    }
+}
+
+/// The header that is to be sent.
+pub(in super::super) struct OurHeader {
+    from: String,
+    to: Option<BareJid>,
+    id: String,
+    version: Option<Version>,
+}
+
+impl OurHeader {
+    pub(in super::super) fn parts(&self) -> ResponseHeader<'_> {
+        let mut header = ResponseHeader::new(&self.from, &self.id);
+        header.version = self.version;
+        header.to = self.to.as_ref().map(|to| to.as_str());
+        header
     }
 }

@@ -20,6 +20,7 @@ use crate::sasl::{ChannelBindings, Negotiation};
 use crate::session::{Bound, Session};
 use crate::stanza::Frame;
 use crate::stream::StreamCondition;
+pub(super) use header::OurHeader;
 use login_failures::LoginAttempt;
 
 /// What only a stream under negotiation needs to know.
@@ -73,22 +74,32 @@ impl Negotiating {
 }
 
 impl<C: SharedConnection> Driver<C> {
-    pub(super) fn send(&mut self, bytes: &[u8]) {
+    /// Hands frames to the connection, in one piece.
+    pub(super) fn send_all(&self, frames: &mut [Frame<'_>]) -> Result<(), SendError> {
+        let framing = self.connection.framing();
+        frames.iter_mut().for_each(|frame| *frame = frame.framing(framing));
+        match frames {
+            [frame] => self.connection.send(*frame),
+            frames => self.connection.send_all(frames),
+        }
+    }
+
+    pub(super) fn send(&mut self, frame: Frame<'_>) {
         if self.want == Want::Close {
             return;
         }
-        let sent = self.connection.send(Frame::raw(bytes));
+        let sent = self.send_all(&mut [frame]);
         if sent == Err(SendError::Full) {
             // Before bind a client that does not read has no session to keep.
             self.finish(Close::Abort);
         }
     }
 
-    /// Sends what `write` appends.
+    /// Sends the element that `write` appends.
     fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut words = Vec::with_capacity(512);
         write(&mut words);
-        self.send(&words);
+        self.send(Frame::element(&words));
     }
 
     /// The session is bound: negotiation is over.

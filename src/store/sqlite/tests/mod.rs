@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, StatementStatus};
 
 use super::*;
+use crate::park::block_on;
 use crate::rules::roster::{Item, Subscription};
-use crate::store::conformance::{self, block_on};
+use crate::store::conformance;
 use crate::store::{
     AccountStore, BlockStore, Credentials, OfflineMessage, OfflineStore, RosterChange, RosterStore,
     ScramKeys, StoreFuture, StoredRoster, Stores,

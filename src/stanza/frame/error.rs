@@ -1,13 +1,15 @@
-//! Stream errors, as they are written.
+//! Stream errors.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
 use minidom::Element;
 
-use super::{ERROR_NAMESPACE, Limit, StreamCondition};
-use crate::stanza::canonical::Refusal;
+use super::{Limit, StreamCondition};
 use crate::stanza::write;
+
+/// The namespace of stream error conditions (RFC 6120 §4.9.2).
+const ERROR_NAMESPACE: &str = "urn:ietf:params:xml:ns:xmpp-streams";
 
 /// An error that ends a stream
 /// ([RFC 6120 §4.9](https://www.rfc-editor.org/rfc/rfc6120#section-4.9), rule SERR-1).
@@ -96,28 +98,14 @@ impl StreamError {
         self.limit
     }
 
-    /// Writes the `<stream:error/>`, without the close tag that has to follow: see
-    /// [`close`](super::close).
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"<stream:error>");
+    /// Writes what is inside of the `<stream:error/>`.
+    pub(super) fn write(&self, out: &mut Vec<u8>) {
         let namespace = ("xmlns", ERROR_NAMESPACE);
         write::leaf(out, self.condition.as_str(), &[namespace], self.other_host());
         if let Some((lang, text)) = &self.text {
             write::leaf(out, "text", &[namespace, ("xml:lang", lang)], Some(text));
         }
         out.extend_from_slice(self.application().unwrap_or_default());
-        out.extend_from_slice(b"</stream:error>");
-    }
-
-    /// The error for an element that was refused; `bytes` is the limit in force on its length.
-    pub(super) fn for_refusal(refusal: Refusal, bytes: Limit) -> Self {
-        match refusal {
-            Refusal::NotWellFormed => Self::new(StreamCondition::NotWellFormed),
-            Refusal::RestrictedXml => Self::new(StreamCondition::RestrictedXml),
-            Refusal::UnsupportedEncoding => Self::new(StreamCondition::UnsupportedEncoding),
-            Refusal::InvalidNamespace => Self::new(StreamCondition::InvalidNamespace),
-            Refusal::Exceeded(bound) => Self::exceeded(Limit::of(bound, bytes)),
-        }
     }
 }
 

@@ -1,8 +1,7 @@
-//! What a server writes to open and to close a stream.
+//! The header with which a server opens its stream.
 
 use std::fmt;
 
-use super::{CONTENT_NAMESPACE, STREAM_NAMESPACE, StreamError, Version};
 use crate::stanza::write;
 
 /// The header with which a server answers
@@ -29,9 +28,8 @@ impl<'a> ResponseHeader<'a> {
         Self { from, to: None, id, lang: "en", version: Some(Version::ONE) }
     }
 
-    /// Writes it, with the XML declaration.
-    pub fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"<?xml version='1.0'?><stream:stream");
+    /// Writes its attributes, each with a space before it.
+    pub(super) fn write_attributes(&self, out: &mut Vec<u8>) {
         let version = self.version.map(|version| version.to_string());
         let attributes = [
             ("from", Some(self.from)),
@@ -39,15 +37,12 @@ impl<'a> ResponseHeader<'a> {
             ("id", Some(self.id)),
             ("version", version.as_deref()),
             ("xml:lang", Some(self.lang)),
-            ("xmlns", Some(CONTENT_NAMESPACE)),
-            ("xmlns:stream", Some(STREAM_NAMESPACE)),
         ];
         for (name, value) in attributes {
             if let Some(value) = value {
                 write::attribute(out, name, value);
             }
         }
-        out.push(b'>');
     }
 }
 
@@ -57,14 +52,23 @@ impl fmt::Debug for ResponseHeader<'_> {
     }
 }
 
-/// Writes in one piece what ends a stream: the header if it was not sent yet (rule STREAM-25), the
-/// error if there is one, and the close tag (rule STREAM-24).
-pub fn close(out: &mut Vec<u8>, header: Option<&ResponseHeader<'_>>, error: Option<&StreamError>) {
-    if let Some(header) = header {
-        header.write(out);
+/// A version of XMPP. Both parts are compared as numbers (rule STREAM-3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(clippy::exhaustive_structs, reason = "RFC 6120 §4.7.5 knows two parts")]
+pub struct Version {
+    /// Changes where versions cannot understand each other.
+    pub major: u32,
+    /// Tells what else is possible.
+    pub minor: u32,
+}
+
+impl Version {
+    /// The version of RFC 6120.
+    pub const ONE: Self = Self { major: 1, minor: 0 };
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
     }
-    if let Some(error) = error {
-        error.write(out);
-    }
-    out.extend_from_slice(b"</stream:stream>");
 }
