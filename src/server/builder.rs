@@ -16,8 +16,11 @@ use super::driver::admission::Ledger;
 use super::driver::negotiate::hashing::Hashing;
 use super::driver::negotiate::login_failures::LoginFailures;
 use super::driver::rate::Allowances;
+use super::faults::{Fault, Faults, OnFault, PeerAddress, StoreWatch};
 use super::limits::Limits;
-use super::metrics::Counters;
+use super::metrics::{Counters, RareCounters, Samples};
+use super::trace;
+use super::work::jobs::Jobs;
 use super::work::timers::Timers;
 use super::{Core, Server};
 use crate::address;
@@ -25,9 +28,12 @@ use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::Extension;
 use crate::recent::Recent;
-use crate::sasl::Policy;
-use crate::session::{Conflict, Event, Hold, RegistryBuilder, SessionRegistry};
+use crate::sasl::{Mechanism, Policy};
+use crate::session::{
+    Conflict, Event, EventKind, Hold, Reason, RegistryBuilder, SessionHandle, SessionRegistry,
+};
 use crate::store::{Authenticator, Stores};
+use crate::stream::Limit;
 
 /// How many pending-out requests are remembered as sent again: two megabytes at most.
 const REMINDERS: usize = 1 << 15;
@@ -84,9 +90,36 @@ pub struct ServerBuilder<C: SharedConnection> {
     limits: Limits,
     router: Option<Box<dyn Router>>,
     listener: Option<Listener<C>>,
+    on_fault: Option<OnFault>,
+    on_login: Option<OnLogin<C>>,
     log_addresses: bool,
     hashing: Option<Box<dyn Offload>>,
 }
+
+/// A transport has got a session: it was bound, or resumed.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Login<'a, C: SharedConnection> {
+    /// The session.
+    pub session: &'a SessionHandle<C>,
+    /// Where its client comes from.
+    pub peer: &'a PeerAddress,
+    /// How it has authenticated.
+    pub mechanism: Option<Mechanism>,
+    /// Whether the session was there before, and had lost its transport or changes it.
+    pub is_resumed: bool,
+}
+
+impl<C: SharedConnection> fmt::Debug for Login<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login")
+            .field("session", &self.session.id())
+            .field("is_resumed", &self.is_resumed)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) type OnLogin<C> = Box<dyn Fn(&Login<'_, C>) + Send + Sync>;
 
 type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 
@@ -104,6 +137,8 @@ impl<C: SharedConnection> Server<C> {
             limits: Limits::default(),
             router: None,
             listener: None,
+            on_fault: None,
+            on_login: None,
             log_addresses: false,
             hashing: None,
         }
@@ -164,7 +199,26 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// Whether the spans of the feature `tracing` name the JIDs of sessions (SEC-6). Default: no.
+    /// Called with what goes wrong or is refused: failed logins, stores that fail, panics of the host's code,
+    /// TLS, limits, streams that are closed with an error (FAULT-1…6).
+    ///
+    /// On the thread where it happens and without a lock; it should be quick, and may call back into the
+    /// crate. A panic in it fails alone, and what goes wrong within it is counted and not told. Of one kind and
+    /// peer (of stores and panics, whoever the peer is) 20 are told at once and then one a second, with the number
+    /// of those left out; [`Metrics`](super::Metrics) count them all.
+    pub fn on_fault(mut self, hook: impl Fn(&Fault) + Send + Sync + 'static) -> Self {
+        self.on_fault = Some(Box::new(hook));
+        self
+    }
+
+    /// Called when a transport has got a session, with where it comes from: on the thread that drives it,
+    /// before anything that its client sends is worked on, and without a lock.
+    pub fn on_login(mut self, hook: impl Fn(&Login<'_, C>) + Send + Sync + 'static) -> Self {
+        self.on_login = Some(Box::new(hook));
+        self
+    }
+
+    /// Whether the spans and events of the feature `tracing` name the JIDs of sessions (SEC-6). Default: no.
     pub const fn log_addresses(mut self, log: bool) -> Self {
         self.log_addresses = log;
         self
@@ -185,37 +239,64 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let mut limits = self.limits;
         limits.bind_failures = limits.bind_failures.clamp(5, 10);
         limits.silence = limits.silence.max(LEAST_SILENCE);
+        let hears_presence = self.listener.is_some();
+        let counters = Arc::<RareCounters>::default();
+        let faults = Arc::new(Faults::new(
+            self.on_fault,
+            Arc::clone(&environment),
+            Arc::clone(&counters),
+            self.log_addresses,
+        ));
+        let watch = StoreWatch {
+            faults: Arc::clone(&faults),
+            counters: Arc::clone(&counters),
+            environment: Arc::clone(&environment),
+        };
         let domains = self.domains.into_iter();
         let domains: Vec<_> =
-            domains.map(|(name, policy)| Domain::new(name, policy, &*environment)).collect();
+            domains.map(|(name, policy)| Domain::new(name, policy, &watch)).collect();
         let link = Link(Arc::default());
         let mut registry = link
             .registry(&environment, &limits, !self.extensions.is_empty())
+            .on_panic({
+                let faults = Arc::clone(&faults);
+                move |panicked| {
+                    let account = panicked.account.as_ref();
+                    let message = panicked.message.clone();
+                    faults.panicked(panicked.code, &PeerAddress::UNKNOWN, account, message);
+                }
+            })
+            .listener(link.listener(self.listener))
             .conflict(self.conflict);
+        if !hears_presence {
+            registry = registry.without_presence();
+        }
         for domain in &domains {
             registry = registry.domain(domain.name.clone());
         }
-        if let Some(listener) = self.listener {
-            registry = registry.listener(listener);
-        }
         let core = Arc::new(Core {
             registry: registry.build(),
-            stores: self.stores,
+            stores: watch.stores(self.stores),
             domains,
             default_domain: self.default_domain,
             former_domains: self.former_domains,
             extensions: self.extensions,
             router: RouterQueue::new(self.router),
-            jobs: Arc::default(),
+            jobs: Arc::new(Jobs::new(Arc::clone(&faults))),
             timers: Timers::new(Arc::clone(&environment)),
             requests: Requests::default(),
             ledger: Arc::new(Ledger::new(&limits, Arc::clone(&environment))),
             allowances: Allowances::default(),
             login_failures: LoginFailures::new(limits.failures, Arc::clone(&environment)).into(),
-            hashing: self.hashing.map(|offload| Arc::new(Hashing::new(offload, limits.hashes))),
+            hashing: self
+                .hashing
+                .map(|offload| Arc::new(Hashing::new(offload, limits.hashes, Arc::clone(&faults)))),
             unbound: Arc::default(),
             limits,
-            metrics: Counters::default(),
+            metrics: Counters::new(counters),
+            samples: Samples::default(),
+            faults,
+            on_login: self.on_login,
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
             unheard: Unheard::default(),
@@ -228,9 +309,10 @@ impl<C: SharedConnection> ServerBuilder<C> {
 }
 
 impl Domain {
-    fn new(name: DomainPart, policy: DomainPolicy, environment: &dyn Environment) -> Self {
+    fn new(name: DomainPart, policy: DomainPolicy, watch: &StoreWatch) -> Self {
         let DomainPolicy { tls_required, sasl, authenticator } = policy;
-        let sasl = sasl.unwrap_or_else(|| Policy::new(environment));
+        let authenticator = authenticator.map(|host| Arc::new(watch.watched(host)) as _);
+        let sasl = sasl.unwrap_or_else(|| Policy::new(&*watch.environment));
         let sasl = if authenticator.is_some() { sasl.authenticator(false) } else { sasl };
         // TLS-3: where TLS is required nobody authenticates without.
         let sasl = if tls_required { sasl.allow_insecure(false) } else { sasl };
@@ -249,6 +331,19 @@ impl<C: SharedConnection> Link<C> {
     fn core(&self) -> impl Fn() -> Option<Arc<Core<C>>> + Send + Sync + 'static {
         let link = Arc::clone(&self.0);
         move || link.get().and_then(Weak::upgrade)
+    }
+
+    /// What is counted and told of sessions, before the host hears of it.
+    fn listener(&self, host: Option<Listener<C>>) -> impl Fn(&Event<C>) + Send + Sync + 'static {
+        let core = self.core();
+        move |event| {
+            if let (EventKind::Ended { reason, .. }, Some(core)) = (event.kind(), core()) {
+                core.ended(event.session(), reason);
+            }
+            if let Some(host) = &host {
+                host(event);
+            }
+        }
     }
 
     fn registry(
@@ -285,6 +380,20 @@ impl<C: SharedConnection> Link<C> {
                 hold().map_or(Hold::Pass, |core| core.hold(session, stanza))
             })
             .hides(move |account, jid| hides().is_some_and(|core| core.is_hidden(account, jid)))
+    }
+}
+
+impl<C: SharedConnection> Core<C> {
+    fn ended(&self, session: &SessionHandle<C>, reason: Reason) {
+        self.metrics.ended(reason);
+        trace::ended(session.id(), session.jid(), reason, self.log_addresses);
+        // An end for which no stream could be told of a limit.
+        let limit = match reason {
+            Reason::Overflow => Limit::Waiting,
+            Reason::Evicted => Limit::Hibernating,
+            _ => return,
+        };
+        self.limit(limit, &PeerAddress::UNKNOWN, Some(&session.account().bare));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use minidom::Element;
 
@@ -14,14 +15,27 @@ const NAMESPACE: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
 /// [RFC 6120 §8.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.3), unless stated.
 ///
 /// [`Stanza::error_answer`] makes an answer of it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct StanzaError {
     condition: Condition,
     type_: ErrorType,
     text: Option<String>,
     /// In canonical form.
     application: Option<Box<[u8]>>,
+    cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
+
+/// Their causes do not count.
+impl PartialEq for StanzaError {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |it: &Self| (it.condition, it.type_);
+        parts(self) == parts(other)
+            && self.text == other.text
+            && self.application == other.application
+    }
+}
+
+impl Eq for StanzaError {}
 
 impl StanzaError {
     /// An error with this condition and the type that belongs to it.
@@ -30,7 +44,13 @@ impl StanzaError {
     /// application ([RFC 6120 §8.3.3.21](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.3.21)).
     #[must_use]
     pub fn new(condition: Condition) -> Self {
-        Self { condition, type_: condition.error_type(), text: None, application: None }
+        Self {
+            condition,
+            type_: condition.error_type(),
+            text: None,
+            application: None,
+            cause: None,
+        }
     }
 
     /// Sets another type.
@@ -54,6 +74,18 @@ impl StanzaError {
         let mut xml = Vec::new();
         write::element(&mut xml, element);
         self.application = Some(xml.into_boxed_slice());
+        self
+    }
+
+    /// Says what stands behind it: to the host of the server that answers with it, and never to a peer
+    /// (FAULT-2). A [`StoreError`](crate::store::StoreError) or a [`Limit`](crate::stream::Limit) is told as
+    /// such, any other error as that of an extension's store.
+    #[must_use]
+    pub fn with_cause(
+        mut self,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.cause = Some(Arc::from(cause.into()));
         self
     }
 
@@ -149,7 +181,11 @@ impl fmt::Display for StanzaError {
     }
 }
 
-impl std::error::Error for StanzaError {}
+impl std::error::Error for StanzaError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
+    }
+}
 
 /// What the sender of the cause may do about an error
 /// ([RFC 6120 §8.3.2](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.2)).

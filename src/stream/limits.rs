@@ -1,5 +1,7 @@
 //! What a client may send.
 
+use std::fmt;
+
 use crate::stanza::bounds::{Bounds, Excess};
 
 /// How much a client may send before and after it has authenticated (rules LIMIT-2 to LIMIT-5).
@@ -156,6 +158,16 @@ pub enum Limit {
     Unbound,
     /// Failed logins of one source.
     FailedLogins,
+    /// What waits for a session.
+    Waiting,
+    /// Sessions that wait to be resumed, by number and by what is kept for them (LIMIT-11).
+    Hibernating,
+    /// A roster: its items, and how long they are.
+    Roster,
+    /// Subscription requests that wait for one account.
+    Requests,
+    /// A block list: its items, and how long they are.
+    BlockList,
 }
 
 impl Limit {
@@ -193,6 +205,54 @@ impl Limit {
             Self::FailedLogins => "LIMIT-29",
             Self::Growth => "LIMIT-40",
             Self::Declarations => "LIMIT-41",
+            Self::Hibernating => "LIMIT-9",
+            Self::Waiting => "LIMIT-10",
+            Self::Roster => "LIMIT-15",
+            Self::Requests => "LIMIT-16",
+            Self::BlockList => "LIMIT-18",
+        }
+    }
+
+    /// Its name, for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ElementBytesBeforeAuth => "element-bytes-before-auth",
+            Self::BytesBeforeAuth => "bytes-before-auth",
+            Self::ElementBytes => "element-bytes",
+            Self::Depth => "depth",
+            Self::Attributes => "attributes",
+            Self::Elements => "elements",
+            Self::Name => "name",
+            Self::Growth => "growth",
+            Self::Declarations => "declarations",
+            Self::Negotiation => "negotiation",
+            Self::Retries => "retries",
+            Self::Sessions => "sessions",
+            Self::SlowReader => "slow-reader",
+            Self::DirectedPresence => "directed-presence",
+            Self::Broadcasts => "broadcasts",
+            Self::Rate => "rate",
+            Self::Recipients => "recipients",
+            Self::Silence => "silence",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Unbound => "unbound",
+            Self::FailedLogins => "failed-logins",
+            Self::Waiting => "waiting",
+            Self::Hibernating => "hibernating",
+            Self::Roster => "roster",
+            Self::Requests => "requests",
+            Self::BlockList => "block-list",
         }
     }
 }
+
+/// Its name and the id of its rule: `rate (LIMIT-20)`.
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.as_str(), self.id())
+    }
+}
+
+/// The cause of an error, where a limit is ([`StanzaError::with_cause`](crate::stanza::StanzaError::with_cause)).
+impl std::error::Error for Limit {}

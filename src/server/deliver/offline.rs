@@ -144,6 +144,7 @@ impl<C: SharedConnection> Core<C> {
         for Waiting { stanza, is_new, .. } in &given {
             self.given(session, stanza);
             if *is_new {
+                self.metrics.offline_retrieved();
                 let reached = std::slice::from_ref(session);
                 self.delivered(stanza, None, Some(account), reached, Outcome::Retrieved, None);
             }

@@ -12,8 +12,9 @@ use super::message::Accepted;
 use crate::address::{self, InvalidAddress};
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
-use crate::server::{Core, Task, shielded};
-use crate::session::{AccountKey, SessionHandle, Validity};
+use crate::server::faults::Faults;
+use crate::server::{Core, PeerAddress, Task};
+use crate::session::{AccountKey, HostCode, SessionHandle, Validity};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
 /// The way to other domains, of a host that has one.
@@ -83,11 +84,13 @@ impl<C: SharedConnection> RouterQueue<C> {
         &self,
         outgoing: Outgoing<C>,
         validity: Validity<'_>,
+        faults: &Faults,
         mut refused: impl FnMut(Outgoing<C>, RouteError),
     ) {
-        let mut refused = |outgoing, error| {
+        let mut refused = |outgoing: Outgoing<C>, error| {
             // It leads into the host's code: its panic must not leave the queue without a writer.
-            let _panicked = shielded(|| refused(outgoing, error));
+            let peer = &PeerAddress::UNKNOWN;
+            faults.shielded(HostCode::Extension, peer, None, || refused(outgoing, error));
         };
         let Some(router) = &self.router else { return refused(outgoing, RouteError::NotFound) };
         let mut queue = self.state.lock();
@@ -102,7 +105,9 @@ impl<C: SharedConnection> RouterQueue<C> {
         while let Some(outgoing) = queue.waiting.pop_front() {
             drop(queue);
             let route = || router.route(&outgoing.stanza);
-            let routed = shielded(route).unwrap_or(Err(RouteError::Timeout));
+            let account = outgoing.origin.as_ref().map(|session| &session.account().bare);
+            let routed = faults.shielded(HostCode::Router, &PeerAddress::UNKNOWN, account, route);
+            let routed = routed.unwrap_or(Err(RouteError::Timeout));
             if let Err(error) = routed {
                 refused(outgoing, error);
             }
@@ -130,7 +135,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// Routes what the host hands in. A panic of an extension ends this stanza alone.
     pub(crate) fn route_for_host(self: &Arc<Self>, stanza: Stanza) {
-        match shielded(|| self.route(None, stanza.clone())) {
+        match self.shielded(HostCode::Extension, None, || self.route(None, stanza.clone())) {
             Some(None) => {}
             Some(Some(task)) => self.jobs.spawn(task),
             None => self.bounce(None, &stanza, Condition::InternalServerError),
@@ -198,19 +203,24 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
-        self.router.route(outgoing, validity, |Outgoing { stanza, origin }, error| {
-            let sender = origin.or_else(|| self.sender(&stanza));
-            if let Some(session) = sender {
-                if stanza.kind() == Kind::Presence
-                    && let to = stanza.to()
-                    && let Some(Ok(to)) = to.as_deref().map(|to| self.address(to))
-                {
-                    // PRES-11
-                    session.forget_directed(&to.to_text());
+        self.router.route(
+            outgoing,
+            validity,
+            &self.faults,
+            |Outgoing { stanza, origin }, error| {
+                let sender = origin.or_else(|| self.sender(&stanza));
+                if let Some(session) = sender {
+                    if stanza.kind() == Kind::Presence
+                        && let to = stanza.to()
+                        && let Some(Ok(to)) = to.as_deref().map(|to| self.address(to))
+                    {
+                        // PRES-11
+                        session.forget_directed(&to.to_text());
+                    }
+                    self.bounce(Some(&session), &stanza, error);
                 }
-                self.bounce(Some(&session), &stanza, error);
-            }
-        });
+            },
+        );
     }
 
     /// The local session that a stanza came from.

@@ -117,7 +117,7 @@ impl<C: SharedConnection> Driver<C> {
             }
             (Standing::Refused, _) => {}
             (_, Standing::Refused) => {
-                self.core.metrics.limit(Limit::Unauthenticated);
+                self.limit(Limit::Unauthenticated);
                 match self.want {
                     // No header can come before the handshake, and there is none.
                     Want::StartTls => self.finish(Close::Abort),
@@ -137,7 +137,7 @@ impl<C: SharedConnection> Driver<C> {
             State::Unauthed(_) => Limit::Unauthenticated,
             State::Authed(_) | State::Binding => Limit::Unbound,
         };
-        self.core.metrics.limit(limit);
+        self.limit(limit);
         self.close_unbound(StreamCondition::ResourceConstraint);
     }
 

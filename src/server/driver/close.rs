@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
-use crate::session::{Bound, Reason, Session};
+use crate::server::FaultKind;
+use crate::session::{Bound, HostCode, Reason, Session};
 use crate::stanza::Frame;
-use crate::stream::{StreamError, close};
+use crate::stream::{StreamCondition, StreamError, close};
 
 /// What closes a stream.
 const CLOSE_TAG: &[u8] = b"</stream:stream>";
@@ -87,8 +88,14 @@ impl<C: SharedConnection> Driver<C> {
         if matches!(self.state, State::Closing(_) | State::Over) {
             return self.closed_by_client();
         }
-        self.core.metrics.stream_error(error.condition(), error.limit());
+        self.core.metrics.stream_error(error.condition());
         self.trace.failed(error);
+        match (error.limit(), error.condition()) {
+            (Some(limit), _) => self.limit(limit),
+            // The server's own decision.
+            (None, StreamCondition::SystemShutdown | StreamCondition::SeeOtherHost) => {}
+            (None, condition) => self.tell(FaultKind::Stream(condition)),
+        }
         close(&mut words, None, Some(error));
         let session = self.end_session(Reason::StreamError, &words);
         self.wait_for_close(session, self.core.limits.close);
@@ -108,7 +115,7 @@ impl<C: SharedConnection> Driver<C> {
             }
             State::Closing(_) | State::Over => None,
             State::Unauthed(_) | State::Authed(_) | State::Binding => {
-                let _broken = self.connection.send(Frame::raw(last_words));
+                let _broken = self.connection_shielded(|it| it.send(Frame::raw(last_words)));
                 None
             }
         }
@@ -129,7 +136,12 @@ impl<C: SharedConnection> Driver<C> {
         self.negotiating = None;
         self.want = Want::Close;
         self.place().close();
-        self.connection.close(how);
+        self.connection_shielded(|connection| connection.close(how));
+    }
+
+    /// Calls the connection, whose panic is told: `None`, and it counts as broken.
+    pub(super) fn connection_shielded<T>(&self, call: impl FnOnce(&C) -> T) -> Option<T> {
+        self.shielded_as(HostCode::Connection, || call(&self.connection))
     }
 
     /// The session was ended by somebody else, or has a newer transport.

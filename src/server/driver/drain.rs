@@ -6,8 +6,9 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 use crate::connection::{PreDrain, SharedConnection};
-use crate::server::{Core, shielded};
-use crate::session::{Epoch, SessionHandle};
+use crate::server::Core;
+use crate::session::{Epoch, HostCode, SessionHandle};
+use crate::shield::shielded;
 
 /// Takes a connection's calls to the extensions, the session and the driver.
 pub(super) struct DrainHook<C: SharedConnection> {
@@ -36,7 +37,8 @@ impl<C: SharedConnection> PreDrain for DrainHook<C> {
             for extension in &core.extensions {
                 let before = out.len();
                 let add = || extension.pre_drain(session, *epoch, out);
-                if shielded(add).is_none() {
+                let account = Some(&session.account().bare);
+                if core.shielded(HostCode::Extension, account, add).is_none() {
                     out.truncate(before); // half an element would end the stream
                 }
             }
@@ -44,8 +46,13 @@ impl<C: SharedConnection> PreDrain for DrainHook<C> {
     }
 
     fn drained(&self) {
-        if let Some((session, epoch)) = self.session.get() {
-            session.go_on(*epoch);
+        let Some((session, epoch)) = self.session.get() else { return };
+        if session.is_sampled()
+            && session.has_none_queued()
+            && let Some(core) = self.core.upgrade()
+        {
+            core.sample_written(session);
         }
+        session.go_on(*epoch);
     }
 }

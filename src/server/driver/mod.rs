@@ -11,7 +11,6 @@ mod pending;
 pub(super) mod rate;
 mod recipients;
 mod timeouts;
-mod trace;
 mod transport;
 
 pub use admission::Place;
@@ -28,13 +27,16 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Core;
+use super::faults::PeerAddress;
+use super::trace::Trace;
+use super::{Core, FaultKind, LoginStep};
 use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
 use crate::sasl::ChannelBindings;
-use crate::session::{Authed, Bound, Session, SessionHandle, Unauthed};
+use crate::session::{Authed, Bound, HostCode, Session, SessionHandle, Unauthed};
+use crate::shield::shielded_or;
 use crate::stream::{Event, Limit, Parser, StreamError};
-use admission::{Source, Standing};
+use admission::Standing;
 use close::Closing;
 use congestion::Stall;
 use drain::DrainHook;
@@ -43,7 +45,6 @@ use negotiate::Negotiating;
 use pending::Pending;
 use rate::{RateLimiter, Spent};
 use recipients::Recipients;
-use trace::Trace;
 
 /// How far a transport has come. The typed session moves from one state to the next.
 enum State<C: SharedConnection> {
@@ -158,7 +159,7 @@ pub struct Driver<C: SharedConnection> {
     rates: RateLimiter,
     /// Whose allowance is spent: the key of the source, later of the account.
     spends_as: u64,
-    source: Source,
+    peer: PeerAddress,
     /// Where the transport is counted while it serves no session.
     place: Option<Place>,
     /// Broadcast presence that came too soon (LIMIT-19).
@@ -177,12 +178,14 @@ impl<C: SharedConnection> Driver<C> {
         });
         connection.on_drain(Arc::clone(&drain_hook) as Arc<dyn PreDrain>);
         let stream = core.metrics.accepted.fetch_add(1, Ordering::Relaxed);
-        let source = core.ledger.source(transport.source.as_deref());
+        let peer = PeerAddress::new(transport.source.as_deref());
+        let source = core.ledger.source(&peer);
         let place = core.ledger.enter(source);
+        let now = core.environment.now();
         let negotiating =
-            Negotiating::new(transport.secure, transport.starttls, core.unbound.enter());
+            Negotiating::new(transport.secure, transport.starttls, core.unbound.enter(), now);
         let spends_as = source.key();
-        let Spent { rates, recipients } = core.allowances.take(spends_as, core.environment.now());
+        let Spent { rates, recipients } = core.allowances.take(spends_as, now);
         Self {
             state: State::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
@@ -191,7 +194,7 @@ impl<C: SharedConnection> Driver<C> {
             negotiating: Some(Box::new(negotiating)),
             lang: None,
             drain_hook,
-            deadline: core.environment.now().saturating_add(core.limits.negotiation).into(),
+            deadline: now.saturating_add(core.limits.negotiation).into(),
             was_asked: false,
             congested: None,
             input_lags_until: Nanos::default(),
@@ -200,11 +203,11 @@ impl<C: SharedConnection> Driver<C> {
             output_grew: false,
             rates,
             spends_as,
-            source,
             place: Some(place),
             deferred: None,
             recipients,
-            trace: Trace::new(stream, core.log_addresses),
+            trace: Trace::new(stream, &peer),
+            peer,
             connection,
             core,
         }
@@ -221,7 +224,7 @@ impl<C: SharedConnection> Driver<C> {
         };
         if place.standing() == Standing::Silent && place.heard() == Standing::Waiting {
             negotiating.standing = Standing::Waiting;
-            self.core.metrics.limit(Limit::Unauthenticated);
+            self.limit(Limit::Unauthenticated);
             self.set_deadline(self.core.limits.admission);
         }
     }
@@ -232,8 +235,8 @@ impl<C: SharedConnection> Driver<C> {
     /// For hosts that drop the driver before the socket is closed: a clone of this, kept until then,
     /// keeps the socket counted (LIMIT-27).
     pub fn place(&mut self) -> Place {
-        let (ledger, source) = (&self.core.ledger, self.source);
-        self.place.get_or_insert_with(|| ledger.closing(source)).clone()
+        let (ledger, peer) = (&self.core.ledger, &self.peer);
+        self.place.get_or_insert_with(|| ledger.closing(ledger.source(peer))).clone()
     }
 
     /// Takes bytes of the client, in any chunking. Never blocks and never fails: what is wrong
@@ -333,6 +336,8 @@ impl<C: SharedConnection> Driver<C> {
         }
         session.restart();
         if let Some(negotiating) = &mut self.negotiating {
+            let time = self.core.environment.now().saturating_sub(negotiating.tls_since());
+            self.core.metrics.login_step(LoginStep::Tls, time);
             negotiating.secured(bindings);
         }
         self.parser.restart(false);
@@ -381,11 +386,48 @@ impl<C: SharedConnection> Driver<C> {
         true
     }
 
+    /// The TLS handshake that the driver wanted has failed, or TLS after it. For hosts, before they drop the
+    /// driver: it is told as a fault (FAULT-4), and has no other effect.
+    pub fn tls_failed(&mut self, error: &dyn fmt::Display) {
+        let error = error.to_string();
+        self.tell(FaultKind::Tls { error });
+    }
+
+    /// A limit was hit.
+    #[cold]
+    fn limit(&self, limit: Limit) {
+        self.core.metrics.limit(limit);
+        self.tell(FaultKind::Limit(limit));
+    }
+
+    /// Something went wrong here.
+    #[cold]
+    fn tell(&self, kind: FaultKind) {
+        let session = self.session().map(SessionHandle::account);
+        let account = match (&self.state, session) {
+            (_, Some(account)) => Some(&account.bare),
+            (State::Authed(session), None) => Some(session.account()),
+            _ => None,
+        };
+        self.core.faults.tell(kind, &self.peer, account);
+    }
+
+    /// Runs an extension, which fails alone.
+    #[inline]
+    fn shielded<T>(&self, host: impl FnOnce() -> T) -> Option<T> {
+        self.shielded_as(HostCode::Extension, host)
+    }
+
+    #[inline]
+    fn shielded_as<T>(&self, code: HostCode, host: impl FnOnce() -> T) -> Option<T> {
+        shielded_or(host, |message| self.tell(FaultKind::Panic { code, message }))
+    }
+
     /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
     fn count_bytes(&mut self, bytes: usize) {
         let now = self.core.environment.now();
         if self.rates.spend_bytes(bytes, now, &self.core.limits) {
-            self.core.metrics.limit(Limit::Rate);
+            self.limit(Limit::Rate);
         }
     }
 
@@ -394,7 +436,7 @@ impl<C: SharedConnection> Driver<C> {
         let now = self.core.environment.now();
         self.output_grew = true;
         if let Some(limit) = self.rates.spend_stanza(is_broadcast, now, &self.core.limits) {
-            self.core.metrics.limit(limit);
+            self.limit(limit);
         }
         // LIMIT-13
         if crate::shield::take_behind() {

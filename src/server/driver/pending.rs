@@ -28,7 +28,7 @@ pub(super) enum SaslAnswer {
 pub(super) struct BindWait<C: SharedConnection> {
     pub(super) done: Receiver<BindOutcome<C>>,
     /// The id of the request.
-    pub(super) id: String,
+    pub(super) id: Box<str>,
 }
 
 /// The session bound, or given back with what its client is told.

@@ -10,14 +10,15 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use jid::{FullJid, ResourceRef};
+use jid::{BareJid, FullJid, ResourceRef};
 
 use super::account::Account;
-use super::outbound::{After, Epoch, Item, NotSent, Outbound, Validity, Writer};
+use super::outbound::{After, Epoch, Item, NotSent, Outbound, Owner, Validity, Writer};
 use super::registry::Inner;
 use crate::connection::SharedConnection;
 use crate::environment::Nanos;
 use crate::rules::roster::Roster;
+use crate::shield::HostCode;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -60,6 +61,8 @@ const BEHIND: u32 = 1 << 15;
 const ABSENT: u32 = 1 << 16;
 /// It has [inherited](super::registry::inheritance) messages and has not got them yet.
 const HEIR: u32 = 1 << 17;
+/// The way of something that it was given is measured until its transport has written all.
+const SAMPLED: u32 = 1 << 18;
 
 /// What a delivery has to know of a session, from one look at it.
 #[cfg(feature = "server")]
@@ -101,6 +104,25 @@ pub(crate) struct Shared<C: SharedConnection> {
     pub(super) number: AtomicU32,
     pub(super) presence: Mutex<PresenceState>,
     pub(super) out: Mutex<Outbound<C>>,
+}
+
+impl<C: SharedConnection> Owner for Shared<C> {
+    #[inline]
+    fn jid(&self) -> &FullJid {
+        &self.jid
+    }
+
+    #[inline]
+    fn account(&self) -> &BareJid {
+        &self.account.bare
+    }
+
+    #[cold]
+    fn panicked(&self, message: Option<String>) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.panicked(HostCode::Connection, Some(&self.account.bare), message);
+        }
+    }
 }
 
 impl<C: SharedConnection> Shared<C> {
@@ -172,8 +194,8 @@ impl<C: SharedConnection> Shared<C> {
         self.writer().kick()
     }
 
-    fn writer(&self) -> Writer<'_, C> {
-        Writer { out: &self.out, jid: &self.jid, account: &self.account.bare }
+    fn writer(&self) -> Writer<'_, C, Self> {
+        Writer { out: &self.out, owner: self }
     }
 
     /// Until when what is said of the session now is true (PRES-21).
@@ -197,7 +219,7 @@ impl<C: SharedConnection> Shared<C> {
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
     pub(super) fn set_flags(&self, presence: u32) -> bool {
-        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING | BEHIND | ABSENT | HEIR;
+        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING | BEHIND | ABSENT | HEIR | SAMPLED;
         self.update_flags(|flags| flags & kept | presence)
     }
 
@@ -257,6 +279,46 @@ impl<C: SharedConnection> Shared<C> {
 /// A handle keeps nothing alive and ends nothing: once the session has ended, sending says so and
 /// has no effect (DESTROY-6).
 pub struct SessionHandle<C: SharedConnection>(pub(crate) Arc<Shared<C>>);
+
+#[cfg(feature = "server")]
+impl<C: SharedConnection> SessionHandle<C> {
+    /// Bytes that wait for the connection, and when the oldest stanza was accepted that the client has not
+    /// acknowledged.
+    pub(crate) fn queued(&self) -> (usize, Option<Duration>) {
+        let out = self.0.out.lock();
+        (out.queue.unwritten().bytes, out.queue.oldest())
+    }
+
+    /// Nothing waits for the connection.
+    pub(crate) fn has_none_queued(&self) -> bool {
+        !self.0.out.lock().queue.has_unwritten()
+    }
+
+    /// Nothing waits for the connection, nor in it.
+    pub(crate) fn is_written(&self) -> bool {
+        let link = {
+            let out = self.0.out.lock();
+            if out.queue.has_unwritten() {
+                return false;
+            }
+            out.link.clone()
+        };
+        link.is_some_and(|link| link.waiting() == 0)
+    }
+
+    #[inline]
+    pub(crate) fn is_sampled(&self) -> bool {
+        self.0.flags.load(Ordering::Relaxed) & SAMPLED != 0
+    }
+
+    pub(crate) fn set_sampled(&self) {
+        self.0.update_flags(|flags| flags | SAMPLED);
+    }
+
+    pub(crate) fn unset_sampled(&self) {
+        self.0.update_flags(|flags| flags & !SAMPLED);
+    }
+}
 
 impl<C: SharedConnection> SessionHandle<C> {
     /// The full JID.

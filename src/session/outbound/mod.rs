@@ -35,7 +35,7 @@ pub use item::{Item, Validity};
 pub use limits::RetentionLimits;
 #[cfg(feature = "server")]
 pub(crate) use limits::Share;
-pub(super) use writer::Writer;
+pub(super) use writer::{Owner, Writer};
 
 /// Which of its transports a session has: a resumption begins another epoch. A host gets it with a write or
 /// from the owner and hands it back with what it asks of the session, which has no effect in a later one.

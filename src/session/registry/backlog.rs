@@ -23,6 +23,7 @@ use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
 use crate::session::handle::{SessionHandle, Shared};
 use crate::session::outbound::Left;
+use crate::shield::HostCode;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
@@ -150,7 +151,7 @@ impl<C: SharedConnection> Inner<C> {
     pub(super) fn settle_left(&self, shared: &Shared<C>) {
         let account = &shared.account.bare;
         if let Some(hook) = &self.settings.backlog {
-            crate::shield::shielded(|| hook(account));
+            self.shielded(HostCode::Extension, Some(account), || hook(account));
             return;
         }
         while let Some((left, place)) = self.take_left(self.table.key(account.as_str())) {

@@ -20,7 +20,7 @@ use crate::session::account::{Account, Values};
 use crate::session::handle::{SessionHandle, SessionId, Shared};
 use crate::session::input::Owner;
 use crate::session::outbound::{Epoch, Gate, Outbound};
-use crate::shield::shielded;
+use crate::shield::HostCode;
 use crate::sync::atomic::Ordering;
 
 /// What to do when a resource is in use (BIND-5,
@@ -200,7 +200,8 @@ impl<C: SharedConnection> Inner<C> {
             self.finish(ending);
         }
         if let Some(reply) = reply {
-            let greeting = shielded(|| reply(&owner.shared.jid));
+            let (account, reply) = (&owner.shared.account.bare, || reply(&owner.shared.jid));
+            let greeting = self.shielded(HostCode::Listener, Some(account), reply);
             let mut out = owner.shared.out.lock();
             // An end meanwhile has opened the gates for its last words, and nothing else.
             if let Some(greeting) = greeting.filter(|_| !out.ended) {
@@ -209,7 +210,7 @@ impl<C: SharedConnection> Inner<C> {
             drop(out);
             self.open_gate(&owner.shared, Gate::Greeting);
         }
-        self.events.deliver();
+        self.deliver_events();
         Ok(owner)
     }
 

@@ -8,13 +8,14 @@ use jid::{BareJid, DomainPart};
 use super::SessionRegistry;
 use super::bind::Conflict;
 use super::end::Leftover;
-use super::events::{Event, Listener};
+use super::events::{Event, Events, Listener};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::session::account::AccountState;
 use crate::session::handle::SessionHandle;
 use crate::session::outbound::{Hold, RetentionLimits, Validity};
+use crate::shield::Panicked;
 use crate::stanza::Stanza;
 
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
@@ -22,6 +23,7 @@ use crate::stanza::Stanza;
 pub struct RegistryBuilder<C: SharedConnection> {
     pub(super) settings: Settings,
     pub(super) listener: Option<Listener<C>>,
+    pub(super) hears_presence: bool,
     pub(super) hold: Option<OnHold<C>>,
 }
 
@@ -34,6 +36,8 @@ type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
 type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
 /// Whether an account wants no presence to pass between itself and a JID.
 pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
+/// Called with each panic of the host's code.
+type OnPanic = Box<dyn Fn(&Panicked) + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 pub(crate) struct Settings {
@@ -48,6 +52,7 @@ pub(crate) struct Settings {
     pub(super) leftover: Option<OnLeftover>,
     pub(super) backlog: Option<OnBacklog>,
     pub(super) hides: Option<Hides>,
+    pub(super) on_panic: Option<OnPanic>,
 }
 
 impl<C: SharedConnection> RegistryBuilder<C> {
@@ -84,6 +89,13 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     /// Receives events: on any thread, one at a time, in order. It may call into the registry.
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// The listener hears of no change of presence.
+    #[cfg(feature = "server")]
+    pub(crate) const fn without_presence(mut self) -> Self {
+        self.hears_presence = false;
         self
     }
 
@@ -150,10 +162,18 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         self
     }
 
+    /// Called with each panic of a connection, a listener or a hook, which fails alone (FAULT-3), on
+    /// the thread of the panic and without a lock. A panic in here is lost.
+    pub fn on_panic(mut self, hook: impl Fn(&Panicked) + Send + Sync + 'static) -> Self {
+        self.settings.on_panic = Some(Box::new(hook));
+        self
+    }
+
     /// The registry.
     #[must_use]
     pub fn build(self) -> SessionRegistry<C> {
-        SessionRegistry::assemble(self.settings, self.listener, self.hold)
+        let events = Events::new(self.listener, self.hears_presence);
+        SessionRegistry::assemble(self.settings, events, self.hold)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::session::handle::{CLOSED, ENDED, Gone, SessionHandle, SessionId, Shared};
 use crate::session::outbound::{Ended, Gate, Left};
-use crate::shield::{shielded, wake};
+use crate::shield::{HostCode, shielded, wake};
 use crate::stanza::Stanza;
 use crate::sync::atomic::Ordering;
 
@@ -54,6 +54,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Its name, for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::StreamError => "stream-error",
+            Self::TransportLost => "transport-lost",
+            Self::SlowReader => "slow-reader",
+            Self::Replaced { .. } => "replaced",
+            Self::Evicted => "evicted",
+            Self::Expired => "expired",
+            Self::Overflow => "overflow",
+            Self::Kicked => "kicked",
+            Self::AccountRemoved => "account-removed",
+            Self::PasswordChanged => "password-changed",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
     /// The condition of the stream error that tells the client, if there is one to be told.
     fn condition(self) -> Option<&'static str> {
         match self {
@@ -289,7 +308,8 @@ impl<C: SharedConnection> Inner<C> {
         match (background, self.me.upgrade()) {
             (Some(background), Some(inner)) => {
                 let postponed = Postponed { inner, ending: Some(ending) };
-                shielded(|| background(Box::new(move || drop(postponed))));
+                let run = || background(Box::new(move || drop(postponed)));
+                self.shielded(HostCode::Extension, None, run);
             }
             _ => self.finish(ending),
         }
@@ -319,7 +339,8 @@ impl<C: SharedConnection> Inner<C> {
             self.settle_left(&shared);
         }
         if let Some(link) = outbound.link {
-            shielded(|| link.close(Close::Abort));
+            let account = Some(&shared.account.bare);
+            self.shielded(HostCode::Connection, account, || link.close(Close::Abort));
         } else if flush {
             self.settle(&shared, shared.kick());
         }
@@ -333,7 +354,7 @@ impl<C: SharedConnection> Inner<C> {
         if let Some(successor) = self.forget(&shared, kind) {
             self.open_gate(&successor, Gate::Predecessor);
         }
-        self.events.deliver();
+        self.deliver_events();
     }
 
     fn tell_gone(&self, shared: &Arc<Shared<C>>, gone: &mut Gone) {

@@ -6,7 +6,7 @@ use std::fmt;
 use super::end::Reason;
 use crate::connection::SharedConnection;
 use crate::session::handle::{SessionHandle, SessionId};
-use crate::shield::shielded;
+use crate::shield::shielded_or;
 use crate::sync::Mutex;
 
 /// Something that happened to a session.
@@ -83,6 +83,8 @@ pub(super) type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
 pub(super) struct Events<C: SharedConnection> {
     queue: Mutex<Undelivered<C>>,
     listener: Option<Listener<C>>,
+    /// Whether it is told of presence.
+    presence: bool,
 }
 
 /// Events that the listener has not been told.
@@ -92,10 +94,18 @@ struct Undelivered<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Events<C> {
-    pub(super) fn new(listener: Option<Listener<C>>) -> Self {
+    pub(super) fn new(listener: Option<Listener<C>>, presence: bool) -> Self {
         Self {
             queue: Mutex::new(Undelivered { waiting: VecDeque::new(), delivering: false }),
             listener,
+            presence,
+        }
+    }
+
+    /// As [`push`](Self::push), for a change of presence.
+    pub(super) fn push_presence(&self, event: impl FnOnce() -> Event<C>) {
+        if self.presence {
+            self.push(event);
         }
     }
 
@@ -107,7 +117,7 @@ impl<C: SharedConnection> Events<C> {
     }
 
     /// Delivers what waits, unless another thread does so already.
-    pub(super) fn deliver(&self) {
+    pub(super) fn deliver(&self, panicked: impl Fn(Option<String>)) {
         let Some(listener) = &self.listener else { return };
         let mut queue = self.queue.lock();
         if queue.delivering {
@@ -116,7 +126,7 @@ impl<C: SharedConnection> Events<C> {
         queue.delivering = true;
         while let Some(event) = queue.waiting.pop_front() {
             drop(queue);
-            shielded(|| listener(&event));
+            shielded_or(|| listener(&event), &panicked);
             drop(event);
             queue = self.queue.lock();
         }

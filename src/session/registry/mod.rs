@@ -36,7 +36,7 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use backlog::Backlogs;
 use builder::{OnHold, Settings};
-use events::{Events, Listener};
+use events::Events;
 use seen::Seen;
 use table::Table;
 
@@ -101,15 +101,12 @@ impl<C: SharedConnection> SessionRegistry<C> {
             leftover: None,
             backlog: None,
             hides: None,
+            on_panic: None,
         };
-        RegistryBuilder { settings, listener: None, hold: None }
+        RegistryBuilder { settings, listener: None, hears_presence: true, hold: None }
     }
 
-    pub(super) fn assemble(
-        settings: Settings,
-        listener: Option<Listener<C>>,
-        hold: Option<OnHold<C>>,
-    ) -> Self {
+    fn assemble(settings: Settings, events: Events<C>, hold: Option<OnHold<C>>) -> Self {
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
             table: Table::new(&*settings.environment),
@@ -121,7 +118,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             hibernating: Mutex::new(Hibernating::default()),
             remembered: Mutex::new(Remembered::default()),
             backlogs: Backlogs::new(),
-            events: Events::new(listener),
+            events,
             hold,
             seen: Mutex::new(Seen::default()),
             settings,

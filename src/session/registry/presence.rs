@@ -74,13 +74,13 @@ impl<C: SharedConnection> Inner<C> {
             shared.number.fetch_add(1, Ordering::SeqCst);
             state.last = Some(Box::new(last));
             if before.is_none() {
-                self.events.push(|| {
+                self.events.push_presence(|| {
                     Event::new(SessionHandle(Arc::clone(shared)), EventKind::BecameAvailable)
                 });
             }
             (before, shared.validity())
         };
-        self.events.deliver();
+        self.deliver_events();
         let roster = shared.account.roster();
         let causes = broadcast(before, Some(priority));
         self.carry_out(shared, causes, &roster, stanza, validity, &Directed::new());
@@ -117,7 +117,7 @@ impl<C: SharedConnection> Inner<C> {
             shared.number.fetch_add(1, Ordering::SeqCst);
             let gone = state.take(before);
             if before.is_some() {
-                self.events.push(|| {
+                self.events.push_presence(|| {
                     Event::new(SessionHandle(Arc::clone(shared)), EventKind::BecameUnavailable)
                 });
             }
@@ -129,7 +129,7 @@ impl<C: SharedConnection> Inner<C> {
             let own = stanza.cloned().unwrap_or_else(|| unavailable(shared));
             self.give(&SessionHandle(Arc::clone(shared)), &Item::to_account(&own));
         }
-        self.events.deliver();
+        self.deliver_events();
     }
 
     /// Tells subscribers, own sessions and directed targets that the session is not available any

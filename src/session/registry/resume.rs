@@ -21,7 +21,7 @@ use crate::environment::random_hex;
 use crate::session::handle::{SessionHandle, Shared};
 use crate::session::input::Owner;
 use crate::session::outbound::{Acknowledged, Epoch, Gate, Outbound, Retained};
-use crate::shield::{shielded, wake};
+use crate::shield::{HostCode, wake};
 use crate::stanza::Frame;
 use crate::sync::atomic::Ordering;
 
@@ -157,13 +157,14 @@ impl<C: SharedConnection> Inner<C> {
         };
         if let Some(link) = link {
             let how = if last_words.is_some() { Close::Flush } else { Close::Abort };
-            shielded(|| link.close(how));
+            let account = Some(&shared.account.bare);
+            self.shielded(HostCode::Connection, account, || link.close(how));
         }
         wake(waker);
         if let Some(ending) = ending {
             self.finish_by(ending, run);
         }
-        self.events.deliver();
+        self.deliver_events();
     }
 
     fn decide_loss(
@@ -264,12 +265,13 @@ impl<C: SharedConnection> Inner<C> {
         if let Some(old) = old {
             // Detached first: its end has no effect on the session (SM-21).
             let words = last_words(Some("conflict"));
-            let _gone = shielded(|| old.send(Frame::raw(&words)));
-            shielded(|| old.close(Close::Flush));
+            let (code, account) = (HostCode::Connection, Some(account));
+            let _gone = self.shielded(code, account, || old.send(Frame::raw(&words)));
+            self.shielded(code, account, || old.close(Close::Flush));
         }
         wake(waker);
         self.greet_resumed(&owner, reply);
-        self.events.deliver();
+        self.deliver_events();
         Ok(owner)
     }
 
@@ -319,7 +321,9 @@ impl<C: SharedConnection> Inner<C> {
             let out = shared.out.lock();
             out.handled().unwrap_or(0)
         };
-        let greeting = shielded(|| reply(Resumed { handled })).unwrap_or_default();
+        let (account, reply) = (&shared.account.bare, || reply(Resumed { handled }));
+        let greeting = self.shielded(HostCode::Listener, Some(account), reply);
+        let greeting = greeting.unwrap_or_default();
         {
             let mut out = shared.out.lock();
             if out.ended || out.epoch != owner.epoch {

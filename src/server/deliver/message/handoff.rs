@@ -10,7 +10,7 @@ use crate::rules::delivery::{
 };
 use crate::server::Core;
 use crate::server::deliver::address::Address;
-use crate::server::deliver::answer::try_again;
+use crate::server::deliver::answer::is_full;
 use crate::session::{Copies, NotSent, SessionHandle, SessionId, Standing};
 use crate::stanza::Stanza;
 
@@ -122,7 +122,7 @@ impl<C: SharedConnection> Core<C> {
                 MessageDecision::Silent => return Disposition::Refused(Admission::Drop).into(),
                 MessageDecision::Addressed | MessageDecision::Top | MessageDecision::All => {}
                 // LIMIT-10: not into the store, where it would be ahead of what waits for the session.
-                _ if skipped.is_full => return Disposition::refused(try_again()).into(),
+                _ if skipped.is_full => return Disposition::refused(is_full()).into(),
                 MessageDecision::Bounce => return Disposition::refused(BOUNCE).into(),
                 MessageDecision::Offline => return Handoff::Store,
             }

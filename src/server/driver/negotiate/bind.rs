@@ -12,7 +12,7 @@ use crate::connection::SharedConnection;
 use crate::rules::roster::Roster;
 use crate::server::deliver::iq::is_request;
 use crate::server::work::oneshot;
-use crate::server::{Core, caught};
+use crate::server::{Core, FaultKind, PeerAddress, StoreCall, StoreFailure};
 use crate::session::{Authed, BindError, BindRefusal, BindRequest, Misuse, Session, Values};
 use crate::stanza::{Child, Condition, ErrorType, Stanza, StanzaError, write};
 use crate::store::StoreError;
@@ -35,12 +35,16 @@ impl<C: SharedConnection> Driver<C> {
             return;
         };
         let (sender, done) = oneshot::channel();
-        let id = stanza.id().unwrap_or_default().into_owned();
+        let id = Box::from(stanza.id().unwrap_or_default());
+        if let Some(negotiating) = &mut self.negotiating {
+            negotiating.since.bind = self.core.environment.now();
+        }
         let key = session.account().to_string();
         let stream = self.negotiating.as_ref().and_then(|negotiating| negotiating.unbound.as_ref());
         let dismissal = stream.map(|stream| Arc::clone(stream.dismissal()));
         let core = Arc::clone(&self.core);
-        let work = bind(core, session, resource, id.clone(), dismissal, sender);
+        let asks = Asks { resource, id: Box::clone(&id), peer: self.peer.clone() };
+        let work = bind(core, session, asks, dismissal, sender);
         let _ran = self.core.jobs.run(&key, work);
         self.pending = Some(Pending::Bind(BindWait { done, id }));
     }
@@ -76,13 +80,20 @@ impl<C: SharedConnection> Driver<C> {
     }
 }
 
+/// What a client asks for, and from where.
+struct Asks {
+    resource: Option<ResourcePart>,
+    /// Of the request.
+    id: Box<str>,
+    peer: PeerAddress,
+}
+
 /// Loads the account's data and registers the session, in one job of the account's chain, so that
 /// no change of the roster comes between (BIND-7, BIND-13).
 async fn bind<C: SharedConnection>(
     core: Arc<Core<C>>,
     mut session: Session<Authed, C>,
-    resource: Option<ResourcePart>,
-    id: String,
+    Asks { resource, id, peer }: Asks,
     dismissal: Option<Arc<Dismissal>>,
     done: oneshot::Sender<BindOutcome<C>>,
 ) {
@@ -127,7 +138,7 @@ async fn bind<C: SharedConnection>(
             BindError::Misuse(_) => Condition::InternalServerError,
             BindError::Refused(why) => {
                 if why == BindRefusal::TooManySessions {
-                    core.metrics.limit(Limit::Sessions);
+                    core.limit(Limit::Sessions, &peer, Some(back.account()));
                 }
                 why.condition()
             }
@@ -139,11 +150,18 @@ async fn bind<C: SharedConnection>(
 impl<C: SharedConnection> Core<C> {
     /// What an account's sessions need to know, unless a store fails or takes too long.
     async fn load_account(&self, account: &BareJid) -> Option<(Roster, Values)> {
-        let load = caught(async {
+        let load = async {
             let roster = self.load_roster(account).await?;
             Ok::<_, StoreError>((roster, self.load_kept(account).await?))
-        });
-        self.timers.within(self.limits.load, load).await.flatten()?.ok()
+        };
+        let loaded = self.timers.within(self.limits.load, load).await;
+        if loaded.is_none() {
+            let error = format!("no answer within {:?}", self.limits.load);
+            let (call, failure) = (StoreCall::LoadAccount, StoreFailure::Late);
+            let kind = FaultKind::Store { call, failure, error };
+            self.faults.tell(kind, &PeerAddress::UNKNOWN, Some(account));
+        }
+        loaded?.ok()
     }
 }
 

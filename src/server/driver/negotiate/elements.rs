@@ -8,8 +8,9 @@ use super::{Driver, State, Want};
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Negotiated};
 use crate::sasl::wire;
-use crate::server::{Core, shielded};
-use crate::session::{Authed, Reason, Session};
+use crate::server::Core;
+use crate::session::{Authed, HostCode, Reason, Session};
+use crate::shield::shielded_or;
 use crate::stanza::canonical::Opening;
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
 use crate::stream::{Event, Nonza, RefusedStanza, STREAM_NAMESPACE, StreamCondition};
@@ -49,7 +50,7 @@ impl<C: SharedConnection> Driver<C> {
     fn refusal(&self, name: &str, namespace: &str) -> Option<StreamCondition> {
         let takes = |extension: &dyn Extension<C>| extension.takes(name, namespace);
         // One that panics may take it.
-        let takes = |extension| shielded(|| takes(extension)).unwrap_or(true);
+        let takes = |extension| self.shielded(|| takes(extension)).unwrap_or(true);
         match (&self.state, namespace) {
             (State::Closing(_) | State::Over, _) => None,
             (_, STREAM_NAMESPACE) if name == "error" => None,
@@ -87,7 +88,7 @@ impl<C: SharedConnection> Driver<C> {
             state => {
                 self.state = state;
                 let mut answer = Vec::new();
-                return match shielded(|| core.unauthenticated_nonza(nonza, &mut answer)) {
+                return match self.shielded(|| core.unauthenticated_nonza(nonza, &mut answer)) {
                     Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
                     Some(Flow::Done) => self.send(&answer),
                     Some(Flow::Close(error)) => self.fail(error),
@@ -95,7 +96,11 @@ impl<C: SharedConnection> Driver<C> {
                 };
             }
         };
-        match shielded(|| core.authenticated_nonza(session, nonza)) {
+        let account = session.account().clone();
+        let told = |message| {
+            core.faults.panicked(HostCode::Extension, &self.peer, Some(&account), message);
+        };
+        match shielded_or(|| core.authenticated_nonza(session, nonza), told) {
             Some(Negotiated::Next(session)) => {
                 self.state = State::Authed(session);
                 self.fail(StreamCondition::UnsupportedStanzaType.into());
@@ -117,6 +122,7 @@ impl<C: SharedConnection> Driver<C> {
             );
         }
         self.parser.restart(false);
+        negotiating.since.tls = self.core.environment.now();
         self.send(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
         if self.want == Want::Input {
             self.want = Want::StartTls;
@@ -126,7 +132,7 @@ impl<C: SharedConnection> Driver<C> {
     /// A stanza that was refused while it was read.
     fn unbound_refused(&mut self, refused: &RefusedStanza) {
         if let (State::Authed(_), Some(limit)) = (&self.state, refused.limit()) {
-            self.core.metrics.limit(limit);
+            self.limit(limit);
         }
         self.unbound_stanza(refused.stanza(), Some(refused.error()));
     }
@@ -163,6 +169,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     pub(super) fn refuse(&mut self, stanza: &Stanza, error: &StanzaError) {
+        self.core.metrics.error(error.condition());
         if let Some(answer) = stanza.error_answer(error) {
             // Before bind the client has no full JID to be addressed by.
             let from = answer.from().map(Cow::into_owned);

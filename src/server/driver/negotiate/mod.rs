@@ -9,6 +9,7 @@ pub(in crate::server) mod login_failures;
 mod sasl;
 pub(in crate::server) mod unbound;
 
+use std::sync::Arc;
 use std::task::Context;
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ use jid::BareJid;
 use super::admission::Standing;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SendError, SharedConnection};
-use crate::sasl::{ChannelBindings, Negotiation};
-use crate::session::{Bound, Session};
+use crate::sasl::{ChannelBindings, Mechanism, Negotiation};
+use crate::server::{Login, LoginStep};
+use crate::session::{Bound, Epoch, HostCode, Session};
 use crate::stanza::Frame;
 use crate::stream::{StreamCondition, StreamError};
 use login_failures::LoginAttempt;
@@ -50,11 +52,26 @@ pub(super) struct Negotiating {
     /// When it may be checked (LIMIT-29).
     pub(super) not_before: Option<Duration>,
     bind_failures: u8,
+    /// Who has been named in the exchange under way.
+    claimed: Option<BareJid>,
+    /// How the client authenticates, or has authenticated.
+    mechanism: Option<Mechanism>,
+    since: Since,
+}
+
+/// When the steps of a login began.
+#[derive(Default)]
+struct Since {
+    accepted: Duration,
+    tls: Duration,
+    auth: Duration,
+    bind: Duration,
 }
 
 impl Negotiating {
-    pub(super) fn new(secure: bool, starttls: bool, unbound: UnboundStream) -> Self {
-        Self { secure, starttls, unbound: Some(unbound), ..Self::default() }
+    pub(super) fn new(secure: bool, starttls: bool, unbound: UnboundStream, now: Duration) -> Self {
+        let since = Since { accepted: now, tls: now, ..Since::default() };
+        Self { secure, starttls, unbound: Some(unbound), since, ..Self::default() }
     }
 
     /// The error that the server closes the stream with, if it does.
@@ -78,7 +95,13 @@ impl Negotiating {
         self.from = None;
         self.sasl = None;
         self.login = None;
+        self.claimed = None;
         self.not_before = None;
+    }
+
+    /// When the TLS handshake began.
+    pub(super) const fn tls_since(&self) -> Duration {
+        self.since.tls
     }
 }
 
@@ -87,21 +110,43 @@ impl<C: SharedConnection> Driver<C> {
         if self.want == Want::Close {
             return;
         }
-        let sent = self.connection.send(Frame::raw(bytes));
-        if sent == Err(SendError::Full) {
-            // Before bind a client that does not read has no session to keep.
-            self.finish(Close::Abort);
+        // Before bind a client that does not read has no session to keep, nor one whose connection panics.
+        match self.connection_shielded(|connection| connection.send(Frame::raw(bytes))) {
+            None | Some(Err(SendError::Full)) => self.finish(Close::Abort),
+            Some(_) => {}
         }
     }
 
     /// The session is bound: negotiation is over.
     fn begin_session(&mut self, session: Session<Bound, C>) {
         let _first = self.drain_hook.session.set((session.handle(), session.epoch()));
-        self.trace.bound(session.id(), session.jid());
-        self.negotiating = None;
+        let core = Arc::clone(&self.core);
+        // A resumption begins another epoch.
+        let is_resumed = session.epoch() != Epoch::default();
+        self.trace.bound(session.id(), session.jid(), is_resumed, core.log_addresses);
+        let mut mechanism = None;
+        if let Some(negotiating) = self.negotiating.take() {
+            mechanism = negotiating.mechanism;
+            let since = &negotiating.since;
+            let now = core.environment.now();
+            core.metrics.login_step(LoginStep::Whole, now.saturating_sub(since.accepted));
+            if !since.bind.is_zero() {
+                core.metrics.login_step(LoginStep::Bind, now.saturating_sub(since.bind));
+            }
+        }
+        if is_resumed {
+            core.metrics.resumed()
+        } else {
+            core.metrics.bound()
+        }
         self.place = None;
-        self.set_deadline(self.core.limits.silence);
+        self.set_deadline(core.limits.silence);
         self.state = State::Bound(session);
+        if let (Some(hook), Some(session)) = (&core.on_login, self.session()) {
+            let login = Login { session, peer: &self.peer, mechanism, is_resumed };
+            let account = Some(&session.account().bare);
+            core.faults.shielded(HostCode::Listener, &self.peer, account, || hook(&login));
+        }
     }
 
     /// When the login under way may be checked, if that is later (LIMIT-29).

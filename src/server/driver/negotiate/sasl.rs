@@ -9,8 +9,8 @@ use super::super::rate::Spent;
 use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::sasl::{Failure, Negotiation, Step, wire};
-use crate::server::{caught, shielded};
-use crate::store::StoreError;
+use crate::server::{FaultKind, LoginStep};
+use crate::session::HostCode;
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
@@ -22,6 +22,13 @@ impl<C: SharedConnection> Driver<C> {
         let mechanism = nonza.attribute("mechanism");
         let text = nonza.text();
         let request = wire::parse(nonza.name(), mechanism.as_deref(), &text);
+        if nonza.name() == "auth"
+            && let Some(negotiating) = &mut self.negotiating
+        {
+            negotiating.mechanism = mechanism.as_deref().and_then(|name| name.parse().ok());
+            negotiating.claimed = None;
+            negotiating.since.auth = self.core.environment.now();
+        }
         if let Some(step) = self.sasl().map(|sasl| sasl.receive(request)) {
             self.sasl_step(step);
         }
@@ -53,10 +60,14 @@ impl<C: SharedConnection> Driver<C> {
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
-                    let answer = hashing.submit(self.source, check);
+                    let source = self.core.ledger.source(&self.peer);
+                    let answer = hashing.submit(source, check);
                     self.wait_for_sasl(async { SaslAnswer::Hashed(answer.await) });
                 }
-                None => self.sasl_answer(SaslAnswer::Hashed(shielded(check))),
+                None => {
+                    let hashed = self.shielded_as(HostCode::Hashing, check);
+                    self.sasl_answer(SaslAnswer::Hashed(hashed));
+                }
             },
             Ok(Step::Success { account, data }) => {
                 self.progressed(false);
@@ -73,11 +84,9 @@ impl<C: SharedConnection> Driver<C> {
     fn find_credentials(&mut self, account: BareJid) {
         self.begin_login(&account);
         let accounts = Arc::clone(&self.core.stores.accounts);
-        self.wait_for_sasl(async move {
-            let found = async { accounts.credentials(&account).await };
-            let failed = || Err(StoreError::failed("the store panicked"));
-            SaslAnswer::Credentials(caught(found).await.unwrap_or_else(failed))
-        });
+        self.wait_for_sasl(
+            async move { SaslAnswer::Credentials(accounts.credentials(&account).await) },
+        );
     }
 
     fn check_password(&mut self, account: BareJid, password: String) {
@@ -87,9 +96,7 @@ impl<C: SharedConnection> Driver<C> {
         };
         self.begin_login(&account);
         self.wait_for_sasl(async move {
-            let verdict = async { authenticator.check_password(&account, &password).await };
-            let failed = || Err(StoreError::failed("the authenticator panicked"));
-            SaslAnswer::Verdict(caught(verdict).await.unwrap_or_else(failed))
+            SaslAnswer::Verdict(authenticator.check_password(&account, &password).await)
         });
     }
 
@@ -100,14 +107,16 @@ impl<C: SharedConnection> Driver<C> {
     /// LIMIT-29: a login of a source where many have failed is checked later, be it right or wrong.
     /// Where the host names no source, the account's failures count.
     fn begin_login(&mut self, account: &BareJid) {
-        let named = Some(self.source.key()).filter(|key| *key != 0);
+        let source = self.core.ledger.source(&self.peer);
+        let named = Some(source.key()).filter(|key| *key != 0);
         let key = named.unwrap_or_else(|| self.core.ledger.account(account));
         let (login, not_before) = self.core.login_failures.begin(key);
         self.progressed(true);
         if not_before.is_some() {
-            self.core.metrics.limit(Limit::FailedLogins);
+            self.core.limit(Limit::FailedLogins, &self.peer, Some(account));
         }
         if let Some(negotiating) = &mut self.negotiating {
+            negotiating.claimed = Some(account.clone());
             negotiating.login = Some(login);
             negotiating.not_before = not_before;
         }
@@ -126,7 +135,12 @@ impl<C: SharedConnection> Driver<C> {
         } else {
             self.forgive_login();
         }
-        self.trace.refused(refused.error.as_str());
+        let negotiating = self.negotiating.as_ref();
+        let mechanism = negotiating.and_then(|negotiating| negotiating.mechanism);
+        let claimed = negotiating.and_then(|negotiating| negotiating.claimed.as_ref());
+        self.core.metrics.login_failed(mechanism, refused.error);
+        let kind = FaultKind::Login { mechanism, error: refused.error };
+        self.core.faults.tell(kind, &self.peer, claimed);
         let mut words = Vec::new();
         wire::write_failure(refused.error, &mut words);
         self.send(&words);
@@ -152,6 +166,11 @@ impl<C: SharedConnection> Driver<C> {
         if let Some(place) = &self.place {
             place.authenticated(key);
         }
+        let (mechanism, core) = (negotiating.mechanism, &self.core);
+        core.metrics.login(mechanism);
+        let time = core.environment.now().saturating_sub(negotiating.since.auth);
+        core.metrics.login_step(LoginStep::Sasl, time);
+        self.trace.logged_in(&account, mechanism, core.log_addresses);
         match session.authenticate(account) {
             Ok(mut session) => {
                 session.restart();

@@ -1,0 +1,317 @@
+//! The one place where stores are called: each call is timed, its failure told, its panic a failure.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use jid::BareJid;
+
+use super::{Faults, PeerAddress};
+use crate::environment::Environment;
+use crate::server::metrics::RareCounters;
+use crate::session::HostCode;
+use crate::store::{
+    AccountStore, Authenticator, BlockStore, Credentials, OfflineId, OfflineMessage, OfflineStore,
+    RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster, Stores,
+    SubscriptionRequest, Verdict,
+};
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
+        /// What a store was asked for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum StoreCall {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl StoreCall {
+            /// All of them.
+            pub(in crate::server) const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// Its name, for logs and metrics.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+calls! {
+    /// [`AccountStore::credentials`]
+    Credentials = "credentials",
+    /// [`AccountStore::exists`]
+    Exists = "exists",
+    /// [`AccountStore::set_credentials`]
+    SetCredentials = "set-credentials",
+    /// [`AccountStore::remove`]
+    RemoveAccount = "remove-account",
+    /// [`Authenticator::check_password`]
+    CheckPassword = "check-password",
+    /// [`RosterStore::load`]
+    LoadRoster = "load-roster",
+    /// [`RosterStore::contact`]
+    LoadContact = "load-contact",
+    /// [`RosterStore::apply`] and [`RosterStore::apply_pair`]
+    ChangeRoster = "change-roster",
+    /// [`RosterStore::requests`]
+    LoadRequests = "load-requests",
+    /// [`RosterStore::clear`]
+    ClearRoster = "clear-roster",
+    /// [`OfflineStore::push`]
+    PushMessage = "push-message",
+    /// [`OfflineStore::list`]
+    ListMessages = "list-messages",
+    /// [`OfflineStore::remove`]
+    RemoveMessages = "remove-messages",
+    /// [`OfflineStore::count`]
+    CountMessages = "count-messages",
+    /// [`OfflineStore::clear`]
+    ClearMessages = "clear-messages",
+    /// [`BlockStore::load`]
+    LoadBlocks = "load-blocks",
+    /// [`BlockStore::apply`]
+    ChangeBlocks = "change-blocks",
+    /// [`BlockStore::clear`]
+    ClearBlocks = "clear-blocks",
+    /// Of an extension: [`Extension::load`](crate::extension::Extension::load), or the cause of an error
+    /// with which it has answered.
+    Extension = "extension",
+    /// Everything that a session needs of its account: too late (BIND-7).
+    LoadAccount = "load-account",
+}
+
+impl fmt::Display for StoreCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "store call {}", self.as_str())
+    }
+}
+
+/// In which way a store failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreFailure {
+    /// [`StoreError::Failed`], or a panic.
+    Failed,
+    /// [`StoreError::Full`]: as much as the account may keep.
+    Full,
+    /// [`StoreError::NoSpace`]: a full disk.
+    NoSpace,
+    /// There was no answer in time.
+    Late,
+}
+
+impl StoreFailure {
+    pub(super) const fn of(error: &StoreError) -> Self {
+        match error {
+            StoreError::Failed(_) => Self::Failed,
+            StoreError::Full => Self::Full,
+            StoreError::NoSpace(_) => Self::NoSpace,
+        }
+    }
+}
+
+/// What a watched store tells of its calls.
+#[derive(Clone)]
+pub(in crate::server) struct StoreWatch {
+    pub(in crate::server) faults: Arc<Faults>,
+    pub(in crate::server) counters: Arc<RareCounters>,
+    pub(in crate::server) environment: Arc<dyn Environment>,
+}
+
+/// A store of the host's, watched.
+pub(in crate::server) struct Watched<S: ?Sized> {
+    store: Arc<S>,
+    watch: StoreWatch,
+}
+
+impl StoreWatch {
+    /// The same stores, watched.
+    pub(in crate::server) fn stores(&self, stores: Stores) -> Stores {
+        let mut watched = stores;
+        watched.accounts = Arc::new(self.watched(watched.accounts));
+        watched.rosters = Arc::new(self.watched(watched.rosters));
+        watched.blocks = Arc::new(self.watched(watched.blocks));
+        watched.offline = watched.offline.map(|offline| Arc::new(self.watched(offline)) as _);
+        watched
+    }
+
+    pub(in crate::server) fn watched<S: ?Sized>(&self, store: Arc<S>) -> Watched<S> {
+        Watched { store, watch: self.clone() }
+    }
+
+    /// Does what was asked. A panic is a failure of the store.
+    fn run<T: 'static>(
+        &self,
+        call: StoreCall,
+        account: &BareJid,
+        begin: impl FnOnce() -> StoreFuture<T>,
+    ) -> StoreFuture<T> {
+        let code = match call {
+            StoreCall::CheckPassword => HostCode::Authenticator,
+            _ => HostCode::Store,
+        };
+        let since = self.environment.now();
+        let (watch, account) = (self.clone(), account.clone());
+        let begun = watch.shielded(code, &account, begin);
+        Box::pin(async move {
+            let mut answer = pin!(async {
+                match begun {
+                    Some(future) => future.await,
+                    None => Err(panicked()),
+                }
+            });
+            let answer = std::future::poll_fn(|cx| {
+                let poll = watch.shielded(code, &account, || answer.as_mut().poll(cx));
+                poll.unwrap_or_else(|| Poll::Ready(Err(panicked())))
+            });
+            let answer = answer.await;
+            watch.counters.store_call(call, watch.environment.now().saturating_sub(since));
+            if let Err(error) = &answer
+                && !is_panic(error)
+            {
+                watch.faults.store_failed(call, error, &account);
+            }
+            answer
+        })
+    }
+
+    fn shielded<T>(
+        &self,
+        code: HostCode,
+        account: &BareJid,
+        host: impl FnOnce() -> T,
+    ) -> Option<T> {
+        self.faults.shielded(code, &PeerAddress::UNKNOWN, Some(account), host)
+    }
+}
+
+/// A panic of a store, which was told as such.
+#[derive(Debug, thiserror::Error)]
+#[error("it panicked")]
+struct StorePanicked;
+
+fn panicked() -> StoreError {
+    StoreError::failed(StorePanicked)
+}
+
+fn is_panic(error: &StoreError) -> bool {
+    matches!(error, StoreError::Failed(cause) if cause.is::<StorePanicked>())
+}
+
+impl<S: ?Sized> Watched<S> {
+    fn call<T: 'static>(
+        &self,
+        call: StoreCall,
+        account: &BareJid,
+        begin: impl FnOnce(&S) -> StoreFuture<T>,
+    ) -> StoreFuture<T> {
+        self.watch.run(call, account, || begin(&self.store))
+    }
+}
+
+impl AccountStore for Watched<dyn AccountStore> {
+    fn credentials(&self, account: &BareJid) -> StoreFuture<Option<Credentials>> {
+        self.call(StoreCall::Credentials, account, |store| store.credentials(account))
+    }
+
+    fn exists(&self, account: &BareJid) -> StoreFuture<bool> {
+        self.call(StoreCall::Exists, account, |store| store.exists(account))
+    }
+
+    fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
+        let set = |store: &dyn AccountStore| store.set_credentials(account, credentials);
+        self.call(StoreCall::SetCredentials, account, set)
+    }
+
+    fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
+        self.call(StoreCall::RemoveAccount, account, |store| store.remove(account))
+    }
+}
+
+impl Authenticator for Watched<dyn Authenticator> {
+    fn check_password(&self, account: &BareJid, password: &str) -> StoreFuture<Verdict> {
+        let check = |host: &dyn Authenticator| host.check_password(account, password);
+        self.call(StoreCall::CheckPassword, account, check)
+    }
+}
+
+impl RosterStore for Watched<dyn RosterStore> {
+    fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster> {
+        self.call(StoreCall::LoadRoster, account, |store| store.load(account))
+    }
+
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        self.call(StoreCall::LoadContact, account, |store| store.contact(account, contact))
+    }
+
+    fn apply(&self, account: &BareJid, change: RosterChange) -> StoreFuture<()> {
+        self.call(StoreCall::ChangeRoster, account, |store| store.apply(account, change))
+    }
+
+    fn apply_pair(
+        &self,
+        first: &BareJid,
+        first_change: RosterChange,
+        second: &BareJid,
+        second_change: RosterChange,
+    ) -> StoreFuture<()> {
+        self.call(StoreCall::ChangeRoster, first, |store| {
+            store.apply_pair(first, first_change, second, second_change)
+        })
+    }
+
+    fn requests(&self, account: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>> {
+        self.call(StoreCall::LoadRequests, account, |store| store.requests(account))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.call(StoreCall::ClearRoster, account, |store| store.clear(account))
+    }
+}
+
+impl OfflineStore for Watched<dyn OfflineStore> {
+    fn push(&self, account: &BareJid, message: OfflineMessage) -> StoreFuture<()> {
+        self.call(StoreCall::PushMessage, account, |store| store.push(account, message))
+    }
+
+    fn list(&self, account: &BareJid) -> StoreFuture<Vec<(OfflineId, OfflineMessage)>> {
+        self.call(StoreCall::ListMessages, account, |store| store.list(account))
+    }
+
+    fn remove(&self, account: &BareJid, ids: Vec<OfflineId>) -> StoreFuture<()> {
+        self.call(StoreCall::RemoveMessages, account, |store| store.remove(account, ids))
+    }
+
+    fn count(&self, account: &BareJid) -> StoreFuture<usize> {
+        self.call(StoreCall::CountMessages, account, |store| store.count(account))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.call(StoreCall::ClearMessages, account, |store| store.clear(account))
+    }
+}
+
+impl BlockStore for Watched<dyn BlockStore> {
+    fn load(&self, account: &BareJid) -> StoreFuture<Vec<String>> {
+        self.call(StoreCall::LoadBlocks, account, |store| store.load(account))
+    }
+
+    fn apply(
+        &self,
+        account: &BareJid,
+        added: Vec<String>,
+        removed: Vec<String>,
+    ) -> StoreFuture<()> {
+        self.call(StoreCall::ChangeBlocks, account, |store| store.apply(account, added, removed))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.call(StoreCall::ClearBlocks, account, |store| store.clear(account))
+    }
+}
