@@ -75,6 +75,9 @@ mod order;
 #[path = "paced.rs"]
 mod paced;
 #[cfg(test)]
+#[path = "reports.rs"]
+mod reports;
+#[cfg(test)]
 #[path = "roster.rs"]
 mod roster;
 #[cfg(test)]

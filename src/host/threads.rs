@@ -23,6 +23,7 @@ use rustls::server::ServerConnection;
 use super::tls::record;
 use super::{
     ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut, is_of_the_connection,
+    is_of_tls,
 };
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
@@ -259,8 +260,16 @@ fn read_loop<M: Machine>(
                 None => {}
             },
             Some(Want::StartTls) => {
-                let bindings = wire.secure(settings, &mut machine, direct_tls)?;
-                machine.secured(bindings);
+                match wire.secure(settings, &mut machine, direct_tls) {
+                    Ok(bindings) => machine.secured(bindings),
+                    Err(error) => {
+                        // Unless the machine itself has had enough.
+                        if error.kind() != io::ErrorKind::ConnectionAborted {
+                            machine.tls_failed(&error);
+                        }
+                        return Err(error);
+                    }
+                }
             }
             Some(Want::Close) => return wire.finish(machine, writer_ended, open),
         }
@@ -272,7 +281,13 @@ fn read_once<M: Machine>(wire: &Wire, machine: &mut M, bytes: &mut Vec<u8>) -> i
     // A read is not interrupted when somebody else ends the session, so it never takes long.
     let longest = if machine.is_unbound() { EARLY_CHECK_INTERVAL } else { CHECK_INTERVAL };
     let time = machine.due_in().map_or(longest, |due| due.min(longest));
-    let open = wire.read(bytes, Some(time))?;
+    let read = wire.read(bytes, Some(time));
+    if let Err(error) = &read
+        && is_of_tls(error)
+    {
+        machine.tls_failed(error);
+    }
+    let open = read?;
     // Nothing came before a time-out: no sign of life (LIMIT-22).
     if !bytes.is_empty() {
         machine.receive(bytes);

@@ -32,9 +32,9 @@ use ::tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::is_of_the_connection;
 use super::tls::record;
 use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut};
+use super::{is_of_the_connection, is_of_tls};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
 use crate::server::{Offload, Place, Server, Transport, Want};
@@ -279,8 +279,13 @@ impl<M: Machine> Line<M> {
                 Want::StartTls if written == Written::All => return Poll::Ready(Ok(Next::Secure)),
                 Want::StartTls => return Poll::Pending,
                 Want::Input if *open => {
-                    let read = ready!(read(socket, cx, |bytes| machine.receive(bytes)))?;
-                    if read == 0 {
+                    let read = ready!(read(socket, cx, |bytes| machine.receive(bytes)));
+                    if let Err(error) = &read
+                        && is_of_tls(error)
+                    {
+                        machine.tls_failed(error);
+                    }
+                    if read? == 0 {
                         // It may still read the last answers.
                         *open = false;
                         machine.end_of_input();
@@ -397,12 +402,18 @@ async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Resul
         }
         _ => accept.as_mut().poll(cx).map(Ok),
     });
-    match timeout(settings.handshake, secured).await?? {
+    let Ok(secured) = timeout(settings.handshake, secured).await else {
+        let error = io::Error::from(io::ErrorKind::TimedOut);
+        line.machine.tls_failed(&error);
+        return Err(error);
+    };
+    match secured? {
         Ok(secured) => {
             line.machine.secured(tls.bindings(secured.get_ref().1));
             Ok(Line { socket: Socket::Tls(Box::new(secured)), plain: u32::MAX, ..line })
         }
         Err((error, socket)) => {
+            line.machine.tls_failed(&error);
             // The alert has been written.
             part(&mut Socket::Plain(socket)).await;
             Err(error)

@@ -9,7 +9,9 @@
 
 use jid::{BareJid, FullJid};
 
-use super::faults::{Fault, FaultKind, PeerAddress};
+#[cfg(feature = "tracing")]
+use super::faults::FaultKind;
+use super::faults::{Fault, PeerAddress};
 use crate::sasl::Mechanism;
 use crate::session::{Reason, SessionId};
 use crate::stream::StreamError;

@@ -11,7 +11,7 @@ use crate::store::{Credentials, StoreError, Verdict};
 pub(super) enum Pending<C: SharedConnection> {
     /// The answer of a store to SASL.
     Sasl(Pin<Box<dyn Future<Output = SaslAnswer> + Send>>),
-    Bind(BindWait<C>),
+    Bind(Box<BindWait<C>>),
     /// A stanza that waits for a store or a handler.
     Stanza(Receiver<()>),
 }

@@ -46,7 +46,7 @@ impl<C: SharedConnection> Driver<C> {
         let asks = Asks { resource, id: Box::clone(&id), peer: self.peer.clone() };
         let work = bind(core, session, asks, dismissal, sender);
         let _ran = self.core.jobs.run(&key, work);
-        self.pending = Some(Pending::Bind(BindWait { done, id }));
+        self.pending = Some(Pending::Bind(Box::new(BindWait { done, id })));
     }
 
     /// The job that binds has ended.
