@@ -959,3 +959,197 @@ fn fault_1_a_login_is_told_with_its_peer() {
     assert_eq!(metrics.logins, [(Mechanism::Plain, 2)]);
     assert_eq!(metrics.ends, [("closed", 1)]);
 }
+
+/// A server that has been through something of everything.
+fn busy() -> World {
+    let faulty = Faulty::new();
+    let stores = faulty.stores();
+    let blocks = Arc::clone(&stores.blocks);
+    let world = World::with_stores(stores, |builder, _| {
+        builder.extension(xep::StreamManagement::new()).extension(xep::Blocking::new(blocks))
+    });
+    world.account("nurse");
+    let romeo = bound_from_peer(&world, "romeo");
+    let juliet = bound_from_peer(&world, "juliet");
+    let _enabled = juliet.ask("<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    juliet.send("<presence/>");
+    romeo.send("<message to='nurse@example.com' type='chat'><body>1</body></message>");
+    (0..200).for_each(|_| romeo.send("<message to='juliet@example.com'><body>1</body></message>"));
+    let _offline = world.online("nurse", "n");
+    romeo.send("<iq type='get' id='1' to='example.com'><unknown xmlns='x:y'/></iq>");
+    let stranger = from_peer(&world);
+    stranger.send(&auth("PLAIN", "\0romeo\0wrong"));
+    stranger.send("<nonsense>");
+    faulty.decide(|_, _| StoreFault::Fail);
+    romeo.send("<presence to='nurse@example.com' type='subscribe'/>");
+    world.advance(SECOND);
+    romeo.send("</stream:stream>");
+    world
+}
+
+#[test]
+fn metric_1_everything_has_its_name() {
+    let mut text = String::new();
+    busy().server().metrics().write_openmetrics(&mut text);
+    for line in [
+        "xmpp_transports_accepted_total 4",
+        "xmpp_logins_total{mechanism=\"PLAIN\"} 3",
+        "xmpp_login_failures_total{mechanism=\"PLAIN\",reason=\"not-authorized\"} 1",
+        "xmpp_session_binds_total 3",
+        "xmpp_session_resumptions_total 0",
+        "xmpp_session_ends_total{reason=\"closed\"} 1",
+        "xmpp_sessions{state=\"live\"} 2",
+        "xmpp_stanzas_received_total{kind=\"message\"} 201",
+        "xmpp_offline_messages_stored_total 1",
+        "xmpp_offline_messages_retrieved_total 1",
+        "xmpp_stanza_errors_total{condition=\"service-unavailable\"} 1",
+        "xmpp_stanza_errors_total{condition=\"internal-server-error\"} 1",
+        "xmpp_stream_errors_total{condition=\"unsupported-stanza-type\"} 1",
+        "xmpp_faults_total{kind=\"login\"} 1",
+        "xmpp_faults_total{kind=\"store\"} 1",
+        "xmpp_faults_total{kind=\"panic\"} 0",
+        "xmpp_login_step_seconds_count{step=\"sasl\"} 3",
+        "xmpp_login_step_seconds_count{step=\"bind\"} 3",
+        "xmpp_store_call_seconds_count{call=\"credentials\"} 4",
+        "xmpp_store_call_seconds_count{call=\"push-message\"} 1",
+    ] {
+        assert!(text.lines().any(|one| one == line), "{line} in {text}");
+    }
+}
+
+/// Every line is what the specification of OpenMetrics 1.0 allows, in its order.
+#[test]
+fn metric_2_the_text_is_openmetrics() {
+    let mut text = String::new();
+    busy().server().metrics().write_openmetrics(&mut text);
+    let body = text.strip_suffix("# EOF\n").unwrap();
+    let (mut family, mut type_, mut seen) = ("", "", std::collections::BTreeSet::new());
+    let (mut bucket, mut last) = (String::new(), 0);
+    for line in body.lines() {
+        if let Some(meta) = line.strip_prefix("# ") {
+            let mut words = meta.splitn(3, ' ');
+            let (what, name) = (words.next().unwrap(), words.next().unwrap());
+            let rest = words.next().unwrap();
+            match what {
+                "TYPE" => {
+                    assert!(seen.insert(name), "{name} once");
+                    assert!(["counter", "gauge", "histogram"].contains(&rest));
+                    assert!(!name.ends_with("_total") && !name.ends_with("_count"), "{name}");
+                    (family, type_) = (name, rest);
+                }
+                "UNIT" => assert!(name == family && name.ends_with(&format!("_{rest}")), "{line}"),
+                "HELP" => assert!(name == family && rest.ends_with('.'), "{line}"),
+                _ => panic!("{line}"),
+            }
+            continue;
+        }
+        let (name, value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = name
+            .split_once('{')
+            .map_or((name, ""), |(name, rest)| (name, rest.strip_suffix('}').unwrap()));
+        let end = name.strip_prefix(family).unwrap_or_else(|| panic!("{line} of {family}"));
+        let value: f64 = value.parse().unwrap();
+        match (type_, end) {
+            ("counter", "_total") | ("gauge", "") | ("histogram", "_sum" | "_count") => {
+                assert!(value >= 0.0);
+                if end == "_count" {
+                    assert_eq!(value as u64, last, "{line}: the last bucket");
+                }
+            }
+            ("histogram", "_bucket") => {
+                let (others, bound) = labels.rsplit_once("le=").unwrap();
+                let is_first = bucket != others || bound == "\"0.0001\"" || bound == "\"0.0\"";
+                assert!(is_first || value as u64 >= last, "{line}: cumulative");
+                (bucket, last) = (others.to_owned(), value as u64);
+            }
+            _ => panic!("{line} of a {type_}"),
+        }
+    }
+    assert!(seen.len() > 20);
+}
+
+/// With the tool of Prometheus, where there is one.
+#[test]
+fn metric_2_promtool_has_nothing_to_say() {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    let mut text = String::new();
+    busy().server().metrics().write_prometheus(&mut text);
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let Ok(mut promtool) = command.spawn() else {
+        assert!(std::env::var_os("CI_PROMTOOL").is_none(), "no promtool");
+        return;
+    };
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && said.is_empty(), "{}", String::from_utf8_lossy(&said));
+}
+
+#[test]
+fn metric_3_distributions_tell_how_long_it_took() {
+    let faulty = Faulty::new();
+    let world = World::with_stores(faulty.stores(), |builder, _| builder);
+    world.account("nurse");
+    let romeo = world.online("romeo", "r");
+    faulty.decide(|_, _| StoreFault::Slow);
+    romeo.send("<message to='nurse@example.com' type='chat'><body>1</body></message>");
+    world.advance(3 * SECOND);
+    faulty.release();
+    world.settle();
+    let metrics = world.server().metrics();
+    let calls = metrics.store_calls.iter();
+    let (_, push) = calls.clone().find(|(call, _)| *call == StoreCall::PushMessage).unwrap();
+    assert_eq!((push.count(), push.sum()), (1, 3.0));
+    let buckets: Vec<_> = push.buckets().collect();
+    assert!(buckets.contains(&(2.5, 0)) && buckets.contains(&(10.0, 1)), "{buckets:?}");
+    assert_eq!(buckets.last(), Some(&(f64::INFINITY, 1)));
+}
+
+#[test]
+fn metric_3_what_waits_is_looked_at_with_every_snapshot() {
+    let world = World::with(|builder, _| builder.extension(xep::StreamManagement::new()));
+    let romeo = world.online("romeo", "r");
+    let juliet = world.client("juliet", "j");
+    let _enabled = juliet.ask("<enable xmlns='urn:xmpp:sm:3'/>");
+    juliet.send("<presence/>");
+    let before = world.server().metrics();
+    assert_eq!((before.queue_bytes.count(), before.queue_bytes.sum()), (2, 0.0));
+    romeo.send("<message to='juliet@example.com'><body>1</body></message>");
+    world.advance(2 * SECOND);
+    let after = world.server().metrics();
+    assert_eq!(after.queue_bytes.count(), 4);
+    assert!(after.unacknowledged.sum() >= before.unacknowledged.sum() + 2.0);
+    juliet.recorder().refuse(Some(SendError::Full));
+    romeo.send("<message to='juliet@example.com'><body>2</body></message>");
+    assert!(world.server().metrics().queue_bytes.sum() > 0.0);
+}
+
+/// One message of 64, from its sender to the wire of its recipient.
+#[test]
+fn metric_4_the_way_of_some_messages_is_measured() {
+    let world = World::new();
+    let (romeo, juliet) = (world.online("romeo", "r"), world.online("juliet", "j"));
+    let send = |n| {
+        (0..n)
+            .for_each(|_| romeo.send("<message to='juliet@example.com'><body>1</body></message>"));
+    };
+    send(63);
+    assert_eq!(world.server().metrics().delivery.count(), 0);
+    send(1);
+    let delivery = world.server().metrics().delivery;
+    assert_eq!((delivery.count(), delivery.sum()), (1, 0.0));
+    // A recipient that does not read: measured when its connection has written.
+    send(63);
+    juliet.recorder().refuse(Some(SendError::Full));
+    send(1);
+    world.advance(3 * SECOND);
+    assert_eq!(world.server().metrics().delivery.count(), 1);
+    juliet.recorder().refuse(None);
+    juliet.recorder().drained();
+    juliet.recorder().drained();
+    let delivery = world.server().metrics().delivery;
+    assert_eq!((delivery.count(), delivery.sum()), (2, 3.0));
+}

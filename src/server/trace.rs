@@ -176,7 +176,9 @@ mod tests {
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Metadata, Subscriber};
 
+    use super::super::faults::Faults;
     use super::*;
+    use crate::session::HostCode;
     use crate::stream::StreamCondition;
 
     /// Writes down every field of every span and event.
@@ -208,7 +210,9 @@ mod tests {
         fn record_follows_from(&self, _: &Id, _: &Id) {}
 
         fn event(&self, event: &Event<'_>) {
-            event.record(&mut Fields(&mut self.0.lock().unwrap()));
+            let mut told = self.0.lock().unwrap();
+            let _infallible = write!(told, " level={}", event.metadata().level());
+            event.record(&mut Fields(&mut told));
         }
 
         fn enter(&self, _: &Id) {}
@@ -240,12 +244,39 @@ mod tests {
     }
 
     #[test]
+    fn trace_1_a_fault_is_a_warning() {
+        for addresses in [false, true] {
+            let log = Log::default();
+            let environment = Arc::new(crate::environment::Virtual::new(1));
+            let faults = Faults::new(None, environment, Arc::default(), addresses);
+            let juliet = BareJid::new("juliet@example.com").unwrap();
+            let peer = PeerAddress::new(Some("192.0.2.7"));
+            tracing::subscriber::with_default(log.clone(), || {
+                let (code, message) = (HostCode::Router, Some("no route".to_owned()));
+                faults.tell(FaultKind::Panic { code, message }, &peer, Some(&juliet));
+            });
+            let told = log.0.lock().unwrap();
+            for part in [
+                "level=WARN",
+                "fault=\"panic\"",
+                "error.type=\"router\"",
+                "exception.message=\"no route\"",
+                "client.address=192.0.2.7",
+            ] {
+                assert!(told.contains(part), "{part} in {told}");
+            }
+            assert_eq!(told.contains("user.name=\"juliet@example.com\""), addresses, "{told}");
+            assert_eq!(told.contains("juliet"), addresses, "{told}");
+        }
+    }
+
+    #[test]
     fn trace_1_a_stream_tells_what_becomes_of_it() {
         let told = told(false);
         for part in [
             "stream=7",
             "client.address=192.0.2.7",
-            "message=login",
+            "level=INFO message=login",
             "mechanism=\"PLAIN\"",
             "session.id=1",
             "message=bind",

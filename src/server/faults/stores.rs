@@ -315,3 +315,167 @@ impl BlockStore for Watched<dyn BlockStore> {
         self.call(StoreCall::ClearBlocks, account, |store| store.clear(account))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::task::{Context, Waker};
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::environment::Virtual;
+    use crate::server::faults::FaultKind;
+
+    /// Fails, or panics, in every call.
+    struct Bad(bool);
+
+    impl Bad {
+        fn fail<T: Send + 'static>(&self) -> StoreFuture<T> {
+            let panics = self.0;
+            Box::pin(async move {
+                assert!(!panics, "no disk");
+                Err(StoreError::failed("no disk"))
+            })
+        }
+    }
+
+    impl AccountStore for Bad {
+        fn credentials(&self, _: &BareJid) -> StoreFuture<Option<Credentials>> {
+            self.fail()
+        }
+
+        fn set_credentials(&self, _: &BareJid, _: Credentials) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn remove(&self, _: &BareJid) -> StoreFuture<bool> {
+            self.fail()
+        }
+    }
+
+    impl Authenticator for Bad {
+        fn check_password(&self, _: &BareJid, _: &str) -> StoreFuture<Verdict> {
+            self.fail()
+        }
+    }
+
+    impl RosterStore for Bad {
+        fn load(&self, _: &BareJid) -> StoreFuture<StoredRoster> {
+            self.fail()
+        }
+
+        fn apply(&self, _: &BareJid, _: RosterChange) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn apply_pair(
+            &self,
+            _: &BareJid,
+            _: RosterChange,
+            _: &BareJid,
+            _: RosterChange,
+        ) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn requests(&self, _: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>> {
+            self.fail()
+        }
+
+        fn clear(&self, _: &BareJid) -> StoreFuture<()> {
+            self.fail()
+        }
+    }
+
+    impl OfflineStore for Bad {
+        fn push(&self, _: &BareJid, _: OfflineMessage) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn list(&self, _: &BareJid) -> StoreFuture<Vec<(OfflineId, OfflineMessage)>> {
+            self.fail()
+        }
+
+        fn remove(&self, _: &BareJid, _: Vec<OfflineId>) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn count(&self, _: &BareJid) -> StoreFuture<usize> {
+            self.fail()
+        }
+
+        fn clear(&self, _: &BareJid) -> StoreFuture<()> {
+            self.fail()
+        }
+    }
+
+    impl BlockStore for Bad {
+        fn load(&self, _: &BareJid) -> StoreFuture<Vec<String>> {
+            self.fail()
+        }
+
+        fn apply(&self, _: &BareJid, _: Vec<String>, _: Vec<String>) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn clear(&self, _: &BareJid) -> StoreFuture<()> {
+            self.fail()
+        }
+    }
+
+    #[test]
+    fn fault_2_no_call_of_a_store_fails_in_silence() {
+        for panics in [false, true] {
+            let (told, log) = (Arc::new(Mutex::new(Vec::new())), Arc::<RareCounters>::default());
+            let hook = Arc::clone(&told);
+            let environment: Arc<dyn Environment> = Arc::new(Virtual::new(1));
+            let faults = Arc::new(Faults::new(
+                Some(Box::new(move |fault| hook.lock().push(fault.clone()))),
+                Arc::clone(&environment),
+                Arc::clone(&log),
+                false,
+            ));
+            let watch = StoreWatch { faults, counters: log, environment };
+            let bad = Arc::new(Bad(panics));
+            let stores = watch.stores(Stores::all_in(Arc::clone(&bad)));
+            let offline = stores.offline.clone().unwrap();
+            let host = watch.watched::<dyn Authenticator>(bad);
+            let jid = &BareJid::new("juliet@example.com").unwrap();
+            let (change, other) = (RosterChange::new, RosterChange::new);
+            fn fails<T>(mut answer: StoreFuture<T>) {
+                let poll = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert!(matches!(poll, Poll::Ready(Err(_))));
+            }
+            fails(stores.accounts.credentials(jid));
+            fails(stores.accounts.exists(jid));
+            fails(stores.accounts.set_credentials(jid, Credentials::new()));
+            fails(stores.accounts.remove(jid));
+            fails(host.check_password(jid, "secret"));
+            fails(stores.rosters.load(jid));
+            fails(stores.rosters.contact(jid, jid));
+            fails(stores.rosters.apply(jid, change()));
+            fails(stores.rosters.apply_pair(jid, change(), jid, other()));
+            fails(stores.rosters.requests(jid));
+            fails(stores.rosters.clear(jid));
+            fails(offline.push(jid, OfflineMessage::new(&b""[..], std::time::UNIX_EPOCH)));
+            fails(offline.list(jid));
+            fails(offline.remove(jid, Vec::new()));
+            fails(offline.count(jid));
+            fails(offline.clear(jid));
+            fails(stores.blocks.load(jid));
+            fails(stores.blocks.apply(jid, Vec::new(), Vec::new()));
+            fails(stores.blocks.clear(jid));
+            let told = told.lock();
+            assert_eq!(told.len(), 19, "each once: {told:?}");
+            assert!(told.iter().all(|fault| fault.to_string().contains("no disk")));
+            assert!(told.iter().all(|fault| fault.account() == Some(jid)));
+            let is_panic = |kind: &FaultKind| matches!(kind, FaultKind::Panic { .. });
+            assert!(told.iter().all(|fault| is_panic(fault.kind()) == panics));
+            if !panics {
+                let calls: BTreeSet<_> = told.iter().map(|fault| fault.kind().detail()).collect();
+                assert_eq!(calls.len(), StoreCall::ALL.len() - 2, "of stores: {calls:?}");
+            }
+        }
+    }
+}

@@ -95,3 +95,112 @@ impl fmt::Debug for Feed {
 fn labels(of: &Labels) -> Vec<Label> {
     of.iter().map(|(name, value)| Label::from_static_parts(name, value)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    use metrics::{
+        Counter, CounterFn, Gauge, GaugeFn, Histogram, HistogramFn, Key, KeyName, Metadata,
+        Recorder, SharedString, Unit,
+    };
+
+    use super::*;
+    use crate::connection;
+    use crate::environment::Virtual;
+    use crate::server::Server;
+    use crate::store::Stores;
+
+    /// What was recorded: of counters and gauges the last value, of histograms all.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<BTreeMap<String, Vec<f64>>>>);
+
+    struct One(Log, String);
+
+    impl One {
+        fn set(&self, value: f64) {
+            self.0.0.lock().unwrap().insert(self.1.clone(), vec![value]);
+        }
+    }
+
+    impl CounterFn for One {
+        fn increment(&self, _: u64) {}
+
+        fn absolute(&self, value: u64) {
+            self.set(value as f64);
+        }
+    }
+
+    impl GaugeFn for One {
+        fn increment(&self, _: f64) {}
+
+        fn decrement(&self, _: f64) {}
+
+        fn set(&self, value: f64) {
+            Self::set(self, value);
+        }
+    }
+
+    impl HistogramFn for One {
+        fn record(&self, value: f64) {
+            self.0.0.lock().unwrap().entry(self.1.clone()).or_default().push(value);
+        }
+    }
+
+    impl Log {
+        fn one(&self, key: &Key) -> Arc<One> {
+            let labels = key.labels().map(|label| format!(" {}={}", label.key(), label.value()));
+            let name = key.name().to_owned() + &labels.collect::<String>();
+            Arc::new(One(self.clone(), name))
+        }
+
+        fn get(&self, name: &str) -> Vec<f64> {
+            self.0.lock().unwrap().get(name).cloned().unwrap_or_default()
+        }
+    }
+
+    impl Recorder for Log {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            self.one(key).into()
+        }
+
+        fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+            self.one(key).into()
+        }
+
+        fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+            self.one(key).into()
+        }
+    }
+
+    #[test]
+    fn metric_5_a_recorder_gets_the_same() {
+        let server: Server<connection::Recorder> =
+            Server::builder(Arc::new(Virtual::new(1)), Stores::memory()).build();
+        let (log, mut feed) = (Log::default(), Feed::new());
+        let counters = &server.0.metrics;
+        let feed = &mut feed;
+        ::metrics::with_local_recorder(&log, || {
+            counters.bound();
+            counters.rare.delivery.time(Duration::from_millis(2));
+            counters.rare.delivery.time(Duration::from_secs(3600));
+            feed.record(&server.metrics());
+            counters.bound();
+            counters.rare.delivery.time(Duration::from_millis(2));
+            feed.record(&server.metrics());
+            feed.record(&server.metrics());
+        });
+        assert_eq!(log.get("xmpp_session_binds_total"), [2.0]);
+        assert_eq!(log.get("xmpp_sessions state=live"), [0.0]);
+        // Each value once, as the bound of its bucket.
+        assert_eq!(log.get("xmpp_delivery_seconds"), [0.0025, 60.0, 0.0025]);
+    }
+}

@@ -37,7 +37,7 @@ impl<C: SharedConnection> Driver<C> {
         let (sender, done) = oneshot::channel();
         let id = Box::from(stanza.id().unwrap_or_default());
         if let Some(negotiating) = &mut self.negotiating {
-            negotiating.since.bind = self.core.environment.now();
+            negotiating.since.bind = Some(self.core.environment.now());
         }
         let key = session.account().to_string();
         let stream = self.negotiating.as_ref().and_then(|negotiating| negotiating.unbound.as_ref());

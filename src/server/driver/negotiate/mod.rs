@@ -65,7 +65,7 @@ struct Since {
     accepted: Duration,
     tls: Duration,
     auth: Duration,
-    bind: Duration,
+    bind: Option<Duration>,
 }
 
 impl Negotiating {
@@ -130,8 +130,8 @@ impl<C: SharedConnection> Driver<C> {
             let since = &negotiating.since;
             let now = core.environment.now();
             core.metrics.login_step(LoginStep::Whole, now.saturating_sub(since.accepted));
-            if !since.bind.is_zero() {
-                core.metrics.login_step(LoginStep::Bind, now.saturating_sub(since.bind));
+            if let Some(since) = since.bind {
+                core.metrics.login_step(LoginStep::Bind, now.saturating_sub(since));
             }
         }
         if is_resumed {
