@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod log;
+mod metrics;
 mod options;
 mod setup;
 
@@ -88,13 +89,15 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
         .conflict(options.conflict)
         .hashing(Handle::current())
         .limits(limits)
+        .on_fault(move |fault| log.fault(fault))
+        .on_login(move |login| log.login(login))
         .listener(move |event| log.event(event));
     for domain in options.domains {
         server = server.domain_with(domain, policy.clone());
     }
     let server = server.build();
     let host = Arc::new(Host::new(server.clone()).tls(tls));
-    let background = tokio::spawn(host::tokio::background(server));
+    let background = tokio::spawn(host::tokio::background(server.clone()));
 
     // Each client is an open file.
     rlimit::increase_nofile_limit(u64::MAX)?;
@@ -114,6 +117,12 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
             direct_tls,
             log,
         )));
+    }
+    if let Some(address) = options.metrics {
+        let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        println!("metrics on http://{}/metrics", listener.local_addr()?);
+        listening.push(tokio::spawn(metrics::serve(listener, server)));
     }
     stop.await;
     listening.iter().for_each(JoinHandle::abort);
@@ -141,7 +150,7 @@ async fn listen(
                 false => host::tokio::serve(host, socket, transport).await,
             };
             if let Err(error) = served {
-                log.debug(&format!("a connection broke: {error}"));
+                log.debug(&format!("a connection from {} broke: {error}", address.ip()));
             }
         });
     }
