@@ -1,4 +1,5 @@
-//! What went wrong, told to the host as it happens ([`ServerBuilder::on_fault`](super::ServerBuilder::on_fault)).
+//! What went wrong, told to the host as it happens ([`ServerBuilder::on_fault`](super::ServerBuilder::on_fault),
+//! FAULT-1).
 
 mod peer;
 mod stores;
@@ -264,7 +265,7 @@ impl Faults {
         let fault = Fault { kind, peer: peer.clone(), account: account.cloned(), left_out };
         trace::fault(&fault, self.addresses);
         let Some(hook) = &self.hook else { return };
-        // What goes wrong in the hook is counted, and not told to it.
+        // FAULT-6
         if TELLING.try_with(|telling| telling.replace(true)).unwrap_or(true) {
             return;
         }

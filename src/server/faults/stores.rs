@@ -1,4 +1,4 @@
-//! The one place where stores are called: each call is timed, its failure told, its panic a failure.
+//! The one place where stores are called: each call is timed, its failure told, its panic a failure (FAULT-2).
 
 use std::fmt;
 use std::future::Future;

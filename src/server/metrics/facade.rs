@@ -1,4 +1,4 @@
-//! The metrics for whatever recorder the host has for the `metrics` crate.
+//! The metrics for whatever recorder the host has for the `metrics` crate (METRIC-5).
 
 use std::collections::HashMap;
 use std::fmt;

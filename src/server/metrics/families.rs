@@ -1,4 +1,4 @@
-//! The names of the metrics, for every format in which they are told.
+//! The names of the metrics, for every format in which they are told (METRIC-1).
 
 use super::{Histogram, Metrics};
 use crate::sasl::Mechanism;

@@ -1,4 +1,4 @@
-//! Distributions in fixed buckets.
+//! Distributions in fixed buckets (METRIC-3).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! How long messages are on their way, of some of them.
+//! How long messages are on their way, of some of them (METRIC-4).
 
 use std::collections::VecDeque;
 use std::time::Duration;
