@@ -182,11 +182,7 @@ pub(crate) fn is_normal(jid: &BareJid) -> bool {
 
 /// Whether this is a bare JID as it is, if it is one at all: nothing here changes these bytes.
 fn is_plain(text: &str) -> bool {
-    let plain = |byte: u8| {
-        byte.is_ascii_lowercase()
-            || byte.is_ascii_digit()
-            || matches!(byte, b'@' | b'.' | b'-' | b'_')
-    };
+    let plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'@' | b'.' | b'-' | b'_');
     text.bytes().all(plain) && !text.ends_with('.') && !text.contains("xn--")
 }
 

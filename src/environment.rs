@@ -4,7 +4,6 @@
 //! deterministically in a test, on a [`Virtual`] one whose clock is moved by hand. Most
 //! hosts use `System`, from the default feature `system`.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::time::{Duration, SystemTime};
@@ -154,34 +153,22 @@ impl Environment for Virtual {
 
 /// A time to be kept, in eight bytes instead of sixteen, also where there may be none: nanoseconds
 /// from the zero of its clock, for 584 years.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Nanos(
-    /// All bits turned around, so that zero is none.
+    /// One more, so that zero is none.
     NonZeroU64,
 );
 
 impl From<Duration> for Nanos {
     fn from(time: Duration) -> Self {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        Self(NonZeroU64::new(!nanos).unwrap_or(NonZeroU64::MIN))
+        Self(NonZeroU64::MIN.saturating_add(nanos))
     }
 }
 
 impl From<Nanos> for Duration {
     fn from(time: Nanos) -> Self {
-        Self::from_nanos(!time.0.get())
-    }
-}
-
-impl Ord for Nanos {
-    fn cmp(&self, other: &Self) -> Ordering {
-        other.0.cmp(&self.0)
-    }
-}
-
-impl PartialOrd for Nanos {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
+        Self::from_nanos(time.0.get() - 1)
     }
 }
 

@@ -70,6 +70,9 @@ pub mod extension;
 pub mod fuzzing;
 #[cfg(any(feature = "tokio", feature = "threads"))]
 pub mod host;
+mod named;
+#[cfg(feature = "server")]
+mod oneshot;
 pub mod outbox;
 mod recent;
 pub mod rules;

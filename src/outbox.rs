@@ -137,7 +137,7 @@ impl Connection for Outbox {
             state.buffer = Vec::new();
             state.handed_out = 0;
         }
-        // No hook runs any more, and it may own the session that owns this outbox.
+        // No hook runs from now on, and it may own the session that owns this outbox.
         let hook = state.hook.take();
         self.wake(state);
         drop(hook);
@@ -282,7 +282,7 @@ impl Drain {
     }
 
     /// The transport took the first `n` of the bytes last handed out: only now do they stop
-    /// counting as waiting. If nothing waits any more, this calls [`PreDrain::drained`].
+    /// counting as waiting. If nothing is left, this calls [`PreDrain::drained`].
     pub fn consume(&mut self, n: usize) {
         let n = n.min(self.piece.len().saturating_sub(self.at));
         self.at = self.at.saturating_add(n);
@@ -358,30 +358,19 @@ impl Drain {
         hook.pre_drain(&mut trailing);
 
         let mut state = self.outbox.state.lock();
-        let unused = match state.closed {
-            Some(Close::Abort) => {
-                drop(state);
-                return false;
-            }
-            // The buffer may end with the close tag by now.
-            Some(Close::Flush) => {
-                state.buffer.splice(whole..whole, trailing);
-                Some(hook)
-            }
+        match state.closed {
+            Some(Close::Abort) => return false,
+            // The buffer may end with the close tag.
+            Some(Close::Flush) => drop(state.buffer.splice(whole..whole, trailing)),
             None => {
                 state.buffer.append(&mut trailing);
-                // A hook that was set meanwhile is the newer one.
-                if state.hook.is_some() {
-                    Some(hook)
-                } else {
+                // A hook that was set meanwhile is the newer one. The older is dropped after the lock.
+                if state.hook.is_none() {
                     state.hook = Some(hook);
-                    None
                 }
             }
-        };
+        }
         state.hand_out(&mut self.piece);
-        drop(state);
-        drop(unused);
         true
     }
 }

@@ -8,40 +8,30 @@ use std::task::Waker;
 
 use jid::BareJid;
 
-/// Code of the host that this crate runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum HostCode {
-    /// A [`Connection`](crate::connection::Connection).
-    Connection,
-    /// A listener, or what was handed to a bind, a resumption or a shutdown.
-    Listener,
-    /// An extension, or a hook of the registry.
-    Extension,
-    /// A store.
-    Store,
-    /// An authenticator.
-    Authenticator,
-    /// The router to other domains.
-    Router,
-    /// What hashes passwords.
-    Hashing,
-}
+use crate::named::named;
 
-impl HostCode {
-    /// Its name, for logs and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Connection => "connection",
-            Self::Listener => "listener",
-            Self::Extension => "extension",
-            Self::Store => "store",
-            Self::Authenticator => "authenticator",
-            Self::Router => "router",
-            Self::Hashing => "hashing",
-        }
+named! {
+    /// Code of the host that this crate runs.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum HostCode {
+        /// A [`Connection`](crate::connection::Connection).
+        Connection = "connection",
+        /// A listener, or what was handed to a bind, a resumption or a shutdown.
+        Listener = "listener",
+        /// An extension, or a hook of the registry.
+        Extension = "extension",
+        /// A store.
+        Store = "store",
+        /// An authenticator.
+        Authenticator = "authenticator",
+        /// The router to other domains.
+        Router = "router",
+        /// What hashes passwords.
+        Hashing = "hashing",
     }
+    /// Its name, for logs and metrics.
+    pub const fn as_str;
 }
 
 impl fmt::Display for HostCode {

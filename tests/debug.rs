@@ -53,17 +53,11 @@ const HARMLESS: &[(&str, &str)] = &[
     // Numbers.
     ("Copies", "count"),
     ("SessionHandle", "self.0.id.0"),
-    ("SessionHandle", "(flags & AVAILABLE != 0)"),
-    ("SessionHandle", "(flags & INTERESTED != 0)"),
     ("SessionInfo", "self.id.0"),
     ("Event", "self.session.id()"),
     ("Server", "self.0.registry.counts()"),
     ("Blocking", "self.0.items"),
     ("Memory", "state.used"),
-    ("Values", "self.0.as_ref().map_or(0, |values| values.len())"),
-    // As `Values` prints itself.
-    ("AccountState", "format_args!(\"{values}\")"),
-    ("AccountState", "\"{values:?}\""),
     // Words.
     ("Transition", "if self.approved { \" approved\" } else { \"\" }"),
     ("Session", "S::NAME"),

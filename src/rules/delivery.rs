@@ -27,7 +27,7 @@ pub(crate) use message::{
     MessageDecision, MessageSituation, MessageType, message, message_to_domain,
 };
 #[cfg(feature = "server")]
-pub(crate) use offline::{Offline, offline};
+pub(crate) use offline::{Offline, is_chat_states_only, offline};
 #[cfg(feature = "server")]
 pub(crate) use presence::{PresenceDecision, PresenceSituation, presence};
 pub(crate) use top::Top;

@@ -15,9 +15,10 @@ mod wire;
 
 #[cfg(feature = "server")]
 pub use limits::{RequestLimits, RosterLimits};
+pub use pages::ItemRef;
 #[cfg(feature = "server")]
 pub(crate) use set::{Removal, RosterError, RosterSet, SetPlan, plan_set, removed_stray};
-pub use table::{ItemRef, Roster};
+pub use table::Roster;
 #[cfg(feature = "server")]
 pub(crate) use wire::{NAMESPACE, parse_get, push, result};
 
@@ -25,47 +26,38 @@ use std::fmt;
 
 use jid::BareJid;
 
-/// The subscription of a roster item, from the account's point of view
-/// ([RFC 6121 §2.1.2.5](https://www.rfc-editor.org/rfc/rfc6121#section-2.1.2.5)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "RFC 6121 §2.1.2.5 knows four; `remove` is a request, not a state"
-)]
-pub enum Subscription {
-    /// Neither sees the other's presence.
-    #[default]
-    None,
-    /// The account sees the contact's presence.
-    To,
-    /// The contact sees the account's presence.
-    From,
-    /// Both.
-    Both,
+use crate::named::named;
+
+named! {
+    /// The subscription of a roster item, from the account's point of view
+    /// ([RFC 6121 §2.1.2.5](https://www.rfc-editor.org/rfc/rfc6121#section-2.1.2.5)).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+    #[expect(
+        clippy::exhaustive_enums,
+        reason = "RFC 6121 §2.1.2.5 knows four; `remove` is a request, not a state"
+    )]
+    pub enum Subscription {
+        /// Neither sees the other's presence.
+        #[default]
+        None = "none",
+        /// The account sees the contact's presence.
+        To = "to",
+        /// The contact sees the account's presence.
+        From = "from",
+        /// Both.
+        Both = "both",
+    }
+    /// All four.
+    const ALL;
+    /// The value of the `subscription` attribute.
+    pub const fn as_str;
 }
 
 impl Subscription {
-    /// The value of the `subscription` attribute.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::To => "to",
-            Self::From => "from",
-            Self::Both => "both",
-        }
-    }
-
     /// The subscription that the `subscription` attribute names, if it is one of the four.
     #[must_use]
     pub fn parse(value: &str) -> Option<Self> {
-        match value {
-            "none" => Some(Self::None),
-            "to" => Some(Self::To),
-            "from" => Some(Self::From),
-            "both" => Some(Self::Both),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|subscription| subscription.as_str() == value)
     }
 
     /// Whether the account sees the contact's presence.

@@ -16,33 +16,29 @@ use std::fmt;
 use jid::BareJid;
 
 use super::roster::Item;
+use crate::named::named;
 
-/// The four types of presence stanza that manage subscriptions
-/// ([RFC 6121 §3](https://www.rfc-editor.org/rfc/rfc6121#section-3)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum SubscriptionKind {
-    /// Asks to see the other's presence.
-    Subscribe,
-    /// Wants to see the other's presence no longer.
-    Unsubscribe,
-    /// Lets the other see the sender's presence.
-    Subscribed,
-    /// Denies or ends that.
-    Unsubscribed,
+named! {
+    /// The four types of presence stanza that manage subscriptions
+    /// ([RFC 6121 §3](https://www.rfc-editor.org/rfc/rfc6121#section-3)).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    pub(crate) enum SubscriptionKind {
+        /// Asks to see the other's presence.
+        Subscribe = "subscribe",
+        /// Wants to see the other's presence no longer.
+        Unsubscribe = "unsubscribe",
+        /// Lets the other see the sender's presence.
+        Subscribed = "subscribed",
+        /// Denies or ends that.
+        Unsubscribed = "unsubscribed",
+    }
+    /// All four.
+    pub(crate) const ALL;
+    /// The value of the `type` attribute.
+    pub(crate) const fn as_str;
 }
 
 impl SubscriptionKind {
-    /// The value of the `type` attribute.
-    #[must_use]
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Subscribe => "subscribe",
-            Self::Unsubscribe => "unsubscribe",
-            Self::Subscribed => "subscribed",
-            Self::Unsubscribed => "unsubscribed",
-        }
-    }
-
     /// Whether it asks for a subscription; the other three tell of something done.
     #[must_use]
     pub(crate) const fn is_request(self) -> bool {

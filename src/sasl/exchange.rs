@@ -8,7 +8,6 @@ use jid::{BareJid, DomainPart, DomainRef};
 use super::binding::ChannelBindings;
 use super::error::SaslError;
 use super::mechanism::Mechanism;
-use super::plain;
 use super::policy::Policy;
 use super::scram::{ClientFirst, ServerFirst};
 use crate::address;
@@ -38,16 +37,6 @@ impl Context {
 
     pub(crate) fn offers_binding(&self) -> bool {
         self.offered().any(Mechanism::binds_channel)
-    }
-}
-
-impl fmt::Debug for Context {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Context")
-            .field("policy", &self.policy)
-            .field("secure", &self.secure)
-            .field("bindings", &self.bindings)
-            .finish_non_exhaustive()
     }
 }
 
@@ -91,51 +80,34 @@ impl fmt::Debug for Step {
     }
 }
 
-/// An exchange in progress. After an error it is over: drop it.
-pub(crate) struct Exchange {
-    mechanism: Mechanism,
-    state: State,
+/// An exchange in progress, by what it waits for.
+pub(super) enum Exchange {
+    /// The client's first message.
+    First(Mechanism),
+    /// The store, with a password prepared by SASLprep.
+    Plain { account: BareJid, password: String },
+    /// The keys of the password.
+    Hashing { account: BareJid, disabled: bool },
+    /// The store, with the client's first message and what `c=` has to be.
+    Scram { account: BareJid, hash: ScramHash, message: Vec<u8>, binding: Vec<u8> },
+    /// The host's verdict.
+    Host { account: BareJid },
+    /// The client's proof.
+    Proof { account: BareJid, disabled: bool, expected: ServerFirst },
 }
 
-enum State {
-    /// Waiting for the client's first message.
-    First,
-    /// Waiting for the store, with a password prepared by SASLprep.
-    Plain { account: BareJid, password: String },
-    /// Waiting for the keys of the password.
-    Hashing { account: BareJid, disabled: bool },
-    /// Waiting for the store, with the client's first message and what `c=` has to be.
-    Scram { account: BareJid, hash: ScramHash, message: Vec<u8>, binding: Vec<u8> },
-    /// Waiting for the host's verdict.
-    Host { account: BareJid },
-    /// Waiting for the client's proof.
-    Proof { account: BareJid, disabled: bool, expected: ServerFirst },
-    /// Nothing more is expected.
-    Done,
-}
+/// What to do, and the exchange after it unless it is over.
+pub(super) type Next = Result<(Option<Exchange>, Step), SaslError>;
 
 impl Exchange {
-    /// Starts with what came in `<auth/>`; without initial data the client is asked for it with an
-    /// empty challenge (RFC 4422 §3.2).
-    pub(crate) fn start(
-        mechanism: Mechanism,
-        initial: Option<&[u8]>,
-        context: &Context,
-    ) -> Result<(Self, Step), SaslError> {
-        let mut exchange = Self { mechanism, state: State::First };
-        let step = match initial {
-            Some(data) => exchange.respond(data, context)?,
-            None => Step::Challenge(Vec::new()),
-        };
-        Ok((exchange, step))
-    }
-
     /// Goes on with a message of the client.
-    pub(crate) fn respond(&mut self, data: &[u8], context: &Context) -> Result<Step, SaslError> {
-        match (std::mem::replace(&mut self.state, State::Done), self.mechanism.hash()) {
-            (State::First, None) => self.first_plain(data, context),
-            (State::First, Some(hash)) => self.first_scram(data, hash, context),
-            (State::Proof { account, disabled, expected }, _) => {
+    pub(super) fn respond(self, data: &[u8], context: &Context) -> Next {
+        match self {
+            Self::First(mechanism) => match mechanism.hash() {
+                None => first_plain(data, context),
+                Some(hash) => first_scram(data, mechanism, hash, context),
+            },
+            Self::Proof { account, disabled, expected } => {
                 let data = expected.verify(data)?;
                 succeed(account, disabled, Some(data))
             }
@@ -143,82 +115,44 @@ impl Exchange {
         }
     }
 
-    fn first_plain(&mut self, data: &[u8], context: &Context) -> Result<Step, SaslError> {
-        let message = plain::Message::parse(data)?;
-        let account = identity(message.authcid, message.authzid, &context.domain)?;
-        let password =
-            prepare_password(message.password).map_err(|_| SaslError::NotAuthorized)?.into_owned();
-        if context.policy.host_checks_passwords {
-            self.state = State::Host { account: account.clone() };
-            Ok(Step::CheckPassword { account, password })
-        } else {
-            self.state = State::Plain { account: account.clone(), password };
-            Ok(Step::NeedCredentials { account })
-        }
-    }
-
-    fn first_scram(
-        &mut self,
-        data: &[u8],
-        hash: ScramHash,
-        context: &Context,
-    ) -> Result<Step, SaslError> {
-        let message = ClientFirst::parse(data)?;
-        let binding = message.binding(
-            self.mechanism.binds_channel(),
-            context.offers_binding(),
-            &context.bindings,
-        )?;
-        let account = identity(&message.username, &message.authzid, &context.domain)?;
-        self.state =
-            State::Scram { account: account.clone(), hash, message: data.to_vec(), binding };
-        Ok(Step::NeedCredentials { account })
-    }
-
     /// Goes on with what the store found.
-    pub(crate) fn credentials(
-        &mut self,
-        found: Option<Credentials>,
-        context: &Context,
-    ) -> Result<Step, SaslError> {
+    pub(super) fn credentials(self, found: Option<Credentials>, context: &Context) -> Next {
         let disabled = found.as_ref().is_some_and(|credentials| credentials.disabled);
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Plain { account, password } => {
+        match self {
+            Self::Plain { account, password } => {
                 let hashes = [ScramHash::Sha256, ScramHash::Sha1];
                 let hash = hashes
                     .into_iter()
                     .find(|hash| found.as_ref().is_some_and(|found| found.keys(*hash).is_some()));
                 let hash = hash.unwrap_or(ScramHash::Sha256);
                 let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
-                self.state = State::Hashing { account, disabled };
-                Ok(Step::CheckKeys(Box::new(move || keys.verify(&password, hash) & known)))
+                let check = Box::new(move || keys.verify(&password, hash) & known);
+                Ok((Some(Self::Hashing { account, disabled }), Step::CheckKeys(check)))
             }
-            State::Scram { account, hash, message, binding } => {
+            Self::Scram { account, hash, message, binding } => {
                 let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
                 let message = ClientFirst::parse(&message)?;
                 let (expected, challenge) =
                     message.challenge(hash, keys, known, binding, &*context.environment);
-                self.state = State::Proof { account, disabled, expected };
-                Ok(Step::Challenge(challenge))
+                let proof = Self::Proof { account, disabled, expected };
+                Ok((Some(proof), Step::Challenge(challenge)))
             }
             _ => Err(SaslError::MalformedRequest),
         }
     }
 
     /// Goes on with the result of [`Step::CheckKeys`].
-    pub(crate) fn hashed(&mut self, right: bool) -> Result<Step, SaslError> {
-        match std::mem::replace(&mut self.state, State::Done) {
-            State::Hashing { account, disabled } if right => succeed(account, disabled, None),
-            State::Hashing { .. } => Err(SaslError::NotAuthorized),
+    pub(super) fn hashed(self, right: bool) -> Next {
+        match self {
+            Self::Hashing { account, disabled } if right => succeed(account, disabled, None),
+            Self::Hashing { .. } => Err(SaslError::NotAuthorized),
             _ => Err(SaslError::MalformedRequest),
         }
     }
 
     /// Goes on with what the host's `Authenticator` found.
-    pub(crate) fn verdict(&mut self, verdict: Verdict) -> Result<Step, SaslError> {
-        let State::Host { account } = std::mem::replace(&mut self.state, State::Done) else {
-            return Err(SaslError::MalformedRequest);
-        };
+    pub(super) fn verdict(self, verdict: Verdict) -> Next {
+        let Self::Host { account } = self else { return Err(SaslError::MalformedRequest) };
         match verdict {
             Verdict::Accepted => succeed(account, false, None),
             Verdict::Refused => Err(SaslError::NotAuthorized),
@@ -228,15 +162,40 @@ impl Exchange {
     }
 }
 
-impl fmt::Debug for Exchange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Exchange").field("mechanism", &self.mechanism).finish_non_exhaustive()
-    }
+/// The one message of PLAIN ([RFC 4616](https://www.rfc-editor.org/rfc/rfc4616)): `[authzid] NUL authcid NUL passwd`.
+fn first_plain(data: &[u8], context: &Context) -> Next {
+    let text = std::str::from_utf8(data).map_err(|_| SaslError::MalformedRequest)?;
+    let mut parts = text.split('\0');
+    let (Some(authzid), Some(authcid), Some(password), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(SaslError::MalformedRequest);
+    };
+    let account = identity(authcid, authzid, &context.domain)?;
+    let password = prepare_password(password).map_err(|_| SaslError::NotAuthorized)?.into_owned();
+    let known = account.clone();
+    Ok(if context.policy.host_checks_passwords {
+        (Some(Exchange::Host { account: known }), Step::CheckPassword { account, password })
+    } else {
+        (Some(Exchange::Plain { account: known, password }), Step::NeedCredentials { account })
+    })
+}
+
+fn first_scram(data: &[u8], mechanism: Mechanism, hash: ScramHash, context: &Context) -> Next {
+    let message = ClientFirst::parse(data)?;
+    let binding =
+        message.binding(mechanism.binds_channel(), context.offers_binding(), &context.bindings)?;
+    let account = identity(&message.username, &message.authzid, &context.domain)?;
+    let scram = Exchange::Scram { account: account.clone(), hash, message: data.to_vec(), binding };
+    Ok((Some(scram), Step::NeedCredentials { account }))
 }
 
 /// The end of every right proof: only here is a client told that its account is disabled (SASL-7).
-fn succeed(account: BareJid, disabled: bool, data: Option<Vec<u8>>) -> Result<Step, SaslError> {
-    if disabled { Err(SaslError::AccountDisabled) } else { Ok(Step::Success { account, data }) }
+fn succeed(account: BareJid, disabled: bool, data: Option<Vec<u8>>) -> Next {
+    if disabled {
+        return Err(SaslError::AccountDisabled);
+    }
+    Ok((None, Step::Success { account, data }))
 }
 
 /// The keys to go on with, and whether they are real. An account without keys for this mechanism,

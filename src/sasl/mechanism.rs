@@ -3,47 +3,33 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::named::named;
 use crate::store::ScramHash;
 
-/// A SASL mechanism that this crate can offer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Mechanism {
-    /// `PLAIN` ([RFC 4616](https://www.rfc-editor.org/rfc/rfc4616)): the password itself.
-    Plain,
-    /// `SCRAM-SHA-1` ([RFC 5802](https://www.rfc-editor.org/rfc/rfc5802)).
-    ScramSha1,
-    /// `SCRAM-SHA-1-PLUS`: with channel binding.
-    ScramSha1Plus,
-    /// `SCRAM-SHA-256` ([RFC 7677](https://www.rfc-editor.org/rfc/rfc7677)).
-    ScramSha256,
-    /// `SCRAM-SHA-256-PLUS`: with channel binding.
-    ScramSha256Plus,
+named! {
+    /// A SASL mechanism that this crate can offer.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum Mechanism {
+        /// `SCRAM-SHA-256-PLUS`: with channel binding.
+        ScramSha256Plus = "SCRAM-SHA-256-PLUS",
+        /// `SCRAM-SHA-1-PLUS`: with channel binding.
+        ScramSha1Plus = "SCRAM-SHA-1-PLUS",
+        /// `SCRAM-SHA-256` ([RFC 7677](https://www.rfc-editor.org/rfc/rfc7677)).
+        ScramSha256 = "SCRAM-SHA-256",
+        /// `SCRAM-SHA-1` ([RFC 5802](https://www.rfc-editor.org/rfc/rfc5802)).
+        ScramSha1 = "SCRAM-SHA-1",
+        /// `PLAIN` ([RFC 4616](https://www.rfc-editor.org/rfc/rfc4616)): the password itself.
+        Plain = "PLAIN",
+    }
+    /// All of them, the preferred one first: the order in which they are offered
+    /// ([RFC 6120 §6.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-6.3.3)).
+    pub const ALL;
+    /// The registered name.
+    pub const fn as_str;
 }
 
 impl Mechanism {
-    /// All of them, the preferred one first: the order in which they are offered
-    /// ([RFC 6120 §6.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-6.3.3)).
-    pub const ALL: [Self; 5] = [
-        Self::ScramSha256Plus,
-        Self::ScramSha1Plus,
-        Self::ScramSha256,
-        Self::ScramSha1,
-        Self::Plain,
-    ];
-
-    /// The registered name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Plain => "PLAIN",
-            Self::ScramSha1 => "SCRAM-SHA-1",
-            Self::ScramSha1Plus => "SCRAM-SHA-1-PLUS",
-            Self::ScramSha256 => "SCRAM-SHA-256",
-            Self::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
-        }
-    }
-
     /// Whether it binds the login to the TLS channel.
     #[must_use]
     pub const fn binds_channel(self) -> bool {

@@ -24,7 +24,6 @@ mod error;
 mod exchange;
 mod mechanism;
 mod negotiation;
-mod plain;
 mod policy;
 mod scram;
 pub(crate) mod wire;

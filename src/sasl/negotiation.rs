@@ -1,8 +1,7 @@
 //! Authentication of one stream: exchanges, retries, the last word.
 
 use super::error::SaslError;
-use super::exchange::{Context, Exchange, Step};
-use super::mechanism::Mechanism;
+use super::exchange::{Context, Exchange, Next, Step};
 use super::wire::Request;
 use crate::store::{Credentials, Verdict};
 
@@ -18,7 +17,6 @@ pub(crate) struct Failure {
 ///
 /// Between [`Step::NeedCredentials`], [`Step::CheckPassword`] or [`Step::CheckKeys`] and the answer to
 /// it, pass in no request.
-#[derive(Debug)]
 pub(crate) struct Negotiation {
     context: Context,
     exchange: Option<Exchange>,
@@ -38,46 +36,32 @@ impl Negotiation {
         // Whatever comes, it takes the exchange: a further `<auth/>` discards it (SASL-3), a
         // failure ends it.
         let exchange = self.exchange.take();
-        let step = match (request, exchange) {
+        let next = match (request, exchange) {
             (Ok(Request::Auth { mechanism, initial }), _) => {
                 self.start(mechanism, initial.as_deref())
             }
-            (Ok(Request::Response(data)), Some(mut exchange)) => {
-                exchange.respond(&data, &self.context).map(|step| (exchange, step))
-            }
+            (Ok(Request::Response(data)), Some(exchange)) => exchange.respond(&data, &self.context),
             // SASL-4
             (Ok(Request::Response(_)), None) => Err(SaslError::MalformedRequest),
             (Ok(Request::Abort), _) => Err(SaslError::Aborted),
             (Err(error), _) => Err(error),
         };
-        self.keep(step)
+        self.keep(next)
     }
 
     /// What the store found for [`Step::NeedCredentials`].
     pub(crate) fn credentials(&mut self, found: Option<Credentials>) -> Result<Step, Failure> {
-        let step = self.waiting().and_then(|mut exchange| {
-            let step = exchange.credentials(found, &self.context)?;
-            Ok((exchange, step))
-        });
-        self.keep(step)
+        self.go_on(|exchange, context| exchange.credentials(found, context))
     }
 
     /// The result of [`Step::CheckKeys`].
     pub(crate) fn hashed(&mut self, right: bool) -> Result<Step, Failure> {
-        let step = self.waiting().and_then(|mut exchange| {
-            let step = exchange.hashed(right)?;
-            Ok((exchange, step))
-        });
-        self.keep(step)
+        self.go_on(|exchange, _| exchange.hashed(right))
     }
 
     /// What the host found for [`Step::CheckPassword`].
     pub(crate) fn verdict(&mut self, verdict: Verdict) -> Result<Step, Failure> {
-        let step = self.waiting().and_then(|mut exchange| {
-            let step = exchange.verdict(verdict)?;
-            Ok((exchange, step))
-        });
-        self.keep(step)
+        self.go_on(|exchange, _| exchange.verdict(verdict))
     }
 
     /// The host could not answer: no fault of the client's, so no attempt is counted (SASL-7).
@@ -86,29 +70,29 @@ impl Negotiation {
         self.refuse(SaslError::TemporaryAuthFailure)
     }
 
-    fn start(&self, name: &str, initial: Option<&[u8]>) -> Result<(Exchange, Step), SaslError> {
+    fn start(&self, name: &str, initial: Option<&[u8]>) -> Next {
         if !self.context.secure && self.context.policy.secure_only {
             return Err(SaslError::EncryptionRequired);
         }
-        let mechanism = name
-            .parse()
-            .ok()
-            .filter(|one: &Mechanism| self.context.offered().any(|offered| offered == *one));
-        Exchange::start(mechanism.ok_or(SaslError::InvalidMechanism)?, initial, &self.context)
-    }
-
-    fn waiting(&mut self) -> Result<Exchange, SaslError> {
-        self.exchange.take().ok_or(SaslError::MalformedRequest)
-    }
-
-    fn keep(&mut self, step: Result<(Exchange, Step), SaslError>) -> Result<Step, Failure> {
-        match step {
-            Ok((exchange, step)) => {
-                self.exchange = Some(exchange);
-                Ok(step)
-            }
-            Err(error) => Err(self.refuse(error)),
+        let mechanism = self.context.offered().find(|mechanism| mechanism.as_str() == name);
+        let first = Exchange::First(mechanism.ok_or(SaslError::InvalidMechanism)?);
+        match initial {
+            Some(data) => first.respond(data, &self.context),
+            // RFC 4422 §3.2
+            None => Ok((Some(first), Step::Challenge(Vec::new()))),
         }
+    }
+
+    fn go_on(&mut self, step: impl FnOnce(Exchange, &Context) -> Next) -> Result<Step, Failure> {
+        let exchange = self.exchange.take().ok_or(SaslError::MalformedRequest);
+        let next = exchange.and_then(|exchange| step(exchange, &self.context));
+        self.keep(next)
+    }
+
+    fn keep(&mut self, next: Next) -> Result<Step, Failure> {
+        let (exchange, step) = next.map_err(|error| self.refuse(error))?;
+        self.exchange = exchange;
+        Ok(step)
     }
 
     fn refuse(&mut self, error: SaslError) -> Failure {

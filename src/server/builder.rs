@@ -1,7 +1,8 @@
 //! A server's settings, and how its parts are put together.
 
+use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jid::DomainPart;
@@ -30,7 +31,7 @@ use crate::extension::Extension;
 use crate::recent::Recent;
 use crate::sasl::{Mechanism, Policy};
 use crate::session::{
-    Conflict, Event, EventKind, Hold, Reason, RegistryBuilder, SessionHandle, SessionRegistry,
+    Conflict, Event, Hold, Reason, RegistryBuilder, SessionHandle, SessionRegistry,
 };
 use crate::store::{Authenticator, Stores};
 use crate::stream::Limit;
@@ -82,14 +83,14 @@ pub(super) struct Domain {
 pub struct ServerBuilder<C: SharedConnection> {
     environment: Arc<dyn Environment>,
     stores: Stores,
-    domains: Vec<(DomainPart, DomainPolicy)>,
+    domains: Vec<Domain>,
     default_domain: Option<DomainPart>,
     former_domains: Vec<DomainPart>,
-    conflict: Conflict,
+    /// As far as the host decides about it.
+    registry: RegistryBuilder<C>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
     router: Option<Box<dyn Router>>,
-    listener: Option<Listener<C>>,
     on_fault: Option<OnFault>,
     on_login: Option<OnLogin<C>>,
     log_addresses: bool,
@@ -121,22 +122,19 @@ impl<C: SharedConnection> fmt::Debug for Login<'_, C> {
 
 pub(super) type OnLogin<C> = Box<dyn Fn(&Login<'_, C>) + Send + Sync>;
 
-type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
-
 impl<C: SharedConnection> Server<C> {
     /// Starts a server with the defaults of the rules, on the host's `environment` and `stores`.
     pub fn builder(environment: Arc<dyn Environment>, stores: Stores) -> ServerBuilder<C> {
         ServerBuilder {
+            registry: SessionRegistry::builder(Arc::clone(&environment)),
             environment,
             stores,
             domains: Vec::new(),
             default_domain: None,
             former_domains: Vec::new(),
-            conflict: Conflict::Replace,
             extensions: Vec::new(),
             limits: Limits::default(),
             router: None,
-            listener: None,
             on_fault: None,
             on_login: None,
             log_addresses: false,
@@ -153,7 +151,9 @@ impl<C: SharedConnection> ServerBuilder<C> {
 
     /// Serves a domain under a policy of its own.
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
-        self.domains.push((address::domain(domain.as_str()).unwrap_or(domain), policy));
+        let name = address::domain(domain.as_str()).unwrap_or(domain);
+        self.registry = self.registry.domain(name.clone());
+        self.domains.push(Domain::new(name, policy, &*self.environment));
         self
     }
 
@@ -170,8 +170,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
     }
 
     /// What happens when a resource is in use (BIND-5).
-    pub const fn conflict(mut self, policy: Conflict) -> Self {
-        self.conflict = policy;
+    pub fn conflict(mut self, policy: Conflict) -> Self {
+        self.registry = self.registry.conflict(policy);
         self
     }
 
@@ -195,7 +195,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
 
     /// Called with what happens to sessions: see [`crate::session::RegistryBuilder::listener`].
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Box::new(listener));
+        self.registry = self.registry.listener(listener);
         self
     }
 
@@ -239,7 +239,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let mut limits = self.limits;
         limits.bind_failures = limits.bind_failures.clamp(5, 10);
         limits.silence = limits.silence.max(LEAST_SILENCE);
-        let hears_presence = self.listener.is_some();
+        let has_extensions = !self.extensions.is_empty();
         let counters = Arc::<RareCounters>::default();
         let faults = Arc::new(Faults::new(
             self.on_fault,
@@ -252,36 +252,27 @@ impl<C: SharedConnection> ServerBuilder<C> {
             counters: Arc::clone(&counters),
             environment: Arc::clone(&environment),
         };
-        let domains = self.domains.into_iter();
-        let domains: Vec<_> =
-            domains.map(|(name, policy)| Domain::new(name, policy, &watch)).collect();
-        let link = Link(Arc::default());
-        let mut registry = link
-            .registry(&environment, &limits, !self.extensions.is_empty())
-            .on_panic({
-                let faults = Arc::clone(&faults);
-                move |panicked| {
-                    let account = panicked.account.as_ref();
-                    let message = panicked.message.clone();
-                    faults.panicked(panicked.code, &PeerAddress::UNKNOWN, account, message);
-                }
-            })
-            .listener(link.listener(self.listener))
-            .conflict(self.conflict);
-        if !hears_presence {
-            registry = registry.without_presence();
+        let mut domains = self.domains;
+        for domain in &mut domains {
+            let host = domain.authenticator.take();
+            domain.authenticator = host.map(|host| Arc::new(watch.watched(host)) as _);
         }
-        for domain in &domains {
-            registry = registry.domain(domain.name.clone());
-        }
-        let core = Arc::new(Core {
-            registry: registry.build(),
+        let registry = self.registry.on_panic({
+            let faults = Arc::clone(&faults);
+            move |panicked| {
+                let (account, message) = (panicked.account.as_ref(), panicked.message.clone());
+                faults.panicked(panicked.code, &PeerAddress::UNKNOWN, account, message);
+            }
+        });
+        Server(Arc::new_cyclic(|core| Core {
+            registry: hooked(registry, core, &limits, has_extensions).build(),
             stores: watch.stores(self.stores),
             domains,
             default_domain: self.default_domain,
             former_domains: self.former_domains,
             extensions: self.extensions,
-            router: RouterQueue::new(self.router),
+            router: self.router,
+            router_queue: Mutex::new(RouterQueue { waiting: VecDeque::new(), writing: false }),
             jobs: Arc::new(Jobs::new(Arc::clone(&faults))),
             timers: Timers::new(Arc::clone(&environment)),
             requests: Requests::default(),
@@ -291,7 +282,6 @@ impl<C: SharedConnection> ServerBuilder<C> {
             hashing: self
                 .hashing
                 .map(|offload| Arc::new(Hashing::new(offload, limits.hashes, Arc::clone(&faults)))),
-            unbound: Arc::default(),
             limits,
             metrics: Counters::new(counters),
             samples: Samples::default(),
@@ -302,17 +292,14 @@ impl<C: SharedConnection> ServerBuilder<C> {
             unheard: Unheard::default(),
             offline_retries: offline::Retries::default(),
             environment,
-        });
-        link.set(&core);
-        Server(core)
+        }))
     }
 }
 
 impl Domain {
-    fn new(name: DomainPart, policy: DomainPolicy, watch: &StoreWatch) -> Self {
+    fn new(name: DomainPart, policy: DomainPolicy, environment: &dyn Environment) -> Self {
         let DomainPolicy { tls_required, sasl, authenticator } = policy;
-        let authenticator = authenticator.map(|host| Arc::new(watch.watched(host)) as _);
-        let sasl = sasl.unwrap_or_else(|| Policy::new(&*watch.environment));
+        let sasl = sasl.unwrap_or_else(|| Policy::new(environment));
         let sasl = if authenticator.is_some() { sasl.authenticator(false) } else { sasl };
         // TLS-3: where TLS is required nobody authenticates without.
         let sasl = if tls_required { sasl.allow_insecure(false) } else { sasl };
@@ -320,67 +307,47 @@ impl Domain {
     }
 }
 
-/// How the registry's hooks lead back into the server, which is built after it.
-struct Link<C: SharedConnection>(Arc<OnceLock<Weak<Core<C>>>>);
-
-impl<C: SharedConnection> Link<C> {
-    fn set(&self, core: &Arc<Core<C>>) {
-        let _first = self.0.set(Arc::downgrade(core));
-    }
-
-    fn core(&self) -> impl Fn() -> Option<Arc<Core<C>>> + Send + Sync + 'static {
-        let link = Arc::clone(&self.0);
-        move || link.get().and_then(Weak::upgrade)
-    }
-
-    /// What is counted and told of sessions, before the host hears of it.
-    fn listener(&self, host: Option<Listener<C>>) -> impl Fn(&Event<C>) + Send + Sync + 'static {
-        let core = self.core();
-        move |event| {
-            if let (EventKind::Ended { reason, .. }, Some(core)) = (event.kind(), core()) {
-                core.ended(event.session(), reason);
+/// The registry with its limits, and with hooks that lead back into the server.
+fn hooked<C: SharedConnection>(
+    registry: RegistryBuilder<C>,
+    core: &Weak<Core<C>>,
+    limits: &Limits,
+    has_extensions: bool,
+) -> RegistryBuilder<C> {
+    let (background, elsewhere, backlog) = (core.clone(), core.clone(), core.clone());
+    let ended = core.clone();
+    let registry = registry
+        .sessions_per_account(limits.sessions_per_account)
+        .hibernating_per_account(limits.hibernating_per_account)
+        .retention(limits.retention)
+        .background(move |work| match background.upgrade() {
+            Some(core) => core.jobs.later(async move { work() }),
+            None => work(),
+        })
+        .elsewhere(move |stanza, validity| {
+            if let Some(core) = elsewhere.upgrade() {
+                core.route_elsewhere(None, stanza, validity);
             }
-            if let Some(host) = &host {
-                host(event);
+        })
+        .backlog(move |account| {
+            if let Some(core) = backlog.upgrade() {
+                core.account_left(account);
             }
-        }
+        })
+        .on_end(move |session, reason| {
+            if let Some(core) = ended.upgrade() {
+                core.ended(session, reason);
+            }
+        });
+    if !has_extensions {
+        return registry;
     }
-
-    fn registry(
-        &self,
-        environment: &Arc<dyn Environment>,
-        limits: &Limits,
-        has_extensions: bool,
-    ) -> RegistryBuilder<C> {
-        let (background, elsewhere, backlog) = (self.core(), self.core(), self.core());
-        let (hold, hides) = (self.core(), self.core());
-        let registry = SessionRegistry::builder(Arc::clone(environment))
-            .sessions_per_account(limits.sessions_per_account)
-            .hibernating_per_account(limits.hibernating_per_account)
-            .retention(limits.retention)
-            .background(move |work| match background() {
-                Some(core) => core.jobs.later(async move { work() }),
-                None => work(),
-            })
-            .elsewhere(move |stanza, validity| {
-                if let Some(core) = elsewhere() {
-                    core.route_while(None, stanza, validity);
-                }
-            })
-            .backlog(move |account| {
-                if let Some(core) = backlog() {
-                    core.account_left(account);
-                }
-            });
-        if !has_extensions {
-            return registry;
-        }
-        registry
-            .hold(move |session, stanza| {
-                hold().map_or(Hold::Pass, |core| core.hold(session, stanza))
-            })
-            .hides(move |account, jid| hides().is_some_and(|core| core.is_hidden(account, jid)))
-    }
+    let (hold, hides) = (core.clone(), core.clone());
+    registry
+        .hold(move |session, stanza| {
+            hold.upgrade().map_or(Hold::Pass, |core| core.hold(session, stanza))
+        })
+        .hides(move |account, jid| hides.upgrade().is_some_and(|core| core.is_hidden(account, jid)))
 }
 
 impl<C: SharedConnection> Core<C> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use super::driver::negotiate::unbound::Farewell;
+use super::driver::admission::Dismissal;
 use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
@@ -24,6 +24,7 @@ use crate::stream::{StreamCondition, StreamError, close};
 const CHECK_IDLE: Duration = Duration::from_millis(50);
 
 /// How a server shuts down.
+#[derive(Default)]
 #[must_use = "says something to `Server::shutdown` only"]
 pub struct Shutdown {
     other_host: Option<StreamError>,
@@ -55,12 +56,6 @@ impl Shutdown {
     pub fn progress(mut self, progress: impl FnMut(Progress) + Send + 'static) -> Self {
         self.progress = Some(Box::new(progress));
         self
-    }
-}
-
-impl Default for Shutdown {
-    fn default() -> Self {
-        Self::new()
     }
 }
 
@@ -105,9 +100,7 @@ impl<C: SharedConnection> Server<C> {
         let core = &self.0;
         let account = &address::account(account).unwrap_or_else(|_| account.clone());
         let error = StreamError::new(StreamCondition::Reset);
-        let now = core.environment.now();
-        let until = now.saturating_add(core.limits.negotiation);
-        core.unbound.bar(account, &error.clone().into(), false, now, until);
+        core.ledger.bar(account, error.clone().into(), Some(core.limits.negotiation));
         let sweep = {
             let (core, account) = (Arc::clone(core), account.clone());
             move || {
@@ -136,17 +129,12 @@ impl<C: SharedConnection> Server<C> {
         let core = &self.0;
         let account = &address::account(account).unwrap_or_else(|_| account.clone());
         let error = StreamError::new(StreamCondition::NotAuthorized);
-        let farewell = Farewell::from(error.clone());
-        core.unbound.bar(account, &farewell, true, core.environment.now(), Duration::MAX);
+        core.ledger.bar(account, error.clone().into(), None);
         let removed = core.remove_account(account, &error).await;
         match &removed {
             // What a stream that has already begun proves may be out of date.
-            Ok(_) => {
-                let now = core.environment.now();
-                let until = now.saturating_add(core.limits.negotiation);
-                core.unbound.bar(account, &farewell, false, now, until);
-            }
-            Err(_) => core.unbound.unbar(account),
+            Ok(_) => core.ledger.bar(account, error.into(), Some(core.limits.negotiation)),
+            Err(_) => core.ledger.unbar(account),
         }
         removed
     }
@@ -161,8 +149,8 @@ impl<C: SharedConnection> Server<C> {
         let core = &self.0;
         let Shutdown { other_host, pace, mut progress } = options;
         let error = StreamError::new(StreamCondition::SystemShutdown);
-        let farewell = Farewell::new(error, other_host);
-        core.unbound.close(&farewell);
+        let dismissal = Dismissal { error, protected: other_host };
+        core.ledger.dismiss_all(&dismissal);
         let (mut ended, mut in_period) = (0, 0);
         loop {
             for session in core.registry.iter() {
@@ -170,7 +158,7 @@ impl<C: SharedConnection> Server<C> {
                     core.sleep(period).await;
                     in_period = 0;
                 }
-                let error = farewell.clone().choose(session.is_protected());
+                let error = dismissal.clone().choose(session.is_protected());
                 if core.end_session(&session, Reason::Shutdown, &error) {
                     ended += 1;
                     in_period += 1;
@@ -192,7 +180,7 @@ impl<C: SharedConnection> Server<C> {
     pub(crate) fn end_all(&self) -> bool {
         let core = &self.0;
         let error = StreamError::new(StreamCondition::SystemShutdown);
-        core.unbound.close(&error.clone().into());
+        core.ledger.dismiss_all(&error.clone().into());
         for session in core.registry.iter() {
             core.end_session(&session, Reason::Shutdown, &error);
         }
@@ -269,7 +257,7 @@ impl<C: SharedConnection> Core<C> {
         match self.change_roster(account.clone(), contact, change, None, || ()).await {
             // Another session may have removed it meanwhile.
             Ok(()) | Err(ChangeError::Roster(_)) => Ok(()),
-            Err(ChangeError::Store) => Err(StoreError::failed("a contact cannot be told")),
+            Err(ChangeError::Store(error)) => Err(error),
         }
     }
 }

@@ -57,7 +57,6 @@ use deliver::requests::Requests;
 use driver::admission::Ledger;
 use driver::negotiate::hashing::Hashing;
 use driver::negotiate::login_failures::LoginFailures;
-use driver::negotiate::unbound::UnboundStreams;
 use driver::rate::Allowances;
 use faults::Faults;
 use metrics::{Counters, Samples};
@@ -80,7 +79,8 @@ struct Core<C: SharedConnection> {
     former_domains: Vec<DomainPart>,
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
-    router: deliver::route::RouterQueue<C>,
+    router: Option<Box<dyn Router>>,
+    router_queue: Mutex<deliver::route::RouterQueue<C>>,
     jobs: Arc<Jobs>,
     timers: Timers,
     requests: Requests,
@@ -88,7 +88,6 @@ struct Core<C: SharedConnection> {
     allowances: Allowances,
     login_failures: Arc<LoginFailures>,
     hashing: Option<Arc<Hashing>>,
-    unbound: Arc<UnboundStreams>,
     metrics: Counters,
     samples: Samples,
     faults: Arc<Faults>,
@@ -142,19 +141,9 @@ impl<C: SharedConnection> Server<C> {
     /// `from` is believed: the host has checked it. It gets its normal form (JID-1); a stanza whose
     /// `from` has none is dropped. What another domain says in our name is taken out (STZ-14).
     pub fn send(&self, stanza: Stanza) {
-        let Some(stanza) = self.0.with_normal_from(stanza) else { return };
-        let stanza = self.0.without_claims_of_others(stanza);
-        self.0.route_for_host(stanza);
-    }
-
-    /// Sends an iq get or set, and waits for its answer: the result or error with its id and from
-    /// its `to` (STZ-13).
-    ///
-    /// # Errors
-    ///
-    /// [`RequestError`] when no answer comes within 60 seconds, or the iq is no request.
-    pub async fn request(&self, iq: Stanza) -> Result<Stanza, RequestError> {
-        self.0.request(iq).await
+        if let Some(stanza) = self.0.sent_by_host(stanza) {
+            self.0.route_for_host(&stanza);
+        }
     }
 }
 

@@ -46,11 +46,7 @@ pub struct InputTicket<C: SharedConnection> {
 
 impl<C: SharedConnection> Drop for InputTicket<C> {
     fn drop(&mut self) {
-        let waker = {
-            let mut out = self.shared.out.lock();
-            out.gates.open(Gate::Ticket);
-            out.waker.take()
-        };
+        let waker = self.shared.out.lock().open(Gate::Ticket);
         wake(waker);
     }
 }

@@ -5,12 +5,6 @@
 //! itself lives in the [`SessionRegistry`], where others reach it through a [`SessionHandle`], and
 //! `Session<Bound, C>` is the one, revocable right to feed it input.
 //!
-//! # Rooms
-//!
-//! `outbound` (the queue of one session and its writer) and `account` (what the sessions of one account
-//! share) import none of the others. `registry` finds sessions and decides about them, `handle` is one
-//! session as others see it, `input` the right to feed it, `state` what a host holds.
-//!
 //! # Locks
 //!
 //! Life-cycle decisions (bind, replace, hibernate, resume, expire, end) are taken under the lock of

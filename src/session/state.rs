@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use jid::{BareJid, DomainPart, DomainRef, FullJid, ResourceRef};
 
-use super::handle::{INTERESTED, SessionHandle, SessionId};
+use super::handle::{INTERESTED, PROTECTED, SessionHandle, SessionId};
 use super::input::{Detached, InputTicket, Owner};
 use super::outbound::{Acknowledged, Epoch, Item, NotSent};
 use super::registry::{
@@ -27,7 +27,6 @@ use crate::address;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::rules::roster::Roster;
 use crate::stanza::{Frame, Stanza};
-use crate::sync::atomic::Ordering;
 
 mod sealed {
     #[expect(unnameable_types, reason = "that is what seals")]
@@ -99,7 +98,7 @@ pub struct AuthedData {
 impl AuthedData {
     /// What was said of the stream goes on to hold for the session.
     fn bound<C: SharedConnection>(self, owner: Owner<C>, connection: C) -> Session<Bound, C> {
-        owner.shared.set_protected(self.protected);
+        owner.shared.set(PROTECTED, self.protected);
         let session = Session { data: owner, connection };
         if self.holding {
             session.handle().set_holding(true);
@@ -209,23 +208,17 @@ impl<C: SharedConnection> Session<Unauthed, C> {
         self,
         account: BareJid,
     ) -> Result<Session<Authed, C>, TransitionError<Self, AuthenticateError>> {
-        match &self.data.domain {
-            Some(domain) if self.data.open => {
-                let Ok(account) = address::account(&account) else {
-                    let error = AuthenticateError::InvalidAddress;
-                    return Err(TransitionError { session: self, error });
-                };
-                if account.domain() != &**domain {
-                    return Err(TransitionError {
-                        session: self,
-                        error: AuthenticateError::OtherDomain,
-                    });
-                }
-                let data = AuthedData { account, open: true, protected: false, holding: false };
-                Ok(Session { data, connection: self.connection })
-            }
-            _ => Err(TransitionError { session: self, error: AuthenticateError::NotOpen }),
+        let Some(domain) = self.data.domain.as_ref().filter(|_| self.data.open) else {
+            return self.refuse(AuthenticateError::NotOpen);
+        };
+        let Ok(account) = address::account(&account) else {
+            return self.refuse(AuthenticateError::InvalidAddress);
+        };
+        if account.domain() != &**domain {
+            return self.refuse(AuthenticateError::OtherDomain);
         }
+        let data = AuthedData { account, open: true, protected: false, holding: false };
+        Ok(Session { data, connection: self.connection })
     }
 }
 
@@ -286,14 +279,11 @@ impl<C: SharedConnection> Session<Authed, C> {
         request: BindRequest<'_>,
     ) -> Result<Session<Bound, C>, TransitionError<Self, BindError>> {
         if !self.data.open {
-            return Err(TransitionError {
-                session: self,
-                error: BindError::Misuse(Misuse::NotOpen),
-            });
+            return self.refuse(BindError::Misuse(Misuse::NotOpen));
         }
         match registry.inner().bind(&self.data.account, self.connection.clone(), request) {
             Ok(owner) => Ok(self.data.bound(owner, self.connection)),
-            Err(error) => Err(TransitionError { session: self, error }),
+            Err(error) => self.refuse(error),
         }
     }
 
@@ -313,22 +303,12 @@ impl<C: SharedConnection> Session<Authed, C> {
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
     ) -> Result<Session<Bound, C>, TransitionError<Self, ResumeError>> {
         if !self.data.open {
-            return Err(TransitionError {
-                session: self,
-                error: ResumeError::Misuse(Misuse::NotOpen),
-            });
+            return self.refuse(ResumeError::Misuse(Misuse::NotOpen));
         }
-        match registry.inner().resume(
-            &self.data.account,
-            token,
-            handled,
-            self.connection.clone(),
-            reply,
-        ) {
+        let (account, connection) = (&self.data.account, self.connection.clone());
+        match registry.inner().resume(account, token, handled, connection, reply) {
             Ok(owner) => Ok(self.data.bound(owner, self.connection)),
-            Err(refused) => {
-                Err(TransitionError { session: self, error: ResumeError::Refused(refused) })
-            }
+            Err(refused) => self.refuse(ResumeError::Refused(refused)),
         }
     }
 }
@@ -371,6 +351,10 @@ impl<S: State, C: SharedConnection> Session<S, C> {
     #[must_use]
     pub const fn connection(&self) -> &C {
         &self.connection
+    }
+
+    fn refuse<T, E: std::error::Error>(self, error: E) -> Result<T, TransitionError<Self, E>> {
+        Err(TransitionError { session: self, error })
     }
 }
 
@@ -426,7 +410,7 @@ impl<C: SharedConnection> Session<Bound, C> {
     /// Whether the session has requested the roster.
     #[must_use]
     pub fn is_interested(&self) -> bool {
-        self.data.shared.flags.load(Ordering::SeqCst) & INTERESTED != 0
+        self.data.shared.is_interested()
     }
 
     /// Whether the session is available.
@@ -458,10 +442,6 @@ impl<C: SharedConnection> Session<Bound, C> {
     }
 
     /// [`begin_input`](Self::begin_input) for hosts that poll.
-    ///
-    /// # Errors
-    ///
-    /// [`Detached`], as there.
     pub fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<InputTicket<C>, Detached>> {
         self.data.poll_input(Some(cx))
     }
@@ -486,10 +466,6 @@ impl<C: SharedConnection> Session<Bound, C> {
 
     /// [`ready`](Self::ready) for hosts that poll. The waker is kept and is also woken when the
     /// session ends.
-    ///
-    /// # Errors
-    ///
-    /// [`Detached`], as there.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Detached>> {
         self.data.poll_ready(Some(cx))
     }
@@ -525,7 +501,7 @@ impl<C: SharedConnection> Session<Bound, C> {
     /// The client has requested the roster: pushes go to it from now on (ROSTER-2).
     pub fn set_interested(&mut self) {
         if self.is_current() {
-            self.data.shared.set_interested();
+            self.data.shared.set(INTERESTED, true);
         }
     }
 
@@ -545,7 +521,7 @@ impl<C: SharedConnection> Session<Bound, C> {
     /// The client has acknowledged stanzas up to `handled` (SM-6). `None` where nothing is retained.
     pub fn acknowledge(&mut self, handled: u32) -> Option<Acknowledged> {
         let mut out = self.data.shared.out.lock();
-        if out.epoch == self.data.epoch { out.take_acknowledgement(handled) } else { None }
+        if out.epoch == self.data.epoch { out.acknowledge(handled) } else { None }
     }
 
     /// Stanzas of the client handled since retention began: the `h` to tell it. `None` where
@@ -573,13 +549,7 @@ impl<C: SharedConnection> Session<Bound, C> {
     /// Bytes that wait for the connection to take them.
     #[cfg(feature = "server")]
     pub(crate) fn unwritten(&self) -> usize {
-        self.data.shared.out.lock().queue.unwritten().bytes
-    }
-
-    /// Ends the session and keeps the owner, to see when the last words are written.
-    #[cfg(feature = "server")]
-    pub(crate) fn end_now(&self, reason: Reason, last_words: &[u8]) {
-        self.end_own(reason, Some(last_words));
+        self.data.shared.out.lock().queue.unwritten().bytes as usize
     }
 
     /// The client sends no more: as the loss of the transport, but what was accepted for it is
@@ -593,16 +563,17 @@ impl<C: SharedConnection> Session<Bound, C> {
 
     /// Ends the session. `false` where it was over already.
     pub fn end(self, reason: Reason) -> bool {
-        self.end_own(reason, None)
+        self.end_now(reason, None)
     }
 
     /// Ends the session with `last_words` (a stream error and the close tag) instead of those
     /// that belong to the reason.
     pub fn end_with(self, reason: Reason, last_words: &[u8]) -> bool {
-        self.end_own(reason, Some(last_words))
+        self.end_now(reason, Some(last_words))
     }
 
-    fn end_own(&self, reason: Reason, last_words: Option<&[u8]>) -> bool {
+    /// The same for an owner that stays, to see when the last words are written.
+    pub(crate) fn end_now(&self, reason: Reason, last_words: Option<&[u8]>) -> bool {
         let Some(registry) = self.data.shared.registry.upgrade() else { return false };
         // Asked under the lock of the decision: a resumption may be quicker.
         registry.end_if(&self.data.shared, reason, last_words, Run::Here, |_| self.is_current())

@@ -4,7 +4,8 @@ use std::fmt;
 
 use minidom::Element;
 
-use super::{Head, Kind, Stanza, write};
+use super::head::{Attribute, Value};
+use super::{Kind, Stanza, write};
 
 /// Builds a stanza; see [`Stanza::builder`].
 ///
@@ -12,54 +13,50 @@ use super::{Head, Kind, Stanza, write};
 #[must_use = "a builder does nothing until `build`"]
 pub struct StanzaBuilder {
     kind: Kind,
-    from: Option<String>,
-    to: Option<String>,
-    id: Option<String>,
-    type_: Option<String>,
-    lang: Option<String>,
+    values: [Option<String>; 5],
     payload: Vec<u8>,
 }
 
 impl StanzaBuilder {
     pub(super) const fn new(kind: Kind) -> Self {
-        Self { kind, from: None, to: None, id: None, type_: None, lang: None, payload: Vec::new() }
+        Self { kind, values: [const { None }; 5], payload: Vec::new() }
     }
 
     /// Sets the sender's address.
-    pub fn from(mut self, from: &str) -> Self {
-        self.from = Some(from.to_owned());
-        self
+    pub fn from(self, from: &str) -> Self {
+        self.with(Attribute::From, from)
     }
 
     /// Sets the recipient's address.
-    pub fn to(mut self, to: &str) -> Self {
-        self.to = Some(to.to_owned());
-        self
+    pub fn to(self, to: &str) -> Self {
+        self.with(Attribute::To, to)
     }
 
     /// Sets the id.
-    pub fn id(mut self, id: &str) -> Self {
-        self.id = Some(id.to_owned());
-        self
+    pub fn id(self, id: &str) -> Self {
+        self.with(Attribute::Id, id)
     }
 
     /// Sets the type.
-    pub fn type_(mut self, type_: &str) -> Self {
-        self.type_ = Some(type_.to_owned());
-        self
+    pub fn type_(self, type_: &str) -> Self {
+        self.with(Attribute::Type, type_)
     }
 
     /// Sets the language of what people read in it (`xml:lang`).
-    pub fn lang(mut self, lang: &str) -> Self {
-        self.lang = Some(lang.to_owned());
+    pub fn lang(self, lang: &str) -> Self {
+        self.with(Attribute::Lang, lang)
+    }
+
+    fn with(mut self, attribute: Attribute, value: &str) -> Self {
+        if let Some(place) = self.values.get_mut(attribute as usize) {
+            *place = Some(value.to_owned());
+        }
         self
     }
 
     /// Appends a child element, written in canonical form (rule STREAM-15).
     pub fn child(self, element: &Element) -> Self {
-        let mut xml = Vec::new();
-        write::element(&mut xml, element);
-        self.payload(&xml)
+        self.payload(&write::to_vec(element))
     }
 
     /// Appends bytes that are canonical already (what this crate writes itself).
@@ -71,16 +68,8 @@ impl StanzaBuilder {
     /// The stanza.
     #[must_use]
     pub fn build(self) -> Stanza {
-        let head = Head {
-            kind: self.kind,
-            from: self.from.as_deref(),
-            to: self.to.as_deref(),
-            id: self.id.as_deref(),
-            type_: self.type_.as_deref(),
-            lang: self.lang.as_deref(),
-            other: &[],
-        };
-        Stanza::assemble(&head, &self.payload)
+        let values = self.values.each_ref().map(|value| value.as_deref().map(Value::new));
+        Stanza::join(self.kind, values, &[], &self.payload)
     }
 }
 

@@ -4,12 +4,10 @@ use std::borrow::Cow;
 use std::fmt;
 
 use minidom::Element;
-use smallvec::SmallVec;
 
+use super::element;
 use super::escape::unescape;
-use super::scan::{Tag, Token, Tokens, split_name, utf8};
-use super::write::XML_NAMESPACE;
-use super::{CONTENT_NAMESPACE, element};
+use super::scan::{Scope, Tag, Token, Tokens, split_name, utf8};
 
 /// One child element of a stanza, seen without building a tree.
 ///
@@ -166,56 +164,10 @@ impl<'a> Iterator for Children<'a> {
     }
 }
 
-/// The namespaces declared around an element. Namespaces are kept escaped.
-#[derive(Clone)]
-pub(super) struct Scope<'a> {
-    pub(super) default: &'a str,
-    /// The tags around that declare prefixes, outermost first: none, in most stanzas.
-    pub(super) declaring: SmallVec<[Tag<'a>; 1]>,
-}
-
-impl<'a> Scope<'a> {
-    /// The scope of a stanza's own children.
-    pub(super) fn stanza() -> Self {
-        Self { default: CONTENT_NAMESPACE, declaring: SmallVec::new() }
-    }
-
-    /// The scope of what is inside `tag`.
-    fn inside(&self, tag: Tag<'a>) -> Self {
-        let mut scope = self.clone();
-        scope.enter(tag);
-        scope
-    }
-
-    /// Takes in what `tag` declares.
-    pub(super) fn enter(&mut self, tag: Tag<'a>) {
-        self.default = tag.declared("").unwrap_or(self.default);
-        if tag.declares_prefix() {
-            self.declaring.push(tag);
-        }
-    }
-
-    /// The escaped namespace of the element that `tag` starts.
-    pub(super) fn of_element(&self, tag: Tag<'a>) -> &'a str {
-        match tag.name() {
-            ("", _) => tag.declared("").unwrap_or(self.default),
-            (prefix, _) => self.of_prefix(tag, prefix),
-        }
-    }
-
-    /// The escaped namespace of a prefix used in `tag`; empty if it is declared nowhere.
-    pub(super) fn of_prefix(&self, tag: Tag<'a>, prefix: &str) -> &'a str {
-        if prefix == "xml" {
-            return XML_NAMESPACE;
-        }
-        let around = || self.declaring.iter().rev().find_map(|tag| tag.declared(prefix));
-        tag.declared(prefix).or_else(around).unwrap_or_default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::head::Head;
+    use super::super::write::XML_NAMESPACE;
     use super::super::{Kind, Stanza};
     use super::*;
 

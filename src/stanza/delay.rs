@@ -8,11 +8,9 @@ const NAMESPACE: &str = "urn:xmpp:delay";
 
 /// A `<delay/>` saying that `from` has held a stanza since `at`.
 pub(crate) fn delay(from: &str, at: SystemTime) -> Vec<u8> {
-    let mut out = b"<delay xmlns='urn:xmpp:delay' from='".to_vec();
-    write::attribute_value(&mut out, from);
-    out.extend_from_slice(b"' stamp='");
-    out.extend_from_slice(stamp(at).as_bytes());
-    out.extend_from_slice(b"'/>");
+    let mut out = Vec::with_capacity(128);
+    let attributes = [("xmlns", NAMESPACE), ("from", from), ("stamp", &stamp(at))];
+    write::leaf(&mut out, "delay", &attributes, None);
     out
 }
 

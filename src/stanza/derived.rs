@@ -4,24 +4,22 @@ use minidom::Element;
 
 #[cfg(feature = "server")]
 use super::Frame;
-use super::head::{Head, concat};
+use super::head::{Attribute, Value, concat};
 use super::{Kind, Stanza, StanzaError, write};
 
 impl Stanza {
     /// The same stanza with other addresses (`None` = without the attribute): copies the bytes.
     #[must_use = "the stanza itself stays as it is"]
     pub fn readdressed(&self, from: Option<&str>, to: Option<&str>) -> Self {
-        let (id, type_, lang) = (self.id(), self.type_(), self.lang());
-        let head = Head {
-            kind: self.kind,
-            from,
-            to,
-            id: id.as_deref(),
-            type_: type_.as_deref(),
-            lang: lang.as_deref(),
-            other: self.other_attributes(),
-        };
-        Self::assemble(&head, self.payload())
+        let own = |attribute| self.escaped(attribute).map(Value::plain);
+        let values = [
+            from.map(Value::new),
+            to.map(Value::new),
+            own(Attribute::Id),
+            own(Attribute::Type),
+            own(Attribute::Lang),
+        ];
+        Self::join(self.kind, values, self.other_attributes(), self.payload())
     }
 
     /// The stanza as a document of its own.
@@ -78,7 +76,7 @@ impl Stanza {
         {
             return None;
         }
-        let mut payload = Vec::new();
+        let mut payload = Vec::with_capacity(128);
         error.write_to(&mut payload);
         Some(self.answer("error", &payload))
     }
@@ -88,11 +86,7 @@ impl Stanza {
     /// anything else.
     #[must_use]
     pub fn result_with(&self, payload: Option<&Element>) -> Option<Self> {
-        let mut xml = Vec::new();
-        if let Some(element) = payload {
-            write::element(&mut xml, element);
-        }
-        self.result_answer(&xml)
+        self.result_answer(&payload.map(write::to_vec).unwrap_or_default())
     }
 
     /// As [`result_with`](Self::result_with), with a payload in canonical form.
@@ -104,20 +98,16 @@ impl Stanza {
     }
 
     fn answer(&self, type_: &str, payload: &[u8]) -> Self {
-        let (from, to, id) = (self.to(), self.from(), self.id());
-        let head = Head {
-            from: from.as_deref(),
-            to: to.as_deref(),
-            id: id.as_deref(),
-            type_: Some(type_),
-            ..Head::new(self.kind)
-        };
-        Self::assemble(&head, payload)
+        let own = |attribute| self.escaped(attribute).map(Value::plain);
+        let (from, to) = (own(Attribute::To), own(Attribute::From));
+        let values = [from, to, own(Attribute::Id), Some(Value::plain(type_)), None];
+        Self::join(self.kind, values, &[], payload)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Head;
     use super::super::{Condition, ErrorType, Frame};
     use super::*;
 

@@ -3,9 +3,8 @@
 use minidom::rxml::{Namespace, NcName};
 use minidom::{Element, Node};
 
-use super::child::Scope;
 use super::escape::unescape;
-use super::scan::{Tag, Token, Tokens, declared_prefix, split_name, utf8};
+use super::scan::{Scope, Tag, Token, Tokens, declared_prefix, split_name, utf8};
 use super::write::{self, XML_NAMESPACE};
 use super::{CONTENT_NAMESPACE, Head, Kind, Stanza};
 
@@ -35,9 +34,7 @@ impl Stanza {
         if !element.has_ns(CONTENT_NAMESPACE) {
             return Err(NotAStanza::Namespace);
         }
-        let kind = [Kind::Message, Kind::Presence, Kind::Iq]
-            .into_iter()
-            .find(|kind| kind.as_str() == element.name());
+        let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == element.name());
         let kind = kind.ok_or(NotAStanza::Name)?;
         let mut other = Vec::new();
         let attributes = element

@@ -1,12 +1,12 @@
 //! Stanza errors (RFC 6120 §8.3).
 
 use std::fmt;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use minidom::Element;
 
 use super::{CONTENT_NAMESPACE, Stanza, write};
+use crate::named::named;
 
 /// The namespace of conditions and of `<text/>`.
 const NAMESPACE: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
@@ -15,6 +15,8 @@ const NAMESPACE: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
 /// [RFC 6120 §8.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.3), unless stated.
 ///
 /// [`Stanza::error_answer`] makes an answer of it.
+///
+/// `Display` shows condition and type only: a text may tell about people.
 #[derive(Clone)]
 pub struct StanzaError {
     condition: Condition,
@@ -71,9 +73,7 @@ impl StanzaError {
     /// ([RFC 6120 §8.3.4](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.4)).
     #[must_use]
     pub fn with_application(mut self, element: &Element) -> Self {
-        let mut xml = Vec::new();
-        write::element(&mut xml, element);
-        self.application = Some(xml.into_boxed_slice());
+        self.application = Some(write::to_vec(element).into());
         self
     }
 
@@ -100,15 +100,18 @@ impl StanzaError {
             return None;
         }
         let error = stanza.children().find(|child| child.is("error", CONTENT_NAMESPACE))?;
-        let type_ = error.attribute("type")?.parse().ok()?;
+        let type_ = error.attribute("type")?;
+        let type_ = ErrorType::ALL.into_iter().find(|known| known.as_str() == type_)?;
         let mut found = Self::new(Condition::UndefinedCondition).with_type(type_);
         for child in error.children() {
             if child.namespace() != NAMESPACE {
                 found = found.with_application(&child.to_element());
             } else if child.name() == "text" {
                 found.text = Some(child.text().into_owned());
-            } else if let Ok(condition) = child.name().parse() {
-                found.condition = condition;
+            } else {
+                let mut known = Condition::ALL.into_iter();
+                let condition = known.find(|condition| condition.as_str() == child.name());
+                found.condition = condition.unwrap_or(found.condition);
             }
         }
         Some(found)
@@ -134,23 +137,12 @@ impl StanzaError {
 
     /// Writes the `<error/>` element.
     pub(crate) fn write_to(&self, out: &mut Vec<u8>) {
-        for piece in [
-            "<error type='",
-            self.type_.as_str(),
-            "'><",
-            self.condition.as_str(),
-            " xmlns='",
-            NAMESPACE,
-            "'/>",
-        ] {
-            out.extend_from_slice(piece.as_bytes());
-        }
+        out.extend_from_slice(b"<error");
+        write::attribute(out, "type", self.type_.as_str());
+        out.push(b'>');
+        write::leaf(out, self.condition.as_str(), &[("xmlns", NAMESPACE)], None);
         if let Some(text) = &self.text {
-            for piece in ["<text xmlns='", NAMESPACE, "' xml:lang='en'>"] {
-                out.extend_from_slice(piece.as_bytes());
-            }
-            write::text(out, text);
-            out.extend_from_slice(b"</text>");
+            write::leaf(out, "text", &[("xmlns", NAMESPACE), ("xml:lang", "en")], Some(text));
         }
         out.extend_from_slice(self.application.as_deref().unwrap_or_default());
         out.extend_from_slice(b"</error>");
@@ -174,7 +166,6 @@ impl fmt::Debug for StanzaError {
     }
 }
 
-/// Shows condition and type only: a text may tell about people.
 impl fmt::Display for StanzaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.condition, self.type_)
@@ -187,38 +178,27 @@ impl std::error::Error for StanzaError {
     }
 }
 
-/// What the sender of the cause may do about an error
-/// ([RFC 6120 §8.3.2](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.2)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "RFC 6120 §8.3.2 knows five")]
-pub enum ErrorType {
-    /// Retry after providing credentials.
-    Auth,
-    /// Do not retry.
-    Cancel,
-    /// Proceed: it was only a warning.
-    Continue,
-    /// Retry after changing what was sent.
-    Modify,
-    /// Retry later: the trouble is temporary.
-    Wait,
-}
-
-impl ErrorType {
-    /// All of them, in alphabetical order.
-    const ALL: [Self; 5] = [Self::Auth, Self::Cancel, Self::Continue, Self::Modify, Self::Wait];
-
-    /// The value of the `type` attribute.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Auth => "auth",
-            Self::Cancel => "cancel",
-            Self::Continue => "continue",
-            Self::Modify => "modify",
-            Self::Wait => "wait",
-        }
+named! {
+    /// What the sender of the cause may do about an error
+    /// ([RFC 6120 §8.3.2](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.2)).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[expect(clippy::exhaustive_enums, reason = "RFC 6120 §8.3.2 knows five")]
+    pub enum ErrorType {
+        /// Retry after providing credentials.
+        Auth = "auth",
+        /// Do not retry.
+        Cancel = "cancel",
+        /// Proceed: it was only a warning.
+        Continue = "continue",
+        /// Retry after changing what was sent.
+        Modify = "modify",
+        /// Retry later: the trouble is temporary.
+        Wait = "wait",
     }
+    /// All of them, in alphabetical order.
+    const ALL;
+    /// The value of the `type` attribute.
+    pub const fn as_str;
 }
 
 impl fmt::Display for ErrorType {
@@ -227,126 +207,64 @@ impl fmt::Display for ErrorType {
     }
 }
 
-impl FromStr for ErrorType {
-    type Err = UnknownErrorType;
-
-    fn from_str(text: &str) -> Result<Self, UnknownErrorType> {
-        Self::ALL.into_iter().find(|type_| type_.as_str() == text).ok_or(UnknownErrorType(()))
+named! {
+    /// What went wrong ([RFC 6120 §8.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.3)).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum Condition {
+        /// The stanza is malformed or cannot be processed (§8.3.3.1).
+        BadRequest = "bad-request",
+        /// Something with this name or address exists already (§8.3.3.2).
+        Conflict = "conflict",
+        /// The feature is not implemented here (§8.3.3.3).
+        FeatureNotImplemented = "feature-not-implemented",
+        /// The sender lacks the permission (§8.3.3.4).
+        Forbidden = "forbidden",
+        /// The recipient can no longer be contacted here (§8.3.3.5).
+        Gone = "gone",
+        /// The server is misconfigured or failed (§8.3.3.6).
+        InternalServerError = "internal-server-error",
+        /// The address or item was not found (§8.3.3.7).
+        ItemNotFound = "item-not-found",
+        /// An address is no valid JID (§8.3.3.8).
+        JidMalformed = "jid-malformed",
+        /// What was sent does not meet the criteria of the recipient or server (§8.3.3.9).
+        NotAcceptable = "not-acceptable",
+        /// Nobody may do that (§8.3.3.10).
+        NotAllowed = "not-allowed",
+        /// The sender must provide credentials first (§8.3.3.11).
+        NotAuthorized = "not-authorized",
+        /// A local policy is violated (§8.3.3.12). The type is `modify`; where the rate was too high
+        /// and not the stanza wrong, set `wait`.
+        PolicyViolation = "policy-violation",
+        /// The recipient is temporarily unavailable (§8.3.3.13).
+        RecipientUnavailable = "recipient-unavailable",
+        /// The sender should ask somewhere else (§8.3.3.14).
+        Redirect = "redirect",
+        /// Registration is required first (§8.3.3.15).
+        RegistrationRequired = "registration-required",
+        /// The domain of the address does not exist or cannot be resolved (§8.3.3.16).
+        RemoteServerNotFound = "remote-server-not-found",
+        /// The domain of the address could not be reached in time (§8.3.3.17).
+        RemoteServerTimeout = "remote-server-timeout",
+        /// The server lacks the resources for it (§8.3.3.18).
+        ResourceConstraint = "resource-constraint",
+        /// The service is not provided (§8.3.3.19).
+        ServiceUnavailable = "service-unavailable",
+        /// A subscription is required first (§8.3.3.20).
+        SubscriptionRequired = "subscription-required",
+        /// What the element of the application says (§8.3.3.21).
+        UndefinedCondition = "undefined-condition",
+        /// The request came out of order (§8.3.3.22).
+        UnexpectedRequest = "unexpected-request",
     }
-}
-
-/// The text names no type of error in RFC 6120 §8.3.2.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown type of stanza error")]
-pub struct UnknownErrorType(());
-
-/// What went wrong ([RFC 6120 §8.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.3)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Condition {
-    /// The stanza is malformed or cannot be processed (§8.3.3.1).
-    BadRequest,
-    /// Something with this name or address exists already (§8.3.3.2).
-    Conflict,
-    /// The feature is not implemented here (§8.3.3.3).
-    FeatureNotImplemented,
-    /// The sender lacks the permission (§8.3.3.4).
-    Forbidden,
-    /// The recipient can no longer be contacted here (§8.3.3.5).
-    Gone,
-    /// The server is misconfigured or failed (§8.3.3.6).
-    InternalServerError,
-    /// The address or item was not found (§8.3.3.7).
-    ItemNotFound,
-    /// An address is no valid JID (§8.3.3.8).
-    JidMalformed,
-    /// What was sent does not meet the criteria of the recipient or server (§8.3.3.9).
-    NotAcceptable,
-    /// Nobody may do that (§8.3.3.10).
-    NotAllowed,
-    /// The sender must provide credentials first (§8.3.3.11).
-    NotAuthorized,
-    /// A local policy is violated (§8.3.3.12). The type is `modify`; where the rate was too high
-    /// and not the stanza wrong, set `wait`.
-    PolicyViolation,
-    /// The recipient is temporarily unavailable (§8.3.3.13).
-    RecipientUnavailable,
-    /// The sender should ask somewhere else (§8.3.3.14).
-    Redirect,
-    /// Registration is required first (§8.3.3.15).
-    RegistrationRequired,
-    /// The domain of the address does not exist or cannot be resolved (§8.3.3.16).
-    RemoteServerNotFound,
-    /// The domain of the address could not be reached in time (§8.3.3.17).
-    RemoteServerTimeout,
-    /// The server lacks the resources for it (§8.3.3.18).
-    ResourceConstraint,
-    /// The service is not provided (§8.3.3.19).
-    ServiceUnavailable,
-    /// A subscription is required first (§8.3.3.20).
-    SubscriptionRequired,
-    /// What the element of the application says (§8.3.3.21).
-    UndefinedCondition,
-    /// The request came out of order (§8.3.3.22).
-    UnexpectedRequest,
+    /// All of them, as the RFC orders them.
+    const ALL;
+    /// The name of the element.
+    pub const fn as_str;
 }
 
 impl Condition {
-    /// All of them, as the RFC orders them.
-    const ALL: [Self; 22] = [
-        Self::BadRequest,
-        Self::Conflict,
-        Self::FeatureNotImplemented,
-        Self::Forbidden,
-        Self::Gone,
-        Self::InternalServerError,
-        Self::ItemNotFound,
-        Self::JidMalformed,
-        Self::NotAcceptable,
-        Self::NotAllowed,
-        Self::NotAuthorized,
-        Self::PolicyViolation,
-        Self::RecipientUnavailable,
-        Self::Redirect,
-        Self::RegistrationRequired,
-        Self::RemoteServerNotFound,
-        Self::RemoteServerTimeout,
-        Self::ResourceConstraint,
-        Self::ServiceUnavailable,
-        Self::SubscriptionRequired,
-        Self::UndefinedCondition,
-        Self::UnexpectedRequest,
-    ];
-
-    /// The name of the element.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::BadRequest => "bad-request",
-            Self::Conflict => "conflict",
-            Self::FeatureNotImplemented => "feature-not-implemented",
-            Self::Forbidden => "forbidden",
-            Self::Gone => "gone",
-            Self::InternalServerError => "internal-server-error",
-            Self::ItemNotFound => "item-not-found",
-            Self::JidMalformed => "jid-malformed",
-            Self::NotAcceptable => "not-acceptable",
-            Self::NotAllowed => "not-allowed",
-            Self::NotAuthorized => "not-authorized",
-            Self::PolicyViolation => "policy-violation",
-            Self::RecipientUnavailable => "recipient-unavailable",
-            Self::Redirect => "redirect",
-            Self::RegistrationRequired => "registration-required",
-            Self::RemoteServerNotFound => "remote-server-not-found",
-            Self::RemoteServerTimeout => "remote-server-timeout",
-            Self::ResourceConstraint => "resource-constraint",
-            Self::ServiceUnavailable => "service-unavailable",
-            Self::SubscriptionRequired => "subscription-required",
-            Self::UndefinedCondition => "undefined-condition",
-            Self::UnexpectedRequest => "unexpected-request",
-        }
-    }
-
     /// The type that belongs to the condition.
     ///
     /// Where the RFC leaves a choice: `cancel` for
@@ -389,37 +307,28 @@ impl fmt::Display for Condition {
     }
 }
 
-impl FromStr for Condition {
-    type Err = UnknownCondition;
-
-    fn from_str(text: &str) -> Result<Self, UnknownCondition> {
-        Self::ALL
-            .into_iter()
-            .find(|condition| condition.as_str() == text)
-            .ok_or(UnknownCondition(()))
-    }
-}
-
-/// The text names no condition of RFC 6120 §8.3.3.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown condition of a stanza error")]
-pub struct UnknownCondition(());
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn conditions_and_types_are_read_as_they_are_written() {
+        let message = Stanza::message().build();
         for condition in Condition::ALL {
-            assert_eq!(condition.to_string().parse(), Ok(condition));
             assert_eq!(StanzaError::new(condition).type_(), condition.error_type());
+            for type_ in ErrorType::ALL {
+                let error = StanzaError::new(condition).with_type(type_);
+                let answer = message.error_answer(&error).unwrap();
+                assert_eq!(StanzaError::from_stanza(&answer), Some(error));
+            }
         }
-        for type_ in ErrorType::ALL {
-            assert_eq!(type_.to_string().parse(), Ok(type_));
-        }
-        assert!("Bad-Request".parse::<Condition>().is_err());
-        assert!("".parse::<ErrorType>().is_err());
+        let read = |type_: &str, condition: &str| {
+            let xml = format!("<error type='{type_}'><{condition} xmlns='{NAMESPACE}'/></error>");
+            let stanza = Stanza::message().type_("error").payload(xml.as_bytes()).build();
+            StanzaError::from_stanza(&stanza).map(|error| error.condition())
+        };
+        assert_eq!(read("wait", "Bad-Request"), Some(Condition::UndefinedCondition));
+        assert_eq!(read("", "bad-request"), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::runs::{PLAIN_BYTE, run};
+use super::runs::{PLAIN_BYTE, may_need_escape, run};
 
 /// Where a piece of character data stands: white space is kept as it is in text only, since
 /// parsers turn it into spaces in attribute values.
@@ -70,12 +70,6 @@ pub(super) fn is_plain(text: &str) -> bool {
     !text.bytes().fold(false, |any, byte| any | may_need_escape(byte))
 }
 
-/// Bytes at which a character may start that is not written as it is. 0xEF starts U+FFFE and
-/// U+FFFF, which XML excludes, and others.
-pub(super) const fn may_need_escape(byte: u8) -> bool {
-    matches!(byte, 0..=0x1F | b'&' | b'<' | b'>' | b'\'' | 0xEF)
-}
-
 /// How the first character of `tail` is written if not as it is, and its length in bytes.
 fn replacement(tail: &str, place: Context) -> Option<(usize, &'static str)> {
     let first = tail.chars().next()?;
@@ -94,6 +88,12 @@ fn replacement(tail: &str, place: Context) -> Option<(usize, &'static str)> {
     };
     Some((first.len_utf8(), written))
 }
+
+/// The references of the canonical form, without their `&`.
+pub(super) const TEXT_REFERENCES: [&[u8]; 6] =
+    [b"amp;", b"lt;", b"gt;", b"apos;", b"quot;", b"#xD;"];
+pub(super) const VALUE_REFERENCES: [&[u8]; 8] =
+    [b"amp;", b"lt;", b"gt;", b"apos;", b"quot;", b"#xD;", b"#x9;", b"#xA;"];
 
 /// Resolves the references in canonical character data. What is no reference stays as it is.
 pub(super) fn unescape(raw: &str) -> Cow<'_, str> {

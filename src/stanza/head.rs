@@ -20,6 +20,7 @@ pub(crate) struct Head<'a> {
     pub(crate) other: &'a [u8],
 }
 
+#[cfg(test)]
 impl Head<'_> {
     /// A start tag without attributes.
     pub(crate) const fn new(kind: Kind) -> Self {
@@ -91,7 +92,7 @@ impl<'a> Value<'a> {
         Self { text, length: Escaped::new(text, Context::Attribute).len(), is_plain: false }
     }
 
-    /// One known to need no escaping.
+    /// One that is escaped already, or known to need no escaping.
     pub(super) const fn plain(text: &'a str) -> Self {
         Self { text, length: text.len(), is_plain: true }
     }

@@ -31,7 +31,7 @@ pub use builder::StanzaBuilder;
 pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
 pub use element::NotAStanza;
-pub use error::{Condition, ErrorType, StanzaError, UnknownCondition, UnknownErrorType};
+pub use error::{Condition, ErrorType, StanzaError};
 pub use frame::{Frame, Framing};
 pub(crate) use head::Head;
 pub use received::Received;
@@ -40,9 +40,11 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use child::{Children, Scope};
+use crate::named::named;
+use child::Children;
 use escape::unescape;
 use head::{Attribute, Layout};
+use scan::Scope;
 
 /// A stanza. Cloning it shares the bytes.
 ///
@@ -102,7 +104,7 @@ impl Stanza {
     /// The `id` attribute.
     #[must_use]
     pub fn id(&self) -> Option<Cow<'_, str>> {
-        self.raw_id().map(unescape)
+        self.escaped(Attribute::Id).map(unescape)
     }
 
     /// The `type` attribute.
@@ -114,11 +116,11 @@ impl Stanza {
     /// The `xml:lang` attribute.
     #[must_use]
     pub fn lang(&self) -> Option<Cow<'_, str>> {
-        self.raw_lang().map(unescape)
+        self.escaped(Attribute::Lang).map(unescape)
     }
 
     /// The `from` attribute as it is written. It differs from the text if, and only if, it holds
-    /// a `&`; the same for the four below.
+    /// a `&`; the same for the two below.
     pub(crate) fn raw_from(&self) -> Option<&str> {
         self.escaped(Attribute::From)
     }
@@ -128,19 +130,9 @@ impl Stanza {
         self.escaped(Attribute::To)
     }
 
-    /// The `id` attribute as it is written.
-    pub(crate) fn raw_id(&self) -> Option<&str> {
-        self.escaped(Attribute::Id)
-    }
-
     /// The `type` attribute as it is written.
     pub(crate) fn raw_type(&self) -> Option<&str> {
         self.escaped(Attribute::Type)
-    }
-
-    /// The `xml:lang` attribute as it is written.
-    pub(crate) fn raw_lang(&self) -> Option<&str> {
-        self.escaped(Attribute::Lang)
     }
 
     /// First child element.
@@ -176,34 +168,28 @@ impl fmt::Debug for Stanza {
     }
 }
 
-/// The three kinds of stanza
-/// ([RFC 6120 §8](https://www.rfc-editor.org/rfc/rfc6120#section-8)).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(clippy::exhaustive_enums, reason = "RFC 6120 §8 knows three")]
-pub enum Kind {
-    /// `<message/>`
-    Message,
-    /// `<presence/>`
-    Presence,
-    /// `<iq/>`
-    Iq,
-}
-
-impl Kind {
-    /// The element's name.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Message => "message",
-            Self::Presence => "presence",
-            Self::Iq => "iq",
-        }
+named! {
+    /// The three kinds of stanza
+    /// ([RFC 6120 §8](https://www.rfc-editor.org/rfc/rfc6120#section-8)).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[expect(clippy::exhaustive_enums, reason = "RFC 6120 §8 knows three")]
+    pub enum Kind {
+        /// `<message/>`
+        Message = "message",
+        /// `<presence/>`
+        Presence = "presence",
+        /// `<iq/>`
+        Iq = "iq",
     }
+    /// All three.
+    const ALL;
+    /// The element's name.
+    pub const fn as_str;
 }
 
 /// The content namespace of a client's stream
 /// ([RFC 6120 §4.8.2](https://www.rfc-editor.org/rfc/rfc6120#section-4.8.2)).
-const CONTENT_NAMESPACE: &str = "jabber:client";
+pub(crate) const CONTENT_NAMESPACE: &str = "jabber:client";
 
 #[cfg(test)]
 mod testing;

@@ -1,7 +1,7 @@
 //! Which names are written (STREAM-15). XML 1.0 allows more of them since its fifth edition, and
 //! parsers of the fourth end a stream at these; ASCII is the same in both.
 
-use super::runs::{URI_BYTE, run};
+use super::runs::{URI_BYTE, is_uri_byte, run};
 
 /// Whether a name or a prefix, which is known to be one, may be written.
 pub(super) fn is_portable(name: &str) -> bool {
@@ -15,10 +15,6 @@ pub(super) fn is_namespace(name: &str) -> bool {
     // A look-up costs a fraction of the comparisons.
     let usual = run(name.as_bytes(), URI_BYTE);
     name.bytes().skip(usual).all(is_uri_byte)
-}
-
-pub(super) const fn is_uri_byte(byte: u8) -> bool {
-    matches!(byte, b'!' | b'#'..=b';' | b'=' | b'?'..=b'[' | b']' | b'_' | b'a'..=b'z' | b'~')
 }
 
 #[cfg(test)]

@@ -5,8 +5,9 @@ use std::fmt;
 use std::ops::Range;
 
 use super::canonical::ParsedHead;
+use super::head::{Attribute, Value};
 use super::recognise::Outline;
-use super::{Head, Kind, Stanza};
+use super::{Kind, Stanza};
 
 /// A stanza as received: its attributes as text, and its payload in canonical form.
 ///
@@ -24,7 +25,6 @@ enum Source<'a> {
         claims: bool,
     },
     /// What arrived, which is in canonical form.
-    #[cfg_attr(not(feature = "stream"), expect(dead_code, reason = "only streams recognise"))]
     Recognised { outline: Outline, text: Cow<'a, str> },
 }
 
@@ -41,7 +41,6 @@ impl<'a> Received<'a> {
         Self(Source::Parsed { head: Box::new(head), bytes, payload, received, claims })
     }
 
-    #[cfg(feature = "stream")]
     pub(crate) fn recognised(outline: Outline, text: impl Into<Cow<'a, str>>) -> Self {
         Self(Source::Recognised { outline, text: text.into() })
     }
@@ -58,45 +57,38 @@ impl<'a> Received<'a> {
     /// The sender that it names, true or not.
     #[must_use]
     pub fn from(&self) -> Option<&str> {
-        match &self.0 {
-            Source::Parsed { head, .. } => head.from.as_deref(),
-            Source::Recognised { outline, text } => outline.from(text),
-        }
+        self.value(Attribute::From)
     }
 
     /// The recipient.
     #[must_use]
     pub fn to(&self) -> Option<&str> {
-        match &self.0 {
-            Source::Parsed { head, .. } => head.to.as_deref(),
-            Source::Recognised { outline, text } => outline.to(text),
-        }
+        self.value(Attribute::To)
     }
 
     /// The id, to tell answers by.
     #[must_use]
     pub fn id(&self) -> Option<&str> {
-        match &self.0 {
-            Source::Parsed { head, .. } => head.id.as_deref(),
-            Source::Recognised { outline, text } => outline.id(text),
-        }
+        self.value(Attribute::Id)
     }
 
     /// The `type` attribute.
     #[must_use]
     pub fn type_(&self) -> Option<&str> {
-        match &self.0 {
-            Source::Parsed { head, .. } => head.type_.as_deref(),
-            Source::Recognised { outline, text } => outline.type_(text),
-        }
+        self.value(Attribute::Type)
     }
 
     /// The language, `xml:lang`.
     #[must_use]
     pub fn lang(&self) -> Option<&str> {
+        self.value(Attribute::Lang)
+    }
+
+    #[inline]
+    pub(super) fn value(&self, attribute: Attribute) -> Option<&str> {
         match &self.0 {
-            Source::Parsed { head, .. } => head.lang.as_deref(),
-            Source::Recognised { outline, text } => outline.lang(text),
+            Source::Parsed { head, .. } => head.values.get(attribute as usize)?.as_deref(),
+            Source::Recognised { outline, text } => outline.value(attribute, text),
         }
     }
 
@@ -124,16 +116,9 @@ impl<'a> Received<'a> {
     pub fn stamp(&self, from: Option<&str>, lang: Option<&str>) -> Stanza {
         match &self.0 {
             Source::Parsed { head, .. } => {
-                let head = Head {
-                    kind: head.kind,
-                    from,
-                    to: self.to(),
-                    id: self.id(),
-                    type_: self.type_(),
-                    lang: self.lang().or(lang),
-                    other: &head.other,
-                };
-                Stanza::assemble(&head, self.payload())
+                let values = [from, self.to(), self.id(), self.type_(), self.lang().or(lang)];
+                let values = values.map(|value| value.map(Value::new));
+                Stanza::join(head.kind, values, &head.other, self.payload())
             }
             Source::Recognised { outline, text } => outline.stamp(text, from, lang),
         }

@@ -23,8 +23,10 @@ mod tests;
 pub(crate) use outline::Outline;
 
 use super::bounds::Bounds;
+use super::escape::{TEXT_REFERENCES, VALUE_REFERENCES};
 use super::head::Attribute;
 use super::runs::{NAME_BYTE, URI_BYTE, VALUE_BYTE, run, text_run};
+use super::write::{XML_NAMESPACE, XMLNS_NAMESPACE};
 use super::{CONTENT_NAMESPACE, Kind, claims};
 use outline::Values;
 
@@ -276,7 +278,7 @@ impl Recogniser {
                 self.at += 1;
                 Ok(())
             }
-            [b'&', reference @ ..] => self.reference(reference, &REFERENCES),
+            [b'&', reference @ ..] => self.reference(reference, &TEXT_REFERENCES),
             _ => Err(Stop::Unknown),
         }
     }
@@ -421,12 +423,7 @@ impl Recogniser {
     }
 }
 
-const REFERENCES: [&[u8]; 6] = [b"amp;", b"lt;", b"gt;", b"apos;", b"quot;", b"#xD;"];
-const VALUE_REFERENCES: [&[u8]; 8] =
-    [b"amp;", b"lt;", b"gt;", b"apos;", b"quot;", b"#xD;", b"#x9;", b"#xA;"];
-
-const RESERVED: [&[u8]; 2] =
-    [b"http://www.w3.org/XML/1998/namespace", b"http://www.w3.org/2000/xmlns/"];
+const RESERVED: [&[u8]; 2] = [XML_NAMESPACE.as_bytes(), XMLNS_NAMESPACE.as_bytes()];
 
 /// Whether there is a U+FFFE or U+FFFF, which XML excludes. The control characters that it excludes
 /// too are not in the language anyway.

@@ -1,8 +1,5 @@
 //! Bytes by class, and how far a run of one class goes.
 
-use crate::stanza::escape::may_need_escape;
-use crate::stanza::names::is_uri_byte;
-
 /// How many bytes at the beginning are of a class.
 #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
 pub(super) fn run(bytes: &[u8], class: u8) -> usize {
@@ -33,6 +30,17 @@ pub(super) const VALUE_BYTE: u8 = 4;
 pub(in crate::stanza) const URI_BYTE: u8 = 8;
 /// At which no character starts that is written otherwise.
 pub(in crate::stanza) const PLAIN_BYTE: u8 = 16;
+
+/// Bytes at which a character may start that is not written as it is. 0xEF starts U+FFFE and
+/// U+FFFF, which XML excludes, and others.
+#[inline]
+pub(super) const fn may_need_escape(byte: u8) -> bool {
+    matches!(byte, 0..=0x1F | b'&' | b'<' | b'>' | b'\'' | 0xEF)
+}
+
+pub(super) const fn is_uri_byte(byte: u8) -> bool {
+    matches!(byte, b'!' | b'#'..=b';' | b'=' | b'?'..=b'[' | b']' | b'_' | b'a'..=b'z' | b'~')
+}
 
 #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
 static CLASSES: [u8; 256] = {

@@ -3,6 +3,11 @@
 //!
 //! It is no parser: it relies on what was checked before. Bytes that are no XML make it stop.
 
+use smallvec::SmallVec;
+
+use super::CONTENT_NAMESPACE;
+use super::write::XML_NAMESPACE;
+
 /// One piece of an element's content.
 #[derive(Clone, Copy)]
 pub(super) enum Token<'a> {
@@ -66,7 +71,7 @@ impl<'a> Iterator for Tokens<'a> {
 pub(super) fn before(bytes: &[u8], end: u8) -> usize {
     const AT_ONCE: usize = 32;
     let (pieces, _) = bytes.as_chunks::<AT_ONCE>();
-    // Without a way out early and without branches, this comes to a few vector instructions.
+    // Without an early exit and without branches, this becomes a few vector instructions.
     let is_before = |piece: &&[u8; AT_ONCE]| {
         piece.iter().fold(0, |any, &byte| any | u8::from(byte == end)) == 0
     };
@@ -135,6 +140,53 @@ impl<'a> Iterator for Attributes<'a> {
         let (value, rest) = split_at_byte(rest, quote)?;
         self.rest = rest;
         Some((utf8(name.trim_ascii()), utf8(value)))
+    }
+}
+
+/// The namespaces declared around an element. Namespaces are kept escaped.
+#[derive(Clone)]
+pub(super) struct Scope<'a> {
+    pub(super) default: &'a str,
+    /// The tags around that declare prefixes, outermost first: none, in most stanzas.
+    pub(super) declaring: SmallVec<[Tag<'a>; 1]>,
+}
+
+impl<'a> Scope<'a> {
+    /// The scope of a stanza's own children.
+    pub(super) fn stanza() -> Self {
+        Self { default: CONTENT_NAMESPACE, declaring: SmallVec::new() }
+    }
+
+    /// The scope of what is inside `tag`.
+    pub(super) fn inside(&self, tag: Tag<'a>) -> Self {
+        let mut scope = self.clone();
+        scope.enter(tag);
+        scope
+    }
+
+    /// Takes in what `tag` declares.
+    pub(super) fn enter(&mut self, tag: Tag<'a>) {
+        self.default = tag.declared("").unwrap_or(self.default);
+        if tag.declares_prefix() {
+            self.declaring.push(tag);
+        }
+    }
+
+    /// The escaped namespace of the element that `tag` starts.
+    pub(super) fn of_element(&self, tag: Tag<'a>) -> &'a str {
+        match tag.name() {
+            ("", _) => tag.declared("").unwrap_or(self.default),
+            (prefix, _) => self.of_prefix(tag, prefix),
+        }
+    }
+
+    /// The escaped namespace of a prefix used in `tag`; empty if it is declared nowhere.
+    pub(super) fn of_prefix(&self, tag: Tag<'a>, prefix: &str) -> &'a str {
+        if prefix == "xml" {
+            return XML_NAMESPACE;
+        }
+        let around = || self.declaring.iter().rev().find_map(|tag| tag.declared(prefix));
+        tag.declared(prefix).or_else(around).unwrap_or_default()
     }
 }
 

@@ -11,6 +11,7 @@ use minidom::rxml::strings::validate_ncname;
 use minidom::{Element, Node};
 
 use super::escape::{Context, Escaped};
+use super::runs::is_uri_byte;
 use super::{CONTENT_NAMESPACE, names};
 
 /// The namespace of the predeclared prefix `xml`.
@@ -18,7 +19,7 @@ pub(super) const XML_NAMESPACE: &str = "http://www.w3.org/XML/1998/namespace";
 
 /// The namespace of `xmlns` attributes: no element and no further attribute may be in it
 /// ([Namespaces in XML §3](https://www.w3.org/TR/xml-names/#ns-decl)).
-const XMLNS_NAMESPACE: &str = "http://www.w3.org/2000/xmlns/";
+pub(super) const XMLNS_NAMESPACE: &str = "http://www.w3.org/2000/xmlns/";
 
 /// Appends character data.
 pub(crate) fn text(out: &mut Vec<u8>, text: &str) {
@@ -29,6 +30,30 @@ pub(crate) fn text(out: &mut Vec<u8>, text: &str) {
 pub(crate) fn attribute_value(out: &mut Vec<u8>, value: &str) {
     Escaped::new(value, Context::Attribute)
         .for_each(|piece| out.extend_from_slice(piece.as_bytes()));
+}
+
+/// Appends an attribute whose name needs no care, with a leading space.
+pub(crate) fn attribute(out: &mut Vec<u8>, name: &str, value: &str) {
+    out.push(b' ');
+    quoted(out, name, value);
+}
+
+/// Appends an element that holds at most text. Its names need no care.
+pub(crate) fn leaf(
+    out: &mut Vec<u8>,
+    name: &str,
+    attributes: &[(&str, &str)],
+    content: Option<&str>,
+) {
+    out.push(b'<');
+    out.extend_from_slice(name.as_bytes());
+    attributes.iter().for_each(|(name, value)| attribute(out, name, value));
+    let Some(content) = content else { return out.extend_from_slice(b"/>") };
+    out.push(b'>');
+    text(out, content);
+    out.extend_from_slice(b"</");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'>');
 }
 
 /// Most bytes that [`attribute_value`] appends for one: `&apos;`.
@@ -77,6 +102,13 @@ pub(crate) fn attributes<'a>(
     }
 }
 
+/// A child element of a stanza, with all that is inside.
+pub(crate) fn to_vec(child: &Element) -> Vec<u8> {
+    let mut out = Vec::new();
+    element(&mut out, child);
+    out
+}
+
 /// Appends a child element of a stanza, with all that is inside.
 pub(crate) fn element(out: &mut Vec<u8>, element: &Element) {
     let content: Rc<str> = Rc::from(CONTENT_NAMESPACE);
@@ -116,12 +148,11 @@ fn open_tag<'a>(out: &mut Vec<u8>, element: &'a Element, outer: &Rc<str>) -> Opt
         // Nothing can be in the namespace of declarations: such an element ends up in none.
         let namespace = match namespace.as_str() {
             XMLNS_NAMESPACE => String::new(),
-            name => name.replace(|c: char| !c.is_ascii() || !names::is_uri_byte(c as u8), "_"),
+            name => name.replace(|c: char| !c.is_ascii() || !is_uri_byte(c as u8), "_"),
         };
         if *namespace != *default {
             default = Rc::from(&*namespace);
-            out.push(b' ');
-            quoted(out, "xmlns", &namespace);
+            attribute(out, "xmlns", &namespace);
         }
     }
     attributes(

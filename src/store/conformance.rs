@@ -331,7 +331,7 @@ pub fn blocks(open: impl Fn() -> Arc<dyn BlockStore>) {
     let store = open();
     let [account, other] = [jid("blocks"), jid("blocks-other")];
     let [contact, domain] = [jid("blocked"), domain()].map(|jid| jid.to_string());
-    // A resource of elsewhere, and what no JID is any more.
+    // A resource that is valid elsewhere, and what is no longer a JID.
     let [resource, stray] = ["b@x.example/Ünicode / ☃ 🦊", "a@"].map(String::from);
     for account in [&account, &other] {
         done("BLOCK-1", store.clear(account));

@@ -27,7 +27,7 @@ pub trait OfflineStore: Send + Sync + 'static {
     /// Every message of the account, in the order of arrival. They stay.
     fn list(&self, account: &BareJid) -> StoreFuture<Vec<(OfflineId, OfflineMessage)>>;
 
-    /// Removes these messages of the account; ids that are not there (any more) are no error.
+    /// Removes these messages of the account; ids that are not there, or no longer, are no error.
     fn remove(&self, account: &BareJid, ids: Vec<OfflineId>) -> StoreFuture<()>;
 
     /// How many messages the account has.

@@ -81,9 +81,7 @@ impl StoredRoster {
     pub const fn new(items: Vec<Item>, version: u64, requests: Vec<BareJid>) -> Self {
         Self { items, version, requests, strays: Vec::new(), unread: 0 }
     }
-}
 
-impl StoredRoster {
     pub(super) fn into_contact(self, contact: &BareJid) -> StoredContact {
         StoredContact {
             item: self.items.into_iter().find(|item| item.jid == *contact),

@@ -63,9 +63,7 @@ impl StreamError {
     /// The same with an element that says more, in a namespace of the application's own.
     #[must_use]
     pub fn with_application(self, element: &Element) -> Self {
-        let mut xml = Vec::new();
-        write::element(&mut xml, element);
-        Self { application: Some(xml.into()), ..self }
+        Self { application: Some(write::to_vec(element).into()), ..self }
     }
 
     /// What went wrong.
@@ -102,34 +100,13 @@ impl StreamError {
     /// [`close`](super::close).
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<stream:error>");
-        self.write_child(out, self.condition.as_str(), None, self.other_host());
+        let namespace = ("xmlns", ERROR_NAMESPACE);
+        write::leaf(out, self.condition.as_str(), &[namespace], self.other_host());
         if let Some((lang, text)) = &self.text {
-            self.write_child(out, "text", Some(lang), Some(text));
+            write::leaf(out, "text", &[namespace, ("xml:lang", lang)], Some(text));
         }
         out.extend_from_slice(self.application().unwrap_or_default());
         out.extend_from_slice(b"</stream:error>");
-    }
-
-    fn write_child(&self, out: &mut Vec<u8>, name: &str, lang: Option<&str>, text: Option<&str>) {
-        out.push(b'<');
-        out.extend_from_slice(name.as_bytes());
-        out.extend_from_slice(b" xmlns='");
-        out.extend_from_slice(ERROR_NAMESPACE.as_bytes());
-        out.push(b'\'');
-        if let Some(lang) = lang {
-            out.extend_from_slice(b" xml:lang='");
-            write::attribute_value(out, lang);
-            out.push(b'\'');
-        }
-        let Some(text) = text else {
-            out.extend_from_slice(b"/>");
-            return;
-        };
-        out.push(b'>');
-        write::text(out, text);
-        out.extend_from_slice(b"</");
-        out.extend_from_slice(name.as_bytes());
-        out.push(b'>');
     }
 
     /// The error for an element that was refused; `bytes` is the limit in force on its length.

@@ -64,9 +64,8 @@ impl Features {
             features.put("<sasl-channel-binding xmlns='urn:xmpp:sasl-cb:0'>");
             let others = bindings.into_iter().filter(|binding| *binding != LEAST_BINDING);
             for binding in std::iter::once(LEAST_BINDING).chain(others) {
-                features.put("<channel-binding type='");
-                write::attribute_value(&mut features.content, binding);
-                features.put("'/>");
+                let attributes = [("type", binding)];
+                write::leaf(&mut features.content, "channel-binding", &attributes, None);
             }
             features.put("</sasl-channel-binding>");
         }
@@ -169,9 +168,7 @@ impl Features {
         self.put("<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>");
         for name in mechanisms {
             any_binds |= binds(name);
-            self.put("<mechanism>");
-            write::text(&mut self.content, name);
-            self.put("</mechanism>");
+            write::leaf(&mut self.content, "mechanism", &[], Some(name));
         }
         self.put("</mechanisms>");
         any_binds

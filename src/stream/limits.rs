@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::named::named;
 use crate::stanza::bounds::{Bounds, Excess};
 
 /// How much a client may send before and after it has authenticated (rules LIMIT-2 to LIMIT-5).
@@ -16,8 +17,8 @@ use crate::stanza::bounds::{Bounds, Excess};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    before: Bounds,
-    after: Bounds,
+    pub(super) before: Bounds,
+    pub(super) after: Bounds,
     bytes_before_auth: usize,
 }
 
@@ -100,74 +101,70 @@ impl Limits {
     pub fn element_bytes(&self) -> usize {
         self.after.bytes
     }
-
-    pub(super) fn before(&self) -> Bounds {
-        self.before
-    }
-
-    pub(super) fn after(&self) -> Bounds {
-        self.after
-    }
 }
 
-/// A limit of section 13 of the rules, as errors and metrics name it: on one stream as it is read, or on
-/// what a server does for its clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Limit {
-    /// Bytes of a first-level element before authentication.
-    ElementBytesBeforeAuth,
-    /// All bytes before authentication.
-    BytesBeforeAuth,
-    /// Bytes of a first-level element after authentication.
-    ElementBytes,
-    /// Levels of elements.
-    Depth,
-    /// Attributes and namespace declarations of one element.
-    Attributes,
-    /// Elements within one first-level element.
-    Elements,
-    /// Bytes of one name or prefix: 1024.
-    Name,
-    /// Bytes of a rewritten stanza: four times those received and 512, and
-    /// never more than twice the limit on the bytes of an element.
-    Growth,
-    /// Bytes of the prefixes and namespaces that a stream header declares: 1024.
-    Declarations,
-    /// The time from accept to bound.
-    Negotiation,
-    /// Attempts at SASL or at binding a resource.
-    Retries,
-    /// Sessions of one account.
-    Sessions,
-    /// How far a client may fall behind with reading.
-    SlowReader,
-    /// Targets of directed presence.
-    DirectedPresence,
-    /// The rate of presence broadcasts.
-    Broadcasts,
-    /// The rate of stanzas and bytes.
-    Rate,
-    /// Other entities that a session addresses in a period.
-    Recipients,
-    /// How long a client may be silent.
-    Silence,
-    /// Transports that are not authenticated.
-    Unauthenticated,
-    /// Authenticated streams of one account without a session.
-    Unbound,
-    /// Failed logins of one source.
-    FailedLogins,
-    /// What waits for a session.
-    Waiting,
-    /// Sessions that wait to be resumed, by number and by what is kept for them (LIMIT-11).
-    Hibernating,
-    /// A roster: its items, and how long they are.
-    Roster,
-    /// Subscription requests that wait for one account.
-    Requests,
-    /// A block list: its items, and how long they are.
-    BlockList,
+named! {
+    /// A limit of section 13 of the rules, as errors and metrics name it: on one stream as it is read, or on
+    /// what a server does for its clients.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum Limit {
+        /// Bytes of a first-level element before authentication.
+        ElementBytesBeforeAuth = "LIMIT-2",
+        /// All bytes before authentication.
+        BytesBeforeAuth = "LIMIT-3",
+        /// Bytes of a first-level element after authentication.
+        ElementBytes = "LIMIT-4",
+        /// Levels of elements.
+        Depth = "LIMIT-5",
+        /// Attributes and namespace declarations of one element.
+        Attributes = "LIMIT-5",
+        /// Elements within one first-level element.
+        Elements = "LIMIT-5",
+        /// Bytes of one name or prefix: 1024.
+        Name = "LIMIT-5",
+        /// Bytes of a rewritten stanza: four times those received and 512, and
+        /// never more than twice the limit on the bytes of an element.
+        Growth = "LIMIT-40",
+        /// Bytes of the prefixes and namespaces that a stream header declares: 1024.
+        Declarations = "LIMIT-41",
+        /// The time from accept to bound.
+        Negotiation = "LIMIT-1",
+        /// Attempts at SASL or at binding a resource.
+        Retries = "LIMIT-7",
+        /// Sessions of one account.
+        Sessions = "LIMIT-8",
+        /// How far a client may fall behind with reading.
+        SlowReader = "LIMIT-13",
+        /// Targets of directed presence.
+        DirectedPresence = "LIMIT-17",
+        /// The rate of presence broadcasts.
+        Broadcasts = "LIMIT-19",
+        /// The rate of stanzas and bytes.
+        Rate = "LIMIT-20",
+        /// Other entities that a session addresses in a period.
+        Recipients = "LIMIT-21",
+        /// How long a client may be silent.
+        Silence = "LIMIT-22",
+        /// Transports that are not authenticated.
+        Unauthenticated = "LIMIT-25",
+        /// Authenticated streams of one account without a session.
+        Unbound = "LIMIT-26",
+        /// Failed logins of one source.
+        FailedLogins = "LIMIT-29",
+        /// What waits for a session.
+        Waiting = "LIMIT-10",
+        /// Sessions that wait to be resumed, by number and by what is kept for them (LIMIT-11).
+        Hibernating = "LIMIT-9",
+        /// A roster: its items, and how long they are.
+        Roster = "LIMIT-15",
+        /// Subscription requests that wait for one account.
+        Requests = "LIMIT-16",
+        /// A block list: its items, and how long they are.
+        BlockList = "LIMIT-18",
+    }
+    /// The id of the rule, such as `LIMIT-4`.
+    pub const fn id;
 }
 
 impl Limit {
@@ -180,36 +177,6 @@ impl Limit {
             Excess::Elements => Self::Elements,
             Excess::Name => Self::Name,
             Excess::Growth => Self::Growth,
-        }
-    }
-
-    /// The id of the rule, such as `LIMIT-4`.
-    #[must_use]
-    pub const fn id(self) -> &'static str {
-        match self {
-            Self::Negotiation => "LIMIT-1",
-            Self::ElementBytesBeforeAuth => "LIMIT-2",
-            Self::BytesBeforeAuth => "LIMIT-3",
-            Self::ElementBytes => "LIMIT-4",
-            Self::Depth | Self::Attributes | Self::Elements | Self::Name => "LIMIT-5",
-            Self::Retries => "LIMIT-7",
-            Self::Sessions => "LIMIT-8",
-            Self::SlowReader => "LIMIT-13",
-            Self::DirectedPresence => "LIMIT-17",
-            Self::Broadcasts => "LIMIT-19",
-            Self::Rate => "LIMIT-20",
-            Self::Recipients => "LIMIT-21",
-            Self::Silence => "LIMIT-22",
-            Self::Unauthenticated => "LIMIT-25",
-            Self::Unbound => "LIMIT-26",
-            Self::FailedLogins => "LIMIT-29",
-            Self::Growth => "LIMIT-40",
-            Self::Declarations => "LIMIT-41",
-            Self::Hibernating => "LIMIT-9",
-            Self::Waiting => "LIMIT-10",
-            Self::Roster => "LIMIT-15",
-            Self::Requests => "LIMIT-16",
-            Self::BlockList => "LIMIT-18",
         }
     }
 

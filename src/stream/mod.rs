@@ -32,11 +32,10 @@ pub use parser::{Event, Parser};
 pub use refused::RefusedStanza;
 pub use response::{ResponseHeader, close};
 
+use crate::stanza::CONTENT_NAMESPACE;
+
 /// The namespace of the stream itself (RFC 6120 §4.8.1).
 pub const STREAM_NAMESPACE: &str = "http://etherx.jabber.org/streams";
 
 /// The namespace of stream error conditions (RFC 6120 §4.9.2).
 const ERROR_NAMESPACE: &str = "urn:ietf:params:xml:ns:xmpp-streams";
-
-/// The content namespace of a client's stream (RFC 6120 §4.8.2).
-const CONTENT_NAMESPACE: &str = "jabber:client";

@@ -145,14 +145,14 @@ impl Parser {
             read: 0,
             state: State::Prolog { declared: false },
             opened: None,
-            bounds: limits.before(),
+            bounds: limits.before,
             before_auth: Some(limits.bytes_before_auth()),
         }
     }
 
     /// From here on the limits for authenticated clients apply.
     pub fn authenticated(&mut self, limits: &Limits) {
-        self.bounds = limits.after();
+        self.bounds = limits.after;
         self.before_auth = None;
     }
 
@@ -364,9 +364,7 @@ impl Parser {
         };
         Ok(ControlFlow::Continue(()))
     }
-}
 
-impl Parser {
     /// The parser for one element.
     fn reader(&self) -> Box<ElementReader> {
         let outer = self.opened.as_ref().map(|opened| Arc::clone(&opened.declarations));

@@ -43,12 +43,9 @@ impl<'a> ResponseHeader<'a> {
             ("xmlns:stream", Some(STREAM_NAMESPACE)),
         ];
         for (name, value) in attributes {
-            let Some(value) = value else { continue };
-            out.push(b' ');
-            out.extend_from_slice(name.as_bytes());
-            out.extend_from_slice(b"='");
-            write::attribute_value(out, value);
-            out.push(b'\'');
+            if let Some(value) = value {
+                write::attribute(out, name, value);
+            }
         }
         out.push(b'>');
     }

@@ -7,16 +7,16 @@ use jid::BareJid;
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target};
+use crate::named::named;
 use crate::rules::delivery::MessageType;
 use crate::session::{AccountState, Item, SessionHandle};
-use crate::stanza::{Child, Condition, Frame, Framing, Kind, Stanza};
+use crate::stanza::{CONTENT_NAMESPACE, Child, Condition, Frame, Framing, Kind, Stanza};
 use crate::sync::Mutex;
 
 const NAMESPACE: &str = "urn:xmpp:carbons:2";
 const RULES: &str = "urn:xmpp:carbons:rules:0";
 const FORWARD: &str = "urn:xmpp:forward:0";
 const HINTS: &str = "urn:xmpp:hints";
-const CONTENT: &str = "jabber:client";
 const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
 const CONFERENCE: &str = "jabber:x:conference";
 /// Payloads that say that a message belongs to a conversation: receipts, chat states, markers.
@@ -75,20 +75,14 @@ impl fmt::Debug for Carbons {
 /// The session has enabled carbons.
 struct Enabled;
 
-/// Which way a message goes, seen from the account whose sessions may get a copy.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Sent,
-    Received,
-}
-
-impl Way {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Sent => "sent",
-            Self::Received => "received",
-        }
+named! {
+    /// Which way a message goes, seen from the account whose sessions may get a copy.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Way {
+        Sent = "sent",
+        Received = "received",
     }
+    const fn name;
 }
 
 impl<C: SharedConnection> Extension<C> for Carbons {
@@ -225,7 +219,7 @@ fn is_eligible(message: &Stanza, way: Way, account: &AccountState) -> bool {
 }
 
 fn is_conversation(child: &Child<'_>) -> bool {
-    child.is("body", CONTENT) || CONVERSATION.contains(&&*child.namespace())
+    child.is("body", CONTENT_NAMESPACE) || CONVERSATION.contains(&&*child.namespace())
 }
 
 fn remember(account: &AccountState, message: &Stanza, way: Way) {

@@ -1,13 +1,12 @@
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Negotiated, Stage};
+use crate::rules::delivery::is_chat_states_only;
 use crate::session::{Authed, Bound, Hold, Session, SessionHandle, SessionRegistry};
-use crate::stanza::{Child, Kind, Stanza};
+use crate::stanza::{Kind, Stanza};
 use crate::stream::Nonza;
 
 const NAMESPACE: &str = "urn:xmpp:csi:0";
-const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
-const HINTS: &str = "urn:xmpp:hints";
 
 /// Client State Indication ([XEP-0352](https://xmpp.org/extensions/xep-0352.html)): an inactive
 /// client is spared presence and chat states until it is active again, or until it gets something else
@@ -76,12 +75,6 @@ fn is_availability(presence: &Stanza) -> bool {
     matches!(presence.type_().as_deref(), None | Some("unavailable"))
 }
 
-/// Whether a message holds nothing but a chat state, its thread and hints.
 fn is_chat_state(message: &Stanza) -> bool {
-    let is_state = |child: &Child<'_>| child.namespace() == CHAT_STATES;
-    let accompanies =
-        |child: &Child<'_>| child.is("thread", "jabber:client") || child.namespace() == HINTS;
-    message.type_().as_deref() != Some("error")
-        && message.children().any(|child| is_state(&child))
-        && message.children().all(|child| is_state(&child) || accompanies(&child))
+    message.type_().as_deref() != Some("error") && is_chat_states_only(message)
 }

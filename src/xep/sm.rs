@@ -121,7 +121,7 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
         if !is_ours(element.name(), &element.namespace()) {
             return Negotiated::Next(session);
         }
-        let answer = if element.name() == "resume" {
+        let (session, answer) = if element.name() == "resume" {
             match resume(session, registry, element) {
                 Ok(session) => return Negotiated::Bound(session),
                 Err(Refusal::Close(error)) => return Negotiated::Close(error),
@@ -130,7 +130,6 @@ impl<C: SharedConnection> Extension<C> for StreamManagement {
         } else {
             (session, failed("unexpected-request", None))
         };
-        let (session, answer) = answer;
         // A transport that is gone is noticed where it is read.
         let _gone = session.send_raw(&answer);
         Negotiated::Done(session)

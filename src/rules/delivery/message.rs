@@ -83,9 +83,7 @@ impl MessageSituation {
             Self::FullNoneNonNegative
         }
     }
-}
 
-impl MessageSituation {
     /// Whether [`message`] looks at what the offline store would make of the message.
     #[must_use]
     pub(crate) const fn asks_offline(self) -> bool {

@@ -1,11 +1,10 @@
 //! What the offline store may keep (XEP-0160 §3, XEP-0334).
 
 use super::MessageType;
-use crate::stanza::{Child, Stanza};
+use crate::stanza::{CONTENT_NAMESPACE, Child, Stanza};
 
 const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
 const HINTS: &str = "urn:xmpp:hints";
-const CONTENT: &str = "jabber:client";
 
 /// What becomes of a message that no session takes now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -48,10 +47,12 @@ fn may_be_stored(message: &Stanza) -> bool {
     hinted("store") || type_ == MessageType::Normal || !is_chat_states_only(message)
 }
 
-/// A chat state may come with the thread it belongs to (XEP-0085 §5.5), and with hints.
-fn is_chat_states_only(message: &Stanza) -> bool {
+/// Whether a message holds nothing but chat states, which may come with the thread that they belong to (XEP-0085
+/// §5.5) and with hints.
+pub(crate) fn is_chat_states_only(message: &Stanza) -> bool {
     let is_state = |child: &Child<'_>| child.namespace() == CHAT_STATES;
-    let accompanies = |child: &Child<'_>| child.is("thread", CONTENT) || child.namespace() == HINTS;
+    let accompanies =
+        |child: &Child<'_>| child.is("thread", CONTENT_NAMESPACE) || child.namespace() == HINTS;
     message.children().any(|child| is_state(&child))
         && message.children().all(|child| is_state(&child) || accompanies(&child))
 }

@@ -23,7 +23,7 @@ pub(crate) enum Audience {
     /// Requests without answer go to remote contacts again, if this is the account's first available
     /// session and a day has passed (rule SUB-13).
     PendingOut,
-    /// The presence goes to the targets of directed presence that have not got it by now
+    /// The presence goes to the targets of directed presence that have not received it yet
     /// ([`uncovered`]); the set is empty then.
     UncoveredTargets,
     /// The presence goes to all targets of directed presence; the set is empty then.

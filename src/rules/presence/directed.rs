@@ -70,12 +70,6 @@ impl Directed {
         self.targets.iter().map(|target| &**target)
     }
 
-    /// Number of targets.
-    #[must_use]
-    pub(crate) fn len(&self) -> usize {
-        self.targets.len()
-    }
-
     /// Whether there is no target.
     #[must_use]
     pub(crate) fn is_empty(&self) -> bool {

@@ -1,9 +1,7 @@
 //! What a client says in a presence.
 
 use crate::rules::subscription::SubscriptionKind;
-use crate::stanza::{Child, Condition, Stanza, StanzaError};
-
-const CONTENT: &str = "jabber:client";
+use crate::stanza::{CONTENT_NAMESPACE, Child, Condition, Stanza, StanzaError};
 
 /// The type of a presence ([RFC 6121 §4.7.1](https://www.rfc-editor.org/rfc/rfc6121#section-4.7.1)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,13 +28,13 @@ impl PresenceType {
         match presence.type_().as_deref() {
             None => Ok(Self::Available),
             Some("unavailable") => Ok(Self::Unavailable),
-            Some("subscribe") => Ok(Self::Subscription(SubscriptionKind::Subscribe)),
-            Some("unsubscribe") => Ok(Self::Subscription(SubscriptionKind::Unsubscribe)),
-            Some("subscribed") => Ok(Self::Subscription(SubscriptionKind::Subscribed)),
-            Some("unsubscribed") => Ok(Self::Subscription(SubscriptionKind::Unsubscribed)),
             Some("probe") => Ok(Self::Probe),
             Some("error") => Ok(Self::Error),
-            Some(_) => Err(PresenceError::UnknownType),
+            Some(type_) => SubscriptionKind::ALL
+                .into_iter()
+                .find(|kind| kind.as_str() == type_)
+                .map(Self::Subscription)
+                .ok_or(PresenceError::UnknownType),
         }
     }
 }
@@ -49,7 +47,7 @@ impl PresenceType {
 /// [`PresenceError`] if the priority is no integer from −128 to 127, or if there is more than one
 /// `<priority/>` or `<show/>` (rule PRES-2). The presence then has no effect at all.
 pub(crate) fn read_priority(presence: &Stanza) -> Result<i8, PresenceError> {
-    let named = |name| presence.children().filter(move |child| child.is(name, CONTENT));
+    let named = |name| presence.children().filter(move |child| child.is(name, CONTENT_NAMESPACE));
     if named("show").count() > 1 {
         return Err(PresenceError::RepeatedShow);
     }
@@ -84,17 +82,9 @@ pub(crate) enum PresenceError {
     RepeatedShow,
 }
 
-impl PresenceError {
-    /// The stanza error that the client gets.
-    #[must_use]
-    pub(crate) const fn condition(self) -> Condition {
-        Condition::BadRequest
-    }
-}
-
 impl From<PresenceError> for StanzaError {
-    fn from(error: PresenceError) -> Self {
-        Self::new(error.condition())
+    fn from(_: PresenceError) -> Self {
+        Self::new(Condition::BadRequest)
     }
 }
 
@@ -122,7 +112,10 @@ mod tests {
         for type_ in ["available", "invisible", "", "Subscribe"] {
             assert_eq!(typed(type_), Err(PresenceError::UnknownType), "{type_:?}");
         }
-        assert_eq!(PresenceError::UnknownType.condition(), Condition::BadRequest);
+        assert_eq!(
+            StanzaError::from(PresenceError::UnknownType).condition(),
+            Condition::BadRequest
+        );
     }
 
     #[test]

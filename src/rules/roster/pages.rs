@@ -1,11 +1,11 @@
 //! Roster items in pages: a change rewrites one page, and shares all others with the former list.
 
+use std::fmt;
 use std::hash::{DefaultHasher, Hasher};
 use std::iter::once;
 use std::slice;
 use std::sync::Arc;
 
-use super::table::ItemRef;
 use super::{Item, Stray, Subscription};
 
 /// Rows ordered by JID, packed into pages that clones share. No page is empty.
@@ -21,21 +21,21 @@ struct Page {
 
 /// What is no text of a row.
 #[derive(Clone, Copy)]
-pub(super) struct Row {
+struct Row {
     /// Where its text stands in the page, in bytes.
-    pub(super) start: u32,
-    pub(super) len: u32,
+    start: u32,
+    len: u32,
     /// At most 3071 (RFC 7622 §3.1).
-    pub(super) jid_len: u16,
-    pub(super) subscription: Subscription,
-    pub(super) flags: u8,
+    jid_len: u16,
+    subscription: Subscription,
+    flags: u8,
     /// Of the JID: the owner of the roster says how it is made.
-    pub(super) hash: u32,
+    hash: u32,
 }
 
-pub(super) const ASK: u8 = 1;
-pub(super) const APPROVED: u8 = 2;
-pub(super) const SEPARATOR: char = '\0';
+const ASK: u8 = 1;
+const APPROVED: u8 = 2;
+const SEPARATOR: char = '\0';
 
 /// Most rows of a page: to copy them costs about as much as the list of the pages of a large roster.
 const MOST_ROWS: usize = 32;
@@ -67,7 +67,8 @@ impl Pages {
             if draft.is_full_with(text_len(item)) {
                 pages.extend(draft.finish());
             }
-            draft.push_item(item);
+            let row = write_item(&mut draft.text, item);
+            draft.rows.push(row);
         }
         pages.extend(draft.finish());
         pages.shrink_to_fit();
@@ -131,7 +132,7 @@ impl Pages {
             (rows.saturating_add(1), text.saturating_add(entry.text().len()))
         });
         let is_too_large = rows > MOST_ROWS || (rows > 1 && text > MOST_TEXT);
-        // Who loads or adds items in their order fills the last page.
+        // Items that are loaded or added in their order fill the last page.
         let is_last =
             end == self.0.len() && row.is_some() && old.is_some_and(|old| at == old.rows.len());
         let first = match (is_too_large, is_last) {
@@ -194,6 +195,123 @@ impl Page {
     }
 }
 
+/// One item of a [`Roster`](super::Roster), seen in place.
+#[derive(Clone, Copy)]
+pub struct ItemRef<'a> {
+    /// Where the item's own text stands among others.
+    text: &'a str,
+    row: &'a Row,
+}
+
+impl<'a> ItemRef<'a> {
+    /// The contact's normalised bare JID.
+    #[must_use]
+    #[inline]
+    pub fn jid(&self) -> &'a str {
+        let start = self.row.start as usize;
+        self.text.get(start..start + usize::from(self.row.jid_len)).unwrap_or_default()
+    }
+
+    /// The JID, the name and the groups.
+    fn text(&self) -> &'a str {
+        let start = self.row.start as usize;
+        self.text.get(start..start + self.row.len as usize).unwrap_or_default()
+    }
+
+    /// Whether a client sees no difference.
+    pub(super) fn shows_as(&self, other: ItemRef<'_>) -> bool {
+        let state = |row: &Row| (row.subscription, row.flags);
+        self.text() == other.text() && state(self.row) == state(other.row)
+    }
+
+    /// The hash of the JID that was kept last; 0 where none was.
+    pub(crate) const fn hash(&self) -> u32 {
+        self.row.hash
+    }
+
+    /// How many bytes it takes in a roster result at most, whatever the state of the subscription:
+    /// what presence does must not depend on how full a roster is.
+    #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
+    pub(super) fn most_bytes(&self) -> usize {
+        const EMPTY: &str =
+            "<item jid='' subscription='none' ask='subscribe' approved='true'></item>";
+        let most = |byte| usize::from(MOST_WRITTEN[usize::from(byte)]);
+        EMPTY.len() + self.text().bytes().map(most).sum::<usize>()
+    }
+
+    /// Of all that a client sees of the item.
+    pub(super) fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(self.text().as_bytes());
+        hasher.write(&[self.row.subscription as u8, self.row.flags]);
+        hasher.finish()
+    }
+
+    /// The name the user gave it.
+    #[must_use]
+    pub fn name(&self) -> Option<&'a str> {
+        self.text().split(SEPARATOR).nth(1).filter(|name| !name.is_empty())
+    }
+
+    /// Its groups, in the order in which they were set.
+    pub fn groups(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.text().split(SEPARATOR).skip(2)
+    }
+
+    /// The subscription.
+    #[must_use]
+    pub const fn subscription(&self) -> Subscription {
+        self.row.subscription
+    }
+
+    /// Pending Out: the user asked and has no answer yet.
+    #[must_use]
+    pub const fn ask(&self) -> bool {
+        self.row.flags & ASK != 0
+    }
+
+    /// Pre-approved.
+    #[must_use]
+    pub const fn approved(&self) -> bool {
+        self.row.flags & APPROVED != 0
+    }
+}
+
+#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
+static MOST_WRITTEN: [u8; 256] = {
+    let mut most = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        most[byte as usize] = most_written(byte);
+        if byte == u8::MAX {
+            break most;
+        }
+        byte += 1;
+    }
+};
+
+/// How many bytes are written for one byte of an item's text at most.
+const fn most_written(byte: u8) -> u8 {
+    match byte {
+        // Between the parts.
+        0 => b"<group></group>".len() as u8,
+        b'&' | 1..=0x1F => 5,
+        b'<' | b'>' => 4,
+        b'\'' | b'"' => 6,
+        _ => 1,
+    }
+}
+
+impl fmt::Debug for ItemRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ItemRef")
+            .field("subscription", &self.subscription())
+            .field("ask", &self.ask())
+            .field("approved", &self.approved())
+            .finish_non_exhaustive()
+    }
+}
+
 /// A page that is being made.
 #[derive(Default)]
 struct Draft {
@@ -208,25 +326,8 @@ impl Draft {
     }
 
     fn push(&mut self, entry: ItemRef<'_>) {
+        self.rows.push(Row { start: offset(self.text.len()), ..*entry.row });
         self.text.push_str(entry.text());
-        self.end_row(*entry.row, entry.text().len());
-    }
-
-    fn push_item(&mut self, item: &Item) {
-        let start = self.text.len();
-        let row = write_item(&mut self.text, item);
-        self.end_row(row, self.text.len().saturating_sub(start));
-    }
-
-    /// The last `len` bytes of the text are those of `row`.
-    fn end_row(&mut self, row: Row, len: usize) {
-        // No text comes near to 4 GiB.
-        let int = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        self.rows.push(Row {
-            start: int(self.text.len().saturating_sub(len)),
-            len: int(len),
-            ..row
-        });
     }
 
     /// The page so far, if there is anything; the next one can be begun.
@@ -250,6 +351,7 @@ fn write_item(out: &mut String, item: &Item) -> Row {
 }
 
 fn write_text(out: &mut String, jid: &str, name: Option<&str>, groups: &[String]) -> Row {
+    let start = out.len();
     out.push_str(jid);
     for part in once(name.unwrap_or_default()).chain(groups.iter().map(String::as_str)) {
         out.push(SEPARATOR);
@@ -260,13 +362,18 @@ fn write_text(out: &mut String, jid: &str, name: Option<&str>, groups: &[String]
         }
     }
     Row {
-        start: 0,
-        len: 0,
+        start: offset(start),
+        len: offset(out.len().saturating_sub(start)),
         jid_len: u16::try_from(jid.len()).unwrap_or(u16::MAX),
         subscription: Subscription::None,
         flags: 0,
         hash: 0,
     }
+}
+
+/// No text is nearly 4 GiB long.
+fn offset(bytes: usize) -> u32 {
+    u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 
 /// About as long as the text of an item.
@@ -285,15 +392,13 @@ impl Packed {
     pub(super) fn new(item: &Item) -> Self {
         let mut text = String::with_capacity(text_len(item) + 1);
         let row = write_item(&mut text, item);
-        let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        Self { text, row: Row { len, ..row } }
+        Self { text, row }
     }
 
     pub(super) fn stray(stray: &Stray) -> Self {
         let mut text = String::new();
         let row = write_text(&mut text, &stray.jid, stray.name.as_deref(), &stray.groups);
-        let len = u32::try_from(text.len()).unwrap_or(u32::MAX);
-        Self { text, row: Row { len, ..row } }
+        Self { text, row }
     }
 
     pub(super) fn entry(&self) -> ItemRef<'_> {
@@ -302,16 +407,6 @@ impl Packed {
 
     pub(super) const fn set_hash(&mut self, hash: u32) {
         self.row.hash = hash;
-    }
-}
-
-impl ItemRef<'_> {
-    /// Of all that a client sees of the item.
-    pub(super) fn digest(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(self.text().as_bytes());
-        hasher.write(&[self.row.subscription as u8, self.row.flags]);
-        hasher.finish()
     }
 }
 

@@ -182,22 +182,17 @@ pub(crate) fn plan_set(
     let contact = &set.contact;
     let present = roster.item(contact);
     match &set.change {
-        // A store may hold such an item: it can be removed, and there is nobody to tell.
-        Change::Remove if contact == own && present.is_some() => Ok(SetPlan::Remove(Removal {
+        Change::Remove if present.is_some() => Ok(SetPlan::Remove(Removal {
             contact: contact.clone(),
             request: roster.has_request(contact.as_str()),
-            farewells: &[],
+            // A store may hold an item of the account itself: there is nobody to tell.
+            farewells: match contact == own {
+                true => &[],
+                false => removal(roster.standing(contact.as_str()).state),
+            },
         })),
         _ if contact == own => Err(RosterError::OwnJid),
-        Change::Remove if present.is_none() => Err(RosterError::UnknownItem),
-        Change::Remove => {
-            let state = roster.standing(contact.as_str()).state;
-            Ok(SetPlan::Remove(Removal {
-                contact: contact.clone(),
-                request: roster.has_request(contact.as_str()),
-                farewells: removal(state),
-            }))
-        }
+        Change::Remove => Err(RosterError::UnknownItem),
         Change::Update { name, groups } => {
             let mut item = present.clone().unwrap_or_else(|| Item::new(contact.clone()));
             item.name.clone_from(name);

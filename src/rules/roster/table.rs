@@ -4,8 +4,8 @@ use std::fmt;
 
 use jid::BareJid;
 
-use super::pages::{APPROVED, ASK, Packed, Pages, Row, SEPARATOR};
-use super::{Item, Stray, Subscription};
+use super::pages::{ItemRef, Packed, Pages};
+use super::{Item, Stray};
 #[cfg(feature = "server")]
 use crate::rules::subscription::{Standing, State};
 
@@ -121,6 +121,7 @@ impl Roster {
             packed.set_hash(old.hash());
         }
         self.count(old.map(|old| (old.digest(), old.most_bytes())), Some(packed.entry()));
+        self.version = self.next_version();
         match place {
             Ok(place) => self.items.replace(place, &packed),
             Err(place) => self.items.insert(place, &packed),
@@ -133,9 +134,7 @@ impl Roster {
     pub fn add_stray(&mut self, stray: &Stray) {
         let Err(place) = self.items.find(&stray.jid) else { return };
         let packed = Packed::stray(stray);
-        let version = self.version;
         self.count(None, Some(packed.entry()));
-        self.version = version;
         self.items.insert(place, &packed);
     }
 
@@ -144,6 +143,7 @@ impl Roster {
         let Ok(place) = self.items.find(jid) else { return false };
         let old = self.items.get(place).map(|old| (old.digest(), old.most_bytes()));
         self.count(old, None);
+        self.version = self.next_version();
         self.items.remove(place);
         true
     }
@@ -157,7 +157,6 @@ impl Roster {
             self.digest = self.digest.wrapping_add(new.digest());
             self.bytes = self.bytes.saturating_add(new.most_bytes());
         }
-        self.version = self.next_version();
     }
 
     /// The number of the last change: what is stored beside the items.
@@ -228,17 +227,14 @@ impl Roster {
     /// Where a contact stands in the subscription machine of RFC 6121 Appendix A.
     #[cfg(feature = "server")]
     pub(crate) fn standing(&self, jid: &str) -> Standing {
-        let request = self.has_request(jid);
-        self.get(jid).map_or_else(
-            || Standing::new(State::of(Subscription::None, false, request), false, false),
-            |entry| {
-                Standing::new(
-                    State::of(entry.subscription(), entry.ask(), request),
-                    entry.approved(),
-                    true,
-                )
-            },
-        )
+        let item = self.get(jid);
+        let subscription = item.map(|item| item.subscription()).unwrap_or_default();
+        let ask = item.is_some_and(|item| item.ask());
+        Standing {
+            state: State::of(subscription, ask, self.has_request(jid)),
+            approved: item.is_some_and(|item| item.approved()),
+            listed: item.is_some(),
+        }
     }
 
     /// Keeps with each item the hash of its JID, for look-ups of contacts. Pages shared with `known`
@@ -255,115 +251,6 @@ impl fmt::Debug for Roster {
             .field("requests", &self.requests.len())
             .field("version", &self.version)
             .finish()
-    }
-}
-
-/// One item of a [`Roster`], seen in place.
-#[derive(Clone, Copy)]
-pub struct ItemRef<'a> {
-    /// Where the item's own text stands among others.
-    pub(super) text: &'a str,
-    pub(super) row: &'a Row,
-}
-
-impl<'a> ItemRef<'a> {
-    /// The contact's normalised bare JID.
-    #[must_use]
-    #[inline]
-    pub fn jid(&self) -> &'a str {
-        let start = self.row.start as usize;
-        self.text.get(start..start + usize::from(self.row.jid_len)).unwrap_or_default()
-    }
-
-    /// The JID, the name and the groups.
-    pub(super) fn text(&self) -> &'a str {
-        let start = self.row.start as usize;
-        self.text.get(start..start + self.row.len as usize).unwrap_or_default()
-    }
-
-    /// Whether a client sees no difference.
-    fn shows_as(&self, other: ItemRef<'_>) -> bool {
-        let state = |row: &Row| (row.subscription, row.flags);
-        self.text() == other.text() && state(self.row) == state(other.row)
-    }
-
-    /// The hash of the JID that was kept last; 0 where none was.
-    pub(crate) const fn hash(&self) -> u32 {
-        self.row.hash
-    }
-
-    /// How many bytes it takes in a roster result at most, whatever the state of the subscription:
-    /// what presence does must not depend on how full a roster is.
-    #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
-    pub(super) fn most_bytes(&self) -> usize {
-        const EMPTY: &str =
-            "<item jid='' subscription='none' ask='subscribe' approved='true'></item>";
-        let most = |byte| usize::from(MOST_WRITTEN[usize::from(byte)]);
-        EMPTY.len() + self.text().bytes().map(most).sum::<usize>()
-    }
-
-    /// The name the user gave it.
-    #[must_use]
-    pub fn name(&self) -> Option<&'a str> {
-        self.text().split(SEPARATOR).nth(1).filter(|name| !name.is_empty())
-    }
-
-    /// Its groups, in the order in which they were set.
-    pub fn groups(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.text().split(SEPARATOR).skip(2)
-    }
-
-    /// The subscription.
-    #[must_use]
-    pub const fn subscription(&self) -> Subscription {
-        self.row.subscription
-    }
-
-    /// Pending Out: the user asked and has no answer yet.
-    #[must_use]
-    pub const fn ask(&self) -> bool {
-        self.row.flags & ASK != 0
-    }
-
-    /// Pre-approved.
-    #[must_use]
-    pub const fn approved(&self) -> bool {
-        self.row.flags & APPROVED != 0
-    }
-}
-
-#[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
-static MOST_WRITTEN: [u8; 256] = {
-    let mut most = [0; 256];
-    let mut byte = 0_u8;
-    loop {
-        most[byte as usize] = most_written(byte);
-        if byte == u8::MAX {
-            break most;
-        }
-        byte += 1;
-    }
-};
-
-/// How many bytes are written for one byte of an item's text at most.
-const fn most_written(byte: u8) -> u8 {
-    match byte {
-        // Between the parts.
-        0 => b"<group></group>".len() as u8,
-        b'&' | 1..=0x1F => 5,
-        b'<' | b'>' => 4,
-        b'\'' | b'"' => 6,
-        _ => 1,
-    }
-}
-
-impl fmt::Debug for ItemRef<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ItemRef")
-            .field("subscription", &self.subscription())
-            .field("ask", &self.ask())
-            .field("approved", &self.approved())
-            .finish_non_exhaustive()
     }
 }
 

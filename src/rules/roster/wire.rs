@@ -50,10 +50,7 @@ pub(crate) fn push(roster: &Roster, contact: &str) -> Vec<u8> {
     query(roster, bytes, |out| match item {
         Some(entry) => write_item(out, entry),
         None => {
-            out.extend_from_slice(b"<item");
-            write_attribute(out, "jid", contact);
-            write_attribute(out, "subscription", "remove");
-            out.extend_from_slice(b"/>");
+            write::leaf(out, "item", &[("jid", contact), ("subscription", "remove")], None);
         }
     })
 }
@@ -61,16 +58,16 @@ pub(crate) fn push(roster: &Roster, contact: &str) -> Vec<u8> {
 /// Appends one `<item/>`. The subscription is always written, `none` too (rule ROSTER-12).
 pub(crate) fn write_item(out: &mut Vec<u8>, entry: ItemRef<'_>) {
     out.extend_from_slice(b"<item");
-    write_attribute(out, "jid", entry.jid());
+    write::attribute(out, "jid", entry.jid());
     if let Some(name) = entry.name() {
-        write_attribute(out, "name", name);
+        write::attribute(out, "name", name);
     }
-    write_attribute(out, "subscription", entry.subscription().as_str());
+    write::attribute(out, "subscription", entry.subscription().as_str());
     if entry.ask() {
-        write_attribute(out, "ask", "subscribe");
+        write::attribute(out, "ask", "subscribe");
     }
     if entry.approved() {
-        write_attribute(out, "approved", "true");
+        write::attribute(out, "approved", "true");
     }
     let mut groups = entry.groups().peekable();
     if groups.peek().is_none() {
@@ -79,9 +76,7 @@ pub(crate) fn write_item(out: &mut Vec<u8>, entry: ItemRef<'_>) {
     }
     out.push(b'>');
     for group in groups {
-        out.extend_from_slice(b"<group>");
-        write::text(out, group);
-        out.extend_from_slice(b"</group>");
+        write::leaf(out, "group", &[], Some(group));
     }
     out.extend_from_slice(b"</item>");
 }
@@ -89,8 +84,8 @@ pub(crate) fn write_item(out: &mut Vec<u8>, entry: ItemRef<'_>) {
 fn query(roster: &Roster, bytes: usize, items: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.saturating_add(128));
     out.extend_from_slice(b"<query");
-    write_attribute(&mut out, "xmlns", NAMESPACE);
-    write_attribute(&mut out, "ver", &roster.ver());
+    write::attribute(&mut out, "xmlns", NAMESPACE);
+    write::attribute(&mut out, "ver", &roster.ver());
     let start_tag = out.len();
     out.push(b'>');
     items(&mut out);
@@ -101,14 +96,6 @@ fn query(roster: &Roster, bytes: usize, items: impl FnOnce(&mut Vec<u8>)) -> Vec
         out.extend_from_slice(b"</query>");
     }
     out
-}
-
-fn write_attribute(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.push(b' ');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"='");
-    write::attribute_value(out, value);
-    out.push(b'\'');
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ impl State {
     ];
 
     /// The state that an item and the presence of a stored request make. A flag that contradicts the
-    /// subscription (who is subscribed waits for no answer) does not count.
+    /// subscription (a subscriber waits for no answer) does not count.
     #[must_use]
     pub(crate) const fn of(subscription: Subscription, ask: bool, request: bool) -> Self {
         match (subscription, ask, request) {
@@ -94,12 +94,4 @@ pub(crate) struct Standing {
     pub(crate) approved: bool,
     /// Whether there is a roster item; without one the state is `None` or `PendingIn`.
     pub(crate) listed: bool,
-}
-
-impl Standing {
-    /// The three facts; [`Roster::standing`](crate::rules::roster::Roster::standing) reads them from a roster.
-    #[must_use]
-    pub(crate) const fn new(state: State, approved: bool, listed: bool) -> Self {
-        Self { state, approved, listed }
-    }
 }

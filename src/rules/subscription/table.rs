@@ -32,7 +32,7 @@ const WITHDRAWN: &[Step] = &[Step::Deliver, Step::Reply(Unsubscribed)];
 /// Note (h): RFC 6121 §3.3.3.
 const LEFT: &[Step] = &[Step::Deliver, Step::Push, Step::Unavailable, Step::Reply(Unsubscribed)];
 
-/// Note (f): who asks again has forgotten both the approval and the presence (RFC 6121 §3.1.3(2)).
+/// Note (f): a contact that asks again has forgotten both the approval and the presence (RFC 6121 §3.1.3(2)).
 const REPEAT: &[Step] = &[Step::Reply(Subscribed), Step::Current];
 
 /// Note (e): the user is not asked, only shown the outcome (RFC 6121 §3.4.2).

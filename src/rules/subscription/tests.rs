@@ -87,7 +87,7 @@ fn assert_order(steps: &[Step], first: Step, second: Step) {
 }
 
 fn listed(state: State, approved: bool) -> Standing {
-    Standing::new(state, approved, true)
+    Standing { state, approved, listed: true }
 }
 
 fn outbound_cell(state: State, kind: SubscriptionKind, text: &str) {
@@ -137,7 +137,7 @@ fn inbound_cell(state: State, kind: SubscriptionKind, text: &str) {
         assert_order(transition.steps(), Step::Reply(SubscriptionKind::Subscribed), Step::Current);
     }
     if cell.has("(g)") {
-        let stranger = inbound(Standing::new(state, false, false), kind);
+        let stranger = inbound(Standing { state, approved: false, listed: false }, kind);
         assert_eq!(stranger.state, cell.state);
         assert_eq!(stranger.request(), Some(RequestChange::Drop));
         assert!(stranger.steps().is_empty());
@@ -160,7 +160,8 @@ fn all() -> impl Iterator<Item = (Standing, Transition)> {
     let standings = State::ALL.into_iter().flat_map(|state| {
         let may_be_unlisted = matches!(state, State::None | State::PendingIn);
         let may_be_approved = matches!(state, State::None | State::PendingOut | State::To);
-        let unlisted = may_be_unlisted.then_some(Standing::new(state, false, false));
+        let unlisted =
+            may_be_unlisted.then_some(Standing { state, approved: false, listed: false });
         let approved = may_be_approved.then_some(listed(state, true));
         unlisted.into_iter().chain(approved).chain([listed(state, false)])
     });
@@ -214,10 +215,16 @@ fn sub_3_unsubscribe_and_subscribe_are_routed_in_every_state() {
 #[test]
 fn sub_9_a_request_is_stored_once_and_makes_no_item() {
     let contact = BareJid::new("juliet@example.com").unwrap();
-    let first = inbound(Standing::new(State::None, false, false), SubscriptionKind::Subscribe);
+    let first = inbound(
+        Standing { state: State::None, approved: false, listed: false },
+        SubscriptionKind::Subscribe,
+    );
     assert_eq!(first.request(), Some(RequestChange::Store));
     assert_eq!(first.item(&contact, None), None);
-    let second = inbound(Standing::new(first.state, false, false), SubscriptionKind::Subscribe);
+    let second = inbound(
+        Standing { state: first.state, approved: false, listed: false },
+        SubscriptionKind::Subscribe,
+    );
     assert_eq!(second.request(), None);
     assert!(second.steps().is_empty());
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::give::Origin;
 use crate::connection::SharedConnection;
 use crate::extension::{IqResult, Outcome};
-use crate::server::Core;
-use crate::session::SessionHandle;
+use crate::server::{Core, Task};
+use crate::session::{SessionHandle, Validity};
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
 use crate::stream::Limit;
 
@@ -48,6 +48,17 @@ impl<C: SharedConnection> Core<C> {
         }
     }
 
+    /// As [`bounce`](Self::bounce), where that is all there is to do.
+    pub(crate) fn refuse(
+        &self,
+        origin: Origin<'_, C>,
+        stanza: &Stanza,
+        error: impl Into<StanzaError>,
+    ) -> Option<Task> {
+        self.bounce(origin, stanza, error);
+        None
+    }
+
     /// Answers an iq request with what a handler made of it.
     pub(super) fn answer_iq(&self, origin: Origin<'_, C>, request: &Stanza, result: IqResult) {
         match result.map(|payload| request.result_with(payload.as_ref())) {
@@ -80,7 +91,7 @@ impl<C: SharedConnection> Core<C> {
         let to = answer.to();
         let Some(Ok(to)) = to.as_deref().map(|to| self.address(to)) else { return };
         if !self.registry.is_local(to.bare.as_str()) {
-            self.route_elsewhere(None, answer.clone());
+            self.route_elsewhere(None, answer.clone(), Validity::FOR_GOOD);
         } else if !to.is_account() {
             self.requests.take_answer(&answer);
         } else {

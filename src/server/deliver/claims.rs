@@ -37,15 +37,4 @@ impl<C: SharedConnection> Core<C> {
             }
         }
     }
-
-    /// The same for a stanza that the host hands in, which speaks for the local domains itself.
-    pub(crate) fn without_claims_of_others(&self, stanza: Stanza) -> Stanza {
-        let from = stanza
-            .from()
-            .and_then(|from| Some(self.address(&from).ok()?.bare.domain().to_string()));
-        if from.is_some_and(|domain| !self.registry.is_local(&domain)) {
-            return self.without_claims(stanza);
-        }
-        stanza
-    }
 }

@@ -63,9 +63,9 @@ impl<C: SharedConnection> Core<C> {
         if sender == Some(account.jid().as_str()) {
             return Admission::Accept;
         }
-        let answers = self.extensions.iter().map(|extension| extension.admit(account, stanza));
-        let mut refusals = answers.filter(|answer| !matches!(answer, Admission::Accept));
-        refusals.next().unwrap_or(Admission::Accept)
+        let mut answers = self.extensions.iter().map(|extension| extension.admit(account, stanza));
+        let refusal = answers.find(|answer| !matches!(answer, Admission::Accept));
+        refusal.unwrap_or(Admission::Accept)
     }
 
     /// Whether an extension hides an account's presence from a JID.
@@ -76,9 +76,8 @@ impl<C: SharedConnection> Core<C> {
 
     /// How an extension holds a stanza back from a session.
     pub(crate) fn hold(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Hold {
-        let answers = self.extensions.iter().map(|extension| extension.hold(session, stanza));
-        let mut holds = answers.filter(|answer| *answer != Hold::Pass);
-        holds.next().unwrap_or(Hold::Pass)
+        let mut answers = self.extensions.iter().map(|extension| extension.hold(session, stanza));
+        answers.find(|answer| *answer != Hold::Pass).unwrap_or(Hold::Pass)
     }
 
     /// The features that extensions list for an entity, each once.

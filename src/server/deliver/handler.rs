@@ -19,7 +19,7 @@ use crate::stanza::{Condition, Stanza};
 
 /// IQ-5: a handler that takes longer has failed.
 pub(super) const HANDLER_TIMEOUT: Duration = Duration::from_secs(60);
-const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
+pub(in crate::server) const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 const LEGACY_SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
 
 impl<C: SharedConnection> Core<C> {
@@ -32,10 +32,27 @@ impl<C: SharedConnection> Core<C> {
         target: Target,
     ) -> Option<Task> {
         let own = origin.is_some_and(|session| session.account().bare == to);
-        if let Some(session) = origin
-            && let Some(served) = self.serve_session(session, stanza, own, target)
-        {
-            return served;
+        if let (Some(session), Some(query)) = (origin, stanza.child()) {
+            // No extension sees requests about the stream of the session and its roster.
+            let is_set = stanza.type_().as_deref() == Some("set");
+            // A stream is the business of its server and of its account, and of nobody else.
+            let of_stream = own || target == Target::Domain;
+            if of_stream && is_set && query.is("session", LEGACY_SESSION) {
+                // BIND-15
+                self.result(origin, stanza, b"");
+                return None;
+            }
+            if of_stream && query.is("bind", BIND_NS) {
+                // BIND-9
+                return self.refuse(origin, stanza, Condition::NotAllowed);
+            }
+            if target == Target::Account && query.is("query", roster::NAMESPACE) {
+                return match (own, is_set) {
+                    (true, true) => self.roster_set(session, stanza, &query),
+                    (true, false) => self.roster_get(session, stanza, &query),
+                    (false, _) => self.refuse(origin, stanza, BOUNCE),
+                };
+            }
         }
         let relation = if own {
             Relation::Own
@@ -47,35 +64,6 @@ impl<C: SharedConnection> Core<C> {
             return Some(self.load_and_handle(origin.cloned(), stanza.clone(), to, target));
         };
         self.call_handlers(origin, stanza, &to, target, relation)
-    }
-
-    /// Requests that no extension sees: about the stream of the session and its roster. `None` where it
-    /// is another; else what is left to wait for.
-    fn serve_session(
-        self: &Arc<Self>,
-        session: &SessionHandle<C>,
-        stanza: &Stanza,
-        own: bool,
-        target: Target,
-    ) -> Option<Option<Task>> {
-        let query = stanza.child()?;
-        let is_set = stanza.type_().as_deref() == Some("set");
-        // A stream is the business of its server and of its account, and of nobody else.
-        let of_stream = own || target == Target::Domain;
-        if of_stream && is_set && query.is("session", LEGACY_SESSION) {
-            // BIND-15
-            self.result(Some(session), stanza, b"");
-        } else if of_stream && query.is("bind", BIND) {
-            // BIND-9
-            self.bounce(Some(session), stanza, Condition::NotAllowed);
-        } else if !query.is("query", roster::NAMESPACE) || target != Target::Account {
-            return None;
-        } else if own {
-            return Some(self.roster_iq(session, stanza, &query, is_set));
-        } else {
-            self.bounce(Some(session), stanza, BOUNCE);
-        }
-        Some(None)
     }
 
     /// A request to an account without sessions.
@@ -133,17 +121,16 @@ impl<C: SharedConnection> Core<C> {
         let failed = || Some(IqReply::error(Condition::InternalServerError));
         let account = origin.map(|session| &session.account().bare);
         let called = self.shielded(HostCode::Extension, account, call);
-        let Some(reply) = called.unwrap_or_else(failed) else {
-            self.bounce(origin, stanza, BOUNCE);
-            return None;
-        };
-        match reply {
-            IqReply::Now(result) => {
+        match called.unwrap_or_else(failed) {
+            None => self.refuse(origin, stanza, BOUNCE),
+            Some(IqReply::Now(result)) => {
                 self.answer_iq(origin, stanza, result);
                 None
             }
-            IqReply::Job(work) => Some(self.run_job(origin.cloned(), stanza.clone(), to, work)),
-            IqReply::Later(answer) => {
+            Some(IqReply::Job(work)) => {
+                Some(self.run_job(origin.cloned(), stanza.clone(), to, work))
+            }
+            Some(IqReply::Later(answer)) => {
                 let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
                 let to = to.clone();
                 Some(Box::pin(async move {

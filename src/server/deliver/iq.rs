@@ -14,20 +14,17 @@ use crate::rules::delivery::{BOUNCE, IqDecision, IqSituation, Relation, iq};
 use crate::rules::roster;
 use crate::server::{Core, Task};
 use crate::session::{AccountKey, NotSent};
-use crate::stanza::{Condition, Stanza, StanzaError};
+use crate::stanza::{Condition, Stanza};
 
-/// Whether an iq is a request, or why it is none of the four (IQ-3).
-pub(crate) fn is_request(stanza: &Stanza) -> Result<bool, StanzaError> {
-    let bad = || StanzaError::new(Condition::BadRequest);
+/// Whether an iq is a request; `None` where it is none of the four types, or not a good one (IQ-3).
+pub(crate) fn is_request(stanza: &Stanza) -> Option<bool> {
     let request = match stanza.type_().as_deref() {
         Some("get" | "set") => true,
         Some("result" | "error") => false,
-        _ => return Err(bad()),
+        _ => return None,
     };
-    if stanza.id().is_none() || (request && stanza.children().take(2).count() != 1) {
-        return Err(bad());
-    }
-    Ok(request)
+    let is_good = stanza.id().is_some() && (!request || stanza.children().take(2).count() == 1);
+    is_good.then_some(request)
 }
 
 impl<C: SharedConnection> Core<C> {
@@ -40,13 +37,12 @@ impl<C: SharedConnection> Core<C> {
     ) -> Option<Task> {
         let request = self.check_iq(origin, stanza)?;
         let own = origin.map(|session| &session.account().bare);
-        if let Some(to) = to.filter(|to| to.is_account())
-            && let Err(refusal) = self.admit_iq(stanza, to, own)
-        {
-            if let Some(error) = refusal.filter(|_| request) {
-                self.bounce(origin, stanza, error);
+        if let Some(to) = to.filter(|to| to.is_account()) {
+            match self.admit_iq(stanza, to, own) {
+                Admission::Accept => {}
+                Admission::Refuse(error) if request => return self.refuse(origin, stanza, error),
+                Admission::Refuse(_) | Admission::Drop => return None,
             }
-            return None;
         }
         let matching = to.and_then(|to| self.registry.find(to.key(), to.resource.as_deref()?));
         let situation = match to {
@@ -83,36 +79,23 @@ impl<C: SharedConnection> Core<C> {
         None
     }
 
-    /// Whether an iq gets in to an account, or the error for its sender, if it is a request.
-    fn admit_iq(
-        &self,
-        stanza: &Stanza,
-        to: &Address<'_>,
-        own: Option<&BareJid>,
-    ) -> Result<(), Option<StanzaError>> {
+    /// Whether an iq gets in to an account.
+    fn admit_iq(&self, stanza: &Stanza, to: &Address<'_>, own: Option<&BareJid>) -> Admission {
         if to.resource.is_none() && Some(&*to.bare) != own && is_roster_set(stanza) {
             // ROSTER-4: whether the account exists and blocks the sender does not matter.
-            return Err(Some(Condition::Forbidden.into()));
+            return Admission::Refuse(Condition::Forbidden.into());
         }
-        match self.admit(to, stanza) {
-            Admission::Accept => Ok(()),
-            Admission::Drop => Err(None),
-            Admission::Refuse(error) => Err(Some(error)),
-        }
+        self.admit(to, stanza)
     }
 
-    /// Whether an iq is a request; `None` where it is none of the four types, and its sender has
-    /// been told so (IQ-3).
+    /// As [`is_request`]; where it is `None`, the sender is told so.
     pub(super) fn check_iq(&self, origin: Origin<'_, C>, stanza: &Stanza) -> Option<bool> {
-        let error = match is_request(stanza) {
-            Ok(request) => return Some(request),
-            Err(error) => error,
-        };
+        let request = is_request(stanza);
         // IQ-4: a malformed answer is no request for one.
-        if !matches!(stanza.type_().as_deref(), Some("result" | "error")) {
-            self.bounce(origin, stanza, error);
+        if request.is_none() && !matches!(stanza.type_().as_deref(), Some("result" | "error")) {
+            self.bounce(origin, stanza, Condition::BadRequest);
         }
-        None
+        request
     }
 
     /// Whether the sender of a request may reach the sessions of this account (IQ-2).

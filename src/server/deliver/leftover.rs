@@ -84,7 +84,7 @@ impl<C: SharedConnection> Core<C> {
         Vec::new()
     }
 
-    /// Answers what an ended session leaves, unless its account hides from the sender by now (BLOCK-11).
+    /// Answers what an ended session leaves, unless its account now hides from the sender (BLOCK-11).
     async fn bounce_leftover(&self, Leftover { stanza, session, .. }: &Leftover) {
         let from = stanza.from().unwrap_or_default();
         let state = self.loaded_state(&session.to_bare()).await;

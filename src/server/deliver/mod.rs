@@ -6,7 +6,7 @@ mod answer;
 mod claims;
 mod extensions;
 mod give;
-mod handler;
+pub(super) mod handler;
 pub(super) mod iq;
 mod leftover;
 pub(super) mod message;

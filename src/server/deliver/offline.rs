@@ -69,11 +69,9 @@ impl<C: SharedConnection> Core<C> {
             let is_reachable = gets_messages(&session);
             if is_reachable {
                 // LIMIT-10: what a session does not take yet waits as if the store had failed.
-                if !session.takes_stored() {
-                    self.retry_later(account);
-                    return false;
-                }
-                let Ok(stored) = self.stored(account).await else {
+                let takes = session.takes_stored();
+                let stored = if takes { self.stored(account).await.ok() } else { None };
+                let Some(stored) = stored else {
                     self.retry_later(account);
                     return false;
                 };
@@ -81,11 +79,8 @@ impl<C: SharedConnection> Core<C> {
                     continue;
                 }
                 self.give_stored(account, &session, stored).await;
-            }
-            // Messages that have queued behind it meanwhile go to another session that is there.
-            if !is_reachable
-                && let Some(other) = self.registry.sessions(account).find(gets_messages)
-            {
+            } else if let Some(other) = self.registry.sessions(account).find(gets_messages) {
+                // Messages that have queued behind it meanwhile go to another session that is there.
                 self.registry.expect_stored(&other);
             }
             self.registry.stored_given(&session);

@@ -35,13 +35,9 @@ impl<C: SharedConnection> Core<C> {
             (Ok(PresenceType::Error), None) => None,
             // STZ-4: these are for somebody.
             (Ok(PresenceType::Subscription(_) | PresenceType::Probe), None) => {
-                self.bounce(Some(&session.handle()), stanza, Condition::BadRequest);
-                None
+                self.refuse(Some(&session.handle()), stanza, Condition::BadRequest)
             }
-            (Err(error), _) => {
-                self.bounce(Some(&session.handle()), stanza, error);
-                None
-            }
+            (Err(error), _) => self.refuse(Some(&session.handle()), stanza, error),
         }
     }
 
@@ -62,8 +58,7 @@ impl<C: SharedConnection> Core<C> {
                     Err(error) => {
                         let account = Some(&handle.account().bare);
                         self.limit(Limit::DirectedPresence, &PeerAddress::UNKNOWN, account);
-                        self.bounce(Some(handle), stanza, error.condition());
-                        None
+                        self.refuse(Some(handle), stanza, error.condition())
                     }
                 }
             }
@@ -94,10 +89,7 @@ impl<C: SharedConnection> Core<C> {
         let handle = session.handle();
         let priority = match read_priority(stanza) {
             Ok(priority) => priority,
-            Err(error) => {
-                self.bounce(Some(&handle), stanza, error);
-                return None;
-            }
+            Err(error) => return self.refuse(Some(&handle), stanza, error),
         };
         let first = self.registry.available(&handle.account().bare).is_empty();
         let before = handle.is_available().then(|| handle.priority());
@@ -141,7 +133,7 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
     ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
-            self.route_while(origin, stanza.clone(), validity);
+            self.route_elsewhere(origin, stanza.clone(), validity);
             return None;
         }
         // MSG-9: to the domain, silence.
@@ -151,10 +143,7 @@ impl<C: SharedConnection> Core<C> {
             // What changes a subscription does so without a word (BLOCK-9).
             Admission::Drop if matches!(type_, PresenceType::Subscription(_)) => {}
             Admission::Drop => return None,
-            Admission::Refuse(error) => {
-                self.bounce(origin, stanza, error);
-                return None;
-            }
+            Admission::Refuse(error) => return self.refuse(origin, stanza, error),
         }
         let sessions = self.registry.sessions_of(to.key());
         let reached: Vec<SessionHandle<C>> = match &to.resource {
@@ -191,7 +180,11 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
     ) {
         let ends = matches!(type_, PresenceType::Unavailable | PresenceType::Error);
-        let from = if ends { self.true_from(origin, stanza) } else { None };
+        let from = match origin {
+            _ if !ends => None,
+            Some(session) => Some(Cow::from(session.jid().as_str())),
+            None => stanza.from().and_then(|from| Some(self.address(&from).ok()?.to_text().into())),
+        };
         for session in sessions {
             if let Some(from) = &from {
                 // PRES-11
@@ -202,18 +195,6 @@ impl<C: SharedConnection> Core<C> {
             } else {
                 let _gone = session.send_item(&Item::new(stanza).while_valid(validity));
             }
-        }
-    }
-
-    /// The sender of a stanza, as normalised text.
-    fn true_from<'a>(
-        &self,
-        origin: Option<&'a SessionHandle<C>>,
-        stanza: &Stanza,
-    ) -> Option<Cow<'a, str>> {
-        match origin {
-            Some(session) => Some(session.jid().as_str().into()),
-            None => Some(self.address(&stanza.from()?).ok()?.to_text().into()),
         }
     }
 }

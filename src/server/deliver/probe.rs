@@ -36,7 +36,6 @@ impl<C: SharedConnection> Core<C> {
         to: &Address<'_>,
     ) -> Option<Task> {
         let from = BareJid::clone(&self.address(&stanza.from()?).ok()?.bare);
-        let key = to.bare.to_string();
         let asked =
             Asked { origin: origin.cloned(), stanza: stanza.clone(), to: to.to_static(), from };
         let core = Arc::clone(self);
@@ -62,7 +61,7 @@ impl<C: SharedConnection> Core<C> {
             };
             core.answer_probe(&asked, &roster);
         };
-        let done = self.jobs.run(&key, job);
+        let done = self.jobs.run(to.bare.as_str(), job);
         Some(Box::pin(async move {
             done.await;
         }))
@@ -129,18 +128,13 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
         presence: Stanza,
     ) {
-        let jid = session.jid().as_str();
-        match &asked.origin {
-            Some(origin) => {
-                let presence = presence.readdressed(Some(jid), Some(origin.jid().as_str()));
-                let _refused = origin.send_item(&Item::new(&presence).while_valid(validity));
-            }
-            None => {
-                let presence = presence.readdressed(Some(jid), Some(asked.from.as_str()));
-                if !self.registry.is_local(asked.from.as_str()) {
-                    self.route_while(None, presence, validity);
-                }
-            }
+        let (origin, from) = (asked.origin.as_ref(), asked.from.as_str());
+        let to = origin.map_or(from, |origin| origin.jid().as_str());
+        let presence = presence.readdressed(Some(session.jid().as_str()), Some(to));
+        if let Some(origin) = origin {
+            let _refused = origin.send_item(&Item::new(&presence).while_valid(validity));
+        } else if !self.registry.is_local(from) {
+            self.route_elsewhere(None, presence, validity);
         }
     }
 }

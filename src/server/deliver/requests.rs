@@ -1,14 +1,14 @@
 //! Iq requests of the server itself, and their answers (STZ-13).
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::hash_map::Entry;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::connection::SharedConnection;
-use crate::server::Core;
 use crate::server::work::oneshot::{self, Sender};
+use crate::server::{Core, Server};
 use crate::stanza::{Kind, Stanza};
 
 /// How long an answer may take.
@@ -49,26 +49,29 @@ impl Requests {
     }
 }
 
-impl<C: SharedConnection> Core<C> {
-    pub(crate) async fn request(self: &Arc<Self>, iq: Stanza) -> Result<Stanza, RequestError> {
+impl<C: SharedConnection> Server<C> {
+    /// Sends an iq get or set, and waits for its answer: the result or error with its id and from
+    /// its `to` (STZ-13).
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError`] when no answer comes within 60 seconds, or the iq is no request.
+    pub async fn request(&self, iq: Stanza) -> Result<Stanza, RequestError> {
+        let core = &self.0;
         let request = iq.kind() == Kind::Iq && matches!(iq.type_().as_deref(), Some("get" | "set"));
         let (Some(to), Some(id), true) = (iq.to(), iq.id(), request) else {
             return Err(RequestError::NotARequest);
         };
-        let to = self.address(&to).map_err(|_| RequestError::NotARequest)?.to_text();
+        let to = core.address(&to).map_err(|_| RequestError::NotARequest)?.to_text();
         let key = (to, id.into_owned());
-        let receiver = {
-            let mut waiting = self.requests.waiting.lock();
-            if waiting.contains_key(&key) {
-                return Err(RequestError::Duplicate);
-            }
-            let (sender, receiver) = oneshot::channel();
-            waiting.insert(key.clone(), sender);
-            receiver
-        };
-        let _waiter = Waiter { core: self, key };
-        self.route_for_host(iq);
-        self.timers.within(REQUEST_TIMEOUT, receiver).await.flatten().ok_or(RequestError::TimedOut)
+        let (sender, receiver) = oneshot::channel();
+        match core.requests.waiting.lock().entry(key.clone()) {
+            Entry::Occupied(_) => return Err(RequestError::Duplicate),
+            Entry::Vacant(place) => _ = place.insert(sender),
+        }
+        let _waiter = Waiter { core, key };
+        core.route_for_host(&iq);
+        core.timers.within(REQUEST_TIMEOUT, receiver).await.flatten().ok_or(RequestError::TimedOut)
     }
 }
 

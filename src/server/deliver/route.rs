@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use jid::BareJid;
-use parking_lot::Mutex;
 
 use super::address::Address;
 use super::give::Origin;
@@ -12,8 +11,7 @@ use super::message::Accepted;
 use crate::address::{self, InvalidAddress};
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
-use crate::server::faults::Faults;
-use crate::server::{Core, PeerAddress, Task};
+use crate::server::{Core, Task};
 use crate::session::{AccountKey, HostCode, SessionHandle, Validity};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
@@ -56,89 +54,30 @@ impl From<RouteError> for StanzaError {
 
 /// The queue in front of the router: one writer at a time, in order.
 pub(crate) struct RouterQueue<C: SharedConnection> {
-    router: Option<Box<dyn Router>>,
-    state: Mutex<QueueState<C>>,
-}
-
-struct QueueState<C: SharedConnection> {
-    waiting: VecDeque<Outgoing<C>>,
-    writing: bool,
+    pub(crate) waiting: VecDeque<Outgoing<C>>,
+    pub(crate) writing: bool,
 }
 
 /// A stanza on its way out, and the session that is told if there is no way.
-struct Outgoing<C: SharedConnection> {
+pub(crate) struct Outgoing<C: SharedConnection> {
     stanza: Stanza,
     origin: Option<SessionHandle<C>>,
 }
 
-impl<C: SharedConnection> RouterQueue<C> {
-    pub(crate) fn new(router: Option<Box<dyn Router>>) -> Self {
-        let state = QueueState { waiting: VecDeque::new(), writing: false };
-        Self { router, state: Mutex::new(state) }
-    }
-
-    /// Routes a stanza, or queues it while another thread is writing. One that is void by
-    /// the time it has its place in the order is dropped (PRES-21). `refused` gets what could not
-    /// be routed.
-    fn route(
-        &self,
-        outgoing: Outgoing<C>,
-        validity: Validity<'_>,
-        faults: &Faults,
-        mut refused: impl FnMut(Outgoing<C>, RouteError),
-    ) {
-        let mut refused = |outgoing: Outgoing<C>, error| {
-            // It leads into the host's code: its panic must not leave the queue without a writer.
-            let peer = &PeerAddress::UNKNOWN;
-            faults.shielded(HostCode::Extension, peer, None, || refused(outgoing, error));
-        };
-        let Some(router) = &self.router else { return refused(outgoing, RouteError::NotFound) };
-        let mut queue = self.state.lock();
-        if validity.is_void() {
-            return;
-        }
-        queue.waiting.push_back(outgoing);
-        if queue.writing {
-            return;
-        }
-        queue.writing = true;
-        while let Some(outgoing) = queue.waiting.pop_front() {
-            drop(queue);
-            let route = || router.route(&outgoing.stanza);
-            let account = outgoing.origin.as_ref().map(|session| &session.account().bare);
-            let routed = faults.shielded(HostCode::Router, &PeerAddress::UNKNOWN, account, route);
-            let routed = routed.unwrap_or(Err(RouteError::Timeout));
-            if let Err(error) = routed {
-                refused(outgoing, error);
-            }
-            queue = self.state.lock();
-        }
-        queue.writing = false;
-    }
-}
-
 impl<C: SharedConnection> Core<C> {
-    /// Routes a stanza with a true `from` by its `to`.
-    pub(crate) fn route(self: &Arc<Self>, origin: Origin<'_, C>, stanza: Stanza) -> Option<Task> {
+    /// Routes what the host hands in by its `to`. A panic of an extension ends this stanza alone.
+    pub(crate) fn route_for_host(self: &Arc<Self>, stanza: &Stanza) {
         let to = stanza.to();
-        let to = match to.as_deref().map(|to| self.address(to)) {
-            Some(Ok(to)) => to,
-            // Only the host can send a stanza without an address here, and there is nobody to tell.
-            None => return None,
-            Some(Err(_)) => {
-                self.bounce(origin, &stanza, Condition::JidMalformed);
-                return None;
-            }
+        let route = || match to.as_deref().map(|to| self.address(to)) {
+            Some(Ok(to)) => self.route_to(None, stanza, &to),
+            Some(Err(_)) => self.refuse(None, stanza, Condition::JidMalformed),
+            // There is nobody to tell.
+            None => None,
         };
-        self.route_to(origin, &stanza, &to)
-    }
-
-    /// Routes what the host hands in. A panic of an extension ends this stanza alone.
-    pub(crate) fn route_for_host(self: &Arc<Self>, stanza: Stanza) {
-        match self.shielded(HostCode::Extension, None, || self.route(None, stanza.clone())) {
+        match self.shielded(HostCode::Extension, None, route) {
             Some(None) => {}
             Some(Some(task)) => self.jobs.spawn(task),
-            None => self.bounce(None, &stanza, Condition::InternalServerError),
+            None => self.bounce(None, stanza, Condition::InternalServerError),
         }
     }
 
@@ -154,7 +93,7 @@ impl<C: SharedConnection> Core<C> {
             if stanza.kind() == Kind::Iq {
                 self.check_iq(origin, stanza)?;
             }
-            self.route_elsewhere(origin, stanza.clone());
+            self.route_elsewhere(origin, stanza.clone(), Validity::FOR_GOOD);
             return None;
         }
         match stanza.kind() {
@@ -170,17 +109,20 @@ impl<C: SharedConnection> Core<C> {
         Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
     }
 
-    /// A stanza of the host with its `from` in normal form; `None` where that is no address.
-    pub(crate) fn with_normal_from(&self, stanza: Stanza) -> Option<Stanza> {
+    /// A stanza of the host, with its `from` in normal form (JID-1), and without what another domain says
+    /// in our name (STZ-14); `None` where `from` is no address.
+    pub(crate) fn sent_by_host(&self, stanza: Stanza) -> Option<Stanza> {
         let Some(from) = stanza.from() else { return Some(stanza) };
-        let Ok(normal) = self.address(&from).map(|from| from.to_text()) else {
+        let Ok(sender) = self.address(&from) else {
             self.metrics.error(Condition::JidMalformed);
             return None;
         };
-        if normal == from {
-            return Some(stanza);
-        }
-        Some(stanza.readdressed(Some(&normal), stanza.to().as_deref()))
+        let (normal, is_ours) = (sender.to_text(), self.registry.is_local(sender.bare.as_str()));
+        let readdressed =
+            (normal != from).then(|| stanza.readdressed(Some(&normal), stanza.to().as_deref()));
+        drop(from);
+        let stanza = readdressed.unwrap_or(stanza);
+        Some(if is_ours { stanza } else { self.without_claims(stanza) })
     }
 
     /// The address of an account itself.
@@ -189,38 +131,55 @@ impl<C: SharedConnection> Core<C> {
         Address::of(account, hash)
     }
 
-    /// To the host's router; a refusal is answered to `origin`, or else to the session that the
-    /// stanza is from, where that is due (STZ-10, SUB-6).
-    pub(super) fn route_elsewhere(&self, origin: Origin<'_, C>, stanza: Stanza) {
-        self.route_while(origin, stanza, Validity::FOR_GOOD);
-    }
-
-    /// The same for a stanza that may have become untrue before it has its place in the order.
-    pub(crate) fn route_while(
+    /// To the host's router, or into the queue while another thread is writing. A stanza that is void by
+    /// the time it has its place in the order is dropped (PRES-21).
+    pub(crate) fn route_elsewhere(
         &self,
-        origin: Option<&SessionHandle<C>>,
+        origin: Origin<'_, C>,
         stanza: Stanza,
         validity: Validity<'_>,
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
-        self.router.route(
-            outgoing,
-            validity,
-            &self.faults,
-            |Outgoing { stanza, origin }, error| {
-                let sender = origin.or_else(|| self.sender(&stanza));
-                if let Some(session) = sender {
-                    if stanza.kind() == Kind::Presence
-                        && let to = stanza.to()
-                        && let Some(Ok(to)) = to.as_deref().map(|to| self.address(to))
-                    {
-                        // PRES-11
-                        session.forget_directed(&to.to_text());
-                    }
-                    self.bounce(Some(&session), &stanza, error);
-                }
-            },
-        );
+        let Some(router) = &self.router else {
+            return self.not_routed(outgoing, RouteError::NotFound);
+        };
+        let mut queue = self.router_queue.lock();
+        if validity.is_void() {
+            return;
+        }
+        queue.waiting.push_back(outgoing);
+        if std::mem::replace(&mut queue.writing, true) {
+            return;
+        }
+        while let Some(outgoing) = queue.waiting.pop_front() {
+            drop(queue);
+            let route = || router.route(&outgoing.stanza);
+            let account = outgoing.origin.as_ref().map(|session| &session.account().bare);
+            let routed = self.shielded(HostCode::Router, account, route);
+            let routed = routed.unwrap_or(Err(RouteError::Timeout));
+            if let Err(error) = routed {
+                self.not_routed(outgoing, error);
+            }
+            queue = self.router_queue.lock();
+        }
+        queue.writing = false;
+    }
+
+    /// A refusal is answered to the session that sent the stanza, where that is due (STZ-10, SUB-6).
+    fn not_routed(&self, Outgoing { stanza, origin }: Outgoing<C>, error: RouteError) {
+        let answer = || {
+            let Some(session) = origin.or_else(|| self.sender(&stanza)) else { return };
+            if stanza.kind() == Kind::Presence
+                && let to = stanza.to()
+                && let Some(Ok(to)) = to.as_deref().map(|to| self.address(to))
+            {
+                // PRES-11
+                session.forget_directed(&to.to_text());
+            }
+            self.bounce(Some(&session), &stanza, error);
+        };
+        // It leads into the host's code: its panic must not leave the queue without a writer.
+        let _panicked = self.shielded(HostCode::Extension, None, answer);
     }
 
     /// The local session that a stanza came from.

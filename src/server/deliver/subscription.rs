@@ -9,7 +9,7 @@ use super::roster::transaction::Change;
 use crate::connection::SharedConnection;
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::{Core, Task};
-use crate::session::{Item, SessionHandle};
+use crate::session::{Item, SessionHandle, Validity};
 use crate::stanza::{Stanza, StanzaError, canonicalise};
 use crate::store::SubscriptionRequest;
 
@@ -51,7 +51,7 @@ impl<C: SharedConnection> Core<C> {
                 pending && !self.registry.is_local(contact) && !self.is_hidden(&state, contact);
             if meant && self.claim_reminder(account, contact, now) {
                 let request = Stanza::presence().type_("subscribe").from(account).to(contact);
-                self.route_elsewhere(None, request.build());
+                self.route_elsewhere(None, request.build(), Validity::FOR_GOOD);
             }
         }
     }

@@ -3,12 +3,36 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use super::admission::Standing;
+use super::admission::{News, PlaceStanding};
 use super::close::Closing;
-use super::pending::Pending;
-use super::{Driver, Place, State, Want};
+use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
+use crate::server::work::oneshot::Receiver;
+use crate::session::{Authed, Bound, Session};
+use crate::stanza::Condition;
+use crate::store::{Credentials, Verdict};
 use crate::stream::{Limit, StreamCondition};
+
+/// Work that the driver waits for before it goes on with its input (STREAM-23).
+pub(super) enum Pending<C: SharedConnection> {
+    /// The answer of a store to SASL; `None` if it failed.
+    Sasl(Pin<Box<dyn Future<Output = Option<SaslAnswer>> + Send>>),
+    /// A bind under way on the account's chain, and the id of its request.
+    Bind(Box<(Receiver<BindOutcome<C>>, Box<str>)>),
+    /// A stanza that waits for a store or a handler.
+    Stanza(Receiver<()>),
+}
+
+/// What a store answered to SASL.
+pub(super) enum SaslAnswer {
+    Credentials(Option<Credentials>),
+    Verdict(Verdict),
+    /// Whether the password is right.
+    Hashed(bool),
+}
+
+/// The session bound, or given back with what its client is told.
+pub(super) type BindOutcome<C> = Result<Session<Bound, C>, (Session<Authed, C>, Condition)>;
 
 impl<C: SharedConnection> Driver<C> {
     /// Waits for what comes before the next event. Without a context nobody is woken.
@@ -17,7 +41,6 @@ impl<C: SharedConnection> Driver<C> {
         if self.want == Want::Close {
             return Poll::Ready(());
         }
-        self.poll_dismissed(cx.as_deref());
         ready!(self.poll_place(cx.as_deref()));
         if self.not_before().is_some() {
             return Poll::Pending;
@@ -31,7 +54,7 @@ impl<C: SharedConnection> Driver<C> {
         }
         // A stream that ends does so within LIMIT-23, and nothing that it says is worked on.
         let is_ending = matches!(self.state, State::Closing(_) | State::Over);
-        if self.rates.paused_until().is_some() && !is_ending {
+        if self.spent.rates.paused_until().is_some() && !is_ending {
             Poll::Pending
         } else {
             Poll::Ready(())
@@ -50,8 +73,9 @@ impl<C: SharedConnection> Driver<C> {
                 self.sasl_answer(answer);
             }
             Some(Pending::Bind(wait)) => {
-                let outcome = ready!(Pin::new(&mut wait.done).poll(context));
-                let id = std::mem::take(&mut wait.id);
+                let (done, id) = &mut **wait;
+                let outcome = ready!(Pin::new(done).poll(context));
+                let id = std::mem::take(id);
                 self.pending = None;
                 self.bind_done(outcome, &id);
             }
@@ -83,26 +107,24 @@ impl<C: SharedConnection> Driver<C> {
         Poll::Ready(())
     }
 
-    /// The server may close a stream that has no session yet. One that is just being registered is
-    /// reached as a session, or refused.
-    #[inline]
-    fn poll_dismissed(&mut self, cx: Option<&Context<'_>>) {
-        let negotiating = self.negotiating.as_ref();
-        let Some(error) = negotiating.and_then(|negotiating| negotiating.poll_dismissed(cx)) else {
-            return;
-        };
-        match self.want {
-            // TLS-2: there is no stream that could be told.
-            Want::StartTls => self.finish(Close::Abort),
-            _ => self.fail(error),
-        }
-    }
-
-    /// LIMIT-25…27: waits for a place; or the transport has to give up the one it has.
+    /// LIMIT-25…27: waits for a place; or the transport has to give up the one it has, or the server
+    /// closes its stream.
     #[inline]
     fn poll_place(&mut self, cx: Option<&Context<'_>>) -> Poll<()> {
         let Some(place) = &self.place else { return Poll::Ready(()) };
-        let (standing, is_cut) = place.poll(cx);
+        let News { standing, is_cut, dismissal, binds } = place.signal().poll(cx);
+        // A stream that is just being registered is reached as a session, or refused.
+        if let Some(dismissal) = dismissal.filter(|_| !binds)
+            && let Some(negotiating) = &self.negotiating
+        {
+            let error = dismissal.choose(negotiating.secure);
+            match self.want {
+                // TLS-2: there is no stream that could be told.
+                Want::StartTls => self.finish(Close::Abort),
+                _ => self.fail(error),
+            }
+            return self.poll_place(cx);
+        }
         if is_cut {
             self.yield_place();
             return Poll::Ready(());
@@ -110,13 +132,13 @@ impl<C: SharedConnection> Driver<C> {
         let Some(negotiating) = &mut self.negotiating else { return Poll::Ready(()) };
         let before = std::mem::replace(&mut negotiating.standing, standing);
         match (before, standing) {
-            (_, Standing::Waiting) => return Poll::Pending,
+            (_, PlaceStanding::Waiting) => return Poll::Pending,
             // Its time begins now.
-            (Standing::Waiting, Standing::Inside) => {
+            (PlaceStanding::Waiting, PlaceStanding::Inside) => {
                 self.set_deadline(self.core.limits.negotiation)
             }
-            (Standing::Refused, _) => {}
-            (_, Standing::Refused) => {
+            (PlaceStanding::Refused, _) => {}
+            (_, PlaceStanding::Refused) => {
                 self.limit(Limit::Unauthenticated);
                 match self.want {
                     // No header can come before the handshake, and there is none.
@@ -142,11 +164,12 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     pub(super) fn waits_for_place(&self) -> bool {
-        self.negotiating.as_ref().is_some_and(|n| n.standing == Standing::Waiting)
+        self.negotiating.as_ref().is_some_and(|n| n.standing == PlaceStanding::Waiting)
     }
 
-    /// Whether there was no room for the transport.
+    /// Whether there was no room for the transport: it is told so if it sends a header, and nothing else is
+    /// done.
     pub(super) fn is_refused(&self) -> bool {
-        self.place.as_ref().is_some_and(Place::is_refused)
+        self.place.as_ref().is_some_and(|place| place.standing() == PlaceStanding::Refused)
     }
 }

@@ -11,7 +11,7 @@ use crate::stanza::Frame;
 use crate::stream::{StreamCondition, StreamError, close};
 
 /// What closes a stream.
-const CLOSE_TAG: &[u8] = b"</stream:stream>";
+pub(super) const CLOSE_TAG: &[u8] = b"</stream:stream>";
 
 /// A stream that we have closed.
 pub(super) struct Closing<C: SharedConnection> {
@@ -22,11 +22,6 @@ pub(super) struct Closing<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Driver<C> {
-    /// STREAM-27: what came before is handled; our close tag answers, behind all that is queued.
-    pub(super) fn end_of_stream(&mut self) {
-        self.close_after_client(Reason::Closed, CLOSE_TAG);
-    }
-
     /// The client sends no more, and has not closed its stream: its half of the transport has
     /// ended. To be called where the read found that, instead of [`receive`](Self::receive).
     ///
@@ -38,33 +33,22 @@ impl<C: SharedConnection> Driver<C> {
             return self.finish(Close::Abort);
         }
         self.carry_out_last_presence(true);
-        let session = match std::mem::replace(&mut self.state, State::Over) {
+        match std::mem::replace(&mut self.state, State::Over) {
             State::Bound(session) => {
                 session.lose_input(CLOSE_TAG);
-                Some(session)
+                self.wait_for_close(Some(session), self.core.limits.close);
             }
-            state @ (State::Closing(_) | State::Over) => {
-                self.state = state;
-                None
-            }
-            State::Unauthed(_) | State::Authed(_) | State::Binding => {
-                // There may be no stream of ours that could be closed.
-                if self.negotiating.as_ref().is_some_and(|negotiating| negotiating.header_sent) {
-                    self.send(CLOSE_TAG);
-                }
-                None
-            }
-        };
-        if session.is_some() {
-            self.wait_for_close(session, self.core.limits.close);
+            state @ (State::Closing(_) | State::Over) => self.state = state,
+            // Without a header from this side there is no stream to close.
+            _ if self.negotiating.as_ref().is_some_and(|it| it.header_sent) => self.send(CLOSE_TAG),
+            State::Unauthed(_) | State::Authed(_) | State::Binding => {}
         }
         self.closed_by_client();
     }
 
     /// Ends the stream with these last words; the client says nothing more.
     pub(super) fn close_after_client(&mut self, reason: Reason, last_words: &[u8]) {
-        let session = self.end_session(reason, last_words);
-        self.wait_for_close(session, self.core.limits.close);
+        self.end(reason, last_words);
         self.closed_by_client();
     }
 
@@ -97,20 +81,15 @@ impl<C: SharedConnection> Driver<C> {
             (None, condition) => self.tell(FaultKind::Stream(condition)),
         }
         close(&mut words, None, Some(error));
-        let session = self.end_session(Reason::StreamError, &words);
-        self.wait_for_close(session, self.core.limits.close);
+        self.end(Reason::StreamError, &words);
     }
 
-    /// Ends the session of this transport with these last words, whatever state it is in. A bound
-    /// one is given back as long as they are not written.
-    pub(super) fn end_session(
-        &mut self,
-        reason: Reason,
-        last_words: &[u8],
-    ) -> Option<Session<Bound, C>> {
-        match std::mem::replace(&mut self.state, State::Over) {
+    /// Ends the session of this transport with these last words, whatever state it is in, and closes the
+    /// stream. A bound one is kept as long as they are not written.
+    fn end(&mut self, reason: Reason, last_words: &[u8]) {
+        let session = match std::mem::replace(&mut self.state, State::Over) {
             State::Bound(session) => {
-                session.end_now(reason, last_words);
+                session.end_now(reason, Some(last_words));
                 Some(session)
             }
             State::Closing(_) | State::Over => None,
@@ -118,7 +97,8 @@ impl<C: SharedConnection> Driver<C> {
                 let _broken = self.connection_shielded(|it| it.send(Frame::raw(last_words)));
                 None
             }
-        }
+        };
+        self.wait_for_close(session, self.core.limits.close);
     }
 
     fn wait_for_close(&mut self, session: Option<Session<Bound, C>>, time: Duration) {

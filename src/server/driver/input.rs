@@ -2,21 +2,20 @@
 
 use std::sync::Arc;
 
-use super::pending::Pending;
+use super::blocked::Pending;
 use super::{Driver, State};
 use crate::address::InvalidAddress;
 use crate::connection::SharedConnection;
 use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
-use crate::sasl::wire;
 use crate::server::deliver::address::Address;
 use crate::server::deliver::message::Accepted;
 use crate::server::work::oneshot;
 use crate::server::{Core, Task, caught};
-use crate::session::{Bound, HostCode, Reason, Session, SessionHandle};
+use crate::session::{Bound, HostCode, Session, SessionHandle};
 use crate::shield::shielded_or;
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
-use crate::stream::{Limit, Nonza, RefusedStanza, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::{Limit, RefusedStanza};
 
 /// Bytes by which a stanza may grow uncounted (LIMIT-20): room for the sender's address, in all but odd
 /// cases.
@@ -45,9 +44,11 @@ impl<C: SharedConnection> Driver<C> {
             }
             Some(deferred) if !is_question(session, received) => {
                 deferred.next = Some(stanza);
-                self.rates.wait_for_broadcast();
+                self.spent.rates.wait_for_broadcast();
             }
-            None if is_broadcast && self.rates.broadcast_at().is_some_and(|at| at > now()) => {
+            None if is_broadcast
+                && self.spent.rates.broadcast_at().is_some_and(|at| at > now()) =>
+            {
                 self.deferred = Some(Box::new(Deferred { presence: Some(stanza), next: None }));
             }
             _ => self.carry_out(stanza),
@@ -74,14 +75,11 @@ impl<C: SharedConnection> Driver<C> {
             self.deferred = None;
             return false;
         }
-        let Some(mut deferred) = self.deferred.take() else { return false };
+        let now = self.core.environment.now();
+        let is_early = self.spent.rates.broadcast_at().is_some_and(|at| at > now);
+        let is_due = |deferred: &mut Box<Deferred>| deferred.presence.is_none() || !is_early;
+        let Some(mut deferred) = self.deferred.take_if(is_due) else { return false };
         if let Some(presence) = deferred.presence.take() {
-            let now = self.core.environment.now();
-            if self.rates.broadcast_at().is_some_and(|at| at > now) {
-                deferred.presence = Some(presence);
-                self.deferred = Some(deferred);
-                return false;
-            }
             // The presence may have to wait, and `next` comes behind it.
             self.deferred = deferred.next.is_some().then_some(deferred);
             self.carry_out(presence);
@@ -120,25 +118,22 @@ impl<C: SharedConnection> Driver<C> {
         let text = stanza.to();
         let to = text.as_deref().map(|text| core.address(text));
         let known = to.as_ref().and_then(|to| to.as_ref().ok());
-        let allowed = core.allows_recipient(&mut self.recipients, &handle, &stanza, known);
+        let allowed = core.allows_recipient(&mut self.spent.recipients, &handle, &stanza, known);
         // A panic of host code loses this stanza alone, and its sender is told.
         let work = || match allowed {
             true => core.client_stanza(session, &stanza, to),
             false => {
                 core.limit(Limit::Recipients, &self.peer, Some(&handle.account().bare));
                 let error = StanzaError::new(Condition::PolicyViolation);
-                core.bounce(Some(&handle), &stanza, error.with_type(ErrorType::Wait));
-                None
+                core.refuse(Some(&handle), &stanza, error.with_type(ErrorType::Wait))
             }
         };
         let told = |message| {
             let account = Some(&handle.account().bare);
             core.faults.panicked(HostCode::Extension, &self.peer, account, message);
         };
-        let task = shielded_or(work, told).unwrap_or_else(|| {
-            core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
-            None
-        });
+        let task = shielded_or(work, told)
+            .unwrap_or_else(|| core.refuse(Some(&handle), &stanza, Condition::InternalServerError));
         let broadcast = stanza.kind() == Kind::Presence && stanza.raw_to().is_none();
         if let Some(task) = task {
             let (sender, done) = oneshot::channel();
@@ -181,38 +176,6 @@ impl<C: SharedConnection> Driver<C> {
         }
         drop(ticket);
         self.count_stanza(false);
-    }
-
-    /// A first-level element that is no stanza.
-    pub(super) fn nonza(&mut self, nonza: &Nonza) {
-        let State::Bound(session) = &mut self.state else { return };
-        if nonza.is("error", STREAM_NAMESPACE) {
-            // SERR-2
-            return self.close_after_client(Reason::StreamError, b"</stream:stream>");
-        }
-        if nonza.namespace() == wire::NS {
-            // SASL-10
-            return self.fail(StreamCondition::NotAuthorized.into());
-        }
-        let core = Arc::clone(&self.core);
-        let handle = session.handle();
-        let told = |message| {
-            let account = Some(&handle.account().bare);
-            core.faults.panicked(HostCode::Extension, &self.peer, account, message);
-        };
-        let offer = || {
-            let offered = core.extensions.iter().map(|extension| extension.nonza(session, nonza));
-            offered.into_iter().find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
-        };
-        match shielded_or(offer, told) {
-            Some(Flow::Done) => {}
-            Some(Flow::Close(error)) => self.fail(error),
-            // STREAM-16
-            Some(Flow::Next) => {
-                self.fail(StreamCondition::UnsupportedStanzaType.into());
-            }
-            None => self.fail(StreamCondition::InternalServerError.into()),
-        }
     }
 }
 

@@ -7,7 +7,6 @@ mod congestion;
 mod drain;
 mod input;
 pub(super) mod negotiate;
-mod pending;
 pub(super) mod rate;
 mod recipients;
 mod timeouts;
@@ -33,18 +32,17 @@ use super::{Core, FaultKind, LoginStep};
 use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
 use crate::sasl::ChannelBindings;
-use crate::session::{Authed, Bound, HostCode, Session, SessionHandle, Unauthed};
+use crate::session::{Authed, Bound, HostCode, Reason, Session, SessionHandle, Unauthed};
 use crate::shield::shielded_or;
 use crate::stream::{Event, Limit, Parser, StreamError};
-use admission::Standing;
-use close::Closing;
+use admission::PlaceStanding;
+use blocked::Pending;
+use close::{CLOSE_TAG, Closing};
 use congestion::Stall;
 use drain::DrainHook;
 use input::Deferred;
 use negotiate::Negotiating;
-use pending::Pending;
-use rate::{RateLimiter, Spent};
-use recipients::Recipients;
+use rate::Spent;
 
 /// How far a transport has come. The typed session moves from one state to the next.
 enum State<C: SharedConnection> {
@@ -156,16 +154,14 @@ pub struct Driver<C: SharedConnection> {
     stall: Option<Stall>,
     /// Its stanzas may have made what waits for it longer.
     output_grew: bool,
-    rates: RateLimiter,
-    /// Whose allowance is spent: the key of the source, later of the account.
+    spent: Spent,
+    /// Whose allowance that is: the key of the source, later of the account.
     spends_as: u64,
     peer: PeerAddress,
     /// Where the transport is counted while it serves no session.
     place: Option<Place>,
     /// Broadcast presence that came too soon (LIMIT-19).
     deferred: Option<Box<Deferred>>,
-    /// Where there is a limit of them (LIMIT-21).
-    recipients: Option<Box<Recipients>>,
     trace: Trace,
 }
 
@@ -182,16 +178,17 @@ impl<C: SharedConnection> Driver<C> {
         let source = core.ledger.source(&peer);
         let place = core.ledger.enter(source);
         let now = core.environment.now();
-        let negotiating =
-            Negotiating::new(transport.secure, transport.starttls, core.unbound.enter(), now);
         let spends_as = source.key();
-        let Spent { rates, recipients } = core.allowances.take(spends_as, now);
         Self {
             state: State::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
             pending: None,
             want: if transport.direct_tls { Want::StartTls } else { Want::Input },
-            negotiating: Some(Box::new(negotiating)),
+            negotiating: Some(Box::new(Negotiating::new(
+                transport.secure,
+                transport.starttls,
+                now,
+            ))),
             lang: None,
             drain_hook,
             deadline: now.saturating_add(core.limits.negotiation).into(),
@@ -201,11 +198,10 @@ impl<C: SharedConnection> Driver<C> {
             backlog_check: None,
             stall: None,
             output_grew: false,
-            rates,
+            spent: core.allowances.take(spends_as, now),
             spends_as,
             place: Some(place),
             deferred: None,
-            recipients,
             trace: Trace::new(stream, &peer),
             peer,
             connection,
@@ -222,8 +218,8 @@ impl<C: SharedConnection> Driver<C> {
         let Some((place, negotiating)) = self.place.as_ref().zip(self.negotiating.as_mut()) else {
             return;
         };
-        if place.standing() == Standing::Silent && place.heard() == Standing::Waiting {
-            negotiating.standing = Standing::Waiting;
+        if place.heard() {
+            negotiating.standing = PlaceStanding::Waiting;
             self.limit(Limit::Unauthenticated);
             self.set_deadline(self.core.limits.admission);
         }
@@ -375,7 +371,8 @@ impl<C: SharedConnection> Driver<C> {
             (State::Closing(_) | State::Over, _) => {}
             (_, Event::End) => {
                 self.carry_out_last_presence(false);
-                self.end_of_stream();
+                // STREAM-27: our close tag answers, behind all that is queued.
+                self.close_after_client(Reason::Closed, CLOSE_TAG);
             }
             (_, Event::Header(header)) => self.header(&header),
             (State::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
@@ -426,7 +423,7 @@ impl<C: SharedConnection> Driver<C> {
     /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
     fn count_bytes(&mut self, bytes: usize) {
         let now = self.core.environment.now();
-        if self.rates.spend_bytes(bytes, now, &self.core.limits) {
+        if self.spent.rates.spend_bytes(bytes, now, &self.core.limits) {
             self.limit(Limit::Rate);
         }
     }
@@ -435,12 +432,12 @@ impl<C: SharedConnection> Driver<C> {
     fn count_stanza(&mut self, is_broadcast: bool) {
         let now = self.core.environment.now();
         self.output_grew = true;
-        if let Some(limit) = self.rates.spend_stanza(is_broadcast, now, &self.core.limits) {
+        if let Some(limit) = self.spent.rates.spend_stanza(is_broadcast, now, &self.core.limits) {
             self.limit(limit);
         }
         // LIMIT-13
         if crate::shield::take_behind() {
-            self.rates.slow_down(now);
+            self.spent.rates.slow_down(now);
         }
     }
 }
@@ -448,7 +445,7 @@ impl<C: SharedConnection> Driver<C> {
 impl<C: SharedConnection> Drop for Driver<C> {
     fn drop(&mut self) {
         self.carry_out_last_presence(true);
-        let spent = Spent { rates: self.rates, recipients: self.recipients.take() };
+        let spent = std::mem::take(&mut self.spent);
         let now = self.core.environment.now();
         self.core.allowances.give_back(self.spends_as, spent, now, &self.core.limits);
     }

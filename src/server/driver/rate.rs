@@ -119,10 +119,11 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// What a stream has spent.
+/// What a stream has spent of its allowances.
 #[derive(Default)]
 pub(super) struct Spent {
     pub(super) rates: RateLimiter,
+    /// Where there is a limit of them (LIMIT-21).
     pub(super) recipients: Option<Box<Recipients>>,
 }
 

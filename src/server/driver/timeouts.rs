@@ -20,8 +20,8 @@ impl<C: SharedConnection> Driver<C> {
         }
         let checks = [self.congested, self.backlog_check, Some(self.deadline)];
         let checks = checks.map(|at| at.map(Duration::from));
-        let deferred = self.rates.broadcast_at().filter(|_| self.deferred.is_some());
-        let rates = [self.rates.paused_until(), deferred];
+        let deferred = self.spent.rates.broadcast_at().filter(|_| self.deferred.is_some());
+        let rates = [self.spent.rates.paused_until(), deferred];
         let session = [self.extensions_at(), self.stuck_at()];
         let waiting = self.place.as_ref().filter(|_| self.waits_for_place());
         let login = [waiting.and_then(Place::next_eviction), self.not_before()];
@@ -55,8 +55,8 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Ends each pause whose time is over.
     fn end_pauses(&mut self, now: Duration) {
-        let was_paused = self.rates.paused_until().is_some_and(|at| at <= now);
-        self.rates.end_pauses(now);
+        let was_paused = self.spent.rates.paused_until().is_some_and(|at| at <= now);
+        self.spent.rates.end_pauses(now);
         if was_paused || self.congested.is_some_and(|at| Duration::from(at) <= now) {
             self.resume_input(now);
         }
@@ -88,7 +88,8 @@ impl<C: SharedConnection> Driver<C> {
     fn check_silence(&mut self, now: Duration) {
         self.deadline = now.saturating_add(self.core.limits.answer).into();
         // Its answer may be unread; or it takes what waits, and is watched by that (LIMIT-13).
-        if self.may_be_unread(now) || self.stall.is_some() {
+        let may_be_unread = self.is_input_held() || self.input_lags_until > now.into();
+        if may_be_unread || self.stall.is_some() {
             return;
         }
         if std::mem::replace(&mut self.was_asked, true) {
@@ -127,22 +128,15 @@ impl<C: SharedConnection> Driver<C> {
     fn run_extension_timers(&self, now: Duration) -> Liveness {
         let State::Bound(session) = &self.state else { return Liveness::Alive };
         let handle = session.handle();
-        let mut found = self
-            .core
-            .extensions
-            .iter()
-            .filter_map(|extension| self.shielded(|| extension.handle_timeout(&handle, now)));
-        found.find(|found| *found == Liveness::Lost).unwrap_or(Liveness::Alive)
+        let is_lost = self.core.extensions.iter().any(|extension| {
+            self.shielded(|| extension.handle_timeout(&handle, now)) == Some(Liveness::Lost)
+        });
+        if is_lost { Liveness::Lost } else { Liveness::Alive }
     }
 
     fn is_input_held(&self) -> bool {
         let waits = self.pending.is_some() || self.congested.is_some();
-        waits || self.rates.paused_until().is_some()
-    }
-
-    /// Whether what the client has said may still be unread.
-    fn may_be_unread(&self, now: Duration) -> bool {
-        self.is_input_held() || self.input_lags_until > now.into()
+        waits || self.spent.rates.paused_until().is_some()
     }
 
     /// The client is read from again after a pause.

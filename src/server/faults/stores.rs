@@ -10,6 +10,7 @@ use jid::BareJid;
 
 use super::{Faults, PeerAddress};
 use crate::environment::Environment;
+use crate::named::named;
 use crate::server::metrics::RareCounters;
 use crate::session::HostCode;
 use crate::store::{
@@ -18,72 +19,57 @@ use crate::store::{
     SubscriptionRequest, Verdict,
 };
 
-macro_rules! calls {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// What a store was asked for.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
-        pub enum StoreCall {
-            $($(#[$doc])* $name,)*
-        }
-
-        impl StoreCall {
-            /// All of them.
-            pub(in crate::server) const ALL: &[Self] = &[$(Self::$name,)*];
-
-            /// Its name, for logs and metrics.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $text,)*
-                }
-            }
-        }
-    };
-}
-
-calls! {
-    /// [`AccountStore::credentials`]
-    Credentials = "credentials",
-    /// [`AccountStore::exists`]
-    Exists = "exists",
-    /// [`AccountStore::set_credentials`]
-    SetCredentials = "set-credentials",
-    /// [`AccountStore::remove`]
-    RemoveAccount = "remove-account",
-    /// [`Authenticator::check_password`]
-    CheckPassword = "check-password",
-    /// [`RosterStore::load`]
-    LoadRoster = "load-roster",
-    /// [`RosterStore::contact`]
-    LoadContact = "load-contact",
-    /// [`RosterStore::apply`] and [`RosterStore::apply_pair`]
-    ChangeRoster = "change-roster",
-    /// [`RosterStore::requests`]
-    LoadRequests = "load-requests",
-    /// [`RosterStore::clear`]
-    ClearRoster = "clear-roster",
-    /// [`OfflineStore::push`]
-    PushMessage = "push-message",
-    /// [`OfflineStore::list`]
-    ListMessages = "list-messages",
-    /// [`OfflineStore::remove`]
-    RemoveMessages = "remove-messages",
-    /// [`OfflineStore::count`]
-    CountMessages = "count-messages",
-    /// [`OfflineStore::clear`]
-    ClearMessages = "clear-messages",
-    /// [`BlockStore::load`]
-    LoadBlocks = "load-blocks",
-    /// [`BlockStore::apply`]
-    ChangeBlocks = "change-blocks",
-    /// [`BlockStore::clear`]
-    ClearBlocks = "clear-blocks",
-    /// Of an extension: [`Extension::load`](crate::extension::Extension::load), or the cause of an error
-    /// with which it has answered.
-    Extension = "extension",
-    /// Everything that a session needs of its account: too late (BIND-7).
-    LoadAccount = "load-account",
+named! {
+    /// What a store was asked for.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum StoreCall {
+        /// [`AccountStore::credentials`]
+        Credentials = "credentials",
+        /// [`AccountStore::exists`]
+        Exists = "exists",
+        /// [`AccountStore::set_credentials`]
+        SetCredentials = "set-credentials",
+        /// [`AccountStore::remove`]
+        RemoveAccount = "remove-account",
+        /// [`Authenticator::check_password`]
+        CheckPassword = "check-password",
+        /// [`RosterStore::load`]
+        LoadRoster = "load-roster",
+        /// [`RosterStore::contact`]
+        LoadContact = "load-contact",
+        /// [`RosterStore::apply`] and [`RosterStore::apply_pair`]
+        ChangeRoster = "change-roster",
+        /// [`RosterStore::requests`]
+        LoadRequests = "load-requests",
+        /// [`RosterStore::clear`]
+        ClearRoster = "clear-roster",
+        /// [`OfflineStore::push`]
+        PushMessage = "push-message",
+        /// [`OfflineStore::list`]
+        ListMessages = "list-messages",
+        /// [`OfflineStore::remove`]
+        RemoveMessages = "remove-messages",
+        /// [`OfflineStore::count`]
+        CountMessages = "count-messages",
+        /// [`OfflineStore::clear`]
+        ClearMessages = "clear-messages",
+        /// [`BlockStore::load`]
+        LoadBlocks = "load-blocks",
+        /// [`BlockStore::apply`]
+        ChangeBlocks = "change-blocks",
+        /// [`BlockStore::clear`]
+        ClearBlocks = "clear-blocks",
+        /// Of an extension: [`Extension::load`](crate::extension::Extension::load), or the cause of an error
+        /// with which it has answered.
+        Extension = "extension",
+        /// Everything that a session needs of its account: too late (BIND-7).
+        LoadAccount = "load-account",
+    }
+    /// All of them.
+    pub(in crate::server) const ALL;
+    /// Its name, for logs and metrics.
+    pub const fn as_str;
 }
 
 impl fmt::Display for StoreCall {

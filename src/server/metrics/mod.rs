@@ -21,6 +21,7 @@ use self::histogram::Buckets;
 use super::Server;
 use super::faults::StoreCall;
 use crate::connection::SharedConnection;
+use crate::named::named;
 use crate::sasl::{Mechanism, SaslError};
 use crate::session::{Counts, Reason};
 use crate::stanza::{Condition, Kind, Stanza};
@@ -99,33 +100,24 @@ pub struct ByKind {
     pub iqs: u64,
 }
 
-/// A step of a login, as its length is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum LoginStep {
-    /// The TLS handshake: what the driver waits for as [`Want::StartTls`](super::Want::StartTls).
-    Tls,
-    /// From the client's `<auth/>` to the success.
-    Sasl,
-    /// From the request for a resource to the session.
-    Bind,
-    /// From the accepted transport to the session, bound or resumed.
-    Whole,
-}
-
-impl LoginStep {
-    const ALL: [Self; 4] = [Self::Tls, Self::Sasl, Self::Bind, Self::Whole];
-
-    /// Its name, for logs and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Tls => "tls",
-            Self::Sasl => "sasl",
-            Self::Bind => "bind",
-            Self::Whole => "whole",
-        }
+named! {
+    /// A step of a login, as its length is measured.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum LoginStep {
+        /// The TLS handshake: what the driver waits for as [`Want::StartTls`](super::Want::StartTls).
+        Tls = "tls",
+        /// From the client's `<auth/>` to the success.
+        Sasl = "sasl",
+        /// From the request for a resource to the session.
+        Bind = "bind",
+        /// From the accepted transport to the session, bound or resumed.
+        Whole = "whole",
     }
+    /// All of them.
+    const ALL;
+    /// Its name, for logs and metrics.
+    pub const fn as_str;
 }
 
 /// The counters behind it: those of each stanza.

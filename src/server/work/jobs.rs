@@ -50,22 +50,18 @@ struct ChainState {
 
 impl Wake for Chain {
     fn wake(self: Arc<Self>) {
-        {
-            let mut state = self.state.lock();
-            if state.running {
-                state.woken = true;
-                return;
-            }
+        let mut state = self.state.lock();
+        if state.running {
+            state.woken = true;
+            return;
         }
+        drop(state);
         let Some(jobs) = self.jobs.upgrade() else { return };
-        let waker = {
-            let mut ready = jobs.ready.lock();
-            ready.chains.push_back(self);
-            ready.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        let mut ready = jobs.ready.lock();
+        ready.chains.push_back(self);
+        let waker = ready.waker.take();
+        drop(ready);
+        waker.into_iter().for_each(Waker::wake);
     }
 }
 
@@ -164,7 +160,7 @@ impl Jobs {
                 let peer = &PeerAddress::UNKNOWN;
                 self.faults.panicked(HostCode::Extension, peer, account.as_ref(), message);
             };
-            let done = shielded_or(poll, told).unwrap_or(Poll::Ready(())).is_ready();
+            let done = shielded_or(poll, told).is_none_or(|poll| poll.is_ready());
             let unfinished = (!done).then_some(job);
             state = chain.state.lock();
             state.running = false;

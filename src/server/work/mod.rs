@@ -1,5 +1,5 @@
-//! Work that outlives a call: chains of jobs, deadlines, and one-shot channels for results.
+//! Work that outlives a call: chains of jobs, and deadlines.
 
 pub(super) mod jobs;
-pub(super) mod oneshot;
+pub(super) use crate::oneshot;
 pub(super) mod timers;

@@ -40,7 +40,6 @@ impl Account {
         let _old = std::mem::replace(&mut self.data.write().roster, roster);
     }
 
-    /// Looks at what extensions keep for the account.
     pub(super) fn values<T>(&self, look: impl FnOnce(&Values) -> T) -> T {
         look(&self.data.read().values)
     }

@@ -9,7 +9,6 @@ use smallvec::SmallVec;
 
 use super::Account;
 
-/// One value.
 pub(crate) type Value = Arc<dyn Any + Send + Sync>;
 
 /// Values of different types: one pointer where there are none.
@@ -39,7 +38,6 @@ impl Values {
         }
     }
 
-    /// Takes the value of this type out.
     pub(crate) fn take<T: Any + Send + Sync>(&mut self) -> Option<Value> {
         let values = self.0.as_mut()?;
         let at = values.iter().position(|value| (**value).is::<T>())?;
@@ -48,12 +46,6 @@ impl Values {
             self.0 = None;
         }
         Some(value)
-    }
-}
-
-impl fmt::Debug for Values {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Values({} values)", self.0.as_ref().map_or(0, |values| values.len()))
     }
 }
 
@@ -88,8 +80,7 @@ impl AccountState {
 
 impl fmt::Debug for AccountState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let values = self.0.values(|values| format!("{values:?}"));
-        f.debug_tuple("AccountState").field(&format_args!("{values}")).finish()
+        f.debug_struct("AccountState").finish_non_exhaustive()
     }
 }
 

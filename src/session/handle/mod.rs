@@ -1,9 +1,7 @@
 //! A bound session as others see it: the shared part, its handle, and the narrower views.
 
 mod acks;
-mod directed;
 mod extension;
-mod holding;
 mod presence;
 
 use std::fmt;
@@ -13,7 +11,7 @@ use std::time::Duration;
 use jid::{BareJid, FullJid, ResourceRef};
 
 use super::account::Account;
-use super::outbound::{After, Epoch, Item, NotSent, Outbound, Owner, Validity, Writer};
+use super::outbound::{After, Epoch, Item, NotSent, Outbound, Owner, Sent, Validity, Writer};
 use super::registry::Inner;
 use crate::connection::SharedConnection;
 use crate::environment::Nanos;
@@ -44,25 +42,29 @@ impl SessionId {
     }
 }
 
+/// The priority, as it is in a byte.
+const PRIORITY: u32 = 0xff;
 pub(super) const AVAILABLE: u32 = 1 << 8;
 pub(super) const INTERESTED: u32 = 1 << 9;
 pub(super) const ENDED: u32 = 1 << 10;
 /// It ended by a close, not by an error.
 pub(super) const CLOSED: u32 = 1 << 12;
 /// Stanzas are kept until they are acknowledged, so the time at which they are accepted matters.
-const RETAINED: u32 = 1 << 11;
+pub(super) const RETAINED: u32 = 1 << 11;
 /// Nobody can read or change what goes over the transport.
-const PROTECTED: u32 = 1 << 13;
+pub(super) const PROTECTED: u32 = 1 << 13;
 /// Something may have to be held back, so the hook that says what is asked.
-const HOLDING: u32 = 1 << 14;
+pub(super) const HOLDING: u32 = 1 << 14;
 /// The account has a [backlog](super::backlog): messages go behind it.
-const BEHIND: u32 = 1 << 15;
+pub(super) const BEHIND: u32 = 1 << 15;
 /// It hibernates: what is kept for it is weighed (LIMIT-11).
-const ABSENT: u32 = 1 << 16;
+pub(super) const ABSENT: u32 = 1 << 16;
 /// It has [inherited](super::registry::inheritance) messages and has not got them yet.
-const HEIR: u32 = 1 << 17;
+#[cfg(feature = "server")]
+pub(super) const HEIR: u32 = 1 << 17;
 /// The way of something that it was given is measured until its transport has written all.
-const SAMPLED: u32 = 1 << 18;
+#[cfg(feature = "server")]
+pub(super) const SAMPLED: u32 = 1 << 18;
 
 /// What a delivery has to know of a session, from one look at it.
 #[cfg(feature = "server")]
@@ -86,12 +88,10 @@ impl Standing {
     }
 
     pub(crate) const fn priority(self) -> i8 {
-        let [priority, ..] = self.0.to_le_bytes();
-        i8::from_le_bytes([priority])
+        priority_of(self.0)
     }
 }
 
-/// One bound session.
 pub(crate) struct Shared<C: SharedConnection> {
     pub(super) id: SessionId,
     pub(super) jid: FullJid,
@@ -126,27 +126,6 @@ impl<C: SharedConnection> Owner for Shared<C> {
 }
 
 impl<C: SharedConnection> Shared<C> {
-    pub(super) fn new(
-        id: SessionId,
-        jid: FullJid,
-        account: Arc<Account>,
-        registry: Weak<Inner<C>>,
-        out: Outbound<C>,
-        since: Duration,
-    ) -> Self {
-        Self {
-            id,
-            jid,
-            since: since.into(),
-            registry,
-            account,
-            flags: AtomicU32::new(0),
-            number: AtomicU32::new(0),
-            presence: Mutex::new(PresenceState::default()),
-            out: Mutex::new(out),
-        }
-    }
-
     pub(crate) fn send(self: &Arc<Self>, inner: &Inner<C>, item: &Item<'_>) -> Result<(), NotSent> {
         let flags = self.flags.load(Ordering::SeqCst);
         let retained = flags & RETAINED != 0;
@@ -154,17 +133,24 @@ impl<C: SharedConnection> Shared<C> {
         let stanza = item.stanza().filter(|_| flags & HOLDING != 0);
         let hold = stanza.map(|stanza| inner.hold(self, stanza));
         let clock = || item.accepted().unwrap_or_else(|| inner.now());
-        let (sent, after) = self.writer().send(item, hold, retained, &clock, inner.limits());
-        if retained {
-            inner.weigh(self);
-        }
-        inner.settle(self, after);
-        sent
+        let sent = self.writer().send(item, hold, retained, &clock, inner.limits());
+        self.settle_sent(inner, retained, sent)
     }
 
     fn send_stored(self: &Arc<Self>, inner: &Inner<C>, items: &[Item<'_>]) -> Result<(), NotSent> {
-        let retained = self.flags.load(Ordering::SeqCst) & RETAINED != 0;
-        let (sent, after) = self.writer().send_stored(items, inner.now(), inner.limits());
+        let retained = self.has(RETAINED);
+        let sent = self.writer().send_stored(items, inner.now(), inner.limits());
+        self.settle_sent(inner, retained, sent)
+    }
+
+    #[inline]
+    fn settle_sent(
+        self: &Arc<Self>,
+        inner: &Inner<C>,
+        retained: bool,
+        sent: Sent,
+    ) -> Result<(), NotSent> {
+        let (sent, after) = sent;
         if retained {
             inner.weigh(self);
         }
@@ -200,67 +186,34 @@ impl<C: SharedConnection> Shared<C> {
 
     /// Until when what is said of the session now is true (PRES-21).
     #[inline]
-    pub(crate) fn validity(&self) -> Validity<'_> {
+    pub(super) fn validity(&self) -> Validity<'_> {
         Validity::of(&self.number)
     }
 
+    pub(super) fn has(&self, flag: u32) -> bool {
+        self.flags.load(Ordering::SeqCst) & flag != 0
+    }
+
     pub(super) fn is_available(&self) -> bool {
-        self.flags.load(Ordering::SeqCst) & AVAILABLE != 0
+        self.has(AVAILABLE)
     }
 
     pub(super) fn is_interested(&self) -> bool {
-        self.flags.load(Ordering::SeqCst) & INTERESTED != 0
+        self.has(INTERESTED)
     }
 
-    /// The priority, while it is available.
     pub(super) fn availability(&self) -> Option<i8> {
         self.is_available().then(|| self.priority())
     }
 
     /// Sets availability and priority, under the presence lock; `false` if the session is over.
-    pub(super) fn set_flags(&self, presence: u32) -> bool {
-        let kept = INTERESTED | RETAINED | PROTECTED | HOLDING | BEHIND | ABSENT | HEIR | SAMPLED;
-        self.update_flags(|flags| flags & kept | presence)
+    pub(super) fn set_presence_flags(&self, presence: u32) -> bool {
+        self.update_flags(|flags| flags & !(PRIORITY | AVAILABLE) | presence)
     }
 
-    /// Marks the session as interested, unless it is over.
-    pub(super) fn set_interested(&self) {
-        self.update_flags(|flags| flags | INTERESTED);
-    }
-
-    pub(super) fn set_holding(&self, holding: bool) {
-        let holding = if holding { HOLDING } else { 0 };
-        self.update_flags(|flags| flags & !HOLDING | holding);
-    }
-
-    pub(super) fn set_absent(&self, absent: bool) {
-        let absent = if absent { ABSENT } else { 0 };
-        self.update_flags(|flags| flags & !ABSENT | absent);
-    }
-
-    pub(super) fn is_absent(&self) -> bool {
-        self.flags.load(Ordering::SeqCst) & ABSENT != 0
-    }
-
-    /// Set for the current transport.
-    pub(super) fn set_protected(&self, protected: bool) {
-        let protected = if protected { PROTECTED } else { 0 };
-        self.update_flags(|flags| flags & !PROTECTED | protected);
-    }
-
-    pub(super) fn set_behind(&self, is_behind: bool) {
-        let behind = if is_behind { BEHIND } else { 0 };
-        self.update_flags(|flags| flags & !BEHIND | behind);
-    }
-
-    #[cfg(feature = "server")]
-    pub(super) fn set_heir(&self, is_heir: bool) {
-        let heir = if is_heir { HEIR } else { 0 };
-        self.update_flags(|flags| flags & !HEIR | heir);
-    }
-
-    pub(super) fn set_retained(&self) {
-        self.update_flags(|flags| flags | RETAINED);
+    /// Sets or clears one of the flags, unless the session is over.
+    pub(super) fn set(&self, flag: u32, is_set: bool) {
+        self.update_flags(|flags| if is_set { flags | flag } else { flags & !flag });
     }
 
     fn update_flags(&self, change: impl Fn(u32) -> u32) -> bool {
@@ -269,15 +222,20 @@ impl<C: SharedConnection> Shared<C> {
     }
 
     pub(super) fn priority(&self) -> i8 {
-        let [priority, ..] = self.flags.load(Ordering::SeqCst).to_le_bytes();
-        i8::from_le_bytes([priority])
+        priority_of(self.flags.load(Ordering::SeqCst))
     }
+}
+
+const fn priority_of(flags: u32) -> i8 {
+    let [priority, ..] = flags.to_le_bytes();
+    i8::from_le_bytes([priority])
 }
 
 /// A bound session as others reach it: cheap to clone, harmless when stale.
 ///
 /// A handle keeps nothing alive and ends nothing: once the session has ended, sending says so and
 /// has no effect (DESTROY-6).
+#[derive(Clone)]
 pub struct SessionHandle<C: SharedConnection>(pub(crate) Arc<Shared<C>>);
 
 #[cfg(feature = "server")]
@@ -286,7 +244,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// acknowledged.
     pub(crate) fn queued(&self) -> (usize, Option<Duration>) {
         let out = self.0.out.lock();
-        (out.queue.unwritten().bytes, out.queue.oldest())
+        (out.queue.unwritten().bytes as usize, out.queue.oldest())
     }
 
     /// Nothing waits for the connection.
@@ -312,11 +270,11 @@ impl<C: SharedConnection> SessionHandle<C> {
     }
 
     pub(crate) fn set_sampled(&self) {
-        self.0.update_flags(|flags| flags | SAMPLED);
+        self.0.set(SAMPLED, true);
     }
 
     pub(crate) fn unset_sampled(&self) {
-        self.0.update_flags(|flags| flags & !SAMPLED);
+        self.0.set(SAMPLED, false);
     }
 }
 
@@ -418,7 +376,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// Whether the owner has said that the transport is [protected](super::Session::set_protected).
     #[must_use]
     pub fn is_protected(&self) -> bool {
-        self.0.flags.load(Ordering::SeqCst) & PROTECTED != 0
+        self.0.has(PROTECTED)
     }
 
     /// Whether the session is available.
@@ -440,7 +398,21 @@ impl<C: SharedConnection> SessionHandle<C> {
 
     /// The client has requested the roster (ROSTER-2).
     pub fn set_interested(&self) {
-        self.0.set_interested();
+        self.0.set(INTERESTED, true);
+    }
+
+    /// Holds back from now on what the registry's [`hold`](super::RegistryBuilder::hold) hook names, or lets
+    /// it all go, in order (XEP-0352). A session without a transport holds nothing back, and each transport
+    /// starts without (CSI-1).
+    pub fn set_holding(&self, holding: bool) {
+        let Some(registry) = self.0.registry.upgrade() else { return };
+        // The flag says that the hook is to be asked; what counts is what stands under the lock.
+        self.0.set(HOLDING, holding);
+        if holding {
+            return self.0.out.lock().start_holding(&registry.retained_bytes);
+        }
+        self.0.out.lock().stop_holding();
+        registry.settle(&self.0, self.0.kick());
     }
 
     /// Whether the session is over.
@@ -471,7 +443,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// Whether it ended without an error (STREAM-26).
     #[cfg(feature = "server")]
     pub(crate) fn is_closed(&self) -> bool {
-        self.0.flags.load(Ordering::SeqCst) & CLOSED != 0
+        self.0.has(CLOSED)
     }
 
     /// Replaces the roster of the account, for all its sessions. The caller has stored it.
@@ -491,30 +463,22 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// What can be told of the session now, for an administrator's eyes.
     #[must_use]
     pub fn info(&self) -> SessionInfo {
-        let flags = self.0.flags.load(Ordering::SeqCst);
         let out = self.0.out.lock();
-        let (received, sent, queued, live) =
-            (out.received, out.delivered, out.queue.bytes(), out.link.clone());
-        let ended = out.ended;
+        let (received, sent, queued) = (out.received, out.delivered, out.queue.bytes());
+        let (link, is_ended) = (out.link.clone(), out.ended);
         drop(out);
         SessionInfo {
             jid: self.0.jid.clone(),
             id: self.0.id,
             since: self.0.since.into(),
             priority: self.0.priority(),
-            available: flags & AVAILABLE != 0,
-            interested: flags & INTERESTED != 0,
-            live: live.is_some() && !ended,
+            available: self.0.is_available(),
+            interested: self.0.is_interested(),
+            live: link.is_some() && !is_ended,
             stanzas_received: received,
             stanzas_sent: sent,
-            bytes_waiting: queued + live.map_or(0, |link| link.waiting()),
+            bytes_waiting: queued + link.map_or(0, |link| link.waiting()),
         }
-    }
-}
-
-impl<C: SharedConnection> Clone for SessionHandle<C> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
     }
 }
 
@@ -528,11 +492,10 @@ impl<C: SharedConnection> Eq for SessionHandle<C> {}
 
 impl<C: SharedConnection> fmt::Debug for SessionHandle<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flags = self.0.flags.load(Ordering::SeqCst);
         f.debug_struct("SessionHandle")
             .field("id", &self.0.id.0)
-            .field("available", &(flags & AVAILABLE != 0))
-            .field("interested", &(flags & INTERESTED != 0))
+            .field("available", &self.is_available())
+            .field("interested", &self.is_interested())
             .finish_non_exhaustive()
     }
 }

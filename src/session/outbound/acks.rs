@@ -78,15 +78,15 @@ pub(crate) struct Retained {
     /// Number of the last entry behind which the client was asked.
     asked_up_to: u32,
     /// Bytes of the entries behind that one that the transport has got.
-    unasked: u32,
+    pub(super) unasked: u32,
     /// Since when an answer to `<r/>` is outstanding.
     asked: Option<Duration>,
     /// To be asked as soon as all is written (SM-15).
     due: bool,
     /// Not to be asked again before: the last answer acknowledged nothing.
     not_before: Nanos,
-    /// Stanzas and bytes that waited when the transport was lost.
-    at_loss: (u32, u32),
+    /// What waited when the transport was lost.
+    pub(super) at_loss: Size,
     /// Until when something has to be acknowledged, since as much waits as may (LIMIT-10).
     grace: Option<Duration>,
     share: Share,
@@ -115,7 +115,7 @@ impl Retained {
             asked: None,
             due: false,
             not_before: Nanos::default(),
-            at_loss: (0, 0),
+            at_loss: Size::default(),
             grace: None,
             share: Share::new(all),
         }
@@ -132,7 +132,7 @@ impl Retained {
         let sent = usize::try_from(self.sent).unwrap_or(usize::MAX);
         let below = |limit| places.iter().take_while(|&&place| place < limit).count();
         self.again = self.again.saturating_sub(below(self.again));
-        let unsent = u32::try_from(below(sent)).unwrap_or(u32::MAX);
+        let unsent = small(below(sent));
         self.sent = self.sent.saturating_sub(unsent);
     }
 
@@ -144,21 +144,6 @@ impl Retained {
         self.due = true;
         self.not_before = Nanos::default();
         self.grace = None;
-    }
-
-    /// The transport has got an entry of so many bytes.
-    pub(super) fn hand_over(&mut self, bytes: usize) {
-        self.unasked = self.unasked.saturating_add(small(bytes));
-    }
-
-    /// It has not taken it.
-    pub(super) fn take_back(&mut self, bytes: usize) {
-        self.unasked = self.unasked.saturating_sub(small(bytes));
-    }
-
-    /// The transport is gone, while so much waited.
-    pub(super) fn lose(&mut self, Size { stanzas, bytes }: Size) {
-        self.at_loss = (small(stanzas), small(bytes));
     }
 }
 
@@ -179,21 +164,23 @@ impl<C: SharedConnection> Outbound<C> {
         }
     }
 
-    /// Takes the peer's `h`; the number of stanzas it freed, `None` (and no effect) where it
-    /// covers more than was sent (SM-6).
-    pub(crate) fn acknowledge(&mut self, h: u32) -> Option<u32> {
+    /// Takes the peer's `h`, which has no effect where it covers more than was sent (SM-6, SM-7). `None` =
+    /// nothing is retained.
+    pub(crate) fn acknowledge(&mut self, handled: u32) -> Option<Acknowledged> {
         let retained = self.retained.as_mut()?;
-        let count = h.wrapping_sub(retained.acked);
+        let count = handled.wrapping_sub(retained.acked);
         if count > retained.sent {
-            return None;
+            let sent = retained.acked.wrapping_add(retained.sent);
+            return Some(Acknowledged::TooHigh { handled, sent });
         }
         retained.sent -= count;
-        retained.acked = h;
+        retained.acked = handled;
         let freed = usize::try_from(count).unwrap_or(usize::MAX);
         retained.again = retained.again.saturating_sub(freed);
         let asked = retained.asked.take();
         // Answers to later questions are on their way, if it is not too slow.
-        let more = retained.asked_up_to.wrapping_sub(h).wrapping_sub(1) < i32::MAX.unsigned_abs();
+        let unanswered = retained.asked_up_to.wrapping_sub(handled).wrapping_sub(1);
+        let more = unanswered < i32::MAX.unsigned_abs();
         if let Some(at) = asked.filter(|_| more || (count == 0 && retained.sent > 0)) {
             retained.not_before = at.saturating_add(RETRY).into();
         }
@@ -203,15 +190,7 @@ impl<C: SharedConnection> Outbound<C> {
         // Only counted entries stand at the start of the queue.
         self.queue.drop_first(freed);
         self.account_for();
-        Some(count)
-    }
-
-    pub(crate) fn take_acknowledgement(&mut self, handled: u32) -> Option<Acknowledged> {
-        let sent = self.retained.as_ref().map(|r| r.acked.wrapping_add(r.sent))?;
-        Some(
-            self.acknowledge(handled)
-                .map_or(Acknowledged::TooHigh { handled, sent }, Acknowledged::Freed),
-        )
+        Some(Acknowledged::Freed(count))
     }
 
     /// Stanzas handled since retention began.
@@ -225,8 +204,8 @@ impl<C: SharedConnection> Outbound<C> {
             return false;
         };
         let (Size { stanzas, bytes }, before) = (self.queue.limited(), retained.at_loss);
-        small(stanzas).saturating_sub(before.0) > small(limits.stanzas)
-            || small(bytes).saturating_sub(before.1) > small(limits.bytes)
+        stanzas.saturating_sub(before.stanzas) > small(limits.stanzas)
+            || bytes.saturating_sub(before.bytes) > small(limits.bytes)
     }
 
     /// Notes whether as much waits for the client as may: from then on it has to acknowledge something.
@@ -249,10 +228,7 @@ impl<C: SharedConnection> Outbound<C> {
         now: Duration,
     ) -> bool {
         self.watch(limits, now);
-        let due = self.asks_on()
-            || self
-                .ask_at(policy, self.queue.written() >= policy.stanzas)
-                .is_some_and(|at| now >= at);
+        let due = self.asks_on() || self.ask_at(policy).is_some_and(|at| now >= at);
         if due {
             self.asking(now);
             if let Some(retained) = &mut self.retained {
@@ -275,7 +251,7 @@ impl<C: SharedConnection> Outbound<C> {
     /// The number of the last entry that the transport has got.
     fn number(&self) -> u32 {
         let acked = self.retained.as_ref().map_or(0, |retained| retained.acked);
-        acked.wrapping_add(u32::try_from(self.queue.written()).unwrap_or(u32::MAX))
+        acked.wrapping_add(small(self.queue.written()))
     }
 
     /// The client is about to be asked. True if no earlier question is unanswered.
@@ -297,12 +273,8 @@ impl<C: SharedConnection> Outbound<C> {
 
     /// When [`check`](Self::check) has something to say.
     pub(crate) fn check_at(&self, policy: &AckPolicy) -> Option<Duration> {
-        let retained = self.retained.as_ref().filter(|_| self.is_open())?;
-        let ask = match retained.asked {
-            Some(at) => Some(at.saturating_add(policy.answer)),
-            None => self.ask_at(policy, self.queue.written() >= policy.stanzas),
-        };
-        [ask, retained.grace].into_iter().flatten().min()
+        let late = self.late_at(policy).filter(|_| self.is_open());
+        late.into_iter().chain(self.ask_at(policy)).min()
     }
 
     pub(crate) fn check(
@@ -315,28 +287,36 @@ impl<C: SharedConnection> Outbound<C> {
             return AckCheck::Quiet;
         }
         self.watch(limits, now);
-        let retained = self.retained.as_ref();
-        let answer = retained.and_then(|r| Some(r.asked?.saturating_add(policy.answer)));
-        match answer.into_iter().chain(retained.and_then(|r| r.grace)).min() {
+        match self.late_at(policy) {
             Some(late) if now >= late => AckCheck::Lost,
             _ if self.claim_ask(policy, limits, now) => AckCheck::Ask,
             _ => AckCheck::Quiet,
         }
     }
 
-    /// The soonest time to ask; `enough` = without waiting for more.
-    fn ask_at(&self, policy: &AckPolicy, enough: bool) -> Option<Duration> {
+    /// When the transport is given up, if the client does not move on before.
+    fn late_at(&self, policy: &AckPolicy) -> Option<Duration> {
+        let retained = self.retained.as_ref()?;
+        let answer = retained.asked.map(|at| at.saturating_add(policy.answer));
+        answer.into_iter().chain(retained.grace).min()
+    }
+
+    /// The soonest time to ask, if no earlier question is unanswered.
+    fn ask_at(&self, policy: &AckPolicy) -> Option<Duration> {
         let retained = self.retained.as_ref().filter(|r| self.is_open() && r.asked.is_none())?;
         if retained.due {
             return (!self.queue.has_unwritten()).then_some(Duration::ZERO);
         }
-        let Some(Queued::Stanza { at, .. }) =
-            self.queue.front().filter(|_| self.queue.written() > 0)
-        else {
-            return None;
+        let written = self.queue.written();
+        let ripe = match self.queue.front() {
+            Some(Queued::Stanza { .. }) if written > 0 && written >= policy.stanzas => {
+                Duration::ZERO
+            }
+            Some(Queued::Stanza { at, .. }) if written > 0 => {
+                Duration::from(*at).saturating_add(policy.time)
+            }
+            _ => return None,
         };
-        let ripe =
-            if enough { Duration::ZERO } else { Duration::from(*at).saturating_add(policy.time) };
         Some(ripe.max(retained.not_before.into()))
     }
 

@@ -5,7 +5,6 @@
 //! client's word, at the limit, with the transport, at the end), or in part, before a stanza from
 //! the same bare JID that is not held: so nobody's stanzas overtake each other (CSI-4).
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,9 +39,8 @@ impl fmt::Debug for Hold {
     }
 }
 
-/// What is held back for one session.
 pub(super) struct HeldBack {
-    items: VecDeque<HeldStanza>,
+    items: Vec<HeldStanza>,
     share: Share,
 }
 
@@ -54,49 +52,24 @@ struct HeldStanza {
 
 impl HeldBack {
     fn new(all: &Arc<AtomicUsize>) -> Self {
-        Self { items: VecDeque::new(), share: Share::new(all) }
+        Self { items: Vec::new(), share: Share::new(all) }
     }
 
     fn put(&mut self, key: String, from: Box<str>, entry: Queued) {
-        let at = self.items.iter().position(|item| item.key == key);
-        if let Some(old) = at.and_then(|at| self.items.remove(at)) {
-            self.share.set(self.share.bytes().saturating_sub(old.entry.len()));
-            old.entry.forget();
-        }
+        self.take(|item| item.key == key).into_iter().for_each(Queued::forget);
         self.share.set(self.share.bytes().saturating_add(entry.len()));
-        self.items.push_back(HeldStanza { key, from, entry });
-    }
-
-    /// Drops what `is_unwanted`.
-    #[cfg(feature = "server")]
-    fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) {
-        let items = std::mem::take(&mut self.items);
-        for item in items {
-            if item.entry.message().is_some_and(&is_unwanted) {
-                self.share.set(self.share.bytes().saturating_sub(item.entry.len()));
-                item.entry.forget();
-            } else {
-                self.items.push_back(item);
-            }
-        }
+        self.items.push(HeldStanza { key, from, entry });
     }
 
     fn is_full(&self, limits: &RetentionLimits) -> bool {
         self.items.len() > limits.held_stanzas || self.share.bytes() > limits.held_bytes
     }
 
-    /// Takes out what is held from this bare JID; without one, everything.
-    fn take(&mut self, from: Option<&str>) -> Vec<Queued> {
-        let items = std::mem::take(&mut self.items);
-        let mut taken = Vec::new();
-        for item in items {
-            if from.is_none_or(|from| from == &*item.from) {
-                self.share.set(self.share.bytes().saturating_sub(item.entry.len()));
-                taken.push(item.entry);
-            } else {
-                self.items.push_back(item);
-            }
-        }
+    fn take(&mut self, is_meant: impl Fn(&HeldStanza) -> bool) -> Vec<Queued> {
+        let meant = self.items.extract_if(.., |item| is_meant(item));
+        let taken: Vec<_> = meant.map(|item| item.entry).collect();
+        let bytes = taken.iter().map(Queued::len).sum();
+        self.share.set(self.share.bytes().saturating_sub(bytes));
         taken
     }
 }
@@ -107,17 +80,15 @@ fn source(stanza: &Stanza) -> Box<str> {
 }
 
 impl<C: SharedConnection> Outbound<C> {
-    /// Holds back from now on.
     pub(crate) fn start_holding(&mut self, all: &Arc<AtomicUsize>) {
         if !self.ended && self.link.is_some() && self.queue.held().is_none() {
             self.queue.set_held(HeldBack::new(all));
         }
     }
 
-    /// Lets everything go and holds nothing back any more.
     pub(crate) fn stop_holding(&mut self) {
         if let Some(mut held) = self.queue.take_held() {
-            self.let_go(held.take(None));
+            self.let_go(held.take(|_| true));
         }
     }
 
@@ -131,7 +102,8 @@ impl<C: SharedConnection> Outbound<C> {
     ) -> bool {
         let (Some(stanza), Some(held)) = (item.stanza(), self.queue.held()) else { return false };
         let Some(Hold::Latest(key)) = hold else {
-            let before = held.take(Some(&source(stanza)));
+            let from = source(stanza);
+            let before = held.take(|item| item.from == from);
             self.let_go(before);
             return false;
         };
@@ -147,7 +119,8 @@ impl<C: SharedConnection> Outbound<C> {
     #[cfg(feature = "server")]
     pub(crate) fn take_out(&mut self, is_unwanted: impl Fn(&Stanza) -> bool) {
         if let Some(held) = self.queue.held() {
-            held.take_out(&is_unwanted);
+            let is_meant = |item: &HeldStanza| item.entry.message().is_some_and(&is_unwanted);
+            held.take(is_meant).into_iter().for_each(Queued::forget);
         }
         let places = self.queue.take_out(is_unwanted);
         if let Some(retained) = &mut self.retained {
@@ -168,7 +141,7 @@ impl<C: SharedConnection> Outbound<C> {
 
     /// Lets go what is held, and holds on.
     pub(super) fn let_all_go(&mut self) {
-        let all = self.queue.held().map(|held| held.take(None));
+        let all = self.queue.held().map(|held| held.take(|_| true));
         self.let_go(all.unwrap_or_default());
     }
 

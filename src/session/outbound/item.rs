@@ -24,7 +24,7 @@ pub(crate) enum To {
 #[must_use = "an item does nothing until it is sent"]
 pub struct Item<'a> {
     pub(super) content: Content<'a>,
-    pub(super) validity: Validity<'a>,
+    pub(crate) validity: Validity<'a>,
     /// When it was accepted, if that was before it is sent.
     accepted: Option<Nanos>,
 }
@@ -185,7 +185,7 @@ impl<'a> Validity<'a> {
         Self(Lasts::While { number: source.load(Ordering::SeqCst), of: source })
     }
 
-    /// Whether it must not be delivered any more.
+    /// Whether it must no longer be delivered.
     #[inline]
     #[must_use]
     pub fn is_void(self) -> bool {

@@ -67,12 +67,9 @@ impl Share {
     }
 
     pub(crate) fn set(&mut self, bytes: usize) {
-        if bytes == self.bytes {
-            return;
-        }
         if bytes > self.bytes {
             self.all.fetch_add(bytes - self.bytes, Ordering::SeqCst);
-        } else {
+        } else if bytes < self.bytes {
             self.all.fetch_sub(self.bytes - bytes, Ordering::SeqCst);
         }
         self.bytes = bytes;

@@ -23,7 +23,6 @@ use jid::BareJid;
 use crate::address::bare_of;
 use crate::connection::{SendError, SharedConnection};
 use crate::stanza::{Kind, Stanza};
-use item::Content;
 use queue::{Queue, Size};
 use queued::Queued;
 
@@ -35,6 +34,7 @@ pub use item::{Item, Validity};
 pub use limits::RetentionLimits;
 #[cfg(feature = "server")]
 pub(crate) use limits::Share;
+use limits::small;
 pub(super) use writer::{Owner, Writer};
 
 /// Which of its transports a session has: a resumption begins another epoch. A host gets it with a write or
@@ -66,12 +66,10 @@ impl Gate {
 pub(super) struct Gates(u8);
 
 impl Gates {
-    /// Whether nothing is to be written.
     pub(super) const fn is_closed(self) -> bool {
         self.0 & !(Gate::Ticket as u8) != 0
     }
 
-    /// Whether no input is taken.
     pub(super) const fn is_closed_for_input(self) -> bool {
         self.0 != 0
     }
@@ -113,12 +111,6 @@ enum Room {
     None(After),
 }
 
-fn is_presence(item: &Item<'_>, type_: &str) -> bool {
-    item.stanza().is_some_and(|stanza| {
-        stanza.kind() == Kind::Presence && stanza.type_().as_deref() == Some(type_)
-    })
-}
-
 /// Whether the current transport has a writer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Writing {
@@ -158,6 +150,9 @@ pub enum NotSent {
     #[error("the presence is no longer true")]
     Void,
 }
+
+/// Whether it was accepted, and what remains to be done.
+pub(super) type Sent = (Result<(), NotSent>, After);
 
 impl From<SendError> for NotSent {
     fn from(error: SendError) -> Self {
@@ -202,7 +197,7 @@ impl<C: SharedConnection> Outbound<C> {
         }
         self.queue.step_back();
         if let Some(retained) = &mut self.retained {
-            retained.take_back(entry.len());
+            retained.unasked = retained.unasked.saturating_sub(small(entry.len()));
             retained.sent = retained.sent.saturating_sub(u32::from(raised));
         }
         self.take_out_void();
@@ -230,17 +225,12 @@ impl<C: SharedConnection> Outbound<C> {
             return Room::Free;
         }
         let domain = account.domain().as_str();
-        let is_own = match item.content {
-            Content::Raw(_) => true,
-            Content::Copy(..) => false,
-            Content::Stanza(stanza, _) | Content::Since(stanza, _) => {
-                stanza.from().is_none_or(|from| {
-                    let from = bare_of(&from);
-                    from == domain || from == account.as_str()
-                })
-            }
-        };
-        let is_end = is_presence(item, "unavailable");
+        let from = item.stanza().and_then(Stanza::from);
+        let is_of = |from: &str| from == domain || from == account.as_str();
+        let is_own = item.copies().is_none() && from.is_none_or(|from| is_of(bare_of(&from)));
+        let is_end = item.stanza().is_some_and(|stanza| {
+            stanza.kind() == Kind::Presence && stanza.type_().as_deref() == Some("unavailable")
+        });
         if !is_own && !is_end {
             return Room::None(After::Nothing);
         }
@@ -278,7 +268,7 @@ impl<C: SharedConnection> Outbound<C> {
         let void = self.queue.rewind();
         if let Some(retained) = &mut self.retained {
             // The client has said that it has not got them: they never had a number.
-            retained.sent = retained.sent.saturating_sub(u32::try_from(void).unwrap_or(u32::MAX));
+            retained.sent = retained.sent.saturating_sub(small(void));
             retained.start_again(self.queue.len());
         }
         self.account_for();
@@ -290,7 +280,7 @@ impl<C: SharedConnection> Outbound<C> {
         self.next_epoch();
         let at_loss = self.queue.limited();
         if let Some(retained) = &mut self.retained {
-            retained.lose(at_loss);
+            retained.at_loss = at_loss;
         }
         self.link.take()
     }
@@ -301,6 +291,12 @@ impl<C: SharedConnection> Outbound<C> {
         self.writing = Writing::Nobody;
         let _unwritten = self.queue.take_greeting();
         self.stop_holding();
+    }
+
+    /// Opens a gate; who waits is to be woken without the lock.
+    pub(super) fn open(&mut self, gate: Gate) -> Option<Box<Waker>> {
+        self.gates.open(gate);
+        self.waker.take()
     }
 
     /// Whether the end still has something to write, and the owner waits for it.
@@ -355,7 +351,7 @@ impl<C: SharedConnection> Outbound<C> {
 }
 
 /// Bytes that an end still writes to a client: of more than that the stanzas are routed again.
-const LAST: usize = 64 << 10;
+const LAST: u32 = 64 << 10;
 
 /// What an end takes out of the outbound.
 pub(super) struct Ended<C> {

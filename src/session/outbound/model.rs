@@ -94,7 +94,8 @@ fn sm_22_a_hand_over_between_two_senders_loses_doubles_and_reorders_nothing() {
         let mut got = old.got();
         {
             let mut o = out.lock();
-            assert!(o.acknowledge(u32::try_from(got.len()).unwrap()).is_some());
+            let handled = u32::try_from(got.len()).unwrap();
+            assert!(matches!(o.acknowledge(handled), Some(Acknowledged::Freed(_))));
             drop(o.replace_link(new.clone()));
         }
         out.lock().gates.open(Gate::Greeting);
@@ -122,13 +123,14 @@ fn sm_6_an_acknowledgement_frees_exactly_what_it_covers() {
             .collect();
         // The client acknowledges what it has, perhaps before the writer is back.
         let handled = u32::try_from(line.got().len()).unwrap();
-        assert_eq!(out.lock().acknowledge(handled), Some(handled));
+        assert_eq!(out.lock().acknowledge(handled), Some(Acknowledged::Freed(handled)));
         for sender in senders {
             sender.join().unwrap();
         }
         let mut out = out.lock();
         assert_eq!(line.got().len(), 2);
-        assert_eq!(out.acknowledge(2), Some(2 - handled));
-        assert_eq!((out.queue.bytes(), out.acknowledge(3)), (0, None));
+        assert_eq!(out.acknowledge(2), Some(Acknowledged::Freed(2 - handled)));
+        let too_high = Acknowledged::TooHigh { handled: 3, sent: 2 };
+        assert_eq!((out.queue.bytes(), out.acknowledge(3)), (0, Some(too_high)));
     });
 }

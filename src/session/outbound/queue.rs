@@ -23,15 +23,15 @@ struct Buffer {
     /// The bytes behind the cursor.
     unwritten: usize,
     /// The part that something else limits.
-    bounded: Sum,
+    bounded: Size,
     /// The part of that which a store has given.
-    stored: Sum,
+    stored: Size,
     /// How many are void: only their number is left.
     void: u32,
     /// How many entries were handed over, but for those that came back: a number that changes.
     handed: u32,
     /// Above this, look again for presence that a later one replaces.
-    condense_at: Sum,
+    condense_at: Size,
     /// The greeting of a new transport, written before everything else.
     greeting: Option<Box<[u8]>>,
     /// What is held back, while something is to be.
@@ -39,32 +39,23 @@ struct Buffer {
 }
 
 /// Up to this much, looking for replaced presence is not worth it.
-const CONDENSE: Sum = Sum { stanzas: 1000, bytes: 64 << 10 };
+const CONDENSE: Size = Size { stanzas: 1000, bytes: 64 << 10 };
 
-/// How much waits.
+/// How much waits, in no more bytes than that takes.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Size {
-    pub(super) stanzas: usize,
-    pub(crate) bytes: usize,
+    pub(super) stanzas: u32,
+    pub(crate) bytes: u32,
 }
 
 impl Size {
     /// Whether it is more than may wait for a session with a transport, or than so many times that
     /// (LIMIT-10).
     pub(crate) const fn exceeds(self, limits: &RetentionLimits, times: usize) -> bool {
-        self.stanzas > limits.live_stanzas.saturating_mul(times)
-            || self.bytes > limits.bytes.saturating_mul(times)
+        self.stanzas as usize > limits.live_stanzas.saturating_mul(times)
+            || self.bytes as usize > limits.bytes.saturating_mul(times)
     }
-}
 
-/// The same, in the bytes that it takes.
-#[derive(Clone, Copy, Default)]
-struct Sum {
-    stanzas: u32,
-    bytes: u32,
-}
-
-impl Sum {
     fn add(&mut self, entry: &Queued) {
         self.stanzas = self.stanzas.saturating_add(1);
         self.bytes = self.bytes.saturating_add(small(entry.len()));
@@ -76,19 +67,13 @@ impl Sum {
     }
 }
 
-impl From<Sum> for Size {
-    fn from(Sum { stanzas, bytes }: Sum) -> Self {
-        Self { stanzas: stanzas as usize, bytes: bytes as usize }
-    }
-}
-
 impl Buffer {
     fn add(&mut self, entry: &Queued) {
         self.bytes = self.bytes.saturating_add(entry.len());
-        if entry.is_bounded() {
+        if entry.bounded() != Bounded::No {
             self.bounded.add(entry);
         }
-        if entry.is_of_store() {
+        if entry.bounded() == Bounded::Store {
             self.stored.add(entry);
         }
         self.void = self.void.saturating_add(u32::from(entry.is_void()));
@@ -96,10 +81,10 @@ impl Buffer {
 
     fn remove(&mut self, entry: &Queued) {
         self.bytes = self.bytes.saturating_sub(entry.len());
-        if entry.is_bounded() {
+        if entry.bounded() != Bounded::No {
             self.bounded.remove(entry);
         }
-        if entry.is_of_store() {
+        if entry.bounded() == Bounded::Store {
             self.stored.remove(entry);
         }
         self.void = self.void.saturating_sub(u32::from(entry.is_void()));
@@ -121,11 +106,7 @@ impl Buffer {
 
     fn remove_unwritten(&mut self, entry: &Queued) {
         self.remove(entry);
-        self.wrote(entry.len());
-    }
-
-    const fn wrote(&mut self, bytes: usize) {
-        self.unwritten = self.unwritten.saturating_sub(bytes);
+        self.unwritten = self.unwritten.saturating_sub(entry.len());
     }
 }
 
@@ -143,19 +124,17 @@ impl Queue {
     /// What counts against the limits of the session: all but what something else limits.
     pub(super) fn limited(&self) -> Size {
         let Some(buffer) = &self.0 else { return Size::default() };
-        let bounded = Size::from(buffer.bounded);
         Size {
-            stanzas: buffer.entries.len().saturating_sub(bounded.stanzas),
-            bytes: buffer.bytes.saturating_sub(bounded.bytes),
+            stanzas: small(buffer.entries.len()).saturating_sub(buffer.bounded.stanzas),
+            bytes: small(buffer.bytes).saturating_sub(buffer.bounded.bytes),
         }
     }
 
     /// What a store has given.
     pub(crate) fn stored(&self) -> Size {
-        self.0.as_ref().map_or_else(Size::default, |buffer| buffer.stored.into())
+        self.0.as_ref().map_or_else(Size::default, |buffer| buffer.stored)
     }
 
-    /// The memory of void entries.
     pub(super) fn void_bytes(&self) -> usize {
         let void = self.0.as_ref().map_or(0, |buffer| buffer.void as usize);
         void.saturating_mul(size_of::<Queued>())
@@ -169,8 +148,8 @@ impl Queue {
     /// What the current transport has not been given.
     pub(crate) fn unwritten(&self) -> Size {
         let Some(buffer) = &self.0 else { return Size::default() };
-        let stanzas = buffer.entries.len().saturating_sub(buffer.cursor);
-        Size { stanzas, bytes: buffer.unwritten }
+        let stanzas = small(buffer.entries.len().saturating_sub(buffer.cursor));
+        Size { stanzas, bytes: small(buffer.unwritten) }
     }
 
     /// When the oldest stanza was accepted that has to be acknowledged, and has not been.
@@ -223,7 +202,7 @@ impl Queue {
     /// client counts. `domain` is the session's. Says how many it took out before the place `again`.
     pub(super) fn condense(&mut self, first: usize, again: usize, domain: &str) -> usize {
         let Some(buffer) = &mut self.0 else { return 0 };
-        let Sum { stanzas, bytes } = buffer.condense_at;
+        let Size { stanzas, bytes } = buffer.condense_at;
         if small(buffer.entries.len()) <= stanzas.max(CONDENSE.stanzas)
             && small(buffer.bytes) <= bytes.max(CONDENSE.bytes)
         {
@@ -256,7 +235,8 @@ impl Queue {
         }
         // By half as much: less than the room that is left for the news of an end (LIMIT-10).
         let more = |size: usize| small(size.saturating_add(size / 2));
-        buffer.condense_at = Sum { stanzas: more(buffer.entries.len()), bytes: more(buffer.bytes) };
+        buffer.condense_at =
+            Size { stanzas: more(buffer.entries.len()), bytes: more(buffer.bytes) };
         before
     }
 
@@ -271,7 +251,7 @@ impl Queue {
     pub(super) fn step(&mut self) {
         let Some(buffer) = &mut self.0 else { return };
         let len = buffer.entries.get(buffer.cursor).map_or(0, Queued::len);
-        buffer.wrote(len);
+        buffer.unwritten = buffer.unwritten.saturating_sub(len);
         buffer.cursor += 1;
         buffer.handed = buffer.handed.wrapping_add(1);
     }
@@ -285,27 +265,28 @@ impl Queue {
         buffer.handed = buffer.handed.wrapping_sub(1);
     }
 
-    /// Takes out the next one.
+    /// Takes out the next one, to be handed over.
     pub(super) fn take_next(&mut self) -> Option<Queued> {
+        let buffer = self.0.as_mut()?;
+        buffer.handed = buffer.handed.wrapping_add(1);
+        self.remove_next()
+    }
+
+    fn remove_next(&mut self) -> Option<Queued> {
         let buffer = self.0.as_mut()?;
         let entry = buffer.entries.remove(buffer.cursor)?;
         buffer.remove_unwritten(&entry);
-        buffer.handed = buffer.handed.wrapping_add(1);
         self.tidy();
         Some(entry)
     }
 
     /// Drops the next one if it is void.
     pub(super) fn take_void(&mut self) -> bool {
-        let Some(buffer) = &mut self.0 else { return false };
-        if !buffer.entries.get(buffer.cursor).is_some_and(Queued::is_void) {
-            return false;
+        let is_void = self.next().is_some_and(Queued::is_void);
+        if is_void {
+            self.remove_next().into_iter().for_each(Queued::forget);
         }
-        let Some(entry) = buffer.entries.remove(buffer.cursor) else { return false };
-        buffer.remove_unwritten(&entry);
-        entry.forget();
-        self.tidy();
-        true
+        is_void
     }
 
     /// Puts back what was taken out last.
@@ -391,11 +372,10 @@ impl Queue {
         entries.into_iter().enumerate().map(move |(at, entry)| (entry, at < cursor))
     }
 
-    /// Takes out all stanzas.
     pub(super) fn take_stanzas(&mut self) -> impl Iterator<Item = Queued> + use<> {
-        let all: Vec<Queued> = self.take_all().map(|(entry, _)| entry).collect();
+        let all = self.take_all().map(|(entry, _)| entry);
         let (stanzas, others): (Vec<_>, Vec<_>) =
-            all.into_iter().partition(|entry| matches!(entry, Queued::Stanza { .. }));
+            all.partition(|entry| matches!(entry, Queued::Stanza { .. }));
         others.into_iter().for_each(|entry| self.push(entry));
         stanzas.into_iter()
     }
@@ -445,7 +425,7 @@ mod tests {
     const A: &str = "a@x/y";
     const B: &str = "b@x/yz";
 
-    /// The transport has got the first two of four, and nobody is to hear of `A` any more.
+    /// The transport has got the first two of four, and nobody is to hear of `A` again.
     fn queue() -> (Queue, usize) {
         let mut queue = Queue::default();
         let mut len = 0;
@@ -462,7 +442,7 @@ mod tests {
 
     fn sums(queue: &Queue) -> (usize, usize, usize, usize) {
         let Size { stanzas, bytes } = queue.unwritten();
-        (queue.len(), queue.bytes(), stanzas, bytes)
+        (queue.len(), queue.bytes(), stanzas as usize, bytes as usize)
     }
 
     #[test]

@@ -84,29 +84,15 @@ impl Queued {
         }
     }
 
-    /// Leaves of presence whose it is and of what type, and the addresses.
+    /// Leaves of an unavailable no more than the addresses.
     pub(super) fn strip(&mut self) {
         let Self::Stanza { stanza, .. } = self else { return };
-        let (from, to, type_) = (stanza.from(), stanza.to(), stanza.type_());
-        let mut bare = Stanza::presence();
-        if let Some(from) = &from {
-            bare = bare.from(from);
-        }
-        if let Some(to) = &to {
-            bare = bare.to(to);
-        }
-        if let Some(type_) = &type_ {
-            bare = bare.type_(type_);
-        }
-        *stanza = bare.build();
+        let bare = Stanza::presence().type_("unavailable").build();
+        *stanza = bare.readdressed(stanza.from().as_deref(), stanza.to().as_deref());
     }
 
-    pub(super) const fn is_bounded(&self) -> bool {
-        matches!(self, Self::Stanza { bounded: Bounded::Source | Bounded::Store, .. })
-    }
-
-    pub(super) const fn is_of_store(&self) -> bool {
-        matches!(self, Self::Stanza { bounded: Bounded::Store, .. })
+    pub(super) const fn bounded(&self) -> Bounded {
+        if let Self::Stanza { bounded, .. } = self { *bounded } else { Bounded::No }
     }
 
     /// Whom it says to be there or not, where a later presence of the same says all that it says.

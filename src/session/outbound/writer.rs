@@ -8,9 +8,9 @@ use jid::{BareJid, FullJid};
 
 use super::holdback::Hold;
 use super::item::{Content, Item, To};
-use super::limits::RetentionLimits;
+use super::limits::{RetentionLimits, small};
 use super::queued::Queued;
-use super::{After, Epoch, Left, NotSent, Outbound, Room, Writing};
+use super::{After, Epoch, Left, NotSent, Outbound, Room, Sent, Writing};
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::environment::Nanos;
 use crate::shield::{shielded_or, wake};
@@ -44,7 +44,7 @@ impl<C: SharedConnection, O: Owner> Writer<'_, C, O> {
         retained: bool,
         clock: &impl Fn() -> Duration,
         limits: &RetentionLimits,
-    ) -> (Result<(), NotSent>, After) {
+    ) -> Sent {
         let mut accepted = retained.then(clock);
         let mut o = self.out.lock();
         if accepted.is_none() && (o.retained.is_some() || o.waits() || !o.queue.is_idle()) {
@@ -71,7 +71,7 @@ impl<C: SharedConnection, O: Owner> Writer<'_, C, O> {
         hold: Option<Hold>,
         at: Duration,
         limits: &RetentionLimits,
-    ) -> (Result<(), NotSent>, After) {
+    ) -> Sent {
         let waits = o.waits();
         let room = o.room(self.owner.account(), item, limits);
         if let Room::None(after) = room {
@@ -111,7 +111,7 @@ impl<C: SharedConnection, O: Owner> Writer<'_, C, O> {
         items: &[Item<'_>],
         now: Duration,
         limits: &RetentionLimits,
-    ) -> (Result<(), NotSent>, After) {
+    ) -> Sent {
         let mut o = self.out.lock();
         if o.ended || (o.link.is_none() && o.retained.is_none()) {
             return (Err(NotSent::Ended), After::Nothing);
@@ -139,7 +139,7 @@ impl<C: SharedConnection, O: Owner> Writer<'_, C, O> {
         mut o: MutexGuard<'_, Outbound<C>>,
         item: &Item<'_>,
         clock: &impl Fn() -> Duration,
-    ) -> (Result<(), NotSent>, After) {
+    ) -> Sent {
         let Some(link) = o.link.clone() else { return (Err(NotSent::Ended), After::Nothing) };
         if let Some(copies) = item.copies() {
             copies.add();
@@ -166,7 +166,7 @@ impl<C: SharedConnection, O: Owner> Writer<'_, C, O> {
         epoch: Epoch,
         result: Result<(), SendError>,
         full: Option<Duration>,
-    ) -> (Result<(), NotSent>, After) {
+    ) -> Sent {
         if let Some(at) = full.filter(|_| o.epoch == epoch && !o.ended) {
             // It waits here, before what others have queued meanwhile.
             o.queue.put_back(Queued::new(item, false, at));
@@ -322,7 +322,6 @@ enum Job<C> {
     },
 }
 
-/// An entry that the transport has not taken.
 struct Failed {
     entry: Queued,
     is_first: bool,
@@ -366,7 +365,7 @@ impl<C: SharedConnection> Outbound<C> {
         self.account_for();
     }
 
-    /// Nobody writes any more; whether the transport has taken something since it was last called.
+    /// Nobody writes now; whether the transport has taken something since it was last called.
     fn stop_writing(&mut self) -> bool {
         std::mem::replace(&mut self.writing, Writing::Nobody) == Writing::Called
     }
@@ -410,11 +409,11 @@ impl<C: SharedConnection> Outbound<C> {
         if let Queued::Stanza { counted: true, at, .. } = next {
             let (entry, at, place) = (next.clone(), (*at).into(), self.queue.written());
             self.queue.step();
-            let written = u32::try_from(self.queue.written()).unwrap_or(u32::MAX);
+            let written = small(self.queue.written());
             let mut delayed = None;
             if let Some(retained) = &mut self.retained {
                 retained.sent = retained.sent.max(written);
-                retained.hand_over(entry.len());
+                retained.unasked = retained.unasked.saturating_add(small(entry.len()));
                 delayed = retained.delayed_since(place, at);
             }
             return Some((entry, delayed));
@@ -436,7 +435,7 @@ impl<C: SharedConnection> Outbound<C> {
             };
         }
         if error == SendError::Full && is_current && matches!(entry, Queued::Stanza { .. }) {
-            // What the client cannot take any more is routed again; it is told of the end.
+            // What the client can no longer take is routed again; it is told of the end.
             turn.left.extend(entry.into_left(false));
             turn.left.extend(self.queue.take_stanzas().filter_map(|entry| entry.into_left(false)));
             return ControlFlow::Continue(());

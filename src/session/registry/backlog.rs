@@ -9,27 +9,33 @@
 //! What a session leaves is put here under the lock under which it stops to accept: whoever finds
 //! it ended, and has to wait for the chain, comes behind.
 
+use std::collections::VecDeque;
+use std::hash::RandomState;
+use std::sync::{Arc, Weak};
+
+use hashbrown::HashMap;
 #[cfg(feature = "server")]
-mod chain;
+use jid::BareJid;
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
-
+#[cfg(feature = "server")]
+use super::SessionRegistry;
 use super::end::Leftover;
+use super::inner::Inner;
 use super::rows::Row;
-use super::shared::Inner;
 use super::table::AccountKey;
 use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
-use crate::session::handle::{SessionHandle, Shared};
+use crate::session::handle::{BEHIND, SessionHandle, Shared};
 use crate::session::outbound::Left;
 use crate::shield::HostCode;
+#[cfg(feature = "server")]
+use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// The accounts that have a backlog. A leaf lock.
 pub(super) struct Backlogs<C: SharedConnection> {
-    accounts: Mutex<HashMap<Box<str>, Backlog<C>>>,
+    accounts: Mutex<HashMap<String, Backlog<C>, RandomState>>,
     /// How many they are: most of the time none.
     count: AtomicUsize,
 }
@@ -43,12 +49,6 @@ struct Backlog<C: SharedConnection> {
     queued: usize,
 }
 
-impl<C: SharedConnection> Default for Backlog<C> {
-    fn default() -> Self {
-        Self { left: VecDeque::new(), recipients: VecDeque::new(), queued: 0 }
-    }
-}
-
 impl<C: SharedConnection> Backlog<C> {
     fn is_empty(&self) -> bool {
         self.left.is_empty() && self.recipients.is_empty() && self.queued == 0
@@ -57,7 +57,7 @@ impl<C: SharedConnection> Backlog<C> {
 
 impl<C: SharedConnection> Backlogs<C> {
     pub(super) fn new() -> Self {
-        Self { accounts: Mutex::new(HashMap::new()), count: AtomicUsize::new(0) }
+        Self { accounts: Mutex::new(HashMap::default()), count: AtomicUsize::new(0) }
     }
 
     /// Whether an account has a backlog; under the lock of its shard.
@@ -83,21 +83,10 @@ impl<C: SharedConnection> Backlogs<C> {
     /// Changes the backlog of an account; whether there is one then.
     fn change<T>(&self, account: &str, change: impl FnOnce(&mut Backlog<C>) -> T) -> (T, bool) {
         let mut accounts = self.accounts.lock();
-        let (changed, is_behind) = match accounts.get_mut(account) {
-            Some(backlog) => {
-                let changed = change(backlog);
-                (changed, !backlog.is_empty())
-            }
-            None => {
-                let mut backlog = Backlog::default();
-                let changed = change(&mut backlog);
-                let is_behind = !backlog.is_empty();
-                if is_behind {
-                    accounts.insert(account.into(), backlog);
-                }
-                (changed, is_behind)
-            }
-        };
+        let none = || Backlog { left: VecDeque::new(), recipients: VecDeque::new(), queued: 0 };
+        let backlog = accounts.entry_ref(account).or_insert_with(none);
+        let changed = change(backlog);
+        let is_behind = !backlog.is_empty();
         if !is_behind {
             accounts.remove(account);
         }
@@ -108,7 +97,7 @@ impl<C: SharedConnection> Backlogs<C> {
 
 impl<C: SharedConnection> Row<C> {
     fn set_behind(&self, is_behind: bool) {
-        self.slots.as_slice().iter().for_each(|slot| slot.session.set_behind(is_behind));
+        self.slots.as_slice().iter().for_each(|slot| slot.session.set(BEHIND, is_behind));
     }
 }
 
@@ -140,10 +129,12 @@ impl<C: SharedConnection> Inner<C> {
 
     /// The same for what an end has failed to write.
     pub(super) fn leave_strays(&self, shared: &Arc<Shared<C>>, left: Vec<Left>) {
+        if left.is_empty() {
+            return;
+        }
         let left = left.into_iter().map(|left| (Arc::clone(shared), left));
-        self.change_backlog(self.table.key(bare_of_full(&shared.jid)), |backlog| {
-            backlog.left.extend(left)
-        });
+        let account = self.table.key(bare_of_full(&shared.jid));
+        self.change_backlog(account, |backlog| backlog.left.extend(left));
         self.settle_left(shared);
     }
 
@@ -154,14 +145,13 @@ impl<C: SharedConnection> Inner<C> {
             self.shielded(HostCode::Extension, Some(account), || hook(account));
             return;
         }
-        while let Some((left, place)) = self.take_left(self.table.key(account.as_str())) {
+        while let Some((left, _place)) = self.take_left(self.table.key(account.as_str())) {
             left.into_iter().for_each(|leftover| self.leave(leftover));
-            self.give_up(place);
         }
     }
 
     /// Takes out what ended sessions of an account have left, with a place in its order.
-    fn take_left(&self, account: AccountKey<'_>) -> Option<(Vec<Leftover>, Taken)> {
+    fn take_left(&self, account: AccountKey<'_>) -> Option<(Vec<Leftover>, Place<C>)> {
         let environment = &self.settings.environment;
         let clocks = (environment.now(), environment.utc());
         let left = self.change_backlog(account, |backlog| {
@@ -172,14 +162,102 @@ impl<C: SharedConnection> Inner<C> {
             return None;
         }
         let leftover = |(shared, left): (Arc<Shared<C>>, Left)| left.into_leftover(&shared, clocks);
-        Some((left.into_iter().filter_map(leftover).collect(), Taken(account.bare.into())))
+        Some((left.into_iter().filter_map(leftover).collect(), self.place_of(account)))
     }
 
-    fn give_up(&self, place: Taken) {
-        let account = self.table.key(&place.0);
-        self.change_backlog(account, |backlog| backlog.queued = backlog.queued.saturating_sub(1));
+    /// A place that was counted.
+    fn place_of(&self, account: AccountKey<'_>) -> Place<C> {
+        Place { inner: Weak::clone(&self.me), account: account.bare.into() }
     }
 }
 
-/// The account in whose order a place was taken.
-struct Taken(Box<str>);
+/// A place in the order of an account: while it is held, no message passes it.
+#[must_use = "holds back what arrives later"]
+pub(crate) struct Place<C: SharedConnection> {
+    inner: Weak<Inner<C>>,
+    account: Box<str>,
+}
+
+impl<C: SharedConnection> Drop for Place<C> {
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.upgrade() else { return };
+        let account = inner.table.key(&self.account);
+        inner.change_backlog(account, |backlog| backlog.queued = backlog.queued.saturating_sub(1));
+    }
+}
+
+/// The backlog as the account's chain of jobs works it off.
+#[cfg(feature = "server")]
+impl<C: SharedConnection> SessionRegistry<C> {
+    /// Takes a place in the order of an account, for a message that goes to its chain.
+    pub(crate) fn queue_up(&self, account: AccountKey<'_>) -> Place<C> {
+        self.inner().change_backlog(account, |backlog| backlog.queued += 1);
+        self.inner().place_of(account)
+    }
+
+    /// What ended sessions of an account have left, in order. To be called on its chain, before
+    /// anything else is delivered there.
+    pub(crate) fn left_behind(&self, account: &BareJid) -> Option<(Vec<Leftover>, Place<C>)> {
+        if !self.inner().backlogs.has(account.as_str()) {
+            return None;
+        }
+        self.inner().take_left(self.key(account.as_str()))
+    }
+
+    /// Drops what ended sessions of an account have left and `is_unwanted`.
+    pub(in crate::session) fn take_out_left(
+        &self,
+        account: &str,
+        is_unwanted: impl Fn(&Stanza) -> bool,
+    ) {
+        if !self.inner().backlogs.has(account) {
+            return;
+        }
+        // Dropped without the lock.
+        let unwanted: VecDeque<_> = self.inner().change_backlog(self.key(account), |backlog| {
+            let left = std::mem::take(&mut backlog.left).into_iter();
+            let (unwanted, rest) = left.partition(|(_, left)| is_unwanted(left.message()));
+            backlog.left = rest;
+            unwanted
+        });
+        unwanted.into_iter().for_each(|(_, left)| left.forget());
+    }
+
+    /// A session is about to become one that gets what the store has for its account. To be called
+    /// before others can find it as such.
+    pub(crate) fn expect_stored(&self, session: &SessionHandle<C>) {
+        let account = self.key(session.0.account.bare.as_str());
+        self.inner().change_backlog(account, |backlog| {
+            if !backlog.recipients.contains(session) {
+                backlog.recipients.push_back(session.clone());
+            }
+        });
+    }
+
+    /// Whether something comes before what is on the account's chain.
+    pub(crate) fn has_waiting(&self, account: &str) -> bool {
+        let waits = |b: &Backlog<C>| !b.left.is_empty() || !b.recipients.is_empty();
+        self.inner().backlogs.look(account, waits) == Some(true)
+    }
+
+    /// Whether ended sessions of an account have left something.
+    pub(crate) fn has_left(&self, account: &BareJid) -> bool {
+        let left = |backlog: &Backlog<C>| !backlog.left.is_empty();
+        self.inner().backlogs.look(account.as_str(), left) == Some(true)
+    }
+
+    /// The next session that is to get what the store has for an account.
+    pub(crate) fn recipient(&self, account: &str) -> Option<SessionHandle<C>> {
+        self.inner().backlogs.look(account, |backlog| backlog.recipients.front().cloned())?
+    }
+
+    /// A session has got what the store had, or is to get nothing.
+    pub(crate) fn stored_given(&self, session: &SessionHandle<C>) {
+        let account = self.key(session.0.account.bare.as_str());
+        // Dropped without the lock.
+        let _handle = self.inner().change_backlog(account, |backlog| {
+            let at = backlog.recipients.iter().position(|recipient| recipient == session)?;
+            backlog.recipients.remove(at)
+        });
+    }
+}

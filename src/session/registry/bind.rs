@@ -7,21 +7,22 @@ use std::time::Duration;
 use jid::{BareJid, FullJid, ResourcePart};
 
 use super::end::{Ending, Reason};
-use super::events::{Event, EventKind};
+use super::events::EventKind;
 use super::hibernation::Hibernating;
-use super::rows::{Row, Slot, SlotState, Slots};
-use super::shared::Inner;
+use super::inner::Inner;
+use super::rows::{Many, Row, Slot, SlotState, Slots};
 use super::table::Hash;
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::random_hex;
 use crate::rules::roster::Roster;
 use crate::session::account::{Account, Values};
-use crate::session::handle::{SessionHandle, SessionId, Shared};
+use crate::session::handle::{BEHIND, PresenceState, SessionId, Shared};
 use crate::session::input::Owner;
 use crate::session::outbound::{Epoch, Gate, Outbound};
 use crate::shield::HostCode;
-use crate::sync::atomic::Ordering;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// What to do when a resource is in use (BIND-5,
 /// [RFC 6120 §7.7.2.2](https://www.rfc-editor.org/rfc/rfc6120#section-7.7.2.2)).
@@ -44,27 +45,23 @@ pub enum Conflict {
 type Reply<'a> = &'a mut dyn FnMut(&FullJid) -> Vec<u8>;
 
 /// What a bind needs beside the session.
+#[derive(Default)]
 #[must_use = "a request does nothing by itself"]
 pub struct BindRequest<'a> {
-    pub(super) resource: Option<ResourcePart>,
-    /// `None`: that of the account's other sessions.
-    pub(super) roster: Option<Roster>,
-    pub(super) values: Values,
-    pub(super) lingers: bool,
-    pub(super) reply: Option<Reply<'a>>,
+    resource: Option<ResourcePart>,
+    roster: Roster,
+    /// The roster is that of the account's other sessions.
+    is_loaded: bool,
+    values: Values,
+    lingers: bool,
+    reply: Option<Reply<'a>>,
 }
 
 impl<'a> BindRequest<'a> {
     /// A request for a generated resource of 96 random bits (BIND-2), for an account with an empty
     /// roster.
     pub fn new() -> Self {
-        Self {
-            resource: None,
-            roster: Some(Roster::default()),
-            values: Values::default(),
-            lingers: false,
-            reply: None,
-        }
+        Self::default()
     }
 
     /// Asks for this resource (BIND-3). One that is in no [normal form](address::resource) is
@@ -77,7 +74,7 @@ impl<'a> BindRequest<'a> {
     /// The account's roster, loaded by the host. Where the account has a session already, that
     /// session's roster is shared and this one dropped.
     pub fn roster(mut self, roster: Roster) -> Self {
-        self.roster = Some(roster);
+        (self.roster, self.is_loaded) = (roster, false);
         self
     }
 
@@ -88,10 +85,10 @@ impl<'a> BindRequest<'a> {
         self
     }
 
-    /// Takes the roster that the account's sessions have. If there are none by then, the bind is
+    /// Takes the roster that the account's sessions have. If there are none then, the bind is
     /// refused as [`Misuse::NotLoaded`].
     pub fn loaded(mut self) -> Self {
-        self.roster = None;
+        self.is_loaded = true;
         self
     }
 
@@ -113,12 +110,6 @@ impl<'a> BindRequest<'a> {
     }
 }
 
-impl Default for BindRequest<'_> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl fmt::Debug for BindRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BindRequest")
@@ -129,10 +120,7 @@ impl fmt::Debug for BindRequest<'_> {
 
 /// Why a session was not bound. Nothing was registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "it is the host's mistake, or the client cannot have it"
-)]
+#[expect(clippy::exhaustive_enums, reason = "the host is to blame, or the client")]
 pub enum BindError {
     /// The host's mistake, of which the client is told nothing.
     #[error(transparent)]
@@ -191,30 +179,21 @@ impl<C: SharedConnection> Inner<C> {
         mut request: BindRequest<'_>,
     ) -> Result<Owner<C>, BindError> {
         let reply = request.reply.take();
-        if let Some(roster) = &mut request.roster {
-            // Without a lock: it takes longer with each contact.
-            self.table.hash_contacts(roster, &Roster::new());
-        }
+        // Without a lock: it takes longer with each contact.
+        self.table.hash_contacts(&mut request.roster, &Roster::new());
         let (owner, displaced) = self.register(account, link, request, reply.is_some())?;
         if let Some(ending) = displaced {
             self.finish(ending);
         }
         if let Some(reply) = reply {
             let (account, reply) = (&owner.shared.account.bare, || reply(&owner.shared.jid));
-            let greeting = self.shielded(HostCode::Listener, Some(account), reply);
-            let mut out = owner.shared.out.lock();
-            // An end meanwhile has opened the gates for its last words, and nothing else.
-            if let Some(greeting) = greeting.filter(|_| !out.ended) {
-                out.queue.set_greeting(greeting);
-            }
-            drop(out);
-            self.open_gate(&owner.shared, Gate::Greeting);
+            self.greet(&owner, self.shielded(HostCode::Listener, Some(account), reply));
         }
         self.deliver_events();
         Ok(owner)
     }
 
-    /// The decision: conflict test, limits and registration in one step (BIND-7).
+    /// Conflict test, limits and registration in one step (BIND-7).
     fn register(
         &self,
         account: &BareJid,
@@ -227,31 +206,40 @@ impl<C: SharedConnection> Inner<C> {
         let key = self.table.key(account.as_str());
         let hash = key.hash.wide();
         let mut shard = self.table.shard(key).write();
-        if request.roster.is_none() && shard.find(hash, |row| row.is(key)).is_none() {
+        if request.is_loaded && shard.find(hash, |row| row.is(key)).is_none() {
             return Err(BindError::Misuse(Misuse::NotLoaded));
         }
-        let known = shard.find_mut(hash, |row| row.is(key));
-        let (resource, place) = match known {
+        let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
+        let (resource, displaced) = match shard.find_mut(hash, |row| row.is(key)) {
             Some(row) => {
-                self.place(row, request.resource, spare, now).map_err(BindError::Refused)?
+                let place = self.place(row, request.resource, spare, id, now);
+                place.map_err(BindError::Refused)?
             }
-            None => (request.resource.unwrap_or(spare), Vacancy::Free),
+            None => (request.resource.unwrap_or(spare), None),
         };
-        let new =
-            || Account::new(account.clone(), request.roster.unwrap_or_default(), request.values);
+        let new = || Account::new(account.clone(), request.roster, request.values);
         let row = shard.entry(hash, |row| row.is(key), |row| self.hash_of(row).wide());
         let row = row.or_insert_with(|| Row { account: Arc::new(new()), slots: Slots::None });
         let row = row.into_mut();
-        let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
         #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "nothing is inherited"))]
-        let mut displaced = self.displace(row, place, id, now);
+        let mut displaced =
+            displaced.and_then(|(at, reason)| self.decide_end(row, at, reason, None, now));
         // An earlier instance may still be ending.
         let waits = row.slots.as_slice().iter().any(|slot| slot.is_of(&resource));
         let out = Outbound::new(link, Gate::closed(waits, greets), request.lingers);
         // The clone has no spare capacity, which stays as long as the session does.
         let jid = account.with_resource(&resource).clone();
-        let shared = Shared::new(id, jid, Arc::clone(&row.account), self.me.clone(), out, now);
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared {
+            id,
+            jid,
+            since: now.into(),
+            registry: self.me.clone(),
+            account: Arc::clone(&row.account),
+            flags: AtomicU32::new(0),
+            number: AtomicU32::new(0),
+            presence: Mutex::new(PresenceState::default()),
+            out: Mutex::new(out),
+        });
         let session = Arc::clone(&shared);
         row.slots.push(Slot { session, hash: key.hash, state: SlotState::Live });
         #[cfg(feature = "server")]
@@ -259,28 +247,11 @@ impl<C: SharedConnection> Inner<C> {
             let (before, left) = displaced.bequest();
             self.bequeath(row, before, &shared, left);
         }
-        shared.set_behind(self.backlogs.has(key.bare));
+        shared.set(BEHIND, self.backlogs.has(key.bare));
         self.sessions.fetch_add(1, Ordering::SeqCst);
-        self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Bound));
+        self.events.push(&shared, EventKind::Bound);
         // The guard exists before any host code runs.
         Ok((Owner { shared, epoch: Epoch::default() }, displaced))
-    }
-
-    /// Ends the session, if there is one, that makes room for the new one.
-    fn displace(
-        &self,
-        row: &mut Row<C>,
-        place: Vacancy,
-        id: SessionId,
-        now: Duration,
-    ) -> Option<Ending<C>> {
-        match place {
-            Vacancy::Free => None,
-            Vacancy::Evict(at) => self.decide_end(row, at, Reason::Evicted, None, now),
-            Vacancy::Replace(at) => {
-                self.decide_end(row, at, Reason::Replaced { by: id }, None, now)
-            }
-        }
     }
 
     /// As it stands in the row: one without sessions is not left in the table.
@@ -295,32 +266,27 @@ impl<C: SharedConnection> Inner<C> {
         row: &mut Row<C>,
         wanted: Option<ResourcePart>,
         spare: ResourcePart,
+        id: SessionId,
         now: Duration,
-    ) -> Result<(ResourcePart, Vacancy), BindRefusal> {
-        let mut wanted = match wanted {
-            Some(wanted) => wanted,
-            None => row.unused(spare.clone()),
-        };
-        if let Some(at) = row.position_of(&wanted) {
-            let live =
-                row.slots.as_slice().get(at).is_some_and(|slot| slot.state == SlotState::Live);
-            if !live {
-                return Ok((wanted, Vacancy::Replace(at)));
-            }
+    ) -> Result<(ResourcePart, Option<Displaced>), BindRefusal> {
+        let mut wanted = wanted.unwrap_or_else(|| row.unused(spare.clone()));
+        if let Some((at, state)) = row.position_of(&wanted) {
+            let is_live = state == SlotState::Live;
             match self.settings.conflict {
-                Conflict::Refuse => return Err(BindRefusal::Conflict),
-                Conflict::Replace if !row.count_replacement(&wanted, now) => {
-                    return Ok((wanted, Vacancy::Replace(at)));
+                Conflict::Refuse if is_live => return Err(BindRefusal::Conflict),
+                Conflict::Override if is_live => wanted = row.unused(spare),
+                Conflict::Replace if is_live && row.count_replacement(&wanted, now) => {
+                    wanted = row.unused(spare);
                 }
-                Conflict::Replace | Conflict::Override => wanted = row.unused(spare),
+                _ => return Ok((wanted, Some((at, Reason::Replaced { by: id })))),
             }
         }
         if row.visible().count() < self.settings.sessions_per_account {
-            return Ok((wanted, Vacancy::Free));
+            return Ok((wanted, None));
         }
         let oldest = row.oldest_absent(&self.hibernating.lock());
         let oldest = oldest.ok_or(BindRefusal::TooManySessions)?;
-        Ok((wanted, Vacancy::Evict(oldest)))
+        Ok((wanted, Some((oldest, Reason::Evicted))))
     }
 
     /// A resource that nobody can guess (BIND-2): 96 random bits.
@@ -331,18 +297,13 @@ impl<C: SharedConnection> Inner<C> {
     }
 }
 
-/// What makes room for a new session.
-enum Vacancy {
-    Free,
-    Replace(usize),
-    /// The oldest hibernating session gives its place (BIND-8).
-    Evict(usize),
-}
+/// The session that makes room for a new one, and why it ends.
+type Displaced = (usize, Reason);
 
 impl<C: SharedConnection> Row<C> {
     /// Counts one more replacement of `resource`; true if there were too many of late (BIND-6).
     fn count_replacement(&mut self, resource: &ResourcePart, now: Duration) -> bool {
-        self.slots.replaced(|replaced| {
+        self.slots.change(|Many { replaced, .. }| {
             replaced.retain(|(_, at)| now.saturating_sub(*at) < KICK_WINDOW);
             let is_loop = replaced.iter().filter(|(r, _)| r == resource).count() >= KICKS;
             if !is_loop {
@@ -352,12 +313,11 @@ impl<C: SharedConnection> Row<C> {
         })
     }
 
-    /// Where the session is that has `resource`.
-    fn position_of(&self, resource: &ResourcePart) -> Option<usize> {
-        self.slots
-            .as_slice()
-            .iter()
-            .position(|slot| slot.state != SlotState::Ending && slot.is_of(resource))
+    /// Where the session is that has `resource`, and in what state.
+    fn position_of(&self, resource: &ResourcePart) -> Option<(usize, SlotState)> {
+        let mut slots = self.slots.as_slice().iter().enumerate();
+        let is_it = |slot: &Slot<C>| slot.state != SlotState::Ending && slot.is_of(resource);
+        slots.find(|(_, slot)| is_it(slot)).map(|(at, slot)| (at, slot.state))
     }
 
     /// `spare`, made longer while a session has it: unique whatever the host's generator does.
@@ -370,7 +330,6 @@ impl<C: SharedConnection> Row<C> {
         spare
     }
 
-    /// How many of its sessions hibernate.
     pub(super) fn absent(&self) -> usize {
         self.slots.as_slice().iter().filter(|slot| slot.state == SlotState::Absent).count()
     }

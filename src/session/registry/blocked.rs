@@ -1,8 +1,8 @@
 //! Presence towards JIDs that an account blocks or no longer blocks (BLOCK-7).
 
 use super::SessionRegistry;
+use super::inner::Inner;
 use super::presence::{Notification, unavailable};
-use super::shared::Inner;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::session::handle::{Rare, SessionHandle};
@@ -15,7 +15,6 @@ pub(crate) trait Pattern {
     fn covers(&self, jid: &str) -> bool;
     /// Whether it covers the sender of a stanza, or of the message in a carbon copy.
     fn covers_source(&self, stanza: &Stanza) -> bool;
-    /// The full JIDs that it names.
     fn full(&self) -> impl Iterator<Item = &str>;
 }
 
@@ -38,8 +37,7 @@ impl<C: SharedConnection> Inner<C> {
         pattern: &impl Pattern,
     ) {
         let gone = unavailable(&session.0);
-        let notification =
-            Notification { source: None, stanza: &gone, validity: Validity::FOR_GOOD };
+        let notification = Notification::for_good(None, &gone);
         let roster = session.roster();
         let sees = |jid: &str| available && roster.is_subscriber(bare_of(jid));
         if available {
@@ -75,7 +73,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
 
     /// Tells everybody whom `pattern` covers and who sees the account, or has directed presence of one of
     /// its sessions, that each session is gone; directed presence to them is forgotten. What waits for a
-    /// session from them ends here. The account hides from them by now.
+    /// session from them ends here. The account hides from them already.
     pub(crate) fn hide_from(&self, account: &str, pattern: &impl Pattern, before: Hiding<C>) {
         let inner = self.inner();
         let sessions = inner.sessions(self.key(account));

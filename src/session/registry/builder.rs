@@ -7,8 +7,8 @@ use jid::{BareJid, DomainPart};
 
 use super::SessionRegistry;
 use super::bind::Conflict;
-use super::end::Leftover;
-use super::events::{Event, Events, Listener};
+use super::end::{Leftover, Reason};
+use super::events::{Event, Listener, OnEnd};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
@@ -21,16 +21,13 @@ use crate::stanza::Stanza;
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct RegistryBuilder<C: SharedConnection> {
-    pub(super) settings: Settings,
-    pub(super) listener: Option<Listener<C>>,
-    pub(super) hears_presence: bool,
-    pub(super) hold: Option<OnHold<C>>,
+    pub(super) settings: Settings<C>,
 }
 
 /// A hook that takes stanzas with no session here to go to.
 type Elsewhere = Box<dyn Fn(Stanza, Validity<'_>) + Send + Sync>;
 /// Says what is held back from a session.
-pub(super) type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
+type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
 /// Called with an account for which ended sessions have left something.
 type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
@@ -40,7 +37,7 @@ pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
 type OnPanic = Box<dyn Fn(&Panicked) + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
-pub(crate) struct Settings {
+pub(crate) struct Settings<C: SharedConnection> {
     pub(crate) environment: Arc<dyn Environment>,
     pub(super) conflict: Conflict,
     pub(super) sessions_per_account: usize,
@@ -52,7 +49,11 @@ pub(crate) struct Settings {
     pub(super) leftover: Option<OnLeftover>,
     pub(super) backlog: Option<OnBacklog>,
     pub(super) hides: Option<Hides>,
+    pub(super) hold: Option<OnHold<C>>,
+    pub(super) listener: Option<Listener<C>>,
     pub(super) on_panic: Option<OnPanic>,
+    /// What a server counts, before the listener hears of it.
+    pub(super) on_end: Option<OnEnd<C>>,
 }
 
 impl<C: SharedConnection> RegistryBuilder<C> {
@@ -88,14 +89,17 @@ impl<C: SharedConnection> RegistryBuilder<C> {
 
     /// Receives events: on any thread, one at a time, in order. It may call into the registry.
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
-        self.listener = Some(Box::new(listener));
+        self.settings.listener = Some(Box::new(listener));
         self
     }
 
-    /// The listener hears of no change of presence.
+    /// Called with each session that has ended, before the listener hears of it.
     #[cfg(feature = "server")]
-    pub(crate) const fn without_presence(mut self) -> Self {
-        self.hears_presence = false;
+    pub(crate) fn on_end(
+        mut self,
+        hook: impl Fn(&SessionHandle<C>, Reason) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.on_end = Some(Box::new(hook));
         self
     }
 
@@ -147,7 +151,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         mut self,
         hook: impl Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync + 'static,
     ) -> Self {
-        self.hold = Some(Box::new(hook));
+        self.settings.hold = Some(Box::new(hook));
         self
     }
 
@@ -172,8 +176,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     /// The registry.
     #[must_use]
     pub fn build(self) -> SessionRegistry<C> {
-        let events = Events::new(self.listener, self.hears_presence);
-        SessionRegistry::assemble(self.settings, events, self.hold)
+        SessionRegistry::with(self.settings)
     }
 }
 

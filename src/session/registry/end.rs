@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use jid::FullJid;
 
-use super::events::{Event, EventKind};
+use super::events::EventKind;
+use super::inner::Inner;
+use super::presence::unavailable;
 use super::rows::{Row, SlotState};
-use super::shared::Inner;
 use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
-use crate::session::handle::{CLOSED, ENDED, Gone, SessionHandle, SessionId, Shared};
+use crate::session::handle::{CLOSED, ENDED, SessionId, Shared};
 use crate::session::outbound::{Ended, Gate, Left};
 use crate::shield::{HostCode, shielded, wake};
 use crate::stanza::Stanza;
@@ -73,30 +74,24 @@ impl Reason {
         }
     }
 
-    /// The condition of the stream error that tells the client, if there is one to be told.
-    fn condition(self) -> Option<&'static str> {
-        match self {
+    /// What is written last; `None` where the transport is to be dropped (STREAM-29).
+    fn last_words(self) -> Option<Vec<u8>> {
+        let condition = match self {
+            Self::TransportLost | Self::SlowReader | Self::Evicted | Self::Expired => return None,
+            Self::Closed | Self::Overflow => None,
             Self::Replaced { .. } => Some("conflict"),
             Self::Kicked => Some("policy-violation"),
             Self::AccountRemoved => Some("not-authorized"),
             Self::PasswordChanged => Some("reset"),
             Self::Shutdown => Some("system-shutdown"),
             Self::StreamError => Some("undefined-condition"),
-            Self::Closed
-            | Self::TransportLost
-            | Self::SlowReader
-            | Self::Overflow
-            | Self::Evicted
-            | Self::Expired => None,
-        }
+        };
+        Some(last_words(condition))
     }
 
-    /// What is written last; `None` where the transport is to be dropped (STREAM-29).
-    fn last_words(self) -> Option<Vec<u8>> {
-        match self {
-            Self::TransportLost | Self::SlowReader | Self::Evicted | Self::Expired => None,
-            _ => Some(last_words(self.condition())),
-        }
+    /// Whether the client may come back for the session, and is told how far it had come (SM-13).
+    const fn is_remembered(self) -> bool {
+        !matches!(self, Self::Closed | Self::AccountRemoved | Self::Shutdown)
     }
 }
 
@@ -108,13 +103,6 @@ pub(super) fn last_words(condition: Option<&str>) -> Vec<u8> {
     let mut words = error.unwrap_or_default().into_bytes();
     words.extend_from_slice(b"</stream:stream>");
     words
-}
-
-impl Reason {
-    /// Whether the client may come back for the session, and is told how far it had come (SM-13).
-    const fn is_remembered(self) -> bool {
-        !matches!(self, Self::Closed | Self::AccountRemoved | Self::Shutdown)
-    }
 }
 
 impl From<SendError> for Reason {
@@ -254,18 +242,20 @@ impl<C: SharedConnection> Inner<C> {
             let key = self.table.key(bare_of_full(&shared.jid));
             let mut shard = self.table.shard(key).write();
             let row = shard.find_mut(key.hash.wide(), |row| row.is(key));
-            let found = row.and_then(|row| {
+            row.and_then(|row| {
                 let at = row.slots.position(shared)?;
                 let state = row.slots.as_slice().get(at)?.state;
-                (state != SlotState::Ending && still(state)).then_some((row, at))
-            });
-            let Some((row, at)) = found else { return false };
-            self.decide_end(row, at, reason, last_words, now)
+                if state == SlotState::Ending || !still(state) {
+                    return None;
+                }
+                self.decide_end(row, at, reason, last_words, now)
+            })
         };
+        let is_first = ending.is_some();
         if let Some(ending) = ending {
             self.finish_by(ending, run);
         }
-        true
+        is_first
     }
 
     /// Marks the slot as ending and settles its outbound; under the shard's lock.
@@ -284,23 +274,20 @@ impl<C: SharedConnection> Inner<C> {
         let own = if last_words.is_none() { reason.last_words() } else { None };
         let words = last_words.or(own.as_deref());
         let mut outbound = slot.session.out.lock().end(words);
-        let mut left = Vec::new();
         #[cfg(feature = "server")]
-        left.append(&mut slot.session.take_inheritance());
-        left.append(&mut outbound.left);
+        outbound.left.splice(0..0, slot.session.take_inheritance());
         let token = outbound.token.take().filter(|_| reason.is_remembered());
         if let (Some(token), Some(handled)) = (token, outbound.handled) {
             let (account, limits) = (row.account.bare.as_str(), self.limits());
             self.remembered.lock().keep(account, token, handled, now, limits);
         }
         let (shared, flush) = (Arc::clone(&slot.session), words.is_some());
-        let count = left.len();
-        if matches!(reason, Reason::Replaced { .. }) && self.settings.backlog.is_some() {
-            outbound.left = left;
-        } else {
-            self.put_left(row, &shared, left);
+        let left = outbound.left.len();
+        // What a replaced session leaves, its successor may inherit.
+        if !matches!(reason, Reason::Replaced { .. }) || self.settings.backlog.is_none() {
+            self.put_left(row, &shared, std::mem::take(&mut outbound.left));
         }
-        Some(Ending { shared, reason, outbound, left: count, flush })
+        Some(Ending { shared, reason, outbound, left, flush })
     }
 
     pub(super) fn finish_by(&self, ending: Ending<C>, run: Run) {
@@ -334,7 +321,11 @@ impl<C: SharedConnection> Inner<C> {
             presence.take(before)
         };
         let was_available = gone.before.is_some();
-        self.tell_gone(&shared, &mut gone);
+        // At most it is the JID of a successor (DESTROY-8).
+        gone.directed.forget(shared.jid.as_str());
+        if was_available || !gone.directed.is_empty() {
+            self.broadcast_unavailable(&shared, &gone, &unavailable(&shared));
+        }
         if left > 0 {
             self.settle_left(&shared);
         }
@@ -352,17 +343,11 @@ impl<C: SharedConnection> Inner<C> {
             was_available,
         };
         if let Some(successor) = self.forget(&shared, kind) {
-            self.open_gate(&successor, Gate::Predecessor);
+            let waker = successor.out.lock().open(Gate::Predecessor);
+            self.settle(&successor, successor.kick());
+            wake(waker);
         }
         self.deliver_events();
-    }
-
-    fn tell_gone(&self, shared: &Arc<Shared<C>>, gone: &mut Gone) {
-        // By now it is the JID of a successor at most (DESTROY-8).
-        gone.directed.forget(shared.jid.as_str());
-        if gone.before.is_some() || !gone.directed.is_empty() {
-            self.broadcast_unavailable(shared, gone, None);
-        }
     }
 
     /// Takes the slot away, by session id (DESTROY-5). Returns the session that waited for the
@@ -370,7 +355,7 @@ impl<C: SharedConnection> Inner<C> {
     fn forget(&self, shared: &Arc<Shared<C>>, kind: EventKind) -> Option<Arc<Shared<C>>> {
         let key = self.table.key(bare_of_full(&shared.jid));
         let mut shard = self.table.shard(key).write();
-        self.events.push(|| Event::new(SessionHandle(Arc::clone(shared)), kind));
+        self.events.push(shared, kind);
         let mut occupied = shard.find_entry(key.hash.wide(), |row| row.is(key)).ok()?;
         let row = occupied.get_mut();
         let at = row.slots.position(shared)?;
@@ -385,16 +370,6 @@ impl<C: SharedConnection> Inner<C> {
         // While an older instance is still ending, its own end will open the gate.
         (first.state != SlotState::Ending).then(|| Arc::clone(&first.session))
     }
-
-    pub(super) fn open_gate(&self, shared: &Arc<Shared<C>>, gate: Gate) {
-        let waker = {
-            let mut out = shared.out.lock();
-            out.gates.open(gate);
-            out.waker.take()
-        };
-        self.settle(shared, shared.kick());
-        wake(waker);
-    }
 }
 
 type Effect = Box<dyn FnOnce()>;
@@ -407,34 +382,23 @@ crate::sync::thread_local! {
 /// Runs `effect` now, or after the one that this thread is in.
 fn trampoline(effect: Effect) {
     let mut effect = Some(effect);
-    let outermost = ENDS
-        .try_with(|ends| {
-            let mut ends = ends.borrow_mut();
-            match ends.as_mut() {
-                Some(queue) => {
-                    queue.extend(effect.take());
-                    false
-                }
-                None => {
-                    *ends = Some(VecDeque::new());
-                    true
-                }
-            }
-        })
-        .unwrap_or(false);
+    let is_outermost = ENDS.try_with(|ends| {
+        let mut ends = ends.borrow_mut();
+        match ends.as_mut() {
+            Some(queue) => queue.extend(effect.take()),
+            None => *ends = Some(VecDeque::new()),
+        }
+        effect.is_some()
+    });
     // A thread that is being torn down has no queue: there the effect runs where it stands.
+    let is_outermost = is_outermost.unwrap_or(false);
+    let next = || ENDS.try_with(|ends| ends.borrow_mut().as_mut()?.pop_front()).ok().flatten();
     while let Some(run) = effect {
         // A panic (in the drop of something the host gave us) must not leave the queue behind.
         shielded(run);
-        effect = if outermost {
-            ENDS.try_with(|ends| ends.borrow_mut().as_mut().and_then(VecDeque::pop_front))
-                .ok()
-                .flatten()
-        } else {
-            None
-        };
+        effect = if is_outermost { next() } else { None };
     }
-    if outermost {
+    if is_outermost {
         let _gone = ENDS.try_with(|ends| ends.borrow_mut().take());
     }
 }

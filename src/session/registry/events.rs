@@ -2,10 +2,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use super::end::Reason;
 use crate::connection::SharedConnection;
-use crate::session::handle::{SessionHandle, SessionId};
+use crate::session::handle::{SessionHandle, SessionId, Shared};
 use crate::shield::shielded_or;
 use crate::sync::Mutex;
 
@@ -50,10 +51,6 @@ pub enum EventKind {
 }
 
 impl<C: SharedConnection> Event<C> {
-    pub(super) const fn new(session: SessionHandle<C>, kind: EventKind) -> Self {
-        Self { session, kind }
-    }
-
     /// The session. After [`EventKind::Ended`] its handle is stale, but still tells the JID.
     #[must_use]
     pub const fn session(&self) -> &SessionHandle<C> {
@@ -76,49 +73,46 @@ impl<C: SharedConnection> fmt::Debug for Event<C> {
     }
 }
 
-/// The host's listener.
 pub(super) type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
+/// Called with each session that has ended.
+pub(super) type OnEnd<C> = Box<dyn Fn(&SessionHandle<C>, Reason) + Send + Sync>;
 
 /// The queue between decisions and the listener.
 pub(super) struct Events<C: SharedConnection> {
     queue: Mutex<Undelivered<C>>,
     listener: Option<Listener<C>>,
-    /// Whether it is told of presence.
-    presence: bool,
+    /// Hears of ends before the listener does.
+    on_end: Option<OnEnd<C>>,
 }
 
-/// Events that the listener has not been told.
 struct Undelivered<C: SharedConnection> {
     waiting: VecDeque<Event<C>>,
     delivering: bool,
 }
 
 impl<C: SharedConnection> Events<C> {
-    pub(super) fn new(listener: Option<Listener<C>>, presence: bool) -> Self {
+    pub(super) fn new(listener: Option<Listener<C>>, on_end: Option<OnEnd<C>>) -> Self {
         Self {
             queue: Mutex::new(Undelivered { waiting: VecDeque::new(), delivering: false }),
             listener,
-            presence,
-        }
-    }
-
-    /// As [`push`](Self::push), for a change of presence.
-    pub(super) fn push_presence(&self, event: impl FnOnce() -> Event<C>) {
-        if self.presence {
-            self.push(event);
+            on_end,
         }
     }
 
     /// Queues an event; called under the lock of the decision (a leaf lock inside it).
-    pub(super) fn push(&self, event: impl FnOnce() -> Event<C>) {
-        if self.listener.is_some() {
-            self.queue.lock().waiting.push_back(event());
+    pub(super) fn push(&self, session: &Arc<Shared<C>>, kind: EventKind) {
+        let is_end = matches!(kind, EventKind::Ended { .. });
+        if self.listener.is_some() || (is_end && self.on_end.is_some()) {
+            let session = SessionHandle(Arc::clone(session));
+            self.queue.lock().waiting.push_back(Event { session, kind });
         }
     }
 
     /// Delivers what waits, unless another thread does so already.
     pub(super) fn deliver(&self, panicked: impl Fn(Option<String>)) {
-        let Some(listener) = &self.listener else { return };
+        if self.listener.is_none() && self.on_end.is_none() {
+            return;
+        }
         let mut queue = self.queue.lock();
         if queue.delivering {
             return;
@@ -126,7 +120,12 @@ impl<C: SharedConnection> Events<C> {
         queue.delivering = true;
         while let Some(event) = queue.waiting.pop_front() {
             drop(queue);
-            shielded_or(|| listener(&event), &panicked);
+            if let (Some(on_end), EventKind::Ended { reason, .. }) = (&self.on_end, event.kind) {
+                shielded_or(|| on_end(&event.session, reason), &panicked);
+            }
+            if let Some(listener) = &self.listener {
+                shielded_or(|| listener(&event), &panicked);
+            }
             drop(event);
             queue = self.queue.lock();
         }

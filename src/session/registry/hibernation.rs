@@ -69,7 +69,6 @@ impl<C: SharedConnection> Hibernating<C> {
         Some(wait.session)
     }
 
-    /// So much is kept for a session now.
     pub(crate) fn weigh(&mut self, id: SessionId, bytes: usize) {
         let Some(wait) = self.waits.get_mut(&id).filter(|wait| wait.bytes != bytes) else { return };
         let before = std::mem::replace(&mut wait.bytes, bytes);
@@ -89,7 +88,6 @@ impl<C: SharedConnection> Hibernating<C> {
         }
     }
 
-    /// What is kept for all of them.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
@@ -99,12 +97,11 @@ impl<C: SharedConnection> Hibernating<C> {
         self.waits.get(&id).map(|wait| wait.since.into())
     }
 
-    /// When the first wait ends.
     pub(crate) fn next(&self) -> Option<Duration> {
         self.by_end.first().map(|(until, _)| Duration::from(*until))
     }
 
-    /// Takes out a session whose wait has ended by now.
+    /// Takes out a session whose wait has ended.
     pub(crate) fn pop_due(&mut self, now: Duration) -> Option<Weak<Shared<C>>> {
         let (_, id) = self.by_end.first().filter(|(until, _)| *until <= now.into())?;
         self.remove(*id)
@@ -137,7 +134,7 @@ struct Memo {
     until: Duration,
 }
 
-/// So many for all accounts together, whatever their sessions come to.
+/// As many for all accounts together, whatever the limit of each.
 const MOST: usize = 1 << 16;
 
 impl Remembered {

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::inner::Inner;
 use super::rows::Row;
-use super::shared::Inner;
 use crate::connection::SharedConnection;
-use crate::session::handle::{SessionHandle, Shared};
+use crate::session::handle::{HEIR, SessionHandle, Shared};
 use crate::session::outbound::{Copies, Item, Left, NotSent, RetentionLimits, Share};
 use crate::stanza::{Kind, Stanza};
 use crate::sync::atomic::AtomicUsize;
@@ -25,25 +25,23 @@ impl Inheritance {
         Self { left: Vec::new(), share: Share::new(all) }
     }
 
-    /// Adds one more, if there is room for it.
-    fn push(&mut self, left: Left, limits: &RetentionLimits) -> bool {
-        let bytes = self.share.bytes().saturating_add(left.stanza.len());
-        if self.left.len() >= limits.live_stanzas || bytes > limits.bytes {
-            return false;
+    /// Adds these, unless that is more than may wait for a session (LIMIT-10).
+    fn add(&mut self, left: &mut Vec<Left>, limits: &RetentionLimits) -> bool {
+        let bytes = self.share.bytes() + left.iter().map(|left| left.stanza.len()).sum::<usize>();
+        let has_room = self.left.len() + left.len() <= limits.live_stanzas && bytes <= limits.bytes;
+        if has_room {
+            self.left.append(left);
+            self.share.set(bytes);
         }
-        if let Some(copies) = &left.copies {
-            copies.add();
-        }
-        self.left.push(left);
-        self.share.set(bytes);
-        true
+        has_room
     }
 }
 
 impl Left {
+    /// A message that is to wait: one more of its copies.
     fn waiting(stanza: &Stanza, copies: Option<&Copies>, at: Duration) -> Self {
-        let (stanza, copies) = (stanza.clone(), copies.cloned());
-        Self { stanza, at, counted: true, written: false, copies }
+        let copies = copies.cloned().inspect(Copies::add);
+        Self { stanza: stanza.clone(), at, counted: true, written: false, copies }
     }
 
     /// Whether the successor of its session gets it: a message of somebody, which that session had
@@ -69,22 +67,16 @@ impl<C: SharedConnection> Inner<C> {
         left: Vec<Left>,
     ) {
         let own = row.account.bare.as_str();
-        let (inherited, mut rest): (Vec<_>, Vec<_>) =
+        let (mut inherited, mut rest): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|left| left.is_inherited(own));
-        let limits = self.limits();
-        let bytes = inherited.iter().map(|left| left.stanza.len()).sum::<usize>();
-        if inherited.len() > limits.stanzas || bytes > limits.bytes {
+        let (mut inheritance, limits) = (Inheritance::new(&self.retained_bytes), self.limits());
+        if inherited.len() > limits.stanzas || !inheritance.add(&mut inherited, limits) {
             rest.splice(0..0, inherited);
-            return self.put_left(row, from, rest);
+        } else if !inheritance.left.is_empty() {
+            to.presence.lock().change(|rare| rare.inheritance = Some(Box::new(inheritance)));
+            to.set(HEIR, true);
         }
         self.put_left(row, from, rest);
-        if !inherited.is_empty() {
-            let mut inheritance = Inheritance::new(&self.retained_bytes);
-            inheritance.share.set(bytes);
-            inheritance.left = inherited;
-            to.presence.lock().change(|rare| rare.inheritance = Some(Box::new(inheritance)));
-            to.set_heir(true);
-        }
     }
 }
 
@@ -95,11 +87,13 @@ impl<C: SharedConnection> SessionHandle<C> {
         let Some(registry) = self.0.registry.upgrade().filter(|_| self.is_heir()) else {
             return false;
         };
-        let left = Left::waiting(copy, Some(copies), registry.now());
-        self.0.presence.lock().change(|rare| {
+        let mut left = vec![Left::waiting(copy, Some(copies), registry.now())];
+        let is_taken = self.0.presence.lock().change(|rare| {
             let inheritance = rare.inheritance.as_mut();
-            inheritance.is_some_and(|it| it.push(left, registry.limits()))
-        })
+            inheritance.is_some_and(|it| it.add(&mut left, registry.limits()))
+        });
+        left.into_iter().for_each(Left::forget);
+        is_taken
     }
 
     /// Sends a message that another session of the account has left, accepted `at` that time: together
@@ -116,13 +110,15 @@ impl<C: SharedConnection> SessionHandle<C> {
             let item = copies.map_or(item, |copies| item.copy_of(copies));
             return self.0.send(&registry, &item).map(|()| true);
         }
-        let left = Left::waiting(stanza, copies, at);
+        let mut left = vec![Left::waiting(stanza, copies, at)];
         let has_room = self.0.presence.lock().change(|rare| {
+            self.0.set(HEIR, true);
             let new = || Box::new(Inheritance::new(&registry.retained_bytes));
-            rare.inheritance.get_or_insert_with(new).push(left, registry.limits())
+            rare.inheritance.get_or_insert_with(new).add(&mut left, registry.limits())
         });
+        left.into_iter().for_each(Left::forget);
         if self.is_ended() {
-            // Nobody asks it for this any more.
+            // Nobody will ask it for this.
             self.renounce();
         }
         if has_room { Ok(false) } else { Err(NotSent::Full) }
@@ -131,18 +127,17 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// Leaves what the session has inherited to the account's others.
     pub(crate) fn renounce(&self) {
         let Some(registry) = self.0.registry.upgrade() else { return };
-        let left = self.0.take_inheritance();
-        if !left.is_empty() {
-            registry.leave_strays(&self.0, left);
-        }
+        registry.leave_strays(&self.0, self.0.take_inheritance());
     }
 }
 
 impl<C: SharedConnection> Shared<C> {
     /// Takes out what the session has inherited and not got.
     pub(super) fn take_inheritance(&self) -> Vec<Left> {
-        let inheritance = self.presence.lock().change(|rare| rare.inheritance.take());
-        self.set_heir(false);
+        let inheritance = self.presence.lock().change(|rare| {
+            self.set(HEIR, false);
+            rare.inheritance.take()
+        });
         inheritance.map(|inheritance| inheritance.left).unwrap_or_default()
     }
 
@@ -150,18 +145,13 @@ impl<C: SharedConnection> Shared<C> {
     pub(super) fn disinherit(&self, is_unwanted: impl Fn(&Stanza) -> bool) {
         self.presence.lock().change(|rare| {
             let Some(inheritance) = &mut rare.inheritance else { return };
-            let mut bytes = inheritance.share.bytes();
-            for left in std::mem::take(&mut inheritance.left) {
-                if is_unwanted(left.message()) {
-                    bytes = bytes.saturating_sub(left.stanza.len());
-                    left.forget();
-                } else {
-                    inheritance.left.push(left);
-                }
-            }
+            let unwanted = |left: &mut Left| is_unwanted(left.message());
+            inheritance.left.extract_if(.., unwanted).for_each(Left::forget);
+            let bytes = inheritance.left.iter().map(|left| left.stanza.len()).sum();
             inheritance.share.set(bytes);
             if inheritance.left.is_empty() {
                 rare.inheritance = None;
+                self.set(HEIR, false);
             }
         });
     }
@@ -181,24 +171,17 @@ impl Waiting {
     pub(crate) const fn stored(stanza: Stanza, since: SystemTime, is_new: bool) -> Self {
         Self { stanza, since, is_new, left: None }
     }
-
-    fn item(&self) -> Item<'_> {
-        match self.left.as_ref().and_then(|left| left.copies.as_ref()) {
-            Some(copies) => Item::new(&self.stanza).copy_of(copies),
-            None => Item::new(&self.stanza),
-        }
-    }
 }
 
 impl<C: SharedConnection> SessionHandle<C> {
     /// Whether the session has inherited messages that it has not got.
     pub(crate) fn is_heir(&self) -> bool {
-        self.0.presence.lock().rare().is_some_and(|rare| rare.inheritance.is_some())
+        self.0.has(HEIR)
     }
 
     /// Gives the session what `stored` has for it and what it has inherited, by the time of acceptance,
     /// all or none of it. What is inherited says since when it is `delayed`. What is from somebody whom
-    /// the account hides from by now ends here (BLOCK-11).
+    /// the account hides from ends here (BLOCK-11).
     pub(crate) fn give_waiting(
         &self,
         mut stored: Vec<Waiting>,
@@ -224,17 +207,19 @@ impl<C: SharedConnection> SessionHandle<C> {
         stored.sort_by_key(|waiting| (in_micros(waiting.since), waiting.is_new));
         let (now, utc) = clocks;
         let at = |since| now.saturating_sub(utc.duration_since(since).unwrap_or_default());
-        let items: Vec<_> =
-            stored.iter().map(|waiting| waiting.item().accepted_at(at(waiting.since))).collect();
+        let items = stored.iter().map(|Waiting { stanza, since, left, .. }| {
+            let item = Item::new(stanza).accepted_at(at(*since));
+            let copies = left.as_ref().and_then(|left| left.copies.as_ref());
+            copies.map_or(item, |copies| item.copy_of(copies))
+        });
+        let items: Vec<_> = items.collect();
         let given = if items.is_empty() { Ok(()) } else { self.send_stored(&items) };
         match given {
             Ok(()) => Ok(stored),
             Err(error) => {
-                // It has ended, and nobody asks it for its inheritance any more.
-                let left: Vec<_> = stored.into_iter().filter_map(|waiting| waiting.left).collect();
-                if !left.is_empty() {
-                    registry.leave_strays(&self.0, left);
-                }
+                // It has ended, and nobody will ask it for its inheritance.
+                let left = stored.into_iter().filter_map(|waiting| waiting.left).collect();
+                registry.leave_strays(&self.0, left);
                 Err(error)
             }
         }

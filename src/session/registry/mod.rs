@@ -10,11 +10,11 @@ mod events;
 mod hibernation;
 #[cfg(feature = "server")]
 mod inheritance;
+mod inner;
 mod presence;
 mod resume;
 mod rows;
 mod seen;
-mod shared;
 mod table;
 
 use std::fmt;
@@ -35,7 +35,7 @@ use crate::rules::roster::Roster;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use backlog::Backlogs;
-use builder::{OnHold, Settings};
+use builder::Settings;
 use events::Events;
 use seen::Seen;
 use table::Table;
@@ -50,9 +50,9 @@ pub use events::{Event, EventKind};
 pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
 pub(crate) use inheritance::{Inheritance, Waiting};
+pub(crate) use inner::Inner;
 pub use presence::{Parting, Presence};
 pub use resume::{ResumeError, ResumeRefusal, Resumed, Retention};
-pub(crate) use shared::Inner;
 pub(crate) use table::AccountKey;
 #[cfg(feature = "server")]
 pub(crate) use table::Hash;
@@ -63,6 +63,7 @@ pub(crate) use table::hashes;
 ///
 /// Cheap to clone; all clones are one registry. Dropping the last clone ends every session
 /// (DESTROY-14).
+#[derive(Clone)]
 pub struct SessionRegistry<C: SharedConnection>(Arc<Guard<C>>);
 
 /// Ends everything when the last clone of the registry goes.
@@ -70,7 +71,9 @@ struct Guard<C: SharedConnection>(Arc<Inner<C>>);
 
 impl<C: SharedConnection> Drop for Guard<C> {
     fn drop(&mut self) {
-        self.0.end_all(Reason::Shutdown);
+        for session in self.0.all() {
+            self.0.end(&session.0, Reason::Shutdown, None);
+        }
     }
 }
 
@@ -101,12 +104,15 @@ impl<C: SharedConnection> SessionRegistry<C> {
             leftover: None,
             backlog: None,
             hides: None,
+            hold: None,
+            listener: None,
             on_panic: None,
+            on_end: None,
         };
-        RegistryBuilder { settings, listener: None, hears_presence: true, hold: None }
+        RegistryBuilder { settings }
     }
 
-    fn assemble(settings: Settings, events: Events<C>, hold: Option<OnHold<C>>) -> Self {
+    fn with(mut settings: Settings<C>) -> Self {
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
             table: Table::new(&*settings.environment),
@@ -118,8 +124,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             hibernating: Mutex::new(Hibernating::default()),
             remembered: Mutex::new(Remembered::default()),
             backlogs: Backlogs::new(),
-            events,
-            hold,
+            events: Events::new(settings.listener.take(), settings.on_end.take()),
             seen: Mutex::new(Seen::default()),
             settings,
         });
@@ -150,9 +155,14 @@ impl<C: SharedConnection> SessionRegistry<C> {
     /// All sessions of an account, in the order in which they were bound.
     #[must_use]
     pub fn sessions(&self, account: &BareJid) -> Sessions<C> {
-        self.sessions_of(self.key(account.as_str()))
+        self.those(account, |_| true)
     }
 
+    fn those(&self, account: &BareJid, are: impl Fn(&Shared<C>) -> bool) -> Sessions<C> {
+        Sessions(self.inner().sessions_that(self.key(account.as_str()), are).into_iter())
+    }
+
+    #[cfg(feature = "server")]
     pub(crate) fn sessions_of(&self, account: AccountKey<'_>) -> Sessions<C> {
         Sessions(self.inner().sessions(account).into_iter())
     }
@@ -160,16 +170,13 @@ impl<C: SharedConnection> SessionRegistry<C> {
     /// The available sessions of an account, whatever their priority.
     #[must_use]
     pub fn available(&self, account: &BareJid) -> Sessions<C> {
-        let sessions = self.inner().sessions_that(self.key(account.as_str()), Shared::is_available);
-        Sessions(sessions.into_iter())
+        self.those(account, Shared::is_available)
     }
 
     /// The interested sessions of an account: those that get roster pushes.
     #[must_use]
     pub fn interested(&self, account: &BareJid) -> Sessions<C> {
-        let sessions =
-            self.inner().sessions_that(self.key(account.as_str()), Shared::is_interested);
-        Sessions(sessions.into_iter())
+        self.those(account, Shared::is_interested)
     }
 
     /// The sessions that a message to the bare JID goes to: of the available ones with a
@@ -190,8 +197,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
 
     /// Every session of the registry. Those that come or go meanwhile may be seen or not.
     pub fn iter(&self) -> impl Iterator<Item = SessionHandle<C>> {
-        let inner = Arc::clone(self.inner());
-        (0..inner.table.shards().len()).flat_map(move |shard| inner.shard_sessions(shard))
+        self.inner().all()
     }
 
     /// Bound sessions, live and hibernating.
@@ -219,12 +225,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     /// Whether the account's data is loaded: it has a session, or one is ending.
     #[must_use]
     pub fn is_loaded(&self, account: &BareJid) -> bool {
-        self.has_row(self.key(account.as_str()))
-    }
-
-    /// As [`is_loaded`](Self::is_loaded).
-    pub(crate) fn has_row(&self, account: AccountKey<'_>) -> bool {
-        self.inner().table.with(account, |_| ()).is_some()
+        self.inner().table.with(self.key(account.as_str()), |_| ()).is_some()
     }
 
     pub(crate) fn account(&self, account: AccountKey<'_>) -> Option<Arc<Account>> {
@@ -292,12 +293,6 @@ impl<C: SharedConnection> SessionRegistry<C> {
     /// calls it by a timer: these sessions have no owner to do so.
     pub fn handle_timeout(&self) {
         self.inner().expire();
-    }
-}
-
-impl<C: SharedConnection> Clone for SessionRegistry<C> {
-    fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
     }
 }
 

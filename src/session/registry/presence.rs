@@ -7,8 +7,8 @@ use std::time::SystemTime;
 use smallvec::SmallVec;
 
 use super::SessionRegistry;
-use super::events::{Event, EventKind};
-use super::shared::Inner;
+use super::events::EventKind;
+use super::inner::Inner;
 use super::table::AccountKey;
 use crate::address::parts;
 use crate::connection::SharedConnection;
@@ -45,8 +45,14 @@ pub(super) struct Notification<'a> {
     /// The account, if it counts from whom it hides: these are told nothing (BLOCK-6).
     pub(super) source: Option<&'a Arc<Account>>,
     pub(super) stanza: &'a Stanza,
-    /// An unavailable is true for good.
     pub(super) validity: Validity<'a>,
+}
+
+impl<'a> Notification<'a> {
+    /// An unavailable.
+    pub(super) const fn for_good(source: Option<&'a Arc<Account>>, stanza: &'a Stanza) -> Self {
+        Self { source, stanza, validity: Validity::FOR_GOOD }
+    }
 }
 
 impl<C: SharedConnection> Inner<C> {
@@ -68,15 +74,15 @@ impl<C: SharedConnection> Inner<C> {
         let (before, validity) = {
             let mut state = shared.presence.lock();
             let before = shared.availability();
-            if !shared.set_flags(AVAILABLE | u32::from(u8::from_le_bytes(priority.to_le_bytes()))) {
+            if !shared.set_presence_flags(
+                AVAILABLE | u32::from(u8::from_le_bytes(priority.to_le_bytes())),
+            ) {
                 return false;
             }
             shared.number.fetch_add(1, Ordering::SeqCst);
             state.last = Some(Box::new(last));
             if before.is_none() {
-                self.events.push_presence(|| {
-                    Event::new(SessionHandle(Arc::clone(shared)), EventKind::BecameAvailable)
-                });
+                self.events.push(shared, EventKind::BecameAvailable);
             }
             (before, shared.validity())
         };
@@ -97,12 +103,8 @@ impl<C: SharedConnection> Inner<C> {
         }
         let lost = told.subscribers().filter(|entry| !now.is_subscriber(entry.jid()));
         for contact in lost {
-            let stanza = &unavailable(shared);
-            let notification = Notification {
-                source: Some(&shared.account),
-                stanza,
-                validity: Validity::FOR_GOOD,
-            };
+            let stanza = unavailable(shared);
+            let notification = Notification::for_good(Some(&shared.account), &stanza);
             self.notify_contact(contact.into(), &notification);
         }
     }
@@ -111,43 +113,33 @@ impl<C: SharedConnection> Inner<C> {
         let gone = {
             let mut state = shared.presence.lock();
             let before = shared.availability();
-            if !shared.set_flags(0) {
+            if !shared.set_presence_flags(0) {
                 return;
             }
             shared.number.fetch_add(1, Ordering::SeqCst);
             let gone = state.take(before);
             if before.is_some() {
-                self.events.push_presence(|| {
-                    Event::new(SessionHandle(Arc::clone(shared)), EventKind::BecameUnavailable)
-                });
+                self.events.push(shared, EventKind::BecameUnavailable);
             }
             gone
         };
-        self.broadcast_unavailable(shared, &gone, stanza);
+        let stanza = stanza.cloned().unwrap_or_else(|| unavailable(shared));
+        self.broadcast_unavailable(shared, &gone, &stanza);
         if gone.before.is_some() {
-            // It sees its own unavailable as well (PRES-6), though it is not available any more.
-            let own = stanza.cloned().unwrap_or_else(|| unavailable(shared));
-            self.give(&SessionHandle(Arc::clone(shared)), &Item::to_account(&own));
+            // It sees its own unavailable as well (PRES-6), though it is no longer available.
+            self.give(&SessionHandle(Arc::clone(shared)), &Item::to_account(&stanza));
         }
         self.deliver_events();
     }
 
-    /// Tells subscribers, own sessions and directed targets that the session is not available any
-    /// more (PRES-6, 7, 8). Its number was raised before.
+    /// Tells subscribers, own sessions and directed targets that the session is no longer available
+    /// (PRES-6, 7, 8). Its number was raised before.
     pub(super) fn broadcast_unavailable(
         &self,
         shared: &Arc<Shared<C>>,
         gone: &Gone,
-        stanza: Option<&Stanza>,
+        stanza: &Stanza,
     ) {
-        let own;
-        let stanza = match stanza {
-            Some(stanza) => stanza,
-            None => {
-                own = unavailable(shared);
-                &own
-            }
-        };
         let roster = shared.account.roster();
         if gone.before.is_some() {
             self.left_now(&shared.account, &roster);
@@ -231,11 +223,7 @@ impl<C: SharedConnection> Inner<C> {
             if hiding.is_some_and(|from| self.hides(from, session.jid().as_str())) {
                 continue;
             }
-            if validity.is_for_good() {
-                // PRES-11
-                session.forget_directed(stanza.from().as_deref().unwrap_or_default());
-            }
-            self.give(session, &Item::to_account(stanza).while_valid(validity));
+            self.tell(session, &Item::to_account(stanza).while_valid(validity));
         }
         !sessions.is_empty()
     }
@@ -258,16 +246,11 @@ impl<C: SharedConnection> Inner<C> {
             return self.elsewhere(stanza, validity);
         }
         let stanza = stanza();
-        let from = stanza.from();
         for session in self.sessions(self.table.key(bare)) {
             let meant = resource
                 .map_or_else(|| session.is_available(), |r| session.resource().as_str() == r);
             if meant {
-                if validity.is_for_good() {
-                    // PRES-11
-                    session.forget_directed(from.as_deref().unwrap_or_default());
-                }
-                self.give(&session, &Item::new(&stanza).while_valid(validity));
+                self.tell(&session, &Item::new(&stanza).while_valid(validity));
             }
         }
     }
@@ -338,7 +321,16 @@ impl<C: SharedConnection> Inner<C> {
         }
     }
 
-    /// A refusal needs no answer: a recipient that is gone needs no presence any more.
+    /// Gives a session the news of another. An unavailable ends what it directs to that one (PRES-11).
+    fn tell(&self, session: &SessionHandle<C>, item: &Item<'_>) {
+        if item.validity.is_for_good() {
+            let from = item.stanza().and_then(Stanza::from);
+            session.forget_directed(from.as_deref().unwrap_or_default());
+        }
+        self.give(session, item);
+    }
+
+    /// A refusal needs no answer: a recipient that is gone needs no presence.
     fn give(&self, to: &SessionHandle<C>, item: &Item<'_>) {
         // BLOCK-5
         let account = &to.0.account;
@@ -403,9 +395,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             if available || (directed && !records.is_empty()) {
                 let (inner, stanza) = (self.inner(), unavailable(&session.0));
                 let source = Some(&session.0.account);
-                let notification =
-                    Notification { source, stanza: &stanza, validity: Validity::FOR_GOOD };
-                inner.notify_contact(self.key(&contact), &notification);
+                inner.notify_contact(self.key(&contact), &Notification::for_good(source, &stanza));
                 let full = records.iter().filter(|target| *target != &*contact);
                 full.filter(|target| !inner.hears(target))
                     .for_each(|t| inner.direct(source, &stanza, t, Validity::FOR_GOOD));

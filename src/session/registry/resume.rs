@@ -3,7 +3,7 @@
 //! These are primitives; XEP-0198 speaks their wire elsewhere. No host code runs inside them, so
 //! that nothing can come between the order of a stream and its counters.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -11,16 +11,16 @@ use jid::BareJid;
 
 use super::bind::Misuse;
 use super::end::{Ending, Reason, Run, last_words};
-use super::events::{Event, EventKind};
+use super::events::EventKind;
 use super::hibernation::is_same;
+use super::inner::Inner;
 use super::rows::{Row, Slot, SlotState};
-use super::shared::Inner;
 use crate::address::bare_of_full;
 use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
-use crate::session::handle::{SessionHandle, Shared};
+use crate::session::handle::{ABSENT, HOLDING, RETAINED, Shared};
 use crate::session::input::Owner;
-use crate::session::outbound::{Acknowledged, Epoch, Gate, Outbound, Retained};
+use crate::session::outbound::{Acknowledged, Epoch, Gate, Retained};
 use crate::shield::{HostCode, wake};
 use crate::stanza::Frame;
 use crate::sync::atomic::Ordering;
@@ -52,10 +52,7 @@ pub struct Resumed {
 
 /// Why a session was not resumed. Nothing has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[expect(
-    clippy::exhaustive_enums,
-    reason = "it is the host's mistake, or the client cannot have it"
-)]
+#[expect(clippy::exhaustive_enums, reason = "the host is to blame, or the client")]
 pub enum ResumeError {
     /// The host's mistake, of which the client is told nothing.
     #[error(transparent)]
@@ -91,18 +88,13 @@ pub enum ResumeRefusal {
 /// A resumed session, with the old transport, if it still had one, and the waker of that one's owner.
 type TakenOver<C> = (Owner<C>, Option<C>, Option<Box<Waker>>);
 
-/// A transport that is gone, and what has to be done about it without the lock.
-struct Loss<C: SharedConnection> {
-    /// Still to be closed.
-    link: Option<C>,
-    waker: Option<Box<Waker>>,
-    /// Of this session, or of one that had to make room for it.
-    ending: Option<Ending<C>>,
-}
+/// A transport that is gone: still to be closed, with the waker of its owner, and the end of its session, or
+/// of one that had to make room for that.
+type Loss<C> = (Option<C>, Option<Box<Waker>>, Option<Ending<C>>);
 
 impl<C: SharedConnection> Inner<C> {
     /// Keeps stanzas from now on until they are acknowledged. `reply` is written before the first
-    /// of them; `None` where the session is retained already, has ended or is another's by now.
+    /// of them; `None` where the session is retained already, has ended or is another's.
     pub(crate) fn retain(
         &self,
         owner: &Owner<C>,
@@ -120,7 +112,7 @@ impl<C: SharedConnection> Inner<C> {
         let retention = Retention { token: random_hex::<16>(environment), window };
         let clocks = (environment.now(), environment.utc());
         let reply = reply(&retention);
-        shared.set_retained();
+        shared.set(RETAINED, true);
         {
             let mut out = shared.out.lock();
             if out.ended || out.epoch != owner.epoch || out.retained.is_some() {
@@ -150,11 +142,8 @@ impl<C: SharedConnection> Inner<C> {
         last_words: Option<&[u8]>,
         run: Run,
     ) {
-        let Some(Loss { link, waker, ending }) =
-            self.decide_loss(shared, epoch, reason, last_words)
-        else {
-            return;
-        };
+        let loss = self.decide_loss(shared, epoch, reason, last_words);
+        let Some((link, waker, ending)) = loss else { return };
         if let Some(link) = link {
             let how = if last_words.is_some() { Close::Flush } else { Close::Abort };
             let account = Some(&shared.account.bare);
@@ -186,8 +175,7 @@ impl<C: SharedConnection> Inner<C> {
         let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
         if window.is_zero() {
             drop(out);
-            let ending = self.decide_end(row, at, reason, last_words, now);
-            return Some(Loss { link: None, waker: None, ending });
+            return Some((None, None, self.decide_end(row, at, reason, last_words, now)));
         }
         let (link, waker) = (out.drop_link(), out.waker.take());
         drop(out);
@@ -195,7 +183,7 @@ impl<C: SharedConnection> Inner<C> {
         let is_crowded = row.absent() > self.settings.hibernating_per_account;
         let oldest = is_crowded.then(|| row.oldest_absent(&self.hibernating.lock())).flatten();
         let ending = oldest.and_then(|at| self.decide_end(row, at, Reason::Evicted, None, now));
-        Some(Loss { link, waker, ending })
+        Some((link, waker, ending))
     }
 
     /// A session whose transport was taken away waits to be resumed; under the shard's lock.
@@ -207,24 +195,17 @@ impl<C: SharedConnection> Inner<C> {
         now: Duration,
         window: Duration,
     ) {
-        shared.set_holding(false);
+        shared.set(HOLDING, false);
         if let Some(slot) = row.slots.as_mut_slice().get_mut(at) {
             slot.state = SlotState::Absent;
         }
         self.absent.fetch_add(1, Ordering::SeqCst);
         self.hibernating.lock().insert(shared, now, now.saturating_add(window));
         // Whoever sends from now on weighs it; before, it is weighed here.
-        shared.set_absent(true);
+        shared.set(ABSENT, true);
         let bytes = shared.out.lock().queue.bytes();
         self.hibernating.lock().weigh(shared.id, bytes);
-        self.events.push(|| Event::new(SessionHandle(Arc::clone(shared)), EventKind::Absent));
-    }
-
-    /// LIMIT-10: the queue has outgrown what is kept for the session.
-    pub(super) fn end_overgrown(&self, shared: &Arc<Shared<C>>) {
-        // A resumption may have been quicker.
-        let still = |_| shared.out.lock().is_overgrown(self.limits());
-        self.end_if(shared, Reason::Overflow, None, Run::Later, still);
+        self.events.push(shared, EventKind::Absent);
     }
 
     /// Whether more is kept than may be for all sessions together (LIMIT-11).
@@ -245,9 +226,7 @@ impl<C: SharedConnection> Inner<C> {
                 if hibernating.bytes() > theirs { hibernating.pop_heaviest() } else { None }
             };
             let Some(heaviest) = heaviest else { break };
-            let Some(session) = heaviest.upgrade() else { continue };
-            let still = |state| self.still_waits(&session, state);
-            self.end_if(&session, Reason::Evicted, None, Run::Later, still);
+            self.end_popped(&heaviest, Reason::Evicted, Run::Later);
         }
         self.relieving.store(false, Ordering::SeqCst);
     }
@@ -270,12 +249,14 @@ impl<C: SharedConnection> Inner<C> {
             self.shielded(code, account, || old.close(Close::Flush));
         }
         wake(waker);
-        self.greet_resumed(&owner, reply);
+        let handled = owner.shared.out.lock().handled().unwrap_or(0);
+        let greeting =
+            self.shielded(HostCode::Listener, Some(account), || reply(Resumed { handled }));
+        self.greet(&owner, greeting);
         self.deliver_events();
         Ok(owner)
     }
 
-    /// The decision.
     fn take_over(
         &self,
         account: &BareJid,
@@ -293,12 +274,14 @@ impl<C: SharedConnection> Inner<C> {
         let row = shard.find_mut(key.hash.wide(), |row| row.is(key)).ok_or_else(not_found)?;
         let mut slots = row.slots.as_mut_slice().iter_mut();
         let is_meant = |slot: &&mut Slot<C>| {
-            slot.state != SlotState::Ending && is_resumable(&slot.session.out.lock(), token)
+            let out = slot.session.out.lock();
+            let resumable = out.retained.as_ref().filter(|r| !r.window.is_zero() && !out.ended);
+            resumable.is_some_and(|retained| is_same(&retained.token, token))
         };
         let slot = slots.find(is_meant).ok_or_else(not_found)?;
         let shared = Arc::clone(&slot.session);
         let mut out = shared.out.lock();
-        match out.take_acknowledgement(handled) {
+        match out.acknowledge(handled) {
             Some(Acknowledged::Freed(_)) => {}
             Some(Acknowledged::TooHigh { handled, sent }) => {
                 return Err(ResumeRefusal::HandledTooHigh { handled, sent });
@@ -308,28 +291,25 @@ impl<C: SharedConnection> Inner<C> {
         let old = out.replace_link(link);
         let (epoch, waker) = (out.epoch, out.waker.take());
         drop(out);
-        shared.set_holding(false);
+        shared.set(HOLDING, false);
         let before = std::mem::replace(&mut slot.state, SlotState::Live);
         self.no_longer_absent(&shared, before);
-        self.events.push(|| Event::new(SessionHandle(Arc::clone(&shared)), EventKind::Resumed));
+        self.events.push(&shared, EventKind::Resumed);
         Ok((Owner { shared, epoch }, old, waker))
     }
 
-    fn greet_resumed(&self, owner: &Owner<C>, reply: &mut dyn FnMut(Resumed) -> Vec<u8>) {
+    /// Puts in the first bytes on a transport, and lets what waits follow them.
+    pub(super) fn greet(&self, owner: &Owner<C>, greeting: Option<Vec<u8>>) {
         let shared = &owner.shared;
-        let handled = {
-            let out = shared.out.lock();
-            out.handled().unwrap_or(0)
-        };
-        let (account, reply) = (&shared.account.bare, || reply(Resumed { handled }));
-        let greeting = self.shielded(HostCode::Listener, Some(account), reply);
-        let greeting = greeting.unwrap_or_default();
         {
             let mut out = shared.out.lock();
+            // An end meanwhile has opened the gates for its last words, and nothing else.
             if out.ended || out.epoch != owner.epoch {
                 return;
             }
-            out.queue.set_greeting(greeting);
+            if let Some(greeting) = greeting {
+                out.queue.set_greeting(greeting);
+            }
             out.gates.open(Gate::Greeting);
         }
         self.settle(shared, shared.kick());
@@ -339,24 +319,27 @@ impl<C: SharedConnection> Inner<C> {
     pub(super) fn no_longer_absent(&self, shared: &Shared<C>, before: SlotState) {
         if before == SlotState::Absent {
             self.absent.fetch_sub(1, Ordering::SeqCst);
-            shared.set_absent(false);
+            shared.set(ABSENT, false);
             self.hibernating.lock().remove(shared.id);
         }
     }
 
     /// LIMIT-11: more is kept for a session than before.
     pub(crate) fn weigh(&self, shared: &Shared<C>) {
-        if shared.is_absent() {
+        if shared.has(ABSENT) {
             let bytes = shared.out.lock().queue.bytes();
             self.hibernating.lock().weigh(shared.id, bytes);
         }
         self.relieve();
     }
 
-    /// Whether a session that was popped off the hibernating ones has not been resumed since: one
-    /// that was, and then lost its transport again, stands among them anew.
-    fn still_waits(&self, shared: &Shared<C>, state: SlotState) -> bool {
-        state == SlotState::Absent && self.hibernating.lock().since(shared.id).is_none()
+    /// Ends a session that was popped off the hibernating ones, unless a resumption was quicker: exactly one
+    /// of the two wins (SM-23). One that has lost its transport again since stands among them anew.
+    fn end_popped(&self, session: &Weak<Shared<C>>, reason: Reason, run: Run) {
+        let Some(session) = session.upgrade() else { return };
+        let is_popped = || self.hibernating.lock().since(session.id).is_none();
+        let still = |state| state == SlotState::Absent && is_popped();
+        self.end_if(&session, reason, None, run, still);
     }
 
     /// Ends the sessions whose window has passed, and forgets what is too old.
@@ -364,16 +347,8 @@ impl<C: SharedConnection> Inner<C> {
         let now = self.now();
         loop {
             let Some(due) = self.hibernating.lock().pop_due(now) else { break };
-            let Some(session) = due.upgrade() else { continue };
-            // A resumption may have been quicker: exactly one of the two wins (SM-23).
-            let still = |state| self.still_waits(&session, state);
-            self.end_if(&session, Reason::Expired, None, Run::Here, still);
+            self.end_popped(&due, Reason::Expired, Run::Here);
         }
         self.remembered.lock().forget(now);
     }
-}
-
-fn is_resumable<C>(out: &Outbound<C>, token: &str) -> bool {
-    let Some(retained) = &out.retained else { return false };
-    is_same(&retained.token, token) && !retained.window.is_zero() && !out.ended
 }

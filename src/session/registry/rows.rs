@@ -16,7 +16,6 @@ pub(super) struct Row<C: SharedConnection> {
     pub(super) slots: Slots<C>,
 }
 
-/// One session's place in its account.
 pub(super) struct Slot<C: SharedConnection> {
     pub(super) session: Arc<Shared<C>>,
     /// Of its account, so that a table that grows reads its rows alone: a place for it is left here.
@@ -43,7 +42,7 @@ pub(super) enum Slots<C: SharedConnection> {
 pub(super) struct Many<C: SharedConnection> {
     slots: Vec<Slot<C>>,
     /// When which resource was replaced, for BIND-6.
-    replaced: Vec<(ResourcePart, Duration)>,
+    pub(super) replaced: Vec<(ResourcePart, Duration)>,
 }
 
 impl<C: SharedConnection> Slot<C> {
@@ -96,15 +95,7 @@ impl<C: SharedConnection> Slots<C> {
         self.change(|many| many.slots.remove(at));
     }
 
-    /// Changes when which resource was replaced.
-    pub(super) fn replaced<T>(
-        &mut self,
-        change: impl FnOnce(&mut Vec<(ResourcePart, Duration)>) -> T,
-    ) -> T {
-        self.change(|many| change(&mut many.replaced))
-    }
-
-    fn change<T>(&mut self, change: impl FnOnce(&mut Many<C>) -> T) -> T {
+    pub(super) fn change<T>(&mut self, change: impl FnOnce(&mut Many<C>) -> T) -> T {
         let mut many = match std::mem::replace(self, Self::None) {
             Self::None => Box::new(Many { slots: Vec::new(), replaced: Vec::new() }),
             Self::One(slot) => Box::new(Many { slots: vec![slot], replaced: Vec::new() }),

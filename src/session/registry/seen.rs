@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::shared::Inner;
+use super::inner::Inner;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::recent::Recent;
@@ -25,7 +25,7 @@ pub(super) struct Seen {
 enum Frozen {
     /// Since it is hidden from: the account looks as if it had been away since then.
     At(Option<SystemTime>),
-    /// Not any more.
+    /// No longer.
     #[cfg(feature = "server")]
     No,
 }

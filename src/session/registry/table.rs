@@ -20,7 +20,7 @@ pub(super) struct Table<C: SharedConnection> {
 /// Some of the accounts, under the lock of their life-cycle decisions.
 pub(super) type Shard<C> = RwLock<HashTable<Row<C>>>;
 
-const SHARDS: usize = 64;
+pub(super) const SHARDS: usize = 64;
 
 /// The hash of a bare JID's text, as one registry makes it.
 ///
@@ -94,7 +94,6 @@ impl<C: SharedConnection> Table<C> {
         &self.shards
     }
 
-    /// Looks at the row of an account.
     pub(super) fn with<T>(
         &self,
         key: AccountKey<'_>,

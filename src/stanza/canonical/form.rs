@@ -1,6 +1,9 @@
 //! How canonical bytes look (STREAM-15), apart from their namespaces.
 
-/// Whether the bytes of an accepted payload, whose names are ASCII, may be passed on as they came: no CDATA, only the references that are needed, and no white space that parsers change.
+use crate::stanza::escape::{TEXT_REFERENCES, VALUE_REFERENCES};
+
+/// Whether the bytes of an accepted payload, whose names are ASCII, may be passed on as they came: no CDATA,
+/// only the references that are needed, and no white space that parsers change.
 ///
 /// The payload is known to be well-formed and to hold no comments and no processing
 /// instructions, so that quotes and angle brackets say where in the markup a byte stands.
@@ -18,16 +21,12 @@ pub(super) fn is_canonical(payload: &[u8]) -> bool {
             (State::Value(quote), _) if quote == byte => State::Tag,
             (State::Value(_), b'\t' | b'\n') => return false,
             (State::Text | State::Value(_), b'&') => {
-                let only_in_values: &[&[u8]] =
-                    if place == State::Text { &[] } else { &VALUE_REFERENCES };
-                let Some(after) = REFERENCES
-                    .iter()
-                    .chain(only_in_values)
-                    .find_map(|reference| after.strip_prefix(*reference))
-                else {
-                    return false;
-                };
-                rest = after;
+                let known: &[&[u8]] =
+                    if place == State::Text { &TEXT_REFERENCES } else { &VALUE_REFERENCES };
+                match known.iter().find_map(|reference| after.strip_prefix(*reference)) {
+                    Some(after) => rest = after,
+                    None => return false,
+                }
                 place
             }
             _ => place,
@@ -42,6 +41,3 @@ enum State {
     Tag,
     Value(u8),
 }
-
-const REFERENCES: [&[u8]; 6] = [b"amp;", b"lt;", b"gt;", b"apos;", b"quot;", b"#xD;"];
-const VALUE_REFERENCES: [&[u8]; 2] = [b"#x9;", b"#xA;"];

@@ -35,9 +35,9 @@ pub(crate) use scope::Declarations;
 #[cfg(feature = "stream")]
 pub(crate) use tag::{Tag, TagBuilder};
 
-use super::Stanza;
 use super::bounds::{Bounds, Excess};
 use super::recognise::{Recognised, Recogniser};
+use super::{Received, Stanza};
 
 /// Parses one stanza and brings it into the canonical form, in which it can be sent.
 ///
@@ -72,7 +72,8 @@ pub fn canonicalise(bytes: &[u8]) -> Result<Stanza, CanonicaliseError> {
     }
     match Recogniser::new(true).advance(rest, &Bounds::GENEROUS) {
         Recognised::Canonical(outline, text) if text.len() == rest.len() => {
-            return Ok(outline.stamp(text, outline.from(text), None));
+            let received = Received::recognised(outline, text);
+            return Ok(received.stamp(received.from(), None));
         }
         _ => {}
     }

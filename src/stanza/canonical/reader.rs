@@ -62,19 +62,16 @@ struct Rest {
 /// The start tag of a stanza.
 pub(in crate::stanza) struct ParsedHead {
     pub(in crate::stanza) kind: Kind,
-    pub(in crate::stanza) from: Option<String>,
-    pub(in crate::stanza) to: Option<String>,
-    pub(in crate::stanza) id: Option<String>,
-    pub(in crate::stanza) type_: Option<String>,
-    pub(in crate::stanza) lang: Option<String>,
+    /// As [`Attribute`](crate::stanza::head::Attribute) orders them.
+    pub(in crate::stanza) values: [Option<String>; 5],
     pub(in crate::stanza) other: Vec<u8>,
 }
 
 impl ParsedHead {
-    /// Bytes of its values when they are written, by the bytes of each.
+    /// Bytes of its values when they are written, by the bytes of each. The server writes `from`.
     fn written(&self, length: impl Fn(&str) -> usize) -> usize {
-        let length = |value: &Option<String>| value.as_deref().map_or(0, &length);
-        let values = length(&self.to) + length(&self.id) + length(&self.type_) + length(&self.lang);
+        let [_, values @ ..] = &self.values;
+        let values: usize = values.iter().flatten().map(|value| length(value)).sum();
         values.saturating_add(self.other.len())
     }
 }
@@ -256,8 +253,7 @@ impl ElementReader {
     }
 
     fn open(&mut self, tag: Tag) -> Result<Option<Flaw>, Refusal> {
-        let kinds = [Kind::Message, Kind::Presence, Kind::Iq];
-        let Some(kind) = kinds.into_iter().find(|kind| tag.local == *kind.as_str()) else {
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| tag.local == *kind.as_str()) else {
             let name = (tag.local.as_str().into(), Arc::clone(tag.namespace()));
             let mut writer = Writer::new(Arc::clone(&NOTHING));
             writer.start(&tag);
@@ -423,32 +419,26 @@ pub(super) static CONTENT: LazyLock<Arc<Declarations>> =
 static NOTHING: LazyLock<Arc<Declarations>> = LazyLock::new(Arc::default);
 
 fn head(kind: Kind, tag: Tag) -> ParsedHead {
-    let mut head = ParsedHead {
-        kind,
-        from: None,
-        to: None,
-        id: None,
-        type_: None,
-        lang: None,
-        other: Vec::new(),
-    };
-    let mut other = Vec::new();
+    let mut values = [const { None }; 5];
+    let [from, to, id, type_, lang] = &mut values;
+    let mut others = Vec::new();
     for attribute in tag.attributes {
         let place = match (attribute.prefix(), attribute.name.1.as_str()) {
-            (None, "from") => &mut head.from,
-            (None, "to") => &mut head.to,
-            (None, "id") => &mut head.id,
-            (None, "type") => &mut head.type_,
-            (Some("xml"), "lang") => &mut head.lang,
+            (None, "from") => &mut *from,
+            (None, "to") => &mut *to,
+            (None, "id") => &mut *id,
+            (None, "type") => &mut *type_,
+            (Some("xml"), "lang") => &mut *lang,
             _ => {
-                other.push(attribute);
+                others.push(attribute);
                 continue;
             }
         };
         *place = Some(attribute.value);
     }
-    let other =
-        other.iter().map(|item| (item.namespace(), item.name.1.as_str(), item.value.as_str()));
-    write::attributes(&mut head.other, other);
-    head
+    let others =
+        others.iter().map(|item| (item.namespace(), item.name.1.as_str(), item.value.as_str()));
+    let mut other = Vec::new();
+    write::attributes(&mut other, others);
+    ParsedHead { kind, values, other }
 }

@@ -23,7 +23,7 @@ pub(super) struct Writer {
     full: bool,
 }
 
-/// Bytes that most elements do not come to.
+/// More bytes than most elements have.
 const USUAL: usize = 512;
 
 impl Writer {
@@ -44,12 +44,14 @@ impl Writer {
         let declarations = self.declarations(tag, prefix.as_ref());
         self.out.push(b'<');
         let name = (prefix, tag.local.clone());
-        self.name(&name);
+        qualified(&mut self.out, &name);
         for (prefix, namespace) in &declarations {
             declaration(&mut self.out, prefix.as_deref(), namespace);
         }
         for ParsedAttribute { name, value, .. } in &tag.attributes {
-            attribute(&mut self.out, name, value);
+            self.out.push(b' ');
+            qualified(&mut self.out, name);
+            quoted(&mut self.out, value);
         }
         self.scope.open(declarations);
         self.open.push(name);
@@ -81,7 +83,7 @@ impl Writer {
             self.out.extend_from_slice(b"/>");
         } else {
             self.out.extend_from_slice(b"</");
-            self.name(&name);
+            qualified(&mut self.out, &name);
             self.out.push(b'>');
         }
     }
@@ -149,10 +151,6 @@ impl Writer {
             self.out.push(b'>');
         }
     }
-
-    fn name(&mut self, name: &RawQName) {
-        qualified(&mut self.out, name);
-    }
 }
 
 fn declaration(out: &mut Vec<u8>, prefix: Option<&str>, namespace: &str) {
@@ -161,18 +159,12 @@ fn declaration(out: &mut Vec<u8>, prefix: Option<&str>, namespace: &str) {
         out.push(b':');
         out.extend_from_slice(prefix.as_bytes());
     }
-    value(out, namespace);
+    quoted(out, namespace);
 }
 
-fn attribute(out: &mut Vec<u8>, name: &RawQName, text: &str) {
-    out.push(b' ');
-    qualified(out, name);
-    value(out, text);
-}
-
-fn value(out: &mut Vec<u8>, text: &str) {
+fn quoted(out: &mut Vec<u8>, value: &str) {
     out.extend_from_slice(b"='");
-    write::attribute_value(out, text);
+    write::attribute_value(out, value);
     out.push(b'\'');
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Recognised, Recogniser};
 use crate::stanza::bounds::Bounds;
 use crate::stanza::canonical::{Declarations, ElementReader, Parsed};
+use crate::stanza::head::Attribute;
 use crate::stanza::{CONTENT_NAMESPACE, Frame};
 
 /// Reads `bytes`, cut where `cuts` say, and panics if the recogniser says yes to what the parser, in
@@ -36,11 +37,11 @@ pub(crate) fn check(
                 let Ok(Some(Parsed::Stanza(received))) = parsed else { return false };
                 assert_eq!(text.len(), arrived.len() - rest.len(), "length");
                 assert_eq!(outline.kind, received.kind(), "kind");
-                assert_eq!(outline.from(text), received.from(), "from");
-                assert_eq!(outline.to(text), received.to(), "to");
-                assert_eq!(outline.id(text), received.id(), "id");
-                assert_eq!(outline.type_(text), received.type_(), "type");
-                assert_eq!(outline.lang(text), received.lang(), "lang");
+                use Attribute::{From, Id, Lang, To, Type};
+                for attribute in [From, To, Id, Type, Lang] {
+                    let value = outline.value(attribute, text);
+                    assert_eq!(value, received.value(attribute), "{attribute:?}");
+                }
                 assert_eq!(outline.payload(text), received.payload(), "payload");
                 let (mine, parsed) = (outline.stamp(text, None, None), received.stamp(None, None));
                 #[cfg(feature = "server")]

@@ -15,26 +15,6 @@ pub(crate) struct Outline {
 }
 
 impl Outline {
-    pub(crate) fn from<'a>(&self, text: &'a str) -> Option<&'a str> {
-        self.value(Attribute::From, text)
-    }
-
-    pub(crate) fn to<'a>(&self, text: &'a str) -> Option<&'a str> {
-        self.value(Attribute::To, text)
-    }
-
-    pub(crate) fn id<'a>(&self, text: &'a str) -> Option<&'a str> {
-        self.value(Attribute::Id, text)
-    }
-
-    pub(crate) fn type_<'a>(&self, text: &'a str) -> Option<&'a str> {
-        self.value(Attribute::Type, text)
-    }
-
-    pub(crate) fn lang<'a>(&self, text: &'a str) -> Option<&'a str> {
-        self.value(Attribute::Lang, text)
-    }
-
     /// Makes the stanza of the same bytes, as [`Received::stamp`](crate::stanza::Received::stamp) does.
     pub(in crate::stanza) fn stamp(
         &self,
@@ -42,12 +22,13 @@ impl Outline {
         from: Option<&str>,
         lang: Option<&str>,
     ) -> Stanza {
+        let value = |attribute| self.value(attribute, text).map(Value::plain);
         let values = [
             from.map(Value::new),
-            self.to(text).map(Value::plain),
-            self.id(text).map(Value::plain),
-            self.type_(text).map(Value::plain),
-            self.lang(text).map(Value::plain).or_else(|| lang.map(Value::new)),
+            value(Attribute::To),
+            value(Attribute::Id),
+            value(Attribute::Type),
+            value(Attribute::Lang).or_else(|| lang.map(Value::new)),
         ];
         Stanza::join(self.kind, values, &[], self.payload(text))
     }
@@ -56,7 +37,11 @@ impl Outline {
         text.as_bytes().get(self.payload.0 as usize..self.payload.1 as usize).unwrap_or_default()
     }
 
-    fn value<'a>(&self, attribute: Attribute, text: &'a str) -> Option<&'a str> {
+    pub(in crate::stanza) fn value<'a>(
+        &self,
+        attribute: Attribute,
+        text: &'a str,
+    ) -> Option<&'a str> {
         let &(start, end) = self.values.get(attribute as usize).filter(|(_, end)| *end != 0)?;
         text.get(usize::from(start)..usize::from(end))
     }

@@ -17,22 +17,20 @@ pub(super) const KEYS: &str = "SELECT salt, iterations, stored_key, server_key F
 
 impl AccountStore for Sqlite {
     fn credentials(&self, account: &BareJid) -> StoreFuture<Option<Credentials>> {
-        let account = account.clone();
-        self.reader.call(move |db| {
+        self.reader.about(account, move |db, account| {
             // SASL-7: all of it, whether there is such an account or not.
-            let disabled = db
-                .prepare_cached(DISABLED)?
-                .query_row([account.as_str()], |row| row.get(0))
-                .optional()?;
+            let disabled =
+                db.prepare_cached(DISABLED)?.query_row([account], |row| row.get(0)).optional()?;
             let (scram_sha_1, scram_sha_256) =
-                (keys(db, &account, SHA_1)?, keys(db, &account, SHA_256)?);
+                (keys(db, account, SHA_1)?, keys(db, account, SHA_256)?);
             Ok(disabled.map(|disabled| Credentials { scram_sha_1, scram_sha_256, disabled }))
         })
     }
 
     fn exists(&self, account: &BareJid) -> StoreFuture<bool> {
-        let account = account.clone();
-        self.reader.call(move |db| Ok(db.prepare_cached(DISABLED)?.exists([account.as_str()])?))
+        self.reader.about(account, move |db, account| {
+            Ok(db.prepare_cached(DISABLED)?.exists([account])?)
+        })
     }
 
     fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
@@ -40,10 +38,10 @@ impl AccountStore for Sqlite {
             Ok(account) => account,
             Err(error) => return Box::pin(ready(Err(error))),
         };
-        self.writer.call(move |db| {
-            remove(db, &account)?;
+        self.writer.about(&account, move |db, account| {
+            remove(db, account)?;
             db.prepare_cached("INSERT INTO account (jid, disabled) VALUES (?1, ?2)")?
-                .execute(params![account.as_str(), credentials.disabled])?;
+                .execute(params![account, credentials.disabled])?;
             let hashes = [(SHA_1, &credentials.scram_sha_1), (SHA_256, &credentials.scram_sha_256)];
             for (hash, keys) in hashes {
                 let Some(keys) = keys else { continue };
@@ -53,7 +51,7 @@ impl AccountStore for Sqlite {
                      VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 )?
                 .execute(params![
-                    account.as_str(),
+                    account,
                     hash,
                     keys.salt,
                     keys.iterations,
@@ -66,14 +64,13 @@ impl AccountStore for Sqlite {
     }
 
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
-        let account = account.clone();
-        self.writer.call(move |db| remove(db, &account))
+        self.writer.about(account, remove)
     }
 }
 
-fn keys(db: &Connection, account: &BareJid, hash: &str) -> rusqlite::Result<Option<ScramKeys>> {
+fn keys(db: &Connection, account: &str, hash: &str) -> rusqlite::Result<Option<ScramKeys>> {
     db.prepare_cached(KEYS)?
-        .query_row([account.as_str(), hash], |row| {
+        .query_row([account, hash], |row| {
             Ok(ScramKeys {
                 salt: row.get(0)?,
                 iterations: row.get(1)?,
@@ -84,9 +81,8 @@ fn keys(db: &Connection, account: &BareJid, hash: &str) -> rusqlite::Result<Opti
         .optional()
 }
 
-fn remove(db: &Connection, account: &BareJid) -> Result<bool, Refusal> {
-    let account = [account.as_str()];
-    db.prepare_cached("DELETE FROM scram_keys WHERE account = ?1")?.execute(account)?;
-    let removed = db.prepare_cached("DELETE FROM account WHERE jid = ?1")?.execute(account)?;
+fn remove(db: &Connection, account: &str) -> Result<bool, Refusal> {
+    db.prepare_cached("DELETE FROM scram_keys WHERE account = ?1")?.execute([account])?;
+    let removed = db.prepare_cached("DELETE FROM account WHERE jid = ?1")?.execute([account])?;
     Ok(removed > 0)
 }

@@ -7,10 +7,9 @@ use crate::store::{BlockStore, StoreFuture};
 
 impl BlockStore for Sqlite {
     fn load(&self, account: &BareJid) -> StoreFuture<Vec<String>> {
-        let account = account.clone();
-        self.reader.call(move |db| {
+        self.reader.about(account, move |db, account| {
             let mut statement = db.prepare_cached("SELECT jid FROM blocked WHERE account = ?1")?;
-            let mut rows = statement.query([account.as_str()])?;
+            let mut rows = statement.query([account])?;
             let mut jids = Vec::new();
             while let Some(row) = rows.next()? {
                 // Text that is no text (JID-6): no JID has it, so it blocks nobody.
@@ -26,13 +25,10 @@ impl BlockStore for Sqlite {
         added: Vec<String>,
         removed: Vec<String>,
     ) -> StoreFuture<()> {
-        let account = account.clone();
-        self.writer.call(move |db| {
+        self.writer.about(account, move |db, account| {
             let change = |sql, jids: &[String]| {
                 let mut statement = db.prepare_cached(sql)?;
-                jids.iter().try_for_each(|jid| {
-                    statement.execute([account.as_str(), jid.as_str()]).map(drop)
-                })
+                jids.iter().try_for_each(|jid| statement.execute([account, jid.as_str()]).map(drop))
             };
             change("DELETE FROM blocked WHERE account = ?1 AND jid = ?2", &removed)?;
             change("INSERT OR IGNORE INTO blocked (account, jid) VALUES (?1, ?2)", &added)?;
@@ -41,11 +37,6 @@ impl BlockStore for Sqlite {
     }
 
     fn clear(&self, account: &BareJid) -> StoreFuture<()> {
-        let account = account.clone();
-        self.writer.call(move |db| {
-            db.prepare_cached("DELETE FROM blocked WHERE account = ?1")?
-                .execute([account.as_str()])?;
-            Ok(())
-        })
+        self.delete(account, &["DELETE FROM blocked WHERE account = ?1"])
     }
 }

@@ -6,13 +6,11 @@
 //! ```
 //!
 //! A commit waits for the disk, whatever it holds: the writer takes everything that waits into
-//! one (`worker`). Each trait is one file, `schema` opens and migrates, `oneshot` brings the
-//! answers back.
+//! one (`worker`). Each trait is one file, `schema` opens and migrates.
 
 mod accounts;
 mod blocks;
 mod offline;
-mod oneshot;
 mod rosters;
 mod schema;
 #[cfg(test)]
@@ -28,7 +26,7 @@ use jid::BareJid;
 use rusqlite::{ErrorCode, TransactionBehavior};
 
 use self::worker::Worker;
-use super::{OfflineLimits, StoreError};
+use super::{OfflineLimits, StoreError, StoreFuture};
 
 /// A store of everything in one SQLite file.
 ///
@@ -86,6 +84,16 @@ impl Sqlite {
     #[must_use]
     pub fn with_offline_limits(self, offline_limits: OfflineLimits) -> Self {
         Self { offline_limits, ..self }
+    }
+
+    /// Deletes what belongs to an account.
+    fn delete(&self, account: &BareJid, statements: &'static [&'static str]) -> StoreFuture<()> {
+        self.writer.about(account, move |db, account| {
+            for statement in statements {
+                db.prepare_cached(statement)?.execute([account])?;
+            }
+            Ok(())
+        })
     }
 }
 

@@ -11,9 +11,9 @@ use crate::store::{OfflineId, OfflineMessage, OfflineStore, StoreFuture};
 
 impl OfflineStore for Sqlite {
     fn push(&self, account: &BareJid, message: OfflineMessage) -> StoreFuture<()> {
-        let (account, limits) = (account.clone(), self.offline_limits);
-        self.writer.call(move |db| {
-            let (messages, bytes) = usage(db, &account)?;
+        let limits = self.offline_limits;
+        self.writer.about(account, move |db, account| {
+            let (messages, bytes) = usage(db, account)?;
             if !limits.allow(messages, bytes, message.stanza.len()) {
                 return Err(Refusal::Full);
             }
@@ -23,7 +23,7 @@ impl OfflineStore for Sqlite {
                  VALUES (?1, ?2, ?3, ?4)",
             )?
             .execute(params![
-                account.as_str(),
+                account,
                 microseconds(message.received),
                 bytes,
                 &*message.stanza
@@ -33,8 +33,7 @@ impl OfflineStore for Sqlite {
     }
 
     fn list(&self, account: &BareJid) -> StoreFuture<Vec<(OfflineId, OfflineMessage)>> {
-        let account = account.clone();
-        self.reader.call(move |db| {
+        self.reader.about(account, move |db, account| {
             let mut statement = db.prepare_cached(
                 "SELECT id, received, stanza FROM offline_message WHERE account = ?1 ORDER BY id",
             )?;
@@ -43,7 +42,7 @@ impl OfflineStore for Sqlite {
                 let message = OfflineMessage::new(row.get::<_, Vec<u8>>(2)?, received);
                 Ok((row.get::<_, Column<_>>(0)?.0, message))
             };
-            let mut rows = statement.query([account.as_str()])?;
+            let mut rows = statement.query([account])?;
             let mut messages = Vec::new();
             while let Some(row) = rows.next()? {
                 messages.extend(readable(message(row))?);
@@ -53,37 +52,30 @@ impl OfflineStore for Sqlite {
     }
 
     fn remove(&self, account: &BareJid, ids: Vec<OfflineId>) -> StoreFuture<()> {
-        let account = account.clone();
-        self.writer.call(move |db| {
+        self.writer.about(account, move |db, account| {
             let mut delete =
                 db.prepare_cached("DELETE FROM offline_message WHERE id = ?1 AND account = ?2")?;
             // An id that is no positive integer of SQLite's is none of this store's.
             for id in ids.iter().filter_map(|id| i64::try_from(id.get()).ok()) {
-                delete.execute(params![id, account.as_str()])?;
+                delete.execute(params![id, account])?;
             }
             Ok(())
         })
     }
 
     fn count(&self, account: &BareJid) -> StoreFuture<usize> {
-        let account = account.clone();
-        self.reader.call(move |db| Ok(usage(db, &account)?.0))
+        self.reader.about(account, move |db, account| Ok(usage(db, account)?.0))
     }
 
     fn clear(&self, account: &BareJid) -> StoreFuture<()> {
-        let account = account.clone();
-        self.writer.call(move |db| {
-            db.prepare_cached("DELETE FROM offline_message WHERE account = ?1")?
-                .execute([account.as_str()])?;
-            Ok(())
-        })
+        self.delete(account, &["DELETE FROM offline_message WHERE account = ?1"])
     }
 }
 
 /// Messages and bytes that wait for the account.
-fn usage(db: &Connection, account: &BareJid) -> rusqlite::Result<(usize, usize)> {
+fn usage(db: &Connection, account: &str) -> rusqlite::Result<(usize, usize)> {
     let sizes = "SELECT count(*), coalesce(sum(bytes), 0) FROM offline_message WHERE account = ?1";
-    db.prepare_cached(sizes)?.query_row([account.as_str()], |row| {
+    db.prepare_cached(sizes)?.query_row([account], |row| {
         let size = |column| row.get(column).map(|n: i64| usize::try_from(n).unwrap_or(usize::MAX));
         Ok((size(0)?, size(1)?))
     })

@@ -12,14 +12,14 @@ use crate::store::{
 
 impl RosterStore for Sqlite {
     fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster> {
-        let (account, reader) = (account.clone(), self.reader.caller());
+        let (account, reader) = (account.to_string(), self.reader.caller());
         let of = account.clone();
         let first = reader.call(move |db| {
             // Who asks, and not what they say: that may be much.
             let mut requesters = db.prepare_cached(
                 "SELECT requester FROM subscription_request WHERE account = ?1 ORDER BY arrival",
             )?;
-            let mut requesters = requesters.query([of.as_str()])?;
+            let mut requesters = requesters.query([&of])?;
             let mut roster = StoredRoster { version: version(db, &of)?, ..StoredRoster::default() };
             while let Some(row) = requesters.next()? {
                 let requester: Option<String> = readable(row.get(0))?;
@@ -47,9 +47,9 @@ impl RosterStore for Sqlite {
     }
 
     fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
-        let (account, contact) = (account.clone(), contact.clone());
-        self.reader.call(move |db| {
-            let both = [account.as_str(), contact.as_str()];
+        let contact = contact.clone();
+        self.reader.about(account, move |db, account| {
+            let both = [account, contact.as_str()];
             let (request, requests) = db
                 .prepare_cached(
                     "SELECT count(*) FILTER (WHERE requester = ?2), count(*)
@@ -57,8 +57,8 @@ impl RosterStore for Sqlite {
                 )?
                 .query_row(both, |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
             Ok(StoredContact {
-                item: item(db, &account, &contact)?,
-                version: version(db, &account)?,
+                item: item(db, account, &contact)?,
+                version: version(db, account)?,
                 request: request > 0,
                 requests: usize::try_from(requests).unwrap_or(usize::MAX),
             })
@@ -66,8 +66,7 @@ impl RosterStore for Sqlite {
     }
 
     fn apply(&self, account: &BareJid, change: RosterChange) -> StoreFuture<()> {
-        let account = account.clone();
-        self.writer.call(move |db| apply(db, &account, &change))
+        self.writer.about(account, move |db, account| apply(db, account, &change))
     }
 
     fn apply_pair(
@@ -77,38 +76,34 @@ impl RosterStore for Sqlite {
         second: &BareJid,
         second_change: RosterChange,
     ) -> StoreFuture<()> {
-        let (first, second) = (first.clone(), second.clone());
-        self.writer.call(move |db| {
-            apply(db, &first, &first_change)?;
+        let second = second.to_string();
+        self.writer.about(first, move |db, first| {
+            apply(db, first, &first_change)?;
             apply(db, &second, &second_change)
         })
     }
 
     fn requests(&self, account: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>> {
-        let account = account.clone();
-        self.reader.call(move |db| requests(db, &account))
+        self.reader.about(account, requests)
     }
 
     fn clear(&self, account: &BareJid) -> StoreFuture<()> {
-        let account = account.clone();
-        self.writer.call(move |db| {
-            for delete in [
+        self.delete(
+            account,
+            &[
                 "DELETE FROM roster WHERE account = ?1",
                 "DELETE FROM roster_item WHERE account = ?1",
                 "DELETE FROM roster_group WHERE account = ?1",
                 "DELETE FROM subscription_request WHERE account = ?1",
-            ] {
-                db.prepare_cached(delete)?.execute([account.as_str()])?;
-            }
-            Ok(())
-        })
+            ],
+        )
     }
 }
 
-fn version(db: &Connection, account: &BareJid) -> Result<u64, Refusal> {
+fn version(db: &Connection, account: &str) -> Result<u64, Refusal> {
     let version: Option<i64> = db
         .prepare_cached("SELECT version FROM roster WHERE account = ?1")?
-        .query_row([account.as_str()], |row| row.get(0))
+        .query_row([account], |row| row.get(0))
         .optional()?;
     // SQLite's integers have a sign: the same 64 bits, there and back.
     Ok(version.unwrap_or(0) as u64)
@@ -130,7 +125,7 @@ struct Piece {
 }
 
 /// The items after that of `contact`; without one, the first.
-fn items(db: &Connection, account: &BareJid, contact: Option<&[u8]>) -> Result<Piece, Refusal> {
+fn items(db: &Connection, account: &str, contact: Option<&[u8]>) -> Result<Piece, Refusal> {
     let behind = if contact.is_some() { ">" } else { ">=" };
     let mut statement = db.prepare_cached(&format!(
         "SELECT contact, item.name, subscription, ask, approved, roster_group.name
@@ -140,7 +135,7 @@ fn items(db: &Connection, account: &BareJid, contact: Option<&[u8]>) -> Result<P
          ORDER BY contact, position"
     ))?;
     let contact = contact.unwrap_or_default();
-    let mut rows = statement.query(params![account.as_str(), contact, AT_ONCE as i64])?;
+    let mut rows = statement.query(params![account, contact, AT_ONCE as i64])?;
     let (mut piece, mut lost) = (Piece::default(), false);
     // One row for each group, those of an item together.
     while let Some(row) = rows.next()? {
@@ -180,8 +175,8 @@ impl Piece {
     }
 }
 
-fn item(db: &Connection, account: &BareJid, contact: &BareJid) -> Result<Option<Item>, Refusal> {
-    let both = [account.as_str(), contact.as_str()];
+fn item(db: &Connection, account: &str, contact: &BareJid) -> Result<Option<Item>, Refusal> {
+    let both = [account, contact.as_str()];
     let mut groups = db.prepare_cached(
         "SELECT name FROM roster_group WHERE account = ?1 AND contact = ?2 ORDER BY position",
     )?;
@@ -202,11 +197,11 @@ fn row_item(row: &Row<'_>, jid: BareJid, groups: Vec<String>) -> rusqlite::Resul
     Ok(Item { jid, name, groups, subscription, ask, approved })
 }
 
-fn requests(db: &Connection, account: &BareJid) -> Result<Vec<SubscriptionRequest>, Refusal> {
+fn requests(db: &Connection, account: &str) -> Result<Vec<SubscriptionRequest>, Refusal> {
     let mut statement = db.prepare_cached(
         "SELECT requester, stanza FROM subscription_request WHERE account = ?1 ORDER BY arrival",
     )?;
-    let mut rows = statement.query([account.as_str()])?;
+    let mut rows = statement.query([account])?;
     let mut requests = Vec::new();
     while let Some(row) = rows.next()? {
         let Some((from, stanza)): Option<(String, Vec<u8>)> = readable(row.try_into())? else {
@@ -217,8 +212,7 @@ fn requests(db: &Connection, account: &BareJid) -> Result<Vec<SubscriptionReques
     Ok(requests)
 }
 
-fn apply(db: &Connection, account: &BareJid, change: &RosterChange) -> Result<(), Refusal> {
-    let account = account.as_str();
+fn apply(db: &Connection, account: &str, change: &RosterChange) -> Result<(), Refusal> {
     if let Some(version) = change.version {
         db.prepare_cached("INSERT OR REPLACE INTO roster (account, version) VALUES (?1, ?2)")?
             .execute(params![account, version as i64])?;

@@ -124,9 +124,7 @@ impl OpenError {
             _ => Self::Failed(cause.into()),
         }
     }
-}
 
-impl OpenError {
     fn sqlite(error: rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => Self::NotADatabase,

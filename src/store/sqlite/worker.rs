@@ -3,17 +3,18 @@
 use std::io;
 use std::iter::once;
 use std::slice;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
+use jid::BareJid;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::Refusal;
-use super::oneshot::{Answer, oneshot};
-use crate::store::StoreFuture;
+use crate::oneshot::{self, Sender};
+use crate::store::{StoreError, StoreFuture};
 
-type Calls = Sender<Box<dyn Request>>;
+type Calls = mpsc::Sender<Box<dyn Request>>;
 
 /// The thread. Dropping it waits until everything called for is done.
 pub(super) struct Worker {
@@ -30,7 +31,7 @@ impl Worker {
         behavior: TransactionBehavior,
         most: usize,
     ) -> io::Result<Self> {
-        let (queue, requests) = channel();
+        let (queue, requests) = mpsc::channel();
         let thread = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || serve(&db, behavior, most, &requests))?;
@@ -43,6 +44,16 @@ impl Worker {
         work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,
     ) -> StoreFuture<T> {
         self.caller().call(work)
+    }
+
+    /// The same, about an account.
+    pub(super) fn about<T: Send + 'static>(
+        &self,
+        account: &BareJid,
+        work: impl Fn(&Connection, &str) -> Result<T, Refusal> + Send + 'static,
+    ) -> StoreFuture<T> {
+        let account = account.to_string();
+        self.call(move |db| work(db, &account))
     }
 
     /// For work in several parts, between which others have their turn.
@@ -61,12 +72,15 @@ impl Caller {
         &self,
         work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,
     ) -> StoreFuture<T> {
-        let (answer, awaited) = oneshot();
+        let (answer, awaited) = oneshot::channel();
         if let Some(queue) = self.0.upgrade() {
             // A thread that has ended drops the request, which is an answer too.
             let _ = queue.send(Box::new(Call { work, result: None, answer }));
         }
-        Box::pin(awaited)
+        Box::pin(async {
+            let gone = || Err(StoreError::failed("the thread of the store has ended"));
+            awaited.await.unwrap_or_else(gone)
+        })
     }
 }
 
@@ -98,7 +112,7 @@ trait Request: Send {
 struct Call<T, W> {
     work: W,
     result: Option<Result<T, Refusal>>,
-    answer: Answer<T>,
+    answer: Sender<Result<T, StoreError>>,
 }
 
 impl<T: Send, W: Fn(&Connection) -> Result<T, Refusal> + Send> Request for Call<T, W> {

@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::rules::roster::Subscription;
 
 fn jid(text: &str) -> BareJid {
     BareJid::new(text).unwrap()
@@ -70,7 +71,10 @@ fn roster_3_a_request_is_no_item() {
     assert!(roster.get("romeo@example.net").is_none());
     assert_eq!(roster.iter().count(), 0);
     assert!(roster.is_empty());
-    assert_eq!(roster.standing("romeo@example.net"), Standing::new(State::PendingIn, false, false));
+    assert_eq!(
+        roster.standing("romeo@example.net"),
+        Standing { state: State::PendingIn, approved: false, listed: false }
+    );
 }
 
 #[test]

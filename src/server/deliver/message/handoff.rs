@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::{Accepted, Disposition, Reached};
+use super::{Accepted, Disposition, Reached, with_delay};
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::delivery::{
@@ -21,12 +21,6 @@ pub(super) enum Handoff<C: SharedConnection> {
     Store,
     /// It would overtake what comes first for the account.
     Behind,
-}
-
-impl<C: SharedConnection> From<Disposition<C>> for Handoff<C> {
-    fn from(disposition: Disposition<C>) -> Self {
-        Self::Settled(disposition)
-    }
 }
 
 /// What a message may overtake among all that waits for its account.
@@ -103,8 +97,14 @@ impl<C: SharedConnection> Core<C> {
     ) -> Handoff<C> {
         // As it is written: no type holds a character that is escaped.
         let type_ = MessageType::of(stanza.raw_type());
-        let stamped = accepted.stamped(stanza, &to.bare);
-        let (stanza, since) = (stamped.as_ref().unwrap_or(stanza), accepted.since());
+        let (since, stamped) = match accepted {
+            Accepted::Now => (None, None),
+            Accepted::Earlier { since, delayed: false, .. } => (Some(since), None),
+            Accepted::Earlier { since, at, .. } => {
+                (Some(since), with_delay(stanza, to.bare.domain().as_str(), at))
+            }
+        };
+        let stanza = stamped.as_ref().unwrap_or(stanza);
         let mut skipped = Skipped::default();
         loop {
             let candidates = self.candidates(to, &skipped);
@@ -119,11 +119,13 @@ impl<C: SharedConnection> Core<C> {
                 return Handoff::Behind;
             }
             match decision {
-                MessageDecision::Silent => return Disposition::Refused(Admission::Drop).into(),
+                MessageDecision::Silent => {
+                    return Handoff::Settled(Disposition::Refused(Admission::Drop));
+                }
                 MessageDecision::Addressed | MessageDecision::Top | MessageDecision::All => {}
                 // LIMIT-10: not into the store, where it would be ahead of what waits for the session.
-                _ if skipped.is_full => return Disposition::refused(is_full()).into(),
-                MessageDecision::Bounce => return Disposition::refused(BOUNCE).into(),
+                _ if skipped.is_full => return Handoff::Settled(Disposition::refused(is_full())),
+                MessageDecision::Bounce => return Handoff::Settled(Disposition::refused(BOUNCE)),
                 MessageDecision::Offline => return Handoff::Store,
             }
             let mut reached = Reached::new();
@@ -137,7 +139,7 @@ impl<C: SharedConnection> Core<C> {
                 }
             }
             if !reached.is_empty() {
-                return Disposition::Delivered(reached, copies).into();
+                return Handoff::Settled(Disposition::Delivered(reached, copies));
             }
         }
     }

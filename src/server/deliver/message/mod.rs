@@ -34,21 +34,6 @@ pub(crate) enum Accepted {
     },
 }
 
-impl Accepted {
-    const fn since(self) -> Option<Duration> {
-        match self {
-            Self::Now => None,
-            Self::Earlier { since, .. } => Some(since),
-        }
-    }
-
-    /// The message as sessions get it, where that is not as it came.
-    fn stamped(self, stanza: &Stanza, account: &BareJid) -> Option<Stanza> {
-        let Self::Earlier { at, delayed: true, .. } = self else { return None };
-        with_delay(stanza, account.domain().as_str(), at)
-    }
-}
-
 /// The message with the time at which `domain` accepted it, where it does not carry one yet.
 pub(super) fn with_delay(stanza: &Stanza, domain: &str, at: SystemTime) -> Option<Stanza> {
     (!is_delayed_by(stanza, domain)).then(|| stanza.with_appended(&delay(domain, at)))

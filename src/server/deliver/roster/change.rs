@@ -15,7 +15,7 @@ use crate::rules::roster::{Roster, RosterError};
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::deliver::give::Origin;
 use crate::server::{Core, PeerAddress};
-use crate::session::{HostCode, Parting, SessionHandle};
+use crate::session::{HostCode, Parting, SessionHandle, Validity};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{RosterChange, StoreError};
 use crate::stream::Limit;
@@ -24,28 +24,18 @@ use crate::stream::Limit;
 type Effects<C> = Vec<(Effect, Option<Parting<C>>)>;
 
 /// Why a roster was not changed.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
 pub(crate) enum ChangeError {
     /// The store failed; why is for its own log.
-    Store,
-    Roster(RosterError),
-}
-
-impl From<StoreError> for ChangeError {
-    fn from(_: StoreError) -> Self {
-        Self::Store
-    }
-}
-
-impl From<RosterError> for ChangeError {
-    fn from(error: RosterError) -> Self {
-        Self::Roster(error)
-    }
+    Store(#[from] StoreError),
+    Roster(#[from] RosterError),
 }
 
 impl From<ChangeError> for StanzaError {
     fn from(error: ChangeError) -> Self {
         match error {
-            ChangeError::Store => Self::new(Condition::InternalServerError),
+            ChangeError::Store(_) => Self::new(Condition::InternalServerError),
             ChangeError::Roster(error) => error.into(),
         }
     }
@@ -83,7 +73,7 @@ impl<C: SharedConnection> Core<C> {
         } else {
             self.jobs.run(&own_key, job).await
         }
-        .ok_or(ChangeError::Store)?
+        .unwrap_or_else(|| Err(StoreError::failed("the store panicked").into()))
     }
 
     /// Works out a change of `account`'s roster, stores it and puts it into memory. The caller
@@ -120,7 +110,12 @@ impl<C: SharedConnection> Core<C> {
         let Transaction { own, other, effects, .. } = transaction;
         self.store_change(&own, other.as_ref()).await?;
         let prepared = |effect| {
-            let parting = self.prepare(&effect);
+            let parting = match &effect {
+                Effect::Unavailable { account, contact } => {
+                    Some(self.registry.prepare_parting(account.as_str(), contact.as_str()))
+                }
+                _ => None,
+            };
             (effect, parting)
         };
         let effects = effects.into_iter().map(prepared).collect();
@@ -197,12 +192,6 @@ impl<C: SharedConnection> Core<C> {
         }
     }
 
-    /// What an effect needs from before the rosters change.
-    fn prepare(&self, effect: &Effect) -> Option<Parting<C>> {
-        let Effect::Unavailable { account, contact } = effect else { return None };
-        Some(self.registry.prepare_parting(account.as_str(), contact.as_str()))
-    }
-
     fn carry_out(
         self: &Arc<Self>,
         effect: Effect,
@@ -234,7 +223,7 @@ impl<C: SharedConnection> Core<C> {
                 self.limit(Limit::Requests, &PeerAddress::UNKNOWN, Some(&account));
             }
             Effect::Route { stanza, asked } => {
-                self.route_elsewhere(origin.filter(|_| asked), stanza);
+                self.route_elsewhere(origin.filter(|_| asked), stanza, Validity::FOR_GOOD);
             }
         }
     }

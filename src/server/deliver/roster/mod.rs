@@ -20,36 +20,19 @@ use crate::stanza::{Child, Stanza};
 use crate::store::StoreError;
 
 impl<C: SharedConnection> Core<C> {
-    /// A roster get or set of a session to its own account.
-    pub(super) fn roster_iq(
+    /// A roster get of a session: on the account's chain, so that no change comes between the result and
+    /// the first push (ROSTER-2).
+    pub(super) fn roster_get(
         self: &Arc<Self>,
         session: &SessionHandle<C>,
         stanza: &Stanza,
         query: &Child<'_>,
-        is_set: bool,
     ) -> Option<Task> {
-        if is_set {
-            return self.roster_set(session, stanza, query);
-        }
-        match parse_get(query) {
-            Ok(version) => {
-                Some(self.roster_get(session.clone(), stanza.clone(), version.map(Into::into)))
-            }
-            Err(error) => {
-                self.bounce(Some(session), stanza, error);
-                None
-            }
-        }
-    }
-
-    /// On the account's chain, so that no change comes between the result and the first push
-    /// (ROSTER-2).
-    fn roster_get(
-        self: &Arc<Self>,
-        session: SessionHandle<C>,
-        stanza: Stanza,
-        version: Option<String>,
-    ) -> Task {
+        let version = match parse_get(query) {
+            Ok(version) => version.map(String::from),
+            Err(error) => return self.refuse(Some(session), stanza, error),
+        };
+        let (session, stanza) = (session.clone(), stanza.clone());
         let (core, once) = (Arc::clone(self), AnswerOnce::default());
         let done = self.jobs.run(session.account().bare.as_str(), {
             let (core, once) = (Arc::clone(self), once.clone());
@@ -62,14 +45,14 @@ impl<C: SharedConnection> Core<C> {
                 }
             }
         });
-        Box::pin(async move {
+        Some(Box::pin(async move {
             if core.timers.within(HANDLER_TIMEOUT, done).await.is_none() && once.take() {
                 core.bounce(Some(&session), &stanza, try_again());
             }
-        })
+        }))
     }
 
-    fn roster_set(
+    pub(super) fn roster_set(
         self: &Arc<Self>,
         session: &SessionHandle<C>,
         stanza: &Stanza,
@@ -83,10 +66,7 @@ impl<C: SharedConnection> Core<C> {
         let (contact, change) = match (stray, set) {
             (Some(text), _) => (session.account().bare.clone(), Change::Strike(text)),
             (None, Ok(set)) => (set.contact().clone(), Change::Set(set)),
-            (None, Err(error)) => {
-                self.bounce(Some(session), stanza, error);
-                return None;
-            }
+            (None, Err(error)) => return self.refuse(Some(session), stanza, error),
         };
         let core = Arc::clone(self);
         let (session, stanza) = (session.clone(), stanza.clone());

@@ -101,15 +101,13 @@ impl Side {
         &mut self,
         contact: &BareJid,
         transition: &Transition,
-        stanza: Option<&Stanza>,
+        stanza: &Stanza,
     ) -> Option<Effect> {
         match transition.request() {
             Some(RequestChange::Store) => {
-                if let Some(stanza) = stanza {
-                    self.roster.add_request(contact);
-                    let request = SubscriptionRequest::new(contact.clone(), stanza.to_xml());
-                    self.change.add_request = Some(request);
-                }
+                self.roster.add_request(contact);
+                let request = SubscriptionRequest::new(contact.clone(), stanza.to_xml());
+                self.change.add_request = Some(request);
             }
             Some(RequestChange::Drop) => {
                 self.roster.remove_request(contact.as_str());
@@ -197,8 +195,7 @@ impl Transaction {
         if let Some(item) = transition.item(contact, self.own.roster.item(contact)) {
             self.items.allow(&self.own.roster, &item)?;
         }
-        let push = self.own.apply(contact, &transition, None);
-        self.follow(contact, &transition, push, kind, stanza);
+        self.follow(contact, &transition, kind, stanza);
         Ok(())
     }
 
@@ -215,20 +212,19 @@ impl Transaction {
             let account = self.own.account.clone();
             return self.effects.push(Effect::TooManyRequests { account });
         }
-        let push = self.own.apply(contact, &transition, Some(stanza));
-        self.follow(contact, &transition, push, kind, stanza);
+        self.follow(contact, &transition, kind, stanza);
     }
 
-    /// The steps of a transition of this side, in their order. The contact's side changes where the
+    /// Applies a transition of this side, and takes its steps in their order. The contact's side changes where the
     /// stanza is routed to it, or where it is replied to.
     fn follow(
         &mut self,
         contact: &BareJid,
         transition: &Transition,
-        mut push: Option<Effect>,
         kind: SubscriptionKind,
         stanza: &Stanza,
     ) {
+        let mut push = self.own.apply(contact, transition, stanza);
         if let Some(by) = &self.own.silenced_by {
             if push.is_some() {
                 let (account, contact) = (self.own.account.clone(), contact.clone());
@@ -277,11 +273,9 @@ impl Transaction {
     /// To the contact: its own table if it is local, the router if it is not. A local domain
     /// without such an account swallows it (SUB-5).
     fn pass_on(&mut self, kind: SubscriptionKind, stanza: Stanza, asked: bool) {
+        let user = self.own.account.clone();
         if self.swap_sides() {
-            let user = self.other.as_ref().map(|user| user.account.clone());
-            if let Some(user) = user {
-                self.receive(&user, kind, &stanza);
-            }
+            self.receive(&user, kind, &stanza);
             self.swap_sides();
         } else if !self.is_local {
             self.effects.push(Effect::Route { stanza, asked });

@@ -10,25 +10,12 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{Source, Standing};
-
-/// The limits of the ledger.
-#[derive(Default)]
-pub(super) struct Most {
-    pub(super) inside: usize,
-    pub(super) per_source: usize,
-    pub(super) per_account: usize,
-}
-
-impl Most {
-    fn of(&self, source: Source) -> usize {
-        if source == Source::UNNAMED { usize::MAX } else { self.per_source }
-    }
-}
+use super::{Dismissal, PlaceStanding, Source};
+use crate::server::limits::Limits;
 
 #[derive(Default)]
 pub(super) struct Books {
-    most: Most,
+    limits: Limits,
     /// The number of the next transport: a lower one is older.
     next: u64,
     transports: HashMap<u64, Record>,
@@ -36,14 +23,25 @@ pub(super) struct Books {
     sources: HashMap<Source, OfSource>,
     /// Authenticated streams without a session.
     accounts: HashMap<u64, BTreeSet<u64>>,
-    unauthenticated: usize,
+    pub(super) unauthenticated: usize,
     /// Sources that wait and have room: each gets one place in turn.
     turns: VecDeque<Source>,
+    /// The server shuts down.
+    closing: Option<Dismissal>,
+    pub(super) barred: HashMap<u64, Bar>,
     /// To be woken without the ledger's lock.
-    wakers: Wakers,
+    pub(super) wakers: Wakers,
 }
 
-pub(super) type Wakers = SmallVec<[Waker; 4]>;
+type Wakers = SmallVec<[Waker; 4]>;
+
+/// Which streams may not authenticate as an account: what they prove may be out of date.
+pub(super) struct Bar {
+    /// Those with a lower number.
+    below: u64,
+    until: Duration,
+    dismissal: Dismissal,
+}
 
 #[derive(Default)]
 struct OfSource {
@@ -57,10 +55,8 @@ struct OfSource {
 struct Crowd {
     silent: BTreeSet<u64>,
     waiting: BTreeSet<u64>,
-    /// How many places are taken.
-    inside: usize,
     /// Those inside that were evicted, and have not gone.
-    evicted: usize,
+    evicted: BTreeSet<u64>,
     /// When which of the others inside may be evicted.
     due: BTreeSet<(Duration, u64)>,
     closing: BTreeSet<u64>,
@@ -85,83 +81,96 @@ enum Phase {
         evicted: bool,
     },
     Closing,
-    /// It is counted no more.
+    /// No longer counted.
     Gone,
 }
 
 /// How a transport learns what becomes of it.
 #[derive(Default)]
-pub(super) struct Signal(Mutex<News>);
+pub(in super::super) struct Signal(Mutex<(News, Option<Waker>)>);
 
-#[derive(Default)]
-struct News {
-    standing: Standing,
-    is_cut: bool,
-    waker: Option<Waker>,
+#[derive(Clone, Default)]
+pub(in super::super) struct News {
+    pub(in super::super) standing: PlaceStanding,
+    pub(in super::super) is_cut: bool,
+    /// The server closes its stream, unless it binds.
+    pub(in super::super) dismissal: Option<Dismissal>,
+    /// The stream is about to become a session, and is closed as one.
+    pub(in super::super) binds: bool,
 }
 
 impl Signal {
-    pub(super) fn get(&self) -> (Standing, bool) {
-        let news = self.0.lock();
-        (news.standing, news.is_cut)
+    pub(super) fn get(&self) -> News {
+        self.0.lock().0.clone()
     }
 
     /// The same; the waker is kept.
-    pub(super) fn poll(&self, cx: Option<&Context<'_>>) -> (Standing, bool) {
+    pub(in super::super) fn poll(&self, cx: Option<&Context<'_>>) -> News {
         // A waker is host code: cloned and dropped without the lock.
-        let waker = cx.map(|cx| cx.waker().clone());
-        let mut news = self.0.lock();
-        let found = (news.standing, news.is_cut);
-        let old = match waker {
-            Some(waker) => news.waker.replace(waker),
-            None => None,
-        };
-        drop(news);
-        drop(old);
-        found
+        let mut waker = cx.map(|cx| cx.waker().clone());
+        let mut state = self.0.lock();
+        if waker.is_some() {
+            std::mem::swap(&mut state.1, &mut waker);
+        }
+        state.0.clone()
+    }
+
+    /// Begins a bind, which only its outcome ends; `false` if the stream was closed before.
+    pub(in super::super) fn begin_bind(&self) -> bool {
+        let news = &mut self.0.lock().0;
+        news.binds = news.dismissal.is_none();
+        news.binds
+    }
+
+    /// The bind has ended.
+    pub(in super::super) fn end_bind(&self) {
+        self.0.lock().0.binds = false;
     }
 
     fn set(&self, change: impl FnOnce(&mut News), wakers: &mut Wakers) {
-        let mut news = self.0.lock();
-        change(&mut news);
-        wakers.extend(news.waker.take());
+        let (news, waker) = &mut *self.0.lock();
+        change(news);
+        wakers.extend(waker.take());
+    }
+
+    fn dismiss(&self, dismissal: &Dismissal, wakers: &mut Wakers) {
+        self.set(|news| _ = news.dismissal.get_or_insert_with(|| dismissal.clone()), wakers);
     }
 }
 
 impl Crowd {
-    fn insert(&mut self, id: u64, phase: Phase) {
-        match phase {
-            Phase::Silent => _ = self.silent.insert(id),
-            Phase::Waiting => _ = self.waiting.insert(id),
-            Phase::Inside { due, evicted, .. } => {
-                self.inside += 1;
-                self.evicted += usize::from(evicted);
-                if !evicted {
-                    self.due.insert((due, id));
-                }
+    /// Enters a transport, or takes it out.
+    fn change(&mut self, id: u64, phase: Phase, enters: bool) {
+        let set = match phase {
+            Phase::Silent => &mut self.silent,
+            Phase::Waiting => &mut self.waiting,
+            Phase::Inside { evicted: true, .. } => &mut self.evicted,
+            Phase::Inside { due, .. } => {
+                if enters {
+                    self.due.insert((due, id))
+                } else {
+                    self.due.remove(&(due, id))
+                };
+                return;
             }
-            Phase::Closing => _ = self.closing.insert(id),
-            Phase::Gone => {}
-        }
+            Phase::Closing => &mut self.closing,
+            Phase::Gone => return,
+        };
+        if enters {
+            set.insert(id)
+        } else {
+            set.remove(&id)
+        };
     }
 
-    fn remove(&mut self, id: u64, phase: Phase) {
-        match phase {
-            Phase::Silent => _ = self.silent.remove(&id),
-            Phase::Waiting => _ = self.waiting.remove(&id),
-            Phase::Inside { due, evicted, .. } => {
-                self.inside -= 1;
-                self.evicted -= usize::from(evicted);
-                self.due.remove(&(due, id));
-            }
-            Phase::Closing => _ = self.closing.remove(&id),
-            Phase::Gone => {}
-        }
+    /// How many places are taken.
+    fn inside(&self) -> usize {
+        self.due.len() + self.evicted.len()
     }
 
     fn is_empty(&self) -> bool {
         let sets = [&self.silent, &self.waiting, &self.closing];
-        self.inside == 0 && sets.iter().all(|set| set.is_empty())
+        self.inside() == 0 && sets.iter().all(|set| set.is_empty())
     }
 
     /// Which is to be refused in favour of the newest, if more than `most` are silent or wait: the
@@ -174,7 +183,7 @@ impl Crowd {
 
     /// The first to evict in favour of those who wait here, where all of `most` places are taken.
     fn first_to_evict(&self, most: usize) -> Option<(Duration, u64)> {
-        let is_needed = self.inside >= most && self.waiting.len() > self.evicted;
+        let is_needed = self.inside() >= most && self.waiting.len() > self.evicted.len();
         self.due.first().copied().filter(|_| is_needed)
     }
 
@@ -185,16 +194,8 @@ impl Crowd {
 }
 
 impl Books {
-    pub(super) fn new(most: Most) -> Self {
-        Self { most, ..Self::default() }
-    }
-
-    pub(super) const fn unauthenticated(&self) -> usize {
-        self.unauthenticated
-    }
-
-    pub(super) fn take_wakers(&mut self) -> Wakers {
-        std::mem::take(&mut self.wakers)
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
     }
 
     /// A transport was accepted. It takes a place when it has something to say. Where too many are
@@ -202,9 +203,11 @@ impl Books {
     /// does.
     pub(super) fn enter(&mut self, source: Source) -> (u64, Arc<Signal>) {
         let (id, signal) = self.record(source);
-        let most = self.most.of(source).saturating_mul(WAITING_PER_PLACE);
+        let most = places(&self.limits, source).saturating_mul(WAITING_PER_PLACE);
         let of_source = self.sources.get(&source).and_then(|here| here.crowd.surplus(id, most));
-        if let Some(surplus) = of_source.or_else(|| self.all.surplus(id, self.most.inside)) {
+        if let Some(surplus) =
+            of_source.or_else(|| self.all.surplus(id, self.limits.unauthenticated))
+        {
             self.refuse(surplus);
         }
         (id, signal)
@@ -221,6 +224,9 @@ impl Books {
         let id = self.next;
         self.next += 1;
         let signal = Arc::<Signal>::default();
+        if let Some(dismissal) = &self.closing {
+            signal.dismiss(dismissal, &mut self.wakers);
+        }
         let of_transport = Arc::clone(&signal);
         let record = Record { source, account: None, phase: Phase::Gone, signal: of_transport };
         self.transports.insert(id, record);
@@ -236,10 +242,10 @@ impl Books {
         let before = std::mem::replace(&mut record.phase, phase);
         let here = self.sources.entry(record.source).or_default();
         for crowd in [&mut self.all, &mut here.crowd] {
-            crowd.remove(id, before);
-            crowd.insert(id, phase);
+            crowd.change(id, before, false);
+            crowd.change(id, phase, true);
         }
-        let has_room = here.crowd.inside < self.most.of(record.source);
+        let has_room = here.crowd.inside() < places(&self.limits, record.source);
         if has_room && !here.has_turn && !here.crowd.waiting.is_empty() {
             here.has_turn = true;
             self.turns.push_back(record.source);
@@ -260,14 +266,14 @@ impl Books {
         if record.phase != Phase::Silent {
             return;
         }
-        let most = self.most.of(record.source);
-        let has_room =
-            self.sources.get(&record.source).is_some_and(|here| here.crowd.inside < most);
-        if has_room && self.all.inside < self.most.inside {
+        let most = places(&self.limits, record.source);
+        let here = self.sources.get(&record.source);
+        let has_room = here.is_some_and(|here| here.crowd.inside() < most);
+        if has_room && self.all.inside() < self.limits.unauthenticated {
             return self.admit(id, now);
         }
         self.change_phase(id, Phase::Waiting);
-        self.tell(id, |news| news.standing = Standing::Waiting);
+        self.tell(id, |news| news.standing = PlaceStanding::Waiting);
         self.evict_overdue(id, now);
     }
 
@@ -275,16 +281,16 @@ impl Books {
     fn admit(&mut self, id: u64, now: Duration) {
         let due = now.saturating_add(STEP);
         self.change_phase(id, Phase::Inside { since: now, due, evicted: false });
-        self.tell(id, |news| news.standing = Standing::Inside);
+        self.tell(id, |news| news.standing = PlaceStanding::Inside);
     }
 
     /// Gives places that have become free to those who wait, one to each source in turn.
     pub(super) fn fill(&mut self, now: Duration) {
-        while self.all.inside < self.most.inside {
+        while self.all.inside() < self.limits.unauthenticated {
             let Some(source) = self.turns.pop_front() else { return };
             let Some(here) = self.sources.get_mut(&source) else { continue };
             here.has_turn = false;
-            if here.crowd.inside >= self.most.of(source) {
+            if here.crowd.inside() >= places(&self.limits, source) {
                 continue;
             }
             // The newest: one that has waited long belongs to a crowd that does not move.
@@ -305,18 +311,13 @@ impl Books {
         }
     }
 
-    /// When the next in the way of `id` may be evicted.
-    pub(super) fn next_eviction(&self, id: u64) -> Option<Duration> {
-        self.in_the_way(id).map(|(due, _)| due)
-    }
-
     /// The first to evict in favour of those who wait at the source of `id`, and when.
-    fn in_the_way(&self, id: u64) -> Option<(Duration, u64)> {
+    pub(super) fn in_the_way(&self, id: u64) -> Option<(Duration, u64)> {
         let source = self.transports.get(&id)?.source;
         let here = &self.sources.get(&source)?.crowd;
         let waits = !here.waiting.is_empty();
-        let of_all = || self.all.first_to_evict(self.most.inside).filter(|_| waits);
-        here.first_to_evict(self.most.of(source)).or_else(of_all)
+        let of_all = || self.all.first_to_evict(self.limits.unauthenticated).filter(|_| waits);
+        here.first_to_evict(places(&self.limits, source)).or_else(of_all)
     }
 
     fn evict(&mut self, id: u64) {
@@ -333,7 +334,7 @@ impl Books {
 
     /// There is no room for it: it is told so if it has sent a header, or does so soon.
     pub(super) fn refuse(&mut self, id: u64) {
-        self.tell(id, |news| news.standing = Standing::Refused);
+        self.tell(id, |news| news.standing = PlaceStanding::Refused);
         self.close(id);
     }
 
@@ -346,16 +347,45 @@ impl Books {
         self.change_phase(id, Phase::Inside { since, due, evicted: false });
     }
 
+    pub(super) fn dismiss_all(&mut self, dismissal: &Dismissal) {
+        self.closing = Some(dismissal.clone());
+        for record in self.transports.values() {
+            record.signal.dismiss(dismissal, &mut self.wakers);
+        }
+    }
+
+    pub(super) fn bar(
+        &mut self,
+        account: u64,
+        dismissal: Dismissal,
+        time: Option<Duration>,
+        now: Duration,
+    ) {
+        self.barred.retain(|_, bar| bar.until > now);
+        for record in self.transports.values().filter(|record| record.account == Some(account)) {
+            record.signal.dismiss(&dismissal, &mut self.wakers);
+        }
+        let (below, until) = match time {
+            Some(time) => (self.next, now.saturating_add(time)),
+            None => (u64::MAX, Duration::MAX),
+        };
+        self.barred.insert(account, Bar { below, until, dismissal });
+    }
+
     /// LIMIT-26: of too many streams of an account that have no session the oldest goes.
-    pub(super) fn authenticated(&mut self, id: u64, account: u64) {
+    pub(super) fn authenticated(&mut self, id: u64, account: u64, now: Duration) {
         let Some(record) = self.transports.get_mut(&id) else { return };
+        let bar = self.barred.get(&account);
+        if let Some(bar) = bar.filter(|bar| id < bar.below && now < bar.until) {
+            record.signal.dismiss(&bar.dismissal, &mut self.wakers);
+        }
         if record.phase.is_over() || record.account.replace(account).is_some() {
             return;
         }
         self.unauthenticated -= 1;
         let streams = self.accounts.entry(account).or_default();
         streams.insert(id);
-        let is_surplus = streams.len() > self.most.per_account;
+        let is_surplus = streams.len() > self.limits.unbound_per_account;
         if let Some(oldest) = streams.first().copied().filter(|_| is_surplus) {
             streams.remove(&oldest);
             self.evict(oldest);
@@ -366,10 +396,12 @@ impl Books {
     pub(super) fn close(&mut self, id: u64) {
         let Some(source) = self.end(id, Phase::Closing) else { return };
         self.tell(id, |news| news.is_cut = false);
-        let most = self.most.of(source);
+        let most = places(&self.limits, source);
         let of_source =
             self.sources.get(&source).and_then(|here| here.crowd.closing_too_long(most));
-        if let Some(id) = of_source.or_else(|| self.all.closing_too_long(self.most.inside)) {
+        if let Some(id) =
+            of_source.or_else(|| self.all.closing_too_long(self.limits.unauthenticated))
+        {
             self.evict(id);
         }
     }
@@ -382,7 +414,7 @@ impl Books {
         self.transports.remove(&id)
     }
 
-    /// It is in no more, and waits no more, if it did until now.
+    /// Takes it out of those that are inside or wait, if it is one of them.
     fn end(&mut self, id: u64, phase: Phase) -> Option<Source> {
         let record = self.transports.get_mut(&id).filter(|record| !record.phase.is_over())?;
         let source = record.source;
@@ -399,6 +431,11 @@ impl Books {
         self.change_phase(id, phase);
         Some(source)
     }
+}
+
+/// How many places a source has.
+fn places(limits: &Limits, source: Source) -> usize {
+    if source == Source::UNNAMED { usize::MAX } else { limits.unauthenticated_per_source }
 }
 
 impl Phase {

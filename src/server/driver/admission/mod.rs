@@ -1,5 +1,5 @@
 //! Who may hold a transport that serves no session: who is in, who waits, who is being closed
-//! (LIMIT-25…27).
+//! (LIMIT-25…27), and whom the server sends away (DESTROY-15, DESTROY-16, DESTROY-18).
 
 mod books;
 
@@ -16,7 +16,9 @@ use parking_lot::Mutex;
 use crate::environment::Environment;
 use crate::server::faults::PeerAddress;
 use crate::server::limits::Limits;
-use books::{Books, Most, Signal};
+use crate::stream::StreamError;
+use books::Books;
+pub(super) use books::{News, Signal};
 
 /// Where a transport comes from: a keyed hash of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +35,7 @@ impl Source {
 
 /// Where a transport stands, as its driver sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) enum PlaceStanding {
     /// It has said nothing, and takes nobody's place.
     #[default]
     Silent,
@@ -42,6 +44,26 @@ pub(super) enum Standing {
     Inside,
     /// There is no room for it.
     Refused,
+}
+
+/// What the server closes a stream with that has no session.
+#[derive(Clone)]
+pub(in crate::server) struct Dismissal {
+    pub(in crate::server) error: StreamError,
+    /// In its place where the transport is protected (STREAM-30).
+    pub(in crate::server) protected: Option<StreamError>,
+}
+
+impl Dismissal {
+    pub(in crate::server) fn choose(self, is_protected: bool) -> StreamError {
+        self.protected.filter(|_| is_protected).unwrap_or(self.error)
+    }
+}
+
+impl From<StreamError> for Dismissal {
+    fn from(error: StreamError) -> Self {
+        Self { error, protected: None }
+    }
 }
 
 /// Counts transports from accept until they are gone, except while they serve a session.
@@ -53,12 +75,8 @@ pub(in crate::server) struct Ledger {
 
 impl Ledger {
     pub(in crate::server) fn new(limits: &Limits, environment: Arc<dyn Environment>) -> Self {
-        let most = Most {
-            inside: limits.unauthenticated,
-            per_source: limits.unauthenticated_per_source,
-            per_account: limits.unbound_per_account,
-        };
-        Self { environment, hasher: RandomState::new(), books: Mutex::new(Books::new(most)) }
+        let books = Mutex::new(Books::new(limits.clone()));
+        Self { environment, hasher: RandomState::new(), books }
     }
 
     /// A transport was accepted.
@@ -71,6 +89,29 @@ impl Ledger {
     pub(super) fn closing(self: &Arc<Self>, source: Source) -> Place {
         let (id, signal) = self.change(|books, _| books.enter_closing(source));
         Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
+    }
+
+    /// Closes all streams, and those that begin from now on.
+    pub(in crate::server) fn dismiss_all(&self, dismissal: &Dismissal) {
+        self.change(|books, _| books.dismiss_all(dismissal));
+    }
+
+    /// Closes the streams that are authenticated as `account`, and bars those that have already begun
+    /// from authenticating as it, for a time; without one, all streams until [`unbar`](Self::unbar).
+    pub(in crate::server) fn bar(
+        &self,
+        account: &BareJid,
+        dismissal: Dismissal,
+        time: Option<Duration>,
+    ) {
+        let account = self.account(account);
+        self.change(|books, now| books.bar(account, dismissal, time, now));
+    }
+
+    /// No longer bars `account`.
+    pub(in crate::server) fn unbar(&self, account: &BareJid) {
+        let account = self.account(account);
+        self.change(|books, _| books.barred.remove(&account));
     }
 
     /// The source that a peer belongs to: the whole address with IPv4, and with IPv6 the /64 that one
@@ -89,7 +130,7 @@ impl Ledger {
 
     /// Transports that are not authenticated, including those that wait.
     pub(in crate::server) fn unauthenticated(&self) -> usize {
-        self.books.lock().unauthenticated()
+        self.books.lock().unauthenticated
     }
 
     /// Changes the books, gives the places that became free to those who wait, and wakes whom it
@@ -99,7 +140,7 @@ impl Ledger {
         let mut books = self.books.lock();
         let done = change(&mut books, now);
         books.fill(now);
-        let wakers = books.take_wakers();
+        let wakers = std::mem::take(&mut books.wakers);
         drop(books);
         wakers.into_iter().for_each(Waker::wake);
         done
@@ -124,49 +165,40 @@ impl Place {
     /// Ready when the transport is to be closed without any further wait: others need its place, or
     /// too many are being closed.
     pub fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.poll(Some(cx)) {
-            (_, true) => Poll::Ready(()),
-            _ => Poll::Pending,
-        }
+        if self.signal().poll(Some(cx)).is_cut { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Whether the transport is to be closed without any further wait.
     #[must_use]
     pub fn is_cut(&self) -> bool {
-        self.0.signal.get().1
+        self.signal().get().is_cut
     }
 
-    /// Whether there was no room for it: it is told so if it sends a header, and nothing else is done.
-    pub(super) fn is_refused(&self) -> bool {
-        self.standing() == Standing::Refused
+    pub(super) fn standing(&self) -> PlaceStanding {
+        self.signal().get().standing
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        self.0.signal.get().0
+    pub(super) fn signal(&self) -> &Arc<Signal> {
+        &self.0.signal
     }
 
-    /// Where it stands, and whether it is cut; the waker is kept.
-    pub(super) fn poll(&self, cx: Option<&Context<'_>>) -> (Standing, bool) {
-        self.0.signal.poll(cx)
-    }
-
-    /// It has something to say.
-    pub(super) fn heard(&self) -> Standing {
-        if self.standing() == Standing::Silent {
+    /// It has something to say. `true`: that has to wait from now on.
+    pub(super) fn heard(&self) -> bool {
+        let was_silent = self.standing() == PlaceStanding::Silent;
+        if was_silent {
             self.change(Books::heard);
         }
-        self.standing()
+        was_silent && self.standing() == PlaceStanding::Waiting
     }
 
     /// It has come a step further: it is evicted later. A login that we check takes all the time
     /// that there is.
     pub(super) fn progressed(&self, is_login: bool) {
-        let now = self.0.ledger.environment.now();
-        self.0.ledger.books.lock().progressed(self.0.id, is_login, now);
+        self.change(|books, id, now| books.progressed(id, is_login, now));
     }
 
     pub(super) fn authenticated(&self, account: u64) {
-        self.change(|books, id, _| books.authenticated(id, account));
+        self.change(|books, id, now| books.authenticated(id, account, now));
     }
 
     /// The transport is being closed, and is counted as such from now on.
@@ -181,10 +213,10 @@ impl Place {
 
     /// When [`evict_overdue`](Self::evict_overdue) has somebody to evict, while this one waits.
     pub(super) fn next_eviction(&self) -> Option<Duration> {
-        if self.standing() != Standing::Waiting {
+        if self.standing() != PlaceStanding::Waiting {
             return None;
         }
-        self.0.ledger.books.lock().next_eviction(self.0.id)
+        Some(self.0.ledger.books.lock().in_the_way(self.0.id)?.0)
     }
 
     /// Evicts those who have had their time and stand in the way of this one.

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use jid::{BareJid, FullJid, ResourcePart};
 
-use super::super::pending::{BindOutcome, BindWait, Pending};
-use super::unbound::Dismissal;
+use super::super::admission::Signal;
+use super::super::blocked::{BindOutcome, Pending};
 use super::{Driver, State};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::rules::roster::Roster;
+use crate::server::deliver::handler::BIND_NS;
 use crate::server::deliver::iq::is_request;
 use crate::server::work::oneshot;
 use crate::server::{Core, FaultKind, PeerAddress, StoreCall, StoreFailure};
@@ -18,13 +19,11 @@ use crate::stanza::{Child, Condition, ErrorType, Stanza, StanzaError, write};
 use crate::store::StoreError;
 use crate::stream::{Limit, StreamCondition, StreamError};
 
-pub(super) const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
-
 impl<C: SharedConnection> Driver<C> {
     /// BIND-2…10
     pub(super) fn bind(&mut self, stanza: &Stanza, request: &Child<'_>) {
         let is_set = stanza.type_().as_deref() == Some("set");
-        if !is_set || is_request(stanza).is_err() {
+        if !is_set || is_request(stanza).is_none() {
             return self.bind_failed(stanza, Condition::BadRequest);
         }
         // BIND-4: what cannot be made valid is replaced, not refused.
@@ -35,25 +34,22 @@ impl<C: SharedConnection> Driver<C> {
             return;
         };
         let (sender, done) = oneshot::channel();
-        let id = Box::from(stanza.id().unwrap_or_default());
+        let id = Box::<str>::from(stanza.id().unwrap_or_default());
         if let Some(negotiating) = &mut self.negotiating {
             negotiating.since.bind = Some(self.core.environment.now());
         }
         let key = session.account().to_string();
-        let stream = self.negotiating.as_ref().and_then(|negotiating| negotiating.unbound.as_ref());
-        let dismissal = stream.map(|stream| Arc::clone(stream.dismissal()));
+        let signal = Arc::clone(self.place().signal());
         let core = Arc::clone(&self.core);
-        let asks = Asks { resource, id: Box::clone(&id), peer: self.peer.clone() };
-        let work = bind(core, session, asks, dismissal, sender);
+        let asks = Asks { resource, id: id.clone(), peer: self.peer.clone() };
+        let work = bind(core, session, asks, signal, sender);
         let _ran = self.core.jobs.run(&key, work);
-        self.pending = Some(Pending::Bind(Box::new(BindWait { done, id })));
+        self.pending = Some(Pending::Bind(Box::new((done, id))));
     }
 
     /// The job that binds has ended.
     pub(in super::super) fn bind_done(&mut self, outcome: Option<BindOutcome<C>>, id: &str) {
-        if let Some(stream) = self.negotiating.as_ref().and_then(|it| it.unbound.as_ref()) {
-            stream.dismissal().end_bind();
-        }
+        self.place().signal().end_bind();
         match outcome {
             Some(Ok(session)) => self.begin_session(session),
             Some(Err((session, condition))) => {
@@ -64,7 +60,7 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// BIND-10: a stream may fail so often, and no more.
+    /// BIND-10: limits how often a stream may fail.
     fn bind_failed(&mut self, stanza: &Stanza, condition: Condition) {
         let mut error = StanzaError::new(condition);
         if condition == Condition::ResourceConstraint {
@@ -94,20 +90,19 @@ async fn bind<C: SharedConnection>(
     core: Arc<Core<C>>,
     mut session: Session<Authed, C>,
     Asks { resource, id, peer }: Asks,
-    dismissal: Option<Arc<Dismissal>>,
+    signal: Arc<Signal>,
     done: oneshot::Sender<BindOutcome<C>>,
 ) {
     loop {
-        let loaded = if core.registry.is_loaded(session.account()) {
-            None
+        let mut request = if core.registry.is_loaded(session.account()) {
+            BindRequest::new().loaded()
+        } else if let Some((roster, values)) = core.load_account(session.account()).await {
+            BindRequest::new().roster(roster).values(values)
         } else {
-            match core.load_account(session.account()).await {
-                Some(loaded) => Some(loaded),
-                // BIND-7
-                None => return done.send(Err((session, Condition::InternalServerError))),
-            }
+            // BIND-7
+            return done.send(Err((session, Condition::InternalServerError)));
         };
-        if dismissal.as_ref().is_some_and(|dismissal| !dismissal.begin_bind()) {
+        if !signal.begin_bind() {
             // The stream is closed, or about to be.
             return done.send(Err((session, Condition::InternalServerError)));
         }
@@ -116,14 +111,9 @@ async fn bind<C: SharedConnection>(
             return;
         }
         let mut reply = |jid: &FullJid| bind_result(&id, jid);
-        let request = match loaded {
-            Some((roster, values)) => BindRequest::new().roster(roster).values(values),
-            None => BindRequest::new().loaded(),
-        };
-        let request = match &resource {
-            Some(resource) => request.resource(resource.clone()),
-            None => request,
-        };
+        if let Some(resource) = &resource {
+            request = request.resource(resource.clone());
+        }
         let refused = match session.bind(&core.registry, request.lingers().reply(&mut reply)) {
             Ok(session) => return done.send(Ok(session)),
             Err(refused) => refused,

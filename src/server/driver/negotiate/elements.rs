@@ -1,19 +1,20 @@
-//! First-level elements before a resource is bound.
+//! First-level elements: all before a resource is bound, and those that are no stanzas.
 
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::bind::BIND_NS;
+use super::super::close::CLOSE_TAG;
 use super::{Driver, State, Want};
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Negotiated};
 use crate::sasl::wire;
 use crate::server::Core;
+use crate::server::deliver::handler::BIND_NS;
 use crate::session::{Authed, HostCode, Reason, Session};
 use crate::shield::shielded_or;
 use crate::stanza::canonical::Opening;
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
-use crate::stream::{Event, Nonza, RefusedStanza, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::{Event, Nonza, STREAM_NAMESPACE, StreamCondition};
 
 const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 
@@ -22,9 +23,14 @@ impl<C: SharedConnection> Driver<C> {
     pub(in super::super) fn unbound_event(&mut self, event: Event<'_>) {
         let is_counted = matches!(self.state, State::Authed(_));
         match event {
-            Event::Refused(refused) => self.unbound_refused(&refused),
+            Event::Refused(refused) => {
+                if let Some(limit) = refused.limit().filter(|_| is_counted) {
+                    self.limit(limit);
+                }
+                self.unbound_stanza(refused.stanza(), Some(refused.error()));
+            }
             Event::Stanza(stanza) => self.unbound_stanza(&stanza, None),
-            Event::Nonza(nonza) => self.unbound_nonza(&nonza),
+            Event::Nonza(nonza) => self.nonza(&nonza),
             Event::Header(_) | Event::End => {}
         }
         if is_counted && matches!(self.state, State::Authed(_)) {
@@ -65,12 +71,12 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A first-level element that is no stanza.
-    fn unbound_nonza(&mut self, nonza: &Nonza) {
+    pub(in super::super) fn nonza(&mut self, nonza: &Nonza) {
         let namespace = nonza.namespace();
         match (&self.state, &*namespace) {
             (_, STREAM_NAMESPACE) if nonza.name() == "error" => {
                 // SERR-2
-                self.close_after_client(Reason::StreamError, b"</stream:stream>");
+                self.close_after_client(Reason::StreamError, CLOSE_TAG);
             }
             (State::Unauthed(_), TLS_NS) if nonza.name() == "starttls" => self.starttls(nonza),
             (State::Unauthed(session), wire::NS) if session.is_open() => self.sasl_request(nonza),
@@ -83,33 +89,48 @@ impl<C: SharedConnection> Driver<C> {
     /// What only an extension may know; else STREAM-16.
     fn offer_to_extensions(&mut self, nonza: &Nonza) {
         let core = Arc::clone(&self.core);
-        let session = match std::mem::replace(&mut self.state, State::Binding) {
-            State::Authed(session) => session,
-            state => {
-                self.state = state;
-                let mut answer = Vec::new();
-                return match self.shielded(|| core.unauthenticated_nonza(nonza, &mut answer)) {
-                    Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
-                    Some(Flow::Done) => self.send(&answer),
-                    Some(Flow::Close(error)) => self.fail(error),
-                    None => self.fail(StreamCondition::InternalServerError.into()),
-                };
-            }
+        let mut answer = Vec::new();
+        let flow = if matches!(self.state, State::Authed(_))
+            && let State::Authed(session) = std::mem::replace(&mut self.state, State::Binding)
+        {
+            let account = session.account().clone();
+            let offer = || core.authenticated_nonza(session, nonza);
+            let told = |message| {
+                core.faults.panicked(HostCode::Extension, &self.peer, Some(&account), message);
+            };
+            shielded_or(offer, told).map(|negotiated| self.negotiated(negotiated))
+        } else {
+            let offer = |extension: &dyn Extension<C>| match &mut self.state {
+                State::Bound(session) => extension.nonza(session, nonza),
+                _ => extension.unauthenticated(nonza, &mut answer),
+            };
+            let account = self.drain_hook.session.get().map(|(session, _)| session.account());
+            let told = |message| {
+                let account = account.map(|account| &account.bare);
+                core.faults.panicked(HostCode::Extension, &self.peer, account, message);
+            };
+            shielded_or(|| core.offer(offer), told)
         };
-        let account = session.account().clone();
-        let told = |message| {
-            core.faults.panicked(HostCode::Extension, &self.peer, Some(&account), message);
-        };
-        match shielded_or(|| core.authenticated_nonza(session, nonza), told) {
-            Some(Negotiated::Next(session)) => {
-                self.state = State::Authed(session);
-                self.fail(StreamCondition::UnsupportedStanzaType.into());
-            }
-            Some(Negotiated::Done(session)) => self.state = State::Authed(session),
-            Some(Negotiated::Bound(session)) => self.begin_session(session),
-            Some(Negotiated::Close(error)) => self.fail(error),
+        match flow {
+            Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
+            Some(Flow::Done) if answer.is_empty() => {}
+            Some(Flow::Done) => self.send(&answer),
+            Some(Flow::Close(error)) => self.fail(error),
             None => self.fail(StreamCondition::InternalServerError.into()),
         }
+    }
+
+    fn negotiated(&mut self, negotiated: Negotiated<C>) -> Flow {
+        match negotiated {
+            Negotiated::Next(session) => {
+                self.state = State::Authed(session);
+                return Flow::Next;
+            }
+            Negotiated::Done(session) => self.state = State::Authed(session),
+            Negotiated::Bound(session) => self.begin_session(session),
+            Negotiated::Close(error) => return Flow::Close(error),
+        }
+        Flow::Done
     }
 
     /// TLS-1, TLS-2
@@ -129,14 +150,6 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// A stanza that was refused while it was read.
-    fn unbound_refused(&mut self, refused: &RefusedStanza) {
-        if let (State::Authed(_), Some(limit)) = (&self.state, refused.limit()) {
-            self.limit(limit);
-        }
-        self.unbound_stanza(refused.stanza(), Some(refused.error()));
-    }
-
     /// A stanza (STREAM-18, BIND-11, BIND-12), and what it was refused with.
     fn unbound_stanza(&mut self, received: &Received<'_>, refused: Option<StanzaError>) {
         let State::Authed(session) = &self.state else {
@@ -144,12 +157,10 @@ impl<C: SharedConnection> Driver<C> {
         };
         let account = session.account().clone();
         let stanza = received.stamp(Some(account.as_str()), self.lang.as_deref());
-        let to = received.to().map(|to| self.core.address(to));
-        let is_for_us = match &to {
-            None => true,
-            Some(Ok(to)) => *to.bare == account || self.core.serves(to.bare.as_str()),
-            Some(Err(_)) => false,
-        };
+        let is_for_us = received.to().is_none_or(|to| {
+            let to = self.core.address(to);
+            to.is_ok_and(|to| *to.bare == account || self.core.serves(to.bare.as_str()))
+        });
         if !is_for_us {
             return self.fail(StreamCondition::NotAuthorized.into());
         }
@@ -159,15 +170,10 @@ impl<C: SharedConnection> Driver<C> {
         if let (Kind::Iq, Some(bind)) = (stanza.kind(), bind) {
             return self.bind(&stanza, &bind);
         }
-        let is_answerable = match stanza.kind() {
-            Kind::Iq => !matches!(stanza.type_().as_deref(), Some("result" | "error")),
-            Kind::Message | Kind::Presence => stanza.type_().as_deref() != Some("error"),
-        };
-        if is_answerable {
-            self.refuse(&stanza, &refused.unwrap_or_else(unexpected));
-        }
+        self.refuse(&stanza, &refused.unwrap_or_else(unexpected));
     }
 
+    /// Answers with an error, where one is due (STZ-7).
     pub(super) fn refuse(&mut self, stanza: &Stanza, error: &StanzaError) {
         self.core.metrics.error(error.condition());
         if let Some(answer) = stanza.error_answer(error) {
@@ -180,8 +186,9 @@ impl<C: SharedConnection> Driver<C> {
 }
 
 impl<C: SharedConnection> Core<C> {
-    fn unauthenticated_nonza(&self, nonza: &Nonza, answer: &mut Vec<u8>) -> Flow {
-        let mut offered = self.extensions.iter().map(|one| one.unauthenticated(nonza, answer));
+    /// What the first extension that takes something makes of it.
+    fn offer(&self, offer: impl FnMut(&dyn Extension<C>) -> Flow) -> Flow {
+        let mut offered = self.extensions.iter().map(|one| &**one).map(offer);
         offered.find(|flow| *flow != Flow::Next).unwrap_or(Flow::Next)
     }
 

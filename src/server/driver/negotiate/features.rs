@@ -36,7 +36,7 @@ impl<C: SharedConnection> Driver<C> {
             features = features.limits(bytes, core.limits.negotiation.as_secs());
             features = core.extend(features, Stage::Secure, &self.peer);
         }
-        self.send_features(&features);
+        self.write(|words| features.write(words));
     }
 
     /// STREAM-F4
@@ -46,13 +46,8 @@ impl<C: SharedConnection> Driver<C> {
             .roster_versioning()
             .pre_approval()
             .limits(limits.stream.element_bytes(), limits.silence.as_secs());
-        self.send_features(&self.core.extend(features, Stage::Authenticated, &self.peer));
-    }
-
-    fn send_features(&mut self, features: &Features) {
-        let mut words = Vec::with_capacity(512);
-        features.write(&mut words);
-        self.send(&words);
+        let features = self.core.extend(features, Stage::Authenticated, &self.peer);
+        self.write(|words| features.write(words));
     }
 }
 

@@ -62,7 +62,15 @@ struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.hashing.finished(self.source);
+        let mut queue = self.hashing.queue.lock();
+        queue.under_way -= 1;
+        if let Entry::Occupied(mut logins) = queue.sources.entry(self.source) {
+            logins.get_mut().under_way -= 1;
+            if logins.get().under_way == 0 && logins.get().waiting.is_empty() {
+                logins.remove();
+            }
+        }
+        drop(queue);
         self.hashing.hand_out();
     }
 }
@@ -114,7 +122,7 @@ impl Hashing {
         }
     }
 
-    /// The next that may run; those that nobody waits for any more are dropped, without the lock.
+    /// The next that may run. Those whose stream is gone are dropped, without the lock.
     fn next(&self) -> Option<(Source, Login)> {
         let mut gone = Vec::new();
         let mut queue = self.queue.lock();
@@ -122,17 +130,6 @@ impl Hashing {
         queue.hands_out = found.is_some();
         drop(queue);
         found
-    }
-
-    fn finished(&self, source: Source) {
-        let mut queue = self.queue.lock();
-        queue.under_way -= 1;
-        if let Entry::Occupied(mut logins) = queue.sources.entry(source) {
-            logins.get_mut().under_way -= 1;
-            if logins.get().under_way == 0 && logins.get().waiting.is_empty() {
-                logins.remove();
-            }
-        }
     }
 }
 

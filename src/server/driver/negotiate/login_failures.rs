@@ -38,17 +38,6 @@ impl LoginFailures {
         let doublings = u32::try_from(count.checked_sub(1)?).unwrap_or(u32::MAX);
         Some(FIRST_DELAY.saturating_mul(2_u32.saturating_pow(doublings)).min(LONGEST_DELAY))
     }
-
-    fn failed(&self, key: u64) {
-        let Some(rate) = self.rate else { return };
-        let now = self.environment.now();
-        let each = rate.each();
-        // A flood is forgotten soon after it has stopped.
-        let most = now.saturating_add(each.saturating_mul(rate.burst.saturating_add(MOST_OVER)));
-        let mut forgotten = self.forgotten.lock();
-        let before = forgotten.get(&key).unwrap_or_default().max(now);
-        forgotten.insert(&key, before.saturating_add(each).min(most));
-    }
 }
 
 impl Rate {
@@ -72,9 +61,14 @@ impl LoginAttempt {
 
 impl Drop for LoginAttempt {
     fn drop(&mut self) {
-        if let Some(failures) = self.failures.take() {
-            failures.failed(self.key);
-        }
+        let Some(failures) = self.failures.take() else { return };
+        let Some(rate) = failures.rate else { return };
+        let (now, each) = (failures.environment.now(), rate.each());
+        // A flood is forgotten soon after it has stopped.
+        let most = now.saturating_add(each.saturating_mul(rate.burst.saturating_add(MOST_OVER)));
+        let mut forgotten = failures.forgotten.lock();
+        let before = forgotten.get(&self.key).unwrap_or_default().max(now);
+        forgotten.insert(&self.key, before.saturating_add(each).min(most));
     }
 }
 

@@ -7,38 +7,33 @@ pub(in crate::server) mod hashing;
 mod header;
 pub(in crate::server) mod login_failures;
 mod sasl;
-pub(in crate::server) mod unbound;
 
 use std::sync::Arc;
-use std::task::Context;
 use std::time::Duration;
 
 use jid::BareJid;
 
-use super::admission::Standing;
+use super::admission::PlaceStanding;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::sasl::{ChannelBindings, Mechanism, Negotiation};
 use crate::server::{Login, LoginStep};
 use crate::session::{Bound, Epoch, HostCode, Session};
 use crate::stanza::Frame;
-use crate::stream::{StreamCondition, StreamError};
+use crate::stream::StreamCondition;
 use login_failures::LoginAttempt;
-use unbound::UnboundStream;
 
 /// What only a stream under negotiation needs to know.
 #[derive(Default)]
 pub(super) struct Negotiating {
     /// TLS-3: said by the host, never derived.
-    secure: bool,
+    pub(super) secure: bool,
     tls: bool,
     /// Whether the host can still do a handshake.
     starttls: bool,
     bindings: ChannelBindings,
     /// As of the last poll (LIMIT-25).
-    pub(super) standing: Standing,
-    /// How the server reaches the stream before it has a session.
-    unbound: Option<UnboundStream>,
+    pub(super) standing: PlaceStanding,
     /// Our header of this stream was sent.
     pub(super) header_sent: bool,
     /// The client has sent a header, of this stream or of one before it on the same transport: it
@@ -69,18 +64,12 @@ struct Since {
 }
 
 impl Negotiating {
-    pub(super) fn new(secure: bool, starttls: bool, unbound: UnboundStream, now: Duration) -> Self {
+    pub(super) fn new(secure: bool, starttls: bool, now: Duration) -> Self {
         let since = Since { accepted: now, tls: now, ..Since::default() };
-        Self { secure, starttls, unbound: Some(unbound), since, ..Self::default() }
+        Self { secure, starttls, since, ..Self::default() }
     }
 
-    /// The error that the server closes the stream with, if it does.
-    #[inline]
-    pub(super) fn poll_dismissed(&self, cx: Option<&Context<'_>>) -> Option<StreamError> {
-        Some(self.unbound.as_ref()?.poll(cx)?.choose(self.secure))
-    }
-
-    /// STREAM-8: nothing of what was said before counts any more.
+    /// STREAM-8: what was said before is forgotten.
     pub(super) fn secured(&mut self, bindings: ChannelBindings) {
         self.secure = true;
         self.tls = true;
@@ -115,6 +104,13 @@ impl<C: SharedConnection> Driver<C> {
             None | Some(Err(SendError::Full)) => self.finish(Close::Abort),
             Some(_) => {}
         }
+    }
+
+    /// Sends what `write` appends.
+    fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let mut words = Vec::with_capacity(512);
+        write(&mut words);
+        self.send(&words);
     }
 
     /// The session is bound: negotiation is over.

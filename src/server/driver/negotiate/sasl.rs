@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::super::pending::{Pending, SaslAnswer};
-use super::super::rate::Spent;
+use super::super::blocked::{Pending, SaslAnswer};
 use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::sasl::{Failure, Negotiation, Step, wire};
@@ -34,15 +33,14 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    pub(in super::super) fn sasl_answer(&mut self, answer: SaslAnswer) {
+    /// `None`: a store has failed, or the password could not be checked.
+    pub(in super::super) fn sasl_answer(&mut self, answer: Option<SaslAnswer>) {
         let Some(sasl) = self.sasl() else { return };
         let step = match answer {
-            SaslAnswer::Credentials(Ok(found)) => sasl.credentials(found),
-            SaslAnswer::Verdict(Ok(verdict)) => sasl.verdict(verdict),
-            SaslAnswer::Hashed(Some(right)) => sasl.hashed(right),
-            SaslAnswer::Credentials(Err(_))
-            | SaslAnswer::Verdict(Err(_))
-            | SaslAnswer::Hashed(None) => Err(sasl.store_failed()),
+            Some(SaslAnswer::Credentials(found)) => sasl.credentials(found),
+            Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
+            Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
+            None => Err(sasl.store_failed()),
         };
         self.sasl_step(step);
     }
@@ -52,9 +50,7 @@ impl<C: SharedConnection> Driver<C> {
             Ok(Step::Challenge(data)) => {
                 // It is the client's turn.
                 self.progressed(false);
-                let mut words = Vec::new();
-                wire::write_challenge(&data, &mut words);
-                self.send(&words);
+                self.write(|words| wire::write_challenge(&data, words));
             }
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
@@ -62,16 +58,16 @@ impl<C: SharedConnection> Driver<C> {
                 Some(hashing) => {
                     let source = self.core.ledger.source(&self.peer);
                     let answer = hashing.submit(source, check);
-                    self.wait_for_sasl(async { SaslAnswer::Hashed(answer.await) });
+                    self.wait_for_sasl(async { answer.await.map(SaslAnswer::Hashed) });
                 }
                 None => {
                     let hashed = self.shielded_as(HostCode::Hashing, check);
-                    self.sasl_answer(SaslAnswer::Hashed(hashed));
+                    self.sasl_answer(hashed.map(SaslAnswer::Hashed));
                 }
             },
             Ok(Step::Success { account, data }) => {
                 self.progressed(false);
-                self.forgive_login();
+                self.end_login(true);
                 self.authenticated(account, data.as_deref());
             }
             Err(refused) => {
@@ -84,9 +80,9 @@ impl<C: SharedConnection> Driver<C> {
     fn find_credentials(&mut self, account: BareJid) {
         self.begin_login(&account);
         let accounts = Arc::clone(&self.core.stores.accounts);
-        self.wait_for_sasl(
-            async move { SaslAnswer::Credentials(accounts.credentials(&account).await) },
-        );
+        self.wait_for_sasl(async move {
+            accounts.credentials(&account).await.ok().map(SaslAnswer::Credentials)
+        });
     }
 
     fn check_password(&mut self, account: BareJid, password: String) {
@@ -96,11 +92,12 @@ impl<C: SharedConnection> Driver<C> {
         };
         self.begin_login(&account);
         self.wait_for_sasl(async move {
-            SaslAnswer::Verdict(authenticator.check_password(&account, &password).await)
+            let verdict = authenticator.check_password(&account, &password).await;
+            verdict.ok().map(SaslAnswer::Verdict)
         });
     }
 
-    fn wait_for_sasl(&mut self, answer: impl Future<Output = SaslAnswer> + Send + 'static) {
+    fn wait_for_sasl(&mut self, answer: impl Future<Output = Option<SaslAnswer>> + Send + 'static) {
         self.pending = Some(Pending::Sasl(Box::pin(answer)));
     }
 
@@ -122,28 +119,23 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// The login under way was right, or could not be checked.
-    fn forgive_login(&mut self) {
-        if let Some(login) = self.negotiating.as_mut().and_then(|n| n.login.take()) {
+    /// The login under way has failed, unless it is forgiven: it was right, or could not be checked.
+    fn end_login(&mut self, forgiven: bool) {
+        let login = self.negotiating.as_mut().and_then(|negotiating| negotiating.login.take());
+        if let Some(login) = login.filter(|_| forgiven) {
             login.forgive();
         }
     }
 
     fn login_refused(&mut self, refused: &Failure) {
-        if refused.error.counts() {
-            let _failed = self.negotiating.as_mut().and_then(|n| n.login.take());
-        } else {
-            self.forgive_login();
-        }
+        self.end_login(!refused.error.counts());
         let negotiating = self.negotiating.as_ref();
         let mechanism = negotiating.and_then(|negotiating| negotiating.mechanism);
         let claimed = negotiating.and_then(|negotiating| negotiating.claimed.as_ref());
         self.core.metrics.login_failed(mechanism, refused.error);
         let kind = FaultKind::Login { mechanism, error: refused.error };
         self.core.faults.tell(kind, &self.peer, claimed);
-        let mut words = Vec::new();
-        wire::write_failure(refused.error, &mut words);
-        self.send(&words);
+        self.write(|words| wire::write_failure(refused.error, words));
         if refused.close {
             // SASL-9
             self.fail(StreamError::exceeded(Limit::Retries));
@@ -159,9 +151,6 @@ impl<C: SharedConnection> Driver<C> {
         let State::Unauthed(session) = std::mem::replace(&mut self.state, State::Over) else {
             return;
         };
-        if let Some(stream) = &negotiating.unbound {
-            stream.set_account(&account, self.core.environment.now());
-        }
         let key = self.core.ledger.account(&account);
         if let Some(place) = &self.place {
             place.authenticated(key);
@@ -185,9 +174,7 @@ impl<C: SharedConnection> Driver<C> {
         }
         negotiating.restart();
         self.spend_as(key);
-        let mut words = Vec::new();
-        wire::write_success(data, &mut words);
-        self.send(&words);
+        self.write(|words| wire::write_success(data, words));
         self.parser.authenticated(&self.core.limits.stream);
         // STREAM-28: clients that pipeline have sent the next header already.
         self.parser.restart(true);
@@ -196,11 +183,7 @@ impl<C: SharedConnection> Driver<C> {
     /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.
     fn spend_as(&mut self, key: u64) {
         let now = self.core.environment.now();
-        let Spent { rates, recipients } = self.core.allowances.take(key, now);
-        let spent = Spent {
-            rates: std::mem::replace(&mut self.rates, rates),
-            recipients: std::mem::replace(&mut self.recipients, recipients),
-        };
+        let spent = std::mem::replace(&mut self.spent, self.core.allowances.take(key, now));
         let before = std::mem::replace(&mut self.spends_as, key);
         self.core.allowances.give_back(before, spent, now, &self.core.limits);
     }

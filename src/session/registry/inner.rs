@@ -7,12 +7,13 @@ use jid::{BareJid, DomainPart};
 use smallvec::SmallVec;
 
 use super::backlog::Backlogs;
-use super::builder::{Hides, OnHold, Settings};
+use super::builder::{Hides, Settings};
 use super::end::{Leftover, Reason, Run};
 use super::events::Events;
 use super::hibernation::{Hibernating, Remembered};
+use super::rows::Row;
 use super::seen::Seen;
-use super::table::{AccountKey, Table};
+use super::table::{AccountKey, SHARDS, Table};
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::rules::roster::Roster;
@@ -24,7 +25,6 @@ use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
-/// The shared inside of a registry.
 pub(crate) struct Inner<C: SharedConnection> {
     pub(super) me: Weak<Self>,
     pub(super) table: Table<C>,
@@ -40,14 +40,12 @@ pub(crate) struct Inner<C: SharedConnection> {
     /// Messages that later ones must not overtake.
     pub(super) backlogs: Backlogs<C>,
     pub(super) events: Events<C>,
-    pub(super) hold: Option<OnHold<C>>,
     /// When accounts were there last (PRES-15). A leaf lock.
     pub(super) seen: Mutex<Seen>,
-    pub(crate) settings: Settings,
+    pub(crate) settings: Settings<C>,
 }
 
 impl<C: SharedConnection> Inner<C> {
-    /// The monotonic time.
     #[inline]
     pub(crate) fn now(&self) -> Duration {
         self.settings.environment.now()
@@ -92,14 +90,15 @@ impl<C: SharedConnection> Inner<C> {
         account.set_roster(roster);
     }
 
-    pub(super) fn shard_sessions(&self, shard: usize) -> Vec<SessionHandle<C>> {
-        let Some(shard) = self.table.shards().get(shard) else { return Vec::new() };
-        let table = shard.read();
-        let mut sessions = Vec::with_capacity(table.len());
-        for row in table.iter() {
-            sessions.extend(row.visible().map(|slot| SessionHandle(Arc::clone(&slot.session))));
-        }
-        sessions
+    /// Every session, a shard at a time.
+    pub(super) fn all(self: &Arc<Self>) -> impl Iterator<Item = SessionHandle<C>> + use<C> {
+        let inner = Arc::clone(self);
+        (0..SHARDS).flat_map(move |shard| {
+            let shard = inner.table.shards().get(shard).map(|shard| shard.read());
+            let rows = shard.iter().flat_map(|shard| shard.iter());
+            let slots = rows.flat_map(Row::visible);
+            slots.map(|slot| SessionHandle(Arc::clone(&slot.session))).collect::<Vec<_>>()
+        })
     }
 
     pub(super) fn is_local(&self, bare: &str) -> bool {
@@ -133,7 +132,7 @@ impl<C: SharedConnection> Inner<C> {
 
     /// Whether a stanza is held back. A hook that panics holds nothing.
     pub(crate) fn hold(&self, session: &Arc<Shared<C>>, stanza: &Stanza) -> Hold {
-        let Some(hook) = &self.hold else { return Hold::Pass };
+        let Some(hook) = &self.settings.hold else { return Hold::Pass };
         let session = SessionHandle(Arc::clone(session));
         let account = Some(&session.0.account.bare);
         self.shielded(HostCode::Extension, account, || hook(&session, stanza)).unwrap_or(Hold::Pass)
@@ -188,18 +187,13 @@ impl<C: SharedConnection> Inner<C> {
             After::Nothing => {}
             // The sender only happened to notice.
             After::Lost(epoch, error) => self.lose(shared, epoch, error.into(), None, Run::Later),
-            After::Strays(left) if left.is_empty() => {}
             After::Strays(left) => self.leave_strays(shared, left),
-            After::Overgrown => self.end_overgrown(shared),
-            After::Behind => crate::shield::note_behind(),
-        }
-    }
-
-    pub(super) fn end_all(&self, reason: Reason) {
-        for shard in 0..self.table.shards().len() {
-            for session in self.shard_sessions(shard) {
-                self.end(&session.0, reason, None);
+            After::Overgrown => {
+                // A resumption may have been quicker.
+                let still = |_| shared.out.lock().is_overgrown(self.limits());
+                self.end_if(shared, Reason::Overflow, None, Run::Later, still);
             }
+            After::Behind => crate::shield::note_behind(),
         }
     }
 }
