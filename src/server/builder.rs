@@ -113,10 +113,7 @@ pub struct Login<'a, C: SharedConnection> {
 
 impl<C: SharedConnection> fmt::Debug for Login<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login")
-            .field("session", &self.session.id())
-            .field("is_resumed", &self.is_resumed)
-            .finish_non_exhaustive()
+        f.debug_struct("Login").field("is_resumed", &self.is_resumed).finish_non_exhaustive()
     }
 }
 
