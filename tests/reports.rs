@@ -229,7 +229,8 @@ impl AccountStore for BadAccounts {
 
 #[test]
 fn fault_2_a_full_disk_is_told_from_a_full_account_and_a_broken_store() {
-    let cases: [(fn() -> StoreError, StoreFailure, &str); 3] = [
+    type Makes = fn() -> StoreError;
+    let cases: [(Makes, StoreFailure, &str); 3] = [
         (|| StoreError::failed("no route"), StoreFailure::Failed, "the store failed: no route"),
         (|| StoreError::Full, StoreFailure::Full, "the store is full"),
         (
@@ -1014,6 +1015,27 @@ fn metric_1_everything_has_its_name() {
         "xmpp_store_call_seconds_count{call=\"push-message\"} 1",
     ] {
         assert!(text.lines().any(|one| one == line), "{line} in {text}");
+    }
+}
+
+/// The dashboard draws nothing that there is not.
+#[test]
+fn metric_1_the_dashboard_knows_the_names() {
+    let mut text = String::new();
+    busy().server().metrics().write_prometheus(&mut text);
+    let dashboard = include_str!("../docs/grafana.json");
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let names: Vec<_> = dashboard
+        .match_indices("xmpp_")
+        .map(|(at, _)| dashboard[at..].split(|c| !is_name(c)).next().unwrap())
+        .collect();
+    assert!(names.len() > 25);
+    for name in names {
+        let is_told = text.lines().any(|line| {
+            let is_of_it = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+            is_of_it || *line == format!("# TYPE {name} counter")
+        });
+        assert!(is_told, "{name}");
     }
 }
 

@@ -77,7 +77,12 @@ impl<C: SharedConnection> Driver<C> {
         match (error.limit(), error.condition()) {
             (Some(limit), _) => self.limit(limit),
             // The server's own decision.
-            (None, StreamCondition::SystemShutdown | StreamCondition::SeeOtherHost) => {}
+            (
+                None,
+                StreamCondition::SystemShutdown
+                | StreamCondition::SeeOtherHost
+                | StreamCondition::Reset,
+            ) => {}
             (None, condition) => self.tell(FaultKind::Stream(condition)),
         }
         close(&mut words, None, Some(error));

@@ -17,6 +17,8 @@ use crate::connection::SharedConnection;
 use crate::environment::Nanos;
 use crate::rules::roster::Roster;
 use crate::shield::HostCode;
+#[cfg(feature = "server")]
+use crate::shield::shielded;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -261,7 +263,8 @@ impl<C: SharedConnection> SessionHandle<C> {
             }
             out.link.clone()
         };
-        link.is_some_and(|link| link.waiting() == 0)
+        // One that panics is broken: nothing is waited for.
+        link.is_some_and(|link| shielded(|| link.waiting() == 0).unwrap_or(true))
     }
 
     #[inline]

@@ -7,7 +7,7 @@ use jid::{BareJid, DomainPart};
 
 use super::SessionRegistry;
 use super::bind::Conflict;
-use super::end::{Leftover, Reason};
+use super::end::Leftover;
 use super::events::{Event, Listener, OnEnd};
 use crate::address;
 use crate::connection::SharedConnection;
@@ -97,7 +97,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     #[cfg(feature = "server")]
     pub(crate) fn on_end(
         mut self,
-        hook: impl Fn(&SessionHandle<C>, Reason) + Send + Sync + 'static,
+        hook: impl Fn(&SessionHandle<C>, super::end::Reason) + Send + Sync + 'static,
     ) -> Self {
         self.settings.on_end = Some(Box::new(hook));
         self
