@@ -112,8 +112,7 @@ impl<C: SharedConnection> Driver<C> {
         // What others have sent on this thread does not count.
         let _others = crate::shield::take_behind();
         // METRIC-4
-        let is_sampled = core.metrics.received(stanza.kind()) && stanza.kind() == Kind::Message;
-        let since = is_sampled.then(|| core.environment.now());
+        let since = core.metrics.received(stanza.kind()).then(|| core.environment.now());
         let handle = session.handle();
         let text = stanza.to();
         let to = text.as_deref().map(|text| core.address(text));

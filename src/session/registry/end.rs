@@ -347,7 +347,7 @@ impl<C: SharedConnection> Inner<C> {
             self.settle(&successor, successor.kick());
             wake(waker);
         }
-        self.deliver_events();
+        self.deliver_ends();
     }
 
     /// Takes the slot away, by session id (DESTROY-5). Returns the session that waited for the

@@ -108,11 +108,13 @@ impl<C: SharedConnection> Events<C> {
         }
     }
 
+    /// Whether the host hears of anything.
+    pub(super) const fn has_listener(&self) -> bool {
+        self.listener.is_some()
+    }
+
     /// Delivers what waits, unless another thread does so already.
     pub(super) fn deliver(&self, panicked: impl Fn(Option<String>)) {
-        if self.listener.is_none() && self.on_end.is_none() {
-            return;
-        }
         let mut queue = self.queue.lock();
         if queue.delivering {
             return;

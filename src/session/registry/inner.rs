@@ -169,8 +169,15 @@ impl<C: SharedConnection> Inner<C> {
         shielded(|| hook(&panicked));
     }
 
-    /// Tells the listener what has happened.
+    /// Tells the listener what has happened, if there is one.
     pub(super) fn deliver_events(&self) {
+        if self.events.has_listener() {
+            self.deliver_ends();
+        }
+    }
+
+    /// The same where something has ended, which a server hears of in any case.
+    pub(super) fn deliver_ends(&self) {
         self.events.deliver(|message| self.panicked(HostCode::Listener, None, message));
     }
 
