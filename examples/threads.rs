@@ -10,13 +10,12 @@ use std::net::TcpListener;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::thread;
 
 use xmpp_session::environment::System;
-use xmpp_session::host::{Host, TlsConfig, threads};
+use xmpp_session::host::{Host, Listener, TlsConfig, threads};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::outbox::Outbox;
-use xmpp_session::server::{Server, Transport};
+use xmpp_session::server::Server;
 use xmpp_session::store::{Credentials, Stores};
 use xmpp_session::xep;
 
@@ -41,19 +40,13 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
     let key = certificate.signing_key.serialize_der().try_into()?;
     let tls = TlsConfig::new(vec![certificate.cert.der().clone()], key)?;
-    let host = Arc::new(Host::new(server.clone()).tls(tls));
-    thread::spawn(move || threads::background(&server));
-
+    let host = Arc::new(Host::new(server).tls(tls));
     let listener = TcpListener::bind("127.0.0.1:5222")?;
     println!("listening on {}", listener.local_addr()?);
-    loop {
-        let (socket, address) = threads::accept(&listener, |error| eprintln!("{error}"));
-        let host = Arc::clone(&host);
-        let transport = Transport::new().source(address.ip().to_string());
-        let thread = thread::Builder::new().name("xmpp reader".into());
-        // Without a thread the connection is closed again, and the next ones are accepted.
-        if let Err(error) = thread.spawn(move || threads::serve(&host, socket, transport)) {
-            eprintln!("no thread for a connection: {error}");
-        }
-    }
+    println!("press Enter to stop");
+    let stop = || drop(std::io::stdin().read_line(&mut String::new()));
+    let listener =
+        Listener::from(listener).on_error(|client, error| eprintln!("{client:?}: {error}"));
+    threads::listen(&host, listener, stop)?;
+    Ok(())
 }

@@ -360,6 +360,7 @@ pub struct IqRequest<'a, C: SharedConnection> {
     pub(crate) registry: &'a SessionRegistry<C>,
     pub(crate) relation: Relation,
     pub(crate) advertised: &'a [&'static str],
+    pub(crate) components: &'a [&'a str],
 }
 
 impl<'a, C: SharedConnection> IqRequest<'a, C> {

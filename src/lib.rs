@@ -53,7 +53,8 @@
 //! # Features
 //!
 //! `system` (default): an [`Environment`](environment::Environment) on the operating system. `server`
-//! (default, brings `stream`): the endpoint. `tokio`, `threads`: ready loops and TLS. `sqlite`: stores in
+//! (default, brings `stream`): the endpoint. `tokio`, `threads`: ready loops and TLS, whose cryptography is `ring`
+//! (default) or the host's. `sqlite`: stores in
 //! one file. `tracing`: spans for the log. `conformance`: tests for your own stores. Without any: [`session`],
 //! [`connection`], [`outbox`], rosters ([`rules::roster`]) and [`stanza`], on six dependencies.
 //!
@@ -99,7 +100,7 @@ pub use jid;
 pub use minidom;
 
 /// Compiles the code of the README.
-#[cfg(all(doctest, feature = "system"))]
+#[cfg(all(doctest, feature = "system", feature = "tokio"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 

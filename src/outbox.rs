@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::connection::{Close, Connection, PreDrain, SendError};
+use crate::connection::{Close, Connection, PreDrain, SendError, SharedConnection};
 use crate::stanza::Frame;
 
 /// A write buffer for one transport, shared by everyone who sends to it.
@@ -188,6 +188,25 @@ impl fmt::Debug for Outbox {
             .field("written", &state.written)
             .field("closed", &state.closed)
             .finish_non_exhaustive()
+    }
+}
+
+/// A connection that an [`Outbox`] can stand for: what a server with bots knows its connections as. A
+/// host's own type implements it beside [`Connection`]; such a connection has the framing of a stream.
+pub trait FromOutbox: SharedConnection {
+    /// A connection that sends to this outbox.
+    fn from_outbox(outbox: Arc<Outbox>) -> Self;
+}
+
+impl FromOutbox for Arc<Outbox> {
+    fn from_outbox(outbox: Arc<Outbox>) -> Self {
+        outbox
+    }
+}
+
+impl FromOutbox for Arc<dyn Connection> {
+    fn from_outbox(outbox: Arc<Outbox>) -> Self {
+        outbox
     }
 }
 

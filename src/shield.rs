@@ -27,6 +27,8 @@ named! {
         Authenticator = "authenticator",
         /// The router to other domains.
         Router = "router",
+        /// The handler of a component.
+        Component = "component",
         /// What hashes passwords.
         Hashing = "hashing",
     }

@@ -146,6 +146,27 @@ fn bind_6_a_resource_replaced_three_times_in_a_minute_is_not_replaced_again() {
 }
 
 #[test]
+fn bind_6_how_often_is_a_setting() {
+    for most in [0, 1, 7] {
+        let world = World::with(|builder| builder.replacements(most, Duration::from_secs(5)));
+        let mut holder = world.bind("a@x/1", &[]).0;
+        for _ in 0..most {
+            holder = world.bind("a@x/1", &[]).0;
+            assert_eq!(holder.jid().as_str(), "a@x/1");
+        }
+        let other = world.bind("a@x/1", &[]).0;
+        assert!(holder.is_current() && other.jid() != holder.jid(), "{most}");
+        world.pass(5);
+        let next = world.bind("a@x/1", &[]).0;
+        assert_eq!(holder.is_current(), most == 0);
+        assert_eq!(next.jid() == holder.jid(), most > 0);
+    }
+    let world = World::with(|builder| builder.replacements(usize::MAX, Duration::MAX));
+    let owners: Vec<_> = (0..100).map(|_| world.bind("a@x/1", &[]).0).collect();
+    assert!(owners.iter().all(|owner| owner.jid().as_str() == "a@x/1"));
+}
+
+#[test]
 fn bind_6_a_hibernating_session_is_replaced_under_every_policy_and_does_not_count() {
     for policy in [Conflict::Replace, Conflict::Override, Conflict::Refuse] {
         let world = World::with(|builder| builder.conflict(policy));

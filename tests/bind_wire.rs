@@ -167,6 +167,11 @@ fn bind_6_a_kick_loop_ends() {
     world.advance(60 * SECOND);
     let client = world.authenticated("romeo");
     assert_eq!(granted(&client.ask(&bind("orchard"))), "romeo@example.com/orchard");
+
+    let world = with(|builder| builder.replacements(8, 60 * SECOND));
+    let clients = (0..10).map(|_| world.authenticated("romeo"));
+    let jids: Vec<_> = clients.map(|client| granted(&client.ask(&bind("orchard")))).collect();
+    assert_eq!(jids.iter().filter(|jid| *jid == "romeo@example.com/orchard").count(), 9);
 }
 
 #[test]

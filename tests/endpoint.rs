@@ -45,6 +45,9 @@ mod crowds;
 #[path = "ends.rs"]
 mod ends;
 #[cfg(test)]
+#[path = "entities.rs"]
+mod entities;
+#[cfg(test)]
 #[path = "extensions.rs"]
 mod extensions;
 #[cfg(test)]

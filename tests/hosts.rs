@@ -2,6 +2,11 @@
 #![cfg(all(feature = "system", any(feature = "tokio", feature = "threads")))]
 #![expect(clippy::unwrap_used, reason = "a test may fail by a panic")]
 
+#[cfg(unix)]
+#[cfg(test)]
+#[path = "listeners.rs"]
+mod listeners;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU32;
@@ -41,7 +46,7 @@ fn peer() -> Transport {
     Transport::new().secure(true).source("127.0.0.1")
 }
 
-fn expect(client: &mut TcpStream, end: &str) -> String {
+fn expect(client: &mut impl Read, end: &str) -> String {
     let mut text = String::new();
     while !text.ends_with(end) {
         let mut byte = [0];
@@ -58,7 +63,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     client
 }
 
-fn open(client: &mut TcpStream) {
+fn open(client: &mut (impl Read + Write)) {
     client
         .write_all(
             b"<stream:stream to='localhost' version='1.0' xmlns='jabber:client' \
@@ -71,19 +76,24 @@ fn open(client: &mut TcpStream) {
 /// A client with a session.
 fn log_in(address: SocketAddr) -> TcpStream {
     let mut client = connect(address);
+    bind(&mut client);
+    client
+}
+
+/// A session for a client that has none.
+fn bind(client: &mut (impl Read + Write)) {
     // "\0me\0pw"
     client
         .write_all(
             b"<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AG1lAHB3</auth>",
         )
         .unwrap();
-    expect(&mut client, "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
-    open(&mut client);
+    expect(client, "<success xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>");
+    open(client);
     client
         .write_all(b"<iq type='set' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>")
         .unwrap();
-    expect(&mut client, "</iq>");
-    client
+    expect(client, "</iq>");
 }
 
 /// A client whose stored messages are 20 times what its connection takes at once gets all of them.

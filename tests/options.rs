@@ -5,6 +5,8 @@
 #[path = "../examples/server/options.rs"]
 mod options;
 
+use std::net::IpAddr;
+
 use options::{Command, HELP, Level, Options, parse};
 use xmpp_session::sasl::Mechanism;
 use xmpp_session::session::Conflict;
@@ -41,7 +43,7 @@ fn everything_said() {
     let options = serve(
         "--listen [::1]:0 --listen 127.0.0.1:1 --direct-tls 0.0.0.0:2 --domain a.example --domain B.example \
          --account me@a.example:x:y]=@[z --cert c --key k --allow-plaintext \
-         --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug",
+         --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug --proxy ::1 --proxy 192.0.2.1",
     );
     assert_eq!(options.listen, ["[::1]:0".parse().unwrap(), "127.0.0.1:1".parse().unwrap()]);
     assert_eq!(options.direct_tls, ["0.0.0.0:2".parse().unwrap()]);
@@ -52,6 +54,8 @@ fn everything_said() {
     assert_eq!(options.certificate, Some(("c".into(), "k".into())));
     assert_eq!(options.mechanisms, Some(vec![Mechanism::Plain, Mechanism::ScramSha1]));
     assert_eq!((options.conflict, options.log), (Conflict::Refuse, Level::Debug));
+    let proxies = ["::1", "192.0.2.1"].map(|address| address.parse::<IpAddr>().unwrap());
+    assert_eq!(options.proxies, proxies);
     assert!(options.allow_plaintext && options.no_limits);
 }
 
@@ -92,6 +96,7 @@ fn what_is_wrong_is_told_with_what_would_be_right() {
         ("--listen", "ADDR:PORT"),
         ("--listen localhost:5222", "127.0.0.1:5222"),
         ("--direct-tls 1.2.3.4", "127.0.0.1:5222"),
+        ("--proxy 127.0.0.1:80", "127.0.0.1 or ::1"),
         ("--domain a@b", "example.com"),
         ("--account romeo@localhost", "PASSWORD"),
         ("--account romeo@localhost:", "PASSWORD"),
@@ -149,5 +154,14 @@ fn help_names_every_option() {
         count += 1;
         assert!(HELP.contains(&format!("--{name}")), "{name}");
     }
-    assert_eq!(count, 16);
+    assert_eq!(count, 17);
+}
+
+/// The README shows the example as it is.
+#[test]
+fn the_small_server_is_that_of_the_readme() {
+    let small = include_str!("../examples/small.rs");
+    let code = small.split_once("#![forbid(unsafe_code)]\n\n").expect("the head of a file").1;
+    assert!(include_str!("../README.md").contains(code), "{code}");
+    assert!(small.lines().count() <= 40);
 }

@@ -385,7 +385,7 @@ fn application_protocols(way: Way) {
                 None => {
                     let error = answer.unwrap_err();
                     let told = error.get_ref().and_then(|error| error.downcast_ref());
-                    assert_eq!(told, Some(&alert), "{offered:?}: {error}");
+                    assert_eq!(told, Some(&alert), "{way:?} {version:?} {offered:?}: {error}");
                 }
             }
             drop(tls);

@@ -1,7 +1,6 @@
 //! A whole server for clients, on tokio: `--help` lists its options.
 //!
-//! What makes a server of the crate is [`serve`] and [`listen`]; around them are options, accounts
-//! and certificates.
+//! What makes a server of the crate is [`serve`]; around it are options, accounts and certificates.
 #![forbid(unsafe_code)]
 
 mod log;
@@ -10,8 +9,8 @@ mod options;
 mod setup;
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::io;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -21,14 +20,11 @@ use log::Log;
 use options::{Command, Options};
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Handle};
-use tokio::task::JoinHandle;
 use xmpp_session::environment::System;
-use xmpp_session::host;
-use xmpp_session::outbox::Outbox;
-use xmpp_session::server::{Limits, Server, Transport};
+use xmpp_session::host::{Host, Listener, tokio::listen};
+use xmpp_session::server::{Limits, Server};
 use xmpp_session::xep;
 
-type Host = host::Host<Arc<Outbox>>;
 type Failure = Box<dyn Error + Send + Sync>;
 
 fn main() -> ExitCode {
@@ -70,7 +66,7 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
     let log = Log(options.log);
     let tls = setup::tls(&options)?;
     let environment = Arc::new(System::new());
-    let (stores, policy) = setup::accounts(&mut options, &environment).await?;
+    let (stores, policy, greeting) = setup::accounts(&mut options, &environment).await?;
     let mut limits = Limits::default();
     if options.no_limits {
         limits = Limits::unlimited();
@@ -96,62 +92,43 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
         server = server.domain_with(domain, policy.clone());
     }
     let server = server.build();
-    let host = Arc::new(Host::new(server.clone()).tls(tls));
-    let background = tokio::spawn(host::tokio::background(server.clone()));
+    let host = Host::new(server.clone()).tls(tls).shutdown_timeout(Duration::from_secs(3));
+    let host = Arc::new(host);
 
     // Each client is an open file.
     rlimit::increase_nofile_limit(u64::MAX)?;
-    let stop = pin!(setup::stop()?);
-    let mut listening = Vec::new();
     let plain = options.listen.into_iter().map(|address| (address, false));
-    for (address, direct_tls) in plain.chain(options.direct_tls.into_iter().map(|a| (a, true))) {
+    let direct_tls = options.direct_tls.into_iter().map(|address| (address, true));
+    let (mut text, mut listeners) = (greeting, Vec::new());
+    for (address, direct_tls) in plain.chain(direct_tls) {
         let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        println!("listening on {}", listener.local_addr()?);
-        let secure = options.allow_plaintext && !direct_tls;
-        let transport = Transport::new().secure(secure);
-        listening.push(tokio::spawn(listen(
-            Arc::clone(&host),
-            listener,
-            transport,
-            direct_tls,
-            log,
-        )));
+        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        writeln!(text, "listening on {}", socket.local_addr()?)?;
+        let mut listener = Listener::from(socket).on_error(move |client, error| match client {
+            Some(client) => log.debug(&format!("a connection from {client} broke: {error}")),
+            None => log.error(&format!("cannot accept a connection: {error}")),
+        });
+        if direct_tls {
+            listener = listener.direct_tls();
+        } else if options.allow_plaintext {
+            listener = listener.secure();
+        }
+        if !options.proxies.is_empty() {
+            let proxies = options.proxies.clone();
+            listener = listener.proxied(move |address| proxies.contains(&address));
+        }
+        listeners.push((listener, setup::stop()?));
     }
     if let Some(address) = options.metrics {
         let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
         let listener = TcpListener::bind(address).await.map_err(failed)?;
-        println!("metrics on http://{}/metrics", listener.local_addr()?);
-        listening.push(tokio::spawn(metrics::serve(listener, server)));
+        writeln!(text, "metrics on http://{}/metrics", listener.local_addr()?)?;
+        tokio::spawn(metrics::serve(listener, server));
     }
-    stop.await;
-    listening.iter().for_each(JoinHandle::abort);
-    host::tokio::shutdown(&host, Duration::from_secs(3)).await;
-    background.abort();
+    print!("{text}");
+    let listen = |(listener, stop)| tokio::spawn(listen(Arc::clone(&host), listener, stop));
+    for listening in listeners.into_iter().map(listen).collect::<Vec<_>>() {
+        listening.await?;
+    }
     Ok(())
-}
-
-/// The host's loop: one task for each connection.
-async fn listen(
-    host: Arc<Host>,
-    listener: TcpListener,
-    transport: Transport,
-    direct_tls: bool,
-    log: Log,
-) {
-    loop {
-        let failed = |error: &io::Error| log.error(&format!("cannot accept a connection: {error}"));
-        let (socket, address) = host::tokio::accept(&listener, failed).await;
-        let (host, transport) =
-            (Arc::clone(&host), transport.clone().source(address.ip().to_string()));
-        tokio::spawn(async move {
-            let served = match direct_tls {
-                true => host::tokio::serve_direct_tls(host, socket, transport).await,
-                false => host::tokio::serve(host, socket, transport).await,
-            };
-            if let Err(error) = served {
-                log.debug(&format!("a connection from {} broke: {error}", address.ip()));
-            }
-        });
-    }
 }

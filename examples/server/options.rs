@@ -17,6 +17,8 @@ Usage: cargo run --release --features tokio --example server -- [options]
 
   --listen ADDR:PORT       accepts clients here; repeatable (default 127.0.0.1:5222 if no address is given)
   --direct-tls ADDR:PORT   as --listen, for clients that begin with TLS; repeatable
+  --proxy ADDR             every connection comes from this proxy and begins with a PROXY header, of version
+                           1 or 2; repeatable
   --domain NAME            a domain that is served; repeatable (default localhost)
   --account JID:PASSWORD   an account; repeatable (default: two to try it out)
   --accounts FILE          more of them, a line each: JID, a space, the password
@@ -53,6 +55,7 @@ pub(crate) type Account = (BareJid, String);
 pub(crate) struct Options {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) direct_tls: Vec<SocketAddr>,
+    pub(crate) proxies: Vec<IpAddr>,
     pub(crate) domains: Vec<DomainPart>,
     pub(crate) accounts: Vec<Account>,
     pub(crate) any_account: Option<String>,
@@ -81,6 +84,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     let mut options = Options {
         listen: Vec::new(),
         direct_tls: Vec::new(),
+        proxies: Vec::new(),
         domains: Vec::new(),
         accounts: Vec::new(),
         any_account: None,
@@ -104,6 +108,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             "--no-limits" => options.no_limits = true,
             "--listen" => options.listen.push(address(name, &value("ADDR:PORT")?)?),
             "--direct-tls" => options.direct_tls.push(address(name, &value("ADDR:PORT")?)?),
+            "--proxy" => options.proxies.push(proxy(name, &value("an IP address")?)?),
             "--metrics" => options.metrics = Some(address(name, &value("ADDR:PORT")?)?),
             "--domain" => options.domains.push(domain(&value("a domain name")?)?),
             "--account" => options.accounts.push(account(&value("JID:PASSWORD")?, ':')?),
@@ -188,6 +193,10 @@ fn no(name: &str, value: &str, right: &str) -> String {
 fn address(name: &str, value: &str) -> Result<SocketAddr, String> {
     let right = "an IP address and a port, such as 127.0.0.1:5222 or [::]:5222";
     value.parse().map_err(|_| no(name, value, right))
+}
+
+fn proxy(name: &str, value: &str) -> Result<IpAddr, String> {
+    value.parse().map_err(|_| no(name, value, "an IP address, such as 127.0.0.1 or ::1"))
 }
 
 fn domain(value: &str) -> Result<DomainPart, String> {

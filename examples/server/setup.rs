@@ -1,11 +1,10 @@
 //! What a server is told at its start: accounts, certificate, and when to stop.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use xmpp_session::address;
 use xmpp_session::environment::{Environment, System};
 use xmpp_session::host::TlsConfig;
@@ -17,11 +16,12 @@ use xmpp_session::store::{AnyAccount, Credentials, Stores};
 use crate::Failure;
 use crate::options::{Account, Options};
 
-/// The stores with the accounts of the options, and how these log in.
+/// The stores with the accounts of the options, how these log in, and what to tell of them.
 pub(crate) async fn accounts(
     options: &mut Options,
     environment: &System,
-) -> Result<(Stores, DomainPolicy), Failure> {
+) -> Result<(Stores, DomainPolicy, String), Failure> {
+    let mut greeting = String::new();
     let mut stores = match &options.data {
         Some(file) => open(file)?,
         None => Stores::memory(),
@@ -42,9 +42,14 @@ pub(crate) async fn accounts(
         }
     } else if options.accounts.is_empty() && options.data.is_none() {
         options.accounts = demonstration(options, environment)?;
+        for (jid, password) in &options.accounts {
+            writeln!(greeting, "account {jid}, password {password}")?;
+        }
+        greeting += "To try it out, log in with any XMPP client: give it one of these accounts and, as its \
+                     server, an address from below; accept the certificate.\n";
     }
     add(&stores, environment, &options.accounts).await?;
-    Ok((stores, policy))
+    Ok((stores, policy, greeting))
 }
 
 /// Two accounts with passwords of their own each time.
@@ -55,13 +60,8 @@ fn demonstration(options: &Options, environment: &System) -> Result<Vec<Account>
         let mut random = [0; 5];
         environment.random(&mut random);
         let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        println!("account {name}@{domain}, password {password}");
         accounts.push((BareJid::new(&format!("{name}@{domain}"))?, password));
     }
-    println!(
-        "To try it out, log in with any XMPP client: give it one of these accounts and, as its \
-         server, an address from below; accept the certificate."
-    );
     Ok(accounts)
 }
 
@@ -93,14 +93,7 @@ pub(crate) fn open(_: &Path) -> Result<Stores, Failure> {
 /// The certificate of the options, or one that nobody vouches for.
 pub(crate) fn tls(options: &Options) -> Result<TlsConfig, Failure> {
     if let Some((certificate, key)) = &options.certificate {
-        let wrong = |file: &Path, error: &dyn ToString| {
-            format!("{} is not to be used: {}", file.display(), error.to_string())
-        };
-        let chain = CertificateDer::pem_file_iter(certificate)
-            .and_then(Iterator::collect)
-            .map_err(|error| wrong(certificate, &error))?;
-        let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, &error))?;
-        return Ok(TlsConfig::new(chain, secret).map_err(|error| wrong(certificate, &error))?);
+        return Ok(TlsConfig::from_pem_files(certificate, key)?);
     }
     // A certificate names a domain by its A-labels, and an IPv6 address without brackets.
     let name = |domain: &DomainPart| {

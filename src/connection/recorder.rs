@@ -4,6 +4,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::{Close, Connection, PreDrain, SendError};
+use crate::outbox::{FromOutbox, Outbox};
 use crate::stanza::Frame;
 
 /// A connection for tests: it keeps what was sent, and refuses when told to. Clones share one record.
@@ -37,6 +38,8 @@ struct State {
     written: u64,
     on_send: Option<Arc<OnSend>>,
     pre_drain: Option<Arc<dyn PreDrain>>,
+    /// It stands for this one, and records nothing.
+    outbox: Option<Arc<Outbox>>,
 }
 
 type OnSend = dyn Fn(&str) + Send + Sync;
@@ -96,6 +99,10 @@ impl Recorder {
         drop(old);
     }
 
+    fn outbox(&self) -> Option<Arc<Outbox>> {
+        self.state.lock().outbox.clone()
+    }
+
     /// Sets what [`Connection::waiting`] and [`Connection::written`] report, in bytes: a recorder
     /// does not count.
     pub fn set_progress(&self, waiting: usize, written: u64) {
@@ -105,8 +112,20 @@ impl Recorder {
     }
 }
 
+/// For the tests of a host with bots: it passes everything on.
+impl FromOutbox for Recorder {
+    fn from_outbox(outbox: Arc<Outbox>) -> Self {
+        let recorder = Self::new();
+        recorder.state.lock().outbox = Some(outbox);
+        recorder
+    }
+}
+
 impl Connection for Recorder {
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
+        if let Some(outbox) = self.outbox() {
+            return outbox.send(frame);
+        }
         let mut bytes = Vec::with_capacity(frame.len());
         frame.write_to(&mut bytes);
         let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -128,6 +147,9 @@ impl Connection for Recorder {
     }
 
     fn close(&self, how: Close) {
+        if let Some(outbox) = self.outbox() {
+            return outbox.close(how);
+        }
         let mut state = self.state.lock();
         if state.closed != Some(Close::Abort) {
             state.closed = Some(how);
@@ -139,14 +161,17 @@ impl Connection for Recorder {
     }
 
     fn waiting(&self) -> usize {
-        self.state.lock().waiting
+        self.outbox().map_or_else(|| self.state.lock().waiting, |outbox| outbox.waiting())
     }
 
     fn written(&self) -> u64 {
-        self.state.lock().written
+        self.outbox().map_or_else(|| self.state.lock().written, |outbox| outbox.written())
     }
 
     fn on_drain(&self, hook: Arc<dyn PreDrain>) {
+        if let Some(outbox) = self.outbox() {
+            return outbox.on_drain(hook);
+        }
         let old = self.state.lock().pre_drain.replace(hook);
         drop(old);
     }

@@ -1,29 +1,29 @@
-//! What every host would copy: the loops between a socket and a driver, and the TLS hand-over.
+//! What every host would copy: accepting connections, the loops between a stream and a driver, the TLS
+//! hand-over, the end of it all.
 //!
-//! A [`Host`] holds what its connections share. With feature `tokio`, [`tokio::serve`] is one task per
-//! connection; with feature `threads`, [`threads::serve`] is two threads. What is left to write is the
-//! listening socket:
+//! A [`Host`] holds what its connections share. With feature `tokio`, [`tokio::listen`] takes it and a listening
+//! socket, and serves each connection in a task; with feature `threads`, [`threads::listen`] does so with two
+//! threads for each. A [`Listener`] says more of a socket: direct TLS, proxies in front of it. Hosts that
+//! accept connections by themselves give each to [`tokio::serve`] or [`threads::serve`], be it a socket or
+//! anything else that reads and writes, and run `background` beside them.
 //!
 //! ```no_run
-//! # #[cfg(feature = "threads")]
-//! # fn listen(server: xmpp_session::server::Server<std::sync::Arc<xmpp_session::outbox::Outbox>>) -> std::io::Result<()> {
+//! # #[cfg(all(feature = "tokio", feature = "system"))]
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! use std::sync::Arc;
-//! use xmpp_session::host::{Host, threads};
-//! use xmpp_session::server::Transport;
+//! use xmpp_session::environment::System;
+//! use xmpp_session::host::{Host, TlsConfig, tokio::listen};
+//! use xmpp_session::server::Server;
+//! use xmpp_session::store::Stores;
 //!
-//! let host = Arc::new(Host::new(server));
-//! let listener = std::net::TcpListener::bind("[::]:5222")?;
-//! loop {
-//!     let (socket, address) = threads::accept(&listener, |error| eprintln!("{error}"));
-//!     let host = Arc::clone(&host);
-//!     let transport = Transport::new().source(address.ip().to_string());
-//!     let thread = std::thread::Builder::new().name("xmpp reader".into());
-//!     // Not `thread::spawn`, which panics when there can be no more threads: that connection ends,
-//!     // and the next ones are accepted.
-//!     if let Err(error) = thread.spawn(move || threads::serve(&host, socket, transport)) {
-//!         eprintln!("no thread for {address}: {error}");
-//!     }
-//! }
+//! let server = Server::builder(Arc::new(System::new()), Stores::memory())
+//!     .domain("example.com".parse()?)
+//!     .build();
+//! let tls = TlsConfig::from_pem_files("fullchain.pem", "privkey.pem")?;
+//! let host = Arc::new(Host::new(server).tls(tls));
+//! let socket = tokio::net::TcpListener::bind("[::]:5222").await?;
+//! listen(host, socket, async { tokio::signal::ctrl_c().await.unwrap_or_default() }).await;
+//! # Ok(())
 //! # }
 //! ```
 //!
@@ -36,6 +36,9 @@
 //!   socket longer than [`Host::close_timeout`] allows (LIMIT-23).
 //! - Under TLS the last that is written is `close_notify` (TLS-4).
 
+mod ahead;
+mod listener;
+mod proxy;
 #[cfg(feature = "threads")]
 pub mod threads;
 mod tls;
@@ -45,11 +48,15 @@ pub mod tokio;
 #[cfg(test)]
 mod tests;
 
-pub use tls::TlsConfig;
+pub use listener::Listener;
+pub use tls::{PemError, TlsConfig};
 
 use std::fmt;
 use std::io;
+use std::ops::Deref;
 use std::sync::Arc;
+#[cfg(feature = "threads")]
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::{AtomicUsize, Ordering};
 #[cfg(feature = "tokio")]
 use std::task::{Context, Poll};
@@ -70,14 +77,19 @@ pub struct Host<C: SharedConnection> {
     marks: Marks,
     settings: Settings,
     connections: AtomicUsize,
+    #[cfg(feature = "tokio")]
+    background: tokio::Background,
+    /// Whether it has begun.
+    #[cfg(feature = "threads")]
+    background_thread: AtomicBool,
 }
 
 /// One connection that is counted.
-struct Served<'a>(&'a AtomicUsize);
+struct Served<H: Deref<Target = Host<C>>, C: SharedConnection>(H);
 
-impl Drop for Served<'_> {
+impl<H: Deref<Target = Host<C>>, C: SharedConnection> Drop for Served<H, C> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        self.0.connections.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -86,6 +98,7 @@ struct Settings {
     tls: Option<TlsConfig>,
     handshake: Duration,
     close: Duration,
+    shutdown: Duration,
 }
 
 impl Host<Arc<Outbox>> {
@@ -105,9 +118,19 @@ impl<C: SharedConnection> Host<C> {
             tls: None,
             handshake: Duration::from_secs(30),
             close: Duration::from_secs(5),
+            shutdown: Duration::from_secs(10),
         };
-        let connections = AtomicUsize::new(0);
-        Self { server, wrap, marks: Marks::default(), settings, connections }
+        Self {
+            server,
+            wrap,
+            marks: Marks::default(),
+            settings,
+            connections: AtomicUsize::new(0),
+            #[cfg(feature = "tokio")]
+            background: tokio::Background::default(),
+            #[cfg(feature = "threads")]
+            background_thread: AtomicBool::new(false),
+        }
     }
 
     /// Sets the certificate for STARTTLS and direct TLS.
@@ -141,6 +164,14 @@ impl<C: SharedConnection> Host<C> {
         self
     }
 
+    /// Sets how long a listener that is stopped waits for its clients to go and for the stores to keep what
+    /// they leave; 10 seconds.
+    #[must_use]
+    pub fn shutdown_timeout(mut self, time: Duration) -> Self {
+        self.settings.shutdown = time;
+        self
+    }
+
     /// Connections that are being served, until their last byte is written: a peer that has everything
     /// and keeps its end open is not counted.
     #[must_use]
@@ -154,13 +185,17 @@ impl<C: SharedConnection> Host<C> {
         self.server.end_all() && self.connections() == 0
     }
 
-    fn accept(&self, transport: Transport) -> (Live<'_, C>, Arc<Outbox>, Drain) {
-        self.connections.fetch_add(1, Ordering::SeqCst);
-        let served = Served(&self.connections);
-        let (outbox, drain) = Outbox::new(self.marks);
-        let transport = transport.starttls(self.settings.tls.is_some());
-        let driver = self.server.accept((self.wrap)(Arc::clone(&outbox)), transport);
-        (Live { server: self.server.clone(), driver, _served: served }, outbox, drain)
+    fn accept<H: Deref<Target = Self>>(
+        this: H,
+        transport: Transport,
+    ) -> (Live<H, C>, Arc<Outbox>, Drain) {
+        this.connections.fetch_add(1, Ordering::SeqCst);
+        let served = Served(this);
+        let host = &*served.0;
+        let (outbox, drain) = Outbox::new(host.marks);
+        let transport = transport.starttls(host.settings.tls.is_some());
+        let driver = host.server.accept((host.wrap)(Arc::clone(&outbox)), transport);
+        (Live { driver, served }, outbox, drain)
     }
 }
 
@@ -176,6 +211,7 @@ impl<C: SharedConnection> fmt::Debug for Host<C> {
 
 /// What the loops drive: a [`Live`] driver, and in their tests a machine that echoes lines.
 trait Machine {
+    fn settings(&self) -> &Settings;
     fn receive(&mut self, bytes: &[u8]);
     #[cfg(feature = "tokio")]
     fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want>;
@@ -199,14 +235,18 @@ trait Machine {
     fn is_unbound(&self) -> bool;
 }
 
-/// A driver, and the server whose clock its time-outs refer to.
-struct Live<'a, C: SharedConnection> {
-    server: Server<C>,
+/// A driver, and the host whose server's clock its time-outs refer to.
+struct Live<H: Deref<Target = Host<C>>, C: SharedConnection> {
     driver: Driver<C>,
-    _served: Served<'a>,
+    /// Goes last.
+    served: Served<H, C>,
 }
 
-impl<C: SharedConnection> Machine for Live<'_, C> {
+impl<H: Deref<Target = Host<C>>, C: SharedConnection> Machine for Live<H, C> {
+    fn settings(&self) -> &Settings {
+        &self.served.0.settings
+    }
+
     fn receive(&mut self, bytes: &[u8]) {
         self.driver.receive(bytes);
     }
@@ -234,7 +274,7 @@ impl<C: SharedConnection> Machine for Live<'_, C> {
     }
 
     fn due_in(&self) -> Option<Duration> {
-        self.driver.next_timeout().map(|at| at.saturating_sub(self.server.now()))
+        self.driver.next_timeout().map(|at| at.saturating_sub(self.served.0.server.now()))
     }
 
     fn handle_timeout(&mut self) {

@@ -15,6 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
+use super::ahead::Ahead;
 use super::{Machine, Settings, TlsConfig};
 use crate::connection::{Close, Connection, SendError};
 use crate::outbox::{Drain, Marks, Outbox};
@@ -25,6 +26,7 @@ use crate::stanza::Frame;
 /// Answers each line: `starttls`, `close` and `tick` as they say, `tick` a little later, and others with
 /// an echo.
 struct Echo {
+    settings: Settings,
     outbox: Arc<Outbox>,
     shared: Arc<Shared>,
     line: Vec<u8>,
@@ -79,6 +81,10 @@ impl Echo {
 }
 
 impl Machine for Echo {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
     fn receive(&mut self, bytes: &[u8]) {
         self.shared.state.lock().received += bytes.len();
         for &byte in bytes {
@@ -195,7 +201,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 const BRIEF: Duration = Duration::from_millis(50);
 
 const fn plain() -> Settings {
-    Settings { tls: None, handshake: HOUR, close: HOUR }
+    Settings { tls: None, handshake: HOUR, close: HOUR, shutdown: HOUR }
 }
 
 fn serve(way: Way, settings: Settings) -> Served {
@@ -210,6 +216,7 @@ fn serve_paused(way: Way, settings: Settings, direct_tls: bool, paused: bool) ->
     let shared = Arc::new(Shared::default());
     shared.pause(paused);
     let machine = Echo {
+        settings,
         outbox: Arc::clone(&outbox),
         shared: Arc::clone(&shared),
         line: Vec::new(),
@@ -218,14 +225,13 @@ fn serve_paused(way: Way, settings: Settings, direct_tls: bool, paused: bool) ->
     };
     let end = {
         let outbox = Arc::clone(&outbox);
-        thread::spawn(move || run(way, &settings, machine, outbox, drain, socket, direct_tls))
+        thread::spawn(move || run(way, machine, outbox, drain, socket, direct_tls))
     };
     Served { peer, outbox, shared, end }
 }
 
 fn run(
     way: Way,
-    settings: &Settings,
     machine: Echo,
     outbox: Arc<Outbox>,
     drain: Drain,
@@ -240,11 +246,15 @@ fn run(
             runtime.block_on(async {
                 socket.set_nonblocking(true)?;
                 let socket = ::tokio::net::TcpStream::from_std(socket)?;
-                super::tokio::run(settings, Box::new(machine), drain, socket, direct_tls).await
+                let stream = super::tokio::Stream { io: socket, ahead: Ahead::default() };
+                let line = super::tokio::Line::of(Box::new(machine), drain, stream, direct_tls);
+                super::tokio::run(line, |end| end).await
             })
         }
         #[cfg(feature = "threads")]
-        Way::Threads => super::threads::run(settings, machine, outbox, drain, socket, direct_tls),
+        Way::Threads => {
+            super::threads::run(machine, outbox, drain, socket, Ahead::default(), direct_tls)
+        }
     }
 }
 
@@ -426,7 +436,7 @@ fn tls_1_a_failed_handshake_ends_without_a_word(way: Way) {
 
 fn a_handshake_that_stalls_ends(way: Way) {
     let (server, _) = certificate();
-    let settings = Settings { tls: Some(server), handshake: BRIEF, close: HOUR };
+    let settings = Settings { tls: Some(server), handshake: BRIEF, ..plain() };
     let served = serve_paused(way, settings, true, false);
     assert_eq!(served.end().unwrap_err().kind(), io::ErrorKind::TimedOut);
 }
@@ -565,11 +575,13 @@ fn the_future_of_a_connection_is_small() {
         let (outbox, drain) = Outbox::new(Marks::default());
         let settings = plain();
         let shared = Arc::default();
-        let machine =
-            Box::new(Echo { outbox, shared, line: Vec::new(), want: Want::Input, due: None });
-        size_of_val(&super::tokio::run(&settings, machine, drain, socket, false))
+        let line = Vec::new();
+        let machine = Echo { settings, outbox, shared, line, want: Want::Input, due: None };
+        let stream = super::tokio::Stream { io: socket, ahead: Ahead::default() };
+        let line = super::tokio::Line::of(Box::new(machine), drain, stream, false);
+        size_of_val(&super::tokio::run(line, |end| end))
     });
-    assert!(size <= 400, "{size} bytes");
+    assert!(size <= 280, "{size} bytes");
 }
 
 macro_rules! each {

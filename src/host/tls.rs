@@ -1,17 +1,28 @@
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::{fs, io};
 
-use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::hash::HashAlgorithm;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::ServerConnection;
-use rustls::{ProtocolVersion, SupportedCipherSuite};
+use rustls::{ProtocolVersion, ServerConfig, SupportedCipherSuite};
 
 use crate::sasl::ChannelBindings;
 
 /// A TLS configuration, and what channel bindings need to know of its certificate.
 ///
-/// Cheap to clone.
+/// The cryptography is that of `rustls`'s process-wide provider if the host has installed one, else that of
+/// the feature `ring`; or that of a [`ServerConfig`] which the host has made. Cheap to clone.
+///
+/// ```no_run
+/// use xmpp_session::host::TlsConfig;
+///
+/// let tls = TlsConfig::from_pem_files("/etc/ssl/example.com.pem", "/etc/ssl/private/example.com.key")?;
+/// # Ok::<(), xmpp_session::host::PemError>(())
+/// ```
 #[derive(Clone)]
 pub struct TlsConfig {
     config: Arc<ServerConfig>,
@@ -20,19 +31,109 @@ pub struct TlsConfig {
     pub(super) end_point: Option<Arc<[u8]>>,
 }
 
+/// Why no TLS configuration could be made of two files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PemError {
+    /// A file cannot be read.
+    #[error("{} cannot be read: {error}", file.display())]
+    Unreadable {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// A file is damaged.
+    #[error("{} is not in PEM form: {error}", file.display())]
+    Malformed {
+        /// Which.
+        file: PathBuf,
+        /// How.
+        #[source]
+        error: pem::Error,
+    },
+    /// The first file has no certificate.
+    #[error("{} has no certificate in it", .0.display())]
+    NoCertificate(PathBuf),
+    /// The second file has no private key.
+    #[error("{} has no private key in it", .0.display())]
+    NoKey(PathBuf),
+    /// The private key is encrypted.
+    #[error("the private key in {} is protected by a password: decrypt it first", .0.display())]
+    ProtectedKey(PathBuf),
+    /// The key belongs to another certificate, or to one that is not the first in its file.
+    #[error("the private key in {} does not belong to the first certificate in {}", key.display(), certificate.display())]
+    Mismatch {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+    },
+    /// The certificate or its key is of no use to the provider.
+    #[error("{} and {} are of no use for TLS: {error}", certificate.display(), key.display())]
+    Unusable {
+        /// The file of the certificate.
+        certificate: PathBuf,
+        /// The file of the key.
+        key: PathBuf,
+        /// Why.
+        #[source]
+        error: rustls::Error,
+    },
+}
+
 impl TlsConfig {
+    /// [`new`](Self::new) with the certificate and the private key that these files hold in PEM form: the
+    /// server's own certificate first, those that vouch for it behind it, as certificate authorities hand
+    /// them out (`fullchain.pem`, `privkey.pem`). It may be one file.
+    ///
+    /// # Errors
+    ///
+    /// [`PemError`], which says what is wrong with which file.
+    pub fn from_pem_files(
+        certificate: impl AsRef<Path>,
+        key: impl AsRef<Path>,
+    ) -> Result<Self, PemError> {
+        let (certificate, key) = (certificate.as_ref(), key.as_ref());
+        let chain = read(certificate)?;
+        let malformed = |error| PemError::Malformed { file: certificate.into(), error };
+        let chain: Vec<_> =
+            CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(malformed)?;
+        if chain.is_empty() {
+            return Err(PemError::NoCertificate(certificate.into()));
+        }
+        let secret = read(key)?;
+        // As PKCS #8 says it, and as OpenSSL said it before.
+        let marks: [&[u8]; 2] = [b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
+        let has = |mark: &[u8]| secret.windows(mark.len()).any(|window| window == mark);
+        if marks.into_iter().any(has) {
+            return Err(PemError::ProtectedKey(key.into()));
+        }
+        let secret = PrivateKeyDer::from_pem_slice(&secret).map_err(|error| match error {
+            pem::Error::NoItemsFound => PemError::NoKey(key.into()),
+            error => PemError::Malformed { file: key.into(), error },
+        })?;
+        Self::new(chain, secret).map_err(|error| {
+            let (certificate, key) = (certificate.into(), key.into());
+            match error {
+                rustls::Error::InconsistentKeys(_) => PemError::Mismatch { certificate, key },
+                error => PemError::Unusable { certificate, key, error },
+            }
+        })
+    }
+
     /// TLS 1.2 and 1.3 with this certificate, the peer's own first, and no client certificates.
     ///
     /// # Errors
     ///
-    /// If the key does not fit the certificate, or is of a kind that is not supported.
+    /// If the key does not fit the certificate, or is of a kind that is not supported; and without a provider.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, rustls::Error> {
         let certificate = chain.first().cloned();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
+        let config = ServerConfig::builder_with_provider(provider()?)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
@@ -60,8 +161,9 @@ impl TlsConfig {
         Arc::clone(if direct { &self.direct } else { &self.config })
     }
 
-    /// What SASL may bind to on a connection whose handshake is complete.
-    pub(super) fn bindings(&self, connection: &ServerConnection) -> ChannelBindings {
+    /// What SASL may bind to on a connection whose handshake is complete, for hosts that do it themselves:
+    /// [`Transport::secured`](crate::server::Transport::secured).
+    pub fn bindings(&self, connection: &ServerConnection) -> ChannelBindings {
         // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls tells of it
         // only what it insists on.
         let unique = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
@@ -77,7 +179,7 @@ impl TlsConfig {
 }
 
 impl From<Arc<ServerConfig>> for TlsConfig {
-    /// Any configuration. See [`certificate`](Self::certificate) for `tls-server-end-point`.
+    /// Any configuration, with whatever provider it has. See [`certificate`](Self::certificate) for `tls-server-end-point`.
     ///
     /// Its application protocols are those of STARTTLS, which needs none. With direct TLS it is
     /// `xmpp-client` alone, whatever the configuration says (TLS-5).
@@ -95,6 +197,21 @@ impl fmt::Debug for TlsConfig {
             .field("end_point", &self.end_point.is_some())
             .finish_non_exhaustive()
     }
+}
+
+/// The cryptography that the host has chosen, else ours.
+fn provider() -> Result<Arc<CryptoProvider>, rustls::Error> {
+    if let Some(provider) = CryptoProvider::get_default() {
+        return Ok(Arc::clone(provider));
+    }
+    #[cfg(feature = "ring")]
+    return Ok(Arc::new(rustls::crypto::ring::default_provider()));
+    #[cfg(not(feature = "ring"))]
+    Err(rustls::Error::General("no provider: install one, or take the feature `ring`".into()))
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, PemError> {
+    fs::read(file).map_err(|error| PemError::Unreadable { file: file.into(), error })
 }
 
 /// The bytes for the next TLS record.
@@ -188,6 +305,67 @@ mod tests {
 
         let (config, _) = certificate(&rcgen::PKCS_ED25519);
         assert!(config.end_point.is_none(), "no hash function: undefined by RFC 5929");
+    }
+
+    fn pem(label: &str, der: &[u8]) -> String {
+        use base64::Engine as _;
+        let text = base64::engine::general_purpose::STANDARD.encode(der);
+        let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+    }
+
+    #[test]
+    fn pem_files_and_what_may_be_wrong_with_them() {
+        let folder = std::env::temp_dir().join(format!("xmpp-session-pem-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let made = |name: &str| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let params = rcgen::CertificateParams::new(vec![name.into()]).unwrap();
+            let certificate = params.self_signed(&key).unwrap();
+            (pem("CERTIFICATE", certificate.der()), pem("PRIVATE KEY", &key.serialize_der()))
+        };
+        let ((certificate, key), (other, other_key)) = (made("localhost"), made("example.com"));
+        let protected = key.replace("BEGIN PRIVATE", "BEGIN ENCRYPTED PRIVATE");
+        let protected = protected.replace("END PRIVATE", "END ENCRYPTED PRIVATE");
+        // A legacy one has headers, which a parser may not like.
+        let legacy = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\
+                      DEK-Info: AES-256-CBC,00\n\nAAAA\n-----END EC PRIVATE KEY-----\n";
+        let garbage = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+        let chain = [certificate.as_str(), &other].concat();
+        let reversed = [other.as_str(), &certificate].concat();
+        let all = ["some words\r\n", &key, &chain].concat();
+        let broken = certificate.replace("MII", "M?I");
+        let load = |certificate: &str, key: &str| {
+            let (c, k) = (folder.join("chain.pem"), folder.join("key.pem"));
+            fs::write(&c, certificate).unwrap();
+            fs::write(&k, key).unwrap();
+            TlsConfig::from_pem_files(&c, &k)
+        };
+        for (certificate, key) in [(&certificate, &key), (&chain, &key), (&all, &all)] {
+            assert!(load(certificate, key).unwrap().end_point.is_some());
+        }
+        for (certificate, key, wrong) in [
+            (
+                certificate.as_str(),
+                other_key.as_str(),
+                "key.pem does not belong to the first certificate in",
+            ),
+            (&reversed, &key, "key.pem does not belong to the first certificate in"),
+            ("", &key, "chain.pem has no certificate in it"),
+            (&key, &certificate, "chain.pem has no certificate in it"),
+            (&certificate, &certificate, "key.pem has no private key in it"),
+            (&certificate, &protected, "key.pem is protected by a password"),
+            (&certificate, legacy, "key.pem is protected by a password"),
+            (&broken, &key, "chain.pem is not in PEM form"),
+            (&certificate, "-----BEGIN PRIVATE KEY-----\nAAAA", "key.pem is not in PEM form"),
+            (&certificate, garbage, "key.pem are of no use for TLS"),
+        ] {
+            let said = load(certificate, key).unwrap_err().to_string();
+            assert!(said.contains(wrong), "{said}");
+        }
+        let error = TlsConfig::from_pem_files(folder.join("none.pem"), folder.join("key.pem"));
+        assert!(error.unwrap_err().to_string().contains("none.pem cannot be read"));
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

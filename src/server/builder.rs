@@ -8,6 +8,8 @@ use std::time::Duration;
 use jid::DomainPart;
 use parking_lot::Mutex;
 
+use super::bot::Bots;
+use super::deliver::component::{ComponentHandle, Components};
 use super::deliver::offline;
 use super::deliver::requests::Requests;
 use super::deliver::roster::unheard::Unheard;
@@ -33,6 +35,7 @@ use crate::sasl::{Mechanism, Policy};
 use crate::session::{
     Conflict, Event, Hold, Reason, RegistryBuilder, SessionHandle, SessionRegistry,
 };
+use crate::stanza::{Stanza, StanzaError};
 use crate::store::{Authenticator, Stores};
 use crate::stream::Limit;
 
@@ -91,6 +94,7 @@ pub struct ServerBuilder<C: SharedConnection> {
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
     router: Option<Box<dyn Router>>,
+    components: Components<C>,
     on_fault: Option<OnFault>,
     on_login: Option<OnLogin<C>>,
     log_addresses: bool,
@@ -132,6 +136,7 @@ impl<C: SharedConnection> Server<C> {
             extensions: Vec::new(),
             limits: Limits::default(),
             router: None,
+            components: Components::default(),
             on_fault: None,
             on_login: None,
             log_addresses: false,
@@ -172,6 +177,14 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
+    /// How often one full JID may be replaced `within` such a time: the next bind of it gets a generated
+    /// resource, so that two clients cannot kick each other for ever (BIND-6). `usize::MAX` is no limit.
+    /// Default: 3 times within 60 seconds.
+    pub fn replacements(mut self, times: usize, within: Duration) -> Self {
+        self.registry = self.registry.replacements(times, within);
+        self
+    }
+
     /// Adds an extension behind the earlier ones.
     pub fn extension(mut self, extension: impl Extension<C>) -> Self {
         self.extensions.push(Box::new(extension));
@@ -187,6 +200,52 @@ impl<C: SharedConnection> ServerBuilder<C> {
     /// The way to other domains. Without one they cannot be reached.
     pub fn router(mut self, router: impl Router) -> Self {
         self.router = Some(Box::new(router));
+        self
+    }
+
+    /// Gives a domain to code of the host: a conference or push service inside of the process. A domain that
+    /// the server itself serves stays its own.
+    ///
+    /// `handler` is called with every stanza for the domain or an address in it, one after the other, in the
+    /// order in which they came (COMP-2): while its future waits, the next one does too. What it returns as an
+    /// error is told to the stanza's sender, where an answer is due. It runs in
+    /// [`Server::background`], and has 60 seconds for each stanza. If it falls behind, who sends to it is
+    /// slowed down, then refused (COMP-5). Presence of accounts that the component has subscribed to, or that
+    /// have joined it by directed presence, comes as it does to another domain.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use xmpp_session::connection::Recorder;
+    /// use xmpp_session::environment::System;
+    /// use xmpp_session::server::{ComponentHandle, Server};
+    /// use xmpp_session::stanza::{Condition, Kind, Stanza, StanzaError};
+    /// use xmpp_session::store::Stores;
+    ///
+    /// async fn echo(echo: ComponentHandle<Recorder>, stanza: Stanza) -> Result<(), StanzaError> {
+    ///     if stanza.kind() != Kind::Message {
+    ///         return Err(Condition::ServiceUnavailable.into());
+    ///     }
+    ///     let back = stanza.readdressed(stanza.to().as_deref(), stanza.from().as_deref());
+    ///     echo.send(back).map_err(|_| Condition::InternalServerError.into())
+    /// }
+    ///
+    /// let server: Server<Recorder> = Server::builder(Arc::new(System::new()), Stores::memory())
+    ///     .domain("example.com".parse()?)
+    ///     .component("echo.example.com".parse()?, echo)
+    ///     .build();
+    /// # Ok::<(), xmpp_session::jid::Error>(())
+    /// ```
+    pub fn component<F>(
+        mut self,
+        domain: DomainPart,
+        handler: impl Fn(ComponentHandle<C>, Stanza) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<(), StanzaError>> + Send + 'static,
+    {
+        self.components.add(&address::domain(domain.as_str()).unwrap_or(domain), handler);
         self
     }
 
@@ -269,9 +328,11 @@ impl<C: SharedConnection> ServerBuilder<C> {
             former_domains: self.former_domains,
             extensions: self.extensions,
             router: self.router,
+            components: self.components.of(core.clone()),
+            bots: Bots::default(),
             router_queue: Mutex::new(RouterQueue { waiting: VecDeque::new(), writing: false }),
             jobs: Arc::new(Jobs::new(Arc::clone(&faults))),
-            timers: Timers::new(Arc::clone(&environment)),
+            timers: Timers::new(Arc::clone(&environment)).into(),
             requests: Requests::default(),
             ledger: Arc::new(Ledger::new(&limits, Arc::clone(&environment))),
             allowances: Allowances::default(),
@@ -366,6 +427,7 @@ impl<C: SharedConnection> fmt::Debug for ServerBuilder<C> {
         f.debug_struct("ServerBuilder")
             .field("domains", &self.domains.len())
             .field("extensions", &self.extensions.len())
+            .field("components", &self.components.len())
             .finish_non_exhaustive()
     }
 }

@@ -14,7 +14,7 @@ use crate::connection::SharedConnection;
 use crate::rules::roster::RosterSet;
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::deliver::roster::change::ChangeError;
-use crate::server::deliver::roster::transaction::Change;
+use crate::server::deliver::roster::transaction::{Asker, Change};
 use crate::session::{Reason, SessionHandle, SessionId};
 use crate::stanza::Stanza;
 use crate::store::StoreError;
@@ -196,7 +196,12 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Ends a session with this error.
-    fn end_session(&self, session: &SessionHandle<C>, reason: Reason, error: &StreamError) -> bool {
+    pub(super) fn end_session(
+        &self,
+        session: &SessionHandle<C>,
+        reason: Reason,
+        error: &StreamError,
+    ) -> bool {
         let mut words = Vec::new();
         close(&mut words, None, Some(error));
         let was_first = self.registry.destroy_session_with(session, reason, &words);
@@ -248,15 +253,16 @@ impl<C: SharedConnection> Core<C> {
         is_item: bool,
     ) -> Result<(), StoreError> {
         let change = if is_item {
-            Change::Set(RosterSet::removal(contact.clone()))
+            Change::Set(RosterSet::removal(contact.clone()), Asker::Account)
         } else {
             let kind = SubscriptionKind::Unsubscribed;
             let stanza = Stanza::presence().type_(kind.as_str()).from(account.as_str());
-            Change::Send { kind, stanza: stanza.to(contact.as_str()).build() }
+            let stanza = stanza.to(contact.as_str()).build();
+            Change::Send { kind, stanza, by: Asker::Account }
         };
         match self.change_roster(account.clone(), contact, change, None, || ()).await {
             // Another session may have removed it meanwhile.
-            Ok(()) | Err(ChangeError::Roster(_)) => Ok(()),
+            Ok(()) | Err(ChangeError::Roster(_) | ChangeError::NoAccount) => Ok(()),
             Err(ChangeError::Store(error)) => Err(error),
         }
     }

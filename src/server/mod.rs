@@ -13,6 +13,8 @@
 //!            host
 //! ```
 
+mod accounts;
+mod bot;
 mod builder;
 mod deliver;
 mod driver;
@@ -23,7 +25,10 @@ mod metrics;
 mod trace;
 mod work;
 
+pub use accounts::{Account, AccountError};
+pub use bot::{Bot, BotError, BotSender};
 pub use builder::{DomainPolicy, Login, ServerBuilder};
+pub use deliver::component::{ComponentError, ComponentHandle};
 pub use deliver::requests::RequestError;
 pub use deliver::route::{RouteError, Router};
 pub use driver::{Driver, Offload, Place, Transport, Want};
@@ -80,9 +85,11 @@ struct Core<C: SharedConnection> {
     extensions: Vec<Box<dyn Extension<C>>>,
     limits: Limits,
     router: Option<Box<dyn Router>>,
+    components: deliver::component::Components<C>,
+    bots: bot::Bots<C>,
     router_queue: Mutex<deliver::route::RouterQueue<C>>,
     jobs: Arc<Jobs>,
-    timers: Timers,
+    timers: Arc<Timers>,
     requests: Requests,
     ledger: Arc<Ledger>,
     allowances: Allowances,
@@ -128,18 +135,25 @@ impl<C: SharedConnection> Server<C> {
     /// an earlier time: a host that calls it once a second is right too.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
-        [self.0.timers.next(), self.0.registry.next_timeout()].into_iter().flatten().min()
+        let core = &self.0;
+        let next = [core.timers.next(), core.registry.next_timeout(), core.bots.next_timeout()];
+        next.into_iter().flatten().min()
     }
 
     /// Ends what has waited too long: hibernating sessions, handlers, requests.
     pub fn handle_timeout(&self) {
         self.0.timers.fire();
         self.0.registry.handle_timeout();
+        self.0.bots.handle_timeout(self.0.environment.now());
     }
 
     /// Routes a stanza of the host, or one that arrived from another domain, by its `to`. Its
     /// `from` is believed: the host has checked it. It gets its normal form (JID-1); a stanza whose
     /// `from` has none is dropped. What another domain says in our name is taken out (STZ-14).
+    ///
+    /// Presence in the name of an account of this server is that account's own act: `subscribe`, `subscribed`
+    /// and the like change its roster as if a client had sent them (HOST-1); what is only for a session to say
+    /// needs that session (HOST-2). For a program that talks as an account there is a [`Bot`].
     pub fn send(&self, stanza: Stanza) {
         if let Some(stanza) = self.0.sent_by_host(stanza) {
             self.0.route_for_host(&stanza);

@@ -13,8 +13,7 @@ use crate::shield::wake;
 /// The owner of a session's input, of one transport: its drop is the loss of that transport.
 ///
 /// The typed session holds it so that it needs no `Drop` of its own.
-#[expect(unnameable_types, missing_debug_implementations, reason = "carried by the sealed `State`")]
-pub struct Owner<C: SharedConnection> {
+pub(crate) struct Owner<C: SharedConnection> {
     pub(super) shared: Arc<Shared<C>>,
     pub(super) epoch: Epoch,
 }

@@ -8,6 +8,7 @@
 //!                                                                             └ interested?
 //! ```
 
+use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -35,9 +36,12 @@ mod sealed {
 
 /// A state of a session. Sealed: the states are [`Unauthed`], [`Authed`] and [`Bound`].
 pub trait State: sealed::Sealed {
-    /// What a session carries in this state.
+    /// What a session carries before it is bound; of no value in [`Bound`].
     #[doc(hidden)]
-    type Data<C: SharedConnection>;
+    type Before: Send + Sync;
+    /// Of one value in [`Bound`], of none before.
+    #[doc(hidden)]
+    type After: Send + Sync;
     #[doc(hidden)]
     const NAME: &'static str;
 }
@@ -62,17 +66,20 @@ impl sealed::Sealed for Authed {}
 impl sealed::Sealed for Bound {}
 
 impl State for Unauthed {
-    type Data<C: SharedConnection> = UnauthedData;
+    type Before = UnauthedData;
+    type After = Infallible;
     const NAME: &'static str = "Session<Unauthed>";
 }
 
 impl State for Authed {
-    type Data<C: SharedConnection> = AuthedData;
+    type Before = AuthedData;
+    type After = Infallible;
     const NAME: &'static str = "Session<Authed>";
 }
 
 impl State for Bound {
-    type Data<C: SharedConnection> = Owner<C>;
+    type Before = Infallible;
+    type After = ();
     const NAME: &'static str = "Session<Bound>";
 }
 
@@ -99,7 +106,7 @@ impl AuthedData {
     /// What was said of the stream goes on to hold for the session.
     fn bound<C: SharedConnection>(self, owner: Owner<C>, connection: C) -> Session<Bound, C> {
         owner.shared.set(PROTECTED, self.protected);
-        let session = Session { data: owner, connection };
+        let session = Session { stage: Stage::Bound(owner, ()), connection };
         if self.holding {
             session.handle().set_holding(true);
         }
@@ -114,8 +121,17 @@ impl AuthedData {
 /// to feed it input: dropping it is the loss of its transport (DESTROY-14).
 #[must_use = "dropping a session is the loss of its transport"]
 pub struct Session<S: State, C: SharedConnection> {
-    data: S::Data<C>,
+    stage: Stage<S::Before, S::After, C>,
     connection: C,
+}
+
+/// What a session carries: one of these has no value, so that each state has the other for certain.
+///
+/// Not an associated type that names `C`: whether a future is `Send` is asked with its lifetimes
+/// forgotten, and what holds of `Arc<dyn Connection>` cannot be proved then.
+enum Stage<Before, After, C: SharedConnection> {
+    Unbound(Before),
+    Bound(Owner<C>, After),
 }
 
 /// A transition that was refused: nothing happened, and the session is still in its state.
@@ -169,34 +185,57 @@ pub enum AuthenticateError {
     InvalidAddress,
 }
 
+impl<S: State<After = Infallible>, C: SharedConnection> Session<S, C> {
+    const fn data(&self) -> &S::Before {
+        match &self.stage {
+            Stage::Unbound(data) => data,
+            Stage::Bound(_, never) => match *never {},
+        }
+    }
+
+    const fn data_mut(&mut self) -> &mut S::Before {
+        match &mut self.stage {
+            Stage::Unbound(data) => data,
+            Stage::Bound(_, never) => match *never {},
+        }
+    }
+
+    fn into_parts(self) -> (S::Before, C) {
+        match self.stage {
+            Stage::Unbound(data) => (data, self.connection),
+            Stage::Bound(_, never) => match never {},
+        }
+    }
+}
+
 impl<C: SharedConnection> Session<Unauthed, C> {
     /// A session whose transport has just been accepted.
     pub const fn new(connection: C) -> Self {
-        Self { data: UnauthedData { domain: None, open: false }, connection }
+        Self { stage: Stage::Unbound(UnauthedData { domain: None, open: false }), connection }
     }
 
     /// The client's stream header has arrived and names `domain`.
     pub fn open(&mut self, domain: DomainPart) {
         let domain = address::domain(domain.as_str()).unwrap_or(domain);
-        self.data = UnauthedData { domain: Some(domain), open: true };
+        *self.data_mut() = UnauthedData { domain: Some(domain), open: true };
     }
 
     /// The stream starts anew (after TLS): not open, and what the client said is forgotten
     /// (STREAM-8, [RFC 6120 §5.4.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-5.4.3.3)).
     pub fn restart(&mut self) {
-        self.data = UnauthedData::default();
+        *self.data_mut() = UnauthedData::default();
     }
 
     /// Whether a stream header has arrived since the start or the last restart.
     #[must_use]
     pub const fn is_open(&self) -> bool {
-        self.data.open
+        self.data().open
     }
 
     /// The domain that the client wants to talk to; `None` until the stream is open.
     #[must_use]
     pub fn domain(&self) -> Option<&DomainRef> {
-        self.data.domain.as_deref()
+        self.data().domain.as_deref()
     }
 
     /// The client has proved to be `account`.
@@ -208,7 +247,7 @@ impl<C: SharedConnection> Session<Unauthed, C> {
         self,
         account: BareJid,
     ) -> Result<Session<Authed, C>, TransitionError<Self, AuthenticateError>> {
-        let Some(domain) = self.data.domain.as_ref().filter(|_| self.data.open) else {
+        let Some(domain) = self.data().domain.as_ref().filter(|_| self.data().open) else {
             return self.refuse(AuthenticateError::NotOpen);
         };
         let Ok(account) = address::account(&account) else {
@@ -218,7 +257,7 @@ impl<C: SharedConnection> Session<Unauthed, C> {
             return self.refuse(AuthenticateError::OtherDomain);
         }
         let data = AuthedData { account, open: true, protected: false, holding: false };
-        Ok(Session { data, connection: self.connection })
+        Ok(Session { stage: Stage::Unbound(data), connection: self.connection })
     }
 }
 
@@ -226,41 +265,41 @@ impl<C: SharedConnection> Session<Authed, C> {
     /// The account.
     #[must_use]
     pub const fn account(&self) -> &BareJid {
-        &self.data.account
+        &self.data().account
     }
 
     /// The account's domain.
     #[must_use]
     pub fn domain(&self) -> &DomainRef {
-        self.data.account.domain()
+        self.data().account.domain()
     }
 
     /// Says whether nobody can read or change what goes over the transport (TLS, or what the host
     /// takes for as good): some things are said on such streams only (STREAM-30). At first it is
     /// not.
     pub const fn set_protected(&mut self, protected: bool) {
-        self.data.protected = protected;
+        self.data_mut().protected = protected;
     }
 
     /// The session is to [hold back](SessionHandle::set_holding) from its beginning on this stream.
     pub const fn set_holding(&mut self, holding: bool) {
-        self.data.holding = holding;
+        self.data_mut().holding = holding;
     }
 
     /// The stream starts anew (after SASL): not open until the next header.
     pub const fn restart(&mut self) {
-        self.data.open = false;
+        self.data_mut().open = false;
     }
 
     /// The client's new stream header has arrived.
     pub const fn open(&mut self) {
-        self.data.open = true;
+        self.data_mut().open = true;
     }
 
     /// Whether a stream header has arrived since the last restart.
     #[must_use]
     pub const fn is_open(&self) -> bool {
-        self.data.open
+        self.data().open
     }
 
     /// Binds a resource: from the return on the session is *connected* and can be found. The
@@ -278,11 +317,14 @@ impl<C: SharedConnection> Session<Authed, C> {
         registry: &SessionRegistry<C>,
         request: BindRequest<'_>,
     ) -> Result<Session<Bound, C>, TransitionError<Self, BindError>> {
-        if !self.data.open {
+        if !self.data().open {
             return self.refuse(BindError::Misuse(Misuse::NotOpen));
         }
-        match registry.inner().bind(&self.data.account, self.connection.clone(), request) {
-            Ok(owner) => Ok(self.data.bound(owner, self.connection)),
+        match registry.inner().bind(&self.data().account, self.connection.clone(), request) {
+            Ok(owner) => {
+                let (data, connection) = self.into_parts();
+                Ok(data.bound(owner, connection))
+            }
             Err(error) => self.refuse(error),
         }
     }
@@ -302,12 +344,15 @@ impl<C: SharedConnection> Session<Authed, C> {
         handled: u32,
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
     ) -> Result<Session<Bound, C>, TransitionError<Self, ResumeError>> {
-        if !self.data.open {
+        if !self.data().open {
             return self.refuse(ResumeError::Misuse(Misuse::NotOpen));
         }
-        let (account, connection) = (&self.data.account, self.connection.clone());
+        let (account, connection) = (&self.data().account, self.connection.clone());
         match registry.inner().resume(account, token, handled, connection, reply) {
-            Ok(owner) => Ok(self.data.bound(owner, self.connection)),
+            Ok(owner) => {
+                let (data, connection) = self.into_parts();
+                Ok(data.bound(owner, connection))
+            }
             Err(refused) => self.refuse(ResumeError::Refused(refused)),
         }
     }
@@ -365,70 +410,77 @@ impl<S: State, C: SharedConnection> fmt::Debug for Session<S, C> {
 }
 
 impl<C: SharedConnection> Session<Bound, C> {
+    const fn owner(&self) -> &Owner<C> {
+        match &self.stage {
+            Stage::Bound(owner, ()) => owner,
+            Stage::Unbound(never) => match *never {},
+        }
+    }
+
     /// A handle for others to reach the session by.
     #[must_use]
     pub fn handle(&self) -> SessionHandle<C> {
-        SessionHandle(Arc::clone(&self.data.shared))
+        SessionHandle(Arc::clone(&self.owner().shared))
     }
 
     /// The full JID.
     #[must_use]
     pub fn jid(&self) -> &FullJid {
-        &self.data.shared.jid
+        &self.owner().shared.jid
     }
 
     /// The account.
     #[must_use]
     pub fn account(&self) -> &BareJid {
-        &self.data.shared.account.bare
+        &self.owner().shared.account.bare
     }
 
     /// The account's domain.
     #[must_use]
     pub fn domain(&self) -> &DomainRef {
-        self.data.shared.jid.domain()
+        self.owner().shared.jid.domain()
     }
 
     /// The resource part of the JID.
     #[must_use]
     pub fn resource(&self) -> &ResourceRef {
-        self.data.shared.jid.resource()
+        self.owner().shared.jid.resource()
     }
 
     /// The number of this session instance.
     #[must_use]
     pub fn id(&self) -> SessionId {
-        self.data.shared.id
+        self.owner().shared.id
     }
 
     /// The roster of the account as it is now; all its sessions share one.
     #[must_use]
     pub fn roster(&self) -> Arc<Roster> {
-        self.data.shared.account.roster()
+        self.owner().shared.account.roster()
     }
 
     /// Whether the session has requested the roster.
     #[must_use]
     pub fn is_interested(&self) -> bool {
-        self.data.shared.is_interested()
+        self.owner().shared.is_interested()
     }
 
     /// Whether the session is available.
     #[must_use]
     pub fn is_available(&self) -> bool {
-        self.data.shared.is_available()
+        self.owner().shared.is_available()
     }
 
     /// The epoch of the transport that this owner feeds.
     #[must_use]
     pub fn epoch(&self) -> Epoch {
-        self.data.epoch
+        self.owner().epoch
     }
 
     /// Whether this owner may still feed input: the session is alive and has no newer transport.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        self.data.is_current()
+        self.owner().is_current()
     }
 
     /// Counts one received stanza and gives the ticket for it. While it is out, no further one
@@ -443,12 +495,12 @@ impl<C: SharedConnection> Session<Bound, C> {
 
     /// [`begin_input`](Self::begin_input) for hosts that poll.
     pub fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Result<InputTicket<C>, Detached>> {
-        self.data.poll_input(Some(cx))
+        self.owner().poll_input(Some(cx))
     }
 
     /// [`begin_input`](Self::begin_input) at once: `None` where it would have to wait.
     pub fn try_input(&mut self) -> Option<Result<InputTicket<C>, Detached>> {
-        match self.data.poll_input(None) {
+        match self.owner().poll_input(None) {
             Poll::Ready(ticket) => Some(ticket),
             Poll::Pending => None,
         }
@@ -467,7 +519,7 @@ impl<C: SharedConnection> Session<Bound, C> {
     /// [`ready`](Self::ready) for hosts that poll. The waker is kept and is also woken when the
     /// session ends.
     pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Detached>> {
-        self.data.poll_ready(Some(cx))
+        self.owner().poll_ready(Some(cx))
     }
 
     /// Sends a stanza to the client: see [`SessionHandle::send`].
@@ -494,14 +546,14 @@ impl<C: SharedConnection> Session<Bound, C> {
     ///
     /// `true` = it was initial presence: stored requests and offline messages are due.
     pub fn set_presence(&mut self, presence: Presence<'_>) -> bool {
-        let Some(registry) = self.data.shared.registry.upgrade() else { return false };
-        self.is_current() && registry.set_presence(&self.data.shared, presence)
+        let Some(registry) = self.owner().shared.registry.upgrade() else { return false };
+        self.is_current() && registry.set_presence(&self.owner().shared, presence)
     }
 
     /// The client has requested the roster: pushes go to it from now on (ROSTER-2).
     pub fn set_interested(&mut self) {
         if self.is_current() {
-            self.data.shared.set(INTERESTED, true);
+            self.owner().shared.set(INTERESTED, true);
         }
     }
 
@@ -515,20 +567,20 @@ impl<C: SharedConnection> Session<Bound, C> {
         window: Duration,
         reply: impl FnOnce(&Retention) -> Vec<u8>,
     ) -> Option<Retention> {
-        self.data.shared.registry.upgrade()?.retain(&self.data, window, reply)
+        self.owner().shared.registry.upgrade()?.retain(self.owner(), window, reply)
     }
 
     /// The client has acknowledged stanzas up to `handled` (SM-6). `None` where nothing is retained.
     pub fn acknowledge(&mut self, handled: u32) -> Option<Acknowledged> {
-        let mut out = self.data.shared.out.lock();
-        if out.epoch == self.data.epoch { out.acknowledge(handled) } else { None }
+        let mut out = self.owner().shared.out.lock();
+        if out.epoch == self.owner().epoch { out.acknowledge(handled) } else { None }
     }
 
     /// Stanzas of the client handled since retention began: the `h` to tell it. `None` where
     /// nothing is retained.
     #[must_use]
     pub fn handled(&self) -> Option<u32> {
-        self.data.shared.out.lock().handled()
+        self.owner().shared.out.lock().handled()
     }
 
     #[cfg(feature = "server")]
@@ -536,28 +588,28 @@ impl<C: SharedConnection> Session<Bound, C> {
         &self,
         cx: Option<&mut Context<'_>>,
     ) -> Poll<Result<(), Detached>> {
-        self.data.poll_ready(cx)
+        self.owner().poll_ready(cx)
     }
 
     /// [`SessionHandle::go_on`] for the owner's transport; while there is more to come, a number that
     /// changes as it comes.
     #[cfg(feature = "server")]
     pub(crate) fn go_on(&self) -> Option<u32> {
-        self.data.shared.go_on(self.data.epoch)
+        self.owner().shared.go_on(self.owner().epoch)
     }
 
     /// Bytes that wait for the connection to take them.
     #[cfg(feature = "server")]
     pub(crate) fn unwritten(&self) -> usize {
-        self.data.shared.out.lock().queue.unwritten().bytes as usize
+        self.owner().shared.out.lock().queue.unwritten().bytes as usize
     }
 
     /// The client sends no more: as the loss of the transport, but what was accepted for it is
     /// written, and these words behind it if the session ends. The owner is kept, to see when.
     #[cfg(feature = "server")]
     pub(crate) fn lose_input(&self, last_words: &[u8]) {
-        let Some(registry) = self.data.shared.registry.upgrade() else { return };
-        let (shared, epoch) = (&self.data.shared, self.data.epoch);
+        let Some(registry) = self.owner().shared.registry.upgrade() else { return };
+        let (shared, epoch) = (&self.owner().shared, self.owner().epoch);
         registry.lose(shared, epoch, Reason::TransportLost, Some(last_words), Run::Here);
     }
 
@@ -574,8 +626,8 @@ impl<C: SharedConnection> Session<Bound, C> {
 
     /// The same for an owner that stays, to see when the last words are written.
     pub(crate) fn end_now(&self, reason: Reason, last_words: Option<&[u8]>) -> bool {
-        let Some(registry) = self.data.shared.registry.upgrade() else { return false };
+        let Some(registry) = self.owner().shared.registry.upgrade() else { return false };
         // Asked under the lock of the decision: a resumption may be quicker.
-        registry.end_if(&self.data.shared, reason, last_words, Run::Here, |_| self.is_current())
+        registry.end_if(&self.owner().shared, reason, last_words, Run::Here, |_| self.is_current())
     }
 }

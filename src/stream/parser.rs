@@ -156,6 +156,14 @@ impl Parser {
         self.before_auth = None;
     }
 
+    /// So many bytes came before the stream, and count with those before authentication (LIMIT-3).
+    #[cfg(feature = "server")]
+    pub(crate) fn spend(&mut self, bytes: usize) {
+        if let Some(budget) = &mut self.before_auth {
+            *budget = budget.saturating_sub(bytes);
+        }
+    }
+
     /// Takes bytes that arrived. Does not read them yet.
     pub fn feed(&mut self, bytes: &[u8]) {
         if matches!(self.state, State::Ended) {

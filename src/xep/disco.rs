@@ -103,6 +103,11 @@ impl Disco {
                     attributes.extend(name.as_ref().map(|name| ("name", name.as_str())));
                     query.append_child(element("item", ITEMS, &attributes));
                 }
+                let is_named =
+                    |domain: &str| self.items.iter().any(|(jid, _)| jid.as_str() == domain);
+                for &domain in request.components.iter().filter(|domain| !is_named(domain)) {
+                    query.append_child(element("item", ITEMS, &[("jid", domain)]));
+                }
             }
             Target::Account => request.sessions().for_each(|session| {
                 query.append_child(element("item", ITEMS, &[("jid", session.jid().as_str())]));

@@ -3,7 +3,8 @@ use xmpp_session::session::State;
 enum Mine {}
 
 impl State for Mine {
-    type Data<C: xmpp_session::connection::SharedConnection> = ();
+    type Before = ();
+    type After = ();
     const NAME: &'static str = "mine";
 }
 

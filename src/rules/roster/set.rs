@@ -38,6 +38,25 @@ impl RosterSet {
         Self { contact, change: Change::Remove }
     }
 
+    /// A new name and new groups for a contact, which may be new.
+    ///
+    /// # Errors
+    ///
+    /// As [`parse`](Self::parse).
+    pub(crate) fn update(
+        contact: BareJid,
+        name: Option<&str>,
+        groups: impl IntoIterator<Item = impl Into<String>>,
+        limits: &RosterLimits,
+    ) -> Result<Self, RosterError> {
+        let name = name.filter(|name| !name.is_empty());
+        if name.is_some_and(|name| name.len() > limits.name) {
+            return Err(RosterError::NameTooLong);
+        }
+        let groups = checked_groups(groups, limits)?;
+        Ok(Self { contact, change: Change::Update { name: name.map(Into::into), groups } })
+    }
+
     /// Reads the `<query/>` of a roster set.
     ///
     /// # Errors
@@ -53,12 +72,9 @@ impl RosterSet {
         if item.attribute("subscription").is_some_and(|value| value == "remove") {
             return Ok(Self { contact, change: Change::Remove });
         }
-        let name = item.attribute("name").filter(|name| !name.is_empty());
-        if name.as_ref().is_some_and(|name| name.len() > limits.name) {
-            return Err(RosterError::NameTooLong);
-        }
-        let groups = parse_groups(&item, limits)?;
-        Ok(Self { contact, change: Change::Update { name: name.map(Into::into), groups } })
+        let groups = item.children().filter(|child| child.is("group", NAMESPACE));
+        let groups = groups.map(|group| group.text().into_owned());
+        Self::update(contact, item.attribute("name").as_deref(), groups, limits)
     }
 
     /// The contact.
@@ -106,11 +122,13 @@ pub(crate) fn removed_stray(query: &Child<'_>, roster: &Roster) -> Option<String
     (removes && roster.get(&jid).is_some() && !is_address()).then(|| jid.into_owned())
 }
 
-fn parse_groups(item: &Child<'_>, limits: &RosterLimits) -> Result<Vec<String>, RosterError> {
+fn checked_groups(
+    named: impl IntoIterator<Item = impl Into<String>>,
+    limits: &RosterLimits,
+) -> Result<Vec<String>, RosterError> {
     let mut groups = Vec::new();
     let mut seen = BTreeSet::new();
-    for child in item.children().filter(|child| child.is("group", NAMESPACE)) {
-        let group = child.text().into_owned();
+    for group in named.into_iter().map(Into::into) {
         if group.is_empty() {
             return Err(RosterError::EmptyGroup);
         }

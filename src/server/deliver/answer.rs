@@ -93,7 +93,7 @@ impl<C: SharedConnection> Core<C> {
         if !self.registry.is_local(to.bare.as_str()) {
             self.route_elsewhere(None, answer.clone(), Validity::FOR_GOOD);
         } else if !to.is_account() {
-            self.requests.take_answer(&answer);
+            let _none_waits = self.requests.take_answer("", &answer);
         } else {
             let found = to.resource.as_deref().and_then(|r| self.registry.find(to.key(), r));
             if let Some(session) = found {

@@ -116,6 +116,7 @@ impl<C: SharedConnection> Core<C> {
             registry: &self.registry,
             relation,
             advertised: &self.disco_features(target),
+            components: &self.components.domains().collect::<Vec<_>>(),
         };
         let call = || self.extensions.iter().find_map(|extension| extension.iq(&request));
         let failed = || Some(IqReply::error(Condition::InternalServerError));

@@ -58,7 +58,9 @@ impl<C: SharedConnection> Core<C> {
         };
         match iq(request, situation) {
             IqDecision::Silent => {}
-            IqDecision::Consume => self.requests.take_answer(stanza),
+            IqDecision::Consume => {
+                let _none_waits = self.requests.take_answer("", stanza);
+            }
             IqDecision::Bounce => self.bounce(origin, stanza, BOUNCE),
             IqDecision::Addressed => {
                 let given = matching.map(|session| self.give(&session, stanza));

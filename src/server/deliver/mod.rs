@@ -4,9 +4,11 @@
 pub(super) mod address;
 mod answer;
 mod claims;
+pub(super) mod component;
 mod extensions;
 mod give;
 pub(super) mod handler;
+mod host;
 pub(super) mod iq;
 mod leftover;
 pub(super) mod message;

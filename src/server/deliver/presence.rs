@@ -42,7 +42,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// A presence that a client sent to somebody.
-    fn directed(
+    pub(super) fn directed(
         self: &Arc<Self>,
         handle: &SessionHandle<C>,
         stanza: &Stanza,

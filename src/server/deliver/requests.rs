@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -29,8 +30,8 @@ pub enum RequestError {
     TimedOut,
 }
 
-/// The address a request went to, and its id.
-type RequestKey = (String, String);
+/// The component that asks (empty: the server), the address a request went to, and its id.
+type RequestKey = (String, String, String);
 
 /// Requests that wait for their answer.
 #[derive(Default)]
@@ -39,13 +40,18 @@ pub(crate) struct Requests {
 }
 
 impl Requests {
-    /// Gives an iq result or error to the request that waits for it; anything else is dropped (IQ-4).
-    pub(super) fn take_answer(&self, answer: &Stanza) {
-        let (Some(from), Some(id)) = (answer.from(), answer.id()) else { return };
-        let waiting = self.waiting.lock().remove(&(from.into_owned(), id.into_owned()));
-        if let Some(sender) = waiting {
-            sender.send(answer.clone());
+    /// Gives an iq result or error to the request that waits for it; `false` where none does (IQ-4).
+    pub(super) fn take_answer(&self, asker: &str, answer: &Stanza) -> bool {
+        let (Some(from), Some(id)) = (answer.from(), answer.id()) else { return false };
+        if !matches!(answer.raw_type(), Some("result" | "error")) {
+            return false;
         }
+        let key = (asker.to_owned(), from.into_owned(), id.into_owned());
+        let waiting = self.waiting.lock().remove(&key);
+        waiting.is_some_and(|sender| {
+            sender.send(answer.clone());
+            true
+        })
     }
 }
 
@@ -57,21 +63,31 @@ impl<C: SharedConnection> Server<C> {
     ///
     /// [`RequestError`] when no answer comes within 60 seconds, or the iq is no request.
     pub async fn request(&self, iq: Stanza) -> Result<Stanza, RequestError> {
-        let core = &self.0;
+        self.0.request("", iq).await
+    }
+}
+
+impl<C: SharedConnection> Core<C> {
+    /// A request of the server itself, or of the component `asker`.
+    pub(super) async fn request(
+        self: &Arc<Self>,
+        asker: &str,
+        iq: Stanza,
+    ) -> Result<Stanza, RequestError> {
         let request = iq.kind() == Kind::Iq && matches!(iq.type_().as_deref(), Some("get" | "set"));
         let (Some(to), Some(id), true) = (iq.to(), iq.id(), request) else {
             return Err(RequestError::NotARequest);
         };
-        let to = core.address(&to).map_err(|_| RequestError::NotARequest)?.to_text();
-        let key = (to, id.into_owned());
+        let to = self.address(&to).map_err(|_| RequestError::NotARequest)?.to_text();
+        let key = (asker.to_owned(), to, id.into_owned());
         let (sender, receiver) = oneshot::channel();
-        match core.requests.waiting.lock().entry(key.clone()) {
+        match self.requests.waiting.lock().entry(key.clone()) {
             Entry::Occupied(_) => return Err(RequestError::Duplicate),
             Entry::Vacant(place) => _ = place.insert(sender),
         }
-        let _waiter = Waiter { core, key };
-        core.route_for_host(&iq);
-        core.timers.within(REQUEST_TIMEOUT, receiver).await.flatten().ok_or(RequestError::TimedOut)
+        let _waiter = Waiter { core: self, key };
+        self.route_for_host(&iq);
+        self.timers.within(REQUEST_TIMEOUT, receiver).await.flatten().ok_or(RequestError::TimedOut)
     }
 }
 

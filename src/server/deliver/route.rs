@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::address::Address;
+use super::answer::try_again;
 use super::give::Origin;
 use super::message::Accepted;
 use crate::address::{self, InvalidAddress};
@@ -39,6 +40,9 @@ pub enum RouteError {
     /// The domain does not answer now.
     #[error("the domain does not answer")]
     Timeout,
+    /// More waits for the domain than may: `resource-constraint`, to be tried again.
+    #[error("too much waits for the domain")]
+    Busy,
 }
 
 impl From<RouteError> for StanzaError {
@@ -48,6 +52,7 @@ impl From<RouteError> for StanzaError {
             RouteError::Timeout => {
                 Self::new(Condition::RemoteServerTimeout).with_type(ErrorType::Wait)
             }
+            RouteError::Busy => try_again(),
         }
     }
 }
@@ -60,8 +65,8 @@ pub(crate) struct RouterQueue<C: SharedConnection> {
 
 /// A stanza on its way out, and the session that is told if there is no way.
 pub(crate) struct Outgoing<C: SharedConnection> {
-    stanza: Stanza,
-    origin: Option<SessionHandle<C>>,
+    pub(super) stanza: Stanza,
+    pub(super) origin: Option<SessionHandle<C>>,
 }
 
 impl<C: SharedConnection> Core<C> {
@@ -69,6 +74,7 @@ impl<C: SharedConnection> Core<C> {
     pub(crate) fn route_for_host(self: &Arc<Self>, stanza: &Stanza) {
         let to = stanza.to();
         let route = || match to.as_deref().map(|to| self.address(to)) {
+            Some(Ok(to)) if stanza.kind() == Kind::Presence => self.host_presence(stanza, &to),
             Some(Ok(to)) => self.route_to(None, stanza, &to),
             Some(Err(_)) => self.refuse(None, stanza, Condition::JidMalformed),
             // There is nobody to tell.
@@ -140,6 +146,7 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
+        let Some(outgoing) = self.to_component(outgoing, validity) else { return };
         let Some(router) = &self.router else {
             return self.not_routed(outgoing, RouteError::NotFound);
         };
@@ -165,10 +172,20 @@ impl<C: SharedConnection> Core<C> {
         queue.writing = false;
     }
 
-    /// A refusal is answered to the session that sent the stanza, where that is due (STZ-10, SUB-6).
-    fn not_routed(&self, Outgoing { stanza, origin }: Outgoing<C>, error: RouteError) {
+    /// A refusal is answered to the session that sent the stanza, where that is due (STZ-10, SUB-6); and
+    /// where a component sent it or was to get it, to whom else it is from (COMP-3).
+    pub(super) fn not_routed(
+        &self,
+        Outgoing { stanza, origin }: Outgoing<C>,
+        error: impl Into<StanzaError>,
+    ) {
         let answer = || {
-            let Some(session) = origin.or_else(|| self.sender(&stanza)) else { return };
+            let Some(session) = origin.or_else(|| self.sender(&stanza)) else {
+                if self.concerns_component(&stanza) {
+                    self.bounce(None, &stanza, error);
+                }
+                return;
+            };
             if stanza.kind() == Kind::Presence
                 && let to = stanza.to()
                 && let Some(Ok(to)) = to.as_deref().map(|to| self.address(to))

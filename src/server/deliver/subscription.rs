@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use super::roster::transaction::Change;
+use super::roster::transaction::{Asker, Change};
 use crate::connection::SharedConnection;
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::{Core, Task};
@@ -83,7 +83,7 @@ impl<C: SharedConnection> Core<C> {
         let stanza = stanza.readdressed(Some(account.as_str()), Some(contact.as_str()));
         let (core, session) = (Arc::clone(self), session.clone());
         Some(Box::pin(async move {
-            let change = Change::Send { kind, stanza: stanza.clone() };
+            let change = Change::Send { kind, stanza: stanza.clone(), by: Asker::Account };
             let origin = Some(session.clone());
             if let Err(error) = core.change_roster(account, contact, change, origin, || ()).await {
                 core.bounce(Some(&session), &stanza, StanzaError::from(error));
@@ -106,9 +106,7 @@ impl<C: SharedConnection> Core<C> {
         let stanza = stanza.readdressed(Some(contact.as_str()), Some(account.as_str()));
         let core = Arc::clone(self);
         Some(Box::pin(async move {
-            let exists = core.registry.is_loaded(&account)
-                || core.stores.accounts.exists(&account).await.unwrap_or(false);
-            if exists {
+            if core.exists(&account).await.unwrap_or(false) {
                 // A store that fails leaves everything as it was; the contact may ask again.
                 let change = Change::Receive { kind, stanza };
                 let _failed = core.change_roster(account, contact, change, None, || ()).await;

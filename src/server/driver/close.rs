@@ -22,6 +22,12 @@ pub(super) struct Closing<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Driver<C> {
+    /// Ends the stream as the client's close tag does, whatever the driver waits for.
+    pub(in crate::server) fn hang_up(&mut self) {
+        self.carry_out_last_presence(false);
+        self.close_after_client(Reason::Closed, CLOSE_TAG);
+    }
+
     /// The client sends no more, and has not closed its stream: its half of the transport has
     /// ended. To be called where the read found that, instead of [`receive`](Self::receive).
     ///

@@ -42,7 +42,8 @@ impl<C: SharedConnection> Driver<C> {
 
     /// When a client that goes on taking nothing is given up.
     pub(super) fn stuck_at(&self) -> Option<Duration> {
-        Some(Duration::from(self.stall?.since).saturating_add(self.core.limits.stuck))
+        let stall = self.stall.filter(|_| !self.is_local)?;
+        Some(Duration::from(stall.since).saturating_add(self.core.limits.stuck))
     }
 
     /// A client that has asked for something is not read from as long as it does not read. One that

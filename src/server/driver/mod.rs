@@ -20,14 +20,14 @@ use std::fmt;
 use std::future::poll_fn;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use super::faults::PeerAddress;
 use super::trace::Trace;
+use super::work::park::unpark;
 use super::{Core, FaultKind, LoginStep};
 use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
@@ -163,10 +163,36 @@ pub struct Driver<C: SharedConnection> {
     /// Broadcast presence that came too soon (LIMIT-19).
     deferred: Option<Box<Deferred>>,
     trace: Trace,
+    /// The client is a program of this process: it is there as long as the driver is (BOT-3).
+    is_local: bool,
+}
+
+#[cfg(any(feature = "tokio", feature = "threads"))]
+impl<C: SharedConnection> super::Server<C> {
+    /// The place of a transport until its source is known and it gets a driver.
+    pub(crate) fn unnamed_place(&self) -> Place {
+        self.0.ledger.enter(self.0.ledger.source(&PeerAddress::UNKNOWN))
+    }
+
+    pub(crate) fn limits(&self) -> &super::Limits {
+        &self.0.limits
+    }
 }
 
 impl<C: SharedConnection> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, transport: Transport) -> Self {
+        let peer = PeerAddress::new(transport.source.as_deref());
+        let place = core.ledger.enter(core.ledger.source(&peer));
+        Self::placed(core, connection, &transport, peer, place)
+    }
+
+    fn placed(
+        core: Arc<Core<C>>,
+        connection: C,
+        transport: &Transport,
+        peer: PeerAddress,
+        place: Place,
+    ) -> Self {
         let drain_hook = Arc::new(DrainHook {
             session: OnceLock::new(),
             core: Arc::downgrade(&core),
@@ -174,21 +200,18 @@ impl<C: SharedConnection> Driver<C> {
         });
         connection.on_drain(Arc::clone(&drain_hook) as Arc<dyn PreDrain>);
         let stream = core.metrics.accepted.fetch_add(1, Ordering::Relaxed);
-        let peer = PeerAddress::new(transport.source.as_deref());
-        let source = core.ledger.source(&peer);
-        let place = core.ledger.enter(source);
+        let spends_as = core.ledger.source(&peer).key();
         let now = core.environment.now();
-        let spends_as = source.key();
-        Self {
+        let mut negotiating = Negotiating::new(transport.secure, transport.starttls, now);
+        if let Some(bindings) = transport.bindings.clone() {
+            negotiating.secured(bindings);
+        }
+        let mut driver = Self {
             state: State::Unauthed(Session::new(connection.clone())),
             parser: Parser::new(&core.limits.stream),
             pending: None,
             want: if transport.direct_tls { Want::StartTls } else { Want::Input },
-            negotiating: Some(Box::new(Negotiating::new(
-                transport.secure,
-                transport.starttls,
-                now,
-            ))),
+            negotiating: Some(Box::new(negotiating)),
             lang: None,
             drain_hook,
             deadline: now.saturating_add(core.limits.negotiation).into(),
@@ -204,9 +227,17 @@ impl<C: SharedConnection> Driver<C> {
             deferred: None,
             trace: Trace::new(stream, &peer),
             peer,
+            is_local: false,
             connection,
             core,
+        };
+        if let Some((accepted, bytes)) = transport.preamble {
+            let end = accepted.saturating_add(driver.core.limits.negotiation);
+            driver.deadline = end.into();
+            driver.parser.spend(bytes);
+            driver.count_bytes(bytes);
         }
+        driver
     }
 
     /// The client has begun to speak: from now on its transport takes one of the places of its
@@ -300,13 +331,7 @@ impl<C: SharedConnection> Driver<C> {
     /// [`poll_want`](Self::poll_want) for threads; `None` after `timeout`, and when
     /// [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn want_blocking(&mut self, timeout: Option<Duration>) -> Option<Want> {
-        struct Unpark(Thread);
-        impl Wake for Unpark {
-            fn wake(self: Arc<Self>) {
-                self.0.unpark();
-            }
-        }
-        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let waker = unpark();
         let start = std::time::Instant::now();
         loop {
             if let Poll::Ready(want) = self.poll_want(&mut Context::from_waker(&waker)) {
@@ -347,6 +372,10 @@ impl<C: SharedConnection> Driver<C> {
     #[must_use]
     pub fn session(&self) -> Option<&SessionHandle<C>> {
         self.drain_hook.session.get().map(|(session, _)| session)
+    }
+
+    pub(super) const fn is_bound(&self) -> bool {
+        matches!(self.state, State::Bound(_))
     }
 
     /// Handles one event from what the parser holds or from `input`; `false` if there is none now.

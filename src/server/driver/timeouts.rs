@@ -69,6 +69,7 @@ impl<C: SharedConnection> Driver<C> {
     fn deadline_passed(&mut self, now: Duration) {
         match &self.state {
             State::Closing(_) | State::Over => self.finish(Close::Flush),
+            State::Bound(_) if self.is_local => self.set_deadline(self.core.limits.silence),
             State::Bound(_) => self.check_silence(now),
             State::Unauthed(_) if self.waits_for_place() => {
                 if let Some(place) = &self.place {

@@ -1,6 +1,9 @@
 //! What a host says of a transport, and what its driver wants of the host.
 
 use std::fmt;
+use std::time::Duration;
+
+use crate::sasl::ChannelBindings;
 
 /// What the driver wants of the host now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,17 +28,35 @@ pub struct Transport {
     pub(super) starttls: bool,
     pub(super) direct_tls: bool,
     pub(super) source: Option<String>,
+    pub(super) bindings: Option<ChannelBindings>,
+    /// When it began, and the bytes that came before its driver was made.
+    pub(super) preamble: Option<(Duration, usize)>,
 }
 
 impl Transport {
     /// A plain transport that cannot be upgraded.
     pub const fn new() -> Self {
-        Self { secure: false, starttls: false, direct_tls: false, source: None }
+        Self {
+            secure: false,
+            starttls: false,
+            direct_tls: false,
+            source: None,
+            bindings: None,
+            preamble: None,
+        }
     }
 
     /// Declares the transport secure as it is, without TLS on it: a loopback, a trusted proxy (TLS-3).
     pub const fn secure(mut self, secure: bool) -> Self {
         self.secure = secure;
+        self
+    }
+
+    /// The transport is under TLS that the host has done itself: secure (TLS-3), without STARTTLS, and what
+    /// logins may be bound to (SASL-11). Which server name the client gave to TLS does not matter: the
+    /// domain is that of its stream header (STREAM-4).
+    pub fn secured(mut self, bindings: ChannelBindings) -> Self {
+        self.bindings = Some(bindings);
         self
     }
 
@@ -53,6 +74,14 @@ impl Transport {
         self
     }
 
+    /// The host has read so many bytes of the transport itself, such as the header of a proxy, since it was
+    /// accepted (on the clock of [`Server::now`](crate::server::Server::now)): both count with what follows
+    /// (PROXY-3).
+    pub const fn preamble(mut self, accepted: Duration, bytes: usize) -> Self {
+        self.preamble = Some((accepted, bytes));
+        self
+    }
+
     /// Where the transport comes from (an IP address, say), for LIMIT-25, faults and logs. Never shown to
     /// others (SEC-5).
     pub fn source(mut self, source: impl Into<String>) -> Self {
@@ -67,6 +96,7 @@ impl fmt::Debug for Transport {
             .field("secure", &self.secure)
             .field("starttls", &self.starttls)
             .field("direct_tls", &self.direct_tls)
+            .field("bindings", &self.bindings)
             .finish_non_exhaustive()
     }
 }

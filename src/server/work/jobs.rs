@@ -21,6 +21,9 @@ use crate::shield::shielded_or;
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+/// Chains that are driven in one poll.
+const AT_ONCE: usize = 512;
+
 /// All chains that have work.
 pub(crate) struct Jobs {
     chains: Mutex<HashMap<Box<str>, Arc<Chain>>>,
@@ -119,7 +122,7 @@ impl Jobs {
     /// Drives what was woken; never ready.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         let mut waker = Some(cx.waker().clone());
-        loop {
+        for _ in 0..AT_ONCE {
             let mut ready = self.ready.lock();
             let Some(next) = ready.chains.pop_front() else {
                 // Wakers are host code: they are dropped without the lock.
@@ -131,6 +134,9 @@ impl Jobs {
             drop(ready);
             self.advance(&next);
         }
+        // Work that makes more work must not keep the thread for itself.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Accounts whose chains have work.

@@ -2,4 +2,5 @@
 
 pub(super) mod jobs;
 pub(super) use crate::oneshot;
+pub(super) mod park;
 pub(super) mod timers;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use super::SessionHandle;
 use crate::connection::SharedConnection;
+#[cfg(feature = "server")]
+use crate::session::outbound::Acknowledged;
 use crate::session::outbound::{AckCheck, AckPolicy, Epoch};
 
 impl<C: SharedConnection> SessionHandle<C> {
@@ -32,6 +34,20 @@ impl<C: SharedConnection> SessionHandle<C> {
         let registry = self.0.registry.upgrade()?;
         let now = registry.now();
         self.0.out.lock().claim_sign_of_life(now)
+    }
+
+    /// The client of a session that is retained says by itself what it has got.
+    #[cfg(feature = "server")]
+    pub(crate) fn never_ask(&self) {
+        self.0.out.lock().never_ask();
+    }
+
+    /// The client has taken so many stanzas in all; `false` where the last one is not its any more, since the
+    /// session has ended.
+    #[cfg(feature = "server")]
+    pub(crate) fn take(&self, handled: u32) -> bool {
+        let taken = self.0.out.lock().acknowledge(handled);
+        matches!(taken, Some(Acknowledged::Freed(_)))
     }
 
     /// When [`check_acks`](Self::check_acks) has something to do.

@@ -89,6 +89,8 @@ pub(crate) struct Retained {
     pub(super) at_loss: Size,
     /// Until when something has to be acknowledged, since as much waits as may (LIMIT-10).
     grace: Option<Duration>,
+    /// The client is of this process, and says by itself what it has taken.
+    is_never_asked: bool,
     share: Share,
 }
 
@@ -117,6 +119,7 @@ impl Retained {
             not_before: Nanos::default(),
             at_loss: Size::default(),
             grace: None,
+            is_never_asked: false,
             share: Share::new(all),
         }
     }
@@ -191,6 +194,14 @@ impl<C: SharedConnection> Outbound<C> {
         self.queue.drop_first(freed);
         self.account_for();
         Some(Acknowledged::Freed(count))
+    }
+
+    /// The client is not asked what it has got.
+    #[cfg(feature = "server")]
+    pub(crate) fn never_ask(&mut self) {
+        if let Some(retained) = &mut self.retained {
+            retained.is_never_asked = true;
+        }
     }
 
     /// Stanzas handled since retention began.
@@ -320,7 +331,13 @@ impl<C: SharedConnection> Outbound<C> {
         Some(ripe.max(retained.not_before.into()))
     }
 
+    /// Whether the client can be asked for an acknowledgement.
     fn is_open(&self) -> bool {
-        self.link.is_some() && !self.ended && !self.gates.is_closed() && !self.queue.has_greeting()
+        let is_asked = self.retained.as_ref().is_none_or(|retained| !retained.is_never_asked);
+        is_asked
+            && self.link.is_some()
+            && !self.ended
+            && !self.gates.is_closed()
+            && !self.queue.has_greeting()
     }
 }

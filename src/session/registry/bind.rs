@@ -31,9 +31,9 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "RFC 6120 §7.7.2.2 names these three")]
 pub enum Conflict {
-    /// The new session takes the resource and the older one ends with `conflict`. A resource
-    /// replaced three times within a minute is given to nobody else: the next one gets a
-    /// generated resource, so that two clients cannot kick each other for ever.
+    /// The new session takes the resource and the older one ends with `conflict`. A resource replaced
+    /// [too often](crate::session::RegistryBuilder::replacements) is given to nobody else: the next one
+    /// gets a generated resource.
     Replace,
     /// The new session gets a generated resource.
     Override,
@@ -167,9 +167,8 @@ impl BindRefusal {
     }
 }
 
-/// More replacements than this of one full JID within [`KICK_WINDOW`] are a loop (BIND-6).
-const KICKS: usize = 3;
-const KICK_WINDOW: Duration = Duration::from_secs(60);
+/// More replacements than this of one full JID within this time are a loop (BIND-6).
+pub(super) const REPLACEMENTS: (usize, Duration) = (3, Duration::from_secs(60));
 
 impl<C: SharedConnection> Inner<C> {
     pub(crate) fn bind(
@@ -272,10 +271,11 @@ impl<C: SharedConnection> Inner<C> {
         let mut wanted = wanted.unwrap_or_else(|| row.unused(spare.clone()));
         if let Some((at, state)) = row.position_of(&wanted) {
             let is_live = state == SlotState::Live;
+            let most = self.settings.replacements;
             match self.settings.conflict {
                 Conflict::Refuse if is_live => return Err(BindRefusal::Conflict),
                 Conflict::Override if is_live => wanted = row.unused(spare),
-                Conflict::Replace if is_live && row.count_replacement(&wanted, now) => {
+                Conflict::Replace if is_live && row.count_replacement(&wanted, most, now) => {
                     wanted = row.unused(spare);
                 }
                 _ => return Ok((wanted, Some((at, Reason::Replaced { by: id })))),
@@ -302,10 +302,18 @@ type Displaced = (usize, Reason);
 
 impl<C: SharedConnection> Row<C> {
     /// Counts one more replacement of `resource`; true if there were too many of late (BIND-6).
-    fn count_replacement(&mut self, resource: &ResourcePart, now: Duration) -> bool {
+    fn count_replacement(
+        &mut self,
+        resource: &ResourcePart,
+        (most, within): (usize, Duration),
+        now: Duration,
+    ) -> bool {
+        if most == usize::MAX {
+            return false;
+        }
         self.slots.change(|Many { replaced, .. }| {
-            replaced.retain(|(_, at)| now.saturating_sub(*at) < KICK_WINDOW);
-            let is_loop = replaced.iter().filter(|(r, _)| r == resource).count() >= KICKS;
+            replaced.retain(|(_, at)| now.saturating_sub(*at) < within);
+            let is_loop = replaced.iter().filter(|(r, _)| r == resource).count() >= most;
             if !is_loop {
                 replaced.push((resource.clone(), now));
             }

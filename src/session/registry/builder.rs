@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jid::{BareJid, DomainPart};
 
@@ -40,6 +41,7 @@ type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 pub(crate) struct Settings<C: SharedConnection> {
     pub(crate) environment: Arc<dyn Environment>,
     pub(super) conflict: Conflict,
+    pub(super) replacements: (usize, Duration),
     pub(super) sessions_per_account: usize,
     pub(super) hibernating_per_account: usize,
     pub(crate) retention: RetentionLimits,
@@ -60,6 +62,14 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     /// What to do when a resource is in use (BIND-5). Default: [`Conflict::Replace`].
     pub const fn conflict(mut self, policy: Conflict) -> Self {
         self.settings.conflict = policy;
+        self
+    }
+
+    /// How often one full JID may be replaced `within` such a time: the next bind of it gets a generated
+    /// resource, as under [`Conflict::Override`], so that two clients cannot kick each other for ever
+    /// (BIND-6). `usize::MAX` is no limit. Default: 3 times within 60 seconds.
+    pub const fn replacements(mut self, times: usize, within: Duration) -> Self {
+        self.settings.replacements = (times, within);
         self
     }
 

@@ -95,6 +95,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
         let settings = Settings {
             environment,
             conflict: Conflict::Replace,
+            replacements: bind::REPLACEMENTS,
             sessions_per_account: 32,
             hibernating_per_account: 8,
             retention: RetentionLimits::default(),

@@ -30,12 +30,16 @@ pub(crate) enum ChangeError {
     /// The store failed; why is for its own log.
     Store(#[from] StoreError),
     Roster(#[from] RosterError),
+    /// The host asked for it, and there is no such account.
+    #[error("there is no such account")]
+    NoAccount,
 }
 
 impl From<ChangeError> for StanzaError {
     fn from(error: ChangeError) -> Self {
         match error {
             ChangeError::Store(_) => Self::new(Condition::InternalServerError),
+            ChangeError::NoAccount => Self::new(Condition::ItemNotFound),
             ChangeError::Roster(error) => error.into(),
         }
     }
@@ -87,10 +91,22 @@ impl<C: SharedConnection> Core<C> {
         change: Change,
         two_sides: bool,
     ) -> Result<Effects<C>, ChangeError> {
+        if change.is_of_host() && !self.may_act_for(&account).await? {
+            return Err(ChangeError::NoAccount);
+        }
         let mut own = self.side(account, &contact, change.needs_all()).await?;
         let mut other = None;
-        if two_sides && self.stores.accounts.exists(&contact).await? {
-            let mut side = self.side(contact.clone(), &own.account, false).await?;
+        let both = matches!(change, Change::Befriend);
+        let has_contact = match both {
+            true => two_sides && self.may_act_for(&contact).await?,
+            false => two_sides && self.stores.accounts.exists(&contact).await?,
+        };
+        if both && !has_contact {
+            return Err(ChangeError::NoAccount);
+        }
+        if has_contact {
+            let whole = both;
+            let mut side = self.side(contact.clone(), &own.account, whole).await?;
             side.silenced_by = self.silence(&own.account, &contact, &change).await?;
             other = Some(side);
         } else if let Change::Receive { stanza, .. } = &change {
@@ -125,6 +141,16 @@ impl<C: SharedConnection> Core<C> {
             }
         }
         Ok(effects)
+    }
+
+    /// Whether the host may act for an account: it exists, and is not about to be removed.
+    async fn may_act_for(&self, account: &BareJid) -> Result<bool, StoreError> {
+        Ok(!self.ledger.is_closed_to(account) && self.exists(account).await?)
+    }
+
+    /// Whether there is such an account: it has sessions, or its store says so.
+    pub(crate) async fn exists(&self, account: &BareJid) -> Result<bool, StoreError> {
+        Ok(self.registry.is_loaded(account) || self.stores.accounts.exists(account).await?)
     }
 
     /// The roster of `account`: `whole`, or as far as `contact` is concerned if it is not in memory.
@@ -165,7 +191,7 @@ impl<C: SharedConnection> Core<C> {
             Change::Send { stanza, .. } | Change::Receive { stanza, .. } => {
                 self.admit_to(&theirs, stanza)
             }
-            Change::Set(_) | Change::Show | Change::Strike(_) => {
+            Change::Set(..) | Change::Befriend | Change::Show | Change::Strike(_) => {
                 let farewell = subscription(SubscriptionKind::Unsubscribe, account, contact);
                 self.admit_to(&theirs, &farewell.build())
             }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use jid::BareJid;
 
-use self::transaction::Change;
+use self::transaction::{Asker, Change};
 use super::answer::{AnswerOnce, try_again};
 use super::handler::HANDLER_TIMEOUT;
 use crate::address;
@@ -65,7 +65,7 @@ impl<C: SharedConnection> Core<C> {
         };
         let (contact, change) = match (stray, set) {
             (Some(text), _) => (session.account().bare.clone(), Change::Strike(text)),
-            (None, Ok(set)) => (set.contact().clone(), Change::Set(set)),
+            (None, Ok(set)) => (set.contact().clone(), Change::Set(set, Asker::Account)),
             (None, Err(error)) => return self.refuse(Some(session), stanza, error),
         };
         let core = Arc::clone(self);

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use crate::rules::roster::{
-    Item, Removal, RequestLimits, Roster, RosterError, RosterLimits, RosterSet, SetPlan, plan_set,
-    push,
+    Item, Removal, RequestLimits, Roster, RosterError, RosterLimits, RosterSet, SetPlan,
+    Subscription, plan_set, push,
 };
 use crate::rules::subscription::{
     Farewell, RequestChange, Step, SubscriptionKind, Transition, inbound, outbound,
@@ -19,17 +19,29 @@ use crate::session::Account;
 use crate::stanza::{Stanza, StanzaBuilder};
 use crate::store::{RosterChange, SubscriptionRequest};
 
+/// Who asks for a change of an account's roster.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asker {
+    /// A session of the account, or its removal.
+    Account,
+    /// The host, for an account that may not exist.
+    Host,
+}
+
 /// What is asked of a roster.
 pub(crate) enum Change {
     Send {
         kind: SubscriptionKind,
         stanza: Stanza,
+        by: Asker,
     },
     Receive {
         kind: SubscriptionKind,
         stanza: Stanza,
     },
-    Set(RosterSet),
+    Set(RosterSet, Asker),
+    /// The account and the contact, both of this server, are to see each other (HOST-4).
+    Befriend,
     /// Show clients the contact's item, which has changed unseen (BLOCK-9).
     Show,
     /// The user removes an item that has no address (JID-6).
@@ -45,17 +57,26 @@ impl Change {
                 matches!(kind, SubscriptionKind::Subscribe | SubscriptionKind::Subscribed)
             }
             Self::Receive { .. } | Self::Show => false,
-            Self::Set(set) => !set.is_removal(),
-            Self::Strike(_) => true,
+            Self::Set(set, _) => !set.is_removal(),
+            Self::Strike(_) | Self::Befriend => true,
+        }
+    }
+
+    /// Whether the account has to be looked for first.
+    pub(super) const fn is_of_host(&self) -> bool {
+        match self {
+            Self::Send { by, .. } | Self::Set(_, by) => matches!(by, Asker::Host),
+            Self::Befriend => true,
+            Self::Receive { .. } | Self::Show | Self::Strike(_) => false,
         }
     }
 
     /// Whether it concerns the contact too, where that is an account of this server.
     pub(super) const fn has_two_sides(&self) -> bool {
         match self {
-            Self::Send { .. } => true,
+            Self::Send { .. } | Self::Befriend => true,
             Self::Receive { .. } | Self::Show | Self::Strike(_) => false,
-            Self::Set(set) => set.is_removal(),
+            Self::Set(set, _) => set.is_removal(),
         }
     }
 }
@@ -148,6 +169,26 @@ impl Side {
         Ok(self.push(text))
     }
 
+    /// Subscribes the account and `contact` to each other; `None` if they are.
+    fn befriend(
+        &mut self,
+        contact: &BareJid,
+        limits: &RosterLimits,
+    ) -> Result<Option<Effect>, RosterError> {
+        if self.roster.remove_request(contact.as_str()) {
+            self.change.remove_request = Some(contact.clone());
+        }
+        let present = self.roster.item(contact);
+        let item = present.clone().unwrap_or_else(|| Item::new(contact.clone()));
+        let subscription = Subscription::Both;
+        let item = Item { subscription, ask: false, approved: false, ..item };
+        if present.as_ref() == Some(&item) {
+            return Ok(None);
+        }
+        limits.allow(&self.roster, &item)?;
+        Ok(Some(self.put(item)))
+    }
+
     /// The push that shows an item as it has just become, with the version of that change.
     fn push(&mut self, contact: &str) -> Effect {
         self.change.version = Some(self.roster.version());
@@ -174,9 +215,10 @@ impl Transaction {
     /// Works the change out.
     pub(super) fn run(&mut self, contact: &BareJid, change: &Change) -> Result<(), RosterError> {
         match change {
-            Change::Send { kind, stanza } => self.send(contact, *kind, stanza)?,
+            Change::Send { kind, stanza, .. } => self.send(contact, *kind, stanza)?,
             Change::Receive { kind, stanza } => self.receive(contact, *kind, stanza),
-            Change::Set(set) => self.set(set)?,
+            Change::Set(set, _) => self.set(set)?,
+            Change::Befriend => self.befriend(contact)?,
             Change::Show => self.show(contact),
             Change::Strike(text) => self.effects.push(self.own.strike(text)?),
         }
@@ -298,6 +340,30 @@ impl Transaction {
                     self.part(&removal.contact, *farewell);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Both sides at once, whatever they were (HOST-4). Who sees the other only now is told its presence.
+    fn befriend(&mut self, contact: &BareJid) -> Result<(), RosterError> {
+        let Some(other) = &mut self.other else { return Ok(()) };
+        let account = self.own.account.clone();
+        let saw = |side: &Side, jid: &BareJid| {
+            side.roster.get(jid.as_str()).is_some_and(|item| item.subscription().has_to())
+        };
+        let (sees, is_seen) = (saw(&self.own, contact), saw(other, &account));
+        let pushes =
+            [self.own.befriend(contact, &self.items)?, other.befriend(&account, &self.items)?];
+        self.effects.extend(pushes.into_iter().flatten());
+        let mut current = |account: &BareJid, contact: &BareJid| {
+            let (account, contact) = (account.clone(), contact.clone());
+            self.effects.push(Effect::Current { account, contact });
+        };
+        if !is_seen {
+            current(&account, contact);
+        }
+        if !sees {
+            current(contact, &account);
         }
         Ok(())
     }

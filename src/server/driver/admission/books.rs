@@ -220,6 +220,17 @@ impl Books {
         (id, signal)
     }
 
+    /// A stream of this process enters, of this account: it takes nobody's place, and waits for none.
+    pub(super) fn enter_local(&mut self, account: u64, now: Duration) -> (u64, Arc<Signal>) {
+        let (id, signal) = self.record(Source::UNNAMED);
+        self.end(id, Phase::Gone);
+        self.authenticated(id, account, now);
+        if let Some(record) = self.transports.get_mut(&id) {
+            record.account = Some(account);
+        }
+        (id, signal)
+    }
+
     fn record(&mut self, source: Source) -> (u64, Arc<Signal>) {
         let id = self.next;
         self.next += 1;
@@ -354,6 +365,17 @@ impl Books {
         }
     }
 
+    /// Whether nobody may authenticate as an account.
+    pub(super) fn is_closed_to(&self, account: u64) -> bool {
+        self.barred.get(&account).is_some_and(|bar| bar.below == u64::MAX)
+    }
+
+    pub(super) fn dismiss(&mut self, account: u64, dismissal: &Dismissal) {
+        for record in self.transports.values().filter(|record| record.account == Some(account)) {
+            record.signal.dismiss(dismissal, &mut self.wakers);
+        }
+    }
+
     pub(super) fn bar(
         &mut self,
         account: u64,
@@ -362,9 +384,7 @@ impl Books {
         now: Duration,
     ) {
         self.barred.retain(|_, bar| bar.until > now);
-        for record in self.transports.values().filter(|record| record.account == Some(account)) {
-            record.signal.dismiss(&dismissal, &mut self.wakers);
-        }
+        self.dismiss(account, &dismissal);
         let (below, until) = match time {
             Some(time) => (self.next, now.saturating_add(time)),
             None => (u64::MAX, Duration::MAX),

@@ -85,6 +85,13 @@ impl Ledger {
         Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
     }
 
+    /// A stream of this process begins, of this account.
+    pub(super) fn enter_local(self: &Arc<Self>, account: &BareJid) -> Place {
+        let account = self.account(account);
+        let (id, signal) = self.change(|books, now| books.enter_local(account, now));
+        Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
+    }
+
     /// A transport that served a session is being closed.
     pub(super) fn closing(self: &Arc<Self>, source: Source) -> Place {
         let (id, signal) = self.change(|books, _| books.enter_closing(source));
@@ -106,6 +113,17 @@ impl Ledger {
     ) {
         let account = self.account(account);
         self.change(|books, now| books.bar(account, dismissal, time, now));
+    }
+
+    /// Whether nobody may authenticate as `account`: it is being removed.
+    pub(in crate::server) fn is_closed_to(&self, account: &BareJid) -> bool {
+        self.books.lock().is_closed_to(self.account(account))
+    }
+
+    /// Closes the streams that are authenticated as `account`.
+    pub(in crate::server) fn dismiss(&self, account: &BareJid, dismissal: &Dismissal) {
+        let account = self.account(account);
+        self.change(|books, _| books.dismiss(account, dismissal));
     }
 
     /// No longer bars `account`.
@@ -172,6 +190,14 @@ impl Place {
     #[must_use]
     pub fn is_cut(&self) -> bool {
         self.signal().get().is_cut
+    }
+
+    /// Whether there is no room for a transport, or nothing is to be served any more: for one that has no
+    /// driver yet, and that nothing is said to. The waker is kept.
+    #[cfg(any(feature = "tokio", feature = "threads"))]
+    pub(crate) fn is_unwanted(&self, cx: Option<&Context<'_>>) -> bool {
+        let news = self.signal().poll(cx);
+        news.is_cut || news.dismissal.is_some() || news.standing == PlaceStanding::Refused
     }
 
     pub(super) fn standing(&self) -> PlaceStanding {

@@ -5,6 +5,7 @@ mod elements;
 mod features;
 pub(in crate::server) mod hashing;
 mod header;
+mod local;
 pub(in crate::server) mod login_failures;
 mod sasl;
 
@@ -114,7 +115,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The session is bound: negotiation is over.
-    fn begin_session(&mut self, session: Session<Bound, C>) {
+    fn begin_session(&mut self, mut session: Session<Bound, C>) {
         let _first = self.drain_hook.session.set((session.handle(), session.epoch()));
         let core = Arc::clone(&self.core);
         // A resumption begins another epoch.
@@ -137,6 +138,9 @@ impl<C: SharedConnection> Driver<C> {
         }
         self.place = None;
         self.set_deadline(core.limits.silence);
+        if self.is_local {
+            self.count_taken(&mut session);
+        }
         self.state = State::Bound(session);
         if let (Some(hook), Some(session)) = (&core.on_login, self.session()) {
             let login = Login { session, peer: &self.peer, mechanism, is_resumed };

@@ -148,8 +148,23 @@ impl<C: SharedConnection> Driver<C> {
         if negotiating.tls && negotiating.from.as_ref().is_some_and(|from| from != &account) {
             return self.fail(StreamCondition::InvalidFrom.into());
         }
-        let State::Unauthed(session) = std::mem::replace(&mut self.state, State::Over) else {
+        if !matches!(self.state, State::Unauthed(_)) {
             return;
+        }
+        if !self.become_account(account) {
+            return self.fail(StreamCondition::InternalServerError.into());
+        }
+        self.write(|words| wire::write_success(data, words));
+        self.parser.authenticated(&self.core.limits.stream);
+        // STREAM-28: clients that pipeline have sent the next header already.
+        self.parser.restart(true);
+    }
+
+    /// The stream is that of an account; `false` where it cannot be.
+    pub(super) fn become_account(&mut self, account: BareJid) -> bool {
+        let Some(negotiating) = &mut self.negotiating else { return false };
+        let State::Unauthed(session) = std::mem::replace(&mut self.state, State::Over) else {
+            return false;
         };
         let key = self.core.ledger.account(&account);
         if let Some(place) = &self.place {
@@ -169,15 +184,12 @@ impl<C: SharedConnection> Driver<C> {
             Err(refused) => {
                 self.state = State::Unauthed(refused.into_session());
                 self.spend_as(key);
-                return self.fail(StreamCondition::InternalServerError.into());
+                return false;
             }
         }
         negotiating.restart();
         self.spend_as(key);
-        self.write(|words| wire::write_success(data, words));
-        self.parser.authenticated(&self.core.limits.stream);
-        // STREAM-28: clients that pipeline have sent the next header already.
-        self.parser.restart(true);
+        true
     }
 
     /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.

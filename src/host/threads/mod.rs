@@ -1,13 +1,21 @@
 //! Two threads per connection, on the standard library: the caller's reads, a second one writes.
 //!
+//! [`listen`] accepts and serves connections until it is told to stop; [`serve`] serves one, over any [`Stream`].
+//!
 //! TLS needs both at once, while each of them may block in the socket. So the TLS state has a lock
 //! that is never held during input or output, and records leave in the order in which they were made
 //! because only the holder of a second lock makes and writes them: the writer, or the reader during
 //! the handshake.
 
+mod listen;
+mod stream;
+
+pub use listen::{Accept, accept, listen};
+pub use stream::Stream;
+
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,22 +28,38 @@ use parking_lot::{Condvar, Mutex};
 use rustls::ServerConfig;
 use rustls::server::ServerConnection;
 
+use super::ahead::Ahead;
 use super::tls::record;
-use super::{
-    ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut, is_of_the_connection,
-    is_of_tls,
-};
+use super::{Host, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
 use crate::sasl::ChannelBindings;
 use crate::server::{Offload, Place, Server, Transport, Want};
 
 /// Does a server's work that belongs to no connection: what outlives one, and time-outs. Run it
-/// once, on a separate thread; it never returns.
+/// once, on a separate thread; it never returns. [`listen`] does so by itself.
 pub fn background<C: SharedConnection>(server: &Server<C>) {
+    work(server, || true);
+}
+
+/// The same for the listeners of a host, as long as there is the host.
+fn begin_background<C: SharedConnection>(host: &Arc<Host<C>>) -> io::Result<()> {
+    if host.background_thread.swap(true, Ordering::SeqCst) {
+        return Ok(());
+    }
+    let (server, lasting) = (host.server.clone(), Arc::downgrade(host));
+    let thread = thread::Builder::new().name("xmpp background".into());
+    let begun = thread.spawn(move || work(&server, || lasting.strong_count() > 0));
+    if begun.is_err() {
+        host.background_thread.store(false, Ordering::SeqCst);
+    }
+    begun.map(drop)
+}
+
+fn work<C: SharedConnection>(server: &Server<C>, goes_on: impl Fn() -> bool) {
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut work = pin!(server.background());
-    loop {
+    while goes_on() {
         // It never ends.
         let _pending = work.as_mut().poll(&mut Context::from_waker(&waker));
         server.handle_timeout();
@@ -94,27 +118,6 @@ impl Wake for Unpark {
     }
 }
 
-/// Accepts the next connection.
-///
-/// Errors go to `failed`. That of a connection which was gone before it was accepted does no harm;
-/// without file descriptors this waits for a moment, rather than end the server or keep it busy.
-pub fn accept(
-    listener: &TcpListener,
-    mut failed: impl FnMut(&io::Error),
-) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept() {
-            Ok(accepted) => return accepted,
-            Err(error) => {
-                failed(&error);
-                if !is_of_the_connection(&error) {
-                    thread::sleep(ACCEPT_PAUSE);
-                }
-            }
-        }
-    }
-}
-
 /// Ends every stream with `system-shutdown` (DESTROY-16), bound or not, and returns once all
 /// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
 /// broken off. A thread that waits for its client sees that within a second.
@@ -128,18 +131,20 @@ pub fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
 }
 
 /// Serves one connection to its end, with STARTTLS if the host has a certificate. Blocks the
-/// calling thread until then.
+/// calling thread until then. A stream of TLS that the host has done itself is one too, which `transport` then
+/// says ([`Transport::secured`]).
 ///
 /// # Errors
 ///
 /// When the transport broke, the handshake failed, or the flush at the end took too long. There is
 /// nothing left to do but to log it.
-pub fn serve<C>(host: &Host<C>, socket: TcpStream, transport: Transport) -> io::Result<()>
+pub fn serve<C, S>(host: &Host<C>, stream: S, transport: Transport) -> io::Result<()>
 where
     C: SharedConnection,
+    S: Stream,
 {
-    let (machine, outbox, drain) = host.accept(transport.direct_tls(false));
-    run(&host.settings, machine, outbox, drain, socket, false)
+    let (machine, outbox, drain) = Host::accept(host, transport.direct_tls(false));
+    run(machine, outbox, drain, stream, Ahead::default(), false)
 }
 
 /// Serves one connection that begins with a TLS handshake
@@ -149,33 +154,31 @@ where
 /// # Errors
 ///
 /// As [`serve`], and at once if the host has no certificate.
-pub fn serve_direct_tls<C>(
-    host: &Host<C>,
-    socket: TcpStream,
-    transport: Transport,
-) -> io::Result<()>
+pub fn serve_direct_tls<C, S>(host: &Host<C>, stream: S, transport: Transport) -> io::Result<()>
 where
     C: SharedConnection,
+    S: Stream,
 {
-    let (machine, outbox, drain) = host.accept(transport.direct_tls(true));
-    run(&host.settings, machine, outbox, drain, socket, true)
+    let (machine, outbox, drain) = Host::accept(host, transport.direct_tls(true));
+    run(machine, outbox, drain, stream, Ahead::default(), true)
 }
 
-pub(super) fn run<M: Machine>(
-    settings: &Settings,
+pub(super) fn run<M: Machine, S: Stream>(
     machine: M,
     outbox: Arc<Outbox>,
     drain: Drain,
-    socket: TcpStream,
+    stream: S,
+    ahead: Ahead,
     direct_tls: bool,
 ) -> io::Result<()> {
     // The outbox gathers what belongs together: waiting for more helps nobody.
-    socket.set_nodelay(true)?;
+    stream.set_no_delay()?;
     // A writer that is stuck looks up this often.
-    let limit = settings.close.max(SHORT);
-    socket.set_write_timeout(Some(limit))?;
+    let limit = machine.settings().close.max(SHORT);
+    stream.set_write_timeout(Some(limit))?;
     let wire = Wire {
-        socket,
+        stream,
+        ahead: Mutex::new(ahead),
         outbox,
         limit,
         writing: Mutex::new(()),
@@ -189,15 +192,17 @@ pub(super) fn run<M: Machine>(
         let guard = Ends(&wire);
         let writer = thread::Builder::new().name("xmpp writer".into());
         writer.spawn_scoped(scope, || write_loop(&wire, drain, ended))?;
-        let read = read_loop(settings, &wire, machine, &writer_ended, direct_tls);
+        let read = read_loop(&wire, machine, &writer_ended, direct_tls);
         drop(guard);
         read
     })
 }
 
 /// What the two threads share.
-struct Wire {
-    socket: TcpStream,
+struct Wire<S> {
+    stream: S,
+    /// The reader's.
+    ahead: Mutex<Ahead>,
     outbox: Arc<Outbox>,
     limit: Duration,
     /// Held while records are made and written.
@@ -212,28 +217,27 @@ struct Wire {
 }
 
 /// Ends the other thread, however this one ends.
-struct Ends<'a>(&'a Wire);
+struct Ends<'a, S: Stream>(&'a Wire<S>);
 
-impl Drop for Ends<'_> {
+impl<S: Stream> Drop for Ends<'_, S> {
     fn drop(&mut self) {
         self.0.outbox.close(Close::Abort);
-        let _gone_already = self.0.socket.shutdown(Shutdown::Both);
+        let _gone_already = self.0.stream.shutdown(Shutdown::Both);
         // Whoever has seen it open waits by now.
         drop(self.0.writing.lock());
         self.0.flushed.notify_all();
     }
 }
 
-fn read_loop<M: Machine>(
-    settings: &Settings,
-    wire: &Wire,
+fn read_loop<M: Machine, S: Stream>(
+    wire: &Wire<S>,
     mut machine: M,
     writer_ended: &Receiver<io::Error>,
     direct_tls: bool,
 ) -> io::Result<()> {
     let mut bytes = Vec::new();
     let (mut open, mut is_silent) = (true, direct_tls);
-    let deadline = after(settings.handshake);
+    let deadline = after(machine.settings().handshake);
     loop {
         if machine.due_in() == Some(Duration::ZERO) {
             machine.handle_timeout();
@@ -260,7 +264,7 @@ fn read_loop<M: Machine>(
                 None => {}
             },
             Some(Want::StartTls) => {
-                match wire.secure(settings, &mut machine, direct_tls) {
+                match wire.secure(&mut machine, direct_tls) {
                     Ok(bindings) => machine.secured(bindings),
                     Err(error) => {
                         // Unless the machine itself has had enough.
@@ -277,7 +281,11 @@ fn read_loop<M: Machine>(
 }
 
 /// Reads what comes before the next time-out and hands it on. `false`: nothing will follow.
-fn read_once<M: Machine>(wire: &Wire, machine: &mut M, bytes: &mut Vec<u8>) -> io::Result<bool> {
+fn read_once<M: Machine, S: Stream>(
+    wire: &Wire<S>,
+    machine: &mut M,
+    bytes: &mut Vec<u8>,
+) -> io::Result<bool> {
     // A read is not interrupted when somebody else ends the session, so it never takes long.
     let longest = if machine.is_unbound() { EARLY_CHECK_INTERVAL } else { CHECK_INTERVAL };
     let time = machine.due_in().map_or(longest, |due| due.min(longest));
@@ -300,7 +308,7 @@ fn read_once<M: Machine>(wire: &Wire, machine: &mut M, bytes: &mut Vec<u8>) -> i
     Ok(open)
 }
 
-fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<io::Error>) {
+fn write_loop<S: Stream>(wire: &Wire<S>, mut drain: Drain, ended: Sender<io::Error>) {
     let guard = Ends(wire);
     // A reader that does not wait for it learns of it by its next read.
     let fail = |error| {
@@ -349,7 +357,34 @@ fn write_loop(wire: &Wire, mut drain: Drain, ended: Sender<io::Error>) {
     drop(ended);
 }
 
-impl Wire {
+/// The reader's end of the wire: what was read ahead comes first.
+struct Reading<'a, S>(&'a Wire<S>);
+
+impl<S: Stream> Read for Reading<'_, S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut n = 0;
+        let most = buffer.len();
+        let copy = |bytes: &[u8]| {
+            n = bytes.len();
+            if let Some(front) = buffer.get_mut(..n) {
+                front.copy_from_slice(bytes);
+            }
+        };
+        if self.0.ahead.lock().read(most, copy) { Ok(n) } else { self.0.stream.read(buffer) }
+    }
+}
+
+impl<S: Stream> Write for Reading<'_, S> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<S: Stream> Wire<S> {
     /// Reads once, and appends what there is to `out`. False at the end of the stream; true with
     /// nothing read if the time passed.
     fn read(&self, out: &mut Vec<u8>, timeout: Option<Duration>) -> io::Result<bool> {
@@ -362,8 +397,8 @@ impl Wire {
         }
         let mut buffer = [0; 8192];
         let timeout = timeout.map(|time| time.max(SHORT));
-        self.socket.set_read_timeout(timeout)?;
-        let n = match (&self.socket).read(&mut buffer) {
+        self.stream.set_read_timeout(timeout)?;
+        let n = match Reading(self).read(&mut buffer) {
             Ok(0) => return Ok(false),
             Ok(n) => n,
             Err(error) if is_timeout(&error) => return Ok(true),
@@ -413,7 +448,7 @@ impl Wire {
             {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            match (&self.socket).write(bytes) {
+            match self.stream.write(bytes) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
                 Err(error) if is_timeout(&error) => {}
@@ -435,7 +470,7 @@ impl Wire {
         }
         self.write(&records, give_up)?;
         // Of a peer that is gone there is nothing to be shut down.
-        let _gone = self.socket.shutdown(Shutdown::Write);
+        let _gone = self.stream.shutdown(Shutdown::Write);
         Ok(())
     }
 
@@ -446,9 +481,18 @@ impl Wire {
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        self.socket.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
-        match self.socket.peek(&mut [0]) {
-            Ok(n) => Ok(Some(n > 0)),
+        let mut ahead = self.ahead.lock();
+        if !ahead.is_empty() {
+            return Ok(Some(true));
+        }
+        self.stream.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
+        let mut first = [0];
+        match self.stream.read(&mut first) {
+            Ok(0) => Ok(Some(false)),
+            Ok(_) => {
+                *ahead = Ahead::new(&first);
+                Ok(Some(true))
+            }
             Err(error) if is_timeout(&error) => Ok(None),
             Err(error) => Err(error),
         }
@@ -463,21 +507,17 @@ impl Wire {
             tls.send_close_notify();
             while tls.wants_write() && tls.write_tls(&mut records).is_ok() {}
         }
-        if self.socket.set_write_timeout(Some(SHORT)).is_ok() {
-            let _room = (&self.socket).write(&records);
+        if self.stream.set_write_timeout(Some(SHORT)).is_ok() {
+            let _room = self.stream.write(&records);
         }
     }
 
     /// Waits until everything is written, then shakes hands. The writer rests meanwhile (TLS-2). The
     /// machine may be told to end before that, with nothing to say to a peer in the midst of it.
-    fn secure<M: Machine>(
-        &self,
-        settings: &Settings,
-        machine: &mut M,
-        direct: bool,
-    ) -> io::Result<ChannelBindings> {
+    fn secure<M: Machine>(&self, machine: &mut M, direct: bool) -> io::Result<ChannelBindings> {
+        let settings = machine.settings();
         let config = match &settings.tls {
-            Some(config) if self.tls.lock().is_none() => config,
+            Some(config) if self.tls.lock().is_none() => config.clone(),
             _ => return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start")),
         };
         let deadline = after(settings.handshake);
@@ -489,7 +529,7 @@ impl Wire {
             self.flushed.wait_for(&mut writing, left);
         }
         let connection = self.handshake(config.config(direct), machine, deadline)?;
-        self.socket.set_write_timeout(Some(self.limit))?;
+        self.stream.set_write_timeout(Some(self.limit))?;
         let bindings = config.bindings(&connection);
         *self.tls.lock() = Some(connection);
         self.plain.store(u64::MAX, Ordering::SeqCst);
@@ -503,12 +543,12 @@ impl Wire {
         machine: &mut M,
         deadline: Instant,
     ) -> io::Result<Box<ServerConnection>> {
-        let mut socket = &self.socket;
+        let (stream, mut socket) = (&self.stream, Reading(self));
         let mut connection = Box::new(ServerConnection::new(config).map_err(invalid)?);
         while connection.is_handshaking() || connection.wants_write() {
             let left = left(machine, deadline)?;
-            socket.set_read_timeout(Some(left))?;
-            socket.set_write_timeout(Some(left))?;
+            stream.set_read_timeout(Some(left))?;
+            stream.set_write_timeout(Some(left))?;
             let moved = if connection.wants_write() {
                 connection.write_tls(&mut socket)
             } else {
@@ -522,8 +562,10 @@ impl Wire {
             }
             if let Err(error) = connection.process_new_packets() {
                 // The alert that tells the peer why; what becomes of it does not matter.
-                let _told = connection.write_tls(&mut socket);
-                let _gone_already = socket.shutdown(Shutdown::Write);
+                while connection.wants_write()
+                    && connection.write_tls(&mut socket).is_ok_and(|n| n > 0)
+                {}
+                let _gone_already = stream.shutdown(Shutdown::Write);
                 self.linger(after(SHORT), None)?;
                 return Err(invalid(error));
             }
@@ -579,8 +621,8 @@ impl Wire {
             if left.is_zero() || place.is_some_and(Place::is_cut) {
                 return Ok(());
             }
-            self.socket.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
-            match (&self.socket).read(&mut buffer) {
+            self.stream.set_read_timeout(Some(left.clamp(SHORT, EARLY_CHECK_INTERVAL)))?;
+            match Reading(self).read(&mut buffer) {
                 Ok(1..) => {}
                 Err(error) if is_timeout(&error) => {}
                 _ => return Ok(()),

@@ -1,46 +1,42 @@
 //! One task per connection, on tokio.
 //!
-//! An idle connection holds no read buffer: bytes are read into the stack of the poll that finds them.
-//!
-//! ```no_run
-//! # async fn listen(host: std::sync::Arc<xmpp_session::host::Host<std::sync::Arc<xmpp_session::outbox::Outbox>>>) -> std::io::Result<()> {
-//! use std::sync::Arc;
-//! use xmpp_session::{host, server::Transport};
-//!
-//! let listener = tokio::net::TcpListener::bind("[::]:5222").await?;
-//! loop {
-//!     let (socket, address) = host::tokio::accept(&listener, |error| eprintln!("{error}")).await;
-//!     let transport = Transport::new().source(address.ip().to_string());
-//!     tokio::spawn(host::tokio::serve(Arc::clone(&host), socket, transport));
-//! }
-//! # }
-//! ```
+//! [`listen`] accepts and serves connections until it is told to stop; [`serve`] serves one, over anything that
+//! reads and writes. An idle connection holds no read buffer: bytes are read into the stack of the poll that
+//! finds them.
 
+mod listen;
+mod stream;
+
+pub use listen::{Accept, accept, listen};
+pub(super) use stream::Stream;
+
+use std::any::Any;
 use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use ::tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use ::tokio::net::{TcpListener, TcpStream};
+use ::tokio::net::TcpStream;
 use ::tokio::runtime::Handle;
+use ::tokio::task::AbortHandle;
 use ::tokio::time::{Instant, Sleep, sleep, sleep_until, timeout};
+use parking_lot::Mutex;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::ahead::Ahead;
 use super::tls::record;
-use super::{ACCEPT_PAUSE, Host, Machine, SHUTDOWN_PAUSE, Settings, TICK, cut};
-use super::{is_of_the_connection, is_of_tls};
+use super::{Host, Live, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
 use crate::server::{Offload, Place, Server, Transport, Want};
 
 /// Does a server's work that belongs to no connection: what outlives one, and time-outs. Run it
-/// once, beside the connections; it never ends.
+/// once, beside the connections; it never ends. [`listen`] does so by itself.
 pub async fn background<C: SharedConnection>(server: Server<C>) {
     loop {
         // Neither ends. The first may be dropped and begun again.
@@ -49,31 +45,32 @@ pub async fn background<C: SharedConnection>(server: Server<C>) {
     }
 }
 
+/// The task that does it for the listeners of a host.
+#[derive(Default)]
+pub(super) struct Background(Mutex<Option<AbortHandle>>);
+
+impl Background {
+    /// Begins it, unless it is there.
+    fn begin<C: SharedConnection>(&self, server: &Server<C>) {
+        let mut task = self.0.lock();
+        if task.as_ref().is_none_or(AbortHandle::is_finished) {
+            *task = Some(::tokio::spawn(background(server.clone())).abort_handle());
+        }
+    }
+}
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.get_mut() {
+            task.abort();
+        }
+    }
+}
+
 /// Hashes on the runtime's threads for blocking work.
 impl Offload for Handle {
     fn run(&self, hash: Box<dyn FnOnce() + Send>) {
         drop(self.spawn_blocking(hash));
-    }
-}
-
-/// Accepts the next connection.
-///
-/// Errors go to `failed`. That of a connection which was gone before it was accepted does no harm;
-/// without file descriptors this waits for a moment, rather than end the server or keep it busy.
-pub async fn accept(
-    listener: &TcpListener,
-    mut failed: impl FnMut(&io::Error),
-) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok(accepted) => return accepted,
-            Err(error) => {
-                failed(&error);
-                if !is_of_the_connection(&error) {
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
     }
 }
 
@@ -91,7 +88,10 @@ pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
     let _too_slow = timeout(patience, ended).await;
 }
 
-/// Serves one connection to its end, with STARTTLS if the host has a certificate.
+/// Serves one connection to its end, with STARTTLS if the host has a certificate. The stream is anything that
+/// reads and writes: a TCP or Unix socket, a pipe in memory, a stream of QUIC, or one of TLS that the host has
+/// done itself, which `transport` then says ([`Transport::secured`]). `TCP_NODELAY` is set where the stream is a
+/// [`TcpStream`], and is the host's business where it is something on top of one.
 ///
 /// Dropping the future is the loss of the transport.
 ///
@@ -99,12 +99,17 @@ pub async fn shutdown<C: SharedConnection>(host: &Host<C>, patience: Duration) {
 ///
 /// When the transport broke, the handshake failed, or the flush at the end took too long. There is
 /// nothing left to do but to log it.
-pub async fn serve<C>(host: Arc<Host<C>>, socket: TcpStream, transport: Transport) -> io::Result<()>
+pub fn serve<C, S>(
+    host: Arc<Host<C>>,
+    stream: S,
+    transport: Transport,
+) -> impl Future<Output = io::Result<()>> + Send
 where
     C: SharedConnection,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (machine, _, drain) = host.accept(transport.direct_tls(false));
-    run(&host.settings, Box::new(machine), drain, socket, false).await
+    let stream = Stream { io: stream, ahead: Ahead::default() };
+    run(Line::new(host, stream, transport, false), |end| end)
 }
 
 /// Serves one connection that begins with a TLS handshake
@@ -114,55 +119,66 @@ where
 /// # Errors
 ///
 /// As [`serve`], and at once if the host has no certificate.
-pub async fn serve_direct_tls<C>(
+pub fn serve_direct_tls<C, S>(
     host: Arc<Host<C>>,
-    socket: TcpStream,
+    stream: S,
     transport: Transport,
-) -> io::Result<()>
+) -> impl Future<Output = io::Result<()>> + Send
 where
     C: SharedConnection,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (machine, _, drain) = host.accept(transport.direct_tls(true));
-    run(&host.settings, Box::new(machine), drain, socket, true).await
+    let stream = Stream { io: stream, ahead: Ahead::default() };
+    run(Line::new(host, stream, transport, true), |end| end)
 }
 
-/// The machine and the rare stages are boxed: a future has room for every stage, and for each place its
-/// values move through, as long as it lives.
-pub(super) async fn run<M: Machine>(
-    settings: &Settings,
-    machine: Box<M>,
-    drain: Drain,
-    socket: TcpStream,
-    direct_tls: bool,
-) -> io::Result<()> {
-    // The outbox gathers what belongs together: waiting for more helps nobody.
-    socket.set_nodelay(true)?;
-    let mut line = Line {
-        machine,
-        drain,
-        socket: Socket::Plain(socket),
-        open: true,
-        direct_tls,
-        plain: u32::MAX,
-    };
-    let mut timer = pin!(sleep_until(far()));
-    if direct_tls {
-        let heard = poll_fn(|cx| line.poll_heard(timer.as_mut(), cx));
-        Box::pin(timeout(settings.handshake, heard)).await??;
-    }
-    loop {
-        match poll_fn(|cx| line.poll_next(timer.as_mut(), cx)).await? {
-            Next::Secure => line = Box::pin(secure(settings, line)).await?,
-            Next::Close => return Box::pin(finish(settings, line)).await,
+/// Serves a line to its end, and says how it ended.
+///
+/// Idle connections are many, so that this future is to be small. It has room for every stage, and for each
+/// place that its values move through: the rare stages are boxed, the line is made outside, and `done` needs
+/// no future around this one.
+#[expect(clippy::manual_async_fn, reason = "one with `async` keeps its arguments twice")]
+pub(super) fn run<M, S, T>(
+    mut line: Line<M, S>,
+    done: impl FnOnce(io::Result<()>) -> T + Send,
+) -> impl Future<Output = T> + Send
+where
+    M: Machine + Send,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    async move {
+        let mut timer = pin!(sleep_until(far()));
+        let mut step = line.no_delay();
+        if line.direct_tls && step.is_ok() {
+            let time = line.machine.settings().handshake;
+            let heard = poll_fn(|cx| line.poll_heard(timer.as_mut(), cx));
+            step = Box::pin(timeout(time, heard)).await.unwrap_or_else(|late| Err(late.into()));
+        }
+        loop {
+            let next = match step {
+                Ok(()) => poll_fn(|cx| line.poll_next(timer.as_mut(), cx)).await,
+                Err(error) => return done(Err(error)),
+            };
+            step = match next {
+                Ok(Next::Secure) => match Box::pin(secure(line)).await {
+                    Ok(secured) => {
+                        line = secured;
+                        Ok(())
+                    }
+                    Err(error) => return done(Err(error)),
+                },
+                Ok(Next::Close) => return done(Box::pin(finish(line)).await),
+                Err(error) => Err(error),
+            };
         }
     }
 }
 
 /// A machine and what it speaks through.
-struct Line<M> {
+pub(super) struct Line<M, S> {
     machine: Box<M>,
     drain: Drain,
-    socket: Socket,
+    socket: Socket<S>,
     /// The peer has not said that it sends no more.
     open: bool,
     direct_tls: bool,
@@ -170,13 +186,13 @@ struct Line<M> {
     plain: u32,
 }
 
-enum Socket {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+enum Socket<S> {
+    Plain(Stream<S>),
+    Tls(Box<TlsStream<Stream<S>>>),
 }
 
-impl Socket {
-    fn io(&mut self) -> Pin<&mut dyn ReadWrite> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    fn io(&mut self) -> Pin<&mut (dyn ReadWrite + '_)> {
         Pin::new(match self {
             Self::Plain(socket) => socket,
             Self::Tls(socket) => &mut **socket,
@@ -185,7 +201,7 @@ impl Socket {
 
     fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, bytes),
+            Self::Plain(socket) => Pin::new(&mut socket.io).poll_write(cx, bytes),
             Self::Tls(socket) => Pin::new(&mut **socket).poll_write(cx, record(bytes)),
         }
     }
@@ -218,7 +234,28 @@ async fn unless_cut<T>(
     .await
 }
 
-impl<M: Machine> Line<M> {
+impl<C: SharedConnection, S> Line<Live<Arc<Host<C>>, C>, S> {
+    fn new(host: Arc<Host<C>>, stream: Stream<S>, transport: Transport, direct_tls: bool) -> Self {
+        let (machine, _, drain) = Host::accept(host, transport.direct_tls(direct_tls));
+        Self::of(Box::new(machine), drain, stream, direct_tls)
+    }
+}
+
+impl<M, S> Line<M, S> {
+    pub(super) fn of(machine: Box<M>, drain: Drain, stream: Stream<S>, direct_tls: bool) -> Self {
+        let socket = Socket::Plain(stream);
+        Self { machine, drain, socket, open: true, direct_tls, plain: u32::MAX }
+    }
+}
+
+impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + 'static> Line<M, S> {
+    /// The outbox gathers what belongs together: waiting for more helps nobody.
+    fn no_delay(&self) -> io::Result<()> {
+        let Socket::Plain(stream) = &self.socket else { return Ok(()) };
+        let tcp: Option<&TcpStream> = (&stream.io as &dyn Any).downcast_ref();
+        tcp.map_or(Ok(()), |tcp| tcp.set_nodelay(true))
+    }
+
     /// LIMIT-25: no handshake before the peer begins it, and there is a place.
     fn poll_heard(
         &mut self,
@@ -231,10 +268,16 @@ impl<M: Machine> Line<M> {
         }
         let want = machine.poll_want(cx);
         set_timer(&**machine, timer.as_mut(), cx);
-        if let (Want::StartTls, Socket::Plain(socket)) = (ready!(want), socket) {
-            match ready!(socket.poll_peek(cx, &mut ReadBuf::new(&mut [0])))? {
-                0 => machine.end_of_input(),
-                _ => machine.heard(),
+        if let (Want::StartTls, Socket::Plain(stream)) = (ready!(want), socket) {
+            if stream.ahead.is_empty() {
+                let mut first = [0];
+                let mut first = ReadBuf::new(&mut first);
+                ready!(Pin::new(&mut stream.io).poll_read(cx, &mut first))?;
+                stream.ahead = Ahead::new(first.filled());
+            }
+            match stream.ahead.is_empty() {
+                true => machine.end_of_input(),
+                false => machine.heard(),
             }
         }
         Poll::Ready(Ok(()))
@@ -314,9 +357,9 @@ enum Written {
 const WRITE_BUDGET: usize = 64 * 1024;
 
 /// Writes what waits, and says whether any of it got away.
-fn write(
+fn write<S: AsyncRead + AsyncWrite + Unpin>(
     drain: &mut Drain,
-    socket: &mut Socket,
+    socket: &mut Socket<S>,
     plain: u32,
     cx: &mut Context<'_>,
 ) -> io::Result<(Written, bool)> {
@@ -356,8 +399,8 @@ fn write(
 }
 
 /// Reads once. The buffer lives on the stack, and only for the call.
-fn read(
-    socket: &mut Socket,
+fn read<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Socket<S>,
     cx: &mut Context<'_>,
     take: impl FnOnce(&[u8]),
 ) -> Poll<io::Result<usize>> {
@@ -390,8 +433,14 @@ fn set_timer<M: Machine>(machine: &M, mut timer: Pin<&mut Sleep>, cx: &mut Conte
 
 /// The handshake. The machine may be told to end meanwhile, with nothing to say to a peer in the
 /// midst of it.
-async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Result<Line<M>> {
-    let (Socket::Plain(socket), Some(tls)) = (line.socket, &settings.tls) else {
+async fn secure<M, S>(mut line: Line<M, S>) -> io::Result<Line<M, S>>
+where
+    M: Machine,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let settings = line.machine.settings();
+    let (tls, time) = (settings.tls.clone(), settings.handshake);
+    let (Socket::Plain(socket), Some(tls)) = (line.socket, tls) else {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start"));
     };
     let acceptor = TlsAcceptor::from(tls.config(line.direct_tls));
@@ -402,7 +451,7 @@ async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Resul
         }
         _ => accept.as_mut().poll(cx).map(Ok),
     });
-    let Ok(secured) = timeout(settings.handshake, secured).await else {
+    let Ok(secured) = timeout(time, secured).await else {
         let error = io::Error::from(io::ErrorKind::TimedOut);
         line.machine.tls_failed(&error);
         return Err(error);
@@ -423,8 +472,13 @@ async fn secure<M: Machine>(settings: &Settings, mut line: Line<M>) -> io::Resul
 
 /// Writes what waits, then closes, and waits for the peer to do the same: closing a socket with
 /// unread bytes resets the connection, which can destroy the last bytes on their way.
-async fn finish<M: Machine>(settings: &Settings, line: Line<M>) -> io::Result<()> {
+async fn finish<M, S>(line: Line<M, S>) -> io::Result<()>
+where
+    M: Machine,
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let Line { mut machine, mut drain, mut socket, plain, .. } = line;
+    let time = machine.settings().close;
     // The machine goes before the socket does.
     let place = machine.place();
     let end = async move {
@@ -435,25 +489,28 @@ async fn finish<M: Machine>(settings: &Settings, line: Line<M>) -> io::Result<()
         // Behind the last byte, since a shutdown waits for it.
         linger(&mut socket, || drop((machine, drain))).await
     };
-    unless_cut(place, async { timeout(settings.close, end).await? }).await
+    unless_cut(place, async { timeout(time, end).await? }).await
 }
 
 /// The same without waiting: TLS-4 where there is room for it, and of the peer what has arrived.
-async fn part(socket: &mut Socket) {
+async fn part<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) {
     let mut lingering = pin!(linger(socket, || ()));
     let _whatever_came_of_it = poll_fn(|cx| Poll::Ready(lingering.as_mut().poll(cx))).await;
 }
 
-async fn linger(socket: &mut Socket, closed: impl FnOnce()) -> io::Result<()> {
+async fn linger<S: AsyncRead + AsyncWrite + Unpin>(
+    socket: &mut Socket<S>,
+    closed: impl FnOnce(),
+) -> io::Result<()> {
     poll_fn(|cx| socket.io().poll_shutdown(cx)).await?;
     closed();
     while let Ok(1..) = poll_fn(|cx| read(socket, cx, |_| {})).await {}
     Ok(())
 }
 
-fn flush(
+fn flush<S: AsyncRead + AsyncWrite + Unpin>(
     drain: &mut Drain,
-    socket: &mut Socket,
+    socket: &mut Socket<S>,
     plain: u32,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Close>> {

@@ -1,0 +1,342 @@
+//! Acts of the host on accounts: their rosters, their sessions, who is there.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jid::BareJid;
+
+use super::deliver::roster::change::ChangeError;
+use super::deliver::roster::transaction::{Asker, Change};
+use super::{Core, Server};
+use crate::address;
+use crate::connection::SharedConnection;
+use crate::rules::roster::{Item, Roster, RosterError, RosterSet};
+use crate::session::{Reason, SessionHandle};
+use crate::stanza::{Kind, Stanza};
+use crate::store::StoreError;
+use crate::stream::StreamError;
+
+/// One account, for its host to act on: see [`Server::account`].
+///
+/// What changes a roster is stored when it returns `Ok`, and everybody has been told as if a client of
+/// the account had done it: roster pushes to its sessions, presence and subscription stanzas to its
+/// contacts (HOST-3). An account without sessions is treated the same, from its store. A future that is
+/// dropped takes back nothing.
+///
+/// # Examples
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use xmpp_session::connection::Recorder;
+/// # use xmpp_session::environment::System;
+/// # use xmpp_session::server::Server;
+/// # use xmpp_session::store::{AnyAccount, Stores};
+/// use xmpp_session::jid::BareJid;
+/// use xmpp_session::rules::roster::Item;
+/// use xmpp_session::server::AccountError;
+///
+/// # let mut stores = Stores::memory();
+/// # stores.accounts = Arc::new(AnyAccount::new("secret").unwrap());
+/// # let server: Server<Recorder> =
+/// #     Server::builder(Arc::new(System::new()), stores).domain("example.com".parse().unwrap()).build();
+/// async fn welcome(server: &Server<Recorder>) -> Result<(), AccountError> {
+///     let juliet: BareJid = "juliet@example.com".parse().unwrap();
+///     let romeo: BareJid = "romeo@example.com".parse().unwrap();
+///
+///     let account = server.account(&juliet);
+///     account.befriend(&romeo).await?;
+///     let mut item = Item::new(romeo);
+///     item.name = Some("Romeo".into());
+///     account.set_contact(&item).await?;
+///     assert_eq!(account.roster().await?.len(), 1);
+///     assert!(!account.is_online());
+///     Ok(())
+/// }
+/// # use std::{future::Future, pin::pin, task::{Context, Poll, Waker}};
+/// # let done = pin!(welcome(&server)).poll(&mut Context::from_waker(Waker::noop()));
+/// # assert!(matches!(done, Poll::Ready(Ok(()))));
+/// ```
+#[must_use = "does nothing by itself"]
+pub struct Account<C: SharedConnection> {
+    core: Arc<Core<C>>,
+    jid: BareJid,
+}
+
+/// Why the host could not act on an account. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AccountError {
+    /// There is no such account, or it is being removed; for two accounts, one of them.
+    #[error("there is no such account")]
+    NoAccount,
+    /// The contact is no bare JID or domain that a roster may hold: it has no normal form, or is the account
+    /// itself (ROSTER-7).
+    #[error("no roster item can have this address")]
+    InvalidContact,
+    /// The contact to remove is not in the roster.
+    #[error("the roster has no such contact")]
+    NoContact,
+    /// A group is empty, or named twice.
+    #[error("a group is empty or named twice")]
+    InvalidGroup,
+    /// The roster, or this item of it, would be larger than it may be (LIMIT-15).
+    #[error("the roster or its item would be too large")]
+    TooLarge,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[source] StoreError),
+}
+
+impl From<StoreError> for AccountError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<RosterError> for AccountError {
+    fn from(error: RosterError) -> Self {
+        match error {
+            RosterError::UnknownItem => Self::NoContact,
+            RosterError::EmptyGroup | RosterError::DuplicateGroup => Self::InvalidGroup,
+            RosterError::NameTooLong
+            | RosterError::GroupTooLong
+            | RosterError::TooManyGroups
+            | RosterError::ItemTooLarge
+            | RosterError::TooManyItems
+            | RosterError::TooLarge => Self::TooLarge,
+            RosterError::ItemInGet
+            | RosterError::NotOneItem
+            | RosterError::NoJid
+            | RosterError::InvalidJid
+            | RosterError::FullJid
+            | RosterError::OwnJid => Self::InvalidContact,
+        }
+    }
+}
+
+impl From<ChangeError> for AccountError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Store(error) => Self::Store(error),
+            ChangeError::NoAccount => Self::NoAccount,
+            ChangeError::Roster(error) => error.into(),
+        }
+    }
+}
+
+impl<C: SharedConnection> Server<C> {
+    /// An account of this server, to act on.
+    pub fn account(&self, account: &BareJid) -> Account<C> {
+        let jid = address::account(account).unwrap_or_else(|_| account.clone());
+        Account { core: Arc::clone(&self.0), jid }
+    }
+
+    /// The accounts that are online: those with an available session, be it live or waiting to be resumed.
+    /// Who comes or goes meanwhile may be among them or not.
+    ///
+    /// ```
+    /// # use xmpp_session::{connection::Recorder, server::Server};
+    /// fn report(server: &Server<Recorder>) {
+    ///     println!("{} accounts are online", server.online().count());
+    /// }
+    /// ```
+    pub fn online(&self) -> impl Iterator<Item = BareJid> + Send {
+        let mut last = None;
+        let available = self.0.registry.iter().filter(SessionHandle::is_available);
+        // The sessions of an account come one after the other.
+        available.filter_map(move |session| {
+            let account = Arc::clone(session.account());
+            let is_new = last.as_ref().is_none_or(|last| !Arc::ptr_eq(last, &account));
+            last = is_new.then(|| Arc::clone(&account)).or_else(|| last.take());
+            is_new.then(|| account.bare.clone())
+        })
+    }
+
+    /// Those of `accounts` that are online.
+    ///
+    /// ```
+    /// # use xmpp_session::{connection::Recorder, jid::BareJid, server::Server};
+    /// fn who_can_play(server: &Server<Recorder>, team: Vec<BareJid>) -> Vec<BareJid> {
+    ///     server.online_of(team).collect()
+    /// }
+    /// ```
+    pub fn online_of(
+        &self,
+        accounts: impl IntoIterator<Item = BareJid>,
+    ) -> impl Iterator<Item = BareJid> {
+        accounts.into_iter().filter(|account| self.account(account).is_online())
+    }
+
+    /// Sends a message to every account that is online, `accounts` of them in each `period`, and returns
+    /// how many there were (HOST-7). Each gets it at its bare JID, from its domain if the message names no
+    /// sender; an account that has left by its turn, or whose sessions all have a negative priority, does not.
+    ///
+    /// The waits depend on [`handle_timeout`](Self::handle_timeout).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use xmpp_session::{connection::Recorder, minidom::Element, server::Server, stanza::Stanza};
+    /// async fn warn(server: &Server<Recorder>) {
+    ///     let body = Element::builder("body", "jabber:client").append("Back at ten.").build();
+    ///     let note = Stanza::message().type_("headline").child(&body).build();
+    ///     server.announce(&note, 100, Duration::from_secs(1)).await;
+    /// }
+    /// ```
+    pub async fn announce(&self, message: &Stanza, accounts: usize, period: Duration) -> usize {
+        if message.kind() != Kind::Message {
+            return 0;
+        }
+        let (mut sent, mut in_period) = (0, 0);
+        for account in self.online() {
+            if in_period >= accounts.max(1) {
+                self.0.sleep(period).await;
+                in_period = 0;
+            }
+            if self.0.registry.top(&account).is_empty() {
+                continue;
+            }
+            let from = message.from();
+            let from = from.as_deref().unwrap_or_else(|| account.domain().as_str());
+            self.send(message.readdressed(Some(from), Some(account.as_str())));
+            sent += 1;
+            in_period += 1;
+        }
+        sent
+    }
+}
+
+impl<C: SharedConnection> Account<C> {
+    /// The account's address.
+    #[must_use]
+    pub const fn jid(&self) -> &BareJid {
+        &self.jid
+    }
+
+    /// Whether it has an available session, be it live or waiting to be resumed.
+    #[must_use]
+    pub fn is_online(&self) -> bool {
+        !self.core.registry.available(&self.jid).is_empty()
+    }
+
+    /// The roster, behind every change that was asked for before.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::NoAccount`], [`AccountError::Store`].
+    pub async fn roster(&self) -> Result<Arc<Roster>, AccountError> {
+        if !self.is_possible() {
+            return Err(AccountError::NoAccount);
+        }
+        let (core, jid) = (Arc::clone(&self.core), self.jid.clone());
+        let read = self.core.jobs.run(self.jid.as_str(), async move {
+            if !core.exists(&jid).await? {
+                return Err(AccountError::NoAccount);
+            }
+            match core.registry.account(core.registry.key(jid.as_str())) {
+                Some(account) => Ok(account.roster()),
+                None => Ok(Arc::new(core.load_roster(&jid).await?)),
+            }
+        });
+        read.await.unwrap_or_else(|| Err(StoreError::failed("the store panicked").into()))
+    }
+
+    /// Adds a contact to the roster, or gives it another name and other groups. What the item says of the
+    /// subscription is not looked at, as in a client's roster set (ROSTER-8): presence changes that, or
+    /// [`befriend`](Self::befriend).
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError`].
+    pub async fn set_contact(&self, item: &Item) -> Result<(), AccountError> {
+        let (contact, groups) = (contact(&item.jid)?, item.groups.iter().map(String::as_str));
+        let limits = &self.core.limits.roster;
+        let set = RosterSet::update(contact.clone(), item.name.as_deref(), groups, limits)?;
+        self.change(contact, Change::Set(set, Asker::Host)).await
+    }
+
+    /// Removes a contact: each is told what it is told when a client removes it (ROSTER-15).
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError`]; [`AccountError::NoContact`] if it is not in the roster (ROSTER-14).
+    pub async fn remove_contact(&self, jid: &BareJid) -> Result<(), AccountError> {
+        let contact = contact(jid)?;
+        let set = RosterSet::removal(contact.clone());
+        self.change(contact, Change::Set(set, Asker::Host)).await
+    }
+
+    /// Subscribes this account and another one of this server to each other, in one step on both sides: each
+    /// has the other in its roster with subscription `both`, under the name and in the groups that it had
+    /// (HOST-4). Requests between the two are done with; who sees the other only now gets its presence.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError`]; then neither side has changed.
+    pub async fn befriend(&self, other: &BareJid) -> Result<(), AccountError> {
+        let other = address::account(other).map_err(|_| AccountError::NoAccount)?;
+        if other == self.jid {
+            return Err(AccountError::InvalidContact);
+        }
+        self.change(other, Change::Befriend).await
+    }
+
+    /// Ends all sessions of the account with this error, and its streams that are authenticated and have not
+    /// bound yet (DESTROY-19). Returns how many sessions there were; they may log in again at once.
+    ///
+    /// ```
+    /// # use xmpp_session::{connection::Recorder, jid::BareJid, server::Server};
+    /// use xmpp_session::stream::{StreamCondition, StreamError};
+    ///
+    /// async fn send_home(server: &Server<Recorder>, account: &BareJid) -> usize {
+    ///     let error = StreamError::new(StreamCondition::PolicyViolation);
+    ///     server.account(account).kick(&error.with_text("en", "Go to bed.")).await
+    /// }
+    /// ```
+    pub async fn kick(&self, error: &StreamError) -> usize {
+        self.core.ledger.dismiss(&self.jid, &error.clone().into());
+        let sweep = {
+            let (core, jid, error) = (Arc::clone(&self.core), self.jid.clone(), error.clone());
+            move || {
+                let end =
+                    |session: &SessionHandle<C>| core.end_session(session, Reason::Kicked, &error);
+                core.registry.sessions(&jid).filter(end).count()
+            }
+        };
+        let ended = sweep();
+        // By then a bind that was under way has ended.
+        let swept = self.core.jobs.run(self.jid.as_str(), async move { sweep() });
+        ended + swept.await.unwrap_or_default()
+    }
+
+    /// Whether there may be such an account here, whatever a store says.
+    fn is_possible(&self) -> bool {
+        let jid = &self.jid;
+        jid.node().is_some() && address::is_normal(jid) && self.core.registry.is_local(jid.as_str())
+    }
+
+    async fn change(&self, contact: BareJid, change: Change) -> Result<(), AccountError> {
+        if !self.is_possible() {
+            return Err(AccountError::NoAccount);
+        }
+        let account = self.jid.clone();
+        Ok(self.core.change_roster(account, contact, change, None, || ()).await?)
+    }
+}
+
+/// The normal form of a contact's address.
+fn contact(jid: &BareJid) -> Result<BareJid, AccountError> {
+    address::bare(jid.as_str()).map_err(|_| AccountError::InvalidContact)
+}
+
+impl<C: SharedConnection> Clone for Account<C> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core), jid: self.jid.clone() }
+    }
+}
+
+impl<C: SharedConnection> fmt::Debug for Account<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account").finish_non_exhaustive()
+    }
+}

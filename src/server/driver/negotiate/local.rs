@@ -1,0 +1,44 @@
+//! Streams that begin behind authentication: their client is the host itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jid::BareJid;
+
+use super::{Driver, State};
+use crate::connection::SharedConnection;
+use crate::server::driver::Transport;
+use crate::server::{Core, PeerAddress, bot};
+use crate::session::{Bound, Session};
+use crate::stream::StreamCondition;
+
+impl<C: SharedConnection> Driver<C> {
+    /// A driver whose client is a program of this process, and is this account. The client opens its stream
+    /// as behind SASL.
+    pub(in crate::server) fn of_account(
+        core: Arc<Core<C>>,
+        connection: C,
+        account: BareJid,
+    ) -> Self {
+        let (transport, peer) = (Transport::new().secure(true), PeerAddress::UNKNOWN);
+        let place = core.ledger.enter_local(&account);
+        let mut driver = Self::placed(core, connection, &transport, peer, place);
+        driver.is_local = true;
+        if let State::Unauthed(session) = &mut driver.state {
+            session.open(account.domain().to_owned());
+        }
+        if driver.become_account(account) {
+            driver.parser.authenticated(&driver.core.limits.stream);
+        } else {
+            driver.fail(StreamCondition::InternalServerError.into());
+        }
+        driver
+    }
+
+    /// What the client has not taken is known from here on, and goes elsewhere when it is gone (BOT-4).
+    pub(super) fn count_taken(&self, session: &mut Session<Bound, C>) {
+        let counted = format!("<enabled xmlns='{}'/>", bot::ENABLED).into_bytes();
+        let _not_resumable = session.retain(Duration::ZERO, |_| counted);
+        session.handle().never_ask();
+    }
+}
