@@ -490,6 +490,7 @@ fn live(world: &World) {
         "<message to='romeo@example.com' type='chat'><body>1</body></message>",
         "<message to='romeo@example.com' type='chat'><body>2</body></message>",
         "<message to='a@example.net'><body>3</body></message>",
+        "<message to='a@rooms.example.com'><body>4</body></message>",
         "<iq type='get' id='1'><later xmlns='urn:example:panics'/></iq>",
         "<iq type='get' id='2'><job xmlns='urn:example:panics'/></iq>",
         "<presence to='romeo@example.com'/>",
@@ -532,6 +533,7 @@ fn fault_3_a_panic_of_host_code_is_told_with_its_message() {
     let extension = extension.map(|place| (place, HostCode::Extension));
     let others = [
         ("route", HostCode::Router),
+        ("component", HostCode::Component),
         ("offload", HostCode::Hashing),
         ("login", HostCode::Listener),
         ("event", HostCode::Listener),
@@ -541,7 +543,15 @@ fn fault_3_a_panic_of_host_code_is_told_with_its_message() {
         let is_bound = !matches!(place, "offload");
         let (world, told) = world(|builder| {
             let (login, event) = (panics.clone(), panics.clone());
+            let component = panics.clone();
             builder
+                .component("rooms.example.com".parse().unwrap(), move |_, _| {
+                    let component = component.clone();
+                    async move {
+                        component.at("component");
+                        Ok(())
+                    }
+                })
                 .extension(panics.clone())
                 .router(panics.clone())
                 .hashing(panics.clone())
