@@ -183,13 +183,13 @@ impl<C: SharedConnection> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, transport: Transport) -> Self {
         let peer = PeerAddress::new(transport.source.as_deref());
         let place = core.ledger.enter(core.ledger.source(&peer));
-        Self::placed(core, connection, &transport, peer, place)
+        Self::placed(core, connection, transport, peer, place)
     }
 
     fn placed(
         core: Arc<Core<C>>,
         connection: C,
-        transport: &Transport,
+        transport: Transport,
         peer: PeerAddress,
         place: Place,
     ) -> Self {
@@ -203,7 +203,7 @@ impl<C: SharedConnection> Driver<C> {
         let spends_as = core.ledger.source(&peer).key();
         let now = core.environment.now();
         let mut negotiating = Negotiating::new(transport.secure, transport.starttls, now);
-        if let Some(bindings) = transport.bindings.clone() {
+        if let Some(bindings) = transport.bindings {
             negotiating.secured(bindings);
         }
         let mut driver = Self {

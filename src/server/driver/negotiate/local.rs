@@ -22,7 +22,7 @@ impl<C: SharedConnection> Driver<C> {
     ) -> Self {
         let (transport, peer) = (Transport::new().secure(true), PeerAddress::UNKNOWN);
         let place = core.ledger.enter_local(&account);
-        let mut driver = Self::placed(core, connection, &transport, peer, place);
+        let mut driver = Self::placed(core, connection, transport, peer, place);
         driver.is_local = true;
         if let State::Unauthed(session) = &mut driver.state {
             session.open(account.domain().to_owned());
