@@ -81,6 +81,9 @@ mod paced;
 #[path = "recipes.rs"]
 mod recipes;
 #[cfg(test)]
+#[path = "reports.rs"]
+mod reports;
+#[cfg(test)]
 #[path = "reviews.rs"]
 mod reviews;
 #[cfg(test)]

@@ -154,7 +154,9 @@ fn help_names_every_option() {
         count += 1;
         assert!(HELP.contains(&format!("--{name}")), "{name}");
     }
-    assert_eq!(count, 17);
+    assert_eq!(count, 18);
+    assert_eq!(serve("--metrics 127.0.0.1:9").metrics, Some("127.0.0.1:9".parse().unwrap()));
+    assert!(error("--metrics 9100").contains("127.0.0.1:5222"));
 }
 
 /// The README shows the example as it is.

@@ -48,6 +48,8 @@ enum Way {
 }
 
 struct Served {
+    /// What was told of faults.
+    told: Arc<std::sync::Mutex<Vec<String>>>,
     server: Server<Arc<Outbox>>,
     host: Arc<Host<Arc<Outbox>>>,
     socket: TcpStream,
@@ -68,7 +70,10 @@ fn serve_as(way: Way, direct: bool, peer: Transport) -> Served {
     accounts.insert(BareJid::new("romeo@localhost").unwrap(), credentials);
     let mut stores = Stores::memory();
     stores.accounts = Arc::new(accounts);
+    let told = Arc::<std::sync::Mutex<Vec<String>>>::default();
+    let log = Arc::clone(&told);
     let server = Server::builder(environment, stores)
+        .on_fault(move |fault| log.lock().unwrap().push(fault.to_string()))
         .domain(DomainPart::new("localhost").unwrap().into_owned())
         .extension(xmpp_session::xep::StreamManagement::new())
         .build();
@@ -104,7 +109,7 @@ fn serve_as(way: Way, direct: bool, peer: Transport) -> Served {
     let socket = TcpStream::connect(address).unwrap();
     // So that a defect fails the test instead of hanging it.
     socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-    Served { server, host, socket, end, certificate }
+    Served { told, server, host, socket, end, certificate }
 }
 
 type Tls = StreamOwned<ClientConnection, TcpStream>;
@@ -261,6 +266,11 @@ fn tls_1_a_failed_handshake_ends_without_a_word() {
 }
 
 #[test]
+fn fault_4_a_failed_handshake_is_told_with_its_peer() {
+    both(told_of_handshakes);
+}
+
+#[test]
 fn tls_1_a_second_starttls_fails() {
     both(second_starttls);
 }
@@ -294,7 +304,7 @@ fn exporter_of_tls_1_3(way: Way) {
     for mechanism in ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS"] {
         let mut served = serve(way, false);
         starttls(&mut served, "");
-        let mut tls = served.tls(&[&rustls::version::TLS13]);
+        let mut tls = served.tls(VERSIONS);
         finish(&mut tls);
         let channel = exporter(&tls);
         log_in(&mut tls, mechanism, channel);
@@ -401,6 +411,46 @@ fn failed_handshake(way: Way) {
     let server = served.server.clone();
     assert!(served.end().is_err());
     assert_eq!(server.metrics().unauthenticated, 0);
+}
+
+fn told_of_handshakes(way: Way) {
+    type Bytes = &'static [u8];
+    let garbage: [(bool, Option<Bytes>); 5] = [
+        // Direct TLS: plain text, random bytes, half a hello and nothing more.
+        (true, Some(HEADER.as_bytes())),
+        (true, Some(&[0x16, 3, 1, 0xff, 0xff, 1, 2, 3])),
+        (true, Some(&[0x16, 3, 1, 2, 0, 1])),
+        // Behind `<proceed/>`.
+        (false, Some(b"GET / HTTP/1.1\r\n\r\n")),
+        // Good TLS, and then a record that is none.
+        (true, None),
+    ];
+    for (direct, bytes) in garbage {
+        let mut served = serve_as(way, direct, Transport::new().source("203.0.113.5"));
+        if !direct {
+            starttls(&mut served, "");
+        }
+        match bytes {
+            Some(bytes) => served.socket.write_all(bytes).unwrap(),
+            None => {
+                let mut tls = served.tls(VERSIONS);
+                say(&mut tls, HEADER);
+                until(&mut tls, "</stream:features>");
+                served.socket.write_all(&[0x17, 3, 3, 0, 20]).unwrap();
+                served.socket.write_all(&[7; 20]).unwrap();
+            }
+        }
+        let told = Arc::clone(&served.told);
+        assert!(served.end().is_err(), "{way:?} {bytes:?}");
+        let told = told.lock().unwrap();
+        let [fault] = &told[..] else { panic!("{way:?} {bytes:?}: {told:?}") };
+        assert!(fault.starts_with("TLS failed: "), "{way:?} {bytes:?}: {fault}");
+        assert!(fault.ends_with(", from 203.0.113.5"), "{way:?} {bytes:?}: {fault}");
+    }
+    // One that is right is told nothing of.
+    let mut served = serve(way, false);
+    drop(bound(&mut served));
+    assert!(served.told.lock().unwrap().is_empty(), "{way:?}");
 }
 
 fn second_starttls(way: Way) {

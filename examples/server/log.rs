@@ -1,8 +1,10 @@
-//! What is told about sessions.
+//! What is told to the operator: a line each, with the time, the level and the peer.
 
 use std::io::{Write as _, stderr};
+use std::time::SystemTime;
 
 use xmpp_session::connection::SharedConnection;
+use xmpp_session::server::{Fault, FaultKind, Login};
 use xmpp_session::session::{Event, EventKind};
 
 use crate::options::Level;
@@ -19,23 +21,43 @@ impl Log {
         self.tell(Level::Debug, text);
     }
 
+    /// What is broken here is an error, what clients do wrong is not.
+    pub(crate) fn fault(self, fault: &Fault) {
+        let level = match fault.kind() {
+            FaultKind::Store { .. } | FaultKind::Panic { .. } => Level::Error,
+            _ => Level::Info,
+        };
+        self.tell(level, &fault.to_string());
+    }
+
+    pub(crate) fn login<C: SharedConnection>(self, login: &Login<'_, C>) {
+        let (number, jid) = (login.session.id().get(), login.session.jid());
+        let what = if login.is_resumed { "resumed" } else { "began" };
+        let how = login.mechanism.map_or("no mechanism", |mechanism| mechanism.as_str());
+        let text = format!("session {number} of {jid} {what}, from {}, by {how}", login.peer);
+        self.tell(Level::Info, &text);
+    }
+
     pub(crate) fn event<C: SharedConnection>(self, event: &Event<C>) {
         let (number, jid) = (event.session().id().get(), event.session().jid());
-        let kind = event.kind();
-        match kind {
-            // Who is here is the users' own business.
-            _ if self.0 >= Level::Debug => say(&format!("session {number} of {jid}: {kind:?}")),
+        match event.kind() {
             EventKind::Ended { reason, .. } => {
-                self.tell(Level::Info, &format!("session {number} ended: {reason:?}"));
+                let reason = reason.as_str();
+                self.tell(Level::Info, &format!("session {number} of {jid} ended: {reason}"));
             }
-            EventKind::Bound => self.tell(Level::Info, &format!("session {number} began")),
-            _ => {}
+            kind => self.debug(&format!("session {number} of {jid}: {kind:?}")),
         }
     }
 
     fn tell(self, level: Level, text: &str) {
         if self.0 >= level {
-            say(text);
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let level = match level {
+                Level::Off | Level::Error => "ERROR",
+                Level::Info => "INFO ",
+                Level::Debug => "DEBUG",
+            };
+            say(&format!("{} {level} {text}", time(now.as_secs())));
         }
     }
 }
@@ -43,4 +65,20 @@ impl Log {
 /// A server goes on if nobody reads what it tells.
 pub(crate) fn say(text: &str) {
     let _nobody_reads = writeln!(stderr(), "{text}");
+}
+
+/// Seconds since 1970 as RFC 3339 has them.
+fn time(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    // The civil calendar from the first of March of the year 0, in eras of 400 years.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let date = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = era * 400 + year + u64::from(month <= 2);
+    let (hour, minute) = (second / 3600, second / 60 % 60);
+    format!("{year:04}-{month:02}-{date:02}T{hour:02}:{minute:02}:{:02}Z", second % 60)
 }

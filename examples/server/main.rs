@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod log;
+mod metrics;
 mod options;
 mod setup;
 
@@ -85,11 +86,14 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
         .conflict(options.conflict)
         .hashing(Handle::current())
         .limits(limits)
+        .on_fault(move |fault| log.fault(fault))
+        .on_login(move |login| log.login(login))
         .listener(move |event| log.event(event));
     for domain in options.domains {
         server = server.domain_with(domain, policy.clone());
     }
-    let host = Host::new(server.build()).tls(tls).shutdown_timeout(Duration::from_secs(3));
+    let server = server.build();
+    let host = Host::new(server.clone()).tls(tls).shutdown_timeout(Duration::from_secs(3));
     let host = Arc::new(host);
 
     // Each client is an open file.
@@ -102,7 +106,7 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         writeln!(text, "listening on {}", socket.local_addr()?)?;
         let mut listener = Listener::from(socket).on_error(move |client, error| match client {
-            Some(_) => log.debug(&format!("a connection broke: {error}")),
+            Some(client) => log.debug(&format!("a connection from {client} broke: {error}")),
             None => log.error(&format!("cannot accept a connection: {error}")),
         });
         if direct_tls {
@@ -115,6 +119,12 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
             listener = listener.proxied(move |address| proxies.contains(&address));
         }
         listeners.push((listener, setup::stop()?));
+    }
+    if let Some(address) = options.metrics {
+        let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        writeln!(text, "metrics on http://{}/metrics", listener.local_addr()?)?;
+        tokio::spawn(metrics::serve(listener, server));
     }
     print!("{text}");
     let listen = |(listener, stop)| tokio::spawn(listen(Arc::clone(&host), listener, stop));

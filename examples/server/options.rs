@@ -31,7 +31,9 @@ Usage: cargo run --release --features tokio --example server -- [options]
                            one, the new one gets another resource), refuse (default replace)
   --no-limits              no limits on rates, on the number of sessions, and on what waits for a
                            client that reads slowly
-  --log LEVEL              off, error, info or debug, which names JIDs (default info)
+  --log LEVEL              off; error: what fails here; info: who logs in from where, why sessions end and what
+                           is refused; debug: all that happens to sessions (default info)
+  --metrics ADDR:PORT      answers Prometheus here, at /metrics
   --data FILE              keeps everything in this SQLite file (default: in memory); needs feature sqlite
   --adduser JID:PASSWORD   adds an account to the --data file, or gives it a new password, and exits
   --help                   prints this";
@@ -64,6 +66,7 @@ pub(crate) struct Options {
     pub(crate) conflict: Conflict,
     pub(crate) no_limits: bool,
     pub(crate) log: Level,
+    pub(crate) metrics: Option<SocketAddr>,
     pub(crate) data: Option<PathBuf>,
 }
 
@@ -91,6 +94,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         conflict: Conflict::Replace,
         no_limits: false,
         log: Level::Info,
+        metrics: None,
         data: None,
     };
     let (mut certificate, mut key, mut add_user) = (None, None, None);
@@ -105,6 +109,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             "--listen" => options.listen.push(address(name, &value("ADDR:PORT")?)?),
             "--direct-tls" => options.direct_tls.push(address(name, &value("ADDR:PORT")?)?),
             "--proxy" => options.proxies.push(proxy(name, &value("an IP address")?)?),
+            "--metrics" => options.metrics = Some(address(name, &value("ADDR:PORT")?)?),
             "--domain" => options.domains.push(domain(&value("a domain name")?)?),
             "--account" => options.accounts.push(account(&value("JID:PASSWORD")?, ':')?),
             "--accounts" => options.accounts.extend(accounts(&value("a file")?)?),

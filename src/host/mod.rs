@@ -242,6 +242,8 @@ trait Machine {
     /// `None` when `handle_timeout` wants to be called.
     fn want_blocking(&mut self) -> Option<Want>;
     fn secured(&mut self, bindings: ChannelBindings);
+    /// The handshake, or TLS after it, has failed.
+    fn tls_failed(&mut self, _: &io::Error) {}
     /// The peer sends no more.
     fn end_of_input(&mut self);
     /// Time until `handle_timeout` wants to be called.
@@ -284,6 +286,10 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Machine for Live<H, C> {
 
     fn secured(&mut self, bindings: ChannelBindings) {
         self.driver.secured(bindings);
+    }
+
+    fn tls_failed(&mut self, error: &io::Error) {
+        self.driver.tls_failed(error);
     }
 
     fn end_of_input(&mut self) {
@@ -334,6 +340,11 @@ fn is_of_the_connection(error: &io::Error) -> bool {
             | NetworkDown
             | NetworkUnreachable
     )
+}
+
+/// Whether what a peer sent was no TLS.
+fn is_of_tls(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
 }
 
 /// How often to check the time-outs of a server, which are of seconds.

@@ -13,8 +13,8 @@ use std::time::Duration;
 use jid::FullJid;
 use parking_lot::Mutex;
 
+use super::Server;
 use super::driver::{Driver, Want};
-use super::{Server, caught};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::outbox::{Drain, FromOutbox, Marks, Outbox};
@@ -112,9 +112,7 @@ impl<C: FromOutbox> Server<C> {
     pub async fn bot(&self, jid: &FullJid) -> Result<Bot<C>, BotError> {
         let core = &self.0;
         let account = address::account(&jid.to_bare()).map_err(|_| BotError::NoAccount)?;
-        let exists = caught(async { core.exists(&account).await }).await;
-        let failed = || Err(StoreError::failed("the store panicked"));
-        match exists.unwrap_or_else(failed) {
+        match core.exists(&account).await {
             Ok(true) if core.registry.is_local(account.as_str()) => {}
             Ok(_) => return Err(BotError::NoAccount),
             Err(error) => return Err(BotError::Store(error)),

@@ -19,8 +19,11 @@ use super::driver::admission::Ledger;
 use super::driver::negotiate::hashing::Hashing;
 use super::driver::negotiate::login_failures::LoginFailures;
 use super::driver::rate::Allowances;
+use super::faults::{Fault, Faults, OnFault, PeerAddress, StoreWatch};
 use super::limits::Limits;
-use super::metrics::Counters;
+use super::metrics::{Counters, RareCounters, Samples};
+use super::trace;
+use super::work::jobs::Jobs;
 use super::work::timers::Timers;
 use super::{Core, Server};
 use crate::address;
@@ -28,10 +31,13 @@ use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::{Extension, ServerHandle, Wants};
 use crate::recent::Recent;
-use crate::sasl::Policy;
-use crate::session::{Conflict, Event, Hold, RegistryBuilder, SessionRegistry};
+use crate::sasl::{Mechanism, Policy};
+use crate::session::{
+    Conflict, Event, Hold, Reason, RegistryBuilder, SessionHandle, SessionRegistry,
+};
 use crate::stanza::{Stanza, StanzaError};
 use crate::store::{Authenticator, Stores};
+use crate::stream::Limit;
 
 /// How many pending-out requests are remembered as sent again: two megabytes at most.
 const REMINDERS: usize = 1 << 15;
@@ -139,9 +145,33 @@ pub struct ServerBuilder<C: SharedConnection> {
     limits: Limits,
     router: Option<Box<dyn Router>>,
     components: Components<C>,
+    on_fault: Option<OnFault>,
+    on_login: Option<OnLogin<C>>,
     log_addresses: bool,
     hashing: Option<Box<dyn Offload>>,
 }
+
+/// A transport has got a session: it was bound, or resumed.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Login<'a, C: SharedConnection> {
+    /// The session.
+    pub session: &'a SessionHandle<C>,
+    /// Where its client comes from.
+    pub peer: &'a PeerAddress,
+    /// How it has authenticated.
+    pub mechanism: Option<Mechanism>,
+    /// Whether the session was there before, and had lost its transport or changes it.
+    pub is_resumed: bool,
+}
+
+impl<C: SharedConnection> fmt::Debug for Login<'_, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Login").field("is_resumed", &self.is_resumed).finish_non_exhaustive()
+    }
+}
+
+pub(super) type OnLogin<C> = Box<dyn Fn(&Login<'_, C>) + Send + Sync>;
 
 impl<C: SharedConnection> Server<C> {
     /// Starts a server with the defaults of the rules, on the host's `environment` and `stores`.
@@ -157,6 +187,8 @@ impl<C: SharedConnection> Server<C> {
             limits: Limits::default(),
             router: None,
             components: Components::default(),
+            on_fault: None,
+            on_login: None,
             log_addresses: false,
             hashing: None,
         }
@@ -276,7 +308,26 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// Whether the spans of the feature `tracing` name the JIDs of sessions (SEC-6). Default: no.
+    /// Called with what goes wrong or is refused: failed logins, stores that fail, panics of the host's code,
+    /// TLS, limits, streams that are closed with an error (FAULT-1…6).
+    ///
+    /// On the thread where it happens and without a lock; it should be quick, and may call back into the
+    /// crate. A panic in it fails alone, and what goes wrong within it is counted and not told. Of one kind and
+    /// peer (of stores and panics, whoever the peer is) 20 are told at once and then one a second, with the number
+    /// of those left out; [`Metrics`](super::Metrics) count them all.
+    pub fn on_fault(mut self, hook: impl Fn(&Fault) + Send + Sync + 'static) -> Self {
+        self.on_fault = Some(Box::new(hook));
+        self
+    }
+
+    /// Called when a transport has got a session, with where it comes from: on the thread that drives it,
+    /// before anything that its client sends is worked on, and without a lock.
+    pub fn on_login(mut self, hook: impl Fn(&Login<'_, C>) + Send + Sync + 'static) -> Self {
+        self.on_login = Some(Box::new(hook));
+        self
+    }
+
+    /// Whether the spans and events of the feature `tracing` name the JIDs of sessions (SEC-6). Default: no.
     pub const fn log_addresses(mut self, log: bool) -> Self {
         self.log_addresses = log;
         self
@@ -298,15 +349,39 @@ impl<C: SharedConnection> ServerBuilder<C> {
         limits.bind_failures = limits.bind_failures.clamp(5, 10);
         limits.silence = limits.silence.max(LEAST_SILENCE);
         let has_extensions = !self.extensions.is_empty();
+        let counters = Arc::<RareCounters>::default();
+        let faults = Arc::new(Faults::new(
+            self.on_fault,
+            Arc::clone(&environment),
+            Arc::clone(&counters),
+            self.log_addresses,
+        ));
+        let watch = StoreWatch {
+            faults: Arc::clone(&faults),
+            counters: Arc::clone(&counters),
+            environment: Arc::clone(&environment),
+        };
+        let mut domains = self.domains;
+        for domain in &mut domains {
+            let host = domain.authenticator.take();
+            domain.authenticator = host.map(|host| Arc::new(watch.watched(host)) as _);
+        }
+        let registry = self.registry.on_panic({
+            let faults = Arc::clone(&faults);
+            move |panicked| {
+                let (account, message) = (panicked.account.as_ref(), panicked.message.clone());
+                faults.panicked(panicked.code, &PeerAddress::UNKNOWN, account, message);
+            }
+        });
         let wants = self.extensions.iter().map(|extension| extension.wants());
         let wants = wants.fold(Wants::NOTHING, Wants::and);
         let core = Arc::new_cyclic(|core: &Weak<Core<C>>| Core {
-            registry: hooked(self.registry, core, &limits, has_extensions, wants).build(),
+            registry: hooked(registry, core, &limits, has_extensions, wants).build(),
             wants,
             handle: ServerHandle(Weak::clone(core) as _),
             reviews: Arc::default(),
-            stores: self.stores,
-            domains: self.domains,
+            stores: watch.stores(self.stores),
+            domains,
             default_domain: self.default_domain,
             former_domains: self.former_domains,
             extensions: self.extensions,
@@ -314,15 +389,20 @@ impl<C: SharedConnection> ServerBuilder<C> {
             components: self.components.of(core.clone()),
             bots: Bots::default(),
             router_queue: Mutex::new(RouterQueue { waiting: VecDeque::new(), writing: false }),
-            jobs: Arc::default(),
+            jobs: Arc::new(Jobs::new(Arc::clone(&faults))),
             timers: Timers::new(Arc::clone(&environment)).into(),
             requests: Requests::default(),
             ledger: Arc::new(Ledger::new(&limits, Arc::clone(&environment))),
             allowances: Allowances::default(),
             login_failures: LoginFailures::new(limits.failures, Arc::clone(&environment)).into(),
-            hashing: self.hashing.map(|offload| Arc::new(Hashing::new(offload, limits.hashes))),
+            hashing: self
+                .hashing
+                .map(|offload| Arc::new(Hashing::new(offload, limits.hashes, Arc::clone(&faults)))),
             limits,
-            metrics: Counters::default(),
+            metrics: Counters::new(counters),
+            samples: Samples::default(),
+            faults,
+            on_login: self.on_login,
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
             unheard: Unheard::default(),
@@ -354,6 +434,7 @@ fn hooked<C: SharedConnection>(
     wants: Wants,
 ) -> RegistryBuilder<C> {
     let (background, elsewhere, backlog) = (core.clone(), core.clone(), core.clone());
+    let ended = core.clone();
     let mut registry = registry
         .sessions_per_account(limits.sessions_per_account)
         .hibernating_per_account(limits.hibernating_per_account)
@@ -370,6 +451,11 @@ fn hooked<C: SharedConnection>(
         .backlog(move |account| {
             if let Some(core) = backlog.upgrade() {
                 core.account_left(account);
+            }
+        })
+        .on_end(move |session, reason| {
+            if let Some(core) = ended.upgrade() {
+                core.ended(session, reason);
             }
         });
     if !has_extensions {
@@ -399,6 +485,20 @@ fn hooked<C: SharedConnection>(
             hold.upgrade().map_or(Hold::Pass, |core| core.hold(session, stanza))
         })
         .hides(move |account, jid| hides.upgrade().is_some_and(|core| core.is_hidden(account, jid)))
+}
+
+impl<C: SharedConnection> Core<C> {
+    fn ended(&self, session: &SessionHandle<C>, reason: Reason) {
+        self.metrics.ended(reason);
+        trace::ended(session.id(), session.jid(), reason, self.log_addresses);
+        // An end for which no stream could be told of a limit.
+        let limit = match reason {
+            Reason::Overflow => Limit::Waiting,
+            Reason::Evicted => Limit::Hibernating,
+            _ => return,
+        };
+        self.limit(limit, &PeerAddress::UNKNOWN, Some(&session.account().bare));
+    }
 }
 
 impl<C: SharedConnection> fmt::Debug for ServerBuilder<C> {

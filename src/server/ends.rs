@@ -220,7 +220,7 @@ impl<C: SharedConnection> Core<C> {
     ) -> bool {
         let was_first = self.registry.destroy_session_with(session, reason, error);
         if was_first {
-            self.metrics.stream_error(error.condition(), error.limit());
+            self.metrics.stream_error(error.condition());
         }
         was_first
     }
@@ -255,7 +255,7 @@ impl<C: SharedConnection> Core<C> {
             self.end_session(&session, Reason::AccountRemoved, error);
         }
         let removal = self.stores.remove_account(account);
-        let failed = || Err(StoreError::failed("the store panicked"));
+        let failed = || Err(StoreError::failed("it panicked"));
         self.jobs.run(&key, removal).await.unwrap_or_else(failed)
     }
 

@@ -19,20 +19,25 @@ mod builder;
 mod deliver;
 mod driver;
 mod ends;
+mod faults;
 mod limits;
 mod metrics;
+mod trace;
 mod work;
 
 pub use crate::extension::RequestError;
 pub use accounts::{Account, AccountError};
 pub use bot::{Bot, BotError, BotSender};
-pub use builder::{DomainPolicy, ServerBuilder};
+pub use builder::{DomainPolicy, Login, ServerBuilder};
 pub use deliver::component::{ComponentError, ComponentHandle};
 pub use deliver::route::{RouteError, Router};
 pub use driver::{Driver, Offload, Place, Transport, Want};
 pub use ends::{Progress, Shutdown};
+pub use faults::{Fault, FaultKind, PeerAddress, StoreCall, StoreFailure};
 pub use limits::{Limits, Rate};
-pub use metrics::{ByKind, Metrics};
+#[cfg(feature = "metrics")]
+pub use metrics::Feed;
+pub use metrics::{ByKind, Histogram, LoginStep, Metrics, Unit};
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -49,17 +54,18 @@ use crate::environment::Environment;
 use crate::extension::{Extension, Reach, ServerHandle, Wants, Work};
 use crate::recent::Recent;
 use crate::session::SessionRegistry;
-use crate::shield::shielded;
+use crate::shield::shielded_or;
 use crate::stanza::Stanza;
 use crate::store::Stores;
-use builder::Domain;
+use builder::{Domain, OnLogin};
 use deliver::message::review::Reviews;
 use deliver::requests::Requests;
 use driver::admission::Ledger;
 use driver::negotiate::hashing::Hashing;
 use driver::negotiate::login_failures::LoginFailures;
 use driver::rate::Allowances;
-use metrics::Counters;
+use faults::Faults;
+use metrics::{Counters, Samples};
 use work::jobs::Jobs;
 use work::timers::Timers;
 
@@ -127,6 +133,9 @@ struct Core<C: SharedConnection> {
     login_failures: Arc<LoginFailures>,
     hashing: Option<Arc<Hashing>>,
     metrics: Counters,
+    samples: Samples,
+    faults: Arc<Faults>,
+    on_login: Option<OnLogin<C>>,
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
@@ -232,12 +241,12 @@ impl<C: SharedConnection> Reach<C> for Core<C> {
     }
 }
 
-/// As [`shielded`], for host code that takes its time.
-async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+/// Runs host code that takes its time; `None` where it panicked, with what `told` is told.
+async fn caught<T>(future: impl Future<Output = T>, told: impl Fn(Option<String>)) -> Option<T> {
     let mut future = pin!(future);
     poll_fn(|cx| {
         let poll = || future.as_mut().poll(cx);
-        match shielded(poll) {
+        match shielded_or(poll, &told) {
             Some(Poll::Ready(value)) => Poll::Ready(Some(value)),
             Some(Poll::Pending) => Poll::Pending,
             None => Poll::Ready(None),

@@ -20,6 +20,7 @@ mod registry;
 mod state;
 
 pub use crate::rules::presence::TooManyTargets;
+pub use crate::shield::{HostCode, Panicked};
 pub use account::AccountState;
 #[cfg(feature = "server")]
 pub(crate) use account::{Account, Values};

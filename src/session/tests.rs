@@ -336,3 +336,27 @@ fn sm_22_a_thread_waits_until_input_may_be_fed() {
     registry.destroy_session(&handle, Reason::Kicked);
     assert!(reader.join().unwrap());
 }
+
+#[test]
+fn fault_3_a_registry_alone_tells_of_panics_too() {
+    use std::sync::Mutex;
+
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&told);
+    let registry = Registry::builder(Arc::new(Virtual::new(1)))
+        .listener(|_| panic!("in the listener"))
+        .on_panic(move |panicked| {
+            log.lock().unwrap().push((panicked.to_string(), panicked.account.clone()));
+            panic!("in the hook");
+        })
+        .build();
+    let (session, recorder) = bind(&registry, "juliet@example.com/r", None);
+    recorder.on_send(|_| std::panic::panic_any(7));
+    let sent = session.handle().send(&Stanza::message().build());
+    assert_eq!(sent, Err(NotSent::Ended));
+    let told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let juliet = Some(BareJid::new("juliet@example.com").unwrap());
+    let listener = ("listener panicked: in the listener".to_owned(), None);
+    let connection = ("connection panicked: no message".to_owned(), juliet);
+    assert!(told.starts_with(&[listener, connection]), "{told:?}");
+}

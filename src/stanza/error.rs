@@ -1,6 +1,7 @@
 //! Stanza errors (RFC 6120 §8.3).
 
 use std::fmt;
+use std::sync::Arc;
 
 use minidom::Element;
 
@@ -27,15 +28,27 @@ const NAMESPACE: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
 ///     .with_text("Try again in an hour.");
 /// assert_eq!(error.condition(), Condition::ResourceConstraint);
 /// ```
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{condition} ({type_})")]
+#[derive(Clone)]
 pub struct StanzaError {
     condition: Condition,
     type_: ErrorType,
     text: Option<String>,
     /// In canonical form.
     application: Option<Box<[u8]>>,
+    cause: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
+
+/// Their causes do not count.
+impl PartialEq for StanzaError {
+    fn eq(&self, other: &Self) -> bool {
+        let parts = |it: &Self| (it.condition, it.type_);
+        parts(self) == parts(other)
+            && self.text == other.text
+            && self.application == other.application
+    }
+}
+
+impl Eq for StanzaError {}
 
 impl StanzaError {
     /// An error with this condition and the type that belongs to it.
@@ -44,7 +57,13 @@ impl StanzaError {
     /// application ([RFC 6120 §8.3.3.21](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.3.21)).
     #[must_use]
     pub fn new(condition: Condition) -> Self {
-        Self { condition, type_: condition.error_type(), text: None, application: None }
+        Self {
+            condition,
+            type_: condition.error_type(),
+            text: None,
+            application: None,
+            cause: None,
+        }
     }
 
     /// Sets another type.
@@ -66,6 +85,18 @@ impl StanzaError {
     #[must_use]
     pub fn with_application(mut self, element: &Element) -> Self {
         self.application = Some(write::to_vec(element).into());
+        self
+    }
+
+    /// Says what stands behind it: to the host of the server that answers with it, and never to a peer
+    /// (FAULT-2). A [`StoreError`](crate::store::StoreError) or a [`Limit`](crate::stream::Limit) is told as
+    /// such, any other error as that of an extension's store.
+    #[must_use]
+    pub fn with_cause(
+        mut self,
+        cause: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.cause = Some(Arc::from(cause.into()));
         self
     }
 
@@ -143,6 +174,18 @@ impl fmt::Debug for StanzaError {
             .field("text", &self.text.is_some())
             .field("application", &self.application.is_some())
             .finish()
+    }
+}
+
+impl fmt::Display for StanzaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.condition, self.type_)
+    }
+}
+
+impl std::error::Error for StanzaError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
     }
 }
 

@@ -74,9 +74,12 @@ pub enum StoreError {
     /// The store cannot be reached or failed; the same call may succeed later.
     #[error("the store failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The store has no room for this entry (a limit of the account, a full disk).
+    /// The store keeps no more for this account: a limit of the host's.
     #[error("the store is full")]
     Full,
+    /// The store has no space for this entry: a full disk.
+    #[error("the store has no space left")]
+    NoSpace(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl fmt::Debug for StoreError {
@@ -84,11 +87,17 @@ impl fmt::Debug for StoreError {
         f.write_str(match self {
             Self::Failed(_) => "Failed",
             Self::Full => "Full",
+            Self::NoSpace(_) => "NoSpace",
         })
     }
 }
 
 impl StoreError {
+    /// A full disk, with what says so.
+    pub fn no_space(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::NoSpace(cause.into())
+    }
+
     /// A failure with its cause.
     pub fn failed(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Failed(cause.into())

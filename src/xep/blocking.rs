@@ -14,6 +14,7 @@ use crate::extension::{Admission, Extension, Flow, IqDone, IqReply, IqRequest, T
 use crate::session::{AccountState, Item, Pattern, SessionHandle, SessionRegistry};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 use crate::store::{BlockStore, StoreError, StoreFuture};
+use crate::stream::Limit;
 
 const NAMESPACE: &str = "urn:xmpp:blocking";
 const ERRORS: &str = "urn:xmpp:blocking:errors";
@@ -281,8 +282,8 @@ fn list<C: SharedConnection>(session: &SessionHandle<C>) -> Element {
     list
 }
 
-fn failed(_: StoreError) -> StanzaError {
-    StanzaError::new(Condition::InternalServerError)
+fn failed(error: StoreError) -> StanzaError {
+    StanzaError::new(Condition::InternalServerError).with_cause(error)
 }
 
 impl Inner {
@@ -341,7 +342,7 @@ impl Inner {
                 let is_larger = new.bytes() > self.bytes.max(old.bytes());
                 if new.0.len() > self.items || is_larger {
                     let error = StanzaError::new(Condition::PolicyViolation);
-                    return Err(error.with_type(ErrorType::Modify));
+                    return Err(error.with_type(ErrorType::Modify).with_cause(Limit::BlockList));
                 }
                 self.store.apply(account, added, Vec::new()).await.map_err(failed)?;
             }

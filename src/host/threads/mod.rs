@@ -30,7 +30,7 @@ use rustls::server::ServerConnection;
 
 use super::ahead::Ahead;
 use super::tls::record;
-use super::{Host, Machine, SHUTDOWN_PAUSE, TICK, cut};
+use super::{Host, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
 use crate::park;
@@ -257,8 +257,16 @@ fn read_loop<M: Machine, S: Stream>(
                 None => {}
             },
             Some(Want::StartTls) => {
-                let bindings = wire.secure(&mut machine, direct_tls)?;
-                machine.secured(bindings);
+                match wire.secure(&mut machine, direct_tls) {
+                    Ok(bindings) => machine.secured(bindings),
+                    Err(error) => {
+                        // Unless the machine itself has had enough.
+                        if error.kind() != io::ErrorKind::ConnectionAborted {
+                            machine.tls_failed(&error);
+                        }
+                        return Err(error);
+                    }
+                }
             }
             Some(Want::Close) => return wire.finish(machine, writer_ended, open),
         }
@@ -274,7 +282,13 @@ fn read_once<M: Machine, S: Stream>(
     // A read is not interrupted when somebody else ends the session, so it never takes long.
     let longest = if machine.is_unbound() { EARLY_CHECK_INTERVAL } else { CHECK_INTERVAL };
     let time = machine.due_in().map_or(longest, |due| due.min(longest));
-    let open = wire.read(bytes, Some(time))?;
+    let read = wire.read(bytes, Some(time));
+    if let Err(error) = &read
+        && is_of_tls(error)
+    {
+        machine.tls_failed(error);
+    }
+    let open = read?;
     // Nothing came before a time-out: no sign of life (LIMIT-22).
     if !bytes.is_empty() {
         machine.receive(bytes);

@@ -30,7 +30,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::ahead::Ahead;
 use super::tls::record;
-use super::{Host, Live, Machine, SHUTDOWN_PAUSE, TICK, cut};
+use super::{Host, Live, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
 use crate::server::{Offload, Place, Server, Transport, Want};
@@ -322,8 +322,13 @@ impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + 'static> Line<M, S> {
                 Want::StartTls if written == Written::All => return Poll::Ready(Ok(Next::Secure)),
                 Want::StartTls => return Poll::Pending,
                 Want::Input if *open => {
-                    let read = ready!(read(socket, cx, |bytes| machine.receive(bytes)))?;
-                    if read == 0 {
+                    let read = ready!(read(socket, cx, |bytes| machine.receive(bytes)));
+                    if let Err(error) = &read
+                        && is_of_tls(error)
+                    {
+                        machine.tls_failed(error);
+                    }
+                    if read? == 0 {
                         // It may still read the last answers.
                         *open = false;
                         machine.end_of_input();
@@ -446,12 +451,18 @@ where
         }
         _ => accept.as_mut().poll(cx).map(Ok),
     });
-    match timeout(time, secured).await?? {
+    let Ok(secured) = timeout(time, secured).await else {
+        let error = io::Error::from(io::ErrorKind::TimedOut);
+        line.machine.tls_failed(&error);
+        return Err(error);
+    };
+    match secured? {
         Ok(secured) => {
             line.machine.secured(tls.bindings(secured.get_ref().1));
             Ok(Line { socket: Socket::Tls(Box::new(secured)), plain: u32::MAX, ..line })
         }
         Err((error, socket)) => {
+            line.machine.tls_failed(&error);
             // The alert has been written.
             part(&mut Socket::Plain(socket)).await;
             Err(error)

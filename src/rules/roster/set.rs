@@ -304,8 +304,12 @@ impl From<RosterError> for StanzaError {
         match error {
             // A smaller roster would be accepted, waiting would not help (LIMIT-15).
             RosterError::TooManyItems | RosterError::TooLarge => {
-                answer.with_type(ErrorType::Modify)
+                answer.with_type(ErrorType::Modify).with_cause(error)
             }
+            RosterError::NameTooLong
+            | RosterError::GroupTooLong
+            | RosterError::TooManyGroups
+            | RosterError::ItemTooLarge => answer.with_cause(error),
             _ => answer,
         }
     }

@@ -10,10 +10,16 @@ use crate::extension::{IqResult, Outcome};
 use crate::server::{Core, Task};
 use crate::session::{SessionHandle, Validity};
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
+use crate::stream::Limit;
 
 /// The server, or a queue, is at its limit for now: the sender may try again (LIMIT-10, IQ-5).
 pub(super) fn try_again() -> StanzaError {
     StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait)
+}
+
+/// The same for a queue that takes no more.
+pub(super) fn is_full() -> StanzaError {
+    try_again().with_cause(Limit::Waiting)
 }
 
 /// The right to answer a request: the handler and its deadline share it, and the first one takes it (IQ-5).
@@ -37,6 +43,7 @@ impl<C: SharedConnection> Core<C> {
     ) {
         let error = error.into();
         self.metrics.error(error.condition());
+        self.caused(&error, origin.map(|session| &session.account().bare));
         if let Some(answer) = stanza.error_answer(&error) {
             self.answer(origin, answer);
         }

@@ -16,10 +16,11 @@ use crate::connection::SharedConnection;
 use crate::extension::RequestError;
 use crate::rules::presence::PresenceType;
 use crate::server::work::timers::Timers;
-use crate::server::{Core, Server, caught};
-use crate::session::{RetentionLimits, Validity};
+use crate::server::{Core, PeerAddress, Server, caught};
+use crate::session::{HostCode, RetentionLimits, Validity};
 use crate::shield::note_behind;
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
+use crate::stream::Limit;
 
 /// What comes of a stanza for a component.
 type Handled = Pin<Box<dyn Future<Output = Result<(), StanzaError>> + Send>>;
@@ -245,7 +246,12 @@ async fn serve<C: SharedConnection>(
     while let Some(outgoing) = component.next() {
         let handle = component.handle(&core);
         let stanza = outgoing.stanza.clone();
-        let work = caught(async { (component.handler)(handle, stanza).await });
+        let told = |message| {
+            if let Some(core) = core.upgrade() {
+                core.faults.panicked(HostCode::Component, &PeerAddress::UNKNOWN, None, message);
+            }
+        };
+        let work = caught(async { (component.handler)(handle, stanza).await }, told);
         let error = match timers.within(HANDLER_TIMEOUT, work).await {
             Some(Some(Ok(()))) => None,
             Some(Some(Err(error))) => Some(error),
@@ -282,7 +288,11 @@ impl<C: SharedConnection> Core<C> {
         match component.put(outgoing, validity, &self.limits.retention) {
             Ok(true) => self.serve_component(component),
             Ok(false) => {}
-            Err(refused) => self.not_routed(refused, RouteError::Busy),
+            Err(refused) => {
+                let sender = refused.origin.as_ref().map(|session| &session.account().bare);
+                self.limit(Limit::Waiting, &PeerAddress::UNKNOWN, sender);
+                self.not_routed(refused, RouteError::Busy);
+            }
         }
         None
     }

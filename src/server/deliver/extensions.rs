@@ -10,8 +10,8 @@ use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Delivery, Extension, Outcome, Target, Wants};
 use crate::rules::roster::Roster;
-use crate::server::{Core, shielded};
-use crate::session::{Account, AccountState, Copies, Hold, SessionHandle, Values};
+use crate::server::{Core, StoreCall, caught};
+use crate::session::{Account, AccountState, Copies, Hold, HostCode, SessionHandle, Values};
 use crate::stanza::{Condition, Kind, Stanza};
 use crate::store::StoreError;
 
@@ -72,7 +72,7 @@ impl<C: SharedConnection> Core<C> {
     /// Whether an extension hides an account's presence from a JID.
     pub(crate) fn is_hidden(&self, account: &AccountState, jid: &str) -> bool {
         let hides = || self.extensions.iter().any(|extension| extension.hides(account, jid));
-        shielded(hides).unwrap_or(true)
+        self.shielded(HostCode::Extension, Some(account.jid()), hides).unwrap_or(true)
     }
 
     /// How an extension holds a stanza back from a session.
@@ -84,7 +84,8 @@ impl<C: SharedConnection> Core<C> {
     /// The features that extensions list for an entity, each once.
     pub(super) fn disco_features(&self, target: Target) -> Vec<&'static str> {
         let listed = self.extensions.iter().flat_map(|extension| {
-            shielded(|| extension.disco_features(target)).unwrap_or_default()
+            let listed = || extension.disco_features(target);
+            self.shielded(HostCode::Extension, None, listed).unwrap_or_default()
         });
         let mut features: Vec<_> = listed.copied().collect();
         features.sort_unstable();
@@ -96,10 +97,23 @@ impl<C: SharedConnection> Core<C> {
     pub(crate) async fn load_kept(&self, account: &BareJid) -> Result<Values, StoreError> {
         let mut kept = Values::default();
         for extension in &self.extensions {
-            if let Some(load) = extension.load(account)
-                && let Some(value) = load.await?
-            {
-                kept.put(value);
+            let told = |message| self.extension_panicked(account, message);
+            let load = async {
+                match extension.load(account) {
+                    Some(load) => load.await,
+                    None => Ok(None),
+                }
+            };
+            match caught(load, told).await {
+                Some(Ok(None)) => {}
+                Some(Ok(Some(value))) => {
+                    kept.put(value);
+                }
+                Some(Err(error)) => {
+                    self.faults.store_failed(StoreCall::Extension, &error, account);
+                    return Err(error);
+                }
+                None => return Err(StoreError::failed("the extension panicked")),
             }
         }
         Ok(kept)
@@ -154,7 +168,8 @@ impl<C: SharedConnection> Core<C> {
     pub(crate) fn show(&self, look: impl Fn(&dyn Extension<C>)) {
         let mut rest = self.extensions.iter();
         while rest.len() > 0 {
-            shielded(|| rest.by_ref().for_each(|one| look(&**one)));
+            let look_on = || rest.by_ref().for_each(|one| look(&**one));
+            self.shielded(HostCode::Extension, None, look_on);
         }
     }
 }

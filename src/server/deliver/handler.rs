@@ -13,8 +13,8 @@ use crate::connection::SharedConnection;
 use crate::extension::{Admission, IqDone, IqReply, IqRequest, Target};
 use crate::rules::delivery::{BOUNCE, Relation};
 use crate::rules::roster;
-use crate::server::{Core, Task, caught, shielded};
-use crate::session::SessionHandle;
+use crate::server::{Core, PeerAddress, Task, caught};
+use crate::session::{HostCode, SessionHandle};
 use crate::stanza::{Condition, Stanza};
 
 /// IQ-5: a handler that takes longer has failed.
@@ -121,7 +121,9 @@ impl<C: SharedConnection> Core<C> {
         };
         let call = || self.extensions.iter().find_map(|extension| extension.iq(&request));
         let failed = || Some(IqReply::error(Condition::InternalServerError));
-        match shielded(call).unwrap_or_else(failed) {
+        let account = origin.map(|session| &session.account().bare);
+        let called = self.shielded(HostCode::Extension, account, call);
+        match called.unwrap_or_else(failed) {
             None => self.refuse(origin, stanza, BOUNCE),
             Some(IqReply::Now(result)) => {
                 self.answer_iq(origin, stanza, result);
@@ -132,8 +134,10 @@ impl<C: SharedConnection> Core<C> {
             }
             Some(IqReply::Later(answer)) => {
                 let (core, origin, stanza) = (Arc::clone(self), origin.cloned(), stanza.clone());
+                let to = to.clone();
                 Some(Box::pin(async move {
-                    let result = core.timers.within(HANDLER_TIMEOUT, caught(answer)).await;
+                    let answer = caught(answer, |message| core.extension_panicked(&to, message));
+                    let result = core.timers.within(HANDLER_TIMEOUT, answer).await;
                     let failed = || Err(Condition::InternalServerError.into());
                     let result =
                         result.map_or(Err(try_again()), |answer| answer.unwrap_or_else(failed));
@@ -141,6 +145,11 @@ impl<C: SharedConnection> Core<C> {
                 }))
             }
         }
+    }
+
+    pub(super) fn extension_panicked(&self, account: &BareJid, message: Option<String>) {
+        let peer = &PeerAddress::UNKNOWN;
+        self.faults.panicked(HostCode::Extension, peer, Some(account), message);
     }
 
     /// Runs a handler's work on the account's chain.
@@ -154,7 +163,8 @@ impl<C: SharedConnection> Core<C> {
         let (core, key, account) = (Arc::clone(self), account.as_str(), account.clone());
         let done = self.jobs.run(key, async move {
             let failed = || IqDone::new(Err(Condition::InternalServerError.into()));
-            let done = caught(work).await.unwrap_or_else(failed);
+            let told = |message| core.extension_panicked(&account, message);
+            let done = caught(work, told).await.unwrap_or_else(failed);
             core.answer_iq(origin.as_ref(), &stanza, done.result);
             if let Some(then) = done.then {
                 then();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::address::Address;
-use super::answer::try_again;
+use super::answer::is_full;
 use super::give::Origin;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
@@ -67,7 +67,7 @@ impl<C: SharedConnection> Core<C> {
                 match given {
                     Some(Ok(())) => {}
                     _ if !request => {}
-                    Some(Err(NotSent::Full)) => self.bounce(origin, stanza, try_again()),
+                    Some(Err(NotSent::Full)) => self.bounce(origin, stanza, is_full()),
                     _ => self.bounce(origin, stanza, BOUNCE),
                 }
             }

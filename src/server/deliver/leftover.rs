@@ -9,8 +9,8 @@ use jid::{BareJid, FullJid};
 use super::message::Accepted;
 use crate::connection::SharedConnection;
 use crate::rules::delivery::{BOUNCE, MessageType};
-use crate::server::{Core, caught};
-use crate::session::{Leftover, SessionId};
+use crate::server::{Core, PeerAddress, caught};
+use crate::session::{HostCode, Leftover, SessionId};
 use crate::stanza::{Kind, Stanza};
 
 impl<C: SharedConnection> Core<C> {
@@ -43,7 +43,11 @@ impl<C: SharedConnection> Core<C> {
                 }
                 let Some(leftover) = all.pop_front() else { return };
                 // A panic of host code takes no other stanza along.
-                let taken = caught(self.route_leftover(leftover)).await;
+                let told = |message| {
+                    let peer = &PeerAddress::UNKNOWN;
+                    self.faults.panicked(HostCode::Extension, peer, Some(account), message);
+                };
+                let taken = caught(self.route_leftover(leftover), told).await;
                 reached.extend(taken.unwrap_or_default());
             }
         })

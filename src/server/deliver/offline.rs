@@ -139,6 +139,7 @@ impl<C: SharedConnection> Core<C> {
         for Waiting { stanza, is_new, .. } in &given {
             self.given(session, stanza);
             if *is_new {
+                self.metrics.offline_retrieved();
                 let reached = std::slice::from_ref(session);
                 let message = Message::of(stanza);
                 self.delivered(None, message, Some(account), reached, Outcome::Retrieved, None);

@@ -12,7 +12,7 @@ use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::delivery::{PresenceDecision, PresenceSituation, presence};
 use crate::rules::presence::{Audience, PresenceType, broadcast, read_priority};
-use crate::server::{Core, Task};
+use crate::server::{Core, PeerAddress, Task};
 use crate::session::{Bound, Item, Presence, Session, SessionHandle, Validity};
 use crate::stanza::{Condition, Stanza};
 use crate::stream::Limit;
@@ -56,7 +56,8 @@ impl<C: SharedConnection> Core<C> {
                 match handle.record_directed(&target, self.limits.directed) {
                     Ok(validity) => self.presence(Some(handle), stanza, to, validity),
                     Err(error) => {
-                        self.metrics.limit(Limit::DirectedPresence);
+                        let account = Some(&handle.account().bare);
+                        self.limit(Limit::DirectedPresence, &PeerAddress::UNKNOWN, account);
                         self.refuse(Some(handle), stanza, error.condition())
                     }
                 }

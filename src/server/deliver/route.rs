@@ -12,8 +12,8 @@ use super::message::{Accepted, Message};
 use crate::address::{self, InvalidAddress};
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
-use crate::server::{Core, Task, shielded};
-use crate::session::{AccountKey, SessionHandle, Validity};
+use crate::server::{Core, Task};
+use crate::session::{AccountKey, HostCode, SessionHandle, Validity};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 
 /// The way to other domains, of a host that has one.
@@ -111,7 +111,7 @@ impl<C: SharedConnection> Core<C> {
             // There is nobody to tell.
             None => None,
         };
-        match shielded(route) {
+        match self.shielded(HostCode::Extension, None, route) {
             Some(None) => {}
             Some(Some(task)) => self.jobs.spawn(task),
             None => self.bounce(None, stanza, Condition::InternalServerError),
@@ -206,7 +206,9 @@ impl<C: SharedConnection> Core<C> {
         while let Some(outgoing) = queue.waiting.pop_front() {
             drop(queue);
             let route = || router.route(&outgoing.stanza);
-            let routed = shielded(route).unwrap_or(Err(RouteError::Timeout));
+            let account = outgoing.origin.as_ref().map(|session| &session.account().bare);
+            let routed = self.shielded(HostCode::Router, account, route);
+            let routed = routed.unwrap_or(Err(RouteError::Timeout));
             if let Err(error) = routed {
                 self.not_routed(outgoing, error);
             }
@@ -239,7 +241,7 @@ impl<C: SharedConnection> Core<C> {
             self.bounce(Some(&session), &stanza, error);
         };
         // It leads into the host's code: its panic must not leave the queue without a writer.
-        let _panicked = shielded(answer);
+        let _panicked = self.shielded(HostCode::Extension, None, answer);
     }
 
     /// The local session that a stanza came from.

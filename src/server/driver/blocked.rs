@@ -18,7 +18,7 @@ pub(super) enum Pending<C: SharedConnection> {
     /// The answer of a store to SASL; `None` if it failed.
     Sasl(Pin<Box<dyn Future<Output = Option<SaslAnswer>> + Send>>),
     /// A bind under way on the account's chain, and the id of its request.
-    Bind { done: Receiver<BindOutcome<C>>, id: String },
+    Bind(Box<(Receiver<BindOutcome<C>>, Box<str>)>),
     /// A stanza that waits for a store or a handler.
     Stanza(Receiver<()>),
 }
@@ -72,7 +72,8 @@ impl<C: SharedConnection> Driver<C> {
                 self.pending = None;
                 self.sasl_answer(answer);
             }
-            Some(Pending::Bind { done, id }) => {
+            Some(Pending::Bind(wait)) => {
+                let (done, id) = &mut **wait;
                 let outcome = ready!(Pin::new(done).poll(context));
                 let id = std::mem::take(id);
                 self.pending = None;
@@ -138,7 +139,7 @@ impl<C: SharedConnection> Driver<C> {
             }
             (PlaceStanding::Refused, _) => {}
             (_, PlaceStanding::Refused) => {
-                self.core.metrics.limit(Limit::Unauthenticated);
+                self.limit(Limit::Unauthenticated);
                 match self.want {
                     // No header can come before the handshake, and there is none.
                     Want::StartTls => self.finish(Close::Abort),
@@ -158,7 +159,7 @@ impl<C: SharedConnection> Driver<C> {
             State::Unauthed(_) => Limit::Unauthenticated,
             State::Authed(_) | State::Binding => Limit::Unbound,
         };
-        self.core.metrics.limit(limit);
+        self.limit(limit);
         self.close_unbound(StreamCondition::ResourceConstraint);
     }
 

@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::negotiate::OurHeader;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
-use crate::session::{Bound, LastWords, Reason, Session};
+use crate::server::FaultKind;
+use crate::session::{Bound, HostCode, LastWords, Reason, Session};
 use crate::stanza::Frame;
-use crate::stream::StreamError;
+use crate::stream::{StreamCondition, StreamError};
 
 /// A stream that we have closed.
 pub(super) struct Closing<C: SharedConnection> {
@@ -82,8 +83,19 @@ impl<C: SharedConnection> Driver<C> {
         if matches!(self.state, State::Closing(_) | State::Over) {
             return self.closed_by_client();
         }
-        self.core.metrics.stream_error(error.condition(), error.limit());
+        self.core.metrics.stream_error(error.condition());
         self.trace.failed(error);
+        match (error.limit(), error.condition()) {
+            (Some(limit), _) => self.limit(limit),
+            // The server's own decision.
+            (
+                None,
+                StreamCondition::SystemShutdown
+                | StreamCondition::SeeOtherHost
+                | StreamCondition::Reset,
+            ) => {}
+            (None, condition) => self.tell(FaultKind::Stream(condition)),
+        }
         let header = header.map(OurHeader::parts);
         let words: Option<[Frame<'_>; 1]> = header.as_ref().map(|header| [Frame::open(header)]);
         let words = words.as_ref().map_or(&[][..], |words| &words[..]);
@@ -127,7 +139,12 @@ impl<C: SharedConnection> Driver<C> {
         self.negotiating = None;
         self.want = Want::Close;
         self.place().close();
-        self.connection.close(how);
+        self.connection_shielded(|connection| connection.close(how));
+    }
+
+    /// Calls the connection, whose panic is told: `None`, and it counts as broken.
+    pub(super) fn connection_shielded<T>(&self, call: impl FnOnce(&C) -> T) -> Option<T> {
+        self.shielded_as(HostCode::Connection, || call(&self.connection))
     }
 
     /// The session was ended by somebody else, or has a newer transport.

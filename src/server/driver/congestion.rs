@@ -72,7 +72,7 @@ impl<C: SharedConnection> Driver<C> {
             }
         }
         if self.congested.is_none() {
-            self.core.metrics.limit(Limit::SlowReader);
+            self.limit(Limit::SlowReader);
         }
         self.congested = Some(self.core.environment.now().saturating_add(CHECK_AGAIN).into());
         Poll::Pending

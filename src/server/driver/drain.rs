@@ -6,8 +6,9 @@ use std::task::Waker;
 use parking_lot::Mutex;
 
 use crate::connection::{PreDrain, SharedConnection};
-use crate::server::{Core, shielded};
-use crate::session::{Epoch, SessionHandle};
+use crate::server::Core;
+use crate::session::{Epoch, HostCode, SessionHandle};
+use crate::shield::shielded;
 use crate::stanza::Frame;
 
 /// Takes a connection's calls to the extensions, the session and the driver.
@@ -35,14 +36,21 @@ impl<C: SharedConnection> PreDrain for DrainHook<C> {
         let session = self.session.get().filter(|(session, at)| session.is_current(*at));
         if let (Some((session, epoch)), Some(core)) = (session, self.core.upgrade()) {
             for extension in &core.extensions {
-                shielded(|| extension.pre_drain(session, *epoch, out));
+                let account = Some(&session.account().bare);
+                let add = || extension.pre_drain(session, *epoch, out);
+                let _panicked = core.shielded(HostCode::Extension, account, add);
             }
         }
     }
 
     fn drained(&self) {
-        if let Some((session, epoch)) = self.session.get() {
-            session.go_on(*epoch);
+        let Some((session, epoch)) = self.session.get() else { return };
+        if session.is_sampled()
+            && session.has_none_queued()
+            && let Some(core) = self.core.upgrade()
+        {
+            core.sample_written(session);
         }
+        session.go_on(*epoch);
     }
 }

@@ -10,8 +10,9 @@ use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
 use crate::server::deliver::address::Address;
 use crate::server::work::oneshot;
-use crate::server::{Core, Task, caught, shielded};
-use crate::session::{Bound, Session, SessionHandle};
+use crate::server::{Core, Task, caught};
+use crate::session::{Bound, HostCode, Session, SessionHandle};
+use crate::shield::shielded_or;
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
 use crate::stream::{Limit, RefusedStanza};
 
@@ -62,7 +63,7 @@ impl<C: SharedConnection> Driver<C> {
             && let Some(Ok(ticket)) = session.try_input()
         {
             drop(ticket);
-            self.core.metrics.received(Kind::Presence);
+            let _unmeasured = self.core.metrics.received(Kind::Presence);
             self.count_stanza(false);
         }
     }
@@ -109,7 +110,8 @@ impl<C: SharedConnection> Driver<C> {
         let core = Arc::clone(&self.core);
         // What others have sent on this thread does not count.
         let _others = crate::shield::take_behind();
-        core.metrics.received(stanza.kind());
+        // METRIC-4
+        let since = core.metrics.received(stanza.kind()).then(|| core.environment.now());
         let handle = session.handle();
         let text = stanza.to();
         let to = text.as_deref().map(|text| core.address(text));
@@ -119,25 +121,38 @@ impl<C: SharedConnection> Driver<C> {
         let work = || match allowed {
             true => core.client_stanza(session, &stanza, to),
             false => {
-                core.metrics.limit(Limit::Recipients);
+                core.limit(Limit::Recipients, &self.peer, Some(&handle.account().bare));
                 let error = StanzaError::new(Condition::PolicyViolation);
                 core.refuse(Some(&handle), &stanza, error.with_type(ErrorType::Wait))
             }
         };
-        let task = shielded(work)
+        let told = |message| {
+            let account = Some(&handle.account().bare);
+            core.faults.panicked(HostCode::Extension, &self.peer, account, message);
+        };
+        let task = shielded_or(work, told)
             .unwrap_or_else(|| core.refuse(Some(&handle), &stanza, Condition::InternalServerError));
         let broadcast = stanza.kind() == Kind::Presence && stanza.raw_to().is_none();
         if let Some(task) = task {
             let (sender, done) = oneshot::channel();
-            let jobs = Arc::clone(&core.jobs);
+            let (jobs, peer) = (Arc::clone(&core.jobs), self.peer.clone());
             jobs.spawn(async move {
-                if caught(task).await.is_none() {
+                let told = |message| {
+                    let account = Some(&handle.account().bare);
+                    core.faults.panicked(HostCode::Extension, &peer, account, message);
+                };
+                if caught(task, told).await.is_none() {
                     core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
+                }
+                if let Some(since) = since {
+                    core.sample(stanza.to().as_deref(), since);
                 }
                 drop(ticket);
                 sender.send(());
             });
             self.pending = Some(Pending::Stanza(done));
+        } else if let Some(since) = since {
+            core.sample(stanza.to().as_deref(), since);
         }
         self.count_stanza(broadcast);
     }
@@ -147,9 +162,9 @@ impl<C: SharedConnection> Driver<C> {
         let State::Bound(session) = &mut self.state else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
         let core = Arc::clone(&self.core);
-        core.metrics.received(refused.stanza().kind());
+        let _unmeasured = core.metrics.received(refused.stanza().kind());
         if let Some(limit) = refused.limit() {
-            core.metrics.limit(limit);
+            core.limit(limit, &self.peer, Some(&session.account().clone()));
         }
         let stanza = stamp(session, refused.stanza(), self.lang.as_deref());
         let handle = session.handle();

@@ -10,7 +10,6 @@ pub(super) mod negotiate;
 pub(super) mod rate;
 mod recipients;
 mod timeouts;
-mod trace;
 mod transport;
 
 pub use admission::Place;
@@ -26,15 +25,18 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::Core;
+use super::faults::PeerAddress;
+use super::trace::Trace;
+use super::{Core, FaultKind, LoginStep};
 use crate::connection::{PreDrain, SharedConnection};
 use crate::environment::Nanos;
 use crate::park;
 use crate::sasl::ChannelBindings;
-use crate::session::{Authed, Bound, Reason, Session, SessionHandle, Unauthed};
+use crate::session::{Authed, Bound, HostCode, Reason, Session, SessionHandle, Unauthed};
+use crate::shield::shielded_or;
 use crate::stanza::Framing;
 use crate::stream::{BrokenMessage, Event, Limit, Parser, StreamError};
-use admission::{PlaceStanding, Source};
+use admission::PlaceStanding;
 use blocked::Pending;
 use close::Closing;
 use congestion::Stall;
@@ -42,7 +44,6 @@ use drain::DrainHook;
 use input::Deferred;
 use negotiate::Negotiating;
 use rate::Spent;
-use trace::Trace;
 
 /// How far a transport has come. The typed session moves from one state to the next.
 enum State<C: SharedConnection> {
@@ -157,7 +158,7 @@ pub struct Driver<C: SharedConnection> {
     spent: Spent,
     /// Whose allowance that is: the key of the source, later of the account.
     spends_as: u64,
-    source: Source,
+    peer: PeerAddress,
     /// Where the transport is counted while it serves no session.
     place: Option<Place>,
     /// Broadcast presence that came too soon (LIMIT-19).
@@ -171,7 +172,7 @@ pub struct Driver<C: SharedConnection> {
 impl<C: SharedConnection> super::Server<C> {
     /// The place of a transport until its source is known and it gets a driver.
     pub(crate) fn unnamed_place(&self) -> Place {
-        self.0.ledger.enter(self.0.ledger.source(None))
+        self.0.ledger.enter(self.0.ledger.source(&PeerAddress::UNKNOWN))
     }
 
     pub(crate) fn limits(&self) -> &super::Limits {
@@ -181,16 +182,16 @@ impl<C: SharedConnection> super::Server<C> {
 
 impl<C: SharedConnection> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, transport: Transport) -> Self {
-        let source = core.ledger.source(transport.source.as_deref());
-        let place = core.ledger.enter(source);
-        Self::placed(core, connection, transport, source, place)
+        let peer = PeerAddress::new(transport.source.as_deref());
+        let place = core.ledger.enter(core.ledger.source(&peer));
+        Self::placed(core, connection, transport, peer, place)
     }
 
     fn placed(
         core: Arc<Core<C>>,
         connection: C,
         transport: Transport,
-        source: Source,
+        peer: PeerAddress,
         place: Place,
     ) -> Self {
         let drain_hook = Arc::new(DrainHook {
@@ -203,12 +204,12 @@ impl<C: SharedConnection> Driver<C> {
         let framing = connection.framing();
         // WS-8
         let starttls = transport.starttls && framing == Framing::Stream;
-        let spends_as = source.key();
-        let mut negotiating = Negotiating::new(transport.secure, starttls);
-        if let Some(bindings) = &transport.bindings {
-            negotiating.secured(bindings.clone());
-        }
+        let spends_as = core.ledger.source(&peer).key();
         let now = core.environment.now();
+        let mut negotiating = Negotiating::new(transport.secure, starttls, now);
+        if let Some(bindings) = transport.bindings {
+            negotiating.secured(bindings);
+        }
         let mut driver = Self {
             state: State::Unauthed(Session::new(connection.clone())),
             parser: Parser::with_framing(&core.limits.stream, framing),
@@ -226,10 +227,10 @@ impl<C: SharedConnection> Driver<C> {
             output_grew: false,
             spent: core.allowances.take(spends_as, now),
             spends_as,
-            source,
             place: Some(place),
             deferred: None,
-            trace: Trace::new(stream, core.log_addresses),
+            trace: Trace::new(stream, &peer),
+            peer,
             is_local: false,
             connection,
             core,
@@ -254,7 +255,7 @@ impl<C: SharedConnection> Driver<C> {
         };
         if place.heard() {
             negotiating.standing = PlaceStanding::Waiting;
-            self.core.metrics.limit(Limit::Unauthenticated);
+            self.limit(Limit::Unauthenticated);
             self.set_deadline(self.core.limits.admission);
         }
     }
@@ -265,8 +266,8 @@ impl<C: SharedConnection> Driver<C> {
     /// For hosts that drop the driver before the socket is closed: a clone of this, kept until then,
     /// keeps the socket counted (LIMIT-27).
     pub fn place(&mut self) -> Place {
-        let (ledger, source) = (&self.core.ledger, self.source);
-        self.place.get_or_insert_with(|| ledger.closing(source)).clone()
+        let (ledger, peer) = (&self.core.ledger, &self.peer);
+        self.place.get_or_insert_with(|| ledger.closing(ledger.source(peer))).clone()
     }
 
     /// Takes bytes of the client, in any chunking; where elements are messages, a whole message. Never
@@ -419,6 +420,8 @@ impl<C: SharedConnection> Driver<C> {
         }
         session.restart();
         if let Some(negotiating) = &mut self.negotiating {
+            let time = self.core.environment.now().saturating_sub(negotiating.tls_since());
+            self.core.metrics.login_step(LoginStep::Tls, time);
             negotiating.secured(bindings);
         }
         self.parser.restart(false);
@@ -472,11 +475,48 @@ impl<C: SharedConnection> Driver<C> {
         true
     }
 
+    /// The TLS handshake that the driver wanted has failed, or TLS after it. For hosts, before they drop the
+    /// driver: it is told as a fault (FAULT-4), and has no other effect.
+    pub fn tls_failed(&mut self, error: &dyn fmt::Display) {
+        let error = error.to_string();
+        self.tell(FaultKind::Tls { error });
+    }
+
+    /// A limit was hit.
+    #[cold]
+    fn limit(&self, limit: Limit) {
+        self.core.metrics.limit(limit);
+        self.tell(FaultKind::Limit(limit));
+    }
+
+    /// Something went wrong here.
+    #[cold]
+    fn tell(&self, kind: FaultKind) {
+        let session = self.session().map(SessionHandle::account);
+        let account = match (&self.state, session) {
+            (_, Some(account)) => Some(&account.bare),
+            (State::Authed(session), None) => Some(session.account()),
+            _ => None,
+        };
+        self.core.faults.tell(kind, &self.peer, account);
+    }
+
+    /// Runs an extension, which fails alone.
+    #[inline]
+    fn shielded<T>(&self, host: impl FnOnce() -> T) -> Option<T> {
+        self.shielded_as(HostCode::Extension, host)
+    }
+
+    #[inline]
+    fn shielded_as<T>(&self, code: HostCode, host: impl FnOnce() -> T) -> Option<T> {
+        shielded_or(host, |message| self.tell(FaultKind::Panic { code, message }))
+    }
+
     /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
     fn count_bytes(&mut self, bytes: usize) {
         let now = self.core.environment.now();
         if self.spent.rates.spend_bytes(bytes, now, &self.core.limits) {
-            self.core.metrics.limit(Limit::Rate);
+            self.limit(Limit::Rate);
         }
     }
 
@@ -485,7 +525,7 @@ impl<C: SharedConnection> Driver<C> {
         let now = self.core.environment.now();
         self.output_grew = true;
         if let Some(limit) = self.spent.rates.spend_stanza(is_broadcast, now, &self.core.limits) {
-            self.core.metrics.limit(limit);
+            self.limit(limit);
         }
         // LIMIT-13
         if crate::shield::take_behind() {

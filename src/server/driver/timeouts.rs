@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::{Driver, Place, State, Want};
 use crate::connection::{Close, SharedConnection};
 use crate::extension::{Flow, Liveness};
-use crate::server::shielded;
 use crate::stream::{Limit, StreamCondition};
 
 /// How long input may lag behind after a pause: until then an answer may still be unread.
@@ -79,7 +78,7 @@ impl<C: SharedConnection> Driver<C> {
             }
             State::Unauthed(_) if self.is_refused() => self.finish(Close::Abort),
             State::Unauthed(_) | State::Authed(_) | State::Binding => {
-                self.core.metrics.limit(Limit::Negotiation);
+                self.limit(Limit::Negotiation);
                 self.close_unbound(StreamCondition::PolicyViolation);
             }
         }
@@ -100,7 +99,7 @@ impl<C: SharedConnection> Driver<C> {
         let State::Bound(session) = &self.state else { return };
         let handle = session.handle();
         let is_asked = self.core.extensions.iter().any(|extension| {
-            let flow = shielded(|| extension.ask_for_life(&handle));
+            let flow = self.shielded(|| extension.ask_for_life(&handle));
             flow.is_some_and(|flow| flow != Flow::Next)
         });
         if !is_asked {
@@ -110,7 +109,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// A dead transport is dropped without a word (STREAM-29).
     fn give_up(&mut self, limit: Limit) {
-        self.core.metrics.limit(limit);
+        self.limit(limit);
         self.finish(Close::Abort);
     }
 
@@ -124,14 +123,14 @@ impl<C: SharedConnection> Driver<C> {
         let handle = session.handle();
         let extensions = self.core.extensions.iter();
         let soonest = || extensions.filter_map(|extension| extension.next_timeout(&handle)).min();
-        shielded(soonest).flatten().map(|at| at.max(self.input_lags_until.into()))
+        self.shielded(soonest).flatten().map(|at| at.max(self.input_lags_until.into()))
     }
 
     fn run_extension_timers(&self, now: Duration) -> Liveness {
         let State::Bound(session) = &self.state else { return Liveness::Alive };
         let handle = session.handle();
         let is_lost = self.core.extensions.iter().any(|extension| {
-            shielded(|| extension.handle_timeout(&handle, now)) == Some(Liveness::Lost)
+            self.shielded(|| extension.handle_timeout(&handle, now)) == Some(Liveness::Lost)
         });
         if is_lost { Liveness::Lost } else { Liveness::Alive }
     }

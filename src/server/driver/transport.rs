@@ -82,8 +82,8 @@ impl Transport {
         self
     }
 
-    /// Where the transport comes from (an IP address, say), for LIMIT-25. Never shown to others
-    /// (SEC-5).
+    /// Where the transport comes from (an IP address, say), for LIMIT-25, faults and logs. Never shown to
+    /// others (SEC-5).
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = Some(source.into());
         self

@@ -11,10 +11,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
+use jid::BareJid;
 use parking_lot::Mutex;
 
+use crate::server::faults::{Faults, PeerAddress};
 use crate::server::work::oneshot::{self, Receiver};
-use crate::shield::shielded;
+use crate::session::HostCode;
+use crate::shield::shielded_or;
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -22,10 +25,10 @@ type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 const AT_ONCE: usize = 512;
 
 /// All chains that have work.
-#[derive(Default)]
 pub(crate) struct Jobs {
     chains: Mutex<HashMap<Box<str>, Arc<Chain>>>,
     ready: Mutex<Ready>,
+    faults: Arc<Faults>,
 }
 
 #[derive(Default)]
@@ -66,6 +69,10 @@ impl Wake for Chain {
 }
 
 impl Jobs {
+    pub(crate) fn new(faults: Arc<Faults>) -> Self {
+        Self { chains: Mutex::default(), ready: Mutex::default(), faults }
+    }
+
     /// Runs `job` behind everything that was queued for `key` before. The result is `None` only if the
     /// job panicked.
     pub(crate) fn run<T: Send + 'static>(
@@ -154,7 +161,12 @@ impl Jobs {
             drop(state);
             // The store's code: no lock is held, and its panic ends this job alone.
             let poll = || job.as_mut().poll(&mut Context::from_waker(&waker));
-            let done = shielded(poll).is_none_or(|poll| poll.is_ready());
+            let told = |message| {
+                let account = chain.key.as_deref().and_then(|key| BareJid::new(key).ok());
+                let peer = &PeerAddress::UNKNOWN;
+                self.faults.panicked(HostCode::Extension, peer, account.as_ref(), message);
+            };
+            let done = shielded_or(poll, told).is_none_or(|poll| poll.is_ready());
             let unfinished = (!done).then_some(job);
             state = chain.state.lock();
             state.running = false;
@@ -193,7 +205,7 @@ mod tests {
 
     #[test]
     fn jobs_of_one_account_run_one_after_the_other() {
-        let jobs = Arc::new(Jobs::default());
+        let jobs = Arc::new(Jobs::new(Faults::silent()));
         let (open, gate) = oneshot::channel::<()>();
         let log = Arc::new(Mutex::new(Vec::new()));
         let first = Arc::clone(&log);
@@ -217,7 +229,7 @@ mod tests {
 
     #[test]
     fn pairs_in_opposite_order_do_not_wait_for_each_other() {
-        let jobs = Arc::new(Jobs::default());
+        let jobs = Arc::new(Jobs::new(Faults::silent()));
         let (open, gate) = oneshot::channel::<()>();
         let one = jobs.run_pair("a", "b", gate);
         let two = jobs.run_pair("b", "a", async move { 2 });
@@ -230,7 +242,7 @@ mod tests {
 
     #[test]
     fn a_panic_ends_its_job_alone() {
-        let jobs = Arc::new(Jobs::default());
+        let jobs = Arc::new(Jobs::new(Faults::silent()));
         let bad = jobs.run("a", async { panic!("store") });
         assert_eq!(poll(bad), Poll::<Option<()>>::Ready(None));
         assert_eq!(poll(jobs.run("a", async { 1 })), Poll::Ready(Some(1)));

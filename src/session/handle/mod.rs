@@ -8,14 +8,17 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use jid::{FullJid, ResourceRef};
+use jid::{BareJid, FullJid, ResourceRef};
 
 use super::account::Account;
-use super::outbound::{After, Epoch, Item, NotSent, Outbound, Sent, Validity, Writer};
+use super::outbound::{After, Epoch, Item, NotSent, Outbound, Owner, Sent, Validity, Writer};
 use super::registry::Inner;
 use crate::connection::SharedConnection;
 use crate::environment::Nanos;
 use crate::rules::roster::Roster;
+use crate::shield::HostCode;
+#[cfg(feature = "server")]
+use crate::shield::shielded;
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -61,6 +64,9 @@ pub(super) const ABSENT: u32 = 1 << 16;
 /// It has [inherited](super::registry::inheritance) messages and has not got them yet.
 #[cfg(feature = "server")]
 pub(super) const HEIR: u32 = 1 << 17;
+/// The way of something that it was given is measured until its transport has written all.
+#[cfg(feature = "server")]
+pub(super) const SAMPLED: u32 = 1 << 18;
 
 /// What a delivery has to know of a session, from one look at it.
 #[cfg(feature = "server")]
@@ -100,6 +106,25 @@ pub(crate) struct Shared<C: SharedConnection> {
     pub(super) number: AtomicU32,
     pub(super) presence: Mutex<PresenceState>,
     pub(super) out: Mutex<Outbound<C>>,
+}
+
+impl<C: SharedConnection> Owner for Shared<C> {
+    #[inline]
+    fn jid(&self) -> &FullJid {
+        &self.jid
+    }
+
+    #[inline]
+    fn account(&self) -> &BareJid {
+        &self.account.bare
+    }
+
+    #[cold]
+    fn panicked(&self, message: Option<String>) {
+        if let Some(registry) = self.registry.upgrade() {
+            registry.panicked(HostCode::Connection, Some(&self.account.bare), message);
+        }
+    }
 }
 
 impl<C: SharedConnection> Shared<C> {
@@ -157,8 +182,8 @@ impl<C: SharedConnection> Shared<C> {
         self.writer().kick()
     }
 
-    fn writer(&self) -> Writer<'_, C> {
-        Writer { out: &self.out, jid: &self.jid, account: &self.account.bare }
+    fn writer(&self) -> Writer<'_, C, Self> {
+        Writer { out: &self.out, owner: self }
     }
 
     /// Until when what is said of the session now is true (PRES-21).
@@ -230,6 +255,47 @@ const fn priority_of(flags: u32) -> i8 {
 /// ```
 #[derive(Clone)]
 pub struct SessionHandle<C: SharedConnection>(pub(crate) Arc<Shared<C>>);
+
+#[cfg(feature = "server")]
+impl<C: SharedConnection> SessionHandle<C> {
+    /// Bytes that wait for the connection, and when the oldest stanza was accepted that the client has not
+    /// acknowledged.
+    pub(crate) fn queued(&self) -> (usize, Option<Duration>) {
+        let out = self.0.out.lock();
+        (out.queue.unwritten().bytes as usize, out.queue.oldest())
+    }
+
+    /// Nothing waits for the connection.
+    pub(crate) fn has_none_queued(&self) -> bool {
+        !self.0.out.lock().queue.has_unwritten()
+    }
+
+    /// Nothing waits for the connection, nor in it.
+    pub(crate) fn is_written(&self) -> bool {
+        let link = {
+            let out = self.0.out.lock();
+            if out.queue.has_unwritten() {
+                return false;
+            }
+            out.link.clone()
+        };
+        // One that panics is broken: nothing is waited for.
+        link.is_some_and(|link| shielded(|| link.waiting() == 0).unwrap_or(true))
+    }
+
+    #[inline]
+    pub(crate) fn is_sampled(&self) -> bool {
+        self.0.flags.load(Ordering::Relaxed) & SAMPLED != 0
+    }
+
+    pub(crate) fn set_sampled(&self) {
+        self.0.set(SAMPLED, true);
+    }
+
+    pub(crate) fn unset_sampled(&self) {
+        self.0.set(SAMPLED, false);
+    }
+}
 
 impl<C: SharedConnection> SessionHandle<C> {
     /// The full JID.

@@ -36,7 +36,7 @@ pub use limits::RetentionLimits;
 #[cfg(feature = "server")]
 pub(crate) use limits::Share;
 use limits::small;
-pub(super) use writer::{Writer, write_end};
+pub(super) use writer::{Owner, Writer, write_end};
 
 /// Which of its transports a session has: a resumption begins another epoch. A host gets it with a write or
 /// from the owner and hands it back with what it asks of the session, which has no effect in a later one.

@@ -45,6 +45,18 @@ fn retained(link: Line) -> Outbound<Line> {
     out
 }
 
+impl Owner for (FullJid, BareJid) {
+    fn jid(&self) -> &FullJid {
+        &self.0
+    }
+
+    fn account(&self) -> &BareJid {
+        &self.1
+    }
+
+    fn panicked(&self, _: Option<String>) {}
+}
+
 fn addresses() -> (FullJid, BareJid) {
     let jid = FullJid::new("a@x/1").unwrap();
     let account = jid.to_bare();
@@ -53,8 +65,7 @@ fn addresses() -> (FullJid, BareJid) {
 
 fn say(out: &Mutex<Outbound<Line>>, id: usize) {
     let stanza = Stanza::message().id(&id.to_string()).build();
-    let (jid, account) = addresses();
-    let writer = Writer { out, jid: &jid, account: &account };
+    let writer = Writer { out, owner: &addresses() };
     let limits = RetentionLimits::default();
     let (sent, after) = writer.send(&Item::new(&stanza), None, true, &|| Duration::ZERO, &limits);
     assert_eq!(sent, Ok(()));
@@ -88,8 +99,7 @@ fn sm_22_a_hand_over_between_two_senders_loses_doubles_and_reorders_nothing() {
             drop(o.replace_link(new.clone()));
         }
         out.lock().gates.open(Gate::Greeting);
-        let (jid, account) = addresses();
-        let writer = Writer { out: &out, jid: &jid, account: &account };
+        let writer = Writer { out: &out, owner: &addresses() };
         assert!(matches!(writer.kick(), After::Nothing));
         for sender in senders {
             sender.join().unwrap();

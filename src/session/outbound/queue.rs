@@ -154,6 +154,12 @@ impl Queue {
         Size { stanzas, bytes: small(buffer.unwritten) }
     }
 
+    /// When the oldest stanza was accepted that has to be acknowledged, and has not been.
+    #[cfg(feature = "server")]
+    pub(crate) fn oldest(&self) -> Option<Duration> {
+        self.0.as_ref()?.entries.iter().find_map(Queued::counted_since)
+    }
+
     /// How many of them the transport has been given.
     pub(super) fn written(&self) -> usize {
         self.0.as_ref().map_or(0, |buffer| buffer.cursor)
@@ -165,7 +171,7 @@ impl Queue {
     }
 
     #[inline]
-    pub(super) fn has_unwritten(&self) -> bool {
+    pub(crate) fn has_unwritten(&self) -> bool {
         self.written() < self.len()
     }
 

@@ -36,6 +36,15 @@ pub(super) enum Queued {
 }
 
 impl Queued {
+    /// When it was accepted, if it has to be acknowledged and that was noted.
+    #[cfg(feature = "server")]
+    pub(super) fn counted_since(&self) -> Option<Duration> {
+        match self {
+            Self::Stanza { counted: true, before: false, at, .. } => Some((*at).into()),
+            _ => None,
+        }
+    }
+
     pub(super) fn new(item: &Item<'_>, counted: bool, at: Duration) -> Self {
         let at = at.into();
         let (stanza, to, copies, at, before) = match item.content {

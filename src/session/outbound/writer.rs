@@ -13,19 +13,26 @@ use super::queued::Queued;
 use super::{After, Epoch, Left, NotSent, Outbound, Room, Sent, Writing};
 use crate::connection::{Close, Connection, SendError, SharedConnection};
 use crate::environment::Nanos;
-use crate::shield::{shielded, wake};
+use crate::shield::{shielded_or, wake};
 use crate::stanza::delay::{delay, is_delayed_by};
 use crate::stanza::{Frame, Kind, Stanza, StreamError};
 use crate::sync::{Mutex, MutexGuard};
 
-/// The outbound of one session, with the addresses of that session.
-pub(crate) struct Writer<'a, C> {
-    pub(crate) out: &'a Mutex<Outbound<C>>,
-    pub(crate) jid: &'a FullJid,
-    pub(crate) account: &'a BareJid,
+/// Whose outbound it is.
+pub(crate) trait Owner {
+    fn jid(&self) -> &FullJid;
+    fn account(&self) -> &BareJid;
+    /// The connection has panicked. Called without a lock.
+    fn panicked(&self, message: Option<String>);
 }
 
-impl<C: SharedConnection> Writer<'_, C> {
+/// The outbound of one session, with the addresses of that session.
+pub(crate) struct Writer<'a, C, O> {
+    pub(crate) out: &'a Mutex<Outbound<C>>,
+    pub(crate) owner: &'a O,
+}
+
+impl<C: SharedConnection, O: Owner> Writer<'_, C, O> {
     /// Appends `item`, then writes if nobody else does.
     ///
     /// What has to wait, or to be kept (`retained`: probably), notes when it was accepted. The clock is
@@ -66,7 +73,7 @@ impl<C: SharedConnection> Writer<'_, C> {
         limits: &RetentionLimits,
     ) -> Sent {
         let waits = o.waits();
-        let room = o.room(self.account, item, limits);
+        let room = o.room(self.owner.account(), item, limits);
         if let Room::None(after) = room {
             return (Err(NotSent::Full), after);
         }
@@ -80,7 +87,7 @@ impl<C: SharedConnection> Writer<'_, C> {
             }
         }
         if item.stanza().is_some_and(|stanza| stanza.kind() == Kind::Presence) {
-            o.condense(self.account);
+            o.condense(self.owner.account());
         }
         if o.link.is_some() && o.queue.void_bytes() > limits.bytes {
             return (Ok(()), After::Lost(o.epoch, SendError::Full));
@@ -225,13 +232,14 @@ impl<C: SharedConnection> Writer<'_, C> {
             Job::Write { link, entry, delayed, is_first } => {
                 let content = entry.content()?;
                 let since = entry.stanza().zip(delayed);
-                let mark = since.and_then(|(stanza, since)| delay_mark(stanza, self.jid, since));
+                let mark =
+                    since.and_then(|(stanza, since)| delay_mark(stanza, self.owner.jid(), since));
                 let result = self.write(&link, content, mark.as_deref().unwrap_or_default());
                 result.err().map(|error| Failed { entry, is_first, error })
             }
             Job::Close { link, how, waker } => {
                 if let Some(how) = how {
-                    shielded(|| link.close(how));
+                    shielded_or(|| link.close(how), |message| self.owner.panicked(message));
                 }
                 wake(waker);
                 None
@@ -244,32 +252,38 @@ impl<C: SharedConnection> Writer<'_, C> {
         let frame = match content {
             Content::Element(xml) => Frame::element(xml),
             Content::Reply(stanza) => Frame::stanza(stanza).at_once(),
-            Content::End(error) => return write_end(link, error),
+            Content::End(error) => return self.shielded(|| write_end(link, error)),
             Content::Since(stanza, at) => return self.write_since(link, stanza, at),
             Content::Stanza(stanza, to) | Content::Copy(stanza, to, _) => {
                 let frame = Frame::stanza(stanza).append(mark);
                 match to {
                     To::AsIs => frame,
-                    To::OwnBare => frame.to(Some(self.account.as_str())),
-                    To::OwnFull => frame.to(Some(self.jid.as_str())),
+                    To::OwnBare => frame.to(Some(self.owner.account().as_str())),
+                    To::OwnFull => frame.to(Some(self.owner.jid().as_str())),
                 }
             }
         };
-        hand_over(link, frame)
+        self.hand_over(link, frame)
     }
 
     /// Presence that was sent before (PRES-16).
     #[inline(never)]
     fn write_since(&self, link: &C, stanza: &Stanza, at: Nanos) -> Result<(), SendError> {
         let since = delay(stanza.from().as_deref().unwrap_or_default(), at.into());
-        hand_over(link, Frame::stanza(stanza).to(Some(self.account.as_str())).append(&since))
+        let frame = Frame::stanza(stanza).to(Some(self.owner.account().as_str()));
+        self.hand_over(link, frame.append(&since))
     }
-}
 
-#[inline]
-fn hand_over<C: Connection>(link: &C, frame: Frame<'_>) -> Result<(), SendError> {
-    // A connection that panics is a broken transport.
-    shielded(|| link.send(frame.framing(link.framing()))).unwrap_or(Err(SendError::Closed))
+    #[inline]
+    fn hand_over(&self, link: &C, frame: Frame<'_>) -> Result<(), SendError> {
+        self.shielded(|| link.send(frame.framing(link.framing())))
+    }
+
+    /// A connection that panics is a broken transport.
+    #[inline]
+    fn shielded(&self, send: impl FnOnce() -> Result<(), SendError>) -> Result<(), SendError> {
+        shielded_or(send, |message| self.owner.panicked(message)).unwrap_or(Err(SendError::Closed))
+    }
 }
 
 /// STREAM-24: in one piece.
@@ -280,11 +294,10 @@ pub(in crate::session) fn write_end<C: Connection>(
 ) -> Result<(), SendError> {
     let framing = link.framing();
     let close = Frame::close().framing(framing);
-    let send = || match error {
+    match error {
         Some(error) => link.send_all(&[Frame::error(error).framing(framing), close]),
         None => link.send(close),
-    };
-    shielded(send).unwrap_or(Err(SendError::Closed))
+    }
 }
 
 /// SM-16: messages and presence that were not written when they were accepted say so, unless they

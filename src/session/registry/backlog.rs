@@ -27,7 +27,7 @@ use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
 use crate::session::handle::{BEHIND, SessionHandle, Shared};
 use crate::session::outbound::Left;
-use crate::shield::shielded;
+use crate::shield::HostCode;
 #[cfg(feature = "server")]
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
@@ -142,7 +142,7 @@ impl<C: SharedConnection> Inner<C> {
     pub(super) fn settle_left(&self, shared: &Shared<C>) {
         let account = &shared.account.bare;
         if let Some(hook) = &self.settings.backlog {
-            shielded(|| hook(account));
+            self.shielded(HostCode::Extension, Some(account), || hook(account));
             return;
         }
         while let Some((left, _place)) = self.take_left(self.table.key(account.as_str())) {

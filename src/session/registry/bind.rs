@@ -20,7 +20,7 @@ use crate::session::account::{Account, Values};
 use crate::session::handle::{BEHIND, PresenceState, SessionId, Shared};
 use crate::session::input::Owner;
 use crate::session::outbound::{Epoch, Gate, Outbound, Reply};
-use crate::shield::shielded;
+use crate::shield::HostCode;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
@@ -209,9 +209,10 @@ impl<C: SharedConnection> Inner<C> {
             self.finish(ending);
         }
         if let Some(reply) = reply {
-            self.greet(&owner, shielded(|| reply(&owner.shared.jid)));
+            let (account, reply) = (&owner.shared.account.bare, || reply(&owner.shared.jid));
+            self.greet(&owner, self.shielded(HostCode::Listener, Some(account), reply));
         }
-        self.events.deliver();
+        self.deliver_events();
         Ok(owner)
     }
 

@@ -9,13 +9,14 @@ use jid::{BareJid, DomainPart};
 use super::SessionRegistry;
 use super::bind::Conflict;
 use super::end::Leftover;
-use super::events::{Event, Listener};
+use super::events::{Event, Listener, OnEnd};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::session::account::AccountState;
 use crate::session::handle::SessionHandle;
 use crate::session::outbound::{Hold, RetentionLimits, Validity};
+use crate::shield::Panicked;
 use crate::stanza::Stanza;
 
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
@@ -58,6 +59,8 @@ pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
 /// Called with an account and a message that waits for it.
 #[cfg(feature = "server")]
 type OnWaits = Box<dyn Fn(&BareJid, &Stanza) + Send + Sync>;
+/// Called with each panic of the host's code.
+type OnPanic = Box<dyn Fn(&Panicked) + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 pub(crate) struct Settings<C: SharedConnection> {
@@ -77,6 +80,9 @@ pub(crate) struct Settings<C: SharedConnection> {
     pub(super) waits: Option<OnWaits>,
     pub(super) hold: Option<OnHold<C>>,
     pub(super) listener: Option<Listener<C>>,
+    pub(super) on_panic: Option<OnPanic>,
+    /// What a server counts, before the listener hears of it.
+    pub(super) on_end: Option<OnEnd<C>>,
 }
 
 impl<C: SharedConnection> RegistryBuilder<C> {
@@ -121,6 +127,16 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     /// Receives events: on any thread, one at a time, in order. It may call into the registry.
     pub fn listener(mut self, listener: impl Fn(&Event<C>) + Send + Sync + 'static) -> Self {
         self.settings.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// Called with each session that has ended, before the listener hears of it.
+    #[cfg(feature = "server")]
+    pub(crate) fn on_end(
+        mut self,
+        hook: impl Fn(&SessionHandle<C>, super::end::Reason) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.on_end = Some(Box::new(hook));
         self
     }
 
@@ -209,6 +225,13 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         hook: impl Fn(Box<dyn FnOnce() + Send>) + Send + Sync + 'static,
     ) -> Self {
         self.settings.background = Some(Box::new(hook));
+        self
+    }
+
+    /// Called with each panic of a connection, a listener or a hook, which fails alone (FAULT-3), on
+    /// the thread of the panic and without a lock. A panic in here is lost.
+    pub fn on_panic(mut self, hook: impl Fn(&Panicked) + Send + Sync + 'static) -> Self {
+        self.settings.on_panic = Some(Box::new(hook));
         self
     }
 

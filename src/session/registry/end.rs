@@ -18,7 +18,7 @@ use crate::session::handle::{CLOSED, ENDED, SessionId, Shared};
 #[cfg(feature = "server")]
 use crate::session::outbound::Copies;
 use crate::session::outbound::{Ended, Gate, LastWords, Left};
-use crate::shield::{shielded, wake};
+use crate::shield::{HostCode, shielded, wake};
 use crate::stanza::{Stanza, StreamCondition, StreamError};
 use crate::sync::atomic::Ordering;
 
@@ -57,6 +57,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Its name, for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::StreamError => "stream-error",
+            Self::TransportLost => "transport-lost",
+            Self::SlowReader => "slow-reader",
+            Self::Replaced { .. } => "replaced",
+            Self::Evicted => "evicted",
+            Self::Expired => "expired",
+            Self::Overflow => "overflow",
+            Self::Kicked => "kicked",
+            Self::AccountRemoved => "account-removed",
+            Self::PasswordChanged => "password-changed",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
     /// What the stream ends with: an error, or none; `None` where the transport is to be dropped
     /// without a word (STREAM-29).
     fn last_words(self) -> Option<Option<StreamError>> {
@@ -277,7 +296,8 @@ impl<C: SharedConnection> Inner<C> {
         match (background, self.me.upgrade()) {
             (Some(background), Some(inner)) => {
                 let postponed = Postponed { inner, ending: Some(ending) };
-                shielded(|| background(Box::new(move || drop(postponed))));
+                let run = || background(Box::new(move || drop(postponed)));
+                self.shielded(HostCode::Extension, None, run);
             }
             _ => self.finish(ending),
         }
@@ -311,7 +331,8 @@ impl<C: SharedConnection> Inner<C> {
             self.settle_left(&shared);
         }
         if let Some(link) = outbound.link {
-            shielded(|| link.close(Close::Abort));
+            let account = Some(&shared.account.bare);
+            self.shielded(HostCode::Connection, account, || link.close(Close::Abort));
         } else if flush {
             self.settle(&shared, shared.kick());
         }
@@ -327,7 +348,7 @@ impl<C: SharedConnection> Inner<C> {
             self.settle(&successor, successor.kick());
             wake(waker);
         }
-        self.events.deliver();
+        self.deliver_ends();
     }
 
     /// Takes the slot away, by session id (DESTROY-5). Returns the session that waited for the

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::end::Reason;
 use crate::connection::SharedConnection;
 use crate::session::handle::{SessionHandle, SessionId, Shared};
-use crate::shield::shielded;
+use crate::shield::shielded_or;
 use crate::sync::Mutex;
 
 /// Something that happened to a session.
@@ -76,11 +76,15 @@ impl<C: SharedConnection> fmt::Debug for Event<C> {
 }
 
 pub(super) type Listener<C> = Box<dyn Fn(&Event<C>) + Send + Sync>;
+/// Called with each session that has ended.
+pub(super) type OnEnd<C> = Box<dyn Fn(&SessionHandle<C>, Reason) + Send + Sync>;
 
 /// The queue between decisions and the listener.
 pub(super) struct Events<C: SharedConnection> {
     queue: Mutex<Undelivered<C>>,
     listener: Option<Listener<C>>,
+    /// Hears of ends before the listener does.
+    on_end: Option<OnEnd<C>>,
 }
 
 struct Undelivered<C: SharedConnection> {
@@ -89,24 +93,30 @@ struct Undelivered<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Events<C> {
-    pub(super) fn new(listener: Option<Listener<C>>) -> Self {
+    pub(super) fn new(listener: Option<Listener<C>>, on_end: Option<OnEnd<C>>) -> Self {
         Self {
             queue: Mutex::new(Undelivered { waiting: VecDeque::new(), delivering: false }),
             listener,
+            on_end,
         }
     }
 
     /// Queues an event; called under the lock of the decision (a leaf lock inside it).
     pub(super) fn push(&self, session: &Arc<Shared<C>>, kind: EventKind) {
-        if self.listener.is_some() {
+        let is_end = matches!(kind, EventKind::Ended { .. });
+        if self.listener.is_some() || (is_end && self.on_end.is_some()) {
             let session = SessionHandle(Arc::clone(session));
             self.queue.lock().waiting.push_back(Event { session, kind });
         }
     }
 
+    /// Whether the host hears of anything.
+    pub(super) const fn has_listener(&self) -> bool {
+        self.listener.is_some()
+    }
+
     /// Delivers what waits, unless another thread does so already.
-    pub(super) fn deliver(&self) {
-        let Some(listener) = &self.listener else { return };
+    pub(super) fn deliver(&self, panicked: impl Fn(Option<String>)) {
         let mut queue = self.queue.lock();
         if queue.delivering {
             return;
@@ -114,7 +124,12 @@ impl<C: SharedConnection> Events<C> {
         queue.delivering = true;
         while let Some(event) = queue.waiting.pop_front() {
             drop(queue);
-            shielded(|| listener(&event));
+            if let (Some(on_end), EventKind::Ended { reason, .. }) = (&self.on_end, event.kind) {
+                shielded_or(|| on_end(&event.session, reason), &panicked);
+            }
+            if let Some(listener) = &self.listener {
+                shielded_or(|| listener(&event), &panicked);
+            }
             drop(event);
             queue = self.queue.lock();
         }

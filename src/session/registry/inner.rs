@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use jid::DomainPart;
+use jid::{BareJid, DomainPart};
 use smallvec::SmallVec;
 
 use super::backlog::Backlogs;
@@ -20,7 +20,7 @@ use crate::rules::roster::Roster;
 use crate::session::account::{Account, AccountState, Values};
 use crate::session::handle::{SessionHandle, Shared};
 use crate::session::outbound::{After, Hold, RetentionLimits, Validity};
-use crate::shield::shielded;
+use crate::shield::{HostCode, Panicked, shielded, shielded_or};
 use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
@@ -112,7 +112,7 @@ impl<C: SharedConnection> Inner<C> {
     /// To the host's router, which drops what is void where it orders the stanza.
     pub(super) fn elsewhere(&self, stanza: impl FnOnce() -> Stanza, validity: Validity<'_>) {
         if let Some(router) = &self.settings.elsewhere {
-            shielded(|| router(stanza(), validity));
+            self.shielded(HostCode::Router, None, || router(stanza(), validity));
         }
     }
 
@@ -125,20 +125,60 @@ impl<C: SharedConnection> Inner<C> {
     pub(super) fn hides(&self, account: &Arc<Account>, jid: &str) -> bool {
         let Some(hook) = self.hides_any(account) else { return false };
         let state = AccountState(Arc::clone(account));
-        bare_of(jid) != account.bare.as_str() && shielded(|| hook(&state, jid)).unwrap_or(true)
+        let hides = || hook(&state, jid);
+        bare_of(jid) != account.bare.as_str()
+            && self.shielded(HostCode::Extension, Some(&account.bare), hides).unwrap_or(true)
     }
 
     /// Whether a stanza is held back. A hook that panics holds nothing.
     pub(crate) fn hold(&self, session: &Arc<Shared<C>>, stanza: &Stanza) -> Hold {
         let Some(hook) = &self.settings.hold else { return Hold::Pass };
         let session = SessionHandle(Arc::clone(session));
-        shielded(|| hook(&session, stanza)).unwrap_or(Hold::Pass)
+        let account = Some(&session.0.account.bare);
+        self.shielded(HostCode::Extension, account, || hook(&session, stanza)).unwrap_or(Hold::Pass)
     }
 
     pub(super) fn leave(&self, leftover: Leftover) {
         if let Some(hook) = &self.settings.leftover {
-            shielded(|| hook(leftover));
+            self.shielded(HostCode::Extension, None, || hook(leftover));
         }
+    }
+
+    /// Runs host code, which fails alone; its panic is told.
+    #[inline]
+    pub(super) fn shielded<T>(
+        &self,
+        code: HostCode,
+        account: Option<&BareJid>,
+        host: impl FnOnce() -> T,
+    ) -> Option<T> {
+        shielded_or(host, |message| self.panicked(code, account, message))
+    }
+
+    /// Tells of a panic of host code.
+    #[cold]
+    pub(crate) fn panicked(
+        &self,
+        code: HostCode,
+        account: Option<&BareJid>,
+        message: Option<String>,
+    ) {
+        let Some(hook) = &self.settings.on_panic else { return };
+        let mut panicked = Panicked::new(code, message);
+        panicked.account = account.cloned();
+        shielded(|| hook(&panicked));
+    }
+
+    /// Tells the listener what has happened, if there is one.
+    pub(super) fn deliver_events(&self) {
+        if self.events.has_listener() {
+            self.deliver_ends();
+        }
+    }
+
+    /// The same where something has ended, which a server hears of in any case.
+    pub(super) fn deliver_ends(&self) {
+        self.events.deliver(|message| self.panicked(HostCode::Listener, None, message));
     }
 
     /// Does what a call into an outbound left to do.

@@ -138,6 +138,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
             waits: None,
             hold: None,
             listener: None,
+            on_panic: None,
+            on_end: None,
         };
         RegistryBuilder { settings }
     }
@@ -154,7 +156,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             hibernating: Mutex::new(Hibernating::default()),
             remembered: Mutex::new(Remembered::default()),
             backlogs: Backlogs::new(),
-            events: Events::new(settings.listener.take()),
+            events: Events::new(settings.listener.take(), settings.on_end.take()),
             seen: Mutex::new(Seen::default()),
             settings,
         });

@@ -88,7 +88,7 @@ impl<C: SharedConnection> Inner<C> {
             self.events.push(shared, kind);
             (before, shared.validity())
         };
-        self.events.deliver();
+        self.deliver_events();
         let roster = shared.account.roster();
         let causes = broadcast(before, Some(priority));
         self.carry_out(shared, causes, &roster, stanza, validity, &Directed::new());
@@ -131,7 +131,7 @@ impl<C: SharedConnection> Inner<C> {
             // It sees its own unavailable as well (PRES-6), though it is no longer available.
             self.give(&SessionHandle(Arc::clone(shared)), &Item::to_account(&stanza));
         }
-        self.events.deliver();
+        self.deliver_events();
     }
 
     /// Tells subscribers, own sessions and directed targets that the session is no longer available

@@ -23,7 +23,7 @@ use crate::session::input::Owner;
 use crate::session::outbound::{
     Acknowledged, Epoch, Gate, LastWords, Outbound, Reply, Retained, write_end,
 };
-use crate::shield::{shielded, wake};
+use crate::shield::{HostCode, wake};
 use crate::stanza::{Stanza, StreamCondition};
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
@@ -149,13 +149,14 @@ impl<C: SharedConnection> Inner<C> {
         let Some((link, waker, ending, waiting)) = loss else { return };
         if let Some(link) = link {
             let how = if last_words.is_some() { Close::Flush } else { Close::Abort };
-            shielded(|| link.close(how));
+            let account = Some(&shared.account.bare);
+            self.shielded(HostCode::Connection, account, || link.close(how));
         }
         wake(waker);
         if let Some(ending) = ending {
             self.finish_by(ending, run);
         }
-        self.events.deliver();
+        self.deliver_events();
         waiting.iter().for_each(|message| self.tell_waits(shared, message));
     }
 
@@ -212,7 +213,8 @@ impl<C: SharedConnection> Inner<C> {
     pub(super) fn tell_waits(&self, shared: &Shared<C>, message: &Stanza) {
         #[cfg(feature = "server")]
         if let Some(hook) = &self.settings.waits {
-            shielded(|| hook(&shared.account.bare, message));
+            let account = &shared.account.bare;
+            self.shielded(HostCode::Extension, Some(account), || hook(account, message));
         }
     }
 
@@ -273,13 +275,17 @@ impl<C: SharedConnection> Inner<C> {
         let (owner, old, waker) = self.take_over(account, token, handled, link)?;
         if let Some(old) = old {
             // Detached first: its end has no effect on the session (SM-21).
-            let _gone = write_end(&old, Some(&StreamCondition::Conflict.into()));
-            shielded(|| old.close(Close::Flush));
+            let (code, account) = (HostCode::Connection, Some(account));
+            let conflict = StreamCondition::Conflict.into();
+            let _gone = self.shielded(code, account, || write_end(&old, Some(&conflict)));
+            self.shielded(code, account, || old.close(Close::Flush));
         }
         wake(waker);
         let handled = owner.shared.out.lock().handled().unwrap_or(0);
-        self.greet(&owner, shielded(|| reply(Resumed { handled }).into()));
-        self.events.deliver();
+        let greeting =
+            self.shielded(HostCode::Listener, Some(account), || reply(Resumed { handled }).into());
+        self.greet(&owner, greeting);
+        self.deliver_events();
         Ok(owner)
     }
 

@@ -1,5 +1,7 @@
 //! The limits that an error may name.
 
+use std::fmt;
+
 use crate::named::named;
 
 named! {
@@ -51,7 +53,62 @@ named! {
         Unbound = "LIMIT-26",
         /// Failed logins of one source.
         FailedLogins = "LIMIT-29",
+        /// What waits for a session.
+        Waiting = "LIMIT-10",
+        /// Sessions that wait to be resumed, by number and by what is kept for them (LIMIT-11).
+        Hibernating = "LIMIT-9",
+        /// A roster: its items, and how long they are.
+        Roster = "LIMIT-15",
+        /// Subscription requests that wait for one account.
+        Requests = "LIMIT-16",
+        /// A block list: its items, and how long they are.
+        BlockList = "LIMIT-18",
     }
     /// The id of the rule, such as `LIMIT-4`.
     pub const fn id;
 }
+
+impl Limit {
+    /// Its name, for logs and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ElementBytesBeforeAuth => "element-bytes-before-auth",
+            Self::BytesBeforeAuth => "bytes-before-auth",
+            Self::ElementBytes => "element-bytes",
+            Self::Depth => "depth",
+            Self::Attributes => "attributes",
+            Self::Elements => "elements",
+            Self::Name => "name",
+            Self::Growth => "growth",
+            Self::Declarations => "declarations",
+            Self::Negotiation => "negotiation",
+            Self::Retries => "retries",
+            Self::Sessions => "sessions",
+            Self::SlowReader => "slow-reader",
+            Self::DirectedPresence => "directed-presence",
+            Self::Broadcasts => "broadcasts",
+            Self::Rate => "rate",
+            Self::Recipients => "recipients",
+            Self::Silence => "silence",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Unbound => "unbound",
+            Self::FailedLogins => "failed-logins",
+            Self::Waiting => "waiting",
+            Self::Hibernating => "hibernating",
+            Self::Roster => "roster",
+            Self::Requests => "requests",
+            Self::BlockList => "block-list",
+        }
+    }
+}
+
+/// Its name and the id of its rule: `rate (LIMIT-20)`.
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.as_str(), self.id())
+    }
+}
+
+/// The cause of an error, where a limit is ([`StanzaError::with_cause`](crate::stanza::StanzaError::with_cause)).
+impl std::error::Error for Limit {}

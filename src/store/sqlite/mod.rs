@@ -42,7 +42,7 @@ use super::{OfflineLimits, StoreError, StoreFuture};
 /// of power: the write-ahead log is on disk before the answer is given. Writes that are made at
 /// the same time share one commit; one that fails fails alone.
 ///
-/// A full disk is [`StoreError::Full`], anything else that SQLite reports is
+/// A full disk is [`StoreError::NoSpace`], anything else that SQLite reports is
 /// [`StoreError::Failed`]. Reads and removals may still work then.
 ///
 /// One server at a time may use the file, since it keeps rosters in memory; other programs may read
@@ -114,10 +114,7 @@ enum Refusal {
 
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Self {
-        match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => Self::Full,
-            _ => Self::Sqlite(error),
-        }
+        Self::Sqlite(error)
     }
 }
 
@@ -125,7 +122,10 @@ impl From<Refusal> for StoreError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Full => Self::Full,
-            Refusal::Sqlite(error) => Self::failed(error),
+            Refusal::Sqlite(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => Self::no_space(error),
+                _ => Self::failed(error),
+            },
         }
     }
 }

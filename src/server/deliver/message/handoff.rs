@@ -10,7 +10,7 @@ use crate::rules::delivery::{
 };
 use crate::server::Core;
 use crate::server::deliver::address::Address;
-use crate::server::deliver::answer::try_again;
+use crate::server::deliver::answer::is_full;
 use crate::session::{NotSent, SessionHandle, SessionId, Standing};
 use crate::stanza::Stanza;
 
@@ -128,7 +128,7 @@ impl<C: SharedConnection> Core<C> {
                 }
                 MessageDecision::Addressed | MessageDecision::Top | MessageDecision::All => {}
                 // LIMIT-10: not into the store, where it would be ahead of what waits for the session.
-                _ if skipped.is_full => return Handoff::Settled(Disposition::refused(try_again())),
+                _ if skipped.is_full => return Handoff::Settled(Disposition::refused(is_full())),
                 MessageDecision::Bounce => return Handoff::Settled(Disposition::refused(BOUNCE)),
                 MessageDecision::Offline => return Handoff::Store,
             }

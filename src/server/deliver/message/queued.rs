@@ -149,8 +149,11 @@ impl<C: SharedConnection> Core<C> {
         };
         let stanza = stamped.as_ref().unwrap_or(stanza).to_xml();
         match store.push(account, OfflineMessage::new(stanza, at)).await {
-            Ok(()) => Disposition::Stored,
-            Err(StoreError::Full) => Disposition::refused(BOUNCE),
+            Ok(()) => {
+                self.metrics.offline_stored();
+                Disposition::Stored
+            }
+            Err(StoreError::Full | StoreError::NoSpace(_)) => Disposition::refused(BOUNCE),
             Err(_) => Disposition::refused(Condition::InternalServerError),
         }
     }

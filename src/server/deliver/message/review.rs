@@ -21,8 +21,8 @@ use crate::extension::{Admission, Outcome, Passage, Passing, Review, Wants, Way}
 use crate::server::deliver::address::Address;
 use crate::server::deliver::answer::try_again;
 use crate::server::deliver::give::Origin;
-use crate::server::{Core, Task, caught, shielded};
-use crate::session::{AccountState, SessionHandle, Validity};
+use crate::server::{Core, Task, caught};
+use crate::session::{AccountState, HostCode, SessionHandle, Validity};
 use crate::stanza::{Condition, Kind, Stanza};
 
 /// HOOK-4: an extension that takes longer has failed.
@@ -281,7 +281,7 @@ impl<C: SharedConnection> Core<C> {
         let (mut stanza, mut marks) = (stanza.clone(), Vec::new());
         for extension in &self.extensions {
             let server = &self.handle;
-            let review = shielded(|| {
+            let review = self.shielded(HostCode::Extension, Some(account.jid()), || {
                 if !extension.wants().has_any(Wants::MESSAGES) {
                     return Passage::Pass.into();
                 }
@@ -292,7 +292,8 @@ impl<C: SharedConnection> Core<C> {
             let passage = match review {
                 Some(Review::Now(passage)) => passage,
                 Some(Review::Later(answer)) => {
-                    let answer = self.timers.within(REVIEW_TIMEOUT, caught(answer)).await;
+                    let told = |message| self.extension_panicked(account.jid(), message);
+                    let answer = self.timers.within(REVIEW_TIMEOUT, caught(answer, told)).await;
                     let late = || Some(Passage::Refuse(try_again()));
                     answer.unwrap_or_else(late).unwrap_or_else(failed)
                 }

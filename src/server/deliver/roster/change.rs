@@ -14,10 +14,11 @@ use crate::extension::Admission;
 use crate::rules::roster::{Roster, RosterError};
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::deliver::give::Origin;
-use crate::server::{Core, shielded};
-use crate::session::{Parting, SessionHandle, Validity};
+use crate::server::{Core, PeerAddress};
+use crate::session::{HostCode, Parting, SessionHandle, Validity};
 use crate::stanza::{Condition, Stanza, StanzaError};
 use crate::store::{RosterChange, StoreError};
+use crate::stream::Limit;
 
 /// Effects in their order, each with what was prepared for it before the rosters changed.
 type Effects<C> = Vec<(Effect, Option<Parting<C>>)>;
@@ -63,9 +64,11 @@ impl<C: SharedConnection> Core<C> {
         let job = async move {
             let effects = core.transact(account, contact, change, two_sides).await?;
             // Stored is done: host code that panics on the way takes no later effect along.
-            let _panicked = shielded(before);
+            let account = origin.as_ref().map(|session| &session.account().bare);
+            core.shielded(HostCode::Extension, account, before);
             for (effect, parting) in effects {
-                let _panicked = shielded(|| core.carry_out(effect, parting, origin.as_ref()));
+                let carry_out = || core.carry_out(effect, parting, origin.as_ref());
+                core.shielded(HostCode::Extension, account, carry_out);
             }
             Ok(())
         };
@@ -241,6 +244,9 @@ impl<C: SharedConnection> Core<C> {
                 if let Some(parting) = parting {
                     self.registry.part(parting);
                 }
+            }
+            Effect::TooManyRequests { account } => {
+                self.limit(Limit::Requests, &PeerAddress::UNKNOWN, Some(&account));
             }
             Effect::Route { stanza, asked } => {
                 self.route_elsewhere(origin.filter(|_| asked), stanza, Validity::FOR_GOOD);

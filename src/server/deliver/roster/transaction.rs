@@ -98,6 +98,8 @@ pub(super) struct Side {
 
 /// Something to do once the change is stored.
 pub(super) enum Effect {
+    /// Nothing but this: a request was dropped (LIMIT-16).
+    TooManyRequests { account: BareJid },
     /// Give a subscription stanza to the account it is for (SUB-8).
     Deliver { account: BareJid, kind: SubscriptionKind, stanza: Stanza },
     /// Push the contact's item, as it stands after the change, to the account's interested sessions.
@@ -249,7 +251,8 @@ impl Transaction {
         if transition.request() == Some(RequestChange::Store)
             && !self.requests.admit(self.own.requests, stanza.len())
         {
-            return;
+            let account = self.own.account.clone();
+            return self.effects.push(Effect::TooManyRequests { account });
         }
         self.follow(contact, &transition, kind, stanza);
     }

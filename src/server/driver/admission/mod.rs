@@ -6,7 +6,6 @@ mod books;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -15,6 +14,7 @@ use jid::BareJid;
 use parking_lot::Mutex;
 
 use crate::environment::Environment;
+use crate::server::faults::PeerAddress;
 use crate::server::limits::Limits;
 use crate::stream::StreamError;
 use books::Books;
@@ -132,19 +132,13 @@ impl Ledger {
         self.change(|books, _| books.barred.remove(&account));
     }
 
-    /// The source that a host's name for it means: the whole address with IPv4, and with IPv6 the
-    /// /64 that one subscriber usually has.
-    pub(super) fn source(&self, name: Option<&str>) -> Source {
-        let Some(name) = name else { return Source::UNNAMED };
-        let hash = match ip_address(name).map(|address| address.to_canonical()) {
-            Some(IpAddr::V4(address)) => self.hasher.hash_one(address),
-            Some(IpAddr::V6(address)) => {
-                let [a, b, c, d, ..] = address.segments();
-                self.hasher.hash_one([a, b, c, d])
-            }
-            None => self.hasher.hash_one(name),
-        };
-        Source(hash | 1)
+    /// The source that a peer belongs to: the whole address with IPv4, and with IPv6 the /64 that one
+    /// subscriber usually has.
+    pub(super) fn source(&self, peer: &PeerAddress) -> Source {
+        if !peer.is_known() {
+            return Source::UNNAMED;
+        }
+        Source(self.hasher.hash_one(peer.network()) | 1)
     }
 
     /// An account's key; never that of a source.
@@ -273,13 +267,4 @@ impl Drop for Guard {
         // With its waker, hence without the lock.
         drop(gone);
     }
-}
-
-/// An IP address as hosts write it: alone, in brackets, with a port, with a zone.
-fn ip_address(name: &str) -> Option<IpAddr> {
-    if let Ok(address) = name.parse::<SocketAddr>() {
-        return Some(address.ip());
-    }
-    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
-    name.split('%').next()?.parse().ok()
 }

@@ -13,7 +13,7 @@ use crate::rules::roster::Roster;
 use crate::server::deliver::handler::BIND_NS;
 use crate::server::deliver::iq::is_request;
 use crate::server::work::oneshot;
-use crate::server::{Core, caught};
+use crate::server::{Core, FaultKind, PeerAddress, StoreCall, StoreFailure};
 use crate::session::{Authed, BindError, BindRefusal, BindRequest, Misuse, Session, Values};
 use crate::stanza::{Child, Condition, ErrorType, Stanza, StanzaError, write};
 use crate::store::StoreError;
@@ -34,13 +34,17 @@ impl<C: SharedConnection> Driver<C> {
             return;
         };
         let (sender, done) = oneshot::channel();
-        let id = stanza.id().unwrap_or_default().into_owned();
+        let id = Box::<str>::from(stanza.id().unwrap_or_default());
+        if let Some(negotiating) = &mut self.negotiating {
+            negotiating.since.bind = Some(self.core.environment.now());
+        }
         let key = session.account().to_string();
         let signal = Arc::clone(self.place().signal());
         let core = Arc::clone(&self.core);
-        let work = bind(core, session, resource, id.clone(), signal, sender);
+        let asks = Asks { resource, id: id.clone(), peer: self.peer.clone() };
+        let work = bind(core, session, asks, signal, sender);
         let _ran = self.core.jobs.run(&key, work);
-        self.pending = Some(Pending::Bind { done, id });
+        self.pending = Some(Pending::Bind(Box::new((done, id))));
     }
 
     /// The job that binds has ended.
@@ -72,13 +76,20 @@ impl<C: SharedConnection> Driver<C> {
     }
 }
 
+/// What a client asks for, and from where.
+struct Asks {
+    resource: Option<ResourcePart>,
+    /// Of the request.
+    id: Box<str>,
+    peer: PeerAddress,
+}
+
 /// Loads the account's data and registers the session, in one job of the account's chain, so that
 /// no change of the roster comes between (BIND-7, BIND-13).
 async fn bind<C: SharedConnection>(
     core: Arc<Core<C>>,
     mut session: Session<Authed, C>,
-    resource: Option<ResourcePart>,
-    id: String,
+    Asks { resource, id, peer }: Asks,
     signal: Arc<Signal>,
     done: oneshot::Sender<BindOutcome<C>>,
 ) {
@@ -117,7 +128,7 @@ async fn bind<C: SharedConnection>(
             BindError::Misuse(_) => Condition::InternalServerError,
             BindError::Refused(why) => {
                 if why == BindRefusal::TooManySessions {
-                    core.metrics.limit(Limit::Sessions);
+                    core.limit(Limit::Sessions, &peer, Some(back.account()));
                 }
                 why.condition()
             }
@@ -129,11 +140,18 @@ async fn bind<C: SharedConnection>(
 impl<C: SharedConnection> Core<C> {
     /// What an account's sessions need to know, unless a store fails or takes too long.
     async fn load_account(&self, account: &BareJid) -> Option<(Roster, Values)> {
-        let load = caught(async {
+        let load = async {
             let roster = self.load_roster(account).await?;
             Ok::<_, StoreError>((roster, self.load_kept(account).await?))
-        });
-        self.timers.within(self.limits.load, load).await.flatten()?.ok()
+        };
+        let loaded = self.timers.within(self.limits.load, load).await;
+        if loaded.is_none() {
+            let error = format!("no answer within {:?}", self.limits.load);
+            let (call, failure) = (StoreCall::LoadAccount, StoreFailure::Late);
+            let kind = FaultKind::Store { call, failure, error };
+            self.faults.tell(kind, &PeerAddress::UNKNOWN, Some(account));
+        }
+        loaded?.ok()
     }
 }
 

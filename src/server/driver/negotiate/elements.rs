@@ -7,9 +7,10 @@ use super::{Driver, State, Want};
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Negotiated};
 use crate::sasl::wire;
+use crate::server::Core;
 use crate::server::deliver::handler::BIND_NS;
-use crate::server::{Core, shielded};
-use crate::session::{Authed, Reason, Session};
+use crate::session::{Authed, HostCode, Reason, Session};
+use crate::shield::shielded_or;
 use crate::stanza::canonical::Opening;
 use crate::stanza::{Condition, ErrorType, Frame, Framing, Kind, Received, Stanza, StanzaError};
 use crate::stream::{Event, Nonza, STREAM_NAMESPACE, StreamCondition};
@@ -23,7 +24,7 @@ impl<C: SharedConnection> Driver<C> {
         match event {
             Event::Refused(refused) => {
                 if let Some(limit) = refused.limit().filter(|_| is_counted) {
-                    self.core.metrics.limit(limit);
+                    self.limit(limit);
                 }
                 self.unbound_stanza(refused.stanza(), Some(refused.error()));
             }
@@ -54,7 +55,7 @@ impl<C: SharedConnection> Driver<C> {
     fn refusal(&self, name: &str, namespace: &str) -> Option<StreamCondition> {
         let takes = |extension: &dyn Extension<C>| extension.takes(name, namespace);
         // One that panics may take it.
-        let takes = |extension| shielded(|| takes(extension)).unwrap_or(true);
+        let takes = |extension| self.shielded(|| takes(extension)).unwrap_or(true);
         match (&self.state, namespace) {
             (State::Closing(_) | State::Over, _) => None,
             (_, STREAM_NAMESPACE) if name == "error" => None,
@@ -93,14 +94,23 @@ impl<C: SharedConnection> Driver<C> {
         let flow = if matches!(self.state, State::Authed(_))
             && let State::Authed(session) = std::mem::replace(&mut self.state, State::Binding)
         {
+            let account = session.account().clone();
             let offer = || core.authenticated_nonza(session, nonza);
-            shielded(offer).map(|negotiated| self.negotiated(negotiated))
+            let told = |message| {
+                core.faults.panicked(HostCode::Extension, &self.peer, Some(&account), message);
+            };
+            shielded_or(offer, told).map(|negotiated| self.negotiated(negotiated))
         } else {
             let offer = |extension: &dyn Extension<C>| match &mut self.state {
                 State::Bound(session) => extension.nonza(session, nonza),
                 _ => extension.unauthenticated(nonza, &mut answer),
             };
-            shielded(|| core.offer(offer))
+            let account = self.drain_hook.session.get().map(|(session, _)| session.account());
+            let told = |message| {
+                let account = account.map(|account| &account.bare);
+                core.faults.panicked(HostCode::Extension, &self.peer, account, message);
+            };
+            shielded_or(|| core.offer(offer), told)
         };
         match flow {
             Some(Flow::Next) => self.fail(StreamCondition::UnsupportedStanzaType.into()),
@@ -137,6 +147,7 @@ impl<C: SharedConnection> Driver<C> {
             return self.close_behind(&[Frame::element(failure)], Reason::Closed);
         }
         self.parser.restart(false);
+        negotiating.since.tls = self.core.environment.now();
         self.send(Frame::element(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"));
         if self.want == Want::Input {
             self.want = Want::StartTls;
@@ -168,6 +179,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Answers with an error, where one is due (STZ-7).
     pub(super) fn refuse(&mut self, stanza: &Stanza, error: &StanzaError) {
+        self.core.metrics.error(error.condition());
         if let Some(answer) = stanza.error_answer(error) {
             // Before bind the client has no full JID to be addressed by.
             let from = answer.from().map(Cow::into_owned);

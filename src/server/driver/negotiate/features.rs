@@ -9,7 +9,8 @@ use crate::connection::SharedConnection;
 use crate::extension::Stage;
 use crate::sasl::{Context, Mechanism, Negotiation};
 use crate::server::builder::Domain;
-use crate::server::{Core, shielded};
+use crate::server::{Core, PeerAddress};
+use crate::session::HostCode;
 use crate::stream::{Features, StreamCondition};
 
 impl<C: SharedConnection> Driver<C> {
@@ -33,7 +34,7 @@ impl<C: SharedConnection> Driver<C> {
         if !only_tls {
             let bytes = core.limits.stream.element_bytes_before_auth();
             features = features.limits(bytes, core.limits.negotiation.as_secs());
-            features = core.extend(features, Stage::Secure);
+            features = core.extend(features, Stage::Secure, &self.peer);
         }
         self.send(features.frame());
     }
@@ -45,7 +46,7 @@ impl<C: SharedConnection> Driver<C> {
             .roster_versioning()
             .pre_approval()
             .limits(limits.stream.element_bytes(), limits.silence.as_secs());
-        let features = self.core.extend(features, Stage::Authenticated);
+        let features = self.core.extend(features, Stage::Authenticated, &self.peer);
         self.send(features.frame());
     }
 }
@@ -70,11 +71,12 @@ impl Negotiating {
 
 impl<C: SharedConnection> Core<C> {
     /// With what the extensions offer.
-    fn extend(&self, features: Features, stage: Stage) -> Features {
+    fn extend(&self, features: Features, stage: Stage, peer: &PeerAddress) -> Features {
         let mut more = Vec::new();
         for extension in &self.extensions {
             let before = more.len();
-            if shielded(|| extension.features(stage, &mut more)).is_none() {
+            let add = || extension.features(stage, &mut more);
+            if self.faults.shielded(HostCode::Extension, peer, None, add).is_none() {
                 more.truncate(before);
             }
         }

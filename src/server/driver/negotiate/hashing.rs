@@ -7,8 +7,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::super::admission::Source;
-use crate::server::shielded;
+use crate::server::faults::{Faults, PeerAddress};
 use crate::server::work::oneshot::{Receiver, Sender, channel};
+use crate::session::HostCode;
+use crate::shield::shielded;
 
 /// Threads for password hashing, which would hold up those that serve connections (LIMIT-28).
 ///
@@ -27,6 +29,7 @@ pub(in crate::server) struct Hashing {
     offload: Box<dyn Offload>,
     most: usize,
     queue: Mutex<Logins>,
+    faults: Arc<Faults>,
 }
 
 #[derive(Default)]
@@ -73,8 +76,12 @@ impl Drop for UnderWay {
 }
 
 impl Hashing {
-    pub(in crate::server) fn new(offload: Box<dyn Offload>, most: usize) -> Self {
-        Self { offload, most: most.max(1), queue: Mutex::default() }
+    pub(in crate::server) fn new(
+        offload: Box<dyn Offload>,
+        most: usize,
+        faults: Arc<Faults>,
+    ) -> Self {
+        Self { offload, most: most.max(1), queue: Mutex::default(), faults }
     }
 
     /// The result of `check`, which runs in the turn of its source; `None` if it panics or never runs.
@@ -110,7 +117,8 @@ impl Hashing {
                     answer.send(right);
                 }
             };
-            let _panicked = shielded(|| self.offload.run(Box::new(hash)));
+            let run = || self.offload.run(Box::new(hash));
+            self.faults.shielded(HostCode::Hashing, &PeerAddress::UNKNOWN, None, run);
         }
     }
 

@@ -8,7 +8,7 @@ use jid::BareJid;
 use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::server::driver::Transport;
-use crate::server::{Core, bot};
+use crate::server::{Core, PeerAddress, bot};
 use crate::session::{Bound, Session};
 use crate::stream::StreamCondition;
 
@@ -20,9 +20,9 @@ impl<C: SharedConnection> Driver<C> {
         connection: C,
         account: BareJid,
     ) -> Self {
-        let (transport, source) = (Transport::new().secure(true), core.ledger.source(None));
+        let (transport, peer) = (Transport::new().secure(true), PeerAddress::UNKNOWN);
         let place = core.ledger.enter_local(&account);
-        let mut driver = Self::placed(core, connection, transport, source, place);
+        let mut driver = Self::placed(core, connection, transport, peer, place);
         driver.is_local = true;
         if let State::Unauthed(session) = &mut driver.state {
             session.open(account.domain().to_owned());

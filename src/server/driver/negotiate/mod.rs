@@ -9,6 +9,7 @@ mod local;
 pub(in crate::server) mod login_failures;
 mod sasl;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jid::BareJid;
@@ -16,8 +17,9 @@ use jid::BareJid;
 use super::admission::PlaceStanding;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SendError, SharedConnection};
-use crate::sasl::{ChannelBindings, Negotiation};
-use crate::session::{Bound, Session};
+use crate::sasl::{ChannelBindings, Mechanism, Negotiation};
+use crate::server::{Login, LoginStep};
+use crate::session::{Bound, Epoch, HostCode, Session};
 use crate::stanza::Frame;
 use crate::stream::StreamCondition;
 pub(super) use header::OurHeader;
@@ -47,11 +49,26 @@ pub(super) struct Negotiating {
     /// When it may be checked (LIMIT-29).
     pub(super) not_before: Option<Duration>,
     bind_failures: u8,
+    /// Who has been named in the exchange under way.
+    claimed: Option<BareJid>,
+    /// How the client authenticates, or has authenticated.
+    mechanism: Option<Mechanism>,
+    since: Since,
+}
+
+/// When the steps of a login began.
+#[derive(Default)]
+struct Since {
+    accepted: Duration,
+    tls: Duration,
+    auth: Duration,
+    bind: Option<Duration>,
 }
 
 impl Negotiating {
-    pub(super) fn new(secure: bool, starttls: bool) -> Self {
-        Self { secure, starttls, ..Self::default() }
+    pub(super) fn new(secure: bool, starttls: bool, now: Duration) -> Self {
+        let since = Since { accepted: now, tls: now, ..Since::default() };
+        Self { secure, starttls, since, ..Self::default() }
     }
 
     /// STREAM-8: what was said before is forgotten.
@@ -69,28 +86,33 @@ impl Negotiating {
         self.from = None;
         self.sasl = None;
         self.login = None;
+        self.claimed = None;
         self.not_before = None;
+    }
+
+    /// When the TLS handshake began.
+    pub(super) const fn tls_since(&self) -> Duration {
+        self.since.tls
     }
 }
 
 impl<C: SharedConnection> Driver<C> {
-    /// Hands frames to the connection, in one piece.
-    pub(super) fn send_all(&self, frames: &mut [Frame<'_>]) -> Result<(), SendError> {
+    /// Hands frames to the connection, in one piece; `None` where it panicked.
+    pub(super) fn send_all(&self, frames: &mut [Frame<'_>]) -> Option<Result<(), SendError>> {
         let framing = self.connection.framing();
         frames.iter_mut().for_each(|frame| *frame = frame.framing(framing));
-        match frames {
-            [frame] => self.connection.send(*frame),
-            frames => self.connection.send_all(frames),
-        }
+        self.connection_shielded(|connection| match frames {
+            [frame] => connection.send(*frame),
+            frames => connection.send_all(frames),
+        })
     }
 
     pub(super) fn send(&mut self, frame: Frame<'_>) {
         if self.want == Want::Close {
             return;
         }
-        let sent = self.send_all(&mut [frame]);
-        if sent == Err(SendError::Full) {
-            // Before bind a client that does not read has no session to keep.
+        // Before bind a client that does not read has no session to keep, nor one whose connection panics.
+        if let None | Some(Err(SendError::Full)) = self.send_all(&mut [frame]) {
             self.finish(Close::Abort);
         }
     }
@@ -105,14 +127,36 @@ impl<C: SharedConnection> Driver<C> {
     /// The session is bound: negotiation is over.
     fn begin_session(&mut self, mut session: Session<Bound, C>) {
         let _first = self.drain_hook.session.set((session.handle(), session.epoch()));
-        self.trace.bound(session.id(), session.jid());
-        self.negotiating = None;
+        let core = Arc::clone(&self.core);
+        // A resumption begins another epoch.
+        let is_resumed = session.epoch() != Epoch::default();
+        self.trace.bound(session.id(), session.jid(), is_resumed, core.log_addresses);
+        let mut mechanism = None;
+        if let Some(negotiating) = self.negotiating.take() {
+            mechanism = negotiating.mechanism;
+            let since = &negotiating.since;
+            let now = core.environment.now();
+            core.metrics.login_step(LoginStep::Whole, now.saturating_sub(since.accepted));
+            if let Some(since) = since.bind {
+                core.metrics.login_step(LoginStep::Bind, now.saturating_sub(since));
+            }
+        }
+        if is_resumed {
+            core.metrics.resumed()
+        } else {
+            core.metrics.bound()
+        }
         self.place = None;
-        self.set_deadline(self.core.limits.silence);
+        self.set_deadline(core.limits.silence);
         if self.is_local {
             self.count_taken(&mut session);
         }
         self.state = State::Bound(session);
+        if let (Some(hook), Some(session)) = (&core.on_login, self.session()) {
+            let login = Login { session, peer: &self.peer, mechanism, is_resumed };
+            let account = Some(&session.account().bare);
+            core.faults.shielded(HostCode::Listener, &self.peer, account, || hook(&login));
+        }
     }
 
     /// When the login under way may be checked, if that is later (LIMIT-29).

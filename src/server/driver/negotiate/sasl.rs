@@ -8,7 +8,8 @@ use super::super::blocked::{Pending, SaslAnswer};
 use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::sasl::{Failure, Negotiation, Step, wire};
-use crate::server::{caught, shielded};
+use crate::server::{FaultKind, LoginStep};
+use crate::session::HostCode;
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
@@ -20,6 +21,13 @@ impl<C: SharedConnection> Driver<C> {
         let mechanism = nonza.attribute("mechanism");
         let text = nonza.text();
         let request = wire::parse(nonza.name(), mechanism.as_deref(), &text);
+        if nonza.name() == "auth"
+            && let Some(negotiating) = &mut self.negotiating
+        {
+            negotiating.mechanism = mechanism.as_deref().and_then(|name| name.parse().ok());
+            negotiating.claimed = None;
+            negotiating.since.auth = self.core.environment.now();
+        }
         if let Some(step) = self.sasl().map(|sasl| sasl.receive(request)) {
             self.sasl_step(step);
         }
@@ -48,10 +56,14 @@ impl<C: SharedConnection> Driver<C> {
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
-                    let answer = hashing.submit(self.source, check);
+                    let source = self.core.ledger.source(&self.peer);
+                    let answer = hashing.submit(source, check);
                     self.wait_for_sasl(async { answer.await.map(SaslAnswer::Hashed) });
                 }
-                None => self.sasl_answer(shielded(check).map(SaslAnswer::Hashed)),
+                None => {
+                    let hashed = self.shielded_as(HostCode::Hashing, check);
+                    self.sasl_answer(hashed.map(SaslAnswer::Hashed));
+                }
             },
             Ok(Step::Success { account, data }) => {
                 self.progressed(false);
@@ -69,8 +81,7 @@ impl<C: SharedConnection> Driver<C> {
         self.begin_login(&account);
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
-            let found = async { accounts.credentials(&account).await };
-            caught(found).await?.ok().map(SaslAnswer::Credentials)
+            accounts.credentials(&account).await.ok().map(SaslAnswer::Credentials)
         });
     }
 
@@ -81,8 +92,8 @@ impl<C: SharedConnection> Driver<C> {
         };
         self.begin_login(&account);
         self.wait_for_sasl(async move {
-            let verdict = async { authenticator.check_password(&account, &password).await };
-            caught(verdict).await?.ok().map(SaslAnswer::Verdict)
+            let verdict = authenticator.check_password(&account, &password).await;
+            verdict.ok().map(SaslAnswer::Verdict)
         });
     }
 
@@ -93,14 +104,16 @@ impl<C: SharedConnection> Driver<C> {
     /// LIMIT-29: a login of a source where many have failed is checked later, be it right or wrong.
     /// Where the host names no source, the account's failures count.
     fn begin_login(&mut self, account: &BareJid) {
-        let named = Some(self.source.key()).filter(|key| *key != 0);
+        let source = self.core.ledger.source(&self.peer);
+        let named = Some(source.key()).filter(|key| *key != 0);
         let key = named.unwrap_or_else(|| self.core.ledger.account(account));
         let (login, not_before) = self.core.login_failures.begin(key);
         self.progressed(true);
         if not_before.is_some() {
-            self.core.metrics.limit(Limit::FailedLogins);
+            self.core.limit(Limit::FailedLogins, &self.peer, Some(account));
         }
         if let Some(negotiating) = &mut self.negotiating {
+            negotiating.claimed = Some(account.clone());
             negotiating.login = Some(login);
             negotiating.not_before = not_before;
         }
@@ -116,7 +129,12 @@ impl<C: SharedConnection> Driver<C> {
 
     fn login_refused(&mut self, refused: &Failure) {
         self.end_login(!refused.error.counts());
-        self.trace.refused(refused.error.as_str());
+        let negotiating = self.negotiating.as_ref();
+        let mechanism = negotiating.and_then(|negotiating| negotiating.mechanism);
+        let claimed = negotiating.and_then(|negotiating| negotiating.claimed.as_ref());
+        self.core.metrics.login_failed(mechanism, refused.error);
+        let kind = FaultKind::Login { mechanism, error: refused.error };
+        self.core.faults.tell(kind, &self.peer, claimed);
         self.write(|words| wire::write_failure(refused.error, words));
         if refused.close {
             // SASL-9
@@ -152,6 +170,11 @@ impl<C: SharedConnection> Driver<C> {
         if let Some(place) = &self.place {
             place.authenticated(key);
         }
+        let (mechanism, core) = (negotiating.mechanism, &self.core);
+        core.metrics.login(mechanism);
+        let time = core.environment.now().saturating_sub(negotiating.since.auth);
+        core.metrics.login_step(LoginStep::Sasl, time);
+        self.trace.logged_in(&account, mechanism, core.log_addresses);
         match session.authenticate(account) {
             Ok(mut session) => {
                 session.restart();

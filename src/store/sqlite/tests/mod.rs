@@ -230,7 +230,7 @@ fn off_2_a_full_disk_is_full_and_the_rest_goes_on() {
     drop(release);
     block_on(held).unwrap();
     block_on(small).unwrap();
-    assert!(matches!(block_on(large), Err(StoreError::Full)));
+    assert!(matches!(block_on(large), Err(StoreError::NoSpace(_))));
     block_on(change).unwrap();
     assert_eq!(block_on(store.offline().count(&romeo)).unwrap(), 1);
     block_on(store.offline().clear(&romeo)).unwrap();

@@ -1,0 +1,467 @@
+//! The one place where stores are called: each call is timed, its failure told, its panic a failure (FAULT-2).
+
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use jid::BareJid;
+
+use super::{Faults, PeerAddress};
+use crate::environment::Environment;
+use crate::named::named;
+use crate::server::metrics::RareCounters;
+use crate::session::HostCode;
+use crate::store::{
+    AccountStore, Authenticator, BlockStore, Credentials, OfflineId, OfflineMessage, OfflineStore,
+    RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster, Stores,
+    SubscriptionRequest, Verdict,
+};
+
+named! {
+    /// What a store was asked for.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum StoreCall {
+        /// [`AccountStore::credentials`]
+        Credentials = "credentials",
+        /// [`AccountStore::exists`]
+        Exists = "exists",
+        /// [`AccountStore::set_credentials`]
+        SetCredentials = "set-credentials",
+        /// [`AccountStore::remove`]
+        RemoveAccount = "remove-account",
+        /// [`Authenticator::check_password`]
+        CheckPassword = "check-password",
+        /// [`RosterStore::load`]
+        LoadRoster = "load-roster",
+        /// [`RosterStore::contact`]
+        LoadContact = "load-contact",
+        /// [`RosterStore::apply`] and [`RosterStore::apply_pair`]
+        ChangeRoster = "change-roster",
+        /// [`RosterStore::requests`]
+        LoadRequests = "load-requests",
+        /// [`RosterStore::clear`]
+        ClearRoster = "clear-roster",
+        /// [`OfflineStore::push`]
+        PushMessage = "push-message",
+        /// [`OfflineStore::list`]
+        ListMessages = "list-messages",
+        /// [`OfflineStore::remove`]
+        RemoveMessages = "remove-messages",
+        /// [`OfflineStore::count`]
+        CountMessages = "count-messages",
+        /// [`OfflineStore::clear`]
+        ClearMessages = "clear-messages",
+        /// [`BlockStore::load`]
+        LoadBlocks = "load-blocks",
+        /// [`BlockStore::apply`]
+        ChangeBlocks = "change-blocks",
+        /// [`BlockStore::clear`]
+        ClearBlocks = "clear-blocks",
+        /// Of an extension: [`Extension::load`](crate::extension::Extension::load), or the cause of an error
+        /// with which it has answered.
+        Extension = "extension",
+        /// Everything that a session needs of its account: too late (BIND-7).
+        LoadAccount = "load-account",
+    }
+    /// All of them.
+    pub(in crate::server) const ALL;
+    /// Its name, for logs and metrics.
+    pub const fn as_str;
+}
+
+impl fmt::Display for StoreCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "store call {}", self.as_str())
+    }
+}
+
+/// In which way a store failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StoreFailure {
+    /// [`StoreError::Failed`], or a panic.
+    Failed,
+    /// [`StoreError::Full`]: as much as the account may keep.
+    Full,
+    /// [`StoreError::NoSpace`]: a full disk.
+    NoSpace,
+    /// There was no answer in time.
+    Late,
+}
+
+impl StoreFailure {
+    pub(super) const fn of(error: &StoreError) -> Self {
+        match error {
+            StoreError::Failed(_) => Self::Failed,
+            StoreError::Full => Self::Full,
+            StoreError::NoSpace(_) => Self::NoSpace,
+        }
+    }
+}
+
+/// What a watched store tells of its calls.
+#[derive(Clone)]
+pub(in crate::server) struct StoreWatch {
+    pub(in crate::server) faults: Arc<Faults>,
+    pub(in crate::server) counters: Arc<RareCounters>,
+    pub(in crate::server) environment: Arc<dyn Environment>,
+}
+
+/// A store of the host's, watched.
+pub(in crate::server) struct Watched<S: ?Sized> {
+    store: Arc<S>,
+    watch: StoreWatch,
+}
+
+impl StoreWatch {
+    /// The same stores, watched.
+    pub(in crate::server) fn stores(&self, stores: Stores) -> Stores {
+        let mut watched = stores;
+        watched.accounts = Arc::new(self.watched(watched.accounts));
+        watched.rosters = Arc::new(self.watched(watched.rosters));
+        watched.blocks = Arc::new(self.watched(watched.blocks));
+        watched.offline = watched.offline.map(|offline| Arc::new(self.watched(offline)) as _);
+        watched
+    }
+
+    pub(in crate::server) fn watched<S: ?Sized>(&self, store: Arc<S>) -> Watched<S> {
+        Watched { store, watch: self.clone() }
+    }
+
+    /// Does what was asked. A panic is a failure of the store.
+    fn run<T: 'static>(
+        &self,
+        call: StoreCall,
+        account: &BareJid,
+        begin: impl FnOnce() -> StoreFuture<T>,
+    ) -> StoreFuture<T> {
+        let code = match call {
+            StoreCall::CheckPassword => HostCode::Authenticator,
+            _ => HostCode::Store,
+        };
+        let since = self.environment.now();
+        let (watch, account) = (self.clone(), account.clone());
+        let begun = watch.shielded(code, &account, begin);
+        Box::pin(async move {
+            let mut answer = pin!(async {
+                match begun {
+                    Some(future) => future.await,
+                    None => Err(panicked()),
+                }
+            });
+            let answer = std::future::poll_fn(|cx| {
+                let poll = watch.shielded(code, &account, || answer.as_mut().poll(cx));
+                poll.unwrap_or_else(|| Poll::Ready(Err(panicked())))
+            });
+            let answer = answer.await;
+            watch.counters.store_call(call, watch.environment.now().saturating_sub(since));
+            if let Err(error) = &answer
+                && !is_panic(error)
+            {
+                watch.faults.store_failed(call, error, &account);
+            }
+            answer
+        })
+    }
+
+    fn shielded<T>(
+        &self,
+        code: HostCode,
+        account: &BareJid,
+        host: impl FnOnce() -> T,
+    ) -> Option<T> {
+        self.faults.shielded(code, &PeerAddress::UNKNOWN, Some(account), host)
+    }
+}
+
+/// A panic of a store, which was told as such.
+#[derive(Debug, thiserror::Error)]
+#[error("it panicked")]
+struct StorePanicked;
+
+fn panicked() -> StoreError {
+    StoreError::failed(StorePanicked)
+}
+
+fn is_panic(error: &StoreError) -> bool {
+    matches!(error, StoreError::Failed(cause) if cause.is::<StorePanicked>())
+}
+
+impl<S: ?Sized> Watched<S> {
+    fn call<T: 'static>(
+        &self,
+        call: StoreCall,
+        account: &BareJid,
+        begin: impl FnOnce(&S) -> StoreFuture<T>,
+    ) -> StoreFuture<T> {
+        self.watch.run(call, account, || begin(&self.store))
+    }
+}
+
+impl AccountStore for Watched<dyn AccountStore> {
+    fn credentials(&self, account: &BareJid) -> StoreFuture<Option<Credentials>> {
+        self.call(StoreCall::Credentials, account, |store| store.credentials(account))
+    }
+
+    fn exists(&self, account: &BareJid) -> StoreFuture<bool> {
+        self.call(StoreCall::Exists, account, |store| store.exists(account))
+    }
+
+    fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
+        let set = |store: &dyn AccountStore| store.set_credentials(account, credentials);
+        self.call(StoreCall::SetCredentials, account, set)
+    }
+
+    fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
+        self.call(StoreCall::RemoveAccount, account, |store| store.remove(account))
+    }
+}
+
+impl Authenticator for Watched<dyn Authenticator> {
+    fn check_password(&self, account: &BareJid, password: &str) -> StoreFuture<Verdict> {
+        let check = |host: &dyn Authenticator| host.check_password(account, password);
+        self.call(StoreCall::CheckPassword, account, check)
+    }
+}
+
+impl RosterStore for Watched<dyn RosterStore> {
+    fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster> {
+        self.call(StoreCall::LoadRoster, account, |store| store.load(account))
+    }
+
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        self.call(StoreCall::LoadContact, account, |store| store.contact(account, contact))
+    }
+
+    fn apply(&self, account: &BareJid, change: RosterChange) -> StoreFuture<()> {
+        self.call(StoreCall::ChangeRoster, account, |store| store.apply(account, change))
+    }
+
+    fn apply_pair(
+        &self,
+        first: &BareJid,
+        first_change: RosterChange,
+        second: &BareJid,
+        second_change: RosterChange,
+    ) -> StoreFuture<()> {
+        self.call(StoreCall::ChangeRoster, first, |store| {
+            store.apply_pair(first, first_change, second, second_change)
+        })
+    }
+
+    fn requests(&self, account: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>> {
+        self.call(StoreCall::LoadRequests, account, |store| store.requests(account))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.call(StoreCall::ClearRoster, account, |store| store.clear(account))
+    }
+}
+
+impl OfflineStore for Watched<dyn OfflineStore> {
+    fn push(&self, account: &BareJid, message: OfflineMessage) -> StoreFuture<()> {
+        self.call(StoreCall::PushMessage, account, |store| store.push(account, message))
+    }
+
+    fn list(&self, account: &BareJid) -> StoreFuture<Vec<(OfflineId, OfflineMessage)>> {
+        self.call(StoreCall::ListMessages, account, |store| store.list(account))
+    }
+
+    fn remove(&self, account: &BareJid, ids: Vec<OfflineId>) -> StoreFuture<()> {
+        self.call(StoreCall::RemoveMessages, account, |store| store.remove(account, ids))
+    }
+
+    fn count(&self, account: &BareJid) -> StoreFuture<usize> {
+        self.call(StoreCall::CountMessages, account, |store| store.count(account))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.call(StoreCall::ClearMessages, account, |store| store.clear(account))
+    }
+}
+
+impl BlockStore for Watched<dyn BlockStore> {
+    fn load(&self, account: &BareJid) -> StoreFuture<Vec<String>> {
+        self.call(StoreCall::LoadBlocks, account, |store| store.load(account))
+    }
+
+    fn apply(
+        &self,
+        account: &BareJid,
+        added: Vec<String>,
+        removed: Vec<String>,
+    ) -> StoreFuture<()> {
+        self.call(StoreCall::ChangeBlocks, account, |store| store.apply(account, added, removed))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.call(StoreCall::ClearBlocks, account, |store| store.clear(account))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::task::{Context, Waker};
+
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::environment::Virtual;
+    use crate::server::faults::FaultKind;
+
+    /// Fails, or panics, in every call.
+    struct Bad(bool);
+
+    impl Bad {
+        fn fail<T: Send + 'static>(&self) -> StoreFuture<T> {
+            let panics = self.0;
+            Box::pin(async move {
+                assert!(!panics, "no disk");
+                Err(StoreError::failed("no disk"))
+            })
+        }
+    }
+
+    impl AccountStore for Bad {
+        fn credentials(&self, _: &BareJid) -> StoreFuture<Option<Credentials>> {
+            self.fail()
+        }
+
+        fn set_credentials(&self, _: &BareJid, _: Credentials) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn remove(&self, _: &BareJid) -> StoreFuture<bool> {
+            self.fail()
+        }
+    }
+
+    impl Authenticator for Bad {
+        fn check_password(&self, _: &BareJid, _: &str) -> StoreFuture<Verdict> {
+            self.fail()
+        }
+    }
+
+    impl RosterStore for Bad {
+        fn load(&self, _: &BareJid) -> StoreFuture<StoredRoster> {
+            self.fail()
+        }
+
+        fn apply(&self, _: &BareJid, _: RosterChange) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn apply_pair(
+            &self,
+            _: &BareJid,
+            _: RosterChange,
+            _: &BareJid,
+            _: RosterChange,
+        ) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn requests(&self, _: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>> {
+            self.fail()
+        }
+
+        fn clear(&self, _: &BareJid) -> StoreFuture<()> {
+            self.fail()
+        }
+    }
+
+    impl OfflineStore for Bad {
+        fn push(&self, _: &BareJid, _: OfflineMessage) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn list(&self, _: &BareJid) -> StoreFuture<Vec<(OfflineId, OfflineMessage)>> {
+            self.fail()
+        }
+
+        fn remove(&self, _: &BareJid, _: Vec<OfflineId>) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn count(&self, _: &BareJid) -> StoreFuture<usize> {
+            self.fail()
+        }
+
+        fn clear(&self, _: &BareJid) -> StoreFuture<()> {
+            self.fail()
+        }
+    }
+
+    impl BlockStore for Bad {
+        fn load(&self, _: &BareJid) -> StoreFuture<Vec<String>> {
+            self.fail()
+        }
+
+        fn apply(&self, _: &BareJid, _: Vec<String>, _: Vec<String>) -> StoreFuture<()> {
+            self.fail()
+        }
+
+        fn clear(&self, _: &BareJid) -> StoreFuture<()> {
+            self.fail()
+        }
+    }
+
+    #[test]
+    fn fault_2_no_call_of_a_store_fails_in_silence() {
+        for panics in [false, true] {
+            let (told, log) = (Arc::new(Mutex::new(Vec::new())), Arc::<RareCounters>::default());
+            let hook = Arc::clone(&told);
+            let environment: Arc<dyn Environment> = Arc::new(Virtual::new(1));
+            let faults = Arc::new(Faults::new(
+                Some(Box::new(move |fault| hook.lock().push(fault.clone()))),
+                Arc::clone(&environment),
+                Arc::clone(&log),
+                false,
+            ));
+            let watch = StoreWatch { faults, counters: log, environment };
+            let bad = Arc::new(Bad(panics));
+            let stores = watch.stores(Stores::all_in(Arc::clone(&bad)));
+            let offline = stores.offline.clone().unwrap();
+            let host = watch.watched::<dyn Authenticator>(bad);
+            let jid = &BareJid::new("juliet@example.com").unwrap();
+            let (change, other) = (RosterChange::new, RosterChange::new);
+            fn fails<T>(mut answer: StoreFuture<T>) {
+                let poll = answer.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                assert!(matches!(poll, Poll::Ready(Err(_))));
+            }
+            fails(stores.accounts.credentials(jid));
+            fails(stores.accounts.exists(jid));
+            fails(stores.accounts.set_credentials(jid, Credentials::new()));
+            fails(stores.accounts.remove(jid));
+            fails(host.check_password(jid, "secret"));
+            fails(stores.rosters.load(jid));
+            fails(stores.rosters.contact(jid, jid));
+            fails(stores.rosters.apply(jid, change()));
+            fails(stores.rosters.apply_pair(jid, change(), jid, other()));
+            fails(stores.rosters.requests(jid));
+            fails(stores.rosters.clear(jid));
+            fails(offline.push(jid, OfflineMessage::new(&b""[..], std::time::UNIX_EPOCH)));
+            fails(offline.list(jid));
+            fails(offline.remove(jid, Vec::new()));
+            fails(offline.count(jid));
+            fails(offline.clear(jid));
+            fails(stores.blocks.load(jid));
+            fails(stores.blocks.apply(jid, Vec::new(), Vec::new()));
+            fails(stores.blocks.clear(jid));
+            let told = told.lock();
+            assert_eq!(told.len(), 19, "each once: {told:?}");
+            assert!(told.iter().all(|fault| fault.to_string().contains("no disk")));
+            assert!(told.iter().all(|fault| fault.account() == Some(jid)));
+            let is_panic = |kind: &FaultKind| matches!(kind, FaultKind::Panic { .. });
+            assert!(told.iter().all(|fault| is_panic(fault.kind()) == panics));
+            if !panics {
+                let calls: BTreeSet<_> = told.iter().map(|fault| fault.kind().detail()).collect();
+                assert_eq!(calls.len(), StoreCall::ALL.len() - 2, "of stores: {calls:?}");
+            }
+        }
+    }
+}
