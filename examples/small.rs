@@ -1,6 +1,8 @@
 //! A complete server on tokio: two accounts, a certificate in PEM files, and a graceful end.
 //!
 //! `cargo run --features tokio --example small -- fullchain.pem privkey.pem`
+//!
+//! With accounts of your own, direct TLS and a file: `docs/cookbook/server.md`.
 #![forbid(unsafe_code)]
 
 use std::{env::args, error::Error, sync::Arc};

@@ -1,7 +1,8 @@
 //! The same server on blocking threads, without a runtime: two threads for each connection.
 //!
 //! `cargo run --release --features threads --example threads` listens on 127.0.0.1:5222, with TLS
-//! required and a certificate made at the start. The `server` example has all the options.
+//! required and a certificate made at the start. The `server` example has all the options, and
+//! `docs/cookbook` whole pieces of a host.
 #![forbid(unsafe_code)]
 
 use std::error::Error;

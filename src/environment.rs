@@ -14,6 +14,33 @@ use parking_lot::Mutex;
 ///
 /// For hosts to implement where neither of the ready ones fits. No lock of this crate is held
 /// while a method runs.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::{Duration, Instant, SystemTime};
+/// use xmpp_session::environment::Environment;
+///
+/// /// Random numbers from a module of the host's own.
+/// struct World {
+///     start: Instant,
+///     generator: fn(&mut [u8]),
+/// }
+///
+/// impl Environment for World {
+///     fn now(&self) -> Duration {
+///         self.start.elapsed()
+///     }
+///
+///     fn utc(&self) -> SystemTime {
+///         SystemTime::now()
+///     }
+///
+///     fn random(&self, out: &mut [u8]) {
+///         (self.generator)(out); // cryptographically secure
+///     }
+/// }
+/// ```
 pub trait Environment: Send + Sync + 'static {
     /// Monotonic time since any fixed moment; it never goes back.
     fn now(&self) -> Duration;
@@ -36,6 +63,19 @@ pub(crate) fn random_hex<const N: usize>(environment: &dyn Environment) -> Strin
 }
 
 /// The operating system's clocks and random numbers.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::environment::System;
+/// use xmpp_session::outbox::Outbox;
+/// use xmpp_session::session::SessionRegistry;
+///
+/// let registry: SessionRegistry<Arc<Outbox>> =
+///     SessionRegistry::builder(Arc::new(System::new())).build();
+/// assert!(registry.is_empty());
+/// ```
 #[cfg(feature = "system")]
 #[derive(Clone, Copy)]
 pub struct System {

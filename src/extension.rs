@@ -8,9 +8,11 @@
 //! # The way of a stanza
 //!
 //! ```text
-//! client ──▶ inbound ──▶ rules ──▶ admit ──▶ sessions, store ──▶ outbound (each session)
-//!                                                          └──▶ delivered (once, messages)
+//! client ──▶ inbound ─▶ review (sent) ─▶ admit ─▶ review (received) ─▶ sessions, store ─▶ outbound (each)
+//! others ────────────────┘                                                         └─▶ delivered (messages)
 //! ```
+//!
+//! Only messages are reviewed, and only where an extension [wants](Extension::wants) to.
 //!
 //! # What an extension keeps
 //!
@@ -18,6 +20,13 @@
 //! For an account, by [`AccountState::set_extension`]: as long as it has a session; what has to be
 //! there before its first session is [loaded](Extension::load). Values are told apart by their type;
 //! where nothing is kept, the cost is one pointer.
+
+mod handle;
+mod review;
+
+pub(crate) use handle::{Reach, Work};
+pub use handle::{RequestError, ServerHandle};
+pub use review::{Passage, Passing, Review, Wants, Way};
 
 use std::any::Any;
 use std::fmt;
@@ -33,7 +42,8 @@ use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::rules::delivery::Relation;
 use crate::session::{
-    AccountState, Authed, Bound, Copies, Epoch, Hold, Session, SessionHandle, SessionRegistry,
+    AccountState, Authed, Bound, Copies, Epoch, Event, Hold, Session, SessionHandle,
+    SessionRegistry,
 };
 use crate::stanza::{Child, Frame, Stanza, StanzaError};
 use crate::store::StoreFuture;
@@ -41,7 +51,67 @@ use crate::stream::{Nonza, StreamError};
 
 /// One addition to the endpoint. Extensions are asked in the order in which the host added them;
 /// each method has a default that does nothing.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::{Arc, mpsc};
+/// use xmpp_session::connection::{Recorder, SharedConnection};
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::extension::{Extension, IqReply, IqRequest};
+/// use xmpp_session::minidom::Element;
+/// use xmpp_session::server::{RouteError, Router, Server};
+/// use xmpp_session::stanza::{Condition, Stanza};
+/// use xmpp_session::store::Stores;
+///
+/// /// Answers `<weather xmlns='urn:example:weather' city='Verona'/>`.
+/// struct Weather;
+///
+/// impl<C: SharedConnection> Extension<C> for Weather {
+///     fn iq(&self, request: &IqRequest<'_, C>) -> Option<IqReply> {
+///         if !request.is("weather", "urn:example:weather") {
+///             return None;
+///         }
+///         let Some(city) = request.query().attribute("city") else {
+///             return Some(IqReply::error(Condition::BadRequest));
+///         };
+///         let answer = Element::builder("weather", "urn:example:weather")
+///             .append(format!("fair in {city}"));
+///         Some(IqReply::result(answer.build()))
+///     }
+/// }
+/// # struct Out(mpsc::SyncSender<Stanza>);
+/// # impl Router for Out {
+/// #     fn route(&self, stanza: &Stanza) -> Result<(), RouteError> {
+/// #         self.0.try_send(stanza.clone()).map_err(|_| RouteError::Timeout)
+/// #     }
+/// # }
+/// # let (queue, answers) = mpsc::sync_channel(9);
+///
+/// let server: Server<Recorder> = Server::builder(Arc::new(Virtual::new(1)), Stores::memory())
+///     .domain("example.com".parse()?)
+///     .extension(Weather)
+/// #   .router(Out(queue))
+///     .build();
+/// # let ask: Element = "<weather xmlns='urn:example:weather' city='Verona'/>".parse()?;
+/// # server.send(Stanza::iq("get").from("romeo@example.net/a").to("example.com").id("1").child(&ask).build());
+/// # let answer = answers.try_recv()?;
+/// # assert_eq!(answer.child().ok_or("a payload")?.text(), "fair in Verona");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
+    /// What of the following the extension has to do with, always the same: what no extension wants when
+    /// the server is built costs nothing.
+    fn wants(&self) -> Wants {
+        Wants::NOTHING
+    }
+
+    /// The server is built, and nothing has happened in it yet. The handle keeps nothing alive; other
+    /// methods get it with what they are asked.
+    fn started(&self, server: &ServerHandle<C>) {
+        let _ = server;
+    }
+
     /// Appends stream features (whole elements) for streams of this stage
     /// ([RFC 6120 §4.3.2](https://www.rfc-editor.org/rfc/rfc6120#section-4.3.2)).
     fn features(&self, stage: Stage, out: &mut Vec<u8>) {
@@ -117,6 +187,29 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         Admission::Accept
     }
 
+    /// Reviews a message before it is stored, copied, routed or delivered, whoever has sent it: a client,
+    /// another domain, the host. Asked once for each local account that has to do with it: first for the
+    /// sender's ([`Way::Sent`]), then for the recipient's ([`Way::Received`]), if the message is admitted
+    /// there and would be delivered or stored. For a message to the own account once, as sent. What one
+    /// extension changes the next one sees; the first that does not let it go on decides (HOOK-1). What the
+    /// sender's review stops was never sent: no other session of the account has a copy of it, and
+    /// [`delivered`](Self::delivered) is not told.
+    ///
+    /// Asked only of extensions that [want](Self::wants) [`Wants::MESSAGES`].
+    fn review(&self, message: &Passing<'_, C>) -> Review {
+        let _ = message;
+        Review::Now(Passage::Pass)
+    }
+
+    /// Looks at what has happened to a session: it is bound, available, with another presence, absent,
+    /// resumed, gone. One after the other, in the order of
+    /// [the events](crate::server::ServerBuilder::listener), before the host's listener.
+    ///
+    /// Told only to extensions that [want](Self::wants) [`Wants::SESSIONS`].
+    fn session(&self, event: &Event<C>, server: &ServerHandle<C>) {
+        let _ = (event, server);
+    }
+
     /// Whether presence between an account and a JID (bare or full, as normalised text) is left out
     /// of broadcasts, in either direction, without a word. Asked only about accounts for which
     /// something is kept.
@@ -127,9 +220,9 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
 
     /// Looks at a message whose outcome is known, if a local account is its sender or its recipient.
     /// Called once for each message, and once more when a session gets it from the offline store
-    /// ([`Outcome::Retrieved`]); not again where it goes elsewhere after the session that accepted it
-    /// has ended (SM-17), and not for copies that are sent from here by
-    /// [`SessionHandle::send_item`].
+    /// ([`Outcome::Retrieved`]); not for copies that are sent from here by
+    /// [`SessionHandle::send_item`]. What becomes of it later only extensions are told that
+    /// [want](Self::wants) [`Wants::OUTCOMES`].
     fn delivered(&self, delivery: &Delivery<'_, C>) {
         let _ = delivery;
     }
@@ -262,11 +355,21 @@ pub enum Outcome {
     Routed,
     /// It was bounced or dropped.
     Refused,
+    /// Nobody who is there has it: it is in the offline store, or only sessions have it whose clients are
+    /// gone (and may come back for it) without having acknowledged it. Told once for each message, when
+    /// that is so for the first time, after what it [came to](Self::Delivered) at first (HOOK-7).
+    Waiting,
+    /// Sessions that had accepted it have ended, and no client has acknowledged it: it was routed
+    /// again (SM-17), to the sessions that [it has reached](Delivery::reached) now. If there are none, it
+    /// is in the store or has ended.
+    Rerouted,
 }
 
 /// A message, and what became of it.
 pub struct Delivery<'a, C: SharedConnection> {
     pub(crate) stanza: &'a Stanza,
+    pub(crate) sent: &'a Stanza,
+    pub(crate) server: &'a ServerHandle<C>,
     pub(crate) sender: Option<&'a SessionHandle<C>>,
     pub(crate) account: Option<&'a BareJid>,
     pub(crate) reached: &'a [SessionHandle<C>],
@@ -276,10 +379,23 @@ pub struct Delivery<'a, C: SharedConnection> {
 }
 
 impl<'a, C: SharedConnection> Delivery<'a, C> {
-    /// The message, with its true `from`.
+    /// The message, with its true `from`, as its recipient gets it.
     #[must_use]
     pub const fn stanza(&self) -> &'a Stanza {
         self.stanza
+    }
+
+    /// The message as its sender's account sees it: with what it was [marked](Passage::Mark) with for
+    /// that.
+    #[must_use]
+    pub const fn sent(&self) -> &'a Stanza {
+        self.sent
+    }
+
+    /// The server.
+    #[must_use]
+    pub const fn server(&self) -> &'a ServerHandle<C> {
+        self.server
     }
 
     /// The session that sent it; `None` where it came from another domain or from the server.
@@ -358,6 +474,7 @@ pub struct IqRequest<'a, C: SharedConnection> {
     pub(crate) target: Target,
     pub(crate) session: Option<&'a SessionHandle<C>>,
     pub(crate) registry: &'a SessionRegistry<C>,
+    pub(crate) server: &'a ServerHandle<C>,
     pub(crate) relation: Relation,
     pub(crate) advertised: &'a [&'static str],
     pub(crate) components: &'a [&'a str],
@@ -437,6 +554,12 @@ impl<'a, C: SharedConnection> IqRequest<'a, C> {
     #[must_use]
     pub const fn registry(&self) -> &'a SessionRegistry<C> {
         self.registry
+    }
+
+    /// The server.
+    #[must_use]
+    pub const fn server(&self) -> &'a ServerHandle<C> {
+        self.server
     }
 
     /// All features that disco#info of the target lists.

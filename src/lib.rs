@@ -6,7 +6,7 @@
 //! runtime and no database; it does no server-to-server streams (stanzas for other domains go to
 //! the host's [`Router`](server::Router)).
 //!
-//! There are two entry points. Hosts with a parser and a login use [`session`]: the typed
+//! There are two ways in. Hosts with a parser and a login use [`session`]: the typed
 //! [`Session`](session::Session) and the [`SessionRegistry`](session::SessionRegistry). Hosts that want
 //! the whole endpoint use [`server`]: bytes in, effects out, and `host` for the loops around a
 //! socket.
@@ -52,14 +52,19 @@
 //!
 //! # Features
 //!
-//! `system` (default): an [`Environment`](environment::Environment) on the operating system. `server`
-//! (default, brings `stream`): the endpoint. `tokio`, `threads`: ready loops and TLS, whose cryptography is `ring`
-//! (default) or the host's. `sqlite`: stores in
-//! one file. `tracing`: spans for the log. `conformance`: tests for your own stores. Without any: [`session`],
-//! [`connection`], [`outbox`], rosters ([`rules::roster`]) and [`stanza`], on six dependencies.
+//! - `system` (default): the operating system's clocks and random numbers, as an
+//!   [`Environment`](environment::Environment).
+//! - `server` (default, brings `stream`, the reading and writing of XML streams): a whole server without sockets.
+//! - `tokio`, `threads`: its sockets and TLS. `ring` (default) is the cryptography of that TLS.
+//! - `sqlite`: stores in one file. `conformance`: tests for stores of your own. `tracing`: spans for the log.
 //!
-//! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Rule ids such as BIND-5 refer to `docs/rules.md`.
+//! Without any there are [`session`], [`connection`], [`outbox`], rosters ([`rules::roster`]) and [`stanza`], on six
+//! dependencies.
+//!
+//! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Ids such as BIND-5 name the
+//! [rules](crate::rules#behaviour-rules), each with its source; the [`guide`] has the other pages of the documentation.
 #![forbid(unsafe_code)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
 pub mod connection;
@@ -69,6 +74,8 @@ pub mod extension;
 #[cfg(all(feature = "server", any(test, fuzzing)))]
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(all(doc, not(doctest)))]
+pub mod guide;
 #[cfg(any(feature = "tokio", feature = "threads"))]
 pub mod host;
 mod named;
@@ -101,7 +108,7 @@ pub use jid;
 pub use minidom;
 
 /// Compiles the code of the README.
-#[cfg(all(doctest, feature = "system", feature = "tokio"))]
+#[cfg(all(doctest, feature = "ring", feature = "system", feature = "tokio"))]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
@@ -112,3 +119,39 @@ mod connection_guide {}
 #[cfg(all(doctest, feature = "server"))]
 #[doc = include_str!("../docs/extensions.md")]
 mod extensions_guide {}
+
+/// Compiles and runs the pages of the cookbook.
+#[cfg(all(doctest, feature = "server", feature = "system"))]
+mod cookbook {
+    #[doc = include_str!("../docs/cookbook/archive.md")]
+    mod archive {}
+
+    #[doc = include_str!("../docs/cookbook/push.md")]
+    mod push {}
+
+    #[doc = include_str!("../docs/cookbook/testing.md")]
+    mod testing {}
+
+    #[doc = include_str!("../docs/cookbook/users-http.md")]
+    mod users_http {}
+
+    #[cfg(all(feature = "conformance", feature = "sqlite"))]
+    #[doc = include_str!("../docs/cookbook/users-sql.md")]
+    mod users_sql {}
+
+    #[cfg(feature = "tokio")]
+    #[doc = include_str!("../docs/cookbook/bot.md")]
+    mod bot {}
+
+    #[cfg(feature = "tokio")]
+    #[doc = include_str!("../docs/cookbook/component.md")]
+    mod component {}
+
+    #[cfg(feature = "tokio")]
+    #[doc = include_str!("../docs/cookbook/administration.md")]
+    mod administration {}
+
+    #[cfg(all(feature = "tokio", unix))]
+    #[doc = include_str!("../docs/cookbook/gateway.md")]
+    mod gateway {}
+}

@@ -109,7 +109,7 @@ impl Outbox {
     fn admit(
         &self,
         state: &State,
-        is_stanza: bool,
+        may_wait: bool,
         len: impl FnOnce() -> usize,
     ) -> Result<(), SendError> {
         if state.closed.is_some() {
@@ -118,7 +118,7 @@ impl Outbox {
         let waiting = state.waiting();
         if waiting > 0 {
             let whole = waiting.saturating_add(len());
-            if whole > self.soft as usize && (whole > self.hard as usize || is_stanza) {
+            if whole > self.soft as usize && (whole > self.hard as usize || may_wait) {
                 return Err(SendError::Full);
             }
         }
@@ -153,7 +153,7 @@ impl Connection for Outbox {
     /// but a stanza [`Marks::hard`]), [`SendError::Closed`] after [`close`](Connection::close) and once the [`Drain`] is gone.
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let mut state = self.state.lock();
-        self.admit(&state, frame.is_stanza(), || frame.len())?;
+        self.admit(&state, frame.may_wait(), || frame.len())?;
         self.append(&mut state.buffer, frame);
         if !state.blocked {
             self.wake(state);
@@ -165,7 +165,7 @@ impl Connection for Outbox {
     fn send_all(&self, frames: &[Frame<'_>]) -> Result<(), SendError> {
         let mut state = self.state.lock();
         let len = || frames.iter().map(Frame::len).sum();
-        self.admit(&state, frames.iter().any(Frame::is_stanza), len)?;
+        self.admit(&state, frames.iter().any(Frame::may_wait), len)?;
         frames.iter().for_each(|frame| self.append(&mut state.buffer, *frame));
         if !state.blocked {
             self.wake(state);

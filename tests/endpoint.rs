@@ -78,6 +78,12 @@ mod order;
 #[path = "paced.rs"]
 mod paced;
 #[cfg(test)]
+#[path = "recipes.rs"]
+mod recipes;
+#[cfg(test)]
+#[path = "reviews.rs"]
+mod reviews;
+#[cfg(test)]
 #[path = "roster.rs"]
 mod roster;
 #[cfg(test)]

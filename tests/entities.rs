@@ -1317,6 +1317,32 @@ fn bot_5_a_bot_is_held_to_a_clients_rates_and_waits() {
 }
 
 #[test]
+fn bot_5_a_bot_that_answers_one_after_the_other_does_not_wait_for_itself() {
+    let mut limits = Limits::default();
+    (limits.stanzas, limits.bytes) = (None, None);
+    let soft_mark = limits.soft_mark;
+    let world = World::with(|builder, _| builder.limits(limits));
+    let juliet = world.online("juliet", "balcony");
+    let mut polly = bot(&world, "polly", "cage");
+    say(&polly, "<presence/>");
+    let _own = heard(&mut polly);
+    // More waits for it than a client would be let get behind with.
+    let text = "x".repeat(10_000);
+    let count = 2 * soft_mark / text.len();
+    for _ in 0..count {
+        juliet.send(&format!(
+            "<message to='polly@example.com' type='chat'><body>{text}</body></message>"
+        ));
+    }
+    assert!(juliet.received().is_empty(), "nothing is refused");
+    for n in 0..count {
+        assert!(matches!(pending(pin!(polly.recv())), Some(Some(_))), "{n}");
+        say(&polly, "<message to='juliet@example.com/balcony' type='chat'/>");
+    }
+    assert_eq!(juliet.received().len(), count);
+}
+
+#[test]
 fn bot_5_a_sender_that_waits_is_woken() {
     let slow = Slow::new();
     let world = World::with_stores(slow.stores(), |builder, _| builder);

@@ -107,8 +107,13 @@ fn whatever_begins_or_ends_messages_keep_their_order() {
 }
 
 #[test]
+fn hook_2_whoever_reviews_messages_they_keep_their_order() {
+    run_all(World::reviewed, EDGES);
+}
+
+#[test]
 fn a_seed_is_replayed_exactly() {
-    for make in [World::new, World::at_the_edges] {
+    for make in [World::new, World::at_the_edges, World::reviewed] {
         for seed in 0..4 {
             assert_eq!(run(make, seed, true).trace, run(make, seed, true).trace, "seed {seed}");
         }

@@ -1,6 +1,7 @@
 //! A whole server for clients, on tokio: `--help` lists its options.
 //!
-//! What makes a server of the crate is [`serve`]; around it are options, accounts and certificates.
+//! What makes a server of the crate is [`serve`]; around it are options, accounts and certificates. Users of
+//! your own, bots, components and more are in `docs/cookbook`.
 #![forbid(unsafe_code)]
 
 mod log;

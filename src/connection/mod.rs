@@ -16,6 +16,36 @@ use crate::stanza::{Frame, Framing};
 /// Its methods may be called from any thread, even from inside another call into this crate, and no
 /// lock of this crate is held while they run. Never call into this crate while holding a lock that
 /// `send` or `close` takes.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+/// use xmpp_session::connection::{Close, Connection, SendError};
+/// use xmpp_session::stanza::{Frame, Stanza};
+///
+/// /// The queue of a thread that writes to the transport, and ends it at `None`.
+/// #[derive(Clone)]
+/// struct Queue(SyncSender<Option<String>>);
+///
+/// impl Connection for Queue {
+///     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
+///         self.0.try_send(Some(frame.to_string())).map_err(|error| match error {
+///             TrySendError::Full(_) => SendError::Full,
+///             TrySendError::Disconnected(_) => SendError::Closed,
+///         })
+///     }
+///
+///     fn close(&self, _how: Close) {
+///         let _gone_already = self.0.try_send(None);
+///     }
+/// }
+///
+/// let (queue, frames) = sync_channel(500);
+/// Queue(queue).send(Frame::stanza(&Stanza::presence().build()))?;
+/// assert_eq!(frames.recv().unwrap().as_deref(), Some("<presence/>"));
+/// # Ok::<(), SendError>(())
+/// ```
 pub trait Connection: Send + Sync + 'static {
     /// Takes one frame for writing, in the order of the calls. Never blocks.
     ///

@@ -71,6 +71,29 @@ use crate::server::{Driver, Place, Server, Transport, Want};
 ///
 /// `C` is what the server knows its connections as: `Arc<Outbox>`, or `Arc<dyn Connection>` if other
 /// transports feed the same server ([`with`](Self::with)).
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use xmpp_session::connection::Connection;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::host::Host;
+/// use xmpp_session::server::Server;
+/// use xmpp_session::store::Stores;
+///
+/// // `Arc<dyn Connection>`: other transports may feed the same server.
+/// let server = Server::<Arc<dyn Connection>>::builder(Arc::new(Virtual::new(1)), Stores::memory())
+///     .domain("example.com".parse()?)
+///     .build();
+/// let host = Host::with(server, |outbox| outbox)
+///     .handshake_timeout(Duration::from_secs(10))
+///     .shutdown_timeout(Duration::from_secs(20));
+/// // Next: `.tls(TlsConfig::from_pem_files(..)?)`, and `host::tokio::listen` or `host::threads::listen`.
+/// assert_eq!(host.connections(), 0);
+/// # Ok::<(), xmpp_session::jid::Error>(())
+/// ```
 pub struct Host<C: SharedConnection> {
     server: Server<C>,
     wrap: fn(Arc<Outbox>) -> C,

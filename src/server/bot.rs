@@ -205,9 +205,9 @@ impl<C: SharedConnection> Bot<C> {
     }
 
     /// Sends a stanza as the account's client would: its `from` is the bot's, whatever it says. Waits while
-    /// an earlier stanza is in work, while a limit pauses a client (LIMIT-20), and while the bot is far behind
-    /// with taking what comes for it (LIMIT-13): one that sends much takes what comes meanwhile, in another
-    /// task if need be ([`sender`](Self::sender)). A future that is dropped before it is ready has sent nothing.
+    /// an earlier stanza is in work, while a limit pauses a client (LIMIT-20), and a little for recipients that
+    /// are far behind (LIMIT-13); never for the bot to take what comes. To take it meanwhile, send from another
+    /// task ([`sender`](Self::sender)). A future that is dropped before it is ready has sent nothing.
     ///
     /// # Errors
     ///

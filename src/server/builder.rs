@@ -26,7 +26,7 @@ use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
-use crate::extension::Extension;
+use crate::extension::{Extension, ServerHandle, Wants};
 use crate::recent::Recent;
 use crate::sasl::Policy;
 use crate::session::{Conflict, Event, Hold, RegistryBuilder, SessionRegistry};
@@ -40,6 +40,19 @@ const REMINDERS: usize = 1 << 15;
 const LEAST_SILENCE: Duration = Duration::from_secs(5 * 60);
 
 /// What holds for the accounts of one domain.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::sasl::{Mechanism, Policy};
+/// use xmpp_session::server::DomainPolicy;
+///
+/// let mut policy = DomainPolicy::default();
+/// policy.sasl = Some(Policy::new(&Virtual::new(1)).mechanisms(&[Mechanism::ScramSha256]));
+/// assert!(policy.tls_required);
+/// ```
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DomainPolicy {
@@ -76,6 +89,43 @@ pub(super) struct Domain {
 }
 
 /// Configures a [`Server`].
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::server::{DomainPolicy, Limits, Server};
+/// use xmpp_session::session::{Conflict, EventKind};
+/// use xmpp_session::store::Stores;
+/// use xmpp_session::xep::{Carbons, Disco, Ping, StreamManagement};
+///
+/// let mut limits = Limits::default();
+/// limits.sessions_per_account = 8;
+/// limits.negotiation = Duration::from_secs(20);
+///
+/// let mut lab = DomainPolicy::default();
+/// lab.tls_required = false; // a network that nobody can listen in on
+///
+/// let server: Server<Recorder> = Server::builder(Arc::new(Virtual::new(1)), Stores::memory())
+///     .domain("example.com".parse()?)
+///     .domain_with("lab.example.com".parse()?, lab)
+///     .conflict(Conflict::Override)
+///     .limits(limits)
+///     .extension(StreamManagement::new())
+///     .extension(Carbons::new())
+///     .extension(Ping)
+///     .extension(Disco::new())
+///     .listener(|event| {
+///         if let EventKind::Ended { reason, .. } = event.kind() {
+///             println!("{} has ended: {reason:?}", event.session().jid());
+///         }
+///     })
+///     .build();
+/// # Ok::<(), xmpp_session::jid::Error>(())
+/// ```
 #[must_use = "a builder does nothing until `build`"]
 pub struct ServerBuilder<C: SharedConnection> {
     environment: Arc<dyn Environment>,
@@ -114,12 +164,13 @@ impl<C: SharedConnection> Server<C> {
 }
 
 impl<C: SharedConnection> ServerBuilder<C> {
-    /// Serves a domain under the default policy.
+    /// Serves a domain under the default policy: TLS required, every mechanism. A server without a domain serves
+    /// nobody. It is looked up in its [normal form](crate::address::domain) (STREAM-6).
     pub fn domain(self, domain: DomainPart) -> Self {
         self.domain_with(domain, DomainPolicy::default())
     }
 
-    /// Serves a domain under a policy of its own.
+    /// As [`domain`](Self::domain), under a policy of its own.
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
         let name = address::domain(domain.as_str()).unwrap_or(domain);
         self.registry = self.registry.domain(name.clone());
@@ -153,19 +204,21 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// Adds an extension behind the earlier ones.
+    /// Adds an extension behind the earlier ones: they are asked in this order, and the first to answer decides. None
+    /// is there by default, not even those of [`xep`](crate::xep).
     pub fn extension(mut self, extension: impl Extension<C>) -> Self {
         self.extensions.push(Box::new(extension));
         self
     }
 
-    /// Sets the limits.
+    /// Sets the limits, each of which has its default in [`Limits`] (section 13 of the rules).
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// The way to other domains. Without one they cannot be reached.
+    /// The way to other domains. Without one they cannot be reached: senders get `remote-server-not-found`
+    /// (STZ-10).
     pub fn router(mut self, router: impl Router) -> Self {
         self.router = Some(Box::new(router));
         self
@@ -245,8 +298,13 @@ impl<C: SharedConnection> ServerBuilder<C> {
         limits.bind_failures = limits.bind_failures.clamp(5, 10);
         limits.silence = limits.silence.max(LEAST_SILENCE);
         let has_extensions = !self.extensions.is_empty();
-        Server(Arc::new_cyclic(|core| Core {
-            registry: hooked(self.registry, core, &limits, has_extensions).build(),
+        let wants = self.extensions.iter().map(|extension| extension.wants());
+        let wants = wants.fold(Wants::NOTHING, Wants::and);
+        let core = Arc::new_cyclic(|core: &Weak<Core<C>>| Core {
+            registry: hooked(self.registry, core, &limits, has_extensions, wants).build(),
+            wants,
+            handle: ServerHandle(Weak::clone(core) as _),
+            reviews: Arc::default(),
             stores: self.stores,
             domains: self.domains,
             default_domain: self.default_domain,
@@ -270,7 +328,9 @@ impl<C: SharedConnection> ServerBuilder<C> {
             unheard: Unheard::default(),
             offline_retries: offline::Retries::default(),
             environment,
-        }))
+        });
+        core.show(|extension| extension.started(&core.handle));
+        Server(core)
     }
 }
 
@@ -291,9 +351,10 @@ fn hooked<C: SharedConnection>(
     core: &Weak<Core<C>>,
     limits: &Limits,
     has_extensions: bool,
+    wants: Wants,
 ) -> RegistryBuilder<C> {
     let (background, elsewhere, backlog) = (core.clone(), core.clone(), core.clone());
-    let registry = registry
+    let mut registry = registry
         .sessions_per_account(limits.sessions_per_account)
         .hibernating_per_account(limits.hibernating_per_account)
         .retention(limits.retention)
@@ -313,6 +374,24 @@ fn hooked<C: SharedConnection>(
         });
     if !has_extensions {
         return registry;
+    }
+    if wants.has_any(Wants::SESSIONS) {
+        let core = core.clone();
+        registry = registry.listener_before(move |event| {
+            if let Some(core) = core.upgrade() {
+                core.show_those_that_want(Wants::SESSIONS, |extension| {
+                    extension.session(event, &core.handle);
+                });
+            }
+        });
+    }
+    if wants.has_any(Wants::OUTCOMES) {
+        let core = core.clone();
+        registry = registry.waits(move |account, message| {
+            if let Some(core) = core.upgrade() {
+                core.waits(message, account);
+            }
+        });
     }
     let (hold, hides) = (core.clone(), core.clone());
     registry

@@ -24,6 +24,22 @@ use crate::stream::{StreamCondition, StreamError};
 const CHECK_IDLE: Duration = Duration::from_millis(50);
 
 /// How a server shuts down.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use xmpp_session::connection::SharedConnection;
+/// use xmpp_session::server::{Server, Shutdown};
+///
+/// async fn drain<C: SharedConnection>(server: &Server<C>) {
+///     let how = Shutdown::new()
+///         .see_other_host("two.example.com", None)
+///         .pace(500, Duration::from_secs(1))
+///         .progress(|progress| println!("{} ended, {} to go", progress.ended, progress.left));
+///     server.shutdown(how).await;
+/// }
+/// ```
 #[derive(Default)]
 #[must_use = "says something to `Server::shutdown` only"]
 pub struct Shutdown {

@@ -8,6 +8,19 @@ use crate::session::RetentionLimits;
 use crate::stream;
 
 /// Limits of a server, by the ids of section 13 of the rules. Each is a setting.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use xmpp_session::server::{Limits, Rate};
+/// use xmpp_session::stream;
+///
+/// let mut limits = Limits::default();
+/// limits.stream = stream::Limits::default().with_element_bytes(64 * 1024);
+/// limits.sessions_per_account = 8;
+/// limits.recipients = Some(Rate::new(200, Duration::from_secs(3600), 0)); // against spam
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {

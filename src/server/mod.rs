@@ -23,11 +23,11 @@ mod limits;
 mod metrics;
 mod work;
 
+pub use crate::extension::RequestError;
 pub use accounts::{Account, AccountError};
 pub use bot::{Bot, BotError, BotSender};
 pub use builder::{DomainPolicy, ServerBuilder};
 pub use deliver::component::{ComponentError, ComponentHandle};
-pub use deliver::requests::RequestError;
 pub use deliver::route::{RouteError, Router};
 pub use driver::{Driver, Offload, Place, Transport, Want};
 pub use ends::{Progress, Shutdown};
@@ -46,13 +46,14 @@ use parking_lot::Mutex;
 
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
-use crate::extension::Extension;
+use crate::extension::{Extension, Reach, ServerHandle, Wants, Work};
 use crate::recent::Recent;
 use crate::session::SessionRegistry;
 use crate::shield::shielded;
 use crate::stanza::Stanza;
 use crate::store::Stores;
 use builder::Domain;
+use deliver::message::review::Reviews;
 use deliver::requests::Requests;
 use driver::admission::Ledger;
 use driver::negotiate::hashing::Hashing;
@@ -66,6 +67,36 @@ use work::timers::Timers;
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// An XMPP endpoint for clients. Cheap to clone; all clones are one server.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::server::{Server, Transport};
+/// use xmpp_session::stanza::Stanza;
+/// use xmpp_session::store::Stores;
+///
+/// // With feature `system`, `System` is the environment of a real server.
+/// let server = Server::builder(Arc::new(Virtual::new(1)), Stores::memory())
+///     .domain("example.com".parse()?)
+///     .build();
+///
+/// // For each transport a driver: `host::tokio` and `host::threads` do this for a socket.
+/// let connection = Recorder::new();
+/// let mut driver = server.accept(connection.clone(), Transport::new().source("192.0.2.7").secure(true));
+/// driver.receive(
+///     b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+///       version='1.0' to='example.com'>",
+/// );
+/// assert!(connection.take().concat().contains("<mechanism>SCRAM-SHA-256</mechanism>"));
+///
+/// // A stanza of the host's, or from another domain, goes where its `to` says.
+/// server.send(Stanza::message().from("example.com").to("juliet@example.com").build());
+/// assert_eq!(server.metrics().accepted, 1);
+/// # Ok::<(), xmpp_session::jid::Error>(())
+/// ```
 pub struct Server<C: SharedConnection>(Arc<Core<C>>);
 
 /// What the clones of a server share.
@@ -77,6 +108,12 @@ struct Core<C: SharedConnection> {
     default_domain: Option<DomainPart>,
     former_domains: Vec<DomainPart>,
     extensions: Vec<Box<dyn Extension<C>>>,
+    /// What all of them want.
+    wants: Wants,
+    /// What extensions reach the server by.
+    handle: ServerHandle<C>,
+    /// Messages that wait for extensions.
+    reviews: Arc<Reviews>,
     limits: Limits,
     router: Option<Box<dyn Router>>,
     components: deliver::component::Components<C>,
@@ -111,7 +148,8 @@ impl<C: SharedConnection> Server<C> {
         self.0.environment.now()
     }
 
-    /// Takes a transport that has just been accepted.
+    /// Takes a transport that has just been accepted. Nothing is sent before the client has spoken; one that does
+    /// not get a session within [`Limits::negotiation`] is closed (LIMIT-1).
     pub fn accept(&self, connection: C, transport: Transport) -> Driver<C> {
         Driver::new(Arc::clone(&self.0), connection, transport)
     }
@@ -170,6 +208,27 @@ impl<C: SharedConnection> Core<C> {
     /// Whether this is one of our domains.
     fn serves(&self, domain: &str) -> bool {
         self.domains.iter().any(|served| served.name.as_str() == domain)
+    }
+}
+
+impl<C: SharedConnection> Reach<C> for Core<C> {
+    fn registry(&self) -> &SessionRegistry<C> {
+        &self.registry
+    }
+
+    fn send(self: Arc<Self>, stanza: Stanza) {
+        Server(self).send(stanza);
+    }
+
+    fn ask(
+        self: Arc<Self>,
+        iq: Stanza,
+    ) -> Pin<Box<dyn Future<Output = Result<Stanza, RequestError>> + Send>> {
+        Box::pin(async move { Server(self).request(iq).await })
+    }
+
+    fn spawn(self: Arc<Self>, work: Work) {
+        self.jobs.later(work);
     }
 }
 

@@ -48,16 +48,81 @@ pub trait State: sealed::Sealed {
 }
 
 /// The client has proved nothing yet (`c2s_unauthed`).
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::jid::{BareJid, DomainPart};
+/// use xmpp_session::session::{AuthenticateError, Session};
+///
+/// let session = Session::new(Recorder::new());
+/// let juliet = BareJid::new("juliet@example.com")?;
+/// // Too early: the session comes back with the reason.
+/// let refused = session.authenticate(juliet.clone()).unwrap_err();
+/// assert_eq!(refused.error(), &AuthenticateError::NotOpen);
+///
+/// let mut session = refused.into_session();
+/// session.open(DomainPart::new("example.com")?.into_owned());
+/// let session = session.authenticate(juliet)?; // `Session<Authed, _>`
+/// assert_eq!(session.account().as_str(), "juliet@example.com");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "a name for a state, never a value")]
 pub enum Unauthed {}
 
 /// The client has proved which account it is.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::jid::{BareJid, ResourcePart};
+/// use xmpp_session::session::{Authed, BindRequest, Session, SessionRegistry};
+///
+/// fn bind(session: Session<Authed, Recorder>, registry: &SessionRegistry<Recorder>) {
+///     let resource = ResourcePart::new("balcony").unwrap().into_owned();
+///     match session.bind(registry, BindRequest::new().resource(resource)) {
+///         Ok(bound) => println!("{} is connected", bound.jid()),
+///         Err(refused) => println!("no session: {}", refused.error()),
+///     }
+/// }
+/// # let registry = SessionRegistry::builder(Arc::new(Virtual::new(1))).build();
+/// # let account = BareJid::new("juliet@example.com").unwrap();
+/// # let mut session = Session::new(Recorder::new());
+/// # session.open(account.domain().to_owned());
+/// # bind(session.authenticate(account).unwrap(), &registry);
+/// ```
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "a name for a state, never a value")]
 pub enum Authed {}
 
 /// The session has a resource: it is a *connected resource*, and in the registry.
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::connection::SharedConnection;
+/// use xmpp_session::session::{Bound, Session, SessionRegistry};
+/// use xmpp_session::stanza::Stanza;
+///
+/// /// A message has come from the client, addressed by the host. `false`: stop reading.
+/// async fn received<C: SharedConnection>(
+///     session: &mut Session<Bound, C>,
+///     registry: &SessionRegistry<C>,
+///     message: &Stanza,
+/// ) -> bool {
+///     // No ticket once the session has ended, or is served by another transport.
+///     let Ok(_ticket) = session.begin_input().await else { return false };
+///     for recipient in registry.top(session.account()) {
+///         let _too_much_waits_for_it = recipient.send(message);
+///     }
+///     true
+/// }
+/// ```
 #[derive(Debug)]
 #[expect(clippy::exhaustive_enums, reason = "a name for a state, never a value")]
 pub enum Bound {}
@@ -120,6 +185,34 @@ impl AuthedData {
 /// A transition consumes the session; one that is refused gives it back with the reason
 /// ([`TransitionError`]). A bound session is shared through its registry, and this value is the one right
 /// to feed it input: dropping it is the loss of its transport (DESTROY-14).
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::connection::{Close, Recorder};
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::jid::{BareJid, ResourcePart};
+/// use xmpp_session::session::{BindRequest, Presence, Reason, Session, SessionRegistry};
+/// use xmpp_session::stanza::Stanza;
+///
+/// let registry = SessionRegistry::builder(Arc::new(Virtual::new(1))).build();
+/// let (wire, account) = (Recorder::new(), BareJid::new("juliet@example.com")?);
+///
+/// let mut session = Session::new(wire.clone());           // Unauthed: a transport was accepted
+/// session.open(account.domain().to_owned());              // its stream header has come
+/// let session = session.authenticate(account)?;           // Authed: your login has said who it is
+/// let resource = ResourcePart::new("balcony")?.into_owned();
+/// let mut session = session.bind(&registry, BindRequest::new().resource(resource))?; // Bound
+///
+/// let presence = Stanza::presence().from(session.jid().as_str()).build();
+/// session.set_presence(Presence::Available { stanza: &presence, priority: 0 });
+/// assert!(session.is_available());
+///
+/// session.end(Reason::Closed);
+/// assert_eq!(wire.closed(), Some(Close::Flush));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "dropping a session is the loss of its transport"]
 pub struct Session<S: State, C: SharedConnection> {
     stage: Stage<S::Before, S::After, C>,
@@ -303,8 +396,8 @@ impl<C: SharedConnection> Session<Authed, C> {
         self.data().open
     }
 
-    /// Binds a resource: from the return on the session is *connected* and can be found. The
-    /// test for conflicts and the registration are one step (BIND-7).
+    /// Binds a resource ([RFC 6120 §7](https://www.rfc-editor.org/rfc/rfc6120#section-7)): from the return on the
+    /// session is *connected* and can be found. The test for conflicts and the registration are one step (BIND-7).
     ///
     /// Where an earlier session of the resource is still ending, the new one is gated: it
     /// collects what is sent to it, but writes nothing and takes no input until that one is
@@ -331,7 +424,8 @@ impl<C: SharedConnection> Session<Authed, C> {
     }
 
     /// Takes over a session of this account that has lost its transport, or still has an older
-    /// one. Everything is checked before anything changes; then the new transport is put in,
+    /// one ([XEP-0198 §5](https://xmpp.org/extensions/xep-0198.html#resumption)). `token` is the id that
+    /// [`retain`](Session::retain) gave, `handled` how many stanzas the client has handled. Everything is checked before anything changes; then the new transport is put in,
     /// `reply` makes the first bytes on it, and what was not acknowledged is written again
     /// (SM-14, SM-15). Handles stay valid.
     ///

@@ -12,6 +12,24 @@ use super::scan::{Scope, Tag, Token, Tokens, split_name, utf8};
 /// One child element of a stanza, seen without building a tree.
 ///
 /// It borrows the stanza's bytes; each method reads in them what it needs.
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::minidom::Element;
+/// use xmpp_session::stanza::Stanza;
+///
+/// let element: Element = "<iq xmlns='jabber:client' type='get' id='1'>\
+///     <query xmlns='urn:example:books' shelf='3'><title lang='it'>Novelle</title></query></iq>".parse()?;
+/// let iq = Stanza::from_element(&element)?;
+///
+/// let query = iq.child().ok_or("an iq has one")?;
+/// assert!(query.is("query", "urn:example:books"));
+/// assert_eq!(query.attribute("shelf").as_deref(), Some("3"));
+/// let title = query.children().find(|child| child.name() == "title").ok_or("no title")?;
+/// assert_eq!((title.text(), title.attribute("lang")), ("Novelle".into(), Some("it".into())));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Child<'a> {
     /// From the `<` of the element to the end of its parent's content, or further.

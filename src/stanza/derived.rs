@@ -41,6 +41,15 @@ impl Stanza {
         Self { bytes, ..*self }
     }
 
+    /// The same stanza with these child elements behind its own, written in canonical form (rule
+    /// STREAM-15).
+    #[must_use = "the stanza itself stays as it is"]
+    pub fn with_children<'a>(&self, children: impl IntoIterator<Item = &'a Element>) -> Self {
+        let mut xml = Vec::new();
+        children.into_iter().for_each(|child| write::element(&mut xml, child));
+        self.with_appended(&xml)
+    }
+
     /// The same stanza without those of its child elements that are `unwanted`; `None` if none is.
     #[cfg(feature = "server")]
     pub(crate) fn without(&self, unwanted: impl Fn(&super::Child<'_>) -> bool) -> Option<Self> {

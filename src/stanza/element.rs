@@ -8,6 +8,31 @@ use super::scan::{Scope, Tag, Token, Tokens, declared_prefix, split_name, utf8};
 use super::write::{self, XML_NAMESPACE};
 use super::{CONTENT_NAMESPACE, Head, Kind, Stanza};
 
+/// An element with these attributes, of texts: minidom asks for a name of its own type.
+///
+/// A name that is none in XML is left out.
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::stanza::{Stanza, element};
+///
+/// let weather = element("weather", "urn:example:weather", &[("city", "Verona"), ("sky", "fair")]);
+/// assert_eq!(weather.attr("sky"), Some("fair"));
+/// let iq = Stanza::iq("result").id("1").child(&weather).build();
+/// assert_eq!(iq.child().and_then(|child| child.attribute("city")).as_deref(), Some("Verona"));
+/// ```
+#[must_use]
+pub fn element(name: &str, namespace: &str, attributes: &[(&str, &str)]) -> Element {
+    let mut element = Element::bare(name, namespace);
+    for &(name, value) in attributes {
+        if let Ok(name) = NcName::try_from(name) {
+            element.set_attr(Namespace::NONE, name, value);
+        }
+    }
+    element
+}
+
 /// Why an element is no stanza.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

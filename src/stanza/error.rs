@@ -16,6 +16,17 @@ const NAMESPACE: &str = "urn:ietf:params:xml:ns:xmpp-stanzas";
 /// [`Stanza::error_answer`] makes an answer of it.
 ///
 /// `Display` shows condition and type only: a text may tell about people.
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::stanza::{Condition, ErrorType, StanzaError};
+///
+/// let error = StanzaError::new(Condition::ResourceConstraint)
+///     .with_type(ErrorType::Wait)
+///     .with_text("Try again in an hour.");
+/// assert_eq!(error.condition(), Condition::ResourceConstraint);
+/// ```
 #[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{condition} ({type_})")]
 pub struct StanzaError {

@@ -30,7 +30,8 @@ pub(crate) mod write;
 pub use builder::StanzaBuilder;
 pub use canonical::{CanonicaliseError, canonicalise};
 pub use child::Child;
-pub use element::NotAStanza;
+pub use delay::{read_stamp, stamp};
+pub use element::{NotAStanza, element};
 pub use error::{Condition, ErrorType, StanzaError};
 #[cfg(feature = "stream")]
 pub(crate) use frame::FRAMING_NAMESPACE;
@@ -54,6 +55,34 @@ use scan::Scope;
 /// A stanza. Cloning it shares the bytes.
 ///
 /// Addresses are texts here, not checked JIDs: a stanza also carries what a client got wrong.
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::minidom::Element;
+/// use xmpp_session::stanza::{Frame, Stanza};
+///
+/// let body = Element::builder("body", "jabber:client").append("Art thou not Romeo?").build();
+/// let message = Stanza::message()
+///     .from("juliet@example.com/balcony")
+///     .to("romeo@example.net")
+///     .type_("chat")
+///     .child(&body)
+///     .build();
+///
+/// assert_eq!(message.to().as_deref(), Some("romeo@example.net"));
+/// let text = message.children().find(|child| child.is("body", "jabber:client")).map(|body| body.text());
+/// assert_eq!(text.as_deref(), Some("Art thou not Romeo?"));
+/// // To another recipient, without a copy of the payload:
+/// let copy = Frame::stanza(&message).to(Some("nurse@example.com")).to_string();
+/// assert!(copy.contains("to='nurse@example.com'"));
+///
+/// // From text, and from a tree and back:
+/// let element: Element = "<presence xmlns='jabber:client'><show>away</show></presence>".parse()?;
+/// let presence = Stanza::from_element(&element)?;
+/// assert_eq!(presence.to_element(), element);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Stanza {
     /// Attributes, then payload; the element's name and its end tag are implied by `kind`.

@@ -8,7 +8,8 @@ pub(super) fn run(bytes: &[u8], class: u8) -> usize {
 }
 
 /// The same for text, which may be long: several bytes at a time while none of them is special,
-/// then byte by byte.
+/// then byte by byte. Out of line: within the loop of its caller it costs that loop registers.
+#[inline(never)]
 pub(super) fn text_run(bytes: &[u8]) -> usize {
     const AT_ONCE: usize = 16;
     let (pieces, _) = bytes.as_chunks::<AT_ONCE>();

@@ -33,7 +33,8 @@ impl<'a> Tokens<'a> {
         self.rest
     }
 
-    /// Reads on to just after the end tag of the element that is open here.
+    /// Reads on to just after the end tag of the element that is open here. Out of line, as `text_run`.
+    #[inline(never)]
     pub(super) fn skip_content(&mut self) {
         let mut depth = 1_usize;
         for token in self.by_ref() {

@@ -13,6 +13,42 @@ use crate::environment::Environment;
 ///
 /// For hosts to implement. The accounts are addressed by their normalised bare JIDs. A method may
 /// be called for invented names as long as a bare JID may be (2047 bytes).
+///
+/// # Examples
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::sync::{Arc, Mutex};
+/// use xmpp_session::jid::BareJid;
+/// use xmpp_session::store::{AccountStore, Credentials, StoreFuture, Stores};
+///
+/// /// A table of your database: keep `Arc<Pool>` here, and run a query in each future.
+/// #[derive(Clone, Default)]
+/// struct Table(Arc<Mutex<HashMap<BareJid, Credentials>>>);
+///
+/// impl AccountStore for Table {
+///     fn credentials(&self, account: &BareJid) -> StoreFuture<Option<Credentials>> {
+///         let (table, account) = (self.clone(), account.clone());
+///         Box::pin(async move { Ok(table.0.lock().unwrap().get(&account).cloned()) })
+///     }
+///
+///     fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
+///         let (table, account) = (self.clone(), account.clone());
+///         Box::pin(async move {
+///             table.0.lock().unwrap().insert(account, credentials);
+///             Ok(())
+///         })
+///     }
+///
+///     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
+///         let (table, account) = (self.clone(), account.clone());
+///         Box::pin(async move { Ok(table.0.lock().unwrap().remove(&account).is_some()) })
+///     }
+/// }
+///
+/// let mut stores = Stores::memory();
+/// stores.accounts = Arc::new(Table::default());
+/// ```
 pub trait AccountStore: Send + Sync + 'static {
     /// The credentials of `account`; `None` where there is no such account.
     ///
@@ -41,8 +77,46 @@ pub trait AccountStore: Send + Sync + 'static {
 /// of the keys of an [`AccountStore`]. SCRAM needs keys: it is offered as well only if the host's
 /// `AccountStore` keeps them.
 ///
+/// The server's [`AccountStore`] is still asked whether an account [exists](AccountStore::exists), for stanzas that
+/// are addressed to one: it need not have credentials.
+///
 /// A login with stored keys costs a whole key derivation (about a millisecond); a host for which
 /// that is too much, and which has a cheaper proof, implements this.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::jid::BareJid;
+/// use xmpp_session::server::DomainPolicy;
+/// use xmpp_session::store::{Authenticator, StoreError, StoreFuture, Verdict};
+///
+/// /// The users of a web application.
+/// struct Users;
+///
+/// # impl Users {
+/// #     async fn verify(_name: String, password: String) -> Result<bool, std::io::Error> {
+/// #         Ok(password == "r0m30myr0m30")
+/// #     }
+/// # }
+/// impl Authenticator for Users {
+///     fn check_password(&self, account: &BareJid, password: &str) -> StoreFuture<Verdict> {
+///         let name = account.node().map(ToString::to_string).unwrap_or_default();
+///         let password = password.to_owned();
+///         Box::pin(async move {
+///             match Users::verify(name, password).await {
+///                 Ok(true) => Ok(Verdict::Accepted),
+///                 Ok(false) => Ok(Verdict::Refused),
+///                 Err(error) => Err(StoreError::failed(error)), // the client may try again
+///             }
+///         })
+///     }
+/// }
+///
+/// // For `ServerBuilder::domain_with`.
+/// let mut policy = DomainPolicy::default();
+/// policy.authenticator = Some(Arc::new(Users));
+/// ```
 pub trait Authenticator: Send + Sync + 'static {
     /// Whether `password` proves the identity of `account`.
     ///

@@ -160,7 +160,7 @@ fn copy<C: SharedConnection>(delivery: &Delivery<'_, C>, account: &BareJid, way:
             && !delivery.reached().contains(session)
     });
     let Some(first) = sessions.next() else { return };
-    let message = delivery.stanza();
+    let message = if way == Way::Sent { delivery.sent() } else { delivery.stanza() };
     if !is_eligible(message, way, &first.account_state()) {
         return;
     }

@@ -41,16 +41,4 @@ pub use ping::Ping;
 pub use sm::StreamManagement;
 pub use version::SoftwareVersion;
 
-use minidom::Element;
-use minidom::rxml::{Namespace, NcName};
-
-/// An element with these attributes.
-fn element(name: &str, namespace: &str, attributes: &[(&str, &str)]) -> Element {
-    let mut element = Element::bare(name, namespace);
-    for &(name, value) in attributes {
-        if let Ok(name) = NcName::try_from(name) {
-            element.set_attr(Namespace::NONE, name, value);
-        }
-    }
-    element
-}
+use crate::stanza::element;

@@ -21,7 +21,7 @@ use crate::oracle::{Oracle, REMOTE};
 use crate::order::Stream;
 use crate::random::Random;
 use crate::spy::Spy;
-use crate::stores::{Depot, Mood, at_once, id_of};
+use crate::stores::{Depot, Mood, Reviewer, at_once, id_of};
 use crate::world::{NODES, Ticking, World, bare, furnish, limits, seconds};
 
 /// What such a world has beside its server and its clients.
@@ -30,6 +30,8 @@ pub struct Edges {
     /// How the stores are in good and in bad times.
     moods: [Mood; 2],
     limits: Limits,
+    /// Whether messages are reviewed.
+    reviews: bool,
     /// Messages that have come from elsewhere.
     remote: u32,
     back: Back,
@@ -78,10 +80,11 @@ fn build(
     limits: &Limits,
     back: &Back,
     spy: &Spy,
+    reviews: bool,
 ) -> Server<Link> {
     let stores = depot.stores();
     let listener = spy.clone();
-    let server = Server::builder(Arc::new(Ticking(Arc::clone(environment))), stores.clone())
+    let builder = Server::builder(Arc::new(Ticking(Arc::clone(environment))), stores.clone())
         .domain(DomainPart::new(DOMAIN).unwrap().into_owned())
         .extension(StreamManagement::new())
         .extension(Ping)
@@ -89,8 +92,9 @@ fn build(
         .extension(spy.clone())
         .listener(move |event| listener.event(event))
         .router(back.clone())
-        .limits(limits.clone())
-        .build();
+        .limits(limits.clone());
+    let builder = if reviews { builder.extension(Reviewer(depot.clone())) } else { builder };
+    let server = builder.build();
     spy.watch(&server);
     server
 }
@@ -98,6 +102,15 @@ fn build(
 impl World {
     /// A world of this kind. Accounts have one device but for one, which has two.
     pub fn at_the_edges(seed: u64, traced: bool) -> Self {
+        Self::edges(seed, traced, false)
+    }
+
+    /// The same, where each message is reviewed.
+    pub fn reviewed(seed: u64, traced: bool) -> Self {
+        Self::edges(seed, traced, true)
+    }
+
+    fn edges(seed: u64, traced: bool, reviews: bool) -> Self {
         let mut random = Random::new(!seed);
         let environment = Arc::new(Virtual::new(seed));
         let mut oracle = Oracle::default();
@@ -111,13 +124,14 @@ impl World {
         if failing > 0 && random.chance(25) {
             memory = memory.with_offline_limits(OfflineLimits::new(15, 1 << 20));
         }
-        oracle.may_fail = failing > 0;
+        // HOOK-5: reviews that are slow refuse what comes from elsewhere all the same.
+        oracle.may_fail = failing > 0 || (reviews && limits.retention.stanzas == 12);
         furnish(&memory, &memory, &environment);
         let depot = Depot::new(memory, Arc::clone(&environment), oracle.spy.clone(), seed);
         let moods = [Mood { slow, failing: 0 }, Mood { slow, failing }];
         depot.set(moods[0]);
         let back = Back::default();
-        let server = build(&environment, &depot, &limits, &back, &oracle.spy);
+        let server = build(&environment, &depot, &limits, &back, &oracle.spy, reviews);
         let habits = Habits {
             lazy: random.pick(&[0, 0, 50, 90]),
             curt: random.pick(&[0, 50, 100]),
@@ -132,7 +146,8 @@ impl World {
         });
         let devices = devices.collect();
         let mut world = Self::of(random, environment, server, devices, oracle, traced);
-        world.edges = Some(Edges { depot, moods, limits, remote: 0, back, shutdown: None });
+        world.edges =
+            Some(Edges { depot, moods, limits, reviews, remote: 0, back, shutdown: None });
         world
     }
 
@@ -305,8 +320,9 @@ impl World {
         self.settle();
         self.oracle.spy.forget();
         let Some(edges) = &self.edges else { return };
-        let Edges { depot, limits, back, .. } = edges;
-        self.server = build(&self.environment, depot, limits, back, &self.oracle.spy);
+        let Edges { depot, limits, reviews, back, .. } = edges;
+        let spy = &self.oracle.spy;
+        self.server = build(&self.environment, depot, limits, back, spy, *reviews);
         self.sweep();
     }
 

@@ -7,13 +7,15 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use xmpp_session::environment::{Environment, Virtual};
+use xmpp_session::extension::{Extension, Passage, Passing, Review, Wants};
 use xmpp_session::jid::BareJid;
+use xmpp_session::stanza::Condition;
 use xmpp_session::store::{
     AccountStore, BlockStore, Credentials, Memory, OfflineId, OfflineMessage, OfflineStore,
     RosterChange, RosterStore, StoreError, StoreFuture, StoredRoster, Stores, SubscriptionRequest,
 };
 
-use crate::link::attribute;
+use crate::link::{Link, attribute};
 use crate::random::Random;
 use crate::spy::{Act, Spy};
 
@@ -233,6 +235,27 @@ impl Depot {
         let account = account.clone();
         let call = self.enter(what, alone, &account);
         self.call(call, move |inner| effect(&inner.memory, &account), |_| ())
+    }
+}
+
+/// Reviews each message in a store: as slow, and as likely to fail, as the others.
+pub struct Reviewer(pub Depot);
+
+impl Extension<Link> for Reviewer {
+    fn wants(&self) -> Wants {
+        Wants::MESSAGES.and(Wants::OUTCOMES)
+    }
+
+    fn review(&self, message: &Passing<'_, Link>) -> Review {
+        let account = message.account().jid();
+        let mark = format!("<stanza-id xmlns='urn:xmpp:sid:0' by='{account}' id='1'/>");
+        let kept = self.0.plain("review", account, |_, _| Box::pin(ready(Ok(()))));
+        Review::later(async move {
+            match kept.await {
+                Ok(()) => Passage::Mark(mark.parse().into_iter().collect()),
+                Err(_) => Passage::Refuse(Condition::InternalServerError.into()),
+            }
+        })
     }
 }
 

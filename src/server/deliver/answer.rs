@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::give::Origin;
+use super::message::Message;
 use crate::connection::SharedConnection;
 use crate::extension::{IqResult, Outcome};
 use crate::server::{Core, Task};
@@ -99,7 +100,8 @@ impl<C: SharedConnection> Core<C> {
     fn give_answer(&self, session: &SessionHandle<C>, answer: &Stanza) {
         if self.give(session, answer).is_ok() {
             let (account, reached) = (&session.account().bare, std::slice::from_ref(session));
-            self.delivered(answer, None, Some(account), reached, Outcome::Delivered, None);
+            let message = Message::of(answer);
+            self.delivered(None, message, Some(account), reached, Outcome::Delivered, None);
         }
     }
 }

@@ -10,10 +10,10 @@ use jid::{DomainPart, DomainRef};
 use parking_lot::Mutex;
 
 use super::handler::HANDLER_TIMEOUT;
-use super::requests::RequestError;
 use super::route::{Outgoing, RouteError};
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
+use crate::extension::RequestError;
 use crate::rules::presence::PresenceType;
 use crate::server::work::timers::Timers;
 use crate::server::{Core, Server, caught};

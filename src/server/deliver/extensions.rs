@@ -5,9 +5,10 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::address::{Address, Bare};
+use super::message::Message;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
-use crate::extension::{Admission, Delivery, Extension, Outcome, Target};
+use crate::extension::{Admission, Delivery, Extension, Outcome, Target, Wants};
 use crate::rules::roster::Roster;
 use crate::server::{Core, shielded};
 use crate::session::{Account, AccountState, Copies, Hold, SessionHandle, Values};
@@ -107,19 +108,45 @@ impl<C: SharedConnection> Core<C> {
     /// Tells extensions what became of a message.
     pub(crate) fn delivered(
         &self,
-        stanza: &Stanza,
         sender: Option<&SessionHandle<C>>,
+        message: Message<'_>,
         account: Option<&BareJid>,
         reached: &[SessionHandle<C>],
         outcome: Outcome,
         copies: Option<&Copies>,
     ) {
+        let Message { stanza, sent } = message;
         if stanza.kind() != Kind::Message {
             return;
         }
-        let registry = &self.registry;
-        let delivery = Delivery { stanza, sender, account, reached, outcome, copies, registry };
+        let (registry, server) = (&self.registry, &self.handle);
+        let delivery =
+            Delivery { stanza, sent, server, sender, account, reached, outcome, copies, registry };
         self.show(|extension| extension.delivered(&delivery));
+    }
+
+    /// Tells extensions that want to know it what a message came to after all.
+    pub(super) fn came_to(
+        &self,
+        message: Message<'_>,
+        account: &BareJid,
+        reached: &[SessionHandle<C>],
+        outcome: Outcome,
+    ) {
+        let (Message { stanza, sent }, account) = (message, Some(account));
+        let (registry, server, sender, copies) = (&self.registry, &self.handle, None, None);
+        let delivery =
+            Delivery { stanza, sent, server, sender, account, reached, outcome, copies, registry };
+        self.show_those_that_want(Wants::OUTCOMES, |extension| extension.delivered(&delivery));
+    }
+
+    /// Shows something to each extension that wants to see such things.
+    pub(crate) fn show_those_that_want(&self, what: Wants, look: impl Fn(&dyn Extension<C>)) {
+        self.show(|extension| {
+            if extension.wants().has_any(what) {
+                look(extension);
+            }
+        });
     }
 
     /// Shows something to each extension. One that panics loses its own look alone: what it is shown

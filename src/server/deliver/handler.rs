@@ -114,6 +114,7 @@ impl<C: SharedConnection> Core<C> {
             target,
             session: origin,
             registry: &self.registry,
+            server: &self.handle,
             relation,
             advertised: &self.disco_features(target),
             components: &self.components.domains().collect::<Vec<_>>(),

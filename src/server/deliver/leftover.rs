@@ -13,8 +13,6 @@ use crate::server::{Core, caught};
 use crate::session::{Leftover, SessionId};
 use crate::stanza::{Kind, Stanza};
 
-const CARBONS: &str = "urn:xmpp:carbons:2";
-
 impl<C: SharedConnection> Core<C> {
     /// Deals with what ended sessions of an account have left, in order, behind what is on the
     /// account's chain.
@@ -65,15 +63,15 @@ impl<C: SharedConnection> Core<C> {
                 self.bounce_leftover(&leftover).await;
             }
             (Kind::Iq, _) => {}
-            (Kind::Message, _) if is_carbon(stanza, &leftover.session) => {}
+            (Kind::Message, _) if is_for_session(stanza, &leftover.session) => {}
             // MSG-T8, MSG-T9; a successor of the same resource is another session (DESTROY-8).
             (Kind::Message, type_) if !leftover.retained && is_for_one(stanza, type_) => {
                 self.bounce_leftover(&leftover).await;
             }
             (Kind::Message, _) => {
                 let to = self.address_of(leftover.session.to_bare());
-                let Leftover { accepted: at, at: since, retained: delayed, .. } = leftover;
-                let accepted = Accepted::Earlier { at, since, delayed };
+                let Leftover { accepted: at, at: since, retained: delayed, is_told, .. } = leftover;
+                let accepted = Accepted::Earlier { at, since, delayed, is_told };
                 return self.message_left(stanza, &to, accepted).await;
             }
         }
@@ -95,8 +93,9 @@ fn is_for_one(stanza: &Stanza, type_: Option<&str>) -> bool {
     MessageType::of(type_) == MessageType::Normal && stanza.to().is_some_and(|to| to.contains('/'))
 }
 
-/// Whether the account has sent its session a copy of a message (XEP-0280).
-fn is_carbon(stanza: &Stanza, session: &FullJid) -> bool {
-    stanza.from().is_some_and(|from| from == session.to_bare().as_str())
-        && stanza.children().any(|child| child.namespace() == CARBONS)
+/// Whether the account has sent it to this very session: a copy of a message (XEP-0280), what it asked
+/// for. Such a stanza is made without a `to`, which is written for the session.
+fn is_for_session(stanza: &Stanza, session: &FullJid) -> bool {
+    stanza.raw_to().is_none()
+        && stanza.from().is_some_and(|from| from == session.to_bare().as_str())
 }

@@ -8,7 +8,7 @@ use jid::BareJid;
 use parking_lot::Mutex;
 
 use super::address::Address;
-use super::message::with_delay;
+use super::message::{Message, with_delay};
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
 use crate::server::Core;
@@ -140,7 +140,8 @@ impl<C: SharedConnection> Core<C> {
             self.given(session, stanza);
             if *is_new {
                 let reached = std::slice::from_ref(session);
-                self.delivered(stanza, None, Some(account), reached, Outcome::Retrieved, None);
+                let message = Message::of(stanza);
+                self.delivered(None, message, Some(account), reached, Outcome::Retrieved, None);
             }
         }
         self.remove_given(account, ids).await;

@@ -8,27 +8,13 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::connection::SharedConnection;
+use crate::extension::RequestError;
 use crate::server::work::oneshot::{self, Sender};
 use crate::server::{Core, Server};
 use crate::stanza::{Kind, Stanza};
 
 /// How long an answer may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// Why a request has no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RequestError {
-    /// It is no iq get or set with an id, or has no `to`.
-    #[error("not an iq get or set with an id and an address")]
-    NotARequest,
-    /// A request with the same id to the same entity is under way.
-    #[error("a request with this id is under way")]
-    Duplicate,
-    /// No answer came in time.
-    #[error("no answer came in time")]
-    TimedOut,
-}
 
 /// The component that asks (empty: the server), the address a request went to, and its id.
 type RequestKey = (String, String, String);

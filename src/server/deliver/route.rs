@@ -8,7 +8,7 @@ use jid::BareJid;
 use super::address::Address;
 use super::answer::try_again;
 use super::give::Origin;
-use super::message::Accepted;
+use super::message::{Accepted, Message};
 use crate::address::{self, InvalidAddress};
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
@@ -21,6 +21,37 @@ use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 /// Stanzas come in the order in which they were sent, one at a time, without a lock of this crate.
 /// What arrives from there the host hands in by [`Server::send`](crate::server::Server::send). A `to` is as
 /// its sender wrote it: [`address`](crate::address) knows the domain's one spelling.
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::mpsc::{SyncSender, sync_channel};
+/// use std::sync::Arc;
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::server::{RouteError, Router, Server};
+/// use xmpp_session::stanza::Stanza;
+/// use xmpp_session::store::Stores;
+///
+/// /// To the task that has the streams to other servers.
+/// struct Federation(SyncSender<Stanza>);
+///
+/// impl Router for Federation {
+///     fn route(&self, stanza: &Stanza) -> Result<(), RouteError> {
+///         self.0.try_send(stanza.clone()).map_err(|_| RouteError::Timeout)
+///     }
+/// }
+///
+/// let (queue, outgoing) = sync_channel(1000);
+/// let server: Server<Recorder> = Server::builder(Arc::new(Virtual::new(1)), Stores::memory())
+///     .domain("example.com".parse()?)
+///     .router(Federation(queue))
+///     .build();
+///
+/// server.send(Stanza::message().from("example.com").to("romeo@example.net").build());
+/// assert_eq!(outgoing.try_recv()?.to().as_deref(), Some("romeo@example.net"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Router: Send + Sync + 'static {
     /// Takes a stanza for another domain. Never blocks: `Ok` = accepted.
     ///
@@ -93,9 +124,23 @@ impl<C: SharedConnection> Core<C> {
         stanza: &Stanza,
         to: &Address<'_>,
     ) -> Option<Task> {
+        if stanza.kind() == Kind::Message && self.is_followed() {
+            return self.review_and_route(origin, stanza, to);
+        }
+        self.route_now(origin, stanza, to)
+    }
+
+    /// The same, of what no extension has to be asked about.
+    #[inline]
+    pub(super) fn route_now(
+        self: &Arc<Self>,
+        origin: Origin<'_, C>,
+        stanza: &Stanza,
+        to: &Address<'_>,
+    ) -> Option<Task> {
         if !self.registry.is_local(to.bare.as_str()) {
             // First, since the router may refuse it on the spot.
-            self.delivered(stanza, origin, None, &[], Outcome::Routed, None);
+            self.delivered(origin, Message::of(stanza), None, &[], Outcome::Routed, None);
             if stanza.kind() == Kind::Iq {
                 self.check_iq(origin, stanza)?;
             }

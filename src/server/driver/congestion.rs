@@ -47,7 +47,8 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// A client that has asked for something is not read from as long as it does not read. One that
-    /// only acknowledges is, since that adds nothing to what waits.
+    /// only acknowledges is, since that adds nothing to what waits. So is a bot: it may be about to read,
+    /// behind what it sends (BOT-5).
     #[inline]
     pub(super) fn poll_congested(&mut self, cx: Option<&mut Context<'_>>) -> Poll<()> {
         let is_congested = || {
@@ -56,7 +57,7 @@ impl<C: SharedConnection> Driver<C> {
             let mark = self.core.limits.soft_mark;
             waiting > mark || (waiting > 0 && waiting.saturating_add(session.unwritten()) > mark)
         };
-        if !self.output_grew || !is_congested() {
+        if !self.output_grew || !is_congested() || self.is_local {
             self.output_grew = false;
             if self.congested.is_some() {
                 self.resume_input(self.core.environment.now());

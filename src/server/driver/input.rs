@@ -9,7 +9,6 @@ use crate::connection::SharedConnection;
 use crate::extension::Flow;
 use crate::rules::presence::PresenceType;
 use crate::server::deliver::address::Address;
-use crate::server::deliver::message::Accepted;
 use crate::server::work::oneshot;
 use crate::server::{Core, Task, caught, shielded};
 use crate::session::{Bound, Session, SessionHandle};
@@ -219,7 +218,7 @@ impl<C: SharedConnection> Core<C> {
             // STZ-4: without an address, to the own account.
             (Kind::Message, None) => {
                 let own = self.address(handle.account().bare.as_str()).ok()?;
-                self.message(Some(&handle), stanza, &own, Accepted::Now)
+                self.route_to(Some(&handle), stanza, &own)
             }
             (_, Some(to)) => self.route_to(Some(&handle), stanza, &to),
         }

@@ -212,6 +212,22 @@ const fn priority_of(flags: u32) -> i8 {
 ///
 /// A handle keeps nothing alive and ends nothing: once the session has ended, sending says so and
 /// has no effect (DESTROY-6).
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::connection::SharedConnection;
+/// use xmpp_session::session::{NotSent, SessionHandle};
+/// use xmpp_session::stanza::Stanza;
+///
+/// fn notify<C: SharedConnection>(session: &SessionHandle<C>, stanza: &Stanza) -> bool {
+///     match session.send(stanza) {
+///         Ok(()) => true,                 // it has its place in the order
+///         Err(NotSent::Full) => false,    // too much waits for this client
+///         Err(_) => false,                // it has ended
+///     }
+/// }
+/// ```
 #[derive(Clone)]
 pub struct SessionHandle<C: SharedConnection>(pub(crate) Arc<Shared<C>>);
 

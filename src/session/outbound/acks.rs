@@ -190,6 +190,9 @@ impl<C: SharedConnection> Outbound<C> {
         if count > 0 {
             retained.grace = None;
         }
+        if self.link.is_none() {
+            self.queue.regain(freed);
+        }
         // Only counted entries stand at the start of the queue.
         self.queue.drop_first(freed);
         self.account_for();

@@ -25,6 +25,11 @@ pub struct Copies(Arc<Counted>);
 struct Counted {
     message: Stanza,
     count: AtomicU32,
+    /// How many of those have acknowledged it, or have a transport to get it by.
+    at_hand: AtomicU32,
+    /// Extensions know that it waits.
+    #[cfg(feature = "server")]
+    told: AtomicU32,
 }
 
 impl Copies {
@@ -32,7 +37,13 @@ impl Copies {
     /// no copy is the last one.
     #[must_use]
     pub fn of(message: &Stanza) -> Self {
-        Self(Arc::new(Counted { message: message.clone(), count: AtomicU32::new(1) }))
+        Self(Arc::new(Counted {
+            message: message.clone(),
+            count: AtomicU32::new(1),
+            at_hand: AtomicU32::new(1),
+            #[cfg(feature = "server")]
+            told: AtomicU32::new(0),
+        }))
     }
 
     /// The message itself, whatever form a copy has.
@@ -41,8 +52,40 @@ impl Copies {
         &self.0.message
     }
 
-    pub(crate) fn add(&self) {
+    /// One more session has it; `at_hand`: its client can get it now.
+    pub(crate) fn add(&self, at_hand: bool) {
         self.0.count.fetch_add(1, Ordering::SeqCst);
+        if at_hand {
+            self.regain();
+        }
+    }
+
+    /// The client of a session that has it is there to get it.
+    pub(crate) fn regain(&self) {
+        self.0.at_hand.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The client of a session that has it is gone, and has not acknowledged it; or its sender has
+    /// given out all copies.
+    pub(crate) fn lose(&self) {
+        self.0.at_hand.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether it waits for clients that are all gone, and nobody was told that before.
+    #[cfg(feature = "server")]
+    pub(crate) fn begins_to_wait(&self) -> bool {
+        self.0.at_hand.load(Ordering::SeqCst) == 0 && !self.set_told()
+    }
+
+    /// Notes that extensions know that it waits; whether they did before.
+    #[cfg(feature = "server")]
+    pub(crate) fn set_told(&self) -> bool {
+        self.0.told.swap(1, Ordering::SeqCst) != 0
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn is_told(&self) -> bool {
+        self.0.told.load(Ordering::SeqCst) != 0
     }
 
     /// The sender has given out all copies, or a session has lost its copy. `true`: nobody has received

@@ -39,6 +39,8 @@ pub(super) enum Content<'a> {
     /// well (PRES-16), and the bytes stay those that the contact's session keeps.
     Since(&'a Stanza, Nanos),
     Element(&'a [u8]),
+    /// The result of the bind.
+    Reply(&'a Stanza),
     /// The error, if it is one, and the end of the stream.
     End(Option<&'a StreamError>),
 }
@@ -128,7 +130,7 @@ impl<'a> Item<'a> {
             Content::Stanza(stanza, _)
             | Content::Copy(stanza, _, _)
             | Content::Since(stanza, _) => Some(stanza),
-            Content::Element(_) | Content::End(_) => None,
+            Content::Element(_) | Content::Reply(_) | Content::End(_) => None,
         }
     }
 

@@ -267,6 +267,9 @@ impl<C: SharedConnection> Outbound<C> {
         self.next_epoch();
         self.gates.close(Gate::Greeting);
         let void = self.queue.rewind();
+        if self.link.is_none() {
+            self.queue.regain(usize::MAX);
+        }
         if let Some(retained) = &mut self.retained {
             // The client has said that it has not got them: they never had a number.
             retained.sent = retained.sent.saturating_sub(small(void));
@@ -284,6 +287,17 @@ impl<C: SharedConnection> Outbound<C> {
             retained.at_loss = at_loss;
         }
         self.link.take()
+    }
+
+    /// The messages that wait for a client that is gone from now on, and for no other (HOOK-7).
+    #[cfg(feature = "server")]
+    pub(super) fn lose_copies(&self) -> Vec<Stanza> {
+        let copies = self.queue.copies(usize::MAX);
+        let waiting = copies.filter(|copies| {
+            copies.lose();
+            copies.begins_to_wait()
+        });
+        waiting.map(|copies| copies.message().clone()).collect()
     }
 
     /// What belongs to the current transport goes with it; its writer loses its right to write.
@@ -327,7 +341,12 @@ impl<C: SharedConnection> Outbound<C> {
             if keep && !written {
                 self.queue.push(entry);
             } else {
-                left.extend(entry.into_left(written));
+                let is_here = self.link.is_some();
+                left.extend(if is_here {
+                    entry.into_lost(written)
+                } else {
+                    entry.into_left(written)
+                });
             }
         }
         let handled = retained.as_ref().map(|r| self.received.wrapping_sub(r.from));
@@ -381,6 +400,11 @@ impl Left {
     pub(super) fn accepted(&self, clocks: (Duration, SystemTime)) -> SystemTime {
         let (now, utc) = clocks;
         utc.checked_sub(now.saturating_sub(self.at)).unwrap_or(utc)
+    }
+
+    #[cfg(feature = "server")]
+    pub(super) const fn copies(&self) -> Option<&Copies> {
+        self.copies.as_ref()
     }
 
     /// The stanza that it brings: of a message in whatever form, the message.

@@ -4,6 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::copies::Copies;
 use super::holdback::HeldBack;
 use super::item::{Item, Reply};
 use super::limits::{RetentionLimits, small};
@@ -306,6 +307,17 @@ impl Queue {
             }
         }
         self.tidy();
+    }
+
+    /// What the first entries count for.
+    pub(super) fn copies(&self, entries: usize) -> impl Iterator<Item = &Copies> {
+        let all = self.0.iter().flat_map(|buffer| &buffer.entries);
+        all.take(entries).filter_map(Queued::copies)
+    }
+
+    /// The client of the session is there to get the first entries, or has got them.
+    pub(super) fn regain(&self, entries: usize) {
+        self.copies(entries).for_each(Copies::regain);
     }
 
     /// Everything is to be written again, on another transport. What was no stanza belonged to the

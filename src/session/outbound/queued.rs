@@ -43,6 +43,7 @@ impl Queued {
             Content::Copy(stanza, to, copies) => (stanza, to, Some(copies.clone()), at, false),
             Content::Since(stanza, since) => (stanza, To::OwnBare, None, since, true),
             Content::Element(xml) => return Self::Element(xml.into()),
+            Content::Reply(stanza) => return Self::Reply(Arc::new(stanza.clone().into())),
             Content::End(error) => return Self::End(error.cloned().map(Arc::new)),
         };
         let bounded = if item.is_state() { Bounded::Source } else { Bounded::No };
@@ -56,7 +57,7 @@ impl Queued {
             Self::Stanza { stanza, to, .. } => Some(Content::Stanza(stanza, *to)),
             Self::Element(xml) => Some(Content::Element(xml)),
             Self::Reply(reply) => Some(match &**reply {
-                Reply::Stanza(stanza) => Content::Stanza(stanza, To::AsIs),
+                Reply::Stanza(stanza) => Content::Reply(stanza),
                 Reply::Element(xml) => Content::Element(xml),
             }),
             Self::End(error) => Some(Content::End(error.as_deref())),
@@ -76,6 +77,21 @@ impl Queued {
         }
         let Self::Stanza { stanza, counted, at, copies, .. } = self else { return None };
         Some(Left { stanza, at: at.into(), counted, written, copies })
+    }
+
+    /// The same, of a session whose transport was there until now.
+    pub(super) fn into_lost(self, written: bool) -> Option<Left> {
+        self.copies().into_iter().for_each(Copies::lose);
+        self.into_left(written)
+    }
+
+    /// What it counts for, if it is a message that others of the account have as well.
+    pub(super) const fn copies(&self) -> Option<&Copies> {
+        if let Self::Stanza { copies: Some(copies), void: false, .. } = self {
+            Some(copies)
+        } else {
+            None
+        }
     }
 
     /// Says whether it is to be counted for acknowledgement.

@@ -71,7 +71,7 @@ impl<C: SharedConnection> Writer<'_, C> {
             return (Err(NotSent::Full), after);
         }
         if let Some(copies) = item.copies() {
-            copies.add();
+            copies.add(o.link.is_some());
         }
         if !o.hold_back(item, hold, at, limits) {
             o.push(item, at, room);
@@ -120,6 +120,9 @@ impl<C: SharedConnection> Writer<'_, C> {
         let counted = o.retained.is_some();
         for item in items {
             o.delivered = o.delivered.wrapping_add(1);
+            if let Some(copies) = item.copies().filter(|_| o.link.is_some()) {
+                copies.regain();
+            }
             o.queue.push_stored(item, counted, item.accepted().unwrap_or(now));
         }
         o.account_for();
@@ -135,7 +138,7 @@ impl<C: SharedConnection> Writer<'_, C> {
     ) -> Sent {
         let Some(link) = o.link.clone() else { return (Err(NotSent::Ended), After::Nothing) };
         if let Some(copies) = item.copies() {
-            copies.add();
+            copies.add(true);
         }
         let epoch = o.epoch;
         o.writing = Writing::Busy;
@@ -168,6 +171,7 @@ impl<C: SharedConnection> Writer<'_, C> {
         }
         if let (Err(_), Some(copies)) = (result, item.copies()) {
             // The sender still has it.
+            copies.lose();
             let _last = copies.release();
         }
         let sent = result.map_err(NotSent::from);
@@ -239,6 +243,7 @@ impl<C: SharedConnection> Writer<'_, C> {
     fn write(&self, link: &C, content: Content<'_>, mark: &[u8]) -> Result<(), SendError> {
         let frame = match content {
             Content::Element(xml) => Frame::element(xml),
+            Content::Reply(stanza) => Frame::stanza(stanza).at_once(),
             Content::End(error) => return write_end(link, error),
             Content::Since(stanza, at) => return self.write_since(link, stanza, at),
             Content::Stanza(stanza, to) | Content::Copy(stanza, to, _) => {
@@ -442,8 +447,8 @@ impl<C: SharedConnection> Outbound<C> {
         }
         if error == SendError::Full && is_current && matches!(entry, Queued::Stanza { .. }) {
             // What the client can no longer take is routed again; it is told of the end.
-            turn.left.extend(entry.into_left(false));
-            turn.left.extend(self.queue.take_stanzas().filter_map(|entry| entry.into_left(false)));
+            turn.left.extend(entry.into_lost(false));
+            turn.left.extend(self.queue.take_stanzas().filter_map(|entry| entry.into_lost(false)));
             return ControlFlow::Continue(());
         }
         let unwritten = matches!(entry, Queued::Stanza { counted: false, .. }).then_some(entry);
@@ -455,7 +460,7 @@ impl<C: SharedConnection> Outbound<C> {
             self.writing = Writing::Nobody;
             return ControlFlow::Break(After::Lost(turn.epoch, error));
         }
-        turn.left.extend(unwritten.and_then(|entry| entry.into_left(false)));
+        turn.left.extend(unwritten.and_then(|entry| entry.into_lost(false)));
         if is_current {
             self.fail(turn);
         }
@@ -467,7 +472,7 @@ impl<C: SharedConnection> Outbound<C> {
         turn.has_failed = true;
         let _unwritten = self.queue.take_greeting();
         let queue = self.queue.take_all();
-        turn.left.extend(queue.filter_map(|(entry, _)| entry.into_left(false)));
+        turn.left.extend(queue.filter_map(|(entry, _)| entry.into_lost(false)));
         self.queue.push(Queued::Close);
     }
 }

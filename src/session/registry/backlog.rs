@@ -161,7 +161,16 @@ impl<C: SharedConnection> Inner<C> {
         if left.is_empty() {
             return None;
         }
-        let leftover = |(shared, left): (Arc<Shared<C>>, Left)| left.into_leftover(&shared, clocks);
+        let leftover = |(shared, left): (Arc<Shared<C>>, Left)| {
+            #[cfg(feature = "server")]
+            let copies = left.copies().cloned();
+            let leftover = left.into_leftover(&shared, clocks);
+            #[cfg(feature = "server")]
+            if let Some(copies) = copies.filter(|it| leftover.is_none() && it.begins_to_wait()) {
+                self.tell_waits(&shared, copies.message());
+            }
+            leftover
+        };
         Some((left.into_iter().filter_map(leftover).collect(), self.place_of(account)))
     }
 

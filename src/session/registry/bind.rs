@@ -45,6 +45,30 @@ pub enum Conflict {
 type Replies<'a> = &'a mut dyn FnMut(&FullJid) -> Reply;
 
 /// What a bind needs beside the session.
+///
+/// # Examples
+///
+/// ```
+/// use xmpp_session::jid::{BareJid, FullJid, ResourcePart};
+/// use xmpp_session::minidom::Element;
+/// use xmpp_session::rules::roster::{Item, Roster, Subscription};
+/// use xmpp_session::session::BindRequest;
+/// use xmpp_session::stanza::Stanza;
+///
+/// let mut romeo = Item::new(BareJid::new("romeo@example.net")?);
+/// romeo.subscription = Subscription::Both;
+/// let mut result = |jid: &FullJid| {
+///     let name = |name: &str| Element::builder(name, "urn:ietf:params:xml:ns:xmpp-bind");
+///     let bind = name("bind").append(name("jid").append(jid.as_str())).build();
+///     Stanza::iq("result").id("1").child(&bind).build().into()
+/// };
+/// let request = BindRequest::new()
+///     .resource(ResourcePart::new("balcony")?.into_owned())
+///     .roster(Roster::from_items([romeo], 1, []))
+///     .reply(&mut result);
+/// # drop(request);
+/// # Ok::<(), xmpp_session::jid::Error>(())
+/// ```
 #[derive(Default)]
 #[must_use = "a request does nothing by itself"]
 pub struct BindRequest<'a> {

@@ -19,6 +19,28 @@ use crate::session::outbound::{Hold, RetentionLimits, Validity};
 use crate::stanza::Stanza;
 
 /// What the host decides about a registry. Made by [`SessionRegistry::builder`].
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::session::{Conflict, EventKind, SessionRegistry};
+///
+/// let registry: SessionRegistry<Recorder> = SessionRegistry::builder(Arc::new(Virtual::new(1)))
+///     .domain("example.com".parse()?)
+///     .conflict(Conflict::Refuse)
+///     .sessions_per_account(4)
+///     .listener(|event| match event.kind() {
+///         EventKind::Bound => println!("{} has come", event.session().jid()),
+///         EventKind::Ended { reason, .. } => println!("{} is gone: {reason:?}", event.session().jid()),
+///         _ => {}
+///     })
+///     .leftover(|left| println!("{} has left {:?}", left.session, left.stanza))
+///     .build();
+/// # Ok::<(), xmpp_session::jid::Error>(())
+/// ```
 #[must_use = "a builder does nothing until `build`"]
 pub struct RegistryBuilder<C: SharedConnection> {
     pub(super) settings: Settings<C>,
@@ -33,6 +55,9 @@ type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
 type OnBacklog = Box<dyn Fn(&BareJid) + Send + Sync>;
 /// Whether an account wants no presence to pass between itself and a JID.
 pub(super) type Hides = Box<dyn Fn(&AccountState, &str) -> bool + Send + Sync>;
+/// Called with an account and a message that waits for it.
+#[cfg(feature = "server")]
+type OnWaits = Box<dyn Fn(&BareJid, &Stanza) + Send + Sync>;
 type Background = Box<dyn Fn(Box<dyn FnOnce() + Send>) + Send + Sync>;
 
 pub(crate) struct Settings<C: SharedConnection> {
@@ -48,6 +73,8 @@ pub(crate) struct Settings<C: SharedConnection> {
     pub(super) leftover: Option<OnLeftover>,
     pub(super) backlog: Option<OnBacklog>,
     pub(super) hides: Option<Hides>,
+    #[cfg(feature = "server")]
+    pub(super) waits: Option<OnWaits>,
     pub(super) hold: Option<OnHold<C>>,
     pub(super) listener: Option<Listener<C>>,
 }
@@ -124,6 +151,31 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     #[cfg(feature = "server")]
     pub(crate) fn backlog(mut self, hook: impl Fn(&BareJid) + Send + Sync + 'static) -> Self {
         self.settings.backlog = Some(Box::new(hook));
+        self
+    }
+
+    /// Told each event before the host's listener.
+    #[cfg(feature = "server")]
+    pub(crate) fn listener_before(
+        mut self,
+        first: impl Fn(&Event<C>) + Send + Sync + 'static,
+    ) -> Self {
+        let host = self.settings.listener.take();
+        self.listener(move |event| {
+            first(event);
+            if let Some(host) = &host {
+                host(event);
+            }
+        })
+    }
+
+    /// Shown each message that waits from now on for clients that are gone, once each (HOOK-7).
+    #[cfg(feature = "server")]
+    pub(crate) fn waits(
+        mut self,
+        hook: impl Fn(&BareJid, &Stanza) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.waits = Some(Box::new(hook));
         self
     }
 

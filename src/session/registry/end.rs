@@ -15,6 +15,8 @@ use super::rows::{Row, SlotState};
 use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::session::handle::{CLOSED, ENDED, SessionId, Shared};
+#[cfg(feature = "server")]
+use crate::session::outbound::Copies;
 use crate::session::outbound::{Ended, Gate, LastWords, Left};
 use crate::shield::{shielded, wake};
 use crate::stanza::{Stanza, StreamCondition, StreamError};
@@ -102,6 +104,9 @@ pub struct Leftover {
     /// The same by the registry's clock, which no conversion has rounded.
     #[cfg(feature = "server")]
     pub(crate) at: Duration,
+    /// Extensions know that it waits, or it came from the store.
+    #[cfg(feature = "server")]
+    pub(crate) is_told: bool,
     /// Whether it was kept until the client acknowledges it (SM-17). Else it was never written, and
     /// is to be routed again as if the session had not been (DESTROY-12).
     pub retained: bool,
@@ -119,6 +124,8 @@ impl Left {
     ) -> Option<Leftover> {
         let accepted = self.accepted(clocks);
         let Self { stanza, counted: retained, written, copies, .. } = self;
+        #[cfg(feature = "server")]
+        let is_told = copies.as_ref().is_none_or(Copies::is_told);
         let stanza = match copies {
             None => stanza,
             Some(last) if last.release() => last.message().clone(),
@@ -132,6 +139,8 @@ impl Left {
             accepted,
             #[cfg(feature = "server")]
             at: self.at,
+            #[cfg(feature = "server")]
+            is_told,
             retained,
             written,
         })

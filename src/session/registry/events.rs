@@ -28,6 +28,8 @@ pub enum EventKind {
     Bound,
     /// It has sent initial presence ([RFC 6121 §4.2](https://www.rfc-editor.org/rfc/rfc6121#section-4.2)).
     BecameAvailable,
+    /// It has broadcast another presence while it was available.
+    PresenceChanged,
     /// It has broadcast unavailable presence and is connected only. Not reported at the end.
     BecameUnavailable,
     /// It has lost its transport and waits to be resumed (SM-19).

@@ -40,7 +40,7 @@ impl Inheritance {
 impl Left {
     /// A message that is to wait: one more of its copies.
     fn waiting(stanza: &Stanza, copies: Option<&Copies>, at: Duration) -> Self {
-        let copies = copies.cloned().inspect(Copies::add);
+        let copies = copies.cloned().inspect(|copies| copies.add(false));
         Self { stanza: stanza.clone(), at, counted: true, written: false, copies }
     }
 
@@ -139,6 +139,14 @@ impl<C: SharedConnection> Shared<C> {
             rare.inheritance.take()
         });
         inheritance.map(|inheritance| inheritance.left).unwrap_or_default()
+    }
+
+    /// The messages that it has inherited and nobody who is there has.
+    pub(super) fn heir_waits_for(&self) -> Vec<Stanza> {
+        let presence = self.presence.lock();
+        let inheritance = presence.rare().and_then(|rare| rare.inheritance.as_ref());
+        let copies = inheritance.into_iter().flat_map(|it| &it.left).filter_map(Left::copies);
+        copies.filter(|it| it.begins_to_wait()).map(|it| it.message().clone()).collect()
     }
 
     /// Drops what the session has inherited and `is_unwanted`.

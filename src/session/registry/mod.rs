@@ -64,6 +64,34 @@ pub(crate) use table::hashes;
 ///
 /// Cheap to clone; all clones are one registry. Dropping the last clone ends every session
 /// (DESTROY-14).
+///
+/// # Examples
+///
+/// ```
+/// use std::sync::Arc;
+/// use xmpp_session::connection::Recorder;
+/// use xmpp_session::environment::Virtual;
+/// use xmpp_session::jid::{BareJid, FullJid};
+/// use xmpp_session::session::{BindRequest, Reason, Session, SessionRegistry};
+///
+/// let registry = SessionRegistry::builder(Arc::new(Virtual::new(1)))
+///     .listener(|event| println!("{}: {:?}", event.session().jid(), event.kind()))
+///     .build();
+/// # let account = BareJid::new("juliet@example.com")?;
+/// # let mut session = Session::new(Recorder::new());
+/// # session.open(account.domain().to_owned());
+/// # let resource = xmpp_session::jid::ResourcePart::new("balcony")?.into_owned();
+/// # let session = session.authenticate(account)?.bind(&registry, BindRequest::new().resource(resource))?;
+///
+/// let one = registry.session(&FullJid::new("juliet@example.com/balcony")?).ok_or("not there")?;
+/// let all = registry.sessions(&BareJid::new("juliet@example.com")?).count();
+/// assert_eq!((all, one.is_available()), (1, false));
+///
+/// // Ends it for everybody: true for the first who says so.
+/// assert!(registry.destroy_session(&one, Reason::Kicked));
+/// assert!(!registry.destroy_session(&one, Reason::Kicked) && !session.is_current());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct SessionRegistry<C: SharedConnection>(Arc<Guard<C>>);
 
@@ -106,6 +134,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
             leftover: None,
             backlog: None,
             hides: None,
+            #[cfg(feature = "server")]
+            waits: None,
             hold: None,
             listener: None,
         };
@@ -257,7 +287,9 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// Ends a session for `reason`, with the stream error that belongs to it: whoever saw the
-    /// resource gets one unavailable, the connection is flushed and closed, the row forgotten.
+    /// resource gets one unavailable
+    /// ([RFC 6121 §4.5](https://www.rfc-editor.org/rfc/rfc6121#section-4.5)), the connection is flushed and closed,
+    /// the row forgotten.
     ///
     /// `false` where the session was over already: then nothing happens (DESTROY-4).
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]

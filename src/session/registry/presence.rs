@@ -81,9 +81,11 @@ impl<C: SharedConnection> Inner<C> {
             }
             shared.number.fetch_add(1, Ordering::SeqCst);
             state.last = Some(Box::new(last));
-            if before.is_none() {
-                self.events.push(shared, EventKind::BecameAvailable);
-            }
+            let kind = match before {
+                None => EventKind::BecameAvailable,
+                Some(_) => EventKind::PresenceChanged,
+            };
+            self.events.push(shared, kind);
             (before, shared.validity())
         };
         self.events.deliver();

@@ -20,9 +20,12 @@ use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
 use crate::session::handle::{ABSENT, HOLDING, RETAINED, Shared};
 use crate::session::input::Owner;
-use crate::session::outbound::{Acknowledged, Epoch, Gate, LastWords, Reply, Retained, write_end};
+use crate::session::outbound::{
+    Acknowledged, Epoch, Gate, LastWords, Outbound, Reply, Retained, write_end,
+};
 use crate::shield::{shielded, wake};
-use crate::stanza::StreamCondition;
+use crate::stanza::{Stanza, StreamCondition};
+use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
 
 /// How a session is kept for a client that may come back.
@@ -88,9 +91,9 @@ pub enum ResumeRefusal {
 /// A resumed session, with the old transport, if it still had one, and the waker of that one's owner.
 type TakenOver<C> = (Owner<C>, Option<C>, Option<Box<Waker>>);
 
-/// A transport that is gone: still to be closed, with the waker of its owner, and the end of its session, or
-/// of one that had to make room for that.
-type Loss<C> = (Option<C>, Option<Box<Waker>>, Option<Ending<C>>);
+/// A transport that is gone: still to be closed, with the waker of its owner, the end of its session, or
+/// of one that had to make room for that, and messages that wait for clients that are gone.
+type Loss<C> = (Option<C>, Option<Box<Waker>>, Option<Ending<C>>, Vec<Stanza>);
 
 impl<C: SharedConnection> Inner<C> {
     /// Keeps stanzas from now on until they are acknowledged. `reply` is written before the first
@@ -143,7 +146,7 @@ impl<C: SharedConnection> Inner<C> {
         run: Run,
     ) {
         let loss = self.decide_loss(shared, epoch, reason, last_words);
-        let Some((link, waker, ending)) = loss else { return };
+        let Some((link, waker, ending, waiting)) = loss else { return };
         if let Some(link) = link {
             let how = if last_words.is_some() { Close::Flush } else { Close::Abort };
             shielded(|| link.close(how));
@@ -153,6 +156,7 @@ impl<C: SharedConnection> Inner<C> {
             self.finish_by(ending, run);
         }
         self.events.deliver();
+        waiting.iter().for_each(|message| self.tell_waits(shared, message));
     }
 
     fn decide_loss(
@@ -174,15 +178,42 @@ impl<C: SharedConnection> Inner<C> {
         let window = out.retained.as_ref().map_or(Duration::ZERO, |retained| retained.window);
         if window.is_zero() {
             drop(out);
-            return Some((None, None, self.decide_end(row, at, reason, last_words, now)));
+            let ending = self.decide_end(row, at, reason, last_words, now);
+            return Some((None, None, ending, Vec::new()));
         }
         let (link, waker) = (out.drop_link(), out.waker.take());
-        drop(out);
+        let waiting = self.waits_for(shared, out);
         self.hibernate(row, at, shared, now, window);
         let is_crowded = row.absent() > self.settings.hibernating_per_account;
         let oldest = is_crowded.then(|| row.oldest_absent(&self.hibernating.lock())).flatten();
         let ending = oldest.and_then(|at| self.decide_end(row, at, Reason::Evicted, None, now));
-        Some((link, waker, ending))
+        Some((link, waker, ending, waiting))
+    }
+
+    /// The messages that wait for nobody but clients that are gone, now that this one is.
+    #[cfg(feature = "server")]
+    fn waits_for(&self, shared: &Shared<C>, out: MutexGuard<'_, Outbound<C>>) -> Vec<Stanza> {
+        if self.settings.waits.is_none() {
+            return Vec::new();
+        }
+        let mut waiting = out.lose_copies();
+        drop(out);
+        waiting.extend(shared.heir_waits_for());
+        waiting
+    }
+
+    #[cfg(not(feature = "server"))]
+    fn waits_for(&self, _: &Shared<C>, _: MutexGuard<'_, Outbound<C>>) -> Vec<Stanza> {
+        Vec::new()
+    }
+
+    /// Says that a message waits for the account of a session.
+    #[cfg_attr(not(feature = "server"), expect(unused_variables, reason = "nobody is told"))]
+    pub(super) fn tell_waits(&self, shared: &Shared<C>, message: &Stanza) {
+        #[cfg(feature = "server")]
+        if let Some(hook) = &self.settings.waits {
+            shielded(|| hook(&shared.account.bare, message));
+        }
     }
 
     /// A session whose transport was taken away waits to be resumed; under the shard's lock.

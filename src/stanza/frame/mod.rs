@@ -49,6 +49,7 @@ pub enum Framing {
 pub struct Frame<'a> {
     parts: FrameParts<'a>,
     framing: Framing,
+    at_once: bool,
 }
 
 /// What a [`Frame`] says.
@@ -152,7 +153,7 @@ impl<'a> Frame<'a> {
     }
 
     const fn new(parts: FrameParts<'a>) -> Self {
-        Self { parts, framing: Framing::Stream }
+        Self { parts, framing: Framing::Stream, at_once: false }
     }
 
     /// Writes `to` (plain text, not escaped) in place of the stanza's own `to`; `None` writes no
@@ -184,6 +185,20 @@ impl<'a> Frame<'a> {
     pub const fn framing(mut self, framing: Framing) -> Self {
         self.framing = framing;
         self
+    }
+
+    /// A stanza that no session keeps meanwhile: an answer before the bind, or its result. Buffers take it
+    /// like what is no stanza.
+    #[must_use]
+    pub(crate) const fn at_once(mut self) -> Self {
+        self.at_once = true;
+        self
+    }
+
+    /// Whether its session keeps it where a buffer is full: true of stanzas, but for those of the bind.
+    #[must_use]
+    pub const fn may_wait(&self) -> bool {
+        self.is_stanza() && !self.at_once
     }
 
     /// What it says, for hosts whose wire is not XML.

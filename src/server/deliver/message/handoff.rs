@@ -4,14 +4,14 @@ use smallvec::SmallVec;
 
 use super::{Accepted, Disposition, Reached, with_delay};
 use crate::connection::SharedConnection;
-use crate::extension::Admission;
+use crate::extension::{Admission, Wants};
 use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, Top, message, offline,
 };
 use crate::server::Core;
 use crate::server::deliver::address::Address;
 use crate::server::deliver::answer::try_again;
-use crate::session::{Copies, NotSent, SessionHandle, SessionId, Standing};
+use crate::session::{NotSent, SessionHandle, SessionId, Standing};
 use crate::stanza::Stanza;
 
 /// What comes of handing a message to an account's sessions.
@@ -28,6 +28,8 @@ pub(super) enum Handoff<C: SharedConnection> {
 pub(super) enum Overtakes {
     /// It has just arrived.
     Nothing,
+    /// Nothing, and it is neither delivered nor stored: extensions review it first (HOOK-1).
+    Unreviewed,
     /// Its job runs on the account's chain: what else is queued there, but nothing that ended
     /// sessions have left or that the store has for a session.
     Queued,
@@ -109,7 +111,9 @@ impl<C: SharedConnection> Core<C> {
         loop {
             let candidates = self.candidates(to, &skipped);
             // Others may get it by a carbon copy.
-            let copies = (candidates.0.len() > 1).then(|| Copies::of(stanza));
+            let shares = candidates.0.len() > 1
+                || (overtakes != Overtakes::Nothing && self.wants.has_any(Wants::OUTCOMES));
+            let copies = shares.then(|| accepted.copies_of(stanza));
             let matching = to.resource.as_deref().and_then(|r| candidates.matching(r));
             let decision = self.decide(type_, stanza, to, &candidates, matching.is_some());
             // Asked after the sessions were looked up: a session that can be found is already marked if
@@ -186,6 +190,7 @@ impl<C: SharedConnection> Core<C> {
             Overtakes::Nothing => {
                 heir || candidates.0.iter().any(|(_, standing)| standing.is_behind())
             }
+            Overtakes::Unreviewed => true,
             Overtakes::Queued => heir || self.registry.has_waiting(to.bare.as_str()),
             Overtakes::Everything => false,
         }

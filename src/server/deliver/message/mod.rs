@@ -2,6 +2,7 @@
 
 mod handoff;
 mod queued;
+pub(in crate::server) mod review;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -12,9 +13,9 @@ use smallvec::SmallVec;
 use self::handoff::{Handoff, Overtakes};
 use super::address::Address;
 use crate::connection::SharedConnection;
-use crate::extension::{Admission, Outcome};
+use crate::extension::{Admission, Outcome, Wants};
 use crate::rules::delivery::{
-    BOUNCE, MessageDecision, MessageSituation, MessageType, message, message_to_domain, offline,
+    self as rules, BOUNCE, MessageDecision, MessageSituation, MessageType,
 };
 use crate::server::deliver::give::Origin;
 use crate::server::{Core, Task};
@@ -31,12 +32,43 @@ pub(crate) enum Accepted {
         at: SystemTime,
         since: Duration,
         delayed: bool,
+        /// Extensions know that it waits (HOOK-7).
+        is_told: bool,
     },
+}
+
+impl Accepted {
+    /// Counts copies of the message.
+    fn copies_of(self, stanza: &Stanza) -> Copies {
+        let copies = Copies::of(stanza);
+        if self.is_told() {
+            let _new = copies.set_told();
+        }
+        copies
+    }
+
+    const fn is_told(self) -> bool {
+        matches!(self, Self::Earlier { is_told: true, .. })
+    }
 }
 
 /// The message with the time at which `domain` accepted it, where it does not carry one yet.
 pub(super) fn with_delay(stanza: &Stanza, domain: &str, at: SystemTime) -> Option<Stanza> {
     (!is_delayed_by(stanza, domain)).then(|| stanza.with_appended(&delay(domain, at)))
+}
+
+/// A message as its recipient gets it, and as its sender's account sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Message<'a> {
+    pub(crate) stanza: &'a Stanza,
+    pub(crate) sent: &'a Stanza,
+}
+
+impl<'a> Message<'a> {
+    /// One that is the same to both.
+    pub(crate) const fn of(stanza: &'a Stanza) -> Self {
+        Self { stanza, sent: stanza }
+    }
 }
 
 /// Sessions that took a message.
@@ -71,7 +103,8 @@ impl<C: SharedConnection> Disposition<C> {
             None => MessageSituation::BareNoneAvailable,
         };
         let type_ = MessageType::of(stanza.type_().as_deref());
-        let answers = message(type_, away, offline(stanza, false)) == MessageDecision::Bounce;
+        let answers =
+            rules::message(type_, away, rules::offline(stanza, false)) == MessageDecision::Bounce;
         let is_told = answers && accepted == Accepted::Now;
         Self::Refused(if is_told { admission } else { Admission::Drop })
     }
@@ -88,7 +121,7 @@ impl<C: SharedConnection> Core<C> {
         accepted: Accepted,
     ) -> Option<Task> {
         if !to.is_account() {
-            self.message_to_domain(origin, stanza);
+            self.message_to_domain(origin, Message::of(stanza));
             return None;
         }
         let disposition = match self.admit(to, stanza) {
@@ -101,14 +134,15 @@ impl<C: SharedConnection> Core<C> {
             },
             refused => Disposition::kept_out(stanza, to, accepted, refused),
         };
-        self.conclude(origin, stanza, &to.bare, accepted, disposition);
+        self.conclude(origin, Message::of(stanza), &to.bare, accepted, disposition);
         None
     }
 
-    fn message_to_domain(&self, origin: Origin<'_, C>, stanza: &Stanza) {
-        self.delivered(stanza, origin, None, &[], Outcome::Refused, None);
+    fn message_to_domain(&self, origin: Origin<'_, C>, message: Message<'_>) {
+        self.delivered(origin, message, None, &[], Outcome::Refused, None);
+        let stanza = message.stanza;
         let type_ = MessageType::of(stanza.type_().as_deref());
-        if message_to_domain(type_) == MessageDecision::Bounce {
+        if rules::message_to_domain(type_) == MessageDecision::Bounce {
             self.bounce(origin, stanza, BOUNCE);
         }
     }
@@ -117,11 +151,12 @@ impl<C: SharedConnection> Core<C> {
     fn conclude(
         self: &Arc<Self>,
         origin: Origin<'_, C>,
-        stanza: &Stanza,
+        message: Message<'_>,
         account: &BareJid,
         accepted: Accepted,
         disposition: Disposition<C>,
     ) {
+        let stanza = message.stanza;
         let (outcome, reached, copies) = match &disposition {
             Disposition::Delivered(to, copies) => (Outcome::Delivered, &to[..], copies.as_ref()),
             Disposition::Stored => (Outcome::Stored, &[][..], None),
@@ -129,19 +164,67 @@ impl<C: SharedConnection> Core<C> {
             Disposition::Refused(_) => (Outcome::Refused, &[][..], None),
         };
         if accepted == Accepted::Now {
-            self.delivered(stanza, origin, Some(account), reached, outcome, copies);
+            self.delivered(origin, message, Some(account), reached, outcome, copies);
         }
-        if copies.is_some_and(Copies::release) {
-            // Every session that took it has ended meanwhile and left it to us.
-            let to = self.address_of(account.clone());
-            let (at, since) = (self.environment.utc(), self.environment.now());
-            let accepted = Accepted::Earlier { at, since, delayed: true };
-            if let Some(task) = self.message(None, stanza, &to, accepted) {
-                self.jobs.spawn(task);
-            }
+        let lost = copies.filter(|copies| copies.release());
+        if self.wants.has_any(Wants::OUTCOMES) {
+            let kept = if lost.is_some() { None } else { copies };
+            self.follow(message, account, accepted, outcome, reached, kept);
+        }
+        if let Some(copies) = lost {
+            self.route_again(stanza, account, copies);
         }
         if let Disposition::Refused(Admission::Refuse(error)) = disposition {
             self.bounce(origin, stanza, error);
         }
+    }
+
+    /// Every session that took a message has ended meanwhile and left it to us.
+    #[cold]
+    fn route_again(self: &Arc<Self>, stanza: &Stanza, account: &BareJid, copies: &Copies) {
+        let to = self.address_of(account.clone());
+        let (at, since) = (self.environment.utc(), self.environment.now());
+        let is_told = copies.is_told();
+        let accepted = Accepted::Earlier { at, since, delayed: true, is_told };
+        let task = match self.is_followed() {
+            true => Some(self.queue_message(None, stanza.clone(), &to, accepted)),
+            false => self.message(None, stanza, &to, accepted),
+        };
+        if let Some(task) = task {
+            self.jobs.spawn(task);
+        }
+    }
+
+    /// Tells extensions that it was routed again, and whether it waits now for clients that are gone
+    /// (HOOK-7).
+    #[cold]
+    fn follow(
+        &self,
+        message: Message<'_>,
+        account: &BareJid,
+        accepted: Accepted,
+        outcome: Outcome,
+        reached: &[SessionHandle<C>],
+        copies: Option<&Copies>,
+    ) {
+        if accepted != Accepted::Now {
+            self.came_to(message, account, reached, Outcome::Rerouted);
+        }
+        let waits = match copies {
+            // One that is there may be about to get it with what the store has.
+            Some(copies) => {
+                copies.lose();
+                !reached.iter().any(SessionHandle::is_live) && copies.begins_to_wait()
+            }
+            None => outcome == Outcome::Stored && !accepted.is_told(),
+        };
+        if waits {
+            self.waits(message.stanza, account);
+        }
+    }
+
+    /// Tells extensions that a message waits for an account.
+    pub(in crate::server) fn waits(&self, stanza: &Stanza, account: &BareJid) {
+        self.came_to(Message::of(stanza), account, &[], Outcome::Waiting);
     }
 }

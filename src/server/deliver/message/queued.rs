@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::handoff::{Handoff, Overtakes};
-use super::{Accepted, Disposition, with_delay};
+use super::{Accepted, Disposition, Message, with_delay};
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::delivery::{
@@ -14,9 +14,32 @@ use crate::rules::delivery::{
 };
 use crate::server::deliver::address::Address;
 use crate::server::{Core, Task};
-use crate::session::{SessionHandle, SessionId};
+use crate::session::{AccountState, SessionHandle, SessionId};
 use crate::stanza::{Condition, Stanza};
 use crate::store::{OfflineMessage, StoreError};
+
+/// What comes of a message whose turn it is.
+pub(super) enum InTurn<C: SharedConnection> {
+    Settled(Disposition<C>),
+    /// Extensions review it first, for the account that is so.
+    Review(AccountState),
+}
+
+impl<C: SharedConnection> From<Disposition<C>> for InTurn<C> {
+    fn from(disposition: Disposition<C>) -> Self {
+        Self::Settled(disposition)
+    }
+}
+
+impl<C: SharedConnection> InTurn<C> {
+    /// Of one that was reviewed, or need not be.
+    fn settled(self) -> Disposition<C> {
+        match self {
+            Self::Settled(disposition) => disposition,
+            Self::Review(_) => Disposition::Refused(Admission::Drop),
+        }
+    }
+}
 
 impl<C: SharedConnection> Core<C> {
     /// Has a message wait for its turn, behind the account's backlog.
@@ -36,9 +59,15 @@ impl<C: SharedConnection> Core<C> {
                 let (core, origin, stanza) = (Arc::clone(&core), origin.clone(), stanza.clone());
                 async move {
                     core.settle_left(&to.bare).await;
-                    let disposition =
-                        core.message_in_turn(&stanza, &to, accepted, Overtakes::Queued).await;
-                    core.conclude(origin.as_ref(), &stanza, &to.bare, accepted, disposition);
+                    let turn = core.message_in_turn(&stanza, &to, accepted, Overtakes::Queued);
+                    let disposition = turn.await.settled();
+                    core.conclude(
+                        origin.as_ref(),
+                        Message::of(&stanza),
+                        &to.bare,
+                        accepted,
+                        disposition,
+                    );
                     drop(place);
                 }
             };
@@ -56,48 +85,50 @@ impl<C: SharedConnection> Core<C> {
         to: &Address<'_>,
         accepted: Accepted,
     ) -> Vec<SessionId> {
-        let disposition = self.message_in_turn(stanza, to, accepted, Overtakes::Everything).await;
+        let turn = self.message_in_turn(stanza, to, accepted, Overtakes::Everything);
+        let disposition = turn.await.settled();
         let reached = match &disposition {
             Disposition::Delivered(reached, _) => reached.iter().map(SessionHandle::id).collect(),
             _ => Vec::new(),
         };
-        self.conclude(None, stanza, &to.bare, accepted, disposition);
+        self.conclude(None, Message::of(stanza), &to.bare, accepted, disposition);
         reached
     }
 
     /// Hands a message to the account's sessions, or stores it if there is such an account (OFF-1,
     /// OFF-2, MSG-5). Runs on the account's chain, behind what came before it.
-    async fn message_in_turn(
+    pub(super) async fn message_in_turn(
         self: &Arc<Self>,
         stanza: &Stanza,
         to: &Address<'_>,
         accepted: Accepted,
         mut overtakes: Overtakes,
-    ) -> Disposition<C> {
+    ) -> InTurn<C> {
         let account = &to.bare;
         // Asked again where it was asked before: what came in between may be a block.
         let Ok(state) = self.loaded_state(account).await else {
-            return Disposition::refused(Condition::InternalServerError);
+            return Disposition::refused(Condition::InternalServerError).into();
         };
         match self.admit_to(&state, stanza) {
             Admission::Accept => {}
-            refused => return Disposition::kept_out(stanza, to, accepted, refused),
+            refused => return Disposition::kept_out(stanza, to, accepted, refused).into(),
         }
         if !self.registry.is_loaded(account) {
             match self.stores.accounts.exists(account).await {
                 Ok(true) => {}
-                Ok(false) => return self.message_to_nobody(stanza, to),
-                Err(_) => return Disposition::refused(Condition::InternalServerError),
+                Ok(false) => return self.message_to_nobody(stanza, to).into(),
+                Err(_) => return Disposition::refused(Condition::InternalServerError).into(),
             }
         }
         loop {
             match self.hand_off(stanza, to, accepted, overtakes) {
-                Handoff::Settled(disposition) => return disposition,
-                Handoff::Store => return self.store(account, stanza, accepted).await,
+                Handoff::Settled(disposition) => return disposition.into(),
+                _ if overtakes == Overtakes::Unreviewed => return InTurn::Review(state),
+                Handoff::Store => return self.store(account, stanza, accepted).await.into(),
                 Handoff::Behind if self.catch_up(account).await => self.give_inherited(to).await,
                 // The store does not answer: what it can keep goes behind what it has.
                 Handoff::Behind if self.offline(stanza) == Offline::Store => {
-                    return self.store(account, stanza, accepted).await;
+                    return self.store(account, stanza, accepted).await.into();
                 }
                 Handoff::Behind => overtakes = Overtakes::Everything,
             }

@@ -172,7 +172,7 @@ impl<C: SharedConnection> Driver<C> {
             // Before bind the client has no full JID to be addressed by.
             let from = answer.from().map(Cow::into_owned);
             let answer = answer.readdressed(from.as_deref(), None);
-            self.send(Frame::stanza(&answer));
+            self.send(Frame::stanza(&answer).at_once());
         }
     }
 }
