@@ -121,10 +121,10 @@ impl<C: FromOutbox> Server<C> {
         let mut reader = Reader::new(drain);
         let driver = Driver::of_account(Arc::clone(core), C::from_outbox(outbox), account);
         let line = core.bots.enter(driver);
-        let mut opening = Some(opening(jid));
+        let mut opening = opening(jid).into_iter();
         let session = {
             let mut place = Waiting::new(&line.bell);
-            poll_fn(|cx| line.poll_bound(cx, &mut place, &mut opening)).await
+            poll_fn(|cx| line.poll_bound(cx, &mut place, &mut reader, &mut opening)).await
         };
         let Some(session) = session else { return Err(reader.refusal()) };
         let bot = Bot { line, reader, session, taken: 0, is_counted: false };
@@ -141,18 +141,19 @@ impl<C: FromOutbox> Server<C> {
     }
 }
 
-/// What a client sends up to its bind.
-fn opening(jid: &FullJid) -> Vec<u8> {
-    let mut words = b"<stream:stream xmlns='jabber:client' version='1.0' \
+/// What a client sends up to its bind: each part once the one before it is answered.
+fn opening(jid: &FullJid) -> [Vec<u8>; 2] {
+    let mut header = b"<stream:stream xmlns='jabber:client' version='1.0' \
         xmlns:stream='http://etherx.jabber.org/streams' to='"
         .to_vec();
-    write::attribute_value(&mut words, jid.domain().as_str());
-    words.extend_from_slice(
-        b"'><iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>",
-    );
-    write::text(&mut words, jid.resource().as_str());
-    words.extend_from_slice(b"</resource></bind></iq>");
-    words
+    write::attribute_value(&mut header, jid.domain().as_str());
+    header.extend_from_slice(b"'>");
+    let mut bind = b"<iq type='set' id='bind'>\
+        <bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>"
+        .to_vec();
+    write::text(&mut bind, jid.resource().as_str());
+    bind.extend_from_slice(b"</resource></bind></iq>");
+    [header, bind]
 }
 
 impl<C: SharedConnection> Bot<C> {
@@ -179,11 +180,10 @@ impl<C: SharedConnection> Bot<C> {
         loop {
             match ready!(self.reader.poll_next(cx)) {
                 None => return Poll::Ready(None),
+                // The answer to our bind is nobody's business, and the only stanza that is from nobody.
+                Some(Element::Stanza(stanza)) if stanza.raw_from().is_none() => {}
                 Some(Element::Stanza(stanza)) if !self.is_counted => {
-                    // The answer to our bind is the server's, and nobody's business.
-                    if stanza.raw_from().is_some() {
-                        return Poll::Ready(Some(stanza));
-                    }
+                    return Poll::Ready(Some(stanza));
                 }
                 Some(Element::Stanza(stanza)) => {
                     self.taken = self.taken.wrapping_add(1);
@@ -346,6 +346,12 @@ impl Reader {
         }
     }
 
+    /// Takes what stands before an answer, which needs its room.
+    fn skip(&mut self) {
+        let mut nobody = Context::from_waker(Waker::noop());
+        while let Poll::Ready(Some(_)) = self.poll_next(&mut nobody) {}
+    }
+
     /// Why there is no session, where none was bound.
     fn refusal(&mut self) -> BotError {
         let mut nobody = Context::from_waker(Waker::noop());
@@ -435,7 +441,8 @@ impl<C: SharedConnection> Line<C> {
         &self,
         cx: &Context<'_>,
         place: &mut Waiting<'_>,
-        opening: &mut Option<Vec<u8>>,
+        reader: &mut Reader,
+        opening: &mut impl Iterator<Item = Vec<u8>>,
     ) -> Poll<Option<SessionHandle<C>>> {
         place.wait(cx.waker());
         let waker = Waker::from(Arc::clone(&self.bell));
@@ -447,8 +454,11 @@ impl<C: SharedConnection> Line<C> {
                 }
                 match want {
                     Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Want::Input) => match opening.take() {
-                        Some(opening) => driver.receive(&opening),
+                    Poll::Ready(Want::Input) => match opening.next() {
+                        Some(opening) => {
+                            reader.skip();
+                            driver.receive(&opening);
+                        }
                         None => return Poll::Ready(None),
                     },
                     Poll::Ready(_) => return Poll::Ready(None),
