@@ -32,7 +32,7 @@ pub struct Metrics {
     pub stream_errors: Vec<(StreamCondition, u64)>,
     /// Limits that were hit.
     pub limits: Vec<(Limit, u64)>,
-    /// Entries of the stores that could not be read, and were left out (JID-6).
+    /// Entries of the stores that could not be read, and were left out ([JID-6](crate::rules#jid-6)).
     pub unread: u64,
     /// Accounts with a change under way.
     pub jobs: usize,

@@ -10,7 +10,7 @@ use super::super::admission::Source;
 use crate::server::shielded;
 use crate::server::work::oneshot::{Receiver, Sender, channel};
 
-/// Threads for password hashing, which would hold up those that serve connections (LIMIT-28).
+/// Threads for password hashing, which would hold up those that serve connections ([LIMIT-28](crate::rules#limit-28)).
 ///
 /// For hosts to implement, and to hand to [`ServerBuilder::hashing`](crate::server::ServerBuilder::hashing).
 /// With feature `tokio` a runtime's handle is one, with feature `threads` `host::threads::Workers` is.
