@@ -61,7 +61,7 @@
 //! Without any there are [`session`], [`connection`], [`outbox`], rosters ([`rules::roster`]) and [`stanza`], on six
 //! dependencies.
 //!
-//! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Ids such as BIND-5 name the
+//! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Ids such as [BIND-5](crate::rules#bind-5) name the
 //! [rules](crate::rules#behaviour-rules), each with its source; the [`guide`] has the other pages of the documentation.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
