@@ -151,6 +151,13 @@ mod cookbook {
     #[doc = include_str!("../docs/cookbook/administration.md")]
     mod administration {}
 
+    #[doc = include_str!("../docs/cookbook/metrics.md")]
+    mod metrics {}
+
+    #[cfg(all(feature = "ring", feature = "sqlite", feature = "tokio"))]
+    #[doc = include_str!("../docs/cookbook/server.md")]
+    mod server {}
+
     #[cfg(all(feature = "tokio", unix))]
     #[doc = include_str!("../docs/cookbook/gateway.md")]
     mod gateway {}
