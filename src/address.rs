@@ -1,4 +1,4 @@
-//! One spelling for each address ([RFC 7622](https://www.rfc-editor.org/rfc/rfc7622), rules JID-1…6).
+//! One spelling for each address ([RFC 7622](https://www.rfc-editor.org/rfc/rfc7622), rules [JID-1](crate::rules#jid-1)…6).
 //!
 //! Every text that becomes an address passes through here, from a peer, a host, a store or a command
 //! line. The result is in normal form, which a second pass leaves unchanged; everything else is

@@ -48,7 +48,7 @@ pub trait Environment: Send + Sync + 'static {
     /// The time of day, for what other entities read (XEP-0203 stamps).
     fn utc(&self) -> SystemTime;
 
-    /// Fills `out` from a cryptographically secure generator (SEC-1): stream ids, resources and
+    /// Fills `out` from a cryptographically secure generator ([SEC-1](crate::rules#sec-1)): stream ids, resources and
     /// resumption ids are made from it.
     fn random(&self, out: &mut [u8]);
 }

@@ -125,7 +125,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     }
 
     /// Whether the extension may take a first-level element of this name, at any stage. Where none may,
-    /// the stream is closed at the element's start tag, without waiting for the rest (STREAM-16). By
+    /// the stream is closed at the element's start tag, without waiting for the rest ([STREAM-16](crate::rules#stream-16)). By
     /// default it may take any: an extension that takes none, or few, should say so.
     fn takes(&self, name: &str, namespace: &str) -> bool {
         let _ = (name, namespace);
@@ -152,7 +152,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     }
 
     /// Takes a first-level element that is no stanza, on a bound stream. An element that no
-    /// extension takes closes the stream with `unsupported-stanza-type` (STREAM-16).
+    /// extension takes closes the stream with `unsupported-stanza-type` ([STREAM-16](crate::rules#stream-16)).
     fn nonza(&self, session: &mut Session<Bound, C>, element: &Nonza) -> Flow {
         let _ = (session, element);
         Flow::Next
@@ -165,7 +165,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     }
 
     /// Loads what the extension keeps for an account, together with the account's roster: before
-    /// a session is bound (a load that fails or takes too long fails the bind, BIND-7), and where a
+    /// a session is bound (a load that fails or takes too long fails the bind, [BIND-7](crate::rules#bind-7)), and where a
     /// stanza arrives for an account without sessions. `None`, or a load that yields `None` (an
     /// empty list, say), costs nothing afterwards.
     ///
@@ -191,7 +191,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     /// another domain, the host. Asked once for each local account that has to do with it: first for the
     /// sender's ([`Way::Sent`]), then for the recipient's ([`Way::Received`]), if the message is admitted
     /// there and would be delivered or stored. For a message to the own account once, as sent. What one
-    /// extension changes the next one sees; the first that does not let it go on decides (HOOK-1). What the
+    /// extension changes the next one sees; the first that does not let it go on decides ([HOOK-1](crate::rules#hook-1)). What the
     /// sender's review stops was never sent: no other session of the account has a copy of it, and
     /// [`delivered`](Self::delivered) is not told.
     ///
@@ -266,7 +266,7 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
         Liveness::Alive
     }
 
-    /// Asks a silent client for a sign of life (STREAM-29). [`Flow::Done`] = it was asked; where no
+    /// Asks a silent client for a sign of life ([STREAM-29](crate::rules#stream-29)). [`Flow::Done`] = it was asked; where no
     /// extension asks, the server sends a ping.
     fn ask_for_life(&self, session: &SessionHandle<C>) -> Flow {
         let _ = session;
@@ -332,10 +332,10 @@ pub enum Admission {
     /// This extension lets it in.
     Accept,
     /// It is kept out, and its sender gets this error where one is due: never in answer to an error
-    /// (STZ-7), and to a message only where an account that is away would answer (BLOCK-5).
+    /// ([STZ-7](crate::rules#stz-7)), and to a message only where an account that is away would answer ([BLOCK-5](crate::rules#block-5)).
     Refuse(StanzaError),
     /// It is kept out silently. Presence that cancels or grants a subscription still changes it
-    /// (BLOCK-9).
+    /// ([BLOCK-9](crate::rules#block-9)).
     Drop,
 }
 
@@ -347,7 +347,7 @@ pub enum Outcome {
     Delivered,
     /// It waits in the offline store.
     Stored,
-    /// The account does not exist; the sender is not told (MSG-5).
+    /// The account does not exist; the sender is not told ([MSG-5](crate::rules#msg-5)).
     NoAccount,
     /// It was [`Stored`](Self::Stored) before, and a session has got it now.
     Retrieved,
@@ -357,10 +357,10 @@ pub enum Outcome {
     Refused,
     /// Nobody who is there has it: it is in the offline store, or only sessions have it whose clients are
     /// gone (and may come back for it) without having acknowledged it. Told once for each message, when
-    /// that is so for the first time, after what it [came to](Self::Delivered) at first (HOOK-7).
+    /// that is so for the first time, after what it [came to](Self::Delivered) at first ([HOOK-7](crate::rules#hook-7)).
     Waiting,
     /// Sessions that had accepted it have ended, and no client has acknowledged it: it was routed
-    /// again (SM-17), to the sessions that [it has reached](Delivery::reached) now. If there are none, it
+    /// again ([SM-17](crate::rules#sm-17)), to the sessions that [it has reached](Delivery::reached) now. If there are none, it
     /// is in the store or has ended.
     Rerouted,
 }
@@ -423,7 +423,7 @@ impl<'a, C: SharedConnection> Delivery<'a, C> {
     }
 
     /// Counts the copies of the message, so that it does not arrive twice when a session that has one
-    /// is lost (SM-17): an extension that gives it to another session of the account counts it here.
+    /// is lost ([SM-17](crate::rules#sm-17)): an extension that gives it to another session of the account counts it here.
     /// `None` where no session got it.
     #[must_use]
     pub const fn copies(&self) -> Option<&'a Copies> {
@@ -452,7 +452,7 @@ impl<C: SharedConnection> fmt::Debug for Delivery<'_, C> {
 pub enum Stage {
     /// Not authenticated, but secure.
     Secure,
-    /// Authenticated; a resource is bound next (STREAM-F4).
+    /// Authenticated; a resource is bound next ([STREAM-F4](crate::rules#stream-f4)).
     Authenticated,
 }
 
@@ -529,16 +529,16 @@ impl<'a, C: SharedConnection> IqRequest<'a, C> {
         self.relation == Relation::Own
     }
 
-    /// Whether the sender may know of the account's presence (SEC-4): to all others the account
-    /// answers as if it did not exist (IQ-7).
+    /// Whether the sender may know of the account's presence ([SEC-4](crate::rules#sec-4)): to all others the account
+    /// answers as if it did not exist ([IQ-7](crate::rules#iq-7)).
     #[must_use]
     pub fn is_entitled(&self) -> bool {
         self.relation.is_entitled()
     }
 
-    /// The sessions of the account that the sender may know of (SEC-4): the available ones for the
+    /// The sessions of the account that the sender may know of ([SEC-4](crate::rules#sec-4)): the available ones for the
     /// account itself and its subscribers; for others that are entitled only those which they hold
-    /// directed presence of (PRES-17). None for the domain.
+    /// directed presence of ([PRES-17](crate::rules#pres-17)). None for the domain.
     pub fn sessions(&self) -> impl Iterator<Item = SessionHandle<C>> {
         let from = self.stanza.from().unwrap_or_default();
         let sender = bare_of(&from).to_owned();
@@ -587,7 +587,7 @@ pub type IqResult = Result<Option<Element>, StanzaError>;
 pub enum IqReply {
     /// At hand.
     Now(IqResult),
-    /// Still to come. The stream waits for it (STREAM-23), at most 60 seconds (IQ-5).
+    /// Still to come. The stream waits for it ([STREAM-23](crate::rules#stream-23)), at most 60 seconds ([IQ-5](crate::rules#iq-5)).
     Later(Pin<Box<dyn Future<Output = IqResult> + Send>>),
     /// Still to come, from work that changes what is kept for the account: it runs one after the other
     /// with everything else that changes the account or binds a session of it, and is never cancelled.
@@ -607,7 +607,7 @@ impl IqDone {
         Self { result, then: None }
     }
 
-    /// Runs `then` once the answer is sent: pushes come after results (ROSTER-10, BLOCK-3).
+    /// Runs `then` once the answer is sent: pushes come after results ([ROSTER-10](crate::rules#roster-10), [BLOCK-3](crate::rules#block-3)).
     pub fn then(mut self, then: impl FnOnce() + Send + 'static) -> Self {
         self.then = Some(Box::new(then));
         self

@@ -19,10 +19,20 @@ page!(guarantees, "guarantees.md");
 page!(durability, "durability.md");
 page!(amplification, "amplification.md");
 
-/// Recipes: what a chat product adds to a server.
+#[doc = include_str!("guide/links.md")]
+#[doc = include_str!("../docs/cookbook/README.md")]
 pub mod cookbook {
+    page!(server, "cookbook/server.md");
+    page!(users_sql, "cookbook/users-sql.md");
+    page!(users_http, "cookbook/users-http.md");
+    page!(bot, "cookbook/bot.md");
+    page!(component, "cookbook/component.md");
     page!(archive, "cookbook/archive.md");
     page!(push, "cookbook/push.md");
+    page!(administration, "cookbook/administration.md");
+    page!(metrics, "cookbook/metrics.md");
+    page!(testing, "cookbook/testing.md");
+    page!(gateway, "cookbook/gateway.md");
 }
 
 /// Why each choice that a reader may question was made.

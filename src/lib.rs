@@ -56,12 +56,13 @@
 //!   [`Environment`](environment::Environment).
 //! - `server` (default, brings `stream`, the reading and writing of XML streams): a whole server without sockets.
 //! - `tokio`, `threads`: its sockets and TLS. `ring` (default) is the cryptography of that TLS.
-//! - `sqlite`: stores in one file. `conformance`: tests for stores of your own. `tracing`: spans for the log.
+//! - `sqlite`: stores in one file. `conformance`: tests for stores of your own. `tracing`, `metrics`: for a log, for
+//!   monitoring.
 //!
 //! Without any there are [`session`], [`connection`], [`outbox`], rosters ([`rules::roster`]) and [`stanza`], on six
 //! dependencies.
 //!
-//! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Ids such as BIND-5 name the
+//! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Ids such as [BIND-5](crate::rules#bind-5) name the
 //! [rules](crate::rules#behaviour-rules), each with its source; the [`guide`] has the other pages of the documentation.
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -259,7 +259,7 @@ impl FromOutbox for Arc<dyn Connection> {
     }
 }
 
-/// How many bytes may wait for a slow reader (LIMIT-13).
+/// How many bytes may wait for a slow reader ([LIMIT-13](crate::rules#limit-13)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Marks {

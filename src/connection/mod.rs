@@ -78,7 +78,7 @@ pub trait Connection: Send + Sync + 'static {
     }
 
     /// Bytes the transport has taken since the connection was made. A peer is too slow when
-    /// something is [`waiting`](Self::waiting) and this has not moved for 60 seconds (LIMIT-13).
+    /// something is [`waiting`](Self::waiting) and this has not moved for 60 seconds ([LIMIT-13](crate::rules#limit-13)).
     fn written(&self) -> u64 {
         0
     }

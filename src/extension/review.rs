@@ -81,7 +81,7 @@ pub enum Passage {
     Mark(Vec<Element>),
     /// It goes on changed, for everybody who gets it from here on. Kind and addresses stay what they are.
     Change(Stanza),
-    /// It goes no further, and its sender gets this error where one is due (STZ-7).
+    /// It goes no further, and its sender gets this error where one is due ([STZ-7](crate::rules#stz-7)).
     Refuse(StanzaError),
     /// It goes no further, and its sender is told nothing: the extension has taken it.
     Take,
@@ -105,8 +105,8 @@ impl fmt::Debug for Passage {
 pub enum Review {
     /// At hand.
     Now(Passage),
-    /// Still to come, within 10 seconds (HOOK-4). The message waits for it, and behind it whatever else
-    /// its sender's stream brings and all later messages of the account (HOOK-2).
+    /// Still to come, within 10 seconds ([HOOK-4](crate::rules#hook-4)). The message waits for it, and behind it whatever else
+    /// its sender's stream brings and all later messages of the account ([HOOK-2](crate::rules#hook-2)).
     Later(Pin<Box<dyn Future<Output = Passage> + Send>>),
 }
 

@@ -75,14 +75,14 @@ impl<L> Listener<L> {
     }
 
     /// Its connections are secure without TLS, since nobody else can read along: a loopback address, a
-    /// Unix socket, a proxy that does TLS in front of this host (TLS-3). Passwords are taken on them.
+    /// Unix socket, a proxy that does TLS in front of this host ([TLS-3](crate::rules#tls-3)). Passwords are taken on them.
     pub fn secure(mut self) -> Self {
         self.terms.secure = true;
         self
     }
 
     /// Its connections come through proxies, which begin each with a header of the PROXY protocol, of
-    /// version 1 or 2. What limits count as the source is the client then, and not the proxy (PROXY-1).
+    /// version 1 or 2. What limits count as the source is the client then, and not the proxy ([PROXY-1](crate::rules#proxy-1)).
     ///
     /// `is_trusted` says of which addresses proxies are. Connections from others are closed, since
     /// anybody could say to be anybody. Over a Unix socket, whoever may connect is trusted.

@@ -30,11 +30,11 @@
 //! Both keep these promises:
 //!
 //! - While the driver waits (a store works, a limit pauses reading) nothing is read; writing goes on.
-//! - `<proceed/>` is flushed before the handshake, and nothing is written until its end (TLS-2).
+//! - `<proceed/>` is flushed before the handshake, and nothing is written until its end ([TLS-2](crate::rules#tls-2)).
 //! - When the transport is lost, the driver is dropped at once. When either side closes, or the peer
-//!   sends no more (STREAM-36), what waits is flushed; a peer that does not read cannot hold the
-//!   socket longer than [`Host::close_timeout`] allows (LIMIT-23).
-//! - Under TLS the last that is written is `close_notify` (TLS-4).
+//!   sends no more ([STREAM-36](crate::rules#stream-36)), what waits is flushed; a peer that does not read cannot hold the
+//!   socket longer than [`Host::close_timeout`] allows ([LIMIT-23](crate::rules#limit-23)).
+//! - Under TLS the last that is written is `close_notify` ([TLS-4](crate::rules#tls-4)).
 
 mod ahead;
 mod listener;
@@ -164,7 +164,7 @@ impl<C: SharedConnection> Host<C> {
     }
 
     /// Sets how much a transport's outbox holds; its session keeps the rest of what waits for a slow
-    /// reader (LIMIT-13).
+    /// reader ([LIMIT-13](crate::rules#limit-13)).
     #[must_use]
     pub fn marks(mut self, marks: Marks) -> Self {
         self.marks = marks;
@@ -179,7 +179,7 @@ impl<C: SharedConnection> Host<C> {
     }
 
     /// Sets how long the end of a connection may take once its session has closed: writing what
-    /// waits, and waiting for the peer to close as well; 5 seconds (LIMIT-23). With `threads` it is
+    /// waits, and waiting for the peer to close as well; 5 seconds ([LIMIT-23](crate::rules#limit-23)). With `threads` it is
     /// also how long a stuck writer may take to notice that the connection was closed.
     #[must_use]
     pub fn close_timeout(mut self, time: Duration) -> Self {

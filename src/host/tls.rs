@@ -182,7 +182,7 @@ impl From<Arc<ServerConfig>> for TlsConfig {
     /// Any configuration, with whatever provider it has. See [`certificate`](Self::certificate) for `tls-server-end-point`.
     ///
     /// Its application protocols are those of STARTTLS, which needs none. With direct TLS it is
-    /// `xmpp-client` alone, whatever the configuration says (TLS-5).
+    /// `xmpp-client` alone, whatever the configuration says ([TLS-5](crate::rules#tls-5)).
     fn from(config: Arc<ServerConfig>) -> Self {
         let mut direct = ServerConfig::clone(&config);
         // One that is offered nothing goes on without, as clients may (XEP-0368).

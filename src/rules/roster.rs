@@ -75,7 +75,7 @@ impl Subscription {
 
 /// One roster item, as stored and as it is shown to clients.
 ///
-/// A pending inbound request is no part of it (rule ROSTER-3): see [`Roster::requests`].
+/// A pending inbound request is no part of it (rule [ROSTER-3](crate::rules#roster-3)): see [`Roster::requests`].
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Item {
@@ -109,7 +109,7 @@ impl Item {
 }
 
 impl fmt::Debug for Item {
-    /// Prints state and counts, never the contact or what the user calls it (rule SEC-6).
+    /// Prints state and counts, never the contact or what the user calls it (rule [SEC-6](crate::rules#sec-6)).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Item")
             .field("named", &self.name.is_some())
@@ -122,7 +122,7 @@ impl fmt::Debug for Item {
 }
 
 /// An item whose text is no address, or not in its normal form: it was stored before addresses had one
-/// spelling (rule JID-6). Shown as what it is, without a subscription, until the user removes it.
+/// spelling (rule [JID-6](crate::rules#jid-6)). Shown as what it is, without a subscription, until the user removes it.
 #[derive(Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stray {

@@ -5,7 +5,7 @@ use std::fmt;
 /// Channel binding data of one TLS connection, as far as the host knows it.
 ///
 /// The `-PLUS` mechanisms are offered where [`server_end_point`](Self::server_end_point) is known:
-/// a server that offers them must support that type (SASL-11, [XEP-0440
+/// a server that offers them must support that type ([SASL-11](crate::rules#sasl-11), [XEP-0440
 /// §3](https://xmpp.org/extensions/xep-0440.html)). An exporter alone offers nothing.
 ///
 /// ```

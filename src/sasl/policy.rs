@@ -49,22 +49,22 @@ impl Policy {
 
     /// The mechanisms that may be offered, in any order.
     ///
-    /// PLAIN is never offered on an insecure stream (SASL-1), `-PLUS` only where the channel can be
-    /// bound to (SASL-11): with a `-PLUS` mechanism, list the one without it as well.
+    /// PLAIN is never offered on an insecure stream ([SASL-1](crate::rules#sasl-1)), `-PLUS` only where the channel can be
+    /// bound to ([SASL-11](crate::rules#sasl-11)): with a `-PLUS` mechanism, list the one without it as well.
     pub fn mechanisms(mut self, mechanisms: &[Mechanism]) -> Self {
         self.mechanisms =
             Mechanism::ALL.into_iter().filter(|one| mechanisms.contains(one)).collect();
         self
     }
 
-    /// How many retries a stream has after its first failure, 2 to 5 (SASL-9): other numbers are
+    /// How many retries a stream has after its first failure, 2 to 5 ([SASL-9](crate::rules#sasl-9)): other numbers are
     /// brought into that range.
     pub fn retries(mut self, retries: u8) -> Self {
         self.retries = retries.clamp(2, 5);
         self
     }
 
-    /// Whether SCRAM is also offered on streams that are not secure (TLS-3). Without this, any
+    /// Whether SCRAM is also offered on streams that are not secure ([TLS-3](crate::rules#tls-3)). Without this, any
     /// attempt there is answered `encryption-required`.
     pub const fn allow_insecure(mut self, allow: bool) -> Self {
         self.secure_only = !allow;
@@ -74,7 +74,7 @@ impl Policy {
     /// The number of PBKDF2 iterations that accounts usually have; 4096 by default.
     ///
     /// It is what unknown users are shown, and how much work is done for them, so that they look
-    /// like the others (SASL-7). An account with another number can be told from an unknown one.
+    /// like the others ([SASL-7](crate::rules#sasl-7)). An account with another number can be told from an unknown one.
     pub const fn iterations(mut self, iterations: NonZeroU32) -> Self {
         self.iterations = iterations;
         self

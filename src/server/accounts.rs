@@ -21,7 +21,7 @@ use crate::stream::StreamError;
 ///
 /// What changes a roster is stored when it returns `Ok`, and everybody has been told as if a client of
 /// the account had done it: roster pushes to its sessions, presence and subscription stanzas to its
-/// contacts (HOST-3). An account without sessions is treated the same, from its store. A future that is
+/// contacts ([HOST-3](crate::rules#host-3)). An account without sessions is treated the same, from its store. A future that is
 /// dropped takes back nothing.
 ///
 /// # Examples
@@ -71,7 +71,7 @@ pub enum AccountError {
     #[error("there is no such account")]
     NoAccount,
     /// The contact is no bare JID or domain that a roster may hold: it has no normal form, or is the account
-    /// itself (ROSTER-7).
+    /// itself ([ROSTER-7](crate::rules#roster-7)).
     #[error("no roster item can have this address")]
     InvalidContact,
     /// The contact to remove is not in the roster.
@@ -80,7 +80,7 @@ pub enum AccountError {
     /// A group is empty, or named twice.
     #[error("a group is empty or named twice")]
     InvalidGroup,
-    /// The roster, or this item of it, would be larger than it may be (LIMIT-15).
+    /// The roster, or this item of it, would be larger than it may be ([LIMIT-15](crate::rules#limit-15)).
     #[error("the roster or its item would be too large")]
     TooLarge,
     /// The store failed.
@@ -169,7 +169,7 @@ impl<C: SharedConnection> Server<C> {
     }
 
     /// Sends a message to every account that is online, `accounts` of them in each `period`, and returns
-    /// how many there were (HOST-7). Each gets it at its bare JID, from its domain if the message names no
+    /// how many there were ([HOST-7](crate::rules#host-7)). Each gets it at its bare JID, from its domain if the message names no
     /// sender; an account that has left by its turn, or whose sessions all have a negative priority, does not.
     ///
     /// The waits depend on [`handle_timeout`](Self::handle_timeout).
@@ -242,7 +242,7 @@ impl<C: SharedConnection> Account<C> {
     }
 
     /// Adds a contact to the roster, or gives it another name and other groups. What the item says of the
-    /// subscription is not looked at, as in a client's roster set (ROSTER-8): presence changes that, or
+    /// subscription is not looked at, as in a client's roster set ([ROSTER-8](crate::rules#roster-8)): presence changes that, or
     /// [`befriend`](Self::befriend).
     ///
     /// # Errors
@@ -255,11 +255,11 @@ impl<C: SharedConnection> Account<C> {
         self.change(contact, Change::Set(set, Asker::Host)).await
     }
 
-    /// Removes a contact: each is told what it is told when a client removes it (ROSTER-15).
+    /// Removes a contact: each is told what it is told when a client removes it ([ROSTER-15](crate::rules#roster-15)).
     ///
     /// # Errors
     ///
-    /// [`AccountError`]; [`AccountError::NoContact`] if it is not in the roster (ROSTER-14).
+    /// [`AccountError`]; [`AccountError::NoContact`] if it is not in the roster ([ROSTER-14](crate::rules#roster-14)).
     pub async fn remove_contact(&self, jid: &BareJid) -> Result<(), AccountError> {
         let contact = contact(jid)?;
         let set = RosterSet::removal(contact.clone());
@@ -268,7 +268,7 @@ impl<C: SharedConnection> Account<C> {
 
     /// Subscribes this account and another one of this server to each other, in one step on both sides: each
     /// has the other in its roster with subscription `both`, under the name and in the groups that it had
-    /// (HOST-4). Requests between the two are done with; who sees the other only now gets its presence.
+    /// ([HOST-4](crate::rules#host-4)). Requests between the two are done with; who sees the other only now gets its presence.
     ///
     /// # Errors
     ///
@@ -282,7 +282,7 @@ impl<C: SharedConnection> Account<C> {
     }
 
     /// Ends all sessions of the account with this error, and its streams that are authenticated and have not
-    /// bound yet (DESTROY-19). Returns how many sessions there were; they may log in again at once.
+    /// bound yet ([DESTROY-19](crate::rules#destroy-19)). Returns how many sessions there were; they may log in again at once.
     ///
     /// ```
     /// # use xmpp_session::{connection::Recorder, jid::BareJid, server::Server};

@@ -30,12 +30,12 @@ const MARKS: Marks = Marks::new(0, 2 << 20);
 /// A session of an account whose client is a program of the host.
 ///
 /// It is bound as a client's session is: stores are loaded, extensions asked, limits kept, and another session
-/// of its resource gets out of its way (BOT-1). To the server it is a client that says nothing yet: it becomes
+/// of its resource gets out of its way ([BOT-1](crate::rules#bot-1)). To the server it is a client that says nothing yet: it becomes
 /// available with `<presence/>`, and gets offline messages then; it is interested once it has asked for the
 /// roster; it enables carbons if it wants them.
 ///
 /// Dropping it ends the session. What the bot has not taken by then goes where it would go without it: to other
-/// sessions, to the offline store, or back (BOT-4).
+/// sessions, to the offline store, or back ([BOT-4](crate::rules#bot-4)).
 ///
 /// # Examples
 ///
@@ -157,7 +157,7 @@ fn opening(jid: &FullJid) -> [Vec<u8>; 2] {
 }
 
 impl<C: SharedConnection> Bot<C> {
-    /// The full JID that was bound. Its resource may be another than was asked for (BIND-5).
+    /// The full JID that was bound. Its resource may be another than was asked for ([BIND-5](crate::rules#bind-5)).
     #[must_use]
     pub fn jid(&self) -> &FullJid {
         self.session.jid()
@@ -203,8 +203,8 @@ impl<C: SharedConnection> Bot<C> {
     }
 
     /// Sends a stanza as the account's client would: its `from` is the bot's, whatever it says. Waits while
-    /// an earlier stanza is in work, while a limit pauses a client (LIMIT-20), and a little for recipients that
-    /// are far behind (LIMIT-13); never for the bot to take what comes. To take it meanwhile, send from another
+    /// an earlier stanza is in work, while a limit pauses a client ([LIMIT-20](crate::rules#limit-20)), and a little for recipients that
+    /// are far behind ([LIMIT-13](crate::rules#limit-13)); never for the bot to take what comes. To take it meanwhile, send from another
     /// task ([`sender`](Self::sender)). A future that is dropped before it is ready has sent nothing.
     ///
     /// # Errors

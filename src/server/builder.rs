@@ -62,7 +62,7 @@ const LEAST_SILENCE: Duration = Duration::from_secs(5 * 60);
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct DomainPolicy {
-    /// Whether nothing but STARTTLS is offered without TLS (STREAM-F1). Default: yes.
+    /// Whether nothing but STARTTLS is offered without TLS ([STREAM-F1](crate::rules#stream-f1)). Default: yes.
     pub tls_required: bool,
     /// How clients authenticate. Default: every mechanism, on secure streams only.
     pub sasl: Option<Policy>,
@@ -197,7 +197,7 @@ impl<C: SharedConnection> Server<C> {
 
 impl<C: SharedConnection> ServerBuilder<C> {
     /// Serves a domain under the default policy: TLS required, every mechanism. A server without a domain serves
-    /// nobody. It is looked up in its [normal form](crate::address::domain) (STREAM-6).
+    /// nobody. It is looked up in its [normal form](crate::address::domain) ([STREAM-6](crate::rules#stream-6)).
     pub fn domain(self, domain: DomainPart) -> Self {
         self.domain_with(domain, DomainPolicy::default())
     }
@@ -210,26 +210,26 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// The domain of clients that name none (STREAM-4). Without it they are refused.
+    /// The domain of clients that name none ([STREAM-4](crate::rules#stream-4)). Without it they are refused.
     pub fn default_domain(mut self, domain: DomainPart) -> Self {
         self.default_domain = Some(address::domain(domain.as_str()).unwrap_or(domain));
         self
     }
 
-    /// A domain that is no longer served: its clients are told `host-gone` (STREAM-5).
+    /// A domain that is no longer served: its clients are told `host-gone` ([STREAM-5](crate::rules#stream-5)).
     pub fn former_domain(mut self, domain: DomainPart) -> Self {
         self.former_domains.push(address::domain(domain.as_str()).unwrap_or(domain));
         self
     }
 
-    /// What happens when a resource is in use (BIND-5).
+    /// What happens when a resource is in use ([BIND-5](crate::rules#bind-5)).
     pub fn conflict(mut self, policy: Conflict) -> Self {
         self.registry = self.registry.conflict(policy);
         self
     }
 
     /// How often one full JID may be replaced `within` such a time: the next bind of it gets a generated
-    /// resource, so that two clients cannot kick each other for ever (BIND-6). `usize::MAX` is no limit.
+    /// resource, so that two clients cannot kick each other for ever ([BIND-6](crate::rules#bind-6)). `usize::MAX` is no limit.
     /// Default: 3 times within 60 seconds.
     pub fn replacements(mut self, times: usize, within: Duration) -> Self {
         self.registry = self.registry.replacements(times, within);
@@ -250,7 +250,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
     }
 
     /// The way to other domains. Without one they cannot be reached: senders get `remote-server-not-found`
-    /// (STZ-10).
+    /// ([STZ-10](crate::rules#stz-10)).
     pub fn router(mut self, router: impl Router) -> Self {
         self.router = Some(Box::new(router));
         self
@@ -260,10 +260,10 @@ impl<C: SharedConnection> ServerBuilder<C> {
     /// the server itself serves stays its own.
     ///
     /// `handler` is called with every stanza for the domain or an address in it, one after the other, in the
-    /// order in which they came (COMP-2): while its future waits, the next one does too. What it returns as an
+    /// order in which they came ([COMP-2](crate::rules#comp-2)): while its future waits, the next one does too. What it returns as an
     /// error is told to the stanza's sender, where an answer is due. It runs in
     /// [`Server::background`], and has 60 seconds for each stanza. If it falls behind, who sends to it is
-    /// slowed down, then refused (COMP-5). Presence of accounts that the component has subscribed to, or that
+    /// slowed down, then refused ([COMP-5](crate::rules#comp-5)). Presence of accounts that the component has subscribed to, or that
     /// have joined it by directed presence, comes as it does to another domain.
     ///
     /// # Examples
@@ -309,7 +309,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
     }
 
     /// Called with what goes wrong or is refused: failed logins, stores that fail, panics of the host's code,
-    /// TLS, limits, streams that are closed with an error (FAULT-1…6).
+    /// TLS, limits, streams that are closed with an error ([FAULT-1](crate::rules#fault-1)…6).
     ///
     /// On the thread where it happens and without a lock; it should be quick, and may call back into the
     /// crate. A panic in it fails alone, and what goes wrong within it is counted and not told. Of one kind and
@@ -327,13 +327,13 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// Whether the spans and events of the feature `tracing` name the JIDs of sessions (SEC-6). Default: no.
+    /// Whether the spans and events of the feature `tracing` name the JIDs of sessions ([SEC-6](crate::rules#sec-6)). Default: no.
     pub const fn log_addresses(mut self, log: bool) -> Self {
         self.log_addresses = log;
         self
     }
 
-    /// Where the passwords of PLAIN logins are hashed (LIMIT-28): a runtime's handle, or
+    /// Where the passwords of PLAIN logins are hashed ([LIMIT-28](crate::rules#limit-28)): a runtime's handle, or
     /// `host::threads::Workers`. Without it they are hashed on the thread that reads them, and hold up
     /// its other connections.
     pub fn hashing(mut self, offload: impl Offload) -> Self {

@@ -55,7 +55,7 @@ impl Shutdown {
     }
 
     /// Sends the clients to another host, a name or an address. Those on an unprotected stream are told
-    /// `system-shutdown` all the same (STREAM-30).
+    /// `system-shutdown` all the same ([STREAM-30](crate::rules#stream-30)).
     pub fn see_other_host(mut self, host: &str, port: Option<u16>) -> Self {
         self.other_host = Some(StreamError::see_other_host(host, port));
         self
@@ -95,20 +95,20 @@ pub struct Progress {
 }
 
 impl<C: SharedConnection> Server<C> {
-    /// Ends a session with `policy-violation` (DESTROY-19). `false` if it was over.
+    /// Ends a session with `policy-violation` ([DESTROY-19](crate::rules#destroy-19)). `false` if it was over.
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
     pub fn kick(&self, session: &SessionHandle<C>) -> bool {
         self.kick_with(session, &StreamCondition::PolicyViolation.into())
     }
 
-    /// Ends a session with this error (DESTROY-19). `false` if it was over.
+    /// Ends a session with this error ([DESTROY-19](crate::rules#destroy-19)). `false` if it was over.
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
     pub fn kick_with(&self, session: &SessionHandle<C>, error: &StreamError) -> bool {
         self.0.end_session(session, Reason::Kicked, error)
     }
 
     /// The password of an account was changed: all its sessions end with `reset`, except the one that
-    /// changed it (DESTROY-18). So do streams that have authenticated and not bound, and no stream that
+    /// changed it ([DESTROY-18](crate::rules#destroy-18)). So do streams that have authenticated and not bound, and no stream that
     /// has already begun can authenticate with what was valid before.
     ///
     /// To be called once the new password is stored.
@@ -131,8 +131,8 @@ impl<C: SharedConnection> Server<C> {
         let _swept = core.jobs.run(account.as_str(), async move { sweep() });
     }
 
-    /// Removes an account (DESTROY-15): its contacts are told as if each had been removed from its
-    /// roster (ROSTER-15), its sessions end with `not-authorized`, and everything that the stores
+    /// Removes an account ([DESTROY-15](crate::rules#destroy-15)): its contacts are told as if each had been removed from its
+    /// roster ([ROSTER-15](crate::rules#roster-15)), its sessions end with `not-authorized`, and everything that the stores
     /// keep for it is deleted, its credentials last. Nobody can log in meanwhile.
     ///
     /// `false` if the store knew no such account.
@@ -155,7 +155,7 @@ impl<C: SharedConnection> Server<C> {
         removed
     }
 
-    /// Ends everything (DESTROY-16): new streams are refused, and each session is told and ended,
+    /// Ends everything ([DESTROY-16](crate::rules#destroy-16)): new streams are refused, and each session is told and ended,
     /// at the pace of `options`. When this returns, no session is left, whoever saw one has been
     /// told, and what sessions left behind is stored.
     ///

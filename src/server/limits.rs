@@ -24,65 +24,65 @@ use crate::stream;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Sizes on the stream (LIMIT-2…5).
+    /// Sizes on the stream ([LIMIT-2](crate::rules#limit-2)…5).
     pub stream: stream::Limits,
-    /// From accept to bound, whatever the traffic (LIMIT-1). Default: 60 s.
+    /// From accept to bound, whatever the traffic ([LIMIT-1](crate::rules#limit-1)). Default: 60 s.
     pub negotiation: Duration,
-    /// Failed binds that a stream may have, clamped to 5 to 10 (BIND-10). Default: 5.
+    /// Failed binds that a stream may have, clamped to 5 to 10 ([BIND-10](crate::rules#bind-10)). Default: 5.
     pub bind_failures: u8,
-    /// How long an account's data may take to load at bind (BIND-7). Default: 5 s.
+    /// How long an account's data may take to load at bind ([BIND-7](crate::rules#bind-7)). Default: 5 s.
     pub load: Duration,
-    /// Sessions of one account, live and hibernating (LIMIT-8). Default: 32.
+    /// Sessions of one account, live and hibernating ([LIMIT-8](crate::rules#limit-8)). Default: 32.
     pub sessions_per_account: usize,
-    /// Hibernating sessions of one account (LIMIT-9). Default: 8.
+    /// Hibernating sessions of one account ([LIMIT-9](crate::rules#limit-9)). Default: 8.
     pub hibernating_per_account: usize,
-    /// What is kept for clients that may come back (LIMIT-10…12).
+    /// What is kept for clients that may come back ([LIMIT-10](crate::rules#limit-10)…12).
     pub retention: RetentionLimits,
-    /// Items, names and groups of a roster (LIMIT-15).
+    /// Items, names and groups of a roster ([LIMIT-15](crate::rules#limit-15)).
     pub roster: RosterLimits,
-    /// Stored subscription requests (LIMIT-16).
+    /// Stored subscription requests ([LIMIT-16](crate::rules#limit-16)).
     pub requests: RequestLimits,
-    /// Targets of directed presence of one session (LIMIT-17). Default: 1000.
+    /// Targets of directed presence of one session ([LIMIT-17](crate::rules#limit-17)). Default: 1000.
     pub directed: usize,
-    /// Broadcast presences of one session (LIMIT-19); `None` = no limit. Default: 30 in 60 s.
+    /// Broadcast presences of one session ([LIMIT-19](crate::rules#limit-19)); `None` = no limit. Default: 30 in 60 s.
     pub presence: Option<Rate>,
-    /// Stanzas of one session (LIMIT-20); `None` = no limit. Default: 100 a second, 1000 at once.
+    /// Stanzas of one session ([LIMIT-20](crate::rules#limit-20)); `None` = no limit. Default: 100 a second, 1000 at once.
     pub stanzas: Option<Rate>,
-    /// Bytes of one session (LIMIT-20); `None` = no limit. Default: 128 KiB a second, 1 MiB at once.
+    /// Bytes of one session ([LIMIT-20](crate::rules#limit-20)); `None` = no limit. Default: 128 KiB a second, 1 MiB at once.
     pub bytes: Option<Rate>,
-    /// Other entities that one session may address in a period (LIMIT-21); `None` = no limit, the
+    /// Other entities that one session may address in a period ([LIMIT-21](crate::rules#limit-21)); `None` = no limit, the
     /// default. The burst has no meaning here.
     pub recipients: Option<Rate>,
-    /// Bytes that may wait for a client before it is no longer read from (LIMIT-13). Default: 512 KiB.
+    /// Bytes that may wait for a client before it is no longer read from ([LIMIT-13](crate::rules#limit-13)). Default: 512 KiB.
     pub soft_mark: usize,
     /// How long a client may take nothing of what waits for it, before its transport is dropped
-    /// (LIMIT-13). Default: 60 s.
+    /// ([LIMIT-13](crate::rules#limit-13)). Default: 60 s.
     pub stuck: Duration,
-    /// How long a client may be silent before it is asked for a sign of life (LIMIT-22).
-    /// At least 5 minutes (STREAM-29), default: 1800 s.
+    /// How long a client may be silent before it is asked for a sign of life ([LIMIT-22](crate::rules#limit-22)).
+    /// At least 5 minutes ([STREAM-29](crate::rules#stream-29)), default: 1800 s.
     pub silence: Duration,
-    /// How long it may take to give one (LIMIT-22). Default: 60 s.
+    /// How long it may take to give one ([LIMIT-22](crate::rules#limit-22)). Default: 60 s.
     pub answer: Duration,
-    /// How long the client's close tag is waited for after a stream error (LIMIT-23). Default: 2 s.
+    /// How long the client's close tag is waited for after a stream error ([LIMIT-23](crate::rules#limit-23)). Default: 2 s.
     pub close: Duration,
-    /// The same where the host closed without one (LIMIT-23). Default: 5 s.
+    /// The same where the host closed without one ([LIMIT-23](crate::rules#limit-23)). Default: 5 s.
     pub close_clean: Duration,
-    /// Transports that serve no session yet, in the whole server (LIMIT-25), and as many that are
-    /// being closed (LIMIT-27). Default: 10,000.
+    /// Transports that serve no session yet, in the whole server ([LIMIT-25](crate::rules#limit-25)), and as many that are
+    /// being closed ([LIMIT-27](crate::rules#limit-27)). Default: 10,000.
     pub unauthenticated: usize,
     /// The same for one source. Ten times as many may be silent or wait. Default: 50.
     pub unauthenticated_per_source: usize,
-    /// How long a transport may wait for its turn (LIMIT-25). Default: 30 s.
+    /// How long a transport may wait for its turn ([LIMIT-25](crate::rules#limit-25)). Default: 30 s.
     pub admission: Duration,
-    /// Streams of one account that are authenticated and have no session (LIMIT-26). Default: 32.
+    /// Streams of one account that are authenticated and have no session ([LIMIT-26](crate::rules#limit-26)). Default: 32.
     pub unbound_per_account: usize,
-    /// Passwords that are hashed at once (LIMIT-28), of one source half as many. Default: half of the
+    /// Passwords that are hashed at once ([LIMIT-28](crate::rules#limit-28)), of one source half as many. Default: half of the
     /// processors, at least one.
     pub hashes: usize,
     /// Logins of one source that may fail before the next ones have to wait, from 250 ms on, each
-    /// time twice as long, to 8 s (LIMIT-29); `None` = no limit. Default: one in 2 s, 20 at once.
+    /// time twice as long, to 8 s ([LIMIT-29](crate::rules#limit-29)); `None` = no limit. Default: one in 2 s, 20 at once.
     pub failures: Option<Rate>,
-    /// Whether an iq request to a full JID needs a presence relation (IQ-2). Default: yes.
+    /// Whether an iq request to a full JID needs a presence relation ([IQ-2](crate::rules#iq-2)). Default: yes.
     pub iq_needs_presence: bool,
 }
 

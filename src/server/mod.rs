@@ -158,7 +158,7 @@ impl<C: SharedConnection> Server<C> {
     }
 
     /// Takes a transport that has just been accepted. Nothing is sent before the client has spoken; one that does
-    /// not get a session within [`Limits::negotiation`] is closed (LIMIT-1).
+    /// not get a session within [`Limits::negotiation`] is closed ([LIMIT-1](crate::rules#limit-1)).
     pub fn accept(&self, connection: C, transport: Transport) -> Driver<C> {
         Driver::new(Arc::clone(&self.0), connection, transport)
     }
@@ -186,12 +186,12 @@ impl<C: SharedConnection> Server<C> {
     }
 
     /// Routes a stanza of the host, or one that arrived from another domain, by its `to`. Its
-    /// `from` is believed: the host has checked it. It gets its normal form (JID-1); a stanza whose
-    /// `from` has none is dropped. What another domain says in our name is taken out (STZ-14).
+    /// `from` is believed: the host has checked it. It gets its normal form ([JID-1](crate::rules#jid-1)); a stanza whose
+    /// `from` has none is dropped. What another domain says in our name is taken out ([STZ-14](crate::rules#stz-14)).
     ///
     /// Presence in the name of an account of this server is that account's own act: `subscribe`, `subscribed`
-    /// and the like change its roster as if a client had sent them (HOST-1); what is only for a session to say
-    /// needs that session (HOST-2). For a program that talks as an account there is a [`Bot`].
+    /// and the like change its roster as if a client had sent them ([HOST-1](crate::rules#host-1)); what is only for a session to say
+    /// needs that session ([HOST-2](crate::rules#host-2)). For a program that talks as an account there is a [`Bot`].
     pub fn send(&self, stanza: Stanza) {
         if let Some(stanza) = self.0.sent_by_host(stanza) {
             self.0.route_for_host(&stanza);

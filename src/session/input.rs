@@ -35,8 +35,8 @@ pub struct Detached;
 
 /// One received stanza in work.
 ///
-/// It was counted before it has any effect (SM-5), so that the `h` of stream management and what
-/// happened agree. While the ticket is out, a resumed session takes no input (SM-22); it may be
+/// It was counted before it has any effect ([SM-5](crate::rules#sm-5)), so that the `h` of stream management and what
+/// happened agree. While the ticket is out, a resumed session takes no input ([SM-22](crate::rules#sm-22)); it may be
 /// moved into the work that outlives the connection.
 #[must_use = "the ticket is held as long as the stanza is in work"]
 pub struct InputTicket<C: SharedConnection> {

@@ -184,7 +184,7 @@ impl AuthedData {
 ///
 /// A transition consumes the session; one that is refused gives it back with the reason
 /// ([`TransitionError`]). A bound session is shared through its registry, and this value is the one right
-/// to feed it input: dropping it is the loss of its transport (DESTROY-14).
+/// to feed it input: dropping it is the loss of its transport ([DESTROY-14](crate::rules#destroy-14)).
 ///
 /// # Examples
 ///
@@ -315,7 +315,7 @@ impl<C: SharedConnection> Session<Unauthed, C> {
     }
 
     /// The stream starts anew (after TLS): not open, and what the client said is forgotten
-    /// (STREAM-8, [RFC 6120 §5.4.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-5.4.3.3)).
+    /// ([STREAM-8](crate::rules#stream-8), [RFC 6120 §5.4.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-5.4.3.3)).
     pub fn restart(&mut self) {
         *self.data_mut() = UnauthedData::default();
     }
@@ -369,7 +369,7 @@ impl<C: SharedConnection> Session<Authed, C> {
     }
 
     /// Says whether nobody can read or change what goes over the transport (TLS, or what the host
-    /// takes for as good): some things are said on such streams only (STREAM-30). At first it is
+    /// takes for as good): some things are said on such streams only ([STREAM-30](crate::rules#stream-30)). At first it is
     /// not.
     pub const fn set_protected(&mut self, protected: bool) {
         self.data_mut().protected = protected;
@@ -397,11 +397,11 @@ impl<C: SharedConnection> Session<Authed, C> {
     }
 
     /// Binds a resource ([RFC 6120 §7](https://www.rfc-editor.org/rfc/rfc6120#section-7)): from the return on the
-    /// session is *connected* and can be found. The test for conflicts and the registration are one step (BIND-7).
+    /// session is *connected* and can be found. The test for conflicts and the registration are one step ([BIND-7](crate::rules#bind-7)).
     ///
     /// Where an earlier session of the resource is still ending, the new one is gated: it
     /// collects what is sent to it, but writes nothing and takes no input until that one is
-    /// forgotten (BIND-14). [`Session::ready`] waits for it.
+    /// forgotten ([BIND-14](crate::rules#bind-14)). [`Session::ready`] waits for it.
     ///
     /// # Errors
     ///
@@ -427,7 +427,7 @@ impl<C: SharedConnection> Session<Authed, C> {
     /// one ([XEP-0198 §5](https://xmpp.org/extensions/xep-0198.html#resumption)). `token` is the id that
     /// [`retain`](Session::retain) gave, `handled` how many stanzas the client has handled. Everything is checked before anything changes; then the new transport is put in,
     /// `reply` makes the first bytes on it, and what was not acknowledged is written again
-    /// (SM-14, SM-15). Handles stay valid.
+    /// ([SM-14](crate::rules#sm-14), [SM-15](crate::rules#sm-15)). Handles stay valid.
     ///
     /// # Errors
     ///
@@ -475,7 +475,7 @@ macro_rules! unshared {
                 self.connection.send(frame.framing(self.connection.framing()))
             }
 
-            /// Ends the transport. Such a session has left no trace anywhere (DESTROY-11).
+            /// Ends the transport. Such a session has left no trace anywhere ([DESTROY-11](crate::rules#destroy-11)).
             pub fn close(self, how: Close) {
                 self.connection.close(how);
             }
@@ -579,7 +579,7 @@ impl<C: SharedConnection> Session<Bound, C> {
     }
 
     /// Counts one received stanza and gives the ticket for it. While it is out, no further one
-    /// is given: input is handled one by one (STREAM-23).
+    /// is given: input is handled one by one ([STREAM-23](crate::rules#stream-23)).
     ///
     /// # Errors
     ///
@@ -650,7 +650,7 @@ impl<C: SharedConnection> Session<Bound, C> {
 
     /// Sets broadcast presence: first recorded, then sent to subscribers, to own available
     /// sessions and, if it is initial, answered with theirs
-    /// ([RFC 6121 §4.2](https://www.rfc-editor.org/rfc/rfc6121#section-4.2), PRES-3…7).
+    /// ([RFC 6121 §4.2](https://www.rfc-editor.org/rfc/rfc6121#section-4.2), [PRES-3](crate::rules#pres-3)…7).
     ///
     /// `true` = it was initial presence: stored requests and offline messages are due.
     pub fn set_presence(&mut self, presence: Presence<'_>) -> bool {
@@ -658,7 +658,7 @@ impl<C: SharedConnection> Session<Bound, C> {
         self.is_current() && registry.set_presence(&self.owner().shared, presence)
     }
 
-    /// The client has requested the roster: pushes go to it from now on (ROSTER-2).
+    /// The client has requested the roster: pushes go to it from now on ([ROSTER-2](crate::rules#roster-2)).
     pub fn set_interested(&mut self) {
         if self.is_current() {
             self.owner().shared.set(INTERESTED, true);
@@ -667,7 +667,7 @@ impl<C: SharedConnection> Session<Bound, C> {
 
     /// Keeps stanzas from now on until the client acknowledges them, and the session itself for
     /// `window` after the loss of its transport, or for as long as the registry's limits allow
-    /// (LIMIT-11, LIMIT-12). `reply` makes the bytes written before the first of them.
+    /// ([LIMIT-11](crate::rules#limit-11), [LIMIT-12](crate::rules#limit-12)). `reply` makes the bytes written before the first of them.
     ///
     /// `None`, and no effect, where that is so already or the owner is detached.
     pub fn retain(
@@ -678,7 +678,7 @@ impl<C: SharedConnection> Session<Bound, C> {
         self.owner().shared.registry.upgrade()?.retain(self.owner(), window, reply)
     }
 
-    /// The client has acknowledged stanzas up to `handled` (SM-6). `None` where nothing is retained.
+    /// The client has acknowledged stanzas up to `handled` ([SM-6](crate::rules#sm-6)). `None` where nothing is retained.
     pub fn acknowledge(&mut self, handled: u32) -> Option<Acknowledged> {
         let mut out = self.owner().shared.out.lock();
         if out.epoch == self.owner().epoch { out.acknowledge(handled) } else { None }

@@ -54,7 +54,7 @@ impl StanzaBuilder {
         self
     }
 
-    /// Appends a child element, written in canonical form (rule STREAM-15).
+    /// Appends a child element, written in canonical form (rule [STREAM-15](crate::rules#stream-15)).
     pub fn child(self, element: &Element) -> Self {
         self.payload(&write::to_vec(element))
     }

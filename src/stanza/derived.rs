@@ -42,7 +42,7 @@ impl Stanza {
     }
 
     /// The same stanza with these child elements behind its own, written in canonical form (rule
-    /// STREAM-15).
+    /// [STREAM-15](crate::rules#stream-15)).
     #[must_use = "the stanza itself stays as it is"]
     pub fn with_children<'a>(&self, children: impl IntoIterator<Item = &'a Element>) -> Self {
         let mut xml = Vec::new();
@@ -72,12 +72,12 @@ impl Stanza {
     }
 
     /// The error answer to this stanza: same kind and id, addresses swapped, `type='error'` and
-    /// one `<error/>`, without the original payload (rule STZ-6,
+    /// one `<error/>`, without the original payload (rule [STZ-6](crate::rules#stz-6),
     /// [RFC 6120 §8.3.1](https://www.rfc-editor.org/rfc/rfc6120#section-8.3.1)).
     ///
     /// An address that is missing here is missing there; [`readdressed`](Self::readdressed) adds
     /// it. `None` where no answer may be given: to a stanza of type `error` and an iq of type
-    /// `result` (rule STZ-7).
+    /// `result` (rule [STZ-7](crate::rules#stz-7)).
     #[must_use]
     pub fn error_answer(&self, error: &StanzaError) -> Option<Self> {
         let type_ = self.type_();

@@ -46,7 +46,7 @@ pub enum NotAStanza {
 }
 
 impl Stanza {
-    /// Writes an element in canonical form (rule STREAM-15).
+    /// Writes an element in canonical form (rule [STREAM-15](crate::rules#stream-15)).
     ///
     /// What that form cannot hold, and an element made in code can, is replaced: characters by U+FFFD,
     /// characters of an element's name or namespace by `_`. An attribute whose name is not ASCII is

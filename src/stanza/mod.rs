@@ -1,7 +1,7 @@
 //! Stanzas as bytes: a start tag that is always written here, and a payload in canonical form that is
 //! shared, not copied.
 //!
-//! A stanza in *canonical form* (rule STREAM-15) cannot be read differently by two parsers: UTF-8; ASCII names;
+//! A stanza in *canonical form* (rule [STREAM-15](crate::rules#stream-15)) cannot be read differently by two parsers: UTF-8; ASCII names;
 //! elements of the content namespace bear no prefix, every other namespace is declared inside the
 //! payload; no CDATA, and no references but the five predefined ones and those that keep white
 //! space. All bytes in a [`Stanza`] have this form, so they are read with a scanner

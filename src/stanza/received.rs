@@ -110,8 +110,8 @@ impl<'a> Received<'a> {
         }
     }
 
-    /// Makes the stanza that is passed on: `from` replaces what the sender wrote (rule STZ-1), and
-    /// `lang`, the language of its stream, is added if the stanza has none (rule STREAM-11).
+    /// Makes the stanza that is passed on: `from` replaces what the sender wrote (rule [STZ-1](crate::rules#stz-1)), and
+    /// `lang`, the language of its stream, is added if the stanza has none (rule [STREAM-11](crate::rules#stream-11)).
     #[must_use]
     pub fn stamp(&self, from: Option<&str>, lang: Option<&str>) -> Stanza {
         match &self.0 {

@@ -53,7 +53,7 @@ pub trait AccountStore: Send + Sync + 'static {
     /// The credentials of `account`; `None` where there is no such account.
     ///
     /// Should do the same work in both cases, with the same number of database queries, in the same
-    /// time: the rest of a login does (SASL-7).
+    /// time: the rest of a login does ([SASL-7](crate::rules#sasl-7)).
     fn credentials(&self, account: &BareJid) -> StoreFuture<Option<Credentials>>;
 
     /// Whether the account exists. By default asks for its credentials.
@@ -123,7 +123,7 @@ pub trait Authenticator: Send + Sync + 'static {
     /// `account` is normalised, and may not exist. `password` went through SASLprep
     /// ([RFC 4013](https://www.rfc-editor.org/rfc/rfc4013)), which leaves printable ASCII alone. It is
     /// up to the host to do the same work for an unknown account as for a wrong password, and to
-    /// compare in constant time (SASL-7, SEC-1).
+    /// compare in constant time ([SASL-7](crate::rules#sasl-7), [SEC-1](crate::rules#sec-1)).
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ pub struct Credentials {
     pub scram_sha_1: Option<ScramKeys>,
     /// Keys for SCRAM-SHA-256, if the host has them.
     pub scram_sha_256: Option<ScramKeys>,
-    /// A disabled account: right credentials are answered `account-disabled` (SASL-7).
+    /// A disabled account: right credentials are answered `account-disabled` ([SASL-7](crate::rules#sasl-7)).
     pub disabled: bool,
 }
 

@@ -28,8 +28,8 @@
 //!   broken connection to a database), the store finds out, or repeats the call, before it answers:
 //!   every write but [`OfflineStore::push`] has the same effect when done twice. A read that
 //!   fails is an error and never an empty or shortened answer, which the server would trust
-//!   (BIND-13). A single entry that cannot be read is left out and counted
-//!   ([`StoredRoster::unread`]): it must not block the account (JID-6).
+//!   ([BIND-13](crate::rules#bind-13)). A single entry that cannot be read is left out and counted
+//!   ([`StoredRoster::unread`]): it must not block the account ([JID-6](crate::rules#jid-6)).
 
 mod account;
 mod block;
@@ -127,7 +127,7 @@ pub struct Stores {
     /// Rosters and inbound subscription requests.
     pub rosters: Arc<dyn RosterStore>,
     /// Messages for accounts without a session that takes them; without it their senders get
-    /// `service-unavailable` (OFF-2).
+    /// `service-unavailable` ([OFF-2](crate::rules#off-2)).
     pub offline: Option<Arc<dyn OfflineStore>>,
     /// Block lists.
     pub blocks: Arc<dyn BlockStore>,
@@ -175,7 +175,7 @@ impl Stores {
 
     /// Removes everything that is kept for `account`, its credentials last: after a crash or an
     /// error meanwhile the account still exists and its removal can be repeated, and
-    /// nothing is left for a later account of the same name (DESTROY-15). `false` if there
+    /// nothing is left for a later account of the same name ([DESTROY-15](crate::rules#destroy-15)). `false` if there
     /// was no such account.
     ///
     /// This is the last step of a removal: contacts are told and sessions ended before it, and

@@ -12,8 +12,8 @@ use super::StoreFuture;
 /// ([XEP-0160](https://xmpp.org/extensions/xep-0160.html)).
 ///
 /// For hosts to implement; the [room](super) says what holds for every store. Which messages are
-/// worth keeping is the server's decision (OFF-1). A message is removed only when a session has
-/// accepted it (OFF-4): the server lists, delivers, and removes what was accepted.
+/// worth keeping is the server's decision ([OFF-1](crate::rules#off-1)). A message is removed only when a session has
+/// accepted it ([OFF-4](crate::rules#off-4)): the server lists, delivers, and removes what was accepted.
 ///
 /// The store limits what one account may hold and refuses what goes beyond; it never makes room by
 /// dropping an older message, which its sender believes to be kept.
@@ -21,7 +21,7 @@ pub trait OfflineStore: Send + Sync + 'static {
     /// Keeps `message` after all others.
     ///
     /// Answers [`StoreError::Full`](super::StoreError::Full) when the account's limit does not
-    /// allow it; the sender then gets `service-unavailable` (OFF-2).
+    /// allow it; the sender then gets `service-unavailable` ([OFF-2](crate::rules#off-2)).
     fn push(&self, account: &BareJid, message: OfflineMessage) -> StoreFuture<()>;
 
     /// Every message of the account, in the order of arrival. They stay.
@@ -33,7 +33,7 @@ pub trait OfflineStore: Send + Sync + 'static {
     /// How many messages the account has.
     fn count(&self, account: &BareJid) -> StoreFuture<usize>;
 
-    /// Removes every message of `account`, which is being removed (DESTROY-15).
+    /// Removes every message of `account`, which is being removed ([DESTROY-15](crate::rules#destroy-15)).
     fn clear(&self, account: &BareJid) -> StoreFuture<()>;
 }
 
@@ -62,7 +62,7 @@ impl OfflineId {
 pub struct OfflineMessage {
     /// The message stanza in canonical form. A store keeps the bytes as they are.
     pub stanza: Arc<[u8]>,
-    /// When it arrived, for its `<delay/>` (OFF-3). A store keeps it to the microsecond or
+    /// When it arrived, for its `<delay/>` ([OFF-3](crate::rules#off-3)). A store keeps it to the microsecond or
     /// better: messages that sessions leave later are sorted in by it.
     pub received: SystemTime,
 }

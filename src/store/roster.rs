@@ -13,7 +13,7 @@ use crate::rules::roster::{Item, Stray};
 /// For hosts to implement; the [room](super) says what holds for every store. The server loads a
 /// roster when the first session of its account binds, changes it in memory, and writes each
 /// change before anyone learns of it. It counts items, lengths and requests against its limits
-/// (LIMIT-15, LIMIT-16) before it calls: a store needs none of its own.
+/// ([LIMIT-15](crate::rules#limit-15), [LIMIT-16](crate::rules#limit-16)) before it calls: a store needs none of its own.
 pub trait RosterStore: Send + Sync + 'static {
     /// The whole roster, its version, and who asked for a subscription. An account without a
     /// roster has an empty one.
@@ -35,9 +35,9 @@ pub trait RosterStore: Send + Sync + 'static {
     /// Does what both changes say, `first` before `second`, or nothing at all.
     ///
     /// The two ends of a subscription between accounts of this server change with one call
-    /// (SUB-4). Two calls of [`apply`](Self::apply) cannot take its place: after a crash between
+    /// ([SUB-4](crate::rules#sub-4)). Two calls of [`apply`](Self::apply) cannot take its place: after a crash between
     /// them the subscription would exist on one side only, and no stanza would ever repair it,
-    /// since only requests to remote contacts are sent again (SUB-13). Hence there is no default.
+    /// since only requests to remote contacts are sent again ([SUB-13](crate::rules#sub-13)). Hence there is no default.
     /// A store that cannot do it for a pair of accounts answers
     /// [`StoreError::Failed`](super::StoreError::Failed) without having changed either; the
     /// presence stanza then has no effect.
@@ -54,7 +54,7 @@ pub trait RosterStore: Send + Sync + 'static {
     /// The requests that wait for an answer of `account`, whole, in order of their arrival.
     fn requests(&self, account: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>>;
 
-    /// Forgets roster, version and requests of `account`, which is being removed (DESTROY-15).
+    /// Forgets roster, version and requests of `account`, which is being removed ([DESTROY-15](crate::rules#destroy-15)).
     fn clear(&self, account: &BareJid) -> StoreFuture<()>;
 }
 
@@ -69,7 +69,7 @@ pub struct StoredRoster {
     /// Who waits for an answer to a subscription request, in order of arrival.
     pub requests: Vec<BareJid>,
     /// Older items whose text [`address::bare`](crate::address::bare) would change: shown, and removed
-    /// by that text (JID-6).
+    /// by that text ([JID-6](crate::rules#jid-6)).
     pub strays: Vec<Stray>,
     /// Entries that cannot be read, and were left out.
     pub unread: usize,
@@ -144,7 +144,7 @@ impl StoredContact {
 #[non_exhaustive]
 #[must_use = "a change does nothing before a store applies it"]
 pub struct RosterChange {
-    /// The new version of the roster; `None` keeps the old one (ROSTER-18).
+    /// The new version of the roster; `None` keeps the old one ([ROSTER-18](crate::rules#roster-18)).
     pub version: Option<u64>,
     /// The item to add, or to put in the place of the contact's former item.
     pub put: Option<Item>,
@@ -154,7 +154,7 @@ pub struct RosterChange {
     /// no error.
     pub remove_stray: Option<String>,
     /// The request to keep. If that requester has one already, the older one stays, which is no error
-    /// (SUB-9).
+    /// ([SUB-9](crate::rules#sub-9)).
     pub add_request: Option<SubscriptionRequest>,
     /// The requester whose request is removed; one without a request is no error.
     pub remove_request: Option<BareJid>,
@@ -228,7 +228,7 @@ impl fmt::Debug for RosterChange {
 }
 
 /// A subscription request that waits for its user, whole, with its extensions
-/// ([RFC 6121 §3.1.3](https://www.rfc-editor.org/rfc/rfc6121#section-3.1.3), SUB-9).
+/// ([RFC 6121 §3.1.3](https://www.rfc-editor.org/rfc/rfc6121#section-3.1.3), [SUB-9](crate::rules#sub-9)).
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubscriptionRequest {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::stanza::{Frame, write};
 
-/// The features of a stream in one of its states (rules STREAM-F1 to STREAM-F4 and STREAM-F8).
+/// The features of a stream in one of its states (rules [STREAM-F1](crate::rules#stream-f1) to [STREAM-F4](crate::rules#stream-f4) and [STREAM-F8](crate::rules#stream-f8)).
 ///
 /// The constructors are the states. What a state must never offer is left out, even on request.
 ///
@@ -36,14 +36,14 @@ enum State {
 const LEAST_BINDING: &str = "tls-server-end-point";
 
 impl Features {
-    /// No TLS yet, and nothing is possible without it (STREAM-F1).
+    /// No TLS yet, and nothing is possible without it ([STREAM-F1](crate::rules#stream-f1)).
     pub fn tls_required() -> Self {
         let mut features = Self::new(State::TlsRequired);
         features.put("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'><required/></starttls>");
         features
     }
 
-    /// No TLS, which is optional (STREAM-F2): mechanisms that protect the password without it.
+    /// No TLS, which is optional ([STREAM-F2](crate::rules#stream-f2)): mechanisms that protect the password without it.
     pub fn tls_optional<'a>(mechanisms: impl IntoIterator<Item = &'a str>) -> Self {
         let mut features = Self::new(State::Unauthenticated);
         features.put(STARTTLS);
@@ -51,8 +51,8 @@ impl Features {
         features
     }
 
-    /// TLS, not authenticated (STREAM-F3). The bindings are listed if a mechanism binds to the
-    /// channel ([XEP-0440](https://xmpp.org/extensions/xep-0440.html), rule SASL-11).
+    /// TLS, not authenticated ([STREAM-F3](crate::rules#stream-f3)). The bindings are listed if a mechanism binds to the
+    /// channel ([XEP-0440](https://xmpp.org/extensions/xep-0440.html), rule [SASL-11](crate::rules#sasl-11)).
     pub fn secure<'a>(
         mechanisms: impl IntoIterator<Item = &'a str>,
         bindings: impl IntoIterator<Item = &'a str>,
@@ -70,8 +70,8 @@ impl Features {
         features
     }
 
-    /// No TLS here, but the host says that the transport is secure (STREAM-F8). `starttls`:
-    /// whether TLS could be had; never on a WebSocket (rule WS-8).
+    /// No TLS here, but the host says that the transport is secure ([STREAM-F8](crate::rules#stream-f8)). `starttls`:
+    /// whether TLS could be had; never on a WebSocket (rule [WS-8](crate::rules#ws-8)).
     pub fn declared_secure<'a>(
         mechanisms: impl IntoIterator<Item = &'a str>,
         starttls: bool,
@@ -84,7 +84,7 @@ impl Features {
         features
     }
 
-    /// Authenticated, no resource bound yet (STREAM-F4).
+    /// Authenticated, no resource bound yet ([STREAM-F4](crate::rules#stream-f4)).
     pub fn authenticated() -> Self {
         let mut features = Self::new(State::Authenticated);
         features.put("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>");
@@ -106,7 +106,7 @@ impl Features {
 
     /// Adds the limits now in force: bytes of one first-level element, and seconds of silence
     /// before the server checks whether the client is still there
-    /// ([XEP-0478](https://xmpp.org/extensions/xep-0478.html), rule STREAM-32).
+    /// ([XEP-0478](https://xmpp.org/extensions/xep-0478.html), rule [STREAM-32](crate::rules#stream-32)).
     pub fn limits(mut self, max_bytes: usize, idle_seconds: u64) -> Self {
         if self.state != State::TlsRequired {
             let limits = format!(
@@ -127,7 +127,7 @@ impl Features {
     }
 
     /// Whether the list offers the client a next step. An empty list would mean that it
-    /// may send stanzas: the stream is closed instead (rule STREAM-F7). Limits are not a step,
+    /// may send stanzas: the stream is closed instead (rule [STREAM-F7](crate::rules#stream-f7)). Limits are not a step,
     /// so ask before they are added.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -14,7 +14,7 @@ use crate::stanza::canonical::{Declaration, Declarations, Feeder, Tag, TagBuilde
 /// The header with which a client opens a stream
 /// ([RFC 6120 §4.7](https://www.rfc-editor.org/rfc/rfc6120#section-4.7)).
 ///
-/// An `id` in it is ignored (rule STREAM-10).
+/// An `id` in it is ignored (rule [STREAM-10](crate::rules#stream-10)).
 #[derive(Clone, PartialEq, Eq)]
 pub struct Header {
     to: Option<Box<str>>,
@@ -50,8 +50,8 @@ impl Header {
         self.from.as_deref()
     }
 
-    /// The language for stanzas that have none (rule STREAM-11). One of more than 35 bytes is
-    /// ignored (rule LIMIT-6).
+    /// The language for stanzas that have none (rule [STREAM-11](crate::rules#stream-11)). One of more than 35 bytes is
+    /// ignored (rule [LIMIT-6](crate::rules#limit-6)).
     #[must_use]
     pub fn lang(&self) -> Option<&str> {
         self.lang.as_deref()
@@ -63,12 +63,12 @@ impl Header {
         self.version
     }
 
-    /// The version that both sides speak: the lower of the client's and the server's (rule STREAM-3).
+    /// The version that both sides speak: the lower of the client's and the server's (rule [STREAM-3](crate::rules#stream-3)).
     ///
     /// # Errors
     ///
     /// `unsupported-version` if the client states none, or one before 1.0, because nothing works
-    /// without stream features (rule STREAM-2). The response header then states none either.
+    /// without stream features (rule [STREAM-2](crate::rules#stream-2)). The response header then states none either.
     pub fn negotiate(&self) -> Result<Version, StreamError> {
         match self.version {
             Some(version) if version >= Version::ONE => Ok(version.min(Version::ONE)),

@@ -4,7 +4,7 @@ use super::{Limit, StreamCondition, StreamError};
 use crate::stanza::bounds::{Bounds, Excess};
 use crate::stanza::canonical::Refusal;
 
-/// How much a client may send before and after it has authenticated (rules LIMIT-2 to LIMIT-5).
+/// How much a client may send before and after it has authenticated (rules [LIMIT-2](crate::rules#limit-2) to [LIMIT-5](crate::rules#limit-5)).
 ///
 /// # Examples
 ///
@@ -37,14 +37,14 @@ impl Default for Limits {
 
 impl Limits {
     /// Bytes of one first-level element before authentication; at least 10 000, which is the
-    /// default (LIMIT-2).
+    /// default ([LIMIT-2](crate::rules#limit-2)).
     #[must_use]
     pub fn with_element_bytes_before_auth(mut self, bytes: usize) -> Self {
         self.before.bytes = bytes.max(LEAST_ELEMENT_BYTES);
         self
     }
 
-    /// All bytes before authentication, headers included; 65 536 by default (LIMIT-3).
+    /// All bytes before authentication, headers included; 65 536 by default ([LIMIT-3](crate::rules#limit-3)).
     #[must_use]
     pub fn with_bytes_before_auth(mut self, bytes: usize) -> Self {
         self.bytes_before_auth = bytes;
@@ -52,7 +52,7 @@ impl Limits {
     }
 
     /// Bytes of one first-level element after authentication; at least 10 000, by default 262 144
-    /// (LIMIT-4).
+    /// ([LIMIT-4](crate::rules#limit-4)).
     #[must_use]
     pub fn with_element_bytes(mut self, bytes: usize) -> Self {
         self.after.bytes = bytes.max(LEAST_ELEMENT_BYTES);
@@ -60,7 +60,7 @@ impl Limits {
     }
 
     /// Levels of elements, the first-level element being the first; by default 8 before
-    /// authentication and 64 after (LIMIT-5).
+    /// authentication and 64 after ([LIMIT-5](crate::rules#limit-5)).
     #[must_use]
     pub fn with_depth(mut self, before_auth: usize, after_auth: usize) -> Self {
         (self.before.depth, self.after.depth) = (before_auth, after_auth);
@@ -68,7 +68,7 @@ impl Limits {
     }
 
     /// Attributes and namespace declarations of one element; by default 16 before authentication
-    /// and 64 after (LIMIT-5).
+    /// and 64 after ([LIMIT-5](crate::rules#limit-5)).
     #[must_use]
     pub fn with_attributes(mut self, before_auth: usize, after_auth: usize) -> Self {
         (self.before.attributes, self.after.attributes) = (before_auth, after_auth);
@@ -76,7 +76,7 @@ impl Limits {
     }
 
     /// Elements within one first-level element, itself included; by default 64 before
-    /// authentication and 4096 after (LIMIT-5).
+    /// authentication and 4096 after ([LIMIT-5](crate::rules#limit-5)).
     #[must_use]
     pub fn with_elements(mut self, before_auth: usize, after_auth: usize) -> Self {
         (self.before.elements, self.after.elements) = (before_auth, after_auth);

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! No socket, no clock, no session: the driver of a stream decides what an event means. The limits
-//! of rules LIMIT-2 to LIMIT-6 hold here, as bytes arrive.
+//! of rules [LIMIT-2](crate::rules#limit-2) to [LIMIT-6](crate::rules#limit-6) hold here, as bytes arrive.
 
 mod declaration;
 mod features;

@@ -10,7 +10,7 @@ use crate::stanza::{Child, canonical};
 /// A first-level element that is no stanza: `<starttls/>`, `<auth/>`, `<r/>`, `<stream:error/>` …
 ///
 /// Whoever gets one and does not know it closes the stream with `unsupported-stanza-type`
-/// (rule STREAM-16); it is never passed on.
+/// (rule [STREAM-16](crate::rules#stream-16)); it is never passed on.
 #[derive(Clone)]
 pub struct Nonza {
     xml: Box<[u8]>,

@@ -55,7 +55,7 @@ impl Event<'_> {
 ///
 /// [`feed`](Self::feed) it what arrived, then take one event after the other. It reads no further
 /// than to the end of the event that it returns: what follows waits for the next call, so
-/// that a stream is handled strictly in order (rule STREAM-23) and may change its state in between.
+/// that a stream is handled strictly in order (rule [STREAM-23](crate::rules#stream-23)) and may change its state in between.
 ///
 /// Between two elements it owns no memory on the heap: what it needs to read an element is
 /// freed with it.
@@ -285,7 +285,7 @@ impl Parser {
     }
 
     /// Starts over with a new header, as it follows TLS and SASL. The bytes that were not read
-    /// yet belong to the new stream, or else are dropped (rule STREAM-28).
+    /// yet belong to the new stream, or else are dropped (rule [STREAM-28](crate::rules#stream-28)).
     pub fn restart(&mut self, keep_unread: bool) {
         if matches!(self.state, State::Ended) {
             return;

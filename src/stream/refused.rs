@@ -7,8 +7,8 @@ use super::limits::broken;
 use crate::stanza::canonical::Flaw;
 use crate::stanza::{Condition, Received, StanzaError};
 
-/// A stanza that was refused while it was read, and skipped to its end: it breaks a limit (LIMIT-4,
-/// LIMIT-5, LIMIT-40) or cannot be passed on (STREAM-15). The stream goes on.
+/// A stanza that was refused while it was read, and skipped to its end: it breaks a limit ([LIMIT-4](crate::rules#limit-4),
+/// [LIMIT-5](crate::rules#limit-5), [LIMIT-40](crate::rules#limit-40)) or cannot be passed on ([STREAM-15](crate::rules#stream-15)). The stream goes on.
 pub struct RefusedStanza {
     stanza: Received<'static>,
     flaw: Flaw,

@@ -21,7 +21,7 @@ const ERRORS: &str = "urn:xmpp:blocking:errors";
 const FORWARD: &str = "urn:xmpp:forward:0";
 
 /// Blocking Command ([XEP-0191](https://xmpp.org/extensions/xep-0191.html)): each account has a list
-/// of JIDs whose stanzas do not get in and which learn nothing of its presence (rules BLOCK-1…11).
+/// of JIDs whose stanzas do not get in and which learn nothing of its presence (rules [BLOCK-1](crate::rules#block-1)…11).
 ///
 /// The list is loaded with the account's roster, and a change is stored before it is answered.
 /// Subscriptions stay as they are. Should be added before extensions that keep or copy messages,
@@ -43,12 +43,12 @@ impl Blocking {
         Self(Arc::new(Inner { store, items: 1000, bytes: 256 << 10 }))
     }
 
-    /// JIDs that one list may hold (LIMIT-18). Default: 1000.
+    /// JIDs that one list may hold ([LIMIT-18](crate::rules#limit-18)). Default: 1000.
     pub fn items(self, items: usize) -> Self {
         Self(Arc::new(Inner { items, ..Inner::clone(&self.0) }))
     }
 
-    /// Bytes of all JIDs of a list, which is sent in one answer (LIMIT-18). Default: 256 KiB.
+    /// Bytes of all JIDs of a list, which is sent in one answer ([LIMIT-18](crate::rules#limit-18)). Default: 256 KiB.
     pub fn bytes(self, bytes: usize) -> Self {
         Self(Arc::new(Inner { bytes, ..Inner::clone(&self.0) }))
     }
@@ -200,7 +200,7 @@ impl<C: SharedConnection> Extension<C> for Blocking {
         }))
     }
 
-    /// BLOCK-6
+    /// [BLOCK-6](crate::rules#block-6)
     fn inbound(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Flow {
         let Some(to) = stanza.to() else { return Flow::Next };
         if !blocks(&session.account_state(), &to) || is_farewell(stanza) {
@@ -215,7 +215,7 @@ impl<C: SharedConnection> Extension<C> for Blocking {
         Flow::Done
     }
 
-    /// BLOCK-5
+    /// [BLOCK-5](crate::rules#block-5)
     fn admit(&self, account: &AccountState, stanza: &Stanza) -> Admission {
         if !stanza.from().is_some_and(|from| blocks(account, &from)) {
             return Admission::Accept;

@@ -30,7 +30,7 @@ const REMEMBERED: usize = 64;
 type Policy = Box<dyn Fn(&BareJid) -> bool + Send + Sync>;
 
 /// Message Carbons ([XEP-0280](https://xmpp.org/extensions/xep-0280.html)): each of an account's
-/// sessions sees the conversations that the others have (rules CARBONS-1…10).
+/// sessions sees the conversations that the others have (rules [CARBONS-1](crate::rules#carbons-1)…10).
 ///
 /// A client enables it for its session. A copy is made once for all sessions that get it.
 #[derive(Default)]
@@ -45,7 +45,7 @@ impl Carbons {
         Self::default()
     }
 
-    /// Names the accounts whose sessions must not enable carbons: they get `forbidden` (CARBONS-2).
+    /// Names the accounts whose sessions must not enable carbons: they get `forbidden` ([CARBONS-2](crate::rules#carbons-2)).
     pub fn forbidden(self, accounts: impl Fn(&BareJid) -> bool + Send + Sync + 'static) -> Self {
         Self { forbidden: Some(Box::new(accounts)) }
     }

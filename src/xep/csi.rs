@@ -10,7 +10,7 @@ const NAMESPACE: &str = "urn:xmpp:csi:0";
 
 /// Client State Indication ([XEP-0352](https://xmpp.org/extensions/xep-0352.html)): an inactive
 /// client is spared presence and chat states until it is active again, or until it gets something else
-/// (rules CSI-1…5).
+/// (rules [CSI-1](crate::rules#csi-1)…5).
 ///
 /// Of what is held back the client gets the latest: of presence for each full JID, of chat states for
 /// each sender. Presence of rooms that the client has joined is not held back.

@@ -16,7 +16,7 @@ const ITEMS: &str = "http://jabber.org/protocol/disco#items";
 ///
 /// The features are those of all extensions of the server, of the roster, and what the host adds.
 /// An account's items are its sessions that the sender may know of. To strangers an account looks
-/// like one that does not exist (IQ-7, XEP-0030 §8).
+/// like one that does not exist ([IQ-7](crate::rules#iq-7), XEP-0030 §8).
 ///
 /// It knows no nodes. An extension that has some is added before this one.
 #[derive(Clone)]

@@ -16,7 +16,7 @@ const NAMESPACE: &str = "jabber:iq:last";
 /// session that the sender may know of, else with the seconds since its last one left. Where that is
 /// not remembered the sender gets `service-unavailable`. So does a sender that may not know of the
 /// account's presence, where XEP-0012 §3 asks for `forbidden`: that would tell strangers which accounts
-/// exist (IQ-8).
+/// exist ([IQ-8](crate::rules#iq-8)).
 #[derive(Clone)]
 #[must_use = "an extension does nothing until it is added to a server"]
 pub struct LastActivity {

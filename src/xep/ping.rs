@@ -7,7 +7,7 @@ const NAMESPACE: &str = "urn:xmpp:ping";
 /// itself and to accounts.
 ///
 /// A ping to an account from a sender that may not know of its presence is not answered here: the
-/// sender gets the same error as for an account that does not exist (IQ-7). A ping to a
+/// sender gets the same error as for an account that does not exist ([IQ-7](crate::rules#iq-7)). A ping to a
 /// full JID is for that client to answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(clippy::exhaustive_structs, reason = "there is nothing to set")]

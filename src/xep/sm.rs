@@ -16,7 +16,7 @@ const REQUEST: &[u8] = b"<r xmlns='urn:xmpp:sm:3'/>";
 /// Stream Management ([XEP-0198](https://xmpp.org/extensions/xep-0198.html)): stanzas are
 /// acknowledged, and a client that has lost its transport can resume its session.
 ///
-/// This is the wire of it, rules SM-1 to SM-25. Counters, queue and resumption are the
+/// This is the wire of it, rules [SM-1](crate::rules#sm-1) to [SM-25](crate::rules#sm-25). Counters, queue and resumption are the
 /// [session](crate::session)'s own; how much is kept and for how long are settings of the server
 /// ([`Limits::retention`](crate::server::Limits::retention)).
 ///
@@ -37,19 +37,19 @@ pub struct StreamManagement {
 
 impl StreamManagement {
     /// Stream management with the defaults of the rules: sessions wait for as long as the server's
-    /// limits allow (LIMIT-12).
+    /// limits allow ([LIMIT-12](crate::rules#limit-12)).
     pub fn new() -> Self {
         Self { window: Duration::MAX, policy: AckPolicy::default() }
     }
 
-    /// How long a session without a transport waits for its client (SM-25), in whole seconds; zero
+    /// How long a session without a transport waits for its client ([SM-25](crate::rules#sm-25)), in whole seconds; zero
     /// = sessions cannot be resumed. It delays what others see of the loss.
     pub const fn window(mut self, window: Duration) -> Self {
         self.window = window;
         self
     }
 
-    /// When clients are asked for acknowledgements (SM-24).
+    /// When clients are asked for acknowledgements ([SM-24](crate::rules#sm-24)).
     pub const fn ack_policy(mut self, policy: AckPolicy) -> Self {
         self.policy = policy;
         self

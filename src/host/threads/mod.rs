@@ -111,7 +111,7 @@ impl fmt::Debug for Workers {
     }
 }
 
-/// Ends every stream with `system-shutdown` (DESTROY-16), bound or not, and returns once all
+/// Ends every stream with `system-shutdown` ([DESTROY-16](crate::rules#destroy-16)), bound or not, and returns once all
 /// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
 /// broken off. A thread that waits for its client sees that within a second.
 ///
@@ -142,7 +142,7 @@ where
 
 /// Serves one connection that begins with a TLS handshake
 /// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)), for clients whose application protocol
-/// is `xmpp-client` if they name any (TLS-5).
+/// is `xmpp-client` if they name any ([TLS-5](crate::rules#tls-5)).
 ///
 /// # Errors
 ///

@@ -74,7 +74,7 @@ impl Offload for Handle {
     }
 }
 
-/// Ends every stream with `system-shutdown` (DESTROY-16), bound or not, and returns once all
+/// Ends every stream with `system-shutdown` ([DESTROY-16](crate::rules#destroy-16)), bound or not, and returns once all
 /// connections are closed and what the sessions left is stored, or after `patience`. Handshakes are
 /// broken off.
 ///
@@ -114,7 +114,7 @@ where
 
 /// Serves one connection that begins with a TLS handshake
 /// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)), for clients whose application protocol
-/// is `xmpp-client` if they name any (TLS-5).
+/// is `xmpp-client` if they name any ([TLS-5](crate::rules#tls-5)).
 ///
 /// # Errors
 ///

@@ -4,7 +4,7 @@ use super::pages::Packed;
 use super::set::RosterError;
 use super::{Item, Roster};
 
-/// How large a roster may grow (rule LIMIT-15).
+/// How large a roster may grow (rule [LIMIT-15](crate::rules#limit-15)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RosterLimits {
@@ -60,7 +60,7 @@ impl RosterLimits {
     }
 }
 
-/// How many requests to subscribe wait for an account, and how large they are (rule LIMIT-16).
+/// How many requests to subscribe wait for an account, and how large they are (rule [LIMIT-16](crate::rules#limit-16)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RequestLimits {

@@ -16,8 +16,8 @@ use crate::rules::subscription::{Standing, State};
 /// up by the text of their normalised bare JID, without allocation. A clone shares what it holds
 /// with the original, and a change copies a few items at most, however many there are.
 ///
-/// The version counts the changes that a client can see, and only those (rules ROSTER-17 and
-/// ROSTER-18): [`put`](Self::put) and [`remove`](Self::remove) move it on if they change anything,
+/// The version counts the changes that a client can see, and only those (rules [ROSTER-17](crate::rules#roster-17) and
+/// [ROSTER-18](crate::rules#roster-18)): [`put`](Self::put) and [`remove`](Self::remove) move it on if they change anything,
 /// requests never do. Clients see it as [`ver`](Self::ver).
 #[derive(Clone, Default)]
 pub struct Roster {
@@ -91,7 +91,7 @@ impl Roster {
     }
 
     /// Bytes that the items take in a roster result at most, whatever becomes of their
-    /// subscriptions (rule LIMIT-15).
+    /// subscriptions (rule [LIMIT-15](crate::rules#limit-15)).
     #[must_use]
     pub const fn bytes(&self) -> usize {
         self.bytes
@@ -109,7 +109,7 @@ impl Roster {
     }
 
     /// Adds an item or replaces the one of its JID. `false` if nothing changes, and then the version
-    /// stays too (rule ROSTER-13).
+    /// stays too (rule [ROSTER-13](crate::rules#roster-13)).
     pub fn put(&mut self, item: &Item) -> bool {
         let mut packed = Packed::new(item);
         let place = self.items.find(item.jid.as_str());
@@ -129,7 +129,7 @@ impl Roster {
         true
     }
 
-    /// Adds an item whose text is not an address (rule JID-6), as a store returned it: the version
+    /// Adds an item whose text is not an address (rule [JID-6](crate::rules#jid-6)), as a store returned it: the version
     /// stays. Nothing is looked up by that text, so it has no effect on presence.
     pub fn add_stray(&mut self, stray: &Stray) {
         let Err(place) = self.items.find(&stray.jid) else { return };
@@ -176,7 +176,7 @@ impl Roster {
     ///
     /// It depends on the items and not only on the number of the change: no other roster has the same
     /// version, even if a store forgets or goes back to an older state, or a later account takes the
-    /// name (rule ROSTER-17).
+    /// name (rule [ROSTER-17](crate::rules#roster-17)).
     #[must_use]
     pub fn ver(&self) -> String {
         format!("{}-{:016x}", self.version, self.digest)
@@ -188,7 +188,7 @@ impl Roster {
         self.requests.find(jid).is_ok()
     }
 
-    /// Notes that a request of this contact is stored. `false` if one was noted already (rule SUB-9).
+    /// Notes that a request of this contact is stored. `false` if one was noted already (rule [SUB-9](crate::rules#sub-9)).
     pub fn add_request(&mut self, jid: &BareJid) -> bool {
         let Err(place) = self.requests.find(jid.as_str()) else { return false };
         self.requests.insert(place, &Packed::new(&Item::new(jid.clone())));

@@ -43,7 +43,7 @@ pub struct ComponentHandle<C: SharedConnection> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ComponentError {
-    /// Its `from` is no address in the component's domain (COMP-4).
+    /// Its `from` is no address in the component's domain ([COMP-4](crate::rules#comp-4)).
     #[error("the sender is not in the component's domain")]
     ForeignSender,
     /// There is no server any more.

@@ -43,7 +43,7 @@ impl Requests {
 
 impl<C: SharedConnection> Server<C> {
     /// Sends an iq get or set, and waits for its answer: the result or error with its id and from
-    /// its `to` (STZ-13).
+    /// its `to` ([STZ-13](crate::rules#stz-13)).
     ///
     /// # Errors
     ///

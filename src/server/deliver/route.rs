@@ -57,7 +57,7 @@ pub trait Router: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`RouteError`], which the sender is told where an answer is due (STZ-10).
+    /// [`RouteError`], which the sender is told where an answer is due ([STZ-10](crate::rules#stz-10)).
     fn route(&self, stanza: &Stanza) -> Result<(), RouteError>;
 }
 

@@ -31,7 +31,7 @@ impl<C: SharedConnection> Driver<C> {
     ///
     /// The transport is lost as far as the session goes, which hibernates if it is resumable. But
     /// the client may read: what was accepted for it is written, and the close tag behind it where
-    /// the session ends (STREAM-36). Then the driver wants [`Want::Close`].
+    /// the session ends ([STREAM-36](crate::rules#stream-36)). Then the driver wants [`Want::Close`].
     pub fn end_of_input(&mut self) {
         if self.want == Want::StartTls {
             return self.finish(Close::Abort);

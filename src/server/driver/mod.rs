@@ -264,7 +264,7 @@ impl<C: SharedConnection> Driver<C> {
     /// that are being closed.
     ///
     /// For hosts that drop the driver before the socket is closed: a clone of this, kept until then,
-    /// keeps the socket counted (LIMIT-27).
+    /// keeps the socket counted ([LIMIT-27](crate::rules#limit-27)).
     pub fn place(&mut self) -> Place {
         let (ledger, peer) = (&self.core.ledger, &self.peer);
         self.place.get_or_insert_with(|| ledger.closing(ledger.source(peer))).clone()
@@ -412,7 +412,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The TLS handshake after [`Want::StartTls`] is complete; what the client said before it is
-    /// forgotten (STREAM-8). At any other time this has no effect.
+    /// forgotten ([STREAM-8](crate::rules#stream-8)). At any other time this has no effect.
     pub fn secured(&mut self, bindings: ChannelBindings) {
         let State::Unauthed(session) = &mut self.state else { return };
         if self.want == Want::Close || (self.want == Want::Input && session.is_open()) {
@@ -476,7 +476,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The TLS handshake that the driver wanted has failed, or TLS after it. For hosts, before they drop the
-    /// driver: it is told as a fault (FAULT-4), and has no other effect.
+    /// driver: it is told as a fault ([FAULT-4](crate::rules#fault-4)), and has no other effect.
     pub fn tls_failed(&mut self, error: &dyn fmt::Display) {
         let error = error.to_string();
         self.tell(FaultKind::Tls { error });

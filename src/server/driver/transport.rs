@@ -13,7 +13,7 @@ pub enum Want {
     Input,
     /// Flush what waits, do the TLS handshake as the server, then
     /// [`Driver::secured`](crate::server::Driver::secured). A handshake that fails ends the transport
-    /// without another word (TLS-1), and so does one during which the driver, which is to be polled
+    /// without another word ([TLS-1](crate::rules#tls-1)), and so does one during which the driver, which is to be polled
     /// meanwhile, wants [`Close`](Self::Close).
     StartTls,
     /// Flush what waits, end the transport, drop the driver.
@@ -46,15 +46,15 @@ impl Transport {
         }
     }
 
-    /// Declares the transport secure as it is, without TLS on it: a loopback, a trusted proxy (TLS-3).
+    /// Declares the transport secure as it is, without TLS on it: a loopback, a trusted proxy ([TLS-3](crate::rules#tls-3)).
     pub const fn secure(mut self, secure: bool) -> Self {
         self.secure = secure;
         self
     }
 
-    /// The transport is under TLS that the host has done itself: secure (TLS-3), without STARTTLS, and what
-    /// logins may be bound to (SASL-11). Which server name the client gave to TLS does not matter: the
-    /// domain is that of its stream header (STREAM-4).
+    /// The transport is under TLS that the host has done itself: secure ([TLS-3](crate::rules#tls-3)), without STARTTLS, and what
+    /// logins may be bound to ([SASL-11](crate::rules#sasl-11)). Which server name the client gave to TLS does not matter: the
+    /// domain is that of its stream header ([STREAM-4](crate::rules#stream-4)).
     pub fn secured(mut self, bindings: ChannelBindings) -> Self {
         self.bindings = Some(bindings);
         self
@@ -76,14 +76,14 @@ impl Transport {
 
     /// The host has read so many bytes of the transport itself, such as the header of a proxy, since it was
     /// accepted (on the clock of [`Server::now`](crate::server::Server::now)): both count with what follows
-    /// (PROXY-3).
+    /// ([PROXY-3](crate::rules#proxy-3)).
     pub const fn preamble(mut self, accepted: Duration, bytes: usize) -> Self {
         self.preamble = Some((accepted, bytes));
         self
     }
 
-    /// Where the transport comes from (an IP address, say), for LIMIT-25, faults and logs. Never shown to
-    /// others (SEC-5).
+    /// Where the transport comes from (an IP address, say), for [LIMIT-25](crate::rules#limit-25), faults and logs. Never shown to
+    /// others ([SEC-5](crate::rules#sec-5)).
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = Some(source.into());
         self

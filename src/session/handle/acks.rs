@@ -17,7 +17,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     }
 
     /// Claims the right to write one `<r/>` as part of the write that is about to happen on
-    /// the transport of `epoch` (SM-24): true where it is time for one. While an earlier one is unanswered it is only
+    /// the transport of `epoch` ([SM-24](crate::rules#sm-24)): true where it is time for one. While an earlier one is unanswered it is only
     /// after many more stanzas or bytes.
     #[must_use = "where it is true the client has to be asked"]
     pub fn claim_ack_request(&self, epoch: Epoch, policy: &AckPolicy) -> bool {
@@ -27,7 +27,7 @@ impl<C: SharedConnection> SessionHandle<C> {
         out.epoch == epoch && out.claim_ask(policy, registry.limits(), now)
     }
 
-    /// Claims the right to ask a silent client for a sign of life by an `<r/>` (STREAM-29). `None`
+    /// Claims the right to ask a silent client for a sign of life by an `<r/>` ([STREAM-29](crate::rules#stream-29)). `None`
     /// = nothing is retained for it; false = it is asked already.
     #[must_use = "where it is true the client has to be asked"]
     pub fn claim_sign_of_life(&self) -> Option<bool> {
@@ -57,7 +57,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     }
 
     /// Acts on the time that has passed: says whether the client is to be asked, or has been for
-    /// too long, or has acknowledged nothing while as much waited for it as may (LIMIT-10).
+    /// too long, or has acknowledged nothing while as much waited for it as may ([LIMIT-10](crate::rules#limit-10)).
     pub fn check_acks(&self, policy: &AckPolicy) -> AckCheck {
         let Some(registry) = self.0.registry.upgrade() else { return AckCheck::Quiet };
         let now = registry.now();

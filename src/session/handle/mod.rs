@@ -236,7 +236,7 @@ const fn priority_of(flags: u32) -> i8 {
 /// A bound session as others reach it: cheap to clone, harmless when stale.
 ///
 /// A handle keeps nothing alive and ends nothing: once the session has ended, sending says so and
-/// has no effect (DESTROY-6).
+/// has no effect ([DESTROY-6](crate::rules#destroy-6)).
 ///
 /// # Examples
 ///
@@ -319,7 +319,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// Sends a stanza to the client, in the order of the calls.
     ///
     /// `Ok` means accepted: it is written, or waits for the transport or for a resumption. What becomes
-    /// of an accepted stanza if the session ends first is decided by DESTROY-12 and SM-17. Never blocks.
+    /// of an accepted stanza if the session ends first is decided by [DESTROY-12](crate::rules#destroy-12) and [SM-17](crate::rules#sm-17). Never blocks.
     ///
     /// # Errors
     ///
@@ -344,8 +344,8 @@ impl<C: SharedConnection> SessionHandle<C> {
         self.0.send(&registry, item)
     }
 
-    /// Sends stanzas that have waited for the client in a store (OFF-3, SUB-10), all or none of them.
-    /// They do not count against what may wait for a session (LIMIT-10), since the store has limits of
+    /// Sends stanzas that have waited for the client in a store ([OFF-3](crate::rules#off-3), [SUB-10](crate::rules#sub-10)), all or none of them.
+    /// They do not count against what may wait for a session ([LIMIT-10](crate::rules#limit-10)), since the store has limits of
     /// its own; but as long as that much of them waits no more are taken, and the transport is given up.
     ///
     /// # Errors
@@ -415,14 +415,14 @@ impl<C: SharedConnection> SessionHandle<C> {
         Standing(self.0.flags.load(Ordering::SeqCst))
     }
 
-    /// The client has requested the roster (ROSTER-2).
+    /// The client has requested the roster ([ROSTER-2](crate::rules#roster-2)).
     pub fn set_interested(&self) {
         self.0.set(INTERESTED, true);
     }
 
     /// Holds back from now on what the registry's [`hold`](super::RegistryBuilder::hold) hook names, or lets
     /// it all go, in order (XEP-0352). A session without a transport holds nothing back, and each transport
-    /// starts without (CSI-1).
+    /// starts without ([CSI-1](crate::rules#csi-1)).
     pub fn set_holding(&self, holding: bool) {
         let Some(registry) = self.0.registry.upgrade() else { return };
         // The flag says that the hook is to be asked; what counts is what stands under the lock.
@@ -606,7 +606,7 @@ impl<'a, C: SharedConnection> Interested<'a, C> {
     }
 
     /// Sends a roster push; `to` becomes the session's full JID as it is written, so that one
-    /// push serves all sessions (ROSTER-11).
+    /// push serves all sessions ([ROSTER-11](crate::rules#roster-11)).
     ///
     /// # Errors
     ///

@@ -83,7 +83,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     ///
     /// # Errors
     ///
-    /// [`TooManyTargets`] where the session has `limit` of them (LIMIT-17); nothing must be sent.
+    /// [`TooManyTargets`] where the session has `limit` of them ([LIMIT-17](crate::rules#limit-17)); nothing must be sent.
     pub fn record_directed(
         &self,
         target: &str,
@@ -98,7 +98,7 @@ impl<C: SharedConnection> SessionHandle<C> {
         Ok(self.0.validity())
     }
 
-    /// Forgets a target of directed presence (PRES-11).
+    /// Forgets a target of directed presence ([PRES-11](crate::rules#pres-11)).
     pub fn forget_directed(&self, target: &str) {
         self.0.presence.lock().change(|rare| rare.directed.forget(target));
     }

@@ -17,7 +17,7 @@ use crate::sync::atomic::AtomicUsize;
 pub enum Acknowledged {
     /// So many stanzas were freed.
     Freed(u32),
-    /// The client claims more than it was sent; nothing has changed (SM-7).
+    /// The client claims more than it was sent; nothing has changed ([SM-7](crate::rules#sm-7)).
     TooHigh {
         /// What it claimed.
         handled: u32,
@@ -26,7 +26,7 @@ pub enum Acknowledged {
     },
 }
 
-/// When a client is asked to acknowledge what it was sent (SM-24).
+/// When a client is asked to acknowledge what it was sent ([SM-24](crate::rules#sm-24)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct AckPolicy {

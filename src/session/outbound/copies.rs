@@ -12,7 +12,7 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 ///
 /// A session that ends with an unacknowledged copy leaves it ([`Leftover`](crate::session::Leftover)) only
 /// if no other session has received it or still may: of several that die, the last one leaves it
-/// (SM-17).
+/// ([SM-17](crate::rules#sm-17)).
 ///
 /// ```text
 /// let copies = Copies::of(&message);

@@ -97,7 +97,7 @@ impl<'a> Item<'a> {
     }
 
     /// The message goes to other sessions of the account as well, as it is or in another form (a carbon
-    /// copy): of copies that nobody acknowledges one is left when the last of their sessions ends (SM-17).
+    /// copy): of copies that nobody acknowledges one is left when the last of their sessions ends ([SM-17](crate::rules#sm-17)).
     pub const fn copy_of(mut self, copies: &'a Copies) -> Self {
         if let Content::Stanza(stanza, to) = self.content {
             self.content = Content::Copy(stanza, to, copies);
@@ -209,7 +209,7 @@ impl fmt::Debug for Item<'_> {
     }
 }
 
-/// Whether a presence is still true (PRES-21).
+/// Whether a presence is still true ([PRES-21](crate::rules#pres-21)).
 ///
 /// What is said of a session holds until that session changes its presence or ends, and is *void* from
 /// then on: wherever it is on its way, it is dropped, so that nothing comes behind the session's

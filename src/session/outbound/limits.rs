@@ -9,28 +9,28 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetentionLimits {
-    /// Stanzas that may come for a session while it has no transport (LIMIT-10). Default: 1000.
+    /// Stanzas that may come for a session while it has no transport ([LIMIT-10](crate::rules#limit-10)). Default: 1000.
     pub stanzas: usize,
-    /// Stanzas that wait for one with a transport, unacknowledged or unwritten (LIMIT-10). Default:
+    /// Stanzas that wait for one with a transport, unacknowledged or unwritten ([LIMIT-10](crate::rules#limit-10)). Default:
     /// 10,000. What has waited in a store does not count, since that has limits of its own, nor does
     /// the presence of other sessions, of which one each is enough.
     pub live_stanzas: usize,
-    /// The bytes of either (LIMIT-10). Default: 6 MiB.
+    /// The bytes of either ([LIMIT-10](crate::rules#limit-10)). Default: 6 MiB.
     pub bytes: usize,
     /// How long a client for which that much waits may acknowledge nothing, before its transport is
-    /// given up (LIMIT-10). Default: 60 s.
+    /// given up ([LIMIT-10](crate::rules#limit-10)). Default: 60 s.
     pub grace: Duration,
-    /// Bytes that wait for all sessions together (LIMIT-11). Default: 256 MiB.
+    /// Bytes that wait for all sessions together ([LIMIT-11](crate::rules#limit-11)). Default: 256 MiB.
     pub all_bytes: usize,
-    /// Stanzas that are held back from one client (LIMIT-14). Default: 200.
+    /// Stanzas that are held back from one client ([LIMIT-14](crate::rules#limit-14)). Default: 200.
     pub held_stanzas: usize,
-    /// Their bytes (LIMIT-14). Default: 256 KiB.
+    /// Their bytes ([LIMIT-14](crate::rules#limit-14)). Default: 256 KiB.
     pub held_bytes: usize,
-    /// The longest that a session may be without a transport (LIMIT-12). Default: 600 s.
+    /// The longest that a session may be without a transport ([LIMIT-12](crate::rules#limit-12)). Default: 600 s.
     pub window: Duration,
-    /// Last `h` of ended sessions that are remembered for one account (LIMIT-12). Default: 10.
+    /// Last `h` of ended sessions that are remembered for one account ([LIMIT-12](crate::rules#limit-12)). Default: 10.
     pub remembered: usize,
-    /// How long they are (LIMIT-12). Default: 24 h.
+    /// How long they are ([LIMIT-12](crate::rules#limit-12)). Default: 24 h.
     pub remembered_for: Duration,
 }
 

@@ -137,17 +137,17 @@ pub(crate) enum After {
     Behind,
 }
 
-/// Why something was not accepted; the caller still has it, and routing goes on (MSG-8).
+/// Why something was not accepted; the caller still has it, and routing goes on ([MSG-8](crate::rules#msg-8)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotSent {
-    /// As much waits for the client as may (LIMIT-10).
+    /// As much waits for the client as may ([LIMIT-10](crate::rules#limit-10)).
     #[error("too much waits for the session already")]
     Full,
     /// The session has ended or has just lost its transport.
     #[error("the session has ended")]
     Ended,
-    /// The session that it speaks of has moved on (PRES-21).
+    /// The session that it speaks of has moved on ([PRES-21](crate::rules#pres-21)).
     #[error("the presence is no longer true")]
     Void,
 }

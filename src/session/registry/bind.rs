@@ -24,10 +24,10 @@ use crate::shield::HostCode;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
-/// What to do when a resource is in use (BIND-5,
+/// What to do when a resource is in use ([BIND-5](crate::rules#bind-5),
 /// [RFC 6120 §7.7.2.2](https://www.rfc-editor.org/rfc/rfc6120#section-7.7.2.2)).
 ///
-/// A hibernating session is replaced under every policy (BIND-6).
+/// A hibernating session is replaced under every policy ([BIND-6](crate::rules#bind-6)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(clippy::exhaustive_enums, reason = "RFC 6120 §7.7.2.2 names these three")]
 pub enum Conflict {
@@ -82,14 +82,14 @@ pub struct BindRequest<'a> {
 }
 
 impl<'a> BindRequest<'a> {
-    /// A request for a generated resource of 96 random bits (BIND-2), for an account with an empty
+    /// A request for a generated resource of 96 random bits ([BIND-2](crate::rules#bind-2)), for an account with an empty
     /// roster.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Asks for this resource (BIND-3). One that is in no [normal form](address::resource) is
-    /// replaced by a generated one (BIND-4).
+    /// Asks for this resource ([BIND-3](crate::rules#bind-3)). One that is in no [normal form](address::resource) is
+    /// replaced by a generated one ([BIND-4](crate::rules#bind-4)).
     pub fn resource(mut self, resource: ResourcePart) -> Self {
         self.resource = address::resource(resource.as_str()).ok();
         self
@@ -118,7 +118,7 @@ impl<'a> BindRequest<'a> {
 
     /// The owner closes the connection: when the session ends and its last words are written,
     /// [`Session::poll_ready`] says so instead, and the owner can wait for the client's close tag
-    /// first (STREAM-26).
+    /// first ([STREAM-26](crate::rules#stream-26)).
     ///
     /// [`Session::poll_ready`]: crate::session::Session::poll_ready
     pub const fn lingers(mut self) -> Self {
@@ -173,7 +173,7 @@ pub enum BindRefusal {
     /// The resource is in use and the policy is [`Conflict::Refuse`].
     #[error("the resource is in use")]
     Conflict,
-    /// The account has as many sessions as it may have (BIND-8).
+    /// The account has as many sessions as it may have ([BIND-8](crate::rules#bind-8)).
     #[error("the account has too many sessions")]
     TooManySessions,
 }

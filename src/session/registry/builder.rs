@@ -86,7 +86,7 @@ pub(crate) struct Settings<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> RegistryBuilder<C> {
-    /// What to do when a resource is in use (BIND-5). Default: [`Conflict::Replace`].
+    /// What to do when a resource is in use ([BIND-5](crate::rules#bind-5)). Default: [`Conflict::Replace`].
     pub const fn conflict(mut self, policy: Conflict) -> Self {
         self.settings.conflict = policy;
         self
@@ -94,25 +94,25 @@ impl<C: SharedConnection> RegistryBuilder<C> {
 
     /// How often one full JID may be replaced `within` such a time: the next bind of it gets a generated
     /// resource, as under [`Conflict::Override`], so that two clients cannot kick each other for ever
-    /// (BIND-6). `usize::MAX` is no limit. Default: 3 times within 60 seconds.
+    /// ([BIND-6](crate::rules#bind-6)). `usize::MAX` is no limit. Default: 3 times within 60 seconds.
     pub const fn replacements(mut self, times: usize, within: Duration) -> Self {
         self.settings.replacements = (times, within);
         self
     }
 
-    /// Sessions that one account may have, live and hibernating (LIMIT-8). Default: 32.
+    /// Sessions that one account may have, live and hibernating ([LIMIT-8](crate::rules#limit-8)). Default: 32.
     pub const fn sessions_per_account(mut self, sessions: usize) -> Self {
         self.settings.sessions_per_account = sessions;
         self
     }
 
-    /// Hibernating sessions that one account may have (LIMIT-9). Default: 8.
+    /// Hibernating sessions that one account may have ([LIMIT-9](crate::rules#limit-9)). Default: 8.
     pub const fn hibernating_per_account(mut self, sessions: usize) -> Self {
         self.settings.hibernating_per_account = sessions;
         self
     }
 
-    /// How much is kept for clients that may come back (LIMIT-10…12).
+    /// How much is kept for clients that may come back ([LIMIT-10](crate::rules#limit-10)…12).
     pub const fn retention(mut self, limits: RetentionLimits) -> Self {
         self.settings.retention = limits;
         self
@@ -144,7 +144,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     /// ready to be routed. Without it they are dropped.
     ///
     /// The session of an available presence may end while that is under way, and its unavailable must
-    /// come last (PRES-21): under the lock that orders its stanzas the router drops one that
+    /// come last ([PRES-21](crate::rules#pres-21)): under the lock that orders its stanzas the router drops one that
     /// [is void](Validity::is_void).
     pub fn elsewhere(
         mut self,
@@ -155,7 +155,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
     }
 
     /// Takes the stanzas that an ended session leaves: accepted and never written, or written and
-    /// never acknowledged (DESTROY-12, SM-17). Called before the session's `Ended` event, in
+    /// never acknowledged ([DESTROY-12](crate::rules#destroy-12), [SM-17](crate::rules#sm-17)). Called before the session's `Ended` event, in
     /// their order. Without it they are dropped.
     pub fn leftover(mut self, hook: impl Fn(Leftover) + Send + Sync + 'static) -> Self {
         self.settings.leftover = Some(Box::new(hook));
@@ -197,8 +197,8 @@ impl<C: SharedConnection> RegistryBuilder<C> {
 
     /// Says whether an account wants no presence to pass between itself and a JID (bare or full, as
     /// normalised text), in either direction: such contacts are left out of broadcasts without a
-    /// word (BLOCK-5, BLOCK-6). Asked only about accounts for which something is
-    /// [kept](AccountState::set_extension), and never about an account's own sessions (BLOCK-8).
+    /// word ([BLOCK-5](crate::rules#block-5), [BLOCK-6](crate::rules#block-6)). Asked only about accounts for which something is
+    /// [kept](AccountState::set_extension), and never about an account's own sessions ([BLOCK-8](crate::rules#block-8)).
     pub fn hides(
         mut self,
         hook: impl Fn(&AccountState, &str) -> bool + Send + Sync + 'static,
@@ -228,7 +228,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         self
     }
 
-    /// Called with each panic of a connection, a listener or a hook, which fails alone (FAULT-3), on
+    /// Called with each panic of a connection, a listener or a hook, which fails alone ([FAULT-3](crate::rules#fault-3)), on
     /// the thread of the panic and without a lock. A panic in here is lost.
     pub fn on_panic(mut self, hook: impl Fn(&Panicked) + Send + Sync + 'static) -> Self {
         self.settings.on_panic = Some(Box::new(hook));

@@ -26,33 +26,33 @@ use crate::sync::atomic::Ordering;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The client closed its stream (STREAM-27).
+    /// The client closed its stream ([STREAM-27](crate::rules#stream-27)).
     Closed,
-    /// A stream error, sent or received (SERR-2).
+    /// A stream error, sent or received ([SERR-2](crate::rules#serr-2)).
     StreamError,
     /// The transport broke, or the owner was dropped, and the session was not resumable.
     TransportLost,
-    /// The client read too slowly (LIMIT-13), and the session was not resumable.
+    /// The client read too slowly ([LIMIT-13](crate::rules#limit-13)), and the session was not resumable.
     SlowReader,
-    /// Another session took the resource (BIND-5).
+    /// Another session took the resource ([BIND-5](crate::rules#bind-5)).
     #[non_exhaustive]
     Replaced {
         /// The session that took it.
         by: SessionId,
     },
-    /// A hibernating session gave its place, or its memory, to others (BIND-8, LIMIT-9, LIMIT-11).
+    /// A hibernating session gave its place, or its memory, to others ([BIND-8](crate::rules#bind-8), [LIMIT-9](crate::rules#limit-9), [LIMIT-11](crate::rules#limit-11)).
     Evicted,
-    /// Nobody resumed it in time (SM-23).
+    /// Nobody resumed it in time ([SM-23](crate::rules#sm-23)).
     Expired,
-    /// It had no transport, and more came for it than is kept (LIMIT-10).
+    /// It had no transport, and more came for it than is kept ([LIMIT-10](crate::rules#limit-10)).
     Overflow,
-    /// The host ended it (DESTROY-19).
+    /// The host ended it ([DESTROY-19](crate::rules#destroy-19)).
     Kicked,
-    /// The account was removed or disabled (DESTROY-15).
+    /// The account was removed or disabled ([DESTROY-15](crate::rules#destroy-15)).
     AccountRemoved,
-    /// The password was changed by another session (DESTROY-18).
+    /// The password was changed by another session ([DESTROY-18](crate::rules#destroy-18)).
     PasswordChanged,
-    /// The server shuts down (DESTROY-16).
+    /// The server shuts down ([DESTROY-16](crate::rules#destroy-16)).
     Shutdown,
 }
 
@@ -126,8 +126,8 @@ pub struct Leftover {
     /// Extensions know that it waits, or it came from the store.
     #[cfg(feature = "server")]
     pub(crate) is_told: bool,
-    /// Whether it was kept until the client acknowledges it (SM-17). Else it was never written, and
-    /// is to be routed again as if the session had not been (DESTROY-12).
+    /// Whether it was kept until the client acknowledges it ([SM-17](crate::rules#sm-17)). Else it was never written, and
+    /// is to be routed again as if the session had not been ([DESTROY-12](crate::rules#destroy-12)).
     pub retained: bool,
     /// Whether it was handed to a transport, so that the client may have got it.
     pub written: bool,

@@ -32,11 +32,11 @@ pub enum EventKind {
     PresenceChanged,
     /// It has broadcast unavailable presence and is connected only. Not reported at the end.
     BecameUnavailable,
-    /// It has lost its transport and waits to be resumed (SM-19).
+    /// It has lost its transport and waits to be resumed ([SM-19](crate::rules#sm-19)).
     Absent,
-    /// It has got a new transport (DESTROY-9).
+    /// It has got a new transport ([DESTROY-9](crate::rules#destroy-9)).
     Resumed,
-    /// It is over and forgotten: the last event of a session, exactly one each (DESTROY-1).
+    /// It is over and forgotten: the last event of a session, exactly one each ([DESTROY-1](crate::rules#destroy-1)).
     #[non_exhaustive]
     Ended {
         /// Why.

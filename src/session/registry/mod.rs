@@ -63,7 +63,7 @@ pub(crate) use table::hashes;
 /// All bound sessions of one server: live ones and those that wait to be resumed.
 ///
 /// Cheap to clone; all clones are one registry. Dropping the last clone ends every session
-/// (DESTROY-14).
+/// ([DESTROY-14](crate::rules#destroy-14)).
 ///
 /// # Examples
 ///
@@ -114,7 +114,7 @@ pub struct Counts {
     pub sessions: usize,
     /// Sessions that wait to be resumed.
     pub hibernating: usize,
-    /// Bytes that wait to be acknowledged, of all sessions (LIMIT-11).
+    /// Bytes that wait to be acknowledged, of all sessions ([LIMIT-11](crate::rules#limit-11)).
     pub retained_bytes: usize,
 }
 
@@ -212,8 +212,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// The sessions that a message to the bare JID goes to: of the available ones with a
-    /// non-negative priority those that share the highest (MSG-2); if all of them hibernate, the
-    /// live ones of the highest priority besides (MSG-3).
+    /// non-negative priority those that share the highest ([MSG-2](crate::rules#msg-2)); if all of them hibernate, the
+    /// live ones of the highest priority besides ([MSG-3](crate::rules#msg-3)).
     #[must_use]
     pub fn top(&self, account: &BareJid) -> Sessions<C> {
         let key = self.key(account.as_str());
@@ -293,7 +293,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     /// ([RFC 6121 §4.5](https://www.rfc-editor.org/rfc/rfc6121#section-4.5)), the connection is flushed and closed,
     /// the row forgotten.
     ///
-    /// `false` where the session was over already: then nothing happens (DESTROY-4).
+    /// `false` where the session was over already: then nothing happens ([DESTROY-4](crate::rules#destroy-4)).
     #[expect(clippy::must_use_candidate, reason = "most callers do not mind who was first")]
     pub fn destroy_session(&self, session: &SessionHandle<C>, reason: Reason) -> bool {
         self.inner().end(&session.0, reason, None)

@@ -26,14 +26,14 @@ use crate::sync::atomic::Ordering;
 #[expect(clippy::exhaustive_enums, reason = "a session is available or it is not")]
 pub enum Presence<'a> {
     /// Presence without a type: its stanza, stamped with the full JID and without `to`, and the
-    /// priority that it states (PRES-2), 0 where it states none.
+    /// priority that it states ([PRES-2](crate::rules#pres-2)), 0 where it states none.
     Available {
         /// The presence.
         stanza: &'a Stanza,
         /// Its priority.
         priority: i8,
     },
-    /// Presence of type unavailable; without a stanza one is made (PRES-8).
+    /// Presence of type unavailable; without a stanza one is made ([PRES-8](crate::rules#pres-8)).
     Unavailable {
         /// The presence.
         stanza: Option<&'a Stanza>,
@@ -384,7 +384,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     /// Tells a contact that has lost its subscription that each available session is gone, and forgets
-    /// what they directed to it (SUB-16).
+    /// what they directed to it ([SUB-16](crate::rules#sub-16)).
     pub fn part(&self, parting: Parting<C>) {
         let Parting { contact, sessions } = parting;
         for (session, directed) in sessions {
@@ -405,7 +405,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
         }
     }
 
-    /// When a session of the account last was no longer available, if that is remembered (PRES-15).
+    /// When a session of the account last was no longer available, if that is remembered ([PRES-15](crate::rules#pres-15)).
     #[must_use]
     pub fn last_gone(&self, account: &str) -> Option<SystemTime> {
         self.inner().last_gone(account)

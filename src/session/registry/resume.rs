@@ -32,10 +32,10 @@ use crate::sync::atomic::Ordering;
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retention {
-    /// The resumption id: 128 random bits in hex, valid for this account alone (SM-11).
+    /// The resumption id: 128 random bits in hex, valid for this account alone ([SM-11](crate::rules#sm-11)).
     pub token: String,
     /// How long the session waits without a transport; zero = it cannot be resumed, and stanzas
-    /// are only kept until they are acknowledged (SM-25).
+    /// are only kept until they are acknowledged ([SM-25](crate::rules#sm-25)).
     pub window: Duration,
 }
 
@@ -70,14 +70,14 @@ pub enum ResumeError {
 #[non_exhaustive]
 pub enum ResumeRefusal {
     /// No session of this account has that resumption id: unknown, over, or somebody else's,
-    /// which are not told apart (SM-12).
+    /// which are not told apart ([SM-12](crate::rules#sm-12)).
     #[error("no session to resume")]
     NotFound {
         /// Stanzas of the client that a session of that id had handled when it ended, if that is
-        /// remembered for this account (SM-13).
+        /// remembered for this account ([SM-13](crate::rules#sm-13)).
         handled: Option<u32>,
     },
-    /// The client claims to have handled more than it was sent (SM-14).
+    /// The client claims to have handled more than it was sent ([SM-14](crate::rules#sm-14)).
     #[error("the client acknowledged more stanzas than it was sent")]
     #[non_exhaustive]
     HandledTooHigh {

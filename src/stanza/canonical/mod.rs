@@ -44,7 +44,7 @@ use super::{Received, Stanza};
 /// The element stands alone: its namespace is `jabber:client`, declared or, without any
 /// declaration, implied. White space around it is skipped. The addresses stay as they are. What is
 /// canonical already keeps its payload byte for byte, so that doing this twice changes nothing
-/// (rule STREAM-15).
+/// (rule [STREAM-15](crate::rules#stream-15)).
 ///
 /// # Errors
 ///

@@ -4,7 +4,7 @@ use crate::named::named;
 
 named! {
     /// What went wrong with a stream
-    /// ([RFC 6120 §4.9.3](https://www.rfc-editor.org/rfc/rfc6120#section-4.9.3), rule SERR-1).
+    /// ([RFC 6120 §4.9.3](https://www.rfc-editor.org/rfc/rfc6120#section-4.9.3), rule [SERR-1](crate::rules#serr-1)).
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     #[non_exhaustive]
     pub enum StreamCondition {

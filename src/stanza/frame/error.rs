@@ -12,7 +12,7 @@ use crate::stanza::write;
 const ERROR_NAMESPACE: &str = "urn:ietf:params:xml:ns:xmpp-streams";
 
 /// An error that ends a stream
-/// ([RFC 6120 §4.9](https://www.rfc-editor.org/rfc/rfc6120#section-4.9), rule SERR-1).
+/// ([RFC 6120 §4.9](https://www.rfc-editor.org/rfc/rfc6120#section-4.9), rule [SERR-1](crate::rules#serr-1)).
 #[derive(Clone, PartialEq, Eq)]
 pub struct StreamError {
     condition: StreamCondition,
@@ -34,7 +34,7 @@ impl StreamError {
         Self { condition, text: None, other_host: None, application: None, limit: None }
     }
 
-    /// Sends the peer to another host, which may be a name or an address (rule STREAM-30).
+    /// Sends the peer to another host, which may be a name or an address (rule [STREAM-30](crate::rules#stream-30)).
     ///
     /// Only to be sent on a stream that TLS protects.
     #[must_use]

@@ -5,7 +5,7 @@ use std::fmt;
 use crate::stanza::write;
 
 /// The header with which a server answers
-/// ([RFC 6120 §4.7](https://www.rfc-editor.org/rfc/rfc6120#section-4.7), rule STREAM-9).
+/// ([RFC 6120 §4.7](https://www.rfc-editor.org/rfc/rfc6120#section-4.7), rule [STREAM-9](crate::rules#stream-9)).
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ResponseHeader<'a> {
@@ -13,11 +13,11 @@ pub struct ResponseHeader<'a> {
     pub from: &'a str,
     /// The bare JID of the client's `from`, if and only if it sent one.
     pub to: Option<&'a str>,
-    /// The id of the stream: secret, never used before (rule STREAM-10).
+    /// The id of the stream: secret, never used before (rule [STREAM-10](crate::rules#stream-10)).
     pub id: &'a str,
     /// The language of what the server writes itself.
     pub lang: &'a str,
-    /// The version that both sides speak; `None` to a client that states none (rule STREAM-2).
+    /// The version that both sides speak; `None` to a client that states none (rule [STREAM-2](crate::rules#stream-2)).
     pub version: Option<Version>,
 }
 
@@ -52,7 +52,7 @@ impl fmt::Debug for ResponseHeader<'_> {
     }
 }
 
-/// A version of XMPP. Both parts are compared as numbers (rule STREAM-3).
+/// A version of XMPP. Both parts are compared as numbers (rule [STREAM-3](crate::rules#stream-3)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(clippy::exhaustive_structs, reason = "RFC 6120 §4.7.5 knows two parts")]
 pub struct Version {

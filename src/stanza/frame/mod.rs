@@ -35,7 +35,7 @@ pub enum Framing {
     Stream,
     /// One document per message: WebSocket
     /// ([RFC 7395 §3.3.3](https://www.rfc-editor.org/rfc/rfc7395#section-3.3.3)). Each frame is a
-    /// message, and declares its namespaces itself (rule WS-4).
+    /// message, and declares its namespaces itself (rule [WS-4](crate::rules#ws-4)).
     Message,
 }
 
@@ -160,7 +160,7 @@ impl<'a> Frame<'a> {
     /// `to` at all. Changes nothing in what is no stanza.
     ///
     /// For copies that the server makes for several recipients: `to` of a stanza made by somebody
-    /// else stays as it is (rule STZ-2,
+    /// else stays as it is (rule [STZ-2](crate::rules#stz-2),
     /// [RFC 6120 §8.1.1.1](https://www.rfc-editor.org/rfc/rfc6120#section-8.1.1.1)).
     #[must_use]
     pub const fn to(mut self, to: Option<&'a str>) -> Self {

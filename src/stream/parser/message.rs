@@ -12,11 +12,11 @@ use crate::stream::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BrokenMessage {
-    /// It is binary: `not-well-formed` (rule WS-2).
+    /// It is binary: `not-well-formed` (rule [WS-2](crate::rules#ws-2)).
     Binary,
-    /// It is not UTF-8: `unsupported-encoding` (rule STREAM-21).
+    /// It is not UTF-8: `unsupported-encoding` (rule [STREAM-21](crate::rules#stream-21)).
     NotUtf8,
-    /// It is longer than the host reads: `policy-violation` (rule WS-11).
+    /// It is longer than the host reads: `policy-violation` (rule [WS-11](crate::rules#ws-11)).
     TooLong,
 }
 

@@ -165,7 +165,7 @@ impl Ledger {
     }
 }
 
-/// A transport's place in the server's count of those that serve no session (LIMIT-25…27). It is
+/// A transport's place in the server's count of those that serve no session ([LIMIT-25](crate::rules#limit-25)…27). It is
 /// given up when the last clone is dropped: a host that lets go of its driver before its socket keeps
 /// one until the socket is closed.
 #[derive(Clone)]

@@ -12,7 +12,7 @@ use crate::server::work::oneshot::{Receiver, Sender, channel};
 use crate::session::HostCode;
 use crate::shield::shielded;
 
-/// Threads for password hashing, which would hold up those that serve connections (LIMIT-28).
+/// Threads for password hashing, which would hold up those that serve connections ([LIMIT-28](crate::rules#limit-28)).
 ///
 /// For hosts to implement, and to hand to [`ServerBuilder::hashing`](crate::server::ServerBuilder::hashing).
 /// With feature `tokio` a runtime's handle is one, with feature `threads` `host::threads::Workers` is.
