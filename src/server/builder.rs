@@ -309,7 +309,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
     }
 
     /// Called with what goes wrong or is refused: failed logins, stores that fail, panics of the host's code,
-    /// TLS, limits, streams that are closed with an error ([FAULT-1](crate::rules#fault-1)…6).
+    /// TLS, limits, streams that are closed with an error ([FAULT-1](crate::rules#fault-1) to 6).
     ///
     /// On the thread where it happens and without a lock; it should be quick, and may call back into the
     /// crate. A panic in it fails alone, and what goes wrong within it is counted and not told. Of one kind and
