@@ -89,7 +89,7 @@ impl StanzaError {
     }
 
     /// Says what stands behind it: to the host of the server that answers with it, and never to a peer
-    /// (FAULT-2). A [`StoreError`](crate::store::StoreError) or a [`Limit`](crate::stream::Limit) is told as
+    /// ([FAULT-2](crate::rules#fault-2)). A [`StoreError`](crate::store::StoreError) or a [`Limit`](crate::stream::Limit) is told as
     /// such, any other error as that of an extension's store.
     #[must_use]
     pub fn with_cause(

@@ -476,7 +476,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// The TLS handshake that the driver wanted has failed, or TLS after it. For hosts, before they drop the
-    /// driver: it is told as a fault (FAULT-4), and has no other effect.
+    /// driver: it is told as a fault ([FAULT-4](crate::rules#fault-4)), and has no other effect.
     pub fn tls_failed(&mut self, error: &dyn fmt::Display) {
         let error = error.to_string();
         self.tell(FaultKind::Tls { error });

@@ -33,7 +33,7 @@ pub(super) use stores::StoreWatch;
 /// Something that went wrong, or was refused.
 ///
 /// `Display` says it in a line for the operator, with the peer and the account where they are known;
-/// `Debug` names neither (SEC-6).
+/// `Debug` names neither ([SEC-6](crate::rules#sec-6)).
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Fault {
@@ -105,7 +105,7 @@ impl Fault {
         self.account.as_ref()
     }
 
-    /// How many of the same kind, of the same peer, were left out since the last one that was told (FAULT-5).
+    /// How many of the same kind, of the same peer, were left out since the last one that was told ([FAULT-5](crate::rules#fault-5)).
     #[must_use]
     pub const fn left_out(&self) -> u64 {
         self.left_out

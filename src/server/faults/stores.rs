@@ -63,7 +63,7 @@ named! {
         /// Of an extension: [`Extension::load`](crate::extension::Extension::load), or the cause of an error
         /// with which it has answered.
         Extension = "extension",
-        /// Everything that a session needs of its account: too late (BIND-7).
+        /// Everything that a session needs of its account: too late ([BIND-7](crate::rules#bind-7)).
         LoadAccount = "load-account",
     }
     /// All of them.

@@ -46,7 +46,7 @@ pub struct Metrics {
     pub login_failures: Vec<((Option<Mechanism>, SaslError), u64)>,
     /// Sessions that were bound.
     pub binds: u64,
-    /// Sessions that got another transport (SM-20).
+    /// Sessions that got another transport ([SM-20](crate::rules#sm-20)).
     pub resumptions: u64,
     /// Sessions that ended, by the [name](Reason::as_str) of their reason.
     pub ends: Vec<(&'static str, u64)>,
@@ -70,7 +70,7 @@ pub struct Metrics {
     pub limits: Vec<(Limit, u64)>,
     /// Faults, told to the host or not, by the [name](super::FaultKind::as_str) of their kind.
     pub faults: Vec<(&'static str, u64)>,
-    /// Entries of the stores that could not be read, and were left out (JID-6).
+    /// Entries of the stores that could not be read, and were left out ([JID-6](crate::rules#jid-6)).
     pub unread: u64,
     /// Accounts with a change under way.
     pub jobs: usize,
@@ -79,7 +79,7 @@ pub struct Metrics {
     /// How long stores take, by call; calls that never occurred are left out.
     pub store_calls: Vec<(StoreCall, Histogram)>,
     /// From a message that a client has sent to the moment at which a recipient's transport has taken it; one of
-    /// 64 is looked at (METRIC-4).
+    /// 64 is looked at ([METRIC-4](crate::rules#metric-4)).
     pub delivery: Histogram,
     /// Bytes that wait for each session; every snapshot looks at all sessions once.
     pub queue_bytes: Histogram,

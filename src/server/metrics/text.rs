@@ -22,7 +22,7 @@ impl Metrics {
 
     /// Appends all of them in the text format of
     /// [OpenMetrics 1.0](https://github.com/prometheus/OpenMetrics/blob/v1.0.0/specification/OpenMetrics.md)
-    /// (METRIC-2).
+    /// ([METRIC-2](crate::rules#metric-2)).
     pub fn write_openmetrics(&self, out: &mut String) {
         let _infallible = self.write(out, Format::OpenMetrics);
     }

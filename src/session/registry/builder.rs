@@ -228,7 +228,7 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         self
     }
 
-    /// Called with each panic of a connection, a listener or a hook, which fails alone (FAULT-3), on
+    /// Called with each panic of a connection, a listener or a hook, which fails alone ([FAULT-3](crate::rules#fault-3)), on
     /// the thread of the panic and without a lock. A panic in here is lost.
     pub fn on_panic(mut self, hook: impl Fn(&Panicked) + Send + Sync + 'static) -> Self {
         self.settings.on_panic = Some(Box::new(hook));

@@ -55,7 +55,7 @@ named! {
         FailedLogins = "LIMIT-29",
         /// What waits for a session.
         Waiting = "LIMIT-10",
-        /// Sessions that wait to be resumed, by number and by what is kept for them (LIMIT-11).
+        /// Sessions that wait to be resumed, by number and by what is kept for them ([LIMIT-11](crate::rules#limit-11)).
         Hibernating = "LIMIT-9",
         /// A roster: its items, and how long they are.
         Roster = "LIMIT-15",
@@ -103,7 +103,7 @@ impl Limit {
     }
 }
 
-/// Its name and the id of its rule: `rate (LIMIT-20)`.
+/// Its name and the id of its rule: `rate ([LIMIT-20](crate::rules#limit-20))`.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.as_str(), self.id())
