@@ -74,8 +74,8 @@ pub trait AccountStore: Send + Sync + 'static {
 /// token.
 ///
 /// For hosts to implement. It is asked only for the mechanism PLAIN, on a secure stream, instead
-/// of the keys of an [`AccountStore`]. SCRAM needs keys: it is offered as well only if the host's
-/// `AccountStore` keeps them.
+/// of the keys of an [`AccountStore`]. SCRAM, which needs keys, is not offered in a domain that has an
+/// authenticator.
 ///
 /// The server's [`AccountStore`] is still asked whether an account [exists](AccountStore::exists), for stanzas that
 /// are addressed to one: it need not have credentials.
