@@ -318,7 +318,6 @@ impl Parser {
         unread
     }
 
-    #[inline]
     fn step<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, StreamError> {
         let bytes = self.element_limit();
         let refused = |refusal| StreamError::for_refusal(refusal, bytes);
@@ -387,7 +386,6 @@ impl Parser {
 
     /// Between two first-level elements: goes on in the state of what begins here, or breaks off with
     /// the stanza that stands here as a whole, or with `None` where more bytes are needed.
-    #[inline]
     fn between<'a>(
         &mut self,
         input: &mut &'a [u8],
