@@ -89,11 +89,10 @@ impl Policy {
         self
     }
 
-    /// PLAIN is checked by the host's `Authenticator`; SCRAM stays only if there is a store with
-    /// keys.
-    pub(crate) fn authenticator(mut self, has_keys: bool) -> Self {
+    /// Passwords are checked by the host's `Authenticator`, which can do no SCRAM.
+    pub(crate) fn authenticator(mut self) -> Self {
         self.host_checks_passwords = true;
-        self.mechanisms.retain(|mechanism| has_keys || mechanism.hash().is_none());
+        self.mechanisms.retain(|mechanism| mechanism.hash().is_none());
         self
     }
 

@@ -418,7 +418,7 @@ impl Domain {
     fn new(name: DomainPart, policy: DomainPolicy, environment: &dyn Environment) -> Self {
         let DomainPolicy { tls_required, sasl, authenticator } = policy;
         let sasl = sasl.unwrap_or_else(|| Policy::new(environment));
-        let sasl = if authenticator.is_some() { sasl.authenticator(false) } else { sasl };
+        let sasl = if authenticator.is_some() { sasl.authenticator() } else { sasl };
         // TLS-3: where TLS is required nobody authenticates without.
         let sasl = if tls_required { sasl.allow_insecure(false) } else { sasl };
         Self { name, tls_required, sasl: Arc::new(sasl), authenticator }

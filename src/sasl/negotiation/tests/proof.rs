@@ -185,7 +185,7 @@ fn sasl_7_a_fault_of_the_store_is_no_attempt() {
 fn sasl_7_the_host_may_check_passwords_itself() {
     let asked = |verdict| {
         let mut world = World::with(|context| {
-            context.policy = Arc::new(policy().authenticator(true));
+            context.policy = Arc::new(policy().authenticator());
         });
         match world.plain("", "Juliet", "I\u{ad}X").unwrap() {
             Step::CheckPassword { account, password } => {
