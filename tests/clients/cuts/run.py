@@ -132,7 +132,7 @@ async def play(receiver, port, cuts, seed, users, spared):
         await asyncio.wait_for(record.up.wait(), PATIENCE)
         last_cut, seen = time.monotonic(), 0
         while after < 20:
-            sender.send_element(
+            sender.send_raw(
                 f"<message to='{users[1]}@localhost/cut' type='chat'><body>{run} {sent} {'ü' * rng.randrange(200)}</body></message>"
             )
             sent += 1

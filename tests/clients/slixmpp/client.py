@@ -43,7 +43,7 @@ class Server:
             raise AssertionError(f"{user}/{resource} did not get a session") from None
         assert client.over_tls, f"{user}/{resource} is not under TLS"
         if available:
-            client.send_element("<presence/>")
+            client.send_raw("<presence/>")
             await client.expect(lambda s: s.name == "presence" and s["from"] == client.boundjid, "own presence")
         return client
 
@@ -124,7 +124,7 @@ class Client(ClientXMPP):
         """Sends an iq and returns its answer, result or error."""
         name = f"q{next(self.ids)}"
         to = f" to='{to}'" if to else ""
-        self.send_element(f"<iq type='{kind}' id='{name}'{to}>{payload}</iq>")
+        self.send_raw(f"<iq type='{kind}' id='{name}'{to}>{payload}</iq>")
         return await self.expect(
             lambda s: s.name == "iq" and s["id"] == name and s.xml.get("type") in ("result", "error"), f"answer {name}"
         )

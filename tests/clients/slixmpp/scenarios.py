@@ -44,7 +44,7 @@ async def wrong_password_is_refused(server):
 async def direct_tls(server):
     one = await server.login("user3", "direct", direct_tls=True)
     two = await server.login("user3", "starttls")
-    one.send_element(f"<message to='{two.boundjid}' type='chat'><body>across ports</body></message>")
+    one.send_raw(f"<message to='{two.boundjid}' type='chat'><body>across ports</body></message>")
     await two.message("across ports")
 
 
@@ -59,12 +59,12 @@ async def own_presence_comes_back(server):
     """PRES-3, PRES-6: to the session itself and to the user's other session, in full."""
     one = await server.login("user5", "one")
     two = await server.login("user5", "two", available=False)
-    two.send_element("<presence><show>away</show><priority>7</priority></presence>")
+    two.send_raw("<presence><show>away</show><priority>7</priority></presence>")
     for client in (one, two):
         seen = await client.presence(two.boundjid, "")
         assert (seen["show"], seen["priority"]) == ("away", 7), seen
     await two.presence(one.boundjid, "")
-    two.send_element("<presence type='unavailable'><status>gone</status></presence>")
+    two.send_raw("<presence type='unavailable'><status>gone</status></presence>")
     for client in (one, two):
         assert (await client.presence(two.boundjid, "unavailable"))["status"] == "gone"
 
@@ -131,7 +131,7 @@ async def messages_both_ways(server):
             assert got["from"] == sender.boundjid and got["to"] == to, got
     for n in range(100):
         to = two.boundjid.full if n % 2 else two.boundjid.bare
-        one.send_element(f"<message to='{to}' type='chat'><body>n{n}</body></message>")
+        one.send_raw(f"<message to='{to}' type='chat'><body>n{n}</body></message>")
     await one.settle(two)
     assert [m["body"] for m in two.left("message")] == [f"n{n}" for n in range(100)]
 
@@ -145,7 +145,7 @@ async def messages_that_reach_nobody(server):
         assert answer.xml.get("type") == "error" and answer["from"] == to, answer
         answers.append((answer["error"]["type"], answer["error"]["condition"]))
     assert answers == [("cancel", "service-unavailable")] * 2, answers
-    one.send_element(f"<message to='{two.boundjid.bare}/nowhere' type='groupchat' id='lost'><body>x</body></message>")
+    one.send_raw(f"<message to='{two.boundjid.bare}/nowhere' type='groupchat' id='lost'><body>x</body></message>")
     bounce = await one.expect(lambda s: s.name == "message" and s["id"] == "lost", "the bounce")
     assert bounce.xml.get("type") == "error" and bounce["error"]["condition"] == "service-unavailable"
     await one.settle(two)
@@ -156,7 +156,7 @@ async def spoofed_from_is_overwritten(server):
     """STZ-1."""
     one, two = await server.login("user11", "a"), await server.login("user12", "a")
     for forged in (f"admin@{server.domain}/x", two.boundjid.full, server.domain):
-        one.send_element(f"<message from='{forged}' to='{two.boundjid}' type='chat'><body>as {forged}</body></message>")
+        one.send_raw(f"<message from='{forged}' to='{two.boundjid}' type='chat'><body>as {forged}</body></message>")
         if one.stream_error_condition:
             break
         assert (await two.message(f"as {forged}"))["from"] == one.boundjid
@@ -173,7 +173,7 @@ async def abrupt_disconnect(server):
         assert again.boundjid == phone.boundjid
         await watcher.presence(phone.boundjid, "unavailable")
         await watcher.presence(phone.boundjid, "")
-        watcher.send_element(f"<message to='{again.boundjid}' type='chat'><body>still there?</body></message>")
+        watcher.send_raw(f"<message to='{again.boundjid}' type='chat'><body>still there?</body></message>")
         await again.message("still there?")
         again.transport.abort()
         await watcher.presence(phone.boundjid, "unavailable")
@@ -198,7 +198,7 @@ async def same_resource_replaces(server):
     assert kinds == ["unavailable", ""], kinds
     await new.settle(watcher)
     assert not [p for p in new.left("presence") if p.xml.get("type") == "unavailable"]
-    watcher.send_element(f"<message to='{new.boundjid.bare}/phone' type='chat'><body>to the new one</body></message>")
+    watcher.send_raw(f"<message to='{new.boundjid.bare}/phone' type='chat'><body>to the new one</body></message>")
     await new.message("to the new one")
 
 
@@ -224,9 +224,9 @@ async def subscription_handshake(server):
         await client.request("get", f"<query xmlns='{ROSTER}'/>")
 
     async def subscribe(asker, asked):
-        asker.send_element(f"<presence to='{asked.boundjid.bare}' type='subscribe'/>")
+        asker.send_raw(f"<presence to='{asked.boundjid.bare}' type='subscribe'/>")
         await asked.presence(asker.boundjid.bare, "subscribe")
-        asked.send_element(f"<presence to='{asker.boundjid.bare}' type='subscribed'/>")
+        asked.send_raw(f"<presence to='{asker.boundjid.bare}' type='subscribed'/>")
         await asker.presence(asked.boundjid.bare, "subscribed")
         await asker.presence(asked.boundjid, "")
 
@@ -245,7 +245,7 @@ async def subscription_handshake(server):
     await one.settle(two)
     for client, other in ((one, two), (two, one)):
         other.received.clear()
-        client.send_element("<presence><show>dnd</show></presence>")
+        client.send_raw("<presence><show>dnd</show></presence>")
         assert (await other.presence(client.boundjid, ""))["show"] == "dnd"
 
     # Reconnecting brings the contact's presence by the probe; the contact sees the way out and back in.
@@ -255,7 +255,7 @@ async def subscription_handshake(server):
     assert (await one.presence(two.boundjid, ""))["show"] == "dnd"
     await two.presence(one.boundjid, "")
 
-    one.send_element(f"<presence to='{two.boundjid.bare}' type='unsubscribed'/>")
+    one.send_raw(f"<presence to='{two.boundjid.bare}' type='unsubscribed'/>")
     await two.presence(one.boundjid, "unavailable")
     await two.presence(one.boundjid.bare, "unsubscribed")
     await one.settle(two)
@@ -272,7 +272,7 @@ async def subscription_handshake(server):
 async def presence_is_private(server):
     """PRES-14, SEC-4: a stranger's probe tells nothing."""
     stranger, user = await server.login("user18", "a"), await server.login("user19", "a")
-    stranger.send_element(f"<presence to='{user.boundjid.bare}' type='probe'/>")
+    stranger.send_raw(f"<presence to='{user.boundjid.bare}' type='probe'/>")
     await stranger.settle(user)
     for seen in stranger.left("presence"):
         assert seen["from"].bare != user.boundjid.bare or seen.xml.get("type") == "unsubscribed", seen
@@ -282,7 +282,7 @@ async def presence_is_private(server):
 async def directed_presence(server):
     """PRES-9, PRES-10, PRES-8: whole to the one addressed, and its end is told to that one."""
     one, two = await server.login("user20", "a"), await server.login("user21", "a")
-    one.send_element(f"<presence to='{two.boundjid}'><status>for you</status></presence>")
+    one.send_raw(f"<presence to='{two.boundjid}'><status>for you</status></presence>")
     assert (await two.presence(one.boundjid, ""))["status"] == "for you"
     one.transport.abort()
     await two.presence(one.boundjid, "unavailable")
@@ -298,7 +298,7 @@ async def crowd(server):
             for step in (1, 7):
                 jid = clients[(at + step) % CROWD].boundjid
                 to = jid.full if n % 2 else jid.bare
-                client.send_element(f"<message to='{to}' type='chat' id='{n}'><body>{at} {n}</body></message>")
+                client.send_raw(f"<message to='{to}' type='chat' id='{n}'><body>{at} {n}</body></message>")
         await asyncio.sleep(0)
     await clients[0].settle(*clients[1:])
     for at, client in enumerate(clients):
