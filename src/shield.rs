@@ -17,7 +17,7 @@ named! {
     pub enum HostCode {
         /// A [`Connection`](crate::connection::Connection).
         Connection = "connection",
-        /// A listener, or what was handed to a bind, a resumption or a shutdown.
+        /// A listener, `on_login`, or what was handed to a bind, a resumption or a shutdown.
         Listener = "listener",
         /// An extension, or a hook of the registry.
         Extension = "extension",

@@ -591,6 +591,8 @@ fn comp_1_a_served_domain_stays_the_servers() {
     juliet.send("<message to='romeo@example.com'/><message to='example.com'/>");
     assert_eq!(romeo.received().len(), 1);
     assert!(juliet.received().concat().contains("service-unavailable"));
+    // Nor does it speak for its accounts.
+    assert!(world.server().component(&"example.com".parse::<DomainPart>().unwrap()).is_none());
 }
 
 #[test]
@@ -1240,6 +1242,25 @@ fn bot_4_what_a_bot_has_not_taken_goes_elsewhere() {
 
 fn stanza_id(bytes: &[u8]) -> String {
     canonicalise(bytes).unwrap().id().unwrap().into_owned()
+}
+
+#[test]
+fn bot_4_what_is_from_nobody_is_taken_as_well() {
+    let world = World::new();
+    let mut polly = bot(&world, "polly", "cage");
+    say(&polly, "<presence/>");
+    let _own = heard(&mut polly);
+    for id in ["1", "2"] {
+        world.server().send(Stanza::message().to("polly@example.com").id(id).build());
+    }
+    let heard = heard(&mut polly);
+    assert!(
+        heard.len() == 2 && heard[0].contains("id='1'") && heard[1].contains("id='2'"),
+        "{heard:?}"
+    );
+    drop(polly);
+    let phone = world.online("polly", "phone");
+    assert!(!phone.received().concat().contains("<message"), "each was taken");
 }
 
 #[test]

@@ -873,6 +873,16 @@ fn fault_1_a_limit_that_is_hit_is_told_by_its_name() {
 }
 
 #[test]
+fn fault_1_a_limit_that_closes_a_stream_is_told_once() {
+    let (world, told) = world(|builder| builder);
+    let client = from_peer(&world);
+    world.advance(61 * SECOND);
+    assert!(client.received().concat().contains("policy-violation"));
+    let [fault] = &told.only("limit")[..] else { panic!("one fault") };
+    assert_eq!(fault.kind().detail(), "negotiation");
+}
+
+#[test]
 fn fault_1_a_stream_that_is_closed_with_an_error_is_told() {
     let (world, told) = world(|builder| builder);
     let client = bound_from_peer(&world, "romeo");

@@ -10,9 +10,8 @@ use xmpp_session::extension::{
 };
 use xmpp_session::jid::BareJid;
 use xmpp_session::minidom::Element;
-use xmpp_session::minidom::rxml::{Namespace, NcName};
 use xmpp_session::session::{Item, SessionHandle};
-use xmpp_session::stanza::{Child, Condition, Stanza, read_stamp, stamp};
+use xmpp_session::stanza::{Child, Condition, Stanza, element, read_stamp, stamp};
 use xmpp_session::store::StoreError;
 
 const MAM: &str = "urn:xmpp:mam:2";
@@ -216,19 +215,17 @@ impl Archive {
             let mut forwarded = Element::bare("forwarded", "urn:xmpp:forward:0");
             forwarded.append_child(delay);
             forwarded.append_child(row.message.to_element());
-            let mut result = element("result", MAM, &[("id", &row.id.to_string())]);
-            if let Some(queryid) = &queryid {
-                set(&mut result, "queryid", queryid);
-            }
+            let id = row.id.to_string();
+            let mut attributes = vec![("id", id.as_str())];
+            attributes.extend(queryid.as_deref().map(|queryid| ("queryid", queryid)));
+            let mut result = element("result", MAM, &attributes);
             result.append_child(forwarded);
             let message = Stanza::message().from(account.as_str()).child(&result).build();
             // For this session alone; one that is gone asks again.
             let _gone = session.send_item(&Item::new(&message).addressed());
         }
-        let mut fin = Element::bare("fin", MAM);
-        if page.is_complete {
-            set(&mut fin, "complete", "true");
-        }
+        let complete: &[_] = if page.is_complete { &[("complete", "true")] } else { &[] };
+        let mut fin = element("fin", MAM, complete);
         let mut rsm = Element::bare("set", RSM);
         if let (Some(first), Some(last)) = (page.rows.first(), page.rows.last()) {
             // Without its index, which a database would have to count, and by which some clients end early.
@@ -349,18 +346,6 @@ fn normal(jid: &str) -> Option<String> {
         None => Some(bare(jid).ok()?.to_string()),
         Some((account, resource)) => Some(format!("{}/{resource}", bare(account).ok()?)),
     }
-}
-
-fn set(element: &mut Element, name: &str, value: &str) {
-    if let Ok(name) = NcName::try_from(name) {
-        element.set_attr(Namespace::NONE, name, value);
-    }
-}
-
-fn element(name: &str, namespace: &str, attributes: &[(&str, &str)]) -> Element {
-    let mut element = Element::bare(name, namespace);
-    attributes.iter().for_each(|(name, value)| set(&mut element, name, value));
-    element
 }
 
 fn text(name: &str, namespace: &str, text: &str) -> Element {

@@ -9,8 +9,7 @@ use xmpp_session::extension::{
 };
 use xmpp_session::jid::BareJid;
 use xmpp_session::minidom::Element;
-use xmpp_session::minidom::rxml::{Namespace, NcName};
-use xmpp_session::stanza::{Child, Condition, Stanza};
+use xmpp_session::stanza::{Child, Condition, Stanza, element};
 
 const PUSH: &str = "urn:xmpp:push:0";
 const PUBSUB: &str = "http://jabber.org/protocol/pubsub";
@@ -93,17 +92,16 @@ impl Push {
 impl Device {
     fn publish(&self) -> Option<Element> {
         // Who wrote what is for the device to fetch, and none of the service's business.
-        let mut pubsub: Element = format!(
-            "<pubsub xmlns='{PUBSUB}'><publish><item><notification xmlns='{PUSH}'>\
-             <x xmlns='{FORM}' type='submit'>\
+        let notification: Element = format!(
+            "<notification xmlns='{PUSH}'><x xmlns='{FORM}' type='submit'>\
              <field var='FORM_TYPE' type='hidden'><value>urn:xmpp:push:summary</value></field>\
-             <field var='message-count'><value>1</value></field></x>\
-             </notification></item></publish></pubsub>"
+             <field var='message-count'><value>1</value></field></x></notification>"
         )
         .parse()
         .ok()?;
-        let publish = pubsub.get_child_mut("publish", PUBSUB)?;
-        publish.set_attr(Namespace::NONE, NcName::try_from("node").ok()?, self.node.as_str());
+        let mut publish = element("publish", PUBSUB, &[("node", &self.node)]);
+        publish.append_child(Element::builder("item", PUBSUB).append(notification).build());
+        let mut pubsub = Element::builder("pubsub", PUBSUB).append(publish).build();
         if let Some(form) = &self.options {
             let options = Element::builder("publish-options", PUBSUB).append(form.clone());
             pubsub.append_child(options.build());

@@ -14,6 +14,7 @@ use jid::FullJid;
 use parking_lot::Mutex;
 
 use super::Server;
+use super::driver::negotiate::local::ENABLED;
 use super::driver::{Driver, Want};
 use crate::address;
 use crate::connection::SharedConnection;
@@ -112,9 +113,12 @@ impl<C: FromOutbox> Server<C> {
     pub async fn bot(&self, jid: &FullJid) -> Result<Bot<C>, BotError> {
         let core = &self.0;
         let account = address::account(&jid.to_bare()).map_err(|_| BotError::NoAccount)?;
+        if !core.registry.is_local(account.as_str()) {
+            return Err(BotError::NoAccount);
+        }
         match core.exists(&account).await {
-            Ok(true) if core.registry.is_local(account.as_str()) => {}
-            Ok(_) => return Err(BotError::NoAccount),
+            Ok(true) => {}
+            Ok(false) => return Err(BotError::NoAccount),
             Err(error) => return Err(BotError::Store(error)),
         }
         let (outbox, drain) = Outbox::new(MARKS);
@@ -180,8 +184,9 @@ impl<C: SharedConnection> Bot<C> {
         loop {
             match ready!(self.reader.poll_next(cx)) {
                 None => return Poll::Ready(None),
-                // The answer to our bind is nobody's business, and the only stanza that is from nobody.
-                Some(Element::Stanza(stanza)) if stanza.raw_from().is_none() => {}
+                // The answer to our bind is nobody's business: it comes before the session counts, from nobody.
+                Some(Element::Stanza(stanza))
+                    if !self.is_counted && stanza.raw_from().is_none() => {}
                 Some(Element::Stanza(stanza)) if !self.is_counted => {
                     return Poll::Ready(Some(stanza));
                 }
@@ -214,7 +219,8 @@ impl<C: SharedConnection> Bot<C> {
         self.line.send(stanza).await.map_err(|Over| self.ended())
     }
 
-    /// [`send`](Self::send) for threads.
+    /// [`send`](Self::send) for threads. Not from code that a stanza of this very bot has called (an extension,
+    /// `on_fault`): that would wait for itself.
     ///
     /// # Errors
     ///
@@ -366,9 +372,6 @@ impl Reader {
     }
 }
 
-/// The namespace of the element behind which stanzas are counted.
-pub(super) const ENABLED: &str = "urn:xmpp:sm:3";
-
 /// The session is over.
 struct Over;
 
@@ -476,7 +479,7 @@ impl<C: SharedConnection> Line<C> {
     }
 
     fn next_timeout(&self) -> Option<Duration> {
-        self.driver.try_lock()?.next_timeout()
+        self.with(|driver| driver.next_timeout()).flatten()
     }
 
     fn handle_timeout(&self, now: Duration) {

@@ -15,7 +15,7 @@ use crate::rules::roster::RosterSet;
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::deliver::roster::change::ChangeError;
 use crate::server::deliver::roster::transaction::{Asker, Change};
-use crate::session::{Reason, SessionHandle, SessionId};
+use crate::session::{HostCode, Reason, SessionHandle, SessionId};
 use crate::stanza::Stanza;
 use crate::store::StoreError;
 use crate::stream::{StreamCondition, StreamError};
@@ -179,7 +179,8 @@ impl<C: SharedConnection> Server<C> {
                     ended += 1;
                     in_period += 1;
                     if let Some(progress) = &mut progress {
-                        progress(Progress { ended, left: core.registry.len() });
+                        let state = Progress { ended, left: core.registry.len() };
+                        core.shielded(HostCode::Listener, None, || progress(state));
                     }
                 }
             }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::give::Origin;
-use super::message::Message;
+use super::give::{Message, Origin};
 use crate::connection::SharedConnection;
 use crate::extension::{IqResult, Outcome};
 use crate::server::{Core, Task};

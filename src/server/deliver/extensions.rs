@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::address::{Address, Bare};
-use super::message::Message;
+use super::give::Message;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Delivery, Extension, Outcome, Target, Wants};
@@ -104,7 +104,11 @@ impl<C: SharedConnection> Core<C> {
                     None => Ok(None),
                 }
             };
-            match caught(load, told).await {
+            let since = self.environment.now();
+            let loaded = caught(load, told).await;
+            let time = self.environment.now().saturating_sub(since);
+            self.metrics.rare.store_call(StoreCall::Extension, time);
+            match loaded {
                 Some(Ok(None)) => {}
                 Some(Ok(Some(value))) => {
                     kept.put(value);

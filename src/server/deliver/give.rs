@@ -10,6 +10,20 @@ use crate::stanza::Stanza;
 /// The local session that sent a stanza; `None` where it came from another domain or from the host.
 pub(crate) type Origin<'a, C> = Option<&'a SessionHandle<C>>;
 
+/// A message as its recipient gets it, and as its sender's account sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct Message<'a> {
+    pub(crate) stanza: &'a Stanza,
+    pub(crate) sent: &'a Stanza,
+}
+
+impl<'a> Message<'a> {
+    /// One that is the same to both.
+    pub(crate) const fn of(stanza: &'a Stanza) -> Self {
+        Self { stanza, sent: stanza }
+    }
+}
+
 impl<C: SharedConnection> Core<C> {
     /// Gives a stanza to a session, as it is.
     pub(crate) fn give(&self, session: &SessionHandle<C>, stanza: &Stanza) -> Result<(), NotSent> {

@@ -8,7 +8,8 @@ use jid::BareJid;
 use parking_lot::Mutex;
 
 use super::address::Address;
-use super::message::{Message, with_delay};
+use super::give::Message;
+use super::message::with_delay;
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;
 use crate::server::Core;

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::connection::SharedConnection;
 use crate::extension::RequestError;
-use crate::server::work::oneshot::{self, Sender};
+use crate::oneshot::{self, Sender};
 use crate::server::{Core, Server};
 use crate::stanza::{Kind, Stanza};
 

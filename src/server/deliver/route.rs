@@ -7,8 +7,8 @@ use jid::BareJid;
 
 use super::address::Address;
 use super::answer::try_again;
-use super::give::Origin;
-use super::message::{Accepted, Message};
+use super::give::{Message, Origin};
+use super::message::Accepted;
 use crate::address::{self, InvalidAddress};
 use crate::connection::SharedConnection;
 use crate::extension::Outcome;

@@ -7,7 +7,7 @@ use super::admission::{News, PlaceStanding};
 use super::close::Closing;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
-use crate::server::work::oneshot::Receiver;
+use crate::oneshot::Receiver;
 use crate::session::{Authed, Bound, Session};
 use crate::stanza::Condition;
 use crate::store::{Credentials, Verdict};
@@ -159,8 +159,7 @@ impl<C: SharedConnection> Driver<C> {
             State::Unauthed(_) => Limit::Unauthenticated,
             State::Authed(_) | State::Binding => Limit::Unbound,
         };
-        self.limit(limit);
-        self.close_unbound(StreamCondition::ResourceConstraint);
+        self.close_unbound(limit, StreamCondition::ResourceConstraint);
     }
 
     pub(super) fn waits_for_place(&self) -> bool {

@@ -492,6 +492,7 @@ impl<C: SharedConnection> Driver<C> {
     /// Something went wrong here.
     #[cold]
     fn tell(&self, kind: FaultKind) {
+        let _span = self.trace.entered();
         let session = self.session().map(SessionHandle::account);
         let account = match (&self.state, session) {
             (_, Some(account)) => Some(&account.bare),

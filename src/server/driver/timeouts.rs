@@ -78,8 +78,7 @@ impl<C: SharedConnection> Driver<C> {
             }
             State::Unauthed(_) if self.is_refused() => self.finish(Close::Abort),
             State::Unauthed(_) | State::Authed(_) | State::Binding => {
-                self.limit(Limit::Negotiation);
-                self.close_unbound(StreamCondition::PolicyViolation);
+                self.close_unbound(Limit::Negotiation, StreamCondition::PolicyViolation);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The one place where stores are called: each call is timed, its failure told, its panic a failure (FAULT-2).
+//! The one place where stores are called, but those of extensions: each call is timed, its failure told, its panic a failure (FAULT-2).
 
 use std::fmt;
 use std::future::Future;
@@ -54,7 +54,8 @@ named! {
         CountMessages = "count-messages",
         /// [`OfflineStore::clear`]
         ClearMessages = "clear-messages",
-        /// [`BlockStore::load`]
+        /// [`BlockStore::load`], by the host. [`xep::Blocking`](crate::xep::Blocking) calls its store itself, told as
+        /// [`Extension`](Self::Extension); so it does for changes.
         LoadBlocks = "load-blocks",
         /// [`BlockStore::apply`]
         ChangeBlocks = "change-blocks",

@@ -143,8 +143,8 @@ impl Metrics {
                 one(self.unread),
             ),
             gauge(
-                "xmpp_accounts_changing",
-                "Accounts with a change under way.",
+                "xmpp_chains_busy",
+                "Chains with work: changes of accounts, and messages under review.",
                 one(self.jobs as u64),
             ),
             histogram(

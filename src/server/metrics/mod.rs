@@ -72,7 +72,7 @@ pub struct Metrics {
     pub faults: Vec<(&'static str, u64)>,
     /// Entries of the stores that could not be read, and were left out ([JID-6](crate::rules#jid-6)).
     pub unread: u64,
-    /// Accounts with a change under way.
+    /// Chains with work: changes of accounts, and messages under review.
     pub jobs: usize,
     /// How long logins take, step by step.
     pub login_steps: Vec<(LoginStep, Histogram)>,

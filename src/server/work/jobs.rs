@@ -14,8 +14,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use jid::BareJid;
 use parking_lot::Mutex;
 
+use crate::oneshot::{self, Receiver};
 use crate::server::faults::{Faults, PeerAddress};
-use crate::server::work::oneshot::{self, Receiver};
 use crate::session::HostCode;
 use crate::shield::shielded_or;
 
@@ -139,7 +139,7 @@ impl Jobs {
         Poll::Pending
     }
 
-    /// Accounts whose chains have work.
+    /// Chains that have work.
     pub(crate) fn len(&self) -> usize {
         self.chains.lock().len()
     }
@@ -162,7 +162,9 @@ impl Jobs {
             // The store's code: no lock is held, and its panic ends this job alone.
             let poll = || job.as_mut().poll(&mut Context::from_waker(&waker));
             let told = |message| {
-                let account = chain.key.as_deref().and_then(|key| BareJid::new(key).ok());
+                // Chains of reviews have the account's name as well, behind a word.
+                let key = chain.key.as_deref().and_then(|key| key.rsplit(' ').next());
+                let account = key.and_then(|account| BareJid::new(account).ok());
                 let peer = &PeerAddress::UNKNOWN;
                 self.faults.panicked(HostCode::Extension, peer, account.as_ref(), message);
             };

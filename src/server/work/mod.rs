@@ -1,5 +1,4 @@
 //! Work that outlives a call: chains of jobs, and deadlines.
 
 pub(super) mod jobs;
-pub(super) use crate::oneshot;
 pub(super) mod timers;

@@ -116,7 +116,7 @@ impl<C: SharedConnection> Events<C> {
     }
 
     /// Delivers what waits, unless another thread does so already.
-    pub(super) fn deliver(&self, panicked: impl Fn(Option<String>)) {
+    pub(super) fn deliver(&self, panicked: impl Fn(&SessionHandle<C>, Option<String>)) {
         let mut queue = self.queue.lock();
         if queue.delivering {
             return;
@@ -124,11 +124,12 @@ impl<C: SharedConnection> Events<C> {
         queue.delivering = true;
         while let Some(event) = queue.waiting.pop_front() {
             drop(queue);
+            let panicked = |message| panicked(&event.session, message);
             if let (Some(on_end), EventKind::Ended { reason, .. }) = (&self.on_end, event.kind) {
-                shielded_or(|| on_end(&event.session, reason), &panicked);
+                shielded_or(|| on_end(&event.session, reason), panicked);
             }
             if let Some(listener) = &self.listener {
-                shielded_or(|| listener(&event), &panicked);
+                shielded_or(|| listener(&event), panicked);
             }
             drop(event);
             queue = self.queue.lock();

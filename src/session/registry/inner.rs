@@ -178,7 +178,9 @@ impl<C: SharedConnection> Inner<C> {
 
     /// The same where something has ended, which a server hears of in any case.
     pub(super) fn deliver_ends(&self) {
-        self.events.deliver(|message| self.panicked(HostCode::Listener, None, message));
+        self.events.deliver(|session, message| {
+            self.panicked(HostCode::Listener, Some(&session.account().bare), message);
+        });
     }
 
     /// Does what a call into an outbound left to do.

@@ -53,7 +53,12 @@ impl StreamError {
     /// A limit was exceeded: `policy-violation`.
     #[must_use]
     pub fn exceeded(limit: Limit) -> Self {
-        Self { limit: Some(limit), ..Self::new(StreamCondition::PolicyViolation) }
+        Self::exceeded_as(limit, StreamCondition::PolicyViolation)
+    }
+
+    /// The same with another condition.
+    pub(crate) fn exceeded_as(limit: Limit, condition: StreamCondition) -> Self {
+        Self { limit: Some(limit), ..Self::new(condition) }
     }
 
     /// The same with a description in a language, such as `en`.

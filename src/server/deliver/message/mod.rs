@@ -17,7 +17,7 @@ use crate::extension::{Admission, Outcome, Wants};
 use crate::rules::delivery::{
     self as rules, BOUNCE, MessageDecision, MessageSituation, MessageType,
 };
-use crate::server::deliver::give::Origin;
+use crate::server::deliver::give::{Message, Origin};
 use crate::server::{Core, Task};
 use crate::session::{Copies, SessionHandle};
 use crate::stanza::delay::{delay, is_delayed_by};
@@ -55,20 +55,6 @@ impl Accepted {
 /// The message with the time at which `domain` accepted it, where it does not carry one yet.
 pub(super) fn with_delay(stanza: &Stanza, domain: &str, at: SystemTime) -> Option<Stanza> {
     (!is_delayed_by(stanza, domain)).then(|| stanza.with_appended(&delay(domain, at)))
-}
-
-/// A message as its recipient gets it, and as its sender's account sees it.
-#[derive(Clone, Copy)]
-pub(crate) struct Message<'a> {
-    pub(crate) stanza: &'a Stanza,
-    pub(crate) sent: &'a Stanza,
-}
-
-impl<'a> Message<'a> {
-    /// One that is the same to both.
-    pub(crate) const fn of(stanza: &'a Stanza) -> Self {
-        Self { stanza, sent: stanza }
-    }
 }
 
 /// Sessions that took a message.

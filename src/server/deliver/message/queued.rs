@@ -6,13 +6,14 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::handoff::{Handoff, Overtakes};
-use super::{Accepted, Disposition, Message, with_delay};
+use super::{Accepted, Disposition, with_delay};
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::delivery::{
     BOUNCE, MessageDecision, MessageSituation, MessageType, Offline, message,
 };
 use crate::server::deliver::address::Address;
+use crate::server::deliver::give::Message;
 use crate::server::{Core, Task};
 use crate::session::{AccountState, SessionHandle, SessionId};
 use crate::stanza::{Condition, Stanza};

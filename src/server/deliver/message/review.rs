@@ -15,12 +15,12 @@ use parking_lot::Mutex;
 
 use super::handoff::Overtakes;
 use super::queued::InTurn;
-use super::{Accepted, Disposition, Message};
+use super::{Accepted, Disposition};
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Outcome, Passage, Passing, Review, Wants, Way};
 use crate::server::deliver::address::Address;
-use crate::server::deliver::answer::try_again;
-use crate::server::deliver::give::Origin;
+use crate::server::deliver::answer::{is_full, try_again};
+use crate::server::deliver::give::{Message, Origin};
 use crate::server::{Core, Task, caught};
 use crate::session::{AccountState, HostCode, SessionHandle, Validity};
 use crate::stanza::{Condition, Kind, Stanza};
@@ -112,7 +112,7 @@ impl<C: SharedConnection> Core<C> {
                 let limits = &self.limits.retention;
                 let most = (limits.stanzas, limits.bytes);
                 let Some(seat) = self.reviews.seat(account, stanza.len(), most) else {
-                    self.bounce(origin, stanza, try_again());
+                    self.bounce(origin, stanza, is_full());
                     return None;
                 };
                 Some(seat)

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::super::admission::Source;
+use crate::oneshot::{Receiver, Sender, channel};
 use crate::server::faults::{Faults, PeerAddress};
-use crate::server::work::oneshot::{Receiver, Sender, channel};
 use crate::session::HostCode;
 use crate::shield::shielded;
 

@@ -8,9 +8,12 @@ use jid::BareJid;
 use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::server::driver::Transport;
-use crate::server::{Core, PeerAddress, bot};
+use crate::server::{Core, PeerAddress};
 use crate::session::{Bound, Session};
 use crate::stream::StreamCondition;
+
+/// The namespace of the element behind which stanzas are counted.
+pub(in crate::server) const ENABLED: &str = "urn:xmpp:sm:3";
 
 impl<C: SharedConnection> Driver<C> {
     /// A driver whose client is a program of this process, and is this account. The client opens its stream
@@ -37,7 +40,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// What the client has not taken is known from here on, and goes elsewhere when it is gone (BOT-4).
     pub(super) fn count_taken(&self, session: &mut Session<Bound, C>) {
-        let counted = format!("<enabled xmlns='{}'/>", bot::ENABLED).into_bytes();
+        let counted = format!("<enabled xmlns='{}'/>", ENABLED).into_bytes();
         let _not_resumable = session.retain(Duration::ZERO, |_| counted);
         session.handle().never_ask();
     }

@@ -5,7 +5,7 @@ mod elements;
 mod features;
 pub(in crate::server) mod hashing;
 mod header;
-mod local;
+pub(in crate::server) mod local;
 pub(in crate::server) mod login_failures;
 mod sasl;
 
@@ -21,7 +21,7 @@ use crate::sasl::{ChannelBindings, Mechanism, Negotiation};
 use crate::server::{Login, LoginStep};
 use crate::session::{Bound, Epoch, HostCode, Session};
 use crate::stanza::Frame;
-use crate::stream::StreamCondition;
+use crate::stream::{Limit, StreamCondition, StreamError};
 pub(super) use header::OurHeader;
 use login_failures::LoginAttempt;
 
@@ -172,14 +172,15 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// Closes a stream that has no session; with a stream error if its client has ever sent a header,
+    /// Closes a stream that has no session, for this limit; with a stream error if its client has ever sent a header,
     /// be it before TLS or SASL.
-    pub(super) fn close_unbound(&mut self, condition: StreamCondition) {
+    pub(super) fn close_unbound(&mut self, limit: Limit, condition: StreamCondition) {
         let has_opened = self.negotiating.as_ref().is_some_and(|n| n.has_opened);
         // TLS-2: no plain text behind `<proceed/>`.
         if has_opened && self.want != Want::StartTls {
-            self.fail(condition.into());
+            self.fail(StreamError::exceeded_as(limit, condition));
         } else {
+            self.limit(limit);
             self.finish(Close::Abort);
         }
     }

@@ -134,7 +134,9 @@ impl<C: SharedConnection> Driver<C> {
         let claimed = negotiating.and_then(|negotiating| negotiating.claimed.as_ref());
         self.core.metrics.login_failed(mechanism, refused.error);
         let kind = FaultKind::Login { mechanism, error: refused.error };
+        let span = self.trace.entered();
         self.core.faults.tell(kind, &self.peer, claimed);
+        drop(span);
         self.write(|words| wire::write_failure(refused.error, words));
         if refused.close {
             // SASL-9
@@ -171,12 +173,12 @@ impl<C: SharedConnection> Driver<C> {
             place.authenticated(key);
         }
         let (mechanism, core) = (negotiating.mechanism, &self.core);
-        core.metrics.login(mechanism);
-        let time = core.environment.now().saturating_sub(negotiating.since.auth);
-        core.metrics.login_step(LoginStep::Sasl, time);
-        self.trace.logged_in(&account, mechanism, core.log_addresses);
         match session.authenticate(account) {
             Ok(mut session) => {
+                core.metrics.login(mechanism);
+                let time = core.environment.now().saturating_sub(negotiating.since.auth);
+                core.metrics.login_step(LoginStep::Sasl, time);
+                self.trace.logged_in(session.account(), mechanism, core.log_addresses);
                 session.restart();
                 session.set_protected(negotiating.secure);
                 self.state = State::Authed(session);
