@@ -48,6 +48,6 @@ fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let stop = || drop(std::io::stdin().read_line(&mut String::new()));
     let listener =
         Listener::from(listener).on_error(|client, error| eprintln!("{client:?}: {error}"));
-    threads::listen(&host, listener, stop)?;
+    threads::listen(host, listener, stop)?;
     Ok(())
 }

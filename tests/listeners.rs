@@ -103,7 +103,7 @@ fn listen(way: Way, host: Host<Arc<Outbox>>, terms: Terms) -> Listening {
         Way::Threads => {
             let listener = terms.apply(Listener::from(socket), report);
             let stop = || _ = stopped.recv();
-            xmpp_session::host::threads::listen(&shared, listener, stop).unwrap();
+            xmpp_session::host::threads::listen(shared, listener, stop).unwrap();
         }
     });
     Listening { address, host, errors, stop, end }
@@ -286,7 +286,7 @@ fn unix_listeners() {
             Way::Threads => {
                 let stop = || _ = stopped.recv();
                 let listener = Listener::from(socket).secure();
-                xmpp_session::host::threads::listen(&host, listener, stop).unwrap();
+                xmpp_session::host::threads::listen(host, listener, stop).unwrap();
             }
         });
         let mut client = UnixStream::connect(&path).unwrap();

@@ -728,7 +728,11 @@ fn stream_f4_after_sasl() {
 
 #[test]
 fn stream_f7_nothing_to_offer_closes() {
-    let closed = format!("{}{CLOSE}", error("policy-violation"));
+    let text = format!(
+        "<text xmlns='urn:ietf:params:xml:ns:xmpp-streams' xml:lang='en'>\
+         no way to log in can be offered on this transport</text></stream:error>{CLOSE}"
+    );
+    let closed = error("policy-violation").replace("</stream:error>", &text);
     for insecure_sasl in [true, false] {
         assert_eq!(offered(true, insecure_sasl, Transport::new()), closed);
     }

@@ -125,7 +125,8 @@ struct Settings {
 }
 
 impl Host<Arc<Outbox>> {
-    /// A host without TLS, with the default [`Marks`].
+    /// A host without TLS, with the default [`Marks`]. Until it has [`tls`](Self::tls), or its listeners are
+    /// [`secure`](Listener::secure), nobody gets in to a domain that requires TLS: each client is closed with `policy-violation`.
     #[must_use]
     pub fn new(server: Server<Arc<Outbox>>) -> Self {
         Self::with(server, |outbox| outbox)

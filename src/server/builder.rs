@@ -63,6 +63,10 @@ const LEAST_SILENCE: Duration = Duration::from_secs(5 * 60);
 #[non_exhaustive]
 pub struct DomainPolicy {
     /// Whether nothing but STARTTLS is offered without TLS ([STREAM-F1](crate::rules#stream-f1)). Default: yes.
+    ///
+    /// `false` alone lets nobody in on a transport without TLS, since no mechanism is offered there. Say
+    /// [`Policy::allow_insecure`] as well (SCRAM only), or that the transport is secure
+    /// ([`Transport::secure`](super::Transport::secure)).
     pub tls_required: bool,
     /// How clients authenticate. Default: every mechanism, on secure streams only.
     pub sasl: Option<Policy>,
@@ -103,6 +107,7 @@ pub(super) struct Domain {
 /// use std::time::Duration;
 /// use xmpp_session::connection::Recorder;
 /// use xmpp_session::environment::Virtual;
+/// use xmpp_session::sasl::Policy;
 /// use xmpp_session::server::{DomainPolicy, Limits, Server};
 /// use xmpp_session::session::{Conflict, EventKind};
 /// use xmpp_session::store::Stores;
@@ -113,7 +118,9 @@ pub(super) struct Domain {
 /// limits.negotiation = Duration::from_secs(20);
 ///
 /// let mut lab = DomainPolicy::default();
-/// lab.tls_required = false; // a network that nobody can listen in on
+/// // A network that nobody can listen in on: SCRAM without TLS.
+/// lab.tls_required = false;
+/// lab.sasl = Some(Policy::new(&Virtual::new(1)).allow_insecure(true));
 ///
 /// let server: Server<Recorder> = Server::builder(Arc::new(Virtual::new(1)), Stores::memory())
 ///     .domain("example.com".parse()?)
@@ -333,8 +340,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// Where the passwords of PLAIN logins are hashed ([LIMIT-28](crate::rules#limit-28)): a runtime's handle, or
-    /// `host::threads::Workers`. Without it they are hashed on the thread that reads them, and hold up
+    /// Where the passwords of PLAIN logins are hashed ([LIMIT-28](crate::rules#limit-28)): a tokio `Handle` (feature
+    /// `tokio`), or `host::threads::Workers`. Without it they are hashed on the thread that reads them, and hold up
     /// its other connections.
     pub fn hashing(mut self, offload: impl Offload) -> Self {
         self.hashing = Some(Box::new(offload));

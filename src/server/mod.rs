@@ -164,7 +164,7 @@ impl<C: SharedConnection> Server<C> {
     }
 
     /// Drives the work that outlives its connection: run it once, in a task or on a thread of its own.
-    /// It never ends.
+    /// It never ends. Time is not its business: see [`handle_timeout`](Self::handle_timeout).
     pub async fn background(&self) {
         poll_fn(|cx| self.0.jobs.poll(cx)).await;
     }

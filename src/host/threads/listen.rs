@@ -34,7 +34,7 @@ use crate::host::{ACCEPT_PAUSE, Host, cut, is_of_the_connection, proxy};
 /// let socket = std::net::TcpListener::bind("[::]:5222")?;
 /// // Until the operator presses Enter.
 /// let stop = || drop(std::io::stdin().read_line(&mut String::new()));
-/// threads::listen(&host, socket, stop)?;
+/// threads::listen(host, socket, stop)?;
 /// # Ok(())
 /// # }
 /// ```
@@ -43,7 +43,7 @@ use crate::host::{ACCEPT_PAUSE, Host, cut, is_of_the_connection, proxy};
 ///
 /// When there can be no thread to accept on.
 pub fn listen<C, L>(
-    host: &Arc<Host<C>>,
+    host: Arc<Host<C>>,
     listener: impl Into<Listener<L>>,
     stop: impl FnOnce(),
 ) -> io::Result<()>
@@ -51,6 +51,7 @@ where
     C: SharedConnection,
     L: Accept,
 {
+    let host = &host;
     begin_background(host)?;
     let Listener { socket, terms } = listener.into();
     let open = Arc::new((socket, AtomicBool::new(true)));

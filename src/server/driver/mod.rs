@@ -64,6 +64,9 @@ enum State<C: SharedConnection> {
 /// [`Want`]; time passes with [`handle_timeout`](Self::handle_timeout). Dropping a driver, at any time,
 /// is the loss of its transport: work on an accepted stanza goes on.
 ///
+/// Beside its drivers a host runs [`Server::background`](super::Server::background) once, and calls
+/// [`Server::handle_timeout`](super::Server::handle_timeout) once a second.
+///
 /// # Examples
 ///
 /// The loop that every host runs around a driver, here in memory: a client logs in, binds a resource

@@ -178,7 +178,8 @@ impl<'a> LastWords<'a> {
 pub enum Reply {
     /// A stanza, such as the result of a bind.
     Stanza(Stanza),
-    /// Another element, complete and in canonical form.
+    /// Another element, complete and in canonical form; for a connection that does not write XML, bytes of
+    /// your own.
     Element(Vec<u8>),
 }
 

@@ -179,7 +179,7 @@ impl<C: SharedConnection> Inner<C> {
     /// The same where something has ended, which a server hears of in any case.
     pub(super) fn deliver_ends(&self) {
         self.events.deliver(|session, message| {
-            self.panicked(HostCode::Listener, Some(&session.account().bare), message);
+            self.panicked(HostCode::Listener, Some(&session.0.account.bare), message);
         });
     }
 

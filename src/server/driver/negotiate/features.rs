@@ -11,7 +11,7 @@ use crate::sasl::{Context, Mechanism, Negotiation};
 use crate::server::builder::Domain;
 use crate::server::{Core, PeerAddress};
 use crate::session::HostCode;
-use crate::stream::{Features, StreamCondition};
+use crate::stream::{Features, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
     /// STREAM-F1, F2, F3, F8, and F7 where nothing can be offered.
@@ -27,7 +27,9 @@ impl<C: SharedConnection> Driver<C> {
             bindings: negotiating.bindings.clone(),
         };
         let Some(mut features) = negotiating.features(&context, served.tls_required) else {
-            return self.fail(StreamCondition::PolicyViolation.into());
+            let error = StreamError::new(StreamCondition::PolicyViolation);
+            return self
+                .fail(error.with_text("en", "no way to log in can be offered on this transport"));
         };
         let only_tls = !negotiating.secure && served.tls_required;
         negotiating.sasl = Some(Negotiation::new(context));
