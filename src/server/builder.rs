@@ -382,13 +382,15 @@ impl<C: SharedConnection> ServerBuilder<C> {
         });
         let wants = self.extensions.iter().map(|extension| extension.wants());
         let wants = wants.fold(Wants::NOTHING, Wants::and);
+        let mut components = self.components;
+        components.leave_out(|name| domains.iter().any(|served| served.name.as_str() == name));
         let core = Arc::new_cyclic(|core: &Weak<Core<C>>| Core {
             registry: hooked(registry, core, &limits, has_extensions, wants).build(),
             wants,
             handle: ServerHandle(Weak::clone(core) as _),
             reviews: Arc::default(),
             stores: watch.stores(self.stores),
-            components: self.components.of(core.clone(), &domains),
+            components: components.of(core.clone()),
             domains,
             default_domain: self.default_domain,
             former_domains: self.former_domains,

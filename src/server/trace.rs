@@ -9,9 +9,10 @@
 
 use jid::{BareJid, FullJid};
 
+use super::faults::fault::Fault;
 #[cfg(feature = "tracing")]
-use super::faults::FaultKind;
-use super::faults::{Fault, PeerAddress};
+use super::faults::fault::FaultKind;
+use super::faults::peer::PeerAddress;
 use crate::sasl::Mechanism;
 use crate::session::{Reason, SessionId};
 use crate::stream::StreamError;

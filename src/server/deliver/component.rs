@@ -15,7 +15,6 @@ use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::extension::RequestError;
 use crate::rules::presence::PresenceType;
-use crate::server::builder::Domain;
 use crate::server::work::timers::Timers;
 use crate::server::{Core, PeerAddress, Server, caught};
 use crate::session::{HostCode, RetentionLimits, Validity};
@@ -178,10 +177,13 @@ impl<C: SharedConnection> Components<C> {
         self.all.len()
     }
 
-    /// The same, of this server. A domain that it serves itself stays its own (COMP-1).
-    pub(crate) fn of(mut self, core: Weak<Core<C>>, served: &[Domain]) -> Self {
-        self.all
-            .retain(|component| !served.iter().any(|one| *one.name.as_str() == *component.domain));
+    /// A domain that the server serves itself stays its own (COMP-1).
+    pub(crate) fn leave_out(&mut self, is_served: impl Fn(&str) -> bool) {
+        self.all.retain(|component| !is_served(&component.domain));
+    }
+
+    /// The same, of this server.
+    pub(crate) fn of(self, core: Weak<Core<C>>) -> Self {
         Self { core, ..self }
     }
 

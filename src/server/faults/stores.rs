@@ -1,6 +1,5 @@
 //! The one place where stores are called, but those of extensions: each call is timed, its failure told, its panic a failure (FAULT-2).
 
-use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,9 +7,9 @@ use std::task::Poll;
 
 use jid::BareJid;
 
+use super::fault::StoreCall;
 use super::{Faults, PeerAddress};
 use crate::environment::Environment;
-use crate::named::named;
 use crate::server::metrics::RareCounters;
 use crate::session::HostCode;
 use crate::store::{
@@ -18,90 +17,6 @@ use crate::store::{
     RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster, Stores,
     SubscriptionRequest, Verdict,
 };
-
-named! {
-    /// What a store was asked for.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-    #[non_exhaustive]
-    pub enum StoreCall {
-        /// [`AccountStore::credentials`]
-        Credentials = "credentials",
-        /// [`AccountStore::exists`]
-        Exists = "exists",
-        /// [`AccountStore::set_credentials`]
-        SetCredentials = "set-credentials",
-        /// [`AccountStore::remove`]
-        RemoveAccount = "remove-account",
-        /// [`Authenticator::check_password`]
-        CheckPassword = "check-password",
-        /// [`RosterStore::load`]
-        LoadRoster = "load-roster",
-        /// [`RosterStore::contact`]
-        LoadContact = "load-contact",
-        /// [`RosterStore::apply`] and [`RosterStore::apply_pair`]
-        ChangeRoster = "change-roster",
-        /// [`RosterStore::requests`]
-        LoadRequests = "load-requests",
-        /// [`RosterStore::clear`]
-        ClearRoster = "clear-roster",
-        /// [`OfflineStore::push`]
-        PushMessage = "push-message",
-        /// [`OfflineStore::list`]
-        ListMessages = "list-messages",
-        /// [`OfflineStore::remove`]
-        RemoveMessages = "remove-messages",
-        /// [`OfflineStore::count`]
-        CountMessages = "count-messages",
-        /// [`OfflineStore::clear`]
-        ClearMessages = "clear-messages",
-        /// [`BlockStore::load`], by the host. [`xep::Blocking`](crate::xep::Blocking) calls its store itself, told as
-        /// [`Extension`](Self::Extension); so it does for changes.
-        LoadBlocks = "load-blocks",
-        /// [`BlockStore::apply`]
-        ChangeBlocks = "change-blocks",
-        /// [`BlockStore::clear`]
-        ClearBlocks = "clear-blocks",
-        /// Of an extension: [`Extension::load`](crate::extension::Extension::load), or the cause of an error
-        /// with which it has answered.
-        Extension = "extension",
-        /// Everything that a session needs of its account: too late ([BIND-7](crate::rules#bind-7)).
-        LoadAccount = "load-account",
-    }
-    /// All of them.
-    pub(in crate::server) const ALL;
-    /// Its name, for logs and metrics.
-    pub const fn as_str;
-}
-
-impl fmt::Display for StoreCall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "store call {}", self.as_str())
-    }
-}
-
-/// In which way a store failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum StoreFailure {
-    /// [`StoreError::Failed`], or a panic.
-    Failed,
-    /// [`StoreError::Full`]: as much as the account may keep.
-    Full,
-    /// [`StoreError::NoSpace`]: a full disk.
-    NoSpace,
-    /// There was no answer in time.
-    Late,
-}
-
-impl StoreFailure {
-    pub(super) const fn of(error: &StoreError) -> Self {
-        match error {
-            StoreError::Failed(_) => Self::Failed,
-            StoreError::Full => Self::Full,
-            StoreError::NoSpace(_) => Self::NoSpace,
-        }
-    }
-}
 
 /// What a watched store tells of its calls.
 #[derive(Clone)]

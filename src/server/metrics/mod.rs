@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use self::histogram::Buckets;
 use super::Server;
-use super::faults::StoreCall;
+use super::faults::fault::StoreCall;
 use crate::connection::SharedConnection;
 use crate::named::named;
 use crate::sasl::{Mechanism, SaslError};

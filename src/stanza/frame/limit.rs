@@ -103,7 +103,7 @@ impl Limit {
     }
 }
 
-/// Its name and the id of its rule: "rate (LIMIT-20)".
+/// Its name and the id of its rule: `rate (LIMIT-20)`.
 impl fmt::Display for Limit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.as_str(), self.id())
