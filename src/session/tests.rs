@@ -356,7 +356,7 @@ fn fault_3_a_registry_alone_tells_of_panics_too() {
     assert_eq!(sent, Err(NotSent::Ended));
     let told = told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let juliet = Some(BareJid::new("juliet@example.com").unwrap());
-    let listener = ("listener panicked: in the listener".to_owned(), None);
+    let listener = ("listener panicked: in the listener".to_owned(), juliet.clone());
     let connection = ("connection panicked: no message".to_owned(), juliet);
     assert!(told.starts_with(&[listener, connection]), "{told:?}");
 }
