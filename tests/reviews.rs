@@ -557,6 +557,46 @@ fn hook_4_a_review_that_fails_or_takes_too_long_ends_its_message_and_nothing_els
 }
 
 #[test]
+fn hook_4_who_waits_too_long_for_the_reviews_of_others_is_told() {
+    let (world, notary) = world();
+    let juliet = world.online("juliet", "balcony");
+    let romeo = world.client("romeo", "x");
+    drop(juliet.received());
+    notary.set(&world, Mode::Wait);
+    for n in 0..100 {
+        from_afar(&world, "juliet@example.com", &n.to_string());
+    }
+    romeo.send(&chat("juliet@example.com", "1").replacen("<message", "<message id='m'", 1));
+    for _ in 0..6 {
+        world.advance(Duration::from_secs(10));
+        world.settle();
+    }
+    let answer = romeo.received().concat();
+    assert!(answer.contains("resource-constraint") && answer.contains("id='m'"), "{answer}");
+    notary.set(&world, Mode::Now);
+    say(&romeo, "juliet@example.com", "2");
+    assert_eq!(texts(&juliet), ["2"]);
+}
+
+#[test]
+fn hook_5_what_sessions_leave_behind_counts_for_their_account() {
+    let mut limits = Limits::default();
+    limits.retention.stanzas = 5;
+    let (world, notary, _elsewhere) = world_with(limits);
+    let juliet = world.online("juliet", "balcony");
+    drop(juliet.received());
+    notary.set(&world, Mode::Wait);
+    for n in 0..7 {
+        let romeo = world.client("romeo", &format!("x{n}"));
+        say(&romeo, "juliet@example.com", &n.to_string());
+        let answer = romeo.received().concat();
+        assert_eq!(answer.contains("resource-constraint"), n >= 5, "{n}: {answer}");
+    }
+    notary.set(&world, Mode::Now);
+    assert_eq!(texts(&juliet), ["0", "1", "2", "3", "4"]);
+}
+
+#[test]
 fn hook_5_no_more_waits_than_for_a_session_without_a_client() {
     let mut limits = Limits::default();
     limits.retention.stanzas = 5;

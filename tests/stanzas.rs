@@ -602,6 +602,17 @@ fn stz_14_what_clients_say_in_our_name_is_taken_out() {
 }
 
 #[test]
+fn stz_14_a_session_sets_no_ids() {
+    let world = World::new();
+    let (romeo, juliet) = (world.online("romeo", "orchard"), world.online("juliet", "balcony"));
+    let _own = juliet.received();
+    let id = format!("<stanza-id xmlns='urn:xmpp:sid:0' by='{ROMEO}' id='forged'/>");
+    romeo.send(&format!("<message to='juliet@example.com'><body>b</body>{id}</message>"));
+    let got = juliet.received().concat();
+    assert!(got.contains("<body>b</body>") && !got.contains("forged"), "{got}");
+}
+
+#[test]
 fn stz_14_a_session_may_say_when_it_wrote_its_own_message() {
     let world = World::new();
     world.friends("romeo", "juliet");

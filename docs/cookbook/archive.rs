@@ -221,8 +221,10 @@ impl Archive {
             let mut result = element("result", MAM, &attributes);
             result.append_child(forwarded);
             let message = Stanza::message().from(account.as_str()).child(&result).build();
-            // For this session alone; one that is gone asks again.
-            let _gone = session.send_item(&Item::new(&message).addressed());
+            // For this session alone. Where one does not get in, the page has a hole: its client asks again.
+            if session.send_item(&Item::new(&message).addressed()).is_err() {
+                return Err(Condition::ResourceConstraint.into());
+            }
         }
         let complete: &[_] = if page.is_complete { &[("complete", "true")] } else { &[] };
         let mut fin = element("fin", MAM, complete);

@@ -32,6 +32,8 @@ struct Inner {
 /// Where the notifications of one device go.
 #[derive(Clone)]
 struct Device {
+    /// Of the registration: an answer to an older one says nothing about it.
+    number: u64,
     service: String,
     node: String,
     options: Option<Element>,
@@ -48,10 +50,10 @@ impl Push {
         self.0.devices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget(&self, account: &BareJid, service: &str, node: Option<&str>) {
+    fn forget(&self, account: &BareJid, is_meant: impl Fn(&Device) -> bool) {
         let mut devices = self.devices();
         let Some(all) = devices.get_mut(account) else { return };
-        all.retain(|one| one.service != service || node.is_some_and(|node| one.node != node));
+        all.retain(|one| !is_meant(one));
         if all.is_empty() {
             devices.remove(account);
         }
@@ -61,13 +63,14 @@ impl Push {
         let node = enable.attribute("node").unwrap_or_default().into_owned();
         let options = enable.children().find(|child| child.is("x", FORM));
         let options = options.map(|form| form.to_element());
-        self.forget(account, service, Some(&node));
+        self.forget(account, |one| one.service == service && one.node == node);
+        let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let mut devices = self.devices();
         let all = devices.entry(account.clone()).or_default();
         if all.len() >= MOST {
             all.remove(0);
         }
-        all.push(Device { service: service.to_owned(), node, options });
+        all.push(Device { number, service: service.to_owned(), node, options });
     }
 
     /// Tells the service of a device. One that does not want to know of the device is not told again.
@@ -84,7 +87,7 @@ impl Push {
             && answer.type_().as_deref() == Some("error")
             && !answer.children().any(|error| error.attribute("type").as_deref() == Some("wait"))
         {
-            self.forget(&account, &device.service, Some(&device.node));
+            self.forget(&account, |one| one.number == device.number);
         }
     }
 }
@@ -133,7 +136,11 @@ impl<C: SharedConnection> Extension<C> for Push {
         };
         match query.name() {
             "enable" => self.enable(account, &service, query),
-            "disable" => self.forget(account, &service, query.attribute("node").as_deref()),
+            "disable" => {
+                let node = query.attribute("node");
+                let is_named = |one: &Device| node.as_deref().is_none_or(|node| one.node == node);
+                self.forget(account, |one| one.service == *service && is_named(one));
+            }
             _ => return None,
         }
         Some(IqReply::empty())

@@ -19,6 +19,8 @@ const CARBONS: &str = "urn:xmpp:carbons:2";
 pub(crate) enum Claim<'a> {
     /// The entity of this JID, as it was written.
     Entity(Cow<'a, str>),
+    /// The entity of this JID, as the one that has set an id.
+    Setter(Cow<'a, str>),
     /// The account that the stanza is for.
     Recipient,
 }
@@ -32,12 +34,11 @@ pub(super) fn is_in(namespace: &[u8]) -> bool {
 impl<'a> Claim<'a> {
     /// What a child of a message or presence claims, if it claims anything.
     pub(crate) fn of(child: &Child<'a>) -> Option<Self> {
-        let named = |attribute| child.attribute(attribute).map(Self::Entity);
         match (child.name(), &*child.namespace()) {
             // XEP-0203 §8, and its predecessor XEP-0091
-            ("delay", DELAY) | ("x", OLD_DELAY) => named("from"),
+            ("delay", DELAY) | ("x", OLD_DELAY) => child.attribute("from").map(Self::Entity),
             // XEP-0359 §6
-            ("stanza-id", STANZA_ID) => named("by"),
+            ("stanza-id", STANZA_ID) => child.attribute("by").map(Self::Setter),
             // XEP-0280 §11
             ("received" | "sent", CARBONS) => Some(Self::Recipient),
             _ => None,

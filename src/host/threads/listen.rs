@@ -60,14 +60,27 @@ where
         let thread = thread::Builder::new().name("xmpp listener".into());
         thread.spawn(move || accept_loop(&host, &terms, &open.0, &open.1))?
     };
+    // Whatever becomes of `stop`.
+    let acceptor = Acceptor { open, thread: Some(acceptor) };
     stop();
-    open.1.store(false, Ordering::SeqCst);
-    if open.0.interrupt().is_ok() {
-        let _whatever_it_died_of = acceptor.join();
-    }
-    drop(open);
+    drop(acceptor);
     shutdown(host, host.settings.shutdown);
     Ok(())
+}
+
+/// The thread that accepts, until this is dropped.
+struct Acceptor<L: Accept> {
+    open: Arc<(L, AtomicBool)>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl<L: Accept> Drop for Acceptor<L> {
+    fn drop(&mut self) {
+        self.open.1.store(false, Ordering::SeqCst);
+        if let (Ok(()), Some(thread)) = (self.open.0.interrupt(), self.thread.take()) {
+            let _whatever_it_died_of = thread.join();
+        }
+    }
 }
 
 /// What [`listen`] accepts connections from: a socket of the standard library, or something of the host's own.

@@ -29,6 +29,10 @@ impl<C: SharedConnection> Core<C> {
                 let own = stanza.kind() == Kind::Message && named.to_text() == from;
                 self.registry.is_local(named.bare.as_str()) && !own
             }),
+            // A session sets no ids.
+            Claim::Setter(name) => {
+                self.address(name).map_or(true, |named| self.registry.is_local(named.bare.as_str()))
+            }
             // From another account `from` shows that it is no copy (XEP-0280 §11).
             Claim::Recipient => {
                 let to = stanza.to();

@@ -58,6 +58,9 @@ impl Parser {
         if self.framing != Framing::Message {
             return self.feed_stream(bytes);
         }
+        if matches!(self.state, State::Ended) {
+            return;
+        }
         // Nothing is as long: no limit allows it.
         let bytes = bytes.get(..MOST as usize).unwrap_or(bytes);
         let length = u32::try_from(bytes.len()).unwrap_or(MOST);

@@ -28,43 +28,45 @@ use crate::stanza::{Condition, Kind, Stanza};
 /// HOOK-4: an extension that takes longer has failed.
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much waits for reviews, by account. A leaf lock.
+/// HOOK-4: a message that has waited longer for the reviews before it is not reviewed any more.
+const REVIEW_WAIT: Duration = Duration::from_secs(30);
+
+/// How much waits for reviews, by account: what its own sessions have sent, and apart from it what comes
+/// from elsewhere. A leaf lock.
 #[derive(Default)]
-pub(in crate::server) struct Reviews(Mutex<HashMap<BareJid, (usize, usize)>>);
+pub(in crate::server) struct Reviews(Mutex<HashMap<SeatKey, (usize, usize)>>);
+
+/// Whether its own sessions have sent it, and the account.
+type SeatKey = (bool, BareJid);
 
 impl Reviews {
     /// A seat for one more message of so many bytes, if there is room (HOOK-5).
-    fn seat(
-        self: &Arc<Self>,
-        account: &BareJid,
-        bytes: usize,
-        most: (usize, usize),
-    ) -> Option<Seat> {
+    fn seat(self: &Arc<Self>, key: SeatKey, bytes: usize, most: (usize, usize)) -> Option<Seat> {
         let mut waiting = self.0.lock();
-        let sum = waiting.get(account).copied().unwrap_or_default();
+        let sum = waiting.get(&key).copied().unwrap_or_default();
         if sum.0 >= most.0 || sum.1 >= most.1 {
             return None;
         }
-        waiting.insert(account.clone(), (sum.0 + 1, sum.1.saturating_add(bytes)));
+        waiting.insert(key.clone(), (sum.0 + 1, sum.1.saturating_add(bytes)));
         drop(waiting);
-        Some(Seat { reviews: Arc::clone(self), account: account.clone(), bytes })
+        Some(Seat { reviews: Arc::clone(self), key, bytes })
     }
 }
 
 /// The room that one message takes while it waits.
 struct Seat {
     reviews: Arc<Reviews>,
-    account: BareJid,
+    key: SeatKey,
     bytes: usize,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         let mut waiting = self.reviews.0.lock();
-        let Some(sum) = waiting.get_mut(&self.account) else { return };
+        let Some(sum) = waiting.get_mut(&self.key) else { return };
         *sum = (sum.0.saturating_sub(1), sum.1.saturating_sub(self.bytes));
         if sum.0 == 0 {
-            waiting.remove(&self.account);
+            waiting.remove(&self.key);
         }
     }
 }
@@ -105,19 +107,18 @@ impl<C: SharedConnection> Core<C> {
         let Some(account) = recipient.as_ref().or(sender.as_ref()) else {
             return self.route_now(origin, stanza, to);
         };
-        // A stream waits for its own messages; of others no more wait than for a session without a client.
-        let seat = match origin {
-            Some(_) => None,
-            None => {
-                let limits = &self.limits.retention;
-                let most = (limits.stanzas, limits.bytes);
-                let Some(seat) = self.reviews.seat(account, stanza.len(), most) else {
-                    self.bounce(origin, stanza, is_full());
-                    return None;
-                };
-                Some(seat)
-            }
+        // No more wait than for a session without a client. A message outlives the stream that waits for it.
+        let key = origin.map_or_else(
+            || (false, account.clone()),
+            |session| (true, session.account().bare.clone()),
+        );
+        let limits = &self.limits.retention;
+        let Some(seat) = self.reviews.seat(key, stanza.len(), (limits.stanzas, limits.bytes))
+        else {
+            self.bounce(origin, stanza, is_full());
+            return None;
         };
+        let since = self.environment.now();
         // Taken here: what comes later is not to pass it.
         let place = recipient.as_ref().map(|_| self.registry.queue_up(to.key()));
         let (core, to) = (Arc::clone(self), to.to_static());
@@ -127,7 +128,11 @@ impl<C: SharedConnection> Core<C> {
             let job = {
                 let (core, origin, stanza) = (Arc::clone(&core), origin.clone(), stanza.clone());
                 async move {
-                    core.pass(origin.as_ref(), stanza, &to, sender.as_ref()).await;
+                    if core.environment.now().saturating_sub(since) > REVIEW_WAIT {
+                        core.bounce(origin.as_ref(), &stanza, try_again());
+                    } else {
+                        core.pass(origin.as_ref(), stanza, &to, sender.as_ref()).await;
+                    }
                     drop((place, seat));
                 }
             };
