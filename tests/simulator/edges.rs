@@ -124,8 +124,8 @@ impl World {
         if failing > 0 && random.chance(25) {
             memory = memory.with_offline_limits(OfflineLimits::new(15, 1 << 20));
         }
-        // HOOK-5: reviews that are slow refuse what comes from elsewhere all the same.
-        oracle.may_fail = failing > 0 || (reviews && limits.retention.stanzas == 12);
+        // HOOK-4, HOOK-5: where reviews are slow, what waits too long for them, or is too much, is refused.
+        oracle.may_fail = failing > 0 || (reviews && (slow > 0 || limits.retention.stanzas == 12));
         furnish(&memory, &memory, &environment);
         let depot = Depot::new(memory, Arc::clone(&environment), oracle.spy.clone(), seed);
         let moods = [Mood { slow, failing: 0 }, Mood { slow, failing }];
