@@ -46,7 +46,7 @@ pub enum ComponentError {
     /// Its `from` is no address in the component's domain ([COMP-4](crate::rules#comp-4)).
     #[error("the sender is not in the component's domain")]
     ForeignSender,
-    /// There is no server any more.
+    /// The server is gone.
     #[error("the server is gone")]
     Gone,
 }

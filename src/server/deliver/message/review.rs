@@ -28,7 +28,7 @@ use crate::stanza::{Condition, Kind, Stanza};
 /// HOOK-4: an extension that takes longer has failed.
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// HOOK-4: a message that has waited longer for the reviews before it is not reviewed any more.
+/// HOOK-4: a message that has waited longer for the reviews before it is refused.
 const REVIEW_WAIT: Duration = Duration::from_secs(30);
 
 /// How much waits for reviews, by account: what its own sessions have sent, and apart from it what comes

@@ -3,27 +3,31 @@
 //! A bot is a client of this process: a driver that begins behind authentication, an outbox, and the stream
 //! between them. Whatever holds for a client's stanzas holds for its stanzas too.
 
+mod bell;
+mod line;
+mod reader;
+
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, Wake, Waker, ready};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use jid::FullJid;
-use parking_lot::Mutex;
 
 use super::Server;
-use super::driver::negotiate::local::ENABLED;
-use super::driver::{Driver, Want};
+use super::driver::Driver;
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::outbox::{Drain, FromOutbox, Marks, Outbox};
+use crate::outbox::{FromOutbox, Marks, Outbox};
 use crate::park::block_on;
 use crate::session::SessionHandle;
-use crate::stanza::{Frame, Stanza, StanzaError, write};
+use crate::stanza::{Stanza, StanzaError, write};
 use crate::store::StoreError;
-use crate::stream::{self, Event, Nonza, Parser, STREAM_NAMESPACE, StreamCondition};
+use crate::stream::StreamCondition;
+use bell::Waiting;
+pub(super) use line::Bots;
+use line::{Line, Over};
+use reader::{Element, Reader};
 
 /// One stanza at a time: what the bot has not taken waits in its session, which knows what to do with it.
 const MARKS: Marks = Marks::new(0, 2 << 20);
@@ -86,7 +90,7 @@ pub struct Bot<C: SharedConnection> {
 /// A way to send as a bot, beside the [`Bot`] itself: cheap to clone.
 pub struct BotSender<C: SharedConnection>(Weak<Line<C>>);
 
-/// Why there is no bot, or none any more.
+/// Why there is no bot, or no longer one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BotError {
@@ -289,317 +293,5 @@ impl<C: SharedConnection> fmt::Debug for Bot<C> {
 impl<C: SharedConnection> fmt::Debug for BotSender<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BotSender").finish_non_exhaustive()
-    }
-}
-
-/// Something for a bot.
-enum Element {
-    Stanza(Stanza),
-    /// From here on stanzas are counted.
-    Counted,
-}
-
-/// What the server writes for a bot, read again.
-struct Reader {
-    drain: Drain,
-    parser: Parser,
-    condition: Option<StreamCondition>,
-    is_over: bool,
-}
-
-impl Reader {
-    fn new(drain: Drain) -> Self {
-        // What the server writes was let in already, and a roster may be large.
-        let most = 1 << 28;
-        let limits = stream::Limits::default().with_element_bytes(most);
-        let limits =
-            limits.with_elements(64, most).with_depth(8, 1 << 10).with_attributes(16, most);
-        let mut parser = Parser::new(&limits);
-        parser.authenticated(&limits);
-        Self { drain, parser, condition: None, is_over: false }
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Element>> {
-        while !self.is_over {
-            match self.parser.next() {
-                Ok(Some(Event::Stanza(received))) => {
-                    let stanza = received.stamp(received.from(), None);
-                    return Poll::Ready(Some(Element::Stanza(stanza)));
-                }
-                Ok(Some(Event::Nonza(nonza))) if nonza.is("enabled", ENABLED) => {
-                    return Poll::Ready(Some(Element::Counted));
-                }
-                Ok(Some(Event::Nonza(nonza))) => self.note(&nonza),
-                Ok(Some(Event::Header(_) | Event::Refused(_))) => {}
-                Ok(Some(Event::End)) | Err(_) => self.is_over = true,
-                Ok(None) => {
-                    let Some(bytes) = ready!(self.drain.poll_fill(cx)) else { break };
-                    self.parser.feed(bytes);
-                    let taken = bytes.len();
-                    self.drain.consume(taken);
-                }
-            }
-        }
-        self.is_over = true;
-        Poll::Ready(None)
-    }
-
-    fn note(&mut self, nonza: &Nonza) {
-        if nonza.is("error", STREAM_NAMESPACE) {
-            let mut children = nonza.children();
-            let known = |name: &str| StreamCondition::ALL.into_iter().find(|c| c.as_str() == name);
-            self.condition = children.find_map(|child| known(child.name()));
-        }
-    }
-
-    /// Takes what stands before an answer, which needs its room.
-    fn skip(&mut self) {
-        let mut nobody = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(_)) = self.poll_next(&mut nobody) {}
-    }
-
-    /// Why there is no session, where none was bound.
-    fn refusal(&mut self) -> BotError {
-        let mut nobody = Context::from_waker(Waker::noop());
-        while let Poll::Ready(Some(element)) = self.poll_next(&mut nobody) {
-            if let Element::Stanza(answer) = element
-                && let Some(error) = StanzaError::from_stanza(&answer)
-            {
-                return BotError::Refused(error);
-            }
-        }
-        BotError::Ended(self.condition)
-    }
-}
-
-/// The session is over.
-struct Over;
-
-/// A bot's driver, and who waits for it.
-pub(super) struct Line<C: SharedConnection> {
-    driver: Mutex<Driver<C>>,
-    bell: Arc<Bell>,
-    /// Somebody found the driver at work.
-    was_missed: AtomicBool,
-    /// The bot is gone.
-    is_left: AtomicBool,
-}
-
-impl<C: SharedConnection> Line<C> {
-    /// Acts on the driver; `None` while it is at work for somebody else, after whom the bell rings. Nobody
-    /// waits for it as a thread: what it does may be what the caller's code was called from.
-    fn with<T>(&self, act: impl FnOnce(&mut Driver<C>) -> T) -> Option<T> {
-        let found = self.driver.try_lock().or_else(|| {
-            self.was_missed.store(true, Ordering::SeqCst);
-            self.driver.try_lock()
-        });
-        let mut driver = found?;
-        let result = act(&mut driver);
-        if self.is_left.load(Ordering::SeqCst) {
-            driver.hang_up();
-        }
-        drop(driver);
-        if self.was_missed.swap(false, Ordering::SeqCst) {
-            // The bot may have left in between.
-            if self.is_left.load(Ordering::SeqCst) {
-                self.leave();
-            }
-            self.bell.ring();
-        }
-        Some(result)
-    }
-
-    async fn send(&self, stanza: &Stanza) -> Result<(), Over> {
-        let frame = Frame::stanza(stanza);
-        let mut bytes = Vec::with_capacity(frame.len());
-        frame.write_to(&mut bytes);
-        let mut place = Waiting::new(&self.bell);
-        poll_fn(|cx| self.poll_send(cx, &mut place, &bytes)).await
-    }
-
-    fn poll_send(
-        &self,
-        cx: &Context<'_>,
-        place: &mut Waiting<'_>,
-        bytes: &[u8],
-    ) -> Poll<Result<(), Over>> {
-        place.wait(cx.waker());
-        let waker = Waker::from(Arc::clone(&self.bell));
-        let sent = self.with(|driver| match driver.poll_want(&mut Context::from_waker(&waker)) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Want::Input) if driver.is_bound() => {
-                driver.receive(bytes);
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(_) => {
-                driver.hang_up();
-                Poll::Ready(Err(Over))
-            }
-        });
-        sent.unwrap_or(Poll::Pending)
-    }
-
-    /// Sends what a client opens with, and waits for its bind. `None`: there is no session.
-    fn poll_bound(
-        &self,
-        cx: &Context<'_>,
-        place: &mut Waiting<'_>,
-        reader: &mut Reader,
-        opening: &mut impl Iterator<Item = Vec<u8>>,
-    ) -> Poll<Option<SessionHandle<C>>> {
-        place.wait(cx.waker());
-        let waker = Waker::from(Arc::clone(&self.bell));
-        let bound = self.with(|driver| {
-            loop {
-                let want = driver.poll_want(&mut Context::from_waker(&waker));
-                if let Some(session) = driver.session() {
-                    return Poll::Ready(Some(session.clone()));
-                }
-                match want {
-                    Poll::Pending => return Poll::Pending,
-                    Poll::Ready(Want::Input) => match opening.next() {
-                        Some(opening) => {
-                            reader.skip();
-                            driver.receive(&opening);
-                        }
-                        None => return Poll::Ready(None),
-                    },
-                    Poll::Ready(_) => return Poll::Ready(None),
-                }
-            }
-        });
-        bound.unwrap_or(Poll::Pending)
-    }
-
-    /// The bot is gone: its session ends now, or as soon as its driver is free.
-    fn leave(&self) {
-        self.is_left.store(true, Ordering::SeqCst);
-        let _others_do = self.with(|_| ());
-        self.bell.ring();
-    }
-
-    fn next_timeout(&self) -> Option<Duration> {
-        self.with(|driver| driver.next_timeout()).flatten()
-    }
-
-    fn handle_timeout(&self, now: Duration) {
-        let waker = Waker::from(Arc::clone(&self.bell));
-        let was_due = self.with(|driver| {
-            let is_due = driver.next_timeout().is_some_and(|at| at <= now);
-            if is_due {
-                driver.handle_timeout();
-                let _want = driver.poll_want(&mut Context::from_waker(&waker));
-            }
-            is_due
-        });
-        if was_due == Some(true) {
-            self.bell.ring();
-        }
-    }
-}
-
-/// The drivers of all bots, for what time does to them.
-pub(super) struct Bots<C: SharedConnection>(Mutex<Vec<Weak<Line<C>>>>);
-
-impl<C: SharedConnection> Default for Bots<C> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
-
-impl<C: SharedConnection> Bots<C> {
-    fn enter(&self, driver: Driver<C>) -> Arc<Line<C>> {
-        let line = Arc::new(Line {
-            driver: Mutex::new(driver),
-            bell: Arc::default(),
-            was_missed: AtomicBool::new(false),
-            is_left: AtomicBool::new(false),
-        });
-        let mut lines = self.0.lock();
-        lines.retain(|line| line.strong_count() > 0);
-        lines.push(Arc::downgrade(&line));
-        line
-    }
-
-    fn lines(&self) -> Vec<Arc<Line<C>>> {
-        self.0.lock().iter().filter_map(Weak::upgrade).collect()
-    }
-
-    pub(super) fn next_timeout(&self) -> Option<Duration> {
-        self.lines().iter().filter_map(|line| line.next_timeout()).min()
-    }
-
-    pub(super) fn handle_timeout(&self, now: Duration) {
-        self.lines().iter().for_each(|line| line.handle_timeout(now));
-    }
-}
-
-/// Wakes everybody who waits for one driver, which knows a single waker.
-#[derive(Default)]
-struct Bell(Mutex<Waiters>);
-
-#[derive(Default)]
-struct Waiters {
-    next: u64,
-    wakers: Vec<(u64, Waker)>,
-}
-
-impl Bell {
-    fn ring(&self) {
-        let wakers = std::mem::take(&mut self.0.lock().wakers);
-        // Host code: without the lock.
-        wakers.into_iter().for_each(|(_, waker)| waker.wake());
-    }
-}
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.ring();
-    }
-}
-
-/// One that waits for the bell, until it is dropped.
-struct Waiting<'a> {
-    bell: &'a Bell,
-    number: Option<u64>,
-}
-
-impl<'a> Waiting<'a> {
-    const fn new(bell: &'a Bell) -> Self {
-        Self { bell, number: None }
-    }
-
-    fn wait(&mut self, waker: &Waker) {
-        let waker = waker.clone();
-        let mut waiters = self.bell.0.lock();
-        let number = match self.number {
-            Some(number) => number,
-            None => {
-                waiters.next += 1;
-                waiters.next
-            }
-        };
-        self.number = Some(number);
-        let known = waiters.wakers.iter_mut().find(|(known, _)| *known == number);
-        let old = match known {
-            Some((_, place)) => Some(std::mem::replace(place, waker)),
-            None => {
-                waiters.wakers.push((number, waker));
-                None
-            }
-        };
-        drop(waiters);
-        drop(old);
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let Some(number) = self.number else { return };
-        let mut waiters = self.bell.0.lock();
-        let at = waiters.wakers.iter().position(|(known, _)| *known == number);
-        let gone = at.map(|at| waiters.wakers.swap_remove(at));
-        drop(waiters);
-        drop(gone);
     }
 }
