@@ -21,31 +21,29 @@
 //! there before its first session is [loaded](Extension::load). Values are told apart by their type;
 //! where nothing is kept, the cost is one pointer.
 
+mod delivery;
 mod handle;
+mod iq;
 mod review;
 
+pub use delivery::{Delivery, Outcome};
 pub(crate) use handle::{Reach, Work};
 pub use handle::{RequestError, ServerHandle};
+pub use iq::{IqDone, IqReply, IqRequest, IqResult, Target};
 pub use review::{Passage, Passing, Review, Wants, Way};
 
 use std::any::Any;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jid::BareJid;
-use minidom::Element;
 
-use crate::address::bare_of;
 use crate::connection::SharedConnection;
-use crate::rules::delivery::Relation;
 use crate::session::{
-    AccountState, Authed, Bound, Copies, Epoch, Event, Hold, Session, SessionHandle,
-    SessionRegistry,
+    AccountState, Authed, Bound, Epoch, Event, Hold, Session, SessionHandle, SessionRegistry,
 };
-use crate::stanza::{Child, Frame, Stanza, StanzaError};
+use crate::stanza::{Frame, Stanza, StanzaError};
 use crate::store::StoreFuture;
 use crate::stream::{Nonza, StreamError};
 
@@ -339,113 +337,6 @@ pub enum Admission {
     Drop,
 }
 
-/// What became of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Outcome {
-    /// At least one session has accepted it.
-    Delivered,
-    /// It waits in the offline store.
-    Stored,
-    /// The account does not exist; the sender is not told ([MSG-5](crate::rules#msg-5)).
-    NoAccount,
-    /// It was [`Stored`](Self::Stored) before, and a session has got it now.
-    Retrieved,
-    /// It is on its way to another domain.
-    Routed,
-    /// It was bounced or dropped.
-    Refused,
-    /// Nobody who is there has it: it is in the offline store, or only sessions have it whose clients are
-    /// gone (and may come back for it) without having acknowledged it. Told once for each message, when
-    /// that is so for the first time, after what it [came to](Self::Delivered) at first ([HOOK-7](crate::rules#hook-7)).
-    Waiting,
-    /// Sessions that had accepted it have ended, and no client has acknowledged it: it was routed
-    /// again ([SM-17](crate::rules#sm-17)), to the sessions that [it has reached](Delivery::reached) now. If there are none, it
-    /// is in the store or has ended.
-    Rerouted,
-}
-
-/// A message, and what became of it.
-pub struct Delivery<'a, C: SharedConnection> {
-    pub(crate) stanza: &'a Stanza,
-    pub(crate) sent: &'a Stanza,
-    pub(crate) server: &'a ServerHandle<C>,
-    pub(crate) sender: Option<&'a SessionHandle<C>>,
-    pub(crate) account: Option<&'a BareJid>,
-    pub(crate) reached: &'a [SessionHandle<C>],
-    pub(crate) outcome: Outcome,
-    pub(crate) copies: Option<&'a Copies>,
-    pub(crate) registry: &'a SessionRegistry<C>,
-}
-
-impl<'a, C: SharedConnection> Delivery<'a, C> {
-    /// The message, with its true `from`, as its recipient gets it.
-    #[must_use]
-    pub const fn stanza(&self) -> &'a Stanza {
-        self.stanza
-    }
-
-    /// The message as its sender's account sees it: with what it was [marked](Passage::Mark) with for
-    /// that.
-    #[must_use]
-    pub const fn sent(&self) -> &'a Stanza {
-        self.sent
-    }
-
-    /// The server.
-    #[must_use]
-    pub const fn server(&self) -> &'a ServerHandle<C> {
-        self.server
-    }
-
-    /// The session that sent it; `None` where it came from another domain or from the server.
-    #[must_use]
-    pub const fn sender(&self) -> Option<&'a SessionHandle<C>> {
-        self.sender
-    }
-
-    /// The local account that it is for.
-    #[must_use]
-    pub const fn account(&self) -> Option<&'a BareJid> {
-        self.account
-    }
-
-    /// The sessions that have accepted it.
-    #[must_use]
-    pub const fn reached(&self) -> &'a [SessionHandle<C>] {
-        self.reached
-    }
-
-    /// What became of it.
-    #[must_use]
-    pub const fn outcome(&self) -> Outcome {
-        self.outcome
-    }
-
-    /// Counts the copies of the message, so that it does not arrive twice when a session that has one
-    /// is lost ([SM-17](crate::rules#sm-17)): an extension that gives it to another session of the account counts it here.
-    /// `None` where no session got it.
-    #[must_use]
-    pub const fn copies(&self) -> Option<&'a Copies> {
-        self.copies
-    }
-
-    /// All sessions.
-    #[must_use]
-    pub const fn registry(&self) -> &'a SessionRegistry<C> {
-        self.registry
-    }
-}
-
-impl<C: SharedConnection> fmt::Debug for Delivery<'_, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery")
-            .field("outcome", &self.outcome)
-            .field("reached", &self.reached.len())
-            .finish_non_exhaustive()
-    }
-}
-
 /// How far a stream has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -454,196 +345,4 @@ pub enum Stage {
     Secure,
     /// Authenticated; a resource is bound next ([STREAM-F4](crate::rules#stream-f4)).
     Authenticated,
-}
-
-/// The kind of entity that an iq is addressed to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Target {
-    /// The server itself: one of its domains.
-    Domain,
-    /// An account: its bare JID.
-    Account,
-}
-
-/// An iq get or set that the server has to answer.
-pub struct IqRequest<'a, C: SharedConnection> {
-    pub(crate) stanza: &'a Stanza,
-    pub(crate) query: Child<'a>,
-    pub(crate) to: &'a BareJid,
-    pub(crate) target: Target,
-    pub(crate) session: Option<&'a SessionHandle<C>>,
-    pub(crate) registry: &'a SessionRegistry<C>,
-    pub(crate) server: &'a ServerHandle<C>,
-    pub(crate) relation: Relation,
-    pub(crate) advertised: &'a [&'static str],
-    pub(crate) components: &'a [&'a str],
-}
-
-impl<'a, C: SharedConnection> IqRequest<'a, C> {
-    /// The iq, with its true `from`.
-    #[must_use]
-    pub const fn stanza(&self) -> &'a Stanza {
-        self.stanza
-    }
-
-    /// Its one child.
-    #[must_use]
-    pub const fn query(&self) -> &Child<'a> {
-        &self.query
-    }
-
-    /// Whether it is of type set.
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.stanza.type_().as_deref() == Some("set")
-    }
-
-    /// Whether its one child has this name and namespace.
-    #[must_use]
-    pub fn is(&self, name: &str, namespace: &str) -> bool {
-        self.query.is(name, namespace)
-    }
-
-    /// The domain or the account that is asked.
-    #[must_use]
-    pub const fn to(&self) -> &'a BareJid {
-        self.to
-    }
-
-    /// Which of the two it is.
-    #[must_use]
-    pub const fn target(&self) -> Target {
-        self.target
-    }
-
-    /// The session that asks; `None` where the iq came from another domain or from the host.
-    #[must_use]
-    pub const fn session(&self) -> Option<&'a SessionHandle<C>> {
-        self.session
-    }
-
-    /// Whether the account that is asked is the sender's own.
-    #[must_use]
-    pub fn is_own_account(&self) -> bool {
-        self.relation == Relation::Own
-    }
-
-    /// Whether the sender may know of the account's presence ([SEC-4](crate::rules#sec-4)): to all others the account
-    /// answers as if it did not exist ([IQ-7](crate::rules#iq-7)).
-    #[must_use]
-    pub fn is_entitled(&self) -> bool {
-        self.relation.is_entitled()
-    }
-
-    /// The sessions of the account that the sender may know of ([SEC-4](crate::rules#sec-4)): the available ones for the
-    /// account itself and its subscribers; for others that are entitled only those which they hold
-    /// directed presence of ([PRES-17](crate::rules#pres-17)). None for the domain.
-    pub fn sessions(&self) -> impl Iterator<Item = SessionHandle<C>> {
-        let from = self.stanza.from().unwrap_or_default();
-        let sender = bare_of(&from).to_owned();
-        let relation = self.relation;
-        self.registry.sessions(self.to).filter(move |session| match relation {
-            Relation::Own | Relation::Subscriber => session.is_available(),
-            Relation::Directed => session.has_directed_to(&sender),
-            Relation::Stranger => false,
-        })
-    }
-
-    /// All sessions.
-    #[must_use]
-    pub const fn registry(&self) -> &'a SessionRegistry<C> {
-        self.registry
-    }
-
-    /// The server.
-    #[must_use]
-    pub const fn server(&self) -> &'a ServerHandle<C> {
-        self.server
-    }
-
-    /// All features that disco#info of the target lists.
-    #[must_use]
-    pub const fn disco_features(&self) -> &'a [&'static str] {
-        self.advertised
-    }
-}
-
-impl<C: SharedConnection> fmt::Debug for IqRequest<'_, C> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IqRequest")
-            .field("target", &self.target)
-            .field("relation", &self.relation)
-            .finish_non_exhaustive()
-    }
-}
-
-/// The payload of a result, or the error; `None` is an empty result.
-pub type IqResult = Result<Option<Element>, StanzaError>;
-
-/// An answer to an iq. The server makes it a stanza with the right addresses and id.
-#[must_use = "an iq that is not answered breaks RFC 6120 §8.2.3"]
-#[expect(clippy::exhaustive_enums, reason = "an answer is there or it is not")]
-pub enum IqReply {
-    /// At hand.
-    Now(IqResult),
-    /// Still to come. The stream waits for it ([STREAM-23](crate::rules#stream-23)), at most 60 seconds ([IQ-5](crate::rules#iq-5)).
-    Later(Pin<Box<dyn Future<Output = IqResult> + Send>>),
-    /// Still to come, from work that changes what is kept for the account: it runs one after the other
-    /// with everything else that changes the account or binds a session of it, and is never cancelled.
-    Job(Pin<Box<dyn Future<Output = IqDone> + Send>>),
-}
-
-/// The result of work on an account.
-#[must_use = "the answer of an iq"]
-pub struct IqDone {
-    pub(crate) result: IqResult,
-    pub(crate) then: Option<Box<dyn FnOnce() + Send>>,
-}
-
-impl IqDone {
-    /// The answer.
-    pub fn new(result: IqResult) -> Self {
-        Self { result, then: None }
-    }
-
-    /// Runs `then` once the answer is sent: pushes come after results ([ROSTER-10](crate::rules#roster-10), [BLOCK-3](crate::rules#block-3)).
-    pub fn then(mut self, then: impl FnOnce() + Send + 'static) -> Self {
-        self.then = Some(Box::new(then));
-        self
-    }
-}
-
-impl fmt::Debug for IqDone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IqDone").field("ok", &self.result.is_ok()).finish_non_exhaustive()
-    }
-}
-
-impl IqReply {
-    /// A result with this payload.
-    pub const fn result(payload: Element) -> Self {
-        Self::Now(Ok(Some(payload)))
-    }
-
-    /// An empty result.
-    pub const fn empty() -> Self {
-        Self::Now(Ok(None))
-    }
-
-    /// An error.
-    pub fn error(error: impl Into<StanzaError>) -> Self {
-        Self::Now(Err(error.into()))
-    }
-}
-
-impl fmt::Debug for IqReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Now(Ok(_)) => "Now(result)",
-            Self::Now(Err(_)) => "Now(error)",
-            Self::Later(_) => "Later",
-            Self::Job(_) => "Job",
-        })
-    }
 }
