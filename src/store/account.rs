@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::StoreFuture;
 use super::keys::{PasswordError, ScramHash, ScramKeys};
+use super::{StoreFuture, TokenStore};
 use crate::environment::Environment;
 
 /// Who may log in, and what proves it.
@@ -68,6 +69,11 @@ pub trait AccountStore: Send + Sync + 'static {
     /// Removes the account (credentials only; rosters and messages have stores of their own).
     /// `false` if there was none.
     fn remove(&self, account: &BareJid) -> StoreFuture<bool>;
+
+    /// The same store as a [`TokenStore`], if it is one: for [`Stores::all_in`](super::Stores::all_in).
+    fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+        None
+    }
 }
 
 /// Checks passwords or tokens in the host's own way: against a directory, a web service, a signed

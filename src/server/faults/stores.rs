@@ -13,9 +13,9 @@ use crate::environment::Environment;
 use crate::server::metrics::RareCounters;
 use crate::session::HostCode;
 use crate::store::{
-    AccountStore, Authenticator, BlockStore, Credentials, OfflineId, OfflineMessage, OfflineStore,
-    RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster, Stores,
-    SubscriptionRequest, Verdict,
+    AccountStore, Authenticator, BlockStore, ClientKey, ClientTokens, Credentials, OfflineId,
+    OfflineMessage, OfflineStore, Revision, RosterChange, RosterStore, StoreError, StoreFuture,
+    StoredContact, StoredRoster, Stores, SubscriptionRequest, TokenStore, Verdict,
 };
 
 /// What a watched store tells of its calls.
@@ -40,6 +40,7 @@ impl StoreWatch {
         watched.rosters = Arc::new(self.watched(watched.rosters));
         watched.blocks = Arc::new(self.watched(watched.blocks));
         watched.offline = watched.offline.map(|offline| Arc::new(self.watched(offline)) as _);
+        watched.tokens = watched.tokens.map(|tokens| Arc::new(self.watched(tokens)) as _);
         watched
     }
 
@@ -218,6 +219,31 @@ impl BlockStore for Watched<dyn BlockStore> {
     }
 }
 
+impl TokenStore for Watched<dyn TokenStore> {
+    fn client(&self, account: &BareJid, client: &ClientKey) -> StoreFuture<Option<ClientTokens>> {
+        self.call(StoreCall::LoadTokens, account, |store| store.client(account, client))
+    }
+
+    fn clients(&self, account: &BareJid) -> StoreFuture<Vec<(ClientKey, ClientTokens)>> {
+        self.call(StoreCall::ListTokens, account, |store| store.clients(account))
+    }
+
+    fn replace(
+        &self,
+        account: &BareJid,
+        client: &ClientKey,
+        found: Option<Revision>,
+        tokens: Option<ClientTokens>,
+    ) -> StoreFuture<bool> {
+        let replace = |store: &dyn TokenStore| store.replace(account, client, found, tokens);
+        self.call(StoreCall::ChangeTokens, account, replace)
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.call(StoreCall::ClearTokens, account, |store| store.clear(account))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -252,6 +278,34 @@ mod tests {
         }
 
         fn remove(&self, _: &BareJid) -> StoreFuture<bool> {
+            self.fail()
+        }
+
+        fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+            Some(self)
+        }
+    }
+
+    impl TokenStore for Bad {
+        fn client(&self, _: &BareJid, _: &ClientKey) -> StoreFuture<Option<ClientTokens>> {
+            self.fail()
+        }
+
+        fn clients(&self, _: &BareJid) -> StoreFuture<Vec<(ClientKey, ClientTokens)>> {
+            self.fail()
+        }
+
+        fn replace(
+            &self,
+            _: &BareJid,
+            _: &ClientKey,
+            _: Option<Revision>,
+            _: Option<ClientTokens>,
+        ) -> StoreFuture<bool> {
+            self.fail()
+        }
+
+        fn clear(&self, _: &BareJid) -> StoreFuture<()> {
             self.fail()
         }
     }
@@ -331,7 +385,8 @@ mod tests {
         for panics in [false, true] {
             let (told, log) = (Arc::new(Mutex::new(Vec::new())), Arc::<RareCounters>::default());
             let hook = Arc::clone(&told);
-            let environment: Arc<dyn Environment> = Arc::new(Virtual::new(1));
+            let world = Arc::new(Virtual::new(1));
+            let environment = Arc::clone(&world) as Arc<dyn Environment>;
             let faults = Arc::new(Faults::new(
                 Some(Box::new(move |fault| hook.lock().push(fault.clone()))),
                 Arc::clone(&environment),
@@ -342,6 +397,7 @@ mod tests {
             let bad = Arc::new(Bad(panics));
             let stores = watch.stores(Stores::all_in(Arc::clone(&bad)));
             let offline = stores.offline.clone().unwrap();
+            let tokens = stores.tokens.clone().unwrap();
             let host = watch.watched::<dyn Authenticator>(bad);
             let jid = &BareJid::new("juliet@example.com").unwrap();
             let (change, other) = (RosterChange::new, RosterChange::new);
@@ -368,8 +424,15 @@ mod tests {
             fails(stores.blocks.load(jid));
             fails(stores.blocks.apply(jid, Vec::new(), Vec::new()));
             fails(stores.blocks.clear(jid));
+            let client = &ClientKey::from_bytes([1; 32]);
+            // More than are told of one kind at once (FAULT-5).
+            world.advance(std::time::Duration::from_secs(60));
+            fails(tokens.client(jid, client));
+            fails(tokens.clients(jid));
+            fails(tokens.replace(jid, client, None, None));
+            fails(tokens.clear(jid));
             let told = told.lock();
-            assert_eq!(told.len(), 19, "each once: {told:?}");
+            assert_eq!(told.len(), 23, "each once: {told:?}");
             assert!(told.iter().all(|fault| fault.to_string().contains("no disk")));
             assert!(told.iter().all(|fault| fault.account() == Some(jid)));
             let is_panic = |kind: &FaultKind| matches!(kind, FaultKind::Panic { .. });

@@ -1,12 +1,13 @@
 //! Accounts: SCRAM keys, no passwords.
 
 use std::future::ready;
+use std::sync::Arc;
 
 use jid::BareJid;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Refusal, Sqlite};
-use crate::store::{AccountStore, Credentials, ScramKeys, StoreFuture, made};
+use crate::store::{AccountStore, Credentials, ScramKeys, StoreFuture, TokenStore, made};
 
 const SHA_1: &str = "SHA-1";
 const SHA_256: &str = "SHA-256";
@@ -65,6 +66,10 @@ impl AccountStore for Sqlite {
 
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
         self.writer.about(account, remove)
+    }
+
+    fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+        Some(self)
     }
 }
 
