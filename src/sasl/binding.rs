@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use super::mechanism::Mechanism;
+
 /// Channel binding data of one TLS connection, as far as the host knows it.
 ///
 /// The `-PLUS` mechanisms are offered where [`server_end_point`](Self::server_end_point) is known:
@@ -20,12 +22,13 @@ use std::fmt;
 pub struct ChannelBindings {
     exporter: Option<Vec<u8>>,
     server_end_point: Option<Vec<u8>>,
+    unique: Option<Vec<u8>>,
 }
 
 impl ChannelBindings {
     /// No data: no `-PLUS` mechanism is offered.
     pub const fn new() -> Self {
-        Self { exporter: None, server_end_point: None }
+        Self { exporter: None, server_end_point: None, unique: None }
     }
 
     /// `tls-exporter` ([RFC 9266 §4](https://www.rfc-editor.org/rfc/rfc9266#section-4)): 32 bytes
@@ -42,6 +45,24 @@ impl ChannelBindings {
     pub fn server_end_point(mut self, data: Vec<u8>) -> Self {
         self.server_end_point = some(data);
         self
+    }
+
+    /// `tls-unique` ([RFC 5929 §3](https://www.rfc-editor.org/rfc/rfc5929#section-3)), for tokens alone: the first Finished
+    /// message of a handshake of TLS 1.2 with extended master secrets. TLS 1.3 has none.
+    pub fn unique(mut self, data: Vec<u8>) -> Self {
+        self.unique = some(data);
+        self
+    }
+
+    /// What a mechanism for tokens binds to; `None` where the channel does not have it.
+    pub(super) fn of_token(&self, mechanism: Mechanism) -> Option<&[u8]> {
+        match mechanism {
+            Mechanism::HtSha256Expr => self.exporter.as_deref(),
+            Mechanism::HtSha256Uniq => self.unique.as_deref(),
+            Mechanism::HtSha256Endp => self.server_end_point.as_deref(),
+            Mechanism::HtSha256None => Some(&[]),
+            _ => None,
+        }
     }
 
     pub(crate) const fn any(&self) -> bool {
@@ -67,6 +88,7 @@ impl fmt::Debug for ChannelBindings {
         f.debug_struct("ChannelBindings")
             .field("exporter", &self.exporter.is_some())
             .field("server_end_point", &self.server_end_point.is_some())
+            .field("unique", &self.unique.is_some())
             .finish()
     }
 }
@@ -97,7 +119,7 @@ mod tests {
         let bindings = ChannelBindings::new().server_end_point(vec![7]);
         assert_eq!(
             format!("{bindings:?}"),
-            "ChannelBindings { exporter: false, server_end_point: true }"
+            "ChannelBindings { exporter: false, server_end_point: true, unique: false }"
         );
     }
 }

@@ -7,6 +7,7 @@ use jid::{BareJid, DomainPart, DomainRef};
 
 use super::binding::ChannelBindings;
 use super::error::SaslError;
+use super::ht::{Initiator, TokenProof};
 use super::mechanism::Mechanism;
 use super::policy::Policy;
 use super::scram::{ClientFirst, ServerFirst};
@@ -29,10 +30,17 @@ impl Context {
     pub(crate) fn offered(&self) -> impl Iterator<Item = Mechanism> + '_ {
         self.policy.mechanisms.iter().copied().filter(|mechanism| match mechanism {
             _ if !self.secure && self.policy.secure_only => false,
+            _ if mechanism.is_for_tokens() => false,
             Mechanism::Plain => self.secure,
             _ if mechanism.binds_channel() => self.secure && self.bindings.any(),
             _ => true,
         })
+    }
+
+    /// The mechanisms for tokens, for fast logins over SASL2 alone (FAST-1).
+    pub(crate) fn for_tokens(&self) -> impl Iterator<Item = Mechanism> + '_ {
+        let all = self.policy.mechanisms.iter().copied().filter(|_| self.secure);
+        all.filter(|mechanism| self.bindings.of_token(*mechanism).is_some())
     }
 
     pub(crate) fn offers_binding(&self) -> bool {
@@ -56,6 +64,13 @@ pub(crate) enum Step {
         /// As SASLprep left it.
         password: String,
     },
+    /// Look for the token; then `token` or `store_failed`.
+    CheckToken {
+        /// Normalised (SASL-6); may not exist.
+        account: BareJid,
+        /// That the client has a token.
+        proof: TokenProof,
+    },
     /// Do this, wherever it delays nobody; then `hashed` with the result.
     CheckKeys(Box<dyn FnOnce() -> bool + Send>),
     /// The client has proved to be `account`, which is also the authorization identity it asked
@@ -74,6 +89,7 @@ impl fmt::Debug for Step {
             Self::Challenge(_) => "Challenge",
             Self::NeedCredentials { .. } => "NeedCredentials",
             Self::CheckPassword { .. } => "CheckPassword",
+            Self::CheckToken { .. } => "CheckToken",
             Self::CheckKeys(_) => "CheckKeys",
             Self::Success { .. } => "Success",
         })
@@ -92,6 +108,8 @@ pub(super) enum Exchange {
     Scram { account: BareJid, hash: ScramHash, message: Vec<u8>, binding: Vec<u8> },
     /// The host's verdict.
     Host { account: BareJid },
+    /// What is known of the token.
+    Token { account: BareJid },
     /// The client's proof.
     Proof { account: BareJid, disabled: bool, expected: ServerFirst },
 }
@@ -103,6 +121,9 @@ impl Exchange {
     /// Goes on with a message of the client.
     pub(super) fn respond(self, data: &[u8], context: &Context) -> Next {
         match self {
+            Self::First(mechanism) if mechanism.is_for_tokens() => {
+                first_token(data, mechanism, context)
+            }
             Self::First(mechanism) => match mechanism.hash() {
                 None => first_plain(data, context),
                 Some(hash) => first_scram(data, mechanism, hash, context),
@@ -139,6 +160,12 @@ impl Exchange {
             }
             _ => Err(SaslError::MalformedRequest),
         }
+    }
+
+    /// Goes on with the server's own proof, or why the token is not good.
+    pub(super) fn token(self, found: Result<Vec<u8>, SaslError>) -> Next {
+        let Self::Token { account } = self else { return Err(SaslError::MalformedRequest) };
+        succeed(account, false, Some(found?))
     }
 
     /// Goes on with the result of [`Step::CheckKeys`].
@@ -179,6 +206,14 @@ fn first_plain(data: &[u8], context: &Context) -> Next {
     } else {
         (Some(Exchange::Plain { account: known, password }), Step::NeedCredentials { account })
     })
+}
+
+fn first_token(data: &[u8], mechanism: Mechanism, context: &Context) -> Next {
+    let message = Initiator::parse(data)?;
+    let account = identity(message.authcid, "", &context.domain)?;
+    let binding = context.bindings.of_token(mechanism).ok_or(SaslError::InvalidMechanism)?.to_vec();
+    let proof = TokenProof { mechanism, proof: message.proof.to_vec(), binding };
+    Ok((Some(Exchange::Token { account: account.clone() }), Step::CheckToken { account, proof }))
 }
 
 fn first_scram(data: &[u8], mechanism: Mechanism, hash: ScramHash, context: &Context) -> Next {

@@ -22,16 +22,21 @@
 mod binding;
 mod error;
 mod exchange;
+mod ht;
 mod mechanism;
 mod negotiation;
 mod policy;
 mod scram;
+mod tokens;
 pub(crate) mod wire;
 
 pub use binding::ChannelBindings;
 pub use error::SaslError;
 pub use mechanism::{Mechanism, UnknownMechanism};
 pub use policy::Policy;
+pub use tokens::TokenPolicy;
 
 pub(crate) use exchange::{Context, Step};
+pub(crate) use ht::TokenProof;
 pub(crate) use negotiation::{Failure, Negotiation};
+pub(crate) use tokens::{Description, Fingerprint, Holder, Issued, Proved, Standing, revision};

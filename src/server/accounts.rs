@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jid::BareJid;
 
@@ -12,9 +12,10 @@ use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::rules::roster::{Item, Roster, RosterError, RosterSet};
+use crate::sasl::Policy;
 use crate::session::{Reason, SessionHandle};
 use crate::stanza::{Kind, Stanza};
-use crate::store::StoreError;
+use crate::store::{ClientKey, ClientTokens, StoreError};
 use crate::stream::StreamError;
 
 /// One account, for its host to act on: see [`Server::account`].
@@ -309,6 +310,42 @@ impl<C: SharedConnection> Account<C> {
         ended + swept.await.unwrap_or_default()
     }
 
+    /// The clients that can log in with a token ([FAST-10](crate::rules#fast-10)), the one that did so last first.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Store`].
+    pub async fn clients(&self) -> Result<Vec<TokenClient>, AccountError> {
+        let Some(policy) = self.policy() else { return Ok(Vec::new()) };
+        let clients = self.core.token_clients(&policy, &self.jid).await?.into_iter();
+        let client = |(key, record, expiry): (_, ClientTokens, _)| TokenClient {
+            key,
+            software: record.software,
+            device: record.device,
+            used: record.used,
+            expiry,
+        };
+        Ok(clients.map(client).collect())
+    }
+
+    /// Logs a client out: its tokens end, and its sessions with `reset` ([FAST-10](crate::rules#fast-10)). Streams of the account that
+    /// have no session yet end too. `false` if it had no token.
+    ///
+    /// A client that has kept the password can log in with that: change it as well
+    /// ([`password_changed`](Server::password_changed)), if the device is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Store`]; then it can still log in.
+    pub async fn revoke(&self, client: ClientKey) -> Result<bool, AccountError> {
+        Ok(self.core.retire_client(&self.jid, client).await?)
+    }
+
+    fn policy(&self) -> Option<Arc<Policy>> {
+        let domain = self.core.domain(self.jid.domain().as_str())?;
+        Some(Arc::clone(&domain.sasl))
+    }
+
     /// Whether there may be such an account here, whatever a store says.
     fn is_possible(&self) -> bool {
         let jid = &self.jid;
@@ -327,6 +364,31 @@ impl<C: SharedConnection> Account<C> {
 /// The normal form of a contact's address.
 fn contact(jid: &BareJid) -> Result<BareJid, AccountError> {
     address::bare(jid.as_str()).map_err(|_| AccountError::InvalidContact)
+}
+
+/// A client that can log in with a token: see [`Account::clients`].
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TokenClient {
+    /// What [`Account::revoke`] knows it by.
+    pub key: ClientKey,
+    /// What it calls its program. Nobody has checked that.
+    pub software: Option<String>,
+    /// What it calls its device. Nobody has checked that.
+    pub device: Option<String>,
+    /// When it logged in, to within an hour.
+    pub used: SystemTime,
+    /// When it can no longer log in, unless it has done so before.
+    pub expiry: SystemTime,
+}
+
+impl fmt::Debug for TokenClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenClient")
+            .field("used", &self.used)
+            .field("expiry", &self.expiry)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<C: SharedConnection> Clone for Account<C> {

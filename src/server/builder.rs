@@ -22,6 +22,7 @@ use super::driver::rate::Allowances;
 use super::faults::{Fault, Faults, OnFault, PeerAddress, StoreWatch};
 use super::limits::Limits;
 use super::metrics::{Counters, RareCounters, Samples};
+use super::tokens::VOIDED;
 use super::trace;
 use super::work::jobs::Jobs;
 use super::work::timers::Timers;
@@ -414,6 +415,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
             on_login: self.on_login,
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
+            voided: Mutex::new(Recent::new(VOIDED)),
             unheard: Unheard::default(),
             offline_retries: offline::Retries::default(),
             environment,

@@ -22,11 +22,12 @@ mod ends;
 mod faults;
 mod limits;
 mod metrics;
+mod tokens;
 mod trace;
 mod work;
 
 pub use crate::extension::RequestError;
-pub use accounts::{Account, AccountError};
+pub use accounts::{Account, AccountError, TokenClient};
 pub use bot::{Bot, BotError, BotSender};
 pub use builder::{DomainPolicy, Login, ServerBuilder};
 pub use deliver::component::{ComponentError, ComponentHandle};
@@ -44,7 +45,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jid::DomainPart;
 use parking_lot::Mutex;
@@ -139,6 +140,8 @@ struct Core<C: SharedConnection> {
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
+    /// When the host ended all tokens of an account.
+    voided: Mutex<Recent<SystemTime>>,
     unheard: deliver::roster::unheard::Unheard,
     offline_retries: deliver::offline::Retries,
 }

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn sasl_1_another_implementation_logs_in_by_every_mechanism() {
-    for mechanism in Mechanism::ALL {
+    for mechanism in Mechanism::ALL.into_iter().filter(|one| !one.is_for_tokens()) {
         // That client says "y" in the mechanisms without channel binding.
         let mut world = World::with(|context| {
             if !mechanism.binds_channel() {
@@ -69,7 +69,7 @@ fn tls_3_an_insecure_stream_wants_encryption_first() {
 
 #[test]
 fn sasl_2_without_initial_response_the_client_is_asked_for_it() {
-    for mechanism in Mechanism::ALL {
+    for mechanism in Mechanism::ALL.into_iter().filter(|one| !one.is_for_tokens()) {
         let mut world = World::new();
         let step =
             world.receive(Ok(Request::Auth { mechanism: mechanism.as_str(), initial: None }));

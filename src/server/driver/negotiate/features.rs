@@ -85,7 +85,7 @@ impl<C: SharedConnection> Core<C> {
         if more.is_empty() { features } else { features.extension(&more) }
     }
 
-    pub(super) fn domain(&self, name: &str) -> Option<&Domain> {
+    pub(in crate::server) fn domain(&self, name: &str) -> Option<&Domain> {
         self.domains.iter().find(|domain| domain.name.as_str() == name)
     }
 }
