@@ -34,7 +34,8 @@ Usage: cargo run --release --features tokio --example server -- [options]
   --log LEVEL              off; error: what fails here; info: who logs in from where, why sessions end and what
                            is refused; debug: all that happens to sessions (default info)
   --metrics ADDR:PORT      answers Prometheus here, at /metrics
-  --data FILE              keeps everything in this SQLite file (default: in memory); needs feature sqlite
+  --data FILE              keeps everything in this SQLite file, and beside it in FILE.secret what clients' tokens
+                           are made from (default: in memory); needs feature sqlite
   --adduser JID:PASSWORD   adds an account to the --data file, or gives it a new password, and exits
   --help                   prints this";
 
