@@ -7,7 +7,7 @@ use jid::{BareJid, DomainPart, DomainRef};
 
 use super::binding::ChannelBindings;
 use super::error::SaslError;
-use super::ht::{Initiator, TokenProof};
+use super::ht::{FastProof, Initiator};
 use super::mechanism::Mechanism;
 use super::policy::Policy;
 use super::scram::{ClientFirst, ServerFirst};
@@ -64,12 +64,12 @@ pub(crate) enum Step {
         /// As SASLprep left it.
         password: String,
     },
-    /// Look for the token; then `token` or `store_failed`.
-    CheckToken {
+    /// Look for the token; then `fast` or `store_failed`.
+    CheckFast {
         /// Normalised (SASL-6); may not exist.
         account: BareJid,
         /// That the client has a token.
-        proof: TokenProof,
+        proof: FastProof,
     },
     /// Do this, wherever it delays nobody; then `hashed` with the result.
     CheckKeys(Box<dyn FnOnce() -> bool + Send>),
@@ -89,7 +89,7 @@ impl fmt::Debug for Step {
             Self::Challenge(_) => "Challenge",
             Self::NeedCredentials { .. } => "NeedCredentials",
             Self::CheckPassword { .. } => "CheckPassword",
-            Self::CheckToken { .. } => "CheckToken",
+            Self::CheckFast { .. } => "CheckFast",
             Self::CheckKeys(_) => "CheckKeys",
             Self::Success { .. } => "Success",
         })
@@ -109,7 +109,7 @@ pub(super) enum Exchange {
     /// The host's verdict.
     Host { account: BareJid },
     /// What is known of the token.
-    Token { account: BareJid },
+    Fast { account: BareJid },
     /// The client's proof.
     Proof { account: BareJid, disabled: bool, expected: ServerFirst },
 }
@@ -122,7 +122,7 @@ impl Exchange {
     pub(super) fn respond(self, data: &[u8], context: &Context) -> Next {
         match self {
             Self::First(mechanism) if mechanism.is_for_tokens() => {
-                first_token(data, mechanism, context)
+                first_fast(data, mechanism, context)
             }
             Self::First(mechanism) => match mechanism.hash() {
                 None => first_plain(data, context),
@@ -163,8 +163,8 @@ impl Exchange {
     }
 
     /// Goes on with the server's own proof, or why the token is not good.
-    pub(super) fn token(self, found: Result<Vec<u8>, SaslError>) -> Next {
-        let Self::Token { account } = self else { return Err(SaslError::MalformedRequest) };
+    pub(super) fn fast(self, found: Result<Vec<u8>, SaslError>) -> Next {
+        let Self::Fast { account } = self else { return Err(SaslError::MalformedRequest) };
         succeed(account, false, Some(found?))
     }
 
@@ -208,12 +208,12 @@ fn first_plain(data: &[u8], context: &Context) -> Next {
     })
 }
 
-fn first_token(data: &[u8], mechanism: Mechanism, context: &Context) -> Next {
+fn first_fast(data: &[u8], mechanism: Mechanism, context: &Context) -> Next {
     let message = Initiator::parse(data)?;
     let account = identity(message.authcid, "", &context.domain)?;
     let binding = context.bindings.of_token(mechanism).ok_or(SaslError::InvalidMechanism)?.to_vec();
-    let proof = TokenProof { mechanism, proof: message.proof.to_vec(), binding };
-    Ok((Some(Exchange::Token { account: account.clone() }), Step::CheckToken { account, proof }))
+    let proof = FastProof { mechanism, proof: message.proof.to_vec(), binding };
+    Ok((Some(Exchange::Fast { account: account.clone() }), Step::CheckFast { account, proof }))
 }
 
 fn first_scram(data: &[u8], mechanism: Mechanism, hash: ScramHash, context: &Context) -> Next {

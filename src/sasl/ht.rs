@@ -34,14 +34,14 @@ impl<'a> Initiator<'a> {
 
 /// What a client has sent in place of its token.
 #[derive(Clone)]
-pub(crate) struct TokenProof {
+pub(crate) struct FastProof {
     pub(super) mechanism: Mechanism,
     pub(super) proof: Vec<u8>,
     /// Of the channel, as the mechanism wants it.
     pub(super) binding: Vec<u8>,
 }
 
-impl TokenProof {
+impl FastProof {
     /// Whether it was made with this token. In constant time (FAST-8).
     pub(super) fn is_of(&self, token: &str) -> bool {
         self.mac(token, b"Initiator").ct_eq(&self.proof).into()
@@ -91,15 +91,15 @@ mod tests {
         // Made with `openssl dgst -sha256 -hmac secret-token`.
         let none = hex("3f6de92b45cddc50c601ad166458f7b5874565e399f3006b1afb03f0bb03ff88");
         let proof =
-            TokenProof { mechanism: Mechanism::HtSha256None, proof: none, binding: Vec::new() };
+            FastProof { mechanism: Mechanism::HtSha256None, proof: none, binding: Vec::new() };
         assert!(proof.is_of("secret-token"));
         assert!(!proof.is_of("secret-tokem"));
-        assert!(!TokenProof { binding: vec![1], ..proof.clone() }.is_of("secret-token"));
+        assert!(!FastProof { binding: vec![1], ..proof.clone() }.is_of("secret-token"));
         assert_eq!(
             proof.answer("secret-token"),
             hex("5572a63e0496195609273c23be8a50b9bee64e0369324079e73245bf4472a5b1")
         );
-        let bound = TokenProof {
+        let bound = FastProof {
             binding: vec![1, 2, 3],
             proof: hex("d991aaf3e0bd49033cbf47beed3734082d0153b641eeaca45c32cb5ddd6747ec"),
             ..proof

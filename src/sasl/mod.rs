@@ -34,9 +34,9 @@ pub use binding::ChannelBindings;
 pub use error::SaslError;
 pub use mechanism::{Mechanism, UnknownMechanism};
 pub use policy::Policy;
-pub use tokens::TokenPolicy;
+pub use tokens::FastPolicy;
 
 pub(crate) use exchange::{Context, Step};
-pub(crate) use ht::TokenProof;
+pub(crate) use ht::FastProof;
 pub(crate) use negotiation::{Failure, Negotiation};
 pub(crate) use tokens::{Description, Fingerprint, Holder, Issued, Proved, Standing, revision};

@@ -54,9 +54,9 @@ impl Negotiation {
         self.go_on(|exchange, context| exchange.credentials(found, context))
     }
 
-    /// The server's own proof for [`Step::CheckToken`], or why the token is not good.
-    pub(crate) fn token(&mut self, found: Result<Vec<u8>, SaslError>) -> Result<Step, Failure> {
-        self.go_on(|exchange, _| exchange.token(found))
+    /// The server's own proof for [`Step::CheckFast`], or why the token is not good.
+    pub(crate) fn fast(&mut self, found: Result<Vec<u8>, SaslError>) -> Result<Step, Failure> {
+        self.go_on(|exchange, _| exchange.fast(found))
     }
 
     /// The result of [`Step::CheckKeys`].

@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use jid::BareJid;
 
 use super::mechanism::Mechanism;
-use super::tokens::TokenPolicy;
+use super::tokens::FastPolicy;
 use crate::environment::Environment;
 use crate::store::{Credentials, ScramHash, ScramKeys};
 
@@ -29,7 +29,7 @@ pub struct Policy {
     pub(super) secure_only: bool,
     pub(super) host_checks_passwords: bool,
     iterations: NonZeroU32,
-    pub(super) tokens: TokenPolicy,
+    pub(super) fast: FastPolicy,
     pub(super) secret: [u8; 32],
     pub(super) former: Vec<[u8; 32]>,
 }
@@ -46,7 +46,7 @@ impl Policy {
             secure_only: true,
             host_checks_passwords: false,
             iterations: Credentials::DEFAULT_ITERATIONS,
-            tokens: TokenPolicy::new(),
+            fast: FastPolicy::new(),
             secret,
             former: Vec::new(),
         }
@@ -112,8 +112,8 @@ impl Policy {
     }
 
     /// How long tokens are good for, and whether early data may hold them.
-    pub const fn tokens(mut self, tokens: TokenPolicy) -> Self {
-        self.tokens = tokens;
+    pub const fn fast(mut self, fast: FastPolicy) -> Self {
+        self.fast = fast;
         self
     }
 
@@ -155,7 +155,7 @@ impl fmt::Debug for Policy {
             .field("secure_only", &self.secure_only)
             .field("host_checks_passwords", &self.host_checks_passwords)
             .field("iterations", &self.iterations)
-            .field("tokens", &self.tokens)
+            .field("fast", &self.fast)
             .finish_non_exhaustive()
     }
 }

@@ -18,7 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jid::BareJid;
 
 use super::error::SaslError;
-use super::ht::TokenProof;
+use super::ht::FastProof;
 use super::mechanism::Mechanism;
 use super::policy::Policy;
 use crate::environment::Environment;
@@ -29,20 +29,20 @@ use crate::store::{ClientKey, ClientTokens, Credentials, Revision, ScramHash, To
 /// ```
 /// use std::time::Duration;
 /// use xmpp_session::environment::System;
-/// use xmpp_session::sasl::{Policy, TokenPolicy};
+/// use xmpp_session::sasl::{Policy, FastPolicy};
 ///
 /// let week = Duration::from_secs(7 * 24 * 3600);
-/// let policy = Policy::new(&System::new()).tokens(TokenPolicy::new().lifetime(week));
+/// let policy = Policy::new(&System::new()).fast(FastPolicy::new().lifetime(week));
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "does nothing until a policy is given it"]
-pub struct TokenPolicy {
+pub struct FastPolicy {
     lifetime: Duration,
     renewal: Duration,
     pub(super) early_data: bool,
 }
 
-impl TokenPolicy {
+impl FastPolicy {
     /// Tokens for 21 days, replaced when they are used after a day; not in early data.
     pub const fn new() -> Self {
         Self {
@@ -88,7 +88,7 @@ impl TokenPolicy {
     }
 }
 
-impl Default for TokenPolicy {
+impl Default for FastPolicy {
     fn default() -> Self {
         Self::new()
     }
@@ -171,7 +171,7 @@ impl Policy {
         holder: &Holder,
         found: Option<&ClientTokens>,
         account: Option<&Standing>,
-        proof: &TokenProof,
+        proof: &FastProof,
         count: Option<u64>,
         now: SystemTime,
     ) -> Result<Proved, SaslError> {
@@ -199,7 +199,7 @@ impl Policy {
         if token.mechanism != proof.mechanism.as_str() {
             return Err(SaslError::NotAuthorized);
         }
-        if self.tokens.is_expired(token, now) || !account.fingerprint.fits(&token.credentials) {
+        if self.fast.is_expired(token, now) || !account.fingerprint.fits(&token.credentials) {
             return Err(SaslError::CredentialsExpired);
         }
         // FAST-6
@@ -215,8 +215,8 @@ impl Policy {
             // FAST-4
             changed.current = changed.new.take();
         }
-        let expiry = self.tokens.expiry(token);
-        if changed.new.as_ref().is_some_and(|new| self.tokens.expiry(new) < expiry) {
+        let expiry = self.fast.expiry(token);
+        if changed.new.as_ref().is_some_and(|new| self.fast.expiry(new) < expiry) {
             changed.new = None;
         }
         if let (Some(count), Some(used)) = (count, &mut changed.current) {
@@ -228,7 +228,7 @@ impl Policy {
         }
         Ok(Proved {
             answer: proof.answer(&text),
-            is_due: self.tokens.is_due(token, now),
+            is_due: self.fast.is_due(token, now),
             changed: (changed != *record).then_some(changed),
         })
     }
@@ -260,14 +260,14 @@ impl Policy {
         let now = environment.utc();
         let mut record = found.unwrap_or_else(|| new_record(environment));
         let pending = record.new.as_ref().filter(|new| {
-            let is_good = !self.tokens.is_due(new, now) && fingerprint.fits(&new.credentials);
+            let is_good = !self.fast.is_due(new, now) && fingerprint.fits(&new.credentials);
             again && is_good && new.mechanism == mechanism.as_str()
         });
         let (number, expiry) = match pending {
-            Some(pending) => (pending.number, self.tokens.expiry(pending)),
+            Some(pending) => (pending.number, self.fast.expiry(pending)),
             None => {
                 record.last = record.last.saturating_add(1);
-                let expiry = now.checked_add(self.tokens.lifetime).unwrap_or(now);
+                let expiry = now.checked_add(self.fast.lifetime).unwrap_or(now);
                 let name = mechanism.as_str().to_owned();
                 let credentials = fingerprint.0.clone();
                 record.new = Some(Token::new(record.last, name, now, expiry, credentials));
@@ -286,12 +286,12 @@ impl Policy {
         now: SystemTime,
     ) -> Option<SystemTime> {
         let tokens = record.current.iter().chain(&record.new);
-        tokens.map(|token| self.tokens.expiry(token)).filter(|expiry| *expiry > now).max()
+        tokens.map(|token| self.fast.expiry(token)).filter(|expiry| *expiry > now).max()
     }
 
     /// Whether tokens may log in by early data.
     pub(crate) const fn takes_early_data(&self) -> bool {
-        self.tokens.early_data
+        self.fast.early_data
     }
 }
 

@@ -8,8 +8,8 @@ use jid::BareJid;
 use super::Core;
 use crate::connection::SharedConnection;
 use crate::sasl::{
-    Description, Fingerprint, Holder, Issued, Mechanism, Policy, Proved, SaslError, Standing,
-    TokenProof, revision,
+    Description, FastProof, Fingerprint, Holder, Issued, Mechanism, Policy, Proved, SaslError,
+    Standing, revision,
 };
 use crate::store::{ClientKey, ClientTokens, StoreError, TokenStore};
 
@@ -20,9 +20,9 @@ const ATTEMPTS: usize = 64;
 pub(super) const VOIDED: usize = 1 << 12;
 
 /// A login with a token.
-pub(super) struct TokenLogin {
+pub(super) struct FastLogin {
     pub(super) holder: Holder,
-    pub(super) proof: TokenProof,
+    pub(super) proof: FastProof,
     pub(super) count: Option<u64>,
 }
 
@@ -55,9 +55,9 @@ impl<C: SharedConnection> Core<C> {
     pub(super) async fn check_token(
         &self,
         policy: &Policy,
-        login: &TokenLogin,
+        login: &FastLogin,
     ) -> Result<Result<Proved, SaslError>, StoreError> {
-        let TokenLogin { holder, proof, count } = login;
+        let FastLogin { holder, proof, count } = login;
         let standing = self.standing(policy, &holder.account).await?;
         for _ in 0..ATTEMPTS {
             let found = self.tokens()?.client(&holder.account, &holder.client).await?;

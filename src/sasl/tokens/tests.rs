@@ -61,7 +61,7 @@ impl World {
         issued.token
     }
 
-    fn check(&self, proof: &TokenProof, count: Option<u64>) -> Result<Proved, SaslError> {
+    fn check(&self, proof: &FastProof, count: Option<u64>) -> Result<Proved, SaslError> {
         let standing = self.credentials.as_ref().map(|known| Standing {
             disabled: known.disabled,
             fingerprint: self.policy.fingerprint(known),
@@ -87,10 +87,10 @@ impl World {
     }
 }
 
-fn proof(token: &str, mechanism: Mechanism) -> TokenProof {
+fn proof(token: &str, mechanism: Mechanism) -> FastProof {
     let binding = if mechanism == NONE { vec![] } else { vec![7; 32] };
     let message = [b"Initiator", &*binding].concat();
-    TokenProof { mechanism, proof: ScramHash::Sha256.hmac(token.as_bytes(), &message), binding }
+    FastProof { mechanism, proof: ScramHash::Sha256.hmac(token.as_bytes(), &message), binding }
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn fast_3_another_channel_or_a_changed_proof_is_refused() {
     let token = world.issue(EXPR);
     let good = proof(&token, EXPR);
     assert!(world.check(&good, None).is_ok());
-    let other = TokenProof { binding: vec![8; 32], ..good.clone() };
+    let other = FastProof { binding: vec![8; 32], ..good.clone() };
     assert_eq!(world.check(&other, None).err(), Some(SaslError::NotAuthorized));
     for at in 0..good.proof.len() {
         let mut changed = good.clone();
@@ -173,7 +173,7 @@ fn fast_4_logins_with_one_token_are_told_the_same_new_one() {
 #[test]
 fn fast_4_tokens_are_renewed_by_age_and_end_with_their_time() {
     let mut world = World::new();
-    world.policy = world.policy.tokens(TokenPolicy::new().lifetime(10 * HOUR).renewal(4 * HOUR));
+    world.policy = world.policy.fast(FastPolicy::new().lifetime(10 * HOUR).renewal(4 * HOUR));
     let first = world.issue(NONE);
     world.environment.advance(4 * HOUR - Duration::from_secs(1));
     assert_eq!(world.login(&first, NONE), Ok(false));
@@ -190,7 +190,7 @@ fn fast_4_tokens_are_renewed_by_age_and_end_with_their_time() {
     // A shorter life is that of older tokens too, and the renewal comes in time.
     let second = world.issue(NONE);
     world.environment.advance(HOUR);
-    world.policy = world.policy.tokens(TokenPolicy::new().lifetime(2 * HOUR));
+    world.policy = world.policy.fast(FastPolicy::new().lifetime(2 * HOUR));
     assert_eq!(world.login(&second, NONE), Ok(true));
     world.environment.advance(HOUR);
     assert_eq!(world.login(&second, NONE), RETIRED_TOKEN);

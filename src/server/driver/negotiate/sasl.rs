@@ -54,7 +54,7 @@ impl<C: SharedConnection> Driver<C> {
             }
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
-            Ok(Step::CheckToken { .. }) => {}
+            Ok(Step::CheckFast { .. }) => {}
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
                     let source = self.core.ledger.source(&self.peer);
