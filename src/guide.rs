@@ -18,6 +18,7 @@ page!(states, "states.md");
 page!(guarantees, "guarantees.md");
 page!(durability, "durability.md");
 page!(amplification, "amplification.md");
+page!(attacks, "attacks.md");
 
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/cookbook/README.md")]
@@ -54,4 +55,5 @@ pub mod decisions {
     page!(rooms, "decisions/0012-rooms.md");
     page!(hosts_and_streams, "decisions/0013-hosts-and-streams.md");
     page!(entities_inside, "decisions/0014-entities-inside.md");
+    page!(fast, "decisions/0017-fast.md");
 }

@@ -39,4 +39,4 @@ pub use tokens::FastPolicy;
 pub(crate) use exchange::{Context, Step};
 pub(crate) use ht::FastProof;
 pub(crate) use negotiation::{Failure, Negotiation};
-pub(crate) use tokens::{Description, Fingerprint, Holder, Issued, Proved, Standing, revision};
+pub(crate) use tokens::{Accepted, Description, Fingerprint, Holder, Issued, Standing, revision};

@@ -131,7 +131,7 @@ pub(crate) struct Standing {
 }
 
 /// A token has proved who the client is.
-pub(crate) struct Proved {
+pub(crate) struct Accepted {
     /// For the client.
     pub(crate) answer: Vec<u8>,
     /// What has to be stored first, if it is not as it was.
@@ -174,7 +174,7 @@ impl Policy {
         proof: &FastProof,
         count: Option<u64>,
         now: SystemTime,
-    ) -> Result<Proved, SaslError> {
+    ) -> Result<Accepted, SaslError> {
         let decoy = ClientTokens::new(Revision::new(0), [0; 16], now);
         let record = found.unwrap_or(&decoy);
         let is_known = found.is_some() && account.is_some();
@@ -226,7 +226,7 @@ impl Policy {
         if since >= ACCURACY {
             changed.used = now;
         }
-        Ok(Proved {
+        Ok(Accepted {
             answer: proof.answer(&text),
             is_due: self.fast.is_due(token, now),
             changed: (changed != *record).then_some(changed),

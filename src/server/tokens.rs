@@ -8,7 +8,7 @@ use jid::BareJid;
 use super::Core;
 use crate::connection::SharedConnection;
 use crate::sasl::{
-    Description, FastProof, Fingerprint, Holder, Issued, Mechanism, Policy, Proved, SaslError,
+    Accepted, Description, FastProof, Fingerprint, Holder, Issued, Mechanism, Policy, SaslError,
     Standing, revision,
 };
 use crate::store::{ClientKey, ClientTokens, StoreError, TokenStore};
@@ -56,7 +56,7 @@ impl<C: SharedConnection> Core<C> {
         &self,
         policy: &Policy,
         login: &FastLogin,
-    ) -> Result<Result<Proved, SaslError>, StoreError> {
+    ) -> Result<Result<Accepted, SaslError>, StoreError> {
         let FastLogin { holder, proof, count } = login;
         let standing = self.standing(policy, &holder.account).await?;
         for _ in 0..ATTEMPTS {

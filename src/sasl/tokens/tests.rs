@@ -61,7 +61,7 @@ impl World {
         issued.token
     }
 
-    fn check(&self, proof: &FastProof, count: Option<u64>) -> Result<Proved, SaslError> {
+    fn check(&self, proof: &FastProof, count: Option<u64>) -> Result<Accepted, SaslError> {
         let standing = self.credentials.as_ref().map(|known| Standing {
             disabled: known.disabled,
             fingerprint: self.policy.fingerprint(known),
