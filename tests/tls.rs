@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use login::{Channel, login};
+use login::{Channel, login, login_having_seen};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use xmpp_session::environment::System;
@@ -183,7 +183,13 @@ fn log_in(tls: &mut Tls, mechanism: &str, channel: Channel) {
     let features = until(tls, "</stream:features>");
     assert!(features.contains(&format!("<mechanism>{mechanism}</mechanism>")), "{features}");
     assert!(!features.contains("<starttls"), "{features}");
-    let last = login(USER, mechanism, channel, |xml| {
+    let version = match tls.conn.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "0304",
+        _ => "0303",
+    };
+    // SASL-12
+    let seen = Some((&*features, Some(version)));
+    let last = login_having_seen(seen, USER, mechanism, channel, |xml| {
         say(tls, xml);
         let start = until(tls, ">");
         if start.ends_with("/>") { start } else { start + &until(tls, ">") }

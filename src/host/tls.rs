@@ -172,9 +172,13 @@ impl TlsConfig {
             connection.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b""))
         });
         // Empty data counts as none.
-        ChannelBindings::new()
+        let bindings = ChannelBindings::new()
             .exporter(exporter.and_then(Result::ok).unwrap_or_default())
-            .server_end_point(self.end_point.as_deref().map(Vec::from).unwrap_or_default())
+            .server_end_point(self.end_point.as_deref().map(Vec::from).unwrap_or_default());
+        match connection.protocol_version() {
+            Some(version) => bindings.version(version.into()),
+            None => bindings,
+        }
     }
 }
 

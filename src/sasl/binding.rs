@@ -20,12 +20,13 @@ use std::fmt;
 pub struct ChannelBindings {
     exporter: Option<Vec<u8>>,
     server_end_point: Option<Vec<u8>>,
+    tls_version: Option<u16>,
 }
 
 impl ChannelBindings {
     /// No data: no `-PLUS` mechanism is offered.
     pub const fn new() -> Self {
-        Self { exporter: None, server_end_point: None }
+        Self { exporter: None, server_end_point: None, tls_version: None }
     }
 
     /// `tls-exporter` ([RFC 9266 §4](https://www.rfc-editor.org/rfc/rfc9266#section-4)): 32 bytes
@@ -42,6 +43,17 @@ impl ChannelBindings {
     pub fn server_end_point(mut self, data: Vec<u8>) -> Self {
         self.server_end_point = some(data);
         self
+    }
+
+    /// The version of TLS as it is on the wire: `0x0304` for TLS 1.3, `0x0303` for TLS 1.2. SCRAM tells it to the
+    /// client ([SASL-12](crate::rules#sasl-12)): leave it out where TLS ends at a proxy.
+    pub const fn version(mut self, version: u16) -> Self {
+        self.tls_version = Some(version);
+        self
+    }
+
+    pub(crate) const fn tls_version(&self) -> Option<u16> {
+        self.tls_version
     }
 
     pub(crate) const fn any(&self) -> bool {
