@@ -12,6 +12,10 @@
 #[path = "common/login.rs"]
 mod login;
 
+#[cfg(all(test, feature = "certificates"))]
+#[path = "tls_certificates.rs"]
+mod certificates;
+
 #[cfg(test)]
 #[path = "tls_ends.rs"]
 mod ends;
@@ -63,6 +67,21 @@ fn serve(way: Way, direct: bool) -> Served {
 }
 
 fn serve_as(way: Way, direct: bool, peer: Transport) -> Served {
+    serve_under(way, direct, peer, |tls| tls)
+}
+
+/// A server whose TLS is changed so.
+#[cfg(feature = "certificates")]
+fn serve_with(way: Way, direct: bool, change: impl FnOnce(TlsConfig) -> TlsConfig) -> Served {
+    serve_under(way, direct, Transport::new(), change)
+}
+
+fn serve_under(
+    way: Way,
+    direct: bool,
+    peer: Transport,
+    change: impl FnOnce(TlsConfig) -> TlsConfig,
+) -> Served {
     let environment = Arc::new(System::new());
     let accounts = MemoryAccounts::new();
     let credentials =
@@ -82,7 +101,7 @@ fn serve_as(way: Way, direct: bool, peer: Transport) -> Served {
     let params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
     let certificate = params.self_signed(&key).unwrap().der().clone();
     let config = TlsConfig::new(vec![certificate.clone()], key.serialize_der().try_into().unwrap());
-    let host = Arc::new(Host::new(server.clone()).tls(config.unwrap()));
+    let host = Arc::new(Host::new(server.clone()).tls(change(config.unwrap())));
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();

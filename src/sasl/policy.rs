@@ -118,6 +118,11 @@ impl Policy {
         self
     }
 
+    /// Whether EXTERNAL is offered to those who have a certificate.
+    pub(crate) fn by_certificate(&self) -> bool {
+        self.mechanisms.contains(&Mechanism::External)
+    }
+
     /// The hash function whose keys a password is checked against, if the account has them: that of most accounts.
     pub(super) fn password_hash(&self) -> ScramHash {
         let offered =
