@@ -3,8 +3,10 @@
 use std::fmt;
 
 use super::mechanism::Mechanism;
+use crate::store::ClientCertificate;
 
-/// Channel binding data of one TLS connection, as far as the host knows it.
+/// What the host knows of one TLS connection that a login needs: channel binding data, the version, the client's
+/// certificate.
 ///
 /// The `-PLUS` mechanisms are offered where [`server_end_point`](Self::server_end_point) is known:
 /// a server that offers them must support that type ([SASL-11](crate::rules#sasl-11), [XEP-0440
@@ -23,12 +25,20 @@ pub struct ChannelBindings {
     exporter: Option<Vec<u8>>,
     server_end_point: Option<Vec<u8>>,
     unique: Option<Vec<u8>>,
+    tls_version: Option<u16>,
+    client_certificate: Option<ClientCertificate>,
 }
 
 impl ChannelBindings {
     /// No data: no `-PLUS` mechanism is offered.
     pub const fn new() -> Self {
-        Self { exporter: None, server_end_point: None, unique: None }
+        Self {
+            exporter: None,
+            server_end_point: None,
+            unique: None,
+            tls_version: None,
+            client_certificate: None,
+        }
     }
 
     /// `tls-exporter` ([RFC 9266 §4](https://www.rfc-editor.org/rfc/rfc9266#section-4)): 32 bytes
@@ -63,6 +73,29 @@ impl ChannelBindings {
             Mechanism::HtSha256None => Some(&[]),
             _ => None,
         }
+    }
+
+    /// The version of TLS as it is on the wire: `0x0304` for TLS 1.3, `0x0303` for TLS 1.2. SCRAM tells it to the
+    /// client ([SASL-12](crate::rules#sasl-12)): leave it out where TLS ends at a proxy.
+    pub const fn version(mut self, version: u16) -> Self {
+        self.tls_version = Some(version);
+        self
+    }
+
+    /// The certificate by which the client has proved who it is, for SASL EXTERNAL
+    /// ([EXTERNAL-1](crate::rules#external-1)). The host's TLS must have verified its chain up to an authority that is
+    /// trusted to say who has which account.
+    pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
+        self.client_certificate = Some(certificate);
+        self
+    }
+
+    pub(crate) const fn certificate(&self) -> Option<&ClientCertificate> {
+        self.client_certificate.as_ref()
+    }
+
+    pub(crate) const fn tls_version(&self) -> Option<u16> {
+        self.tls_version
     }
 
     pub(crate) const fn any(&self) -> bool {

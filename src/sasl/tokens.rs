@@ -158,9 +158,7 @@ impl Policy {
             tag.truncate(TAG_LEN);
             Some(tag)
         };
-        Fingerprint(
-            [ScramHash::Sha1, ScramHash::Sha256].into_iter().filter_map(tag).flatten().collect(),
-        )
+        Fingerprint(ScramHash::ALL.into_iter().filter_map(tag).flatten().collect())
     }
 
     /// Judges a login, by the record of the client's tokens if there is one. `None` for the account is one that does not exist.

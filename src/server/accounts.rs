@@ -346,10 +346,10 @@ impl<C: SharedConnection> Account<C> {
         Some(Arc::clone(&domain.sasl))
     }
 
-    /// Whether there may be such an account here, whatever a store says.
+    /// Whether there may be such an account, whatever a store says.
     fn is_possible(&self) -> bool {
         let jid = &self.jid;
-        jid.node().is_some() && address::is_normal(jid) && self.core.registry.is_local(jid.as_str())
+        jid.node().is_some() && address::is_normal(jid) && self.core.is_ours(jid.as_str())
     }
 
     async fn change(&self, contact: BareJid, change: Change) -> Result<(), AccountError> {

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 
 use super::{
     AccountStore, BlockStore, ClientKey, ClientTokens, Credentials, OfflineId, OfflineLimits,
-    OfflineMessage, OfflineStore, Revision, RosterChange, RosterStore, StoreError, StoreFuture,
-    StoredContact, StoredRoster, SubscriptionRequest, Token, TokenStore, made,
+    OfflineMessage, OfflineStore, Revision, RosterChange, RosterStore, ScramHash, StoreError,
+    StoreFuture, StoredContact, StoredRoster, SubscriptionRequest, Token, TokenStore, made,
 };
 use crate::rules::roster::Item;
 
@@ -199,7 +199,7 @@ impl Cost for String {
 
 impl Cost for Credentials {
     fn cost(&self) -> usize {
-        let keys = self.scram_sha_1.iter().chain(&self.scram_sha_256);
+        let keys = ScramHash::ALL.into_iter().filter_map(|hash| self.keys(hash));
         size_of::<Account>()
             + keys
                 .map(|keys| keys.salt.len() + keys.stored_key.len() + keys.server_key.len())
