@@ -8,9 +8,11 @@ use rsasl::callback::{Context, Request, SessionCallback, SessionData};
 use rsasl::mechanisms::plain::PLAIN;
 use rsasl::mechanisms::scram::{SCRAM_SHA1, SCRAM_SHA1_PLUS, SCRAM_SHA256, SCRAM_SHA256_PLUS};
 use rsasl::prelude::{
-    ChannelBindingCallback, Mechanism, Mechname, Registry, SASLClient, SASLConfig, SessionError,
+    ChannelBindingCallback, Mechanism, Mechname, Registry, SASLClient, SASLConfig, Session,
+    SessionError,
 };
 use rsasl::property::{AuthId, OverrideCBType, Password};
+use rsasl::validate::NoValidation;
 
 const NS: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
 
@@ -49,25 +51,12 @@ impl ChannelBindingCallback for Channel {
 /// Logs in. `talk` sends an element and gives the server's answer; the last answer is returned,
 /// and a proof of the server's in it was right.
 pub fn login(
-    (name, password): (&'static str, &'static str),
+    user: (&'static str, &'static str),
     mechanism: &str,
     channel: Channel,
     mut talk: impl FnMut(&str) -> String,
 ) -> String {
-    // Its defaults leave the mechanisms with channel binding out.
-    static ALL: [Mechanism; 5] =
-        [PLAIN, SCRAM_SHA1, SCRAM_SHA256, SCRAM_SHA1_PLUS, SCRAM_SHA256_PLUS];
-    let known = if mechanism.ends_with("-PLUS") { &ALL[3..] } else { &ALL[..3] };
-    let config = SASLConfig::builder()
-        .with_registry(Registry::with_mechanisms(known))
-        .with_callback(User { name, password, binding: channel.0 })
-        .unwrap();
-    let mechanism_name = Mechname::parse(mechanism.as_bytes()).unwrap();
-    let mut client =
-        SASLClient::with_cb(config, channel).start_suggested(&[mechanism_name]).unwrap();
-    let mut text = Vec::new();
-    client.step(None, &mut text).unwrap();
-    let text = STANDARD.encode(text);
+    let (mut client, text) = begin(user, mechanism, channel);
     let mut element = format!("<auth xmlns='{NS}' mechanism='{mechanism}'>{text}</auth>");
     loop {
         let answer = talk(&element);
@@ -87,4 +76,26 @@ pub fn login(
             return answer;
         }
     }
+}
+
+/// A client, and its first message.
+pub fn begin(
+    (name, password): (&'static str, &'static str),
+    mechanism: &str,
+    channel: Channel,
+) -> (Session<NoValidation, Channel>, String) {
+    // Its defaults leave the mechanisms with channel binding out.
+    static ALL: [Mechanism; 5] =
+        [PLAIN, SCRAM_SHA1, SCRAM_SHA256, SCRAM_SHA1_PLUS, SCRAM_SHA256_PLUS];
+    let known = if mechanism.ends_with("-PLUS") { &ALL[3..] } else { &ALL[..3] };
+    let config = SASLConfig::builder()
+        .with_registry(Registry::with_mechanisms(known))
+        .with_callback(User { name, password, binding: channel.0 })
+        .unwrap();
+    let mechanism_name = Mechname::parse(mechanism.as_bytes()).unwrap();
+    let mut client =
+        SASLClient::with_cb(config, channel).start_suggested(&[mechanism_name]).unwrap();
+    let mut text = Vec::new();
+    client.step(None, &mut text).unwrap();
+    (client, STANDARD.encode(text))
 }

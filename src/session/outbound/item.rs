@@ -132,10 +132,7 @@ impl<'a> Item<'a> {
             Content::Stanza(stanza, _)
             | Content::Copy(stanza, _, _)
             | Content::Since(stanza, _) => Some(stanza),
-            Content::Element(_)
-            | Content::Reply(_)
-            | Content::Login(..)
-            | Content::End(_) => None,
+            Content::Element(_) | Content::Reply(_) | Content::Login(..) | Content::End(_) => None,
         }
     }
 

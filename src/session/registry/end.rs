@@ -354,11 +354,7 @@ impl<C: SharedConnection> Inner<C> {
 
     /// Takes the slot away, by session id (DESTROY-5). Returns the sessions that waited for it, if this was
     /// the last one before them (BIND-14, BIND2-4).
-    fn forget(
-        &self,
-        shared: &Arc<Shared<C>>,
-        kind: EventKind,
-    ) -> SmallVec<[Arc<Shared<C>>; 1]> {
+    fn forget(&self, shared: &Arc<Shared<C>>, kind: EventKind) -> SmallVec<[Arc<Shared<C>>; 1]> {
         let key = self.table.key(bare_of_full(&shared.jid));
         let mut shard = self.table.shard(key).write();
         self.events.push(shared, kind);

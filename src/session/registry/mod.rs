@@ -43,7 +43,6 @@ use seen::Seen;
 use table::Table;
 
 pub use bind::{BindError, BindRefusal, BindRequest, Conflict, Misuse};
-pub use setup::SessionSetup;
 #[cfg(feature = "server")]
 pub(crate) use blocked::Pattern;
 pub use builder::RegistryBuilder;
@@ -56,6 +55,7 @@ pub(crate) use inheritance::{Inheritance, Waiting};
 pub(crate) use inner::Inner;
 pub use presence::{Parting, Presence};
 pub use resume::{ResumeError, ResumeRefusal, Resumed, Retention};
+pub use setup::SessionSetup;
 pub(crate) use table::AccountKey;
 #[cfg(feature = "server")]
 pub(crate) use table::Hash;

@@ -117,7 +117,7 @@ impl<C: SharedConnection> Inner<C> {
             }
             // What still waits is acknowledged like what follows.
             out.queue.count_unwritten(&reply);
-            let token = retention.token.clone();
+            let Retention { token, window } = retention.clone();
             let retained = Retained::new(token, window, out.received, clocks, &self.retained_bytes);
             out.retained = Some(Box::new(retained));
             out.account_for();
@@ -267,7 +267,8 @@ impl<C: SharedConnection> Inner<C> {
         self.relieving.store(false, Ordering::SeqCst);
     }
 
-    /// Gives a session a new transport, which waits for its greeting. Everything is checked before anything changes (SM-14).
+    /// Gives a session a new transport, which waits for its greeting. Everything is checked before anything
+    /// changes (SM-14).
     pub(crate) fn resume(
         &self,
         account: &BareJid,
@@ -298,8 +299,7 @@ impl<C: SharedConnection> Inner<C> {
         reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
     ) -> Result<Owner<C>, ResumeRefusal> {
         let (owner, resumed) = self.resume(account, token, handled, link)?;
-        let greeting =
-            self.shielded(HostCode::Listener, Some(account), || reply(resumed).into());
+        let greeting = self.shielded(HostCode::Listener, Some(account), || reply(resumed).into());
         self.greet(&owner, greeting);
         self.deliver_events();
         Ok(owner)
