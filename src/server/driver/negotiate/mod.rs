@@ -1,6 +1,7 @@
 //! From the first byte to a bound resource (RFC 6120 §4–§7).
 
 mod bind;
+mod certificate;
 mod elements;
 mod establish;
 mod features;
@@ -37,6 +38,8 @@ pub(super) struct Negotiating {
     /// Whether the host can still do a handshake.
     starttls: bool,
     bindings: ChannelBindings,
+    /// The accounts that the certificate in them is for (EXTERNAL-1).
+    certified: Vec<BareJid>,
     /// As of the last poll (LIMIT-25).
     pub(super) standing: PlaceStanding,
     /// Our header of this stream was sent.
@@ -101,6 +104,7 @@ impl Negotiating {
         self.sasl = None;
         self.login = None;
         self.claimed = None;
+        self.certified = Vec::new();
         self.not_before = None;
     }
 

@@ -11,6 +11,7 @@ use crate::sasl::wire::Profile;
 use crate::sasl::{Establish, Failure, Negotiation, Step, wire};
 use crate::server::{FaultKind, LoginStep};
 use crate::session::{Authed, HostCode, Session};
+use crate::store::Verdict;
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
@@ -82,6 +83,7 @@ impl<C: SharedConnection> Driver<C> {
             }
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
+            Ok(Step::CheckAccount { account }) => self.check_account(account),
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
                     let source = self.core.ledger.source(&self.peer);
@@ -130,6 +132,22 @@ impl<C: SharedConnection> Driver<C> {
         self.wait_for_sasl(async move {
             let verdict = authenticator.check_password(&account, &password).await;
             verdict.ok().map(SaslAnswer::Verdict)
+        });
+    }
+
+    /// EXTERNAL-3
+    fn check_account(&mut self, account: BareJid) {
+        self.begin_login(&account);
+        let accounts = Arc::clone(&self.core.stores.accounts);
+        self.wait_for_sasl(async move {
+            // A host that checks passwords itself may have accounts without credentials.
+            let verdict = match accounts.credentials(&account).await.ok()? {
+                Some(credentials) if credentials.disabled => Verdict::Disabled,
+                Some(_) => Verdict::Accepted,
+                None if accounts.exists(&account).await.ok()? => Verdict::Accepted,
+                None => Verdict::Refused,
+            };
+            Some(SaslAnswer::Verdict(verdict))
         });
     }
 
