@@ -173,22 +173,21 @@ impl Exchange {
     }
 
     /// Goes on with what the store found.
-    pub(super) fn credentials(self, found: Option<Credentials>, context: &Context) -> Next {
-        let disabled = found.as_ref().is_some_and(|credentials| credentials.disabled);
+    pub(super) fn credentials(self, found: Option<&Credentials>, context: &Context) -> Next {
+        let disabled = found.is_some_and(|credentials| credentials.disabled);
         match self {
             Self::Plain { account, password } => {
                 // One hash function for all that have it, so that the time tells nothing.
                 let usual = context.policy.password_hash();
-                let has = |hash: &ScramHash| {
-                    found.as_ref().is_some_and(|found| found.usable(*hash).is_some())
-                };
+                let has =
+                    |hash: &ScramHash| found.is_some_and(|found| found.usable(*hash).is_some());
                 let hash = std::iter::once(usual).chain(ScramHash::ALL).find(has).unwrap_or(usual);
-                let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
+                let (keys, known) = keys_or_decoy(found, hash, &account, context);
                 let check = Box::new(move || keys.verify(&password, hash) & known);
                 Ok((Some(Self::Hashing { account, disabled }), Step::CheckKeys(check)))
             }
             Self::Scram { account, hash, message, binding } => {
-                let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
+                let (keys, known) = keys_or_decoy(found, hash, &account, context);
                 let message = ClientFirst::parse(&message)?;
                 let (expected, challenge) = message.challenge(
                     hash,

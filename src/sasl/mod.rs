@@ -23,6 +23,7 @@ mod binding;
 mod error;
 mod establish;
 mod exchange;
+pub(crate) mod fast;
 mod ht;
 mod mechanism;
 mod negotiation;
@@ -40,6 +41,7 @@ pub use tokens::FastPolicy;
 
 pub(crate) use establish::{Bind2, Establish};
 pub(crate) use exchange::{Context, Step};
+pub(crate) use fast::Fast;
 pub(crate) use ht::FastProof;
 pub(crate) use negotiation::{Failure, Negotiation};
 pub(crate) use tokens::{Accepted, Description, Fingerprint, Holder, Issued, Standing, revision};

@@ -139,6 +139,12 @@ impl Policy {
         self
     }
 
+    /// There is no store of tokens.
+    pub(crate) fn without_tokens(mut self) -> Self {
+        self.mechanisms.retain(|mechanism| !mechanism.is_for_tokens());
+        self
+    }
+
     /// Whether the host's `Authenticator` checks passwords, and the account store may have no keys.
     pub(crate) const fn host_checks_passwords(&self) -> bool {
         self.host_checks_passwords

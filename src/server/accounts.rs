@@ -16,7 +16,7 @@ use crate::sasl::Policy;
 use crate::session::{Reason, SessionHandle};
 use crate::stanza::{Kind, Stanza};
 use crate::store::{ClientKey, ClientTokens, StoreError};
-use crate::stream::StreamError;
+use crate::stream::{StreamCondition, StreamError};
 
 /// One account, for its host to act on: see [`Server::account`].
 ///
@@ -296,11 +296,21 @@ impl<C: SharedConnection> Account<C> {
     /// ```
     pub async fn kick(&self, error: &StreamError) -> usize {
         self.core.ledger.dismiss(&self.jid, &error.clone().into());
+        self.end_sessions(error.clone(), |_| true).await
+    }
+
+    /// Ends those sessions of the account, and says how many.
+    async fn end_sessions(
+        &self,
+        error: StreamError,
+        which: impl Fn(&SessionHandle<C>) -> bool + Send + 'static,
+    ) -> usize {
         let sweep = {
-            let (core, jid, error) = (Arc::clone(&self.core), self.jid.clone(), error.clone());
+            let (core, jid) = (Arc::clone(&self.core), self.jid.clone());
             move || {
-                let end =
-                    |session: &SessionHandle<C>| core.end_session(session, Reason::Kicked, &error);
+                let end = |session: &SessionHandle<C>| {
+                    which(session) && core.end_session(session, Reason::Kicked, &error)
+                };
                 core.registry.sessions(&jid).filter(end).count()
             }
         };
@@ -338,7 +348,16 @@ impl<C: SharedConnection> Account<C> {
     ///
     /// [`AccountError::Store`]; then it can still log in.
     pub async fn revoke(&self, client: ClientKey) -> Result<bool, AccountError> {
-        Ok(self.core.retire_client(&self.jid, client).await?)
+        let had = self.core.retire_client(&self.jid, client).await?;
+        let error = StreamError::new(StreamCondition::Reset);
+        // A login under way may have been one with a token.
+        let ledger = &self.core.ledger;
+        ledger.bar(&self.jid, error.clone().into(), Some(self.core.limits.negotiation));
+        self.end_sessions(error, move |session| {
+            session.extension::<ClientKey>().is_some_and(|of| *of == client)
+        })
+        .await;
+        Ok(had)
     }
 
     fn policy(&self) -> Option<Arc<Policy>> {

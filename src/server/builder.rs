@@ -222,7 +222,11 @@ impl<C: SharedConnection> ServerBuilder<C> {
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
         let name = address::domain(domain.as_str()).unwrap_or(domain);
         self.registry = self.registry.domain(name.clone());
-        self.domains.push(Domain::new(name, policy, &*self.environment));
+        let mut domain = Domain::new(name, policy, &*self.environment);
+        if self.stores.tokens.is_none() {
+            domain.sasl = Arc::new(Policy::clone(&domain.sasl).without_tokens());
+        }
+        self.domains.push(domain);
         self
     }
 

@@ -28,24 +28,20 @@ pub(super) struct FastLogin {
 
 /// What a client that has logged in wants of its tokens.
 pub(super) struct TokenWish {
+    pub(super) policy: Arc<Policy>,
     pub(super) holder: Holder,
     /// The mechanism that it wants one for, or is to have one for.
     pub(super) issue: Option<Mechanism>,
     /// Those that it has shall end (FAST-5).
     pub(super) invalidate: bool,
-    /// It has logged in with one.
-    pub(super) by_token: bool,
+    /// One that was issued lately will do.
+    pub(super) again: bool,
     /// Of the credentials that it has logged in with, if that were any.
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) description: Description,
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// Whether there are tokens at all.
-    pub(super) fn has_tokens(&self) -> bool {
-        self.stores.tokens.is_some()
-    }
-
     fn tokens(&self) -> Result<&Arc<dyn TokenStore>, StoreError> {
         self.stores.tokens.as_ref().ok_or_else(|| StoreError::failed("there is no store of tokens"))
     }
@@ -79,16 +75,12 @@ impl<C: SharedConnection> Core<C> {
 
     /// Does what the client wants of its tokens. `None` where it wants none, or the account is not one that can log in
     /// with one.
-    pub(super) async fn grant_token(
-        &self,
-        policy: &Policy,
-        wish: TokenWish,
-    ) -> Result<Option<Issued>, StoreError> {
-        let TokenWish { holder, issue, invalidate, by_token, fingerprint, description } = wish;
+    pub(super) async fn grant_token(&self, wish: TokenWish) -> Result<Option<Issued>, StoreError> {
+        let TokenWish { policy, holder, issue, invalidate, again, fingerprint, description } = wish;
         let fingerprint = match fingerprint {
             Some(fingerprint) => Some(fingerprint),
             None if issue.is_some() => {
-                self.standing(policy, &holder.account).await?.map(|standing| standing.fingerprint)
+                self.standing(&policy, &holder.account).await?.map(|standing| standing.fingerprint)
             }
             None => None,
         };
@@ -102,17 +94,11 @@ impl<C: SharedConnection> Core<C> {
             let mut issued = None;
             if let (Some(mechanism), Some(fingerprint)) = (issue, &fingerprint) {
                 if found.is_none() {
-                    self.make_room(policy, &holder.account).await?;
+                    self.make_room(&policy, &holder.account).await?;
                 }
                 let environment = &*self.environment;
-                let (mut with, token) = policy.issue_token(
-                    &holder,
-                    record,
-                    mechanism,
-                    fingerprint,
-                    by_token,
-                    environment,
-                );
+                let (mut with, token) =
+                    policy.issue_token(&holder, record, mechanism, fingerprint, again, environment);
                 with.software.clone_from(&description.software);
                 with.device.clone_from(&description.device);
                 (record, issued) = (Some(with), Some(token));

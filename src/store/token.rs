@@ -7,6 +7,7 @@ use jid::BareJid;
 use sha2::{Digest, Sha256};
 
 use super::StoreFuture;
+use crate::client::ClientId;
 
 /// Keeps what the server needs to know of the tokens of fast logins ([XEP-0484](https://xmpp.org/extensions/xep-0484.html)).
 ///
@@ -51,9 +52,9 @@ pub struct ClientKey([u8; 32]);
 impl ClientKey {
     /// The key of the client of `account` whose user agent has this id.
     #[must_use]
-    pub fn of(account: &BareJid, id: &[u8; 16]) -> Self {
+    pub fn of(account: &BareJid, id: ClientId) -> Self {
         let hash = Sha256::new().chain_update(b"client\0").chain_update(account.as_str());
-        Self(hash.chain_update(b"\0").chain_update(id).finalize().into())
+        Self(hash.chain_update(b"\0").chain_update(id.to_bytes()).finalize().into())
     }
 
     /// The key that a store knows as these bytes.
@@ -113,7 +114,7 @@ pub struct ClientTokens {
     pub software: Option<String>,
     /// What the client calls its device.
     pub device: Option<String>,
-    /// When the client logged in, to within an hour. A store keeps times to the second or better.
+    /// When the client logged in, to within an hour. A store keeps times to the microsecond or better.
     pub used: SystemTime,
 }
 
@@ -196,10 +197,11 @@ mod tests {
     #[test]
     fn fast_3_a_client_is_another_for_each_account_and_id() {
         let [one, other] = ["a@example.com", "b@example.com"].map(|jid| BareJid::new(jid).unwrap());
-        let key = ClientKey::of(&one, &[1; 16]);
-        assert_eq!(key, ClientKey::of(&one, &[1; 16]));
-        assert_ne!(key, ClientKey::of(&other, &[1; 16]));
-        assert_ne!(key, ClientKey::of(&one, &[2; 16]));
+        let id = |n| ClientId::from_bytes([n; 16]);
+        let key = ClientKey::of(&one, id(1));
+        assert_eq!(key, ClientKey::of(&one, id(1)));
+        assert_ne!(key, ClientKey::of(&other, id(1)));
+        assert_ne!(key, ClientKey::of(&one, id(2)));
         assert_eq!(key, ClientKey::from_bytes(*key.as_bytes()));
     }
 

@@ -11,6 +11,7 @@ use super::negotiate::Established;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
 use crate::oneshot::Receiver;
+use crate::sasl::{Accepted, SaslError};
 use crate::session::{Authed, Bound, Session};
 use crate::stanza::Condition;
 use crate::store::{Credentials, Verdict};
@@ -34,6 +35,7 @@ pub(super) enum Pending<C: SharedConnection> {
 pub(super) enum SaslAnswer {
     Credentials(Option<Credentials>),
     Verdict(Verdict),
+    Fast(Result<Accepted, SaslError>),
     /// Whether the password is right.
     Hashed(bool),
 }

@@ -7,7 +7,7 @@ use jid::DomainPart;
 use super::{Driver, Negotiating};
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Stage};
-use crate::sasl::{Context, Mechanism, Negotiation};
+use crate::sasl::{Context, Mechanism, Negotiation, fast};
 use crate::server::builder::Domain;
 use crate::server::{Core, PeerAddress};
 use crate::session::HostCode;
@@ -36,7 +36,8 @@ impl<C: SharedConnection> Driver<C> {
         let only_tls = !negotiating.secure && served.tls_required;
         // SASL2-1, SASL2-3
         if negotiating.secure {
-            let inline = core.inline_features(&self.peer);
+            let mut inline = core.inline_features(&self.peer);
+            fast::write_offer(context.for_tokens(), served.sasl.takes_early_data(), &mut inline);
             features = features.sasl2(context.offered().map(Mechanism::as_str), &inline);
         }
         negotiating.sasl = Some(Negotiation::new(context));

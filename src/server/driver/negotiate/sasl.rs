@@ -8,10 +8,13 @@ use super::super::blocked::{Pending, SaslAnswer};
 use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::sasl::wire::Profile;
-use crate::sasl::{Establish, Failure, Negotiation, Step, wire};
+use crate::sasl::{
+    Establish, Failure, Fast, FastProof, Holder, Negotiation, SaslError, Step, wire,
+};
+use crate::server::tokens::FastLogin;
 use crate::server::{FaultKind, LoginStep};
 use crate::session::{Authed, HostCode, Session};
-use crate::store::Verdict;
+use crate::store::{ClientKey, Verdict};
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
@@ -61,6 +64,7 @@ impl<C: SharedConnection> Driver<C> {
         let step = match answer {
             Some(SaslAnswer::Credentials(found)) => sasl.credentials(found),
             Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
+            Some(SaslAnswer::Fast(found)) => sasl.fast(found),
             Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
             None => Err(sasl.store_failed()),
         };
@@ -83,7 +87,7 @@ impl<C: SharedConnection> Driver<C> {
             }
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
-            Ok(Step::CheckFast { .. }) => {}
+            Ok(Step::CheckFast { account, proof }) => self.check_fast(account, proof),
             Ok(Step::CheckAccount { account }) => self.check_account(account),
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
@@ -149,6 +153,25 @@ impl<C: SharedConnection> Driver<C> {
                 None => Verdict::Refused,
             };
             Some(SaslAnswer::Verdict(verdict))
+        });
+    }
+
+    /// FAST-7: whether there is such an account and client or not.
+    fn check_fast(&mut self, account: BareJid, proof: FastProof) {
+        let asked = self.sasl().and_then(|sasl| sasl.asked());
+        let fast = asked.and_then(Fast::of);
+        let client = asked.and_then(|asked| asked.agent.id);
+        let policy = self.core.domain(account.domain().as_str()).map(|domain| &domain.sasl);
+        let policy = policy.map(Arc::clone);
+        let (Some(fast), Some(client), Some(policy)) = (fast, client, policy) else {
+            return self.sasl_answer(Some(SaslAnswer::Fast(Err(SaslError::MalformedRequest))));
+        };
+        self.begin_login(&account);
+        let client = ClientKey::of(&account, client);
+        let login = FastLogin { holder: Holder { account, client }, proof, count: fast.count };
+        let core = Arc::clone(&self.core);
+        self.wait_for_sasl(async move {
+            core.check_token(&policy, &login).await.ok().map(SaslAnswer::Fast)
         });
     }
 
