@@ -5,11 +5,11 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::super::blocked::{Pending, SaslAnswer};
-use super::{Driver, State};
+use super::{Driver, EarlyData, State};
 use crate::connection::SharedConnection;
 use crate::sasl::wire::Profile;
 use crate::sasl::{
-    Establish, Failure, Fast, FastProof, Holder, Negotiation, SaslError, Step, wire,
+    Establish, Failure, Fast, FastProof, Holder, Mechanism, Negotiation, SaslError, Step, wire,
 };
 use crate::server::tokens::FastLogin;
 use crate::server::{FaultKind, LoginStep};
@@ -25,7 +25,11 @@ impl<C: SharedConnection> Driver<C> {
     pub(super) fn sasl_request(&mut self, nonza: &Nonza) {
         let mechanism = nonza.attribute("mechanism");
         let text = nonza.text();
-        let request = wire::parse(nonza.name(), mechanism.as_deref(), &text);
+        let request = match self.is_early() {
+            // SASL2-11
+            true => Err(SaslError::TemporaryAuthFailure),
+            false => wire::parse(nonza.name(), mechanism.as_deref(), &text),
+        };
         self.note_request(Profile::Sasl1, nonza.name() == "auth", mechanism.as_deref());
         if let Some(step) = self.sasl().map(|sasl| sasl.receive(request)) {
             self.sasl_step(step);
@@ -34,12 +38,40 @@ impl<C: SharedConnection> Driver<C> {
 
     pub(super) fn sasl_request_2(&mut self, nonza: &Nonza) {
         let mechanism = nonza.attribute("mechanism");
-        let request = wire::parse_2(nonza, mechanism.as_deref());
         let is_first = nonza.name() == "authenticate";
         let asked = is_first.then(|| Box::new(Establish::read(nonza)));
         self.note_request(Profile::Sasl2, is_first, mechanism.as_deref());
+        let request = match self.is_early() && !self.may_be_early(asked.as_deref()) {
+            // SASL2-11
+            true => Err(SaslError::TemporaryAuthFailure),
+            false => wire::parse_2(nonza, mechanism.as_deref()),
+        };
         if let Some(step) = self.sasl().map(|sasl| sasl.receive_2(request, asked)) {
             self.sasl_step(step);
+        }
+    }
+
+    fn is_early(&self) -> bool {
+        self.negotiating.as_ref().is_some_and(|negotiating| negotiating.early != EarlyData::No)
+    }
+
+    /// FAST-6
+    fn may_be_early(&self, asked: Option<&Establish>) -> bool {
+        let State::Unauthed(session) = &self.state else { return false };
+        let domain = session.domain().and_then(|domain| self.core.domain(domain.as_str()));
+        let mechanism = self.negotiating.as_ref().and_then(|negotiating| negotiating.mechanism);
+        domain.is_some_and(|domain| domain.sasl.takes_early_data())
+            && mechanism.is_some_and(Mechanism::is_for_tokens)
+            && asked.and_then(Fast::of).is_some_and(|fast| fast.count.is_some())
+    }
+
+    /// What was early is read.
+    pub(super) fn early_data_ends(&mut self) {
+        let is_read = self.parser.is_between();
+        if let Some(negotiating) = self.negotiating.as_mut().filter(|_| is_read)
+            && negotiating.early == EarlyData::Unread
+        {
+            negotiating.early = EarlyData::No;
         }
     }
 
