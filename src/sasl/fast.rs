@@ -1,6 +1,6 @@
 //! What FAST adds to an authentication, on the wire ([XEP-0484](https://xmpp.org/extensions/xep-0484.html)).
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::establish::Establish;
 use super::mechanism::Mechanism;
@@ -57,7 +57,7 @@ pub(crate) fn write_offer(
 /// Appends `<token/>`.
 pub(crate) fn write_token(issued: &Issued, out: &mut Vec<u8>) {
     let since = issued.expiry.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    let expiry = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(since.as_secs());
+    let expiry = SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs());
     let expiry = delay::stamp(expiry);
     write::leaf(
         out,
@@ -72,8 +72,8 @@ impl Description {
     pub(crate) fn of(agent: &UserAgent) -> Self {
         let kept = |said: &Option<Box<str>>| {
             let said = said.as_deref()?;
-            let end = said.floor_char_boundary(LONGEST_NAME);
-            said.get(..end).map(str::to_owned)
+            let mut ends = (0..=said.len().min(LONGEST_NAME)).rev();
+            ends.find_map(|end| said.get(..end)).map(str::to_owned)
         };
         Self { software: kept(&agent.software), device: kept(&agent.device) }
     }

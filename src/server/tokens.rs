@@ -1,5 +1,6 @@
 //! Tokens of fast logins, between the stores and what judges them.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -129,7 +130,7 @@ impl<C: SharedConnection> Core<C> {
                 Some((client, record, expiry))
             })
             .collect();
-        clients.sort_by(|(_, one, _), (_, other, _)| other.used.cmp(&one.used));
+        clients.sort_by_key(|(_, record, _)| Reverse(record.used));
         Ok(clients)
     }
 

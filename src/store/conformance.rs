@@ -580,8 +580,8 @@ fn record(n: u8) -> ClientTokens {
     let revision = Revision::new(u64::MAX / 2 + u64::from(n));
     let mut tokens = ClientTokens::new(revision, [n ^ 0xff; 16], at(1_767_225_600 + u64::from(n)));
     tokens.last = u64::MAX - u64::from(n);
-    tokens.current = (n % 2 == 0).then(|| token(7));
-    tokens.new = (n % 3 == 0).then(|| token(u64::MAX));
+    tokens.current = n.is_multiple_of(2).then(|| token(7));
+    tokens.new = n.is_multiple_of(3).then(|| token(u64::MAX));
     tokens.software = (n % 2 == 1).then(|| "Røméo \0 'M' ☃".to_owned());
     tokens.device = (n % 3 == 1).then(String::new);
     tokens

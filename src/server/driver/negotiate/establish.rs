@@ -68,7 +68,7 @@ impl<C: SharedConnection> Driver<C> {
         let negotiating = self.negotiating.as_ref()?;
         let client = ClientKey::of(account, asked.agent.id?);
         let used = asked.evidence.token;
-        let invalidate = used.and(Fast::of(asked)).is_some_and(|fast| fast.invalidate);
+        let invalidate = used.and_then(|_| Fast::of(asked)).is_some_and(|fast| fast.invalidate);
         let requested = fast::requested(asked, negotiating.sasl.as_ref()?.for_tokens());
         let requested = requested.filter(|_| negotiating.from.is_some());
         let is_due = used.is_some_and(|used| used.is_due) && !invalidate;
