@@ -580,58 +580,65 @@ fn fast_6_counts_rise_wherever_they_are_sent() {
 }
 
 #[test]
-fn fast_6_sasl2_11_early_data_is_for_tokens_with_a_count_where_the_host_allows_it() {
-    for allowed in [false, true] {
-        let world = policy(|policy| policy.fast(FastPolicy::new().early_data(allowed)));
-        let features = open_tls(&world, channel(1), "romeo").1;
-        assert_eq!(features.contains(" tls-0rtt='true'>"), allowed);
-        let token = ROMEO.token(&world, NONE);
-        // All of the first flight, the header too.
-        let early = |xml: &str| {
-            let client = world.accept(Transport::new().direct_tls(true));
-            client.driver(|driver| {
-                driver.secured(channel(1));
-                driver.early_data(true);
-            });
-            let header = format!(
-                "<stream:stream xmlns='jabber:client' version='1.0' to='{DOMAIN}' \
+fn sasl2_11_authentication_in_early_data_is_refused() {
+    early_data(false);
+}
+
+#[test]
+fn fast_6_early_data_is_for_tokens_with_a_count_where_the_host_allows_it() {
+    early_data(true);
+}
+
+fn early_data(allowed: bool) {
+    let world = policy(|policy| policy.fast(FastPolicy::new().early_data(allowed)));
+    let features = open_tls(&world, channel(1), "romeo").1;
+    assert_eq!(features.contains(" tls-0rtt='true'>"), allowed);
+    let token = ROMEO.token(&world, NONE);
+    // All of the first flight, the header too.
+    let early = |xml: &str| {
+        let client = world.accept(Transport::new().direct_tls(true));
+        client.driver(|driver| {
+            driver.secured(channel(1));
+            driver.early_data(true);
+        });
+        let header = format!(
+            "<stream:stream xmlns='jabber:client' version='1.0' to='{DOMAIN}' \
                  xmlns:stream='http://etherx.jabber.org/streams' from='romeo@{DOMAIN}'>"
-            );
-            let got = client.ask(&(header + xml));
-            (client, got[2..].to_vec())
-        };
-        let refused = failure("temporary-auth-failure");
-        let xml = ROMEO.by_token(&token.text, NONE, " count='1'", BIND);
-        let (_first, got) = early(&xml);
-        assert_eq!(got == refused, !allowed, "{got:?}");
-        if allowed {
-            // Sent again.
-            assert_eq!(early(&xml).1, failure("not-authorized"));
-        }
-        for xml in [
-            ROMEO.by_token(&token.text, NONE, "", BIND),
-            ROMEO.by_password(BIND),
-            ROMEO.by_password(&(fast(" count='5'") + BIND)),
-        ] {
-            let (client, got) = early(&xml);
-            assert_eq!(got, refused);
-            // Behind the handshake it is welcome.
-            client.driver(|driver| driver.early_data(false));
-            assert_eq!(succeeded(&client.ask(&ROMEO.by_password(BIND))), None);
-        }
-        let plain = STANDARD.encode(format!("\0romeo\0{PASSWORD}"));
-        let sasl1 = "urn:ietf:params:xml:ns:xmpp-sasl";
-        let xml = format!("<auth xmlns='{sasl1}' mechanism='PLAIN'>{plain}</auth>");
-        let failed = format!("<failure xmlns='{sasl1}'><temporary-auth-failure/></failure>");
-        assert_eq!(early(&xml).1, [failed]);
-        // An element that has begun early is early.
-        let xml = ROMEO.by_password(BIND);
-        let (client, got) = early(&xml[..40]);
-        assert!(got.is_empty());
-        client.driver(|driver| driver.early_data(false));
-        assert_eq!(client.ask(&xml[40..]), refused);
-        assert_eq!(succeeded(&client.ask(&xml)), None);
+        );
+        let got = client.ask(&(header + xml));
+        (client, got[2..].to_vec())
+    };
+    let refused = failure("temporary-auth-failure");
+    let xml = ROMEO.by_token(&token.text, NONE, " count='1'", BIND);
+    let (_first, got) = early(&xml);
+    assert_eq!(got == refused, !allowed, "{got:?}");
+    if allowed {
+        // Sent again.
+        assert_eq!(early(&xml).1, failure("not-authorized"));
     }
+    for xml in [
+        ROMEO.by_token(&token.text, NONE, "", BIND),
+        ROMEO.by_password(BIND),
+        ROMEO.by_password(&(fast(" count='5'") + BIND)),
+    ] {
+        let (client, got) = early(&xml);
+        assert_eq!(got, refused);
+        // Behind the handshake it is welcome.
+        client.driver(|driver| driver.early_data(false));
+        assert_eq!(succeeded(&client.ask(&ROMEO.by_password(BIND))), None);
+    }
+    let plain = STANDARD.encode(format!("\0romeo\0{PASSWORD}"));
+    let sasl1 = "urn:ietf:params:xml:ns:xmpp-sasl";
+    let xml = format!("<auth xmlns='{sasl1}' mechanism='PLAIN'>{plain}</auth>");
+    let failed = format!("<failure xmlns='{sasl1}'><temporary-auth-failure/></failure>");
+    assert_eq!(early(&xml).1, [failed]);
+    // An element that has begun early is early.
+    let xml = ROMEO.by_password(BIND);
+    let (client, got) = early(&xml[..40]);
+    assert!(got.is_empty());
+    client.driver(|driver| driver.early_data(false));
+    assert_eq!(client.ask(&xml[40..]), refused);
+    assert_eq!(succeeded(&client.ask(&xml)), None);
 }
 
 #[test]
