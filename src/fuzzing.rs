@@ -255,7 +255,7 @@ pub fn ht(data: &[u8]) {
     let mut step = negotiation.receive_2(Ok(request), Some(Box::new(with_fast())));
     if let Ok(Step::CheckFast { account, proof }) = &step {
         let asked = Holder { account: account.clone(), ..holder.clone() };
-        let standing = Standing { disabled: false, fingerprint };
+        let standing = Standing { credentials: Some(credentials.clone()) };
         let (now, found) =
             (environment.utc(), (asked.account == holder.account).then_some(&record));
         step =

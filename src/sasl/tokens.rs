@@ -123,11 +123,21 @@ impl Fingerprint {
     }
 }
 
-/// What the account of a login is, at the moment.
+/// An account that can log in.
 #[derive(Default)]
 pub(crate) struct Standing {
-    pub(crate) disabled: bool,
-    pub(crate) fingerprint: Fingerprint,
+    /// None where they are the host's own affair.
+    pub(crate) credentials: Option<Credentials>,
+}
+
+impl Standing {
+    fn is_disabled(&self) -> bool {
+        self.credentials.as_ref().is_some_and(|credentials| credentials.disabled)
+    }
+
+    pub(crate) fn fingerprint(&self, policy: &Policy) -> Fingerprint {
+        self.credentials.as_ref().map(|known| policy.fingerprint(known)).unwrap_or_default()
+    }
 }
 
 /// A token has proved who the client is.
@@ -197,14 +207,15 @@ impl Policy {
         if token.mechanism != proof.mechanism.as_str() {
             return Err(SaslError::NotAuthorized);
         }
-        if self.fast.is_expired(token, now) || !account.fingerprint.fits(&token.credentials) {
+        let is_of_now = account.fingerprint(self).fits(&token.credentials);
+        if self.fast.is_expired(token, now) || !is_of_now {
             return Err(SaslError::CredentialsExpired);
         }
         // FAST-6
         if count.is_some_and(|count| count <= token.count) {
             return Err(SaslError::NotAuthorized);
         }
-        if account.disabled {
+        if account.is_disabled() {
             return Err(SaslError::AccountDisabled);
         }
         let text = derive(&self.secret, holder, proof.mechanism, record, token.number);

@@ -81,7 +81,8 @@ impl<C: SharedConnection> Core<C> {
         let fingerprint = match fingerprint {
             Some(fingerprint) => Some(fingerprint),
             None if issue.is_some() => {
-                self.standing(&policy, &holder.account).await?.map(|standing| standing.fingerprint)
+                let standing = self.standing(&policy, &holder.account).await?;
+                standing.map(|standing| standing.fingerprint(&policy))
             }
             None => None,
         };
@@ -203,10 +204,7 @@ impl<C: SharedConnection> Core<C> {
             return Ok(exists.then(Standing::default));
         }
         let found = self.stores.accounts.credentials(account).await?;
-        Ok(found.map(|found| Standing {
-            disabled: found.disabled,
-            fingerprint: policy.fingerprint(&found),
-        }))
+        Ok(found.map(|found| Standing { credentials: Some(found) }))
     }
 
     /// Makes room for one more client of an account: those without a good token go first, then those that have been away

@@ -62,10 +62,7 @@ impl World {
     }
 
     fn check(&self, proof: &FastProof, count: Option<u64>) -> Result<Accepted, SaslError> {
-        let standing = self.credentials.as_ref().map(|known| Standing {
-            disabled: known.disabled,
-            fingerprint: self.policy.fingerprint(known),
-        });
+        let standing = self.credentials.clone().map(|known| Standing { credentials: Some(known) });
         let (record, now) = (self.record.as_ref(), self.environment.utc());
         self.policy.check_token(&self.holder, record, standing.as_ref(), proof, count, now)
     }
