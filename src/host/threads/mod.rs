@@ -586,11 +586,13 @@ impl<S: Stream> Wire<S> {
         self.flush(writer_ended, deadline, place.as_ref())?;
         let farewell = machine.farewell();
         drop(machine);
-        if self.has_farewell && self.outbox.closed() != Some(Close::Abort) {
+        if self.has_farewell {
             if let Some(farewell) = farewell.filter(|_| open) {
                 self.hear_out(farewell, deadline, place.as_ref());
             }
-            self.say_goodbye(&mut Some(deadline))?;
+            // There is room for it behind what was flushed.
+            self.part();
+            let _gone = self.stream.shutdown(Shutdown::Write);
         }
         if open { self.linger(deadline, place.as_ref()) } else { Ok(()) }
     }
