@@ -195,6 +195,8 @@ impl Connection for Outbox {
         self.admit(&state, frame.may_wait(), || frame.len())?;
         #[cfg(feature = "websocket")]
         if self.edges == Edges::WebSocket && !state.websocket.takes(&frame) {
+            drop(state);
+            self.not_open(&[frame]);
             return Ok(());
         }
         self.append(&mut state.buffer, frame);
@@ -209,13 +211,15 @@ impl Connection for Outbox {
         let mut state = self.state.lock();
         let len = || frames.iter().map(Frame::len).sum();
         self.admit(&state, frames.iter().any(Frame::may_wait), len)?;
-        for frame in frames {
-            #[cfg(feature = "websocket")]
-            if self.edges == Edges::WebSocket && !state.websocket.takes(frame) {
-                continue;
-            }
-            self.append(&mut state.buffer, *frame);
+        #[cfg(feature = "websocket")]
+        if self.edges == Edges::WebSocket
+            && frames.iter().any(|frame| !state.websocket.takes(frame))
+        {
+            drop(state);
+            self.not_open(frames);
+            return Ok(());
         }
+        frames.iter().for_each(|frame| self.append(&mut state.buffer, *frame));
         if !state.blocked {
             self.wake(state);
         }

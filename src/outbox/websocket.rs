@@ -49,6 +49,13 @@ impl Outbox {
         (outbox, drain)
     }
 
+    /// Nothing is sent of these before there is a WebSocket; and if they end the stream, there will be none.
+    pub(super) fn not_open(&self, frames: &[Frame<'_>]) {
+        if frames.iter().any(|frame| matches!(frame.parts(), FrameParts::Close)) {
+            self.close(Close::Flush);
+        }
+    }
+
     /// The handshake is over, with this answer.
     pub(crate) fn open_websocket(&self, answer: &[u8]) {
         let mut state = self.state.lock();

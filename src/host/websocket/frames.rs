@@ -17,6 +17,8 @@ pub(super) struct Reader {
     control: Vec<u8>,
     /// A message has begun, and its last frame is still to come.
     in_message: bool,
+    /// The character that the message ends in the midst of, as far as it has arrived.
+    character: Character,
     is_closed: bool,
 }
 
@@ -138,6 +140,9 @@ impl Reader {
         match frame.opcode {
             OpCode::Data(_) => {
                 let is_last = is_whole && frame.is_final;
+                if !self.character.goes_on(now) || is_last && self.character.len > 0 {
+                    return Err(Broken::NotUtf8);
+                }
                 if is_last || !now.is_empty() {
                     take(Piece::Text(now, is_last));
                 }
@@ -160,6 +165,38 @@ impl Reader {
             self.frame = Some(frame);
         }
         Ok(is_whole)
+    }
+}
+
+/// The first bytes of a character.
+#[derive(Default)]
+struct Character {
+    bytes: [u8; 4],
+    len: usize,
+}
+
+impl Character {
+    /// Whether these bytes go on as UTF-8.
+    fn goes_on(&mut self, mut bytes: &[u8]) -> bool {
+        while self.len > 0
+            && let Some((first, rest)) = bytes.split_first()
+        {
+            bytes = rest;
+            // A character has no more than there is room for.
+            let Some(place) = self.bytes.get_mut(self.len) else { return false };
+            *place = *first;
+            self.len += 1;
+            match str::from_utf8(self.bytes.get(..self.len).unwrap_or_default()) {
+                Ok(_) => self.len = 0,
+                Err(error) if error.error_len().is_some() => return false,
+                Err(_) => {}
+            }
+        }
+        let Err(error) = str::from_utf8(bytes) else { return true };
+        let begun = bytes.get(error.valid_up_to()..).unwrap_or_default();
+        self.len = begun.len();
+        self.bytes.iter_mut().zip(begun).for_each(|(to, from)| *to = *from);
+        error.error_len().is_none()
     }
 }
 

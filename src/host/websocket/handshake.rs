@@ -132,9 +132,7 @@ impl Head {
             .any(|end| fresh.windows(end.len()).any(|window| window == *end));
         if is_http && !has_ended {
             let is_long = head.len() >= LONGEST_HEAD;
-            let why = "The head of the request is too long.\n";
-            let answer = refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why);
-            return is_long.then(|| Answer::new(&answer, room));
+            return is_long.then(|| Answer::new(&too_long(), room));
         }
         let (answer, end) = match Request::<()>::try_parse(head) {
             Ok(Some((end, request))) => (websockets.answer(&request), end),
@@ -196,6 +194,7 @@ fn refusal(error: &Error) -> Response<&'static str> {
         Error::Protocol(Is::MissingSecWebSocketVersionHeader) => {
             upgrade("The version of the WebSocket protocol has to be 13.\n")
         }
+        Error::Capacity(_) => too_long(),
         _ => refuse(StatusCode::BAD_REQUEST, NO_REQUEST),
     }
 }
@@ -203,6 +202,11 @@ fn refusal(error: &Error) -> Response<&'static str> {
 fn upgrade(why: &'static str) -> Response<&'static str> {
     let answer = refuse(StatusCode::UPGRADE_REQUIRED, why);
     with(with(answer, UPGRADE, "websocket"), SEC_WEBSOCKET_VERSION, "13")
+}
+
+fn too_long() -> Response<&'static str> {
+    let why = "The head of the request is too long.\n";
+    refuse(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, why)
 }
 
 fn refuse(status: StatusCode, why: &'static str) -> Response<&'static str> {
