@@ -126,7 +126,8 @@ impl Listening {
         &self,
         change: impl FnOnce(&mut tungstenite::http::HeaderMap),
     ) -> Result<WebSocket<TcpStream>, StatusCode> {
-        let mut request = format!("ws://{}/xmpp-websocket", self.address).into_client_request().unwrap();
+        let mut request =
+            format!("ws://{}/xmpp-websocket", self.address).into_client_request().unwrap();
         let headers = request.headers_mut();
         headers.insert("Origin", PAGE.parse().unwrap());
         headers.insert("Sec-WebSocket-Protocol", "xmpp".parse().unwrap());
@@ -136,7 +137,9 @@ impl Listening {
                 assert_eq!(answer.headers()["Sec-WebSocket-Protocol"], "xmpp");
                 Ok(socket)
             }
-            Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(answer))) => Err(answer.status()),
+            Err(tungstenite::HandshakeError::Failure(tungstenite::Error::Http(answer))) => {
+                Err(answer.status())
+            }
             Err(error) => panic!("{error}"),
         }
     }
@@ -157,7 +160,9 @@ impl Listening {
 
     fn raw_log_in(&self) -> Raw {
         let mut raw = self.raw();
-        for (text, end) in [(OPEN, "features>"), (AUTH, "sasl'/>"), (OPEN, "features>"), (BIND, "</iq>")] {
+        for (text, end) in
+            [(OPEN, "features>"), (AUTH, "sasl'/>"), (OPEN, "features>"), (BIND, "</iq>")]
+        {
             raw.send(true, 1, text.as_bytes());
             raw.until(end);
         }
@@ -165,8 +170,7 @@ impl Listening {
     }
 }
 
-const BIND: &str =
-    "<iq xmlns='jabber:client' type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
+const BIND: &str = "<iq xmlns='jabber:client' type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>";
 const REQUEST: &str = "GET /xmpp-websocket HTTP/1.1\r\nHost: localhost\r\nConnection: keep-alive, Upgrade\r\n\
     Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
     Sec-WebSocket-Protocol: xmpp\r\n\r\n";
@@ -205,7 +209,10 @@ fn log_in_on<S: Read + Write>(socket: &mut WebSocket<S>) {
     for (text, answers) in [(OPEN, 2), (AUTH, 1), (OPEN, 2), (BIND, 1)] {
         say(socket, text);
         let last = (0..answers).map(|_| hear(socket)).last().unwrap();
-        assert!(["<stream:features", "<success", "<iq"].iter().any(|it| last.starts_with(it)), "{last}");
+        assert!(
+            ["<stream:features", "<success", "<iq"].iter().any(|it| last.starts_with(it)),
+            "{last}"
+        );
     }
 }
 
@@ -302,13 +309,22 @@ fn ws_1_a_stream_over_a_real_websocket() {
         let mut socket = listening.log_in();
         let large = "x".repeat(70_000);
         for body in ["short", &large] {
-            say(&mut socket, &format!("<message xmlns='jabber:client' to='me@localhost' type='chat'><body>{body}</body></message>"));
+            say(
+                &mut socket,
+                &format!(
+                    "<message xmlns='jabber:client' to='me@localhost' type='chat'><body>{body}</body></message>"
+                ),
+            );
             say(&mut socket, "<presence xmlns='jabber:client'/>");
             while !hear(&mut socket).contains(body) {}
         }
         say(&mut socket, CLOSE);
         let (texts, status) = closing(&mut socket);
-        assert_eq!((texts.last().map(String::as_str), status), (Some(CLOSE), Some(1000)), "{way:?}");
+        assert_eq!(
+            (texts.last().map(String::as_str), status),
+            (Some(CLOSE), Some(1000)),
+            "{way:?}"
+        );
         listening.stop();
     }
 }
@@ -319,13 +335,16 @@ fn condition(texts: &[String]) -> &str {
 }
 
 fn message(body: &str) -> String {
-    format!("<message xmlns='jabber:client' to='me@localhost/nobody' type='headline'><body>{body}</body></message>")
+    format!(
+        "<message xmlns='jabber:client' to='me@localhost/nobody' type='headline'><body>{body}</body></message>"
+    )
 }
 
 #[test]
 fn ws_12_a_handshake_that_is_none_is_told_why() {
     let without = |header: &str| {
-        let lines: Vec<_> = REQUEST.split("\r\n").filter(|line| !line.starts_with(header)).collect();
+        let lines: Vec<_> =
+            REQUEST.split("\r\n").filter(|line| !line.starts_with(header)).collect();
         lines.join("\r\n")
     };
     let with = |from: &str, to: &str| REQUEST.replace(from, to);
@@ -419,7 +438,9 @@ fn ws_1_the_subprotocol_is_xmpp() {
         let listening = listen(way);
         for offered in [None, Some("mqtt"), Some("xmpp-client, XMPP")] {
             let refused = listening.try_connect(|headers| match offered {
-                Some(offered) => _ = headers.insert("Sec-WebSocket-Protocol", offered.parse().unwrap()),
+                Some(offered) => {
+                    _ = headers.insert("Sec-WebSocket-Protocol", offered.parse().unwrap())
+                }
                 None => _ = headers.remove("Sec-WebSocket-Protocol"),
             });
             assert_eq!(refused.err(), Some(StatusCode::BAD_REQUEST), "{offered:?}");
@@ -534,11 +555,36 @@ fn broken() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
         ("claims 2^64", claims(u64::MAX), 1009, "policy-violation"),
         ("claims 2^63", claims(1 << 63), 1009, "policy-violation"),
         ("claims one byte too many", claims(262_145), 1009, "policy-violation"),
-        ("continues with 2^62", half([&[0x80, 0xff][..], &(1_u64 << 62).to_be_bytes(), &[0; 4]].concat()), 1009, "policy-violation"),
-        ("no text", frame(0x81, b"<message xmlns='jabber:client'>\xff</message>"), 1007, "unsupported-encoding"),
-        ("half a character", frame(0x81, b"<message xmlns='jabber:client'>\xf0\x9f\x98</message>"), 1007, "unsupported-encoding"),
-        ("surrogate", frame(0x81, b"<message xmlns='jabber:client'>\xed\xa0\x80</message>"), 1007, "unsupported-encoding"),
-        ("no character in two frames", [frame(0x01, b"<message xmlns='jabber:client'>\xf0\x9f"), frame(0x80, b"x")].concat(), 1007, "unsupported-encoding"),
+        (
+            "continues with 2^62",
+            half([&[0x80, 0xff][..], &(1_u64 << 62).to_be_bytes(), &[0; 4]].concat()),
+            1009,
+            "policy-violation",
+        ),
+        (
+            "no text",
+            frame(0x81, b"<message xmlns='jabber:client'>\xff</message>"),
+            1007,
+            "unsupported-encoding",
+        ),
+        (
+            "half a character",
+            frame(0x81, b"<message xmlns='jabber:client'>\xf0\x9f\x98</message>"),
+            1007,
+            "unsupported-encoding",
+        ),
+        (
+            "surrogate",
+            frame(0x81, b"<message xmlns='jabber:client'>\xed\xa0\x80</message>"),
+            1007,
+            "unsupported-encoding",
+        ),
+        (
+            "no character in two frames",
+            [frame(0x01, b"<message xmlns='jabber:client'>\xf0\x9f"), frame(0x80, b"x")].concat(),
+            1007,
+            "unsupported-encoding",
+        ),
         ("close of one byte", close(&[3]), 1002, "bad-format"),
         ("close without a text", close(&[3, 0xe8, 0xff]), 1007, "unsupported-encoding"),
     ];
@@ -546,7 +592,12 @@ fn broken() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
         table.push(("reserved opcode", frame(0x80 | opcode, b""), 1002, "bad-format"));
     }
     for status in [0_u16, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65_535] {
-        table.push(("close with a reserved status", close(&status.to_be_bytes()), 1002, "bad-format"));
+        table.push((
+            "close with a reserved status",
+            close(&status.to_be_bytes()),
+            1002,
+            "bad-format",
+        ));
     }
     table
 }
@@ -564,7 +615,11 @@ fn ws_17_what_is_no_websocket_ends_the_session() {
             raw.0.write_all(&bytes).unwrap();
             let (texts, closed) = raw.end();
             assert!(texts.len() > 1, "{way:?} {name} {texts:?} {closed:?}");
-            assert_eq!((condition(&texts), closed), (expected, Some(status)), "{way:?} {name} {texts:?}");
+            assert_eq!(
+                (condition(&texts), closed),
+                (expected, Some(status)),
+                "{way:?} {name} {texts:?}"
+            );
             assert_eq!(texts.last().unwrap(), CLOSE, "{name}");
             // A client that resumed would send the same again.
             let mut again = listening.raw();
@@ -572,14 +627,21 @@ fn ws_17_what_is_no_websocket_ends_the_session() {
                 again.send(true, 1, text.as_bytes());
                 again.until(end);
             }
-            again.send(true, 1, format!("<resume xmlns='urn:xmpp:sm:3' previd='{token}' h='0'/>").as_bytes());
+            again.send(
+                true,
+                1,
+                format!("<resume xmlns='urn:xmpp:sm:3' previd='{token}' h='0'/>").as_bytes(),
+            );
             assert!(again.until(">").starts_with("<failed"), "{name}");
             // Before any login.
             let mut stranger = listening.raw();
             stranger.0.write_all(&bytes).unwrap();
             let (texts, closed) = stranger.end();
             let stopped = texts.iter().filter(|text| text.starts_with("<stream:error")).count();
-            assert!(stopped <= 1 && closed.is_some_and(|it| it == status || (1007..1010).contains(&it)), "{name} {closed:?} {texts:?}");
+            assert!(
+                stopped <= 1 && closed.is_some_and(|it| it == status || (1007..1010).contains(&it)),
+                "{name} {closed:?} {texts:?}"
+            );
         }
         bystander.is_alive();
         drop(bystander);
@@ -593,13 +655,13 @@ fn ws_11_too_much_in_fragments() {
         let mut limits = Limits::default();
         limits.bytes = None;
         let listening = listen_as(way, hosted(limits), pages(), false);
-        let begin = "<message xmlns='jabber:client' to='me@localhost/nobody' type='headline'><body>";
+        let begin =
+            "<message xmlns='jabber:client' to='me@localhost/nobody' type='headline'><body>";
         let mut raw = listening.raw_log_in();
         raw.send(false, 1, begin.as_bytes());
         let mut other = raw.0.try_clone().unwrap();
-        let writer = thread::spawn(move || {
-            while other.write_all(&frame(0x00, &[b'x'; 1000])).is_ok() {}
-        });
+        let writer =
+            thread::spawn(move || while other.write_all(&frame(0x00, &[b'x'; 1000])).is_ok() {});
         let (texts, closed) = raw.end();
         assert_eq!((condition(&texts), closed), ("policy-violation", Some(1009)), "{way:?}");
         writer.join().unwrap();
@@ -689,7 +751,9 @@ fn ws_15_a_shutdown_says_that_it_goes_away() {
                     match socket.read().unwrap() {
                         Message::Text(text) if text == CLOSE => say(&mut socket, CLOSE),
                         Message::Text(text) => texts.push(text.to_string()),
-                        Message::Close(frame) => return (texts, frame.map(|frame| frame.code.into())),
+                        Message::Close(frame) => {
+                            return (texts, frame.map(|frame| frame.code.into()));
+                        }
                         _ => {}
                     }
                 }

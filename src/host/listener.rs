@@ -5,10 +5,10 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::server::Transport;
-use crate::shield::shielded;
 #[cfg(feature = "websocket")]
 use super::WebSockets;
+use crate::server::Transport;
+use crate::shield::shielded;
 
 /// A socket that clients connect to, and what is true of the connections that it accepts.
 ///

@@ -529,7 +529,8 @@ impl<S: Stream> Wire<S> {
             let left = left(machine, deadline)?;
             self.flushed.wait_for(&mut writing, left);
         }
-        let connection = self.handshake(config.config(direct, machine.alpn()), machine, deadline)?;
+        let connection =
+            self.handshake(config.config(direct, machine.alpn()), machine, deadline)?;
         self.stream.set_write_timeout(Some(self.limit))?;
         let bindings = config.bindings(&connection);
         *self.tls.lock() = Some(connection);

@@ -188,9 +188,9 @@ fn refusal(error: &Error) -> Response<&'static str> {
             let answer = refuse(StatusCode::METHOD_NOT_ALLOWED, "A WebSocket begins with GET.\n");
             with(answer, ALLOW, "GET")
         }
-        Error::Protocol(
-            Is::MissingConnectionUpgradeHeader | Is::MissingUpgradeWebSocketHeader,
-        ) => upgrade("Here is a WebSocket for XMPP, and nothing for a browser to show.\n"),
+        Error::Protocol(Is::MissingConnectionUpgradeHeader | Is::MissingUpgradeWebSocketHeader) => {
+            upgrade("Here is a WebSocket for XMPP, and nothing for a browser to show.\n")
+        }
         Error::Protocol(Is::MissingSecWebSocketVersionHeader) => {
             upgrade("The version of the WebSocket protocol has to be 13.\n")
         }

@@ -76,8 +76,7 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Web<H, C> {
             true => Stage::Open(Reader::default()),
             false => Stage::Handshake(Box::new((Head::default(), websockets.clone()))),
         };
-        let mut this =
-            Self { live, outbox: Arc::clone(&outbox), stage, has_ended: false, watch };
+        let mut this = Self { live, outbox: Arc::clone(&outbox), stage, has_ended: false, watch };
         this.watch.next = this.now().saturating_add(this.watch.interval);
         (this, outbox, drain)
     }
