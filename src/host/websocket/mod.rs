@@ -1,5 +1,4 @@
 //! XMPP over WebSocket ([RFC 7395](https://www.rfc-editor.org/rfc/rfc7395)): between the bytes of a transport and
-compile_error!("NOTE FROM THE LEAD: read the file 00-NOTE-FROM-LEAD.txt in the root of this worktree (git rm it afterwards), then delete this line; do not commit it");
 //! a driver whose elements are messages. What is written is put into frames by the outbox.
 
 mod frames;
