@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use tungstenite::client::IntoClientRequest as _;
-use tungstenite::http::StatusCode;
+use tungstenite::http::{HeaderMap, StatusCode};
 use tungstenite::{Message, WebSocket};
 use xmpp_session::host::{Listener, WebSockets};
 use xmpp_session::xep::{Carbons, Ping, StreamManagement};
@@ -124,7 +124,7 @@ impl Listening {
 
     fn try_connect(
         &self,
-        change: impl FnOnce(&mut tungstenite::http::HeaderMap),
+        change: impl FnOnce(&mut HeaderMap),
     ) -> Result<WebSocket<TcpStream>, StatusCode> {
         let mut request =
             format!("ws://{}/xmpp-websocket", self.address).into_client_request().unwrap();
@@ -731,7 +731,7 @@ fn ws_15_a_peer_that_answers_no_close_does_not_hold_the_socket() {
 fn ws_15_a_shutdown_says_that_it_goes_away() {
     for &way in WAYS {
         let listening = listen(way);
-        let (mut socket, mut opened) = (listening.log_in(), listening.connect());
+        let (socket, mut opened) = (listening.log_in(), listening.connect());
         let mut silent = listening.socket();
         silent.write_all(&REQUEST.as_bytes()[..20]).unwrap();
         let watcher = thread::spawn(move || {
