@@ -98,6 +98,11 @@ impl Reader {
         self.is_closed
     }
 
+    #[cfg(test)]
+    pub(super) const fn is_idle(&self) -> bool {
+        self.context.is_none()
+    }
+
     fn piece(&mut self, message: Message, take: &mut impl FnMut(Piece)) -> Result<(), Broken> {
         let (is_text, payload) = (message.is_text(), message.len());
         // That of the shortest form: what is longer is counted later.
