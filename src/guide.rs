@@ -34,6 +34,7 @@ pub mod cookbook {
     page!(metrics, "cookbook/metrics.md");
     page!(testing, "cookbook/testing.md");
     page!(gateway, "cookbook/gateway.md");
+    page!(websocket, "cookbook/websocket.md");
 }
 
 /// Why each choice that a reader may question was made.
@@ -57,4 +58,5 @@ pub mod decisions {
     page!(entities_inside, "decisions/0014-entities-inside.md");
     page!(login, "decisions/0016-login.md");
     page!(fast, "decisions/0017-fast.md");
+    page!(websocket, "decisions/0015-websocket.md");
 }

@@ -101,9 +101,9 @@ impl Tokens {
 
     fn choose(&self, random: &mut Random) -> Way {
         let way = match random.below(20) {
-            0 => Way::Void,
-            1..=9 => Way::New,
-            10..=16 => Way::Used,
+            _ if self.void.is_some() && random.chance(50) => Way::Void,
+            0..=10 => Way::New,
+            11..=16 => Way::Used,
             _ => Way::Password,
         };
         if self.of(way).is_some() { way } else { Way::Password }
@@ -272,7 +272,7 @@ impl Device {
             }
         };
         let message = STANDARD.encode(message);
-        let asks = random.chance(50);
+        let asks = random.chance(70);
         let request = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>";
         let request = if asks { request } else { "" };
         self.tokens.sent(way, asks);
