@@ -14,8 +14,8 @@ use crate::server::metrics::RareCounters;
 use crate::session::HostCode;
 use crate::store::{
     AccountStore, Authenticator, BlockStore, CertificateMapper, ClientCertificate, Credentials,
-    OfflineId, OfflineMessage, OfflineStore, RosterChange, RosterStore, StoreError, StoreFuture,
-    StoredContact, StoredRoster, Stores, SubscriptionRequest, Verdict,
+    OfflineId, OfflineMessage, OfflineStore, RosterChange, RosterStore, ScramHash, ScramKeys,
+    StoreError, StoreFuture, StoredContact, StoredRoster, Stores, SubscriptionRequest, Verdict,
 };
 
 /// What a watched store tells of its calls.
@@ -129,6 +129,22 @@ impl AccountStore for Watched<dyn AccountStore> {
     fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
         let set = |store: &dyn AccountStore| store.set_credentials(account, credentials);
         self.call(StoreCall::SetCredentials, account, set)
+    }
+
+    fn adds_keys(&self) -> bool {
+        let asks = || self.store.adds_keys();
+        let faults = &self.watch.faults;
+        faults.shielded(HostCode::Store, &PeerAddress::UNKNOWN, None, asks).unwrap_or(false)
+    }
+
+    fn add_keys(
+        &self,
+        account: &BareJid,
+        proved: (ScramHash, ScramKeys),
+        added: (ScramHash, ScramKeys),
+    ) -> StoreFuture<bool> {
+        let add = |store: &dyn AccountStore| store.add_keys(account, proved, added);
+        self.call(StoreCall::AddKeys, account, add)
     }
 
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
