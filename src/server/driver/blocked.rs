@@ -7,6 +7,7 @@ use jid::{BareJid, DomainPart};
 
 use super::admission::{News, PlaceStanding};
 use super::close::Closing;
+use super::negotiate::Established;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
 use crate::oneshot::Receiver;
@@ -23,6 +24,8 @@ pub(super) enum Pending<C: SharedConnection> {
     Certificate(Pin<Box<dyn Future<Output = (Vec<BareJid>, DomainPart)> + Send>>),
     /// A bind under way on the account's chain, and the id of its request.
     Bind(Box<(Receiver<BindOutcome<C>>, Box<str>)>),
+    /// What came with an authentication is being done on the account's chain.
+    Establish(Box<Receiver<Established<C>>>),
     /// A stanza that waits for a store or a handler.
     Stanza(Receiver<()>),
 }
@@ -87,6 +90,11 @@ impl<C: SharedConnection> Driver<C> {
                 let id = std::mem::take(id);
                 self.pending = None;
                 self.bind_done(outcome, &id);
+            }
+            Some(Pending::Establish(done)) => {
+                let outcome = ready!(Pin::new(&mut **done).poll(context));
+                self.pending = None;
+                self.established(outcome);
             }
             Some(Pending::Stanza(done)) => {
                 if Pin::new(done).poll(context).is_ready() {
