@@ -27,6 +27,7 @@ mod mechanism;
 mod negotiation;
 mod policy;
 mod scram;
+pub(crate) mod upgrade;
 pub(crate) mod wire;
 
 pub use crate::client::UserAgent;

@@ -99,7 +99,8 @@ pub struct Session {
 impl Session {
     /// What is to be told of the offer; `list`: the name of the element that has the mechanisms of the profile.
     pub fn has_seen(&mut self, seen: Option<Seen<'_>>, list: &str) {
-        self.offer = seen.map(|(features, version)| {
+        // PLAIN is told nothing.
+        self.offer = seen.filter(|_| self.hash.0 != "PLAIN").map(|(features, version)| {
             let hash = self.hash.digest(offer(features, list).as_bytes());
             (STANDARD.encode(hash), version.map(str::to_owned))
         });

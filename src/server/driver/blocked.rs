@@ -36,6 +36,8 @@ pub(super) enum SaslAnswer {
     Verdict(Verdict),
     /// Whether the password is right.
     Hashed(bool),
+    /// Whether the keys are there now (UPGRADE-2).
+    Added(bool),
 }
 
 /// The session bound, or given back with what its client is told.
