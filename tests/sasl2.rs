@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use login::{Channel, begin};
+use login::{Channel, login};
 use wire::{Client, PASSWORD, World};
 use xmpp_session::connection::Recorder;
 use xmpp_session::server::{Limits, ServerBuilder, Transport};
 use xmpp_session::xep::{Carbons, ClientState, StreamManagement};
 
 const NS: &str = "urn:xmpp:sasl:2";
+const NS_1: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
 const PHONE: &str = "d4565fa7-4d72-4749-b3d3-740edbf87770";
 const SM: &str = "urn:xmpp:sm:3";
 
@@ -99,37 +100,29 @@ fn bound(world: &World, inside: &str) -> (Client, Vec<String>) {
     (client, got)
 }
 
-/// Logs in by another implementation of the mechanism, with this inside of `<authenticate/>`; the last answer.
-fn login_2(
-    user: (&'static str, &'static str),
-    mechanism: &str,
-    channel: Channel,
-    inside: &str,
-    mut talk: impl FnMut(&str) -> String,
-) -> String {
-    let (mut client, text) = begin(user, mechanism, channel);
-    let mut element = format!(
-        "<authenticate xmlns='{NS}' mechanism='{mechanism}'>\
-         <initial-response>{text}</initial-response>{inside}</authenticate>"
-    );
-    loop {
-        let answer = talk(&element);
-        let content = |before: &str| {
-            let (_, rest) = answer.split_once(before)?;
-            rest.split('<').next().map(|text| STANDARD.decode(text).unwrap())
-        };
-        let mut text = Vec::new();
-        if let Some(challenge) = content(&format!("<challenge xmlns='{NS}'>")) {
-            client.step(Some(&challenge), &mut text).unwrap();
-            let text = STANDARD.encode(text);
-            element = format!("<response xmlns='{NS}'>{text}</response>");
-        } else {
-            if let Some(proof) = content("<additional-data>") {
-                client.step(Some(&proof), &mut text).expect("the server's proof");
+/// Logs in by another implementation of the mechanism, with this inside of `<authenticate/>`; what came last.
+fn login_2(client: &Client, mechanism: &str, channel: Channel, inside: &str) -> Vec<String> {
+    let mut last = Vec::new();
+    let _proved = login(("romeo", PASSWORD), mechanism, channel, |xml| {
+        let xml = xml.replace(NS_1, NS).replace("<auth ", "<authenticate ");
+        let xml = match xml.strip_suffix("</auth>") {
+            None => xml,
+            Some(xml) => {
+                let initial = xml.replacen('>', "><initial-response>", 1);
+                format!("{initial}</initial-response>{inside}</authenticate>")
             }
-            return answer;
+        };
+        last = client.ask(&xml);
+        let (answer, _) =
+            last[0].split_once("<authorization-identifier>").unwrap_or((&last[0], ""));
+        let (name, data) = (&answer[..answer.find('>').unwrap()], answer.split('>'));
+        if !name.starts_with("<success") {
+            return answer.replace(NS, NS_1);
         }
-    }
+        let data = data.clone().nth(2).and_then(|data| data.split('<').next());
+        format!("<success xmlns='{NS_1}'>{}</success>", data.unwrap_or_default())
+    });
+    last
 }
 
 #[test]
@@ -140,8 +133,8 @@ fn sasl2_1_offered_on_secure_streams_alone() {
     let features = client.received().concat();
     let offer = between(&features, "<authentication xmlns='urn:xmpp:sasl:2'>", "</authentication>");
     let mechanisms = |text: &str| text.matches("<mechanism>").count();
-    assert_eq!(mechanisms(offer), 3, "{features}");
-    assert_eq!(mechanisms(&features), 6, "both profiles: {features}");
+    assert!(mechanisms(offer) > 2, "{features}");
+    assert_eq!(mechanisms(&features), 2 * mechanisms(offer), "both profiles: {features}");
     let insecure = world.accept(Transport::new().starttls(true));
     insecure.open();
     assert!(!insecure.received().concat().contains(NS));
@@ -311,11 +304,7 @@ fn sasl2_8_success_and_features_without_a_restart() {
     let world = world();
     for mechanism in ["SCRAM-SHA-1", "SCRAM-SHA-256", "PLAIN"] {
         let client = opened(&world);
-        let mut last = Vec::new();
-        login_2(("romeo", PASSWORD), mechanism, Channel("", Vec::new()), "", |xml| {
-            last = client.ask(xml);
-            last[0].clone()
-        });
+        let last = login_2(&client, mechanism, Channel("", Vec::new()), "");
         assert_eq!(identifier(&last[0]), "romeo@example.com", "{mechanism}");
         assert!(last[1].starts_with("<stream:features><bind "), "{last:?}");
         assert!(last[1].contains("<sm ") && last[1].contains("<csi "), "{last:?}");
