@@ -48,7 +48,7 @@ pub(crate) const NO_SQLITE: &str = "--data needs a server built with SQLite: \
 pub(crate) enum Command {
     Help,
     AddUser(PathBuf, Account),
-    Serve(Options),
+    Serve(Box<Options>),
 }
 
 pub(crate) type Account = (BareJid, String);
@@ -157,7 +157,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         _ => return Err("--cert FILE and --key FILE go together".into()),
     };
     options.complete()?;
-    Ok(Command::Serve(options))
+    Ok(Command::Serve(Box::new(options)))
 }
 
 impl Options {

@@ -32,7 +32,7 @@ pub(super) enum Pending<C: SharedConnection> {
 
 /// What a store answered to SASL.
 pub(super) enum SaslAnswer {
-    Credentials(Option<Credentials>),
+    Credentials(Box<Option<Credentials>>),
     Verdict(Verdict),
     /// Whether the password is right.
     Hashed(bool),

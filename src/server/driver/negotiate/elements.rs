@@ -54,7 +54,10 @@ impl<C: SharedConnection> Driver<C> {
                 let (is_exclusive, is_answered) = (self.is_exclusive(), name != "abort");
                 let refused = self.refused_in_exchange(name, &namespace).filter(|_| is_exclusive);
                 let is_too_early = is_followed && is_answered && (is_exclusive || is_new);
-                refused.or(is_too_early.then_some(VIOLATION))
+                match refused {
+                    None if is_too_early => Some(VIOLATION),
+                    refused => refused,
+                }
             }
             Event::Stanza(_) | Event::Refused(_) => self.is_exclusive().then_some(VIOLATION),
             Event::Header(_) | Event::End => None,

@@ -59,7 +59,7 @@ impl<C: SharedConnection> Driver<C> {
     pub(in super::super) fn sasl_answer(&mut self, answer: Option<SaslAnswer>) {
         let Some(sasl) = self.sasl() else { return };
         let step = match answer {
-            Some(SaslAnswer::Credentials(found)) => sasl.credentials(found),
+            Some(SaslAnswer::Credentials(found)) => sasl.credentials(*found),
             Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
             Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
             Some(SaslAnswer::Added(is_added)) => sasl.added(is_added),
@@ -142,7 +142,8 @@ impl<C: SharedConnection> Driver<C> {
         self.begin_login(&account);
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
-            accounts.credentials(&account).await.ok().map(SaslAnswer::Credentials)
+            let found = accounts.credentials(&account).await.ok()?;
+            Some(SaslAnswer::Credentials(Box::new(found)))
         });
     }
 
