@@ -157,6 +157,11 @@ fn upgrade_1_tasks_are_listed_where_they_can_be_done() {
         ["SCRAM-SHA-512"]
     );
     assert_eq!(list(|domain, policy| domain.sasl = Some(policy.upgrades(&[]))), none);
+    // SCRAM is not used at all.
+    let plain = |domain: &mut DomainPolicy, policy: Policy| {
+        domain.sasl = Some(policy.mechanisms(&[Mechanism::Plain]));
+    };
+    assert_eq!(list(plain), none);
     assert_eq!(list(|domain, _| domain.authenticator = Some(Arc::new(Elsewhere))), none);
 }
 

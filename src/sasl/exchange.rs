@@ -49,7 +49,9 @@ impl Context {
 
     /// The hash functions for which a client may bring keys (UPGRADE-1).
     pub(crate) fn upgrades(&self) -> impl Iterator<Item = ScramHash> + '_ {
-        let are_of_use = self.adds_keys && self.secure && !self.policy.host_checks_passwords;
+        let is_scram = |mechanism: &Mechanism| mechanism.hash().is_some();
+        let are_of_use =
+            self.adds_keys && self.secure && self.policy.mechanisms.iter().any(is_scram);
         self.policy.upgrades.iter().copied().filter(move |_| are_of_use)
     }
 
