@@ -4,10 +4,13 @@
 
 #[path = "../examples/server/options.rs"]
 mod options;
+#[path = "../examples/server/settings.rs"]
+mod settings;
 
 use std::net::IpAddr;
 
-use options::{Command, HELP, Level, Options, parse};
+use options::{Command, Options, help, parse};
+use settings::Level;
 use xmpp_session::sasl::Mechanism;
 use xmpp_session::session::Conflict;
 
@@ -30,12 +33,15 @@ fn error(line: &str) -> String {
 fn nothing_said_is_one_loopback_address_and_one_domain() {
     let options = serve("");
     assert_eq!(options.listen, ["127.0.0.1:5222".parse().unwrap()]);
-    assert!(options.direct_tls.is_empty() && options.accounts.is_empty());
-    assert_eq!(options.domains.iter().map(|one| one.as_str()).collect::<Vec<_>>(), ["localhost"]);
-    assert!(options.certificate.is_none() && options.mechanisms.is_none());
-    assert!(options.data.is_none() && options.any_account.is_none());
-    assert!(!options.allow_plaintext && !options.no_limits);
-    assert_eq!((options.conflict, options.log), (Conflict::Replace, Level::Info));
+    assert!(options.direct_tls.is_empty() && options.settings.accounts.is_empty());
+    assert_eq!(
+        options.settings.domains.iter().map(|one| one.as_str()).collect::<Vec<_>>(),
+        ["localhost"]
+    );
+    assert!(options.certificate.is_none() && options.settings.mechanisms.is_none());
+    assert!(options.settings.data.is_none() && options.settings.any_account.is_none());
+    assert!(!options.allow_plaintext && !options.settings.no_limits);
+    assert_eq!((options.settings.conflict, options.settings.log), (Conflict::Replace, Level::Info));
 }
 
 #[test]
@@ -47,16 +53,16 @@ fn everything_said() {
     );
     assert_eq!(options.listen, ["[::1]:0".parse().unwrap(), "127.0.0.1:1".parse().unwrap()]);
     assert_eq!(options.direct_tls, ["0.0.0.0:2".parse().unwrap()]);
-    assert_eq!(options.domains.get(1).unwrap().as_str(), "b.example");
-    let (jid, password) = options.accounts.first().unwrap();
+    assert_eq!(options.settings.domains.get(1).unwrap().as_str(), "b.example");
+    let (jid, password) = options.settings.accounts.first().unwrap();
     assert_eq!((jid.as_str(), password.as_str()), ("me@a.example", "x:y]=@[z"));
-    assert_eq!(serve("--any-account pw").any_account.as_deref(), Some("pw"));
+    assert_eq!(serve("--any-account pw").settings.any_account.as_deref(), Some("pw"));
     assert_eq!(options.certificate, Some(("c".into(), "k".into())));
-    assert_eq!(options.mechanisms, Some(vec![Mechanism::Plain, Mechanism::ScramSha1]));
-    assert_eq!((options.conflict, options.log), (Conflict::Refuse, Level::Debug));
+    assert_eq!(options.settings.mechanisms, Some(vec![Mechanism::Plain, Mechanism::ScramSha1]));
+    assert_eq!((options.settings.conflict, options.settings.log), (Conflict::Refuse, Level::Debug));
     let proxies = ["::1", "192.0.2.1"].map(|address| address.parse::<IpAddr>().unwrap());
     assert_eq!(options.proxies, proxies);
-    assert!(options.allow_plaintext && options.no_limits);
+    assert!(options.allow_plaintext && options.settings.no_limits);
 }
 
 #[test]
@@ -65,9 +71,9 @@ fn jid_3_domains_and_accounts_have_one_spelling() {
         "--domain xn--bcher-kva.example --domain LocalHost. --account Me@B\u{fc}cher.example.:x \
          --account me@localhost:y",
     );
-    let domains: Vec<_> = options.domains.iter().map(|one| one.as_str()).collect();
+    let domains: Vec<_> = options.settings.domains.iter().map(|one| one.as_str()).collect();
     assert_eq!(domains, ["b\u{fc}cher.example", "localhost"]);
-    let accounts: Vec<_> = options.accounts.iter().map(|(jid, _)| jid.as_str()).collect();
+    let accounts: Vec<_> = options.settings.accounts.iter().map(|(jid, _)| jid.as_str()).collect();
     assert_eq!(accounts, ["me@b\u{fc}cher.example", "me@localhost"]);
     error("--account \u{1d2c}lice@localhost:x");
     error("--domain \u{1806}");
@@ -80,7 +86,7 @@ fn accounts_come_from_a_file_with_the_line_that_is_wrong() {
     std::fs::write(&file, "one@localhost a b\n\ntwo@localhost c\n").unwrap();
     let options = serve(&format!("--accounts {name}"));
     let passwords: Vec<_> =
-        options.accounts.iter().map(|(_, password)| password.as_str()).collect();
+        options.settings.accounts.iter().map(|(_, password)| password.as_str()).collect();
     assert_eq!(passwords, ["a b", "c"]);
     std::fs::write(&file, "one@localhost a\ntwo@localhost\n").unwrap();
     let error = error(&format!("--accounts {name}"));
@@ -135,7 +141,7 @@ fn a_user_is_added_to_a_file() {
         assert!(error("--data d").contains("--features tokio,sqlite"));
         return;
     }
-    assert_eq!(serve("--data d").data, Some("d".into()));
+    assert_eq!(serve("--data d").settings.data, Some("d".into()));
     let Ok(Command::AddUser(file, (jid, password))) = command("--adduser a@[::1]:b:c --data d")
     else {
         panic!("not to be added");

@@ -7,7 +7,7 @@ use xmpp_session::connection::SharedConnection;
 use xmpp_session::server::{Fault, FaultKind, Login};
 use xmpp_session::session::{Event, EventKind};
 
-use crate::options::Level;
+use crate::settings::Level;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Log(pub(crate) Level);
