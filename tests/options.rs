@@ -1,4 +1,4 @@
-//! The command line of the example server.
+//! The command lines of the examples `server` and `web`.
 #![cfg(feature = "server")]
 #![expect(clippy::panic, clippy::expect_used, reason = "a test may fail by a panic")]
 
@@ -6,6 +6,8 @@
 mod options;
 #[path = "../examples/server/settings.rs"]
 mod settings;
+#[path = "../examples/web/options.rs"]
+mod web;
 
 use std::net::IpAddr;
 
@@ -152,17 +154,65 @@ fn a_user_is_added_to_a_file() {
 #[test]
 fn help_names_every_option() {
     assert!(matches!(command("--help"), Ok(Command::Help)));
-    let source = include_str!("../examples/server/options.rs");
-    let names =
-        source.split("\n            \"--").skip(1).filter_map(|rest| rest.split('"').next());
-    let mut count = 0;
-    for name in names {
-        count += 1;
-        assert!(HELP.contains(&format!("--{name}")), "{name}");
+    assert!(matches!(web::parse(["--help".into()]), Ok(web::Command::Help)));
+    let settings = include_str!("../examples/server/settings.rs");
+    let examples = [
+        (include_str!("../examples/server/options.rs"), help(), 9),
+        (include_str!("../examples/web/options.rs"), web::help(), 7),
+    ];
+    for (source, help, own) in examples {
+        let arms = |source: &'static str| source.split("\n            \"--").skip(1);
+        let names = arms(source).chain(arms(settings)).filter_map(|rest| rest.split('"').next());
+        let unnamed = names.clone().find(|name| !help.contains(&format!("--{name}")));
+        assert_eq!((unnamed, names.count()), (None, own + 9));
     }
-    assert_eq!(count, 18);
     assert_eq!(serve("--metrics 127.0.0.1:9").metrics, Some("127.0.0.1:9".parse().unwrap()));
     assert!(error("--metrics 9100").contains("127.0.0.1:5222"));
+}
+
+fn serve_web(line: &str) -> web::Options {
+    match web::parse(line.split_whitespace().map(String::from)) {
+        Ok(web::Command::Serve(options)) => options,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_web_example_is_on_loopback_unless_told_otherwise() {
+    let options = serve_web("--account me@localhost:x");
+    assert_eq!(options.listen, "127.0.0.1:8080".parse().unwrap());
+    assert!(options.is_protected() && !options.secure && options.operator_token.is_none());
+    assert!(options.origins.is_empty() && options.files.is_none());
+    assert_eq!(options.settings.accounts.len(), 1);
+    let options = serve_web(
+        "--listen 0.0.0.0:80 --secure --origin HTTPS://Chat.example.com --origin http://[::1]:8080 \
+         --operator-token 0123456789abcdef --files d",
+    );
+    assert!(options.is_protected() && options.secure);
+    assert_eq!(options.origins, ["https://chat.example.com", "http://[::1]:8080"]);
+    assert_eq!(options.operator_token.as_deref(), Some("0123456789abcdef"));
+    assert_eq!(options.files, Some("d".into()));
+    assert!(!serve_web("--listen 0.0.0.0:80 --allow-plaintext").is_protected());
+}
+
+#[test]
+fn what_is_wrong_for_the_web_example_is_told() {
+    let cases = [
+        ("--listen 0.0.0.0:80", "--secure"),
+        ("--listen 8080", "127.0.0.1:5222"),
+        ("--listen 0.0.0.0:80 --secure --allow-plaintext", "exclude"),
+        ("--origin chat.example.com", "https://chat.example.com"),
+        ("--origin https://chat.example.com/", "https://chat.example.com"),
+        ("--origin *", "https://chat.example.com"),
+        ("--operator-token secret", "16"),
+        ("--operator-token 0123456789abcde;", "letters"),
+        ("--direct-tls 127.0.0.1:1", "--help"),
+        ("--account romeo@example.org:x", "--domain example.org"),
+    ];
+    for (line, right) in cases {
+        let error = web::parse(line.split_whitespace().map(String::from)).expect_err(line);
+        assert!(error.contains(right), "{line}: {error}");
+    }
 }
 
 /// The README shows the example as it is.

@@ -104,12 +104,13 @@ impl Options {
 /// Scheme, host and perhaps port, as browsers write it (RFC 6454 §6).
 fn origin(value: &str) -> Result<String, String> {
     let right = "a scheme and a host, such as https://chat.example.com";
-    let (scheme, host) = value.split_once("://").ok_or_else(|| no("--origin", value, right))?;
+    let origin = value.to_ascii_lowercase();
+    let (scheme, host) = origin.split_once("://").ok_or_else(|| no("--origin", value, right))?;
     let is_host = |c: char| c.is_ascii_alphanumeric() || "-.:[]".contains(c);
     if !["http", "https"].contains(&scheme) || host.is_empty() || !host.chars().all(is_host) {
         return Err(no("--origin", value, right));
     }
-    Ok(value.to_ascii_lowercase())
+    Ok(origin)
 }
 
 /// One that nobody guesses.
