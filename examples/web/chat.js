@@ -109,9 +109,8 @@ function useHere() {
 }
 
 function logOut() {
-  const { client } = chat;
+  chat.client.stop();
   chat = null;
-  client.stop();
   store.clear();
   history.replaceState(null, "");
   location.reload();

@@ -224,7 +224,8 @@ export class Conversation {
     const below = scrollHeight - scrollTop - clientHeight;
     const { messages } = this.#contact ?? { messages: [] };
     const isLast = this.#rows.at(-1)?.message === messages.at(-1);
-    this.#atEnd = below < 48 && isLast;
+    // Who is at the end stays there, though more has come that is not drawn yet.
+    this.#atEnd = below < 48 && (this.#atEnd || isLast);
     if (scrollTop < NEAR) this.#drawEarlier(messages);
     else if (below < NEAR && !isLast) this.#drawLater(messages);
     this.#showArrow();

@@ -32,8 +32,8 @@ export function whyNoSession(error, jid) {
         (error.text ? `, only ${error.text}.` : ".");
     }
     if (error.condition === "mutual") {
-      return error.message === "the password has been changed"
-        ? "Your password has been changed. Log in with the new one."
+      return error.message === "the password is needed"
+        ? "The server asks for your password again: it was changed, or the server has begun anew."
         : `Stopped, since this may not be your server: ${error.message}.`;
     }
     return (LOGIN[error.condition] ?? `The server refused the login (${error.condition}).`) + said(error.text);

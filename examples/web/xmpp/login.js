@@ -17,7 +17,7 @@ export class LoginError extends Error {
 const encode = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(text)));
 const decode = (text) => new TextDecoder().decode(Uint8Array.from(atob(text.trim()), (char) => char.charCodeAt(0)));
 
-/// Logs in, and returns the secret to log in with the next time.
+/// Logs in, and returns the secret to log in with the next time: with the `keys` of this server, where it has them.
 export async function login(stream, features, user, secret) {
   const offered = child(features, "mechanisms", NS.sasl);
   const names = offered ? children(offered, "mechanism", NS.sasl).map((name) => name.textContent.trim()) : [];
@@ -44,7 +44,7 @@ async function scram(stream, user, secret) {
     if (error instanceof ScramError) throw new LoginError({ condition: "mutual", text: error.message });
     throw error;
   }
-  return { keys: exchange.keys };
+  return { ...secret, keys: exchange.keys };
 }
 
 async function answer(stream, element) {

@@ -70,7 +70,7 @@ export class Scram {
   #derive(salt, iterations) {
     const { keys, password } = this.#secret;
     if (keys?.salt === salt && keys.iterations === iterations) return keys;
-    if (password === undefined) throw new ScramError("the password has been changed");
+    if (password === undefined) throw new ScramError("the password is needed");
     const salted = pbkdf2(utf8(prepared(password)), fromBase64(salt), iterations);
     const key = (name) => toBase64(hmac(salted, utf8(name)));
     return { salt, iterations, client: key("Client Key"), server: key("Server Key") };

@@ -24,6 +24,7 @@ export const NS = {
 
 const factory = document.implementation.createDocument(null, null);
 const serializer = new XMLSerializer();
+const parser = new DOMParser();
 
 // What XML 1.0 cannot carry, not even escaped. One such character would end the stream.
 const FORBIDDEN = /[^\t\n\r\u{20}-\u{D7FF}\u{E000}-\u{FFFD}\u{10000}-\u{10FFFF}]/gu;
@@ -44,7 +45,7 @@ export function el(name, { xmlns = NS.client, ...attributes } = {}, ...contents)
 export const serialize = (element) => serializer.serializeToString(element);
 
 export function parse(xml) {
-  const root = new DOMParser().parseFromString(xml, "application/xml").documentElement;
+  const root = parser.parseFromString(xml, "application/xml").documentElement;
   // A document that holds this word itself is none that failed: a server passes on nothing that is not well-formed.
   if (!xml.includes("parsererror") && root.ownerDocument.querySelector("parsererror")) {
     throw new SyntaxError("not well-formed XML");
