@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
+use axum::http::header::ORIGIN;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{Sink, SinkExt as _, Stream as _, StreamExt as _};
@@ -17,20 +18,35 @@ use xmpp_session::server::{Server, Transport, Want};
 use xmpp_session::stanza::Framing;
 use xmpp_session::stream::BrokenMessage;
 
-use crate::Site;
+use crate::log::Log;
+use crate::site::Site;
+
+/// What serves WebSockets.
+pub(crate) struct Socket {
+    pub(crate) site: Arc<Site>,
+    pub(crate) server: Server<Arc<Outbox>>,
+    /// Nobody can read what its clients send.
+    pub(crate) is_protected: bool,
+    pub(crate) log: Log,
+}
 
 pub(crate) async fn upgrade(
     ws: WebSocketUpgrade,
-    State(site): State<Arc<Site>>,
+    State(socket): State<Arc<Socket>>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
     headers: HeaderMap,
 ) -> Response {
-    if !site.allows(&headers) {
+    if !socket.site.allows(&headers) {
+        let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok()).unwrap_or("?");
+        socket
+            .log
+            .info(&format!("{}: {origin} may not use the WebSocket: see --origin", peer.ip()));
         return (StatusCode::FORBIDDEN, "this origin may not: see --origin").into_response();
     }
+    let source = socket.site.source(peer, &headers);
     ws.protocols(["xmpp"])
         .max_message_size(300_000)
-        .on_upgrade(move |socket| serve(socket, site.server.clone(), peer, site.secure))
+        .on_upgrade(move |stream| serve(stream, socket.server.clone(), source, socket.is_protected))
 }
 
 async fn write(
@@ -55,11 +71,11 @@ enum Next {
     Close,
 }
 
-async fn serve(socket: WebSocket, server: Server<Arc<Outbox>>, peer: SocketAddr, secure: bool) {
+async fn serve(socket: WebSocket, server: Server<Arc<Outbox>>, source: String, secure: bool) {
     let (outbox, drain) = Outbox::with_framing(Marks::default(), Framing::Message);
     let (tx, mut rx) = socket.split();
     let mut writer = tokio::spawn(write(drain, tx));
-    let transport = Transport::new().secure(secure).source(peer.ip().to_string());
+    let transport = Transport::new().secure(secure).source(source);
     let mut driver = server.accept(outbox, transport);
     loop {
         let due = driver.next_timeout().map(|due| due.saturating_sub(server.now()));
