@@ -1,8 +1,8 @@
 // The live view: asks the server once a second what there is, and shows it.
 
-import { Chart } from "./live-charts.js";
-import { bytes, count, element, rate, say, time } from "./live-format.js";
-import { Table } from "./live-table.js";
+import { Chart } from "./live/charts.js";
+import { bytes, count, element, rate, say, time } from "./live/format.js";
+import { Table } from "./live/table.js";
 
 const $ = (id) => document.getElementById(id);
 const EVERY = 1000;
@@ -22,7 +22,7 @@ const tiles = new Map(
     node.setAttribute("aria-pressed", "false");
     node.append(element("span", "label", state[0].toUpperCase() + state.slice(1)));
     const value = node.appendChild(element("span", "value", "–"));
-    const share = node.appendChild(element("span", "share"));
+    const share = node.appendChild(element("span", "track")).appendChild(element("span", "share"));
     node.addEventListener("click", () => only(asked.state === state ? null : state));
     return [state, { node, value, share }];
   }),
@@ -37,10 +37,10 @@ function only(state) {
 // Charts.
 
 const charts = {
-  stanzas: new Chart("Stanzas a second", [["one", "in"], ["two", "out"]], rate, 5),
-  bytes: new Chart("Bytes a second", [["one", "in"], ["two", "out"]], bytes, 500),
-  logins: new Chart("Logins a second", [["two", "in"], ["bad", "failed"]], rate, 1),
-  waiting: new Chart("Kept until acknowledged", [["one", "bytes"]], bytes, 500),
+  stanzas: new Chart("Stanzas a second", [["one", "in"], ["two", "out"]], rate, { least: 5 }),
+  bytes: new Chart("Bytes a second", [["one", "in"], ["two", "out"]], bytes, { least: 1024, thousand: 1024 }),
+  logins: new Chart("Logins a second", [["two", "in"], ["bad", "failed"]], rate, { least: 1 }),
+  waiting: new Chart("Unacknowledged", [["one", "bytes"]], bytes, { least: 1024, thousand: 1024 }),
 };
 for (const { node } of Object.values(charts)) $("charts").append(node);
 
@@ -108,6 +108,8 @@ addEventListener("keydown", (event) => {
   }
 });
 
+$("more").addEventListener("click", () => $("sessions").classList.add("all"));
+
 /** The order of the server that brings the first ones of ours, where it has one. */
 function order() {
   const { key, down } = table.sort;
@@ -127,6 +129,9 @@ function list(data) {
   const shown = sessions.length + streams.length;
   const which = asked.state === null ? "" : ` ${asked.state}`;
   say($("shown"), shown < all ? `${count(shown)} of ${count(all)}${which}` : `${count(all)}${which}`);
+  // On a phone the first ten are enough at first.
+  $("more").hidden = shown <= 10;
+  say($("more"), `Show all ${count(shown)}`);
   const empty = $("empty");
   empty.hidden = shown > 0;
   $("table").hidden = shown === 0;
@@ -143,8 +148,8 @@ function list(data) {
 
 // What ended, and what was counted.
 
-const BAD = ["overflow", "evicted", "kicked", "policy-violation"];
-const FINE = ["closed", "logged-out", "replaced"];
+const BAD = ["overflow", "evicted", "kicked", "slow-reader", "stream-error", "account-removed"];
+const FINE = ["closed", "replaced", "shutdown"];
 
 function ends({ ends: newest, at, counters }) {
   const list = $("ends");
@@ -166,16 +171,16 @@ function ended(end) {
   const item = element("li");
   item.dataset.number = end.number;
   const [, account, resource] = end.jid.match(/^([^/]*)(\/.*)?$/s);
-  const who = element("span", "who", account);
+  const [first, second] = [element("div"), element("div")];
+  const who = first.appendChild(element("span", "who", account));
   who.title = end.jid;
   who.append(element("span", "", resource ?? ""));
-  const when = element("time");
-  when.dateTime = new Date(end.at).toISOString();
-  const why = element("span", "why", end.reason);
+  first.appendChild(element("time")).dateTime = new Date(end.at).toISOString();
+  const why = second.appendChild(element("span", "why", end.reason));
   why.dataset.tone = BAD.includes(end.reason) ? "bad" : FINE.includes(end.reason) ? "fine" : "odd";
   const left = end.left > 0 ? ` · ${count(end.left)} left` : "";
-  const what = element("span", "what", `${count(end.received)} in · ${count(end.sent)} out${left}`);
-  item.append(who, when, why, what);
+  second.append(element("span", "what", `${count(end.received)} in · ${count(end.sent)} out${left}`));
+  item.append(first, second);
   return item;
 }
 

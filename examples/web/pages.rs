@@ -28,15 +28,15 @@ pub(crate) const CHAT: &[File] = files! {
 /// Those of the operator.
 pub(crate) const LIVE: &[File] = files! {
     "/live": "live.html",
-    "/live/live.js": "live.js",
-    "/live/live-charts.js": "live-charts.js",
-    "/live/live-format.js": "live-format.js",
-    "/live/live-table.js": "live-table.js",
+    "/live.js": "live.js",
+    "/live/charts.js": "live/charts.js",
+    "/live/format.js": "live/format.js",
+    "/live/table.js": "live/table.js",
 };
 
 /// What whoever is asked for the operator's token may see.
 pub(crate) const LOGIN: &[File] = files! {
-    "/live/live.css": "live.css",
+    "/live.css": "live.css",
 };
 
 /// Answers with these files, or with those of the same name in `directory`.

@@ -1,6 +1,6 @@
 // Small charts of the last two minutes, which move as time does.
 
-import { element, say } from "./live-format.js";
+import { element, say } from "./format.js";
 
 const POINTS = 120;
 const HEIGHT = 40;
@@ -13,10 +13,9 @@ const make = (name, attributes) => {
 };
 
 export class Chart {
-  /** `series`: a class and a name each; `format` makes text of a value. */
-  constructor(title, series, format, least) {
-    this.format = format;
-    this.least = least;
+  /** `series`: a class and a name each; `format` makes text of a value; `least` is the lowest scale. */
+  constructor(title, series, format, { least, thousand = 1000 }) {
+    Object.assign(this, { format, least, thousand });
     this.node = element("article", "chart");
     const head = element("h3", "", title);
     this.top = head.appendChild(element("span", "top"));
@@ -45,7 +44,7 @@ export class Chart {
   }
 
   draw() {
-    const top = nice(Math.max(this.least, ...this.series.flatMap((one) => one.points)));
+    const top = nice(Math.max(this.least, ...this.series.flatMap((one) => one.points)), this.thousand);
     say(this.top, this.format(top));
     for (const { area, line, points } of this.series) {
       const start = POINTS - points.length + 1;
@@ -77,8 +76,9 @@ export class Chart {
   }
 }
 
-/** The next of 1, 2, 5, 10, 20 … */
-function nice(value) {
-  const power = 10 ** Math.floor(Math.log10(value));
+/** The next of 1, 2, 5, 10, 20 … of its thousands. */
+function nice(value, thousand) {
+  const unit = thousand ** Math.floor(Math.log(value) / Math.log(thousand));
+  const power = 10 ** Math.floor(Math.log10(value / unit)) * unit;
   return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999) ?? value;
 }

@@ -1,10 +1,12 @@
 // The table of sessions and streams: a row each, which stays the same element while it is there.
 
-import { bytes, element, rate, say, time } from "./live-format.js";
+import { bytes, element, rate, say, time } from "./format.js";
 
 const STATES = ["available", "bound", "hibernating", "authenticated", "unauthenticated", "closing"];
 /** What is too much, and shown so: bytes that wait, and milliseconds unacknowledged. */
 const MUCH = { waiting: 512 * 1024, unacknowledged: 60_000 };
+/** Less is what there always is. */
+const SOME = { waiting: 8 * 1024, unacknowledged: 5000 };
 
 export class Table {
   constructor(body, onEnd) {
@@ -112,15 +114,16 @@ function update({ chip, cells }, item) {
   ].filter(Boolean).join(", ");
   const { since, unacknowledged, waiting } = item;
   say(cells.since, time(since));
-  number(cells.in, item.in, item.in > 0.05 ? rate(item.in) : "–");
-  number(cells.out, item.out, item.out > 0.05 ? rate(item.out) : "–");
-  number(cells.waiting, waiting, waiting > 0 ? bytes(waiting) : "–", MUCH.waiting);
-  number(cells.unacknowledged, unacknowledged ?? 0, unacknowledged === null ? "–" : time(unacknowledged), MUCH.unacknowledged);
+  number(cells.in, item.in > 0.05 ? rate(item.in) : "–", true);
+  number(cells.out, item.out > 0.05 ? rate(item.out) : "–", true);
+  const [bytesAre, timeIs] = [(than) => waiting >= than.waiting, (than) => (unacknowledged ?? 0) >= than.unacknowledged];
+  number(cells.waiting, waiting > 0 ? bytes(waiting) : "–", bytesAre(SOME), bytesAre(MUCH));
+  number(cells.unacknowledged, unacknowledged === null ? "–" : time(unacknowledged), timeIs(SOME), timeIs(MUCH));
 }
 
-function number(cell, value, text, much = Infinity) {
+function number(cell, text, isSome, isMuch = false) {
   say(cell, text);
   cell.classList.toggle("none", text === "–");
-  cell.classList.toggle("some", text !== "–" && value < much);
-  cell.classList.toggle("much", value >= much);
+  cell.classList.toggle("some", isSome && text !== "–");
+  cell.classList.toggle("much", isMuch);
 }
