@@ -32,10 +32,9 @@ use options::Options;
 use site::Site;
 use socket::Socket;
 use tokio::net::TcpListener;
-use tokio::time::timeout;
-use xmpp_session::host;
+use xmpp_session::host::{Host, tokio as tokio_host};
 use xmpp_session::outbox::Outbox;
-use xmpp_session::server::{Server, Shutdown};
+use xmpp_session::server::Server;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -74,7 +73,8 @@ async fn serve(options: Options) -> Result<(), Failure> {
         }
     });
     let server: Server<Arc<Outbox>> = server.build();
-    tokio::spawn(host::tokio::background(server.clone()));
+    tokio::spawn(tokio_host::background(server.clone()));
+    let host = Arc::new(Host::new(server.clone()));
 
     // Each client is an open file.
     rlimit::increase_nofile_limit(u64::MAX)?;
@@ -89,25 +89,31 @@ async fn serve(options: Options) -> Result<(), Failure> {
     println!("live view: http://{address}/live ({})", options.operator());
     let stop = setup::stop()?;
     tokio::select! {
-        () = http::serve(socket, routes(options, server.clone(), ends, log), log) => {}
+        () = http::serve(socket, routes(options, server, Arc::clone(&host), ends, log), log) => {}
         () = stop => {}
     }
-    let _too_slow = timeout(Duration::from_secs(3), server.shutdown(Shutdown::new())).await;
+    tokio_host::shutdown(&host, Duration::from_secs(3)).await;
     Ok(())
 }
 
 /// What is answered where.
-fn routes(options: Options, server: Server<Arc<Outbox>>, ends: Arc<Ends>, log: log::Log) -> Router {
+fn routes(
+    options: Options,
+    server: Server<Arc<Outbox>>,
+    host: Arc<Host<Arc<Outbox>>>,
+    ends: Arc<Ends>,
+    log: log::Log,
+) -> Router {
     let is_protected = options.is_protected();
     let site = Arc::new(Site { proxied: options.secure, origins: options.origins });
     let files = options.files.as_ref();
     let guard = Arc::new(Guard::new(Arc::clone(&site), options.operator_token, log));
     let live = pages::router(pages::LIVE, files)
-        .merge(Live::new(server.clone(), ends, log).router())
+        .merge(Live::new(server, ends, log).router())
         .layer(from_fn_with_state(Arc::clone(&guard), operator::guard))
         .merge(Router::new().route("/live/login", post(operator::log_in)).with_state(guard))
         .merge(pages::router(pages::LOGIN, files));
-    let socket = Arc::new(Socket { site: Arc::clone(&site), server, is_protected, log });
+    let socket = Arc::new(Socket { site: Arc::clone(&site), host, is_protected, log });
     Router::new()
         .route("/xmpp-websocket", get(socket::upgrade))
         .with_state(socket)

@@ -326,6 +326,14 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
+    /// So many bytes of its framing have arrived: they are a sign of life, and count with those of the client.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn overhead(&mut self, bytes: usize) {
+        let _span = self.trace.entered();
+        self.arrived(bytes);
+        self.parser.spend(bytes);
+    }
+
     /// A message arrived that cannot be read: the stream, and with it the session, ends with the error for
     /// that. A host must not just drop its transport instead, for a client that resumes its session may
     /// send the same again.
