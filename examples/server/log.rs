@@ -17,6 +17,10 @@ impl Log {
         self.tell(Level::Error, text);
     }
 
+    pub(crate) fn info(self, text: &str) {
+        self.tell(Level::Info, text);
+    }
+
     pub(crate) fn debug(self, text: &str) {
         self.tell(Level::Debug, text);
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE, HOST};
+use axum::http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
-use crate::Site;
+use crate::site::{Site, authority};
 
 const REL: &str = "urn:xmpp:alt-connections:websocket";
 
@@ -33,8 +33,6 @@ pub(crate) async fn json(State(site): State<Arc<Site>>, headers: HeaderMap) -> R
 
 /// The address of the WebSocket, at the host that was asked.
 fn link(site: &Site, headers: &HeaderMap) -> Option<String> {
-    let host = headers.get(HOST)?.to_str().ok()?;
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.:[]".contains(&byte);
     let scheme = if site.proxied { "wss" } else { "ws" };
-    host.bytes().all(is_plain).then(|| format!("{scheme}://{host}/xmpp-websocket"))
+    authority(headers).map(|host| format!("{scheme}://{host}/xmpp-websocket"))
 }

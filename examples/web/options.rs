@@ -29,13 +29,6 @@ pub(crate) fn help() -> String {
     format!("{HEAD}\n{}", settings::HELP)
 }
 
-/// What is to be done.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Help,
-    Serve(Options),
-}
-
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) listen: SocketAddr,
@@ -47,8 +40,9 @@ pub(crate) struct Options {
     pub(crate) settings: Settings,
 }
 
-/// Reads the command line, without the name of the program. An error says what would be right.
-pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, String> {
+/// Reads the command line, without the name of the program; `None` if it asks for help. An error says what
+/// would be right.
+pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Option<Options>, String> {
     let mut options = Options {
         listen: (Ipv4Addr::LOCALHOST, 8080).into(),
         secure: false,
@@ -64,7 +58,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         let mut value =
             |form: &str| args.next().ok_or_else(|| format!("{name} wants {form} after it"));
         match name {
-            "--help" => return Ok(Command::Help),
+            "--help" => return Ok(None),
             "--secure" => options.secure = true,
             "--allow-plaintext" => options.allow_plaintext = true,
             "--listen" => options.listen = address(name, &value("ADDR:PORT")?)?,
@@ -76,7 +70,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     }
     options.settings.complete()?;
     options.complete()?;
-    Ok(Command::Serve(options))
+    Ok(Some(options))
 }
 
 impl Options {
@@ -93,6 +87,15 @@ impl Options {
             return Err("--secure and --allow-plaintext exclude each other: leave one out".into());
         }
         Ok(())
+    }
+
+    /// Whom the live view is open to.
+    pub(crate) const fn operator(&self) -> &'static str {
+        match (&self.operator_token, self.secure) {
+            (Some(_), _) => "shows who is logged in and ends sessions: for whoever has the token",
+            (None, false) => "shows who is logged in and ends sessions: open to this machine alone",
+            (None, true) => "closed: --operator-token opens it",
+        }
     }
 
     /// Whether nobody can read what the socket's clients send.

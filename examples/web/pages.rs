@@ -41,8 +41,15 @@ pub(crate) const CHAT: &[File] = files! {
 /// Those of the operator.
 pub(crate) const LIVE: &[File] = files! {
     "/live": "live.html",
-    "/live/live.css": "live.css",
-    "/live/live.js": "live.js",
+    "/live.js": "live.js",
+    "/live/charts.js": "live/charts.js",
+    "/live/format.js": "live/format.js",
+    "/live/table.js": "live/table.js",
+};
+
+/// What whoever is asked for the operator's token may see.
+pub(crate) const LOGIN: &[File] = files! {
+    "/live.css": "live.css",
 };
 
 /// Answers with these files, or with those of the same name in `directory`.

@@ -44,12 +44,16 @@ pub mod threads;
 mod tls;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 #[cfg(test)]
 mod tests;
 
 pub use listener::Listener;
 pub use tls::{PemError, TlsConfig};
+#[cfg(feature = "websocket")]
+pub use websocket::WebSockets;
 
 use std::fmt;
 use std::io;
@@ -213,13 +217,20 @@ impl<C: SharedConnection> Host<C> {
         this: H,
         transport: Transport,
     ) -> (Live<H, C>, Arc<Outbox>, Drain) {
+        let (outbox, drain) = Outbox::new(this.marks);
+        (Self::accept_on(this, transport, &outbox), outbox, drain)
+    }
+
+    fn accept_on<H>(this: H, transport: Transport, outbox: &Arc<Outbox>) -> Live<H, C>
+    where
+        H: Deref<Target = Self>,
+    {
         this.connections.fetch_add(1, Ordering::SeqCst);
         let served = Served(this);
         let host = &*served.0;
-        let (outbox, drain) = Outbox::new(host.marks);
         let transport = transport.starttls(host.settings.tls.is_some());
-        let driver = host.server.accept((host.wrap)(Arc::clone(&outbox)), transport);
-        (Live { driver, served }, outbox, drain)
+        let driver = host.server.accept((host.wrap)(Arc::clone(outbox)), transport);
+        Live { driver, served }
     }
 }
 
@@ -236,7 +247,8 @@ impl<C: SharedConnection> fmt::Debug for Host<C> {
 /// What the loops drive: a [`Live`] driver, and in their tests a machine that echoes lines.
 trait Machine {
     fn settings(&self) -> &Settings;
-    fn receive(&mut self, bytes: &[u8]);
+    /// Takes bytes, which are of no use afterwards.
+    fn receive(&mut self, bytes: &mut [u8]);
     #[cfg(feature = "tokio")]
     fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want>;
     #[cfg(feature = "threads")]
@@ -257,6 +269,37 @@ trait Machine {
     #[cfg(feature = "threads")]
     /// Whether it has no session yet: others may need its place.
     fn is_unbound(&self) -> bool;
+    /// The application protocol that TLS is for, if it is not XMPP.
+    fn alpn(&self) -> Option<&'static [u8]> {
+        None
+    }
+    #[cfg(feature = "threads")]
+    /// Whether its peers have a [`farewell`](Self::farewell).
+    fn has_farewell(&self) -> bool {
+        false
+    }
+    /// What the peer still has to say before its transport may be closed.
+    fn farewell(&mut self) -> Option<Farewell> {
+        None
+    }
+}
+
+#[cfg(feature = "websocket")]
+use websocket::Farewell;
+
+/// There is none.
+#[cfg(not(feature = "websocket"))]
+enum Farewell {}
+
+#[cfg(not(feature = "websocket"))]
+impl Farewell {
+    fn read(&mut self, _: &mut [u8]) {
+        match *self {}
+    }
+
+    fn is_over(&self) -> bool {
+        match *self {}
+    }
 }
 
 /// A driver, and the host whose server's clock its time-outs refer to.
@@ -271,7 +314,7 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Machine for Live<H, C> {
         &self.served.0.settings
     }
 
-    fn receive(&mut self, bytes: &[u8]) {
+    fn receive(&mut self, bytes: &mut [u8]) {
         self.driver.receive(bytes);
     }
 
