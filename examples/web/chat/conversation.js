@@ -13,6 +13,9 @@ const TOGETHER = 5 * 60_000;
 /// Characters of a message that are shown unasked.
 const LONG = 3000;
 
+/// Characters of a draft that browsers can no longer wrap in no time.
+const HUGE = 50_000;
+
 const STATES = {
   [SENDING]: "Sending",
   [SENT]: "The server has it",
@@ -107,6 +110,7 @@ export class Conversation {
   }
 
   #fitDraft() {
+    this.#draft.classList.toggle("huge", this.#draft.value.length > HUGE);
     if (CSS.supports("field-sizing", "content")) return;
     this.#draft.style.height = "auto";
     this.#draft.style.height = `${this.#draft.scrollHeight}px`;
@@ -227,7 +231,7 @@ export class Conversation {
     // Who is at the end stays there, though more has come that is not drawn yet.
     this.#atEnd = below < 48 && (this.#atEnd || isLast);
     if (scrollTop < NEAR) this.#drawEarlier(messages);
-    else if (below < NEAR && !isLast) this.#drawLater(messages);
+    else if (below < NEAR && !isLast && !this.#atEnd) this.#drawLater(messages);
     this.#showArrow();
   }
 

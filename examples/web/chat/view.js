@@ -130,7 +130,8 @@ export class View {
         h("button", { type: "button", class: "link", onclick: () => this.#chat.client.wake() }, "Try now"));
     } else {
       this.#say("bad", error ? whyNoSession(error) : "You are logged out.",
-        h("button", { type: "button", class: "link", onclick: this.#again }, "Use it here"));
+        h("button", { type: "button", class: "link", onclick: this.#again },
+          error?.condition === "conflict" ? "Use it here" : "Begin a new one"));
     }
   }
 

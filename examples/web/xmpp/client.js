@@ -217,9 +217,16 @@ export class Client {
 
   /// The first stanza that the server did not count is the one over which it has ended the session.
   #dropRefused() {
-    const [refused] = this.#refusing ? this.#sm.queue.splice(0, 1) : [];
+    const [first] = this.#sm.queue;
+    const isRefused = this.#refusing && first && this.#isTooLarge(first);
     this.#refusing = false;
-    if (refused?.id) this.#app.refused(refused.id);
+    if (!isRefused) return;
+    this.#sm.queue.shift();
+    this.#app.refused(first.id);
+  }
+
+  #isTooLarge({ xml }) {
+    return this.maxBytes === Infinity || sizeOf(xml) > this.maxBytes;
   }
 
   // While there is a session
@@ -329,8 +336,8 @@ export class Client {
       return this.#wasOnline;
     }
     if (error.condition === "undefined-condition") this.#forget(null);
-    // Over what we sent: it is found by counting, once the server has said how far it got.
-    this.#refusing = error.condition === "policy-violation" && this.#sm.queue.length > 0;
+    // Over a stanza that is too large: which it was is found by counting, once the server has said how far it got.
+    this.#refusing = error.condition === "policy-violation" && this.#sm.queue.some((entry) => this.#isTooLarge(entry));
     return this.#wasOnline && (this.#refusing || PASSING.has(error.condition));
   }
 

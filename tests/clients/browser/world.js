@@ -19,10 +19,16 @@ const pictures = join(target, "browser");
 /// For failures only: no test that passes waits for it.
 export const PATIENCE = 15_000;
 
-// What is started is ended, whatever becomes of the test.
+// What a test starts is ended behind it, whatever becomes of it; the browser stays for the next.
 const started = [];
+let browser = null;
+
 export async function endAll() {
   for (const end of started.splice(0).reverse()) await end();
+}
+
+export async function endBrowser() {
+  await browser?.close();
 }
 
 /// The server of examples/web with the accounts `user@localhost`, each with the password "secret-of-user".
@@ -136,18 +142,18 @@ export class Network {
   }
 }
 
-/// Pages of another origin: `pages` by path, and what is in node_modules.
-export async function site(pages) {
+/// Pages of another origin: `pages` by path, and what is in one of these folders of node_modules.
+export async function site(pages, ...folders) {
   const types = { ".js": "text/javascript", ".mjs": "text/javascript", ".css": "text/css", ".json": "application/json",
     ".svg": "image/svg+xml", ".wasm": "application/wasm" };
   const server = createSite(async (request, response) => {
     const path = new URL(request.url, "http://site").pathname;
-    try {
-      const body = pages[path] ?? (await readFile(join(here, "node_modules", normalize(path))));
-      response.writeHead(200, { "content-type": types[extname(path)] ?? "text/html; charset=utf-8" }).end(body);
-    } catch {
-      response.writeHead(404).end();
+    let body = pages[path];
+    for (const folder of folders) {
+      body ??= await readFile(join(here, "node_modules", folder, normalize(path))).catch(() => undefined);
     }
+    const type = types[extname(path)] ?? "text/html; charset=utf-8";
+    response.writeHead(body === undefined ? 404 : 200, { "content-type": type }).end(body);
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -158,15 +164,15 @@ export async function site(pages) {
   return `http://127.0.0.1:${server.address().port}`;
 }
 
-let browser = null;
-
 /// A page in a context of its own: nothing is shared with other pages. What it says of errors fails the test.
 export async function openPage(url, { desktop = true, dark = false, context = null } = {}) {
   browser ??= await launch();
+  const isNew = context === null;
   const view = desktop ? { viewport: { width: 1280, height: 800 } }
     : { viewport: { width: 360, height: 740 }, deviceScaleFactor: 2, isMobile: true, hasTouch: true };
   const colours = dark ? "dark" : "light";
   context ??= await browser.newContext({ ...view, colorScheme: colours, reducedMotion: "reduce", locale: "en-GB" });
+  if (isNew) started.push(() => context.close());
   context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   page.troubles = [];
@@ -178,12 +184,7 @@ export async function openPage(url, { desktop = true, dark = false, context = nu
 async function launch() {
   const onPath = process.env.PATH.split(delimiter).map((folder) => join(folder, "chromium")).find(existsSync);
   const executablePath = process.env.CHROMIUM ?? onPath;
-  const launched = await chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
-  started.unshift(async () => {
-    browser = null;
-    await launched.close();
-  });
-  return launched;
+  return chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
 }
 
 export async function picture(page, name) {
