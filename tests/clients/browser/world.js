@@ -50,7 +50,7 @@ export class Server {
 
   async #run(options) {
     const accounts = Server.users.flatMap((user) => ["--account", `${user}@localhost:secret-of-${user}`]);
-    const program = process.env.WEB_EXAMPLE ?? join(target, "release/examples/web");
+    const program = process.env.WEB_EXAMPLE ?? join(target, "debug/examples/web");
     // The pages as they are, to work on them without building anew.
     const files = process.env.PAGES ? ["--files", process.env.PAGES] : [];
     this.process = spawn(program, [...options, ...accounts, ...files, "--log", process.env.SERVER_LOG ?? "error"],
