@@ -171,12 +171,10 @@ export class Conversation {
       const before = all[at - 1];
       at++;
       const element = this.#fill(h("div", { class: "message" }), message);
-      if (!before || dayOf(before.at) !== dayOf(message.at)) {
-        element.prepend(h("p", { class: "day" }, dayName(message.at)));
-      } else if (before.out === message.out && message.at - before.at < TOGETHER && message !== this.#firstNew) {
-        element.classList.add("follows");
-      }
+      const isNewDay = !before || dayOf(before.at) !== dayOf(message.at);
       if (message === this.#firstNew) element.prepend(h("p", { class: "new" }, "New"));
+      else if (!isNewDay && before.out === message.out && message.at - before.at < TOGETHER) element.classList.add("follows");
+      if (isNewDay) element.prepend(h("p", { class: "day" }, dayName(message.at)));
       this.#byMessage.set(message, element);
       return { message, element };
     });
@@ -203,7 +201,7 @@ export class Conversation {
   #body({ body }) {
     if (body.length <= LONG) return h("p", {}, ...linked(body));
     const more = h("button", { type: "button", class: "link" }, `Show all ${body.length.toLocaleString("en")} characters`);
-    const part = h("p", {}, `${body.slice(0, LONG / 2)}…`);
+    const part = h("p", {}, `${body.slice(0, LONG / 3)}…`);
     more.addEventListener("click", () => {
       part.textContent = body;
       more.remove();

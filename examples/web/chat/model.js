@@ -86,6 +86,12 @@ export class Chat {
     return contact;
   }
 
+  /// Something about a contact is another.
+  #update(contact) {
+    this.#store.touchContacts();
+    this.#view.contact(contact);
+  }
+
   // What the client tells
 
   changed() {
@@ -99,7 +105,7 @@ export class Chat {
   begin() {
     for (const contact of this.contacts.values()) {
       contact.presences = {};
-      this.#view.contact(contact);
+      this.#update(contact);
     }
     this.client.send(el("iq", { type: "get", id: randomId() }, el("query", { xmlns: NS.roster })));
     this.client.request(null, "set", el("enable", { xmlns: NS.carbons })).catch(() => {});
@@ -150,6 +156,7 @@ export class Chat {
   /// A key was pressed in the conversation with someone (XEP-0085).
   composing(contact, draft) {
     contact.draft = draft;
+    this.#store.touchContacts();
     const { contact: before, timer } = this.#composing ?? {};
     if (before === contact && draft !== "") {
       clearTimeout(timer);
@@ -184,7 +191,7 @@ export class Chat {
   read(contact) {
     if (contact.unread === 0) return;
     contact.unread = 0;
-    this.#view.contact(contact);
+    this.#update(contact);
   }
 
   #add(contact, message) {
@@ -193,6 +200,7 @@ export class Chat {
     contact.at = message.at;
     if (message.out) this.#pending.set(message.id, contact.jid);
     else if (this.reading !== contact) contact.unread++;
+    this.#store.touchContacts();
     this.#store.touch(contact.jid);
     this.#view.message(contact, message);
   }
@@ -256,7 +264,7 @@ export class Chat {
   #typing(contact, typing) {
     if (contact.typing === typing) return;
     contact.typing = typing;
-    this.#view.contact(contact);
+    this.#update(contact);
   }
 
   /// When a message was sent. Of others' stamps only those of the own server count (XEP-0203).
@@ -306,7 +314,7 @@ export class Chat {
 
   #answered(contact) {
     contact.asks = false;
-    this.#view.contact(contact);
+    this.#update(contact);
   }
 
   #set(jid, item) {
@@ -343,7 +351,8 @@ export class Chat {
         else contact.asks = true;
         break;
       case "subscribed":
-        this.#view.notice(`${contact.label} has accepted your request.`);
+        // Who has asked us first is no news.
+        if (contact.subscription !== "both") this.#view.notice(`${contact.label} has accepted your request.`);
         break;
       case "unsubscribe":
         contact.asks = false;
@@ -351,7 +360,7 @@ export class Chat {
       default:
         return;
     }
-    this.#view.contact(contact);
+    this.#update(contact);
   }
 
   #iq(stanza) {
@@ -404,7 +413,7 @@ export class Chat {
     if (!["to", "both"].includes(contact.subscription)) contact.presences = {};
     // Answered elsewhere.
     if (["from", "both"].includes(contact.subscription)) contact.asks = false;
-    this.#view.contact(contact);
+    this.#update(contact);
   }
 }
 

@@ -8,13 +8,13 @@ const MESSAGES = "with:";
 const KEPT = { messages: 300, characters: 200_000 };
 
 export class Store {
+  #storage;
   #changed = new Set();
+  #contactsChanged = false;
 
   constructor(storage) {
     this.#storage = storage;
   }
-
-  #storage;
 
   load() {
     const session = this.#read(SESSION);
@@ -29,12 +29,18 @@ export class Store {
     this.#changed.add(jid);
   }
 
+  /// Something else about contacts is.
+  touchContacts() {
+    this.#contactsChanged = true;
+  }
+
   /// Stores all that has changed: messages first, so that nothing counts as handled whose effect is not there.
   save(session, contacts) {
     for (const contact of contacts.values()) {
       if (this.#changed.delete(contact.jid)) this.#write(MESSAGES + contact.jid, newest(contact.messages));
     }
-    this.#write(CONTACTS, [...contacts.values()]);
+    if (this.#contactsChanged) this.#write(CONTACTS, [...contacts.values()]);
+    this.#contactsChanged = false;
     this.#write(SESSION, session);
   }
 

@@ -200,7 +200,8 @@ export class Client {
     this.#wasOnline = true;
     this.#heard = Date.now();
     this.#asked = null;
-    this.#tellActive();
+    // A stream begins active, and so does one that is resumed.
+    if (!this.#active) this.#tellActive();
     this.#become({ name: "online", resumed });
   }
 
@@ -320,7 +321,6 @@ export class Client {
   }
 
   #tellActive() {
-    // A stream begins active, and so does one that is resumed.
     if (this.#ready && this.#features.csi) {
       this.#stream.send(el(this.#active ? "active" : "inactive", { xmlns: NS.csi }));
     }

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { after, afterEach, test } from "node:test";
 
 import { couple, Person } from "./person.js";
-import { endAll, endBrowser, Network, openPage, picture, Server, site, until } from "./world.js";
+import { endAll, endBrowser, freePort, Network, openPage, picture, Server, site, until } from "./world.js";
 
 afterEach(endAll);
 after(endBrowser);
@@ -21,6 +21,15 @@ test("a wrong password is told in plain words, and the right one goes in", async
   await picture(romeo.page, "chat-wrong-password");
   await romeo.logIn();
   assert.equal(await romeo.text("#own-name"), "romeo@localhost");
+  calm(romeo);
+});
+
+test("over plain HTTP on a local network, where browsers have no cryptography, it logs in as well", async () => {
+  const port = await freePort();
+  const server = await Server.start("--listen", `127.0.0.1:${port}`, "--origin", `http://chat.test:${port}`);
+  const romeo = new Person(await openPage(`http://chat.test:${server.port}/`), "romeo");
+  assert.equal(await romeo.page.evaluate(() => globalThis.isSecureContext || Boolean(crypto.subtle)), false);
+  await romeo.logIn();
   calm(romeo);
 });
 

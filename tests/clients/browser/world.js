@@ -37,6 +37,7 @@ export class Server {
 
   static async start(...options) {
     const server = new Server();
+    server.options = options;
     await server.#run(["--listen", "127.0.0.1:0", ...options]);
     started.push(() => server.kill());
     return server;
@@ -45,7 +46,7 @@ export class Server {
   /// Begins anew at the same address, as after a crash: it has forgotten all sessions.
   async restart() {
     await this.kill();
-    await this.#run(["--listen", `127.0.0.1:${this.port}`]);
+    await this.#run(["--listen", `127.0.0.1:${this.port}`, ...this.options]);
   }
 
   async #run(options) {
@@ -184,12 +185,24 @@ export async function openPage(url, { desktop = true, dark = false, context = nu
 async function launch() {
   const onPath = process.env.PATH.split(delimiter).map((folder) => join(folder, "chromium")).find(existsSync);
   const executablePath = process.env.CHROMIUM ?? onPath;
-  return chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
+  // A name that is no loopback address: what comes from there over plain HTTP has no `crypto.subtle`.
+  const names = "--host-resolver-rules=MAP chat.test 127.0.0.1";
+  return chromium.launch({ executablePath, args: ["--no-sandbox", "--disable-dev-shm-usage", names] });
 }
 
 export async function picture(page, name) {
   mkdirSync(pictures, { recursive: true });
   await page.screenshot({ path: join(pictures, `${name}.png`) });
+}
+
+/// A port that nobody listens at.
+export async function freePort() {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  const { port } = server.address();
+  server.close();
+  await once(server, "close");
+  return port;
 }
 
 /// Waits until something holds; `what` says what did not.
