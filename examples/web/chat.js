@@ -95,7 +95,7 @@ function begin(before, account) {
       }
     },
   };
-  chat = new Chat(store, watcher, before?.contacts);
+  chat = new Chat(store, watcher, before);
   chat.client = new Client({ url, ...account, saved: before?.session }, chat);
   chat.client.setActive(!document.hidden);
   chat.client.start();
@@ -105,6 +105,7 @@ function begin(before, account) {
 function useHere() {
   const { client } = chat;
   chat.client = client.renewed();
+  chat.client.setActive(!document.hidden);
   chat.client.start();
 }
 

@@ -74,7 +74,8 @@ export class Chat {
   constructor(store, view, saved) {
     this.#store = store;
     this.#view = view;
-    for (const contact of saved ?? []) {
+    this.show = saved?.session.show ?? this.show;
+    for (const contact of saved?.contacts ?? []) {
       this.contacts.set(contact.jid, new Contact(contact));
       for (const message of contact.messages) if (message.out && message.state !== DELIVERED) this.#pending.set(message.id, contact.jid);
     }
@@ -99,7 +100,7 @@ export class Chat {
   }
 
   save() {
-    this.#store.save(this.client, this.contacts);
+    this.#store.save({ ...this.client.toJSON(), show: this.show }, this.contacts);
   }
 
   begin() {
@@ -290,7 +291,9 @@ export class Chat {
   /// Adds a contact and asks to see its presence.
   async add(jid, name) {
     await this.#set(jid, { name: name || null });
-    this.#subscription(jid, "subscribe");
+    const contact = this.contact(jid);
+    if (contact.asks) this.accept(contact);
+    else this.#subscription(jid, "subscribe");
   }
 
   async rename(contact, name) {

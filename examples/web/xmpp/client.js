@@ -192,6 +192,7 @@ export class Client {
       this.#sm.push(entry);
       this.#write(entry);
     }
+    this.#app.save();
   }
 
   /// Stanzas go both ways from here.
@@ -256,6 +257,7 @@ export class Client {
     } else if (is(element, "a", NS.sm)) {
       this.#asked = null;
       this.#settle(readCount(element.getAttribute("h")));
+      this.#pushed &&= this.#sm.queue.length > 0;
       if (this.#pushed) this.#ask();
     }
   }

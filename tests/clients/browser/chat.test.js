@@ -150,6 +150,8 @@ test("a laptop that has slept finds out that its connection is dead", async () =
   const server = await Server.start();
   const network = await Network.to(server.port);
   const [romeo, juliet] = await couple(server.url, { right: { url: network.url } });
+  // Else what is on its way would give the connection away.
+  await juliet.quiet();
   network.freeze();
   await romeo.say("while she sleeps");
   await romeo.sees("while she sleeps", "sent");
@@ -220,6 +222,31 @@ test("a tab that is reloaded resumes with all it had", async () => {
   assert.deepEqual(texts.toSorted(), ["before", "on its way", "to a page that is gone", "to no page at all"]);
   await romeo.reads("before", "to a page that is gone", "to no page at all", "on its way");
   assert.equal(await juliet.text("#peer-presence"), "Online");
+  calm(romeo, juliet);
+});
+
+test("a tab that dies without a word has all that it had acknowledged", async () => {
+  const server = await Server.start();
+  const juliet = new Person(await openPage("about:blank"), "juliet");
+  await juliet.page.addInitScript(() => {
+    for (const [target, name] of [[window, "pagehide"], [document, "visibilitychange"]]) {
+      target.addEventListener(name, (event) => event.stopImmediatePropagation(), true);
+    }
+  });
+  await juliet.page.goto(server.url);
+  await juliet.logIn();
+  const romeo = await Person.at(server.url, "romeo");
+  await romeo.add("juliet");
+  await juliet.page.click("#requests .primary");
+  await juliet.open("romeo");
+  const said = Array.from({ length: 23 }, (_, n) => `number ${n}`);
+  for (const text of said) await romeo.say(text);
+  await juliet.reads(...said);
+  await juliet.say("back to you");
+  await juliet.page.reload();
+  await juliet.status("Resumed: nothing was lost.");
+  await juliet.reads(...said, "back to you");
+  await romeo.reads(...said, "back to you");
   calm(romeo, juliet);
 });
 

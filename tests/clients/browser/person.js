@@ -89,10 +89,19 @@ export class Person {
   }
 
   /// What the session is called at the server.
-  session() {
+  async session() {
+    return (await this.#stored()).id;
+  }
+
+  /// Waits until the server has all that was sent.
+  quiet() {
+    return until("nothing is on its way", async () => (await this.#stored()).queue.length === 0);
+  }
+
+  #stored() {
     return this.page.evaluate(() => {
       dispatchEvent(new Event("pagehide"));
-      return JSON.parse(sessionStorage.getItem("chat:session")).sm.id;
+      return JSON.parse(sessionStorage.getItem("chat:session")).sm;
     });
   }
 }
