@@ -27,12 +27,16 @@ export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+const letters = new Intl.Segmenter();
+
 /// Fills a circle with the first letter of a name and the colour of an address (after XEP-0392).
 export function avatar(element, label, jid) {
+  if (element.dataset.of === `${label} ${jid}`) return;
+  element.dataset.of = `${label} ${jid}`;
   let hash = 0;
   for (const char of jid) hash = (hash * 31 + char.codePointAt(0)) >>> 0;
   element.style.setProperty("--hue", hash % 360);
-  const [letter] = new Intl.Segmenter().segment(label.trim() || "?");
+  const [letter] = letters.segment(label.trim() || "?");
   setText(element, letter.segment.toLocaleUpperCase());
 }
 

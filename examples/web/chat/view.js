@@ -15,6 +15,8 @@ export class View {
   // By contact: its button and the parts of it that change.
   #rows = new Map();
   #changed = new Set();
+  // The one that Tab leads to.
+  #entry = null;
   #draw = coalesced(() => this.#drawContacts());
   #wasOnline = false;
   #lost = false;
@@ -29,12 +31,12 @@ export class View {
       this.#chat.setShow(target.value);
       this.#drawOwn();
     });
-    $("find").addEventListener("input", () => this.#drawAll());
+    $("find").addEventListener("input", () => this.#filter());
     $("find").addEventListener("keydown", (event) => {
       if (event.key === "ArrowDown") this.#step(event, 0);
       if (event.key === "Escape") {
         event.target.value = "";
-        this.#drawAll();
+        this.#filter();
       }
     });
     $("contacts").addEventListener("keydown", (event) => {
@@ -173,15 +175,31 @@ export class View {
       else list.insertBefore(row, next);
     }
     if (focused !== document.activeElement) focused.focus();
-    const rows = this.#visibleRows();
-    for (const row of rows) row.tabIndex = -1;
-    const entry = rows.find((row) => row === document.activeElement || row.ariaCurrent === "true") ?? rows[0];
-    if (entry) entry.tabIndex = 0;
-    $("nobody").hidden = rows.length > 0;
-    setText($("nobody"), $("find").value ? "Nobody of this name. Add an address with the + above."
-      : "Nobody here yet. Add a contact with the + above.");
+    this.#filter();
     const unread = order.reduce((sum, contact) => sum + contact.unread, 0);
     document.title = unread > 0 ? `(${unread}) Chat` : "Chat";
+  }
+
+  /// Shows those whose name or address has what is sought. Tab leads to one of them, arrows to the others.
+  #filter() {
+    const sought = $("find").value.trim().toLocaleLowerCase();
+    for (const [{ label, jid }, { button }] of this.#rows) {
+      const isFound = sought === "" || `${label} ${jid}`.toLocaleLowerCase().includes(sought);
+      if (button.parentNode.hidden === isFound) button.parentNode.hidden = !isFound;
+    }
+    const rows = this.#visibleRows();
+    const isEntry = (row) => row === document.activeElement || row.ariaCurrent === "true";
+    this.#enterAt(rows.find(isEntry) ?? rows[0]);
+    $("nobody").hidden = rows.length > 0;
+    setText($("nobody"), sought ? "Nobody of this name. Add an address with the + above."
+      : "Nobody here yet. Add a contact with the + above.");
+  }
+
+  #enterAt(row) {
+    if (row === this.#entry) return;
+    if (this.#entry) this.#entry.tabIndex = -1;
+    if (row) row.tabIndex = 0;
+    this.#entry = row;
   }
 
   #drawContact(contact) {
@@ -194,7 +212,7 @@ export class View {
       return;
     }
     if (!row) this.#rows.set(contact, row = this.#newRow(contact));
-    const { button, face, name, time, last, count } = row;
+    const { button, face, name, unseen, time, last, count } = row;
     avatar(face, contact.label, contact.jid);
     face.dataset.show = contact.presence?.show ?? "offline";
     setText(name, contact.label);
@@ -203,25 +221,24 @@ export class View {
     setText(last, contact.typing ? "is writing…"
       : message ? `${message.out ? "You: " : ""}${message.body.slice(0, 120)}` : about(contact));
     last.classList.toggle("typing", contact.typing);
+    button.classList.toggle("unread", contact.unread > 0);
     count.hidden = contact.unread === 0;
     setText(count, contact.unread > 999 ? "999+" : String(contact.unread || ""));
-    button.setAttribute("aria-label", [contact.label, SHOWS[contact.presence?.show] ?? "Offline",
-      contact.unread ? `${contact.unread} unread` : "", last.textContent].filter(Boolean).join(", "));
+    setText(unseen, `, ${SHOWS[contact.presence?.show] ?? "Offline"}${contact.unread ? `, ${contact.unread} unread` : ""}, `);
     button.ariaCurrent = String(contact === this.#conversation.contact);
-    const sought = $("find").value.trim().toLocaleLowerCase();
-    button.parentNode.hidden = !`${contact.label} ${contact.jid}`.toLocaleLowerCase().includes(sought);
   }
 
   #newRow(contact) {
     const parts = {
-      face: h("span", { class: "avatar" }),
+      face: h("span", { class: "avatar", "aria-hidden": "true" }),
       name: h("strong", { dir: "auto" }),
+      unseen: h("span", { class: "unseen" }),
       time: h("time"),
       last: h("span", { class: "last", dir: "auto" }),
-      count: h("span", { class: "count" }),
+      count: h("span", { class: "count", "aria-hidden": "true" }),
     };
     const onclick = () => this.#openTalk(contact);
-    const button = h("button", { type: "button", class: "contact", onclick }, ...Object.values(parts));
+    const button = h("button", { type: "button", class: "contact", tabIndex: -1, onclick }, ...Object.values(parts));
     h("li", {}, button);
     return { button, ...parts };
   }
@@ -246,8 +263,7 @@ export class View {
     const row = this.#visibleRows()[to];
     if (!row) return;
     event.preventDefault();
-    for (const other of this.#visibleRows()) other.tabIndex = -1;
-    row.tabIndex = 0;
+    this.#enterAt(row);
     row.focus();
   }
 

@@ -473,9 +473,11 @@ test("a phone shows the contacts or the conversation, and nothing is wider than 
   await romeo.sees("W".repeat(400), "delivered");
   await romeo.say(`https://example.com/${"path/".repeat(80)}`);
   assert.ok(await fits(romeo) && await fits(juliet));
+  assert.equal(await juliet.page.isVisible(".people"), false);
   await picture(juliet.page, "chat-phone-long-words");
   await juliet.page.goBack();
   await juliet.page.waitForSelector("#app[data-talk=none] .people");
+  assert.equal(await juliet.page.isVisible(".talk"), false);
   await picture(juliet.page, "chat-phone-contacts");
   assert.ok(await fits(juliet));
   calm(romeo, juliet);

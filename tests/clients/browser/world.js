@@ -103,13 +103,13 @@ export class Network {
     const pair = [near, far];
     this.#pairs.add(pair);
     const end = () => {
-      // Behind a network that hangs nobody hears that the other is gone.
-      if (this.#frozen) return;
+      // Behind a network that hangs, or has hung, nobody hears that the other is gone.
+      if (this.#frozen || pair.hung) return;
       for (const socket of pair) socket.destroy();
       this.#pairs.delete(pair);
     };
     for (const [from, to] of [[near, far], [far, near]]) {
-      from.on("data", (bytes) => { if (!this.#frozen) to.write(bytes); });
+      from.on("data", (bytes) => { if (!this.#frozen && !pair.hung) to.write(bytes); });
       from.on("error", () => {});
       from.on("close", end);
       if (idle > 0) from.setTimeout(idle, end);
@@ -129,7 +129,10 @@ export class Network {
 
   /// New connections work again. Those that hung are gone, but only the server hears of it.
   thaw() {
-    for (const [, far] of this.#pairs) far.destroy();
+    for (const pair of this.#pairs) {
+      pair.hung = true;
+      pair[1].destroy();
+    }
     this.#frozen = false;
   }
 
