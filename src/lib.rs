@@ -162,4 +162,8 @@ mod cookbook {
     #[cfg(all(feature = "tokio", unix))]
     #[doc = include_str!("../docs/cookbook/gateway.md")]
     mod gateway {}
+
+    #[cfg(all(feature = "ring", feature = "tokio", feature = "websocket"))]
+    #[doc = include_str!("../docs/cookbook/websocket.md")]
+    mod websocket {}
 }

@@ -68,6 +68,19 @@ fn everything_said() {
 }
 
 #[test]
+fn a_websocket_has_a_listener() {
+    let line = "--websocket 127.0.0.1:5280";
+    if cfg!(feature = "websocket") {
+        let options = serve(line);
+        assert_eq!(options.websocket, ["127.0.0.1:5280".parse().unwrap()]);
+        assert!(options.listen.is_empty());
+        assert!(error("--websocket 0.0.0.0:5280 --allow-plaintext").contains("loopback only"));
+    } else {
+        assert!(error(line).contains("features tokio,websocket"));
+    }
+}
+
+#[test]
 fn jid_3_domains_and_accounts_have_one_spelling() {
     let options = serve(
         "--domain xn--bcher-kva.example --domain LocalHost. --account Me@B\u{fc}cher.example.:x \
@@ -157,7 +170,7 @@ fn help_names_every_option() {
     assert!(matches!(web::parse(["--help".into()]), Ok(None)));
     let settings = include_str!("../examples/server/settings.rs");
     let examples = [
-        (include_str!("../examples/server/options.rs"), help(), 9),
+        (include_str!("../examples/server/options.rs"), help(), 10),
         (include_str!("../examples/web/options.rs"), web::help(), 7),
     ];
     for (source, help, own) in examples {

@@ -303,7 +303,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn ws_1_a_stream_over_a_websocket() {
+fn ws_1_a_stream_over_a_real_websocket() {
     for &way in WAYS {
         let listening = listen(way);
         let mut socket = listening.log_in();
@@ -341,7 +341,7 @@ fn message(body: &str) -> String {
 }
 
 #[test]
-fn ws_1_ws_12_a_handshake_that_is_none_is_told_why() {
+fn ws_12_a_handshake_that_is_none_is_told_why() {
     let without = |header: &str| {
         let lines: Vec<_> =
             REQUEST.split("\r\n").filter(|line| !line.starts_with(header)).collect();
@@ -428,6 +428,24 @@ fn ws_12_a_handshake_that_never_ends_is_cut() {
         let mut said = String::new();
         socket.read_to_string(&mut said).unwrap();
         assert_eq!(said, "", "{way:?}");
+        listening.stop();
+    }
+}
+
+#[test]
+fn ws_1_the_subprotocol_is_xmpp() {
+    for &way in WAYS {
+        let listening = listen(way);
+        for offered in [None, Some("mqtt"), Some("xmpp-client, XMPP")] {
+            let refused = listening.try_connect(|headers| match offered {
+                Some(offered) => {
+                    _ = headers.insert("Sec-WebSocket-Protocol", offered.parse().unwrap())
+                }
+                None => _ = headers.remove("Sec-WebSocket-Protocol"),
+            });
+            assert_eq!(refused.err(), Some(StatusCode::BAD_REQUEST), "{offered:?}");
+        }
+        listening.connect();
         listening.stop();
     }
 }

@@ -12,6 +12,8 @@ Usage: cargo run --release --features tokio --example server -- [options]
 
   --listen ADDR:PORT       accepts clients here; repeatable (default 127.0.0.1:5222 if no address is given)
   --direct-tls ADDR:PORT   as --listen, for clients that begin with TLS; repeatable
+  --websocket ADDR:PORT    as --direct-tls, for WebSockets of pages of any origin; without TLS if there is
+                           --allow-plaintext; repeatable; needs feature websocket
   --proxy ADDR             every connection comes from this proxy and begins with a PROXY header, of version
                            1 or 2; repeatable
   --cert FILE --key FILE   certificate chain and its private key, PEM (default: self-signed, made at start)
@@ -26,6 +28,9 @@ pub(crate) fn help() -> String {
     format!("{HEAD}\n{}", settings::HELP)
 }
 
+pub(crate) const NO_WEBSOCKET: &str = "--websocket needs a server built with WebSockets: \
+    cargo run --release --features tokio,websocket --example server -- --websocket ADDR:PORT";
+
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -38,6 +43,7 @@ pub(crate) enum Command {
 pub(crate) struct Options {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) direct_tls: Vec<SocketAddr>,
+    pub(crate) websocket: Vec<SocketAddr>,
     pub(crate) proxies: Vec<IpAddr>,
     /// The files of the chain and of the key.
     pub(crate) certificate: Option<(PathBuf, PathBuf)>,
@@ -51,6 +57,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     let mut options = Options {
         listen: Vec::new(),
         direct_tls: Vec::new(),
+        websocket: Vec::new(),
         proxies: Vec::new(),
         certificate: None,
         allow_plaintext: false,
@@ -68,6 +75,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             "--allow-plaintext" => options.allow_plaintext = true,
             "--listen" => options.listen.push(address(name, &value("ADDR:PORT")?)?),
             "--direct-tls" => options.direct_tls.push(address(name, &value("ADDR:PORT")?)?),
+            "--websocket" => options.websocket.push(address(name, &value("ADDR:PORT")?)?),
             "--proxy" => options.proxies.push(proxy(name, &value("an IP address")?)?),
             "--metrics" => options.metrics = Some(address(name, &value("ADDR:PORT")?)?),
             "--adduser" => add_user = Some(settings::account(&value("JID:PASSWORD")?, ':')?),
@@ -75,6 +83,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             "--key" => key = Some(value("a PEM file")?.into()),
             other => options.settings.take(other, &mut value)?,
         }
+    }
+    if !options.websocket.is_empty() && cfg!(not(feature = "websocket")) {
+        return Err(NO_WEBSOCKET.into());
     }
     options.settings.complete()?;
     if let Some(account) = add_user {
@@ -94,10 +105,11 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
 impl Options {
     /// Fills in what was left out, and looks at what has to fit together.
     fn complete(&mut self) -> Result<(), String> {
-        if self.listen.is_empty() && self.direct_tls.is_empty() {
+        if self.listen.is_empty() && self.direct_tls.is_empty() && self.websocket.is_empty() {
             self.listen.push((IpAddr::from(Ipv4Addr::LOCALHOST), 5222).into());
         }
-        let elsewhere = self.listen.iter().find(|address| !address.ip().is_loopback());
+        let mut unprotected = self.listen.iter().chain(&self.websocket);
+        let elsewhere = unprotected.find(|address| !address.ip().is_loopback());
         if let Some(address) = elsewhere.filter(|_| self.allow_plaintext) {
             return Err(format!(
                 "--allow-plaintext would send passwords over the network from {address}: \

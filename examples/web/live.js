@@ -135,10 +135,13 @@ function list(data) {
   const empty = $("empty");
   empty.hidden = shown > 0;
   $("table").hidden = shown === 0;
-  if (shown > 0 || empty.dataset.for === JSON.stringify(asked)) return;
-  empty.dataset.for = JSON.stringify(asked);
+  const why = JSON.stringify([asked, data.drain !== null]);
+  if (shown > 0 || empty.dataset.for === why) return;
+  empty.dataset.for = why;
   if (text || asked.state) {
     empty.replaceChildren(text ? `Nobody here is called “${asked.text}”.` : `Nobody is ${asked.state} now.`);
+  } else if (data.drain) {
+    empty.replaceChildren("Nobody is here any more.");
   } else {
     const link = element("a", "", "chat page");
     link.href = "/";

@@ -7,6 +7,9 @@
 //! accept connections by themselves give each to [`tokio::serve`] or [`threads::serve`], be it a socket or
 //! anything else that reads and writes, and run `background` beside them.
 //!
+//! With feature `websocket` as well, both speak to browsers: [`Listener::websocket`], or
+//! [`tokio::websocket`] and [`threads::websocket`] behind an HTTP server of the program.
+//!
 //! ```no_run
 //! # #[cfg(all(feature = "tokio", feature = "system"))]
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,6 +37,8 @@
 //! - When the transport is lost, the driver is dropped at once. When either side closes, or the peer
 //!   sends no more ([STREAM-36](crate::rules#stream-36)), what waits is flushed; a peer that does not read cannot hold the
 //!   socket longer than [`Host::close_timeout`] allows ([LIMIT-23](crate::rules#limit-23)).
+//! - Of a WebSocket each message is a frame, what is sent together is written together, and the last is the frame
+//!   that closes it ([WS-15](crate::rules#ws-15)).
 //! - Under TLS the last that is written is `close_notify` ([TLS-4](crate::rules#tls-4)).
 
 mod ahead;

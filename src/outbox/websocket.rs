@@ -19,8 +19,10 @@ pub(super) struct State {
 impl State {
     /// Whether the frame may go out; what it says of the end is remembered.
     pub(super) fn takes(&mut self, frame: &Frame<'_>) -> bool {
-        if let FrameParts::Error(error) = frame.parts() {
-            self.status.get_or_insert(status(error));
+        match frame.parts() {
+            FrameParts::Error(error) => _ = self.status.get_or_insert(status(error)),
+            FrameParts::Moved(_) => _ = self.status.get_or_insert(GOING_AWAY),
+            _ => {}
         }
         self.is_open
     }
@@ -51,7 +53,7 @@ impl Outbox {
 
     /// Nothing is sent of these before there is a WebSocket; and if they end the stream, there will be none.
     pub(super) fn not_open(&self, frames: &[Frame<'_>]) {
-        if frames.iter().any(|frame| matches!(frame.parts(), FrameParts::Close)) {
+        if frames.iter().any(|frame| is_end(frame)) {
             self.close(Close::Flush);
         }
     }
@@ -122,6 +124,10 @@ fn header(buffer: &mut Vec<u8>, opcode: u8, len: usize) {
             buffer.extend_from_slice(&(len as u64).to_be_bytes());
         }
     }
+}
+
+fn is_end(frame: &Frame<'_>) -> bool {
+    matches!(frame.parts(), FrameParts::Close | FrameParts::Moved(_))
 }
 
 /// What a WebSocket is closed with behind a stream error (WS-15).

@@ -178,7 +178,7 @@ impl<C: SharedConnection> Server<C> {
     /// names ([HOST-9](crate::rules#host-9)).
     ///
     /// It looks at each session once. That delays nobody: no lock is held for longer than a 64th of the sessions
-    /// take to be copied, as handles. What it costs is some ten milliseconds for each 100,000 sessions, on the
+    /// take to be copied, as handles. What it costs is some tens of milliseconds for 100,000 sessions, on the
     /// thread that calls it, which should be one for blocking work where there are that many.
     ///
     /// # Examples

@@ -79,7 +79,7 @@ impl WebSockets {
         if !has_key(headers) {
             return refuse(StatusCode::BAD_REQUEST, "The Sec-WebSocket-Key is none.\n");
         }
-        // WS-12
+        // WS-1
         if !offers_xmpp(headers) {
             let why = "The subprotocol has to be xmpp: new WebSocket(url, 'xmpp') in a page.\n";
             return refuse(StatusCode::BAD_REQUEST, why);

@@ -16,7 +16,7 @@ pub enum BrokenMessage {
     Binary,
     /// It is not UTF-8: `unsupported-encoding` (rule [STREAM-21](crate::rules#stream-21)).
     NotUtf8,
-    /// It breaks the rules of the WebSocket protocol (RFC 6455): `bad-format` (rule [WS-15](crate::rules#ws-15)).
+    /// It breaks the rules of the WebSocket protocol (RFC 6455): `bad-format` (rule [WS-17](crate::rules#ws-17)).
     BadFrame,
     /// It is longer than the host reads: `policy-violation` (rule [WS-11](crate::rules#ws-11)).
     TooLong,
