@@ -17,7 +17,7 @@ export const root = join(here, "../../..");
 const target = process.env.CARGO_TARGET_DIR ?? join(root, "target");
 const pictures = join(target, "browser");
 /// For failures only: no test that passes waits for it.
-export const PATIENCE = 15_000;
+export const PATIENCE = 25_000;
 
 // What a test starts is ended behind it, whatever becomes of it; the browser stays for the next.
 const started = [];
