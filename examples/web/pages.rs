@@ -23,6 +23,19 @@ pub(crate) const CHAT: &[File] = files! {
     "/": "chat.html",
     "/chat.css": "chat.css",
     "/chat.js": "chat.js",
+    "/chat/conversation.js": "chat/conversation.js",
+    "/chat/dom.js": "chat/dom.js",
+    "/chat/model.js": "chat/model.js",
+    "/chat/store.js": "chat/store.js",
+    "/chat/view.js": "chat/view.js",
+    "/chat/words.js": "chat/words.js",
+    "/xmpp/client.js": "xmpp/client.js",
+    "/xmpp/login.js": "xmpp/login.js",
+    "/xmpp/management.js": "xmpp/management.js",
+    "/xmpp/scram.js": "xmpp/scram.js",
+    "/xmpp/sha256.js": "xmpp/sha256.js",
+    "/xmpp/stream.js": "xmpp/stream.js",
+    "/xmpp/xml.js": "xmpp/xml.js",
 };
 
 /// Those of the operator.
