@@ -21,6 +21,8 @@ test("a wrong password is told in plain words, and the right one goes in", async
   await picture(romeo.page, "chat-wrong-password");
   await romeo.logIn();
   assert.equal(await romeo.text("#own-name"), "romeo@localhost");
+  const stored = await romeo.page.evaluate(() => JSON.stringify({ ...sessionStorage, ...localStorage }));
+  assert.ok(!stored.includes("secret-of"), stored);
   calm(romeo);
 });
 
@@ -31,6 +33,24 @@ test("over plain HTTP on a local network, where browsers have no cryptography, i
   assert.equal(await romeo.page.evaluate(() => globalThis.isSecureContext || Boolean(crypto.subtle)), false);
   await romeo.logIn();
   calm(romeo);
+});
+
+test("where a password can only be sent, it is not stored: after a reload it is asked for, and the session goes on", async () => {
+  const server = await Server.start("--mechanisms", "PLAIN");
+  const [romeo, juliet] = await couple(server.url);
+  await romeo.say("before");
+  await juliet.reads("before");
+  const session = await juliet.session();
+  const stored = await juliet.page.evaluate(() => JSON.stringify({ ...sessionStorage, ...localStorage }));
+  assert.ok(!stored.includes("secret-of"), stored);
+  await juliet.page.reload();
+  assert.equal(await juliet.page.inputValue("#login-form [name=jid]"), "juliet@localhost");
+  await romeo.say("meanwhile");
+  await juliet.logIn();
+  await juliet.status("Resumed: nothing was lost.");
+  await juliet.reads("before", "meanwhile");
+  assert.equal(await juliet.session(), session);
+  calm(romeo, juliet);
 });
 
 test("a subscription, presence, and messages both ways with their states", async () => {
@@ -143,6 +163,40 @@ test("a connection that is cut is resumed, and nothing is lost or doubled", asyn
   }
   assert.equal(await juliet.session(), session, "it is the same session");
   assert.equal(await romeo.text("#peer-presence"), "Online", "nobody has seen her go");
+  calm(romeo, juliet);
+});
+
+test("a connection that is cut again and again, at any byte, gives each message once and in order", async (t) => {
+  const server = await Server.start("--no-limits");
+  const network = await Network.to(server.port);
+  const [romeo, juliet] = await couple(server.url, { right: { url: network.url } });
+  const talk = ({ page }, count) => page.evaluate(async (count) => {
+    for (let n = 0; n < count; n++) {
+      document.getElementById("draft").value = `number ${n}`;
+      document.getElementById("composer").requestSubmit();
+      await new Promise((resolve) => setTimeout(resolve, 40));
+    }
+  }, count);
+  let [talking, cuts] = [true, 0];
+  const both = Promise.all([talk(romeo, 100), talk(juliet, 100)]).then(() => { talking = false; });
+  while (talking) {
+    network.cutAfter(Math.floor(Math.random() * 12_000));
+    await until("it is cut, or they are done", async () =>
+      !talking || await juliet.page.evaluate(() => document.documentElement.dataset.connection === "waiting"));
+    cuts++;
+    await juliet.page.evaluate(() => dispatchEvent(new Event("online")));
+  }
+  await both;
+  network.cutAfter(Infinity);
+  const numbers = Array.from({ length: 100 }, (_, n) => `number ${n}`);
+  for (const [person, other] of [[romeo, "juliet"], [juliet, "romeo"]]) {
+    const said = async (out) => (await person.history(other)).filter((one) => one.out === out).map(({ body }) => body);
+    await until(`${person.user} has read the last`, async () => (await said(false)).at(-1) === numbers.at(-1));
+    assert.deepEqual(await said(false), numbers, `what ${person.user} read`);
+    assert.deepEqual(await said(true), numbers, `what ${person.user} said`);
+    await person.sees(numbers.at(-1), "delivered");
+  }
+  t.diagnostic(`${cuts} cuts`);
   calm(romeo, juliet);
 });
 

@@ -90,19 +90,24 @@ export class Person {
 
   /// What the session is called at the server.
   async session() {
-    return (await this.#stored()).id;
+    return (await this.#stored("session")).sm.id;
+  }
+
+  /// All that was said with somebody, in sight or not: `{ body, out, state }`.
+  history(user) {
+    return this.#stored(`with:${user}@localhost`);
   }
 
   /// Waits until the server has all that was sent.
   quiet() {
-    return until("nothing is on its way", async () => (await this.#stored()).queue.length === 0);
+    return until("nothing is on its way", async () => (await this.#stored("session")).sm.queue.length === 0);
   }
 
-  #stored() {
-    return this.page.evaluate(() => {
+  #stored(key) {
+    return this.page.evaluate((key) => {
       dispatchEvent(new Event("pagehide"));
-      return JSON.parse(sessionStorage.getItem("chat:session")).sm;
-    });
+      return JSON.parse(sessionStorage.getItem(`chat:${key}`));
+    }, key);
   }
 }
 

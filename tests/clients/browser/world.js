@@ -83,6 +83,7 @@ export class Network {
   #pairs = new Set();
   #frozen = false;
   #refuses = false;
+  #left = Infinity;
 
   static async to(port, { idle = 0 } = {}) {
     const network = new Network();
@@ -109,15 +110,26 @@ export class Network {
       this.#pairs.delete(pair);
     };
     for (const [from, to] of [[near, far], [far, near]]) {
-      from.on("data", (bytes) => { if (!this.#frozen && !pair.hung) to.write(bytes); });
+      from.on("data", (bytes) => {
+        if (this.#frozen || pair.hung) return;
+        to.write(bytes.subarray(0, Math.min(bytes.length, this.#left)));
+        this.#left -= bytes.length;
+        if (this.#left <= 0) this.cut();
+      });
       from.on("error", () => {});
       from.on("close", end);
       if (idle > 0) from.setTimeout(idle, end);
     }
   }
 
+  /// Every connection is gone once so many bytes have passed, in whatever direction, be it within a frame.
+  cutAfter(bytes) {
+    this.#left = bytes;
+  }
+
   /// Every connection is gone at once.
   cut() {
+    this.#left = Infinity;
     for (const pair of this.#pairs) for (const socket of pair) socket.destroy();
     this.#pairs.clear();
   }
