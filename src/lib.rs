@@ -65,9 +65,14 @@
 //! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Ids such as [BIND-5](crate::rules#bind-5) name the
 //! [rules](crate::rules#behaviour-rules), each with its source; the [`guide`] has the other pages of the documentation.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    all(feature = "websocket", not(any(feature = "tokio", feature = "threads"))),
+    expect(dead_code, reason = "the feature is for a host, and there is none")
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
+mod client;
 pub mod connection;
 pub mod environment;
 #[cfg(feature = "server")]

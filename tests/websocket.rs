@@ -373,7 +373,7 @@ fn ws_5_the_server_closes() {
 fn wire_shutdown(world: &World) -> String {
     let page = online(world, "juliet");
     let mut shutdown = std::pin::pin!(world.server().shutdown(Shutdown::new()));
-    let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    let cx = &mut Context::from_waker(Waker::noop());
     let _pending = shutdown.as_mut().poll(cx);
     world.settle();
     let said = messages(&page);

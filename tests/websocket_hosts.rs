@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::{self, JoinHandle};
 
 use tungstenite::client::IntoClientRequest as _;
-use tungstenite::http::StatusCode;
+use tungstenite::http::{HeaderMap, StatusCode};
 use tungstenite::{Message, WebSocket};
 use xmpp_session::host::{Listener, WebSockets};
 use xmpp_session::xep::{Carbons, Ping, StreamManagement};
@@ -124,7 +124,7 @@ impl Listening {
 
     fn try_connect(
         &self,
-        change: impl FnOnce(&mut tungstenite::http::HeaderMap),
+        change: impl FnOnce(&mut HeaderMap),
     ) -> Result<WebSocket<TcpStream>, StatusCode> {
         let mut request =
             format!("ws://{}/xmpp-websocket", self.address).into_client_request().unwrap();
@@ -731,7 +731,7 @@ fn ws_15_a_peer_that_answers_no_close_does_not_hold_the_socket() {
 fn ws_15_a_shutdown_says_that_it_goes_away() {
     for &way in WAYS {
         let listening = listen(way);
-        let (mut socket, mut opened) = (listening.log_in(), listening.connect());
+        let (socket, mut opened) = (listening.log_in(), listening.connect());
         let mut silent = listening.socket();
         silent.write_all(&REQUEST.as_bytes()[..20]).unwrap();
         let watcher = thread::spawn(move || {
@@ -903,5 +903,44 @@ fn ws_16_under_tls_the_protocol_is_http() {
         let over = socket.read();
         assert!(matches!(over, Err(tungstenite::Error::ConnectionClosed)), "{over:?}");
         listening.stop();
+    }
+}
+
+/// Behind an HTTP server of the program, which has answered.
+#[test]
+fn ws_16_a_stream_that_was_upgraded_elsewhere_is_as_secure_as_its_host_says() {
+    for &way in WAYS {
+        for secure in [true, false] {
+            let host = Arc::new(hosted(Limits::default()));
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut client = Raw(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+            let (stream, _) = listener.accept().unwrap();
+            let transport = Transport::new().secure(secure).source("192.0.2.1");
+            let served = thread::spawn(move || match way {
+                #[cfg(feature = "tokio")]
+                Way::Tasks => {
+                    let runtime = tokio::runtime::Builder::new_current_thread();
+                    let runtime = { runtime }.enable_all().build().unwrap();
+                    runtime.block_on(async {
+                        stream.set_nonblocking(true).unwrap();
+                        let stream = tokio::net::TcpStream::from_std(stream).unwrap();
+                        use xmpp_session::host::tokio::websocket::serve_upgraded;
+                        serve_upgraded(host, stream, transport, &pages()).await
+                    })
+                }
+                #[cfg(feature = "threads")]
+                Way::Threads => {
+                    use xmpp_session::host::threads::websocket::serve_upgraded;
+                    serve_upgraded(&host, stream, transport, &pages())
+                }
+            });
+            client.send(true, 1, OPEN.as_bytes());
+            let features = client.until("features>");
+            assert_eq!(features.contains(">PLAIN<"), secure, "{way:?} {features}");
+            assert!(!features.contains("channel-binding") && !features.contains("starttls"));
+            client.send(true, 1, CLOSE.as_bytes());
+            let _said = client.end();
+            served.join().unwrap().unwrap();
+        }
     }
 }

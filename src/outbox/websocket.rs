@@ -20,7 +20,7 @@ impl State {
     /// Whether the frame may go out; what it says of the end is remembered.
     pub(super) fn takes(&mut self, frame: &Frame<'_>) -> bool {
         match frame.parts() {
-            FrameParts::Error(error) => _ = self.status.get_or_insert(status(error)),
+            FrameParts::Error(error) => _ = self.status.get_or_insert_with(|| status(error)),
             FrameParts::Moved(_) => _ = self.status.get_or_insert(GOING_AWAY),
             _ => {}
         }

@@ -203,8 +203,8 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Machine for Web<H, C> {
     }
 
     /// There are no channel bindings behind a WebSocket (WS-16).
-    fn secured(&mut self, _: ChannelBindings) {
-        self.live.secured(ChannelBindings::new());
+    fn secured(&mut self, bindings: ChannelBindings) {
+        self.live.secured(bindings.exporter(Vec::new()).server_end_point(Vec::new()));
     }
 
     fn tls_failed(&mut self, error: &std::io::Error) {

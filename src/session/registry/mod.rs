@@ -15,6 +15,7 @@ mod presence;
 mod resume;
 mod rows;
 mod seen;
+mod setup;
 mod table;
 
 use std::fmt;
@@ -54,6 +55,7 @@ pub(crate) use inheritance::{Inheritance, Waiting};
 pub(crate) use inner::Inner;
 pub use presence::{Parting, Presence};
 pub use resume::{ResumeError, ResumeRefusal, Resumed, Retention};
+pub use setup::SessionSetup;
 pub(crate) use table::AccountKey;
 #[cfg(feature = "server")]
 pub(crate) use table::Hash;
@@ -254,6 +256,13 @@ impl<C: SharedConnection> SessionRegistry<C> {
         }
     }
 
+    /// How a session is kept for a client that may come back: with a new resumption id, and for `window` or
+    /// as long as the limits allow ([LIMIT-11](crate::rules#limit-11), [LIMIT-12](crate::rules#limit-12)).
+    #[must_use]
+    pub fn retention(&self, window: Duration) -> Retention {
+        self.inner().retention(window)
+    }
+
     /// Whether the account's data is loaded: it has a session, or one is ending.
     #[must_use]
     pub fn is_loaded(&self, account: &BareJid) -> bool {
@@ -286,6 +295,12 @@ impl<C: SharedConnection> SessionRegistry<C> {
     #[must_use]
     pub fn is_local(&self, bare: &str) -> bool {
         self.inner().is_local(bare)
+    }
+
+    /// Whether this bare JID is one of our domains, or an account in one, wherever that lives.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_ours(&self, bare: &str) -> bool {
+        self.inner().is_ours(bare)
     }
 
     /// Ends a session for `reason`, with the stream error that belongs to it: whoever saw the
