@@ -7,7 +7,7 @@ use xmpp_session::connection::SharedConnection;
 use xmpp_session::server::{Fault, FaultKind, Login};
 use xmpp_session::session::{Event, EventKind};
 
-use crate::options::Level;
+use crate::settings::Level;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Log(pub(crate) Level);
@@ -15,6 +15,10 @@ pub(crate) struct Log(pub(crate) Level);
 impl Log {
     pub(crate) fn error(self, text: &str) {
         self.tell(Level::Error, text);
+    }
+
+    pub(crate) fn info(self, text: &str) {
+        self.tell(Level::Info, text);
     }
 
     pub(crate) fn debug(self, text: &str) {
