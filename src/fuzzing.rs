@@ -188,6 +188,7 @@ pub fn sasl(data: &[u8]) {
         secure: true,
         bindings: ChannelBindings::default().exporter(vec![7; 32]),
         certified: Vec::new(),
+        adds_keys: true,
     };
     let mut negotiation = Negotiation::new(context);
     for line in data.split(|&byte| byte == b'\n') {
@@ -251,6 +252,7 @@ pub fn ht(data: &[u8]) {
         secure: true,
         bindings: ChannelBindings::new().exporter(binding).unique(vec![8; 12]),
         certified: Vec::new(),
+        adds_keys: false,
     };
     let mut negotiation = Negotiation::new(context);
     let request = Request::Auth { mechanism: mechanism.as_str(), initial: Some(message.to_vec()) };

@@ -437,7 +437,7 @@ fn bind2_1_namespaces_and_inline_features() {
     let client = world.connect();
     client.open();
     let features = client.received().concat();
-    let inline = between(&features, "<inline>", "</inline></authentication>");
+    let inline = between(&features, "<inline>", "</inline><upgrade ");
     assert_eq!(
         inline,
         "<sm xmlns='urn:xmpp:sm:3'/><bind xmlns='urn:xmpp:bind:0'><inline>\
@@ -624,8 +624,8 @@ fn bind2_8_a_bind_that_fails_fails_the_login() {
 
     let (_other, client) = (opened(&world), opened(&world));
     assert_eq!(client.answer(&right(&bind("U", ""))), failure("temporary-auth-failure"));
+    assert_eq!(world.server().metrics().unauthenticated, 2);
     assert_eq!(client.ask("<presence/>"), stream_error("not-authorized"));
-    world.advance(Duration::from_secs(1));
 }
 
 /// A server whose rosters wait when they are told to.
@@ -874,6 +874,26 @@ fn bind2_7_what_is_said_of_an_archive_is_in_bound() {
         let found = [before.contains(half), inside.contains(half), inside.contains(metadata)];
         assert_eq!(found, answers, "{defect}: {got:?}");
         assert!(inside.contains("<enabled ") && got[1].starts_with("<stream:features>"), "{got:?}");
+    }
+}
+
+#[test]
+fn destroy_10_a_client_that_is_lost_behind_its_bind_was_never_told_of_it() {
+    let world = with(|builder| builder.extension(Careless("late")));
+    let retained = bind("T", "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    for way in ["lost", "speaks", "time"] {
+        let client = opened(&world);
+        client.send(&right(&retained));
+        assert_eq!(world.server().registry().len(), 1);
+        match way {
+            "lost" => client.lose(),
+            "speaks" => client.send(" "),
+            _ => world.environment().advance(Duration::from_secs(120)),
+        }
+        world.advance(Duration::from_secs(10));
+        assert!(!client.received().concat().contains("<success"), "{way}");
+        let counts = world.server().registry().counts();
+        assert_eq!((counts.sessions, counts.hibernating), (0, 0), "{way}");
     }
 }
 

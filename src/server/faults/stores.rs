@@ -15,8 +15,8 @@ use crate::session::HostCode;
 use crate::store::{
     AccountStore, Authenticator, BlockStore, CertificateMapper, ClientCertificate, ClientKey,
     ClientTokens, Credentials, OfflineId, OfflineMessage, OfflineStore, Revision, RosterChange,
-    RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster, Stores, SubscriptionRequest,
-    TokenStore, Verdict,
+    RosterStore, ScramHash, ScramKeys, StoreError, StoreFuture, StoredContact, StoredRoster,
+    Stores, SubscriptionRequest, TokenStore, Verdict,
 };
 
 /// What a watched store tells of its calls.
@@ -131,6 +131,22 @@ impl AccountStore for Watched<dyn AccountStore> {
     fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
         let set = |store: &dyn AccountStore| store.set_credentials(account, credentials);
         self.call(StoreCall::SetCredentials, account, set)
+    }
+
+    fn adds_keys(&self) -> bool {
+        let asks = || self.store.adds_keys();
+        let faults = &self.watch.faults;
+        faults.shielded(HostCode::Store, &PeerAddress::UNKNOWN, None, asks).unwrap_or(false)
+    }
+
+    fn add_keys(
+        &self,
+        account: &BareJid,
+        proved: (ScramHash, ScramKeys),
+        added: (ScramHash, ScramKeys),
+    ) -> StoreFuture<bool> {
+        let add = |store: &dyn AccountStore| store.add_keys(account, proved, added);
+        self.call(StoreCall::AddKeys, account, add)
     }
 
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
@@ -289,6 +305,20 @@ mod tests {
             self.fail()
         }
 
+        fn adds_keys(&self) -> bool {
+            assert!(!self.0, "no disk");
+            true
+        }
+
+        fn add_keys(
+            &self,
+            _: &BareJid,
+            _: (ScramHash, ScramKeys),
+            _: (ScramHash, ScramKeys),
+        ) -> StoreFuture<bool> {
+            self.fail()
+        }
+
         fn remove(&self, _: &BareJid) -> StoreFuture<bool> {
             self.fail()
         }
@@ -318,6 +348,12 @@ mod tests {
         }
 
         fn clear(&self, _: &BareJid) -> StoreFuture<()> {
+            self.fail()
+        }
+    }
+
+    impl CertificateMapper for Bad {
+        fn accounts(&self, _: &ClientCertificate, _: &DomainRef) -> StoreFuture<Vec<BareJid>> {
             self.fail()
         }
     }
@@ -396,7 +432,7 @@ mod tests {
     fn fault_2_no_call_of_a_store_fails_in_silence() {
         for panics in [false, true] {
             let (told, log) = (Arc::new(Mutex::new(Vec::new())), Arc::<RareCounters>::default());
-            let hook = Arc::clone(&told);
+            let (hook, log_of) = (Arc::clone(&told), Arc::clone(&told));
             let world = Arc::new(Virtual::new(1));
             let environment = Arc::clone(&world) as Arc<dyn Environment>;
             let faults = Arc::new(Faults::new(
@@ -410,6 +446,7 @@ mod tests {
             let stores = watch.stores(Stores::all_in(Arc::clone(&bad)));
             let offline = stores.offline.clone().unwrap();
             let tokens = stores.tokens.clone().unwrap();
+            let mapper = watch.watched::<dyn CertificateMapper>(Arc::clone(&bad) as _);
             let host = watch.watched::<dyn Authenticator>(bad);
             let jid = &BareJid::new("juliet@example.com").unwrap();
             let (change, other) = (RosterChange::new, RosterChange::new);
@@ -420,6 +457,9 @@ mod tests {
             fails(stores.accounts.credentials(jid));
             fails(stores.accounts.exists(jid));
             fails(stores.accounts.set_credentials(jid, Credentials::new()));
+            let keys = |hash| (hash, ScramKeys::from_parts(vec![1], 1, vec![2], vec![3]));
+            let (old, new) = (keys(ScramHash::Sha1), keys(ScramHash::Sha512));
+            fails(stores.accounts.add_keys(jid, old, new));
             fails(stores.accounts.remove(jid));
             fails(host.check_password(jid, "secret"));
             fails(stores.rosters.load(jid));
@@ -444,15 +484,24 @@ mod tests {
             fails(tokens.replace(jid, client, None, None));
             fails(tokens.clear(jid));
             let told = told.lock();
-            assert_eq!(told.len(), 23, "each once: {told:?}");
+            assert_eq!(told.len(), 24, "each once: {told:?}");
             assert!(told.iter().all(|fault| fault.to_string().contains("no disk")));
             assert!(told.iter().all(|fault| fault.account() == Some(jid)));
             let is_panic = |kind: &FaultKind| matches!(kind, FaultKind::Panic { .. });
             assert!(told.iter().all(|fault| is_panic(fault.kind()) == panics));
             if !panics {
                 let calls: BTreeSet<_> = told.iter().map(|fault| fault.kind().detail()).collect();
+                // But those of extensions, of a whole account, and below.
                 assert_eq!(calls.len(), StoreCall::ALL.len() - 3, "of stores: {calls:?}");
             }
+            let before = told.len();
+            drop(told);
+            // This one is about a domain, and that one is answered.
+            let certificate = ClientCertificate::new([1], []);
+            fails(mapper.accounts(&certificate, jid.domain()));
+            assert_eq!(stores.accounts.adds_keys(), !panics);
+            let told = log_of.lock();
+            assert_eq!(told.len(), before + 1 + usize::from(panics));
         }
     }
 }
