@@ -17,7 +17,7 @@ fn command(line: &str) -> Result<Command, String> {
 
 fn serve(line: &str) -> Options {
     match command(line) {
-        Ok(Command::Serve(options)) => options,
+        Ok(Command::Serve(options)) => *options,
         other => panic!("{line}: {other:?}"),
     }
 }
