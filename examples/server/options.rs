@@ -27,8 +27,10 @@ Usage: cargo run --release --features tokio --example server -- [options]
   --any-account PASSWORD   every user name exists and has this password: for load tests. With SCRAM
                            only if --mechanisms names it: PLAIN is then as costly as it usually is
   --cert FILE --key FILE   certificate chain and its private key, PEM (default: self-signed, made at start)
+  --clients-from FILE      clients may log in by a certificate which an authority in this PEM file has issued
   --allow-plaintext        no TLS needed; loopback addresses only
-  --mechanisms LIST        SASL mechanisms, separated by commas (default: all)
+  --mechanisms LIST        SASL mechanisms, separated by commas (default: all; with --data without
+                           SCRAM-SHA-512, for which older accounts have no keys before they log in once)
   --conflict POLICY        who gets a resource in use: replace (the new session), override (the older
                            one, the new one gets another resource), refuse (default replace)
   --no-limits              no limits on rates, on the number of sessions, and on what waits for a
@@ -67,6 +69,7 @@ pub(crate) struct Options {
     pub(crate) any_account: Option<String>,
     /// The files of the chain and of the key.
     pub(crate) certificate: Option<(PathBuf, PathBuf)>,
+    pub(crate) clients_from: Option<PathBuf>,
     pub(crate) allow_plaintext: bool,
     pub(crate) mechanisms: Option<Vec<Mechanism>>,
     pub(crate) conflict: Conflict,
@@ -96,6 +99,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         accounts: Vec::new(),
         any_account: None,
         certificate: None,
+        clients_from: None,
         allow_plaintext: false,
         mechanisms: None,
         conflict: Conflict::Replace,
@@ -125,6 +129,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             "--any-account" => options.any_account = Some(value("a password")?),
             "--cert" => certificate = Some(value("a PEM file")?.into()),
             "--key" => key = Some(value("a PEM file")?.into()),
+            "--clients-from" => options.clients_from = Some(value("a PEM file")?.into()),
             "--data" => options.data = Some(value("a file")?.into()),
             "--mechanisms" => options.mechanisms = Some(mechanisms(&value("a list")?)?),
             "--conflict" => {

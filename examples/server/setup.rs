@@ -27,8 +27,11 @@ pub(crate) async fn accounts(
         None => Stores::memory(),
     };
     let mut sasl = Policy::new(environment);
-    if let Some(mechanisms) = &options.mechanisms {
-        sasl = sasl.mechanisms(mechanisms);
+    match &options.mechanisms {
+        Some(mechanisms) => sasl = sasl.mechanisms(mechanisms),
+        // All accounts are made below.
+        None if options.data.is_none() => sasl = sasl.mechanisms(&Mechanism::ALL),
+        None => {}
     }
     let mut policy = DomainPolicy::default();
     policy.sasl = Some(sasl);
@@ -92,6 +95,14 @@ pub(crate) fn open(_: &Path) -> Result<Stores, Failure> {
 
 /// The certificate of the options, or one that nobody vouches for.
 pub(crate) fn tls(options: &Options) -> Result<TlsConfig, Failure> {
+    let tls = own(options)?;
+    Ok(match &options.clients_from {
+        Some(authorities) => tls.clients_from_pem_file(authorities)?,
+        None => tls,
+    })
+}
+
+fn own(options: &Options) -> Result<TlsConfig, Failure> {
     if let Some((certificate, key)) = &options.certificate {
         return Ok(TlsConfig::from_pem_files(certificate, key)?);
     }

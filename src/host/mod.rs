@@ -252,8 +252,7 @@ impl<C: SharedConnection> fmt::Debug for Host<C> {
 /// What the loops drive: a [`Live`] driver, and in their tests a machine that echoes lines.
 trait Machine {
     fn settings(&self) -> &Settings;
-    /// Takes bytes, which are of no use afterwards.
-    fn receive(&mut self, bytes: &mut [u8]);
+    fn receive(&mut self, bytes: &[u8]);
     #[cfg(feature = "tokio")]
     fn poll_want(&mut self, cx: &mut Context<'_>) -> Poll<Want>;
     #[cfg(feature = "threads")]
@@ -298,7 +297,7 @@ enum Farewell {}
 
 #[cfg(not(feature = "websocket"))]
 impl Farewell {
-    fn read(&mut self, _: &mut [u8]) {
+    fn read(&mut self, _: &[u8]) {
         match *self {}
     }
 
@@ -319,7 +318,7 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Machine for Live<H, C> {
         &self.served.0.settings
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) {
+    fn receive(&mut self, bytes: &[u8]) {
         self.driver.receive(bytes);
     }
 

@@ -85,7 +85,7 @@ impl Machine for Echo {
         &self.settings
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) {
+    fn receive(&mut self, bytes: &[u8]) {
         self.shared.state.lock().received += bytes.len();
         for byte in bytes.iter().copied() {
             if byte != b'\n' {

@@ -3,6 +3,9 @@
 
 use std::sync::Arc;
 
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
 use super::{Drain, Edges, Marks, Outbox};
 use crate::connection::{Close, Connection as _};
 use crate::stanza::{Frame, FrameParts, Framing, Limit, StreamCondition, StreamError};
@@ -38,7 +41,11 @@ impl super::State {
             NO_STATUS => None,
             status => Some(status.to_be_bytes()),
         };
-        append_as(&mut self.buffer, CLOSE, status.as_ref().map_or(&[], |status| status));
+        append_as(
+            &mut self.buffer,
+            OpCode::Control(Control::Close),
+            status.as_ref().map_or(&[], |status| status),
+        );
     }
 }
 
@@ -81,11 +88,11 @@ impl Outbox {
     }
 
     /// Sends a control frame. It is dropped if its peer does not even read what waits for it (WS-14).
-    pub(crate) fn control(&self, opcode: u8, payload: &[u8]) {
+    pub(crate) fn control(&self, opcode: Control, payload: &[u8]) {
         let mut state = self.state.lock();
         let has_room = state.waiting() <= self.soft as usize;
         if has_room && state.closed.is_none() && state.websocket.is_open {
-            append_as(&mut state.buffer, opcode, payload);
+            append_as(&mut state.buffer, OpCode::Control(opcode), payload);
             if !state.blocked {
                 self.wake(state);
             }
@@ -101,29 +108,20 @@ impl Outbox {
 /// Appends the frame as a text message.
 pub(super) fn append(buffer: &mut Vec<u8>, frame: Frame<'_>) {
     let frame = frame.framing(Framing::Message);
-    header(buffer, TEXT, frame.len());
+    header(buffer, OpCode::Data(Data::Text), frame.len());
     frame.write_to(buffer);
 }
 
-fn append_as(buffer: &mut Vec<u8>, opcode: u8, payload: &[u8]) {
+fn append_as(buffer: &mut Vec<u8>, opcode: OpCode, payload: &[u8]) {
     header(buffer, opcode, payload.len());
     buffer.extend_from_slice(payload);
 }
 
 /// The header of a whole message (RFC 6455 §5.2).
-fn header(buffer: &mut Vec<u8>, opcode: u8, len: usize) {
-    buffer.push(FIN | opcode);
-    match (u8::try_from(len), u16::try_from(len)) {
-        (Ok(len @ ..=125), _) => buffer.push(len),
-        (_, Ok(len)) => {
-            buffer.push(126);
-            buffer.extend_from_slice(&len.to_be_bytes());
-        }
-        _ => {
-            buffer.push(127);
-            buffer.extend_from_slice(&(len as u64).to_be_bytes());
-        }
-    }
+fn header(buffer: &mut Vec<u8>, opcode: OpCode, len: usize) {
+    let header = FrameHeader { opcode, ..FrameHeader::default() };
+    // Writing to memory does not fail.
+    let _written = header.format(len as u64, buffer);
 }
 
 fn is_end(frame: &Frame<'_>) -> bool {
@@ -142,10 +140,6 @@ fn status(error: &StreamError) -> u16 {
         _ => POLICY,
     }
 }
-
-const FIN: u8 = 0x80;
-const TEXT: u8 = 1;
-const CLOSE: u8 = 8;
 
 const NORMAL: u16 = 1000;
 const GOING_AWAY: u16 = 1001;

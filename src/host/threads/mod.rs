@@ -607,7 +607,7 @@ impl<S: Stream> Wire<S> {
             if left.is_zero() || !self.read(&mut bytes, Some(wait)).unwrap_or(false) {
                 return;
             }
-            farewell.read(&mut bytes);
+            farewell.read(&bytes);
             bytes.clear();
         }
     }

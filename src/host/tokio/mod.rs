@@ -404,7 +404,7 @@ fn write<S: AsyncRead + AsyncWrite + Unpin>(
 fn read<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut Socket<S>,
     cx: &mut Context<'_>,
-    take: impl FnOnce(&mut [u8]),
+    take: impl FnOnce(&[u8]),
 ) -> Poll<io::Result<usize>> {
     let mut buffer = [const { MaybeUninit::uninit() }; 8192];
     let mut buffer = ReadBuf::uninit(&mut buffer);
@@ -413,10 +413,9 @@ fn read<S: AsyncRead + AsyncWrite + Unpin>(
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
         read => read?,
     }
-    let bytes = buffer.filled_mut();
-    let read = bytes.len();
+    let bytes = buffer.filled();
     take(bytes);
-    Poll::Ready(Ok(read))
+    Poll::Ready(Ok(bytes.len()))
 }
 
 /// Sees to it that the task is woken for the next time-out.

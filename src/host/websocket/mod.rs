@@ -20,6 +20,8 @@ use crate::outbox::{Drain, Outbox};
 use crate::sasl::ChannelBindings;
 use crate::server::{Place, Transport, Want};
 use crate::stream::BrokenMessage;
+use tungstenite::protocol::frame::coding::Control;
+
 use frames::{Broken, Piece, Reader};
 use handshake::Head;
 
@@ -86,7 +88,7 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Web<H, C> {
     }
 
     /// Takes the head of the request, and gives what is behind it.
-    fn shake_hands<'a>(&mut self, bytes: &'a mut [u8]) -> &'a mut [u8] {
+    fn shake_hands<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         let Stage::Handshake(handshake) = &mut self.stage else { return bytes };
         let (head, websockets) = &mut **handshake;
         let answer = head.read(bytes, websockets);
@@ -101,20 +103,17 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Web<H, C> {
                 self.outbox.refuse_websocket(&answer.bytes);
             }
         }
-        bytes.get_mut(length..).unwrap_or_default()
+        bytes.get(length..).unwrap_or_default()
     }
 
-    fn read_frames(&mut self, bytes: &mut [u8]) {
+    fn read_frames(&mut self, bytes: &[u8]) {
         let Stage::Open(reader) = &mut self.stage else { return };
-        let Live { driver, served } = &mut self.live;
-        let longest = served.0.server.limits().stream.element_bytes();
-        let (all, mut of_messages) = (bytes.len(), 0);
-        let read = reader.read(bytes, longest, |piece| match piece {
-            Piece::Text(bytes, is_last) => {
-                of_messages += bytes.len();
-                driver.receive_message(bytes, is_last);
-            }
-            Piece::Ping(payload) => self.outbox.control(PONG, payload),
+        let driver = &mut self.live.driver;
+        let read = reader.read(bytes, driver.longest_message(), |piece| match piece {
+            Piece::Text(text) => driver.receive_message(text.as_bytes(), true),
+            Piece::Ping(payload) => self.outbox.control(Control::Pong, &payload),
+            // What is no message counts as well (WS-11).
+            Piece::Overhead(bytes) => driver.overhead(bytes),
             Piece::Close(status) => {
                 self.outbox.set_status(status.unwrap_or(NO_STATUS));
                 self.has_ended = true;
@@ -130,11 +129,6 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Web<H, C> {
             self.outbox.set_status(status);
             driver.broken_message(what);
             self.has_ended = true;
-        }
-        // What is no message counts as well (WS-11).
-        let overhead = all.saturating_sub(of_messages);
-        if overhead > 0 {
-            driver.overhead(overhead);
         }
     }
 
@@ -161,7 +155,7 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Web<H, C> {
             return live.driver.unheard();
         }
         if !was_heard || outbox.accepted() == watch.sent {
-            outbox.control(PING, b"");
+            outbox.control(Control::Ping, b"");
         }
         watch.sent = outbox.accepted();
     }
@@ -172,7 +166,7 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Machine for Web<H, C> {
         self.live.settings()
     }
 
-    fn receive(&mut self, bytes: &mut [u8]) {
+    fn receive(&mut self, bytes: &[u8]) {
         self.watch.was_heard = true;
         let frames = self.shake_hands(bytes);
         self.read_frames(frames);
@@ -271,7 +265,7 @@ pub(super) struct Farewell(Reader);
 
 impl Farewell {
     /// Takes what still comes.
-    pub(super) fn read(&mut self, bytes: &mut [u8]) {
+    pub(super) fn read(&mut self, bytes: &[u8]) {
         let _broken = self.0.read(bytes, usize::MAX, |_| {});
     }
 
@@ -281,7 +275,5 @@ impl Farewell {
     }
 }
 
-const PING: u8 = 9;
-const PONG: u8 = 10;
 /// The peer closed without a reason.
 const NO_STATUS: u16 = 1005;

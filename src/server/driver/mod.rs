@@ -334,6 +334,16 @@ impl<C: SharedConnection> Driver<C> {
         self.parser.spend(bytes);
     }
 
+    /// Bytes of a message that may be read at the moment (LIMIT-2, LIMIT-4).
+    #[cfg(feature = "websocket")]
+    pub(crate) fn longest_message(&self) -> usize {
+        let limits = &self.core.limits.stream;
+        match self.parser.is_authenticated() {
+            true => limits.element_bytes(),
+            false => limits.element_bytes_before_auth(),
+        }
+    }
+
     /// A message arrived that cannot be read: the stream, and with it the session, ends with the error for
     /// that. A host must not just drop its transport instead, for a client that resumes its session may
     /// send the same again.
