@@ -168,7 +168,7 @@ fn help_names_every_option() {
         count += 1;
         assert!(HELP.contains(&format!("--{name}")), "{name}");
     }
-    assert_eq!(count, 18);
+    assert_eq!(count, 19);
     assert_eq!(serve("--metrics 127.0.0.1:9").metrics, Some("127.0.0.1:9".parse().unwrap()));
     assert!(error("--metrics 9100").contains("127.0.0.1:5222"));
 }
