@@ -91,7 +91,7 @@ export class Person {
   /// Sends stanzas that the page would not, from a session beside it, and waits until the server has them: `count`
   /// times what `make` returns, which gets `el`, `NS` and the number.
   async sendBeside(make, count = 1) {
-    const maker = await this.page.evaluateHandle(`() => (${make})`);
+    const maker = await this.page.evaluateHandle(`(${make})`);
     await this.page.evaluate(async ([user, make, count]) => {
       const { Client } = await import("/xmpp/client.js");
       const { el, NS } = await import("/xmpp/xml.js");
