@@ -22,7 +22,7 @@ fn command(line: &str) -> Result<Command, String> {
 
 fn serve(line: &str) -> Options {
     match command(line) {
-        Ok(Command::Serve(options)) => options,
+        Ok(Command::Serve(options)) => *options,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -196,6 +196,7 @@ fn the_web_example_is_on_loopback_unless_told_otherwise() {
     assert_eq!(options.listen, "127.0.0.1:8080".parse().unwrap());
     assert!(options.is_protected() && !options.secure && options.operator_token.is_none());
     assert!(options.origins.is_empty() && options.files.is_none());
+    assert!(options.operator().contains("this machine alone"));
     assert_eq!(options.settings.accounts.len(), 1);
     let options = serve_web(
         "--listen 0.0.0.0:80 --secure --origin HTTPS://Chat.example.com --origin http://[::1]:8080 \
@@ -205,6 +206,8 @@ fn the_web_example_is_on_loopback_unless_told_otherwise() {
     assert_eq!(options.origins, ["https://chat.example.com", "http://[::1]:8080"]);
     assert_eq!(options.operator_token.as_deref(), Some("0123456789abcdef"));
     assert_eq!(options.files, Some("d".into()));
+    assert!(options.operator().contains("whoever has the token"));
+    assert!(serve_web("--secure").operator().contains("closed"));
     assert!(!serve_web("--listen 0.0.0.0:80 --allow-plaintext").is_protected());
 }
 

@@ -1,6 +1,6 @@
 //! The example `web` over HTTP: its pages, who may see and do what, its WebSocket's door.
 #![cfg(feature = "server")]
-#![expect(clippy::panic, clippy::expect_used, reason = "a test may fail by a panic")]
+#![expect(clippy::expect_used, reason = "a test may fail by a panic")]
 
 #[path = "../examples/web/app.rs"]
 mod app;
@@ -14,12 +14,14 @@ mod live;
 mod log;
 #[path = "../examples/web/operator.rs"]
 mod operator;
+#[expect(dead_code, reason = "the process uses more of it")]
 #[path = "../examples/web/options.rs"]
 mod options;
 #[path = "../examples/web/pages.rs"]
 mod pages;
 #[path = "../examples/server/settings.rs"]
 mod settings;
+#[expect(dead_code, reason = "the process uses more of it")]
 #[path = "../examples/server/setup.rs"]
 mod setup;
 #[path = "../examples/web/site.rs"]
@@ -34,6 +36,7 @@ use app::App;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use xmpp_session::host::Host;
 use xmpp_session::outbox::Outbox;
 use xmpp_session::server::{Bot, Server};
 
@@ -42,6 +45,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// A site on a port of its own.
 struct World {
     address: SocketAddr,
+    host: Arc<Host<Arc<Outbox>>>,
     server: Server<Arc<Outbox>>,
 }
 
@@ -70,11 +74,12 @@ impl World {
         let line = format!("--account romeo@localhost:montague --log off {line}");
         let options = options::parse(line.split_whitespace().map(String::from));
         let app = App::new(options.expect("options").expect("no help")).await.expect("an app");
+        assert!(app.invented.is_empty());
         tokio::spawn(xmpp_session::host::tokio::background(app.server.clone()));
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("an address");
         tokio::spawn(http::serve(socket, app.routes, log::Log(settings::Level::Off)));
-        Self { address, server: app.server }
+        Self { address, host: app.host, server: app.server }
     }
 
     fn origin(&self) -> String {
@@ -211,6 +216,11 @@ async fn ws_13_pages_of_elsewhere_open_no_websocket() {
     let (host, origin) = (format!("Host: {named}"), format!("Origin: http://{named}"));
     let headers = [&upgrade[..], &[&host, &origin]].concat();
     assert_eq!(world.get("/xmpp-websocket", &headers).await.status, 101);
+    // All four have been handed over, and have gone.
+    while world.host.connections() > 0 || world.server.metrics().accepted < 4 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(world.server.metrics().accepted, 4);
     let [connection, kind, version, key, _] = upgrade;
     let chat = "Sec-WebSocket-Protocol: chat";
     assert_eq!(

@@ -39,7 +39,7 @@ impl Log {
         let what = if login.is_resumed { "resumed" } else { "began" };
         let how = login.mechanism.map_or("no mechanism", |mechanism| mechanism.as_str());
         let text = format!("session {number} of {jid} {what}, from {}, by {how}", login.peer);
-        self.tell(Level::Info, &text);
+        self.info(&text);
     }
 
     pub(crate) fn event<C: SharedConnection>(self, event: &Event<C>) {
@@ -47,7 +47,7 @@ impl Log {
         match event.kind() {
             EventKind::Ended { reason, .. } => {
                 let reason = reason.as_str();
-                self.tell(Level::Info, &format!("session {number} of {jid} ended: {reason}"));
+                self.info(&format!("session {number} of {jid} ended: {reason}"));
             }
             kind => self.debug(&format!("session {number} of {jid}: {kind:?}")),
         }

@@ -59,7 +59,7 @@ async fn run(command: Command) -> Result<(), Failure> {
         Command::AddUser(data, account) => {
             setup::add(&setup::open(&data)?, &System::new(), &[account]).await?;
         }
-        Command::Serve(options) => serve(options).await?,
+        Command::Serve(options) => serve(*options).await?,
     }
     Ok(())
 }

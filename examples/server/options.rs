@@ -36,7 +36,7 @@ pub(crate) const NO_WEBSOCKET: &str = "--websocket needs a server built with Web
 pub(crate) enum Command {
     Help,
     AddUser(PathBuf, Account),
-    Serve(Options),
+    Serve(Box<Options>),
 }
 
 #[derive(Debug)]
@@ -99,7 +99,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         _ => return Err("--cert FILE and --key FILE go together".into()),
     };
     options.complete()?;
-    Ok(Command::Serve(options))
+    Ok(Command::Serve(options.into()))
 }
 
 impl Options {
