@@ -115,6 +115,9 @@ mod stream_management;
 #[path = "subscriptions.rs"]
 mod subscriptions;
 #[cfg(test)]
+#[path = "upgrades.rs"]
+mod upgrades;
+#[cfg(test)]
 #[path = "waiting.rs"]
 mod waiting;
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn everything_said() {
     let options = serve(
         "--listen [::1]:0 --listen 127.0.0.1:1 --direct-tls 0.0.0.0:2 --domain a.example --domain B.example \
          --account me@a.example:x:y]=@[z --cert c --key k --allow-plaintext \
-         --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug --proxy ::1 --proxy 192.0.2.1",
+         --clients-from f --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug --proxy ::1 --proxy 192.0.2.1",
     );
     assert_eq!(options.listen, ["[::1]:0".parse().unwrap(), "127.0.0.1:1".parse().unwrap()]);
     assert_eq!(options.direct_tls, ["0.0.0.0:2".parse().unwrap()]);
@@ -60,6 +60,7 @@ fn everything_said() {
     assert_eq!((jid.as_str(), password.as_str()), ("me@a.example", "x:y]=@[z"));
     assert_eq!(serve("--any-account pw").settings.any_account.as_deref(), Some("pw"));
     assert_eq!(options.certificate, Some(("c".into(), "k".into())));
+    assert_eq!(options.clients_from, Some("f".into()));
     assert_eq!(options.settings.mechanisms, Some(vec![Mechanism::Plain, Mechanism::ScramSha1]));
     assert_eq!((options.settings.conflict, options.settings.log), (Conflict::Refuse, Level::Debug));
     let proxies = ["::1", "192.0.2.1"].map(|address| address.parse::<IpAddr>().unwrap());

@@ -67,7 +67,10 @@ async fn run(command: Command) -> Result<(), Failure> {
 /// Runs a server until it is told to stop.
 async fn serve(options: Options) -> Result<(), Failure> {
     let log = Log(options.settings.log);
-    let tls = certificate::tls(options.certificate.as_ref(), &options.settings.domains)?;
+    let mut tls = certificate::tls(options.certificate.as_ref(), &options.settings.domains)?;
+    if let Some(authorities) = &options.clients_from {
+        tls = tls.clients_from_pem_file(authorities)?;
+    }
     let (server, invented) = setup::server(&options.settings, false).await?;
     let server = server.listener(move |event| log.event(event)).build();
     let host = Host::new(server.clone()).tls(tls).shutdown_timeout(Duration::from_secs(3));

@@ -17,6 +17,7 @@ Usage: cargo run --release --features tokio --example server -- [options]
   --proxy ADDR             every connection comes from this proxy and begins with a PROXY header, of version
                            1 or 2; repeatable
   --cert FILE --key FILE   certificate chain and its private key, PEM (default: self-signed, made at start)
+  --clients-from FILE      clients may log in by a certificate which an authority in this PEM file has issued
   --allow-plaintext        no TLS needed; loopback addresses only
   --metrics ADDR:PORT      answers Prometheus here, at /metrics
   --adduser JID:PASSWORD   adds an account to the --data file, or gives it a new password, and exits
@@ -47,6 +48,7 @@ pub(crate) struct Options {
     pub(crate) proxies: Vec<IpAddr>,
     /// The files of the chain and of the key.
     pub(crate) certificate: Option<(PathBuf, PathBuf)>,
+    pub(crate) clients_from: Option<PathBuf>,
     pub(crate) allow_plaintext: bool,
     pub(crate) metrics: Option<SocketAddr>,
     pub(crate) settings: Settings,
@@ -60,6 +62,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         websocket: Vec::new(),
         proxies: Vec::new(),
         certificate: None,
+        clients_from: None,
         allow_plaintext: false,
         metrics: None,
         settings: Settings::new(),
@@ -81,6 +84,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             "--adduser" => add_user = Some(settings::account(&value("JID:PASSWORD")?, ':')?),
             "--cert" => certificate = Some(value("a PEM file")?.into()),
             "--key" => key = Some(value("a PEM file")?.into()),
+            "--clients-from" => options.clients_from = Some(value("a PEM file")?.into()),
             other => options.settings.take(other, &mut value)?,
         }
     }
@@ -99,7 +103,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         _ => return Err("--cert FILE and --key FILE go together".into()),
     };
     options.complete()?;
-    Ok(Command::Serve(options.into()))
+    Ok(Command::Serve(Box::new(options)))
 }
 
 impl Options {

@@ -17,7 +17,8 @@ pub(crate) const HELP: &str = "\
   --any-account PASSWORD   every user name exists and has this password: for load tests. With SCRAM
                            only if --mechanisms names it: PLAIN is then as costly as it usually is
   --data FILE              keeps everything in this SQLite file (default: in memory); needs feature sqlite
-  --mechanisms LIST        SASL mechanisms, separated by commas (default: all)
+  --mechanisms LIST        SASL mechanisms, separated by commas (default: all; with --data without
+                           SCRAM-SHA-512, for which older accounts have no keys before they log in once)
   --conflict POLICY        who gets a resource in use: replace (the new session), override (the older
                            one, the new one gets another resource), refuse (default replace)
   --no-limits              no limits on rates, on the number of sessions, and on what waits for a

@@ -63,8 +63,11 @@ async fn accounts(
         None => Stores::memory(),
     };
     let mut sasl = Policy::new(environment).allow_insecure(allow_insecure);
-    if let Some(mechanisms) = &settings.mechanisms {
-        sasl = sasl.mechanisms(mechanisms);
+    match &settings.mechanisms {
+        Some(mechanisms) => sasl = sasl.mechanisms(mechanisms),
+        // All accounts are made below.
+        None if settings.data.is_none() => sasl = sasl.mechanisms(&Mechanism::ALL),
+        None => {}
     }
     let mut policy = DomainPolicy::default();
     policy.tls_required = !allow_insecure;
