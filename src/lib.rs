@@ -68,6 +68,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
+#[cfg(feature = "cluster")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
+mod cluster;
 pub mod connection;
 pub mod environment;
 #[cfg(feature = "server")]

@@ -35,6 +35,9 @@ mod account;
 mod block;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(feature = "cluster")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
+pub(crate) mod fence;
 mod keys;
 mod memory;
 mod memory_accounts;
