@@ -68,6 +68,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
+mod client;
 #[cfg(feature = "cluster")]
 #[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
 mod cluster;

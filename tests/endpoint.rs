@@ -30,6 +30,10 @@ mod blocking_table;
 #[path = "carbons.rs"]
 mod carbons;
 #[cfg(test)]
+#[path = "certificates.rs"]
+mod certificates;
+
+#[cfg(test)]
 #[path = "client_state.rs"]
 mod client_state;
 #[cfg(test)]
@@ -92,6 +96,9 @@ mod roster;
 #[cfg(test)]
 #[path = "sasl.rs"]
 mod sasl;
+#[cfg(test)]
+#[path = "sasl2.rs"]
+mod sasl2;
 #[cfg(test)]
 #[path = "stanzas.rs"]
 mod stanzas;

@@ -31,12 +31,12 @@ use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::{Extension, ServerHandle, Wants};
 use crate::recent::Recent;
-use crate::sasl::{Mechanism, Policy};
+use crate::sasl::{Mechanism, Policy, UserAgent};
 use crate::session::{
     Conflict, Event, Hold, Reason, RegistryBuilder, SessionHandle, SessionRegistry,
 };
 use crate::stanza::{Stanza, StanzaError};
-use crate::store::{Authenticator, Stores};
+use crate::store::{Authenticator, CertificateMapper, Stores};
 use crate::stream::Limit;
 
 /// How many pending-out requests are remembered as sent again: two megabytes at most.
@@ -72,11 +72,14 @@ pub struct DomainPolicy {
     pub sasl: Option<Policy>,
     /// Checks passwords instead of the account store's keys.
     pub authenticator: Option<Arc<dyn Authenticator>>,
+    /// Says whose a client certificate is ([EXTERNAL-1](crate::rules#external-1)). Without it, the addresses in the
+    /// certificate count.
+    pub certificates: Option<Arc<dyn CertificateMapper>>,
 }
 
 impl Default for DomainPolicy {
     fn default() -> Self {
-        Self { tls_required: true, sasl: None, authenticator: None }
+        Self { tls_required: true, sasl: None, authenticator: None, certificates: None }
     }
 }
 
@@ -86,6 +89,7 @@ impl fmt::Debug for DomainPolicy {
             .field("tls_required", &self.tls_required)
             .field("sasl", &self.sasl)
             .field("authenticator", &self.authenticator.is_some())
+            .field("certificates", &self.certificates.is_some())
             .finish()
     }
 }
@@ -96,6 +100,7 @@ pub(super) struct Domain {
     pub(super) tls_required: bool,
     pub(super) sasl: Arc<Policy>,
     pub(super) authenticator: Option<Arc<dyn Authenticator>>,
+    pub(super) certificates: Option<Arc<dyn CertificateMapper>>,
 }
 
 /// Configures a [`Server`].
@@ -168,6 +173,9 @@ pub struct Login<'a, C: SharedConnection> {
     pub peer: &'a PeerAddress,
     /// How it has authenticated.
     pub mechanism: Option<Mechanism>,
+    /// What the client has said about itself with that, in the SASL2 profile. Not to be shown to others
+    /// ([SASL2-10](crate::rules#sasl2-10)).
+    pub user_agent: Option<&'a UserAgent>,
     /// Whether the session was there before, and had lost its transport or changes it.
     pub is_resumed: bool,
 }
@@ -372,6 +380,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
         for domain in &mut domains {
             let host = domain.authenticator.take();
             domain.authenticator = host.map(|host| Arc::new(watch.watched(host)) as _);
+            let host = domain.certificates.take();
+            domain.certificates = host.map(|host| Arc::new(watch.watched(host)) as _);
         }
         let registry = self.registry.on_panic({
             let faults = Arc::clone(&faults);
@@ -425,12 +435,12 @@ impl<C: SharedConnection> ServerBuilder<C> {
 
 impl Domain {
     fn new(name: DomainPart, policy: DomainPolicy, environment: &dyn Environment) -> Self {
-        let DomainPolicy { tls_required, sasl, authenticator } = policy;
+        let DomainPolicy { tls_required, sasl, authenticator, certificates } = policy;
         let sasl = sasl.unwrap_or_else(|| Policy::new(environment));
         let sasl = if authenticator.is_some() { sasl.authenticator() } else { sasl };
         // TLS-3: where TLS is required nobody authenticates without.
         let sasl = if tls_required { sasl.allow_insecure(false) } else { sasl };
-        Self { name, tls_required, sasl: Arc::new(sasl), authenticator }
+        Self { name, tls_required, sasl: Arc::new(sasl), authenticator, certificates }
     }
 }
 

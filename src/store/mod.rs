@@ -33,6 +33,7 @@
 
 mod account;
 mod block;
+mod certificate;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 #[cfg(feature = "cluster")]
@@ -48,6 +49,9 @@ mod sqlite;
 
 pub use account::{AccountStore, Authenticator, Credentials, Verdict};
 pub use block::BlockStore;
+#[cfg(feature = "certificates")]
+pub use certificate::CertificateError;
+pub use certificate::{CertificateMapper, ClientCertificate};
 pub(crate) use keys::prepare_password;
 pub use keys::{PasswordError, ScramHash, ScramKeys};
 pub use memory::Memory;

@@ -3,8 +3,11 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
+use jid::{BareJid, DomainPart};
+
 use super::admission::{News, PlaceStanding};
 use super::close::Closing;
+use super::negotiate::Established;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
 use crate::oneshot::Receiver;
@@ -17,8 +20,12 @@ use crate::stream::{Limit, StreamCondition};
 pub(super) enum Pending<C: SharedConnection> {
     /// The answer of a store to SASL; `None` if it failed.
     Sasl(Pin<Box<dyn Future<Output = Option<SaslAnswer>> + Send>>),
+    /// Whose a client certificate is, on a stream to this domain.
+    Certificate(Pin<Box<dyn Future<Output = (Vec<BareJid>, DomainPart)> + Send>>),
     /// A bind under way on the account's chain, and the id of its request.
     Bind(Box<(Receiver<BindOutcome<C>>, Box<str>)>),
+    /// What came with an authentication is being done on the account's chain.
+    Establish(Box<Receiver<Established<C>>>),
     /// A stanza that waits for a store or a handler.
     Stanza(Receiver<()>),
 }
@@ -72,12 +79,22 @@ impl<C: SharedConnection> Driver<C> {
                 self.pending = None;
                 self.sasl_answer(answer);
             }
+            Some(Pending::Certificate(found)) => {
+                let (found, domain) = ready!(found.as_mut().poll(context));
+                self.pending = None;
+                self.client_identified(found, &domain);
+            }
             Some(Pending::Bind(wait)) => {
                 let (done, id) = &mut **wait;
                 let outcome = ready!(Pin::new(done).poll(context));
                 let id = std::mem::take(id);
                 self.pending = None;
                 self.bind_done(outcome, &id);
+            }
+            Some(Pending::Establish(done)) => {
+                let outcome = ready!(Pin::new(&mut **done).poll(context));
+                self.pending = None;
+                self.established(outcome);
             }
             Some(Pending::Stanza(done)) => {
                 if Pin::new(done).poll(context).is_ready() {

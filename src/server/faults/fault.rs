@@ -199,6 +199,8 @@ named! {
         RemoveAccount = "remove-account",
         /// [`Authenticator::check_password`](crate::store::Authenticator::check_password)
         CheckPassword = "check-password",
+        /// [`CertificateMapper::accounts`](crate::store::CertificateMapper::accounts)
+        MapCertificate = "map-certificate",
         /// [`RosterStore::load`](crate::store::RosterStore::load)
         LoadRoster = "load-roster",
         /// [`RosterStore::contact`](crate::store::RosterStore::contact)

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use jid::BareJid;
+use jid::{BareJid, DomainRef};
 
 use super::fault::StoreCall;
 use super::{Faults, PeerAddress};
@@ -13,9 +13,9 @@ use crate::environment::Environment;
 use crate::server::metrics::RareCounters;
 use crate::session::HostCode;
 use crate::store::{
-    AccountStore, Authenticator, BlockStore, Credentials, OfflineId, OfflineMessage, OfflineStore,
-    RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster, Stores,
-    SubscriptionRequest, Verdict,
+    AccountStore, Authenticator, BlockStore, CertificateMapper, ClientCertificate, Credentials,
+    OfflineId, OfflineMessage, OfflineStore, RosterChange, RosterStore, StoreError, StoreFuture,
+    StoredContact, StoredRoster, Stores, SubscriptionRequest, Verdict,
 };
 
 /// What a watched store tells of its calls.
@@ -55,7 +55,7 @@ impl StoreWatch {
         begin: impl FnOnce() -> StoreFuture<T>,
     ) -> StoreFuture<T> {
         let code = match call {
-            StoreCall::CheckPassword => HostCode::Authenticator,
+            StoreCall::CheckPassword | StoreCall::MapCertificate => HostCode::Authenticator,
             _ => HostCode::Store,
         };
         let since = self.environment.now();
@@ -140,6 +140,17 @@ impl Authenticator for Watched<dyn Authenticator> {
     fn check_password(&self, account: &BareJid, password: &str) -> StoreFuture<Verdict> {
         let check = |host: &dyn Authenticator| host.check_password(account, password);
         self.call(StoreCall::CheckPassword, account, check)
+    }
+}
+
+impl CertificateMapper for Watched<dyn CertificateMapper> {
+    fn accounts(
+        &self,
+        certificate: &ClientCertificate,
+        domain: &DomainRef,
+    ) -> StoreFuture<Vec<BareJid>> {
+        let map = |host: &dyn CertificateMapper| host.accounts(certificate, domain);
+        self.call(StoreCall::MapCertificate, &BareJid::from_parts(None, domain), map)
     }
 }
 
