@@ -26,16 +26,6 @@ pub(crate) struct Deposed {
     pub(crate) by: Token,
 }
 
-impl Deposed {
-    /// Whether this is why a store has refused.
-    pub(crate) fn of(error: &StoreError) -> Option<Self> {
-        match error {
-            StoreError::Failed(cause) => cause.downcast_ref().copied(),
-            StoreError::Full | StoreError::NoSpace(_) => None,
-        }
-    }
-}
-
 impl From<Deposed> for StoreError {
     fn from(deposed: Deposed) -> Self {
         Self::failed(deposed)

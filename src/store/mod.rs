@@ -44,6 +44,9 @@ mod memory;
 mod memory_accounts;
 mod offline;
 mod roster;
+#[cfg(feature = "cluster")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
+mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 

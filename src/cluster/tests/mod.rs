@@ -7,6 +7,7 @@
 
 mod breaks;
 mod engine;
+mod links;
 mod member;
 mod oracle;
 #[path = "../../../tests/simulator/random.rs"]
