@@ -20,10 +20,8 @@ pub(super) enum Output {
     Ask(AskId, Ask),
     /// A number that the store has given to nobody yet, for a term in this instance of the engine.
     CountTerm(Arc<str>),
-    /// A higher view than the one before.
-    Adopted {
-        before: Arc<Record>,
-    },
+    /// A higher view is known.
+    Adopted,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -355,11 +353,12 @@ impl Member {
         {
             return;
         }
-        let before = std::mem::replace(&mut self.record, new);
-        if before.has(self.me) && !self.record.has(self.me) {
+        let was_member = self.record.has(self.me);
+        self.record = new;
+        if was_member && !self.record.has(self.me) {
             return self.deadline.fence();
         }
-        self.outputs.push_back(Output::Adopted { before });
+        self.outputs.push_back(Output::Adopted);
     }
 
     #[cfg(test)]

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use super::engine::{Answer, Ask};
 use super::flow::Flow;
+#[cfg(test)]
+use super::frame::Recipient;
 use super::frame::{Body, Frame};
 use super::link::Link;
 use super::member::{AskId, Member, Output};
@@ -243,7 +245,7 @@ impl Node {
             match output {
                 Output::Ask(id, ask) => self.effects.push_back(Effect::Ask(id, ask)),
                 Output::CountTerm(instance) => self.effects.push_back(Effect::CountTerm(instance)),
-                Output::Adopted { .. } => self.adopted(now),
+                Output::Adopted => self.adopted(now),
             }
         }
     }
@@ -351,6 +353,8 @@ impl Node {
     fn end(&mut self, how: Effect) {
         if !std::mem::replace(&mut self.is_over, true) {
             self.member.fence();
+            #[cfg(test)]
+            self.void.extend(self.handed_out().collect::<Vec<_>>());
             self.effects.clear();
             self.effects.push_back(how);
         }
@@ -381,6 +385,16 @@ impl Node {
         let held = self.flows.values().flat_map(Flow::held);
         let arriving = self.slots.arriving().flat_map(|export| &export.outgoing);
         waiting.chain(held).chain(&self.own).chain(arriving).cloned()
+    }
+
+    /// What it is about to hand to accounts here.
+    pub(super) fn handed_out(&self) -> impl Iterator<Item = Arc<Frame>> {
+        self.effects.iter().filter_map(|effect| {
+            let Effect::Handle { account, bytes, work } = effect else { return None };
+            let to = vec![Recipient { slot: work.job.slot, account: Arc::clone(account) }];
+            let body = Body::Stanza { to, bytes: Arc::clone(bytes) };
+            Some(Arc::new(Frame { source: None, body }))
+        })
     }
 
     /// What it has sent to another one without an answer.

@@ -222,7 +222,7 @@ fn begins_anew(
                 Output::Ask(id, _) => {
                     member.handle_answer(ms(now), id, answer(true, "2", living, None))
                 }
-                Output::Adopted { .. } => {}
+                Output::Adopted => {}
             }
         }
     }

@@ -7,8 +7,10 @@
 
 mod breaks;
 mod engine;
+mod faults;
 mod links;
 mod member;
+mod node;
 mod oracle;
 #[path = "../../../tests/simulator/random.rs"]
 #[expect(unreachable_pub, reason = "it is private to tests there as here")]

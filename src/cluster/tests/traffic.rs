@@ -103,7 +103,10 @@ impl World {
         if std::mem::replace(&mut host.deposed, true) {
             return;
         }
-        let (frames, jobs): (Vec<_>, _) = (host.node.frames().collect(), host.jobs.clone());
+        // Stopped before it handed them out, or before it heard that it is over.
+        let taken = host.node.handed_out().chain(host.node.void.iter().cloned());
+        let frames: Vec<_> = host.node.frames().chain(taken).collect();
+        let jobs = host.jobs.clone();
         frames.iter().for_each(|frame| self.messages.at_risk(frame, true, |_| true));
         for (account, jobs) in &jobs {
             for (bytes, work) in jobs {
