@@ -423,8 +423,7 @@ impl Node {
     /// NODE-1, broken.
     fn break_deadline(&mut self, id: AskId, answer: &Answer) {
         use super::tests::Break;
-        let is_broken =
-            matches!(self.settings.broken, Some(Break::AnswerRevives | Break::LateAnswer));
+        let is_broken = self.settings.broken == Some(Break::AnswerRevives);
         if let Some(start) = self.member.renewal_started(id).filter(|_| is_broken && answer.done) {
             let until = start + self.settings.ttl - self.settings.margin;
             self.member.deadline().revive(until);

@@ -124,8 +124,7 @@ impl Node {
         if post.view > self.member.view() {
             self.member.look();
         }
-        let hears_all = broken!(self.settings, StrangersHeard) || broken!(self.settings, DeadHeard);
-        if self.record().has(post.from) || hears_all {
+        if self.record().has(post.from) || broken!(self.settings, StrangersHeard) {
             self.hear(&post);
         }
         self.settle(now);
@@ -219,12 +218,11 @@ impl Node {
     /// What a slot sent before it was lost: its end may have been told already.
     fn is_void(&mut self, frame: &Arc<Frame>, stamp: View) -> bool {
         let is_void = frame.source.is_some_and(|source| self.record().place(source).lost > stamp);
-        let is_heard = broken!(self.settings, VoidHeard) || broken!(self.settings, DeadHeard);
         #[cfg(test)]
         if is_void {
             self.void.push(Arc::clone(frame));
         }
-        is_void && !is_heard
+        is_void && !broken!(self.settings, VoidHeard)
     }
 
     fn take_back(&mut self, slot: Slot, numbered: &Numbered, their_view: View) {

@@ -18,10 +18,6 @@ breaks! {
     NoMargin,
     /// An answer of the engine that comes after the deadline revives (NODE-1).
     AnswerRevives,
-    /// A renewal revives a lease that is over (NODE-1).
-    LeaseRevives,
-    /// Both.
-    LateAnswer,
     /// A lease belongs to the name, not to the incarnation.
     LeaseByName,
     /// The store takes whatever comes (NODE-3).
@@ -32,8 +28,6 @@ breaks! {
     StrangersHeard,
     /// What a slot sent before it was lost is handled (NODE-4).
     VoidHeard,
-    /// Both.
-    DeadHeard,
     /// Frames of a newer view are handled before that view is known (NODE-4).
     NewerViewHeard,
     /// What is sent again bears the view of now (NODE-4).
@@ -76,4 +70,30 @@ impl Break {
     }
 }
 
-pub(super) const SEEDS: &[(Break, u64)] = &[];
+/// A seed in which the world shows it.
+pub(super) const SEEDS: &[(Break, u64)] = &[
+    (Break::AckOnReceipt, 3),
+    (Break::NewOwnerAtOnce, 41),
+    (Break::ReturnedBehind, 4),
+    (Break::NewerViewHeard, 8),
+    (Break::NoDrain, 4),
+    (Break::NoFreeze, 1),
+    (Break::ForgottenAtExport, 4),
+    (Break::NoStoreFence, 11),
+    (Break::LeaseByName, 4),
+    (Break::ViewRegress, 1),
+    (Break::NoWait, 1),
+];
+
+/// What a test tries by hand, since others cover for it in the world, or it takes very many seeds.
+pub(super) const BY_HAND: &[Break] = &[
+    Break::AnswerRevives,
+    Break::StrangersHeard,
+    Break::VoidHeard,
+    Break::StampedAnew,
+    Break::CancelUnstamped,
+    Break::OwnRecord,
+    Break::CensusBeforeWait,
+    Break::TermKept,
+    Break::LeavesAtOnce,
+];

@@ -199,40 +199,45 @@ fn node_2_a_member_that_is_none_any_more_is_fenced() {
     assert!(!member.may_act(ms(801)));
 }
 
-/// What a member does that knows `record` when another instance answers, which has none: whether it writes, and
-/// whether the store had to count a term for that.
-fn begins_anew(
-    member: &mut Member,
-    living: &[Lease],
-    record: Option<&Arc<Record>>,
-) -> (bool, bool) {
+/// What a member does that knows `record` when another instance answers, which has none.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Anew {
+    writes: bool,
+    /// The store has counted a term for that.
+    counted: bool,
+    /// It has read the leases once more.
+    read: bool,
+}
+
+fn begins_anew(member: &mut Member, living: &[Lease], record: Option<&Arc<Record>>) -> Anew {
     member.leased(ms(0), "1", living, record);
     member.handle_term("1", 3);
-    let mut counted = false;
+    let mut anew = Anew::default();
     for now in (400..3600).step_by(100) {
         member.handle_timeout(ms(now), View::default());
         member.settle(ms(now));
         while let Some(output) = member.poll() {
             match output {
                 Output::CountTerm(_) => {
-                    counted = true;
+                    anew.counted = true;
                     member.handle_term("2", 4);
                 }
-                Output::Ask(_, Ask::Replace { .. }) => return (true, counted),
-                Output::Ask(id, _) => {
-                    member.handle_answer(ms(now), id, answer(true, "2", living, None))
+                Output::Ask(_, Ask::Replace { .. }) => return Anew { writes: true, ..anew },
+                Output::Ask(id, ask) => {
+                    anew.read |= ask == Ask::Read;
+                    member.handle_answer(ms(now), id, answer(true, "2", living, None));
                 }
                 Output::Adopted => {}
             }
         }
     }
-    (false, counted)
+    anew
 }
 
 fn writes_anew(broken: Option<Break>, mine: u64, theirs: u64) -> bool {
     let record = first(&[ME, OTHER], "1", view(1, mine));
     let living = [lease(ME, view(1, mine)), lease(OTHER, view(1, theirs))];
-    begins_anew(&mut member(broken), &living, Some(&record)).0
+    begins_anew(&mut member(broken), &living, Some(&record)).writes
 }
 
 #[test]
@@ -247,9 +252,18 @@ fn node_11_who_has_seen_most_writes_on() {
 #[test]
 fn node_11_a_term_is_counted_for_one_instance() {
     let living = [lease(ME, View::default())];
-    assert_eq!(begins_anew(&mut member(None), &living, None), (true, true));
+    assert!(begins_anew(&mut member(None), &living, None).counted);
     let broken = Some(Break::TermKept);
-    assert_eq!(begins_anew(&mut member(broken), &living, None), (true, false));
+    assert!(!begins_anew(&mut member(broken), &living, None).counted);
+}
+
+#[test]
+fn node_11_the_leases_are_read_again_after_the_wait() {
+    let living = [lease(ME, View::default())];
+    let all = Anew { writes: true, counted: true, read: true };
+    assert_eq!(begins_anew(&mut member(None), &living, None), all);
+    let broken = Some(Break::CensusBeforeWait);
+    assert_eq!(begins_anew(&mut member(broken), &living, None), Anew { read: false, ..all });
 }
 
 #[test]

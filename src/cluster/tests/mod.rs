@@ -99,6 +99,10 @@ fn seeds_of_breaks() {
 /// An oracle that no break trips is not there.
 #[test]
 fn node_each_break_is_noticed() {
+    for broken in Break::ALL {
+        let is_tried = breaks::SEEDS.iter().any(|(tried, _)| tried == broken);
+        assert!(is_tried || breaks::BY_HAND.contains(broken), "nobody tries {broken:?}");
+    }
     for (broken, seed) in breaks::SEEDS {
         let world = World::new(*seed, Some(*broken), false).run();
         assert!(world.failure.is_some(), "{broken:?} went unnoticed in seed {seed}");

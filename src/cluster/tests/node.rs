@@ -263,6 +263,24 @@ fn node_4_a_frame_of_before_a_slot_came_is_refused() {
 }
 
 #[test]
+fn node_4_what_is_sent_again_bears_the_view_of_then() {
+    for (broken, taken) in [(None, 0), (Some(Break::StampedAnew), 1)] {
+        let mut world = World::new(broken);
+        // A move of its slot was begun, and cancelled.
+        let mut later = record(3, &[ME, OTHER], [ME, OTHER], [1, 1]);
+        later.places[0].since = view(3);
+        world.see(later);
+        let frame = Arc::new(Frame { source: Some(THEIRS), body: stanza("hello", MINE) });
+        let frames = vec![Numbered { seq: 1, view: view(1), frame }];
+        let (from, refused) = (OTHER, Vec::new());
+        let post = Post { from, view: view(3), base: 1, frames, handled: 0, refused, again: false };
+        world.node.handle_post(world.now, &post.encode());
+        world.take();
+        assert_eq!(world.handled().len(), taken, "{broken:?}");
+    }
+}
+
+#[test]
 fn node_5_a_frame_is_answered_when_it_is_handled() {
     for (broken, at_once) in [(None, 0), (Some(Break::AckOnReceipt), 1)] {
         let mut world = World::new(broken);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::Break;
 use crate::cluster::Settings;
 use crate::cluster::record::{Lease, Member, Move, Place, Record};
 use crate::cluster::view::{Incarnation, Slot, View};
@@ -188,6 +189,15 @@ fn node_9_the_new_owner_or_the_old_one_ends_a_move() {
     let kept = before.with_cancelled(&[Slot(0)], view(2), &Settings::of_tests());
     assert_eq!(kept.places[0], Place { owner: Some(A), ..ended });
     assert_eq!(kept.places[1..], before.places[1..]);
+}
+
+#[test]
+fn node_9_a_cancelled_move_raises_since() {
+    for (broken, since) in [(None, view(2)), (Some(Break::CancelUnstamped), view(1))] {
+        let settings = Settings { broken, ..Settings::of_tests() };
+        let before = moving(record(&[A, B], &[A]), 0, B);
+        assert_eq!(before.with_cancelled(&[Slot(0)], view(2), &settings).places[0].since, since);
+    }
 }
 
 #[test]

@@ -395,7 +395,11 @@ impl World {
                     self.engine.release(inc);
                     self.gone(inc);
                 }
-                Effect::Post(to, post) => self.post(inc, to, post),
+                Effect::Post(to, post) => {
+                    self.count("posts");
+                    *self.counts.entry("bytes of posts").or_default() += post.len() as u64;
+                    self.post(inc, to, post);
+                }
                 Effect::Handle { account, bytes, work } => {
                     let Some(host) = self.hosts.get_mut(&inc) else { return };
                     let jobs = host.jobs.entry(Arc::clone(&account)).or_default();
@@ -568,10 +572,6 @@ impl World {
     fn break_leases(&mut self, ask: &Ask) {
         let Ask::Renew { lease, .. } = ask else { return };
         let leases = self.engine.leases();
-        if matches!(self.settings.broken, Some(Break::LeaseRevives | Break::LateAnswer)) {
-            let far = Duration::from_secs(3600);
-            leases.entry(lease.incarnation).or_insert_with(|| (far, lease.clone()));
-        }
         if self.settings.broken == Some(Break::LeaseByName) {
             leases.retain(|_, (_, other)| {
                 other.name != lease.name || other.incarnation >= lease.incarnation
