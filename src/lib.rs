@@ -56,8 +56,8 @@
 //!   [`Environment`](environment::Environment).
 //! - `server` (default, brings `stream`, the reading and writing of XML streams): a whole server without sockets.
 //! - `tokio`, `threads`: its sockets and TLS. `ring` (default) is the cryptography of that TLS.
-//! - `sqlite`: stores in one file. `conformance`: tests for stores of your own. `tracing`, `metrics`: for a log, for
-//!   monitoring.
+//! - `certificates`: the addresses in client certificates. `sqlite`: stores in one file. `conformance`: tests for
+//!   stores of your own. `tracing`, `metrics`: for a log, for monitoring.
 //!
 //! Without any there are [`session`], [`connection`], [`outbox`], rosters ([`rules::roster`]) and [`stanza`], on six
 //! dependencies.
@@ -65,6 +65,10 @@
 //! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Ids such as [BIND-5](crate::rules#bind-5) name the
 //! [rules](crate::rules#behaviour-rules), each with its source; the [`guide`] has the other pages of the documentation.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    all(feature = "websocket", not(any(feature = "tokio", feature = "threads"))),
+    expect(dead_code, reason = "the feature is for a host, and there is none")
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
@@ -166,4 +170,8 @@ mod cookbook {
     #[cfg(all(feature = "tokio", unix))]
     #[doc = include_str!("../docs/cookbook/gateway.md")]
     mod gateway {}
+
+    #[cfg(all(feature = "ring", feature = "tokio", feature = "websocket"))]
+    #[doc = include_str!("../docs/cookbook/websocket.md")]
+    mod websocket {}
 }
