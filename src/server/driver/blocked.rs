@@ -35,7 +35,7 @@ pub(super) enum Pending<C: SharedConnection> {
 pub(super) enum SaslAnswer {
     Credentials(Box<Option<Credentials>>),
     Verdict(Verdict),
-    Fast(Result<Accepted, SaslError>),
+    Fast(Box<Result<Accepted, SaslError>>),
     /// Whether the password is right.
     Hashed(bool),
     /// Whether the keys are there now (UPGRADE-2).
