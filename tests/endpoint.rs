@@ -79,6 +79,9 @@ mod offline;
 #[path = "order.rs"]
 mod order;
 #[cfg(test)]
+#[path = "overview.rs"]
+mod overview;
+#[cfg(test)]
 #[path = "paced.rs"]
 mod paced;
 #[cfg(test)]
