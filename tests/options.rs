@@ -171,7 +171,7 @@ fn help_names_every_option() {
     assert!(matches!(web::parse(["--help".into()]), Ok(None)));
     let settings = include_str!("../examples/server/settings.rs");
     let examples = [
-        (include_str!("../examples/server/options.rs"), help(), 10),
+        (include_str!("../examples/server/options.rs"), help(), 11),
         (include_str!("../examples/web/options.rs"), web::help(), 7),
     ];
     for (source, help, own) in examples {
