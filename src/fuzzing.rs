@@ -186,6 +186,7 @@ pub fn sasl(data: &[u8]) {
         secure: true,
         bindings: ChannelBindings::default().exporter(vec![7; 32]),
         certified: Vec::new(),
+        adds_keys: true,
     };
     let mut negotiation = Negotiation::new(context);
     for line in data.split(|&byte| byte == b'\n') {

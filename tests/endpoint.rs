@@ -79,6 +79,9 @@ mod offline;
 #[path = "order.rs"]
 mod order;
 #[cfg(test)]
+#[path = "overview.rs"]
+mod overview;
+#[cfg(test)]
 #[path = "paced.rs"]
 mod paced;
 #[cfg(test)]
@@ -111,6 +114,9 @@ mod stream_management;
 #[cfg(test)]
 #[path = "subscriptions.rs"]
 mod subscriptions;
+#[cfg(test)]
+#[path = "upgrades.rs"]
+mod upgrades;
 #[cfg(test)]
 #[path = "waiting.rs"]
 mod waiting;

@@ -445,7 +445,7 @@ fn bind2_1_namespaces_and_inline_features() {
     let client = world.connect();
     client.open();
     let features = client.received().concat();
-    let inline = between(&features, "<inline>", "</inline></authentication>");
+    let inline = between(&features, "<inline>", "</inline><upgrade ");
     assert_eq!(
         inline,
         "<sm xmlns='urn:xmpp:sm:3'/><bind xmlns='urn:xmpp:bind:0'><inline>\

@@ -22,6 +22,7 @@ mod ends;
 mod faults;
 mod limits;
 mod metrics;
+mod overview;
 mod trace;
 mod work;
 
@@ -38,6 +39,7 @@ pub use limits::{Limits, Rate};
 #[cfg(feature = "metrics")]
 pub use metrics::Feed;
 pub use metrics::{ByKind, Histogram, LoginStep, Metrics, Unit};
+pub use overview::{Listing, Order, Overview, Stage, StreamInfo};
 
 use std::fmt;
 use std::future::{Future, poll_fn};

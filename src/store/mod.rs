@@ -36,11 +36,17 @@ mod block;
 mod certificate;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(feature = "cluster")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
+pub(crate) mod fence;
 mod keys;
 mod memory;
 mod memory_accounts;
 mod offline;
 mod roster;
+#[cfg(feature = "cluster")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
+mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
