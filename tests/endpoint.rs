@@ -54,6 +54,9 @@ mod extensions;
 #[path = "faults.rs"]
 mod faults;
 #[cfg(test)]
+#[path = "guests.rs"]
+mod guests;
+#[cfg(test)]
 #[path = "hostile.rs"]
 mod hostile;
 #[cfg(test)]
@@ -104,6 +107,9 @@ mod stream_management;
 #[cfg(test)]
 #[path = "subscriptions.rs"]
 mod subscriptions;
+#[cfg(test)]
+#[path = "tokens.rs"]
+mod tokens;
 #[cfg(test)]
 #[path = "waiting.rs"]
 mod waiting;

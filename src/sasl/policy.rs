@@ -27,6 +27,8 @@ pub struct Policy {
     pub(super) retries: u8,
     pub(super) secure_only: bool,
     pub(super) host_checks_passwords: bool,
+    pub(super) host_checks_tokens: bool,
+    pub(super) guests: bool,
     iterations: NonZeroU32,
     secret: [u8; 32],
 }
@@ -42,6 +44,8 @@ impl Policy {
             retries: 3,
             secure_only: true,
             host_checks_passwords: false,
+            host_checks_tokens: false,
+            guests: false,
             iterations: Credentials::DEFAULT_ITERATIONS,
             secret,
         }
@@ -49,7 +53,8 @@ impl Policy {
 
     /// The mechanisms that may be offered, in any order.
     ///
-    /// PLAIN is never offered on an insecure stream ([SASL-1](crate::rules#sasl-1)), `-PLUS` only where the channel can be
+    /// PLAIN and tokens are never offered on an insecure stream ([SASL-1](crate::rules#sasl-1)), tokens and ANONYMOUS only where
+    /// the [domain](crate::server::DomainPolicy) has what they need, `-PLUS` only where the channel can be
     /// bound to ([SASL-11](crate::rules#sasl-11)): with a `-PLUS` mechanism, list the one without it as well.
     pub fn mechanisms(mut self, mechanisms: &[Mechanism]) -> Self {
         self.mechanisms =
@@ -93,6 +98,18 @@ impl Policy {
     pub(crate) fn authenticator(mut self) -> Self {
         self.host_checks_passwords = true;
         self.mechanisms.retain(|mechanism| mechanism.hash().is_none());
+        self
+    }
+
+    /// Tokens are checked by the host's `TokenAuthenticator`.
+    pub(crate) const fn tokens(mut self) -> Self {
+        self.host_checks_tokens = true;
+        self
+    }
+
+    /// Guests are let in.
+    pub(crate) const fn guests(mut self) -> Self {
+        self.guests = true;
         self
     }
 

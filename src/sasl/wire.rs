@@ -4,6 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::error::SaslError;
+use crate::stanza::write;
 
 /// The namespace of SASL1.
 pub(crate) const NS: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
@@ -60,9 +61,13 @@ pub(crate) fn write_success(data: Option<&[u8]>, out: &mut Vec<u8>) {
     element("success", &text, out);
 }
 
-/// Appends `<failure/>`.
-pub(crate) fn write_failure(error: SaslError, out: &mut Vec<u8>) {
-    element("failure", &format!("<{}/>", error.as_str()), out);
+/// Appends `<failure/>`, with a text in English if there is one.
+pub(crate) fn write_failure(error: SaslError, text: Option<&str>, out: &mut Vec<u8>) {
+    let mut content = format!("<{}/>", error.as_str()).into_bytes();
+    if let Some(text) = text {
+        write::leaf(&mut content, "text", &[("xml:lang", "en")], Some(text));
+    }
+    element("failure", &String::from_utf8_lossy(&content), out);
 }
 
 fn element(name: &str, content: &str, out: &mut Vec<u8>) {
@@ -129,7 +134,7 @@ mod tests {
     #[test]
     fn sasl_7_failures_name_their_condition() {
         assert_eq!(
-            written(|out| write_failure(SaslError::TemporaryAuthFailure, out)),
+            written(|out| write_failure(SaslError::TemporaryAuthFailure, None, out)),
             "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><temporary-auth-failure/></failure>"
         );
         assert_eq!(

@@ -230,7 +230,7 @@ impl<C: SharedConnection> Core<C> {
         let _late: Option<()> = self.timers.within(time, pending()).await;
     }
 
-    async fn remove_account(
+    pub(super) async fn remove_account(
         self: &Arc<Self>,
         account: &BareJid,
         error: &StreamError,

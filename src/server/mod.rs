@@ -20,6 +20,7 @@ mod deliver;
 mod driver;
 mod ends;
 mod faults;
+mod guests;
 mod limits;
 mod metrics;
 mod trace;
@@ -34,6 +35,7 @@ pub use deliver::route::{RouteError, Router};
 pub use driver::{Driver, Offload, Place, Transport, Want};
 pub use ends::{Progress, Shutdown};
 pub use faults::{Fault, FaultKind, PeerAddress, StoreCall, StoreFailure};
+pub use guests::GuestPolicy;
 pub use limits::{Limits, Rate};
 #[cfg(feature = "metrics")]
 pub use metrics::Feed;
@@ -65,6 +67,7 @@ use driver::negotiate::hashing::Hashing;
 use driver::negotiate::login_failures::LoginFailures;
 use driver::rate::Allowances;
 use faults::Faults;
+use guests::Guests;
 use metrics::{Counters, Samples};
 use work::jobs::Jobs;
 use work::timers::Timers;
@@ -131,6 +134,8 @@ struct Core<C: SharedConnection> {
     ledger: Arc<Ledger>,
     allowances: Allowances,
     login_failures: Arc<LoginFailures>,
+    /// Where a domain lets them in.
+    guests: Option<Arc<Guests>>,
     hashing: Option<Arc<Hashing>>,
     metrics: Counters,
     samples: Samples,

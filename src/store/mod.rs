@@ -36,6 +36,7 @@ mod block;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod keys;
+mod login;
 mod memory;
 mod memory_accounts;
 mod offline;
@@ -43,10 +44,14 @@ mod roster;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 
-pub use account::{AccountStore, Authenticator, Credentials, Verdict};
+pub use account::{AccountStore, Credentials};
 pub use block::BlockStore;
 pub(crate) use keys::prepare_password;
 pub use keys::{PasswordError, ScramHash, ScramKeys};
+pub use login::{
+    Authenticator, LoginRequest, TokenAuthenticator, TokenError, TokenGrant, TokenStatus,
+    TokenVerdict, UserAgent, Verdict,
+};
 pub use memory::Memory;
 pub use memory_accounts::{AnyAccount, MemoryAccounts};
 pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};

@@ -3,6 +3,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
+use jid::BareJid;
+
 use super::admission::{News, PlaceStanding};
 use super::close::Closing;
 use super::{Driver, State, Want};
@@ -10,7 +12,7 @@ use crate::connection::{Close, SharedConnection};
 use crate::oneshot::Receiver;
 use crate::session::{Authed, Bound, Session};
 use crate::stanza::Condition;
-use crate::store::{Credentials, Verdict};
+use crate::store::{Credentials, TokenVerdict, Verdict};
 use crate::stream::{Limit, StreamCondition};
 
 /// Work that the driver waits for before it goes on with its input (STREAM-23).
@@ -27,6 +29,9 @@ pub(super) enum Pending<C: SharedConnection> {
 pub(super) enum SaslAnswer {
     Credentials(Option<Credentials>),
     Verdict(Verdict),
+    Token(TokenVerdict),
+    /// The account that was made, if there was room.
+    Guest(Option<BareJid>),
     /// Whether the password is right.
     Hashed(bool),
 }

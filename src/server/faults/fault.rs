@@ -197,8 +197,10 @@ named! {
         SetCredentials = "set-credentials",
         /// [`AccountStore::remove`](crate::store::AccountStore::remove)
         RemoveAccount = "remove-account",
-        /// [`Authenticator::check_password`](crate::store::Authenticator::check_password)
+        /// [`Authenticator::check_login`](crate::store::Authenticator::check_login)
         CheckPassword = "check-password",
+        /// [`TokenAuthenticator::check_token`](crate::store::TokenAuthenticator::check_token)
+        CheckToken = "check-token",
         /// [`RosterStore::load`](crate::store::RosterStore::load)
         LoadRoster = "load-roster",
         /// [`RosterStore::contact`](crate::store::RosterStore::contact)

@@ -4,7 +4,8 @@ use super::*;
 
 #[test]
 fn sasl_1_another_implementation_logs_in_by_every_mechanism() {
-    for mechanism in Mechanism::ALL {
+    let by_password = |one: &Mechanism| one.hash().is_some() || *one == Mechanism::Plain;
+    for mechanism in Mechanism::ALL.into_iter().filter(by_password) {
         // That client says "y" in the mechanisms without channel binding.
         let mut world = World::with(|context| {
             if !mechanism.binds_channel() {
@@ -70,7 +71,8 @@ fn tls_3_an_insecure_stream_wants_encryption_first() {
 #[test]
 fn sasl_2_without_initial_response_the_client_is_asked_for_it() {
     for mechanism in Mechanism::ALL {
-        let mut world = World::new();
+        let mut world =
+            World::with(|context| context.policy = Arc::new(policy().tokens().guests()));
         let step =
             world.receive(Ok(Request::Auth { mechanism: mechanism.as_str(), initial: None }));
         assert_eq!(challenge(step.unwrap()), "");
@@ -123,7 +125,7 @@ fn sasl_4_abort_is_a_failed_attempt_and_a_lone_response_is_malformed() {
         SaslError::MalformedRequest,
     );
     let last = world.receive(Ok(Request::Abort)).unwrap_err();
-    assert_eq!(last, Failure { error: SaslError::Aborted, close: true });
+    assert_eq!(last, Failure { error: SaslError::Aborted, text: None, close: true });
 }
 
 #[test]

@@ -22,13 +22,13 @@ pub(super) use books::{News, Signal};
 
 /// Where a transport comes from: a keyed hash of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Source(u64);
+pub(in crate::server) struct Source(u64);
 
 impl Source {
     /// The host has not said. All of these are one source, and no limit per source applies to it.
     const UNNAMED: Self = Self(0);
 
-    pub(super) const fn key(self) -> u64 {
+    pub(in crate::server) const fn key(self) -> u64 {
         self.0
     }
 }

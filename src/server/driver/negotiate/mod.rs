@@ -3,8 +3,10 @@
 mod bind;
 mod elements;
 mod features;
+mod guest;
 pub(in crate::server) mod hashing;
 mod header;
+mod host;
 pub(in crate::server) mod local;
 pub(in crate::server) mod login_failures;
 mod sasl;
@@ -21,6 +23,7 @@ use crate::sasl::{ChannelBindings, Mechanism, Negotiation};
 use crate::server::{Login, LoginStep};
 use crate::session::{Bound, Epoch, HostCode, Session};
 use crate::stanza::Frame;
+use crate::store::UserAgent;
 use crate::stream::{Limit, StreamCondition, StreamError};
 pub(super) use header::OurHeader;
 use login_failures::LoginAttempt;
@@ -53,6 +56,8 @@ pub(super) struct Negotiating {
     claimed: Option<BareJid>,
     /// How the client authenticates, or has authenticated.
     mechanism: Option<Mechanism>,
+    /// What the client claims to be (SASL2).
+    user_agent: Option<UserAgent>,
     since: Since,
 }
 
@@ -87,6 +92,7 @@ impl Negotiating {
         self.sasl = None;
         self.login = None;
         self.claimed = None;
+        self.user_agent = None;
         self.not_before = None;
     }
 

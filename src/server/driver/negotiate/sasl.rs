@@ -1,6 +1,7 @@
 //! The SASL exchange on the stream (RFC 6120 §6).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use jid::BareJid;
 
@@ -39,6 +40,8 @@ impl<C: SharedConnection> Driver<C> {
         let step = match answer {
             Some(SaslAnswer::Credentials(found)) => sasl.credentials(found),
             Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
+            Some(SaslAnswer::Token(verdict)) => sasl.token(verdict),
+            Some(SaslAnswer::Guest(account)) => sasl.guest(account),
             Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
             None => Err(sasl.store_failed()),
         };
@@ -54,6 +57,9 @@ impl<C: SharedConnection> Driver<C> {
             }
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
+            Ok(Step::CheckToken { claimed, token }) => self.check_token(claimed.as_ref(), token),
+            Ok(Step::NeedDiscovery) => self.discovery(),
+            Ok(Step::NeedGuest) => self.admit_guest(),
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
                     let source = self.core.ledger.source(&self.peer);
@@ -65,10 +71,10 @@ impl<C: SharedConnection> Driver<C> {
                     self.sasl_answer(hashed.map(SaslAnswer::Hashed));
                 }
             },
-            Ok(Step::Success { account, data }) => {
+            Ok(Step::Success { account, data, expires }) => {
                 self.progressed(false);
                 self.end_login(true);
-                self.authenticated(account, data.as_deref());
+                self.authenticated(account, data.as_deref(), expires);
             }
             Err(refused) => {
                 self.progressed(false);
@@ -78,43 +84,37 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     fn find_credentials(&mut self, account: BareJid) {
-        self.begin_login(&account);
+        self.begin_login(Some(&account));
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
             accounts.credentials(&account).await.ok().map(SaslAnswer::Credentials)
         });
     }
 
-    fn check_password(&mut self, account: BareJid, password: String) {
-        let domain = self.core.domain(account.domain().as_str());
-        let Some(authenticator) = domain.and_then(|domain| domain.authenticator.clone()) else {
-            return;
-        };
-        self.begin_login(&account);
-        self.wait_for_sasl(async move {
-            let verdict = authenticator.check_password(&account, &password).await;
-            verdict.ok().map(SaslAnswer::Verdict)
-        });
-    }
-
-    fn wait_for_sasl(&mut self, answer: impl Future<Output = Option<SaslAnswer>> + Send + 'static) {
+    pub(super) fn wait_for_sasl(
+        &mut self,
+        answer: impl Future<Output = Option<SaslAnswer>> + Send + 'static,
+    ) {
         self.pending = Some(Pending::Sasl(Box::pin(answer)));
     }
 
     /// LIMIT-29: a login of a source where many have failed is checked later, be it right or wrong.
-    /// Where the host names no source, the account's failures count.
-    fn begin_login(&mut self, account: &BareJid) {
+    /// Where the host names no source, the account's failures count; where the client names no account
+    /// either, it has to guess a whole token.
+    pub(super) fn begin_login(&mut self, account: Option<&BareJid>) {
         let source = self.core.ledger.source(&self.peer);
         let named = Some(source.key()).filter(|key| *key != 0);
-        let key = named.unwrap_or_else(|| self.core.ledger.account(account));
-        let (login, not_before) = self.core.login_failures.begin(key);
+        let key = named.or_else(|| account.map(|account| self.core.ledger.account(account)));
+        let begun = key.map(|key| self.core.login_failures.begin(key));
+        let (login, not_before) = begun.unzip();
+        let not_before = not_before.flatten();
         self.progressed(true);
         if not_before.is_some() {
-            self.core.limit(Limit::FailedLogins, &self.peer, Some(account));
+            self.core.limit(Limit::FailedLogins, &self.peer, account);
         }
         if let Some(negotiating) = &mut self.negotiating {
-            negotiating.claimed = Some(account.clone());
-            negotiating.login = Some(login);
+            negotiating.claimed = account.cloned();
+            negotiating.login = login;
             negotiating.not_before = not_before;
         }
     }
@@ -137,14 +137,19 @@ impl<C: SharedConnection> Driver<C> {
         let span = self.trace.entered();
         self.core.faults.tell(kind, &self.peer, claimed);
         drop(span);
-        self.write(|words| wire::write_failure(refused.error, words));
+        self.write(|words| wire::write_failure(refused.error, refused.text.as_deref(), words));
         if refused.close {
             // SASL-9
             self.fail(StreamError::exceeded(Limit::Retries));
         }
     }
 
-    fn authenticated(&mut self, account: BareJid, data: Option<&[u8]>) {
+    fn authenticated(
+        &mut self,
+        account: BareJid,
+        data: Option<&[u8]>,
+        expires: Option<SystemTime>,
+    ) {
         let Some(negotiating) = &mut self.negotiating else { return };
         // SASL-8
         if negotiating.tls && negotiating.from.as_ref().is_some_and(|from| from != &account) {
@@ -156,6 +161,7 @@ impl<C: SharedConnection> Driver<C> {
         if !self.become_account(account) {
             return self.fail(StreamCondition::InternalServerError.into());
         }
+        self.expires_at(expires);
         self.write(|words| wire::write_success(data, words));
         self.parser.authenticated(&self.core.limits.stream);
         // STREAM-28: clients that pipeline have sent the next header already.
