@@ -84,6 +84,9 @@ mod paced;
 #[path = "recipes.rs"]
 mod recipes;
 #[cfg(test)]
+#[path = "registration.rs"]
+mod registration;
+#[cfg(test)]
 #[path = "reports.rs"]
 mod reports;
 #[cfg(test)]

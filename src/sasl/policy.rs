@@ -85,6 +85,11 @@ impl Policy {
         self
     }
 
+    /// The number of iterations for new passwords.
+    pub(crate) const fn iteration_count(&self) -> NonZeroU32 {
+        self.iterations
+    }
+
     /// The secret that the salts of unknown users are derived from.
     ///
     /// A server that draws a new one at each start shows other salts for unknown users after it,

@@ -31,7 +31,7 @@ use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::{Extension, ServerHandle, Wants};
-use crate::recent::Recent;
+use crate::recent::{self, Recent};
 use crate::sasl::{Mechanism, Policy};
 use crate::session::{
     Conflict, Event, Hold, Reason, RegistryBuilder, SessionHandle, SessionRegistry,
@@ -42,6 +42,9 @@ use crate::stream::Limit;
 
 /// How many pending-out requests are remembered as sent again: two megabytes at most.
 const REMINDERS: usize = 1 << 15;
+
+/// Sources of clients that ask before they authenticate which are remembered, and up to twice as many.
+const STRANGERS: usize = 1 << 14;
 
 /// Clients are not asked for a sign of life more often than this (STREAM-29).
 const LEAST_SILENCE: Duration = Duration::from_secs(5 * 60);
@@ -409,6 +412,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
             reviews: Arc::default(),
             stores: watch.stores(stores),
             guests,
+            strangers: Mutex::new(recent::Allowances::new(STRANGERS)),
             components: components.of(core.clone()),
             domains,
             default_domain: self.default_domain,

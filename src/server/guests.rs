@@ -140,7 +140,7 @@ impl<C: SharedConnection> Core<C> {
         self.jobs.spawn(async move {
             let error = StreamError::new(StreamCondition::NotAuthorized);
             // What a store of others does not take back stays as it is with any account that is gone.
-            let _failed = core.remove_account(&account, &error).await;
+            let _failed = core.remove_account(&account, &error, None).await;
             if let Some(guests) = &core.guests {
                 guests.forget(&account);
             }

@@ -35,6 +35,7 @@ mod account;
 mod block;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod invitation;
 mod keys;
 mod login;
 mod memory;
@@ -46,6 +47,7 @@ mod sqlite;
 
 pub use account::{AccountStore, Credentials};
 pub use block::BlockStore;
+pub use invitation::{InvitationStore, MemoryInvitations, StoredInvitation};
 pub(crate) use keys::prepare_password;
 pub use keys::{PasswordError, ScramHash, ScramKeys};
 pub use login::{

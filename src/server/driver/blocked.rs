@@ -9,9 +9,10 @@ use super::admission::{News, PlaceStanding};
 use super::close::Closing;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
+use crate::extension::IqResult;
 use crate::oneshot::Receiver;
 use crate::session::{Authed, Bound, Session};
-use crate::stanza::Condition;
+use crate::stanza::{Condition, Stanza};
 use crate::store::{Credentials, TokenVerdict, Verdict};
 use crate::stream::{Limit, StreamCondition};
 
@@ -21,6 +22,8 @@ pub(super) enum Pending<C: SharedConnection> {
     Sasl(Pin<Box<dyn Future<Output = Option<SaslAnswer>> + Send>>),
     /// A bind under way on the account's chain, and the id of its request.
     Bind(Box<(Receiver<BindOutcome<C>>, Box<str>)>),
+    /// The answer to a request before authentication, and the request.
+    Stranger(Box<(Receiver<IqResult>, Stanza)>),
     /// A stanza that waits for a store or a handler.
     Stanza(Receiver<()>),
 }
@@ -83,6 +86,14 @@ impl<C: SharedConnection> Driver<C> {
                 let id = std::mem::take(id);
                 self.pending = None;
                 self.bind_done(outcome, &id);
+            }
+            Some(Pending::Stranger(wait)) => {
+                let (done, _) = &mut **wait;
+                let result = ready!(Pin::new(done).poll(context));
+                if let Some(Pending::Stranger(wait)) = self.pending.take() {
+                    let failed = || Err(Condition::InternalServerError.into());
+                    self.stranger_answered(&wait.1, result.unwrap_or_else(failed));
+                }
             }
             Some(Pending::Stanza(done)) => {
                 if Pin::new(done).poll(context).is_ready() {

@@ -134,11 +134,16 @@ impl Ledger {
 
     /// The source that a peer belongs to: the whole address with IPv4, and with IPv6 the /64 that one
     /// subscriber usually has.
-    pub(super) fn source(&self, peer: &PeerAddress) -> Source {
+    pub(in crate::server) fn source(&self, peer: &PeerAddress) -> Source {
         if !peer.is_known() {
             return Source::UNNAMED;
         }
         Source(self.hasher.hash_one(peer.network()) | 1)
+    }
+
+    /// An account, where a source is to be named.
+    pub(in crate::server) fn as_source(&self, account: &BareJid) -> Source {
+        Source(self.account(account))
     }
 
     /// An account's key; never that of a source.

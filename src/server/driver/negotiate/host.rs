@@ -8,7 +8,7 @@ use crate::connection::SharedConnection;
 use crate::sasl::Mechanism;
 use crate::server::builder::Domain;
 use crate::session::HostCode;
-use crate::store::{LoginRequest, TokenError, TokenVerdict};
+use crate::store::{LoginRequest, TokenVerdict};
 
 impl<C: SharedConnection> Driver<C> {
     /// The domain that the client logs in to, and what is known of that.
@@ -49,7 +49,7 @@ impl<C: SharedConnection> Driver<C> {
         let Some((domain, _)) = self.login_request() else { return };
         let Some(tokens) = domain.tokens.clone() else { return };
         let told = self.shielded_as(HostCode::Authenticator, || tokens.discovery());
-        let error = told.unwrap_or_else(TokenError::new);
+        let error = told.unwrap_or_default();
         self.sasl_answer(Some(SaslAnswer::Token(TokenVerdict::Refused(error))));
     }
 }

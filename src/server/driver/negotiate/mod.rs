@@ -10,6 +10,7 @@ mod host;
 pub(in crate::server) mod local;
 pub(in crate::server) mod login_failures;
 mod sasl;
+mod strangers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +22,7 @@ use super::{Driver, State, Want};
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::sasl::{ChannelBindings, Mechanism, Negotiation};
 use crate::server::{Login, LoginStep};
-use crate::session::{Bound, Epoch, HostCode, Session};
+use crate::session::{Bound, Epoch, HostCode, Session, Values};
 use crate::stanza::Frame;
 use crate::store::UserAgent;
 use crate::stream::{Limit, StreamCondition, StreamError};
@@ -58,6 +59,10 @@ pub(super) struct Negotiating {
     mechanism: Option<Mechanism>,
     /// What the client claims to be (SASL2).
     user_agent: Option<UserAgent>,
+    /// Requests before authentication (LIMIT-33).
+    requests: u8,
+    /// What extensions keep for a stream that is not authenticated.
+    kept: Values,
     since: Since,
 }
 
@@ -93,6 +98,7 @@ impl Negotiating {
         self.login = None;
         self.claimed = None;
         self.user_agent = None;
+        self.kept = Values::default();
         self.not_before = None;
     }
 
