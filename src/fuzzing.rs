@@ -14,7 +14,7 @@ use jid::{BareJid, DomainPart};
 use crate::connection::Recorder;
 use crate::environment::{Environment, Virtual};
 use crate::sasl::wire::Request;
-use crate::sasl::{self, ChannelBindings, Negotiation, Policy, Step};
+use crate::sasl::{self, ChannelBindings, Mechanism, Negotiation, Policy, Step};
 use crate::server::{Driver, Server, Transport, Want};
 use crate::stanza::bounds::Bounds;
 use crate::stanza::canonical::Declarations;
@@ -181,11 +181,18 @@ pub fn sasl(data: &[u8]) {
     let environment = Arc::new(Virtual::new(1));
     let Some(domain) = domain() else { return };
     let context = sasl::Context {
-        policy: Arc::new(Policy::new(&*environment).iterations(FEW).tokens().guests()),
+        policy: Arc::new(
+            Policy::new(&*environment)
+                .mechanisms(&Mechanism::ALL)
+                .iterations(FEW)
+                .tokens()
+                .guests(),
+        ),
         environment,
         domain,
         secure: true,
         bindings: ChannelBindings::default().exporter(vec![7; 32]),
+        certified: Vec::new(),
     };
     let mut negotiation = Negotiation::new(context);
     for line in data.split(|&byte| byte == b'\n') {

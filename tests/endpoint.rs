@@ -30,6 +30,10 @@ mod blocking_table;
 #[path = "carbons.rs"]
 mod carbons;
 #[cfg(test)]
+#[path = "certificates.rs"]
+mod certificates;
+
+#[cfg(test)]
 #[path = "client_state.rs"]
 mod client_state;
 #[cfg(test)]

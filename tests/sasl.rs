@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use login::{Channel, login};
+use login::{Channel, login, login_having_seen};
 use wire::{Client, PASSWORD, World, now};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::sasl::{ChannelBindings, Mechanism, Policy};
 use xmpp_session::server::{DomainPolicy, Transport, Want};
-use xmpp_session::store::{Authenticator, StoreError, StoreFuture, Verdict};
+use xmpp_session::store::{Authenticator, Credentials, StoreError, StoreFuture, Verdict};
 use xmpp_session::stream::Limit;
 
 const NS: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
@@ -95,8 +95,12 @@ fn sasl_1_scram_goes_through_with_another_implementation() {
     let world = World::new();
     world.account("romeo");
     for mechanism in ["SCRAM-SHA-1", "SCRAM-SHA-256", "PLAIN"] {
-        let client = opened(&world);
-        let last = login(("romeo", PASSWORD), mechanism, Channel("", Vec::new()), |xml| {
+        let client = world.connect();
+        client.open();
+        let features = client.received().concat();
+        let seen = Some((&*features, None));
+        let channel = Channel("", Vec::new());
+        let last = login_having_seen(seen, ("romeo", PASSWORD), mechanism, channel, |xml| {
             client.ask(xml).concat()
         });
         assert!(last.starts_with(&format!("<success xmlns='{NS}'")), "{mechanism}: {last}");
@@ -115,9 +119,9 @@ fn sasl_11_channel_binding_in_virtual_time() {
     {
         let client = world.accept(Transport::new());
         client.driver(|driver| {
-            driver.secured(
-                ChannelBindings::new().exporter(data.clone()).server_end_point(vec![9; 32]),
-            )
+            let bindings =
+                ChannelBindings::new().exporter(data.clone()).server_end_point(vec![9; 32]);
+            driver.secured(bindings.version(0x0304))
         });
         client.open();
         let features = client.received().concat();
@@ -125,12 +129,32 @@ fn sasl_11_channel_binding_in_virtual_time() {
         assert!(features.contains("<channel-binding type='tls-server-end-point'/>"), "{features}");
         let theirs = if right { data.clone() } else { vec![8; 32] };
         let channel = Channel("tls-exporter", theirs);
-        let last = login(("romeo", PASSWORD), mechanism, channel, |xml| client.ask(xml).concat());
+        // SASL-12
+        let seen = Some((&*features, Some("0304")));
+        let last = login_having_seen(seen, ("romeo", PASSWORD), mechanism, channel, |xml| {
+            client.ask(xml).concat()
+        });
         if right {
             assert!(last.starts_with("<success"), "{mechanism}: {last}");
         } else {
             assert!(last.starts_with("<failure"), "{mechanism}: {last}");
         }
+    }
+}
+
+#[test]
+fn sasl_1_sha_512_where_the_host_says_so() {
+    let world = policy(|policy| policy.mechanisms(&Mechanism::ALL), true);
+    let romeo = BareJid::new("romeo@example.net").unwrap();
+    let credentials = Credentials::from_password(PASSWORD, world.environment()).unwrap();
+    now(world.stores().accounts.set_credentials(&romeo, credentials)).unwrap();
+    for mechanism in ["SCRAM-SHA-512", "PLAIN"] {
+        let client = world.connect();
+        let features = open_net(&client);
+        assert!(features.contains("<mechanism>SCRAM-SHA-512</mechanism>"), "{features}");
+        let channel = Channel("", Vec::new());
+        let last = login(("romeo", PASSWORD), mechanism, channel, |xml| client.ask(xml).concat());
+        assert!(last.starts_with("<success"), "{mechanism}: {last}");
     }
 }
 

@@ -12,6 +12,10 @@
 #[path = "common/login.rs"]
 mod login;
 
+#[cfg(all(test, feature = "certificates"))]
+#[path = "tls_certificates.rs"]
+mod certificates;
+
 #[cfg(test)]
 #[path = "tls_ends.rs"]
 mod ends;
@@ -23,7 +27,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use login::{Channel, login};
+use login::{Channel, login, login_having_seen};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use xmpp_session::environment::System;
@@ -63,6 +67,21 @@ fn serve(way: Way, direct: bool) -> Served {
 }
 
 fn serve_as(way: Way, direct: bool, peer: Transport) -> Served {
+    serve_under(way, direct, peer, |tls| tls)
+}
+
+/// A server whose TLS is changed so.
+#[cfg(feature = "certificates")]
+fn serve_with(way: Way, direct: bool, change: impl FnOnce(TlsConfig) -> TlsConfig) -> Served {
+    serve_under(way, direct, Transport::new(), change)
+}
+
+fn serve_under(
+    way: Way,
+    direct: bool,
+    peer: Transport,
+    change: impl FnOnce(TlsConfig) -> TlsConfig,
+) -> Served {
     let environment = Arc::new(System::new());
     let accounts = MemoryAccounts::new();
     let credentials =
@@ -82,7 +101,7 @@ fn serve_as(way: Way, direct: bool, peer: Transport) -> Served {
     let params = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap();
     let certificate = params.self_signed(&key).unwrap().der().clone();
     let config = TlsConfig::new(vec![certificate.clone()], key.serialize_der().try_into().unwrap());
-    let host = Arc::new(Host::new(server.clone()).tls(config.unwrap()));
+    let host = Arc::new(Host::new(server.clone()).tls(change(config.unwrap())));
 
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
@@ -183,7 +202,13 @@ fn log_in(tls: &mut Tls, mechanism: &str, channel: Channel) {
     let features = until(tls, "</stream:features>");
     assert!(features.contains(&format!("<mechanism>{mechanism}</mechanism>")), "{features}");
     assert!(!features.contains("<starttls"), "{features}");
-    let last = login(USER, mechanism, channel, |xml| {
+    let version = match tls.conn.protocol_version() {
+        Some(rustls::ProtocolVersion::TLSv1_3) => "0304",
+        _ => "0303",
+    };
+    // SASL-12
+    let seen = Some((&*features, Some(version)));
+    let last = login_having_seen(seen, USER, mechanism, channel, |xml| {
         say(tls, xml);
         let start = until(tls, ">");
         if start.ends_with("/>") { start } else { start + &until(tls, ">") }

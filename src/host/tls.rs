@@ -7,10 +7,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::hash::HashAlgorithm;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
-use rustls::server::ServerConnection;
-use rustls::{ProtocolVersion, ServerConfig, SupportedCipherSuite};
+use rustls::server::{ServerConnection, WebPkiClientVerifier};
+use rustls::{ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 use crate::sasl::ChannelBindings;
+use crate::store::ClientCertificate;
 
 /// A TLS configuration, and what channel bindings need to know of its certificate.
 ///
@@ -29,6 +30,8 @@ pub struct TlsConfig {
     /// The same for transports that begin with TLS.
     direct: Arc<ServerConfig>,
     pub(super) end_point: Option<Arc<[u8]>>,
+    /// Certificates of clients say who they are (EXTERNAL-1).
+    knows_clients: bool,
 }
 
 /// Why no TLS configuration could be made of two files.
@@ -123,7 +126,8 @@ impl TlsConfig {
         })
     }
 
-    /// TLS 1.2 and 1.3 with this certificate, the peer's own first, and no client certificates.
+    /// TLS 1.2 and 1.3 with this certificate, the peer's own first, and no client certificates (see
+    /// [`client_certificates`](Self::client_certificates)).
     ///
     /// # Errors
     ///
@@ -157,6 +161,41 @@ impl TlsConfig {
         self
     }
 
+    /// Asks clients for a certificate that one of `roots` has issued, for SASL EXTERNAL
+    /// ([EXTERNAL-1](crate::rules#external-1)): these authorities say who has which account. A client may do without; one
+    /// that shows another certificate, or one that has expired, fails in the handshake.
+    ///
+    /// For a configuration of [`new`](Self::new) or [`from_pem_files`](Self::from_pem_files). One that the host has made
+    /// has a verifier of its own, and [`knows_clients`](Self::knows_clients). The addresses are read with the feature
+    /// `certificates`; without it only the host's [`CertificateMapper`](crate::store::CertificateMapper) knows whose a
+    /// certificate is.
+    ///
+    /// # Errors
+    ///
+    /// If there are no roots.
+    pub fn client_certificates(self, roots: RootCertStore) -> Result<Self, rustls::Error> {
+        let provider = Arc::clone(self.config.crypto_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::clone(&self.config.cert_resolver));
+        let end_point = self.end_point;
+        Ok(Self { end_point, ..Self::from(Arc::new(config)) }.knows_clients(true))
+    }
+
+    /// Whether the certificates that the configuration's own verifier has accepted say who has which account, for SASL
+    /// EXTERNAL. Default: no, since a verifier may ask for certificates for another reason.
+    #[must_use]
+    pub const fn knows_clients(mut self, knows: bool) -> Self {
+        self.knows_clients = knows;
+        self
+    }
+
     pub(super) fn config(&self, direct: bool) -> Arc<ServerConfig> {
         Arc::clone(if direct { &self.direct } else { &self.config })
     }
@@ -172,9 +211,18 @@ impl TlsConfig {
             connection.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b""))
         });
         // Empty data counts as none.
-        ChannelBindings::new()
+        let bindings = ChannelBindings::new()
             .exporter(exporter.and_then(Result::ok).unwrap_or_default())
-            .server_end_point(self.end_point.as_deref().map(Vec::from).unwrap_or_default())
+            .server_end_point(self.end_point.as_deref().map(Vec::from).unwrap_or_default());
+        let bindings = match connection.protocol_version() {
+            Some(version) => bindings.version(version.into()),
+            None => bindings,
+        };
+        let chain = connection.peer_certificates().filter(|_| self.knows_clients);
+        match chain.and_then(|chain| chain.first()).and_then(|own| client(own)) {
+            Some(certificate) => bindings.client_certificate(certificate),
+            None => bindings,
+        }
     }
 }
 
@@ -187,7 +235,7 @@ impl From<Arc<ServerConfig>> for TlsConfig {
         let mut direct = ServerConfig::clone(&config);
         // One that is offered nothing goes on without, as clients may (XEP-0368).
         direct.alpn_protocols = vec![b"xmpp-client".to_vec()];
-        Self { config, direct: Arc::new(direct), end_point: None }
+        Self { config, direct: Arc::new(direct), end_point: None, knows_clients: false }
     }
 }
 
@@ -195,6 +243,7 @@ impl fmt::Debug for TlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsConfig")
             .field("end_point", &self.end_point.is_some())
+            .field("knows_clients", &self.knows_clients)
             .finish_non_exhaustive()
     }
 }
@@ -208,6 +257,14 @@ fn provider() -> Result<Arc<CryptoProvider>, rustls::Error> {
     return Ok(Arc::new(rustls::crypto::ring::default_provider()));
     #[cfg(not(feature = "ring"))]
     Err(rustls::Error::General("no provider: install one, or take the feature `ring`".into()))
+}
+
+/// A client's own certificate; none where its names cannot be read.
+fn client(certificate: &CertificateDer<'_>) -> Option<ClientCertificate> {
+    #[cfg(feature = "certificates")]
+    return ClientCertificate::from_der(certificate).ok();
+    #[cfg(not(feature = "certificates"))]
+    Some(ClientCertificate::new(certificate.to_vec(), []))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, PemError> {

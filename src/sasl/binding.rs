@@ -2,7 +2,10 @@
 
 use std::fmt;
 
-/// Channel binding data of one TLS connection, as far as the host knows it.
+use crate::store::ClientCertificate;
+
+/// What the host knows of one TLS connection that a login needs: channel binding data, the version, the client's
+/// certificate.
 ///
 /// The `-PLUS` mechanisms are offered where [`server_end_point`](Self::server_end_point) is known:
 /// a server that offers them must support that type ([SASL-11](crate::rules#sasl-11), [XEP-0440
@@ -20,12 +23,14 @@ use std::fmt;
 pub struct ChannelBindings {
     exporter: Option<Vec<u8>>,
     server_end_point: Option<Vec<u8>>,
+    tls_version: Option<u16>,
+    client_certificate: Option<ClientCertificate>,
 }
 
 impl ChannelBindings {
     /// No data: no `-PLUS` mechanism is offered.
     pub const fn new() -> Self {
-        Self { exporter: None, server_end_point: None }
+        Self { exporter: None, server_end_point: None, tls_version: None, client_certificate: None }
     }
 
     /// `tls-exporter` ([RFC 9266 §4](https://www.rfc-editor.org/rfc/rfc9266#section-4)): 32 bytes
@@ -42,6 +47,29 @@ impl ChannelBindings {
     pub fn server_end_point(mut self, data: Vec<u8>) -> Self {
         self.server_end_point = some(data);
         self
+    }
+
+    /// The version of TLS as it is on the wire: `0x0304` for TLS 1.3, `0x0303` for TLS 1.2. SCRAM tells it to the
+    /// client ([SASL-12](crate::rules#sasl-12)): leave it out where TLS ends at a proxy.
+    pub const fn version(mut self, version: u16) -> Self {
+        self.tls_version = Some(version);
+        self
+    }
+
+    /// The certificate by which the client has proved who it is, for SASL EXTERNAL
+    /// ([EXTERNAL-1](crate::rules#external-1)). The host's TLS must have verified its chain up to an authority that is
+    /// trusted to say who has which account.
+    pub fn client_certificate(mut self, certificate: ClientCertificate) -> Self {
+        self.client_certificate = Some(certificate);
+        self
+    }
+
+    pub(crate) const fn certificate(&self) -> Option<&ClientCertificate> {
+        self.client_certificate.as_ref()
+    }
+
+    pub(crate) const fn tls_version(&self) -> Option<u16> {
+        self.tls_version
     }
 
     pub(crate) const fn any(&self) -> bool {

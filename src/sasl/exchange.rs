@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jid::{BareJid, DomainPart, DomainRef};
 
 use super::binding::ChannelBindings;
@@ -24,6 +26,8 @@ pub(crate) struct Context {
     /// TLS-3: said by the host.
     pub(crate) secure: bool,
     pub(crate) bindings: ChannelBindings,
+    /// The accounts of the domain that the client's certificate is for (EXTERNAL-1).
+    pub(crate) certified: Vec<BareJid>,
 }
 
 impl Context {
@@ -36,6 +40,7 @@ impl Context {
                 self.secure && self.policy.host_checks_tokens
             }
             Mechanism::Anonymous => self.policy.guests,
+            Mechanism::External => self.secure && !self.certified.is_empty(),
             _ if mechanism.binds_channel() => self.secure && self.bindings.any(),
             _ => true,
         })
@@ -43,6 +48,30 @@ impl Context {
 
     pub(crate) fn offers_binding(&self) -> bool {
         self.offered().any(Mechanism::binds_channel)
+    }
+
+    /// What SCRAM tells the client of the offer it was made (SASL-12): attributes behind those of RFC 5802, which the
+    /// proof covers.
+    fn told(&self, hash: ScramHash) -> String {
+        if !self.policy.downgrade_protection {
+            return String::new();
+        }
+        // XEP-0474 §6.1
+        let sorted = |mut names: Vec<&'static str>| {
+            names.sort_unstable();
+            names.join("\x1e")
+        };
+        let mut offer = sorted(self.offered().map(Mechanism::as_str).collect());
+        if self.offers_binding() {
+            offer.push('\x1f');
+            offer.push_str(&sorted(self.bindings.types().collect()));
+        }
+        let mut told = format!(",h={}", STANDARD.encode(hash.hash(offer.as_bytes())));
+        // XEP-0515 §4.1
+        if let Some(version) = self.bindings.tls_version() {
+            told.push_str(&format!(",t={version:04x}"));
+        }
+        told
     }
 }
 
@@ -73,6 +102,11 @@ pub(crate) enum Step {
     NeedDiscovery,
     /// Make an account for a guest; then `guest`.
     NeedGuest,
+    /// The client is `account`'s: ask the store whether it may log in; then `verdict` or `store_failed`.
+    CheckAccount {
+        /// Of the domain; had been there a moment ago.
+        account: BareJid,
+    },
     /// Do this, wherever it delays nobody; then `hashed` with the result.
     CheckKeys(Box<dyn FnOnce() -> bool + Send>),
     /// The client has proved to be `account`, which is also the authorization identity it asked
@@ -96,6 +130,7 @@ impl fmt::Debug for Step {
             Self::CheckToken { .. } => "CheckToken",
             Self::NeedDiscovery => "NeedDiscovery",
             Self::NeedGuest => "NeedGuest",
+            Self::CheckAccount { .. } => "CheckAccount",
             Self::CheckKeys(_) => "CheckKeys",
             Self::Success { .. } => "Success",
         })
@@ -133,6 +168,7 @@ impl Exchange {
         match self {
             Self::First(mechanism) => match (mechanism, mechanism.hash()) {
                 (_, Some(hash)) => first_scram(data, mechanism, hash, context),
+                (Mechanism::External, None) => first_external(data, context),
                 (Mechanism::OauthBearer, None) => bearer::first(data, &context.domain),
                 (Mechanism::XOauth2, None) => bearer::first_plain(data, &context.domain),
                 (Mechanism::Anonymous, None) => anonymous::first(data),
@@ -152,11 +188,12 @@ impl Exchange {
         let disabled = found.as_ref().is_some_and(|credentials| credentials.disabled);
         match self {
             Self::Plain { account, password } => {
-                let hashes = [ScramHash::Sha256, ScramHash::Sha1];
-                let hash = hashes
-                    .into_iter()
-                    .find(|hash| found.as_ref().is_some_and(|found| found.keys(*hash).is_some()));
-                let hash = hash.unwrap_or(ScramHash::Sha256);
+                // One hash function for all that have it, so that the time tells nothing.
+                let usual = context.policy.password_hash();
+                let has = |hash: &ScramHash| {
+                    found.as_ref().is_some_and(|found| found.usable(*hash).is_some())
+                };
+                let hash = std::iter::once(usual).chain(ScramHash::ALL).find(has).unwrap_or(usual);
                 let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
                 let check = Box::new(move || keys.verify(&password, hash) & known);
                 Ok((Some(Self::Hashing { account, disabled }), Step::CheckKeys(check)))
@@ -164,8 +201,14 @@ impl Exchange {
             Self::Scram { account, hash, message, binding } => {
                 let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
                 let message = ClientFirst::parse(&message)?;
-                let (expected, challenge) =
-                    message.challenge(hash, keys, known, binding, &*context.environment);
+                let (expected, challenge) = message.challenge(
+                    hash,
+                    keys,
+                    known,
+                    binding,
+                    &context.told(hash),
+                    &*context.environment,
+                );
                 let proof = Self::Proof { account, disabled, expected };
                 Ok((Some(proof), Step::Challenge(challenge)))
             }
@@ -236,6 +279,21 @@ fn first_scram(data: &[u8], mechanism: Mechanism, hash: ScramHash, context: &Con
     Ok((Some(scram), Step::NeedCredentials { account }))
 }
 
+/// The one message of EXTERNAL (RFC 4422 §A): an authorization identity, or nothing (EXTERNAL-2).
+fn first_external(data: &[u8], context: &Context) -> Next {
+    let authzid = std::str::from_utf8(data).map_err(|_| SaslError::MalformedRequest)?;
+    if authzid.contains('\0') {
+        return Err(SaslError::MalformedRequest);
+    }
+    let account = match (authzid, &*context.certified) {
+        ("", [only]) => Some(only.clone()),
+        ("", _) => None,
+        _ => address::bare(authzid).ok().filter(|asked| context.certified.contains(asked)),
+    };
+    let account = account.ok_or(SaslError::InvalidAuthzid)?;
+    Ok((Some(Exchange::Host { account: account.clone() }), Step::CheckAccount { account }))
+}
+
 /// The end of every right proof: only here is a client told that its account is disabled (SASL-7).
 fn succeed(account: BareJid, disabled: bool, data: Option<Vec<u8>>) -> Next {
     if disabled {
@@ -254,7 +312,7 @@ fn keys_or_decoy(
     context: &Context,
 ) -> (ScramKeys, bool) {
     let decoy = context.policy.decoy(account, hash);
-    match found.and_then(|credentials| credentials.keys(hash)) {
+    match found.and_then(|credentials| credentials.usable(hash)) {
         Some(keys) => (keys.clone(), true),
         None => (decoy, false),
     }
@@ -286,6 +344,7 @@ mod tests {
             domain: DomainPart::new("example.com").unwrap().into_owned(),
             secure: true,
             bindings: ChannelBindings::new(),
+            certified: Vec::new(),
         };
         let account = BareJid::new("juliet@example.com").unwrap();
         let keys =

@@ -11,10 +11,16 @@ named! {
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
     #[non_exhaustive]
     pub enum Mechanism {
+        /// `EXTERNAL` ([RFC 4422 §A](https://www.rfc-editor.org/rfc/rfc4422#appendix-A)): the client certificate of TLS.
+        External = "EXTERNAL",
+        /// `SCRAM-SHA-512-PLUS`: with channel binding.
+        ScramSha512Plus = "SCRAM-SHA-512-PLUS",
         /// `SCRAM-SHA-256-PLUS`: with channel binding.
         ScramSha256Plus = "SCRAM-SHA-256-PLUS",
         /// `SCRAM-SHA-1-PLUS`: with channel binding.
         ScramSha1Plus = "SCRAM-SHA-1-PLUS",
+        /// `SCRAM-SHA-512` ([draft-melnikov-scram-sha-512](https://datatracker.ietf.org/doc/draft-melnikov-scram-sha-512/)).
+        ScramSha512 = "SCRAM-SHA-512",
         /// `SCRAM-SHA-256` ([RFC 7677](https://www.rfc-editor.org/rfc/rfc7677)).
         ScramSha256 = "SCRAM-SHA-256",
         /// `SCRAM-SHA-1` ([RFC 5802](https://www.rfc-editor.org/rfc/rfc5802)).
@@ -39,15 +45,18 @@ impl Mechanism {
     /// Whether it binds the login to the TLS channel.
     #[must_use]
     pub const fn binds_channel(self) -> bool {
-        matches!(self, Self::ScramSha1Plus | Self::ScramSha256Plus)
+        matches!(self, Self::ScramSha1Plus | Self::ScramSha256Plus | Self::ScramSha512Plus)
     }
 
     /// The hash function of a SCRAM mechanism.
     pub(crate) const fn hash(self) -> Option<ScramHash> {
         match self {
-            Self::Plain | Self::OauthBearer | Self::XOauth2 | Self::Anonymous => None,
+            Self::Plain | Self::External | Self::OauthBearer | Self::XOauth2 | Self::Anonymous => {
+                None
+            }
             Self::ScramSha1 | Self::ScramSha1Plus => Some(ScramHash::Sha1),
             Self::ScramSha256 | Self::ScramSha256Plus => Some(ScramHash::Sha256),
+            Self::ScramSha512 | Self::ScramSha512Plus => Some(ScramHash::Sha512),
         }
     }
 }
@@ -82,7 +91,7 @@ mod tests {
         for mechanism in Mechanism::ALL {
             assert_eq!(mechanism.to_string().parse(), Ok(mechanism));
         }
-        for other in ["", "plain", "PLAIN ", "SCRAM-SHA-512", "EXTERNAL"] {
+        for other in ["", "plain", "PLAIN ", "SCRAM-SHA-384", "UPGR-SCRAM-SHA-512"] {
             assert_eq!(other.parse::<Mechanism>(), Err(UnknownMechanism));
         }
     }

@@ -29,29 +29,41 @@ pub struct Policy {
     pub(super) host_checks_passwords: bool,
     pub(super) host_checks_tokens: bool,
     pub(super) guests: bool,
+    pub(super) downgrade_protection: bool,
     iterations: NonZeroU32,
     secret: [u8; 32],
 }
 
 impl Policy {
-    /// All mechanisms, on secure streams only, with 3 retries and a random
+    /// All mechanisms but those of SCRAM-SHA-512, on secure streams only, with 3 retries and a random
     /// [`secret`](Self::secret).
+    ///
+    /// SCRAM-SHA-512 locks out accounts that have no keys for it, as those have which were made before there were
+    /// any: a host says by [`mechanisms`](Self::mechanisms) that all accounts have them.
     pub fn new(environment: &dyn Environment) -> Self {
         let mut secret = [0; 32];
         environment.random(&mut secret);
         Self {
-            mechanisms: Mechanism::ALL.to_vec(),
+            mechanisms: Mechanism::ALL
+                .into_iter()
+                .filter(|mechanism| mechanism.hash() != Some(ScramHash::Sha512))
+                .collect(),
             retries: 3,
             secure_only: true,
             host_checks_passwords: false,
             host_checks_tokens: false,
             guests: false,
+            downgrade_protection: true,
             iterations: Credentials::DEFAULT_ITERATIONS,
             secret,
         }
     }
 
-    /// The mechanisms that may be offered, in any order.
+    /// The mechanisms that may be offered, in any order; [`Mechanism::ALL`] for all of them.
+    ///
+    /// Every account of the domain should have the keys of each SCRAM mechanism here: a client takes the strongest,
+    /// and an account without its keys looks like none. A password that comes by PLAIN is checked against the keys
+    /// of the strongest hash function here ([SASL-7](crate::rules#sasl-7)).
     ///
     /// PLAIN and tokens are never offered on an insecure stream ([SASL-1](crate::rules#sasl-1)), tokens and ANONYMOUS only where
     /// the [domain](crate::server::DomainPolicy) has what they need, `-PLUS` only where the channel can be
@@ -73,6 +85,16 @@ impl Policy {
     /// attempt there is answered `encryption-required`.
     pub const fn allow_insecure(mut self, allow: bool) -> Self {
         self.secure_only = !allow;
+        self
+    }
+
+    /// Whether SCRAM tells the client which mechanisms and channel bindings were offered
+    /// ([XEP-0474](https://xmpp.org/extensions/xep-0474.html)), and the TLS version
+    /// ([XEP-0515](https://xmpp.org/extensions/xep-0515.html)), so that it notices if somebody has changed them on the way
+    /// ([SASL-12](crate::rules#sasl-12)). Default: yes. A client that takes offence at attributes which it does not
+    /// know breaks RFC 5802 §5.1; for such ones it can be left out.
+    pub const fn downgrade_protection(mut self, tell: bool) -> Self {
+        self.downgrade_protection = tell;
         self
     }
 
@@ -118,12 +140,25 @@ impl Policy {
         self
     }
 
+    /// Whether EXTERNAL is offered to those who have a certificate.
+    pub(crate) fn by_certificate(&self) -> bool {
+        self.mechanisms.contains(&Mechanism::External)
+    }
+
+    /// The hash function whose keys a password is checked against, if the account has them: that of most accounts.
+    pub(super) fn password_hash(&self) -> ScramHash {
+        let offered =
+            |hash: &ScramHash| self.mechanisms.iter().any(|one| one.hash() == Some(*hash));
+        ScramHash::ALL.into_iter().find(offered).unwrap_or(ScramHash::Sha256)
+    }
+
     /// The keys of an account that does not exist (SASL-7): always the same for one name, and
     /// no password matches them.
     pub(super) fn decoy(&self, account: &BareJid, hash: ScramHash) -> ScramKeys {
+        // As long as the longest digest: what follows is cut from it.
         let derive = |purpose: &[u8]| {
             let input = [purpose, &[hash.output_len() as u8], account.as_str().as_bytes()].concat();
-            ScramHash::Sha256.hmac(&self.secret, &input)
+            ScramHash::Sha512.hmac(&self.secret, &input)
         };
         let mut salt = derive(b"salt");
         salt.truncate(Credentials::SALT_LEN);
@@ -143,6 +178,7 @@ impl fmt::Debug for Policy {
             .field("retries", &self.retries)
             .field("secure_only", &self.secure_only)
             .field("host_checks_passwords", &self.host_checks_passwords)
+            .field("downgrade_protection", &self.downgrade_protection)
             .field("iterations", &self.iterations)
             .finish_non_exhaustive()
     }
@@ -163,8 +199,27 @@ mod tests {
         assert_ne!(salt(&policy, &a, ScramHash::Sha1), salt(&policy, &a, ScramHash::Sha256));
         let other = policy.clone().secret([1; 32]);
         assert_ne!(salt(&policy, &a, ScramHash::Sha1), salt(&other, &a, ScramHash::Sha1));
-        assert!(policy.decoy(&a, ScramHash::Sha1).fit(ScramHash::Sha1));
-        assert!(policy.decoy(&a, ScramHash::Sha256).fit(ScramHash::Sha256));
+        for hash in ScramHash::ALL {
+            assert!(policy.decoy(&a, hash).fit(hash));
+        }
+    }
+
+    #[test]
+    fn sasl_7_passwords_are_checked_against_what_most_accounts_have() {
+        let policy = Policy::new(&Virtual::new(1));
+        assert_eq!(policy.password_hash(), ScramHash::Sha256);
+        let hash = |mechanisms: &[_]| policy.clone().mechanisms(mechanisms).password_hash();
+        assert_eq!(hash(&Mechanism::ALL), ScramHash::Sha512);
+        assert_eq!(hash(&[Mechanism::Plain, Mechanism::ScramSha1]), ScramHash::Sha1);
+        assert_eq!(hash(&[Mechanism::Plain]), ScramHash::Sha256);
+    }
+
+    #[test]
+    fn sasl_1_sha_512_is_offered_where_the_host_says_so() {
+        let policy = Policy::new(&Virtual::new(1));
+        let with_512 = |policy: &Policy| policy.mechanisms.contains(&Mechanism::ScramSha512);
+        assert!(!with_512(&policy));
+        assert!(with_512(&policy.mechanisms(&Mechanism::ALL)));
     }
 
     #[test]

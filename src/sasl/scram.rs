@@ -89,20 +89,22 @@ impl<'a> ClientFirst<'a> {
     /// Picks the server's nonce and makes `server-first-message`.
     ///
     /// `binding` is what [`binding`](Self::binding) gave. `known` is false where the keys are
-    /// a decoy: the exchange goes on, and no proof is right.
+    /// a decoy: the exchange goes on, and no proof is right. `told` are further attributes, each behind a comma.
     pub(super) fn challenge(
         &self,
         hash: ScramHash,
         keys: ScramKeys,
         known: bool,
         binding: Vec<u8>,
+        told: &str,
         environment: &dyn Environment,
     ) -> (ServerFirst, Vec<u8>) {
         // 144 bits: base64 of them has neither padding nor commas.
         let mut random = [0; 18];
         environment.random(&mut random);
         let nonce = format!("{}{}", self.nonce, STANDARD.encode(random));
-        let message = format!("r={nonce},s={},i={}", STANDARD.encode(&keys.salt), keys.iterations);
+        let salt = STANDARD.encode(&keys.salt);
+        let message = format!("r={nonce},s={salt},i={}{told}", keys.iterations);
         let transcript = format!("{},{message},", self.bare);
         (ServerFirst { hash, keys, known, binding, nonce, transcript }, message.into_bytes())
     }
@@ -191,13 +193,25 @@ mod tests {
         nonce: &str,
         last: &str,
     ) -> Result<String, SaslError> {
+        published_with(hash, salt, first, nonce, last, (false, &ChannelBindings::new(), ""))
+    }
+
+    /// The same, with channel binding and further attributes.
+    fn published_with(
+        hash: ScramHash,
+        salt: &str,
+        first: &str,
+        nonce: &str,
+        last: &str,
+        (plus, bindings, told): (bool, &ChannelBindings, &str),
+    ) -> Result<String, SaslError> {
         let first = ClientFirst::parse(first.as_bytes())?;
         let salt = STANDARD.decode(salt).unwrap();
         let keys =
             ScramKeys::derive("pencil", &salt, NonZeroU32::new(4096).unwrap(), hash).unwrap();
-        let binding = first.binding(false, false, &ChannelBindings::new())?;
+        let binding = first.binding(plus, plus, bindings)?;
         let world = crate::environment::Virtual::new(1);
-        let (mut expected, challenge) = first.challenge(hash, keys, true, binding, &world);
+        let (mut expected, challenge) = first.challenge(hash, keys, true, binding, told, &world);
         let challenge = String::from_utf8(challenge).unwrap().replace(&expected.nonce, nonce);
         expected.nonce = nonce.to_owned();
         expected.transcript = format!("{},{challenge},", first.bare);
@@ -233,6 +247,34 @@ mod tests {
         let refused =
             published(ScramHash::Sha256, "W22ZaJ0SNY7soEsUEjb6gQ==", first, nonce, &other);
         assert_eq!(refused, Err(SaslError::NotAuthorized));
+    }
+
+    /// The examples of XEP-0474 §6.3 and XEP-0515 §4.3. The first has an `x=` in its last message, and a proof that is
+    /// right.
+    #[test]
+    fn sasl_12_the_exchanges_of_xep_0474_and_xep_0515_succeed() {
+        let nonce = "12C4CD5C-E38E-4A98-8F6D-15C38F51CCC6a09117a6-ac50-4f2f-93f1-93799c2bddf6";
+        let unproved = format!("c=cD10bHMtZXhwb3J0ZXIsLFRISVMgSVMgRkFLRSBDQiBEQVRB,r={nonce}");
+        let bindings = ChannelBindings::new().exporter(b"THIS IS FAKE CB DATA".to_vec());
+        let verifier = |told: &str, last: &str| {
+            published_with(
+                ScramHash::Sha1,
+                "QSXCR+Q6sek8bf92",
+                "p=tls-exporter,,n=user,r=12C4CD5C-E38E-4A98-8F6D-15C38F51CCC6",
+                nonce,
+                &format!("{unproved}{last}"),
+                (true, &bindings, told),
+            )
+        };
+        let (ssdp, tdp) = (",h=G6k/rBLDqgOhRRaCuuatSDFkJ08=", ",t=0304");
+        let last = ",x=19C6532F-1CF4-4A27-A18D-DC9CEA41BBB3,p=M/SIDjT+dfcxUh89jZEypRvFxB4=";
+        assert_eq!(verifier(ssdp, last).as_deref(), Ok("v=MQrMPvv7yv4x4Cq4W4Ih25EqS2c="));
+        let both = [ssdp, tdp].concat();
+        let last = ",p=KHUfN8dSy1K95crT4D5y1ItLJfs=";
+        assert_eq!(verifier(&both, last).as_deref(), Ok("v=3w34ZIMVRkx2f2Ozb3/ecRPVdv4="));
+        for other in [ssdp, "", &both.replace("0304", "0303")] {
+            assert_eq!(verifier(other, last), Err(SaslError::NotAuthorized), "{other}");
+        }
     }
 
     #[test]

@@ -300,10 +300,10 @@ impl<C: SharedConnection> Account<C> {
         ended + swept.await.unwrap_or_default()
     }
 
-    /// Whether there may be such an account here, whatever a store says.
+    /// Whether there may be such an account, whatever a store says.
     fn is_possible(&self) -> bool {
         let jid = &self.jid;
-        jid.node().is_some() && address::is_normal(jid) && self.core.registry.is_local(jid.as_str())
+        jid.node().is_some() && address::is_normal(jid) && self.core.is_ours(jid.as_str())
     }
 
     async fn change(&self, contact: BareJid, change: Change) -> Result<(), AccountError> {

@@ -37,7 +37,7 @@ use crate::session::{
     Conflict, Event, Hold, Reason, RegistryBuilder, SessionHandle, SessionRegistry,
 };
 use crate::stanza::{Stanza, StanzaError};
-use crate::store::{Authenticator, Stores, TokenAuthenticator};
+use crate::store::{Authenticator, CertificateMapper, Stores, TokenAuthenticator};
 use crate::stream::Limit;
 
 /// How many pending-out requests are remembered as sent again: two megabytes at most.
@@ -80,11 +80,21 @@ pub struct DomainPolicy {
     pub tokens: Option<Arc<dyn TokenAuthenticator>>,
     /// Lets guests in ([GUEST-1](crate::rules#guest-1)). Default: no.
     pub guests: Option<GuestPolicy>,
+    /// Says whose a client certificate is ([EXTERNAL-1](crate::rules#external-1)). Without it, the addresses in the
+    /// certificate count.
+    pub certificates: Option<Arc<dyn CertificateMapper>>,
 }
 
 impl Default for DomainPolicy {
     fn default() -> Self {
-        Self { tls_required: true, sasl: None, authenticator: None, tokens: None, guests: None }
+        Self {
+            tls_required: true,
+            sasl: None,
+            authenticator: None,
+            tokens: None,
+            guests: None,
+            certificates: None,
+        }
     }
 }
 
@@ -96,6 +106,7 @@ impl fmt::Debug for DomainPolicy {
             .field("authenticator", &self.authenticator.is_some())
             .field("tokens", &self.tokens.is_some())
             .field("guests", &self.guests)
+            .field("certificates", &self.certificates.is_some())
             .finish()
     }
 }
@@ -108,6 +119,7 @@ pub(super) struct Domain {
     pub(super) authenticator: Option<Arc<dyn Authenticator>>,
     pub(super) tokens: Option<Arc<dyn TokenAuthenticator>>,
     pub(super) guests: Option<GuestPolicy>,
+    pub(super) certificates: Option<Arc<dyn CertificateMapper>>,
 }
 
 /// Configures a [`Server`].
@@ -386,6 +398,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
             domain.authenticator = host.map(|host| Arc::new(watch.watched(host)) as _);
             let host = domain.tokens.take();
             domain.tokens = host.map(|host| Arc::new(watch.watched(host)) as _);
+            let host = domain.certificates.take();
+            domain.certificates = host.map(|host| Arc::new(watch.watched(host)) as _);
         }
         let lets_guests_in = domains.iter().any(|domain| domain.guests.is_some());
         let guests = || Arc::new(Guests::new(Arc::clone(&environment)));
@@ -448,14 +462,16 @@ impl<C: SharedConnection> ServerBuilder<C> {
 
 impl Domain {
     fn new(name: DomainPart, policy: DomainPolicy, environment: &dyn Environment) -> Self {
-        let DomainPolicy { tls_required, sasl, authenticator, tokens, guests } = policy;
+        let DomainPolicy { tls_required, sasl, authenticator, tokens, guests, certificates } =
+            policy;
         let sasl = sasl.unwrap_or_else(|| Policy::new(environment));
         let sasl = if authenticator.is_some() { sasl.authenticator() } else { sasl };
         let sasl = if tokens.is_some() { sasl.tokens() } else { sasl };
         let sasl = if guests.is_some() { sasl.guests() } else { sasl };
         // TLS-3: where TLS is required nobody authenticates without.
         let sasl = if tls_required { sasl.allow_insecure(false) } else { sasl };
-        Self { name, tls_required, sasl: Arc::new(sasl), authenticator, tokens, guests }
+        let sasl = Arc::new(sasl);
+        Self { name, tls_required, sasl, authenticator, tokens, guests, certificates }
     }
 }
 

@@ -223,13 +223,6 @@ impl<C: SharedConnection> fmt::Debug for Server<C> {
     }
 }
 
-impl<C: SharedConnection> Core<C> {
-    /// Whether this is one of our domains.
-    fn serves(&self, domain: &str) -> bool {
-        self.domains.iter().any(|served| served.name.as_str() == domain)
-    }
-}
-
 impl<C: SharedConnection> Reach<C> for Core<C> {
     fn registry(&self) -> &SessionRegistry<C> {
         &self.registry

@@ -79,6 +79,9 @@ pub struct Credentials {
     pub scram_sha_1: Option<ScramKeys>,
     /// Keys for SCRAM-SHA-256, if the host has them.
     pub scram_sha_256: Option<ScramKeys>,
+    /// Keys for SCRAM-SHA-512, if the host has them. That mechanism is only offered where the host says so
+    /// ([`Policy::mechanisms`](crate::sasl::Policy::mechanisms)).
+    pub scram_sha_512: Option<ScramKeys>,
     /// A disabled account: right credentials are answered `account-disabled` ([SASL-7](crate::rules#sasl-7)).
     pub disabled: bool,
 }
@@ -100,7 +103,7 @@ impl Credentials {
         Self::default()
     }
 
-    /// Keys of `password` for both hash functions, with
+    /// Keys of `password` for every hash function, with
     /// [`DEFAULT_ITERATIONS`](Self::DEFAULT_ITERATIONS) and random salts.
     ///
     /// # Errors
@@ -139,34 +142,66 @@ impl Credentials {
         iterations: NonZeroU32,
         environment: &dyn Environment,
     ) -> Result<Self, PasswordError> {
-        let keys = |hash| {
+        let mut credentials = Self::new();
+        for hash in ScramHash::ALL {
             let mut salt = [0; Self::SALT_LEN];
             environment.random(&mut salt);
-            ScramKeys::derive(password, &salt, iterations, hash)
-        };
-        Ok(Self {
-            scram_sha_1: Some(keys(ScramHash::Sha1)?),
-            scram_sha_256: Some(keys(ScramHash::Sha256)?),
-            disabled: false,
-        })
+            let keys = ScramKeys::derive(password, &salt, iterations, hash)?;
+            credentials = credentials.with_keys(hash, keys);
+        }
+        Ok(credentials)
     }
 
-    /// Keys that were stored before, `None` for a hash function without keys.
+    /// Keys for SCRAM-SHA-1 and SCRAM-SHA-256 that were stored before, `None` for a hash function without keys.
+    /// Others are added by [`with_keys`](Self::with_keys).
     #[must_use]
     pub const fn from_keys(
         scram_sha_1: Option<ScramKeys>,
         scram_sha_256: Option<ScramKeys>,
     ) -> Self {
-        Self { scram_sha_1, scram_sha_256, disabled: false }
+        Self { scram_sha_1, scram_sha_256, scram_sha_512: None, disabled: false }
+    }
+
+    /// The same with these keys for `hash`.
+    ///
+    /// ```
+    /// use xmpp_session::store::{Credentials, ScramHash, ScramKeys};
+    ///
+    /// // The rows that a database has of one account.
+    /// let rows = [("SHA-256", ScramKeys::from_parts(vec![1; 16], 4096, vec![2; 32], vec![3; 32]))];
+    /// let mut credentials = Credentials::new();
+    /// for (name, keys) in rows {
+    ///     if let Some(hash) = ScramHash::ALL.into_iter().find(|hash| hash.as_str() == name) {
+    ///         credentials = credentials.with_keys(hash, keys);
+    ///     }
+    /// }
+    /// assert!(credentials.keys(ScramHash::Sha256).is_some());
+    /// assert!(credentials.keys(ScramHash::Sha512).is_none());
+    /// ```
+    #[must_use]
+    pub fn with_keys(mut self, hash: ScramHash, keys: ScramKeys) -> Self {
+        let slot = match hash {
+            ScramHash::Sha1 => &mut self.scram_sha_1,
+            ScramHash::Sha256 => &mut self.scram_sha_256,
+            ScramHash::Sha512 => &mut self.scram_sha_512,
+        };
+        *slot = Some(keys);
+        self
+    }
+
+    /// The keys for `hash`, as they are stored.
+    #[must_use]
+    pub const fn keys(&self, hash: ScramHash) -> Option<&ScramKeys> {
+        match hash {
+            ScramHash::Sha1 => self.scram_sha_1.as_ref(),
+            ScramHash::Sha256 => self.scram_sha_256.as_ref(),
+            ScramHash::Sha512 => self.scram_sha_512.as_ref(),
+        }
     }
 
     /// The keys for `hash`, if there are any that can work.
-    pub(crate) fn keys(&self, hash: ScramHash) -> Option<&ScramKeys> {
-        let keys = match hash {
-            ScramHash::Sha1 => self.scram_sha_1.as_ref(),
-            ScramHash::Sha256 => self.scram_sha_256.as_ref(),
-        };
-        keys.filter(|keys| keys.fit(hash))
+    pub(crate) fn usable(&self, hash: ScramHash) -> Option<&ScramKeys> {
+        self.keys(hash).filter(|keys| keys.fit(hash))
     }
 }
 
@@ -175,6 +210,7 @@ impl fmt::Debug for Credentials {
         f.debug_struct("Credentials")
             .field("scram_sha_1", &self.scram_sha_1.is_some())
             .field("scram_sha_256", &self.scram_sha_256.is_some())
+            .field("scram_sha_512", &self.scram_sha_512.is_some())
             .field("disabled", &self.disabled)
             .finish()
     }
@@ -191,13 +227,13 @@ mod tests {
         let one = Credentials::from_password("pencil", &world).unwrap();
         let two = Credentials::from_password("pencil", &world).unwrap();
         let again = Credentials::from_password("pencil", &Virtual::new(1)).unwrap();
-        let salts = |of: &Credentials| {
-            (of.scram_sha_1.clone().unwrap().salt, of.scram_sha_256.clone().unwrap().salt)
-        };
+        let salts =
+            |of: &Credentials| ScramHash::ALL.map(|hash| of.keys(hash).unwrap().salt.clone());
         assert_ne!(salts(&one), salts(&two));
-        assert_ne!(salts(&one).0, salts(&one).1);
+        let [a, b, c] = salts(&one);
+        assert!(a != b && b != c && a != c);
         assert_eq!(salts(&one), salts(&again));
-        assert_eq!(salts(&one).0.len(), Credentials::SALT_LEN);
+        assert_eq!(a.len(), Credentials::SALT_LEN);
     }
 
     #[test]
@@ -205,7 +241,7 @@ mod tests {
         let credentials = Credentials::from_password("pencil", &Virtual::new(1)).unwrap();
         assert_eq!(
             format!("{credentials:?}"),
-            "Credentials { scram_sha_1: true, scram_sha_256: true, disabled: false }"
+            "Credentials { scram_sha_1: true, scram_sha_256: true, scram_sha_512: true, disabled: false }"
         );
     }
 }

@@ -31,7 +31,7 @@ use jid::BareJid;
 
 use super::{
     AccountStore, BlockStore, Credentials, OfflineMessage, OfflineStore, RosterChange, RosterStore,
-    ScramKeys, StoreError, StoreFuture, StoredRoster, Stores, SubscriptionRequest,
+    ScramHash, ScramKeys, StoreError, StoreFuture, StoredRoster, Stores, SubscriptionRequest,
 };
 use crate::park::block_on;
 use crate::rules::roster::{Item, Subscription};
@@ -101,7 +101,7 @@ pub fn accounts(open: impl Fn() -> Arc<dyn AccountStore>) {
         let found = done("SASL", store.credentials(&account)).map(|found| keys(&found));
         same("SASL", "credentials", &found, &Some(keys(&credentials(round))));
     }
-    let disabled = Credentials { scram_sha_1: None, scram_sha_256: None, disabled: true };
+    let disabled = Credentials { disabled: true, ..Credentials::new() };
     done("SASL-7", store.set_credentials(&account, disabled.clone()));
     let found = done("SASL-7", store.credentials(&account)).map(|found| keys(&found));
     same("SASL-7", "credentials", &found, &Some(keys(&disabled)));
@@ -473,15 +473,12 @@ fn credentials(n: u8) -> Credentials {
         stored_key: vec![n; length],
         server_key: vec![n ^ 0xff; length],
     };
-    Credentials {
-        scram_sha_1: (n == 1).then(|| keys(20)),
-        scram_sha_256: Some(keys(32)),
-        disabled: false,
-    }
+    let all = Credentials::from_keys((n == 1).then(|| keys(20)), Some(keys(32)));
+    if n == 2 { all.with_keys(ScramHash::Sha512, keys(64)) } else { all }
 }
 
 /// Credentials in a form that can be compared.
-fn keys(credentials: &Credentials) -> (Option<ScramKeys>, Option<ScramKeys>, bool) {
-    let Credentials { scram_sha_1, scram_sha_256, disabled } = credentials.clone();
-    (scram_sha_1, scram_sha_256, disabled)
+fn keys(credentials: &Credentials) -> (Vec<Option<ScramKeys>>, bool) {
+    let keys = ScramHash::ALL.map(|hash| credentials.keys(hash).cloned());
+    (keys.into(), credentials.disabled)
 }

@@ -6,52 +6,72 @@ use std::num::NonZeroU32;
 
 use hmac::{Hmac, Mac};
 use sha1::Sha1;
-use sha2::{Digest, Sha256};
+use sha2::digest::OutputSizeUser;
+use sha2::digest::generic_array::typenum::Unsigned;
+use sha2::{Digest, Sha256, Sha512};
 use subtle::ConstantTimeEq;
 
-/// A hash function of SCRAM.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ScramHash {
-    /// SHA-1 ([RFC 5802](https://www.rfc-editor.org/rfc/rfc5802)).
-    Sha1,
-    /// SHA-256 ([RFC 7677](https://www.rfc-editor.org/rfc/rfc7677)).
-    Sha256,
+use crate::named::named;
+
+named! {
+    /// A hash function of SCRAM.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum ScramHash {
+        /// SHA-512 ([draft-melnikov-scram-sha-512](https://datatracker.ietf.org/doc/draft-melnikov-scram-sha-512/)).
+        Sha512 = "SHA-512",
+        /// SHA-256 ([RFC 7677](https://www.rfc-editor.org/rfc/rfc7677)).
+        Sha256 = "SHA-256",
+        /// SHA-1 ([RFC 5802](https://www.rfc-editor.org/rfc/rfc5802)).
+        Sha1 = "SHA-1",
+    }
+    /// All of them, the strongest first.
+    pub const ALL;
+    /// The registered name, as databases may keep it.
+    pub const fn as_str;
+}
+
+/// `$body`, with `$type` for the function of `$hash`.
+macro_rules! of {
+    ($hash:expr, $type:ident => $body:expr) => {
+        match $hash {
+            ScramHash::Sha512 => {
+                type $type = Sha512;
+                $body
+            }
+            ScramHash::Sha256 => {
+                type $type = Sha256;
+                $body
+            }
+            ScramHash::Sha1 => {
+                type $type = Sha1;
+                $body
+            }
+        }
+    };
 }
 
 impl ScramHash {
     /// Length of a digest, and so of each key, in bytes.
     #[must_use]
     pub const fn output_len(self) -> usize {
-        match self {
-            Self::Sha1 => 20,
-            Self::Sha256 => 32,
-        }
+        of!(self, H => <H as OutputSizeUser>::OutputSize::USIZE)
     }
 
     pub(crate) fn hash(self, data: &[u8]) -> Vec<u8> {
-        match self {
-            Self::Sha1 => Sha1::digest(data).to_vec(),
-            Self::Sha256 => Sha256::digest(data).to_vec(),
-        }
+        of!(self, H => H::digest(data).to_vec())
     }
 
     pub(crate) fn hmac(self, key: &[u8], data: &[u8]) -> Vec<u8> {
-        match self {
-            Self::Sha1 => mac::<Hmac<Sha1>>(key, data),
-            Self::Sha256 => mac::<Hmac<Sha256>>(key, data),
-        }
+        of!(self, H => mac::<Hmac<H>>(key, data))
     }
 
     /// `Hi` of RFC 5802 §2.2: `SaltedPassword`.
     #[expect(clippy::expect_used, reason = "HMAC takes keys of any length (RFC 2104 §2)")]
     fn salted(self, password: &[u8], salt: &[u8], iterations: u32) -> Vec<u8> {
         let mut out = vec![0; self.output_len()];
-        match self {
-            Self::Sha1 => pbkdf2::pbkdf2::<Hmac<Sha1>>(password, salt, iterations, &mut out),
-            Self::Sha256 => pbkdf2::pbkdf2::<Hmac<Sha256>>(password, salt, iterations, &mut out),
-        }
-        .expect("HMAC takes keys of any length");
+        of!(self, H => pbkdf2::pbkdf2::<Hmac<H>>(password, salt, iterations, &mut out))
+            .expect("HMAC takes keys of any length");
         out
     }
 }
@@ -113,12 +133,17 @@ impl ScramKeys {
 
     fn derive_prepared(password: &str, salt: &[u8], iterations: u32, hash: ScramHash) -> Self {
         let salted = hash.salted(password.as_bytes(), salt, iterations);
-        let client_key = hash.hmac(&salted, b"Client Key");
+        Self::of_salted(&salted, salt, iterations, hash)
+    }
+
+    /// The keys of a password that somebody else has salted (`SaltedPassword`, RFC 5802 §3).
+    pub(crate) fn of_salted(salted: &[u8], salt: &[u8], iterations: u32, hash: ScramHash) -> Self {
+        let client_key = hash.hmac(salted, b"Client Key");
         Self {
             salt: salt.to_vec(),
             iterations,
             stored_key: hash.hash(&client_key),
-            server_key: hash.hmac(&salted, b"Server Key"),
+            server_key: hash.hmac(salted, b"Server Key"),
         }
     }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::{
     AccountStore, BlockStore, Credentials, OfflineId, OfflineLimits, OfflineMessage, OfflineStore,
-    RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster,
+    RosterChange, RosterStore, ScramHash, StoreError, StoreFuture, StoredContact, StoredRoster,
     SubscriptionRequest, made,
 };
 use crate::rules::roster::Item;
@@ -196,7 +196,7 @@ impl Cost for String {
 
 impl Cost for Credentials {
     fn cost(&self) -> usize {
-        let keys = self.scram_sha_1.iter().chain(&self.scram_sha_256);
+        let keys = ScramHash::ALL.into_iter().filter_map(|hash| self.keys(hash));
         size_of::<Account>()
             + keys
                 .map(|keys| keys.salt.len() + keys.stored_key.len() + keys.server_key.len())

@@ -94,14 +94,14 @@ impl AnyAccount {
     /// [`PasswordError`] where the password cannot be prepared with SASLprep.
     pub fn new(password: &str) -> Result<Self, PasswordError> {
         // One salt for everybody, so a random one would hide nothing.
-        let keys = |hash| {
-            ScramKeys::derive(password, b"the same for all", Credentials::DEFAULT_ITERATIONS, hash)
-        };
+        let salt = b"the same for all";
+        let mut credentials = Credentials::new();
+        for hash in ScramHash::ALL {
+            let keys = ScramKeys::derive(password, salt, Credentials::DEFAULT_ITERATIONS, hash)?;
+            credentials = credentials.with_keys(hash, keys);
+        }
         Ok(Self {
-            credentials: Credentials::from_keys(
-                Some(keys(ScramHash::Sha1)?),
-                Some(keys(ScramHash::Sha256)?),
-            ),
+            credentials,
             digest: ScramHash::Sha256.hash(prepare_password(password)?.as_bytes()),
         })
     }

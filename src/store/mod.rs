@@ -33,6 +33,7 @@
 
 mod account;
 mod block;
+mod certificate;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod invitation;
@@ -47,6 +48,9 @@ mod sqlite;
 
 pub use account::{AccountStore, Credentials};
 pub use block::BlockStore;
+#[cfg(feature = "certificates")]
+pub use certificate::CertificateError;
+pub use certificate::{CertificateMapper, ClientCertificate};
 pub use invitation::{InvitationStore, MemoryInvitations, StoredInvitation};
 pub(crate) use keys::prepare_password;
 pub use keys::{PasswordError, ScramHash, ScramKeys};

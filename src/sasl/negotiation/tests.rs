@@ -16,11 +16,13 @@ use proptest::prelude::*;
 use rsasl::callback::SessionCallback;
 use rsasl::config::SASLConfig;
 use rsasl::mechanisms::plain::PLAIN;
-use rsasl::mechanisms::scram::{SCRAM_SHA1, SCRAM_SHA1_PLUS, SCRAM_SHA256, SCRAM_SHA256_PLUS};
+use rsasl::mechanisms::scram::{
+    SCRAM_SHA1, SCRAM_SHA1_PLUS, SCRAM_SHA256, SCRAM_SHA256_PLUS, SCRAM_SHA512, SCRAM_SHA512_PLUS,
+};
 use rsasl::mechname::Mechname;
 use rsasl::prelude::{Registry, SASLClient};
 use sha1::Sha1;
-use sha2::Sha256;
+use sha2::{Sha256, Sha512};
 
 use crate::environment::Virtual;
 use crate::sasl::wire::Request;
@@ -31,18 +33,20 @@ use crate::store::{Credentials, ScramHash, ScramKeys, Verdict};
 
 const DOMAIN: &str = "im.example.com";
 const PASSWORD: &str = "r0m30myr0m30";
-const SCRAMS: [Mechanism; 4] = [
+const SCRAMS: [Mechanism; 6] = [
     Mechanism::ScramSha1,
     Mechanism::ScramSha1Plus,
     Mechanism::ScramSha256,
     Mechanism::ScramSha256Plus,
+    Mechanism::ScramSha512,
+    Mechanism::ScramSha512Plus,
 ];
 
 /// Few iterations, since some of these tests run hundreds of exchanges.
 const FEW: NonZeroU32 = NonZeroU32::new(3).unwrap();
 
 fn policy() -> Policy {
-    Policy::new(&Virtual::new(1)).iterations(FEW)
+    Policy::new(&Virtual::new(1)).mechanisms(&Mechanism::ALL).iterations(FEW)
 }
 
 /// A stream, and a store with one account.
@@ -66,6 +70,7 @@ impl World {
             domain: jid::DomainPart::new(DOMAIN).unwrap().into_owned(),
             secure: true,
             bindings: bindings(),
+            certified: Vec::new(),
         };
         change(&mut context);
         let credentials = Credentials::from_password_with(PASSWORD, FEW, &*environment).unwrap();
@@ -122,14 +127,24 @@ impl World {
         user: &str,
         password: &str,
     ) -> Result<Step, Failure> {
+        // It leaves attributes that it does not know out of what it signs, against RFC 5802 §5.1.
+        let context = &mut self.negotiation.context;
+        context.policy = Arc::new(Policy::clone(&context.policy).downgrade_protection(false));
         // Its defaults leave the mechanisms with channel binding out.
-        static ALL: [rsasl::prelude::Mechanism; 5] =
-            [PLAIN, SCRAM_SHA1, SCRAM_SHA256, SCRAM_SHA1_PLUS, SCRAM_SHA256_PLUS];
+        static ALL: [rsasl::prelude::Mechanism; 7] = [
+            PLAIN,
+            SCRAM_SHA1,
+            SCRAM_SHA256,
+            SCRAM_SHA512,
+            SCRAM_SHA1_PLUS,
+            SCRAM_SHA256_PLUS,
+            SCRAM_SHA512_PLUS,
+        ];
         let config = SASLConfig::builder()
             .with_registry(if mechanism.binds_channel() {
-                Registry::with_mechanisms(&ALL[3..])
+                Registry::with_mechanisms(&ALL[4..])
             } else {
-                Registry::with_mechanisms(&ALL[..3])
+                Registry::with_mechanisms(&ALL[..4])
             })
             .with_callback(Login {
                 authzid: authzid.map(str::to_owned),
@@ -235,6 +250,9 @@ impl Client<'_> {
             }
             ScramHash::Sha256 => {
                 pbkdf2_array::<Hmac<Sha256>, 32>(password, &salt, count).unwrap().to_vec()
+            }
+            ScramHash::Sha512 => {
+                pbkdf2_array::<Hmac<Sha512>, 64>(password, &salt, count).unwrap().to_vec()
             }
         };
         let key = hash.hmac(&salted, b"Client Key");

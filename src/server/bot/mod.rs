@@ -117,7 +117,7 @@ impl<C: FromOutbox> Server<C> {
     pub async fn bot(&self, jid: &FullJid) -> Result<Bot<C>, BotError> {
         let core = &self.0;
         let account = address::account(&jid.to_bare()).map_err(|_| BotError::NoAccount)?;
-        if !core.registry.is_local(account.as_str()) {
+        if !core.is_ours(account.as_str()) {
             return Err(BotError::NoAccount);
         }
         match core.exists(&account).await {

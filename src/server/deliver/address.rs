@@ -47,7 +47,7 @@ impl<'a> Address<'a> {
         text: &'a str,
         hash: impl Fn(&str) -> Hash,
         known: impl Fn(AccountKey<'_>) -> Option<Arc<Account>>,
-        is_local: impl Fn(&str) -> bool,
+        is_ours: impl Fn(&str) -> bool,
     ) -> Result<Self, InvalidAddress> {
         let (written, wanted) = parts(text);
         let written = AccountKey { bare: written, hash: hash(written) };
@@ -62,7 +62,7 @@ impl<'a> Address<'a> {
         let hash = if as_written { written.hash } else { hash(bare.as_str()) };
         let resource = match wanted {
             None => None,
-            Some(text) if is_local(bare.as_str()) => Some(resource(text)?.into_inner().into()),
+            Some(text) if is_ours(bare.as_str()) => Some(resource(text)?.into_inner().into()),
             Some(text) => Some(foreign_resource(text)?.into()),
         };
         Ok(Self { bare: Bare::Jid(bare), hash, resource })
@@ -118,8 +118,8 @@ mod tests {
     }
 
     fn parse(text: &str) -> Option<String> {
-        let is_local = |bare: &str| bare.ends_with("example.com");
-        Address::parse(text, hash, |_| None, is_local).ok().map(|a| a.to_text())
+        let is_ours = |bare: &str| bare.ends_with("example.com");
+        Address::parse(text, hash, |_| None, is_ours).ok().map(|a| a.to_text())
     }
 
     #[test]

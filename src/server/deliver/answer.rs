@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::destination::Destination;
 use super::give::{Message, Origin};
 use crate::connection::SharedConnection;
 use crate::extension::{IqResult, Outcome};
@@ -95,14 +96,18 @@ impl<C: SharedConnection> Core<C> {
     fn route_answer(&self, answer: Stanza) {
         let to = answer.to();
         let Some(Ok(to)) = to.as_deref().map(|to| self.address(to)) else { return };
-        if !self.registry.is_local(to.bare.as_str()) {
-            self.route_elsewhere(None, answer.clone(), Validity::FOR_GOOD);
-        } else if !to.is_account() {
-            let _none_waits = self.requests.take_answer("", &answer);
-        } else {
-            let found = to.resource.as_deref().and_then(|r| self.registry.find(to.key(), r));
-            if let Some(session) = found {
-                self.give_answer(&session, &answer);
+        match self.destination(&to.bare) {
+            Destination::OtherDomain => {
+                self.route_elsewhere(None, answer.clone(), Validity::FOR_GOOD);
+            }
+            Destination::Here if !to.is_account() => {
+                let _none_waits = self.requests.take_answer("", &answer);
+            }
+            Destination::Here => {
+                let found = to.resource.as_deref().and_then(|r| self.registry.find(to.key(), r));
+                if let Some(session) = found {
+                    self.give_answer(&session, &answer);
+                }
             }
         }
     }

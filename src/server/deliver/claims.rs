@@ -14,12 +14,13 @@ impl<C: SharedConnection> Core<C> {
         if stanza.kind() == Kind::Iq {
             return stanza;
         }
-        let ours = stanza
-            .without(|child| Claim::of(child).is_some_and(|claim| self.is_ours(&stanza, &claim)));
+        let ours = stanza.without(|child| {
+            Claim::of(child).is_some_and(|claim| self.is_about_us(&stanza, &claim))
+        });
         ours.unwrap_or(stanza)
     }
 
-    fn is_ours(&self, stanza: &Stanza, claim: &Claim<'_>) -> bool {
+    fn is_about_us(&self, stanza: &Stanza, claim: &Claim<'_>) -> bool {
         let from = stanza.from().unwrap_or_default();
         match claim {
             // A name that cannot be read here may be read as a local one by somebody else.
@@ -27,11 +28,11 @@ impl<C: SharedConnection> Core<C> {
                 // A session may say when its own message was written; when its presence was received,
                 // the server says in its name (PRES-16).
                 let own = stanza.kind() == Kind::Message && named.to_text() == from;
-                self.registry.is_local(named.bare.as_str()) && !own
+                self.is_ours(named.bare.as_str()) && !own
             }),
             // A session sets no ids.
             Claim::Setter(name) => {
-                self.address(name).map_or(true, |named| self.registry.is_local(named.bare.as_str()))
+                self.address(name).map_or(true, |named| self.is_ours(named.bare.as_str()))
             }
             // From another account `from` shows that it is no copy (XEP-0280 §11).
             Claim::Recipient => {

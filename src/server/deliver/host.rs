@@ -23,8 +23,7 @@ impl<C: SharedConnection> Core<C> {
     ) -> Option<Task> {
         let from = stanza.from();
         let from = from.as_deref().and_then(|from| self.address(from).ok());
-        let from =
-            from.filter(|from| from.is_account() && self.registry.is_local(from.bare.as_str()));
+        let from = from.filter(|from| from.is_account() && self.is_ours(from.bare.as_str()));
         let (Some(from), Ok(type_)) = (from, PresenceType::read(stanza)) else {
             return self.route_to(None, stanza, to);
         };

@@ -5,6 +5,7 @@ pub(super) mod address;
 pub(in crate::server) mod answer;
 mod claims;
 pub(super) mod component;
+mod destination;
 mod extensions;
 mod give;
 pub(super) mod handler;

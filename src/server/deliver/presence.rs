@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::address::Address;
+use super::destination::Destination;
 use super::give::Origin;
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
@@ -73,7 +74,7 @@ impl<C: SharedConnection> Core<C> {
                 // PRES-19: from the bare JID, and without an error if there is no way.
                 let account = handle.account().bare.as_str();
                 let probe = stanza.readdressed(Some(account), stanza.to().as_deref());
-                let here = self.registry.is_local(to.bare.as_str());
+                let here = self.is_here(to.bare.as_str());
                 self.presence(Some(handle).filter(|_| here), &probe, to, Validity::FOR_GOOD)
             }
             PresenceType::Error => self.presence(Some(handle), stanza, to, Validity::FOR_GOOD),
@@ -132,9 +133,12 @@ impl<C: SharedConnection> Core<C> {
         to: &Address<'_>,
         validity: Validity<'_>,
     ) -> Option<Task> {
-        if !self.registry.is_local(to.bare.as_str()) {
-            self.route_elsewhere(origin, stanza.clone(), validity);
-            return None;
+        match self.destination(&to.bare) {
+            Destination::Here => {}
+            Destination::OtherDomain => {
+                self.route_elsewhere(origin, stanza.clone(), validity);
+                return None;
+            }
         }
         // MSG-9: to the domain, silence.
         let type_ = PresenceType::read(stanza).ok().filter(|_| to.is_account())?;

@@ -133,7 +133,7 @@ impl<C: SharedConnection> Core<C> {
         let presence = presence.readdressed(Some(session.jid().as_str()), Some(to));
         if let Some(origin) = origin {
             let _refused = origin.send_item(&Item::new(&presence).while_valid(validity));
-        } else if !self.registry.is_local(from) {
+        } else if !self.is_here(from) {
             self.route_elsewhere(None, presence, validity);
         }
     }

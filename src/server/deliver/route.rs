@@ -7,6 +7,7 @@ use jid::BareJid;
 
 use super::address::Address;
 use super::answer::try_again;
+use super::destination::Destination;
 use super::give::{Message, Origin};
 use super::message::Accepted;
 use crate::address::{self, InvalidAddress};
@@ -138,26 +139,28 @@ impl<C: SharedConnection> Core<C> {
         stanza: &Stanza,
         to: &Address<'_>,
     ) -> Option<Task> {
-        if !self.registry.is_local(to.bare.as_str()) {
-            // First, since the router may refuse it on the spot.
-            self.delivered(origin, Message::of(stanza), None, &[], Outcome::Routed, None);
-            if stanza.kind() == Kind::Iq {
-                self.check_iq(origin, stanza)?;
+        match (self.destination(&to.bare), stanza.kind()) {
+            (Destination::OtherDomain, kind) => {
+                // First, since the router may refuse it on the spot.
+                self.delivered(origin, Message::of(stanza), None, &[], Outcome::Routed, None);
+                if kind == Kind::Iq {
+                    self.check_iq(origin, stanza)?;
+                }
+                self.route_elsewhere(origin, stanza.clone(), Validity::FOR_GOOD);
+                None
             }
-            self.route_elsewhere(origin, stanza.clone(), Validity::FOR_GOOD);
-            return None;
-        }
-        match stanza.kind() {
-            Kind::Message => self.message(origin, stanza, to, Accepted::Now),
-            Kind::Presence => self.presence(origin, stanza, to, Validity::FOR_GOOD),
-            Kind::Iq => self.iq(origin, stanza, Some(to)),
+            (Destination::Here, Kind::Message) => self.message(origin, stanza, to, Accepted::Now),
+            (Destination::Here, Kind::Presence) => {
+                self.presence(origin, stanza, to, Validity::FOR_GOOD)
+            }
+            (Destination::Here, Kind::Iq) => self.iq(origin, stanza, Some(to)),
         }
     }
 
     pub(crate) fn address<'a>(&self, text: &'a str) -> Result<Address<'a>, InvalidAddress> {
         let hash = |bare: &str| self.registry.key(bare).hash;
         let known = |bare: AccountKey<'_>| self.registry.account(bare);
-        Address::parse(text, hash, known, |bare| self.registry.is_local(bare))
+        Address::parse(text, hash, known, |bare| self.is_ours(bare))
     }
 
     /// A stanza of the host, with its `from` in normal form (JID-1), and without what another domain says
@@ -168,7 +171,7 @@ impl<C: SharedConnection> Core<C> {
             self.metrics.error(Condition::JidMalformed);
             return None;
         };
-        let (normal, is_ours) = (sender.to_text(), self.registry.is_local(sender.bare.as_str()));
+        let (normal, is_ours) = (sender.to_text(), self.is_ours(sender.bare.as_str()));
         let readdressed =
             (normal != from).then(|| stanza.readdressed(Some(&normal), stanza.to().as_deref()));
         drop(from);

@@ -47,8 +47,7 @@ impl<C: SharedConnection> Core<C> {
         let state = session.account_state();
         for contact in roster.iter().filter(|entry| entry.ask()).map(|entry| entry.jid()) {
             let pending = roster.standing(contact).state.is_pending_out();
-            let meant =
-                pending && !self.registry.is_local(contact) && !self.is_hidden(&state, contact);
+            let meant = pending && !self.is_here(contact) && !self.is_hidden(&state, contact);
             if meant && self.claim_reminder(account, contact, now) {
                 let request = Stanza::presence().type_("subscribe").from(account).to(contact);
                 self.route_elsewhere(None, request.build(), Validity::FOR_GOOD);

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use jid::BareJid;
+use jid::{BareJid, DomainPart};
 
 use super::admission::{News, PlaceStanding};
 use super::close::Closing;
@@ -20,6 +20,8 @@ use crate::stream::{Limit, StreamCondition};
 pub(super) enum Pending<C: SharedConnection> {
     /// The answer of a store to SASL; `None` if it failed.
     Sasl(Pin<Box<dyn Future<Output = Option<SaslAnswer>> + Send>>),
+    /// Whose a client certificate is, on a stream to this domain.
+    Certificate(Pin<Box<dyn Future<Output = (Vec<BareJid>, DomainPart)> + Send>>),
     /// A bind under way on the account's chain, and the id of its request.
     Bind(Box<(Receiver<BindOutcome<C>>, Box<str>)>),
     /// The answer to a request before authentication, and the request.
@@ -79,6 +81,11 @@ impl<C: SharedConnection> Driver<C> {
                 let answer = ready!(answer.as_mut().poll(context));
                 self.pending = None;
                 self.sasl_answer(answer);
+            }
+            Some(Pending::Certificate(found)) => {
+                let (found, domain) = ready!(found.as_mut().poll(context));
+                self.pending = None;
+                self.client_identified(found, &domain);
             }
             Some(Pending::Bind(wait)) => {
                 let (done, id) = &mut **wait;

@@ -201,6 +201,8 @@ named! {
         CheckPassword = "check-password",
         /// [`TokenAuthenticator::check_token`](crate::store::TokenAuthenticator::check_token)
         CheckToken = "check-token",
+        /// [`CertificateMapper::accounts`](crate::store::CertificateMapper::accounts)
+        MapCertificate = "map-certificate",
         /// [`RosterStore::load`](crate::store::RosterStore::load)
         LoadRoster = "load-roster",
         /// [`RosterStore::contact`](crate::store::RosterStore::contact)

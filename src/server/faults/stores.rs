@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use jid::BareJid;
+use jid::{BareJid, DomainRef};
 
 use super::fault::StoreCall;
 use super::{Faults, PeerAddress};
@@ -13,9 +13,10 @@ use crate::environment::Environment;
 use crate::server::metrics::RareCounters;
 use crate::session::HostCode;
 use crate::store::{
-    AccountStore, Authenticator, BlockStore, Credentials, LoginRequest, OfflineId, OfflineMessage,
-    OfflineStore, RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster,
-    Stores, SubscriptionRequest, TokenAuthenticator, TokenError, TokenVerdict, Verdict,
+    AccountStore, Authenticator, BlockStore, CertificateMapper, ClientCertificate, Credentials,
+    LoginRequest, OfflineId, OfflineMessage, OfflineStore, RosterChange, RosterStore, StoreError,
+    StoreFuture, StoredContact, StoredRoster, Stores, SubscriptionRequest, TokenAuthenticator,
+    TokenError, TokenVerdict, Verdict,
 };
 
 /// What a watched store tells of its calls.
@@ -55,7 +56,9 @@ impl StoreWatch {
         begin: impl FnOnce() -> StoreFuture<T>,
     ) -> StoreFuture<T> {
         let code = match call {
-            StoreCall::CheckPassword | StoreCall::CheckToken => HostCode::Authenticator,
+            StoreCall::CheckPassword | StoreCall::CheckToken | StoreCall::MapCertificate => {
+                HostCode::Authenticator
+            }
             _ => HostCode::Store,
         };
         let since = self.environment.now();
@@ -157,6 +160,17 @@ impl TokenAuthenticator for Watched<dyn TokenAuthenticator> {
 
     fn discovery(&self) -> TokenError {
         self.store.discovery()
+    }
+}
+
+impl CertificateMapper for Watched<dyn CertificateMapper> {
+    fn accounts(
+        &self,
+        certificate: &ClientCertificate,
+        domain: &DomainRef,
+    ) -> StoreFuture<Vec<BareJid>> {
+        let map = |host: &dyn CertificateMapper| host.accounts(certificate, domain);
+        self.call(StoreCall::MapCertificate, &BareJid::from_parts(None, domain), map)
     }
 }
 
@@ -285,6 +299,12 @@ mod tests {
         }
     }
 
+    impl CertificateMapper for Bad {
+        fn accounts(&self, _: &ClientCertificate, _: &DomainRef) -> StoreFuture<Vec<BareJid>> {
+            self.fail()
+        }
+    }
+
     impl RosterStore for Bad {
         fn load(&self, _: &BareJid) -> StoreFuture<StoredRoster> {
             self.fail()
@@ -366,7 +386,9 @@ mod tests {
             let stores = watch.stores(Stores::all_in(Arc::clone(&bad)));
             let offline = stores.offline.clone().unwrap();
             let host = watch.watched::<dyn Authenticator>(Arc::clone(&bad) as _);
-            let tokens = watch.watched::<dyn TokenAuthenticator>(bad);
+            let tokens = watch.watched::<dyn TokenAuthenticator>(Arc::clone(&bad) as _);
+            let mapper = watch.watched::<dyn CertificateMapper>(bad);
+            let certificate = ClientCertificate::new(Vec::new(), []);
             let domain = jid::DomainPart::new("example.com").unwrap().into_owned();
             let login = LoginRequest { domain, mechanism: "PLAIN", source: None, user_agent: None };
             let jid = &BareJid::new("juliet@example.com").unwrap();
@@ -381,6 +403,7 @@ mod tests {
             fails(stores.accounts.remove(jid));
             fails(host.check_login(jid, "secret", &login));
             fails(tokens.check_token("secret", &login));
+            fails(mapper.accounts(&certificate, login.domain()));
             fails(stores.rosters.load(jid));
             fails(stores.rosters.contact(jid, jid));
             fails(stores.rosters.apply(jid, change()));
@@ -396,7 +419,7 @@ mod tests {
             fails(stores.blocks.apply(jid, Vec::new(), Vec::new()));
             fails(stores.blocks.clear(jid));
             let told = told.lock();
-            assert_eq!(told.len(), 20, "each once: {told:?}");
+            assert_eq!(told.len(), 21, "each once: {told:?}");
             assert!(told.iter().all(|fault| fault.to_string().contains("no disk")));
             let is_known =
                 |fault: &Fault| fault.account().is_some_and(|one| one.domain() == jid.domain());

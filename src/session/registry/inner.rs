@@ -101,7 +101,13 @@ impl<C: SharedConnection> Inner<C> {
         })
     }
 
+    /// Whether this bare JID lives in this registry: each that is ours does.
     pub(super) fn is_local(&self, bare: &str) -> bool {
+        self.is_ours(bare)
+    }
+
+    /// Whether this bare JID is one of our domains, or an account in one.
+    pub(super) fn is_ours(&self, bare: &str) -> bool {
         let domains = &self.settings.domains;
         let is_in = |domain: &DomainPart| {
             bare.strip_suffix(domain.as_str()).is_some_and(|n| n.is_empty() || n.ends_with('@'))

@@ -288,6 +288,12 @@ impl<C: SharedConnection> SessionRegistry<C> {
         self.inner().is_local(bare)
     }
 
+    /// Whether this bare JID is one of our domains, or an account in one, wherever that lives.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_ours(&self, bare: &str) -> bool {
+        self.inner().is_ours(bare)
+    }
+
     /// Ends a session for `reason`, with the stream error that belongs to it: whoever saw the
     /// resource gets one unavailable
     /// ([RFC 6121 §4.5](https://www.rfc-editor.org/rfc/rfc6121#section-4.5)), the connection is flushed and closed,

@@ -6,10 +6,7 @@ use jid::BareJid;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Refusal, Sqlite};
-use crate::store::{AccountStore, Credentials, ScramKeys, StoreFuture, made};
-
-const SHA_1: &str = "SHA-1";
-const SHA_256: &str = "SHA-256";
+use crate::store::{AccountStore, Credentials, ScramHash, ScramKeys, StoreFuture, made};
 
 pub(super) const DISABLED: &str = "SELECT disabled FROM account WHERE jid = ?1";
 pub(super) const KEYS: &str = "SELECT salt, iterations, stored_key, server_key FROM scram_keys
@@ -21,9 +18,13 @@ impl AccountStore for Sqlite {
             // SASL-7: all of it, whether there is such an account or not.
             let disabled =
                 db.prepare_cached(DISABLED)?.query_row([account], |row| row.get(0)).optional()?;
-            let (scram_sha_1, scram_sha_256) =
-                (keys(db, account, SHA_1)?, keys(db, account, SHA_256)?);
-            Ok(disabled.map(|disabled| Credentials { scram_sha_1, scram_sha_256, disabled }))
+            let mut credentials = Credentials::new();
+            for hash in ScramHash::ALL {
+                if let Some(keys) = keys(db, account, hash)? {
+                    credentials = credentials.with_keys(hash, keys);
+                }
+            }
+            Ok(disabled.map(|disabled| Credentials { disabled, ..credentials }))
         })
     }
 
@@ -42,22 +43,10 @@ impl AccountStore for Sqlite {
             remove(db, account)?;
             db.prepare_cached("INSERT INTO account (jid, disabled) VALUES (?1, ?2)")?
                 .execute(params![account, credentials.disabled])?;
-            let hashes = [(SHA_1, &credentials.scram_sha_1), (SHA_256, &credentials.scram_sha_256)];
-            for (hash, keys) in hashes {
-                let Some(keys) = keys else { continue };
-                db.prepare_cached(
-                    "INSERT INTO scram_keys
-                     (account, hash, salt, iterations, stored_key, server_key)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                )?
-                .execute(params![
-                    account,
-                    hash,
-                    keys.salt,
-                    keys.iterations,
-                    keys.stored_key,
-                    keys.server_key
-                ])?;
+            for hash in ScramHash::ALL {
+                if let Some(keys) = credentials.keys(hash) {
+                    insert(db, account, hash, keys)?;
+                }
             }
             Ok(())
         })
@@ -68,9 +57,31 @@ impl AccountStore for Sqlite {
     }
 }
 
-fn keys(db: &Connection, account: &str, hash: &str) -> rusqlite::Result<Option<ScramKeys>> {
+fn insert(
+    db: &Connection,
+    account: &str,
+    hash: ScramHash,
+    keys: &ScramKeys,
+) -> rusqlite::Result<()> {
+    db.prepare_cached(
+        "INSERT INTO scram_keys
+         (account, hash, salt, iterations, stored_key, server_key)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?
+    .execute(params![
+        account,
+        hash.as_str(),
+        keys.salt,
+        keys.iterations,
+        keys.stored_key,
+        keys.server_key
+    ])?;
+    Ok(())
+}
+
+fn keys(db: &Connection, account: &str, hash: ScramHash) -> rusqlite::Result<Option<ScramKeys>> {
     db.prepare_cached(KEYS)?
-        .query_row([account, hash], |row| {
+        .query_row([account, hash.as_str()], |row| {
             Ok(ScramKeys {
                 salt: row.get(0)?,
                 iterations: row.get(1)?,

@@ -121,11 +121,57 @@ fn sasl_7_a_right_key_does_not_make_up_for_another_nonce_or_a_longer_proof() {
 #[test]
 fn sasl_7_plain_takes_whichever_keys_there_are() {
     let mut world = World::new();
+    world.credentials.scram_sha_512 = None;
+    assert_success(world.plain("", "juliet", PASSWORD), "juliet@im.example.com");
     world.credentials.scram_sha_256 = None;
     assert_success(world.plain("", "juliet", PASSWORD), "juliet@im.example.com");
     assert_refused(world.plain("", "juliet", "x"), SaslError::NotAuthorized);
     world.credentials.scram_sha_1 = None;
     assert_refused(world.plain("", "juliet", PASSWORD), SaslError::NotAuthorized);
+}
+
+#[test]
+fn sasl_7_a_password_is_checked_with_one_hash_function_whoever_it_is() {
+    // What is derived is what takes time: the salts tell which keys were taken.
+    for (mechanisms, usual) in [
+        (&[Mechanism::Plain, Mechanism::ScramSha1][..], ScramHash::Sha1),
+        (&[Mechanism::Plain], ScramHash::Sha256),
+        (&Mechanism::ALL, ScramHash::Sha512),
+    ] {
+        let checked = |wrong: Option<ScramHash>| {
+            let mut world = World::with(|context| {
+                context.policy = Arc::new(policy().mechanisms(mechanisms));
+            });
+            // Keys of another password: whoever is checked against them is refused.
+            if let Some(hash) = wrong {
+                let keys = ScramKeys::derive("x", b"salt", FEW, hash).unwrap();
+                world.credentials = world.credentials.clone().with_keys(hash, keys);
+            }
+            world.plain("", "juliet", PASSWORD).is_ok()
+        };
+        assert!(checked(None));
+        for hash in ScramHash::ALL {
+            assert_eq!(checked(Some(hash)), hash != usual, "{hash:?} for {usual:?}");
+        }
+    }
+}
+
+#[test]
+fn sasl_7_an_account_with_older_keys_looks_like_none_to_sha_512() {
+    let mut world = World::new();
+    world.credentials.scram_sha_512 = None;
+    let first = Client::default().first();
+    let without = challenge(world.auth(Mechanism::ScramSha512, first.as_bytes()).unwrap());
+    world.user = "nobody";
+    let unknown = challenge(world.auth(Mechanism::ScramSha512, first.as_bytes()).unwrap());
+    assert_eq!(without.split(',').nth(1), unknown.split(',').nth(1));
+    world.user = "juliet";
+    let refused = world.scram(Mechanism::ScramSha512, &Client::default());
+    assert_refused(refused, SaslError::NotAuthorized);
+    // Its password still works otherwise.
+    assert_success(world.plain("", "juliet", PASSWORD), "juliet@im.example.com");
+    let older = world.scram(Mechanism::ScramSha256, &Client::default());
+    assert_success(older, "juliet@im.example.com");
 }
 
 #[test]
@@ -140,8 +186,14 @@ fn sasl_7_the_decoy_itself_lets_nobody_in() {
         let message = crate::sasl::scram::ClientFirst::parse(first.as_bytes()).unwrap();
         let context = &world.negotiation.context;
         let binding = message.binding(false, false, &context.bindings).unwrap();
-        let (expected, challenge) =
-            message.challenge(ScramHash::Sha1, keys.clone(), known, binding, &*context.environment);
+        let (expected, challenge) = message.challenge(
+            ScramHash::Sha1,
+            keys.clone(),
+            known,
+            binding,
+            "",
+            &*context.environment,
+        );
         let last = client.last(ScramHash::Sha1, std::str::from_utf8(&challenge).unwrap());
         assert_eq!(expected.verify(last.as_bytes()).is_ok(), known, "{account}");
     }

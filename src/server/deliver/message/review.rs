@@ -20,6 +20,7 @@ use crate::connection::SharedConnection;
 use crate::extension::{Admission, Outcome, Passage, Passing, Review, Wants, Way};
 use crate::server::deliver::address::Address;
 use crate::server::deliver::answer::{is_full, try_again};
+use crate::server::deliver::destination::Destination;
 use crate::server::deliver::give::{Message, Origin};
 use crate::server::{Core, Task, caught};
 use crate::session::{AccountState, HostCode, SessionHandle, Validity};
@@ -100,8 +101,8 @@ impl<C: SharedConnection> Core<C> {
         stanza: &Stanza,
         to: &Address<'_>,
     ) -> Option<Task> {
-        let is_ours = self.registry.is_local(to.bare.as_str());
-        let recipient = (is_ours && to.is_account()).then(|| BareJid::clone(&to.bare));
+        let is_here = self.is_here(to.bare.as_str());
+        let recipient = (is_here && to.is_account()).then(|| BareJid::clone(&to.bare));
         let sender =
             self.local_sender(origin, stanza).filter(|_| self.wants.has_any(Wants::MESSAGES));
         let Some(account) = recipient.as_ref().or(sender.as_ref()) else {
@@ -149,15 +150,15 @@ impl<C: SharedConnection> Core<C> {
         }))
     }
 
-    /// The account of ours that a message is from. What the host sends in the name of one counts.
+    /// The account that a message is from, where that lives here. What the host sends in the name of one counts.
     fn local_sender(&self, origin: Origin<'_, C>, stanza: &Stanza) -> Option<BareJid> {
         if let Some(session) = origin {
             return Some(session.account().bare.clone());
         }
         let from = stanza.from()?;
         let from = self.address(&from).ok()?;
-        let is_ours = from.is_account() && self.registry.is_local(from.bare.as_str());
-        is_ours.then(|| BareJid::clone(&from.bare))
+        let is_here = from.is_account() && self.is_here(from.bare.as_str());
+        is_here.then(|| BareJid::clone(&from.bare))
     }
 
     /// On the chains of the sender and of the recipient.
@@ -178,10 +179,13 @@ impl<C: SharedConnection> Core<C> {
             Some(Reviewed { stanza, seen }) => (stanza, Some(seen)),
             None => (stanza, None),
         };
-        if !self.registry.is_local(to.bare.as_str()) {
-            let message = Message { stanza: &passed, sent: seen.as_ref().unwrap_or(&passed) };
-            self.delivered(origin, message, None, &[], Outcome::Routed, None);
-            return self.route_elsewhere(origin, passed, Validity::FOR_GOOD);
+        match self.destination(&to.bare) {
+            Destination::Here => {}
+            Destination::OtherDomain => {
+                let message = Message { stanza: &passed, sent: seen.as_ref().unwrap_or(&passed) };
+                self.delivered(origin, message, None, &[], Outcome::Routed, None);
+                return self.route_elsewhere(origin, passed, Validity::FOR_GOOD);
+            }
         }
         if !to.is_account() {
             let message = Message { stanza: &passed, sent: seen.as_ref().unwrap_or(&passed) };

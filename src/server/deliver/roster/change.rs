@@ -59,8 +59,8 @@ impl<C: SharedConnection> Core<C> {
     ) -> Result<(), ChangeError> {
         let core = Arc::clone(self);
         let (own_key, other_key) = (account.to_string(), contact.to_string());
-        let is_local = contact.node().is_some() && self.registry.is_local(contact.as_str());
-        let two_sides = change.has_two_sides() && is_local && contact != account;
+        let is_here = contact.node().is_some() && self.is_here(contact.as_str());
+        let two_sides = change.has_two_sides() && is_here && contact != account;
         let job = async move {
             let effects = core.transact(account, contact, change, two_sides).await?;
             // Stored is done: host code that panics on the way takes no later effect along.
@@ -117,7 +117,7 @@ impl<C: SharedConnection> Core<C> {
         let mut transaction = Transaction {
             own,
             other,
-            is_local: self.registry.is_local(contact.as_str()),
+            is_here: self.is_here(contact.as_str()),
             effects: Vec::new(),
             items: self.limits.roster,
             requests: self.limits.requests,

@@ -71,7 +71,7 @@ impl Change {
         }
     }
 
-    /// Whether it concerns the contact too, where that is an account of this server.
+    /// Whether it concerns the contact too, where that is an account that lives here.
     pub(super) const fn has_two_sides(&self) -> bool {
         match self {
             Self::Send { .. } | Self::Befriend => true,
@@ -200,10 +200,10 @@ impl Side {
 /// The rosters that a change concerns.
 pub(super) struct Transaction {
     pub(super) own: Side,
-    /// The contact, where it is an account of this server.
+    /// The contact, where it is an account that lives here.
     pub(super) other: Option<Side>,
-    /// Whether the contact's domain is one of this server.
-    pub(super) is_local: bool,
+    /// Whether the contact lives here, if there is such an account.
+    pub(super) is_here: bool,
     pub(super) effects: Vec<Effect>,
     /// LIMIT-15
     pub(super) items: RosterLimits,
@@ -312,14 +312,14 @@ impl Transaction {
         self.pass_on(kind, reply.build(), false);
     }
 
-    /// To the contact: its own table if it is local, the router if it is not. A local domain
+    /// To the contact: its own table if it lives here, the router if it does not. A domain of ours
     /// without such an account swallows it (SUB-5).
     fn pass_on(&mut self, kind: SubscriptionKind, stanza: Stanza, asked: bool) {
         let user = self.own.account.clone();
         if self.swap_sides() {
             self.receive(&user, kind, &stanza);
             self.swap_sides();
-        } else if !self.is_local {
+        } else if !self.is_here {
             self.effects.push(Effect::Route { stanza, asked });
         }
     }

@@ -25,6 +25,7 @@ impl<C: SharedConnection> Driver<C> {
             domain: domain.clone(),
             secure: negotiating.secure,
             bindings: negotiating.bindings.clone(),
+            certified: negotiating.certified.clone(),
         };
         let Some(mut features) = negotiating.features(&context, served.tls_required) else {
             let error = StreamError::new(StreamCondition::PolicyViolation);

@@ -53,7 +53,7 @@ impl<C: SharedConnection> Driver<C> {
             self.send(Frame::open(&header.parts()));
         }
         match &self.state {
-            State::Unauthed(_) => self.offer_authentication(&domain),
+            State::Unauthed(_) => self.identify_client(domain),
             _ => self.offer_bind(),
         }
     }

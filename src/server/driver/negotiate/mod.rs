@@ -1,6 +1,7 @@
 //! From the first byte to a bound resource (RFC 6120 §4–§7).
 
 mod bind;
+mod certificate;
 mod elements;
 mod features;
 mod guest;
@@ -38,6 +39,8 @@ pub(super) struct Negotiating {
     /// Whether the host can still do a handshake.
     starttls: bool,
     bindings: ChannelBindings,
+    /// The accounts that the certificate in them is for (EXTERNAL-1).
+    certified: Vec<BareJid>,
     /// As of the last poll (LIMIT-25).
     pub(super) standing: PlaceStanding,
     /// Our header of this stream was sent.
@@ -99,6 +102,7 @@ impl Negotiating {
         self.claimed = None;
         self.user_agent = None;
         self.kept = Values::default();
+        self.certified = Vec::new();
         self.not_before = None;
     }
 

@@ -11,6 +11,7 @@ use crate::connection::SharedConnection;
 use crate::sasl::{Failure, Negotiation, Step, wire};
 use crate::server::{FaultKind, LoginStep};
 use crate::session::HostCode;
+use crate::store::Verdict;
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
@@ -60,6 +61,7 @@ impl<C: SharedConnection> Driver<C> {
             Ok(Step::CheckToken { claimed, token }) => self.check_token(claimed.as_ref(), token),
             Ok(Step::NeedDiscovery) => self.discovery(),
             Ok(Step::NeedGuest) => self.admit_guest(),
+            Ok(Step::CheckAccount { account }) => self.check_account(account),
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
                     let source = self.core.ledger.source(&self.peer);
@@ -88,6 +90,22 @@ impl<C: SharedConnection> Driver<C> {
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
             accounts.credentials(&account).await.ok().map(SaslAnswer::Credentials)
+        });
+    }
+
+    /// EXTERNAL-3
+    fn check_account(&mut self, account: BareJid) {
+        self.begin_login(Some(&account));
+        let accounts = Arc::clone(&self.core.stores.accounts);
+        self.wait_for_sasl(async move {
+            // A host that checks passwords itself may have accounts without credentials.
+            let verdict = match accounts.credentials(&account).await.ok()? {
+                Some(credentials) if credentials.disabled => Verdict::Disabled,
+                Some(_) => Verdict::Accepted,
+                None if accounts.exists(&account).await.ok()? => Verdict::Accepted,
+                None => Verdict::Refused,
+            };
+            Some(SaslAnswer::Verdict(verdict))
         });
     }
 

@@ -31,9 +31,9 @@ fn bind_13_a_file_of_schema_version_1_is_brought_up_to_date_with_all_it_holds() 
     for _ in 0..2 {
         let store = Sqlite::open(directory.file()).unwrap();
         let account = jid("juliet@example.com");
-        let Credentials { scram_sha_1: Some(keys), scram_sha_256: None, disabled: false } =
-            block_on(store.credentials(&account)).unwrap().unwrap()
-        else {
+        let credentials = block_on(store.credentials(&account)).unwrap().unwrap();
+        assert!(credentials.scram_sha_256.is_none() && credentials.scram_sha_512.is_none());
+        let Credentials { scram_sha_1: Some(keys), disabled: false, .. } = credentials else {
             panic!("other credentials")
         };
         let ScramKeys { salt, iterations, stored_key, server_key } = keys;

@@ -1,0 +1,42 @@
+//! What a bare JID is to this server. Two questions that are easily taken for one: whether it is *ours*, which
+//! says what may be believed and how it is spelt, and whether it lives *here*, which says who acts for it.
+
+use jid::BareJid;
+
+use crate::connection::SharedConnection;
+use crate::server::Core;
+
+/// Where a stanza goes.
+pub(super) enum Destination {
+    /// To an account that lives here, or to one of our domains.
+    Here,
+    /// To a component, or by the host's router.
+    OtherDomain,
+}
+
+impl<C: SharedConnection> Core<C> {
+    /// Whether this names the server itself: it is one of our domains.
+    pub(in crate::server) fn serves(&self, domain: &str) -> bool {
+        self.domains.iter().any(|served| served.name.as_str() == domain)
+    }
+
+    /// Whether it is one of our domains, or in one: nobody else speaks in its name.
+    pub(in crate::server) fn is_ours(&self, bare: &str) -> bool {
+        self.registry.is_ours(bare)
+    }
+
+    /// Whether it lives here: its sessions are in this registry, its chain is among our jobs, and nobody else
+    /// writes its roster. What is not here is sent on.
+    #[inline]
+    pub(super) fn is_here(&self, bare: &str) -> bool {
+        self.registry.is_local(bare)
+    }
+
+    #[inline]
+    pub(super) fn destination(&self, to: &BareJid) -> Destination {
+        match self.is_here(to.as_str()) {
+            true => Destination::Here,
+            false => Destination::OtherDomain,
+        }
+    }
+}
