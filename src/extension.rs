@@ -25,6 +25,7 @@ mod account;
 mod delivery;
 mod handle;
 mod iq;
+mod login;
 mod review;
 mod stranger;
 
@@ -33,6 +34,8 @@ pub use delivery::{Delivery, Outcome};
 pub(crate) use handle::{Reach, Work};
 pub use handle::{RequestError, ServerHandle};
 pub use iq::{IqDone, IqReply, IqRequest, IqResult, Target};
+pub(crate) use login::Entering;
+pub use login::{LoggingIn, NewSession};
 pub use review::{Passage, Passing, Review, Wants, Way};
 pub use stranger::UnauthenticatedIq;
 
@@ -162,6 +165,33 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     ) -> Negotiated<C> {
         let _ = (registry, element);
         Negotiated::Next(session)
+    }
+
+    /// Acts on a request that came together with an authentication in the SASL2 profile
+    /// ([XEP-0388](https://xmpp.org/extensions/xep-0388.html)): asked for each that is there, in the client's
+    /// order, when the client has proved who it is, and before a resource is bound. One that gives the client its
+    /// session back ends the asking. What it answers goes out with the `<success/>`.
+    ///
+    /// What such requests are offered by is written at [`Stage::Inline`]. A panic loses this request alone.
+    fn inline(&self, request: &Nonza, login: &mut LoggingIn<'_, C>) -> Flow {
+        let _ = (request, login);
+        Flow::Next
+    }
+
+    /// Acts on a request inside of a Bind 2 ([XEP-0386](https://xmpp.org/extensions/xep-0386.html)): says what the
+    /// session is to have before it can be found. What it answers goes out in the `<bound/>`, if the bind succeeds.
+    ///
+    /// What such requests are offered by is written at [`Stage::InlineBind`]. A panic loses this request alone.
+    fn inline_bind(&self, request: &Nonza, session: &mut NewSession<'_, C>) -> Flow {
+        let _ = (request, session);
+        Flow::Next
+    }
+
+    /// Appends the stream features that a client gets with a session that was bound inline
+    /// ([STREAM-F5](crate::rules#stream-f5)): by default those of [`Stage::Authenticated`].
+    fn bound_features(&self, session: &SessionHandle<C>, out: &mut Vec<u8>) {
+        let _ = session;
+        self.features(Stage::Authenticated, out);
     }
 
     /// Takes a first-level element that is no stanza, on a bound stream. An element that no
@@ -358,6 +388,10 @@ pub enum Admission {
 pub enum Stage {
     /// Not authenticated, but secure.
     Secure,
+    /// Inside of the `<inline/>` of SASL2: what can be asked for together with authentication.
+    Inline,
+    /// Inside of the `<inline/>` of Bind 2: a `<feature var='…'/>` for each request that the bind may hold.
+    InlineBind,
     /// Authenticated; a resource is bound next ([STREAM-F4](crate::rules#stream-f4)).
     Authenticated,
 }

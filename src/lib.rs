@@ -68,6 +68,7 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
+mod client;
 pub mod connection;
 pub mod environment;
 #[cfg(feature = "server")]

@@ -103,6 +103,9 @@ mod roster;
 #[path = "sasl.rs"]
 mod sasl;
 #[cfg(test)]
+#[path = "sasl2.rs"]
+mod sasl2;
+#[cfg(test)]
 #[path = "stanzas.rs"]
 mod stanzas;
 #[cfg(test)]

@@ -161,6 +161,49 @@ fn guest_3_the_account_ends_with_its_transport() {
     assert!(!exists(world, &own));
 }
 
+const NS_2: &str = "urn:xmpp:sasl:2";
+
+#[test]
+fn guest_3_one_login_is_one_guest_in_sasl2_as_well() {
+    let hall = hall(|guests| {
+        guests.most = 2;
+        guests.rate = None;
+    });
+    let world = &hall.world;
+    let ask = |more: &str| {
+        format!(
+            "<authenticate xmlns='{NS_2}' mechanism='ANONYMOUS'><initial-response/>{more}\
+             </authenticate>"
+        )
+    };
+    let bind = "<bind xmlns='urn:xmpp:bind:0'/>";
+    let (client, features) = opened(world, 1);
+    let list = features.split("<authentication ").nth(1).unwrap();
+    assert!(list.contains("<mechanism>ANONYMOUS</mechanism>"), "{features}");
+    let success = client.ask(&ask(bind)).concat();
+    assert!(success.contains("@guests.example/"), "{success}");
+    let own = client.session().jid().to_bare();
+    assert!(exists(world, &own));
+    client.lose();
+    world.settle();
+    assert!(!exists(world, &own));
+    // Whoever fails with all that it asks for, again and again, is still one.
+    let client = world.accept(from(1));
+    client.send(&OPEN.replace(" version", " from='romeo@guests.example' version"));
+    let _features = client.received();
+    for _ in 0..3 {
+        let failed = client.ask(&ask(bind)).concat();
+        assert!(failed.contains("<invalid-authzid "), "{failed}");
+    }
+    let (other, _) = opened(world, 1);
+    assert!(other.ask(&ask(bind)).concat().starts_with("<success "));
+    let (third, _) = opened(world, 1);
+    assert!(third.ask(&ask(bind)).concat().contains("<temporary-auth-failure "));
+    client.lose();
+    world.settle();
+    assert!(third.ask(&ask(bind)).concat().starts_with("<success "));
+}
+
 #[test]
 fn guest_4_nothing_of_a_guest_gets_into_a_store() {
     let hall = hall(|_| ());

@@ -680,6 +680,8 @@ const LIMITS: &str = "<limits xmlns='urn:xmpp:stream-limits:0'><max-bytes>10000<
 const STARTTLS: &str = "<stream:features><starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>";
 const SCRAM: &str = "<mechanisms xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><mechanism>SCRAM-SHA-256</mechanism><mechanism>SCRAM-SHA-1</mechanism>";
 
+const SASL_2: &str = "<authentication xmlns='urn:xmpp:sasl:2'><mechanism>SCRAM-SHA-256</mechanism><mechanism>SCRAM-SHA-1</mechanism><mechanism>PLAIN</mechanism><inline><bind xmlns='urn:xmpp:bind:0'/></inline></authentication>";
+
 #[test]
 fn stream_f1_tls_required() {
     for insecure_sasl in [true, false] {
@@ -743,11 +745,13 @@ fn stream_f7_nothing_to_offer_closes() {
 fn stream_f8_declared_secure() {
     assert_eq!(
         offered(true, false, Transport::new().secure(true).starttls(true)),
-        format!("{STARTTLS}{SCRAM}<mechanism>PLAIN</mechanism></mechanisms>{LIMITS}")
+        format!("{STARTTLS}{SCRAM}<mechanism>PLAIN</mechanism></mechanisms>{SASL_2}{LIMITS}")
     );
     assert_eq!(
         offered(true, false, Transport::new().secure(true)),
-        format!("<stream:features>{SCRAM}<mechanism>PLAIN</mechanism></mechanisms>{LIMITS}")
+        format!(
+            "<stream:features>{SCRAM}<mechanism>PLAIN</mechanism></mechanisms>{SASL_2}{LIMITS}"
+        )
     );
 }
 

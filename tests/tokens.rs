@@ -135,6 +135,21 @@ fn bound(world: &World, token: &str) -> Client {
     client
 }
 
+const NS_2: &str = "urn:xmpp:sasl:2";
+
+/// The same in SASL2, with more to ask for.
+fn auth_2(mechanism: &str, message: &str, more: &str) -> String {
+    let text = STANDARD.encode(message);
+    format!(
+        "<authenticate xmlns='{NS_2}' mechanism='{mechanism}'>\
+         <initial-response>{text}</initial-response>{more}</authenticate>"
+    )
+}
+
+const AGENT: &str = "<user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'>\
+    <software>AwesomeXMPP</software><device>phone</device></user-agent>";
+const BIND_2: &str = "<bind xmlns='urn:xmpp:bind:0'><tag>T</tag></bind>";
+
 /// Says what it is told to, and notes what it was asked.
 struct Directory(Result<Verdict, ()>, Asked);
 
@@ -148,7 +163,10 @@ impl Authenticator for Directory {
         let (mechanism, source) = (login.mechanism(), login.source());
         let asked = format!("{account} {password} {mechanism} {source:?} {}", login.domain());
         self.1.lock().unwrap().push(asked);
-        assert!(login.user_agent().is_none(), "PLAIN of SASL1 has none");
+        if let Some(agent) = login.user_agent() {
+            let agent = format!("{:?} {:?} {:?}", agent.id.is_some(), agent.software, agent.device);
+            self.1.lock().unwrap().push(agent);
+        }
         let verdict = self.0.map_err(|()| StoreError::failed("gone"));
         Box::pin(async move { verdict })
     }
@@ -196,6 +214,23 @@ fn token_1_the_host_knows_who_asks_and_says_what_the_client_gets() {
         assert_eq!(answer, [failure("temporary-auth-failure")]);
     }
     assert_eq!(client.want(), Some(Want::Input));
+}
+
+#[test]
+fn token_1_in_sasl2_the_host_knows_what_the_client_claims_to_be() {
+    let at = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let (world, asked) = directory(Verdict::LockedUntil(at));
+    let (client, _) = opened(&world);
+    let answer = client.answer(&auth_2("PLAIN", "\0juliet\0secret", AGENT));
+    assert_eq!(
+        answer,
+        format!(
+            "<failure xmlns='{NS_2}'><account-disabled xmlns='{NS}'/>\
+             <text xml:lang='en'>Locked until 2027-01-15T08:00:00Z</text></failure>"
+        )
+    );
+    let asked = asked.lock().unwrap().join("\n");
+    assert!(asked.contains("true Some(\"AwesomeXMPP\") Some(\"phone\")"), "{asked}");
 }
 
 #[test]
@@ -342,6 +377,46 @@ fn token_4_guesses_of_a_source_are_slowed_down() {
     world.advance(Duration::from_secs(9));
     assert_eq!(client.received(), [success()]);
     assert!(asked.lock().unwrap().len() > before);
+}
+
+#[test]
+fn token_4_in_sasl2_as_well() {
+    let (world, _) = world();
+    let (client, features) = opened(&world);
+    let list = features.split("<authentication ").nth(1).unwrap();
+    assert!(list.contains("<mechanism>OAUTHBEARER</mechanism>"), "{features}");
+    let message = |token: &str| format!("n,,\x01auth=Bearer {token}\x01\x01");
+    let answer = client.answer(&auth_2("OAUTHBEARER", &message("bad"), BIND_2));
+    let text = answer.strip_prefix(&format!("<challenge xmlns='{NS_2}'>")).expect(&answer);
+    let text = STANDARD.decode(text.split('<').next().unwrap()).unwrap();
+    assert!(text.starts_with(b"{\"status\":\"invalid_token\""));
+    let answer = client.answer(&format!("<response xmlns='{NS_2}'>AQ==</response>"));
+    let failed = format!("<failure xmlns='{NS_2}'><not-authorized xmlns='{NS}'/></failure>");
+    assert_eq!(answer, failed);
+    // The attempt is over, and what it asked for with it.
+    let success = client.ask(&auth_2("OAUTHBEARER", &message("good"), "")).concat();
+    let identifier = "<authorization-identifier>juliet@example.net</authorization-identifier>";
+    assert!(success.contains(identifier), "{success}");
+}
+
+#[test]
+fn token_6_in_sasl2_with_and_without_a_session() {
+    for more in ["", BIND_2] {
+        let (world, _) = world();
+        let (client, _) = opened(&world);
+        let message = "n,,\x01auth=Bearer hour\x01\x01";
+        let success = client.ask(&auth_2("OAUTHBEARER", message, more)).concat();
+        assert!(success.starts_with("<success "), "{success}");
+        if more.is_empty() {
+            // Its time for a bind is over before that.
+            continue;
+        }
+        idle(&world, &client, 3500);
+        assert!(client.received().is_empty());
+        world.advance(Duration::from_secs(101));
+        assert_eq!(client.received().concat(), RESET);
+        assert!(world.server().registry().is_empty());
+    }
 }
 
 #[test]

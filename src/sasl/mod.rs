@@ -2,7 +2,7 @@
 //!
 //! [`Policy`] is what a host says about it: which mechanisms, how many retries. One `Negotiation`
 //! per stream holds what is offered there and the current exchange. It takes requests that
-//! `wire` has read (SASL1, RFC 6120 §6) and answers with a `Step` or a `Failure`; where it needs the
+//! `wire` has read (in either profile: SASL1, RFC 6120 §6, and SASL2, XEP-0388) and answers with a `Step` or a `Failure`; where it needs the
 //! host's store, a step says so, and the caller passes in what the store found. Nothing here waits, so
 //! nothing here is `async`.
 //!
@@ -23,6 +23,7 @@ mod anonymous;
 mod bearer;
 mod binding;
 mod error;
+mod establish;
 mod exchange;
 mod mechanism;
 mod negotiation;
@@ -30,10 +31,12 @@ mod policy;
 mod scram;
 pub(crate) mod wire;
 
+pub use crate::client::UserAgent;
 pub use binding::ChannelBindings;
 pub use error::SaslError;
 pub use mechanism::{Mechanism, UnknownMechanism};
 pub use policy::Policy;
 
+pub(crate) use establish::{Bind2, Establish};
 pub(crate) use exchange::{Context, Step};
 pub(crate) use negotiation::{Failure, Negotiation};

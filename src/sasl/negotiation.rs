@@ -1,8 +1,9 @@
 //! Authentication of one stream: exchanges, retries, the last word.
 
 use super::error::SaslError;
+use super::establish::Establish;
 use super::exchange::{Context, Exchange, Next, Step};
-use super::wire::Request;
+use super::wire::{Profile, Request};
 use crate::stanza::delay;
 use crate::store::{Credentials, TokenVerdict, Verdict};
 use jid::BareJid;
@@ -23,23 +24,57 @@ pub(crate) struct Failure {
 /// it, pass in no request.
 pub(crate) struct Negotiation {
     context: Context,
-    exchange: Option<Exchange>,
+    attempt: Option<Attempt>,
     failures: u8,
+}
+
+/// An attempt to authenticate, in the profile in which it began.
+struct Attempt {
+    /// `None`: it has succeeded.
+    exchange: Option<Exchange>,
+    /// In SASL2 what the client asked for with it.
+    asked: Option<Box<Establish>>,
+}
+
+impl Attempt {
+    const fn profile(&self) -> Profile {
+        if self.asked.is_some() { Profile::Sasl2 } else { Profile::Sasl1 }
+    }
 }
 
 impl Negotiation {
     pub(crate) const fn new(context: Context) -> Self {
-        Self { context, exchange: None, failures: 0 }
+        Self { context, attempt: None, failures: 0 }
     }
 
-    /// Takes what the client asked for, or why that could not be read.
+    /// Takes what the client asked for in SASL1, or why that could not be read.
     pub(crate) fn receive(
         &mut self,
         request: Result<Request<'_>, SaslError>,
     ) -> Result<Step, Failure> {
-        // Whatever comes, it takes the exchange: a further `<auth/>` discards it (SASL-3), a
+        self.receive_in(Profile::Sasl1, request, None)
+    }
+
+    /// The same in SASL2; `asked`: what came with `<authenticate/>`.
+    pub(crate) fn receive_2(
+        &mut self,
+        request: Result<Request<'_>, SaslError>,
+        asked: Option<Box<Establish>>,
+    ) -> Result<Step, Failure> {
+        self.receive_in(Profile::Sasl2, request, asked)
+    }
+
+    fn receive_in(
+        &mut self,
+        profile: Profile,
+        request: Result<Request<'_>, SaslError>,
+        asked: Option<Box<Establish>>,
+    ) -> Result<Step, Failure> {
+        // Whatever comes, it takes the attempt: a further `<auth/>` discards it (SASL-3), a
         // failure ends it.
-        let exchange = self.exchange.take();
+        let attempt = self.attempt.take().filter(|attempt| attempt.profile() == profile);
+        let (exchange, before) =
+            attempt.map_or((None, None), |attempt| (attempt.exchange, attempt.asked));
         if let (Some(Exchange::Told(error)), Ok(Request::Auth { .. })) = (&exchange, &request) {
             // It has failed, whether or not the client waits to hear so (SASL-9).
             let failed = self.refuse(*error);
@@ -47,17 +82,34 @@ impl Negotiation {
                 return Err(failed);
             }
         }
-        let next = match (request, exchange) {
+        let (asked, next) = match (request, exchange) {
             (Ok(Request::Auth { mechanism, initial }), _) => {
-                self.start(mechanism, initial.as_deref())
+                (asked, self.start(mechanism, initial.as_deref()))
             }
-            (Ok(Request::Response(data)), Some(exchange)) => exchange.respond(&data, &self.context),
+            (Ok(Request::Response(data)), Some(exchange)) => {
+                (before, exchange.respond(&data, &self.context))
+            }
             // SASL-4
-            (Ok(Request::Response(_)), None) => Err(SaslError::MalformedRequest),
-            (Ok(Request::Abort), _) => Err(SaslError::Aborted),
-            (Err(error), _) => Err(error),
+            (Ok(Request::Response(_)), None) => (None, Err(SaslError::MalformedRequest)),
+            (Ok(Request::Abort), _) => (None, Err(SaslError::Aborted)),
+            (Err(error), _) => (None, Err(error)),
         };
-        self.keep(next)
+        self.keep(next, asked)
+    }
+
+    /// Whether an exchange of SASL2 is under way, during which nothing else may come (SASL2-5).
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.attempt.as_ref().is_some_and(|attempt| attempt.profile() == Profile::Sasl2)
+    }
+
+    /// Takes what the client asked for with the attempt that has succeeded; `None` in SASL1.
+    pub(crate) fn take_asked(&mut self) -> Option<Box<Establish>> {
+        self.attempt.take()?.asked
+    }
+
+    /// What came with the attempt under way; `None` in SASL1.
+    pub(crate) fn asked(&self) -> Option<&Establish> {
+        self.attempt.as_ref()?.asked.as_deref()
     }
 
     /// What the store found for [`Step::NeedCredentials`].
@@ -96,8 +148,14 @@ impl Negotiation {
 
     /// The host could not answer: no fault of the client's, so no attempt is counted (SASL-7).
     pub(crate) fn store_failed(&mut self) -> Failure {
-        self.exchange = None;
+        self.attempt = None;
         self.refuse(SaslError::TemporaryAuthFailure)
+    }
+
+    /// The client has proved to be somebody else than its stream says (SASL2-4).
+    pub(crate) fn wrong_identity(&mut self) -> Failure {
+        self.attempt = None;
+        self.refuse(SaslError::InvalidAuthzid)
     }
 
     fn start(&self, name: &str, initial: Option<&[u8]>) -> Next {
@@ -114,14 +172,17 @@ impl Negotiation {
     }
 
     fn go_on(&mut self, step: impl FnOnce(Exchange, &Context) -> Next) -> Result<Step, Failure> {
-        let exchange = self.exchange.take().ok_or(SaslError::MalformedRequest);
+        let attempt = self.attempt.take();
+        let (exchange, asked) =
+            attempt.map_or((None, None), |attempt| (attempt.exchange, attempt.asked));
+        let exchange = exchange.ok_or(SaslError::MalformedRequest);
         let next = exchange.and_then(|exchange| step(exchange, &self.context));
-        self.keep(next)
+        self.keep(next, asked)
     }
 
-    fn keep(&mut self, next: Next) -> Result<Step, Failure> {
+    fn keep(&mut self, next: Next, asked: Option<Box<Establish>>) -> Result<Step, Failure> {
         let (exchange, step) = next.map_err(|error| self.refuse(error))?;
-        self.exchange = exchange;
+        self.attempt = Some(Attempt { exchange, asked });
         Ok(step)
     }
 

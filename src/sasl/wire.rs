@@ -1,13 +1,36 @@
-//! SASL on the wire of RFC 6120 §6: elements to requests, steps to elements.
+//! SASL on the wires of RFC 6120 §6 and XEP-0388: elements to requests, steps to elements.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::error::SaslError;
 use crate::stanza::write;
+use crate::stream::Nonza;
 
 /// The namespace of SASL1.
 pub(crate) const NS: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
+
+/// The namespace of SASL2.
+pub(crate) const NS_2: &str = "urn:xmpp:sasl:2";
+
+/// How SASL is written in XMPP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// RFC 6120 §6
+    #[default]
+    Sasl1,
+    /// XEP-0388
+    Sasl2,
+}
+
+impl Profile {
+    pub(crate) const fn namespace(self) -> &'static str {
+        match self {
+            Self::Sasl1 => NS,
+            Self::Sasl2 => NS_2,
+        }
+    }
+}
 
 /// What a client asks for, in whichever profile it was written.
 #[derive(PartialEq, Eq)]
@@ -37,18 +60,59 @@ pub(crate) fn parse<'a>(
     }
 }
 
+/// Reads an element of the namespace [`NS_2`], whose `mechanism` attribute is given.
+pub(crate) fn parse_2<'a>(
+    element: &Nonza,
+    mechanism: Option<&'a str>,
+) -> Result<Request<'a>, SaslError> {
+    match element.name() {
+        "authenticate" => {
+            let mut initial = element.children().filter(|child| child.is("initial-response", NS_2));
+            let first = initial.next().map(|child| decode(&child.text())).transpose()?;
+            if initial.next().is_some() {
+                return Err(SaslError::MalformedRequest);
+            }
+            Ok(Request::Auth { mechanism: mechanism.unwrap_or_default(), initial: first })
+        }
+        "response" => Ok(Request::Response(decode(&element.text())?)),
+        "abort" => Ok(Request::Abort),
+        _ => Err(SaslError::MalformedRequest),
+    }
+}
+
+/// SASL2-6: what is empty is an empty payload.
+fn decode(text: &str) -> Result<Vec<u8>, SaslError> {
+    STANDARD.decode(text).map_err(|_| SaslError::IncorrectEncoding)
+}
+
 /// SASL-2: `=` is an empty payload, an absent text is no payload.
 fn payload(text: &str) -> Result<Option<Vec<u8>>, SaslError> {
     match text {
         "" => Ok(None),
         "=" => Ok(Some(Vec::new())),
-        _ => STANDARD.decode(text).map(Some).map_err(|_| SaslError::IncorrectEncoding),
+        _ => decode(text).map(Some),
     }
 }
 
 /// Appends `<challenge/>`.
-pub(crate) fn write_challenge(data: &[u8], out: &mut Vec<u8>) {
-    element("challenge", &STANDARD.encode(data), out);
+pub(crate) fn write_challenge(profile: Profile, data: &[u8], out: &mut Vec<u8>) {
+    element(profile, "challenge", &STANDARD.encode(data), out);
+}
+
+/// Appends `<success/>` of SASL2: who the client is now, and `answers` to what it asked for, whole elements.
+pub(crate) fn write_success_2(
+    data: Option<&[u8]>,
+    identifier: &str,
+    answers: &[u8],
+    out: &mut Vec<u8>,
+) {
+    out.extend_from_slice(format!("<success xmlns='{NS_2}'>").as_bytes());
+    if let Some(data) = data {
+        write::leaf(out, "additional-data", &[], Some(&STANDARD.encode(data)));
+    }
+    write::leaf(out, "authorization-identifier", &[], Some(identifier));
+    out.extend_from_slice(answers);
+    out.extend_from_slice(b"</success>");
 }
 
 /// Appends `<success/>` (SASL-2: an empty payload is `=`).
@@ -58,22 +122,32 @@ pub(crate) fn write_success(data: Option<&[u8]>, out: &mut Vec<u8>) {
         Some([]) => "=".to_owned(),
         Some(data) => STANDARD.encode(data),
     };
-    element("success", &text, out);
+    element(Profile::Sasl1, "success", &text, out);
 }
 
 /// Appends `<failure/>`, with a text in English if there is one.
-pub(crate) fn write_failure(error: SaslError, text: Option<&str>, out: &mut Vec<u8>) {
-    let mut content = format!("<{}/>", error.as_str()).into_bytes();
+pub(crate) fn write_failure(
+    profile: Profile,
+    error: SaslError,
+    text: Option<&str>,
+    out: &mut Vec<u8>,
+) {
+    let mut content = match profile {
+        Profile::Sasl1 => format!("<{}/>", error.as_str()),
+        Profile::Sasl2 => format!("<{} xmlns='{NS}'/>", error.as_str()),
+    }
+    .into_bytes();
     if let Some(text) = text {
         write::leaf(&mut content, "text", &[("xml:lang", "en")], Some(text));
     }
-    element("failure", &String::from_utf8_lossy(&content), out);
+    element(profile, "failure", &String::from_utf8_lossy(&content), out);
 }
 
-fn element(name: &str, content: &str, out: &mut Vec<u8>) {
+fn element(profile: Profile, name: &str, content: &str, out: &mut Vec<u8>) {
+    let ns = profile.namespace();
     let text = match content {
-        "" => format!("<{name} xmlns='{NS}'/>"),
-        _ => format!("<{name} xmlns='{NS}'>{content}</{name}>"),
+        "" => format!("<{name} xmlns='{ns}'/>"),
+        _ => format!("<{name} xmlns='{ns}'>{content}</{name}>"),
     };
     out.extend_from_slice(text.as_bytes());
 }
@@ -121,6 +195,25 @@ mod tests {
     }
 
     #[test]
+    fn sasl2_8_success_says_who_the_client_is_and_what_it_gets() {
+        assert_eq!(
+            written(|out| write_success_2(Some(b"v="), "a@x/<", b"<b xmlns='urn:b'/>", out)),
+            "<success xmlns='urn:xmpp:sasl:2'><additional-data>dj0=</additional-data>\
+             <authorization-identifier>a@x/&lt;</authorization-identifier><b xmlns='urn:b'/></success>"
+        );
+        assert_eq!(
+            written(|out| write_success_2(None, "a@x", b"", out)),
+            "<success xmlns='urn:xmpp:sasl:2'>\
+             <authorization-identifier>a@x</authorization-identifier></success>"
+        );
+        assert_eq!(
+            written(|out| write_failure(Profile::Sasl2, SaslError::Aborted, None, out)),
+            "<failure xmlns='urn:xmpp:sasl:2'>\
+             <aborted xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/></failure>"
+        );
+    }
+
+    #[test]
     fn sasl_4_other_elements_are_malformed() {
         assert!(parse("abort", None, "") == Ok(Request::Abort));
         assert!(parse("success", None, "") == Err(SaslError::MalformedRequest));
@@ -134,11 +227,13 @@ mod tests {
     #[test]
     fn sasl_7_failures_name_their_condition() {
         assert_eq!(
-            written(|out| write_failure(SaslError::TemporaryAuthFailure, None, out)),
+            written(|out| {
+                write_failure(Profile::Sasl1, SaslError::TemporaryAuthFailure, None, out)
+            }),
             "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><temporary-auth-failure/></failure>"
         );
         assert_eq!(
-            written(|out| write_challenge(&[], out)),
+            written(|out| write_challenge(Profile::Sasl1, &[], out)),
             "<challenge xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/>"
         );
     }

@@ -32,7 +32,7 @@ use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::{Extension, ServerHandle, Wants};
 use crate::recent::{self, Recent};
-use crate::sasl::{Mechanism, Policy};
+use crate::sasl::{Mechanism, Policy, UserAgent};
 use crate::session::{
     Conflict, Event, Hold, Reason, RegistryBuilder, SessionHandle, SessionRegistry,
 };
@@ -192,6 +192,9 @@ pub struct Login<'a, C: SharedConnection> {
     pub peer: &'a PeerAddress,
     /// How it has authenticated.
     pub mechanism: Option<Mechanism>,
+    /// What the client has said about itself with that, in the SASL2 profile. Not to be shown to others
+    /// ([SASL2-10](crate::rules#sasl2-10)).
+    pub user_agent: Option<&'a UserAgent>,
     /// Whether the session was there before, and had lost its transport or changes it.
     pub is_resumed: bool,
 }

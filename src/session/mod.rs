@@ -19,6 +19,7 @@ mod outbound;
 mod registry;
 mod state;
 
+pub use crate::client::ClientId;
 pub use crate::rules::presence::TooManyTargets;
 pub use crate::shield::{HostCode, Panicked};
 pub use account::AccountState;
@@ -42,7 +43,7 @@ pub(crate) use registry::{AccountKey, Hash, Pattern, Waiting};
 pub use registry::{
     BindError, BindRefusal, BindRequest, Conflict, Counts, Event, EventKind, Leftover, Misuse,
     Parting, Presence, Reason, RegistryBuilder, ResumeError, ResumeRefusal, Resumed, Retention,
-    SessionRegistry, Sessions,
+    SessionRegistry, SessionSetup, Sessions,
 };
 pub use state::{Authed, AuthenticateError, Bound, Session, State, TransitionError, Unauthed};
 

@@ -19,7 +19,7 @@ use jid::{BareJid, DomainPart, DomainRef, FullJid, ResourceRef};
 
 use super::handle::{INTERESTED, PROTECTED, SessionHandle, SessionId};
 use super::input::{Detached, InputTicket, Owner};
-use super::outbound::{Acknowledged, Epoch, Item, LastWords, NotSent};
+use super::outbound::{Acknowledged, Epoch, Item, LastWords, NotSent, Reply};
 use super::registry::{
     BindError, BindRequest, Misuse, Presence, Reason, ResumeError, Resumed, Retention, Run,
     SessionRegistry,
@@ -169,8 +169,8 @@ pub struct AuthedData {
 }
 
 impl AuthedData {
-    /// What was said of the stream goes on to hold for the session.
-    fn bound<C: SharedConnection>(self, owner: Owner<C>, connection: C) -> Session<Bound, C> {
+    /// What was said of the stream goes on to hold for the session that is resumed on it.
+    fn resumed<C: SharedConnection>(self, owner: Owner<C>, connection: C) -> Session<Bound, C> {
         owner.shared.set(PROTECTED, self.protected);
         let session = Session { stage: Stage::Bound(owner, ()), connection };
         if self.holding {
@@ -409,15 +409,18 @@ impl<C: SharedConnection> Session<Authed, C> {
     pub fn bind(
         self,
         registry: &SessionRegistry<C>,
-        request: BindRequest<'_>,
+        mut request: BindRequest<'_>,
     ) -> Result<Session<Bound, C>, TransitionError<Self, BindError>> {
         if !self.data().open {
             return self.refuse(BindError::Misuse(Misuse::NotOpen));
         }
+        request.is_protected = self.data().protected;
+        if self.data().holding {
+            request.holding();
+        }
         match registry.inner().bind(&self.data().account, self.connection.clone(), request) {
             Ok(owner) => {
-                let (data, connection) = self.into_parts();
-                Ok(data.bound(owner, connection))
+                Ok(Session { stage: Stage::Bound(owner, ()), connection: self.into_parts().1 })
             }
             Err(error) => self.refuse(error),
         }
@@ -443,10 +446,36 @@ impl<C: SharedConnection> Session<Authed, C> {
             return self.refuse(ResumeError::Misuse(Misuse::NotOpen));
         }
         let (account, connection) = (&self.data().account, self.connection.clone());
-        match registry.inner().resume(account, token, handled, connection, reply) {
+        match registry.inner().resume_with(account, token, handled, connection, reply) {
             Ok(owner) => {
                 let (data, connection) = self.into_parts();
-                Ok(data.bound(owner, connection))
+                Ok(data.resumed(owner, connection))
+            }
+            Err(refused) => self.refuse(ResumeError::Refused(refused)),
+        }
+    }
+
+    /// As [`resume`](Self::resume), for an owner that has more to say first on the new transport: nothing is
+    /// written there before it [greets](Session::greet) its client.
+    ///
+    /// # Errors
+    ///
+    /// [`ResumeError`], with the session as it was: it may go on to bind.
+    pub fn take_over(
+        self,
+        registry: &SessionRegistry<C>,
+        token: &str,
+        handled: u32,
+    ) -> Result<(Session<Bound, C>, Resumed), TransitionError<Self, ResumeError>> {
+        if !self.data().open {
+            return self.refuse(ResumeError::Misuse(Misuse::NotOpen));
+        }
+        let (account, connection) = (&self.data().account, self.connection.clone());
+        match registry.inner().resume(account, token, handled, connection) {
+            Ok((owner, resumed)) => {
+                registry.inner().deliver_events();
+                let (data, connection) = self.into_parts();
+                Ok((data.resumed(owner, connection), resumed))
             }
             Err(refused) => self.refuse(ResumeError::Refused(refused)),
         }
@@ -646,6 +675,15 @@ impl<C: SharedConnection> Session<Bound, C> {
     /// [`NotSent`]: nothing was accepted.
     pub fn send_element(&self, xml: &[u8]) -> Result<(), NotSent> {
         self.handle().send_item(&Item::element(xml))
+    }
+
+    /// Gives the client what comes first on the session, where [that was to be
+    /// later](BindRequest::greeted_later); what waits follows it. Without effect where the session has ended
+    /// or has a newer transport.
+    pub fn greet(&self, reply: impl Into<Reply>) {
+        if let Some(registry) = self.owner().shared.registry.upgrade() {
+            registry.greet(self.owner(), Some(reply.into()));
+        }
     }
 
     /// Sets broadcast presence: first recorded, then sent to subscribers, to own available

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use jid::{BareJid, DomainPart, DomainRef};
 
 use super::StoreFuture;
+use crate::client::UserAgent;
 use crate::named::named;
 
 /// Checks passwords in the host's own way: against a directory, a web service, a signed token.
@@ -186,24 +187,6 @@ impl LoginRequest {
 impl fmt::Debug for LoginRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoginRequest").field("mechanism", &self.mechanism).finish_non_exhaustive()
-    }
-}
-
-/// What a client claims to be. Never shown to other entities ([SASL2-10](crate::rules#sasl2-10)).
-#[derive(Clone, Default)]
-#[non_exhaustive]
-pub struct UserAgent {
-    /// The id of this installation, a UUID.
-    pub id: Option<String>,
-    /// The name of the software.
-    pub software: Option<String>,
-    /// The name of the device.
-    pub device: Option<String>,
-}
-
-impl fmt::Debug for UserAgent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UserAgent").field("id", &self.id.is_some()).finish_non_exhaustive()
     }
 }
 

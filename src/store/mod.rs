@@ -56,7 +56,7 @@ pub(crate) use keys::prepare_password;
 pub use keys::{PasswordError, ScramHash, ScramKeys};
 pub use login::{
     Authenticator, LoginRequest, TokenAuthenticator, TokenError, TokenGrant, TokenStatus,
-    TokenVerdict, UserAgent, Verdict,
+    TokenVerdict, Verdict,
 };
 pub use memory::Memory;
 pub use memory_accounts::{AnyAccount, MemoryAccounts};

@@ -70,6 +70,31 @@ impl Features {
         features
     }
 
+    /// Adds authentication in the SASL2 profile ([XEP-0388](https://xmpp.org/extensions/xep-0388.html)), before it,
+    /// with what can be asked for together with it: whole elements. Without a mechanism it is left out
+    /// ([SASL2-1](crate::rules#sasl2-1)).
+    pub fn sasl2<'a>(
+        mut self,
+        mechanisms: impl IntoIterator<Item = &'a str>,
+        inline: &[u8],
+    ) -> Self {
+        let mut mechanisms = mechanisms.into_iter().peekable();
+        if self.state != State::Unauthenticated || mechanisms.peek().is_none() {
+            return self;
+        }
+        self.put("<authentication xmlns='urn:xmpp:sasl:2'>");
+        for name in mechanisms {
+            write::leaf(&mut self.content, "mechanism", &[], Some(name));
+        }
+        if !inline.is_empty() {
+            self.put("<inline>");
+            self.content.extend_from_slice(inline);
+            self.put("</inline>");
+        }
+        self.put("</authentication>");
+        self
+    }
+
     /// No TLS here, but the host says that the transport is secure ([STREAM-F8](crate::rules#stream-f8)). `starttls`:
     /// whether TLS could be had; never on a WebSocket (rule [WS-8](crate::rules#ws-8)).
     pub fn declared_secure<'a>(
@@ -90,6 +115,11 @@ impl Features {
         features.put("<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>");
         features.put("<session xmlns='urn:ietf:params:xml:ns:xmpp-session'><optional/></session>");
         features
+    }
+
+    /// Authenticated, with a resource bound in the same step ([STREAM-F5](crate::rules#stream-f5)).
+    pub fn bound() -> Self {
+        Self::new(State::Authenticated)
     }
 
     /// Adds roster versioning, once authenticated
@@ -132,6 +162,12 @@ impl Features {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.content.is_empty()
+    }
+
+    /// Their content, as a [`Reply`](crate::session::Reply) takes it.
+    #[must_use]
+    pub fn into_content(self) -> Vec<u8> {
+        self.content
     }
 
     /// As they are sent.

@@ -5,6 +5,8 @@ use std::fmt;
 
 use minidom::Element;
 
+#[cfg(feature = "server")]
+use crate::stanza::write;
 use crate::stanza::{Child, canonical};
 
 /// A first-level element that is no stanza: `<starttls/>`, `<auth/>`, `<r/>`, `<stream:error/>` …
@@ -20,6 +22,12 @@ impl Nonza {
     /// `xml`: canonical bytes that stand alone.
     pub(super) fn new(xml: Vec<u8>) -> Self {
         Self { xml: xml.into() }
+    }
+
+    /// A child element of another one.
+    #[cfg(feature = "server")]
+    pub(crate) fn of(child: &Child<'_>) -> Self {
+        Self::new(write::to_vec(&child.to_element()))
     }
 
     /// The local name.

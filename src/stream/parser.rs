@@ -114,6 +114,8 @@ enum State {
     },
     Header(Box<HeaderReader>),
     Between,
+    /// The same where no white space may stand.
+    Strict,
     /// In an element that may well be a stanza in canonical form.
     Recognising(Box<Arrived>),
     /// In an element that has to be parsed.
@@ -186,6 +188,39 @@ impl Parser {
             message: 0,
             framing,
             is_cut: false,
+        }
+    }
+
+    /// White space before the next element closes the stream, as during an exchange of SASL2
+    /// ([SASL2-5](crate::rules#sasl2-5)), or no longer does. (Before a message there is none.)
+    #[cfg(feature = "server")]
+    pub(crate) fn set_strict(&mut self, is_strict: bool) {
+        match self.state {
+            State::Between if is_strict && self.framing == Framing::Stream => {
+                self.state = State::Strict;
+            }
+            State::Strict if !is_strict => self.state = State::Between,
+            _ => {}
+        }
+    }
+
+    /// Takes one line end off the front of what was not read: it belongs to the element before it.
+    #[cfg(feature = "server")]
+    pub(crate) fn skip_line_end(&mut self, input: &mut &[u8]) {
+        if self.framing == Framing::Message {
+            return;
+        }
+        let unread = self.unread.get(self.read..).unwrap_or_default();
+        let front = if unread.is_empty() { *input } else { unread };
+        let length = match front {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            _ => return,
+        };
+        if unread.is_empty() {
+            *input = input.get(length..).unwrap_or_default();
+        } else {
+            self.read = self.read.saturating_add(length);
         }
     }
 
@@ -343,6 +378,13 @@ impl Parser {
                     self.state = if is_empty { State::Empty } else { State::Between };
                     return Ok(Some(Event::Header(header)));
                 }
+                State::Strict => match input.first() {
+                    None => return Ok(None),
+                    Some(byte) if is_space(*byte) => {
+                        return Err(StreamCondition::PolicyViolation.into());
+                    }
+                    Some(_) => self.state = State::Between,
+                },
                 State::Between => {
                     if let ControlFlow::Break(event) = self.between(input)? {
                         return Ok(event);
@@ -505,7 +547,7 @@ impl fmt::Debug for Parser {
         let state = match self.state {
             State::Prolog { .. } => "prolog",
             State::Header(_) => "header",
-            State::Between => "between",
+            State::Between | State::Strict => "between",
             State::Recognising(_) | State::Element(_) | State::Held(_) => "element",
             State::Opening(_) => "header",
             State::Closing(_) | State::Empty => "closing",

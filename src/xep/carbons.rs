@@ -6,11 +6,14 @@ use jid::BareJid;
 
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::extension::{Admission, Delivery, Extension, Flow, IqReply, IqRequest, Outcome, Target};
+use crate::extension::{
+    Admission, Delivery, Extension, Flow, IqReply, IqRequest, NewSession, Outcome, Stage, Target,
+};
 use crate::named::named;
 use crate::rules::delivery::MessageType;
 use crate::session::{AccountState, Item, SessionHandle};
 use crate::stanza::{CONTENT_NAMESPACE, Child, Condition, Frame, Framing, Kind, Stanza};
+use crate::stream::Nonza;
 use crate::sync::Mutex;
 
 const NAMESPACE: &str = "urn:xmpp:carbons:2";
@@ -50,11 +53,15 @@ impl Carbons {
         Self { forbidden: Some(Box::new(accounts)) }
     }
 
+    fn is_forbidden(&self, account: &BareJid) -> bool {
+        self.forbidden.as_ref().is_some_and(|forbidden| forbidden(account))
+    }
+
     fn switch<C: SharedConnection>(&self, session: &SessionHandle<C>, on: bool) -> IqReply {
         let account = session.account_state();
         if !on {
             session.remove_extension::<Enabled>();
-        } else if self.forbidden.as_ref().is_some_and(|forbidden| forbidden(account.jid())) {
+        } else if self.is_forbidden(account.jid()) {
             return IqReply::error(Condition::Forbidden);
         } else {
             if account.extension::<RecentIds>().is_none() {
@@ -95,6 +102,23 @@ impl<C: SharedConnection> Extension<C> for Carbons {
             Target::Domain => &[NAMESPACE, RULES],
             Target::Account => &[],
         }
+    }
+
+    fn features(&self, stage: Stage, out: &mut Vec<u8>) {
+        if stage == Stage::InlineBind {
+            out.extend_from_slice(b"<feature var='urn:xmpp:carbons:2'/>");
+        }
+    }
+
+    fn inline_bind(&self, request: &Nonza, session: &mut NewSession<'_, C>) -> Flow {
+        if !request.is("enable", NAMESPACE) {
+            return Flow::Next;
+        }
+        if !self.is_forbidden(session.account()) {
+            session.set_account_extension(RecentIds::default());
+            session.set_extension(Enabled);
+        }
+        Flow::Done
     }
 
     fn iq(&self, request: &IqRequest<'_, C>) -> Option<IqReply> {

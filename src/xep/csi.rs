@@ -1,6 +1,6 @@
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
-use crate::extension::{Extension, Flow, Negotiated, Stage};
+use crate::extension::{Extension, Flow, Negotiated, NewSession, Stage};
 use crate::rules::delivery::is_chat_states_only;
 use crate::session::{Authed, Bound, Hold, Session, SessionHandle, SessionRegistry};
 use crate::stanza::{Kind, Stanza};
@@ -32,9 +32,17 @@ fn said(element: &Nonza) -> Option<bool> {
 
 impl<C: SharedConnection> Extension<C> for ClientState {
     fn features(&self, stage: Stage, out: &mut Vec<u8>) {
-        if stage == Stage::Authenticated {
-            out.extend_from_slice(b"<csi xmlns='urn:xmpp:csi:0'/>");
+        match stage {
+            Stage::Authenticated => out.extend_from_slice(b"<csi xmlns='urn:xmpp:csi:0'/>"),
+            Stage::InlineBind => out.extend_from_slice(b"<feature var='urn:xmpp:csi:0'/>"),
+            Stage::Secure | Stage::Inline => {}
         }
+    }
+
+    fn inline_bind(&self, request: &Nonza, session: &mut NewSession<'_, C>) -> Flow {
+        let Some(inactive) = said(request) else { return Flow::Next };
+        session.set_holding(inactive);
+        Flow::Done
     }
 
     fn takes(&self, name: &str, namespace: &str) -> bool {

@@ -1,7 +1,8 @@
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::connection::SharedConnection;
-use crate::extension::{Extension, Flow, Liveness, Negotiated, Stage};
+use crate::extension::{Extension, Flow, Liveness, LoggingIn, Negotiated, NewSession, Stage};
 use crate::session::{
     AckCheck, AckPolicy, Acknowledged, Authed, Bound, Epoch, Item, ResumeError, ResumeRefusal,
     Resumed, Retention, Session, SessionHandle, SessionRegistry,
@@ -55,14 +56,18 @@ impl StreamManagement {
         self
     }
 
-    /// SM-2, SM-4, SM-10
-    fn enable<C: SharedConnection>(&self, session: &mut Session<Bound, C>, element: &Nonza) {
+    /// How long a session is to wait for its client.
+    fn asked_window(&self, element: &Nonza) -> Duration {
         let resume = matches!(element.attribute("resume").as_deref(), Some("true" | "1"));
         let asked = element.attribute("max").and_then(|max| max.parse().ok());
         let asked = asked.map_or(Duration::MAX, Duration::from_secs);
         let window = if resume { self.window.min(asked).as_secs() } else { 0 };
-        let window = Duration::from_secs(window);
-        if session.retain(window, enabled).is_none() {
+        Duration::from_secs(window)
+    }
+
+    /// SM-2, SM-4, SM-10
+    fn enable<C: SharedConnection>(&self, session: &mut Session<Bound, C>, element: &Nonza) {
+        if session.retain(self.asked_window(element), enabled).is_none() {
             fail(session, "unexpected-request");
         }
     }
@@ -95,9 +100,48 @@ impl Default for StreamManagement {
 
 impl<C: SharedConnection> Extension<C> for StreamManagement {
     fn features(&self, stage: Stage, out: &mut Vec<u8>) {
-        if stage == Stage::Authenticated {
-            out.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/>");
+        match stage {
+            Stage::Authenticated | Stage::Inline => {
+                out.extend_from_slice(b"<sm xmlns='urn:xmpp:sm:3'/>");
+            }
+            Stage::InlineBind => out.extend_from_slice(b"<feature var='urn:xmpp:sm:3'/>"),
+            Stage::Secure => {}
         }
+    }
+
+    fn bound_features(&self, session: &SessionHandle<C>, out: &mut Vec<u8>) {
+        if !session.is_retained() {
+            Extension::<C>::features(self, Stage::Authenticated, out);
+        }
+    }
+
+    fn inline(&self, request: &Nonza, login: &mut LoggingIn<'_, C>) -> Flow {
+        if !request.is("resume", NAMESPACE) {
+            return Flow::Next;
+        }
+        let answer = match asked(request).map(|(token, h)| (login.resume(&token, h), token)) {
+            None => failed("bad-request", None),
+            Some((Ok(resumed), token)) => resumed_element(&token, resumed),
+            Some((Err(error), _)) => match error {
+                ResumeError::Refused(ResumeRefusal::NotFound { handled, .. }) => {
+                    failed("item-not-found", handled)
+                }
+                ResumeError::Refused(_) => failed("bad-request", None),
+                ResumeError::Misuse(_) => failed("unexpected-request", None),
+            },
+        };
+        login.answer(&answer);
+        Flow::Done
+    }
+
+    fn inline_bind(&self, request: &Nonza, session: &mut NewSession<'_, C>) -> Flow {
+        if !request.is("enable", NAMESPACE) {
+            return Flow::Next;
+        }
+        let retention = session.retain(self.asked_window(request));
+        let answer = retention.map_or_else(|| failed("unexpected-request", None), |r| enabled(&r));
+        session.answer(&answer);
+        Flow::Done
     }
 
     fn takes(&self, name: &str, namespace: &str) -> bool {
@@ -202,14 +246,10 @@ fn resume<C: SharedConnection>(
     registry: &SessionRegistry<C>,
     element: &Nonza,
 ) -> Result<Session<Bound, C>, Refusal<C>> {
-    let (Some(token), Some(handled)) = (element.attribute("previd"), counter(element)) else {
+    let Some((token, handled)) = asked(element) else {
         return Err(Refusal::Failed(session, failed("bad-request", None)));
     };
-    // An id that resumes a session was made here of hex digits, which need no escaping.
-    let mut reply = |resumed: Resumed| {
-        let h = resumed.handled;
-        format!("<resumed xmlns='urn:xmpp:sm:3' previd='{token}' h='{h}'/>").into_bytes()
-    };
+    let mut reply = |resumed: Resumed| resumed_element(&token, resumed);
     session.resume(registry, &token, handled, &mut reply).map_err(|refused| {
         let (session, error) = refused.into_parts();
         match error {
@@ -222,6 +262,17 @@ fn resume<C: SharedConnection>(
             _ => Refusal::Failed(session, failed("unexpected-request", None)),
         }
     })
+}
+
+/// The resumption id, and what the client has handled.
+fn asked(element: &Nonza) -> Option<(Cow<'_, str>, u32)> {
+    element.attribute("previd").zip(counter(element))
+}
+
+fn resumed_element(token: &str, resumed: Resumed) -> Vec<u8> {
+    // An id that resumes a session was made here of hex digits, which need no escaping.
+    let h = resumed.handled;
+    format!("<resumed xmlns='urn:xmpp:sm:3' previd='{token}' h='{h}'/>").into_bytes()
 }
 
 /// SM-10

@@ -78,17 +78,17 @@ fn content(answer: &str, name: &str) -> Option<String> {
 
 /// The string of XEP-0474 §6.1 for these features.
 fn offer(features: &str) -> String {
-    let all = |before: &str, after: &str| {
+    let all = |text: &str, before: &str, after: &str| {
         let mut found: Vec<_> =
-            features.split(before).skip(1).map(|rest| rest.split(after).next().unwrap()).collect();
+            text.split(before).skip(1).map(|rest| rest.split(after).next().unwrap()).collect();
         found.sort_unstable();
         found.join("\u{1e}")
     };
-    let (start, end) = ("<mechanisms", "</mechanisms>");
-    assert_eq!(features.matches(start).count(), features.matches(end).count());
-    let mechanisms = all("<mechanism>", "</mechanism>");
+    // The other profile has a list of its own.
+    let list = features.split("<mechanisms").nth(1).unwrap().split("</mechanisms>").next().unwrap();
+    let mechanisms = all(list, "<mechanism>", "</mechanism>");
     match features.contains("<sasl-channel-binding") {
-        true => format!("{mechanisms}\u{1f}{}", all("<channel-binding type='", "'")),
+        true => format!("{mechanisms}\u{1f}{}", all(features, "<channel-binding type='", "'")),
         false => mechanisms,
     }
 }

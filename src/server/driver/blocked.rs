@@ -7,6 +7,7 @@ use jid::{BareJid, DomainPart};
 
 use super::admission::{News, PlaceStanding};
 use super::close::Closing;
+use super::negotiate::Established;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
 use crate::extension::IqResult;
@@ -26,6 +27,8 @@ pub(super) enum Pending<C: SharedConnection> {
     Bind(Box<(Receiver<BindOutcome<C>>, Box<str>)>),
     /// The answer to a request before authentication, and the request.
     Stranger(Box<(Receiver<IqResult>, Stanza)>),
+    /// What came with an authentication is being done on the account's chain.
+    Establish(Box<Receiver<Established<C>>>),
     /// A stanza that waits for a store or a handler.
     Stanza(Receiver<()>),
 }
@@ -101,6 +104,11 @@ impl<C: SharedConnection> Driver<C> {
                     let failed = || Err(Condition::InternalServerError.into());
                     self.stranger_answered(&wait.1, result.unwrap_or_else(failed));
                 }
+            }
+            Some(Pending::Establish(done)) => {
+                let outcome = ready!(Pin::new(&mut **done).poll(context));
+                self.pending = None;
+                self.established(outcome);
             }
             Some(Pending::Stanza(done)) => {
                 if Pin::new(done).poll(context).is_ready() {

@@ -36,7 +36,7 @@ use crate::sasl::ChannelBindings;
 use crate::session::{Authed, Bound, HostCode, Reason, Session, SessionHandle, Unauthed};
 use crate::shield::shielded_or;
 use crate::stanza::Framing;
-use crate::stream::{BrokenMessage, Event, Limit, Parser, StreamError};
+use crate::stream::{BrokenMessage, Event, Limit, Parser, StreamCondition, StreamError};
 use admission::PlaceStanding;
 use blocked::Pending;
 use close::Closing;
@@ -367,6 +367,10 @@ impl<C: SharedConnection> Driver<C> {
 
     /// A host that reads on while the driver waits must not make it grow: limits count what arrived.
     fn limit_unread(&mut self) {
+        // SASL2-5
+        if self.pending.is_some() && self.parser.unread() > 0 && self.is_exclusive() {
+            return self.fail(StreamCondition::PolicyViolation.into());
+        }
         let limits = &self.core.limits.stream;
         let (limit, most) = match self.state {
             State::Unauthed(_) => (Limit::BytesBeforeAuth, limits.bytes_before_auth()),
@@ -478,7 +482,13 @@ impl<C: SharedConnection> Driver<C> {
             (State::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
             (State::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
             (State::Bound(_), Event::Refused(refused)) => self.refused(&refused),
-            (_, event) => self.unbound_event(event),
+            (_, event) => {
+                if matches!(event, Event::Nonza(_)) {
+                    self.parser.skip_line_end(input);
+                }
+                let is_followed = !input.is_empty() || self.parser.unread() > 0;
+                self.unbound_event(event, is_followed);
+            }
         }
         true
     }

@@ -25,10 +25,12 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The login is good until then, on the clock of day.
     pub(super) fn expires_at(&mut self, at: Option<SystemTime>) {
-        let Some(at) = at else { return };
-        let left = at.duration_since(self.core.environment.utc()).unwrap_or_default();
-        let expires = self.core.environment.now().saturating_add(left);
-        self.terms_mut().expires = Some(expires);
+        let (now, utc) = (self.core.environment.now(), self.core.environment.utc());
+        let left = at.map(|at| at.duration_since(utc).unwrap_or_default());
+        let expires = left.map(|left| now.saturating_add(left));
+        if expires.is_some() || self.terms.is_some() {
+            self.terms_mut().expires = expires;
+        }
     }
 
     pub(super) fn expires(&self) -> Option<Duration> {

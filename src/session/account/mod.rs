@@ -44,6 +44,14 @@ impl Account {
         look(&self.data.read().values)
     }
 
+    /// Puts in what extensions want to keep and do not yet. The rest is returned.
+    pub(super) fn fill_values(&self, more: Values) -> Values {
+        if more.is_empty() {
+            return more;
+        }
+        self.data.write().values.fill(more)
+    }
+
     /// Changes what extensions keep; what is taken out is dropped without the lock.
     pub(super) fn change_values<T>(&self, change: impl FnOnce(&mut Values) -> T) {
         let _old = change(&mut self.data.write().values);

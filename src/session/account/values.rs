@@ -38,6 +38,21 @@ impl Values {
         }
     }
 
+    /// Puts in those of whose types there are none. The others are returned, to be dropped without a lock.
+    pub(crate) fn fill(&mut self, more: Self) -> Self {
+        let mut left = Self::default();
+        for value in more.0.into_iter().flat_map(|more| *more) {
+            let is_known = self.0.iter().flat_map(|values| values.iter());
+            let mut is_known = is_known.map(|known| (**known).type_id());
+            if is_known.any(|known| known == (*value).type_id()) {
+                let _new = left.put(value);
+            } else {
+                let _new = self.put(value);
+            }
+        }
+        left
+    }
+
     pub(crate) fn take<T: Any + Send + Sync>(&mut self) -> Option<Value> {
         let values = self.0.as_mut()?;
         let at = values.iter().position(|value| (**value).is::<T>())?;

@@ -5,6 +5,7 @@ mod extension;
 mod presence;
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -190,6 +191,11 @@ impl<C: SharedConnection> Shared<C> {
     #[inline]
     pub(super) fn validity(&self) -> Validity<'_> {
         Validity::of(&self.number)
+    }
+
+    /// What stands for its client, if that has said which it is.
+    pub(super) fn client(&self) -> Option<NonZeroU64> {
+        self.presence.lock().rare().and_then(|rare| rare.client)
     }
 
     pub(super) fn has(&self, flag: u32) -> bool {
@@ -396,6 +402,12 @@ impl<C: SharedConnection> SessionHandle<C> {
     #[must_use]
     pub fn is_protected(&self) -> bool {
         self.0.has(PROTECTED)
+    }
+
+    /// Whether stanzas are kept until the client acknowledges them ([`Session::retain`](super::Session::retain)).
+    #[must_use]
+    pub fn is_retained(&self) -> bool {
+        self.0.has(RETAINED)
     }
 
     /// Whether the session is available.

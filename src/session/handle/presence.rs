@@ -1,6 +1,7 @@
 //! What a session's presence lock guards, directed presence
 //! ([RFC 6121 §4.6](https://www.rfc-editor.org/rfc/rfc6121#section-4.6), PRES-9…12) among it.
 
+use std::num::NonZeroU64;
 use std::time::SystemTime;
 
 use super::{ENDED, SessionHandle};
@@ -30,6 +31,8 @@ pub(crate) struct Rare {
     pub(crate) directed: Directed,
     /// Of extensions: here because this lock has a place for a pointer.
     pub(crate) values: Values,
+    /// A digest of the id of its client, where that has said one.
+    pub(crate) client: Option<NonZeroU64>,
     /// What the session before it on its resource had not acknowledged.
     #[cfg(feature = "server")]
     pub(crate) inheritance: Option<Box<Inheritance>>,
@@ -41,7 +44,7 @@ impl Rare {
         if self.inheritance.is_some() {
             return false;
         }
-        self.directed.is_empty() && self.values.is_empty()
+        self.directed.is_empty() && self.values.is_empty() && self.client.is_none()
     }
 }
 
@@ -53,6 +56,12 @@ pub(crate) struct Gone {
 }
 
 impl PresenceState {
+    pub(crate) fn new(values: Values, client: Option<NonZeroU64>) -> Self {
+        let mut state = Self::default();
+        state.change(|rare| (rare.values, rare.client) = (values, client));
+        state
+    }
+
     pub(crate) fn rare(&self) -> Option<&Rare> {
         self.rare.as_deref()
     }

@@ -41,6 +41,8 @@ pub(super) enum Content<'a> {
     Element(&'a [u8]),
     /// The result of the bind.
     Reply(&'a Stanza),
+    /// The outcome of a login, and the features behind it.
+    Login(&'a Vec<u8>, &'a Option<Vec<u8>>),
     /// The error, if it is one, and the end of the stream.
     End(Option<&'a StreamError>),
 }
@@ -130,7 +132,7 @@ impl<'a> Item<'a> {
             Content::Stanza(stanza, _)
             | Content::Copy(stanza, _, _)
             | Content::Since(stanza, _) => Some(stanza),
-            Content::Element(_) | Content::Reply(_) | Content::End(_) => None,
+            Content::Element(_) | Content::Reply(_) | Content::Login(..) | Content::End(_) => None,
         }
     }
 
@@ -181,6 +183,9 @@ pub enum Reply {
     /// Another element, complete and in canonical form; for a connection that does not write XML, bytes of
     /// your own.
     Element(Vec<u8>),
+    /// The outcome of a login, and the content of the stream features behind it, if the stream has some: both
+    /// leave in one write.
+    Login(Vec<u8>, Option<Vec<u8>>),
 }
 
 impl From<Vec<u8>> for Reply {
@@ -200,6 +205,7 @@ impl fmt::Debug for Reply {
         f.write_str(match self {
             Self::Stanza(_) => "Stanza",
             Self::Element(_) => "Element",
+            Self::Login(..) => "Login",
         })
     }
 }

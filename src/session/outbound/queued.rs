@@ -53,6 +53,9 @@ impl Queued {
             Content::Since(stanza, since) => (stanza, To::OwnBare, None, since, true),
             Content::Element(xml) => return Self::Element(xml.into()),
             Content::Reply(stanza) => return Self::Reply(Arc::new(stanza.clone().into())),
+            Content::Login(success, features) => {
+                return Self::Reply(Arc::new(Reply::Login(success.clone(), features.clone())));
+            }
             Content::End(error) => return Self::End(error.cloned().map(Arc::new)),
         };
         let bounded = if item.is_state() { Bounded::Source } else { Bounded::No };
@@ -68,6 +71,7 @@ impl Queued {
             Self::Reply(reply) => Some(match &**reply {
                 Reply::Stanza(stanza) => Content::Reply(stanza),
                 Reply::Element(xml) => Content::Element(xml),
+                Reply::Login(success, features) => Content::Login(success, features),
             }),
             Self::End(error) => Some(Content::End(error.as_deref())),
             Self::Close => None,

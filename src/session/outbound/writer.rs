@@ -252,6 +252,9 @@ impl<C: SharedConnection, O: Owner> Writer<'_, C, O> {
         let frame = match content {
             Content::Element(xml) => Frame::element(xml),
             Content::Reply(stanza) => Frame::stanza(stanza).at_once(),
+            Content::Login(success, features) => {
+                return self.shielded(|| write_login(link, success, features.as_deref()));
+            }
             Content::End(error) => return self.shielded(|| write_end(link, error)),
             Content::Since(stanza, at) => return self.write_since(link, stanza, at),
             Content::Stanza(stanza, to) | Content::Copy(stanza, to, _) => {
@@ -283,6 +286,21 @@ impl<C: SharedConnection, O: Owner> Writer<'_, C, O> {
     #[inline]
     fn shielded(&self, send: impl FnOnce() -> Result<(), SendError>) -> Result<(), SendError> {
         shielded_or(send, |message| self.owner.panicked(message)).unwrap_or(Err(SendError::Closed))
+    }
+}
+
+/// In one piece.
+#[cold]
+fn write_login<C: Connection>(
+    link: &C,
+    success: &[u8],
+    features: Option<&[u8]>,
+) -> Result<(), SendError> {
+    let framing = link.framing();
+    let success = Frame::element(success).framing(framing);
+    match features {
+        Some(features) => link.send_all(&[success, Frame::features(features).framing(framing)]),
+        None => link.send(success),
     }
 }
 

@@ -1,25 +1,32 @@
 //! Resource binding as one atomic step (RFC 6120 §7).
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jid::{BareJid, FullJid, ResourcePart};
+use smallvec::SmallVec;
 
 use super::end::{Ending, Reason};
 use super::events::EventKind;
 use super::hibernation::Hibernating;
 use super::inner::Inner;
+use super::resume::Retention;
 use super::rows::{Many, Row, Slot, SlotState, Slots};
+use super::setup::SessionSetup;
 use super::table::Hash;
 use crate::address;
+use crate::client::ClientId;
 use crate::connection::SharedConnection;
 use crate::environment::random_hex;
 use crate::rules::roster::Roster;
 use crate::session::account::{Account, Values};
-use crate::session::handle::{BEHIND, PresenceState, SessionId, Shared};
+use crate::session::handle::{
+    BEHIND, HOLDING, PROTECTED, PresenceState, RETAINED, SessionId, Shared,
+};
 use crate::session::input::Owner;
-use crate::session::outbound::{Epoch, Gate, Outbound, Reply};
+use crate::session::outbound::{Epoch, Gate, Outbound, Reply, Retained};
 use crate::shield::HostCode;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
@@ -77,8 +84,22 @@ pub struct BindRequest<'a> {
     /// The roster is that of the account's other sessions.
     is_loaded: bool,
     values: Values,
+    tag: Option<Box<str>>,
+    client: Option<ClientId>,
+    setup: SessionSetup,
+    pub(in crate::session) is_protected: bool,
     lingers: bool,
-    reply: Option<Replies<'a>>,
+    greeting: Greeting<'a>,
+}
+
+/// What comes first on a bound session.
+#[derive(Default)]
+enum Greeting<'a> {
+    #[default]
+    None,
+    Reply(Replies<'a>),
+    /// Given later, by [`Session::greet`](crate::session::Session::greet).
+    Later,
 }
 
 impl<'a> BindRequest<'a> {
@@ -92,6 +113,26 @@ impl<'a> BindRequest<'a> {
     /// replaced by a generated one ([BIND-4](crate::rules#bind-4)).
     pub fn resource(mut self, resource: ResourcePart) -> Self {
         self.resource = address::resource(resource.as_str()).ok();
+        self
+    }
+
+    /// A generated resource behind this tag, `tag/random` ([BIND2-3](crate::rules#bind2-3)). One that is empty, longer
+    /// than 64 bytes or no part of a resource is left out.
+    pub fn tag(mut self, tag: &str) -> Self {
+        self.tag = Some(tag).filter(|tag| (1..=LONGEST_TAG).contains(&tag.len())).map(Into::into);
+        self
+    }
+
+    /// Which client it is: other sessions of the account that were bound for this client end, as replaced,
+    /// in the step in which the new one is registered ([BIND2-4](crate::rules#bind2-4)).
+    pub const fn replaces(mut self, client: ClientId) -> Self {
+        self.client = Some(client);
+        self
+    }
+
+    /// What the session is to have before it can be found.
+    pub fn setup(mut self, setup: SessionSetup) -> Self {
+        self.setup = setup;
         self
     }
 
@@ -129,8 +170,19 @@ impl<'a> BindRequest<'a> {
     /// Makes what the client gets first on this session (the bind result), from the JID
     /// that it got. Called once, without a lock, before anything else is written.
     pub fn reply(mut self, reply: &'a mut dyn FnMut(&FullJid) -> Reply) -> Self {
-        self.reply = Some(reply);
+        self.greeting = Greeting::Reply(reply);
         self
+    }
+
+    /// Nothing is written on the session before what the owner [gives](crate::session::Session::greet) it
+    /// once it is registered.
+    pub fn greeted_later(mut self) -> Self {
+        self.greeting = Greeting::Later;
+        self
+    }
+
+    pub(in crate::session) const fn holding(&mut self) {
+        self.setup.holding = true;
     }
 }
 
@@ -201,14 +253,15 @@ impl<C: SharedConnection> Inner<C> {
         link: C,
         mut request: BindRequest<'_>,
     ) -> Result<Owner<C>, BindError> {
-        let reply = request.reply.take();
+        let greeting = std::mem::take(&mut request.greeting);
         // Without a lock: it takes longer with each contact.
         self.table.hash_contacts(&mut request.roster, &Roster::new());
-        let (owner, displaced) = self.register(account, link, request, reply.is_some())?;
-        if let Some(ending) = displaced {
-            self.finish(ending);
-        }
-        if let Some(reply) = reply {
+        let greets = !matches!(greeting, Greeting::None);
+        let Registered { owner, displaced, unused } =
+            self.register(account, link, request, greets)?;
+        displaced.into_iter().for_each(|ending| self.finish(ending));
+        drop(unused);
+        if let Greeting::Reply(reply) = greeting {
             let (account, reply) = (&owner.shared.account.bare, || reply(&owner.shared.jid));
             self.greet(&owner, self.shielded(HostCode::Listener, Some(account), reply));
         }
@@ -223,9 +276,12 @@ impl<C: SharedConnection> Inner<C> {
         link: C,
         request: BindRequest<'_>,
         greets: bool,
-    ) -> Result<(Owner<C>, Option<Ending<C>>), BindError> {
-        let now = self.now();
-        let spare = self.generated();
+    ) -> Result<Registered<C>, BindError> {
+        let environment = &*self.settings.environment;
+        let (now, utc) = (environment.now(), environment.utc());
+        let spare = self.generated(request.tag.as_deref());
+        let client = request.client.map(|client| self.table.digest_of(client));
+        let SessionSetup { retention, values, of_account, holding } = request.setup;
         let key = self.table.key(account.as_str());
         let hash = key.hash.wide();
         let mut shard = self.table.shard(key).write();
@@ -235,21 +291,37 @@ impl<C: SharedConnection> Inner<C> {
         let id = SessionId(self.next.fetch_add(1, Ordering::SeqCst));
         let (resource, displaced) = match shard.find_mut(hash, |row| row.is(key)) {
             Some(row) => {
-                let place = self.place(row, request.resource, spare, id, now);
-                place.map_err(BindError::Refused)?
+                let earlier = row.of_client(client);
+                let place = self.place(row, request.resource, spare, id, now, &earlier);
+                let (resource, other) = place.map_err(BindError::Refused)?;
+                let earlier = earlier.into_iter().map(|at| (at, Reason::Replaced { by: id }));
+                let other = other.filter(|(at, _)| earlier.clone().all(|(other, _)| other != *at));
+                (resource, earlier.chain(other).collect::<SmallVec<[_; 1]>>())
             }
-            None => (request.resource.unwrap_or(spare), None),
+            None => (request.resource.unwrap_or(spare), SmallVec::new()),
         };
         let new = || Account::new(account.clone(), request.roster, request.values);
         let row = shard.entry(hash, |row| row.is(key), |row| self.hash_of(row).wide());
         let row = row.or_insert_with(|| Row { account: Arc::new(new()), slots: Slots::None });
         let row = row.into_mut();
+        let unused = row.account.fill_values(of_account);
+        let ends = displaced.into_iter();
+        let ends = ends.filter_map(|(at, reason)| self.decide_end(row, at, reason, None, now));
         #[cfg_attr(not(feature = "server"), expect(unused_mut, reason = "nothing is inherited"))]
-        let mut displaced =
-            displaced.and_then(|(at, reason)| self.decide_end(row, at, reason, None, now));
+        let mut displaced: SmallVec<[_; 1]> = ends.collect();
         // An earlier instance may still be ending.
-        let waits = row.slots.as_slice().iter().any(|slot| slot.is_of(&resource));
-        let out = Outbound::new(link, Gate::closed(waits, greets), request.lingers);
+        let waits = row.slots.as_slice().iter().any(|slot| slot.precedes(&resource, client));
+        let mut out = Outbound::new(link, Gate::closed(waits, greets), request.lingers);
+        let mut flags = if request.is_protected { PROTECTED } else { 0 };
+        if let Some(Retention { token, window }) = retention {
+            flags |= RETAINED;
+            let retained = Retained::new(token, window, 0, (now, utc), &self.retained_bytes);
+            out.retained = Some(Box::new(retained));
+        }
+        if holding {
+            flags |= HOLDING;
+            out.start_holding(&self.retained_bytes);
+        }
         // The clone has no spare capacity, which stays as long as the session does.
         let jid = account.with_resource(&resource).clone();
         let shared = Arc::new(Shared {
@@ -258,15 +330,15 @@ impl<C: SharedConnection> Inner<C> {
             since: now.into(),
             registry: self.me.clone(),
             account: Arc::clone(&row.account),
-            flags: AtomicU32::new(0),
+            flags: AtomicU32::new(flags),
             number: AtomicU32::new(0),
-            presence: Mutex::new(PresenceState::default()),
+            presence: Mutex::new(PresenceState::new(values, client)),
             out: Mutex::new(out),
         });
         let session = Arc::clone(&shared);
         row.slots.push(Slot { session, hash: key.hash, state: SlotState::Live });
         #[cfg(feature = "server")]
-        if let Some(displaced) = &mut displaced {
+        for displaced in &mut displaced {
             let (before, left) = displaced.bequest();
             self.bequeath(row, before, &shared, left);
         }
@@ -274,7 +346,8 @@ impl<C: SharedConnection> Inner<C> {
         self.sessions.fetch_add(1, Ordering::SeqCst);
         self.events.push(&shared, EventKind::Bound);
         // The guard exists before any host code runs.
-        Ok((Owner { shared, epoch: Epoch::default() }, displaced))
+        let owner = Owner { shared, epoch: Epoch::default() };
+        Ok(Registered { owner, displaced, unused })
     }
 
     /// As it stands in the row: one without sessions is not left in the table.
@@ -291,9 +364,12 @@ impl<C: SharedConnection> Inner<C> {
         spare: ResourcePart,
         id: SessionId,
         now: Duration,
+        earlier: &[usize],
     ) -> Result<(ResourcePart, Option<Displaced>), BindRefusal> {
         let mut wanted = wanted.unwrap_or_else(|| row.unused(spare.clone()));
-        if let Some((at, state)) = row.position_of(&wanted) {
+        // Its own client's are gone in any case.
+        let taken = row.position_of(&wanted).filter(|(at, _)| !earlier.contains(at));
+        if let Some((at, state)) = taken {
             let is_live = state == SlotState::Live;
             let most = self.settings.replacements;
             match self.settings.conflict {
@@ -305,7 +381,8 @@ impl<C: SharedConnection> Inner<C> {
                 _ => return Ok((wanted, Some((at, Reason::Replaced { by: id })))),
             }
         }
-        if row.visible().count() < self.settings.sessions_per_account {
+        let others = row.visible().count().saturating_sub(earlier.len());
+        if others < self.settings.sessions_per_account {
             return Ok((wanted, None));
         }
         let oldest = row.oldest_absent(&self.hibernating.lock());
@@ -315,11 +392,25 @@ impl<C: SharedConnection> Inner<C> {
 
     /// A resource that nobody can guess (BIND-2): 96 random bits.
     #[expect(clippy::expect_used, reason = "24 hex digits are a valid resourcepart")]
-    fn generated(&self) -> ResourcePart {
+    fn generated(&self, tag: Option<&str>) -> ResourcePart {
         let text = random_hex::<12>(&*self.settings.environment);
-        ResourcePart::new(&text).expect("hex digits").into_owned()
+        let tagged = tag.and_then(|tag| address::resource(&format!("{tag}/{text}")).ok());
+        let untagged = || ResourcePart::new(&text).expect("hex digits").into_owned();
+        tagged.unwrap_or_else(untagged)
     }
 }
+
+/// A session that was just registered.
+struct Registered<C: SharedConnection> {
+    owner: Owner<C>,
+    /// The sessions that have made room for it.
+    displaced: SmallVec<[Ending<C>; 1]>,
+    /// To be dropped without a lock.
+    unused: Values,
+}
+
+/// Longest tag in front of a generated resource, in bytes (BIND2-3).
+const LONGEST_TAG: usize = 64;
 
 /// The session that makes room for a new one, and why it ends.
 type Displaced = (usize, Reason);
@@ -343,6 +434,14 @@ impl<C: SharedConnection> Row<C> {
             }
             is_loop
         })
+    }
+
+    /// Where the sessions of a client are.
+    fn of_client(&self, client: Option<NonZeroU64>) -> SmallVec<[usize; 1]> {
+        let slots = self.slots.as_slice().iter().enumerate();
+        let theirs = slots.filter(|(_, slot)| slot.state != SlotState::Ending);
+        let theirs = theirs.filter(|(_, slot)| client.is_some() && slot.session.client() == client);
+        theirs.map(|(at, _)| at).collect()
     }
 
     /// Where the session is that has `resource`, and in what state.

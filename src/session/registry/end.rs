@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use jid::FullJid;
+use smallvec::SmallVec;
 
 use super::events::EventKind;
 use super::inner::Inner;
 use super::presence::unavailable;
-use super::rows::{Row, SlotState};
+use super::rows::{Row, Slot, SlotState};
 use crate::address::bare_of_full;
 use crate::connection::{Close, SendError, SharedConnection};
 use crate::session::handle::{CLOSED, ENDED, SessionId, Shared};
@@ -346,7 +347,7 @@ impl<C: SharedConnection> Inner<C> {
             left,
             was_available,
         };
-        if let Some(successor) = self.forget(&shared, kind) {
+        for successor in self.forget(&shared, kind) {
             let waker = successor.out.lock().open(Gate::Predecessor);
             self.settle(&successor, successor.kick());
             wake(waker);
@@ -354,25 +355,38 @@ impl<C: SharedConnection> Inner<C> {
         self.deliver_ends();
     }
 
-    /// Takes the slot away, by session id (DESTROY-5). Returns the session that waited for the
-    /// resource, if this was the last instance before it (BIND-14).
-    fn forget(&self, shared: &Arc<Shared<C>>, kind: EventKind) -> Option<Arc<Shared<C>>> {
+    /// Takes the slot away, by session id (DESTROY-5). Returns the sessions that waited for it, if this was
+    /// the last one before them (BIND-14, BIND2-4).
+    fn forget(&self, shared: &Arc<Shared<C>>, kind: EventKind) -> SmallVec<[Arc<Shared<C>>; 1]> {
         let key = self.table.key(bare_of_full(&shared.jid));
         let mut shard = self.table.shard(key).write();
         self.events.push(shared, kind);
-        let mut occupied = shard.find_entry(key.hash.wide(), |row| row.is(key)).ok()?;
+        let none = SmallVec::new;
+        let Ok(mut occupied) = shard.find_entry(key.hash.wide(), |row| row.is(key)) else {
+            return none();
+        };
         let row = occupied.get_mut();
-        let at = row.slots.position(shared)?;
+        let Some(at) = row.slots.position(shared) else { return none() };
         row.slots.remove(at);
-        if row.slots.as_slice().is_empty() {
+        let slots = row.slots.as_slice();
+        if slots.is_empty() {
             occupied.remove();
-            return None;
+            return none();
         }
-        let slots = row.slots.as_slice().iter();
-        let mut same = slots.filter(|slot| slot.session.jid.resource() == shared.jid.resource());
-        let first = same.next()?;
-        // While an older instance is still ending, its own end will open the gate.
-        (first.state != SlotState::Ending).then(|| Arc::clone(&first.session))
+        let client = shared.client();
+        let waited = |slot: &Slot<C>| {
+            slot.is_of(shared.jid.resource())
+                || (client.is_some() && slot.session.client() == client)
+        };
+        let free = slots.iter().enumerate().filter(|(at, slot)| {
+            // While an older one is still ending, its own end will open the gate.
+            let (resource, client) = (slot.session.jid.resource(), slot.session.client());
+            let mut before = slots.iter().take(*at);
+            slot.state != SlotState::Ending
+                && waited(slot)
+                && !before.any(|before| before.precedes(resource, client))
+        });
+        free.map(|(_, slot)| Arc::clone(&slot.session)).collect()
     }
 }
 

@@ -69,11 +69,14 @@ impl<C: SharedConnection> Inner<C> {
         let own = row.account.bare.as_str();
         let (mut inherited, mut rest): (Vec<_>, Vec<_>) =
             left.into_iter().partition(|left| left.is_inherited(own));
-        let (mut inheritance, limits) = (Inheritance::new(&self.retained_bytes), self.limits());
+        let before = to.presence.lock().change(|rare| rare.inheritance.take());
+        let new = || Box::new(Inheritance::new(&self.retained_bytes));
+        let (mut inheritance, limits) = (before.unwrap_or_else(new), self.limits());
         if inherited.len() > limits.stanzas || !inheritance.add(&mut inherited, limits) {
             rest.splice(0..0, inherited);
-        } else if !inheritance.left.is_empty() {
-            to.presence.lock().change(|rare| rare.inheritance = Some(Box::new(inheritance)));
+        }
+        if !inheritance.left.is_empty() {
+            to.presence.lock().change(|rare| rare.inheritance = Some(inheritance));
             to.set(HEIR, true);
         }
         self.put_left(row, from, rest);

@@ -176,7 +176,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// Tells the listener what has happened, if there is one.
-    pub(super) fn deliver_events(&self) {
+    pub(in crate::session) fn deliver_events(&self) {
         if self.events.has_listener() {
             self.deliver_ends();
         }

@@ -15,6 +15,7 @@ mod presence;
 mod resume;
 mod rows;
 mod seen;
+mod setup;
 mod table;
 
 use std::fmt;
@@ -54,6 +55,7 @@ pub(crate) use inheritance::{Inheritance, Waiting};
 pub(crate) use inner::Inner;
 pub use presence::{Parting, Presence};
 pub use resume::{ResumeError, ResumeRefusal, Resumed, Retention};
+pub use setup::SessionSetup;
 pub(crate) use table::AccountKey;
 #[cfg(feature = "server")]
 pub(crate) use table::Hash;
@@ -252,6 +254,13 @@ impl<C: SharedConnection> SessionRegistry<C> {
             hibernating: self.inner().absent.load(Ordering::SeqCst),
             retained_bytes: self.inner().retained_bytes.load(Ordering::SeqCst),
         }
+    }
+
+    /// How a session is kept for a client that may come back: with a new resumption id, and for `window` or
+    /// as long as the limits allow ([LIMIT-11](crate::rules#limit-11), [LIMIT-12](crate::rules#limit-12)).
+    #[must_use]
+    pub fn retention(&self, window: Duration) -> Retention {
+        self.inner().retention(window)
     }
 
     /// Whether the account's data is loaded: it has a session, or one is ending.

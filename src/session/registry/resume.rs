@@ -106,13 +106,7 @@ impl<C: SharedConnection> Inner<C> {
     ) -> Option<Retention> {
         let shared = &owner.shared;
         let environment = &*self.settings.environment;
-        // LIMIT-11, LIMIT-12
-        let window = if self.is_pressed() {
-            Duration::ZERO
-        } else {
-            window.min(self.settings.retention.window)
-        };
-        let retention = Retention { token: random_hex::<16>(environment), window };
+        let retention = self.retention(window);
         let clocks = (environment.now(), environment.utc());
         let reply = reply(&retention);
         shared.set(RETAINED, true);
@@ -123,13 +117,23 @@ impl<C: SharedConnection> Inner<C> {
             }
             // What still waits is acknowledged like what follows.
             out.queue.count_unwritten(&reply);
-            let token = retention.token.clone();
+            let Retention { token, window } = retention.clone();
             let retained = Retained::new(token, window, out.received, clocks, &self.retained_bytes);
             out.retained = Some(Box::new(retained));
             out.account_for();
         }
         self.settle(shared, shared.kick());
         Some(retention)
+    }
+
+    /// How a session is kept that asks for this window (LIMIT-11, LIMIT-12).
+    pub(super) fn retention(&self, window: Duration) -> Retention {
+        let window = if self.is_pressed() {
+            Duration::ZERO
+        } else {
+            window.min(self.settings.retention.window)
+        };
+        Retention { token: random_hex::<16>(&*self.settings.environment), window }
     }
 
     /// The transport of `epoch` is gone: the session hibernates if it is resumable, else it ends.
@@ -263,15 +267,15 @@ impl<C: SharedConnection> Inner<C> {
         self.relieving.store(false, Ordering::SeqCst);
     }
 
-    /// Gives a session a new transport. Everything is checked before anything changes (SM-14).
+    /// Gives a session a new transport, which waits for its greeting. Everything is checked before anything
+    /// changes (SM-14).
     pub(crate) fn resume(
         &self,
         account: &BareJid,
         token: &str,
         handled: u32,
         link: C,
-        reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
-    ) -> Result<Owner<C>, ResumeRefusal> {
+    ) -> Result<(Owner<C>, Resumed), ResumeRefusal> {
         let (owner, old, waker) = self.take_over(account, token, handled, link)?;
         if let Some(old) = old {
             // Detached first: its end has no effect on the session (SM-21).
@@ -282,8 +286,20 @@ impl<C: SharedConnection> Inner<C> {
         }
         wake(waker);
         let handled = owner.shared.out.lock().handled().unwrap_or(0);
-        let greeting =
-            self.shielded(HostCode::Listener, Some(account), || reply(Resumed { handled }).into());
+        Ok((owner, Resumed { handled }))
+    }
+
+    /// As [`resume`](Self::resume), with what comes first on the new transport.
+    pub(crate) fn resume_with(
+        &self,
+        account: &BareJid,
+        token: &str,
+        handled: u32,
+        link: C,
+        reply: &mut dyn FnMut(Resumed) -> Vec<u8>,
+    ) -> Result<Owner<C>, ResumeRefusal> {
+        let (owner, resumed) = self.resume(account, token, handled, link)?;
+        let greeting = self.shielded(HostCode::Listener, Some(account), || reply(resumed).into());
         self.greet(&owner, greeting);
         self.deliver_events();
         Ok(owner)
@@ -331,7 +347,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// Puts in what comes first on a transport, and lets what waits follow them.
-    pub(super) fn greet(&self, owner: &Owner<C>, greeting: Option<Reply>) {
+    pub(in crate::session) fn greet(&self, owner: &Owner<C>, greeting: Option<Reply>) {
         let shared = &owner.shared;
         {
             let mut out = shared.out.lock();

@@ -1,9 +1,10 @@
 //! The rows of the table: an account and its sessions, in as few bytes as it takes.
 
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jid::ResourcePart;
+use jid::{ResourcePart, ResourceRef};
 
 use super::table::{AccountKey, Hash};
 use crate::connection::SharedConnection;
@@ -46,8 +47,17 @@ pub(super) struct Many<C: SharedConnection> {
 }
 
 impl<C: SharedConnection> Slot<C> {
-    pub(super) fn is_of(&self, resource: &ResourcePart) -> bool {
-        self.session.jid.resource() == &**resource
+    pub(super) fn is_of(&self, resource: &ResourceRef) -> bool {
+        self.session.jid.resource() == resource
+    }
+
+    /// Whether a session of this resource and client begins only when this one is forgotten (BIND-14,
+    /// BIND2-4).
+    pub(super) fn precedes(&self, resource: &ResourceRef, client: Option<NonZeroU64>) -> bool {
+        self.is_of(resource)
+            || (client.is_some()
+                && self.state == SlotState::Ending
+                && self.session.client() == client)
     }
 }
 

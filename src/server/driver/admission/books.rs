@@ -412,6 +412,28 @@ impl Books {
         }
     }
 
+    /// Its client could not have what it asked for with its authentication.
+    pub(super) fn unauthenticated(&mut self, id: u64) {
+        let Some(record) = self.transports.get_mut(&id) else { return };
+        if record.phase.is_over() {
+            return;
+        }
+        if let Some(account) = record.account.take() {
+            self.leave_account(id, account);
+            self.unauthenticated += 1;
+        }
+    }
+
+    /// A stream is no longer that of an account.
+    fn leave_account(&mut self, id: u64, account: u64) {
+        if let Entry::Occupied(mut streams) = self.accounts.entry(account) {
+            streams.get_mut().remove(&id);
+            if streams.get().is_empty() {
+                streams.remove();
+            }
+        }
+    }
+
     /// LIMIT-27: it is being closed, and of too many of those the oldest goes at once.
     pub(super) fn close(&mut self, id: u64) {
         let Some(source) = self.end(id, Phase::Closing) else { return };
@@ -438,15 +460,9 @@ impl Books {
     fn end(&mut self, id: u64, phase: Phase) -> Option<Source> {
         let record = self.transports.get_mut(&id).filter(|record| !record.phase.is_over())?;
         let source = record.source;
-        match record.account.take().map(|account| self.accounts.entry(account)) {
+        match record.account.take() {
             None => self.unauthenticated -= 1,
-            Some(Entry::Occupied(mut streams)) => {
-                streams.get_mut().remove(&id);
-                if streams.get().is_empty() {
-                    streams.remove();
-                }
-            }
-            Some(Entry::Vacant(_)) => {}
+            Some(account) => self.leave_account(id, account),
         }
         self.change_phase(id, phase);
         Some(source)

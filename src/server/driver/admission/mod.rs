@@ -232,6 +232,11 @@ impl Place {
         self.change(|books, id, now| books.authenticated(id, account, now));
     }
 
+    /// It is not, after all.
+    pub(super) fn unauthenticated(&self) {
+        self.change(|books, id, _| books.unauthenticated(id));
+    }
+
     /// The transport is being closed, and is counted as such from now on.
     pub(super) fn close(&self) {
         self.change(|books, id, _| books.close(id));

@@ -14,7 +14,9 @@ use crate::rules::roster::Roster;
 use crate::server::deliver::handler::BIND_NS;
 use crate::server::deliver::iq::is_request;
 use crate::server::{Core, FaultKind, PeerAddress, StoreCall, StoreFailure};
-use crate::session::{Authed, BindError, BindRefusal, BindRequest, Misuse, Session, Values};
+use crate::session::{
+    Authed, BindError, BindRefusal, BindRequest, ClientId, Misuse, Session, SessionSetup, Values,
+};
 use crate::stanza::{Child, Condition, ErrorType, Stanza, StanzaError, write};
 use crate::store::StoreError;
 use crate::stream::{Limit, StreamCondition, StreamError};
@@ -41,8 +43,8 @@ impl<C: SharedConnection> Driver<C> {
         let key = session.account().to_string();
         let signal = Arc::clone(self.place().signal());
         let core = Arc::clone(&self.core);
-        let asks = Asks { resource, id: id.clone(), peer: self.peer.clone() };
-        let work = bind(core, session, asks, signal, sender);
+        let asks = Asks { resource, ..Asks::default() };
+        let work = bind(core, session, asks, id.clone(), self.peer.clone(), signal, sender);
         let _ran = self.core.jobs.run(&key, work);
         self.pending = Some(Pending::Bind(Box::new((done, id))));
     }
@@ -60,13 +62,17 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// BIND-10: limits how often a stream may fail.
     fn bind_failed(&mut self, stanza: &Stanza, condition: Condition) {
         let mut error = StanzaError::new(condition);
         if condition == Condition::ResourceConstraint {
             error = error.with_type(ErrorType::Wait);
         }
         self.refuse(stanza, &error);
+        self.count_bind_failure();
+    }
+
+    /// BIND-10
+    pub(super) fn count_bind_failure(&mut self) {
         let most = self.core.limits.bind_failures;
         let Some(negotiating) = &mut self.negotiating else { return };
         negotiating.bind_failures = negotiating.bind_failures.saturating_add(1);
@@ -76,23 +82,42 @@ impl<C: SharedConnection> Driver<C> {
     }
 }
 
-/// What a client asks for, and from where.
-struct Asks {
-    resource: Option<ResourcePart>,
-    /// Of the request.
-    id: Box<str>,
-    peer: PeerAddress,
+/// What a client asks for that wants a session.
+#[derive(Default)]
+pub(super) struct Asks {
+    pub(super) resource: Option<ResourcePart>,
+    pub(super) tag: Option<Box<str>>,
+    pub(super) client: Option<ClientId>,
+    pub(super) setup: SessionSetup,
 }
 
-/// Loads the account's data and registers the session, in one job of the account's chain, so that
-/// no change of the roster comes between (BIND-7, BIND-13).
+/// The job that answers a bind request of this id.
 async fn bind<C: SharedConnection>(
     core: Arc<Core<C>>,
-    mut session: Session<Authed, C>,
-    Asks { resource, id, peer }: Asks,
+    session: Session<Authed, C>,
+    asks: Asks,
+    id: Box<str>,
+    peer: PeerAddress,
     signal: Arc<Signal>,
     done: oneshot::Sender<BindOutcome<C>>,
 ) {
+    let bound = register(&core, session, &asks, &peer, &signal, || done.is_closed()).await;
+    if let Ok(session) = &bound {
+        session.greet(bind_result(&id, session.jid()));
+    }
+    done.send(bound);
+}
+
+/// Loads the account's data and registers the session, in one job of the account's chain, so that
+/// no change of the roster comes between (BIND-7, BIND-13). Its client is still to be greeted.
+pub(super) async fn register<C: SharedConnection>(
+    core: &Core<C>,
+    mut session: Session<Authed, C>,
+    asks: &Asks,
+    peer: &PeerAddress,
+    signal: &Signal,
+    is_gone: impl Fn() -> bool,
+) -> BindOutcome<C> {
     loop {
         let mut request = if core.registry.is_loaded(session.account()) {
             BindRequest::new().loaded()
@@ -100,22 +125,25 @@ async fn bind<C: SharedConnection>(
             BindRequest::new().roster(roster).values(values)
         } else {
             // BIND-7
-            return done.send(Err((session, Condition::InternalServerError)));
+            return Err((session, Condition::InternalServerError));
         };
-        if !signal.begin_bind() {
-            // The stream is closed, or about to be.
-            return done.send(Err((session, Condition::InternalServerError)));
+        // The stream is closed, or about to be; or DESTROY-10: a transport that was lost meanwhile binds
+        // nothing.
+        if !signal.begin_bind() || is_gone() {
+            return Err((session, Condition::InternalServerError));
         }
-        // DESTROY-10: a transport that was lost meanwhile binds nothing.
-        if done.is_closed() {
-            return;
-        }
-        let mut reply = |jid: &FullJid| bind_result(&id, jid).into();
-        if let Some(resource) = &resource {
+        request = request.setup(asks.setup.clone());
+        if let Some(resource) = &asks.resource {
             request = request.resource(resource.clone());
         }
-        let refused = match session.bind(&core.registry, request.lingers().reply(&mut reply)) {
-            Ok(session) => return done.send(Ok(session)),
+        if let Some(tag) = &asks.tag {
+            request = request.tag(tag);
+        }
+        if let Some(client) = asks.client {
+            request = request.replaces(client);
+        }
+        let refused = match session.bind(&core.registry, request.lingers().greeted_later()) {
+            Ok(session) => return Ok(session),
             Err(refused) => refused,
         };
         let (back, error) = refused.into_parts();
@@ -128,12 +156,12 @@ async fn bind<C: SharedConnection>(
             BindError::Misuse(_) => Condition::InternalServerError,
             BindError::Refused(why) => {
                 if why == BindRefusal::TooManySessions {
-                    core.limit(Limit::Sessions, &peer, Some(back.account()));
+                    core.limit(Limit::Sessions, peer, Some(back.account()));
                 }
                 why.condition()
             }
         };
-        return done.send(Err((back, condition)));
+        return Err((back, condition));
     }
 }
 

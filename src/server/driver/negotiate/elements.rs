@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::super::blocked::Pending;
 use super::{Driver, State, Want};
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Flow, Negotiated};
-use crate::sasl::wire;
+use crate::sasl::{Negotiation, wire};
 use crate::server::Core;
 use crate::server::deliver::handler::BIND_NS;
 use crate::session::{Authed, HostCode, Reason, Session};
@@ -19,7 +20,11 @@ const TLS_NS: &str = "urn:ietf:params:xml:ns:xmpp-tls";
 
 impl<C: SharedConnection> Driver<C> {
     /// Handles one event of a stream without a session. Behind SASL they count (LIMIT-20).
-    pub(in super::super) fn unbound_event(&mut self, event: Event<'_>) {
+    /// `is_followed`: more of the client has come already.
+    pub(in super::super) fn unbound_event(&mut self, event: Event<'_>, is_followed: bool) {
+        if self.is_out_of_place(&event, is_followed) {
+            return self.fail(StreamCondition::PolicyViolation.into());
+        }
         let is_counted = matches!(self.state, State::Authed(_));
         match event {
             Event::Refused(refused) => {
@@ -37,11 +42,39 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
+    /// SASL2-5: whether this must not come while an exchange of SASL2 is under way. What is an element of it
+    /// has to be answered before anything else comes.
+    fn is_out_of_place(&self, event: &Event<'_>, is_followed: bool) -> bool {
+        match event {
+            Event::Nonza(nonza) => {
+                let (name, namespace) = (nonza.name(), nonza.namespace());
+                let is_first = name == "authenticate" && namespace == wire::NS_2;
+                let is_answered = is_first || name == "response";
+                let is_new = is_first && matches!(self.state, State::Unauthed(_));
+                (self.is_exclusive()
+                    && (!is_of_exchange(name, &namespace) || is_followed && is_answered))
+                    || (is_new && is_followed)
+            }
+            Event::Stanza(_) | Event::Refused(_) => self.is_exclusive(),
+            Event::Header(_) | Event::End => false,
+        }
+    }
+
+    /// Whether an exchange of SASL2 is under way.
+    pub(in super::super) fn is_exclusive(&self) -> bool {
+        let sasl = self.negotiating.as_ref().and_then(|negotiating| negotiating.sasl.as_ref());
+        sasl.is_some_and(Negotiation::is_exclusive)
+            || matches!(self.pending, Some(Pending::Establish(_)))
+    }
+
     /// Closes the stream where the start tag of an element alone decides that: the rest need not be
     /// waited for.
     pub(in super::super) fn refuse_opening(&mut self) -> bool {
         let condition = match (&self.state, self.parser.opening()) {
             // STREAM-18
+            (State::Unauthed(_), Some(Opening::Stanza(_))) if self.is_exclusive() => {
+                Some(StreamCondition::PolicyViolation)
+            }
             (State::Unauthed(_), Some(Opening::Stanza(kind))) => {
                 let answers = self.may_answer_stranger(kind);
                 (!answers).then_some(StreamCondition::NotAuthorized)
@@ -62,10 +95,15 @@ impl<C: SharedConnection> Driver<C> {
         match (&self.state, namespace) {
             (State::Closing(_) | State::Over, _) => None,
             (_, STREAM_NAMESPACE) if name == "error" => None,
+            (State::Unauthed(_), _) if self.is_exclusive() => {
+                let is_welcome = is_of_exchange(name, namespace);
+                (!is_welcome).then_some(StreamCondition::PolicyViolation)
+            }
             (State::Unauthed(_), TLS_NS) if name == "starttls" && self.may_start_tls() => None,
             (State::Unauthed(session), wire::NS) if session.is_open() => None,
-            // SASL-10
-            (_, wire::NS) => Some(StreamCondition::NotAuthorized),
+            (State::Unauthed(_), wire::NS_2) if self.has_sasl_2() => None,
+            // SASL-10, SASL2-9
+            (_, wire::NS | wire::NS_2) => Some(StreamCondition::NotAuthorized),
             _ if self.core.extensions.iter().any(|extension| takes(&**extension)) => None,
             // STREAM-16
             _ => Some(StreamCondition::UnsupportedStanzaType),
@@ -84,8 +122,9 @@ impl<C: SharedConnection> Driver<C> {
                 self.starttls(nonza)
             }
             (State::Unauthed(session), wire::NS) if session.is_open() => self.sasl_request(nonza),
-            // SASL-10
-            (_, wire::NS) => self.fail(StreamCondition::NotAuthorized.into()),
+            (State::Unauthed(_), wire::NS_2) if self.has_sasl_2() => self.sasl_request_2(nonza),
+            // SASL-10, SASL2-9
+            (_, wire::NS | wire::NS_2) => self.fail(StreamCondition::NotAuthorized.into()),
             _ => self.offer_to_extensions(nonza),
         }
     }
@@ -122,6 +161,12 @@ impl<C: SharedConnection> Driver<C> {
             Some(Flow::Close(error)) => self.fail(error),
             None => self.fail(StreamCondition::InternalServerError.into()),
         }
+    }
+
+    /// SASL2-1
+    fn has_sasl_2(&self) -> bool {
+        let is_secure = self.negotiating.as_ref().is_some_and(|negotiating| negotiating.secure);
+        is_secure && matches!(&self.state, State::Unauthed(session) if session.is_open())
     }
 
     /// WS-8
@@ -193,6 +238,11 @@ impl<C: SharedConnection> Driver<C> {
             self.send(Frame::stanza(&answer).at_once());
         }
     }
+}
+
+/// Whether an element belongs to an exchange of SASL2, once that is under way.
+fn is_of_exchange(name: &str, namespace: &str) -> bool {
+    namespace == wire::NS_2 && matches!(name, "response" | "abort")
 }
 
 impl<C: SharedConnection> Core<C> {

@@ -6,11 +6,12 @@ use jid::DomainPart;
 
 use super::{Driver, Negotiating};
 use crate::connection::SharedConnection;
-use crate::extension::Stage;
+use crate::extension::{Extension, Stage};
 use crate::sasl::{Context, Mechanism, Negotiation};
 use crate::server::builder::Domain;
 use crate::server::{Core, PeerAddress};
 use crate::session::HostCode;
+use crate::stanza::Frame;
 use crate::stream::{Features, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
@@ -34,6 +35,11 @@ impl<C: SharedConnection> Driver<C> {
         };
         let secure = negotiating.secure;
         let only_tls = !secure && served.tls_required;
+        // SASL2-1, SASL2-3
+        if secure {
+            let inline = core.inline_features(&self.peer);
+            features = features.sasl2(context.offered().map(Mechanism::as_str), &inline);
+        }
         negotiating.sasl = Some(Negotiation::new(context));
         if !only_tls {
             let bytes = core.limits.stream.element_bytes_before_auth();
@@ -45,15 +51,14 @@ impl<C: SharedConnection> Driver<C> {
         self.send(features.frame());
     }
 
-    /// STREAM-F4
-    pub(super) fn offer_bind(&mut self) {
-        let limits = &self.core.limits;
-        let features = Features::authenticated()
-            .roster_versioning()
-            .pre_approval()
-            .limits(limits.stream.element_bytes(), limits.silence.as_secs());
+    /// STREAM-F4; behind the outcome of the login where the stream goes on (SASL2-8).
+    pub(super) fn offer_bind(&mut self, success: Option<&[u8]>) {
+        let features = self.core.authenticated_features(Features::authenticated());
         let features = self.core.extend(features, Stage::Authenticated, &self.peer);
-        self.send(features.frame());
+        match success {
+            Some(success) => self.send_both([Frame::element(success), features.frame()]),
+            None => self.send(features.frame()),
+        }
     }
 }
 
@@ -76,17 +81,60 @@ impl Negotiating {
 }
 
 impl<C: SharedConnection> Core<C> {
+    /// What a stream has from its authentication on, whatever extensions add.
+    pub(super) fn authenticated_features(&self, features: Features) -> Features {
+        let limits = &self.limits;
+        features
+            .roster_versioning()
+            .pre_approval()
+            .limits(limits.stream.element_bytes(), limits.silence.as_secs())
+    }
+
+    /// What can be asked for together with an authentication (BIND2-1).
+    fn inline_features(&self, peer: &PeerAddress) -> Vec<u8> {
+        let mut inline =
+            self.added(peer, |extension, more| extension.features(Stage::Inline, more));
+        let add = |extension: &dyn Extension<C>, more: &mut Vec<u8>| {
+            extension.features(Stage::InlineBind, more);
+        };
+        match &*self.added(peer, add) {
+            [] => inline.extend_from_slice(b"<bind xmlns='urn:xmpp:bind:0'/>"),
+            features => inline.extend_from_slice(
+                &[b"<bind xmlns='urn:xmpp:bind:0'><inline>", features, b"</inline></bind>"]
+                    .concat(),
+            ),
+        }
+        inline
+    }
+
     /// With what the extensions offer.
     fn extend(&self, features: Features, stage: Stage, peer: &PeerAddress) -> Features {
+        self.extend_by(features, peer, |extension, more| extension.features(stage, more))
+    }
+
+    /// With what each extension adds.
+    pub(super) fn extend_by(
+        &self,
+        features: Features,
+        peer: &PeerAddress,
+        add: impl Fn(&dyn Extension<C>, &mut Vec<u8>),
+    ) -> Features {
+        match &*self.added(peer, add) {
+            [] => features,
+            more => features.extension(more),
+        }
+    }
+
+    fn added(&self, peer: &PeerAddress, add: impl Fn(&dyn Extension<C>, &mut Vec<u8>)) -> Vec<u8> {
         let mut more = Vec::new();
         for extension in &self.extensions {
             let before = more.len();
-            let add = || extension.features(stage, &mut more);
+            let add = || add(&**extension, &mut more);
             if self.faults.shielded(HostCode::Extension, peer, None, add).is_none() {
                 more.truncate(before);
             }
         }
-        if more.is_empty() { features } else { features.extension(&more) }
+        more
     }
 
     pub(super) fn domain(&self, name: &str) -> Option<&Domain> {

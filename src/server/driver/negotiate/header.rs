@@ -46,6 +46,14 @@ impl<C: SharedConnection> Driver<C> {
             _ => false,
         };
         let header = self.response_header(domain.as_str(), Some(version));
+        // SASL2-2
+        let is_stranger = self.negotiating.as_ref().is_some_and(|negotiating| {
+            let other = |from: &BareJid| from.domain() != &*domain;
+            negotiating.secure && negotiating.from.as_ref().is_some_and(other)
+        });
+        if is_stranger {
+            return self.fail_behind(header.as_ref(), &StreamCondition::InvalidFrom.into());
+        }
         if is_other_domain {
             return self.fail_behind(header.as_ref(), &StreamCondition::NotAuthorized.into());
         }
@@ -54,7 +62,7 @@ impl<C: SharedConnection> Driver<C> {
         }
         match &self.state {
             State::Unauthed(_) => self.identify_client(domain),
-            _ => self.offer_bind(),
+            _ => self.offer_bind(None),
         }
     }
 

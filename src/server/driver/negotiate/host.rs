@@ -5,7 +5,7 @@ use jid::BareJid;
 use super::super::blocked::SaslAnswer;
 use super::{Driver, State};
 use crate::connection::SharedConnection;
-use crate::sasl::Mechanism;
+use crate::sasl::{Mechanism, Negotiation};
 use crate::server::builder::Domain;
 use crate::session::HostCode;
 use crate::store::{LoginRequest, TokenVerdict};
@@ -16,11 +16,12 @@ impl<C: SharedConnection> Driver<C> {
         let State::Unauthed(session) = &self.state else { return None };
         let domain = self.core.domain(session.domain()?.as_str())?;
         let negotiating = self.negotiating.as_ref()?;
+        let asked = negotiating.sasl.as_ref().and_then(Negotiation::asked);
         let request = LoginRequest {
             domain: domain.name.clone(),
             mechanism: negotiating.mechanism.map_or("", Mechanism::as_str),
             source: self.peer.is_known().then(|| self.peer.to_string().into()),
-            user_agent: negotiating.user_agent.clone(),
+            user_agent: asked.map(|asked| asked.agent.clone()),
         };
         Some((domain, request))
     }

@@ -3,6 +3,7 @@
 mod bind;
 mod certificate;
 mod elements;
+mod establish;
 mod features;
 mod guest;
 pub(in crate::server) mod hashing;
@@ -16,17 +17,18 @@ mod strangers;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jid::BareJid;
+use jid::{BareJid, DomainPart};
 
 use super::admission::PlaceStanding;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SendError, SharedConnection};
-use crate::sasl::{ChannelBindings, Mechanism, Negotiation};
+use crate::sasl::wire::Profile;
+use crate::sasl::{ChannelBindings, Mechanism, Negotiation, UserAgent};
 use crate::server::{Login, LoginStep};
 use crate::session::{Bound, Epoch, HostCode, Session, Values};
 use crate::stanza::Frame;
-use crate::store::UserAgent;
 use crate::stream::{Limit, StreamCondition, StreamError};
+pub(super) use establish::Established;
 pub(super) use header::OurHeader;
 use login_failures::LoginAttempt;
 
@@ -50,6 +52,8 @@ pub(super) struct Negotiating {
     has_opened: bool,
     /// The bare JID of the client's `from`.
     from: Option<BareJid>,
+    /// The domain of the stream, while its session is elsewhere.
+    domain: Option<DomainPart>,
     sasl: Option<Negotiation>,
     /// The login under way.
     login: Option<LoginAttempt>,
@@ -60,12 +64,14 @@ pub(super) struct Negotiating {
     claimed: Option<BareJid>,
     /// How the client authenticates, or has authenticated.
     mechanism: Option<Mechanism>,
-    /// What the client claims to be (SASL2).
-    user_agent: Option<UserAgent>,
     /// Requests before authentication (LIMIT-33).
     requests: u8,
     /// What extensions keep for a stream that is not authenticated.
     kept: Values,
+    /// In which profile it last spoke of that.
+    profile: Profile,
+    /// What it has said about itself with the login that was right.
+    agent: Option<UserAgent>,
     since: Since,
 }
 
@@ -97,10 +103,14 @@ impl Negotiating {
     fn restart(&mut self) {
         self.header_sent = false;
         self.from = None;
+        self.forget_login();
+    }
+
+    /// The login under way is over, and there is no other.
+    fn forget_login(&mut self) {
         self.sasl = None;
         self.login = None;
         self.claimed = None;
-        self.user_agent = None;
         self.kept = Values::default();
         self.certified = Vec::new();
         self.not_before = None;
@@ -133,6 +143,16 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
+    /// The same for two frames, in one write.
+    fn send_both(&mut self, mut frames: [Frame<'_>; 2]) {
+        if self.want == Want::Close {
+            return;
+        }
+        if let None | Some(Err(SendError::Full)) = self.send_all(&mut frames) {
+            self.finish(Close::Abort);
+        }
+    }
+
     /// Sends the element that `write` appends.
     fn write(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         let mut words = Vec::with_capacity(512);
@@ -147,9 +167,9 @@ impl<C: SharedConnection> Driver<C> {
         // A resumption begins another epoch.
         let is_resumed = session.epoch() != Epoch::default();
         self.trace.bound(session.id(), session.jid(), is_resumed, core.log_addresses);
-        let mut mechanism = None;
+        let (mut mechanism, mut agent) = (None, None);
         if let Some(negotiating) = self.negotiating.take() {
-            mechanism = negotiating.mechanism;
+            (mechanism, agent) = (negotiating.mechanism, negotiating.agent);
             let since = &negotiating.since;
             let now = core.environment.now();
             core.metrics.login_step(LoginStep::Whole, now.saturating_sub(since.accepted));
@@ -169,7 +189,8 @@ impl<C: SharedConnection> Driver<C> {
         }
         self.state = State::Bound(session);
         if let (Some(hook), Some(session)) = (&core.on_login, self.session()) {
-            let login = Login { session, peer: &self.peer, mechanism, is_resumed };
+            let (peer, user_agent) = (&self.peer, agent.as_ref());
+            let login = Login { session, peer, mechanism, user_agent, is_resumed };
             let account = Some(&session.account().bare);
             core.faults.shielded(HostCode::Listener, &self.peer, account, || hook(&login));
         }

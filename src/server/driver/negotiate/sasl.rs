@@ -8,9 +8,10 @@ use jid::BareJid;
 use super::super::blocked::{Pending, SaslAnswer};
 use super::{Driver, State};
 use crate::connection::SharedConnection;
-use crate::sasl::{Failure, Negotiation, Step, wire};
+use crate::sasl::wire::Profile;
+use crate::sasl::{Establish, Failure, Negotiation, Step, wire};
 use crate::server::{FaultKind, LoginStep};
-use crate::session::HostCode;
+use crate::session::{Authed, HostCode, Session};
 use crate::store::Verdict;
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
 
@@ -23,16 +24,36 @@ impl<C: SharedConnection> Driver<C> {
         let mechanism = nonza.attribute("mechanism");
         let text = nonza.text();
         let request = wire::parse(nonza.name(), mechanism.as_deref(), &text);
-        if nonza.name() == "auth"
-            && let Some(negotiating) = &mut self.negotiating
-        {
-            negotiating.mechanism = mechanism.as_deref().and_then(|name| name.parse().ok());
-            negotiating.claimed = None;
-            negotiating.since.auth = self.core.environment.now();
-        }
+        self.note_request(Profile::Sasl1, nonza.name() == "auth", mechanism.as_deref());
         if let Some(step) = self.sasl().map(|sasl| sasl.receive(request)) {
             self.sasl_step(step);
         }
+    }
+
+    pub(super) fn sasl_request_2(&mut self, nonza: &Nonza) {
+        let mechanism = nonza.attribute("mechanism");
+        let request = wire::parse_2(nonza, mechanism.as_deref());
+        let is_first = nonza.name() == "authenticate";
+        let asked = is_first.then(|| Box::new(Establish::read(nonza)));
+        self.note_request(Profile::Sasl2, is_first, mechanism.as_deref());
+        if let Some(step) = self.sasl().map(|sasl| sasl.receive_2(request, asked)) {
+            self.sasl_step(step);
+        }
+    }
+
+    /// What the client asks for, and whether it begins an exchange.
+    fn note_request(&mut self, profile: Profile, is_first: bool, mechanism: Option<&str>) {
+        let Some(negotiating) = &mut self.negotiating else { return };
+        negotiating.profile = profile;
+        if is_first {
+            negotiating.mechanism = mechanism.and_then(|name| name.parse().ok());
+            negotiating.claimed = None;
+            negotiating.since.auth = self.core.environment.now();
+        }
+    }
+
+    fn profile(&self) -> Profile {
+        self.negotiating.as_ref().map(|negotiating| negotiating.profile).unwrap_or_default()
     }
 
     /// `None`: a store has failed, or the password could not be checked.
@@ -50,11 +71,18 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     fn sasl_step(&mut self, step: Result<Step, Failure>) {
+        self.take_step(step);
+        let is_exclusive = self.is_exclusive();
+        self.parser.set_strict(is_exclusive);
+    }
+
+    fn take_step(&mut self, step: Result<Step, Failure>) {
         match step {
             Ok(Step::Challenge(data)) => {
                 // It is the client's turn.
                 self.progressed(false);
-                self.write(|words| wire::write_challenge(&data, words));
+                let profile = self.profile();
+                self.write(|words| wire::write_challenge(profile, &data, words));
             }
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
@@ -76,7 +104,18 @@ impl<C: SharedConnection> Driver<C> {
             Ok(Step::Success { account, data, expires }) => {
                 self.progressed(false);
                 self.end_login(true);
-                self.authenticated(account, data.as_deref(), expires);
+                match self.sasl().and_then(Negotiation::take_asked) {
+                    None => self.authenticated(account, data.as_deref(), expires),
+                    // SASL2-4
+                    Some(_) if self.is_other_than(&account) => {
+                        let refused = self.sasl().map(Negotiation::wrong_identity);
+                        refused.iter().for_each(|refused| self.login_refused(refused));
+                    }
+                    Some(asked) => {
+                        self.expires_at(expires);
+                        self.establish(account, asked, data);
+                    }
+                }
             }
             Err(refused) => {
                 self.progressed(false);
@@ -155,11 +194,36 @@ impl<C: SharedConnection> Driver<C> {
         let span = self.trace.entered();
         self.core.faults.tell(kind, &self.peer, claimed);
         drop(span);
-        self.write(|words| wire::write_failure(refused.error, refused.text.as_deref(), words));
+        let (profile, text) = (self.profile(), refused.text.as_deref());
+        self.write(|words| wire::write_failure(profile, refused.error, text, words));
         if refused.close {
             // SASL-9
             self.fail(StreamError::exceeded(Limit::Retries));
         }
+    }
+
+    /// What the client proved was right, and it cannot have what it asked for: nothing has happened.
+    pub(super) fn login_impossible(&mut self) {
+        if matches!(self.state, State::Binding)
+            && let Some(domain) = self.negotiating.as_mut().and_then(|it| it.domain.take())
+        {
+            let mut session = Session::new(self.connection.clone());
+            session.open(domain);
+            self.state = State::Unauthed(session);
+        }
+        if let Some(place) = &self.place {
+            place.unauthenticated();
+        }
+        self.expires_at(None);
+        let refused = self.sasl().map(Negotiation::store_failed);
+        refused.iter().for_each(|refused| self.login_refused(refused));
+        self.count_bind_failure();
+    }
+
+    /// Whether the header was in the name of another account.
+    fn is_other_than(&self, account: &BareJid) -> bool {
+        let from = self.negotiating.as_ref().and_then(|negotiating| negotiating.from.as_ref());
+        from.is_some_and(|from| from != account)
     }
 
     fn authenticated(
@@ -170,7 +234,7 @@ impl<C: SharedConnection> Driver<C> {
     ) {
         let Some(negotiating) = &mut self.negotiating else { return };
         // SASL-8
-        if negotiating.tls && negotiating.from.as_ref().is_some_and(|from| from != &account) {
+        if negotiating.tls && self.is_other_than(&account) {
             return self.fail(StreamCondition::InvalidFrom.into());
         }
         if !matches!(self.state, State::Unauthed(_)) {
@@ -188,34 +252,51 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The stream is that of an account; `false` where it cannot be.
     pub(super) fn become_account(&mut self, account: BareJid) -> bool {
-        let Some(negotiating) = &mut self.negotiating else { return false };
-        let State::Unauthed(session) = std::mem::replace(&mut self.state, State::Over) else {
-            return false;
-        };
-        let key = self.core.ledger.account(&account);
-        if let Some(place) = &self.place {
-            place.authenticated(key);
+        let Some(mut session) = self.authenticate(account) else { return false };
+        self.logged_in(session.account());
+        session.restart();
+        self.state = State::Authed(session);
+        if let Some(negotiating) = &mut self.negotiating {
+            negotiating.restart();
         }
-        let (mechanism, core) = (negotiating.mechanism, &self.core);
+        true
+    }
+
+    /// The typed session of the account, which the stream is left without; `None` where there can be none.
+    pub(super) fn authenticate(&mut self, account: BareJid) -> Option<Session<Authed, C>> {
+        let negotiating = self.negotiating.as_mut()?;
+        let session = match std::mem::replace(&mut self.state, State::Binding) {
+            State::Unauthed(session) => session,
+            state => {
+                self.state = state;
+                return None;
+            }
+        };
+        negotiating.domain = session.domain().map(ToOwned::to_owned);
+        if let Some(place) = &self.place {
+            place.authenticated(self.core.ledger.account(&account));
+        }
         match session.authenticate(account) {
             Ok(mut session) => {
-                core.metrics.login(mechanism);
-                let time = core.environment.now().saturating_sub(negotiating.since.auth);
-                core.metrics.login_step(LoginStep::Sasl, time);
-                self.trace.logged_in(session.account(), mechanism, core.log_addresses);
-                session.restart();
                 session.set_protected(negotiating.secure);
-                self.state = State::Authed(session);
+                Some(session)
             }
             Err(refused) => {
                 self.state = State::Unauthed(refused.into_session());
-                self.spend_as(key);
-                return false;
+                None
             }
         }
-        negotiating.restart();
-        self.spend_as(key);
-        true
+    }
+
+    /// The client is logged in as this account.
+    pub(super) fn logged_in(&mut self, account: &BareJid) {
+        let Some(negotiating) = &self.negotiating else { return };
+        let (mechanism, core) = (negotiating.mechanism, &self.core);
+        core.metrics.login(mechanism);
+        let time = core.environment.now().saturating_sub(negotiating.since.auth);
+        core.metrics.login_step(LoginStep::Sasl, time);
+        self.trace.logged_in(account, mechanism, core.log_addresses);
+        self.spend_as(core.ledger.account(account));
     }
 
     /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.
