@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use wire::{Client, Elsewhere, World, now};
 use xmpp_session::jid::BareJid;
-use xmpp_session::server::{DomainPolicy, GuestPolicy, Rate, Transport};
+use xmpp_session::server::{DomainPolicy, GuestPolicy, Limits, Rate, Transport};
 use xmpp_session::store::{AccountStore as _, Memory, OfflineStore as _, RosterStore as _, Stores};
 use xmpp_session::stream::Limit;
 use xmpp_session::xep::{Blocking, StreamManagement};
@@ -37,6 +37,10 @@ struct Hall {
 }
 
 fn hall(change: impl FnOnce(&mut GuestPolicy)) -> Hall {
+    hall_with(Limits::default(), change)
+}
+
+fn hall_with(limits: Limits, change: impl FnOnce(&mut GuestPolicy)) -> Hall {
     let mut guests = GuestPolicy::default();
     change(&mut guests);
     let (kept, elsewhere) = (Arc::new(Memory::new()), Elsewhere::default());
@@ -47,6 +51,7 @@ fn hall(change: impl FnOnce(&mut GuestPolicy)) -> Hall {
         policy.guests = Some(guests);
         builder
             .domain_with("guests.example".parse().unwrap(), policy)
+            .limits(limits)
             .router(router)
             .extension(Blocking::new(blocks))
             .extension(StreamManagement::new())
@@ -267,6 +272,29 @@ fn guest_5_guests_stay_within_the_server() {
         juliet.send("<message to='romeo@example.org' id='m'><body>my love</body></message>");
         assert_eq!(hall.elsewhere.take().len(), 1);
     }
+}
+
+#[test]
+fn guest_6_a_new_guest_is_no_new_allowance() {
+    let mut limits = Limits::default();
+    limits.stanzas = Some(Rate::new(1, Duration::from_secs(10), 20));
+    let hall = hall_with(limits, |guests| guests.rate = None);
+    let world = &hall.world;
+    // Until it is no longer read from.
+    let (client, _) = guest(world, 1);
+    let mut sent = 0;
+    while client.want().is_some() && sent < 100 {
+        client.send("<message to='juliet@example.com' type='headline'/>");
+        sent += 1;
+    }
+    assert!((10..30).contains(&sent), "{sent}");
+    client.lose();
+    let (next, _) = opened(world, 1);
+    assert_eq!(next.ask(&auth("=")), [success()]);
+    assert_eq!(next.want(), None, "the same source");
+    world.advance(Duration::from_secs(20));
+    assert!(next.want().is_some());
+    let (_other, _) = guest(world, 2);
 }
 
 #[test]

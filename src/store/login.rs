@@ -96,6 +96,9 @@ pub trait Authenticator: Send + Sync + 'static {
     ///     ) -> StoreFuture<Verdict> {
     ///         let is_right = account.as_str() == "juliet@example.com" && password == "r0m30";
     ///         let is_near = login.source().is_some_and(|source| source.starts_with("192.0.2."));
+    ///         if let Some(device) = login.user_agent().and_then(|agent| agent.device.as_deref()) {
+    ///             println!("from {device}, it says");
+    ///         }
     ///         let verdict = if is_right & is_near { Verdict::Accepted } else { Verdict::Refused };
     ///         Box::pin(async move { Ok(verdict) })
     ///     }
@@ -316,15 +319,13 @@ named! {
         InvalidToken = "invalid_token",
         /// It is not good for this service.
         InsufficientScope = "insufficient_scope",
-        /// The request is malformed.
-        InvalidRequest = "invalid_request",
     }
     /// As the client reads it.
     pub const fn as_str;
 }
 
 /// What a client is told of a refused token ([RFC 7628 §3.2.2](https://www.rfc-editor.org/rfc/rfc7628#section-3.2.2)).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct TokenError {
     pub(crate) status: TokenStatus,
@@ -358,6 +359,12 @@ impl TokenError {
     pub fn openid_configuration(mut self, url: impl Into<String>) -> Self {
         self.openid_configuration = Some(url.into());
         self
+    }
+}
+
+impl fmt::Debug for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenError").field("status", &self.status).finish_non_exhaustive()
     }
 }
 

@@ -129,7 +129,7 @@ impl Registration {
 
 impl fmt::Debug for Registration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registration").field("is_open", &self.0.is_open).finish_non_exhaustive()
+        f.write_str("Registration")
     }
 }
 

@@ -23,6 +23,11 @@ impl<C: SharedConnection> Driver<C> {
         self.terms.get_or_insert_default()
     }
 
+    /// Whether the client is logged in as this account because it is a guest.
+    pub(super) fn is_guest(&self, account: &BareJid) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.guest.as_ref() == Some(account))
+    }
+
     /// The login is good until then, on the clock of day.
     pub(super) fn expires_at(&mut self, at: Option<SystemTime>) {
         let (now, utc) = (self.core.environment.now(), self.core.environment.utc());

@@ -146,6 +146,11 @@ impl Ledger {
         Source(self.account(account))
     }
 
+    /// The key of all guests from a source, if the host names it.
+    pub(super) fn guests_of(&self, source: Source) -> u64 {
+        if source == Source::UNNAMED { 0 } else { self.hasher.hash_one(("guests", source)) | 1 }
+    }
+
     /// An account's key; never that of a source.
     pub(super) fn account(&self, account: &BareJid) -> u64 {
         self.hasher.hash_one(account.as_str()) & !1

@@ -296,7 +296,12 @@ impl<C: SharedConnection> Driver<C> {
         let time = core.environment.now().saturating_sub(negotiating.since.auth);
         core.metrics.login_step(LoginStep::Sasl, time);
         self.trace.logged_in(account, mechanism, core.log_addresses);
-        self.spend_as(core.ledger.account(account));
+        let key = match self.is_guest(account) {
+            // GUEST-6: else each login as a guest would bring a new burst.
+            true => core.ledger.guests_of(core.ledger.source(&self.peer)),
+            false => core.ledger.account(account),
+        };
+        self.spend_as(key);
     }
 
     /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.
