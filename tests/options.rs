@@ -35,6 +35,7 @@ fn nothing_said_is_one_loopback_address_and_one_domain() {
     assert!(options.certificate.is_none() && options.mechanisms.is_none());
     assert!(options.data.is_none() && options.any_account.is_none());
     assert!(!options.allow_plaintext && !options.no_limits);
+    assert!(!options.guests && !options.register);
     assert_eq!((options.conflict, options.log), (Conflict::Replace, Level::Info));
 }
 
@@ -43,7 +44,7 @@ fn everything_said() {
     let options = serve(
         "--listen [::1]:0 --listen 127.0.0.1:1 --direct-tls 0.0.0.0:2 --domain a.example --domain B.example \
          --account me@a.example:x:y]=@[z --cert c --key k --allow-plaintext \
-         --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug --proxy ::1 --proxy 192.0.2.1",
+         --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug --guests --register --proxy ::1 --proxy 192.0.2.1",
     );
     assert_eq!(options.listen, ["[::1]:0".parse().unwrap(), "127.0.0.1:1".parse().unwrap()]);
     assert_eq!(options.direct_tls, ["0.0.0.0:2".parse().unwrap()]);
@@ -56,7 +57,7 @@ fn everything_said() {
     assert_eq!((options.conflict, options.log), (Conflict::Refuse, Level::Debug));
     let proxies = ["::1", "192.0.2.1"].map(|address| address.parse::<IpAddr>().unwrap());
     assert_eq!(options.proxies, proxies);
-    assert!(options.allow_plaintext && options.no_limits);
+    assert!(options.allow_plaintext && options.no_limits && options.guests && options.register);
 }
 
 #[test]
@@ -154,7 +155,7 @@ fn help_names_every_option() {
         count += 1;
         assert!(HELP.contains(&format!("--{name}")), "{name}");
     }
-    assert_eq!(count, 18);
+    assert_eq!(count, 20);
     assert_eq!(serve("--metrics 127.0.0.1:9").metrics, Some("127.0.0.1:9".parse().unwrap()));
     assert!(error("--metrics 9100").contains("127.0.0.1:5222"));
 }

@@ -73,11 +73,16 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
         limits = Limits::unlimited();
         (limits.retention.live_stanzas, limits.retention.bytes) = (usize::MAX, usize::MAX);
     }
+    let registration = match options.register {
+        true => xep::Registration::open(),
+        false => xep::Registration::closed(),
+    };
     let blocks = Arc::clone(&stores.blocks);
     let mut server = Server::builder(Arc::clone(&environment) as _, stores)
         .extension(xep::Blocking::new(blocks))
         .extension(xep::Carbons::new())
         .extension(xep::StreamManagement::new())
+        .extension(registration)
         .extension(xep::ClientState)
         .extension(xep::Ping)
         .extension(xep::SoftwareVersion::new("xmpp-session example", env!("CARGO_PKG_VERSION")))

@@ -26,6 +26,9 @@ Usage: cargo run --release --features tokio --example server -- [options]
                            only if --mechanisms names it: PLAIN is then as costly as it usually is
   --cert FILE --key FILE   certificate chain and its private key, PEM (default: self-signed, made at start)
   --allow-plaintext        no TLS needed; loopback addresses only
+  --guests                 lets guests in, without an account (SASL ANONYMOUS)
+  --register               everybody may make an account, ten an hour from one address (XEP-0077); without it
+                           clients may change their password and remove their account
   --mechanisms LIST        SASL mechanisms, separated by commas (default: all)
   --conflict POLICY        who gets a resource in use: replace (the new session), override (the older
                            one, the new one gets another resource), refuse (default replace)
@@ -62,6 +65,8 @@ pub(crate) struct Options {
     /// The files of the chain and of the key.
     pub(crate) certificate: Option<(PathBuf, PathBuf)>,
     pub(crate) allow_plaintext: bool,
+    pub(crate) guests: bool,
+    pub(crate) register: bool,
     pub(crate) mechanisms: Option<Vec<Mechanism>>,
     pub(crate) conflict: Conflict,
     pub(crate) no_limits: bool,
@@ -90,6 +95,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         any_account: None,
         certificate: None,
         allow_plaintext: false,
+        guests: false,
+        register: false,
         mechanisms: None,
         conflict: Conflict::Replace,
         no_limits: false,
@@ -105,6 +112,8 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
         match name {
             "--help" => return Ok(Command::Help),
             "--allow-plaintext" => options.allow_plaintext = true,
+            "--guests" => options.guests = true,
+            "--register" => options.register = true,
             "--no-limits" => options.no_limits = true,
             "--listen" => options.listen.push(address(name, &value("ADDR:PORT")?)?),
             "--direct-tls" => options.direct_tls.push(address(name, &value("ADDR:PORT")?)?),

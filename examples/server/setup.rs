@@ -10,7 +10,7 @@ use xmpp_session::environment::{Environment, System};
 use xmpp_session::host::TlsConfig;
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::sasl::{Mechanism, Policy};
-use xmpp_session::server::DomainPolicy;
+use xmpp_session::server::{DomainPolicy, GuestPolicy};
 use xmpp_session::store::{AnyAccount, Credentials, Stores};
 
 use crate::Failure;
@@ -32,6 +32,7 @@ pub(crate) async fn accounts(
     }
     let mut policy = DomainPolicy::default();
     policy.sasl = Some(sasl);
+    policy.guests = options.guests.then(GuestPolicy::default);
     if let Some(password) = &options.any_account {
         let any_account = Arc::new(AnyAccount::new(password)?);
         stores.accounts = Arc::clone(&any_account) as _;

@@ -15,7 +15,6 @@ use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::{Environment, random_hex};
 use crate::recent::Allowances;
-use crate::session::Reason;
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
 use crate::store::{Memory, Stores};
 use crate::stream::{StreamCondition, StreamError};
@@ -133,9 +132,6 @@ impl<C: SharedConnection> Core<C> {
 
     /// A guest's transport is gone, and with it the account (GUEST-3): nobody else can log in to it.
     pub(super) fn guest_left(self: &Arc<Self>, account: BareJid) {
-        for session in self.registry.sessions(&account) {
-            self.registry.destroy_session(&session, Reason::TransportLost);
-        }
         let core = Arc::clone(self);
         self.jobs.spawn(async move {
             let error = StreamError::new(StreamCondition::NotAuthorized);
