@@ -3,6 +3,7 @@
 use super::error::SaslError;
 use super::establish::Establish;
 use super::exchange::{Context, Exchange, Next, Step};
+use super::mechanism::Mechanism;
 use super::wire::{Profile, Request};
 use crate::stanza::delay;
 use crate::store::{Credentials, TokenVerdict, Verdict};
@@ -163,9 +164,12 @@ impl Negotiation {
             return Err(SaslError::EncryptionRequired);
         }
         let mechanism = self.context.offered().find(|mechanism| mechanism.as_str() == name);
-        let first = Exchange::First(mechanism.ok_or(SaslError::InvalidMechanism)?);
+        let mechanism = mechanism.ok_or(SaslError::InvalidMechanism)?;
+        let first = Exchange::First(mechanism);
         match initial {
             Some(data) => first.respond(data, &self.context),
+            // GUEST-1: a guest need not say anything.
+            None if mechanism == Mechanism::Anonymous => first.respond(&[], &self.context),
             // RFC 4422 §3.2
             None => Ok((Some(first), Step::Challenge(Vec::new()))),
         }
