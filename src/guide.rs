@@ -35,6 +35,7 @@ pub mod cookbook {
     page!(metrics, "cookbook/metrics.md");
     page!(testing, "cookbook/testing.md");
     page!(gateway, "cookbook/gateway.md");
+    page!(websocket, "cookbook/websocket.md");
 }
 
 /// Why each choice that a reader may question was made.
@@ -56,4 +57,5 @@ pub mod decisions {
     page!(rooms, "decisions/0012-rooms.md");
     page!(hosts_and_streams, "decisions/0013-hosts-and-streams.md");
     page!(entities_inside, "decisions/0014-entities-inside.md");
+    page!(websocket, "decisions/0015-websocket.md");
 }

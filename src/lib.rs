@@ -65,6 +65,10 @@
 //! The minimum supported Rust version is `rust-version` in `Cargo.toml`. Ids such as [BIND-5](crate::rules#bind-5) name the
 //! [rules](crate::rules#behaviour-rules), each with its source; the [`guide`] has the other pages of the documentation.
 #![forbid(unsafe_code)]
+#![cfg_attr(
+    all(feature = "websocket", not(any(feature = "tokio", feature = "threads"))),
+    expect(dead_code, reason = "the feature is for a host, and there is none")
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod address;
@@ -169,4 +173,8 @@ mod cookbook {
     #[cfg(all(feature = "tokio", unix))]
     #[doc = include_str!("../docs/cookbook/gateway.md")]
     mod gateway {}
+
+    #[cfg(all(feature = "ring", feature = "tokio", feature = "websocket"))]
+    #[doc = include_str!("../docs/cookbook/websocket.md")]
+    mod websocket {}
 }

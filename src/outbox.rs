@@ -16,6 +16,9 @@
 //! each piece, and never after [`Connection::close`]: nothing may follow a close tag. When all bytes
 //! are written, its [`drained`](PreDrain::drained) is called.
 
+#[cfg(feature = "websocket")]
+mod websocket;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -56,13 +59,35 @@ pub struct Outbox {
     /// [`Marks`], each in four bytes.
     soft: u32,
     hard: u32,
-    framing: Framing,
+    edges: Edges,
+}
+
+/// How a frame is told from the next.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Edges {
+    /// It ends as XML ends.
+    Xml,
+    /// Each is behind its length, and is handed out alone.
+    Length,
+    /// Each is a frame of a WebSocket, and the bytes are those of the wire.
+    #[cfg(feature = "websocket")]
+    WebSocket,
+}
+
+impl Edges {
+    const fn framing(self) -> Framing {
+        match self {
+            Self::Xml => Framing::Stream,
+            Self::Length => Framing::Message,
+            #[cfg(feature = "websocket")]
+            Self::WebSocket => Framing::Message,
+        }
+    }
 }
 
 #[derive(Default)]
 struct State {
-    /// Accepted and not yet handed to the drain: always whole frames. Where each is a message, its
-    /// length is before it.
+    /// Accepted and not yet handed to the drain: always whole frames, with what stands at their [`Edges`].
     buffer: Vec<u8>,
     /// Bytes of the drain's piece that are not consumed yet.
     handed_out: usize,
@@ -72,6 +97,8 @@ struct State {
     /// The waker's task cannot write now: only a close is news to it.
     blocked: bool,
     hook: Option<Arc<dyn PreDrain>>,
+    #[cfg(feature = "websocket")]
+    websocket: websocket::State,
 }
 
 impl Outbox {
@@ -84,10 +111,20 @@ impl Outbox {
     /// The same for a transport that delimits elements in this way.
     #[must_use = "dropping the drain closes the outbox"]
     pub fn with_framing(marks: Marks, framing: Framing) -> (Arc<Self>, Drain) {
+        Self::with_edges(
+            marks,
+            match framing {
+                Framing::Stream => Edges::Xml,
+                Framing::Message => Edges::Length,
+            },
+        )
+    }
+
+    fn with_edges(marks: Marks, edges: Edges) -> (Arc<Self>, Drain) {
         let small = |mark: usize| u32::try_from(mark).unwrap_or(u32::MAX);
         let (soft, hard) = (small(marks.soft), small(marks.hard));
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let outbox = Arc::new(Self { state, changed, soft, hard, framing });
+        let outbox = Arc::new(Self { state, changed, soft, hard, edges });
         (Arc::clone(&outbox), Drain { outbox, piece: Vec::new(), at: 0 })
     }
 
@@ -127,9 +164,11 @@ impl Outbox {
 
     #[inline]
     fn append(&self, buffer: &mut Vec<u8>, frame: Frame<'_>) {
-        match self.framing {
-            Framing::Stream => frame.write_to(buffer),
-            Framing::Message => message::append(buffer, frame),
+        match self.edges {
+            Edges::Xml => frame.write_to(buffer),
+            Edges::Length => message::append(buffer, frame),
+            #[cfg(feature = "websocket")]
+            Edges::WebSocket => websocket::append(buffer, frame),
         }
     }
 
@@ -154,6 +193,12 @@ impl Connection for Outbox {
     fn send(&self, frame: Frame<'_>) -> Result<(), SendError> {
         let mut state = self.state.lock();
         self.admit(&state, frame.may_wait(), || frame.len())?;
+        #[cfg(feature = "websocket")]
+        if self.edges == Edges::WebSocket && !state.websocket.takes(&frame) {
+            drop(state);
+            self.not_open(&[frame]);
+            return Ok(());
+        }
         self.append(&mut state.buffer, frame);
         if !state.blocked {
             self.wake(state);
@@ -166,6 +211,14 @@ impl Connection for Outbox {
         let mut state = self.state.lock();
         let len = || frames.iter().map(Frame::len).sum();
         self.admit(&state, frames.iter().any(Frame::may_wait), len)?;
+        #[cfg(feature = "websocket")]
+        if self.edges == Edges::WebSocket
+            && frames.iter().any(|frame| !state.websocket.takes(frame))
+        {
+            drop(state);
+            self.not_open(frames);
+            return Ok(());
+        }
         frames.iter().for_each(|frame| self.append(&mut state.buffer, *frame));
         if !state.blocked {
             self.wake(state);
@@ -175,6 +228,10 @@ impl Connection for Outbox {
 
     fn close(&self, how: Close) {
         let mut state = self.state.lock();
+        #[cfg(feature = "websocket")]
+        if self.edges == Edges::WebSocket && state.closed.is_none() {
+            state.say_goodbye();
+        }
         if state.closed != Some(Close::Abort) {
             state.closed = Some(how);
         }
@@ -197,7 +254,7 @@ impl Connection for Outbox {
     }
 
     fn framing(&self) -> Framing {
-        self.framing
+        self.edges.framing()
     }
 
     fn on_drain(&self, hook: Arc<dyn PreDrain>) {
@@ -381,20 +438,20 @@ impl Drain {
     /// ```
     pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
         let mut piece = self.piece.get(self.at..).unwrap_or_default();
-        let framing = self.outbox.framing;
-        std::iter::from_fn(move || match framing {
+        let edges = self.outbox.edges;
+        std::iter::from_fn(move || match edges {
             _ if piece.is_empty() => None,
-            Framing::Stream => Some(std::mem::take(&mut piece)),
-            Framing::Message => message::take(&mut piece),
+            Edges::Length => message::take(&mut piece),
+            _ => Some(std::mem::take(&mut piece)),
         })
     }
 
     /// The transport took the first `n` of the bytes last handed out: only now do they stop
     /// counting as waiting. If nothing is left, this calls [`PreDrain::drained`].
     pub fn consume(&mut self, n: usize) {
-        let n = match self.outbox.framing {
-            Framing::Stream => n.min(self.piece.len().saturating_sub(self.at)),
-            Framing::Message => message::consumed(&mut self.piece, self.at, n),
+        let n = match self.outbox.edges {
+            Edges::Length => message::consumed(&mut self.piece, self.at, n),
+            _ => n.min(self.piece.len().saturating_sub(self.at)),
         };
         self.at = self.at.saturating_add(n);
         let mut state = self.outbox.state.lock();
@@ -432,9 +489,9 @@ impl Drain {
 
     fn rest(&self) -> &[u8] {
         let mut rest = self.piece.get(self.at..).unwrap_or_default();
-        match self.outbox.framing {
-            Framing::Stream => rest,
-            Framing::Message => message::take(&mut rest).unwrap_or_default(),
+        match self.outbox.edges {
+            Edges::Length => message::take(&mut rest).unwrap_or_default(),
+            _ => rest,
         }
     }
 
@@ -472,7 +529,7 @@ impl Drain {
         let mut trailing = Vec::new();
         let outbox = Arc::clone(&self.outbox);
         hook.pre_drain(&mut |frame| {
-            outbox.append(&mut trailing, frame.framing(outbox.framing));
+            outbox.append(&mut trailing, frame.framing(outbox.edges.framing()));
         });
 
         let mut state = self.outbox.state.lock();

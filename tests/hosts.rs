@@ -7,6 +7,11 @@
 #[path = "listeners.rs"]
 mod listeners;
 
+#[cfg(feature = "websocket")]
+#[cfg(test)]
+#[path = "websocket_hosts.rs"]
+mod websockets;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::num::NonZeroU32;

@@ -4,7 +4,12 @@
 //! `cargo test --test memory -- --nocapture` prints the figures; `docs/performance.md` explains them.
 
 #![cfg(feature = "server")]
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 use std::future::Future;
 use std::num::NonZeroU32;
@@ -230,6 +235,109 @@ fn an_idle_connection_takes_1194_bytes_with_its_session() {
         let kept = idle(elements);
         println!("{kind}, idle: {kept} bytes with its session");
         assert!(kept <= most, "{kept} bytes");
+    }
+}
+
+/// An idle transport of a host, its task included, over TCP and over a WebSocket.
+#[cfg(all(feature = "system", feature = "tokio", feature = "websocket"))]
+#[test]
+fn ws_17_an_idle_websocket_takes_no_buffer() {
+    let (tcp, websocket) = (hosted::idle(false), hosted::idle(true));
+    println!("an idle connection of a host: {tcp} bytes, over a WebSocket {websocket}");
+    assert!(websocket <= tcp + 256, "{websocket} bytes, {tcp} over TCP");
+}
+
+#[cfg(all(feature = "system", feature = "tokio", feature = "websocket"))]
+mod hosted {
+    use std::io::{ErrorKind, Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use tokio::runtime::{Builder, Runtime};
+    use xmpp_session::host::tokio::{serve, websocket};
+    use xmpp_session::host::{Host, WebSockets};
+
+    use super::*;
+
+    const HERE: usize = 100;
+
+    /// Runs the server until the answer ends like this.
+    fn ask(runtime: &Runtime, client: &mut TcpStream, bytes: &[u8], end: &[u8]) {
+        client.write_all(bytes).unwrap();
+        let (mut answer, mut len) = ([0; 4096], 0);
+        while !answer.get(..len).unwrap().ends_with(end) {
+            runtime.block_on(tokio::time::sleep(Duration::from_micros(100)));
+            match client.read(answer.get_mut(len..).unwrap()) {
+                Ok(0) => panic!("the server ended the connection"),
+                Ok(n) => len += n,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+        }
+    }
+
+    fn frame(text: &str) -> Vec<u8> {
+        let len = u16::try_from(text.len()).unwrap().to_be_bytes();
+        let head = match text.len() {
+            ..126 => vec![0x81, 0x80 | len[1]],
+            _ => vec![0x81, 0xfe, len[0], len[1]],
+        };
+        [&head, [0; 4].as_slice(), text.as_bytes()].concat()
+    }
+
+    pub(super) fn idle(is_websocket: bool) -> usize {
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let _context = runtime.enter();
+        let (_, server) = server();
+        let host = Arc::new(Host::new(server));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let connect = |n: usize| {
+            let mut client = TcpStream::connect(address).unwrap();
+            client.set_nonblocking(true).unwrap();
+            let (socket, _) = listener.accept().unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let socket = tokio::net::TcpStream::from_std(socket).unwrap();
+            let transport = Transport::new().secure(true).source(format!("192.0.2.{}", n % 250));
+            let host = Arc::clone(&host);
+            let pages = WebSockets::from_any_page();
+            drop(match is_websocket {
+                true => runtime.spawn(websocket::serve(host, socket, transport, &pages)),
+                false => runtime.spawn(serve(host, socket, transport)),
+            });
+            let response = STANDARD.encode(format!("\0user{n:06}\0secret"));
+            let auth = format!(
+                "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{response}</auth>"
+            );
+            let open = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='example.com' version='1.0'/>";
+            let header = if is_websocket { open } else { HEADER };
+            if is_websocket {
+                let request = b"GET / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: xmpp\r\n\
+                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+                ask(&runtime, &mut client, request, b"\r\n\r\n");
+            }
+            let bind = BIND.replace("<iq ", "<iq xmlns='jabber:client' ");
+            let presence = PRESENCE.replace("<presence>", "<presence xmlns='jabber:client'>");
+            // Behind a large message, too, nothing is kept.
+            let body = "x".repeat(3_000);
+            let message = format!("<message xmlns='jabber:client'><body>{body}</body></message>");
+            for (text, end) in [
+                (header, "features>"),
+                (&auth, "sasl'/>"),
+                (header, "features>"),
+                (&bind, "</iq>"),
+                (&presence, "</presence>"),
+                (&message, "</message>"),
+            ] {
+                let bytes = if is_websocket { frame(text) } else { text.as_bytes().to_vec() };
+                ask(&runtime, &mut client, &bytes, end.as_bytes());
+            }
+            client
+        };
+        let mut clients = Vec::with_capacity(2 * HERE);
+        clients.extend((0..HERE).map(connect));
+        let kept = kept_by(|| clients.extend((HERE..2 * HERE).map(connect)));
+        assert_eq!(host.connections(), 2 * HERE);
+        kept.div_ceil(HERE)
     }
 }
 

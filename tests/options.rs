@@ -61,6 +61,19 @@ fn everything_said() {
 }
 
 #[test]
+fn a_websocket_has_a_listener() {
+    let line = "--websocket 127.0.0.1:5280";
+    if cfg!(feature = "websocket") {
+        let options = serve(line);
+        assert_eq!(options.websocket, ["127.0.0.1:5280".parse().unwrap()]);
+        assert!(options.listen.is_empty());
+        assert!(error("--websocket 0.0.0.0:5280 --allow-plaintext").contains("loopback only"));
+    } else {
+        assert!(error(line).contains("features tokio,websocket"));
+    }
+}
+
+#[test]
 fn jid_3_domains_and_accounts_have_one_spelling() {
     let options = serve(
         "--domain xn--bcher-kva.example --domain LocalHost. --account Me@B\u{fc}cher.example.:x \

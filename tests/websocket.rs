@@ -1,6 +1,7 @@
 //! A stream whose elements are messages, as on a WebSocket (RFC 7395, rules WS-1 to WS-11).
 
 use crate::common::wire;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use wire::{Client, PASSWORD, World};
@@ -372,7 +373,7 @@ fn ws_5_the_server_closes() {
 fn wire_shutdown(world: &World) -> String {
     let page = online(world, "juliet");
     let mut shutdown = std::pin::pin!(world.server().shutdown(Shutdown::new()));
-    let cx = &mut std::task::Context::from_waker(std::task::Waker::noop());
+    let cx = &mut Context::from_waker(Waker::noop());
     let _pending = shutdown.as_mut().poll(cx);
     world.settle();
     let said = messages(&page);
@@ -552,4 +553,54 @@ fn ws_4_what_waits_in_an_outbox_keeps_its_edges() {
     assert_eq!(String::from_utf8(taken).unwrap(), expected.concat());
     assert_eq!(outbox.waiting(), 0);
     assert_eq!(drain.fill_blocking(None), std::task::Poll::Ready(None));
+}
+
+/// The messages that clients get when a server shuts down like this: one before its login and, on a secure
+/// transport, one that is bound.
+fn dismissed(secure: bool, how: Shutdown) -> Vec<Vec<Element>> {
+    let world = world();
+    let mut clients = vec![accept(&world, Transport::new().secure(secure))];
+    if secure {
+        let _opened = ask(&clients[0], OPEN);
+        clients.push(bound(&world, "romeo"));
+    }
+    let mut shutdown = std::pin::pin!(world.server().shutdown(how));
+    while shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        world.advance(SECOND);
+    }
+    world.settle();
+    clients.iter().map(messages).collect()
+}
+
+#[test]
+fn ws_10_clients_are_sent_to_another_uri() {
+    let uri = "wss://two.example.com/xmpp-websocket?a=1&b='2'";
+    for how in [
+        Shutdown::new().see_other_uri(uri),
+        Shutdown::new().see_other_host("two.example.com", None).see_other_uri(uri),
+        Shutdown::new().see_other_uri(uri).see_other_host("two.example.com", None),
+    ] {
+        for said in dismissed(true, how) {
+            assert_eq!(names(&said), ["close"]);
+            assert_eq!(said[0].attr("see-other-uri"), Some(uri));
+        }
+    }
+    for (secure, how) in [
+        (true, Shutdown::new().see_other_host("two.example.com", None)),
+        (true, Shutdown::new().see_other_uri("ws://two.example.com/xmpp-websocket")),
+        (true, Shutdown::new().see_other_uri("two.example.com")),
+        (false, Shutdown::new().see_other_uri(uri)),
+    ] {
+        for said in dismissed(secure, how) {
+            let [.., error, close] = &*said else { panic!("{said:?}") };
+            assert_eq!(condition(error), "system-shutdown");
+            assert!(close.is("close", FRAMING) && close.attr("see-other-uri").is_none());
+        }
+    }
+    // Over TCP there is no URI.
+    let world = World::new();
+    let phone = world.client("juliet", "balcony");
+    let mut shutdown = std::pin::pin!(world.server().shutdown(Shutdown::new().see_other_uri(uri)));
+    let _done = shutdown.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(phone.received().concat().contains("<system-shutdown "));
 }

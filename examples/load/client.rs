@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::time::{Instant, interval_at, timeout};
 
+use crate::wire::{Elements, Writer, open};
 use crate::{Load, Result};
 
 /// Messages that a user is ahead of the one who writes to it.
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Client {
     pub(crate) n: usize,
     pub(crate) reader: Reader,
-    pub(crate) writer: OwnedWriteHalf,
+    pub(crate) writer: Writer,
 }
 
 impl Client {
@@ -34,14 +34,16 @@ impl Client {
 
     /// Up to where the stream asks for a session.
     pub(crate) async fn authenticate(load: &Load, n: usize, socket: TcpStream) -> Result<Self> {
-        socket.set_nodelay(true)?;
-        let (reader, writer) = socket.into_split();
-        let mut me = Self { n, reader: Reader(BufReader::new(reader)), writer };
-        let header = format!(
-            "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
-             to='{}' version='1.0'>",
-            load.domain
-        );
+        let (reader, writer) = open(socket, load.websocket).await?;
+        let mut me = Self { n, reader: Reader(reader), writer };
+        let begin = match load.websocket {
+            true => "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing'",
+            false => {
+                "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'"
+            }
+        };
+        let end = if load.websocket { "/>" } else { ">" };
+        let header = format!("{begin} to='{}' version='1.0'{end}", load.domain);
         me.ask(&header, "</stream:features>", ">PLAIN<").await?;
         let secret = STANDARD.encode(format!("\0{}{n}\0{}", load.prefix, load.password));
         let auth = format!(
@@ -54,11 +56,11 @@ impl Client {
 
     /// Begins a session that is available.
     pub(crate) async fn begin(&mut self, load: &Load) -> Result<()> {
-        let bind = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+        let bind = "<iq xmlns='jabber:client' type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
                     <resource>load</resource></bind></iq>";
         self.ask(bind, "</iq>", &format!(">{}<", load.jid(self.n))).await?;
         // The session is available once its own presence has come back (RFC 6121 §4.2.2).
-        self.writer.write_all(b"<presence/>").await?;
+        self.writer.send("<presence xmlns='jabber:client'/>").await?;
         self.reader.tag("<presence").await?;
         Ok(())
     }
@@ -68,12 +70,12 @@ impl Client {
         let to = load.jid((self.n + 1) % load.users);
         let from = load.jid((self.n + load.users - 1) % load.users);
         for number in 0..AHEAD.min(load.messages) {
-            self.writer.write_all(message(&to, number).as_bytes()).await?;
+            self.writer.send(&message(&to, number)).await?;
         }
         for number in 0..load.messages {
             self.reader.message(&from, number).await?;
             if number + AHEAD < load.messages {
-                self.writer.write_all(message(&to, number + AHEAD).as_bytes()).await?;
+                self.writer.send(&message(&to, number + AHEAD)).await?;
             }
         }
         Ok(self)
@@ -95,7 +97,7 @@ impl Client {
         let write = async {
             for number in numbers.clone() {
                 ticks.tick().await;
-                writer.write_all(message(&other, number).as_bytes()).await?;
+                writer.send(&message(&other, number)).await?;
             }
             Result::Ok(())
         };
@@ -111,20 +113,24 @@ impl Client {
     }
 
     pub(crate) async fn leave(mut self) -> Result<()> {
-        let rest = self.ask("</stream:stream>", "</stream:stream>", "").await?;
+        let (end, answer) = match self.writer.websocket {
+            true => ("<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>", "framing'/>"),
+            false => ("</stream:stream>", "</stream:stream>"),
+        };
+        let rest = self.ask(end, answer, "").await?;
         if rest.contains("<message") { Err(format!("one too many: {rest}").into()) } else { Ok(()) }
     }
 
     /// Sends, and returns what comes up to `end`, which has to contain `want`.
     pub(crate) async fn ask(&mut self, xml: &str, end: &str, want: &str) -> Result<String> {
-        self.writer.write_all(xml.as_bytes()).await?;
+        self.writer.send(xml).await?;
         let got = self.reader.read_past(end).await?;
         if got.contains(want) { Ok(got) } else { Err(format!("no {want} in {got}").into()) }
     }
 }
 
 /// What a user gets.
-pub(crate) struct Reader(pub(crate) BufReader<OwnedReadHalf>);
+pub(crate) struct Reader(pub(crate) BufReader<Elements>);
 
 impl Reader {
     /// Checks the next message, and says how long it took.
@@ -173,7 +179,9 @@ impl Reader {
 /// A message that says when it was written.
 pub(crate) fn message(to: &str, number: usize) -> String {
     let (now, body) = (clock().as_nanos(), body(number));
-    format!("<message to='{to}' type='chat' id='{number}.{now}'><body>{body}</body></message>")
+    format!(
+        "<message xmlns='jabber:client' to='{to}' type='chat' id='{number}.{now}'><body>{body}</body></message>"
+    )
 }
 
 fn body(number: usize) -> String {

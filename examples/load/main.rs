@@ -7,6 +7,7 @@
 mod client;
 mod readers;
 mod slow;
+mod wire;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,6 +25,7 @@ out of order.
   --users N          PREFIX0@D, PREFIX1@D, ...     --password P    of all of them
   --prefix PREFIX    default: u                    --messages M    from each user, default: 100
   --pid PID          the server's process, to print its memory
+  --websocket        over WebSockets, which is what the server expects at that address
 
 With --slow K, the users write to each other in pairs, at a steady rate, and how long their messages
 take is told by turns: without and with K slow readers beside them. Each of these is sent 500 KiB/s by
@@ -46,6 +48,7 @@ struct Load {
     users: usize,
     password: String,
     prefix: String,
+    websocket: bool,
     messages: usize,
     pid: Option<u32>,
     slow: usize,
@@ -121,6 +124,8 @@ fn resident(pid: u32) -> Result<usize> {
 impl Load {
     fn parse(args: &[String]) -> Result<Self> {
         let mut given: HashMap<&str, &str> = HashMap::new();
+        let websocket = args.iter().any(|arg| arg == "--websocket");
+        let args: Vec<_> = args.iter().filter(|arg| *arg != "--websocket").collect();
         for pair in args.chunks(2) {
             let [name, value] = pair else { return Err("an option without a value".into()) };
             given.insert(name, value);
@@ -128,6 +133,7 @@ impl Load {
         let mut take = |name| given.remove(name).ok_or("an option is missing");
         let load = Self {
             prefix: take("--prefix").unwrap_or("u").to_owned(),
+            websocket,
             messages: take("--messages").unwrap_or("100").parse()?,
             pid: take("--pid").ok().map(str::parse).transpose()?,
             slow: take("--slow").unwrap_or("0").parse()?,
@@ -139,6 +145,9 @@ impl Load {
             users: take("--users")?.parse()?,
             password: take("--password")?.to_owned(),
         };
+        if load.slow > 0 && load.websocket {
+            return Err("slow readers are of TCP".into());
+        }
         if load.slow > 0 && (load.users % 2 == 1 || load.users > load.rate * load.seconds) {
             return Err("no pairs, or no message of each user in a turn".into());
         }

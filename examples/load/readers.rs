@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpSocket, TcpStream, lookup_host};
 use tokio::time::{interval, sleep, timeout};
 
@@ -94,7 +94,7 @@ pub(crate) async fn flood(
     loop {
         tokio::select! {
             _ = ticks.tick() => {
-                me.writer.write_all(message.as_bytes()).await?;
+                me.writer.send(&message).await?;
                 readers.sent.fetch_add(1, Ordering::Relaxed);
             }
             // What the server could not deliver.
@@ -133,12 +133,12 @@ impl Session {
         me.begin(load).await?;
         for near in 0..NEAR {
             let to = load.jid((nth * NEAR + near) % load.users);
-            me.writer.write_all(format!("<presence to='{to}'/>").as_bytes()).await?;
+            me.writer.send(&format!("<presence to='{to}'/>")).await?;
         }
         let mut session = Self::default();
         if kind.resumes {
-            let enable = b"<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
-            me.writer.write_all(enable).await?;
+            let enable = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+            me.writer.send(enable).await?;
             let enabled = me.reader.tag("<enabled ").await?.replace('"', "'");
             let id = enabled.split_once("id='").and_then(|(_, id)| id.split_once('\''));
             session.id = id.ok_or("nothing to resume by")?.0.to_owned();
@@ -167,7 +167,7 @@ impl Session {
             if readers.slow.load(Ordering::Relaxed) && since.elapsed() > RESPITE {
                 sleep(SECOND).await;
                 // As clients do to keep a connection alive, and to see that it is not.
-                me.writer.write_all(b" ").await?;
+                me.writer.send(" ").await?;
                 let mut byte = [0];
                 if !kind.takes_none {
                     match me.reader.0.get_mut().try_read(&mut byte) {
@@ -204,7 +204,7 @@ impl Session {
             if !self.id.is_empty() && (is_time || tag.starts_with(b"<r ")) {
                 let h = self.handled;
                 let answer = format!("<a xmlns='urn:xmpp:sm:3' h='{h}'/>");
-                me.writer.write_all(answer.as_bytes()).await?;
+                me.writer.send(&answer).await?;
             }
         }
         Ok(())

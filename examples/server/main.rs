@@ -22,6 +22,8 @@ use options::{Command, Options};
 use tokio::net::TcpListener;
 use tokio::runtime::{self, Handle};
 use xmpp_session::environment::System;
+#[cfg(feature = "websocket")]
+use xmpp_session::host::WebSockets;
 use xmpp_session::host::{Host, Listener, tokio::listen};
 use xmpp_session::server::{Limits, Server};
 use xmpp_session::xep;
@@ -103,10 +105,11 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
 
     // Each client is an open file.
     rlimit::increase_nofile_limit(u64::MAX)?;
-    let plain = options.listen.into_iter().map(|address| (address, false));
-    let direct_tls = options.direct_tls.into_iter().map(|address| (address, true));
+    let plain = options.listen.into_iter().map(|address| (address, Kind::Plain));
+    let direct_tls = options.direct_tls.into_iter().map(|address| (address, Kind::DirectTls));
+    let websocket = options.websocket.into_iter().map(|address| (address, Kind::WebSocket));
     let (mut text, mut listeners) = (greeting, Vec::new());
-    for (address, direct_tls) in plain.chain(direct_tls) {
+    for (address, kind) in plain.chain(direct_tls).chain(websocket) {
         let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         writeln!(text, "listening on {}", socket.local_addr()?)?;
@@ -114,10 +117,14 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
             Some(client) => log.debug(&format!("a connection from {client} broke: {error}")),
             None => log.error(&format!("cannot accept a connection: {error}")),
         });
-        if direct_tls {
-            listener = listener.direct_tls();
-        } else if options.allow_plaintext {
-            listener = listener.secure();
+        listener = match (kind, options.allow_plaintext) {
+            (Kind::Plain | Kind::WebSocket, true) => listener.secure(),
+            (Kind::Plain, false) => listener,
+            (Kind::DirectTls | Kind::WebSocket, _) => listener.direct_tls(),
+        };
+        #[cfg(feature = "websocket")]
+        if kind == Kind::WebSocket {
+            listener = listener.websocket(WebSockets::from_any_page());
         }
         if !options.proxies.is_empty() {
             let proxies = options.proxies.clone();
@@ -137,4 +144,12 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
         listening.await?;
     }
     Ok(())
+}
+
+/// How the connections of a listener begin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    DirectTls,
+    WebSocket,
 }

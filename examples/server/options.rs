@@ -17,6 +17,8 @@ Usage: cargo run --release --features tokio --example server -- [options]
 
   --listen ADDR:PORT       accepts clients here; repeatable (default 127.0.0.1:5222 if no address is given)
   --direct-tls ADDR:PORT   as --listen, for clients that begin with TLS; repeatable
+  --websocket ADDR:PORT    as --direct-tls, for WebSockets of pages of any origin; without TLS if there is
+                           --allow-plaintext; repeatable; needs feature websocket
   --proxy ADDR             every connection comes from this proxy and begins with a PROXY header, of version
                            1 or 2; repeatable
   --domain NAME            a domain that is served; repeatable (default localhost)
@@ -44,6 +46,9 @@ Usage: cargo run --release --features tokio --example server -- [options]
 pub(crate) const NO_SQLITE: &str = "--data needs a server built with SQLite: \
     cargo run --release --features tokio,sqlite --example server -- --data FILE";
 
+pub(crate) const NO_WEBSOCKET: &str = "--websocket needs a server built with WebSockets: \
+    cargo run --release --features tokio,websocket --example server -- --websocket ADDR:PORT";
+
 /// What is to be done.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -58,6 +63,7 @@ pub(crate) type Account = (BareJid, String);
 pub(crate) struct Options {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) direct_tls: Vec<SocketAddr>,
+    pub(crate) websocket: Vec<SocketAddr>,
     pub(crate) proxies: Vec<IpAddr>,
     pub(crate) domains: Vec<DomainPart>,
     pub(crate) accounts: Vec<Account>,
@@ -89,6 +95,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     let mut options = Options {
         listen: Vec::new(),
         direct_tls: Vec::new(),
+        websocket: Vec::new(),
         proxies: Vec::new(),
         domains: Vec::new(),
         accounts: Vec::new(),
@@ -117,6 +124,7 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
             "--no-limits" => options.no_limits = true,
             "--listen" => options.listen.push(address(name, &value("ADDR:PORT")?)?),
             "--direct-tls" => options.direct_tls.push(address(name, &value("ADDR:PORT")?)?),
+            "--websocket" => options.websocket.push(address(name, &value("ADDR:PORT")?)?),
             "--proxy" => options.proxies.push(proxy(name, &value("an IP address")?)?),
             "--metrics" => options.metrics = Some(address(name, &value("ADDR:PORT")?)?),
             "--domain" => options.domains.push(domain(&value("a domain name")?)?),
@@ -151,6 +159,9 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
     if options.data.is_some() && cfg!(not(feature = "sqlite")) {
         return Err(NO_SQLITE.into());
     }
+    if !options.websocket.is_empty() && cfg!(not(feature = "websocket")) {
+        return Err(NO_WEBSOCKET.into());
+    }
     if let Some(account) = add_user {
         let data = options.data.ok_or("--adduser wants --data FILE as well: where to add it")?;
         return Ok(Command::AddUser(data, account));
@@ -167,13 +178,14 @@ pub(crate) fn parse(args: impl IntoIterator<Item = String>) -> Result<Command, S
 impl Options {
     /// Fills in what was left out, and looks at what has to fit together.
     fn complete(&mut self) -> Result<(), String> {
-        if self.listen.is_empty() && self.direct_tls.is_empty() {
+        if self.listen.is_empty() && self.direct_tls.is_empty() && self.websocket.is_empty() {
             self.listen.push((IpAddr::from(Ipv4Addr::LOCALHOST), 5222).into());
         }
         if self.domains.is_empty() {
             self.domains.push(domain("localhost")?);
         }
-        let elsewhere = self.listen.iter().find(|address| !address.ip().is_loopback());
+        let mut unprotected = self.listen.iter().chain(&self.websocket);
+        let elsewhere = unprotected.find(|address| !address.ip().is_loopback());
         if let Some(address) = elsewhere.filter(|_| self.allow_plaintext) {
             return Err(format!(
                 "--allow-plaintext would send passwords over the network from {address}: \

@@ -5,6 +5,8 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+#[cfg(feature = "websocket")]
+use super::WebSockets;
 use crate::server::Transport;
 use crate::shield::shielded;
 
@@ -35,6 +37,8 @@ pub struct Listener<L> {
 pub(super) struct Terms {
     pub(super) direct_tls: bool,
     secure: bool,
+    #[cfg(feature = "websocket")]
+    pub(super) websockets: Option<WebSockets>,
     trusted: Option<Arc<Trust>>,
     on_error: Option<Arc<OnError>>,
 }
@@ -71,6 +75,13 @@ impl<L> Listener<L> {
     /// ([XEP-0368](https://xmpp.org/extensions/xep-0368.html)).
     pub fn direct_tls(mut self) -> Self {
         self.terms.direct_tls = true;
+        self
+    }
+
+    /// Its connections are WebSockets, and begin with the handshake of those, whatever path their clients ask for.
+    #[cfg(feature = "websocket")]
+    pub fn websocket(mut self, websockets: WebSockets) -> Self {
+        self.terms.websockets = Some(websockets);
         self
     }
 

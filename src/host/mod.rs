@@ -7,6 +7,9 @@
 //! accept connections by themselves give each to [`tokio::serve`] or [`threads::serve`], be it a socket or
 //! anything else that reads and writes, and run `background` beside them.
 //!
+//! With feature `websocket` as well, both speak to browsers: [`Listener::websocket`], or
+//! [`tokio::websocket`] and [`threads::websocket`] behind an HTTP server of the program.
+//!
 //! ```no_run
 //! # #[cfg(all(feature = "tokio", feature = "system"))]
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -34,6 +37,8 @@
 //! - When the transport is lost, the driver is dropped at once. When either side closes, or the peer
 //!   sends no more ([STREAM-36](crate::rules#stream-36)), what waits is flushed; a peer that does not read cannot hold the
 //!   socket longer than [`Host::close_timeout`] allows ([LIMIT-23](crate::rules#limit-23)).
+//! - Of a WebSocket each message is a frame, what is sent together is written together, and the last is the frame
+//!   that closes it ([WS-15](crate::rules#ws-15)).
 //! - Under TLS the last that is written is `close_notify` ([TLS-4](crate::rules#tls-4)).
 
 mod ahead;
@@ -44,12 +49,16 @@ pub mod threads;
 mod tls;
 #[cfg(feature = "tokio")]
 pub mod tokio;
+#[cfg(feature = "websocket")]
+mod websocket;
 
 #[cfg(test)]
 mod tests;
 
 pub use listener::Listener;
 pub use tls::{PemError, TlsConfig};
+#[cfg(feature = "websocket")]
+pub use websocket::WebSockets;
 
 use std::fmt;
 use std::io;
@@ -213,13 +222,20 @@ impl<C: SharedConnection> Host<C> {
         this: H,
         transport: Transport,
     ) -> (Live<H, C>, Arc<Outbox>, Drain) {
+        let (outbox, drain) = Outbox::new(this.marks);
+        (Self::accept_on(this, transport, &outbox), outbox, drain)
+    }
+
+    fn accept_on<H>(this: H, transport: Transport, outbox: &Arc<Outbox>) -> Live<H, C>
+    where
+        H: Deref<Target = Self>,
+    {
         this.connections.fetch_add(1, Ordering::SeqCst);
         let served = Served(this);
         let host = &*served.0;
-        let (outbox, drain) = Outbox::new(host.marks);
         let transport = transport.starttls(host.settings.tls.is_some());
-        let driver = host.server.accept((host.wrap)(Arc::clone(&outbox)), transport);
-        (Live { driver, served }, outbox, drain)
+        let driver = host.server.accept((host.wrap)(Arc::clone(outbox)), transport);
+        Live { driver, served }
     }
 }
 
@@ -257,6 +273,37 @@ trait Machine {
     #[cfg(feature = "threads")]
     /// Whether it has no session yet: others may need its place.
     fn is_unbound(&self) -> bool;
+    /// The application protocol that TLS is for, if it is not XMPP.
+    fn alpn(&self) -> Option<&'static [u8]> {
+        None
+    }
+    #[cfg(feature = "threads")]
+    /// Whether its peers have a [`farewell`](Self::farewell).
+    fn has_farewell(&self) -> bool {
+        false
+    }
+    /// What the peer still has to say before its transport may be closed.
+    fn farewell(&mut self) -> Option<Farewell> {
+        None
+    }
+}
+
+#[cfg(feature = "websocket")]
+use websocket::Farewell;
+
+/// There is none.
+#[cfg(not(feature = "websocket"))]
+enum Farewell {}
+
+#[cfg(not(feature = "websocket"))]
+impl Farewell {
+    fn read(&mut self, _: &[u8]) {
+        match *self {}
+    }
+
+    fn is_over(&self) -> bool {
+        match *self {}
+    }
 }
 
 /// A driver, and the host whose server's clock its time-outs refer to.

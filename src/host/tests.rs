@@ -87,7 +87,7 @@ impl Machine for Echo {
 
     fn receive(&mut self, bytes: &[u8]) {
         self.shared.state.lock().received += bytes.len();
-        for &byte in bytes {
+        for byte in bytes.iter().copied() {
             if byte != b'\n' {
                 self.line.push(byte);
                 continue;

@@ -196,8 +196,16 @@ impl TlsConfig {
         self
     }
 
-    pub(super) fn config(&self, direct: bool) -> Arc<ServerConfig> {
-        Arc::clone(if direct { &self.direct } else { &self.config })
+    /// With direct TLS its application protocol is `alpn`, or else `xmpp-client`.
+    pub(super) fn config(&self, direct: bool, alpn: Option<&[u8]>) -> Arc<ServerConfig> {
+        match alpn {
+            Some(alpn) => {
+                let mut config = ServerConfig::clone(&self.config);
+                config.alpn_protocols = vec![alpn.to_vec()];
+                Arc::new(config)
+            }
+            None => Arc::clone(if direct { &self.direct } else { &self.config }),
+        }
     }
 
     /// What SASL may bind to on a connection whose handshake is complete, for hosts that do it themselves:

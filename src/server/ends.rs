@@ -35,6 +35,7 @@ const CHECK_IDLE: Duration = Duration::from_millis(50);
 /// async fn drain<C: SharedConnection>(server: &Server<C>) {
 ///     let how = Shutdown::new()
 ///         .see_other_host("two.example.com", None)
+///         .see_other_uri("wss://two.example.com/xmpp-websocket")
 ///         .pace(500, Duration::from_secs(1))
 ///         .progress(|progress| println!("{} ended, {} to go", progress.ended, progress.left));
 ///     server.shutdown(how).await;
@@ -57,7 +58,20 @@ impl Shutdown {
     /// Sends the clients to another host, a name or an address. Those on an unprotected stream are told
     /// `system-shutdown` all the same ([STREAM-30](crate::rules#stream-30)).
     pub fn see_other_host(mut self, host: &str, port: Option<u16>) -> Self {
-        self.other_host = Some(StreamError::see_other_host(host, port));
+        let error = StreamError::see_other_host(host, port);
+        self.other_host = Some(match self.other_host.as_ref().and_then(StreamError::other_uri) {
+            Some(uri) => error.with_other_uri(uri),
+            None => error,
+        });
+        self
+    }
+
+    /// Sends the clients of WebSockets to another URI, such as `wss://two.example.com/xmpp-websocket`, as far
+    /// as they may be sent there ([WS-10](crate::rules#ws-10)). The others are told `system-shutdown`.
+    pub fn see_other_uri(mut self, uri: &str) -> Self {
+        let error = self.other_host.take();
+        let error = error.unwrap_or_else(|| StreamError::new(StreamCondition::SeeOtherHost));
+        self.other_host = Some(error.with_other_uri(uri));
         self
     }
 

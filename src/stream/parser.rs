@@ -238,6 +238,12 @@ impl Parser {
         }
     }
 
+    /// Whether the limits are those of an authenticated client.
+    #[cfg(feature = "websocket")]
+    pub(crate) const fn is_authenticated(&self) -> bool {
+        self.before_auth.is_none()
+    }
+
     /// Takes bytes that arrived: where elements are messages, a whole one. Does not read them yet.
     pub fn feed(&mut self, bytes: &[u8]) {
         if self.framing == Framing::Message && !bytes.is_empty() {

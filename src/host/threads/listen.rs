@@ -15,6 +15,8 @@ use super::{
 use crate::connection::SharedConnection;
 use crate::host::ahead::Ahead;
 use crate::host::listener::{Listener, Terms};
+#[cfg(feature = "websocket")]
+use crate::host::websocket::Web;
 use crate::host::{ACCEPT_PAUSE, Host, cut, is_of_the_connection, proxy};
 
 /// Accepts connections and serves each on threads of its own, until `stop` returns, which waits for the end in
@@ -196,6 +198,11 @@ where
     let mut transport = terms.transport(*source).direct_tls(terms.direct_tls);
     if let Some((accepted, used)) = preamble {
         transport = transport.preamble(accepted, used);
+    }
+    #[cfg(feature = "websocket")]
+    if let Some(websockets) = &terms.websockets {
+        let (machine, outbox, drain) = Web::new(host, transport, websockets, false);
+        return run(machine, outbox, drain, stream, ahead, terms.direct_tls);
     }
     let (machine, outbox, drain) = Host::accept(host, transport);
     run(machine, outbox, drain, stream, ahead, terms.direct_tls)

@@ -9,6 +9,8 @@
 
 mod listen;
 mod stream;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 pub use listen::{Accept, accept, listen};
 pub use stream::Stream;
@@ -30,7 +32,7 @@ use rustls::server::ServerConnection;
 
 use super::ahead::Ahead;
 use super::tls::record;
-use super::{Host, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls};
+use super::{Farewell, Host, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::{Drain, Outbox};
 use crate::park;
@@ -168,12 +170,14 @@ pub(super) fn run<M: Machine, S: Stream>(
     stream.set_no_delay()?;
     // A writer that is stuck looks up this often.
     let limit = machine.settings().close.max(SHORT);
+    let has_farewell = machine.has_farewell();
     stream.set_write_timeout(Some(limit))?;
     let wire = Wire {
         stream,
         ahead: Mutex::new(ahead),
         outbox,
         limit,
+        has_farewell,
         writing: Mutex::new(()),
         plain: AtomicU64::new(u64::MAX),
         flushed: Condvar::new(),
@@ -198,6 +202,8 @@ struct Wire<S> {
     ahead: Mutex<Ahead>,
     outbox: Arc<Outbox>,
     limit: Duration,
+    /// The peer has a last word, which the reader waits for before it closes.
+    has_farewell: bool,
     /// Held while records are made and written.
     writing: Mutex<()>,
     /// Where the plain text ends, from [`Want::StartTls`] to the end of the handshake.
@@ -341,7 +347,9 @@ fn write_loop<S: Stream>(wire: &Wire<S>, mut drain: Drain, ended: Sender<io::Err
     if drain.closed() == Some(Close::Abort) {
         return wire.part();
     }
-    if let Err(error) = wire.say_goodbye(&mut give_up) {
+    if !wire.has_farewell
+        && let Err(error) = wire.say_goodbye(&mut give_up)
+    {
         return fail(error);
     }
     // The reader ends the rest: its peer may still have something under way, and a socket that is
@@ -521,7 +529,8 @@ impl<S: Stream> Wire<S> {
             let left = left(machine, deadline)?;
             self.flushed.wait_for(&mut writing, left);
         }
-        let connection = self.handshake(config.config(direct), machine, deadline)?;
+        let connection =
+            self.handshake(config.config(direct, machine.alpn()), machine, deadline)?;
         self.stream.set_write_timeout(Some(self.limit))?;
         let bindings = config.bindings(&connection);
         *self.tls.lock() = Some(connection);
@@ -576,8 +585,31 @@ impl<S: Stream> Wire<S> {
         let deadline = after(self.limit);
         let place = machine.place();
         self.flush(writer_ended, deadline, place.as_ref())?;
+        let farewell = machine.farewell();
         drop(machine);
+        if self.has_farewell {
+            if let Some(farewell) = farewell.filter(|_| open) {
+                self.hear_out(farewell, deadline, place.as_ref());
+            }
+            // There is room for it behind what was flushed.
+            self.part();
+            let _gone = self.stream.shutdown(Shutdown::Write);
+        }
         if open { self.linger(deadline, place.as_ref()) } else { Ok(()) }
+    }
+
+    /// Waits for the last words of the peer.
+    fn hear_out(&self, mut farewell: Farewell, deadline: Instant, place: Option<&Place>) {
+        let mut bytes = Vec::new();
+        while !farewell.is_over() && !place.is_some_and(Place::is_cut) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wait = left.clamp(SHORT, EARLY_CHECK_INTERVAL);
+            if left.is_zero() || !self.read(&mut bytes, Some(wait)).unwrap_or(false) {
+                return;
+            }
+            farewell.read(&bytes);
+            bytes.clear();
+        }
     }
 
     /// Waits for the writer to write what waits.

@@ -20,7 +20,7 @@ use super::{Line, run, shutdown};
 use crate::connection::SharedConnection;
 use crate::host::ahead::Ahead;
 use crate::host::listener::{Listener, Terms};
-use crate::host::{ACCEPT_PAUSE, Host, cut, is_of_the_connection, proxy};
+use crate::host::{ACCEPT_PAUSE, Host, Machine, cut, is_of_the_connection, proxy};
 use crate::server::Transport;
 
 /// Accepts connections and serves each in a task of its own, until `stop` is ready. Then nothing more is
@@ -159,7 +159,20 @@ fn begin_as<C, S>(
     C: SharedConnection,
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let line = Line::new(host, stream, transport, terms.direct_tls);
+    let direct_tls = terms.direct_tls;
+    #[cfg(feature = "websocket")]
+    if let Some(websockets) = &terms.websockets {
+        let line = Line::websocket(host, stream, transport, direct_tls, websockets, false);
+        return spawn(line, terms, source);
+    }
+    spawn(Line::new(host, stream, transport, direct_tls), terms, source);
+}
+
+fn spawn<M, S>(line: Line<M, S>, terms: Arc<Terms>, source: Option<IpAddr>)
+where
+    M: Machine + Send + 'static,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     drop(::tokio::spawn(run(line, move |end| {
         if let Err(error) = end {
             terms.failed(source, &error);

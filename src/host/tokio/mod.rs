@@ -6,6 +6,8 @@
 
 mod listen;
 mod stream;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 pub use listen::{Accept, accept, listen};
 pub(super) use stream::Stream;
@@ -30,7 +32,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::ahead::Ahead;
 use super::tls::record;
-use super::{Host, Live, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls};
+use super::{Farewell, Host, Live, Machine, SHUTDOWN_PAUSE, TICK, cut, is_of_tls};
 use crate::connection::{Close, Connection, SharedConnection};
 use crate::outbox::Drain;
 use crate::server::{Offload, Place, Server, Transport, Want};
@@ -443,7 +445,7 @@ where
     let (Socket::Plain(socket), Some(tls)) = (line.socket, tls) else {
         return Err(io::Error::new(io::ErrorKind::Unsupported, "no TLS to start"));
     };
-    let acceptor = TlsAcceptor::from(tls.config(line.direct_tls));
+    let acceptor = TlsAcceptor::from(tls.config(line.direct_tls, line.machine.alpn()));
     let mut accept = pin!(acceptor.accept(socket).into_fallible());
     let secured = poll_fn(|cx| match line.machine.poll_want(cx) {
         Poll::Ready(Want::Close) => {
@@ -480,30 +482,46 @@ where
     let Line { mut machine, mut drain, mut socket, plain, .. } = line;
     let time = machine.settings().close;
     // The machine goes before the socket does.
-    let place = machine.place();
+    let (place, farewell) = (machine.place(), machine.farewell());
+    drain.outbox().close(Close::Flush);
     let end = async move {
         if poll_fn(|cx| flush(&mut drain, &mut socket, plain, cx)).await? == Close::Abort {
             part(&mut socket).await;
             return Ok(());
         }
         // Behind the last byte, since a shutdown waits for it.
-        linger(&mut socket, || drop((machine, drain))).await
+        linger(&mut socket, farewell, || drop((machine, drain))).await
     };
     unless_cut(place, async { timeout(time, end).await? }).await
 }
 
 /// The same without waiting: TLS-4 where there is room for it, and of the peer what has arrived.
 async fn part<S: AsyncRead + AsyncWrite + Unpin>(socket: &mut Socket<S>) {
-    let mut lingering = pin!(linger(socket, || ()));
+    let mut lingering = pin!(linger(socket, None, || ()));
     let _whatever_came_of_it = poll_fn(|cx| Poll::Ready(lingering.as_mut().poll(cx))).await;
 }
 
 async fn linger<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut Socket<S>,
+    farewell: Option<Farewell>,
     closed: impl FnOnce(),
 ) -> io::Result<()> {
+    let mut closed = Some(closed);
+    if let Some(mut farewell) = farewell
+        && let Some(closed) = closed.take()
+    {
+        closed();
+        while !farewell.is_over() {
+            match poll_fn(|cx| read(socket, cx, |bytes| farewell.read(bytes))).await {
+                Ok(1..) => {}
+                _ => break,
+            }
+        }
+    }
     poll_fn(|cx| socket.io().poll_shutdown(cx)).await?;
-    closed();
+    if let Some(closed) = closed {
+        closed();
+    }
     while let Ok(1..) = poll_fn(|cx| read(socket, cx, |_| {})).await {}
     Ok(())
 }

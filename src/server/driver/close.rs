@@ -121,11 +121,12 @@ impl<C: SharedConnection> Driver<C> {
             }
             State::Closing(_) | State::Over => None,
             State::Unauthed(_) | State::Authed(_) | State::Binding => {
+                let error = match last_words {
+                    LastWords::Error(error) => Some(error),
+                    LastWords::Close => None,
+                };
                 let mut frames = words.to_vec();
-                if let LastWords::Error(error) = last_words {
-                    frames.push(Frame::error(error));
-                }
-                frames.push(Frame::close());
+                frames.extend(Frame::ending(error, self.connection.framing()));
                 let _broken = self.send_all(&mut frames);
                 None
             }

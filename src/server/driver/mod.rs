@@ -331,6 +331,24 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
+    /// So many bytes of its framing have arrived: they are a sign of life, and count with those of the client.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn overhead(&mut self, bytes: usize) {
+        let _span = self.trace.entered();
+        self.arrived(bytes);
+        self.parser.spend(bytes);
+    }
+
+    /// Bytes of a message that may be read at the moment (LIMIT-2, LIMIT-4).
+    #[cfg(feature = "websocket")]
+    pub(crate) fn longest_message(&self) -> usize {
+        let limits = &self.core.limits.stream;
+        match self.parser.is_authenticated() {
+            true => limits.element_bytes(),
+            false => limits.element_bytes_before_auth(),
+        }
+    }
+
     /// A message arrived that cannot be read: the stream, and with it the session, ends with the error for
     /// that. A host must not just drop its transport instead, for a client that resumes its session may
     /// send the same again.

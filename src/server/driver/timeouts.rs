@@ -107,6 +107,15 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
+    /// Nothing was heard of the client for too long, though it was asked.
+    #[cfg(feature = "websocket")]
+    pub(crate) fn unheard(&mut self) {
+        let _span = self.trace.entered();
+        if self.want != Want::Close {
+            self.give_up(Limit::Silence);
+        }
+    }
+
     /// A dead transport is dropped without a word (STREAM-29).
     fn give_up(&mut self, limit: Limit) {
         self.limit(limit);

@@ -310,11 +310,9 @@ pub(in crate::session) fn write_end<C: Connection>(
     link: &C,
     error: Option<&StreamError>,
 ) -> Result<(), SendError> {
-    let framing = link.framing();
-    let close = Frame::close().framing(framing);
-    match error {
-        Some(error) => link.send_all(&[Frame::error(error).framing(framing), close]),
-        None => link.send(close),
+    match *Frame::ending(error, link.framing()) {
+        [frame] => link.send(frame),
+        ref frames => link.send_all(frames),
     }
 }
 

@@ -19,6 +19,7 @@ pub struct StreamError {
     /// Language and text.
     text: Option<(Box<str>, Box<str>)>,
     other_host: Option<Box<str>>,
+    other_uri: Option<Box<str>>,
     /// An element in canonical form.
     application: Option<Box<[u8]>>,
     limit: Option<Limit>,
@@ -30,8 +31,15 @@ impl StreamError {
     /// [`StreamCondition::UndefinedCondition`] needs an element of the application:
     /// see [`with_application`](Self::with_application).
     #[must_use]
-    pub fn new(condition: StreamCondition) -> Self {
-        Self { condition, text: None, other_host: None, application: None, limit: None }
+    pub const fn new(condition: StreamCondition) -> Self {
+        Self {
+            condition,
+            text: None,
+            other_host: None,
+            other_uri: None,
+            application: None,
+            limit: None,
+        }
     }
 
     /// Sends the peer to another host, which may be a name or an address (rule [STREAM-30](crate::rules#stream-30)).
@@ -48,6 +56,16 @@ impl StreamError {
             place.push_str(&port.to_string());
         }
         Self { other_host: Some(place.into()), ..Self::new(StreamCondition::SeeOtherHost) }
+    }
+
+    /// The same, and sends clients of a WebSocket to this URI, which they are not told unless it is one of `wss` or
+    /// `https` (rule [WS-10](crate::rules#ws-10)). Without one they are told `system-shutdown`.
+    #[must_use]
+    pub fn with_other_uri(self, uri: &str) -> Self {
+        let is_secure = uri.split_once(':').is_some_and(|(scheme, _)| {
+            ["wss", "https"].iter().any(|secure| scheme.eq_ignore_ascii_case(secure))
+        });
+        Self { other_uri: is_secure.then(|| uri.into()), ..self }
     }
 
     /// A limit was exceeded: `policy-violation`.
@@ -89,6 +107,12 @@ impl StreamError {
     #[must_use]
     pub fn other_host(&self) -> Option<&str> {
         self.other_host.as_deref()
+    }
+
+    /// Where clients of a WebSocket are to go, if the condition is [`StreamCondition::SeeOtherHost`].
+    #[must_use]
+    pub fn other_uri(&self) -> Option<&str> {
+        self.other_uri.as_deref()
     }
 
     /// The application's own element, in canonical form.

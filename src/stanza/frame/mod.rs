@@ -14,11 +14,13 @@ pub use limit::Limit;
 use std::borrow::Cow;
 use std::fmt;
 
+use smallvec::{SmallVec, smallvec};
+
 use super::child::{Child, Children};
 use super::escape::{Context, Escaped, is_plain, unescape};
 use super::head::{Attribute, TO};
 use super::scan::Scope;
-use super::{CONTENT_NAMESPACE, Kind, Stanza};
+use super::{CONTENT_NAMESPACE, Kind, Stanza, write};
 
 /// The namespace of the stream itself (RFC 6120 §4.8.1).
 pub const STREAM_NAMESPACE: &str = "http://etherx.jabber.org/streams";
@@ -64,6 +66,8 @@ pub enum FrameParts<'a> {
     Error(&'a StreamError),
     /// Our stream is closed. Nothing follows.
     Close,
+    /// The same, and the client is sent to this URI.
+    Moved(&'a str),
     /// Any other element that is no stanza, complete and in canonical form: an answer of SASL or of an
     /// extension.
     Element(&'a [u8]),
@@ -137,6 +141,25 @@ impl<'a> Frame<'a> {
     #[must_use]
     pub const fn close() -> Self {
         Self::new(FrameParts::Close)
+    }
+
+    /// How a stream ends: with an error, if there is one, then with its end. A client whose transport has a
+    /// URI is sent to no host, but to a URI (WS-10).
+    pub(crate) fn ending(error: Option<&'a StreamError>, framing: Framing) -> SmallVec<[Self; 2]> {
+        let error = match error {
+            Some(error) if error.condition() == StreamCondition::SeeOtherHost => {
+                match (framing, error.other_host(), error.other_uri()) {
+                    (Framing::Message, _, Some(uri)) => {
+                        return smallvec![Self::new(FrameParts::Moved(uri)).framing(framing)];
+                    }
+                    (Framing::Stream, Some(_), _) => Some(error),
+                    _ => Some(&SYSTEM_SHUTDOWN),
+                }
+            }
+            error => error,
+        };
+        let frames = error.map(Self::error).into_iter().chain([Self::close()]);
+        frames.map(|frame| frame.framing(framing)).collect()
     }
 
     /// One element, complete and in canonical form, that is none of the others.
@@ -311,7 +334,11 @@ fn tags(parts: &FrameParts<'_>, framing: Framing) -> Vec<u8> {
             error.write(&mut out);
             out.extend_from_slice(b"</stream:error>");
         }
-        (FrameParts::Close, Framing::Stream) => put("</stream:stream>"),
+        (FrameParts::Close | FrameParts::Moved(_), Framing::Stream) => put("</stream:stream>"),
+        (FrameParts::Moved(uri), Framing::Message) => {
+            let attributes = [("xmlns", FRAMING_NAMESPACE), ("see-other-uri", *uri)];
+            write::leaf(&mut out, "close", &attributes, None);
+        }
         (FrameParts::Close, Framing::Message) => {
             put(&format!("<close xmlns='{FRAMING_NAMESPACE}'/>"))
         }
@@ -319,6 +346,8 @@ fn tags(parts: &FrameParts<'_>, framing: Framing) -> Vec<u8> {
     }
     out
 }
+
+static SYSTEM_SHUTDOWN: StreamError = StreamError::new(StreamCondition::SystemShutdown);
 
 /// What a stanza begins with, in one piece.
 const fn opening(kind: Kind) -> &'static [u8] {
@@ -360,6 +389,7 @@ impl fmt::Debug for FrameParts<'_> {
             Self::Features(_) => "Features",
             Self::Error(_) => "Error",
             Self::Close => "Close",
+            Self::Moved(_) => "Moved",
             Self::Element(_) => "Element",
             Self::Stanza(_) => "Stanza",
         })

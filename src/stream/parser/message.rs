@@ -16,6 +16,8 @@ pub enum BrokenMessage {
     Binary,
     /// It is not UTF-8: `unsupported-encoding` (rule [STREAM-21](crate::rules#stream-21)).
     NotUtf8,
+    /// It breaks the rules of the WebSocket protocol (RFC 6455): `bad-format` (rule [WS-17](crate::rules#ws-17)).
+    BadFrame,
     /// It is longer than the host reads: `policy-violation` (rule [WS-11](crate::rules#ws-11)).
     TooLong,
 }
@@ -41,7 +43,8 @@ impl<'a> Fragment<'a> {
             return Some(Self::Broken(match word & MOST {
                 0 => BrokenMessage::Binary,
                 1 => BrokenMessage::NotUtf8,
-                _ => BrokenMessage::TooLong,
+                2 => BrokenMessage::TooLong,
+                _ => BrokenMessage::BadFrame,
             }));
         }
         let (bytes, rest) = rest.split_at_checked((word & MOST) as usize)?;
@@ -75,6 +78,7 @@ impl Parser {
             BrokenMessage::Binary => 0,
             BrokenMessage::NotUtf8 => 1,
             BrokenMessage::TooLong => 2,
+            BrokenMessage::BadFrame => 3,
         };
         if self.framing == Framing::Message {
             self.feed_stream(&(BROKEN | number).to_le_bytes());
@@ -109,6 +113,7 @@ impl Parser {
     fn broken(&self, what: BrokenMessage) -> StreamError {
         match what {
             BrokenMessage::Binary => StreamCondition::NotWellFormed.into(),
+            BrokenMessage::BadFrame => StreamCondition::BadFormat.into(),
             BrokenMessage::NotUtf8 => StreamCondition::UnsupportedEncoding.into(),
             BrokenMessage::TooLong => StreamError::exceeded(self.element_limit()),
         }
