@@ -45,6 +45,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jid::BareJid;
+use minidom::Element;
 
 use crate::connection::SharedConnection;
 use crate::session::{
@@ -185,6 +186,19 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     fn inline_bind(&self, request: &Nonza, session: &mut NewSession<'_, C>) -> Flow {
         let _ = (request, session);
         Flow::Next
+    }
+
+    /// Says something in the `<bound/>` of a session that was just bound inline, such as the state of its archive
+    /// ([BIND2-7](crate::rules#bind2-7)). The session can be found already and its client has got nothing: what
+    /// comes for it from now on follows. So what the answer speaks of is neither missing nor twice, if what is
+    /// archived from now on reaches the session too. A client that is told of an archive expects no offline
+    /// messages: an extension may remove them here ([BIND2-6](crate::rules#bind2-6)).
+    ///
+    /// The login waits for the answer; one that fails or takes longer than
+    /// [`Limits::load`](crate::server::Limits::load) is left out.
+    fn bound(&self, session: &SessionHandle<C>) -> Option<StoreFuture<Option<Element>>> {
+        let _ = session;
+        None
     }
 
     /// Appends the stream features that a client gets with a session that was bound inline

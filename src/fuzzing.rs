@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use jid::{BareJid, DomainPart};
+use minidom::Element;
 
 use crate::connection::Recorder;
 use crate::environment::{Environment, Virtual};
@@ -22,6 +23,7 @@ use crate::stanza::recognise::law;
 use crate::stanza::{Frame, Framing, Stanza, canonicalise};
 use crate::store::{Credentials, MemoryAccounts, Stores, TokenError, TokenVerdict, Verdict};
 use crate::stream::{Event, Limits, Parser, StreamError};
+use crate::xep::{Carbons, ClientState, StreamManagement};
 
 const DOMAIN: &str = "example.com";
 const PASSWORD: &str = "secret";
@@ -193,6 +195,7 @@ pub fn sasl(data: &[u8]) {
         secure: true,
         bindings: ChannelBindings::default().exporter(vec![7; 32]),
         certified: Vec::new(),
+        adds_keys: true,
     };
     let mut negotiation = Negotiation::new(context);
     for line in data.split(|&byte| byte == b'\n') {
@@ -268,6 +271,76 @@ pub fn driver(data: &[u8]) {
     assert!(server.registry().is_empty(), "no ghost is left");
 }
 
+/// What a client writes inside of `<authenticate/>` gets nobody in without the password, and whatever it
+/// asks for, the answer is whole. The first byte chooses the pieces, the second in which attempts the
+/// password is right; each line is what one attempt holds, where `$` is the last resumption id.
+pub fn sasl2(data: &[u8]) {
+    let Some((&[size, right], lines)) = data.split_first_chunk() else { return };
+    let (Some(domain), Some(credentials)) = (domain(), CREDENTIALS.clone()) else { return };
+    let environment = Arc::new(Virtual::new(1));
+    let accounts = Arc::new(MemoryAccounts::new());
+    let Ok(account) = BareJid::new("juliet@example.com") else { return };
+    accounts.insert(account, credentials);
+    let mut stores = Stores::memory();
+    stores.accounts = accounts;
+    let server = Server::builder(Arc::clone(&environment) as Arc<dyn Environment>, stores)
+        .domain(domain)
+        .extension(StreamManagement::new())
+        .extension(Carbons::new())
+        .extension(ClientState)
+        .build();
+    let mut id = String::new();
+    let size = usize::from(size).max(1);
+    for (n, line) in lines.split(|byte| *byte == b'\n').take(8).enumerate() {
+        let is_right = right >> n & 1 == 1;
+        let inside: Vec<&[u8]> = line.split(|byte| *byte == b'$').collect();
+        let inside = inside.join(id.as_bytes());
+        let got = attempt(&server, &environment, is_right, &inside, size);
+        // Whoever else it is that it names, the answer is about juliet.
+        let Some((_, rest)) = got.split_once("<success ") else { continue };
+        assert!(is_right, "nobody is let in without the password");
+        let Some((success, rest)) = rest.split_once("</success>") else { unreachable!() };
+        let success: Option<Element> = format!("<success {success}</success>").parse().ok();
+        let Some(success) = success else { unreachable!("it is whole") };
+        let has = |name| success.children().filter(|child| child.name() == name).count();
+        assert!(has("authorization-identifier") == 1 && has("bound") + has("resumed") <= 1);
+        assert!(rest.starts_with("<stream:features>") != (has("resumed") == 1), "{rest}");
+        assert!(!got.contains("d4565fa7"), "what a client says of itself is shown to nobody");
+        if let Some((_, enabled)) = got.split_once("<enabled xmlns='urn:xmpp:sm:3' id='") {
+            id = enabled.split('\'').next().unwrap_or_default().to_owned();
+        }
+    }
+    drive_background(&server);
+    environment.advance(Duration::from_secs(3600));
+    server.handle_timeout();
+    drive_background(&server);
+    assert!(server.registry().is_empty(), "no ghost is left");
+}
+
+/// What a client gets that opens a stream, sends this inside of its authentication and is lost.
+fn attempt(
+    server: &Server<Recorder>,
+    environment: &Virtual,
+    is_right: bool,
+    inside: &[u8],
+    size: usize,
+) -> String {
+    let plain = if is_right { "AGp1bGlldABzZWNyZXQ=" } else { "AGp1bGlldAB3cm9uZw==" };
+    let before = format!(
+        "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+         to='{DOMAIN}' version='1.0'><authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'>\
+         <initial-response>{plain}</initial-response>"
+    );
+    let bytes = [before.as_bytes(), inside, b"</authenticate>"].concat();
+    let recorder = Recorder::new();
+    let mut driver = server.accept(recorder.clone(), Transport::new().secure(true));
+    for piece in bytes.chunks(size) {
+        driver.receive(piece);
+    }
+    let _is_open = drive(server, &mut driver, environment);
+    recorder.drain().concat()
+}
+
 /// Lets the driver come to rest; `false` when it is done.
 fn drive(server: &Server<Recorder>, driver: &mut Driver<Recorder>, environment: &Virtual) -> bool {
     for _ in 0..8 {
@@ -327,6 +400,11 @@ mod tests {
     #[test]
     fn corpus_of_sasl() {
         replay("sasl", super::sasl);
+    }
+
+    #[test]
+    fn sasl2_7_corpus_of_what_comes_with_an_authentication() {
+        replay("sasl2", super::sasl2);
     }
 
     #[test]

@@ -58,4 +58,5 @@ pub mod decisions {
     page!(hosts_and_streams, "decisions/0013-hosts-and-streams.md");
     page!(entities_inside, "decisions/0014-entities-inside.md");
     page!(websocket, "decisions/0015-websocket.md");
+    page!(login, "decisions/0016-login.md");
 }

@@ -3,6 +3,8 @@
 use crate::common::wire;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use wire::{Client, World};
 use xmpp_session::rules::roster::Subscription;
 use xmpp_session::store::Stores;
@@ -74,6 +76,7 @@ fn contact(xml: &str) -> Cost {
 /// The same on a stream that is open, or on a new one.
 fn early(header: bool, xml: &str) -> Cost {
     let world = world();
+    world.account("romeo");
     let client = world.connect();
     if header {
         client.open();
@@ -94,6 +97,16 @@ fn copied(xml: &str) -> Cost {
     let other = world.client("juliet", "z");
     other.send("<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq>");
     cost(&romeo, xml, &other)
+}
+
+/// A login with a resource, and with all that can be had inline.
+fn login(tag: &str) -> String {
+    let plain = STANDARD.encode(format!("\0romeo\0{}", wire::PASSWORD));
+    format!(
+        "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'><initial-response>{plain}</initial-response>\
+         <bind xmlns='urn:xmpp:bind:0'><tag>{tag}</tag>\
+         <enable xmlns='urn:xmpp:sm:3' resume='1'/></bind></authenticate>"
+    )
 }
 
 /// A prefix for what is short spares the client its namespace.
@@ -169,6 +182,8 @@ fn measured() -> Vec<(&'static str, Cost, Option<Cost>)> {
         ("stream error instead of a header", early(false, "<a>"), None),
         ("stream error", early(true, "<a>"), None),
         ("SASL: failure", early(true, &format!("<abort xmlns='{sasl}'/>")), None),
+        ("SASL2: failure", early(true, "<abort xmlns='urn:xmpp:sasl:2'/>"), None),
+        ("SASL2: success", early(true, &login("")), Some(early(true, &login(&">".repeat(50))))),
         (
             "SASL: challenge",
             early(

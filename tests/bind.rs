@@ -10,8 +10,8 @@ use xmpp_session::environment::Environment;
 use xmpp_session::jid::{BareJid, FullJid};
 use xmpp_session::rules::roster::Roster;
 use xmpp_session::session::{
-    AuthenticateError, BindRefusal, BindRequest, Conflict, EventKind, Misuse, Reason, Reply,
-    Session,
+    AuthenticateError, BindRefusal, BindRequest, ClientId, Conflict, EventKind, Hold, Misuse,
+    Reason, Reply, Session, SessionSetup,
 };
 use xmpp_session::stanza::Condition;
 
@@ -417,4 +417,118 @@ impl std::task::Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     }
+}
+
+fn of_client(id: u8) -> BindRequest<'static> {
+    BindRequest::new().replaces(ClientId::from_bytes([id; 16]))
+}
+
+#[test]
+fn bind2_4_a_session_is_gated_while_its_clients_older_one_is_ending() {
+    let world = World::new();
+    let (_watcher, line) = world.available("b@x/1", &["a@x"]);
+    let request = of_client(1).roster(mutual(&["b@x"]));
+    let mut old = authed(&Wire::default(), "a@x").bind(&world.registry, request).unwrap();
+    appear(&mut old, 0);
+    let late = Arc::new(std::sync::Mutex::new(None));
+    line.on_send({
+        let (late, registry) = (Arc::clone(&late), world.registry.clone());
+        move |frame| {
+            if frame.contains("unavailable") {
+                // Its own client's, another's and nobody's.
+                let lines: [Wire; 3] = Default::default();
+                let requests = [of_client(1), of_client(2), BindRequest::new()];
+                let mut owners = Vec::new();
+                for (request, line) in requests.into_iter().zip(&lines) {
+                    let session = authed(line, "a@x").bind(&registry, request.greeted_later());
+                    let session = session.unwrap();
+                    session.greet(bind_result(session.jid()).into_bytes());
+                    owners.push(session);
+                }
+                let free = owners.iter_mut().map(|owner| owner.try_input().is_some());
+                assert_eq!(free.collect::<Vec<_>>(), [false, true, true]);
+                assert!(lines[0].frames().is_empty() && !lines[1].frames().is_empty());
+                *lock(&late) = Some((owners, lines));
+            }
+        }
+    });
+    old.end(Reason::Closed);
+    line.forget_hook();
+    let (mut owners, lines) = lock(&late).take().unwrap();
+    assert_eq!(lines[0].frames(), [bind_result(owners[0].jid())]);
+    assert!(matches!(owners[0].try_input(), Some(Ok(_))));
+}
+
+#[test]
+fn bind2_4_all_of_a_client_make_room_and_nobody_else() {
+    let world = World::with(|builder| builder.sessions_per_account(2));
+    let bind = |account: &str, request: BindRequest<'_>| {
+        authed(&Wire::default(), account).bind(&world.registry, request)
+    };
+    let first = bind("a@x", of_client(1)).unwrap();
+    let other = bind("a@x", of_client(2)).unwrap();
+    let elsewhere = bind("b@x", of_client(1)).unwrap();
+    // Its own resource is in use by itself: no conflict of BIND-5, and no loop of BIND-6.
+    for _ in 0..5 {
+        let request = of_client(1).resource(resource("1"));
+        std::mem::forget(bind("a@x", request).unwrap());
+    }
+    assert!(!first.is_current() && other.is_current() && elsewhere.is_current());
+    assert_eq!(world.registry.len(), 3);
+    let refused = bind("a@x", of_client(3)).unwrap_err();
+    assert_eq!(refused.error(), &BindRefusal::TooManySessions.into());
+    assert_eq!(world.registry.len(), 3);
+    let ended = world.events_of(first.id());
+    assert!(matches!(ended[..], [EventKind::Bound, EventKind::Ended { successor: Some(_), .. }]));
+}
+
+#[test]
+fn bind2_5_what_a_session_is_to_have_it_has_when_it_is_found() {
+    let held = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::clone(&held);
+    let world = World::with(|builder| {
+        builder.hold(|_, _| Hold::Latest("one".into())).listener(move |event| {
+            let session = event.session();
+            let value = session.extension::<u8>().map(|value| *value);
+            let shared = session.account_state().extension::<u16>().map(|value| *value);
+            lock(&seen).push((value, shared, session.is_retained()));
+        })
+    });
+    let setup = |value: u8, shared: u16| {
+        let mut setup = SessionSetup::default();
+        setup.set_extension(value);
+        setup.set_account_extension(shared);
+        setup.set_holding(true);
+        setup.retain(world.registry.retention(Duration::from_secs(60)));
+        setup
+    };
+    let line = Wire::default();
+    let request = BindRequest::new().setup(setup(1, 1)).greeted_later();
+    let owner = authed(&line, "a@x").bind(&world.registry, request).unwrap();
+    let other = BindRequest::new().setup(setup(2, 2));
+    let _other = authed(&Wire::default(), "a@x").bind(&world.registry, other).unwrap();
+    assert_eq!(lock(&held)[..], [(Some(1), Some(1), true), (Some(2), Some(1), true)]);
+    // Held back, and kept to be acknowledged; and nothing is written before its greeting.
+    owner.send(&message("b@x/1", 1)).unwrap();
+    owner.send(&message("b@x/1", 2)).unwrap();
+    assert!(line.frames().is_empty());
+    owner.greet(Reply::Login(b"<success/>".to_vec(), Some(b"<f/>".to_vec())));
+    assert_eq!(line.take(), ["<success/><stream:features><f/></stream:features>"]);
+    owner.handle().set_holding(false);
+    assert_eq!(line.take().len(), 1);
+    assert_eq!(owner.handled(), Some(0));
+    drop(owner);
+    assert_eq!(world.registry.counts().hibernating, 1);
+}
+
+#[test]
+fn bind2_8_a_session_that_is_not_greeted_is_lost_with_its_owner() {
+    let world = World::new();
+    let line = Wire::default();
+    let owner =
+        authed(&line, "a@x").bind(&world.registry, BindRequest::new().greeted_later()).unwrap();
+    owner.send(&message("b@x/1", 1)).unwrap();
+    drop(owner);
+    assert!(world.registry.is_empty() && line.frames().is_empty());
+    assert_eq!(lock(&world.leftovers).len(), 1);
 }

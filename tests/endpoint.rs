@@ -82,6 +82,9 @@ mod offline;
 #[path = "order.rs"]
 mod order;
 #[cfg(test)]
+#[path = "overview.rs"]
+mod overview;
+#[cfg(test)]
 #[path = "paced.rs"]
 mod paced;
 #[cfg(test)]
@@ -120,6 +123,9 @@ mod subscriptions;
 #[cfg(test)]
 #[path = "tokens.rs"]
 mod tokens;
+#[cfg(test)]
+#[path = "upgrades.rs"]
+mod upgrades;
 #[cfg(test)]
 #[path = "waiting.rs"]
 mod waiting;

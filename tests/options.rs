@@ -1,13 +1,18 @@
-//! The command line of the example server.
+//! The command lines of the examples `server` and `web`.
 #![cfg(feature = "server")]
 #![expect(clippy::panic, clippy::expect_used, reason = "a test may fail by a panic")]
 
 #[path = "../examples/server/options.rs"]
 mod options;
+#[path = "../examples/server/settings.rs"]
+mod settings;
+#[path = "../examples/web/options.rs"]
+mod web;
 
 use std::net::IpAddr;
 
-use options::{Command, HELP, Level, Options, parse};
+use options::{Command, Options, help, parse};
+use settings::Level;
 use xmpp_session::sasl::Mechanism;
 use xmpp_session::session::Conflict;
 
@@ -17,7 +22,7 @@ fn command(line: &str) -> Result<Command, String> {
 
 fn serve(line: &str) -> Options {
     match command(line) {
-        Ok(Command::Serve(options)) => options,
+        Ok(Command::Serve(options)) => *options,
         other => panic!("{line}: {other:?}"),
     }
 }
@@ -30,13 +35,15 @@ fn error(line: &str) -> String {
 fn nothing_said_is_one_loopback_address_and_one_domain() {
     let options = serve("");
     assert_eq!(options.listen, ["127.0.0.1:5222".parse().unwrap()]);
-    assert!(options.direct_tls.is_empty() && options.accounts.is_empty());
-    assert_eq!(options.domains.iter().map(|one| one.as_str()).collect::<Vec<_>>(), ["localhost"]);
-    assert!(options.certificate.is_none() && options.mechanisms.is_none());
-    assert!(options.data.is_none() && options.any_account.is_none());
-    assert!(!options.allow_plaintext && !options.no_limits);
-    assert!(!options.guests && !options.register);
-    assert_eq!((options.conflict, options.log), (Conflict::Replace, Level::Info));
+    assert!(options.direct_tls.is_empty() && options.settings.accounts.is_empty());
+    assert_eq!(
+        options.settings.domains.iter().map(|one| one.as_str()).collect::<Vec<_>>(),
+        ["localhost"]
+    );
+    assert!(options.certificate.is_none() && options.settings.mechanisms.is_none());
+    assert!(options.settings.data.is_none() && options.settings.any_account.is_none());
+    assert!(!options.allow_plaintext && !options.settings.no_limits);
+    assert_eq!((options.settings.conflict, options.settings.log), (Conflict::Replace, Level::Info));
 }
 
 #[test]
@@ -44,20 +51,22 @@ fn everything_said() {
     let options = serve(
         "--listen [::1]:0 --listen 127.0.0.1:1 --direct-tls 0.0.0.0:2 --domain a.example --domain B.example \
          --account me@a.example:x:y]=@[z --cert c --key k --allow-plaintext \
-         --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug --guests --register --proxy ::1 --proxy 192.0.2.1",
+         --clients-from f --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug --guests --register --proxy ::1 --proxy 192.0.2.1",
     );
     assert_eq!(options.listen, ["[::1]:0".parse().unwrap(), "127.0.0.1:1".parse().unwrap()]);
     assert_eq!(options.direct_tls, ["0.0.0.0:2".parse().unwrap()]);
-    assert_eq!(options.domains.get(1).unwrap().as_str(), "b.example");
-    let (jid, password) = options.accounts.first().unwrap();
+    assert_eq!(options.settings.domains.get(1).unwrap().as_str(), "b.example");
+    let (jid, password) = options.settings.accounts.first().unwrap();
     assert_eq!((jid.as_str(), password.as_str()), ("me@a.example", "x:y]=@[z"));
-    assert_eq!(serve("--any-account pw").any_account.as_deref(), Some("pw"));
+    assert_eq!(serve("--any-account pw").settings.any_account.as_deref(), Some("pw"));
     assert_eq!(options.certificate, Some(("c".into(), "k".into())));
-    assert_eq!(options.mechanisms, Some(vec![Mechanism::Plain, Mechanism::ScramSha1]));
-    assert_eq!((options.conflict, options.log), (Conflict::Refuse, Level::Debug));
+    assert_eq!(options.clients_from, Some("f".into()));
+    assert_eq!(options.settings.mechanisms, Some(vec![Mechanism::Plain, Mechanism::ScramSha1]));
+    assert_eq!((options.settings.conflict, options.settings.log), (Conflict::Refuse, Level::Debug));
     let proxies = ["::1", "192.0.2.1"].map(|address| address.parse::<IpAddr>().unwrap());
     assert_eq!(options.proxies, proxies);
-    assert!(options.allow_plaintext && options.no_limits && options.guests && options.register);
+    assert!(options.allow_plaintext && options.settings.no_limits);
+    assert!(options.settings.guests && options.settings.register);
 }
 
 #[test]
@@ -79,9 +88,9 @@ fn jid_3_domains_and_accounts_have_one_spelling() {
         "--domain xn--bcher-kva.example --domain LocalHost. --account Me@B\u{fc}cher.example.:x \
          --account me@localhost:y",
     );
-    let domains: Vec<_> = options.domains.iter().map(|one| one.as_str()).collect();
+    let domains: Vec<_> = options.settings.domains.iter().map(|one| one.as_str()).collect();
     assert_eq!(domains, ["b\u{fc}cher.example", "localhost"]);
-    let accounts: Vec<_> = options.accounts.iter().map(|(jid, _)| jid.as_str()).collect();
+    let accounts: Vec<_> = options.settings.accounts.iter().map(|(jid, _)| jid.as_str()).collect();
     assert_eq!(accounts, ["me@b\u{fc}cher.example", "me@localhost"]);
     error("--account \u{1d2c}lice@localhost:x");
     error("--domain \u{1806}");
@@ -94,7 +103,7 @@ fn accounts_come_from_a_file_with_the_line_that_is_wrong() {
     std::fs::write(&file, "one@localhost a b\n\ntwo@localhost c\n").unwrap();
     let options = serve(&format!("--accounts {name}"));
     let passwords: Vec<_> =
-        options.accounts.iter().map(|(_, password)| password.as_str()).collect();
+        options.settings.accounts.iter().map(|(_, password)| password.as_str()).collect();
     assert_eq!(passwords, ["a b", "c"]);
     std::fs::write(&file, "one@localhost a\ntwo@localhost\n").unwrap();
     let error = error(&format!("--accounts {name}"));
@@ -149,7 +158,7 @@ fn a_user_is_added_to_a_file() {
         assert!(error("--data d").contains("--features tokio,sqlite"));
         return;
     }
-    assert_eq!(serve("--data d").data, Some("d".into()));
+    assert_eq!(serve("--data d").settings.data, Some("d".into()));
     let Ok(Command::AddUser(file, (jid, password))) = command("--adduser a@[::1]:b:c --data d")
     else {
         panic!("not to be added");
@@ -160,17 +169,68 @@ fn a_user_is_added_to_a_file() {
 #[test]
 fn help_names_every_option() {
     assert!(matches!(command("--help"), Ok(Command::Help)));
-    let source = include_str!("../examples/server/options.rs");
-    let names =
-        source.split("\n            \"--").skip(1).filter_map(|rest| rest.split('"').next());
-    let mut count = 0;
-    for name in names {
-        count += 1;
-        assert!(HELP.contains(&format!("--{name}")), "{name}");
+    assert!(matches!(web::parse(["--help".into()]), Ok(None)));
+    let settings = include_str!("../examples/server/settings.rs");
+    let examples = [
+        (include_str!("../examples/server/options.rs"), help(), 10),
+        (include_str!("../examples/web/options.rs"), web::help(), 7),
+    ];
+    for (source, help, own) in examples {
+        let arms = |source: &'static str| source.split("\n            \"--").skip(1);
+        let names = arms(source).chain(arms(settings)).filter_map(|rest| rest.split('"').next());
+        let unnamed = names.clone().find(|name| !help.contains(&format!("--{name}")));
+        assert_eq!((unnamed, names.count()), (None, own + 9));
     }
-    assert_eq!(count, 20);
     assert_eq!(serve("--metrics 127.0.0.1:9").metrics, Some("127.0.0.1:9".parse().unwrap()));
     assert!(error("--metrics 9100").contains("127.0.0.1:5222"));
+}
+
+fn serve_web(line: &str) -> web::Options {
+    match web::parse(line.split_whitespace().map(String::from)) {
+        Ok(Some(options)) => options,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_web_example_is_on_loopback_unless_told_otherwise() {
+    let options = serve_web("--account me@localhost:x");
+    assert_eq!(options.listen, "127.0.0.1:8080".parse().unwrap());
+    assert!(options.is_protected() && !options.secure && options.operator_token.is_none());
+    assert!(options.origins.is_empty() && options.files.is_none());
+    assert!(options.operator().contains("this machine alone"));
+    assert_eq!(options.settings.accounts.len(), 1);
+    let options = serve_web(
+        "--listen 0.0.0.0:80 --secure --origin HTTPS://Chat.example.com --origin http://[::1]:8080 \
+         --operator-token 0123456789abcdef --files d",
+    );
+    assert!(options.is_protected() && options.secure);
+    assert_eq!(options.origins, ["https://chat.example.com", "http://[::1]:8080"]);
+    assert_eq!(options.operator_token.as_deref(), Some("0123456789abcdef"));
+    assert_eq!(options.files, Some("d".into()));
+    assert!(options.operator().contains("whoever has the token"));
+    assert!(serve_web("--secure").operator().contains("closed"));
+    assert!(!serve_web("--listen 0.0.0.0:80 --allow-plaintext").is_protected());
+}
+
+#[test]
+fn what_is_wrong_for_the_web_example_is_told() {
+    let cases = [
+        ("--listen 0.0.0.0:80", "--secure"),
+        ("--listen 8080", "127.0.0.1:5222"),
+        ("--listen 0.0.0.0:80 --secure --allow-plaintext", "exclude"),
+        ("--origin chat.example.com", "https://chat.example.com"),
+        ("--origin https://chat.example.com/", "https://chat.example.com"),
+        ("--origin *", "https://chat.example.com"),
+        ("--operator-token secret", "16"),
+        ("--operator-token 0123456789abcde;", "letters"),
+        ("--direct-tls 127.0.0.1:1", "--help"),
+        ("--account romeo@example.org:x", "--domain example.org"),
+    ];
+    for (line, right) in cases {
+        let error = web::parse(line.split_whitespace().map(String::from)).expect_err(line);
+        assert!(error.contains(right), "{line}: {error}");
+    }
 }
 
 /// The README shows the example as it is.

@@ -1,16 +1,24 @@
 //! Authentication in the SASL2 profile, and what comes with it (rules SASL2-1 to SASL2-11, BIND2-1 to BIND2-8,
 //! STREAM-F5, STREAM-F6).
 
-use crate::common::{login, wire};
+use crate::common::{login, slow, wire};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use login::{Channel, login};
+use slow::{Mode, Slow};
 use wire::{Client, PASSWORD, World};
-use xmpp_session::connection::Recorder;
-use xmpp_session::server::{Limits, ServerBuilder, Transport};
+use xmpp_session::connection::{Recorder, SharedConnection};
+use xmpp_session::extension::{Extension, Flow, LoggingIn, NewSession};
+use xmpp_session::minidom::Element;
+use xmpp_session::sasl::{Mechanism, SaslError};
+use xmpp_session::server::{FaultKind, Limits, ServerBuilder, Transport};
+use xmpp_session::session::SessionHandle;
+use xmpp_session::stanza::{Framing, element};
+use xmpp_session::store::{StoreError, StoreFuture};
+use xmpp_session::stream::Nonza;
 use xmpp_session::xep::{Carbons, ClientState, StreamManagement};
 
 const NS: &str = "urn:xmpp:sasl:2";
@@ -428,7 +436,7 @@ fn bind2_1_namespaces_and_inline_features() {
     let client = world.connect();
     client.open();
     let features = client.received().concat();
-    let inline = between(&features, "<inline>", "</inline></authentication>");
+    let inline = between(&features, "<inline>", "</inline><upgrade ");
     assert_eq!(
         inline,
         "<sm xmlns='urn:xmpp:sm:3'/><bind xmlns='urn:xmpp:bind:0'><inline>\
@@ -614,6 +622,316 @@ fn bind2_8_a_bind_that_fails_fails_the_login() {
 
     let (_other, client) = (opened(&world), opened(&world));
     assert_eq!(client.answer(&right(&bind("U", ""))), failure("temporary-auth-failure"));
+    assert_eq!(world.server().metrics().unauthenticated, 2);
     assert_eq!(client.ask("<presence/>"), stream_error("not-authorized"));
-    world.advance(Duration::from_secs(1));
+}
+
+/// A server whose rosters wait when they are told to.
+fn slow_world() -> (Slow, World) {
+    let slow = Slow::new();
+    let world = World::with_stores(slow.stores(), |builder, _| {
+        builder.extension(StreamManagement::new()).extension(Carbons::new())
+    });
+    world.account("romeo");
+    (slow, world)
+}
+
+#[test]
+fn sasl2_5_nothing_while_a_store_is_asked() {
+    for other in [" ", "\n", "<presence/>", "</stream:stream>", "<"] {
+        let (slow, world) = slow_world();
+        let client = opened(&world);
+        slow.set(Mode::Wait);
+        client.send(&right(&bind("T", "")));
+        assert_eq!(client.received(), [""; 0]);
+        assert_eq!(client.ask(other), stream_error("policy-violation"), "{other:?}");
+        slow.set(Mode::Answer);
+        world.settle();
+        assert_eq!(world.server().registry().len(), 0, "{other:?}");
+        assert_eq!(client.received(), [""; 0]);
+    }
+}
+
+#[test]
+fn sasl2_8_success_and_features_are_one_write() {
+    let world = world();
+    for inside in ["", &*bind("T", "")] {
+        let client = opened(&world);
+        client.send(&right(inside));
+        let writes = client.recorder().drain();
+        assert_eq!(writes.len(), 1, "{writes:?}");
+        assert!(writes[0].contains("</success><stream:features>"), "{writes:?}");
+    }
+}
+
+#[test]
+fn sasl2_8_nothing_comes_before_the_success() {
+    let (slow, world) = slow_world();
+    let juliet = world.client("juliet", "balcony");
+    let (_other, _) = bound(&world, &bind("T", "<enable xmlns='urn:xmpp:carbons:2'/>"));
+    let client = opened(&world);
+    slow.set(Mode::Wait);
+    // A change of the roster stands before it in the account's chain.
+    let other = world.client("romeo", "street");
+    other.send(
+        "<iq type='set' id='a'><query xmlns='jabber:iq:roster'><item jid='a@b'/></query></iq>",
+    );
+    client.send(&right(&bind("T", "<enable xmlns='urn:xmpp:carbons:2'/>")));
+    juliet.send("<message to='romeo@example.com/street' type='chat'><body>1</body></message>");
+    assert_eq!(client.received(), [""; 0]);
+    slow.set(Mode::Answer);
+    world.settle();
+    let got = client.received();
+    assert!(got[0].starts_with("<success ") && got.len() == 2, "{got:?}");
+    juliet.send("<message to='romeo@example.com/street' type='chat'><body>2</body></message>");
+    assert!(client.received()[0].contains("<received "));
+}
+
+#[test]
+fn bind2_8_account_data_that_cannot_be_loaded() {
+    let (slow, world) = slow_world();
+    let client = opened(&world);
+    for mode in [Mode::Fail, Mode::Panic] {
+        slow.set(mode);
+        let got = client.answer(&right(&bind("T", "")));
+        assert_eq!(got, failure("temporary-auth-failure"), "{mode:?}");
+    }
+    slow.set(Mode::Wait);
+    client.send(&right(&bind("T", "")));
+    world.advance(Duration::from_secs(5));
+    assert_eq!(client.received(), [failure("temporary-auth-failure")]);
+    slow.set(Mode::Answer);
+    assert_eq!(world.server().registry().len(), 0);
+    // A login without a bind needs none of it, and what failed has left nothing.
+    slow.set(Mode::Fail);
+    let got = client.ask(&right(""));
+    assert_eq!(identifier(&got[0]), "romeo@example.com");
+}
+
+#[test]
+fn bind2_8_counts_as_a_failed_bind() {
+    let (slow, world) = slow_world();
+    let client = opened(&world);
+    slow.set(Mode::Fail);
+    for _ in 0..5 {
+        let got = client.answer(&right(&bind("T", "")));
+        assert_eq!(got, failure("temporary-auth-failure"));
+    }
+    let got = client.ask(&right(&bind("T", "")));
+    assert_eq!(got[1..], stream_error("policy-violation"), "{got:?}");
+}
+
+#[test]
+fn destroy_10_a_transport_lost_while_it_logs_in_binds_and_replaces_nothing() {
+    let (slow, world) = slow_world();
+    let inside = format!("{}{}", agent(PHONE), bind("T", "<enable xmlns='urn:xmpp:sm:3'/>"));
+    let (first, _) = bound(&world, &inside);
+    let client = opened(&world);
+    slow.set(Mode::Wait);
+    first.send(
+        "<iq type='set' id='a'><query xmlns='jabber:iq:roster'><item jid='a@b'/></query></iq>",
+    );
+    client.send(&right(&inside));
+    client.lose();
+    slow.set(Mode::Answer);
+    world.settle();
+    assert_eq!(world.server().registry().len(), 1);
+    assert!(first.session().is_live());
+}
+
+#[test]
+fn destroy_15_an_account_removed_while_its_client_logs_in() {
+    let (slow, world) = slow_world();
+    let client = opened(&world);
+    slow.set(Mode::Wait);
+    client.send(&right(&bind("T", "")));
+    let romeo = world.account("romeo");
+    let mut removal = Box::pin(world.server().account_removed(&romeo));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let _pending = std::future::Future::poll(removal.as_mut(), &mut cx);
+    world.settle();
+    slow.set(Mode::Answer);
+    world.settle();
+    assert_eq!(world.server().registry().len(), 0);
+    let got = client.received();
+    assert_eq!(got.last_chunk(), Some(&stream_error("not-authorized")), "{got:?}");
+    assert!(!got.concat().contains("<success"), "{got:?}");
+}
+
+#[test]
+fn limit_29_logins_in_either_profile_are_delayed() {
+    let world = world();
+    let peer = || Transport::new().secure(true).source("192.0.2.1");
+    for _ in 0..10 {
+        let client = world.accept(peer());
+        client.open();
+        for _ in 0..2 {
+            client.send(&authenticate("romeo", "wrong", ""));
+        }
+        client.lose();
+    }
+    let _one_more = world.accept(peer()).ask(&format!(
+        "{}{}",
+        header(None),
+        authenticate("romeo", "wrong", "")
+    ));
+    let client = world.accept(peer());
+    client.open();
+    let _features = client.received();
+    client.send(&right(&bind("T", "")));
+    world.advance(Duration::from_millis(249));
+    assert_eq!(client.received(), [""; 0]);
+    world.advance(Duration::from_millis(1));
+    assert!(client.received()[0].starts_with("<success "));
+}
+
+#[test]
+fn fault_5_failures_in_either_profile_are_told() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let host = Arc::clone(&told);
+    let world = with(|builder| {
+        builder.on_fault(move |fault| {
+            if let FaultKind::Login { mechanism, error, .. } = fault.kind() {
+                host.lock().unwrap().push((*mechanism, *error, fault.account().cloned()));
+            }
+        })
+    });
+    let client = opened(&world);
+    client.send(&authenticate("romeo", "wrong", ""));
+    let romeo = world.account("romeo");
+    let expected = (Some(Mechanism::Plain), SaslError::NotAuthorized, Some(romeo));
+    assert_eq!(*told.lock().unwrap(), [expected]);
+    let before = world.server().metrics().logins;
+    assert!(client.ask(&right(&bind("T", "")))[0].starts_with("<success "));
+    assert_ne!(world.server().metrics().logins, before);
+}
+
+/// Panics where it is told to.
+struct Careless(&'static str);
+
+impl<C: SharedConnection> Extension<C> for Careless {
+    fn inline(&self, request: &Nonza, login: &mut LoggingIn<'_, C>) -> Flow {
+        if !request.is("careless", "urn:x") {
+            return Flow::Next;
+        }
+        login.answer(b"<half xmlns='urn:x'/>");
+        assert!(self.0 != "inline", "careless");
+        Flow::Done
+    }
+
+    fn inline_bind(&self, request: &Nonza, session: &mut NewSession<'_, C>) -> Flow {
+        if !request.is("careless", "urn:x") {
+            return Flow::Next;
+        }
+        session.answer(b"<half xmlns='urn:x'/>");
+        session.set_holding(true);
+        assert!(self.0 != "inline_bind", "careless");
+        Flow::Done
+    }
+
+    fn bound(&self, _: &SessionHandle<C>) -> Option<StoreFuture<Option<Element>>> {
+        assert!(self.0 != "bound", "careless");
+        let (is_late, fails, panics) = (self.0 == "late", self.0 == "fails", self.0 == "later");
+        Some(Box::pin(async move {
+            assert!(!panics, "careless");
+            if is_late {
+                std::future::pending::<()>().await;
+            }
+            let metadata = element("metadata", "urn:xmpp:mam:2", &[]);
+            if fails { Err(StoreError::failed("no archive")) } else { Ok(Some(metadata)) }
+        }))
+    }
+}
+
+#[test]
+fn bind2_7_what_is_said_of_an_archive_is_in_bound() {
+    let careless = "<careless xmlns='urn:x'/>";
+    let half = "<half xmlns='urn:x'/>";
+    let metadata = "<metadata xmlns='urn:xmpp:mam:2'/>";
+    for (defect, answers) in [
+        ("", [true, true, true]),
+        ("inline", [false, true, true]),
+        ("inline_bind", [true, false, true]),
+        ("bound", [true, true, false]),
+        ("later", [true, true, false]),
+        ("fails", [true, true, false]),
+        ("late", [true, true, false]),
+    ] {
+        let world = with(|builder| builder.extension(Careless(defect)));
+        let client = opened(&world);
+        client.send(&right(&format!(
+            "{careless}{}",
+            bind("T", &format!("{careless}<enable xmlns='urn:xmpp:sm:3'/>"))
+        )));
+        if defect == "late" {
+            assert_eq!(client.received(), [""; 0]);
+            world.advance(Duration::from_secs(5));
+        }
+        let got = client.received();
+        let (before, inside) = got[0].split_once("<bound ").unwrap();
+        let found = [before.contains(half), inside.contains(half), inside.contains(metadata)];
+        assert_eq!(found, answers, "{defect}: {got:?}");
+        assert!(inside.contains("<enabled ") && got[1].starts_with("<stream:features>"), "{got:?}");
+    }
+}
+
+#[test]
+fn destroy_10_a_client_that_is_lost_behind_its_bind_was_never_told_of_it() {
+    let world = with(|builder| builder.extension(Careless("late")));
+    let retained = bind("T", "<enable xmlns='urn:xmpp:sm:3' resume='true'/>");
+    for way in ["lost", "speaks", "time"] {
+        let client = opened(&world);
+        client.send(&right(&retained));
+        assert_eq!(world.server().registry().len(), 1);
+        match way {
+            "lost" => client.lose(),
+            "speaks" => client.send(" "),
+            _ => world.environment().advance(Duration::from_secs(120)),
+        }
+        world.advance(Duration::from_secs(10));
+        assert!(!client.received().concat().contains("<success"), "{way}");
+        let counts = world.server().registry().counts();
+        assert_eq!((counts.sessions, counts.hibernating), (0, 0), "{way}");
+    }
+}
+
+#[test]
+fn ws_1_a_login_by_messages() {
+    let world = world();
+    let client =
+        world.accept_on(Recorder::with_framing(Framing::Message), Transport::new().secure(true));
+    client.driver(|driver| {
+        let open =
+            b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='example.com' version='1.0'/>";
+        driver.receive_message(open, true);
+    });
+    let opened = client.recorder().drain();
+    assert!(opened[1].contains(NS), "{opened:?}");
+    client.driver(|driver| driver.receive_message(right(&bind("T", "")).as_bytes(), true));
+    let got = client.recorder().drain();
+    assert!(got[0].starts_with("<success ") && got[0].ends_with("</success>"), "{got:?}");
+    assert!(got[1].starts_with("<stream:features xmlns:stream=") && got.len() == 2, "{got:?}");
+}
+
+#[test]
+fn bind2_4_several_at_once_and_those_that_are_ending() {
+    let world = world();
+    let juliet = world.client("juliet", "balcony");
+    let enable = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+    let inside = format!("{}{}", agent(PHONE), bind("T", enable));
+    // Each leaves something to the next.
+    for n in 0..3 {
+        let (client, _) = bound(&world, &inside);
+        client.send("<presence/>");
+        client.lose();
+        let text =
+            format!("<message to='romeo@example.com' type='chat' id='m{n}'><body/></message>");
+        juliet.send(&text);
+    }
+    let (client, _) = bound(&world, &inside);
+    client.send("<presence/>");
+    let got = client.received().concat();
+    let places: Vec<_> = (0..3).map(|n| got.find(&format!(" id='m{n}'"))).collect();
+    assert!(places.is_sorted() && places.iter().all(Option::is_some), "{got}");
+    assert_eq!(world.server().registry().len(), 2);
 }

@@ -12,7 +12,8 @@
 #[path = "common/login.rs"]
 mod login;
 
-#[cfg(all(test, feature = "certificates"))]
+#[cfg(test)]
+#[cfg(feature = "certificates")]
 #[path = "tls_certificates.rs"]
 mod certificates;
 

@@ -7,7 +7,7 @@ use xmpp_session::connection::SharedConnection;
 use xmpp_session::server::{Fault, FaultKind, Login};
 use xmpp_session::session::{Event, EventKind};
 
-use crate::options::Level;
+use crate::settings::Level;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Log(pub(crate) Level);
@@ -15,6 +15,10 @@ pub(crate) struct Log(pub(crate) Level);
 impl Log {
     pub(crate) fn error(self, text: &str) {
         self.tell(Level::Error, text);
+    }
+
+    pub(crate) fn info(self, text: &str) {
+        self.tell(Level::Info, text);
     }
 
     pub(crate) fn debug(self, text: &str) {
@@ -35,7 +39,7 @@ impl Log {
         let what = if login.is_resumed { "resumed" } else { "began" };
         let how = login.mechanism.map_or("no mechanism", |mechanism| mechanism.as_str());
         let text = format!("session {number} of {jid} {what}, from {}, by {how}", login.peer);
-        self.tell(Level::Info, &text);
+        self.info(&text);
     }
 
     pub(crate) fn event<C: SharedConnection>(self, event: &Event<C>) {
@@ -43,7 +47,7 @@ impl Log {
         match event.kind() {
             EventKind::Ended { reason, .. } => {
                 let reason = reason.as_str();
-                self.tell(Level::Info, &format!("session {number} of {jid} ended: {reason}"));
+                self.info(&format!("session {number} of {jid} ended: {reason}"));
             }
             kind => self.debug(&format!("session {number} of {jid}: {kind:?}")),
         }

@@ -4,9 +4,11 @@
 //! your own, bots, components and more are in `docs/cookbook`.
 #![forbid(unsafe_code)]
 
+mod certificate;
 mod log;
 mod metrics;
 mod options;
+mod settings;
 mod setup;
 
 use std::error::Error;
@@ -20,13 +22,11 @@ use std::time::Duration;
 use log::Log;
 use options::{Command, Options};
 use tokio::net::TcpListener;
-use tokio::runtime::{self, Handle};
+use tokio::runtime;
 use xmpp_session::environment::System;
 #[cfg(feature = "websocket")]
 use xmpp_session::host::WebSockets;
 use xmpp_session::host::{Host, Listener, tokio::listen};
-use xmpp_session::server::{Limits, Server};
-use xmpp_session::xep;
 
 type Failure = Box<dyn Error + Send + Sync>;
 
@@ -55,51 +55,24 @@ fn main() -> ExitCode {
 
 async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Help => println!("{}", options::HELP),
+        Command::Help => println!("{}", options::help()),
         Command::AddUser(data, account) => {
             setup::add(&setup::open(&data)?, &System::new(), &[account]).await?;
         }
-        Command::Serve(options) => serve(options).await?,
+        Command::Serve(options) => serve(*options).await?,
     }
     Ok(())
 }
 
 /// Runs a server until it is told to stop.
-async fn serve(mut options: Options) -> Result<(), Failure> {
-    let log = Log(options.log);
-    let tls = setup::tls(&options)?;
-    let environment = Arc::new(System::new());
-    let (stores, policy, greeting) = setup::accounts(&mut options, &environment).await?;
-    let mut limits = Limits::default();
-    if options.no_limits {
-        limits = Limits::unlimited();
-        (limits.retention.live_stanzas, limits.retention.bytes) = (usize::MAX, usize::MAX);
+async fn serve(options: Options) -> Result<(), Failure> {
+    let log = Log(options.settings.log);
+    let mut tls = certificate::tls(options.certificate.as_ref(), &options.settings.domains)?;
+    if let Some(authorities) = &options.clients_from {
+        tls = tls.clients_from_pem_file(authorities)?;
     }
-    let registration = match options.register {
-        true => xep::Registration::open(),
-        false => xep::Registration::closed(),
-    };
-    let blocks = Arc::clone(&stores.blocks);
-    let mut server = Server::builder(Arc::clone(&environment) as _, stores)
-        .extension(xep::Blocking::new(blocks))
-        .extension(xep::Carbons::new())
-        .extension(xep::StreamManagement::new())
-        .extension(registration)
-        .extension(xep::ClientState)
-        .extension(xep::Ping)
-        .extension(xep::SoftwareVersion::new("xmpp-session example", env!("CARGO_PKG_VERSION")))
-        .extension(xep::LastActivity::new(environment))
-        .extension(xep::Disco::new().name("xmpp-session example").offline_messages())
-        .conflict(options.conflict)
-        .hashing(Handle::current())
-        .limits(limits)
-        .on_fault(move |fault| log.fault(fault))
-        .on_login(move |login| log.login(login))
-        .listener(move |event| log.event(event));
-    for domain in options.domains {
-        server = server.domain_with(domain, policy.clone());
-    }
-    let server = server.build();
+    let (server, invented) = setup::server(&options.settings, false).await?;
+    let server = server.listener(move |event| log.event(event)).build();
     let host = Host::new(server.clone()).tls(tls).shutdown_timeout(Duration::from_secs(3));
     let host = Arc::new(host);
 
@@ -108,7 +81,14 @@ async fn serve(mut options: Options) -> Result<(), Failure> {
     let plain = options.listen.into_iter().map(|address| (address, Kind::Plain));
     let direct_tls = options.direct_tls.into_iter().map(|address| (address, Kind::DirectTls));
     let websocket = options.websocket.into_iter().map(|address| (address, Kind::WebSocket));
-    let (mut text, mut listeners) = (greeting, Vec::new());
+    let (mut text, mut listeners) = (String::new(), Vec::new());
+    for (jid, password) in &invented {
+        writeln!(text, "account {jid}, password {password}")?;
+    }
+    if !invented.is_empty() {
+        text += "To try it out, log in with any XMPP client: give it one of these accounts and, as its \
+                 server, an address from below; accept the certificate.\n";
+    }
     for (address, kind) in plain.chain(direct_tls).chain(websocket) {
         let failed = |error: io::Error| format!("cannot listen on {address}: {error}");
         let socket = TcpListener::bind(address).await.map_err(failed)?;

@@ -1,61 +1,101 @@
-//! What a server is told at its start: accounts, certificate, and when to stop.
+//! A server as its settings say: accounts, limits, extensions; and when to stop.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use xmpp_session::address;
+use tokio::runtime::Handle;
+use xmpp_session::connection::SharedConnection;
 use xmpp_session::environment::{Environment, System};
-use xmpp_session::host::TlsConfig;
-use xmpp_session::jid::{BareJid, DomainPart};
+use xmpp_session::jid::BareJid;
 use xmpp_session::sasl::{Mechanism, Policy};
-use xmpp_session::server::{DomainPolicy, GuestPolicy};
+use xmpp_session::server::{DomainPolicy, GuestPolicy, Limits, Server, ServerBuilder};
 use xmpp_session::store::{AnyAccount, Credentials, Stores};
+use xmpp_session::xep;
 
 use crate::Failure;
-use crate::options::{Account, Options};
+use crate::log::Log;
+use crate::settings::{Account, Settings};
 
-/// The stores with the accounts of the options, how these log in, and what to tell of them.
-pub(crate) async fn accounts(
-    options: &mut Options,
+/// A server to add to, and the accounts that it has made up.
+pub(crate) async fn server<C: SharedConnection>(
+    settings: &Settings,
+    allow_insecure: bool,
+) -> Result<(ServerBuilder<C>, Vec<Account>), Failure> {
+    let log = Log(settings.log);
+    let environment = Arc::new(System::new());
+    let (stores, policy, invented) = accounts(settings, allow_insecure, &environment).await?;
+    let mut limits = Limits::default();
+    if settings.no_limits {
+        limits = Limits::unlimited();
+        (limits.retention.live_stanzas, limits.retention.bytes) = (usize::MAX, usize::MAX);
+    }
+    let registration = match settings.register {
+        true => xep::Registration::open(),
+        false => xep::Registration::closed(),
+    };
+    let blocks = Arc::clone(&stores.blocks);
+    let mut server = Server::builder(Arc::clone(&environment) as _, stores)
+        .extension(xep::Blocking::new(blocks))
+        .extension(xep::Carbons::new())
+        .extension(xep::StreamManagement::new())
+        .extension(registration)
+        .extension(xep::ClientState)
+        .extension(xep::Ping)
+        .extension(xep::SoftwareVersion::new("xmpp-session example", env!("CARGO_PKG_VERSION")))
+        .extension(xep::LastActivity::new(environment))
+        .extension(xep::Disco::new().name("xmpp-session example").offline_messages())
+        .conflict(settings.conflict)
+        .hashing(Handle::current())
+        .limits(limits)
+        .on_fault(move |fault| log.fault(fault))
+        .on_login(move |login| log.login(login));
+    for domain in &settings.domains {
+        server = server.domain_with(domain.clone(), policy.clone());
+    }
+    Ok((server, invented))
+}
+
+/// The stores with the accounts of the settings, how these log in, and those that were made up.
+async fn accounts(
+    settings: &Settings,
+    allow_insecure: bool,
     environment: &System,
-) -> Result<(Stores, DomainPolicy, String), Failure> {
-    let mut greeting = String::new();
-    let mut stores = match &options.data {
+) -> Result<(Stores, DomainPolicy, Vec<Account>), Failure> {
+    let mut invented = Vec::new();
+    let mut stores = match &settings.data {
         Some(file) => open(file)?,
         None => Stores::memory(),
     };
-    let mut sasl = Policy::new(environment);
-    if let Some(mechanisms) = &options.mechanisms {
-        sasl = sasl.mechanisms(mechanisms);
+    let mut sasl = Policy::new(environment).allow_insecure(allow_insecure);
+    match &settings.mechanisms {
+        Some(mechanisms) => sasl = sasl.mechanisms(mechanisms),
+        // All accounts are made below.
+        None if settings.data.is_none() => sasl = sasl.mechanisms(&Mechanism::ALL),
+        None => {}
     }
     let mut policy = DomainPolicy::default();
+    policy.tls_required = !allow_insecure;
     policy.sasl = Some(sasl);
-    policy.guests = options.guests.then(GuestPolicy::default);
-    if let Some(password) = &options.any_account {
+    policy.guests = settings.guests.then(GuestPolicy::default);
+    if let Some(password) = &settings.any_account {
         let any_account = Arc::new(AnyAccount::new(password)?);
         stores.accounts = Arc::clone(&any_account) as _;
         // It is quick as an authenticator, which cannot do SCRAM.
         let only_plain = |named: &Vec<_>| named.iter().all(|one| *one == Mechanism::Plain);
-        if options.mechanisms.as_ref().is_none_or(only_plain) {
+        if settings.mechanisms.as_ref().is_none_or(only_plain) {
             policy.authenticator = Some(any_account);
         }
-    } else if options.accounts.is_empty() && options.data.is_none() {
-        options.accounts = demonstration(options, environment)?;
-        for (jid, password) in &options.accounts {
-            writeln!(greeting, "account {jid}, password {password}")?;
-        }
-        greeting += "To try it out, log in with any XMPP client: give it one of these accounts and, as its \
-                     server, an address from below; accept the certificate.\n";
+    } else if settings.accounts.is_empty() && settings.data.is_none() {
+        invented = demonstration(settings, environment)?;
     }
-    add(&stores, environment, &options.accounts).await?;
-    Ok((stores, policy, greeting))
+    add(&stores, environment, settings.accounts.iter().chain(&invented)).await?;
+    Ok((stores, policy, invented))
 }
 
 /// Two accounts with passwords of their own each time.
-fn demonstration(options: &Options, environment: &System) -> Result<Vec<Account>, Failure> {
-    let domain = options.domains.first().ok_or("no domain")?;
+fn demonstration(settings: &Settings, environment: &System) -> Result<Vec<Account>, Failure> {
+    let domain = settings.domains.first().ok_or("no domain")?;
     let mut accounts = Vec::new();
     for name in ["romeo", "juliet"] {
         let mut random = [0; 5];
@@ -70,7 +110,7 @@ fn demonstration(options: &Options, environment: &System) -> Result<Vec<Account>
 pub(crate) async fn add(
     stores: &Stores,
     environment: &System,
-    accounts: &[Account],
+    accounts: impl IntoIterator<Item = &Account>,
 ) -> Result<(), Failure> {
     for (jid, password) in accounts {
         let credentials = Credentials::from_password(password, environment)?;
@@ -88,22 +128,7 @@ pub(crate) fn open(file: &Path) -> Result<Stores, Failure> {
 
 #[cfg(not(feature = "sqlite"))]
 pub(crate) fn open(_: &Path) -> Result<Stores, Failure> {
-    Err(crate::options::NO_SQLITE.into())
-}
-
-/// The certificate of the options, or one that nobody vouches for.
-pub(crate) fn tls(options: &Options) -> Result<TlsConfig, Failure> {
-    if let Some((certificate, key)) = &options.certificate {
-        return Ok(TlsConfig::from_pem_files(certificate, key)?);
-    }
-    // A certificate names a domain by its A-labels, and an IPv6 address without brackets.
-    let name = |domain: &DomainPart| {
-        address::a_labels(domain).map(|name| name.trim_matches(['[', ']']).to_owned())
-    };
-    let names = options.domains.iter().map(name).collect::<Result<Vec<_>, _>>()?;
-    let made = rcgen::generate_simple_self_signed(names)?;
-    let key = made.signing_key.serialize_der().try_into()?;
-    Ok(TlsConfig::new(vec![made.cert.der().clone()], key)?)
+    Err(crate::settings::NO_SQLITE.into())
 }
 
 /// Ends when the process is asked to.

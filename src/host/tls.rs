@@ -84,6 +84,15 @@ pub enum PemError {
         #[source]
         error: rustls::Error,
     },
+    /// A certificate cannot vouch for others.
+    #[error("{} is of no use for verifying clients: {error}", file.display())]
+    UnusableAuthority {
+        /// Its file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        error: rustls::Error,
+    },
 }
 
 impl TlsConfig {
@@ -99,13 +108,7 @@ impl TlsConfig {
         key: impl AsRef<Path>,
     ) -> Result<Self, PemError> {
         let (certificate, key) = (certificate.as_ref(), key.as_ref());
-        let chain = read(certificate)?;
-        let malformed = |error| PemError::Malformed { file: certificate.into(), error };
-        let chain: Vec<_> =
-            CertificateDer::pem_slice_iter(&chain).collect::<Result<_, _>>().map_err(malformed)?;
-        if chain.is_empty() {
-            return Err(PemError::NoCertificate(certificate.into()));
-        }
+        let chain = certificates(certificate)?;
         let secret = read(key)?;
         // As PKCS #8 says it, and as OpenSSL said it before.
         let marks: [&[u8]; 2] = [b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
@@ -186,6 +189,22 @@ impl TlsConfig {
             .with_cert_resolver(Arc::clone(&self.config.cert_resolver));
         let end_point = self.end_point;
         Ok(Self { end_point, ..Self::from(Arc::new(config)) }.knows_clients(true))
+    }
+
+    /// [`client_certificates`](Self::client_certificates) with the authorities whose certificates this file holds in PEM
+    /// form.
+    ///
+    /// # Errors
+    ///
+    /// [`PemError`], which says what is wrong with the file.
+    pub fn clients_from_pem_file(self, authorities: impl AsRef<Path>) -> Result<Self, PemError> {
+        let file = authorities.as_ref();
+        let unusable = |error| PemError::UnusableAuthority { file: file.into(), error };
+        let mut roots = RootCertStore::empty();
+        for authority in certificates(file)? {
+            roots.add(authority).map_err(unusable)?;
+        }
+        self.client_certificates(roots).map_err(unusable)
     }
 
     /// Whether the certificates that the configuration's own verifier has accepted say who has which account, for SASL
@@ -273,6 +292,15 @@ fn client(certificate: &CertificateDer<'_>) -> Option<ClientCertificate> {
     return ClientCertificate::from_der(certificate).ok();
     #[cfg(not(feature = "certificates"))]
     Some(ClientCertificate::new(certificate.to_vec(), []))
+}
+
+/// At least one.
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, PemError> {
+    let malformed = |error| PemError::Malformed { file: file.into(), error };
+    let found: Vec<_> = CertificateDer::pem_slice_iter(&read(file)?)
+        .collect::<Result<_, _>>()
+        .map_err(malformed)?;
+    if found.is_empty() { Err(PemError::NoCertificate(file.into())) } else { Ok(found) }
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, PemError> {
@@ -406,6 +434,21 @@ mod tests {
             fs::write(&k, key).unwrap();
             TlsConfig::from_pem_files(&c, &k)
         };
+        let clients = |file: &str, text: &str| {
+            let file = folder.join(file);
+            fs::write(&file, text).unwrap();
+            load(&certificate, &key).unwrap().clients_from_pem_file(file)
+        };
+        assert!(clients("authorities.pem", &chain).is_ok());
+        for (text, what) in
+            [("", "no certificate"), (&*broken, "not in PEM form"), (garbage, "no certificate")]
+        {
+            let error = clients("authorities.pem", text).unwrap_err().to_string();
+            assert!(error.contains("authorities.pem") && error.contains(what), "{error}");
+        }
+        let nothing = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let error = clients("authorities.pem", nothing).unwrap_err().to_string();
+        assert!(error.contains("authorities.pem is of no use"), "{error}");
         for (certificate, key) in [(&certificate, &key), (&chain, &key), (&all, &all)] {
             assert!(load(certificate, key).unwrap().end_point.is_some());
         }

@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use super::upgrade;
 use super::wire::NS_2;
 use crate::client::{ClientId, UserAgent};
 use crate::stanza::Child;
+use crate::store::ScramHash;
 use crate::stream::Nonza;
 
 /// The namespace of Bind 2.
@@ -21,6 +23,8 @@ pub(crate) struct Establish {
     pub(crate) agent: UserAgent,
     /// What extensions may act on, in the client's order: no two of one name.
     pub(crate) requests: Vec<Nonza>,
+    /// The hash functions that it would bring keys for, in its order.
+    pub(crate) upgrades: Vec<ScramHash>,
     /// The resource that it wants bound, unless it gets one back.
     pub(crate) bind: Option<Bind2>,
 }
@@ -43,6 +47,11 @@ impl Establish {
                 (_, NS_2) => {}
                 ("bind", BIND_2) => {
                     establish.bind.get_or_insert_with(|| Bind2::read(&child));
+                }
+                ("upgrade", upgrade::NS) => {
+                    let hash = upgrade::hash(child.text().trim());
+                    let is_new = |hash: &ScramHash| !establish.upgrades.contains(hash);
+                    establish.upgrades.extend(hash.filter(is_new));
                 }
                 _ => add(&mut establish.requests, &child),
             }

@@ -13,6 +13,7 @@ use super::error::SaslError;
 use super::mechanism::Mechanism;
 use super::policy::Policy;
 use super::scram::{ClientFirst, ServerFirst};
+use super::upgrade::{Proved, Upgrade};
 use super::{anonymous, bearer};
 use crate::address;
 use crate::environment::Environment;
@@ -28,6 +29,8 @@ pub(crate) struct Context {
     pub(crate) bindings: ChannelBindings,
     /// The accounts of the domain that the client's certificate is for (EXTERNAL-1).
     pub(crate) certified: Vec<BareJid>,
+    /// The store can add keys (UPGRADE-1).
+    pub(crate) adds_keys: bool,
 }
 
 impl Context {
@@ -48,6 +51,14 @@ impl Context {
 
     pub(crate) fn offers_binding(&self) -> bool {
         self.offered().any(Mechanism::binds_channel)
+    }
+
+    /// The hash functions for which a client may bring keys (UPGRADE-1).
+    pub(crate) fn upgrades(&self) -> impl Iterator<Item = ScramHash> + '_ {
+        let is_scram = |mechanism: &Mechanism| mechanism.hash().is_some();
+        let are_of_use =
+            self.adds_keys && self.secure && self.policy.mechanisms.iter().any(is_scram);
+        self.policy.upgrades.iter().copied().filter(move |_| are_of_use)
     }
 
     /// What SCRAM tells the client of the offer it was made (SASL-12): attributes behind those of RFC 5802, which the
@@ -109,6 +120,31 @@ pub(crate) enum Step {
     },
     /// Do this, wherever it delays nobody; then `hashed` with the result.
     CheckKeys(Box<dyn FnOnce() -> bool + Send>),
+    /// The client has proved to be `account`; before it is let in, ask it for the keys for `task` in `<continue/>`.
+    Continue {
+        /// The user of the session (SASL-6).
+        account: BareJid,
+        /// Additional data.
+        data: Option<Vec<u8>>,
+        /// What the task is about.
+        task: ScramHash,
+    },
+    /// Tell the client what to salt its password with.
+    Salt {
+        /// Of this account and hash function.
+        salt: Vec<u8>,
+        /// Of PBKDF2.
+        iterations: u32,
+    },
+    /// Ask the store to add these keys; then `added` or `store_failed`.
+    AddKeys {
+        /// Whose.
+        account: BareJid,
+        /// By what the client has proved who it is.
+        proved: (ScramHash, ScramKeys),
+        /// What it brings.
+        added: (ScramHash, ScramKeys),
+    },
     /// The client has proved to be `account`, which is also the authorization identity it asked
     /// for.
     Success {
@@ -132,6 +168,9 @@ impl fmt::Debug for Step {
             Self::NeedGuest => "NeedGuest",
             Self::CheckAccount { .. } => "CheckAccount",
             Self::CheckKeys(_) => "CheckKeys",
+            Self::Continue { .. } => "Continue",
+            Self::Salt { .. } => "Salt",
+            Self::AddKeys { .. } => "AddKeys",
             Self::Success { .. } => "Success",
         })
     }
@@ -144,7 +183,7 @@ pub(super) enum Exchange {
     /// The store, with a password prepared by SASLprep.
     Plain { account: BareJid, password: String },
     /// The keys of the password.
-    Hashing { account: BareJid, disabled: bool },
+    Hashing { account: BareJid, disabled: bool, proved: Proved },
     /// The store, with the client's first message and what `c=` has to be.
     Scram { account: BareJid, hash: ScramHash, message: Vec<u8>, binding: Vec<u8> },
     /// The host's verdict.
@@ -156,7 +195,11 @@ pub(super) enum Exchange {
     /// The server, which makes an account.
     Guest,
     /// The client's proof.
-    Proof { account: BareJid, disabled: bool, expected: ServerFirst },
+    Proof { account: BareJid, disabled: bool, expected: ServerFirst, proved: Proved },
+    /// Nothing: it has succeeded, by these keys.
+    Proved(Proved),
+    /// Tasks behind the proof.
+    Upgrade(Box<Upgrade>),
 }
 
 /// What to do, and the exchange after it unless it is over.
@@ -175,9 +218,9 @@ impl Exchange {
                 (_, None) => first_plain(data, context),
             },
             Self::Told(error) => Err(error),
-            Self::Proof { account, disabled, expected } => {
+            Self::Proof { account, disabled, expected, proved } => {
                 let data = expected.verify(data)?;
-                succeed(account, disabled, Some(data))
+                succeed_by(proved, account, disabled, Some(data))
             }
             _ => Err(SaslError::MalformedRequest),
         }
@@ -195,11 +238,13 @@ impl Exchange {
                 };
                 let hash = std::iter::once(usual).chain(ScramHash::ALL).find(has).unwrap_or(usual);
                 let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
+                let proved = Proved::new(found.as_ref(), hash, &keys);
                 let check = Box::new(move || keys.verify(&password, hash) & known);
-                Ok((Some(Self::Hashing { account, disabled }), Step::CheckKeys(check)))
+                Ok((Some(Self::Hashing { account, disabled, proved }), Step::CheckKeys(check)))
             }
             Self::Scram { account, hash, message, binding } => {
                 let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
+                let proved = Proved::new(found.as_ref(), hash, &keys);
                 let message = ClientFirst::parse(&message)?;
                 let (expected, challenge) = message.challenge(
                     hash,
@@ -209,7 +254,7 @@ impl Exchange {
                     &context.told(hash),
                     &*context.environment,
                 );
-                let proof = Self::Proof { account, disabled, expected };
+                let proof = Self::Proof { account, disabled, expected, proved };
                 Ok((Some(proof), Step::Challenge(challenge)))
             }
             _ => Err(SaslError::MalformedRequest),
@@ -219,8 +264,47 @@ impl Exchange {
     /// Goes on with the result of [`Step::CheckKeys`].
     pub(super) fn hashed(self, right: bool) -> Next {
         match self {
-            Self::Hashing { account, disabled } if right => succeed(account, disabled, None),
+            Self::Hashing { account, disabled, proved } if right => {
+                succeed_by(proved, account, disabled, None)
+            }
             Self::Hashing { .. } => Err(SaslError::NotAuthorized),
+            _ => Err(SaslError::MalformedRequest),
+        }
+    }
+
+    /// Goes on with the tasks that a client has asked for, once it has succeeded (UPGRADE-1).
+    pub(super) fn with_tasks(self, step: Step, asked: &[ScramHash], context: &Context) -> Next {
+        match (self, step) {
+            (Self::Proved(proved), Step::Success { account, data, expires }) => {
+                match Upgrade::new(account.clone(), proved, asked, context) {
+                    Some(upgrade) => upgrade.begin(data),
+                    None => Ok((None, Step::Success { account, data, expires })),
+                }
+            }
+            (exchange, step) => Ok((Some(exchange), step)),
+        }
+    }
+
+    /// Goes on with a task that the client begins.
+    pub(super) fn start_task(self, task: &str, context: &Context) -> Next {
+        match self {
+            Self::Upgrade(upgrade) => upgrade.start(task, context),
+            _ => Err(SaslError::MalformedRequest),
+        }
+    }
+
+    /// Goes on with what the client has worked out for a task.
+    pub(super) fn task_data(self, data: &[u8], context: &Context) -> Next {
+        match self {
+            Self::Upgrade(upgrade) => upgrade.salted(data, context),
+            _ => Err(SaslError::MalformedRequest),
+        }
+    }
+
+    /// Goes on with the result of [`Step::AddKeys`].
+    pub(super) fn added(self, is_added: bool) -> Next {
+        match self {
+            Self::Upgrade(upgrade) => upgrade.added(is_added),
             _ => Err(SaslError::MalformedRequest),
         }
     }
@@ -302,6 +386,12 @@ fn succeed(account: BareJid, disabled: bool, data: Option<Vec<u8>>) -> Next {
     Ok((None, Step::Success { account, data, expires: None }))
 }
 
+/// The same of a proof by stored keys, which the account may have too few of.
+fn succeed_by(proved: Proved, account: BareJid, disabled: bool, data: Option<Vec<u8>>) -> Next {
+    let (_, step) = succeed(account, disabled, data)?;
+    Ok((Some(Exchange::Proved(proved)), step))
+}
+
 /// The keys to go on with, and whether they are real. An account without keys for this mechanism,
 /// and one that does not exist, get a decoy, which is made in any case: the same work for all
 /// (SASL-7).
@@ -345,6 +435,7 @@ mod tests {
             secure: true,
             bindings: ChannelBindings::new(),
             certified: Vec::new(),
+            adds_keys: true,
         };
         let account = BareJid::new("juliet@example.com").unwrap();
         let keys =

@@ -90,8 +90,16 @@ impl Negotiation {
             (Ok(Request::Response(data)), Some(exchange)) => {
                 (before, exchange.respond(&data, &self.context))
             }
+            (Ok(Request::Next(task)), Some(exchange)) => {
+                (before, exchange.start_task(&task, &self.context))
+            }
+            (Ok(Request::TaskData(data)), Some(exchange)) => {
+                (before, exchange.task_data(&data, &self.context))
+            }
             // SASL-4
-            (Ok(Request::Response(_)), None) => (None, Err(SaslError::MalformedRequest)),
+            (Ok(Request::Response(_) | Request::Next(_) | Request::TaskData(_)), None) => {
+                (None, Err(SaslError::MalformedRequest))
+            }
             (Ok(Request::Abort), _) => (None, Err(SaslError::Aborted)),
             (Err(error), _) => (None, Err(error)),
         };
@@ -101,6 +109,12 @@ impl Negotiation {
     /// Whether an exchange of SASL2 is under way, during which nothing else may come (SASL2-5).
     pub(crate) fn is_exclusive(&self) -> bool {
         self.attempt.as_ref().is_some_and(|attempt| attempt.profile() == Profile::Sasl2)
+    }
+
+    /// Whether the client has proved who it is, and does tasks.
+    pub(crate) fn is_continued(&self) -> bool {
+        let exchange = self.attempt.as_ref().and_then(|attempt| attempt.exchange.as_ref());
+        exchange.is_some_and(|exchange| matches!(exchange, Exchange::Upgrade(_)))
     }
 
     /// Takes what the client asked for with the attempt that has succeeded; `None` in SASL1.
@@ -121,6 +135,11 @@ impl Negotiation {
     /// The result of [`Step::CheckKeys`].
     pub(crate) fn hashed(&mut self, right: bool) -> Result<Step, Failure> {
         self.go_on(|exchange, _| exchange.hashed(right))
+    }
+
+    /// Whether the store did [`Step::AddKeys`].
+    pub(crate) fn added(&mut self, is_added: bool) -> Result<Step, Failure> {
+        self.go_on(|exchange, _| exchange.added(is_added))
     }
 
     /// What the host found for [`Step::CheckPassword`].
@@ -185,6 +204,11 @@ impl Negotiation {
     }
 
     fn keep(&mut self, next: Next, asked: Option<Box<Establish>>) -> Result<Step, Failure> {
+        let tasks = asked.as_deref().map(|asked| &*asked.upgrades).unwrap_or_default();
+        let next = match next {
+            Ok((Some(exchange), step)) => exchange.with_tasks(step, tasks, &self.context),
+            next => next,
+        };
         let (exchange, step) = next.map_err(|error| self.refuse(error))?;
         self.attempt = Some(Attempt { exchange, asked });
         Ok(step)

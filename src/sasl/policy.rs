@@ -30,7 +30,8 @@ pub struct Policy {
     pub(super) host_checks_tokens: bool,
     pub(super) guests: bool,
     pub(super) downgrade_protection: bool,
-    iterations: NonZeroU32,
+    pub(super) upgrades: Vec<ScramHash>,
+    pub(super) iterations: NonZeroU32,
     secret: [u8; 32],
 }
 
@@ -54,6 +55,7 @@ impl Policy {
             host_checks_tokens: false,
             guests: false,
             downgrade_protection: true,
+            upgrades: vec![ScramHash::Sha512, ScramHash::Sha256],
             iterations: Credentials::DEFAULT_ITERATIONS,
             secret,
         }
@@ -85,6 +87,17 @@ impl Policy {
     /// attempt there is answered `encryption-required`.
     pub const fn allow_insecure(mut self, allow: bool) -> Self {
         self.secure_only = !allow;
+        self
+    }
+
+    /// The hash functions for which clients may bring the keys that their account has not
+    /// ([XEP-0480](https://xmpp.org/extensions/xep-0480.html), [UPGRADE-1](crate::rules#upgrade-1)): SHA-512 and SHA-256 by
+    /// default, where the store can keep them ([`AccountStore::adds_keys`](crate::store::AccountStore::adds_keys)).
+    ///
+    /// So accounts that were made before a mechanism was there get its keys when their clients log in next; once all
+    /// have them, it may be offered by [`mechanisms`](Self::mechanisms).
+    pub fn upgrades(mut self, hashes: &[ScramHash]) -> Self {
+        self.upgrades = ScramHash::ALL.into_iter().filter(|one| hashes.contains(one)).collect();
         self
     }
 
@@ -179,6 +192,7 @@ impl fmt::Debug for Policy {
             .field("secure_only", &self.secure_only)
             .field("host_checks_passwords", &self.host_checks_passwords)
             .field("downgrade_protection", &self.downgrade_protection)
+            .field("upgrades", &self.upgrades)
             .field("iterations", &self.iterations)
             .finish_non_exhaustive()
     }

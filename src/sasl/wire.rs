@@ -4,7 +4,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::error::SaslError;
+use super::upgrade;
 use crate::stanza::write;
+use crate::store::ScramHash;
 use crate::stream::Nonza;
 
 /// The namespace of SASL1.
@@ -39,6 +41,10 @@ pub(crate) enum Request<'a> {
     Auth { mechanism: &'a str, initial: Option<Vec<u8>> },
     /// Go on with the exchange.
     Response(Vec<u8>),
+    /// Begin the task of this name.
+    Next(String),
+    /// Go on with the task.
+    TaskData(Vec<u8>),
     /// Give the exchange up.
     Abort,
 }
@@ -75,6 +81,12 @@ pub(crate) fn parse_2<'a>(
             Ok(Request::Auth { mechanism: mechanism.unwrap_or_default(), initial: first })
         }
         "response" => Ok(Request::Response(decode(&element.text())?)),
+        "next" => Ok(Request::Next(element.attribute("task").unwrap_or_default().into_owned())),
+        "task-data" => {
+            let hash = element.children().find(|child| child.is("hash", upgrade::SCRAM_NS));
+            let hash = hash.ok_or(SaslError::MalformedRequest)?;
+            Ok(Request::TaskData(decode(hash.text().trim())?))
+        }
         "abort" => Ok(Request::Abort),
         _ => Err(SaslError::MalformedRequest),
     }
@@ -141,6 +153,31 @@ pub(crate) fn write_failure(
         write::leaf(&mut content, "text", &[("xml:lang", "en")], Some(text));
     }
     element(profile, "failure", &String::from_utf8_lossy(&content), out);
+}
+
+/// Appends `<continue/>` with one task (XEP-0480 §2.2).
+pub(crate) fn write_continue(data: Option<&[u8]>, task: ScramHash, out: &mut Vec<u8>) {
+    out.extend_from_slice(format!("<continue xmlns='{NS_2}'>").as_bytes());
+    if let Some(data) = data {
+        write::leaf(out, "additional-data", &[], Some(&STANDARD.encode(data)));
+    }
+    out.extend_from_slice(b"<tasks>");
+    write::leaf(out, "task", &[], Some(&upgrade::task(task)));
+    out.extend_from_slice(b"</tasks></continue>");
+}
+
+/// Appends `<task-data/>` with what the client is to salt its password with (XEP-0480 §3).
+pub(crate) fn write_salt(salt: &[u8], iterations: u32, out: &mut Vec<u8>) {
+    let (salt, ns) = (STANDARD.encode(salt), upgrade::SCRAM_NS);
+    let salt = format!("<salt xmlns='{ns}' iterations='{iterations}'>{salt}</salt>");
+    element(Profile::Sasl2, "task-data", &salt, out);
+}
+
+/// Appends what is beside the mechanisms of SASL2: the tasks that bring keys for these hash functions (XEP-0480 §2.1).
+pub(crate) fn write_upgrades(hashes: impl Iterator<Item = ScramHash>, out: &mut Vec<u8>) {
+    for hash in hashes {
+        write::leaf(out, "upgrade", &[("xmlns", upgrade::NS)], Some(&upgrade::task(hash)));
+    }
 }
 
 fn element(profile: Profile, name: &str, content: &str, out: &mut Vec<u8>) {

@@ -24,6 +24,7 @@ mod faults;
 mod guests;
 mod limits;
 mod metrics;
+mod overview;
 mod trace;
 mod work;
 
@@ -41,6 +42,7 @@ pub use limits::{Limits, Rate};
 #[cfg(feature = "metrics")]
 pub use metrics::Feed;
 pub use metrics::{ByKind, Histogram, LoginStep, Metrics, Unit};
+pub use overview::{Listing, Order, Overview, Stage, StreamInfo};
 
 use std::fmt;
 use std::future::{Future, poll_fn};

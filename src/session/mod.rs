@@ -27,7 +27,7 @@ pub use account::AccountState;
 pub(crate) use account::{Account, Values};
 #[cfg(feature = "server")]
 pub(crate) use handle::Standing;
-pub use handle::{Available, Interested, SessionHandle, SessionId, SessionInfo};
+pub use handle::{Available, Interested, SessionHandle, SessionId, SessionInfo, SessionState};
 pub use input::{Detached, InputTicket};
 #[cfg(feature = "server")]
 pub(crate) use outbound::LastWords;

@@ -65,6 +65,28 @@ pub trait AccountStore: Send + Sync + 'static {
     /// Creates the account or replaces its credentials.
     fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()>;
 
+    /// Whether [`add_keys`](Self::add_keys) does something: only then are clients asked to upgrade the keys of their
+    /// account. By default it does not.
+    fn adds_keys(&self) -> bool {
+        false
+    }
+
+    /// Adds keys for a hash function to an account that has none for it, in one step with a look at what it has
+    /// ([UPGRADE-2](crate::rules#upgrade-2)): `false`, and nothing has changed, if its keys for another hash function
+    /// are no longer `proved.1`, by which its client has just proved who it is, or if it is disabled or gone. What it has
+    /// stays.
+    ///
+    /// Without that look a password that is changed meanwhile would be undone.
+    fn add_keys(
+        &self,
+        account: &BareJid,
+        proved: (ScramHash, ScramKeys),
+        added: (ScramHash, ScramKeys),
+    ) -> StoreFuture<bool> {
+        let _not_kept = (account, proved, added);
+        Box::pin(std::future::ready(Ok(false)))
+    }
+
     /// Removes the account (credentials only; rosters and messages have stores of their own).
     /// `false` if there was none.
     fn remove(&self, account: &BareJid) -> StoreFuture<bool>;
@@ -197,6 +219,20 @@ impl Credentials {
             ScramHash::Sha256 => self.scram_sha_256.as_ref(),
             ScramHash::Sha512 => self.scram_sha_512.as_ref(),
         }
+    }
+
+    /// Adds keys if these are still what `proved` was about; whether it did.
+    pub(crate) fn upgrade(
+        &mut self,
+        proved: &(ScramHash, ScramKeys),
+        (hash, keys): (ScramHash, ScramKeys),
+    ) -> bool {
+        let is_right =
+            !self.disabled && self.keys(proved.0) == Some(&proved.1) && self.usable(hash).is_none();
+        if is_right {
+            *self = std::mem::take(self).with_keys(hash, keys);
+        }
+        is_right
     }
 
     /// The keys for `hash`, if there are any that can work.

@@ -165,7 +165,8 @@ mod reader {
     }
 }
 
-#[cfg(all(test, feature = "certificates"))]
+#[cfg(test)]
+#[cfg(feature = "certificates")]
 mod tests {
     use rcgen::{CertificateParams, CustomExtension, KeyPair, OtherNameValue, SanType};
 

@@ -107,10 +107,47 @@ pub fn accounts(open: impl Fn() -> Arc<dyn AccountStore>) {
     same("SASL-7", "credentials", &found, &Some(keys(&disabled)));
     assert!(done("SASL-7", store.exists(&account)), "SASL-7: a disabled account does not exist");
 
+    if store.adds_keys() {
+        added_keys(&*store, &account);
+    }
+
     assert!(done("DESTROY-15", store.remove(&account)), "DESTROY-15: account not found");
     assert!(!done("DESTROY-15", store.remove(&account)), "DESTROY-15: removed account found");
     assert!(!done("DESTROY-15", store.exists(&account)), "DESTROY-15: removed account exists");
     assert!(done("DESTROY-15", store.remove(&other)), "DESTROY-15: another account is gone");
+}
+
+/// [`AccountStore::add_keys`]
+fn added_keys(store: &dyn AccountStore, account: &BareJid) {
+    const RULE: &str = "UPGRADE-2";
+    let all = credentials(2);
+    let of = |hash| (hash, all.keys(hash).cloned().unwrap_or_else(|| keys_of(2, 20)));
+    let (old, new) = (of(ScramHash::Sha256), of(ScramHash::Sha512));
+    let other = (ScramHash::Sha256, keys_of(3, 32));
+    let now = || done(RULE, store.credentials(account)).map(|found| keys(&found));
+    let before = Credentials::new().with_keys(old.0, old.1.clone());
+    done(RULE, store.set_credentials(account, before.clone()));
+    for (proved, why) in [
+        (other, "after another password was set"),
+        (of(ScramHash::Sha1), "for keys that the account has not"),
+    ] {
+        assert!(!done(RULE, store.add_keys(account, proved, new.clone())), "{RULE}: added {why}");
+        same(RULE, "credentials", &now(), &Some(keys(&before)));
+    }
+    assert!(done(RULE, store.add_keys(account, old.clone(), new.clone())), "{RULE}: not added");
+    let after = before.clone().with_keys(new.0, new.1.clone());
+    same(RULE, "credentials", &now(), &Some(keys(&after)));
+    let again = (ScramHash::Sha512, keys_of(4, 64));
+    assert!(!done(RULE, store.add_keys(account, old.clone(), again)), "{RULE}: keys replaced");
+    same(RULE, "credentials", &now(), &Some(keys(&after)));
+    let disabled = Credentials { disabled: true, ..before };
+    done(RULE, store.set_credentials(account, disabled.clone()));
+    let added = done(RULE, store.add_keys(account, old.clone(), new.clone()));
+    assert!(!added, "{RULE}: keys added to a disabled account");
+    same(RULE, "credentials", &now(), &Some(keys(&disabled)));
+    let gone = jid("account-gone");
+    assert!(!done(RULE, store.add_keys(&gone, old, new)), "{RULE}: keys added to no account");
+    assert!(!done(RULE, store.exists(&gone)), "{RULE}: an account came of its keys");
 }
 
 /// Tests a [`RosterStore`].
@@ -466,15 +503,19 @@ fn messages<I>(list: &[(I, OfflineMessage)]) -> Vec<OfflineMessage> {
 }
 
 fn credentials(n: u8) -> Credentials {
-    let keys = |length: usize| ScramKeys {
+    let keys = |length| keys_of(n, length);
+    let all = Credentials::from_keys((n == 1).then(|| keys(20)), Some(keys(32)));
+    if n == 2 { all.with_keys(ScramHash::Sha512, keys(64)) } else { all }
+}
+
+fn keys_of(n: u8, length: usize) -> ScramKeys {
+    ScramKeys {
         // Not text, and with bytes that end strings elsewhere.
         salt: vec![n, 0, 0xff, b'\'', 0x80],
         iterations: 10_000 + u32::from(n),
         stored_key: vec![n; length],
         server_key: vec![n ^ 0xff; length],
-    };
-    let all = Credentials::from_keys((n == 1).then(|| keys(20)), Some(keys(32)));
-    if n == 2 { all.with_keys(ScramHash::Sha512, keys(64)) } else { all }
+    }
 }
 
 /// Credentials in a form that can be compared.

@@ -10,8 +10,8 @@ use parking_lot::Mutex;
 
 use super::{
     AccountStore, BlockStore, Credentials, OfflineId, OfflineLimits, OfflineMessage, OfflineStore,
-    RosterChange, RosterStore, ScramHash, StoreError, StoreFuture, StoredContact, StoredRoster,
-    SubscriptionRequest, made,
+    RosterChange, RosterStore, ScramHash, ScramKeys, StoreError, StoreFuture, StoredContact,
+    StoredRoster, SubscriptionRequest, made,
 };
 use crate::rules::roster::Item;
 
@@ -197,10 +197,13 @@ impl Cost for String {
 impl Cost for Credentials {
     fn cost(&self) -> usize {
         let keys = ScramHash::ALL.into_iter().filter_map(|hash| self.keys(hash));
-        size_of::<Account>()
-            + keys
-                .map(|keys| keys.salt.len() + keys.stored_key.len() + keys.server_key.len())
-                .sum::<usize>()
+        size_of::<Account>() + keys.map(Cost::cost).sum::<usize>()
+    }
+}
+
+impl Cost for ScramKeys {
+    fn cost(&self) -> usize {
+        self.salt.len() + self.stored_key.len() + self.server_key.len()
     }
 }
 
@@ -228,6 +231,26 @@ impl AccountStore for Memory {
             let former = entry.credentials.replace(credentials);
             Difference { added, removed: total(&former) }
         })
+    }
+
+    fn adds_keys(&self) -> bool {
+        true
+    }
+
+    fn add_keys(
+        &self,
+        account: &BareJid,
+        proved: (ScramHash, ScramKeys),
+        keys: (ScramHash, ScramKeys),
+    ) -> StoreFuture<bool> {
+        let mut is_added = false;
+        let most = keys.1.cost();
+        let written = self.write(account, most, |entry| {
+            let before = total(&entry.credentials);
+            is_added = entry.credentials.as_mut().is_some_and(|found| found.upgrade(&proved, keys));
+            Difference { added: total(&entry.credentials), removed: before }
+        });
+        Box::pin(async move { written.await.map(|()| is_added) })
     }
 
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {

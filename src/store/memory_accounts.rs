@@ -70,6 +70,22 @@ impl AccountStore for MemoryAccounts {
         })))
     }
 
+    fn adds_keys(&self) -> bool {
+        true
+    }
+
+    fn add_keys(
+        &self,
+        account: &BareJid,
+        proved: (ScramHash, ScramKeys),
+        added: (ScramHash, ScramKeys),
+    ) -> StoreFuture<bool> {
+        let mut accounts = self.accounts.write();
+        let found = accounts.get_mut(account);
+        let is_added = found.is_some_and(|credentials| credentials.upgrade(&proved, added));
+        Box::pin(ready(Ok(is_added)))
+    }
+
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
         let removed = self.accounts.write().remove(account).is_some();
         Box::pin(ready(Ok(removed)))

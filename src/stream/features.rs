@@ -71,12 +71,14 @@ impl Features {
     }
 
     /// Adds authentication in the SASL2 profile ([XEP-0388](https://xmpp.org/extensions/xep-0388.html)), before it,
-    /// with what can be asked for together with it: whole elements. Without a mechanism it is left out
+    /// with what can be asked for together with it, and what else it has, such as upgrade tasks
+    /// ([XEP-0480](https://xmpp.org/extensions/xep-0480.html)): whole elements. Without a mechanism it is left out
     /// ([SASL2-1](crate::rules#sasl2-1)).
     pub fn sasl2<'a>(
         mut self,
         mechanisms: impl IntoIterator<Item = &'a str>,
         inline: &[u8],
+        beside: &[u8],
     ) -> Self {
         let mut mechanisms = mechanisms.into_iter().peekable();
         if self.state != State::Unauthenticated || mechanisms.peek().is_none() {
@@ -91,6 +93,7 @@ impl Features {
             self.content.extend_from_slice(inline);
             self.put("</inline>");
         }
+        self.content.extend_from_slice(beside);
         self.put("</authentication>");
         self
     }

@@ -90,6 +90,10 @@ pub struct Device {
     queries: u32,
     /// Sessions that it has had.
     sessions: u32,
+    /// On this transport it logs in by SASL2, with all that it wants.
+    is_inline: bool,
+    /// The features behind a success are still to come.
+    awaits_features: bool,
     pub conflicts: bool,
     pub habits: Habits,
 }
@@ -116,6 +120,8 @@ impl Device {
             messages: 0,
             queries: 0,
             sessions: 0,
+            is_inline: false,
+            awaits_features: false,
             conflicts: true,
             habits: Habits::default(),
         }
@@ -147,17 +153,69 @@ impl Device {
         self.out.clear();
         self.marks.clear();
         self.write(HEADER);
+        self.is_inline = random.chance(50);
+        self.awaits_features = false;
         if random.chance(30) {
             self.authenticate();
         }
     }
 
     fn authenticate(&mut self) {
+        if self.is_inline {
+            return self.log_in();
+        }
         let plain = STANDARD.encode(format!("\0{}\0{PASSWORD}", self.node));
         self.write(&format!(
             "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{plain}</auth>"
         ));
         self.stage = Stage::Authenticating;
+    }
+
+    /// SASL2, with the session that it had or else a new one. By its id, older ones of it are replaced.
+    fn log_in(&mut self) {
+        let plain = STANDARD.encode(format!("\0{}\0{PASSWORD}", self.node));
+        let id = format!("00000000-0000-4000-8000-{:012}", self.number);
+        let known = self.session.as_ref().and_then(|s| Some((s.id.clone()?, s.handled)));
+        let resume = known.map(|(id, h)| format!("<resume {NS} previd='{id}' h='{h}'/>"));
+        let enable =
+            if self.managed { format!("<enable {NS} resume='true'/>") } else { String::new() };
+        self.write(&format!(
+            "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'>\
+             <initial-response>{plain}</initial-response><user-agent id='{id}'/>\
+             <bind xmlns='urn:xmpp:bind:0'><tag>d{}</tag>{enable}</bind>{}</authenticate>",
+            self.number,
+            resume.unwrap_or_default(),
+        ));
+        self.stage = Stage::Authenticating;
+    }
+
+    /// What it has got by SASL2.
+    fn logged_in(&mut self, xml: &str, session: Option<usize>, oracle: &mut Oracle) {
+        let part = |name: &str| xml.find(&format!("<{name} ")).map(|at| &xml[at..]);
+        if let Some(resumed) = part("resumed") {
+            if let (Some(session), Some(own)) = (session, &self.session) {
+                oracle.acknowledged(session, own.handled);
+            }
+            return self.resumed(resumed, oracle);
+        }
+        if let Some(failed) = part("failed") {
+            self.refused(failed, oracle);
+        }
+        if self.session.is_some() {
+            oracle.blame(format!("device {}: no word of its session: {xml}", self.number));
+        }
+        let jid = xml
+            .split_once("<authorization-identifier>")
+            .and_then(|(_, rest)| rest.split('<').next());
+        self.jid = jid.map(str::to_owned);
+        let id = part("enabled").and_then(|enabled| attribute(enabled, "id"));
+        if id.is_some() != self.managed || part("bound").is_none() {
+            oracle.blame(format!("device {}: {xml}", self.number));
+        }
+        self.session = Some(Management { id: id.map(str::to_owned), ..Management::default() });
+        self.sessions += 1;
+        self.awaits_features = true;
+        self.ready(oracle);
     }
 
     /// The transport is gone, or what it was is not wanted any more.
@@ -246,6 +304,19 @@ impl Device {
         match self.stage {
             Stage::Away | Stage::Closing => {}
             Stage::Opening => self.authenticate(),
+            Stage::Authenticating if self.is_inline && xml.starts_with("<success") => {
+                self.logged_in(xml, session, oracle);
+            }
+            // No room, or the store has failed.
+            Stage::Authenticating if self.is_inline && xml.contains("<temporary-auth-failure") => {
+                self.lost(oracle);
+            }
+            Stage::Ready if self.awaits_features => {
+                self.awaits_features = false;
+                if !xml.starts_with("<stream:features") {
+                    oracle.blame(format!("device {}: before its features: {xml}", self.number));
+                }
+            }
             Stage::Authenticating if xml.starts_with("<success") => {
                 self.stage = Stage::Reopening;
                 self.write(HEADER);

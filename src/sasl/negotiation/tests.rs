@@ -3,6 +3,7 @@ mod exchange;
 mod hostile;
 mod identity;
 mod proof;
+mod tasks;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -71,6 +72,7 @@ impl World {
             secure: true,
             bindings: bindings(),
             certified: Vec::new(),
+            adds_keys: true,
         };
         change(&mut context);
         let credentials = Credentials::from_password_with(PASSWORD, FEW, &*environment).unwrap();

@@ -35,13 +35,15 @@ pub(super) enum Pending<C: SharedConnection> {
 
 /// What a store answered to SASL.
 pub(super) enum SaslAnswer {
-    Credentials(Option<Credentials>),
+    Credentials(Box<Option<Credentials>>),
     Verdict(Verdict),
     Token(TokenVerdict),
     /// The account that was made, if there was room.
     Guest(Option<BareJid>),
     /// Whether the password is right.
     Hashed(bool),
+    /// Whether the keys are there now (UPGRADE-2).
+    Added(bool),
 }
 
 /// The session bound, or given back with what its client is told.

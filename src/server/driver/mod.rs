@@ -179,7 +179,7 @@ pub struct Driver<C: SharedConnection> {
 impl<C: SharedConnection> super::Server<C> {
     /// The place of a transport until its source is known and it gets a driver.
     pub(crate) fn unnamed_place(&self) -> Place {
-        self.0.ledger.enter(self.0.ledger.source(&PeerAddress::UNKNOWN))
+        self.0.ledger.enter(&PeerAddress::UNKNOWN)
     }
 
     pub(crate) fn limits(&self) -> &super::Limits {
@@ -190,7 +190,7 @@ impl<C: SharedConnection> super::Server<C> {
 impl<C: SharedConnection> Driver<C> {
     pub(super) fn new(core: Arc<Core<C>>, connection: C, transport: Transport) -> Self {
         let peer = PeerAddress::new(transport.source.as_deref());
-        let place = core.ledger.enter(core.ledger.source(&peer));
+        let place = core.ledger.enter(&peer);
         Self::placed(core, connection, transport, peer, place)
     }
 
@@ -275,7 +275,7 @@ impl<C: SharedConnection> Driver<C> {
     /// keeps the socket counted ([LIMIT-27](crate::rules#limit-27)).
     pub fn place(&mut self) -> Place {
         let (ledger, peer) = (&self.core.ledger, &self.peer);
-        self.place.get_or_insert_with(|| ledger.closing(ledger.source(peer))).clone()
+        self.place.get_or_insert_with(|| ledger.closing(peer)).clone()
     }
 
     /// Takes bytes of the client, in any chunking; where elements are messages, a whole message. Never

@@ -195,6 +195,8 @@ named! {
         Exists = "exists",
         /// [`AccountStore::set_credentials`](crate::store::AccountStore::set_credentials)
         SetCredentials = "set-credentials",
+        /// [`AccountStore::add_keys`](crate::store::AccountStore::add_keys)
+        AddKeys = "add-keys",
         /// [`AccountStore::remove`](crate::store::AccountStore::remove)
         RemoveAccount = "remove-account",
         /// [`Authenticator::check_login`](crate::store::Authenticator::check_login)

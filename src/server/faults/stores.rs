@@ -14,9 +14,9 @@ use crate::server::metrics::RareCounters;
 use crate::session::HostCode;
 use crate::store::{
     AccountStore, Authenticator, BlockStore, CertificateMapper, ClientCertificate, Credentials,
-    LoginRequest, OfflineId, OfflineMessage, OfflineStore, RosterChange, RosterStore, StoreError,
-    StoreFuture, StoredContact, StoredRoster, Stores, SubscriptionRequest, TokenAuthenticator,
-    TokenError, TokenVerdict, Verdict,
+    LoginRequest, OfflineId, OfflineMessage, OfflineStore, RosterChange, RosterStore, ScramHash,
+    ScramKeys, StoreError, StoreFuture, StoredContact, StoredRoster, Stores, SubscriptionRequest,
+    TokenAuthenticator, TokenError, TokenVerdict, Verdict,
 };
 
 /// What a watched store tells of its calls.
@@ -132,6 +132,22 @@ impl AccountStore for Watched<dyn AccountStore> {
     fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
         let set = |store: &dyn AccountStore| store.set_credentials(account, credentials);
         self.call(StoreCall::SetCredentials, account, set)
+    }
+
+    fn adds_keys(&self) -> bool {
+        let asks = || self.store.adds_keys();
+        let faults = &self.watch.faults;
+        faults.shielded(HostCode::Store, &PeerAddress::UNKNOWN, None, asks).unwrap_or(false)
+    }
+
+    fn add_keys(
+        &self,
+        account: &BareJid,
+        proved: (ScramHash, ScramKeys),
+        added: (ScramHash, ScramKeys),
+    ) -> StoreFuture<bool> {
+        let add = |store: &dyn AccountStore| store.add_keys(account, proved, added);
+        self.call(StoreCall::AddKeys, account, add)
     }
 
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
@@ -282,7 +298,27 @@ mod tests {
             self.fail()
         }
 
+        fn adds_keys(&self) -> bool {
+            assert!(!self.0, "no disk");
+            true
+        }
+
+        fn add_keys(
+            &self,
+            _: &BareJid,
+            _: (ScramHash, ScramKeys),
+            _: (ScramHash, ScramKeys),
+        ) -> StoreFuture<bool> {
+            self.fail()
+        }
+
         fn remove(&self, _: &BareJid) -> StoreFuture<bool> {
+            self.fail()
+        }
+    }
+
+    impl CertificateMapper for Bad {
+        fn accounts(&self, _: &ClientCertificate, _: &DomainRef) -> StoreFuture<Vec<BareJid>> {
             self.fail()
         }
     }
@@ -295,12 +331,6 @@ mod tests {
 
     impl TokenAuthenticator for Bad {
         fn check_token(&self, _: &str, _: &LoginRequest) -> StoreFuture<TokenVerdict> {
-            self.fail()
-        }
-    }
-
-    impl CertificateMapper for Bad {
-        fn accounts(&self, _: &ClientCertificate, _: &DomainRef) -> StoreFuture<Vec<BareJid>> {
             self.fail()
         }
     }
@@ -373,7 +403,7 @@ mod tests {
     fn fault_2_no_call_of_a_store_fails_in_silence() {
         for panics in [false, true] {
             let (told, log) = (Arc::new(Mutex::new(Vec::new())), Arc::<RareCounters>::default());
-            let hook = Arc::clone(&told);
+            let (hook, log_of) = (Arc::clone(&told), Arc::clone(&told));
             let environment: Arc<dyn Environment> = Arc::new(Virtual::new(1));
             let faults = Arc::new(Faults::new(
                 Some(Box::new(move |fault| hook.lock().push(fault.clone()))),
@@ -388,7 +418,6 @@ mod tests {
             let host = watch.watched::<dyn Authenticator>(Arc::clone(&bad) as _);
             let tokens = watch.watched::<dyn TokenAuthenticator>(Arc::clone(&bad) as _);
             let mapper = watch.watched::<dyn CertificateMapper>(bad);
-            let certificate = ClientCertificate::new(Vec::new(), []);
             let domain = jid::DomainPart::new("example.com").unwrap().into_owned();
             let login = LoginRequest { domain, mechanism: "PLAIN", source: None, user_agent: None };
             let jid = &BareJid::new("juliet@example.com").unwrap();
@@ -400,10 +429,12 @@ mod tests {
             fails(stores.accounts.credentials(jid));
             fails(stores.accounts.exists(jid));
             fails(stores.accounts.set_credentials(jid, Credentials::new()));
+            let keys = |hash| (hash, ScramKeys::from_parts(vec![1], 1, vec![2], vec![3]));
+            let (old, new) = (keys(ScramHash::Sha1), keys(ScramHash::Sha512));
+            fails(stores.accounts.add_keys(jid, old, new));
             fails(stores.accounts.remove(jid));
             fails(host.check_login(jid, "secret", &login));
             fails(tokens.check_token("secret", &login));
-            fails(mapper.accounts(&certificate, login.domain()));
             fails(stores.rosters.load(jid));
             fails(stores.rosters.contact(jid, jid));
             fails(stores.rosters.apply(jid, change()));
@@ -428,8 +459,17 @@ mod tests {
             assert!(told.iter().all(|fault| is_panic(fault.kind()) == panics));
             if !panics {
                 let calls: BTreeSet<_> = told.iter().map(|fault| fault.kind().detail()).collect();
-                assert_eq!(calls.len(), StoreCall::ALL.len() - 2, "of stores: {calls:?}");
+                // But those of extensions, of a whole account, and below.
+                assert_eq!(calls.len(), StoreCall::ALL.len() - 3, "of stores: {calls:?}");
             }
+            let before = told.len();
+            drop(told);
+            // This one is about a domain, and that one is answered.
+            let certificate = ClientCertificate::new([1], []);
+            fails(mapper.accounts(&certificate, jid.domain()));
+            assert_eq!(stores.accounts.adds_keys(), !panics);
+            let told = log_of.lock();
+            assert_eq!(told.len(), before + 1 + usize::from(panics));
         }
     }
 }

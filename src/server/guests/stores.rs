@@ -9,7 +9,8 @@ use jid::BareJid;
 use super::Guests;
 use crate::store::{
     AccountStore, Credentials, OfflineId, OfflineMessage, OfflineStore, RosterChange, RosterStore,
-    StoreError, StoreFuture, StoredContact, StoredRoster, Stores, SubscriptionRequest,
+    ScramHash, ScramKeys, StoreError, StoreFuture, StoredContact, StoredRoster, Stores,
+    SubscriptionRequest,
 };
 
 /// A store that guests do not get into.
@@ -50,6 +51,19 @@ impl AccountStore for Split<dyn AccountStore> {
             true => refused(),
             false => self.store.set_credentials(account, credentials),
         }
+    }
+
+    fn adds_keys(&self) -> bool {
+        self.store.adds_keys()
+    }
+
+    fn add_keys(
+        &self,
+        account: &BareJid,
+        proved: (ScramHash, ScramKeys),
+        added: (ScramHash, ScramKeys),
+    ) -> StoreFuture<bool> {
+        self.store.add_keys(account, proved, added)
     }
 
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {

@@ -2,6 +2,7 @@
 
 mod acks;
 mod extension;
+mod info;
 mod presence;
 
 use std::fmt;
@@ -24,6 +25,7 @@ use crate::stanza::Stanza;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
+pub use info::{SessionInfo, SessionState};
 #[cfg(feature = "server")]
 pub(crate) use presence::Rare;
 pub(crate) use presence::{Gone, Last, PresenceState};
@@ -490,27 +492,6 @@ impl<C: SharedConnection> SessionHandle<C> {
     pub(crate) fn account(&self) -> &Arc<Account> {
         &self.0.account
     }
-
-    /// What can be told of the session now, for an administrator's eyes.
-    #[must_use]
-    pub fn info(&self) -> SessionInfo {
-        let out = self.0.out.lock();
-        let (received, sent, queued) = (out.received, out.delivered, out.queue.bytes());
-        let (link, is_ended) = (out.link.clone(), out.ended);
-        drop(out);
-        SessionInfo {
-            jid: self.0.jid.clone(),
-            id: self.0.id,
-            since: self.0.since.into(),
-            priority: self.0.priority(),
-            available: self.0.is_available(),
-            interested: self.0.is_interested(),
-            live: link.is_some() && !is_ended,
-            stanzas_received: received,
-            stanzas_sent: sent,
-            bytes_waiting: queued + link.map_or(0, |link| link.waiting()),
-        }
-    }
 }
 
 impl<C: SharedConnection> PartialEq for SessionHandle<C> {
@@ -527,44 +508,6 @@ impl<C: SharedConnection> fmt::Debug for SessionHandle<C> {
             .field("id", &self.0.id.0)
             .field("available", &self.is_available())
             .field("interested", &self.is_interested())
-            .finish_non_exhaustive()
-    }
-}
-
-/// What can be told of a session at one moment.
-#[derive(Clone)]
-#[non_exhaustive]
-pub struct SessionInfo {
-    /// The full JID.
-    pub jid: FullJid,
-    /// The number of the instance.
-    pub id: SessionId,
-    /// When it was bound, on the [`Environment`](crate::environment::Environment)'s monotonic clock.
-    pub since: Duration,
-    /// The priority of its presence; 0 where there is none.
-    pub priority: i8,
-    /// Whether it is available.
-    pub available: bool,
-    /// Whether it has requested the roster.
-    pub interested: bool,
-    /// Whether it has a transport.
-    pub live: bool,
-    /// Stanzas received from the client, wrapping at 2^32.
-    pub stanzas_received: u32,
-    /// Stanzas accepted for the client, wrapping at 2^32.
-    pub stanzas_sent: u32,
-    /// Bytes accepted for the client and not yet taken by the network or not yet acknowledged.
-    pub bytes_waiting: usize,
-}
-
-impl fmt::Debug for SessionInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionInfo")
-            .field("id", &self.id.0)
-            .field("available", &self.available)
-            .field("interested", &self.interested)
-            .field("live", &self.live)
-            .field("bytes_waiting", &self.bytes_waiting)
             .finish_non_exhaustive()
     }
 }

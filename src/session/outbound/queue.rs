@@ -155,7 +155,6 @@ impl Queue {
     }
 
     /// When the oldest stanza was accepted that has to be acknowledged, and has not been.
-    #[cfg(feature = "server")]
     pub(crate) fn oldest(&self) -> Option<Duration> {
         self.0.as_ref()?.entries.iter().find_map(Queued::counted_since)
     }

@@ -37,7 +37,6 @@ pub(super) enum Queued {
 
 impl Queued {
     /// When it was accepted, if it has to be acknowledged and that was noted.
-    #[cfg(feature = "server")]
     pub(super) fn counted_since(&self) -> Option<Duration> {
         match self {
             Self::Stanza { counted: true, before: false, at, .. } => Some((*at).into()),

@@ -18,7 +18,7 @@ use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::rules::roster::Roster;
 use crate::session::account::{Account, AccountState, Values};
-use crate::session::handle::{SessionHandle, Shared};
+use crate::session::handle::{SessionHandle, SessionId, Shared};
 use crate::session::outbound::{After, Hold, RetentionLimits, Validity};
 use crate::shield::{HostCode, Panicked, shielded, shielded_or};
 use crate::stanza::Stanza;
@@ -113,6 +113,11 @@ impl<C: SharedConnection> Inner<C> {
             bare.strip_suffix(domain.as_str()).is_some_and(|n| n.is_empty() || n.ends_with('@'))
         };
         domains.is_empty() || domains.iter().any(is_in)
+    }
+
+    /// Since when a session waits to be resumed, if it does.
+    pub(crate) fn hibernating_since(&self, session: SessionId) -> Option<Duration> {
+        self.hibernating.lock().since(session)
     }
 
     /// To the host's router, which drops what is void where it orders the stanza.

@@ -14,18 +14,7 @@ pub(super) const KEYS: &str = "SELECT salt, iterations, stored_key, server_key F
 
 impl AccountStore for Sqlite {
     fn credentials(&self, account: &BareJid) -> StoreFuture<Option<Credentials>> {
-        self.reader.about(account, move |db, account| {
-            // SASL-7: all of it, whether there is such an account or not.
-            let disabled =
-                db.prepare_cached(DISABLED)?.query_row([account], |row| row.get(0)).optional()?;
-            let mut credentials = Credentials::new();
-            for hash in ScramHash::ALL {
-                if let Some(keys) = keys(db, account, hash)? {
-                    credentials = credentials.with_keys(hash, keys);
-                }
-            }
-            Ok(disabled.map(|disabled| Credentials { disabled, ..credentials }))
-        })
+        self.reader.about(account, move |db, account| Ok(credentials(db, account)?))
     }
 
     fn exists(&self, account: &BareJid) -> StoreFuture<bool> {
@@ -52,9 +41,45 @@ impl AccountStore for Sqlite {
         })
     }
 
+    fn adds_keys(&self) -> bool {
+        true
+    }
+
+    fn add_keys(
+        &self,
+        account: &BareJid,
+        proved: (ScramHash, ScramKeys),
+        (hash, added): (ScramHash, ScramKeys),
+    ) -> StoreFuture<bool> {
+        self.writer.about(account, move |db, account| {
+            let Some(mut credentials) = credentials(db, account)? else { return Ok(false) };
+            if !credentials.upgrade(&proved, (hash, added.clone())) {
+                return Ok(false);
+            }
+            // Keys that can let nobody in may be there.
+            db.prepare_cached("DELETE FROM scram_keys WHERE account = ?1 AND hash = ?2")?
+                .execute([account, hash.as_str()])?;
+            insert(db, account, hash, &added)?;
+            Ok(true)
+        })
+    }
+
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
         self.writer.about(account, remove)
     }
+}
+
+fn credentials(db: &Connection, account: &str) -> rusqlite::Result<Option<Credentials>> {
+    // SASL-7: all of it, whether there is such an account or not.
+    let disabled =
+        db.prepare_cached(DISABLED)?.query_row([account], |row| row.get(0)).optional()?;
+    let mut credentials = Credentials::new();
+    for hash in ScramHash::ALL {
+        if let Some(keys) = keys(db, account, hash)? {
+            credentials = credentials.with_keys(hash, keys);
+        }
+    }
+    Ok(disabled.map(|disabled| Credentials { disabled, ..credentials }))
 }
 
 fn insert(

@@ -12,10 +12,10 @@ const PATIENCE = 20_000;
 const open = new Set();
 
 class User {
-  constructor(name, resource, { service = `xmpp://127.0.0.1:${starttls}`, password = `secret-of-${name}` } = {}) {
+  constructor(name, resource, { service = `xmpp://127.0.0.1:${starttls}`, password = `secret-of-${name}`, userAgent } = {}) {
     this.stanzas = [];
     this.waiting = [];
-    this.xmpp = client({ service, domain: "localhost", resource, username: name, password });
+    this.xmpp = client({ service, domain: "localhost", resource, username: name, password, userAgent });
     this.xmpp.reconnect.stop();
     this.error = null;
     this.xmpp.on("error", (error) => { this.error = error; });
@@ -108,15 +108,39 @@ const scenarios = {
   },
 
   async conflict() {
-    const old = await User.login("user54", "phone");
+    // Its library logs in by SASL2, and asks for a resource of the server's: what conflicts is the client.
+    const userAgent = xml("user-agent", { id: "d4565fa7-4d72-4749-b3d3-740edbf87770" });
+    const old = await User.login("user54", "phone", { userAgent });
     const gone = new Promise((resolve) => old.xmpp.once("disconnect", resolve));
-    const now = await User.login("user54", "phone");
+    const now = await User.login("user54", "phone", { userAgent });
+    assert.match(now.jid.toString(), /^user54@localhost\/phone\/./);
     await inTime("the end of the older session", gone);
     assert.equal(old.error?.condition, "conflict");
     open.delete(old);
     await now.chat(now.jid, "to myself");
     assert.equal((await now.message()).getChildText("body"), "to myself");
     await now.close();
+  },
+
+  async resumption() {
+    const one = await User.login("user54", "a");
+    const two = await User.login("user55", "b");
+    await two.available();
+    const { jid } = two;
+    const gone = new Promise((resolve) => two.xmpp.once("disconnect", resolve));
+    two.xmpp.socket.socket.destroy();
+    await inTime("the loss", gone);
+    await one.chat(jid, "while it is away");
+    const resumed = new Promise((resolve) => two.xmpp.streamManagement.once("resumed", resolve));
+    // As its own way of reconnecting does.
+    await inTime("a transport", two.xmpp.connect(two.xmpp.options.service));
+    const again = two.xmpp.open({ domain: "localhost" });
+    await inTime("its session", resumed);
+    await inTime("the stream", again);
+    assert.equal(two.xmpp.jid.toString(), jid.toString());
+    assert.equal((await two.message()).getChildText("body"), "while it is away");
+    await one.close();
+    await two.close();
   },
 
   async wrong_password() {

@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::{Dismissal, PlaceStanding, Source};
+use crate::server::faults::PeerAddress;
 use crate::server::limits::Limits;
+use crate::server::overview::{Stage, StreamInfo};
 
 #[derive(Default)]
 pub(super) struct Books {
@@ -65,6 +67,8 @@ struct Crowd {
 /// One transport.
 pub(super) struct Record {
     source: Source,
+    peer: PeerAddress,
+    since: Duration,
     account: Option<u64>,
     phase: Phase,
     signal: Arc<Signal>,
@@ -201,8 +205,13 @@ impl Books {
     /// A transport was accepted. It takes a place when it has something to say. Where too many are
     /// silent or wait, the oldest of them is refused: a flood that goes no further holds up nobody who
     /// does.
-    pub(super) fn enter(&mut self, source: Source) -> (u64, Arc<Signal>) {
-        let (id, signal) = self.record(source);
+    pub(super) fn enter(
+        &mut self,
+        source: Source,
+        peer: PeerAddress,
+        now: Duration,
+    ) -> (u64, Arc<Signal>) {
+        let (id, signal) = self.record(source, peer, now);
         let most = places(&self.limits, source).saturating_mul(WAITING_PER_PLACE);
         let of_source = self.sources.get(&source).and_then(|here| here.crowd.surplus(id, most));
         if let Some(surplus) =
@@ -214,15 +223,20 @@ impl Books {
     }
 
     /// A transport that is being closed enters.
-    pub(super) fn enter_closing(&mut self, source: Source) -> (u64, Arc<Signal>) {
-        let (id, signal) = self.record(source);
+    pub(super) fn enter_closing(
+        &mut self,
+        source: Source,
+        peer: PeerAddress,
+        now: Duration,
+    ) -> (u64, Arc<Signal>) {
+        let (id, signal) = self.record(source, peer, now);
         self.close(id);
         (id, signal)
     }
 
     /// A stream of this process enters, of this account: it takes nobody's place, and waits for none.
     pub(super) fn enter_local(&mut self, account: u64, now: Duration) -> (u64, Arc<Signal>) {
-        let (id, signal) = self.record(Source::UNNAMED);
+        let (id, signal) = self.record(Source::UNNAMED, PeerAddress::UNKNOWN, now);
         self.end(id, Phase::Gone);
         self.authenticated(id, account, now);
         if let Some(record) = self.transports.get_mut(&id) {
@@ -231,7 +245,7 @@ impl Books {
         (id, signal)
     }
 
-    fn record(&mut self, source: Source) -> (u64, Arc<Signal>) {
+    fn record(&mut self, source: Source, peer: PeerAddress, now: Duration) -> (u64, Arc<Signal>) {
         let id = self.next;
         self.next += 1;
         let signal = Arc::<Signal>::default();
@@ -239,7 +253,8 @@ impl Books {
             signal.dismiss(dismissal, &mut self.wakers);
         }
         let of_transport = Arc::clone(&signal);
-        let record = Record { source, account: None, phase: Phase::Gone, signal: of_transport };
+        let (account, phase) = (None, Phase::Gone);
+        let record = Record { source, peer, since: now, account, phase, signal: of_transport };
         self.transports.insert(id, record);
         self.unauthenticated += 1;
         self.change_phase(id, Phase::Silent);
@@ -446,6 +461,21 @@ impl Books {
         {
             self.evict(id);
         }
+    }
+
+    /// All that serve no session, in no order.
+    pub(super) fn streams(&self) -> Vec<StreamInfo> {
+        let stream = |(number, record): (&u64, &Record)| {
+            let stage = match (record.phase, record.account) {
+                (Phase::Closing, _) => Stage::Closing,
+                (_, Some(_)) => Stage::Authenticated,
+                (Phase::Gone, None) => return None,
+                (_, None) => Stage::Unauthenticated,
+            };
+            let (peer, since) = (record.peer.clone(), record.since);
+            Some(StreamInfo { number: *number, peer, stage, since })
+        };
+        self.transports.iter().filter_map(stream).collect()
     }
 
     /// It has gone.

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use crate::environment::Environment;
 use crate::server::faults::PeerAddress;
 use crate::server::limits::Limits;
+use crate::server::overview::StreamInfo;
 use crate::stream::StreamError;
 use books::Books;
 pub(super) use books::{News, Signal};
@@ -80,8 +81,9 @@ impl Ledger {
     }
 
     /// A transport was accepted.
-    pub(super) fn enter(self: &Arc<Self>, source: Source) -> Place {
-        let (id, signal) = self.change(|books, _| books.enter(source));
+    pub(super) fn enter(self: &Arc<Self>, peer: &PeerAddress) -> Place {
+        let (source, peer) = (self.source(peer), peer.clone());
+        let (id, signal) = self.change(|books, now| books.enter(source, peer, now));
         Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
     }
 
@@ -93,8 +95,9 @@ impl Ledger {
     }
 
     /// A transport that served a session is being closed.
-    pub(super) fn closing(self: &Arc<Self>, source: Source) -> Place {
-        let (id, signal) = self.change(|books, _| books.enter_closing(source));
+    pub(super) fn closing(self: &Arc<Self>, peer: &PeerAddress) -> Place {
+        let (source, peer) = (self.source(peer), peer.clone());
+        let (id, signal) = self.change(|books, now| books.enter_closing(source, peer, now));
         Place(Arc::new(Guard { ledger: Arc::clone(self), id, signal }))
     }
 
@@ -159,6 +162,11 @@ impl Ledger {
     /// Transports that are not authenticated, including those that wait.
     pub(in crate::server) fn unauthenticated(&self) -> usize {
         self.books.lock().unauthenticated
+    }
+
+    /// The transports that serve no session.
+    pub(in crate::server) fn streams(&self) -> Vec<StreamInfo> {
+        self.books.lock().streams()
     }
 
     /// Changes the books, gives the places that became free to those who wait, and wakes whom it

@@ -22,8 +22,8 @@ impl<C: SharedConnection> Driver<C> {
     /// Handles one event of a stream without a session. Behind SASL they count (LIMIT-20).
     /// `is_followed`: more of the client has come already.
     pub(in super::super) fn unbound_event(&mut self, event: Event<'_>, is_followed: bool) {
-        if self.is_out_of_place(&event, is_followed) {
-            return self.fail(StreamCondition::PolicyViolation.into());
+        if let Some(condition) = self.out_of_place(&event, is_followed) {
+            return self.fail(condition.into());
         }
         let is_counted = matches!(self.state, State::Authed(_));
         match event {
@@ -42,21 +42,40 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    /// SASL2-5: whether this must not come while an exchange of SASL2 is under way. What is an element of it
-    /// has to be answered before anything else comes.
-    fn is_out_of_place(&self, event: &Event<'_>, is_followed: bool) -> bool {
+    /// SASL2-5: what the stream is closed with where this must not come while an exchange of SASL2 is under way. What is
+    /// an element of it has to be answered before anything else comes.
+    fn out_of_place(&self, event: &Event<'_>, is_followed: bool) -> Option<StreamCondition> {
+        const VIOLATION: StreamCondition = StreamCondition::PolicyViolation;
         match event {
             Event::Nonza(nonza) => {
                 let (name, namespace) = (nonza.name(), nonza.namespace());
                 let is_first = name == "authenticate" && namespace == wire::NS_2;
-                let is_answered = is_first || name == "response";
                 let is_new = is_first && matches!(self.state, State::Unauthed(_));
-                (self.is_exclusive()
-                    && (!is_of_exchange(name, &namespace) || is_followed && is_answered))
-                    || (is_new && is_followed)
+                let (is_exclusive, is_answered) = (self.is_exclusive(), name != "abort");
+                let refused = self.refused_in_exchange(name, &namespace).filter(|_| is_exclusive);
+                let is_too_early = is_followed && is_answered && (is_exclusive || is_new);
+                match refused {
+                    None if is_too_early => Some(VIOLATION),
+                    refused => refused,
+                }
             }
-            Event::Stanza(_) | Event::Refused(_) => self.is_exclusive(),
-            Event::Header(_) | Event::End => false,
+            Event::Stanza(_) | Event::Refused(_) => self.is_exclusive().then_some(VIOLATION),
+            Event::Header(_) | Event::End => None,
+        }
+    }
+
+    /// What an element of this name closes the stream with while an exchange of SASL2 is under way.
+    fn refused_in_exchange(&self, name: &str, namespace: &str) -> Option<StreamCondition> {
+        let sasl = self.negotiating.as_ref().and_then(|negotiating| negotiating.sasl.as_ref());
+        let is_continued = sasl.is_some_and(Negotiation::is_continued);
+        match name {
+            _ if namespace != wire::NS_2 => Some(StreamCondition::PolicyViolation),
+            "abort" => None,
+            "next" | "task-data" if is_continued => None,
+            "response" if !is_continued => None,
+            // SASL2-9
+            "authenticate" if is_continued => Some(StreamCondition::NotAuthorized),
+            _ => Some(StreamCondition::PolicyViolation),
         }
     }
 
@@ -96,8 +115,7 @@ impl<C: SharedConnection> Driver<C> {
             (State::Closing(_) | State::Over, _) => None,
             (_, STREAM_NAMESPACE) if name == "error" => None,
             (State::Unauthed(_), _) if self.is_exclusive() => {
-                let is_welcome = is_of_exchange(name, namespace);
-                (!is_welcome).then_some(StreamCondition::PolicyViolation)
+                self.refused_in_exchange(name, namespace)
             }
             (State::Unauthed(_), TLS_NS) if name == "starttls" && self.may_start_tls() => None,
             (State::Unauthed(session), wire::NS) if session.is_open() => None,
@@ -238,11 +256,6 @@ impl<C: SharedConnection> Driver<C> {
             self.send(Frame::stanza(&answer).at_once());
         }
     }
-}
-
-/// Whether an element belongs to an exchange of SASL2, once that is under way.
-fn is_of_exchange(name: &str, namespace: &str) -> bool {
-    namespace == wire::NS_2 && matches!(name, "response" | "abort")
 }
 
 impl<C: SharedConnection> Core<C> {

@@ -12,8 +12,10 @@ use crate::connection::SharedConnection;
 use crate::extension::{Entering, Flow, LoggingIn, NewSession};
 use crate::oneshot;
 use crate::sasl::{Bind2, Establish, UserAgent, wire};
-use crate::server::{Core, PeerAddress};
+use crate::server::{Core, FaultKind, PeerAddress, StoreCall, StoreFailure, caught};
 use crate::session::{Authed, Bound, HostCode, Reason, Reply, Session};
+use crate::shield::shielded_or;
+use crate::stanza::write;
 use crate::stream::Features;
 
 /// What came of it.
@@ -109,7 +111,8 @@ async fn establish<C: SharedConnection>(
             let (asks, bound) = core.bind_2(&account, &asked, bind, &peer);
             match register(&core, session, &asks, &peer, &signal, || done.is_closed()).await {
                 Ok(session) => {
-                    answers.extend_from_slice(&bound);
+                    let more = core.told_when_bound(&session, &peer).await;
+                    write_bound(&[bound, more].concat(), &mut answers);
                     (session, false)
                 }
                 // BIND2-8
@@ -132,6 +135,14 @@ async fn establish<C: SharedConnection>(
     }
     session.greet(Reply::Login(success, features));
     done.send(Established::Bound(session, asked.agent));
+}
+
+fn write_bound(content: &[u8], out: &mut Vec<u8>) {
+    let parts: [&[u8]; 3] = match content {
+        [] => [b"<bound xmlns='urn:xmpp:bind:0'/>", b"", b""],
+        content => [b"<bound xmlns='urn:xmpp:bind:0'>", content, b"</bound>"],
+    };
+    parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
 fn success(data: &Option<Vec<u8>>, identifier: &str, answers: &[u8]) -> Vec<u8> {
@@ -176,7 +187,7 @@ impl<C: SharedConnection> Core<C> {
         login.into_parts()
     }
 
-    /// What the session is to have that a Bind 2 is about, and the `<bound/>`.
+    /// What the session is to have that a Bind 2 is about, and what is answered in the `<bound/>`.
     fn bind_2(
         &self,
         account: &BareJid,
@@ -198,13 +209,41 @@ impl<C: SharedConnection> Core<C> {
                 }
             }
         }
-        let (setup, answers) = session.into_parts();
-        let bound = match &*answers {
-            [] => b"<bound xmlns='urn:xmpp:bind:0'/>".to_vec(),
-            answers => [b"<bound xmlns='urn:xmpp:bind:0'>", answers, b"</bound>"].concat(),
-        };
+        let (setup, bound) = session.into_parts();
         let asks = Asks { resource: None, tag: bind.tag.clone(), client: asked.agent.id, setup };
         (asks, bound)
+    }
+
+    /// BIND2-7: what extensions have to say about a session that was just registered.
+    async fn told_when_bound(&self, session: &Session<Bound, C>, peer: &PeerAddress) -> Vec<u8> {
+        let (handle, account) = (session.handle(), session.account());
+        let told = |message| {
+            self.faults.panicked(HostCode::Extension, peer, Some(account), message);
+        };
+        let mut said = Vec::new();
+        for extension in &self.extensions {
+            let Some(Some(answer)) = shielded_or(|| extension.bound(&handle), told) else {
+                continue;
+            };
+            let answer = self.timers.within(self.limits.load, caught(answer, told)).await;
+            match answer {
+                Some(Some(Ok(element))) => {
+                    element.iter().for_each(|element| write::element(&mut said, element));
+                }
+                Some(Some(Err(error))) => {
+                    self.faults.store_failed(StoreCall::Extension, &error, account);
+                }
+                // It has panicked, which is told.
+                Some(None) => {}
+                None => {
+                    let error = format!("no answer within {:?}", self.limits.load);
+                    let (call, failure) = (StoreCall::Extension, StoreFailure::Late);
+                    let kind = FaultKind::Store { call, failure, error };
+                    self.faults.tell(kind, peer, Some(account));
+                }
+            }
+        }
+        said
     }
 
     /// STREAM-F5

@@ -7,7 +7,7 @@ use jid::DomainPart;
 use super::{Driver, Negotiating};
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Stage};
-use crate::sasl::{Context, Mechanism, Negotiation};
+use crate::sasl::{Context, Mechanism, Negotiation, wire};
 use crate::server::builder::Domain;
 use crate::server::{Core, PeerAddress};
 use crate::session::HostCode;
@@ -27,6 +27,7 @@ impl<C: SharedConnection> Driver<C> {
             secure: negotiating.secure,
             bindings: negotiating.bindings.clone(),
             certified: negotiating.certified.clone(),
+            adds_keys: core.stores.accounts.adds_keys(),
         };
         let Some(mut features) = negotiating.features(&context, served.tls_required) else {
             let error = StreamError::new(StreamCondition::PolicyViolation);
@@ -38,7 +39,9 @@ impl<C: SharedConnection> Driver<C> {
         // SASL2-1, SASL2-3
         if secure {
             let inline = core.inline_features(&self.peer);
-            features = features.sasl2(context.offered().map(Mechanism::as_str), &inline);
+            let mut tasks = Vec::new();
+            wire::write_upgrades(context.upgrades(), &mut tasks);
+            features = features.sasl2(context.offered().map(Mechanism::as_str), &inline, &tasks);
         }
         negotiating.sasl = Some(Negotiation::new(context));
         if !only_tls {

@@ -60,11 +60,12 @@ impl<C: SharedConnection> Driver<C> {
     pub(in super::super) fn sasl_answer(&mut self, answer: Option<SaslAnswer>) {
         let Some(sasl) = self.sasl() else { return };
         let step = match answer {
-            Some(SaslAnswer::Credentials(found)) => sasl.credentials(found),
+            Some(SaslAnswer::Credentials(found)) => sasl.credentials(*found),
             Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
             Some(SaslAnswer::Token(verdict)) => sasl.token(verdict),
             Some(SaslAnswer::Guest(account)) => sasl.guest(account),
             Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
+            Some(SaslAnswer::Added(is_added)) => sasl.added(is_added),
             None => Err(sasl.store_failed()),
         };
         self.sasl_step(step);
@@ -101,16 +102,31 @@ impl<C: SharedConnection> Driver<C> {
                     self.sasl_answer(hashed.map(SaslAnswer::Hashed));
                 }
             },
+            Ok(Step::Continue { account, .. }) if self.is_other_than(&account) => {
+                self.wrong_identity();
+            }
+            Ok(Step::Continue { data, task, .. }) => {
+                self.progressed(false);
+                // The password was right, whatever comes of the tasks.
+                self.end_login(true);
+                self.write(|words| wire::write_continue(data.as_deref(), task, words));
+            }
+            Ok(Step::Salt { salt, iterations }) => {
+                self.write(|words| wire::write_salt(&salt, iterations, words));
+            }
+            Ok(Step::AddKeys { account, proved, added }) => {
+                let accounts = Arc::clone(&self.core.stores.accounts);
+                self.wait_for_sasl(async move {
+                    accounts.add_keys(&account, proved, added).await.ok().map(SaslAnswer::Added)
+                });
+            }
             Ok(Step::Success { account, data, expires }) => {
                 self.progressed(false);
                 self.end_login(true);
                 match self.sasl().and_then(Negotiation::take_asked) {
                     None => self.authenticated(account, data.as_deref(), expires),
                     // SASL2-4
-                    Some(_) if self.is_other_than(&account) => {
-                        let refused = self.sasl().map(Negotiation::wrong_identity);
-                        refused.iter().for_each(|refused| self.login_refused(refused));
-                    }
+                    Some(_) if self.is_other_than(&account) => self.wrong_identity(),
                     Some(asked) => {
                         self.expires_at(expires);
                         self.establish(account, asked, data);
@@ -124,11 +140,19 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
+    /// SASL2-4
+    fn wrong_identity(&mut self) {
+        self.progressed(false);
+        let refused = self.sasl().map(Negotiation::wrong_identity);
+        refused.iter().for_each(|refused| self.login_refused(refused));
+    }
+
     fn find_credentials(&mut self, account: BareJid) {
         self.begin_login(Some(&account));
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
-            accounts.credentials(&account).await.ok().map(SaslAnswer::Credentials)
+            let found = accounts.credentials(&account).await.ok()?;
+            Some(SaslAnswer::Credentials(Box::new(found)))
         });
     }
 
