@@ -36,6 +36,9 @@ mod block;
 mod certificate;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+#[cfg(feature = "cluster")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
+pub(crate) mod fence;
 mod invitation;
 mod keys;
 mod login;
@@ -43,6 +46,9 @@ mod memory;
 mod memory_accounts;
 mod offline;
 mod roster;
+#[cfg(feature = "cluster")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
+mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 

@@ -40,8 +40,9 @@ class Contact {
     Object.assign(this, saved);
   }
 
+  /// What it is called. Of somebody unknown the whole address: its first part could be anybody's.
   get label() {
-    return this.name || this.jid.split("@")[0];
+    return this.name || (this.listed ? this.jid.split("@")[0] : this.jid);
   }
 
   /// The presence to show, or null if there is none.
@@ -77,7 +78,9 @@ export class Chat {
     this.show = saved?.session.show ?? this.show;
     for (const contact of saved?.contacts ?? []) {
       this.contacts.set(contact.jid, new Contact(contact));
-      for (const message of contact.messages) if (message.out && message.state !== DELIVERED) this.#pending.set(message.id, contact.jid);
+      for (const { id, out, state } of contact.messages) {
+        if (out && state !== DELIVERED) this.#pending.set(id, contact.jid);
+      }
     }
   }
 
@@ -391,7 +394,8 @@ export class Chat {
   }
 
   #answer(stanza, payload = null) {
-    this.client.send(el("iq", { id: stanza.getAttribute("id"), to: stanza.getAttribute("from"), type: "result" }, payload));
+    const [id, to] = [stanza.getAttribute("id"), stanza.getAttribute("from")];
+    this.client.send(el("iq", { id, to, type: "result" }, payload));
   }
 
   /// The whole roster: who is no longer in it has been removed meanwhile.

@@ -1,0 +1,193 @@
+//! The bytes of posts. Numbers are LEB128; what has a length is preceded by it. A first byte names the version: nodes
+//! of another one are not understood, and their posts are dropped.
+
+use std::sync::Arc;
+
+use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused};
+use super::slots::Export;
+use super::view::{Incarnation, Slot, View};
+
+const VERSION: u8 = 1;
+
+const STANZA: u8 = 0;
+const EXPORT: u8 = 1;
+
+impl Post {
+    pub(crate) fn encode(&self) -> Arc<[u8]> {
+        let mut out = Writer(vec![VERSION]);
+        out.number(self.from.0);
+        out.view(self.view);
+        out.number(self.base);
+        out.number(self.handled);
+        out.number(self.again.into());
+        out.list(&self.refused, |out, refused| {
+            out.number(refused.seq);
+            out.list(&refused.slots, |out, slot| out.number(slot.0.into()));
+        });
+        out.list(&self.frames, |out, numbered| {
+            out.number(numbered.seq);
+            out.view(numbered.view);
+            out.frame(&numbered.frame);
+        });
+        out.0.into()
+    }
+
+    /// `None` where it is no post of this version. What comes out takes no more memory than a small multiple of the bytes.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut input = Reader(bytes);
+        if input.byte()? != VERSION {
+            return None;
+        }
+        let post = Self {
+            from: Incarnation(input.number()?),
+            view: input.view()?,
+            base: input.number()?,
+            handled: input.number()?,
+            again: input.flag()?,
+            refused: input.list(|input| {
+                let (seq, slots) = (input.number()?, input.list(Reader::slot)?);
+                Some(Refused { seq, slots })
+            })?,
+            frames: input.list(|input| {
+                let (seq, view) = (input.number()?, input.view()?);
+                Some(Numbered { seq, view, frame: Arc::new(input.frame(true)?) })
+            })?,
+        };
+        input.0.is_empty().then_some(post)
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn number(&mut self, mut number: u64) {
+        while number >= 0x80 {
+            self.0.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        self.0.push(number as u8);
+    }
+
+    fn view(&mut self, view: View) {
+        self.number(view.term);
+        self.number(view.number);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
+        self.number(items.len() as u64);
+        items.iter().for_each(|item| each(self, item));
+    }
+
+    fn frame(&mut self, frame: &Frame) {
+        // Nought is nobody.
+        self.number(frame.source.map_or(0, |slot| u64::from(slot.0) + 1));
+        match &frame.body {
+            Body::Stanza { to, bytes } => {
+                self.0.push(STANZA);
+                self.list(to, |out, recipient| {
+                    out.number(recipient.slot.0.into());
+                    out.bytes(recipient.account.as_bytes());
+                });
+                self.bytes(bytes);
+            }
+            Body::Export(export) => {
+                self.0.push(EXPORT);
+                self.number(export.slot.0.into());
+                self.view(export.began);
+                self.view(export.lost);
+                self.view(export.seen);
+                self.bytes(&export.content);
+                self.list(&export.outgoing, |out, frame| out.frame(frame));
+            }
+        }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.0.split_first()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    /// Each number in its shortest form.
+    fn number(&mut self) -> Option<u64> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                return None;
+            }
+            number |= bits << shift;
+            if byte < 0x80 {
+                return (byte != 0 || shift == 0).then_some(number);
+            }
+        }
+        None
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.number()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    fn view(&mut self) -> Option<View> {
+        Some(View { term: self.number()?, number: self.number()? })
+    }
+
+    fn slot(&mut self) -> Option<Slot> {
+        self.number()?.try_into().ok().map(Slot)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.number()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+        // No room is taken for what only a number says is there.
+        let length = self.number()?;
+        (0..length).map(|_| each(self)).collect()
+    }
+
+    /// `whole`: not one that goes along with a slot, which is no slot itself.
+    fn frame(&mut self, whole: bool) -> Option<Frame> {
+        let source = match self.number()? {
+            0 => None,
+            number => Some(Slot(u16::try_from(number - 1).ok()?)),
+        };
+        let body = match self.byte()? {
+            STANZA => {
+                let to = self.list(|input| {
+                    let slot = input.slot()?;
+                    let account = str::from_utf8(input.bytes()?).ok()?.into();
+                    Some(Recipient { slot, account })
+                })?;
+                Body::Stanza { to, bytes: self.bytes()?.into() }
+            }
+            EXPORT if whole => Body::Export(Export {
+                slot: self.slot()?,
+                began: self.view()?,
+                lost: self.view()?,
+                seen: self.view()?,
+                content: self.bytes()?.into(),
+                outgoing: self.list(|input| input.frame(false).map(Arc::new))?,
+            }),
+            _ => return None,
+        };
+        Some(Frame { source, body })
+    }
+}

@@ -1,0 +1,184 @@
+//! The link to another node: frames are numbered, handled once and in order, and answered (NODE-5).
+//!
+//! It knows frames by their numbers, and slots only as what an answer names.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::mem::take;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::frame::{Frame, Numbered, Post, Refused};
+use super::view::{Incarnation, Slot, View};
+
+/// What is to become of a frame that has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It is the next one.
+    Next,
+    /// It has been here.
+    Again,
+    /// Something before it is missing, or it is of a view that is not known yet. So is all behind it.
+    Early,
+}
+
+/// An answered frame, and the slots that have refused it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Answered {
+    pub(super) numbered: Numbered,
+    pub(super) refused: Vec<Slot>,
+}
+
+#[derive(Default)]
+pub(super) struct Link {
+    last: u64,
+    /// Numbered, and without an answer.
+    waiting: VecDeque<Numbered>,
+    /// So many of these, the last ones, have to be sent, or sent again.
+    unsent: usize,
+    sent_at: Duration,
+    /// All up to here have come.
+    received: u64,
+    /// Of those that have come: the slots that are still at it, each as often as it has work with it.
+    pending: BTreeMap<u64, Vec<Slot>>,
+    /// Kept until the other end is seen to know.
+    refused: BTreeMap<u64, Vec<Slot>>,
+    owes: bool,
+    is_missing: bool,
+}
+
+impl Link {
+    /// The next frame.
+    pub(super) fn number(&mut self, view: View, frame: Arc<Frame>) {
+        self.last += 1;
+        self.waiting.push_back(Numbered { seq: self.last, view, frame });
+        self.unsent += 1;
+    }
+
+    /// The other end has answered all up to `handled`.
+    pub(super) fn answered(&mut self, handled: u64, refused: &[Refused]) -> Vec<Answered> {
+        let mut answered = Vec::new();
+        while let Some(numbered) = self.waiting.pop_front_if(|first| first.seq <= handled) {
+            let back = refused.iter().find(|back| back.seq == numbered.seq);
+            let refused = back.map(|back| back.slots.clone()).unwrap_or_default();
+            answered.push(Answered { numbered, refused });
+        }
+        self.unsent = self.unsent.min(self.waiting.len());
+        answered
+    }
+
+    /// The other end misses something.
+    pub(super) fn send_again(&mut self) {
+        self.unsent = self.waiting.len();
+    }
+
+    /// The other end knows of all answers before this.
+    pub(super) fn known(&mut self, base: u64) {
+        self.refused = self.refused.split_off(&base);
+    }
+
+    /// A frame has come. `view`: what is known here. Whatever becomes of it, the other end wants to know.
+    pub(super) fn arrives(&mut self, seq: u64, stamp: View, view: View) -> Arrival {
+        self.owes = true;
+        if seq <= self.received {
+            Arrival::Again
+        } else if seq > self.received + 1 || stamp > view {
+            self.is_missing = true;
+            Arrival::Early
+        } else {
+            self.received = seq;
+            Arrival::Next
+        }
+    }
+
+    /// A slot begins something with a frame: until it is finished that is not handled.
+    pub(super) fn begin(&mut self, seq: u64, slot: Slot) {
+        self.pending.entry(seq).or_default().push(slot);
+    }
+
+    pub(super) fn finish(&mut self, seq: u64, slot: Slot) {
+        let Some(slots) = self.pending.get_mut(&seq) else { return };
+        if let Some(at) = slots.iter().position(|pending| *pending == slot) {
+            slots.swap_remove(at);
+            self.owes = true;
+        }
+        if slots.is_empty() {
+            self.pending.remove(&seq);
+        }
+    }
+
+    /// A slot does not take a frame.
+    pub(super) fn refuse(&mut self, seq: u64, slot: Slot) {
+        let slots = self.refused.entry(seq).or_default();
+        if !slots.contains(&slot) {
+            slots.push(slot);
+        }
+        self.owes = true;
+    }
+
+    /// A slot will never finish what it has begun.
+    pub(super) fn give_up(&mut self, slot: Slot) {
+        let of = |(seq, slots): (&u64, &Vec<Slot>)| slots.contains(&slot).then_some(*seq);
+        for seq in self.pending.iter().filter_map(of).collect::<Vec<_>>() {
+            self.refuse(seq, slot);
+            if let Some(slots) = self.pending.get_mut(&seq) {
+                slots.retain(|pending| *pending != slot);
+                if slots.is_empty() {
+                    self.pending.remove(&seq);
+                }
+            }
+        }
+    }
+
+    /// What is to be sent now, if anything is.
+    pub(super) fn flush(
+        &mut self,
+        from: Incarnation,
+        view: View,
+        now: Duration,
+        resend: Duration,
+    ) -> Option<Post> {
+        if self.resends_at(resend).is_some_and(|at| now >= at) {
+            self.send_again();
+        }
+        if self.unsent == 0 && !self.owes {
+            return None;
+        }
+        if self.unsent > 0 {
+            self.sent_at = now;
+        }
+        self.owes = false;
+        let first = self.waiting.len() - take(&mut self.unsent).min(self.waiting.len());
+        Some(Post {
+            from,
+            view,
+            base: self.waiting.front().map_or(self.last + 1, |first| first.seq),
+            frames: self.waiting.range(first..).cloned().collect(),
+            handled: self.handled(),
+            refused: self
+                .refused
+                .iter()
+                .map(|(seq, slots)| Refused { seq: *seq, slots: slots.clone() })
+                .collect(),
+            again: take(&mut self.is_missing),
+        })
+    }
+
+    /// When what has no answer is sent again.
+    pub(super) fn resends_at(&self, resend: Duration) -> Option<Duration> {
+        (!self.waiting.is_empty()).then(|| self.sent_at + resend)
+    }
+
+    /// What has no answer.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Numbered> {
+        self.waiting.iter()
+    }
+
+    pub(super) fn into_waiting(self) -> VecDeque<Numbered> {
+        self.waiting
+    }
+
+    /// All up to here are handled.
+    fn handled(&self) -> u64 {
+        self.pending.keys().next().map_or(self.received, |first| first - 1)
+    }
+}

@@ -1,0 +1,68 @@
+//! Several nodes as one server: who may act for which accounts, and what nodes tell each other (section 18 of the
+//! rules). Without I/O, as everything here: time and answers come in as arguments, and what a node wants comes out.
+//!
+//! ```text
+//!  Engine ── leases, record ──▶ member ── place of each slot ──▶ slots ── opened, moved, given up ──▶ accounts
+//!               (CAS)        (deadline, turn)      │       (claims, freezes)                            │  ▲
+//!                                                  ▼                                                    ▼  │
+//!  Posts ◀── frames, numbered, answered ──▶ link ◀──▶ flow of each slot, in order ◀── submitted, handled ──┘
+//! ```
+//!
+//! Nothing above this room knows of it, and no server has a node yet: what is here is what has to be right before
+//! one can.
+
+mod codec;
+mod engine;
+mod fence;
+mod flow;
+mod frame;
+mod link;
+mod member;
+mod memory;
+mod node;
+mod posts;
+mod record;
+mod slots;
+#[cfg(test)]
+mod tests;
+mod view;
+
+/// Whether a test breaks this on purpose, to see that an oracle notices.
+macro_rules! broken {
+    ($settings:expr, $what:ident) => {{
+        #[cfg(test)]
+        let broken = $settings.broken == Some(crate::cluster::tests::Break::$what);
+        #[cfg(not(test))]
+        let broken = {
+            let _ = &$settings;
+            false
+        };
+        broken
+    }};
+}
+use broken;
+
+use std::time::Duration;
+
+/// What all nodes of a cluster are given alike.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// How long a lease lives without a renewal.
+    pub(crate) ttl: Duration,
+    /// How much earlier a node stops: what two clocks may differ by in that time, and what passes between looking at
+    /// a clock and acting.
+    pub(crate) margin: Duration,
+    /// How often leases are renewed, and how long an answer of the engine is waited for.
+    pub(crate) renew: Duration,
+    /// A move that has not come to its end after this is cancelled.
+    pub(crate) patience: Duration,
+    /// Moves that are under way at a time.
+    pub(crate) moves: usize,
+    /// Frames that have had no answer for so long are sent again.
+    pub(crate) resend: Duration,
+    /// Bytes that wait for one slot: over `soft` those who fill it are to pause, over `hard` they get it back.
+    pub(crate) soft: usize,
+    pub(crate) hard: usize,
+    #[cfg(test)]
+    pub(crate) broken: Option<tests::Break>,
+}

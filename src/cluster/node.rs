@@ -1,0 +1,432 @@
+//! A node: what it may do, what it owns, what it tells the others.
+//!
+//! Whoever drives it hands in what has come, with the time, and then takes all [effects](Node::poll) before anything
+//! else. A step begins with the clock: once the deadline has passed nothing goes on.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::engine::{Answer, Ask};
+use super::flow::Flow;
+#[cfg(test)]
+use super::frame::Recipient;
+use super::frame::{Body, Frame};
+use super::link::Link;
+use super::member::{AskId, Member, Output};
+use super::record::Record;
+use super::slots::{Change, Job, Slots};
+use super::view::{Incarnation, Slot, View};
+use super::{Settings, broken};
+
+/// What a node wants from whoever drives it, in this order.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    /// A call of the engine.
+    Ask(AskId, Ask),
+    /// A term that the store has given to nobody before.
+    CountTerm(Arc<str>),
+    /// The store is to be told that a slot has a new owner.
+    Claim { slot: Slot, token: View },
+    /// What has become of a slot here.
+    Slot(Slot, Change),
+    /// All that the accounts of a slot have is to be handed over: see [`Node::export`].
+    Export(Slot),
+    /// Something for an account that lives here, behind all that came for it before; to be done once its slot is open.
+    /// The job is to be [finished](Node::finish).
+    Handle { account: Arc<str>, bytes: Arc<[u8]>, work: Work },
+    /// To another node.
+    Post(Incarnation, Arc<[u8]>),
+    /// It may not act any more, and has nothing any more (NODE-2).
+    Fenced,
+    /// Nothing is here any more, and nobody waits for anything (NODE-19).
+    Left,
+}
+
+/// A job that somebody may be told of when it is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Work {
+    pub(crate) job: Job,
+    /// The frame, by the node that it came from and its number.
+    pub(super) origin: Option<(Incarnation, u64)>,
+}
+
+/// What the store says to a claim, or to any other operation for a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stored {
+    Done,
+    /// It has heard of a higher token for the slot.
+    Refused {
+        by: View,
+    },
+}
+
+pub(crate) struct Node {
+    pub(super) member: Member,
+    pub(super) slots: Slots,
+    pub(super) links: BTreeMap<Incarnation, Link>,
+    pub(super) flows: BTreeMap<Slot, Flow>,
+    /// What it tells itself.
+    pub(super) own: VecDeque<Arc<Frame>>,
+    pub(super) settings: Settings,
+    is_over: bool,
+    /// The first view in which it owned nothing, while it leaves.
+    empty_since: Option<View>,
+    pub(super) effects: VecDeque<Effect>,
+    /// What has been dropped with good reason: what a lost slot had sent.
+    #[cfg(test)]
+    pub(super) void: Vec<Arc<Frame>>,
+}
+
+impl Node {
+    pub(crate) fn new(me: Incarnation, name: Arc<str>, slots: u16, settings: Settings) -> Self {
+        Self {
+            member: Member::new(me, name, slots, settings.clone()),
+            slots: Slots::default(),
+            links: BTreeMap::new(),
+            flows: BTreeMap::new(),
+            own: VecDeque::new(),
+            settings,
+            is_over: false,
+            empty_since: None,
+            effects: VecDeque::new(),
+            #[cfg(test)]
+            void: Vec::new(),
+        }
+    }
+
+    /// What it wants next.
+    pub(crate) fn poll(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        self.member.record()
+    }
+
+    /// NODE-1: whether it may act.
+    pub(crate) fn may_act(&mut self, now: Duration) -> bool {
+        if !self.member.may_act(now) {
+            self.end(Effect::Fenced);
+        }
+        !self.is_over
+    }
+
+    /// Whether the accounts of a slot act here. Ask [`may_act`](Self::may_act) first.
+    pub(crate) fn serves(&self, slot: Slot) -> bool {
+        !self.is_over && self.slots.is_served(slot, &self.settings)
+    }
+
+    /// Whether a job is still to be done, and may be: its slot is open, and is what it was.
+    pub(crate) fn does(&self, job: Job) -> bool {
+        let is_same = self.slots.home(job.slot).is_some_and(|home| home.token == job.token);
+        !self.is_over && is_same && self.slots.is_open(job.slot)
+    }
+
+    /// A slot begins something that is to be finished before it moves, such as an operation of the store, which is
+    /// marked with the token.
+    pub(crate) fn begin(&mut self, slot: Slot) -> Option<Work> {
+        self.slots.begin(slot).map(|job| Work { job, origin: None })
+    }
+
+    /// Whoever sent what the job was about is told that it is handled.
+    pub(crate) fn finish(&mut self, now: Duration, work: Work) {
+        if self.may_act(now) {
+            self.slots.finish(work.job);
+            self.finish_origin(work);
+            self.settle(now);
+        }
+    }
+
+    /// It is about to go: its slots move to others, then it [has left](Effect::Left).
+    pub(crate) const fn leave(&mut self) {
+        self.member.leaving = true;
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub(crate) fn next_timeout(&self) -> Duration {
+        // Where it is writing already, or may not, it is the answer that is waited for.
+        let late = self.member.next_view().and_then(|_| self.slots.next_late(&self.settings));
+        let again = self.links.values().filter_map(|link| link.resends_at(self.settings.resend));
+        again.chain(late).fold(self.member.next_timeout(), Duration::min)
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Duration) {
+        if self.may_act(now) {
+            self.member.handle_timeout(now, self.settled());
+            self.settle(now);
+        }
+    }
+
+    /// The record may have changed.
+    pub(crate) fn handle_hint(&mut self, now: Duration) {
+        if self.may_act(now) {
+            self.member.look();
+            self.settle(now);
+        }
+    }
+
+    pub(crate) fn handle_answer(&mut self, now: Duration, id: AskId, answer: Answer) {
+        #[cfg(test)]
+        self.break_deadline(id, &answer);
+        if self.may_act(now) {
+            self.member.handle_answer(now, id, answer);
+            self.settle(now);
+        }
+    }
+
+    pub(crate) fn handle_term(&mut self, now: Duration, instance: &str, term: u64) {
+        if self.may_act(now) {
+            self.member.handle_term(instance, term);
+            self.settle(now);
+        }
+    }
+
+    /// The store answers an operation that was marked with this token; the first is the claim.
+    pub(crate) fn handle_stored(&mut self, now: Duration, job: Job, stored: Stored) {
+        if !self.may_act(now) {
+            return;
+        }
+        match stored {
+            Stored::Done => {
+                let opened = self.slots.claimed(job.slot, job.token);
+                self.effects.extend(opened.map(|change| Effect::Slot(job.slot, change)));
+            }
+            // Of a term that this node has not heard of: another engine has another cluster (NODE-3).
+            Stored::Refused { by } if by.term > self.member.view().term => {
+                return self.end(Effect::Fenced);
+            }
+            Stored::Refused { .. } => {
+                self.slots.deposed(job.slot, job.token);
+                self.member.look();
+            }
+        }
+        self.settle(now);
+    }
+
+    /// What the accounts of a slot have, for [`Effect::Export`]. It is kept until a view gives the slot to its new owner.
+    pub(crate) fn export(&mut self, now: Duration, slot: Slot, content: Arc<[u8]>) {
+        if !self.may_act(now) {
+            return;
+        }
+        let Some(to) = self.slots.leaves_to(slot) else { return };
+        let seen = self.member.view();
+        let held = self.flows.values().flat_map(Flow::held);
+        let outgoing = held.filter(|frame| frame.source == Some(slot)).cloned().collect();
+        let export = self.slots.export(slot, seen, content, outgoing, &self.settings);
+        if let Some(export) = export {
+            self.number(to, Arc::new(Frame { source: None, body: Body::Export(export) }));
+        }
+        self.settle(now);
+    }
+
+    /// The end of every step: what this node tells itself, what may go now, what is due.
+    pub(super) fn settle(&mut self, now: Duration) {
+        self.take_outputs(now);
+        loop {
+            self.take_own();
+            self.go_on();
+            if self.own.is_empty() {
+                break;
+            }
+        }
+        if !self.may_act(now) {
+            return;
+        }
+        self.advance_moves(now);
+        self.member.settle(now);
+        self.take_outputs(now);
+        self.flush(now);
+        self.go();
+    }
+
+    fn take_outputs(&mut self, now: Duration) {
+        while let Some(output) = self.member.poll() {
+            match output {
+                Output::Ask(id, ask) => self.effects.push_back(Effect::Ask(id, ask)),
+                Output::CountTerm(instance) => self.effects.push_back(Effect::CountTerm(instance)),
+                Output::Adopted => self.adopted(now),
+            }
+        }
+    }
+
+    /// A new view: what it makes of each slot here, and of what was sent to those who are no members any more.
+    fn adopted(&mut self, now: Duration) {
+        let record = Arc::clone(self.member.record());
+        let me = self.member.me;
+        if !record.has(me) {
+            return;
+        }
+        let slots: Vec<_> = record.slots().map(|(slot, _)| slot).collect();
+        for slot in &slots {
+            for change in self.slots.take(me, now, *slot, &record) {
+                self.changed(*slot, change);
+            }
+        }
+        let gone = self.links.extract_if(.., |node, _| !record.has(*node)).collect::<Vec<_>>();
+        for (_, link) in gone {
+            self.take_back_all(link);
+        }
+    }
+
+    fn changed(&mut self, slot: Slot, change: Change) {
+        match &change {
+            Change::Claim { token } => {
+                return self.effects.push_back(Effect::Claim { slot, token: *token });
+            }
+            Change::GivenUp { lost } => self.gave_up(slot, *lost),
+            // In front of what its accounts say from here on.
+            Change::Arrived(export) => {
+                for frame in &export.outgoing {
+                    self.dispatch(Frame::clone(frame));
+                }
+            }
+            Change::Opened | Change::Frozen | Change::Thawed => {}
+        }
+        self.effects.push_back(Effect::Slot(slot, change));
+    }
+
+    /// What its accounts had to send has gone along, or is void; what they had taken and not done is refused.
+    fn gave_up(&mut self, slot: Slot, _lost: bool) {
+        #[cfg(test)]
+        if _lost {
+            self.void.extend(
+                self.frames().filter(|frame| frame.source == Some(slot)).collect::<Vec<_>>(),
+            );
+        }
+        self.flows.values_mut().for_each(|flow| flow.forget(slot));
+        self.links.values_mut().for_each(|link| link.give_up(slot));
+    }
+
+    /// NODE-9: what is frozen and quiet is exported, what has arrived is taken, what takes too long is cancelled. The
+    /// last two exclude each other by the engine's compare-and-swap, and nothing else has to.
+    fn advance_moves(&mut self, now: Duration) {
+        let is_quiet = |slot: Slot| {
+            let from = |frame: &Frame| frame.source == Some(slot);
+            let mut links = self.links.values();
+            let is_through = !links.any(|link| link.waiting().any(|one| from(&one.frame)));
+            is_through || broken!(self.settings, NoDrain)
+        };
+        let due = self.slots.due(is_quiet);
+        self.effects.extend(due.into_iter().map(Effect::Export));
+        let Some(view) = self.member.next_view() else { return };
+        let record = self.member.record();
+        let arrived = self.slots.arrived(self.member.me, record);
+        let next = if arrived.is_empty() {
+            let late = self.slots.late(now, &self.settings);
+            if late.is_empty() {
+                return;
+            }
+            record.with_cancelled(&late, view, &self.settings)
+        } else {
+            record.with_arrived(&arrived, view)
+        };
+        self.member.write(now, next);
+    }
+
+    /// NODE-19: when it owns nothing, and every member of its view says, by its lease, that nothing has no answer that
+    /// was numbered while it did.
+    fn go(&mut self) {
+        let (record, me) = (self.member.record(), self.member.me);
+        if !self.member.leaving || !record.has(me) || self.is_over {
+            return;
+        }
+        if record.concerns(me) {
+            self.empty_since = None;
+            return;
+        }
+        let empty_since = *self.empty_since.get_or_insert(record.view);
+        let is_settled = self.member.all_settled(empty_since);
+        let is_quiet = self.links.values().all(|link| link.waiting().next().is_none())
+            && !self.flows.values().any(Flow::holds);
+        if is_settled && is_quiet || broken!(self.settings, LeavesAtOnce) {
+            self.end(Effect::Left);
+        }
+    }
+
+    /// The oldest view under which something was numbered that has no answer.
+    fn settled(&self) -> View {
+        let oldest = self.links.values().filter_map(|link| link.waiting().next());
+        oldest.map(|numbered| numbered.view).min().unwrap_or_else(|| self.member.view())
+    }
+
+    fn end(&mut self, how: Effect) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.member.fence();
+            #[cfg(test)]
+            self.void.extend(self.handed_out().collect::<Vec<_>>());
+            self.effects.clear();
+            self.effects.push_back(how);
+        }
+    }
+}
+
+#[cfg(test)]
+impl Node {
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.member.deadline_now()
+    }
+
+    pub(super) const fn set_whim(&mut self, slot: Slot, to: Incarnation) {
+        self.member.whim = Some((slot, to));
+    }
+
+    pub(super) const fn is_leaving(&self) -> bool {
+        self.member.leaving
+    }
+
+    pub(super) const fn stay(&mut self) {
+        self.member.leaving = false;
+    }
+
+    /// All that it has to send, or has sent without an answer.
+    pub(super) fn frames(&self) -> impl Iterator<Item = Arc<Frame>> {
+        let waiting = self.links.values().flat_map(Link::waiting).map(|one| &one.frame);
+        let held = self.flows.values().flat_map(Flow::held);
+        let arriving = self.slots.arriving().flat_map(|export| &export.outgoing);
+        waiting.chain(held).chain(&self.own).chain(arriving).cloned()
+    }
+
+    /// What it is about to hand to accounts here.
+    pub(super) fn handed_out(&self) -> impl Iterator<Item = Arc<Frame>> {
+        self.effects.iter().filter_map(|effect| {
+            let Effect::Handle { account, bytes, work } = effect else { return None };
+            let to = vec![Recipient { slot: work.job.slot, account: Arc::clone(account) }];
+            let body = Body::Stanza { to, bytes: Arc::clone(bytes) };
+            Some(Arc::new(Frame { source: None, body }))
+        })
+    }
+
+    /// What it has sent to another one without an answer.
+    pub(super) fn waiting_for(&self, node: Incarnation) -> impl Iterator<Item = Arc<Frame>> {
+        self.links.get(&node).into_iter().flat_map(Link::waiting).map(|one| Arc::clone(&one.frame))
+    }
+
+    /// The bytes that wait for the slot for which most do.
+    pub(super) fn most_bytes(&self) -> usize {
+        self.flows.values().map(Flow::bytes).max().unwrap_or_default()
+    }
+
+    /// Whether a job is still to be done, some time.
+    pub(super) fn has(&self, job: Job) -> bool {
+        self.slots.home(job.slot).is_some_and(|home| home.token == job.token)
+    }
+
+    /// Why it is not at rest.
+    pub(super) fn unrest(&self) -> Option<&'static str> {
+        if self.links.values().any(|link| link.waiting().next().is_some()) {
+            return Some("frames without an answer");
+        }
+        self.flows.values().any(Flow::holds).then_some("frames that are held")
+    }
+
+    /// NODE-1, broken.
+    fn break_deadline(&mut self, id: AskId, answer: &Answer) {
+        use super::tests::Break;
+        let is_broken = self.settings.broken == Some(Break::AnswerRevives);
+        if let Some(start) = self.member.renewal_started(id).filter(|_| is_broken && answer.done) {
+            let until = start + self.settings.ttl - self.settings.margin;
+            self.member.deadline().revive(until);
+        }
+    }
+}

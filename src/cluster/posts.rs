@@ -1,0 +1,254 @@
+//! The half of a node that talks to others: frames go where their slots are, and come from there (NODE-4 to 7).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::broken;
+use super::flow::Flow;
+use super::frame::{Body, Frame, Numbered, Post, Recipient};
+use super::link::{Answered, Arrival, Link};
+use super::node::{Effect, Node, Work};
+use super::view::{Incarnation, Slot, View};
+
+/// What has become of something that was submitted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Submitted {
+    /// More waits for these than may: they have not been sent anything.
+    pub(crate) bounced: Vec<Recipient>,
+    /// Whoever sends this is to pause.
+    pub(crate) is_pressed: bool,
+}
+
+impl Node {
+    /// Sends something from an account of this slot to accounts wherever they live, in the order in which it is
+    /// submitted for each.
+    pub(crate) fn submit(
+        &mut self,
+        now: Duration,
+        source: Slot,
+        to: Vec<Recipient>,
+        bytes: Arc<[u8]>,
+    ) -> Submitted {
+        let mut submitted = Submitted::default();
+        if !self.may_act(now) {
+            return submitted;
+        }
+        let mut taken = Vec::new();
+        for recipient in to {
+            let bytes = self.flows.get(&recipient.slot).map(Flow::bytes).unwrap_or_default();
+            submitted.is_pressed |= bytes >= self.settings.soft;
+            let list =
+                if bytes >= self.settings.hard { &mut submitted.bounced } else { &mut taken };
+            list.push(recipient);
+        }
+        if !taken.is_empty() {
+            self.dispatch(Frame { source: Some(source), body: Body::Stanza { to: taken, bytes } });
+        }
+        self.settle(now);
+        submitted
+    }
+
+    /// To each recipient's home, one frame for each node; or it is held.
+    pub(super) fn dispatch(&mut self, frame: Frame) {
+        let Body::Stanza { to, .. } = &frame.body else { return };
+        let mut ways = BTreeMap::<Incarnation, Vec<Slot>>::new();
+        for slot in frame.slots() {
+            let (place, view) = (self.record().place(slot), self.member.view());
+            let flow = self.flows.entry(slot).or_default();
+            match place.owner.filter(|_| flow.goes(place, view, &self.settings)) {
+                Some(owner) => ways.entry(owner).or_default().push(slot),
+                None => flow.hold(Arc::new(frame.narrowed(|one| one.slot == slot))),
+            }
+        }
+        for (node, slots) in ways {
+            let is_whole = to.iter().all(|one| slots.contains(&one.slot));
+            let part = if is_whole {
+                frame.clone()
+            } else {
+                frame.narrowed(|one| slots.contains(&one.slot))
+            };
+            self.convey(node, Arc::new(part));
+        }
+    }
+
+    fn convey(&mut self, node: Incarnation, frame: Arc<Frame>) {
+        if node == self.member.me { self.own.push_back(frame) } else { self.number(node, frame) }
+    }
+
+    pub(super) fn number(&mut self, node: Incarnation, frame: Arc<Frame>) {
+        let view = self.member.view();
+        for slot in frame.slots() {
+            self.flows.entry(slot).or_default().sent(view, frame.cost());
+        }
+        self.links.entry(node).or_default().number(view, frame);
+    }
+
+    /// What is held goes on where it may. Not what comes from a slot that is moving: that goes along with it.
+    pub(super) fn go_on(&mut self) {
+        let view = self.member.view();
+        let record = Arc::clone(self.member.record());
+        let ready = |(slot, flow): (&Slot, &Flow)| {
+            let place = record.place(*slot);
+            let owner = place.owner.filter(|_| flow.goes_on(place, view, &self.settings))?;
+            Some((*slot, owner))
+        };
+        for (slot, owner) in self.flows.iter().filter_map(ready).collect::<Vec<_>>() {
+            let held = self.flows.get_mut(&slot).map(Flow::release).unwrap_or_default();
+            for frame in held {
+                if frame.source.is_some_and(|source| self.slots.is_frozen(source)) {
+                    self.flows.entry(slot).or_default().hold(frame);
+                } else {
+                    self.convey(owner, frame);
+                }
+            }
+        }
+    }
+
+    /// What this node tells itself. What is not taken now is held like anything else.
+    pub(super) fn take_own(&mut self) {
+        while let Some(frame) = self.own.pop_front() {
+            for slot in self.accept(&frame, self.member.view(), None) {
+                let part = Arc::new(frame.narrowed(|one| one.slot == slot));
+                self.flows.entry(slot).or_default().hold(part);
+            }
+        }
+    }
+
+    /// A post has come. Those of who is no member are void, or come again.
+    pub(crate) fn handle_post(&mut self, now: Duration, post: &[u8]) {
+        if !self.may_act(now) || !self.member.is_leased() {
+            return;
+        }
+        let Some(post) = Post::decode(post) else { return };
+        if post.view > self.member.view() {
+            self.member.look();
+        }
+        if self.record().has(post.from) || broken!(self.settings, StrangersHeard) {
+            self.hear(&post);
+        }
+        self.settle(now);
+    }
+
+    fn hear(&mut self, post: &Post) {
+        let from = post.from;
+        let link = self.links.entry(from).or_default();
+        link.known(post.base);
+        let answered = link.answered(post.handled, &post.refused);
+        if post.again {
+            link.send_again();
+        }
+        for Answered { numbered, refused } in answered {
+            for slot in numbered.frame.slots() {
+                self.flows.entry(slot).or_default().answered();
+                if refused.contains(&slot) {
+                    self.take_back(slot, &numbered, post.view);
+                }
+            }
+        }
+        for numbered in &post.frames {
+            let view = self.member.view();
+            let is_strict = !broken!(self.settings, NewerViewHeard);
+            let link = self.links.entry(from).or_default();
+            let stamp = if is_strict { numbered.view } else { numbered.view.min(view) };
+            match link.arrives(numbered.seq, stamp, view) {
+                Arrival::Again => continue,
+                Arrival::Early => break,
+                Arrival::Next => {}
+            }
+            let stamp = if broken!(self.settings, StampedAnew) { post.view } else { numbered.view };
+            for slot in self.accept(&numbered.frame, stamp, Some((from, numbered.seq))) {
+                self.links.entry(from).or_default().refuse(numbered.seq, slot);
+            }
+        }
+    }
+
+    /// Takes a frame; the slots that do not are returned (NODE-4).
+    fn accept(
+        &mut self,
+        frame: &Arc<Frame>,
+        stamp: View,
+        origin: Option<(Incarnation, u64)>,
+    ) -> Vec<Slot> {
+        if self.is_void(frame, stamp) {
+            return Vec::new();
+        }
+        let (to, bytes) = match &frame.body {
+            Body::Stanza { to, bytes } => (to, bytes),
+            Body::Export(export) => {
+                let record = Arc::clone(self.member.record());
+                self.slots.arrive(self.member.me, export.clone(), &record);
+                return Vec::new();
+            }
+        };
+        let mut refused = Vec::new();
+        for Recipient { slot, account } in to {
+            let place = self.record().place(*slot);
+            let is_owner = place.owner == Some(self.member.me) && stamp >= place.since;
+            let job = match is_owner && self.slots.takes(*slot, &self.settings) {
+                true => self.slots.begin(*slot),
+                false => None,
+            };
+            let Some(job) = job else {
+                if !refused.contains(slot) {
+                    refused.push(*slot);
+                }
+                continue;
+            };
+            if let Some((from, seq)) = origin.filter(|_| !broken!(self.settings, AckOnReceipt)) {
+                self.links.entry(from).or_default().begin(seq, *slot);
+            }
+            let (account, bytes) = (Arc::clone(account), Arc::clone(bytes));
+            self.effects.push_back(Effect::Handle { account, bytes, work: Work { job, origin } });
+        }
+        refused
+    }
+
+    pub(super) fn finish_origin(&mut self, work: Work) {
+        // A job of an earlier stay was refused when that ended.
+        let is_same =
+            self.slots.home(work.job.slot).is_some_and(|home| home.token == work.job.token);
+        if let Some((from, seq)) = work.origin.filter(|_| is_same)
+            && let Some(link) = self.links.get_mut(&from)
+        {
+            link.finish(seq, work.job.slot);
+        }
+    }
+
+    /// What a slot sent before it was lost: its end may have been told already.
+    fn is_void(&mut self, frame: &Arc<Frame>, stamp: View) -> bool {
+        let is_void = frame.source.is_some_and(|source| self.record().place(source).lost > stamp);
+        #[cfg(test)]
+        if is_void {
+            self.void.push(Arc::clone(frame));
+        }
+        is_void && !broken!(self.settings, VoidHeard)
+    }
+
+    fn take_back(&mut self, slot: Slot, numbered: &Numbered, their_view: View) {
+        if !self.is_void(&numbered.frame, numbered.view) {
+            let part = Arc::new(numbered.frame.narrowed(|one| one.slot == slot));
+            self.flows.entry(slot).or_default().take_back(part, their_view, &self.settings);
+        }
+    }
+
+    /// What somebody had not answered who is no member any more goes to whoever has the slots now (NODE-10).
+    pub(super) fn take_back_all(&mut self, link: Link) {
+        for numbered in link.into_waiting() {
+            for slot in numbered.frame.slots() {
+                self.flows.entry(slot).or_default().answered();
+                self.take_back(slot, &numbered, View::default());
+            }
+        }
+    }
+
+    /// All that waits for one node goes in one post.
+    pub(super) fn flush(&mut self, now: Duration) {
+        let (me, view, resend) = (self.member.me, self.member.view(), self.settings.resend);
+        for (node, link) in &mut self.links {
+            if let Some(post) = link.flush(me, view, now, resend) {
+                self.effects.push_back(Effect::Post(*node, post.encode()));
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Ways to break the protocol on purpose, each with a seed that shows it.
+
+macro_rules! breaks {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Break { $($(#[$doc])* $name,)* }
+
+        impl Break {
+            pub(super) const ALL: &[Self] = &[$(Self::$name,)*];
+        }
+    };
+}
+
+breaks! {
+    /// A node acts past its deadline (NODE-1).
+    NoDeadline,
+    /// The margin is nought, with clocks that drift (NODE-1).
+    NoMargin,
+    /// An answer of the engine that comes after the deadline revives (NODE-1).
+    AnswerRevives,
+    /// A lease belongs to the name, not to the incarnation.
+    LeaseByName,
+    /// The store takes whatever comes (NODE-3).
+    NoStoreFence,
+    /// Only writes raise the fence, not the new owner's first look (NODE-3).
+    OnlyWritesFence,
+    /// Frames of those who are not members are handled (NODE-4).
+    StrangersHeard,
+    /// What a slot sent before it was lost is handled (NODE-4).
+    VoidHeard,
+    /// Frames of a newer view are handled before that view is known (NODE-4).
+    NewerViewHeard,
+    /// What is sent again bears the view of now (NODE-4).
+    StampedAnew,
+    /// Answered when received (NODE-5).
+    AckOnReceipt,
+    /// Frames go to a new owner while the old one has not answered (NODE-6).
+    NewOwnerAtOnce,
+    /// What came back goes behind what is new (NODE-6).
+    ReturnedBehind,
+    /// Members are judged by leases that were read before the record (NODE-8).
+    StaleCensus,
+    /// A slot that moves goes on taking input (NODE-9).
+    NoFreeze,
+    /// Exported before what it sent is answered (NODE-9).
+    NoDrain,
+    /// A move that is cancelled does not raise `since` (NODE-9).
+    CancelUnstamped,
+    /// Forgotten when exported, not when the new owner has it (NODE-9).
+    ForgottenAtExport,
+    /// A lower view is taken (NODE-11).
+    ViewRegress,
+    /// No wait after the engine has forgotten (NODE-11).
+    NoWait,
+    /// The leases are read before that wait is over (NODE-11).
+    CensusBeforeWait,
+    /// Whoever leads makes the new record, not who has seen most (NODE-11).
+    OwnRecord,
+    /// The new term is above what members have seen, not one that the store counts (NODE-11).
+    TermUnasked,
+    /// A term that was counted for an earlier instance is used for a later one (NODE-11).
+    TermKept,
+    /// A node is gone as soon as it owns nothing (NODE-19).
+    LeavesAtOnce,
+}
+
+impl Break {
+    pub(super) fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|one| format!("{one:?}") == name)
+    }
+}
+
+/// A seed in which the world shows it.
+pub(super) const SEEDS: &[(Break, u64)] = &[
+    (Break::AckOnReceipt, 3),
+    (Break::NewOwnerAtOnce, 41),
+    (Break::ReturnedBehind, 4),
+    (Break::NewerViewHeard, 8),
+    (Break::NoDrain, 4),
+    (Break::NoFreeze, 1),
+    (Break::ForgottenAtExport, 4),
+    (Break::NoStoreFence, 11),
+    (Break::LeaseByName, 4),
+    (Break::ViewRegress, 1),
+    (Break::NoWait, 1),
+];
+
+/// What a test tries by hand, since others cover for it in the world, or it takes very many seeds.
+pub(super) const BY_HAND: &[Break] = &[
+    Break::AnswerRevives,
+    Break::StrangersHeard,
+    Break::VoidHeard,
+    Break::StampedAnew,
+    Break::CancelUnstamped,
+    Break::OwnRecord,
+    Break::CensusBeforeWait,
+    Break::TermKept,
+    Break::LeavesAtOnce,
+];

@@ -1,0 +1,364 @@
+//! One node, by hand: what a world of seeds does not come to, or not alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Break;
+use crate::cluster::Settings;
+use crate::cluster::engine::{Answer, Ask};
+use crate::cluster::frame::{Body, Frame, Numbered, Post, Recipient, Refused};
+use crate::cluster::member::AskId;
+use crate::cluster::node::{Effect, Node, Stored, Work};
+use crate::cluster::record::{Lease, Member, Place, Record};
+use crate::cluster::slots::{Change, Job};
+use crate::cluster::view::{Incarnation, Slot, View};
+
+const ME: Incarnation = Incarnation(1);
+const OTHER: Incarnation = Incarnation(2);
+const THIRD: Incarnation = Incarnation(3);
+/// It lives here, and that one at the other node.
+const MINE: Slot = Slot(0);
+const THEIRS: Slot = Slot(1);
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn view(number: u64) -> View {
+    View { term: 1, number }
+}
+
+fn lease(incarnation: Incarnation, settled: View) -> Lease {
+    let name = format!("node{}", incarnation.0).into();
+    Lease { incarnation, name, seen: settled, settled, leaving: false }
+}
+
+fn record(
+    number: u64,
+    members: &[Incarnation],
+    owners: [Incarnation; 2],
+    lost: [u64; 2],
+) -> Record {
+    let member = |one: &Incarnation| Member { name: lease(*one, view(0)).name, incarnation: *one };
+    let place = |(owner, lost)| Place {
+        owner: Some(owner),
+        since: view(lost),
+        lost: view(lost),
+        moving: None,
+    };
+    Record {
+        view: view(number),
+        instance: "1".into(),
+        members: members.iter().map(member).collect(),
+        places: owners.into_iter().zip(lost).map(place).collect(),
+    }
+}
+
+struct World {
+    node: Node,
+    now: Duration,
+    ask: AskId,
+    /// What it has wanted, but calls of the engine.
+    wanted: Vec<Effect>,
+    settled: View,
+}
+
+impl World {
+    /// A node that serves its slot in view 1, beside another one. It is the last in the row of leaders.
+    fn new(broken: Option<Break>) -> Self {
+        let settings = Settings { broken, ..Settings::of_tests() };
+        let node = Node::new(ME, "z".into(), 2, settings);
+        let mut world = Self { node, now: ms(0), ask: 0, wanted: Vec::new(), settled: view(9) };
+        world.see(record(1, &[ME, OTHER], [ME, OTHER], [1, 1]));
+        world.store(Stored::Done);
+        assert!(world.node.serves(MINE));
+        world.wanted.clear();
+        world
+    }
+
+    fn take(&mut self) {
+        while let Some(effect) = self.node.poll() {
+            match effect {
+                Effect::Ask(id, Ask::Renew { .. }) => self.ask = id,
+                Effect::Ask(..) => {}
+                other => self.wanted.push(other),
+            }
+        }
+    }
+
+    fn answer(&mut self, record: Record) {
+        let living: Vec<_> =
+            record.members.iter().map(|one| lease(one.incarnation, self.settled)).collect();
+        let record = Some(Arc::new(record));
+        let answer = Answer { done: true, instance: "1".into(), living: living.into(), record };
+        self.node.handle_answer(self.now, self.ask, answer);
+        self.take();
+    }
+
+    /// The lease is renewed, and this record comes with the answer.
+    fn see(&mut self, record: Record) {
+        self.now += ms(400);
+        self.node.handle_timeout(self.now);
+        self.take();
+        self.answer(record);
+    }
+
+    fn store(&mut self, stored: Stored) {
+        let job = Job { slot: MINE, token: view(1) };
+        self.node.handle_stored(self.now, job, stored);
+        self.take();
+    }
+
+    /// A post of one frame, with what it answers.
+    fn hear(
+        &mut self,
+        from: Incarnation,
+        seq: u64,
+        stamp: u64,
+        source: Slot,
+        handled: u64,
+        refused: &[u64],
+    ) {
+        let frame = Arc::new(Frame { source: Some(source), body: stanza("hello", MINE) });
+        let refused =
+            refused.iter().map(|seq| Refused { seq: *seq, slots: vec![THEIRS] }).collect();
+        let frames = vec![Numbered { seq, view: view(stamp), frame }];
+        let post =
+            Post { from, view: view(stamp), base: 1, frames, handled, refused, again: false };
+        self.node.handle_post(self.now, &post.encode());
+        self.take();
+    }
+
+    fn say(&mut self, text: &str) -> bool {
+        let to = vec![Recipient { slot: THEIRS, account: "romeo@example.com".into() }];
+        let submitted = self.node.submit(self.now, MINE, to, text.as_bytes().into());
+        self.take();
+        assert!(submitted.bounced.is_empty() || submitted.is_pressed);
+        submitted.bounced.is_empty()
+    }
+
+    fn posts(&mut self) -> Vec<(Incarnation, Post)> {
+        let posts = self.wanted.iter().filter_map(|effect| match effect {
+            Effect::Post(to, post) => Some((*to, Post::decode(post).expect("a post"))),
+            _ => None,
+        });
+        let posts = posts.collect();
+        self.wanted.clear();
+        posts
+    }
+
+    fn handled(&self) -> Vec<Work> {
+        let work = |effect: &Effect| match effect {
+            Effect::Handle { work, .. } => Some(*work),
+            _ => None,
+        };
+        self.wanted.iter().filter_map(work).collect()
+    }
+
+    fn is_fenced(&self) -> bool {
+        matches!(self.wanted.last(), Some(Effect::Fenced))
+    }
+}
+
+fn stanza(text: &str, slot: Slot) -> Body {
+    let to = vec![Recipient { slot, account: "juliet@example.com".into() }];
+    Body::Stanza { to, bytes: text.as_bytes().into() }
+}
+
+/// What frames a post has, by their texts.
+fn texts(post: &Post) -> Vec<String> {
+    let text = |one: &Numbered| match &one.frame.body {
+        Body::Stanza { bytes, .. } => String::from_utf8(bytes.to_vec()).expect("text"),
+        Body::Export(_) => "export".into(),
+    };
+    post.frames.iter().map(text).collect()
+}
+
+/// Both that the answer is not looked at and that the lease is over for good stand in the way of this.
+#[test]
+fn node_1_an_answer_behind_the_deadline_is_not_looked_at() {
+    for broken in [None, Some(Break::AnswerRevives)] {
+        let mut world = World::new(broken);
+        let now = world.node.deadline().unwrap();
+        world.now = now - ms(50);
+        world.node.handle_timeout(world.now);
+        world.take();
+        world.now = now + ms(50);
+        world.answer(record(1, &[ME, OTHER], [ME, OTHER], [1, 1]));
+        assert_eq!(world.is_fenced(), broken.is_none(), "{broken:?}");
+        assert_eq!(world.node.serves(MINE), broken.is_some(), "{broken:?}");
+    }
+}
+
+#[test]
+fn node_2_a_fenced_node_wants_nothing_any_more() {
+    let mut world = World::new(None);
+    world.node.submit(world.now, MINE, vec![], (*b"").into());
+    let late = world.now + ms(60_000);
+    world.node.handle_timeout(late);
+    let effects: Vec<_> = std::iter::from_fn(|| world.node.poll()).collect();
+    assert!(matches!(effects[..], [Effect::Fenced]), "{effects:?}");
+    world.node.handle_timeout(late);
+    world.node.handle_hint(late);
+    assert!(world.node.poll().is_none());
+    assert!(!world.node.serves(MINE));
+}
+
+#[test]
+fn node_3_a_slot_that_the_store_refuses_waits_for_a_newer_view() {
+    let mut world = World::new(None);
+    world.store(Stored::Refused { by: view(2) });
+    assert!(!world.node.serves(MINE));
+    assert!(!world.is_fenced());
+    world.see(record(2, &[ME, OTHER], [OTHER, OTHER], [2, 1]));
+    assert!(matches!(world.wanted[..], [Effect::Slot(MINE, Change::GivenUp { lost: true })]));
+}
+
+#[test]
+fn node_3_a_node_that_the_store_refuses_for_a_newer_term_is_fenced() {
+    let mut world = World::new(None);
+    world.store(Stored::Refused { by: View::first_of(2) });
+    assert!(world.is_fenced());
+}
+
+#[test]
+fn node_4_who_is_no_member_is_not_heard() {
+    for (broken, heard) in [(None, 0), (Some(Break::StrangersHeard), 1)] {
+        let mut world = World::new(broken);
+        world.hear(THIRD, 1, 1, THEIRS, 0, &[]);
+        assert_eq!(world.handled().len(), heard, "{broken:?}");
+    }
+}
+
+#[test]
+fn node_4_what_a_slot_sent_before_it_was_lost_is_void() {
+    for (broken, heard) in [(None, 0), (Some(Break::VoidHeard), 1)] {
+        let mut world = World::new(broken);
+        world.see(record(2, &[ME, OTHER], [ME, OTHER], [1, 2]));
+        world.hear(OTHER, 1, 1, THEIRS, 0, &[]);
+        assert_eq!(world.handled().len(), heard, "{broken:?}");
+        world.hear(OTHER, 2, 2, THEIRS, 0, &[]);
+        assert_eq!(world.handled().len(), heard + 1, "{broken:?}");
+    }
+}
+
+#[test]
+fn node_4_a_frame_of_a_newer_view_is_taken_when_that_is_known() {
+    let mut world = World::new(None);
+    world.hear(OTHER, 1, 2, THEIRS, 0, &[]);
+    assert_eq!(world.handled(), []);
+    world.see(record(2, &[ME, OTHER], [ME, OTHER], [1, 1]));
+    world.hear(OTHER, 1, 2, THEIRS, 0, &[]);
+    assert_eq!(world.handled().len(), 1);
+}
+
+#[test]
+fn node_4_a_frame_of_before_a_slot_came_is_refused() {
+    let mut world = World::new(None);
+    world.see(record(2, &[ME, OTHER], [ME, OTHER], [2, 1]));
+    world.hear(OTHER, 1, 1, THEIRS, 0, &[]);
+    assert_eq!(world.handled(), []);
+    let (_, answer) = world.posts().pop().unwrap();
+    assert_eq!((answer.handled, answer.refused), (1, vec![Refused { seq: 1, slots: vec![MINE] }]));
+}
+
+#[test]
+fn node_4_what_is_sent_again_bears_the_view_of_then() {
+    for (broken, taken) in [(None, 0), (Some(Break::StampedAnew), 1)] {
+        let mut world = World::new(broken);
+        // A move of its slot was begun, and cancelled.
+        let mut later = record(3, &[ME, OTHER], [ME, OTHER], [1, 1]);
+        later.places[0].since = view(3);
+        world.see(later);
+        let frame = Arc::new(Frame { source: Some(THEIRS), body: stanza("hello", MINE) });
+        let frames = vec![Numbered { seq: 1, view: view(1), frame }];
+        let (from, refused) = (OTHER, Vec::new());
+        let post = Post { from, view: view(3), base: 1, frames, handled: 0, refused, again: false };
+        world.node.handle_post(world.now, &post.encode());
+        world.take();
+        assert_eq!(world.handled().len(), taken, "{broken:?}");
+    }
+}
+
+#[test]
+fn node_5_a_frame_is_answered_when_it_is_handled() {
+    for (broken, at_once) in [(None, 0), (Some(Break::AckOnReceipt), 1)] {
+        let mut world = World::new(broken);
+        world.hear(OTHER, 1, 1, THEIRS, 0, &[]);
+        let work = world.handled().pop().unwrap();
+        assert_eq!(world.posts().pop().unwrap().1.handled, at_once, "{broken:?}");
+        world.node.finish(world.now, work);
+        world.take();
+        assert_eq!(world.posts().pop().map_or(1, |(_, post)| post.handled), 1);
+    }
+}
+
+#[test]
+fn node_6_what_is_refused_comes_again_in_front_of_what_is_new() {
+    let mut world = World::new(None);
+    (0..2).for_each(|n| assert!(world.say(&format!("{n}"))));
+    assert_eq!(world.posts().iter().flat_map(|(_, post)| texts(post)).collect::<String>(), "01");
+    world.hear(OTHER, 1, 1, THEIRS, 1, &[1]);
+    world.say("2");
+    assert_eq!(world.posts().iter().flat_map(|(_, post)| texts(post)).count(), 0, "1 is under way");
+    world.hear(OTHER, 2, 1, THEIRS, 2, &[1, 2]);
+    let again = world.posts();
+    assert_eq!(again.iter().flat_map(|(_, post)| texts(post)).collect::<String>(), "012");
+}
+
+#[test]
+fn node_7_who_fills_a_slot_is_to_pause_and_then_gets_it_back() {
+    let mut world = World::new(None);
+    let text = "x".repeat(100);
+    let taken = (0..100).take_while(|_| world.say(&text)).count();
+    assert!((10..40).contains(&taken), "{taken} of 100 bytes in {}", Settings::of_tests().hard);
+    assert!(world.node.most_bytes() < Settings::of_tests().hard + 400);
+    world.hear(OTHER, 1, 1, THEIRS, taken as u64, &[]);
+    assert_eq!(world.node.most_bytes(), 0);
+    assert!(world.say(&text));
+}
+
+#[test]
+fn node_10_what_the_dead_have_not_answered_goes_to_who_has_the_slot_now() {
+    let mut world = World::new(None);
+    world.see(record(2, &[ME, OTHER, THIRD], [ME, OTHER], [1, 1]));
+    world.say("0");
+    world.posts();
+    world.see(record(3, &[ME, THIRD], [ME, THIRD], [1, 3]));
+    let mut posts = world.posts();
+    // It was time to say it again, before that was known.
+    posts.retain(|(to, _)| *to != OTHER);
+    assert_eq!(
+        posts.iter().map(|(to, post)| (*to, texts(post))).collect::<Vec<_>>(),
+        [(THIRD, vec!["0".into()])]
+    );
+    assert_eq!(posts[0].1.frames[0].view, view(3), "it is numbered anew, for somebody else");
+}
+
+#[test]
+fn node_10_what_goes_to_a_slot_that_has_come_here_is_handled_here() {
+    let mut world = World::new(None);
+    world.say("0");
+    world.posts();
+    world.see(record(2, &[ME], [ME, ME], [1, 2]));
+    assert_eq!(world.handled().len(), 1);
+}
+
+#[test]
+fn node_19_a_node_has_left_when_nobody_waits_for_anything() {
+    for (broken, at_once) in [(None, false), (Some(Break::LeavesAtOnce), true)] {
+        let mut world = World::new(broken);
+        world.node.leave();
+        world.settled = view(1);
+        world.see(record(2, &[ME, OTHER], [OTHER, OTHER], [2, 1]));
+        let has_left = |world: &World| world.wanted.iter().any(|one| matches!(one, Effect::Left));
+        assert_eq!(
+            has_left(&world),
+            at_once,
+            "somebody waits for an answer to what it numbered in view 1"
+        );
+        world.settled = view(2);
+        world.see(record(2, &[ME, OTHER], [OTHER, OTHER], [2, 1]));
+        assert!(has_left(&world));
+    }
+}

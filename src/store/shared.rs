@@ -1,0 +1,294 @@
+//! Stores that several nodes share: each operation is done in the name of whoever has the account's slot (NODE-3).
+
+use std::future::ready;
+use std::sync::Arc;
+
+use jid::BareJid;
+use parking_lot::Mutex;
+
+use super::fence::{Deposed, Fence, Fences};
+use super::{
+    AccountStore, BlockStore, Credentials, Memory, OfflineId, OfflineMessage, OfflineStore,
+    RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster, Stores,
+    SubscriptionRequest,
+};
+
+/// Says in whose name an operation for an account is done, at the moment.
+pub(crate) trait Tokens: Send + Sync + 'static {
+    /// `None` where the account does not live here.
+    fn fence(&self, account: &BareJid) -> Option<Fence>;
+}
+
+/// An operation for an account that does not live here. Nothing was done.
+#[derive(Debug, thiserror::Error)]
+#[error("the account does not live here")]
+pub(crate) struct NotHere;
+
+/// A store that several nodes share.
+pub(crate) trait SharedStore: Send + Sync + 'static {
+    /// The stores of one node. Every operation of theirs, but the look for credentials, which any node may have to
+    /// take, is done only if no higher token than its own is known for the slots of its accounts, in one transaction
+    /// with that question; and from then on its token is.
+    fn of_node(&self, tokens: Arc<dyn Tokens>) -> Stores;
+
+    /// A slot begins empty: from now on nothing is done with a lower token. Before the first input of the slot, since
+    /// what its former owner still writes must not come behind what the new one reads.
+    fn claim(&self, fence: Fence) -> StoreFuture<()>;
+
+    /// A term that nobody has had before.
+    fn next_term(&self) -> StoreFuture<u64>;
+}
+
+/// A [`Memory`] for several nodes in one process.
+pub(crate) struct SharedMemory(Arc<Shared>);
+
+struct Shared {
+    memory: Memory,
+    /// Held through each operation, which is done when its call returns.
+    fences: Mutex<Fences>,
+}
+
+impl SharedMemory {
+    pub(crate) fn new(memory: Memory) -> Self {
+        Self(Arc::new(Shared { memory, fences: Mutex::default() }))
+    }
+}
+
+impl SharedStore for SharedMemory {
+    fn of_node(&self, tokens: Arc<dyn Tokens>) -> Stores {
+        Stores::all_in(Arc::new(OfNode { shared: Arc::clone(&self.0), tokens }))
+    }
+
+    fn claim(&self, fence: Fence) -> StoreFuture<()> {
+        let passed = self.0.fences.lock().pass(fence);
+        Box::pin(ready(passed.map_err(StoreError::from)))
+    }
+
+    fn next_term(&self) -> StoreFuture<u64> {
+        Box::pin(ready(Ok(self.0.fences.lock().next_term())))
+    }
+}
+
+struct OfNode {
+    shared: Arc<Shared>,
+    tokens: Arc<dyn Tokens>,
+}
+
+impl OfNode {
+    fn fence(&self, account: &BareJid) -> Result<Fence, StoreError> {
+        self.tokens.fence(account).ok_or_else(|| StoreError::failed(NotHere))
+    }
+
+    fn pass<T: Send + 'static, const N: usize>(
+        &self,
+        accounts: [&BareJid; N],
+        operation: impl FnOnce(&Memory) -> StoreFuture<T>,
+    ) -> StoreFuture<T> {
+        let named: Result<Vec<_>, _> = accounts.iter().map(|account| self.fence(account)).collect();
+        let passed = named.and_then(|named| {
+            let mut fences = self.shared.fences.lock();
+            named.into_iter().try_for_each(|fence| fences.pass(fence))?;
+            Ok(operation(&self.shared.memory))
+        });
+        passed.unwrap_or_else(|error| Box::pin(ready(Err(error))))
+    }
+}
+
+impl AccountStore for OfNode {
+    fn credentials(&self, account: &BareJid) -> StoreFuture<Option<Credentials>> {
+        self.shared.memory.credentials(account)
+    }
+
+    fn exists(&self, account: &BareJid) -> StoreFuture<bool> {
+        self.shared.memory.exists(account)
+    }
+
+    fn set_credentials(&self, account: &BareJid, credentials: Credentials) -> StoreFuture<()> {
+        self.pass([account], |memory| memory.set_credentials(account, credentials))
+    }
+
+    fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
+        self.pass([account], |memory| AccountStore::remove(memory, account))
+    }
+}
+
+impl RosterStore for OfNode {
+    fn load(&self, account: &BareJid) -> StoreFuture<StoredRoster> {
+        self.pass([account], |memory| RosterStore::load(memory, account))
+    }
+
+    fn contact(&self, account: &BareJid, contact: &BareJid) -> StoreFuture<StoredContact> {
+        self.pass([account], |memory| memory.contact(account, contact))
+    }
+
+    fn apply(&self, account: &BareJid, change: RosterChange) -> StoreFuture<()> {
+        self.pass([account], |memory| RosterStore::apply(memory, account, change))
+    }
+
+    fn apply_pair(
+        &self,
+        first: &BareJid,
+        first_change: RosterChange,
+        second: &BareJid,
+        second_change: RosterChange,
+    ) -> StoreFuture<()> {
+        self.pass([first, second], |memory| {
+            memory.apply_pair(first, first_change, second, second_change)
+        })
+    }
+
+    fn requests(&self, account: &BareJid) -> StoreFuture<Vec<SubscriptionRequest>> {
+        self.pass([account], |memory| memory.requests(account))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.pass([account], |memory| RosterStore::clear(memory, account))
+    }
+}
+
+impl OfflineStore for OfNode {
+    fn push(&self, account: &BareJid, message: OfflineMessage) -> StoreFuture<()> {
+        self.pass([account], |memory| memory.push(account, message))
+    }
+
+    fn list(&self, account: &BareJid) -> StoreFuture<Vec<(OfflineId, OfflineMessage)>> {
+        self.pass([account], |memory| memory.list(account))
+    }
+
+    fn remove(&self, account: &BareJid, ids: Vec<OfflineId>) -> StoreFuture<()> {
+        self.pass([account], |memory| OfflineStore::remove(memory, account, ids))
+    }
+
+    fn count(&self, account: &BareJid) -> StoreFuture<usize> {
+        self.pass([account], |memory| memory.count(account))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.pass([account], |memory| OfflineStore::clear(memory, account))
+    }
+}
+
+impl BlockStore for OfNode {
+    fn load(&self, account: &BareJid) -> StoreFuture<Vec<String>> {
+        self.pass([account], |memory| BlockStore::load(memory, account))
+    }
+
+    fn apply(
+        &self,
+        account: &BareJid,
+        added: Vec<String>,
+        removed: Vec<String>,
+    ) -> StoreFuture<()> {
+        self.pass([account], |memory| BlockStore::apply(memory, account, added, removed))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.pass([account], |memory| BlockStore::clear(memory, account))
+    }
+}
+
+/// What a store said to whoever is deposed; `None` where it failed for another reason.
+pub(crate) fn deposed(error: &StoreError) -> Option<Deposed> {
+    match error {
+        StoreError::Failed(cause) => cause.downcast_ref().copied(),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::park::block_on;
+    use crate::store::conformance;
+    use crate::store::fence::Token;
+
+    /// A node that has every slot since this view; accounts live in the slot of their first letter.
+    struct Since(u64);
+
+    impl Tokens for Since {
+        fn fence(&self, account: &BareJid) -> Option<Fence> {
+            let slot = account.as_str().bytes().next()?.into();
+            let token = Token { term: 1, number: self.0 };
+            (self.0 > 0).then_some(Fence { slot, token })
+        }
+    }
+
+    fn jid(text: &str) -> BareJid {
+        BareJid::new(text).unwrap()
+    }
+
+    fn nodes<const N: usize>(since: [u64; N]) -> (SharedMemory, [Stores; N]) {
+        let shared = SharedMemory::new(Memory::new());
+        let stores = since.map(|since| shared.of_node(Arc::new(Since(since))));
+        (shared, stores)
+    }
+
+    fn fence(slot: u8, number: u64) -> Fence {
+        Fence { slot: slot.into(), token: Token { term: 1, number } }
+    }
+
+    #[test]
+    fn node_3_a_shared_store_conforms() {
+        conformance::all(|| nodes([1]).1.into_iter().next().unwrap());
+    }
+
+    #[test]
+    fn node_3_a_former_owner_neither_writes_nor_reads() {
+        let (shared, [old, new]) = nodes([1, 2]);
+        let juliet = jid("juliet@example.com");
+        block_on(old.blocks.apply(&juliet, vec!["a.example".into()], vec![])).unwrap();
+        block_on(shared.claim(fence(b'j', 2))).unwrap();
+        let by = Token { term: 1, number: 2 };
+        let is_deposed =
+            |error: StoreError| deposed(&error) == Some(Deposed { slot: b'j'.into(), by });
+        assert!(is_deposed(
+            block_on(old.blocks.apply(&juliet, vec![], vec!["a.example".into()])).unwrap_err()
+        ));
+        assert!(is_deposed(block_on(old.blocks.load(&juliet)).unwrap_err()));
+        assert!(is_deposed(block_on(old.rosters.load(&juliet)).unwrap_err()));
+        assert_eq!(block_on(new.blocks.load(&juliet)).unwrap(), ["a.example"]);
+        // Another slot is another matter.
+        block_on(old.blocks.load(&jid("romeo@example.com"))).unwrap();
+    }
+
+    #[test]
+    fn node_3_a_read_raises_the_fence_as_well() {
+        let (_, [old, new]) = nodes([1, 2]);
+        let juliet = jid("juliet@example.com");
+        block_on(new.rosters.load(&juliet)).unwrap();
+        let error =
+            block_on(old.rosters.apply(&juliet, RosterChange::new().version(1))).unwrap_err();
+        assert!(deposed(&error).is_some());
+    }
+
+    #[test]
+    fn node_3_of_two_sides_none_is_written_where_one_is_of_another() {
+        let (shared, [node]) = nodes([1]);
+        block_on(shared.claim(fence(b'r', 2))).unwrap();
+        let (juliet, romeo) = (jid("juliet@example.com"), jid("romeo@example.com"));
+        let change = || RosterChange::new().version(1);
+        let error =
+            block_on(node.rosters.apply_pair(&juliet, change(), &romeo, change())).unwrap_err();
+        assert!(deposed(&error).is_some());
+        assert_eq!(block_on(node.rosters.load(&juliet)).unwrap().version, 0);
+    }
+
+    #[test]
+    fn node_3_only_the_look_for_credentials_is_anybodys() {
+        let (_, [nobody]) = nodes([0]);
+        let juliet = jid("juliet@example.com");
+        assert!(block_on(nobody.accounts.credentials(&juliet)).unwrap().is_none());
+        assert!(!block_on(nobody.accounts.exists(&juliet)).unwrap());
+        let refused =
+            block_on(nobody.accounts.set_credentials(&juliet, Credentials::new())).unwrap_err();
+        assert!(deposed(&refused).is_none());
+        assert!(block_on(nobody.offline.unwrap().count(&juliet)).is_err());
+    }
+
+    #[test]
+    fn node_11_no_term_is_counted_twice() {
+        let (shared, _) = nodes([1]);
+        assert_eq!(block_on(shared.next_term()).unwrap(), 1);
+        assert_eq!(block_on(shared.next_term()).unwrap(), 2);
+    }
+}
