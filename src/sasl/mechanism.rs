@@ -25,8 +25,14 @@ named! {
         ScramSha256 = "SCRAM-SHA-256",
         /// `SCRAM-SHA-1` ([RFC 5802](https://www.rfc-editor.org/rfc/rfc5802)).
         ScramSha1 = "SCRAM-SHA-1",
+        /// `OAUTHBEARER` ([RFC 7628](https://www.rfc-editor.org/rfc/rfc7628)): a token, where the host checks such.
+        OauthBearer = "OAUTHBEARER",
+        /// `X-OAUTH2`: a token in the form of PLAIN, as some clients send it.
+        XOauth2 = "X-OAUTH2",
         /// `PLAIN` ([RFC 4616](https://www.rfc-editor.org/rfc/rfc4616)): the password itself.
         Plain = "PLAIN",
+        /// `ANONYMOUS` ([RFC 4505](https://www.rfc-editor.org/rfc/rfc4505)): a guest, where the host lets them in.
+        Anonymous = "ANONYMOUS",
     }
     /// All of them, the preferred one first: the order in which they are offered
     /// ([RFC 6120 §6.3.3](https://www.rfc-editor.org/rfc/rfc6120#section-6.3.3)).
@@ -45,7 +51,9 @@ impl Mechanism {
     /// The hash function of a SCRAM mechanism.
     pub(crate) const fn hash(self) -> Option<ScramHash> {
         match self {
-            Self::Plain | Self::External => None,
+            Self::Plain | Self::External | Self::OauthBearer | Self::XOauth2 | Self::Anonymous => {
+                None
+            }
             Self::ScramSha1 | Self::ScramSha1Plus => Some(ScramHash::Sha1),
             Self::ScramSha256 | Self::ScramSha256Plus => Some(ScramHash::Sha256),
             Self::ScramSha512 | Self::ScramSha512Plus => Some(ScramHash::Sha512),
