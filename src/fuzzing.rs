@@ -23,7 +23,9 @@ use crate::stanza::bounds::Bounds;
 use crate::stanza::canonical::Declarations;
 use crate::stanza::recognise::law;
 use crate::stanza::{Frame, Framing, Stanza, canonicalise};
-use crate::store::{ClientKey, Credentials, MemoryAccounts, ScramHash, Stores, Verdict};
+use crate::store::{
+    ClientKey, Credentials, MemoryAccounts, ScramHash, Stores, TokenError, TokenVerdict, Verdict,
+};
 use crate::stream::{Event, Limits, Parser, StreamError};
 use crate::xep::{Carbons, ClientState, StreamManagement};
 
@@ -176,13 +178,22 @@ fn domain() -> Option<DomainPart> {
     Some(DomainPart::new(DOMAIN).ok()?.into_owned())
 }
 
+/// How the names of mechanisms begin.
+const STARTS: [&str; 5] = ["PLAIN", "SCRAM", "OAUTHBEARER", "X-OAUTH2", "ANONYMOUS"];
+
 /// An exchange comes to an end, and never to success without the password. Each line is what a
 /// client sends: `PLAIN …` starts an exchange, `-` aborts one, anything else responds.
 pub fn sasl(data: &[u8]) {
     let environment = Arc::new(Virtual::new(1));
     let Some(domain) = domain() else { return };
     let context = sasl::Context {
-        policy: Arc::new(Policy::new(&*environment).mechanisms(&Mechanism::ALL).iterations(FEW)),
+        policy: Arc::new(
+            Policy::new(&*environment)
+                .mechanisms(&Mechanism::ALL)
+                .iterations(FEW)
+                .tokens()
+                .guests(),
+        ),
         environment,
         domain,
         secure: true,
@@ -197,7 +208,7 @@ pub fn sasl(data: &[u8]) {
         let rest = rest.get(1..).map(<[u8]>::to_vec);
         let request = match std::str::from_utf8(word) {
             Ok("-") => Request::Abort,
-            Ok(mechanism) if mechanism.starts_with("PLAIN") || mechanism.starts_with("SCRAM") => {
+            Ok(mechanism) if STARTS.iter().any(|start| mechanism.starts_with(start)) => {
                 Request::Auth { mechanism, initial: rest }
             }
             _ => Request::Response(line.to_vec()),
@@ -209,6 +220,10 @@ pub fn sasl(data: &[u8]) {
             if let Ok(Step::CheckKeys(check)) = step {
                 step = negotiation.hashed(check());
             }
+        } else if let Ok(Step::CheckToken { .. } | Step::NeedDiscovery) = &step {
+            step = negotiation.token(TokenVerdict::Refused(TokenError::new()));
+        } else if let Ok(Step::NeedGuest) = &step {
+            step = negotiation.guest(None);
         } else if let Ok(Step::CheckPassword { .. }) = &step {
             step = negotiation.verdict(Verdict::Refused);
         }

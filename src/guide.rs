@@ -26,6 +26,8 @@ pub mod cookbook {
     page!(server, "cookbook/server.md");
     page!(users_sql, "cookbook/users-sql.md");
     page!(users_http, "cookbook/users-http.md");
+    page!(users_tokens, "cookbook/users-tokens.md");
+    page!(sign_up, "cookbook/sign-up.md");
     page!(bot, "cookbook/bot.md");
     page!(component, "cookbook/component.md");
     page!(archive, "cookbook/archive.md");

@@ -2,6 +2,7 @@
 //! STREAM-F5, STREAM-F6).
 
 use crate::common::{login, slow, wire};
+use std::future::Future;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -260,6 +261,14 @@ fn sasl2_6_absent_and_empty_payloads() {
     assert_eq!(client.answer(&initial("")), failure("malformed-request"));
     assert_eq!(client.answer(&initial("=")), failure("incorrect-encoding"));
     assert_eq!(client.answer(&initial("%")), failure("incorrect-encoding"));
+    let client = opened(&world);
+    assert_eq!(client.answer(&authenticate("")), challenge);
+    let response = |text: &str| format!("<response xmlns='{NS}'>{text}</response>");
+    assert_eq!(client.answer(&response("=")), failure("incorrect-encoding"));
+    // That exchange is over.
+    assert_eq!(client.answer(&response(&text)), failure("malformed-request"));
+    let twice = initial("").replace("<initial-response>", "<initial-response/><initial-response>");
+    assert_eq!(client.answer(&twice), failure("malformed-request"));
 }
 
 #[test]
@@ -750,7 +759,7 @@ fn destroy_15_an_account_removed_while_its_client_logs_in() {
     let romeo = world.account("romeo");
     let mut removal = Box::pin(world.server().account_removed(&romeo));
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
-    let _pending = std::future::Future::poll(removal.as_mut(), &mut cx);
+    let _pending = removal.as_mut().poll(&mut cx);
     world.settle();
     slow.set(Mode::Answer);
     world.settle();

@@ -10,7 +10,7 @@ use xmpp_session::connection::SharedConnection;
 use xmpp_session::environment::{Environment, System};
 use xmpp_session::jid::BareJid;
 use xmpp_session::sasl::{Mechanism, Policy};
-use xmpp_session::server::{DomainPolicy, Limits, Server, ServerBuilder};
+use xmpp_session::server::{DomainPolicy, GuestPolicy, Limits, Server, ServerBuilder};
 use xmpp_session::store::{AnyAccount, Credentials, Stores};
 use xmpp_session::xep;
 
@@ -31,11 +31,16 @@ pub(crate) async fn server<C: SharedConnection>(
         limits = Limits::unlimited();
         (limits.retention.live_stanzas, limits.retention.bytes) = (usize::MAX, usize::MAX);
     }
+    let registration = match settings.register {
+        true => xep::Registration::open(),
+        false => xep::Registration::closed(),
+    };
     let blocks = Arc::clone(&stores.blocks);
     let mut server = Server::builder(Arc::clone(&environment) as _, stores)
         .extension(xep::Blocking::new(blocks))
         .extension(xep::Carbons::new())
         .extension(xep::StreamManagement::new())
+        .extension(registration)
         .extension(xep::ClientState)
         .extension(xep::Ping)
         .extension(xep::SoftwareVersion::new("xmpp-session example", env!("CARGO_PKG_VERSION")))
@@ -76,6 +81,7 @@ async fn accounts(
     let mut policy = DomainPolicy::default();
     policy.tls_required = !allow_insecure;
     policy.sasl = Some(sasl);
+    policy.guests = settings.guests.then(GuestPolicy::default);
     if let Some(password) = &settings.any_account {
         let any_account = Arc::new(AnyAccount::new(password)?);
         stores.accounts = Arc::clone(&any_account) as _;

@@ -25,8 +25,14 @@ named! {
         ScramSha256 = "SCRAM-SHA-256",
         /// `SCRAM-SHA-1` ([RFC 5802](https://www.rfc-editor.org/rfc/rfc5802)).
         ScramSha1 = "SCRAM-SHA-1",
+        /// `OAUTHBEARER` ([RFC 7628](https://www.rfc-editor.org/rfc/rfc7628)): a token, where the host checks such.
+        OauthBearer = "OAUTHBEARER",
+        /// `X-OAUTH2`: a token in the form of PLAIN, as some clients send it.
+        XOauth2 = "X-OAUTH2",
         /// `PLAIN` ([RFC 4616](https://www.rfc-editor.org/rfc/rfc4616)): the password itself.
         Plain = "PLAIN",
+        /// `ANONYMOUS` ([RFC 4505](https://www.rfc-editor.org/rfc/rfc4505)): a guest, where the host lets them in.
+        Anonymous = "ANONYMOUS",
         /// `HT-SHA-256-EXPR`: a token ([XEP-0484](https://xmpp.org/extensions/xep-0484.html)), bound to a key that TLS exports.
         HtSha256Expr = "HT-SHA-256-EXPR",
         /// `HT-SHA-256-UNIQ`: a token, bound to the handshake of TLS 1.2.
@@ -64,6 +70,9 @@ impl Mechanism {
         match self {
             Self::Plain
             | Self::External
+            | Self::OauthBearer
+            | Self::XOauth2
+            | Self::Anonymous
             | Self::HtSha256Expr
             | Self::HtSha256Uniq
             | Self::HtSha256Endp

@@ -10,15 +10,18 @@
 //!  <auth/>, <response/>, <abort/>               <challenge/>, <success/>
 //!  ──── wire::parse ───▶ Negotiation ── Step ───────▶
 //!                          │     ▲  └── Failure ─────▶ <failure/>, perhaps policy-violation
-//!         NeedCredentials, │     │ credentials(…), verdict(…),
+//!         NeedCredentials, │     │ credentials(…), verdict(…), token(…),
 //!         CheckPassword,   ▼     │ hashed(…), store_failed()
 //!         CheckKeys     the host's store, a thread that hashes
 //! ```
 //!
 //! The mechanisms are PLAIN (RFC 4616), EXTERNAL (RFC 4422, XEP-0178) and SCRAM (RFC 5802, RFC 7677), the latter with
-//! channel binding (RFC 5929, RFC 9266), protection against downgrades (XEP-0474, XEP-0515) and upgrades (XEP-0480). `docs/decisions/0002-sasl.md` says why SCRAM is written here, on the
+//! channel binding (RFC 5929, RFC 9266), protection against downgrades (XEP-0474, XEP-0515) and upgrades (XEP-0480);
+//! OAUTHBEARER (RFC 7628) and ANONYMOUS (RFC 4505) where the host wants them. `docs/decisions/0002-sasl.md` says why SCRAM is written here, on the
 //! primitives of RustCrypto.
 
+mod anonymous;
+mod bearer;
 mod binding;
 mod error;
 mod establish;

@@ -28,6 +28,8 @@ pub struct Policy {
     pub(super) retries: u8,
     pub(super) secure_only: bool,
     pub(super) host_checks_passwords: bool,
+    pub(super) host_checks_tokens: bool,
+    pub(super) guests: bool,
     pub(super) downgrade_protection: bool,
     pub(super) upgrades: Vec<ScramHash>,
     pub(super) iterations: NonZeroU32,
@@ -53,6 +55,8 @@ impl Policy {
             retries: 3,
             secure_only: true,
             host_checks_passwords: false,
+            host_checks_tokens: false,
+            guests: false,
             downgrade_protection: true,
             upgrades: vec![ScramHash::Sha512, ScramHash::Sha256],
             iterations: Credentials::DEFAULT_ITERATIONS,
@@ -68,7 +72,8 @@ impl Policy {
     /// and an account without its keys looks like none. A password that comes by PLAIN is checked against the keys
     /// of the strongest hash function here ([SASL-7](crate::rules#sasl-7)).
     ///
-    /// PLAIN is never offered on an insecure stream ([SASL-1](crate::rules#sasl-1)), `-PLUS` only where the channel can be
+    /// PLAIN and tokens are never offered on an insecure stream ([SASL-1](crate::rules#sasl-1)), tokens and ANONYMOUS only where
+    /// the [domain](crate::server::DomainPolicy) has what they need, `-PLUS` only where the channel can be
     /// bound to ([SASL-11](crate::rules#sasl-11)): with a `-PLUS` mechanism, list the one without it as well.
     ///
     /// A list without mechanisms [for tokens](Mechanism::is_for_tokens) leaves those as they are: who keeps no tokens offers
@@ -129,6 +134,11 @@ impl Policy {
         self
     }
 
+    /// The number of iterations for new passwords.
+    pub(crate) const fn iteration_count(&self) -> NonZeroU32 {
+        self.iterations
+    }
+
     /// The secret that the tokens of fast logins, and the salts of unknown users, are derived from.
     ///
     /// A server that draws a new one at each start forgets its clients' tokens, and shows other salts for unknown users
@@ -167,6 +177,18 @@ impl Policy {
     pub(crate) fn authenticator(mut self) -> Self {
         self.host_checks_passwords = true;
         self.mechanisms.retain(|mechanism| mechanism.hash().is_none());
+        self
+    }
+
+    /// Tokens are checked by the host's `TokenAuthenticator`.
+    pub(crate) const fn tokens(mut self) -> Self {
+        self.host_checks_tokens = true;
+        self
+    }
+
+    /// Guests are let in.
+    pub(crate) const fn guests(mut self) -> Self {
+        self.guests = true;
         self
     }
 

@@ -11,9 +11,10 @@ use super::deliver::roster::transaction::{Asker, Change};
 use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::rules::roster::{Item, Roster, RosterError, RosterSet};
+pub use crate::extension::AccountError;
+use crate::rules::roster::{Item, Roster, RosterSet};
 use crate::sasl::Policy;
-use crate::session::{Reason, SessionHandle};
+use crate::session::{Reason, SessionHandle, SessionId};
 use crate::stanza::{Kind, Stanza};
 use crate::store::{ClientKey, ClientTokens, StoreError};
 use crate::stream::{StreamCondition, StreamError};
@@ -62,58 +63,6 @@ use crate::stream::{StreamCondition, StreamError};
 pub struct Account<C: SharedConnection> {
     core: Arc<Core<C>>,
     jid: BareJid,
-}
-
-/// Why the host could not act on an account. Nothing has changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AccountError {
-    /// There is no such account, or it is being removed; for two accounts, one of them.
-    #[error("there is no such account")]
-    NoAccount,
-    /// The contact is no bare JID or domain that a roster may hold: it has no normal form, or is the account
-    /// itself ([ROSTER-7](crate::rules#roster-7)).
-    #[error("no roster item can have this address")]
-    InvalidContact,
-    /// The contact to remove is not in the roster.
-    #[error("the roster has no such contact")]
-    NoContact,
-    /// A group is empty, or named twice.
-    #[error("a group is empty or named twice")]
-    InvalidGroup,
-    /// The roster, or this item of it, would be larger than it may be ([LIMIT-15](crate::rules#limit-15)).
-    #[error("the roster or its item would be too large")]
-    TooLarge,
-    /// The store failed.
-    #[error("the store failed")]
-    Store(#[source] StoreError),
-}
-
-impl From<StoreError> for AccountError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<RosterError> for AccountError {
-    fn from(error: RosterError) -> Self {
-        match error {
-            RosterError::UnknownItem => Self::NoContact,
-            RosterError::EmptyGroup | RosterError::DuplicateGroup => Self::InvalidGroup,
-            RosterError::NameTooLong
-            | RosterError::GroupTooLong
-            | RosterError::TooManyGroups
-            | RosterError::ItemTooLarge
-            | RosterError::TooManyItems
-            | RosterError::TooLarge => Self::TooLarge,
-            RosterError::ItemInGet
-            | RosterError::NotOneItem
-            | RosterError::NoJid
-            | RosterError::InvalidJid
-            | RosterError::FullJid
-            | RosterError::OwnJid => Self::InvalidContact,
-        }
-    }
 }
 
 impl From<ChangeError> for AccountError {
@@ -280,6 +229,48 @@ impl<C: SharedConnection> Account<C> {
             return Err(AccountError::InvalidContact);
         }
         self.change(other, Change::Befriend).await
+    }
+
+    /// Creates the account with this password, whose hashes the store gets; they are made where logins are
+    /// checked ([LIMIT-28](crate::rules#limit-28)). Of several who want one name, one gets it.
+    ///
+    /// ```
+    /// # use xmpp_session::{connection::Recorder, jid::BareJid, server::Server};
+    /// use xmpp_session::server::AccountError;
+    ///
+    /// async fn sign_up(server: &Server<Recorder>, name: &BareJid, password: &str) {
+    ///     match server.account(name).create(password).await {
+    ///         Ok(()) => println!("welcome"),
+    ///         Err(AccountError::Exists) => println!("this name is taken"),
+    ///         Err(error) => println!("{error}"),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Exists`], [`AccountError::InvalidAddress`], [`AccountError::Password`],
+    /// [`AccountError::Store`].
+    pub async fn create(&self, password: &str) -> Result<(), AccountError> {
+        let (core, jid) = (Arc::clone(&self.core), self.jid.clone());
+        let source = core.ledger.as_source(&jid);
+        core.create_account(jid, password.to_owned(), source).await
+    }
+
+    /// Changes the password. Once the store has it, all sessions of the account end with `reset`, except this
+    /// one, as [`Server::password_changed`] says.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::NoAccount`], also where the store has no credentials of it; [`AccountError::Password`],
+    /// [`AccountError::Store`].
+    pub async fn set_password(
+        &self,
+        password: &str,
+        except: Option<SessionId>,
+    ) -> Result<(), AccountError> {
+        let (core, jid) = (Arc::clone(&self.core), self.jid.clone());
+        core.change_password(jid, password.to_owned(), except).await
     }
 
     /// Ends all sessions of the account with this error, and its streams that are authenticated and have not

@@ -84,6 +84,10 @@ pub struct Limits {
     pub failures: Option<Rate>,
     /// Clients of one account that may have tokens ([LIMIT-31](crate::rules#limit-31)). Default: 64.
     pub clients_per_account: usize,
+    /// Iq sets of clients that have not authenticated, from one source ([LIMIT-33](crate::rules#limit-33)): registrations,
+    /// say. Those whose source the host does not name are of one source. `None` = no limit. Default: 10 an hour, 10
+    /// at once.
+    pub strangers: Option<Rate>,
     /// Whether an iq request to a full JID needs a presence relation ([IQ-2](crate::rules#iq-2)). Default: yes.
     pub iq_needs_presence: bool,
 }
@@ -139,6 +143,7 @@ impl Default for Limits {
             hashes: default_hashes(),
             failures: Some(Rate::new(1, 2 * SECOND, 20)),
             clients_per_account: 64,
+            strangers: Some(Rate::new(10, 3600 * SECOND, 10)),
             iq_needs_presence: true,
         }
     }
@@ -158,6 +163,7 @@ impl Limits {
             unbound_per_account: usize::MAX,
             hashes: 2 * default_hashes(),
             failures: None,
+            strangers: None,
             ..Self::default()
         }
     }

@@ -39,7 +39,9 @@ pub mod conformance;
 #[cfg(feature = "cluster")]
 #[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
 pub(crate) mod fence;
+mod invitation;
 mod keys;
+mod login;
 mod memory;
 mod memory_accounts;
 mod offline;
@@ -51,13 +53,18 @@ mod shared;
 mod sqlite;
 mod token;
 
-pub use account::{AccountStore, Authenticator, Credentials, Verdict};
+pub use account::{AccountStore, Credentials};
 pub use block::BlockStore;
 #[cfg(feature = "certificates")]
 pub use certificate::CertificateError;
 pub use certificate::{CertificateMapper, ClientCertificate};
+pub use invitation::{InvitationStore, MemoryInvitations, StoredInvitation};
 pub(crate) use keys::prepare_password;
 pub use keys::{PasswordError, ScramHash, ScramKeys};
+pub use login::{
+    Authenticator, LoginRequest, TokenAuthenticator, TokenError, TokenGrant, TokenStatus,
+    TokenVerdict, Verdict,
+};
 pub use memory::Memory;
 pub use memory_accounts::{AnyAccount, MemoryAccounts};
 pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};

@@ -70,6 +70,8 @@ export class Chat {
   // By id: messages of ours that something may yet happen to.
   #pending = new Map();
   #composing = null;
+  // Whose requests we have accepted, and asked the same in turn.
+  #accepted = new Set();
 
   /// `view` is told: `contact(contact)`, `message(contact, message)`, `notice(text)`, `state()`.
   constructor(store, view, saved) {
@@ -309,7 +311,10 @@ export class Chat {
 
   accept(contact) {
     this.#subscription(contact.jid, "subscribed");
-    if (!contact.asked && !["to", "both"].includes(contact.subscription)) this.#subscription(contact.jid, "subscribe");
+    if (!contact.asked && !["to", "both"].includes(contact.subscription)) {
+      this.#accepted.add(contact.jid);
+      this.#subscription(contact.jid, "subscribe");
+    }
     this.#answered(contact);
   }
 
@@ -357,8 +362,8 @@ export class Chat {
         else contact.asks = true;
         break;
       case "subscribed":
-        // Who has asked us first is no news.
-        if (contact.subscription !== "both") this.#view.notice(`${contact.label} has accepted your request.`);
+        // Of who has asked us first it is no news.
+        if (!this.#accepted.delete(jid)) this.#view.notice(`${contact.label} has accepted your request.`);
         break;
       case "unsubscribe":
         contact.asks = false;

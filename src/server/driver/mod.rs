@@ -9,6 +9,7 @@ mod input;
 pub(super) mod negotiate;
 pub(super) mod rate;
 mod recipients;
+mod terms;
 mod timeouts;
 mod transport;
 
@@ -44,6 +45,7 @@ use drain::DrainHook;
 use input::Deferred;
 use negotiate::{EarlyData, Negotiating};
 use rate::Spent;
+use terms::Terms;
 
 /// How far a transport has come. The typed session moves from one state to the next.
 enum State<C: SharedConnection> {
@@ -169,6 +171,8 @@ pub struct Driver<C: SharedConnection> {
     trace: Trace,
     /// The client is a program of this process: it is there as long as the driver is (BOT-3).
     is_local: bool,
+    /// What limits the login, if anything does.
+    terms: Option<Box<Terms>>,
 }
 
 #[cfg(any(feature = "tokio", feature = "threads"))]
@@ -235,6 +239,7 @@ impl<C: SharedConnection> Driver<C> {
             trace: Trace::new(stream, &peer),
             peer,
             is_local: false,
+            terms: None,
             connection,
             core,
         };
@@ -585,6 +590,7 @@ impl<C: SharedConnection> Driver<C> {
 impl<C: SharedConnection> Drop for Driver<C> {
     fn drop(&mut self) {
         self.carry_out_last_presence(true);
+        self.leave();
         let spent = std::mem::take(&mut self.spent);
         let now = self.core.environment.now();
         self.core.allowances.give_back(self.spends_as, spent, now, &self.core.limits);

@@ -199,8 +199,10 @@ named! {
         AddKeys = "add-keys",
         /// [`AccountStore::remove`](crate::store::AccountStore::remove)
         RemoveAccount = "remove-account",
-        /// [`Authenticator::check_password`](crate::store::Authenticator::check_password)
+        /// [`Authenticator::check_login`](crate::store::Authenticator::check_login)
         CheckPassword = "check-password",
+        /// [`TokenAuthenticator::check_token`](crate::store::TokenAuthenticator::check_token)
+        CheckToken = "check-token",
         /// [`CertificateMapper::accounts`](crate::store::CertificateMapper::accounts)
         MapCertificate = "map-certificate",
         /// [`RosterStore::load`](crate::store::RosterStore::load)

@@ -62,8 +62,11 @@ test("a subscription, presence, and messages both ways with their states", async
   await juliet.page.waitForSelector("#requests li:has-text('romeo@localhost')");
   await picture(juliet.page, "chat-request");
   await juliet.page.click("#requests .primary");
+  await romeo.status("Juliet Capulet has accepted your request.");
   await until("romeo sees her", async () => (await romeo.text("#peer-presence")) === "Online");
   assert.equal(await juliet.page.locator("#requests li").count(), 0);
+  await until("juliet sees him", async () => (await juliet.contact("romeo").textContent()).includes("Online"));
+  assert.equal(await juliet.text("#status"), "", "she has not asked first");
 
   await romeo.say("But soft, what light through yonder window breaks?");
   await juliet.open("romeo");

@@ -34,9 +34,10 @@ impl<C: SharedConnection> Driver<C> {
             return self
                 .fail(error.with_text("en", "no way to log in can be offered on this transport"));
         };
-        let only_tls = !negotiating.secure && served.tls_required;
+        let secure = negotiating.secure;
+        let only_tls = !secure && served.tls_required;
         // SASL2-1, SASL2-3
-        if negotiating.secure {
+        if secure {
             let mut inline = core.inline_features(&self.peer);
             fast::write_offer(context.for_tokens(), served.sasl.takes_early_data(), &mut inline);
             let mut tasks = Vec::new();
@@ -47,6 +48,8 @@ impl<C: SharedConnection> Driver<C> {
         if !only_tls {
             let bytes = core.limits.stream.element_bytes_before_auth();
             features = features.limits(bytes, core.limits.negotiation.as_secs());
+        }
+        if secure {
             features = core.extend(features, Stage::Secure, &self.peer);
         }
         self.send(features.frame());

@@ -1,6 +1,7 @@
 //! The SASL exchange on the stream (RFC 6120 §6).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use jid::BareJid;
 
@@ -97,6 +98,8 @@ impl<C: SharedConnection> Driver<C> {
             Some(SaslAnswer::Credentials(found)) => sasl.credentials(*found),
             Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
             Some(SaslAnswer::Fast(found)) => sasl.fast(*found),
+            Some(SaslAnswer::Token(verdict)) => sasl.token(verdict),
+            Some(SaslAnswer::Guest(account)) => sasl.guest(account),
             Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
             Some(SaslAnswer::Added(is_added)) => sasl.added(is_added),
             None => Err(sasl.store_failed()),
@@ -121,6 +124,9 @@ impl<C: SharedConnection> Driver<C> {
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
             Ok(Step::CheckFast { account, proof }) => self.check_fast(account, proof),
+            Ok(Step::CheckToken { claimed, token }) => self.check_token(claimed.as_ref(), token),
+            Ok(Step::NeedDiscovery) => self.discovery(),
+            Ok(Step::NeedGuest) => self.admit_guest(),
             Ok(Step::CheckAccount { account }) => self.check_account(account),
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
@@ -151,14 +157,17 @@ impl<C: SharedConnection> Driver<C> {
                     accounts.add_keys(&account, proved, added).await.ok().map(SaslAnswer::Added)
                 });
             }
-            Ok(Step::Success { account, data }) => {
+            Ok(Step::Success { account, data, expires }) => {
                 self.progressed(false);
                 self.end_login(true);
                 match self.sasl().and_then(Negotiation::take_asked) {
-                    None => self.authenticated(account, data.as_deref()),
+                    None => self.authenticated(account, data.as_deref(), expires),
                     // SASL2-4
                     Some(_) if self.is_other_than(&account) => self.wrong_identity(),
-                    Some(asked) => self.establish(account, asked, data),
+                    Some(asked) => {
+                        self.expires_at(expires);
+                        self.establish(account, asked, data);
+                    }
                 }
             }
             Err(refused) => {
@@ -176,7 +185,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     fn find_credentials(&mut self, account: BareJid) {
-        self.begin_login(&account);
+        self.begin_login(Some(&account));
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
             let found = accounts.credentials(&account).await.ok()?;
@@ -184,21 +193,9 @@ impl<C: SharedConnection> Driver<C> {
         });
     }
 
-    fn check_password(&mut self, account: BareJid, password: String) {
-        let domain = self.core.domain(account.domain().as_str());
-        let Some(authenticator) = domain.and_then(|domain| domain.authenticator.clone()) else {
-            return;
-        };
-        self.begin_login(&account);
-        self.wait_for_sasl(async move {
-            let verdict = authenticator.check_password(&account, &password).await;
-            verdict.ok().map(SaslAnswer::Verdict)
-        });
-    }
-
     /// EXTERNAL-3
     fn check_account(&mut self, account: BareJid) {
-        self.begin_login(&account);
+        self.begin_login(Some(&account));
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
             // A host that checks passwords itself may have accounts without credentials.
@@ -223,7 +220,7 @@ impl<C: SharedConnection> Driver<C> {
             let refused = Box::new(Err(SaslError::MalformedRequest));
             return self.sasl_answer(Some(SaslAnswer::Fast(refused)));
         };
-        self.begin_login(&account);
+        self.begin_login(Some(&account));
         let client = ClientKey::of(&account, client);
         let login = FastLogin { holder: Holder { account, client }, proof, count: fast.count };
         let core = Arc::clone(&self.core);
@@ -233,24 +230,30 @@ impl<C: SharedConnection> Driver<C> {
         });
     }
 
-    fn wait_for_sasl(&mut self, answer: impl Future<Output = Option<SaslAnswer>> + Send + 'static) {
+    pub(super) fn wait_for_sasl(
+        &mut self,
+        answer: impl Future<Output = Option<SaslAnswer>> + Send + 'static,
+    ) {
         self.pending = Some(Pending::Sasl(Box::pin(answer)));
     }
 
     /// LIMIT-29: a login of a source where many have failed is checked later, be it right or wrong.
-    /// Where the host names no source, the account's failures count.
-    fn begin_login(&mut self, account: &BareJid) {
+    /// Where the host names no source, the account's failures count; where the client names no account
+    /// either, it has to guess a whole token.
+    pub(super) fn begin_login(&mut self, account: Option<&BareJid>) {
         let source = self.core.ledger.source(&self.peer);
         let named = Some(source.key()).filter(|key| *key != 0);
-        let key = named.unwrap_or_else(|| self.core.ledger.account(account));
-        let (login, not_before) = self.core.login_failures.begin(key);
+        let key = named.or_else(|| account.map(|account| self.core.ledger.account(account)));
+        let begun = key.map(|key| self.core.login_failures.begin(key));
+        let (login, not_before) = begun.unzip();
+        let not_before = not_before.flatten();
         self.progressed(true);
         if not_before.is_some() {
-            self.core.limit(Limit::FailedLogins, &self.peer, Some(account));
+            self.core.limit(Limit::FailedLogins, &self.peer, account);
         }
         if let Some(negotiating) = &mut self.negotiating {
-            negotiating.claimed = Some(account.clone());
-            negotiating.login = Some(login);
+            negotiating.claimed = account.cloned();
+            negotiating.login = login;
             negotiating.not_before = not_before;
         }
     }
@@ -273,8 +276,8 @@ impl<C: SharedConnection> Driver<C> {
         let span = self.trace.entered();
         self.core.faults.tell(kind, &self.peer, claimed);
         drop(span);
-        let profile = self.profile();
-        self.write(|words| wire::write_failure(profile, refused.error, words));
+        let (profile, text) = (self.profile(), refused.text.as_deref());
+        self.write(|words| wire::write_failure(profile, refused.error, text, words));
         if refused.close {
             // SASL-9
             self.fail(StreamError::exceeded(Limit::Retries));
@@ -293,6 +296,7 @@ impl<C: SharedConnection> Driver<C> {
         if let Some(place) = &self.place {
             place.unauthenticated();
         }
+        self.expires_at(None);
         let refused = self.sasl().map(Negotiation::store_failed);
         refused.iter().for_each(|refused| self.login_refused(refused));
         self.count_bind_failure();
@@ -304,7 +308,12 @@ impl<C: SharedConnection> Driver<C> {
         from.is_some_and(|from| from != account)
     }
 
-    fn authenticated(&mut self, account: BareJid, data: Option<&[u8]>) {
+    fn authenticated(
+        &mut self,
+        account: BareJid,
+        data: Option<&[u8]>,
+        expires: Option<SystemTime>,
+    ) {
         let Some(negotiating) = &mut self.negotiating else { return };
         // SASL-8
         if negotiating.tls && self.is_other_than(&account) {
@@ -316,6 +325,7 @@ impl<C: SharedConnection> Driver<C> {
         if !self.become_account(account) {
             return self.fail(StreamCondition::InternalServerError.into());
         }
+        self.expires_at(expires);
         self.write(|words| wire::write_success(data, words));
         self.parser.authenticated(&self.core.limits.stream);
         // STREAM-28: clients that pipeline have sent the next header already.
@@ -368,7 +378,12 @@ impl<C: SharedConnection> Driver<C> {
         let time = core.environment.now().saturating_sub(negotiating.since.auth);
         core.metrics.login_step(LoginStep::Sasl, time);
         self.trace.logged_in(account, mechanism, core.log_addresses);
-        self.spend_as(core.ledger.account(account));
+        let key = match self.is_guest(account) {
+            // GUEST-6: else each login as a guest would bring a new burst.
+            true => core.ledger.guests_of(core.ledger.source(&self.peer)),
+            false => core.ledger.account(account),
+        };
+        self.spend_as(key);
     }
 
     /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.
