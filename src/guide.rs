@@ -18,6 +18,7 @@ page!(states, "states.md");
 page!(guarantees, "guarantees.md");
 page!(durability, "durability.md");
 page!(amplification, "amplification.md");
+page!(attacks, "attacks.md");
 
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/cookbook/README.md")]
@@ -59,4 +60,5 @@ pub mod decisions {
     page!(entities_inside, "decisions/0014-entities-inside.md");
     page!(websocket, "decisions/0015-websocket.md");
     page!(login, "decisions/0016-login.md");
+    page!(fast, "decisions/0017-fast.md");
 }

@@ -55,6 +55,9 @@ mod entities;
 #[path = "extensions.rs"]
 mod extensions;
 #[cfg(test)]
+#[path = "fast.rs"]
+mod fast;
+#[cfg(test)]
 #[path = "faults.rs"]
 mod faults;
 #[cfg(test)]

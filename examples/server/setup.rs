@@ -1,7 +1,8 @@
 //! A server as its settings say: accounts, limits, extensions; and when to stop.
 
-use std::io;
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -74,6 +75,9 @@ async fn accounts(
         None if settings.data.is_none() => sasl = sasl.mechanisms(&Mechanism::ALL),
         None => {}
     }
+    if let Some(data) = &settings.data {
+        sasl = sasl.secret(secret(data, environment)?);
+    }
     let mut policy = DomainPolicy::default();
     policy.tls_required = !allow_insecure;
     policy.sasl = Some(sasl);
@@ -117,6 +121,39 @@ pub(crate) async fn add(
         stores.accounts.set_credentials(jid, credentials).await?;
     }
     Ok(())
+}
+
+/// What tokens are derived from: drawn once, and kept beside the data. Who copies the data alone cannot log in with it.
+fn secret(data: &Path, environment: &System) -> Result<[u8; 32], Failure> {
+    let beside = |end: &str| {
+        let mut name = data.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let file = beside(".secret");
+    let failed = |error: io::Error| format!("{}: {error}", file.display());
+    match fs::read(&file) {
+        Ok(kept) => {
+            let wrong = || format!("{} is no secret: it has to have 32 bytes", file.display());
+            Ok(kept.try_into().map_err(|_| wrong())?)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut secret = [0; 32];
+            environment.random(&mut secret);
+            let new = beside(".secret.new");
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let written = options.open(&new).and_then(|mut file| {
+                file.write_all(&secret)?;
+                file.sync_all()
+            });
+            written.and_then(|()| fs::rename(&new, &file)).map_err(failed)?;
+            Ok(secret)
+        }
+        Err(error) => Err(failed(error).into()),
+    }
 }
 
 #[cfg(feature = "sqlite")]

@@ -10,6 +10,7 @@ use jid::{BareJid, DomainPart, DomainRef};
 
 use super::binding::ChannelBindings;
 use super::error::SaslError;
+use super::ht::{FastProof, Initiator};
 use super::mechanism::Mechanism;
 use super::policy::Policy;
 use super::scram::{ClientFirst, ServerFirst};
@@ -38,6 +39,7 @@ impl Context {
     pub(crate) fn offered(&self) -> impl Iterator<Item = Mechanism> + '_ {
         self.policy.mechanisms.iter().copied().filter(|mechanism| match mechanism {
             _ if !self.secure && self.policy.secure_only => false,
+            _ if mechanism.is_for_tokens() => false,
             Mechanism::Plain => self.secure,
             Mechanism::OauthBearer | Mechanism::XOauth2 => {
                 self.secure && self.policy.host_checks_tokens
@@ -47,6 +49,12 @@ impl Context {
             _ if mechanism.binds_channel() => self.secure && self.bindings.any(),
             _ => true,
         })
+    }
+
+    /// The mechanisms for tokens, for fast logins over SASL2 alone (FAST-1).
+    pub(crate) fn for_tokens(&self) -> impl Iterator<Item = Mechanism> + '_ {
+        let all = self.policy.mechanisms.iter().copied().filter(|_| self.secure);
+        all.filter(|mechanism| self.bindings.of_token(*mechanism).is_some())
     }
 
     pub(crate) fn offers_binding(&self) -> bool {
@@ -113,6 +121,13 @@ pub(crate) enum Step {
     NeedDiscovery,
     /// Make an account for a guest; then `guest`.
     NeedGuest,
+    /// Look for the token; then `fast` or `store_failed`.
+    CheckFast {
+        /// Normalised (SASL-6); may not exist.
+        account: BareJid,
+        /// That the client has a token.
+        proof: FastProof,
+    },
     /// The client is `account`'s: ask the store whether it may log in; then `verdict` or `store_failed`.
     CheckAccount {
         /// Of the domain; had been there a moment ago.
@@ -166,6 +181,7 @@ impl fmt::Debug for Step {
             Self::CheckToken { .. } => "CheckToken",
             Self::NeedDiscovery => "NeedDiscovery",
             Self::NeedGuest => "NeedGuest",
+            Self::CheckFast { .. } => "CheckFast",
             Self::CheckAccount { .. } => "CheckAccount",
             Self::CheckKeys(_) => "CheckKeys",
             Self::Continue { .. } => "Continue",
@@ -194,6 +210,8 @@ pub(super) enum Exchange {
     Told(SaslError),
     /// The server, which makes an account.
     Guest,
+    /// What is known of the token.
+    Fast { account: BareJid },
     /// The client's proof.
     Proof { account: BareJid, disabled: bool, expected: ServerFirst, proved: Proved },
     /// Nothing: it has succeeded, by these keys.
@@ -209,6 +227,9 @@ impl Exchange {
     /// Goes on with a message of the client.
     pub(super) fn respond(self, data: &[u8], context: &Context) -> Next {
         match self {
+            Self::First(mechanism) if mechanism.is_for_tokens() => {
+                first_fast(data, mechanism, context)
+            }
             Self::First(mechanism) => match (mechanism, mechanism.hash()) {
                 (_, Some(hash)) => first_scram(data, mechanism, hash, context),
                 (Mechanism::External, None) => first_external(data, context),
@@ -227,24 +248,23 @@ impl Exchange {
     }
 
     /// Goes on with what the store found.
-    pub(super) fn credentials(self, found: Option<Credentials>, context: &Context) -> Next {
-        let disabled = found.as_ref().is_some_and(|credentials| credentials.disabled);
+    pub(super) fn credentials(self, found: Option<&Credentials>, context: &Context) -> Next {
+        let disabled = found.is_some_and(|credentials| credentials.disabled);
         match self {
             Self::Plain { account, password } => {
                 // One hash function for all that have it, so that the time tells nothing.
                 let usual = context.policy.password_hash();
-                let has = |hash: &ScramHash| {
-                    found.as_ref().is_some_and(|found| found.usable(*hash).is_some())
-                };
+                let has =
+                    |hash: &ScramHash| found.is_some_and(|found| found.usable(*hash).is_some());
                 let hash = std::iter::once(usual).chain(ScramHash::ALL).find(has).unwrap_or(usual);
-                let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
-                let proved = Proved::new(found.as_ref(), hash, &keys);
+                let (keys, known) = keys_or_decoy(found, hash, &account, context);
+                let proved = Proved::new(found, hash, &keys);
                 let check = Box::new(move || keys.verify(&password, hash) & known);
                 Ok((Some(Self::Hashing { account, disabled, proved }), Step::CheckKeys(check)))
             }
             Self::Scram { account, hash, message, binding } => {
-                let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
-                let proved = Proved::new(found.as_ref(), hash, &keys);
+                let (keys, known) = keys_or_decoy(found, hash, &account, context);
+                let proved = Proved::new(found, hash, &keys);
                 let message = ClientFirst::parse(&message)?;
                 let (expected, challenge) = message.challenge(
                     hash,
@@ -259,6 +279,12 @@ impl Exchange {
             }
             _ => Err(SaslError::MalformedRequest),
         }
+    }
+
+    /// Goes on with the server's own proof, or why the token is not good.
+    pub(super) fn fast(self, found: Result<Vec<u8>, SaslError>) -> Next {
+        let Self::Fast { account } = self else { return Err(SaslError::MalformedRequest) };
+        succeed(account, false, Some(found?))
     }
 
     /// Goes on with the result of [`Step::CheckKeys`].
@@ -352,6 +378,14 @@ fn first_plain(data: &[u8], context: &Context) -> Next {
     } else {
         (Some(Exchange::Plain { account: known, password }), Step::NeedCredentials { account })
     })
+}
+
+fn first_fast(data: &[u8], mechanism: Mechanism, context: &Context) -> Next {
+    let message = Initiator::parse(data)?;
+    let account = identity(message.authcid, "", &context.domain)?;
+    let binding = context.bindings.of_token(mechanism).ok_or(SaslError::InvalidMechanism)?.to_vec();
+    let proof = FastProof { mechanism, proof: message.proof.to_vec(), binding };
+    Ok((Some(Exchange::Fast { account: account.clone() }), Step::CheckFast { account, proof }))
 }
 
 fn first_scram(data: &[u8], mechanism: Mechanism, hash: ScramHash, context: &Context) -> Next {

@@ -26,10 +26,13 @@ mod binding;
 mod error;
 mod establish;
 mod exchange;
+pub(crate) mod fast;
+mod ht;
 mod mechanism;
 mod negotiation;
 mod policy;
 mod scram;
+mod tokens;
 pub(crate) mod upgrade;
 pub(crate) mod wire;
 
@@ -38,7 +41,11 @@ pub use binding::ChannelBindings;
 pub use error::SaslError;
 pub use mechanism::{Mechanism, UnknownMechanism};
 pub use policy::Policy;
+pub use tokens::FastPolicy;
 
 pub(crate) use establish::{Bind2, Establish};
 pub(crate) use exchange::{Context, Step};
+pub(crate) use fast::Fast;
+pub(crate) use ht::FastProof;
 pub(crate) use negotiation::{Failure, Negotiation};
+pub(crate) use tokens::{Accepted, Description, Fingerprint, Holder, Issued, Standing, revision};

@@ -1,9 +1,11 @@
 //! Authentication of one stream: exchanges, retries, the last word.
 
 use super::error::SaslError;
-use super::establish::Establish;
+use super::establish::{Establish, UsedToken};
 use super::exchange::{Context, Exchange, Next, Step};
+use super::fast::Fast;
 use super::mechanism::Mechanism;
+use super::tokens::Accepted;
 use super::wire::{Profile, Request};
 use crate::stanza::delay;
 use crate::store::{Credentials, TokenVerdict, Verdict};
@@ -85,7 +87,8 @@ impl Negotiation {
         }
         let (asked, next) = match (request, exchange) {
             (Ok(Request::Auth { mechanism, initial }), _) => {
-                (asked, self.start(mechanism, initial.as_deref()))
+                let next = self.start(mechanism, initial.as_deref(), asked.as_deref());
+                (asked, next)
             }
             (Ok(Request::Response(data)), Some(exchange)) => {
                 (before, exchange.respond(&data, &self.context))
@@ -127,9 +130,35 @@ impl Negotiation {
         self.attempt.as_ref()?.asked.as_deref()
     }
 
+    fn asked_mut(&mut self) -> Option<&mut Establish> {
+        self.attempt.as_mut()?.asked.as_deref_mut()
+    }
+
+    /// The mechanisms that a token may be of on this stream (FAST-1).
+    pub(crate) fn for_tokens(&self) -> impl Iterator<Item = Mechanism> + '_ {
+        self.context.for_tokens()
+    }
+
     /// What the store found for [`Step::NeedCredentials`].
     pub(crate) fn credentials(&mut self, found: Option<Credentials>) -> Result<Step, Failure> {
-        self.go_on(|exchange, context| exchange.credentials(found, context))
+        let step = self.go_on(|exchange, context| exchange.credentials(found.as_ref(), context));
+        if let Some(asked) = self.asked_mut() {
+            asked.evidence.credentials = found;
+        }
+        step
+    }
+
+    /// What was found of the token for [`Step::CheckFast`], or why it is not good.
+    pub(crate) fn fast(&mut self, found: Result<Accepted, SaslError>) -> Result<Step, Failure> {
+        let (answer, is_due) = match found {
+            Ok(accepted) => (Ok(accepted.answer), accepted.is_due),
+            Err(error) => (Err(error), false),
+        };
+        let step = self.go_on(|exchange, _| exchange.fast(answer));
+        if let Some(asked) = self.asked_mut() {
+            asked.evidence.token = Some(UsedToken { is_due });
+        }
+        step
     }
 
     /// The result of [`Step::CheckKeys`].
@@ -178,11 +207,14 @@ impl Negotiation {
         self.refuse(SaslError::InvalidAuthzid)
     }
 
-    fn start(&self, name: &str, initial: Option<&[u8]>) -> Next {
+    fn start(&self, name: &str, initial: Option<&[u8]>, asked: Option<&Establish>) -> Next {
         if !self.context.secure && self.context.policy.secure_only {
             return Err(SaslError::EncryptionRequired);
         }
-        let mechanism = self.context.offered().find(|mechanism| mechanism.as_str() == name);
+        // FAST-1
+        let is_fast = asked.and_then(Fast::of).is_some();
+        let mut offered = self.context.offered().chain(self.for_tokens().filter(|_| is_fast));
+        let mechanism = offered.find(|mechanism| mechanism.as_str() == name);
         let mechanism = mechanism.ok_or(SaslError::InvalidMechanism)?;
         let first = Exchange::First(mechanism);
         match initial {

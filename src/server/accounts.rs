@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jid::BareJid;
 
@@ -13,10 +13,11 @@ use crate::address;
 use crate::connection::SharedConnection;
 pub use crate::extension::AccountError;
 use crate::rules::roster::{Item, Roster, RosterSet};
+use crate::sasl::Policy;
 use crate::session::{Reason, SessionHandle, SessionId};
 use crate::stanza::{Kind, Stanza};
-use crate::store::StoreError;
-use crate::stream::StreamError;
+use crate::store::{ClientKey, ClientTokens, StoreError};
+use crate::stream::{StreamCondition, StreamError};
 
 /// One account, for its host to act on: see [`Server::account`].
 ///
@@ -286,11 +287,21 @@ impl<C: SharedConnection> Account<C> {
     /// ```
     pub async fn kick(&self, error: &StreamError) -> usize {
         self.core.ledger.dismiss(&self.jid, &error.clone().into());
+        self.end_sessions(error.clone(), |_| true).await
+    }
+
+    /// Ends those sessions of the account, and says how many.
+    async fn end_sessions(
+        &self,
+        error: StreamError,
+        which: impl Fn(&SessionHandle<C>) -> bool + Send + 'static,
+    ) -> usize {
         let sweep = {
-            let (core, jid, error) = (Arc::clone(&self.core), self.jid.clone(), error.clone());
+            let (core, jid) = (Arc::clone(&self.core), self.jid.clone());
             move || {
-                let end =
-                    |session: &SessionHandle<C>| core.end_session(session, Reason::Kicked, &error);
+                let end = |session: &SessionHandle<C>| {
+                    which(session) && core.end_session(session, Reason::Kicked, &error)
+                };
                 core.registry.sessions(&jid).filter(end).count()
             }
         };
@@ -298,6 +309,51 @@ impl<C: SharedConnection> Account<C> {
         // By then a bind that was under way has ended.
         let swept = self.core.jobs.run(self.jid.as_str(), async move { sweep() });
         ended + swept.await.unwrap_or_default()
+    }
+
+    /// The clients that can log in with a token ([FAST-10](crate::rules#fast-10)), the one that did so last first.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Store`].
+    pub async fn clients(&self) -> Result<Vec<TokenClient>, AccountError> {
+        let Some(policy) = self.policy() else { return Ok(Vec::new()) };
+        let clients = self.core.token_clients(&policy, &self.jid).await?.into_iter();
+        let client = |(key, record, expiry): (_, ClientTokens, _)| TokenClient {
+            key,
+            software: record.software,
+            device: record.device,
+            used: record.used,
+            expiry,
+        };
+        Ok(clients.map(client).collect())
+    }
+
+    /// Logs a client out: its tokens end, and its sessions with `reset` ([FAST-10](crate::rules#fast-10)). Streams of the account that
+    /// have no session yet end too. `false` if it had no token.
+    ///
+    /// A client that has kept the password can log in with that: change it as well
+    /// ([`password_changed`](Server::password_changed)), if the device is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Store`]; then it can still log in.
+    pub async fn revoke(&self, client: ClientKey) -> Result<bool, AccountError> {
+        let had = self.core.retire_client(&self.jid, client).await?;
+        let error = StreamError::new(StreamCondition::Reset);
+        // A login under way may have been one with a token.
+        let ledger = &self.core.ledger;
+        ledger.bar(&self.jid, error.clone().into(), Some(self.core.limits.negotiation));
+        self.end_sessions(error, move |session| {
+            session.extension::<ClientKey>().is_some_and(|of| *of == client)
+        })
+        .await;
+        Ok(had)
+    }
+
+    fn policy(&self) -> Option<Arc<Policy>> {
+        let domain = self.core.domain(self.jid.domain().as_str())?;
+        Some(Arc::clone(&domain.sasl))
     }
 
     /// Whether there may be such an account, whatever a store says.
@@ -318,6 +374,31 @@ impl<C: SharedConnection> Account<C> {
 /// The normal form of a contact's address.
 fn contact(jid: &BareJid) -> Result<BareJid, AccountError> {
     address::bare(jid.as_str()).map_err(|_| AccountError::InvalidContact)
+}
+
+/// A client that can log in with a token: see [`Account::clients`].
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TokenClient {
+    /// What [`Account::revoke`] knows it by.
+    pub key: ClientKey,
+    /// What it calls its program. Nobody has checked that.
+    pub software: Option<String>,
+    /// What it calls its device. Nobody has checked that.
+    pub device: Option<String>,
+    /// When it logged in, to within an hour.
+    pub used: SystemTime,
+    /// When it can no longer log in, unless it has done so before.
+    pub expiry: SystemTime,
+}
+
+impl fmt::Debug for TokenClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenClient")
+            .field("used", &self.used)
+            .field("expiry", &self.expiry)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<C: SharedConnection> Clone for Account<C> {

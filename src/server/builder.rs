@@ -23,6 +23,7 @@ use super::faults::{Fault, Faults, OnFault, PeerAddress, StoreWatch};
 use super::guests::{GuestPolicy, Guests};
 use super::limits::Limits;
 use super::metrics::{Counters, RareCounters, Samples};
+use super::tokens::VOIDED;
 use super::trace;
 use super::work::jobs::Jobs;
 use super::work::timers::Timers;
@@ -240,7 +241,11 @@ impl<C: SharedConnection> ServerBuilder<C> {
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
         let name = address::domain(domain.as_str()).unwrap_or(domain);
         self.registry = self.registry.domain(name.clone());
-        self.domains.push(Domain::new(name, policy, &*self.environment));
+        let mut domain = Domain::new(name, policy, &*self.environment);
+        if self.stores.tokens.is_none() {
+            domain.sasl = Arc::new(Policy::clone(&domain.sasl).without_tokens());
+        }
+        self.domains.push(domain);
         self
     }
 
@@ -454,6 +459,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
             on_login: self.on_login,
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
+            voided: Mutex::new(Recent::new(VOIDED)),
             unheard: Unheard::default(),
             offline_retries: offline::Retries::default(),
             environment,

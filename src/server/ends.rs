@@ -123,7 +123,7 @@ impl<C: SharedConnection> Server<C> {
 
     /// The password of an account was changed: all its sessions end with `reset`, except the one that
     /// changed it ([DESTROY-18](crate::rules#destroy-18)). So do streams that have authenticated and not bound, and no stream that
-    /// has already begun can authenticate with what was valid before.
+    /// has already begun can authenticate with what was valid before. The tokens of its clients end as well ([FAST-7](crate::rules#fast-7)).
     ///
     /// To be called once the new password is stored.
     pub fn password_changed(&self, account: &BareJid, except: Option<SessionId>) {
@@ -131,6 +131,7 @@ impl<C: SharedConnection> Server<C> {
         let account = &address::account(account).unwrap_or_else(|_| account.clone());
         let error = StreamError::new(StreamCondition::Reset);
         core.ledger.bar(account, error.clone().into(), Some(core.limits.negotiation));
+        core.retire_tokens(account);
         let sweep = {
             let (core, account) = (Arc::clone(core), account.clone());
             move || {

@@ -86,6 +86,8 @@ pub struct Limits {
     /// say. Those whose source the host does not name are of one source. `None` = no limit. Default: 10 an hour, 10
     /// at once.
     pub strangers: Option<Rate>,
+    /// Clients of one account that may have tokens ([LIMIT-31](crate::rules#limit-31)). Default: 64.
+    pub clients_per_account: usize,
     /// Whether an iq request to a full JID needs a presence relation ([IQ-2](crate::rules#iq-2)). Default: yes.
     pub iq_needs_presence: bool,
 }
@@ -141,6 +143,7 @@ impl Default for Limits {
             hashes: default_hashes(),
             failures: Some(Rate::new(1, 2 * SECOND, 20)),
             strangers: Some(Rate::new(10, 3600 * SECOND, 10)),
+            clients_per_account: 64,
             iq_needs_presence: true,
         }
     }

@@ -25,11 +25,12 @@ mod guests;
 mod limits;
 mod metrics;
 mod overview;
+mod tokens;
 mod trace;
 mod work;
 
 pub use crate::extension::RequestError;
-pub use accounts::{Account, AccountError};
+pub use accounts::{Account, AccountError, TokenClient};
 pub use bot::{Bot, BotError, BotSender};
 pub use builder::{DomainPolicy, Login, ServerBuilder};
 pub use deliver::component::{ComponentError, ComponentHandle};
@@ -49,7 +50,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jid::{BareJid, DomainPart};
 use parking_lot::Mutex;
@@ -151,6 +152,8 @@ struct Core<C: SharedConnection> {
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
+    /// When the host ended all tokens of an account.
+    voided: Mutex<Recent<SystemTime>>,
     unheard: deliver::roster::unheard::Unheard,
     offline_retries: deliver::offline::Retries,
 }

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::StoreFuture;
 use super::keys::{PasswordError, ScramHash, ScramKeys};
+use super::{StoreFuture, TokenStore};
 use crate::environment::Environment;
 
 /// Who may log in, and what proves it.
@@ -90,6 +91,11 @@ pub trait AccountStore: Send + Sync + 'static {
     /// Removes the account (credentials only; rosters and messages have stores of their own).
     /// `false` if there was none.
     fn remove(&self, account: &BareJid) -> StoreFuture<bool>;
+
+    /// The same store as a [`TokenStore`], if it is one: for [`Stores::all_in`](super::Stores::all_in).
+    fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+        None
+    }
 }
 
 /// What proves the identity of an account: SCRAM keys (RFC 5802 §3), from which the password cannot

@@ -12,6 +12,7 @@ use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
 use crate::extension::IqResult;
 use crate::oneshot::Receiver;
+use crate::sasl::{Accepted, SaslError};
 use crate::session::{Authed, Bound, Session};
 use crate::stanza::{Condition, Stanza};
 use crate::store::{Credentials, TokenVerdict, Verdict};
@@ -40,6 +41,7 @@ pub(super) enum SaslAnswer {
     Token(TokenVerdict),
     /// The account that was made, if there was room.
     Guest(Option<BareJid>),
+    Fast(Result<Accepted, SaslError>),
     /// Whether the password is right.
     Hashed(bool),
     /// Whether the keys are there now (UPGRADE-2).

@@ -43,7 +43,7 @@ use close::Closing;
 use congestion::Stall;
 use drain::DrainHook;
 use input::Deferred;
-use negotiate::Negotiating;
+use negotiate::{EarlyData, Negotiating};
 use rate::Spent;
 use terms::Terms;
 
@@ -459,6 +459,22 @@ impl<C: SharedConnection> Driver<C> {
         self.want = Want::Input;
         self.heard();
         self.progressed(false);
+    }
+
+    /// Whether what is handed in from now on came in the early data of TLS 1.3 (0-RTT), which somebody else can send
+    /// again. Authentication in it is refused ([SASL2-11](crate::rules#sasl2-11)), but with a token and where
+    /// [`FastPolicy::early_data`](crate::sasl::FastPolicy::early_data) allows that ([FAST-6](crate::rules#fast-6)).
+    ///
+    /// For hosts of your own whose TLS takes early data; those of this crate take none. To be called with `true` after
+    /// [`secured`](Self::secured), and with `false` when the handshake is complete.
+    pub fn early_data(&mut self, is_early: bool) {
+        let is_read = self.parser.is_between();
+        let Some(negotiating) = &mut self.negotiating else { return };
+        negotiating.early = match (is_early, negotiating.early) {
+            (true, _) => EarlyData::Yes,
+            (false, EarlyData::Yes | EarlyData::Unread) if !is_read => EarlyData::Unread,
+            (false, _) => EarlyData::No,
+        };
     }
 
     /// The handle of the session, once it is bound.

@@ -232,6 +232,14 @@ named! {
         ChangeBlocks = "change-blocks",
         /// [`BlockStore::clear`](crate::store::BlockStore::clear)
         ClearBlocks = "clear-blocks",
+        /// [`TokenStore::client`](crate::store::TokenStore::client)
+        LoadTokens = "load-tokens",
+        /// [`TokenStore::clients`](crate::store::TokenStore::clients)
+        ListTokens = "list-tokens",
+        /// [`TokenStore::replace`](crate::store::TokenStore::replace)
+        ChangeTokens = "change-tokens",
+        /// [`TokenStore::clear`](crate::store::TokenStore::clear)
+        ClearTokens = "clear-tokens",
         /// Of an extension: [`Extension::load`](crate::extension::Extension::load), or the cause of an error
         /// with which it has answered.
         Extension = "extension",

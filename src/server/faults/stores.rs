@@ -13,10 +13,11 @@ use crate::environment::Environment;
 use crate::server::metrics::RareCounters;
 use crate::session::HostCode;
 use crate::store::{
-    AccountStore, Authenticator, BlockStore, CertificateMapper, ClientCertificate, Credentials,
-    LoginRequest, OfflineId, OfflineMessage, OfflineStore, RosterChange, RosterStore, ScramHash,
-    ScramKeys, StoreError, StoreFuture, StoredContact, StoredRoster, Stores, SubscriptionRequest,
-    TokenAuthenticator, TokenError, TokenVerdict, Verdict,
+    AccountStore, Authenticator, BlockStore, CertificateMapper, ClientCertificate, ClientKey,
+    ClientTokens, Credentials, LoginRequest, OfflineId, OfflineMessage, OfflineStore, Revision,
+    RosterChange, RosterStore, ScramHash, ScramKeys, StoreError, StoreFuture, StoredContact,
+    StoredRoster, Stores, SubscriptionRequest, TokenAuthenticator, TokenError, TokenStore,
+    TokenVerdict, Verdict,
 };
 
 /// What a watched store tells of its calls.
@@ -41,6 +42,7 @@ impl StoreWatch {
         watched.rosters = Arc::new(self.watched(watched.rosters));
         watched.blocks = Arc::new(self.watched(watched.blocks));
         watched.offline = watched.offline.map(|offline| Arc::new(self.watched(offline)) as _);
+        watched.tokens = watched.tokens.map(|tokens| Arc::new(self.watched(tokens)) as _);
         watched
     }
 
@@ -265,6 +267,31 @@ impl BlockStore for Watched<dyn BlockStore> {
     }
 }
 
+impl TokenStore for Watched<dyn TokenStore> {
+    fn client(&self, account: &BareJid, client: &ClientKey) -> StoreFuture<Option<ClientTokens>> {
+        self.call(StoreCall::LoadTokens, account, |store| store.client(account, client))
+    }
+
+    fn clients(&self, account: &BareJid) -> StoreFuture<Vec<(ClientKey, ClientTokens)>> {
+        self.call(StoreCall::ListTokens, account, |store| store.clients(account))
+    }
+
+    fn replace(
+        &self,
+        account: &BareJid,
+        client: &ClientKey,
+        found: Option<Revision>,
+        tokens: Option<ClientTokens>,
+    ) -> StoreFuture<bool> {
+        let replace = |store: &dyn TokenStore| store.replace(account, client, found, tokens);
+        self.call(StoreCall::ChangeTokens, account, replace)
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.call(StoreCall::ClearTokens, account, |store| store.clear(account))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -313,6 +340,34 @@ mod tests {
         }
 
         fn remove(&self, _: &BareJid) -> StoreFuture<bool> {
+            self.fail()
+        }
+
+        fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+            Some(self)
+        }
+    }
+
+    impl TokenStore for Bad {
+        fn client(&self, _: &BareJid, _: &ClientKey) -> StoreFuture<Option<ClientTokens>> {
+            self.fail()
+        }
+
+        fn clients(&self, _: &BareJid) -> StoreFuture<Vec<(ClientKey, ClientTokens)>> {
+            self.fail()
+        }
+
+        fn replace(
+            &self,
+            _: &BareJid,
+            _: &ClientKey,
+            _: Option<Revision>,
+            _: Option<ClientTokens>,
+        ) -> StoreFuture<bool> {
+            self.fail()
+        }
+
+        fn clear(&self, _: &BareJid) -> StoreFuture<()> {
             self.fail()
         }
     }
@@ -404,7 +459,8 @@ mod tests {
         for panics in [false, true] {
             let (told, log) = (Arc::new(Mutex::new(Vec::new())), Arc::<RareCounters>::default());
             let (hook, log_of) = (Arc::clone(&told), Arc::clone(&told));
-            let environment: Arc<dyn Environment> = Arc::new(Virtual::new(1));
+            let world = Arc::new(Virtual::new(1));
+            let environment = Arc::clone(&world) as Arc<dyn Environment>;
             let faults = Arc::new(Faults::new(
                 Some(Box::new(move |fault| hook.lock().push(fault.clone()))),
                 Arc::clone(&environment),
@@ -415,6 +471,7 @@ mod tests {
             let bad = Arc::new(Bad(panics));
             let stores = watch.stores(Stores::all_in(Arc::clone(&bad)));
             let offline = stores.offline.clone().unwrap();
+            let kept = stores.tokens.clone().unwrap();
             let host = watch.watched::<dyn Authenticator>(Arc::clone(&bad) as _);
             let tokens = watch.watched::<dyn TokenAuthenticator>(Arc::clone(&bad) as _);
             let mapper = watch.watched::<dyn CertificateMapper>(bad);
@@ -449,8 +506,15 @@ mod tests {
             fails(stores.blocks.load(jid));
             fails(stores.blocks.apply(jid, Vec::new(), Vec::new()));
             fails(stores.blocks.clear(jid));
+            let client = &ClientKey::from_bytes([1; 32]);
+            // More than are told of one kind at once (FAULT-5).
+            world.advance(std::time::Duration::from_secs(60));
+            fails(kept.client(jid, client));
+            fails(kept.clients(jid));
+            fails(kept.replace(jid, client, None, None));
+            fails(kept.clear(jid));
             let told = told.lock();
-            assert_eq!(told.len(), 21, "each once: {told:?}");
+            assert_eq!(told.len(), 25, "each once: {told:?}");
             assert!(told.iter().all(|fault| fault.to_string().contains("no disk")));
             let is_known =
                 |fault: &Fault| fault.account().is_some_and(|one| one.domain() == jid.domain());

@@ -78,7 +78,7 @@ fn tls_3_an_insecure_stream_wants_encryption_first() {
 
 #[test]
 fn sasl_2_without_initial_response_the_client_is_asked_for_it() {
-    let asks = |one: &Mechanism| *one != Mechanism::Anonymous;
+    let asks = |one: &Mechanism| *one != Mechanism::Anonymous && !one.is_for_tokens();
     for mechanism in Mechanism::ALL.into_iter().filter(asks) {
         let mut world = World::with(|context| {
             context.certified = vec![BareJid::new("juliet@im.example.com").unwrap()];

@@ -40,6 +40,7 @@ impl<C: SharedConnection> Driver<C> {
         if is_counted && matches!(self.state, State::Authed(_)) {
             self.count_stanza(false);
         }
+        self.early_data_ends();
     }
 
     /// SASL2-5: what the stream is closed with where this must not come while an exchange of SASL2 is under way. What is

@@ -60,6 +60,7 @@ pub(super) struct Negotiating {
     /// When it may be checked (LIMIT-29).
     pub(super) not_before: Option<Duration>,
     bind_failures: u8,
+    pub(super) early: EarlyData,
     /// Who has been named in the exchange under way.
     claimed: Option<BareJid>,
     /// How the client authenticates, or has authenticated.
@@ -73,6 +74,17 @@ pub(super) struct Negotiating {
     /// What it has said about itself with the login that was right.
     agent: Option<UserAgent>,
     since: Since,
+}
+
+/// Whether what the client says came in the early data of TLS, which anybody can send again (SASL2-11).
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum EarlyData {
+    #[default]
+    No,
+    /// What is handed in now does.
+    Yes,
+    /// Some of what is not yet read did.
+    Unread,
 }
 
 /// When the steps of a login began.

@@ -6,13 +6,16 @@ use std::time::SystemTime;
 use jid::BareJid;
 
 use super::super::blocked::{Pending, SaslAnswer};
-use super::{Driver, State};
+use super::{Driver, EarlyData, State};
 use crate::connection::SharedConnection;
 use crate::sasl::wire::Profile;
-use crate::sasl::{Establish, Failure, Negotiation, Step, wire};
+use crate::sasl::{
+    Establish, Failure, Fast, FastProof, Holder, Mechanism, Negotiation, SaslError, Step, wire,
+};
+use crate::server::tokens::FastLogin;
 use crate::server::{FaultKind, LoginStep};
 use crate::session::{Authed, HostCode, Session};
-use crate::store::Verdict;
+use crate::store::{ClientKey, Verdict};
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
@@ -23,7 +26,11 @@ impl<C: SharedConnection> Driver<C> {
     pub(super) fn sasl_request(&mut self, nonza: &Nonza) {
         let mechanism = nonza.attribute("mechanism");
         let text = nonza.text();
-        let request = wire::parse(nonza.name(), mechanism.as_deref(), &text);
+        let request = match self.is_early() {
+            // SASL2-11
+            true => Err(SaslError::TemporaryAuthFailure),
+            false => wire::parse(nonza.name(), mechanism.as_deref(), &text),
+        };
         self.note_request(Profile::Sasl1, nonza.name() == "auth", mechanism.as_deref());
         if let Some(step) = self.sasl().map(|sasl| sasl.receive(request)) {
             self.sasl_step(step);
@@ -32,12 +39,40 @@ impl<C: SharedConnection> Driver<C> {
 
     pub(super) fn sasl_request_2(&mut self, nonza: &Nonza) {
         let mechanism = nonza.attribute("mechanism");
-        let request = wire::parse_2(nonza, mechanism.as_deref());
         let is_first = nonza.name() == "authenticate";
         let asked = is_first.then(|| Box::new(Establish::read(nonza)));
         self.note_request(Profile::Sasl2, is_first, mechanism.as_deref());
+        let request = match self.is_early() && !self.may_be_early(asked.as_deref()) {
+            // SASL2-11
+            true => Err(SaslError::TemporaryAuthFailure),
+            false => wire::parse_2(nonza, mechanism.as_deref()),
+        };
         if let Some(step) = self.sasl().map(|sasl| sasl.receive_2(request, asked)) {
             self.sasl_step(step);
+        }
+    }
+
+    fn is_early(&self) -> bool {
+        self.negotiating.as_ref().is_some_and(|negotiating| negotiating.early != EarlyData::No)
+    }
+
+    /// FAST-6
+    fn may_be_early(&self, asked: Option<&Establish>) -> bool {
+        let State::Unauthed(session) = &self.state else { return false };
+        let domain = session.domain().and_then(|domain| self.core.domain(domain.as_str()));
+        let mechanism = self.negotiating.as_ref().and_then(|negotiating| negotiating.mechanism);
+        domain.is_some_and(|domain| domain.sasl.takes_early_data())
+            && mechanism.is_some_and(Mechanism::is_for_tokens)
+            && asked.and_then(Fast::of).is_some_and(|fast| fast.count.is_some())
+    }
+
+    /// What was early is read.
+    pub(super) fn early_data_ends(&mut self) {
+        let is_read = self.parser.is_between();
+        if let Some(negotiating) = self.negotiating.as_mut().filter(|_| is_read)
+            && negotiating.early == EarlyData::Unread
+        {
+            negotiating.early = EarlyData::No;
         }
     }
 
@@ -64,6 +99,7 @@ impl<C: SharedConnection> Driver<C> {
             Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
             Some(SaslAnswer::Token(verdict)) => sasl.token(verdict),
             Some(SaslAnswer::Guest(account)) => sasl.guest(account),
+            Some(SaslAnswer::Fast(found)) => sasl.fast(found),
             Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
             Some(SaslAnswer::Added(is_added)) => sasl.added(is_added),
             None => Err(sasl.store_failed()),
@@ -90,6 +126,7 @@ impl<C: SharedConnection> Driver<C> {
             Ok(Step::CheckToken { claimed, token }) => self.check_token(claimed.as_ref(), token),
             Ok(Step::NeedDiscovery) => self.discovery(),
             Ok(Step::NeedGuest) => self.admit_guest(),
+            Ok(Step::CheckFast { account, proof }) => self.check_fast(account, proof),
             Ok(Step::CheckAccount { account }) => self.check_account(account),
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
@@ -169,6 +206,25 @@ impl<C: SharedConnection> Driver<C> {
                 None => Verdict::Refused,
             };
             Some(SaslAnswer::Verdict(verdict))
+        });
+    }
+
+    /// FAST-7: whether there is such an account and client or not.
+    fn check_fast(&mut self, account: BareJid, proof: FastProof) {
+        let asked = self.sasl().and_then(|sasl| sasl.asked());
+        let fast = asked.and_then(Fast::of);
+        let client = asked.and_then(|asked| asked.agent.id);
+        let policy = self.core.domain(account.domain().as_str()).map(|domain| &domain.sasl);
+        let policy = policy.map(Arc::clone);
+        let (Some(fast), Some(client), Some(policy)) = (fast, client, policy) else {
+            return self.sasl_answer(Some(SaslAnswer::Fast(Err(SaslError::MalformedRequest))));
+        };
+        self.begin_login(Some(&account));
+        let client = ClientKey::of(&account, client);
+        let login = FastLogin { holder: Holder { account, client }, proof, count: fast.count };
+        let core = Arc::clone(&self.core);
+        self.wait_for_sasl(async move {
+            core.check_token(&policy, &login).await.ok().map(SaslAnswer::Fast)
         });
     }
 
