@@ -57,4 +57,5 @@ pub mod decisions {
     page!(entities_inside, "decisions/0014-entities-inside.md");
     page!(websocket, "decisions/0015-websocket.md");
     page!(login, "decisions/0016-login.md");
+    page!(homes, "decisions/0018-homes.md");
 }
