@@ -99,7 +99,7 @@ impl<C: SharedConnection> Driver<C> {
             Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
             Some(SaslAnswer::Token(verdict)) => sasl.token(verdict),
             Some(SaslAnswer::Guest(account)) => sasl.guest(account),
-            Some(SaslAnswer::Fast(found)) => sasl.fast(found),
+            Some(SaslAnswer::Fast(found)) => sasl.fast(*found),
             Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
             Some(SaslAnswer::Added(is_added)) => sasl.added(is_added),
             None => Err(sasl.store_failed()),
@@ -217,14 +217,16 @@ impl<C: SharedConnection> Driver<C> {
         let policy = self.core.domain(account.domain().as_str()).map(|domain| &domain.sasl);
         let policy = policy.map(Arc::clone);
         let (Some(fast), Some(client), Some(policy)) = (fast, client, policy) else {
-            return self.sasl_answer(Some(SaslAnswer::Fast(Err(SaslError::MalformedRequest))));
+            let refused = Box::new(Err(SaslError::MalformedRequest));
+            return self.sasl_answer(Some(SaslAnswer::Fast(refused)));
         };
         self.begin_login(Some(&account));
         let client = ClientKey::of(&account, client);
         let login = FastLogin { holder: Holder { account, client }, proof, count: fast.count };
         let core = Arc::clone(&self.core);
         self.wait_for_sasl(async move {
-            core.check_token(&policy, &login).await.ok().map(SaslAnswer::Fast)
+            let found = core.check_token(&policy, &login).await.ok()?;
+            Some(SaslAnswer::Fast(Box::new(found)))
         });
     }
 
