@@ -4,6 +4,7 @@
 // certificate. The accounts user0@localhost … exist, each with the password "secret-of-NAME".
 
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { client, xml } from "@xmpp/client";
 
 const [starttls, directTls] = process.argv.slice(2);
@@ -12,11 +13,24 @@ const PATIENCE = 20_000;
 const open = new Set();
 
 class User {
-  constructor(name, resource, { service = `xmpp://127.0.0.1:${starttls}`, password = `secret-of-${name}` } = {}) {
+  constructor(name, resource, options = {}) {
+    const { service = `xmpp://127.0.0.1:${starttls}`, password = `secret-of-${name}`, device = randomUUID() } = options;
     this.stanzas = [];
     this.waiting = [];
-    this.xmpp = client({ service, domain: "localhost", resource, username: name, password });
+    // The mechanisms that it has logged in by.
+    this.mechanisms = [];
+    const userAgent = xml("user-agent", { id: device });
+    this.xmpp = client({ service, domain: "localhost", resource, username: name, password, userAgent });
+    this.xmpp.on("send", (element) => {
+      if (element.is("authenticate", "urn:xmpp:sasl:2")) this.mechanisms.push(element.attrs.mechanism);
+    });
     this.xmpp.reconnect.stop();
+    // It listens for the answer to its header only when it is told that the header is written; a server may be quicker.
+    const { xmpp } = this;
+    xmpp.write = async (text) => {
+      if (xmpp.status === "closing") throw new Error("the stream is closing");
+      xmpp.socket.write(text);
+    };
     this.error = null;
     this.xmpp.on("error", (error) => { this.error = error; });
     this.xmpp.on("stanza", (stanza) => {
@@ -108,15 +122,66 @@ const scenarios = {
   },
 
   async conflict() {
-    const old = await User.login("user54", "phone");
+    const device = randomUUID();
+    const old = await User.login("user54", "phone", { device });
     const gone = new Promise((resolve) => old.xmpp.once("disconnect", resolve));
-    const now = await User.login("user54", "phone");
+    const now = await User.login("user54", "phone", { device });
     await inTime("the end of the older session", gone);
     assert.equal(old.error?.condition, "conflict");
     open.delete(old);
     await now.chat(now.jid, "to myself");
     assert.equal((await now.message()).getChildText("body"), "to myself");
     await now.close();
+  },
+
+  async tokens() {
+    const device = randomUUID();
+    let token;
+    const login = async (password) => {
+      const user = new User("user56", "phone", { device, password });
+      user.xmpp.fast.fetchToken = async () => token;
+      user.xmpp.fast.saveToken = async (new_token) => { token = new_token; };
+      user.xmpp.fast.deleteToken = async () => { token = undefined; };
+      user.jid = await inTime("a session", user.xmpp.start());
+      await user.chat(user.jid, "to myself");
+      await user.message();
+      await user.close();
+      return user;
+    };
+    assert.deepEqual((await login()).mechanisms, ["SCRAM-SHA-1"]);
+    assert.equal(token.mechanism, "HT-SHA-256-NONE");
+    for (let n = 0; n < 3; n++) assert.deepEqual((await login("forgotten")).mechanisms, ["HT-SHA-256-NONE"]);
+    // One that was forged is refused; the password is asked for, and gets another.
+    const right = token;
+    token = { ...token, token: token.token.slice(0, -1) + (token.token.endsWith("A") ? "B" : "A") };
+    assert.deepEqual((await login()).mechanisms, ["HT-SHA-256-NONE", "SCRAM-SHA-1"]);
+    assert.notEqual(token.token, right.token);
+  },
+
+  async resumption() {
+    const one = await User.login("user57", "phone");
+    const two = await User.login("user58", "desk");
+    await one.available();
+    await two.available();
+    const { streamManagement } = one.xmpp;
+    assert.ok(streamManagement.enabled && streamManagement.id);
+    const acknowledged = [];
+    streamManagement.on("ack", (stanza) => acknowledged.push(stanza.attrs.id));
+    for (let n = 0; n < 5; n++) {
+      const gone = new Promise((resolve) => one.xmpp.once("disconnect", resolve));
+      one.xmpp.socket.destroy?.();
+      one.xmpp.socket.end?.();
+      await inTime("the loss of the transport", gone);
+      await two.chat(one.jid, `${n} while away`);
+      const resumed = new Promise((resolve) => streamManagement.once("resumed", resolve));
+      await inTime("a transport", one.xmpp.connect(one.xmpp.options.service).then(() => one.xmpp.open({ domain: "localhost" })));
+      await inTime("the resumption", resumed);
+      assert.equal((await one.message()).getChildText("body"), `${n} while away`);
+      await one.chat(two.jid, `${n} back again`);
+      assert.equal((await two.message()).getChildText("body"), `${n} back again`);
+    }
+    await one.close();
+    await two.close();
   },
 
   async wrong_password() {
