@@ -61,4 +61,5 @@ pub mod decisions {
     page!(websocket, "decisions/0015-websocket.md");
     page!(login, "decisions/0016-login.md");
     page!(fast, "decisions/0017-fast.md");
+    page!(homes, "decisions/0018-homes.md");
 }

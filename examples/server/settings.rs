@@ -16,6 +16,8 @@ pub(crate) const HELP: &str = "\
   --accounts FILE          more of them, a line each: JID, a space, the password
   --any-account PASSWORD   every user name exists and has this password: for load tests. With SCRAM
                            only if --mechanisms names it: PLAIN is then as costly as it usually is
+  --data FILE              keeps everything in this SQLite file, and beside it in FILE.secret what clients' tokens
+                           are made from (default: in memory); needs feature sqlite
   --guests                 lets guests in, without an account (SASL ANONYMOUS)
   --register               everybody may make an account, ten an hour from one address (XEP-0077); without it
                            clients may change their password and remove their account

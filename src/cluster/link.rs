@@ -57,7 +57,8 @@ impl Link {
     /// The other end has answered all up to `handled`.
     pub(super) fn answered(&mut self, handled: u64, refused: &[Refused]) -> Vec<Answered> {
         let mut answered = Vec::new();
-        while let Some(numbered) = self.waiting.pop_front_if(|first| first.seq <= handled) {
+        while self.waiting.front().is_some_and(|first| first.seq <= handled) {
+            let Some(numbered) = self.waiting.pop_front() else { break };
             let back = refused.iter().find(|back| back.seq == numbered.seq);
             let refused = back.map(|back| back.slots.clone()).unwrap_or_default();
             answered.push(Answered { numbered, refused });

@@ -263,10 +263,11 @@ impl Node {
                 self.changed(*slot, change);
             }
         }
-        let gone = self.links.extract_if(.., |node, _| !record.has(*node)).collect::<Vec<_>>();
-        for (_, link) in gone {
-            self.take_back_all(link);
-        }
+        let links = std::mem::take(&mut self.links);
+        let (links, gone): (_, BTreeMap<_, _>) =
+            links.into_iter().partition(|(node, _)| record.has(*node));
+        self.links = links;
+        gone.into_values().for_each(|link| self.take_back_all(link));
     }
 
     fn changed(&mut self, slot: Slot, change: Change) {

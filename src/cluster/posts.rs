@@ -171,6 +171,8 @@ impl Node {
         origin: Option<(Incarnation, u64)>,
     ) -> Vec<Slot> {
         if self.is_void(frame, stamp) {
+            #[cfg(test)]
+            self.void.push(Arc::clone(frame));
             return Vec::new();
         }
         let (to, bytes) = match &frame.body {
@@ -216,20 +218,19 @@ impl Node {
     }
 
     /// What a slot sent before it was lost: its end may have been told already.
-    fn is_void(&mut self, frame: &Arc<Frame>, stamp: View) -> bool {
+    fn is_void(&self, frame: &Frame, stamp: View) -> bool {
         let is_void = frame.source.is_some_and(|source| self.record().place(source).lost > stamp);
-        #[cfg(test)]
-        if is_void {
-            self.void.push(Arc::clone(frame));
-        }
         is_void && !broken!(self.settings, VoidHeard)
     }
 
     fn take_back(&mut self, slot: Slot, numbered: &Numbered, their_view: View) {
-        if !self.is_void(&numbered.frame, numbered.view) {
-            let part = Arc::new(numbered.frame.narrowed(|one| one.slot == slot));
-            self.flows.entry(slot).or_default().take_back(part, their_view, &self.settings);
+        if self.is_void(&numbered.frame, numbered.view) {
+            #[cfg(test)]
+            self.void.push(Arc::clone(&numbered.frame));
+            return;
         }
+        let part = Arc::new(numbered.frame.narrowed(|one| one.slot == slot));
+        self.flows.entry(slot).or_default().take_back(part, their_view, &self.settings);
     }
 
     /// What somebody had not answered who is no member any more goes to whoever has the slots now (NODE-10).

@@ -111,13 +111,6 @@ pub(crate) enum Step {
         /// As SASLprep left it.
         password: String,
     },
-    /// Look for the token; then `fast` or `store_failed`.
-    CheckFast {
-        /// Normalised (SASL-6); may not exist.
-        account: BareJid,
-        /// That the client has a token.
-        proof: FastProof,
-    },
     /// Ask the host's `TokenAuthenticator`; then `token` or `store_failed`.
     CheckToken {
         /// Who the client says it is: normalised; may not exist.
@@ -129,6 +122,13 @@ pub(crate) enum Step {
     NeedDiscovery,
     /// Make an account for a guest; then `guest`.
     NeedGuest,
+    /// Look for the token; then `fast` or `store_failed`.
+    CheckFast {
+        /// Normalised (SASL-6); may not exist.
+        account: BareJid,
+        /// That the client has a token.
+        proof: FastProof,
+    },
     /// The client is `account`'s: ask the store whether it may log in; then `verdict` or `store_failed`.
     CheckAccount {
         /// Of the domain; had been there a moment ago.
@@ -179,10 +179,10 @@ impl fmt::Debug for Step {
             Self::Challenge(_) => "Challenge",
             Self::NeedCredentials { .. } => "NeedCredentials",
             Self::CheckPassword { .. } => "CheckPassword",
-            Self::CheckFast { .. } => "CheckFast",
             Self::CheckToken { .. } => "CheckToken",
             Self::NeedDiscovery => "NeedDiscovery",
             Self::NeedGuest => "NeedGuest",
+            Self::CheckFast { .. } => "CheckFast",
             Self::CheckAccount { .. } => "CheckAccount",
             Self::CheckKeys(_) => "CheckKeys",
             Self::Continue { .. } => "Continue",
@@ -205,14 +205,14 @@ pub(super) enum Exchange {
     Scram { account: BareJid, hash: ScramHash, message: Vec<u8>, binding: Vec<u8> },
     /// The host's verdict.
     Host { account: BareJid },
-    /// What is known of the token.
-    Fast { account: BareJid },
     /// The host's verdict on a token. `tells`: whether the client is told more than a condition.
     Token { claimed: Option<BareJid>, tells: bool },
     /// The client was told what is wrong with its token, and has to answer before it fails (RFC 7628 §3.2.3).
     Told(SaslError),
     /// The server, which makes an account.
     Guest,
+    /// What is known of the token.
+    Fast { account: BareJid },
     /// The client's proof.
     Proof { account: BareJid, disabled: bool, expected: ServerFirst, proved: Proved },
     /// Nothing: it has succeeded, by these keys.

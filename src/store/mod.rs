@@ -37,7 +37,6 @@ mod certificate;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 #[cfg(feature = "cluster")]
-#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
 pub(crate) mod fence;
 mod invitation;
 mod keys;

@@ -72,6 +72,8 @@ impl Break {
 
 /// A seed in which the world shows it.
 pub(super) const SEEDS: &[(Break, u64)] = &[
+    (Break::NoDeadline, 13),
+    (Break::NoMargin, 85),
     (Break::AckOnReceipt, 3),
     (Break::NewOwnerAtOnce, 41),
     (Break::ReturnedBehind, 4),
@@ -83,6 +85,9 @@ pub(super) const SEEDS: &[(Break, u64)] = &[
     (Break::LeaseByName, 4),
     (Break::ViewRegress, 1),
     (Break::NoWait, 1),
+    (Break::TermUnasked, 2),
+    (Break::OnlyWritesFence, 21),
+    (Break::StaleCensus, 1),
 ];
 
 /// What a test tries by hand, since others cover for it in the world, or it takes very many seeds.

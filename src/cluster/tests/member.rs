@@ -85,6 +85,18 @@ fn node_1_before_an_answer_the_deadline_counts_from_the_first_question() {
 }
 
 #[test]
+fn node_1_the_deadline_is_before_the_end_of_the_lease() {
+    let until = |broken| {
+        let mut member = member(broken);
+        member.next_ask(ms(0));
+        (0..3000).find(|now| !member.may_act(ms(*now)))
+    };
+    assert_eq!(until(None), Some(1900));
+    assert_eq!(until(Some(Break::NoMargin)), Some(2000));
+    assert_eq!(until(Some(Break::NoDeadline)), None);
+}
+
+#[test]
 fn node_1_an_answer_counts_from_when_it_was_asked_for() {
     let mut member = member(None);
     let (id, ask) = member.next_ask(ms(0));

@@ -249,6 +249,42 @@ fn node_8_whoever_lives_every_slot_has_a_living_owner() {
     assert_eq!(cases, 3 * 3 * 128 * 3 * 7 / 8);
 }
 
+/// From any start, moves end: whoever leaves has nothing then, and the others differ by one slot at most.
+#[test]
+fn node_8_moves_come_to_an_end_in_balance() {
+    let nodes = [A, B, C];
+    for case in 0..3_usize.pow(6) {
+        let owner = |at: u32| nodes[case / 3_usize.pow(at) % 3];
+        for leaves in 0..7 {
+            let of = |(at, node): (usize, &Incarnation)| Lease {
+                leaving: leaves >> at & 1 == 1,
+                ..lease(*node)
+            };
+            let living: Vec<_> = nodes.iter().enumerate().map(of).collect();
+            let mut now = record(&nodes, &(0..6).map(owner).collect::<Vec<_>>());
+            let mut number = 2;
+            while let Some(next) = now.with_moves(&living, view(number), 2) {
+                let moving: Vec<_> =
+                    next.slots().filter(|(_, place)| place.moving.is_some()).collect();
+                assert!((1..=2).contains(&moving.len()));
+                assert!(
+                    moving.iter().all(|(_, place)| place.moving.map(|one| one.to) != place.owner)
+                );
+                let slots: Vec<_> = moving.iter().map(|(slot, _)| *slot).collect();
+                now = next.with_arrived(&slots, view(number + 1));
+                number += 2;
+                assert!(number < 40, "it never ends");
+            }
+            let has =
+                |node: Incarnation| owners(&now).iter().filter(|owner| **owner == node).count();
+            let (gone, stay): (Vec<_>, Vec<_>) = living.iter().partition(|one| one.leaving);
+            assert!(gone.iter().all(|one| has(one.incarnation) == 0));
+            let loads: Vec<_> = stay.iter().map(|one| has(one.incarnation)).collect();
+            assert!(loads.iter().max().unwrap() - loads.iter().min().unwrap() <= 1, "{loads:?}");
+        }
+    }
+}
+
 #[test]
 fn node_8_a_record_keeps_what_it_does_not_change() {
     let before = record(&[A, B], &[A, B]);

@@ -57,6 +57,9 @@ pub(super) enum Op {
     Write,
 }
 
+/// Each with what is in it.
+pub(super) type Jobs = VecDeque<(Arc<[u8]>, Work)>;
+
 pub(super) struct Host {
     pub(super) node: Node,
     pub(super) name: usize,
@@ -71,7 +74,7 @@ pub(super) struct Host {
     /// What it is about to write.
     writes: VecDeque<Work>,
     /// What each account has to do.
-    pub(super) jobs: BTreeMap<Arc<str>, VecDeque<(Arc<[u8]>, Work)>>,
+    pub(super) jobs: BTreeMap<Arc<str>, Jobs>,
     /// Posted last: posted once more after a reconnect.
     pub(super) recent: VecDeque<(Incarnation, Arc<[u8]>)>,
     /// What the accounts of each slot have done here.

@@ -38,10 +38,10 @@ pub(super) enum Pending<C: SharedConnection> {
 pub(super) enum SaslAnswer {
     Credentials(Box<Option<Credentials>>),
     Verdict(Verdict),
-    Fast(Box<Result<Accepted, SaslError>>),
     Token(TokenVerdict),
     /// The account that was made, if there was room.
     Guest(Option<BareJid>),
+    Fast(Box<Result<Accepted, SaslError>>),
     /// Whether the password is right.
     Hashed(bool),
     /// Whether the keys are there now (UPGRADE-2).

@@ -48,10 +48,9 @@ impl<C: SharedConnection> Driver<C> {
         account: BareJid,
         asked: Box<Establish>,
         data: Option<Vec<u8>>,
-        is_for_a_time: bool,
     ) {
         let key = account.to_string();
-        let wish = self.token_wish(&account, &asked, is_for_a_time);
+        let wish = self.token_wish(&account, &asked);
         let Some(session) = self.authenticate(account) else {
             return self.login_impossible();
         };
@@ -67,12 +66,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// FAST-2, FAST-4, FAST-5: what is to become of the client's tokens.
-    fn token_wish(
-        &self,
-        account: &BareJid,
-        asked: &Establish,
-        is_for_a_time: bool,
-    ) -> Option<TokenWish> {
+    fn token_wish(&self, account: &BareJid, asked: &Establish) -> Option<TokenWish> {
         let negotiating = self.negotiating.as_ref()?;
         let client = ClientKey::of(account, asked.agent.id?);
         let used = asked.evidence.token;
@@ -81,8 +75,8 @@ impl<C: SharedConnection> Driver<C> {
         let requested = requested.filter(|_| negotiating.from.is_some());
         let is_due = used.is_some_and(|used| used.is_due) && !invalidate;
         let issue = requested.or_else(|| negotiating.mechanism.filter(|_| is_due));
-        // It would outlast the login.
-        let issue = issue.filter(|_| !is_for_a_time);
+        // It would outlive the login.
+        let issue = issue.filter(|_| !self.is_limited());
         if issue.is_none() && !invalidate {
             return None;
         }

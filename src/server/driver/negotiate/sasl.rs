@@ -97,9 +97,9 @@ impl<C: SharedConnection> Driver<C> {
         let step = match answer {
             Some(SaslAnswer::Credentials(found)) => sasl.credentials(*found),
             Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
-            Some(SaslAnswer::Fast(found)) => sasl.fast(*found),
             Some(SaslAnswer::Token(verdict)) => sasl.token(verdict),
             Some(SaslAnswer::Guest(account)) => sasl.guest(account),
+            Some(SaslAnswer::Fast(found)) => sasl.fast(*found),
             Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
             Some(SaslAnswer::Added(is_added)) => sasl.added(is_added),
             None => Err(sasl.store_failed()),
@@ -123,10 +123,10 @@ impl<C: SharedConnection> Driver<C> {
             }
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
-            Ok(Step::CheckFast { account, proof }) => self.check_fast(account, proof),
             Ok(Step::CheckToken { claimed, token }) => self.check_token(claimed.as_ref(), token),
             Ok(Step::NeedDiscovery) => self.discovery(),
             Ok(Step::NeedGuest) => self.admit_guest(),
+            Ok(Step::CheckFast { account, proof }) => self.check_fast(account, proof),
             Ok(Step::CheckAccount { account }) => self.check_account(account),
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
@@ -166,7 +166,7 @@ impl<C: SharedConnection> Driver<C> {
                     Some(_) if self.is_other_than(&account) => self.wrong_identity(),
                     Some(asked) => {
                         self.expires_at(expires);
-                        self.establish(account, asked, data, expires.is_some());
+                        self.establish(account, asked, data);
                     }
                 }
             }
