@@ -21,12 +21,15 @@
 //! there before its first session is [loaded](Extension::load). Values are told apart by their type;
 //! where nothing is kept, the cost is one pointer.
 
+mod account;
 mod delivery;
 mod handle;
 mod iq;
 mod login;
 mod review;
+mod stranger;
 
+pub use account::AccountError;
 pub use delivery::{Delivery, Outcome};
 pub(crate) use handle::{Reach, Work};
 pub use handle::{RequestError, ServerHandle};
@@ -34,6 +37,7 @@ pub use iq::{IqDone, IqReply, IqRequest, IqResult, Target};
 pub(crate) use login::Entering;
 pub use login::{LoggingIn, NewSession};
 pub use review::{Passage, Passing, Review, Wants, Way};
+pub use stranger::UnauthenticatedIq;
 
 use std::any::Any;
 use std::fmt;
@@ -139,6 +143,17 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     fn unauthenticated(&self, element: &Nonza, out: &mut Vec<u8>) -> Flow {
         let _ = (element, out);
         Flow::Next
+    }
+
+    /// Answers an iq get or set of a client that has not authenticated, on a secure stream, or leaves it to the
+    /// next one. Where none answers, the stream is closed ([STREAM-18](crate::rules#stream-18)). How often it is asked is
+    /// limited ([LIMIT-33](crate::rules#limit-33)); the answer may take 60 seconds, and what it waits for goes on without the
+    /// client. Unlike elsewhere [`IqReply::Job`] is on no account's chain.
+    ///
+    /// Asked only of extensions that [want](Self::wants) [`Wants::STRANGERS`].
+    fn unauthenticated_iq(&self, request: &mut UnauthenticatedIq<'_, C>) -> Option<IqReply> {
+        let _ = request;
+        None
     }
 
     /// Takes a first-level element that is no stanza, between authentication and bind, and may turn

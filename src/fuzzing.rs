@@ -15,13 +15,17 @@ use minidom::Element;
 use crate::connection::Recorder;
 use crate::environment::{Environment, Virtual};
 use crate::sasl::wire::Request;
-use crate::sasl::{self, ChannelBindings, Mechanism, Negotiation, Policy, Step};
+use crate::sasl::{
+    self, ChannelBindings, Establish, Holder, Mechanism, Negotiation, Policy, Standing, Step,
+};
 use crate::server::{Driver, Server, Transport, Want};
 use crate::stanza::bounds::Bounds;
 use crate::stanza::canonical::Declarations;
 use crate::stanza::recognise::law;
 use crate::stanza::{Frame, Framing, Stanza, canonicalise};
-use crate::store::{Credentials, MemoryAccounts, Stores, Verdict};
+use crate::store::{
+    ClientKey, Credentials, MemoryAccounts, ScramHash, Stores, TokenError, TokenVerdict, Verdict,
+};
 use crate::stream::{Event, Limits, Parser, StreamError};
 use crate::xep::{Carbons, ClientState, StreamManagement};
 
@@ -174,13 +178,22 @@ fn domain() -> Option<DomainPart> {
     Some(DomainPart::new(DOMAIN).ok()?.into_owned())
 }
 
+/// How the names of mechanisms begin.
+const STARTS: [&str; 5] = ["PLAIN", "SCRAM", "OAUTHBEARER", "X-OAUTH2", "ANONYMOUS"];
+
 /// An exchange comes to an end, and never to success without the password. Each line is what a
 /// client sends: `PLAIN …` starts an exchange, `-` aborts one, anything else responds.
 pub fn sasl(data: &[u8]) {
     let environment = Arc::new(Virtual::new(1));
     let Some(domain) = domain() else { return };
     let context = sasl::Context {
-        policy: Arc::new(Policy::new(&*environment).mechanisms(&Mechanism::ALL).iterations(FEW)),
+        policy: Arc::new(
+            Policy::new(&*environment)
+                .mechanisms(&Mechanism::ALL)
+                .iterations(FEW)
+                .tokens()
+                .guests(),
+        ),
         environment,
         domain,
         secure: true,
@@ -195,7 +208,7 @@ pub fn sasl(data: &[u8]) {
         let rest = rest.get(1..).map(<[u8]>::to_vec);
         let request = match std::str::from_utf8(word) {
             Ok("-") => Request::Abort,
-            Ok(mechanism) if mechanism.starts_with("PLAIN") || mechanism.starts_with("SCRAM") => {
+            Ok(mechanism) if STARTS.iter().any(|start| mechanism.starts_with(start)) => {
                 Request::Auth { mechanism, initial: rest }
             }
             _ => Request::Response(line.to_vec()),
@@ -207,6 +220,10 @@ pub fn sasl(data: &[u8]) {
             if let Ok(Step::CheckKeys(check)) = step {
                 step = negotiation.hashed(check());
             }
+        } else if let Ok(Step::CheckToken { .. } | Step::NeedDiscovery) = &step {
+            step = negotiation.token(TokenVerdict::Refused(TokenError::new()));
+        } else if let Ok(Step::NeedGuest) = &step {
+            step = negotiation.guest(None);
         } else if let Ok(Step::CheckPassword { .. }) = &step {
             step = negotiation.verdict(Verdict::Refused);
         }
@@ -221,6 +238,68 @@ pub fn sasl(data: &[u8]) {
             Ok(_) | Err(_) => {}
         }
     }
+}
+
+/// A login with a token succeeds with nothing but the token's own proof, for its account and mechanism. The first byte chooses
+/// mechanism and count, the rest is the client's message.
+pub fn ht(data: &[u8]) {
+    let Some((&kind, message)) = data.split_first() else { return };
+    let (Some(domain), Some(credentials)) = (domain(), &*CREDENTIALS) else { return };
+    let Ok(account) = BareJid::new("juliet@example.com") else { return };
+    let environment = Arc::new(Virtual::new(1));
+    let policy = Arc::new(Policy::new(&*environment).secret([7; 32]));
+    let fingerprint = policy.fingerprint(credentials);
+    let holder = Holder { account, client: ClientKey::from_bytes([1; 32]) };
+    let own = Mechanism::HtSha256Expr;
+    let (record, issued) =
+        policy.issue_token(&holder, None, own, &fingerprint, false, &*environment);
+    let binding = vec![7; 32];
+    let right =
+        ScramHash::Sha256.hmac(issued.token.as_bytes(), &[b"Initiator", &*binding].concat());
+
+    let mechanisms = Mechanism::ALL.into_iter().filter(|one| one.is_for_tokens());
+    let mechanism = mechanisms.cycle().nth(usize::from(kind & 3)).unwrap_or(own);
+    let count = (kind & 4 == 4).then(|| u64::from(kind >> 3));
+    let context = sasl::Context {
+        policy: Arc::clone(&policy),
+        environment: Arc::clone(&environment) as _,
+        domain,
+        secure: true,
+        bindings: ChannelBindings::new().exporter(binding).unique(vec![8; 12]),
+        certified: Vec::new(),
+        adds_keys: false,
+    };
+    let mut negotiation = Negotiation::new(context);
+    let request = Request::Auth { mechanism: mechanism.as_str(), initial: Some(message.to_vec()) };
+    let mut step = negotiation.receive_2(Ok(request), Some(Box::new(with_fast())));
+    if let Ok(Step::CheckFast { account, proof }) = &step {
+        let asked = Holder { account: account.clone(), ..holder.clone() };
+        let standing = Standing { credentials: Some(credentials.clone()) };
+        let (now, found) =
+            (environment.utc(), (asked.account == holder.account).then_some(&record));
+        step =
+            negotiation.fast(policy.check_token(&asked, found, Some(&standing), proof, count, now));
+    }
+    if let Ok(step) = step {
+        assert!(matches!(step, Step::Success { .. }), "one message, one answer");
+        assert!(mechanism == own && message.ends_with(&right), "success without the token");
+        assert!(count != Some(0), "success with a count that was seen");
+    }
+}
+
+/// What comes with a login with a token.
+fn with_fast() -> Establish {
+    let mut parser = Parser::new(&Limits::default());
+    parser.feed(
+        b"<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' version='1.0'>\
+          <authenticate xmlns='urn:xmpp:sasl:2'><fast xmlns='urn:xmpp:fast:0'/></authenticate>",
+    );
+    while let Ok(Some(event)) = parser.next() {
+        if let Event::Nonza(nonza) = event {
+            return Establish::read(&nonza);
+        }
+    }
+    Establish::default()
 }
 
 /// A whole server takes whatever one client sends, in any pieces, from the first byte to bind and
@@ -387,6 +466,11 @@ mod tests {
     #[test]
     fn corpus_of_sasl() {
         replay("sasl", super::sasl);
+    }
+
+    #[test]
+    fn corpus_of_ht() {
+        replay("ht", super::ht);
     }
 
     #[test]

@@ -18,6 +18,7 @@ page!(states, "states.md");
 page!(guarantees, "guarantees.md");
 page!(durability, "durability.md");
 page!(amplification, "amplification.md");
+page!(attacks, "attacks.md");
 
 #[doc = include_str!("guide/links.md")]
 #[doc = include_str!("../docs/cookbook/README.md")]
@@ -25,6 +26,8 @@ pub mod cookbook {
     page!(server, "cookbook/server.md");
     page!(users_sql, "cookbook/users-sql.md");
     page!(users_http, "cookbook/users-http.md");
+    page!(users_tokens, "cookbook/users-tokens.md");
+    page!(sign_up, "cookbook/sign-up.md");
     page!(bot, "cookbook/bot.md");
     page!(component, "cookbook/component.md");
     page!(archive, "cookbook/archive.md");
@@ -57,5 +60,6 @@ pub mod decisions {
     page!(entities_inside, "decisions/0014-entities-inside.md");
     page!(websocket, "decisions/0015-websocket.md");
     page!(login, "decisions/0016-login.md");
+    page!(fast, "decisions/0017-fast.md");
     page!(homes, "decisions/0018-homes.md");
 }

@@ -144,6 +144,12 @@ mod cookbook {
     #[doc = include_str!("../docs/cookbook/users-http.md")]
     mod users_http {}
 
+    #[doc = include_str!("../docs/cookbook/users-tokens.md")]
+    mod users_tokens {}
+
+    #[doc = include_str!("../docs/cookbook/sign-up.md")]
+    mod sign_up {}
+
     #[cfg(all(feature = "conformance", feature = "sqlite"))]
     #[doc = include_str!("../docs/cookbook/users-sql.md")]
     mod users_sql {}

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
+#[cfg(feature = "server")]
+use std::time::Duration;
 
 /// A value for each of the names seen last. Names are kept as keyed hashes: sixteen bytes instead
 /// of a JID, and nobody can choose two that meet.
@@ -37,6 +39,35 @@ impl<T: Copy> Recent<T> {
     }
 }
 
+/// Allowances by name: one thing in each time, and some at once. What a name has not used for long is forgotten,
+/// and so are the oldest where there are too many of them.
+#[cfg(feature = "server")]
+pub(crate) struct Allowances(Recent<Duration>);
+
+#[cfg(feature = "server")]
+impl Allowances {
+    /// Remembers what the last `room` names have used, and up to twice as many.
+    pub(crate) fn new(room: usize) -> Self {
+        Self(Recent::new(room))
+    }
+
+    /// Takes one, unless all of it is used.
+    pub(crate) fn take(
+        &mut self,
+        name: &(impl Hash + ?Sized),
+        each: Duration,
+        burst: u32,
+        now: Duration,
+    ) -> bool {
+        let full_at = self.0.get(name).unwrap_or_default().max(now).saturating_add(each);
+        let fits = full_at <= now.saturating_add(each.saturating_mul(burst));
+        if fits {
+            self.0.insert(name, full_at);
+        }
+        fits
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +81,17 @@ mod tests {
         assert!((90..100).all(|n| recent.get(&n.to_string()) == Some(n)));
         assert!((0..80).all(|n| recent.get(&n.to_string()).is_none()));
         assert!(recent.young.len() <= 10 && recent.old.len() <= 10);
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn an_allowance_comes_back_bit_by_bit() {
+        let (mut allowances, second) = (Allowances::new(10), Duration::from_secs(1));
+        let mut take = |name: &str, at: u32| allowances.take(name, second, 2, second * at);
+        assert!(take("a", 5) && take("a", 5) && !take("a", 5));
+        assert!(take("b", 5));
+        assert!(take("a", 6) && !take("a", 6));
+        assert!(take("a", 60) && take("a", 60) && !take("a", 60));
     }
 
     #[test]

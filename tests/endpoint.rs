@@ -55,8 +55,14 @@ mod entities;
 #[path = "extensions.rs"]
 mod extensions;
 #[cfg(test)]
+#[path = "fast.rs"]
+mod fast;
+#[cfg(test)]
 #[path = "faults.rs"]
 mod faults;
+#[cfg(test)]
+#[path = "guests.rs"]
+mod guests;
 #[cfg(test)]
 #[path = "hostile.rs"]
 mod hostile;
@@ -88,6 +94,9 @@ mod paced;
 #[path = "recipes.rs"]
 mod recipes;
 #[cfg(test)]
+#[path = "registration.rs"]
+mod registration;
+#[cfg(test)]
 #[path = "reports.rs"]
 mod reports;
 #[cfg(test)]
@@ -114,6 +123,9 @@ mod stream_management;
 #[cfg(test)]
 #[path = "subscriptions.rs"]
 mod subscriptions;
+#[cfg(test)]
+#[path = "tokens.rs"]
+mod tokens;
 #[cfg(test)]
 #[path = "upgrades.rs"]
 mod upgrades;

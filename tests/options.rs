@@ -51,7 +51,7 @@ fn everything_said() {
     let options = serve(
         "--listen [::1]:0 --listen 127.0.0.1:1 --direct-tls 0.0.0.0:2 --domain a.example --domain B.example \
          --account me@a.example:x:y]=@[z --cert c --key k --allow-plaintext \
-         --clients-from f --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug --proxy ::1 --proxy 192.0.2.1",
+         --clients-from f --mechanisms PLAIN,SCRAM-SHA-1 --conflict refuse --no-limits --log debug --guests --register --proxy ::1 --proxy 192.0.2.1",
     );
     assert_eq!(options.listen, ["[::1]:0".parse().unwrap(), "127.0.0.1:1".parse().unwrap()]);
     assert_eq!(options.direct_tls, ["0.0.0.0:2".parse().unwrap()]);
@@ -66,6 +66,7 @@ fn everything_said() {
     let proxies = ["::1", "192.0.2.1"].map(|address| address.parse::<IpAddr>().unwrap());
     assert_eq!(options.proxies, proxies);
     assert!(options.allow_plaintext && options.settings.no_limits);
+    assert!(options.settings.guests && options.settings.register);
 }
 
 #[test]
@@ -171,7 +172,7 @@ fn help_names_every_option() {
     assert!(matches!(web::parse(["--help".into()]), Ok(None)));
     let settings = include_str!("../examples/server/settings.rs");
     let examples = [
-        (include_str!("../examples/server/options.rs"), help(), 10),
+        (include_str!("../examples/server/options.rs"), help(), 11),
         (include_str!("../examples/web/options.rs"), web::help(), 7),
     ];
     for (source, help, own) in examples {

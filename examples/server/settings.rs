@@ -16,7 +16,11 @@ pub(crate) const HELP: &str = "\
   --accounts FILE          more of them, a line each: JID, a space, the password
   --any-account PASSWORD   every user name exists and has this password: for load tests. With SCRAM
                            only if --mechanisms names it: PLAIN is then as costly as it usually is
-  --data FILE              keeps everything in this SQLite file (default: in memory); needs feature sqlite
+  --data FILE              keeps everything in this SQLite file, and beside it in FILE.secret what clients' tokens
+                           are made from (default: in memory); needs feature sqlite
+  --guests                 lets guests in, without an account (SASL ANONYMOUS)
+  --register               everybody may make an account, ten an hour from one address (XEP-0077); without it
+                           clients may change their password and remove their account
   --mechanisms LIST        SASL mechanisms, separated by commas (default: all; with --data without
                            SCRAM-SHA-512, for which older accounts have no keys before they log in once)
   --conflict POLICY        who gets a resource in use: replace (the new session), override (the older
@@ -36,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) domains: Vec<DomainPart>,
     pub(crate) accounts: Vec<Account>,
     pub(crate) any_account: Option<String>,
+    pub(crate) guests: bool,
+    pub(crate) register: bool,
     pub(crate) mechanisms: Option<Vec<Mechanism>>,
     pub(crate) conflict: Conflict,
     pub(crate) no_limits: bool,
@@ -61,6 +67,8 @@ impl Settings {
             domains: Vec::new(),
             accounts: Vec::new(),
             any_account: None,
+            guests: false,
+            register: false,
             mechanisms: None,
             conflict: Conflict::Replace,
             no_limits: false,
@@ -72,6 +80,8 @@ impl Settings {
     /// Takes an option, if it is one of these.
     pub(crate) fn take(&mut self, name: &str, value: Value<'_>) -> Result<(), String> {
         match name {
+            "--guests" => self.guests = true,
+            "--register" => self.register = true,
             "--no-limits" => self.no_limits = true,
             "--domain" => self.domains.push(domain(&value("a domain name")?)?),
             "--account" => self.accounts.push(account(&value("JID:PASSWORD")?, ':')?),

@@ -1,7 +1,8 @@
 //! A server as its settings say: accounts, limits, extensions; and when to stop.
 
-use std::io;
-use std::path::Path;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -9,7 +10,7 @@ use xmpp_session::connection::SharedConnection;
 use xmpp_session::environment::{Environment, System};
 use xmpp_session::jid::BareJid;
 use xmpp_session::sasl::{Mechanism, Policy};
-use xmpp_session::server::{DomainPolicy, Limits, Server, ServerBuilder};
+use xmpp_session::server::{DomainPolicy, GuestPolicy, Limits, Server, ServerBuilder};
 use xmpp_session::store::{AnyAccount, Credentials, Stores};
 use xmpp_session::xep;
 
@@ -30,11 +31,16 @@ pub(crate) async fn server<C: SharedConnection>(
         limits = Limits::unlimited();
         (limits.retention.live_stanzas, limits.retention.bytes) = (usize::MAX, usize::MAX);
     }
+    let registration = match settings.register {
+        true => xep::Registration::open(),
+        false => xep::Registration::closed(),
+    };
     let blocks = Arc::clone(&stores.blocks);
     let mut server = Server::builder(Arc::clone(&environment) as _, stores)
         .extension(xep::Blocking::new(blocks))
         .extension(xep::Carbons::new())
         .extension(xep::StreamManagement::new())
+        .extension(registration)
         .extension(xep::ClientState)
         .extension(xep::Ping)
         .extension(xep::SoftwareVersion::new("xmpp-session example", env!("CARGO_PKG_VERSION")))
@@ -69,9 +75,13 @@ async fn accounts(
         None if settings.data.is_none() => sasl = sasl.mechanisms(&Mechanism::ALL),
         None => {}
     }
+    if let Some(data) = &settings.data {
+        sasl = sasl.secret(secret(data, environment)?);
+    }
     let mut policy = DomainPolicy::default();
     policy.tls_required = !allow_insecure;
     policy.sasl = Some(sasl);
+    policy.guests = settings.guests.then(GuestPolicy::default);
     if let Some(password) = &settings.any_account {
         let any_account = Arc::new(AnyAccount::new(password)?);
         stores.accounts = Arc::clone(&any_account) as _;
@@ -111,6 +121,39 @@ pub(crate) async fn add(
         stores.accounts.set_credentials(jid, credentials).await?;
     }
     Ok(())
+}
+
+/// What tokens are derived from: drawn once, and kept beside the data. Who copies the data alone cannot log in with it.
+fn secret(data: &Path, environment: &System) -> Result<[u8; 32], Failure> {
+    let beside = |end: &str| {
+        let mut name = data.as_os_str().to_owned();
+        name.push(end);
+        PathBuf::from(name)
+    };
+    let file = beside(".secret");
+    let failed = |error: io::Error| format!("{}: {error}", file.display());
+    match fs::read(&file) {
+        Ok(kept) => {
+            let wrong = || format!("{} is no secret: it has to have 32 bytes", file.display());
+            Ok(kept.try_into().map_err(|_| wrong())?)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let mut secret = [0; 32];
+            environment.random(&mut secret);
+            let new = beside(".secret.new");
+            let mut options = OpenOptions::new();
+            options.write(true).create(true).truncate(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let written = options.open(&new).and_then(|mut file| {
+                file.write_all(&secret)?;
+                file.sync_all()
+            });
+            written.and_then(|()| fs::rename(&new, &file)).map_err(failed)?;
+            Ok(secret)
+        }
+        Err(error) => Err(failed(error).into()),
+    }
 }
 
 #[cfg(feature = "sqlite")]

@@ -2,7 +2,7 @@
 
 import { Client } from "./xmpp/client.js";
 import { Chat } from "./chat/model.js";
-import { Store } from "./chat/store.js";
+import { Store, storageOf } from "./chat/store.js";
 import { View } from "./chat/view.js";
 import { $ } from "./chat/dom.js";
 import { whyNoSession, wrongAddress } from "./chat/words.js";
@@ -11,11 +11,12 @@ import { LoginError } from "./xmpp/login.js";
 const url = new URL("/xmpp-websocket", location.href);
 url.protocol = url.protocol.replace("http", "ws");
 
-const store = new Store(sessionStorage);
+const store = new Store(storageOf("sessionStorage"));
+const settings = storageOf("localStorage");
 const view = new View({ again: useHere, leave: logOut });
 let chat = null;
 
-setTheme(localStorage.getItem("theme"));
+setTheme(settings.getItem("theme"));
 $("theme-toggle").addEventListener("click", () => {
   const themes = ["auto", "light", "dark"];
   setTheme(themes[(themes.indexOf(document.documentElement.dataset.theme) + 1) % themes.length]);
@@ -35,7 +36,7 @@ if (saved?.session.secret.keys) {
 function setTheme(theme) {
   const known = ["light", "dark"].includes(theme) ? theme : "auto";
   document.documentElement.dataset.theme = known;
-  localStorage.setItem("theme", known);
+  settings.setItem("theme", known);
   const label = { auto: "Colours: as the device", light: "Colours: light", dark: "Colours: dark" }[known];
   $("theme-toggle").title = label;
   $("theme-toggle").setAttribute("aria-label", label);

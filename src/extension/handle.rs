@@ -5,8 +5,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
+use jid::BareJid;
+
+use super::AccountError;
 use crate::connection::SharedConnection;
-use crate::session::SessionRegistry;
+use crate::session::{SessionHandle, SessionRegistry};
 use crate::stanza::Stanza;
 
 /// Why a request has no answer.
@@ -26,6 +29,7 @@ pub enum RequestError {
 
 /// Work that the server drives.
 pub(crate) type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Acted = Pin<Box<dyn Future<Output = Result<(), AccountError>> + Send>>;
 type Asked = Pin<Box<dyn Future<Output = Result<Stanza, RequestError>> + Send>>;
 
 /// What an extension can do with its server, which stands below it.
@@ -34,6 +38,10 @@ pub(crate) trait Reach<C: SharedConnection>: Send + Sync {
     fn send(self: Arc<Self>, stanza: Stanza);
     fn ask(self: Arc<Self>, iq: Stanza) -> Asked;
     fn spawn(self: Arc<Self>, work: Work);
+    fn create(self: Arc<Self>, account: BareJid, password: String, source: Option<&str>) -> Acted;
+    fn set_password(self: Arc<Self>, by: SessionHandle<C>, password: String) -> Acted;
+    fn remove(self: Arc<Self>, by: SessionHandle<C>, request: Stanza) -> Acted;
+    fn befriend(self: Arc<Self>, one: BareJid, other: BareJid) -> Acted;
 }
 
 /// The server, as an extension reaches it: cheap to clone, and keeps nothing alive. Once the server is
@@ -67,6 +75,63 @@ impl<C: SharedConnection> ServerHandle<C> {
         if let Some(server) = self.0.upgrade() {
             server.spawn(Box::pin(work));
         }
+    }
+
+    /// Creates an account: see [`Account::create`](crate::server::Account::create). `source`: in whose turn its
+    /// password is hashed ([LIMIT-28](crate::rules#limit-28)).
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError`]; [`AccountError::NoAccount`] once the server is gone.
+    pub async fn create(
+        &self,
+        account: &BareJid,
+        password: &str,
+        source: Option<&str>,
+    ) -> Result<(), AccountError> {
+        let server = self.0.upgrade().ok_or(AccountError::NoAccount)?;
+        server.create(account.clone(), password.to_owned(), source).await
+    }
+
+    /// A session changes the password of its account: see
+    /// [`Account::set_password`](crate::server::Account::set_password).
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create); [`AccountError::NoAccount`] for one that has no password here.
+    pub async fn set_password(
+        &self,
+        by: &SessionHandle<C>,
+        password: &str,
+    ) -> Result<(), AccountError> {
+        let server = self.0.upgrade().ok_or(AccountError::NoAccount)?;
+        server.set_password(by.clone(), password.to_owned()).await
+    }
+
+    /// A session removes its account ([DESTROY-15](crate::rules#destroy-15)). Once everything is deleted its `request`, an iq,
+    /// is answered with a result, and the session ends; the others have by then.
+    ///
+    /// # Errors
+    ///
+    /// As [`set_password`](Self::set_password); then the request was not answered, and the account is still there.
+    pub async fn remove(
+        &self,
+        by: &SessionHandle<C>,
+        request: &Stanza,
+    ) -> Result<(), AccountError> {
+        let server = self.0.upgrade().ok_or(AccountError::NoAccount)?;
+        server.remove(by.clone(), request.clone()).await
+    }
+
+    /// Subscribes two accounts to each other: see
+    /// [`Account::befriend`](crate::server::Account::befriend).
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub async fn befriend(&self, one: &BareJid, other: &BareJid) -> Result<(), AccountError> {
+        let server = self.0.upgrade().ok_or(AccountError::NoAccount)?;
+        server.befriend(one.clone(), other.clone()).await
     }
 
     /// All sessions; `None` once the server is gone.

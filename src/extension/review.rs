@@ -147,6 +147,9 @@ impl Wants {
     pub const OUTCOMES: Self = Self(2);
     /// What happens to sessions: [`Extension::session`](super::Extension::session).
     pub const SESSIONS: Self = Self(4);
+    /// To answer clients that have not authenticated:
+    /// [`Extension::unauthenticated_iq`](super::Extension::unauthenticated_iq).
+    pub const STRANGERS: Self = Self(8);
 
     /// Both.
     pub const fn and(self, other: Self) -> Self {

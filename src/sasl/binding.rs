@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::mechanism::Mechanism;
 use crate::store::ClientCertificate;
 
 /// What the host knows of one TLS connection that a login needs: channel binding data, the version, the client's
@@ -23,6 +24,7 @@ use crate::store::ClientCertificate;
 pub struct ChannelBindings {
     exporter: Option<Vec<u8>>,
     server_end_point: Option<Vec<u8>>,
+    unique: Option<Vec<u8>>,
     tls_version: Option<u16>,
     client_certificate: Option<ClientCertificate>,
 }
@@ -30,7 +32,13 @@ pub struct ChannelBindings {
 impl ChannelBindings {
     /// No data: no `-PLUS` mechanism is offered.
     pub const fn new() -> Self {
-        Self { exporter: None, server_end_point: None, tls_version: None, client_certificate: None }
+        Self {
+            exporter: None,
+            server_end_point: None,
+            unique: None,
+            tls_version: None,
+            client_certificate: None,
+        }
     }
 
     /// `tls-exporter` ([RFC 9266 §4](https://www.rfc-editor.org/rfc/rfc9266#section-4)): 32 bytes
@@ -47,6 +55,24 @@ impl ChannelBindings {
     pub fn server_end_point(mut self, data: Vec<u8>) -> Self {
         self.server_end_point = some(data);
         self
+    }
+
+    /// `tls-unique` ([RFC 5929 §3](https://www.rfc-editor.org/rfc/rfc5929#section-3)), for tokens alone: the first Finished
+    /// message of a handshake of TLS 1.2 with extended master secrets. TLS 1.3 has none.
+    pub fn unique(mut self, data: Vec<u8>) -> Self {
+        self.unique = some(data);
+        self
+    }
+
+    /// What a mechanism for tokens binds to; `None` where the channel does not have it.
+    pub(super) fn of_token(&self, mechanism: Mechanism) -> Option<&[u8]> {
+        match mechanism {
+            Mechanism::HtSha256Expr => self.exporter.as_deref(),
+            Mechanism::HtSha256Uniq => self.unique.as_deref(),
+            Mechanism::HtSha256Endp => self.server_end_point.as_deref(),
+            Mechanism::HtSha256None => Some(&[]),
+            _ => None,
+        }
     }
 
     /// The version of TLS as it is on the wire: `0x0304` for TLS 1.3, `0x0303` for TLS 1.2. SCRAM tells it to the
@@ -95,6 +121,7 @@ impl fmt::Debug for ChannelBindings {
         f.debug_struct("ChannelBindings")
             .field("exporter", &self.exporter.is_some())
             .field("server_end_point", &self.server_end_point.is_some())
+            .field("unique", &self.unique.is_some())
             .finish()
     }
 }
@@ -125,7 +152,7 @@ mod tests {
         let bindings = ChannelBindings::new().server_end_point(vec![7]);
         assert_eq!(
             format!("{bindings:?}"),
-            "ChannelBindings { exporter: false, server_end_point: true }"
+            "ChannelBindings { exporter: false, server_end_point: true, unique: false }"
         );
     }
 }

@@ -6,7 +6,7 @@ use super::upgrade;
 use super::wire::NS_2;
 use crate::client::{ClientId, UserAgent};
 use crate::stanza::Child;
-use crate::store::ScramHash;
+use crate::store::{Credentials, ScramHash};
 use crate::stream::Nonza;
 
 /// The namespace of Bind 2.
@@ -27,6 +27,22 @@ pub(crate) struct Establish {
     pub(crate) upgrades: Vec<ScramHash>,
     /// The resource that it wants bound, unless it gets one back.
     pub(crate) bind: Option<Bind2>,
+    pub(crate) evidence: Evidence,
+}
+
+/// What has proved who the client is, as far as its tokens depend on it.
+#[derive(Clone, Default)]
+pub(crate) struct Evidence {
+    /// Those that were looked up.
+    pub(crate) credentials: Option<Credentials>,
+    pub(crate) token: Option<UsedToken>,
+}
+
+/// A token that the client has logged in with.
+#[derive(Clone, Copy)]
+pub(crate) struct UsedToken {
+    /// It is time for a new one.
+    pub(crate) is_due: bool,
 }
 
 /// A resource, and what its session is to have from its first moment (XEP-0386).
@@ -60,7 +76,6 @@ impl Establish {
     }
 
     /// The request of this name, if it is among them.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for requests that no extension acts on"))]
     pub(crate) fn request(&self, name: &str, namespace: &str) -> Option<&Nonza> {
         self.requests.iter().find(|request| request.is(name, namespace))
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,10 +10,12 @@ use jid::{BareJid, DomainPart, DomainRef};
 
 use super::binding::ChannelBindings;
 use super::error::SaslError;
+use super::ht::{FastProof, Initiator};
 use super::mechanism::Mechanism;
 use super::policy::Policy;
 use super::scram::{ClientFirst, ServerFirst};
 use super::upgrade::{Proved, Upgrade};
+use super::{anonymous, bearer};
 use crate::address;
 use crate::environment::Environment;
 use crate::store::{Credentials, ScramHash, ScramKeys, Verdict, prepare_password};
@@ -36,11 +39,22 @@ impl Context {
     pub(crate) fn offered(&self) -> impl Iterator<Item = Mechanism> + '_ {
         self.policy.mechanisms.iter().copied().filter(|mechanism| match mechanism {
             _ if !self.secure && self.policy.secure_only => false,
+            _ if mechanism.is_for_tokens() => false,
             Mechanism::Plain => self.secure,
+            Mechanism::OauthBearer | Mechanism::XOauth2 => {
+                self.secure && self.policy.host_checks_tokens
+            }
+            Mechanism::Anonymous => self.policy.guests,
             Mechanism::External => self.secure && !self.certified.is_empty(),
             _ if mechanism.binds_channel() => self.secure && self.bindings.any(),
             _ => true,
         })
+    }
+
+    /// The mechanisms for tokens, for fast logins over SASL2 alone (FAST-1).
+    pub(crate) fn for_tokens(&self) -> impl Iterator<Item = Mechanism> + '_ {
+        let all = self.policy.mechanisms.iter().copied().filter(|_| self.secure);
+        all.filter(|mechanism| self.bindings.of_token(*mechanism).is_some())
     }
 
     pub(crate) fn offers_binding(&self) -> bool {
@@ -96,6 +110,24 @@ pub(crate) enum Step {
         /// As SASLprep left it.
         password: String,
     },
+    /// Ask the host's `TokenAuthenticator`; then `token` or `store_failed`.
+    CheckToken {
+        /// Who the client says it is: normalised; may not exist.
+        claimed: Option<BareJid>,
+        /// As it came.
+        token: String,
+    },
+    /// Ask the host's `TokenAuthenticator` what a client is told that has no token; then `token`.
+    NeedDiscovery,
+    /// Make an account for a guest; then `guest`.
+    NeedGuest,
+    /// Look for the token; then `fast` or `store_failed`.
+    CheckFast {
+        /// Normalised (SASL-6); may not exist.
+        account: BareJid,
+        /// That the client has a token.
+        proof: FastProof,
+    },
     /// The client is `account`'s: ask the store whether it may log in; then `verdict` or `store_failed`.
     CheckAccount {
         /// Of the domain; had been there a moment ago.
@@ -135,6 +167,8 @@ pub(crate) enum Step {
         account: BareJid,
         /// Additional data with success.
         data: Option<Vec<u8>>,
+        /// Until when that is good (TOKEN-6).
+        expires: Option<SystemTime>,
     },
 }
 
@@ -144,6 +178,10 @@ impl fmt::Debug for Step {
             Self::Challenge(_) => "Challenge",
             Self::NeedCredentials { .. } => "NeedCredentials",
             Self::CheckPassword { .. } => "CheckPassword",
+            Self::CheckToken { .. } => "CheckToken",
+            Self::NeedDiscovery => "NeedDiscovery",
+            Self::NeedGuest => "NeedGuest",
+            Self::CheckFast { .. } => "CheckFast",
             Self::CheckAccount { .. } => "CheckAccount",
             Self::CheckKeys(_) => "CheckKeys",
             Self::Continue { .. } => "Continue",
@@ -166,6 +204,14 @@ pub(super) enum Exchange {
     Scram { account: BareJid, hash: ScramHash, message: Vec<u8>, binding: Vec<u8> },
     /// The host's verdict.
     Host { account: BareJid },
+    /// The host's verdict on a token. `tells`: whether the client is told more than a condition.
+    Token { claimed: Option<BareJid>, tells: bool },
+    /// The client was told what is wrong with its token, and has to answer before it fails (RFC 7628 §3.2.3).
+    Told(SaslError),
+    /// The server, which makes an account.
+    Guest,
+    /// What is known of the token.
+    Fast { account: BareJid },
     /// The client's proof.
     Proof { account: BareJid, disabled: bool, expected: ServerFirst, proved: Proved },
     /// Nothing: it has succeeded, by these keys.
@@ -181,11 +227,18 @@ impl Exchange {
     /// Goes on with a message of the client.
     pub(super) fn respond(self, data: &[u8], context: &Context) -> Next {
         match self {
-            Self::First(mechanism) => match mechanism.hash() {
-                Some(hash) => first_scram(data, mechanism, hash, context),
-                None if mechanism == Mechanism::External => first_external(data, context),
-                None => first_plain(data, context),
+            Self::First(mechanism) if mechanism.is_for_tokens() => {
+                first_fast(data, mechanism, context)
+            }
+            Self::First(mechanism) => match (mechanism, mechanism.hash()) {
+                (_, Some(hash)) => first_scram(data, mechanism, hash, context),
+                (Mechanism::External, None) => first_external(data, context),
+                (Mechanism::OauthBearer, None) => bearer::first(data, &context.domain),
+                (Mechanism::XOauth2, None) => bearer::first_plain(data, &context.domain),
+                (Mechanism::Anonymous, None) => anonymous::first(data),
+                (_, None) => first_plain(data, context),
             },
+            Self::Told(error) => Err(error),
             Self::Proof { account, disabled, expected, proved } => {
                 let data = expected.verify(data)?;
                 succeed_by(proved, account, disabled, Some(data))
@@ -195,24 +248,23 @@ impl Exchange {
     }
 
     /// Goes on with what the store found.
-    pub(super) fn credentials(self, found: Option<Credentials>, context: &Context) -> Next {
-        let disabled = found.as_ref().is_some_and(|credentials| credentials.disabled);
+    pub(super) fn credentials(self, found: Option<&Credentials>, context: &Context) -> Next {
+        let disabled = found.is_some_and(|credentials| credentials.disabled);
         match self {
             Self::Plain { account, password } => {
                 // One hash function for all that have it, so that the time tells nothing.
                 let usual = context.policy.password_hash();
-                let has = |hash: &ScramHash| {
-                    found.as_ref().is_some_and(|found| found.usable(*hash).is_some())
-                };
+                let has =
+                    |hash: &ScramHash| found.is_some_and(|found| found.usable(*hash).is_some());
                 let hash = std::iter::once(usual).chain(ScramHash::ALL).find(has).unwrap_or(usual);
-                let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
-                let proved = Proved::new(found.as_ref(), hash, &keys);
+                let (keys, known) = keys_or_decoy(found, hash, &account, context);
+                let proved = Proved::new(found, hash, &keys);
                 let check = Box::new(move || keys.verify(&password, hash) & known);
                 Ok((Some(Self::Hashing { account, disabled, proved }), Step::CheckKeys(check)))
             }
             Self::Scram { account, hash, message, binding } => {
-                let (keys, known) = keys_or_decoy(found.as_ref(), hash, &account, context);
-                let proved = Proved::new(found.as_ref(), hash, &keys);
+                let (keys, known) = keys_or_decoy(found, hash, &account, context);
+                let proved = Proved::new(found, hash, &keys);
                 let message = ClientFirst::parse(&message)?;
                 let (expected, challenge) = message.challenge(
                     hash,
@@ -229,6 +281,12 @@ impl Exchange {
         }
     }
 
+    /// Goes on with the server's own proof, or why the token is not good.
+    pub(super) fn fast(self, found: Result<Vec<u8>, SaslError>) -> Next {
+        let Self::Fast { account } = self else { return Err(SaslError::MalformedRequest) };
+        succeed(account, false, Some(found?))
+    }
+
     /// Goes on with the result of [`Step::CheckKeys`].
     pub(super) fn hashed(self, right: bool) -> Next {
         match self {
@@ -243,10 +301,10 @@ impl Exchange {
     /// Goes on with the tasks that a client has asked for, once it has succeeded (UPGRADE-1).
     pub(super) fn with_tasks(self, step: Step, asked: &[ScramHash], context: &Context) -> Next {
         match (self, step) {
-            (Self::Proved(proved), Step::Success { account, data }) => {
+            (Self::Proved(proved), Step::Success { account, data, expires }) => {
                 match Upgrade::new(account.clone(), proved, asked, context) {
                     Some(upgrade) => upgrade.begin(data),
-                    None => Ok((None, Step::Success { account, data })),
+                    None => Ok((None, Step::Success { account, data, expires })),
                 }
             }
             (exchange, step) => Ok((Some(exchange), step)),
@@ -278,13 +336,27 @@ impl Exchange {
     }
 
     /// Goes on with what the host's `Authenticator` found.
-    pub(super) fn verdict(self, verdict: Verdict) -> Next {
+    pub(super) fn verdict(self, verdict: Verdict, utc: SystemTime) -> Next {
         let Self::Host { account } = self else { return Err(SaslError::MalformedRequest) };
         match verdict {
             Verdict::Accepted => succeed(account, false, None),
+            Verdict::AcceptedUntil(at) if at <= utc => Err(SaslError::CredentialsExpired),
+            Verdict::AcceptedUntil(at) => {
+                Ok((None, Step::Success { account, data: None, expires: Some(at) }))
+            }
             Verdict::Refused => Err(SaslError::NotAuthorized),
-            Verdict::Disabled => Err(SaslError::AccountDisabled),
-            Verdict::Expired => Err(SaslError::CredentialsExpired),
+            Verdict::Disabled | Verdict::LockedUntil(_) => Err(SaslError::AccountDisabled),
+            Verdict::Expired | Verdict::MustChange => Err(SaslError::CredentialsExpired),
+            Verdict::Temporary => Err(SaslError::TemporaryAuthFailure),
+        }
+    }
+
+    /// Goes on with the account that was made for a guest; `None` where there is no room for one.
+    pub(super) fn guest(self, account: Option<BareJid>) -> Next {
+        match (self, account) {
+            (Self::Guest, Some(account)) => succeed(account, false, None),
+            (Self::Guest, None) => Err(SaslError::TemporaryAuthFailure),
+            _ => Err(SaslError::MalformedRequest),
         }
     }
 }
@@ -306,6 +378,14 @@ fn first_plain(data: &[u8], context: &Context) -> Next {
     } else {
         (Some(Exchange::Plain { account: known, password }), Step::NeedCredentials { account })
     })
+}
+
+fn first_fast(data: &[u8], mechanism: Mechanism, context: &Context) -> Next {
+    let message = Initiator::parse(data)?;
+    let account = identity(message.authcid, "", &context.domain)?;
+    let binding = context.bindings.of_token(mechanism).ok_or(SaslError::InvalidMechanism)?.to_vec();
+    let proof = FastProof { mechanism, proof: message.proof.to_vec(), binding };
+    Ok((Some(Exchange::Fast { account: account.clone() }), Step::CheckFast { account, proof }))
 }
 
 fn first_scram(data: &[u8], mechanism: Mechanism, hash: ScramHash, context: &Context) -> Next {
@@ -337,7 +417,7 @@ fn succeed(account: BareJid, disabled: bool, data: Option<Vec<u8>>) -> Next {
     if disabled {
         return Err(SaslError::AccountDisabled);
     }
-    Ok((None, Step::Success { account, data }))
+    Ok((None, Step::Success { account, data, expires: None }))
 }
 
 /// The same of a proof by stored keys, which the account may have too few of.
@@ -363,7 +443,11 @@ fn keys_or_decoy(
 }
 
 /// The account of a localpart (SASL-6), which is the only identity it may ask for (SASL-5).
-fn identity(authcid: &str, authzid: &str, domain: &DomainRef) -> Result<BareJid, SaslError> {
+pub(super) fn identity(
+    authcid: &str,
+    authzid: &str,
+    domain: &DomainRef,
+) -> Result<BareJid, SaslError> {
     let node = address::local(authcid).map_err(|_| SaslError::NotAuthorized)?;
     let account = BareJid::from_parts(Some(&node), domain);
     let own = |authzid| address::bare(authzid).is_ok_and(|authzid| authzid == account);

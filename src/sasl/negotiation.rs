@@ -1,15 +1,22 @@
 //! Authentication of one stream: exchanges, retries, the last word.
 
 use super::error::SaslError;
-use super::establish::Establish;
+use super::establish::{Establish, UsedToken};
 use super::exchange::{Context, Exchange, Next, Step};
+use super::fast::Fast;
+use super::mechanism::Mechanism;
+use super::tokens::Accepted;
 use super::wire::{Profile, Request};
-use crate::store::{Credentials, Verdict};
+use crate::stanza::delay;
+use crate::store::{Credentials, TokenVerdict, Verdict};
+use jid::BareJid;
 
 /// A failure: tell the client, and close the stream with `policy-violation` if it was one too many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
     pub(crate) error: SaslError,
+    /// What the user may read beside it.
+    pub(crate) text: Option<String>,
     /// SASL-9: no retry is left.
     pub(crate) close: bool,
 }
@@ -71,9 +78,17 @@ impl Negotiation {
         let attempt = self.attempt.take().filter(|attempt| attempt.profile() == profile);
         let (exchange, before) =
             attempt.map_or((None, None), |attempt| (attempt.exchange, attempt.asked));
+        if let (Some(Exchange::Told(error)), Ok(Request::Auth { .. })) = (&exchange, &request) {
+            // It has failed, whether or not the client waits to hear so (SASL-9).
+            let failed = self.refuse(*error);
+            if failed.close {
+                return Err(failed);
+            }
+        }
         let (asked, next) = match (request, exchange) {
             (Ok(Request::Auth { mechanism, initial }), _) => {
-                (asked, self.start(mechanism, initial.as_deref()))
+                let next = self.start(mechanism, initial.as_deref(), asked.as_deref());
+                (asked, next)
             }
             (Ok(Request::Response(data)), Some(exchange)) => {
                 (before, exchange.respond(&data, &self.context))
@@ -111,14 +126,39 @@ impl Negotiation {
     }
 
     /// What came with the attempt under way; `None` in SASL1.
-    #[expect(dead_code, reason = "for mechanisms that depend on the client")]
     pub(crate) fn asked(&self) -> Option<&Establish> {
         self.attempt.as_ref()?.asked.as_deref()
     }
 
+    fn asked_mut(&mut self) -> Option<&mut Establish> {
+        self.attempt.as_mut()?.asked.as_deref_mut()
+    }
+
+    /// The mechanisms that a token may be of on this stream (FAST-1).
+    pub(crate) fn for_tokens(&self) -> impl Iterator<Item = Mechanism> + '_ {
+        self.context.for_tokens()
+    }
+
     /// What the store found for [`Step::NeedCredentials`].
     pub(crate) fn credentials(&mut self, found: Option<Credentials>) -> Result<Step, Failure> {
-        self.go_on(|exchange, context| exchange.credentials(found, context))
+        let step = self.go_on(|exchange, context| exchange.credentials(found.as_ref(), context));
+        if let Some(asked) = self.asked_mut() {
+            asked.evidence.credentials = found;
+        }
+        step
+    }
+
+    /// What was found of the token for [`Step::CheckFast`], or why it is not good.
+    pub(crate) fn fast(&mut self, found: Result<Accepted, SaslError>) -> Result<Step, Failure> {
+        let (answer, is_due) = match found {
+            Ok(accepted) => (Ok(accepted.answer), accepted.is_due),
+            Err(error) => (Err(error), false),
+        };
+        let step = self.go_on(|exchange, _| exchange.fast(answer));
+        if let Some(asked) = self.asked_mut() {
+            asked.evidence.token = Some(UsedToken { is_due });
+        }
+        step
     }
 
     /// The result of [`Step::CheckKeys`].
@@ -133,7 +173,26 @@ impl Negotiation {
 
     /// What the host found for [`Step::CheckPassword`].
     pub(crate) fn verdict(&mut self, verdict: Verdict) -> Result<Step, Failure> {
-        self.go_on(|exchange, _| exchange.verdict(verdict))
+        let step =
+            self.go_on(|exchange, context| exchange.verdict(verdict, context.environment.utc()));
+        let text = match verdict {
+            Verdict::LockedUntil(at) => Some(format!("Locked until {}", delay::stamp(at))),
+            Verdict::MustChange => Some("The password has to be changed".to_owned()),
+            _ => None,
+        };
+        step.map_err(|refused| Failure { text, ..refused })
+    }
+
+    /// What the host found for [`Step::CheckToken`], and what it says for [`Step::NeedDiscovery`].
+    pub(crate) fn token(&mut self, verdict: TokenVerdict) -> Result<Step, Failure> {
+        self.go_on(|exchange, context| {
+            exchange.token(verdict, &context.domain, context.environment.utc())
+        })
+    }
+
+    /// The account for [`Step::NeedGuest`]; `None` where there is no room for a guest.
+    pub(crate) fn guest(&mut self, account: Option<BareJid>) -> Result<Step, Failure> {
+        self.go_on(|exchange, _| exchange.guest(account))
     }
 
     /// The host could not answer: no fault of the client's, so no attempt is counted (SASL-7).
@@ -148,14 +207,20 @@ impl Negotiation {
         self.refuse(SaslError::InvalidAuthzid)
     }
 
-    fn start(&self, name: &str, initial: Option<&[u8]>) -> Next {
+    fn start(&self, name: &str, initial: Option<&[u8]>, asked: Option<&Establish>) -> Next {
         if !self.context.secure && self.context.policy.secure_only {
             return Err(SaslError::EncryptionRequired);
         }
-        let mechanism = self.context.offered().find(|mechanism| mechanism.as_str() == name);
-        let first = Exchange::First(mechanism.ok_or(SaslError::InvalidMechanism)?);
+        // FAST-1
+        let is_fast = asked.and_then(Fast::of).is_some();
+        let mut offered = self.context.offered().chain(self.for_tokens().filter(|_| is_fast));
+        let mechanism = offered.find(|mechanism| mechanism.as_str() == name);
+        let mechanism = mechanism.ok_or(SaslError::InvalidMechanism)?;
+        let first = Exchange::First(mechanism);
         match initial {
             Some(data) => first.respond(data, &self.context),
+            // GUEST-1: a guest need not say anything.
+            None if mechanism == Mechanism::Anonymous => first.respond(&[], &self.context),
             // RFC 4422 §3.2
             None => Ok((Some(first), Step::Challenge(Vec::new()))),
         }
@@ -183,7 +248,11 @@ impl Negotiation {
 
     fn refuse(&mut self, error: SaslError) -> Failure {
         self.failures = self.failures.saturating_add(u8::from(error.counts()));
-        Failure { error, close: error.counts() && self.failures > self.context.policy.retries }
+        Failure {
+            error,
+            text: None,
+            close: error.counts() && self.failures > self.context.policy.retries,
+        }
     }
 }
 

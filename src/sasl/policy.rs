@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use jid::BareJid;
 
 use super::mechanism::Mechanism;
+use super::tokens::FastPolicy;
 use crate::environment::Environment;
 use crate::store::{Credentials, ScramHash, ScramKeys};
 
@@ -27,10 +28,14 @@ pub struct Policy {
     pub(super) retries: u8,
     pub(super) secure_only: bool,
     pub(super) host_checks_passwords: bool,
+    pub(super) host_checks_tokens: bool,
+    pub(super) guests: bool,
     pub(super) downgrade_protection: bool,
     pub(super) upgrades: Vec<ScramHash>,
     pub(super) iterations: NonZeroU32,
-    secret: [u8; 32],
+    pub(super) fast: FastPolicy,
+    pub(super) secret: [u8; 32],
+    pub(super) former: Vec<[u8; 32]>,
 }
 
 impl Policy {
@@ -50,10 +55,14 @@ impl Policy {
             retries: 3,
             secure_only: true,
             host_checks_passwords: false,
+            host_checks_tokens: false,
+            guests: false,
             downgrade_protection: true,
             upgrades: vec![ScramHash::Sha512, ScramHash::Sha256],
             iterations: Credentials::DEFAULT_ITERATIONS,
+            fast: FastPolicy::new(),
             secret,
+            former: Vec::new(),
         }
     }
 
@@ -63,11 +72,21 @@ impl Policy {
     /// and an account without its keys looks like none. A password that comes by PLAIN is checked against the keys
     /// of the strongest hash function here ([SASL-7](crate::rules#sasl-7)).
     ///
-    /// PLAIN is never offered on an insecure stream ([SASL-1](crate::rules#sasl-1)), `-PLUS` only where the channel can be
+    /// PLAIN and tokens are never offered on an insecure stream ([SASL-1](crate::rules#sasl-1)), tokens and ANONYMOUS only where
+    /// the [domain](crate::server::DomainPolicy) has what they need, `-PLUS` only where the channel can be
     /// bound to ([SASL-11](crate::rules#sasl-11)): with a `-PLUS` mechanism, list the one without it as well.
+    ///
+    /// A list without mechanisms [for tokens](Mechanism::is_for_tokens) leaves those as they are: who keeps no tokens offers
+    /// none ([`Stores::without_tokens`](crate::store::Stores::without_tokens)).
     pub fn mechanisms(mut self, mechanisms: &[Mechanism]) -> Self {
-        self.mechanisms =
-            Mechanism::ALL.into_iter().filter(|one| mechanisms.contains(one)).collect();
+        let names_any = mechanisms.iter().any(|one| one.is_for_tokens());
+        let stays = |one: &Mechanism| one.is_for_tokens() && !names_any;
+        let before = std::mem::take(&mut self.mechanisms);
+        let stays = |one: &Mechanism| stays(one) && before.contains(one);
+        self.mechanisms = Mechanism::ALL
+            .into_iter()
+            .filter(|one| mechanisms.contains(one) || stays(one))
+            .collect();
         self
     }
 
@@ -115,19 +134,61 @@ impl Policy {
         self
     }
 
-    /// The secret that the salts of unknown users are derived from.
+    /// The number of iterations for new passwords.
+    pub(crate) const fn iteration_count(&self) -> NonZeroU32 {
+        self.iterations
+    }
+
+    /// The secret that the tokens of fast logins, and the salts of unknown users, are derived from.
     ///
-    /// A server that draws a new one at each start shows other salts for unknown users after it,
-    /// and the same ones for accounts. To prevent that, draw it once and keep it like a key.
+    /// A server that draws a new one at each start forgets its clients' tokens, and shows other salts for unknown users
+    /// after it and the same ones for accounts. To prevent that, draw it once and keep it like a key, apart from the
+    /// [store of tokens](crate::store::TokenStore): who has both can log in as everybody who has a token.
     pub const fn secret(mut self, secret: [u8; 32]) -> Self {
         self.secret = secret;
         self
+    }
+
+    /// Secrets that were in use before. Their tokens are no longer good, and known: their clients are told
+    /// `credentials-expired` ([FAST-7](crate::rules#fast-7)).
+    pub fn former_secrets(mut self, secrets: &[[u8; 32]]) -> Self {
+        self.former = secrets.to_vec();
+        self
+    }
+
+    /// How long tokens are good for, and whether early data may hold them.
+    pub const fn fast(mut self, fast: FastPolicy) -> Self {
+        self.fast = fast;
+        self
+    }
+
+    /// There is no store of tokens.
+    pub(crate) fn without_tokens(mut self) -> Self {
+        self.mechanisms.retain(|mechanism| !mechanism.is_for_tokens());
+        self
+    }
+
+    /// Whether the host's `Authenticator` checks passwords, and the account store may have no keys.
+    pub(crate) const fn host_checks_passwords(&self) -> bool {
+        self.host_checks_passwords
     }
 
     /// Passwords are checked by the host's `Authenticator`, which can do no SCRAM.
     pub(crate) fn authenticator(mut self) -> Self {
         self.host_checks_passwords = true;
         self.mechanisms.retain(|mechanism| mechanism.hash().is_none());
+        self
+    }
+
+    /// Tokens are checked by the host's `TokenAuthenticator`.
+    pub(crate) const fn tokens(mut self) -> Self {
+        self.host_checks_tokens = true;
+        self
+    }
+
+    /// Guests are let in.
+    pub(crate) const fn guests(mut self) -> Self {
+        self.guests = true;
         self
     }
 
@@ -172,6 +233,7 @@ impl fmt::Debug for Policy {
             .field("downgrade_protection", &self.downgrade_protection)
             .field("upgrades", &self.upgrades)
             .field("iterations", &self.iterations)
+            .field("fast", &self.fast)
             .finish_non_exhaustive()
     }
 }

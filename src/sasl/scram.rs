@@ -164,7 +164,7 @@ fn is_extension(field: &str) -> bool {
 }
 
 /// `saslname` (RFC 5802 §7): `,` and `=` are written `=2C` and `=3D`.
-fn unescape(name: &str) -> Result<String, SaslError> {
+pub(super) fn unescape(name: &str) -> Result<String, SaslError> {
     let mut pieces = name.split('=');
     let mut text = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {

@@ -102,7 +102,7 @@ impl Upgrade {
         }
         match self.later.pop() {
             Some(hash) => Self { hash, ..self }.begin(None),
-            None => Ok((None, Step::Success { account: self.account, data: None })),
+            None => Ok((None, Step::Success { account: self.account, data: None, expires: None })),
         }
     }
 }

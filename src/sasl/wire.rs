@@ -137,13 +137,22 @@ pub(crate) fn write_success(data: Option<&[u8]>, out: &mut Vec<u8>) {
     element(Profile::Sasl1, "success", &text, out);
 }
 
-/// Appends `<failure/>`.
-pub(crate) fn write_failure(profile: Profile, error: SaslError, out: &mut Vec<u8>) {
-    let condition = match profile {
+/// Appends `<failure/>`, with a text in English if there is one.
+pub(crate) fn write_failure(
+    profile: Profile,
+    error: SaslError,
+    text: Option<&str>,
+    out: &mut Vec<u8>,
+) {
+    let mut content = match profile {
         Profile::Sasl1 => format!("<{}/>", error.as_str()),
         Profile::Sasl2 => format!("<{} xmlns='{NS}'/>", error.as_str()),
-    };
-    element(profile, "failure", &condition, out);
+    }
+    .into_bytes();
+    if let Some(text) = text {
+        write::leaf(&mut content, "text", &[("xml:lang", "en")], Some(text));
+    }
+    element(profile, "failure", &String::from_utf8_lossy(&content), out);
 }
 
 /// Appends `<continue/>` with one task (XEP-0480 §2.2).
@@ -235,7 +244,7 @@ mod tests {
              <authorization-identifier>a@x</authorization-identifier></success>"
         );
         assert_eq!(
-            written(|out| write_failure(Profile::Sasl2, SaslError::Aborted, out)),
+            written(|out| write_failure(Profile::Sasl2, SaslError::Aborted, None, out)),
             "<failure xmlns='urn:xmpp:sasl:2'>\
              <aborted xmlns='urn:ietf:params:xml:ns:xmpp-sasl'/></failure>"
         );
@@ -255,7 +264,9 @@ mod tests {
     #[test]
     fn sasl_7_failures_name_their_condition() {
         assert_eq!(
-            written(|out| write_failure(Profile::Sasl1, SaslError::TemporaryAuthFailure, out)),
+            written(|out| {
+                write_failure(Profile::Sasl1, SaslError::TemporaryAuthFailure, None, out)
+            }),
             "<failure xmlns='urn:ietf:params:xml:ns:xmpp-sasl'><temporary-auth-failure/></failure>"
         );
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use jid::BareJid;
 
@@ -11,11 +11,13 @@ use super::deliver::roster::transaction::{Asker, Change};
 use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::rules::roster::{Item, Roster, RosterError, RosterSet};
-use crate::session::{Reason, SessionHandle};
+pub use crate::extension::AccountError;
+use crate::rules::roster::{Item, Roster, RosterSet};
+use crate::sasl::Policy;
+use crate::session::{Reason, SessionHandle, SessionId};
 use crate::stanza::{Kind, Stanza};
-use crate::store::StoreError;
-use crate::stream::StreamError;
+use crate::store::{ClientKey, ClientTokens, StoreError};
+use crate::stream::{StreamCondition, StreamError};
 
 /// One account, for its host to act on: see [`Server::account`].
 ///
@@ -61,58 +63,6 @@ use crate::stream::StreamError;
 pub struct Account<C: SharedConnection> {
     core: Arc<Core<C>>,
     jid: BareJid,
-}
-
-/// Why the host could not act on an account. Nothing has changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AccountError {
-    /// There is no such account, or it is being removed; for two accounts, one of them.
-    #[error("there is no such account")]
-    NoAccount,
-    /// The contact is no bare JID or domain that a roster may hold: it has no normal form, or is the account
-    /// itself ([ROSTER-7](crate::rules#roster-7)).
-    #[error("no roster item can have this address")]
-    InvalidContact,
-    /// The contact to remove is not in the roster.
-    #[error("the roster has no such contact")]
-    NoContact,
-    /// A group is empty, or named twice.
-    #[error("a group is empty or named twice")]
-    InvalidGroup,
-    /// The roster, or this item of it, would be larger than it may be ([LIMIT-15](crate::rules#limit-15)).
-    #[error("the roster or its item would be too large")]
-    TooLarge,
-    /// The store failed.
-    #[error("the store failed")]
-    Store(#[source] StoreError),
-}
-
-impl From<StoreError> for AccountError {
-    fn from(error: StoreError) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<RosterError> for AccountError {
-    fn from(error: RosterError) -> Self {
-        match error {
-            RosterError::UnknownItem => Self::NoContact,
-            RosterError::EmptyGroup | RosterError::DuplicateGroup => Self::InvalidGroup,
-            RosterError::NameTooLong
-            | RosterError::GroupTooLong
-            | RosterError::TooManyGroups
-            | RosterError::ItemTooLarge
-            | RosterError::TooManyItems
-            | RosterError::TooLarge => Self::TooLarge,
-            RosterError::ItemInGet
-            | RosterError::NotOneItem
-            | RosterError::NoJid
-            | RosterError::InvalidJid
-            | RosterError::FullJid
-            | RosterError::OwnJid => Self::InvalidContact,
-        }
-    }
 }
 
 impl From<ChangeError> for AccountError {
@@ -281,6 +231,48 @@ impl<C: SharedConnection> Account<C> {
         self.change(other, Change::Befriend).await
     }
 
+    /// Creates the account with this password, whose hashes the store gets; they are made where logins are
+    /// checked ([LIMIT-28](crate::rules#limit-28)). Of several who want one name, one gets it.
+    ///
+    /// ```
+    /// # use xmpp_session::{connection::Recorder, jid::BareJid, server::Server};
+    /// use xmpp_session::server::AccountError;
+    ///
+    /// async fn sign_up(server: &Server<Recorder>, name: &BareJid, password: &str) {
+    ///     match server.account(name).create(password).await {
+    ///         Ok(()) => println!("welcome"),
+    ///         Err(AccountError::Exists) => println!("this name is taken"),
+    ///         Err(error) => println!("{error}"),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Exists`], [`AccountError::InvalidAddress`], [`AccountError::Password`],
+    /// [`AccountError::Store`].
+    pub async fn create(&self, password: &str) -> Result<(), AccountError> {
+        let (core, jid) = (Arc::clone(&self.core), self.jid.clone());
+        let source = core.ledger.as_source(&jid);
+        core.create_account(jid, password.to_owned(), source).await
+    }
+
+    /// Changes the password. Once the store has it, all sessions of the account end with `reset`, except this
+    /// one, as [`Server::password_changed`] says.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::NoAccount`], also where the store has no credentials of it; [`AccountError::Password`],
+    /// [`AccountError::Store`].
+    pub async fn set_password(
+        &self,
+        password: &str,
+        except: Option<SessionId>,
+    ) -> Result<(), AccountError> {
+        let (core, jid) = (Arc::clone(&self.core), self.jid.clone());
+        core.change_password(jid, password.to_owned(), except).await
+    }
+
     /// Ends all sessions of the account with this error, and its streams that are authenticated and have not
     /// bound yet ([DESTROY-19](crate::rules#destroy-19)). Returns how many sessions there were; they may log in again at once.
     ///
@@ -295,11 +287,21 @@ impl<C: SharedConnection> Account<C> {
     /// ```
     pub async fn kick(&self, error: &StreamError) -> usize {
         self.core.ledger.dismiss(&self.jid, &error.clone().into());
+        self.end_sessions(error.clone(), |_| true).await
+    }
+
+    /// Ends those sessions of the account, and says how many.
+    async fn end_sessions(
+        &self,
+        error: StreamError,
+        which: impl Fn(&SessionHandle<C>) -> bool + Send + 'static,
+    ) -> usize {
         let sweep = {
-            let (core, jid, error) = (Arc::clone(&self.core), self.jid.clone(), error.clone());
+            let (core, jid) = (Arc::clone(&self.core), self.jid.clone());
             move || {
-                let end =
-                    |session: &SessionHandle<C>| core.end_session(session, Reason::Kicked, &error);
+                let end = |session: &SessionHandle<C>| {
+                    which(session) && core.end_session(session, Reason::Kicked, &error)
+                };
                 core.registry.sessions(&jid).filter(end).count()
             }
         };
@@ -307,6 +309,51 @@ impl<C: SharedConnection> Account<C> {
         // By then a bind that was under way has ended.
         let swept = self.core.jobs.run(self.jid.as_str(), async move { sweep() });
         ended + swept.await.unwrap_or_default()
+    }
+
+    /// The clients that can log in with a token ([FAST-10](crate::rules#fast-10)), the one that did so last first.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Store`].
+    pub async fn clients(&self) -> Result<Vec<TokenClient>, AccountError> {
+        let Some(policy) = self.policy() else { return Ok(Vec::new()) };
+        let clients = self.core.token_clients(&policy, &self.jid).await?.into_iter();
+        let client = |(key, record, expiry): (_, ClientTokens, _)| TokenClient {
+            key,
+            software: record.software,
+            device: record.device,
+            used: record.used,
+            expiry,
+        };
+        Ok(clients.map(client).collect())
+    }
+
+    /// Logs a client out: its tokens end, and its sessions with `reset` ([FAST-10](crate::rules#fast-10)). Streams of the account that
+    /// have no session yet end too. `false` if it had no token.
+    ///
+    /// A client that has kept the password can log in with that: change it as well
+    /// ([`password_changed`](Server::password_changed)), if the device is lost.
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Store`]; then it can still log in.
+    pub async fn revoke(&self, client: ClientKey) -> Result<bool, AccountError> {
+        let had = self.core.retire_client(&self.jid, client).await?;
+        let error = StreamError::new(StreamCondition::Reset);
+        // A login under way may have been one with a token.
+        let ledger = &self.core.ledger;
+        ledger.bar(&self.jid, error.clone().into(), Some(self.core.limits.negotiation));
+        self.end_sessions(error, move |session| {
+            session.extension::<ClientKey>().is_some_and(|of| *of == client)
+        })
+        .await;
+        Ok(had)
+    }
+
+    fn policy(&self) -> Option<Arc<Policy>> {
+        let domain = self.core.domain(self.jid.domain().as_str())?;
+        Some(Arc::clone(&domain.sasl))
     }
 
     /// Whether there may be such an account, whatever a store says.
@@ -327,6 +374,31 @@ impl<C: SharedConnection> Account<C> {
 /// The normal form of a contact's address.
 fn contact(jid: &BareJid) -> Result<BareJid, AccountError> {
     address::bare(jid.as_str()).map_err(|_| AccountError::InvalidContact)
+}
+
+/// A client that can log in with a token: see [`Account::clients`].
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TokenClient {
+    /// What [`Account::revoke`] knows it by.
+    pub key: ClientKey,
+    /// What it calls its program. Nobody has checked that.
+    pub software: Option<String>,
+    /// What it calls its device. Nobody has checked that.
+    pub device: Option<String>,
+    /// When it logged in, to within an hour.
+    pub used: SystemTime,
+    /// When it can no longer log in, unless it has done so before.
+    pub expiry: SystemTime,
+}
+
+impl fmt::Debug for TokenClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenClient")
+            .field("used", &self.used)
+            .field("expiry", &self.expiry)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<C: SharedConnection> Clone for Account<C> {

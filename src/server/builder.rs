@@ -20,8 +20,10 @@ use super::driver::negotiate::hashing::Hashing;
 use super::driver::negotiate::login_failures::LoginFailures;
 use super::driver::rate::Allowances;
 use super::faults::{Fault, Faults, OnFault, PeerAddress, StoreWatch};
+use super::guests::{GuestPolicy, Guests};
 use super::limits::Limits;
 use super::metrics::{Counters, RareCounters, Samples};
+use super::tokens::VOIDED;
 use super::trace;
 use super::work::jobs::Jobs;
 use super::work::timers::Timers;
@@ -30,17 +32,20 @@ use crate::address;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::{Extension, ServerHandle, Wants};
-use crate::recent::Recent;
+use crate::recent::{self, Recent};
 use crate::sasl::{Mechanism, Policy, UserAgent};
 use crate::session::{
     Conflict, Event, Hold, Reason, RegistryBuilder, SessionHandle, SessionRegistry,
 };
 use crate::stanza::{Stanza, StanzaError};
-use crate::store::{Authenticator, CertificateMapper, Stores};
+use crate::store::{Authenticator, CertificateMapper, Stores, TokenAuthenticator};
 use crate::stream::Limit;
 
 /// How many pending-out requests are remembered as sent again: two megabytes at most.
 const REMINDERS: usize = 1 << 15;
+
+/// Sources of clients that ask before they authenticate which are remembered, and up to twice as many.
+const STRANGERS: usize = 1 << 14;
 
 /// Clients are not asked for a sign of life more often than this (STREAM-29).
 const LEAST_SILENCE: Duration = Duration::from_secs(5 * 60);
@@ -72,6 +77,10 @@ pub struct DomainPolicy {
     pub sasl: Option<Policy>,
     /// Checks passwords instead of the account store's keys.
     pub authenticator: Option<Arc<dyn Authenticator>>,
+    /// Checks tokens, beside passwords ([TOKEN-2](crate::rules#token-2)). Default: none are taken.
+    pub tokens: Option<Arc<dyn TokenAuthenticator>>,
+    /// Lets guests in ([GUEST-1](crate::rules#guest-1)). Default: no.
+    pub guests: Option<GuestPolicy>,
     /// Says whose a client certificate is ([EXTERNAL-1](crate::rules#external-1)). Without it, the addresses in the
     /// certificate count.
     pub certificates: Option<Arc<dyn CertificateMapper>>,
@@ -79,7 +88,14 @@ pub struct DomainPolicy {
 
 impl Default for DomainPolicy {
     fn default() -> Self {
-        Self { tls_required: true, sasl: None, authenticator: None, certificates: None }
+        Self {
+            tls_required: true,
+            sasl: None,
+            authenticator: None,
+            tokens: None,
+            guests: None,
+            certificates: None,
+        }
     }
 }
 
@@ -89,6 +105,8 @@ impl fmt::Debug for DomainPolicy {
             .field("tls_required", &self.tls_required)
             .field("sasl", &self.sasl)
             .field("authenticator", &self.authenticator.is_some())
+            .field("tokens", &self.tokens.is_some())
+            .field("guests", &self.guests)
             .field("certificates", &self.certificates.is_some())
             .finish()
     }
@@ -100,6 +118,8 @@ pub(super) struct Domain {
     pub(super) tls_required: bool,
     pub(super) sasl: Arc<Policy>,
     pub(super) authenticator: Option<Arc<dyn Authenticator>>,
+    pub(super) tokens: Option<Arc<dyn TokenAuthenticator>>,
+    pub(super) guests: Option<GuestPolicy>,
     pub(super) certificates: Option<Arc<dyn CertificateMapper>>,
 }
 
@@ -221,7 +241,11 @@ impl<C: SharedConnection> ServerBuilder<C> {
     pub fn domain_with(mut self, domain: DomainPart, policy: DomainPolicy) -> Self {
         let name = address::domain(domain.as_str()).unwrap_or(domain);
         self.registry = self.registry.domain(name.clone());
-        self.domains.push(Domain::new(name, policy, &*self.environment));
+        let mut domain = Domain::new(name, policy, &*self.environment);
+        if self.stores.tokens.is_none() {
+            domain.sasl = Arc::new(Policy::clone(&domain.sasl).without_tokens());
+        }
+        self.domains.push(domain);
         self
     }
 
@@ -380,9 +404,18 @@ impl<C: SharedConnection> ServerBuilder<C> {
         for domain in &mut domains {
             let host = domain.authenticator.take();
             domain.authenticator = host.map(|host| Arc::new(watch.watched(host)) as _);
+            let host = domain.tokens.take();
+            domain.tokens = host.map(|host| Arc::new(watch.watched(host)) as _);
             let host = domain.certificates.take();
             domain.certificates = host.map(|host| Arc::new(watch.watched(host)) as _);
         }
+        let lets_guests_in = domains.iter().any(|domain| domain.guests.is_some());
+        let guests = || Arc::new(Guests::new(Arc::clone(&environment)));
+        let guests = lets_guests_in.then(guests);
+        let stores = match &guests {
+            Some(guests) => guests.stores(self.stores),
+            None => self.stores,
+        };
         let registry = self.registry.on_panic({
             let faults = Arc::clone(&faults);
             move |panicked| {
@@ -399,7 +432,9 @@ impl<C: SharedConnection> ServerBuilder<C> {
             wants,
             handle: ServerHandle(Weak::clone(core) as _),
             reviews: Arc::default(),
-            stores: watch.stores(self.stores),
+            stores: watch.stores(stores),
+            guests,
+            strangers: Mutex::new(recent::Allowances::new(STRANGERS)),
             components: components.of(core.clone()),
             domains,
             default_domain: self.default_domain,
@@ -424,6 +459,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
             on_login: self.on_login,
             log_addresses: self.log_addresses,
             reminders: Mutex::new(Recent::new(REMINDERS)),
+            voided: Mutex::new(Recent::new(VOIDED)),
             unheard: Unheard::default(),
             offline_retries: offline::Retries::default(),
             environment,
@@ -435,12 +471,16 @@ impl<C: SharedConnection> ServerBuilder<C> {
 
 impl Domain {
     fn new(name: DomainPart, policy: DomainPolicy, environment: &dyn Environment) -> Self {
-        let DomainPolicy { tls_required, sasl, authenticator, certificates } = policy;
+        let DomainPolicy { tls_required, sasl, authenticator, tokens, guests, certificates } =
+            policy;
         let sasl = sasl.unwrap_or_else(|| Policy::new(environment));
         let sasl = if authenticator.is_some() { sasl.authenticator() } else { sasl };
+        let sasl = if tokens.is_some() { sasl.tokens() } else { sasl };
+        let sasl = if guests.is_some() { sasl.guests() } else { sasl };
         // TLS-3: where TLS is required nobody authenticates without.
         let sasl = if tls_required { sasl.allow_insecure(false) } else { sasl };
-        Self { name, tls_required, sasl: Arc::new(sasl), authenticator, certificates }
+        let sasl = Arc::new(sasl);
+        Self { name, tls_required, sasl, authenticator, tokens, guests, certificates }
     }
 }
 

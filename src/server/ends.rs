@@ -123,7 +123,7 @@ impl<C: SharedConnection> Server<C> {
 
     /// The password of an account was changed: all its sessions end with `reset`, except the one that
     /// changed it ([DESTROY-18](crate::rules#destroy-18)). So do streams that have authenticated and not bound, and no stream that
-    /// has already begun can authenticate with what was valid before.
+    /// has already begun can authenticate with what was valid before. The tokens of its clients end as well ([FAST-7](crate::rules#fast-7)).
     ///
     /// To be called once the new password is stored.
     pub fn password_changed(&self, account: &BareJid, except: Option<SessionId>) {
@@ -131,6 +131,7 @@ impl<C: SharedConnection> Server<C> {
         let account = &address::account(account).unwrap_or_else(|_| account.clone());
         let error = StreamError::new(StreamCondition::Reset);
         core.ledger.bar(account, error.clone().into(), Some(core.limits.negotiation));
+        core.retire_tokens(account);
         let sweep = {
             let (core, account) = (Arc::clone(core), account.clone());
             move || {
@@ -156,17 +157,8 @@ impl<C: SharedConnection> Server<C> {
     /// The first error of a store. What was done by then stays done; the account still exists, and its
     /// removal can be tried again.
     pub async fn account_removed(&self, account: &BareJid) -> Result<bool, StoreError> {
-        let core = &self.0;
         let account = &address::account(account).unwrap_or_else(|_| account.clone());
-        let error = StreamError::new(StreamCondition::NotAuthorized);
-        core.ledger.bar(account, error.clone().into(), None);
-        let removed = core.remove_account(account, &error).await;
-        match &removed {
-            // What a stream that has already begun proves may be out of date.
-            Ok(_) => core.ledger.bar(account, error.into(), Some(core.limits.negotiation)),
-            Err(_) => core.ledger.unbar(account),
-        }
-        removed
+        self.0.account_removed(account, None).await
     }
 
     /// Ends everything ([DESTROY-16](crate::rules#destroy-16)): new streams are refused, and each session is told and ended,
@@ -244,10 +236,28 @@ impl<C: SharedConnection> Core<C> {
         let _late: Option<()> = self.timers.within(time, pending()).await;
     }
 
-    async fn remove_account(
+    /// Removes an account; `by`: the session that has asked for it by this iq, which is answered once it is done.
+    pub(super) async fn account_removed(
+        self: &Arc<Self>,
+        account: &BareJid,
+        by: Option<(SessionHandle<C>, Stanza)>,
+    ) -> Result<bool, StoreError> {
+        let error = StreamError::new(StreamCondition::NotAuthorized);
+        self.ledger.bar(account, error.clone().into(), None);
+        let removed = self.remove_account(account, &error, by).await;
+        match &removed {
+            // What a stream that has already begun proves may be out of date.
+            Ok(_) => self.ledger.bar(account, error.into(), Some(self.limits.negotiation)),
+            Err(_) => self.ledger.unbar(account),
+        }
+        removed
+    }
+
+    pub(super) async fn remove_account(
         self: &Arc<Self>,
         account: &BareJid,
         error: &StreamError,
+        by: Option<(SessionHandle<C>, Stanza)>,
     ) -> Result<bool, StoreError> {
         let key = account.to_string();
         // A bind that was under way has ended then; later ones are refused.
@@ -266,10 +276,20 @@ impl<C: SharedConnection> Core<C> {
                 self.unlink(account, contact, is_item).await?;
             }
         }
-        for session in self.registry.sessions(account) {
+        let asks = by.as_ref().map(|(session, _)| session.id());
+        for session in self.registry.sessions(account).filter(|one| Some(one.id()) != asks) {
             self.end_session(&session, Reason::AccountRemoved, error);
         }
-        let removal = self.stores.remove_account(account);
+        let (core, error, account) = (Arc::clone(self), error.clone(), account.clone());
+        let removal = async move {
+            let removed = core.stores.remove_account(&account).await?;
+            // In the same step, so that nothing is kept for it any more. Its stream is not read meanwhile.
+            if let Some((session, request)) = by {
+                core.result(Some(&session), &request, b"");
+                core.end_session(&session, Reason::AccountRemoved, &error);
+            }
+            Ok(removed)
+        };
         let failed = || Err(StoreError::failed("it panicked"));
         self.jobs.run(&key, removal).await.unwrap_or_else(failed)
     }

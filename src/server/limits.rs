@@ -82,6 +82,12 @@ pub struct Limits {
     /// Logins of one source that may fail before the next ones have to wait, from 250 ms on, each
     /// time twice as long, to 8 s ([LIMIT-29](crate::rules#limit-29)); `None` = no limit. Default: one in 2 s, 20 at once.
     pub failures: Option<Rate>,
+    /// Iq sets of clients that have not authenticated, from one source ([LIMIT-33](crate::rules#limit-33)): registrations,
+    /// say. Those whose source the host does not name are of one source. `None` = no limit. Default: 10 an hour, 10
+    /// at once.
+    pub strangers: Option<Rate>,
+    /// Clients of one account that may have tokens ([LIMIT-31](crate::rules#limit-31)). Default: 64.
+    pub clients_per_account: usize,
     /// Whether an iq request to a full JID needs a presence relation ([IQ-2](crate::rules#iq-2)). Default: yes.
     pub iq_needs_presence: bool,
 }
@@ -136,6 +142,8 @@ impl Default for Limits {
             unbound_per_account: 32,
             hashes: default_hashes(),
             failures: Some(Rate::new(1, 2 * SECOND, 20)),
+            strangers: Some(Rate::new(10, 3600 * SECOND, 10)),
+            clients_per_account: 64,
             iq_needs_presence: true,
         }
     }
@@ -155,6 +163,7 @@ impl Limits {
             unbound_per_account: usize::MAX,
             hashes: 2 * default_hashes(),
             failures: None,
+            strangers: None,
             ..Self::default()
         }
     }

@@ -16,18 +16,21 @@
 mod accounts;
 mod bot;
 mod builder;
+mod credentials;
 mod deliver;
 mod driver;
 mod ends;
 mod faults;
+mod guests;
 mod limits;
 mod metrics;
 mod overview;
+mod tokens;
 mod trace;
 mod work;
 
 pub use crate::extension::RequestError;
-pub use accounts::{Account, AccountError};
+pub use accounts::{Account, AccountError, TokenClient};
 pub use bot::{Bot, BotError, BotSender};
 pub use builder::{DomainPolicy, Login, ServerBuilder};
 pub use deliver::component::{ComponentError, ComponentHandle};
@@ -35,6 +38,7 @@ pub use deliver::route::{RouteError, Router};
 pub use driver::{Driver, Offload, Place, Transport, Want};
 pub use ends::{Progress, Shutdown};
 pub use faults::{Fault, FaultKind, PeerAddress, StoreCall, StoreFailure};
+pub use guests::GuestPolicy;
 pub use limits::{Limits, Rate};
 #[cfg(feature = "metrics")]
 pub use metrics::Feed;
@@ -46,16 +50,16 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use jid::DomainPart;
+use jid::{BareJid, DomainPart};
 use parking_lot::Mutex;
 
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::extension::{Extension, Reach, ServerHandle, Wants, Work};
-use crate::recent::Recent;
-use crate::session::SessionRegistry;
+use crate::recent::{self, Recent};
+use crate::session::{SessionHandle, SessionRegistry};
 use crate::shield::shielded_or;
 use crate::stanza::Stanza;
 use crate::store::Stores;
@@ -67,12 +71,15 @@ use driver::negotiate::hashing::Hashing;
 use driver::negotiate::login_failures::LoginFailures;
 use driver::rate::Allowances;
 use faults::Faults;
+use guests::Guests;
 use metrics::{Counters, Samples};
 use work::jobs::Jobs;
 use work::timers::Timers;
 
 /// Work on a stanza that has to wait for the host.
 type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+type Acted = Pin<Box<dyn Future<Output = Result<(), AccountError>> + Send>>;
 
 /// An XMPP endpoint for clients. Cheap to clone; all clones are one server.
 ///
@@ -133,6 +140,10 @@ struct Core<C: SharedConnection> {
     ledger: Arc<Ledger>,
     allowances: Allowances,
     login_failures: Arc<LoginFailures>,
+    /// What clients have asked for before they authenticated, by source (LIMIT-33).
+    strangers: Mutex<recent::Allowances>,
+    /// Where a domain lets them in.
+    guests: Option<Arc<Guests>>,
     hashing: Option<Arc<Hashing>>,
     metrics: Counters,
     samples: Samples,
@@ -141,6 +152,8 @@ struct Core<C: SharedConnection> {
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
     reminders: Mutex<Recent<Duration>>,
+    /// When the host ended all tokens of an account.
+    voided: Mutex<Recent<SystemTime>>,
     unheard: deliver::roster::unheard::Unheard,
     offline_retries: deliver::offline::Retries,
 }
@@ -233,6 +246,24 @@ impl<C: SharedConnection> Reach<C> for Core<C> {
 
     fn spawn(self: Arc<Self>, work: Work) {
         self.jobs.later(work);
+    }
+
+    fn create(self: Arc<Self>, account: BareJid, password: String, source: Option<&str>) -> Acted {
+        let source = self.ledger.source(&PeerAddress::new(source));
+        Box::pin(async move { self.create_account(account, password, source).await })
+    }
+
+    fn set_password(self: Arc<Self>, by: SessionHandle<C>, password: String) -> Acted {
+        let account = by.account().bare.clone();
+        Box::pin(async move { self.change_password(account, password, Some(by.id())).await })
+    }
+
+    fn remove(self: Arc<Self>, by: SessionHandle<C>, request: Stanza) -> Acted {
+        Box::pin(async move { self.remove_by(by, request).await })
+    }
+
+    fn befriend(self: Arc<Self>, one: BareJid, other: BareJid) -> Acted {
+        Box::pin(async move { Server(self).account(&one).befriend(&other).await })
     }
 }
 

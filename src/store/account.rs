@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use jid::BareJid;
 
-use super::StoreFuture;
 use super::keys::{PasswordError, ScramHash, ScramKeys};
+use super::{StoreFuture, TokenStore};
 use crate::environment::Environment;
 
 /// Who may log in, and what proves it.
@@ -90,82 +91,11 @@ pub trait AccountStore: Send + Sync + 'static {
     /// Removes the account (credentials only; rosters and messages have stores of their own).
     /// `false` if there was none.
     fn remove(&self, account: &BareJid) -> StoreFuture<bool>;
-}
 
-/// Checks passwords or tokens in the host's own way: against a directory, a web service, a signed
-/// token.
-///
-/// For hosts to implement. It is asked only for the mechanism PLAIN, on a secure stream, instead
-/// of the keys of an [`AccountStore`]. SCRAM, which needs keys, is not offered in a domain that has an
-/// authenticator.
-///
-/// The server's [`AccountStore`] is still asked whether an account [exists](AccountStore::exists), for stanzas that
-/// are addressed to one: it need not have credentials.
-///
-/// A login with stored keys costs a whole key derivation (about a millisecond); a host for which
-/// that is too much, and which has a cheaper proof, implements this.
-///
-/// # Examples
-///
-/// ```
-/// use std::sync::Arc;
-/// use xmpp_session::jid::BareJid;
-/// use xmpp_session::server::DomainPolicy;
-/// use xmpp_session::store::{Authenticator, StoreError, StoreFuture, Verdict};
-///
-/// /// The users of a web application.
-/// struct Users;
-///
-/// # impl Users {
-/// #     async fn verify(_name: String, password: String) -> Result<bool, std::io::Error> {
-/// #         Ok(password == "r0m30myr0m30")
-/// #     }
-/// # }
-/// impl Authenticator for Users {
-///     fn check_password(&self, account: &BareJid, password: &str) -> StoreFuture<Verdict> {
-///         let name = account.node().map(ToString::to_string).unwrap_or_default();
-///         let password = password.to_owned();
-///         Box::pin(async move {
-///             match Users::verify(name, password).await {
-///                 Ok(true) => Ok(Verdict::Accepted),
-///                 Ok(false) => Ok(Verdict::Refused),
-///                 Err(error) => Err(StoreError::failed(error)), // the client may try again
-///             }
-///         })
-///     }
-/// }
-///
-/// // For `ServerBuilder::domain_with`.
-/// let mut policy = DomainPolicy::default();
-/// policy.authenticator = Some(Arc::new(Users));
-/// ```
-pub trait Authenticator: Send + Sync + 'static {
-    /// Whether `password` proves the identity of `account`.
-    ///
-    /// `account` is normalised, and may not exist. `password` went through SASLprep
-    /// ([RFC 4013](https://www.rfc-editor.org/rfc/rfc4013)), which leaves printable ASCII alone. It is
-    /// up to the host to do the same work for an unknown account as for a wrong password, and to
-    /// compare in constant time ([SASL-7](crate::rules#sasl-7), [SEC-1](crate::rules#sec-1)).
-    ///
-    /// # Errors
-    ///
-    /// A fault of the host: the client is told `temporary-auth-failure`, and may try again.
-    fn check_password(&self, account: &BareJid, password: &str) -> StoreFuture<Verdict>;
-}
-
-/// What an [`Authenticator`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[must_use = "a verdict that nobody reads lets nobody in"]
-#[non_exhaustive]
-pub enum Verdict {
-    /// The identity is proved.
-    Accepted,
-    /// Unknown account or wrong password: `not-authorized`.
-    Refused,
-    /// Right, but the account is disabled: `account-disabled`. Only after the proof was right.
-    Disabled,
-    /// Right, but no longer valid: `credentials-expired`. Only after the proof was right.
-    Expired,
+    /// The same store as a [`TokenStore`], if it is one: for [`Stores::all_in`](super::Stores::all_in).
+    fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+        None
+    }
 }
 
 /// What proves the identity of an account: SCRAM keys (RFC 5802 §3), from which the password cannot

@@ -30,8 +30,9 @@ use std::time::{Duration, SystemTime};
 use jid::BareJid;
 
 use super::{
-    AccountStore, BlockStore, Credentials, OfflineMessage, OfflineStore, RosterChange, RosterStore,
-    ScramHash, ScramKeys, StoreError, StoreFuture, StoredRoster, Stores, SubscriptionRequest,
+    AccountStore, BlockStore, ClientKey, ClientTokens, Credentials, OfflineMessage, OfflineStore,
+    Revision, RosterChange, RosterStore, ScramHash, ScramKeys, StoreError, StoreFuture,
+    StoredRoster, Stores, SubscriptionRequest, Token, TokenStore,
 };
 use crate::park::block_on;
 use crate::rules::roster::{Item, Subscription};
@@ -47,6 +48,9 @@ pub fn all(open: impl Fn() -> Stores) {
     if open().offline.is_some() {
         offline(|| open().offline.unwrap_or_else(|| panic!("offline store there, then gone")));
     }
+    if open().tokens.is_some() {
+        tokens(|| open().tokens.unwrap_or_else(|| panic!("token store there, then gone")));
+    }
     removal(&open());
 }
 
@@ -61,6 +65,9 @@ pub fn durable(open: impl Fn() -> Stores) {
     let change = RosterChange::new().version(3).put(item(&contact)).add_request(request(&contact));
     done(RULE, stores.rosters.apply(&account, change));
     done(RULE, stores.blocks.apply(&account, vec![contact.to_string()], vec![]));
+    if let Some(tokens) = &stores.tokens {
+        assert!(done(RULE, tokens.replace(&account, &client(1), None, Some(record(1)))), "{RULE}");
+    }
     let mut last_id = None;
     if let Some(offline) = &stores.offline {
         done(RULE, offline.push(&account, message(1)));
@@ -78,6 +85,10 @@ pub fn durable(open: impl Fn() -> Stores) {
     same(RULE, "roster", &done(RULE, stores.rosters.load(&account)), &expected);
     same(RULE, "requests", &*done(RULE, stores.rosters.requests(&account)), &[request(&contact)]);
     same(RULE, "block list", &*done(RULE, stores.blocks.load(&account)), &[contact.to_string()]);
+    if let Some(tokens) = &stores.tokens {
+        let found = done(RULE, tokens.client(&account, &client(1)));
+        same(RULE, "record of a client", &found, &Some(record(1)));
+    }
     if let Some(offline) = &stores.offline {
         done(RULE, offline.push(&account, message(3)));
         let list = done(RULE, offline.list(&account));
@@ -398,6 +409,87 @@ pub fn blocks(open: impl Fn() -> Arc<dyn BlockStore>) {
     done("DESTROY-15", store.clear(&other));
 }
 
+/// Tests a [`TokenStore`].
+pub fn tokens(open: impl Fn() -> Arc<dyn TokenStore>) {
+    let store = open();
+    let [account, other] = [jid("tokens"), jid("tokens-other")];
+    for account in [&account, &other] {
+        done("FAST-4", store.clear(account));
+    }
+    let find = |account, n| done("FAST-4", store.client(account, &client(n)));
+    let replace = |account: &BareJid, n, found, tokens| {
+        done("FAST-4", store.replace(account, &client(n), found, tokens))
+    };
+    let list = |account| {
+        let mut list = done("FAST-4", store.clients(account));
+        list.sort_by_key(|(client, _)| *client);
+        list
+    };
+    assert!(find(&account, 1).is_none(), "FAST-4: an unknown client found");
+    assert!(list(&account).is_empty(), "FAST-4: clients of a new account");
+
+    // Only where the record is still what it was, or is not there still.
+    let revision = |n| Some(record(n).revision);
+    for found in [revision(1), revision(0)] {
+        assert!(!replace(&account, 1, found, Some(record(1))), "FAST-4: nothing was replaced");
+    }
+    same("FAST-4", "client after a refusal", &find(&account, 1), &None);
+    assert!(replace(&account, 1, None, Some(record(1))), "FAST-4: no first record");
+    same("FAST-4", "client", &find(&account, 1), &Some(record(1)));
+    for found in [None, revision(2)] {
+        assert!(!replace(&account, 1, found, Some(record(3))), "FAST-4: a lost race was won");
+        assert!(!replace(&account, 1, found, None), "FAST-4: a lost race was won");
+    }
+    same("FAST-4", "client after lost races", &find(&account, 1), &Some(record(1)));
+    for (before, after) in [(1, 2), (2, 3), (3, 4)] {
+        assert!(
+            replace(&account, 1, revision(before), Some(record(after))),
+            "FAST-4: not replaced"
+        );
+        same("FAST-4", "changed client", &find(&account, 1), &Some(record(after)));
+    }
+
+    // Clients and accounts of their own.
+    assert!(replace(&account, 2, None, Some(record(5))), "FAST-3: another client");
+    assert!(replace(&other, 1, None, Some(record(6))), "FAST-3: another account");
+    let both = [(client(1), record(4)), (client(2), record(5))];
+    same("FAST-3", "clients", &*list(&account), &both);
+    assert!(replace(&account, 1, revision(4), None), "FAST-5: not removed");
+    same("FAST-5", "removed client", &find(&account, 1), &None);
+    same("FAST-3", "clients", &*list(&account), &[(client(2), record(5))]);
+    same("FAST-3", "client of another account", &find(&other, 1), &Some(record(6)));
+
+    races(&store, &account);
+    done("DESTROY-15", store.clear(&account));
+    assert!(list(&account).is_empty(), "DESTROY-15: clients after the removal");
+    same("DESTROY-15", "others' client", &find(&other, 1), &Some(record(6)));
+    done("DESTROY-15", store.clear(&other));
+}
+
+/// Of all who replace one revision, one does.
+fn races(store: &Arc<dyn TokenStore>, account: &BareJid) {
+    const RULE: &str = "FAST-4";
+    let race = |found: Option<Revision>, first: u8| {
+        let one = |n| {
+            let (store, account) = (Arc::clone(store), account.clone());
+            let replace = move || store.replace(&account, &client(9), found, Some(record(n)));
+            thread::spawn(move || done(RULE, replace()))
+        };
+        let threads: Vec<_> = (first..first + 8).map(|n| (n, one(n))).collect();
+        let won = threads.into_iter().filter_map(|(n, thread)| {
+            let won = thread.join().unwrap_or_else(|_| panic!("{RULE}: see the first panic"));
+            won.then_some(n)
+        });
+        let won: Vec<_> = won.collect();
+        let [winner] = *won else { panic!("{RULE}: {} won one race", won.len()) };
+        let found = done(RULE, store.client(account, &client(9)));
+        same(RULE, "the winner's record", &found, &Some(record(winner)));
+        winner
+    };
+    let winner = race(None, 10);
+    race(Some(record(winner).revision), 20);
+}
+
 fn removal(stores: &Stores) {
     const RULE: &str = "DESTROY-15";
     let account = jid("removed");
@@ -408,6 +500,9 @@ fn removal(stores: &Stores) {
     done(RULE, stores.blocks.apply(&account, vec![domain().to_string()], vec![]));
     if let Some(offline) = &stores.offline {
         done(RULE, offline.push(&account, message(1)));
+    }
+    if let Some(tokens) = &stores.tokens {
+        assert!(done(RULE, tokens.replace(&account, &client(1), None, Some(record(1)))), "{RULE}");
     }
     // What a store of one kind forgets is no business of the others.
     done(RULE, stores.accounts.remove(&account));
@@ -428,6 +523,10 @@ fn removal(stores: &Stores) {
     assert!(!done(RULE, stores.remove_account(&account)), "{RULE}: account found after removal");
     if let Some(offline) = &stores.offline {
         same(RULE, "messages after removal", &done(RULE, offline.count(&account)), &0);
+    }
+    if let Some(tokens) = &stores.tokens {
+        let left = done(RULE, tokens.client(&account, &client(1)));
+        same(RULE, "client after removal", &left, &None);
     }
 }
 
@@ -500,6 +599,29 @@ fn message(n: u8) -> OfflineMessage {
 
 fn messages<I>(list: &[(I, OfflineMessage)]) -> Vec<OfflineMessage> {
     list.iter().map(|(_, message)| message.clone()).collect()
+}
+
+fn client(n: u8) -> ClientKey {
+    ClientKey::from_bytes([n ^ 0x80; 32])
+}
+
+/// A record with more or less in it, at the ends of what the fields can hold.
+fn record(n: u8) -> ClientTokens {
+    let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    let token = |number| {
+        let name = format!("HT-SHA-256-{n}");
+        let mut token = Token::new(number, name, at(1_767_225_600), at(4_102_444_800), vec![0, n]);
+        token.count = u64::MAX - u64::from(n);
+        token
+    };
+    let revision = Revision::new(u64::MAX / 2 + u64::from(n));
+    let mut tokens = ClientTokens::new(revision, [n ^ 0xff; 16], at(1_767_225_600 + u64::from(n)));
+    tokens.last = u64::MAX - u64::from(n);
+    tokens.current = n.is_multiple_of(2).then(|| token(7));
+    tokens.new = n.is_multiple_of(3).then(|| token(u64::MAX));
+    tokens.software = (n % 2 == 1).then(|| "Røméo \0 'M' ☃".to_owned());
+    tokens.device = (n % 3 == 1).then(String::new);
+    tokens
 }
 
 fn credentials(n: u8) -> Credentials {

@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::ready;
 use std::mem::{size_of, take};
+use std::sync::Arc;
 
 use jid::BareJid;
 use parking_lot::Mutex;
 
 use super::{
-    AccountStore, BlockStore, Credentials, OfflineId, OfflineLimits, OfflineMessage, OfflineStore,
-    RosterChange, RosterStore, ScramHash, ScramKeys, StoreError, StoreFuture, StoredContact,
-    StoredRoster, SubscriptionRequest, made,
+    AccountStore, BlockStore, ClientKey, ClientTokens, Credentials, OfflineId, OfflineLimits,
+    OfflineMessage, OfflineStore, Revision, RosterChange, RosterStore, ScramHash, ScramKeys,
+    StoreError, StoreFuture, StoredContact, StoredRoster, SubscriptionRequest, Token, TokenStore,
+    made,
 };
 use crate::rules::roster::Item;
 
@@ -43,6 +45,7 @@ struct Account {
     requests: Vec<SubscriptionRequest>,
     offline: Vec<(OfflineId, OfflineMessage)>,
     blocked: Vec<String>,
+    clients: Vec<(ClientKey, ClientTokens)>,
 }
 
 impl Memory {
@@ -119,6 +122,7 @@ impl Account {
             && self.requests.is_empty()
             && self.offline.is_empty()
             && self.blocked.is_empty()
+            && self.clients.is_empty()
     }
 
     fn apply(&mut self, change: RosterChange) -> Difference {
@@ -207,6 +211,18 @@ impl Cost for ScramKeys {
     }
 }
 
+impl Cost for ClientTokens {
+    fn cost(&self) -> usize {
+        let tokens = self.current.iter().chain(&self.new);
+        let texts = self.software.iter().chain(&self.device);
+        size_of::<(ClientKey, Self)>()
+            + texts.map(String::len).sum::<usize>()
+            + tokens
+                .map(|Token { mechanism, credentials, .. }| mechanism.len() + credentials.len())
+                .sum::<usize>()
+    }
+}
+
 fn total<'a, E: Cost + 'a>(entries: impl IntoIterator<Item = &'a E>) -> usize {
     entries.into_iter().map(Cost::cost).sum()
 }
@@ -260,6 +276,10 @@ impl AccountStore for Memory {
             Difference { added: 0, removed: total(&removed) }
         });
         Box::pin(ready(Ok(removed.is_some())))
+    }
+
+    fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+        Some(self)
     }
 }
 
@@ -387,6 +407,50 @@ impl BlockStore for Memory {
         self.write(account, 0, |entry| {
             let jids = take(&mut entry.blocked);
             Difference { added: 0, removed: total(&jids) }
+        })
+    }
+}
+
+impl TokenStore for Memory {
+    fn client(&self, account: &BareJid, client: &ClientKey) -> StoreFuture<Option<ClientTokens>> {
+        self.read(account, |entry| {
+            let found = entry.clients.iter().find(|(key, _)| key == client);
+            found.map(|(_, tokens)| tokens.clone())
+        })
+    }
+
+    fn clients(&self, account: &BareJid) -> StoreFuture<Vec<(ClientKey, ClientTokens)>> {
+        self.read(account, |entry| entry.clients.clone())
+    }
+
+    fn replace(
+        &self,
+        account: &BareJid,
+        client: &ClientKey,
+        found: Option<Revision>,
+        tokens: Option<ClientTokens>,
+    ) -> StoreFuture<bool> {
+        let state = &mut *self.state.lock();
+        let clients = state.accounts.get(account).map_or(&[][..], |entry| &entry.clients);
+        let former = clients.iter().find(|(key, _)| key == client).map(|(_, tokens)| tokens);
+        if former.map(|tokens| tokens.revision) != found {
+            return Box::pin(ready(Ok(false)));
+        }
+        let (added, removed) = (total(&tokens), total(former));
+        Box::pin(ready(state.reserve(added.saturating_sub(removed), self.capacity).map(|state| {
+            state.change(account, |entry| {
+                entry.clients.retain(|(key, _)| key != client);
+                entry.clients.extend(tokens.map(|tokens| (*client, tokens)));
+                Difference { added, removed }
+            });
+            true
+        })))
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.write(account, 0, |entry| {
+            let clients = take(&mut entry.clients);
+            Difference { added: 0, removed: total(clients.iter().map(|(_, tokens)| tokens)) }
         })
     }
 }

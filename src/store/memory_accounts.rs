@@ -8,8 +8,9 @@ use jid::BareJid;
 use parking_lot::RwLock;
 use subtle::ConstantTimeEq;
 
-use super::account::{AccountStore, Authenticator, Credentials, Verdict};
+use super::account::{AccountStore, Credentials};
 use super::keys::{PasswordError, ScramHash, ScramKeys, prepare_password};
+use super::login::{Authenticator, Verdict};
 use super::{StoreError, StoreFuture, made};
 
 /// Accounts that are gone when the program ends: for tests, examples and small hosts.

@@ -1,6 +1,6 @@
-//! What a host keeps for its users: accounts, rosters, offline messages, block lists.
+//! What a host keeps for its users: accounts, rosters, offline messages, block lists, tokens.
 //!
-//! Four traits, one for each. [`Memory`] implements them all for tests and for servers that may
+//! Five traits, one for each. [`Memory`] implements them all for tests and for servers that may
 //! forget; `Sqlite` (feature `sqlite`) implements them all in one file. A host with its own
 //! database or service implements the ones it wants and passes them in [`Stores`]. The tests
 //! of `store::conformance` (feature `conformance`) check that an implementation keeps the
@@ -38,7 +38,9 @@ mod certificate;
 pub mod conformance;
 #[cfg(feature = "cluster")]
 pub(crate) mod fence;
+mod invitation;
 mod keys;
+mod login;
 mod memory;
 mod memory_accounts;
 mod offline;
@@ -48,20 +50,27 @@ mod roster;
 mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod token;
 
-pub use account::{AccountStore, Authenticator, Credentials, Verdict};
+pub use account::{AccountStore, Credentials};
 pub use block::BlockStore;
 #[cfg(feature = "certificates")]
 pub use certificate::CertificateError;
 pub use certificate::{CertificateMapper, ClientCertificate};
+pub use invitation::{InvitationStore, MemoryInvitations, StoredInvitation};
 pub(crate) use keys::prepare_password;
 pub use keys::{PasswordError, ScramHash, ScramKeys};
+pub use login::{
+    Authenticator, LoginRequest, TokenAuthenticator, TokenError, TokenGrant, TokenStatus,
+    TokenVerdict, Verdict,
+};
 pub use memory::Memory;
 pub use memory_accounts::{AnyAccount, MemoryAccounts};
 pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};
 pub use roster::{RosterChange, RosterStore, StoredContact, StoredRoster, SubscriptionRequest};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, Sqlite};
+pub use token::{ClientKey, ClientTokens, Revision, Token, TokenStore};
 
 use std::fmt;
 use std::future::Future;
@@ -140,28 +149,30 @@ pub struct Stores {
     pub offline: Option<Arc<dyn OfflineStore>>,
     /// Block lists.
     pub blocks: Arc<dyn BlockStore>,
+    /// What is kept of the tokens of fast logins; without it none are issued ([FAST-1](crate::rules#fast-1)).
+    pub tokens: Option<Arc<dyn TokenStore>>,
 }
 
 impl Stores {
-    /// Stores of different kinds, without offline messages.
+    /// Stores of different kinds, without offline messages and tokens.
     #[must_use]
     pub fn new(
         accounts: Arc<dyn AccountStore>,
         rosters: Arc<dyn RosterStore>,
         blocks: Arc<dyn BlockStore>,
     ) -> Self {
-        Self { accounts, rosters, offline: None, blocks }
+        Self { accounts, rosters, offline: None, blocks, tokens: None }
     }
 
-    /// One store that keeps everything.
+    /// One store that keeps everything, tokens where it [says so](AccountStore::tokens).
     #[must_use]
     pub fn all_in<S>(store: Arc<S>) -> Self
     where
         S: AccountStore + RosterStore + OfflineStore + BlockStore,
     {
         let (rosters, offline) = (Arc::clone(&store), Arc::clone(&store));
-        let blocks = Arc::clone(&store);
-        Self { accounts: store, rosters, offline: Some(offline), blocks }
+        let (blocks, tokens) = (Arc::clone(&store), Arc::clone(&store).tokens());
+        Self { accounts: store, rosters, offline: Some(offline), blocks, tokens }
     }
 
     /// Everything in a new [`Memory`].
@@ -182,6 +193,18 @@ impl Stores {
         Self { offline: None, ..self }
     }
 
+    /// The same stores with `tokens` for the tokens of fast logins.
+    #[must_use]
+    pub fn with_tokens(self, tokens: Arc<dyn TokenStore>) -> Self {
+        Self { tokens: Some(tokens), ..self }
+    }
+
+    /// The same stores without tokens: clients log in with what the account store or the host knows, each time.
+    #[must_use]
+    pub fn without_tokens(self) -> Self {
+        Self { tokens: None, ..self }
+    }
+
     /// Removes everything that is kept for `account`, its credentials last: after a crash or an
     /// error meanwhile the account still exists and its removal can be repeated, and
     /// nothing is left for a later account of the same name ([DESTROY-15](crate::rules#destroy-15)). `false` if there
@@ -197,6 +220,9 @@ impl Stores {
     pub fn remove_account(&self, account: &BareJid) -> StoreFuture<bool> {
         let (stores, account) = (self.clone(), account.clone());
         Box::pin(async move {
+            if let Some(tokens) = &stores.tokens {
+                tokens.clear(&account).await?;
+            }
             if let Some(offline) = &stores.offline {
                 offline.clear(&account).await?;
             }
@@ -209,7 +235,10 @@ impl Stores {
 
 impl fmt::Debug for Stores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stores").field("offline", &self.offline.is_some()).finish_non_exhaustive()
+        f.debug_struct("Stores")
+            .field("offline", &self.offline.is_some())
+            .field("tokens", &self.tokens.is_some())
+            .finish_non_exhaustive()
     }
 }
 

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use super::fence::{Deposed, Fence, Fences};
 use super::{
     AccountStore, BlockStore, Credentials, Memory, OfflineId, OfflineMessage, OfflineStore,
-    RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster, Stores,
-    SubscriptionRequest,
+    RosterChange, RosterStore, ScramHash, ScramKeys, StoreError, StoreFuture, StoredContact,
+    StoredRoster, Stores, SubscriptionRequest, TokenStore,
 };
 
 /// Says in whose name an operation for an account is done, at the moment.
@@ -26,9 +26,9 @@ pub(crate) struct NotHere;
 
 /// A store that several nodes share.
 pub(crate) trait SharedStore: Send + Sync + 'static {
-    /// The stores of one node. Every operation of theirs, but the look for credentials, which any node may have to
-    /// take, is done only if no higher token than its own is known for the slots of its accounts, in one transaction
-    /// with that question; and from then on its token is.
+    /// The stores of one node. Each of their operations is done only if no higher token than its own is known for the
+    /// slots of its accounts, in one transaction with that question; and from then on its token is. But not what belongs
+    /// to a login, which may be at any node: the look for credentials, and what compares before it changes.
     fn of_node(&self, tokens: Arc<dyn Tokens>) -> Stores;
 
     /// A slot begins empty: from now on nothing is done with a lower token. Before the first input of the slot, since
@@ -43,14 +43,14 @@ pub(crate) trait SharedStore: Send + Sync + 'static {
 pub(crate) struct SharedMemory(Arc<Shared>);
 
 struct Shared {
-    memory: Memory,
+    memory: Arc<Memory>,
     /// Held through each operation, which is done when its call returns.
     fences: Mutex<Fences>,
 }
 
 impl SharedMemory {
     pub(crate) fn new(memory: Memory) -> Self {
-        Self(Arc::new(Shared { memory, fences: Mutex::default() }))
+        Self(Arc::new(Shared { memory: Arc::new(memory), fences: Mutex::default() }))
     }
 }
 
@@ -107,8 +107,25 @@ impl AccountStore for OfNode {
         self.pass([account], |memory| memory.set_credentials(account, credentials))
     }
 
+    fn adds_keys(&self) -> bool {
+        self.shared.memory.adds_keys()
+    }
+
+    fn add_keys(
+        &self,
+        account: &BareJid,
+        proved: (ScramHash, ScramKeys),
+        added: (ScramHash, ScramKeys),
+    ) -> StoreFuture<bool> {
+        self.shared.memory.add_keys(account, proved, added)
+    }
+
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
         self.pass([account], |memory| AccountStore::remove(memory, account))
+    }
+
+    fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+        Arc::clone(&self.shared.memory).tokens()
     }
 }
 

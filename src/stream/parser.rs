@@ -342,6 +342,14 @@ impl Parser {
         self.unread.len().saturating_sub(self.read)
     }
 
+    /// Whether all that was handed in is read, and no element or header of it goes on.
+    #[cfg(feature = "server")]
+    pub(crate) fn is_between(&self) -> bool {
+        let is_between =
+            matches!(self.state, State::Prolog { .. } | State::Between | State::Strict);
+        is_between && self.unread() == 0
+    }
+
     /// The first-level element that is being read, if its start tag is complete. `None` while the
     /// recogniser reads, which handles only stanzas.
     #[cfg(feature = "server")]

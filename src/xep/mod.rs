@@ -29,6 +29,7 @@ mod csi;
 mod disco;
 mod last;
 mod ping;
+mod registration;
 mod sm;
 mod version;
 
@@ -38,6 +39,7 @@ pub use csi::ClientState;
 pub use disco::Disco;
 pub use last::LastActivity;
 pub use ping::Ping;
+pub use registration::{Invitation, Invitations, Invite, Registration};
 pub use sm::StreamManagement;
 pub use version::SoftwareVersion;
 

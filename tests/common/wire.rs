@@ -30,7 +30,9 @@ use xmpp_session::connection::Recorder;
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::rules::roster::{Item, Subscription};
-use xmpp_session::server::{Driver, RouteError, Router, Server, ServerBuilder, Transport, Want};
+use xmpp_session::server::{
+    DomainPolicy, Driver, RouteError, Router, Server, ServerBuilder, Transport, Want,
+};
 use xmpp_session::session::SessionHandle;
 use xmpp_session::stanza::{Frame, Stanza};
 use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
@@ -77,14 +79,23 @@ impl World {
 
     /// A server on these stores; the accounts are the world's own.
     pub fn with_stores(
+        stores: Stores,
+        configure: impl FnOnce(ServerBuilder<Recorder>, Arc<dyn Environment>) -> ServerBuilder<Recorder>,
+    ) -> Self {
+        Self::with_policy(stores, |_| DomainPolicy::default(), configure)
+    }
+
+    /// The same under a policy of its own.
+    pub fn with_policy(
         mut stores: Stores,
+        policy: impl FnOnce(&Virtual) -> DomainPolicy,
         configure: impl FnOnce(ServerBuilder<Recorder>, Arc<dyn Environment>) -> ServerBuilder<Recorder>,
     ) -> Self {
         let environment = Arc::new(Virtual::new(1));
         let accounts = Arc::new(MemoryAccounts::new());
         stores.accounts = Arc::clone(&accounts) as _;
         let builder = Server::builder(Arc::clone(&environment) as _, stores.clone())
-            .domain(DomainPart::new(DOMAIN).unwrap().into_owned());
+            .domain_with(DomainPart::new(DOMAIN).unwrap().into_owned(), policy(&environment));
         let server = configure(builder, Arc::clone(&environment) as _).build();
         let clients = Mutex::default();
         Self(Arc::new(Inner { environment, accounts, stores, server, clients }))

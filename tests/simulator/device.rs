@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
 
 use crate::link::attribute;
 use crate::oracle::Oracle;
@@ -62,6 +64,87 @@ pub struct Habits {
     pub rough: bool,
 }
 
+/// How a client logs in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Way {
+    #[default]
+    Password,
+    /// The token that it has got last and not used.
+    New,
+    /// The one that it used last.
+    Used,
+    /// One that a newer one has voided.
+    Void,
+}
+
+/// The tokens of a client that it is sure of.
+#[derive(Default)]
+struct Tokens {
+    new: Option<String>,
+    used: Option<String>,
+    void: Option<String>,
+    /// Void if the login by a newer one has come to its end.
+    doubtful: Option<String>,
+    /// Of the login under way.
+    way: Way,
+}
+
+impl Tokens {
+    fn of(&self, way: Way) -> Option<&String> {
+        match way {
+            Way::Password => None,
+            Way::New => self.new.as_ref(),
+            Way::Used => self.used.as_ref(),
+            Way::Void => self.void.as_ref(),
+        }
+    }
+
+    fn choose(&self, random: &mut Random) -> Way {
+        let way = match random.below(20) {
+            _ if self.void.is_some() && random.chance(50) => Way::Void,
+            0..=10 => Way::New,
+            11..=16 => Way::Used,
+            _ => Way::Password,
+        };
+        if self.of(way).is_some() { way } else { Way::Password }
+    }
+
+    /// The server may have done it by now, and nobody may ever hear of it.
+    fn sent(&mut self, way: Way, asks: bool) {
+        self.way = way;
+        match way {
+            Way::New => self.doubtful = self.used.take().or_else(|| self.doubtful.take()),
+            // What it gets voids one that was not used.
+            Way::Password if asks => (self.new, self.doubtful) = (None, None),
+            _ => {}
+        }
+    }
+
+    /// The login has succeeded, with a new token perhaps; `false` if it should not have.
+    fn succeeded(&mut self, token: Option<String>) -> bool {
+        if self.way == Way::New {
+            self.used = self.new.take();
+            self.void = self.doubtful.take().or_else(|| self.void.take());
+        }
+        if token.is_some() {
+            self.new = token;
+        }
+        self.way != Way::Void
+    }
+
+    /// `false` if it should have succeeded.
+    fn failed(&mut self) -> bool {
+        let is_right = self.way == Way::Void;
+        match self.way {
+            Way::New => self.new = None,
+            Way::Used => self.used = None,
+            Way::Void => self.void = None,
+            Way::Password => {}
+        }
+        is_right
+    }
+}
+
 pub struct Device {
     pub number: usize,
     pub node: &'static str,
@@ -94,6 +177,7 @@ pub struct Device {
     is_inline: bool,
     /// The features behind a success are still to come.
     awaits_features: bool,
+    tokens: Tokens,
     pub conflicts: bool,
     pub habits: Habits,
 }
@@ -122,6 +206,7 @@ impl Device {
             sessions: 0,
             is_inline: false,
             awaits_features: false,
+            tokens: Tokens::default(),
             conflicts: true,
             habits: Habits::default(),
         }
@@ -152,17 +237,20 @@ impl Device {
         self.input = Splitter::default();
         self.out.clear();
         self.marks.clear();
-        self.write(HEADER);
         self.is_inline = random.chance(50);
         self.awaits_features = false;
+        // Who wants tokens says who it is.
+        let from = format!(" from='{}@{DOMAIN}' to=", self.node);
+        self.write(&if self.is_inline { HEADER.replace(" to=", &from) } else { HEADER.to_owned() });
         if random.chance(30) {
-            self.authenticate();
+            self.authenticate(random);
         }
     }
 
-    fn authenticate(&mut self) {
+    fn authenticate(&mut self, random: &mut Random) {
         if self.is_inline {
-            return self.log_in();
+            let way = self.tokens.choose(random);
+            return self.log_in(way, random);
         }
         let plain = STANDARD.encode(format!("\0{}\0{PASSWORD}", self.node));
         self.write(&format!(
@@ -172,16 +260,30 @@ impl Device {
     }
 
     /// SASL2, with the session that it had or else a new one. By its id, older ones of it are replaced.
-    fn log_in(&mut self) {
-        let plain = STANDARD.encode(format!("\0{}\0{PASSWORD}", self.node));
+    fn log_in(&mut self, way: Way, random: &mut Random) {
+        let (mechanism, message, fast) = match self.tokens.of(way) {
+            None => ("PLAIN", format!("\0{}\0{PASSWORD}", self.node).into_bytes(), ""),
+            Some(token) => {
+                let mut mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).expect("any length");
+                mac.update(b"Initiator");
+                let name = format!("{}\0", self.node).into_bytes();
+                let message = [name, mac.finalize().into_bytes().to_vec()].concat();
+                ("HT-SHA-256-NONE", message, "<fast xmlns='urn:xmpp:fast:0'/>")
+            }
+        };
+        let message = STANDARD.encode(message);
+        let asks = random.chance(70);
+        let request = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>";
+        let request = if asks { request } else { "" };
+        self.tokens.sent(way, asks);
         let id = format!("00000000-0000-4000-8000-{:012}", self.number);
         let known = self.session.as_ref().and_then(|s| Some((s.id.clone()?, s.handled)));
         let resume = known.map(|(id, h)| format!("<resume {NS} previd='{id}' h='{h}'/>"));
         let enable =
             if self.managed { format!("<enable {NS} resume='true'/>") } else { String::new() };
         self.write(&format!(
-            "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'>\
-             <initial-response>{plain}</initial-response><user-agent id='{id}'/>\
+            "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'>\
+             <initial-response>{message}</initial-response><user-agent id='{id}'/>{fast}{request}\
              <bind xmlns='urn:xmpp:bind:0'><tag>d{}</tag>{enable}</bind>{}</authenticate>",
             self.number,
             resume.unwrap_or_default(),
@@ -192,6 +294,10 @@ impl Device {
     /// What it has got by SASL2.
     fn logged_in(&mut self, xml: &str, session: Option<usize>, oracle: &mut Oracle) {
         let part = |name: &str| xml.find(&format!("<{name} ")).map(|at| &xml[at..]);
+        let token = part("token").and_then(|token| attribute(token, "token"));
+        if !self.tokens.succeeded(token.map(str::to_owned)) {
+            oracle.blame(format!("device {}: let in with a token that is void", self.number));
+        }
         if let Some(resumed) = part("resumed") {
             if let (Some(session), Some(own)) = (session, &self.session) {
                 oracle.acknowledged(session, own.handled);
@@ -303,13 +409,19 @@ impl Device {
         }
         match self.stage {
             Stage::Away | Stage::Closing => {}
-            Stage::Opening => self.authenticate(),
+            Stage::Opening => self.authenticate(random),
             Stage::Authenticating if self.is_inline && xml.starts_with("<success") => {
                 self.logged_in(xml, session, oracle);
             }
             // No room, or the store has failed.
             Stage::Authenticating if self.is_inline && xml.contains("<temporary-auth-failure") => {
                 self.lost(oracle);
+            }
+            Stage::Authenticating if self.is_inline && xml.starts_with("<failure") => {
+                if !self.tokens.failed() && !self.habits.rough {
+                    oracle.blame(format!("device {}: a token that is good: {xml}", self.number));
+                }
+                self.log_in(Way::Password, random);
             }
             Stage::Ready if self.awaits_features => {
                 self.awaits_features = false;

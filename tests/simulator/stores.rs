@@ -11,8 +11,9 @@ use xmpp_session::extension::{Extension, Passage, Passing, Review, Wants};
 use xmpp_session::jid::BareJid;
 use xmpp_session::stanza::Condition;
 use xmpp_session::store::{
-    AccountStore, BlockStore, Credentials, Memory, OfflineId, OfflineMessage, OfflineStore,
-    RosterChange, RosterStore, StoreError, StoreFuture, StoredRoster, Stores, SubscriptionRequest,
+    AccountStore, BlockStore, ClientKey, ClientTokens, Credentials, Memory, OfflineId,
+    OfflineMessage, OfflineStore, Revision, RosterChange, RosterStore, StoreError, StoreFuture,
+    StoredRoster, Stores, SubscriptionRequest, TokenStore,
 };
 
 use crate::link::{Link, attribute};
@@ -231,7 +232,7 @@ impl Depot {
         effect: impl FnOnce(&Memory, &BareJid) -> StoreFuture<T> + Send + 'static,
     ) -> StoreFuture<T> {
         // Those that log in are asked about whenever they like.
-        let alone = !what.starts_with("accounts");
+        let alone = !what.starts_with("accounts") && !what.starts_with("tokens");
         let account = account.clone();
         let call = self.enter(what, alone, &account);
         self.call(call, move |inner| effect(&inner.memory, &account), |_| ())
@@ -274,6 +275,38 @@ impl AccountStore for Depot {
 
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
         self.plain("accounts remove", account, |memory, key| AccountStore::remove(memory, key))
+    }
+
+    fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+        Some(self)
+    }
+}
+
+impl TokenStore for Depot {
+    fn client(&self, account: &BareJid, client: &ClientKey) -> StoreFuture<Option<ClientTokens>> {
+        let client = *client;
+        self.plain("tokens client", account, move |memory, key| memory.client(key, &client))
+    }
+
+    fn clients(&self, account: &BareJid) -> StoreFuture<Vec<(ClientKey, ClientTokens)>> {
+        self.plain("tokens clients", account, |memory, key| memory.clients(key))
+    }
+
+    fn replace(
+        &self,
+        account: &BareJid,
+        client: &ClientKey,
+        found: Option<Revision>,
+        tokens: Option<ClientTokens>,
+    ) -> StoreFuture<bool> {
+        let client = *client;
+        self.plain("tokens replace", account, move |memory, key| {
+            memory.replace(key, &client, found, tokens)
+        })
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.plain("tokens clear", account, |memory, key| TokenStore::clear(memory, key))
     }
 }
 

@@ -72,6 +72,7 @@ export class Conversation {
     this.#chat = chat;
     this.#contact = contact;
     this.#changed.clear();
+    this.#rows = [];
     if (!contact) return;
     this.#firstNew = contact.unread > 0 ? contact.messages.at(-contact.unread) : null;
     this.#draft.value = contact.draft;
@@ -172,8 +173,9 @@ export class Conversation {
       at++;
       const element = this.#fill(h("div", { class: "message" }), message);
       const isNewDay = !before || dayOf(before.at) !== dayOf(message.at);
+      const isSoon = !isNewDay && before.out === message.out && message.at - before.at < TOGETHER;
+      element.classList.toggle("follows", isSoon && message !== this.#firstNew);
       if (message === this.#firstNew) element.prepend(h("p", { class: "new" }, "New"));
-      else if (!isNewDay && before.out === message.out && message.at - before.at < TOGETHER) element.classList.add("follows");
       if (isNewDay) element.prepend(h("p", { class: "day" }, dayName(message.at)));
       this.#byMessage.set(message, element);
       return { message, element };
@@ -181,9 +183,9 @@ export class Conversation {
   }
 
   #fill(element, message) {
-    const state = message.out ? h("span", { class: `state ${message.state}`, role: "img" }, icon(message.state)) : null;
-    state?.setAttribute("aria-label", STATES[message.state]);
-    if (state) state.title = STATES[message.state];
+    const title = STATES[message.state];
+    const label = { class: `state ${message.state}`, role: "img", title, "aria-label": title };
+    const state = message.out ? h("span", label, icon(message.state)) : null;
     const time = h("time", { dateTime: new Date(message.at).toISOString() }, clockTime(message.at));
     const bubble = element.querySelector(".bubble");
     element.classList.toggle("out", message.out);
@@ -200,7 +202,8 @@ export class Conversation {
 
   #body({ body }) {
     if (body.length <= LONG) return h("p", {}, ...linked(body));
-    const more = h("button", { type: "button", class: "link" }, `Show all ${body.length.toLocaleString("en")} characters`);
+    const all = `Show all ${body.length.toLocaleString("en")} characters`;
+    const more = h("button", { type: "button", class: "link" }, all);
     const part = h("p", {}, `${body.slice(0, LONG / 3)}…`);
     more.addEventListener("click", () => {
       part.textContent = body;

@@ -40,8 +40,9 @@ class Contact {
     Object.assign(this, saved);
   }
 
+  /// What it is called. Of somebody unknown the whole address: its first part could be anybody's.
   get label() {
-    return this.name || this.jid.split("@")[0];
+    return this.name || (this.listed ? this.jid.split("@")[0] : this.jid);
   }
 
   /// The presence to show, or null if there is none.
@@ -69,6 +70,8 @@ export class Chat {
   // By id: messages of ours that something may yet happen to.
   #pending = new Map();
   #composing = null;
+  // Whose requests we have accepted, and asked the same in turn.
+  #accepted = new Set();
 
   /// `view` is told: `contact(contact)`, `message(contact, message)`, `notice(text)`, `state()`.
   constructor(store, view, saved) {
@@ -77,7 +80,9 @@ export class Chat {
     this.show = saved?.session.show ?? this.show;
     for (const contact of saved?.contacts ?? []) {
       this.contacts.set(contact.jid, new Contact(contact));
-      for (const message of contact.messages) if (message.out && message.state !== DELIVERED) this.#pending.set(message.id, contact.jid);
+      for (const { id, out, state } of contact.messages) {
+        if (out && state !== DELIVERED) this.#pending.set(id, contact.jid);
+      }
     }
   }
 
@@ -306,7 +311,10 @@ export class Chat {
 
   accept(contact) {
     this.#subscription(contact.jid, "subscribed");
-    if (!contact.asked && !["to", "both"].includes(contact.subscription)) this.#subscription(contact.jid, "subscribe");
+    if (!contact.asked && !["to", "both"].includes(contact.subscription)) {
+      this.#accepted.add(contact.jid);
+      this.#subscription(contact.jid, "subscribe");
+    }
     this.#answered(contact);
   }
 
@@ -354,8 +362,8 @@ export class Chat {
         else contact.asks = true;
         break;
       case "subscribed":
-        // Who has asked us first is no news.
-        if (contact.subscription !== "both") this.#view.notice(`${contact.label} has accepted your request.`);
+        // Of who has asked us first it is no news.
+        if (!this.#accepted.delete(jid)) this.#view.notice(`${contact.label} has accepted your request.`);
         break;
       case "unsubscribe":
         contact.asks = false;
@@ -391,7 +399,8 @@ export class Chat {
   }
 
   #answer(stanza, payload = null) {
-    this.client.send(el("iq", { id: stanza.getAttribute("id"), to: stanza.getAttribute("from"), type: "result" }, payload));
+    const [id, to] = [stanza.getAttribute("id"), stanza.getAttribute("from")];
+    this.client.send(el("iq", { id, to, type: "result" }, payload));
   }
 
   /// The whole roster: who is no longer in it has been removed meanwhile.

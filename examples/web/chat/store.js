@@ -7,6 +7,15 @@ const MESSAGES = "with:";
 /// Of one conversation; all of them share some 5 MiB with what is unacknowledged.
 const KEPT = { messages: 300, characters: 200_000 };
 
+/// The storage of this name, or one that keeps nothing where the user allows none.
+export function storageOf(name) {
+  try {
+    return window[name];
+  } catch {
+    return { getItem: () => null, setItem() {}, removeItem() {} };
+  }
+}
+
 export class Store {
   #storage;
   #changed = new Set();

@@ -34,6 +34,7 @@ export class View {
     $("find").addEventListener("input", () => this.#filter());
     $("find").addEventListener("keydown", (event) => {
       if (event.key === "ArrowDown") this.#step(event, 0);
+      if (event.key === "Enter") this.#visibleRows()[0]?.click();
       if (event.key === "Escape") {
         event.target.value = "";
         this.#filter();
@@ -224,7 +225,8 @@ export class View {
     button.classList.toggle("unread", contact.unread > 0);
     count.hidden = contact.unread === 0;
     setText(count, contact.unread > 999 ? "999+" : String(contact.unread || ""));
-    setText(unseen, `, ${SHOWS[contact.presence?.show] ?? "Offline"}${contact.unread ? `, ${contact.unread} unread` : ""}, `);
+    const unread = contact.unread > 0 ? `, ${contact.unread} unread` : "";
+    setText(unseen, `, ${SHOWS[contact.presence?.show] ?? "Offline"}${unread}, `);
     button.ariaCurrent = String(contact === this.#conversation.contact);
   }
 
@@ -249,7 +251,8 @@ export class View {
     if (!contact.asks) return shown?.remove();
     if (shown) return;
     $("requests").append(h("li", { id },
-      h("p", {}, h("strong", { dir: "auto" }, contact.jid), " wants to be your contact and to see when you are online."),
+      h("p", {}, h("strong", { dir: "auto" }, contact.jid),
+        " wants to be your contact and to see when you are online."),
       h("div", { class: "buttons" },
         h("button", { type: "button", class: "plain", onclick: () => this.#chat.decline(contact) }, "Decline"),
         h("button", { type: "button", class: "primary", onclick: () => this.#chat.accept(contact) }, "Accept"))));

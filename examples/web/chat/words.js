@@ -52,8 +52,8 @@ export function whyNoSession(error, jid) {
 export const tooLarge = (bytes, most) =>
   `Too large: this message has ${thousands(bytes)} bytes, the server takes ${thousands(most)}. Send it in parts.`;
 
-export const REFUSED = "The server refused this message, and ended the session over it: it was most likely too large. " +
-  "Send it in parts.";
+export const REFUSED = "The server refused this message, and ended the session over it: it was most likely too " +
+  "large. Send it in parts.";
 
 export const UNKNOWN = "Nobody knows whether this arrived: the server forgot the session. Ask, or send it again.";
 

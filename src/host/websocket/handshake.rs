@@ -1,5 +1,6 @@
 //! The handshake over HTTP (RFC 6455 §4.2), and from which pages it is taken.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use tungstenite::handshake::server::{create_response_with_body, write_response};
 ///
 /// let websockets = WebSockets::from_pages(["https://chat.example.com"]);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WebSockets {
     /// `None`: all.
     pages: Option<Arc<[String]>>,
@@ -100,6 +101,15 @@ impl WebSockets {
             let origin = origin.to_str().map(normal).unwrap_or_default();
             pages.contains(&origin)
         })
+    }
+}
+
+impl fmt::Debug for WebSockets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSockets")
+            .field("pages", &self.pages.is_some())
+            .field("ping_interval", &self.ping_interval)
+            .finish()
     }
 }
 

@@ -13,7 +13,7 @@ use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
 use crate::stream::Limit;
 
 /// The server, or a queue, is at its limit for now: the sender may try again (LIMIT-10, IQ-5).
-pub(super) fn try_again() -> StanzaError {
+pub(in crate::server) fn try_again() -> StanzaError {
     StanzaError::new(Condition::ResourceConstraint).with_type(ErrorType::Wait)
 }
 
@@ -70,7 +70,12 @@ impl<C: SharedConnection> Core<C> {
     }
 
     /// Answers an iq request with a result.
-    pub(super) fn result(&self, origin: Origin<'_, C>, request: &Stanza, payload: &[u8]) {
+    pub(in crate::server) fn result(
+        &self,
+        origin: Origin<'_, C>,
+        request: &Stanza,
+        payload: &[u8],
+    ) {
         if let Some(answer) = request.result_answer(payload) {
             self.answer(origin, answer);
         }

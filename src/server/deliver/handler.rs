@@ -18,7 +18,7 @@ use crate::session::{HostCode, SessionHandle};
 use crate::stanza::{Condition, Stanza};
 
 /// IQ-5: a handler that takes longer has failed.
-pub(super) const HANDLER_TIMEOUT: Duration = Duration::from_secs(60);
+pub(in crate::server) const HANDLER_TIMEOUT: Duration = Duration::from_secs(60);
 pub(in crate::server) const BIND_NS: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 const LEGACY_SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
 

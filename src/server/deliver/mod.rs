@@ -2,7 +2,7 @@
 //! get it.
 
 pub(super) mod address;
-mod answer;
+pub(in crate::server) mod answer;
 mod claims;
 pub(super) mod component;
 mod destination;

@@ -195,6 +195,9 @@ impl<C: SharedConnection> Core<C> {
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
         let Some(outgoing) = self.to_component(outgoing, validity) else { return };
+        if let Some(error) = self.is_kept_here(&outgoing.stanza) {
+            return self.not_routed(outgoing, error);
+        }
         let Some(router) = &self.router else {
             return self.not_routed(outgoing, RouteError::NotFound);
         };

@@ -10,10 +10,12 @@ use super::close::Closing;
 use super::negotiate::Established;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
+use crate::extension::IqResult;
 use crate::oneshot::Receiver;
+use crate::sasl::{Accepted, SaslError};
 use crate::session::{Authed, Bound, Session};
-use crate::stanza::Condition;
-use crate::store::{Credentials, Verdict};
+use crate::stanza::{Condition, Stanza};
+use crate::store::{Credentials, TokenVerdict, Verdict};
 use crate::stream::{Limit, StreamCondition};
 
 /// Work that the driver waits for before it goes on with its input (STREAM-23).
@@ -24,6 +26,8 @@ pub(super) enum Pending<C: SharedConnection> {
     Certificate(Pin<Box<dyn Future<Output = (Vec<BareJid>, DomainPart)> + Send>>),
     /// A bind under way on the account's chain, and the id of its request.
     Bind(Box<(Receiver<BindOutcome<C>>, Box<str>)>),
+    /// The answer to a request before authentication, and the request.
+    Stranger(Box<(Receiver<IqResult>, Stanza)>),
     /// What came with an authentication is being done on the account's chain.
     Establish(Box<Receiver<Established<C>>>),
     /// A stanza that waits for a store or a handler.
@@ -34,6 +38,10 @@ pub(super) enum Pending<C: SharedConnection> {
 pub(super) enum SaslAnswer {
     Credentials(Box<Option<Credentials>>),
     Verdict(Verdict),
+    Token(TokenVerdict),
+    /// The account that was made, if there was room.
+    Guest(Option<BareJid>),
+    Fast(Result<Accepted, SaslError>),
     /// Whether the password is right.
     Hashed(bool),
     /// Whether the keys are there now (UPGRADE-2).
@@ -92,6 +100,14 @@ impl<C: SharedConnection> Driver<C> {
                 let id = std::mem::take(id);
                 self.pending = None;
                 self.bind_done(outcome, &id);
+            }
+            Some(Pending::Stranger(wait)) => {
+                let (done, _) = &mut **wait;
+                let result = ready!(Pin::new(done).poll(context));
+                if let Some(Pending::Stranger(wait)) = self.pending.take() {
+                    let failed = || Err(Condition::InternalServerError.into());
+                    self.stranger_answered(&wait.1, result.unwrap_or_else(failed));
+                }
             }
             Some(Pending::Establish(done)) => {
                 let outcome = ready!(Pin::new(&mut **done).poll(context));

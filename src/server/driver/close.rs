@@ -74,12 +74,21 @@ impl<C: SharedConnection> Driver<C> {
     /// Closes with a stream error: written once, with the header before it if that was not sent
     /// yet, and nothing after it (STREAM-24, STREAM-25).
     pub(super) fn fail(&mut self, error: StreamError) {
+        self.fail_as(error, Reason::StreamError);
+    }
+
+    /// The same; the session ends for this reason.
+    pub(super) fn fail_as(&mut self, error: StreamError, reason: Reason) {
         let header = self.header_if_due();
-        self.fail_behind(header.as_ref(), &error);
+        self.fail_for(header.as_ref(), &error, reason);
     }
 
     /// The same, behind this header.
     pub(super) fn fail_behind(&mut self, header: Option<&OurHeader>, error: &StreamError) {
+        self.fail_for(header, error, Reason::StreamError);
+    }
+
+    fn fail_for(&mut self, header: Option<&OurHeader>, error: &StreamError, reason: Reason) {
         if matches!(self.state, State::Closing(_) | State::Over) {
             return self.closed_by_client();
         }
@@ -99,7 +108,7 @@ impl<C: SharedConnection> Driver<C> {
         let header = header.map(OurHeader::parts);
         let words: Option<[Frame<'_>; 1]> = header.as_ref().map(|header| [Frame::open(header)]);
         let words = words.as_ref().map_or(&[][..], |words| &words[..]);
-        self.end(words, Reason::StreamError, LastWords::Error(error));
+        self.end(words, reason, LastWords::Error(error));
     }
 
     /// Ends the session of this transport with these last words, whatever state it is in, and closes the

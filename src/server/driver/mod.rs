@@ -9,6 +9,7 @@ mod input;
 pub(super) mod negotiate;
 pub(super) mod rate;
 mod recipients;
+mod terms;
 mod timeouts;
 mod transport;
 
@@ -42,8 +43,9 @@ use close::Closing;
 use congestion::Stall;
 use drain::DrainHook;
 use input::Deferred;
-use negotiate::Negotiating;
+use negotiate::{EarlyData, Negotiating};
 use rate::Spent;
+use terms::Terms;
 
 /// How far a transport has come. The typed session moves from one state to the next.
 enum State<C: SharedConnection> {
@@ -169,6 +171,8 @@ pub struct Driver<C: SharedConnection> {
     trace: Trace,
     /// The client is a program of this process: it is there as long as the driver is (BOT-3).
     is_local: bool,
+    /// What limits the login, if anything does.
+    terms: Option<Box<Terms>>,
 }
 
 #[cfg(any(feature = "tokio", feature = "threads"))]
@@ -235,6 +239,7 @@ impl<C: SharedConnection> Driver<C> {
             trace: Trace::new(stream, &peer),
             peer,
             is_local: false,
+            terms: None,
             connection,
             core,
         };
@@ -456,6 +461,22 @@ impl<C: SharedConnection> Driver<C> {
         self.progressed(false);
     }
 
+    /// Whether what is handed in from now on came in the early data of TLS 1.3 (0-RTT), which somebody else can send
+    /// again. Authentication in it is refused ([SASL2-11](crate::rules#sasl2-11)), but with a token and where
+    /// [`FastPolicy::early_data`](crate::sasl::FastPolicy::early_data) allows that ([FAST-6](crate::rules#fast-6)).
+    ///
+    /// For hosts of your own whose TLS takes early data; those of this crate take none. To be called with `true` after
+    /// [`secured`](Self::secured), and with `false` when the handshake is complete.
+    pub fn early_data(&mut self, is_early: bool) {
+        let is_read = self.parser.is_between();
+        let Some(negotiating) = &mut self.negotiating else { return };
+        negotiating.early = match (is_early, negotiating.early) {
+            (true, _) => EarlyData::Yes,
+            (false, EarlyData::Yes | EarlyData::Unread) if !is_read => EarlyData::Unread,
+            (false, _) => EarlyData::No,
+        };
+    }
+
     /// The handle of the session, once it is bound.
     #[must_use]
     pub fn session(&self) -> Option<&SessionHandle<C>> {
@@ -569,6 +590,7 @@ impl<C: SharedConnection> Driver<C> {
 impl<C: SharedConnection> Drop for Driver<C> {
     fn drop(&mut self) {
         self.carry_out_last_presence(true);
+        self.leave();
         let spent = std::mem::take(&mut self.spent);
         let now = self.core.environment.now();
         self.core.allowances.give_back(self.spends_as, spent, now, &self.core.limits);

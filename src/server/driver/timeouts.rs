@@ -24,7 +24,7 @@ impl<C: SharedConnection> Driver<C> {
         let rates = [self.spent.rates.paused_until(), deferred];
         let session = [self.extensions_at(), self.stuck_at()];
         let waiting = self.place.as_ref().filter(|_| self.waits_for_place());
-        let login = [waiting.and_then(Place::next_eviction), self.not_before()];
+        let login = [waiting.and_then(Place::next_eviction), self.not_before(), self.expires()];
         rates.into_iter().chain(session).chain(login).chain(checks).flatten().min()
     }
 
@@ -48,6 +48,7 @@ impl<C: SharedConnection> Driver<C> {
         {
             return self.give_up(Limit::Silence);
         }
+        self.expire(now);
         if self.deadline <= now.into() {
             self.deadline_passed(now);
         }

@@ -199,8 +199,10 @@ named! {
         AddKeys = "add-keys",
         /// [`AccountStore::remove`](crate::store::AccountStore::remove)
         RemoveAccount = "remove-account",
-        /// [`Authenticator::check_password`](crate::store::Authenticator::check_password)
+        /// [`Authenticator::check_login`](crate::store::Authenticator::check_login)
         CheckPassword = "check-password",
+        /// [`TokenAuthenticator::check_token`](crate::store::TokenAuthenticator::check_token)
+        CheckToken = "check-token",
         /// [`CertificateMapper::accounts`](crate::store::CertificateMapper::accounts)
         MapCertificate = "map-certificate",
         /// [`RosterStore::load`](crate::store::RosterStore::load)
@@ -230,6 +232,14 @@ named! {
         ChangeBlocks = "change-blocks",
         /// [`BlockStore::clear`](crate::store::BlockStore::clear)
         ClearBlocks = "clear-blocks",
+        /// [`TokenStore::client`](crate::store::TokenStore::client)
+        LoadTokens = "load-tokens",
+        /// [`TokenStore::clients`](crate::store::TokenStore::clients)
+        ListTokens = "list-tokens",
+        /// [`TokenStore::replace`](crate::store::TokenStore::replace)
+        ChangeTokens = "change-tokens",
+        /// [`TokenStore::clear`](crate::store::TokenStore::clear)
+        ClearTokens = "clear-tokens",
         /// Of an extension: [`Extension::load`](crate::extension::Extension::load), or the cause of an error
         /// with which it has answered.
         Extension = "extension",

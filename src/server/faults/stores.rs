@@ -13,9 +13,11 @@ use crate::environment::Environment;
 use crate::server::metrics::RareCounters;
 use crate::session::HostCode;
 use crate::store::{
-    AccountStore, Authenticator, BlockStore, CertificateMapper, ClientCertificate, Credentials,
-    OfflineId, OfflineMessage, OfflineStore, RosterChange, RosterStore, ScramHash, ScramKeys,
-    StoreError, StoreFuture, StoredContact, StoredRoster, Stores, SubscriptionRequest, Verdict,
+    AccountStore, Authenticator, BlockStore, CertificateMapper, ClientCertificate, ClientKey,
+    ClientTokens, Credentials, LoginRequest, OfflineId, OfflineMessage, OfflineStore, Revision,
+    RosterChange, RosterStore, ScramHash, ScramKeys, StoreError, StoreFuture, StoredContact,
+    StoredRoster, Stores, SubscriptionRequest, TokenAuthenticator, TokenError, TokenStore,
+    TokenVerdict, Verdict,
 };
 
 /// What a watched store tells of its calls.
@@ -40,6 +42,7 @@ impl StoreWatch {
         watched.rosters = Arc::new(self.watched(watched.rosters));
         watched.blocks = Arc::new(self.watched(watched.blocks));
         watched.offline = watched.offline.map(|offline| Arc::new(self.watched(offline)) as _);
+        watched.tokens = watched.tokens.map(|tokens| Arc::new(self.watched(tokens)) as _);
         watched
     }
 
@@ -55,7 +58,9 @@ impl StoreWatch {
         begin: impl FnOnce() -> StoreFuture<T>,
     ) -> StoreFuture<T> {
         let code = match call {
-            StoreCall::CheckPassword | StoreCall::MapCertificate => HostCode::Authenticator,
+            StoreCall::CheckPassword | StoreCall::CheckToken | StoreCall::MapCertificate => {
+                HostCode::Authenticator
+            }
             _ => HostCode::Store,
         };
         let since = self.environment.now();
@@ -153,9 +158,26 @@ impl AccountStore for Watched<dyn AccountStore> {
 }
 
 impl Authenticator for Watched<dyn Authenticator> {
-    fn check_password(&self, account: &BareJid, password: &str) -> StoreFuture<Verdict> {
-        let check = |host: &dyn Authenticator| host.check_password(account, password);
+    fn check_login(
+        &self,
+        account: &BareJid,
+        password: &str,
+        login: &LoginRequest,
+    ) -> StoreFuture<Verdict> {
+        let check = |host: &dyn Authenticator| host.check_login(account, password, login);
         self.call(StoreCall::CheckPassword, account, check)
+    }
+}
+
+impl TokenAuthenticator for Watched<dyn TokenAuthenticator> {
+    fn check_token(&self, token: &str, login: &LoginRequest) -> StoreFuture<TokenVerdict> {
+        // Whose token it is only the answer says.
+        let domain = BareJid::from_parts(None, login.domain());
+        self.call(StoreCall::CheckToken, &domain, |host| host.check_token(token, login))
+    }
+
+    fn discovery(&self) -> TokenError {
+        self.store.discovery()
     }
 }
 
@@ -245,6 +267,31 @@ impl BlockStore for Watched<dyn BlockStore> {
     }
 }
 
+impl TokenStore for Watched<dyn TokenStore> {
+    fn client(&self, account: &BareJid, client: &ClientKey) -> StoreFuture<Option<ClientTokens>> {
+        self.call(StoreCall::LoadTokens, account, |store| store.client(account, client))
+    }
+
+    fn clients(&self, account: &BareJid) -> StoreFuture<Vec<(ClientKey, ClientTokens)>> {
+        self.call(StoreCall::ListTokens, account, |store| store.clients(account))
+    }
+
+    fn replace(
+        &self,
+        account: &BareJid,
+        client: &ClientKey,
+        found: Option<Revision>,
+        tokens: Option<ClientTokens>,
+    ) -> StoreFuture<bool> {
+        let replace = |store: &dyn TokenStore| store.replace(account, client, found, tokens);
+        self.call(StoreCall::ChangeTokens, account, replace)
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        self.call(StoreCall::ClearTokens, account, |store| store.clear(account))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -254,7 +301,7 @@ mod tests {
 
     use super::*;
     use crate::environment::Virtual;
-    use crate::server::faults::FaultKind;
+    use crate::server::faults::{Fault, FaultKind};
 
     /// Fails, or panics, in every call.
     struct Bad(bool);
@@ -295,6 +342,34 @@ mod tests {
         fn remove(&self, _: &BareJid) -> StoreFuture<bool> {
             self.fail()
         }
+
+        fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+            Some(self)
+        }
+    }
+
+    impl TokenStore for Bad {
+        fn client(&self, _: &BareJid, _: &ClientKey) -> StoreFuture<Option<ClientTokens>> {
+            self.fail()
+        }
+
+        fn clients(&self, _: &BareJid) -> StoreFuture<Vec<(ClientKey, ClientTokens)>> {
+            self.fail()
+        }
+
+        fn replace(
+            &self,
+            _: &BareJid,
+            _: &ClientKey,
+            _: Option<Revision>,
+            _: Option<ClientTokens>,
+        ) -> StoreFuture<bool> {
+            self.fail()
+        }
+
+        fn clear(&self, _: &BareJid) -> StoreFuture<()> {
+            self.fail()
+        }
     }
 
     impl CertificateMapper for Bad {
@@ -305,6 +380,12 @@ mod tests {
 
     impl Authenticator for Bad {
         fn check_password(&self, _: &BareJid, _: &str) -> StoreFuture<Verdict> {
+            self.fail()
+        }
+    }
+
+    impl TokenAuthenticator for Bad {
+        fn check_token(&self, _: &str, _: &LoginRequest) -> StoreFuture<TokenVerdict> {
             self.fail()
         }
     }
@@ -378,7 +459,8 @@ mod tests {
         for panics in [false, true] {
             let (told, log) = (Arc::new(Mutex::new(Vec::new())), Arc::<RareCounters>::default());
             let (hook, log_of) = (Arc::clone(&told), Arc::clone(&told));
-            let environment: Arc<dyn Environment> = Arc::new(Virtual::new(1));
+            let world = Arc::new(Virtual::new(1));
+            let environment = Arc::clone(&world) as Arc<dyn Environment>;
             let faults = Arc::new(Faults::new(
                 Some(Box::new(move |fault| hook.lock().push(fault.clone()))),
                 Arc::clone(&environment),
@@ -389,8 +471,12 @@ mod tests {
             let bad = Arc::new(Bad(panics));
             let stores = watch.stores(Stores::all_in(Arc::clone(&bad)));
             let offline = stores.offline.clone().unwrap();
-            let mapper = watch.watched::<dyn CertificateMapper>(Arc::clone(&bad) as _);
-            let host = watch.watched::<dyn Authenticator>(bad);
+            let kept = stores.tokens.clone().unwrap();
+            let host = watch.watched::<dyn Authenticator>(Arc::clone(&bad) as _);
+            let tokens = watch.watched::<dyn TokenAuthenticator>(Arc::clone(&bad) as _);
+            let mapper = watch.watched::<dyn CertificateMapper>(bad);
+            let domain = jid::DomainPart::new("example.com").unwrap().into_owned();
+            let login = LoginRequest { domain, mechanism: "PLAIN", source: None, user_agent: None };
             let jid = &BareJid::new("juliet@example.com").unwrap();
             let (change, other) = (RosterChange::new, RosterChange::new);
             fn fails<T>(mut answer: StoreFuture<T>) {
@@ -404,7 +490,8 @@ mod tests {
             let (old, new) = (keys(ScramHash::Sha1), keys(ScramHash::Sha512));
             fails(stores.accounts.add_keys(jid, old, new));
             fails(stores.accounts.remove(jid));
-            fails(host.check_password(jid, "secret"));
+            fails(host.check_login(jid, "secret", &login));
+            fails(tokens.check_token("secret", &login));
             fails(stores.rosters.load(jid));
             fails(stores.rosters.contact(jid, jid));
             fails(stores.rosters.apply(jid, change()));
@@ -419,10 +506,19 @@ mod tests {
             fails(stores.blocks.load(jid));
             fails(stores.blocks.apply(jid, Vec::new(), Vec::new()));
             fails(stores.blocks.clear(jid));
+            let client = &ClientKey::from_bytes([1; 32]);
+            // More than are told of one kind at once (FAULT-5).
+            world.advance(std::time::Duration::from_secs(60));
+            fails(kept.client(jid, client));
+            fails(kept.clients(jid));
+            fails(kept.replace(jid, client, None, None));
+            fails(kept.clear(jid));
             let told = told.lock();
-            assert_eq!(told.len(), 20, "each once: {told:?}");
+            assert_eq!(told.len(), 25, "each once: {told:?}");
             assert!(told.iter().all(|fault| fault.to_string().contains("no disk")));
-            assert!(told.iter().all(|fault| fault.account() == Some(jid)));
+            let is_known =
+                |fault: &Fault| fault.account().is_some_and(|one| one.domain() == jid.domain());
+            assert!(told.iter().all(is_known));
             let is_panic = |kind: &FaultKind| matches!(kind, FaultKind::Panic { .. });
             assert!(told.iter().all(|fault| is_panic(fault.kind()) == panics));
             if !panics {

@@ -53,6 +53,8 @@ pub enum Reason {
     AccountRemoved,
     /// The password was changed by another session ([DESTROY-18](crate::rules#destroy-18)).
     PasswordChanged,
+    /// What its client has logged in with is good no longer ([TOKEN-6](crate::rules#token-6)).
+    LoginExpired,
     /// The server shuts down ([DESTROY-16](crate::rules#destroy-16)).
     Shutdown,
 }
@@ -73,6 +75,7 @@ impl Reason {
             Self::Kicked => "kicked",
             Self::AccountRemoved => "account-removed",
             Self::PasswordChanged => "password-changed",
+            Self::LoginExpired => "login-expired",
             Self::Shutdown => "shutdown",
         }
     }
@@ -86,7 +89,7 @@ impl Reason {
             Self::Replaced { .. } => StreamCondition::Conflict,
             Self::Kicked => StreamCondition::PolicyViolation,
             Self::AccountRemoved => StreamCondition::NotAuthorized,
-            Self::PasswordChanged => StreamCondition::Reset,
+            Self::PasswordChanged | Self::LoginExpired => StreamCondition::Reset,
             Self::Shutdown => StreamCondition::SystemShutdown,
             Self::StreamError => StreamCondition::UndefinedCondition,
         };

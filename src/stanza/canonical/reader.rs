@@ -100,7 +100,8 @@ pub(crate) enum Parsed {
 /// An element of which more has to come.
 #[cfg(feature = "stream")]
 pub(crate) enum Opening<'a> {
-    Stanza,
+    /// Its kind, unless it is refused already.
+    Stanza(Option<Kind>),
     /// The local name and the namespace of anything else.
     Other(&'a str, &'a str),
 }
@@ -127,7 +128,8 @@ impl ElementReader {
     pub(crate) fn opening(&self) -> Option<Opening<'_>> {
         match &self.root {
             Root::Unknown => None,
-            Root::Stanza { .. } | Root::Refused(_) => Some(Opening::Stanza),
+            Root::Stanza { head, .. } => Some(Opening::Stanza(Some(head.kind))),
+            Root::Refused(_) => Some(Opening::Stanza(None)),
             Root::Other { name: (name, namespace), .. } => Some(Opening::Other(name, namespace)),
         }
     }

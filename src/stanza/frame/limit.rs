@@ -53,6 +53,10 @@ named! {
         Unbound = "LIMIT-26",
         /// Failed logins of one source.
         FailedLogins = "LIMIT-29",
+        /// Guests of a domain, and how many come from one source.
+        Guests = "LIMIT-32",
+        /// Requests of clients that have not authenticated.
+        Strangers = "LIMIT-33",
         /// What waits for a session.
         Waiting = "LIMIT-10",
         /// Sessions that wait to be resumed, by number and by what is kept for them ([LIMIT-11](crate::rules#limit-11)).
@@ -94,6 +98,8 @@ impl Limit {
             Self::Unauthenticated => "unauthenticated",
             Self::Unbound => "unbound",
             Self::FailedLogins => "failed-logins",
+            Self::Guests => "guests",
+            Self::Strangers => "strangers",
             Self::Waiting => "waiting",
             Self::Hibernating => "hibernating",
             Self::Roster => "roster",

@@ -1,12 +1,15 @@
 //! Accounts: SCRAM keys, no passwords.
 
 use std::future::ready;
+use std::sync::Arc;
 
 use jid::BareJid;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Refusal, Sqlite};
-use crate::store::{AccountStore, Credentials, ScramHash, ScramKeys, StoreFuture, made};
+use crate::store::{
+    AccountStore, Credentials, ScramHash, ScramKeys, StoreFuture, TokenStore, made,
+};
 
 pub(super) const DISABLED: &str = "SELECT disabled FROM account WHERE jid = ?1";
 pub(super) const KEYS: &str = "SELECT salt, iterations, stored_key, server_key FROM scram_keys
@@ -66,6 +69,10 @@ impl AccountStore for Sqlite {
 
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
         self.writer.about(account, remove)
+    }
+
+    fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+        Some(self)
     }
 }
 

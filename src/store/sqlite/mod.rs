@@ -15,14 +15,17 @@ mod rosters;
 mod schema;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod worker;
 
 pub use schema::OpenError;
 
 use std::fmt;
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use jid::BareJid;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{ErrorCode, TransactionBehavior};
 
 use self::worker::Worker;
@@ -142,6 +145,29 @@ fn readable<T>(row: rusqlite::Result<T>) -> Result<Option<T>, Refusal> {
             | rusqlite::Error::Utf8Error(..),
         ) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Since 1970, negative before it.
+fn microseconds(time: SystemTime) -> i64 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
+        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |n| -n),
+    }
+}
+
+/// A value in a column.
+struct Column<T>(T);
+
+impl FromSql for Column<SystemTime> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let stored = value.as_i64()?;
+        let distance = Duration::from_micros(stored.unsigned_abs());
+        let time = match stored {
+            0.. => UNIX_EPOCH.checked_add(distance),
+            _ => UNIX_EPOCH.checked_sub(distance),
+        };
+        time.map(Self).ok_or(FromSqlError::OutOfRange(stored))
     }
 }
 

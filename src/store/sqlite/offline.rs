@@ -1,12 +1,10 @@
 //! Offline messages.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use jid::BareJid;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{Connection, Row, params};
 
-use super::{Refusal, Sqlite, readable};
+use super::{Column, Refusal, Sqlite, microseconds, readable};
 use crate::store::{OfflineId, OfflineMessage, OfflineStore, StoreFuture};
 
 impl OfflineStore for Sqlite {
@@ -79,29 +77,6 @@ fn usage(db: &Connection, account: &str) -> rusqlite::Result<(usize, usize)> {
         let size = |column| row.get(column).map(|n: i64| usize::try_from(n).unwrap_or(usize::MAX));
         Ok((size(0)?, size(1)?))
     })
-}
-
-/// Since 1970, negative before it.
-fn microseconds(time: SystemTime) -> i64 {
-    match time.duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
-        Err(before) => i64::try_from(before.duration().as_micros()).map_or(i64::MIN, |n| -n),
-    }
-}
-
-/// A value in a column.
-struct Column<T>(T);
-
-impl FromSql for Column<SystemTime> {
-    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        let stored = value.as_i64()?;
-        let distance = Duration::from_micros(stored.unsigned_abs());
-        let time = match stored {
-            0.. => UNIX_EPOCH.checked_add(distance),
-            _ => UNIX_EPOCH.checked_sub(distance),
-        };
-        time.map(Self).ok_or(FromSqlError::OutOfRange(stored))
-    }
 }
 
 impl FromSql for Column<OfflineId> {

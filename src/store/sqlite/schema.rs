@@ -80,6 +80,32 @@ pub(super) const MIGRATIONS: &[&str] = &[
     "
     UPDATE offline_message SET received = received * 1000;
     ",
+    // No token: what it is derived from.
+    "
+    CREATE TABLE token_client (
+        account TEXT NOT NULL,
+        client BLOB NOT NULL,
+        revision INTEGER NOT NULL,
+        nonce BLOB NOT NULL,
+        last INTEGER NOT NULL,
+        software TEXT,
+        device TEXT,
+        used INTEGER NOT NULL,
+        PRIMARY KEY (account, client)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE token (
+        account TEXT NOT NULL,
+        client BLOB NOT NULL,
+        slot TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        mechanism TEXT NOT NULL,
+        issued INTEGER NOT NULL,
+        expiry INTEGER NOT NULL,
+        count INTEGER NOT NULL,
+        credentials BLOB NOT NULL,
+        PRIMARY KEY (account, client, slot)
+    ) STRICT, WITHOUT ROWID;
+    ",
 ];
 
 /// The version before domains had one spelling (JID-3).

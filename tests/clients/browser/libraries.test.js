@@ -47,7 +47,8 @@ const pages = {
     });
     window.say = (to, text) => connection.send($msg({ to, type: "chat" }).c("body").t(text));
   </script>`,
-  "/converse": `${head}<link rel=stylesheet href="/converse.min.css"><body><converse-root></converse-root><script type=module>
+  "/converse": `${head}<link rel=stylesheet href="/converse.min.css"><body><converse-root></converse-root>
+    <script type=module>
     import converse from "/converse.min.js";
     converse.initialize({ websocket_url: new URLSearchParams(location.search).get("socket"), assets_path: "/",
       discover_connection_methods: false, view_mode: "fullscreen", i18n: "en", loglevel: "fatal", enable_smacks: true,
@@ -118,7 +119,9 @@ test("xmpp.js resumes when it is cut", async () => {
   const { origin, direct, breakable, network } = await world();
   const romeo = await library(origin, "xmppjs", breakable, "romeo");
   const juliet = await library(origin, "strophe", direct, "juliet");
-  const resumed = romeo.page.evaluate(() => new Promise((resolve) => xmpp.streamManagement.on("resumed", () => resolve(true))));
+  const resumed = romeo.page.evaluate(() => new Promise((resolve) => {
+    xmpp.streamManagement.on("resumed", () => resolve(true));
+  }));
   network.refuse();
   await juliet.say("romeo", "while you were away");
   network.accept();

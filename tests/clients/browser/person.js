@@ -59,7 +59,7 @@ export class Person {
     return this.page.$$eval(".message", (all) => all.map((message) => ({
       text: message.querySelector(".bubble p").textContent,
       out: message.classList.contains("out"),
-      state: message.querySelector(".state")?.className.baseVal ?? message.querySelector(".state")?.classList[1] ?? null,
+      state: message.querySelector(".state")?.classList[1] ?? null,
       trouble: message.querySelector(".trouble p")?.textContent ?? null,
     })));
   }
@@ -86,6 +86,35 @@ export class Person {
 
   text(selector) {
     return this.page.textContent(selector);
+  }
+
+  /// Sends stanzas that the page would not, from a session beside it, and waits until the server has them: `count`
+  /// times what `make` returns, which gets `el`, `NS` and the number.
+  async sendBeside(make, count = 1) {
+    const maker = await this.page.evaluateHandle(`(${make})`);
+    await this.page.evaluate(async ([user, make, count]) => {
+      const { Client } = await import("/xmpp/client.js");
+      const { el, NS } = await import("/xmpp/xml.js");
+      const url = new URL("/xmpp-websocket", location.href.replace("http", "ws"));
+      const account = { jid: `${user}@localhost`, secret: { password: `secret-of-${user}` } };
+      let settled = 0;
+      await new Promise((resolve) => {
+        const nothing = () => {};
+        const app = { changed: nothing, begin: nothing, stanza: nothing, unknown: nothing, refused: nothing };
+        app.save = nothing;
+        app.settled = (ids) => {
+          settled += ids.length;
+          if (settled >= count) resolve();
+        };
+        const client = new Client({ url, ...account }, app);
+        client.start();
+        for (let n = 1; n <= count; n++) {
+          const stanza = make(el, NS, n);
+          stanza.setAttribute("id", `beside-${n}`);
+          client.send(stanza, { keep: true });
+        }
+      });
+    }, [this.user, maker, count]);
   }
 
   /// What the session is called at the server.

@@ -102,7 +102,7 @@ test("a session is the same after it was stored", () => {
 });
 
 test("counts are numbers of 32 bits and nothing else", () => {
-  for (const [text, count] of [["0", 0], ["4294967295", 2 ** 32 - 1], ["4294967296", null], ["-1", null], ["1.5", null], ["", null], [null, null], [" 1", null]]) {
-    assert.equal(readCount(text), count, text);
-  }
+  assert.equal(readCount("0"), 0);
+  assert.equal(readCount("4294967295"), 2 ** 32 - 1);
+  for (const text of ["4294967296", "-1", "1.5", "", null, " 1", "1e3"]) assert.equal(readCount(text), null, text);
 });

@@ -23,6 +23,11 @@ export const PATIENCE = 25_000;
 const started = [];
 let browser = null;
 
+// Nor does a server outlive tests that are themselves ended.
+const servers = new Set();
+process.on("exit", () => { for (const server of servers) server.kill("SIGKILL"); });
+for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => process.exit(1));
+
 export async function endAll() {
   for (const end of started.splice(0).reverse()) await end();
 }
@@ -56,6 +61,7 @@ export class Server {
     const files = process.env.PAGES ? ["--files", process.env.PAGES] : [];
     this.process = spawn(program, [...options, ...accounts, ...files, "--log", process.env.SERVER_LOG ?? "error"],
       { stdio: ["ignore", "pipe", "inherit"] });
+    servers.add(this.process);
     for await (const line of createInterface(this.process.stdout)) {
       const address = /^listening on .*:(\d+)$/.exec(line);
       if (address) {
@@ -71,6 +77,7 @@ export class Server {
     if (this.process.exitCode !== null || this.process.signalCode !== null) return;
     this.process.kill("SIGKILL");
     await once(this.process, "exit");
+    servers.delete(this.process);
   }
 
   get url() {

@@ -78,9 +78,11 @@ fn tls_3_an_insecure_stream_wants_encryption_first() {
 
 #[test]
 fn sasl_2_without_initial_response_the_client_is_asked_for_it() {
-    for mechanism in Mechanism::ALL {
+    let asks = |one: &Mechanism| *one != Mechanism::Anonymous && !one.is_for_tokens();
+    for mechanism in Mechanism::ALL.into_iter().filter(asks) {
         let mut world = World::with(|context| {
             context.certified = vec![BareJid::new("juliet@im.example.com").unwrap()];
+            context.policy = Arc::new(policy().tokens().guests());
         });
         let step =
             world.receive(Ok(Request::Auth { mechanism: mechanism.as_str(), initial: None }));
@@ -134,7 +136,7 @@ fn sasl_4_abort_is_a_failed_attempt_and_a_lone_response_is_malformed() {
         SaslError::MalformedRequest,
     );
     let last = world.receive(Ok(Request::Abort)).unwrap_err();
-    assert_eq!(last, Failure { error: SaslError::Aborted, close: true });
+    assert_eq!(last, Failure { error: SaslError::Aborted, text: None, close: true });
 }
 
 #[test]

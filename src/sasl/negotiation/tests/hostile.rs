@@ -34,9 +34,9 @@ fn sec_6_debug_shows_no_name_and_no_secret() {
 proptest! {
     #[test]
     fn sec_7_no_changed_message_of_a_good_exchange_succeeds(
-        which in 1..Mechanism::ALL.len(), second: bool, place: prop::sample::Index, bit in 0..8_u8, cut: bool,
+        which in 1..8_usize, second: bool, place: prop::sample::Index, bit in 0..8_u8, cut: bool,
     ) {
-        let mechanism = Mechanism::ALL[which];
+        let mechanism = SCRAMS.get(which).copied().unwrap_or(Mechanism::Plain);
         let change = |message: &[u8]| {
             let mut message = message.to_vec();
             let place = place.index(message.len());

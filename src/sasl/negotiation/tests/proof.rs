@@ -222,14 +222,17 @@ fn sasl_7_a_fault_of_the_store_is_no_attempt() {
         let step = world.negotiation.receive(Ok(Request::Auth { mechanism: "PLAIN", initial }));
         assert!(matches!(step, Ok(Step::NeedCredentials { .. })));
         let refused = world.negotiation.store_failed();
-        assert_eq!(refused, Failure { error: SaslError::TemporaryAuthFailure, close: false });
+        assert_eq!(
+            refused,
+            Failure { error: SaslError::TemporaryAuthFailure, text: None, close: false }
+        );
     }
     assert_refused(
         world.negotiation.credentials(Some(world.credentials.clone())),
         SaslError::MalformedRequest,
     );
     let wrong = world.plain("", "juliet", "x").unwrap_err();
-    assert_eq!(wrong, Failure { error: SaslError::NotAuthorized, close: false });
+    assert_eq!(wrong, Failure { error: SaslError::NotAuthorized, text: None, close: false });
     assert_success(world.plain("", "juliet", PASSWORD), "juliet@im.example.com");
 }
 

@@ -23,13 +23,13 @@ pub(super) use books::{News, Signal};
 
 /// Where a transport comes from: a keyed hash of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Source(u64);
+pub(in crate::server) struct Source(u64);
 
 impl Source {
     /// The host has not said. All of these are one source, and no limit per source applies to it.
     const UNNAMED: Self = Self(0);
 
-    pub(super) const fn key(self) -> u64 {
+    pub(in crate::server) const fn key(self) -> u64 {
         self.0
     }
 }
@@ -137,11 +137,21 @@ impl Ledger {
 
     /// The source that a peer belongs to: the whole address with IPv4, and with IPv6 the /64 that one
     /// subscriber usually has.
-    pub(super) fn source(&self, peer: &PeerAddress) -> Source {
+    pub(in crate::server) fn source(&self, peer: &PeerAddress) -> Source {
         if !peer.is_known() {
             return Source::UNNAMED;
         }
         Source(self.hasher.hash_one(peer.network()) | 1)
+    }
+
+    /// An account, where a source is to be named.
+    pub(in crate::server) fn as_source(&self, account: &BareJid) -> Source {
+        Source(self.account(account))
+    }
+
+    /// The key of all guests from a source, if the host names it.
+    pub(super) fn guests_of(&self, source: Source) -> u64 {
+        if source == Source::UNNAMED { 0 } else { self.hasher.hash_one(("guests", source)) | 1 }
     }
 
     /// An account's key; never that of a source.

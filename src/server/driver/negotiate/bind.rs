@@ -18,7 +18,7 @@ use crate::session::{
     Authed, BindError, BindRefusal, BindRequest, ClientId, Misuse, Session, SessionSetup, Values,
 };
 use crate::stanza::{Child, Condition, ErrorType, Stanza, StanzaError, write};
-use crate::store::StoreError;
+use crate::store::{ClientKey, StoreError};
 use crate::stream::{Limit, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
@@ -43,7 +43,11 @@ impl<C: SharedConnection> Driver<C> {
         let key = session.account().to_string();
         let signal = Arc::clone(self.place().signal());
         let core = Arc::clone(&self.core);
-        let asks = Asks { resource, ..Asks::default() };
+        let mut asks = Asks { resource, ..Asks::default() };
+        let agent = self.negotiating.as_ref().and_then(|negotiating| negotiating.agent.as_ref());
+        if let Some(client) = agent.and_then(|agent| agent.id) {
+            asks.setup.set_extension(ClientKey::of(session.account(), client));
+        }
         let work = bind(core, session, asks, id.clone(), self.peer.clone(), signal, sender);
         let _ran = self.core.jobs.run(&key, work);
         self.pending = Some(Pending::Bind(Box::new((done, id))));
@@ -174,12 +178,17 @@ impl<C: SharedConnection> Core<C> {
         };
         let loaded = self.timers.within(self.limits.load, load).await;
         if loaded.is_none() {
-            let error = format!("no answer within {:?}", self.limits.load);
-            let (call, failure) = (StoreCall::LoadAccount, StoreFailure::Late);
-            let kind = FaultKind::Store { call, failure, error };
-            self.faults.tell(kind, &PeerAddress::UNKNOWN, Some(account));
+            self.late(account);
         }
         loaded?.ok()
+    }
+
+    /// A store takes too long.
+    pub(super) fn late(&self, account: &BareJid) {
+        let error = format!("no answer within {:?}", self.limits.load);
+        let (call, failure) = (StoreCall::LoadAccount, StoreFailure::Late);
+        let kind = FaultKind::Store { call, failure, error };
+        self.faults.tell(kind, &PeerAddress::UNKNOWN, Some(account));
     }
 }
 

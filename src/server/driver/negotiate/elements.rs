@@ -40,6 +40,7 @@ impl<C: SharedConnection> Driver<C> {
         if is_counted && matches!(self.state, State::Authed(_)) {
             self.count_stanza(false);
         }
+        self.early_data_ends();
     }
 
     /// SASL2-5: what the stream is closed with where this must not come while an exchange of SASL2 is under way. What is
@@ -91,12 +92,15 @@ impl<C: SharedConnection> Driver<C> {
     pub(in super::super) fn refuse_opening(&mut self) -> bool {
         let condition = match (&self.state, self.parser.opening()) {
             // STREAM-18
-            (State::Unauthed(_), Some(Opening::Stanza)) if self.is_exclusive() => {
+            (State::Unauthed(_), Some(Opening::Stanza(_))) if self.is_exclusive() => {
                 Some(StreamCondition::PolicyViolation)
             }
-            (State::Unauthed(_), Some(Opening::Stanza)) => Some(StreamCondition::NotAuthorized),
+            (State::Unauthed(_), Some(Opening::Stanza(kind))) => {
+                let answers = self.may_answer_stranger(kind);
+                (!answers).then_some(StreamCondition::NotAuthorized)
+            }
             (_, Some(Opening::Other(name, namespace))) => self.refusal(name, namespace),
-            (_, Some(Opening::Stanza) | None) => None,
+            (_, Some(Opening::Stanza(_)) | None) => None,
         };
         let Some(condition) = condition else { return false };
         self.fail(condition.into());
@@ -220,7 +224,10 @@ impl<C: SharedConnection> Driver<C> {
     /// A stanza (STREAM-18, BIND-11, BIND-12), and what it was refused with.
     fn unbound_stanza(&mut self, received: &Received<'_>, refused: Option<StanzaError>) {
         let State::Authed(session) = &self.state else {
-            return self.fail(StreamCondition::NotAuthorized.into());
+            if refused.is_some() || !self.answer_stranger(received) {
+                self.fail(StreamCondition::NotAuthorized.into());
+            }
+            return;
         };
         let account = session.account().clone();
         let stanza = received.stamp(Some(account.as_str()), self.lang.as_deref());

@@ -11,11 +11,13 @@ use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::extension::{Entering, Flow, LoggingIn, NewSession};
 use crate::oneshot;
-use crate::sasl::{Bind2, Establish, UserAgent, wire};
+use crate::sasl::{Bind2, Description, Establish, Fast, Holder, UserAgent, fast, wire};
+use crate::server::tokens::TokenWish;
 use crate::server::{Core, FaultKind, PeerAddress, StoreCall, StoreFailure, caught};
 use crate::session::{Authed, Bound, HostCode, Reason, Reply, Session};
 use crate::shield::shielded_or;
 use crate::stanza::write;
+use crate::store::ClientKey;
 use crate::stream::Features;
 
 /// What came of it.
@@ -33,6 +35,8 @@ struct Proved {
     asked: Box<Establish>,
     /// Of the mechanism, for the client.
     data: Option<Vec<u8>>,
+    /// What it wants of its tokens.
+    wish: Option<TokenWish>,
     peer: PeerAddress,
 }
 
@@ -46,10 +50,11 @@ impl<C: SharedConnection> Driver<C> {
         data: Option<Vec<u8>>,
     ) {
         let key = account.to_string();
+        let wish = self.token_wish(&account, &asked);
         let Some(session) = self.authenticate(account) else {
             return self.login_impossible();
         };
-        let proved = Proved { asked, data, peer: self.peer.clone() };
+        let proved = Proved { asked, data, wish, peer: self.peer.clone() };
         let (core, signal) = (Arc::clone(&self.core), Arc::clone(self.place().signal()));
         let (sender, done) = oneshot::channel();
         if let Some(negotiating) = &mut self.negotiating {
@@ -58,6 +63,33 @@ impl<C: SharedConnection> Driver<C> {
         }
         let _ran = self.core.jobs.run(&key, establish(core, session, proved, signal, sender));
         self.pending = Some(Pending::Establish(Box::new(done)));
+    }
+
+    /// FAST-2, FAST-4, FAST-5: what is to become of the client's tokens.
+    fn token_wish(&self, account: &BareJid, asked: &Establish) -> Option<TokenWish> {
+        let negotiating = self.negotiating.as_ref()?;
+        let client = ClientKey::of(account, asked.agent.id?);
+        let used = asked.evidence.token;
+        let invalidate = used.and_then(|_| Fast::of(asked)).is_some_and(|fast| fast.invalidate);
+        let requested = fast::requested(asked, negotiating.sasl.as_ref()?.for_tokens());
+        let requested = requested.filter(|_| negotiating.from.is_some());
+        let is_due = used.is_some_and(|used| used.is_due) && !invalidate;
+        let issue = requested.or_else(|| negotiating.mechanism.filter(|_| is_due));
+        if issue.is_none() && !invalidate {
+            return None;
+        }
+        let policy = Arc::clone(&self.core.domain(account.domain().as_str())?.sasl);
+        let fingerprint =
+            asked.evidence.credentials.as_ref().map(|known| policy.fingerprint(known));
+        Some(TokenWish {
+            policy,
+            holder: Holder { account: account.clone(), client },
+            issue,
+            invalidate,
+            again: used.is_some() && !invalidate,
+            fingerprint,
+            description: Description::of(&asked.agent),
+        })
     }
 
     /// The job that does it has ended; `None` if it panicked.
@@ -100,13 +132,18 @@ async fn establish<C: SharedConnection>(
     signal: Arc<Signal>,
     done: oneshot::Sender<Established<C>>,
 ) {
-    let Proved { asked, data, peer } = proved;
+    let Proved { asked, data, wish, peer } = proved;
     let account = session.account().clone();
     let Some((entering, mut answers)) = core.ask_inline(session, &asked, &peer, &signal) else {
         return done.send(Established::Failed);
     };
     let (session, is_resumed) = match (entering, &asked.bind) {
-        (Entering::Resumed(session), _) => (session, true),
+        (Entering::Resumed(session), _) => {
+            if let Some(client) = asked.agent.id {
+                session.handle().set_extension(ClientKey::of(&account, client));
+            }
+            (session, true)
+        }
         (Entering::Authed(session), Some(bind)) => {
             let (asks, bound) = core.bind_2(&account, &asked, bind, &peer);
             match register(&core, session, &asks, &peer, &signal, || done.is_closed()).await {
@@ -120,10 +157,12 @@ async fn establish<C: SharedConnection>(
             }
         }
         (Entering::Authed(session), None) => {
+            core.token(wish, &mut answers).await;
             let success = success(&data, account.as_str(), &answers);
             return done.send(Established::Authed(session, asked.agent, success));
         }
     };
+    core.token(wish, &mut answers).await;
     let success = success(&data, session.jid().as_str(), &answers);
     let features = (!is_resumed).then(|| core.bound_features(&session, &peer).into_content());
     if done.is_closed() {
@@ -152,6 +191,17 @@ fn success(data: &Option<Vec<u8>>, identifier: &str, answers: &[u8]) -> Vec<u8> 
 }
 
 impl<C: SharedConnection> Core<C> {
+    /// Does what the client wants of its tokens. One that it does not get it can ask for again.
+    async fn token(&self, wish: Option<TokenWish>, answers: &mut Vec<u8>) {
+        let Some(wish) = wish else { return };
+        let account = wish.holder.account.clone();
+        match self.timers.within(self.limits.load, self.grant_token(wish)).await {
+            Some(Ok(Some(issued))) => fast::write_token(&issued, answers),
+            Some(Ok(None) | Err(_)) => {}
+            None => self.late(&account),
+        }
+    }
+
     /// Asks extensions about the requests that came with an authentication, until one of them has resumed a
     /// session; `None` where the stream is to be closed.
     fn ask_inline(
@@ -209,7 +259,11 @@ impl<C: SharedConnection> Core<C> {
                 }
             }
         }
-        let (setup, bound) = session.into_parts();
+        let (mut setup, bound) = session.into_parts();
+        if let Some(client) = asked.agent.id {
+            // FAST-10
+            setup.set_extension(ClientKey::of(account, client));
+        }
         let asks = Asks { resource: None, tag: bind.tag.clone(), client: asked.agent.id, setup };
         (asks, bound)
     }

@@ -7,7 +7,7 @@ use jid::DomainPart;
 use super::{Driver, Negotiating};
 use crate::connection::SharedConnection;
 use crate::extension::{Extension, Stage};
-use crate::sasl::{Context, Mechanism, Negotiation, wire};
+use crate::sasl::{Context, Mechanism, Negotiation, fast, wire};
 use crate::server::builder::Domain;
 use crate::server::{Core, PeerAddress};
 use crate::session::HostCode;
@@ -34,10 +34,12 @@ impl<C: SharedConnection> Driver<C> {
             return self
                 .fail(error.with_text("en", "no way to log in can be offered on this transport"));
         };
-        let only_tls = !negotiating.secure && served.tls_required;
+        let secure = negotiating.secure;
+        let only_tls = !secure && served.tls_required;
         // SASL2-1, SASL2-3
-        if negotiating.secure {
-            let inline = core.inline_features(&self.peer);
+        if secure {
+            let mut inline = core.inline_features(&self.peer);
+            fast::write_offer(context.for_tokens(), served.sasl.takes_early_data(), &mut inline);
             let mut tasks = Vec::new();
             wire::write_upgrades(context.upgrades(), &mut tasks);
             features = features.sasl2(context.offered().map(Mechanism::as_str), &inline, &tasks);
@@ -46,6 +48,8 @@ impl<C: SharedConnection> Driver<C> {
         if !only_tls {
             let bytes = core.limits.stream.element_bytes_before_auth();
             features = features.limits(bytes, core.limits.negotiation.as_secs());
+        }
+        if secure {
             features = core.extend(features, Stage::Secure, &self.peer);
         }
         self.send(features.frame());
@@ -137,7 +141,7 @@ impl<C: SharedConnection> Core<C> {
         more
     }
 
-    pub(super) fn domain(&self, name: &str) -> Option<&Domain> {
+    pub(in crate::server) fn domain(&self, name: &str) -> Option<&Domain> {
         self.domains.iter().find(|domain| domain.name.as_str() == name)
     }
 }

@@ -46,12 +46,31 @@ struct Logins {
 #[derive(Default)]
 struct OfSource {
     under_way: usize,
-    waiting: VecDeque<Login>,
+    waiting: VecDeque<Box<dyn Login>>,
 }
 
-struct Login {
-    check: Box<dyn FnOnce() -> bool + Send>,
-    answer: Sender<bool>,
+/// A password to hash, for somebody who waits.
+trait Login: Send {
+    fn is_given_up(&self) -> bool;
+    fn run(self: Box<Self>);
+}
+
+struct Hash<F, T> {
+    hash: F,
+    answer: Sender<T>,
+}
+
+impl<F: FnOnce() -> T + Send, T: Send> Login for Hash<F, T> {
+    fn is_given_up(&self) -> bool {
+        self.answer.is_closed()
+    }
+
+    fn run(self: Box<Self>) {
+        let Self { hash, answer } = *self;
+        if let Some(hashed) = shielded(hash) {
+            answer.send(hashed);
+        }
+    }
 }
 
 /// One check under way. Done or dropped, it makes room.
@@ -84,17 +103,18 @@ impl Hashing {
         Self { offload, most: most.max(1), queue: Mutex::default(), faults }
     }
 
-    /// The result of `check`, which runs in the turn of its source; `None` if it panics or never runs.
-    pub(in super::super) fn submit(
+    /// The result of `hash`, which runs in the turn of its source; `None` if it panics or never runs.
+    pub(in crate::server) fn submit<T: Send + 'static>(
         self: &Arc<Self>,
         source: Source,
-        check: Box<dyn FnOnce() -> bool + Send>,
-    ) -> Receiver<bool> {
+        hash: impl FnOnce() -> T + Send + 'static,
+    ) -> Receiver<T> {
         let (answer, answered) = channel();
+        let login: Box<dyn Login> = Box::new(Hash { hash, answer });
         {
             let mut queue = self.queue.lock();
             let logins = queue.sources.entry(source).or_default();
-            logins.waiting.push_back(Login { check, answer });
+            logins.waiting.push_back(login);
             if logins.waiting.len() == 1 {
                 queue.turns.push_back(source);
             }
@@ -109,13 +129,11 @@ impl Hashing {
             // The other thread looks again; or this is its own host, which runs the check in place.
             return;
         }
-        while let Some((source, Login { check, answer })) = self.next() {
+        while let Some((source, login)) = self.next() {
             let under_way = UnderWay { hashing: Arc::clone(self), source };
             let hash = move || {
                 let _under_way = under_way;
-                if let Some(right) = shielded(check) {
-                    answer.send(right);
-                }
+                login.run();
             };
             let run = || self.offload.run(Box::new(hash));
             self.faults.shielded(HostCode::Hashing, &PeerAddress::UNKNOWN, None, run);
@@ -123,7 +141,7 @@ impl Hashing {
     }
 
     /// The next that may run. Those whose stream is gone are dropped, without the lock.
-    fn next(&self) -> Option<(Source, Login)> {
+    fn next(&self) -> Option<(Source, Box<dyn Login>)> {
         let mut gone = Vec::new();
         let mut queue = self.queue.lock();
         let found = queue.next(self.most, &mut gone);
@@ -134,7 +152,11 @@ impl Hashing {
 }
 
 impl Logins {
-    fn next(&mut self, most: usize, gone: &mut Vec<Login>) -> Option<(Source, Login)> {
+    fn next(
+        &mut self,
+        most: usize,
+        gone: &mut Vec<Box<dyn Login>>,
+    ) -> Option<(Source, Box<dyn Login>)> {
         // One source alone leaves room for another.
         let most_per_source = if most == 1 { 1 } else { most.div_ceil(2) };
         for _ in 0..self.turns.len() {
@@ -149,7 +171,7 @@ impl Logins {
             }
             let mut found = None;
             while let Some(login) = logins.waiting.pop_front() {
-                if login.answer.is_closed() {
+                if login.is_given_up() {
                     gone.push(login);
                 } else {
                     found = Some(login);

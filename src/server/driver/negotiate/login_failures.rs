@@ -41,7 +41,8 @@ impl LoginFailures {
 }
 
 impl Rate {
-    fn each(self) -> Duration {
+    /// The time in which one comes back.
+    pub(in crate::server) fn each(self) -> Duration {
         self.period / self.amount.max(1)
     }
 }

@@ -5,11 +5,14 @@ mod certificate;
 mod elements;
 mod establish;
 mod features;
+mod guest;
 pub(in crate::server) mod hashing;
 mod header;
+mod host;
 pub(in crate::server) mod local;
 pub(in crate::server) mod login_failures;
 mod sasl;
+mod strangers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +25,7 @@ use crate::connection::{Close, SendError, SharedConnection};
 use crate::sasl::wire::Profile;
 use crate::sasl::{ChannelBindings, Mechanism, Negotiation, UserAgent};
 use crate::server::{Login, LoginStep};
-use crate::session::{Bound, Epoch, HostCode, Session};
+use crate::session::{Bound, Epoch, HostCode, Session, Values};
 use crate::stanza::Frame;
 use crate::stream::{Limit, StreamCondition, StreamError};
 pub(super) use establish::Established;
@@ -57,15 +60,31 @@ pub(super) struct Negotiating {
     /// When it may be checked (LIMIT-29).
     pub(super) not_before: Option<Duration>,
     bind_failures: u8,
+    pub(super) early: EarlyData,
     /// Who has been named in the exchange under way.
     claimed: Option<BareJid>,
     /// How the client authenticates, or has authenticated.
     mechanism: Option<Mechanism>,
+    /// Requests before authentication (LIMIT-33).
+    requests: u8,
+    /// What extensions keep for a stream that is not authenticated.
+    kept: Values,
     /// In which profile it last spoke of that.
     profile: Profile,
     /// What it has said about itself with the login that was right.
     agent: Option<UserAgent>,
     since: Since,
+}
+
+/// Whether what the client says came in the early data of TLS, which anybody can send again (SASL2-11).
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum EarlyData {
+    #[default]
+    No,
+    /// What is handed in now does.
+    Yes,
+    /// Some of what is not yet read did.
+    Unread,
 }
 
 /// When the steps of a login began.
@@ -104,6 +123,7 @@ impl Negotiating {
         self.sasl = None;
         self.login = None;
         self.claimed = None;
+        self.kept = Values::default();
         self.certified = Vec::new();
         self.not_before = None;
     }

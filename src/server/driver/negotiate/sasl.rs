@@ -1,17 +1,21 @@
 //! The SASL exchange on the stream (RFC 6120 §6).
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use jid::BareJid;
 
 use super::super::blocked::{Pending, SaslAnswer};
-use super::{Driver, State};
+use super::{Driver, EarlyData, State};
 use crate::connection::SharedConnection;
 use crate::sasl::wire::Profile;
-use crate::sasl::{Establish, Failure, Negotiation, Step, wire};
+use crate::sasl::{
+    Establish, Failure, Fast, FastProof, Holder, Mechanism, Negotiation, SaslError, Step, wire,
+};
+use crate::server::tokens::FastLogin;
 use crate::server::{FaultKind, LoginStep};
 use crate::session::{Authed, HostCode, Session};
-use crate::store::Verdict;
+use crate::store::{ClientKey, Verdict};
 use crate::stream::{Limit, Nonza, StreamCondition, StreamError};
 
 impl<C: SharedConnection> Driver<C> {
@@ -22,7 +26,11 @@ impl<C: SharedConnection> Driver<C> {
     pub(super) fn sasl_request(&mut self, nonza: &Nonza) {
         let mechanism = nonza.attribute("mechanism");
         let text = nonza.text();
-        let request = wire::parse(nonza.name(), mechanism.as_deref(), &text);
+        let request = match self.is_early() {
+            // SASL2-11
+            true => Err(SaslError::TemporaryAuthFailure),
+            false => wire::parse(nonza.name(), mechanism.as_deref(), &text),
+        };
         self.note_request(Profile::Sasl1, nonza.name() == "auth", mechanism.as_deref());
         if let Some(step) = self.sasl().map(|sasl| sasl.receive(request)) {
             self.sasl_step(step);
@@ -31,12 +39,40 @@ impl<C: SharedConnection> Driver<C> {
 
     pub(super) fn sasl_request_2(&mut self, nonza: &Nonza) {
         let mechanism = nonza.attribute("mechanism");
-        let request = wire::parse_2(nonza, mechanism.as_deref());
         let is_first = nonza.name() == "authenticate";
         let asked = is_first.then(|| Box::new(Establish::read(nonza)));
         self.note_request(Profile::Sasl2, is_first, mechanism.as_deref());
+        let request = match self.is_early() && !self.may_be_early(asked.as_deref()) {
+            // SASL2-11
+            true => Err(SaslError::TemporaryAuthFailure),
+            false => wire::parse_2(nonza, mechanism.as_deref()),
+        };
         if let Some(step) = self.sasl().map(|sasl| sasl.receive_2(request, asked)) {
             self.sasl_step(step);
+        }
+    }
+
+    fn is_early(&self) -> bool {
+        self.negotiating.as_ref().is_some_and(|negotiating| negotiating.early != EarlyData::No)
+    }
+
+    /// FAST-6
+    fn may_be_early(&self, asked: Option<&Establish>) -> bool {
+        let State::Unauthed(session) = &self.state else { return false };
+        let domain = session.domain().and_then(|domain| self.core.domain(domain.as_str()));
+        let mechanism = self.negotiating.as_ref().and_then(|negotiating| negotiating.mechanism);
+        domain.is_some_and(|domain| domain.sasl.takes_early_data())
+            && mechanism.is_some_and(Mechanism::is_for_tokens)
+            && asked.and_then(Fast::of).is_some_and(|fast| fast.count.is_some())
+    }
+
+    /// What was early is read.
+    pub(super) fn early_data_ends(&mut self) {
+        let is_read = self.parser.is_between();
+        if let Some(negotiating) = self.negotiating.as_mut().filter(|_| is_read)
+            && negotiating.early == EarlyData::Unread
+        {
+            negotiating.early = EarlyData::No;
         }
     }
 
@@ -61,6 +97,9 @@ impl<C: SharedConnection> Driver<C> {
         let step = match answer {
             Some(SaslAnswer::Credentials(found)) => sasl.credentials(*found),
             Some(SaslAnswer::Verdict(verdict)) => sasl.verdict(verdict),
+            Some(SaslAnswer::Token(verdict)) => sasl.token(verdict),
+            Some(SaslAnswer::Guest(account)) => sasl.guest(account),
+            Some(SaslAnswer::Fast(found)) => sasl.fast(found),
             Some(SaslAnswer::Hashed(right)) => sasl.hashed(right),
             Some(SaslAnswer::Added(is_added)) => sasl.added(is_added),
             None => Err(sasl.store_failed()),
@@ -84,6 +123,10 @@ impl<C: SharedConnection> Driver<C> {
             }
             Ok(Step::NeedCredentials { account }) => self.find_credentials(account),
             Ok(Step::CheckPassword { account, password }) => self.check_password(account, password),
+            Ok(Step::CheckToken { claimed, token }) => self.check_token(claimed.as_ref(), token),
+            Ok(Step::NeedDiscovery) => self.discovery(),
+            Ok(Step::NeedGuest) => self.admit_guest(),
+            Ok(Step::CheckFast { account, proof }) => self.check_fast(account, proof),
             Ok(Step::CheckAccount { account }) => self.check_account(account),
             Ok(Step::CheckKeys(check)) => match &self.core.hashing {
                 Some(hashing) => {
@@ -114,14 +157,17 @@ impl<C: SharedConnection> Driver<C> {
                     accounts.add_keys(&account, proved, added).await.ok().map(SaslAnswer::Added)
                 });
             }
-            Ok(Step::Success { account, data }) => {
+            Ok(Step::Success { account, data, expires }) => {
                 self.progressed(false);
                 self.end_login(true);
                 match self.sasl().and_then(Negotiation::take_asked) {
-                    None => self.authenticated(account, data.as_deref()),
+                    None => self.authenticated(account, data.as_deref(), expires),
                     // SASL2-4
                     Some(_) if self.is_other_than(&account) => self.wrong_identity(),
-                    Some(asked) => self.establish(account, asked, data),
+                    Some(asked) => {
+                        self.expires_at(expires);
+                        self.establish(account, asked, data);
+                    }
                 }
             }
             Err(refused) => {
@@ -139,7 +185,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     fn find_credentials(&mut self, account: BareJid) {
-        self.begin_login(&account);
+        self.begin_login(Some(&account));
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
             let found = accounts.credentials(&account).await.ok()?;
@@ -147,21 +193,9 @@ impl<C: SharedConnection> Driver<C> {
         });
     }
 
-    fn check_password(&mut self, account: BareJid, password: String) {
-        let domain = self.core.domain(account.domain().as_str());
-        let Some(authenticator) = domain.and_then(|domain| domain.authenticator.clone()) else {
-            return;
-        };
-        self.begin_login(&account);
-        self.wait_for_sasl(async move {
-            let verdict = authenticator.check_password(&account, &password).await;
-            verdict.ok().map(SaslAnswer::Verdict)
-        });
-    }
-
     /// EXTERNAL-3
     fn check_account(&mut self, account: BareJid) {
-        self.begin_login(&account);
+        self.begin_login(Some(&account));
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
             // A host that checks passwords itself may have accounts without credentials.
@@ -175,24 +209,49 @@ impl<C: SharedConnection> Driver<C> {
         });
     }
 
-    fn wait_for_sasl(&mut self, answer: impl Future<Output = Option<SaslAnswer>> + Send + 'static) {
+    /// FAST-7: whether there is such an account and client or not.
+    fn check_fast(&mut self, account: BareJid, proof: FastProof) {
+        let asked = self.sasl().and_then(|sasl| sasl.asked());
+        let fast = asked.and_then(Fast::of);
+        let client = asked.and_then(|asked| asked.agent.id);
+        let policy = self.core.domain(account.domain().as_str()).map(|domain| &domain.sasl);
+        let policy = policy.map(Arc::clone);
+        let (Some(fast), Some(client), Some(policy)) = (fast, client, policy) else {
+            return self.sasl_answer(Some(SaslAnswer::Fast(Err(SaslError::MalformedRequest))));
+        };
+        self.begin_login(Some(&account));
+        let client = ClientKey::of(&account, client);
+        let login = FastLogin { holder: Holder { account, client }, proof, count: fast.count };
+        let core = Arc::clone(&self.core);
+        self.wait_for_sasl(async move {
+            core.check_token(&policy, &login).await.ok().map(SaslAnswer::Fast)
+        });
+    }
+
+    pub(super) fn wait_for_sasl(
+        &mut self,
+        answer: impl Future<Output = Option<SaslAnswer>> + Send + 'static,
+    ) {
         self.pending = Some(Pending::Sasl(Box::pin(answer)));
     }
 
     /// LIMIT-29: a login of a source where many have failed is checked later, be it right or wrong.
-    /// Where the host names no source, the account's failures count.
-    fn begin_login(&mut self, account: &BareJid) {
+    /// Where the host names no source, the account's failures count; where the client names no account
+    /// either, it has to guess a whole token.
+    pub(super) fn begin_login(&mut self, account: Option<&BareJid>) {
         let source = self.core.ledger.source(&self.peer);
         let named = Some(source.key()).filter(|key| *key != 0);
-        let key = named.unwrap_or_else(|| self.core.ledger.account(account));
-        let (login, not_before) = self.core.login_failures.begin(key);
+        let key = named.or_else(|| account.map(|account| self.core.ledger.account(account)));
+        let begun = key.map(|key| self.core.login_failures.begin(key));
+        let (login, not_before) = begun.unzip();
+        let not_before = not_before.flatten();
         self.progressed(true);
         if not_before.is_some() {
-            self.core.limit(Limit::FailedLogins, &self.peer, Some(account));
+            self.core.limit(Limit::FailedLogins, &self.peer, account);
         }
         if let Some(negotiating) = &mut self.negotiating {
-            negotiating.claimed = Some(account.clone());
-            negotiating.login = Some(login);
+            negotiating.claimed = account.cloned();
+            negotiating.login = login;
             negotiating.not_before = not_before;
         }
     }
@@ -215,8 +274,8 @@ impl<C: SharedConnection> Driver<C> {
         let span = self.trace.entered();
         self.core.faults.tell(kind, &self.peer, claimed);
         drop(span);
-        let profile = self.profile();
-        self.write(|words| wire::write_failure(profile, refused.error, words));
+        let (profile, text) = (self.profile(), refused.text.as_deref());
+        self.write(|words| wire::write_failure(profile, refused.error, text, words));
         if refused.close {
             // SASL-9
             self.fail(StreamError::exceeded(Limit::Retries));
@@ -235,6 +294,7 @@ impl<C: SharedConnection> Driver<C> {
         if let Some(place) = &self.place {
             place.unauthenticated();
         }
+        self.expires_at(None);
         let refused = self.sasl().map(Negotiation::store_failed);
         refused.iter().for_each(|refused| self.login_refused(refused));
         self.count_bind_failure();
@@ -246,7 +306,12 @@ impl<C: SharedConnection> Driver<C> {
         from.is_some_and(|from| from != account)
     }
 
-    fn authenticated(&mut self, account: BareJid, data: Option<&[u8]>) {
+    fn authenticated(
+        &mut self,
+        account: BareJid,
+        data: Option<&[u8]>,
+        expires: Option<SystemTime>,
+    ) {
         let Some(negotiating) = &mut self.negotiating else { return };
         // SASL-8
         if negotiating.tls && self.is_other_than(&account) {
@@ -258,6 +323,7 @@ impl<C: SharedConnection> Driver<C> {
         if !self.become_account(account) {
             return self.fail(StreamCondition::InternalServerError.into());
         }
+        self.expires_at(expires);
         self.write(|words| wire::write_success(data, words));
         self.parser.authenticated(&self.core.limits.stream);
         // STREAM-28: clients that pipeline have sent the next header already.
@@ -310,7 +376,12 @@ impl<C: SharedConnection> Driver<C> {
         let time = core.environment.now().saturating_sub(negotiating.since.auth);
         core.metrics.login_step(LoginStep::Sasl, time);
         self.trace.logged_in(account, mechanism, core.log_addresses);
-        self.spend_as(core.ledger.account(account));
+        let key = match self.is_guest(account) {
+            // GUEST-6: else each login as a guest would bring a new burst.
+            true => core.ledger.guests_of(core.ledger.source(&self.peer)),
+            false => core.ledger.account(account),
+        };
+        self.spend_as(key);
     }
 
     /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.

@@ -3,8 +3,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
-use crate::store::AccountStore;
 use crate::store::sqlite::schema::{self, MIGRATIONS};
+use crate::store::{AccountStore, ClientKey, ClientTokens, Revision, TokenStore};
 use crate::store::{Credentials, ScramKeys};
 
 /// A file of schema version 1, as it was written then.
@@ -50,6 +50,11 @@ fn bind_13_a_file_of_schema_version_1_is_brought_up_to_date_with_all_it_holds() 
 
         block_on(store.offline().push(&account, OfflineMessage::new(*b"<", UNIX_EPOCH))).unwrap();
         block_on(store.blocks().apply(&account, vec![account.to_string()], vec![])).unwrap();
+        let client = ClientKey::from_bytes([1; 32]);
+        let found = block_on(store.client(&account, &client)).unwrap();
+        let record = ClientTokens::new(Revision::new(1), [1; 16], UNIX_EPOCH);
+        let first = block_on(store.replace(&account, &client, None, Some(record.clone()))).unwrap();
+        assert!(first ^ (found == Some(record)), "kept from the first time on");
     }
     assert_eq!(rows(&directory.file(), "offline_message"), 2);
 }
@@ -126,8 +131,8 @@ fn bind_13_a_newer_schema_is_refused_and_left_alone() {
     Connection::open(directory.file()).unwrap().pragma_update(None, "user_version", 77).unwrap();
     let before = fs::read(directory.file()).unwrap();
     let error = Sqlite::open(directory.file()).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 77, known: 4 }), "{error}");
-    assert_eq!(error.to_string(), "the database has schema version 77, known are those up to 4");
+    assert!(matches!(error, OpenError::Newer { found: 77, known: 5 }), "{error}");
+    assert_eq!(error.to_string(), "the database has schema version 77, known are those up to 5");
     assert!(fs::read(directory.file()).unwrap() == before);
 }
 

@@ -17,8 +17,9 @@ use crate::park::block_on;
 use crate::rules::roster::{Item, Subscription};
 use crate::store::conformance;
 use crate::store::{
-    AccountStore, BlockStore, Credentials, OfflineMessage, OfflineStore, RosterChange, RosterStore,
-    ScramHash, ScramKeys, StoreFuture, StoredRoster, Stores,
+    AccountStore, BlockStore, ClientKey, ClientTokens, Credentials, OfflineMessage, OfflineStore,
+    Revision, RosterChange, RosterStore, ScramHash, ScramKeys, StoreFuture, StoredRoster, Stores,
+    TokenStore,
 };
 
 /// A directory of its own, removed when dropped.
@@ -91,10 +92,14 @@ fn sasl_7_an_unknown_account_takes_the_same_statements() {
     let keys = ScramKeys::from_parts(vec![1], 4096, vec![2], vec![3]);
     let credentials = Credentials::from_keys(None, Some(keys));
     block_on(store.set_credentials(&known, credentials)).unwrap();
+    let client = ClientKey::from_bytes([1; 32]);
+    let record = ClientTokens::new(Revision::new(1), [1; 16], UNIX_EPOCH);
+    assert!(block_on(store.replace(&known, &client, None, Some(record))).unwrap());
     let runs = || {
         let count = |db: &Connection| {
-            let mut counts = [0; 2];
-            for (count, sql) in counts.iter_mut().zip([accounts::DISABLED, accounts::KEYS]) {
+            let mut counts = [0; 4];
+            let all = [accounts::DISABLED, accounts::KEYS, tokens::CLIENT, tokens::TOKEN];
+            for (count, sql) in counts.iter_mut().zip(all) {
                 *count = db.prepare_cached(sql)?.reset_status(StatementStatus::Run);
             }
             Ok(counts)
@@ -104,9 +109,11 @@ fn sasl_7_an_unknown_account_takes_the_same_statements() {
     for (account, is_there) in [(known, true), (unknown, false)] {
         let _before = runs();
         assert_eq!(block_on(store.credentials(&account)).unwrap().is_some(), is_there);
-        assert_eq!(runs(), [1, ScramHash::ALL.len() as i32]);
+        assert_eq!(runs(), [1, ScramHash::ALL.len() as i32, 0, 0]);
         assert_eq!(block_on(store.exists(&account)).unwrap(), is_there);
-        assert_eq!(runs(), [1, 0]);
+        assert_eq!(runs(), [1, 0, 0, 0]);
+        assert_eq!(block_on(store.client(&account, &client)).unwrap().is_some(), is_there);
+        assert_eq!(runs(), [0, 0, 1, 2]);
     }
 }
 
@@ -222,7 +229,7 @@ fn off_2_a_full_disk_is_full_and_the_rest_goes_on() {
     }))
     .unwrap();
     let [romeo, juliet] = [jid("romeo@example.com"), jid("juliet@example.com")];
-    let message = |bytes| OfflineMessage::new(vec![b'x'; bytes], std::time::UNIX_EPOCH);
+    let message = |bytes| OfflineMessage::new(vec![b'x'; bytes], UNIX_EPOCH);
     let (held, release) = hold(&store);
     let small = store.offline().push(&romeo, message(10));
     let large = store.offline().push(&romeo, message(1 << 20));

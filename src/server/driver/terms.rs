@@ -1,0 +1,62 @@
+//! Logins that hold for a time, or for a guest: of most drivers nothing is kept.
+
+use std::time::{Duration, SystemTime};
+
+use jid::BareJid;
+
+use super::{Driver, State};
+use crate::connection::SharedConnection;
+use crate::session::Reason;
+use crate::stream::StreamCondition;
+
+/// What limits a login.
+#[derive(Default)]
+pub(super) struct Terms {
+    /// When what the client has proved is good no longer (TOKEN-6).
+    expires: Option<Duration>,
+    /// The account, if it ends with this transport (GUEST-3).
+    pub(super) guest: Option<BareJid>,
+}
+
+impl<C: SharedConnection> Driver<C> {
+    pub(super) fn terms_mut(&mut self) -> &mut Terms {
+        self.terms.get_or_insert_default()
+    }
+
+    /// Whether the client is logged in as this account because it is a guest.
+    pub(super) fn is_guest(&self, account: &BareJid) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.guest.as_ref() == Some(account))
+    }
+
+    /// The login is good until then, on the clock of day.
+    pub(super) fn expires_at(&mut self, at: Option<SystemTime>) {
+        let (now, utc) = (self.core.environment.now(), self.core.environment.utc());
+        let left = at.map(|at| at.duration_since(utc).unwrap_or_default());
+        let expires = left.map(|left| now.saturating_add(left));
+        if expires.is_some() || self.terms.is_some() {
+            self.terms_mut().expires = expires;
+        }
+    }
+
+    pub(super) fn expires(&self) -> Option<Duration> {
+        let is_over = matches!(self.state, State::Closing(_) | State::Over);
+        self.terms.as_ref().and_then(|terms| terms.expires).filter(|_| !is_over)
+    }
+
+    /// TOKEN-6: a stream whose token has expired is closed; its session ends, resumable or not.
+    pub(super) fn expire(&mut self, now: Duration) {
+        if self.expires().is_some_and(|at| at <= now) {
+            self.fail_as(StreamCondition::Reset.into(), Reason::LoginExpired);
+        }
+    }
+
+    /// The transport is gone.
+    pub(super) fn leave(&mut self) {
+        let guest = self.terms.as_mut().and_then(|terms| terms.guest.take());
+        if let Some(guest) = guest {
+            // Its session first.
+            self.state = State::Over;
+            self.core.guest_left(guest);
+        }
+    }
+}
