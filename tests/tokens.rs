@@ -420,6 +420,23 @@ fn token_6_in_sasl2_with_and_without_a_session() {
 }
 
 #[test]
+fn fast_2_a_login_for_a_time_gets_no_token_that_outlives_it() {
+    const MORE: &str = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>";
+    for (token, is_for_good) in [("hour", false), ("good", true)] {
+        let (world, _) = world();
+        let client = world.accept(Transport::new().secure(true).source("192.0.2.7"));
+        client.send(&OPEN.replace("to=", "from='juliet@example.net' to="));
+        let features = client.received().concat();
+        assert!(features.contains("HT-SHA-256-NONE"), "{features}");
+        let message = format!("n,,\x01auth=Bearer {token}\x01\x01");
+        let more = format!("{AGENT}{MORE}{BIND_2}");
+        let success = client.ask(&auth_2("OAUTHBEARER", &message, &more)).concat();
+        assert!(success.starts_with("<success "), "{success}");
+        assert_eq!(success.contains("<token "), is_for_good, "{success}");
+    }
+}
+
+#[test]
 fn token_5_what_the_host_says_is_checked() {
     let (world, _) = world();
     for (token, condition) in [

@@ -41,7 +41,7 @@ pub(super) enum SaslAnswer {
     Token(TokenVerdict),
     /// The account that was made, if there was room.
     Guest(Option<BareJid>),
-    Fast(Result<Accepted, SaslError>),
+    Fast(Box<Result<Accepted, SaslError>>),
     /// Whether the password is right.
     Hashed(bool),
     /// Whether the keys are there now (UPGRADE-2).

@@ -28,6 +28,11 @@ impl<C: SharedConnection> Driver<C> {
         self.terms.as_ref().is_some_and(|terms| terms.guest.as_ref() == Some(account))
     }
 
+    /// Whether the login ends by itself, or with its transport.
+    pub(super) fn is_limited(&self) -> bool {
+        self.terms.as_ref().is_some_and(|terms| terms.expires.is_some() || terms.guest.is_some())
+    }
+
     /// The login is good until then, on the clock of day.
     pub(super) fn expires_at(&mut self, at: Option<SystemTime>) {
         let (now, utc) = (self.core.environment.now(), self.core.environment.utc());

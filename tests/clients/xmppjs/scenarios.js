@@ -4,6 +4,7 @@
 // certificate. The accounts user0@localhost … exist, each with the password "secret-of-NAME".
 
 import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
 import { client, xml } from "@xmpp/client";
 
 const [starttls, directTls] = process.argv.slice(2);
@@ -12,11 +13,24 @@ const PATIENCE = 20_000;
 const open = new Set();
 
 class User {
-  constructor(name, resource, { service = `xmpp://127.0.0.1:${starttls}`, password = `secret-of-${name}`, userAgent } = {}) {
+  constructor(name, resource, options = {}) {
+    const { service = `xmpp://127.0.0.1:${starttls}`, password = `secret-of-${name}`, device = randomUUID() } = options;
     this.stanzas = [];
     this.waiting = [];
+    // The mechanisms that it has logged in by.
+    this.mechanisms = [];
+    const userAgent = xml("user-agent", { id: device });
     this.xmpp = client({ service, domain: "localhost", resource, username: name, password, userAgent });
+    this.xmpp.on("send", (element) => {
+      if (element.is("authenticate", "urn:xmpp:sasl:2")) this.mechanisms.push(element.attrs.mechanism);
+    });
     this.xmpp.reconnect.stop();
+    // It listens for the answer to its header only when it is told that the header is written; a server may be quicker.
+    const { xmpp } = this;
+    xmpp.write = async (text) => {
+      if (xmpp.status === "closing") throw new Error("the stream is closing");
+      xmpp.socket.write(text);
+    };
     this.error = null;
     this.xmpp.on("error", (error) => { this.error = error; });
     this.xmpp.on("stanza", (stanza) => {
@@ -108,11 +122,11 @@ const scenarios = {
   },
 
   async conflict() {
-    // Its library logs in by SASL2, and asks for a resource of the server's: what conflicts is the client.
-    const userAgent = xml("user-agent", { id: "d4565fa7-4d72-4749-b3d3-740edbf87770" });
-    const old = await User.login("user54", "phone", { userAgent });
+    const device = randomUUID();
+    const old = await User.login("user54", "phone", { device });
     const gone = new Promise((resolve) => old.xmpp.once("disconnect", resolve));
-    const now = await User.login("user54", "phone", { userAgent });
+    const now = await User.login("user54", "phone", { device });
+    // The resource is the server's: what conflicts is the client.
     assert.match(now.jid.toString(), /^user54@localhost\/phone\/./);
     await inTime("the end of the older session", gone);
     assert.equal(old.error?.condition, "conflict");
@@ -122,23 +136,49 @@ const scenarios = {
     await now.close();
   },
 
+  async tokens() {
+    const device = randomUUID();
+    let token;
+    const login = async (password) => {
+      const user = new User("user56", "phone", { device, password });
+      user.xmpp.fast.fetchToken = async () => token;
+      user.xmpp.fast.saveToken = async (new_token) => { token = new_token; };
+      user.xmpp.fast.deleteToken = async () => { token = undefined; };
+      user.jid = await inTime("a session", user.xmpp.start());
+      await user.chat(user.jid, "to myself");
+      await user.message();
+      await user.close();
+      return user;
+    };
+    assert.deepEqual((await login()).mechanisms, ["SCRAM-SHA-1"]);
+    assert.equal(token.mechanism, "HT-SHA-256-NONE");
+    for (let n = 0; n < 3; n++) assert.deepEqual((await login("forgotten")).mechanisms, ["HT-SHA-256-NONE"]);
+    // One that was forged is refused; the password is asked for, and gets another.
+    const right = token;
+    token = { ...token, token: token.token.slice(0, -1) + (token.token.endsWith("A") ? "B" : "A") };
+    assert.deepEqual((await login()).mechanisms, ["HT-SHA-256-NONE", "SCRAM-SHA-1"]);
+    assert.notEqual(token.token, right.token);
+  },
+
   async resumption() {
-    const one = await User.login("user54", "a");
-    const two = await User.login("user55", "b");
+    const one = await User.login("user57", "phone");
+    const two = await User.login("user58", "desk");
+    await one.available();
     await two.available();
-    const { jid } = two;
-    const gone = new Promise((resolve) => two.xmpp.once("disconnect", resolve));
-    two.xmpp.socket.socket.destroy();
-    await inTime("the loss", gone);
-    await one.chat(jid, "while it is away");
-    const resumed = new Promise((resolve) => two.xmpp.streamManagement.once("resumed", resolve));
-    // As its own way of reconnecting does.
-    await inTime("a transport", two.xmpp.connect(two.xmpp.options.service));
-    const again = two.xmpp.open({ domain: "localhost" });
-    await inTime("its session", resumed);
-    await inTime("the stream", again);
-    assert.equal(two.xmpp.jid.toString(), jid.toString());
-    assert.equal((await two.message()).getChildText("body"), "while it is away");
+    const { streamManagement } = one.xmpp;
+    assert.ok(streamManagement.enabled && streamManagement.id);
+    for (let n = 0; n < 5; n++) {
+      const gone = new Promise((resolve) => one.xmpp.once("disconnect", resolve));
+      one.xmpp.socket.socket.destroy();
+      await inTime("the loss of the transport", gone);
+      await two.chat(one.jid, `${n} while away`);
+      const resumed = new Promise((resolve) => streamManagement.once("resumed", resolve));
+      await inTime("a transport", one.xmpp.connect(one.xmpp.options.service).then(() => one.xmpp.open({ domain: "localhost" })));
+      await inTime("the resumption", resumed);
+      assert.equal((await one.message()).getChildText("body"), `${n} while away`);
+      await one.chat(two.jid, `${n} back again`);
+      assert.equal((await two.message()).getChildText("body"), `${n} back again`);
+    }
     await one.close();
     await two.close();
   },

@@ -75,6 +75,8 @@ impl<C: SharedConnection> Driver<C> {
         let requested = requested.filter(|_| negotiating.from.is_some());
         let is_due = used.is_some_and(|used| used.is_due) && !invalidate;
         let issue = requested.or_else(|| negotiating.mechanism.filter(|_| is_due));
+        // It would outlive the login.
+        let issue = issue.filter(|_| !self.is_limited());
         if issue.is_none() && !invalidate {
             return None;
         }
