@@ -2,7 +2,7 @@
 
 use crate::common::wire;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,13 +10,13 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 use wire::{Client, DOMAIN, PASSWORD, World, now};
 use xmpp_session::connection::Recorder;
-use xmpp_session::environment::Virtual;
+use xmpp_session::environment::{Environment as _, Virtual};
 use xmpp_session::jid::BareJid;
 use xmpp_session::sasl::{ChannelBindings, FastPolicy, Mechanism, Policy};
 use xmpp_session::server::{DomainPolicy, Limits, ServerBuilder, Transport};
 use xmpp_session::store::{
-    AccountStore, AnyAccount, ClientKey, ClientTokens, Credentials, Memory, Revision, StoreError,
-    StoreFuture, Stores, TokenStore,
+    AccountStore, AnyAccount, Authenticator, ClientKey, ClientTokens, Credentials, LoginRequest,
+    Memory, Revision, StoreError, StoreFuture, Stores, TokenStore, Verdict,
 };
 use xmpp_session::stream::Limit;
 use xmpp_session::xep::StreamManagement;
@@ -960,6 +960,65 @@ fn fast_10_where_the_host_checks_passwords_it_says_when_tokens_end() {
     // An account that the host does not know.
     now(world.accounts().remove(&jid("romeo"))).unwrap();
     assert_eq!(asks(&ROMEO.by_token(&other.text, NONE, "", "")), failure("not-authorized"));
+}
+
+/// Knows every password, and lets in whom it is told to.
+struct Doorman(Arc<Mutex<Verdict>>, Option<SystemTime>);
+
+impl Authenticator for Doorman {
+    fn check_password(&self, _: &BareJid, _: &str) -> StoreFuture<Verdict> {
+        let verdict = self.1.map_or(Verdict::Accepted, Verdict::AcceptedUntil);
+        Box::pin(async move { Ok(verdict) })
+    }
+
+    fn check_account(&self, account: &BareJid, login: &LoginRequest) -> StoreFuture<Verdict> {
+        assert_eq!((account.as_str(), login.mechanism()), ("romeo@example.com", NONE));
+        let verdict = *self.0.lock().unwrap();
+        Box::pin(async move { Ok(verdict) })
+    }
+}
+
+#[test]
+fn fast_10_a_host_that_checks_passwords_is_asked_about_the_account() {
+    let verdict = Arc::new(Mutex::new(Verdict::Accepted));
+    let door = |until: Option<Duration>| {
+        let doorman = |environment: &Virtual| {
+            let until = until.map(|until| environment.utc() + until);
+            let mut policy = DomainPolicy::default();
+            policy.authenticator = Some(Arc::new(Doorman(Arc::clone(&verdict), until)));
+            policy
+        };
+        let world = World::with_policy(Stores::memory(), doorman, |builder, _| builder);
+        world.account("romeo");
+        world
+    };
+    let world = door(None);
+    let token = ROMEO.token(&world, NONE);
+    for (says, condition) in [
+        (Verdict::Disabled, "account-disabled"),
+        (Verdict::Refused, "not-authorized"),
+        (Verdict::MustChange, "credentials-expired"),
+        (Verdict::Temporary, "temporary-auth-failure"),
+        (Verdict::AcceptedUntil(world.environment().utc()), "credentials-expired"),
+    ] {
+        *verdict.lock().unwrap() = says;
+        assert_eq!(ROMEO.login(&world, &token, NONE), failure(condition));
+        // It is not asked about what is forged.
+        let forged = Token { text: "forged".into(), ..token.clone() };
+        assert_eq!(ROMEO.login(&world, &forged, NONE), failure("not-authorized"));
+    }
+    *verdict.lock().unwrap() = Verdict::AcceptedUntil(world.environment().utc() + DAY + DAY / 1440);
+    world.advance(DAY);
+    let client = ROMEO.open(&world);
+    let got = client.ask(&ROMEO.by_token(&token.text, NONE, "", &(request(NONE) + BIND)));
+    assert_eq!(succeeded(&got), None, "FAST-2: no token for more than a time");
+    world.advance(DAY / 1440);
+    assert!(client.received().concat().contains("<reset "), "TOKEN-6");
+
+    // The same where a password is good for a time.
+    let world = door(Some(DAY));
+    let got = ROMEO.open(&world).ask(&ROMEO.by_password(&request(NONE)));
+    assert_eq!(succeeded(&got), None);
 }
 
 #[test]

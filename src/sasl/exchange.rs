@@ -14,6 +14,7 @@ use super::ht::{FastProof, Initiator};
 use super::mechanism::Mechanism;
 use super::policy::Policy;
 use super::scram::{ClientFirst, ServerFirst};
+use super::tokens::Accepted;
 use super::upgrade::{Proved, Upgrade};
 use super::{anonymous, bearer};
 use crate::address;
@@ -282,9 +283,10 @@ impl Exchange {
     }
 
     /// Goes on with the server's own proof, or why the token is not good.
-    pub(super) fn fast(self, found: Result<Vec<u8>, SaslError>) -> Next {
+    pub(super) fn fast(self, found: Result<Accepted, SaslError>) -> Next {
         let Self::Fast { account } = self else { return Err(SaslError::MalformedRequest) };
-        succeed(account, false, Some(found?))
+        let Accepted { answer, until, .. } = found?;
+        Ok((None, Step::Success { account, data: Some(answer), expires: until }))
     }
 
     /// Goes on with the result of [`Step::CheckKeys`].
@@ -338,17 +340,8 @@ impl Exchange {
     /// Goes on with what the host's `Authenticator` found.
     pub(super) fn verdict(self, verdict: Verdict, utc: SystemTime) -> Next {
         let Self::Host { account } = self else { return Err(SaslError::MalformedRequest) };
-        match verdict {
-            Verdict::Accepted => succeed(account, false, None),
-            Verdict::AcceptedUntil(at) if at <= utc => Err(SaslError::CredentialsExpired),
-            Verdict::AcceptedUntil(at) => {
-                Ok((None, Step::Success { account, data: None, expires: Some(at) }))
-            }
-            Verdict::Refused => Err(SaslError::NotAuthorized),
-            Verdict::Disabled | Verdict::LockedUntil(_) => Err(SaslError::AccountDisabled),
-            Verdict::Expired | Verdict::MustChange => Err(SaslError::CredentialsExpired),
-            Verdict::Temporary => Err(SaslError::TemporaryAuthFailure),
-        }
+        let expires = admitted(verdict, utc)?;
+        Ok((None, Step::Success { account, data: None, expires }))
     }
 
     /// Goes on with the account that was made for a guest; `None` where there is no room for one.
@@ -378,6 +371,19 @@ fn first_plain(data: &[u8], context: &Context) -> Next {
     } else {
         (Some(Exchange::Plain { account: known, password }), Step::NeedCredentials { account })
     })
+}
+
+/// Until when a login is good that the host has found to be right, if that is not for ever.
+pub(crate) fn admitted(verdict: Verdict, utc: SystemTime) -> Result<Option<SystemTime>, SaslError> {
+    match verdict {
+        Verdict::Accepted => Ok(None),
+        Verdict::AcceptedUntil(at) if at <= utc => Err(SaslError::CredentialsExpired),
+        Verdict::AcceptedUntil(at) => Ok(Some(at)),
+        Verdict::Refused => Err(SaslError::NotAuthorized),
+        Verdict::Disabled | Verdict::LockedUntil(_) => Err(SaslError::AccountDisabled),
+        Verdict::Expired | Verdict::MustChange => Err(SaslError::CredentialsExpired),
+        Verdict::Temporary => Err(SaslError::TemporaryAuthFailure),
+    }
 }
 
 fn first_fast(data: &[u8], mechanism: Mechanism, context: &Context) -> Next {

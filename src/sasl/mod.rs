@@ -44,7 +44,7 @@ pub use policy::Policy;
 pub use tokens::FastPolicy;
 
 pub(crate) use establish::{Bind2, Establish};
-pub(crate) use exchange::{Context, Step};
+pub(crate) use exchange::{Context, Step, admitted};
 pub(crate) use fast::Fast;
 pub(crate) use ht::FastProof;
 pub(crate) use negotiation::{Failure, Negotiation};

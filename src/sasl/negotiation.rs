@@ -150,11 +150,8 @@ impl Negotiation {
 
     /// What was found of the token for [`Step::CheckFast`], or why it is not good.
     pub(crate) fn fast(&mut self, found: Result<Accepted, SaslError>) -> Result<Step, Failure> {
-        let (answer, is_due) = match found {
-            Ok(accepted) => (Ok(accepted.answer), accepted.is_due),
-            Err(error) => (Err(error), false),
-        };
-        let step = self.go_on(|exchange, _| exchange.fast(answer));
+        let is_due = found.as_ref().is_ok_and(|accepted| accepted.is_due);
+        let step = self.go_on(|exchange, _| exchange.fast(found));
         if let Some(asked) = self.asked_mut() {
             asked.evidence.token = Some(UsedToken { is_due });
         }

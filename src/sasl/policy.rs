@@ -168,6 +168,11 @@ impl Policy {
         self
     }
 
+    /// Whether accounts may log in by tokens of the host's, without credentials.
+    pub(crate) const fn host_checks_tokens(&self) -> bool {
+        self.host_checks_tokens
+    }
+
     /// Whether the host's `Authenticator` checks passwords, and the account store may have no keys.
     pub(crate) const fn host_checks_passwords(&self) -> bool {
         self.host_checks_passwords

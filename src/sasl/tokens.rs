@@ -148,6 +148,8 @@ pub(crate) struct Accepted {
     pub(crate) changed: Option<ClientTokens>,
     /// A new one is to be issued.
     pub(crate) is_due: bool,
+    /// The host lets the client in until then.
+    pub(crate) until: Option<SystemTime>,
 }
 
 /// A token, for the client.
@@ -238,6 +240,7 @@ impl Policy {
         Ok(Accepted {
             answer: proof.answer(&text),
             is_due: self.fast.is_due(token, now),
+            until: None,
             changed: (changed != *record).then_some(changed),
         })
     }

@@ -22,7 +22,7 @@ impl<C: SharedConnection> Core<C> {
         source: Source,
     ) -> Result<(), AccountError> {
         let account = address::account(&account).map_err(|_| AccountError::InvalidAddress)?;
-        if account.node().is_none() || !self.registry.is_local(account.as_str()) {
+        if account.node().is_none() || !self.is_ours(account.as_str()) {
             return Err(AccountError::InvalidAddress);
         }
         // Before the password is hashed, which costs more; and after it, in one step.

@@ -10,9 +10,9 @@ use super::Core;
 use crate::connection::SharedConnection;
 use crate::sasl::{
     Accepted, Description, FastProof, Fingerprint, Holder, Issued, Mechanism, Policy, SaslError,
-    Standing, revision,
+    Standing, admitted, revision,
 };
-use crate::store::{ClientKey, ClientTokens, StoreError, TokenStore};
+use crate::store::{Authenticator, ClientKey, ClientTokens, LoginRequest, StoreError, TokenStore};
 
 /// How often a record may change under our hands. Each time somebody else has come further.
 const ATTEMPTS: usize = 64;
@@ -25,6 +25,8 @@ pub(super) struct FastLogin {
     pub(super) holder: Holder,
     pub(super) proof: FastProof,
     pub(super) count: Option<u64>,
+    /// Who is asked about the account, and what it is told.
+    pub(super) host: Option<(Arc<dyn Authenticator>, LoginRequest)>,
 }
 
 /// What a client that has logged in wants of its tokens.
@@ -54,7 +56,7 @@ impl<C: SharedConnection> Core<C> {
         policy: &Policy,
         login: &FastLogin,
     ) -> Result<Result<Accepted, SaslError>, StoreError> {
-        let FastLogin { holder, proof, count } = login;
+        let FastLogin { holder, proof, count, host } = login;
         let standing = self.standing(policy, &holder.account).await?;
         for _ in 0..ATTEMPTS {
             let found = self.tokens()?.client(&holder.account, &holder.client).await?;
@@ -66,6 +68,13 @@ impl<C: SharedConnection> Core<C> {
                 Ok(proved) => proved,
                 Err(error) => return Ok(Err(error)),
             };
+            if let Some((host, request)) = host {
+                let verdict = host.check_account(&holder.account, request).await?;
+                match admitted(verdict, now) {
+                    Ok(until) => proved.until = until,
+                    Err(error) => return Ok(Err(error)),
+                }
+            }
             let Some(changed) = proved.changed.take() else { return Ok(Ok(proved)) };
             if self.replace(holder, found.as_ref(), changed).await? {
                 return Ok(Ok(proved));
@@ -203,8 +212,12 @@ impl<C: SharedConnection> Core<C> {
             let exists = self.stores.accounts.exists(account).await?;
             return Ok(exists.then(Standing::default));
         }
-        let found = self.stores.accounts.credentials(account).await?;
-        Ok(found.map(|found| Standing { credentials: Some(found) }))
+        let credentials = self.stores.accounts.credentials(account).await?;
+        let is_there = match policy.host_checks_tokens() {
+            true => self.stores.accounts.exists(account).await?,
+            false => credentials.is_some(),
+        };
+        Ok(is_there.then_some(Standing { credentials }))
     }
 
     /// Makes room for one more client of an account: those without a good token go first, then those that have been away

@@ -117,6 +117,18 @@ pub trait Authenticator: Send + Sync + 'static {
         let _ = login;
         self.check_password(account, password)
     }
+
+    /// Whether the account may log in, where its client has proved who it is by a token that the server had given it
+    /// ([FAST-10](crate::rules#fast-10)). By default [`Verdict::Accepted`]: then the tokens of an account that may no longer log in
+    /// have to be ended ([`password_changed`](crate::server::Server::password_changed)).
+    ///
+    /// # Errors
+    ///
+    /// As [`check_password`](Self::check_password).
+    fn check_account(&self, account: &BareJid, login: &LoginRequest) -> StoreFuture<Verdict> {
+        let _ = (account, login);
+        Box::pin(std::future::ready(Ok(Verdict::Accepted)))
+    }
 }
 
 /// What an [`Authenticator`] found.

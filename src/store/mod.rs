@@ -47,7 +47,7 @@ mod offline;
 mod roster;
 #[cfg(feature = "cluster")]
 #[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
-mod shared;
+pub(crate) mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod token;

@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 use super::fence::{Deposed, Fence, Fences};
 use super::{
     AccountStore, BlockStore, Credentials, Memory, OfflineId, OfflineMessage, OfflineStore,
-    RosterChange, RosterStore, StoreError, StoreFuture, StoredContact, StoredRoster, Stores,
-    SubscriptionRequest,
+    RosterChange, RosterStore, ScramHash, ScramKeys, StoreError, StoreFuture, StoredContact,
+    StoredRoster, Stores, SubscriptionRequest, TokenStore,
 };
 
 /// Says in whose name an operation for an account is done, at the moment.
@@ -26,9 +26,9 @@ pub(crate) struct NotHere;
 
 /// A store that several nodes share.
 pub(crate) trait SharedStore: Send + Sync + 'static {
-    /// The stores of one node. Every operation of theirs, but the look for credentials, which any node may have to
-    /// take, is done only if no higher token than its own is known for the slots of its accounts, in one transaction
-    /// with that question; and from then on its token is.
+    /// The stores of one node. Each of their operations is done only if no higher token than its own is known for the
+    /// slots of its accounts, in one transaction with that question; and from then on its token is. But not what belongs
+    /// to a login, which may be at any node: the look for credentials, and what compares before it changes.
     fn of_node(&self, tokens: Arc<dyn Tokens>) -> Stores;
 
     /// A slot begins empty: from now on nothing is done with a lower token. Before the first input of the slot, since
@@ -43,14 +43,14 @@ pub(crate) trait SharedStore: Send + Sync + 'static {
 pub(crate) struct SharedMemory(Arc<Shared>);
 
 struct Shared {
-    memory: Memory,
+    memory: Arc<Memory>,
     /// Held through each operation, which is done when its call returns.
     fences: Mutex<Fences>,
 }
 
 impl SharedMemory {
     pub(crate) fn new(memory: Memory) -> Self {
-        Self(Arc::new(Shared { memory, fences: Mutex::default() }))
+        Self(Arc::new(Shared { memory: Arc::new(memory), fences: Mutex::default() }))
     }
 }
 
@@ -107,8 +107,25 @@ impl AccountStore for OfNode {
         self.pass([account], |memory| memory.set_credentials(account, credentials))
     }
 
+    fn adds_keys(&self) -> bool {
+        self.shared.memory.adds_keys()
+    }
+
+    fn add_keys(
+        &self,
+        account: &BareJid,
+        proved: (ScramHash, ScramKeys),
+        added: (ScramHash, ScramKeys),
+    ) -> StoreFuture<bool> {
+        self.shared.memory.add_keys(account, proved, added)
+    }
+
     fn remove(&self, account: &BareJid) -> StoreFuture<bool> {
         self.pass([account], |memory| AccountStore::remove(memory, account))
+    }
+
+    fn tokens(self: Arc<Self>) -> Option<Arc<dyn TokenStore>> {
+        Arc::clone(&self.shared.memory).tokens()
     }
 }
 
@@ -197,6 +214,8 @@ pub(crate) fn deposed(error: &StoreError) -> Option<Deposed> {
 
 #[cfg(test)]
 mod tests {
+    use std::any::Any;
+
     use super::*;
     use crate::park::block_on;
     use crate::store::conformance;
@@ -217,10 +236,25 @@ mod tests {
         BareJid::new(text).unwrap()
     }
 
-    fn nodes<const N: usize>(since: [u64; N]) -> (SharedMemory, [Stores; N]) {
-        let shared = SharedMemory::new(Memory::new());
-        let stores = since.map(|since| shared.of_node(Arc::new(Since(since))));
-        (shared, stores)
+    /// Each store that can be shared, as these nodes see it, and what it needs to be there.
+    fn nodes<const N: usize>(
+        since: [u64; N],
+    ) -> Vec<(Box<dyn Any>, Box<dyn SharedStore>, [Stores; N])> {
+        let mut shared: Vec<(Box<dyn Any>, Box<dyn SharedStore>)> = Vec::new();
+        shared.push((Box::new(()), Box::new(SharedMemory::new(Memory::new()))));
+        #[cfg(feature = "sqlite")]
+        {
+            use crate::store::sqlite::{Sqlite, fence::SharedSqlite, tests::Directory};
+            let directory = Directory::new();
+            let store = Sqlite::open(directory.file()).unwrap();
+            let store = block_on(SharedSqlite::new(store)).unwrap();
+            shared.push((Box::new(directory), Box::new(store)));
+        }
+        let of_nodes = |(kept, shared): (_, Box<dyn SharedStore>)| {
+            let stores = since.map(|since| shared.of_node(Arc::new(Since(since))));
+            (kept, shared, stores)
+        };
+        shared.into_iter().map(of_nodes).collect()
     }
 
     fn fence(slot: u8, number: u64) -> Fence {
@@ -229,66 +263,75 @@ mod tests {
 
     #[test]
     fn node_3_a_shared_store_conforms() {
-        conformance::all(|| nodes([1]).1.into_iter().next().unwrap());
+        for (_kept, _shared, [node]) in nodes([1]) {
+            conformance::all(|| node.clone());
+        }
     }
 
     #[test]
     fn node_3_a_former_owner_neither_writes_nor_reads() {
-        let (shared, [old, new]) = nodes([1, 2]);
-        let juliet = jid("juliet@example.com");
-        block_on(old.blocks.apply(&juliet, vec!["a.example".into()], vec![])).unwrap();
-        block_on(shared.claim(fence(b'j', 2))).unwrap();
-        let by = Token { term: 1, number: 2 };
-        let is_deposed =
-            |error: StoreError| deposed(&error) == Some(Deposed { slot: b'j'.into(), by });
-        assert!(is_deposed(
-            block_on(old.blocks.apply(&juliet, vec![], vec!["a.example".into()])).unwrap_err()
-        ));
-        assert!(is_deposed(block_on(old.blocks.load(&juliet)).unwrap_err()));
-        assert!(is_deposed(block_on(old.rosters.load(&juliet)).unwrap_err()));
-        assert_eq!(block_on(new.blocks.load(&juliet)).unwrap(), ["a.example"]);
-        // Another slot is another matter.
-        block_on(old.blocks.load(&jid("romeo@example.com"))).unwrap();
+        for (_kept, shared, [old, new]) in nodes([1, 2]) {
+            let juliet = jid("juliet@example.com");
+            let change = |added: &[&str], removed: &[&str]| {
+                let [added, removed] =
+                    [added, removed].map(|list| list.iter().map(ToString::to_string).collect());
+                block_on(old.blocks.apply(&juliet, added, removed))
+            };
+            change(&["a.example"], &[]).unwrap();
+            block_on(shared.claim(fence(b'j', 2))).unwrap();
+            let by = Token { term: 1, number: 2 };
+            let said = Some(Deposed { slot: b'j'.into(), by });
+            assert_eq!(deposed(&change(&[], &["a.example"]).unwrap_err()), said);
+            assert_eq!(deposed(&block_on(old.blocks.load(&juliet)).unwrap_err()), said);
+            assert_eq!(deposed(&block_on(old.rosters.load(&juliet)).unwrap_err()), said);
+            assert_eq!(deposed(&block_on(shared.claim(fence(b'j', 1))).unwrap_err()), said);
+            assert_eq!(block_on(new.blocks.load(&juliet)).unwrap(), ["a.example"]);
+            // Another slot is another matter.
+            block_on(old.blocks.load(&jid("romeo@example.com"))).unwrap();
+        }
     }
 
     #[test]
     fn node_3_a_read_raises_the_fence_as_well() {
-        let (_, [old, new]) = nodes([1, 2]);
-        let juliet = jid("juliet@example.com");
-        block_on(new.rosters.load(&juliet)).unwrap();
-        let error =
-            block_on(old.rosters.apply(&juliet, RosterChange::new().version(1))).unwrap_err();
-        assert!(deposed(&error).is_some());
+        for (_kept, _shared, [old, new]) in nodes([1, 2]) {
+            let juliet = jid("juliet@example.com");
+            block_on(new.rosters.load(&juliet)).unwrap();
+            let change = RosterChange::new().version(1);
+            assert!(deposed(&block_on(old.rosters.apply(&juliet, change)).unwrap_err()).is_some());
+        }
     }
 
     #[test]
     fn node_3_of_two_sides_none_is_written_where_one_is_of_another() {
-        let (shared, [node]) = nodes([1]);
-        block_on(shared.claim(fence(b'r', 2))).unwrap();
-        let (juliet, romeo) = (jid("juliet@example.com"), jid("romeo@example.com"));
-        let change = || RosterChange::new().version(1);
-        let error =
-            block_on(node.rosters.apply_pair(&juliet, change(), &romeo, change())).unwrap_err();
-        assert!(deposed(&error).is_some());
-        assert_eq!(block_on(node.rosters.load(&juliet)).unwrap().version, 0);
+        for (_kept, shared, [node]) in nodes([1]) {
+            block_on(shared.claim(fence(b'r', 2))).unwrap();
+            let (juliet, romeo) = (jid("juliet@example.com"), jid("romeo@example.com"));
+            let change = || RosterChange::new().version(1);
+            let pair = node.rosters.apply_pair(&juliet, change(), &romeo, change());
+            assert!(deposed(&block_on(pair).unwrap_err()).is_some());
+            assert_eq!(block_on(node.rosters.load(&juliet)).unwrap().version, 0);
+        }
     }
 
     #[test]
     fn node_3_only_the_look_for_credentials_is_anybodys() {
-        let (_, [nobody]) = nodes([0]);
-        let juliet = jid("juliet@example.com");
-        assert!(block_on(nobody.accounts.credentials(&juliet)).unwrap().is_none());
-        assert!(!block_on(nobody.accounts.exists(&juliet)).unwrap());
-        let refused =
-            block_on(nobody.accounts.set_credentials(&juliet, Credentials::new())).unwrap_err();
-        assert!(deposed(&refused).is_none());
-        assert!(block_on(nobody.offline.unwrap().count(&juliet)).is_err());
+        for (_kept, _shared, [nobody]) in nodes([0]) {
+            let juliet = jid("juliet@example.com");
+            assert!(block_on(nobody.accounts.credentials(&juliet)).unwrap().is_none());
+            assert!(!block_on(nobody.accounts.exists(&juliet)).unwrap());
+            let refused = nobody.accounts.set_credentials(&juliet, Credentials::new());
+            assert!(deposed(&block_on(refused).unwrap_err()).is_none());
+            assert!(block_on(nobody.accounts.remove(&juliet)).is_err());
+            assert!(block_on(nobody.offline.unwrap().count(&juliet)).is_err());
+            assert!(block_on(nobody.rosters.load(&juliet)).is_err());
+        }
     }
 
     #[test]
     fn node_11_no_term_is_counted_twice() {
-        let (shared, _) = nodes([1]);
-        assert_eq!(block_on(shared.next_term()).unwrap(), 1);
-        assert_eq!(block_on(shared.next_term()).unwrap(), 2);
+        for (_kept, shared, []) in nodes([]) {
+            assert_eq!(block_on(shared.next_term()).unwrap(), 1);
+            assert_eq!(block_on(shared.next_term()).unwrap(), 2);
+        }
     }
 }

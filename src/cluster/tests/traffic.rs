@@ -32,7 +32,9 @@ impl World {
                     self.messages.sent(number, &one.account, false);
                 }
                 let Some(host) = self.hosts.get_mut(&inc) else { return };
+                let names: Vec<_> = to.iter().map(|one| Arc::clone(&one.account)).collect();
                 let submitted = host.node.submit(clock, slot, to, bytes.into());
+                self.log(|| format!("{inc:?}: {} says {number} to {names:?}", from.account));
                 for one in &submitted.bounced {
                     self.messages.sent(number, &one.account, true);
                 }
@@ -59,6 +61,11 @@ impl World {
         if is_done || !host.node.has(work.job) {
             host.jobs.entry(Arc::clone(account)).and_modify(|jobs| drop(jobs.pop_front()));
         }
+        if is_done {
+            let number = bytes.first_chunk().map(|number| u64::from_be_bytes(*number));
+            self.log(|| format!("{inc:?}: {account} gets {number:?}"));
+        }
+        let Some(host) = self.hosts.get_mut(&inc) else { return };
         let is_more = host.jobs.get(account).is_some_and(|jobs| !jobs.is_empty());
         if is_done && let Some(what) = self.messages.received(&bytes, account) {
             self.fail(format!("at {inc:?}: {what}"));

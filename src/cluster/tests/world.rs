@@ -102,6 +102,8 @@ pub(super) struct World {
     pub(super) engine: Ledger,
     engine_drift: i64,
     pub(super) instances: u32,
+    /// The last record that there was, forgotten or not.
+    last: Option<Arc<Record>>,
     /// The record before the one that the engine has.
     pub(super) snapshot: Option<Arc<Record>>,
     pub(super) engine_until: Time,
@@ -167,6 +169,7 @@ impl World {
             engine: Ledger::new("1".into()),
             engine_drift: drift(&mut random),
             instances: 1,
+            last: None,
             snapshot: None,
             engine_until: 0,
             slow_until: 0,
@@ -558,11 +561,12 @@ impl World {
             }
             self.highest = record.view;
             let has: Vec<_> = record.members.iter().map(|member| member.incarnation).collect();
+            let last = self.last.replace(Arc::clone(record));
             self.snapshot = before;
             for inc in self.hosts.keys().copied().collect::<Vec<_>>() {
                 let at = self.now + self.delay();
                 self.at(at, Event::Hint(inc));
-                let was = self.snapshot.as_ref().is_some_and(|before| before.has(inc));
+                let was = last.as_ref().is_some_and(|last| last.has(inc));
                 if was && !has.contains(&inc) {
                     self.mourn(inc);
                 }

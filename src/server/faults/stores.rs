@@ -167,6 +167,10 @@ impl Authenticator for Watched<dyn Authenticator> {
         let check = |host: &dyn Authenticator| host.check_login(account, password, login);
         self.call(StoreCall::CheckPassword, account, check)
     }
+
+    fn check_account(&self, account: &BareJid, login: &LoginRequest) -> StoreFuture<Verdict> {
+        self.call(StoreCall::CheckPassword, account, |host| host.check_account(account, login))
+    }
 }
 
 impl TokenAuthenticator for Watched<dyn TokenAuthenticator> {

@@ -10,12 +10,16 @@
 
 mod accounts;
 mod blocks;
+#[cfg(feature = "cluster")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
+pub(super) mod fence;
+mod handle;
 mod invitations;
 mod offline;
 mod rosters;
 mod schema;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod tokens;
 mod worker;
 
@@ -29,6 +33,7 @@ use jid::BareJid;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
 use rusqlite::{ErrorCode, TransactionBehavior};
 
+use self::handle::Handle;
 use self::worker::Worker;
 use super::{OfflineLimits, StoreError, StoreFuture};
 
@@ -59,8 +64,8 @@ use super::{OfflineLimits, StoreError, StoreFuture};
 /// work.
 pub struct Sqlite {
     // Dropped in this order: the last connection to close tidies the write-ahead log up.
-    reader: Worker,
-    writer: Worker,
+    reader: Handle,
+    writer: Handle,
     offline_limits: OfflineLimits,
 }
 
@@ -80,8 +85,8 @@ impl Sqlite {
         let reader = Worker::spawn("store reader", reader, TransactionBehavior::Deferred, 1);
         let writer = Worker::spawn("store writer", writer, TransactionBehavior::Immediate, 256);
         Ok(Self {
-            reader: reader.map_err(OpenError::failed)?,
-            writer: writer.map_err(OpenError::failed)?,
+            reader: Handle::new(reader.map_err(OpenError::failed)?),
+            writer: Handle::new(writer.map_err(OpenError::failed)?),
             offline_limits: OfflineLimits::default(),
         })
     }
@@ -115,6 +120,11 @@ impl fmt::Debug for Sqlite {
 #[derive(Debug)]
 enum Refusal {
     Full,
+    /// Somebody else has the account's slot.
+    #[cfg(feature = "cluster")]
+    Deposed(super::fence::Deposed),
+    #[cfg(feature = "cluster")]
+    NotHere,
     Sqlite(rusqlite::Error),
 }
 
@@ -128,6 +138,10 @@ impl From<Refusal> for StoreError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Full => Self::Full,
+            #[cfg(feature = "cluster")]
+            Refusal::Deposed(deposed) => deposed.into(),
+            #[cfg(feature = "cluster")]
+            Refusal::NotHere => Self::failed(super::shared::NotHere),
             Refusal::Sqlite(error) => match error.sqlite_error_code() {
                 Some(ErrorCode::DiskFull) => Self::no_space(error),
                 _ => Self::failed(error),

@@ -7,7 +7,6 @@ use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
-use jid::BareJid;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use super::Refusal;
@@ -38,25 +37,6 @@ impl Worker {
         Ok(Self { queue: Some(Arc::new(queue)), thread: Some(thread) })
     }
 
-    /// As [`Caller::call`].
-    pub(super) fn call<T: Send + 'static>(
-        &self,
-        work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,
-    ) -> StoreFuture<T> {
-        self.caller().call(work)
-    }
-
-    /// The same, about an account.
-    pub(super) fn about<T: Send + 'static>(
-        &self,
-        account: &BareJid,
-        work: impl Fn(&Connection, &str) -> Result<T, Refusal> + Send + 'static,
-    ) -> StoreFuture<T> {
-        let account = account.to_string();
-        self.call(move |db| work(db, &account))
-    }
-
-    /// For work in several parts, between which others have their turn.
     pub(super) fn caller(&self) -> Caller {
         Caller(self.queue.as_ref().map(Arc::downgrade).unwrap_or_default())
     }

@@ -12,7 +12,7 @@ use crate::store::{LoginRequest, TokenVerdict};
 
 impl<C: SharedConnection> Driver<C> {
     /// The domain that the client logs in to, and what is known of that.
-    fn login_request(&self) -> Option<(&Domain, LoginRequest)> {
+    pub(super) fn login_request(&self) -> Option<(&Domain, LoginRequest)> {
         let State::Unauthed(session) = &self.state else { return None };
         let domain = self.core.domain(session.domain()?.as_str())?;
         let negotiating = self.negotiating.as_ref()?;

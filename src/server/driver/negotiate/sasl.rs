@@ -214,15 +214,17 @@ impl<C: SharedConnection> Driver<C> {
         let asked = self.sasl().and_then(|sasl| sasl.asked());
         let fast = asked.and_then(Fast::of);
         let client = asked.and_then(|asked| asked.agent.id);
-        let policy = self.core.domain(account.domain().as_str()).map(|domain| &domain.sasl);
-        let policy = policy.map(Arc::clone);
-        let (Some(fast), Some(client), Some(policy)) = (fast, client, policy) else {
+        let known = self.login_request().map(|(domain, request)| {
+            let host = domain.authenticator.clone().map(|host| (host, request));
+            (Arc::clone(&domain.sasl), host)
+        });
+        let (Some(fast), Some(client), Some((policy, host))) = (fast, client, known) else {
             let refused = Box::new(Err(SaslError::MalformedRequest));
             return self.sasl_answer(Some(SaslAnswer::Fast(refused)));
         };
         self.begin_login(Some(&account));
-        let client = ClientKey::of(&account, client);
-        let login = FastLogin { holder: Holder { account, client }, proof, count: fast.count };
+        let holder = Holder { client: ClientKey::of(&account, client), account };
+        let login = FastLogin { holder, proof, count: fast.count, host };
         let core = Arc::clone(&self.core);
         self.wait_for_sasl(async move {
             let found = core.check_token(&policy, &login).await.ok()?;

@@ -23,10 +23,10 @@ use crate::store::{
 };
 
 /// A directory of its own, removed when dropped.
-struct Directory(PathBuf);
+pub(in crate::store) struct Directory(PathBuf);
 
 impl Directory {
-    fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("xmpp-session-{}-{n}", std::process::id()));
@@ -34,7 +34,7 @@ impl Directory {
         Self(path)
     }
 
-    fn file(&self) -> PathBuf {
+    pub(in crate::store) fn file(&self) -> PathBuf {
         self.0.join("store.sqlite")
     }
 }
