@@ -236,10 +236,11 @@ mod tests {
         BareJid::new(text).unwrap()
     }
 
-    /// Each store that can be shared, as these nodes see it, and what it needs to be there.
-    fn nodes<const N: usize>(
-        since: [u64; N],
-    ) -> Vec<(Box<dyn Any>, Box<dyn SharedStore>, [Stores; N])> {
+    /// A store that can be shared, as nodes see it, and what it needs to be there.
+    type Case<const N: usize> = (Box<dyn Any>, Box<dyn SharedStore>, [Stores; N]);
+
+    /// One with these nodes for each store.
+    fn nodes<const N: usize>(since: [u64; N]) -> Vec<Case<N>> {
         let mut shared: Vec<(Box<dyn Any>, Box<dyn SharedStore>)> = Vec::new();
         shared.push((Box::new(()), Box::new(SharedMemory::new(Memory::new()))));
         #[cfg(feature = "sqlite")]
