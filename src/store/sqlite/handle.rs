@@ -45,7 +45,13 @@ impl Handle {
 
     /// For work in several parts, between which others have their turn; or for several accounts.
     pub(super) fn parts<const N: usize>(&self, accounts: [&BareJid; N]) -> Parts {
-        Parts { caller: self.worker.caller(), guard: self.guard(&accounts) }
+        #[cfg(not(feature = "cluster"))]
+        let _nobody_asks = accounts;
+        Parts {
+            caller: self.worker.caller(),
+            #[cfg(feature = "cluster")]
+            guard: self.guard(&accounts),
+        }
     }
 
     #[cfg(feature = "cluster")]
@@ -53,13 +59,11 @@ impl Handle {
         let Some(tokens) = &self.tokens else { return Some(Vec::new()) };
         accounts.iter().map(|account| tokens.fence(account)).collect()
     }
-
-    #[cfg(not(feature = "cluster"))]
-    const fn guard(&self, _: &[&BareJid]) -> Guard {}
 }
 
 pub(super) struct Parts {
     caller: Caller,
+    #[cfg(feature = "cluster")]
     guard: Guard,
 }
 
@@ -84,6 +88,3 @@ impl Parts {
 /// What every part of the work has to pass; `None` where an account does not live here.
 #[cfg(feature = "cluster")]
 type Guard = Option<Vec<crate::store::fence::Fence>>;
-
-#[cfg(not(feature = "cluster"))]
-type Guard = ();
