@@ -576,7 +576,21 @@ fn fast_6_counts_rise_wherever_they_are_sent() {
     }
     assert_eq!(succeeded(&counted("2147483647")), None);
     assert_eq!(counted("2147483646"), failure("not-authorized"));
+}
+
+#[test]
+fn fast_6_who_has_counted_goes_on_counting() {
+    let world = world();
+    let token = ROMEO.token(&world, NONE);
     assert_eq!(succeeded(&ROMEO.login(&world, &token, NONE)), None);
+    let counted = ROMEO.by_token(&token.text, NONE, " count='5'", "");
+    assert_eq!(succeeded(&ROMEO.open(&world).ask(&counted)), None);
+    // The same without the count, which no proof covers; so a higher one is let in.
+    assert_eq!(ROMEO.login(&world, &token, NONE), failure("not-authorized"));
+    assert_eq!(succeeded(&ROMEO.open(&world).ask(&counted.replace("'5'", "'6'"))), None);
+    // Each token has its own.
+    let other = ROMEO.token(&world, NONE);
+    assert_eq!(succeeded(&ROMEO.login(&world, &other, NONE)), None);
 }
 
 #[test]

@@ -214,7 +214,7 @@ impl Policy {
             return Err(SaslError::CredentialsExpired);
         }
         // FAST-6
-        if count.is_some_and(|count| count <= token.count) {
+        if count.map_or(token.count > 0, |count| count <= token.count) {
             return Err(SaslError::NotAuthorized);
         }
         if account.is_disabled() {
