@@ -80,7 +80,7 @@ impl World {
     ) -> Result<bool, SaslError> {
         let proved = self.check(&proof(token, mechanism), count)?;
         self.record = proved.changed.or_else(|| self.record.take());
-        Ok(proved.is_due)
+        Ok(proved.used.is_due)
     }
 }
 
