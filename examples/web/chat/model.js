@@ -214,7 +214,7 @@ export class Chat {
   /// A message of ours has come further. It never goes back: what is delivered is not merely sent.
   #mark(id, state, error = null) {
     const contact = this.contacts.get(this.#pending.get(id));
-    const message = contact?.messages.findLast((each) => each.id === id);
+    const message = contact?.messages.findLast((each) => each.out && each.id === id);
     if (!message || message.state === DELIVERED || (message.state === FAILED && state === SENT)) return;
     message.state = state;
     message.error = error;
