@@ -64,8 +64,8 @@ const table = new Table($("rows"), async (session) => {
     "End the session",
   );
   if (!sure) return;
-  const { ended } = await act("/live/end", { jid: session.jid, number: session.number });
-  toast(ended ? `Ended: ${session.name}` : "That session is over already.");
+  const answer = await act("/live/end", { jid: session.jid, number: session.number }, "The session was not ended");
+  if (answer) toast(answer.ended ? `Ended: ${session.name}` : "That session is over already.");
 });
 
 function sortBy(key, down) {
@@ -264,7 +264,7 @@ $("drain").addEventListener("click", async () => {
     "Drain the server",
   );
   if (sure) {
-    await act("/live/drain", {});
+    await act("/live/drain", {}, "The server does not drain");
     now();
   }
 });
@@ -309,18 +309,19 @@ $("theme").addEventListener("click", () => {
 
 // Once a second, while somebody looks.
 
-async function act(path, what) {
+/** Returns the answer, or `null` where there is none: then `failure` and why is told. */
+async function act(path, what, failure) {
   try {
     const answer = await fetch(path, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(what),
     });
-    if (!answer.ok) throw new Error(`it says ${answer.status}`);
+    if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
     return await answer.json();
   } catch (error) {
-    toast(`That did not work: ${error.message}.`);
-    return {};
+    toast(`${failure}: ${error instanceof TypeError ? "there is no connection" : error.message}.`);
+    return null;
   } finally {
     now();
   }
