@@ -51,6 +51,16 @@ class Contact {
     return all.sort((a, b) => b.priority - a.priority || SHOWS.indexOf(a.show) - SHOWS.indexOf(b.show))[0] ?? null;
   }
 
+  /// Whether we may see its presence.
+  get isSeen() {
+    return ["to", "both"].includes(this.subscription);
+  }
+
+  /// Whether it may see ours.
+  get seesUs() {
+    return ["from", "both"].includes(this.subscription);
+  }
+
   /// Without its messages, which are stored apart.
   toJSON() {
     const { messages: _, typing: __, ...rest } = this;
@@ -187,8 +197,8 @@ export class Chat {
   }
 
   #sendState(contact, state) {
-    // Nobody else sees it, so to nobody else is it told.
-    if (this.client.state.name !== "online" || !contact.presence) return;
+    // Nobody else sees it, and nobody else may: it tells that we are here.
+    if (this.client.state.name !== "online" || !contact.presence || !contact.seesUs) return;
     this.client.send(el("message", { to: contact.jid, type: "chat" }, el(state, { xmlns: NS.chatStates }),
       el("no-store", { xmlns: NS.hints })));
   }
@@ -258,7 +268,7 @@ export class Chat {
     if (out) message.state = SENT;
     this.#add(this.contact(peer), message);
     const wanted = child(stanza, "request", NS.receipts) && id && !out && !copied;
-    if (wanted && ["from", "both"].includes(contact?.subscription)) this.#confirm(stanza, id, type);
+    if (wanted && contact?.seesUs) this.#confirm(stanza, id, type);
   }
 
   /// Tells a contact that may see us that its message is here (XEP-0184).
@@ -311,7 +321,7 @@ export class Chat {
 
   accept(contact) {
     this.#subscription(contact.jid, "subscribed");
-    if (!contact.asked && !["to", "both"].includes(contact.subscription)) {
+    if (!contact.asked && !contact.isSeen) {
       this.#accepted.add(contact.jid);
       this.#subscription(contact.jid, "subscribe");
     }
@@ -345,6 +355,8 @@ export class Chat {
     if (!contact) return;
     switch (type) {
       case null:
+        // Whoever likes may send one. Only who was asked for theirs is believed.
+        if (!contact.isSeen) return;
         contact.presences[resource] = {
           show: SHOWS.find((show) => show === text(stanza, "show")) ?? "online",
           status: text(stanza, "status") ?? "",
@@ -358,7 +370,7 @@ export class Chat {
         break;
       case "subscribe":
         // Whom we have asked ourselves may ask as well.
-        if (contact.asked || ["to", "both"].includes(contact.subscription)) this.#subscription(jid, "subscribed");
+        if (contact.asked || contact.isSeen) this.#subscription(jid, "subscribed");
         else contact.asks = true;
         break;
       case "subscribed":
@@ -422,9 +434,9 @@ export class Chat {
     contact.name = item?.getAttribute("name") ?? "";
     contact.subscription = item?.getAttribute("subscription") ?? "none";
     contact.asked = item?.getAttribute("ask") === "subscribe";
-    if (!["to", "both"].includes(contact.subscription)) contact.presences = {};
+    if (!contact.isSeen) contact.presences = {};
     // Answered elsewhere.
-    if (["from", "both"].includes(contact.subscription)) contact.asks = false;
+    if (contact.seesUs) contact.asks = false;
     this.#update(contact);
   }
 }
