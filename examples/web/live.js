@@ -1,5 +1,6 @@
 // The live view: asks the server once a second what there is, and shows it.
 
+import { storageOf } from "./chat/store.js";
 import { Chart } from "./live/charts.js";
 import { bytes, count, element, rate, say, time } from "./live/format.js";
 import { Table } from "./live/table.js";
@@ -289,21 +290,21 @@ function toast(text) {
   hiding = setTimeout(() => $("toast").classList.remove("shown"), 4000);
 }
 
-// Colours: as the system has them, or one of both.
+// Colours: as the device has them, or one of both. The chat page keeps to the same choice.
 
-const THEMES = ["system", "light", "dark"];
+const THEMES = ["auto", "light", "dark"];
+const settings = storageOf("localStorage");
 function paint(theme) {
-  if (theme === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  const text = theme === "system" ? "Colours: as the system" : `Colours: ${theme}`;
+  document.documentElement.dataset.theme = theme;
+  const text = theme === "auto" ? "Colours: as the device" : `Colours: ${theme}`;
   $("theme").setAttribute("aria-label", text);
   $("theme").title = text;
 }
-let theme = localStorage.getItem("theme") ?? "system";
+let theme = THEMES.find((name) => name === settings.getItem("theme")) ?? "auto";
 paint(theme);
 $("theme").addEventListener("click", () => {
   theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
-  localStorage.setItem("theme", theme);
+  settings.setItem("theme", theme);
   paint(theme);
 });
 
