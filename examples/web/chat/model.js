@@ -17,6 +17,9 @@ export const FAILED = "failed";
 
 const SHOWS = ["chat", "online", "away", "xa", "dnd"];
 
+/// By names that others choose, `__proto__` among them.
+const none = () => Object.create(null);
+
 class Contact {
   name = "";
   subscription = "none";
@@ -27,7 +30,7 @@ class Contact {
   /// Whether it asks to see our presence.
   asks = false;
   /// By resource: `{ show, status, priority }`.
-  presences = {};
+  presences = none();
   messages = [];
   unread = 0;
   typing = false;
@@ -36,8 +39,9 @@ class Contact {
   /// When something was last said.
   at = 0;
 
-  constructor(saved) {
+  constructor({ presences, ...saved }) {
     Object.assign(this, saved);
+    Object.assign(this.presences, presences);
   }
 
   /// What it is called. Of somebody unknown the whole address: its first part could be anybody's.
@@ -120,7 +124,7 @@ export class Chat {
 
   begin() {
     for (const contact of this.contacts.values()) {
-      contact.presences = {};
+      contact.presences = none();
       this.#update(contact);
     }
     this.client.send(el("iq", { type: "get", id: randomId() }, el("query", { xmlns: NS.roster })));
@@ -365,7 +369,7 @@ export class Chat {
         break;
       case "unavailable":
         if (resource) delete contact.presences[resource];
-        else contact.presences = {};
+        else contact.presences = none();
         if (!contact.presence) contact.typing = false;
         break;
       case "subscribe":
@@ -434,7 +438,7 @@ export class Chat {
     contact.name = item?.getAttribute("name") ?? "";
     contact.subscription = item?.getAttribute("subscription") ?? "none";
     contact.asked = item?.getAttribute("ask") === "subscribe";
-    if (!contact.isSeen) contact.presences = {};
+    if (!contact.isSeen) contact.presences = none();
     // Answered elsewhere.
     if (contact.seesUs) contact.asks = false;
     this.#update(contact);
