@@ -91,6 +91,7 @@ function begin(before, account) {
         $("app").hidden = false;
         $("login-form").reset();
         view.show(chat, { restored: Boolean(before) });
+        if (account) view.focus();
       } else {
         view.state();
       }

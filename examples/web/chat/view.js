@@ -9,6 +9,8 @@ const NOTICE = 5000;
 const alphabet = new Intl.Collator();
 const SHOWS = { online: "Online", chat: "Free to chat", away: "Away", xa: "Away for long", dnd: "Do not disturb" };
 
+const canHover = () => matchMedia("(hover: hover)").matches;
+
 export class View {
   #chat;
   #conversation = new Conversation({ leave: () => this.#leaveTalk() });
@@ -67,6 +69,12 @@ export class View {
     this.#drawAll();
     this.#showTalk(chat.contacts.get(history.state?.with));
     this.state();
+  }
+
+  /// Where the keyboard goes on after the login.
+  focus() {
+    if (this.#conversation.contact) this.#focusTalk();
+    else $(canHover() ? "find" : "people").focus();
   }
 
   /// Forgets it again.
@@ -277,8 +285,12 @@ export class View {
     if (history.state?.with) history.replaceState(state, "");
     else history.pushState(state, "");
     this.#showTalk(contact);
+    this.#focusTalk();
+  }
+
+  #focusTalk() {
     // On a touch screen the keyboard would cover what one wants to read.
-    if (matchMedia("(hover: hover)").matches) this.#conversation.focus();
+    if (canHover()) this.#conversation.focus();
     else $("scroll").focus({ preventScroll: true });
   }
 
