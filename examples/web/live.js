@@ -253,7 +253,10 @@ function whole(data) {
 function status(state, text) {
   $("status").dataset.state = state;
   say($("status-text"), text);
-  document.documentElement.classList.toggle("stale", state === "lost");
+  const isLost = state === "lost";
+  document.documentElement.classList.toggle("stale", isLost);
+  for (const button of $("rows").querySelectorAll("button")) button.disabled = isLost;
+  if (isLost) $("drain").disabled = true;
 }
 
 $("drain").addEventListener("click", async () => {
