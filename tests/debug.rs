@@ -59,6 +59,7 @@ const HARMLESS: &[(&str, &str)] = &[
     ("Blocking", "self.0.items"),
     ("Memory", "state.used"),
     ("Incarnation", "self.0"),
+    ("Incarnation", "\"{:x}\""),
     ("Slot", "self.0"),
     // Words.
     ("Token", "self.mechanism"),
