@@ -72,7 +72,7 @@ test("a server that is drained tells its clients, and they wait for another", as
   await live.click("#drain");
   await live.click("#confirm-yes");
   await live.waitForSelector("#banner:has-text('Drained')");
-  await romeo.status("Reconnecting…");
+  await romeo.status("The server is shutting down. Reconnecting…");
   await romeo.say("after the restart");
   await server.restart();
   await romeo.page.click("#status button");
