@@ -76,7 +76,7 @@ impl<C: SharedConnection> Driver<C> {
         let is_due = used.is_some_and(|used| used.is_due) && !invalidate;
         let issue = requested.or_else(|| negotiating.mechanism.filter(|_| is_due));
         // It would outlive the login.
-        let issue = issue.filter(|_| !self.is_limited());
+        let issue = issue.filter(|_| !self.is_limited(account));
         if issue.is_none() && !invalidate {
             return None;
         }
@@ -136,6 +136,9 @@ async fn establish<C: SharedConnection>(
 ) {
     let Proved { asked, data, wish, peer } = proved;
     let account = session.account().clone();
+    if !core.has_invalidated(wish.as_ref()).await {
+        return done.send(Established::Failed);
+    }
     let Some((entering, mut answers)) = core.ask_inline(session, &asked, &peer, &signal) else {
         return done.send(Established::Failed);
     };
@@ -201,6 +204,20 @@ impl<C: SharedConnection> Core<C> {
             Some(Ok(Some(issued))) => fast::write_token(&issued, answers),
             Some(Ok(None) | Err(_)) => {}
             None => self.late(&account),
+        }
+    }
+
+    /// FAST-5: ends the tokens of a client that wants that, before anything else is done. `false`: they may be good still.
+    async fn has_invalidated(&self, wish: Option<&TokenWish>) -> bool {
+        let Some(wish) = wish.filter(|wish| wish.invalidate) else { return true };
+        let Holder { account, client } = &wish.holder;
+        let retired = self.retire_client(account, *client);
+        match self.timers.within(self.limits.load, retired).await {
+            Some(retired) => retired.is_ok(),
+            None => {
+                self.late(account);
+                false
+            }
         }
     }
 
