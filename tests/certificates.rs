@@ -1,6 +1,8 @@
 //! Logins by the certificate of a client (rules EXTERNAL-1 to EXTERNAL-3).
 
 use std::sync::Arc;
+#[cfg(feature = "certificates")]
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +11,7 @@ use xmpp_session::sasl::{ChannelBindings, Mechanism, Policy};
 use xmpp_session::server::{DomainPolicy, Transport};
 use xmpp_session::store::{
     AccountStore as _, Authenticator, CertificateMapper, ClientCertificate, Credentials,
-    StoreError, StoreFuture, Verdict,
+    LoginRequest, StoreError, StoreFuture, Verdict,
 };
 
 use crate::common::wire::{Client, World, now};
@@ -195,6 +197,76 @@ fn external_3_an_account_that_was_disabled_or_removed_meanwhile() {
     // It failed like any login, and the password is still another way.
     world.account("romeo");
     assert_eq!(client.ask(&external("")), [success()]);
+}
+
+/// Says about each account what it is told to.
+struct Doorman(Verdict);
+
+impl Authenticator for Doorman {
+    fn check_account(&self, account: &BareJid, login: &LoginRequest) -> StoreFuture<Verdict> {
+        assert_eq!((account.as_str(), login.mechanism()), ("romeo@example.net", "EXTERNAL"));
+        let verdict = self.0;
+        Box::pin(async move { Ok(verdict) })
+    }
+}
+
+#[test]
+fn external_3_a_host_that_checks_passwords_is_asked_about_the_account() {
+    for (verdict, answer) in [
+        (Verdict::Accepted, success()),
+        (Verdict::Refused, failure("not-authorized")),
+        (Verdict::Disabled, failure("account-disabled")),
+        (Verdict::Expired, failure("credentials-expired")),
+        (Verdict::Temporary, failure("temporary-auth-failure")),
+    ] {
+        let world = with(|policy| policy.authenticator = Some(Arc::new(Doorman(verdict))));
+        world.accounts().insert(jid("romeo@example.net"), Credentials::new());
+        let client = shown(&world, &["romeo@example.net"]);
+        open(&client, "example.net");
+        assert_eq!(client.ask(&external("")), [answer], "{verdict:?}");
+    }
+}
+
+/// A certificate of romeo's that ends when the first day of the world's clock does.
+#[cfg(feature = "certificates")]
+fn for_a_day() -> ClientCertificate {
+    use rcgen::{CertificateParams, KeyPair, OtherNameValue, SanType};
+    let kind = vec![1, 3, 6, 1, 5, 5, 7, 8, 5];
+    let name = OtherNameValue::Utf8String("romeo@example.com".into());
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::OtherName((kind, name))];
+    params.not_after = rcgen::date_time_ymd(2026, 1, 2);
+    let der = params.self_signed(&KeyPair::generate().unwrap()).unwrap();
+    ClientCertificate::from_der(der.der()).unwrap()
+}
+
+#[cfg(feature = "certificates")]
+#[test]
+fn external_3_a_session_ends_with_the_certificate_and_no_token_outlives_it() {
+    let world = World::new();
+    world.account("romeo");
+    let client = shows(&world, for_a_day());
+    client.send(
+        "<stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' \
+         from='romeo@example.com' to='example.com' version='1.0'>",
+    );
+    assert!(client.received().concat().contains("HT-SHA-256-NONE"));
+    let success = client.ask(
+        "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='EXTERNAL'><initial-response/><user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>\
+         <request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>\
+         <bind xmlns='urn:xmpp:bind:0'/></authenticate>",
+    );
+    let success = success.concat();
+    assert!(success.starts_with("<success "), "{success}");
+    assert!(!success.contains("<token "), "{success}");
+    for _ in 0..863 {
+        world.advance(Duration::from_secs(100));
+        client.send(" ");
+    }
+    assert!(client.received().is_empty());
+    world.advance(Duration::from_secs(101));
+    assert!(client.received().concat().contains("<reset "));
+    assert!(world.server().registry().is_empty());
 }
 
 /// Knows one certificate.

@@ -1,6 +1,7 @@
 //! Guests, who log in with ANONYMOUS (rules GUEST-1 to GUEST-5, LIMIT-32).
 
 use crate::common::wire;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,10 @@ use base64::engine::general_purpose::STANDARD;
 use wire::{Client, Elsewhere, World, now};
 use xmpp_session::jid::BareJid;
 use xmpp_session::server::{DomainPolicy, GuestPolicy, Limits, Rate, Transport};
-use xmpp_session::store::{AccountStore as _, Memory, OfflineStore as _, RosterStore as _, Stores};
+use xmpp_session::store::{
+    AccountStore as _, Credentials, Memory, OfflineStore as _, RosterStore as _, ScramHash,
+    ScramKeys, Stores,
+};
 use xmpp_session::stream::Limit;
 use xmpp_session::xep::{Blocking, StreamManagement};
 
@@ -206,6 +210,33 @@ fn guest_3_one_login_is_one_guest_in_sasl2_as_well() {
     client.lose();
     world.settle();
     assert!(third.ask(&ask(bind)).concat().starts_with("<success "));
+}
+
+#[test]
+fn guest_3_who_logs_in_as_somebody_else_is_no_guest_any_longer() {
+    const SASL2: &str = "urn:xmpp:sasl:2";
+    let hall = hall(|guests| guests.most = 1);
+    let romeo = BareJid::new("romeo@guests.example").unwrap();
+    let keys = ScramKeys::derive("pencil", b"salt", NonZeroU32::MIN, ScramHash::Sha1).unwrap();
+    hall.world.accounts().insert(romeo, Credentials::new().with_keys(ScramHash::Sha1, keys));
+    let client = hall.world.accept(from(1));
+    client.send(&OPEN.replace(" to=", " from='romeo@guests.example' to="));
+    assert!(client.received().concat().contains("HT-SHA-256-NONE"));
+    let anonymous = format!("<authenticate xmlns='{SASL2}' mechanism='ANONYMOUS'/>");
+    let refused = format!("<failure xmlns='{SASL2}'><invalid-authzid xmlns='{NS}'/></failure>");
+    assert_eq!(client.ask(&anonymous), [refused]);
+    let (other, _) = opened(&hall.world, 2);
+    assert_eq!(other.ask(&auth("=")), [failure("temporary-auth-failure")]);
+    let plain = STANDARD.encode("\0romeo\0pencil");
+    let success = client.ask(&format!(
+        "<authenticate xmlns='{SASL2}' mechanism='PLAIN'><initial-response>{plain}\
+         </initial-response><user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'/>\
+         <request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/></authenticate>"
+    ));
+    let success = success.concat();
+    assert!(success.starts_with("<success ") && success.contains("<token "), "{success}");
+    hall.world.settle();
+    assert_eq!(other.ask(&auth("=")), [self::success()]);
 }
 
 #[test]

@@ -161,6 +161,21 @@ fn reg_1_all_else_closes_the_stream_as_ever() {
 }
 
 #[test]
+fn reg_1_nothing_is_made_of_tls_early_data() {
+    let world = world(Registration::open());
+    let client = world.accept(from(1));
+    client.driver(|driver| driver.early_data(true));
+    client.open();
+    let _features = client.received();
+    for xml in [GET.to_owned(), set("juliet", "x")] {
+        assert_eq!(refused(&client.answer(&xml)), "unexpected-request");
+    }
+    assert!(now(world.stores().accounts.credentials(&jid("juliet"))).unwrap().is_none());
+    client.driver(|driver| driver.early_data(false));
+    assert!(done(&client.answer(&set("juliet", "x"))));
+}
+
+#[test]
 fn reg_2_a_client_makes_an_account_and_logs_in_on_the_same_stream() {
     let world = world(Registration::open());
     let (client, _) = opened(&world);
@@ -532,6 +547,73 @@ fn reg_7_in_a_file_it_outlives_the_server_and_is_used_once() {
     let kept = kept.query_row("SELECT count(*) FROM invitation", [], |row| row.get::<_, i64>(0));
     assert_eq!(kept.unwrap(), 1);
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn reg_7_who_does_not_wait_for_the_account_has_used_it_all_the_same() {
+    let threads = Threads::default();
+    let hashing = threads.clone();
+    let mut made = None;
+    let world = World::with(|builder, environment| {
+        let invitations = Invitations::new(environment, MemoryInvitations::new(10));
+        made = Some(invitations.clone());
+        let builder = builder.limits(limits(None)).hashing(hashing);
+        builder.extension(Registration::invited(invitations))
+    });
+    let invitation = now(made.unwrap().create(Invite::to("example.com".parse().unwrap()))).unwrap();
+    let (client, _) = opened(&world);
+    assert!(done(&client.answer(&preauth(&invitation.token))));
+    client.send(&set("juliet", "x"));
+    client.lose();
+    // Longer than a request is waited for.
+    world.advance(Duration::from_secs(600));
+    std::mem::take(&mut *threads.0.lock().unwrap()).into_iter().for_each(|hash| hash());
+    world.settle();
+    let (second, _) = opened(&world);
+    assert_eq!(refused(&second.answer(&preauth(&invitation.token))), "item-not-found");
+}
+
+/// One that does not give away what it has.
+#[derive(Default)]
+struct Stuck(Mutex<Option<(String, StoredInvitation)>>);
+
+impl InvitationStore for Stuck {
+    fn put(&self, key: &str, invitation: StoredInvitation) -> StoreFuture<()> {
+        *self.0.lock().unwrap() = Some((key.to_owned(), invitation));
+        Box::pin(async { Ok(()) })
+    }
+
+    fn get(&self, _: &str) -> StoreFuture<Option<StoredInvitation>> {
+        let found = self.0.lock().unwrap().clone().map(|(_, one)| one);
+        Box::pin(async { Ok(found) })
+    }
+
+    fn take(&self, _: &str) -> StoreFuture<bool> {
+        broken()
+    }
+
+    fn forget(&self, _: SystemTime) -> StoreFuture<()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn of_account(&self, _: &BareJid) -> StoreFuture<Vec<(String, StoredInvitation)>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+}
+
+#[test]
+fn reg_7_an_invitation_that_cannot_be_taken_makes_no_account() {
+    let mut made = None;
+    let world = World::with(|builder, environment| {
+        let invitations = Invitations::new(environment, Stuck::default());
+        made = Some(invitations.clone());
+        builder.limits(limits(None)).extension(Registration::invited(invitations))
+    });
+    let invitation = now(made.unwrap().create(Invite::to("example.com".parse().unwrap()))).unwrap();
+    let (client, _) = opened(&world);
+    assert!(done(&client.answer(&preauth(&invitation.token))));
+    assert_eq!(refused(&client.answer(&set("juliet", "x"))), "internal-server-error");
+    assert!(now(world.stores().accounts.credentials(&jid("juliet"))).unwrap().is_none());
 }
 
 #[test]

@@ -797,6 +797,26 @@ fn limit_29_logins_in_either_profile_are_delayed() {
 }
 
 #[test]
+fn limit_29_a_login_as_somebody_else_than_the_header_says_has_failed() {
+    let world = world();
+    let peer = || Transport::new().secure(true).source("192.0.2.1");
+    for _ in 0..21 {
+        let client = world.accept(peer());
+        let got = client.ask(&(header(Some("juliet@example.com")) + &right("")));
+        assert_eq!(got[2..], [failure("invalid-authzid")]);
+        client.lose();
+    }
+    let client = world.accept(peer());
+    client.open();
+    let _features = client.received();
+    client.send(&right(&bind("T", "")));
+    world.advance(Duration::from_millis(249));
+    assert_eq!(client.received(), [""; 0]);
+    world.advance(Duration::from_millis(1));
+    assert!(client.received()[0].starts_with("<success "));
+}
+
+#[test]
 fn fault_5_failures_in_either_profile_are_told() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let host = Arc::clone(&told);

@@ -6,14 +6,17 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use wire::{Client, World};
+use hmac::{Hmac, Mac as _};
+use sha2::Sha256;
+use wire::{Client, World, now};
 use xmpp_session::environment::Environment as _;
 use xmpp_session::jid::BareJid;
 use xmpp_session::server::{DomainPolicy, FaultKind, ServerBuilder, Transport, Want};
 use xmpp_session::session::{EventKind, Reason};
 use xmpp_session::store::{
-    Authenticator, LoginRequest, StoreError, StoreFuture, TokenAuthenticator, TokenError,
-    TokenGrant, TokenStatus, TokenVerdict, Verdict,
+    AccountStore as _, Authenticator, ClientKey, ClientTokens, Credentials, LoginRequest, Memory,
+    Revision, StoreError, StoreFuture, Stores, TokenAuthenticator, TokenError, TokenGrant,
+    TokenStatus, TokenStore, TokenVerdict, Verdict,
 };
 use xmpp_session::xep::StreamManagement;
 
@@ -114,7 +117,12 @@ fn world_with(
         more(builder.domain_with("example.net".parse().unwrap(), policy))
             .extension(StreamManagement::new())
     });
+    world.accounts().insert(juliet(), Credentials::new());
     (world, asked)
+}
+
+fn juliet() -> BareJid {
+    BareJid::new("juliet@example.net").unwrap()
 }
 
 fn opened(world: &World) -> (Client, String) {
@@ -436,6 +444,75 @@ fn fast_2_a_login_for_a_time_gets_no_token_that_outlives_it() {
     }
 }
 
+/// Keeps tokens, and ends none.
+struct Stubborn(Memory);
+
+impl TokenStore for Stubborn {
+    fn client(&self, account: &BareJid, client: &ClientKey) -> StoreFuture<Option<ClientTokens>> {
+        self.0.client(account, client)
+    }
+
+    fn clients(&self, account: &BareJid) -> StoreFuture<Vec<(ClientKey, ClientTokens)>> {
+        self.0.clients(account)
+    }
+
+    fn replace(
+        &self,
+        account: &BareJid,
+        client: &ClientKey,
+        found: Option<Revision>,
+        tokens: Option<ClientTokens>,
+    ) -> StoreFuture<bool> {
+        let is_end = |tokens: &ClientTokens| tokens.current.is_none() && tokens.new.is_none();
+        match tokens.as_ref().is_some_and(is_end) {
+            true => Box::pin(async { Err(StoreError::failed("no disk")) }),
+            false => self.0.replace(account, client, found, tokens),
+        }
+    }
+
+    fn clear(&self, account: &BareJid) -> StoreFuture<()> {
+        TokenStore::clear(&self.0, account)
+    }
+}
+
+#[test]
+fn fast_5_a_logout_that_the_store_does_not_take_is_no_login() {
+    const MORE: &str = "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>";
+    let stores = Stores::memory().with_tokens(Arc::new(Stubborn(Memory::new())));
+    let world = World::with_stores(stores, |builder, _| {
+        let mut policy = DomainPolicy::default();
+        policy.tokens = Some(Arc::new(Tokens { asked: Asked::default(), hour: None }));
+        builder.domain_with("example.net".parse().unwrap(), policy)
+    });
+    world.accounts().insert(juliet(), Credentials::new());
+    let opened = || {
+        let client = world.accept(Transport::new().secure(true));
+        client.send(&OPEN.replace("to=", "from='juliet@example.net' to="));
+        let _features = client.received();
+        client
+    };
+    let more = format!("{AGENT}{MORE}");
+    let message = "n,,\x01auth=Bearer good\x01\x01";
+    let success = opened().ask(&auth_2("OAUTHBEARER", message, &more)).concat();
+    let token = success.split(" token='").nth(1).expect(&success).split('\'').next().unwrap();
+    let mut mac = Hmac::<Sha256>::new_from_slice(token.as_bytes()).unwrap();
+    mac.update(b"Initiator");
+    let proof = [&b"juliet\0"[..], &mac.finalize().into_bytes()].concat();
+    let login = |attributes: &str| {
+        let text = STANDARD.encode(&proof);
+        opened().ask(&format!(
+            "<authenticate xmlns='{NS_2}' mechanism='HT-SHA-256-NONE'>\
+             <initial-response>{text}</initial-response>{AGENT}\
+             <fast xmlns='urn:xmpp:fast:0'{attributes}/>{BIND_2}</authenticate>"
+        ))
+    };
+    let failed =
+        format!("<failure xmlns='{NS_2}'><temporary-auth-failure xmlns='{NS}'/></failure>");
+    assert_eq!(login(" invalidate='true'"), [failed]);
+    assert!(world.server().registry().is_empty(), "nothing has happened");
+    assert!(login("").concat().starts_with("<success "));
+}
+
 #[test]
 fn token_5_what_the_host_says_is_checked() {
     let (world, _) = world();
@@ -460,6 +537,58 @@ fn token_5_what_the_host_says_is_checked() {
         }
         assert_eq!(client.want(), Some(Want::Input));
     }
+}
+
+#[test]
+fn token_5_a_disabled_or_removed_account_gets_no_session() {
+    for mechanism in ["OAUTHBEARER", "X-OAUTH2"] {
+        let (world, _) = world();
+        let (client, _) = opened(&world);
+        let xml = match mechanism {
+            "OAUTHBEARER" => bearer("", "hour"),
+            _ => auth(mechanism, "\0juliet\0hour"),
+        };
+        let mut disabled = Credentials::new();
+        disabled.disabled = true;
+        world.accounts().insert(juliet(), disabled);
+        assert_eq!(client.ask(&xml), [failure("account-disabled")]);
+        assert!(now(world.accounts().remove(&juliet())).unwrap());
+        assert_eq!(client.ask(&xml), [failure("not-authorized")]);
+        world.accounts().insert(juliet(), Credentials::new());
+        assert_eq!(client.ask(&xml), [success()]);
+        // Its time is that of the token all the same.
+        client.send(OPEN);
+        client.send(BIND);
+        idle(&world, &client, 3500);
+        let _bound = client.received();
+        world.advance(Duration::from_secs(101));
+        assert_eq!(client.received().concat(), RESET);
+    }
+    // Each is one failed attempt (SASL-9).
+    let (world, _) = world();
+    assert!(now(world.accounts().remove(&juliet())).unwrap());
+    let (client, _) = opened(&world);
+    for _ in 0..3 {
+        assert_eq!(client.ask(&bearer("", "good")), [failure("not-authorized")]);
+    }
+    assert!(client.ask(&bearer("", "good")).concat().contains("<policy-violation "));
+}
+
+#[test]
+fn token_4_another_profile_is_no_other_count_of_guesses() {
+    let (world, asked) = world();
+    let (client, _) = opened(&world);
+    let message = "n,,\x01auth=Bearer bad\x01\x01";
+    let mut guesses = 0;
+    while guesses < 20 && client.want() == Some(Want::Input) {
+        guesses += 1;
+        client.send(&bearer("", "bad"));
+        client.send(&auth_2("OAUTHBEARER", message, ""));
+        client.send(&format!("<response xmlns='{NS_2}'>AQ==</response>"));
+    }
+    let said = client.received().concat();
+    assert!(said.contains("<policy-violation "), "{said}");
+    assert_eq!(asked.lock().unwrap().len(), 4);
 }
 
 #[test]

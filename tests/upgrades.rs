@@ -248,6 +248,21 @@ fn upgrade_2_a_password_that_was_changed_meanwhile_stays() {
 }
 
 #[test]
+fn upgrade_2_of_two_devices_that_bring_the_same_keys_both_log_in() {
+    let world = world();
+    let devices = [opened(&world), opened(&world)];
+    for device in &devices {
+        assert_eq!(device.ask(&plain(&upgrade("SHA-512"))), [asked_for("SHA-512")]);
+    }
+    let stored = || now(world.accounts().credentials(&romeo())).unwrap().unwrap().scram_sha_512;
+    assert!(bring(&devices[0], "SHA-512").starts_with("<success"));
+    let first = stored();
+    assert!(bring(&devices[1], "SHA-512").starts_with("<success"));
+    assert!(first.is_some() && stored() == first, "what the first one has brought stays");
+    assert!(works(&world, "SCRAM-SHA-512"));
+}
+
+#[test]
 fn upgrade_3_tasks_that_fail_leave_nothing_and_the_login_can_be_tried_again() {
     let world = world();
     let short = STANDARD.encode([1; 63]);

@@ -126,7 +126,8 @@ impl Exchange {
         if claimed.is_some_and(|claimed| claimed != account) {
             return Err(SaslError::InvalidAuthzid);
         }
-        Ok((None, Step::Success { account, data: None, expires: grant.expires }))
+        let host = Self::Host { account: account.clone(), until: grant.expires };
+        Ok((Some(host), Step::CheckAccount { account }))
     }
 }
 

@@ -19,7 +19,9 @@ use super::upgrade::{Proved, Upgrade};
 use super::{anonymous, bearer};
 use crate::address;
 use crate::environment::Environment;
-use crate::store::{Credentials, ScramHash, ScramKeys, Verdict, prepare_password};
+use crate::store::{
+    ClientCertificate, Credentials, ScramHash, ScramKeys, Verdict, prepare_password,
+};
 
 /// What an exchange knows of its stream.
 pub(crate) struct Context {
@@ -203,8 +205,8 @@ pub(super) enum Exchange {
     Hashing { account: BareJid, disabled: bool, proved: Proved },
     /// The store, with the client's first message and what `c=` has to be.
     Scram { account: BareJid, hash: ScramHash, message: Vec<u8>, binding: Vec<u8> },
-    /// The host's verdict.
-    Host { account: BareJid },
+    /// The host's verdict. `until`: what has been proved is good no longer.
+    Host { account: BareJid, until: Option<SystemTime> },
     /// The host's verdict on a token. `tells`: whether the client is told more than a condition.
     Token { claimed: Option<BareJid>, tells: bool },
     /// The client was told what is wrong with its token, and has to answer before it fails (RFC 7628 §3.2.3).
@@ -339,8 +341,9 @@ impl Exchange {
 
     /// Goes on with what the host's `Authenticator` found.
     pub(super) fn verdict(self, verdict: Verdict, utc: SystemTime) -> Next {
-        let Self::Host { account } = self else { return Err(SaslError::MalformedRequest) };
-        let expires = admitted(verdict, utc)?;
+        let Self::Host { account, until } = self else { return Err(SaslError::MalformedRequest) };
+        let admitted = admitted(verdict, utc)?;
+        let expires = [admitted, until].into_iter().flatten().min();
         Ok((None, Step::Success { account, data: None, expires }))
     }
 
@@ -367,7 +370,10 @@ fn first_plain(data: &[u8], context: &Context) -> Next {
     let password = prepare_password(password).map_err(|_| SaslError::NotAuthorized)?.into_owned();
     let known = account.clone();
     Ok(if context.policy.host_checks_passwords {
-        (Some(Exchange::Host { account: known }), Step::CheckPassword { account, password })
+        (
+            Some(Exchange::Host { account: known, until: None }),
+            Step::CheckPassword { account, password },
+        )
     } else {
         (Some(Exchange::Plain { account: known, password }), Step::NeedCredentials { account })
     })
@@ -415,7 +421,8 @@ fn first_external(data: &[u8], context: &Context) -> Next {
         _ => address::bare(authzid).ok().filter(|asked| context.certified.contains(asked)),
     };
     let account = account.ok_or(SaslError::InvalidAuthzid)?;
-    Ok((Some(Exchange::Host { account: account.clone() }), Step::CheckAccount { account }))
+    let until = context.bindings.certificate().and_then(ClientCertificate::not_after);
+    Ok((Some(Exchange::Host { account: account.clone(), until }), Step::CheckAccount { account }))
 }
 
 /// The end of every right proof: only here is a client told that its account is disabled (SASL-7).

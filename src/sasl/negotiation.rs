@@ -43,6 +43,14 @@ impl Attempt {
     const fn profile(&self) -> Profile {
         if self.asked.is_some() { Profile::Sasl2 } else { Profile::Sasl1 }
     }
+
+    /// What it has failed with, which the client was told already.
+    const fn told(&self) -> Option<SaslError> {
+        match self.exchange {
+            Some(Exchange::Told(error)) => Some(error),
+            _ => None,
+        }
+    }
 }
 
 impl Negotiation {
@@ -75,16 +83,18 @@ impl Negotiation {
     ) -> Result<Step, Failure> {
         // Whatever comes, it takes the attempt: a further `<auth/>` discards it (SASL-3), a
         // failure ends it.
-        let attempt = self.attempt.take().filter(|attempt| attempt.profile() == profile);
-        let (exchange, before) =
-            attempt.map_or((None, None), |attempt| (attempt.exchange, attempt.asked));
-        if let (Some(Exchange::Told(error)), Ok(Request::Auth { .. })) = (&exchange, &request) {
-            // It has failed, whether or not the client waits to hear so (SASL-9).
-            let failed = self.refuse(*error);
+        let attempt = self.attempt.take();
+        let told = attempt.as_ref().and_then(Attempt::told);
+        if let (Some(error), Ok(Request::Auth { .. })) = (told, &request) {
+            // It has failed, whether or not the client waits to hear so (SASL-9), in this profile or in the other one.
+            let failed = self.refuse(error);
             if failed.close {
                 return Err(failed);
             }
         }
+        let attempt = attempt.filter(|attempt| attempt.profile() == profile);
+        let (exchange, before) =
+            attempt.map_or((None, None), |attempt| (attempt.exchange, attempt.asked));
         let (asked, next) = match (request, exchange) {
             (Ok(Request::Auth { mechanism, initial }), _) => {
                 let next = self.start(mechanism, initial.as_deref(), asked.as_deref());

@@ -75,7 +75,8 @@ pub trait AccountStore: Send + Sync + 'static {
     /// Adds keys for a hash function to an account that has none for it, in one step with a look at what it has
     /// ([UPGRADE-2](crate::rules#upgrade-2)): `false`, and nothing has changed, if its keys for another hash function
     /// are no longer `proved.1`, by which its client has just proved who it is, or if it is disabled or gone. What it has
-    /// stays.
+    /// stays, and so do keys for this hash function that another client has brought meanwhile: `true`, since they are of
+    /// the same password.
     ///
     /// Without that look a password that is changed meanwhile would be undone.
     fn add_keys(
@@ -227,15 +228,15 @@ impl Credentials {
         }
     }
 
-    /// Adds keys if these are still what `proved` was about; whether it did.
+    /// Adds keys if these are still what `proved` was about; whether they are. Keys that are there already stay: another
+    /// client has brought them.
     pub(crate) fn upgrade(
         &mut self,
         proved: &(ScramHash, ScramKeys),
         (hash, keys): (ScramHash, ScramKeys),
     ) -> bool {
-        let is_right =
-            !self.disabled && self.keys(proved.0) == Some(&proved.1) && self.usable(hash).is_none();
-        if is_right {
+        let is_right = !self.disabled && self.keys(proved.0) == Some(&proved.1);
+        if is_right && self.usable(hash).is_none() {
             *self = std::mem::take(self).with_keys(hash, keys);
         }
         is_right

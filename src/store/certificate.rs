@@ -54,6 +54,11 @@ impl ClientCertificate {
         &self.0.addresses
     }
 
+    /// Until when it is good, if that is known.
+    pub(crate) fn not_after(&self) -> Option<SystemTime> {
+        self.0.not_after
+    }
+
     pub(crate) fn is_expired(&self, now: SystemTime) -> bool {
         self.0.not_after.is_some_and(|end| end < now)
     }

@@ -118,8 +118,9 @@ pub trait Authenticator: Send + Sync + 'static {
         self.check_password(account, password)
     }
 
-    /// Whether the account may log in, where its client has proved who it is by a token that the server had given it
-    /// ([FAST-10](crate::rules#fast-10)). By default [`Verdict::Accepted`]: then the tokens of an account that may no longer log in
+    /// Whether the account may log in, where its client has proved who it is without its password: by a token that the
+    /// server had given it ([FAST-10](crate::rules#fast-10)), by a certificate ([EXTERNAL-3](crate::rules#external-3)), by
+    /// a bearer token ([TOKEN-5](crate::rules#token-5)). By default [`Verdict::Accepted`]: then the tokens of an account that may no longer log in
     /// have to be ended ([`password_changed`](crate::server::Server::password_changed)).
     ///
     /// # Errors

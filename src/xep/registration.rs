@@ -310,17 +310,23 @@ impl<C: SharedConnection> Making<C> {
             if invitation.account.as_ref().is_some_and(|only| *only != account) {
                 return Err(Condition::NotAcceptable.into());
             }
-            using = invitations.begin(key).await.map_err(failed)?;
+            using = invitations.begin(key, invitation.clone()).await.map_err(failed)?;
             if using.is_none() && !inner.is_open {
                 // Somebody else was first.
                 return Err(Condition::ItemNotFound.into());
             }
         }
-        server.create(&account, &password, source.as_deref()).await.map_err(refusal)?;
+        // The invitation is taken: who makes the account has used it, also where nobody waits for that any longer.
+        if let Err(error) = server.create(&account, &password, source.as_deref()).await {
+            if let Some(using) = using {
+                using.give_back().await.map_err(failed)?;
+            }
+            return Err(refusal(error));
+        }
         applicant.0.lock().is_done = true;
-        let Some(using) = using else { return Ok(None) };
-        // The account is there: what fails now is not its matter.
-        let _kept_for_another = using.used().await;
+        if using.is_none() {
+            return Ok(None);
+        }
         if let Some(contact) = invitation.and_then(|(_, invitation)| invitation.contact) {
             let _gone = server.befriend(&account, &contact).await;
         }

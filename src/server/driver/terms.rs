@@ -28,9 +28,18 @@ impl<C: SharedConnection> Driver<C> {
         self.terms.as_ref().is_some_and(|terms| terms.guest.as_ref() == Some(account))
     }
 
-    /// Whether the login ends by itself, or with its transport.
-    pub(super) fn is_limited(&self) -> bool {
-        self.terms.as_ref().is_some_and(|terms| terms.expires.is_some() || terms.guest.is_some())
+    /// Whether the login as this account ends by itself, or with its transport.
+    pub(super) fn is_limited(&self, account: &BareJid) -> bool {
+        self.expires().is_some() || self.is_guest(account)
+    }
+
+    /// The client is logged in as this account: that of a guest, which an earlier login was for, ends.
+    pub(super) fn leave_guest(&mut self, account: &BareJid) {
+        let terms = self.terms.as_mut();
+        let guest = terms.and_then(|terms| terms.guest.take_if(|guest| guest != account));
+        if let Some(guest) = guest {
+            self.core.guest_left(guest);
+        }
     }
 
     /// The login is good until then, on the clock of day.

@@ -59,10 +59,12 @@ impl AccountStore for Sqlite {
             if !credentials.upgrade(&proved, (hash, added.clone())) {
                 return Ok(false);
             }
-            // Keys that can let nobody in may be there.
-            db.prepare_cached("DELETE FROM scram_keys WHERE account = ?1 AND hash = ?2")?
-                .execute([account, hash.as_str()])?;
-            insert(db, account, hash, &added)?;
+            // Keys that can let nobody in may be there, or those that another client has brought.
+            if let Some(keys) = credentials.keys(hash) {
+                db.prepare_cached("DELETE FROM scram_keys WHERE account = ?1 AND hash = ?2")?
+                    .execute([account, hash.as_str()])?;
+                insert(db, account, hash, keys)?;
+            }
             Ok(true)
         })
     }

@@ -1,6 +1,7 @@
 //! Invitations to make an account: given out by the host, used once.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,8 +96,8 @@ pub struct Invitations(Arc<Inner>);
 struct Inner {
     environment: Arc<dyn Environment>,
     store: Box<dyn InvitationStore>,
-    /// Keys of those that somebody is using.
-    in_use: Mutex<HashSet<String>>,
+    /// Those that somebody is using, by their keys: the store has them no longer.
+    in_use: Mutex<HashMap<String, StoredInvitation>>,
 }
 
 impl Invitations {
@@ -165,16 +166,24 @@ impl Invitations {
         let is_other = |(other, one): &(String, StoredInvitation)| {
             Some(&**other) != key && !one.has_expired(now)
         };
-        Ok(of_account.iter().any(is_other))
+        let is_for_it = |(other, one): (&String, &StoredInvitation)| {
+            Some(&**other) != key && one.account.as_ref() == Some(account)
+        };
+        Ok(of_account.iter().any(is_other) || self.0.in_use.lock().iter().any(is_for_it))
     }
 
-    /// Begins to use an invitation: nobody else does until that is dropped. `None` if somebody does, or it is gone.
-    pub(super) async fn begin(&self, key: &str) -> Result<Option<InUse>, StoreError> {
-        if !self.0.in_use.lock().insert(key.to_owned()) {
-            return Ok(None);
+    /// Begins to use an invitation, which takes it from the store. `None` if it is gone.
+    pub(super) async fn begin(
+        &self,
+        key: &str,
+        invitation: StoredInvitation,
+    ) -> Result<Option<InUse>, StoreError> {
+        match self.0.in_use.lock().entry(key.to_owned()) {
+            Entry::Occupied(_) => return Ok(None),
+            Entry::Vacant(free) => _ = free.insert(invitation.clone()),
         }
-        let using = InUse { inner: Arc::clone(&self.0), key: key.to_owned() };
-        Ok(self.0.store.get(key).await?.map(|_| using))
+        let using = InUse { inner: Arc::clone(&self.0), key: key.to_owned(), invitation };
+        Ok(self.0.store.take(key).await?.then_some(using))
     }
 }
 
@@ -184,16 +193,17 @@ impl fmt::Debug for Invitations {
     }
 }
 
-/// An invitation that somebody is using.
+/// An invitation that somebody is using. Dropped, it is used.
 pub(super) struct InUse {
     inner: Arc<Inner>,
     key: String,
+    invitation: StoredInvitation,
 }
 
 impl InUse {
-    /// It was used.
-    pub(super) async fn used(self) -> Result<bool, StoreError> {
-        self.inner.store.take(&self.key).await
+    /// Nothing has come of it: it can be used again.
+    pub(super) async fn give_back(self) -> Result<(), StoreError> {
+        self.inner.store.put(&self.key, self.invitation.clone()).await
     }
 }
 

@@ -75,7 +75,7 @@ impl<C: SharedConnection> Driver<C> {
         let is_due = used.as_ref().is_some_and(|used| used.is_due);
         let issue = requested.or_else(|| negotiating.mechanism.filter(|_| is_due));
         // It would outlive the login.
-        let mechanism = issue.filter(|_| !self.is_limited())?;
+        let mechanism = issue.filter(|_| !self.is_limited(account))?;
         let policy = Arc::clone(&self.core.domain(account.domain().as_str())?.sasl);
         let of_token = used.as_ref().map(|used| used.fingerprint.clone());
         let fingerprint = of_token

@@ -52,7 +52,7 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
-    fn is_early(&self) -> bool {
+    pub(super) fn is_early(&self) -> bool {
         self.negotiating.as_ref().is_some_and(|negotiating| negotiating.early != EarlyData::No)
     }
 
@@ -159,11 +159,14 @@ impl<C: SharedConnection> Driver<C> {
             }
             Ok(Step::Success { account, data, expires }) => {
                 self.progressed(false);
+                let asked = self.sasl().and_then(Negotiation::take_asked);
+                // SASL2-4
+                if asked.is_some() && self.is_other_than(&account) {
+                    return self.wrong_identity();
+                }
                 self.end_login(true);
-                match self.sasl().and_then(Negotiation::take_asked) {
+                match asked {
                     None => self.authenticated(account, data.as_deref(), expires),
-                    // SASL2-4
-                    Some(_) if self.is_other_than(&account) => self.wrong_identity(),
                     Some(asked) => {
                         self.expires_at(expires);
                         self.establish(account, asked, data);
@@ -193,17 +196,24 @@ impl<C: SharedConnection> Driver<C> {
         });
     }
 
-    /// EXTERNAL-3
+    /// EXTERNAL-3, TOKEN-5: whether the account that a certificate or a token is for may log in.
     fn check_account(&mut self, account: BareJid) {
-        self.begin_login(Some(&account));
+        let Some((domain, request)) = self.login_request() else { return };
+        let host = domain.authenticator.clone();
+        if request.mechanism == Mechanism::External.as_str() {
+            // That of a token has begun when it was checked.
+            self.begin_login(Some(&account));
+        }
         let accounts = Arc::clone(&self.core.stores.accounts);
         self.wait_for_sasl(async move {
             // A host that checks passwords itself may have accounts without credentials.
             let verdict = match accounts.credentials(&account).await.ok()? {
                 Some(credentials) if credentials.disabled => Verdict::Disabled,
-                Some(_) => Verdict::Accepted,
-                None if accounts.exists(&account).await.ok()? => Verdict::Accepted,
-                None => Verdict::Refused,
+                None if !accounts.exists(&account).await.ok()? => Verdict::Refused,
+                _ => match host {
+                    Some(host) => host.check_account(&account, &request).await.ok()?,
+                    None => Verdict::Accepted,
+                },
             };
             Some(SaslAnswer::Verdict(verdict))
         });
@@ -387,6 +397,7 @@ impl<C: SharedConnection> Driver<C> {
             false => core.ledger.account(account),
         };
         self.spend_as(key);
+        self.leave_guest(account);
     }
 
     /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.

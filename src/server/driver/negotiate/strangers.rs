@@ -52,6 +52,12 @@ impl<C: SharedConnection> Driver<C> {
             self.fail(StreamError::exceeded(Limit::Strangers));
             return true;
         }
+        if self.is_early() {
+            // SASL2-11
+            let error = StanzaError::new(Condition::UnexpectedRequest).with_type(ErrorType::Wait);
+            self.refuse(&stanza, &error);
+            return true;
+        }
         if stanza.type_().as_deref() == Some("set") && !self.core.allows_stranger(&self.peer) {
             let error = StanzaError::new(Condition::PolicyViolation).with_type(ErrorType::Wait);
             self.limit(Limit::Strangers);
