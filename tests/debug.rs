@@ -58,7 +58,11 @@ const HARMLESS: &[(&str, &str)] = &[
     ("Server", "self.0.registry.counts()"),
     ("Blocking", "self.0.items"),
     ("Memory", "state.used"),
+    ("Incarnation", "self.0"),
+    ("Incarnation", "\"{:x}\""),
+    ("Slot", "self.0"),
     // Words.
+    ("Token", "self.mechanism"),
     ("Transition", "if self.approved { \" approved\" } else { \"\" }"),
     ("Session", "S::NAME"),
     ("Shutdown", "self.pace"),

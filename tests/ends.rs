@@ -207,6 +207,41 @@ fn destroy_15_of_an_account_without_sessions() {
 }
 
 #[test]
+fn destroy_15_nobody_logs_in_meanwhile_whatever_else_the_host_does() {
+    let slow = Slow::new();
+    let world = World::with_stores(slow.stores(), |builder, _| builder);
+    let account = world.account("romeo");
+    let (before, server) = (world.connect(), world.server());
+    before.open();
+    slow.set(Mode::Wait);
+    let mut removals =
+        [Box::pin(server.account_removed(&account)), Box::pin(server.account_removed(&account))];
+    for removal in &mut removals {
+        assert!(step(&world, removal.as_mut()).is_pending());
+    }
+    let refused = || {
+        let client = world.connect();
+        client.open();
+        client.authenticate("romeo", wire::PASSWORD);
+        last(&client, 2) == closed("not-authorized")
+    };
+    server.password_changed(&account, None);
+    world.settle();
+    assert!(refused());
+    // One of two has failed, and the other goes on.
+    slow.set(Mode::Fail);
+    let [one, other] = &mut removals;
+    assert!(matches!(step(&world, one.as_mut()), Poll::Ready(Err(_))));
+    assert!(refused());
+    assert!(matches!(step(&world, other.as_mut()), Poll::Ready(Err(_))));
+    // The account is still there; what was proved before the change of the password is not.
+    slow.set(Mode::Answer);
+    let _welcome = world.authenticated("romeo");
+    before.authenticate("romeo", wire::PASSWORD);
+    assert_eq!(last(&before, 1), ["</stream:stream>"]);
+}
+
+#[test]
 fn destroy_16_each_session_is_told_and_everybody_sees_it_go() {
     let world = World::new();
     let (romeo, juliet) = (world.online("romeo", "orchard"), world.client("juliet", "balcony"));

@@ -527,6 +527,76 @@ fn fast_6_of_eight_logins_with_one_count_one_is_let_in() {
 }
 
 #[test]
+fn fast_4_nothing_is_issued_for_a_token_that_has_ended_meanwhile() {
+    let store = Gated::new();
+    let world = world_of(store.stores(), |policy| policy, |builder| builder);
+    let asks = |xml: &str| {
+        let client = ROMEO.open(&world);
+        client.send(xml);
+        client
+    };
+    let record = || now(store.memory.clients(&jid("romeo"))).unwrap().remove(0);
+    let login = || {
+        let got = patiently(&world, &store, &asks(&ROMEO.by_password(&request(NONE))));
+        let token = succeeded(&got).unwrap();
+        world.advance(DAY);
+        // It has been judged, that it was used is stored, and another is to be issued.
+        let client = asks(&ROMEO.by_token(&token.text, NONE, "", BIND));
+        store.open(&world);
+        store.open(&world);
+        assert!(client.received().is_empty());
+        let (key, found) = record();
+        assert!(found.current.is_some() && found.new.is_none());
+        (client, key, found)
+    };
+    // By another process.
+    let (client, key, mut found) = login();
+    found.current = None;
+    let before = found.revision;
+    now(store.memory.replace(&jid("romeo"), &key, Some(before), Some(found))).unwrap();
+    assert_eq!(succeeded(&patiently(&world, &store, &client)), None);
+    assert!(record().1.new.is_none());
+    // By the host.
+    let (client, key, _) = login();
+    let account = world.server().account(&jid("romeo"));
+    let mut revoke = std::pin::pin!(account.revoke(key));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let had = (0..50).find_map(|_| match revoke.as_mut().poll(&mut cx) {
+        std::task::Poll::Ready(had) => Some(had.unwrap()),
+        std::task::Poll::Pending => {
+            store.open(&world);
+            None
+        }
+    });
+    assert_eq!(had, Some(true));
+    assert!(client.received().concat().contains("<reset "));
+    (0..5).for_each(|_| store.open(&world));
+    let (_, left) = record();
+    assert!(left.current.is_none() && left.new.is_none());
+}
+
+#[test]
+fn fast_5_where_the_store_fails_a_client_does_not_believe_that_its_tokens_have_ended() {
+    let store = Gated::new();
+    let world = world_of(store.stores(), |policy| policy, |builder| builder);
+    let asks = |xml: &str| {
+        let client = ROMEO.open(&world);
+        client.send(xml);
+        client
+    };
+    let got = patiently(&world, &store, &asks(&ROMEO.by_password(&request(NONE))));
+    let token = succeeded(&got).unwrap();
+    let login = ROMEO.by_token(&token.text, NONE, "", "");
+    assert_eq!(succeeded(&patiently(&world, &store, &asks(&login))), None);
+    let client = asks(&ROMEO.by_token(&token.text, NONE, " invalidate='true'", BIND));
+    *store.fails.lock().unwrap() = true;
+    assert_eq!(patiently(&world, &store, &client), failure("temporary-auth-failure"));
+    assert!(world.server().registry().is_empty());
+    *store.fails.lock().unwrap() = false;
+    assert_eq!(succeeded(&patiently(&world, &store, &asks(&login))), None);
+}
+
+#[test]
 fn fast_5_a_client_ends_its_tokens() {
     let world = world();
     for value in ["true", "1"] {
@@ -576,7 +646,21 @@ fn fast_6_counts_rise_wherever_they_are_sent() {
     }
     assert_eq!(succeeded(&counted("2147483647")), None);
     assert_eq!(counted("2147483646"), failure("not-authorized"));
+}
+
+#[test]
+fn fast_6_who_has_counted_goes_on_counting() {
+    let world = world();
+    let token = ROMEO.token(&world, NONE);
     assert_eq!(succeeded(&ROMEO.login(&world, &token, NONE)), None);
+    let counted = ROMEO.by_token(&token.text, NONE, " count='5'", "");
+    assert_eq!(succeeded(&ROMEO.open(&world).ask(&counted)), None);
+    // The same without the count, which no proof covers; so a higher one is let in.
+    assert_eq!(ROMEO.login(&world, &token, NONE), failure("not-authorized"));
+    assert_eq!(succeeded(&ROMEO.open(&world).ask(&counted.replace("'5'", "'6'"))), None);
+    // Each token has its own.
+    let other = ROMEO.token(&world, NONE);
+    assert_eq!(succeeded(&ROMEO.login(&world, &other, NONE)), None);
 }
 
 #[test]
@@ -928,6 +1012,27 @@ fn fast_10_a_token_is_of_the_password_that_its_client_knew() {
     let token = succeeded(&patiently(&world, &store, &client)).unwrap();
     let client = ROMEO.open(&world);
     client.send(&ROMEO.by_token(&token.text, NONE, "", ""));
+    assert_eq!(patiently(&world, &store, &client), failure("credentials-expired"));
+}
+
+#[test]
+fn fast_10_a_new_token_is_of_the_password_that_the_used_one_was_of() {
+    let store = Gated::new();
+    let world = world_of(store.stores(), |policy| policy, |builder| builder);
+    let asks = |xml: &str| {
+        let client = ROMEO.open(&world);
+        client.send(xml);
+        client
+    };
+    let got = patiently(&world, &store, &asks(&ROMEO.by_password(&request(NONE))));
+    let token = succeeded(&got).unwrap();
+    world.advance(DAY);
+    // Changed by another process while the login is judged.
+    let client = asks(&ROMEO.by_token(&token.text, NONE, "", ""));
+    let credentials = Credentials::from_password("other", world.environment()).unwrap();
+    world.accounts().insert(jid("romeo"), credentials);
+    let renewed = succeeded(&patiently(&world, &store, &client)).unwrap();
+    let client = asks(&ROMEO.by_token(&renewed.text, NONE, "", ""));
     assert_eq!(patiently(&world, &store, &client), failure("credentials-expired"));
 }
 

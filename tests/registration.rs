@@ -453,6 +453,87 @@ fn reg_7_of_two_at_the_same_time_one_uses_it() {
     assert!(now(world.stores().accounts.credentials(&jid("romeo"))).unwrap().is_none());
 }
 
+#[cfg(feature = "sqlite")]
+#[test]
+fn reg_7_in_a_file_it_outlives_the_server_and_is_used_once() {
+    use std::future::Future;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+    use xmpp_session::store::Sqlite;
+
+    fn waiting<T>(call: impl Future<Output = T>) -> T {
+        let mut call = pin!(call);
+        loop {
+            if let Poll::Ready(done) = call.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+                return done;
+            }
+            std::thread::yield_now();
+        }
+    }
+    let directory = std::env::temp_dir().join(format!("xmpp-session-reg-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let file = directory.join("data.sqlite");
+    let started = || {
+        let store = Sqlite::open(&file).unwrap();
+        let mut made = None;
+        let world = World::with(|builder, environment| {
+            let invitations = Invitations::new(environment, store);
+            made = Some(invitations.clone());
+            builder.limits(limits(None)).extension(Registration::invited(invitations))
+        });
+        (world, made.unwrap())
+    };
+    let answered = |world: &World, client: &Client| {
+        for _ in 0..10_000 {
+            world.settle();
+            let got = client.received().concat();
+            if !got.is_empty() {
+                return got;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        panic!("no answer");
+    };
+    let shows = |world: &World, token: &str| {
+        let (client, _) = opened(world);
+        client.send(&preauth(token));
+        let answer = answered(world, &client);
+        (client, answer)
+    };
+
+    let (world, invitations) = started();
+    let hour = Duration::from_secs(3600);
+    let invite = || Invite::to("example.com".parse().unwrap());
+    let made = waiting(invitations.create(invite())).unwrap();
+    let short = waiting(invitations.create(invite().valid_for(hour))).unwrap();
+    drop((world, invitations));
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes.extend(std::fs::read(directory.join("data.sqlite-wal")).unwrap_or_default());
+    assert!(bytes.windows(11).any(|window| window == b"example.com"), "the right file");
+    assert!(!bytes.windows(40).any(|window| window == made.token.as_bytes()));
+
+    let (world, _invitations) = started();
+    let [(one, first), (two, second)] = [shows(&world, &made.token), shows(&world, &made.token)];
+    assert!(done(&first) && done(&second), "{first} {second}");
+    one.send(&set("juliet", "x"));
+    two.send(&set("romeo", "x"));
+    let answers = [answered(&world, &one), answered(&world, &two)];
+    assert_eq!(answers.iter().filter(|answer| done(answer)).count(), 1, "{answers:?}");
+    assert!(done(&shows(&world, &short.token).1));
+
+    // Used for good, and gone a day after it has expired.
+    drop((world, _invitations));
+    let (world, invitations) = started();
+    assert_eq!(refused(&shows(&world, &made.token).1), "item-not-found");
+    world.advance(hour * 26);
+    waiting(invitations.create(invite())).unwrap();
+    drop((world, invitations));
+    let kept = rusqlite::Connection::open(&file).unwrap();
+    let kept = kept.query_row("SELECT count(*) FROM invitation", [], |row| row.get::<_, i64>(0));
+    assert_eq!(kept.unwrap(), 1);
+    std::fs::remove_dir_all(&directory).unwrap();
+}
+
 #[test]
 fn reg_7_it_expires_before_it_is_shown_and_not_after() {
     let (world, invitations) = invited();

@@ -78,7 +78,7 @@ impl World {
         tokio::spawn(xmpp_session::host::tokio::background(app.server.clone()));
         let socket = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = socket.local_addr().expect("an address");
-        tokio::spawn(http::serve(socket, app.routes, log::Log(settings::Level::Off)));
+        tokio::spawn(http::serve(socket, app.routes, false, log::Log(settings::Level::Off)));
         Self { address, host: app.host, server: app.server }
     }
 
@@ -269,6 +269,8 @@ async fn a_token_opens_the_live_view() {
             cookie.contains("; httponly; samesite=strict") && !cookie.contains(TOKEN),
             "{cookie}"
         );
+        // The script of the page is not below it.
+        assert!(cookie.contains("; path=/;"), "{cookie}");
         let cookie = format!("Cookie: other=1; {}", cookie.split(';').next().expect("its value"));
         assert_eq!(world.get("/live/data", &[&cookie]).await.status, 200);
         // A cookie is sent along whoever asks.

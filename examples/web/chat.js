@@ -7,6 +7,7 @@ import { View } from "./chat/view.js";
 import { $ } from "./chat/dom.js";
 import { whyNoSession, wrongAddress } from "./chat/words.js";
 import { LoginError } from "./xmpp/login.js";
+import { Stream } from "./xmpp/stream.js";
 
 const url = new URL("/xmpp-websocket", location.href);
 url.protocol = url.protocol.replace("http", "ws");
@@ -58,17 +59,31 @@ function setBusy(busy) {
   button.firstChild.textContent = busy ? "Logging in…" : "Log in";
 }
 
-function logIn({ jid: { value: typed }, password: { value: password } }) {
-  const text = typed.trim().toLowerCase();
-  const jid = text === "" || text.includes("@") ? text : `${text}@${location.hostname}`;
-  const wrong = wrongAddress(jid);
-  if (wrong) return showLogin(wrong, typed);
+async function logIn({ jid: { value: typed }, password: { value: password } }) {
   setBusy(true);
   $("login-problem").textContent = "";
+  const text = typed.trim().toLowerCase();
+  const jid = text === "" || text.includes("@") ? text : `${text}@${await domainHere()}`;
+  const wrong = wrongAddress(jid);
+  if (wrong) return showLogin(wrong, typed);
   const before = store.load();
   const isSame = before?.session.jid === jid;
   if (!isSame) store.clear();
   begin(isSame ? before : null, { jid, secret: { password } });
+}
+
+/// The domain that the server serves: that of this page, unless that is an address or another name of it.
+async function domainHere() {
+  const stream = new Stream(url, location.hostname);
+  const timer = setTimeout(() => stream.drop(), 10_000);
+  try {
+    return (await stream.greet()) ?? location.hostname;
+  } catch {
+    return location.hostname;
+  } finally {
+    clearTimeout(timer);
+    stream.close();
+  }
 }
 
 /// Begins a session, or goes on with one that a reload has cut off.
@@ -91,6 +106,7 @@ function begin(before, account) {
         $("app").hidden = false;
         $("login-form").reset();
         view.show(chat, { restored: Boolean(before) });
+        if (account) view.focus();
       } else {
         view.state();
       }

@@ -1,5 +1,6 @@
 // The live view: asks the server once a second what there is, and shows it.
 
+import { storageOf } from "./chat/store.js";
 import { Chart } from "./live/charts.js";
 import { bytes, count, element, rate, say, time } from "./live/format.js";
 import { Table } from "./live/table.js";
@@ -64,8 +65,8 @@ const table = new Table($("rows"), async (session) => {
     "End the session",
   );
   if (!sure) return;
-  const { ended } = await act("/live/end", { jid: session.jid, number: session.number });
-  toast(ended ? `Ended: ${session.name}` : "That session is over already.");
+  const answer = await act("/live/end", { jid: session.jid, number: session.number }, "The session was not ended");
+  if (answer) toast(answer.ended ? `Ended: ${session.name}` : "That session is over already.");
 });
 
 function sortBy(key, down) {
@@ -252,7 +253,10 @@ function whole(data) {
 function status(state, text) {
   $("status").dataset.state = state;
   say($("status-text"), text);
-  document.documentElement.classList.toggle("stale", state === "lost");
+  const isLost = state === "lost";
+  document.documentElement.classList.toggle("stale", isLost);
+  for (const button of $("rows").querySelectorAll("button")) button.disabled = isLost;
+  if (isLost) $("drain").disabled = true;
 }
 
 $("drain").addEventListener("click", async () => {
@@ -264,7 +268,7 @@ $("drain").addEventListener("click", async () => {
     "Drain the server",
   );
   if (sure) {
-    await act("/live/drain", {});
+    await act("/live/drain", {}, "The server does not drain");
     now();
   }
 });
@@ -289,38 +293,39 @@ function toast(text) {
   hiding = setTimeout(() => $("toast").classList.remove("shown"), 4000);
 }
 
-// Colours: as the system has them, or one of both.
+// Colours: as the device has them, or one of both. The chat page keeps to the same choice.
 
-const THEMES = ["system", "light", "dark"];
+const THEMES = ["auto", "light", "dark"];
+const settings = storageOf("localStorage");
 function paint(theme) {
-  if (theme === "system") delete document.documentElement.dataset.theme;
-  else document.documentElement.dataset.theme = theme;
-  const text = theme === "system" ? "Colours: as the system" : `Colours: ${theme}`;
+  document.documentElement.dataset.theme = theme;
+  const text = theme === "auto" ? "Colours: as the device" : `Colours: ${theme}`;
   $("theme").setAttribute("aria-label", text);
   $("theme").title = text;
 }
-let theme = localStorage.getItem("theme") ?? "system";
+let theme = THEMES.find((name) => name === settings.getItem("theme")) ?? "auto";
 paint(theme);
 $("theme").addEventListener("click", () => {
   theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
-  localStorage.setItem("theme", theme);
+  settings.setItem("theme", theme);
   paint(theme);
 });
 
 // Once a second, while somebody looks.
 
-async function act(path, what) {
+/** Returns the answer, or `null` where there is none: then `failure` and why is told. */
+async function act(path, what, failure) {
   try {
     const answer = await fetch(path, {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(what),
     });
-    if (!answer.ok) throw new Error(`it says ${answer.status}`);
+    if (!answer.ok) throw new Error(`the server answers ${answer.status}`);
     return await answer.json();
   } catch (error) {
-    toast(`That did not work: ${error.message}.`);
-    return {};
+    toast(`${failure}: ${error instanceof TypeError ? "there is no connection" : error.message}.`);
+    return null;
   } finally {
     now();
   }

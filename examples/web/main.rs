@@ -56,6 +56,7 @@ async fn main() -> ExitCode {
 async fn serve(options: Options) -> Result<(), Failure> {
     let (log, listen, operator) =
         (log::Log(options.settings.log), options.listen, options.operator());
+    let is_proxied = options.secure;
     let App { host, server, routes, invented } = App::new(options).await?;
     tokio::spawn(host::tokio::background(server));
 
@@ -72,7 +73,7 @@ async fn serve(options: Options) -> Result<(), Failure> {
     println!("live view: http://{address}/live ({operator})");
     let stop = setup::stop()?;
     tokio::select! {
-        () = http::serve(socket, routes, log) => {}
+        () = http::serve(socket, routes, is_proxied, log) => {}
         () = stop => {}
     }
     host::tokio::shutdown(&host, Duration::from_secs(3)).await;

@@ -9,18 +9,20 @@ use axum::extract::{ConnectInfo, Query, Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, COOKIE, FORWARDED, LOCATION, SET_COOKIE, VIA,
 };
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Version};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::sleep;
 use xmpp_session::environment::{Environment as _, System};
 
 use crate::log::Log;
 use crate::site::{Site, host};
 
-/// How long a wrong token takes. One at a time is looked at.
+/// How long a wrong token takes, one after the other.
 const PENANCE: Duration = Duration::from_secs(1);
+/// Tokens that are looked at meanwhile: the others are not.
+const MOST: usize = 8;
 
 const LOGIN: &str = include_str!("login.html");
 
@@ -29,6 +31,7 @@ pub(crate) struct Guard {
     token: Option<String>,
     /// What the cookie has instead of the token, for as long as the process runs.
     key: String,
+    turns: Semaphore,
     penance: Mutex<()>,
     log: Log,
 }
@@ -40,12 +43,15 @@ impl Guard {
         let mut random = [0; 16];
         System::new().random(&mut random);
         let key = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Self { site, token, key, penance: Mutex::default(), log }
+        Self { site, token, key, turns: Semaphore::new(MOST), penance: Mutex::default(), log }
     }
 
     /// A browser at this machine, which no page of elsewhere has sent here under a name of its own, and no
     /// proxy.
-    fn is_at_home(&self, peer: SocketAddr, headers: &HeaderMap) -> bool {
+    ///
+    /// A proxy that says nothing of itself, and comes by HTTP 1.1, is not known to be one: behind any there has to be a
+    /// token (`--secure` asks for it).
+    fn is_at_home(&self, peer: SocketAddr, version: Version, headers: &HeaderMap) -> bool {
         let is_forwarded = [FORWARDED.as_str(), VIA.as_str(), "x-forwarded-for"]
             .iter()
             .any(|name| headers.contains_key(*name));
@@ -53,13 +59,24 @@ impl Guard {
         self.token.is_none()
             && !self.site.proxied
             && !is_forwarded
+            && version > Version::HTTP_10
             && at_home
             && peer.ip().to_canonical().is_loopback()
     }
 
-    fn has_bearer(&self, headers: &HeaderMap) -> bool {
-        let value = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        value.and_then(|value| value.strip_prefix("Bearer ")).is_some_and(|one| self.is_token(one))
+    /// `None`: it is right. Else what its sender gets, after a while.
+    async fn refuses(&self, token: &str, peer: SocketAddr) -> Option<Response> {
+        let Ok(_turn) = self.turns.try_acquire() else {
+            let later = "Too many wrong tokens at the moment: try again in a few seconds.\n";
+            return Some((StatusCode::TOO_MANY_REQUESTS, later).into_response());
+        };
+        if self.is_token(token) {
+            return None;
+        }
+        self.log.info(&format!("a wrong operator token, from {}", peer.ip()));
+        let _one_at_a_time = self.penance.lock().await;
+        sleep(PENANCE).await;
+        Some(forbidden(LOGIN.replace("{why}", "This is not the operator’s token.")))
     }
 
     fn has_cookie(&self, headers: &HeaderMap) -> bool {
@@ -76,21 +93,13 @@ impl Guard {
 
     /// What a token is exchanged for.
     async fn log_in(&self, token: &str, peer: SocketAddr) -> Response {
-        if !self.is_token(token) {
-            return self.refuse(peer).await;
+        if let Some(refusal) = self.refuses(token, peer).await {
+            return refusal;
         }
         let secure = if self.site.proxied { "; Secure" } else { "" };
-        let cookie =
-            format!("operator={}; Path=/live; HttpOnly; SameSite=Strict{secure}", self.key);
+        let cookie = format!("operator={}; Path=/; HttpOnly; SameSite=Strict{secure}", self.key);
         let head = [(SET_COOKIE, cookie), (LOCATION, "/live".into())];
         (StatusCode::SEE_OTHER, head).into_response()
-    }
-
-    async fn refuse(&self, peer: SocketAddr) -> Response {
-        self.log.info(&format!("a wrong operator token, from {}", peer.ip()));
-        let _turn = self.penance.lock().await;
-        sleep(PENANCE).await;
-        forbidden(LOGIN.replace("{why}", "This is not the operator’s token."))
     }
 }
 
@@ -112,14 +121,15 @@ pub(crate) async fn guard(
     if let Some(token) = query.remove("token").filter(|_| is_read && guard.token.is_some()) {
         return guard.log_in(&token, peer).await;
     }
-    if headers.contains_key(AUTHORIZATION) && guard.token.is_some() {
-        if !guard.has_bearer(headers) {
-            return guard.refuse(peer).await;
-        }
-        // No page of elsewhere can make a browser send it.
-        return next.run(request).await;
+    if let Some(value) = headers.get(AUTHORIZATION).filter(|_| guard.token.is_some()) {
+        let token = value.to_str().ok().and_then(|value| value.strip_prefix("Bearer "));
+        return match guard.refuses(token.unwrap_or_default(), peer).await {
+            Some(refusal) => refusal,
+            // No page of elsewhere can make a browser send it.
+            None => next.run(request).await,
+        };
     }
-    if !guard.is_at_home(peer, headers) && !guard.has_cookie(headers) {
+    if !guard.is_at_home(peer, request.version(), headers) && !guard.has_cookie(headers) {
         return match guard.token {
             Some(_) => {
                 forbidden(LOGIN.replace("{why}", "Whoever knows the operator’s token may see it."))

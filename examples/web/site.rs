@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use axum::http::HeaderMap;
 use axum::http::header::{HOST, ORIGIN};
+use xmpp_session::host::WebSockets;
 
 pub(crate) struct Site {
     /// Whether what comes here has come over TLS to a proxy.
@@ -49,20 +50,23 @@ pub(crate) fn authority(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Site {
-    /// Whether a page of this origin may use the WebSocket. What names none is no browser.
-    pub(crate) fn allows(&self, headers: &HeaderMap) -> bool {
-        let Some(origin) = headers.get(ORIGIN) else { return true };
-        let is_listed = |origin: &str| self.origins.iter().any(|known| known == origin);
-        // Under a name of its own any page could be led here: to an IP address none can.
+    /// Whose pages may use the WebSocket: those that are listed, and those that we have served ourselves under an
+    /// address. Under a name of its own any page could be led here: to an IP address none can.
+    pub(crate) fn allows(&self, headers: &HeaderMap) -> WebSockets {
         let is_address = host(headers).is_some_and(|host| host != Host::Name);
-        origin.to_str().is_ok_and(is_listed) || (is_address && self.is_own(headers))
+        match is_address && self.is_own(headers) {
+            true => WebSockets::from_any_page(),
+            false => WebSockets::from_pages(&self.origins),
+        }
     }
 
     /// Whether a page that we have served asks for it.
     pub(crate) fn is_own(&self, headers: &HeaderMap) -> bool {
         let scheme = if self.proxied { "https" } else { "http" };
-        let origin = headers.get(ORIGIN).and_then(|origin| origin.to_str().ok());
-        let host = origin.and_then(|origin| origin.strip_prefix(scheme)?.strip_prefix("://"));
+        let mut origins = headers.get_all(ORIGIN).iter();
+        let origin = origins.next().filter(|_| origins.next().is_none());
+        let host = origin.and_then(|origin| origin.to_str().ok());
+        let host = host.and_then(|origin| origin.strip_prefix(scheme)?.strip_prefix("://"));
         host.is_some() && host == authority(headers)
     }
 

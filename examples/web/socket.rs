@@ -8,7 +8,7 @@ use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::ORIGIN;
 use axum::http::{Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use xmpp_session::host::{Host, WebSockets, tokio::websocket};
+use xmpp_session::host::{Host, tokio::websocket};
 use xmpp_session::outbox::Outbox;
 use xmpp_session::server::Transport;
 
@@ -31,20 +31,10 @@ pub(crate) async fn upgrade(
 ) -> Response<Body> {
     let log = socket.log;
     let source = socket.site.source(peer, request.headers());
-    if !socket.site.allows(request.headers()) {
-        let origin = request.headers().get(ORIGIN).and_then(|origin| origin.to_str().ok());
-        let origin = origin.unwrap_or("an origin that is no text");
-        log.info(&format!("{origin} may not open a WebSocket, from {source}: see --origin"));
-        let mut answer =
-            Response::new("Pages of this origin may not open a WebSocket here.\n".into());
-        *answer.status_mut() = StatusCode::FORBIDDEN;
-        return answer;
-    }
-    // Which pages may is decided.
-    let websockets = WebSockets::from_any_page();
+    let websockets = socket.site.allows(request.headers());
     let answer = websockets.answer(&request);
     if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let upgraded = hyper::upgrade::on(&mut request);
+        let (upgraded, source) = (hyper::upgrade::on(&mut request), source.clone());
         tokio::spawn(async move {
             let transport = Transport::new().secure(socket.is_protected).source(&*source);
             let served = async {
@@ -56,6 +46,11 @@ pub(crate) async fn upgrade(
                 log.debug(&format!("a WebSocket from {source} broke: {error}"));
             }
         });
+    }
+    if answer.status() == StatusCode::FORBIDDEN {
+        let origin = request.headers().get(ORIGIN).and_then(|origin| origin.to_str().ok());
+        let origin = origin.unwrap_or("an origin that is no text");
+        log.info(&format!("{origin} may not open a WebSocket, from {source}: see --origin"));
     }
     answer.map(Body::from)
 }

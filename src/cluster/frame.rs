@@ -1,12 +1,13 @@
 //! What one node tells another.
 
+use std::fmt;
 use std::sync::Arc;
 
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
 
 /// An account that something is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Recipient {
     pub(crate) slot: Slot,
     /// Its bare JID.
@@ -21,7 +22,7 @@ pub(crate) struct Frame {
     pub(crate) body: Body,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Body {
     Stanza { to: Vec<Recipient>, bytes: Arc<[u8]> },
     Export(Export),
@@ -58,6 +59,21 @@ pub(crate) struct Post {
     pub(crate) refused: Vec<Refused>,
     /// Something is missing.
     pub(crate) again: bool,
+}
+
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recipient").field("slot", &self.slot).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stanza { .. } => "Stanza",
+            Self::Export(_) => "Export",
+        })
+    }
 }
 
 impl Frame {

@@ -8,6 +8,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ pub(super) struct Freeze {
 }
 
 /// All that a slot has, on its way to its new owner.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Export {
     pub(crate) slot: Slot,
     /// The move that this belongs to.
@@ -69,6 +70,15 @@ pub(crate) struct Export {
     pub(crate) content: Arc<[u8]>,
     /// What they had sent and nobody had taken yet.
     pub(crate) outgoing: Vec<Arc<Frame>>,
+}
+
+impl fmt::Debug for Export {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Export")
+            .field("slot", &self.slot)
+            .field("began", &self.began)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a view, or the store, has made of a slot here.

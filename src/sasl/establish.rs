@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use super::tokens::Fingerprint;
 use super::upgrade;
 use super::wire::NS_2;
 use crate::client::{ClientId, UserAgent};
 use crate::stanza::Child;
-use crate::store::{Credentials, ScramHash};
+use crate::store::{ClientTokens, Credentials, ScramHash};
 use crate::stream::Nonza;
 
 /// The namespace of Bind 2.
@@ -39,10 +40,25 @@ pub(crate) struct Evidence {
 }
 
 /// A token that the client has logged in with.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub(crate) struct UsedToken {
+    /// Its number; `None` if it has ended with this login (FAST-5).
+    pub(crate) number: Option<u64>,
     /// It is time for a new one.
     pub(crate) is_due: bool,
+    /// Of the credentials that it was good for.
+    pub(crate) fingerprint: Fingerprint,
+}
+
+impl UsedToken {
+    /// Whether nobody has ended it since.
+    pub(crate) fn is_good(&self, found: Option<&ClientTokens>) -> bool {
+        let slots = found.map(|record| [&record.current, &record.new]);
+        slots.is_some_and(|slots| {
+            let mut numbers = slots.into_iter().flatten().map(|token| token.number);
+            self.number.is_none_or(|used| numbers.any(|number| number == used))
+        })
+    }
 }
 
 /// A resource, and what its session is to have from its first moment (XEP-0386).

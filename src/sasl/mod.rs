@@ -43,7 +43,7 @@ pub use mechanism::{Mechanism, UnknownMechanism};
 pub use policy::Policy;
 pub use tokens::FastPolicy;
 
-pub(crate) use establish::{Bind2, Establish};
+pub(crate) use establish::{Bind2, Establish, UsedToken};
 pub(crate) use exchange::{Context, Step, admitted};
 pub(crate) use fast::Fast;
 pub(crate) use ht::FastProof;

@@ -1,7 +1,7 @@
 //! Authentication of one stream: exchanges, retries, the last word.
 
 use super::error::SaslError;
-use super::establish::{Establish, UsedToken};
+use super::establish::Establish;
 use super::exchange::{Context, Exchange, Next, Step};
 use super::fast::Fast;
 use super::mechanism::Mechanism;
@@ -150,10 +150,10 @@ impl Negotiation {
 
     /// What was found of the token for [`Step::CheckFast`], or why it is not good.
     pub(crate) fn fast(&mut self, found: Result<Accepted, SaslError>) -> Result<Step, Failure> {
-        let is_due = found.as_ref().is_ok_and(|accepted| accepted.is_due);
+        let used = found.as_ref().ok().map(|accepted| accepted.used.clone());
         let step = self.go_on(|exchange, _| exchange.fast(found));
         if let Some(asked) = self.asked_mut() {
-            asked.evidence.token = Some(UsedToken { is_due });
+            asked.evidence.token = used;
         }
         step
     }

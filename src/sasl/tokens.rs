@@ -18,6 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jid::BareJid;
 
 use super::error::SaslError;
+use super::establish::UsedToken;
 use super::ht::FastProof;
 use super::mechanism::Mechanism;
 use super::policy::Policy;
@@ -146,8 +147,7 @@ pub(crate) struct Accepted {
     pub(crate) answer: Vec<u8>,
     /// What has to be stored first, if it is not as it was.
     pub(crate) changed: Option<ClientTokens>,
-    /// A new one is to be issued.
-    pub(crate) is_due: bool,
+    pub(crate) used: UsedToken,
     /// The host lets the client in until then.
     pub(crate) until: Option<SystemTime>,
 }
@@ -209,12 +209,13 @@ impl Policy {
         if token.mechanism != proof.mechanism.as_str() {
             return Err(SaslError::NotAuthorized);
         }
-        let is_of_now = account.fingerprint(self).fits(&token.credentials);
+        let fingerprint = account.fingerprint(self);
+        let is_of_now = fingerprint.fits(&token.credentials);
         if self.fast.is_expired(token, now) || !is_of_now {
             return Err(SaslError::CredentialsExpired);
         }
         // FAST-6
-        if count.is_some_and(|count| count <= token.count) {
+        if count.map_or(token.count > 0, |count| count <= token.count) {
             return Err(SaslError::NotAuthorized);
         }
         if account.is_disabled() {
@@ -239,7 +240,11 @@ impl Policy {
         }
         Ok(Accepted {
             answer: proof.answer(&text),
-            is_due: self.fast.is_due(token, now),
+            used: UsedToken {
+                number: Some(token.number),
+                is_due: self.fast.is_due(token, now),
+                fingerprint,
+            },
             until: None,
             changed: (changed != *record).then_some(changed),
         })

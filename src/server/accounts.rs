@@ -339,16 +339,18 @@ impl<C: SharedConnection> Account<C> {
     ///
     /// [`AccountError::Store`]; then it can still log in.
     pub async fn revoke(&self, client: ClientKey) -> Result<bool, AccountError> {
-        let had = self.core.retire_client(&self.jid, client).await?;
         let error = StreamError::new(StreamCondition::Reset);
         // A login under way may have been one with a token.
         let ledger = &self.core.ledger;
         ledger.bar(&self.jid, error.clone().into(), Some(self.core.limits.negotiation));
+        let had = self.core.retire_client(&self.jid, client).await?;
         self.end_sessions(error, move |session| {
             session.extension::<ClientKey>().is_some_and(|of| *of == client)
         })
         .await;
-        Ok(had)
+        // That one may have been given a token, which nobody has been told.
+        let given = self.core.retire_client(&self.jid, client).await?;
+        Ok(had || given)
     }
 
     fn policy(&self) -> Option<Arc<Policy>> {

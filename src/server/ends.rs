@@ -245,11 +245,11 @@ impl<C: SharedConnection> Core<C> {
         let error = StreamError::new(StreamCondition::NotAuthorized);
         self.ledger.bar(account, error.clone().into(), None);
         let removed = self.remove_account(account, &error, by).await;
-        match &removed {
+        if removed.is_ok() {
             // What a stream that has already begun proves may be out of date.
-            Ok(_) => self.ledger.bar(account, error.into(), Some(self.limits.negotiation)),
-            Err(_) => self.ledger.unbar(account),
+            self.ledger.bar(account, error.into(), Some(self.limits.negotiation));
         }
+        self.ledger.unbar(account);
         removed
     }
 
@@ -277,11 +277,20 @@ impl<C: SharedConnection> Core<C> {
             }
         }
         let asks = by.as_ref().map(|(session, _)| session.id());
-        for session in self.registry.sessions(account).filter(|one| Some(one.id()) != asks) {
-            self.end_session(&session, Reason::AccountRemoved, error);
-        }
+        let sweep = {
+            let (core, error, account) = (Arc::clone(self), error.clone(), account.clone());
+            move || {
+                let others = core.registry.sessions(&account).filter(|one| Some(one.id()) != asks);
+                for session in others {
+                    core.end_session(&session, Reason::AccountRemoved, &error);
+                }
+            }
+        };
+        sweep();
         let (core, error, account) = (Arc::clone(self), error.clone(), account.clone());
         let removal = async move {
+            // Whatever was done before it.
+            sweep();
             let removed = core.stores.remove_account(&account).await?;
             // In the same step, so that nothing is kept for it any more. Its stream is not read meanwhile.
             if let Some((session, request)) = by {

@@ -10,7 +10,7 @@ use super::Core;
 use crate::connection::SharedConnection;
 use crate::sasl::{
     Accepted, Description, FastProof, Fingerprint, Holder, Issued, Mechanism, Policy, SaslError,
-    Standing, admitted, revision,
+    Standing, UsedToken, admitted, revision,
 };
 use crate::store::{Authenticator, ClientKey, ClientTokens, LoginRequest, StoreError, TokenStore};
 
@@ -25,20 +25,19 @@ pub(super) struct FastLogin {
     pub(super) holder: Holder,
     pub(super) proof: FastProof,
     pub(super) count: Option<u64>,
+    /// The client's tokens shall end (FAST-5).
+    pub(super) invalidate: bool,
     /// Who is asked about the account, and what it is told.
     pub(super) host: Option<(Arc<dyn Authenticator>, LoginRequest)>,
 }
 
-/// What a client that has logged in wants of its tokens.
+/// The token that a client that has logged in wants, or is to have.
 pub(super) struct TokenWish {
     pub(super) policy: Arc<Policy>,
     pub(super) holder: Holder,
-    /// The mechanism that it wants one for, or is to have one for.
-    pub(super) issue: Option<Mechanism>,
-    /// Those that it has shall end (FAST-5).
-    pub(super) invalidate: bool,
-    /// One that was issued lately will do.
-    pub(super) again: bool,
+    pub(super) mechanism: Mechanism,
+    /// What it has logged in with, if that was one: then one that was issued lately will do.
+    pub(super) used: Option<UsedToken>,
     /// Of the credentials that it has logged in with, if that were any.
     pub(super) fingerprint: Option<Fingerprint>,
     pub(super) description: Description,
@@ -56,7 +55,7 @@ impl<C: SharedConnection> Core<C> {
         policy: &Policy,
         login: &FastLogin,
     ) -> Result<Result<Accepted, SaslError>, StoreError> {
-        let FastLogin { holder, proof, count, host } = login;
+        let FastLogin { holder, proof, count, invalidate, host } = login;
         let standing = self.standing(policy, &holder.account).await?;
         for _ in 0..ATTEMPTS {
             let found = self.tokens()?.client(&holder.account, &holder.client).await?;
@@ -75,6 +74,12 @@ impl<C: SharedConnection> Core<C> {
                     Err(error) => return Ok(Err(error)),
                 }
             }
+            if *invalidate {
+                let record = proved.changed.take().or_else(|| found.clone());
+                let ended = |record| ClientTokens { current: None, new: None, ..record };
+                proved.changed = record.map(ended);
+                (proved.used.number, proved.used.is_due) = (None, false);
+            }
             let Some(changed) = proved.changed.take() else { return Ok(Ok(proved)) };
             if self.replace(holder, found.as_ref(), changed).await? {
                 return Ok(Ok(proved));
@@ -83,42 +88,40 @@ impl<C: SharedConnection> Core<C> {
         Err(contended())
     }
 
-    /// Does what the client wants of its tokens. `None` where it wants none, or the account is not one that can log in
-    /// with one.
+    /// Issues a token. `None` where the account is not one that can log in with one, or what the client has logged in
+    /// with has ended since (FAST-4).
     pub(super) async fn grant_token(&self, wish: TokenWish) -> Result<Option<Issued>, StoreError> {
-        let TokenWish { policy, holder, issue, invalidate, again, fingerprint, description } = wish;
+        let TokenWish { policy, holder, mechanism, used, fingerprint, description } = wish;
         let fingerprint = match fingerprint {
-            Some(fingerprint) => Some(fingerprint),
-            None if issue.is_some() => {
-                let standing = self.standing(&policy, &holder.account).await?;
-                standing.map(|standing| standing.fingerprint(&policy))
-            }
-            None => None,
+            Some(fingerprint) => fingerprint,
+            None => match self.standing(&policy, &holder.account).await? {
+                Some(standing) => standing.fingerprint(&policy),
+                None => return Ok(None),
+            },
         };
         for _ in 0..ATTEMPTS {
             let found = self.tokens()?.client(&holder.account, &holder.client).await?;
             let found = found.map(|record| self.without_voided(&holder.account, record));
-            let mut record = found.clone();
-            if let Some(record) = record.as_mut().filter(|_| invalidate) {
-                (record.current, record.new) = (None, None);
+            if used.as_ref().is_some_and(|used| !used.is_good(found.as_ref())) {
+                return Ok(None);
             }
-            let mut issued = None;
-            if let (Some(mechanism), Some(fingerprint)) = (issue, &fingerprint) {
-                if found.is_none() {
-                    self.make_room(&policy, &holder.account).await?;
-                }
-                let environment = &*self.environment;
-                let (mut with, token) =
-                    policy.issue_token(&holder, record, mechanism, fingerprint, again, environment);
-                with.software.clone_from(&description.software);
-                with.device.clone_from(&description.device);
-                (record, issued) = (Some(with), Some(token));
+            if found.is_none() {
+                self.make_room(&policy, &holder.account).await?;
             }
-            let Some(record) = record.filter(|record| found.as_ref() != Some(record)) else {
-                return Ok(issued);
-            };
-            if self.replace(&holder, found.as_ref(), record).await? {
-                return Ok(issued);
+            let (mut record, issued) = policy.issue_token(
+                &holder,
+                found.clone(),
+                mechanism,
+                &fingerprint,
+                used.is_some(),
+                &*self.environment,
+            );
+            record.software.clone_from(&description.software);
+            record.device.clone_from(&description.device);
+            if found.as_ref() == Some(&record)
+                || self.replace(&holder, found.as_ref(), record).await?
+            {
+                return Ok(Some(issued));
             }
         }
         Err(contended())

@@ -30,9 +30,10 @@ use std::time::{Duration, SystemTime};
 use jid::BareJid;
 
 use super::{
-    AccountStore, BlockStore, ClientKey, ClientTokens, Credentials, OfflineMessage, OfflineStore,
-    Revision, RosterChange, RosterStore, ScramHash, ScramKeys, StoreError, StoreFuture,
-    StoredRoster, Stores, SubscriptionRequest, Token, TokenStore,
+    AccountStore, BlockStore, ClientKey, ClientTokens, Credentials, InvitationStore,
+    OfflineMessage, OfflineStore, Revision, RosterChange, RosterStore, ScramHash, ScramKeys,
+    StoreError, StoreFuture, StoredInvitation, StoredRoster, Stores, SubscriptionRequest, Token,
+    TokenStore,
 };
 use crate::park::block_on;
 use crate::rules::roster::{Item, Subscription};
@@ -466,6 +467,98 @@ pub fn tokens(open: impl Fn() -> Arc<dyn TokenStore>) {
     done("DESTROY-15", store.clear(&other));
 }
 
+/// Tests an [`InvitationStore`].
+pub fn invitations(open: impl Fn() -> Arc<dyn InvitationStore>) {
+    const RULE: &str = "REG-7";
+    let store = open();
+    let [account, other] = [jid("invited"), jid("invited-other")];
+    let [plain, full, expired, last] = ["plain", "full", "expired", "last"].map(key);
+    let get = |key: &str| done(RULE, store.get(key));
+    let take = |key: &str| done(RULE, store.take(key));
+    let of_account = |account: &BareJid| {
+        let mut found = done("REG-8", store.of_account(account));
+        found.sort_by(|(a, _), (b, _)| a.cmp(b));
+        found
+    };
+    for key in [&plain, &full, &expired, &last] {
+        take(key);
+        assert!(get(key).is_none(), "{RULE}: an unknown invitation found");
+        assert!(!take(key), "{RULE}: an unknown invitation taken");
+    }
+    // No whole second.
+    let first = SystemTime::UNIX_EPOCH + Duration::from_micros(1_767_225_600_123_456);
+    let time = |micros| first + Duration::from_micros(micros);
+    let until = |micros| StoredInvitation { expires: Some(time(micros)), ..invitation(&account) };
+    let all = [
+        (&plain, StoredInvitation::new(domain().domain().to_owned())),
+        (&full, until(1)),
+        (&expired, until(0)),
+        (&last, invitation(&other)),
+    ];
+    for (key, invitation) in &all {
+        done(RULE, store.put(key, invitation.clone()));
+    }
+    for (key, invitation) in &all {
+        same(RULE, "invitation", &get(key).as_ref(), &Some(invitation));
+    }
+
+    // Kept for an account, expired or not.
+    let mut both = [(full.clone(), until(1)), (expired.clone(), until(0))];
+    both.sort_by(|(a, _), (b, _)| a.cmp(b));
+    same("REG-8", "invitations for an account", &*of_account(&account), &both);
+    assert!(of_account(&jid("invited-nobody")).is_empty(), "REG-8: invitations for nobody");
+
+    done(RULE, store.forget(time(0) - Duration::from_micros(1)));
+    assert!(get(&expired).is_some(), "{RULE}: forgotten before it had expired");
+    done(RULE, store.forget(time(0)));
+    assert!(get(&expired).is_none(), "{RULE}: an expired invitation was not forgotten");
+    assert!(!take(&expired), "{RULE}: a forgotten invitation taken");
+    same(
+        "REG-8",
+        "invitations after one expired",
+        &*of_account(&account),
+        &[(full.clone(), until(1))],
+    );
+    for key in [&plain, &last] {
+        assert!(get(key).is_some(), "{RULE}: forgotten without an expiry");
+    }
+
+    for key in [&plain, &full, &last] {
+        let one = || {
+            let (store, key) = (Arc::clone(&store), key.clone());
+            thread::spawn(move || done(RULE, store.take(&key)))
+        };
+        let threads: Vec<_> = (0..8).map(|_| one()).collect();
+        let taken = threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap_or_else(|_| panic!("{RULE}: see the first panic")));
+        let taken = taken.filter(|taken| *taken).count();
+        assert!(taken == 1, "{RULE}: {taken} took one invitation");
+        assert!(get(key).is_none(), "{RULE}: a taken invitation found");
+        assert!(!take(key), "{RULE}: taken twice");
+    }
+    assert!(of_account(&account).is_empty(), "REG-8: a name is kept by no invitation");
+}
+
+/// Tests an [`InvitationStore`] that outlives its process: `open` opens the same one each time.
+pub fn durable_invitations(open: impl Fn() -> Arc<dyn InvitationStore>) {
+    const RULE: &str = "durable before acknowledged";
+    let (account, kept, taken) = (jid("invited"), key("kept"), key("taken"));
+    let store = open();
+    for key in [&kept, &taken] {
+        done(RULE, store.put(key, invitation(&account)));
+    }
+    assert!(done(RULE, store.take(&taken)), "{RULE}: not taken");
+    drop(store);
+
+    let store = open();
+    same(RULE, "invitation", &done(RULE, store.get(&kept)), &Some(invitation(&account)));
+    let of_account = done(RULE, store.of_account(&account));
+    same(RULE, "invitations for an account", &*of_account, &[(kept.clone(), invitation(&account))]);
+    assert!(!done(RULE, store.take(&taken)), "{RULE}: taken again");
+    assert!(done(RULE, store.take(&kept)), "{RULE}: not taken");
+}
+
 /// Of all who replace one revision, one does.
 fn races(store: &Arc<dyn TokenStore>, account: &BareJid) {
     const RULE: &str = "FAST-4";
@@ -622,6 +715,20 @@ fn record(n: u8) -> ClientTokens {
     tokens.software = (n % 2 == 1).then(|| "Røméo \0 'M' ☃".to_owned());
     tokens.device = (n % 3 == 1).then(String::new);
     tokens
+}
+
+/// The digest of a token, as its store sees it.
+fn key(name: &str) -> String {
+    let digest = ScramHash::Sha256.hash(name.as_bytes());
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// One with everything but an expiry.
+fn invitation(account: &BareJid) -> StoredInvitation {
+    let mut invitation = StoredInvitation::new(domain().domain().to_owned());
+    invitation.account = Some(account.clone());
+    invitation.contact = Some(parse("røméo@bücher.invalid"));
+    invitation
 }
 
 fn credentials(n: u8) -> Credentials {

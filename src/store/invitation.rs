@@ -15,6 +15,7 @@ use super::{StoreError, StoreFuture};
 ///
 /// For hosts to implement where invitations outlive the server; the [room](super) says what holds for every
 /// store. A key is a digest of the token that was given out: what the store keeps lets nobody in.
+/// [`MemoryInvitations`] forgets them with the process; `Sqlite` (feature `sqlite`) keeps them in its file.
 ///
 /// # Examples
 ///

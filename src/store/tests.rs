@@ -22,6 +22,11 @@ fn roster_10_sub_9_off_2_block_2_memory_conforms() {
 }
 
 #[test]
+fn reg_7_reg_8_memory_conforms() {
+    conformance::invitations(|| Arc::new(MemoryInvitations::new(10)));
+}
+
+#[test]
 fn off_2_limits_count_messages_and_bytes() {
     let received = std::time::SystemTime::UNIX_EPOCH;
     let account = jid("juliet@example.com");

@@ -279,8 +279,9 @@ export class Conversation {
   }
 }
 
-/// The text, with what looks like an address of the web as a link.
+/// The text, with what looks like an address of the web as a link. Controls that turn text around end it: it is read as
+/// it is written.
 function linked(text) {
-  return text.split(/(\bhttps?:\/\/[^\s<>"]+[^\s<>".,:;!?)\]}'’”])/u).map((part, at) =>
+  return text.split(/(\bhttps?:\/\/[^\s<>"\p{Bidi_Control}]+[^\s<>"\p{Bidi_Control}.,:;!?)\]}'’”])/u).map((part, at) =>
     at % 2 === 0 ? part : h("a", { href: part, target: "_blank", rel: "noopener noreferrer" }, part));
 }

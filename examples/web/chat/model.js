@@ -17,6 +17,9 @@ export const FAILED = "failed";
 
 const SHOWS = ["chat", "online", "away", "xa", "dnd"];
 
+/// By names that others choose, `__proto__` among them.
+const none = () => Object.create(null);
+
 class Contact {
   name = "";
   subscription = "none";
@@ -27,7 +30,7 @@ class Contact {
   /// Whether it asks to see our presence.
   asks = false;
   /// By resource: `{ show, status, priority }`.
-  presences = {};
+  presences = none();
   messages = [];
   unread = 0;
   typing = false;
@@ -36,8 +39,9 @@ class Contact {
   /// When something was last said.
   at = 0;
 
-  constructor(saved) {
+  constructor({ presences, ...saved }) {
     Object.assign(this, saved);
+    Object.assign(this.presences, presences);
   }
 
   /// What it is called. Of somebody unknown the whole address: its first part could be anybody's.
@@ -49,6 +53,16 @@ class Contact {
   get presence() {
     const all = Object.values(this.presences);
     return all.sort((a, b) => b.priority - a.priority || SHOWS.indexOf(a.show) - SHOWS.indexOf(b.show))[0] ?? null;
+  }
+
+  /// Whether we may see its presence.
+  get isSeen() {
+    return ["to", "both"].includes(this.subscription);
+  }
+
+  /// Whether it may see ours.
+  get seesUs() {
+    return ["from", "both"].includes(this.subscription);
   }
 
   /// Without its messages, which are stored apart.
@@ -110,7 +124,7 @@ export class Chat {
 
   begin() {
     for (const contact of this.contacts.values()) {
-      contact.presences = {};
+      contact.presences = none();
       this.#update(contact);
     }
     this.client.send(el("iq", { type: "get", id: randomId() }, el("query", { xmlns: NS.roster })));
@@ -187,8 +201,8 @@ export class Chat {
   }
 
   #sendState(contact, state) {
-    // Nobody else sees it, so to nobody else is it told.
-    if (this.client.state.name !== "online" || !contact.presence) return;
+    // Nobody else sees it, and nobody else may: it tells that we are here.
+    if (this.client.state.name !== "online" || !contact.presence || !contact.seesUs) return;
     this.client.send(el("message", { to: contact.jid, type: "chat" }, el(state, { xmlns: NS.chatStates }),
       el("no-store", { xmlns: NS.hints })));
   }
@@ -214,7 +228,7 @@ export class Chat {
   /// A message of ours has come further. It never goes back: what is delivered is not merely sent.
   #mark(id, state, error = null) {
     const contact = this.contacts.get(this.#pending.get(id));
-    const message = contact?.messages.findLast((each) => each.id === id);
+    const message = contact?.messages.findLast((each) => each.out && each.id === id);
     if (!message || message.state === DELIVERED || (message.state === FAILED && state === SENT)) return;
     message.state = state;
     message.error = error;
@@ -258,7 +272,7 @@ export class Chat {
     if (out) message.state = SENT;
     this.#add(this.contact(peer), message);
     const wanted = child(stanza, "request", NS.receipts) && id && !out && !copied;
-    if (wanted && ["from", "both"].includes(contact?.subscription)) this.#confirm(stanza, id, type);
+    if (wanted && contact?.seesUs) this.#confirm(stanza, id, type);
   }
 
   /// Tells a contact that may see us that its message is here (XEP-0184).
@@ -311,7 +325,7 @@ export class Chat {
 
   accept(contact) {
     this.#subscription(contact.jid, "subscribed");
-    if (!contact.asked && !["to", "both"].includes(contact.subscription)) {
+    if (!contact.asked && !contact.isSeen) {
       this.#accepted.add(contact.jid);
       this.#subscription(contact.jid, "subscribe");
     }
@@ -345,6 +359,8 @@ export class Chat {
     if (!contact) return;
     switch (type) {
       case null:
+        // Whoever likes may send one. Only who was asked for theirs is believed.
+        if (!contact.isSeen) return;
         contact.presences[resource] = {
           show: SHOWS.find((show) => show === text(stanza, "show")) ?? "online",
           status: text(stanza, "status") ?? "",
@@ -353,12 +369,12 @@ export class Chat {
         break;
       case "unavailable":
         if (resource) delete contact.presences[resource];
-        else contact.presences = {};
+        else contact.presences = none();
         if (!contact.presence) contact.typing = false;
         break;
       case "subscribe":
         // Whom we have asked ourselves may ask as well.
-        if (contact.asked || ["to", "both"].includes(contact.subscription)) this.#subscription(jid, "subscribed");
+        if (contact.asked || contact.isSeen) this.#subscription(jid, "subscribed");
         else contact.asks = true;
         break;
       case "subscribed":
@@ -422,9 +438,9 @@ export class Chat {
     contact.name = item?.getAttribute("name") ?? "";
     contact.subscription = item?.getAttribute("subscription") ?? "none";
     contact.asked = item?.getAttribute("ask") === "subscribe";
-    if (!["to", "both"].includes(contact.subscription)) contact.presences = {};
+    if (!contact.isSeen) contact.presences = none();
     // Answered elsewhere.
-    if (["from", "both"].includes(contact.subscription)) contact.asks = false;
+    if (contact.seesUs) contact.asks = false;
     this.#update(contact);
   }
 }

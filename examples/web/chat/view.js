@@ -3,11 +3,14 @@
 import { $, avatar, coalesced, h, icon, setText, shortTime } from "./dom.js";
 import { Conversation } from "./conversation.js";
 import { whyNoSession, wrongAddress } from "./words.js";
+import { StreamError } from "../xmpp/stream.js";
 
 const NOTICE = 5000;
 
 const alphabet = new Intl.Collator();
 const SHOWS = { online: "Online", chat: "Free to chat", away: "Away", xa: "Away for long", dnd: "Do not disturb" };
+
+const canHover = () => matchMedia("(hover: hover)").matches;
 
 export class View {
   #chat;
@@ -20,6 +23,8 @@ export class View {
   #draw = coalesced(() => this.#drawContacts());
   #wasOnline = false;
   #lost = false;
+  // What the server said when it ended the last connection.
+  #reason = "";
   #notice = null;
   #again;
 
@@ -67,6 +72,12 @@ export class View {
     this.#drawAll();
     this.#showTalk(chat.contacts.get(history.state?.with));
     this.state();
+  }
+
+  /// Where the keyboard goes on after the login.
+  focus() {
+    if (this.#conversation.contact) this.#focusTalk();
+    else $(canHover() ? "find" : "people").focus();
   }
 
   /// Forgets it again.
@@ -117,19 +128,21 @@ export class View {
         this.#say("", "");
       }
       this.#wasOnline = true;
+      this.#reason = "";
       return;
     }
     clearTimeout(this.#notice);
     this.#notice = null;
     this.#lost = true;
     if (name === "connecting") {
-      this.#say("busy", this.#wasOnline ? "Reconnecting…" : "Connecting…");
+      this.#say("busy", this.#wasOnline ? `${this.#reason}Reconnecting…` : "Connecting…");
     } else if (name === "waiting") {
+      if (error instanceof StreamError) this.#reason = `${whyNoSession(error)} `;
       const left = h("span", { "aria-hidden": "true" });
       const count = () => setText(left, ` Next try in ${Math.max(0, Math.ceil((until - Date.now()) / 1000))} s.`);
       count();
       const timer = setInterval(() => (left.isConnected ? count() : clearInterval(timer)), 500);
-      this.#say("busy", navigator.onLine === false ? "No network. Reconnecting…" : "Reconnecting…", left,
+      this.#say("busy", navigator.onLine === false ? "No network. Reconnecting…" : `${this.#reason}Reconnecting…`, left,
         h("button", { type: "button", class: "link", onclick: () => this.#chat.client.wake() }, "Try now"));
     } else {
       this.#say("bad", error ? whyNoSession(error) : "You are logged out.",
@@ -191,7 +204,7 @@ export class View {
     const rows = this.#visibleRows();
     const isEntry = (row) => row === document.activeElement || row.ariaCurrent === "true";
     this.#enterAt(rows.find(isEntry) ?? rows[0]);
-    $("nobody").hidden = rows.length > 0;
+    $("nobody").hidden = rows.length > 0 || (!sought && $("requests").hasChildNodes());
     setText($("nobody"), sought ? "Nobody of this name. Add an address with the + above."
       : "Nobody here yet. Add a contact with the + above.");
   }
@@ -277,8 +290,12 @@ export class View {
     if (history.state?.with) history.replaceState(state, "");
     else history.pushState(state, "");
     this.#showTalk(contact);
+    this.#focusTalk();
+  }
+
+  #focusTalk() {
     // On a touch screen the keyboard would cover what one wants to read.
-    if (matchMedia("(hover: hover)").matches) this.#conversation.focus();
+    if (canHover()) this.#conversation.focus();
     else $("scroll").focus({ preventScroll: true });
   }
 

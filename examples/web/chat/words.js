@@ -6,7 +6,9 @@ import { Disconnected, StreamError } from "../xmpp/stream.js";
 const said = (text) => (text ? ` The server says: “${text}”` : "");
 const thousands = (n) => n.toLocaleString("en");
 
+// Conditions are what others send: none is one of the names that every object has.
 const LOGIN = {
+  __proto__: null,
   "not-authorized": "The address or the password is wrong.",
   "account-disabled": "This account is disabled. Ask who runs the server.",
   "credentials-expired": "The password has expired. Ask who runs the server for a new one.",
@@ -17,6 +19,7 @@ const LOGIN = {
 };
 
 const STREAM = {
+  __proto__: null,
   "host-unknown": "This server does not know the domain behind the @.",
   "conflict": "The session goes on in another tab or window.",
   "not-authorized": "The server has ended the session: the account was disabled, removed, or logged out there.",
@@ -58,6 +61,7 @@ export const REFUSED = "The server refused this message, and ended the session o
 export const UNKNOWN = "Nobody knows whether this arrived: the server forgot the session. Ask, or send it again.";
 
 const BOUNCED = {
+  __proto__: null,
   "service-unavailable": "Not delivered: nobody can be reached at this address.",
   "item-not-found": "Not delivered: there is no such account.",
   "remote-server-not-found": "Not delivered: there is no such server. Look at what is behind the @.",

@@ -24,6 +24,7 @@ export class Table {
     for (const id of this.counted.keys()) if (!seen.has(id)) this.counted.delete(id);
     for (const [id, row] of this.rows) {
       if (!seen.has(id)) {
+        this.leave(row.node);
         row.node.remove();
         this.rows.delete(id);
       }
@@ -45,6 +46,13 @@ export class Table {
       }
       update(row, item);
     }
+  }
+
+  /** Whoever is at this row by keyboard goes on at the next. */
+  leave(node) {
+    if (!node.querySelector(":focus-visible")) return;
+    const near = node.nextElementSibling ?? node.previousElementSibling;
+    (near?.querySelector("button") ?? this.body.closest("section")).focus();
   }
 
   /** A session with its rates, from its counters of the look before. */

@@ -46,7 +46,7 @@ export class Client {
   #retry = null;
   #requests = new Map();
 
-  /// "connecting", "online" (`resumed`), "waiting" (`until`), or "ended" (`error`).
+  /// "connecting", "online" (`resumed`), "waiting" (`until`, `error`), or "ended" (`error`).
   state = { name: "connecting" };
   /// The bare JID, and the full one once there is a session.
   jid;
@@ -90,7 +90,7 @@ export class Client {
       if (this.#over) return;
       if (!this.#survives(failure)) return this.#end(failure);
       if (Date.now() - begun > PAUSE.longest) failures = 0;
-      await this.#pause(failures++);
+      await this.#pause(failures++, failure);
     }
   }
 
@@ -343,10 +343,10 @@ export class Client {
     return this.#wasOnline && (this.#refusing || PASSING.has(error.condition));
   }
 
-  async #pause(failures) {
+  async #pause(failures, error) {
     const most = Math.min(PAUSE.longest, PAUSE.first * 2 ** failures);
     const pause = most * (0.5 + Math.random() / 2);
-    this.#become({ name: "waiting", until: Date.now() + pause });
+    this.#become({ name: "waiting", until: Date.now() + pause, error });
     await new Promise((resolve) => {
       this.#retry = resolve;
       setTimeout(resolve, pause);

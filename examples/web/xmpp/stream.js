@@ -41,11 +41,17 @@ export class Stream {
 
   /// Opens the stream, or opens it anew after the login, and returns its features.
   async open() {
+    await this.greet();
+    return this.receive();
+  }
+
+  /// Opens the stream, and returns as which domain the server answers: one of its own, where it does not know ours.
+  async greet() {
     await this.#opened;
     this.send(el("open", { xmlns: NS.framing, to: this.#domain, version: "1.0" }));
     const open = await this.receive();
     if (!is(open, "open", NS.framing)) throw new Disconnected("this is not an XMPP server");
-    return this.receive();
+    return open.getAttribute("from");
   }
 
   /// Sends an element, or one that is text already. What comes too late is dropped: see `receive`.

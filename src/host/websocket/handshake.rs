@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{
-    ALLOW, CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, ORIGIN,
-    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+    ALLOW, CONNECTION, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Request, Response, StatusCode};
 use tungstenite::error::{Error, ProtocolError};
@@ -60,6 +60,7 @@ impl WebSockets {
     /// use xmpp_session::host::WebSockets;
     ///
     /// let request = http::Request::get("/xmpp-websocket")
+    ///     .header("Host", "chat.example.com")
     ///     .header("Connection", "Upgrade")
     ///     .header("Upgrade", "websocket")
     ///     .header("Sec-WebSocket-Version", "13")
@@ -77,6 +78,17 @@ impl WebSockets {
             Err(error) => return refusal(&error),
         };
         let headers = request.headers();
+        if !headers.contains_key(HOST) {
+            return refuse(StatusCode::BAD_REQUEST, "The request names no Host.\n");
+        }
+        let has_body = headers.contains_key(TRANSFER_ENCODING)
+            || headers.get_all(CONTENT_LENGTH).iter().any(|length| length != "0");
+        if has_body {
+            return refuse(
+                StatusCode::BAD_REQUEST,
+                "What follows the request has to be a WebSocket.\n",
+            );
+        }
         if !has_key(headers) {
             return refuse(StatusCode::BAD_REQUEST, "The Sec-WebSocket-Key is none.\n");
         }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use jid::FullJid;
 
-use super::{ABSENT, AVAILABLE, INTERESTED, SessionHandle, SessionId, priority_of};
+use super::{AVAILABLE, INTERESTED, SessionHandle, SessionId, priority_of};
 use crate::connection::SharedConnection;
 use crate::named::named;
 use crate::shield::shielded;
@@ -122,7 +122,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     #[cfg(feature = "server")]
     pub(crate) fn state(&self) -> (SessionState, bool) {
         let flags = self.0.flags.load(Ordering::Relaxed);
-        let state = if flags & ABSENT != 0 {
+        let state = if flags & super::ABSENT != 0 {
             SessionState::Hibernating
         } else if flags & AVAILABLE != 0 {
             SessionState::Available

@@ -8,6 +8,7 @@ mod presence;
 use std::fmt;
 use std::num::NonZeroU64;
 use std::sync::{Arc, Weak};
+#[cfg(feature = "server")]
 use std::time::Duration;
 
 use jid::{BareJid, FullJid, ResourceRef};

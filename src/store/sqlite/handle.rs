@@ -36,7 +36,6 @@ impl Handle {
     }
 
     /// The same for the store as a whole.
-    #[cfg(any(test, feature = "cluster"))]
     pub(super) fn call<T: Send + 'static>(
         &self,
         work: impl Fn(&Connection) -> Result<T, Refusal> + Send + 'static,

@@ -14,6 +14,7 @@ mod blocks;
 #[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
 pub(super) mod fence;
 mod handle;
+mod invitations;
 mod offline;
 mod rosters;
 mod schema;
@@ -45,6 +46,8 @@ use super::{OfflineLimits, StoreError, StoreFuture};
 /// let stores = Stores::all_in(Arc::new(Sqlite::open("/var/lib/xmpp/data.sqlite")?));
 /// # Ok::<(), xmpp_session::store::OpenError>(())
 /// ```
+///
+/// Invitations may go into the same file: it is an [`InvitationStore`](super::InvitationStore) as well.
 ///
 /// What is answered with `Ok` survives a killed process and, if the disk does what it says, a loss
 /// of power: the write-ahead log is on disk before the answer is given. Writes that are made at

@@ -106,6 +106,18 @@ pub(super) const MIGRATIONS: &[&str] = &[
         PRIMARY KEY (account, client, slot)
     ) STRICT, WITHOUT ROWID;
     ",
+    // No token: its digest.
+    "
+    CREATE TABLE invitation (
+        key TEXT PRIMARY KEY,
+        domain TEXT NOT NULL,
+        account TEXT,
+        contact TEXT,
+        expires INTEGER
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX invitation_of_account ON invitation (account) WHERE account IS NOT NULL;
+    CREATE INDEX invitation_by_expiry ON invitation (expires) WHERE expires IS NOT NULL;
+    ",
 ];
 
 /// The version before domains had one spelling (JID-3).

@@ -456,6 +456,78 @@ test("what others write is text, whatever it looks like", async () => {
   calm(romeo, juliet);
 });
 
+test("a message of somebody else with the id of ours stays theirs", async () => {
+  const server = await Server.start();
+  const romeo = await Person.at(server.url, "romeo");
+  const mercutio = new Person(await openPage(server.url), "mercutio");
+  await romeo.add("mercutio");
+  await romeo.say("mine");
+  await romeo.sees("mine", "sent");
+  const [{ id }] = await romeo.history("mercutio");
+  const { address } = await romeo.page.evaluate(() => JSON.parse(sessionStorage.getItem("chat:session")));
+  await mercutio.sendBeside(`(el, NS, n) => n === 1
+    ? el("message", { to: "${address}", type: "chat", id: "${id}" }, el("body", {}, "theirs"))
+    : el("message", { to: "${address}", type: "error", id: "${id}" },
+      el("error", { type: "cancel" }, el("item-not-found", { xmlns: NS.stanzaErrors })))`, 2);
+  const { trouble } = await romeo.sees("mine", "failed");
+  assert.match(trouble, /no such account/);
+  assert.deepEqual((await romeo.messages())[1], { text: "theirs", out: false, state: null, trouble: null });
+  calm(romeo);
+});
+
+test("presence of a stranger is not believed, and only who may see us is told that we write", async () => {
+  const server = await Server.start();
+  const romeo = new Person(await openPage("about:blank"), "romeo");
+  const told = [];
+  romeo.page.on("websocket", (socket) => socket.on("framesent", ({ payload }) => {
+    if (payload.includes("<composing ")) told.push(payload);
+  }));
+  await romeo.page.goto(server.url);
+  await romeo.logIn();
+  const mercutio = new Person(await openPage(server.url), "mercutio");
+  await mercutio.sendBeside((el, _, n) => n === 2
+    ? el("presence", { to: "romeo@localhost" }, el("status", {}, "your bank"))
+    : el("message", { to: "romeo@localhost", type: "chat" }, el("body", {}, `number ${n}`)), 3);
+  await romeo.open("mercutio");
+  await romeo.reads("number 1", "number 3");
+  assert.equal(await romeo.text("#peer-presence"), "Not among your contacts");
+  await romeo.say("who is it?");
+  // Whom he sees and who does not see him.
+  await romeo.add("juliet");
+  const juliet = new Person(await openPage(server.url), "juliet");
+  await juliet.sendBeside((el, _, n) =>
+    (n === 1 ? el("presence", { to: "romeo@localhost", type: "subscribed" }) : el("presence")), 2);
+  await until("he sees her", async () => (await romeo.text("#peer-presence")) === "Online");
+  await romeo.say("and you?");
+  await romeo.sees("and you?", "sent");
+  assert.deepEqual(told, []);
+  calm(romeo);
+});
+
+test("a resource may be called as what every object has", async () => {
+  const server = await Server.start();
+  const juliet = new Person(await openPage("about:blank"), "juliet");
+  await juliet.page.routeWebSocket(/xmpp-websocket/, (near) => {
+    const far = near.connectToServer();
+    near.onMessage((message) =>
+      far.send(message.replace(/<bind ([^>]*)\/>/, "<bind $1><resource>__proto__</resource></bind>")));
+  });
+  await juliet.page.goto(server.url);
+  await juliet.logIn();
+  const romeo = await Person.at(server.url, "romeo");
+  await romeo.add("juliet");
+  await juliet.page.click("#requests .primary");
+  await until("he sees her", async () => (await romeo.text("#peer-presence")) === "Online");
+  await romeo.page.reload();
+  await romeo.status("Resumed: nothing was lost.");
+  assert.equal(await romeo.text("#peer-presence"), "Online");
+  const { address } = await juliet.page.evaluate(() => JSON.parse(sessionStorage.getItem("chat:session")));
+  assert.equal(address, "juliet@localhost/__proto__");
+  await juliet.page.click("#log-out");
+  await until("he sees her go", async () => (await romeo.text("#peer-presence")) === "Offline");
+  calm(romeo, juliet);
+});
+
 test("ten thousand messages do not stop the page", async (t) => {
   const server = await Server.start("--no-limits");
   const [romeo, juliet] = await couple(server.url);
@@ -497,11 +569,13 @@ test("all of it goes by keyboard", async () => {
     return id || className || name;
   });
   assert.equal(await focused(), "jid");
-  await keyboard.type("romeo@localhost");
+  await keyboard.type("romeo");
   await keyboard.press("Tab");
   await keyboard.type("secret-of-romeo\n");
   const romeo = new Person(page, "romeo");
   await romeo.online();
+  assert.equal(await romeo.text("#own-name"), "romeo@localhost", "the domain is that of the server");
+  assert.equal(await focused(), "find");
   for (const user of ["juliet", "mercutio"]) await romeo.add(user);
   await page.click("#find");
   await keyboard.press("ArrowDown");

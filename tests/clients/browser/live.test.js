@@ -29,6 +29,30 @@ test("the live view shows sessions and ends one, whose client says so and may co
   for (const page of [live, romeo.page, juliet.page]) assert.deepEqual(page.troubles, []);
 });
 
+test("an end that fails is told as such, and by keyboard one goes on at the next session", async () => {
+  const server = await Server.start();
+  await couple(server.url);
+  const live = await openPage(`${server.url}live`);
+  const end = live.locator("#rows tr:has-text('juliet@localhost') button");
+  const answers = [
+    ["The session was not ended: the server answers 500.", (route) => route.fulfill({ status: 500 })],
+    ["The session was not ended: there is no connection.", (route) => route.abort()],
+  ];
+  for (const [words, answer] of answers) {
+    await live.route("**/live/end", answer);
+    await end.click();
+    await live.click("#confirm-yes");
+    await live.waitForSelector(`#toast:has-text("${words}")`);
+    await live.unroute("**/live/end");
+  }
+  await end.focus();
+  for (const key of ["Enter", "Tab", "Enter"]) await live.keyboard.press(key);
+  await live.waitForSelector("#toast:has-text('Ended: juliet@localhost')");
+  await until("the focus is at the other one", () => live.evaluate(() =>
+    document.activeElement.ariaLabel?.startsWith("End the session romeo@localhost")));
+  assert.deepEqual(live.troubles, []);
+});
+
 test("a tab that is closed hibernates, which the live view shows", async () => {
   const server = await Server.start();
   const [, juliet] = await couple(server.url);

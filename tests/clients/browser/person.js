@@ -110,7 +110,7 @@ export class Person {
         client.start();
         for (let n = 1; n <= count; n++) {
           const stanza = make(el, NS, n);
-          stanza.setAttribute("id", `beside-${n}`);
+          if (!stanza.hasAttribute("id")) stanza.setAttribute("id", `beside-${n}`);
           client.send(stanza, { keep: true });
         }
       });

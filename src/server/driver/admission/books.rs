@@ -30,7 +30,7 @@ pub(super) struct Books {
     turns: VecDeque<Source>,
     /// The server shuts down.
     closing: Option<Dismissal>,
-    pub(super) barred: HashMap<u64, Bar>,
+    barred: HashMap<u64, Bar>,
     /// To be woken without the ledger's lock.
     pub(super) wakers: Wakers,
 }
@@ -38,11 +38,19 @@ pub(super) struct Books {
 type Wakers = SmallVec<[Waker; 4]>;
 
 /// Which streams may not authenticate as an account: what they prove may be out of date.
-pub(super) struct Bar {
+struct Bar {
+    /// Removals of the account that are under way: meanwhile none may.
+    removals: usize,
     /// Those with a lower number.
     below: u64,
     until: Duration,
     dismissal: Dismissal,
+}
+
+impl Bar {
+    fn is_over(&self, now: Duration) -> bool {
+        self.removals == 0 && self.until <= now
+    }
 }
 
 #[derive(Default)]
@@ -382,7 +390,7 @@ impl Books {
 
     /// Whether nobody may authenticate as an account.
     pub(super) fn is_closed_to(&self, account: u64) -> bool {
-        self.barred.get(&account).is_some_and(|bar| bar.below == u64::MAX)
+        self.barred.get(&account).is_some_and(|bar| bar.removals > 0)
     }
 
     pub(super) fn dismiss(&mut self, account: u64, dismissal: &Dismissal) {
@@ -398,20 +406,37 @@ impl Books {
         time: Option<Duration>,
         now: Duration,
     ) {
-        self.barred.retain(|_, bar| bar.until > now);
+        self.barred.retain(|_, bar| !bar.is_over(now));
         self.dismiss(account, &dismissal);
-        let (below, until) = match time {
-            Some(time) => (self.next, now.saturating_add(time)),
-            None => (u64::MAX, Duration::MAX),
-        };
-        self.barred.insert(account, Bar { below, until, dismissal });
+        let (below, dismissed) = (self.next, dismissal.clone());
+        let none = || Bar { removals: 0, below: 0, until: now, dismissal: dismissed };
+        let bar = self.barred.entry(account).or_insert_with(none);
+        match time {
+            Some(time) => {
+                bar.below = below;
+                bar.until = bar.until.max(now.saturating_add(time));
+            }
+            None => bar.removals += 1,
+        }
+        if time.is_none() || bar.removals == 0 {
+            bar.dismissal = dismissal;
+        }
+    }
+
+    /// One of the removals is over.
+    pub(super) fn unbar(&mut self, account: u64, now: Duration) {
+        if let Some(bar) = self.barred.get_mut(&account) {
+            bar.removals = bar.removals.saturating_sub(1);
+        }
+        self.barred.retain(|_, bar| !bar.is_over(now));
     }
 
     /// LIMIT-26: of too many streams of an account that have no session the oldest goes.
     pub(super) fn authenticated(&mut self, id: u64, account: u64, now: Duration) {
         let Some(record) = self.transports.get_mut(&id) else { return };
         let bar = self.barred.get(&account);
-        if let Some(bar) = bar.filter(|bar| id < bar.below && now < bar.until) {
+        if let Some(bar) = bar.filter(|bar| bar.removals > 0 || (id < bar.below && now < bar.until))
+        {
             record.signal.dismiss(&bar.dismissal, &mut self.wakers);
         }
         if record.phase.is_over() || record.account.replace(account).is_some() {

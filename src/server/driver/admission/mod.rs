@@ -107,7 +107,8 @@ impl Ledger {
     }
 
     /// Closes the streams that are authenticated as `account`, and bars those that have already begun
-    /// from authenticating as it, for a time; without one, all streams until [`unbar`](Self::unbar).
+    /// from authenticating as it, for a time; without one, all streams until its own [`unbar`](Self::unbar). None makes
+    /// another weaker.
     pub(in crate::server) fn bar(
         &self,
         account: &BareJid,
@@ -129,10 +130,10 @@ impl Ledger {
         self.change(|books, _| books.dismiss(account, dismissal));
     }
 
-    /// No longer bars `account`.
+    /// Ends one bar without a time.
     pub(in crate::server) fn unbar(&self, account: &BareJid) {
         let account = self.account(account);
-        self.change(|books, _| books.barred.remove(&account));
+        self.change(|books, now| books.unbar(account, now));
     }
 
     /// The source that a peer belongs to: the whole address with IPv4, and with IPv6 the /64 that one

@@ -11,7 +11,7 @@ use super::{Driver, State};
 use crate::connection::SharedConnection;
 use crate::extension::{Entering, Flow, LoggingIn, NewSession};
 use crate::oneshot;
-use crate::sasl::{Bind2, Description, Establish, Fast, Holder, UserAgent, fast, wire};
+use crate::sasl::{Bind2, Description, Establish, Holder, UserAgent, fast, wire};
 use crate::server::tokens::TokenWish;
 use crate::server::{Core, FaultKind, PeerAddress, StoreCall, StoreFailure, caught};
 use crate::session::{Authed, Bound, HostCode, Reason, Reply, Session};
@@ -65,30 +65,26 @@ impl<C: SharedConnection> Driver<C> {
         self.pending = Some(Pending::Establish(Box::new(done)));
     }
 
-    /// FAST-2, FAST-4, FAST-5: what is to become of the client's tokens.
+    /// FAST-2, FAST-4, FAST-5: the token that the client is to have.
     fn token_wish(&self, account: &BareJid, asked: &Establish) -> Option<TokenWish> {
         let negotiating = self.negotiating.as_ref()?;
         let client = ClientKey::of(account, asked.agent.id?);
-        let used = asked.evidence.token;
-        let invalidate = used.and_then(|_| Fast::of(asked)).is_some_and(|fast| fast.invalidate);
+        let used = asked.evidence.token.clone();
         let requested = fast::requested(asked, negotiating.sasl.as_ref()?.for_tokens());
         let requested = requested.filter(|_| negotiating.from.is_some());
-        let is_due = used.is_some_and(|used| used.is_due) && !invalidate;
+        let is_due = used.as_ref().is_some_and(|used| used.is_due);
         let issue = requested.or_else(|| negotiating.mechanism.filter(|_| is_due));
         // It would outlive the login.
-        let issue = issue.filter(|_| !self.is_limited());
-        if issue.is_none() && !invalidate {
-            return None;
-        }
+        let mechanism = issue.filter(|_| !self.is_limited())?;
         let policy = Arc::clone(&self.core.domain(account.domain().as_str())?.sasl);
-        let fingerprint =
-            asked.evidence.credentials.as_ref().map(|known| policy.fingerprint(known));
+        let of_token = used.as_ref().map(|used| used.fingerprint.clone());
+        let fingerprint = of_token
+            .or_else(|| asked.evidence.credentials.as_ref().map(|known| policy.fingerprint(known)));
         Some(TokenWish {
             policy,
             holder: Holder { account: account.clone(), client },
-            issue,
-            invalidate,
-            again: used.is_some() && !invalidate,
+            mechanism,
+            used,
             fingerprint,
             description: Description::of(&asked.agent),
         })
@@ -193,7 +189,7 @@ fn success(data: &Option<Vec<u8>>, identifier: &str, answers: &[u8]) -> Vec<u8> 
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// Does what the client wants of its tokens. One that it does not get it can ask for again.
+    /// Issues the token that the client is to have. One that it does not get it can ask for again.
     async fn token(&self, wish: Option<TokenWish>, answers: &mut Vec<u8>) {
         let Some(wish) = wish else { return };
         let account = wish.holder.account.clone();

@@ -224,7 +224,8 @@ impl<C: SharedConnection> Driver<C> {
         };
         self.begin_login(Some(&account));
         let holder = Holder { client: ClientKey::of(&account, client), account };
-        let login = FastLogin { holder, proof, count: fast.count, host };
+        let Fast { count, invalidate } = fast;
+        let login = FastLogin { holder, proof, count, invalidate, host };
         let core = Arc::clone(&self.core);
         self.wait_for_sasl(async move {
             let found = core.check_token(&policy, &login).await.ok()?;

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::*;
 use crate::store::sqlite::schema::{self, MIGRATIONS};
 use crate::store::{AccountStore, ClientKey, ClientTokens, Revision, TokenStore};
-use crate::store::{Credentials, ScramKeys};
+use crate::store::{Credentials, InvitationStore, ScramKeys, StoredInvitation};
 
 /// A file of schema version 1, as it was written then.
 fn version_1(path: &Path) {
@@ -55,6 +55,10 @@ fn bind_13_a_file_of_schema_version_1_is_brought_up_to_date_with_all_it_holds() 
         let record = ClientTokens::new(Revision::new(1), [1; 16], UNIX_EPOCH);
         let first = block_on(store.replace(&account, &client, None, Some(record.clone()))).unwrap();
         assert!(first ^ (found == Some(record)), "kept from the first time on");
+        let invitation = StoredInvitation::new(account.domain().to_owned());
+        let found = block_on(store.get("digest")).unwrap();
+        assert!(first ^ (found.as_ref() == Some(&invitation)), "kept from the first time on");
+        block_on(store.put("digest", invitation)).unwrap();
     }
     assert_eq!(rows(&directory.file(), "offline_message"), 2);
 }
@@ -131,8 +135,8 @@ fn bind_13_a_newer_schema_is_refused_and_left_alone() {
     Connection::open(directory.file()).unwrap().pragma_update(None, "user_version", 77).unwrap();
     let before = fs::read(directory.file()).unwrap();
     let error = Sqlite::open(directory.file()).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 77, known: 5 }), "{error}");
-    assert_eq!(error.to_string(), "the database has schema version 77, known are those up to 5");
+    assert!(matches!(error, OpenError::Newer { found: 77, known: 6 }), "{error}");
+    assert_eq!(error.to_string(), "the database has schema version 77, known are those up to 6");
     assert!(fs::read(directory.file()).unwrap() == before);
 }
 

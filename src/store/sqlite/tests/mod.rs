@@ -17,9 +17,9 @@ use crate::park::block_on;
 use crate::rules::roster::{Item, Subscription};
 use crate::store::conformance;
 use crate::store::{
-    AccountStore, BlockStore, ClientKey, ClientTokens, Credentials, OfflineMessage, OfflineStore,
-    Revision, RosterChange, RosterStore, ScramHash, ScramKeys, StoreFuture, StoredRoster, Stores,
-    TokenStore,
+    AccountStore, BlockStore, ClientKey, ClientTokens, Credentials, InvitationStore,
+    OfflineMessage, OfflineStore, Revision, RosterChange, RosterStore, ScramHash, ScramKeys,
+    StoreFuture, StoredRoster, Stores, TokenStore,
 };
 
 /// A directory of its own, removed when dropped.
@@ -82,6 +82,27 @@ fn roster_10_sub_9_off_2_block_2_sqlite_conforms() {
     };
     conformance::all(open);
     conformance::durable(open);
+}
+
+#[test]
+fn reg_7_reg_8_sqlite_conforms() {
+    let directory = Directory::new();
+    let open = || Arc::new(Sqlite::open(directory.file()).unwrap()) as Arc<dyn InvitationStore>;
+    conformance::invitations(open);
+    conformance::durable_invitations(open);
+    assert_eq!(rows(&directory.file(), "invitation"), 0);
+}
+
+#[test]
+fn reg_7_an_invitation_for_an_unreadable_account_is_one_for_nobody() {
+    let directory = Directory::new();
+    let store = Sqlite::open(directory.file()).unwrap();
+    let row = "INSERT INTO invitation VALUES ('a', 'example.com', 'a@', NULL, NULL),
+        ('b', 'a@example.com', NULL, NULL, NULL), ('c', 'example.com', NULL, '@', NULL)";
+    Connection::open(directory.file()).unwrap().execute_batch(row).unwrap();
+    for key in ["a", "b", "c"] {
+        assert!(block_on(store.get(key)).unwrap().is_none(), "{key}");
+    }
 }
 
 #[test]
