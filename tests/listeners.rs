@@ -597,5 +597,9 @@ fn sasl_11_a_stream_whose_tls_the_host_has_done() {
     let features = expect(&mut socket, "</stream:features>");
     assert!(features.contains("<mechanism>SCRAM-SHA-256-PLUS</mechanism>"), "{features}");
     assert!(features.contains("tls-exporter") && !features.contains("starttls"), "{features}");
-    assert_eq!(bound.recv().unwrap(), "ChannelBindings { exporter: true, server_end_point: true }");
+    let bound = bound.recv().unwrap();
+    assert!(
+        bound.contains("exporter: true") && bound.contains("server_end_point: true"),
+        "{bound}"
+    );
 }
