@@ -58,7 +58,7 @@ test("a subscription, presence, and messages both ways with their states", async
   const romeo = await Person.at(server.url, "romeo");
   const juliet = await Person.at(server.url, "juliet", { desktop: false, dark: true });
   await romeo.add("juliet", "Juliet Capulet");
-  assert.equal(await romeo.text("#peer-presence"), "Asked, has not answered yet");
+  await until("she is asked", async () => (await romeo.text("#peer-presence")) === "Asked, has not answered yet");
   await juliet.page.waitForSelector("#requests li:has-text('romeo@localhost')");
   await picture(juliet.page, "chat-request");
   await juliet.page.click("#requests .primary");
@@ -524,6 +524,7 @@ test("a resource may be called as what every object has", async () => {
   const { address } = await juliet.page.evaluate(() => JSON.parse(sessionStorage.getItem("chat:session")));
   assert.equal(address, "juliet@localhost/__proto__");
   await juliet.page.click("#log-out");
+  await juliet.page.waitForSelector("#log-in:visible, form:visible");
   await until("he sees her go", async () => (await romeo.text("#peer-presence")) === "Offline");
   calm(romeo, juliet);
 });
