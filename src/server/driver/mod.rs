@@ -143,8 +143,8 @@ pub struct Driver<C: SharedConnection> {
     want: Want,
     /// What only a stream under negotiation needs.
     negotiating: Option<Box<Negotiating>>,
-    /// The language of the client's header (STREAM-11).
-    lang: Option<Box<str>>,
+    /// The language of the client's header (STREAM-11); behind a thin pointer, since most name none.
+    lang: Option<Box<Box<str>>>,
     drain_hook: Arc<DrainHook<C>>,
     /// The end of the negotiation, of the close handshake, or of the client's silence.
     deadline: Nanos,
@@ -367,6 +367,11 @@ impl<C: SharedConnection> Driver<C> {
             return self.limit_unread();
         }
         while self.step(&mut &[][..]) && self.poll_blocked(None).is_ready() {}
+    }
+
+    #[inline]
+    fn lang(&self) -> Option<&str> {
+        self.lang.as_ref().map(|lang| &***lang)
     }
 
     /// So many bytes of the client have arrived.
