@@ -31,7 +31,7 @@ impl<C: SharedConnection> Driver<C> {
     /// A stanza of the client.
     pub(super) fn stanza(&mut self, received: &Received<'_>) {
         let State::Bound(session) = &mut self.state else { return };
-        let stanza = stamp(session, received, self.lang());
+        let stanza = stamp(session, received, self.lang.as_deref().map(|lang| &**lang));
         let stanza = if received.may_claim() { self.core.without_claims(stanza) } else { stanza };
         let grown = stanza.len().saturating_sub(received.bytes_received());
         let is_broadcast = is_broadcast(received);
@@ -166,7 +166,7 @@ impl<C: SharedConnection> Driver<C> {
         if let Some(limit) = refused.limit() {
             core.limit(limit, &self.peer, Some(&session.account().clone()));
         }
-        let stanza = stamp(session, refused.stanza(), self.lang());
+        let stanza = stamp(session, refused.stanza(), self.lang.as_deref().map(|lang| &**lang));
         let handle = session.handle();
         match stanza.to().as_deref().map(|to| core.address(to)) {
             Some(Err(InvalidAddress { .. })) => core.malformed(&handle, &stanza),

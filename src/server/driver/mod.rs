@@ -369,11 +369,6 @@ impl<C: SharedConnection> Driver<C> {
         while self.step(&mut &[][..]) && self.poll_blocked(None).is_ready() {}
     }
 
-    #[inline]
-    fn lang(&self) -> Option<&str> {
-        self.lang.as_ref().map(|lang| &***lang)
-    }
-
     /// So many bytes of the client have arrived.
     #[inline]
     fn arrived(&mut self, bytes: usize) {
