@@ -31,12 +31,12 @@ impl<C: SharedConnection> Driver<C> {
     /// A stanza of the client.
     pub(super) fn stanza(&mut self, received: &Received<'_>) {
         let State::Bound(session) = &mut self.state else { return };
-        let stanza = stamp(session, received, self.lang.as_deref().map(|lang| &**lang));
+        let stanza = stamp(session, received, self.lang.as_deref());
         let stanza = if received.may_claim() { self.core.without_claims(stanza) } else { stanza };
         let grown = stanza.len().saturating_sub(received.bytes_received());
         let is_broadcast = is_broadcast(received);
         let now = || self.core.environment.now();
-        match &mut self.deferred {
+        match self.rare.as_mut().and_then(|rare| rare.deferred.as_mut()) {
             Some(deferred) if is_broadcast => {
                 deferred.presence = Some(stanza);
                 self.count_replaced();
@@ -48,7 +48,8 @@ impl<C: SharedConnection> Driver<C> {
             None if is_broadcast
                 && self.spent.rates.broadcast_at().is_some_and(|at| at > now()) =>
             {
-                self.deferred = Some(Box::new(Deferred { presence: Some(stanza), next: None }));
+                let deferred = Deferred { presence: Some(stanza), next: None };
+                self.rare.get_or_insert_default().deferred = Some(Box::new(deferred));
             }
             _ => self.carry_out(stanza),
         }
@@ -68,19 +69,31 @@ impl<C: SharedConnection> Driver<C> {
         }
     }
 
+    pub(super) fn has_deferred(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.deferred.is_some())
+    }
+
+    fn take_deferred(
+        &mut self,
+        which: impl FnOnce(&mut Box<Deferred>) -> bool,
+    ) -> Option<Box<Deferred>> {
+        self.rare.as_mut()?.deferred.take_if(which)
+    }
+
     /// Goes on with deferred presence, and with what waited for it; `false` if it is too soon.
     pub(super) fn carry_out_deferred(&mut self) -> bool {
         if !matches!(self.state, State::Bound(_)) {
-            self.deferred = None;
+            self.take_deferred(|_| true);
             return false;
         }
         let now = self.core.environment.now();
         let is_early = self.spent.rates.broadcast_at().is_some_and(|at| at > now);
         let is_due = |deferred: &mut Box<Deferred>| deferred.presence.is_none() || !is_early;
-        let Some(mut deferred) = self.deferred.take_if(is_due) else { return false };
+        let Some(mut deferred) = self.take_deferred(is_due) else { return false };
         if let Some(presence) = deferred.presence.take() {
             // The presence may have to wait, and `next` comes behind it.
-            self.deferred = deferred.next.is_some().then_some(deferred);
+            self.rare.get_or_insert_default().deferred =
+                deferred.next.is_some().then_some(deferred);
             self.carry_out(presence);
         } else if let Some(next) = deferred.next {
             self.carry_out(next);
@@ -91,7 +104,7 @@ impl<C: SharedConnection> Driver<C> {
     /// The client sends no more: its last presence is carried out where that is of use, since the session
     /// ends with it or outlives the transport.
     pub(super) fn carry_out_last_presence(&mut self, outlives: bool) {
-        let Some(deferred) = self.deferred.take() else { return };
+        let Some(deferred) = self.take_deferred(|_| true) else { return };
         let (State::Bound(session), Some(presence)) = (&mut self.state, deferred.presence) else {
             return;
         };
@@ -166,7 +179,7 @@ impl<C: SharedConnection> Driver<C> {
         if let Some(limit) = refused.limit() {
             core.limit(limit, &self.peer, Some(&session.account().clone()));
         }
-        let stanza = stamp(session, refused.stanza(), self.lang.as_deref().map(|lang| &**lang));
+        let stanza = stamp(session, refused.stanza(), self.lang.as_deref());
         let handle = session.handle();
         match stanza.to().as_deref().map(|to| core.address(to)) {
             Some(Err(InvalidAddress { .. })) => core.malformed(&handle, &stanza),

@@ -143,8 +143,8 @@ pub struct Driver<C: SharedConnection> {
     want: Want,
     /// What only a stream under negotiation needs.
     negotiating: Option<Box<Negotiating>>,
-    /// The language of the client's header (STREAM-11); behind a thin pointer, since most name none.
-    lang: Option<Box<Box<str>>>,
+    /// The language of the client's header (STREAM-11).
+    lang: Option<Box<str>>,
     drain_hook: Arc<DrainHook<C>>,
     /// The end of the negotiation, of the close handshake, or of the client's silence.
     deadline: Nanos,
@@ -166,13 +166,20 @@ pub struct Driver<C: SharedConnection> {
     peer: PeerAddress,
     /// Where the transport is counted while it serves no session.
     place: Option<Place>,
-    /// Broadcast presence that came too soon (LIMIT-19).
-    deferred: Option<Box<Deferred>>,
     trace: Trace,
     /// The client is a program of this process: it is there as long as the driver is (BOT-3).
     is_local: bool,
-    /// What limits the login, if anything does.
-    terms: Option<Box<Terms>>,
+    /// What few drivers have.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few drivers have.
+#[derive(Default)]
+struct Rare {
+    /// Broadcast presence that came too soon (LIMIT-19).
+    deferred: Option<Box<Deferred>>,
+    /// What limits the login.
+    terms: Terms,
 }
 
 #[cfg(any(feature = "tokio", feature = "threads"))]
@@ -235,11 +242,10 @@ impl<C: SharedConnection> Driver<C> {
             spent: core.allowances.take(spends_as, now),
             spends_as,
             place: Some(place),
-            deferred: None,
             trace: Trace::new(stream, &peer),
             peer,
             is_local: false,
-            terms: None,
+            rare: None,
             connection,
             core,
         };
@@ -492,7 +498,7 @@ impl<C: SharedConnection> Driver<C> {
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }
-        if self.deferred.is_some() && self.carry_out_deferred() {
+        if self.has_deferred() && self.carry_out_deferred() {
             return true;
         }
         let event = match self.parser.read(input) {

@@ -20,12 +20,12 @@ pub(super) struct Terms {
 
 impl<C: SharedConnection> Driver<C> {
     pub(super) fn terms_mut(&mut self) -> &mut Terms {
-        self.terms.get_or_insert_default()
+        &mut self.rare.get_or_insert_default().terms
     }
 
     /// Whether the client is logged in as this account because it is a guest.
     pub(super) fn is_guest(&self, account: &BareJid) -> bool {
-        self.terms.as_ref().is_some_and(|terms| terms.guest.as_ref() == Some(account))
+        self.rare.as_ref().is_some_and(|rare| rare.terms.guest.as_ref() == Some(account))
     }
 
     /// Whether the login as this account ends by itself, or with its transport.
@@ -35,7 +35,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The client is logged in as this account: that of a guest, which an earlier login was for, ends.
     pub(super) fn leave_guest(&mut self, account: &BareJid) {
-        let terms = self.terms.as_mut();
+        let terms = self.rare.as_mut().map(|rare| &mut rare.terms);
         let guest = terms.and_then(|terms| terms.guest.take_if(|guest| guest != account));
         if let Some(guest) = guest {
             self.core.guest_left(guest);
@@ -47,14 +47,14 @@ impl<C: SharedConnection> Driver<C> {
         let (now, utc) = (self.core.environment.now(), self.core.environment.utc());
         let left = at.map(|at| at.duration_since(utc).unwrap_or_default());
         let expires = left.map(|left| now.saturating_add(left));
-        if expires.is_some() || self.terms.is_some() {
+        if expires.is_some() || self.rare.is_some() {
             self.terms_mut().expires = expires;
         }
     }
 
     pub(super) fn expires(&self) -> Option<Duration> {
         let is_over = matches!(self.state, State::Closing(_) | State::Over);
-        self.terms.as_ref().and_then(|terms| terms.expires).filter(|_| !is_over)
+        self.rare.as_ref().and_then(|rare| rare.terms.expires).filter(|_| !is_over)
     }
 
     /// TOKEN-6: a stream whose token has expired is closed; its session ends, resumable or not.
@@ -66,7 +66,7 @@ impl<C: SharedConnection> Driver<C> {
 
     /// The transport is gone.
     pub(super) fn leave(&mut self) {
-        let guest = self.terms.as_mut().and_then(|terms| terms.guest.take());
+        let guest = self.rare.as_mut().and_then(|rare| rare.terms.guest.take());
         if let Some(guest) = guest {
             // Its session first.
             self.state = State::Over;

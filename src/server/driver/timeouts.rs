@@ -20,7 +20,7 @@ impl<C: SharedConnection> Driver<C> {
         }
         let checks = [self.congested, self.backlog_check, Some(self.deadline)];
         let checks = checks.map(|at| at.map(Duration::from));
-        let deferred = self.spent.rates.broadcast_at().filter(|_| self.deferred.is_some());
+        let deferred = self.spent.rates.broadcast_at().filter(|_| self.has_deferred());
         let rates = [self.spent.rates.paused_until(), deferred];
         let session = [self.extensions_at(), self.stuck_at()];
         let waiting = self.place.as_ref().filter(|_| self.waits_for_place());

@@ -230,8 +230,7 @@ impl<C: SharedConnection> Driver<C> {
             return;
         };
         let account = session.account().clone();
-        let stanza =
-            received.stamp(Some(account.as_str()), self.lang.as_deref().map(|lang| &**lang));
+        let stanza = received.stamp(Some(account.as_str()), self.lang.as_deref());
         let is_for_us = received.to().is_none_or(|to| {
             let to = self.core.address(to);
             to.is_ok_and(|to| *to.bare == account || self.core.serves(to.bare.as_str()))

@@ -13,7 +13,7 @@ impl<C: SharedConnection> Driver<C> {
         let policy = self.core.domain(domain.as_str()).and_then(|domain| domain.guests.as_ref());
         let (Some(policy), Some(guests)) = (policy, &self.core.guests) else { return };
         // One for each transport, whatever became of an earlier login.
-        let before = self.terms.as_ref().and_then(|terms| terms.guest.clone());
+        let before = self.rare.as_ref().and_then(|rare| rare.terms.guest.clone());
         let before = before.filter(|account| account.domain() == domain);
         let source = self.core.ledger.source(&self.peer);
         let account = before.or_else(|| guests.admit(domain, policy, source));

@@ -12,7 +12,7 @@ use crate::stream::{Header, ResponseHeader, StreamCondition, Version};
 impl<C: SharedConnection> Driver<C> {
     /// The client's stream header (STREAM-1…9).
     pub(in super::super) fn header(&mut self, header: &Header) {
-        self.lang = header.lang().map(|lang| Box::new(lang.into()));
+        self.lang = header.lang().map(Into::into);
         let from = header.from().and_then(|from| address::bare(address::bare_of(from)).ok());
         let Some(negotiating) = &mut self.negotiating else { return };
         negotiating.header_sent = false;

@@ -39,7 +39,7 @@ impl<C: SharedConnection> Driver<C> {
         let Some(domain) = session.domain().map(ToOwned::to_owned) else { return false };
         let is_here =
             received.to().is_none_or(|to| address::domain(to).is_ok_and(|to| to == domain));
-        let stanza = received.stamp(None, self.lang.as_deref().map(|lang| &**lang));
+        let stanza = received.stamp(None, self.lang.as_deref());
         if !is_here || is_request(&stanza) != Some(true) {
             return false;
         }
