@@ -7,9 +7,9 @@ Where the client should find less on offer than there is, a proxy with the serve
 between them: the binding to that certificate (ENDP) holds then, the one to the channel (EXPR) does not.
 """
 
+import asyncio
 import os
 import re
-import socket
 import ssl
 import subprocess
 import sys
@@ -17,6 +17,7 @@ import tempfile
 import threading
 
 BINARY, STARTTLS, DIRECT, CERTIFICATE, KEY = sys.argv[1:]
+STRONGEST = "SCRAM-SHA-512-PLUS"
 # For failures only: no run that passes waits for it.
 PATIENCE = 30
 
@@ -29,41 +30,40 @@ class Proxy:
         self.inside = ssl.create_default_context(cafile=CERTIFICATE)
         self.outside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.outside.load_cert_chain(CERTIFICATE, KEY)
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, daemon=True).start()
+        self.loop, self.began = asyncio.new_event_loop(), threading.Event()
+        threading.Thread(target=self.run, daemon=True).start()
+        self.began.wait()
 
-    def accept(self):
-        while True:
-            client, _ = self.listener.accept()
-            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+    def run(self):
+        asyncio.set_event_loop(self.loop)
+        listening = asyncio.start_server(self.serve, "127.0.0.1", 0, ssl=self.outside)
+        self.port = self.loop.run_until_complete(listening).sockets[0].getsockname()[1]
+        self.began.set()
+        self.loop.run_forever()
 
-    def serve(self, client):
+    async def serve(self, reader, writer):
+        server = await asyncio.open_connection("127.0.0.1", int(DIRECT), ssl=self.inside, server_hostname="localhost")
         try:
-            client = self.outside.wrap_socket(client, server_side=True)
-            server = socket.create_connection(("127.0.0.1", int(DIRECT)))
-            server = self.inside.wrap_socket(server, server_hostname="localhost")
-        except OSError:
-            return
-        threading.Thread(target=self.copy, args=(client, server, []), daemon=True).start()
-        self.copy(server, client, self.hidden)
-
-    @staticmethod
-    def copy(source, sink, hidden):
-        # What is looked for may come in two pieces: only whole lists are passed on.
-        kept = b""
-        try:
-            while data := source.recv(65536):
-                kept += data
-                if hidden and b"<stream:features>" in kept and b"</stream:features>" not in kept:
-                    continue
-                for pattern in hidden:
-                    kept = pattern.sub(b"", kept)
-                sink.sendall(kept)
-                kept = b""
-            sink.shutdown(socket.SHUT_WR)
+            await asyncio.gather(self.copy(reader, server[1], []), self.copy(server[0], writer, self.hidden))
         except OSError:
             pass
+        server[1].close()
+        writer.close()
+
+    @staticmethod
+    async def copy(source, sink, hidden):
+        # What is looked for may come in two pieces: only whole lists are passed on.
+        kept = b""
+        while data := await source.read(65536):
+            kept += data
+            if hidden and b"<stream:features>" in kept and b"</stream:features>" not in kept:
+                continue
+            for pattern in hidden:
+                kept = pattern.sub(b"", kept)
+            sink.write(kept)
+            await sink.drain()
+            kept = b""
+        sink.close()
 
 
 class Device:
@@ -111,19 +111,19 @@ def play(name, scenario):
 def passwords():
     device = Device("user100")
     said = device.login("--fast-off")
-    used(said, "SCRAM-SHA-256-PLUS", "<authenticate xmlns='urn:xmpp:sasl:2'", "<bound xmlns='urn:xmpp:bind:0'")
+    used(said, STRONGEST, "<authenticate xmlns='urn:xmpp:sasl:2'", "<bound xmlns='urn:xmpp:bind:0'")
     without(said, "<token")
     device.login("--fast-off", "-t", port=DIRECT)
-    for mechanism in ("SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256"):
+    for mechanism in ("SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-512"):
         used(Device("user100").login("--fast-off", "--scram-mech-pinning", mechanism), mechanism)
     said = Device("user100").login("--fast-off", "--allow-plain")
-    used(said, "SCRAM-SHA-256-PLUS")
+    used(said, STRONGEST)
     device.login("--fast-off", password="wrong", works=False)
 
 
 def downgrade():
     """The list without the strongest mechanisms: the client notices (XEP-0474)."""
-    proxy = Proxy("SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256")
+    proxy = Proxy(STRONGEST, "SCRAM-SHA-512", "SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256")
     Device("user101").login("--fast-off", "-t", port=proxy.port, works=False)
     # It would have got in, had it not looked.
     Device("user101").login("--fast-off", "--ssdp-off", "-t", port=proxy.port)
@@ -140,7 +140,7 @@ def tokens():
         options = ["-t"] if hidden else []
         pinned = ["--scram-mech-pinning", "SCRAM-SHA-256"] if hidden else []
         port = Proxy(*hidden).port if hidden else STARTTLS
-        used(device.login(*options, *pinned, port=port), "SCRAM-SHA-256" if hidden else "SCRAM-SHA-256-PLUS", "<token ")
+        used(device.login(*options, *pinned, port=port), "SCRAM-SHA-256" if hidden else STRONGEST, "<token ")
         for _ in range(2):
             said = device.login(*options, port=port)
             used(said, mechanism, "<bound xmlns='urn:xmpp:bind:0'")
@@ -162,7 +162,7 @@ def invalidated():
     device.login("--fast-invalidate")
     used(device.login(), "HT-SHA-256-EXPR")
     device.login("--fast-invalidate", "--fast-off")
-    used(device.login(), "SCRAM-SHA-256-PLUS", "<token ")
+    used(device.login(), STRONGEST, "<token ")
 
 
 play("passwords, and the mechanisms one by one", passwords)
