@@ -14,14 +14,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tungstenite::protocol::frame::coding::Control;
+
 use super::{Host, Live, Machine, Settings};
 use crate::connection::{Connection as _, SharedConnection};
 use crate::outbox::{Drain, Outbox};
 use crate::sasl::ChannelBindings;
 use crate::server::{Place, Transport, Want};
 use crate::stream::BrokenMessage;
-use tungstenite::protocol::frame::coding::Control;
-
 use frames::{Broken, Piece, Reader};
 use handshake::Head;
 

@@ -178,17 +178,16 @@ impl<C: SharedConnection> Core<C> {
         };
         let loaded = self.timers.within(self.limits.load, load).await;
         if loaded.is_none() {
-            self.late(account);
+            self.late(StoreCall::LoadAccount, &PeerAddress::UNKNOWN, account);
         }
         loaded?.ok()
     }
 
     /// A store takes too long.
-    pub(super) fn late(&self, account: &BareJid) {
+    pub(super) fn late(&self, call: StoreCall, peer: &PeerAddress, account: &BareJid) {
         let error = format!("no answer within {:?}", self.limits.load);
-        let (call, failure) = (StoreCall::LoadAccount, StoreFailure::Late);
-        let kind = FaultKind::Store { call, failure, error };
-        self.faults.tell(kind, &PeerAddress::UNKNOWN, Some(account));
+        let kind = FaultKind::Store { call, failure: StoreFailure::Late, error };
+        self.faults.tell(kind, peer, Some(account));
     }
 }
 

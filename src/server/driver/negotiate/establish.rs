@@ -13,7 +13,7 @@ use crate::extension::{Entering, Flow, LoggingIn, NewSession};
 use crate::oneshot;
 use crate::sasl::{Bind2, Description, Establish, Holder, UserAgent, fast, wire};
 use crate::server::tokens::TokenWish;
-use crate::server::{Core, FaultKind, PeerAddress, StoreCall, StoreFailure, caught};
+use crate::server::{Core, PeerAddress, StoreCall, caught};
 use crate::session::{Authed, Bound, HostCode, Reason, Reply, Session};
 use crate::shield::shielded_or;
 use crate::stanza::write;
@@ -196,7 +196,7 @@ impl<C: SharedConnection> Core<C> {
         match self.timers.within(self.limits.load, self.grant_token(wish)).await {
             Some(Ok(Some(issued))) => fast::write_token(&issued, answers),
             Some(Ok(None) | Err(_)) => {}
-            None => self.late(&account),
+            None => self.late(StoreCall::LoadTokens, &PeerAddress::UNKNOWN, &account),
         }
     }
 
@@ -287,12 +287,7 @@ impl<C: SharedConnection> Core<C> {
                 }
                 // It has panicked, which is told.
                 Some(None) => {}
-                None => {
-                    let error = format!("no answer within {:?}", self.limits.load);
-                    let (call, failure) = (StoreCall::Extension, StoreFailure::Late);
-                    let kind = FaultKind::Store { call, failure, error };
-                    self.faults.tell(kind, peer, Some(account));
-                }
+                None => self.late(StoreCall::Extension, peer, account),
             }
         }
         said
