@@ -395,6 +395,10 @@ fn is_of_tls(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidData
 }
 
+fn of_tls(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
 /// How often to check the time-outs of a server, which are of seconds.
 const TICK: Duration = Duration::from_secs(1);
 

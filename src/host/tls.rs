@@ -1,3 +1,8 @@
+mod exporter;
+mod machine;
+
+pub(super) use machine::Tls;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +13,7 @@ use rustls::crypto::hash::HashAlgorithm;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{ServerConnection, WebPkiClientVerifier};
-use rustls::{ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite};
+use rustls::{CommonState, ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 use crate::sasl::ChannelBindings;
 use crate::store::ClientCertificate;
@@ -27,8 +32,6 @@ use crate::store::ClientCertificate;
 #[derive(Clone)]
 pub struct TlsConfig {
     config: Arc<ServerConfig>,
-    /// The same for transports that begin with TLS.
-    direct: Arc<ServerConfig>,
     pub(super) end_point: Option<Arc<[u8]>>,
     /// Certificates of clients say who they are (EXTERNAL-1).
     knows_clients: bool,
@@ -215,31 +218,37 @@ impl TlsConfig {
         self
     }
 
-    /// With direct TLS its application protocol is `alpn`, or else `xmpp-client`.
-    pub(super) fn config(&self, direct: bool, alpn: Option<&[u8]>) -> Arc<ServerConfig> {
-        match alpn {
-            Some(alpn) => {
-                let mut config = ServerConfig::clone(&self.config);
-                config.alpn_protocols = vec![alpn.to_vec()];
-                Arc::new(config)
-            }
-            None => Arc::clone(if direct { &self.direct } else { &self.config }),
+    /// TLS of a new connection. With direct TLS its application protocol is `alpn`, or else `xmpp-client`.
+    pub(super) fn begin(&self, direct: bool, alpn: Option<&[u8]>) -> Result<Tls, rustls::Error> {
+        let mut config = ServerConfig::clone(&self.config);
+        // One that is offered nothing goes on without, as clients may (XEP-0368).
+        if let Some(protocol) = alpn.or(direct.then_some(b"xmpp-client")) {
+            config.alpn_protocols = vec![protocol.to_vec()];
         }
+        Tls::new(config)
+    }
+
+    /// The bindings of one whose handshake is complete. Can be had once.
+    pub(super) fn bindings_of(&self, tls: &mut Tls) -> ChannelBindings {
+        let exporter = tls.export(EXPORTER);
+        self.bindings_with(tls.state(), exporter)
     }
 
     /// What SASL may bind to on a connection whose handshake is complete, for hosts that do it themselves:
     /// [`Transport::secured`](crate::server::Transport::secured).
     pub fn bindings(&self, connection: &ServerConnection) -> ChannelBindings {
+        let exporter = connection.export_keying_material(vec![0; 32], EXPORTER, Some(b""));
+        self.bindings_with(connection, exporter.ok())
+    }
+
+    fn bindings_with(&self, connection: &CommonState, exporter: Option<Vec<u8>>) -> ChannelBindings {
         // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls tells of it
         // only what it insists on.
         let unique = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
             || self.config.require_ems;
-        let exporter = unique.then(|| {
-            connection.export_keying_material(vec![0; 32], b"EXPORTER-Channel-Binding", Some(b""))
-        });
         // Empty data counts as none.
         let bindings = ChannelBindings::new()
-            .exporter(exporter.and_then(Result::ok).unwrap_or_default())
+            .exporter(exporter.filter(|_| unique).unwrap_or_default())
             .server_end_point(self.end_point.as_deref().map(Vec::from).unwrap_or_default());
         let bindings = match connection.protocol_version() {
             Some(version) => bindings.version(version.into()),
@@ -259,10 +268,7 @@ impl From<Arc<ServerConfig>> for TlsConfig {
     /// Its application protocols are those of STARTTLS, which needs none. With direct TLS it is
     /// `xmpp-client` alone, whatever the configuration says ([TLS-5](crate::rules#tls-5)).
     fn from(config: Arc<ServerConfig>) -> Self {
-        let mut direct = ServerConfig::clone(&config);
-        // One that is offered nothing goes on without, as clients may (XEP-0368).
-        direct.alpn_protocols = vec![b"xmpp-client".to_vec()];
-        Self { config, direct: Arc::new(direct), end_point: None, knows_clients: false }
+        Self { config, end_point: None, knows_clients: false }
     }
 }
 
@@ -312,7 +318,7 @@ fn read(file: &Path) -> Result<Vec<u8>, PemError> {
 /// A peer can read nothing of a record before its end, and a client on a bad network may never get
 /// all of 16 KiB, the longest that TLS allows. So records are shorter; and they end between two
 /// characters, for clients that decode record by record (xmpp.js).
-pub(super) fn record(bytes: &[u8]) -> &[u8] {
+fn record(bytes: &[u8]) -> &[u8] {
     let is_character = |at: &usize| bytes.get(*at).is_some_and(|byte| byte & 0xc0 != 0x80);
     if bytes.len() <= RECORD {
         return bytes;
@@ -322,6 +328,9 @@ pub(super) fn record(bytes: &[u8]) -> &[u8] {
 }
 
 const RECORD: usize = 4096;
+
+/// RFC 9266 §3.
+const EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";
 
 fn end_point(config: &ServerConfig, certificate: &[u8]) -> Option<Vec<u8>> {
     let wanted = signature_hash(certificate)?;
