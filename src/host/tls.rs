@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
+#[cfg(feature = "ring")]
+use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::hash::HashAlgorithm;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
-use rustls::server::{ServerConnection, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, ServerConnection, WebPkiClientVerifier};
 use rustls::{CommonState, ProtocolVersion, RootCertStore, ServerConfig, SupportedCipherSuite};
 
 use crate::sasl::ChannelBindings;
@@ -143,10 +145,13 @@ impl TlsConfig {
         key: PrivateKeyDer<'static>,
     ) -> Result<Self, rustls::Error> {
         let certificate = chain.first().cloned();
-        let config = ServerConfig::builder_with_provider(provider()?)
+        let (provider, is_ours) = provider()?;
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
+        config.ignore_client_order = is_ours && computes_aes();
+        one_ticket(&mut config, is_ours)?;
         let this = Self::from(Arc::new(config));
         Ok(match certificate {
             Some(certificate) => this.certificate(&certificate),
@@ -186,10 +191,13 @@ impl TlsConfig {
                 .allow_unauthenticated()
                 .build()
                 .map_err(|error| rustls::Error::General(error.to_string()))?;
-        let config = ServerConfig::builder_with_provider(provider)
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(Arc::clone(&self.config.cert_resolver));
+        config.ignore_client_order = self.config.ignore_client_order;
+        // A certificate is looked at each time.
+        one_ticket(&mut config, false)?;
         let end_point = self.end_point;
         Ok(Self { end_point, ..Self::from(Arc::new(config)) }.knows_clients(true))
     }
@@ -241,7 +249,11 @@ impl TlsConfig {
         self.bindings_with(connection, exporter.ok())
     }
 
-    fn bindings_with(&self, connection: &CommonState, exporter: Option<Vec<u8>>) -> ChannelBindings {
+    fn bindings_with(
+        &self,
+        connection: &CommonState,
+        exporter: Option<Vec<u8>>,
+    ) -> ChannelBindings {
         // RFC 9266 §4.2: before TLS 1.3 only with the extended master secret, and rustls tells of it
         // only what it insists on.
         let unique = connection.protocol_version() == Some(ProtocolVersion::TLSv1_3)
@@ -281,15 +293,54 @@ impl fmt::Debug for TlsConfig {
     }
 }
 
-/// The cryptography that the host has chosen, else ours.
-fn provider() -> Result<Arc<CryptoProvider>, rustls::Error> {
+/// The cryptography that the host has chosen, else ours, and whether it is ours.
+fn provider() -> Result<(Arc<CryptoProvider>, bool), rustls::Error> {
     if let Some(provider) = CryptoProvider::get_default() {
-        return Ok(Arc::clone(provider));
+        return Ok((Arc::clone(provider), false));
     }
     #[cfg(feature = "ring")]
-    return Ok(Arc::new(rustls::crypto::ring::default_provider()));
+    {
+        let mut provider = rustls::crypto::ring::default_provider();
+        if computes_aes() {
+            provider.cipher_suites.sort_by_key(|suite| !is_fastest(suite.suite()));
+        }
+        Ok((Arc::new(provider), true))
+    }
     #[cfg(not(feature = "ring"))]
     Err(rustls::Error::General("no provider: install one, or take the feature `ring`".into()))
+}
+
+/// With instructions for AES, and with SHA-256 rather than SHA-384.
+#[cfg(feature = "ring")]
+fn is_fastest(suite: CipherSuite) -> bool {
+    matches!(
+        suite,
+        CipherSuite::TLS13_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+            | CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256
+    )
+}
+
+/// Whether the processor has instructions for AES.
+fn computes_aes() -> bool {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    return is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    false
+}
+
+/// A ticket that its client can come back with, however many others were here since: what it says is in the ticket. Or
+/// none: a memory of a few hundred sessions would have forgotten it.
+fn one_ticket(config: &mut ServerConfig, has_tickets: bool) -> Result<(), rustls::Error> {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = usize::from(has_tickets);
+    #[cfg(feature = "ring")]
+    if has_tickets {
+        config.ticketer = rustls::crypto::ring::Ticketer::new()?;
+    }
+    Ok(())
 }
 
 /// A client's own certificate; none where its names cannot be read.

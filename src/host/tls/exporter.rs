@@ -81,12 +81,7 @@ impl Exporter {
 }
 
 /// HKDF-Expand-Label.
-fn expand(
-    expander: &dyn HkdfExpander,
-    label: &[u8],
-    context: &[u8],
-    out: &mut [u8],
-) -> Option<()> {
+fn expand(expander: &dyn HkdfExpander, label: &[u8], context: &[u8], out: &mut [u8]) -> Option<()> {
     const PREFIX: &[u8] = b"tls13 ";
     let length = u16::try_from(out.len()).ok()?.to_be_bytes();
     let label_length = [u8::try_from(PREFIX.len() + label.len()).ok()?];

@@ -96,7 +96,9 @@ impl Tls {
         };
         let rest = incoming.get(used..).unwrap_or_default();
         if rest.len() > MOST {
-            return Err(self.failed(Error::General("a message of the handshake is too long".into())));
+            return Err(
+                self.failed(Error::General("a message of the handshake is too long".into()))
+            );
         }
         // Grown by what comes, or just as long as it is.
         let rest = (is_first || used > 0).then(|| rest.to_vec());
@@ -145,6 +147,11 @@ impl Tls {
 
     pub(in crate::host) fn take_outgoing(&mut self) -> Vec<u8> {
         mem::take(&mut self.outgoing)
+    }
+
+    #[cfg(feature = "tokio")]
+    pub(in crate::host) const fn has_plain(&self) -> bool {
+        !self.plain.is_empty()
     }
 
     /// What the peer has said. In the order in which it came, and nothing twice.

@@ -197,7 +197,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         if self.tls.is_none() {
             return Pin::new(&mut self.stream.io).poll_write(cx, bytes);
         }
-        ready!(self.poll_records(cx))?;
+        // What TLS itself has to say is little, and goes along.
+        if self.tls.as_ref().is_some_and(|tls| tls.outgoing().len() > LITTLE) {
+            ready!(self.poll_records(cx))?;
+        }
         let Some(tls) = &mut self.tls else { return Poll::Pending };
         let taken = tls.encrypt(bytes).map_err(of_tls)?;
         // It was taken, whether or not there is room.
@@ -237,9 +240,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
+    /// Something was decrypted that nobody has read.
+    fn has_unread(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.has_plain())
+    }
+
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.poll_flush(cx))?;
+            if !self.has_unread() {
+                ready!(self.poll_flush(cx))?;
+            }
             if self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking()) {
                 return Poll::Ready(Ok(()));
             }
@@ -258,8 +268,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let Some(tls) = &mut self.tls else { return Poll::Pending };
         let bytes = buffer.filled_mut();
         let taken = tls.receive(bytes).map_err(of_tls);
-        // Its answer, be it the alert that says what is wrong. Where there is no room it waits for it.
-        let _room = self.poll_flush(cx)?;
+        if !self.has_unread() {
+            // Its answer, be it the alert that says what is wrong. Where there is no room it waits for it.
+            let _room = self.poll_flush(cx)?;
+        }
         taken?;
         Poll::Ready(Ok(buffer.filled().len()))
     }
@@ -446,8 +458,8 @@ fn write<S: AsyncRead + AsyncWrite + Unpin>(
             Poll::Ready(None) => Written::Ended,
             Poll::Pending => Written::All,
         };
-        // Records may wait.
-        let flushed = socket.poll_flush(cx)?.is_ready();
+        // Records may wait, if only for the answer to what has come with them.
+        let flushed = socket.has_unread() || socket.poll_flush(cx)?.is_ready();
         return Ok((if flushed { end } else { Written::Blocked }, progress));
     }
 }
@@ -485,6 +497,9 @@ fn read<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Bytes of a read.
 const READ: usize = 8192;
+
+/// Bytes that may wait for those behind them: a ticket, an alert.
+const LITTLE: usize = 1024;
 
 /// Sees to it that the task is woken for the next time-out.
 fn set_timer<M: Machine>(machine: &M, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) {
