@@ -56,6 +56,8 @@ mod websocket;
 mod tests;
 
 pub use listener::Listener;
+#[cfg(all(any(test, fuzzing), feature = "ring"))]
+pub(crate) use tls::law;
 pub use tls::{PemError, TlsConfig};
 #[cfg(feature = "websocket")]
 pub use websocket::WebSockets;

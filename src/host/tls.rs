@@ -1,4 +1,6 @@
 mod exporter;
+#[cfg(all(any(test, fuzzing), feature = "ring"))]
+pub(crate) mod law;
 mod machine;
 
 pub(super) use machine::Tls;

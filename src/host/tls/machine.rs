@@ -159,6 +159,12 @@ impl Tls {
         mem::take(&mut self.plain)
     }
 
+    /// The room of its buffers.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn kept(&self) -> usize {
+        self.incoming.capacity() + self.plain.capacity() + self.outgoing.capacity()
+    }
+
     fn say(&mut self, write: &mut Write<'_>) -> Result<(), Error> {
         if self.deaf {
             return Err(Error::General("TLS has failed, or was closed".into()));
@@ -246,6 +252,9 @@ impl Tls {
         error
     }
 }
+
+#[cfg(test)]
+mod tests;
 
 type Write<'a> = dyn FnMut(&mut WriteTraffic<'_, ServerConnectionData>, &mut [u8]) -> Result<usize, EncryptError>
     + 'a;

@@ -458,8 +458,9 @@ fn write<S: AsyncRead + AsyncWrite + Unpin>(
             Poll::Ready(None) => Written::Ended,
             Poll::Pending => Written::All,
         };
-        // Records may wait, if only for the answer to what has come with them.
-        let flushed = socket.has_unread() || socket.poll_flush(cx)?.is_ready();
+        // Records may wait. What the handshake has left goes with the answer to what has come with its end.
+        let waits = !progress && socket.has_unread();
+        let flushed = waits || socket.poll_flush(cx)?.is_ready();
         return Ok((if flushed { end } else { Written::Blocked }, progress));
     }
 }
