@@ -137,7 +137,7 @@ impl TlsConfig {
     }
 
     /// TLS 1.2 and 1.3 with this certificate, the peer's own first, and no client certificates (see
-    /// [`client_certificates`](Self::client_certificates)).
+    /// [`client_certificates`](Self::client_certificates)). Suites and tickets: [TLS-6](crate::rules#tls-6).
     ///
     /// # Errors
     ///
@@ -279,6 +279,8 @@ impl TlsConfig {
 impl From<Arc<ServerConfig>> for TlsConfig {
     /// Any configuration, with whatever provider it has. See [`certificate`](Self::certificate) for `tls-server-end-point`.
     ///
+    /// It stays as it is, but for early data ([TLS-6](crate::rules#tls-6)).
+    ///
     /// Its application protocols are those of STARTTLS, which needs none. With direct TLS it is
     /// `xmpp-client` alone, whatever the configuration says ([TLS-5](crate::rules#tls-5)).
     fn from(config: Arc<ServerConfig>) -> Self {
@@ -333,7 +335,7 @@ fn computes_aes() -> bool {
     false
 }
 
-/// A ticket that its client can come back with, however many others were here since: what it says is in the ticket. Or
+/// TLS-6: a ticket that its client can come back with, however many others were here since: what it says is in the ticket. Or
 /// none: a memory of a few hundred sessions would have forgotten it.
 fn one_ticket(config: &mut ServerConfig, has_tickets: bool) -> Result<(), rustls::Error> {
     config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -40,7 +40,7 @@ impl Tls {
     pub(in crate::host) fn new(mut config: ServerConfig) -> Result<Self, Error> {
         let exporter = Arc::new(Exporter::new(Arc::clone(&config.key_log), config.require_ems));
         config.key_log = Arc::clone(&exporter) as Arc<dyn KeyLog>;
-        // What is sent before the handshake is complete may be sent again by others.
+        // TLS-6: what is sent before the handshake is complete may be sent again by others.
         config.max_early_data_size = 0;
         Ok(Self {
             connection: UnbufferedServerConnection::new(Arc::new(config))?,

@@ -265,7 +265,7 @@ fn what_is_no_handshake_is_answered_with_an_alert() {
 }
 
 #[test]
-fn early_data_is_refused() {
+fn tls_6_early_data_is_refused() {
     // The host's own server has given out a ticket that allows it.
     let provider = Arc::new(ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -308,7 +308,7 @@ fn early_data_is_refused() {
 }
 
 #[test]
-fn a_ticket_can_be_used_however_many_others_were_here() {
+fn tls_6_a_ticket_can_be_used_however_many_others_were_here() {
     for version in VERSIONS {
         let mut config = ClientConfig::clone(&law::config(version).unwrap());
         config.resumption = Resumption::in_memory_sessions(8);
@@ -336,7 +336,7 @@ fn a_ticket_can_be_used_however_many_others_were_here() {
 }
 
 #[test]
-fn certificates_of_clients_are_looked_at_each_time() {
+fn tls_6_certificates_of_clients_are_looked_at_each_time() {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(law::certificate().unwrap()).unwrap();
     let host = server().clone().client_certificates(roots).unwrap();
@@ -345,7 +345,7 @@ fn certificates_of_clients_are_looked_at_each_time() {
 }
 
 #[test]
-fn the_fastest_suite_comes_first() {
+fn tls_6_the_fastest_suite_comes_first() {
     for (version, fastest) in VERSIONS.into_iter().zip([
         CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
         CipherSuite::TLS13_AES_128_GCM_SHA256,
