@@ -232,7 +232,7 @@ impl TlsConfig {
     pub(super) fn begin(&self, direct: bool, alpn: Option<&[u8]>) -> Result<Tls, rustls::Error> {
         let mut config = ServerConfig::clone(&self.config);
         // One that is offered nothing goes on without, as clients may (XEP-0368).
-        if let Some(protocol) = alpn.or(direct.then_some(b"xmpp-client")) {
+        if let Some(protocol) = alpn.or_else(|| direct.then_some(XMPP)) {
             config.alpn_protocols = vec![protocol.to_vec()];
         }
         Tls::new(config)
@@ -383,6 +383,9 @@ fn record(bytes: &[u8]) -> &[u8] {
 }
 
 const RECORD: usize = 4096;
+
+/// The application protocol (XEP-0368).
+const XMPP: &[u8] = b"xmpp-client";
 
 /// RFC 9266 §3.
 const EXPORTER: &[u8] = b"EXPORTER-Channel-Binding";

@@ -171,11 +171,7 @@ fn play(link: &mut Link, size: usize, script: &[u8]) {
         let much = usize::from(much);
         match what % 8 {
             0 | 1 if is_open => link.say(some(1 + much * 80)),
-            2 => {
-                if !link.server.is_handshaking() {
-                    link.send(some(1 + much * 160));
-                }
-            }
+            2 if !link.server.is_handshaking() => link.send(some(1 + much * 160)),
             // More than 32 are an attack.
             3 if is_open && updates < 30 && !link.client.is_handshaking() => {
                 updates += usize::from(link.client.refresh_traffic_keys().is_ok());
