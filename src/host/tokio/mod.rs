@@ -269,8 +269,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let bytes = buffer.filled_mut();
         let taken = tls.receive(bytes).map_err(of_tls);
         if !self.has_unread() {
-            // Its answer, be it the alert that says what is wrong. Where there is no room it waits for it.
-            let _room = self.poll_flush(cx)?;
+            // Its answer, be it the alert that says what is wrong. Where there is no room it waits for it; that the
+            // peer is gone is told by what comes next.
+            let _room = self.poll_flush(cx);
         }
         taken?;
         Poll::Ready(Ok(buffer.filled().len()))
