@@ -145,6 +145,7 @@ impl Tls {
         }
     }
 
+    #[cfg(any(feature = "threads", test, fuzzing))]
     pub(in crate::host) fn take_outgoing(&mut self) -> Vec<u8> {
         mem::take(&mut self.outgoing)
     }
