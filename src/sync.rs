@@ -26,6 +26,54 @@ macro_rules! checked_thread_local {
 #[cfg(loom_model)]
 pub(crate) use checked_thread_local as thread_local;
 
+/// A value on cache lines of its own: whoever writes it slows down nobody who has another (128 bytes: processors
+/// fetch lines in pairs).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Padded<T>(pub(crate) T);
+
+/// The same value for each of some threads, so that what all of them write is shared by few.
+#[cfg(feature = "server")]
+#[derive(Debug)]
+pub(crate) struct Striped<T>(Box<[Padded<T>]>);
+
+#[cfg(feature = "server")]
+impl<T> Striped<T> {
+    /// As many as there are cores.
+    pub(crate) fn new(make: impl Fn() -> T) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self((0..cores).map(|_| Padded(make())).collect())
+    }
+
+    /// That of this thread.
+    #[expect(clippy::indexing_slicing, reason = "a remainder of the slice's length, which is not 0")]
+    #[inline]
+    pub(crate) fn own(&self) -> &T {
+        &self.0[thread_number() % self.0.len()].0
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|stripe| &stripe.0)
+    }
+}
+
+/// Threads are numbered as they come.
+#[cfg(feature = "server")]
+#[inline]
+fn thread_number() -> usize {
+    use std::cell::Cell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    std::thread_local! { static NUMBER: Cell<usize> = const { Cell::new(0) }; }
+    let number = NUMBER.get();
+    if number > 0 {
+        return number;
+    }
+    NUMBER.set(LAST.fetch_add(1, Ordering::Relaxed) + 1);
+    NUMBER.get()
+}
+
 /// A model checker's locks behind the interface of `parking_lot`'s: no poisoning.
 #[cfg(any(loom_model, shuttle))]
 mod checked {

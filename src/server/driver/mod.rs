@@ -378,7 +378,7 @@ impl<C: SharedConnection> Driver<C> {
     /// So many bytes of the client have arrived.
     #[inline]
     fn arrived(&mut self, bytes: usize) {
-        self.core.metrics.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.core.metrics.bytes_received(bytes);
         if self.negotiating.is_some() {
             self.heard();
         }

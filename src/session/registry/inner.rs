@@ -94,7 +94,7 @@ impl<C: SharedConnection> Inner<C> {
     pub(super) fn all(self: &Arc<Self>) -> impl Iterator<Item = SessionHandle<C>> + use<C> {
         let inner = Arc::clone(self);
         (0..SHARDS).flat_map(move |shard| {
-            let shard = inner.table.shards().get(shard).map(|shard| shard.read());
+            let shard = inner.table.shards().nth(shard).map(|shard| shard.read());
             let rows = shard.iter().flat_map(|shard| shard.iter());
             let slots = rows.flat_map(Row::visible);
             slots.map(|slot| SessionHandle(Arc::clone(&slot.session))).collect::<Vec<_>>()

@@ -328,7 +328,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     /// Whether no session is left, not even one whose end is being told.
     #[must_use]
     pub fn is_forgotten(&self) -> bool {
-        self.inner().table.shards().iter().all(|shard| shard.read().is_empty())
+        self.inner().table.shards().all(|shard| shard.read().is_empty())
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next, on the

@@ -10,11 +10,11 @@ use crate::client::ClientId;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::rules::roster::{self, Roster};
-use crate::sync::RwLock;
+use crate::sync::{Padded, RwLock};
 
 /// All accounts that have sessions, each in the shard that its hash names.
 pub(super) struct Table<C: SharedConnection> {
-    shards: [Shard<C>; SHARDS],
+    shards: [Padded<Shard<C>>; SHARDS],
     /// Keyed with secret bytes, so that nobody can choose accounts that collide.
     hasher: DefaultHasher,
 }
@@ -60,7 +60,7 @@ impl<C: SharedConnection> Table<C> {
         environment.random(&mut key);
         let mut hasher = DefaultHasher::new();
         hasher.write(&key);
-        Self { shards: std::array::from_fn(|_| RwLock::new(HashTable::new())), hasher }
+        Self { shards: std::array::from_fn(|_| Padded(RwLock::new(HashTable::new()))), hasher }
     }
 
     pub(super) fn key<'a>(&self, bare: &'a str) -> AccountKey<'a> {
@@ -96,11 +96,11 @@ impl<C: SharedConnection> Table<C> {
     #[expect(clippy::indexing_slicing, reason = "a remainder of the array's length")]
     pub(super) fn shard(&self, key: AccountKey<'_>) -> &Shard<C> {
         debug_assert_eq!(key.hash, self.digest(key.bare), "a hash of another registry");
-        &self.shards[key.hash.shard()]
+        &self.shards[key.hash.shard()].0
     }
 
-    pub(super) fn shards(&self) -> &[Shard<C>] {
-        &self.shards
+    pub(super) fn shards(&self) -> impl Iterator<Item = &Shard<C>> {
+        self.shards.iter().map(|shard| &shard.0)
     }
 
     pub(super) fn with<T>(
