@@ -96,7 +96,7 @@ impl<C: SharedConnection> Core<C> {
     /// What extensions keep for an account, from their stores.
     pub(crate) async fn load_kept(&self, account: &BareJid) -> Result<Values, StoreError> {
         let mut kept = Values::default();
-        for extension in &self.extensions {
+        for extension in self.extensions.iter() {
             let told = |message| self.extension_panicked(account, message);
             let load = async {
                 match extension.load(account) {

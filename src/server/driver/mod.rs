@@ -42,6 +42,7 @@ use blocked::Pending;
 use close::Closing;
 use congestion::Stall;
 use drain::DrainHook;
+pub(super) use drain::Drains;
 use input::Deferred;
 use negotiate::{EarlyData, Negotiating};
 use rate::Spent;
@@ -210,7 +211,7 @@ impl<C: SharedConnection> Driver<C> {
     ) -> Self {
         let drain_hook = Arc::new(DrainHook {
             session: OnceLock::new(),
-            core: Arc::downgrade(&core),
+            drains: Arc::clone(&core.drains),
             waker: Mutex::new(None),
         });
         connection.on_drain(Arc::clone(&drain_hook) as Arc<dyn PreDrain>);

@@ -26,7 +26,7 @@ use crate::sasl::{Mechanism, SaslError};
 use crate::session::{Counts, Reason};
 use crate::stanza::{Condition, Kind, Stanza};
 use crate::stream::{Limit, StreamCondition};
-use crate::sync::Striped;
+use crate::sync::{Padded, Striped};
 
 /// A snapshot of a server's counters, gauges and distributions.
 ///
@@ -123,7 +123,7 @@ named! {
 
 /// The counters behind it.
 pub(super) struct Counters {
-    pub(super) accepted: AtomicU64,
+    pub(super) accepted: Padded<AtomicU64>,
     traffic: Striped<Traffic>,
     pub(super) rare: Arc<RareCounters>,
 }
@@ -144,10 +144,10 @@ pub(super) struct RareCounters {
     resumptions: AtomicU64,
     offline_stored: AtomicU64,
     offline_retrieved: AtomicU64,
-    named: parking_lot::Mutex<Named>,
+    named: crate::sync::common::Mutex<Named>,
     login_steps: [Buckets; LoginStep::ALL.len()],
     store_calls: [Buckets; StoreCall::ALL.len()],
-    delivery: Buckets,
+    delivery: Striped<Buckets>,
     queue_bytes: Buckets,
     unacknowledged: Buckets,
 }
@@ -204,11 +204,7 @@ impl KindCounters {
 
 impl Counters {
     pub(super) fn new(rare: Arc<RareCounters>) -> Self {
-        Self {
-            accepted: AtomicU64::new(0),
-            traffic: Striped::new(Traffic::default),
-            rare,
-        }
+        Self { accepted: Padded::default(), traffic: Striped::new(Traffic::default), rare }
     }
 
     /// Whether the way of this one is to be measured.
@@ -292,10 +288,10 @@ impl Default for RareCounters {
             resumptions: AtomicU64::new(0),
             offline_stored: AtomicU64::new(0),
             offline_retrieved: AtomicU64::new(0),
-            named: parking_lot::Mutex::default(),
+            named: crate::sync::common::Mutex::default(),
             login_steps: [const { Buckets::new(Unit::Seconds) }; LoginStep::ALL.len()],
             store_calls: [const { Buckets::new(Unit::Seconds) }; StoreCall::ALL.len()],
-            delivery: Buckets::new(Unit::Seconds),
+            delivery: Striped::new(|| Buckets::new(Unit::Seconds)),
             queue_bytes: Buckets::new(Unit::Bytes),
             unacknowledged: Buckets::new(Unit::Seconds),
         }
@@ -305,6 +301,10 @@ impl Default for RareCounters {
 impl RareCounters {
     pub(super) fn fault(&self, kind: &'static str) {
         count(&mut self.named.lock().faults, kind);
+    }
+
+    fn delivered_in(&self, time: Duration) {
+        self.delivery.own().time(time);
     }
 
     pub(super) fn store_call(&self, call: StoreCall, time: Duration) {
@@ -365,7 +365,7 @@ impl<C: SharedConnection> Server<C> {
             jobs: core.jobs.len(),
             login_steps: steps.collect(),
             store_calls: calls.filter(|(_, histogram)| histogram.count() > 0).collect(),
-            delivery: rare.delivery.read(),
+            delivery: Buckets::read_all(rare.delivery.all()),
             queue_bytes: rare.queue_bytes.read(),
             unacknowledged: rare.unacknowledged.read(),
         }

@@ -248,7 +248,7 @@ pub(super) const REPLACEMENTS: (usize, Duration) = (3, Duration::from_secs(60));
 
 impl<C: SharedConnection> Inner<C> {
     pub(crate) fn bind(
-        &self,
+        self: &Arc<Self>,
         account: &BareJid,
         link: C,
         mut request: BindRequest<'_>,
@@ -271,7 +271,7 @@ impl<C: SharedConnection> Inner<C> {
 
     /// Conflict test, limits and registration in one step (BIND-7).
     fn register(
-        &self,
+        self: &Arc<Self>,
         account: &BareJid,
         link: C,
         request: BindRequest<'_>,
@@ -328,7 +328,7 @@ impl<C: SharedConnection> Inner<C> {
             id,
             jid,
             since: now.into(),
-            registry: self.me.clone(),
+            registry: Arc::clone(self),
             account: Arc::clone(&row.account),
             flags: AtomicU32::new(flags),
             number: AtomicU32::new(0),

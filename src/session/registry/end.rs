@@ -140,9 +140,9 @@ pub struct Leftover {
 impl Left {
     /// What others are to know of it; `None` where another session has the message, or will have
     /// (SM-17). `clocks`: the time now, monotonic and of day.
-    pub(super) fn into_leftover<C: SharedConnection>(
+    pub(super) fn into_leftover(
         self,
-        session: &Shared<C>,
+        session: (&FullJid, SessionId),
         clocks: (Duration, SystemTime),
     ) -> Option<Leftover> {
         let accepted = self.accepted(clocks);
@@ -154,7 +154,7 @@ impl Left {
             Some(last) if last.release() => last.message().clone(),
             Some(_) => return None,
         };
-        let (session, id) = (session.jid.clone(), session.id);
+        let (session, id) = (session.0.clone(), session.1);
         Some(Leftover {
             stanza,
             session,

@@ -34,12 +34,12 @@ use crate::rules::delivery::Top;
 #[cfg(feature = "server")]
 use crate::rules::roster::Roster;
 use crate::stanza::StreamError;
-use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::Ordering;
+use crate::sync::common::AtomicU64;
+use crate::sync::{Padded, Tally};
 use backlog::Backlogs;
 use builder::Settings;
 use events::Events;
-use seen::Seen;
 use table::Table;
 
 pub use bind::{BindError, BindRefusal, BindRequest, Conflict, Misuse};
@@ -49,6 +49,7 @@ pub use builder::RegistryBuilder;
 pub(crate) use end::Run;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
+#[cfg(test)]
 pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
 pub(crate) use inheritance::{Inheritance, Waiting};
@@ -105,6 +106,7 @@ impl<C: SharedConnection> Drop for Guard<C> {
         for session in self.0.all() {
             self.0.end(&session.0, Reason::Shutdown, None);
         }
+        drop(self.0.backlogs.forget_recipients());
     }
 }
 
@@ -150,16 +152,16 @@ impl<C: SharedConnection> SessionRegistry<C> {
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
             table: Table::new(&*settings.environment),
-            next: AtomicU64::new(1),
-            sessions: AtomicUsize::new(0),
-            absent: AtomicUsize::new(0),
-            retained_bytes: Arc::new(AtomicUsize::new(0)),
-            relieving: AtomicBool::new(false),
-            hibernating: Mutex::new(Hibernating::default()),
-            remembered: Mutex::new(Remembered::default()),
+            next: Padded::new(AtomicU64::new(1)),
+            sessions: Padded::default(),
+            absent: Padded::default(),
+            retained_bytes: Arc::new(Tally::new(settings.retention.all_bytes)),
+            relieving: Padded::default(),
+            hibernating: Padded::default(),
+            remembered: Padded::default(),
             backlogs: Backlogs::new(),
             events: Events::new(settings.listener.take(), settings.on_end.take()),
-            seen: Mutex::new(Seen::default()),
+            seen: Padded::default(),
             settings,
         });
         Self(Arc::new(Guard(inner)))
@@ -252,7 +254,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
         Counts {
             sessions: self.len(),
             hibernating: self.inner().absent.load(Ordering::SeqCst),
-            retained_bytes: self.inner().retained_bytes.load(Ordering::SeqCst),
+            retained_bytes: self.inner().retained_bytes.get(),
         }
     }
 
