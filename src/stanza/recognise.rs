@@ -357,7 +357,11 @@ impl Recogniser {
         let count = usize::from(self.attribute_count);
         let known = self.attributes.get(..count).unwrap_or_default();
         let is_same =
-            |&start: &u16| tag.get(usize::from(start)..).is_some_and(|t| t.starts_with(name));
+            // Most differ at once.
+            |&start: &u16| match tag.get(usize::from(start)..) {
+                Some(tag) => tag.first() == name.first() && tag.starts_with(name),
+                None => false,
+            };
         if count >= bounds.attributes || known.iter().any(is_same) {
             return Err(Stop::Unknown);
         }

@@ -134,7 +134,7 @@ impl<C: SharedConnection> Core<C> {
         copies: Option<&Copies>,
     ) {
         let Message { stanza, sent } = message;
-        if stanza.kind() != Kind::Message {
+        if stanza.kind() != Kind::Message || self.extensions.is_empty() {
             return;
         }
         let (registry, server) = (&self.registry, &self.handle);

@@ -254,7 +254,7 @@ impl<C: SharedConnection> Driver<C> {
             let end = accepted.saturating_add(driver.core.limits.negotiation);
             driver.deadline = end.into();
             driver.parser.spend(bytes);
-            driver.count_bytes(bytes);
+            driver.count_bytes(bytes, now);
         }
         driver
     }
@@ -293,7 +293,8 @@ impl<C: SharedConnection> Driver<C> {
     /// what is handed in nevertheless is kept if it may be, and counts against the limits.
     pub fn receive(&mut self, bytes: &[u8]) {
         let _span = self.trace.entered();
-        self.arrived(bytes.len());
+        let now = self.core.environment.now();
+        self.arrived(bytes.len(), now);
         // TLS-2: what is behind `<starttls/>` in plain text is never read.
         if self.want == Want::Input {
             if self.poll_blocked(None).is_pending() {
@@ -301,7 +302,7 @@ impl<C: SharedConnection> Driver<C> {
                 return self.limit_unread();
             }
             let mut input = bytes;
-            while self.step(&mut input) && self.poll_blocked(None).is_ready() {}
+            while self.step(&mut input, Some(now)) && self.poll_blocked(None).is_ready() {}
             self.parser.feed(input);
         }
     }
@@ -331,7 +332,7 @@ impl<C: SharedConnection> Driver<C> {
     /// ```
     pub fn receive_message(&mut self, bytes: &[u8], is_last: bool) {
         let _span = self.trace.entered();
-        self.arrived(bytes.len());
+        self.arrived(bytes.len(), self.core.environment.now());
         if self.want == Want::Input {
             self.parser.feed_message(bytes, is_last);
             self.read_on();
@@ -342,7 +343,7 @@ impl<C: SharedConnection> Driver<C> {
     #[cfg(feature = "websocket")]
     pub(crate) fn overhead(&mut self, bytes: usize) {
         let _span = self.trace.entered();
-        self.arrived(bytes);
+        self.arrived(bytes, self.core.environment.now());
         self.parser.spend(bytes);
     }
 
@@ -361,7 +362,7 @@ impl<C: SharedConnection> Driver<C> {
     /// send the same again.
     pub fn broken_message(&mut self, what: BrokenMessage) {
         let _span = self.trace.entered();
-        self.arrived(0);
+        self.arrived(0, self.core.environment.now());
         if self.want == Want::Input {
             self.parser.feed_broken(what);
             self.read_on();
@@ -373,21 +374,21 @@ impl<C: SharedConnection> Driver<C> {
         if self.poll_blocked(None).is_pending() {
             return self.limit_unread();
         }
-        while self.step(&mut &[][..]) && self.poll_blocked(None).is_ready() {}
+        while self.step(&mut &[][..], None) && self.poll_blocked(None).is_ready() {}
     }
 
     /// So many bytes of the client have arrived.
     #[inline]
-    fn arrived(&mut self, bytes: usize) {
+    fn arrived(&mut self, bytes: usize, now: Duration) {
         self.core.metrics.bytes_received(bytes);
         if self.negotiating.is_some() {
             self.heard();
         }
         if matches!(self.state, State::Bound(_)) {
             self.was_asked = false;
-            self.set_deadline(self.core.limits.silence);
+            self.deadline = now.saturating_add(self.core.limits.silence).into();
         }
-        self.count_bytes(bytes);
+        self.count_bytes(bytes, now);
     }
 
     /// A host that reads on while the driver waits must not make it grow: limits count what arrived.
@@ -417,7 +418,7 @@ impl<C: SharedConnection> Driver<C> {
             if self.poll_blocked(Some(cx)).is_pending() {
                 return Poll::Pending;
             }
-            if !self.step(&mut &[][..]) {
+            if !self.step(&mut &[][..], None) {
                 return Poll::Ready(self.want);
             }
         }
@@ -494,8 +495,9 @@ impl<C: SharedConnection> Driver<C> {
         matches!(self.state, State::Bound(_))
     }
 
-    /// Handles one event from what the parser holds or from `input`; `false` if there is none now.
-    fn step(&mut self, input: &mut &[u8]) -> bool {
+    /// Handles one event from what the parser holds or from `input`, which has come `now`; `false` if there is none
+    /// now.
+    fn step(&mut self, input: &mut &[u8], now: Option<Duration>) -> bool {
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }
@@ -520,7 +522,9 @@ impl<C: SharedConnection> Driver<C> {
                 self.close_after_client(Reason::Closed);
             }
             (_, Event::Header(header)) => self.header(&header),
-            (State::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
+            (State::Bound(_), Event::Stanza(stanza)) => {
+                self.stanza(&stanza, now.unwrap_or_else(|| self.core.environment.now()));
+            }
             (State::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
             (State::Bound(_), Event::Refused(refused)) => self.refused(&refused),
             (_, event) => {
@@ -573,16 +577,14 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
-    fn count_bytes(&mut self, bytes: usize) {
-        let now = self.core.environment.now();
+    fn count_bytes(&mut self, bytes: usize, now: Duration) {
         if self.spent.rates.spend_bytes(bytes, now, &self.core.limits) {
             self.limit(Limit::Rate);
         }
     }
 
     /// One more stanza was handled: LIMIT-20 may pause reading, LIMIT-19 the next broadcast.
-    fn count_stanza(&mut self, is_broadcast: bool) {
-        let now = self.core.environment.now();
+    fn count_stanza(&mut self, is_broadcast: bool, now: Duration) {
         self.output_grew = true;
         if let Some(limit) = self.spent.rates.spend_stanza(is_broadcast, now, &self.core.limits) {
             self.limit(limit);

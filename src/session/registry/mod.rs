@@ -23,9 +23,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jid::{BareJid, FullJid};
+#[cfg(feature = "server")]
+use smallvec::SmallVec;
 
 use super::account::{Account, AccountState};
 use super::handle::{SessionHandle, Shared};
+#[cfg(feature = "server")]
+use super::handle::{SessionId, Standing};
 use super::outbound::{LastWords, RetentionLimits};
 use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
@@ -40,6 +44,8 @@ use crate::sync::{Padded, Tally};
 use backlog::Backlogs;
 use builder::Settings;
 use events::Events;
+#[cfg(feature = "server")]
+use rows::Slot;
 use table::Table;
 
 pub use bind::{BindError, BindRefusal, BindRequest, Conflict, Misuse};
@@ -201,6 +207,25 @@ impl<C: SharedConnection> SessionRegistry<C> {
     #[cfg(feature = "server")]
     pub(crate) fn sessions_of(&self, account: AccountKey<'_>) -> Sessions<C> {
         Sessions(self.inner().sessions(account).into_iter())
+    }
+
+    /// All sessions of an account but some, each with what a delivery has to know of it: one look at them.
+    #[cfg(feature = "server")]
+    pub(crate) fn standing(
+        &self,
+        account: AccountKey<'_>,
+        but: &[SessionId],
+    ) -> SmallVec<[(SessionHandle<C>, Standing); 4]> {
+        let mut sessions = SmallVec::new();
+        self.inner().table.with(account, |row| {
+            for Slot { session, .. } in row.visible().filter(|slot| !but.contains(&slot.session.id))
+            {
+                let session = SessionHandle(Arc::clone(session));
+                let standing = session.standing();
+                sessions.push((session, standing));
+            }
+        });
+        sessions
     }
 
     /// The available sessions of an account, whatever their priority.

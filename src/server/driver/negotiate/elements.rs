@@ -38,7 +38,7 @@ impl<C: SharedConnection> Driver<C> {
             Event::Header(_) | Event::End => {}
         }
         if is_counted && matches!(self.state, State::Authed(_)) {
-            self.count_stanza(false);
+            self.count_stanza(false, self.core.environment.now());
         }
         self.early_data_ends();
     }
