@@ -1,7 +1,7 @@
 //! The locks and atomics of the crate, in one place so that a model checker can take theirs.
 
 #[cfg(not(any(loom_model, shuttle)))]
-pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
+pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(any(loom_model, shuttle)))]
 pub(crate) use std::sync::atomic;
 #[cfg(not(any(loom_model, shuttle)))]
@@ -10,7 +10,7 @@ pub(crate) use std::thread_local;
 use atomic::Ordering;
 
 #[cfg(any(loom_model, shuttle))]
-pub(crate) use checked::{Mutex, MutexGuard, RwLock};
+pub(crate) use checked::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(loom_model)]
 pub(crate) use loom::sync::atomic;
 #[cfg(shuttle)]
@@ -167,8 +167,7 @@ mod checked {
     use shuttle::sync;
     use std::sync::PoisonError;
 
-    pub(crate) use sync::MutexGuard;
-    use sync::{RwLockReadGuard, RwLockWriteGuard};
+    pub(crate) use sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(sync::Mutex<T>);

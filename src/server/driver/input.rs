@@ -11,6 +11,7 @@ use crate::extension::Flow;
 use crate::oneshot;
 use crate::rules::presence::PresenceType;
 use crate::server::deliver::address::Address;
+use crate::server::deliver::extensions::is_asked;
 use crate::server::{Core, Task, caught};
 use crate::session::{Bound, HostCode, InputTicket, Session, SessionHandle};
 use crate::shield::shielded_or;
@@ -245,7 +246,9 @@ impl<C: SharedConnection> Core<C> {
         stanza: &Stanza,
         to: Option<Result<Address<'_>, InvalidAddress>>,
     ) -> Option<Task> {
-        if self.extensions.iter().any(|one| one.inbound(handle, stanza) != Flow::Next) {
+        let kept = self.keeps(handle.account());
+        let mut asked = self.extensions.iter().filter(|one| is_asked(&***one, kept));
+        if asked.any(|one| one.inbound(handle, stanza) != Flow::Next) {
             return None;
         }
         let to = match to.transpose() {

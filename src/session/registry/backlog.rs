@@ -133,7 +133,7 @@ impl<C: SharedConnection> Inner<C> {
         account: AccountKey<'_>,
         change: impl FnOnce(&mut Backlog<C>) -> T,
     ) -> T {
-        let shard = self.table.shard(account).write();
+        let shard = self.table.write(account);
         let (changed, is_behind) = self.backlogs.change(account.bare, change);
         if let Some(row) = shard.find(account.hash.wide(), |row| row.is(account)) {
             row.set_behind(is_behind);

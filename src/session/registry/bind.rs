@@ -284,7 +284,7 @@ impl<C: SharedConnection> Inner<C> {
         let SessionSetup { retention, values, of_account, holding } = request.setup;
         let key = self.table.key(account.as_str());
         let hash = key.hash.wide();
-        let mut shard = self.table.shard(key).write();
+        let mut shard = self.table.write(key);
         if request.is_loaded && shard.find(hash, |row| row.is(key)).is_none() {
             return Err(BindError::Misuse(Misuse::NotLoaded));
         }

@@ -58,13 +58,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     pub(super) fn find(&self, account: AccountKey<'_>, resource: &str) -> Option<SessionHandle<C>> {
-        self.table
-            .with(account, |row| {
-                row.visible()
-                    .find(|slot| slot.session.jid.resource().as_str() == resource)
-                    .map(|slot| SessionHandle(Arc::clone(&slot.session)))
-            })
-            .flatten()
+        self.table.session(account, resource).map(SessionHandle)
     }
 
     pub(super) fn sessions(&self, account: AccountKey<'_>) -> SmallVec<[SessionHandle<C>; 4]> {
@@ -77,13 +71,8 @@ impl<C: SharedConnection> Inner<C> {
         account: AccountKey<'_>,
         are: impl Fn(&Shared<C>) -> bool,
     ) -> SmallVec<[SessionHandle<C>; 4]> {
-        let mut sessions = SmallVec::new();
-        self.table.with(account, |row| {
-            for slot in row.visible().filter(|slot| are(&slot.session)) {
-                sessions.push(SessionHandle(Arc::clone(&slot.session)));
-            }
-        });
-        sessions
+        let sessions = self.table.sessions(account).into_iter();
+        sessions.filter(|session| are(session)).map(SessionHandle).collect()
     }
 
     pub(crate) fn set_roster(&self, account: &Account, mut roster: Roster) {

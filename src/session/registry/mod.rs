@@ -11,6 +11,7 @@ mod hibernation;
 #[cfg(feature = "server")]
 mod inheritance;
 mod inner;
+mod lately;
 mod presence;
 mod resume;
 mod rows;
@@ -44,8 +45,6 @@ use crate::sync::{Padded, Tally};
 use backlog::Backlogs;
 use builder::Settings;
 use events::Events;
-#[cfg(feature = "server")]
-use rows::Slot;
 use table::Table;
 
 pub use bind::{BindError, BindRefusal, BindRequest, Conflict, Misuse};
@@ -216,16 +215,14 @@ impl<C: SharedConnection> SessionRegistry<C> {
         account: AccountKey<'_>,
         but: &[SessionId],
     ) -> SmallVec<[(SessionHandle<C>, Standing); 4]> {
-        let mut sessions = SmallVec::new();
-        self.inner().table.with(account, |row| {
-            for Slot { session, .. } in row.visible().filter(|slot| !but.contains(&slot.session.id))
-            {
-                let session = SessionHandle(Arc::clone(session));
-                let standing = session.standing();
-                sessions.push((session, standing));
-            }
-        });
-        sessions
+        let sessions = self.inner().table.sessions(account).into_iter();
+        let others = sessions.filter(|session| !but.contains(&session.id));
+        let with_standing = |session| {
+            let session = SessionHandle(session);
+            let standing = session.standing();
+            (session, standing)
+        };
+        others.map(with_standing).collect()
     }
 
     /// The available sessions of an account, whatever their priority.
@@ -297,7 +294,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     pub(crate) fn account(&self, account: AccountKey<'_>) -> Option<Arc<Account>> {
-        self.inner().table.with(account, |row| Arc::clone(&row.account))
+        self.inner().table.account(account)
     }
 
     /// What is kept for an account that has sessions.

@@ -174,7 +174,7 @@ impl<C: SharedConnection> Inner<C> {
     ) -> Option<Loss<C>> {
         let now = self.now();
         let key = self.table.key(bare_of_full(&shared.jid));
-        let mut shard = self.table.shard(key).write();
+        let mut shard = self.table.write(key);
         let row = shard.find_mut(key.hash.wide(), |row| row.is(key))?;
         let at = row.slots.position(shared)?;
         let mut out = shared.out.lock();
@@ -319,7 +319,7 @@ impl<C: SharedConnection> Inner<C> {
             handled: self.remembered.lock().recall(account.as_str(), token, now),
         };
         let key = self.table.key(account.as_str());
-        let mut shard = self.table.shard(key).write();
+        let mut shard = self.table.write(key);
         let row = shard.find_mut(key.hash.wide(), |row| row.is(key)).ok_or_else(not_found)?;
         let mut slots = row.slots.as_mut_slice().iter_mut();
         let is_meant = |slot: &&mut Slot<C>| {

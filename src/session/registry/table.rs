@@ -2,27 +2,38 @@
 
 use std::hash::{DefaultHasher, Hasher};
 use std::num::NonZeroU64;
+use std::sync::{Arc, Weak};
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
+use super::lately::{Found, Lately};
 use super::rows::Row;
 use crate::client::ClientId;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::rules::roster::{self, Roster};
+use crate::session::account::Account;
+use crate::session::handle::Shared;
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::common::RwLock;
-use crate::sync::{Padded, for_each_core};
+use crate::sync::{Padded, RwLockReadGuard, RwLockWriteGuard, for_each_core};
 
 /// All accounts that have sessions, each in the shard that its hash names.
 pub(super) struct Table<C: SharedConnection> {
     /// As many as keep the cores apart.
     shards: Box<[Padded<Shard<C>>]>,
+    lately: Lately<C>,
     /// Keyed with secret bytes, so that nobody can choose accounts that collide.
     hasher: DefaultHasher,
 }
 
 /// Some of the accounts, under the lock of their life-cycle decisions.
-pub(super) type Shard<C> = RwLock<HashTable<Row<C>>>;
+pub(super) struct Shard<C: SharedConnection> {
+    rows: RwLock<HashTable<Row<C>>>,
+    /// Changes before they do.
+    state: Padded<AtomicU32>,
+}
 
 /// Least and most: of the bits of a hash six name the shard, and up to ten.
 const SHARDS: (usize, usize) = (64, 1024);
@@ -64,8 +75,8 @@ impl<C: SharedConnection> Table<C> {
         let mut hasher = DefaultHasher::new();
         hasher.write(&key);
         let shards = for_each_core(16, SHARDS.0, SHARDS.1);
-        let shards = (0..shards).map(|_| Padded::new(RwLock::new(HashTable::new()))).collect();
-        Self { shards, hasher }
+        let shards = (0..shards).map(|_| Padded::new(Shard::new())).collect();
+        Self { shards, lately: Lately::new(), hasher }
     }
 
     pub(super) fn key<'a>(&self, bare: &'a str) -> AccountKey<'a> {
@@ -102,7 +113,7 @@ impl<C: SharedConnection> Table<C> {
         clippy::indexing_slicing,
         reason = "a remainder of the slice's length, which is not 0"
     )]
-    pub(super) fn shard(&self, key: AccountKey<'_>) -> &Shard<C> {
+    fn shard(&self, key: AccountKey<'_>) -> &Shard<C> {
         debug_assert_eq!(key.hash, self.digest(key.bare), "a hash of another registry");
         &self.shards[key.hash.shard(self.shards.len())]
     }
@@ -111,12 +122,76 @@ impl<C: SharedConnection> Table<C> {
         self.shards.iter().map(|shard| &**shard)
     }
 
+    /// The shard of an account, to be changed.
+    pub(super) fn write(&self, key: AccountKey<'_>) -> RwLockWriteGuard<'_, HashTable<Row<C>>> {
+        let shard = self.shard(key);
+        let rows = shard.rows.write();
+        shard.state.fetch_add(1, Ordering::SeqCst);
+        rows
+    }
+
     pub(super) fn with<T>(
         &self,
         key: AccountKey<'_>,
         look: impl FnOnce(&Row<C>) -> T,
     ) -> Option<T> {
         self.shard(key).read().find(key.hash.wide(), |row| row.is(key)).map(look)
+    }
+
+    /// An account that has sessions, as it is wanted on the way of a stanza.
+    pub(super) fn account(&self, key: AccountKey<'_>) -> Option<Arc<Account>> {
+        self.again(key, |account, _| Some(account), |row| Arc::clone(&row.account))
+    }
+
+    /// Its sessions that can be found, likewise.
+    pub(super) fn sessions(&self, key: AccountKey<'_>) -> SmallVec<[Arc<Shared<C>>; 4]> {
+        let known = |_, sessions: &[Weak<Shared<C>>]| sessions.iter().map(Weak::upgrade).collect();
+        let of = |row: &Row<C>| row.visible().map(|slot| Arc::clone(&slot.session)).collect();
+        self.again(key, known, of).unwrap_or_default()
+    }
+
+    /// One of them.
+    pub(super) fn session(&self, key: AccountKey<'_>, resource: &str) -> Option<Arc<Shared<C>>> {
+        let is_it = |session: &Shared<C>| session.jid.resource().as_str() == resource;
+        let known = |_, sessions: &[Weak<Shared<C>>]| {
+            let mut sessions = sessions.iter().filter_map(Weak::upgrade);
+            sessions.find(|session| is_it(session)).map(Some)
+        };
+        let of = |row: &Row<C>| {
+            let mut slots = row.visible();
+            slots.find(|slot| is_it(&slot.session)).map(|slot| Arc::clone(&slot.session))
+        };
+        self.again(key, known, of).flatten()
+    }
+
+    /// Looks at what this thread has found lately, else into the shard.
+    fn again<T>(
+        &self,
+        key: AccountKey<'_>,
+        known: impl FnOnce(Arc<Account>, &[Weak<Shared<C>>]) -> Option<T>,
+        look: impl FnOnce(&Row<C>) -> T,
+    ) -> Option<T> {
+        let shard = self.shard(key);
+        if let Some(known) = self.lately.look(key, shard.state.load(Ordering::SeqCst), known) {
+            return Some(known);
+        }
+        let rows = shard.read();
+        let row = rows.find(key.hash.wide(), |row| row.is(key))?;
+        let found = Found::of(row, key, shard.state.load(Ordering::SeqCst));
+        let result = look(row);
+        drop(rows);
+        self.lately.put(found);
+        Some(result)
+    }
+}
+
+impl<C: SharedConnection> Shard<C> {
+    fn new() -> Self {
+        Self { rows: RwLock::new(HashTable::new()), state: Padded::default() }
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, HashTable<Row<C>>> {
+        self.rows.read()
     }
 }
 
@@ -127,6 +202,10 @@ impl Hash {
     #[cfg(all(test, feature = "server"))]
     pub(crate) const fn new(hash: u32) -> Self {
         Self(hash)
+    }
+
+    pub(super) const fn bits(self) -> u32 {
+        self.0
     }
 
     /// As hash tables take it: places from the lowest bits, tags from the highest.
