@@ -62,4 +62,5 @@ pub mod decisions {
     page!(login, "decisions/0016-login.md");
     page!(fast, "decisions/0017-fast.md");
     page!(homes, "decisions/0018-homes.md");
+    page!(cores, "decisions/0022-cores.md");
 }

@@ -7,9 +7,9 @@ mod world;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::Core;
-use crate::extension::{Delivery, Extension, Flow};
-use crate::session::{SessionHandle, hashes};
+use super::{Core, ServerBuilder};
+use crate::extension::{Admission, Delivery, Extension, Flow, Wants};
+use crate::session::{AccountState, SessionHandle, hashes};
 use crate::stanza::Stanza;
 use crate::store::Stores;
 use crate::sync::common::writes;
@@ -177,4 +177,70 @@ fn a_message_counts_no_reference_to_the_server() {
     }
     assert!(counts.looks.load(Ordering::SeqCst) >= 12);
     assert_eq!(counts.most.load(Ordering::SeqCst), at_rest);
+}
+
+/// An extension that is asked and told only about accounts for which something is kept, or about all.
+struct Hears(Arc<AtomicUsize>, Wants);
+
+impl Hears {
+    fn hear(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Extension<Wire> for Hears {
+    fn wants(&self) -> Wants {
+        self.1
+    }
+
+    fn inbound(&self, _: &SessionHandle<Wire>, _: &Stanza) -> Flow {
+        self.hear();
+        Flow::Next
+    }
+
+    fn admit(&self, _: &AccountState, _: &Stanza) -> Admission {
+        self.hear();
+        Admission::Accept
+    }
+
+    fn delivered(&self, _: &Delivery<'_, Wire>) {
+        self.hear();
+    }
+}
+
+#[test]
+fn hook_10_an_account_for_which_nothing_is_kept_is_not_asked_about() {
+    let [some, all] = [0, 0].map(|none| Arc::new(AtomicUsize::new(none)));
+    let hears =
+        [Hears(Arc::clone(&some), Wants::KEPT_ONLY), Hears(Arc::clone(&all), Wants::NOTHING)];
+    let world = World::with(|builder| hears.into_iter().fold(builder, ServerBuilder::extension));
+    let mut sender = world.online("romeo", "orchard");
+    let recipient = world.online("juliet", "balcony");
+    let accounts =
+        [&sender, &recipient].map(|client| client.driver.session().unwrap().account_state());
+    // Of the sender, of the recipient; what is asked about is inbound, admit, delivered.
+    for (kept, expected) in [
+        ([false, false], 0),
+        ([true, false], 2),
+        ([false, true], 2),
+        ([true, true], 3),
+        ([false, false], 0),
+    ] {
+        for (account, keeps) in accounts.iter().zip(kept) {
+            match keeps {
+                true => account.set_extension(1_u8),
+                false => account.remove_extension::<u8>(),
+            }
+        }
+        for to in ["juliet@example.com/balcony", "juliet@example.com"] {
+            let before = [&some, &all].map(|heard| heard.load(Ordering::SeqCst));
+            sender.ask(&format!("<message to='{to}' type='chat'><body>1</body></message>"));
+            let after = [&some, &all].map(|heard| heard.load(Ordering::SeqCst));
+            assert_eq!(
+                [after[0] - before[0], after[1] - before[1]],
+                [expected, 3],
+                "{kept:?} {to}"
+            );
+        }
+    }
 }

@@ -302,7 +302,11 @@ impl<C: SharedConnection> Driver<C> {
                 return self.limit_unread();
             }
             let mut input = bytes;
-            while self.step(&mut input, Some(now)) && self.poll_blocked(None).is_ready() {}
+            while self.step(&mut input, Some(now)) && self.poll_blocked(None).is_ready() {
+                if input.is_empty() && self.has_read_all() {
+                    return;
+                }
+            }
             self.parser.feed(input);
         }
     }
@@ -367,6 +371,11 @@ impl<C: SharedConnection> Driver<C> {
             self.parser.feed_broken(what);
             self.read_on();
         }
+    }
+
+    /// Whether another step would find nothing to do.
+    fn has_read_all(&self) -> bool {
+        matches!(self.state, State::Bound(_)) && self.parser.is_between() && !self.has_deferred()
     }
 
     /// Reads what the parser holds.
