@@ -56,11 +56,11 @@ impl<C: SharedConnection> Core<C> {
     #[cold]
     pub(in crate::server) fn sample(&self, to: Option<&str>, since: Duration) {
         let Some(Ok(to)) = to.map(|to| self.address(to)) else { return };
-        let session = match to.resource.as_deref() {
-            Some(resource) => self.registry.find(to.key(), resource),
-            None => self.registry.sessions_of(to.key()).find(SessionHandle::is_available),
+        let is_meant = |session: &SessionHandle<C>| match to.resource.as_deref() {
+            Some(resource) => session.resource().as_str() == resource,
+            None => session.is_available(),
         };
-        let Some(session) = session else { return };
+        let Some(session) = self.registry.sessions_of(to.key()).find(is_meant) else { return };
         self.drains.samples.begin(session.id(), since);
         // From now on its transport says when it has written.
         session.set_sampled();

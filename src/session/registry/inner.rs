@@ -58,7 +58,13 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     pub(super) fn find(&self, account: AccountKey<'_>, resource: &str) -> Option<SessionHandle<C>> {
-        self.table.session(account, resource).map(SessionHandle)
+        self.table
+            .with(account, |row| {
+                row.visible()
+                    .find(|slot| slot.session.jid.resource().as_str() == resource)
+                    .map(|slot| SessionHandle(Arc::clone(&slot.session)))
+            })
+            .flatten()
     }
 
     pub(super) fn sessions(&self, account: AccountKey<'_>) -> SmallVec<[SessionHandle<C>; 4]> {

@@ -24,6 +24,9 @@ pub(super) struct Found<C: SharedConnection> {
     state: u32,
 }
 
+/// An account, and its sessions where they were wanted.
+pub(super) type Known<C> = (Arc<Account>, SmallVec<[Arc<Shared<C>>; 4]>);
+
 /// For each thread so many places, of which the hash names one. A leaf lock, of which no two threads have the same.
 pub(super) struct Lately<C: SharedConnection>(Striped<Mutex<Vec<Option<Found<C>>>>>);
 
@@ -41,21 +44,20 @@ impl<C: SharedConnection> Lately<C> {
         Self(Striped::new(Mutex::default))
     }
 
-    /// Looks at what was found for an account while the shard was in this state.
-    pub(super) fn look<T>(
-        &self,
-        key: AccountKey<'_>,
-        state: u32,
-        look: impl FnOnce(Arc<Account>, &[Weak<Shared<C>>]) -> Option<T>,
-    ) -> Option<T> {
+    /// What was found for an account while the shard was in this state; its sessions where they are `wanted`.
+    pub(super) fn look(&self, key: AccountKey<'_>, state: u32, wanted: bool) -> Option<Known<C>> {
         let places = self.0.own().lock();
         let found = places.get(key.hash.bits() as usize % PLACES)?.as_ref()?;
         if found.hash != key.hash.bits() || found.state != state {
             return None;
         }
-        let account =
-            found.account.upgrade().filter(|account| account.bare.as_str() == key.bare)?;
-        look(account, &found.sessions)
+        let account = found.account.upgrade();
+        let wanted = found.sessions.iter().filter(|_| wanted);
+        let sessions: SmallVec<[_; 4]> = wanted.map(Weak::upgrade).collect();
+        // What is not the one, or ends at this moment, is dropped without the lock.
+        drop(places);
+        let account = account.filter(|account| account.bare.as_str() == key.bare)?;
+        Some((account, sessions.into_iter().collect::<Option<_>>()?))
     }
 
     pub(super) fn put(&self, found: Found<C>) {

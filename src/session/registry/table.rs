@@ -2,12 +2,12 @@
 
 use std::hash::{DefaultHasher, Hasher};
 use std::num::NonZeroU64;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 
-use super::lately::{Found, Lately};
+use super::lately::{Found, Known, Lately};
 use super::rows::Row;
 use crate::client::ClientId;
 use crate::connection::SharedConnection;
@@ -140,48 +140,37 @@ impl<C: SharedConnection> Table<C> {
 
     /// An account that has sessions, as it is wanted on the way of a stanza.
     pub(super) fn account(&self, key: AccountKey<'_>) -> Option<Arc<Account>> {
-        self.again(key, |account, _| Some(account), |row| Arc::clone(&row.account))
+        self.again(key, false, |row| (Arc::clone(&row.account), SmallVec::new())).map(|(it, _)| it)
     }
 
     /// Its sessions that can be found, likewise.
     pub(super) fn sessions(&self, key: AccountKey<'_>) -> SmallVec<[Arc<Shared<C>>; 4]> {
-        let known = |_, sessions: &[Weak<Shared<C>>]| sessions.iter().map(Weak::upgrade).collect();
-        let of = |row: &Row<C>| row.visible().map(|slot| Arc::clone(&slot.session)).collect();
-        self.again(key, known, of).unwrap_or_default()
-    }
-
-    /// One of them.
-    pub(super) fn session(&self, key: AccountKey<'_>, resource: &str) -> Option<Arc<Shared<C>>> {
-        let is_it = |session: &Shared<C>| session.jid.resource().as_str() == resource;
-        let known = |_, sessions: &[Weak<Shared<C>>]| {
-            let mut sessions = sessions.iter().filter_map(Weak::upgrade);
-            sessions.find(|session| is_it(session)).map(Some)
+        let all = |row: &Row<C>| {
+            let sessions = row.visible().map(|slot| Arc::clone(&slot.session)).collect();
+            (Arc::clone(&row.account), sessions)
         };
-        let of = |row: &Row<C>| {
-            let mut slots = row.visible();
-            slots.find(|slot| is_it(&slot.session)).map(|slot| Arc::clone(&slot.session))
-        };
-        self.again(key, known, of).flatten()
+        self.again(key, true, all).map(|(_, sessions)| sessions).unwrap_or_default()
     }
 
     /// Looks at what this thread has found lately, else into the shard.
-    fn again<T>(
+    fn again(
         &self,
         key: AccountKey<'_>,
-        known: impl FnOnce(Arc<Account>, &[Weak<Shared<C>>]) -> Option<T>,
-        look: impl FnOnce(&Row<C>) -> T,
-    ) -> Option<T> {
+        sessions: bool,
+        look: impl FnOnce(&Row<C>) -> Known<C>,
+    ) -> Option<Known<C>> {
         let shard = self.shard(key);
-        if let Some(known) = self.lately.look(key, shard.state.load(Ordering::SeqCst), known) {
-            return Some(known);
+        let known = self.lately.look(key, shard.state.load(Ordering::SeqCst), sessions);
+        if known.is_some() {
+            return known;
         }
         let rows = shard.read();
         let row = rows.find(key.hash.wide(), |row| row.is(key))?;
         let found = Found::of(row, key, shard.state.load(Ordering::SeqCst));
-        let result = look(row);
+        let known = look(row);
         drop(rows);
         self.lately.put(found);
-        Some(result)
+        Some(known)
     }
 }
 
