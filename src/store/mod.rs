@@ -70,9 +70,9 @@ pub use login::{
 pub use memory::Memory;
 pub use memory_accounts::{AnyAccount, MemoryAccounts};
 pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};
-pub use roster::{RosterChange, RosterStore, StoredContact, StoredRoster, SubscriptionRequest};
 #[cfg(feature = "postgres")]
 pub use postgres::{ConnectError, Postgres, PostgresConfig};
+pub use roster::{RosterChange, RosterStore, StoredContact, StoredRoster, SubscriptionRequest};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, Sqlite};
 pub use token::{ClientKey, ClientTokens, Revision, Token, TokenStore};

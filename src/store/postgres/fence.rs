@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::call::{Ask, Kind, first, values};
 use super::Postgres;
+use super::call::{Ask, Kind, first, values};
 use crate::store::fence::{Deposed, Fence, Token};
 use crate::store::shared::{SharedStore, Tokens};
 use crate::store::{StoreError, StoreFuture, Stores};
