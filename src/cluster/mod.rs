@@ -11,11 +11,12 @@
 //! Nothing above this room knows of it, and no server has a node yet: what is here is what has to be right before
 //! one can.
 
-mod codec;
+pub(crate) mod codec;
 mod engine;
 mod fence;
 mod flow;
 mod frame;
+pub(crate) mod leg;
 mod link;
 mod member;
 mod memory;
@@ -25,7 +26,7 @@ mod record;
 mod slots;
 #[cfg(test)]
 mod tests;
-mod view;
+pub(crate) mod view;
 
 /// Whether a test breaks this on purpose, to see that an oracle notices.
 macro_rules! broken {

@@ -462,6 +462,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
             voided: Mutex::new(Recent::new(VOIDED)),
             unheard: Unheard::default(),
             offline_retries: offline::Retries::default(),
+            #[cfg(feature = "cluster")]
+            edges: std::sync::OnceLock::new(),
             environment,
         });
         core.show(|extension| extension.started(&core.handle));

@@ -22,6 +22,8 @@ mod driver;
 mod ends;
 mod faults;
 mod guests;
+#[cfg(feature = "cluster")]
+mod legs;
 mod limits;
 mod metrics;
 mod overview;
@@ -156,6 +158,9 @@ struct Core<C: SharedConnection> {
     voided: Mutex<Recent<SystemTime>>,
     unheard: deliver::roster::unheard::Unheard,
     offline_retries: deliver::offline::Retries,
+    /// Where there are several nodes: its clients, as soon as they have authenticated.
+    #[cfg(feature = "cluster")]
+    edges: std::sync::OnceLock<Arc<legs::Edges<C>>>,
 }
 
 impl<C: SharedConnection> Server<C> {

@@ -24,6 +24,8 @@ pub use header::Header;
 pub use limits::Limits;
 pub use nonza::Nonza;
 pub use parser::{BrokenMessage, Event, Parser};
+#[cfg(feature = "cluster")]
+pub(crate) use parser::OpenedStream;
 pub use refused::RefusedStanza;
 
 #[doc(no_inline)]

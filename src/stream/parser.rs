@@ -1,7 +1,11 @@
 //! From bytes to events.
 
+#[cfg(feature = "cluster")]
+mod carried;
 mod message;
 
+#[cfg(feature = "cluster")]
+pub(crate) use carried::OpenedStream;
 pub use message::BrokenMessage;
 
 use std::fmt;

@@ -406,6 +406,12 @@ impl World {
                     *self.counts.entry("bytes of posts").or_default() += post.len() as u64;
                     self.post(inc, to, post);
                 }
+                // No client is in this world.
+                Effect::Up { .. }
+                | Effect::Down { .. }
+                | Effect::Broken(_)
+                | Effect::Lost(_)
+                | Effect::Gone(_) => {}
                 Effect::Handle { account, bytes, work } => {
                     let Some(host) = self.hosts.get_mut(&inc) else { return };
                     let jobs = host.jobs.entry(Arc::clone(&account)).or_default();

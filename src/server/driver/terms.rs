@@ -18,6 +18,13 @@ pub(super) struct Terms {
     pub(super) guest: Option<BareJid>,
 }
 
+#[cfg(feature = "cluster")]
+impl Terms {
+    pub(super) const fn expires_at(&mut self, at: Duration) {
+        self.expires = Some(at);
+    }
+}
+
 impl<C: SharedConnection> Driver<C> {
     pub(super) fn terms_mut(&mut self) -> &mut Terms {
         &mut self.rare.get_or_insert_default().terms
