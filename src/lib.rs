@@ -91,6 +91,9 @@ mod named;
 #[cfg(feature = "server")]
 mod oneshot;
 pub mod outbox;
+#[cfg(feature = "cluster")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
+mod packed;
 mod park;
 mod recent;
 pub mod rules;

@@ -71,6 +71,8 @@ pub(crate) struct Settings<C: SharedConnection> {
     pub(super) hibernating_per_account: usize,
     pub(crate) retention: RetentionLimits,
     pub(super) domains: Vec<DomainPart>,
+    #[cfg(feature = "cluster")]
+    pub(super) first_session: Option<u64>,
     pub(super) background: Option<Background>,
     pub(super) elsewhere: Option<Elsewhere>,
     pub(super) leftover: Option<OnLeftover>,
@@ -137,6 +139,14 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         hook: impl Fn(&SessionHandle<C>, super::end::Reason) + Send + Sync + 'static,
     ) -> Self {
         self.settings.on_end = Some(Box::new(hook));
+        self
+    }
+
+    /// It is that of a node: its accounts may move to others. The number of its first session is such that no two nodes
+    /// give the same to two.
+    #[cfg(feature = "cluster")]
+    pub(crate) const fn of_node(mut self, first_session: u64) -> Self {
+        self.settings.first_session = Some(first_session);
         self
     }
 
