@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::{Adoption, SaidDown};
 use crate::cluster::leg::{Broken, Down, HomeEnd, LegId, Up};
-use crate::cluster::view::{Incarnation, Slot};
+use crate::cluster::{Incarnation, Slot};
 use crate::connection::{Close, SharedConnection};
 use crate::outbox::{Drain, Marks, Outbox};
 use crate::server::Core;
@@ -23,6 +23,8 @@ pub(in crate::server) struct Homes<C: SharedConnection> {
     homes: BTreeMap<LegId, Home<C>>,
     ready: Arc<Ready>,
     timers: BTreeSet<(Duration, LegId)>,
+    /// What has come for a slot before it was open.
+    early: BTreeMap<Slot, Vec<(LegId, u64, Up)>>,
     said: Vec<SaidDown>,
 }
 
@@ -75,7 +77,8 @@ impl<C: SharedConnection> Homes<C> {
     ) -> Self {
         let ready = Arc::new(Ready { legs: Mutex::default(), wake: Box::new(wake) });
         let (homes, timers, said) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        Self { core, connect, marks, homes, ready, timers, said }
+        let early = BTreeMap::new();
+        Self { core, connect, marks, homes, ready, timers, early, said }
     }
 
     /// What has been said since, in its order.
@@ -176,7 +179,7 @@ impl<C: SharedConnection> Homes<C> {
         self.timers.first().map(|(due, _)| *due)
     }
 
-    /// Of those whose slot is still. The others are looked at when it is [`thawed`](Self::thawed).
+    /// Of those whose slot is still. The others are looked at when it is [`opened`](Self::opened) again.
     pub(in crate::server) fn handle_timeout(
         &mut self,
         now: Duration,
@@ -193,14 +196,23 @@ impl<C: SharedConnection> Homes<C> {
         }
     }
 
-    /// A slot stays here after all.
-    pub(in crate::server) fn thawed(&mut self, slot: Slot) {
+    /// Something has come for a slot that lives here and is not open yet.
+    pub(in crate::server) fn put_by(&mut self, slot: Slot, leg: LegId, number: u64, said: Up) {
+        self.early.entry(slot).or_default().push((leg, number, said));
+    }
+
+    /// A slot is open, or stays here after all.
+    pub(in crate::server) fn opened(&mut self, slot: Slot) {
+        for (leg, number, said) in self.early.remove(&slot).unwrap_or_default() {
+            self.handle_up(slot, leg, number, said);
+        }
         let of_slot = self.homes.iter().filter(|(_, home)| home.slot == slot);
         of_slot.for_each(|(leg, _)| self.ready.ring(*leg));
     }
 
     /// A slot is elsewhere now, or nowhere: nothing is said.
     pub(in crate::server) fn give_up(&mut self, slot: Slot) {
+        self.early.remove(&slot);
         self.remove_those(|_, home| home.slot == slot);
     }
 

@@ -23,7 +23,7 @@ pub(super) use homes::Homes;
 use std::time::Duration;
 
 use crate::cluster::leg::{Down, LegId, Up};
-use crate::cluster::view::Slot;
+use crate::cluster::Slot;
 
 /// What an edge says of one of its clients, whose account is of this slot.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use super::{Edges, Homes, SaidDown, SaidUp};
 use crate::cluster::leg::{LegId, Up, WINDOW};
-use crate::cluster::view::{Incarnation, Slot};
+use crate::cluster::{Incarnation, Slot};
 use crate::connection::{Close, Recorder};
 use crate::environment::{Environment as _, Virtual};
 use crate::outbox::{Drain, FromOutbox as _, Marks, Outbox};
@@ -532,7 +532,7 @@ fn node_14_while_its_slot_moves_a_client_is_told_nothing_and_is_not_read() {
     }
     assert_eq!(times, WINDOW.div_ceil(much.len() as u64), "its credits are used up");
     world.between().frozen.store(false, Ordering::Relaxed);
-    world.between().homes.lock().thawed(Slot::of("romeo@example.com"));
+    world.between().homes.lock().opened(Slot::of("romeo@example.com"));
     assert!(client.settled().is_ready());
     assert!(client.wire.take().concat().contains("<body>Hi</body>"));
 }
