@@ -137,7 +137,10 @@ impl<'a> Reader<'a> {
     }
 
     /// No room is taken for what only a number says is there.
-    pub(crate) fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(crate) fn list<T>(
+        &mut self,
+        mut each: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
         let length = self.number()?;
         (0..length).map(|_| each(self)).collect()
     }

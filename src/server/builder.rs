@@ -249,6 +249,13 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
+    /// It is a node: see [`of_node`](crate::session::RegistryBuilder).
+    #[cfg(feature = "cluster")]
+    pub(super) fn of_node(mut self, first_session: u64) -> Self {
+        self.registry = self.registry.of_node(first_session);
+        self
+    }
+
     /// The domain of clients that name none ([STREAM-4](crate::rules#stream-4)). Without it they are refused.
     pub fn default_domain(mut self, domain: DomainPart) -> Self {
         self.default_domain = Some(address::domain(domain.as_str()).unwrap_or(domain));

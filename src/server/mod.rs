@@ -20,6 +20,8 @@ mod credentials;
 mod deliver;
 mod driver;
 mod ends;
+#[cfg(feature = "cluster")]
+mod export;
 mod faults;
 mod guests;
 mod limits;

@@ -23,6 +23,8 @@ pub use features::Features;
 pub use header::Header;
 pub use limits::Limits;
 pub use nonza::Nonza;
+#[cfg(feature = "cluster")]
+pub(crate) use parser::Heard;
 pub use parser::{BrokenMessage, Event, Parser};
 pub use refused::RefusedStanza;
 

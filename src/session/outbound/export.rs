@@ -144,7 +144,11 @@ impl Packing {
                 self.out.flag(*void);
                 self.out.flag(*before);
                 // Of presence it is the time of day.
-                if *before { self.out.time((*at).into()) } else { self.past((*at).into()) }
+                if *before {
+                    self.out.time((*at).into())
+                } else {
+                    self.past((*at).into())
+                }
                 self.some_copies(copies.as_ref());
             }
             Queued::Element(xml) => {
@@ -455,7 +459,12 @@ impl<C: SharedConnection> Outbound<C> {
         self.ended = true;
         self.next_epoch();
         let queue = std::mem::take(&mut self.queue);
-        Forgotten { link: self.link.take(), waker: self.waker.take(), queue, retained: self.retained.take() }
+        Forgotten {
+            link: self.link.take(),
+            waker: self.waker.take(),
+            queue,
+            retained: self.retained.take(),
+        }
     }
 }
 

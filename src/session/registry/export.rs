@@ -25,16 +25,15 @@ use crate::session::handle::{
 };
 use crate::session::input::Owner;
 use crate::session::kept::{Keeper, Kept};
-use crate::session::outbound::export::{Forgotten, Packing, Unpacking};
 use crate::session::outbound::Outbound;
+use crate::session::outbound::export::{Forgotten, Packing, Unpacking};
 use crate::session::state::{Bound, Session};
 use crate::shield::{HostCode, wake};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// What of its flags a session takes along. The others say what is so in its registry.
-const LASTING: u32 =
-    0xff | AVAILABLE | INTERESTED | RETAINED | PROTECTED | HOLDING | HEIR;
+const LASTING: u32 = 0xff | AVAILABLE | INTERESTED | RETAINED | PROTECTED | HOLDING | HEIR;
 
 /// Which accounts: by their bare JIDs.
 pub(crate) type Which<'a> = &'a dyn Fn(&str) -> bool;
@@ -161,7 +160,8 @@ impl<C: SharedConnection> Inner<C> {
         packing.past(session.since.into());
         packing.out.number(session.flags.load(Ordering::SeqCst) & LASTING);
         packing.out.number(session.number.load(Ordering::SeqCst));
-        let waits = self.hibernating.lock().times(session.id).filter(|_| state == SlotState::Absent);
+        let waits =
+            self.hibernating.lock().times(session.id).filter(|_| state == SlotState::Absent);
         packing.out.flag(waits.is_some());
         if let Some((since, until)) = waits {
             packing.past(since);
@@ -376,8 +376,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
                 keeps.import(&Keeper::Session(&handle), &session.values);
             }
         }
-        let mut imported =
-            Imported { live: Vec::new(), waiting: Vec::new(), lost: Vec::new() };
+        let mut imported = Imported { live: Vec::new(), waiting: Vec::new(), lost: Vec::new() };
         for one in &accounts {
             let mut owners = Vec::new();
             for session in one.sessions.iter().filter(|session| session.is_live) {

@@ -391,17 +391,22 @@ impl<C: SharedConnection> Driver<C> {
         let time = core.environment.now().saturating_sub(negotiating.since.auth);
         core.metrics.login_step(LoginStep::Sasl, time);
         self.trace.logged_in(account, mechanism, core.log_addresses);
-        let key = match self.is_guest(account) {
-            // GUEST-6: else each login as a guest would bring a new burst.
-            true => core.ledger.guests_of(core.ledger.source(&self.peer)),
-            false => core.ledger.account(account),
-        };
-        self.spend_as(key);
+        self.spend_as(self.spending_key(account));
         self.leave_guest(account);
     }
 
+    /// Whose allowance a client of this account spends.
+    pub(in super::super) fn spending_key(&self, account: &BareJid) -> u64 {
+        let ledger = &self.core.ledger;
+        match self.is_guest(account) {
+            // GUEST-6: else each login as a guest would bring a new burst.
+            true => ledger.guests_of(ledger.source(&self.peer)),
+            false => ledger.account(account),
+        }
+    }
+
     /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.
-    fn spend_as(&mut self, key: u64) {
+    pub(in super::super) fn spend_as(&mut self, key: u64) {
         let now = self.core.environment.now();
         let spent = std::mem::replace(&mut self.spent, self.core.allowances.take(key, now));
         let before = std::mem::replace(&mut self.spends_as, key);

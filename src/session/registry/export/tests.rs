@@ -15,7 +15,8 @@ use crate::session::{
 use crate::stanza::{Frame, Kind, Stanza};
 
 const ACCOUNTS: [&str; 2] = ["juliet@example.com", "romeo@example.com"];
-const WATCHERS: [&str; 3] = ["nurse@example.net", "nurse@example.net/phone", "romeo@example.com/r0"];
+const WATCHERS: [&str; 3] =
+    ["nurse@example.net", "nurse@example.net/phone", "romeo@example.com/r0"];
 const POLICY: fn() -> AckPolicy = AckPolicy::default;
 
 #[derive(Clone, Debug)]
@@ -153,7 +154,12 @@ impl World {
     fn message(&mut self, account: usize) -> Stanza {
         self.sent += 1;
         let from = format!("nurse@example.net/{}", self.sent);
-        Stanza::message().from(&from).to(ACCOUNTS[account]).type_("chat").payload(b"<body>x</body>").build()
+        Stanza::message()
+            .from(&from)
+            .to(ACCOUNTS[account])
+            .type_("chat")
+            .payload(b"<body>x</body>")
+            .build()
     }
 
     fn authed(&self, account: usize, wire: &Recorder) -> Session<crate::session::Authed, Recorder> {
@@ -271,7 +277,14 @@ impl World {
                     }
                     Ok(session) => {
                         let (session, token) = (Some(session), Some(token));
-                        self.clients.push(Client { wire, is_full: false, session, id, account, token });
+                        self.clients.push(Client {
+                            wire,
+                            is_full: false,
+                            session,
+                            id,
+                            account,
+                            token,
+                        });
                     }
                 }
             }
@@ -346,10 +359,16 @@ impl World {
         for account in ACCOUNTS.map(|account| BareJid::new(account).unwrap()) {
             for session in self.registry.sessions(&account) {
                 let info = session.info();
-                let mut line = format!("{} {:?} {:?}", session.jid(), info, session.extension::<u64>());
+                let mut line =
+                    format!("{} {:?} {:?}", session.jid(), info, session.extension::<u64>());
                 let _ = write!(line, " {:?}", (info.bytes_waiting, info.unacknowledged_since));
-                let _ = write!(line, " {:?}", (info.since, info.hibernating_since, info.presence_at));
-                let _ = write!(line, " {:?}", (info.stanzas_received, info.stanzas_sent, info.priority));
+                let _ =
+                    write!(line, " {:?}", (info.since, info.hibernating_since, info.presence_at));
+                let _ = write!(
+                    line,
+                    " {:?}",
+                    (info.stanzas_received, info.stanzas_sent, info.priority)
+                );
                 let _ = write!(line, " {:?} {}", session.roster().ver(), session.is_retained());
                 let state = session.account_state().extension::<u64>();
                 let _ = write!(line, " {state:?} {}", session.is_heir());
