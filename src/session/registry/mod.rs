@@ -139,6 +139,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             first_session: None,
             background: None,
             elsewhere: None,
+            lives_here: None,
             leftover: None,
             backlog: None,
             hides: None,
