@@ -516,6 +516,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
             offline_retries: offline::Retries::default(),
             #[cfg(feature = "cluster")]
             node,
+            #[cfg(feature = "cluster")]
+            edges: std::sync::OnceLock::new(),
             environment,
         });
         core.show(|extension| extension.started(&core.handle));

@@ -25,6 +25,8 @@ pub use limits::Limits;
 pub use nonza::Nonza;
 #[cfg(feature = "cluster")]
 pub(crate) use parser::Heard;
+#[cfg(feature = "cluster")]
+pub(crate) use parser::OpenedStream;
 pub use parser::{BrokenMessage, Event, Parser};
 pub use refused::RefusedStanza;
 

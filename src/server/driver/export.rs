@@ -16,15 +16,12 @@ use crate::stanza::{Frame, Framing, Stanza, canonicalise};
 use crate::stream::{Heard, Limits, Parser};
 
 impl<C: SharedConnection> Driver<C> {
-    /// As [`receive`](Self::receive), or [`receive_message`](Self::receive_message), on a stream that may move.
-    pub(in crate::server) fn receive_leg(&mut self, bytes: &[u8], message: Option<bool>) {
+    /// As [`receive_carried`](Self::receive_carried), on a stream that may move.
+    pub(in crate::server) fn receive_leg(&mut self, unread: &[u8]) {
         let heard = self.rare.get_or_insert_default().heard.take();
         let mut heard = heard.unwrap_or_else(|| Box::new(Heard::new(&self.parser)));
-        heard.add(&self.parser, bytes, message);
-        match message {
-            Some(is_last) => self.receive_message(bytes, is_last),
-            None => self.receive(bytes),
-        }
+        heard.add(unread);
+        self.receive_carried(unread);
         heard.tidy(&self.parser);
         self.rare.get_or_insert_default().heard = Some(heard);
     }
@@ -93,8 +90,7 @@ impl<C: SharedConnection> Driver<C> {
         driver.is_local = moving.is_local;
         (driver.was_asked, driver.output_grew) = (moving.was_asked, moving.output_grew);
         (driver.deadline, driver.input_lags_until) = (moving.deadline, moving.input_lags_until);
-        let key = driver.spending_key(session.account());
-        driver.spend_as(key);
+        driver.spend_for(session.account());
         driver.spent = moving.spent;
         let _first = driver.drain_hook.session.set((session.handle(), session.epoch()));
         let (is_resumed, addresses) =

@@ -36,6 +36,10 @@ impl Terms {
         let guest = input.option(|input| BareJid::new(input.text()?).ok())?;
         Some(Self { expires, guest })
     }
+
+    pub(super) const fn expires_at(&mut self, at: Duration) {
+        self.expires = Some(at);
+    }
 }
 
 impl<C: SharedConnection> Driver<C> {

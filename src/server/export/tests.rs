@@ -10,11 +10,12 @@ use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::connection::Recorder;
+use crate::connection::{Connection as _, Recorder};
 use crate::environment::{Environment, Virtual};
 use crate::server::{RouteError, Router, Server, Transport, Want};
 use crate::stanza::{Frame, Framing, Stanza};
 use crate::store::{Credentials, MemoryAccounts, Stores};
+use crate::stream::{Limits, Parser};
 use crate::xep::{Blocking, Carbons, ClientState, StreamManagement};
 
 const NAMES: [&str; 2] = ["juliet", "romeo"];
@@ -352,11 +353,17 @@ fn is_messages(wire: &Recorder) -> bool {
     wire.framing() == Framing::Message
 }
 
-use crate::connection::Connection as _;
-
 /// As a home hears a client, and then takes what it can.
 fn hear(driver: &mut Driver<Recorder>, bytes: &[u8], message: Option<bool>) {
-    driver.receive_leg(bytes, message);
+    let unread = match message {
+        None => bytes.to_vec(),
+        Some(is_last) => {
+            let mut parser = Parser::with_framing(&Limits::default(), Framing::Message);
+            parser.feed_message(bytes, is_last);
+            parser.take_unread()
+        }
+    };
+    driver.receive_leg(&unread);
     let _want = driver.poll_want(&mut Context::from_waker(Waker::noop()));
 }
 

@@ -1,13 +1,9 @@
 //! Reading on elsewhere: what a parser has not finished reading, as it came.
 
-use std::sync::Arc;
-
-use super::{Event, Parser, State};
+use super::{Event, OpenedStream, Parser, State};
 use crate::packed::{Reader, Writer};
 use crate::stanza::Framing;
-use crate::stanza::canonical::Declarations;
 use crate::stream::Limits;
-use crate::stream::header::Opened;
 
 /// What a client has sent that may still be in the middle of something: a parser keeps no bytes as they came.
 pub(crate) struct Heard {
@@ -29,14 +25,9 @@ impl Heard {
         Self { bytes, before_header, look_at: LOOK_AT }
     }
 
-    /// The same bytes are about to be fed; `message`: whether they are the last ones of one.
-    pub(crate) fn add(&mut self, parser: &Parser, bytes: &[u8], message: Option<bool>) {
-        let mut log = Parser { unread: std::mem::take(&mut self.bytes), ..parser.anew(true) };
-        match message {
-            Some(is_last) => log.feed_message(bytes, is_last),
-            None => log.feed(bytes),
-        }
-        self.bytes = log.unread;
+    /// The same bytes are about to be fed, unread as they are.
+    pub(crate) fn add(&mut self, unread: &[u8]) {
+        self.bytes.extend_from_slice(unread);
     }
 
     /// Forgets what is read, now and then. The limits are those of the parser.
@@ -89,15 +80,14 @@ impl Parser {
             return None;
         }
         out.flag(self.framing == Framing::Message);
-        out.flag(self.opened.is_some());
-        if let Some(opened) = &self.opened {
+        out.option(self.opened(), |out, opened| {
             out.text(&opened.name);
-            out.count(opened.declarations.0.len());
-            for (prefix, namespace) in &opened.declarations.0 {
+            out.count(opened.declarations.len());
+            for (prefix, namespace) in &opened.declarations {
                 out.option(prefix.as_deref(), Writer::text);
                 out.text(namespace);
             }
-        }
+        });
         out.bytes(&heard.bytes);
         Some(())
     }
@@ -107,15 +97,14 @@ impl Parser {
         let opened = input.option(|input| {
             let name = input.text()?.into();
             let declarations = input.list(|input| {
-                let prefix = input.option(Reader::text)?.map(Box::from);
-                Some((prefix, Arc::from(input.text()?)))
+                let prefix = input.option(Reader::text)?.map(Into::into);
+                Some((prefix, input.text()?.into()))
             })?;
-            Some(Arc::new(Opened { name, declarations: Arc::new(Declarations(declarations)) }))
+            Some(OpenedStream { name, declarations })
         })?;
         let mut parser = Self::with_framing(limits, framing);
         parser.authenticated(limits);
-        parser.state = State::Between;
-        parser.opened = opened;
+        parser.go_on(opened);
         parser.unread = input.bytes()?.to_vec();
         Some(parser)
     }
