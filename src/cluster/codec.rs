@@ -4,13 +4,17 @@
 use std::sync::Arc;
 
 use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused};
+use super::leg::{Down, Ending, LegId, Up};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
+use crate::stream::StreamCondition;
 
 const VERSION: u8 = 1;
 
 const STANZA: u8 = 0;
 const EXPORT: u8 = 1;
+const UP: u8 = 2;
+const DOWN: u8 = 3;
 
 impl Post {
     pub(crate) fn encode(&self) -> Arc<[u8]> {
@@ -57,10 +61,10 @@ impl Post {
     }
 }
 
-struct Writer(Vec<u8>);
+pub(crate) struct Writer(pub(crate) Vec<u8>);
 
 impl Writer {
-    fn number(&mut self, mut number: u64) {
+    pub(crate) fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.0.push(number as u8 | 0x80);
             number >>= 7;
@@ -73,12 +77,12 @@ impl Writer {
         self.number(view.number);
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
 
-    fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
+    pub(crate) fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
         self.number(items.len() as u64);
         items.iter().for_each(|item| each(self, item));
     }
@@ -104,21 +108,83 @@ impl Writer {
                 self.bytes(&export.content);
                 self.list(&export.outgoing, |out, frame| out.frame(frame));
             }
+            Body::Up { slot, leg, number, said } => {
+                self.0.push(UP);
+                self.number(slot.0.into());
+                self.leg(*leg, *number);
+                self.up(said);
+            }
+            Body::Down { leg, number, said } => {
+                self.0.push(DOWN);
+                self.leg(*leg, *number);
+                self.down(said);
+            }
+        }
+    }
+
+    fn leg(&mut self, leg: LegId, number: u64) {
+        self.number(leg.edge.0);
+        self.number(leg.number);
+        self.number(number);
+    }
+
+    fn up(&mut self, said: &Up) {
+        match said {
+            Up::Open(known) => {
+                self.0.push(0);
+                self.bytes(known);
+            }
+            Up::Input(bytes) => {
+                self.0.push(1);
+                self.bytes(bytes);
+            }
+            Up::Alive(bytes) => {
+                self.0.push(2);
+                self.number((*bytes).into());
+            }
+            Up::Taken(bytes) => {
+                self.0.push(3);
+                self.number(*bytes);
+            }
+            Up::EndOfInput => self.0.push(4),
+            Up::Gone => self.0.push(5),
+        }
+    }
+
+    fn down(&mut self, said: &Down) {
+        match said {
+            Down::Output { bytes, ending } => {
+                self.0.push(0);
+                self.bytes(bytes);
+                // Nought is none.
+                let at = |ending: Ending| {
+                    let at = StreamCondition::ALL.iter().position(|one| *one == ending.condition);
+                    1 + 2 * at.unwrap_or_default() + usize::from(ending.is_too_long)
+                };
+                self.number(ending.map_or(0, at) as u64);
+            }
+            Down::Read(bytes) => {
+                self.0.push(1);
+                self.number(*bytes);
+            }
+            Down::Bound => self.0.push(2),
+            Down::Refused => self.0.push(3),
+            Down::Closed { is_flushed } => self.0.push(if *is_flushed { 5 } else { 4 }),
         }
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
-    fn byte(&mut self) -> Option<u8> {
+    pub(crate) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*first)
     }
 
     /// Each number in its shortest form.
-    fn number(&mut self) -> Option<u64> {
+    pub(crate) fn number(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -134,7 +200,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn flag(&mut self) -> Option<bool> {
+    pub(crate) fn flag(&mut self) -> Option<bool> {
         match self.number()? {
             0 => Some(false),
             1 => Some(true),
@@ -150,14 +216,17 @@ impl<'a> Reader<'a> {
         self.number()?.try_into().ok().map(Slot)
     }
 
-    fn bytes(&mut self) -> Option<&'a [u8]> {
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.number()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(bytes)
     }
 
-    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(crate) fn list<T>(
+        &mut self,
+        mut each: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
         // No room is taken for what only a number says is there.
         let length = self.number()?;
         (0..length).map(|_| each(self)).collect()
@@ -186,8 +255,53 @@ impl<'a> Reader<'a> {
                 content: self.bytes()?.into(),
                 outgoing: self.list(|input| input.frame(false).map(Arc::new))?,
             }),
+            UP => {
+                let slot = self.slot()?;
+                let (leg, number) = self.leg()?;
+                Body::Up { slot, leg, number, said: self.up()? }
+            }
+            DOWN => {
+                let (leg, number) = self.leg()?;
+                Body::Down { leg, number, said: self.down()? }
+            }
             _ => return None,
         };
         Some(Frame { source, body })
+    }
+
+    fn leg(&mut self) -> Option<(LegId, u64)> {
+        let leg = LegId { edge: Incarnation(self.number()?), number: self.number()? };
+        Some((leg, self.number()?))
+    }
+
+    fn up(&mut self) -> Option<Up> {
+        Some(match self.byte()? {
+            0 => Up::Open(self.bytes()?.into()),
+            1 => Up::Input(self.bytes()?.into()),
+            2 => Up::Alive(self.number()?.try_into().ok()?),
+            3 => Up::Taken(self.number()?),
+            4 => Up::EndOfInput,
+            5 => Up::Gone,
+            _ => return None,
+        })
+    }
+
+    fn down(&mut self) -> Option<Down> {
+        Some(match self.byte()? {
+            0 => Down::Output { bytes: self.bytes()?.into(), ending: self.ending()? },
+            1 => Down::Read(self.number()?),
+            2 => Down::Bound,
+            3 => Down::Refused,
+            is_flushed @ (4 | 5) => Down::Closed { is_flushed: is_flushed == 5 },
+            _ => return None,
+        })
+    }
+
+    fn ending(&mut self) -> Option<Option<Ending>> {
+        let Some(number) = usize::try_from(self.number()?).ok()?.checked_sub(1) else {
+            return Some(None);
+        };
+        let condition = *StreamCondition::ALL.get(number / 2)?;
+        Some(Some(Ending { condition, is_too_long: number % 2 == 1 }))
     }
 }

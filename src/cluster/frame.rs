@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::leg::{Down, LegId, Up};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
 
@@ -24,8 +25,24 @@ pub(crate) struct Frame {
 
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Body {
-    Stanza { to: Vec<Recipient>, bytes: Arc<[u8]> },
+    Stanza {
+        to: Vec<Recipient>,
+        bytes: Arc<[u8]>,
+    },
     Export(Export),
+    /// Of a client's stream, from its edge to the home of this slot.
+    Up {
+        slot: Slot,
+        leg: LegId,
+        number: u64,
+        said: Up,
+    },
+    /// The same from the home to the edge.
+    Down {
+        leg: LegId,
+        number: u64,
+        said: Down,
+    },
 }
 
 /// A frame in the order of its link.
@@ -72,6 +89,8 @@ impl fmt::Debug for Body {
         f.write_str(match self {
             Self::Stanza { .. } => "Stanza",
             Self::Export(_) => "Export",
+            Self::Up { .. } => "Up",
+            Self::Down { .. } => "Down",
         })
     }
 }
@@ -79,21 +98,25 @@ impl fmt::Debug for Body {
 impl Frame {
     /// The slots that it is for, each once.
     pub(crate) fn slots(&self) -> Vec<Slot> {
-        let Body::Stanza { to, .. } = &self.body else { return Vec::new() };
+        let to = match &self.body {
+            Body::Stanza { to, .. } => to,
+            Body::Up { slot, .. } => return vec![*slot],
+            Body::Export(_) | Body::Down { .. } => return Vec::new(),
+        };
         let mut slots: Vec<_> = to.iter().map(|recipient| recipient.slot).collect();
         slots.sort_unstable();
         slots.dedup();
         slots
     }
 
-    /// The same for some of its recipients.
+    /// The same for some of its recipients. What is for one slot alone, or for a node, is as it is.
     pub(crate) fn narrowed(&self, keep: impl Fn(&Recipient) -> bool) -> Self {
         let body = match &self.body {
             Body::Stanza { to, bytes } => {
                 let to = to.iter().filter(|recipient| keep(recipient)).cloned().collect();
                 Body::Stanza { to, bytes: Arc::clone(bytes) }
             }
-            Body::Export(export) => Body::Export(export.clone()),
+            body => body.clone(),
         };
         Self { source: self.source, body }
     }
@@ -109,6 +132,8 @@ impl Frame {
                 export.content.len()
                     + export.outgoing.iter().map(|frame| frame.cost()).sum::<usize>()
             }
+            Body::Up { said, .. } => size_of::<Numbered>() + said.len(),
+            Body::Down { said, .. } => size_of::<Numbered>() + said.len(),
         }
     }
 }

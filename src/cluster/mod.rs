@@ -10,11 +10,12 @@
 //!
 //! `server::node` drives it. Public are what a host brings: an [`Engine`], and a way for [`Posts`].
 
-mod codec;
+pub(crate) mod codec;
 mod engine;
 mod fence;
 mod flow;
 mod frame;
+pub(crate) mod leg;
 mod link;
 mod member;
 mod memory;
@@ -24,7 +25,7 @@ mod record;
 mod slots;
 #[cfg(test)]
 mod tests;
-mod view;
+pub(crate) mod view;
 
 /// Whether a test breaks this on purpose, to see that an oracle notices.
 macro_rules! broken {

@@ -12,6 +12,7 @@ use super::flow::Flow;
 #[cfg(test)]
 use super::frame::Recipient;
 use super::frame::{Body, Frame};
+use super::leg::{Down, LegId, Up};
 use super::link::Link;
 use super::member::{AskId, Member, Output};
 use super::record::Record;
@@ -35,6 +36,16 @@ pub(crate) enum Effect {
     /// Something for an account that lives here, behind all that came for it before; to be done once its slot is open.
     /// The job is to be [finished](Node::finish).
     Handle { account: Arc<str>, bytes: Arc<[u8]>, work: Work },
+    /// Of a client whose account lives here, in its order. The job is to be [finished](Node::finish).
+    Up { slot: Slot, leg: LegId, number: u64, said: Up, work: Work },
+    /// Of a client whose edge this is, in its order.
+    Down { leg: u64, number: u64, said: Down },
+    /// What was in the order of these clients, whose edge this is, is lost.
+    Broken(u64),
+    /// What a slot had is lost: so are the clients whose edge this is.
+    Lost(Slot),
+    /// It has ceased to be a member.
+    Gone(Incarnation),
     /// To another node.
     Post(Incarnation, Arc<[u8]>),
     /// It may not act any more, and has nothing any more (NODE-2).
@@ -72,6 +83,8 @@ pub(crate) struct Node {
     is_over: bool,
     /// The first view in which it owned nothing, while it leaves.
     empty_since: Option<View>,
+    /// The last record that was acted on.
+    seen: Arc<Record>,
     pub(super) effects: VecDeque<Effect>,
     /// What has been dropped with good reason: what a lost slot had sent.
     #[cfg(test)]
@@ -89,6 +102,7 @@ impl Node {
             settings,
             is_over: false,
             empty_since: None,
+            seen: Arc::new(Record::nothing(slots)),
             effects: VecDeque::new(),
             #[cfg(test)]
             void: Vec::new(),
@@ -284,8 +298,15 @@ impl Node {
         if !record.has(me) {
             return;
         }
+        let before = std::mem::replace(&mut self.seen, Arc::clone(&record));
+        let gone = before.members.iter().map(|member| member.incarnation);
+        let gone = gone.filter(|node| !record.has(*node));
+        self.effects.extend(gone.map(Effect::Gone));
         let slots: Vec<_> = record.slots().map(|(slot, _)| slot).collect();
         for slot in &slots {
+            if record.place(*slot).lost > before.place(*slot).lost {
+                self.effects.push_back(Effect::Lost(*slot));
+            }
             for change in self.slots.take(me, now, *slot, &record) {
                 self.changed(*slot, change);
             }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::broken;
 use super::flow::Flow;
 use super::frame::{Body, Frame, Numbered, Post, Recipient};
+use super::leg::{Down, LegId, Up};
 use super::link::{Answered, Arrival, Link};
 use super::node::{Effect, Node, Work};
 use super::view::{Incarnation, Slot, View};
@@ -49,9 +50,43 @@ impl Node {
         submitted
     }
 
+    /// Something of a client whose edge this is, in its order; `false` where that may not be sent.
+    pub(crate) fn submit_up(
+        &mut self,
+        now: Duration,
+        slot: Slot,
+        leg: u64,
+        number: u64,
+        said: Up,
+    ) -> bool {
+        let may_act = self.may_act(now);
+        if may_act {
+            let leg = LegId { edge: self.member.me, number: leg };
+            let body = Body::Up { slot, leg, number, said };
+            self.dispatch(Frame { source: None, body });
+            self.settle(now);
+        }
+        may_act
+    }
+
+    /// Something for a client whose account lives here in this slot, to its edge.
+    pub(crate) fn submit_down(
+        &mut self,
+        now: Duration,
+        source: Slot,
+        leg: LegId,
+        number: u64,
+        said: Down,
+    ) {
+        if self.may_act(now) {
+            let body = Body::Down { leg, number, said };
+            self.convey(leg.edge, Arc::new(Frame { source: Some(source), body }));
+            self.settle(now);
+        }
+    }
+
     /// To each recipient's home, one frame for each node; or it is held.
     pub(super) fn dispatch(&mut self, frame: Frame) {
-        let Body::Stanza { to, .. } = &frame.body else { return };
         let mut ways = BTreeMap::<Incarnation, Vec<Slot>>::new();
         for slot in frame.slots() {
             let (place, view) = (self.record().place(slot), self.member.view());
@@ -62,7 +97,7 @@ impl Node {
             }
         }
         for (node, slots) in ways {
-            let is_whole = to.iter().all(|one| slots.contains(&one.slot));
+            let is_whole = frame.slots().iter().all(|slot| slots.contains(slot));
             let part = if is_whole {
                 frame.clone()
             } else {
@@ -182,28 +217,52 @@ impl Node {
                 self.slots.arrive(self.member.me, export.clone(), &record);
                 return Vec::new();
             }
+            Body::Up { slot, leg, number, said } => {
+                let Some(work) = self.takes(*slot, stamp, origin) else { return vec![*slot] };
+                let (slot, leg, number, said) = (*slot, *leg, *number, said.clone());
+                self.effects.push_back(Effect::Up { slot, leg, number, said, work });
+                return Vec::new();
+            }
+            Body::Down { leg, number, said } => {
+                // Of another incarnation it is nobody's.
+                if leg.edge == self.member.me {
+                    let (leg, number, said) = (leg.number, *number, said.clone());
+                    self.effects.push_back(Effect::Down { leg, number, said });
+                }
+                return Vec::new();
+            }
         };
         let mut refused = Vec::new();
         for Recipient { slot, account } in to {
-            let place = self.record().place(*slot);
-            let is_owner = place.owner == Some(self.member.me) && stamp >= place.since;
-            let job = match is_owner && self.slots.takes(*slot, &self.settings) {
-                true => self.slots.begin(*slot),
-                false => None,
-            };
-            let Some(job) = job else {
+            let Some(work) = self.takes(*slot, stamp, origin) else {
                 if !refused.contains(slot) {
                     refused.push(*slot);
                 }
                 continue;
             };
-            if let Some((from, seq)) = origin.filter(|_| !broken!(self.settings, AckOnReceipt)) {
-                self.links.entry(from).or_default().begin(seq, *slot);
-            }
             let (account, bytes) = (Arc::clone(account), Arc::clone(bytes));
-            self.effects.push_back(Effect::Handle { account, bytes, work: Work { job, origin } });
+            self.effects.push_back(Effect::Handle { account, bytes, work });
         }
         refused
+    }
+
+    /// The job that a frame is for a slot here, if that takes it (NODE-4).
+    fn takes(
+        &mut self,
+        slot: Slot,
+        stamp: View,
+        origin: Option<(Incarnation, u64)>,
+    ) -> Option<Work> {
+        let place = self.record().place(slot);
+        let is_owner = place.owner == Some(self.member.me) && stamp >= place.since;
+        if !is_owner || !self.slots.takes(slot, &self.settings) {
+            return None;
+        }
+        let job = self.slots.begin(slot)?;
+        if let Some((from, seq)) = origin.filter(|_| !broken!(self.settings, AckOnReceipt)) {
+            self.links.entry(from).or_default().begin(seq, slot);
+        }
+        Some(Work { job, origin })
     }
 
     pub(super) fn finish_origin(&mut self, work: Work) {
@@ -238,7 +297,11 @@ impl Node {
         for numbered in link.into_waiting() {
             for slot in numbered.frame.slots() {
                 self.flows.entry(slot).or_default().answered();
-                self.take_back(slot, &numbered, View::default());
+                // Whether it was taken nobody knows.
+                match &numbered.frame.body {
+                    Body::Up { leg, .. } => self.effects.push_back(Effect::Broken(leg.number)),
+                    _ => self.take_back(slot, &numbered, View::default()),
+                }
             }
         }
     }

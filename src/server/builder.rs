@@ -259,6 +259,13 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
+    /// It is a node: see [`of_node`](crate::session::RegistryBuilder).
+    #[cfg(feature = "cluster")]
+    pub(super) fn of_node(mut self, first_session: u64) -> Self {
+        self.registry = self.registry.of_node(first_session);
+        self
+    }
+
     /// The domain of clients that name none ([STREAM-4](crate::rules#stream-4)). Without it they are refused.
     pub fn default_domain(mut self, domain: DomainPart) -> Self {
         self.default_domain = Some(address::domain(domain.as_str()).unwrap_or(domain));
@@ -509,6 +516,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
             offline_retries: offline::Retries::default(),
             #[cfg(feature = "cluster")]
             node,
+            #[cfg(feature = "cluster")]
+            edges: std::sync::OnceLock::new(),
             environment,
         });
         core.show(|extension| extension.started(&core.handle));

@@ -17,7 +17,7 @@ use crate::cluster::node::{Effect, Node, Stored, Work};
 use crate::cluster::record::Record;
 use crate::cluster::slots::{Change, Job};
 use crate::cluster::view::{Incarnation, Slot, View};
-use crate::store::fence::{Deposed, Fence, Fences, Token};
+use crate::store::fence::{Deposed, Fence, FenceToken, Fences};
 
 /// Microseconds of the world.
 pub(super) type Time = u64;
@@ -406,6 +406,12 @@ impl World {
                     *self.counts.entry("bytes of posts").or_default() += post.len() as u64;
                     self.post(inc, to, post);
                 }
+                // No client is in this world.
+                Effect::Up { .. }
+                | Effect::Down { .. }
+                | Effect::Broken(_)
+                | Effect::Lost(_)
+                | Effect::Gone(_) => {}
                 Effect::Handle { account, bytes, work } => {
                     let Some(host) = self.hosts.get_mut(&inc) else { return };
                     let jobs = host.jobs.entry(Arc::clone(&account)).or_default();
@@ -519,7 +525,8 @@ impl World {
 
     fn store(&mut self, inc: Incarnation, work: Work, op: Op) {
         let Job { slot, token } = work.job;
-        let fence = Fence { slot: slot.0, token: Token { term: token.term, number: token.number } };
+        let fence =
+            Fence { slot: slot.0, token: FenceToken { term: token.term, number: token.number } };
         let is_told =
             !self.is(Break::NoStoreFence) && (op == Op::Write || !self.is(Break::OnlyWritesFence));
         let passed = if is_told { self.store.pass(fence) } else { Ok(()) };

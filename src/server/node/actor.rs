@@ -184,6 +184,12 @@ impl<C: SharedConnection> Actor<C> {
             Effect::Handle { account, bytes, work } => {
                 self.handle(core, clustered, &account, &bytes, work);
             }
+            // Nobody has legs yet.
+            Effect::Up { .. }
+            | Effect::Down { .. }
+            | Effect::Broken(_)
+            | Effect::Lost(_)
+            | Effect::Gone(_) => {}
             Effect::Post(to, post) => clustered.posts.post(to, post),
             Effect::Fenced => {
                 clustered.placement.fence();

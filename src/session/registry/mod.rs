@@ -52,7 +52,7 @@ pub(crate) use end::Run;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 #[cfg(feature = "cluster")]
-pub(crate) use export::{Imported, Keeps, NotAnExport, Which};
+pub(crate) use export::{Keeps, NotAnExport, Which};
 pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
 pub(crate) use inheritance::{Inheritance, Waiting};
