@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused};
+use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
 
@@ -11,6 +11,7 @@ const VERSION: u8 = 1;
 
 const STANZA: u8 = 0;
 const EXPORT: u8 = 1;
+const PRESENCE: u8 = 2;
 
 impl Post {
     pub(crate) fn encode(&self) -> Arc<[u8]> {
@@ -57,10 +58,11 @@ impl Post {
     }
 }
 
-struct Writer(Vec<u8>);
+#[derive(Default)]
+pub(super) struct Writer(pub(super) Vec<u8>);
 
 impl Writer {
-    fn number(&mut self, mut number: u64) {
+    pub(super) fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.0.push(number as u8 | 0x80);
             number >>= 7;
@@ -73,14 +75,21 @@ impl Writer {
         self.number(view.number);
     }
 
-    fn bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
 
-    fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
+    pub(super) fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
         self.number(items.len() as u64);
         items.iter().for_each(|item| each(self, item));
+    }
+
+    fn recipients(&mut self, to: &[Recipient]) {
+        self.list(to, |out, recipient| {
+            out.number(recipient.slot.0.into());
+            out.bytes(recipient.account.as_bytes());
+        });
     }
 
     fn frame(&mut self, frame: &Frame) {
@@ -89,10 +98,15 @@ impl Writer {
         match &frame.body {
             Body::Stanza { to, bytes } => {
                 self.0.push(STANZA);
-                self.list(to, |out, recipient| {
-                    out.number(recipient.slot.0.into());
-                    out.bytes(recipient.account.as_bytes());
-                });
+                self.recipients(to);
+                self.bytes(bytes);
+            }
+            Body::Presence { to, word, bytes } => {
+                self.0.push(PRESENCE);
+                self.recipients(to);
+                self.bytes(word.from.as_bytes());
+                self.number(word.is_available.into());
+                self.number(word.is_for_all.into());
                 self.bytes(bytes);
             }
             Body::Export(export) => {
@@ -108,7 +122,7 @@ impl Writer {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn byte(&mut self) -> Option<u8> {
@@ -118,7 +132,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Each number in its shortest form.
-    fn number(&mut self) -> Option<u64> {
+    pub(super) fn number(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -157,10 +171,24 @@ impl<'a> Reader<'a> {
         Some(bytes)
     }
 
-    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(super) fn list<T>(
+        &mut self,
+        mut each: impl FnMut(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
         // No room is taken for what only a number says is there.
         let length = self.number()?;
         (0..length).map(|_| each(self)).collect()
+    }
+
+    pub(super) fn text(&mut self) -> Option<&'a str> {
+        str::from_utf8(self.bytes()?).ok()
+    }
+
+    fn recipients(&mut self) -> Option<Vec<Recipient>> {
+        self.list(|input| {
+            let (slot, account) = (input.slot()?, input.text()?.into());
+            Some(Recipient { slot, account })
+        })
     }
 
     /// `whole`: not one that goes along with a slot, which is no slot itself.
@@ -171,12 +199,15 @@ impl<'a> Reader<'a> {
         };
         let body = match self.byte()? {
             STANZA => {
-                let to = self.list(|input| {
-                    let slot = input.slot()?;
-                    let account = str::from_utf8(input.bytes()?).ok()?.into();
-                    Some(Recipient { slot, account })
-                })?;
+                let to = self.recipients()?;
                 Body::Stanza { to, bytes: self.bytes()?.into() }
+            }
+            PRESENCE => {
+                let to = self.recipients()?;
+                let from = self.text()?.into();
+                let (is_available, is_for_all) = (self.flag()?, self.flag()?);
+                let word = Word { from, is_available, is_for_all };
+                Body::Presence { to, word, bytes: self.bytes()?.into() }
             }
             EXPORT if whole => Body::Export(Export {
                 slot: self.slot()?,

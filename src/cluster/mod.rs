@@ -16,6 +16,7 @@ mod engine;
 mod fence;
 mod flow;
 mod frame;
+mod ledger;
 mod link;
 mod member;
 mod memory;

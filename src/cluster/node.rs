@@ -11,7 +11,7 @@ use super::engine::{Answer, Ask};
 use super::flow::Flow;
 #[cfg(test)]
 use super::frame::Recipient;
-use super::frame::{Body, Frame};
+use super::frame::{Body, Frame, Word};
 use super::link::Link;
 use super::member::{AskId, Member, Output};
 use super::record::Record;
@@ -35,6 +35,11 @@ pub(crate) enum Effect {
     /// Something for an account that lives here, behind all that came for it before; to be done once its slot is open.
     /// The job is to be [finished](Node::finish).
     Handle { account: Arc<str>, bytes: Arc<[u8]>, work: Work },
+    /// Presence for an account that lives here, in the same order.
+    Hear { account: Arc<str>, word: Word, bytes: Arc<[u8]>, work: Work },
+    /// What these slots had is lost, and void: whoever lives here and was told of it is to be told of its end; only of
+    /// this slot, where others have been told already (NODE-17).
+    Lost { slots: Vec<Slot>, only: Option<Slot> },
     /// To another node.
     Post(Incarnation, Arc<[u8]>),
     /// It may not act any more, and has nothing any more (NODE-2).
@@ -69,6 +74,8 @@ pub(crate) struct Node {
     /// What it tells itself.
     pub(super) own: VecDeque<Arc<Frame>>,
     pub(super) settings: Settings,
+    /// What the slots here have been told of.
+    known: Arc<Record>,
     is_over: bool,
     /// The first view in which it owned nothing, while it leaves.
     empty_since: Option<View>,
@@ -87,6 +94,7 @@ impl Node {
             flows: BTreeMap::new(),
             own: VecDeque::new(),
             settings,
+            known: Arc::new(Record::nothing(slots)),
             is_over: false,
             empty_since: None,
             effects: VecDeque::new(),
@@ -257,12 +265,19 @@ impl Node {
         if !record.has(me) {
             return;
         }
+        let before = std::mem::replace(&mut self.known, Arc::clone(&record));
         let slots: Vec<_> = record.slots().map(|(slot, _)| slot).collect();
         for slot in &slots {
             for change in self.slots.take(me, now, *slot, &record) {
                 self.changed(*slot, change);
             }
         }
+        let is_lost = |slot: Slot| match broken!(self.settings, SweepByOwner) {
+            true => before.place(slot).owner.is_some_and(|owner| !record.has(owner)),
+            false => record.place(slot).lost > before.place(slot).lost,
+        };
+        let lost: Vec<_> = slots.into_iter().filter(|slot| is_lost(*slot)).collect();
+        self.lose(lost, None);
         let links = std::mem::take(&mut self.links);
         let (links, gone): (_, BTreeMap<_, _>) =
             links.into_iter().partition(|(node, _)| record.has(*node));
@@ -281,10 +296,21 @@ impl Node {
                 for frame in &export.outgoing {
                     self.dispatch(Frame::clone(frame));
                 }
+                let record = self.member.record();
+                let since = record.slots().filter(|(_, place)| place.lost > export.seen);
+                let lost = since.map(|(slot, _)| slot).collect();
+                self.effects.push_back(Effect::Slot(slot, change));
+                return self.lose(lost, Some(slot));
             }
             Change::Opened | Change::Frozen | Change::Thawed => {}
         }
         self.effects.push_back(Effect::Slot(slot, change));
+    }
+
+    fn lose(&mut self, slots: Vec<Slot>, only: Option<Slot>) {
+        if !slots.is_empty() {
+            self.effects.push_back(Effect::Lost { slots, only });
+        }
     }
 
     /// What its accounts had to send has gone along, or is void; what they had taken and not done is refused.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::broken;
 use super::flow::Flow;
-use super::frame::{Body, Frame, Numbered, Post, Recipient};
+use super::frame::{Body, Frame, Numbered, Post, Recipient, Word};
 use super::link::{Answered, Arrival, Link};
 use super::node::{Effect, Node, Work};
 use super::view::{Incarnation, Slot, View};
@@ -49,9 +49,31 @@ impl Node {
         submitted
     }
 
+    /// The same of presence. It is never too much: whoever says it is to pause, and what says that somebody is gone
+    /// must be heard.
+    pub(crate) fn submit_presence(
+        &mut self,
+        now: Duration,
+        source: Slot,
+        to: Vec<Recipient>,
+        word: Word,
+        bytes: Arc<[u8]>,
+    ) -> Submitted {
+        let mut submitted = Submitted::default();
+        if self.may_act(now) {
+            let full = |one: &Recipient| {
+                self.flows.get(&one.slot).is_some_and(|flow| flow.bytes() >= self.settings.soft)
+            };
+            submitted.is_pressed = to.iter().any(full);
+            self.dispatch(Frame { source: Some(source), body: Body::Presence { to, word, bytes } });
+            self.settle(now);
+        }
+        submitted
+    }
+
     /// To each recipient's home, one frame for each node; or it is held.
     pub(super) fn dispatch(&mut self, frame: Frame) {
-        let Body::Stanza { to, .. } = &frame.body else { return };
+        let to = frame.body.to();
         let mut ways = BTreeMap::<Incarnation, Vec<Slot>>::new();
         for slot in frame.slots() {
             let (place, view) = (self.record().place(slot), self.member.view());
@@ -176,7 +198,7 @@ impl Node {
             return Vec::new();
         }
         let (to, bytes) = match &frame.body {
-            Body::Stanza { to, bytes } => (to, bytes),
+            Body::Stanza { to, bytes } | Body::Presence { to, bytes, .. } => (to, bytes),
             Body::Export(export) => {
                 let record = Arc::clone(self.member.record());
                 self.slots.arrive(self.member.me, export.clone(), &record);
@@ -200,8 +222,12 @@ impl Node {
             if let Some((from, seq)) = origin.filter(|_| !broken!(self.settings, AckOnReceipt)) {
                 self.links.entry(from).or_default().begin(seq, *slot);
             }
-            let (account, bytes) = (Arc::clone(account), Arc::clone(bytes));
-            self.effects.push_back(Effect::Handle { account, bytes, work: Work { job, origin } });
+            let (account, bytes, work) =
+                (Arc::clone(account), Arc::clone(bytes), Work { job, origin });
+            self.effects.push_back(match frame.body.word().cloned() {
+                None => Effect::Handle { account, bytes, work },
+                Some(word) => Effect::Hear { account, word, bytes, work },
+            });
         }
         refused
     }
@@ -224,13 +250,19 @@ impl Node {
     }
 
     fn take_back(&mut self, slot: Slot, numbered: &Numbered, their_view: View) {
+        if let Some(part) = self.returned(slot, numbered) {
+            self.flows.entry(slot).or_default().take_back(part, their_view, &self.settings);
+        }
+    }
+
+    /// The part of a frame that comes back, if it is still to be said.
+    fn returned(&mut self, slot: Slot, numbered: &Numbered) -> Option<Arc<Frame>> {
         if self.is_void(&numbered.frame, numbered.view) {
             #[cfg(test)]
             self.void.push(Arc::clone(&numbered.frame));
-            return;
+            return None;
         }
-        let part = Arc::new(numbered.frame.narrowed(|one| one.slot == slot));
-        self.flows.entry(slot).or_default().take_back(part, their_view, &self.settings);
+        Some(Arc::new(numbered.frame.narrowed(|one| one.slot == slot)))
     }
 
     /// What somebody had not answered who is no member any more goes to whoever has the slots now (NODE-10).
@@ -238,7 +270,9 @@ impl Node {
         for numbered in link.into_waiting() {
             for slot in numbered.frame.slots() {
                 self.flows.entry(slot).or_default().answered();
-                self.take_back(slot, &numbered, View::default());
+                if let Some(part) = self.returned(slot, &numbered) {
+                    self.flows.entry(slot).or_default().say_again(part, &self.settings);
+                }
             }
         }
     }

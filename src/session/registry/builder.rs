@@ -73,6 +73,8 @@ pub(crate) struct Settings<C: SharedConnection> {
     pub(super) domains: Vec<DomainPart>,
     pub(super) background: Option<Background>,
     pub(super) elsewhere: Option<Elsewhere>,
+    #[cfg(feature = "cluster")]
+    pub(super) afar: Option<super::afar::OnAfar>,
     pub(super) leftover: Option<OnLeftover>,
     pub(super) backlog: Option<OnBacklog>,
     pub(super) hides: Option<Hides>,
@@ -151,6 +153,16 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         router: impl Fn(Stanza, Validity<'_>) + Send + Sync + 'static,
     ) -> Self {
         self.settings.elsewhere = Some(Box::new(router));
+        self
+    }
+
+    /// Takes presence for accounts of [ours](Self::domain) that live at other nodes.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn afar(
+        mut self,
+        hook: impl Fn(super::afar::Afar<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.afar = Some(Box::new(hook));
         self
     }
 

@@ -1,5 +1,6 @@
 //! The table of bound sessions: look-up, settings, and the shared inside of the room.
 
+mod afar;
 mod backlog;
 mod bind;
 #[cfg(feature = "server")]
@@ -133,6 +134,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
             domains: Vec::new(),
             background: None,
             elsewhere: None,
+            #[cfg(feature = "cluster")]
+            afar: None,
             leftover: None,
             backlog: None,
             hides: None,
