@@ -58,11 +58,10 @@ impl Post {
     }
 }
 
-#[derive(Default)]
-pub(super) struct Writer(pub(super) Vec<u8>);
+struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(super) fn number(&mut self, mut number: u64) {
+    fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.0.push(number as u8 | 0x80);
             number >>= 7;
@@ -75,12 +74,12 @@ impl Writer {
         self.number(view.number);
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
+    fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
 
-    pub(super) fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
+    fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
         self.number(items.len() as u64);
         items.iter().for_each(|item| each(self, item));
     }
@@ -122,7 +121,7 @@ impl Writer {
     }
 }
 
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn byte(&mut self) -> Option<u8> {
@@ -132,7 +131,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Each number in its shortest form.
-    pub(super) fn number(&mut self) -> Option<u64> {
+    fn number(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -171,7 +170,7 @@ impl<'a> Reader<'a> {
         Some(bytes)
     }
 
-    pub(super) fn list<T>(
+    fn list<T>(
         &mut self,
         mut each: impl FnMut(&mut Self) -> Option<T>,
     ) -> Option<Vec<T>> {
@@ -180,7 +179,7 @@ impl<'a> Reader<'a> {
         (0..length).map(|_| each(self)).collect()
     }
 
-    pub(super) fn text(&mut self) -> Option<&'a str> {
+    fn text(&mut self) -> Option<&'a str> {
         str::from_utf8(self.bytes()?).ok()
     }
 

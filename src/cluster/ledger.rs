@@ -12,8 +12,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::codec::{Reader, Writer};
 use crate::address::bare_of;
+use crate::packed::{Reader, Writer};
 
 /// The ledgers of the accounts here.
 #[derive(Debug, Default)]
@@ -130,20 +130,22 @@ impl Ledgers {
     pub(crate) fn export(&self, is_meant: impl Fn(&str) -> bool) -> Vec<u8> {
         let of: Vec<_> = self.0.iter().filter(|(account, _)| is_meant(account)).collect();
         let mut out = Writer::default();
-        out.list(&of, |out, (account, ledger)| {
-            out.bytes(account.as_bytes());
-            out.list(&ledger.told, |out, from| out.bytes(from.as_bytes()));
-            out.list(&ledger.directed, |out, (from, resource)| {
-                out.bytes(from.as_bytes());
-                out.bytes(resource.as_bytes());
-            });
-        });
-        out.0
+        out.count(of.len());
+        for (account, ledger) in of {
+            out.text(account);
+            out.texts(ledger.told.iter().map(|from| &**from));
+            out.count(ledger.directed.len());
+            for (from, resource) in &ledger.directed {
+                out.text(from);
+                out.text(resource);
+            }
+        }
+        out.into_bytes()
     }
 
     /// A slot has come with these. `None`: they are no ledgers, and nothing is taken.
     pub(crate) fn import(&mut self, bytes: &[u8]) -> Option<()> {
-        let mut input = Reader(bytes);
+        let mut input = Reader::new(bytes);
         let ledgers = input.list(|input| {
             let account: Arc<str> = input.text()?.into();
             let mut told = input.list(|input| input.text().map(Arc::from))?;
@@ -153,7 +155,7 @@ impl Ledgers {
             directed.sort_unstable();
             Some((account, Ledger { told, directed }))
         })?;
-        if !input.0.is_empty() {
+        if !input.is_empty() {
             return None;
         }
         self.0.extend(ledgers.into_iter().filter(|(_, ledger)| !ledger.is_empty()));

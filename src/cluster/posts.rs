@@ -26,7 +26,7 @@ impl Node {
     pub(crate) fn submit(
         &mut self,
         now: Duration,
-        source: Slot,
+        source: impl Into<Option<Slot>>,
         to: Vec<Recipient>,
         bytes: Arc<[u8]>,
     ) -> Submitted {
@@ -43,7 +43,7 @@ impl Node {
             list.push(recipient);
         }
         if !taken.is_empty() {
-            self.dispatch(Frame { source: Some(source), body: Body::Stanza { to: taken, bytes } });
+            self.dispatch(Frame { source: source.into(), body: Body::Stanza { to: taken, bytes } });
         }
         self.settle(now);
         submitted
@@ -54,7 +54,7 @@ impl Node {
     pub(crate) fn submit_presence(
         &mut self,
         now: Duration,
-        source: Slot,
+        source: Option<Slot>,
         to: Vec<Recipient>,
         word: Word,
         bytes: Arc<[u8]>,
@@ -65,7 +65,7 @@ impl Node {
                 self.flows.get(&one.slot).is_some_and(|flow| flow.bytes() >= self.settings.soft)
             };
             submitted.is_pressed = to.iter().any(full);
-            self.dispatch(Frame { source: Some(source), body: Body::Presence { to, word, bytes } });
+            self.dispatch(Frame { source, body: Body::Presence { to, word, bytes } });
             self.settle(now);
         }
         submitted

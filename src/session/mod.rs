@@ -15,6 +15,8 @@
 mod account;
 mod handle;
 mod input;
+#[cfg(feature = "server")]
+mod kept;
 mod outbound;
 mod registry;
 mod state;
@@ -30,6 +32,8 @@ pub(crate) use handle::Standing;
 pub use handle::{Available, Interested, SessionHandle, SessionId, SessionInfo, SessionState};
 pub use input::{Detached, InputTicket};
 #[cfg(feature = "server")]
+pub use kept::{Keeper, Kept};
+#[cfg(feature = "server")]
 pub(crate) use outbound::LastWords;
 pub use outbound::{
     AckCheck, AckPolicy, Acknowledged, Copies, Epoch, Hold, Item, NotSent, Reply, RetentionLimits,
@@ -40,6 +44,8 @@ pub use outbound::{
 pub(crate) use registry::hashes;
 #[cfg(feature = "server")]
 pub(crate) use registry::{AccountKey, Hash, Pattern, Waiting};
+#[cfg(feature = "cluster")]
+pub(crate) use registry::Afar;
 pub use registry::{
     BindError, BindRefusal, BindRequest, Conflict, Counts, Event, EventKind, Leftover, Misuse,
     Parting, Presence, Reason, RegistryBuilder, ResumeError, ResumeRefusal, Resumed, Retention,

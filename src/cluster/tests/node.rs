@@ -140,7 +140,7 @@ impl World {
     fn say_presence(&mut self, from: &str, text: &str, is_for_all: bool) {
         let to = vec![Recipient { slot: THEIRS, account: "romeo@example.com".into() }];
         let word = Word { from: from.into(), is_available: !text.starts_with('-'), is_for_all };
-        self.node.submit_presence(self.now, MINE, to, word, text.as_bytes().into());
+        self.node.submit_presence(self.now, Some(MINE), to, word, text.as_bytes().into());
         self.take();
     }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::Break;
 use super::world::{PEACE, World};
 use crate::address::bare_of;
-use crate::cluster::codec::{Reader, Writer};
 use crate::cluster::frame::{Recipient, Word};
 use crate::cluster::ledger::Ledgers;
 use crate::cluster::view::{Incarnation, Slot};
+use crate::packed::{Reader, Writer};
 
 /// Of the session of an account: how often it had become available.
 type Spell = u64;
@@ -42,25 +42,28 @@ impl Present {
         let is_meant = |account: &str| Slot::among(account, slots) == slot;
         let sessions: Vec<_> = self.sessions.iter().filter(|(one, _)| is_meant(one)).collect();
         let mut out = Writer::default();
-        out.list(&sessions, |out, (account, spell)| {
-            out.bytes(account.as_bytes());
-            out.number(**spell);
-        });
-        out.list(self.frozen.get(&slot).map_or(&[], Vec::as_slice), |out, (account, from)| {
-            out.bytes(account.as_bytes());
-            out.bytes(from.as_bytes());
-        });
-        out.0.extend(self.ledgers.export(is_meant));
-        out.0
+        out.count(sessions.len());
+        for (account, spell) in sessions {
+            out.text(account);
+            out.number(*spell);
+        }
+        let waiting = self.frozen.get(&slot).map_or(&[][..], Vec::as_slice);
+        out.count(waiting.len());
+        for (account, from) in waiting {
+            out.text(account);
+            out.text(from);
+        }
+        out.bytes(&self.ledgers.export(is_meant));
+        out.into_bytes()
     }
 
     /// What its clients are to be given now is returned.
     fn import(&mut self, bytes: &[u8]) -> Vec<(Arc<str>, Arc<str>)> {
-        let mut input = Reader(bytes);
+        let mut input = Reader::new(bytes);
         let sessions = input.list(|input| Some((input.text()?.into(), input.number()?)));
         self.sessions.extend(sessions.expect("sessions"));
         let waiting = input.list(|input| Some((input.text()?.into(), input.text()?.into())));
-        self.ledgers.import(input.0).expect("ledgers");
+        self.ledgers.import(input.bytes().expect("bytes")).expect("ledgers");
         waiting.expect("ends")
     }
 
@@ -163,7 +166,7 @@ impl World {
                     let others = self.others(&account);
                     let Some(host) = self.hosts.get_mut(&inc) else { return };
                     // Nothing is sent again of what is bounced: then what follows would be wrong.
-                    let submitted = host.node.submit(clock, slot, others, probe.into());
+                    let submitted = host.node.submit(clock, Some(slot), others, probe.into());
                     if !submitted.bounced.is_empty() {
                         self.vanish(inc, clock, &account);
                     }
@@ -201,7 +204,7 @@ impl World {
         let word = Word { from: session(account), is_available, is_for_all: true };
         let (to, source) = (self.others(account), Slot::among(account, self.slots));
         let Some(host) = self.hosts.get_mut(&inc) else { return };
-        host.node.submit_presence(clock, source, to, word, spell.to_be_bytes().into());
+        host.node.submit_presence(clock, Some(source), to, word, spell.to_be_bytes().into());
     }
 
     pub(super) fn answer_probe(&mut self, inc: Incarnation, account: &Arc<str>, bytes: &[u8]) {
@@ -211,7 +214,7 @@ impl World {
         let word = Word { from: session(account), is_available: true, is_for_all: false };
         let to = Recipient { slot: Slot::among(&asker, self.slots), account: asker };
         let (source, clock) = (Slot::among(account, self.slots), host.clock(self.now));
-        host.node.submit_presence(clock, source, vec![to], word, spell.to_be_bytes().into());
+        host.node.submit_presence(clock, Some(source), vec![to], word, spell.to_be_bytes().into());
     }
 
     pub(super) fn hear(&mut self, inc: Incarnation, account: &Arc<str>, word: &Word, bytes: &[u8]) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::inner::Inner;
 use super::presence::Notification;
 #[cfg(feature = "cluster")]
-use super::{SessionRegistry, table::AccountKey};
+use super::SessionRegistry;
 use crate::connection::SharedConnection;
 use crate::session::handle::Shared;
 #[cfg(feature = "cluster")]
@@ -40,7 +40,7 @@ pub(super) struct Away(#[cfg(feature = "cluster")] Vec<Arc<str>>);
 impl<C: SharedConnection> Inner<C> {
     /// Whether an account that does not live here lives at another node.
     pub(super) fn is_afar(&self, bare: &str) -> bool {
-        self.settings.afar.is_some() && self.is_ours(bare)
+        self.settings.lives_here.is_some() && self.is_ours(bare)
     }
 
     /// One more for whom something is to be sent to where they live; `false`: that is another domain.
@@ -53,7 +53,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     fn afar(&self, what: Afar<'_>) {
-        if let Some(hook) = &self.settings.afar {
+        if let Some(hook) = self.settings.afar.as_ref().filter(|_| self.settings.lives_here.is_some()) {
             hook(what);
         }
     }
@@ -114,24 +114,34 @@ impl<C: SharedConnection> Inner<C> {
 
 #[cfg(feature = "cluster")]
 impl<C: SharedConnection> SessionRegistry<C> {
-    /// What a session elsewhere broadcasts, or what it answers this one session (a resource), comes to an account here:
-    /// whether somebody was given it.
+    /// The news of a session elsewhere comes to an account here, or to this resource of it: whether somebody was given it.
     pub(crate) fn hear(&self, account: &str, only: Option<&str>, stanza: &Stanza) -> bool {
         let inner = self.inner();
-        let is_meant = |session: &Shared<C>| {
-            session.is_available()
-                && only.is_none_or(|only| session.jid.resource().as_str() == only)
+        let is_meant = |session: &Shared<C>| match only {
+            Some(only) => session.jid.resource().as_str() == only,
+            None => session.is_available(),
         };
         let mut is_heard = false;
         for session in inner.sessions_that(self.key(account), is_meant) {
-            let item = Item::to_account(stanza);
             // An unavailable ends what the session directs to that one (PRES-11).
             is_heard |= match stanza.type_() {
-                None => inner.give(&session, &item),
-                Some(_) => inner.tell(&session, &item),
+                None => inner.give(&session, &of_afar(stanza)),
+                Some(_) => inner.tell(&session, &of_afar(stanza)),
             };
         }
         is_heard
+    }
+
+    /// Whether somebody of the account (a bare JID as normalised text) is available.
+    pub(crate) fn is_there(&self, account: &str) -> bool {
+        !self.inner().sessions_that(self.key(account), Shared::is_available).is_empty()
+    }
+
+    /// One session is answered what it has asked.
+    pub(crate) fn answered(&self, account: &str, resource: &str, stanza: &Stanza) -> bool {
+        let inner = self.inner();
+        let session = inner.find(self.key(account), resource);
+        session.is_some_and(|session| inner.give(&session, &of_afar(stanza)))
     }
 
     /// What an account here (a bare JID as normalised text) is for somebody elsewhere who sees it: as a contact here would
@@ -153,8 +163,10 @@ impl<C: SharedConnection> SessionRegistry<C> {
         };
         self.inner().learn_of(viewer, own, self.key(account), give);
     }
+}
 
-    pub(crate) fn has_sessions(&self, account: AccountKey<'_>) -> bool {
-        self.inner().table.with(account, |_| ()).is_some()
-    }
+/// A broadcast bears no `to`.
+#[cfg(feature = "cluster")]
+fn of_afar(stanza: &Stanza) -> Item<'_> {
+    if stanza.to().is_some() { Item::new(stanza) } else { Item::to_account(stanza) }
 }
