@@ -480,7 +480,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let mut components = self.components;
         components.leave_out(|name| domains.iter().any(|served| served.name.as_str() == name));
         let core = Arc::new_cyclic(|core: &Weak<Core<C>>| Core {
-            registry: hooked(registry, core, &limits, has_extensions, wants).build(),
+            registry: told(hooked(registry, core, &limits, has_extensions, wants), core).build(),
             wants,
             handle: ServerHandle(Weak::clone(core) as _),
             reviews: Arc::default(),
@@ -538,6 +538,30 @@ impl Domain {
         let sasl = Arc::new(sasl);
         Self { name, tls_required, sasl, authenticator, tokens, guests, certificates }
     }
+}
+
+/// What is for accounts at other nodes goes there (NODE-15).
+#[cfg(feature = "cluster")]
+fn told<C: SharedConnection>(
+    registry: RegistryBuilder<C>,
+    core: &Weak<Core<C>>,
+) -> RegistryBuilder<C> {
+    let core = core.clone();
+    registry.afar(move |afar| {
+        if let Some(core) = core.upgrade()
+            && let Some(node) = &core.node
+        {
+            node.afar(afar);
+        }
+    })
+}
+
+#[cfg(not(feature = "cluster"))]
+const fn told<C: SharedConnection>(
+    registry: RegistryBuilder<C>,
+    _: &Weak<Core<C>>,
+) -> RegistryBuilder<C> {
+    registry
 }
 
 /// The registry with its limits, and with hooks that lead back into the server.

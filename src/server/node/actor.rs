@@ -6,10 +6,11 @@ use std::task::{Context, Poll};
 
 use super::letter::Letter;
 use super::placement::fence;
+use super::presence::{Presences, subscription};
 use super::submit::Submission;
 use super::{Clustered, Command};
 use crate::cluster::{
-    Answer, Ask, AskId, Change, Effect, EngineFuture, Node, Slot, Stored, View, Work,
+    Answer, Ask, AskId, Change, Effect, EngineFuture, Node, Slot, Stored, View,
 };
 use crate::connection::SharedConnection;
 use crate::server::deliver::answer::try_again;
@@ -21,6 +22,7 @@ pub(super) struct Actor<C: SharedConnection> {
     calls: Vec<(AskId, EngineFuture<Answer>)>,
     claims: Vec<(Slot, View, StoreFuture<()>)>,
     terms: Vec<(Arc<str>, StoreFuture<u64>)>,
+    presence: Presences,
     is_over: bool,
     of: std::marker::PhantomData<fn() -> C>,
 }
@@ -43,12 +45,13 @@ fn ready<K, T>(
 }
 
 impl<C: SharedConnection> Actor<C> {
-    pub(super) const fn new(node: Node) -> Self {
+    pub(super) fn new(node: Node) -> Self {
         Self {
             node,
             calls: Vec::new(),
             claims: Vec::new(),
             terms: Vec::new(),
+            presence: Presences::new(),
             is_over: false,
             of: std::marker::PhantomData,
         }
@@ -83,7 +86,7 @@ impl<C: SharedConnection> Actor<C> {
             let commands = clustered.inbox.take(cx);
             let mut is_idle = commands.is_empty();
             for command in commands {
-                self.command(core, command);
+                self.command(core, clustered, command);
                 self.carry_out(core, clustered);
             }
             is_idle &= !self.hear(core, cx);
@@ -99,7 +102,12 @@ impl<C: SharedConnection> Actor<C> {
         Poll::Pending
     }
 
-    fn command(&mut self, core: &Arc<Core<C>>, command: Command<C>) {
+    fn command(
+        &mut self,
+        core: &Arc<Core<C>>,
+        clustered: &Clustered<C>,
+        command: Command<C>,
+    ) {
         let now = core.environment.now();
         match command {
             Command::Post(post) => self.node.handle_post(now, &post),
@@ -107,7 +115,16 @@ impl<C: SharedConnection> Actor<C> {
             Command::Timeout => self.node.handle_timeout(now),
             Command::Leave => self.node.leave(),
             Command::Finished(work) => self.node.finish(now, work),
-            Command::Submit(Submission { source, to, bytes, outgoing }) => {
+            Command::Gone(account) => self.presence.gone(core, &account),
+            Command::Through(account) => {
+                for effect in self.presence.through(&account) {
+                    self.effect(core, clustered, effect);
+                }
+            }
+            Command::Submit(Submission { source, to, word: Some(word), bytes, .. }) => {
+                self.node.submit_presence(now, source, to, word, bytes);
+            }
+            Command::Submit(Submission { source, to, bytes, outgoing, .. }) => {
                 let submitted = self.node.submit(now, source, to, bytes);
                 // NODE-7
                 if !submitted.bounced.is_empty()
@@ -179,17 +196,20 @@ impl<C: SharedConnection> Actor<C> {
             Effect::Slot(slot, change) => self.slot(core, clustered, slot, change),
             Effect::Export(slot) => {
                 let now = core.environment.now();
-                self.node.export(now, slot, core.export_slot(slot));
+                let content = self.presence.export(slot, &core.export_slot(slot));
+                self.node.export(now, slot, content);
             }
-            Effect::Handle { account, bytes, work } => {
-                self.handle(core, clustered, &account, &bytes, work);
+            Effect::Handle { .. } | Effect::Hear { .. } => {
+                let Some(effect) = self.presence.wait(effect) else { return };
+                self.handle(core, clustered, effect);
             }
             // Nobody has legs yet.
             Effect::Up { .. }
             | Effect::Down { .. }
             | Effect::Broken(_)
-            | Effect::Lost(_)
+            | Effect::Emptied(_)
             | Effect::Gone(_) => {}
+            Effect::Lost { slots, only } => self.presence.lose(core, &slots, only),
             Effect::Post(to, post) => clustered.posts.post(to, post),
             Effect::Fenced => {
                 clustered.placement.fence();
@@ -210,7 +230,7 @@ impl<C: SharedConnection> Actor<C> {
             Change::Claim { .. } => {}
             Change::Opened => placement.set_served(slot, true),
             Change::Arrived(export) => {
-                core.import_slot(slot, &export.content);
+                core.import_slot(slot, self.presence.import(&export.content));
                 placement.set_served(slot, true);
             }
             Change::Frozen => {
@@ -223,34 +243,45 @@ impl<C: SharedConnection> Actor<C> {
             }
             Change::GivenUp { lost } => {
                 placement.set_served(slot, false);
+                self.presence.give_up(slot);
                 core.give_up_slot(slot, lost);
             }
         }
     }
 
     /// Something for an account that lives here.
-    fn handle(
-        &mut self,
-        core: &Arc<Core<C>>,
-        clustered: &Clustered<C>,
-        _account: &str,
-        bytes: &[u8],
-        work: Work,
-    ) {
+    fn handle(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>, effect: Effect) {
+        let (account, word, bytes, work) = match effect {
+            Effect::Handle { account, bytes, work } => (account, None, bytes, work),
+            Effect::Hear { account, word, bytes, work } => (account, Some(word), bytes, work),
+            _ => return,
+        };
         if !self.node.does(work.job) {
             return;
         }
-        let task = match Letter::decode(bytes) {
-            Some(Letter::Stanza(stanza)) => core.from_another_node(&stanza),
+        let letter = Letter::decode(&bytes);
+        let is_in_turn = letter.as_ref().is_some_and(Letter::is_in_turn);
+        let task = match letter {
+            Some(Letter::Stanza(stanza)) => {
+                if let Some(word) = &word {
+                    self.presence.directed(core, &account, word, &stanza);
+                }
+                core.from_another_node(&stanza)
+            }
+            Some(letter) => self.presence.letter(core, &account, word.as_ref(), letter),
             None => None,
         };
         match task {
             None => self.node.finish(core.environment.now(), work),
             Some(task) => {
                 let inbox = Arc::clone(&clustered.inbox);
+                let account = is_in_turn.then(|| self.presence.begin(account));
                 core.jobs.spawn(async move {
                     task.await;
                     inbox.put(Command::Finished(work));
+                    if let Some(account) = account {
+                        inbox.put(Command::Through(account));
+                    }
                 });
             }
         }
@@ -276,6 +307,9 @@ impl<C: SharedConnection> Core<C> {
     fn from_another_node(self: &Arc<Self>, stanza: &crate::stanza::Stanza) -> Option<Task> {
         let text = stanza.to()?;
         let to = self.address(&text).ok()?;
+        if let Some(kind) = subscription(stanza) {
+            return self.inbound_subscription(stanza, kind, &to.bare, false);
+        }
         self.route_to(None, stanza, &to)
     }
 
