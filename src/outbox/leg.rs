@@ -129,7 +129,9 @@ mod tests {
             piece(&mut drain);
             outbox.send_all(&[Frame::error(&error).framing(framing), Frame::close()]).unwrap();
             outbox.close(Close::Flush);
-            let Poll::Ready(Some((bytes, Some(ending)))) = take(&mut drain) else { panic!("words") };
+            let Poll::Ready(Some((bytes, Some(ending)))) = take(&mut drain) else {
+                panic!("words")
+            };
             assert_eq!(ending.condition, StreamCondition::PolicyViolation);
             assert!(ending.is_too_long);
             let mut rest = &bytes[..];

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::letter::Letter;
 use super::placement::fence;
+use super::presence::{Presences, subscription};
 use super::submit::Submission;
 use super::{Clustered, Command};
 use crate::cluster::{
-    Answer, Ask, AskId, Change, Effect, EngineFuture, Node, Slot, Stored, View, Work,
+    Answer, Ask, AskId, Change, Effect, EngineFuture, Node, Slot, Stored, View,
 };
 use crate::connection::SharedConnection;
 use crate::outbox::Marks;
@@ -24,6 +25,7 @@ pub(super) struct Actor<C: SharedConnection> {
     calls: Vec<(AskId, EngineFuture<Answer>)>,
     claims: Vec<(Slot, View, StoreFuture<()>)>,
     terms: Vec<(Arc<str>, StoreFuture<u64>)>,
+    presence: Presences,
     is_over: bool,
     /// The clients whose accounts live here, once it runs.
     homes: Option<Homes<C>>,
@@ -47,12 +49,13 @@ fn ready<K, T>(
 }
 
 impl<C: SharedConnection> Actor<C> {
-    pub(super) const fn new(node: Node) -> Self {
+    pub(super) fn new(node: Node) -> Self {
         Self {
             node,
             calls: Vec::new(),
             claims: Vec::new(),
             terms: Vec::new(),
+            presence: Presences::new(),
             is_over: false,
             homes: None,
         }
@@ -91,7 +94,7 @@ impl<C: SharedConnection> Actor<C> {
             let commands = clustered.inbox.take(cx);
             let mut is_idle = commands.is_empty();
             for command in commands {
-                self.command(core, command);
+                self.command(core, clustered, command);
                 self.carry_out(core, clustered);
             }
             is_idle &= !self.hear(core, cx);
@@ -108,7 +111,12 @@ impl<C: SharedConnection> Actor<C> {
         Poll::Pending
     }
 
-    fn command(&mut self, core: &Arc<Core<C>>, command: Command<C>) {
+    fn command(
+        &mut self,
+        core: &Arc<Core<C>>,
+        clustered: &Clustered<C>,
+        command: Command<C>,
+    ) {
         let now = core.environment.now();
         match command {
             Command::Post(post) => self.node.handle_post(now, &post),
@@ -116,7 +124,16 @@ impl<C: SharedConnection> Actor<C> {
             Command::Timeout => self.node.handle_timeout(now),
             Command::Leave => self.node.leave(),
             Command::Finished(work) => self.node.finish(now, work),
-            Command::Submit(Submission { source, to, bytes, outgoing }) => {
+            Command::Gone(account) => self.presence.gone(core, &account),
+            Command::Through(account) => {
+                for effect in self.presence.through(&account) {
+                    self.effect(core, clustered, effect);
+                }
+            }
+            Command::Submit(Submission { source, to, word: Some(word), bytes, .. }) => {
+                self.node.submit_presence(now, source, to, word, bytes);
+            }
+            Command::Submit(Submission { source, to, bytes, outgoing, .. }) => {
                 let submitted = self.node.submit(now, source, to, bytes);
                 // NODE-7
                 if !submitted.bounced.is_empty()
@@ -188,10 +205,12 @@ impl<C: SharedConnection> Actor<C> {
             Effect::Slot(slot, change) => self.slot(core, clustered, slot, change),
             Effect::Export(slot) => {
                 let now = core.environment.now();
-                self.node.export(now, slot, core.export_slot(slot));
+                let content = self.presence.export(slot, &core.export_slot(slot));
+                self.node.export(now, slot, content);
             }
-            Effect::Handle { account, bytes, work } => {
-                self.handle(core, clustered, &account, &bytes, work);
+            Effect::Handle { .. } | Effect::Hear { .. } => {
+                let Some(effect) = self.presence.wait(effect) else { return };
+                self.handle(core, clustered, effect);
             }
             Effect::Up { slot, leg, number, said, work } => {
                 if let Some(homes) = &mut self.homes {
@@ -204,7 +223,8 @@ impl<C: SharedConnection> Actor<C> {
             }
             Effect::Down { leg, number, said } => clustered.edges.handle_down(leg, number, said),
             Effect::Broken(leg) => clustered.edges.broken(leg),
-            Effect::Lost(slot) => clustered.edges.lost(slot),
+            Effect::Emptied(slot) => clustered.edges.lost(slot),
+            Effect::Lost { slots, only } => self.presence.lose(core, &slots, only),
             Effect::Gone(node) => {
                 self.homes.iter_mut().for_each(|homes| homes.edge_lost(node));
             }
@@ -233,7 +253,7 @@ impl<C: SharedConnection> Actor<C> {
                 self.homes.iter_mut().for_each(|homes| homes.opened(slot));
             }
             Change::Arrived(export) => {
-                core.import_slot(slot, &export.content);
+                core.import_slot(slot, self.presence.import(&export.content));
                 placement.set_served(slot, true);
                 self.homes.iter_mut().for_each(|homes| homes.opened(slot));
             }
@@ -248,6 +268,7 @@ impl<C: SharedConnection> Actor<C> {
             }
             Change::GivenUp { lost } => {
                 placement.set_served(slot, false);
+                self.presence.give_up(slot);
                 core.give_up_slot(slot, lost);
                 self.homes.iter_mut().for_each(|homes| homes.give_up(slot));
             }
@@ -255,28 +276,38 @@ impl<C: SharedConnection> Actor<C> {
     }
 
     /// Something for an account that lives here.
-    fn handle(
-        &mut self,
-        core: &Arc<Core<C>>,
-        clustered: &Clustered<C>,
-        _account: &str,
-        bytes: &[u8],
-        work: Work,
-    ) {
+    fn handle(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>, effect: Effect) {
+        let (account, word, bytes, work) = match effect {
+            Effect::Handle { account, bytes, work } => (account, None, bytes, work),
+            Effect::Hear { account, word, bytes, work } => (account, Some(word), bytes, work),
+            _ => return,
+        };
         if !self.node.does(work.job) {
             return;
         }
-        let task = match Letter::decode(bytes) {
-            Some(Letter::Stanza(stanza)) => core.from_another_node(&stanza),
+        let letter = Letter::decode(&bytes);
+        let is_in_turn = letter.as_ref().is_some_and(Letter::is_in_turn);
+        let task = match letter {
+            Some(Letter::Stanza(stanza)) => {
+                if let Some(word) = &word {
+                    self.presence.directed(core, &account, word, &stanza);
+                }
+                core.from_another_node(&stanza)
+            }
+            Some(letter) => self.presence.letter(core, &account, word.as_ref(), letter),
             None => None,
         };
         match task {
             None => self.node.finish(core.environment.now(), work),
             Some(task) => {
                 let inbox = Arc::clone(&clustered.inbox);
+                let account = is_in_turn.then(|| self.presence.begin(account));
                 core.jobs.spawn(async move {
                     task.await;
                     inbox.put(Command::Finished(work));
+                    if let Some(account) = account {
+                        inbox.put(Command::Through(account));
+                    }
                 });
             }
         }
@@ -324,6 +355,9 @@ impl<C: SharedConnection> Core<C> {
     fn from_another_node(self: &Arc<Self>, stanza: &crate::stanza::Stanza) -> Option<Task> {
         let text = stanza.to()?;
         let to = self.address(&text).ok()?;
+        if let Some(kind) = subscription(stanza) {
+            return self.inbound_subscription(stanza, kind, &to.bare, false);
+        }
         self.route_to(None, stanza, &to)
     }
 

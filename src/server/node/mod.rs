@@ -14,6 +14,7 @@ mod actor;
 mod letter;
 mod options;
 mod placement;
+mod presence;
 mod submit;
 
 use std::fmt;
@@ -69,6 +70,10 @@ enum Command<C: SharedConnection> {
     Timeout,
     Leave,
     Submit(Submission<C>),
+    /// A session of this account is not available any more.
+    Gone(Arc<str>),
+    /// What an account had to do first is done.
+    Through(Arc<str>),
     Finished(Work),
 }
 
