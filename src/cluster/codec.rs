@@ -61,10 +61,10 @@ impl Post {
     }
 }
 
-pub(crate) struct Writer(pub(crate) Vec<u8>);
+struct Writer(Vec<u8>);
 
 impl Writer {
-    pub(crate) fn number(&mut self, mut number: u64) {
+    fn number(&mut self, mut number: u64) {
         while number >= 0x80 {
             self.0.push(number as u8 | 0x80);
             number >>= 7;
@@ -77,12 +77,12 @@ impl Writer {
         self.number(view.number);
     }
 
-    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+    fn bytes(&mut self, bytes: &[u8]) {
         self.number(bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
 
-    pub(crate) fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
+    fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
         self.number(items.len() as u64);
         items.iter().for_each(|item| each(self, item));
     }
@@ -174,17 +174,17 @@ impl Writer {
     }
 }
 
-pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
+struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(crate) fn byte(&mut self) -> Option<u8> {
+    fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;
         Some(*first)
     }
 
     /// Each number in its shortest form.
-    pub(crate) fn number(&mut self) -> Option<u64> {
+    fn number(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -200,7 +200,7 @@ impl<'a> Reader<'a> {
         None
     }
 
-    pub(crate) fn flag(&mut self) -> Option<bool> {
+    fn flag(&mut self) -> Option<bool> {
         match self.number()? {
             0 => Some(false),
             1 => Some(true),
@@ -216,7 +216,7 @@ impl<'a> Reader<'a> {
         self.number()?.try_into().ok().map(Slot)
     }
 
-    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
+    fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.number()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;

@@ -10,7 +10,7 @@
 //!
 //! `server::node` drives it. Public are what a host brings: an [`Engine`], and a way for [`Posts`].
 
-pub(crate) mod codec;
+mod codec;
 mod engine;
 mod fence;
 mod flow;
@@ -25,7 +25,7 @@ mod record;
 mod slots;
 #[cfg(test)]
 mod tests;
-pub(crate) mod view;
+mod view;
 
 /// Whether a test breaks this on purpose, to see that an oracle notices.
 macro_rules! broken {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jid::BareJid;
 
-use crate::cluster::codec::{Reader, Writer};
+use crate::packed::{Reader, Writer};
 use crate::sasl::{
     Bind2, Description, Establish, Fingerprint, Holder, Mechanism, Policy, UsedToken, UserAgent,
 };
@@ -60,16 +60,17 @@ pub(in crate::server) struct GoesOn {
 
 impl Adoption {
     pub(in crate::server) fn encode(&self) -> Arc<[u8]> {
-        let mut out = Writer(vec![VERSION]);
+        let mut out = Writer::default();
+        out.byte(VERSION);
         out.text(self.account.as_str());
         out.option(self.peer.is_known().then_some(&self.peer), |out, peer| {
-            out.text(&peer.to_string())
+            out.text(&peer.to_string());
         });
         out.flag(self.framing == Framing::Message);
         out.flag(self.secure);
         out.flag(self.is_guest);
         out.option(self.mechanism, |out, mechanism| out.text(mechanism.as_str()));
-        out.number(self.bind_failures.into());
+        out.number(self.bind_failures);
         let times = &self.times;
         [times.accepted_ago, times.auth_ago, times.negotiation_left]
             .into_iter()
@@ -87,7 +88,7 @@ impl Adoption {
             out.option(goes_on.lang.as_deref(), Writer::text);
             out.proved(&goes_on.proved);
         });
-        out.0.into()
+        out.into_bytes().into()
     }
 
     /// `policy`: what the domain of an account has said about tokens. `None` where it is no adoption of this version.
@@ -95,7 +96,7 @@ impl Adoption {
         bytes: &[u8],
         policy: impl Fn(&BareJid) -> Option<Arc<Policy>>,
     ) -> Option<Self> {
-        let mut input = Reader(bytes);
+        let mut input = Reader::new(bytes);
         if input.byte()? != VERSION {
             return None;
         }
@@ -131,28 +132,14 @@ impl Adoption {
             })?,
             account,
         };
-        input.0.is_empty().then_some(adoption)
+        input.is_empty().then_some(adoption)
     }
 }
 
 impl Writer {
-    fn text(&mut self, text: &str) {
-        self.bytes(text.as_bytes());
-    }
-
-    fn flag(&mut self, flag: bool) {
-        self.number(flag.into());
-    }
-
-    fn time(&mut self, time: Duration) {
-        self.number(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    }
-
-    fn option<T>(&mut self, value: Option<T>, some: impl FnOnce(&mut Self, T)) {
-        self.flag(value.is_some());
-        if let Some(value) = value {
-            some(self, value);
-        }
+    fn list<T>(&mut self, items: &[T], each: impl Fn(&mut Self, &T)) {
+        self.count(items.len());
+        items.iter().for_each(|item| each(self, item));
     }
 
     fn requests(&mut self, requests: &[Nonza]) {
@@ -174,7 +161,7 @@ impl Writer {
             out.bytes(wish.holder.client.as_bytes());
             out.text(wish.mechanism.as_str());
             out.option(wish.used.as_ref(), |out, used| {
-                out.option(used.number, Self::number);
+                out.option(used.number, |out, number| out.number(number));
                 out.flag(used.is_due);
                 out.bytes(used.fingerprint.as_bytes());
             });
@@ -185,25 +172,9 @@ impl Writer {
     }
 }
 
-impl<'a> Reader<'a> {
-    fn text(&mut self) -> Option<&'a str> {
-        str::from_utf8(self.bytes()?).ok()
-    }
-
+impl Reader<'_> {
     fn owned_text(&mut self) -> Option<String> {
         self.text().map(str::to_owned)
-    }
-
-    fn time(&mut self) -> Option<Duration> {
-        self.number().map(Duration::from_nanos)
-    }
-
-    /// Outside, whether it could be read; inside, whether there is one.
-    fn option<T>(&mut self, some: impl FnOnce(&mut Self) -> Option<T>) -> Option<Option<T>> {
-        match self.flag()? {
-            true => some(self).map(Some),
-            false => Some(None),
-        }
     }
 
     fn requests(&mut self) -> Option<Vec<Nonza>> {

@@ -8,8 +8,8 @@ use std::task::{Context, Waker};
 use parking_lot::Mutex;
 
 use super::{Adoption, SaidUp};
+use crate::cluster::Slot;
 use crate::cluster::leg::{Down, EdgeEnd, Ending, Up};
-use crate::cluster::view::Slot;
 use crate::connection::SharedConnection;
 use crate::outbox::message;
 use crate::server::driver::admission::Dismissal;
@@ -138,6 +138,11 @@ impl<C: SharedConnection> Edges<C> {
     /// The home of these accounts is lost, with all that it had (NODE-13).
     pub(in crate::server) fn lost(&self, slot: Slot) {
         self.dismiss_those(&lost(), |line| line.slot == slot);
+    }
+
+    /// The node acts no more: all are lost, and those that come.
+    pub(in crate::server) fn lose_all(&self) {
+        self.dismiss_all(&lost());
     }
 
     /// Closes the streams of all, and of those that come.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::{Adoption, SaidDown};
 use crate::cluster::leg::{Broken, Down, HomeEnd, LegId, Up};
-use crate::cluster::view::{Incarnation, Slot};
+use crate::cluster::{Incarnation, Slot};
 use crate::connection::{Close, SharedConnection};
 use crate::outbox::{Drain, Marks, Outbox};
 use crate::server::Core;
@@ -18,12 +18,14 @@ use crate::server::driver::{Driver, Want};
 /// The clients whose accounts live at this node. It belongs to whoever drives the node.
 pub(in crate::server) struct Homes<C: SharedConnection> {
     core: Arc<Core<C>>,
-    connect: fn(Arc<Outbox>) -> C,
-    marks: Marks,
-    homes: BTreeMap<LegId, Home<C>>,
+    pub(super) connect: fn(Arc<Outbox>) -> C,
+    pub(super) marks: Marks,
+    pub(super) homes: BTreeMap<LegId, Home<C>>,
     ready: Arc<Ready>,
     timers: BTreeSet<(Duration, LegId)>,
-    said: Vec<SaidDown>,
+    /// What has come for a slot before it was open.
+    early: BTreeMap<Slot, Vec<(LegId, u64, Up)>>,
+    pub(super) said: Vec<SaidDown>,
 }
 
 /// Those that have something to do.
@@ -35,20 +37,29 @@ struct Ready {
 /// Wakes one of them.
 struct Bell(Arc<Ready>, LegId);
 
-struct Home<C: SharedConnection> {
-    slot: Slot,
-    driver: Driver<C>,
-    drain: Drain,
-    end: HomeEnd,
+pub(super) struct Home<C: SharedConnection> {
+    pub(super) slot: Slot,
+    pub(super) driver: Driver<C>,
+    pub(super) drain: Drain,
+    pub(super) end: HomeEnd,
     /// What was not read yet.
-    input: VecDeque<Input>,
-    is_bound: bool,
-    due: Option<Duration>,
+    pub(super) input: VecDeque<Input>,
+    pub(super) is_bound: bool,
+    pub(super) due: Option<Duration>,
 }
 
-enum Input {
+pub(super) enum Input {
     Bytes(Arc<[u8]>),
     End,
+}
+
+impl Input {
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::End => None,
+        }
+    }
 }
 
 impl Ready {
@@ -75,7 +86,8 @@ impl<C: SharedConnection> Homes<C> {
     ) -> Self {
         let ready = Arc::new(Ready { legs: Mutex::default(), wake: Box::new(wake) });
         let (homes, timers, said) = (BTreeMap::new(), BTreeSet::new(), Vec::new());
-        Self { core, connect, marks, homes, ready, timers, said }
+        let early = BTreeMap::new();
+        Self { core, connect, marks, homes, ready, timers, early, said }
     }
 
     /// What has been said since, in its order.
@@ -176,7 +188,7 @@ impl<C: SharedConnection> Homes<C> {
         self.timers.first().map(|(due, _)| *due)
     }
 
-    /// Of those whose slot is still. The others are looked at when it is [`thawed`](Self::thawed).
+    /// Of those whose slot is still. The others are looked at when it is [`opened`](Self::opened) again.
     pub(in crate::server) fn handle_timeout(
         &mut self,
         now: Duration,
@@ -193,15 +205,40 @@ impl<C: SharedConnection> Homes<C> {
         }
     }
 
-    /// A slot stays here after all.
-    pub(in crate::server) fn thawed(&mut self, slot: Slot) {
+    /// Something has come for a slot that lives here and is not open yet.
+    pub(in crate::server) fn put_by(&mut self, slot: Slot, leg: LegId, number: u64, said: Up) {
+        self.early.entry(slot).or_default().push((leg, number, said));
+    }
+
+    /// A slot is open, or stays here after all.
+    pub(in crate::server) fn opened(&mut self, slot: Slot) {
+        for (leg, number, said) in self.early.remove(&slot).unwrap_or_default() {
+            self.handle_up(slot, leg, number, said);
+        }
         let of_slot = self.homes.iter().filter(|(_, home)| home.slot == slot);
         of_slot.for_each(|(leg, _)| self.ready.ring(*leg));
     }
 
+    /// A slot goes on, after it has stood for so long.
+    pub(in crate::server) fn thawed(&mut self, slot: Slot, stood: Duration) {
+        for (_, home) in self.homes.iter_mut().filter(|(_, home)| home.slot == slot) {
+            home.driver.thaw(stood);
+        }
+        self.opened(slot);
+    }
+
     /// A slot is elsewhere now, or nowhere: nothing is said.
     pub(in crate::server) fn give_up(&mut self, slot: Slot) {
-        self.remove_those(|_, home| home.slot == slot);
+        self.early.remove(&slot);
+        let legs = self.homes.iter().filter(|(_, home)| home.slot == slot);
+        for leg in legs.map(|(leg, _)| *leg).collect::<Vec<_>>() {
+            self.take(leg).into_iter().for_each(|home| home.driver.let_go());
+        }
+    }
+
+    /// These edges are no more, by the time their clients have come here.
+    pub(in crate::server) fn lose_edges(&mut self, is_there: impl Fn(Incarnation) -> bool) {
+        self.remove_those(|leg, _| !is_there(leg.edge));
     }
 
     /// An edge is lost, and so are the transports of its clients (NODE-13).
@@ -223,16 +260,21 @@ impl<C: SharedConnection> Homes<C> {
 
     /// The loss of its transport.
     fn remove(&mut self, leg: LegId) {
-        let Some(home) = self.homes.remove(&leg) else { return };
+        drop(self.take(leg));
+    }
+
+    fn take(&mut self, leg: LegId) -> Option<Home<C>> {
+        let home = self.homes.remove(&leg)?;
         if let Some(due) = home.due {
             self.timers.remove(&(due, leg));
         }
         self.ready.legs.lock().remove(&leg);
+        Some(home)
     }
 }
 
 /// Behind what has been said.
-const CLOSED: Down = Down::Closed { is_flushed: true };
+pub(super) const CLOSED: Down = Down::Closed { is_flushed: true };
 
 impl<C: SharedConnection> Home<C> {
     /// `false`: its transport is lost.
@@ -278,7 +320,7 @@ impl<C: SharedConnection> Home<C> {
                 _ => None,
             };
             match input {
-                Some(Input::Bytes(bytes)) => self.driver.receive_carried(&bytes),
+                Some(Input::Bytes(bytes)) => self.driver.receive_leg(&bytes),
                 Some(Input::End) => self.driver.end_of_input(),
                 None => break,
             }

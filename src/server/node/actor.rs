@@ -1,8 +1,10 @@
 //! The place where all that a node is happens.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::letter::Letter;
 use super::placement::fence;
@@ -12,8 +14,10 @@ use crate::cluster::{
     Answer, Ask, AskId, Change, Effect, EngineFuture, Node, Slot, Stored, View, Work,
 };
 use crate::connection::SharedConnection;
+use crate::outbox::Marks;
 use crate::server::deliver::answer::try_again;
-use crate::server::{Core, Task};
+use crate::server::legs::{Homes, SaidDown, SaidUp};
+use crate::server::{Core, FaultKind, PeerAddress, Task};
 use crate::store::{StoreError, StoreFuture, deposed};
 
 pub(super) struct Actor<C: SharedConnection> {
@@ -22,7 +26,13 @@ pub(super) struct Actor<C: SharedConnection> {
     claims: Vec<(Slot, View, StoreFuture<()>)>,
     terms: Vec<(Arc<str>, StoreFuture<u64>)>,
     is_over: bool,
-    of: std::marker::PhantomData<fn() -> C>,
+    /// The clients whose accounts live here, once it runs.
+    homes: Option<Homes<C>>,
+    /// Since when they stand still.
+    frozen: BTreeMap<Slot, Duration>,
+    /// Those that are to be handed over, as soon as nothing of them is under way.
+    exports: BTreeSet<Slot>,
+    again: Option<Task>,
 }
 
 /// Those that are ready, out of `all`.
@@ -50,12 +60,15 @@ impl<C: SharedConnection> Actor<C> {
             claims: Vec::new(),
             terms: Vec::new(),
             is_over: false,
-            of: std::marker::PhantomData,
+            homes: None,
+            frozen: BTreeMap::new(),
+            exports: BTreeSet::new(),
+            again: None,
         }
     }
 
     /// Listens to others.
-    pub(super) fn begin(&mut self, _core: &Arc<Core<C>>, clustered: &Clustered<C>) {
+    pub(super) fn begin(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) {
         let inbox = Arc::downgrade(&clustered.inbox);
         let post = move |post: Arc<[u8]>| {
             if let Some(inbox) = inbox.upgrade() {
@@ -69,6 +82,10 @@ impl<C: SharedConnection> Actor<C> {
                 inbox.put(Command::Hint);
             }
         }));
+        let inbox = Arc::downgrade(&clustered.inbox);
+        let wake = move || inbox.upgrade().into_iter().for_each(|inbox| inbox.wake());
+        let (connect, marks) = (clustered.connect, Marks::default());
+        self.homes = Some(Homes::new(Arc::clone(core), connect, marks, wake));
         clustered.inbox.put(Command::Timeout);
     }
 
@@ -88,6 +105,9 @@ impl<C: SharedConnection> Actor<C> {
             }
             is_idle &= !self.hear(core, cx);
             is_idle &= !self.carry_out(core, clustered);
+            is_idle &= !self.legs(core, clustered);
+            is_idle &= !self.hand_over(core, clustered);
+            is_idle &= !self.looks_again(core, cx);
             if self.is_over {
                 return Poll::Ready(());
             }
@@ -177,23 +197,31 @@ impl<C: SharedConnection> Actor<C> {
                 self.claims.push((slot, token, claim));
             }
             Effect::Slot(slot, change) => self.slot(core, clustered, slot, change),
-            Effect::Export(slot) => {
-                let now = core.environment.now();
-                self.node.export(now, slot, core.export_slot(slot));
-            }
+            Effect::Export(slot) => _ = self.exports.insert(slot),
             Effect::Handle { account, bytes, work } => {
                 self.handle(core, clustered, &account, &bytes, work);
             }
-            // Nobody has legs yet.
-            Effect::Up { .. }
-            | Effect::Down { .. }
-            | Effect::Broken(_)
-            | Effect::Lost(_)
-            | Effect::Gone(_) => {}
+            Effect::Up { slot, leg, number, said, work } => {
+                if let Some(homes) = &mut self.homes {
+                    match self.node.does(work.job) {
+                        true => homes.handle_up(slot, leg, number, said),
+                        false => homes.put_by(slot, leg, number, said),
+                    }
+                }
+                self.node.finish(core.environment.now(), work);
+            }
+            Effect::Down { leg, number, said } => clustered.edges.handle_down(leg, number, said),
+            Effect::Broken(leg) => clustered.edges.broken(leg),
+            Effect::Lost(slot) => clustered.edges.lost(slot),
+            Effect::Gone(node) => {
+                self.homes.iter_mut().for_each(|homes| homes.edge_lost(node));
+            }
             Effect::Post(to, post) => clustered.posts.post(to, post),
             Effect::Fenced => {
                 clustered.placement.fence();
                 core.fenced();
+                self.homes.iter_mut().for_each(Homes::clear);
+                clustered.edges.lose_all();
                 self.is_over = true;
             }
             Effect::Left => self.is_over = true,
@@ -208,24 +236,95 @@ impl<C: SharedConnection> Actor<C> {
         match change {
             // Its effect is another one.
             Change::Claim { .. } => {}
-            Change::Opened => placement.set_served(slot, true),
-            Change::Arrived(export) => {
-                core.import_slot(slot, &export.content);
+            Change::Opened => {
                 placement.set_served(slot, true);
+                self.homes.iter_mut().for_each(|homes| homes.opened(slot));
             }
+            Change::Arrived(export) => self.arrived(core, clustered, slot, &export.content),
             Change::Frozen => {
                 placement.set_served(slot, false);
-                core.freeze_slot(slot);
+                self.frozen.insert(slot, core.environment.now());
+                core.freeze(&of(slot));
             }
             Change::Thawed => {
-                core.thaw_slot(slot);
+                self.exports.remove(&slot);
                 placement.set_served(slot, true);
+                // One that was frozen before it was open has nothing that could have stood.
+                let since = self.frozen.remove(&slot);
+                let stood = since.map(|at| core.environment.now().saturating_sub(at));
+                core.thaw(&of(slot), stood.unwrap_or_default());
+                let stood = stood.unwrap_or_default();
+                self.homes.iter_mut().for_each(|homes| homes.thawed(slot, stood));
             }
-            Change::GivenUp { lost } => {
+            // Where it is lost, the edges of its clients know, and those who see them.
+            Change::GivenUp { .. } => {
                 placement.set_served(slot, false);
-                core.give_up_slot(slot, lost);
+                self.exports.remove(&slot);
+                self.frozen.remove(&slot);
+                core.forget(&of(slot), None);
+                self.homes.iter_mut().for_each(|homes| homes.give_up(slot));
             }
         }
+    }
+
+    /// A slot has come here with all that it had.
+    fn arrived(
+        &mut self,
+        core: &Arc<Core<C>>,
+        clustered: &Clustered<C>,
+        slot: Slot,
+        content: &[u8],
+    ) {
+        let imported = self
+            .homes
+            .as_mut()
+            .map(|homes| homes.import(slot, |connect| core.import(content, connect)));
+        if imported.is_some_and(|imported| imported.is_err()) {
+            // What nobody can read is lost (NODE-9).
+            core.faults.tell(FaultKind::Arrival, &PeerAddress::UNKNOWN, None);
+        }
+        clustered.placement.set_served(slot, true);
+        core.thaw(&of(slot), Duration::ZERO);
+        if let Some(homes) = &mut self.homes {
+            homes.opened(slot);
+            let record = self.node.record();
+            homes.lose_edges(|edge| record.has(edge));
+        }
+    }
+
+    /// Hands over the slots that stand still and have nothing under way; whether there were any.
+    fn hand_over(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) -> bool {
+        let mut any = false;
+        for slot in self.exports.clone() {
+            let Some(homes) = self.homes.as_mut().filter(|_| self.node.is_through(slot)) else {
+                continue;
+            };
+            let leaving = homes.export(slot);
+            let content = leaving.and_then(|leaving| core.export(&of(slot), &leaving));
+            // What was finished just before may have said something that waits in the inbox.
+            let Some(content) = content.filter(|_| clustered.inbox.is_empty()) else { continue };
+            self.exports.remove(&slot);
+            self.node.export(core.environment.now(), slot, content.into());
+            any = true;
+        }
+        any
+    }
+
+    /// Whether those that wait are to be looked at again: nobody says when what is under way is done.
+    fn looks_again(&mut self, core: &Arc<Core<C>>, cx: &mut Context<'_>) -> bool {
+        if self.exports.is_empty() {
+            self.again = None;
+            return false;
+        }
+        let again = self.again.get_or_insert_with(|| {
+            let core = Arc::clone(core);
+            Box::pin(async move { core.sleep(LOOK_AGAIN).await })
+        });
+        let is_due = again.as_mut().poll(cx).is_ready();
+        if is_due {
+            self.again = None;
+        }
+        is_due
     }
 
     /// Something for an account that lives here.
@@ -256,11 +355,41 @@ impl<C: SharedConnection> Actor<C> {
         }
     }
 
+    /// What clients here have said, and what those whose accounts live here are told; whether that was anything.
+    fn legs(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) -> bool {
+        let now = core.environment.now();
+        let up = clustered.edges.take_said();
+        let mut any = !up.is_empty();
+        for SaidUp { slot, leg, number, said } in up {
+            self.node.submit_up(now, slot, leg, number, said);
+        }
+        if let Some(homes) = self.homes.as_mut().filter(|_| self.node.may_act(now)) {
+            let is_still = |slot| self.node.serves(slot);
+            homes.handle_timeout(now, is_still);
+            homes.run(is_still);
+            for SaidDown { slot, leg, number, said } in homes.take_said() {
+                any = true;
+                self.node.submit_down(now, slot, leg, number, said);
+            }
+        }
+        any
+    }
+
     fn publish(&self, clustered: &Clustered<C>) {
         clustered.placement.set_deadline(self.node.acts_until());
-        clustered.inbox.state.lock().next_timeout = Some(self.node.next_timeout());
+        let of_legs = self.homes.as_ref().and_then(Homes::next_timeout);
+        let next = of_legs.into_iter().fold(self.node.next_timeout(), Duration::min);
+        clustered.inbox.state.lock().next_timeout = Some(next);
     }
 }
+
+/// The accounts of a slot.
+fn of(slot: Slot) -> impl Fn(&str) -> bool {
+    move |account| Slot::of(account) == slot
+}
+
+/// How soon what is under way in a slot that is to be handed over is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 fn stored(said: Result<(), StoreError>) -> Option<Stored> {
     match said {
@@ -282,23 +411,5 @@ impl<C: SharedConnection> Core<C> {
     /// NODE-2: all sessions end, and nobody but their clients hears of it.
     fn fenced(&self) {
         self.registry.forget(&|_| true, Some(crate::connection::Close::Abort));
-    }
-
-    fn export_slot(&self, _slot: Slot) -> Arc<[u8]> {
-        Arc::default()
-    }
-
-    fn import_slot(&self, _slot: Slot, _content: &[u8]) {}
-
-    fn freeze_slot(&self, slot: Slot) {
-        self.registry.freeze(&|account| Slot::of(account) == slot);
-    }
-
-    fn thaw_slot(&self, slot: Slot) {
-        self.registry.thaw(&|account| Slot::of(account) == slot, std::time::Duration::ZERO);
-    }
-
-    fn give_up_slot(&self, slot: Slot, _lost: bool) {
-        self.registry.forget(&|account| Slot::of(account) == slot, None);
     }
 }

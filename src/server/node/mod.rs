@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::legs::Edges;
 use super::{Core, Server};
 use crate::cluster::{Engine, Incarnation, Node, Posts, Work};
 use crate::connection::SharedConnection;
@@ -47,6 +48,7 @@ pub(in crate::server) struct Clustered<C: SharedConnection> {
     me: Incarnation,
     /// The home's end of a leg.
     connect: fn(Arc<Outbox>) -> C,
+    edges: Arc<Edges<C>>,
 }
 
 /// What others have for the node, in order.
@@ -84,6 +86,16 @@ impl<C: SharedConnection> Inbox<C> {
         waker.into_iter().for_each(Waker::wake);
     }
 
+    /// There is something to do that is not here.
+    fn wake(&self) {
+        let waker = self.state.lock().waker.take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.state.lock().commands.is_empty()
+    }
+
     /// All that has come; else whoever asks is woken.
     fn take(&self, cx: &Context<'_>) -> Vec<Command<C>> {
         let mut state = self.state.lock();
@@ -109,7 +121,16 @@ impl<C: SharedConnection> Clustered<C> {
         let node = Node::new(me, name, crate::cluster::SLOTS, settings);
         let actor = Mutex::new(Some(Box::new(Actor::new(node))));
         let inbox = Arc::new(Inbox::new());
-        Self { placement, inbox, actor, engine, posts, store, me, connect }
+        let edges = {
+            let inbox = Arc::downgrade(&inbox);
+            Edges::new(move || inbox.upgrade().into_iter().for_each(|inbox| inbox.wake()))
+        };
+        Self { placement, inbox, actor, engine, posts, store, me, connect, edges }
+    }
+
+    /// The clients that have authenticated here.
+    pub(in crate::server) fn edges(&self) -> Arc<Edges<C>> {
+        Arc::clone(&self.edges)
     }
 
     pub(in crate::server) fn next_timeout(&self) -> Option<Duration> {
