@@ -250,6 +250,12 @@ impl Node {
         self.settle(now);
     }
 
+    /// Whether all that the accounts of a slot have sent is answered. It was so at [`Effect::Export`], but what has
+    /// been finished since may have said more.
+    pub(crate) fn is_through(&self, slot: Slot) -> bool {
+        is_through(&self.links, slot)
+    }
+
     /// What the accounts of a slot have, for [`Effect::Export`]. It is kept until a view gives the slot to its new owner.
     pub(crate) fn export(&mut self, now: Duration, slot: Slot, content: Arc<[u8]>) {
         if !self.may_act(now) {
@@ -372,12 +378,8 @@ impl Node {
     /// NODE-9: what is frozen and quiet is exported, what has arrived is taken, what takes too long is cancelled. The
     /// last two exclude each other by the engine's compare-and-swap, and nothing else has to.
     fn advance_moves(&mut self, now: Duration) {
-        let is_quiet = |slot: Slot| {
-            let from = |frame: &Frame| frame.source == Some(slot);
-            let mut links = self.links.values();
-            let is_through = !links.any(|link| link.waiting().any(|one| from(&one.frame)));
-            is_through || broken!(self.settings, NoDrain)
-        };
+        let links = &self.links;
+        let is_quiet = |slot| is_through(links, slot) || broken!(self.settings, NoDrain);
         let due = self.slots.due(is_quiet);
         self.effects.extend(due.into_iter().map(Effect::Export));
         let Some(view) = self.member.next_view() else { return };
@@ -430,6 +432,11 @@ impl Node {
             self.effects.push_back(how);
         }
     }
+}
+
+fn is_through(links: &BTreeMap<Incarnation, Link>, slot: Slot) -> bool {
+    let from = |frame: &Frame| frame.source == Some(slot);
+    !links.values().any(|link| link.waiting().any(|one| from(&one.frame)))
 }
 
 #[cfg(test)]

@@ -259,8 +259,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
-    /// It is a node: see [`of_node`](crate::session::RegistryBuilder).
-    #[cfg(feature = "cluster")]
+    /// Its sessions have these numbers, as those of one node among others.
+    #[cfg(all(test, feature = "cluster"))]
     pub(super) fn of_node(mut self, first_session: u64) -> Self {
         self.registry = self.registry.of_node(first_session);
         self
@@ -467,7 +467,11 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let registry = match &placement {
             Some(placement) => {
                 let placement = Arc::clone(placement);
-                registry.lives_here(move |bare| placement.is_here(bare))
+                let mut first = [0; 8];
+                environment.random(&mut first);
+                // Far from those of the others, and with room behind it.
+                let first = 1 + (u64::from_le_bytes(first) >> 1);
+                registry.of_node(first).lives_here(move |bare| placement.is_here(bare))
             }
             None => registry,
         };

@@ -29,6 +29,21 @@ pub(super) struct Leg<T> {
     pub(super) driver: T,
 }
 
+/// Streams of a slot that moves.
+#[derive(Default)]
+pub(super) struct Leaving {
+    pub(super) legs: Vec<Leg<Vec<u8>>>,
+    /// What edge those have that end with the move.
+    pub(super) broken: Vec<Vec<u8>>,
+}
+
+/// Streams of a slot that has come here.
+pub(super) struct Arrived<C: SharedConnection> {
+    pub(super) going_on: Vec<Leg<Driver<C>>>,
+    /// What edge those have whose session has not come along.
+    pub(super) broken: Vec<Vec<u8>>,
+}
+
 impl<C: SharedConnection> Keeps<C> for Core<C> {
     fn export(&self, of: &Keeper<'_, C>) -> Kept {
         let mut kept = Kept::default();
@@ -77,11 +92,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// All that these accounts have here, with the streams that go on with their sessions. It stays as it was, and
     /// stands still. `None`: something is still under way, and it is to be tried again.
-    pub(super) fn export(
-        self: &Arc<Self>,
-        which: Which<'_>,
-        legs: &[Leg<Vec<u8>>],
-    ) -> Option<Vec<u8>> {
+    pub(super) fn export(self: &Arc<Self>, which: Which<'_>, leaving: &Leaving) -> Option<Vec<u8>> {
         if self.jobs.is_busy(which) {
             return None;
         }
@@ -89,12 +100,14 @@ impl<C: SharedConnection> Core<C> {
         let mut out = Writer::default();
         out.byte(VERSION);
         out.bytes(&accounts);
-        out.count(legs.len());
-        for leg in legs {
+        out.count(leaving.legs.len());
+        for leg in &leaving.legs {
             out.number(leg.session.get());
             out.bytes(&leg.line);
             out.bytes(&leg.driver);
         }
+        out.count(leaving.broken.len());
+        leaving.broken.iter().for_each(|line| out.bytes(line));
         let retries = self.offline_retries.of(which);
         out.count(retries.len());
         for (account, given) in retries {
@@ -116,8 +129,9 @@ impl<C: SharedConnection> Core<C> {
         self: &Arc<Self>,
         bytes: &[u8],
         mut connect: impl FnMut(SessionId, &[u8]) -> Option<C>,
-    ) -> Result<Vec<Leg<Driver<C>>>, NotAnExport> {
-        let Read { accounts, legs, retries, unheard } = self.read(bytes).ok_or(NotAnExport)?;
+    ) -> Result<Arrived<C>, NotAnExport> {
+        let Read { accounts, legs, broken, retries, unheard } =
+            self.read(bytes).ok_or(NotAnExport)?;
         let mut connect = |session| connect(session, &legs.get(&session)?.line);
         let imported = self.registry.import(accounts, &**self, &mut connect)?;
         for (by, account, contact) in unheard {
@@ -142,7 +156,8 @@ impl<C: SharedConnection> Core<C> {
                 going_on.push(Leg { session: id, line, driver });
             }
         }
-        Ok(going_on)
+        let broken = legs.into_values().map(|leg| leg.line).chain(broken).collect();
+        Ok(Arrived { going_on, broken })
     }
 
     fn read<'a>(&self, bytes: &'a [u8]) -> Option<Read<'a>> {
@@ -162,6 +177,7 @@ impl<C: SharedConnection> Core<C> {
                 })?
                 .into_iter()
                 .collect(),
+            broken: input.list(|input| input.bytes().map(<[u8]>::to_vec))?,
             retries: input.list(|input| {
                 let account = jid(input)?;
                 Some((account, input.list(|input| input.number().map(OfflineId::new))?))
@@ -183,6 +199,7 @@ impl<C: SharedConnection> Core<C> {
 struct Read<'a> {
     accounts: &'a [u8],
     legs: BTreeMap<SessionId, Leg<Moving>>,
+    broken: Vec<Vec<u8>>,
     retries: Vec<(BareJid, Vec<OfflineId>)>,
     unheard: Vec<(BareJid, BareJid, BareJid)>,
 }

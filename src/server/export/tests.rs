@@ -320,14 +320,16 @@ impl World {
                 places.push(at);
             }
         }
-        let bytes = self.server.0.export(&all, &legs).unwrap();
+        let leaving = Leaving { legs, broken: Vec::new() };
+        let bytes = self.server.0.export(&all, &leaving).unwrap();
         let clients = &mut self.clients;
         let connect = |_: SessionId, line: &[u8]| {
             let client = &mut clients[usize::from(line[0])];
             client.wire = Recorder::with_framing(client.wire.framing());
             Some(client.wire.clone())
         };
-        let mut arrived = to.0.import(&bytes, connect).unwrap();
+        let Arrived { going_on: mut arrived, broken } = to.0.import(&bytes, connect).unwrap();
+        assert!(broken.is_empty());
         self.server.0.forget(&all, None);
         assert!(self.server.registry().is_forgotten());
         assert_eq!(arrived.len(), places.len());

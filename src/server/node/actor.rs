@@ -1,5 +1,6 @@
 //! The place where all that a node is happens.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -17,7 +18,7 @@ use crate::connection::SharedConnection;
 use crate::outbox::Marks;
 use crate::server::deliver::answer::try_again;
 use crate::server::legs::{Homes, SaidDown, SaidUp};
-use crate::server::{Core, Task};
+use crate::server::{Core, FaultKind, PeerAddress, Task};
 use crate::store::{StoreError, StoreFuture, deposed};
 
 pub(super) struct Actor<C: SharedConnection> {
@@ -29,6 +30,11 @@ pub(super) struct Actor<C: SharedConnection> {
     is_over: bool,
     /// The clients whose accounts live here, once it runs.
     homes: Option<Homes<C>>,
+    /// Since when they stand still.
+    frozen: BTreeMap<Slot, Duration>,
+    /// Those that are to be handed over, as soon as nothing of them is under way.
+    exports: BTreeSet<Slot>,
+    again: Option<Task>,
 }
 
 /// Those that are ready, out of `all`.
@@ -58,6 +64,9 @@ impl<C: SharedConnection> Actor<C> {
             presence: Presences::new(),
             is_over: false,
             homes: None,
+            frozen: BTreeMap::new(),
+            exports: BTreeSet::new(),
+            again: None,
         }
     }
 
@@ -100,6 +109,8 @@ impl<C: SharedConnection> Actor<C> {
             is_idle &= !self.hear(core, cx);
             is_idle &= !self.carry_out(core, clustered);
             is_idle &= !self.legs(core, clustered);
+            is_idle &= !self.hand_over(core, clustered);
+            is_idle &= !self.looks_again(core, cx);
             if self.is_over {
                 return Poll::Ready(());
             }
@@ -203,11 +214,7 @@ impl<C: SharedConnection> Actor<C> {
                 self.claims.push((slot, token, claim));
             }
             Effect::Slot(slot, change) => self.slot(core, clustered, slot, change),
-            Effect::Export(slot) => {
-                let now = core.environment.now();
-                let content = self.presence.export(slot, &core.export_slot(slot));
-                self.node.export(now, slot, content);
-            }
+            Effect::Export(slot) => _ = self.exports.insert(slot),
             Effect::Handle { .. } | Effect::Hear { .. } => {
                 let Some(effect) = self.presence.wait(effect) else { return };
                 self.handle(core, clustered, effect);
@@ -252,27 +259,94 @@ impl<C: SharedConnection> Actor<C> {
                 placement.set_served(slot, true);
                 self.homes.iter_mut().for_each(|homes| homes.opened(slot));
             }
-            Change::Arrived(export) => {
-                core.import_slot(slot, self.presence.import(&export.content));
-                placement.set_served(slot, true);
-                self.homes.iter_mut().for_each(|homes| homes.opened(slot));
-            }
+            Change::Arrived(export) => self.arrived(core, clustered, slot, &export.content),
             Change::Frozen => {
                 placement.set_served(slot, false);
-                core.freeze_slot(slot);
+                self.frozen.insert(slot, core.environment.now());
+                core.freeze(&of(slot));
             }
             Change::Thawed => {
-                core.thaw_slot(slot);
+                self.exports.remove(&slot);
                 placement.set_served(slot, true);
-                self.homes.iter_mut().for_each(|homes| homes.opened(slot));
+                // One that was frozen before it was open has nothing that could have stood.
+                let since = self.frozen.remove(&slot);
+                let stood = since.map(|at| core.environment.now().saturating_sub(at));
+                core.thaw(&of(slot), stood.unwrap_or_default());
+                let stood = stood.unwrap_or_default();
+                self.homes.iter_mut().for_each(|homes| homes.thawed(slot, stood));
             }
-            Change::GivenUp { lost } => {
+            // Where it is lost, the edges of its clients know, and those who see them.
+            Change::GivenUp { .. } => {
                 placement.set_served(slot, false);
                 self.presence.give_up(slot);
-                core.give_up_slot(slot, lost);
+                self.exports.remove(&slot);
+                self.frozen.remove(&slot);
+                core.forget(&of(slot), None);
                 self.homes.iter_mut().for_each(|homes| homes.give_up(slot));
             }
         }
+    }
+
+    /// A slot has come here with all that it had.
+    fn arrived(
+        &mut self,
+        core: &Arc<Core<C>>,
+        clustered: &Clustered<C>,
+        slot: Slot,
+        content: &[u8],
+    ) {
+        let content = self.presence.import(content);
+        let imported = self
+            .homes
+            .as_mut()
+            .map(|homes| homes.import(slot, |connect| core.import(content, connect)));
+        if imported.is_some_and(|imported| imported.is_err()) {
+            // What nobody can read is lost (NODE-9).
+            core.faults.tell(FaultKind::Arrival, &PeerAddress::UNKNOWN, None);
+        }
+        clustered.placement.set_served(slot, true);
+        core.thaw(&of(slot), Duration::ZERO);
+        if let Some(homes) = &mut self.homes {
+            homes.opened(slot);
+            let record = self.node.record();
+            homes.lose_edges(|edge| record.has(edge));
+        }
+    }
+
+    /// Hands over the slots that stand still and have nothing under way; whether there were any.
+    fn hand_over(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) -> bool {
+        let mut any = false;
+        for slot in self.exports.clone() {
+            let Some(homes) = self.homes.as_mut().filter(|_| self.node.is_through(slot)) else {
+                continue;
+            };
+            let leaving = homes.export(slot);
+            let content = leaving.and_then(|leaving| core.export(&of(slot), &leaving));
+            // What was finished just before may have said something that waits in the inbox.
+            let Some(content) = content.filter(|_| clustered.inbox.is_empty()) else { continue };
+            self.exports.remove(&slot);
+            let content = self.presence.export(slot, &content);
+            self.node.export(core.environment.now(), slot, content);
+            any = true;
+        }
+        any
+    }
+
+    /// Whether those that wait are to be looked at again: nobody says when what is under way is done.
+    fn looks_again(&mut self, core: &Arc<Core<C>>, cx: &mut Context<'_>) -> bool {
+        if self.exports.is_empty() {
+            self.again = None;
+            return false;
+        }
+        let again = self.again.get_or_insert_with(|| {
+            let core = Arc::clone(core);
+            Box::pin(async move { core.sleep(LOOK_AGAIN).await })
+        });
+        let is_due = again.as_mut().poll(cx).is_ready();
+        if is_due {
+            self.again = None;
+        }
+        is_due
     }
 
     /// Something for an account that lives here.
@@ -341,6 +415,14 @@ impl<C: SharedConnection> Actor<C> {
     }
 }
 
+/// The accounts of a slot.
+fn of(slot: Slot) -> impl Fn(&str) -> bool {
+    move |account| Slot::of(account) == slot
+}
+
+/// How soon what is under way in a slot that is to be handed over is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 fn stored(said: Result<(), StoreError>) -> Option<Stored> {
     match said {
         Ok(()) => Some(Stored::Done),
@@ -364,23 +446,5 @@ impl<C: SharedConnection> Core<C> {
     /// NODE-2: all sessions end, and nobody but their clients hears of it.
     fn fenced(&self) {
         self.registry.forget(&|_| true, Some(crate::connection::Close::Abort));
-    }
-
-    fn export_slot(&self, _slot: Slot) -> Arc<[u8]> {
-        Arc::default()
-    }
-
-    fn import_slot(&self, _slot: Slot, _content: &[u8]) {}
-
-    fn freeze_slot(&self, slot: Slot) {
-        self.registry.freeze(&|account| Slot::of(account) == slot);
-    }
-
-    fn thaw_slot(&self, slot: Slot) {
-        self.registry.thaw(&|account| Slot::of(account) == slot, Duration::ZERO);
-    }
-
-    fn give_up_slot(&self, slot: Slot, _lost: bool) {
-        self.registry.forget(&|account| Slot::of(account) == slot, None);
     }
 }

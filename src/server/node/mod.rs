@@ -25,13 +25,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::legs::Edges;
 use super::{Core, Server};
 use crate::cluster::{Engine, Incarnation, Node, Posts, Work};
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::outbox::Outbox;
 use crate::store::SharedStore;
-use super::legs::Edges;
 use actor::Actor;
 pub use options::Cluster;
 pub(in crate::server) use placement::Placement;
@@ -95,6 +95,10 @@ impl<C: SharedConnection> Inbox<C> {
     fn wake(&self) {
         let waker = self.state.lock().waker.take();
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.state.lock().commands.is_empty()
     }
 
     /// All that has come; else whoever asks is woken.
