@@ -11,6 +11,7 @@ const VERSION: u8 = 1;
 
 const STANZA: u8 = 0;
 const EXPORT: u8 = 1;
+const TOLD: u8 = 5;
 
 impl Post {
     pub(crate) fn encode(&self) -> Arc<[u8]> {
@@ -93,6 +94,10 @@ impl Writer {
                     out.number(recipient.slot.0.into());
                     out.bytes(recipient.account.as_bytes());
                 });
+                self.bytes(bytes);
+            }
+            Body::Told(bytes) => {
+                self.0.push(TOLD);
                 self.bytes(bytes);
             }
             Body::Export(export) => {
@@ -178,6 +183,7 @@ impl<'a> Reader<'a> {
                 })?;
                 Body::Stanza { to, bytes: self.bytes()?.into() }
             }
+            TOLD if whole => Body::Told(self.bytes()?.into()),
             EXPORT if whole => Body::Export(Export {
                 slot: self.slot()?,
                 began: self.view()?,

@@ -24,8 +24,13 @@ pub(crate) struct Frame {
 
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Body {
-    Stanza { to: Vec<Recipient>, bytes: Arc<[u8]> },
+    Stanza {
+        to: Vec<Recipient>,
+        bytes: Arc<[u8]>,
+    },
     Export(Export),
+    /// For the node itself, whatever lives there.
+    Told(Arc<[u8]>),
 }
 
 /// A frame in the order of its link.
@@ -72,6 +77,7 @@ impl fmt::Debug for Body {
         f.write_str(match self {
             Self::Stanza { .. } => "Stanza",
             Self::Export(_) => "Export",
+            Self::Told(_) => "Told",
         })
     }
 }
@@ -93,7 +99,7 @@ impl Frame {
                 let to = to.iter().filter(|recipient| keep(recipient)).cloned().collect();
                 Body::Stanza { to, bytes: Arc::clone(bytes) }
             }
-            Body::Export(export) => Body::Export(export.clone()),
+            Body::Export(_) | Body::Told(_) => self.body.clone(),
         };
         Self { source: self.source, body }
     }
@@ -105,6 +111,7 @@ impl Frame {
                 let accounts: usize = to.iter().map(|recipient| recipient.account.len() + 32).sum();
                 size_of::<Numbered>() + accounts + bytes.len()
             }
+            Body::Told(bytes) => size_of::<Numbered>() + bytes.len(),
             Body::Export(export) => {
                 export.content.len()
                     + export.outgoing.iter().map(|frame| frame.cost()).sum::<usize>()

@@ -170,6 +170,7 @@ fn texts(post: &Post) -> Vec<String> {
     let text = |one: &Numbered| match &one.frame.body {
         Body::Stanza { bytes, .. } => String::from_utf8(bytes.to_vec()).expect("text"),
         Body::Export(_) => "export".into(),
+        Body::Told(_) => "told".into(),
     };
     post.frames.iter().map(text).collect()
 }

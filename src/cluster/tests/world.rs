@@ -17,7 +17,7 @@ use crate::cluster::node::{Effect, Node, Stored, Work};
 use crate::cluster::record::Record;
 use crate::cluster::slots::{Change, Job};
 use crate::cluster::view::{Incarnation, Slot, View};
-use crate::store::fence::{Deposed, Fence, Fences, Token};
+use crate::store::fence::{Deposed, Fence, FenceToken as Token, Fences};
 
 /// Microseconds of the world.
 pub(super) type Time = u64;
@@ -389,6 +389,7 @@ impl World {
                     let done = host.done.get(&slot).copied().unwrap_or_default();
                     host.node.export(host.clock(self.now), slot, done.to_be_bytes().into());
                 }
+                Effect::Told { .. } => {}
                 Effect::Fenced => {
                     self.log(|| format!("{inc:?} is fenced"));
                     self.count("fenced");

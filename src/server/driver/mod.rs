@@ -493,8 +493,22 @@ impl<C: SharedConnection> Driver<C> {
         matches!(self.state, State::Bound(_))
     }
 
+    /// NODE-2: what the client says is neither handled nor acknowledged.
+    #[cfg(feature = "cluster")]
+    #[cold]
+    fn stop(&mut self) -> bool {
+        if !matches!(self.state, State::Over) {
+            self.finish(crate::connection::Close::Abort);
+        }
+        false
+    }
+
     /// Handles one event from what the parser holds or from `input`; `false` if there is none now.
     fn step(&mut self, input: &mut &[u8]) -> bool {
+        #[cfg(feature = "cluster")]
+        if !self.core.may_act() {
+            return self.stop();
+        }
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }

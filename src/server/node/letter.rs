@@ -1,43 +1,158 @@
-//! What one home tells another about an account: the bytes of a frame's body.
+//! What one home tells another about an account, and one node another: the bytes of a frame's body.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use jid::BareJid;
+
+use super::act::{Act, Said};
+use crate::cluster::Incarnation;
 use crate::packed::{Reader, Writer};
 use crate::stanza::{Frame, Framing, Stanza, canonicalise};
+use crate::stream::StreamError;
 
 const VERSION: u8 = 1;
-const STANZA: u8 = 0;
 
-/// What comes from another home.
+const STANZA: u8 = 0;
+const ACT: u8 = 1;
+const OF_HOST: u8 = 2;
+
+const SAID: u8 = 0;
+const DOMAINS: u8 = 1;
+const FOR_COMPONENT: u8 = 2;
+const ANSWER: u8 = 3;
+const BARRED: u8 = 4;
+
+/// What comes from another home, for an account.
 pub(super) enum Letter {
     /// For the account, or one of its sessions, by its `to`.
     Stanza(Stanza),
+    /// The host's, in the name of the account.
+    OfHost(Stanza),
+    /// The host of this node wants something of the account, and waits for what is said by this number.
+    Act { from: Incarnation, number: u64, act: Act },
+}
+
+/// What comes from another node.
+pub(super) enum Tale {
+    /// What has become of an act.
+    Said { number: u64, said: Said },
+    /// The domains of its components.
+    Domains(Vec<String>),
+    /// For a component here.
+    ForComponent(Stanza),
+    /// An answer to a request of one of our domains, which a node has not made itself.
+    Answer(Stanza),
+    /// Streams that are authenticated as the account, and have no session, end; where there is a time, none that has
+    /// begun before may authenticate as it for so long.
+    Barred { account: BareJid, error: StreamError, time: Option<Duration> },
+}
+
+fn stanza(out: &mut Writer, stanza: &Stanza) {
+    let mut bytes = Vec::new();
+    Frame::stanza(stanza).framing(Framing::Message).write_to(&mut bytes);
+    out.bytes(&bytes);
+}
+
+fn read_stanza(input: &mut Reader<'_>) -> Option<Stanza> {
+    canonicalise(input.bytes()?).ok()
+}
+
+/// The bytes of something, behind the version.
+fn versioned(write: impl FnOnce(&mut Writer)) -> Arc<[u8]> {
+    let mut out = Writer::default();
+    out.byte(VERSION);
+    write(&mut out);
+    out.into_bytes().into()
+}
+
+/// `None`: it is of another version, or there is more than that.
+fn read_versioned<T>(bytes: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Option<T>) -> Option<T> {
+    let mut input = Reader::new(bytes);
+    if input.byte()? != VERSION {
+        return None;
+    }
+    let value = read(&mut input)?;
+    input.is_empty().then_some(value)
 }
 
 impl Letter {
     pub(super) fn encode(&self) -> Arc<[u8]> {
-        let mut out = Writer::default();
-        out.byte(VERSION);
-        match self {
-            Self::Stanza(stanza) => {
+        versioned(|out| match self {
+            Self::Stanza(of) => {
                 out.byte(STANZA);
-                let mut bytes = Vec::new();
-                Frame::stanza(stanza).framing(Framing::Message).write_to(&mut bytes);
-                out.bytes(&bytes);
+                stanza(out, of);
             }
-        }
-        out.into_bytes().into()
+            Self::OfHost(of) => {
+                out.byte(OF_HOST);
+                stanza(out, of);
+            }
+            Self::Act { from, number, act } => {
+                out.byte(ACT);
+                out.number(from.0);
+                out.number(*number);
+                act.write(out);
+            }
+        })
     }
 
-    /// `None`: it is of another version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut input = Reader::new(bytes);
-        if input.byte()? != VERSION {
-            return None;
-        }
-        match input.byte()? {
-            STANZA => Some(Self::Stanza(canonicalise(input.bytes()?).ok()?)),
+        read_versioned(bytes, |input| match input.byte()? {
+            STANZA => read_stanza(input).map(Self::Stanza),
+            OF_HOST => read_stanza(input).map(Self::OfHost),
+            ACT => {
+                let (from, number) = (Incarnation(input.number()?), input.number()?);
+                Some(Self::Act { from, number, act: Act::read(input)? })
+            }
             _ => None,
-        }
+        })
+    }
+}
+
+impl Tale {
+    pub(super) fn encode(&self) -> Arc<[u8]> {
+        versioned(|out| match self {
+            Self::Said { number, said } => {
+                out.byte(SAID);
+                out.number(*number);
+                said.write(out);
+            }
+            Self::Domains(domains) => {
+                out.byte(DOMAINS);
+                out.texts(domains.iter().map(String::as_str));
+            }
+            Self::ForComponent(of) => {
+                out.byte(FOR_COMPONENT);
+                stanza(out, of);
+            }
+            Self::Answer(of) => {
+                out.byte(ANSWER);
+                stanza(out, of);
+            }
+            Self::Barred { account, error, time } => {
+                out.byte(BARRED);
+                out.text(account.as_str());
+                error.pack(out);
+                out.option(*time, Writer::time);
+            }
+        })
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        read_versioned(bytes, |input| match input.byte()? {
+            SAID => Some(Self::Said { number: input.number()?, said: Said::read(input)? }),
+            DOMAINS => {
+                let domains = input.texts()?.into_iter().map(str::to_owned).collect();
+                Some(Self::Domains(domains))
+            }
+            FOR_COMPONENT => read_stanza(input).map(Self::ForComponent),
+            ANSWER => read_stanza(input).map(Self::Answer),
+            BARRED => Some(Self::Barred {
+                account: BareJid::new(input.text()?).ok()?,
+                error: StreamError::unpack(input)?,
+                time: input.option(Reader::time)?,
+            }),
+            _ => None,
+        })
     }
 }
