@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use xmpp_session::jid::{BareJid, DomainPart};
+use xmpp_session::minidom::Element;
 use xmpp_session::rules::roster::{Item, Subscription};
 use xmpp_session::server::{AccountError, FaultKind};
 use xmpp_session::stanza::Stanza;
@@ -15,6 +16,10 @@ use crate::common::nodes::{Client, DOMAIN, Nodes};
 /// Two accounts at two nodes of three.
 fn couple(world: &Nodes) -> (BareJid, BareJid) {
     (world.account_at(0, "juliet"), world.account_at(1, "romeo"))
+}
+
+fn element(name: &str, namespace: &str, text: &str) -> Element {
+    Element::builder(name, namespace).append(text).build()
 }
 
 fn friends(world: &Nodes) -> (BareJid, BareJid) {
@@ -133,10 +138,10 @@ fn node_16_hosts_of_any_node_act_on_accounts_of_any_node() {
     for node in world.all() {
         let account = node.server.account(&unknown);
         assert!(matches!(world.run(account.roster()), Err(AccountError::NoAccount)));
-        let again = node.server.account(&juliet).create("secret");
-        assert!(matches!(world.run(again), Err(AccountError::Exists)));
-        let nobody = node.server.account(&juliet).remove_contact(&unknown);
-        assert!(matches!(world.run(nobody), Err(AccountError::NoContact)));
+        let account = node.server.account(&juliet);
+        assert!(matches!(world.run(account.create("secret")), Err(AccountError::Exists)));
+        let nobody = world.run(account.remove_contact(&unknown));
+        assert!(matches!(nobody, Err(AccountError::NoContact)));
     }
 }
 
@@ -221,7 +226,7 @@ fn node_16_what_the_host_sends_goes_from_any_node_to_any_account() {
             Stanza::message()
                 .from(DOMAIN)
                 .to(juliet.as_str())
-                .payload(b"<body>note</body>")
+                .child(&element("body", "jabber:client", "note"))
                 .build(),
         );
         world.settle();
@@ -250,7 +255,7 @@ fn node_16_the_host_asks_clients_of_any_node() {
     let balcony = world.online(&juliet, "balcony");
     let host = world.elsewhere(&juliet).server;
     let jid = format!("{juliet}/balcony");
-    let iq = Stanza::iq("get").from(DOMAIN).to(&jid).id("q").payload(b"<query xmlns='x:y'/>");
+    let iq = Stanza::iq("get").from(DOMAIN).to(&jid).id("q").child(&element("query", "x:y", ""));
     let answer = Arc::new(Mutex::new(None));
     let (kept, iq) = (Arc::clone(&answer), iq.build());
     let mut asking = Box::pin(async move {
@@ -274,7 +279,7 @@ fn node_15_a_component_of_one_node_is_there_for_all() {
         }
         let heard = Arc::clone(&heard);
         builder.component(
-            &DomainPart::new("bots.example.com").unwrap(),
+            DomainPart::new("bots.example.com").unwrap().into_owned(),
             move |handle, stanza: Stanza| {
                 let heard = Arc::clone(&heard);
                 async move {

@@ -62,7 +62,7 @@ impl Nodes {
     pub fn with(nodes: usize, mut configure: impl FnMut(usize, Builder) -> Builder) -> Self {
         let environment = Arc::new(Virtual::new(7));
         let engine = Arc::new(MemoryEngine::new(Arc::clone(&environment) as _, TTL));
-        let memory = Memory::new(Arc::clone(&environment) as _);
+        let memory = Memory::new();
         let world = Self {
             engine,
             store: Arc::new(SharedMemory::new(memory)),
