@@ -20,8 +20,12 @@ mod credentials;
 mod deliver;
 mod driver;
 mod ends;
+#[cfg(feature = "cluster")]
+mod export;
 mod faults;
 mod guests;
+#[cfg(feature = "cluster")]
+mod legs;
 mod limits;
 mod metrics;
 #[cfg(feature = "cluster")]
@@ -163,6 +167,9 @@ struct Core<C: SharedConnection> {
     /// Where it is one of several nodes.
     #[cfg(feature = "cluster")]
     node: Option<node::Clustered<C>>,
+    /// Where there are several nodes: its clients, as soon as they have authenticated.
+    #[cfg(feature = "cluster")]
+    edges: std::sync::OnceLock<Arc<legs::Edges<C>>>,
 }
 
 impl<C: SharedConnection> Server<C> {

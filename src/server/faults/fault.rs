@@ -75,6 +75,8 @@ pub enum FaultKind {
         /// What it, or its client, says.
         error: String,
     },
+    /// What another node has handed over of some accounts cannot be read: their sessions are lost ([NODE-9](crate::rules#node-9)).
+    Arrival,
 }
 
 impl Fault {
@@ -118,6 +120,7 @@ impl FaultKind {
             Self::Fenced => "fenced",
             #[cfg(feature = "cluster")]
             Self::Engine { .. } => "engine",
+            Self::Arrival => "arrival",
         }
     }
 
@@ -135,6 +138,7 @@ impl FaultKind {
             Self::Fenced => "node",
             #[cfg(feature = "cluster")]
             Self::Engine { .. } => "call",
+            Self::Arrival => "unreadable",
         }
     }
 
@@ -144,7 +148,7 @@ impl FaultKind {
         if matches!(self, Self::Fenced | Self::Engine { .. }) {
             return false;
         }
-        !matches!(self, Self::Store { .. } | Self::Panic { .. })
+        !matches!(self, Self::Store { .. } | Self::Panic { .. } | Self::Arrival)
     }
 }
 
@@ -173,6 +177,9 @@ impl fmt::Display for FaultKind {
             Self::Fenced => f.write_str("this node may not act any more"),
             #[cfg(feature = "cluster")]
             Self::Engine { error } => write!(f, "the cluster's engine: {}", OneLine(error)),
+            Self::Arrival => {
+                f.write_str("accounts of another node came in a form that cannot be read")
+            }
         }
     }
 }

@@ -99,7 +99,13 @@ impl<C: SharedConnection> Clustered<C> {
         let slot = Slot::of(account.as_str());
         let to = vec![Recipient { slot, account: account.as_str().into() }];
         let bytes = letter.encode();
-        self.inbox.put(Command::Submit(Submission { source: None, to, bytes, undelivered }));
+        self.inbox.put(Command::Submit(Submission {
+            source: None,
+            to,
+            word: None,
+            bytes,
+            undelivered,
+        }));
     }
 }
 

@@ -13,6 +13,13 @@ use crate::stream::StreamError;
 
 const VERSION: u8 = 1;
 
+const BROADCAST: u8 = 16;
+const DIRECTED: u8 = 17;
+const ANSWER: u8 = 18;
+const PROBE: u8 = 19;
+const ASKED: u8 = 20;
+const SILENT: u8 = 21;
+
 const STANZA: u8 = 0;
 const ACT: u8 = 1;
 const OF_HOST: u8 = 2;
@@ -20,7 +27,7 @@ const OF_HOST: u8 = 2;
 const SAID: u8 = 0;
 const DOMAINS: u8 = 1;
 const FOR_COMPONENT: u8 = 2;
-const ANSWER: u8 = 3;
+const TOLD_ANSWER: u8 = 3;
 const BARRED: u8 = 4;
 
 /// What comes from another home, for an account.
@@ -31,6 +38,18 @@ pub(super) enum Letter {
     OfHost(Stanza),
     /// The host of this node wants something of the account, and waits for what is said by this number.
     Act { from: Incarnation, number: u64, act: Act },
+    /// What a session broadcasts, without a `to`: for whoever is available.
+    Broadcast(Stanza),
+    /// The end of directed presence, or what stands for it, by its `to`.
+    Directed(Stanza),
+    /// For one session of the account, by its resource, which has asked.
+    Answer { resource: Box<str>, stanza: Stanza },
+    /// This session, a full JID, has become available and wants to know who is there (PRES-13).
+    Probe { asker: Box<str> },
+    /// The probe that a client sent: this session, a full JID, is to be answered (PRES-19).
+    Asked { asker: Box<str>, stanza: Stanza },
+    /// A subscription stanza that changes what it changes without a word: its sender hides (BLOCK-9).
+    Silent(Stanza),
 }
 
 /// What comes from another node.
@@ -78,33 +97,48 @@ fn read_versioned<T>(bytes: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Option<
 
 impl Letter {
     pub(super) fn encode(&self) -> Arc<[u8]> {
-        versioned(|out| match self {
-            Self::Stanza(of) => {
-                out.byte(STANZA);
-                stanza(out, of);
-            }
-            Self::OfHost(of) => {
-                out.byte(OF_HOST);
-                stanza(out, of);
-            }
-            Self::Act { from, number, act } => {
-                out.byte(ACT);
-                out.number(from.0);
-                out.number(*number);
-                act.write(out);
-            }
+        versioned(|out| {
+            let (kind, name, of) = match self {
+                Self::Stanza(of) => (STANZA, None, Some(of)),
+                Self::OfHost(of) => (OF_HOST, None, Some(of)),
+                Self::Act { from, number, act } => {
+                    out.byte(ACT);
+                    out.number(from.0);
+                    out.number(*number);
+                    return act.write(out);
+                }
+                Self::Broadcast(of) => (BROADCAST, None, Some(of)),
+                Self::Directed(of) => (DIRECTED, None, Some(of)),
+                Self::Answer { resource, stanza } => (ANSWER, Some(resource), Some(stanza)),
+                Self::Probe { asker } => (PROBE, Some(asker), None),
+                Self::Asked { asker, stanza } => (ASKED, Some(asker), Some(stanza)),
+                Self::Silent(of) => (SILENT, None, Some(of)),
+            };
+            out.byte(kind);
+            name.into_iter().for_each(|name| out.text(name));
+            of.into_iter().for_each(|of| stanza(out, of));
         })
     }
 
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        read_versioned(bytes, |input| match input.byte()? {
-            STANZA => read_stanza(input).map(Self::Stanza),
-            OF_HOST => read_stanza(input).map(Self::OfHost),
-            ACT => {
-                let (from, number) = (Incarnation(input.number()?), input.number()?);
-                Some(Self::Act { from, number, act: Act::read(input)? })
-            }
-            _ => None,
+        read_versioned(bytes, |input| {
+            Some(match input.byte()? {
+                STANZA => Self::Stanza(read_stanza(input)?),
+                OF_HOST => Self::OfHost(read_stanza(input)?),
+                ACT => {
+                    let (from, number) = (Incarnation(input.number()?), input.number()?);
+                    Self::Act { from, number, act: Act::read(input)? }
+                }
+                BROADCAST => Self::Broadcast(read_stanza(input)?),
+                DIRECTED => Self::Directed(read_stanza(input)?),
+                ANSWER => {
+                    Self::Answer { resource: input.text()?.into(), stanza: read_stanza(input)? }
+                }
+                PROBE => Self::Probe { asker: input.text()?.into() },
+                ASKED => Self::Asked { asker: input.text()?.into(), stanza: read_stanza(input)? },
+                SILENT => Self::Silent(read_stanza(input)?),
+                _ => return None,
+            })
         })
     }
 }
@@ -126,7 +160,7 @@ impl Tale {
                 stanza(out, of);
             }
             Self::Answer(of) => {
-                out.byte(ANSWER);
+                out.byte(TOLD_ANSWER);
                 stanza(out, of);
             }
             Self::Barred { account, error, time } => {
@@ -146,7 +180,7 @@ impl Tale {
                 Some(Self::Domains(domains))
             }
             FOR_COMPONENT => read_stanza(input).map(Self::ForComponent),
-            ANSWER => read_stanza(input).map(Self::Answer),
+            TOLD_ANSWER => read_stanza(input).map(Self::Answer),
             BARRED => Some(Self::Barred {
                 account: BareJid::new(input.text()?).ok()?,
                 error: StreamError::unpack(input)?,

@@ -17,6 +17,7 @@ mod letter;
 mod metrics;
 mod options;
 mod placement;
+mod presence;
 mod submit;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use jid::BareJid;
 use parking_lot::{Mutex, RwLock};
 
+use super::legs::Edges;
 use super::{Core, Server, Shutdown};
 use crate::address;
 use crate::cluster::{Engine, Incarnation, Node, Posts, Slot, Work};
@@ -56,6 +58,7 @@ pub(in crate::server) struct Clustered<C: SharedConnection> {
     me: Incarnation,
     /// The home's end of a leg.
     connect: fn(Arc<Outbox>) -> C,
+    edges: Arc<Edges<C>>,
 }
 
 /// What others have for the node, in order.
@@ -87,6 +90,10 @@ enum Command<C: SharedConnection> {
         bytes: Arc<[u8]>,
     },
     TellAll(Arc<[u8]>),
+    /// A session of this account is not available any more.
+    Gone(Arc<str>),
+    /// What an account had to do first is done.
+    Through(Arc<str>),
     Finished(Work),
 }
 
@@ -110,6 +117,16 @@ impl<C: SharedConnection> Inbox<C> {
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// There is something to do that is not here.
+    fn wake(&self) {
+        let waker = self.state.lock().waker.take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.state.lock().commands.is_empty()
     }
 
     /// All that has come; else whoever asks is woken.
@@ -138,7 +155,16 @@ impl<C: SharedConnection> Clustered<C> {
         let actor = Mutex::new(Some(Box::new(Actor::new(me, node))));
         let inbox = Arc::new(Inbox::new());
         let acts = act::Acts::default();
-        Self { placement, inbox, acts, actor, engine, posts, store, me, connect }
+        let edges = {
+            let inbox = Arc::downgrade(&inbox);
+            Edges::new(move || inbox.upgrade().into_iter().for_each(|inbox| inbox.wake()))
+        };
+        Self { placement, inbox, acts, actor, engine, posts, store, me, connect, edges }
+    }
+
+    /// The clients that have authenticated here.
+    pub(in crate::server) fn edges(&self) -> Arc<Edges<C>> {
+        Arc::clone(&self.edges)
     }
 
     pub(in crate::server) fn next_timeout(&self) -> Option<Duration> {

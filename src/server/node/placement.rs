@@ -96,6 +96,11 @@ impl Placement {
         }
     }
 
+    /// Whether it lives here, served or not.
+    pub(super) fn has(&self, slot: Slot) -> bool {
+        self.tokens.read().get(slot.index()).is_some_and(Option::is_some)
+    }
+
     /// In which view a slot came here; `None`: it is not here.
     pub(super) fn set_token(&self, slot: Slot, token: Option<View>) {
         if let Some(known) = self.tokens.write().get_mut(slot.index()) {

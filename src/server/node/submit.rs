@@ -5,18 +5,21 @@ use std::sync::Arc;
 use super::letter::{Letter, Tale};
 use super::{Clustered, Command};
 use crate::address;
-use crate::cluster::{Incarnation, Recipient, Slot};
+use crate::cluster::{Incarnation, Recipient, Slot, Word};
 use crate::connection::SharedConnection;
+use crate::rules::presence::PresenceType;
 use crate::server::Core;
 use crate::server::deliver::route::Outgoing;
 use crate::session::Validity;
 use crate::shield::note_behind;
-use crate::stanza::Stanza;
+use crate::stanza::{Kind, Stanza};
 
 /// A letter that is to go, in the order in which these come.
 pub(super) struct Submission<C: SharedConnection> {
     pub(super) source: Option<Slot>,
     pub(super) to: Vec<Recipient>,
+    /// What it says, where it is presence of a session of ours.
+    pub(super) word: Option<Word>,
     pub(super) bytes: Arc<[u8]>,
     pub(super) undelivered: Undelivered<C>,
 }
@@ -37,7 +40,7 @@ enum Way {
 impl<C: SharedConnection> Clustered<C> {
     /// To the home of the account that it is for, which is ours. What is void by the time it has its place in the order
     /// is dropped (PRES-21).
-    pub(super) fn submit(
+    fn submit(
         &self,
         account: Arc<str>,
         source: Option<Slot>,
@@ -46,14 +49,33 @@ impl<C: SharedConnection> Clustered<C> {
     ) {
         let slot = Slot::of(&account);
         let to = vec![Recipient { slot, account }];
+        let word = word(outgoing.stanza());
         let bytes = Letter::Stanza(outgoing.stanza().clone()).encode();
         let undelivered = Undelivered::Stanza(outgoing);
-        let submission = Submission { source, to, bytes, undelivered };
-        self.inbox.put_while(validity, Command::Submit(submission));
+        self.put_in_order(Submission { source, to, word, bytes, undelivered }, validity);
+    }
+
+    /// A letter from this account, which lives here, to these.
+    pub(super) fn send(
+        &self,
+        from: &str,
+        to: Vec<Recipient>,
+        word: Option<Word>,
+        letter: &Letter,
+        validity: Validity<'_>,
+    ) {
+        let (bare, _) = address::parts(from);
+        let source = bare.contains('@').then(|| Slot::of(bare));
+        let (bytes, undelivered) = (letter.encode(), Undelivered::Nothing);
+        self.put_in_order(Submission { source, to, word, bytes, undelivered }, validity);
+    }
+
+    fn put_in_order(&self, submission: Submission<C>, validity: Validity<'_>) {
         // NODE-7
-        if self.placement.is_pressed(slot) {
+        if submission.to.iter().any(|one| self.placement.is_pressed(one.slot)) {
             note_behind();
         }
+        self.inbox.put_while(validity, Command::Submit(submission));
     }
 
     /// The node that a component of this domain is at.
@@ -64,13 +86,29 @@ impl<C: SharedConnection> Clustered<C> {
     }
 }
 
+/// What presence of an account's session says of it.
+pub(super) fn word(stanza: &Stanza) -> Option<Word> {
+    let (from, type_) = (stanza.from()?, PresenceType::read(stanza).ok()?);
+    let (bare, resource) = address::parts(&from);
+    let is_available = type_ == PresenceType::Available;
+    let says = is_available || type_ == PresenceType::Unavailable;
+    if stanza.kind() != Kind::Presence || !says || resource.is_none() || !bare.contains('@') {
+        return None;
+    }
+    let is_for_all = stanza.to().is_none_or(|to| address::parts(&to).1.is_none());
+    Some(Word { from: (&*from).into(), is_available, is_for_all })
+}
+
 impl<C: SharedConnection> Core<C> {
     /// The slot of an account that lives here and says this.
     fn source(&self, stanza: &Stanza) -> Option<Slot> {
         let from = stanza.from()?;
         let bare = address::parts(&from).0;
-        let is_here = bare.contains('@') && self.is_ours(bare) && self.registry.is_local(bare);
-        is_here.then(|| Slot::of(bare))
+        if !bare.contains('@') || !self.is_ours(bare) {
+            return None;
+        }
+        let slot = Slot::of(bare);
+        self.node.as_ref().filter(|node| node.placement.has(slot)).map(|_| slot)
     }
 
     /// Where a stanza goes that is for an account of ours which is not here, or for a component which is not.

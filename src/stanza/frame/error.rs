@@ -23,6 +23,9 @@ pub struct StreamError {
     /// An element in canonical form.
     application: Option<Box<[u8]>>,
     limit: Option<Limit>,
+    /// What another node has written of it.
+    #[cfg(feature = "cluster")]
+    content: Option<Box<[u8]>>,
 }
 
 impl StreamError {
@@ -39,6 +42,8 @@ impl StreamError {
             other_uri: None,
             application: None,
             limit: None,
+            #[cfg(feature = "cluster")]
+            content: None,
         }
     }
 
@@ -68,6 +73,16 @@ impl StreamError {
             application: input.option(|input| input.bytes().map(Into::into))?,
             ..Self::new(condition)
         })
+    }
+
+    /// One that another node has written, with this content.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn as_written(
+        condition: StreamCondition,
+        limit: Option<Limit>,
+        content: &[u8],
+    ) -> Self {
+        Self { limit, content: Some(content.into()), ..Self::new(condition) }
     }
 
     /// Sends the peer to another host, which may be a name or an address (rule [STREAM-30](crate::rules#stream-30)).
@@ -157,6 +172,10 @@ impl StreamError {
 
     /// Writes what is inside of the `<stream:error/>`.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
+        #[cfg(feature = "cluster")]
+        if let Some(content) = &self.content {
+            return out.extend_from_slice(content);
+        }
         let namespace = ("xmlns", ERROR_NAMESPACE);
         write::leaf(out, self.condition.as_str(), &[namespace], self.other_host());
         if let Some((lang, text)) = &self.text {
