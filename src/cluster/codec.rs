@@ -170,10 +170,7 @@ impl<'a> Reader<'a> {
         Some(bytes)
     }
 
-    fn list<T>(
-        &mut self,
-        mut each: impl FnMut(&mut Self) -> Option<T>,
-    ) -> Option<Vec<T>> {
+    fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {
         // No room is taken for what only a number says is there.
         let length = self.number()?;
         (0..length).map(|_| each(self)).collect()

@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use jid::BareJid;
 use parking_lot::Mutex;
 
 use super::{Core, Server};
@@ -172,6 +173,12 @@ impl<C: SharedConnection> NodeHandle<C> {
     #[must_use]
     pub fn is_fenced(&self) -> bool {
         self.clustered().is_some_and(|node| node.placement.is_fenced())
+    }
+
+    /// Whether this account lives here now: a client that connects to this node is served without a detour.
+    #[must_use]
+    pub fn is_home_of(&self, account: &BareJid) -> bool {
+        self.clustered().is_some_and(|node| node.placement.is_here(account.as_str()))
     }
 
     /// How many of the 1,024 slots of accounts live here.

@@ -190,14 +190,16 @@ impl Presences {
         let to = stanza.to();
         let resource = to.as_deref().and_then(|to| address::parts(to).1);
         if !word.is_available {
-            self.strike(core, account, resource, &word.from);
+            // Whoever sees it is told of its end all the same (PRES-12).
+            let is_seen = || core.sees(account, address::bare_of(&word.from));
+            if resource.is_some() || !is_seen() {
+                self.strike(core, account, resource, &word.from);
+            }
             return;
         }
         let is_there = match resource {
             None => core.registry.is_there(account),
-            Some(resource) => {
-                core.registry.find(core.registry.key(account), resource).is_some()
-            }
+            Some(resource) => core.registry.find(core.registry.key(account), resource).is_some(),
         };
         if is_there {
             self.ledgers.note(account, resource, &word.from);
@@ -253,10 +255,7 @@ impl Presences {
                     true => true,
                     false => self.strike(core, account, resource, &word.from),
                 };
-                if is_known
-                    && core.registry.hear(account, resource, &stanza)
-                    && word.is_available
-                {
+                if is_known && core.registry.hear(account, resource, &stanza) && word.is_available {
                     self.ledgers.note(account, resource, &word.from);
                 }
             }
