@@ -320,7 +320,7 @@ fn any_down() -> impl Strategy<Value = Frame> {
     let ending = (condition, any::<bool>()).prop_map(|(at, is_too_long)| {
         let condition = at.map(|at| StreamCondition::ALL[at]);
         Ending { condition, is_too_long }
-    }) ;
+    });
     let output = (vec(any::<u8>(), 0..9), proptest::option::of(ending));
     let said = prop_oneof![
         output.prop_map(|(bytes, ending)| Down::Output { bytes: bytes.into(), ending }),
