@@ -50,6 +50,21 @@ impl Node {
         submitted
     }
 
+    /// Tells another node something, behind all that it was sent before, and this one at once; whoever is no member hears nothing. `source`: the
+    /// slot that says it, which does not move before that is answered.
+    pub(crate) fn tell(
+        &mut self,
+        now: Duration,
+        source: Option<Slot>,
+        node: Incarnation,
+        bytes: Arc<[u8]>,
+    ) {
+        if self.may_act(now) && self.record().has(node) {
+            self.convey(node, Arc::new(Frame { source, body: Body::Told(bytes) }));
+            self.settle(now);
+        }
+    }
+
     /// Something of a client whose edge this is, in its order; `false` where that may not be sent.
     pub(crate) fn submit_up(
         &mut self,
@@ -199,7 +214,7 @@ impl Node {
             for slot in numbered.frame.slots() {
                 self.flows.entry(slot).or_default().answered();
                 if refused.contains(&slot) {
-                    self.take_back(slot, &numbered, post.view);
+                    self.take_back(slot, &numbered, Some(post.view));
                 }
             }
         }
@@ -234,6 +249,11 @@ impl Node {
         }
         let (to, bytes) = match &frame.body {
             Body::Stanza { to, bytes } | Body::Presence { to, bytes, .. } => (to, bytes),
+            Body::Told(bytes) => {
+                let from = origin.map_or(self.member.me, |(from, _)| from);
+                self.effects.push_back(Effect::Told { from, bytes: Arc::clone(bytes) });
+                return Vec::new();
+            }
             Body::Export(export) => {
                 let record = Arc::clone(self.member.record());
                 self.slots.arrive(self.member.me, export.clone(), &record);
@@ -307,20 +327,19 @@ impl Node {
         is_void && !broken!(self.settings, VoidHeard)
     }
 
-    fn take_back(&mut self, slot: Slot, numbered: &Numbered, their_view: View) {
-        if let Some(part) = self.returned(slot, numbered) {
-            self.flows.entry(slot).or_default().take_back(part, their_view, &self.settings);
-        }
-    }
-
-    /// The part of a frame that comes back, if it is still to be said.
-    fn returned(&mut self, slot: Slot, numbered: &Numbered) -> Option<Arc<Frame>> {
+    /// A frame comes back from a slot: refused, in the view that is known there, or because nobody is there any more.
+    fn take_back(&mut self, slot: Slot, numbered: &Numbered, refused: Option<View>) {
         if self.is_void(&numbered.frame, numbered.view) {
             #[cfg(test)]
             self.void.push(Arc::clone(&numbered.frame));
-            return None;
+            return;
         }
-        Some(Arc::new(numbered.frame.narrowed(|one| one.slot == slot)))
+        let part = Arc::new(numbered.frame.narrowed(|one| one.slot == slot));
+        let flow = self.flows.entry(slot).or_default();
+        match refused {
+            Some(their_view) => flow.take_back(part, their_view, &self.settings),
+            None => flow.say_again(part, &self.settings),
+        }
     }
 
     /// What somebody had not answered who is no member any more goes to whoever has the slots now (NODE-10).
@@ -331,8 +350,8 @@ impl Node {
                 // Whether it was taken nobody knows.
                 if let Body::Up { leg, .. } = &numbered.frame.body {
                     self.effects.push_back(Effect::Broken(leg.number));
-                } else if let Some(part) = self.returned(slot, &numbered) {
-                    self.flows.entry(slot).or_default().say_again(part, &self.settings);
+                } else {
+                    self.take_back(slot, &numbered, None);
                 }
             }
         }

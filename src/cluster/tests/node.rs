@@ -179,6 +179,7 @@ fn texts(post: &Post) -> Vec<String> {
             String::from_utf8(bytes.to_vec()).expect("text")
         }
         Body::Export(_) => "export".into(),
+        Body::Told(_) => "told".into(),
         Body::Up { .. } | Body::Down { .. } => "leg".into(),
     };
     post.frames.iter().map(text).collect()
@@ -425,7 +426,7 @@ fn node_10_what_goes_to_a_slot_that_has_come_here_is_handled_here() {
 fn node_19_a_node_has_left_when_nobody_waits_for_anything() {
     for (broken, at_once) in [(None, false), (Some(Break::LeavesAtOnce), true)] {
         let mut world = World::new(broken);
-        world.node.leave();
+        world.node.leave(false);
         world.settled = view(1);
         world.see(record(2, &[ME, OTHER], [OTHER, OTHER], [2, 1]));
         let has_left = |world: &World| world.wanted.iter().any(|one| matches!(one, Effect::Left));
