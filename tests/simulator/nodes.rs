@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::DomainPart;
 use xmpp_session::outbox::{Drain, Marks, Outbox};
-use xmpp_session::server::{Cluster, Driver, NodeHandle, Server, Transport, Want};
+use xmpp_session::server::{Cluster, Driver, Limits, NodeHandle, Server, Transport, Want};
 use xmpp_session::store::{Memory, SharedMemory, SharedStore, Stores};
 use xmpp_session::xep::{Carbons, ClientState, Ping, StreamManagement};
 
@@ -81,7 +81,9 @@ struct Line {
 /// What goes wrong in a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
-    /// Posts are late, and nodes come and leave.
+    /// Posts are late.
+    Still,
+    /// Nodes come and leave as well.
     Calm,
     /// Nodes die as well, stop, and are cut off; the engine fails, restarts, and forgets.
     Storm,
@@ -175,7 +177,7 @@ impl World {
             .extension(Carbons::new())
             .extension(ClientState)
             .extension(Ping)
-            .limits(limits(&mut Random::new(self.seed)))
+            .limits(self.limits())
             .cluster(cluster)
             .build();
         let handle = server.node().expect("one of several");
@@ -199,6 +201,12 @@ impl World {
     pub fn slots(&self) -> Vec<(bool, usize)> {
         let nodes = self.nodes.iter().flatten();
         nodes.map(|node| (node.handle.is_member(), node.handle.slots())).collect()
+    }
+
+    fn limits(&self) -> Limits {
+        let mut limits = limits(&mut Random::new(self.seed));
+        limits.retention.window = seconds(30);
+        limits
     }
 
     /// A random conversation, then peace.
@@ -231,7 +239,7 @@ impl World {
                 self.pass(time);
             }
             975..978 => self.pass(seconds(6)),
-            978..984 => self.come_or_go(),
+            978..984 if self.weather != Weather::Still => self.come_or_go(),
             984..990 => self.cloud.become_late(&mut self.random),
             _ if self.weather == Weather::Storm => self.misfortune(),
             _ => {}
@@ -685,8 +693,8 @@ impl World {
         if self.alive().is_empty() {
             self.start(0);
         }
-        self.pass(seconds(60));
-        for _ in 0..20 {
+        self.pass(seconds(40));
+        for _ in 0..5 {
             self.rest();
             self.come_back();
             self.truth.step += 1;
@@ -703,7 +711,7 @@ impl World {
             }
             self.rest();
         }
-        for _ in 0..35 {
+        for _ in 0..4 {
             self.truth.step += 1;
             self.pass(seconds(20));
             self.drain();
