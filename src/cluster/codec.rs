@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
+use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
 use super::leg::{Down, Ending, LegId, Up};
-use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
 use crate::stream::StreamCondition;
@@ -15,6 +15,7 @@ const STANZA: u8 = 0;
 const EXPORT: u8 = 1;
 const UP: u8 = 2;
 const DOWN: u8 = 3;
+const PRESENCE: u8 = 4;
 
 impl Post {
     pub(crate) fn encode(&self) -> Arc<[u8]> {
@@ -87,16 +88,28 @@ impl Writer {
         items.iter().for_each(|item| each(self, item));
     }
 
+    fn recipients(&mut self, to: &[Recipient]) {
+        self.list(to, |out, recipient| {
+            out.number(recipient.slot.0.into());
+            out.bytes(recipient.account.as_bytes());
+        });
+    }
+
     fn frame(&mut self, frame: &Frame) {
         // Nought is nobody.
         self.number(frame.source.map_or(0, |slot| u64::from(slot.0) + 1));
         match &frame.body {
             Body::Stanza { to, bytes } => {
                 self.0.push(STANZA);
-                self.list(to, |out, recipient| {
-                    out.number(recipient.slot.0.into());
-                    out.bytes(recipient.account.as_bytes());
-                });
+                self.recipients(to);
+                self.bytes(bytes);
+            }
+            Body::Presence { to, word, bytes } => {
+                self.0.push(PRESENCE);
+                self.recipients(to);
+                self.bytes(word.from.as_bytes());
+                self.number(word.is_available.into());
+                self.number(word.is_for_all.into());
                 self.bytes(bytes);
             }
             Body::Export(export) => {
@@ -229,6 +242,17 @@ impl<'a> Reader<'a> {
         (0..length).map(|_| each(self)).collect()
     }
 
+    fn text(&mut self) -> Option<&'a str> {
+        str::from_utf8(self.bytes()?).ok()
+    }
+
+    fn recipients(&mut self) -> Option<Vec<Recipient>> {
+        self.list(|input| {
+            let (slot, account) = (input.slot()?, input.text()?.into());
+            Some(Recipient { slot, account })
+        })
+    }
+
     /// `whole`: not one that goes along with a slot, which is no slot itself.
     fn frame(&mut self, whole: bool) -> Option<Frame> {
         let source = match self.number()? {
@@ -237,12 +261,15 @@ impl<'a> Reader<'a> {
         };
         let body = match self.byte()? {
             STANZA => {
-                let to = self.list(|input| {
-                    let slot = input.slot()?;
-                    let account = str::from_utf8(input.bytes()?).ok()?.into();
-                    Some(Recipient { slot, account })
-                })?;
+                let to = self.recipients()?;
                 Body::Stanza { to, bytes: self.bytes()?.into() }
+            }
+            PRESENCE => {
+                let to = self.recipients()?;
+                let from = self.text()?.into();
+                let (is_available, is_for_all) = (self.flag()?, self.flag()?);
+                let word = Word { from, is_available, is_for_all };
+                Body::Presence { to, word, bytes: self.bytes()?.into() }
             }
             EXPORT if whole => Body::Export(Export {
                 slot: self.slot()?,

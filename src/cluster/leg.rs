@@ -143,6 +143,16 @@ pub(crate) struct HomeEnd {
 }
 
 impl HomeEnd {
+    /// Its numbers, in their order.
+    pub(crate) const fn numbers(&self) -> [u64; 6] {
+        [self.said, self.heard, self.given, self.read, self.shown, self.taken]
+    }
+
+    /// The books that these numbers are of.
+    pub(crate) const fn of([said, heard, given, read, shown, taken]: [u64; 6]) -> Self {
+        Self { said, heard, given, read, shown, taken }
+    }
+
     /// The number of what is said next.
     pub(crate) fn says(&mut self) -> u64 {
         self.said += 1;

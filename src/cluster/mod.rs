@@ -16,6 +16,7 @@ mod fence;
 mod flow;
 mod frame;
 pub(crate) mod leg;
+mod ledger;
 mod link;
 mod member;
 mod memory;
@@ -46,7 +47,8 @@ use std::time::Duration;
 
 pub(crate) use engine::Ask;
 pub use engine::{Answer, Engine, EngineError, EngineFuture, Posts};
-pub(crate) use frame::Recipient;
+pub(crate) use frame::{Recipient, Word};
+pub(crate) use ledger::Ledgers;
 pub(crate) use member::AskId;
 pub use memory::MemoryEngine;
 pub(crate) use node::{Effect, Node, Stored, Work};

@@ -11,7 +11,7 @@ use super::engine::{Answer, Ask};
 use super::flow::Flow;
 #[cfg(test)]
 use super::frame::Recipient;
-use super::frame::{Body, Frame};
+use super::frame::{Body, Frame, Word};
 use super::leg::{Down, LegId, Up};
 use super::link::Link;
 use super::member::{AskId, Member, Output};
@@ -43,9 +43,14 @@ pub(crate) enum Effect {
     /// What was in the order of these clients, whose edge this is, is lost.
     Broken(u64),
     /// What a slot had is lost: so are the clients whose edge this is.
-    Lost(Slot),
+    Emptied(Slot),
     /// It has ceased to be a member.
     Gone(Incarnation),
+    /// Presence for an account that lives here, in the same order.
+    Hear { account: Arc<str>, word: Word, bytes: Arc<[u8]>, work: Work },
+    /// What these slots had is lost, and void: whoever lives here and was told of it is to be told of its end; only of
+    /// this slot, where others have been told already (NODE-17).
+    Lost { slots: Vec<Slot>, only: Option<Slot> },
     /// To another node.
     Post(Incarnation, Arc<[u8]>),
     /// It may not act any more, and has nothing any more (NODE-2).
@@ -80,11 +85,11 @@ pub(crate) struct Node {
     /// What it tells itself.
     pub(super) own: VecDeque<Arc<Frame>>,
     pub(super) settings: Settings,
+    /// What the slots here have been told of.
+    known: Arc<Record>,
     is_over: bool,
     /// The first view in which it owned nothing, while it leaves.
     empty_since: Option<View>,
-    /// The last record that was acted on.
-    seen: Arc<Record>,
     pub(super) effects: VecDeque<Effect>,
     /// What has been dropped with good reason: what a lost slot had sent.
     #[cfg(test)]
@@ -100,9 +105,9 @@ impl Node {
             flows: BTreeMap::new(),
             own: VecDeque::new(),
             settings,
+            known: Arc::new(Record::nothing(slots)),
             is_over: false,
             empty_since: None,
-            seen: Arc::new(Record::nothing(slots)),
             effects: VecDeque::new(),
             #[cfg(test)]
             void: Vec::new(),
@@ -245,6 +250,12 @@ impl Node {
         self.settle(now);
     }
 
+    /// Whether all that the accounts of a slot have sent is answered. It was so at [`Effect::Export`], but what has
+    /// been finished since may have said more.
+    pub(crate) fn is_through(&self, slot: Slot) -> bool {
+        is_through(&self.links, slot)
+    }
+
     /// What the accounts of a slot have, for [`Effect::Export`]. It is kept until a view gives the slot to its new owner.
     pub(crate) fn export(&mut self, now: Duration, slot: Slot, content: Arc<[u8]>) {
         if !self.may_act(now) {
@@ -298,19 +309,25 @@ impl Node {
         if !record.has(me) {
             return;
         }
-        let before = std::mem::replace(&mut self.seen, Arc::clone(&record));
+        let before = std::mem::replace(&mut self.known, Arc::clone(&record));
         let gone = before.members.iter().map(|member| member.incarnation);
         let gone = gone.filter(|node| !record.has(*node));
         self.effects.extend(gone.map(Effect::Gone));
         let slots: Vec<_> = record.slots().map(|(slot, _)| slot).collect();
         for slot in &slots {
             if record.place(*slot).lost > before.place(*slot).lost {
-                self.effects.push_back(Effect::Lost(*slot));
+                self.effects.push_back(Effect::Emptied(*slot));
             }
             for change in self.slots.take(me, now, *slot, &record) {
                 self.changed(*slot, change);
             }
         }
+        let is_lost = |slot: Slot| match broken!(self.settings, SweepByOwner) {
+            true => before.place(slot).owner.is_some_and(|owner| !record.has(owner)),
+            false => record.place(slot).lost > before.place(slot).lost,
+        };
+        let lost: Vec<_> = slots.into_iter().filter(|slot| is_lost(*slot)).collect();
+        self.lose(lost, None);
         let links = std::mem::take(&mut self.links);
         let (links, gone): (_, BTreeMap<_, _>) =
             links.into_iter().partition(|(node, _)| record.has(*node));
@@ -329,10 +346,21 @@ impl Node {
                 for frame in &export.outgoing {
                     self.dispatch(Frame::clone(frame));
                 }
+                let record = self.member.record();
+                let since = record.slots().filter(|(_, place)| place.lost > export.seen);
+                let lost = since.map(|(slot, _)| slot).collect();
+                self.effects.push_back(Effect::Slot(slot, change));
+                return self.lose(lost, Some(slot));
             }
             Change::Opened | Change::Frozen | Change::Thawed => {}
         }
         self.effects.push_back(Effect::Slot(slot, change));
+    }
+
+    fn lose(&mut self, slots: Vec<Slot>, only: Option<Slot>) {
+        if !slots.is_empty() {
+            self.effects.push_back(Effect::Lost { slots, only });
+        }
     }
 
     /// What its accounts had to send has gone along, or is void; what they had taken and not done is refused.
@@ -350,12 +378,8 @@ impl Node {
     /// NODE-9: what is frozen and quiet is exported, what has arrived is taken, what takes too long is cancelled. The
     /// last two exclude each other by the engine's compare-and-swap, and nothing else has to.
     fn advance_moves(&mut self, now: Duration) {
-        let is_quiet = |slot: Slot| {
-            let from = |frame: &Frame| frame.source == Some(slot);
-            let mut links = self.links.values();
-            let is_through = !links.any(|link| link.waiting().any(|one| from(&one.frame)));
-            is_through || broken!(self.settings, NoDrain)
-        };
+        let links = &self.links;
+        let is_quiet = |slot| is_through(links, slot) || broken!(self.settings, NoDrain);
         let due = self.slots.due(is_quiet);
         self.effects.extend(due.into_iter().map(Effect::Export));
         let Some(view) = self.member.next_view() else { return };
@@ -408,6 +432,11 @@ impl Node {
             self.effects.push_back(how);
         }
     }
+}
+
+fn is_through(links: &BTreeMap<Incarnation, Link>, slot: Slot) -> bool {
+    let from = |frame: &Frame| frame.source == Some(slot);
+    !links.values().any(|link| link.waiting().any(|one| from(&one.frame)))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::broken;
 use super::flow::Flow;
-use super::frame::{Body, Frame, Numbered, Post, Recipient};
+use super::frame::{Body, Frame, Numbered, Post, Recipient, Word};
 use super::leg::{Down, LegId, Up};
 use super::link::{Answered, Arrival, Link};
 use super::node::{Effect, Node, Work};
@@ -83,6 +83,28 @@ impl Node {
             self.convey(leg.edge, Arc::new(Frame { source: Some(source), body }));
             self.settle(now);
         }
+    }
+
+    /// The same of presence. It is never too much: whoever says it is to pause, and what says that somebody is gone
+    /// must be heard.
+    pub(crate) fn submit_presence(
+        &mut self,
+        now: Duration,
+        source: Option<Slot>,
+        to: Vec<Recipient>,
+        word: Word,
+        bytes: Arc<[u8]>,
+    ) -> Submitted {
+        let mut submitted = Submitted::default();
+        if self.may_act(now) {
+            let full = |one: &Recipient| {
+                self.flows.get(&one.slot).is_some_and(|flow| flow.bytes() >= self.settings.soft)
+            };
+            submitted.is_pressed = to.iter().any(full);
+            self.dispatch(Frame { source, body: Body::Presence { to, word, bytes } });
+            self.settle(now);
+        }
+        submitted
     }
 
     /// To each recipient's home, one frame for each node; or it is held.
@@ -211,7 +233,7 @@ impl Node {
             return Vec::new();
         }
         let (to, bytes) = match &frame.body {
-            Body::Stanza { to, bytes } => (to, bytes),
+            Body::Stanza { to, bytes } | Body::Presence { to, bytes, .. } => (to, bytes),
             Body::Export(export) => {
                 let record = Arc::clone(self.member.record());
                 self.slots.arrive(self.member.me, export.clone(), &record);
@@ -241,7 +263,10 @@ impl Node {
                 continue;
             };
             let (account, bytes) = (Arc::clone(account), Arc::clone(bytes));
-            self.effects.push_back(Effect::Handle { account, bytes, work });
+            self.effects.push_back(match frame.body.word().cloned() {
+                None => Effect::Handle { account, bytes, work },
+                Some(word) => Effect::Hear { account, word, bytes, work },
+            });
         }
         refused
     }
@@ -283,13 +308,19 @@ impl Node {
     }
 
     fn take_back(&mut self, slot: Slot, numbered: &Numbered, their_view: View) {
+        if let Some(part) = self.returned(slot, numbered) {
+            self.flows.entry(slot).or_default().take_back(part, their_view, &self.settings);
+        }
+    }
+
+    /// The part of a frame that comes back, if it is still to be said.
+    fn returned(&mut self, slot: Slot, numbered: &Numbered) -> Option<Arc<Frame>> {
         if self.is_void(&numbered.frame, numbered.view) {
             #[cfg(test)]
             self.void.push(Arc::clone(&numbered.frame));
-            return;
+            return None;
         }
-        let part = Arc::new(numbered.frame.narrowed(|one| one.slot == slot));
-        self.flows.entry(slot).or_default().take_back(part, their_view, &self.settings);
+        Some(Arc::new(numbered.frame.narrowed(|one| one.slot == slot)))
     }
 
     /// What somebody had not answered who is no member any more goes to whoever has the slots now (NODE-10).
@@ -298,9 +329,10 @@ impl Node {
             for slot in numbered.frame.slots() {
                 self.flows.entry(slot).or_default().answered();
                 // Whether it was taken nobody knows.
-                match &numbered.frame.body {
-                    Body::Up { leg, .. } => self.effects.push_back(Effect::Broken(leg.number)),
-                    _ => self.take_back(slot, &numbered, View::default()),
+                if let Body::Up { leg, .. } = &numbered.frame.body {
+                    self.effects.push_back(Effect::Broken(leg.number));
+                } else if let Some(part) = self.returned(slot, &numbered) {
+                    self.flows.entry(slot).or_default().say_again(part, &self.settings);
                 }
             }
         }

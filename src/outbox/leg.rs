@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use super::{Drain, Edges, Marks, Outbox, message};
 use crate::cluster::leg::Ending;
+use crate::packed::{Reader, Writer};
 use crate::stanza::{Frame, FrameParts, Framing, Limit, StreamCondition};
 
 impl Outbox {
@@ -17,6 +18,20 @@ impl Outbox {
             Framing::Message => Edges::LegLength,
         };
         Self::with_edges(marks, edges)
+    }
+
+    /// Such a buffer as it was elsewhere.
+    pub(crate) fn import_leg(marks: Marks, input: &mut Reader<'_>) -> Option<(Arc<Self>, Drain)> {
+        let framing = if input.flag()? { Framing::Message } else { Framing::Stream };
+        let (outbox, drain) = Self::of_leg(marks, framing);
+        {
+            let mut state = outbox.state.lock();
+            state.buffer = input.bytes()?.to_vec();
+            state.handed_out = input.count()?;
+            state.written = input.number()?;
+        }
+        outbox.ending.store(input.small()?.try_into().ok()?, Ordering::Relaxed);
+        Some((outbox, drain))
     }
 
     pub(super) fn append_to_leg(&self, buffer: &mut Vec<u8>, frame: Frame<'_>) {
@@ -68,6 +83,16 @@ impl Drain {
                 (piece, ending)
             })
         })
+    }
+
+    /// What it takes to go on with it elsewhere.
+    pub(crate) fn export(&self, out: &mut Writer) {
+        let state = self.outbox.state.lock();
+        out.flag(self.outbox.edges == Edges::LegLength);
+        out.bytes(&state.buffer);
+        out.count(state.handed_out);
+        out.number(state.written);
+        out.number(self.outbox.ending.load(Ordering::Relaxed));
     }
 
     /// The client has taken so many bytes more.
@@ -129,7 +154,9 @@ mod tests {
             piece(&mut drain);
             outbox.send_all(&[Frame::error(&error).framing(framing), Frame::close()]).unwrap();
             outbox.close(Close::Flush);
-            let Poll::Ready(Some((bytes, Some(ending)))) = take(&mut drain) else { panic!("words") };
+            let Poll::Ready(Some((bytes, Some(ending)))) = take(&mut drain) else {
+                panic!("words")
+            };
             assert_eq!(ending.condition, StreamCondition::PolicyViolation);
             assert!(ending.is_too_long);
             let mut rest = &bytes[..];

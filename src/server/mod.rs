@@ -20,6 +20,8 @@ mod credentials;
 mod deliver;
 mod driver;
 mod ends;
+#[cfg(feature = "cluster")]
+mod export;
 mod faults;
 mod guests;
 #[cfg(feature = "cluster")]
@@ -162,12 +164,12 @@ struct Core<C: SharedConnection> {
     voided: Mutex<Recent<SystemTime>>,
     unheard: deliver::roster::unheard::Unheard,
     offline_retries: deliver::offline::Retries,
-    /// Where there are several nodes: its clients, as soon as they have authenticated.
-    #[cfg(feature = "cluster")]
-    edges: std::sync::OnceLock<Arc<legs::Edges<C>>>,
     /// Where it is one of several nodes.
     #[cfg(feature = "cluster")]
     node: Option<node::Clustered<C>>,
+    /// Where there are several nodes: its clients, as soon as they have authenticated.
+    #[cfg(feature = "cluster")]
+    edges: std::sync::OnceLock<Arc<legs::Edges<C>>>,
 }
 
 impl<C: SharedConnection> Server<C> {

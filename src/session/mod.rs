@@ -44,11 +44,15 @@ pub use outbound::{
 pub(crate) use registry::hashes;
 #[cfg(feature = "server")]
 pub(crate) use registry::{AccountKey, Hash, Pattern, Waiting};
+#[cfg(feature = "cluster")]
+pub(crate) use registry::Afar;
 pub use registry::{
     BindError, BindRefusal, BindRequest, Conflict, Counts, Event, EventKind, Leftover, Misuse,
     Parting, Presence, Reason, RegistryBuilder, ResumeError, ResumeRefusal, Resumed, Retention,
     SessionRegistry, SessionSetup, Sessions,
 };
+#[cfg(feature = "cluster")]
+pub(crate) use registry::{Keeps, NotAnExport, Which};
 pub use state::{Authed, AuthenticateError, Bound, Session, State, TransitionError, Unauthed};
 
 #[cfg(test)]

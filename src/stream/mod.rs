@@ -23,9 +23,11 @@ pub use features::Features;
 pub use header::Header;
 pub use limits::Limits;
 pub use nonza::Nonza;
-pub use parser::{BrokenMessage, Event, Parser};
+#[cfg(feature = "cluster")]
+pub(crate) use parser::Heard;
 #[cfg(feature = "cluster")]
 pub(crate) use parser::OpenedStream;
+pub use parser::{BrokenMessage, Event, Parser};
 pub use refused::RefusedStanza;
 
 #[doc(no_inline)]

@@ -84,7 +84,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// Goes on with work that is done.
-    fn poll_pending(&mut self, mut cx: Option<&mut Context<'_>>) -> Poll<()> {
+    pub(super) fn poll_pending(&mut self, mut cx: Option<&mut Context<'_>>) -> Poll<()> {
         let mut nobody = Context::from_waker(Waker::noop());
         let context = cx.as_deref_mut().unwrap_or(&mut nobody);
         match &mut self.pending {

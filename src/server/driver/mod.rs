@@ -5,6 +5,8 @@ mod blocked;
 mod close;
 mod congestion;
 mod drain;
+#[cfg(feature = "cluster")]
+pub(super) mod export;
 mod input;
 pub(super) mod negotiate;
 pub(super) mod rate;
@@ -36,6 +38,8 @@ use crate::sasl::ChannelBindings;
 use crate::session::{Authed, Bound, HostCode, Reason, Session, SessionHandle, Unauthed};
 use crate::shield::shielded_or;
 use crate::stanza::Framing;
+#[cfg(feature = "cluster")]
+use crate::stream::Heard;
 use crate::stream::{BrokenMessage, Event, Limit, Parser, StreamCondition, StreamError};
 use admission::PlaceStanding;
 use blocked::Pending;
@@ -180,6 +184,9 @@ struct Rare {
     deferred: Option<Box<Deferred>>,
     /// What limits the login.
     terms: Terms,
+    /// What is not read of a stream that may move (NODE-14).
+    #[cfg(feature = "cluster")]
+    heard: Option<Box<Heard>>,
     /// The client has asked for what it cannot have, and is told so by its edge.
     #[cfg(feature = "cluster")]
     is_refused: bool,

@@ -65,6 +65,8 @@ pub enum FaultKind {
     Limit(Limit),
     /// A stream was closed with this error, for what its client sent.
     Stream(StreamCondition),
+    /// What another node has handed over of some accounts cannot be read: their sessions are lost ([NODE-9](crate::rules#node-9)).
+    Arrival,
 }
 
 impl Fault {
@@ -104,6 +106,7 @@ impl FaultKind {
             Self::Tls { .. } => "tls",
             Self::Limit(_) => "limit",
             Self::Stream(_) => "stream",
+            Self::Arrival => "arrival",
         }
     }
 
@@ -117,12 +120,13 @@ impl FaultKind {
             Self::Tls { .. } => "handshake",
             Self::Limit(limit) => limit.as_str(),
             Self::Stream(condition) => condition.as_str(),
+            Self::Arrival => "unreadable",
         }
     }
 
     /// Whether it is the peer's doing, so that faults of two peers are not the same.
     pub(super) const fn is_of_peer(&self) -> bool {
-        !matches!(self, Self::Store { .. } | Self::Panic { .. })
+        !matches!(self, Self::Store { .. } | Self::Panic { .. } | Self::Arrival)
     }
 }
 
@@ -147,6 +151,9 @@ impl fmt::Display for FaultKind {
             Self::Tls { error } => write!(f, "TLS failed: {}", OneLine(error)),
             Self::Limit(limit) => write!(f, "limit {limit}"),
             Self::Stream(condition) => write!(f, "stream closed: {}", condition.as_str()),
+            Self::Arrival => {
+                f.write_str("accounts of another node came in a form that cannot be read")
+            }
         }
     }
 }

@@ -201,7 +201,8 @@ impl Reader<'_> {
         let data = self.option(|input| Some(input.bytes()?.to_vec()))?;
         let wish = self.option(|input| {
             let client = ClientKey::from_bytes(input.bytes()?.try_into().ok()?);
-            let fingerprint = |input: &mut Self| Some(Fingerprint::of_node(input.bytes()?.to_vec()));
+            let fingerprint =
+                |input: &mut Self| Some(Fingerprint::of_node(input.bytes()?.to_vec()));
             Some(TokenWish {
                 policy,
                 holder: Holder { account: account.clone(), client },

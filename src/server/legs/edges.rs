@@ -8,8 +8,8 @@ use std::task::{Context, Waker};
 use parking_lot::Mutex;
 
 use super::{Adoption, SaidUp};
-use crate::cluster::leg::{Down, EdgeEnd, Ending, Up};
 use crate::cluster::Slot;
+use crate::cluster::leg::{Down, EdgeEnd, Ending, Up};
 use crate::connection::SharedConnection;
 use crate::outbox::message;
 use crate::server::driver::admission::Dismissal;

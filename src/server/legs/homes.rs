@@ -18,14 +18,14 @@ use crate::server::driver::{Driver, Want};
 /// The clients whose accounts live at this node. It belongs to whoever drives the node.
 pub(in crate::server) struct Homes<C: SharedConnection> {
     core: Arc<Core<C>>,
-    connect: fn(Arc<Outbox>) -> C,
-    marks: Marks,
-    homes: BTreeMap<LegId, Home<C>>,
+    pub(super) connect: fn(Arc<Outbox>) -> C,
+    pub(super) marks: Marks,
+    pub(super) homes: BTreeMap<LegId, Home<C>>,
     ready: Arc<Ready>,
     timers: BTreeSet<(Duration, LegId)>,
     /// What has come for a slot before it was open.
     early: BTreeMap<Slot, Vec<(LegId, u64, Up)>>,
-    said: Vec<SaidDown>,
+    pub(super) said: Vec<SaidDown>,
 }
 
 /// Those that have something to do.
@@ -37,20 +37,29 @@ struct Ready {
 /// Wakes one of them.
 struct Bell(Arc<Ready>, LegId);
 
-struct Home<C: SharedConnection> {
-    slot: Slot,
-    driver: Driver<C>,
-    drain: Drain,
-    end: HomeEnd,
+pub(super) struct Home<C: SharedConnection> {
+    pub(super) slot: Slot,
+    pub(super) driver: Driver<C>,
+    pub(super) drain: Drain,
+    pub(super) end: HomeEnd,
     /// What was not read yet.
-    input: VecDeque<Input>,
-    is_bound: bool,
-    due: Option<Duration>,
+    pub(super) input: VecDeque<Input>,
+    pub(super) is_bound: bool,
+    pub(super) due: Option<Duration>,
 }
 
-enum Input {
+pub(super) enum Input {
     Bytes(Arc<[u8]>),
     End,
+}
+
+impl Input {
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
+        match self {
+            Self::Bytes(bytes) => Some(bytes),
+            Self::End => None,
+        }
+    }
 }
 
 impl Ready {
@@ -210,10 +219,26 @@ impl<C: SharedConnection> Homes<C> {
         of_slot.for_each(|(leg, _)| self.ready.ring(*leg));
     }
 
+    /// A slot goes on, after it has stood for so long.
+    pub(in crate::server) fn thawed(&mut self, slot: Slot, stood: Duration) {
+        for (_, home) in self.homes.iter_mut().filter(|(_, home)| home.slot == slot) {
+            home.driver.thaw(stood);
+        }
+        self.opened(slot);
+    }
+
     /// A slot is elsewhere now, or nowhere: nothing is said.
     pub(in crate::server) fn give_up(&mut self, slot: Slot) {
         self.early.remove(&slot);
-        self.remove_those(|_, home| home.slot == slot);
+        let legs = self.homes.iter().filter(|(_, home)| home.slot == slot);
+        for leg in legs.map(|(leg, _)| *leg).collect::<Vec<_>>() {
+            self.take(leg).into_iter().for_each(|home| home.driver.let_go());
+        }
+    }
+
+    /// These edges are no more, by the time their clients have come here.
+    pub(in crate::server) fn lose_edges(&mut self, is_there: impl Fn(Incarnation) -> bool) {
+        self.remove_those(|leg, _| !is_there(leg.edge));
     }
 
     /// An edge is lost, and so are the transports of its clients (NODE-13).
@@ -235,16 +260,21 @@ impl<C: SharedConnection> Homes<C> {
 
     /// The loss of its transport.
     fn remove(&mut self, leg: LegId) {
-        let Some(home) = self.homes.remove(&leg) else { return };
+        drop(self.take(leg));
+    }
+
+    fn take(&mut self, leg: LegId) -> Option<Home<C>> {
+        let home = self.homes.remove(&leg)?;
         if let Some(due) = home.due {
             self.timers.remove(&(due, leg));
         }
         self.ready.legs.lock().remove(&leg);
+        Some(home)
     }
 }
 
 /// Behind what has been said.
-const CLOSED: Down = Down::Closed { is_flushed: true };
+pub(super) const CLOSED: Down = Down::Closed { is_flushed: true };
 
 impl<C: SharedConnection> Home<C> {
     /// `false`: its transport is lost.
@@ -290,7 +320,7 @@ impl<C: SharedConnection> Home<C> {
                 _ => None,
             };
             match input {
-                Some(Input::Bytes(bytes)) => self.driver.receive_carried(&bytes),
+                Some(Input::Bytes(bytes)) => self.driver.receive_leg(&bytes),
                 Some(Input::End) => self.driver.end_of_input(),
                 None => break,
             }

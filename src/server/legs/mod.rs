@@ -13,6 +13,7 @@
 mod adoption;
 mod edges;
 mod homes;
+mod moving;
 #[cfg(test)]
 mod tests;
 
@@ -22,8 +23,8 @@ pub(super) use homes::Homes;
 
 use std::time::Duration;
 
-use crate::cluster::leg::{Down, LegId, Up};
 use crate::cluster::Slot;
+use crate::cluster::leg::{Down, LegId, Up};
 
 /// What an edge says of one of its clients, whose account is of this slot.
 #[derive(Debug)]

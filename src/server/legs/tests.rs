@@ -22,7 +22,7 @@ use crate::environment::{Environment as _, Virtual};
 use crate::outbox::{Drain, FromOutbox as _, Marks, Outbox};
 use crate::sasl::{FastPolicy, Policy};
 use crate::server::driver::admission::Dismissal;
-use crate::server::{Driver, DomainPolicy, Limits, Server, Transport, Want};
+use crate::server::{DomainPolicy, Driver, Limits, Server, Transport, Want};
 use crate::stanza::{Framing, Stanza};
 use crate::store::{Credentials, Memory, MemoryAccounts, Stores};
 use crate::stream::StreamError;
@@ -319,17 +319,26 @@ fn scripts() -> Vec<Vec<String>> {
         of(&begun[..2], &[&header.replace("to='example.com'", "to='other.example'")]),
         of(&begun[..2], &[&header.replace("from='romeo@example.com'", "from='juliet@other.com'")]),
         vec![header.clone(), wrong, plain(), header.clone(), BIND.into()],
-        of(&begun, &["<iq type='get' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>"; 7]),
+        of(
+            &begun,
+            &["<iq type='get' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>"; 7],
+        ),
         of(&begun_2, &["<presence/>", MESSAGE, ROSTER, "<r xmlns='urn:xmpp:sm:3'/>", &end()]),
         of(&begun_2, &["EOF"]),
         of(&begun_2, &[&authenticate("")]),
         of(&begun_2[..1], &[&authenticate(""), BIND, MESSAGE, &end()]),
         of(&begun_2[..1], &[&authenticate(""), "WAIT 61"]),
         of(&begun_2[..1], &[&[&authenticate(BIND_2), "<presence/>"].concat()]),
-        of(&begun_2[..1], &[&authenticate("<resume xmlns='urn:xmpp:sm:3' previd='x' h='1'/>"), BIND]),
-        of(&begun_2[..1], &[&authenticate(&format!(
-            "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>{BIND_2}"
-        ))]),
+        of(
+            &begun_2[..1],
+            &[&authenticate("<resume xmlns='urn:xmpp:sm:3' previd='x' h='1'/>"), BIND],
+        ),
+        of(
+            &begun_2[..1],
+            &[&authenticate(&format!(
+                "<request-token xmlns='urn:xmpp:fast:0' mechanism='HT-SHA-256-NONE'/>{BIND_2}"
+            ))],
+        ),
     ]
 }
 
@@ -345,9 +354,8 @@ fn in_messages(script: &[String]) -> Option<Vec<String>> {
         "<message><body>cut" | " off</body></message>" => None,
         text => {
             let stanza = |name: &str| text.starts_with(name) && !text.contains(" xmlns='jabber:c");
-            let name = ["message", "presence", "iq"].into_iter().find(|one| {
-                stanza(&format!("<{one}"))
-            });
+            let name =
+                ["message", "presence", "iq"].into_iter().find(|one| stanza(&format!("<{one}")));
             Some(name.map_or(text.to_owned(), |name| {
                 text.replacen(name, &format!("{name} xmlns='jabber:client'"), 1)
             }))

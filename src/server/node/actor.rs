@@ -1,5 +1,6 @@
 //! The place where all that a node is happens.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -7,16 +8,17 @@ use std::time::Duration;
 
 use super::letter::Letter;
 use super::placement::fence;
+use super::presence::{Presences, subscription};
 use super::submit::Submission;
 use super::{Clustered, Command};
 use crate::cluster::{
-    Answer, Ask, AskId, Change, Effect, EngineFuture, Node, Slot, Stored, View, Work,
+    Answer, Ask, AskId, Change, Effect, EngineFuture, Node, Slot, Stored, View,
 };
 use crate::connection::SharedConnection;
 use crate::outbox::Marks;
 use crate::server::deliver::answer::try_again;
 use crate::server::legs::{Homes, SaidDown, SaidUp};
-use crate::server::{Core, Task};
+use crate::server::{Core, FaultKind, PeerAddress, Task};
 use crate::store::{StoreError, StoreFuture, deposed};
 
 pub(super) struct Actor<C: SharedConnection> {
@@ -24,9 +26,15 @@ pub(super) struct Actor<C: SharedConnection> {
     calls: Vec<(AskId, EngineFuture<Answer>)>,
     claims: Vec<(Slot, View, StoreFuture<()>)>,
     terms: Vec<(Arc<str>, StoreFuture<u64>)>,
+    presence: Presences,
     is_over: bool,
     /// The clients whose accounts live here, once it runs.
     homes: Option<Homes<C>>,
+    /// Since when they stand still.
+    frozen: BTreeMap<Slot, Duration>,
+    /// Those that are to be handed over, as soon as nothing of them is under way.
+    exports: BTreeSet<Slot>,
+    again: Option<Task>,
 }
 
 /// Those that are ready, out of `all`.
@@ -47,14 +55,18 @@ fn ready<K, T>(
 }
 
 impl<C: SharedConnection> Actor<C> {
-    pub(super) const fn new(node: Node) -> Self {
+    pub(super) fn new(node: Node) -> Self {
         Self {
             node,
             calls: Vec::new(),
             claims: Vec::new(),
             terms: Vec::new(),
+            presence: Presences::new(),
             is_over: false,
             homes: None,
+            frozen: BTreeMap::new(),
+            exports: BTreeSet::new(),
+            again: None,
         }
     }
 
@@ -91,12 +103,14 @@ impl<C: SharedConnection> Actor<C> {
             let commands = clustered.inbox.take(cx);
             let mut is_idle = commands.is_empty();
             for command in commands {
-                self.command(core, command);
+                self.command(core, clustered, command);
                 self.carry_out(core, clustered);
             }
             is_idle &= !self.hear(core, cx);
             is_idle &= !self.carry_out(core, clustered);
             is_idle &= !self.legs(core, clustered);
+            is_idle &= !self.hand_over(core, clustered);
+            is_idle &= !self.looks_again(core, cx);
             if self.is_over {
                 return Poll::Ready(());
             }
@@ -108,7 +122,12 @@ impl<C: SharedConnection> Actor<C> {
         Poll::Pending
     }
 
-    fn command(&mut self, core: &Arc<Core<C>>, command: Command<C>) {
+    fn command(
+        &mut self,
+        core: &Arc<Core<C>>,
+        clustered: &Clustered<C>,
+        command: Command<C>,
+    ) {
         let now = core.environment.now();
         match command {
             Command::Post(post) => self.node.handle_post(now, &post),
@@ -116,7 +135,16 @@ impl<C: SharedConnection> Actor<C> {
             Command::Timeout => self.node.handle_timeout(now),
             Command::Leave => self.node.leave(),
             Command::Finished(work) => self.node.finish(now, work),
-            Command::Submit(Submission { source, to, bytes, outgoing }) => {
+            Command::Gone(account) => self.presence.gone(core, &account),
+            Command::Through(account) => {
+                for effect in self.presence.through(&account) {
+                    self.effect(core, clustered, effect);
+                }
+            }
+            Command::Submit(Submission { source, to, word: Some(word), bytes, .. }) => {
+                self.node.submit_presence(now, source, to, word, bytes);
+            }
+            Command::Submit(Submission { source, to, bytes, outgoing, .. }) => {
                 let submitted = self.node.submit(now, source, to, bytes);
                 // NODE-7
                 if !submitted.bounced.is_empty()
@@ -186,12 +214,10 @@ impl<C: SharedConnection> Actor<C> {
                 self.claims.push((slot, token, claim));
             }
             Effect::Slot(slot, change) => self.slot(core, clustered, slot, change),
-            Effect::Export(slot) => {
-                let now = core.environment.now();
-                self.node.export(now, slot, core.export_slot(slot));
-            }
-            Effect::Handle { account, bytes, work } => {
-                self.handle(core, clustered, &account, &bytes, work);
+            Effect::Export(slot) => _ = self.exports.insert(slot),
+            Effect::Handle { .. } | Effect::Hear { .. } => {
+                let Some(effect) = self.presence.wait(effect) else { return };
+                self.handle(core, clustered, effect);
             }
             Effect::Up { slot, leg, number, said, work } => {
                 if let Some(homes) = &mut self.homes {
@@ -204,7 +230,8 @@ impl<C: SharedConnection> Actor<C> {
             }
             Effect::Down { leg, number, said } => clustered.edges.handle_down(leg, number, said),
             Effect::Broken(leg) => clustered.edges.broken(leg),
-            Effect::Lost(slot) => clustered.edges.lost(slot),
+            Effect::Emptied(slot) => clustered.edges.lost(slot),
+            Effect::Lost { slots, only } => self.presence.lose(core, &slots, only),
             Effect::Gone(node) => {
                 self.homes.iter_mut().for_each(|homes| homes.edge_lost(node));
             }
@@ -232,51 +259,129 @@ impl<C: SharedConnection> Actor<C> {
                 placement.set_served(slot, true);
                 self.homes.iter_mut().for_each(|homes| homes.opened(slot));
             }
-            Change::Arrived(export) => {
-                core.import_slot(slot, &export.content);
-                placement.set_served(slot, true);
-                self.homes.iter_mut().for_each(|homes| homes.opened(slot));
-            }
+            Change::Arrived(export) => self.arrived(core, clustered, slot, &export.content),
             Change::Frozen => {
                 placement.set_served(slot, false);
-                core.freeze_slot(slot);
+                self.frozen.insert(slot, core.environment.now());
+                core.freeze(&of(slot));
             }
             Change::Thawed => {
-                core.thaw_slot(slot);
+                self.exports.remove(&slot);
                 placement.set_served(slot, true);
-                self.homes.iter_mut().for_each(|homes| homes.opened(slot));
+                // One that was frozen before it was open has nothing that could have stood.
+                let since = self.frozen.remove(&slot);
+                let stood = since.map(|at| core.environment.now().saturating_sub(at));
+                core.thaw(&of(slot), stood.unwrap_or_default());
+                let stood = stood.unwrap_or_default();
+                self.homes.iter_mut().for_each(|homes| homes.thawed(slot, stood));
             }
-            Change::GivenUp { lost } => {
+            // Where it is lost, the edges of its clients know, and those who see them.
+            Change::GivenUp { .. } => {
                 placement.set_served(slot, false);
-                core.give_up_slot(slot, lost);
+                self.presence.give_up(slot);
+                self.exports.remove(&slot);
+                self.frozen.remove(&slot);
+                core.forget(&of(slot), None);
                 self.homes.iter_mut().for_each(|homes| homes.give_up(slot));
             }
         }
     }
 
-    /// Something for an account that lives here.
-    fn handle(
+    /// A slot has come here with all that it had.
+    fn arrived(
         &mut self,
         core: &Arc<Core<C>>,
         clustered: &Clustered<C>,
-        _account: &str,
-        bytes: &[u8],
-        work: Work,
+        slot: Slot,
+        content: &[u8],
     ) {
+        let content = self.presence.import(content);
+        let imported = self
+            .homes
+            .as_mut()
+            .map(|homes| homes.import(slot, |connect| core.import(content, connect)));
+        if imported.is_some_and(|imported| imported.is_err()) {
+            // What nobody can read is lost (NODE-9).
+            core.faults.tell(FaultKind::Arrival, &PeerAddress::UNKNOWN, None);
+        }
+        clustered.placement.set_served(slot, true);
+        core.thaw(&of(slot), Duration::ZERO);
+        if let Some(homes) = &mut self.homes {
+            homes.opened(slot);
+            let record = self.node.record();
+            homes.lose_edges(|edge| record.has(edge));
+        }
+    }
+
+    /// Hands over the slots that stand still and have nothing under way; whether there were any.
+    fn hand_over(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) -> bool {
+        let mut any = false;
+        for slot in self.exports.clone() {
+            let Some(homes) = self.homes.as_mut().filter(|_| self.node.is_through(slot)) else {
+                continue;
+            };
+            let leaving = homes.export(slot);
+            let content = leaving.and_then(|leaving| core.export(&of(slot), &leaving));
+            // What was finished just before may have said something that waits in the inbox.
+            let Some(content) = content.filter(|_| clustered.inbox.is_empty()) else { continue };
+            self.exports.remove(&slot);
+            let content = self.presence.export(slot, &content);
+            self.node.export(core.environment.now(), slot, content);
+            any = true;
+        }
+        any
+    }
+
+    /// Whether those that wait are to be looked at again: nobody says when what is under way is done.
+    fn looks_again(&mut self, core: &Arc<Core<C>>, cx: &mut Context<'_>) -> bool {
+        if self.exports.is_empty() {
+            self.again = None;
+            return false;
+        }
+        let again = self.again.get_or_insert_with(|| {
+            let core = Arc::clone(core);
+            Box::pin(async move { core.sleep(LOOK_AGAIN).await })
+        });
+        let is_due = again.as_mut().poll(cx).is_ready();
+        if is_due {
+            self.again = None;
+        }
+        is_due
+    }
+
+    /// Something for an account that lives here.
+    fn handle(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>, effect: Effect) {
+        let (account, word, bytes, work) = match effect {
+            Effect::Handle { account, bytes, work } => (account, None, bytes, work),
+            Effect::Hear { account, word, bytes, work } => (account, Some(word), bytes, work),
+            _ => return,
+        };
         if !self.node.does(work.job) {
             return;
         }
-        let task = match Letter::decode(bytes) {
-            Some(Letter::Stanza(stanza)) => core.from_another_node(&stanza),
+        let letter = Letter::decode(&bytes);
+        let is_in_turn = letter.as_ref().is_some_and(Letter::is_in_turn);
+        let task = match letter {
+            Some(Letter::Stanza(stanza)) => {
+                if let Some(word) = &word {
+                    self.presence.directed(core, &account, word, &stanza);
+                }
+                core.from_another_node(&stanza)
+            }
+            Some(letter) => self.presence.letter(core, &account, word.as_ref(), letter),
             None => None,
         };
         match task {
             None => self.node.finish(core.environment.now(), work),
             Some(task) => {
                 let inbox = Arc::clone(&clustered.inbox);
+                let account = is_in_turn.then(|| self.presence.begin(account));
                 core.jobs.spawn(async move {
                     task.await;
                     inbox.put(Command::Finished(work));
+                    if let Some(account) = account {
+                        inbox.put(Command::Through(account));
+                    }
                 });
             }
         }
@@ -310,6 +415,14 @@ impl<C: SharedConnection> Actor<C> {
     }
 }
 
+/// The accounts of a slot.
+fn of(slot: Slot) -> impl Fn(&str) -> bool {
+    move |account| Slot::of(account) == slot
+}
+
+/// How soon what is under way in a slot that is to be handed over is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 fn stored(said: Result<(), StoreError>) -> Option<Stored> {
     match said {
         Ok(()) => Some(Stored::Done),
@@ -324,29 +437,14 @@ impl<C: SharedConnection> Core<C> {
     fn from_another_node(self: &Arc<Self>, stanza: &crate::stanza::Stanza) -> Option<Task> {
         let text = stanza.to()?;
         let to = self.address(&text).ok()?;
+        if let Some(kind) = subscription(stanza) {
+            return self.inbound_subscription(stanza, kind, &to.bare, false);
+        }
         self.route_to(None, stanza, &to)
     }
 
     /// NODE-2: all sessions end, and nobody but their clients hears of it.
     fn fenced(&self) {
         self.registry.forget(&|_| true, Some(crate::connection::Close::Abort));
-    }
-
-    fn export_slot(&self, _slot: Slot) -> Arc<[u8]> {
-        Arc::default()
-    }
-
-    fn import_slot(&self, _slot: Slot, _content: &[u8]) {}
-
-    fn freeze_slot(&self, slot: Slot) {
-        self.registry.freeze(&|account| Slot::of(account) == slot);
-    }
-
-    fn thaw_slot(&self, slot: Slot) {
-        self.registry.thaw(&|account| Slot::of(account) == slot, Duration::ZERO);
-    }
-
-    fn give_up_slot(&self, slot: Slot, _lost: bool) {
-        self.registry.forget(&|account| Slot::of(account) == slot, None);
     }
 }

@@ -14,6 +14,7 @@ mod actor;
 mod letter;
 mod options;
 mod placement;
+mod presence;
 mod submit;
 
 use std::fmt;
@@ -24,13 +25,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::legs::Edges;
 use super::{Core, Server};
 use crate::cluster::{Engine, Incarnation, Node, Posts, Work};
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::outbox::Outbox;
 use crate::store::SharedStore;
-use super::legs::Edges;
 use actor::Actor;
 pub use options::Cluster;
 pub(in crate::server) use placement::Placement;
@@ -69,6 +70,10 @@ enum Command<C: SharedConnection> {
     Timeout,
     Leave,
     Submit(Submission<C>),
+    /// A session of this account is not available any more.
+    Gone(Arc<str>),
+    /// What an account had to do first is done.
+    Through(Arc<str>),
     Finished(Work),
 }
 
@@ -90,6 +95,10 @@ impl<C: SharedConnection> Inbox<C> {
     fn wake(&self) {
         let waker = self.state.lock().waker.take();
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.state.lock().commands.is_empty()
     }
 
     /// All that has come; else whoever asks is woken.

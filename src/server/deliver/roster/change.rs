@@ -109,10 +109,14 @@ impl<C: SharedConnection> Core<C> {
             let mut side = self.side(contact.clone(), &own.account, whole).await?;
             side.silenced_by = self.silence(&own.account, &contact, &change).await?;
             other = Some(side);
-        } else if let Change::Receive { stanza, .. } = &change {
+        } else if let Change::Receive { stanza, silent, .. } = &change {
             let state = self.loaded_state(&own.account).await?;
             let heard = matches!(self.admit_to(&state, stanza), Admission::Accept);
-            own.silenced_by = (!heard).then(|| own.account.clone());
+            own.silenced_by = match (heard, silent) {
+                (false, _) => Some(own.account.clone()),
+                (true, true) => Some(contact.clone()),
+                (true, false) => None,
+            };
         }
         let mut transaction = Transaction {
             own,
@@ -247,6 +251,10 @@ impl<C: SharedConnection> Core<C> {
             }
             Effect::TooManyRequests { account } => {
                 self.limit(Limit::Requests, &PeerAddress::UNKNOWN, Some(&account));
+            }
+            #[cfg(feature = "cluster")]
+            Effect::Route { stanza, .. } if self.is_silent(&stanza) => {
+                self.node.iter().for_each(|node| node.send_silently(stanza.clone()));
             }
             Effect::Route { stanza, asked } => {
                 self.route_elsewhere(origin.filter(|_| asked), stanza, Validity::FOR_GOOD);

@@ -38,6 +38,8 @@ pub(crate) enum Change {
     Receive {
         kind: SubscriptionKind,
         stanza: Stanza,
+        /// The contact hides from the account.
+        silent: bool,
     },
     Set(RosterSet, Asker),
     /// The account and the contact, both of this server, are to see each other (HOST-4).
@@ -216,7 +218,7 @@ impl Transaction {
     pub(super) fn run(&mut self, contact: &BareJid, change: &Change) -> Result<(), RosterError> {
         match change {
             Change::Send { kind, stanza, .. } => self.send(contact, *kind, stanza)?,
-            Change::Receive { kind, stanza } => self.receive(contact, *kind, stanza),
+            Change::Receive { kind, stanza, .. } => self.receive(contact, *kind, stanza),
             Change::Set(set, _) => self.set(set)?,
             Change::Befriend => self.befriend(contact)?,
             Change::Show => self.show(contact),
@@ -390,6 +392,6 @@ impl Transaction {
 }
 
 /// A subscription stanza between two accounts.
-pub(super) fn subscription(kind: SubscriptionKind, from: &BareJid, to: &BareJid) -> StanzaBuilder {
+pub(in crate::server::deliver) fn subscription(kind: SubscriptionKind, from: &BareJid, to: &BareJid) -> StanzaBuilder {
     Stanza::presence().type_(kind.as_str()).from(from.as_str()).to(to.as_str())
 }

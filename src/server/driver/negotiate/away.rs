@@ -49,8 +49,10 @@ impl<C: SharedConnection> Driver<C> {
             login_left: self.expires().map(|at| at.saturating_sub(now)),
         };
         let is_asked = proved.is_some();
-        let goes_on = proved.map(|proved| {
-            GoesOn { opened: self.parser.opened(), lang: self.lang.clone(), proved }
+        let goes_on = proved.map(|proved| GoesOn {
+            opened: self.parser.opened(),
+            lang: self.lang.clone(),
+            proved,
         });
         let Some(negotiating) = &self.negotiating else { return };
         let adoption = Adoption {

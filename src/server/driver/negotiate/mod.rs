@@ -32,11 +32,11 @@ use crate::server::{Login, LoginStep};
 use crate::session::{Bound, Epoch, HostCode, Session, Values};
 use crate::stanza::Frame;
 use crate::stream::{Limit, StreamCondition, StreamError};
+#[cfg(feature = "cluster")]
+pub(super) use away::Away;
 pub(super) use establish::Established;
 #[cfg(feature = "cluster")]
 pub(in crate::server) use establish::Proved;
-#[cfg(feature = "cluster")]
-pub(super) use away::Away;
 pub(super) use header::OurHeader;
 use login_failures::LoginAttempt;
 

@@ -400,7 +400,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// What the client does counts with what others do who are logged in as this account.
-    pub(super) fn spend_for(&mut self, account: &BareJid) {
+    pub(in super::super) fn spend_for(&mut self, account: &BareJid) {
         let core = &self.core;
         let key = match self.is_guest(account) {
             // GUEST-6: else each login as a guest would bring a new burst.
