@@ -416,7 +416,7 @@ impl World {
             self.settle();
         }
         let line = &mut self.lines[at];
-        let is_over = is_over || line.driver.is_none() && line.drain.closed().is_some();
+        let is_over = is_over || line.driver.is_none();
         if line.is_open && is_over && bytes.is_empty() {
             line.is_open = false;
             self.note(|| format!("device {device} reads the end"));
