@@ -5,9 +5,9 @@ use std::sync::Arc;
 use jid::BareJid;
 
 use super::address::Address;
+use super::give::Origin;
 #[cfg(feature = "cluster")]
 use super::roster::transaction::subscription;
-use super::give::Origin;
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};

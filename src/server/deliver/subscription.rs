@@ -49,8 +49,7 @@ impl<C: SharedConnection> Core<C> {
             let pending = roster.standing(contact).state.is_pending_out();
             let meant = pending && !self.is_here(contact) && !self.is_hidden(&state, contact);
             // At another node of ours that costs little, and nobody sees it again (NODE-15).
-            let is_due =
-                || self.is_ours(contact) || self.claim_reminder(account, contact, now);
+            let is_due = || self.is_ours(contact) || self.claim_reminder(account, contact, now);
             if meant && is_due() {
                 let request = Stanza::presence().type_("subscribe").from(account).to(contact);
                 self.route_elsewhere(None, request.build(), Validity::FOR_GOOD);

@@ -11,9 +11,7 @@ use super::placement::fence;
 use super::presence::{Presences, subscription};
 use super::submit::Submission;
 use super::{Clustered, Command};
-use crate::cluster::{
-    Answer, Ask, AskId, Change, Effect, EngineFuture, Node, Slot, Stored, View,
-};
+use crate::cluster::{Answer, Ask, AskId, Change, Effect, EngineFuture, Node, Slot, Stored, View};
 use crate::connection::SharedConnection;
 use crate::outbox::Marks;
 use crate::server::deliver::answer::try_again;
@@ -122,12 +120,7 @@ impl<C: SharedConnection> Actor<C> {
         Poll::Pending
     }
 
-    fn command(
-        &mut self,
-        core: &Arc<Core<C>>,
-        clustered: &Clustered<C>,
-        command: Command<C>,
-    ) {
+    fn command(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>, command: Command<C>) {
         let now = core.environment.now();
         match command {
             Command::Post(post) => self.node.handle_post(now, &post),

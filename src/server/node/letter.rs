@@ -67,9 +67,7 @@ impl Letter {
             STANZA => Self::Stanza(stanza(&mut input)?),
             BROADCAST => Self::Broadcast(stanza(&mut input)?),
             DIRECTED => Self::Directed(stanza(&mut input)?),
-            ANSWER => {
-                Self::Answer { resource: input.text()?.into(), stanza: stanza(&mut input)? }
-            }
+            ANSWER => Self::Answer { resource: input.text()?.into(), stanza: stanza(&mut input)? },
             PROBE => Self::Probe { asker: input.text()?.into() },
             ASKED => Self::Asked { asker: input.text()?.into(), stanza: stanza(&mut input)? },
             SILENT => Self::Silent(stanza(&mut input)?),

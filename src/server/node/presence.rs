@@ -195,9 +195,7 @@ impl Presences {
         }
         let is_there = match resource {
             None => core.registry.is_there(account),
-            Some(resource) => {
-                core.registry.find(core.registry.key(account), resource).is_some()
-            }
+            Some(resource) => core.registry.find(core.registry.key(account), resource).is_some(),
         };
         if is_there {
             self.ledgers.note(account, resource, &word.from);
@@ -253,10 +251,7 @@ impl Presences {
                     true => true,
                     false => self.strike(core, account, resource, &word.from),
                 };
-                if is_known
-                    && core.registry.hear(account, resource, &stanza)
-                    && word.is_available
-                {
+                if is_known && core.registry.hear(account, resource, &stanza) && word.is_available {
                     self.ledgers.note(account, resource, &word.from);
                 }
             }

@@ -7,10 +7,10 @@ use super::{Clustered, Command};
 use crate::address;
 use crate::cluster::{Recipient, Slot, Word};
 use crate::connection::SharedConnection;
+use crate::rules::presence::PresenceType;
 use crate::server::Core;
 use crate::server::deliver::route::Outgoing;
 use crate::session::Validity;
-use crate::rules::presence::PresenceType;
 use crate::stanza::{Kind, Stanza};
 use std::task::Waker;
 
@@ -35,7 +35,10 @@ impl<C: SharedConnection> Clustered<C> {
         let to = vec![Recipient { slot: Slot::of(account), account: account.into() }];
         let (source, word) = (source(stanza), word(stanza));
         let bytes = Letter::Stanza(stanza.clone()).encode();
-        self.put_in_order(Submission { source, to, word, bytes, outgoing: Some(outgoing) }, validity);
+        self.put_in_order(
+            Submission { source, to, word, bytes, outgoing: Some(outgoing) },
+            validity,
+        );
     }
 
     /// A letter from this account to these.

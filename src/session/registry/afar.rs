@@ -5,10 +5,10 @@
 #[cfg(feature = "cluster")]
 use std::sync::Arc;
 
-use super::inner::Inner;
-use super::presence::Notification;
 #[cfg(feature = "cluster")]
 use super::SessionRegistry;
+use super::inner::Inner;
+use super::presence::Notification;
 use crate::connection::SharedConnection;
 use crate::session::handle::Shared;
 #[cfg(feature = "cluster")]
@@ -53,7 +53,9 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     fn afar(&self, what: Afar<'_>) {
-        if let Some(hook) = self.settings.afar.as_ref().filter(|_| self.settings.lives_here.is_some()) {
+        if let Some(hook) =
+            self.settings.afar.as_ref().filter(|_| self.settings.lives_here.is_some())
+        {
             hook(what);
         }
     }

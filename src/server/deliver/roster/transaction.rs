@@ -392,6 +392,10 @@ impl Transaction {
 }
 
 /// A subscription stanza between two accounts.
-pub(in crate::server::deliver) fn subscription(kind: SubscriptionKind, from: &BareJid, to: &BareJid) -> StanzaBuilder {
+pub(in crate::server::deliver) fn subscription(
+    kind: SubscriptionKind,
+    from: &BareJid,
+    to: &BareJid,
+) -> StanzaBuilder {
     Stanza::presence().type_(kind.as_str()).from(from.as_str()).to(to.as_str())
 }
