@@ -16,6 +16,7 @@ const EXPORT: u8 = 1;
 const UP: u8 = 2;
 const DOWN: u8 = 3;
 const PRESENCE: u8 = 4;
+const TOLD: u8 = 5;
 
 impl Post {
     pub(crate) fn encode(&self) -> Arc<[u8]> {
@@ -110,6 +111,10 @@ impl Writer {
                 self.bytes(word.from.as_bytes());
                 self.number(word.is_available.into());
                 self.number(word.is_for_all.into());
+                self.bytes(bytes);
+            }
+            Body::Told(bytes) => {
+                self.0.push(TOLD);
                 self.bytes(bytes);
             }
             Body::Export(export) => {
@@ -271,6 +276,7 @@ impl<'a> Reader<'a> {
                 let word = Word { from, is_available, is_for_all };
                 Body::Presence { to, word, bytes: self.bytes()?.into() }
             }
+            TOLD if whole => Body::Told(self.bytes()?.into()),
             EXPORT if whole => Body::Export(Export {
                 slot: self.slot()?,
                 began: self.view()?,

@@ -36,6 +36,8 @@ pub(crate) enum Body {
         bytes: Arc<[u8]>,
     },
     Export(Export),
+    /// For the node itself, whatever lives there.
+    Told(Arc<[u8]>),
     /// Of a client's stream, from its edge to the home of this slot.
     Up {
         slot: Slot,
@@ -112,6 +114,7 @@ impl fmt::Debug for Body {
             Self::Stanza { .. } => "Stanza",
             Self::Presence { .. } => "Presence",
             Self::Export(_) => "Export",
+            Self::Told(_) => "Told",
             Self::Up { .. } => "Up",
             Self::Down { .. } => "Down",
         })
@@ -123,7 +126,7 @@ impl Body {
     pub(crate) fn to(&self) -> &[Recipient] {
         match self {
             Self::Stanza { to, .. } | Self::Presence { to, .. } => to,
-            Self::Export(_) | Self::Up { .. } | Self::Down { .. } => &[],
+            Self::Export(_) | Self::Told(_) | Self::Up { .. } | Self::Down { .. } => &[],
         }
     }
 
@@ -141,7 +144,7 @@ impl Frame {
         let to = match &self.body {
             Body::Stanza { to, .. } | Body::Presence { to, .. } => to,
             Body::Up { slot, .. } => return vec![*slot],
-            Body::Export(_) | Body::Down { .. } => return Vec::new(),
+            Body::Export(_) | Body::Told(_) | Body::Down { .. } => return Vec::new(),
         };
         let mut slots: Vec<_> = to.iter().map(|recipient| recipient.slot).collect();
         slots.sort_unstable();
@@ -184,6 +187,7 @@ impl Frame {
                 let accounts: usize = to.iter().map(|recipient| recipient.account.len() + 32).sum();
                 size_of::<Numbered>() + accounts + bytes.len()
             }
+            Body::Told(bytes) => size_of::<Numbered>() + bytes.len(),
             Body::Export(export) => {
                 export.content.len()
                     + export.outgoing.iter().map(|frame| frame.cost()).sum::<usize>()

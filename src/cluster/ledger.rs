@@ -95,14 +95,6 @@ impl Ledgers {
         self.tidy(account);
     }
 
-    /// A resource is gone, and what it alone was told.
-    pub(crate) fn forget(&mut self, account: &str, resource: &str) {
-        if let Some(ledger) = self.0.get_mut(account) {
-            ledger.directed.retain(|(_, told)| **told != *resource);
-        }
-        self.tidy(account);
-    }
-
     /// The slots of these are lost: all of them are struck out. Of the accounts that are `meant`.
     pub(crate) fn lose(
         &mut self,
@@ -168,6 +160,7 @@ impl Ledgers {
     }
 
     /// How many are known, each time by one account.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.0.values().map(|ledger| ledger.told.len() + ledger.directed.len()).sum()
     }

@@ -36,6 +36,8 @@ pub(crate) enum Effect {
     /// Something for an account that lives here, behind all that came for it before; to be done once its slot is open.
     /// The job is to be [finished](Node::finish).
     Handle { account: Arc<str>, bytes: Arc<[u8]>, work: Work },
+    /// From another node, for this one.
+    Told { from: Incarnation, bytes: Arc<[u8]> },
     /// Of a client whose account lives here, in its order. The job is to be [finished](Node::finish).
     Up { slot: Slot, leg: LegId, number: u64, said: Up, work: Work },
     /// Of a client whose edge this is, in its order.
@@ -88,6 +90,8 @@ pub(crate) struct Node {
     /// What the slots here have been told of.
     known: Arc<Record>,
     is_over: bool,
+    /// It does not go yet, though it could.
+    stays: bool,
     /// The first view in which it owned nothing, while it leaves.
     empty_since: Option<View>,
     pub(super) effects: VecDeque<Effect>,
@@ -107,6 +111,7 @@ impl Node {
             settings,
             known: Arc::new(Record::nothing(slots)),
             is_over: false,
+            stays: false,
             empty_since: None,
             effects: VecDeque::new(),
             #[cfg(test)]
@@ -134,6 +139,32 @@ impl Node {
     /// Whether the accounts of a slot act here. Ask [`may_act`](Self::may_act) first.
     pub(crate) fn serves(&self, slot: Slot) -> bool {
         !self.is_over && self.slots.is_served(slot, &self.settings)
+    }
+
+    /// The members of its view.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (Incarnation, &Arc<str>)> {
+        self.record().members.iter().map(|member| (member.incarnation, &member.name))
+    }
+
+    /// What waits for other nodes: the bytes of what has no answer, and for how long the oldest has had none.
+    pub(crate) fn links(
+        &self,
+        now: Duration,
+    ) -> impl Iterator<Item = (Incarnation, usize, Duration)> {
+        self.links.iter().map(move |(node, link)| {
+            let bytes = link.waiting().map(|numbered| numbered.frame.cost()).sum();
+            (*node, bytes, link.waits_since().map_or(Duration::ZERO, |at| now.saturating_sub(at)))
+        })
+    }
+
+    /// The bytes of what waits for the slots of others, and is not under way.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.flows.values().flat_map(Flow::held).map(|frame| frame.cost()).sum()
+    }
+
+    /// Slots that are on their way from here.
+    pub(crate) fn moving(&self) -> usize {
+        self.slots.homes().filter(|(_, home)| home.frozen.is_some()).count()
     }
 
     /// Whether a job is still to be done, and may be: its slot is open, and is what it was.
@@ -184,9 +215,16 @@ impl Node {
         }
     }
 
-    /// It is about to go: its slots move to others, then it [has left](Effect::Left).
-    pub(crate) const fn leave(&mut self) {
+    /// It is about to go: its slots move to others, then it [has left](Effect::Left), unless it `stays` for something
+    /// else. It is asked to again when that is done.
+    pub(crate) const fn leave(&mut self, stays: bool) {
         self.member.leaving = true;
+        self.stays = stays;
+    }
+
+    /// Whether so much waits for a slot that those who fill it are to pause (NODE-7).
+    pub(crate) fn is_pressed(&self, slot: Slot) -> bool {
+        self.flows.get(&slot).is_some_and(|flow| flow.bytes() >= self.settings.soft)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -401,7 +439,7 @@ impl Node {
     /// was numbered while it did.
     fn go(&mut self) {
         let (record, me) = (self.member.record(), self.member.me);
-        if !self.member.leaving || !record.has(me) || self.is_over {
+        if !self.member.leaving || self.stays || !record.has(me) || self.is_over {
             return;
         }
         if record.concerns(me) {

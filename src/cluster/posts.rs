@@ -50,6 +50,21 @@ impl Node {
         submitted
     }
 
+    /// Tells another node something, behind all that it was sent before, and this one at once; whoever is no member hears nothing. `source`: the
+    /// slot that says it, which does not move before that is answered.
+    pub(crate) fn tell(
+        &mut self,
+        now: Duration,
+        source: Option<Slot>,
+        node: Incarnation,
+        bytes: Arc<[u8]>,
+    ) {
+        if self.may_act(now) && self.record().has(node) {
+            self.convey(node, Arc::new(Frame { source, body: Body::Told(bytes) }));
+            self.settle(now);
+        }
+    }
+
     /// Something of a client whose edge this is, in its order; `false` where that may not be sent.
     pub(crate) fn submit_up(
         &mut self,
@@ -234,6 +249,11 @@ impl Node {
         }
         let (to, bytes) = match &frame.body {
             Body::Stanza { to, bytes } | Body::Presence { to, bytes, .. } => (to, bytes),
+            Body::Told(bytes) => {
+                let from = origin.map_or(self.member.me, |(from, _)| from);
+                self.effects.push_back(Effect::Told { from, bytes: Arc::clone(bytes) });
+                return Vec::new();
+            }
             Body::Export(export) => {
                 let record = Arc::clone(self.member.record());
                 self.slots.arrive(self.member.me, export.clone(), &record);

@@ -414,7 +414,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
     pub fn build(self) -> Server<C> {
         let environment = self.environment;
         #[cfg(feature = "cluster")]
-        let placement = self.cluster.is_some().then(|| Arc::new(Placement::new()));
+        let placement =
+            self.cluster.is_some().then(|| Arc::new(Placement::new(Arc::clone(&environment))));
         #[cfg(feature = "cluster")]
         let stores = match (&self.cluster, &placement) {
             (Some((cluster, _)), Some(placement)) => {

@@ -53,6 +53,8 @@ pub use registry::{
 };
 #[cfg(feature = "cluster")]
 pub(crate) use registry::{Keeps, NotAnExport, Which};
+#[cfg(feature = "cluster")]
+pub(crate) use registry::{read_roster, write_roster};
 pub use state::{Authed, AuthenticateError, Bound, Session, State, TransitionError, Unauthed};
 
 #[cfg(test)]

@@ -9,14 +9,16 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::DomainPart;
 use xmpp_session::outbox::{Drain, Marks, Outbox};
-use xmpp_session::server::{Cluster, Driver, Limits, NodeHandle, Server, Transport, Want};
+use xmpp_session::server::{
+    Cluster, Driver, Limits, NodeHandle, Server, Shutdown, Transport, Want,
+};
 use xmpp_session::store::{Memory, SharedMemory, SharedStore, Stores};
 use xmpp_session::xep::{Carbons, ClientState, Ping, StreamManagement};
 
@@ -62,7 +64,8 @@ struct Node {
     access: Access,
     /// It does nothing until then, and its clock goes on.
     paused_until: Option<Duration>,
-    is_leaving: bool,
+    was_fenced: Arc<AtomicBool>,
+    leaving: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 /// A transport.
@@ -171,6 +174,7 @@ impl World {
             Arc::new(access.clone()),
             Arc::clone(&self.store),
         );
+        let was_fenced = Arc::new(AtomicBool::new(false));
         let server = Server::builder(Arc::clone(&environment) as _, Stores::memory())
             .domain(DomainPart::new(DOMAIN).unwrap().into_owned())
             .extension(StreamManagement::new())
@@ -178,6 +182,14 @@ impl World {
             .extension(ClientState)
             .extension(Ping)
             .limits(self.limits())
+            .on_fault({
+                let was_fenced = Arc::clone(&was_fenced);
+                move |fault| {
+                    if fault.kind().as_str() == "fenced" {
+                        was_fenced.store(true, Ordering::SeqCst);
+                    }
+                }
+            })
             .cluster(cluster)
             .build();
         let handle = server.node().expect("one of several");
@@ -193,7 +205,8 @@ impl World {
             environment,
             access,
             paused_until: None,
-            is_leaving: false,
+            was_fenced,
+            leaving: None,
         });
         self.settle();
     }
@@ -261,9 +274,9 @@ impl World {
         if alive.len() > 1 {
             let at = self.random.pick(&alive);
             let Some(node) = &mut self.nodes[at] else { return };
-            if !node.is_leaving && node.paused_until.is_none() {
-                node.is_leaving = true;
-                node.handle.leave();
+            if node.leaving.is_none() && node.paused_until.is_none() {
+                let handle = node.handle.clone();
+                node.leaving = Some(Box::pin(async move { handle.leave(Shutdown::new()).await }));
                 self.counts.leaves += 1;
                 self.note(|| format!("node {at} leaves"));
                 self.settle();
@@ -456,8 +469,14 @@ impl World {
                     continue;
                 };
                 assert!(pin!(node.server.background()).as_mut().poll(cx).is_pending());
-                if node.run.as_mut().poll(cx).is_ready() {
-                    left.push((at, node.is_leaving && !node.handle.is_fenced()));
+                let is_over = node.run.as_mut().poll(cx).is_ready();
+                let leaving = node.leaving.as_mut();
+                let has_left = leaving.is_some_and(|leaving| leaving.as_mut().poll(cx).is_ready());
+                if is_over || has_left {
+                    left.push((
+                        at,
+                        node.leaving.is_some() && !node.was_fenced.load(Ordering::SeqCst),
+                    ));
                 }
             }
             for line in &mut self.lines {

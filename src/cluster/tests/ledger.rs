@@ -46,7 +46,7 @@ fn node_17_what_one_session_was_told_ends_for_that_one() {
     ledgers.note(&juliet, None, &romeo);
     ledgers.retire(&juliet, |resource| resource == "chamber");
     assert!(!ledgers.strike(&juliet, None, &romeo));
-    ledgers.forget(&juliet, "chamber");
+    ledgers.retire(&juliet, |_| false);
     assert_eq!(ledgers.len(), 0);
 }
 

@@ -179,6 +179,7 @@ fn texts(post: &Post) -> Vec<String> {
             String::from_utf8(bytes.to_vec()).expect("text")
         }
         Body::Export(_) => "export".into(),
+        Body::Told(_) => "told".into(),
         Body::Up { .. } | Body::Down { .. } => "leg".into(),
     };
     post.frames.iter().map(text).collect()

@@ -396,6 +396,7 @@ impl World {
                     let content = [&done[..], &present].concat();
                     host.node.export(host.clock(self.now), slot, content.into());
                 }
+                Effect::Told { .. } => {}
                 Effect::Fenced => {
                     self.log(|| format!("{inc:?} is fenced"));
                     self.count("fenced");

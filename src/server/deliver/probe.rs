@@ -179,7 +179,10 @@ impl<C: SharedConnection> Core<C> {
         match prober {
             Prober::Session(session) => self.answer(Some(session), answer),
             #[cfg(feature = "cluster")]
-            Prober::Afar(jid) => self.answer_afar(jid, answer, Validity::FOR_GOOD),
+            Prober::Afar(jid) => {
+                let answer = answer.readdressed(answer.from().as_deref(), Some(jid));
+                self.answer_afar(jid, answer, Validity::FOR_GOOD);
+            }
             Prober::Sender => self.answer(None, answer),
         }
     }
@@ -259,6 +262,14 @@ impl<C: SharedConnection> Core<C> {
         self.jobs.spawn(async move {
             done.await;
         });
+    }
+
+    /// Whether the account, which has sessions, sees the contact's presence.
+    pub(in crate::server) fn sees(&self, account: &str, contact: &str) -> bool {
+        let row = self.registry.account(self.registry.key(account));
+        row.is_some_and(|row| {
+            row.roster().get(contact).is_some_and(|item| item.subscription().has_to())
+        })
     }
 
     /// Whether the account sees the contact, or asks to. Of one without sessions nothing is known, and nobody is told.

@@ -518,6 +518,16 @@ impl<C: SharedConnection> Driver<C> {
         matches!(self.state, State::Bound(_))
     }
 
+    /// NODE-2: what the client says is neither handled nor acknowledged.
+    #[cfg(feature = "cluster")]
+    #[cold]
+    fn stop(&mut self) -> bool {
+        if !matches!(self.state, State::Over) {
+            self.finish(crate::connection::Close::Abort);
+        }
+        false
+    }
+
     /// Whether it serves a session, here or elsewhere.
     #[cfg(feature = "threads")]
     pub(crate) fn has_session(&self) -> bool {
@@ -530,6 +540,10 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Handles one event from what the parser holds or from `input`; `false` if there is none now.
     fn step(&mut self, input: &mut &[u8]) -> bool {
+        #[cfg(feature = "cluster")]
+        if !self.core.may_act() {
+            return self.stop();
+        }
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }

@@ -190,7 +190,11 @@ impl Presences {
         let to = stanza.to();
         let resource = to.as_deref().and_then(|to| address::parts(to).1);
         if !word.is_available {
-            self.strike(core, account, resource, &word.from);
+            // Whoever sees it is told of its end all the same (PRES-12).
+            let is_seen = || core.sees(account, address::bare_of(&word.from));
+            if resource.is_some() || !is_seen() {
+                self.strike(core, account, resource, &word.from);
+            }
             return;
         }
         let is_there = match resource {
@@ -232,7 +236,7 @@ impl Presences {
         letter: Letter,
     ) -> Option<Task> {
         match letter {
-            Letter::Stanza(_) => {}
+            Letter::Stanza(_) | Letter::OfHost(_) | Letter::Act { .. } => {}
             Letter::Broadcast(stanza) => {
                 let word = word?;
                 if word.is_available {

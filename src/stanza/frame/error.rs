@@ -47,6 +47,34 @@ impl StreamError {
         }
     }
 
+    /// For another node.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn pack(&self, out: &mut crate::packed::Writer) {
+        out.text(self.condition.as_str());
+        out.option(self.text.as_ref(), |out, (lang, text)| {
+            out.text(lang);
+            out.text(text);
+        });
+        out.option(self.other_host.as_deref(), crate::packed::Writer::text);
+        out.option(self.other_uri.as_deref(), crate::packed::Writer::text);
+        out.option(self.application.as_deref(), crate::packed::Writer::bytes);
+    }
+
+    /// What another node has [written](Self::pack).
+    #[cfg(feature = "cluster")]
+    pub(crate) fn unpack(input: &mut crate::packed::Reader<'_>) -> Option<Self> {
+        let name = input.text()?;
+        let mut all = StreamCondition::ALL.into_iter();
+        let condition = all.find(|condition| condition.as_str() == name)?;
+        Some(Self {
+            text: input.option(|input| Some((input.text()?.into(), input.text()?.into())))?,
+            other_host: input.option(|input| input.text().map(Into::into))?,
+            other_uri: input.option(|input| input.text().map(Into::into))?,
+            application: input.option(|input| input.bytes().map(Into::into))?,
+            ..Self::new(condition)
+        })
+    }
+
     /// One that another node has written, with this content.
     #[cfg(feature = "cluster")]
     pub(crate) fn as_written(
