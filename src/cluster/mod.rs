@@ -8,14 +8,15 @@
 //!  Posts ◀── frames, numbered, answered ──▶ link ◀──▶ flow of each slot, in order ◀── submitted, handled ──┘
 //! ```
 //!
-//! Nothing above this room knows of it, and no server has a node yet: what is here is what has to be right before
-//! one can.
+//! `server::node` drives it. Public are what a host brings: an [`Engine`], and a way for [`Posts`].
 
 mod codec;
 mod engine;
 mod fence;
 mod flow;
 mod frame;
+mod ledger;
+pub(crate) mod leg;
 mod link;
 mod member;
 mod memory;
@@ -44,6 +45,18 @@ use broken;
 
 use std::time::Duration;
 
+pub(crate) use engine::Ask;
+pub use engine::{Answer, Engine, EngineError, EngineFuture, Posts};
+pub(crate) use frame::{Recipient, Word};
+pub(crate) use ledger::Ledgers;
+pub(crate) use member::AskId;
+pub use memory::MemoryEngine;
+pub(crate) use node::{Effect, Node, Stored, Work};
+pub use record::{Lease, Record};
+pub(crate) use slots::Change;
+pub use view::{Incarnation, View};
+pub(crate) use view::{SLOTS, Slot};
+
 /// What all nodes of a cluster are given alike.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -65,4 +78,21 @@ pub(crate) struct Settings {
     pub(crate) hard: usize,
     #[cfg(test)]
     pub(crate) broken: Option<tests::Break>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(3),
+            margin: Duration::from_millis(500),
+            renew: Duration::from_millis(750),
+            patience: Duration::from_secs(10),
+            moves: 16,
+            resend: Duration::from_millis(500),
+            soft: 256 << 10,
+            hard: 4 << 20,
+            #[cfg(test)]
+            broken: None,
+        }
+    }
 }

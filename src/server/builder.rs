@@ -18,6 +18,8 @@ use super::faults::{Fault, Faults, OnFault, PeerAddress, StoreWatch};
 use super::guests::{GuestPolicy, Guests};
 use super::limits::Limits;
 use super::metrics::{Counters, RareCounters, Samples};
+#[cfg(feature = "cluster")]
+use super::node::{Cluster, Clustered, Placement};
 use super::tokens::VOIDED;
 use super::trace;
 use super::work::jobs::Jobs;
@@ -178,7 +180,13 @@ pub struct ServerBuilder<C: SharedConnection> {
     on_login: Option<OnLogin<C>>,
     log_addresses: bool,
     hashing: Option<Box<dyn Offload>>,
+    #[cfg(feature = "cluster")]
+    cluster: Option<(Cluster, Connect<C>)>,
 }
+
+/// Makes the home's end of a leg.
+#[cfg(feature = "cluster")]
+type Connect<C> = fn(Arc<crate::outbox::Outbox>) -> C;
 
 /// A transport has got a session: it was bound, or resumed.
 #[derive(Clone)]
@@ -223,6 +231,8 @@ impl<C: SharedConnection> Server<C> {
             on_login: None,
             log_addresses: false,
             hashing: None,
+            #[cfg(feature = "cluster")]
+            cluster: None,
         }
     }
 }
@@ -243,6 +253,13 @@ impl<C: SharedConnection> ServerBuilder<C> {
             domain.sasl = Arc::new(Policy::clone(&domain.sasl).without_tokens());
         }
         self.domains.push(domain);
+        self
+    }
+
+    /// Its sessions have these numbers, as those of one node among others.
+    #[cfg(all(test, feature = "cluster"))]
+    pub(super) fn of_node(mut self, first_session: u64) -> Self {
+        self.registry = self.registry.of_node(first_session);
         self
     }
 
@@ -377,10 +394,34 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
+    /// Makes the server one of several nodes (section 18 of [the rules](crate::rules)). It keeps what it has in the
+    /// cluster's store, and not in that which it was begun with. Drive it by
+    /// [`NodeHandle::run`](super::NodeHandle::run).
+    #[cfg(feature = "cluster")]
+    pub fn cluster(mut self, cluster: Cluster) -> Self
+    where
+        C: crate::outbox::FromOutbox,
+    {
+        self.cluster = Some((cluster, C::from_outbox));
+        self
+    }
+
     /// Builds the server.
     #[must_use]
     pub fn build(self) -> Server<C> {
         let environment = self.environment;
+        #[cfg(feature = "cluster")]
+        let placement =
+            self.cluster.is_some().then(|| Arc::new(Placement::new(Arc::clone(&environment))));
+        #[cfg(feature = "cluster")]
+        let stores = match (&self.cluster, &placement) {
+            (Some((cluster, _)), Some(placement)) => {
+                cluster.store.of_node(Arc::clone(placement) as _)
+            }
+            _ => self.stores,
+        };
+        #[cfg(not(feature = "cluster"))]
+        let stores = self.stores;
         let mut limits = self.limits;
         limits.bind_failures = limits.bind_failures.clamp(5, 10);
         limits.silence = limits.silence.max(LEAST_SILENCE);
@@ -410,8 +451,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let guests = || Arc::new(Guests::new(Arc::clone(&environment)));
         let guests = lets_guests_in.then(guests);
         let stores = match &guests {
-            Some(guests) => guests.stores(self.stores),
-            None => self.stores,
+            Some(guests) => guests.stores(stores),
+            None => stores,
         };
         let registry = self.registry.on_panic({
             let faults = Arc::clone(&faults);
@@ -420,13 +461,29 @@ impl<C: SharedConnection> ServerBuilder<C> {
                 faults.panicked(panicked.code, &PeerAddress::UNKNOWN, account, message);
             }
         });
+        #[cfg(feature = "cluster")]
+        let registry = match &placement {
+            Some(placement) => {
+                let placement = Arc::clone(placement);
+                let mut first = [0; 8];
+                environment.random(&mut first);
+                // Far from those of the others, and with room behind it.
+                let first = 1 + (u64::from_le_bytes(first) >> 1);
+                registry.of_node(first).lives_here(move |bare| placement.is_here(bare))
+            }
+            None => registry,
+        };
+        #[cfg(feature = "cluster")]
+        let node = self.cluster.zip(placement).map(|((cluster, connect), placement)| {
+            Clustered::new(cluster, placement, &*environment, connect)
+        });
         let wants = self.extensions.iter().map(|extension| extension.wants());
         let wants = wants.fold(Wants::NOTHING, Wants::and);
         let mut components = self.components;
         components.leave_out(|name| domains.iter().any(|served| served.name.as_str() == name));
         let extensions = Arc::new(self.extensions);
         let core = Arc::new_cyclic(|core: &Weak<Core<C>>| Core {
-            registry: hooked(registry, core, &limits, has_extensions, wants).build(),
+            registry: told(hooked(registry, core, &limits, has_extensions, wants), core).build(),
             wants,
             handle: ServerHandle(Weak::clone(core) as _),
             reviews: Arc::default(),
@@ -469,6 +526,10 @@ impl<C: SharedConnection> ServerBuilder<C> {
             voided: Padded::new(Mutex::new(Recent::new(VOIDED))),
             unheard: Padded::default(),
             offline_retries: Padded::default(),
+            #[cfg(feature = "cluster")]
+            edges: node.as_ref().map(Clustered::edges).map(Into::into).unwrap_or_default(),
+            #[cfg(feature = "cluster")]
+            node,
             environment,
         });
         core.show(|extension| extension.started(&core.handle));
@@ -489,6 +550,30 @@ impl Domain {
         let sasl = Arc::new(sasl);
         Self { name, tls_required, sasl, authenticator, tokens, guests, certificates }
     }
+}
+
+/// What is for accounts at other nodes goes there (NODE-15).
+#[cfg(feature = "cluster")]
+fn told<C: SharedConnection>(
+    registry: RegistryBuilder<C>,
+    core: &Weak<Core<C>>,
+) -> RegistryBuilder<C> {
+    let core = core.clone();
+    registry.afar(move |afar| {
+        if let Some(core) = core.upgrade()
+            && let Some(node) = &core.node
+        {
+            node.afar(afar);
+        }
+    })
+}
+
+#[cfg(not(feature = "cluster"))]
+const fn told<C: SharedConnection>(
+    registry: RegistryBuilder<C>,
+    _: &Weak<Core<C>>,
+) -> RegistryBuilder<C> {
+    registry
 }
 
 /// The registry with its limits, and with hooks that lead back into the server.

@@ -15,6 +15,8 @@
 mod account;
 mod handle;
 mod input;
+#[cfg(feature = "server")]
+mod kept;
 mod outbound;
 mod registry;
 mod state;
@@ -30,11 +32,15 @@ pub(crate) use handle::Standing;
 pub use handle::{Available, Interested, SessionHandle, SessionId, SessionInfo, SessionState};
 pub use input::{Detached, InputTicket};
 #[cfg(feature = "server")]
+pub use kept::{Keeper, Kept};
+#[cfg(feature = "server")]
 pub(crate) use outbound::LastWords;
 pub use outbound::{
     AckCheck, AckPolicy, Acknowledged, Copies, Epoch, Hold, Item, NotSent, Reply, RetentionLimits,
     Validity,
 };
+#[cfg(feature = "cluster")]
+pub(crate) use registry::Afar;
 #[cfg(all(test, feature = "server"))]
 #[cfg(not(any(loom_model, shuttle)))]
 pub(crate) use registry::hashes;
@@ -45,6 +51,10 @@ pub use registry::{
     Parting, Presence, Reason, RegistryBuilder, ResumeError, ResumeRefusal, Resumed, Retention,
     SessionRegistry, SessionSetup, Sessions,
 };
+#[cfg(feature = "cluster")]
+pub(crate) use registry::{Keeps, NotAnExport, Which};
+#[cfg(feature = "cluster")]
+pub(crate) use registry::{read_roster, write_roster};
 pub use state::{Authed, AuthenticateError, Bound, Session, State, TransitionError, Unauthed};
 
 #[cfg(test)]

@@ -49,7 +49,6 @@ mod offline;
 mod postgres;
 mod roster;
 #[cfg(feature = "cluster")]
-#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
 pub(crate) mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -60,6 +59,8 @@ pub use block::BlockStore;
 #[cfg(feature = "certificates")]
 pub use certificate::CertificateError;
 pub use certificate::{CertificateMapper, ClientCertificate};
+#[cfg(feature = "cluster")]
+pub use fence::{Deposed, Fence, FenceToken};
 pub use invitation::{InvitationStore, MemoryInvitations, StoredInvitation};
 pub(crate) use keys::prepare_password;
 pub use keys::{PasswordError, ScramHash, ScramKeys};
@@ -73,6 +74,10 @@ pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};
 #[cfg(feature = "postgres")]
 pub use postgres::{ConnectError, Postgres, PostgresConfig};
 pub use roster::{RosterChange, RosterStore, StoredContact, StoredRoster, SubscriptionRequest};
+#[cfg(feature = "cluster")]
+pub(crate) use shared::deposed;
+#[cfg(feature = "cluster")]
+pub use shared::{FenceTokens, SharedMemory, SharedStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, Sqlite};
 pub use token::{ClientKey, ClientTokens, Revision, Token, TokenStore};

@@ -8,10 +8,12 @@
 mod breaks;
 mod engine;
 mod faults;
+mod ledger;
 mod links;
 mod member;
 mod node;
 mod oracle;
+mod presence;
 #[path = "../../../tests/simulator/random.rs"]
 #[expect(unreachable_pub, reason = "it is private to tests there as here")]
 mod random;

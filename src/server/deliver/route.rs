@@ -101,9 +101,23 @@ pub(crate) struct Outgoing<C: SharedConnection> {
     pub(super) origin: Option<SessionHandle<C>>,
 }
 
+impl<C: SharedConnection> Outgoing<C> {
+    #[cfg(feature = "cluster")]
+    pub(crate) const fn stanza(&self) -> &Stanza {
+        &self.stanza
+    }
+}
+
 impl<C: SharedConnection> Core<C> {
     /// Routes what the host hands in by its `to`. A panic of an extension ends this stanza alone.
     pub(crate) fn route_for_host(self: &Arc<Self>, stanza: &Stanza) {
+        if let Some(task) = self.route_by_host(stanza) {
+            self.jobs.spawn(task);
+        }
+    }
+
+    /// The same; what has to wait is returned.
+    pub(in crate::server) fn route_by_host(self: &Arc<Self>, stanza: &Stanza) -> Option<Task> {
         let to = stanza.to();
         let route = || match to.as_deref().map(|to| self.address(to)) {
             Some(Ok(to)) if stanza.kind() == Kind::Presence => self.host_presence(stanza, &to),
@@ -113,9 +127,8 @@ impl<C: SharedConnection> Core<C> {
             None => None,
         };
         match self.shielded(HostCode::Extension, None, route) {
-            Some(None) => {}
-            Some(Some(task)) => self.jobs.spawn(task),
-            None => self.bounce(None, stanza, Condition::InternalServerError),
+            Some(task) => task,
+            None => self.refuse(None, stanza, Condition::InternalServerError),
         }
     }
 
@@ -140,6 +153,11 @@ impl<C: SharedConnection> Core<C> {
         to: &Address<'_>,
     ) -> Option<Task> {
         match (self.destination(&to.bare), stanza.kind()) {
+            #[cfg(feature = "cluster")]
+            (Destination::OtherNode, _) => {
+                self.route_elsewhere(origin, stanza.clone(), Validity::FOR_GOOD);
+                None
+            }
             (Destination::OtherDomain, kind) => {
                 // First, since the router may refuse it on the spot.
                 self.delivered(origin, Message::of(stanza), None, &[], Outcome::Routed, None);
@@ -195,6 +213,8 @@ impl<C: SharedConnection> Core<C> {
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
         let Some(outgoing) = self.to_component(outgoing, validity) else { return };
+        #[cfg(feature = "cluster")]
+        let Some(outgoing) = self.to_another_node(outgoing, validity) else { return };
         if let Some(error) = self.is_kept_here(&outgoing.stanza) {
             return self.not_routed(outgoing, error);
         }
@@ -225,7 +245,7 @@ impl<C: SharedConnection> Core<C> {
 
     /// A refusal is answered to the session that sent the stanza, where that is due (STZ-10, SUB-6); and
     /// where a component sent it or was to get it, to whom else it is from (COMP-3).
-    pub(super) fn not_routed(
+    pub(in crate::server) fn not_routed(
         &self,
         Outgoing { stanza, origin }: Outgoing<C>,
         error: impl Into<StanzaError>,

@@ -105,6 +105,30 @@ impl<C: SharedConnection> Backlogs<C> {
         accounts.values_mut().flat_map(|backlog| std::mem::take(&mut backlog.recipients)).collect()
     }
 
+    /// Whether nothing of these accounts is about to be delivered.
+    #[cfg(feature = "cluster")]
+    pub(super) fn is_quiet(&self, which: super::Which<'_>) -> bool {
+        let is_quiet = |backlog: &Backlog<C>| backlog.left.is_empty() && backlog.queued == 0;
+        let accounts = self.accounts.lock();
+        accounts.iter().all(|(account, backlog)| is_quiet(backlog) || !which(account))
+    }
+
+    /// Who is about to get what the store has for an account, which has failed.
+    #[cfg(feature = "cluster")]
+    pub(super) fn recipients(&self, account: &str) -> Vec<SessionId> {
+        let ids = |backlog: &Backlog<C>| backlog.recipients.iter().map(SessionHandle::id).collect();
+        self.look(account, ids).unwrap_or_default()
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(super) fn forget(&self, which: super::Which<'_>) {
+        let mut accounts = self.accounts.lock();
+        let gone: Vec<_> = accounts.extract_if(|account, _| which(account)).collect();
+        self.count.store(accounts.len(), Ordering::SeqCst);
+        drop(accounts);
+        drop(gone);
+    }
+
     /// Changes the backlog of an account; whether there is one then.
     fn change<T>(&self, account: &str, change: impl FnOnce(&mut Backlog<C>) -> T) -> (T, bool) {
         let mut accounts = self.accounts.lock();

@@ -1,5 +1,6 @@
 //! The table of bound sessions: look-up, settings, and the shared inside of the room.
 
+mod afar;
 mod backlog;
 mod bind;
 #[cfg(feature = "server")]
@@ -7,6 +8,8 @@ mod blocked;
 mod builder;
 mod end;
 mod events;
+#[cfg(feature = "cluster")]
+mod export;
 mod hibernation;
 #[cfg(feature = "server")]
 mod inheritance;
@@ -41,12 +44,15 @@ use crate::rules::roster::Roster;
 use crate::stanza::StreamError;
 use crate::sync::atomic::Ordering;
 use crate::sync::common::AtomicU64;
-use crate::sync::{Padded, Tally};
+use crate::sync::{Mutex, Padded, Tally};
 use backlog::Backlogs;
 use builder::Settings;
 use events::Events;
+use seen::Seen;
 use table::Table;
 
+#[cfg(feature = "cluster")]
+pub(crate) use afar::Afar;
 pub use bind::{BindError, BindRefusal, BindRequest, Conflict, Misuse};
 #[cfg(feature = "server")]
 pub(crate) use blocked::Pattern;
@@ -54,6 +60,10 @@ pub use builder::RegistryBuilder;
 pub(crate) use end::Run;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
+#[cfg(feature = "cluster")]
+pub(crate) use export::{Keeps, NotAnExport, Which};
+#[cfg(feature = "cluster")]
+pub(crate) use export::{read_roster, write_roster};
 #[cfg(test)]
 pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
@@ -138,8 +148,13 @@ impl<C: SharedConnection> SessionRegistry<C> {
             hibernating_per_account: 8,
             retention: RetentionLimits::default(),
             domains: Vec::new(),
+            #[cfg(feature = "cluster")]
+            first_session: None,
             background: None,
             elsewhere: None,
+            #[cfg(feature = "cluster")]
+            afar: None,
+            lives_here: None,
             leftover: None,
             backlog: None,
             hides: None,
@@ -154,10 +169,14 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     fn with(mut settings: Settings<C>) -> Self {
+        #[cfg(feature = "cluster")]
+        let of_node = settings.first_session;
+        #[cfg(not(feature = "cluster"))]
+        let of_node = None;
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
             table: Table::new(&*settings.environment),
-            next: Padded::new(AtomicU64::new(1)),
+            next: Padded::new(AtomicU64::new(of_node.unwrap_or(1))),
             sessions: Padded::default(),
             absent: Padded::default(),
             retained_bytes: Arc::new(Tally::new(settings.retention.all_bytes)),
@@ -166,7 +185,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             remembered: Padded::default(),
             backlogs: Backlogs::new(),
             events: Events::new(settings.listener.take(), settings.on_end.take()),
-            seen: Padded::default(),
+            seen: Padded::new(Mutex::new(Seen::new(of_node.is_some()))),
             settings,
         });
         Self(Arc::new(Guard(inner)))

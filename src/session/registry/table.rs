@@ -1,7 +1,6 @@
 //! The table of accounts: shards of rows, found by the text of a bare JID, which is hashed once.
 
 use std::hash::{DefaultHasher, Hasher};
-use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -9,7 +8,6 @@ use smallvec::SmallVec;
 
 use super::lately::{Found, Known, Lately};
 use super::rows::Row;
-use crate::client::ClientId;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::rules::roster::{self, Roster};
@@ -96,13 +94,6 @@ impl<C: SharedConnection> Table<C> {
         Hash(u32::from_le_bytes([a, b, c, d]))
     }
 
-    /// What stands for a client in the sessions of its account.
-    pub(super) fn digest_of(&self, client: ClientId) -> NonZeroU64 {
-        let mut hasher = self.hasher.clone();
-        hasher.write(&client.to_bytes());
-        NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MIN)
-    }
-
     /// Lets each item of a roster know the hash of its contact. Those that it shares with `known`, a
     /// roster of this registry, do.
     pub(super) fn hash_contacts(&self, roster: &mut Roster, known: &Roster) {
@@ -124,10 +115,7 @@ impl<C: SharedConnection> Table<C> {
 
     /// The shard of an account, to be changed.
     pub(super) fn write(&self, key: AccountKey<'_>) -> RwLockWriteGuard<'_, HashTable<Row<C>>> {
-        let shard = self.shard(key);
-        let rows = shard.rows.write();
-        shard.state.fetch_add(1, Ordering::SeqCst);
-        rows
+        self.shard(key).write()
     }
 
     pub(super) fn with<T>(
@@ -181,6 +169,13 @@ impl<C: SharedConnection> Shard<C> {
 
     pub(super) fn read(&self) -> RwLockReadGuard<'_, HashTable<Row<C>>> {
         self.rows.read()
+    }
+
+    /// To be changed: what was found before is to be looked for again.
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, HashTable<Row<C>>> {
+        let rows = self.rows.write();
+        self.state.fetch_add(1, Ordering::SeqCst);
+        rows
     }
 }
 

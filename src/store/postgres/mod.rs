@@ -83,7 +83,7 @@ pub struct Postgres {
     pool: Arc<Pool>,
     offline_limits: OfflineLimits,
     #[cfg(feature = "cluster")]
-    tokens: Option<Arc<dyn super::shared::Tokens>>,
+    tokens: Option<Arc<dyn super::shared::FenceTokens>>,
 }
 
 impl Postgres {
