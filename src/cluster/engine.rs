@@ -42,6 +42,9 @@ pub(crate) trait Engine: Send + Sync + 'static {
 pub(crate) trait Posts: Send + Sync + 'static {
     /// Puts a post into the inbox of a node. Never blocks.
     fn post(&self, to: Incarnation, post: Arc<[u8]>);
+
+    /// From now on what is posted to this node is handed to `inbox`, which returns soon.
+    fn listen(&self, me: Incarnation, inbox: Arc<dyn Fn(Arc<[u8]>) + Send + Sync>);
 }
 
 /// A call of the engine.

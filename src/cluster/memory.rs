@@ -156,6 +156,8 @@ impl Posts for MemoryEngine {
             state.inboxes.entry(to).or_default().push_back(post);
         }
     }
+
+    fn listen(&self, _me: Incarnation, _inbox: Arc<dyn Fn(Arc<[u8]>) + Send + Sync>) {}
 }
 
 impl fmt::Debug for MemoryEngine {

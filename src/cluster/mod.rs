@@ -12,6 +12,8 @@
 //! one can.
 
 mod codec;
+#[cfg(any(test, feature = "conformance"))]
+mod conformance;
 mod engine;
 mod fence;
 mod flow;
@@ -20,8 +22,12 @@ mod link;
 mod member;
 mod memory;
 mod node;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod posts;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
 mod slots;
 #[cfg(test)]
 mod tests;

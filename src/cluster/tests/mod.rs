@@ -11,11 +11,15 @@ mod faults;
 mod links;
 mod member;
 mod node;
+#[cfg(feature = "redis")]
+mod on_redis;
 mod oracle;
 #[path = "../../../tests/simulator/random.rs"]
 #[expect(unreachable_pub, reason = "it is private to tests there as here")]
 mod random;
 mod record;
+#[cfg(feature = "redis")]
+mod servers;
 mod slots;
 mod traffic;
 mod world;
