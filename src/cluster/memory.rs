@@ -92,13 +92,14 @@ struct State {
     ledger: Ledger,
     inboxes: BTreeMap<Incarnation, VecDeque<Arc<[u8]>>>,
     hints: Vec<Hint>,
+    listeners: BTreeMap<Incarnation, Arc<dyn Fn(Arc<[u8]>) + Send + Sync>>,
 }
 
 impl MemoryEngine {
     pub(crate) fn new(environment: Arc<dyn Environment>, ttl: Duration) -> Self {
         let instance = crate::environment::random_hex::<8>(&*environment).into();
         let ledger = Ledger::new(instance);
-        let state = State { ledger, inboxes: BTreeMap::new(), hints: Vec::new() };
+        let state = State { ledger, inboxes: BTreeMap::new(), hints: Vec::new(), listeners: BTreeMap::new() };
         Self { environment, ttl, state: Mutex::new(state) }
     }
 
@@ -151,13 +152,19 @@ impl Engine for MemoryEngine {
 impl Posts for MemoryEngine {
     fn post(&self, to: Incarnation, post: Arc<[u8]>) {
         let mut state = self.state.lock();
+        if let Some(inbox) = state.listeners.get(&to).cloned() {
+            drop(state);
+            return inbox(post);
+        }
         // Nobody takes it out of the inbox of somebody who is gone.
         if state.ledger.leases.contains_key(&to) {
             state.inboxes.entry(to).or_default().push_back(post);
         }
     }
 
-    fn listen(&self, _me: Incarnation, _inbox: Arc<dyn Fn(Arc<[u8]>) + Send + Sync>) {}
+    fn listen(&self, me: Incarnation, inbox: Arc<dyn Fn(Arc<[u8]>) + Send + Sync>) {
+        self.state.lock().listeners.insert(me, inbox);
+    }
 }
 
 impl fmt::Debug for MemoryEngine {

@@ -205,7 +205,7 @@ impl Shared {
             self.channel(),
         );
         let rows = connection.client.simple_query(&begin).await?;
-        let version = rows.iter().filter_map(row).filter_map(|row| row.get("server_version_num"));
+        let version = rows.iter().filter_map(row).filter_map(|row| column(row, "server_version_num"));
         let found = version.last().unwrap_or_default();
         if found.parse::<u32>().is_ok_and(|found| found >= LEAST.0) {
             Ok(connection)
@@ -219,7 +219,7 @@ impl Shared {
         let there = "SELECT 'there' AS is WHERE to_regclass('xmpp_cluster_lease') IS NOT NULL";
         if !self.query(there).await?.iter().any(|message| row(message).is_some()) {
             // One at a time: two that make the same table at once fail.
-            self.query(&format!("SELECT pg_advisory_xact_lock(0x786d7070); {SCHEMA}")).await?;
+            self.query(&format!("SELECT pg_advisory_xact_lock(2020438128); {SCHEMA}")).await?;
         }
         Ok(())
     }
@@ -261,16 +261,16 @@ impl Shared {
         let rows = self.query(&statements).await?;
         let (mut done, mut living, mut state) = (true, Vec::new(), None);
         for row in rows.iter().filter_map(row) {
-            match row.get("what") {
-                Some("done") => done = row.get("count") == Some("1"),
+            match column(row, "what") {
+                Some("done") => done = column(row, "count") == Some("1"),
                 Some("lease") => living.push(bytes(row).and_then(|bytes| Lease::decode(&bytes))),
                 Some("state") => state = Some(row),
                 _ => {}
             }
         }
         let state = state.ok_or(PostgresError::Foreign)?;
-        let instance = state.get("instance").ok_or(PostgresError::Foreign)?;
-        let named = state.get("named").unwrap_or_default();
+        let instance = column(state, "instance").ok_or(PostgresError::Foreign)?;
+        let named = column(state, "named").unwrap_or_default();
         let record = match known.filter(|(name, _)| **name == *named) {
             _ if named.is_empty() => None,
             Some((_, record)) => Some(record),
@@ -360,6 +360,10 @@ const fn row(message: &SimpleQueryMessage) -> Option<&SimpleQueryRow> {
     }
 }
 
+fn column<'a>(row: &'a SimpleQueryRow, name: &str) -> Option<&'a str> {
+    row.try_get(name).ok().flatten()
+}
+
 /// Bytes as SQL: digits, of which nothing can break out.
 fn hex(bytes: &[u8]) -> String {
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -375,7 +379,7 @@ fn node(node: Incarnation) -> String {
 }
 
 fn bytes(row: &SimpleQueryRow) -> Option<Vec<u8>> {
-    let digits = row.get("bytes")?.as_bytes().chunks_exact(2);
+    let digits = column(row, "bytes")?.as_bytes().chunks_exact(2);
     digits.map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 

@@ -78,7 +78,7 @@ impl From<redis::RedisError> for RedisError {
                 Self::Password(Arc::new(error))
             }
             ErrorKind::Server(ServerErrorKind::NoPerm) => Self::Rights(Arc::new(error)),
-            _ if says(&["NOPERM", "ACL failure", "no permissions"]) => Self::Rights(Arc::new(error)),
+            _ if says(&["NOPERM", "ACL failure", "no permissions", "executing the script can't"]) => Self::Rights(Arc::new(error)),
             ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
                 Self::ReadOnly(Arc::new(error))
             }

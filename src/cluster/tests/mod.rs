@@ -11,6 +11,8 @@ mod faults;
 mod links;
 mod member;
 mod node;
+#[cfg(all(feature = "redis", feature = "postgres"))]
+mod on_postgres;
 #[cfg(feature = "redis")]
 mod on_redis;
 mod oracle;
@@ -18,6 +20,8 @@ mod oracle;
 #[expect(unreachable_pub, reason = "it is private to tests there as here")]
 mod random;
 mod record;
+#[cfg(feature = "redis")]
+mod running;
 #[cfg(feature = "redis")]
 mod servers;
 mod slots;

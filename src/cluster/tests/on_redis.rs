@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::runtime::Runtime;
 
+use super::running::{Proxy, Running, TTL, World};
 use super::servers::{RedisServer, eventually, redis_programs};
 use crate::cluster::conformance;
 use crate::cluster::engine::{Answer, Engine, EngineFuture, Posts};
@@ -14,7 +15,6 @@ use crate::cluster::redis::{Redis, RedisBuilder, RedisError};
 use crate::cluster::view::{Incarnation, View};
 use crate::park::block_on;
 
-const TTL: Duration = Duration::from_millis(1500);
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
@@ -251,5 +251,89 @@ fn node_1_what_is_wrong_with_an_instance_is_said() {
         assert!(matches!(error, RedisError::Password(_)), "{error:?}");
         let url = format!("redis://:secret@127.0.0.1:{}", server.port);
         drop(runtime.block_on(builder(&url).name("other").connect()).unwrap());
+    }
+}
+
+fn nodes<const N: usize>(runtime: &Runtime, world: &Arc<World>, urls: [String; N]) -> [Running; N] {
+    let mut name = 0;
+    urls.map(|url| {
+        let engine = connect(runtime, &url);
+        name += 1;
+        world.run(name, Arc::clone(&engine) as _, engine as _)
+    })
+}
+
+#[test]
+fn node_11_nodes_outlive_what_an_instance_suffers() {
+    for program in redis_programs("node_11_nodes_outlive_what_an_instance_suffers") {
+        for options in [&[][..], &["--appendonly", "yes", "--appendfsync", "always"]] {
+            let (runtime, world) = (runtime(), World::new());
+            let mut server = RedisServer::start(&program, options);
+            let [mut a, b, mut c] = nodes(&runtime, &world, [(); 3].map(|()| server.url()));
+            world.settles(&[&a, &b, &c]);
+            assert_eq!(world.fenced(), [0; 0]);
+
+            // It restarts, with nothing or with all: the next term, and nobody stops.
+            let before = world.view(&a);
+            server.kill();
+            server.begin();
+            eventually("a new term", || (world.view(&a).term > before.term).then_some(()));
+            world.settles(&[&a, &b, &c]);
+            assert_eq!(world.fenced(), [0; 0], "it was away for less than a lease");
+
+            // It is emptied.
+            let before = world.view(&a);
+            server.command(&["FLUSHALL"]);
+            eventually("a new term", || (world.view(&a).term > before.term).then_some(()));
+            world.settles(&[&a, &b, &c]);
+
+            // It hangs for longer than a lease: all stop, and come back.
+            server.signal("STOP");
+            eventually("all are fenced", || {
+                [1, 2, 3].iter().all(|node| world.fenced().contains(node)).then_some(())
+            });
+            server.signal("CONT");
+            world.settles(&[&a, &b, &c]);
+
+            a.kill();
+            world.settles(&[&b, &c]);
+            c.leave();
+            world.settles(&[&b]);
+            world.ends();
+            world.was_single();
+        }
+    }
+}
+
+/// One that is behind takes over, and for a while both answer, each to a part of the nodes.
+#[test]
+fn node_3_two_instances_at_once_leave_the_stores_whole() {
+    for program in redis_programs("node_3_two_instances_at_once_leave_the_stores_whole") {
+        let (runtime, world) = (runtime(), World::new());
+        let (first, second) = (RedisServer::start(&program, &[]), RedisServer::start(&program, &[]));
+        let ways = [(); 3].map(|()| Proxy::to(first.port));
+        let urls = ways.each_ref().map(|way| format!("redis://127.0.0.1:{}", way.port));
+        let [a, b, c] = nodes(&runtime, &world, urls);
+        world.settles(&[&a, &b, &c]);
+        second.command(&["REPLICAOF", "127.0.0.1", &first.port.to_string()]);
+        eventually("it has all", || {
+            second.command(&["INFO", "replication"]).contains("master_link_status:up").then_some(())
+        });
+        // A history of its own begins with the first replica.
+        thread::sleep(TTL * 2);
+        let before = world.view(&a);
+        second.command(&["REPLICAOF", "NO", "ONE"]);
+        ways[1].turn(second.port);
+        ways[2].turn(second.port);
+        // The side that has the lower term is fenced by the stores, whichever that is, and comes back where it can.
+        eventually("a higher term", || {
+            let (one, other) = (world.view(&a), world.view(&b));
+            (one.term > before.term || other.term > before.term).then_some(())
+        });
+        eventually("one side is fenced", || (!world.fenced().is_empty()).then_some(()));
+        ways[0].turn(second.port);
+        world.settles(&[&a, &b, &c]);
+        assert_eq!(world.view(&a).term, world.view(&b).term);
+        world.ends();
     }
 }

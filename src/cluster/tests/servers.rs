@@ -251,13 +251,53 @@ mod postgres {
 
         /// Statements, by a connection of its own.
         pub(in super::super) fn sql(&self, statements: &str) -> String {
-            let port = self.port.to_string();
-            let mut psql = self.program("psql");
-            psql.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", "-X", "-At"]);
-            let output = psql.args(["-v", "ON_ERROR_STOP=1", "-c", statements]).stdout(Stdio::piped());
+            let mut psql = self.client("psql");
+            let output = psql.args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-c", statements]).stdout(Stdio::piped());
             let output = output.output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        }
+    }
+
+    impl PostgresServer {
+        fn client(&self, program: &str) -> Command {
+            let (mut command, port) = (self.program(program), self.port.to_string());
+            command.args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres"]);
+            command
+        }
+
+        pub(in super::super) fn dump(&self, file: &str) {
+            assert!(self.client("pg_dump").args(["-f", file]).status().unwrap().success());
+        }
+
+        pub(in super::super) fn restore(&self, file: &str) {
+            assert!(self.client("psql").args(["-X", "-q", "-f", file]).status().unwrap().success());
+        }
+
+        /// A transaction that has done this, and does not end before what is returned.
+        pub(in super::super) fn hold(&self, statement: &str) -> Held {
+            let mut psql = self.client("psql");
+            let psql = psql.args(["-X", "-q"]).stdin(Stdio::piped());
+            let mut child = psql.spawn().unwrap();
+            let input = child.stdin.as_mut().unwrap();
+            std::io::Write::write_all(input, format!("BEGIN; {statement};\n").as_bytes()).unwrap();
+            Held(child)
+        }
+
+        pub(in super::super) fn asks_password_of(&self, user: &str) {
+            let file = self.folder.join("data/pg_hba.conf");
+            let rules = fs::read_to_string(&file).unwrap();
+            let rule = format!("host all {user} 127.0.0.1/32 scram-sha-256\n{rules}");
+            fs::write(&file, rule).unwrap();
+            self.sql("SELECT pg_reload_conf()");
+        }
+    }
+
+    pub(in super::super) struct Held(Child);
+
+    impl Drop for Held {
+        fn drop(&mut self) {
+            let _ended = (self.0.kill(), self.0.wait());
         }
     }
 
