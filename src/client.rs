@@ -1,6 +1,7 @@
 //! What a client says about itself when it logs in.
 
 use std::fmt;
+use std::num::NonZeroU64;
 
 /// Which installation of a client logs in: the `id` of its
 /// [`<user-agent/>`](https://xmpp.org/extensions/xep-0388.html#initiation), a UUID. Never shown to other
@@ -44,6 +45,12 @@ impl ClientId {
     #[must_use]
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0
+    }
+
+    /// What stands for it in the sessions of its account, whichever node they are on.
+    pub(crate) fn digest(self) -> NonZeroU64 {
+        let whole = u128::from_le_bytes(self.0);
+        NonZeroU64::new((whole >> 64 ^ whole) as u64).unwrap_or(NonZeroU64::MIN)
     }
 }
 

@@ -74,8 +74,7 @@
 pub mod address;
 mod client;
 #[cfg(feature = "cluster")]
-#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
-mod cluster;
+pub mod cluster;
 pub mod connection;
 pub mod environment;
 #[cfg(feature = "server")]
@@ -91,6 +90,9 @@ mod named;
 #[cfg(feature = "server")]
 mod oneshot;
 pub mod outbox;
+#[cfg(feature = "cluster")]
+#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
+mod packed;
 mod park;
 mod recent;
 pub mod rules;

@@ -29,6 +29,13 @@ impl<T: Copy> Recent<T> {
         self.young.insert(key, value);
     }
 
+    #[cfg(feature = "cluster")]
+    pub(crate) fn remove(&mut self, name: &(impl Hash + ?Sized)) {
+        let key = self.hasher.hash_one(name);
+        self.young.remove(&key);
+        self.old.remove(&key);
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.young.is_empty() && self.old.is_empty()
     }

@@ -16,7 +16,9 @@ use xmpp_session::stream::Limit;
 const SECOND: Duration = Duration::from_secs(1);
 const CLOSE: &str = "</stream:stream>";
 
-fn with(configure: impl FnOnce(ServerBuilder<Recorder>) -> ServerBuilder<Recorder>) -> World {
+fn with(
+    configure: impl FnOnce(ServerBuilder<Recorder>) -> ServerBuilder<Recorder> + Clone,
+) -> World {
     World::with(|builder, _| configure(builder))
 }
 

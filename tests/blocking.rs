@@ -551,6 +551,7 @@ fn bind_7_without_its_block_list_no_session_is_bound() {
 }
 
 #[cfg(test)]
+#[derive(Clone)]
 struct Wire(Arc<std::sync::Mutex<Vec<String>>>);
 
 #[cfg(test)]

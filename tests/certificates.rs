@@ -56,7 +56,7 @@ fn success() -> String {
 }
 
 /// A world that serves example.net too, under this policy.
-fn with(change: impl FnOnce(&mut DomainPolicy)) -> World {
+fn with(change: impl FnOnce(&mut DomainPolicy) + Clone) -> World {
     World::with(|builder, _| {
         let mut policy = DomainPolicy::default();
         change(&mut policy);

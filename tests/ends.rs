@@ -112,6 +112,7 @@ fn destroy_18_hibernating_sessions_end_too() {
 }
 
 #[cfg(test)]
+#[derive(Clone)]
 struct Wire(Arc<Mutex<Vec<String>>>);
 
 #[cfg(test)]

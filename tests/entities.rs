@@ -526,7 +526,7 @@ type Log = Arc<Mutex<Vec<String>>>;
 
 /// A world with a component that logs what it gets, and does what `act` says.
 fn rooms<F>(
-    act: impl Fn(ComponentHandle<Recorder>, Stanza) -> F + Send + Sync + 'static,
+    act: impl Fn(ComponentHandle<Recorder>, Stanza) -> F + Clone + Send + Sync + 'static,
 ) -> (World, Log, Elsewhere)
 where
     F: Future<Output = Result<(), StanzaError>> + Send + 'static,
@@ -1470,6 +1470,7 @@ fn bot_6_a_bot_of_a_server_that_is_gone_is_over() {
 type Sending = std::pin::Pin<Box<dyn Future<Output = Result<(), BotError>> + Send>>;
 
 /// Sends with the bot of somebody from inside of what an extension sees of its stanzas.
+#[derive(Clone)]
 struct Echo {
     sender: Arc<Mutex<Option<BotSender<Recorder>>>>,
     rung: Arc<Rung>,
@@ -1551,6 +1552,7 @@ fn host_8_a_bot_that_is_about_to_bind_is_kicked_too() {
 }
 
 /// Drops the bot of somebody from inside of what an extension sees of its stanzas.
+#[derive(Clone)]
 struct Ends(Arc<Mutex<Option<Bot<Recorder>>>>);
 
 impl Extension<Recorder> for Ends {

@@ -156,8 +156,8 @@ type Builder = ServerBuilder<Recorder>;
 
 fn world_of(
     stores: Stores,
-    change: impl FnOnce(Policy) -> Policy,
-    configure: impl FnOnce(Builder) -> Builder,
+    change: impl FnOnce(Policy) -> Policy + Clone,
+    configure: impl FnOnce(Builder) -> Builder + Clone,
 ) -> World {
     let policy = |environment: &Virtual| {
         let mut policy = DomainPolicy::default();
@@ -171,7 +171,7 @@ fn world_of(
     world
 }
 
-fn policy(change: impl FnOnce(Policy) -> Policy) -> World {
+fn policy(change: impl FnOnce(Policy) -> Policy + Clone) -> World {
     world_of(Stores::memory(), change, |builder| builder)
 }
 

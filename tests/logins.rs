@@ -42,6 +42,7 @@ impl Threads {
 }
 
 /// A thread that works where it stands.
+#[derive(Clone)]
 struct Here;
 
 impl Offload for Here {
@@ -51,6 +52,7 @@ impl Offload for Here {
 }
 
 /// A host that has no threads left.
+#[derive(Clone)]
 struct Nowhere;
 
 impl Offload for Nowhere {
@@ -59,7 +61,7 @@ impl Offload for Nowhere {
     }
 }
 
-fn on(offload: impl Offload, hashes: usize) -> World {
+fn on(offload: impl Offload + Clone, hashes: usize) -> World {
     let mut limits = Limits::default();
     limits.hashes = hashes;
     let world = World::with(|builder, _| builder.limits(limits).hashing(offload));

@@ -65,13 +65,13 @@ fn world(registration: Registration) -> World {
     world_with(registration, |builder| builder)
 }
 
-fn world_with(registration: Registration, more: impl FnOnce(Builder) -> Builder) -> World {
+fn world_with(registration: Registration, more: impl FnOnce(Builder) -> Builder + Clone) -> World {
     World::with(|builder, _| more(builder.limits(limits(None))).extension(registration))
 }
 
 fn invited() -> (World, Invitations) {
     let mut made = None;
-    let world = World::with(|builder, environment| {
+    let world = World::alone(|builder, environment| {
         let invitations = Invitations::new(environment, MemoryInvitations::new(10));
         made = Some(invitations.clone());
         builder.limits(limits(None)).extension(Registration::invited(invitations))
@@ -448,7 +448,7 @@ fn reg_7_of_two_at_the_same_time_one_uses_it() {
     let threads = Threads::default();
     let hashing = threads.clone();
     let mut made = None;
-    let world = World::with(|builder, environment| {
+    let world = World::alone(|builder, environment| {
         let invitations = Invitations::new(environment, MemoryInvitations::new(10));
         made = Some(invitations.clone());
         let builder = builder.limits(limits(None)).hashing(hashing);
@@ -491,7 +491,7 @@ fn reg_7_in_a_file_it_outlives_the_server_and_is_used_once() {
     let started = || {
         let store = Sqlite::open(&file).unwrap();
         let mut made = None;
-        let world = World::with(|builder, environment| {
+        let world = World::alone(|builder, environment| {
             let invitations = Invitations::new(environment, store);
             made = Some(invitations.clone());
             builder.limits(limits(None)).extension(Registration::invited(invitations))
@@ -554,7 +554,7 @@ fn reg_7_who_does_not_wait_for_the_account_has_used_it_all_the_same() {
     let threads = Threads::default();
     let hashing = threads.clone();
     let mut made = None;
-    let world = World::with(|builder, environment| {
+    let world = World::alone(|builder, environment| {
         let invitations = Invitations::new(environment, MemoryInvitations::new(10));
         made = Some(invitations.clone());
         let builder = builder.limits(limits(None)).hashing(hashing);
@@ -604,7 +604,7 @@ impl InvitationStore for Stuck {
 #[test]
 fn reg_7_an_invitation_that_cannot_be_taken_makes_no_account() {
     let mut made = None;
-    let world = World::with(|builder, environment| {
+    let world = World::alone(|builder, environment| {
         let invitations = Invitations::new(environment, Stuck::default());
         made = Some(invitations.clone());
         builder.limits(limits(None)).extension(Registration::invited(invitations))
@@ -645,7 +645,7 @@ fn reg_7_another_domain_and_a_revoked_one_are_none() {
 #[test]
 fn reg_8_a_name_is_kept_for_whom_it_is_for() {
     let mut made = None;
-    let world = World::with(|builder, environment| {
+    let world = World::alone(|builder, environment| {
         let invitations = Invitations::new(environment, MemoryInvitations::new(10));
         made = Some(invitations.clone());
         let builder = builder.limits(limits(None));
@@ -739,7 +739,7 @@ impl InvitationStore for Broken {
 fn reg_7_a_store_that_fails_lets_nobody_in_and_is_told() {
     let faults = Arc::new(Mutex::new(Vec::new()));
     let told = Arc::clone(&faults);
-    let world = World::with(|builder, environment| {
+    let world = World::alone(|builder, environment| {
         let invitations = Invitations::new(environment, Broken);
         let builder = builder.on_fault(move |fault| told.lock().unwrap().push(fault.to_string()));
         builder.extension(Registration::open_and_invited(invitations))

@@ -42,7 +42,7 @@ const PEER: &str = "198.51.100.7";
 struct Told(Arc<Mutex<Vec<Fault>>>);
 
 impl Told {
-    fn hook(&self) -> impl Fn(&Fault) + Send + Sync + 'static {
+    fn hook(&self) -> impl Fn(&Fault) + Clone + Send + Sync + 'static {
         let told = self.clone();
         move |fault| told.0.lock().unwrap_or_else(PoisonError::into_inner).push(fault.clone())
     }
@@ -60,7 +60,7 @@ impl Told {
 }
 
 fn world(
-    configure: impl FnOnce(ServerBuilder<Recorder>) -> ServerBuilder<Recorder>,
+    configure: impl FnOnce(ServerBuilder<Recorder>) -> ServerBuilder<Recorder> + Clone,
 ) -> (World, Told) {
     let told = Told::default();
     let hook = told.hook();

@@ -51,7 +51,7 @@ fn opened(world: &World) -> Client {
     client
 }
 
-fn policy(change: impl FnOnce(Policy) -> Policy, tls_required: bool) -> World {
+fn policy(change: impl FnOnce(Policy) -> Policy + Clone, tls_required: bool) -> World {
     World::with(|builder, environment| {
         let mut policy = DomainPolicy::default();
         policy.sasl = Some(change(Policy::new(&*environment)));
@@ -342,7 +342,9 @@ impl Authenticator for Directory {
     }
 }
 
-fn directory(verdict: impl Fn() -> Result<Verdict, StoreError> + Send + Sync + 'static) -> World {
+fn directory(
+    verdict: impl Fn() -> Result<Verdict, StoreError> + Clone + Send + Sync + 'static,
+) -> World {
     World::with(|builder, _| {
         let mut policy = DomainPolicy::default();
         policy.authenticator = Some(Arc::new(Directory(Box::new(verdict))));

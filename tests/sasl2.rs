@@ -63,7 +63,9 @@ fn stream_error(condition: &str) -> [String; 2] {
     ]
 }
 
-fn with(configure: impl FnOnce(ServerBuilder<Recorder>) -> ServerBuilder<Recorder>) -> World {
+fn with(
+    configure: impl FnOnce(ServerBuilder<Recorder>) -> ServerBuilder<Recorder> + Clone,
+) -> World {
     let world = World::with(|builder, _| {
         let builder = builder.extension(StreamManagement::new());
         configure(builder.extension(Carbons::new()).extension(ClientState))

@@ -390,6 +390,7 @@ fn stz_9_what_is_for_a_domain_of_ours_goes_to_no_other() {
 }
 
 /// No way, no answer, or a host that fails.
+#[derive(Clone)]
 struct Broken(Option<RouteError>);
 
 impl Router for Broken {

@@ -23,7 +23,9 @@ fn world() -> World {
     })
 }
 
-fn with(configure: impl FnOnce(ServerBuilder<Recorder>) -> ServerBuilder<Recorder>) -> World {
+fn with(
+    configure: impl FnOnce(ServerBuilder<Recorder>) -> ServerBuilder<Recorder> + Clone,
+) -> World {
     World::with(|builder, _| configure(builder))
 }
 

@@ -33,7 +33,7 @@ fn world() -> World {
     })
 }
 
-fn world_with(limits: impl FnOnce(Limits) -> Limits) -> World {
+fn world_with(limits: impl FnOnce(Limits) -> Limits + Clone) -> World {
     World::with(|builder, _| configure(builder).limits(limits(Limits::default())))
 }
 
@@ -42,7 +42,7 @@ fn configure(builder: ServerBuilder<Recorder>) -> ServerBuilder<Recorder> {
 }
 
 /// A world with these limits on what is kept.
-fn keeping(change: impl FnOnce(&mut RetentionLimits)) -> World {
+fn keeping(change: impl FnOnce(&mut RetentionLimits) + Clone) -> World {
     world_with(|mut limits| {
         change(&mut limits.retention);
         limits

@@ -106,7 +106,8 @@ fn world() -> (World, Asked) {
 fn world_with(
     more: impl FnOnce(
         ServerBuilder<xmpp_session::connection::Recorder>,
-    ) -> ServerBuilder<xmpp_session::connection::Recorder>,
+    ) -> ServerBuilder<xmpp_session::connection::Recorder>
+    + Clone,
 ) -> (World, Asked) {
     let asked = Asked::default();
     let told = Arc::clone(&asked);
@@ -159,6 +160,7 @@ const AGENT: &str = "<user-agent id='d4565fa7-4d72-4749-b3d3-740edbf87770'>\
 const BIND_2: &str = "<bind xmlns='urn:xmpp:bind:0'><tag>T</tag></bind>";
 
 /// Says what it is told to, and notes what it was asked.
+#[derive(Clone)]
 struct Directory(Result<Verdict, ()>, Asked);
 
 impl Authenticator for Directory {

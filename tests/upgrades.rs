@@ -21,7 +21,7 @@ const SCRAM: &str = "urn:xmpp:scram-upgrade:0";
 const DOMAIN: &str = "example.net";
 
 /// A world whose domain has this policy, and in it romeo with keys for SHA-1 alone.
-fn with(change: impl FnOnce(&mut DomainPolicy, Policy)) -> World {
+fn with(change: impl FnOnce(&mut DomainPolicy, Policy) + Clone) -> World {
     let world = World::with(|builder, environment| {
         let mut policy = DomainPolicy::default();
         change(&mut policy, Policy::new(&*environment).iterations(NonZeroU32::new(2).unwrap()));

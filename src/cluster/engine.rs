@@ -8,18 +8,18 @@ use super::record::{Lease, Record};
 use super::view::{Incarnation, View};
 
 /// An answer of the engine, to come. A host's: it owns what it needs, and needs no runtime of ours.
-pub(crate) type EngineFuture<T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send>>;
+pub type EngineFuture<T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send>>;
 
 /// The engine could not be asked, or did not answer. Whether it did what it was asked is not known.
 #[derive(Debug, thiserror::Error)]
 #[error("the engine does not answer")]
-pub(crate) struct EngineError(#[source] pub(crate) Box<dyn std::error::Error + Send + Sync>);
+pub struct EngineError(#[source] pub(crate) Box<dyn std::error::Error + Send + Sync>);
 
 /// Leases and the record: a service that every node reaches, such as Redis, with a clock of its own.
 ///
 /// Each call is answered with all there is *at one moment*. Leases that were read before the record, or after it, say
 /// of a member that it is dead which has just joined.
-pub(crate) trait Engine: Send + Sync + 'static {
+pub trait Engine: Send + Sync + 'static {
     /// Begins or renews a lease, for the time to live of the cluster. A `first` one is always taken; a later one only
     /// while the lease lives still, so that one that is over never comes back.
     fn renew(&self, lease: Lease, first: bool) -> EngineFuture<Answer>;
@@ -39,12 +39,19 @@ pub(crate) trait Engine: Send + Sync + 'static {
 /// The way from one node to another.
 ///
 /// Best effort: what one node posts to another comes in order or not at all, or once more later.
-pub(crate) trait Posts: Send + Sync + 'static {
+pub trait Posts: Send + Sync + 'static {
     /// Puts a post into the inbox of a node. Never blocks.
     fn post(&self, to: Incarnation, post: Arc<[u8]>);
 
-    /// From now on what is posted to this node is handed to `inbox`, which returns soon.
+    /// From now on what is posted to this node is given to `inbox`, which never blocks.
     fn listen(&self, me: Incarnation, inbox: Arc<dyn Fn(Arc<[u8]>) + Send + Sync>);
+}
+
+impl EngineError {
+    /// What the engine's client says of it.
+    pub fn new(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self(cause.into())
+    }
 }
 
 /// A call of the engine.
@@ -57,12 +64,12 @@ pub(crate) enum Ask {
 
 /// What the engine says, all of it at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// Whether it has done what it was asked.
-    pub(crate) done: bool,
+    pub done: bool,
     /// A name that changes whenever the engine may have forgotten something.
-    pub(crate) instance: Arc<str>,
+    pub instance: Arc<str>,
     /// The leases that live.
-    pub(crate) living: Arc<[Lease]>,
-    pub(crate) record: Option<Arc<Record>>,
+    pub living: Arc<[Lease]>,
+    pub record: Option<Arc<Record>>,
 }

@@ -113,6 +113,11 @@ impl Member {
         self.deadline.fence();
     }
 
+    /// Until when it may act, where it has a lease.
+    pub(super) fn acts_until(&self) -> Option<Duration> {
+        self.deadline.until().filter(|_| self.record.has(self.me))
+    }
+
     /// Whether it has had a lease of the engine that answers now, hence may hear others.
     pub(super) fn is_leased(&self) -> bool {
         self.instance.as_ref().is_some_and(|instance| instance.is_leased)

@@ -14,6 +14,7 @@ use super::record::{Lease, Record};
 use super::view::{Incarnation, View};
 use crate::environment::Environment;
 
+type Inbox = Arc<dyn Fn(Arc<[u8]>) + Send + Sync>;
 type Hint = Arc<dyn Fn() + Send + Sync>;
 
 /// Leases and the record, by the clock of the engine, which is a number here.
@@ -82,7 +83,7 @@ impl Ledger {
 }
 
 /// An [`Engine`] and [`Posts`] for nodes in one process: tests, and hosts that try things out.
-pub(crate) struct MemoryEngine {
+pub struct MemoryEngine {
     environment: Arc<dyn Environment>,
     ttl: Duration,
     state: Mutex<State>,
@@ -91,15 +92,20 @@ pub(crate) struct MemoryEngine {
 struct State {
     ledger: Ledger,
     inboxes: BTreeMap<Incarnation, VecDeque<Arc<[u8]>>>,
+    listening: BTreeMap<Incarnation, Inbox>,
     hints: Vec<Hint>,
-    listeners: BTreeMap<Incarnation, Arc<dyn Fn(Arc<[u8]>) + Send + Sync>>,
 }
 
 impl MemoryEngine {
-    pub(crate) fn new(environment: Arc<dyn Environment>, ttl: Duration) -> Self {
+    pub fn new(environment: Arc<dyn Environment>, ttl: Duration) -> Self {
         let instance = crate::environment::random_hex::<8>(&*environment).into();
         let ledger = Ledger::new(instance);
-        let state = State { ledger, inboxes: BTreeMap::new(), hints: Vec::new(), listeners: BTreeMap::new() };
+        let state = State {
+            ledger,
+            inboxes: BTreeMap::new(),
+            listening: BTreeMap::new(),
+            hints: Vec::new(),
+        };
         Self { environment, ttl, state: Mutex::new(state) }
     }
 
@@ -133,6 +139,7 @@ impl Engine for MemoryEngine {
         let mut state = self.state.lock();
         state.ledger.release(node);
         state.inboxes.remove(&node);
+        state.listening.remove(&node);
         Box::pin(ready(Ok(())))
     }
 
@@ -152,7 +159,8 @@ impl Engine for MemoryEngine {
 impl Posts for MemoryEngine {
     fn post(&self, to: Incarnation, post: Arc<[u8]>) {
         let mut state = self.state.lock();
-        if let Some(inbox) = state.listeners.get(&to).cloned() {
+        if let Some(inbox) = state.listening.get(&to) {
+            let inbox = Arc::clone(inbox);
             drop(state);
             return inbox(post);
         }
@@ -162,8 +170,8 @@ impl Posts for MemoryEngine {
         }
     }
 
-    fn listen(&self, me: Incarnation, inbox: Arc<dyn Fn(Arc<[u8]>) + Send + Sync>) {
-        self.state.lock().listeners.insert(me, inbox);
+    fn listen(&self, me: Incarnation, inbox: Inbox) {
+        self.state.lock().listening.insert(me, inbox);
     }
 }
 

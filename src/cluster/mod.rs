@@ -8,8 +8,7 @@
 //!  Posts ◀── frames, numbered, answered ──▶ link ◀──▶ flow of each slot, in order ◀── submitted, handled ──┘
 //! ```
 //!
-//! Nothing above this room knows of it, and no server has a node yet: what is here is what has to be right before
-//! one can.
+//! `server::node` drives it. Public are what a host brings: an [`Engine`], and a way for [`Posts`].
 
 mod codec;
 #[cfg(any(test, feature = "conformance"))]
@@ -50,6 +49,17 @@ use broken;
 
 use std::time::Duration;
 
+pub(crate) use engine::Ask;
+pub use engine::{Answer, Engine, EngineError, EngineFuture, Posts};
+pub(crate) use frame::Recipient;
+pub(crate) use member::AskId;
+pub use memory::MemoryEngine;
+pub(crate) use node::{Effect, Node, Stored, Work};
+pub use record::{Lease, Record};
+pub(crate) use slots::Change;
+pub use view::{Incarnation, View};
+pub(crate) use view::{SLOTS, Slot};
+
 /// What all nodes of a cluster are given alike.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -71,4 +81,21 @@ pub(crate) struct Settings {
     pub(crate) hard: usize,
     #[cfg(test)]
     pub(crate) broken: Option<tests::Break>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(3),
+            margin: Duration::from_millis(500),
+            renew: Duration::from_millis(750),
+            patience: Duration::from_secs(10),
+            moves: 16,
+            resend: Duration::from_millis(500),
+            soft: 256 << 10,
+            hard: 4 << 20,
+            #[cfg(test)]
+            broken: None,
+        }
+    }
 }

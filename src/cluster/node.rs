@@ -123,6 +123,33 @@ impl Node {
         !self.is_over && is_same && self.slots.is_open(job.slot)
     }
 
+    /// The view in which a slot came here.
+    pub(crate) fn token(&self, slot: Slot) -> Option<View> {
+        self.slots.home(slot).map(|home| home.token)
+    }
+
+    /// NODE-1: until when it may act; `None` before it may at all, and once it may not any more.
+    pub(crate) fn acts_until(&self) -> Option<Duration> {
+        self.member.acts_until().filter(|_| !self.is_over)
+    }
+
+    /// The store has been told of the new owner of a slot; `None`: it has failed, and is asked again.
+    pub(crate) fn handle_claimed(
+        &mut self,
+        now: Duration,
+        slot: Slot,
+        token: View,
+        stored: Option<Stored>,
+    ) {
+        match stored {
+            Some(stored) => self.handle_stored(now, Job { slot, token }, stored),
+            None if self.token(slot) == Some(token) => {
+                self.effects.push_back(Effect::Claim { slot, token });
+            }
+            None => {}
+        }
+    }
+
     /// A slot begins something that is to be finished before it moves, such as an operation of the store, which is
     /// marked with the token.
     pub(crate) fn begin(&mut self, slot: Slot) -> Option<Work> {

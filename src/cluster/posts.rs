@@ -26,7 +26,7 @@ impl Node {
     pub(crate) fn submit(
         &mut self,
         now: Duration,
-        source: Slot,
+        source: impl Into<Option<Slot>>,
         to: Vec<Recipient>,
         bytes: Arc<[u8]>,
     ) -> Submitted {
@@ -43,7 +43,7 @@ impl Node {
             list.push(recipient);
         }
         if !taken.is_empty() {
-            self.dispatch(Frame { source: Some(source), body: Body::Stanza { to: taken, bytes } });
+            self.dispatch(Frame { source: source.into(), body: Body::Stanza { to: taken, bytes } });
         }
         self.settle(now);
         submitted

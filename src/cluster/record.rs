@@ -34,28 +34,28 @@ pub(crate) struct Move {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Member {
-    pub(crate) name: Arc<str>,
-    pub(crate) incarnation: Incarnation,
+    pub name: Arc<str>,
+    pub incarnation: Incarnation,
 }
 
 /// The lease of a node, with what it tells the others by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Lease {
-    pub(crate) incarnation: Incarnation,
-    pub(crate) name: Arc<str>,
+pub struct Lease {
+    pub incarnation: Incarnation,
+    pub name: Arc<str>,
     /// The highest view that it has seen.
-    pub(crate) seen: View,
+    pub seen: View,
     /// It waits for no answer to a frame that was numbered under an older view.
-    pub(crate) settled: View,
+    pub settled: View,
     /// It is about to go.
-    pub(crate) leaving: bool,
+    pub leaving: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Record {
-    pub(crate) view: View,
+pub struct Record {
+    pub view: View,
     /// The instance of the engine that it was written to. Another one may have forgotten what came after.
-    pub(crate) instance: Arc<str>,
+    pub instance: Arc<str>,
     pub(crate) members: Vec<Member>,
     pub(crate) places: Vec<Place>,
 }

@@ -4,14 +4,14 @@ use std::fmt;
 
 /// One run of a node: random, and new at each start. A second process of the same name is another node.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Incarnation(pub(crate) u64);
+pub struct Incarnation(pub(crate) u64);
 
 /// The number of a state of the record. Views of a later term are higher than all of an earlier one.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct View {
+pub struct View {
     /// Raised whenever the engine has forgotten; counted by the store, so that no term comes twice.
-    pub(crate) term: u64,
-    pub(crate) number: u64,
+    pub term: u64,
+    pub number: u64,
 }
 
 /// A part of the accounts: those whose bare JIDs have this hash. They live on one node, and move together.
@@ -20,6 +20,12 @@ pub(crate) struct Slot(pub(crate) u16);
 
 /// So many slots there are. Part of the protocol, as the hash is: nodes that differ in it are no cluster.
 pub(crate) const SLOTS: u16 = 1024;
+
+impl Incarnation {
+    pub(crate) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 impl View {
     /// The view that comes after this one.

@@ -23,6 +23,8 @@ use super::faults::{Fault, Faults, OnFault, PeerAddress, StoreWatch};
 use super::guests::{GuestPolicy, Guests};
 use super::limits::Limits;
 use super::metrics::{Counters, RareCounters, Samples};
+#[cfg(feature = "cluster")]
+use super::node::{Cluster, Clustered, Placement};
 use super::tokens::VOIDED;
 use super::trace;
 use super::work::jobs::Jobs;
@@ -181,7 +183,13 @@ pub struct ServerBuilder<C: SharedConnection> {
     on_login: Option<OnLogin<C>>,
     log_addresses: bool,
     hashing: Option<Box<dyn Offload>>,
+    #[cfg(feature = "cluster")]
+    cluster: Option<(Cluster, Connect<C>)>,
 }
+
+/// Makes the home's end of a leg.
+#[cfg(feature = "cluster")]
+type Connect<C> = fn(Arc<crate::outbox::Outbox>) -> C;
 
 /// A transport has got a session: it was bound, or resumed.
 #[derive(Clone)]
@@ -226,6 +234,8 @@ impl<C: SharedConnection> Server<C> {
             on_login: None,
             log_addresses: false,
             hashing: None,
+            #[cfg(feature = "cluster")]
+            cluster: None,
         }
     }
 }
@@ -380,10 +390,33 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
+    /// Makes the server one of several nodes (section 18 of [the rules](crate::rules)). It keeps what it has in the
+    /// cluster's store, and not in that which it was begun with. Drive it by
+    /// [`NodeHandle::run`](super::NodeHandle::run).
+    #[cfg(feature = "cluster")]
+    pub fn cluster(mut self, cluster: Cluster) -> Self
+    where
+        C: crate::outbox::FromOutbox,
+    {
+        self.cluster = Some((cluster, C::from_outbox));
+        self
+    }
+
     /// Builds the server.
     #[must_use]
     pub fn build(self) -> Server<C> {
         let environment = self.environment;
+        #[cfg(feature = "cluster")]
+        let placement = self.cluster.is_some().then(|| Arc::new(Placement::new()));
+        #[cfg(feature = "cluster")]
+        let stores = match (&self.cluster, &placement) {
+            (Some((cluster, _)), Some(placement)) => {
+                cluster.store.of_node(Arc::clone(placement) as _)
+            }
+            _ => self.stores,
+        };
+        #[cfg(not(feature = "cluster"))]
+        let stores = self.stores;
         let mut limits = self.limits;
         limits.bind_failures = limits.bind_failures.clamp(5, 10);
         limits.silence = limits.silence.max(LEAST_SILENCE);
@@ -413,8 +446,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let guests = || Arc::new(Guests::new(Arc::clone(&environment)));
         let guests = lets_guests_in.then(guests);
         let stores = match &guests {
-            Some(guests) => guests.stores(self.stores),
-            None => self.stores,
+            Some(guests) => guests.stores(stores),
+            None => stores,
         };
         let registry = self.registry.on_panic({
             let faults = Arc::clone(&faults);
@@ -422,6 +455,18 @@ impl<C: SharedConnection> ServerBuilder<C> {
                 let (account, message) = (panicked.account.as_ref(), panicked.message.clone());
                 faults.panicked(panicked.code, &PeerAddress::UNKNOWN, account, message);
             }
+        });
+        #[cfg(feature = "cluster")]
+        let registry = match &placement {
+            Some(placement) => {
+                let placement = Arc::clone(placement);
+                registry.lives_here(move |bare| placement.is_here(bare))
+            }
+            None => registry,
+        };
+        #[cfg(feature = "cluster")]
+        let node = self.cluster.zip(placement).map(|((cluster, connect), placement)| {
+            Clustered::new(cluster, placement, &*environment, connect)
         });
         let wants = self.extensions.iter().map(|extension| extension.wants());
         let wants = wants.fold(Wants::NOTHING, Wants::and);
@@ -462,6 +507,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
             voided: Mutex::new(Recent::new(VOIDED)),
             unheard: Unheard::default(),
             offline_retries: offline::Retries::default(),
+            #[cfg(feature = "cluster")]
+            node,
             environment,
         });
         core.show(|extension| extension.started(&core.handle));

@@ -24,6 +24,8 @@ mod faults;
 mod guests;
 mod limits;
 mod metrics;
+#[cfg(feature = "cluster")]
+mod node;
 mod overview;
 mod tokens;
 mod trace;
@@ -43,6 +45,8 @@ pub use limits::{Limits, Rate};
 #[cfg(feature = "metrics")]
 pub use metrics::Feed;
 pub use metrics::{ByKind, Histogram, LoginStep, Metrics, Unit};
+#[cfg(feature = "cluster")]
+pub use node::{Cluster, NodeHandle};
 pub use overview::{Listing, Order, Overview, Stage, StreamInfo};
 
 use std::fmt;
@@ -156,6 +160,9 @@ struct Core<C: SharedConnection> {
     voided: Mutex<Recent<SystemTime>>,
     unheard: deliver::roster::unheard::Unheard,
     offline_retries: deliver::offline::Retries,
+    /// Where it is one of several nodes.
+    #[cfg(feature = "cluster")]
+    node: Option<node::Clustered<C>>,
 }
 
 impl<C: SharedConnection> Server<C> {
@@ -190,7 +197,16 @@ impl<C: SharedConnection> Server<C> {
     pub fn next_timeout(&self) -> Option<Duration> {
         let core = &self.0;
         let next = [core.timers.next(), core.registry.next_timeout(), core.bots.next_timeout()];
-        next.into_iter().flatten().min()
+        let next = next.into_iter().flatten().min();
+        #[cfg(feature = "cluster")]
+        let next = core
+            .node
+            .as_ref()
+            .and_then(node::Clustered::next_timeout)
+            .into_iter()
+            .chain(next)
+            .min();
+        next
     }
 
     /// Ends what has waited too long: hibernating sessions, handlers, requests.
@@ -198,6 +214,10 @@ impl<C: SharedConnection> Server<C> {
         self.0.timers.fire();
         self.0.registry.handle_timeout();
         self.0.bots.handle_timeout(self.0.environment.now());
+        #[cfg(feature = "cluster")]
+        if let Some(node) = &self.0.node {
+            node.handle_timeout(self.0.environment.now());
+        }
     }
 
     /// Routes a stanza of the host, or one that arrived from another domain, by its `to`. Its

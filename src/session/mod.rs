@@ -15,6 +15,8 @@
 mod account;
 mod handle;
 mod input;
+#[cfg(feature = "server")]
+mod kept;
 mod outbound;
 mod registry;
 mod state;
@@ -29,6 +31,8 @@ pub(crate) use account::{Account, Values};
 pub(crate) use handle::Standing;
 pub use handle::{Available, Interested, SessionHandle, SessionId, SessionInfo, SessionState};
 pub use input::{Detached, InputTicket};
+#[cfg(feature = "server")]
+pub use kept::{Keeper, Kept};
 #[cfg(feature = "server")]
 pub(crate) use outbound::LastWords;
 pub use outbound::{

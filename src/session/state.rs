@@ -534,6 +534,12 @@ impl<S: State, C: SharedConnection> fmt::Debug for Session<S, C> {
 }
 
 impl<C: SharedConnection> Session<Bound, C> {
+    /// One that has come from another registry, with its new transport.
+    #[cfg(feature = "cluster")]
+    pub(super) const fn arrived(owner: Owner<C>, connection: C) -> Self {
+        Self { stage: Stage::Bound(owner, ()), connection }
+    }
+
     const fn owner(&self) -> &Owner<C> {
         match &self.stage {
             Stage::Bound(owner, ()) => owner,

@@ -6,24 +6,24 @@ use super::StoreError;
 
 /// The view in which a slot came to its owner. A later owner has a higher one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Token {
-    pub(crate) term: u64,
-    pub(crate) number: u64,
+pub struct FenceToken {
+    pub term: u64,
+    pub number: u64,
 }
 
 /// In whose name an operation is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fence {
-    pub(crate) slot: u16,
-    pub(crate) token: Token,
+pub struct Fence {
+    pub slot: u16,
+    pub token: FenceToken,
 }
 
 /// Somebody else has the slot: the store has heard of a higher token. Nothing was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("slot {slot} has another owner")]
-pub(crate) struct Deposed {
-    pub(crate) slot: u16,
-    pub(crate) by: Token,
+pub struct Deposed {
+    pub slot: u16,
+    pub by: FenceToken,
 }
 
 impl From<Deposed> for StoreError {
@@ -34,8 +34,8 @@ impl From<Deposed> for StoreError {
 
 /// The highest token of each slot that a store has heard of, and the last term that it has counted.
 #[derive(Debug, Default)]
-pub(crate) struct Fences {
-    highest: HashMap<u16, Token>,
+pub struct Fences {
+    highest: HashMap<u16, FenceToken>,
     term: u64,
 }
 

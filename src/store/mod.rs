@@ -46,7 +46,6 @@ mod memory_accounts;
 mod offline;
 mod roster;
 #[cfg(feature = "cluster")]
-#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
 pub(crate) mod shared;
 #[cfg(feature = "sqlite")]
 mod sqlite;
@@ -57,6 +56,8 @@ pub use block::BlockStore;
 #[cfg(feature = "certificates")]
 pub use certificate::CertificateError;
 pub use certificate::{CertificateMapper, ClientCertificate};
+#[cfg(feature = "cluster")]
+pub use fence::{Deposed, Fence, FenceToken};
 pub use invitation::{InvitationStore, MemoryInvitations, StoredInvitation};
 pub(crate) use keys::prepare_password;
 pub use keys::{PasswordError, ScramHash, ScramKeys};
@@ -68,6 +69,10 @@ pub use memory::Memory;
 pub use memory_accounts::{AnyAccount, MemoryAccounts};
 pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};
 pub use roster::{RosterChange, RosterStore, StoredContact, StoredRoster, SubscriptionRequest};
+#[cfg(feature = "cluster")]
+pub(crate) use shared::deposed;
+#[cfg(feature = "cluster")]
+pub use shared::{FenceTokens, SharedMemory, SharedStore};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{OpenError, Sqlite};
 pub use token::{ClientKey, ClientTokens, Revision, Token, TokenStore};

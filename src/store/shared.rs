@@ -14,7 +14,7 @@ use super::{
 };
 
 /// Says in whose name an operation for an account is done, at the moment.
-pub(crate) trait Tokens: Send + Sync + 'static {
+pub trait FenceTokens: Send + Sync + 'static {
     /// `None` where the account does not live here.
     fn fence(&self, account: &BareJid) -> Option<Fence>;
 }
@@ -25,11 +25,11 @@ pub(crate) trait Tokens: Send + Sync + 'static {
 pub(crate) struct NotHere;
 
 /// A store that several nodes share.
-pub(crate) trait SharedStore: Send + Sync + 'static {
+pub trait SharedStore: Send + Sync + 'static {
     /// The stores of one node. Each of their operations is done only if no higher token than its own is known for the
     /// slots of its accounts, in one transaction with that question; and from then on its token is. But not what belongs
     /// to a login, which may be at any node: the look for credentials, and what compares before it changes.
-    fn of_node(&self, tokens: Arc<dyn Tokens>) -> Stores;
+    fn of_node(&self, tokens: Arc<dyn FenceTokens>) -> Stores;
 
     /// A slot begins empty: from now on nothing is done with a lower token. Before the first input of the slot, since
     /// what its former owner still writes must not come behind what the new one reads.
@@ -40,7 +40,7 @@ pub(crate) trait SharedStore: Send + Sync + 'static {
 }
 
 /// A [`Memory`] for several nodes in one process.
-pub(crate) struct SharedMemory(Arc<Shared>);
+pub struct SharedMemory(Arc<Shared>);
 
 struct Shared {
     memory: Arc<Memory>,
@@ -49,13 +49,13 @@ struct Shared {
 }
 
 impl SharedMemory {
-    pub(crate) fn new(memory: Memory) -> Self {
+    pub fn new(memory: Memory) -> Self {
         Self(Arc::new(Shared { memory: Arc::new(memory), fences: Mutex::default() }))
     }
 }
 
 impl SharedStore for SharedMemory {
-    fn of_node(&self, tokens: Arc<dyn Tokens>) -> Stores {
+    fn of_node(&self, tokens: Arc<dyn FenceTokens>) -> Stores {
         Stores::all_in(Arc::new(OfNode { shared: Arc::clone(&self.0), tokens }))
     }
 
@@ -71,7 +71,7 @@ impl SharedStore for SharedMemory {
 
 struct OfNode {
     shared: Arc<Shared>,
-    tokens: Arc<dyn Tokens>,
+    tokens: Arc<dyn FenceTokens>,
 }
 
 impl OfNode {
@@ -219,15 +219,15 @@ mod tests {
     use super::*;
     use crate::park::block_on;
     use crate::store::conformance;
-    use crate::store::fence::Token;
+    use crate::store::fence::FenceToken;
 
     /// A node that has every slot since this view; accounts live in the slot of their first letter.
     struct Since(u64);
 
-    impl Tokens for Since {
+    impl FenceTokens for Since {
         fn fence(&self, account: &BareJid) -> Option<Fence> {
             let slot = account.as_str().bytes().next()?.into();
-            let token = Token { term: 1, number: self.0 };
+            let token = FenceToken { term: 1, number: self.0 };
             (self.0 > 0).then_some(Fence { slot, token })
         }
     }
@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn fence(slot: u8, number: u64) -> Fence {
-        Fence { slot: slot.into(), token: Token { term: 1, number } }
+        Fence { slot: slot.into(), token: FenceToken { term: 1, number } }
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
             };
             change(&["a.example"], &[]).unwrap();
             block_on(shared.claim(fence(b'j', 2))).unwrap();
-            let by = Token { term: 1, number: 2 };
+            let by = FenceToken { term: 1, number: 2 };
             let said = Some(Deposed { slot: b'j'.into(), by });
             assert_eq!(deposed(&change(&[], &["a.example"]).unwrap_err()), said);
             assert_eq!(deposed(&block_on(old.blocks.load(&juliet)).unwrap_err()), said);

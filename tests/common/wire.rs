@@ -42,6 +42,17 @@ pub const DOMAIN: &str = "example.com";
 /// The password of every account.
 pub const PASSWORD: &str = "secret";
 
+/// What a world's server has beside its defaults; where it is several nodes, each of them has it.
+pub trait Configure:
+    FnOnce(ServerBuilder<Recorder>, Arc<dyn Environment>) -> ServerBuilder<Recorder> + Clone
+{
+}
+
+impl<T> Configure for T where
+    T: FnOnce(ServerBuilder<Recorder>, Arc<dyn Environment>) -> ServerBuilder<Recorder> + Clone
+{
+}
+
 /// A server and its clients. Clones are the same world.
 #[derive(Clone)]
 pub struct World(Arc<Inner>);
@@ -71,22 +82,32 @@ impl World {
     }
 
     /// A server that `configure` adds to.
-    pub fn with(
-        configure: impl FnOnce(ServerBuilder<Recorder>, Arc<dyn Environment>) -> ServerBuilder<Recorder>,
-    ) -> Self {
+    pub fn with(configure: impl Configure) -> Self {
         Self::with_stores(Stores::memory(), configure)
     }
 
     /// A server on these stores; the accounts are the world's own.
-    pub fn with_stores(
-        stores: Stores,
-        configure: impl FnOnce(ServerBuilder<Recorder>, Arc<dyn Environment>) -> ServerBuilder<Recorder>,
-    ) -> Self {
+    pub fn with_stores(stores: Stores, configure: impl Configure) -> Self {
         Self::with_policy(stores, |_| DomainPolicy::default(), configure)
     }
 
     /// The same under a policy of its own.
     pub fn with_policy(
+        stores: Stores,
+        policy: impl FnOnce(&Virtual) -> DomainPolicy,
+        configure: impl Configure,
+    ) -> Self {
+        Self::one_node(stores, policy, configure)
+    }
+
+    /// A world that is never several nodes: for what cannot be configured more than once.
+    pub fn alone(
+        configure: impl FnOnce(ServerBuilder<Recorder>, Arc<dyn Environment>) -> ServerBuilder<Recorder>,
+    ) -> Self {
+        Self::one_node(Stores::memory(), |_| DomainPolicy::default(), configure)
+    }
+
+    fn one_node(
         mut stores: Stores,
         policy: impl FnOnce(&Virtual) -> DomainPolicy,
         configure: impl FnOnce(ServerBuilder<Recorder>, Arc<dyn Environment>) -> ServerBuilder<Recorder>,

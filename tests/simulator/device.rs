@@ -8,7 +8,6 @@ use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
 
 use crate::link::attribute;
-use crate::oracle::Oracle;
 use crate::order::Stream;
 use crate::random::Random;
 use crate::splitter::Splitter;
@@ -143,6 +142,32 @@ impl Tokens {
         }
         is_right
     }
+}
+
+/// A message as its sender knows it.
+pub struct Sent {
+    pub sender: usize,
+    pub stream: Stream,
+    pub number: u32,
+    /// The session that it goes out in.
+    pub session: Option<usize>,
+}
+
+/// What devices tell an oracle.
+pub trait Witness {
+    fn blame(&mut self, what: String);
+    fn sent(&mut self, id: &str, sent: Sent, to: &str, may_bounce: bool);
+    /// In a later session, since the server has not handled it.
+    fn sent_again(&mut self, id: &str, stream: Stream);
+    /// The sender will never know whether it was handled.
+    fn uncertain(&mut self, id: &str);
+    /// With its number in the stream management of the session.
+    fn received(&mut self, id: &str, device: usize, session: usize, number: Option<u32>);
+    fn bounced(&mut self, id: &str);
+    /// The server has certainly read this `h`.
+    fn acknowledged(&mut self, session: usize, h: u32);
+    /// Whether the end of a session of this full JID may be told to one that has not seen it.
+    fn has_crossed(&self, session: usize, jid: &str) -> bool;
 }
 
 pub struct Device {
@@ -292,7 +317,7 @@ impl Device {
     }
 
     /// What it has got by SASL2.
-    fn logged_in(&mut self, xml: &str, session: Option<usize>, oracle: &mut Oracle) {
+    fn logged_in(&mut self, xml: &str, session: Option<usize>, oracle: &mut dyn Witness) {
         let part = |name: &str| xml.find(&format!("<{name} ")).map(|at| &xml[at..]);
         let token = part("token").and_then(|token| attribute(token, "token"));
         if !self.tokens.succeeded(token.map(str::to_owned)) {
@@ -325,7 +350,7 @@ impl Device {
     }
 
     /// The transport is gone, or what it was is not wanted any more.
-    pub fn lost(&mut self, oracle: &mut Oracle) {
+    pub fn lost(&mut self, oracle: &mut dyn Witness) {
         self.stage = Stage::Away;
         self.out.clear();
         self.marks.clear();
@@ -335,7 +360,7 @@ impl Device {
     }
 
     /// The client has lost its memory: nobody knows what became of what was not acknowledged.
-    pub fn forget(&mut self, oracle: &mut Oracle) {
+    pub fn forget(&mut self, oracle: &mut dyn Witness) {
         let session = self.session.take().unwrap_or_default();
         for id in session.unacknowledged.into_iter().filter_map(|(_, message)| message) {
             oracle.uncertain(&id);
@@ -368,7 +393,7 @@ impl Device {
         &mut self,
         bytes: &[u8],
         session: Option<usize>,
-        oracle: &mut Oracle,
+        oracle: &mut dyn Witness,
         random: &mut Random,
     ) {
         self.input.feed(bytes);
@@ -382,7 +407,7 @@ impl Device {
         &mut self,
         xml: &str,
         session: Option<usize>,
-        oracle: &mut Oracle,
+        oracle: &mut dyn Witness,
         random: &mut Random,
     ) {
         if xml.starts_with("<stream:stream") {
@@ -476,7 +501,7 @@ impl Device {
         }
     }
 
-    fn bound(&mut self, xml: &str, oracle: &mut Oracle) {
+    fn bound(&mut self, xml: &str, oracle: &mut dyn Witness) {
         let Some((_, rest)) = xml.split_once("<jid>") else {
             // No room: it tries again on another transport.
             return self.lost(oracle);
@@ -492,17 +517,17 @@ impl Device {
         }
     }
 
-    fn ready(&mut self, oracle: &mut Oracle) {
+    fn ready(&mut self, oracle: &mut dyn Witness) {
         self.stage = Stage::Ready;
         for (xml, message) in std::mem::take(&mut self.again) {
             if let Some(id) = &message {
-                oracle.order.sent_again(id, self.stream());
+                oracle.sent_again(id, self.stream());
             }
             self.stanza(xml, message);
         }
     }
 
-    fn free(&mut self, h: u32, oracle: &mut Oracle) {
+    fn free(&mut self, h: u32, oracle: &mut dyn Witness) {
         let number = self.number;
         let Some(session) = &mut self.session else { return };
         let count = h.wrapping_sub(session.acknowledged) as usize;
@@ -514,7 +539,7 @@ impl Device {
         session.unacknowledged.drain(..count);
     }
 
-    fn resumed(&mut self, xml: &str, oracle: &mut Oracle) {
+    fn resumed(&mut self, xml: &str, oracle: &mut dyn Witness) {
         let h = attribute(xml, "h").and_then(|h| h.parse().ok()).unwrap_or(u32::MAX);
         self.free(h, oracle);
         self.stage = Stage::Ready;
@@ -525,7 +550,7 @@ impl Device {
     }
 
     /// The session is over. With its last `h` the client knows what to send again.
-    fn refused(&mut self, xml: &str, oracle: &mut Oracle) {
+    fn refused(&mut self, xml: &str, oracle: &mut dyn Witness) {
         let Some(h) = attribute(xml, "h").and_then(|h| h.parse().ok()) else {
             return self.forget(oracle);
         };
@@ -536,7 +561,7 @@ impl Device {
         self.no_session();
     }
 
-    fn stanza_or_nonza(&mut self, xml: &str, session: Option<usize>, oracle: &mut Oracle) {
+    fn stanza_or_nonza(&mut self, xml: &str, session: Option<usize>, oracle: &mut dyn Witness) {
         if xml.starts_with("<r ") {
             return self.acknowledge();
         }
@@ -573,7 +598,7 @@ impl Device {
         xml: &str,
         type_: Option<&str>,
         session: Option<usize>,
-        oracle: &mut Oracle,
+        oracle: &mut dyn Witness,
     ) {
         let from = attribute(xml, "from").unwrap_or_default();
         if !from.contains('/') {
@@ -595,7 +620,7 @@ impl Device {
         }
     }
 
-    fn iq(&mut self, xml: &str, id: &str, type_: Option<&str>, oracle: &mut Oracle) {
+    fn iq(&mut self, xml: &str, id: &str, type_: Option<&str>, oracle: &mut dyn Witness) {
         if type_ == Some("get") {
             let to = attribute(xml, "from").map(|from| format!(" to='{from}'")).unwrap_or_default();
             return self.stanza(format!("<iq type='result' id='{id}'{to}/>"), None);
@@ -629,18 +654,16 @@ impl Device {
         to: &str,
         normal: bool,
         padding: usize,
-        oracle: &mut Oracle,
+        oracle: &mut dyn Witness,
         session: Option<usize>,
     ) {
         self.messages += 1;
         let id = format!("m{}-{}", self.number, self.messages);
         let type_ = if normal { "normal" } else { "chat" };
         let may_bounce = normal && to.contains('/');
-        oracle.sent(id.clone(), self.number, self.messages, to, may_bounce);
-        oracle.sent_in(&id, session);
-        if !to.contains('/') {
-            oracle.order.sent(&id, self.stream(), self.messages, to);
-        }
+        let sent =
+            Sent { sender: self.number, stream: self.stream(), number: self.messages, session };
+        oracle.sent(&id, sent, to, may_bounce);
         let body = "x".repeat(padding);
         let xml =
             format!("<message to='{to}' type='{type_}' id='{id}'><body>{body}</body></message>");

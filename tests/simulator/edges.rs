@@ -15,7 +15,7 @@ use xmpp_session::store::{Memory, OfflineLimits, OfflineStore};
 use xmpp_session::stream::StreamCondition;
 use xmpp_session::xep::{Blocking, Ping, StreamManagement};
 
-use crate::device::{DOMAIN, Device, Habits, Stage};
+use crate::device::{DOMAIN, Device, Habits, Stage, Witness as _};
 use crate::link::Link;
 use crate::oracle::{Oracle, REMOTE};
 use crate::order::Stream;
@@ -237,7 +237,7 @@ impl World {
             let Some(edges) = &mut self.edges else { return };
             edges.remote += 1;
             let (number, id) = (edges.remote, format!("r{}", edges.remote));
-            self.oracle.sent(id.clone(), REMOTE, number, &to, false);
+            self.oracle.add(&id, REMOTE, number, &to, false, None);
             self.oracle.order.sent(&id, Stream(REMOTE, 0), number, &to);
             self.note(|| format!("{id} from elsewhere to {to}"));
             let message = Stanza::message().from("friend@elsewhere.example/x").to(&to);

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use xmpp_session::session::{Reason, SessionHandle};
 
+use crate::device::{Sent, Witness};
 use crate::link::Link;
-use crate::order::Order;
+use crate::order::{Order, Stream};
 use crate::spy::{Act, Key, Spy};
 
 /// The sender that is on another domain.
@@ -86,39 +87,30 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    pub fn blame(&mut self, what: String) {
-        self.violations.push(what);
-    }
-
-    pub fn sent(&mut self, id: String, sender: usize, number: u32, to: &str, may_bounce: bool) {
+    /// A message that is on its way from now on.
+    pub fn add(
+        &mut self,
+        id: &str,
+        sender: usize,
+        number: u32,
+        to: &str,
+        may_bounce: bool,
+        session: Option<usize>,
+    ) {
         let message = Message {
             sender,
             number,
             to: to.to_owned(),
             may_bounce,
             certain: true,
-            session: None,
+            session,
             receipts: Vec::new(),
             errors: 0,
             given: Vec::new(),
             direct: BTreeSet::new(),
             kept: None,
         };
-        self.messages.insert(id, message);
-    }
-
-    /// The session that a message goes out in.
-    pub fn sent_in(&mut self, id: &str, session: Option<usize>) {
-        if let Some(message) = self.messages.get_mut(id) {
-            message.session = session;
-        }
-    }
-
-    /// The sender will never know whether it was handled.
-    pub fn uncertain(&mut self, id: &str) {
-        if let Some(message) = self.messages.get_mut(id) {
-            message.certain = false;
-        }
+        self.messages.insert(id.to_owned(), message);
     }
 
     pub fn unprotected(&mut self, ids: Vec<String>) {
@@ -156,25 +148,10 @@ impl Oracle {
         self.sessions[session].handle.is_ended()
     }
 
-    pub fn acknowledged(&mut self, session: usize, h: u32) {
-        let record = &mut self.sessions[session];
-        record.acknowledged = record.acknowledged.max(h);
-    }
-
     /// Whether the server may give somebody a message again that was received like this.
     fn is_released(&self, receipt: &Receipt) -> bool {
         let record = &self.sessions[receipt.session];
         record.handle.is_ended() && receipt.number.is_some_and(|n| n > record.acknowledged)
-    }
-
-    /// Whether a session of this full JID has ended in the very step in which that one became
-    /// available, or came and went: by the presence itself if its transport could not take it. It is
-    /// told of the end then, and there is no presence left to tell.
-    pub fn has_crossed(&self, session: usize, jid: &str) -> bool {
-        let record = &self.sessions[session];
-        let available = record.available.or(record.ended);
-        let mut others = self.sessions.iter().filter(|record| record.handle.jid().as_str() == jid);
-        available.is_some() && others.any(|record| record.ended == available)
     }
 
     /// What the server has done since the last call.
@@ -218,7 +195,58 @@ impl Oracle {
         }
     }
 
-    pub fn received(&mut self, id: &str, device: usize, session: usize, number: Option<u32>) {
+    /// At the end, with nothing on its way any more; `stored`: what the stores have.
+    pub fn settle(&mut self, stored: &BTreeSet<String>) {
+        let mut wrong = Vec::new();
+        for (id, message) in &self.messages {
+            let received = !message.receipts.is_empty();
+            // What a session has left may be more than a store takes.
+            let left = || self.may_fail && message.receipts.iter().any(|r| self.is_released(r));
+            if received && message.errors > 0 && message.kept.is_none() && !left() {
+                wrong.push(format!("{id}: delivered and bounced"));
+            }
+            // An error for a session that is over is nobody's.
+            let lost_error = (message.may_bounce || self.may_fail)
+                && message.sender != REMOTE
+                && message.session.is_none_or(|session| self.is_ended(session));
+            let excused = message.errors > 0 || lost_error || self.unprotected.contains(id);
+            if !received && message.certain && !excused && !stored.contains(id) {
+                wrong.push(format!("{id} to {}: lost", message.to));
+            }
+        }
+        self.violations.extend(wrong);
+    }
+
+    pub fn messages(&self) -> (usize, usize) {
+        let received = self.messages.values().filter(|message| !message.receipts.is_empty());
+        (self.messages.len(), received.count())
+    }
+}
+
+impl Witness for Oracle {
+    fn blame(&mut self, what: String) {
+        self.violations.push(what);
+    }
+
+    fn sent(&mut self, id: &str, sent: Sent, to: &str, may_bounce: bool) {
+        self.add(id, sent.sender, sent.number, to, may_bounce, sent.session);
+        if !to.contains('/') {
+            self.order.sent(id, sent.stream, sent.number, to);
+        }
+    }
+
+    fn sent_again(&mut self, id: &str, stream: Stream) {
+        self.order.sent_again(id, stream);
+    }
+
+    /// The sender will never know whether it was handled.
+    fn uncertain(&mut self, id: &str) {
+        if let Some(message) = self.messages.get_mut(id) {
+            message.certain = false;
+        }
+    }
+
+    fn received(&mut self, id: &str, device: usize, session: usize, number: Option<u32>) {
         let Some(message) = self.messages.get(id) else {
             return self.blame(format!("{id}: nobody sent it"));
         };
@@ -248,7 +276,7 @@ impl Oracle {
         }
     }
 
-    pub fn bounced(&mut self, id: &str) {
+    fn bounced(&mut self, id: &str) {
         let Some(message) = self.messages.get_mut(id) else {
             return self.blame(format!("{id}: an error for what nobody sent"));
         };
@@ -260,30 +288,18 @@ impl Oracle {
         }
     }
 
-    /// At the end, with nothing on its way any more; `stored`: what the stores have.
-    pub fn settle(&mut self, stored: &BTreeSet<String>) {
-        let mut wrong = Vec::new();
-        for (id, message) in &self.messages {
-            let received = !message.receipts.is_empty();
-            // What a session has left may be more than a store takes.
-            let left = || self.may_fail && message.receipts.iter().any(|r| self.is_released(r));
-            if received && message.errors > 0 && message.kept.is_none() && !left() {
-                wrong.push(format!("{id}: delivered and bounced"));
-            }
-            // An error for a session that is over is nobody's.
-            let lost_error = (message.may_bounce || self.may_fail)
-                && message.sender != REMOTE
-                && message.session.is_none_or(|session| self.is_ended(session));
-            let excused = message.errors > 0 || lost_error || self.unprotected.contains(id);
-            if !received && message.certain && !excused && !stored.contains(id) {
-                wrong.push(format!("{id} to {}: lost", message.to));
-            }
-        }
-        self.violations.extend(wrong);
+    fn acknowledged(&mut self, session: usize, h: u32) {
+        let record = &mut self.sessions[session];
+        record.acknowledged = record.acknowledged.max(h);
     }
 
-    pub fn messages(&self) -> (usize, usize) {
-        let received = self.messages.values().filter(|message| !message.receipts.is_empty());
-        (self.messages.len(), received.count())
+    /// Whether a session of this full JID has ended in the very step in which that one became
+    /// available, or came and went: by the presence itself if its transport could not take it. It is
+    /// told of the end then, and there is no presence left to tell.
+    fn has_crossed(&self, session: usize, jid: &str) -> bool {
+        let record = &self.sessions[session];
+        let available = record.available.or(record.ended);
+        let mut others = self.sessions.iter().filter(|record| record.handle.jid().as_str() == jid);
+        available.is_some() && others.any(|record| record.ended == available)
     }
 }

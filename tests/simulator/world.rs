@@ -16,7 +16,7 @@ use xmpp_session::store::{
 };
 use xmpp_session::xep::{Ping, StreamManagement};
 
-use crate::device::{DOMAIN, Device, PASSWORD, Stage};
+use crate::device::{DOMAIN, Device, PASSWORD, Stage, Witness as _};
 use crate::edges::Edges;
 use crate::link::Link;
 use crate::oracle::Oracle;

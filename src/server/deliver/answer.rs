@@ -97,6 +97,10 @@ impl<C: SharedConnection> Core<C> {
         let to = answer.to();
         let Some(Ok(to)) = to.as_deref().map(|to| self.address(to)) else { return };
         match self.destination(&to.bare) {
+            #[cfg(feature = "cluster")]
+            Destination::OtherNode => {
+                self.route_elsewhere(None, answer.clone(), Validity::FOR_GOOD);
+            }
             Destination::OtherDomain => {
                 self.route_elsewhere(None, answer.clone(), Validity::FOR_GOOD);
             }

@@ -10,6 +10,9 @@ use crate::server::Core;
 pub(super) enum Destination {
     /// To an account that lives here, or to one of our domains.
     Here,
+    /// To an account of ours that lives on another node.
+    #[cfg(feature = "cluster")]
+    OtherNode,
     /// To a component, or by the host's router.
     OtherDomain,
 }
@@ -34,9 +37,13 @@ impl<C: SharedConnection> Core<C> {
 
     #[inline]
     pub(super) fn destination(&self, to: &BareJid) -> Destination {
-        match self.is_here(to.as_str()) {
-            true => Destination::Here,
-            false => Destination::OtherDomain,
+        if self.is_here(to.as_str()) {
+            return Destination::Here;
         }
+        #[cfg(feature = "cluster")]
+        if self.node.is_some() && self.is_ours(to.as_str()) {
+            return Destination::OtherNode;
+        }
+        Destination::OtherDomain
     }
 }

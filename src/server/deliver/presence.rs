@@ -135,6 +135,11 @@ impl<C: SharedConnection> Core<C> {
     ) -> Option<Task> {
         match self.destination(&to.bare) {
             Destination::Here => {}
+            #[cfg(feature = "cluster")]
+            Destination::OtherNode => {
+                self.route_elsewhere(origin, stanza.clone(), validity);
+                return None;
+            }
             Destination::OtherDomain => {
                 self.route_elsewhere(origin, stanza.clone(), validity);
                 return None;

@@ -101,6 +101,13 @@ pub(crate) struct Outgoing<C: SharedConnection> {
     pub(super) origin: Option<SessionHandle<C>>,
 }
 
+impl<C: SharedConnection> Outgoing<C> {
+    #[cfg(feature = "cluster")]
+    pub(crate) const fn stanza(&self) -> &Stanza {
+        &self.stanza
+    }
+}
+
 impl<C: SharedConnection> Core<C> {
     /// Routes what the host hands in by its `to`. A panic of an extension ends this stanza alone.
     pub(crate) fn route_for_host(self: &Arc<Self>, stanza: &Stanza) {
@@ -140,6 +147,11 @@ impl<C: SharedConnection> Core<C> {
         to: &Address<'_>,
     ) -> Option<Task> {
         match (self.destination(&to.bare), stanza.kind()) {
+            #[cfg(feature = "cluster")]
+            (Destination::OtherNode, _) => {
+                self.route_elsewhere(origin, stanza.clone(), Validity::FOR_GOOD);
+                None
+            }
             (Destination::OtherDomain, kind) => {
                 // First, since the router may refuse it on the spot.
                 self.delivered(origin, Message::of(stanza), None, &[], Outcome::Routed, None);
@@ -194,6 +206,8 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
+        #[cfg(feature = "cluster")]
+        let Some(outgoing) = self.to_another_node(outgoing, validity) else { return };
         let Some(outgoing) = self.to_component(outgoing, validity) else { return };
         if let Some(error) = self.is_kept_here(&outgoing.stanza) {
             return self.not_routed(outgoing, error);
@@ -223,9 +237,26 @@ impl<C: SharedConnection> Core<C> {
         queue.writing = false;
     }
 
+    /// To the home of an account of ours; given back is what is for another domain.
+    #[cfg(feature = "cluster")]
+    fn to_another_node(
+        &self,
+        outgoing: Outgoing<C>,
+        validity: Validity<'_>,
+    ) -> Option<Outgoing<C>> {
+        let is_ours = |to: &str| self.is_ours(address::parts(to).0);
+        match &self.node {
+            Some(node) if outgoing.stanza.to().as_deref().is_some_and(is_ours) => {
+                node.submit(outgoing, validity);
+                None
+            }
+            _ => Some(outgoing),
+        }
+    }
+
     /// A refusal is answered to the session that sent the stanza, where that is due (STZ-10, SUB-6); and
     /// where a component sent it or was to get it, to whom else it is from (COMP-3).
-    pub(super) fn not_routed(
+    pub(in crate::server) fn not_routed(
         &self,
         Outgoing { stanza, origin }: Outgoing<C>,
         error: impl Into<StanzaError>,

@@ -72,26 +72,26 @@ pub(crate) struct Retained {
     /// Value of `received` when retention began: `h` counts from here (SM-4).
     pub(crate) from: u32,
     /// What the wall clock says at zero of the monotonic one.
-    zero: SystemTime,
+    pub(super) zero: SystemTime,
     /// Entries at the start of the queue that were accepted for an earlier transport.
     pub(super) again: usize,
     /// Number of the last entry behind which the client was asked.
-    asked_up_to: u32,
+    pub(super) asked_up_to: u32,
     /// Bytes of the entries behind that one that the transport has got.
     pub(super) unasked: u32,
     /// Since when an answer to `<r/>` is outstanding.
-    asked: Option<Duration>,
+    pub(super) asked: Option<Duration>,
     /// To be asked as soon as all is written (SM-15).
-    due: bool,
+    pub(super) due: bool,
     /// Not to be asked again before: the last answer acknowledged nothing.
-    not_before: Nanos,
+    pub(super) not_before: Nanos,
     /// What waited when the transport was lost.
     pub(super) at_loss: Size,
     /// Until when something has to be acknowledged, since as much waits as may (LIMIT-10).
-    grace: Option<Duration>,
+    pub(super) grace: Option<Duration>,
     /// The client is of this process, and says by itself what it has taken.
-    is_never_asked: bool,
-    share: Share,
+    pub(super) is_never_asked: bool,
+    pub(super) share: Share,
 }
 
 impl Retained {

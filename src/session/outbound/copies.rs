@@ -20,16 +20,16 @@ use crate::sync::atomic::{AtomicU32, Ordering};
 /// if copies.release() { /* nobody has it: route it again */ }
 /// ```
 #[derive(Clone)]
-pub struct Copies(Arc<Counted>);
+pub struct Copies(pub(super) Arc<Counted>);
 
-struct Counted {
-    message: Stanza,
-    count: AtomicU32,
+pub(super) struct Counted {
+    pub(super) message: Stanza,
+    pub(super) count: AtomicU32,
     /// How many of those have acknowledged it, or have a transport to get it by.
-    at_hand: AtomicU32,
+    pub(super) at_hand: AtomicU32,
     /// Extensions know that it waits.
     #[cfg(feature = "server")]
-    told: AtomicU32,
+    pub(super) told: AtomicU32,
 }
 
 impl Copies {

@@ -40,22 +40,22 @@ impl fmt::Debug for Hold {
 }
 
 pub(super) struct HeldBack {
-    items: Vec<HeldStanza>,
+    pub(super) items: Vec<HeldStanza>,
     share: Share,
 }
 
-struct HeldStanza {
-    key: String,
-    from: Box<str>,
-    entry: Queued,
+pub(super) struct HeldStanza {
+    pub(super) key: String,
+    pub(super) from: Box<str>,
+    pub(super) entry: Queued,
 }
 
 impl HeldBack {
-    fn new(all: &Arc<AtomicUsize>) -> Self {
+    pub(super) fn new(all: &Arc<AtomicUsize>) -> Self {
         Self { items: Vec::new(), share: Share::new(all) }
     }
 
-    fn put(&mut self, key: String, from: Box<str>, entry: Queued) {
+    pub(super) fn put(&mut self, key: String, from: Box<str>, entry: Queued) {
         self.take(|item| item.key == key).into_iter().for_each(Queued::forget);
         self.share.set(self.share.bytes().saturating_add(entry.len()));
         self.items.push(HeldStanza { key, from, entry });

@@ -8,6 +8,8 @@
 
 mod acks;
 mod copies;
+#[cfg(feature = "cluster")]
+pub(super) mod export;
 mod holdback;
 mod item;
 mod limits;
@@ -52,6 +54,9 @@ pub(super) enum Gate {
     Greeting = 2,
     /// One received stanza is in work (its ticket is out): closed for input alone.
     Ticket = 4,
+    /// Its account is moving to another node (NODE-9).
+    #[cfg(feature = "cluster")]
+    Frozen = 8,
 }
 
 impl Gate {

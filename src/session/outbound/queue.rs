@@ -15,12 +15,12 @@ use crate::stanza::Stanza;
 ///
 /// An idle session owns no buffer: what only a busy one needs is freed with the last entry.
 #[derive(Default)]
-pub(crate) struct Queue(Option<Box<Buffer>>);
+pub(crate) struct Queue(pub(super) Option<Box<Buffer>>);
 
 #[derive(Default)]
-struct Buffer {
-    entries: VecDeque<Queued>,
-    cursor: usize,
+pub(super) struct Buffer {
+    pub(super) entries: VecDeque<Queued>,
+    pub(super) cursor: usize,
     bytes: usize,
     /// The bytes behind the cursor.
     unwritten: usize,
@@ -35,9 +35,9 @@ struct Buffer {
     /// Above this, look again for presence that a later one replaces.
     condense_at: Size,
     /// The greeting of a new transport, written before everything else.
-    greeting: Option<Arc<Reply>>,
+    pub(super) greeting: Option<Arc<Reply>>,
     /// What is held back, while something is to be.
-    held: Option<Box<HeldBack>>,
+    pub(super) held: Option<Box<HeldBack>>,
 }
 
 /// Up to this much, looking for replaced presence is not worth it.

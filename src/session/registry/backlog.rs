@@ -25,6 +25,8 @@ use super::rows::Row;
 use super::table::AccountKey;
 use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
+#[cfg(feature = "cluster")]
+use crate::session::handle::SessionId;
 use crate::session::handle::{BEHIND, SessionHandle, Shared};
 use crate::session::outbound::Left;
 use crate::shield::HostCode;
@@ -78,6 +80,30 @@ impl<C: SharedConnection> Backlogs<C> {
     pub(super) fn expects_stored(&self, session: &SessionHandle<C>) -> bool {
         let account = session.0.account.bare.as_str();
         self.look(account, |backlog| backlog.recipients.contains(session)) == Some(true)
+    }
+
+    /// Whether nothing of these accounts is about to be delivered.
+    #[cfg(feature = "cluster")]
+    pub(super) fn is_quiet(&self, which: super::Which<'_>) -> bool {
+        let is_quiet = |backlog: &Backlog<C>| backlog.left.is_empty() && backlog.queued == 0;
+        let accounts = self.accounts.lock();
+        accounts.iter().all(|(account, backlog)| is_quiet(backlog) || !which(account))
+    }
+
+    /// Who is about to get what the store has for an account, which has failed.
+    #[cfg(feature = "cluster")]
+    pub(super) fn recipients(&self, account: &str) -> Vec<SessionId> {
+        let ids = |backlog: &Backlog<C>| backlog.recipients.iter().map(SessionHandle::id).collect();
+        self.look(account, ids).unwrap_or_default()
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(super) fn forget(&self, which: super::Which<'_>) {
+        let mut accounts = self.accounts.lock();
+        let gone: Vec<_> = accounts.extract_if(|account, _| which(account)).collect();
+        self.count.store(accounts.len(), Ordering::SeqCst);
+        drop(accounts);
+        drop(gone);
     }
 
     /// Changes the backlog of an account; whether there is one then.

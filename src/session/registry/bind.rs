@@ -280,7 +280,7 @@ impl<C: SharedConnection> Inner<C> {
         let environment = &*self.settings.environment;
         let (now, utc) = (environment.now(), environment.utc());
         let spare = self.generated(request.tag.as_deref());
-        let client = request.client.map(|client| self.table.digest_of(client));
+        let client = request.client.map(ClientId::digest);
         let SessionSetup { retention, values, of_account, holding } = request.setup;
         let key = self.table.key(account.as_str());
         let hash = key.hash.wide();
@@ -351,7 +351,7 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// As it stands in the row: one without sessions is not left in the table.
-    fn hash_of(&self, row: &Row<C>) -> Hash {
+    pub(super) fn hash_of(&self, row: &Row<C>) -> Hash {
         let slot = row.slots.as_slice().first();
         slot.map_or_else(|| self.table.hash(row.account.bare.as_str()), |slot| slot.hash)
     }

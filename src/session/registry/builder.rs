@@ -49,6 +49,8 @@ pub struct RegistryBuilder<C: SharedConnection> {
 
 /// A hook that takes stanzas with no session here to go to.
 type Elsewhere = Box<dyn Fn(Stanza, Validity<'_>) + Send + Sync>;
+/// Whether an account of ours lives in this registry.
+type LivesHere = Box<dyn Fn(&str) -> bool + Send + Sync>;
 /// Says what is held back from a session.
 type OnHold<C> = Box<dyn Fn(&SessionHandle<C>, &Stanza) -> Hold + Send + Sync>;
 type OnLeftover = Box<dyn Fn(Leftover) + Send + Sync>;
@@ -71,8 +73,12 @@ pub(crate) struct Settings<C: SharedConnection> {
     pub(super) hibernating_per_account: usize,
     pub(crate) retention: RetentionLimits,
     pub(super) domains: Vec<DomainPart>,
+    #[cfg(feature = "cluster")]
+    pub(super) first_session: Option<u64>,
     pub(super) background: Option<Background>,
     pub(super) elsewhere: Option<Elsewhere>,
+    /// Which of our accounts live in this registry; without it all do.
+    pub(super) lives_here: Option<LivesHere>,
     pub(super) leftover: Option<OnLeftover>,
     pub(super) backlog: Option<OnBacklog>,
     pub(super) hides: Option<Hides>,
@@ -140,6 +146,14 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         self
     }
 
+    /// It is that of a node: its accounts may move to others. The number of its first session is such that no two nodes
+    /// give the same to two.
+    #[cfg(feature = "cluster")]
+    pub(crate) const fn of_node(mut self, first_session: u64) -> Self {
+        self.settings.first_session = Some(first_session);
+        self
+    }
+
     /// Takes presence for contacts at domains that are not [ours](Self::domain), addressed and
     /// ready to be routed. Without it they are dropped.
     ///
@@ -151,6 +165,17 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         router: impl Fn(Stanza, Validity<'_>) + Send + Sync + 'static,
     ) -> Self {
         self.settings.elsewhere = Some(Box::new(router));
+        self
+    }
+
+    /// Of accounts of ours only those live here of which this is true ([NODE-15](crate::rules#node-15)): presence for
+    /// the others is taken by [`elsewhere`](Self::elsewhere).
+    #[cfg(feature = "cluster")]
+    pub(crate) fn lives_here(
+        mut self,
+        here: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.lives_here = Some(Box::new(here));
         self
     }
 

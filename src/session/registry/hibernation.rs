@@ -62,6 +62,31 @@ impl<C: SharedConnection> Hibernating<C> {
         self.waits.insert(session.id, wait);
     }
 
+    /// It stands still: its wait has no end and it is not ended for its weight.
+    #[cfg(feature = "cluster")]
+    pub(super) fn hold(&mut self, id: SessionId) {
+        self.weigh(id, 0);
+        if let Some(wait) = self.waits.get(&id) {
+            self.by_end.remove(&(wait.until, id));
+        }
+    }
+
+    /// It goes on, after it has stood for so long.
+    #[cfg(feature = "cluster")]
+    pub(super) fn go_on(&mut self, id: SessionId, stood: Duration) {
+        let Some(wait) = self.waits.get_mut(&id) else { return };
+        if !self.by_end.contains(&(wait.until, id)) {
+            wait.until = Duration::from(wait.until).saturating_add(stood).into();
+            self.by_end.insert((wait.until, id));
+        }
+    }
+
+    /// Since when a session waits, and until when.
+    #[cfg(feature = "cluster")]
+    pub(super) fn times(&self, id: SessionId) -> Option<(Duration, Duration)> {
+        self.waits.get(&id).map(|wait| (wait.since.into(), wait.until.into()))
+    }
+
     pub(super) fn remove(&mut self, id: SessionId) -> Option<Weak<Shared<C>>> {
         self.weigh(id, 0);
         let wait = self.waits.remove(&id)?;
@@ -150,13 +175,25 @@ impl Remembered {
             return;
         }
         self.forget(now);
-        let until = now.saturating_add(limits.remembered_for);
+        self.put(account, token, handled, now.saturating_add(limits.remembered_for), limits);
+    }
+
+    pub(super) fn put(
+        &mut self,
+        account: &str,
+        token: String,
+        handled: u32,
+        until: Duration,
+        limits: &RetentionLimits,
+    ) {
         let memos = self.accounts.entry(account.into()).or_default();
         memos.push(Memo { token, handled, until });
         if memos.len() > limits.remembered {
             memos.remove(0);
         }
-        self.order.push_back((until, account.into()));
+        // What has come from elsewhere is not the latest.
+        let at = self.order.partition_point(|(other, _)| *other <= until);
+        self.order.insert(at, (until, account.into()));
         while self.order.len() > MOST {
             self.forget_first();
         }
@@ -173,6 +210,25 @@ impl Remembered {
         while self.order.front().is_some_and(|(until, _)| *until <= now) {
             self.forget_first();
         }
+    }
+
+    /// What is remembered of these accounts: account, resumption id, `h`, until when. The oldest first.
+    #[cfg(feature = "cluster")]
+    pub(super) fn of(&self, which: super::Which<'_>) -> Vec<(Box<str>, String, u32, Duration)> {
+        let those = self.accounts.iter().filter(|(account, _)| which(account));
+        let memos = those.flat_map(|(account, memos)| {
+            let of = |memo: &Memo| (account.clone(), memo.token.clone(), memo.handled, memo.until);
+            memos.iter().map(of)
+        });
+        let mut memos: Vec<_> = memos.collect();
+        memos.sort_by_key(|(.., until)| *until);
+        memos
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(super) fn forget_those(&mut self, which: super::Which<'_>) {
+        self.accounts.retain(|account, _| !which(account));
+        self.order.retain(|(_, account)| !which(account));
     }
 
     #[cfg(all(test, not(any(loom_model, shuttle))))]

@@ -25,6 +25,18 @@ impl Inheritance {
         Self { left: Vec::new(), share: Share::new(all) }
     }
 
+    /// What has come with the session from elsewhere, if it is anything.
+    #[cfg(feature = "cluster")]
+    pub(super) fn of(left: Vec<Left>, mut share: Share) -> Option<Self> {
+        share.set(left.iter().map(|left| left.stanza.len()).sum());
+        (!left.is_empty()).then_some(Self { left, share })
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(super) fn left(&self) -> &[Left] {
+        &self.left
+    }
+
     /// Adds these, unless that is more than may wait for a session (LIMIT-10).
     fn add(&mut self, left: &mut Vec<Left>, limits: &RetentionLimits) -> bool {
         let bytes = self.share.bytes() + left.iter().map(|left| left.stanza.len()).sum::<usize>();

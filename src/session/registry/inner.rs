@@ -101,9 +101,9 @@ impl<C: SharedConnection> Inner<C> {
         })
     }
 
-    /// Whether this bare JID lives in this registry: each that is ours does.
+    /// Whether this bare JID lives in this registry: one that is ours, and not at home in another one.
     pub(super) fn is_local(&self, bare: &str) -> bool {
-        self.is_ours(bare)
+        self.is_ours(bare) && self.settings.lives_here.as_ref().is_none_or(|here| here(bare))
     }
 
     /// Whether this bare JID is one of our domains, or an account in one.

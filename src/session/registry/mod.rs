@@ -7,6 +7,8 @@ mod blocked;
 mod builder;
 mod end;
 mod events;
+#[cfg(feature = "cluster")]
+mod export;
 mod hibernation;
 #[cfg(feature = "server")]
 mod inheritance;
@@ -49,6 +51,8 @@ pub use builder::RegistryBuilder;
 pub(crate) use end::Run;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
+#[cfg(feature = "cluster")]
+pub(crate) use export::{Imported, Keeps, NotAnExport, Which};
 pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
 pub(crate) use inheritance::{Inheritance, Waiting};
@@ -131,8 +135,11 @@ impl<C: SharedConnection> SessionRegistry<C> {
             hibernating_per_account: 8,
             retention: RetentionLimits::default(),
             domains: Vec::new(),
+            #[cfg(feature = "cluster")]
+            first_session: None,
             background: None,
             elsewhere: None,
+            lives_here: None,
             leftover: None,
             backlog: None,
             hides: None,
@@ -147,10 +154,14 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     fn with(mut settings: Settings<C>) -> Self {
+        #[cfg(feature = "cluster")]
+        let of_node = settings.first_session;
+        #[cfg(not(feature = "cluster"))]
+        let of_node = None;
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
             table: Table::new(&*settings.environment),
-            next: AtomicU64::new(1),
+            next: AtomicU64::new(of_node.unwrap_or(1)),
             sessions: AtomicUsize::new(0),
             absent: AtomicUsize::new(0),
             retained_bytes: Arc::new(AtomicUsize::new(0)),
@@ -159,7 +170,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
             remembered: Mutex::new(Remembered::default()),
             backlogs: Backlogs::new(),
             events: Events::new(settings.listener.take(), settings.on_end.take()),
-            seen: Mutex::new(Seen::default()),
+            seen: Mutex::new(Seen::new(of_node.is_some())),
             settings,
         });
         Self(Arc::new(Guard(inner)))

@@ -89,6 +89,14 @@ impl<C: SharedConnection> Slots<C> {
         }
     }
 
+    #[cfg(feature = "cluster")]
+    pub(super) fn replaced(&self) -> &[(ResourcePart, Duration)] {
+        match self {
+            Self::Many(many) => &many.replaced,
+            Self::None | Self::One(_) => &[],
+        }
+    }
+
     pub(super) fn position(&self, shared: &Shared<C>) -> Option<usize> {
         self.as_slice().iter().position(|slot| slot.session.id == shared.id)
     }

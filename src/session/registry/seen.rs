@@ -1,5 +1,7 @@
 //! When an account was there last: for most, and for those it hides from (PRES-15, BLOCK-10).
 
+#[cfg(feature = "cluster")]
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -19,6 +21,17 @@ pub(super) struct Seen {
     gone: Recent<SystemTime>,
     /// What somebody else sees in its place, by account and JID.
     frozen: Recent<Frozen>,
+    /// Whose `gone` may move to another node, by name.
+    #[cfg(feature = "cluster")]
+    names: Option<Names>,
+}
+
+/// The names seen last, in bounded memory.
+#[cfg(feature = "cluster")]
+#[derive(Default)]
+struct Names {
+    young: HashSet<Box<str>>,
+    old: HashSet<Box<str>>,
 }
 
 #[derive(Clone, Copy)]
@@ -30,13 +43,29 @@ enum Frozen {
     No,
 }
 
-impl Default for Seen {
-    fn default() -> Self {
-        Self { gone: Recent::new(REMEMBERED), frozen: Recent::new(REMEMBERED) }
-    }
-}
-
 impl Seen {
+    /// `moves`: its accounts may move to other nodes.
+    #[cfg_attr(not(feature = "cluster"), expect(unused_variables, reason = "there are none"))]
+    pub(super) fn new(moves: bool) -> Self {
+        Self {
+            gone: Recent::new(REMEMBERED),
+            frozen: Recent::new(REMEMBERED),
+            #[cfg(feature = "cluster")]
+            names: moves.then(Names::default),
+        }
+    }
+
+    fn went(&mut self, account: &str, at: SystemTime) {
+        self.gone.insert(account, at);
+        #[cfg(feature = "cluster")]
+        if let Some(names) = self.names.as_mut().filter(|names| !names.young.contains(account)) {
+            if names.young.len() >= REMEMBERED {
+                names.old = std::mem::take(&mut names.young);
+            }
+            names.young.insert(account.into());
+        }
+    }
+
     fn frozen(&self, account: &str, jid: &str) -> Option<Option<SystemTime>> {
         // As on most servers.
         if self.frozen.is_empty() {
@@ -62,6 +91,41 @@ impl<C: SharedConnection> Inner<C> {
         frozen().unwrap_or_else(|| seen.gone.get(account))
     }
 
+    /// As when those in its roster see an account, whom it hides from.
+    #[cfg(feature = "cluster")]
+    pub(super) fn hidden_from<'a>(
+        &self,
+        account: &Account,
+        roster: &'a Roster,
+    ) -> Vec<(&'a str, Option<SystemTime>)> {
+        let (bare, seen) = (account.bare.as_str(), self.seen.lock());
+        let jids = roster.iter().map(|item| item.jid());
+        jids.filter_map(|jid| Some((jid, seen.frozen(bare, jid)?))).collect()
+    }
+
+    /// When those of these accounts were there last that were here lately.
+    #[cfg(feature = "cluster")]
+    pub(super) fn gone_of(&self, which: super::Which<'_>) -> Vec<(Box<str>, SystemTime)> {
+        let seen = self.seen.lock();
+        let names = seen.names.iter().flat_map(|names| names.old.union(&names.young));
+        let those = names.filter(|name| which(name));
+        those.filter_map(|name| Some((name.clone(), seen.gone.get(&**name)?))).collect()
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(super) fn remember_gone(&self, account: &str, at: SystemTime) {
+        self.seen.lock().went(account, at);
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(super) fn forget_gone(&self, which: super::Which<'_>) {
+        let mut seen = self.seen.lock();
+        let Seen { gone, names, .. } = &mut *seen;
+        for names in names.iter_mut().flat_map(|names| [&mut names.young, &mut names.old]) {
+            names.extract_if(|name| which(name)).for_each(|name| gone.remove(&*name));
+        }
+    }
+
     /// An available session of the account has just gone.
     pub(super) fn left_now(&self, account: &Arc<Account>, roster: &Roster) {
         let bare = account.bare.as_str();
@@ -70,7 +134,7 @@ impl<C: SharedConnection> Inner<C> {
             self.freeze_hidden(account, roster.subscribers().map(|entry| entry.jid()), before);
         }
         let at = self.settings.environment.utc();
-        self.seen.lock().gone.insert(bare, at);
+        self.seen.lock().went(bare, at);
     }
 
     /// Of these, whom the account hides from sees it as it was at `at`, unless that is settled.

@@ -1,12 +1,10 @@
 //! The table of accounts: shards of rows, found by the text of a bare JID, which is hashed once.
 
 use std::hash::{DefaultHasher, Hasher};
-use std::num::NonZeroU64;
 
 use hashbrown::HashTable;
 
 use super::rows::Row;
-use crate::client::ClientId;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::rules::roster::{self, Roster};
@@ -78,13 +76,6 @@ impl<C: SharedConnection> Table<C> {
         hasher.write(bare.as_bytes());
         let [a, b, c, d, ..] = hasher.finish().to_le_bytes();
         Hash(u32::from_le_bytes([a, b, c, d]))
-    }
-
-    /// What stands for a client in the sessions of its account.
-    pub(super) fn digest_of(&self, client: ClientId) -> NonZeroU64 {
-        let mut hasher = self.hasher.clone();
-        hasher.write(&client.to_bytes());
-        NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MIN)
     }
 
     /// Lets each item of a roster know the hash of its contact. Those that it shares with `known`, a

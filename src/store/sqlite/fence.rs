@@ -9,8 +9,8 @@ use jid::BareJid;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Refusal, Sqlite};
-use crate::store::fence::{Deposed, Fence, Token};
-use crate::store::shared::{SharedStore, Tokens};
+use crate::store::fence::{Deposed, Fence, FenceToken};
+use crate::store::shared::{SharedStore, FenceTokens};
 use crate::store::{
     AccountStore, Credentials, ScramHash, ScramKeys, StoreFuture, Stores, TokenStore,
 };
@@ -40,7 +40,7 @@ impl SharedSqlite {
 }
 
 impl SharedStore for SharedSqlite {
-    fn of_node(&self, tokens: Arc<dyn Tokens>) -> Stores {
+    fn of_node(&self, tokens: Arc<dyn FenceTokens>) -> Stores {
         let mut handle = self.0.writer.clone();
         handle.tokens = Some(tokens);
         let (reader, writer) = (handle.clone(), handle);
@@ -116,7 +116,7 @@ pub(super) fn pass(db: &Connection, fences: Option<&[Fence]>) -> Result<(), Refu
         let highest = db.prepare_cached(highest)?.query_row([slot], |row| {
             let part =
                 |column| row.get(column).map(|part: i64| u64::try_from(part).unwrap_or_default());
-            Ok(Token { term: part(0)?, number: part(1)? })
+            Ok(FenceToken { term: part(0)?, number: part(1)? })
         });
         match highest.optional()? {
             Some(by) if *token < by => return Err(Refusal::Deposed(Deposed { slot: *slot, by })),

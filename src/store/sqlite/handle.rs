@@ -13,7 +13,7 @@ use crate::store::StoreFuture;
 pub(super) struct Handle {
     worker: Arc<Worker>,
     #[cfg(feature = "cluster")]
-    pub(super) tokens: Option<Arc<dyn crate::store::shared::Tokens>>,
+    pub(super) tokens: Option<Arc<dyn crate::store::shared::FenceTokens>>,
 }
 
 impl Handle {

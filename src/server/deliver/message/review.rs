@@ -181,6 +181,10 @@ impl<C: SharedConnection> Core<C> {
         };
         match self.destination(&to.bare) {
             Destination::Here => {}
+            #[cfg(feature = "cluster")]
+            Destination::OtherNode => {
+                return self.route_elsewhere(origin, passed, Validity::FOR_GOOD);
+            }
             Destination::OtherDomain => {
                 let message = Message { stanza: &passed, sent: seen.as_ref().unwrap_or(&passed) };
                 self.delivered(origin, message, None, &[], Outcome::Routed, None);

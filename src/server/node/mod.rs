@@ -1,0 +1,189 @@
+//! This server as one of several nodes (section 18 of the rules).
+//!
+//! All that a node is happens in one place, [`NodeHandle::run`]: other threads put what they have for it into its
+//! inbox, in order, and read two things beside it, which are atomics: until when the node may act, and which slots are
+//! served here.
+//!
+//! ```text
+//! Core ── submit, done, timeout ──▶ inbox ──▶ actor ── Node (cluster/) ──▶ effects ──▶ engine, posts, store
+//!   ▲                                           │
+//!   └──────── stanzas, legs, slots ◀────────────┘
+//! ```
+
+mod actor;
+mod letter;
+mod options;
+mod placement;
+mod submit;
+
+use std::fmt;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::{Core, Server};
+use crate::cluster::{Engine, Incarnation, Node, Posts, Work};
+use crate::connection::SharedConnection;
+use crate::environment::Environment;
+use crate::outbox::Outbox;
+use crate::store::SharedStore;
+use actor::Actor;
+pub use options::Cluster;
+pub(in crate::server) use placement::Placement;
+use submit::Submission;
+
+/// What a server has where it is one of several nodes.
+pub(in crate::server) struct Clustered<C: SharedConnection> {
+    pub(in crate::server) placement: Arc<Placement>,
+    inbox: Arc<Inbox<C>>,
+    /// Taken while it runs.
+    actor: Mutex<Option<Box<Actor<C>>>>,
+    engine: Arc<dyn Engine>,
+    posts: Arc<dyn Posts>,
+    store: Arc<dyn SharedStore>,
+    me: Incarnation,
+    /// The home's end of a leg.
+    connect: fn(Arc<Outbox>) -> C,
+}
+
+/// What others have for the node, in order.
+struct Inbox<C: SharedConnection> {
+    state: Mutex<Waiting<C>>,
+}
+
+struct Waiting<C: SharedConnection> {
+    commands: Vec<Command<C>>,
+    waker: Option<Waker>,
+    next_timeout: Option<Duration>,
+}
+
+/// What the node is to do.
+enum Command<C: SharedConnection> {
+    Post(Arc<[u8]>),
+    Hint,
+    Timeout,
+    Leave,
+    Submit(Submission<C>),
+    Finished(Work),
+}
+
+impl<C: SharedConnection> Inbox<C> {
+    fn new() -> Self {
+        let waiting = Waiting { commands: Vec::new(), waker: None, next_timeout: None };
+        Self { state: Mutex::new(waiting) }
+    }
+
+    fn put(&self, command: Command<C>) {
+        let mut state = self.state.lock();
+        state.commands.push(command);
+        let waker = state.waker.take();
+        drop(state);
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// All that has come; else whoever asks is woken.
+    fn take(&self, cx: &Context<'_>) -> Vec<Command<C>> {
+        let mut state = self.state.lock();
+        let old = state.waker.replace(cx.waker().clone());
+        let commands = std::mem::take(&mut state.commands);
+        drop(state);
+        drop(old);
+        commands
+    }
+}
+
+impl<C: SharedConnection> Clustered<C> {
+    pub(in crate::server) fn new(
+        cluster: Cluster,
+        placement: Arc<Placement>,
+        environment: &dyn Environment,
+        connect: fn(Arc<Outbox>) -> C,
+    ) -> Self {
+        let mut bytes = [0; 8];
+        environment.random(&mut bytes);
+        let me = Incarnation::new(u64::from_le_bytes(bytes));
+        let Cluster { name, engine, posts, store, settings } = cluster;
+        let node = Node::new(me, name, crate::cluster::SLOTS, settings);
+        let actor = Mutex::new(Some(Box::new(Actor::new(node))));
+        let inbox = Arc::new(Inbox::new());
+        Self { placement, inbox, actor, engine, posts, store, me, connect }
+    }
+
+    pub(in crate::server) fn next_timeout(&self) -> Option<Duration> {
+        self.inbox.state.lock().next_timeout
+    }
+
+    pub(in crate::server) fn handle_timeout(&self, now: Duration) {
+        if self.next_timeout().is_some_and(|at| at <= now) {
+            self.inbox.put(Command::Timeout);
+        }
+    }
+}
+
+/// A server as one of several nodes. Cheap to clone.
+pub struct NodeHandle<C: SharedConnection>(Arc<Core<C>>);
+
+impl<C: SharedConnection> Server<C> {
+    /// This server as a node; `None` where it is a whole server.
+    #[must_use]
+    pub fn node(&self) -> Option<NodeHandle<C>> {
+        self.0.node.is_some().then(|| NodeHandle(Arc::clone(&self.0)))
+    }
+}
+
+impl<C: SharedConnection> NodeHandle<C> {
+    fn clustered(&self) -> Option<&Clustered<C>> {
+        self.0.node.as_ref()
+    }
+
+    /// Drives the node: run it once, as [`Server::background`]. It ends when the node has
+    /// [left](Self::leave), or is [fenced](Self::is_fenced).
+    pub async fn run(&self) {
+        let Some(node) = self.clustered() else { return };
+        let Some(mut actor) = node.actor.lock().take() else { return };
+        actor.begin(&self.0, node);
+        poll_fn(|cx| actor.poll(&self.0, node, cx)).await;
+    }
+
+    /// It is to go: its accounts move to other nodes, then [`run`](Self::run) ends
+    /// ([NODE-19](crate::rules#node-19)).
+    pub fn leave(&self) {
+        if let Some(node) = self.clustered() {
+            node.inbox.put(Command::Leave);
+        }
+    }
+
+    /// Whether it belongs to the cluster and may act now.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        let now = self.0.environment.now();
+        self.clustered().is_some_and(|node| node.placement.is_member(now))
+    }
+
+    /// Whether it may never act again ([NODE-2](crate::rules#node-2)): a new server has to take its place.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.clustered().is_some_and(|node| node.placement.is_fenced())
+    }
+
+    /// How many of the 1,024 slots of accounts live here.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.clustered().map_or(0, |node| node.placement.slots())
+    }
+}
+
+impl<C: SharedConnection> Clone for NodeHandle<C> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<C: SharedConnection> fmt::Debug for NodeHandle<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeHandle").field("slots", &self.slots()).finish_non_exhaustive()
+    }
+}

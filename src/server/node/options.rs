@@ -1,0 +1,60 @@
+//! What a host says of the cluster that its server is a node of.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cluster::{Engine, Posts, Settings};
+use crate::store::SharedStore;
+
+/// The cluster that a server is a node of ([`ServerBuilder::cluster`](super::super::ServerBuilder::cluster)).
+/// All nodes of one are given the same times.
+pub struct Cluster {
+    pub(super) name: Arc<str>,
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) posts: Arc<dyn Posts>,
+    pub(in crate::server) store: Arc<dyn SharedStore>,
+    pub(super) settings: Settings,
+}
+
+impl Cluster {
+    /// A node of this name, by which people tell it from others.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        engine: Arc<dyn Engine>,
+        posts: Arc<dyn Posts>,
+        store: Arc<dyn SharedStore>,
+    ) -> Self {
+        Self { name: name.into(), engine, posts, store, settings: Settings::default() }
+    }
+
+    /// How long a lease lives without a renewal (default: 3 s), and how much earlier its node stops (0.5 s): by so
+    /// much the clocks of two machines may differ in that time. Leases are renewed four times as often.
+    #[must_use]
+    pub const fn leases(mut self, ttl: Duration, margin: Duration) -> Self {
+        (self.settings.ttl, self.settings.margin) = (ttl, margin);
+        self.settings.renew = Duration::from_nanos(ttl.as_nanos() as u64 / 4);
+        self
+    }
+
+    /// How many slots move at a time (default: 16).
+    #[must_use]
+    pub const fn moves(mut self, moves: usize) -> Self {
+        self.settings.moves = moves;
+        self
+    }
+
+    /// How many bytes may wait for the accounts of one slot at another node: over `soft` those who fill it pause, over
+    /// `hard` they get it back ([NODE-7](crate::rules#node-7)). Defaults: 256 KiB and 4 MiB.
+    #[must_use]
+    pub const fn marks(mut self, soft: usize, hard: usize) -> Self {
+        (self.settings.soft, self.settings.hard) = (soft, hard);
+        self
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("name", &self.name).finish_non_exhaustive()
+    }
+}
