@@ -62,7 +62,8 @@ impl Post {
 
 impl Lease {
     /// For an engine to keep.
-    pub(crate) fn encode(&self) -> Arc<[u8]> {
+    #[must_use]
+    pub fn encode(&self) -> Arc<[u8]> {
         let mut out = Writer(vec![KEPT_VERSION]);
         out.number(self.incarnation.0);
         out.bytes(self.name.as_bytes());
@@ -73,7 +74,8 @@ impl Lease {
     }
 
     /// `None` where it is no lease of this version.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = Reader(bytes);
         if input.byte()? != KEPT_VERSION {
             return None;
@@ -91,7 +93,8 @@ impl Lease {
 
 impl Record {
     /// For an engine to keep: about 8 bytes for each slot.
-    pub(crate) fn encode(&self) -> Arc<[u8]> {
+    #[must_use]
+    pub fn encode(&self) -> Arc<[u8]> {
         let mut out = Writer(vec![KEPT_VERSION]);
         out.view(self.view);
         out.bytes(self.instance.as_bytes());
@@ -122,7 +125,8 @@ impl Record {
     }
 
     /// `None` where it is no record of this version.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut input = Reader(bytes);
         if input.byte()? != KEPT_VERSION {
             return None;

@@ -12,7 +12,7 @@
 
 mod codec;
 #[cfg(any(test, feature = "conformance"))]
-mod conformance;
+pub mod conformance;
 mod engine;
 mod fence;
 mod flow;
@@ -54,6 +54,10 @@ pub use engine::{Answer, Engine, EngineError, EngineFuture, Posts};
 pub(crate) use frame::Recipient;
 pub(crate) use member::AskId;
 pub use memory::MemoryEngine;
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresBuilder, PostgresError};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisBuilder, RedisError, RedisPosts};
 pub(crate) use node::{Effect, Node, Stored, Work};
 pub use record::{Lease, Record};
 pub(crate) use slots::Change;

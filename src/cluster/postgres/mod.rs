@@ -18,14 +18,17 @@ use tokio_postgres::{AsyncMessage, Client, SimpleQueryMessage, SimpleQueryRow};
 
 pub use error::PostgresError;
 
+use super::Settings;
 use super::engine::{Answer, Engine, EngineError, EngineFuture};
 use super::record::{Lease, Record};
 use super::view::{Incarnation, View};
+use crate::store::postgres::tls::Tls;
+use crate::store::{ConnectError, PostgresConfig};
 
 type Hint = Arc<dyn Fn() + Send + Sync>;
 
 /// PostgreSQL as what nodes stand on: leases and the record of who owns which slot. Posts need something else, such as
-/// `RedisPosts`.
+/// [`RedisPosts`](super::RedisPosts).
 ///
 /// One value for each node. It connects again by itself, and runs on the tokio runtime that it was made in; its
 /// futures may be polled anywhere. What it does when the database restarts, hangs, or fails over:
@@ -39,16 +42,16 @@ pub struct Postgres {
 #[derive(Clone, Debug)]
 #[must_use = "nothing is connected yet"]
 pub struct PostgresBuilder {
-    url: String,
+    config: PostgresConfig,
     name: String,
     ttl: Duration,
     timeout: Duration,
-    roots: Option<Vec<u8>>,
 }
 
 struct Shared {
     config: Config,
-    roots: Option<Vec<u8>>,
+    tls: Tls,
+    schema: String,
     name: String,
     ttl: Duration,
     timeout: Duration,
@@ -69,9 +72,6 @@ impl Drop for Connection {
         self.driver.abort();
     }
 }
-
-/// The oldest version that is understood.
-const LEAST: (u32, &str) = (12_00_00, "12");
 
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS xmpp_cluster (
@@ -103,7 +103,7 @@ impl PostgresBuilder {
         self
     }
 
-    /// How long a lease lives without a renewal: that of the cluster. Ten seconds unless set.
+    /// How long a lease lives without a renewal: that of the cluster, and unless set what it is there.
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
@@ -115,12 +115,6 @@ impl PostgresBuilder {
         self
     }
 
-    /// The certificates (PEM) that sign that of the database. Unless set, those that the operating system trusts.
-    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.roots = Some(pem.into());
-        self
-    }
-
     /// Connects, makes the tables where there are none, and tries whether the database does what is wanted.
     ///
     /// # Errors
@@ -128,12 +122,12 @@ impl PostgresBuilder {
     /// What is wrong with it. Afterwards it may come and go.
     pub async fn connect(self) -> Result<Postgres, PostgresError> {
         let handle = Handle::try_current().map_err(|_| PostgresError::NoRuntime)?;
-        let wrong = |error| PostgresError::Url(Arc::new(error));
-        let mut config: Config = self.url.parse().map_err(wrong)?;
+        let (mut config, tls, schema) = self.config.for_engine()?;
         config.connect_timeout(self.timeout);
         let shared = Shared {
             config,
-            roots: self.roots,
+            tls,
+            schema,
             name: self.name,
             ttl: self.ttl,
             timeout: self.timeout,
@@ -148,24 +142,19 @@ impl PostgresBuilder {
 }
 
 impl Postgres {
-    /// In this database: `postgres://user:password@host:5432/name`. Several hosts may be named, of which the one that
-    /// takes writes is meant (`?target_session_attrs=read-write`).
-    pub fn builder(url: &str) -> PostgresBuilder {
-        PostgresBuilder {
-            url: url.into(),
-            name: "xmpp".into(),
-            ttl: Duration::from_secs(10),
-            timeout: Duration::from_secs(1),
-            roots: None,
-        }
+    /// In this database, which may have the stores as well: its tables are in the same schema. Of the configuration,
+    /// what is about pools and their time limits is not used.
+    pub fn builder(config: PostgresConfig) -> PostgresBuilder {
+        let (ttl, timeout) = (Settings::default().ttl, Duration::from_secs(1));
+        PostgresBuilder { config, name: "xmpp".into(), ttl, timeout }
     }
 
     fn call(&self, change: Option<String>) -> EngineFuture<Answer> {
         let shared = Arc::clone(&self.shared);
         let task = self.handle.spawn(async move { shared.ask(change).await });
         Box::pin(async move {
-            let answer = task.await.map_err(|error| EngineError(Box::new(error)))?;
-            answer.map_err(|error| EngineError(Box::new(error)))
+            let answer = task.await.map_err(|error| EngineError::new(error))?;
+            answer.map_err(|error| EngineError::new(error))
         })
     }
 }
@@ -185,7 +174,7 @@ impl Shared {
     }
 
     async fn connect(&self) -> Result<Connection, PostgresError> {
-        let (client, mut connection) = self.config.connect(tokio_postgres::NoTls).await?;
+        let (client, mut connection) = self.config.connect(self.tls.clone()).await?;
         let hints = Arc::clone(&self.hints);
         let driver = tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|cx| connection.poll_message(cx)).await {
@@ -198,19 +187,20 @@ impl Shared {
         let connection = Connection { client, driver };
         // An answer is kept, whatever becomes of the database: only so its name need not change with each restart.
         let begin = format!(
-            "SET statement_timeout = {0}; SET lock_timeout = {0}; LISTEN {1}; \
-             SELECT set_config('synchronous_commit', 'on', false) \
+            "SET search_path = {2}, pg_temp; SET statement_timeout = {0}; SET lock_timeout = {0}; \
+             LISTEN {1}; SELECT set_config('synchronous_commit', 'on', false) \
              WHERE current_setting('synchronous_commit') = 'off'; SHOW server_version_num",
             self.timeout.as_millis().max(1),
             self.channel(),
+            self.schema,
         );
         let rows = connection.client.simple_query(&begin).await?;
         let version = rows.iter().filter_map(row).filter_map(|row| column(row, "server_version_num"));
         let found = version.last().unwrap_or_default();
-        if found.parse::<u32>().is_ok_and(|found| found >= LEAST.0) {
+        if found.parse::<u32>().is_ok_and(|found| found >= 13_00_00) {
             Ok(connection)
         } else {
-            Err(PostgresError::Version { found: found.into(), least: LEAST.1 })
+            Err(ConnectError::TooOld { found: found.into() }.into())
         }
     }
 
@@ -219,7 +209,8 @@ impl Shared {
         let there = "SELECT 'there' AS is WHERE to_regclass('xmpp_cluster_lease') IS NOT NULL";
         if !self.query(there).await?.iter().any(|message| row(message).is_some()) {
             // One at a time: two that make the same table at once fail.
-            self.query(&format!("SELECT pg_advisory_xact_lock(2020438128); {SCHEMA}")).await?;
+            let begin = "SELECT pg_advisory_xact_lock(2020438128); CREATE SCHEMA IF NOT EXISTS";
+            self.query(&format!("{begin} {}; {SCHEMA}", self.schema)).await?;
         }
         Ok(())
     }

@@ -15,6 +15,7 @@ use tokio::runtime::Handle;
 
 pub use error::RedisError;
 
+use super::Settings;
 use super::engine::{Answer, Engine, EngineError, EngineFuture, Posts};
 use super::record::{Lease, Record};
 use super::view::{Incarnation, View};
@@ -69,7 +70,7 @@ impl RedisBuilder {
         self
     }
 
-    /// How long a lease lives without a renewal: that of the cluster. Ten seconds unless set.
+    /// How long a lease lives without a renewal: that of the cluster, and unless set what it is there.
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
@@ -145,7 +146,7 @@ impl Redis {
         RedisBuilder {
             urls: urls.collect(),
             name: "xmpp".into(),
-            ttl: Duration::from_secs(10),
+            ttl: Settings::default().ttl,
             timeout: Duration::from_secs(1),
             roots: None,
         }
@@ -155,8 +156,8 @@ impl Redis {
         let leases = Arc::clone(&self.leases);
         let task = self.handle.spawn(async move { leases.ask(&what).await });
         Box::pin(async move {
-            let answer = task.await.map_err(|error| EngineError(Box::new(error)))?;
-            answer.map_err(|error| EngineError(Box::new(error)))
+            let answer = task.await.map_err(|error| EngineError::new(error))?;
+            answer.map_err(|error| EngineError::new(error))
         })
     }
 }

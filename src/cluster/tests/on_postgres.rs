@@ -12,6 +12,7 @@ use crate::cluster::conformance;
 use crate::cluster::engine::{Answer, Engine, EngineFuture};
 use crate::cluster::memory::MemoryEngine;
 use crate::cluster::postgres::{Postgres, PostgresBuilder, PostgresError};
+use crate::store::{ConnectError, PostgresConfig};
 use crate::cluster::record::{Lease, Record};
 use crate::cluster::view::{Incarnation, View};
 use crate::park::block_on;
@@ -21,7 +22,7 @@ fn runtime() -> Runtime {
 }
 
 fn builder(url: &str) -> PostgresBuilder {
-    Postgres::builder(url).ttl(TTL).timeout(Duration::from_millis(600))
+    Postgres::builder(PostgresConfig::new(url).unwrap()).ttl(TTL).timeout(Duration::from_millis(600))
 }
 
 fn connect(runtime: &Runtime, url: &str) -> Arc<Postgres> {
@@ -33,7 +34,7 @@ fn refused(runtime: &Runtime, url: &str) -> PostgresError {
 }
 
 fn why<T: std::fmt::Debug>(future: EngineFuture<T>) -> PostgresError {
-    block_on(future).unwrap_err().0.downcast_ref::<PostgresError>().unwrap().clone()
+    *block_on(future).unwrap_err().0.downcast().unwrap()
 }
 
 fn done(future: EngineFuture<Answer>) -> Answer {
@@ -57,7 +58,7 @@ fn node_8_an_engine_on_postgres_conforms() {
         let open = || connect(&runtime, &server.url()) as Arc<dyn Engine>;
         conformance::engine(open, TTL, thread::sleep);
         conformance::forgetting(open, || {
-            server.sql("DELETE FROM xmpp_cluster");
+            server.sql("DELETE FROM xmpp_session.xmpp_cluster");
         });
         let odd = || builder(&server.url()).name("it's \"odd\" \\ \u{e4}").connect();
         let odd = || Arc::new(runtime.block_on(odd()).unwrap()) as Arc<dyn Engine>;
@@ -79,7 +80,7 @@ fn node_11_a_database_that_restarts_has_forgotten_nothing() {
         assert!(done(engine.replace(None, record(&before, 1))).done);
         server.kill();
         let error = why(engine.read());
-        assert!(matches!(error, PostgresError::Unreachable(_) | PostgresError::TimedOut), "{error:?}");
+        assert!(matches!(error, PostgresError::Database(ConnectError::Unreachable(_)) | PostgresError::TimedOut), "{error:?}");
         server.begin();
         let after = eventually("it answers", || block_on(engine.read()).ok());
         assert_eq!((&after.instance, after.record), (&before, Some(record(&before, 1))));
@@ -95,12 +96,12 @@ fn node_11_a_database_that_was_restored_is_another_instance() {
         assert!(done(engine.replace(None, record(&before, 1))).done);
         server.dump("kept.sql");
         assert!(done(engine.replace(Some(View { term: 1, number: 1 }), record(&before, 2))).done);
-        server.sql("DROP TABLE xmpp_cluster_lease, xmpp_cluster");
+        server.sql("DROP TABLE xmpp_session.xmpp_cluster_lease, xmpp_session.xmpp_cluster");
         server.restore("kept.sql");
         let after = eventually("it answers", || block_on(engine.read()).ok());
         assert_ne!(after.instance, before);
         assert_eq!(after.record, Some(record(&before, 1)), "that of the backup");
-        server.sql("TRUNCATE xmpp_cluster CASCADE");
+        server.sql("TRUNCATE xmpp_session.xmpp_cluster CASCADE");
         let emptied = done(engine.read());
         assert!(emptied.instance != before && emptied.instance != after.instance);
         assert_eq!((emptied.living.len(), emptied.record), (0, None));
@@ -119,7 +120,7 @@ fn node_11_a_standby_that_takes_over_is_another_instance() {
             (first.sql("SELECT count(*) FROM pg_stat_replication") == "1").then_some(())
         });
         let error = refused(&runtime, &second.url());
-        assert!(matches!(error, PostgresError::ReadOnly(_)), "{error:?}");
+        assert!(matches!(error, PostgresError::Database(ConnectError::ReadOnly)), "{error:?}");
         // It is behind.
         second.signal("STOP");
         first.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication");
@@ -157,7 +158,7 @@ fn node_1_a_database_that_hangs_is_not_waited_for() {
         let after = eventually("it answers", || block_on(engine.read()).ok());
         assert_eq!(after.instance, before);
         // Nor for somebody who holds the row.
-        let held = server.hold("SELECT 1 FROM xmpp_cluster FOR UPDATE");
+        let held = server.hold("SELECT 1 FROM xmpp_session.xmpp_cluster FOR UPDATE");
         eventually("it is held", || {
             matches!(block_on(engine.read()), Err(_)).then_some(())
         });
@@ -173,10 +174,8 @@ fn node_1_what_is_wrong_with_a_database_is_said() {
     for bin in postgres_folders("node_1_what_is_wrong_with_a_database_is_said") {
         let (runtime, server) = (runtime(), PostgresServer::start(&bin));
         let port = server.port();
-        let error = refused(&runtime, "redis://127.0.0.1");
-        assert!(matches!(error, PostgresError::Url(_)), "{error:?}");
         let error = refused(&runtime, "postgres://postgres@127.0.0.1:1/postgres?sslmode=disable");
-        assert!(matches!(error, PostgresError::Unreachable(_)), "{error:?}");
+        assert!(matches!(error, PostgresError::Database(ConnectError::Unreachable(_))), "{error:?}");
         assert!(matches!(block_on(builder(&server.url()).connect()), Err(PostgresError::NoRuntime)));
         server.sql("CREATE ROLE nothing LOGIN");
         server.sql("CREATE ROLE one LOGIN SUPERUSER CONNECTION LIMIT 0");
@@ -187,28 +186,29 @@ fn node_1_what_is_wrong_with_a_database_is_said() {
             refused(&runtime, &format!("postgres://{user}@127.0.0.1:{port}/postgres?sslmode=disable"))
         };
         let error = of("nothing");
-        assert!(matches!(error, PostgresError::Rights(_)), "{error:?}");
+        assert!(matches!(error, PostgresError::Database(ConnectError::MissingRights(_))), "{error:?}");
         let error = of("one");
         assert!(matches!(error, PostgresError::Full(_)), "{error:?}");
         let error = of("secret:wrong");
-        assert!(matches!(error, PostgresError::Password(_)), "{error:?}");
+        assert!(matches!(error, PostgresError::Database(ConnectError::Refused(_))), "{error:?}");
         let url = format!("postgres://secret:secret@127.0.0.1:{port}/postgres?sslmode=disable");
         let engine = connect(&runtime, &url);
         // Whoever finds the tables there needs no right to make any.
-        server.sql("GRANT SELECT, INSERT, UPDATE, DELETE ON xmpp_cluster, xmpp_cluster_lease TO nothing");
+        server.sql("GRANT USAGE ON SCHEMA xmpp_session TO nothing");
+        server.sql("GRANT SELECT, INSERT, UPDATE, DELETE ON xmpp_session.xmpp_cluster, xmpp_session.xmpp_cluster_lease TO nothing");
         let url = format!("postgres://nothing@127.0.0.1:{port}/postgres?sslmode=disable");
         done(connect(&runtime, &url).renew(lease(1), true));
         server.sql("ALTER SYSTEM SET default_transaction_read_only = on");
         server.sql("SELECT pg_reload_conf()");
         let error = eventually("it takes no writes", || match block_on(engine.read()) {
-            Err(error) => error.0.downcast_ref::<PostgresError>().cloned(),
+            Err(error) => error.0.downcast::<PostgresError>().ok().map(|error| *error),
             Ok(_) => None,
         });
-        assert!(matches!(error, PostgresError::ReadOnly(_)), "{error:?}");
+        assert!(matches!(error, PostgresError::Database(ConnectError::ReadOnly)), "{error:?}");
         server.sql("ALTER SYSTEM RESET default_transaction_read_only");
         server.sql("SELECT pg_reload_conf()");
         eventually("it takes writes", || block_on(engine.read()).ok());
-        server.sql("UPDATE xmpp_cluster_lease SET lease = 'nonsense', until = 'infinity'");
+        server.sql("UPDATE xmpp_session.xmpp_cluster_lease SET lease = 'nonsense', until = 'infinity'");
         let error = why(engine.read());
         assert!(matches!(error, PostgresError::Foreign), "{error:?}");
     }
@@ -232,7 +232,7 @@ fn node_11_nodes_outlive_what_a_database_suffers() {
         server.begin();
         world.settles(&[&a, &b, &c]);
         assert_eq!(world.view(&a).term, before.term, "it has forgotten nothing");
-        server.sql("TRUNCATE xmpp_cluster CASCADE");
+        server.sql("TRUNCATE xmpp_session.xmpp_cluster CASCADE");
         eventually("a new term", || (world.view(&a).term > before.term).then_some(()));
         world.settles(&[&a, &b, &c]);
         server.signal("STOP");

@@ -19,7 +19,7 @@ use crate::cluster::frame::Recipient;
 use crate::cluster::node::{Effect, Node, Stored};
 use crate::cluster::slots::Job;
 use crate::cluster::view::{Incarnation, Slot, View};
-use crate::store::fence::{Fence, Fences, Token};
+use crate::store::fence::{Fence, FenceToken, Fences};
 
 pub(super) const TTL: Duration = Duration::from_millis(1500);
 const SLOTS: u16 = 12;
@@ -268,7 +268,7 @@ impl<'a> Life<'a> {
     }
 
     fn store(&mut self, now: Duration, job: Job) {
-        let token = Token { term: job.token.term, number: job.token.number };
+        let token = FenceToken { term: job.token.term, number: job.token.number };
         let passed = self.world.fences.lock().pass(Fence { slot: job.slot.0, token });
         let stored = match passed {
             Ok(()) => Stored::Done,

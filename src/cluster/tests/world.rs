@@ -17,7 +17,7 @@ use crate::cluster::node::{Effect, Node, Stored, Work};
 use crate::cluster::record::Record;
 use crate::cluster::slots::{Change, Job};
 use crate::cluster::view::{Incarnation, Slot, View};
-use crate::store::fence::{Deposed, Fence, Fences, Token};
+use crate::store::fence::{Deposed, Fence, FenceToken, Fences};
 
 /// Microseconds of the world.
 pub(super) type Time = u64;
@@ -519,7 +519,7 @@ impl World {
 
     fn store(&mut self, inc: Incarnation, work: Work, op: Op) {
         let Job { slot, token } = work.job;
-        let fence = Fence { slot: slot.0, token: Token { term: token.term, number: token.number } };
+        let fence = Fence { slot: slot.0, token: FenceToken { term: token.term, number: token.number } };
         let is_told =
             !self.is(Break::NoStoreFence) && (op == Op::Write || !self.is(Break::OnlyWritesFence));
         let passed = if is_told { self.store.pass(fence) } else { Ok(()) };

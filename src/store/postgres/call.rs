@@ -81,10 +81,10 @@ impl Ask {
     #[cfg(feature = "cluster")]
     pub(super) fn fenced(
         self,
-        tokens: Option<&dyn crate::store::shared::Tokens>,
+        tokens: Option<&dyn crate::store::shared::FenceTokens>,
         accounts: &[&jid::BareJid],
     ) -> Self {
-        let fence = |tokens: &dyn crate::store::shared::Tokens| {
+        let fence = |tokens: &dyn crate::store::shared::FenceTokens| {
             accounts.iter().map(|account| tokens.fence(account)).collect()
         };
         Self { fences: tokens.map_or_else(|| Some(Vec::new()), fence), ..self }

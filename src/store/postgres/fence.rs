@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::call::{Ask, Kind, first, values};
 use super::Postgres;
-use crate::store::fence::{Deposed, Fence, Token};
-use crate::store::shared::{SharedStore, Tokens};
+use crate::store::fence::{Deposed, Fence, FenceToken};
+use crate::store::shared::{FenceTokens, SharedStore};
 use crate::store::{StoreError, StoreFuture, Stores};
 
 impl SharedStore for Postgres {
-    fn of_node(&self, tokens: Arc<dyn Tokens>) -> Stores {
+    fn of_node(&self, tokens: Arc<dyn FenceTokens>) -> Stores {
         Stores::all_in(Arc::new(Self {
             pool: Arc::clone(&self.pool),
             offline_limits: self.offline_limits,
@@ -42,5 +42,5 @@ pub(super) fn deposed(error: &tokio_postgres::Error) -> Option<Deposed> {
     let mut numbers = error.detail()?.split(' ').map(str::parse::<u64>);
     let mut next = || numbers.next()?.ok();
     let (slot, term, number) = (next()?, next()?, next()?);
-    Some(Deposed { slot: u16::try_from(slot).ok()?, by: Token { term, number } })
+    Some(Deposed { slot: u16::try_from(slot).ok()?, by: FenceToken { term, number } })
 }

@@ -25,7 +25,7 @@ mod schema;
 #[cfg(test)]
 pub(super) mod tests;
 mod text;
-mod tls;
+pub(crate) mod tls;
 mod tokens;
 
 pub use config::PostgresConfig;
@@ -84,7 +84,7 @@ pub struct Postgres {
     pool: Arc<Pool>,
     offline_limits: OfflineLimits,
     #[cfg(feature = "cluster")]
-    tokens: Option<Arc<dyn super::shared::Tokens>>,
+    tokens: Option<Arc<dyn super::shared::FenceTokens>>,
 }
 
 impl Postgres {
