@@ -83,7 +83,7 @@ impl From<redis::RedisError> for RedisError {
                 Self::ReadOnly(Arc::new(error))
             }
             _ if says(&["READONLY", "NOREPLICAS", "MISCONF"]) => Self::ReadOnly(Arc::new(error)),
-            _ if says(&["OOM "]) => Self::Full(Arc::new(error)),
+            _ if error.code() == Some("OOM") => Self::Full(Arc::new(error)),
             ErrorKind::InvalidClientConfig => Self::Url(Arc::new(error)),
             ErrorKind::Io => Self::Unreachable(Arc::new(error)),
             _ if error.is_unrecoverable_error() => Self::Unreachable(Arc::new(error)),

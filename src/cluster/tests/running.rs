@@ -42,7 +42,7 @@ pub(super) struct World {
     over: AtomicBool,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Seen {
     /// Who serves a slot, and until when at most.
     serving: BTreeMap<u16, (u64, Duration)>,
@@ -99,7 +99,9 @@ impl World {
     /// Until all slots are served, each of these nodes has some, and they hear each other.
     pub(super) fn settles(&self, nodes: &[&Running]) {
         let before = self.seen.lock().handled.clone();
+        let begin = Instant::now();
         eventually("all slots are served by all", || {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{:?}", self.seen.lock());
             let seen = self.seen.lock();
             let now = self.now();
             let serving: Vec<_> =
