@@ -9,6 +9,8 @@ mod breaks;
 mod engine;
 mod faults;
 mod links;
+#[cfg(feature = "redis")]
+mod measured;
 mod member;
 mod node;
 #[cfg(all(feature = "redis", feature = "postgres"))]
