@@ -73,6 +73,11 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
+    /// What is not read yet.
+    pub(crate) const fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     pub(crate) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.0.split_first()?;
         self.0 = rest;

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
-use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused};
+use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
+use super::leg::{Down, Ending, LegId, Up};
 use super::record::{Lease, Member, Move, Place, Record};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
+use crate::stream::StreamCondition;
 
 const VERSION: u8 = 1;
 /// Of leases and records, which outlive the nodes that wrote them.
@@ -14,6 +16,10 @@ const KEPT_VERSION: u8 = 1;
 
 const STANZA: u8 = 0;
 const EXPORT: u8 = 1;
+const UP: u8 = 2;
+const DOWN: u8 = 3;
+const PRESENCE: u8 = 4;
+const TOLD: u8 = 5;
 
 impl Post {
     pub(crate) fn encode(&self) -> Arc<[u8]> {
@@ -181,16 +187,32 @@ impl Writer {
         items.iter().for_each(|item| each(self, item));
     }
 
+    fn recipients(&mut self, to: &[Recipient]) {
+        self.list(to, |out, recipient| {
+            out.number(recipient.slot.0.into());
+            out.bytes(recipient.account.as_bytes());
+        });
+    }
+
     fn frame(&mut self, frame: &Frame) {
         // Nought is nobody.
         self.number(frame.source.map_or(0, |slot| u64::from(slot.0) + 1));
         match &frame.body {
             Body::Stanza { to, bytes } => {
                 self.0.push(STANZA);
-                self.list(to, |out, recipient| {
-                    out.number(recipient.slot.0.into());
-                    out.bytes(recipient.account.as_bytes());
-                });
+                self.recipients(to);
+                self.bytes(bytes);
+            }
+            Body::Presence { to, word, bytes } => {
+                self.0.push(PRESENCE);
+                self.recipients(to);
+                self.bytes(word.from.as_bytes());
+                self.number(word.is_available.into());
+                self.number(word.is_for_all.into());
+                self.bytes(bytes);
+            }
+            Body::Told(bytes) => {
+                self.0.push(TOLD);
                 self.bytes(bytes);
             }
             Body::Export(export) => {
@@ -202,6 +224,68 @@ impl Writer {
                 self.bytes(&export.content);
                 self.list(&export.outgoing, |out, frame| out.frame(frame));
             }
+            Body::Up { slot, leg, number, said } => {
+                self.0.push(UP);
+                self.number(slot.0.into());
+                self.leg(*leg, *number);
+                self.up(said);
+            }
+            Body::Down { leg, number, said } => {
+                self.0.push(DOWN);
+                self.leg(*leg, *number);
+                self.down(said);
+            }
+        }
+    }
+
+    fn leg(&mut self, leg: LegId, number: u64) {
+        self.number(leg.edge.0);
+        self.number(leg.number);
+        self.number(number);
+    }
+
+    fn up(&mut self, said: &Up) {
+        match said {
+            Up::Open(known) => {
+                self.0.push(0);
+                self.bytes(known);
+            }
+            Up::Input(bytes) => {
+                self.0.push(1);
+                self.bytes(bytes);
+            }
+            Up::Alive(bytes) => {
+                self.0.push(2);
+                self.number((*bytes).into());
+            }
+            Up::Taken(bytes) => {
+                self.0.push(3);
+                self.number(*bytes);
+            }
+            Up::EndOfInput => self.0.push(4),
+            Up::Gone => self.0.push(5),
+        }
+    }
+
+    fn down(&mut self, said: &Down) {
+        match said {
+            Down::Output { bytes, ending } => {
+                self.0.push(0);
+                self.bytes(bytes);
+                // Nought is none.
+                let at = |ending: Ending| {
+                    let at = StreamCondition::ALL.iter().position(|one| *one == ending.condition);
+                    1 + 2 * at.unwrap_or_default() + usize::from(ending.is_too_long)
+                };
+                self.number(ending.map_or(0, at) as u64);
+            }
+            Down::Read(bytes) => {
+                self.0.push(1);
+                self.number(*bytes);
+            }
+            Down::Bound => self.0.push(2),
+            Down::Refused => self.0.push(3),
+            Down::Closed { is_flushed } => self.0.push(if *is_flushed { 5 } else { 4 }),
         }
     }
 }
@@ -273,6 +357,17 @@ impl<'a> Reader<'a> {
         (0..length).map(|_| each(self)).collect()
     }
 
+    fn text(&mut self) -> Option<&'a str> {
+        str::from_utf8(self.bytes()?).ok()
+    }
+
+    fn recipients(&mut self) -> Option<Vec<Recipient>> {
+        self.list(|input| {
+            let (slot, account) = (input.slot()?, input.text()?.into());
+            Some(Recipient { slot, account })
+        })
+    }
+
     /// `whole`: not one that goes along with a slot, which is no slot itself.
     fn frame(&mut self, whole: bool) -> Option<Frame> {
         let source = match self.number()? {
@@ -281,13 +376,17 @@ impl<'a> Reader<'a> {
         };
         let body = match self.byte()? {
             STANZA => {
-                let to = self.list(|input| {
-                    let slot = input.slot()?;
-                    let account = str::from_utf8(input.bytes()?).ok()?.into();
-                    Some(Recipient { slot, account })
-                })?;
+                let to = self.recipients()?;
                 Body::Stanza { to, bytes: self.bytes()?.into() }
             }
+            PRESENCE => {
+                let to = self.recipients()?;
+                let from = self.text()?.into();
+                let (is_available, is_for_all) = (self.flag()?, self.flag()?);
+                let word = Word { from, is_available, is_for_all };
+                Body::Presence { to, word, bytes: self.bytes()?.into() }
+            }
+            TOLD if whole => Body::Told(self.bytes()?.into()),
             EXPORT if whole => Body::Export(Export {
                 slot: self.slot()?,
                 began: self.view()?,
@@ -296,8 +395,53 @@ impl<'a> Reader<'a> {
                 content: self.bytes()?.into(),
                 outgoing: self.list(|input| input.frame(false).map(Arc::new))?,
             }),
+            UP => {
+                let slot = self.slot()?;
+                let (leg, number) = self.leg()?;
+                Body::Up { slot, leg, number, said: self.up()? }
+            }
+            DOWN => {
+                let (leg, number) = self.leg()?;
+                Body::Down { leg, number, said: self.down()? }
+            }
             _ => return None,
         };
         Some(Frame { source, body })
+    }
+
+    fn leg(&mut self) -> Option<(LegId, u64)> {
+        let leg = LegId { edge: Incarnation(self.number()?), number: self.number()? };
+        Some((leg, self.number()?))
+    }
+
+    fn up(&mut self) -> Option<Up> {
+        Some(match self.byte()? {
+            0 => Up::Open(self.bytes()?.into()),
+            1 => Up::Input(self.bytes()?.into()),
+            2 => Up::Alive(self.number()?.try_into().ok()?),
+            3 => Up::Taken(self.number()?),
+            4 => Up::EndOfInput,
+            5 => Up::Gone,
+            _ => return None,
+        })
+    }
+
+    fn down(&mut self) -> Option<Down> {
+        Some(match self.byte()? {
+            0 => Down::Output { bytes: self.bytes()?.into(), ending: self.ending()? },
+            1 => Down::Read(self.number()?),
+            2 => Down::Bound,
+            3 => Down::Refused,
+            is_flushed @ (4 | 5) => Down::Closed { is_flushed: is_flushed == 5 },
+            _ => return None,
+        })
+    }
+
+    fn ending(&mut self) -> Option<Option<Ending>> {
+        let Some(number) = usize::try_from(self.number()?).ok()?.checked_sub(1) else {
+            return Some(None);
+        };
+        let condition = *StreamCondition::ALL.get(number / 2)?;
+        Some(Some(Ending { condition, is_too_long: number % 2 == 1 }))
     }
 }

@@ -46,6 +46,13 @@ impl Flow {
     }
 
     pub(super) fn hold(&mut self, frame: Arc<Frame>) {
+        // What a slot said last is all that the same session need not have said.
+        let of_source = |earlier: &Arc<Frame>| earlier.source == frame.source;
+        let held = if self.fresh.iter().any(of_source) { &mut self.fresh } else { &mut self.back };
+        let last = held.iter().rposition(of_source);
+        if let Some(at) = last.filter(|at| held.get(*at).is_some_and(|last| frame.renews(last))) {
+            self.bytes -= held.remove(at).map_or(0, |last| last.cost());
+        }
         self.bytes += frame.cost();
         self.fresh.push_back(frame);
     }
@@ -56,6 +63,21 @@ impl Flow {
         self.bytes += frame.cost();
         let behind = broken!(settings, ReturnedBehind);
         if behind { self.fresh.push_back(frame) } else { self.back.push_back(frame) }
+    }
+
+    /// A frame has come back of which nobody knows whether it was taken: its recipients' home is gone. Of the presence
+    /// of a session only the last word is said again, so that nothing comes behind its end (NODE-10).
+    pub(super) fn say_again(&mut self, frame: Arc<Frame>, settings: &Settings) {
+        if !broken!(settings, PresenceSentAgain) {
+            for earlier in std::mem::take(&mut self.back) {
+                let left = frame.outdated(&earlier).map(Arc::new);
+                self.bytes -= if left.is_some() { earlier.cost() } else { 0 };
+                self.bytes += left.as_ref().map_or(0, |left| left.cost());
+                self.back.push_back(left.unwrap_or(earlier));
+            }
+            self.back.retain(|frame| !frame.body.to().is_empty());
+        }
+        self.take_back(frame, View::default(), settings);
     }
 
     /// All that is held, in order.

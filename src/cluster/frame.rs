@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::leg::{Down, LegId, Up};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
 
@@ -24,8 +25,42 @@ pub(crate) struct Frame {
 
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Body {
-    Stanza { to: Vec<Recipient>, bytes: Arc<[u8]> },
+    Stanza {
+        to: Vec<Recipient>,
+        bytes: Arc<[u8]>,
+    },
+    /// Broadcast or directed presence of a session.
+    Presence {
+        to: Vec<Recipient>,
+        word: Word,
+        bytes: Arc<[u8]>,
+    },
     Export(Export),
+    /// For the node itself, whatever lives there.
+    Told(Arc<[u8]>),
+    /// Of a client's stream, from its edge to the home of this slot.
+    Up {
+        slot: Slot,
+        leg: LegId,
+        number: u64,
+        said: Up,
+    },
+    /// The same from the home to the edge.
+    Down {
+        leg: LegId,
+        number: u64,
+        said: Down,
+    },
+}
+
+/// What presence says of its session.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Word {
+    /// Its full JID.
+    pub(crate) from: Arc<str>,
+    pub(crate) is_available: bool,
+    /// For whoever of its recipients is there, not for one of their sessions.
+    pub(crate) is_for_all: bool,
 }
 
 /// A frame in the order of its link.
@@ -67,48 +102,98 @@ impl fmt::Debug for Recipient {
     }
 }
 
+impl fmt::Debug for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Word").field("is_available", &self.is_available).finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Body {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Stanza { .. } => "Stanza",
+            Self::Presence { .. } => "Presence",
             Self::Export(_) => "Export",
+            Self::Told(_) => "Told",
+            Self::Up { .. } => "Up",
+            Self::Down { .. } => "Down",
         })
+    }
+}
+
+impl Body {
+    /// The accounts that it is for.
+    pub(crate) fn to(&self) -> &[Recipient] {
+        match self {
+            Self::Stanza { to, .. } | Self::Presence { to, .. } => to,
+            Self::Export(_) | Self::Told(_) | Self::Up { .. } | Self::Down { .. } => &[],
+        }
+    }
+
+    pub(crate) const fn word(&self) -> Option<&Word> {
+        match self {
+            Self::Presence { word, .. } => Some(word),
+            _ => None,
+        }
     }
 }
 
 impl Frame {
     /// The slots that it is for, each once.
     pub(crate) fn slots(&self) -> Vec<Slot> {
-        let Body::Stanza { to, .. } = &self.body else { return Vec::new() };
+        let to = match &self.body {
+            Body::Stanza { to, .. } | Body::Presence { to, .. } => to,
+            Body::Up { slot, .. } => return vec![*slot],
+            Body::Export(_) | Body::Told(_) | Body::Down { .. } => return Vec::new(),
+        };
         let mut slots: Vec<_> = to.iter().map(|recipient| recipient.slot).collect();
         slots.sort_unstable();
         slots.dedup();
         slots
     }
 
-    /// The same for some of its recipients.
+    /// The same for some of its recipients. What is for one slot alone, or for a node, is as it is.
     pub(crate) fn narrowed(&self, keep: impl Fn(&Recipient) -> bool) -> Self {
+        let kept = |to: &[Recipient]| to.iter().filter(|one| keep(one)).cloned().collect();
         let body = match &self.body {
-            Body::Stanza { to, bytes } => {
-                let to = to.iter().filter(|recipient| keep(recipient)).cloned().collect();
-                Body::Stanza { to, bytes: Arc::clone(bytes) }
+            Body::Stanza { to, bytes } => Body::Stanza { to: kept(to), bytes: Arc::clone(bytes) },
+            Body::Presence { to, word, bytes } => {
+                let (word, bytes) = (word.clone(), Arc::clone(bytes));
+                Body::Presence { to: kept(to), word, bytes }
             }
-            Body::Export(export) => Body::Export(export.clone()),
+            body => body.clone(),
         };
         Self { source: self.source, body }
+    }
+
+    /// Whether it makes needless what was said to the same just before: that the same session is available.
+    pub(crate) fn renews(&self, earlier: &Self) -> bool {
+        let renewing = |word: &&Word| word.is_available && word.is_for_all;
+        let word = self.body.word().filter(renewing);
+        word.is_some() && word == earlier.body.word() && self.body.to() == earlier.body.to()
+    }
+
+    /// What is left of what was said earlier, maybe to nobody, where it is about the same session as this.
+    pub(crate) fn outdated(&self, earlier: &Self) -> Option<Self> {
+        let word = self.body.word().filter(|word| word.is_for_all)?;
+        let is_outdated = earlier.body.word()?.from == word.from;
+        is_outdated.then(|| earlier.narrowed(|one| !self.body.to().contains(one)))
     }
 
     /// What it takes up, roughly.
     pub(crate) fn cost(&self) -> usize {
         match &self.body {
-            Body::Stanza { to, bytes } => {
+            Body::Stanza { to, bytes } | Body::Presence { to, bytes, .. } => {
                 let accounts: usize = to.iter().map(|recipient| recipient.account.len() + 32).sum();
                 size_of::<Numbered>() + accounts + bytes.len()
             }
+            Body::Told(bytes) => size_of::<Numbered>() + bytes.len(),
             Body::Export(export) => {
                 export.content.len()
                     + export.outgoing.iter().map(|frame| frame.cost()).sum::<usize>()
             }
+            Body::Up { said, .. } => size_of::<Numbered>() + said.len(),
+            Body::Down { said, .. } => size_of::<Numbered>() + said.len(),
         }
     }
 }

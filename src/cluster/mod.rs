@@ -17,6 +17,8 @@ mod engine;
 mod fence;
 mod flow;
 mod frame;
+mod ledger;
+pub(crate) mod leg;
 mod link;
 mod member;
 mod memory;
@@ -51,7 +53,8 @@ use std::time::Duration;
 
 pub(crate) use engine::Ask;
 pub use engine::{Answer, Engine, EngineError, EngineFuture, Posts};
-pub(crate) use frame::Recipient;
+pub(crate) use frame::{Recipient, Word};
+pub(crate) use ledger::Ledgers;
 pub(crate) use member::AskId;
 pub use memory::MemoryEngine;
 #[cfg(feature = "postgres")]

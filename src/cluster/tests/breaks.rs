@@ -60,6 +60,16 @@ breaks! {
     TermUnasked,
     /// A term that was counted for an earlier instance is used for a later one (NODE-11).
     TermKept,
+    /// What the presence of a session was is said again, not only what it is (NODE-10).
+    PresenceSentAgain,
+    /// An end is told to whoever is there, known to him or not (NODE-17).
+    EndToAll,
+    /// Nobody keeps who is known from elsewhere (NODE-17).
+    NoLedger,
+    /// The ledger does not move with its slot (NODE-17).
+    LedgerStays,
+    /// Told are ends of those whose owner is gone, not of those whose slot was lost (NODE-17).
+    SweepByOwner,
     /// A node is gone as soon as it owns nothing (NODE-19).
     LeavesAtOnce,
 }
@@ -72,13 +82,13 @@ impl Break {
 
 /// A seed in which the world shows it.
 pub(super) const SEEDS: &[(Break, u64)] = &[
-    (Break::NoDeadline, 13),
-    (Break::NoMargin, 85),
-    (Break::AckOnReceipt, 3),
-    (Break::NewOwnerAtOnce, 41),
-    (Break::ReturnedBehind, 4),
-    (Break::NewerViewHeard, 8),
-    (Break::NoDrain, 4),
+    (Break::NoDeadline, 21),
+    (Break::NoMargin, 111),
+    (Break::AckOnReceipt, 0),
+    (Break::NewOwnerAtOnce, 16),
+    (Break::ReturnedBehind, 1),
+    (Break::NewerViewHeard, 54),
+    (Break::NoDrain, 7),
     (Break::NoFreeze, 1),
     (Break::ForgottenAtExport, 4),
     (Break::NoStoreFence, 11),
@@ -86,13 +96,18 @@ pub(super) const SEEDS: &[(Break, u64)] = &[
     (Break::ViewRegress, 1),
     (Break::NoWait, 1),
     (Break::TermUnasked, 2),
-    (Break::OnlyWritesFence, 21),
+    (Break::OnlyWritesFence, 85),
     (Break::StaleCensus, 1),
+    (Break::EndToAll, 0),
+    (Break::NoLedger, 12),
+    (Break::LedgerStays, 1),
 ];
 
 /// What a test tries by hand, since others cover for it in the world, or it takes very many seeds.
 pub(super) const BY_HAND: &[Break] = &[
     Break::AnswerRevives,
+    Break::PresenceSentAgain,
+    Break::SweepByOwner,
     Break::StrangersHeard,
     Break::VoidHeard,
     Break::StampedAnew,

@@ -8,11 +8,13 @@ use proptest::prelude::*;
 
 use crate::cluster::Settings;
 use crate::cluster::flow::Flow;
-use crate::cluster::frame::{Body, Frame, Numbered, Post, Recipient, Refused};
+use crate::cluster::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
+use crate::cluster::leg::{Down, Ending, LegId, Up};
 use crate::cluster::link::{Arrival, Link};
 use crate::cluster::record::{Move, Place};
 use crate::cluster::slots::Export;
 use crate::cluster::view::{Incarnation, Slot, View};
+use crate::stream::StreamCondition;
 
 const ME: Incarnation = Incarnation(1);
 const OTHER: Incarnation = Incarnation(2);
@@ -30,8 +32,19 @@ fn frame(text: &str, slots: &[u16]) -> Arc<Frame> {
 }
 
 fn text(frame: &Frame) -> String {
-    let Body::Stanza { bytes, .. } = &frame.body else { panic!("a stanza") };
+    let (Body::Stanza { bytes, .. } | Body::Presence { bytes, .. }) = &frame.body else {
+        panic!("a stanza")
+    };
     String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// Presence of a session of a slot: `-` is its end.
+fn presence(from: &str, text: &str, slots: &[u16]) -> Arc<Frame> {
+    let to = frame(text, slots).body.to().to_vec();
+    let is_available = !text.starts_with('-');
+    let word = Word { from: from.into(), is_available, is_for_all: true };
+    let body = Body::Presence { to, word, bytes: text.as_bytes().into() };
+    Arc::new(Frame { source: Some(Slot(9)), body })
 }
 
 fn flush(link: &mut Link, ms: u64) -> Option<Post> {
@@ -200,6 +213,49 @@ fn node_9_what_has_gone_along_is_forgotten() {
     assert_eq!(flow.bytes(), of(None).cost());
 }
 
+fn held(frames: &[Arc<Frame>]) -> String {
+    let mut flow = Flow::default();
+    frames.iter().for_each(|frame| flow.hold(Arc::clone(frame)));
+    let bytes: usize = flow.held().map(|frame| frame.cost()).sum();
+    assert_eq!(flow.bytes(), bytes);
+    flow.release().iter().map(|frame| text(frame)).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn node_7_of_available_presence_that_is_held_the_latest_is_kept() {
+    let a = |text| presence("a@x/1", text, &[0]);
+    assert_eq!(held(&[a("1"), a("2"), a("3")]), "3");
+    assert_eq!(held(&[a("1"), frame("m", &[0]), a("2")]), "m 2", "of another slot");
+}
+
+#[test]
+fn node_7_held_presence_stays_where_something_was_said_between() {
+    let a = |text| presence("a@x/1", text, &[0]);
+    let mut said = Frame::clone(&frame("m", &[0]));
+    said.source = Some(Slot(9));
+    assert_eq!(held(&[a("1"), Arc::new(said), a("2")]), "1 m 2");
+    assert_eq!(held(&[a("1"), a("-"), a("2")]), "1 - 2");
+    assert_eq!(held(&[a("1"), presence("b@x/1", "b", &[0]), a("2")]), "1 b 2");
+    assert_eq!(held(&[a("1"), presence("a@x/1", "2", &[0, 0])]), "1 2", "for others");
+    let one = |text| {
+        let mut frame = Frame::clone(&a(text));
+        if let Body::Presence { word, .. } = &mut frame.body {
+            word.is_for_all = false;
+        }
+        Arc::new(frame)
+    };
+    assert_eq!(held(&[a("1"), one("2"), one("3")]), "1 2 3", "for one session");
+}
+
+/// What came back is older than what is new.
+#[test]
+fn node_7_a_new_word_takes_the_place_of_one_that_came_back() {
+    let (mut flow, settings) = (Flow::default(), Settings::of_tests());
+    flow.take_back(presence("a@x/1", "1", &[0]), view(1), &settings);
+    flow.hold(presence("a@x/1", "2", &[0]));
+    assert_eq!(flow.release().iter().map(|frame| text(frame)).collect::<String>(), "2");
+}
+
 fn any_view() -> impl Strategy<Value = View> {
     (any::<u64>(), any::<u64>()).prop_map(|(term, number)| View { term, number })
 }
@@ -208,10 +264,21 @@ fn any_stanza() -> impl Strategy<Value = Frame> {
     let recipient = (any::<u16>(), "[a-zü@.]{0,12}");
     let recipient =
         recipient.prop_map(|(slot, name)| Recipient { slot: Slot(slot), account: name.into() });
-    let stanza = (proptest::option::of(any::<u16>()), vec(recipient, 0..3), vec(any::<u8>(), 0..9));
-    stanza.prop_map(|(source, to, bytes)| Frame {
+    let word = ("[a-zü@./]{0,12}", any::<bool>(), any::<bool>());
+    let word = word.prop_map(|(from, is_available, is_for_all)| Word {
+        from: from.into(),
+        is_available,
+        is_for_all,
+    });
+    let source = proptest::option::of(any::<u16>());
+    let word = proptest::option::of(word);
+    let stanza = (source, vec(recipient, 0..3), word, vec(any::<u8>(), 0..9));
+    stanza.prop_map(|(source, to, word, bytes)| Frame {
         source: source.map(Slot),
-        body: Body::Stanza { to, bytes: bytes.into() },
+        body: match word {
+            None => Body::Stanza { to, bytes: bytes.into() },
+            Some(word) => Body::Presence { to, word, bytes: bytes.into() },
+        },
     })
 }
 
@@ -224,7 +291,45 @@ fn any_frame() -> impl Strategy<Value = Frame> {
             Export { slot: Slot(slot), began, lost: seen, seen, content: content.into(), outgoing };
         Frame { source: None, body: Body::Export(export) }
     });
-    prop_oneof![any_stanza(), export]
+    prop_oneof![any_stanza(), export, any_up(), any_down()]
+}
+
+fn any_leg() -> impl Strategy<Value = (LegId, u64)> {
+    let leg = (any::<u64>(), any::<u64>(), any::<u64>());
+    leg.prop_map(|(edge, leg, number)| (LegId { edge: Incarnation(edge), number: leg }, number))
+}
+
+fn any_up() -> impl Strategy<Value = Frame> {
+    let bytes = || vec(any::<u8>(), 0..9);
+    let said = prop_oneof![
+        bytes().prop_map(|bytes| Up::Open(bytes.into())),
+        bytes().prop_map(|bytes| Up::Input(bytes.into())),
+        any::<u32>().prop_map(Up::Alive),
+        any::<u64>().prop_map(Up::Taken),
+        Just(Up::EndOfInput),
+        Just(Up::Gone),
+    ];
+    (any::<u16>(), any_leg(), said).prop_map(|(slot, (leg, number), said)| Frame {
+        source: None,
+        body: Body::Up { slot: Slot(slot), leg, number, said },
+    })
+}
+
+fn any_down() -> impl Strategy<Value = Frame> {
+    let ending = (0..StreamCondition::ALL.len(), any::<bool>())
+        .prop_map(|(at, is_too_long)| Ending { condition: StreamCondition::ALL[at], is_too_long });
+    let output = (vec(any::<u8>(), 0..9), proptest::option::of(ending));
+    let said = prop_oneof![
+        output.prop_map(|(bytes, ending)| Down::Output { bytes: bytes.into(), ending }),
+        any::<u64>().prop_map(Down::Read),
+        Just(Down::Bound),
+        Just(Down::Refused),
+        any::<bool>().prop_map(|is_flushed| Down::Closed { is_flushed }),
+    ];
+    (any::<u16>(), any_leg(), said).prop_map(|(source, (leg, number), said)| Frame {
+        source: Some(Slot(source)),
+        body: Body::Down { leg, number, said },
+    })
 }
 
 fn any_post() -> impl Strategy<Value = Post> {

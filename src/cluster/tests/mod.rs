@@ -8,6 +8,7 @@
 mod breaks;
 mod engine;
 mod faults;
+mod ledger;
 mod links;
 #[cfg(feature = "redis")]
 mod measured;
@@ -18,6 +19,7 @@ mod on_postgres;
 #[cfg(feature = "redis")]
 mod on_redis;
 mod oracle;
+mod presence;
 #[path = "../../../tests/simulator/random.rs"]
 #[expect(unreachable_pub, reason = "it is private to tests there as here")]
 mod random;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Break;
 use crate::cluster::Settings;
 use crate::cluster::engine::{Answer, Ask};
-use crate::cluster::frame::{Body, Frame, Numbered, Post, Recipient, Refused};
+use crate::cluster::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
 use crate::cluster::member::AskId;
 use crate::cluster::node::{Effect, Node, Stored, Work};
 use crate::cluster::record::{Lease, Member, Place, Record};
@@ -137,6 +137,13 @@ impl World {
         submitted.bounced.is_empty()
     }
 
+    fn say_presence(&mut self, from: &str, text: &str, is_for_all: bool) {
+        let to = vec![Recipient { slot: THEIRS, account: "romeo@example.com".into() }];
+        let word = Word { from: from.into(), is_available: !text.starts_with('-'), is_for_all };
+        self.node.submit_presence(self.now, Some(MINE), to, word, text.as_bytes().into());
+        self.take();
+    }
+
     fn posts(&mut self) -> Vec<(Incarnation, Post)> {
         let posts = self.wanted.iter().filter_map(|effect| match effect {
             Effect::Post(to, post) => Some((*to, Post::decode(post).expect("a post"))),
@@ -168,8 +175,12 @@ fn stanza(text: &str, slot: Slot) -> Body {
 /// What frames a post has, by their texts.
 fn texts(post: &Post) -> Vec<String> {
     let text = |one: &Numbered| match &one.frame.body {
-        Body::Stanza { bytes, .. } => String::from_utf8(bytes.to_vec()).expect("text"),
+        Body::Stanza { bytes, .. } | Body::Presence { bytes, .. } => {
+            String::from_utf8(bytes.to_vec()).expect("text")
+        }
         Body::Export(_) => "export".into(),
+        Body::Told(_) => "told".into(),
+        Body::Up { .. } | Body::Down { .. } => "leg".into(),
     };
     post.frames.iter().map(text).collect()
 }
@@ -211,7 +222,15 @@ fn node_3_a_slot_that_the_store_refuses_waits_for_a_newer_view() {
     assert!(!world.node.serves(MINE));
     assert!(!world.is_fenced());
     world.see(record(2, &[ME, OTHER], [OTHER, OTHER], [2, 1]));
-    assert!(matches!(world.wanted[..], [Effect::Slot(MINE, Change::GivenUp { lost: true })]));
+    let wanted = &world.wanted[..];
+    let [
+        Effect::Emptied(MINE),
+        Effect::Slot(MINE, Change::GivenUp { lost: true }),
+        Effect::Lost { .. },
+    ] = wanted
+    else {
+        panic!("{wanted:?}")
+    };
 }
 
 /// Two engines at once: nodes that know another one had taken the slot, in a term that is over.
@@ -377,6 +396,65 @@ fn node_10_what_the_dead_have_not_answered_goes_to_who_has_the_slot_now() {
         [(THIRD, vec!["0".into()])]
     );
     assert_eq!(posts[0].1.frames[0].view, view(3), "it is numbered anew, for somebody else");
+}
+
+/// A home that had heard it, and handed its slot over, may have died before it said so: then all would be heard again,
+/// and "available" behind the end.
+#[test]
+fn node_10_of_presence_only_the_last_word_is_said_again() {
+    for (broken, again) in
+        [(None, "m b1 -a2 b2"), (Some(Break::PresenceSentAgain), "a1 m b1 -a2 b2")]
+    {
+        let mut world = World::new(broken);
+        world.see(record(2, &[ME, OTHER, THIRD], [ME, OTHER], [1, 1]));
+        world.say_presence("juliet@example.com/a", "a1", true);
+        world.say("m");
+        world.say_presence("juliet@example.com/b", "b1", true);
+        world.say_presence("juliet@example.com/a", "-a2", true);
+        // An answer to one session leaves what the others were told.
+        world.say_presence("juliet@example.com/b", "b2", false);
+        world.posts();
+        world.see(record(3, &[ME, THIRD], [ME, THIRD], [1, 3]));
+        let mut posts = world.posts();
+        posts.retain(|(to, _)| *to == THIRD);
+        let said: Vec<_> = posts.iter().flat_map(|(_, post)| texts(post)).collect();
+        assert_eq!(said.join(" "), again, "{broken:?}");
+    }
+}
+
+/// Whose slot was lost was told of by it, until then; whose owner only is another one was not lost.
+#[test]
+fn node_17_what_is_lost_is_said_when_a_view_says_so() {
+    let lost = |world: &World| {
+        let lost = |effect: &Effect| match effect {
+            Effect::Lost { slots, only } => Some((slots.clone(), *only)),
+            _ => None,
+        };
+        world.wanted.iter().filter_map(lost).collect::<Vec<_>>()
+    };
+    for (broken, says) in [(None, 0), (Some(Break::SweepByOwner), 1)] {
+        let mut world = World::new(broken);
+        // It had moved on before its former owner went.
+        let mut moved = record(2, &[ME, THIRD], [ME, THIRD], [1, 1]);
+        moved.places[1].since = view(2);
+        world.see(moved);
+        assert_eq!(lost(&world).len(), says, "{broken:?}");
+    }
+    let mut world = World::new(None);
+    world.see(record(2, &[ME, THIRD], [ME, THIRD], [1, 2]));
+    assert_eq!(lost(&world), [(vec![THEIRS], None)]);
+    world.see(record(3, &[ME, THIRD], [ME, THIRD], [1, 2]));
+    assert_eq!(lost(&world).len(), 1, "once");
+}
+
+#[test]
+fn node_7_presence_is_heard_however_much_waits() {
+    let mut world = World::new(None);
+    let text = "x".repeat(100);
+    while world.say(&text) {}
+    world.say_presence("juliet@example.com/a", "-a", true);
+    let said: Vec<_> = world.posts().iter().flat_map(|(_, post)| texts(post)).collect();
+    assert_eq!(said.last().map(|text| &**text), Some("-a"));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Break;
 use super::faults::Fault;
 use super::oracle::Messages;
+use super::presence::{self, Pictures, Present};
 use super::random::Random;
 use crate::cluster::Settings;
 use crate::cluster::engine::{Answer, Ask};
@@ -79,6 +80,7 @@ pub(super) struct Host {
     pub(super) recent: VecDeque<(Incarnation, Arc<[u8]>)>,
     /// What the accounts of each slot have done here.
     done: BTreeMap<Slot, u64>,
+    pub(super) present: Present,
     view: View,
 }
 
@@ -96,7 +98,7 @@ pub(super) struct World {
     pub(super) random: Random,
     events: BTreeMap<(Time, u64), Event>,
     last_event: u64,
-    settings: Settings,
+    pub(super) settings: Settings,
     pub(super) slots: u16,
     pub(super) names: usize,
     pub(super) engine: Ledger,
@@ -119,6 +121,7 @@ pub(super) struct World {
     truth: BTreeMap<Slot, Truth>,
     pub(super) accounts: Vec<Recipient>,
     pub(super) messages: Messages,
+    pub(super) pictures: Pictures,
     /// The way from one node to another keeps its order.
     pub(super) fifo: BTreeMap<(Incarnation, Incarnation), Time>,
     /// So many posts of a hundred are lost.
@@ -132,7 +135,7 @@ fn skewed(real: Time, drift: i64) -> Time {
 }
 
 impl Host {
-    fn clock(&self, real: Time) -> Duration {
+    pub(super) fn clock(&self, real: Time) -> Duration {
         Duration::from_micros(self.offset + skewed(real, self.drift))
     }
 
@@ -182,6 +185,7 @@ impl World {
             truth: BTreeMap::new(),
             accounts: Vec::new(),
             messages: Messages::default(),
+            pictures: Pictures::default(),
             fifo: BTreeMap::new(),
             loss: random.pick(&[0, 0, 1, 3]),
             highest: View::default(),
@@ -227,7 +231,7 @@ impl World {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    fn is(&self, broken: Break) -> bool {
+    pub(super) fn is(&self, broken: Break) -> bool {
         self.settings.broken == Some(broken)
     }
 
@@ -386,9 +390,13 @@ impl World {
                 Effect::Slot(slot, change) => self.changed(inc, slot, change),
                 Effect::Export(slot) => {
                     let Some(host) = self.hosts.get_mut(&inc) else { return };
-                    let done = host.done.get(&slot).copied().unwrap_or_default();
-                    host.node.export(host.clock(self.now), slot, done.to_be_bytes().into());
+                    let done = host.done.get(&slot).copied().unwrap_or_default().to_be_bytes();
+                    let present = self.export_present(inc, slot);
+                    let Some(host) = self.hosts.get_mut(&inc) else { return };
+                    let content = [&done[..], &present].concat();
+                    host.node.export(host.clock(self.now), slot, content.into());
                 }
+                Effect::Told { .. } => {}
                 Effect::Fenced => {
                     self.log(|| format!("{inc:?} is fenced"));
                     self.count("fenced");
@@ -406,6 +414,21 @@ impl World {
                     *self.counts.entry("bytes of posts").or_default() += post.len() as u64;
                     self.post(inc, to, post);
                 }
+                // No client is in this world.
+                Effect::Up { .. }
+                | Effect::Down { .. }
+                | Effect::Broken(_)
+                | Effect::Emptied(_)
+                | Effect::Gone(_) => {}
+                Effect::Hear { account, word, bytes, work } => {
+                    self.hear(inc, &account, &word, &bytes);
+                    self.finish(inc, work);
+                }
+                Effect::Lost { slots, only } => self.sweep(inc, &slots, only),
+                Effect::Handle { account, bytes, work } if presence::is_probe(&bytes) => {
+                    self.answer_probe(inc, &account, &bytes);
+                    self.finish(inc, work);
+                }
                 Effect::Handle { account, bytes, work } => {
                     let Some(host) = self.hosts.get_mut(&inc) else { return };
                     let jobs = host.jobs.entry(Arc::clone(&account)).or_default();
@@ -416,6 +439,12 @@ impl World {
                     }
                 }
             }
+        }
+    }
+
+    fn finish(&mut self, inc: Incarnation, work: Work) {
+        if let Some(host) = self.hosts.get_mut(&inc) {
+            host.node.finish(host.clock(self.now), work);
         }
     }
 
@@ -444,10 +473,13 @@ impl World {
         self.log(|| format!("{inc:?} {slot:?} {change:?}"));
         let Some(host) = self.hosts.get_mut(&inc) else { return };
         match change {
-            Change::Opened | Change::Thawed => {}
+            Change::Opened => {}
+            Change::Thawed => self.thaw_present(inc, slot),
             Change::Arrived(export) => {
-                let done = u64::from_be_bytes((*export.content).try_into().unwrap());
+                let (done, present) = export.content.split_first_chunk().unwrap();
+                let done = u64::from_be_bytes(*done);
                 host.done.insert(slot, done);
+                self.import_present(inc, present);
                 self.count("moved");
                 let truth = self.truth.get(&slot).copied().unwrap_or_default();
                 if (truth.lost, truth.done) != (export.lost, done) {
@@ -457,12 +489,14 @@ impl World {
             }
             Change::GivenUp { lost } => {
                 host.done.remove(&slot);
+                host.present.drop_slot(slot, self.slots);
                 if lost {
                     self.mourn_slot(inc, slot);
                 }
                 return;
             }
-            Change::Frozen | Change::Claim { .. } => return,
+            Change::Frozen => return host.present.freeze(slot),
+            Change::Claim { .. } => return,
         }
         self.serving.insert(slot, inc);
         self.acts_alone(inc, slot);
@@ -489,6 +523,7 @@ impl World {
                 truth.done = done;
             }
             self.speak(inc, clock, slot);
+            self.appear(inc, clock, slot);
         }
     }
 
@@ -519,7 +554,8 @@ impl World {
 
     fn store(&mut self, inc: Incarnation, work: Work, op: Op) {
         let Job { slot, token } = work.job;
-        let fence = Fence { slot: slot.0, token: FenceToken { term: token.term, number: token.number } };
+        let fence =
+            Fence { slot: slot.0, token: FenceToken { term: token.term, number: token.number } };
         let is_told =
             !self.is(Break::NoStoreFence) && (op == Op::Write || !self.is(Break::OnlyWritesFence));
         let passed = if is_told { self.store.pass(fence) } else { Ok(()) };
@@ -562,6 +598,12 @@ impl World {
             self.highest = record.view;
             let has: Vec<_> = record.members.iter().map(|member| member.incarnation).collect();
             let last = self.last.replace(Arc::clone(record));
+            let record = Arc::clone(record);
+            for (slot, place) in record.slots() {
+                if last.as_ref().is_none_or(|last| last.place(slot).lost < place.lost) {
+                    self.lose_present(slot);
+                }
+            }
             self.snapshot = before;
             for inc in self.hosts.keys().copied().collect::<Vec<_>>() {
                 let at = self.now + self.delay();
@@ -603,6 +645,7 @@ impl World {
             backlog: VecDeque::new(),
             writes: VecDeque::new(),
             done: BTreeMap::new(),
+            present: Present::default(),
             view: View::default(),
         };
         self.log(|| format!("{inc:?} starts as {name}"));
@@ -634,6 +677,7 @@ impl World {
             Some(format!("{inc:?} has {}", host.node.unrest()?))
         };
         let wrong = self.hosts.iter().find_map(unrest).or_else(|| self.messages.unaccounted());
+        let wrong = wrong.or_else(|| self.pictures.wrong(&self.accounts));
         if let Some(what) = wrong {
             self.fail(what);
         }

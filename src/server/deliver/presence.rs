@@ -74,6 +74,13 @@ impl<C: SharedConnection> Core<C> {
                 // PRES-19: from the bare JID, and without an error if there is no way.
                 let account = handle.account().bare.as_str();
                 let probe = stanza.readdressed(Some(account), stanza.to().as_deref());
+                #[cfg(feature = "cluster")]
+                if matches!(self.destination(&to.bare), Destination::OtherNode)
+                    && let Some(node) = self.node.as_ref().filter(|_| to.is_account())
+                {
+                    node.ask(handle.jid().as_str(), &probe, &to.bare);
+                    return None;
+                }
                 let here = self.is_here(to.bare.as_str());
                 self.presence(Some(handle).filter(|_| here), &probe, to, Validity::FOR_GOOD)
             }
@@ -173,7 +180,7 @@ impl<C: SharedConnection> Core<C> {
             }
             PresenceDecision::Subscription => {
                 let PresenceType::Subscription(kind) = type_ else { return None };
-                self.inbound_subscription(stanza, kind, &to.bare)
+                self.inbound_subscription(stanza, kind, &to.bare, false)
             }
             PresenceDecision::Probe => self.probe(origin, stanza, to),
         }

@@ -6,6 +6,8 @@ use jid::BareJid;
 
 use super::address::Address;
 use super::give::Origin;
+#[cfg(feature = "cluster")]
+use super::roster::transaction::subscription;
 use crate::connection::SharedConnection;
 use crate::extension::Admission;
 use crate::rules::presence::{Probe, ProbeAnswer, answer_probe};
@@ -14,14 +16,38 @@ use crate::server::{Core, Task};
 use crate::session::{Item, SessionHandle, Validity};
 use crate::stanza::Stanza;
 use crate::stanza::delay::delay;
+#[cfg(feature = "cluster")]
+use crate::{address, rules::subscription::SubscriptionKind, session::AccountState};
 
 /// A probe, and its sender.
 struct Asked<C: SharedConnection> {
-    /// The session that asks, if it is a local one.
-    origin: Option<SessionHandle<C>>,
+    prober: Prober<C>,
     stanza: Stanza,
     to: Address<'static>,
     from: BareJid,
+}
+
+/// Who is answered.
+enum Prober<C: SharedConnection> {
+    /// A session here.
+    Session(SessionHandle<C>),
+    /// One at another node, by its full JID.
+    #[cfg(feature = "cluster")]
+    Afar(Box<str>),
+    /// The sender, at another domain.
+    Sender,
+}
+
+impl<C: SharedConnection> Prober<C> {
+    /// The full JID of the session.
+    fn jid(&self) -> Option<&str> {
+        match self {
+            Self::Session(session) => Some(session.jid().as_str()),
+            #[cfg(feature = "cluster")]
+            Self::Afar(jid) => Some(jid),
+            Self::Sender => None,
+        }
+    }
 }
 
 impl<C: SharedConnection> Core<C> {
@@ -35,17 +61,25 @@ impl<C: SharedConnection> Core<C> {
         stanza: &Stanza,
         to: &Address<'_>,
     ) -> Option<Task> {
+        self.probe_for(origin.cloned().map_or(Prober::Sender, Prober::Session), stanza, to)
+    }
+
+    fn probe_for(
+        self: &Arc<Self>,
+        prober: Prober<C>,
+        stanza: &Stanza,
+        to: &Address<'_>,
+    ) -> Option<Task> {
         let from = BareJid::clone(&self.address(&stanza.from()?).ok()?.bare);
-        let asked =
-            Asked { origin: origin.cloned(), stanza: stanza.clone(), to: to.to_static(), from };
+        let asked = Asked { prober, stanza: stanza.clone(), to: to.to_static(), from };
         let core = Arc::clone(self);
         let job = async move {
             // An account that had sessions when the probe came was asked then; but the probe is from
             // the bare JID, and the answer goes to the session.
             let Ok(state) = core.loaded_state(&asked.to.bare).await else { return };
-            let hidden = |origin: &SessionHandle<C>| core.is_hidden(&state, origin.jid().as_str());
+            let hidden = |jid: &str| core.is_hidden(&state, jid);
             if !matches!(core.admit_to(&state, &asked.stanza), Admission::Accept)
-                || asked.origin.as_ref().is_some_and(hidden)
+                || asked.prober.jid().is_some_and(hidden)
             {
                 return;
             }
@@ -83,7 +117,7 @@ impl<C: SharedConnection> Core<C> {
         };
         match answer_probe(facts) {
             ProbeAnswer::Unsubscribed => {
-                self.answer(asked.origin.as_ref(), asked.reply(Some("unsubscribed"), account))
+                self.answer_to(&asked.prober, asked.reply(Some("unsubscribed"), account))
             }
             ProbeAnswer::Unavailable => {
                 let mut answer = asked.reply(Some("unavailable"), &to.to_text());
@@ -91,7 +125,7 @@ impl<C: SharedConnection> Core<C> {
                 if let Some(at) = last {
                     answer = answer.with_appended(&delay(account, at));
                 }
-                self.answer(asked.origin.as_ref(), answer);
+                self.answer_to(&asked.prober, answer);
             }
             ProbeAnswer::Mere => {
                 for session in &sessions {
@@ -128,14 +162,133 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
         presence: Stanza,
     ) {
-        let (origin, from) = (asked.origin.as_ref(), asked.from.as_str());
-        let to = origin.map_or(from, |origin| origin.jid().as_str());
+        let to = asked.prober.jid().unwrap_or(asked.from.as_str());
         let presence = presence.readdressed(Some(session.jid().as_str()), Some(to));
-        if let Some(origin) = origin {
-            let _refused = origin.send_item(&Item::new(&presence).while_valid(validity));
-        } else if !self.is_here(from) {
-            self.route_elsewhere(None, presence, validity);
+        match &asked.prober {
+            Prober::Session(session) => {
+                let _refused = session.send_item(&Item::new(&presence).while_valid(validity));
+            }
+            #[cfg(feature = "cluster")]
+            Prober::Afar(jid) => self.answer_afar(jid, presence, validity),
+            Prober::Sender if self.is_here(asked.from.as_str()) => {}
+            Prober::Sender => self.route_elsewhere(None, presence, validity),
         }
+    }
+
+    fn answer_to(self: &Arc<Self>, prober: &Prober<C>, answer: Stanza) {
+        match prober {
+            Prober::Session(session) => self.answer(Some(session), answer),
+            #[cfg(feature = "cluster")]
+            Prober::Afar(jid) => {
+                let answer = answer.readdressed(answer.from().as_deref(), Some(jid));
+                self.answer_afar(jid, answer, Validity::FOR_GOOD);
+            }
+            Prober::Sender => self.answer(None, answer),
+        }
+    }
+}
+
+#[cfg(feature = "cluster")]
+impl<C: SharedConnection> Core<C> {
+    fn answer_afar(&self, asker: &str, answer: Stanza, validity: Validity<'_>) {
+        if let Some(node) = &self.node {
+            node.answer(asker, answer, validity);
+        }
+    }
+
+    /// The probe of a client at another node, a full JID, for an account here (PRES-19).
+    pub(in crate::server) fn asked_by_another_node(
+        self: &Arc<Self>,
+        asker: &str,
+        stanza: &Stanza,
+    ) -> Option<Task> {
+        let to = stanza.to()?;
+        let to = self.address(&to).ok()?;
+        match self.admit(&to, stanza) {
+            Admission::Accept => self.probe_for(Prober::Afar(asker.into()), stanza, &to),
+            Admission::Drop | Admission::Refuse(_) => None,
+        }
+    }
+
+    /// A session at another node, a full JID, has become available and sees this account. It is answered as one here is
+    /// (PRES-13…16); but where it has a half of a subscription alone, it is told that (NODE-15).
+    pub(in crate::server) fn probe_of_another_node(
+        self: &Arc<Self>,
+        account: &str,
+        asker: &str,
+    ) -> Option<Task> {
+        let account = BareJid::new(account).ok()?;
+        let own = BareJid::new(address::bare_of(asker)).ok()?;
+        let (core, asker, chain) = (Arc::clone(self), Box::<str>::from(asker), account.to_string());
+        let job = async move {
+            let roster = match core.registry.account(core.registry.key(account.as_str())) {
+                Some(account) => account.roster(),
+                None => match core.load_contact(&account, &own).await {
+                    Ok((roster, _)) => Arc::new(roster),
+                    Err(_) => return,
+                },
+            };
+            if !roster.is_subscriber(own.as_str()) {
+                let denial = subscription(SubscriptionKind::Unsubscribed, &account, &own).build();
+                return core.route_elsewhere(None, denial, Validity::FOR_GOOD);
+            }
+            let give = |stanza: &Stanza, validity: Validity<'_>| {
+                core.answer_afar(&asker, stanza.clone(), validity);
+            };
+            core.registry.show_afar(account.as_str(), &asker, own.as_str(), give);
+        };
+        let done = self.jobs.run(&chain, job);
+        Some(Box::pin(async move {
+            done.await;
+        }))
+    }
+
+    /// Presence has come of a contact at another node that the account does not see, so that there is one half of a
+    /// subscription alone: it is told so (NODE-15). On the account's chain, behind the change that may explain it.
+    pub(in crate::server) fn heal(self: &Arc<Self>, account: &str, contact: &str) {
+        if self.is_explained(account, contact) {
+            return;
+        }
+        let (Ok(account), Ok(contact)) = (BareJid::new(account), BareJid::new(contact)) else {
+            return;
+        };
+        let (core, chain) = (Arc::clone(self), account.to_string());
+        let done = self.jobs.run(&chain, async move {
+            if !core.is_explained(account.as_str(), contact.as_str()) {
+                let left = subscription(SubscriptionKind::Unsubscribe, &account, &contact).build();
+                core.route_elsewhere(None, left, Validity::FOR_GOOD);
+            }
+        });
+        self.jobs.spawn(async move {
+            done.await;
+        });
+    }
+
+    /// Whether the account, which has sessions, sees the contact's presence.
+    pub(in crate::server) fn sees(&self, account: &str, contact: &str) -> bool {
+        let row = self.registry.account(self.registry.key(account));
+        row.is_some_and(|row| {
+            row.roster().get(contact).is_some_and(|item| item.subscription().has_to())
+        })
+    }
+
+    /// Whether the account sees the contact, or asks to. Of one without sessions nothing is known, and nobody is told.
+    fn is_explained(&self, account: &str, contact: &str) -> bool {
+        let row = self.registry.account(self.registry.key(account));
+        row.is_none_or(|row| {
+            let roster = row.roster();
+            let item = roster.get(contact);
+            item.is_some_and(|item| item.subscription().has_to() || item.ask())
+        })
+    }
+
+    /// Whether the account that sends a subscription stanza hides from the contact at another node (BLOCK-9).
+    pub(in crate::server::deliver) fn is_silent(&self, stanza: &Stanza) -> bool {
+        let (Some(from), Some(to)) = (stanza.from(), stanza.to()) else { return false };
+        let account = self.registry.account(self.registry.key(&from));
+        self.node.is_some()
+            && self.is_ours(&to)
+            && account.is_some_and(|row| self.is_hidden(&AccountState(row), &to))
     }
 }
 

@@ -48,7 +48,9 @@ impl<C: SharedConnection> Core<C> {
         for contact in roster.iter().filter(|entry| entry.ask()).map(|entry| entry.jid()) {
             let pending = roster.standing(contact).state.is_pending_out();
             let meant = pending && !self.is_here(contact) && !self.is_hidden(&state, contact);
-            if meant && self.claim_reminder(account, contact, now) {
+            // At another node of ours that costs little, and nobody sees it again (NODE-15).
+            let is_due = || self.is_ours(contact) || self.claim_reminder(account, contact, now);
+            if meant && is_due() {
                 let request = Stanza::presence().type_("subscribe").from(account).to(contact);
                 self.route_elsewhere(None, request.build(), Validity::FOR_GOOD);
             }
@@ -90,12 +92,14 @@ impl<C: SharedConnection> Core<C> {
         }))
     }
 
-    /// A subscription stanza that arrives from elsewhere (SUB-7).
-    pub(super) fn inbound_subscription(
+    /// A subscription stanza that arrives from elsewhere (SUB-7). `silent`: from an account at another node that hides
+    /// from this one (BLOCK-9).
+    pub(in crate::server) fn inbound_subscription(
         self: &Arc<Self>,
         stanza: &Stanza,
         kind: SubscriptionKind,
         account: &BareJid,
+        silent: bool,
     ) -> Option<Task> {
         let contact = self.address(&stanza.from()?).ok()?.bare;
         let (contact, account) = (BareJid::clone(&contact), account.clone());
@@ -107,7 +111,7 @@ impl<C: SharedConnection> Core<C> {
         Some(Box::pin(async move {
             if core.exists(&account).await.unwrap_or(false) {
                 // A store that fails leaves everything as it was; the contact may ask again.
-                let change = Change::Receive { kind, stanza };
+                let change = Change::Receive { kind, stanza, silent };
                 let _failed = core.change_roster(account, contact, change, None, || ()).await;
             }
         }))

@@ -136,6 +136,15 @@ impl<'a> Item<'a> {
         }
     }
 
+    /// Presence that was broadcast before, and when.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn broadcast_at(&self) -> Option<(&'a Stanza, std::time::SystemTime)> {
+        match self.content {
+            Content::Since(stanza, at) => Some((stanza, at.into())),
+            _ => None,
+        }
+    }
+
     pub(super) const fn copies(&self) -> Option<&'a Copies> {
         if let Content::Copy(_, _, copies) = self.content { Some(copies) } else { None }
     }

@@ -77,6 +77,8 @@ pub(crate) struct Settings<C: SharedConnection> {
     pub(super) first_session: Option<u64>,
     pub(super) background: Option<Background>,
     pub(super) elsewhere: Option<Elsewhere>,
+    #[cfg(feature = "cluster")]
+    pub(super) afar: Option<super::afar::OnAfar>,
     /// Which of our accounts live in this registry; without it all do.
     pub(super) lives_here: Option<LivesHere>,
     pub(super) leftover: Option<OnLeftover>,
@@ -165,6 +167,16 @@ impl<C: SharedConnection> RegistryBuilder<C> {
         router: impl Fn(Stanza, Validity<'_>) + Send + Sync + 'static,
     ) -> Self {
         self.settings.elsewhere = Some(Box::new(router));
+        self
+    }
+
+    /// Takes presence for accounts of [ours](Self::domain) that live at other nodes.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn afar(
+        mut self,
+        hook: impl Fn(super::afar::Afar<'_>) + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.afar = Some(Box::new(hook));
         self
     }
 

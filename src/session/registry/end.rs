@@ -331,6 +331,7 @@ impl<C: SharedConnection> Inner<C> {
         if was_available || !gone.directed.is_empty() {
             self.broadcast_unavailable(&shared, &gone, &unavailable(&shared));
         }
+        self.gone(&shared);
         if left > 0 {
             self.settle_left(&shared);
         }

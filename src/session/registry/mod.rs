@@ -1,5 +1,6 @@
 //! The table of bound sessions: look-up, settings, and the shared inside of the room.
 
+mod afar;
 mod backlog;
 mod bind;
 #[cfg(feature = "server")]
@@ -44,6 +45,8 @@ use events::Events;
 use seen::Seen;
 use table::Table;
 
+#[cfg(feature = "cluster")]
+pub(crate) use afar::Afar;
 pub use bind::{BindError, BindRefusal, BindRequest, Conflict, Misuse};
 #[cfg(feature = "server")]
 pub(crate) use blocked::Pattern;
@@ -52,7 +55,9 @@ pub(crate) use end::Run;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 #[cfg(feature = "cluster")]
-pub(crate) use export::{Imported, Keeps, NotAnExport, Which};
+pub(crate) use export::{Keeps, NotAnExport, Which};
+#[cfg(feature = "cluster")]
+pub(crate) use export::{read_roster, write_roster};
 pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
 pub(crate) use inheritance::{Inheritance, Waiting};
@@ -139,6 +144,8 @@ impl<C: SharedConnection> SessionRegistry<C> {
             first_session: None,
             background: None,
             elsewhere: None,
+            #[cfg(feature = "cluster")]
+            afar: None,
             lives_here: None,
             leftover: None,
             backlog: None,

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 use smallvec::SmallVec;
 
 use super::SessionRegistry;
+use super::afar::Away;
 use super::events::EventKind;
 use super::inner::Inner;
 use super::table::AccountKey;
@@ -131,6 +132,7 @@ impl<C: SharedConnection> Inner<C> {
             // It sees its own unavailable as well (PRES-6), though it is no longer available.
             self.give(&SessionHandle(Arc::clone(shared)), &Item::to_account(&stanza));
         }
+        self.gone(shared);
         self.deliver_events();
     }
 
@@ -150,14 +152,15 @@ impl<C: SharedConnection> Inner<C> {
         self.carry_out(shared, causes, &roster, stanza, Validity::FOR_GOOD, &gone.directed);
     }
 
-    /// Whether a full JID gets what is sent to its bare JID: a session of this registry
-    /// does only while it is available.
+    /// Whether a full JID gets what is sent to its bare JID: a session of this registry does only while it is available;
+    /// one of another node may not be, and is told once all the same (NODE-17).
     fn hears(&self, jid: &str) -> bool {
         let (bare, resource) = parts(jid);
-        !self.is_local(bare)
-            || self
-                .find(self.table.key(bare), resource.unwrap_or_default())
-                .is_some_and(|session| session.is_available())
+        if !self.is_local(bare) {
+            return !self.is_afar(bare);
+        }
+        self.find(self.table.key(bare), resource.unwrap_or_default())
+            .is_some_and(|session| session.is_available())
     }
 
     /// Does what a change of presence causes, in order (PRES-3, 5, 6, 7).
@@ -175,9 +178,13 @@ impl<C: SharedConnection> Inner<C> {
         let end = |target| self.direct(source, stanza, target, Validity::FOR_GOOD);
         for audience in causes {
             match audience {
-                Audience::Subscribers => roster
-                    .subscribers()
-                    .for_each(|contact| self.notify_contact(contact.into(), &notification)),
+                Audience::Subscribers => {
+                    let mut away = Away::default();
+                    for contact in roster.subscribers() {
+                        self.notify(contact.into(), &notification, &mut away);
+                    }
+                    self.notify_afar(away, &notification);
+                }
                 Audience::OwnSessions => {
                     self.notify_account(self.table.key(own), None, &notification);
                 }
@@ -193,15 +200,26 @@ impl<C: SharedConnection> Inner<C> {
         }
     }
 
-    /// A copy for one contact: to its sessions if it is ours, else to the router.
+    /// A copy for one contact: to its sessions if it is ours, wherever it lives, else to the router.
     pub(super) fn notify_contact(&self, contact: AccountKey<'_>, notification: &Notification<'_>) {
+        let mut away = Away::default();
+        self.notify(contact, notification, &mut away);
+        self.notify_afar(away, notification);
+    }
+
+    /// The same, but for contacts at other nodes: these are added to those `away`.
+    #[inline]
+    fn notify(&self, contact: AccountKey<'_>, notification: &Notification<'_>, away: &mut Away) {
         // Most accounts hide from nobody: then there is nothing to ask about each session either.
         let hiding = notification.source.filter(|account| self.hides_any(account).is_some());
         if hiding.is_some_and(|account| self.hides(account, contact.bare)) {
             return;
         }
         // An account with sessions is local.
-        if !self.notify_account(contact, hiding, notification) && !self.is_local(contact.bare) {
+        if !self.notify_account(contact, hiding, notification)
+            && !self.is_local(contact.bare)
+            && !self.is_away(contact.bare, away)
+        {
             let Notification { stanza, validity, .. } = *notification;
             if !validity.is_void() {
                 let from = stanza.from();
@@ -245,7 +263,10 @@ impl<C: SharedConnection> Inner<C> {
         let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(target));
         let (bare, resource) = parts(target);
         if !self.is_local(bare) {
-            return self.elsewhere(stanza, validity);
+            if !self.direct_afar(bare, &stanza, validity) {
+                self.elsewhere(stanza, validity);
+            }
+            return;
         }
         let stanza = stanza();
         for session in self.sessions(self.table.key(bare)) {
@@ -262,18 +283,23 @@ impl<C: SharedConnection> Inner<C> {
     fn learn(&self, shared: &Arc<Shared<C>>, roster: &Roster) {
         let me = SessionHandle(Arc::clone(shared));
         let own = shared.account.bare.as_str();
+        let mut away = Away::default();
         for contact in roster.subscriptions() {
             let jid = contact.jid();
             if self.hides(&shared.account, jid) {
                 continue;
             }
             if self.is_local(jid) {
-                self.learn_of(&me, own, contact.into());
-            } else {
+                let give = |item: &Item<'_>| {
+                    let _refused = self.give(&me, item);
+                };
+                self.learn_of(me.jid().as_str(), own, contact.into(), give);
+            } else if !self.is_away(jid, &mut away) {
                 let probe = || Stanza::presence().type_("probe").from(own).to(jid).build();
                 self.elsewhere(probe, Validity::FOR_GOOD);
             }
         }
+        self.probe_afar(shared, away);
     }
 
     /// Tells it the presence of its account's other sessions.
@@ -288,7 +314,15 @@ impl<C: SharedConnection> Inner<C> {
 
     /// The answer to a probe of a local contact, given without the probe (PRES-13…16): from memory
     /// where it has sessions; where it has none, the user's own item says that it may know.
-    fn learn_of(&self, me: &SessionHandle<C>, own: &str, contact: AccountKey<'_>) {
+    ///
+    /// `viewer`: the session (a full JID) that is given it, of the account `own`.
+    pub(super) fn learn_of(
+        &self,
+        viewer: &str,
+        own: &str,
+        contact: AccountKey<'_>,
+        give: impl Fn(&Item<'_>),
+    ) {
         let sessions = self.sessions(contact);
         let refuses =
             || sessions.first().is_some_and(|session| !session.roster().is_subscriber(own));
@@ -297,16 +331,15 @@ impl<C: SharedConnection> Inner<C> {
         }
         let mut available = false;
         // A contact that hides looks as if it were offline, as it does where its list is not loaded.
-        let seen = |session: &&SessionHandle<C>| !self.hides(&session.0.account, me.jid().as_str());
+        let seen = |session: &&SessionHandle<C>| !self.hides(&session.0.account, viewer);
         for session in sessions.iter().filter(seen) {
             if let Some((stanza, at, validity)) = session.present() {
                 available = true;
-                self.give(me, &Item::since(&stanza, at.into()).while_valid(validity));
+                give(&Item::since(&stanza, at.into()).while_valid(validity));
             }
         }
         if !available {
             let stanza = Stanza::presence().type_("unavailable").from(contact.bare).build();
-            let viewer = me.jid().as_str();
             if let Some(session) = sessions.first() {
                 self.freeze_hidden(&session.0.account, [viewer], None);
             }
@@ -314,34 +347,34 @@ impl<C: SharedConnection> Inner<C> {
                 Some(at) => stanza.with_appended(&delay(contact.bare, at)),
                 None => stanza,
             };
-            self.give(me, &Item::to_account(&stanza));
+            give(&Item::to_account(&stanza));
         } else if refuses() {
             // The subscription was cancelled meanwhile; the news of it may have come first.
             for session in &sessions {
-                self.give(me, &Item::to_account(&unavailable(&session.0)));
+                give(&Item::to_account(&unavailable(&session.0)));
             }
         }
     }
 
     /// Gives a session the news of another. An unavailable ends what it directs to that one (PRES-11).
-    fn tell(&self, session: &SessionHandle<C>, item: &Item<'_>) {
+    pub(super) fn tell(&self, session: &SessionHandle<C>, item: &Item<'_>) -> bool {
         if item.validity.is_for_good() {
             let from = item.stanza().and_then(Stanza::from);
             session.forget_directed(from.as_deref().unwrap_or_default());
         }
-        self.give(session, item);
+        self.give(session, item)
     }
 
-    /// A refusal needs no answer: a recipient that is gone needs no presence.
-    fn give(&self, to: &SessionHandle<C>, item: &Item<'_>) {
+    /// A refusal needs no answer: a recipient that is gone needs no presence. Whether it is given.
+    pub(super) fn give(&self, to: &SessionHandle<C>, item: &Item<'_>) -> bool {
         // BLOCK-5
         let account = &to.0.account;
         if self.hides_any(account).is_some()
             && item.stanza().and_then(Stanza::from).is_some_and(|from| self.hides(account, &from))
         {
-            return;
+            return false;
         }
-        let _refused = to.0.send(self, item);
+        to.0.send(self, item).is_ok()
     }
 }
 

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Refusal, Sqlite};
 use crate::store::fence::{Deposed, Fence, FenceToken};
-use crate::store::shared::{SharedStore, FenceTokens};
+use crate::store::shared::{FenceTokens, SharedStore};
 use crate::store::{
     AccountStore, Credentials, ScramHash, ScramKeys, StoreFuture, Stores, TokenStore,
 };

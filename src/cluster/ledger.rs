@@ -1,0 +1,183 @@
+//! Who is known from elsewhere: the sessions at other nodes of which the clients of each account here have been told
+//! (NODE-17).
+//!
+//! ```text
+//!   available, given to somebody ──▶ noted ──▶ unavailable comes ──▶ given, and struck out
+//!                                      │  └──▶ its slot is lost ──▶ one is made, given, and struck out
+//!   unavailable of who is not noted ──▶ nobody is told
+//! ```
+//!
+//! A JID is kept once for all whom the same frame told, and 16 bytes of it for each.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::address::bare_of;
+use crate::packed::{Reader, Writer};
+
+/// The ledgers of the accounts here.
+#[derive(Debug, Default)]
+pub(crate) struct Ledgers(BTreeMap<Arc<str>, Ledger>);
+
+/// That of one account, in the order of JIDs.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Ledger {
+    /// Sessions elsewhere that told the account.
+    told: Vec<Arc<str>>,
+    /// Those that told one of its sessions alone, and which.
+    directed: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// An end that a client is to be told of, since nobody else will.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    /// Bare JID.
+    pub(crate) account: Arc<str>,
+    /// The resource, where only that was told.
+    pub(crate) resource: Option<Arc<str>>,
+    /// Full JID.
+    pub(crate) from: Arc<str>,
+}
+
+impl Ledgers {
+    /// Somebody of the account, or this resource of it, has been told that `from` is available.
+    pub(crate) fn note(&mut self, account: &Arc<str>, resource: Option<&str>, from: &Arc<str>) {
+        if !self.0.contains_key(account) {
+            self.0.insert(Arc::clone(account), Ledger::default());
+        }
+        let Some(ledger) = self.0.get_mut(account) else { return };
+        match resource {
+            None => {
+                if let Err(at) = ledger.told.binary_search(from) {
+                    ledger.told.insert(at, Arc::clone(from));
+                }
+            }
+            Some(resource) => {
+                let place = ledger.directed.binary_search_by(|one| place(one, from, resource));
+                if let Err(at) = place {
+                    ledger.directed.insert(at, (Arc::clone(from), resource.into()));
+                }
+            }
+        }
+    }
+
+    /// `from` is gone for the account, or for this resource of it. `false`: they did not know of it.
+    pub(crate) fn strike(&mut self, account: &str, resource: Option<&str>, from: &str) -> bool {
+        let Some(ledger) = self.0.get_mut(account) else { return false };
+        let known = match resource {
+            None => {
+                let at = ledger.told.binary_search_by(|one| (**one).cmp(from));
+                at.map(|at| drop(ledger.told.remove(at))).is_ok()
+            }
+            Some(resource) => {
+                let at = ledger.directed.binary_search_by(|one| place(one, from, resource));
+                at.map(|at| drop(ledger.directed.remove(at))).is_ok()
+            }
+        };
+        self.tidy(account);
+        known
+    }
+
+    /// Which resources of the account alone know of `from`.
+    pub(crate) fn directed(&self, account: &str, from: &str) -> Vec<Arc<str>> {
+        let directed = self.0.get(account).into_iter().flat_map(|ledger| &ledger.directed);
+        let of = directed.filter(|(known, _)| **known == *from);
+        of.map(|(_, resource)| Arc::clone(resource)).collect()
+    }
+
+    /// Nobody of the account is available any more: what it was told counts no longer. What one of its sessions was
+    /// told does, as long as that is `there`.
+    pub(crate) fn retire(&mut self, account: &str, there: impl Fn(&str) -> bool) {
+        if let Some(ledger) = self.0.get_mut(account) {
+            ledger.told = Vec::new();
+            ledger.directed.retain(|(_, resource)| there(resource));
+        }
+        self.tidy(account);
+    }
+
+    /// The slots of these are lost: all of them are struck out. Of the accounts that are `meant`.
+    pub(crate) fn lose(
+        &mut self,
+        is_lost: impl Fn(&str) -> bool,
+        is_meant: impl Fn(&str) -> bool,
+    ) -> Vec<Lost> {
+        let mut lost = Vec::new();
+        for (account, ledger) in self.0.iter_mut().filter(|(account, _)| is_meant(account)) {
+            let mut end = |from: &Arc<str>, resource: Option<&Arc<str>>| {
+                let is_lost = is_lost(bare_of(from));
+                if is_lost {
+                    let (account, from) = (Arc::clone(account), Arc::clone(from));
+                    lost.push(Lost { account, resource: resource.cloned(), from });
+                }
+                !is_lost
+            };
+            ledger.told.retain(|from| end(from, None));
+            ledger.directed.retain(|(from, resource)| end(from, Some(resource)));
+        }
+        self.0.retain(|_, ledger| !ledger.is_empty());
+        lost
+    }
+
+    /// The ledgers of a slot, on their way with it.
+    pub(crate) fn export(&self, is_meant: impl Fn(&str) -> bool) -> Vec<u8> {
+        let of: Vec<_> = self.0.iter().filter(|(account, _)| is_meant(account)).collect();
+        let mut out = Writer::default();
+        out.count(of.len());
+        for (account, ledger) in of {
+            out.text(account);
+            out.texts(ledger.told.iter().map(|from| &**from));
+            out.count(ledger.directed.len());
+            for (from, resource) in &ledger.directed {
+                out.text(from);
+                out.text(resource);
+            }
+        }
+        out.into_bytes()
+    }
+
+    /// A slot has come with these. `None`: they are no ledgers, and nothing is taken.
+    pub(crate) fn import(&mut self, bytes: &[u8]) -> Option<()> {
+        let mut input = Reader::new(bytes);
+        let ledgers = input.list(|input| {
+            let account: Arc<str> = input.text()?.into();
+            let mut told = input.list(|input| input.text().map(Arc::from))?;
+            let mut directed =
+                input.list(|input| Some((input.text()?.into(), input.text()?.into())))?;
+            told.sort_unstable();
+            directed.sort_unstable();
+            Some((account, Ledger { told, directed }))
+        })?;
+        if !input.is_empty() {
+            return None;
+        }
+        self.0.extend(ledgers.into_iter().filter(|(_, ledger)| !ledger.is_empty()));
+        Some(())
+    }
+
+    /// A slot is not here any more.
+    pub(crate) fn drop_those(&mut self, are_meant: impl Fn(&str) -> bool) {
+        self.0.retain(|account, _| !are_meant(account));
+    }
+
+    /// How many are known, each time by one account.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.0.values().map(|ledger| ledger.told.len() + ledger.directed.len()).sum()
+    }
+
+    fn tidy(&mut self, account: &str) {
+        if self.0.get(account).is_some_and(Ledger::is_empty) {
+            self.0.remove(account);
+        }
+    }
+}
+
+impl Ledger {
+    const fn is_empty(&self) -> bool {
+        self.told.is_empty() && self.directed.is_empty()
+    }
+}
+
+fn place(one: &(Arc<str>, Arc<str>), from: &str, resource: &str) -> std::cmp::Ordering {
+    (&*one.0, &*one.1).cmp(&(from, resource))
+}

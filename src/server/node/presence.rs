@@ -1,0 +1,278 @@
+//! Presence between nodes: who is told there, who has been told here, and both halves of subscriptions (NODE-15, 17).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use jid::BareJid;
+
+use super::letter::Letter;
+use super::submit::word;
+use super::{Clustered, Command};
+use crate::address;
+use crate::cluster::{Effect, Ledgers, Recipient, Slot, Word};
+use crate::connection::SharedConnection;
+use crate::packed::{Reader, Writer};
+use crate::rules::presence::PresenceType;
+use crate::rules::subscription::SubscriptionKind;
+use crate::server::{Core, Task};
+use crate::session::{Afar, Validity};
+use crate::stanza::{Kind, Stanza};
+
+/// Whose subscription a stanza changes, and how.
+pub(super) fn subscription(stanza: &Stanza) -> Option<SubscriptionKind> {
+    let type_ = (stanza.kind() == Kind::Presence).then(|| PresenceType::read(stanza).ok())?;
+    match type_ {
+        Some(PresenceType::Subscription(kind)) => Some(kind),
+        _ => None,
+    }
+}
+
+impl Letter {
+    /// Whether all that comes later for the account waits until it is done: what follows from it is told in order, as
+    /// where both live at one node.
+    pub(super) fn is_in_turn(&self) -> bool {
+        match self {
+            Self::Stanza(stanza) | Self::Silent(stanza) => subscription(stanza).is_some(),
+            _ => false,
+        }
+    }
+}
+
+fn recipient(account: Arc<str>) -> Recipient {
+    Recipient { slot: Slot::of(&account), account }
+}
+
+impl<C: SharedConnection> Clustered<C> {
+    /// What the registry has for accounts at other nodes.
+    pub(in crate::server) fn afar(&self, afar: Afar<'_>) {
+        match afar {
+            Afar::Broadcast { stanza, to, validity } => {
+                let Some(word) = word(stanza) else { return };
+                let to = to.into_iter().map(recipient).collect();
+                let stanza = stanza.readdressed(stanza.from().as_deref(), None);
+                let (from, letter) = (Arc::clone(&word.from), Letter::Broadcast(stanza));
+                self.send(&from, to, Some(word), &letter, validity);
+            }
+            Afar::Directed { stanza, validity } => {
+                let (Some(word), Some(to)) = (word(&stanza), stanza.to()) else { return };
+                let to = vec![recipient(address::bare_of(&to).into())];
+                let from = Arc::clone(&word.from);
+                self.send(&from, to, Some(word), &Letter::Directed(stanza), validity);
+            }
+            Afar::Probes { asker, to } => {
+                let to = to.into_iter().map(recipient).collect();
+                let letter = Letter::Probe { asker: asker.into() };
+                self.send(asker, to, None, &letter, Validity::FOR_GOOD);
+            }
+            Afar::Gone { account } => self.inbox.put(Command::Gone(account.into())),
+        }
+    }
+
+    /// The probe of a client.
+    pub(in crate::server) fn ask(&self, asker: &str, stanza: &Stanza, to: &BareJid) {
+        let letter = Letter::Asked { asker: asker.into(), stanza: stanza.clone() };
+        let to = vec![recipient(to.as_str().into())];
+        self.send(asker, to, None, &letter, Validity::FOR_GOOD);
+    }
+
+    /// What one session, a full JID, is told that has asked.
+    pub(in crate::server) fn answer(&self, asker: &str, stanza: Stanza, validity: Validity<'_>) {
+        let (account, Some(resource)) = address::parts(asker) else { return };
+        let word = word(&stanza).map(|word| Word { is_for_all: false, ..word });
+        let from = stanza.from().map(|from| from.to_string()).unwrap_or_default();
+        let letter = Letter::Answer { resource: resource.into(), stanza };
+        self.send(&from, vec![recipient(account.into())], word, &letter, validity);
+    }
+
+    /// A subscription stanza of an account that hides from whom it is for.
+    pub(in crate::server) fn send_silently(&self, stanza: Stanza) {
+        let (Some(from), Some(to)) = (stanza.from(), stanza.to()) else { return };
+        let (from, to) = (from.to_string(), vec![recipient(address::bare_of(&to).into())]);
+        self.send(&from, to, None, &Letter::Silent(stanza), Validity::FOR_GOOD);
+    }
+}
+
+/// What the accounts here know of others, and what waits for them.
+pub(super) struct Presences {
+    ledgers: Ledgers,
+    /// Accounts with something to do first, and what has come since.
+    waiting: HashMap<Arc<str>, VecDeque<Effect>>,
+}
+
+impl Presences {
+    pub(super) fn new() -> Self {
+        Self { ledgers: Ledgers::default(), waiting: HashMap::new() }
+    }
+
+    /// Given back where nothing is to be done first.
+    pub(super) fn wait(&mut self, effect: Effect) -> Option<Effect> {
+        let (Effect::Handle { account, .. } | Effect::Hear { account, .. }) = &effect else {
+            return Some(effect);
+        };
+        match self.waiting.get_mut(account) {
+            Some(waiting) => {
+                waiting.push_back(effect);
+                None
+            }
+            None => Some(effect),
+        }
+    }
+
+    pub(super) fn begin(&mut self, account: Arc<str>) -> Arc<str> {
+        self.waiting.insert(Arc::clone(&account), VecDeque::new());
+        account
+    }
+
+    pub(super) fn through(&mut self, account: &str) -> VecDeque<Effect> {
+        self.waiting.remove(account).unwrap_or_default()
+    }
+
+    pub(super) fn export(&self, slot: Slot, content: &[u8]) -> Arc<[u8]> {
+        let mut out = Writer::default();
+        out.bytes(&self.ledgers.export(|account| Slot::of(account) == slot));
+        let mut bytes = out.into_bytes();
+        bytes.extend_from_slice(content);
+        bytes.into()
+    }
+
+    /// What else has come is returned.
+    pub(super) fn import<'a>(&mut self, content: &'a [u8]) -> &'a [u8] {
+        let mut input = Reader::new(content);
+        if let Some(ledgers) = input.bytes() {
+            let _taken = self.ledgers.import(ledgers);
+        }
+        input.rest()
+    }
+
+    pub(super) fn give_up(&mut self, slot: Slot) {
+        let is_meant = |account: &str| Slot::of(account) == slot;
+        self.ledgers.drop_those(is_meant);
+        self.waiting.retain(|account, _| !is_meant(account));
+    }
+
+    /// A session of the account is not available any more: what nobody is left to know of is struck out.
+    pub(super) fn gone<C: SharedConnection>(&mut self, core: &Core<C>, account: &str) {
+        if !core.registry.is_there(account) {
+            let key = core.registry.key(account);
+            self.ledgers.retire(account, |resource| core.registry.find(key, resource).is_some());
+        }
+    }
+
+    /// What these slots had is lost (NODE-17).
+    pub(super) fn lose<C: SharedConnection>(
+        &mut self,
+        core: &Core<C>,
+        slots: &[Slot],
+        only: Option<Slot>,
+    ) {
+        let is_lost = |bare: &str| slots.binary_search(&Slot::of(bare)).is_ok();
+        let is_meant = |account: &str| only.is_none_or(|only| only == Slot::of(account));
+        for end in self.ledgers.lose(is_lost, is_meant) {
+            let gone = Stanza::presence().type_("unavailable").from(&end.from);
+            match &end.resource {
+                None => core.registry.hear(&end.account, None, &gone.build()),
+                Some(resource) => {
+                    let to = format!("{}/{resource}", end.account);
+                    core.registry.hear(&end.account, Some(resource), &gone.to(&to).build())
+                }
+            };
+        }
+    }
+
+    /// Directed presence that a client sent comes.
+    pub(super) fn directed<C: SharedConnection>(
+        &mut self,
+        core: &Core<C>,
+        account: &Arc<str>,
+        word: &Word,
+        stanza: &Stanza,
+    ) {
+        let to = stanza.to();
+        let resource = to.as_deref().and_then(|to| address::parts(to).1);
+        if !word.is_available {
+            // Whoever sees it is told of its end all the same (PRES-12).
+            let is_seen = || core.sees(account, address::bare_of(&word.from));
+            if resource.is_some() || !is_seen() {
+                self.strike(core, account, resource, &word.from);
+            }
+            return;
+        }
+        let is_there = match resource {
+            None => core.registry.is_there(account),
+            Some(resource) => core.registry.find(core.registry.key(account), resource).is_some(),
+        };
+        if is_there {
+            self.ledgers.note(account, resource, &word.from);
+        }
+    }
+
+    /// Whether the account, or this resource, knew of a session that is gone.
+    fn strike<C: SharedConnection>(
+        &mut self,
+        core: &Core<C>,
+        account: &str,
+        resource: Option<&str>,
+        from: &str,
+    ) -> bool {
+        let mut is_known = self.ledgers.strike(account, resource, from);
+        if resource.is_none() {
+            // Whoever is available hears it now, and not again as one to whom it was directed.
+            for resource in self.ledgers.directed(account, from) {
+                let session = core.registry.find(core.registry.key(account), &resource);
+                if session.is_some_and(|session| session.is_available()) {
+                    is_known |= self.ledgers.strike(account, Some(&resource), from);
+                }
+            }
+        }
+        is_known
+    }
+
+    /// What comes for an account here.
+    pub(super) fn letter<C: SharedConnection>(
+        &mut self,
+        core: &Arc<Core<C>>,
+        account: &Arc<str>,
+        word: Option<&Word>,
+        letter: Letter,
+    ) -> Option<Task> {
+        match letter {
+            Letter::Stanza(_) | Letter::OfHost(_) | Letter::Act { .. } => {}
+            Letter::Broadcast(stanza) => {
+                let word = word?;
+                if word.is_available {
+                    if core.registry.hear(account, None, &stanza) {
+                        self.ledgers.note(account, None, &word.from);
+                    }
+                    core.heal(account, address::bare_of(&word.from));
+                } else if self.strike(core, account, None, &word.from) {
+                    core.registry.hear(account, None, &stanza);
+                }
+            }
+            Letter::Directed(stanza) => {
+                let (word, to) = (word?, stanza.to()?);
+                let resource = address::parts(&to).1;
+                let is_known = match word.is_available {
+                    true => true,
+                    false => self.strike(core, account, resource, &word.from),
+                };
+                if is_known && core.registry.hear(account, resource, &stanza) && word.is_available {
+                    self.ledgers.note(account, resource, &word.from);
+                }
+            }
+            Letter::Answer { resource, stanza } => {
+                let is_heard = core.registry.answered(account, &resource, &stanza);
+                if let Some(word) = word.filter(|word| is_heard && word.is_available) {
+                    self.ledgers.note(account, None, &word.from);
+                }
+            }
+            Letter::Probe { asker } => return core.probe_of_another_node(account, &asker),
+            Letter::Asked { asker, stanza } => return core.asked_by_another_node(&asker, &stanza),
+            Letter::Silent(stanza) => {
+                let account = BareJid::new(account).ok()?;
+                let kind = subscription(&stanza)?;
+                return core.inbound_subscription(&stanza, kind, &account, true);
+            }
+        }
+        None
+    }
+}

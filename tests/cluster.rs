@@ -1,0 +1,12 @@
+//! Several nodes as one server: what holds for accounts of one server holds across nodes (section 18 of the rules).
+
+#![cfg(all(feature = "cluster", feature = "server"))]
+
+#[cfg(test)]
+mod common {
+    pub(crate) mod nodes;
+}
+
+#[cfg(test)]
+#[path = "nodes.rs"]
+mod nodes;
