@@ -62,4 +62,5 @@ pub mod decisions {
     page!(login, "decisions/0016-login.md");
     page!(fast, "decisions/0017-fast.md");
     page!(homes, "decisions/0018-homes.md");
+    page!(postgresql, "decisions/0019-postgresql.md");
 }

@@ -88,7 +88,7 @@ impl Lease {
         }
         let lease = Self {
             incarnation: Incarnation(input.number()?),
-            name: input.text()?,
+            name: input.text()?.into(),
             seen: input.view()?,
             settled: input.view()?,
             leaving: input.flag()?,
@@ -137,10 +137,10 @@ impl Record {
         if input.byte()? != KEPT_VERSION {
             return None;
         }
-        let (view, instance) = (input.view()?, input.text()?);
+        let (view, instance) = (input.view()?, input.text()?.into());
         let members = input.list(|input| {
             let incarnation = Incarnation(input.number()?);
-            Some(Member { name: input.text()?, incarnation })
+            Some(Member { name: input.text()?.into(), incarnation })
         })?;
         let nodes = input.list(|input| input.number().map(Incarnation))?;
         let places = input.list(|input| {
@@ -337,10 +337,6 @@ impl<'a> Reader<'a> {
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(bytes)
-    }
-
-    fn text(&mut self) -> Option<Arc<str>> {
-        str::from_utf8(self.bytes()?).ok().map(Arc::from)
     }
 
     /// Nought is nobody.

@@ -71,9 +71,9 @@ pub use login::{
 pub use memory::Memory;
 pub use memory_accounts::{AnyAccount, MemoryAccounts};
 pub use offline::{OfflineId, OfflineLimits, OfflineMessage, OfflineStore};
-pub use roster::{RosterChange, RosterStore, StoredContact, StoredRoster, SubscriptionRequest};
 #[cfg(feature = "postgres")]
 pub use postgres::{ConnectError, Postgres, PostgresConfig};
+pub use roster::{RosterChange, RosterStore, StoredContact, StoredRoster, SubscriptionRequest};
 #[cfg(feature = "cluster")]
 pub(crate) use shared::deposed;
 #[cfg(feature = "cluster")]

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use jid::BareJid;
 use tokio_postgres::Row;
 
+use super::Postgres;
 use super::call::{Kind, any, first, values};
 use super::text::key;
-use super::Postgres;
 use crate::store::{
     AccountStore, Credentials, ScramHash, ScramKeys, StoreError, StoreFuture, TokenStore, made,
 };
 
 /// Both indexes are asked, whether there is such an account or not (SASL-7).
-const CREDENTIALS: &str = "SELECT disabled, NULL::text, NULL::bytea, 0::bigint, NULL::bytea, NULL::bytea
+const CREDENTIALS: &str =
+    "SELECT disabled, NULL::text, NULL::bytea, 0::bigint, NULL::bytea, NULL::bytea
         FROM account WHERE jid = $1
     UNION ALL SELECT NULL, hash, salt, iterations, stored_key, server_key
         FROM scram_keys WHERE account = $1";

@@ -79,11 +79,14 @@ impl From<tokio_postgres::Error> for ConnectError {
     fn from(error: tokio_postgres::Error) -> Self {
         let said = Said(describe(&error)).into();
         match error.code() {
-            Some(
-                &SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION,
-            ) => Self::Refused(said),
+            Some(&SqlState::INVALID_PASSWORD | &SqlState::INVALID_AUTHORIZATION_SPECIFICATION) => {
+                Self::Refused(said)
+            }
             Some(&SqlState::INVALID_CATALOG_NAME) => Self::NoDatabase(said),
-            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Self::MissingRights(said),
+            // The schema is there, and may not be used.
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE | &SqlState::INVALID_SCHEMA_NAME) => {
+                Self::MissingRights(said)
+            }
             Some(&SqlState::READ_ONLY_SQL_TRANSACTION) => Self::ReadOnly,
             Some(code) if is_gone(code) || *code == SqlState::TOO_MANY_CONNECTIONS => {
                 Self::Unreachable(said)
@@ -146,7 +149,7 @@ impl Connector {
         // A statement outside a transaction that says so writes nothing: were a BEGIN to fail, what is sent behind it
         // would not be undone.
         let settings = format!(
-            "SET search_path = {}, pg_temp;
+            "SET search_path = {};
              SET statement_timeout = {};
              SET idle_in_transaction_session_timeout = {};
              SET default_transaction_isolation = 'read committed';
@@ -199,7 +202,7 @@ impl Connector {
             _ => return Err(ConnectError::Failed("the tables of the store are gone".into())),
         }
         let missing = "SELECT relname::text FROM pg_class
-            WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' AND NOT (
+            WHERE relnamespace = quote_ident(current_schema())::regnamespace AND relkind = 'r' AND NOT (
                 has_table_privilege(oid, 'SELECT') AND has_table_privilege(oid, 'INSERT')
                 AND has_table_privilege(oid, 'UPDATE') AND has_table_privilege(oid, 'DELETE'))
             LIMIT 1";

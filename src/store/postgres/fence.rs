@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::call::{Ask, Kind, first, values};
 use super::Postgres;
+use super::call::{Ask, Kind, first, values};
 use crate::store::fence::{Deposed, Fence, FenceToken};
 use crate::store::shared::{FenceTokens, SharedStore};
 use crate::store::{StoreError, StoreFuture, Stores};

@@ -23,8 +23,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 
 /// Numbers of one's own, until the transaction ends. In ascending order, so that two never wait for each other. And which
 /// transaction this is: if its COMMIT is not answered, the server can be asked about it.
-const ALONE: &str =
-    "SELECT txid_current(), count(pg_advisory_xact_lock(number)) FROM unnest($1::bigint[]) AS number";
+const ALONE: &str = "SELECT txid_current(), count(pg_advisory_xact_lock(number)) FROM unnest($1::bigint[]) AS number";
 #[cfg(feature = "cluster")]
 const PASS: &str = "SELECT pass($1, $2, $3)";
 const STATUS: &str = "SELECT txid_status($1)";
@@ -59,7 +58,7 @@ impl Pool {
                 pause: PAUSES.0,
                 timeout,
             };
-            runtime.spawn(lane.serve(Arc::clone(queue)));
+            runtime.spawn(lane.serve(Served::new(queue)));
         }
         pool
     }
@@ -69,8 +68,13 @@ impl Pool {
             Kind::Read => &self.reads,
             Kind::Write => &self.writes,
         };
-        queue.state.lock().waiting.push_back(call);
-        queue.changed.notify_one();
+        let mut state = queue.state.lock();
+        // Nobody is left to answer: to drop it is an answer too.
+        if state.lanes > 0 {
+            state.waiting.push_back(call);
+            drop(state);
+            queue.changed.notify_one();
+        }
     }
 }
 
@@ -92,6 +96,7 @@ struct Queue {
 #[derive(Default)]
 struct State {
     waiting: VecDeque<Call>,
+    lanes: usize,
     /// Lanes that have nothing to do.
     idle: usize,
     is_closed: bool,
@@ -124,6 +129,29 @@ impl Queue {
     }
 }
 
+/// A queue with one more lane, until this is dropped with it: at its end, or at that of the runtime.
+struct Served(Arc<Queue>);
+
+impl Served {
+    fn new(queue: &Arc<Queue>) -> Self {
+        queue.state.lock().lanes += 1;
+        Self(Arc::clone(queue))
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.lanes = state.lanes.saturating_sub(1);
+        let left = match state.lanes {
+            0 => std::mem::take(&mut state.waiting),
+            _ => VecDeque::new(),
+        };
+        drop(state);
+        drop(left);
+    }
+}
+
 struct Lane {
     kind: Kind,
     connector: Arc<Connector>,
@@ -149,8 +177,8 @@ struct Refusal {
 }
 
 impl Lane {
-    async fn serve(mut self, queue: Arc<Queue>) {
-        while let Some(calls) = queue.next().await {
+    async fn serve(mut self, queue: Served) {
+        while let Some(calls) = queue.0.next().await {
             self.all_of(calls).await;
         }
     }
@@ -248,7 +276,8 @@ impl Lane {
         let sent = async {
             let steps = calls.iter().flat_map(|call| &call.steps).map(|step| step.sql);
             #[cfg(feature = "cluster")]
-            let steps = steps.chain(calls.iter().any(|call| !call.fences.is_empty()).then_some(PASS));
+            let steps =
+                steps.chain(calls.iter().any(|call| !call.fences.is_empty()).then_some(PASS));
             let alone = (self.kind == Kind::Write).then_some(ALONE);
             connection.prepare(steps.chain(alone)).await.map_err(trouble)?;
             send(connection, self.kind, calls).await

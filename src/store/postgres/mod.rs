@@ -15,7 +15,6 @@ mod call;
 mod config;
 mod connection;
 #[cfg(feature = "cluster")]
-#[cfg_attr(not(test), expect(dead_code, reason = "no server has a node yet"))]
 mod fence;
 mod invitations;
 mod lane;

@@ -34,8 +34,7 @@ impl OfflineStore for Postgres {
     }
 
     fn list(&self, account: &BareJid) -> StoreFuture<Vec<(OfflineId, OfflineMessage)>> {
-        let sql =
-            "SELECT id, received, stanza FROM offline_message WHERE account = $1 ORDER BY id";
+        let sql = "SELECT id, received, stanza FROM offline_message WHERE account = $1 ORDER BY id";
         self.read(account).step(sql, values![key(account.as_str())]).call(|rows| {
             let mut messages = Vec::new();
             for row in first(rows) {

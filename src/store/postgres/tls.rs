@@ -12,7 +12,9 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 
@@ -74,8 +76,7 @@ impl Tls {
 fn provider() -> Option<Arc<CryptoProvider>> {
     let installed = CryptoProvider::get_default().map(Arc::clone);
     #[cfg(feature = "ring")]
-    let installed =
-        installed.or_else(|| Some(Arc::new(rustls::crypto::ring::default_provider())));
+    let installed = installed.or_else(|| Some(Arc::new(rustls::crypto::ring::default_provider())));
     installed
 }
 

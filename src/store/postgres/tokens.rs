@@ -17,11 +17,8 @@ macro_rules! columns {
     };
 }
 
-const CLIENT: &str = concat!(
-    "SELECT client, ",
-    columns!(),
-    " FROM token_client WHERE account = $1 AND client = $2"
-);
+const CLIENT: &str =
+    concat!("SELECT client, ", columns!(), " FROM token_client WHERE account = $1 AND client = $2");
 const CLIENTS: &str =
     concat!("SELECT client, ", columns!(), " FROM token_client WHERE account = $1");
 const ADD: &str = concat!(

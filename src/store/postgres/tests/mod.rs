@@ -1,8 +1,10 @@
 //! Against a real server: where `XMPP_TEST_POSTGRES` says how to reach one, as a role that may create databases and roles.
 
 mod faults;
+#[cfg(feature = "sqlite")]
 mod model;
 mod opening;
+mod proxy;
 mod races;
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,7 +40,8 @@ impl Database {
             std::io::Write::write_all(&mut std::io::stderr(), word.as_bytes()).unwrap();
             return None;
         };
-        let name = format!("xmpp_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let name =
+            format!("xmpp_test_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
