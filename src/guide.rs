@@ -17,6 +17,7 @@ page!(extensions, "extensions.md");
 page!(states, "states.md");
 page!(guarantees, "guarantees.md");
 page!(durability, "durability.md");
+page!(engines, "engines.md");
 page!(amplification, "amplification.md");
 page!(attacks, "attacks.md");
 
@@ -63,4 +64,5 @@ pub mod decisions {
     page!(fast, "decisions/0017-fast.md");
     page!(homes, "decisions/0018-homes.md");
     page!(postgresql, "decisions/0019-postgresql.md");
+    page!(engines, "decisions/0020-engines.md");
 }

@@ -283,9 +283,11 @@ fn bytes(open: &impl Fn() -> Arc<dyn Engine>) {
     assert!(answer.done && has(&answer, &odd), "{RULE}");
     let view = over.map_or(View::first_of(1), View::next);
     let mut large = Record::nothing(super::view::SLOTS);
-    large.members = (0..100).map(|_| lease()).chain([odd.clone()]).map(|lease| {
-        Member { name: lease.name, incarnation: lease.incarnation }
-    }).collect();
+    large.members = (0..100)
+        .map(|_| lease())
+        .chain([odd.clone()])
+        .map(|lease| Member { name: lease.name, incarnation: lease.incarnation })
+        .collect();
     let owners = large.members.iter().map(|member| member.incarnation).cycle();
     for (place, owner) in large.places.iter_mut().zip(owners) {
         (place.owner, place.since, place.lost) = (Some(owner), view, view);

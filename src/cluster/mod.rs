@@ -57,12 +57,12 @@ pub(crate) use frame::{Recipient, Word};
 pub(crate) use ledger::Ledgers;
 pub(crate) use member::AskId;
 pub use memory::MemoryEngine;
+pub(crate) use node::{Effect, Node, Stored, Work};
 #[cfg(feature = "postgres")]
 pub use postgres::{Postgres, PostgresBuilder, PostgresError};
+pub use record::{Lease, Record};
 #[cfg(feature = "redis")]
 pub use redis::{Redis, RedisBuilder, RedisError, RedisPosts};
-pub(crate) use node::{Effect, Node, Stored, Work};
-pub use record::{Lease, Record};
 pub(crate) use slots::Change;
 pub use view::{Incarnation, View};
 pub(crate) use view::{SLOTS, Slot};

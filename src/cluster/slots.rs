@@ -36,7 +36,9 @@ pub(super) enum State {
     Claimed,
     Open,
     /// The store has heard of a later owner, by this token: nothing goes on until a view says which.
-    Deposed { by: View },
+    Deposed {
+        by: View,
+    },
 }
 
 /// Work that a slot has begun.
@@ -187,8 +189,7 @@ impl Slots {
     /// Those that somebody else has used whom no view gave them, as far as this one: another engine did, beside the one
     /// that this node knows.
     pub(super) fn usurped(&self, view: View) -> Vec<Slot> {
-        let is_usurped =
-            |home: &Home| matches!(home.state, State::Deposed { by } if by <= view);
+        let is_usurped = |home: &Home| matches!(home.state, State::Deposed { by } if by <= view);
         self.homes().filter(|(_, home)| is_usurped(home)).map(|(slot, _)| slot).collect()
     }
 

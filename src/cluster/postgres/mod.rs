@@ -28,11 +28,21 @@ use crate::store::{ConnectError, PostgresConfig};
 type Hint = Arc<dyn Fn() + Send + Sync>;
 
 /// PostgreSQL as what nodes stand on: leases and the record of who owns which slot. Posts need something else, such as
-/// [`RedisPosts`](super::RedisPosts).
+/// `RedisPosts`.
 ///
 /// One value for each node. It connects again by itself, and runs on the tokio runtime that it was made in; its
-/// futures may be polled anywhere. What it does when the database restarts, hangs, or fails over:
-/// `docs/engines.md`.
+/// futures may be polled anywhere. [What happens](crate::guide::engines) when the database restarts, hangs, or fails over.
+///
+/// ```no_run
+/// use xmpp_session::cluster::Postgres;
+/// use xmpp_session::store::PostgresConfig;
+///
+/// # async fn open() -> Result<(), Box<dyn std::error::Error>> {
+/// let url = "postgres://xmpp:secret@db.example.com/xmpp?sslmode=verify-full";
+/// let engine = Postgres::builder(PostgresConfig::new(url)?).connect().await?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct Postgres {
     shared: Arc<Shared>,
     handle: Handle,
@@ -195,7 +205,8 @@ impl Shared {
             self.schema,
         );
         let rows = connection.client.simple_query(&begin).await?;
-        let version = rows.iter().filter_map(row).filter_map(|row| column(row, "server_version_num"));
+        let version =
+            rows.iter().filter_map(row).filter_map(|row| column(row, "server_version_num"));
         let found = version.last().unwrap_or_default();
         if found.parse::<u32>().is_ok_and(|found| found >= 13_00_00) {
             Ok(connection)

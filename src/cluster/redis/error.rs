@@ -20,7 +20,7 @@ pub enum RedisError {
     /// The name or the password is wrong, or one is wanted.
     #[error("the instance refuses the name or the password")]
     Password(#[source] Cause),
-    /// The user has not the rights that are wanted (ACL): those of `docs/engines.md`.
+    /// The user has not the rights that are wanted (ACL): [these](crate::guide::engines).
     #[error("the user of the instance has not the rights for this")]
     Rights(#[source] Cause),
     /// Nothing more may be written: `maxmemory` is reached.
@@ -78,7 +78,15 @@ impl From<redis::RedisError> for RedisError {
                 Self::Password(Arc::new(error))
             }
             ErrorKind::Server(ServerErrorKind::NoPerm) => Self::Rights(Arc::new(error)),
-            _ if says(&["NOPERM", "ACL failure", "no permissions", "executing the script can't"]) => Self::Rights(Arc::new(error)),
+            _ if says(&[
+                "NOPERM",
+                "ACL failure",
+                "no permissions",
+                "executing the script can't",
+            ]) =>
+            {
+                Self::Rights(Arc::new(error))
+            }
             ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => {
                 Self::ReadOnly(Arc::new(error))
             }

@@ -73,7 +73,8 @@ impl Link {
             return Ok(current);
         }
         // Two that find none connect both; one of them is used on.
-        let inner = self.client.get_multiplexed_async_connection_with_config(&self.config()).await?;
+        let inner =
+            self.client.get_multiplexed_async_connection_with_config(&self.config()).await?;
         let connection = Connection { inner, identity: Arc::default() };
         Ok(self.current.lock().get_or_insert(connection).clone())
     }
@@ -86,8 +87,9 @@ impl Link {
     ) -> Result<T, RedisError> {
         result.map_err(RedisError::from).inspect_err(|error| {
             let mut current = self.current.lock();
-            let is_same =
-                current.as_ref().is_some_and(|one| Arc::ptr_eq(&one.identity, &connection.identity));
+            let is_same = current
+                .as_ref()
+                .is_some_and(|one| Arc::ptr_eq(&one.identity, &connection.identity));
             if is_same && error.ends_connection() {
                 *current = None;
             }
@@ -213,13 +215,15 @@ mod unit {
 
     #[test]
     fn node_1_an_instance_that_is_too_old_is_named() {
-        let says = |version: &str| check_version(&format!("# Server\r\nredis_version:{version}\r\n"));
+        let says =
+            |version: &str| check_version(&format!("# Server\r\nredis_version:{version}\r\n"));
         for version in ["6.0.0", "6.2.14", "7.0.15", "7.2.4", "10.0.0"] {
             assert!(says(version).is_ok(), "{version}");
         }
         for version in ["5.0.14", "4.0", "5", "x.y"] {
             let error = says(version).unwrap_err();
-            let text = format!("the instance is of version {version}, and has to be of 6.0 at least");
+            let text =
+                format!("the instance is of version {version}, and has to be of 6.0 at least");
             assert_eq!(error.to_string(), text);
         }
         assert!(check_version("").is_err());

@@ -28,7 +28,19 @@ type Inbox = Arc<dyn Fn(Arc<[u8]>) + Send + Sync>;
 /// Redis or Valkey as what nodes stand on: leases and the record of who owns which slot, and the way for posts.
 ///
 /// One value for each node. It connects again by itself, and runs on the tokio runtime that it was made in; its
-/// futures may be polled anywhere. What it does when an instance restarts, hangs, or fails over: `docs/engines.md`.
+/// futures may be polled anywhere. [What happens](crate::guide::engines) when an instance restarts, hangs, or fails over.
+///
+/// ```no_run
+/// use std::sync::Arc;
+/// use xmpp_session::cluster::{Engine, Posts, Redis};
+///
+/// # async fn open() -> Result<(), Box<dyn std::error::Error>> {
+/// let redis = Redis::builder("rediss://xmpp:secret@leases.example, rediss://posts.example");
+/// let redis = Arc::new(redis.name("chat").connect().await?);
+/// let (engine, posts): (Arc<dyn Engine>, Arc<dyn Posts>) = (redis.clone(), redis);
+/// # Ok(())
+/// # }
+/// ```
 pub struct Redis {
     leases: Arc<Leases>,
     posts: RedisPosts,
@@ -46,7 +58,7 @@ pub struct RedisBuilder {
     roots: Option<Vec<u8>>,
 }
 
-/// Posts by Redis or Valkey alone, where another engine keeps leases and the record.
+/// Posts by Redis or Valkey alone, where another engine keeps leases and the record: [`RedisBuilder::connect_posts`].
 pub struct RedisPosts {
     sender: Arc<Sender>,
     heard: Arc<Heard>,

@@ -247,8 +247,7 @@ mod unit {
     }
 
     fn published(to: u64, sender: u64, number: u64, post: u8) -> [Value; 2] {
-        let stamped =
-            [&sender.to_be_bytes()[..], &number.to_be_bytes()[..], &[post]].concat();
+        let stamped = [&sender.to_be_bytes()[..], &number.to_be_bytes()[..], &[post]].concat();
         let channel = channel("xmpp", Incarnation(to));
         [Value::BulkString(channel.into()), Value::BulkString(stamped)]
     }

@@ -12,17 +12,19 @@ use crate::cluster::conformance;
 use crate::cluster::engine::{Answer, Engine, EngineFuture};
 use crate::cluster::memory::MemoryEngine;
 use crate::cluster::postgres::{Postgres, PostgresBuilder, PostgresError};
-use crate::store::{ConnectError, PostgresConfig};
 use crate::cluster::record::{Lease, Record};
 use crate::cluster::view::{Incarnation, View};
 use crate::park::block_on;
+use crate::store::{ConnectError, PostgresConfig};
 
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
 fn builder(url: &str) -> PostgresBuilder {
-    Postgres::builder(PostgresConfig::new(url).unwrap()).ttl(TTL).timeout(Duration::from_millis(600))
+    Postgres::builder(PostgresConfig::new(url).unwrap())
+        .ttl(TTL)
+        .timeout(Duration::from_millis(600))
 }
 
 fn connect(runtime: &Runtime, url: &str) -> Arc<Postgres> {
@@ -80,7 +82,13 @@ fn node_11_a_database_that_restarts_has_forgotten_nothing() {
         assert!(done(engine.replace(None, record(&before, 1))).done);
         server.kill();
         let error = why(engine.read());
-        assert!(matches!(error, PostgresError::Database(ConnectError::Unreachable(_)) | PostgresError::TimedOut), "{error:?}");
+        assert!(
+            matches!(
+                error,
+                PostgresError::Database(ConnectError::Unreachable(_)) | PostgresError::TimedOut
+            ),
+            "{error:?}"
+        );
         server.begin();
         let after = eventually("it answers", || block_on(engine.read()).ok());
         assert_eq!((&after.instance, after.record), (&before, Some(record(&before, 1))));
@@ -159,9 +167,7 @@ fn node_1_a_database_that_hangs_is_not_waited_for() {
         assert_eq!(after.instance, before);
         // Nor for somebody who holds the row.
         let held = server.hold("SELECT 1 FROM xmpp_session.xmpp_cluster FOR UPDATE");
-        eventually("it is held", || {
-            matches!(block_on(engine.read()), Err(_)).then_some(())
-        });
+        eventually("it is held", || matches!(block_on(engine.read()), Err(_)).then_some(()));
         let error = why(engine.read());
         assert!(matches!(error, PostgresError::TimedOut), "{error:?}");
         drop(held);
@@ -175,18 +181,30 @@ fn node_1_what_is_wrong_with_a_database_is_said() {
         let (runtime, server) = (runtime(), PostgresServer::start(&bin));
         let port = server.port();
         let error = refused(&runtime, "postgres://postgres@127.0.0.1:1/postgres?sslmode=disable");
-        assert!(matches!(error, PostgresError::Database(ConnectError::Unreachable(_))), "{error:?}");
-        assert!(matches!(block_on(builder(&server.url()).connect()), Err(PostgresError::NoRuntime)));
+        assert!(
+            matches!(error, PostgresError::Database(ConnectError::Unreachable(_))),
+            "{error:?}"
+        );
+        assert!(matches!(
+            block_on(builder(&server.url()).connect()),
+            Err(PostgresError::NoRuntime)
+        ));
         server.sql("CREATE ROLE nothing LOGIN");
         server.sql("CREATE ROLE one LOGIN SUPERUSER CONNECTION LIMIT 0");
         server.sql("ALTER ROLE one NOSUPERUSER");
         server.sql("CREATE ROLE secret LOGIN SUPERUSER PASSWORD 'secret'");
         server.asks_password_of("secret");
         let of = |user: &str| {
-            refused(&runtime, &format!("postgres://{user}@127.0.0.1:{port}/postgres?sslmode=disable"))
+            refused(
+                &runtime,
+                &format!("postgres://{user}@127.0.0.1:{port}/postgres?sslmode=disable"),
+            )
         };
         let error = of("nothing");
-        assert!(matches!(error, PostgresError::Database(ConnectError::MissingRights(_))), "{error:?}");
+        assert!(
+            matches!(error, PostgresError::Database(ConnectError::MissingRights(_))),
+            "{error:?}"
+        );
         let error = of("one");
         assert!(matches!(error, PostgresError::Full(_)), "{error:?}");
         let error = of("secret:wrong");
@@ -208,7 +226,9 @@ fn node_1_what_is_wrong_with_a_database_is_said() {
         server.sql("ALTER SYSTEM RESET default_transaction_read_only");
         server.sql("SELECT pg_reload_conf()");
         eventually("it takes writes", || block_on(engine.read()).ok());
-        server.sql("UPDATE xmpp_session.xmpp_cluster_lease SET lease = 'nonsense', until = 'infinity'");
+        server.sql(
+            "UPDATE xmpp_session.xmpp_cluster_lease SET lease = 'nonsense', until = 'infinity'",
+        );
         let error = why(engine.read());
         assert!(matches!(error, PostgresError::Foreign), "{error:?}");
     }
@@ -221,9 +241,8 @@ fn node_11_nodes_outlive_what_a_database_suffers() {
         // Posts by something else.
         let clock = Arc::new(crate::environment::System::new());
         let posts = Arc::new(MemoryEngine::new(clock, TTL));
-        let start = |name| {
-            world.run(name, connect(&runtime, &server.url()) as _, Arc::clone(&posts) as _)
-        };
+        let start =
+            |name| world.run(name, connect(&runtime, &server.url()) as _, Arc::clone(&posts) as _);
         let [mut a, b, mut c]: [Running; 3] = [start(1), start(2), start(3)];
         world.settles(&[&a, &b, &c]);
         assert_eq!(world.fenced(), [0; 0]);

@@ -15,7 +15,6 @@ use crate::cluster::redis::{Redis, RedisBuilder, RedisError};
 use crate::cluster::view::{Incarnation, View};
 use crate::park::block_on;
 
-
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
@@ -58,9 +57,12 @@ fn node_8_an_engine_on_redis_conforms() {
         let open = || connect(&runtime, &server.url());
         conformance::engine(|| open() as _, TTL, thread::sleep);
         conformance::posts(|| open() as _);
-        conformance::forgetting(|| open() as _, || {
-            server.command(&["FLUSHALL"]);
-        });
+        conformance::forgetting(
+            || open() as _,
+            || {
+                server.command(&["FLUSHALL"]);
+            },
+        );
     }
 }
 
@@ -116,7 +118,10 @@ fn node_11_another_instance_has_another_name() {
             assert_eq!(done(engine.read()).instance, before, "the same until it restarts");
             server.kill();
             let error = why(engine.read());
-            assert!(matches!(error, RedisError::Unreachable(_) | RedisError::TimedOut), "{error:?}");
+            assert!(
+                matches!(error, RedisError::Unreachable(_) | RedisError::TimedOut),
+                "{error:?}"
+            );
             server.begin();
             let after = eventually("it answers", || block_on(engine.read()).ok());
             assert_ne!(after.instance, before);
@@ -142,7 +147,8 @@ fn node_11_another_instance_has_another_name() {
 fn node_11_a_replica_that_takes_over_is_another_instance() {
     for program in redis_programs("node_11_a_replica_that_takes_over_is_another_instance") {
         let runtime = runtime();
-        let (first, second) = (RedisServer::start(&program, &[]), RedisServer::start(&program, &[]));
+        let (first, second) =
+            (RedisServer::start(&program, &[]), RedisServer::start(&program, &[]));
         let engine = connect(&runtime, &first.url());
         let before = done(engine.renew(lease(1), true)).instance;
         assert!(done(engine.replace(None, record(&before, 1))).done);
@@ -190,7 +196,10 @@ fn node_1_an_instance_that_hangs_is_not_waited_for() {
         server.signal("STOP");
         for _ in 0..3 {
             let error = why(engine.renew(lease(1), false));
-            assert!(matches!(error, RedisError::TimedOut | RedisError::Unreachable(_)), "{error:?}");
+            assert!(
+                matches!(error, RedisError::TimedOut | RedisError::Unreachable(_)),
+                "{error:?}"
+            );
         }
         thread::sleep(TTL);
         server.signal("CONT");
@@ -216,11 +225,39 @@ fn node_1_what_is_wrong_with_an_instance_is_said() {
 
         let server = RedisServer::start(&program, &[]);
         let engine = connect(&runtime, &server.url());
-        server.command(&["ACL", "SETUSER", "whole", "on", ">secret", "~xmpp", "&xmpp:*", "+hello",
-            "+ping", "+info", "+time", "+eval", "+evalsha", "+script|load", "+hget", "+hset",
-            "+hdel", "+hgetall", "+publish", "+subscribe"]);
+        server.command(&[
+            "ACL",
+            "SETUSER",
+            "whole",
+            "on",
+            ">secret",
+            "~xmpp",
+            "&xmpp:*",
+            "+hello",
+            "+ping",
+            "+info",
+            "+time",
+            "+eval",
+            "+evalsha",
+            "+script|load",
+            "+hget",
+            "+hset",
+            "+hdel",
+            "+hgetall",
+            "+publish",
+            "+subscribe",
+        ]);
         server.command(&["ACL", "SETUSER", "half", "on", ">secret", "~xmpp", "+@all", "-time"]);
-        server.command(&["ACL", "SETUSER", "deaf", "on", ">secret", "~xmpp", "+@all", "resetchannels"]);
+        server.command(&[
+            "ACL",
+            "SETUSER",
+            "deaf",
+            "on",
+            ">secret",
+            "~xmpp",
+            "+@all",
+            "resetchannels",
+        ]);
         server.command(&["ACL", "SETUSER", "keys", "on", ">secret", "~other", "&*", "+@all"]);
         let as_user = |user: &str, password: &str| {
             builder(&format!("redis://{user}:{password}@127.0.0.1:{}", server.port))
@@ -310,7 +347,8 @@ fn node_11_nodes_outlive_what_an_instance_suffers() {
 fn node_3_two_instances_at_once_leave_the_stores_whole() {
     for program in redis_programs("node_3_two_instances_at_once_leave_the_stores_whole") {
         let (runtime, world) = (runtime(), World::new());
-        let (first, second) = (RedisServer::start(&program, &[]), RedisServer::start(&program, &[]));
+        let (first, second) =
+            (RedisServer::start(&program, &[]), RedisServer::start(&program, &[]));
         let ways = [(); 3].map(|()| Proxy::to(first.port));
         let urls = ways.each_ref().map(|way| format!("redis://127.0.0.1:{}", way.port));
         let [a, b, c] = nodes(&runtime, &world, urls);

@@ -165,7 +165,8 @@ mod postgres {
         pub(in super::super) fn start(bin: &str) -> Self {
             let server = Self::new(bin);
             let data = server.data();
-            server.run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8"]);
+            server
+                .run("initdb", &["-D", &data, "-U", "postgres", "-A", "trust", "-N", "-E", "UTF8"]);
             let mut server = server;
             server.begin();
             server
@@ -252,7 +253,9 @@ mod postgres {
         /// Statements, by a connection of its own.
         pub(in super::super) fn sql(&self, statements: &str) -> String {
             let mut psql = self.client("psql");
-            let output = psql.args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-c", statements]).stdout(Stdio::piped());
+            let output = psql
+                .args(["-X", "-At", "-v", "ON_ERROR_STOP=1", "-c", statements])
+                .stdout(Stdio::piped());
             let output = output.output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             String::from_utf8_lossy(&output.stdout).trim().to_owned()
