@@ -163,8 +163,8 @@ impl Postgres {
         let shared = Arc::clone(&self.shared);
         let task = self.handle.spawn(async move { shared.ask(change).await });
         Box::pin(async move {
-            let answer = task.await.map_err(|error| EngineError::new(error))?;
-            answer.map_err(|error| EngineError::new(error))
+            let answer = task.await.map_err(EngineError::new)?;
+            answer.map_err(EngineError::new)
         })
     }
 }

@@ -168,8 +168,8 @@ impl Redis {
         let leases = Arc::clone(&self.leases);
         let task = self.handle.spawn(async move { leases.ask(&what).await });
         Box::pin(async move {
-            let answer = task.await.map_err(|error| EngineError::new(error))?;
-            answer.map_err(|error| EngineError::new(error))
+            let answer = task.await.map_err(EngineError::new)?;
+            answer.map_err(EngineError::new)
         })
     }
 }

@@ -198,7 +198,7 @@ impl<'a> Life<'a> {
                 return false;
             }
             if leaving.load(Ordering::Relaxed) {
-                self.node.leave();
+                self.node.leave(false);
             }
             let now = self.world.now();
             self.hear(now);
@@ -265,7 +265,7 @@ impl<'a> Life<'a> {
                 self.node.finish(now, work);
             }
             Effect::Post(to, post) => self.posts.post(to, post),
-            Effect::Slot(..) | Effect::Fenced | Effect::Left => {}
+            _ => {}
         }
     }
 
