@@ -20,7 +20,7 @@ fn runtime() -> Runtime {
 }
 
 fn builder(urls: &str) -> RedisBuilder {
-    Redis::builder(urls).ttl(TTL).timeout(Duration::from_millis(400))
+    Redis::builder(urls).ttl(TTL).timeout(Duration::from_secs(1))
 }
 
 fn connect(runtime: &Runtime, urls: &str) -> Arc<Redis> {

@@ -21,7 +21,7 @@ use crate::cluster::slots::Job;
 use crate::cluster::view::{Incarnation, Slot, View};
 use crate::store::fence::{Fence, FenceToken, Fences};
 
-pub(super) const TTL: Duration = Duration::from_millis(1500);
+pub(super) const TTL: Duration = Duration::from_millis(2500);
 const SLOTS: u16 = 12;
 const TICK: Duration = Duration::from_millis(5);
 
