@@ -8,5 +8,8 @@ mod common {
 }
 
 #[cfg(test)]
+#[path = "cluster_presence.rs"]
+mod cluster_presence;
+#[cfg(test)]
 #[path = "nodes.rs"]
 mod nodes;

@@ -1,8 +1,6 @@
 //! Presence and subscriptions between nodes: the same script on one server and on several, whose clients must not see
 //! a difference (NODE-15, 17, 18).
 
-#![cfg(feature = "cluster")]
-
 use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex};

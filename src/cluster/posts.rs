@@ -214,7 +214,7 @@ impl Node {
             for slot in numbered.frame.slots() {
                 self.flows.entry(slot).or_default().answered();
                 if refused.contains(&slot) {
-                    self.take_back(slot, &numbered, post.view);
+                    self.take_back(slot, &numbered, Some(post.view));
                 }
             }
         }
@@ -327,20 +327,19 @@ impl Node {
         is_void && !broken!(self.settings, VoidHeard)
     }
 
-    fn take_back(&mut self, slot: Slot, numbered: &Numbered, their_view: View) {
-        if let Some(part) = self.returned(slot, numbered) {
-            self.flows.entry(slot).or_default().take_back(part, their_view, &self.settings);
-        }
-    }
-
-    /// The part of a frame that comes back, if it is still to be said.
-    fn returned(&mut self, slot: Slot, numbered: &Numbered) -> Option<Arc<Frame>> {
+    /// A frame comes back from a slot: refused, in the view that is known there, or because nobody is there any more.
+    fn take_back(&mut self, slot: Slot, numbered: &Numbered, refused: Option<View>) {
         if self.is_void(&numbered.frame, numbered.view) {
             #[cfg(test)]
             self.void.push(Arc::clone(&numbered.frame));
-            return None;
+            return;
         }
-        Some(Arc::new(numbered.frame.narrowed(|one| one.slot == slot)))
+        let part = Arc::new(numbered.frame.narrowed(|one| one.slot == slot));
+        let flow = self.flows.entry(slot).or_default();
+        match refused {
+            Some(their_view) => flow.take_back(part, their_view, &self.settings),
+            None => flow.say_again(part, &self.settings),
+        }
     }
 
     /// What somebody had not answered who is no member any more goes to whoever has the slots now (NODE-10).
@@ -351,8 +350,8 @@ impl Node {
                 // Whether it was taken nobody knows.
                 if let Body::Up { leg, .. } = &numbered.frame.body {
                     self.effects.push_back(Effect::Broken(leg.number));
-                } else if let Some(part) = self.returned(slot, &numbered) {
-                    self.flows.entry(slot).or_default().say_again(part, &self.settings);
+                } else {
+                    self.take_back(slot, &numbered, None);
                 }
             }
         }

@@ -263,7 +263,7 @@ impl<C: SharedConnection> Inner<C> {
         let stanza = || stanza.readdressed(stanza.from().as_deref(), Some(target));
         let (bare, resource) = parts(target);
         if !self.is_local(bare) {
-            if !self.direct_afar(bare, &stanza, validity) {
+            if !self.direct_afar(bare, stanza, validity) {
                 self.elsewhere(stanza, validity);
             }
             return;
