@@ -2,7 +2,13 @@
 //!
 //! Needs a PostgreSQL server: `XMPP_TEST_POSTGRES=postgres://…  cargo bench --features postgres,sqlite --bench stores`. It makes
 //! a schema of its own there, and an SQLite file in the directory for temporary files.
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic, reason = "a bench fails by panicking")]
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a bench fails by panicking"
+)]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};

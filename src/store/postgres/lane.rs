@@ -1,6 +1,7 @@
 //! The pool: tasks with a connection each that take what waits.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,7 @@ use tokio_postgres::types::ToSql;
 
 use super::call::{Call, Kind, Rows};
 use super::connection::{ConnectError, Connection, Connector, Reply, all, describe, is_gone};
+use super::text;
 use crate::store::StoreError;
 
 /// How many calls go into one transaction.
@@ -21,12 +23,20 @@ const MOST: usize = 64;
 /// How long a lane waits before it tries again, at first and at last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
-/// Numbers of one's own, until the transaction ends. In ascending order, so that two never wait for each other. And which
-/// transaction this is: if its COMMIT is not answered, the server can be asked about it.
-const ALONE: &str = "SELECT txid_current(), count(pg_advisory_xact_lock(number)) FROM unnest($1::bigint[]) AS number";
+/// Numbers of one's own, until the transaction ends. In ascending order, so that two never wait for each other. The
+/// lane's own is one of them.
+const ALONE: &str =
+    "SELECT count(pg_advisory_xact_lock(number)) FROM unnest($1::bigint[]) AS number";
+
+/// Which transaction of its lane this is: if its COMMIT is not answered, the server can be asked. `txid_status` would not
+/// do: a server that crashed gives numbers again that it had not written down.
+const MARK: &str = "INSERT INTO lane (id, last) VALUES ($1, $2)
+    ON CONFLICT (id) DO UPDATE SET last = excluded.last, used = now()";
+/// Behind the end of the transaction, if the server has not noticed yet that its connection was lost.
+const ENDED: &str = "SELECT pg_advisory_xact_lock($1)";
+const MARKED: &str = "SELECT FROM lane WHERE id = $1 AND last = $2";
 #[cfg(feature = "cluster")]
 const PASS: &str = "SELECT pass($1, $2, $3)";
-const STATUS: &str = "SELECT txid_status($1)";
 
 /// The queues, and the lanes that serve them until they are dropped.
 pub(super) struct Pool {
@@ -53,6 +63,8 @@ impl Pool {
             };
             let lane = Lane {
                 kind,
+                id: RandomState::new().hash_one(n).cast_signed(),
+                last: 0,
                 connector: Arc::clone(&connector),
                 connection: first.take(),
                 pause: PAUSES.0,
@@ -154,6 +166,10 @@ impl Drop for Served {
 
 struct Lane {
     kind: Kind,
+    /// Which lane this is, of those of all servers.
+    id: i64,
+    /// Its transactions, counted.
+    last: i64,
     connector: Arc<Connector>,
     connection: Option<Connection>,
     pause: Duration,
@@ -167,7 +183,7 @@ enum Trouble {
     /// The connection was lost: nothing has changed.
     Lost(String),
     /// The connection was lost behind the COMMIT of this transaction.
-    InDoubt(i64, Vec<Rows>),
+    InDoubt(Vec<Rows>),
 }
 
 struct Refusal {
@@ -237,9 +253,9 @@ impl Lane {
                     self.rest().await;
                     apart(&mut groups, calls);
                 }
-                Err(Trouble::InDoubt(transaction, rows)) => {
+                Err(Trouble::InDoubt(rows)) => {
                     self.connection = None;
-                    match self.settle(transaction, &calls).await {
+                    match self.settle(&calls).await {
                         Some(true) => answer(calls, rows),
                         Some(false) => groups.push_front(calls),
                         None => {
@@ -270,6 +286,8 @@ impl Lane {
     async fn attempt(&mut self, calls: &[Call]) -> Result<Vec<Rows>, Trouble> {
         // The server's own time-out comes first where it can.
         let patience = self.timeout.saturating_add(Duration::from_secs(1));
+        self.last += 1;
+        let mark = (self.kind == Kind::Write).then_some((self.id, self.last));
         let Some(connection) = &mut self.connection else {
             return Err(Trouble::Lost("no connection".into()));
         };
@@ -278,11 +296,11 @@ impl Lane {
             #[cfg(feature = "cluster")]
             let steps =
                 steps.chain(calls.iter().any(|call| !call.fences.is_empty()).then_some(PASS));
-            let alone = (self.kind == Kind::Write).then_some(ALONE);
+            let alone = mark.map(|_| [ALONE, MARK]).into_iter().flatten();
             connection.prepare(steps.chain(alone)).await.map_err(trouble)?;
-            send(connection, self.kind, calls).await
+            send(connection, mark, calls).await
         };
-        let (transaction, rows) = match timeout(patience, sent).await {
+        let rows = match timeout(patience, sent).await {
             Ok(sent) => match sent {
                 Ok(sent) => sent,
                 Err(refused @ Trouble::Refused(_)) => {
@@ -296,24 +314,26 @@ impl Lane {
             },
             Err(_) => return Err(Trouble::Lost("the server does not answer".into())),
         };
-        let Some(transaction) = transaction else { return Ok(rows) };
+        if mark.is_none() {
+            return Ok(rows);
+        }
         match timeout(patience, connection.command("COMMIT")).await {
             Ok(Ok(_)) => Ok(rows),
             Ok(Err(error)) => Err(match trouble(error) {
                 Trouble::Refused(refusal) => Trouble::Refused(refusal),
-                _ => Trouble::InDoubt(transaction, rows),
+                _ => Trouble::InDoubt(rows),
             }),
-            Err(_) => Err(Trouble::InDoubt(transaction, rows)),
+            Err(_) => Err(Trouble::InDoubt(rows)),
         }
     }
 
-    /// Whether a transaction took place; `None` where that is not to be found out in time.
-    async fn settle(&mut self, transaction: i64, calls: &[Call]) -> Option<bool> {
+    /// Whether the last transaction took place; `None` where that is not to be found out in time.
+    async fn settle(&mut self, calls: &[Call]) -> Option<bool> {
         // As long again as they have waited at most: to say nothing is worse than to be late.
         let until = calls.iter().map(|call| call.until).max()?.checked_add(self.timeout)?;
         let asked = async {
             loop {
-                if let Some(took_place) = self.ask(transaction).await {
+                if let Some(took_place) = self.ask().await {
                     return took_place;
                 }
                 self.rest().await;
@@ -322,46 +342,45 @@ impl Lane {
         timeout(until.saturating_duration_since(Instant::now()), asked).await.ok()
     }
 
-    async fn ask(&mut self, transaction: i64) -> Option<bool> {
+    async fn ask(&mut self) -> Option<bool> {
         self.connected().await.ok()?;
-        let connection = self.connection.as_mut()?;
-        let values: [&(dyn ToSql + Sync); 1] = [&transaction];
-        let asked = connection.client.query_one(STATUS, &values);
-        let answered = timeout(self.timeout, asked).await;
-        match answered {
-            Ok(Ok(row)) => match row.try_get::<_, Option<&str>>(0) {
-                Ok(Some("committed")) => Some(true),
-                Ok(Some("in progress")) => None,
-                _ => Some(false),
-            },
-            // A server that has taken over and never heard of it.
-            Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PARAMETER_VALUE) => {
-                Some(false)
-            }
-            _ => {
-                self.connection = None;
-                None
-            }
+        let client = &self.connection.as_ref()?.client;
+        let (lane, id, number) = (lock_of(self.id), self.id, self.last);
+        let asked = async {
+            let values: [&(dyn ToSql + Sync); 1] = [&lane];
+            client.query(ENDED, &values).await?;
+            let values: [&(dyn ToSql + Sync); 2] = [&id, &number];
+            client.query_opt(MARKED, &values).await
+        };
+        if let Ok(Ok(found)) = timeout(self.timeout, asked).await {
+            return Some(found.is_some());
         }
+        self.connection = None;
+        None
     }
+}
+
+fn lock_of(lane: i64) -> i64 {
+    text::number("lane", &lane.to_string())
 }
 
 const UNKNOWN: &str = "the connection was lost behind a commit, and the server cannot be asked: \
     what was to be changed may have been changed";
 
-/// All statements of all calls, up to the COMMIT of those that write. With their transaction, if that is still open.
+/// All statements of all calls, up to the COMMIT of those that write: these bear the mark.
 async fn send(
     connection: &Connection,
-    kind: Kind,
+    mark: Option<(i64, i64)>,
     calls: &[Call],
-) -> Result<(Option<i64>, Vec<Rows>), Trouble> {
-    let numbers: BTreeSet<_> = calls.iter().flat_map(|call| &call.alone_with).copied().collect();
+) -> Result<Vec<Rows>, Trouble> {
+    let mut numbers: BTreeSet<_> =
+        calls.iter().flat_map(|call| &call.alone_with).copied().collect();
+    numbers.extend(mark.map(|(lane, _)| lock_of(lane)));
     let numbers: Vec<_> = numbers.into_iter().collect();
     let fences = fences(calls)?;
     let mut replies: Vec<Reply<'_>> = Vec::new();
     let is_fenced = !fences.0.is_empty();
-    let is_write = kind == Kind::Write;
-    if is_write || is_fenced {
+    if mark.is_some() || is_fenced {
         replies.push(connection.command("BEGIN READ WRITE"));
     }
     #[cfg(feature = "cluster")]
@@ -369,16 +388,18 @@ async fn send(
         let values: [&(dyn ToSql + Sync); 3] = [&fences.0, &fences.1, &fences.2];
         replies.push(connection.query(PASS, values.into_iter()));
     }
-    if is_write {
+    if let Some((lane, number)) = &mark {
         let values: [&(dyn ToSql + Sync); 1] = [&numbers];
         replies.push(connection.query(ALONE, values.into_iter()));
+        let values: [&(dyn ToSql + Sync); 2] = [lane, number];
+        replies.push(connection.query(MARK, values.into_iter()));
     }
     let before = replies.len();
     for step in calls.iter().flat_map(|call| &call.steps) {
         let values = step.values.iter().map(|value| &**value as &(dyn ToSql + Sync));
         replies.push(connection.query(step.sql, values));
     }
-    if is_fenced && !is_write {
+    if is_fenced && mark.is_none() {
         replies.push(connection.command("COMMIT"));
     }
     let mut results = Vec::with_capacity(replies.len());
@@ -386,17 +407,9 @@ async fn send(
         // The first error is the cause of the others.
         results.push(result.map_err(trouble)?);
     }
-    let mut results = results.into_iter();
-    let begun = results.by_ref().take(before).last();
-    let transaction = match begun.filter(|_| is_write) {
-        Some(alone) => {
-            let number = alone.first().map(|row| row.try_get(0));
-            number.transpose().map_err(trouble)?
-        }
-        None => None,
-    };
-    let rows = calls.iter().map(|call| results.by_ref().take(call.steps.len()).collect()).collect();
-    Ok((transaction, rows))
+    let mut results = results.into_iter().skip(before);
+    let rows = |call: &Call| results.by_ref().take(call.steps.len()).collect();
+    Ok(calls.iter().map(rows).collect())
 }
 
 /// Slots in ascending order with the highest token of each.

@@ -95,6 +95,12 @@ pub(super) const MIGRATIONS: &[&str] = &[r#"
     );
     CREATE INDEX invitation_of_account ON invitation USING hash (account);
     CREATE INDEX invitation_by_expiry ON invitation (expires);
+    -- Of each lane of each server, its last transaction.
+    CREATE TABLE lane (
+        id bigint PRIMARY KEY,
+        last bigint NOT NULL,
+        used timestamptz NOT NULL DEFAULT now()
+    );
     -- Of stores that several nodes share (NODE-3): the highest token of each slot, and the last term.
     CREATE TABLE slot_fence (
         slot integer PRIMARY KEY,
@@ -177,6 +183,8 @@ async fn step(client: &Client, schema: &str) -> Result<(), ConnectError> {
         version += 1;
         client.execute("UPDATE schema_version SET version = $1", &[&version]).await?;
     }
+    // Of servers that are long gone.
+    client.batch_execute("DELETE FROM lane WHERE used < now() - interval '7 days'").await?;
     Ok(())
 }
 

@@ -187,8 +187,7 @@ fn roster_10_off_2_a_call_that_fails_fails_alone() {
          CREATE TRIGGER refuse BEFORE INSERT ON offline_message FOR EACH ROW EXECUTE FUNCTION refuse();",
     );
     let (client, held) = hold(&database, &store);
-    let [good, bad, full] =
-        ["good@example.com", "bad@example.com", "full@example.com"].map(|text| jid(text));
+    let [good, bad, full] = ["good@example.com", "bad@example.com", "full@example.com"].map(jid);
     let first = store.push(&good, message("1"));
     let refused = store.rosters().apply(&bad, put(1, "b@example.com"));
     let pair = store.rosters().apply_pair(&good, put(1, "bad@x"), &bad, put(1, "good@x"));
@@ -306,7 +305,7 @@ fn jid_6_addresses_as_long_as_they_may_be_are_kept() {
     assert!(one == expected.into_contact(&contact));
     assert!(block_on(store.rosters().requests(&account)).unwrap() == [request]);
     block_on(store.blocks().apply(&account, vec![resource.clone()], vec![])).unwrap();
-    assert_eq!(block_on(store.blocks().load(&account)).unwrap(), [resource.clone()]);
+    assert_eq!(block_on(store.blocks().load(&account)).unwrap(), std::slice::from_ref(&resource));
     block_on(store.blocks().apply(&account, vec![], vec![resource])).unwrap();
     assert!(block_on(store.blocks().load(&account)).unwrap().is_empty());
     block_on(store.push(&account, message("1"))).unwrap();

@@ -163,10 +163,7 @@ impl Postgres {
 
 #[test]
 fn roster_10_sub_9_off_2_block_2_fast_4_postgres_conforms() {
-    let database = match Database::new() {
-        Some(database) => database,
-        None => return,
-    };
+    let Some(database) = Database::new() else { return };
     let limits = OfflineLimits::new(30, 100_000);
     let open = || Stores::all_in(Arc::new(database.store().with_offline_limits(limits)));
     conformance::durable(open);
