@@ -120,7 +120,6 @@ impl Sender {
                 }
                 if self.publish_all(&way.link, &posts).await.is_err() {
                     way.link.set_up(false);
-                    break;
                 }
             }
         }

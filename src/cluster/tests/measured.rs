@@ -110,7 +110,7 @@ fn measure(name: &str, from: &dyn Posts, to: &dyn Posts, size: usize, server: &R
             post();
             sent += 1;
         }
-        if all.recv_timeout(Duration::from_millis(500)).is_ok() {
+        if all.recv_timeout(Duration::from_secs(2)).is_ok() {
             got += 1 + all.try_iter().count() as u64;
         } else {
             println!("{name}: {} were lost", sent - got);
