@@ -17,6 +17,7 @@ page!(extensions, "extensions.md");
 page!(states, "states.md");
 page!(guarantees, "guarantees.md");
 page!(durability, "durability.md");
+page!(engines, "engines.md");
 page!(amplification, "amplification.md");
 page!(attacks, "attacks.md");
 
@@ -65,4 +66,5 @@ pub mod decisions {
     page!(tls_without_buffers, "decisions/0021-tls-without-buffers.md");
     page!(cores, "decisions/0022-cores.md");
     page!(postgresql, "decisions/0019-postgresql.md");
+    page!(engines, "decisions/0020-engines.md");
 }

@@ -58,6 +58,7 @@
 //! - `tokio`, `threads`: its sockets and TLS. `ring` (default) is the cryptography of that TLS.
 //! - `certificates`: the addresses in client certificates. `sqlite`: stores in one file. `postgres`: stores in a
 //!   database. `conformance`: tests for stores of your own. `tracing`, `metrics`: for a log, for monitoring.
+//! - `cluster`: several nodes as one server; `redis`: what they stand on, on Redis or Valkey.
 //!
 //! Without any there are [`session`], [`connection`], [`outbox`], rosters ([`rules::roster`]) and [`stanza`], on six
 //! dependencies.

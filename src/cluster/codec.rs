@@ -1,14 +1,17 @@
-//! The bytes of posts. Numbers are LEB128; what has a length is preceded by it. A first byte names the version: nodes
-//! of another one are not understood, and their posts are dropped.
+//! The bytes of posts, and of what an engine keeps. Numbers are LEB128; what has a length is preceded by it. A first
+//! byte names the version: nodes of another one are not understood, and their posts are dropped.
 
 use std::sync::Arc;
 
 use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
 use super::leg::{Down, Ending, LegId, Up};
+use super::record::{Lease, Member, Move, Place, Record};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
 
 const VERSION: u8 = 1;
+/// Of leases and records, which outlive the nodes that wrote them.
+const KEPT_VERSION: u8 = 1;
 
 const STANZA: u8 = 0;
 const EXPORT: u8 = 1;
@@ -59,6 +62,101 @@ impl Post {
             })?,
         };
         input.0.is_empty().then_some(post)
+    }
+}
+
+impl Lease {
+    /// For an engine to keep.
+    #[must_use]
+    pub fn encode(&self) -> Arc<[u8]> {
+        let mut out = Writer(vec![KEPT_VERSION]);
+        out.number(self.incarnation.0);
+        out.bytes(self.name.as_bytes());
+        out.view(self.seen);
+        out.view(self.settled);
+        out.number(self.leaving.into());
+        out.0.into()
+    }
+
+    /// `None` where it is no lease of this version.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut input = Reader(bytes);
+        if input.byte()? != KEPT_VERSION {
+            return None;
+        }
+        let lease = Self {
+            incarnation: Incarnation(input.number()?),
+            name: input.text()?.into(),
+            seen: input.view()?,
+            settled: input.view()?,
+            leaving: input.flag()?,
+        };
+        input.0.is_empty().then_some(lease)
+    }
+}
+
+impl Record {
+    /// For an engine to keep: about 8 bytes for each slot.
+    #[must_use]
+    pub fn encode(&self) -> Arc<[u8]> {
+        let mut out = Writer(vec![KEPT_VERSION]);
+        out.view(self.view);
+        out.bytes(self.instance.as_bytes());
+        out.list(&self.members, |out, member| {
+            out.number(member.incarnation.0);
+            out.bytes(member.name.as_bytes());
+        });
+        // Places name nodes by their number in this list.
+        let owners = self.places.iter().flat_map(|place| [place.owner, place.going_to()]);
+        let mut nodes: Vec<_> = owners.flatten().map(|node| node.0).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        out.list(&nodes, |out, node| out.number(*node));
+        let number = |node: Option<Incarnation>| {
+            let found = node.and_then(|node| nodes.binary_search(&node.0).ok());
+            found.map_or(0, |index| index as u64 + 1)
+        };
+        out.list(&self.places, |out, place| {
+            out.number(number(place.owner));
+            out.view(place.since);
+            out.view(place.lost);
+            out.number(number(place.going_to()));
+            if let Some(moving) = place.moving {
+                out.view(moving.began);
+            }
+        });
+        out.0.into()
+    }
+
+    /// `None` where it is no record of this version.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut input = Reader(bytes);
+        if input.byte()? != KEPT_VERSION {
+            return None;
+        }
+        let (view, instance) = (input.view()?, input.text()?.into());
+        let members = input.list(|input| {
+            let incarnation = Incarnation(input.number()?);
+            Some(Member { name: input.text()?.into(), incarnation })
+        })?;
+        let nodes = input.list(|input| input.number().map(Incarnation))?;
+        let places = input.list(|input| {
+            let (owner, since, lost) = (input.node(&nodes)?, input.view()?, input.view()?);
+            let moving = match input.node(&nodes)? {
+                Some(to) => Some(Move { to, began: input.view()? }),
+                None => None,
+            };
+            Some(Place { owner, since, lost, moving })
+        })?;
+        input.0.is_empty().then_some(Self { view, instance, members, places })
+    }
+}
+
+impl Place {
+    fn going_to(&self) -> Option<Incarnation> {
+        self.moving.map(|one| one.to)
     }
 }
 
@@ -233,6 +331,14 @@ impl<'a> Reader<'a> {
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(bytes)
+    }
+
+    /// Nought is nobody.
+    fn node(&mut self, nodes: &[Incarnation]) -> Option<Option<Incarnation>> {
+        match usize::try_from(self.number()?).ok()?.checked_sub(1) {
+            None => Some(None),
+            Some(index) => nodes.get(index).copied().map(Some),
+        }
     }
 
     fn list<T>(&mut self, mut each: impl FnMut(&mut Self) -> Option<T>) -> Option<Vec<T>> {

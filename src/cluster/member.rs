@@ -338,7 +338,13 @@ impl Member {
             let seen = living.iter().map(|lease| lease.seen).chain(known).max();
             instance.term = seen.map(|seen| seen.term + 1);
         }
-        let Some(term) = instance.term.take() else {
+        let counted = instance.term.take();
+        // A store that was restored counts what it has counted before.
+        let term = counted.filter(|term| *term > self.record.view.term);
+        if counted.is_some() && term.is_none() {
+            instance.term_asked = None;
+        }
+        let Some(term) = term else {
             if instance.term_asked.is_none_or(|at| now > at + self.settings.ttl) {
                 instance.term_asked = Some(now);
                 self.outputs.push_back(Output::CountTerm(Arc::clone(&instance.name)));

@@ -11,6 +11,8 @@
 //! `server::node` drives it. Public are what a host brings: an [`Engine`], and a way for [`Posts`].
 
 mod codec;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 mod engine;
 mod fence;
 mod flow;
@@ -21,8 +23,12 @@ mod link;
 mod member;
 mod memory;
 mod node;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod posts;
 mod record;
+#[cfg(feature = "redis")]
+mod redis;
 mod slots;
 #[cfg(test)]
 mod tests;
@@ -52,7 +58,11 @@ pub(crate) use ledger::Ledgers;
 pub(crate) use member::AskId;
 pub use memory::MemoryEngine;
 pub(crate) use node::{Effect, Node, Stored, Work};
+#[cfg(feature = "postgres")]
+pub use postgres::{Postgres, PostgresBuilder, PostgresError};
 pub use record::{Lease, Record};
+#[cfg(feature = "redis")]
+pub use redis::{Redis, RedisBuilder, RedisError, RedisPosts};
 pub(crate) use slots::Change;
 pub use view::{Incarnation, View};
 pub(crate) use view::{SLOTS, Slot};

@@ -280,8 +280,8 @@ impl Node {
             Stored::Refused { by } if by.term > self.member.view().term => {
                 return self.end(Effect::Fenced);
             }
-            Stored::Refused { .. } => {
-                self.slots.deposed(job.slot, job.token);
+            Stored::Refused { by } => {
+                self.slots.deposed(job.slot, job.token, by);
                 self.member.look();
             }
         }
@@ -423,7 +423,10 @@ impl Node {
         let Some(view) = self.member.next_view() else { return };
         let record = self.member.record();
         let arrived = self.slots.arrived(self.member.me, record);
-        let next = if arrived.is_empty() {
+        let usurped = self.slots.usurped(record.view);
+        let next = if !usurped.is_empty() {
+            record.with_lost(&usurped, view)
+        } else if arrived.is_empty() {
             let late = self.slots.late(now, &self.settings);
             if late.is_empty() {
                 return;

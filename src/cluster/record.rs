@@ -193,6 +193,17 @@ impl Record {
         })
     }
 
+    /// These slots begin empty where they are.
+    pub(crate) fn with_lost(&self, slots: &[Slot], view: View) -> Self {
+        let mut new = self.next(view);
+        for slot in slots {
+            if let Some(place) = new.places.get_mut(slot.index()) {
+                *place = Place { owner: place.owner, since: view, lost: view, moving: None };
+            }
+        }
+        new
+    }
+
     fn with_ended(&self, slots: &[Slot], view: View, settle: impl Fn(&mut Place)) -> Self {
         let mut new = self.next(view);
         let moving = |place: &&mut Place| place.moving.is_some();

@@ -35,8 +35,10 @@ pub(super) enum State {
     /// The store has not heard of it yet, and may take what somebody else writes.
     Claimed,
     Open,
-    /// The store has heard of a later owner: nothing goes on until a view says which.
-    Deposed,
+    /// The store has heard of a later owner, by this token: nothing goes on until a view says which.
+    Deposed {
+        by: View,
+    },
 }
 
 /// Work that a slot has begun.
@@ -177,11 +179,18 @@ impl Slots {
         }
     }
 
-    /// The store has refused this token.
-    pub(super) fn deposed(&mut self, slot: Slot, token: View) {
+    /// The store has refused this token: it has heard of a higher one.
+    pub(super) fn deposed(&mut self, slot: Slot, token: View, by: View) {
         if let Some(home) = self.homes.get_mut(&slot).filter(|home| home.token == token) {
-            home.state = State::Deposed;
+            home.state = State::Deposed { by };
         }
+    }
+
+    /// Those that somebody else has used whom no view gave them, as far as this one: another engine did, beside the one
+    /// that this node knows.
+    pub(super) fn usurped(&self, view: View) -> Vec<Slot> {
+        let is_usurped = |home: &Home| matches!(home.state, State::Deposed { by } if by <= view);
+        self.homes().filter(|(_, home)| is_usurped(home)).map(|(slot, _)| slot).collect()
     }
 
     /// A slot comes with all that it has. It lives here when a view says so, and not before.

@@ -25,6 +25,12 @@ impl Incarnation {
     pub(crate) const fn new(number: u64) -> Self {
         Self(number)
     }
+
+    /// By which an engine may tell it from others.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
 }
 
 impl View {

@@ -46,7 +46,7 @@ mod memory;
 mod memory_accounts;
 mod offline;
 #[cfg(feature = "postgres")]
-mod postgres;
+pub(crate) mod postgres;
 mod roster;
 #[cfg(feature = "cluster")]
 pub(crate) mod shared;

@@ -269,6 +269,36 @@ fn node_11_a_term_is_counted_for_one_instance() {
     assert!(!begins_anew(&mut member(broken), &living, None).counted);
 }
 
+/// A store that was restored has forgotten which terms it has counted.
+#[test]
+fn node_11_a_term_that_was_there_before_is_counted_on() {
+    let mut member = member(None);
+    let known = first(&[ME], "1", view(7, 3));
+    let living = [lease(ME, View::default())];
+    member.leased(ms(0), "1", &living, Some(&known));
+    member.leased(ms(400), "2", &living, None);
+    let mut terms = Vec::new();
+    for step in 2..16 {
+        let now = ms(400 * step);
+        member.leased(now, "2", &living, None);
+        while let Some(output) = member.poll() {
+            match output {
+                Output::CountTerm(instance) => {
+                    terms.push(());
+                    member.handle_term(&instance, 5 + terms.len() as u64);
+                    member.settle(now);
+                }
+                Output::Ask(_, Ask::Replace { record, .. }) => {
+                    assert_eq!((record.view, terms.len()), (View::first_of(8), 3));
+                    return;
+                }
+                _ => {}
+            }
+        }
+    }
+    panic!("it never goes on: {} terms", terms.len());
+}
+
 #[test]
 fn node_11_the_leases_are_read_again_after_the_wait() {
     let living = [lease(ME, View::default())];

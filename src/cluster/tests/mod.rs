@@ -10,14 +10,24 @@ mod engine;
 mod faults;
 mod ledger;
 mod links;
+#[cfg(feature = "redis")]
+mod measured;
 mod member;
 mod node;
+#[cfg(all(feature = "redis", feature = "postgres"))]
+mod on_postgres;
+#[cfg(feature = "redis")]
+mod on_redis;
 mod oracle;
 mod presence;
 #[path = "../../../tests/simulator/random.rs"]
 #[expect(unreachable_pub, reason = "it is private to tests there as here")]
 mod random;
 mod record;
+#[cfg(feature = "redis")]
+mod running;
+#[cfg(feature = "redis")]
+mod servers;
 mod slots;
 mod traffic;
 mod world;

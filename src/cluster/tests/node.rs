@@ -233,6 +233,50 @@ fn node_3_a_slot_that_the_store_refuses_waits_for_a_newer_view() {
     };
 }
 
+/// Two engines at once: nodes that know another one had taken the slot, in a term that is over.
+#[test]
+fn node_3_a_slot_that_nodes_of_another_engine_have_used_begins_anew() {
+    let mut world = World::new(None);
+    world.node.handle_stored(
+        world.now,
+        Job { slot: MINE, token: view(1) },
+        Stored::Refused { by: view(3) },
+    );
+    let written = |world: &mut World| {
+        let mut written = Vec::new();
+        while let Some(effect) = world.node.poll() {
+            if let Effect::Ask(_, Ask::Replace { over, record }) = effect {
+                written.push((over, record));
+            }
+        }
+        written
+    };
+    assert_eq!(written(&mut world), [], "a later view may say who has it");
+    world.now += ms(400);
+    world.node.handle_timeout(world.now);
+    while let Some(effect) = world.node.poll() {
+        if let Effect::Ask(id, Ask::Renew { .. }) = effect {
+            world.ask = id;
+        }
+    }
+    let current = Record { view: view(5), ..record(5, &[ME, OTHER], [ME, OTHER], [1, 1]) };
+    let living = [ME, OTHER].map(|node| lease(node, view(9)));
+    let answer = Answer {
+        done: true,
+        instance: "1".into(),
+        living: living.into(),
+        record: Some(Arc::new(current.clone())),
+    };
+    world.node.handle_answer(world.now, world.ask, answer);
+    let [(over, next)] = &written(&mut world)[..] else { panic!("one record") };
+    assert_eq!((*over, next.view), (Some(view(5)), view(6)));
+    let anew = Place { owner: Some(ME), since: view(6), lost: view(6), moving: None };
+    assert_eq!((next.places[0], next.places[1]), (anew, current.places[1]));
+    world.see(Record::clone(next));
+    let claims = |effect: &Effect| matches!(effect, Effect::Claim { slot: MINE, token } if *token == view(6));
+    assert!(world.wanted.iter().any(claims), "{:?}", world.wanted);
+}
+
 #[test]
 fn node_3_a_node_that_the_store_refuses_for_a_newer_term_is_fenced() {
     let mut world = World::new(None);

@@ -81,10 +81,12 @@ fn node_3_an_empty_slot_is_served_when_the_store_has_heard_of_its_owner() {
 #[test]
 fn node_3_what_the_store_refuses_is_served_no_more() {
     let mut world = World::serving();
-    world.slots.deposed(SLOT, view(0));
+    world.slots.deposed(SLOT, view(0), view(4));
     assert!(world.serves(), "that was an earlier owner");
-    world.slots.deposed(SLOT, view(1));
+    world.slots.deposed(SLOT, view(1), view(4));
     assert!(!world.serves());
+    assert_eq!(world.slots.usurped(view(3)), [], "a view may say who");
+    assert_eq!(world.slots.usurped(view(4)), [SLOT], "no view has said it");
     assert_eq!(world.slots.claimed(SLOT, view(1)), None, "an answer from before");
     assert_eq!(world.see(place(ME, 1, 1, None)), []);
     assert!(!world.serves());

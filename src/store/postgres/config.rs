@@ -138,6 +138,13 @@ impl PostgresConfig {
         Self { tls: Some(config), ..self }
     }
 
+    /// What an engine in the same database is made from: how to connect, and the schema.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn for_engine(self) -> Result<(Config, Tls, String), ConnectError> {
+        let tls = Tls::new(self.tls, self.verify, self.root.as_deref())?;
+        Ok((self.config, tls, schema::quoted(&self.schema)))
+    }
+
     /// Connects, and makes or migrates the tables.
     ///
     /// # Errors

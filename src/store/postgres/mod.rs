@@ -24,7 +24,7 @@ mod schema;
 #[cfg(test)]
 pub(super) mod tests;
 mod text;
-mod tls;
+pub(crate) mod tls;
 mod tokens;
 
 pub use config::PostgresConfig;

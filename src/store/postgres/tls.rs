@@ -30,7 +30,7 @@ pub(super) enum Verify {
 
 /// Makes the TLS of connections; without a configuration there is none.
 #[derive(Clone)]
-pub(super) struct Tls(Option<Arc<ClientConfig>>);
+pub(crate) struct Tls(Option<Arc<ClientConfig>>);
 
 impl Tls {
     pub(super) const fn is_none(&self) -> bool {
@@ -173,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> MakeTlsConnect<S> for T
     }
 }
 
-pub(super) struct Handshake {
+pub(crate) struct Handshake {
     config: Option<Arc<ClientConfig>>,
     name: Option<ServerName<'static>>,
 }
@@ -197,9 +197,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> TlsConnect<S> for Hands
 /// Tells a failed handshake from other failures.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct Failed(io::Error);
+pub(crate) struct Failed(io::Error);
 
-pub(super) struct Stream<S>(tokio_rustls::client::TlsStream<S>);
+pub(crate) struct Stream<S>(tokio_rustls::client::TlsStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream for Stream<S> {
     fn channel_binding(&self) -> ChannelBinding {

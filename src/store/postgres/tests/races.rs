@@ -196,18 +196,18 @@ fn reg_7_an_invitation_is_taken_once_at_whichever_server() {
 mod shared {
     use super::*;
     use crate::store::fence::{self, Fence};
-    use crate::store::shared::{SharedStore, Tokens, deposed};
+    use crate::store::shared::{FenceTokens, SharedStore, deposed};
 
     struct Since(u64);
 
-    impl Tokens for Since {
+    impl FenceTokens for Since {
         fn fence(&self, _: &BareJid) -> Option<Fence> {
             Some(fence(self.0))
         }
     }
 
     fn fence(number: u64) -> Fence {
-        Fence { slot: 7, token: fence::Token { term: 1, number } }
+        Fence { slot: 7, token: fence::FenceToken { term: 1, number } }
     }
 
     fn is_pending<T>(call: &mut crate::store::StoreFuture<T>) -> bool {
