@@ -42,7 +42,8 @@ use parking_lot::Mutex;
 /// }
 /// ```
 pub trait Environment: Send + Sync + 'static {
-    /// Monotonic time since any fixed moment; it never goes back.
+    /// Monotonic time since any fixed moment; it never goes back. Where the server is one of several nodes that moment
+    /// should be long before its start: what comes from another node may have happened before.
     fn now(&self) -> Duration;
 
     /// The time of day, for what other entities read (XEP-0203 stamps).
@@ -82,9 +83,13 @@ pub struct System {
     start: std::time::Instant,
 }
 
+/// Zero is so long before the start: what comes from another node may have happened before this one began (NODE-9).
+#[cfg(feature = "system")]
+const BEFORE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
 #[cfg(feature = "system")]
 impl System {
-    /// An environment whose monotonic clock starts now.
+    /// An environment whose monotonic clock starts now, at thirty days.
     #[must_use]
     pub fn new() -> Self {
         Self { start: std::time::Instant::now() }
@@ -108,7 +113,7 @@ impl fmt::Debug for System {
 #[cfg(feature = "system")]
 impl Environment for System {
     fn now(&self) -> Duration {
-        self.start.elapsed()
+        self.start.elapsed() + BEFORE
     }
 
     fn utc(&self) -> SystemTime {

@@ -19,7 +19,8 @@
 //! For a session, by [`SessionHandle::set_extension`]: across resumptions, until the session ends.
 //! For an account, by [`AccountState::set_extension`]: as long as it has a session; what has to be
 //! there before its first session is [loaded](Extension::load). Values are told apart by their type;
-//! where nothing is kept, the cost is one pointer.
+//! where nothing is kept, the cost is one pointer. Where several nodes are one server, values go along with what they are
+//! kept for as far as they can be [written down](Extension::export).
 
 mod account;
 mod delivery;
@@ -49,7 +50,8 @@ use minidom::Element;
 
 use crate::connection::SharedConnection;
 use crate::session::{
-    AccountState, Authed, Bound, Epoch, Event, Hold, Session, SessionHandle, SessionRegistry,
+    AccountState, Authed, Bound, Epoch, Event, Hold, Keeper, Kept, Session, SessionHandle,
+    SessionRegistry,
 };
 use crate::stanza::{Frame, Stanza, StanzaError};
 use crate::store::StoreFuture;
@@ -328,6 +330,20 @@ pub trait Extension<C: SharedConnection>: Send + Sync + 'static {
     fn ask_for_life(&self, session: &SessionHandle<C>) -> Flow {
         let _ = session;
         Flow::Next
+    }
+
+    /// Writes down what the extension keeps for a session or an account that moves to another node
+    /// ([NODE-9](crate::rules#node-9)), each value by a name of its own: there [`import`](Self::import) gets it. What is not
+    /// written is not there after a move, as if it had never been kept, be it [loaded](Self::load) or not. The move may
+    /// still be cancelled: nothing is to be changed.
+    fn export(&self, of: &Keeper<'_, C>, kept: &mut Kept) {
+        let _ = (of, kept);
+    }
+
+    /// Keeps again what was written down on another node, for a session or an account that comes from there: before
+    /// anybody can find it. Its client is to notice nothing.
+    fn import(&self, of: &Keeper<'_, C>, kept: &Kept) {
+        let _ = (of, kept);
     }
 }
 

@@ -16,6 +16,8 @@
 //! each piece, and never after [`Connection::close`]: nothing may follow a close tag. When all bytes
 //! are written, its [`drained`](PreDrain::drained) is called.
 
+#[cfg(feature = "cluster")]
+mod leg;
 #[cfg(feature = "websocket")]
 mod websocket;
 
@@ -60,6 +62,9 @@ pub struct Outbox {
     soft: u32,
     hard: u32,
     edges: Edges,
+    /// The error among what was sent to a leg, and none yet.
+    #[cfg(feature = "cluster")]
+    ending: std::sync::atomic::AtomicU16,
 }
 
 /// How a frame is told from the next.
@@ -69,6 +74,12 @@ enum Edges {
     Xml,
     /// Each is behind its length, and is handed out alone.
     Length,
+    /// As [`Xml`](Self::Xml), for a client whose transport is at another node.
+    #[cfg(feature = "cluster")]
+    Leg,
+    /// As [`Length`](Self::Length), for such a client.
+    #[cfg(feature = "cluster")]
+    LegLength,
     /// Each is a frame of a WebSocket, and the bytes are those of the wire.
     #[cfg(feature = "websocket")]
     WebSocket,
@@ -79,8 +90,22 @@ impl Edges {
         match self {
             Self::Xml => Framing::Stream,
             Self::Length => Framing::Message,
+            #[cfg(feature = "cluster")]
+            Self::Leg => Framing::Stream,
+            #[cfg(feature = "cluster")]
+            Self::LegLength => Framing::Message,
             #[cfg(feature = "websocket")]
             Self::WebSocket => Framing::Message,
+        }
+    }
+
+    /// Whether each frame is behind its length.
+    const fn are_lengths(self) -> bool {
+        match self {
+            Self::Length => true,
+            #[cfg(feature = "cluster")]
+            Self::LegLength => true,
+            _ => false,
         }
     }
 }
@@ -124,7 +149,15 @@ impl Outbox {
         let small = |mark: usize| u32::try_from(mark).unwrap_or(u32::MAX);
         let (soft, hard) = (small(marks.soft), small(marks.hard));
         let (state, changed) = (Mutex::default(), Condvar::new());
-        let outbox = Arc::new(Self { state, changed, soft, hard, edges });
+        let outbox = Arc::new(Self {
+            state,
+            changed,
+            soft,
+            hard,
+            edges,
+            #[cfg(feature = "cluster")]
+            ending: std::sync::atomic::AtomicU16::default(),
+        });
         (Arc::clone(&outbox), Drain { outbox, piece: Vec::new(), at: 0 })
     }
 
@@ -167,6 +200,8 @@ impl Outbox {
         match self.edges {
             Edges::Xml => frame.write_to(buffer),
             Edges::Length => message::append(buffer, frame),
+            #[cfg(feature = "cluster")]
+            Edges::Leg | Edges::LegLength => self.append_to_leg(buffer, frame),
             #[cfg(feature = "websocket")]
             Edges::WebSocket => websocket::append(buffer, frame),
         }
@@ -282,7 +317,7 @@ impl State {
     /// Swaps the buffer for `piece`, which is empty.
     fn hand_out(&mut self, piece: &mut Vec<u8>) {
         std::mem::swap(&mut self.buffer, piece);
-        self.handed_out = piece.len();
+        self.handed_out += piece.len();
     }
 }
 
@@ -438,20 +473,20 @@ impl Drain {
     /// ```
     pub fn messages(&self) -> impl Iterator<Item = &[u8]> {
         let mut piece = self.piece.get(self.at..).unwrap_or_default();
-        let edges = self.outbox.edges;
-        std::iter::from_fn(move || match edges {
+        let are_lengths = self.outbox.edges.are_lengths();
+        std::iter::from_fn(move || match are_lengths {
             _ if piece.is_empty() => None,
-            Edges::Length => message::take(&mut piece),
-            _ => Some(std::mem::take(&mut piece)),
+            true => message::take(&mut piece),
+            false => Some(std::mem::take(&mut piece)),
         })
     }
 
     /// The transport took the first `n` of the bytes last handed out: only now do they stop
     /// counting as waiting. If nothing is left, this calls [`PreDrain::drained`].
     pub fn consume(&mut self, n: usize) {
-        let n = match self.outbox.edges {
-            Edges::Length => message::consumed(&mut self.piece, self.at, n),
-            _ => n.min(self.piece.len().saturating_sub(self.at)),
+        let n = match self.outbox.edges.are_lengths() {
+            true => message::consumed(&mut self.piece, self.at, n),
+            false => n.min(self.piece.len().saturating_sub(self.at)),
         };
         self.at = self.at.saturating_add(n);
         let mut state = self.outbox.state.lock();
@@ -489,9 +524,9 @@ impl Drain {
 
     fn rest(&self) -> &[u8] {
         let mut rest = self.piece.get(self.at..).unwrap_or_default();
-        match self.outbox.edges {
-            Edges::Length => message::take(&mut rest).unwrap_or_default(),
-            _ => rest,
+        match self.outbox.edges.are_lengths() {
+            true => message::take(&mut rest).unwrap_or_default(),
+            false => rest,
         }
     }
 
@@ -569,7 +604,7 @@ impl fmt::Debug for Drain {
 const KEPT: usize = 64 * 1024;
 
 /// Messages in a buffer, each behind its length.
-mod message {
+pub(crate) mod message {
     use crate::stanza::{Frame, Framing};
 
     const LENGTH: usize = size_of::<u32>();
@@ -583,7 +618,7 @@ mod message {
     }
 
     /// Takes the first message off the front.
-    pub(super) fn take<'a>(piece: &mut &'a [u8]) -> Option<&'a [u8]> {
+    pub(crate) fn take<'a>(piece: &mut &'a [u8]) -> Option<&'a [u8]> {
         let (len, rest) = piece.split_first_chunk()?;
         let len = usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX);
         let (message, rest) = rest.split_at_checked(len)?;

@@ -1,6 +1,15 @@
-//! Several nodes in one process: one module for each behaviour.
+//! Several nodes as one server: what holds for accounts of one server holds across nodes (section 18 of the rules).
 
-#![cfg(feature = "cluster")]
+#![cfg(all(feature = "cluster", feature = "server"))]
+
+#[cfg(test)]
+mod common {
+    pub(crate) mod nodes;
+}
+
+#[cfg(test)]
+#[path = "nodes.rs"]
+mod nodes;
 
 #[cfg(test)]
 #[path = "cluster_presence.rs"]

@@ -14,6 +14,9 @@ mod device;
 mod edges;
 #[path = "simulator/link.rs"]
 mod link;
+#[cfg(feature = "cluster")]
+#[path = "simulator/nodes.rs"]
+mod nodes;
 #[path = "simulator/oracle.rs"]
 mod oracle;
 #[path = "simulator/order.rs"]
@@ -117,5 +120,49 @@ fn a_seed_is_replayed_exactly() {
         for seed in 0..4 {
             assert_eq!(run(make, seed, true).trace, run(make, seed, true).trace, "seed {seed}");
         }
+    }
+}
+
+#[cfg(feature = "cluster")]
+mod several {
+    use crate::nodes::{Weather, World};
+    use crate::{STEPS, number};
+
+    fn run_all(weather: Weather, seeds: u64) {
+        let one = number("SEED");
+        let seeds = one.map_or_else(|| 0..number("SEEDS").unwrap_or(seeds), |seed| seed..seed + 1);
+        let mut failed = Vec::new();
+        for seed in seeds.clone() {
+            let mut world = World::new(seed, weather, one.is_some());
+            world.run(STEPS);
+            if one.is_some() {
+                world.trace.iter().for_each(|line| println!("{line}"));
+                println!("{:?} {:?}", world.truth.messages(), world.counts);
+            }
+            if let Some(first) = world.truth.violations.first() {
+                failed.push((seed, first.clone()));
+            }
+        }
+        failed.iter().for_each(|(seed, what)| println!("seed {seed}: {what}"));
+        assert!(failed.is_empty(), "{} of {seeds:?} seeds", failed.len());
+    }
+
+    #[test]
+    fn node_9_19_nodes_come_and_go_and_clients_notice_nothing() {
+        run_all(Weather::Calm, 100);
+    }
+
+    #[test]
+    fn node_1_10_11_whatever_happens_to_nodes_all_goes_on() {
+        run_all(Weather::Storm, 100);
+    }
+}
+#[cfg(feature = "cluster")]
+#[test]
+fn smoke() {
+    for seed in 0..5 {
+        let world = nodes::World::new(seed, nodes::Weather::Calm, true);
+        println!("{:?}", world.slots());
+        world.trace.iter().for_each(|line| println!("{line}"));
     }
 }

@@ -4,14 +4,19 @@
 use std::sync::Arc;
 
 use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
+use super::leg::{Down, Ending, LegId, Up};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
+use crate::stream::StreamCondition;
 
 const VERSION: u8 = 1;
 
 const STANZA: u8 = 0;
 const EXPORT: u8 = 1;
-const PRESENCE: u8 = 2;
+const UP: u8 = 2;
+const DOWN: u8 = 3;
+const PRESENCE: u8 = 4;
+const TOLD: u8 = 5;
 
 impl Post {
     pub(crate) fn encode(&self) -> Arc<[u8]> {
@@ -108,6 +113,10 @@ impl Writer {
                 self.number(word.is_for_all.into());
                 self.bytes(bytes);
             }
+            Body::Told(bytes) => {
+                self.0.push(TOLD);
+                self.bytes(bytes);
+            }
             Body::Export(export) => {
                 self.0.push(EXPORT);
                 self.number(export.slot.0.into());
@@ -117,6 +126,68 @@ impl Writer {
                 self.bytes(&export.content);
                 self.list(&export.outgoing, |out, frame| out.frame(frame));
             }
+            Body::Up { slot, leg, number, said } => {
+                self.0.push(UP);
+                self.number(slot.0.into());
+                self.leg(*leg, *number);
+                self.up(said);
+            }
+            Body::Down { leg, number, said } => {
+                self.0.push(DOWN);
+                self.leg(*leg, *number);
+                self.down(said);
+            }
+        }
+    }
+
+    fn leg(&mut self, leg: LegId, number: u64) {
+        self.number(leg.edge.0);
+        self.number(leg.number);
+        self.number(number);
+    }
+
+    fn up(&mut self, said: &Up) {
+        match said {
+            Up::Open(known) => {
+                self.0.push(0);
+                self.bytes(known);
+            }
+            Up::Input(bytes) => {
+                self.0.push(1);
+                self.bytes(bytes);
+            }
+            Up::Alive(bytes) => {
+                self.0.push(2);
+                self.number((*bytes).into());
+            }
+            Up::Taken(bytes) => {
+                self.0.push(3);
+                self.number(*bytes);
+            }
+            Up::EndOfInput => self.0.push(4),
+            Up::Gone => self.0.push(5),
+        }
+    }
+
+    fn down(&mut self, said: &Down) {
+        match said {
+            Down::Output { bytes, ending } => {
+                self.0.push(0);
+                self.bytes(bytes);
+                // Nought is none.
+                let at = |ending: Ending| {
+                    let at = StreamCondition::ALL.iter().position(|one| *one == ending.condition);
+                    1 + 2 * at.unwrap_or_default() + usize::from(ending.is_too_long)
+                };
+                self.number(ending.map_or(0, at) as u64);
+            }
+            Down::Read(bytes) => {
+                self.0.push(1);
+                self.number(*bytes);
+            }
+            Down::Bound => self.0.push(2),
+            Down::Refused => self.0.push(3),
+            Down::Closed { is_flushed } => self.0.push(if *is_flushed { 5 } else { 4 }),
         }
     }
 }
@@ -205,6 +276,7 @@ impl<'a> Reader<'a> {
                 let word = Word { from, is_available, is_for_all };
                 Body::Presence { to, word, bytes: self.bytes()?.into() }
             }
+            TOLD if whole => Body::Told(self.bytes()?.into()),
             EXPORT if whole => Body::Export(Export {
                 slot: self.slot()?,
                 began: self.view()?,
@@ -213,8 +285,53 @@ impl<'a> Reader<'a> {
                 content: self.bytes()?.into(),
                 outgoing: self.list(|input| input.frame(false).map(Arc::new))?,
             }),
+            UP => {
+                let slot = self.slot()?;
+                let (leg, number) = self.leg()?;
+                Body::Up { slot, leg, number, said: self.up()? }
+            }
+            DOWN => {
+                let (leg, number) = self.leg()?;
+                Body::Down { leg, number, said: self.down()? }
+            }
             _ => return None,
         };
         Some(Frame { source, body })
+    }
+
+    fn leg(&mut self) -> Option<(LegId, u64)> {
+        let leg = LegId { edge: Incarnation(self.number()?), number: self.number()? };
+        Some((leg, self.number()?))
+    }
+
+    fn up(&mut self) -> Option<Up> {
+        Some(match self.byte()? {
+            0 => Up::Open(self.bytes()?.into()),
+            1 => Up::Input(self.bytes()?.into()),
+            2 => Up::Alive(self.number()?.try_into().ok()?),
+            3 => Up::Taken(self.number()?),
+            4 => Up::EndOfInput,
+            5 => Up::Gone,
+            _ => return None,
+        })
+    }
+
+    fn down(&mut self) -> Option<Down> {
+        Some(match self.byte()? {
+            0 => Down::Output { bytes: self.bytes()?.into(), ending: self.ending()? },
+            1 => Down::Read(self.number()?),
+            2 => Down::Bound,
+            3 => Down::Refused,
+            is_flushed @ (4 | 5) => Down::Closed { is_flushed: is_flushed == 5 },
+            _ => return None,
+        })
+    }
+
+    fn ending(&mut self) -> Option<Option<Ending>> {
+        let Some(number) = usize::try_from(self.number()?).ok()?.checked_sub(1) else {
+            return Some(None);
+        };
+        let condition = *StreamCondition::ALL.get(number / 2)?;
+        Some(Some(Ending { condition, is_too_long: number % 2 == 1 }))
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::leg::{Down, LegId, Up};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
 
@@ -35,6 +36,21 @@ pub(crate) enum Body {
         bytes: Arc<[u8]>,
     },
     Export(Export),
+    /// For the node itself, whatever lives there.
+    Told(Arc<[u8]>),
+    /// Of a client's stream, from its edge to the home of this slot.
+    Up {
+        slot: Slot,
+        leg: LegId,
+        number: u64,
+        said: Up,
+    },
+    /// The same from the home to the edge.
+    Down {
+        leg: LegId,
+        number: u64,
+        said: Down,
+    },
 }
 
 /// What presence says of its session.
@@ -98,6 +114,9 @@ impl fmt::Debug for Body {
             Self::Stanza { .. } => "Stanza",
             Self::Presence { .. } => "Presence",
             Self::Export(_) => "Export",
+            Self::Told(_) => "Told",
+            Self::Up { .. } => "Up",
+            Self::Down { .. } => "Down",
         })
     }
 }
@@ -107,7 +126,7 @@ impl Body {
     pub(crate) fn to(&self) -> &[Recipient] {
         match self {
             Self::Stanza { to, .. } | Self::Presence { to, .. } => to,
-            Self::Export(_) => &[],
+            Self::Export(_) | Self::Told(_) | Self::Up { .. } | Self::Down { .. } => &[],
         }
     }
 
@@ -122,13 +141,18 @@ impl Body {
 impl Frame {
     /// The slots that it is for, each once.
     pub(crate) fn slots(&self) -> Vec<Slot> {
-        let mut slots: Vec<_> = self.body.to().iter().map(|recipient| recipient.slot).collect();
+        let to = match &self.body {
+            Body::Stanza { to, .. } | Body::Presence { to, .. } => to,
+            Body::Up { slot, .. } => return vec![*slot],
+            Body::Export(_) | Body::Told(_) | Body::Down { .. } => return Vec::new(),
+        };
+        let mut slots: Vec<_> = to.iter().map(|recipient| recipient.slot).collect();
         slots.sort_unstable();
         slots.dedup();
         slots
     }
 
-    /// The same for some of its recipients.
+    /// The same for some of its recipients. What is for one slot alone, or for a node, is as it is.
     pub(crate) fn narrowed(&self, keep: impl Fn(&Recipient) -> bool) -> Self {
         let kept = |to: &[Recipient]| to.iter().filter(|one| keep(one)).cloned().collect();
         let body = match &self.body {
@@ -137,7 +161,7 @@ impl Frame {
                 let (word, bytes) = (word.clone(), Arc::clone(bytes));
                 Body::Presence { to: kept(to), word, bytes }
             }
-            Body::Export(export) => Body::Export(export.clone()),
+            body => body.clone(),
         };
         Self { source: self.source, body }
     }
@@ -163,10 +187,13 @@ impl Frame {
                 let accounts: usize = to.iter().map(|recipient| recipient.account.len() + 32).sum();
                 size_of::<Numbered>() + accounts + bytes.len()
             }
+            Body::Told(bytes) => size_of::<Numbered>() + bytes.len(),
             Body::Export(export) => {
                 export.content.len()
                     + export.outgoing.iter().map(|frame| frame.cost()).sum::<usize>()
             }
+            Body::Up { said, .. } => size_of::<Numbered>() + said.len(),
+            Body::Down { said, .. } => size_of::<Numbered>() + said.len(),
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Link {
     /// So many of these, the last ones, have to be sent, or sent again.
     unsent: usize,
     sent_at: Duration,
+    /// Since when the first of these has no answer, or an earlier one had none.
+    waits_since: Option<Duration>,
     /// All up to here have come.
     received: u64,
     /// Of those that have come: the slots that are still at it, each as often as it has work with it.
@@ -64,6 +66,9 @@ impl Link {
             answered.push(Answered { numbered, refused });
         }
         self.unsent = self.unsent.min(self.waiting.len());
+        if !answered.is_empty() {
+            self.waits_since = None;
+        }
         answered
     }
 
@@ -141,6 +146,7 @@ impl Link {
         if self.resends_at(resend).is_some_and(|at| now >= at) {
             self.send_again();
         }
+        self.waits_since = (!self.waiting.is_empty()).then(|| self.waits_since.unwrap_or(now));
         if self.unsent == 0 && !self.owes {
             return None;
         }
@@ -167,6 +173,11 @@ impl Link {
     /// When what has no answer is sent again.
     pub(super) fn resends_at(&self, resend: Duration) -> Option<Duration> {
         (!self.waiting.is_empty()).then(|| self.sent_at + resend)
+    }
+
+    /// Since when something has no answer, and nothing has had one.
+    pub(super) const fn waits_since(&self) -> Option<Duration> {
+        self.waits_since
     }
 
     /// What has no answer.

@@ -109,6 +109,14 @@ impl MemoryEngine {
         Self { environment, ttl, state: Mutex::new(state) }
     }
 
+    /// The engine after a restart: another instance, with the record that it had and no leases.
+    #[must_use]
+    pub fn restarted(&self) -> Self {
+        let restarted = Self::new(Arc::clone(&self.environment), self.ttl);
+        restarted.state.lock().ledger.record = self.state.lock().ledger.record.clone();
+        restarted
+    }
+
     /// What was posted to a node.
     pub(crate) fn inbox(&self, node: Incarnation) -> VecDeque<Arc<[u8]>> {
         self.state.lock().inboxes.get_mut(&node).map(take).unwrap_or_default()

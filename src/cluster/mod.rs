@@ -16,6 +16,7 @@ mod fence;
 mod flow;
 mod frame;
 mod ledger;
+pub(crate) mod leg;
 mod link;
 mod member;
 mod memory;

@@ -12,6 +12,7 @@ use super::flow::Flow;
 #[cfg(test)]
 use super::frame::Recipient;
 use super::frame::{Body, Frame, Word};
+use super::leg::{Down, LegId, Up};
 use super::link::Link;
 use super::member::{AskId, Member, Output};
 use super::record::Record;
@@ -35,6 +36,18 @@ pub(crate) enum Effect {
     /// Something for an account that lives here, behind all that came for it before; to be done once its slot is open.
     /// The job is to be [finished](Node::finish).
     Handle { account: Arc<str>, bytes: Arc<[u8]>, work: Work },
+    /// From another node, for this one.
+    Told { from: Incarnation, bytes: Arc<[u8]> },
+    /// Of a client whose account lives here, in its order. The job is to be [finished](Node::finish).
+    Up { slot: Slot, leg: LegId, number: u64, said: Up, work: Work },
+    /// Of a client whose edge this is, in its order.
+    Down { leg: u64, number: u64, said: Down },
+    /// What was in the order of these clients, whose edge this is, is lost.
+    Broken(u64),
+    /// What a slot had is lost: so are the clients whose edge this is.
+    Emptied(Slot),
+    /// It has ceased to be a member.
+    Gone(Incarnation),
     /// Presence for an account that lives here, in the same order.
     Hear { account: Arc<str>, word: Word, bytes: Arc<[u8]>, work: Work },
     /// What these slots had is lost, and void: whoever lives here and was told of it is to be told of its end; only of
@@ -77,6 +90,8 @@ pub(crate) struct Node {
     /// What the slots here have been told of.
     known: Arc<Record>,
     is_over: bool,
+    /// It does not go yet, though it could.
+    stays: bool,
     /// The first view in which it owned nothing, while it leaves.
     empty_since: Option<View>,
     pub(super) effects: VecDeque<Effect>,
@@ -96,6 +111,7 @@ impl Node {
             settings,
             known: Arc::new(Record::nothing(slots)),
             is_over: false,
+            stays: false,
             empty_since: None,
             effects: VecDeque::new(),
             #[cfg(test)]
@@ -123,6 +139,32 @@ impl Node {
     /// Whether the accounts of a slot act here. Ask [`may_act`](Self::may_act) first.
     pub(crate) fn serves(&self, slot: Slot) -> bool {
         !self.is_over && self.slots.is_served(slot, &self.settings)
+    }
+
+    /// The members of its view.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (Incarnation, &Arc<str>)> {
+        self.record().members.iter().map(|member| (member.incarnation, &member.name))
+    }
+
+    /// What waits for other nodes: the bytes of what has no answer, and for how long the oldest has had none.
+    pub(crate) fn links(
+        &self,
+        now: Duration,
+    ) -> impl Iterator<Item = (Incarnation, usize, Duration)> {
+        self.links.iter().map(move |(node, link)| {
+            let bytes = link.waiting().map(|numbered| numbered.frame.cost()).sum();
+            (*node, bytes, link.waits_since().map_or(Duration::ZERO, |at| now.saturating_sub(at)))
+        })
+    }
+
+    /// The bytes of what waits for the slots of others, and is not under way.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.flows.values().flat_map(Flow::held).map(|frame| frame.cost()).sum()
+    }
+
+    /// Slots that are on their way from here.
+    pub(crate) fn moving(&self) -> usize {
+        self.slots.homes().filter(|(_, home)| home.frozen.is_some()).count()
     }
 
     /// Whether a job is still to be done, and may be: its slot is open, and is what it was.
@@ -173,9 +215,16 @@ impl Node {
         }
     }
 
-    /// It is about to go: its slots move to others, then it [has left](Effect::Left).
-    pub(crate) const fn leave(&mut self) {
+    /// It is about to go: its slots move to others, then it [has left](Effect::Left), unless it `stays` for something
+    /// else. It is asked to again when that is done.
+    pub(crate) const fn leave(&mut self, stays: bool) {
         self.member.leaving = true;
+        self.stays = stays;
+    }
+
+    /// Whether so much waits for a slot that those who fill it are to pause (NODE-7).
+    pub(crate) fn is_pressed(&self, slot: Slot) -> bool {
+        self.flows.get(&slot).is_some_and(|flow| flow.bytes() >= self.settings.soft)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -239,6 +288,12 @@ impl Node {
         self.settle(now);
     }
 
+    /// Whether all that the accounts of a slot have sent is answered. It was so at [`Effect::Export`], but what has
+    /// been finished since may have said more.
+    pub(crate) fn is_through(&self, slot: Slot) -> bool {
+        is_through(&self.links, slot)
+    }
+
     /// What the accounts of a slot have, for [`Effect::Export`]. It is kept until a view gives the slot to its new owner.
     pub(crate) fn export(&mut self, now: Duration, slot: Slot, content: Arc<[u8]>) {
         if !self.may_act(now) {
@@ -293,8 +348,14 @@ impl Node {
             return;
         }
         let before = std::mem::replace(&mut self.known, Arc::clone(&record));
+        let gone = before.members.iter().map(|member| member.incarnation);
+        let gone = gone.filter(|node| !record.has(*node));
+        self.effects.extend(gone.map(Effect::Gone));
         let slots: Vec<_> = record.slots().map(|(slot, _)| slot).collect();
         for slot in &slots {
+            if record.place(*slot).lost > before.place(*slot).lost {
+                self.effects.push_back(Effect::Emptied(*slot));
+            }
             for change in self.slots.take(me, now, *slot, &record) {
                 self.changed(*slot, change);
             }
@@ -355,12 +416,8 @@ impl Node {
     /// NODE-9: what is frozen and quiet is exported, what has arrived is taken, what takes too long is cancelled. The
     /// last two exclude each other by the engine's compare-and-swap, and nothing else has to.
     fn advance_moves(&mut self, now: Duration) {
-        let is_quiet = |slot: Slot| {
-            let from = |frame: &Frame| frame.source == Some(slot);
-            let mut links = self.links.values();
-            let is_through = !links.any(|link| link.waiting().any(|one| from(&one.frame)));
-            is_through || broken!(self.settings, NoDrain)
-        };
+        let links = &self.links;
+        let is_quiet = |slot| is_through(links, slot) || broken!(self.settings, NoDrain);
         let due = self.slots.due(is_quiet);
         self.effects.extend(due.into_iter().map(Effect::Export));
         let Some(view) = self.member.next_view() else { return };
@@ -382,7 +439,7 @@ impl Node {
     /// was numbered while it did.
     fn go(&mut self) {
         let (record, me) = (self.member.record(), self.member.me);
-        if !self.member.leaving || !record.has(me) || self.is_over {
+        if !self.member.leaving || self.stays || !record.has(me) || self.is_over {
             return;
         }
         if record.concerns(me) {
@@ -413,6 +470,11 @@ impl Node {
             self.effects.push_back(how);
         }
     }
+}
+
+fn is_through(links: &BTreeMap<Incarnation, Link>, slot: Slot) -> bool {
+    let from = |frame: &Frame| frame.source == Some(slot);
+    !links.values().any(|link| link.waiting().any(|one| from(&one.frame)))
 }
 
 #[cfg(test)]

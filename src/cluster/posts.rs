@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::broken;
 use super::flow::Flow;
 use super::frame::{Body, Frame, Numbered, Post, Recipient, Word};
+use super::leg::{Down, LegId, Up};
 use super::link::{Answered, Arrival, Link};
 use super::node::{Effect, Node, Work};
 use super::view::{Incarnation, Slot, View};
@@ -49,6 +50,56 @@ impl Node {
         submitted
     }
 
+    /// Tells another node something, behind all that it was sent before, and this one at once; whoever is no member hears nothing. `source`: the
+    /// slot that says it, which does not move before that is answered.
+    pub(crate) fn tell(
+        &mut self,
+        now: Duration,
+        source: Option<Slot>,
+        node: Incarnation,
+        bytes: Arc<[u8]>,
+    ) {
+        if self.may_act(now) && self.record().has(node) {
+            self.convey(node, Arc::new(Frame { source, body: Body::Told(bytes) }));
+            self.settle(now);
+        }
+    }
+
+    /// Something of a client whose edge this is, in its order; `false` where that may not be sent.
+    pub(crate) fn submit_up(
+        &mut self,
+        now: Duration,
+        slot: Slot,
+        leg: u64,
+        number: u64,
+        said: Up,
+    ) -> bool {
+        let may_act = self.may_act(now);
+        if may_act {
+            let leg = LegId { edge: self.member.me, number: leg };
+            let body = Body::Up { slot, leg, number, said };
+            self.dispatch(Frame { source: None, body });
+            self.settle(now);
+        }
+        may_act
+    }
+
+    /// Something for a client whose account lives here in this slot, to its edge.
+    pub(crate) fn submit_down(
+        &mut self,
+        now: Duration,
+        source: Slot,
+        leg: LegId,
+        number: u64,
+        said: Down,
+    ) {
+        if self.may_act(now) {
+            let body = Body::Down { leg, number, said };
+            self.convey(leg.edge, Arc::new(Frame { source: Some(source), body }));
+            self.settle(now);
+        }
+    }
+
     /// The same of presence. It is never too much: whoever says it is to pause, and what says that somebody is gone
     /// must be heard.
     pub(crate) fn submit_presence(
@@ -73,7 +124,6 @@ impl Node {
 
     /// To each recipient's home, one frame for each node; or it is held.
     pub(super) fn dispatch(&mut self, frame: Frame) {
-        let to = frame.body.to();
         let mut ways = BTreeMap::<Incarnation, Vec<Slot>>::new();
         for slot in frame.slots() {
             let (place, view) = (self.record().place(slot), self.member.view());
@@ -84,7 +134,7 @@ impl Node {
             }
         }
         for (node, slots) in ways {
-            let is_whole = to.iter().all(|one| slots.contains(&one.slot));
+            let is_whole = frame.slots().iter().all(|slot| slots.contains(slot));
             let part = if is_whole {
                 frame.clone()
             } else {
@@ -199,37 +249,65 @@ impl Node {
         }
         let (to, bytes) = match &frame.body {
             Body::Stanza { to, bytes } | Body::Presence { to, bytes, .. } => (to, bytes),
+            Body::Told(bytes) => {
+                let from = origin.map_or(self.member.me, |(from, _)| from);
+                self.effects.push_back(Effect::Told { from, bytes: Arc::clone(bytes) });
+                return Vec::new();
+            }
             Body::Export(export) => {
                 let record = Arc::clone(self.member.record());
                 self.slots.arrive(self.member.me, export.clone(), &record);
                 return Vec::new();
             }
+            Body::Up { slot, leg, number, said } => {
+                let Some(work) = self.takes(*slot, stamp, origin) else { return vec![*slot] };
+                let (slot, leg, number, said) = (*slot, *leg, *number, said.clone());
+                self.effects.push_back(Effect::Up { slot, leg, number, said, work });
+                return Vec::new();
+            }
+            Body::Down { leg, number, said } => {
+                // Of another incarnation it is nobody's.
+                if leg.edge == self.member.me {
+                    let (leg, number, said) = (leg.number, *number, said.clone());
+                    self.effects.push_back(Effect::Down { leg, number, said });
+                }
+                return Vec::new();
+            }
         };
         let mut refused = Vec::new();
         for Recipient { slot, account } in to {
-            let place = self.record().place(*slot);
-            let is_owner = place.owner == Some(self.member.me) && stamp >= place.since;
-            let job = match is_owner && self.slots.takes(*slot, &self.settings) {
-                true => self.slots.begin(*slot),
-                false => None,
-            };
-            let Some(job) = job else {
+            let Some(work) = self.takes(*slot, stamp, origin) else {
                 if !refused.contains(slot) {
                     refused.push(*slot);
                 }
                 continue;
             };
-            if let Some((from, seq)) = origin.filter(|_| !broken!(self.settings, AckOnReceipt)) {
-                self.links.entry(from).or_default().begin(seq, *slot);
-            }
-            let (account, bytes, work) =
-                (Arc::clone(account), Arc::clone(bytes), Work { job, origin });
+            let (account, bytes) = (Arc::clone(account), Arc::clone(bytes));
             self.effects.push_back(match frame.body.word().cloned() {
                 None => Effect::Handle { account, bytes, work },
                 Some(word) => Effect::Hear { account, word, bytes, work },
             });
         }
         refused
+    }
+
+    /// The job that a frame is for a slot here, if that takes it (NODE-4).
+    fn takes(
+        &mut self,
+        slot: Slot,
+        stamp: View,
+        origin: Option<(Incarnation, u64)>,
+    ) -> Option<Work> {
+        let place = self.record().place(slot);
+        let is_owner = place.owner == Some(self.member.me) && stamp >= place.since;
+        if !is_owner || !self.slots.takes(slot, &self.settings) {
+            return None;
+        }
+        let job = self.slots.begin(slot)?;
+        if let Some((from, seq)) = origin.filter(|_| !broken!(self.settings, AckOnReceipt)) {
+            self.links.entry(from).or_default().begin(seq, slot);
+        }
+        Some(Work { job, origin })
     }
 
     pub(super) fn finish_origin(&mut self, work: Work) {
@@ -269,7 +347,12 @@ impl Node {
         for numbered in link.into_waiting() {
             for slot in numbered.frame.slots() {
                 self.flows.entry(slot).or_default().answered();
-                self.take_back(slot, &numbered, None);
+                // Whether it was taken nobody knows.
+                if let Body::Up { leg, .. } = &numbered.frame.body {
+                    self.effects.push_back(Effect::Broken(leg.number));
+                } else {
+                    self.take_back(slot, &numbered, None);
+                }
             }
         }
     }

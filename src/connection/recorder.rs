@@ -127,7 +127,10 @@ impl Recorder {
 impl FromOutbox for Recorder {
     fn from_outbox(outbox: Arc<Outbox>) -> Self {
         let recorder = Self::new();
-        recorder.state.lock().outbox = Some(outbox);
+        let mut state = recorder.state.lock();
+        state.framing = outbox.framing();
+        state.outbox = Some(outbox);
+        drop(state);
         recorder
     }
 }

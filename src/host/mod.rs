@@ -362,7 +362,7 @@ impl<H: Deref<Target = Host<C>>, C: SharedConnection> Machine for Live<H, C> {
 
     #[cfg(feature = "threads")]
     fn is_unbound(&self) -> bool {
-        self.driver.session().is_none()
+        !self.driver.has_session()
     }
 }
 

@@ -115,6 +115,16 @@ pub(crate) struct Description {
 pub(crate) struct Fingerprint(Vec<u8>);
 
 impl Fingerprint {
+    #[cfg(feature = "cluster")]
+    pub(crate) const fn of_node(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     fn fits(&self, then: &[u8]) -> bool {
         if self.0.is_empty() || then.is_empty() {
             return self.0.is_empty() && then.is_empty();

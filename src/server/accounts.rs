@@ -8,6 +8,8 @@ use jid::BareJid;
 
 use super::deliver::roster::change::ChangeError;
 use super::deliver::roster::transaction::{Asker, Change};
+#[cfg(feature = "cluster")]
+use super::node::act::{Act, Said};
 use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
@@ -71,6 +73,8 @@ impl From<ChangeError> for AccountError {
             ChangeError::Store(error) => Self::Store(error),
             ChangeError::NoAccount => Self::NoAccount,
             ChangeError::Roster(error) => error.into(),
+            #[cfg(feature = "cluster")]
+            ChangeError::Afar(error) => error,
         }
     }
 }
@@ -163,10 +167,23 @@ impl<C: SharedConnection> Account<C> {
         &self.jid
     }
 
-    /// Whether it has an available session, be it live or waiting to be resumed.
+    /// Whether it has an available session, be it live or waiting to be resumed. Of several nodes only its home knows.
     #[must_use]
     pub fn is_online(&self) -> bool {
         !self.core.registry.available(&self.jid).is_empty()
+    }
+
+    /// The same of an account of any node: its home is asked, and may not answer ([NODE-16](crate::rules#node-16)).
+    ///
+    /// # Errors
+    ///
+    /// [`AccountError::Store`]: the account's home does not answer.
+    #[cfg(feature = "cluster")]
+    pub async fn is_online_anywhere(&self) -> Result<bool, AccountError> {
+        match self.core.is_elsewhere(&self.jid) {
+            true => Ok(self.core.at_home(&self.jid, Act::IsOnline).await?.flag()),
+            false => Ok(self.is_online()),
+        }
     }
 
     /// The roster, behind every change that was asked for before.
@@ -177,6 +194,13 @@ impl<C: SharedConnection> Account<C> {
     pub async fn roster(&self) -> Result<Arc<Roster>, AccountError> {
         if !self.is_possible() {
             return Err(AccountError::NoAccount);
+        }
+        #[cfg(feature = "cluster")]
+        if self.core.is_elsewhere(&self.jid) {
+            return match self.core.at_home(&self.jid, Act::Roster).await? {
+                Said::Roster(roster) => Ok(Arc::new(roster)),
+                _ => Err(AccountError::NoAccount),
+            };
         }
         let (core, jid) = (Arc::clone(&self.core), self.jid.clone());
         let read = self.core.jobs.run(self.jid.as_str(), async move {
@@ -199,6 +223,11 @@ impl<C: SharedConnection> Account<C> {
     ///
     /// [`AccountError`].
     pub async fn set_contact(&self, item: &Item) -> Result<(), AccountError> {
+        #[cfg(feature = "cluster")]
+        if self.core.is_elsewhere(&self.jid) {
+            let act = Act::SetContact(item.clone());
+            return self.core.at_home(&self.jid, act).await.map(|_done| ());
+        }
         let (contact, groups) = (contact(&item.jid)?, item.groups.iter().map(String::as_str));
         let limits = &self.core.limits.roster;
         let set = RosterSet::update(contact.clone(), item.name.as_deref(), groups, limits)?;
@@ -212,6 +241,11 @@ impl<C: SharedConnection> Account<C> {
     /// [`AccountError`]; [`AccountError::NoContact`] if it is not in the roster ([ROSTER-14](crate::rules#roster-14)).
     pub async fn remove_contact(&self, jid: &BareJid) -> Result<(), AccountError> {
         let contact = contact(jid)?;
+        #[cfg(feature = "cluster")]
+        if self.core.is_elsewhere(&self.jid) {
+            let act = Act::RemoveContact(contact);
+            return self.core.at_home(&self.jid, act).await.map(|_done| ());
+        }
         let set = RosterSet::removal(contact.clone());
         self.change(contact, Change::Set(set, Asker::Host)).await
     }
@@ -227,6 +261,10 @@ impl<C: SharedConnection> Account<C> {
         let other = address::account(other).map_err(|_| AccountError::NoAccount)?;
         if other == self.jid {
             return Err(AccountError::InvalidContact);
+        }
+        #[cfg(feature = "cluster")]
+        if self.core.is_elsewhere(&self.jid) || self.core.is_elsewhere(&other) {
+            return self.core.befriend_afar(&self.jid, &other).await;
         }
         self.change(other, Change::Befriend).await
     }
@@ -286,6 +324,15 @@ impl<C: SharedConnection> Account<C> {
     /// }
     /// ```
     pub async fn kick(&self, error: &StreamError) -> usize {
+        #[cfg(feature = "cluster")]
+        if self.core.is_elsewhere(&self.jid) {
+            return match self.core.at_home(&self.jid, Act::Kick(error.clone())).await {
+                Ok(Said::Number(ended)) => ended,
+                _ => 0,
+            };
+        }
+        #[cfg(feature = "cluster")]
+        self.core.bar_elsewhere(&self.jid, error, None);
         self.core.ledger.dismiss(&self.jid, &error.clone().into());
         self.end_sessions(error.clone(), |_| true).await
     }
@@ -339,7 +386,13 @@ impl<C: SharedConnection> Account<C> {
     ///
     /// [`AccountError::Store`]; then it can still log in.
     pub async fn revoke(&self, client: ClientKey) -> Result<bool, AccountError> {
+        #[cfg(feature = "cluster")]
+        if self.core.is_elsewhere(&self.jid) {
+            return Ok(self.core.at_home(&self.jid, Act::Revoke(client)).await?.flag());
+        }
         let error = StreamError::new(StreamCondition::Reset);
+        #[cfg(feature = "cluster")]
+        self.core.bar_elsewhere(&self.jid, &error, Some(self.core.limits.negotiation));
         // A login under way may have been one with a token.
         let ledger = &self.core.ledger;
         ledger.bar(&self.jid, error.clone().into(), Some(self.core.limits.negotiation));

@@ -259,6 +259,13 @@ impl<C: SharedConnection> ServerBuilder<C> {
         self
     }
 
+    /// Its sessions have these numbers, as those of one node among others.
+    #[cfg(all(test, feature = "cluster"))]
+    pub(super) fn of_node(mut self, first_session: u64) -> Self {
+        self.registry = self.registry.of_node(first_session);
+        self
+    }
+
     /// The domain of clients that name none ([STREAM-4](crate::rules#stream-4)). Without it they are refused.
     pub fn default_domain(mut self, domain: DomainPart) -> Self {
         self.default_domain = Some(address::domain(domain.as_str()).unwrap_or(domain));
@@ -407,7 +414,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
     pub fn build(self) -> Server<C> {
         let environment = self.environment;
         #[cfg(feature = "cluster")]
-        let placement = self.cluster.is_some().then(|| Arc::new(Placement::new()));
+        let placement =
+            self.cluster.is_some().then(|| Arc::new(Placement::new(Arc::clone(&environment))));
         #[cfg(feature = "cluster")]
         let stores = match (&self.cluster, &placement) {
             (Some((cluster, _)), Some(placement)) => {
@@ -460,7 +468,11 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let registry = match &placement {
             Some(placement) => {
                 let placement = Arc::clone(placement);
-                registry.lives_here(move |bare| placement.is_here(bare))
+                let mut first = [0; 8];
+                environment.random(&mut first);
+                // Far from those of the others, and with room behind it.
+                let first = 1 + (u64::from_le_bytes(first) >> 1);
+                registry.of_node(first).lives_here(move |bare| placement.is_here(bare))
             }
             None => registry,
         };
@@ -507,6 +519,8 @@ impl<C: SharedConnection> ServerBuilder<C> {
             voided: Mutex::new(Recent::new(VOIDED)),
             unheard: Unheard::default(),
             offline_retries: offline::Retries::default(),
+            #[cfg(feature = "cluster")]
+            edges: node.as_ref().map(Clustered::edges).map(Into::into).unwrap_or_default(),
             #[cfg(feature = "cluster")]
             node,
             environment,

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use jid::{BareJid, DomainRef};
 
 use super::driver::admission::Source;
+#[cfg(feature = "cluster")]
+use super::node::act::Act;
 use super::{Core, PeerAddress, Server};
 use crate::address;
 use crate::connection::SharedConnection;
@@ -28,10 +30,35 @@ impl<C: SharedConnection> Core<C> {
         // Before the password is hashed, which costs more; and after it, in one step.
         self.is_free(&account).await?;
         let credentials = self.derive(source, account.domain(), password).await?;
+        self.put_credentials(&account, credentials, None).await
+    }
+
+    /// Keeps the credentials of an account that there is not; or, where it is to be `changed`, of one that there is,
+    /// whose sessions end then, but for one.
+    pub(super) async fn put_credentials(
+        self: &Arc<Self>,
+        account: &BareJid,
+        credentials: Credentials,
+        changed: Option<Option<SessionId>>,
+    ) -> Result<(), AccountError> {
+        #[cfg(feature = "cluster")]
+        if self.is_elsewhere(account) {
+            let act = Act::SetCredentials(credentials, changed);
+            return self.at_home(account, act).await.map(|_done| ());
+        }
         let (core, jid) = (Arc::clone(self), account.clone());
-        self.on_chain(&account, async move {
-            core.is_free(&jid).await?;
-            Ok(core.stores.accounts.set_credentials(&jid, credentials).await?)
+        self.on_chain(account, async move {
+            let Some(except) = changed else {
+                core.is_free(&jid).await?;
+                return Ok(core.stores.accounts.set_credentials(&jid, credentials).await?);
+            };
+            // What is kept beside the password stays as it is.
+            let old = core.own_credentials(&jid).await?;
+            let credentials = Credentials { disabled: old.disabled, ..credentials };
+            core.stores.accounts.set_credentials(&jid, credentials).await?;
+            // Whatever becomes of who has asked.
+            Server(core).password_changed(&jid, except);
+            Ok(())
         })
         .await
     }
@@ -46,17 +73,7 @@ impl<C: SharedConnection> Core<C> {
         self.own_credentials(&account).await?;
         let source = self.ledger.as_source(&account);
         let credentials = self.derive(source, account.domain(), password).await?;
-        let (core, jid) = (Arc::clone(self), account.clone());
-        self.on_chain(&account, async move {
-            // What is kept beside the password stays as it is.
-            let old = core.own_credentials(&jid).await?;
-            let credentials = Credentials { disabled: old.disabled, ..credentials };
-            core.stores.accounts.set_credentials(&jid, credentials).await?;
-            // Whatever becomes of who has asked.
-            Server(core).password_changed(&jid, except);
-            Ok(())
-        })
-        .await
+        self.put_credentials(&account, credentials, Some(except)).await
     }
 
     /// A session removes its account: the answer to its request comes once that is done, and before its end.

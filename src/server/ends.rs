@@ -7,7 +7,11 @@ use std::time::Duration;
 
 use jid::BareJid;
 
+#[cfg(feature = "cluster")]
+use super::accounts::AccountError;
 use super::driver::admission::Dismissal;
+#[cfg(feature = "cluster")]
+use super::node::act::Act;
 use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
@@ -129,7 +133,13 @@ impl<C: SharedConnection> Server<C> {
     pub fn password_changed(&self, account: &BareJid, except: Option<SessionId>) {
         let core = &self.0;
         let account = &address::account(account).unwrap_or_else(|_| account.clone());
+        #[cfg(feature = "cluster")]
+        if core.is_elsewhere(account) {
+            return core.tell_home(account, Act::PasswordChanged(except));
+        }
         let error = StreamError::new(StreamCondition::Reset);
+        #[cfg(feature = "cluster")]
+        core.bar_elsewhere(account, &error, Some(core.limits.negotiation));
         core.ledger.bar(account, error.clone().into(), Some(core.limits.negotiation));
         core.retire_tokens(account);
         let sweep = {
@@ -158,6 +168,14 @@ impl<C: SharedConnection> Server<C> {
     /// removal can be tried again.
     pub async fn account_removed(&self, account: &BareJid) -> Result<bool, StoreError> {
         let account = &address::account(account).unwrap_or_else(|_| account.clone());
+        #[cfg(feature = "cluster")]
+        if self.0.is_elsewhere(account) {
+            return match self.0.at_home(account, Act::Remove).await {
+                Ok(said) => Ok(said.flag()),
+                Err(AccountError::Store(error)) => Err(error),
+                Err(error) => Err(StoreError::Failed(error.into())),
+            };
+        }
         self.0.account_removed(account, None).await
     }
 
@@ -243,10 +261,14 @@ impl<C: SharedConnection> Core<C> {
         by: Option<(SessionHandle<C>, Stanza)>,
     ) -> Result<bool, StoreError> {
         let error = StreamError::new(StreamCondition::NotAuthorized);
+        #[cfg(feature = "cluster")]
+        self.bar_elsewhere(account, &error, Some(self.limits.negotiation));
         self.ledger.bar(account, error.clone().into(), None);
         let removed = self.remove_account(account, &error, by).await;
         if removed.is_ok() {
             // What a stream that has already begun proves may be out of date.
+            #[cfg(feature = "cluster")]
+            self.bar_elsewhere(account, &error, Some(self.limits.negotiation));
             self.ledger.bar(account, error.into(), Some(self.limits.negotiation));
         }
         self.ledger.unbar(account);
@@ -321,6 +343,8 @@ impl<C: SharedConnection> Core<C> {
         match self.change_roster(account.clone(), contact, change, None, || ()).await {
             // Another session may have removed it meanwhile.
             Ok(()) | Err(ChangeError::Roster(_) | ChangeError::NoAccount) => Ok(()),
+            #[cfg(feature = "cluster")]
+            Err(ChangeError::Afar(_)) => Ok(()),
             Err(ChangeError::Store(error)) => Err(error),
         }
     }

@@ -20,8 +20,12 @@ mod credentials;
 mod deliver;
 mod driver;
 mod ends;
+#[cfg(feature = "cluster")]
+mod export;
 mod faults;
 mod guests;
+#[cfg(feature = "cluster")]
+mod legs;
 mod limits;
 mod metrics;
 #[cfg(feature = "cluster")]
@@ -46,7 +50,7 @@ pub use limits::{Limits, Rate};
 pub use metrics::Feed;
 pub use metrics::{ByKind, Histogram, LoginStep, Metrics, Unit};
 #[cfg(feature = "cluster")]
-pub use node::{Cluster, NodeHandle};
+pub use node::{Cluster, NodeHandle, NodeMetrics};
 pub use overview::{Listing, Order, Overview, Stage, StreamInfo};
 
 use std::fmt;
@@ -163,6 +167,9 @@ struct Core<C: SharedConnection> {
     /// Where it is one of several nodes.
     #[cfg(feature = "cluster")]
     node: Option<node::Clustered<C>>,
+    /// Where there are several nodes: its clients, as soon as they have authenticated.
+    #[cfg(feature = "cluster")]
+    edges: std::sync::OnceLock<Arc<legs::Edges<C>>>,
 }
 
 impl<C: SharedConnection> Server<C> {
@@ -188,7 +195,14 @@ impl<C: SharedConnection> Server<C> {
     /// Drives the work that outlives its connection: run it once, in a task or on a thread of its own.
     /// It never ends. Time is not its business: see [`handle_timeout`](Self::handle_timeout).
     pub async fn background(&self) {
-        poll_fn(|cx| self.0.jobs.poll(cx)).await;
+        poll_fn(|cx| {
+            #[cfg(feature = "cluster")]
+            if !self.0.goes_on() {
+                return Poll::Pending;
+            }
+            self.0.jobs.poll(cx)
+        })
+        .await;
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next. Later work may set
@@ -211,6 +225,10 @@ impl<C: SharedConnection> Server<C> {
 
     /// Ends what has waited too long: hibernating sessions, handlers, requests.
     pub fn handle_timeout(&self) {
+        #[cfg(feature = "cluster")]
+        if !self.0.goes_on() {
+            return;
+        }
         self.0.timers.fire();
         self.0.registry.handle_timeout();
         self.0.bots.handle_timeout(self.0.environment.now());
@@ -228,6 +246,10 @@ impl<C: SharedConnection> Server<C> {
     /// and the like change its roster as if a client had sent them ([HOST-1](crate::rules#host-1)); what is only for a session to say
     /// needs that session ([HOST-2](crate::rules#host-2)). For a program that talks as an account there is a [`Bot`].
     pub fn send(&self, stanza: Stanza) {
+        #[cfg(feature = "cluster")]
+        if !self.0.goes_on() {
+            return;
+        }
         if let Some(stanza) = self.0.sent_by_host(stanza) {
             self.0.route_for_host(&stanza);
         }

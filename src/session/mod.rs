@@ -51,6 +51,10 @@ pub use registry::{
     Parting, Presence, Reason, RegistryBuilder, ResumeError, ResumeRefusal, Resumed, Retention,
     SessionRegistry, SessionSetup, Sessions,
 };
+#[cfg(feature = "cluster")]
+pub(crate) use registry::{Keeps, NotAnExport, Which};
+#[cfg(feature = "cluster")]
+pub(crate) use registry::{read_roster, write_roster};
 pub use state::{Authed, AuthenticateError, Bound, Session, State, TransitionError, Unauthed};
 
 #[cfg(test)]

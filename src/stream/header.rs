@@ -105,6 +105,15 @@ pub(super) struct Opened {
     pub(super) declarations: Arc<Declarations>,
 }
 
+#[cfg(feature = "cluster")]
+impl Opened {
+    /// One that is shared with others if it is the usual one.
+    pub(super) fn shared(name: Box<str>, declarations: Arc<Declarations>) -> Arc<Self> {
+        let opened = Self { name, declarations };
+        if opened == **USUAL { Arc::clone(&USUAL) } else { Arc::new(opened) }
+    }
+}
+
 static USUAL: LazyLock<Arc<Opened>> = LazyLock::new(|| {
     let declarations = vec![
         (None, Arc::from(CONTENT_NAMESPACE)),

@@ -23,6 +23,10 @@ pub use features::Features;
 pub use header::Header;
 pub use limits::Limits;
 pub use nonza::Nonza;
+#[cfg(feature = "cluster")]
+pub(crate) use parser::Heard;
+#[cfg(feature = "cluster")]
+pub(crate) use parser::OpenedStream;
 pub use parser::{BrokenMessage, Event, Parser};
 pub use refused::RefusedStanza;
 

@@ -24,6 +24,12 @@ impl Nonza {
         Self { xml: xml.into() }
     }
 
+    /// One of another node, which has read it.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn of_node(xml: Vec<u8>) -> Self {
+        Self::new(xml)
+    }
+
     /// A child element of another one.
     #[cfg(feature = "server")]
     pub(crate) fn of(child: &Child<'_>) -> Self {

@@ -1,7 +1,15 @@
 //! From bytes to events.
 
+#[cfg(feature = "cluster")]
+mod carried;
+#[cfg(feature = "cluster")]
+mod export;
 mod message;
 
+#[cfg(feature = "cluster")]
+pub(crate) use carried::OpenedStream;
+#[cfg(feature = "cluster")]
+pub(crate) use export::Heard;
 pub use message::BrokenMessage;
 
 use std::fmt;

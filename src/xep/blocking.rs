@@ -11,7 +11,7 @@ use super::element;
 use crate::address;
 use crate::connection::SharedConnection;
 use crate::extension::{Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target};
-use crate::session::{AccountState, Item, Pattern, SessionHandle, SessionRegistry};
+use crate::session::{AccountState, Item, Keeper, Kept, Pattern, SessionHandle, SessionRegistry};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 use crate::store::{BlockStore, StoreError, StoreFuture};
 use crate::stream::Limit;
@@ -19,6 +19,9 @@ use crate::stream::Limit;
 const NAMESPACE: &str = "urn:xmpp:blocking";
 const ERRORS: &str = "urn:xmpp:blocking:errors";
 const FORWARD: &str = "urn:xmpp:forward:0";
+/// Under which name what is kept goes to another node.
+const MARKED: &str = "urn:xmpp:blocking#asked";
+const LIST: &str = "urn:xmpp:blocking#list";
 
 /// Blocking Command ([XEP-0191](https://xmpp.org/extensions/xep-0191.html)): each account has a list
 /// of JIDs whose stanzas do not get in and which learn nothing of its presence (rules [BLOCK-1](crate::rules#block-1)…11).
@@ -70,6 +73,16 @@ struct List(BTreeSet<Box<str>>);
 impl List {
     fn of(jids: Vec<String>) -> Self {
         Self(jids.into_iter().map(Into::into).collect())
+    }
+
+    /// No address has a NUL in it.
+    fn to_bytes(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|jid| jid.bytes().chain([0])).collect()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let text = str::from_utf8(bytes).unwrap_or_default();
+        Self(text.split_terminator('\0').map(Into::into).collect())
     }
 
     fn bytes(&self) -> usize {
@@ -198,6 +211,34 @@ impl<C: SharedConnection> Extension<C> for Blocking {
             let is_some = !list.0.is_empty();
             Ok(is_some.then(|| Arc::new(list) as Arc<dyn Any + Send + Sync>))
         }))
+    }
+
+    fn export(&self, of: &Keeper<'_, C>, kept: &mut Kept) {
+        match of {
+            Keeper::Session(session) if session.extension::<Marked>().is_some() => {
+                kept.put(MARKED, Vec::new());
+            }
+            Keeper::Account(account) => {
+                if let Some(list) = account.extension::<List>() {
+                    kept.put(LIST, list.to_bytes());
+                }
+            }
+            Keeper::Session(_) => {}
+        }
+    }
+
+    fn import(&self, of: &Keeper<'_, C>, kept: &Kept) {
+        match of {
+            Keeper::Session(session) if kept.get(MARKED).is_some() => {
+                session.set_extension(Marked);
+            }
+            Keeper::Account(account) => {
+                if let Some(list) = kept.get(LIST) {
+                    account.set_extension(List::from_bytes(list));
+                }
+            }
+            Keeper::Session(_) => {}
+        }
     }
 
     /// [BLOCK-6](crate::rules#block-6)

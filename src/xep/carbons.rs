@@ -11,7 +11,7 @@ use crate::extension::{
 };
 use crate::named::named;
 use crate::rules::delivery::MessageType;
-use crate::session::{AccountState, Item, SessionHandle};
+use crate::session::{AccountState, Item, Keeper, Kept, SessionHandle};
 use crate::stanza::{CONTENT_NAMESPACE, Child, Condition, Frame, Framing, Kind, Stanza};
 use crate::stream::Nonza;
 use crate::sync::Mutex;
@@ -97,6 +97,34 @@ impl<C: SharedConnection> Extension<C> for Carbons {
         false
     }
 
+    fn export(&self, of: &Keeper<'_, C>, kept: &mut Kept) {
+        match of {
+            Keeper::Session(session) if session.extension::<Enabled>().is_some() => {
+                kept.put(ENABLED, Vec::new());
+            }
+            Keeper::Account(account) => {
+                if let Some(recent) = account.extension::<RecentIds>() {
+                    kept.put(RECENT, recent.to_bytes());
+                }
+            }
+            Keeper::Session(_) => {}
+        }
+    }
+
+    fn import(&self, of: &Keeper<'_, C>, kept: &Kept) {
+        match of {
+            Keeper::Session(session) if kept.get(ENABLED).is_some() => {
+                session.set_extension(Enabled);
+            }
+            Keeper::Account(account) => {
+                if let Some(recent) = kept.get(RECENT) {
+                    account.set_extension(RecentIds::from_bytes(recent));
+                }
+            }
+            Keeper::Session(_) => {}
+        }
+    }
+
     fn disco_features(&self, target: Target) -> &[&'static str] {
         match target {
             Target::Domain => &[NAMESPACE, RULES],
@@ -173,6 +201,10 @@ impl<C: SharedConnection> Extension<C> for Carbons {
         }
     }
 }
+
+/// Under which name what is kept goes to another node.
+const ENABLED: &str = NAMESPACE;
+const RECENT: &str = "urn:xmpp:carbons:2#recent";
 
 /// Sends a copy to each session of `account` that enabled carbons and has not got the message
 /// (CARBONS-5, CARBONS-6).
@@ -281,6 +313,15 @@ impl RecentIds {
             keys.pop_front();
         }
         keys.push_back(key);
+    }
+
+    fn to_bytes(&self) -> Vec<u8> {
+        self.0.lock().iter().flat_map(|key| key.to_le_bytes()).collect()
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Self {
+        let keys = bytes.as_chunks().0.iter().map(|key| u64::from_le_bytes(*key));
+        Self(Mutex::new(keys.take(REMEMBERED).collect()))
     }
 
     fn knows(&self, key: u64) -> bool {

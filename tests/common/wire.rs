@@ -19,16 +19,20 @@
 
 use std::future::Future;
 use std::num::NonZeroU32;
-use std::pin::pin;
+use std::pin::{Pin, pin};
+#[cfg(feature = "cluster")]
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+#[cfg(feature = "cluster")]
+use xmpp_session::cluster::MemoryEngine;
 use xmpp_session::connection::Recorder;
 use xmpp_session::environment::{Environment, Virtual};
-use xmpp_session::jid::{BareJid, DomainPart};
+use xmpp_session::jid::{BareJid, DomainPart, FullJid};
 use xmpp_session::rules::roster::{Item, Subscription};
 use xmpp_session::server::{
     DomainPolicy, Driver, RouteError, Router, Server, ServerBuilder, Transport, Want,
@@ -36,6 +40,8 @@ use xmpp_session::server::{
 use xmpp_session::session::SessionHandle;
 use xmpp_session::stanza::{Frame, Stanza};
 use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
+#[cfg(feature = "cluster")]
+use xmpp_session::store::{Fence, FenceTokens, SharedStore, StoreFuture};
 
 /// The domain that every world serves.
 pub const DOMAIN: &str = "example.com";
@@ -61,7 +67,10 @@ struct Inner {
     environment: Arc<Virtual>,
     accounts: Arc<MemoryAccounts>,
     stores: Stores,
-    server: Server<Recorder>,
+    /// Where these are several nodes, no account lives on the last one, to which all clients connect.
+    servers: Vec<Server<Recorder>>,
+    /// What drives the nodes.
+    runs: Mutex<Vec<Pin<Box<dyn Future<Output = ()> + Send>>>>,
     clients: Mutex<Vec<Client>>,
 }
 
@@ -73,6 +82,8 @@ pub struct Client {
     recorder: Recorder,
     want: Arc<Mutex<Option<Want>>>,
     session: Arc<Mutex<Option<SessionHandle<Recorder>>>>,
+    /// What the server called it, where its session is on another node.
+    named: Arc<Mutex<Option<String>>>,
 }
 
 impl World {
@@ -97,6 +108,10 @@ impl World {
         policy: impl FnOnce(&Virtual) -> DomainPolicy,
         configure: impl Configure,
     ) -> Self {
+        #[cfg(feature = "cluster")]
+        if std::env::var_os("XMPP_NODES").is_some() {
+            return Self::three_nodes(stores, policy, configure);
+        }
         Self::one_node(stores, policy, configure)
     }
 
@@ -117,13 +132,79 @@ impl World {
         stores.accounts = Arc::clone(&accounts) as _;
         let builder = Server::builder(Arc::clone(&environment) as _, stores.clone())
             .domain_with(DomainPart::new(DOMAIN).unwrap().into_owned(), policy(&environment));
-        let server = configure(builder, Arc::clone(&environment) as _).build();
-        let clients = Mutex::default();
-        Self(Arc::new(Inner { environment, accounts, stores, server, clients }))
+        let servers = vec![configure(builder, Arc::clone(&environment) as _).build()];
+        let (runs, clients) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Inner { environment, accounts, stores, servers, runs, clients }))
     }
 
+    /// Two nodes on which accounts live, and a third one for the clients.
+    #[cfg(feature = "cluster")]
+    fn three_nodes(
+        mut stores: Stores,
+        policy: impl FnOnce(&Virtual) -> DomainPolicy,
+        configure: impl Configure,
+    ) -> Self {
+        let environment = Arc::new(Virtual::new(1));
+        let accounts = Arc::new(MemoryAccounts::new());
+        stores.accounts = Arc::clone(&accounts) as _;
+        let policy = policy(&environment);
+        let engine =
+            Arc::new(MemoryEngine::new(Arc::clone(&environment) as _, Duration::from_secs(3)));
+        let shared = Arc::new(Unfenced(stores.clone(), AtomicU64::new(0)));
+        let mut world = Inner {
+            environment,
+            accounts,
+            stores,
+            servers: Vec::new(),
+            runs: Mutex::default(),
+            clients: Mutex::default(),
+        };
+        for name in ["a", "b", "c"] {
+            // Whoever leads gives slots to those that are there at first, and moves none later.
+            let (engine, posts) = (Arc::clone(&engine) as _, Arc::clone(&engine) as _);
+            let cluster =
+                xmpp_session::server::Cluster::new(name, engine, posts, Arc::clone(&shared) as _)
+                    .moves(0);
+            let environment = Arc::clone(&world.environment) as Arc<dyn Environment>;
+            let builder = Server::builder(Arc::clone(&environment), world.stores.clone())
+                .domain_with(DomainPart::new(DOMAIN).unwrap().into_owned(), policy.clone());
+            let server = configure.clone()(builder, environment).cluster(cluster).build();
+            let node = server.node().expect("one of several");
+            lock(&world.runs).push(Box::pin(async move { node.run().await }));
+            world.servers.push(server);
+            if name != "a" {
+                world = World(Arc::new(world)).until_members();
+            }
+        }
+        Self(Arc::new(world))
+    }
+
+    /// Lets time pass until all nodes are members.
+    #[cfg(feature = "cluster")]
+    fn until_members(self) -> Inner {
+        let are_members = || {
+            let mut nodes = self.0.servers.iter().filter_map(Server::node);
+            nodes.all(|node| node.is_member())
+        };
+        for _ in 0..100 {
+            if are_members() {
+                break;
+            }
+            self.advance(Duration::from_secs(1));
+        }
+        assert!(are_members(), "the nodes have not found each other");
+        Arc::into_inner(self.0).expect("no clone yet")
+    }
+
+    /// The server that clients connect to.
     pub fn server(&self) -> &Server<Recorder> {
-        &self.0.server
+        self.0.servers.last().expect("one at least")
+    }
+
+    /// A session, wherever it lives.
+    pub fn session(&self, jid: &str) -> Option<SessionHandle<Recorder>> {
+        let jid = FullJid::new(jid).ok()?;
+        self.0.servers.iter().find_map(|server| server.registry().session(&jid))
     }
 
     pub fn environment(&self) -> &Virtual {
@@ -171,13 +252,14 @@ impl World {
 
     /// The same on this connection.
     pub fn accept_on(&self, recorder: Recorder, peer: Transport) -> Client {
-        let driver = self.0.server.accept(recorder.clone(), peer);
+        let driver = self.server().accept(recorder.clone(), peer);
         let client = Client {
             world: Arc::downgrade(&self.0),
             driver: Arc::new(Mutex::new(Some(driver))),
             recorder,
             want: Arc::default(),
             session: Arc::default(),
+            named: Arc::default(),
         };
         lock(&self.0.clients).push(client.clone());
         self.settle();
@@ -240,13 +322,14 @@ impl World {
             let here = self.0.environment.now();
             let clients = lock(&self.0.clients).clone();
             let drivers = clients.iter().filter_map(Client::next_timeout);
-            let next = drivers.chain(self.0.server.next_timeout()).min();
+            let servers = self.0.servers.iter().filter_map(Server::next_timeout);
+            let next = drivers.chain(servers).min();
             let Some(next) = next.filter(|next| *next <= end) else {
                 self.0.environment.advance(end - here);
                 return self.settle();
             };
             self.0.environment.advance(next.saturating_sub(here));
-            self.0.server.handle_timeout();
+            self.0.servers.iter().for_each(Server::handle_timeout);
             for client in clients {
                 client.handle_timeout(next.max(here));
             }
@@ -256,11 +339,15 @@ impl World {
 
     /// Lets everything that can go on do so.
     pub fn settle(&self) {
-        let mut background = pin!(self.0.server.background());
-        // What one driver does may let another go on.
-        for _ in 0..4 {
+        // What one driver, or node, does may let another go on.
+        for _ in 0..if self.0.servers.len() == 1 { 4 } else { 12 } {
             let cx = &mut Context::from_waker(Waker::noop());
-            assert!(background.as_mut().poll(cx).is_pending());
+            for server in &self.0.servers {
+                assert!(pin!(server.background()).as_mut().poll(cx).is_pending());
+            }
+            lock(&self.0.runs).iter_mut().for_each(|run| {
+                assert!(run.as_mut().poll(cx).is_pending());
+            });
             let clients = lock(&self.0.clients).clone();
             clients.iter().for_each(Client::poll);
         }
@@ -281,7 +368,16 @@ impl Client {
     /// What the server wrote since the last call: each first-level element, and each header and
     /// close tag, as one string.
     pub fn received(&self) -> Vec<String> {
-        elements(&self.recorder.drain().concat())
+        let received = elements(&self.recorder.drain().concat());
+        for one in &received {
+            for tag in ["<jid>", "<authorization-identifier>"] {
+                let name = one.split_once(tag).and_then(|(_, rest)| rest.split('<').next());
+                if let Some(name) = name.filter(|name| name.contains('/')) {
+                    *lock(&self.named) = Some(name.to_owned());
+                }
+            }
+        }
+        received
     }
 
     /// Sends, and takes what came for this client.
@@ -335,7 +431,12 @@ impl Client {
 
     /// The session, once it is bound.
     pub fn session(&self) -> SessionHandle<Recorder> {
-        lock(&self.session).clone().expect("bound")
+        if let Some(session) = lock(&self.session).clone() {
+            return session;
+        }
+        let named = lock(&self.named).clone().expect("bound");
+        let world = World(self.world.upgrade().expect("the world is still there"));
+        world.session(&named).expect("bound")
     }
 
     /// The full JID.
@@ -381,6 +482,25 @@ impl Client {
         if let Some(driver) = driver.as_mut().filter(is_due) {
             driver.handle_timeout();
         }
+    }
+}
+
+/// Any stores, shared by nodes that stop and move nothing.
+#[cfg(feature = "cluster")]
+struct Unfenced(Stores, AtomicU64);
+
+#[cfg(feature = "cluster")]
+impl SharedStore for Unfenced {
+    fn of_node(&self, _tokens: Arc<dyn FenceTokens>) -> Stores {
+        self.0.clone()
+    }
+
+    fn claim(&self, _fence: Fence) -> StoreFuture<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn next_term(&self) -> StoreFuture<u64> {
+        Box::pin(std::future::ready(Ok(self.1.fetch_add(1, Ordering::SeqCst) + 1)))
     }
 }
 

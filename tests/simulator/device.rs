@@ -61,6 +61,8 @@ pub struct Habits {
     pub curt: usize,
     /// It makes mistakes, and is sent away, so that it knows more stream errors.
     pub rough: bool,
+    /// It always logs in by SASL2, with all that it wants: nothing reaches it before it acknowledges.
+    pub inline: bool,
 }
 
 /// How a client logs in.
@@ -156,6 +158,10 @@ pub struct Sent {
 /// What devices tell an oracle.
 pub trait Witness {
     fn blame(&mut self, what: String);
+    /// A device has a new session.
+    fn began(&mut self, _device: usize) {}
+    /// A device is without its session, and has not ended it: what it did not acknowledge may come again.
+    fn left(&mut self, _device: usize) {}
     fn sent(&mut self, id: &str, sent: Sent, to: &str, may_bounce: bool);
     /// In a later session, since the server has not handled it.
     fn sent_again(&mut self, id: &str, stream: Stream);
@@ -262,7 +268,7 @@ impl Device {
         self.input = Splitter::default();
         self.out.clear();
         self.marks.clear();
-        self.is_inline = random.chance(50);
+        self.is_inline = random.chance(50) || self.habits.inline;
         self.awaits_features = false;
         // Who wants tokens says who it is.
         let from = format!(" from='{}@{DOMAIN}' to=", self.node);
@@ -345,6 +351,7 @@ impl Device {
         }
         self.session = Some(Management { id: id.map(str::to_owned), ..Management::default() });
         self.sessions += 1;
+        oracle.began(self.number);
         self.awaits_features = true;
         self.ready(oracle);
     }
@@ -361,6 +368,7 @@ impl Device {
 
     /// The client has lost its memory: nobody knows what became of what was not acknowledged.
     pub fn forget(&mut self, oracle: &mut dyn Witness) {
+        oracle.left(self.number);
         let session = self.session.take().unwrap_or_default();
         for id in session.unacknowledged.into_iter().filter_map(|(_, message)| message) {
             oracle.uncertain(&id);
@@ -509,6 +517,7 @@ impl Device {
         self.jid = rest.split('<').next().map(str::to_owned);
         self.session = Some(Management::default());
         self.sessions += 1;
+        oracle.began(self.number);
         if self.managed {
             self.write(&format!("<enable {NS} resume='true'/>"));
             self.stage = Stage::Enabling;
@@ -555,6 +564,7 @@ impl Device {
             return self.forget(oracle);
         };
         self.free(h, oracle);
+        oracle.left(self.number);
         let session = self.session.take().unwrap_or_default();
         let messages = session.unacknowledged.into_iter().filter(|(_, message)| message.is_some());
         self.again.extend(messages);

@@ -136,6 +136,7 @@ impl World {
             lazy: random.pick(&[0, 0, 50, 90]),
             curt: random.pick(&[0, 50, 100]),
             rough: true,
+            inline: false,
         };
         let plain = random.chance(25).then(|| random.below(4));
         let devices = [NODES[0], NODES[1], NODES[1], NODES[2]].into_iter().enumerate();

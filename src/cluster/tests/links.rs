@@ -9,10 +9,12 @@ use proptest::prelude::*;
 use crate::cluster::Settings;
 use crate::cluster::flow::Flow;
 use crate::cluster::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
+use crate::cluster::leg::{Down, Ending, LegId, Up};
 use crate::cluster::link::{Arrival, Link};
 use crate::cluster::record::{Move, Place};
 use crate::cluster::slots::Export;
 use crate::cluster::view::{Incarnation, Slot, View};
+use crate::stream::StreamCondition;
 
 const ME: Incarnation = Incarnation(1);
 const OTHER: Incarnation = Incarnation(2);
@@ -289,7 +291,45 @@ fn any_frame() -> impl Strategy<Value = Frame> {
             Export { slot: Slot(slot), began, lost: seen, seen, content: content.into(), outgoing };
         Frame { source: None, body: Body::Export(export) }
     });
-    prop_oneof![any_stanza(), export]
+    prop_oneof![any_stanza(), export, any_up(), any_down()]
+}
+
+fn any_leg() -> impl Strategy<Value = (LegId, u64)> {
+    let leg = (any::<u64>(), any::<u64>(), any::<u64>());
+    leg.prop_map(|(edge, leg, number)| (LegId { edge: Incarnation(edge), number: leg }, number))
+}
+
+fn any_up() -> impl Strategy<Value = Frame> {
+    let bytes = || vec(any::<u8>(), 0..9);
+    let said = prop_oneof![
+        bytes().prop_map(|bytes| Up::Open(bytes.into())),
+        bytes().prop_map(|bytes| Up::Input(bytes.into())),
+        any::<u32>().prop_map(Up::Alive),
+        any::<u64>().prop_map(Up::Taken),
+        Just(Up::EndOfInput),
+        Just(Up::Gone),
+    ];
+    (any::<u16>(), any_leg(), said).prop_map(|(slot, (leg, number), said)| Frame {
+        source: None,
+        body: Body::Up { slot: Slot(slot), leg, number, said },
+    })
+}
+
+fn any_down() -> impl Strategy<Value = Frame> {
+    let ending = (0..StreamCondition::ALL.len(), any::<bool>())
+        .prop_map(|(at, is_too_long)| Ending { condition: StreamCondition::ALL[at], is_too_long });
+    let output = (vec(any::<u8>(), 0..9), proptest::option::of(ending));
+    let said = prop_oneof![
+        output.prop_map(|(bytes, ending)| Down::Output { bytes: bytes.into(), ending }),
+        any::<u64>().prop_map(Down::Read),
+        Just(Down::Bound),
+        Just(Down::Refused),
+        any::<bool>().prop_map(|is_flushed| Down::Closed { is_flushed }),
+    ];
+    (any::<u16>(), any_leg(), said).prop_map(|(source, (leg, number), said)| Frame {
+        source: Some(Slot(source)),
+        body: Body::Down { leg, number, said },
+    })
 }
 
 fn any_post() -> impl Strategy<Value = Post> {

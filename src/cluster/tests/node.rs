@@ -179,6 +179,8 @@ fn texts(post: &Post) -> Vec<String> {
             String::from_utf8(bytes.to_vec()).expect("text")
         }
         Body::Export(_) => "export".into(),
+        Body::Told(_) => "told".into(),
+        Body::Up { .. } | Body::Down { .. } => "leg".into(),
     };
     post.frames.iter().map(text).collect()
 }
@@ -221,7 +223,12 @@ fn node_3_a_slot_that_the_store_refuses_waits_for_a_newer_view() {
     assert!(!world.is_fenced());
     world.see(record(2, &[ME, OTHER], [OTHER, OTHER], [2, 1]));
     let wanted = &world.wanted[..];
-    let [Effect::Slot(MINE, Change::GivenUp { lost: true }), Effect::Lost { .. }] = wanted else {
+    let [
+        Effect::Emptied(MINE),
+        Effect::Slot(MINE, Change::GivenUp { lost: true }),
+        Effect::Lost { .. },
+    ] = wanted
+    else {
         panic!("{wanted:?}")
     };
 }

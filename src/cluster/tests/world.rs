@@ -396,6 +396,7 @@ impl World {
                     let content = [&done[..], &present].concat();
                     host.node.export(host.clock(self.now), slot, content.into());
                 }
+                Effect::Told { .. } => {}
                 Effect::Fenced => {
                     self.log(|| format!("{inc:?} is fenced"));
                     self.count("fenced");
@@ -413,6 +414,12 @@ impl World {
                     *self.counts.entry("bytes of posts").or_default() += post.len() as u64;
                     self.post(inc, to, post);
                 }
+                // No client is in this world.
+                Effect::Up { .. }
+                | Effect::Down { .. }
+                | Effect::Broken(_)
+                | Effect::Emptied(_)
+                | Effect::Gone(_) => {}
                 Effect::Hear { account, word, bytes, work } => {
                     self.hear(inc, &account, &word, &bytes);
                     self.finish(inc, work);

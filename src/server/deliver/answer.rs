@@ -92,6 +92,21 @@ impl<C: SharedConnection> Core<C> {
         self.give_answer(session, &answer);
     }
 
+    /// One of our domains has asked.
+    pub(super) fn domain_answered(&self, answer: &Stanza) {
+        let _is_known = self.requests.take_answer("", answer);
+        #[cfg(feature = "cluster")]
+        if !_is_known {
+            self.answered_elsewhere(answer);
+        }
+    }
+
+    /// An answer that another node has got.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn take_answer(&self, answer: &Stanza) {
+        let _none_waits = self.requests.take_answer("", answer);
+    }
+
     /// Routes an answer whose recipient is not at hand.
     fn route_answer(&self, answer: Stanza) {
         let to = answer.to();
@@ -105,7 +120,7 @@ impl<C: SharedConnection> Core<C> {
                 self.route_elsewhere(None, answer.clone(), Validity::FOR_GOOD);
             }
             Destination::Here if !to.is_account() => {
-                let _none_waits = self.requests.take_answer("", &answer);
+                self.domain_answered(&answer);
             }
             Destination::Here => {
                 let found = to.resource.as_deref().and_then(|r| self.registry.find(to.key(), r));

@@ -302,6 +302,16 @@ impl<C: SharedConnection> Core<C> {
         None
     }
 
+    /// From another node.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn to_component_here(&self, stanza: Stanza) {
+        if let Some(outgoing) =
+            self.to_component(Outgoing { stanza, origin: None }, Validity::FOR_GOOD)
+        {
+            self.not_routed(outgoing, RouteError::NotFound);
+        }
+    }
+
     /// What waits for a component is handed over in the background.
     fn serve_component(&self, component: &Arc<Component<C>>) {
         let core = Weak::clone(&self.components.core);

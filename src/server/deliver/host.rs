@@ -27,6 +27,10 @@ impl<C: SharedConnection> Core<C> {
         let (Some(from), Ok(type_)) = (from, PresenceType::read(stanza)) else {
             return self.route_to(None, stanza, to);
         };
+        #[cfg(feature = "cluster")]
+        if self.of_host_elsewhere(&from.bare, stanza) {
+            return None;
+        }
         let session = from.resource.as_deref().and_then(|r| self.registry.find(from.key(), r));
         match (type_, session) {
             (PresenceType::Subscription(kind), _) => {

@@ -59,7 +59,7 @@ impl<C: SharedConnection> Core<C> {
         match iq(request, situation) {
             IqDecision::Silent => {}
             IqDecision::Consume => {
-                let _none_waits = self.requests.take_answer("", stanza);
+                self.domain_answered(stanza);
             }
             IqDecision::Bounce => self.bounce(origin, stanza, BOUNCE),
             IqDecision::Addressed => {

@@ -38,6 +38,24 @@ impl Retries {
         self.0.lock().get(account).map(|retry| retry.given.clone()).unwrap_or_default()
     }
 
+    /// What is remembered of these accounts.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn of(&self, which: &dyn Fn(&str) -> bool) -> Vec<(BareJid, Vec<OfflineId>)> {
+        let all = self.0.lock();
+        let those = all.iter().filter(|(account, _)| which(account.as_str()));
+        those.map(|(account, retry)| (account.clone(), retry.given.clone())).collect()
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn put(&self, account: BareJid, given: Vec<OfflineId>) {
+        self.0.lock().insert(account, Retry { given, is_retried: false });
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(crate) fn forget(&self, which: &dyn Fn(&str) -> bool) {
+        self.0.lock().retain(|account, _| !which(account.as_str()));
+    }
+
     /// The store is about to be asked again.
     fn retried(&self, account: &BareJid) {
         let mut retries = self.0.lock();
@@ -51,7 +69,7 @@ impl Retries {
 
 impl<C: SharedConnection> Core<C> {
     /// Gives the account's sessions what the store has for them.
-    pub(super) async fn deliver_offline(self: &Arc<Self>, account: &BareJid) {
+    pub(in crate::server) async fn deliver_offline(self: &Arc<Self>, account: &BareJid) {
         let (core, owner) = (Arc::clone(self), account.clone());
         let job = async move {
             core.remove_given(&owner, Vec::new()).await;

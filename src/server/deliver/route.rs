@@ -111,6 +111,13 @@ impl<C: SharedConnection> Outgoing<C> {
 impl<C: SharedConnection> Core<C> {
     /// Routes what the host hands in by its `to`. A panic of an extension ends this stanza alone.
     pub(crate) fn route_for_host(self: &Arc<Self>, stanza: &Stanza) {
+        if let Some(task) = self.route_by_host(stanza) {
+            self.jobs.spawn(task);
+        }
+    }
+
+    /// The same; what has to wait is returned.
+    pub(in crate::server) fn route_by_host(self: &Arc<Self>, stanza: &Stanza) -> Option<Task> {
         let to = stanza.to();
         let route = || match to.as_deref().map(|to| self.address(to)) {
             Some(Ok(to)) if stanza.kind() == Kind::Presence => self.host_presence(stanza, &to),
@@ -120,9 +127,8 @@ impl<C: SharedConnection> Core<C> {
             None => None,
         };
         match self.shielded(HostCode::Extension, None, route) {
-            Some(None) => {}
-            Some(Some(task)) => self.jobs.spawn(task),
-            None => self.bounce(None, stanza, Condition::InternalServerError),
+            Some(task) => task,
+            None => self.refuse(None, stanza, Condition::InternalServerError),
         }
     }
 
@@ -206,9 +212,9 @@ impl<C: SharedConnection> Core<C> {
         validity: Validity<'_>,
     ) {
         let outgoing = Outgoing { stanza, origin: origin.cloned() };
+        let Some(outgoing) = self.to_component(outgoing, validity) else { return };
         #[cfg(feature = "cluster")]
         let Some(outgoing) = self.to_another_node(outgoing, validity) else { return };
-        let Some(outgoing) = self.to_component(outgoing, validity) else { return };
         if let Some(error) = self.is_kept_here(&outgoing.stanza) {
             return self.not_routed(outgoing, error);
         }
@@ -235,23 +241,6 @@ impl<C: SharedConnection> Core<C> {
             queue = self.router_queue.lock();
         }
         queue.writing = false;
-    }
-
-    /// To the home of an account of ours; given back is what is for another domain.
-    #[cfg(feature = "cluster")]
-    fn to_another_node(
-        &self,
-        outgoing: Outgoing<C>,
-        validity: Validity<'_>,
-    ) -> Option<Outgoing<C>> {
-        let is_ours = |to: &str| self.is_ours(address::parts(to).0);
-        match &self.node {
-            Some(node) if outgoing.stanza.to().as_deref().is_some_and(is_ours) => {
-                node.submit(outgoing, validity);
-                None
-            }
-            _ => Some(outgoing),
-        }
     }
 
     /// A refusal is answered to the session that sent the stanza, where that is due (STZ-10, SUB-6); and

@@ -7,6 +7,8 @@ use jid::{BareJid, DomainPart};
 
 use super::admission::{News, PlaceStanding};
 use super::close::Closing;
+#[cfg(feature = "cluster")]
+use super::negotiate::Away;
 use super::negotiate::Established;
 use super::{Driver, State, Want};
 use crate::connection::{Close, SharedConnection};
@@ -32,6 +34,9 @@ pub(super) enum Pending<C: SharedConnection> {
     Establish(Box<Receiver<Established<C>>>),
     /// A stanza that waits for a store or a handler.
     Stanza(Receiver<()>),
+    /// The stream is elsewhere.
+    #[cfg(feature = "cluster")]
+    Away(Box<Away<C>>),
 }
 
 /// What a store answered to SASL.
@@ -79,7 +84,7 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// Goes on with work that is done.
-    fn poll_pending(&mut self, mut cx: Option<&mut Context<'_>>) -> Poll<()> {
+    pub(super) fn poll_pending(&mut self, mut cx: Option<&mut Context<'_>>) -> Poll<()> {
         let mut nobody = Context::from_waker(Waker::noop());
         let context = cx.as_deref_mut().unwrap_or(&mut nobody);
         match &mut self.pending {
@@ -114,6 +119,8 @@ impl<C: SharedConnection> Driver<C> {
                 self.pending = None;
                 self.established(outcome);
             }
+            #[cfg(feature = "cluster")]
+            Some(Pending::Away(_)) => return self.poll_away(cx.as_deref()),
             Some(Pending::Stanza(done)) => {
                 if Pin::new(done).poll(context).is_ready() {
                     self.resume_input(self.core.environment.now());

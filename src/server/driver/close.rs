@@ -36,6 +36,10 @@ impl<C: SharedConnection> Driver<C> {
         if self.want == Want::StartTls {
             return self.finish(Close::Abort);
         }
+        #[cfg(feature = "cluster")]
+        if self.forward_end() {
+            return;
+        }
         self.carry_out_last_presence(true);
         match std::mem::replace(&mut self.state, State::Over) {
             State::Bound(session) => {
@@ -105,6 +109,10 @@ impl<C: SharedConnection> Driver<C> {
             ) => {}
             (None, condition) => self.tell(FaultKind::Stream(condition)),
         }
+        #[cfg(feature = "cluster")]
+        if self.fail_away(header, error) {
+            return;
+        }
         let header = header.map(OurHeader::parts);
         let words: Option<[Frame<'_>; 1]> = header.as_ref().map(|header| [Frame::open(header)]);
         let words = words.as_ref().map_or(&[][..], |words| &words[..]);
@@ -134,7 +142,7 @@ impl<C: SharedConnection> Driver<C> {
         self.wait_for_close(session, self.core.limits.close);
     }
 
-    fn wait_for_close(&mut self, session: Option<Session<Bound, C>>, time: Duration) {
+    pub(super) fn wait_for_close(&mut self, session: Option<Session<Bound, C>>, time: Duration) {
         self.state = State::Closing(Closing { session, answered: false });
         self.pending = None;
         self.negotiating = None;

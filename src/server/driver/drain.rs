@@ -44,7 +44,13 @@ impl<C: SharedConnection> PreDrain for DrainHook<C> {
     }
 
     fn drained(&self) {
-        let Some((session, epoch)) = self.session.get() else { return };
+        let Some((session, epoch)) = self.session.get() else {
+            let waker = self.waker.lock().take();
+            if let Some(waker) = waker {
+                shielded(|| waker.wake());
+            }
+            return;
+        };
         if session.is_sampled()
             && session.has_none_queued()
             && let Some(core) = self.core.upgrade()

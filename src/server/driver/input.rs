@@ -22,9 +22,9 @@ const FREE_GROWTH: usize = 256;
 
 /// Broadcast presence that came too soon (LIMIT-19). A later one takes its place.
 pub(super) struct Deferred {
-    presence: Option<Stanza>,
+    pub(super) presence: Option<Stanza>,
     /// What must not overtake it. Nothing more is read until it was carried out.
-    next: Option<Stanza>,
+    pub(super) next: Option<Stanza>,
 }
 
 impl<C: SharedConnection> Driver<C> {

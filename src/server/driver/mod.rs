@@ -5,6 +5,8 @@ mod blocked;
 mod close;
 mod congestion;
 mod drain;
+#[cfg(feature = "cluster")]
+pub(super) mod export;
 mod input;
 pub(super) mod negotiate;
 pub(super) mod rate;
@@ -36,6 +38,8 @@ use crate::sasl::ChannelBindings;
 use crate::session::{Authed, Bound, HostCode, Reason, Session, SessionHandle, Unauthed};
 use crate::shield::shielded_or;
 use crate::stanza::Framing;
+#[cfg(feature = "cluster")]
+use crate::stream::Heard;
 use crate::stream::{BrokenMessage, Event, Limit, Parser, StreamCondition, StreamError};
 use admission::PlaceStanding;
 use blocked::Pending;
@@ -52,7 +56,7 @@ enum State<C: SharedConnection> {
     Unauthed(Session<Unauthed, C>),
     Authed(Session<Authed, C>),
     Bound(Session<Bound, C>),
-    /// The session is with the job that binds it.
+    /// The session is with the job that binds it, or at another node.
     Binding,
     /// Our close tag is on its way, and the client's is still to come (STREAM-26).
     Closing(Closing<C>),
@@ -180,6 +184,12 @@ struct Rare {
     deferred: Option<Box<Deferred>>,
     /// What limits the login.
     terms: Terms,
+    /// What is not read of a stream that may move (NODE-14).
+    #[cfg(feature = "cluster")]
+    heard: Option<Box<Heard>>,
+    /// The client has asked for what it cannot have, and is told so by its edge.
+    #[cfg(feature = "cluster")]
+    is_refused: bool,
 }
 
 #[cfg(any(feature = "tokio", feature = "threads"))]
@@ -343,6 +353,8 @@ impl<C: SharedConnection> Driver<C> {
         let _span = self.trace.entered();
         self.arrived(bytes);
         self.parser.spend(bytes);
+        #[cfg(feature = "cluster")]
+        self.forward_overhead(bytes);
     }
 
     /// Bytes of a message that may be read at the moment (LIMIT-2, LIMIT-4).
@@ -379,6 +391,12 @@ impl<C: SharedConnection> Driver<C> {
     #[inline]
     fn arrived(&mut self, bytes: usize) {
         self.core.metrics.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.alive(bytes);
+    }
+
+    /// So many bytes of the client are to be read.
+    #[inline]
+    fn alive(&mut self, bytes: usize) {
         if self.negotiating.is_some() {
             self.heard();
         }
@@ -391,6 +409,10 @@ impl<C: SharedConnection> Driver<C> {
 
     /// A host that reads on while the driver waits must not make it grow: limits count what arrived.
     fn limit_unread(&mut self) {
+        #[cfg(feature = "cluster")]
+        if self.forward() {
+            return;
+        }
         // SASL2-5
         if self.pending.is_some() && self.parser.unread() > 0 && self.is_exclusive() {
             return self.fail(StreamCondition::PolicyViolation.into());
@@ -414,6 +436,9 @@ impl<C: SharedConnection> Driver<C> {
         self.drain_backlog();
         loop {
             if self.poll_blocked(Some(cx)).is_pending() {
+                #[cfg(feature = "cluster")]
+                return self.want_away();
+                #[cfg(not(feature = "cluster"))]
                 return Poll::Pending;
             }
             if !self.step(&mut &[][..]) {
@@ -493,8 +518,32 @@ impl<C: SharedConnection> Driver<C> {
         matches!(self.state, State::Bound(_))
     }
 
+    /// NODE-2: what the client says is neither handled nor acknowledged.
+    #[cfg(feature = "cluster")]
+    #[cold]
+    fn stop(&mut self) -> bool {
+        if !matches!(self.state, State::Over) {
+            self.finish(crate::connection::Close::Abort);
+        }
+        false
+    }
+
+    /// Whether it serves a session, here or elsewhere.
+    #[cfg(feature = "threads")]
+    pub(crate) fn has_session(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        if self.is_bound_away() {
+            return true;
+        }
+        self.session().is_some()
+    }
+
     /// Handles one event from what the parser holds or from `input`; `false` if there is none now.
     fn step(&mut self, input: &mut &[u8]) -> bool {
+        #[cfg(feature = "cluster")]
+        if !self.core.may_act() {
+            return self.stop();
+        }
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }
@@ -575,8 +624,18 @@ impl<C: SharedConnection> Driver<C> {
     fn count_bytes(&mut self, bytes: usize) {
         let now = self.core.environment.now();
         if self.spent.rates.spend_bytes(bytes, now, &self.core.limits) {
-            self.limit(Limit::Rate);
+            self.over_rate();
         }
+    }
+
+    #[cold]
+    fn over_rate(&self) {
+        // Where the account lives that is counted, and acted on.
+        #[cfg(feature = "cluster")]
+        if self.is_away() {
+            return;
+        }
+        self.limit(Limit::Rate);
     }
 
     /// One more stanza was handled: LIMIT-20 may pause reading, LIMIT-19 the next broadcast.

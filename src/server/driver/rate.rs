@@ -7,6 +7,8 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::recipients::Recipients;
+#[cfg(feature = "cluster")]
+use crate::packed::{Reader, Writer};
 use crate::server::limits::{Limits, Rate};
 use crate::stream::Limit;
 
@@ -125,6 +127,35 @@ pub(super) struct Spent {
     pub(super) rates: RateLimiter,
     /// Where there is a limit of them (LIMIT-21).
     pub(super) recipients: Option<Box<Recipients>>,
+}
+
+#[cfg(feature = "cluster")]
+impl Spent {
+    pub(super) fn export(&self, now: Duration, out: &mut Writer) {
+        let rates = &self.rates;
+        for at in
+            [rates.stanzas, rates.bytes, rates.presence, rates.broadcast_at, rates.paused_until]
+        {
+            out.number(at.saturating_sub(nanos(now)));
+        }
+        out.option(self.recipients.as_deref(), |out, recipients| recipients.export(now, out));
+    }
+
+    pub(super) fn import(now: Duration, input: &mut Reader<'_>) -> Option<Self> {
+        // What has been is as if it had never been.
+        let mut at = || {
+            Some(input.number()?.checked_add(nanos(now)).filter(|at| *at > nanos(now)).unwrap_or(0))
+        };
+        let rates = RateLimiter {
+            stanzas: at()?,
+            bytes: at()?,
+            presence: at()?,
+            broadcast_at: at()?,
+            paused_until: at()?,
+        };
+        let recipients = input.option(|input| Recipients::import(now, input))?.map(Box::new);
+        Some(Self { rates, recipients })
+    }
 }
 
 /// What streams that are gone had spent, until they would have it back. Their successors, of the same

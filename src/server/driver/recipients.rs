@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::connection::SharedConnection;
+#[cfg(feature = "cluster")]
+use crate::packed::{Reader, Writer};
 use crate::server::Core;
 use crate::server::deliver::address::Address;
 use crate::server::limits::Rate;
@@ -25,6 +27,18 @@ impl Recipients {
         }
         let most = usize::try_from(rate.amount).unwrap_or(usize::MAX);
         self.seen.contains(bare) || (self.seen.len() < most && self.seen.insert(bare.into()))
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(super) fn export(&self, now: Duration, out: &mut Writer) {
+        out.time(now.saturating_sub(self.began));
+        out.texts(self.seen.iter().map(|jid| &**jid));
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(super) fn import(now: Duration, input: &mut Reader<'_>) -> Option<Self> {
+        let began = now.saturating_sub(input.time()?);
+        Some(Self { began, seen: input.texts()?.into_iter().map(Into::into).collect() })
     }
 
     /// Whether the period is not over.

@@ -6,6 +6,8 @@ use jid::BareJid;
 
 use super::{Driver, State};
 use crate::connection::SharedConnection;
+#[cfg(feature = "cluster")]
+use crate::packed::{Reader, Writer};
 use crate::session::Reason;
 use crate::stream::StreamCondition;
 
@@ -16,6 +18,28 @@ pub(super) struct Terms {
     expires: Option<Duration>,
     /// The account, if it ends with this transport (GUEST-3).
     pub(super) guest: Option<BareJid>,
+}
+
+#[cfg(feature = "cluster")]
+impl Terms {
+    pub(super) fn export(&self, now: Duration, out: &mut Writer) {
+        out.option(self.expires, |out, at| out.time(at.saturating_sub(now)));
+        out.option(self.guest.as_ref(), |out, guest| out.text(guest.as_str()));
+    }
+
+    pub(super) fn thaw(&mut self, stood: Duration) {
+        self.expires = self.expires.map(|at| at.saturating_add(stood));
+    }
+
+    pub(super) fn import(now: Duration, input: &mut Reader<'_>) -> Option<Self> {
+        let expires = input.option(Reader::time)?.map(|left| now.saturating_add(left));
+        let guest = input.option(|input| BareJid::new(input.text()?).ok())?;
+        Some(Self { expires, guest })
+    }
+
+    pub(super) const fn expires_at(&mut self, at: Duration) {
+        self.expires = Some(at);
+    }
 }
 
 impl<C: SharedConnection> Driver<C> {

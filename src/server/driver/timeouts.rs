@@ -78,6 +78,9 @@ impl<C: SharedConnection> Driver<C> {
                 }
             }
             State::Unauthed(_) if self.is_refused() => self.finish(Close::Abort),
+            // Its home decides.
+            #[cfg(feature = "cluster")]
+            State::Binding if self.is_away() => self.set_deadline(self.core.limits.silence),
             State::Unauthed(_) | State::Authed(_) | State::Binding => {
                 self.close_unbound(Limit::Negotiation, StreamCondition::PolicyViolation);
             }

@@ -65,6 +65,18 @@ pub enum FaultKind {
     Limit(Limit),
     /// A stream was closed with this error, for what its client sent.
     Stream(StreamCondition),
+    /// This node may not act any more ([NODE-2](crate::rules#node-2)): its sessions are gone, and a new server has to take its place.
+    #[cfg(feature = "cluster")]
+    Fenced,
+    /// The engine of the cluster has failed.
+    #[cfg(feature = "cluster")]
+    #[non_exhaustive]
+    Engine {
+        /// What it, or its client, says.
+        error: String,
+    },
+    /// What another node has handed over of some accounts cannot be read: their sessions are lost ([NODE-9](crate::rules#node-9)).
+    Arrival,
 }
 
 impl Fault {
@@ -104,6 +116,11 @@ impl FaultKind {
             Self::Tls { .. } => "tls",
             Self::Limit(_) => "limit",
             Self::Stream(_) => "stream",
+            #[cfg(feature = "cluster")]
+            Self::Fenced => "fenced",
+            #[cfg(feature = "cluster")]
+            Self::Engine { .. } => "engine",
+            Self::Arrival => "arrival",
         }
     }
 
@@ -117,12 +134,21 @@ impl FaultKind {
             Self::Tls { .. } => "handshake",
             Self::Limit(limit) => limit.as_str(),
             Self::Stream(condition) => condition.as_str(),
+            #[cfg(feature = "cluster")]
+            Self::Fenced => "node",
+            #[cfg(feature = "cluster")]
+            Self::Engine { .. } => "call",
+            Self::Arrival => "unreadable",
         }
     }
 
     /// Whether it is the peer's doing, so that faults of two peers are not the same.
     pub(super) const fn is_of_peer(&self) -> bool {
-        !matches!(self, Self::Store { .. } | Self::Panic { .. })
+        #[cfg(feature = "cluster")]
+        if matches!(self, Self::Fenced | Self::Engine { .. }) {
+            return false;
+        }
+        !matches!(self, Self::Store { .. } | Self::Panic { .. } | Self::Arrival)
     }
 }
 
@@ -147,6 +173,13 @@ impl fmt::Display for FaultKind {
             Self::Tls { error } => write!(f, "TLS failed: {}", OneLine(error)),
             Self::Limit(limit) => write!(f, "limit {limit}"),
             Self::Stream(condition) => write!(f, "stream closed: {}", condition.as_str()),
+            #[cfg(feature = "cluster")]
+            Self::Fenced => f.write_str("this node may not act any more"),
+            #[cfg(feature = "cluster")]
+            Self::Engine { error } => write!(f, "the cluster's engine: {}", OneLine(error)),
+            Self::Arrival => {
+                f.write_str("accounts of another node came in a form that cannot be read")
+            }
         }
     }
 }

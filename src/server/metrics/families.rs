@@ -22,7 +22,18 @@ pub(super) enum Samples<'a> {
 pub(super) type Labels = Vec<(&'static str, &'static str)>;
 
 /// The kinds of faults, so that each is there before it occurs.
-const FAULTS: [&str; 6] = ["login", "store", "panic", "tls", "limit", "stream"];
+const FAULTS: &[&str] = &[
+    "login",
+    "store",
+    "panic",
+    "tls",
+    "limit",
+    "stream",
+    #[cfg(feature = "cluster")]
+    "fenced",
+    #[cfg(feature = "cluster")]
+    "engine",
+];
 
 impl Metrics {
     pub(super) fn families(&self) -> Vec<Family<'_>> {
@@ -134,8 +145,9 @@ impl Metrics {
                 "xmpp_faults",
                 "Faults, told to the host or not.",
                 FAULTS
-                    .map(|kind| (vec![("kind", kind)], told(kind).map_or(0, |(_, n)| *n)))
-                    .to_vec(),
+                    .iter()
+                    .map(|kind| (vec![("kind", *kind)], told(kind).map_or(0, |(_, n)| *n)))
+                    .collect(),
             ),
             counter(
                 "xmpp_store_entries_unread",

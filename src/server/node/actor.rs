@@ -1,18 +1,27 @@
 //! The place where all that a node is happens.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
-use super::letter::Letter;
+use jid::BareJid;
+
+use super::act::Said;
+use super::letter::{Letter, Tale};
 use super::placement::fence;
 use super::presence::{Presences, subscription};
-use super::submit::Submission;
-use super::{Clustered, Command};
-use crate::cluster::{Answer, Ask, AskId, Change, Effect, EngineFuture, Node, Slot, Stored, View};
+use super::submit::{Submission, Undelivered};
+use super::{Clustered, Command, Inbox};
+use crate::cluster::{
+    Answer, Ask, AskId, Change, Effect, EngineFuture, Incarnation, Node, Slot, Stored, View, Work,
+};
 use crate::connection::SharedConnection;
+use crate::outbox::Marks;
 use crate::server::deliver::answer::try_again;
-use crate::server::{Core, Task};
+use crate::server::legs::{Homes, SaidDown, SaidUp};
+use crate::server::{Core, FaultKind, PeerAddress, Task};
 use crate::store::{StoreError, StoreFuture, deposed};
 
 pub(super) struct Actor<C: SharedConnection> {
@@ -22,7 +31,40 @@ pub(super) struct Actor<C: SharedConnection> {
     terms: Vec<(Arc<str>, StoreFuture<u64>)>,
     presence: Presences,
     is_over: bool,
-    of: std::marker::PhantomData<fn() -> C>,
+    /// The end of its lease is told.
+    released: Option<EngineFuture<()>>,
+    /// Claims that the store could not hear.
+    unheard: Vec<(Slot, View)>,
+    /// For these so much waits that others are to pause.
+    pressed: BTreeSet<Slot>,
+    me: Incarnation,
+    /// Of which all members have been told what is here.
+    view: View,
+    members: BTreeSet<Incarnation>,
+    /// The clients whose accounts live here, once it runs.
+    homes: Option<Homes<C>>,
+    /// Since when they stand still.
+    frozen: BTreeMap<Slot, Duration>,
+    /// Those that are to be handed over, as soon as nothing of them is under way.
+    exports: BTreeSet<Slot>,
+    again: Option<Task>,
+}
+
+/// Says that a job is done, also where it has panicked.
+struct Done<C: SharedConnection> {
+    inbox: Arc<Inbox<C>>,
+    work: Work,
+    /// Whose turn it was.
+    account: Option<Arc<str>>,
+}
+
+impl<C: SharedConnection> Drop for Done<C> {
+    fn drop(&mut self) {
+        self.inbox.put(Command::Finished(self.work));
+        if let Some(account) = self.account.take() {
+            self.inbox.put(Command::Through(account));
+        }
+    }
 }
 
 /// Those that are ready, out of `all`.
@@ -43,20 +85,29 @@ fn ready<K, T>(
 }
 
 impl<C: SharedConnection> Actor<C> {
-    pub(super) fn new(node: Node) -> Self {
+    pub(super) fn new(me: Incarnation, node: Node) -> Self {
         Self {
             node,
+            released: None,
+            unheard: Vec::new(),
+            pressed: BTreeSet::new(),
+            me,
+            view: View { term: 0, number: 0 },
+            members: BTreeSet::new(),
             calls: Vec::new(),
             claims: Vec::new(),
             terms: Vec::new(),
             presence: Presences::new(),
             is_over: false,
-            of: std::marker::PhantomData,
+            homes: None,
+            frozen: BTreeMap::new(),
+            exports: BTreeSet::new(),
+            again: None,
         }
     }
 
     /// Listens to others.
-    pub(super) fn begin(&mut self, _core: &Arc<Core<C>>, clustered: &Clustered<C>) {
+    pub(super) fn begin(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) {
         let inbox = Arc::downgrade(&clustered.inbox);
         let post = move |post: Arc<[u8]>| {
             if let Some(inbox) = inbox.upgrade() {
@@ -70,6 +121,10 @@ impl<C: SharedConnection> Actor<C> {
                 inbox.put(Command::Hint);
             }
         }));
+        let inbox = Arc::downgrade(&clustered.inbox);
+        let wake = move || inbox.upgrade().into_iter().for_each(|inbox| inbox.wake());
+        let (connect, marks) = (clustered.connect, Marks::default());
+        self.homes = Some(Homes::new(Arc::clone(core), connect, marks, wake));
         clustered.inbox.put(Command::Timeout);
     }
 
@@ -87,16 +142,23 @@ impl<C: SharedConnection> Actor<C> {
                 self.command(core, clustered, command);
                 self.carry_out(core, clustered);
             }
-            is_idle &= !self.hear(core, cx);
+            is_idle &= !self.hear(core, clustered, cx);
+            self.greet(core, clustered);
             is_idle &= !self.carry_out(core, clustered);
+            is_idle &= !self.legs(core, clustered);
+            is_idle &= !self.hand_over(core, clustered);
+            is_idle &= !self.looks_again(core, cx);
             if self.is_over {
-                return Poll::Ready(());
+                return match &mut self.released {
+                    Some(released) => released.as_mut().poll(cx).map(|_done| ()),
+                    None => Poll::Ready(()),
+                };
             }
             if is_idle {
                 break;
             }
         }
-        self.publish(clustered);
+        self.publish(core, clustered);
         Poll::Pending
     }
 
@@ -105,8 +167,18 @@ impl<C: SharedConnection> Actor<C> {
         match command {
             Command::Post(post) => self.node.handle_post(now, &post),
             Command::Hint => self.node.handle_hint(now),
-            Command::Timeout => self.node.handle_timeout(now),
-            Command::Leave => self.node.leave(),
+            Command::Timeout => {
+                self.node.handle_timeout(now);
+                for (slot, token) in std::mem::take(&mut self.unheard) {
+                    self.node.handle_claimed(now, slot, token, None);
+                }
+            }
+            Command::Leave(stays) => {
+                self.node.leave(stays);
+                self.node.handle_timeout(now);
+            }
+            Command::Tell { source, to, bytes } => self.node.tell(now, source, to, bytes),
+            Command::TellAll(bytes) => self.tell_all(now, &bytes),
             Command::Finished(work) => self.node.finish(now, work),
             Command::Gone(account) => self.presence.gone(core, &account),
             Command::Through(account) => {
@@ -114,29 +186,75 @@ impl<C: SharedConnection> Actor<C> {
                     self.effect(core, clustered, effect);
                 }
             }
-            Command::Submit(Submission { source, to, word: Some(word), bytes, .. }) => {
-                self.node.submit_presence(now, source, to, word, bytes);
-            }
-            Command::Submit(Submission { source, to, bytes, outgoing, .. }) => {
-                let submitted = self.node.submit(now, source, to, bytes);
+            Command::Submit(Submission { source, to, word, bytes, undelivered }) => {
+                let submitted = match word {
+                    Some(word) => self.node.submit_presence(now, source, to.clone(), word, bytes),
+                    None => self.node.submit(now, source, to.clone(), bytes),
+                };
                 // NODE-7
-                if !submitted.bounced.is_empty()
-                    && let Some(outgoing) = outgoing
-                {
-                    core.not_routed(outgoing, try_again());
+                if submitted.is_pressed {
+                    self.pressed.extend(to.iter().map(|one| one.slot));
+                }
+                if !submitted.bounced.is_empty() {
+                    match undelivered {
+                        Undelivered::Nothing => {}
+                        Undelivered::Stanza(outgoing) => core.not_routed(outgoing, try_again()),
+                        Undelivered::Act(number) => {
+                            let error = StoreError::failed("too much waits for the account's home");
+                            clustered.acts.said(number, Said::Failed(error.into()));
+                        }
+                    }
                 }
             }
         }
     }
 
+    fn tell_all(&mut self, now: Duration, bytes: &Arc<[u8]>) {
+        let others = self.node.members().map(|(node, _)| node).filter(|node| *node != self.me);
+        for node in others.collect::<Vec<_>>() {
+            self.node.tell(now, None, node, Arc::clone(bytes));
+        }
+    }
+
+    /// Who has come is told what is here; what was at those that have gone is forgotten.
+    fn greet(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) {
+        if self.view == self.node.record().view {
+            return;
+        }
+        self.view = self.node.record().view;
+        let members: BTreeSet<_> = self.node.members().map(|(node, _)| node).collect();
+        let domains: Vec<_> = core.components.domains().map(str::to_owned).collect();
+        if !domains.is_empty() && members.contains(&self.me) {
+            let bytes = Tale::Domains(domains).encode();
+            let now = core.environment.now();
+            for node in members.difference(&self.members).filter(|node| **node != self.me) {
+                self.node.tell(now, None, *node, Arc::clone(&bytes));
+            }
+        }
+        clustered.inbox.domains.write().retain(|node, _| members.contains(node));
+        if members.contains(&self.me) {
+            self.members = members;
+        }
+    }
+
     /// Answers of the engine and of the store; whether there were any.
-    fn hear(&mut self, core: &Arc<Core<C>>, cx: &mut Context<'_>) -> bool {
+    fn hear(
+        &mut self,
+        core: &Arc<Core<C>>,
+        clustered: &Clustered<C>,
+        cx: &mut Context<'_>,
+    ) -> bool {
         let mut heard = false;
         let now = || core.environment.now();
         for (id, answer) in ready(&mut self.calls, cx) {
             heard = true;
-            if let Ok(answer) = answer {
-                self.node.handle_answer(now(), id, answer);
+            match answer {
+                Ok(answer) => self.node.handle_answer(now(), id, answer),
+                Err(error) => {
+                    clustered.inbox.figures.lock().engine_failures += 1;
+                    let error = error.0.to_string();
+                    core.faults.tell(FaultKind::Engine { error }, &PeerAddress::UNKNOWN, None);
+                }
             }
         }
         for (instance, term) in ready(&mut self.terms, cx) {
@@ -151,7 +269,10 @@ impl<C: SharedConnection> Actor<C> {
                 Poll::Pending => claims.push((slot, token, claim)),
                 Poll::Ready(said) => {
                     heard = true;
-                    self.node.handle_claimed(now(), slot, token, stored(said));
+                    match stored(said) {
+                        None => self.unheard.push((slot, token)),
+                        stored => self.node.handle_claimed(now(), slot, token, stored),
+                    }
                 }
             }
         }
@@ -187,24 +308,46 @@ impl<C: SharedConnection> Actor<C> {
                 self.claims.push((slot, token, claim));
             }
             Effect::Slot(slot, change) => self.slot(core, clustered, slot, change),
-            Effect::Export(slot) => {
-                let now = core.environment.now();
-                let content = self.presence.export(slot, &core.export_slot(slot));
-                self.node.export(now, slot, content);
-            }
+            Effect::Export(slot) => _ = self.exports.insert(slot),
             Effect::Handle { .. } | Effect::Hear { .. } => {
                 let Some(effect) = self.presence.wait(effect) else { return };
                 self.handle(core, clustered, effect);
             }
+            Effect::Up { slot, leg, number, said, work } => {
+                if let Some(homes) = &mut self.homes {
+                    match self.node.does(work.job) {
+                        true => homes.handle_up(slot, leg, number, said),
+                        false => homes.put_by(slot, leg, number, said),
+                    }
+                }
+                self.node.finish(core.environment.now(), work);
+            }
+            Effect::Down { leg, number, said } => clustered.edges.handle_down(leg, number, said),
+            Effect::Broken(leg) => clustered.edges.broken(leg),
+            Effect::Emptied(slot) => clustered.edges.lost(slot),
             Effect::Lost { slots, only } => self.presence.lose(core, &slots, only),
+            Effect::Gone(node) => {
+                self.homes.iter_mut().for_each(|homes| homes.edge_lost(node));
+            }
+            Effect::Told { from, bytes } => self.told(core, clustered, from, &bytes),
             Effect::Post(to, post) => clustered.posts.post(to, post),
             Effect::Fenced => {
-                clustered.placement.fence();
-                core.fenced();
-                self.is_over = true;
+                core.fence(false);
+                self.end(clustered);
             }
-            Effect::Left => self.is_over = true,
+            Effect::Left => {
+                core.fence(true);
+                self.released = Some(clustered.engine.release(clustered.me));
+                self.end(clustered);
+            }
         }
+    }
+
+    /// Nothing is done here any more.
+    fn end(&mut self, clustered: &Clustered<C>) {
+        self.homes.iter_mut().for_each(Homes::clear);
+        clustered.edges.lose_all();
+        self.is_over = true;
     }
 
     /// What has become of a slot here.
@@ -214,38 +357,126 @@ impl<C: SharedConnection> Actor<C> {
         placement.set_token(slot, token);
         match change {
             // Its effect is another one.
-            Change::Claim { .. } => {}
-            Change::Opened => placement.set_served(slot, true),
-            Change::Arrived(export) => {
-                core.import_slot(slot, self.presence.import(&export.content));
-                placement.set_served(slot, true);
+            Change::Claim { token } => {
+                if token.number > 0 {
+                    clustered.inbox.figures.lock().lost += 1;
+                }
             }
+            Change::Opened => {
+                placement.set_served(slot, true);
+                self.homes.iter_mut().for_each(|homes| homes.opened(slot));
+                for effect in self.presence.opened(slot) {
+                    self.effect(core, clustered, effect);
+                }
+            }
+            Change::Arrived(export) => self.arrived(core, clustered, slot, &export.content),
             Change::Frozen => {
                 placement.set_served(slot, false);
-                core.freeze_slot(slot);
+                self.frozen.insert(slot, core.environment.now());
+                core.freeze(&of(slot));
             }
             Change::Thawed => {
-                core.thaw_slot(slot);
+                self.exports.remove(&slot);
                 placement.set_served(slot, true);
+                // One that was frozen before it was open has nothing that could have stood.
+                let since = self.frozen.remove(&slot);
+                let stood = since.map(|at| core.environment.now().saturating_sub(at));
+                core.thaw(&of(slot), stood.unwrap_or_default());
+                let stood = stood.unwrap_or_default();
+                self.homes.iter_mut().for_each(|homes| homes.thawed(slot, stood));
             }
+            // Where it is lost, the edges of its clients know, and those who see them.
             Change::GivenUp { lost } => {
+                if !lost {
+                    clustered.inbox.figures.lock().moved += 1;
+                }
                 placement.set_served(slot, false);
                 self.presence.give_up(slot);
-                core.give_up_slot(slot, lost);
+                self.exports.remove(&slot);
+                self.frozen.remove(&slot);
+                core.forget(&of(slot), None);
+                self.homes.iter_mut().for_each(|homes| homes.give_up(slot));
             }
         }
     }
 
+    /// A slot has come here with all that it had.
+    fn arrived(
+        &mut self,
+        core: &Arc<Core<C>>,
+        clustered: &Clustered<C>,
+        slot: Slot,
+        content: &[u8],
+    ) {
+        let content = self.presence.import(content);
+        let imported = self
+            .homes
+            .as_mut()
+            .map(|homes| homes.import(slot, |connect| core.import(content, connect)));
+        if imported.is_some_and(|imported| imported.is_err()) {
+            // What nobody can read is lost (NODE-9).
+            core.faults.tell(FaultKind::Arrival, &PeerAddress::UNKNOWN, None);
+        }
+        clustered.placement.set_served(slot, true);
+        core.thaw(&of(slot), Duration::ZERO);
+        if let Some(homes) = &mut self.homes {
+            homes.opened(slot);
+            let record = self.node.record();
+            homes.lose_edges(|edge| record.has(edge));
+        }
+    }
+
+    /// Hands over the slots that stand still and have nothing under way; whether there were any.
+    fn hand_over(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) -> bool {
+        let mut any = false;
+        for slot in self.exports.clone() {
+            let Some(homes) = self.homes.as_mut().filter(|_| self.node.is_through(slot)) else {
+                continue;
+            };
+            let leaving = homes.export(slot);
+            let content = leaving.and_then(|leaving| core.export(&of(slot), &leaving));
+            // What was finished just before may have said something that waits in the inbox.
+            let Some(content) = content.filter(|_| clustered.inbox.is_empty()) else { continue };
+            self.exports.remove(&slot);
+            let content = self.presence.export(slot, &content);
+            self.node.export(core.environment.now(), slot, content);
+            any = true;
+        }
+        any
+    }
+
+    /// Whether those that wait are to be looked at again: nobody says when what is under way is done.
+    fn looks_again(&mut self, core: &Arc<Core<C>>, cx: &mut Context<'_>) -> bool {
+        if self.exports.is_empty() {
+            self.again = None;
+            return false;
+        }
+        let again = self.again.get_or_insert_with(|| {
+            let core = Arc::clone(core);
+            Box::pin(async move { core.sleep(LOOK_AGAIN).await })
+        });
+        let is_due = again.as_mut().poll(cx).is_ready();
+        if is_due {
+            self.again = None;
+        }
+        is_due
+    }
+
     /// Something for an account that lives here.
     fn handle(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>, effect: Effect) {
+        let (Effect::Handle { work, .. } | Effect::Hear { work, .. }) = &effect else { return };
+        if !self.node.does(work.job) {
+            // Until the store has heard of its slot it waits. What is of an earlier stay is nobody's.
+            if self.node.token(work.job.slot) == Some(work.job.token) {
+                self.presence.put_by(work.job.slot, effect);
+            }
+            return;
+        }
         let (account, word, bytes, work) = match effect {
             Effect::Handle { account, bytes, work } => (account, None, bytes, work),
             Effect::Hear { account, word, bytes, work } => (account, Some(word), bytes, work),
             _ => return,
         };
-        if !self.node.does(work.job) {
-            return;
-        }
         let letter = Letter::decode(&bytes);
         let is_in_turn = letter.as_ref().is_some_and(Letter::is_in_turn);
         let task = match letter {
@@ -255,30 +486,95 @@ impl<C: SharedConnection> Actor<C> {
                 }
                 core.from_another_node(&stanza)
             }
+            Some(Letter::OfHost(stanza)) => core.route_by_host(&stanza),
+            Some(Letter::Act { from, number, act }) => BareJid::new(&account).ok().map(|account| {
+                let (core, inbox) = (Arc::clone(core), Arc::clone(&clustered.inbox));
+                let task: Task = Box::pin(async move {
+                    let said = core.perform(account, act).await;
+                    let bytes = Tale::Said { number, said }.encode();
+                    // In front of what says that it is done.
+                    inbox.put(Command::Tell { source: None, to: from, bytes });
+                });
+                task
+            }),
             Some(letter) => self.presence.letter(core, &account, word.as_ref(), letter),
             None => None,
         };
         match task {
             None => self.node.finish(core.environment.now(), work),
             Some(task) => {
-                let inbox = Arc::clone(&clustered.inbox);
                 let account = is_in_turn.then(|| self.presence.begin(account));
+                let done = Done { inbox: Arc::clone(&clustered.inbox), work, account };
                 core.jobs.spawn(async move {
+                    let _done = done;
                     task.await;
-                    inbox.put(Command::Finished(work));
-                    if let Some(account) = account {
-                        inbox.put(Command::Through(account));
-                    }
                 });
             }
         }
     }
 
-    fn publish(&self, clustered: &Clustered<C>) {
+    /// Something for this node.
+    fn told(
+        &mut self,
+        core: &Arc<Core<C>>,
+        clustered: &Clustered<C>,
+        from: Incarnation,
+        bytes: &[u8],
+    ) {
+        match Tale::decode(bytes) {
+            Some(Tale::Said { number, said }) => clustered.acts.said(number, said),
+            Some(Tale::Domains(domains)) => {
+                clustered.inbox.domains.write().insert(from, domains);
+            }
+            Some(Tale::ForComponent(stanza)) => core.to_component_here(stanza),
+            Some(Tale::Answer(stanza)) => core.take_answer(&stanza),
+            Some(Tale::Barred { account, error, time }) => core.barred(&account, error, time),
+            None => {}
+        }
+    }
+
+    /// What clients here have said, and what those whose accounts live here are told; whether that was anything.
+    fn legs(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>) -> bool {
+        let now = core.environment.now();
+        let up = clustered.edges.take_said();
+        let mut any = !up.is_empty();
+        for SaidUp { slot, leg, number, said } in up {
+            self.node.submit_up(now, slot, leg, number, said);
+        }
+        if let Some(homes) = self.homes.as_mut().filter(|_| self.node.may_act(now)) {
+            let is_still = |slot| self.node.serves(slot);
+            homes.handle_timeout(now, is_still);
+            homes.run(is_still);
+            for SaidDown { slot, leg, number, said } in homes.take_said() {
+                any = true;
+                self.node.submit_down(now, slot, leg, number, said);
+            }
+        }
+        any
+    }
+
+    fn publish(&mut self, core: &Core<C>, clustered: &Clustered<C>) {
+        let placement = &clustered.placement;
+        self.pressed.retain(|slot| {
+            let is_pressed = self.node.is_pressed(*slot);
+            placement.set_pressed(*slot, is_pressed);
+            is_pressed
+        });
+        clustered.inbox.figures.lock().read(&self.node, core.environment.now());
         clustered.placement.set_deadline(self.node.acts_until());
-        clustered.inbox.state.lock().next_timeout = Some(self.node.next_timeout());
+        let of_legs = self.homes.as_ref().and_then(Homes::next_timeout);
+        let next = of_legs.into_iter().fold(self.node.next_timeout(), Duration::min);
+        clustered.inbox.state.lock().next_timeout = Some(next);
     }
 }
+
+/// The accounts of a slot.
+fn of(slot: Slot) -> impl Fn(&str) -> bool {
+    move |account| Slot::of(account) == slot
+}
+
+/// How soon what is under way in a slot that is to be handed over is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 fn stored(said: Result<(), StoreError>) -> Option<Stored> {
     match said {
@@ -298,28 +594,5 @@ impl<C: SharedConnection> Core<C> {
             return self.inbound_subscription(stanza, kind, &to.bare, false);
         }
         self.route_to(None, stanza, &to)
-    }
-
-    /// NODE-2: all sessions end, and nobody but their clients hears of it.
-    fn fenced(&self) {
-        self.registry.forget(&|_| true, Some(crate::connection::Close::Abort));
-    }
-
-    fn export_slot(&self, _slot: Slot) -> Arc<[u8]> {
-        Arc::default()
-    }
-
-    fn import_slot(&self, _slot: Slot, _content: &[u8]) {}
-
-    fn freeze_slot(&self, slot: Slot) {
-        self.registry.freeze(&|account| Slot::of(account) == slot);
-    }
-
-    fn thaw_slot(&self, slot: Slot) {
-        self.registry.thaw(&|account| Slot::of(account) == slot, std::time::Duration::ZERO);
-    }
-
-    fn give_up_slot(&self, slot: Slot, _lost: bool) {
-        self.registry.forget(&|account| Slot::of(account) == slot, None);
     }
 }

@@ -1,12 +1,18 @@
-//! What one home tells another about an account: the bytes of a frame's body.
+//! What one home tells another about an account, and one node another: the bytes of a frame's body.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use jid::BareJid;
+
+use super::act::{Act, Said};
+use crate::cluster::Incarnation;
 use crate::packed::{Reader, Writer};
 use crate::stanza::{Frame, Framing, Stanza, canonicalise};
+use crate::stream::StreamError;
 
 const VERSION: u8 = 1;
-const STANZA: u8 = 0;
+
 const BROADCAST: u8 = 16;
 const DIRECTED: u8 = 17;
 const ANSWER: u8 = 18;
@@ -14,10 +20,24 @@ const PROBE: u8 = 19;
 const ASKED: u8 = 20;
 const SILENT: u8 = 21;
 
-/// What comes from another home.
+const STANZA: u8 = 0;
+const ACT: u8 = 1;
+const OF_HOST: u8 = 2;
+
+const SAID: u8 = 0;
+const DOMAINS: u8 = 1;
+const FOR_COMPONENT: u8 = 2;
+const TOLD_ANSWER: u8 = 3;
+const BARRED: u8 = 4;
+
+/// What comes from another home, for an account.
 pub(super) enum Letter {
     /// For the account, or one of its sessions, by its `to`.
     Stanza(Stanza),
+    /// The host's, in the name of the account.
+    OfHost(Stanza),
+    /// The host of this node wants something of the account, and waits for what is said by this number.
+    Act { from: Incarnation, number: u64, act: Act },
     /// What a session broadcasts, without a `to`: for whoever is available.
     Broadcast(Stanza),
     /// The end of directed presence, or what stands for it, by its `to`.
@@ -32,46 +52,141 @@ pub(super) enum Letter {
     Silent(Stanza),
 }
 
+/// What comes from another node.
+pub(super) enum Tale {
+    /// What has become of an act.
+    Said { number: u64, said: Said },
+    /// The domains of its components.
+    Domains(Vec<String>),
+    /// For a component here.
+    ForComponent(Stanza),
+    /// An answer to a request of one of our domains, which a node has not made itself.
+    Answer(Stanza),
+    /// Streams that are authenticated as the account, and have no session, end; where there is a time, none that has
+    /// begun before may authenticate as it for so long.
+    Barred { account: BareJid, error: StreamError, time: Option<Duration> },
+}
+
+fn stanza(out: &mut Writer, stanza: &Stanza) {
+    let mut bytes = Vec::new();
+    Frame::stanza(stanza).framing(Framing::Message).write_to(&mut bytes);
+    out.bytes(&bytes);
+}
+
+fn read_stanza(input: &mut Reader<'_>) -> Option<Stanza> {
+    canonicalise(input.bytes()?).ok()
+}
+
+/// The bytes of something, behind the version.
+fn versioned(write: impl FnOnce(&mut Writer)) -> Arc<[u8]> {
+    let mut out = Writer::default();
+    out.byte(VERSION);
+    write(&mut out);
+    out.into_bytes().into()
+}
+
+/// `None`: it is of another version, or there is more than that.
+fn read_versioned<T>(bytes: &[u8], read: impl FnOnce(&mut Reader<'_>) -> Option<T>) -> Option<T> {
+    let mut input = Reader::new(bytes);
+    if input.byte()? != VERSION {
+        return None;
+    }
+    let value = read(&mut input)?;
+    input.is_empty().then_some(value)
+}
+
 impl Letter {
     pub(super) fn encode(&self) -> Arc<[u8]> {
-        let mut out = Writer::default();
-        out.byte(VERSION);
-        let (kind, name, stanza) = match self {
-            Self::Stanza(stanza) => (STANZA, None, Some(stanza)),
-            Self::Broadcast(stanza) => (BROADCAST, None, Some(stanza)),
-            Self::Directed(stanza) => (DIRECTED, None, Some(stanza)),
-            Self::Answer { resource, stanza } => (ANSWER, Some(resource), Some(stanza)),
-            Self::Probe { asker } => (PROBE, Some(asker), None),
-            Self::Asked { asker, stanza } => (ASKED, Some(asker), Some(stanza)),
-            Self::Silent(stanza) => (SILENT, None, Some(stanza)),
-        };
-        out.byte(kind);
-        name.into_iter().for_each(|name| out.text(name));
-        if let Some(stanza) = stanza {
-            let mut bytes = Vec::new();
-            Frame::stanza(stanza).framing(Framing::Message).write_to(&mut bytes);
-            out.bytes(&bytes);
-        }
-        out.into_bytes().into()
+        versioned(|out| {
+            let (kind, name, of) = match self {
+                Self::Stanza(of) => (STANZA, None, Some(of)),
+                Self::OfHost(of) => (OF_HOST, None, Some(of)),
+                Self::Act { from, number, act } => {
+                    out.byte(ACT);
+                    out.number(from.0);
+                    out.number(*number);
+                    return act.write(out);
+                }
+                Self::Broadcast(of) => (BROADCAST, None, Some(of)),
+                Self::Directed(of) => (DIRECTED, None, Some(of)),
+                Self::Answer { resource, stanza } => (ANSWER, Some(resource), Some(stanza)),
+                Self::Probe { asker } => (PROBE, Some(asker), None),
+                Self::Asked { asker, stanza } => (ASKED, Some(asker), Some(stanza)),
+                Self::Silent(of) => (SILENT, None, Some(of)),
+            };
+            out.byte(kind);
+            name.into_iter().for_each(|name| out.text(name));
+            of.into_iter().for_each(|of| stanza(out, of));
+        })
     }
 
-    /// `None`: it is of another version.
     pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut input = Reader::new(bytes);
-        if input.byte()? != VERSION {
-            return None;
-        }
-        let kind = input.byte()?;
-        let stanza = |input: &mut Reader<'_>| canonicalise(input.bytes()?).ok();
-        Some(match kind {
-            STANZA => Self::Stanza(stanza(&mut input)?),
-            BROADCAST => Self::Broadcast(stanza(&mut input)?),
-            DIRECTED => Self::Directed(stanza(&mut input)?),
-            ANSWER => Self::Answer { resource: input.text()?.into(), stanza: stanza(&mut input)? },
-            PROBE => Self::Probe { asker: input.text()?.into() },
-            ASKED => Self::Asked { asker: input.text()?.into(), stanza: stanza(&mut input)? },
-            SILENT => Self::Silent(stanza(&mut input)?),
-            _ => return None,
+        read_versioned(bytes, |input| {
+            Some(match input.byte()? {
+                STANZA => Self::Stanza(read_stanza(input)?),
+                OF_HOST => Self::OfHost(read_stanza(input)?),
+                ACT => {
+                    let (from, number) = (Incarnation(input.number()?), input.number()?);
+                    Self::Act { from, number, act: Act::read(input)? }
+                }
+                BROADCAST => Self::Broadcast(read_stanza(input)?),
+                DIRECTED => Self::Directed(read_stanza(input)?),
+                ANSWER => {
+                    Self::Answer { resource: input.text()?.into(), stanza: read_stanza(input)? }
+                }
+                PROBE => Self::Probe { asker: input.text()?.into() },
+                ASKED => Self::Asked { asker: input.text()?.into(), stanza: read_stanza(input)? },
+                SILENT => Self::Silent(read_stanza(input)?),
+                _ => return None,
+            })
+        })
+    }
+}
+
+impl Tale {
+    pub(super) fn encode(&self) -> Arc<[u8]> {
+        versioned(|out| match self {
+            Self::Said { number, said } => {
+                out.byte(SAID);
+                out.number(*number);
+                said.write(out);
+            }
+            Self::Domains(domains) => {
+                out.byte(DOMAINS);
+                out.texts(domains.iter().map(String::as_str));
+            }
+            Self::ForComponent(of) => {
+                out.byte(FOR_COMPONENT);
+                stanza(out, of);
+            }
+            Self::Answer(of) => {
+                out.byte(TOLD_ANSWER);
+                stanza(out, of);
+            }
+            Self::Barred { account, error, time } => {
+                out.byte(BARRED);
+                out.text(account.as_str());
+                error.pack(out);
+                out.option(*time, Writer::time);
+            }
+        })
+    }
+
+    pub(super) fn decode(bytes: &[u8]) -> Option<Self> {
+        read_versioned(bytes, |input| match input.byte()? {
+            SAID => Some(Self::Said { number: input.number()?, said: Said::read(input)? }),
+            DOMAINS => {
+                let domains = input.texts()?.into_iter().map(str::to_owned).collect();
+                Some(Self::Domains(domains))
+            }
+            FOR_COMPONENT => read_stanza(input).map(Self::ForComponent),
+            TOLD_ANSWER => read_stanza(input).map(Self::Answer),
+            BARRED => Some(Self::Barred {
+                account: BareJid::new(input.text()?).ok()?,
+                error: StreamError::unpack(input)?,
+                time: input.option(Reader::time)?,
+            }),
+            _ => None,
         })
     }
 }

@@ -10,13 +10,17 @@
 //!   └──────── stanzas, legs, slots ◀────────────┘
 //! ```
 
+pub(in crate::server) mod act;
 mod actor;
+mod fencing;
 mod letter;
+mod metrics;
 mod options;
 mod placement;
 mod presence;
 mod submit;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -24,15 +28,19 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use jid::BareJid;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
-use super::{Core, Server};
-use crate::cluster::{Engine, Incarnation, Node, Posts, Work};
+use super::legs::Edges;
+use super::{Core, Server, Shutdown};
+use crate::address;
+use crate::cluster::{Engine, Incarnation, Node, Posts, Slot, Work};
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::outbox::Outbox;
+use crate::session::Validity;
 use crate::store::SharedStore;
 use actor::Actor;
+pub use metrics::NodeMetrics;
 pub use options::Cluster;
 pub(in crate::server) use placement::Placement;
 use submit::Submission;
@@ -41,6 +49,7 @@ use submit::Submission;
 pub(in crate::server) struct Clustered<C: SharedConnection> {
     pub(in crate::server) placement: Arc<Placement>,
     inbox: Arc<Inbox<C>>,
+    acts: act::Acts,
     /// Taken while it runs.
     actor: Mutex<Option<Box<Actor<C>>>>,
     engine: Arc<dyn Engine>,
@@ -49,11 +58,16 @@ pub(in crate::server) struct Clustered<C: SharedConnection> {
     me: Incarnation,
     /// The home's end of a leg.
     connect: fn(Arc<Outbox>) -> C,
+    edges: Arc<Edges<C>>,
 }
 
 /// What others have for the node, in order.
 struct Inbox<C: SharedConnection> {
     state: Mutex<Waiting<C>>,
+    /// What other nodes have said of their components.
+    domains: RwLock<BTreeMap<Incarnation, Vec<String>>>,
+    /// As of the last time that something was done.
+    figures: Mutex<NodeMetrics>,
 }
 
 struct Waiting<C: SharedConnection> {
@@ -67,8 +81,15 @@ enum Command<C: SharedConnection> {
     Post(Arc<[u8]>),
     Hint,
     Timeout,
-    Leave,
+    /// Whether it stays for its clients.
+    Leave(bool),
     Submit(Submission<C>),
+    Tell {
+        source: Option<Slot>,
+        to: Incarnation,
+        bytes: Arc<[u8]>,
+    },
+    TellAll(Arc<[u8]>),
     /// A session of this account is not available any more.
     Gone(Arc<str>),
     /// What an account had to do first is done.
@@ -79,15 +100,33 @@ enum Command<C: SharedConnection> {
 impl<C: SharedConnection> Inbox<C> {
     fn new() -> Self {
         let waiting = Waiting { commands: Vec::new(), waker: None, next_timeout: None };
-        Self { state: Mutex::new(waiting) }
+        Self { state: Mutex::new(waiting), domains: RwLock::default(), figures: Mutex::default() }
     }
 
     fn put(&self, command: Command<C>) {
+        self.put_while(Validity::FOR_GOOD, command);
+    }
+
+    /// The same, unless it is void by the time it has its place in the order.
+    fn put_while(&self, validity: Validity<'_>, command: Command<C>) {
         let mut state = self.state.lock();
+        if validity.is_void() {
+            return;
+        }
         state.commands.push(command);
         let waker = state.waker.take();
         drop(state);
         waker.into_iter().for_each(Waker::wake);
+    }
+
+    /// There is something to do that is not here.
+    fn wake(&self) {
+        let waker = self.state.lock().waker.take();
+        waker.into_iter().for_each(Waker::wake);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.state.lock().commands.is_empty()
     }
 
     /// All that has come; else whoever asks is woken.
@@ -113,9 +152,19 @@ impl<C: SharedConnection> Clustered<C> {
         let me = Incarnation::new(u64::from_le_bytes(bytes));
         let Cluster { name, engine, posts, store, settings } = cluster;
         let node = Node::new(me, name, crate::cluster::SLOTS, settings);
-        let actor = Mutex::new(Some(Box::new(Actor::new(node))));
+        let actor = Mutex::new(Some(Box::new(Actor::new(me, node))));
         let inbox = Arc::new(Inbox::new());
-        Self { placement, inbox, actor, engine, posts, store, me, connect }
+        let acts = act::Acts::default();
+        let edges = {
+            let inbox = Arc::downgrade(&inbox);
+            Edges::new(move || inbox.upgrade().into_iter().for_each(|inbox| inbox.wake()))
+        };
+        Self { placement, inbox, acts, actor, engine, posts, store, me, connect, edges }
+    }
+
+    /// The clients that have authenticated here.
+    pub(in crate::server) fn edges(&self) -> Arc<Edges<C>> {
+        Arc::clone(&self.edges)
     }
 
     pub(in crate::server) fn next_timeout(&self) -> Option<Duration> {
@@ -128,6 +177,9 @@ impl<C: SharedConnection> Clustered<C> {
         }
     }
 }
+
+/// How often a node that leaves looks whether it is empty.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A server as one of several nodes. Cheap to clone.
 pub struct NodeHandle<C: SharedConnection>(Arc<Core<C>>);
@@ -154,19 +206,31 @@ impl<C: SharedConnection> NodeHandle<C> {
         poll_fn(|cx| actor.poll(&self.0, node, cx)).await;
     }
 
-    /// It is to go: its accounts move to other nodes, then [`run`](Self::run) ends
-    /// ([NODE-19](crate::rules#node-19)).
-    pub fn leave(&self) {
-        if let Some(node) = self.clustered() {
-            node.inbox.put(Command::Leave);
+    /// It is to go ([NODE-19](crate::rules#node-19)): its accounts move to other nodes, then its clients are told `how`
+    /// says, then [`run`](Self::run) ends. Only the last node of a cluster cannot leave, and ends its clients at once.
+    ///
+    /// The host drives all on meanwhile, as at a [`shutdown`](Server::shutdown).
+    pub async fn leave(&self, how: Shutdown) {
+        let Some(node) = self.clustered() else { return };
+        node.inbox.put(Command::Leave(true));
+        while node.placement.slots() > 0 && !self.is_fenced() && !self.is_alone() {
+            self.0.sleep(LOOK_AGAIN).await;
         }
+        Server(Arc::clone(&self.0)).shutdown(how).await;
+        node.inbox.put(Command::Leave(false));
+        while !self.is_fenced() && !self.is_alone() {
+            self.0.sleep(LOOK_AGAIN).await;
+        }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.metrics().members < 2
     }
 
     /// Whether it belongs to the cluster and may act now.
     #[must_use]
     pub fn is_member(&self) -> bool {
-        let now = self.0.environment.now();
-        self.clustered().is_some_and(|node| node.placement.is_member(now))
+        self.clustered().is_some_and(|node| node.placement.may_act())
     }
 
     /// Whether it may never act again ([NODE-2](crate::rules#node-2)): a new server has to take its place.
@@ -175,10 +239,11 @@ impl<C: SharedConnection> NodeHandle<C> {
         self.clustered().is_some_and(|node| node.placement.is_fenced())
     }
 
-    /// Whether this account lives here now: a client that connects to this node is served without a detour.
+    /// Whether an account lives here.
     #[must_use]
     pub fn is_home_of(&self, account: &BareJid) -> bool {
-        self.clustered().is_some_and(|node| node.placement.is_here(account.as_str()))
+        let account = address::account(account).unwrap_or_else(|_| account.clone());
+        account.node().is_some() && self.0.registry.is_local(account.as_str())
     }
 
     /// How many of the 1,024 slots of accounts live here.

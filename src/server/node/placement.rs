@@ -1,5 +1,6 @@
 //! What everybody may ask of a node at any time: whether it may act, and for whom.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use jid::BareJid;
 use parking_lot::RwLock;
 
 use crate::cluster::{SLOTS, Slot, View};
+use crate::environment::Environment;
 use crate::store::{Fence, FenceToken, FenceTokens};
 
 pub(in crate::server) struct Placement {
@@ -14,28 +16,39 @@ pub(in crate::server) struct Placement {
     deadline: AtomicU64,
     fenced: AtomicBool,
     served: Box<[AtomicBool]>,
+    /// For which so much waits that those who send more are to pause.
+    pressed: Box<[AtomicBool]>,
+    environment: Arc<dyn Environment>,
     /// The view in which each slot came here.
     tokens: RwLock<Box<[Option<View>]>>,
 }
 
 impl Placement {
-    pub(in crate::server) fn new() -> Self {
+    pub(in crate::server) fn new(environment: Arc<dyn Environment>) -> Self {
+        let none = || (0..SLOTS).map(|_| AtomicBool::new(false)).collect();
         Self {
+            environment,
+            pressed: none(),
             deadline: AtomicU64::new(0),
             fenced: AtomicBool::new(false),
-            served: (0..SLOTS).map(|_| AtomicBool::new(false)).collect(),
+            served: none(),
             tokens: RwLock::new(vec![None; SLOTS.into()].into()),
         }
     }
 
     /// NODE-1. The clock is asked before anything else.
-    pub(in crate::server) fn may_act(&self, now: Duration) -> bool {
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        now < self.deadline.load(Ordering::Acquire) && !self.is_fenced()
+    pub(super) fn may_act(&self) -> bool {
+        self.now() < self.deadline.load(Ordering::Acquire) && !self.is_fenced()
     }
 
-    pub(super) fn is_member(&self, now: Duration) -> bool {
-        self.may_act(now)
+    /// Whether it was a member, and may not act any more.
+    pub(super) fn is_late(&self) -> bool {
+        let deadline = self.deadline.load(Ordering::Acquire);
+        self.is_fenced() || deadline != 0 && self.now() >= deadline
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.environment.now().as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn is_fenced(&self) -> bool {
@@ -60,15 +73,32 @@ impl Placement {
         self.deadline.store(until, Ordering::Release);
     }
 
-    pub(super) fn fence(&self) {
-        self.fenced.store(true, Ordering::Release);
+    /// Nothing is done here any more; `false` where that was so.
+    pub(super) fn fence(&self) -> bool {
+        let was_fenced = self.fenced.swap(true, Ordering::AcqRel);
         self.served.iter().for_each(|served| served.store(false, Ordering::Release));
+        !was_fenced
+    }
+
+    pub(super) fn is_pressed(&self, slot: Slot) -> bool {
+        self.pressed.get(slot.index()).is_some_and(|pressed| pressed.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_pressed(&self, slot: Slot, is_pressed: bool) {
+        if let Some(pressed) = self.pressed.get(slot.index()) {
+            pressed.store(is_pressed, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn set_served(&self, slot: Slot, is_served: bool) {
         if let Some(served) = self.served.get(slot.index()) {
             served.store(is_served, Ordering::Release);
         }
+    }
+
+    /// Whether it lives here, served or not.
+    pub(super) fn has(&self, slot: Slot) -> bool {
+        self.tokens.read().get(slot.index()).is_some_and(Option::is_some)
     }
 
     /// In which view a slot came here; `None`: it is not here.
@@ -81,6 +111,10 @@ impl Placement {
 
 impl FenceTokens for Placement {
     fn fence(&self, account: &BareJid) -> Option<Fence> {
+        // NODE-1: nor does the store, whatever it would say.
+        if self.is_late() {
+            return None;
+        }
         let slot = Slot::of(account.as_str());
         let token = self.tokens.read().get(slot.index()).copied().flatten()?;
         Some(fence(slot, token))

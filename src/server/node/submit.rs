@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use super::letter::Letter;
+use super::letter::{Letter, Tale};
 use super::{Clustered, Command};
 use crate::address;
-use crate::cluster::{Recipient, Slot, Word};
+use crate::cluster::{Incarnation, Recipient, Slot, Word};
 use crate::connection::SharedConnection;
 use crate::rules::presence::PresenceType;
 use crate::server::Core;
 use crate::server::deliver::route::Outgoing;
 use crate::session::Validity;
+use crate::shield::note_behind;
 use crate::stanza::{Kind, Stanza};
-use std::task::Waker;
 
 /// A letter that is to go, in the order in which these come.
 pub(super) struct Submission<C: SharedConnection> {
@@ -21,27 +21,41 @@ pub(super) struct Submission<C: SharedConnection> {
     /// What it says, where it is presence of a session of ours.
     pub(super) word: Option<Word>,
     pub(super) bytes: Arc<[u8]>,
-    /// What is told to its sender if it cannot go.
-    pub(super) outgoing: Option<Outgoing<C>>,
+    pub(super) undelivered: Undelivered<C>,
+}
+
+/// Who is told that a letter cannot go.
+pub(super) enum Undelivered<C: SharedConnection> {
+    Nothing,
+    Stanza(Outgoing<C>),
+    Act(u64),
+}
+
+/// To another node.
+enum Way {
+    Home(Arc<str>),
+    Component(Incarnation),
 }
 
 impl<C: SharedConnection> Clustered<C> {
-    /// To the home of the account that it is for. What is void by the time it has its place in the order is dropped
-    /// (PRES-21).
-    pub(in crate::server) fn submit(&self, outgoing: Outgoing<C>, validity: Validity<'_>) {
-        let stanza = outgoing.stanza();
-        let Some(to) = stanza.to() else { return };
-        let account = address::parts(&to).0;
-        let to = vec![Recipient { slot: Slot::of(account), account: account.into() }];
-        let (source, word) = (source(stanza), word(stanza));
-        let bytes = Letter::Stanza(stanza.clone()).encode();
-        self.put_in_order(
-            Submission { source, to, word, bytes, outgoing: Some(outgoing) },
-            validity,
-        );
+    /// To the home of the account that it is for, which is ours. What is void by the time it has its place in the order
+    /// is dropped (PRES-21).
+    fn submit(
+        &self,
+        account: Arc<str>,
+        source: Option<Slot>,
+        outgoing: Outgoing<C>,
+        validity: Validity<'_>,
+    ) {
+        let slot = Slot::of(&account);
+        let to = vec![Recipient { slot, account }];
+        let word = word(outgoing.stanza());
+        let bytes = Letter::Stanza(outgoing.stanza().clone()).encode();
+        let undelivered = Undelivered::Stanza(outgoing);
+        self.put_in_order(Submission { source, to, word, bytes, undelivered }, validity);
     }
 
-    /// A letter from this account to these.
+    /// A letter from this account, which lives here, to these.
     pub(super) fn send(
         &self,
         from: &str,
@@ -50,30 +64,26 @@ impl<C: SharedConnection> Clustered<C> {
         letter: &Letter,
         validity: Validity<'_>,
     ) {
-        let (source, bytes) = (source_of(from), letter.encode());
-        self.put_in_order(Submission { source, to, word, bytes, outgoing: None }, validity);
+        let (bare, _) = address::parts(from);
+        let source = bare.contains('@').then(|| Slot::of(bare));
+        let (bytes, undelivered) = (letter.encode(), Undelivered::Nothing);
+        self.put_in_order(Submission { source, to, word, bytes, undelivered }, validity);
     }
 
     fn put_in_order(&self, submission: Submission<C>, validity: Validity<'_>) {
-        let mut state = self.inbox.state.lock();
-        if validity.is_void() {
-            return;
+        // NODE-7
+        if submission.to.iter().any(|one| self.placement.is_pressed(one.slot)) {
+            note_behind();
         }
-        state.commands.push(Command::Submit(submission));
-        let waker = state.waker.take();
-        drop(state);
-        waker.into_iter().for_each(Waker::wake);
+        self.inbox.put_while(validity, Command::Submit(submission));
     }
-}
 
-/// The slot of the account that says it; our domains have none.
-fn source(stanza: &Stanza) -> Option<Slot> {
-    source_of(&stanza.from()?)
-}
-
-fn source_of(from: &str) -> Option<Slot> {
-    let (bare, _) = address::parts(from);
-    bare.contains('@').then(|| Slot::of(bare))
+    /// The node that a component of this domain is at.
+    fn node_of(&self, domain: &str) -> Option<Incarnation> {
+        let domains = self.inbox.domains.read();
+        let has = |domains: &[String]| domains.iter().any(|one| one == domain);
+        domains.iter().find(|(_, domains)| has(domains)).map(|(node, _)| *node)
+    }
 }
 
 /// What presence of an account's session says of it.
@@ -90,10 +100,50 @@ pub(super) fn word(stanza: &Stanza) -> Option<Word> {
 }
 
 impl<C: SharedConnection> Core<C> {
-    /// NODE-1: whether anything may be done now.
-    #[inline]
-    pub(in crate::server) fn may_act(&self) -> bool {
-        let Some(node) = &self.node else { return true };
-        node.placement.may_act(self.environment.now())
+    /// The slot of an account that lives here and says this.
+    fn source(&self, stanza: &Stanza) -> Option<Slot> {
+        let from = stanza.from()?;
+        let bare = address::parts(&from).0;
+        if !bare.contains('@') || !self.is_ours(bare) {
+            return None;
+        }
+        let slot = Slot::of(bare);
+        self.node.as_ref().filter(|node| node.placement.has(slot)).map(|_| slot)
+    }
+
+    /// Where a stanza goes that is for an account of ours which is not here, or for a component which is not.
+    fn way(&self, node: &Clustered<C>, stanza: &Stanza) -> Option<Way> {
+        let to = stanza.to()?;
+        let to = self.address(&to).ok()?;
+        if to.is_account() && self.is_ours(to.bare.as_str()) {
+            return Some(Way::Home(to.bare.as_str().into()));
+        }
+        node.node_of(to.bare.domain().as_str()).map(Way::Component)
+    }
+
+    /// To the home of an account of ours, or to the node of a component; given back is what is for neither.
+    pub(in crate::server) fn to_another_node(
+        &self,
+        outgoing: Outgoing<C>,
+        validity: Validity<'_>,
+    ) -> Option<Outgoing<C>> {
+        let Some(node) = &self.node else { return Some(outgoing) };
+        let source = self.source(outgoing.stanza());
+        match self.way(node, outgoing.stanza()) {
+            None => return Some(outgoing),
+            Some(Way::Home(account)) => node.submit(account, source, outgoing, validity),
+            Some(Way::Component(to)) => {
+                let bytes = Tale::ForComponent(outgoing.stanza().clone()).encode();
+                node.inbox.put_while(validity, Command::Tell { source, to, bytes });
+            }
+        }
+        None
+    }
+
+    /// An answer to one of our domains that nobody here has asked for: another node may have.
+    pub(in crate::server) fn answered_elsewhere(&self, answer: &Stanza) {
+        if let Some(node) = &self.node {
+            node.inbox.put(Command::TellAll(Tale::Answer(answer.clone()).encode()));
+        }
     }
 }

@@ -139,6 +139,12 @@ impl Jobs {
         Poll::Pending
     }
 
+    /// Whether an account that is meant has work.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn is_busy(&self, which: &dyn Fn(&str) -> bool) -> bool {
+        self.chains.lock().keys().any(|key| key.rsplit(' ').next().is_some_and(which))
+    }
+
     /// Chains that have work.
     pub(crate) fn len(&self) -> usize {
         self.chains.lock().len()

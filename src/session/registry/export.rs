@@ -16,6 +16,7 @@ use super::inner::Inner;
 use super::rows::{Row, Slot, SlotState, Slots};
 use crate::address;
 use crate::connection::{Close, SharedConnection};
+use crate::packed::{Reader, Writer};
 use crate::rules::presence::Directed;
 use crate::rules::roster::{Item, Roster, Stray, Subscription};
 use crate::session::account::{Account, AccountState, Values};
@@ -127,7 +128,7 @@ impl<C: SharedConnection> Inner<C> {
         let account = &one.account;
         packing.out.text(account.bare.as_str());
         let roster = account.roster();
-        write_roster(packing, &roster);
+        write_roster(&mut packing.out, &roster);
         write_kept(packing, &one.values);
         packing.out.count(one.sessions.len());
         for ((session, state), values) in one.sessions.iter().zip(&one.of_sessions) {
@@ -190,7 +191,7 @@ impl<C: SharedConnection> Inner<C> {
 
     fn read_account(&self, input: &mut Unpacking<'_>) -> Option<Arriving<C>> {
         let bare = BareJid::new(input.input.text()?).ok()?;
-        let mut roster = read_roster(input)?;
+        let mut roster = read_roster(&mut input.input)?;
         self.table.hash_contacts(&mut roster, &Roster::new());
         let values = read_kept(input)?;
         let account = Arc::new(Account::new(bare, roster, Values::default()));
@@ -504,28 +505,28 @@ fn read_day(input: &mut Unpacking<'_>) -> Option<Option<SystemTime>> {
 const ASKED: u8 = 4;
 const APPROVED: u8 = 8;
 
-fn write_roster(packing: &mut Packing, roster: &Roster) {
-    packing.out.number(roster.version());
-    packing.out.count(roster.len());
+pub(crate) fn write_roster(out: &mut Writer, roster: &Roster) {
+    out.number(roster.version());
+    out.count(roster.len());
     for item in roster.iter() {
-        packing.out.text(item.jid());
-        packing.out.option(item.name(), |out, name| out.text(name));
+        out.text(item.jid());
+        out.option(item.name(), |out, name| out.text(name));
         let groups: Vec<_> = item.groups().collect();
-        packing.out.texts(groups.into_iter());
+        out.texts(groups.into_iter());
         let asked = if item.ask() { ASKED } else { 0 };
         let approved = if item.approved() { APPROVED } else { 0 };
-        packing.out.byte(item.subscription() as u8 | asked | approved);
+        out.byte(item.subscription() as u8 | asked | approved);
     }
-    packing.out.texts(roster.requests());
+    out.texts(roster.requests());
 }
 
-fn read_roster(input: &mut Unpacking<'_>) -> Option<Roster> {
-    let version = input.input.number()?;
+pub(crate) fn read_roster(input: &mut Reader<'_>) -> Option<Roster> {
+    let version = input.number()?;
     let (mut items, mut strays) = (Vec::new(), Vec::new());
     for item in input.list(|input| {
-        let (jid, name) = (input.input.text()?, input.input.option(|input| input.text())?);
-        let groups = input.input.texts()?.into_iter().map(str::to_owned).collect();
-        Some((jid, name.map(str::to_owned), groups, input.input.byte()?))
+        let (jid, name) = (input.text()?, input.option(|input| input.text())?);
+        let groups = input.texts()?.into_iter().map(str::to_owned).collect();
+        Some((jid, name.map(str::to_owned), groups, input.byte()?))
     })? {
         let (text, name, groups, state) = item;
         let subscription = match state & 3 {
@@ -541,7 +542,7 @@ fn read_roster(input: &mut Unpacking<'_>) -> Option<Roster> {
             None => strays.push(Stray { jid: text.to_owned(), name, groups }),
         }
     }
-    let requests = input.input.texts()?.into_iter().map(BareJid::new);
+    let requests = input.texts()?.into_iter().map(BareJid::new);
     let requests = requests.collect::<Result<Vec<_>, _>>().ok()?;
     let mut roster = Roster::from_items(items, version, requests);
     strays.iter().for_each(|stray| roster.add_stray(stray));

@@ -55,7 +55,9 @@ pub(crate) use end::Run;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
 #[cfg(feature = "cluster")]
-pub(crate) use export::{Imported, Keeps, NotAnExport, Which};
+pub(crate) use export::{Keeps, NotAnExport, Which};
+#[cfg(feature = "cluster")]
+pub(crate) use export::{read_roster, write_roster};
 pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
 pub(crate) use inheritance::{Inheritance, Waiting};

@@ -23,6 +23,9 @@ pub struct StreamError {
     /// An element in canonical form.
     application: Option<Box<[u8]>>,
     limit: Option<Limit>,
+    /// What another node has written of it.
+    #[cfg(feature = "cluster")]
+    content: Option<Box<[u8]>>,
 }
 
 impl StreamError {
@@ -39,7 +42,47 @@ impl StreamError {
             other_uri: None,
             application: None,
             limit: None,
+            #[cfg(feature = "cluster")]
+            content: None,
         }
+    }
+
+    /// For another node.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn pack(&self, out: &mut crate::packed::Writer) {
+        out.text(self.condition.as_str());
+        out.option(self.text.as_ref(), |out, (lang, text)| {
+            out.text(lang);
+            out.text(text);
+        });
+        out.option(self.other_host.as_deref(), crate::packed::Writer::text);
+        out.option(self.other_uri.as_deref(), crate::packed::Writer::text);
+        out.option(self.application.as_deref(), crate::packed::Writer::bytes);
+    }
+
+    /// What another node has [written](Self::pack).
+    #[cfg(feature = "cluster")]
+    pub(crate) fn unpack(input: &mut crate::packed::Reader<'_>) -> Option<Self> {
+        let name = input.text()?;
+        let mut all = StreamCondition::ALL.into_iter();
+        let condition = all.find(|condition| condition.as_str() == name)?;
+        Some(Self {
+            text: input.option(|input| Some((input.text()?.into(), input.text()?.into())))?,
+            other_host: input.option(|input| input.text().map(Into::into))?,
+            other_uri: input.option(|input| input.text().map(Into::into))?,
+            application: input.option(|input| input.bytes().map(Into::into))?,
+            ..Self::new(condition)
+        })
+    }
+
+    /// One that another node has written, with this content.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn as_written(
+        condition: StreamCondition,
+        limit: Option<Limit>,
+        content: &[u8],
+    ) -> Self {
+        Self { limit, content: Some(content.into()), ..Self::new(condition) }
     }
 
     /// Sends the peer to another host, which may be a name or an address (rule [STREAM-30](crate::rules#stream-30)).
@@ -129,6 +172,10 @@ impl StreamError {
 
     /// Writes what is inside of the `<stream:error/>`.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
+        #[cfg(feature = "cluster")]
+        if let Some(content) = &self.content {
+            return out.extend_from_slice(content);
+        }
         let namespace = ("xmlns", ERROR_NAMESPACE);
         write::leaf(out, self.condition.as_str(), &[namespace], self.other_host());
         if let Some((lang, text)) = &self.text {

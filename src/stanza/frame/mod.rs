@@ -162,6 +162,12 @@ impl<'a> Frame<'a> {
         frames.map(|frame| frame.framing(framing)).collect()
     }
 
+    /// The end of a stream whose client is sent to this URI.
+    #[cfg(feature = "cluster")]
+    pub(crate) const fn moved(uri: &'a str) -> Self {
+        Self::new(FrameParts::Moved(uri))
+    }
+
     /// One element, complete and in canonical form, that is none of the others.
     #[must_use]
     pub const fn element(xml: &'a [u8]) -> Self {

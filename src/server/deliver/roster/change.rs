@@ -10,10 +10,14 @@ use jid::BareJid;
 
 use super::transaction::{Change, Effect, Side, Transaction, subscription};
 use crate::connection::SharedConnection;
+#[cfg(feature = "cluster")]
+use crate::extension::AccountError;
 use crate::extension::Admission;
 use crate::rules::roster::{Roster, RosterError};
 use crate::rules::subscription::SubscriptionKind;
 use crate::server::deliver::give::Origin;
+#[cfg(feature = "cluster")]
+use crate::server::node::act::Act;
 use crate::server::{Core, PeerAddress};
 use crate::session::{HostCode, Parting, SessionHandle, Validity};
 use crate::stanza::{Condition, Stanza, StanzaError};
@@ -33,11 +37,16 @@ pub(crate) enum ChangeError {
     /// The host asked for it, and there is no such account.
     #[error("there is no such account")]
     NoAccount,
+    /// The contact's home has refused its half.
+    #[cfg(feature = "cluster")]
+    Afar(AccountError),
 }
 
 impl From<ChangeError> for StanzaError {
     fn from(error: ChangeError) -> Self {
         match error {
+            #[cfg(feature = "cluster")]
+            ChangeError::Afar(_) => Self::new(Condition::InternalServerError),
             ChangeError::Store(_) => Self::new(Condition::InternalServerError),
             ChangeError::NoAccount => Self::new(Condition::ItemNotFound),
             ChangeError::Roster(error) => error.into(),
@@ -101,7 +110,11 @@ impl<C: SharedConnection> Core<C> {
             true => two_sides && self.may_act_for(&contact).await?,
             false => two_sides && self.stores.accounts.exists(&contact).await?,
         };
-        if both && !has_contact {
+        #[cfg(feature = "cluster")]
+        let is_afar = both && self.is_elsewhere(&contact);
+        #[cfg(not(feature = "cluster"))]
+        let is_afar = false;
+        if both && !has_contact && !is_afar {
             return Err(ChangeError::NoAccount);
         }
         if has_contact {
@@ -126,7 +139,18 @@ impl<C: SharedConnection> Core<C> {
             items: self.limits.roster,
             requests: self.limits.requests,
         };
+        #[cfg(feature = "cluster")]
+        let saw = is_afar && transaction.own.sees(&contact);
         transaction.run(&contact, &change)?;
+        #[cfg(feature = "cluster")]
+        if is_afar {
+            let act = Act::BefriendBack(transaction.own.account.clone());
+            let was_seen = self.at_home(&contact, act).await.map_err(ChangeError::Afar)?.flag();
+            if !was_seen {
+                let account = transaction.own.account.clone();
+                transaction.effects.push(Effect::Current { account, contact: contact.clone() });
+            }
+        }
         let Transaction { own, other, effects, .. } = transaction;
         self.store_change(&own, other.as_ref()).await?;
         let prepared = |effect| {
@@ -139,12 +163,48 @@ impl<C: SharedConnection> Core<C> {
             (effect, parting)
         };
         let effects = effects.into_iter().map(prepared).collect();
+        #[cfg(feature = "cluster")]
+        let _account = own.account.clone();
         for side in [Some(own), other].into_iter().flatten() {
             if let Some(shared) = side.shared {
                 self.registry.set_roster(&shared, side.roster);
             }
         }
+        #[cfg(feature = "cluster")]
+        if is_afar && !saw {
+            self.tell_home(&contact, Act::Show(_account));
+        }
         Ok(effects)
+    }
+
+    /// Subscribes two accounts to each other of which one, or none, lives here: at the home of the one that comes first,
+    /// in whose turn the other's has its own. So no two of these wait for each other.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) async fn befriend_afar(
+        self: &Arc<Self>,
+        one: &BareJid,
+        other: &BareJid,
+    ) -> Result<(), AccountError> {
+        let (first, second) =
+            if one.as_str() <= other.as_str() { (one, other) } else { (other, one) };
+        if self.is_elsewhere(first) {
+            let act = Act::Befriend(second.clone());
+            return self.at_home(first, act).await.map(|_done| ());
+        }
+        let (account, contact) = (first.clone(), second.clone());
+        Ok(self.change_roster(account, contact, Change::Befriend, None, || ()).await?)
+    }
+
+    /// The second half of that; whether the account saw the other one before.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) async fn befriend_back(
+        self: &Arc<Self>,
+        account: BareJid,
+        other: BareJid,
+    ) -> Result<bool, AccountError> {
+        let saw = self.side(account.clone(), &other, false).await?.sees(&other);
+        self.change_roster(account, other, Change::BefriendBack, None, || ()).await?;
+        Ok(saw)
     }
 
     /// Whether the host may act for an account: it exists, and is not about to be removed.
@@ -195,6 +255,8 @@ impl<C: SharedConnection> Core<C> {
             Change::Send { stanza, .. } | Change::Receive { stanza, .. } => {
                 self.admit_to(&theirs, stanza)
             }
+            #[cfg(feature = "cluster")]
+            Change::BefriendBack => Admission::Accept,
             Change::Set(..) | Change::Befriend | Change::Show | Change::Strike(_) => {
                 let farewell = subscription(SubscriptionKind::Unsubscribe, account, contact);
                 self.admit_to(&theirs, &farewell.build())

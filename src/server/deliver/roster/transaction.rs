@@ -44,6 +44,9 @@ pub(crate) enum Change {
     Set(RosterSet, Asker),
     /// The account and the contact, both of this server, are to see each other (HOST-4).
     Befriend,
+    /// The account's half of that, where the contact lives on another node: whoever asks tells presence.
+    #[cfg(feature = "cluster")]
+    BefriendBack,
     /// Show clients the contact's item, which has changed unseen (BLOCK-9).
     Show,
     /// The user removes an item that has no address (JID-6).
@@ -61,6 +64,8 @@ impl Change {
             Self::Receive { .. } | Self::Show => false,
             Self::Set(set, _) => !set.is_removal(),
             Self::Strike(_) | Self::Befriend => true,
+            #[cfg(feature = "cluster")]
+            Self::BefriendBack => true,
         }
     }
 
@@ -69,6 +74,8 @@ impl Change {
         match self {
             Self::Send { by, .. } | Self::Set(_, by) => matches!(by, Asker::Host),
             Self::Befriend => true,
+            #[cfg(feature = "cluster")]
+            Self::BefriendBack => true,
             Self::Receive { .. } | Self::Show | Self::Strike(_) => false,
         }
     }
@@ -78,6 +85,8 @@ impl Change {
         match self {
             Self::Send { .. } | Self::Befriend => true,
             Self::Receive { .. } | Self::Show | Self::Strike(_) => false,
+            #[cfg(feature = "cluster")]
+            Self::BefriendBack => false,
             Self::Set(set, _) => set.is_removal(),
         }
     }
@@ -171,6 +180,11 @@ impl Side {
         Ok(self.push(text))
     }
 
+    /// Whether the account is told the contact's presence.
+    pub(super) fn sees(&self, contact: &BareJid) -> bool {
+        self.roster.get(contact.as_str()).is_some_and(|item| item.subscription().has_to())
+    }
+
     /// Subscribes the account and `contact` to each other; `None` if they are.
     fn befriend(
         &mut self,
@@ -221,6 +235,8 @@ impl Transaction {
             Change::Receive { kind, stanza, .. } => self.receive(contact, *kind, stanza),
             Change::Set(set, _) => self.set(set)?,
             Change::Befriend => self.befriend(contact)?,
+            #[cfg(feature = "cluster")]
+            Change::BefriendBack => self.befriend(contact)?,
             Change::Show => self.show(contact),
             Change::Strike(text) => self.effects.push(self.own.strike(text)?),
         }
@@ -348,12 +364,12 @@ impl Transaction {
 
     /// Both sides at once, whatever they were (HOST-4). Who sees the other only now is told its presence.
     fn befriend(&mut self, contact: &BareJid) -> Result<(), RosterError> {
-        let Some(other) = &mut self.other else { return Ok(()) };
-        let account = self.own.account.clone();
-        let saw = |side: &Side, jid: &BareJid| {
-            side.roster.get(jid.as_str()).is_some_and(|item| item.subscription().has_to())
+        let Some(other) = &mut self.other else {
+            self.effects.extend(self.own.befriend(contact, &self.items)?);
+            return Ok(());
         };
-        let (sees, is_seen) = (saw(&self.own, contact), saw(other, &account));
+        let account = self.own.account.clone();
+        let (sees, is_seen) = (self.own.sees(contact), other.sees(&account));
         let pushes =
             [self.own.befriend(contact, &self.items)?, other.befriend(&account, &self.items)?];
         self.effects.extend(pushes.into_iter().flatten());

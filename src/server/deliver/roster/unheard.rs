@@ -19,14 +19,27 @@ const MOST: usize = 8192;
 pub(crate) struct Unheard(Mutex<HashMap<BareJid, BTreeSet<Item>>>);
 
 /// Whose roster has changed, and the contact.
-type Item = (BareJid, BareJid);
+pub(in crate::server) type Item = (BareJid, BareJid);
 
 impl Unheard {
-    pub(super) fn add(&self, by: BareJid, account: BareJid, contact: BareJid) {
+    pub(in crate::server) fn add(&self, by: BareJid, account: BareJid, contact: BareJid) {
         let mut all = self.0.lock();
         if all.values().map(BTreeSet::len).sum::<usize>() < MOST {
             all.entry(by).or_default().insert((account, contact));
         }
+    }
+
+    /// What is to be shown when one of these accounts no longer hides, by that account.
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn of(&self, which: &dyn Fn(&str) -> bool) -> Vec<(BareJid, Item)> {
+        let all = self.0.lock();
+        let those = all.iter().filter(|(by, _)| which(by.as_str()));
+        those.flat_map(|(by, items)| items.iter().map(|item| (by.clone(), item.clone()))).collect()
+    }
+
+    #[cfg(feature = "cluster")]
+    pub(in crate::server) fn forget(&self, which: &dyn Fn(&str) -> bool) {
+        self.0.lock().retain(|by, _| !which(by.as_str()));
     }
 
     /// Takes out those of an account about others who are `heard` again. No lock is held while it asks.

@@ -82,6 +82,10 @@ impl<C: SharedConnection> Driver<C> {
 
     /// Whether an exchange of SASL2 is under way.
     pub(in super::super) fn is_exclusive(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        if self.is_asked_away() {
+            return true;
+        }
         let sasl = self.negotiating.as_ref().and_then(|negotiating| negotiating.sasl.as_ref());
         sasl.is_some_and(Negotiation::is_exclusive)
             || matches!(self.pending, Some(Pending::Establish(_)))

@@ -31,13 +31,13 @@ pub(in super::super) enum Established<C: SharedConnection> {
 }
 
 /// A client that has proved who it is.
-struct Proved {
-    asked: Box<Establish>,
+pub(in crate::server) struct Proved {
+    pub(in crate::server) asked: Box<Establish>,
     /// Of the mechanism, for the client.
-    data: Option<Vec<u8>>,
+    pub(in crate::server) data: Option<Vec<u8>>,
     /// What it wants of its tokens.
-    wish: Option<TokenWish>,
-    peer: PeerAddress,
+    pub(in crate::server) wish: Option<TokenWish>,
+    pub(in crate::server) peer: PeerAddress,
 }
 
 impl<C: SharedConnection> Driver<C> {
@@ -49,12 +49,21 @@ impl<C: SharedConnection> Driver<C> {
         asked: Box<Establish>,
         data: Option<Vec<u8>>,
     ) {
-        let key = account.to_string();
         let wish = self.token_wish(&account, &asked);
         let Some(session) = self.authenticate(account) else {
             return self.login_impossible();
         };
         let proved = Proved { asked, data, wish, peer: self.peer.clone() };
+        #[cfg(feature = "cluster")]
+        if let Some(edges) = self.core.edges.get() {
+            return self.go_away(&Arc::clone(edges), session.account().clone(), Some(proved));
+        }
+        self.establish_here(session, proved);
+    }
+
+    /// The same where the account lives.
+    pub(super) fn establish_here(&mut self, session: Session<Authed, C>, proved: Proved) {
+        let key = session.account().to_string();
         let (core, signal) = (Arc::clone(&self.core), Arc::clone(self.place().signal()));
         let (sender, done) = oneshot::channel();
         if let Some(negotiating) = &mut self.negotiating {
@@ -108,7 +117,13 @@ impl<C: SharedConnection> Driver<C> {
                 self.state = State::Authed(session);
                 self.offer_bind(Some(&success));
             }
-            Some(Established::Failed) | None => self.login_impossible(),
+            Some(Established::Failed) | None => {
+                #[cfg(feature = "cluster")]
+                if self.refuse_here() {
+                    return;
+                }
+                self.login_impossible();
+            }
         }
     }
 

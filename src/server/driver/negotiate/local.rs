@@ -23,17 +23,30 @@ impl<C: SharedConnection> Driver<C> {
         connection: C,
         account: BareJid,
     ) -> Self {
-        let (transport, peer) = (Transport::new().secure(true), PeerAddress::UNKNOWN);
-        let place = core.ledger.enter_local(&account);
-        let mut driver = Self::placed(core, connection, transport, peer, place);
+        let mut driver = Self::behind(core, connection, &account, PeerAddress::UNKNOWN, true);
         driver.is_local = true;
-        if let State::Unauthed(session) = &mut driver.state {
-            session.open(account.domain().to_owned());
-        }
         if driver.become_account(account) {
             driver.parser.authenticated(&driver.core.limits.stream);
         } else {
             driver.fail(StreamCondition::InternalServerError.into());
+        }
+        driver
+    }
+
+    /// A driver of a stream to the domain of this account, as which its client is about to be authenticated. It takes
+    /// nobody's place.
+    pub(super) fn behind(
+        core: Arc<Core<C>>,
+        connection: C,
+        account: &BareJid,
+        peer: PeerAddress,
+        is_secure: bool,
+    ) -> Self {
+        let transport = Transport::new().secure(is_secure);
+        let place = core.ledger.enter_local(account);
+        let mut driver = Self::placed(core, connection, transport, peer, place);
+        if let State::Unauthed(session) = &mut driver.state {
+            session.open(account.domain().to_owned());
         }
         driver
     }

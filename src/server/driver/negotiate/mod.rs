@@ -1,5 +1,9 @@
 //! From the first byte to a bound resource (RFC 6120 §4–§7).
 
+#[cfg(feature = "cluster")]
+mod adopted;
+#[cfg(feature = "cluster")]
+mod away;
 mod bind;
 mod certificate;
 mod elements;
@@ -28,7 +32,11 @@ use crate::server::{Login, LoginStep};
 use crate::session::{Bound, Epoch, HostCode, Session, Values};
 use crate::stanza::Frame;
 use crate::stream::{Limit, StreamCondition, StreamError};
+#[cfg(feature = "cluster")]
+pub(super) use away::Away;
 pub(super) use establish::Established;
+#[cfg(feature = "cluster")]
+pub(in crate::server) use establish::Proved;
 pub(super) use header::OurHeader;
 use login_failures::LoginAttempt;
 
@@ -73,6 +81,9 @@ pub(super) struct Negotiating {
     profile: Profile,
     /// What it has said about itself with the login that was right.
     agent: Option<UserAgent>,
+    /// The client has authenticated at another node, or here as if it were one.
+    #[cfg(feature = "cluster")]
+    is_adopted: bool,
     since: Since,
 }
 

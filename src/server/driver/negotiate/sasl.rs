@@ -340,6 +340,10 @@ impl<C: SharedConnection> Driver<C> {
         }
         self.expires_at(expires);
         self.write(|words| wire::write_success(data, words));
+        #[cfg(feature = "cluster")]
+        if let (Some(edges), State::Authed(session)) = (self.core.edges.get(), &self.state) {
+            return self.go_away(&Arc::clone(edges), session.account().clone(), None);
+        }
         self.parser.authenticated(&self.core.limits.stream);
         // STREAM-28: clients that pipeline have sent the next header already.
         self.parser.restart(true);
@@ -391,17 +395,23 @@ impl<C: SharedConnection> Driver<C> {
         let time = core.environment.now().saturating_sub(negotiating.since.auth);
         core.metrics.login_step(LoginStep::Sasl, time);
         self.trace.logged_in(account, mechanism, core.log_addresses);
+        self.spend_for(account);
+        self.leave_guest(account);
+    }
+
+    /// What the client does counts with what others do who are logged in as this account.
+    pub(in super::super) fn spend_for(&mut self, account: &BareJid) {
+        let core = &self.core;
         let key = match self.is_guest(account) {
             // GUEST-6: else each login as a guest would bring a new burst.
             true => core.ledger.guests_of(core.ledger.source(&self.peer)),
             false => core.ledger.account(account),
         };
         self.spend_as(key);
-        self.leave_guest(account);
     }
 
     /// LIMIT-20: the source gets its allowance back, and the account's is spent from now on.
-    fn spend_as(&mut self, key: u64) {
+    pub(super) fn spend_as(&mut self, key: u64) {
         let now = self.core.environment.now();
         let spent = std::mem::replace(&mut self.spent, self.core.allowances.take(key, now));
         let before = std::mem::replace(&mut self.spends_as, key);

@@ -1,0 +1,209 @@
+//! A slot's accounts as bytes, and back on another node (NODE-9): what the registry knows of them, what extensions keep,
+//! what the server remembers, and the streams of their clients (NODE-14).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jid::BareJid;
+
+use super::Core;
+use super::driver::Driver;
+use super::driver::export::Moving;
+use crate::connection::{Close, SharedConnection};
+use crate::packed::{Reader, Writer};
+use crate::session::{HostCode, Keeper, Keeps, Kept, NotAnExport, SessionId, Which};
+use crate::store::{ClientKey, OfflineId};
+
+/// The first byte: a node of another version does not understand what follows.
+const VERSION: u8 = 1;
+
+/// Under which name the key of a session's client goes along.
+const CLIENT: &str = "client";
+
+/// The stream of a session, where that goes on with it.
+pub(super) struct Leg<T> {
+    pub(super) session: SessionId,
+    /// What its edge is, and how far both are.
+    pub(super) line: Vec<u8>,
+    pub(super) driver: T,
+}
+
+/// Streams of a slot that moves.
+#[derive(Default)]
+pub(super) struct Leaving {
+    pub(super) legs: Vec<Leg<Vec<u8>>>,
+    /// What edge those have that end with the move.
+    pub(super) broken: Vec<Vec<u8>>,
+}
+
+/// Streams of a slot that has come here.
+pub(super) struct Arrived<C: SharedConnection> {
+    pub(super) going_on: Vec<Leg<Driver<C>>>,
+    /// What edge those have whose session has not come along.
+    pub(super) broken: Vec<Vec<u8>>,
+}
+
+impl<C: SharedConnection> Keeps<C> for Core<C> {
+    fn export(&self, of: &Keeper<'_, C>) -> Kept {
+        let mut kept = Kept::default();
+        for extension in &self.extensions {
+            let export = || extension.export(of, &mut kept);
+            let _panicked = self.shielded(HostCode::Extension, Some(account(of)), export);
+        }
+        if let Keeper::Session(session) = of
+            && let Some(client) = session.extension::<ClientKey>()
+        {
+            kept.put(CLIENT, client.as_bytes().to_vec());
+        }
+        kept
+    }
+
+    fn import(&self, of: &Keeper<'_, C>, kept: &Kept) {
+        for extension in &self.extensions {
+            let import = || extension.import(of, kept);
+            let _panicked = self.shielded(HostCode::Extension, Some(account(of)), import);
+        }
+        if let Keeper::Session(session) = of
+            && let Some(client) = kept.get(CLIENT).and_then(|bytes| bytes.try_into().ok())
+        {
+            session.set_extension(ClientKey::from_bytes(client));
+        }
+    }
+}
+
+fn account<'a, C: SharedConnection>(of: &Keeper<'a, C>) -> &'a BareJid {
+    match of {
+        Keeper::Session(session) => &session.account().bare,
+        Keeper::Account(account) => account.jid(),
+    }
+}
+
+impl<C: SharedConnection> Core<C> {
+    /// These accounts stand still: nothing is given to their clients, nor taken. What they have begun goes on.
+    pub(super) fn freeze(&self, which: Which<'_>) {
+        self.registry.freeze(which);
+    }
+
+    /// They go on, after they have stood for so long. Their drivers are to be [thawed](Driver::thaw) as well.
+    pub(super) fn thaw(&self, which: Which<'_>, stood: Duration) {
+        self.registry.thaw(which, stood);
+    }
+
+    /// All that these accounts have here, with the streams that go on with their sessions. It stays as it was, and
+    /// stands still. `None`: something is still under way, and it is to be tried again.
+    pub(super) fn export(self: &Arc<Self>, which: Which<'_>, leaving: &Leaving) -> Option<Vec<u8>> {
+        if self.jobs.is_busy(which) {
+            return None;
+        }
+        let accounts = self.registry.export(which, &**self)?;
+        let mut out = Writer::default();
+        out.byte(VERSION);
+        out.bytes(&accounts);
+        out.count(leaving.legs.len());
+        for leg in &leaving.legs {
+            out.number(leg.session.get());
+            out.bytes(&leg.line);
+            out.bytes(&leg.driver);
+        }
+        out.count(leaving.broken.len());
+        leaving.broken.iter().for_each(|line| out.bytes(line));
+        let retries = self.offline_retries.of(which);
+        out.count(retries.len());
+        for (account, given) in retries {
+            out.text(account.as_str());
+            out.count(given.len());
+            given.iter().for_each(|id| out.number(id.get()));
+        }
+        let unheard = self.unheard.of(which);
+        out.count(unheard.len());
+        for (by, (account, contact)) in unheard {
+            [by, account, contact].iter().for_each(|jid| out.text(jid.as_str()));
+        }
+        Some(out.into_bytes())
+    }
+
+    /// Takes what another node has exported, or nothing where it cannot be read. It stands still until it is
+    /// [thawed](Self::thaw). `connect` makes the transport of a stream that goes on.
+    pub(super) fn import(
+        self: &Arc<Self>,
+        bytes: &[u8],
+        mut connect: impl FnMut(SessionId, &[u8]) -> Option<C>,
+    ) -> Result<Arrived<C>, NotAnExport> {
+        let Read { accounts, legs, broken, retries, unheard } =
+            self.read(bytes).ok_or(NotAnExport)?;
+        let mut connect = |session| connect(session, &legs.get(&session)?.line);
+        let imported = self.registry.import(accounts, &**self, &mut connect)?;
+        for (by, account, contact) in unheard {
+            self.unheard.add(by, account, contact);
+        }
+        let mut waiting = imported.waiting;
+        for (account, given) in retries {
+            self.offline_retries.put(account.clone(), given);
+            waiting.push(account);
+        }
+        waiting.sort();
+        waiting.dedup();
+        for account in waiting {
+            let core = Arc::clone(self);
+            self.jobs.later(async move { core.deliver_offline(&account).await });
+        }
+        let (mut legs, mut going_on) = (legs, Vec::new());
+        for (id, session) in imported.live {
+            // One without a stream that goes on is lost, and dropped here.
+            if let Some(Leg { line, driver, .. }) = legs.remove(&id) {
+                let driver = Driver::moved(Arc::clone(self), session, driver);
+                going_on.push(Leg { session: id, line, driver });
+            }
+        }
+        let broken = legs.into_values().map(|leg| leg.line).chain(broken).collect();
+        Ok(Arrived { going_on, broken })
+    }
+
+    fn read<'a>(&self, bytes: &'a [u8]) -> Option<Read<'a>> {
+        let (limits, now) = (&self.limits.stream, self.environment.now());
+        let mut input = Reader::new(bytes);
+        if input.byte()? != VERSION {
+            return None;
+        }
+        let jid = |input: &mut Reader<'_>| BareJid::new(input.text()?).ok();
+        let read = Read {
+            accounts: input.bytes()?,
+            legs: input
+                .list(|input| {
+                    let (session, line) = (SessionId(input.number()?), input.bytes()?.to_vec());
+                    let driver = Moving::read(input.bytes()?, limits, now)?;
+                    Some((session, Leg { session, line, driver }))
+                })?
+                .into_iter()
+                .collect(),
+            broken: input.list(|input| input.bytes().map(<[u8]>::to_vec))?,
+            retries: input.list(|input| {
+                let account = jid(input)?;
+                Some((account, input.list(|input| input.number().map(OfflineId::new))?))
+            })?,
+            unheard: input.list(|input| Some((jid(input)?, jid(input)?, jid(input)?)))?,
+        };
+        input.is_empty().then_some(read)
+    }
+
+    /// These accounts live elsewhere from now on: nothing is left of them here, and nobody is told.
+    pub(super) fn forget(&self, which: Which<'_>, close: Option<Close>) {
+        self.registry.forget(which, close);
+        self.offline_retries.forget(which);
+        self.unheard.forget(which);
+    }
+}
+
+/// What was written, before anything is done with it.
+struct Read<'a> {
+    accounts: &'a [u8],
+    legs: BTreeMap<SessionId, Leg<Moving>>,
+    broken: Vec<Vec<u8>>,
+    retries: Vec<(BareJid, Vec<OfflineId>)>,
+    unheard: Vec<(BareJid, BareJid, BareJid)>,
+}
+
+#[cfg(test)]
+#[cfg(not(any(loom_model, shuttle)))]
+mod tests;

@@ -1,0 +1,387 @@
+//! The edge: it moves bytes between its sockets and the homes of their accounts.
+
+use std::cell::Cell;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use parking_lot::Mutex;
+
+use super::{Adoption, SaidUp};
+use crate::cluster::Slot;
+use crate::cluster::leg::{Down, EdgeEnd, Ending, Up};
+use crate::connection::SharedConnection;
+use crate::outbox::message;
+use crate::server::driver::admission::Dismissal;
+use crate::shield::shielded;
+use crate::stanza::canonical;
+use crate::stanza::{Frame, Framing};
+use crate::stream::{Limit, StreamCondition, StreamError};
+
+/// The clients of this node that have authenticated here.
+pub(in crate::server) struct Edges<C: SharedConnection> {
+    state: Mutex<State<C>>,
+    /// Whoever drives the node has something to take.
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+struct State<C: SharedConnection> {
+    lines: HashMap<u64, Arc<Line<C>>>,
+    last: u64,
+    said: Vec<SaidUp>,
+    /// Nothing begins any more.
+    dismissal: Option<Dismissal>,
+}
+
+/// A client's line to its home.
+pub(in crate::server) struct Line<C: SharedConnection> {
+    edges: Arc<Edges<C>>,
+    slot: Slot,
+    leg: u64,
+    connection: C,
+    framing: Framing,
+    state: Mutex<LineState>,
+}
+
+#[derive(Default)]
+struct LineState {
+    end: EdgeEnd,
+    /// For the client, in order.
+    output: VecDeque<Output>,
+    /// Somebody is handing it to the connection.
+    is_writing: bool,
+    /// Nothing more goes either way.
+    is_over: bool,
+    has_shown: bool,
+    ending: Option<Ending>,
+    news: News,
+    waker: Option<Waker>,
+}
+
+enum Output {
+    Piece(Arc<[u8]>, Option<Ending>),
+    /// Those of the edge itself.
+    Words(Vec<Vec<u8>>),
+    Closed {
+        is_flushed: bool,
+    },
+}
+
+/// What the driver is to know.
+#[derive(Clone, Default)]
+pub(in crate::server) struct News {
+    /// The home has said something for the client.
+    pub(in crate::server) has_shown: bool,
+    /// The stream has a session.
+    pub(in crate::server) is_bound: bool,
+    /// The client cannot have what it asked for.
+    pub(in crate::server) is_refused: bool,
+    /// The transport is to be closed, flushed or not.
+    pub(in crate::server) closed: Option<bool>,
+    /// The edge closes the stream with this.
+    pub(in crate::server) dismissal: Option<Dismissal>,
+}
+
+impl<C: SharedConnection> Edges<C> {
+    pub(in crate::server) fn new(wake: impl Fn() + Send + Sync + 'static) -> Arc<Self> {
+        let (lines, said) = (HashMap::new(), Vec::new());
+        let state = State { lines, last: 0, said, dismissal: None };
+        Arc::new(Self { state: Mutex::new(state), wake: Box::new(wake) })
+    }
+
+    /// A client has authenticated.
+    pub(in crate::server) fn open(
+        self: &Arc<Self>,
+        connection: C,
+        adoption: &Adoption,
+    ) -> Arc<Line<C>> {
+        let slot = Slot::of(adoption.account.as_str());
+        let framing = connection.framing();
+        let mut state = self.state.lock();
+        state.last += 1;
+        let (leg, edges) = (state.last, Arc::clone(self));
+        let news = News { dismissal: state.dismissal.clone(), ..News::default() };
+        let line_state = Mutex::new(LineState { news, ..LineState::default() });
+        let line = Arc::new(Line { edges, slot, leg, connection, framing, state: line_state });
+        state.lines.insert(leg, Arc::clone(&line));
+        drop(state);
+        line.say(Up::Open(adoption.encode()));
+        line
+    }
+
+    /// What has been said since, in its order.
+    pub(in crate::server) fn take_said(&self) -> Vec<SaidUp> {
+        std::mem::take(&mut self.state.lock().said)
+    }
+
+    /// How many there are.
+    pub(in crate::server) fn len(&self) -> usize {
+        self.state.lock().lines.len()
+    }
+
+    /// A home says something.
+    pub(in crate::server) fn handle_down(&self, leg: u64, number: u64, said: Down) {
+        let line = self.state.lock().lines.get(&leg).cloned();
+        if let Some(line) = line {
+            line.heard(number, said);
+        }
+    }
+
+    /// Nobody knows what was taken of it (NODE-10).
+    pub(in crate::server) fn broken(&self, leg: u64) {
+        let line = self.state.lock().lines.get(&leg).cloned();
+        if let Some(line) = line {
+            line.dismiss(&lost());
+        }
+    }
+
+    /// The home of these accounts is lost, with all that it had (NODE-13).
+    pub(in crate::server) fn lost(&self, slot: Slot) {
+        self.dismiss_those(&lost(), |line| line.slot == slot);
+    }
+
+    /// The node acts no more: all are lost, and those that come.
+    pub(in crate::server) fn lose_all(&self) {
+        self.dismiss_all(&lost());
+    }
+
+    /// Closes the streams of all, and of those that come.
+    pub(in crate::server) fn dismiss_all(&self, dismissal: &Dismissal) {
+        self.state.lock().dismissal = Some(dismissal.clone());
+        self.dismiss_those(dismissal, |_| true);
+    }
+
+    fn dismiss_those(&self, dismissal: &Dismissal, those: impl Fn(&Line<C>) -> bool) {
+        let lines = self.state.lock().lines.values().cloned().collect::<Vec<_>>();
+        lines.iter().filter(|line| those(line)).for_each(|line| line.dismiss(dismissal));
+    }
+
+    fn forget(&self, leg: u64) {
+        let gone = self.state.lock().lines.remove(&leg);
+        drop(gone);
+    }
+}
+
+/// What the clients of a home are told that is lost.
+fn lost() -> Dismissal {
+    StreamError::new(StreamCondition::SystemShutdown).into()
+}
+
+impl<C: SharedConnection> Line<C> {
+    fn say(&self, said: Up) {
+        let mut state = self.state.lock();
+        if state.is_over {
+            return;
+        }
+        state.is_over = said == Up::Gone;
+        if let Up::Input(bytes) = &said {
+            state.end.gives(bytes.len());
+        }
+        self.push(state.end.says(), said);
+        drop(state);
+        (self.edges.wake)();
+    }
+
+    fn push(&self, number: u64, said: Up) {
+        let said = SaidUp { slot: self.slot, leg: self.leg, number, said };
+        self.edges.state.lock().said.push(said);
+    }
+
+    /// The client has said this.
+    pub(in crate::server) fn input(&self, unread: &[u8]) {
+        self.say(Up::Input(unread.into()));
+    }
+
+    /// A sign of life.
+    pub(in crate::server) fn alive(&self, bytes: usize) {
+        self.say(Up::Alive(u32::try_from(bytes).unwrap_or(u32::MAX)));
+    }
+
+    pub(in crate::server) fn end_of_input(&self) {
+        self.say(Up::EndOfInput);
+    }
+
+    /// The transport is lost, or its end is the edge's own business. Nothing goes either way from here on.
+    pub(in crate::server) fn gone(&self) {
+        self.say(Up::Gone);
+        self.edges.forget(self.leg);
+    }
+
+    /// Tells how much the client has taken; `true` if it has not taken all.
+    pub(in crate::server) fn report(&self) -> bool {
+        let shown = self.state.lock().end.shown();
+        let waiting = shielded(|| self.connection.waiting()).unwrap_or_default();
+        let mut state = self.state.lock();
+        let is_over = state.is_over;
+        let taken = state.end.takes(shown, waiting).filter(|_| !is_over);
+        if let Some(taken) = taken {
+            self.push(state.end.says(), Up::Taken(taken));
+        }
+        drop(state);
+        if taken.is_some() {
+            (self.edges.wake)();
+        }
+        waiting > 0
+    }
+
+    /// Whether more may be read of the client.
+    pub(in crate::server) fn may_give(&self) -> bool {
+        self.state.lock().end.may_give()
+    }
+
+    /// What is new, and who is to be told of more.
+    pub(in crate::server) fn poll(&self, cx: Option<&Context<'_>>) -> News {
+        let mut state = self.state.lock();
+        let old = match cx {
+            Some(cx) => state.waker.replace(cx.waker().clone()),
+            None => None,
+        };
+        let news = News { has_shown: state.has_shown, ..state.news.clone() };
+        drop(state);
+        drop(old);
+        news
+    }
+
+    fn heard(&self, number: u64, said: Down) {
+        let mut state = self.state.lock();
+        if state.is_over {
+            return;
+        }
+        let is_end = matches!(said, Down::Closed { .. });
+        if !is_end && state.end.hears(number).is_err() {
+            drop(state);
+            return self.dismiss(&lost());
+        }
+        let mut is_broken = false;
+        match said {
+            Down::Output { bytes, ending } => {
+                state.has_shown = true;
+                state.output.push_back(Output::Piece(bytes, ending));
+            }
+            Down::Read(read) => is_broken = state.end.reads(read).is_err(),
+            Down::Bound => state.news.is_bound = true,
+            Down::Refused => {
+                state.news.is_refused = true;
+                state.is_over = true;
+            }
+            Down::Closed { is_flushed } => {
+                state.is_over = true;
+                state.output.push_back(Output::Closed { is_flushed });
+            }
+        }
+        let is_over = state.is_over;
+        drop(state);
+        if is_over {
+            self.edges.forget(self.leg);
+        }
+        match is_broken {
+            true => self.dismiss(&lost()),
+            false => self.write(),
+        }
+        self.wake();
+    }
+
+    fn dismiss(&self, dismissal: &Dismissal) {
+        let mut state = self.state.lock();
+        if state.is_over {
+            return;
+        }
+        state.news.dismissal.get_or_insert_with(|| dismissal.clone());
+        drop(state);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        let waker = self.state.lock().waker.take();
+        if let Some(waker) = waker {
+            shielded(|| waker.wake());
+        }
+    }
+
+    /// The edge's own words, behind what the home has said so far.
+    pub(in crate::server) fn end_with(&self, words: &[Frame<'_>]) {
+        let words = words.iter().map(|frame| {
+            let mut bytes = Vec::with_capacity(256);
+            frame.framing(self.framing).write_to(&mut bytes);
+            bytes
+        });
+        let words = words.collect();
+        self.state.lock().output.push_back(Output::Words(words));
+        self.write();
+    }
+
+    /// Hands what waits to the connection, in order, whoever brought it; without the lock.
+    fn write(&self) {
+        let mut state = self.state.lock();
+        if state.is_writing {
+            return;
+        }
+        state.is_writing = true;
+        while let Some(output) = state.output.pop_front() {
+            if let Output::Piece(_, ending @ Some(_)) = &output {
+                state.ending = *ending;
+            }
+            let ending = state.ending;
+            if let Output::Closed { is_flushed } = output {
+                state.news.closed = Some(is_flushed);
+                continue;
+            }
+            drop(state);
+            let is_taken = shielded(|| self.hand_over(&output, ending));
+            state = self.state.lock();
+            if let Output::Piece(bytes, _) = &output {
+                state.end.shows(bytes.len());
+            }
+            if is_taken != Some(true) {
+                // It reads too little, or its connection is broken.
+                state.news.closed = Some(false);
+            }
+        }
+        state.is_writing = false;
+        let is_closed = state.news.closed.is_some();
+        drop(state);
+        if is_closed {
+            self.wake();
+        }
+    }
+
+    /// `false` where the connection has not taken it.
+    fn hand_over(&self, output: &Output, ending: Option<Ending>) -> bool {
+        let is_taken = Cell::new(true);
+        let send = |frame: Frame<'_>| {
+            let sent = self.connection.send(frame.framing(self.framing));
+            is_taken.set(is_taken.get() && sent.is_ok());
+        };
+        match (output, self.framing) {
+            (Output::Closed { .. }, _) => {}
+            (Output::Words(words), _) => words.iter().for_each(|word| send(Frame::element(word))),
+            (Output::Piece(bytes, _), Framing::Stream) => send(Frame::element(bytes)),
+            (Output::Piece(bytes, _), _) => {
+                let mut rest = &bytes[..];
+                while let Some(message) = message::take(&mut rest) {
+                    send_message(message, ending, send);
+                }
+            }
+        }
+        is_taken.get()
+    }
+}
+
+/// Sends one message. How a WebSocket is closed depends on what it was closed with.
+fn send_message(message: &[u8], ending: Option<Ending>, send: impl Fn(Frame<'_>)) {
+    let child = canonical::element(message).filter(|_| ending.is_some());
+    let uri = child.as_ref().and_then(|child| child.attribute("see-other-uri"));
+    let content = message.strip_prefix(ERROR).and_then(|rest| rest.strip_suffix(ERROR_END));
+    match (ending, uri, content) {
+        (Some(_), Some(uri), _) if message.starts_with(b"<close ") => send(Frame::moved(&uri)),
+        (Some(ending), _, Some(content)) => {
+            let limit = ending.is_too_long.then_some(Limit::ElementBytes);
+            let error = StreamError::as_written(ending.condition, limit, content);
+            send(Frame::error(&error));
+        }
+        _ => send(Frame::element(message)),
+    }
+}
+
+const ERROR: &[u8] = b"<stream:error xmlns:stream='http://etherx.jabber.org/streams'>";
+const ERROR_END: &[u8] = b"</stream:error>";

@@ -1,0 +1,81 @@
+//! NODE-1 and NODE-2: who asks the clock, and what ends when it is too late.
+
+use jid::BareJid;
+
+use super::Command;
+use super::letter::Tale;
+use crate::connection::{Close, SharedConnection};
+use crate::server::driver::admission::Dismissal;
+use crate::server::{Core, FaultKind, PeerAddress};
+use crate::stream::StreamError;
+use std::time::Duration;
+
+impl<C: SharedConnection> Core<C> {
+    /// NODE-1: whether input may be taken. Asked before anything is looked at.
+    #[inline]
+    pub(in crate::server) fn may_act(&self) -> bool {
+        let Some(node) = &self.node else { return true };
+        node.placement.may_act() || self.is_not_late(node)
+    }
+
+    /// The same of work that has begun, or is the host's: before the node is a member there is none of its accounts.
+    #[inline]
+    pub(in crate::server) fn goes_on(&self) -> bool {
+        let Some(node) = &self.node else { return true };
+        node.placement.may_act() || !self.is_late(node)
+    }
+
+    #[cold]
+    fn is_late(&self, node: &super::Clustered<C>) -> bool {
+        let is_late = node.placement.is_late();
+        if is_late {
+            self.fence(false);
+        }
+        is_late
+    }
+
+    /// A member that is late is fenced; before it is one it takes no input either.
+    #[cold]
+    fn is_not_late(&self, node: &super::Clustered<C>) -> bool {
+        let _fenced = self.is_late(node);
+        false
+    }
+
+    /// NODE-2: all sessions end, and nobody but their clients hears of it. `has_left`: that was meant to be.
+    pub(super) fn fence(&self, has_left: bool) {
+        let Some(node) = &self.node else { return };
+        if !node.placement.fence() {
+            return;
+        }
+        self.registry.forget(&|_| true, Some(Close::Abort));
+        // Whoever drives it is to notice.
+        node.inbox.put(Command::Timeout);
+        if !has_left {
+            self.faults.tell(FaultKind::Fenced, &PeerAddress::UNKNOWN, None);
+        }
+    }
+
+    /// Ends what streams without a session have proved to be this account, at every node; with a time, none that has
+    /// begun before may do so for so long.
+    pub(in crate::server) fn bar_elsewhere(
+        &self,
+        account: &BareJid,
+        error: &StreamError,
+        time: Option<Duration>,
+    ) {
+        if let Some(node) = &self.node {
+            let (account, error) = (account.clone(), error.clone());
+            let tale = Tale::Barred { account, error, time };
+            node.inbox.put(Command::TellAll(tale.encode()));
+        }
+    }
+
+    /// What another node has [said](Self::bar_elsewhere).
+    pub(super) fn barred(&self, account: &BareJid, error: StreamError, time: Option<Duration>) {
+        let dismissal = Dismissal::from(error);
+        match time {
+            Some(time) => self.ledger.bar(account, dismissal, Some(time)),
+            None => self.ledger.dismiss(account, &dismissal),
+        }
+    }
+}
