@@ -8,9 +8,8 @@ mod common {
 }
 
 #[cfg(test)]
-#[path = "nodes.rs"]
-mod nodes;
-
-#[cfg(test)]
 #[path = "cluster_presence.rs"]
 mod cluster_presence;
+#[cfg(test)]
+#[path = "nodes.rs"]
+mod nodes;

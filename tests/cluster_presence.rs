@@ -484,7 +484,7 @@ fn node_15_directed_presence_goes_as_at_one_node() {
 
 /// Each watcher is told once that somebody is gone whose node is.
 #[test]
-fn node_17_when_a_node_is_lost_each_watcher_is_told_once_of_each_session() {
+fn destroy_17_when_a_node_is_lost_each_watcher_is_told_once_of_each_session() {
     let world = World::new(3);
     let names = apart(&world);
     let steps = [&FRIENDS[..], &[Come("ROMEO/2"), Send("ROMEO/2", "<presence/>")]].concat();
@@ -510,6 +510,22 @@ fn node_17_when_a_node_is_lost_each_watcher_is_told_once_of_each_session() {
     world.send(&romeo, "</stream:stream>");
     assert_eq!(juliet.take(), gone("1", &own));
     assert_eq!(nurse.take(), "");
+}
+
+#[test]
+fn node_18_nothing_comes_behind_the_end_of_its_session() {
+    let told = friends_and(&[
+        Send(
+            "ROMEO/1",
+            "<presence type='unavailable'/><presence/><presence><show>away</show></presence>\
+             <presence to='JULIET@example.com/1'/><presence type='unavailable'/>",
+        ),
+        Send("ROMEO/1", "<presence/>"),
+        Lose("ROMEO/1"),
+    ]);
+    let of_romeo = |line: &&String| line.contains(" JULIET/1: ") && line.contains("/1' to=");
+    let last = told.iter().rfind(of_romeo).unwrap();
+    assert!(last.contains("type='unavailable'"), "{told:#?}");
 }
 
 /// What comes for a slot of which the store has not heard yet waits for that.

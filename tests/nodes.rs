@@ -83,6 +83,26 @@ fn node_15_what_cannot_be_delivered_comes_back_as_from_an_account_here() {
 }
 
 #[test]
+fn node_12_clients_of_any_node_talk_with_clients_of_any_node() {
+    let world = Nodes::new(3);
+    let (juliet, romeo) = friends(&world);
+    for (one, other) in [(0, 1), (1, 0), (2, 2), (2, 0), (0, 0)] {
+        let balcony = world.client_at(&world.node(one), &juliet, "balcony");
+        let orchard = world.client_at(&world.node(other), &romeo, "orchard");
+        world.say(&balcony, "<presence/>");
+        world.say(&orchard, "<presence/>");
+        let _seen = (balcony.received(), orchard.received());
+        world.say(&balcony, &format!("<message to='{romeo}/orchard'><body>1</body></message>"));
+        world.say(&orchard, &format!("<message to='{juliet}/balcony'><body>2</body></message>"));
+        assert!(orchard.received().contains("<body>1<"), "{one} {other}");
+        assert!(balcony.received().contains("<body>2<"), "{one} {other}");
+        world.say(&balcony, "</stream:stream>");
+        assert_eq!(orchard.received().matches("unavailable").count(), 1, "{one} {other}");
+        world.say(&orchard, "</stream:stream>");
+    }
+}
+
+#[test]
 fn node_15_messages_for_an_account_elsewhere_wait_for_it() {
     let world = Nodes::new(3);
     let (juliet, romeo) = couple(&world);
@@ -307,24 +327,36 @@ fn node_15_a_component_of_one_node_is_there_for_all() {
 }
 
 #[test]
-fn node_7_what_is_over_the_hard_mark_comes_back() {
+fn node_7_past_the_soft_mark_clients_pause_and_past_the_hard_one_messages_come_back() {
     let world = Nodes::new(3);
     let (juliet, romeo) = couple(&world);
-    let balcony = world.online(&juliet, "balcony");
+    let clients: Vec<_> = (0..9).map(|n| world.online(&juliet, &n.to_string())).collect();
+    clients.iter().for_each(|client| drop(client.received()));
     // Its home does not answer, and is a member for as long as its lease lives.
     world.node(1).stop(true);
-    let body = "x".repeat(4 << 10);
+    let body = "x".repeat(9 << 10);
     let mut refused = 0;
-    for n in 0..40 {
-        let message = format!("<message id='{n}' to='{romeo}'><body>{body}</body></message>");
-        world.say(&balcony, &message);
-        refused += balcony.received().matches("<resource-constraint").count();
-        world.advance(Duration::from_millis(10));
+    for n in 0..2 {
+        for client in &clients {
+            let message = format!("<message id='{n}' to='{romeo}'><body>{body}</body></message>");
+            world.say(client, &message);
+            refused += client.received().matches("<resource-constraint").count();
+        }
     }
-    assert!(refused > 10, "{refused}");
     let figures = world.node(0).server.node().unwrap().metrics();
-    assert!((64 << 10..80 << 10).contains(&figures.link_bytes), "{figures:?}");
-    assert!(figures.link_age > Duration::ZERO);
+    assert!((64 << 10..84 << 10).contains(&figures.link_bytes), "{figures:?}");
+    assert!((1..9).contains(&refused), "nobody is refused, or nobody pauses: {refused}");
+    world.advance(Duration::from_millis(100));
+    assert!(world.node(0).server.node().unwrap().metrics().link_age > Duration::ZERO);
+    // Nothing of that is lost.
+    world.node(1).stop(false);
+    world.advance(Duration::from_secs(20));
+    let orchard = world.client(&romeo, "orchard");
+    world.say(&orchard, "<presence/>");
+    let mut heard = orchard.received();
+    world.advance(Duration::from_secs(5));
+    heard.push_str(&orchard.received());
+    assert_eq!(heard.matches("<message").count() + refused, 18);
 }
 
 fn clients(world: &Nodes) -> (BareJid, [Client; 2]) {

@@ -7,7 +7,6 @@ use super::frame::{Body, Frame, Numbered, Post, Recipient, Refused, Word};
 use super::leg::{Down, Ending, LegId, Up};
 use super::slots::Export;
 use super::view::{Incarnation, Slot, View};
-use crate::stream::StreamCondition;
 
 const VERSION: u8 = 1;
 
@@ -174,12 +173,7 @@ impl Writer {
             Down::Output { bytes, ending } => {
                 self.0.push(0);
                 self.bytes(bytes);
-                // Nought is none.
-                let at = |ending: Ending| {
-                    let at = StreamCondition::ALL.iter().position(|one| *one == ending.condition);
-                    1 + 2 * at.unwrap_or_default() + usize::from(ending.is_too_long)
-                };
-                self.number(ending.map_or(0, at) as u64);
+                self.number(ending.map_or(0, Ending::number).into());
             }
             Down::Read(bytes) => {
                 self.0.push(1);
@@ -328,10 +322,9 @@ impl<'a> Reader<'a> {
     }
 
     fn ending(&mut self) -> Option<Option<Ending>> {
-        let Some(number) = usize::try_from(self.number()?).ok()?.checked_sub(1) else {
-            return Some(None);
-        };
-        let condition = *StreamCondition::ALL.get(number / 2)?;
-        Some(Some(Ending { condition, is_too_long: number % 2 == 1 }))
+        match u16::try_from(self.number()?).ok()? {
+            0 => Some(None),
+            number => Ending::of(number).map(Some),
+        }
     }
 }

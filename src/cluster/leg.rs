@@ -46,8 +46,8 @@ pub(crate) enum Up {
 /// What a home tells an edge.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Down {
-    /// Whole elements for the client, each behind its length where each is a message; and the error among them, for who
-    /// writes more than bytes at the end.
+    /// Whole elements for the client, each behind its length where each is a message; and how they close the stream, if
+    /// they do.
     Output { bytes: Arc<[u8]>, ending: Option<Ending> },
     /// So many bytes of input have been read in all.
     Read(u64),
@@ -59,12 +59,32 @@ pub(crate) enum Down {
     Closed { is_flushed: bool },
 }
 
-/// The error that a stream is closed with.
+/// How a stream was closed by its home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
-    pub(crate) condition: StreamCondition,
+    /// The error, if there was one.
+    pub(crate) condition: Option<StreamCondition>,
     /// An element was too long.
     pub(crate) is_too_long: bool,
+}
+
+impl Ending {
+    /// Its number: never nought, which is none.
+    pub(crate) fn number(self) -> u16 {
+        let at = StreamCondition::ALL.iter().position(|one| Some(*one) == self.condition);
+        let at = at.and_then(|at| u16::try_from(at + 1).ok()).unwrap_or_default();
+        1 + 2 * at + u16::from(self.is_too_long)
+    }
+
+    /// `None`: there is none of this number.
+    pub(crate) fn of(number: u16) -> Option<Self> {
+        let number = usize::from(number.checked_sub(1)?);
+        let condition = match (number / 2).checked_sub(1) {
+            Some(at) => Some(*StreamCondition::ALL.get(at)?),
+            None => None,
+        };
+        Some(Self { condition, is_too_long: number % 2 == 1 })
+    }
 }
 
 /// It came out of its order, or says what cannot be: the leg is broken.

@@ -41,28 +41,26 @@ impl Outbox {
                     error.limit(),
                     Some(Limit::ElementBytes | Limit::ElementBytesBeforeAuth)
                 );
-                number(Ending { condition: error.condition(), is_too_long })
+                Some(Ending { condition: Some(error.condition()), is_too_long })
             }
             FrameParts::Moved(_) => {
-                number(Ending { condition: StreamCondition::SeeOtherHost, is_too_long: false })
+                let condition = Some(StreamCondition::SeeOtherHost);
+                Some(Ending { condition, is_too_long: false })
             }
-            _ => 0,
+            // That of an error is known already.
+            FrameParts::Close if self.ending.load(Ordering::Relaxed) == 0 => {
+                Some(Ending { condition: None, is_too_long: false })
+            }
+            _ => None,
         };
-        if ending != 0 {
-            self.ending.store(ending, Ordering::Relaxed);
+        if let Some(ending) = ending {
+            self.ending.store(ending.number(), Ordering::Relaxed);
         }
         match self.edges {
             Edges::LegLength => message::append(buffer, frame),
             _ => frame.write_to(buffer),
         }
     }
-}
-
-/// Never nought, which is none.
-fn number(ending: Ending) -> u16 {
-    let at = StreamCondition::ALL.iter().position(|one| *one == ending.condition);
-    let at = at.and_then(|at| u16::try_from(at).ok()).unwrap_or_default();
-    1 + 2 * at + u16::from(ending.is_too_long)
 }
 
 impl Drain {
@@ -75,11 +73,7 @@ impl Drain {
         self.poll_fill(cx).map(|more| more.is_some()).map(|more| {
             more.then(|| {
                 let piece = std::mem::take(&mut self.piece);
-                let ending = self.outbox.ending.swap(0, Ordering::Relaxed).checked_sub(1);
-                let ending = ending.and_then(|number| {
-                    let condition = *StreamCondition::ALL.get(usize::from(number / 2))?;
-                    Some(Ending { condition, is_too_long: number % 2 == 1 })
-                });
+                let ending = Ending::of(self.outbox.ending.swap(0, Ordering::Relaxed));
                 (piece, ending)
             })
         })
@@ -157,7 +151,7 @@ mod tests {
             let Poll::Ready(Some((bytes, Some(ending)))) = take(&mut drain) else {
                 panic!("words")
             };
-            assert_eq!(ending.condition, StreamCondition::PolicyViolation);
+            assert_eq!(ending.condition, Some(StreamCondition::PolicyViolation));
             assert!(ending.is_too_long);
             let mut rest = &bytes[..];
             let messages = std::iter::from_fn(|| message::take(&mut rest));

@@ -209,9 +209,27 @@ impl<C: SharedConnection> Server<C> {
                 }
             }
             if core.is_empty() {
-                return;
+                break;
             }
             core.sleep(CHECK_IDLE).await;
+        }
+        // Those whose accounts live elsewhere: only their transports end.
+        #[cfg(feature = "cluster")]
+        if let Some(edges) = core.edges.get() {
+            while edges.dismiss_one(&dismissal) {
+                (ended, in_period) = (ended + 1, in_period + 1);
+                if let Some(progress) = &mut progress {
+                    let state = Progress { ended, left: edges.len().saturating_sub(1) };
+                    core.shielded(HostCode::Listener, None, || progress(state));
+                }
+                if let Some((_, period)) = pace.filter(|(most, _)| in_period >= (*most).max(1)) {
+                    core.sleep(period).await;
+                    in_period = 0;
+                }
+            }
+            while edges.len() > 0 {
+                core.sleep(CHECK_IDLE).await;
+            }
         }
     }
 

@@ -206,4 +206,7 @@ struct Read<'a> {
 
 #[cfg(test)]
 #[cfg(not(any(loom_model, shuttle)))]
+mod moves;
+#[cfg(test)]
+#[cfg(not(any(loom_model, shuttle)))]
 mod tests;

@@ -211,6 +211,7 @@ impl Nodes {
         self.clients.borrow_mut().retain(|client| client.driver.borrow().is_some());
     }
 
+    /// Lets `time` pass, stopping at every deadline.
     pub fn advance(&self, time: Duration) {
         let end = self.environment.now() + time;
         loop {
@@ -219,14 +220,20 @@ impl Nodes {
             if here >= end {
                 return;
             }
-            self.environment.advance(Duration::from_millis(50).min(end - here));
+            let nodes = self.all();
+            let going = nodes.iter().filter(|node| !*node.is_stopped.borrow());
+            let nodes = going.filter_map(|node| node.server.next_timeout());
+            let clients = self.clients.borrow().clone();
+            let next = nodes.chain(clients.iter().filter_map(Client::next_timeout)).min();
+            let least = here + Duration::from_millis(1);
+            let next = next.map_or(end, |next| next.max(least)).min(end);
+            self.environment.advance(next - here);
             for node in self.all() {
                 if !*node.is_stopped.borrow() {
                     node.server.handle_timeout();
                 }
             }
-            let clients = self.clients.borrow().clone();
-            clients.iter().for_each(|client| client.handle_timeout(self.environment.now()));
+            clients.iter().for_each(|client| client.handle_timeout(next));
         }
     }
 
@@ -310,6 +317,13 @@ impl Client {
         if want == Poll::Ready(Want::Close) {
             let _over = slot.take();
         }
+    }
+
+    fn next_timeout(&self) -> Option<Duration> {
+        if *self.node.is_stopped.borrow() {
+            return None;
+        }
+        self.driver.borrow().as_ref().and_then(Driver::next_timeout)
     }
 
     fn handle_timeout(&self, now: Duration) {

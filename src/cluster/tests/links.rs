@@ -316,8 +316,11 @@ fn any_up() -> impl Strategy<Value = Frame> {
 }
 
 fn any_down() -> impl Strategy<Value = Frame> {
-    let ending = (0..StreamCondition::ALL.len(), any::<bool>())
-        .prop_map(|(at, is_too_long)| Ending { condition: StreamCondition::ALL[at], is_too_long });
+    let condition = proptest::option::of(0..StreamCondition::ALL.len());
+    let ending = (condition, any::<bool>()).prop_map(|(at, is_too_long)| {
+        let condition = at.map(|at| StreamCondition::ALL[at]);
+        Ending { condition, is_too_long }
+    });
     let output = (vec(any::<u8>(), 0..9), proptest::option::of(ending));
     let said = prop_oneof![
         output.prop_map(|(bytes, ending)| Down::Output { bytes: bytes.into(), ending }),

@@ -53,6 +53,8 @@ struct LineState {
     /// Nothing more goes either way.
     is_over: bool,
     has_shown: bool,
+    /// The home has closed the stream, and waits for the client to do so.
+    is_closing: bool,
     ending: Option<Ending>,
     news: News,
     waker: Option<Waker>,
@@ -143,6 +145,17 @@ impl<C: SharedConnection> Edges<C> {
     /// The node acts no more: all are lost, and those that come.
     pub(in crate::server) fn lose_all(&self) {
         self.dismiss_all(&lost());
+    }
+
+    /// Closes the stream of one whose home has not; `false` where there is none.
+    pub(in crate::server) fn dismiss_one(&self, dismissal: &Dismissal) -> bool {
+        let mut lines = self.state.lock().lines.values().cloned().collect::<Vec<_>>().into_iter();
+        let next = lines.find(|line| {
+            let state = line.state.lock();
+            !state.is_closing && state.news.dismissal.is_none()
+        });
+        next.iter().for_each(|line| line.dismiss(dismissal));
+        next.is_some()
     }
 
     /// Closes the streams of all, and of those that come.
@@ -256,6 +269,7 @@ impl<C: SharedConnection> Line<C> {
         match said {
             Down::Output { bytes, ending } => {
                 state.has_shown = true;
+                state.is_closing |= ending.is_some();
                 state.output.push_back(Output::Piece(bytes, ending));
             }
             Down::Read(read) => is_broken = state.end.reads(read).is_err(),
@@ -298,8 +312,11 @@ impl<C: SharedConnection> Line<C> {
         }
     }
 
-    /// The edge's own words, behind what the home has said so far.
+    /// The edge's own words, behind what the home has said so far; none where that has closed the stream.
     pub(in crate::server) fn end_with(&self, words: &[Frame<'_>]) {
+        if self.state.lock().is_closing {
+            return;
+        }
         let words = words.iter().map(|frame| {
             let mut bytes = Vec::with_capacity(256);
             frame.framing(self.framing).write_to(&mut bytes);
@@ -374,9 +391,9 @@ fn send_message(message: &[u8], ending: Option<Ending>, send: impl Fn(Frame<'_>)
     let content = message.strip_prefix(ERROR).and_then(|rest| rest.strip_suffix(ERROR_END));
     match (ending, uri, content) {
         (Some(_), Some(uri), _) if message.starts_with(b"<close ") => send(Frame::moved(&uri)),
-        (Some(ending), _, Some(content)) => {
-            let limit = ending.is_too_long.then_some(Limit::ElementBytes);
-            let error = StreamError::as_written(ending.condition, limit, content);
+        (Some(Ending { condition: Some(condition), is_too_long }), _, Some(content)) => {
+            let limit = is_too_long.then_some(Limit::ElementBytes);
+            let error = StreamError::as_written(condition, limit, content);
             send(Frame::error(&error));
         }
         _ => send(Frame::element(message)),

@@ -95,7 +95,7 @@ impl<C: SharedConnection> Homes<C> {
         std::mem::take(&mut self.said)
     }
 
-    /// How many there are.
+    #[cfg(test)]
     pub(in crate::server) fn len(&self) -> usize {
         self.homes.len()
     }
