@@ -9,14 +9,16 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::DomainPart;
 use xmpp_session::outbox::{Drain, Marks, Outbox};
-use xmpp_session::server::{Cluster, Driver, NodeHandle, Server, Transport, Want};
+use xmpp_session::server::{
+    Cluster, Driver, Limits, NodeHandle, Server, Shutdown, Transport, Want,
+};
 use xmpp_session::store::{Memory, SharedMemory, SharedStore, Stores};
 use xmpp_session::xep::{Carbons, ClientState, Ping, StreamManagement};
 
@@ -62,7 +64,8 @@ struct Node {
     access: Access,
     /// It does nothing until then, and its clock goes on.
     paused_until: Option<Duration>,
-    is_leaving: bool,
+    was_fenced: Arc<AtomicBool>,
+    leaving: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 
 /// A transport.
@@ -81,7 +84,9 @@ struct Line {
 /// What goes wrong in a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Weather {
-    /// Posts are late, and nodes come and leave.
+    /// Posts are late.
+    Still,
+    /// Nodes come and leave as well.
     Calm,
     /// Nodes die as well, stop, and are cut off; the engine fails, restarts, and forgets.
     Storm,
@@ -169,13 +174,22 @@ impl World {
             Arc::new(access.clone()),
             Arc::clone(&self.store),
         );
+        let was_fenced = Arc::new(AtomicBool::new(false));
         let server = Server::builder(Arc::clone(&environment) as _, Stores::memory())
             .domain(DomainPart::new(DOMAIN).unwrap().into_owned())
             .extension(StreamManagement::new())
             .extension(Carbons::new())
             .extension(ClientState)
             .extension(Ping)
-            .limits(limits(&mut Random::new(self.seed)))
+            .limits(self.limits())
+            .on_fault({
+                let was_fenced = Arc::clone(&was_fenced);
+                move |fault| {
+                    if fault.kind().as_str() == "fenced" {
+                        was_fenced.store(true, Ordering::SeqCst);
+                    }
+                }
+            })
             .cluster(cluster)
             .build();
         let handle = server.node().expect("one of several");
@@ -191,7 +205,8 @@ impl World {
             environment,
             access,
             paused_until: None,
-            is_leaving: false,
+            was_fenced,
+            leaving: None,
         });
         self.settle();
     }
@@ -199,6 +214,12 @@ impl World {
     pub fn slots(&self) -> Vec<(bool, usize)> {
         let nodes = self.nodes.iter().flatten();
         nodes.map(|node| (node.handle.is_member(), node.handle.slots())).collect()
+    }
+
+    fn limits(&self) -> Limits {
+        let mut limits = limits(&mut Random::new(self.seed));
+        limits.retention.window = seconds(30);
+        limits
     }
 
     /// A random conversation, then peace.
@@ -231,7 +252,7 @@ impl World {
                 self.pass(time);
             }
             975..978 => self.pass(seconds(6)),
-            978..984 => self.come_or_go(),
+            978..984 if self.weather != Weather::Still => self.come_or_go(),
             984..990 => self.cloud.become_late(&mut self.random),
             _ if self.weather == Weather::Storm => self.misfortune(),
             _ => {}
@@ -253,9 +274,9 @@ impl World {
         if alive.len() > 1 {
             let at = self.random.pick(&alive);
             let Some(node) = &mut self.nodes[at] else { return };
-            if !node.is_leaving && node.paused_until.is_none() {
-                node.is_leaving = true;
-                node.handle.leave();
+            if node.leaving.is_none() && node.paused_until.is_none() {
+                let handle = node.handle.clone();
+                node.leaving = Some(Box::pin(async move { handle.leave(Shutdown::new()).await }));
                 self.counts.leaves += 1;
                 self.note(|| format!("node {at} leaves"));
                 self.settle();
@@ -408,7 +429,7 @@ impl World {
             self.settle();
         }
         let line = &mut self.lines[at];
-        let is_over = is_over || line.driver.is_none() && line.drain.closed().is_some();
+        let is_over = is_over || line.driver.is_none();
         if line.is_open && is_over && bytes.is_empty() {
             line.is_open = false;
             self.note(|| format!("device {device} reads the end"));
@@ -448,8 +469,14 @@ impl World {
                     continue;
                 };
                 assert!(pin!(node.server.background()).as_mut().poll(cx).is_pending());
-                if node.run.as_mut().poll(cx).is_ready() {
-                    left.push((at, node.is_leaving && !node.handle.is_fenced()));
+                let is_over = node.run.as_mut().poll(cx).is_ready();
+                let leaving = node.leaving.as_mut();
+                let has_left = leaving.is_some_and(|leaving| leaving.as_mut().poll(cx).is_ready());
+                if is_over || has_left {
+                    left.push((
+                        at,
+                        node.leaving.is_some() && !node.was_fenced.load(Ordering::SeqCst),
+                    ));
                 }
             }
             for line in &mut self.lines {
@@ -685,8 +712,8 @@ impl World {
         if self.alive().is_empty() {
             self.start(0);
         }
-        self.pass(seconds(60));
-        for _ in 0..20 {
+        self.pass(seconds(40));
+        for _ in 0..5 {
             self.rest();
             self.come_back();
             self.truth.step += 1;
@@ -703,7 +730,7 @@ impl World {
             }
             self.rest();
         }
-        for _ in 0..35 {
+        for _ in 0..4 {
             self.truth.step += 1;
             self.pass(seconds(20));
             self.drain();

@@ -140,7 +140,7 @@ impl World {
             Fault::StoreSlow(long) => self.store_until = (self.now + long).min(PEACE),
             Fault::Leave(name) => {
                 if let Some(host) = self.hosts.values_mut().find(|host| host.name == name) {
-                    host.node.leave();
+                    host.node.leave(false);
                 }
             }
             Fault::Twin(name) => self.start(name),

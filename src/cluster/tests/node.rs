@@ -426,7 +426,7 @@ fn node_10_what_goes_to_a_slot_that_has_come_here_is_handled_here() {
 fn node_19_a_node_has_left_when_nobody_waits_for_anything() {
     for (broken, at_once) in [(None, false), (Some(Break::LeavesAtOnce), true)] {
         let mut world = World::new(broken);
-        world.node.leave();
+        world.node.leave(false);
         world.settled = view(1);
         world.see(record(2, &[ME, OTHER], [OTHER, OTHER], [2, 1]));
         let has_left = |world: &World| world.wanted.iter().any(|one| matches!(one, Effect::Left));
