@@ -1,8 +1,10 @@
 //! Presence and subscriptions between nodes: the same script on one server and on several, whose clients must not see
 //! a difference (NODE-15, 17, 18).
 
+use std::future::poll_fn;
 use std::num::NonZeroU32;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -16,8 +18,8 @@ use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::rules::roster::{Item, Subscription};
 use xmpp_session::server::{Cluster, Driver, Server, Transport, Want};
 use xmpp_session::store::{
-    AccountStore as _, Credentials, Memory, RosterChange, RosterStore as _, SharedMemory,
-    StoreError, Stores,
+    AccountStore as _, Credentials, Fence, FenceTokens, Memory, RosterChange, RosterStore as _,
+    SharedMemory, SharedStore, StoreError, StoreFuture, Stores,
 };
 use xmpp_session::xep::Blocking;
 
@@ -37,6 +39,31 @@ struct World {
     environment: Arc<Virtual>,
     nodes: Vec<Node>,
     clients: Mutex<Vec<Client>>,
+    /// The store is: it does not hear of new owners of slots.
+    is_slow: Arc<AtomicBool>,
+}
+
+struct Slow {
+    store: SharedMemory,
+    is_slow: Arc<AtomicBool>,
+}
+
+impl SharedStore for Slow {
+    fn of_node(&self, tokens: Arc<dyn FenceTokens>) -> Stores {
+        self.store.of_node(tokens)
+    }
+
+    fn claim(&self, fence: Fence) -> StoreFuture<()> {
+        let (mut claim, is_slow) = (self.store.claim(fence), Arc::clone(&self.is_slow));
+        Box::pin(poll_fn(move |cx| match is_slow.load(Ordering::Relaxed) {
+            true => Poll::Pending,
+            false => claim.as_mut().poll(cx),
+        }))
+    }
+
+    fn next_term(&self) -> StoreFuture<u64> {
+        self.store.next_term()
+    }
 }
 
 #[derive(Clone)]
@@ -71,6 +98,7 @@ impl World {
             done(memory.apply(&jid(account), RosterChange::new().version(1).put(item)));
         }
         let blocks = Arc::new(Memory::new());
+        let is_slow = Arc::new(AtomicBool::new(false));
         let builder = |stores| {
             Server::builder(Arc::clone(&environment) as Arc<dyn Environment>, stores)
                 .domain(DomainPart::new(DOMAIN).unwrap().into_owned())
@@ -82,7 +110,8 @@ impl World {
         } else {
             let engine =
                 Arc::new(MemoryEngine::new(Arc::clone(&environment) as _, Duration::from_secs(3)));
-            let store = Arc::new(SharedMemory::new(memory));
+            let store = SharedMemory::new(memory);
+            let store = Arc::new(Slow { store, is_slow: Arc::clone(&is_slow) });
             for name in 0..nodes {
                 let cluster = Cluster::new(
                     format!("node{name}"),
@@ -103,7 +132,7 @@ impl World {
             }
         };
         let nodes = servers.into_iter().map(node).collect();
-        let world = Self { environment, nodes, clients: Mutex::default() };
+        let world = Self { environment, nodes, clients: Mutex::default(), is_slow };
         world.advance(Duration::from_secs(10));
         world
     }
@@ -455,7 +484,7 @@ fn node_15_directed_presence_goes_as_at_one_node() {
 
 /// Each watcher is told once that somebody is gone whose node is.
 #[test]
-fn node_17_when_a_node_is_lost_each_watcher_is_told_once_of_each_session() {
+fn destroy_17_when_a_node_is_lost_each_watcher_is_told_once_of_each_session() {
     let world = World::new(3);
     let names = apart(&world);
     let steps = [&FRIENDS[..], &[Come("ROMEO/2"), Send("ROMEO/2", "<presence/>")]].concat();
@@ -481,6 +510,43 @@ fn node_17_when_a_node_is_lost_each_watcher_is_told_once_of_each_session() {
     world.send(&romeo, "</stream:stream>");
     assert_eq!(juliet.take(), gone("1", &own));
     assert_eq!(nurse.take(), "");
+}
+
+#[test]
+fn node_18_nothing_comes_behind_the_end_of_its_session() {
+    let told = friends_and(&[
+        Send(
+            "ROMEO/1",
+            "<presence type='unavailable'/><presence/><presence><show>away</show></presence>\
+             <presence to='JULIET@example.com/1'/><presence type='unavailable'/>",
+        ),
+        Send("ROMEO/1", "<presence/>"),
+        Lose("ROMEO/1"),
+    ]);
+    let of_romeo = |line: &&String| line.contains(" JULIET/1: ") && line.contains("/1' to=");
+    let last = told.iter().rfind(of_romeo).unwrap();
+    assert!(last.contains("type='unavailable'"), "{told:#?}");
+}
+
+/// What comes for a slot of which the store has not heard yet waits for that.
+#[test]
+fn node_3_what_comes_before_a_slot_is_open_is_not_lost() {
+    let world = World::new(3);
+    let names = apart(&world);
+    let romeo = world.client(names[0], "1");
+    world.send(&romeo, "<presence/>");
+    let (dead, jid) = (world.home(names[1]), format!("{}@{DOMAIN}", names[1]));
+    world.is_slow.store(true, Ordering::Relaxed);
+    world.kill(dead);
+    world.advance(Duration::from_secs(10));
+    world.send(&romeo, &format!("<message to='{jid}' id='m'><body>Hi</body></message>"));
+    world.send(&romeo, &format!("<presence to='{jid}' type='subscribe'/>"));
+    world.is_slow.store(false, Ordering::Relaxed);
+    world.advance(Duration::from_secs(2));
+    let juliet = world.client(names[1], "1");
+    world.send(&juliet, "<presence/>");
+    let told = juliet.take();
+    assert!(told.contains("<body>Hi</body>") && told.contains("type='subscribe'"), "{told}");
 }
 
 /// A half that is left over when a home dies between the two is undone at the next word.

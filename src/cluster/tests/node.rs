@@ -357,7 +357,7 @@ fn node_10_what_the_dead_have_not_answered_goes_to_who_has_the_slot_now() {
 /// A home that had heard it, and handed its slot over, may have died before it said so: then all would be heard again,
 /// and "available" behind the end.
 #[test]
-fn node_10_of_presence_only_the_last_word_is_said_again() {
+fn node_18_of_presence_only_the_last_word_is_said_again() {
     for (broken, again) in
         [(None, "m b1 -a2 b2"), (Some(Break::PresenceSentAgain), "a1 m b1 -a2 b2")]
     {

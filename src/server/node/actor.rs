@@ -405,6 +405,9 @@ impl<C: SharedConnection> Actor<C> {
             Change::Opened => {
                 placement.set_served(slot, true);
                 self.homes.iter_mut().for_each(|homes| homes.opened(slot));
+                for effect in self.presence.opened(slot) {
+                    self.effect(core, clustered, effect);
+                }
             }
             Change::Arrived(export) => {
                 clustered.inbox.figures.lock().moved += 1;
@@ -424,6 +427,9 @@ impl<C: SharedConnection> Actor<C> {
                 core.thaw(&of(slot), stood.unwrap_or_default());
                 let stood = stood.unwrap_or_default();
                 self.homes.iter_mut().for_each(|homes| homes.thawed(slot, stood));
+                for effect in self.presence.opened(slot) {
+                    self.effect(core, clustered, effect);
+                }
             }
             // Where it is lost, the edges of its clients know, and those who see them.
             Change::GivenUp { lost } => {
@@ -504,14 +510,19 @@ impl<C: SharedConnection> Actor<C> {
 
     /// Something for an account that lives here.
     fn handle(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>, effect: Effect) {
+        let (Effect::Handle { work, .. } | Effect::Hear { work, .. }) = &effect else { return };
+        if !self.node.does(work.job) {
+            // Until the store has heard of its slot it waits. What is of an earlier stay is nobody's.
+            if self.node.token(work.job.slot) == Some(work.job.token) {
+                self.presence.put_by(work.job.slot, effect);
+            }
+            return;
+        }
         let (account, word, bytes, work) = match effect {
             Effect::Handle { account, bytes, work } => (account, None, bytes, work),
             Effect::Hear { account, word, bytes, work } => (account, Some(word), bytes, work),
             _ => return,
         };
-        if !self.node.does(work.job) {
-            return;
-        }
         let letter = Letter::decode(&bytes);
         let is_in_turn = letter.as_ref().is_some_and(Letter::is_in_turn);
         let task = match letter {

@@ -97,11 +97,13 @@ pub(super) struct Presences {
     ledgers: Ledgers,
     /// Accounts with something to do first, and what has come since.
     waiting: HashMap<Arc<str>, VecDeque<Effect>>,
+    /// What has come for slots of which the store has not heard yet.
+    closed: HashMap<Slot, Vec<Effect>>,
 }
 
 impl Presences {
     pub(super) fn new() -> Self {
-        Self { ledgers: Ledgers::default(), waiting: HashMap::new() }
+        Self { ledgers: Ledgers::default(), waiting: HashMap::new(), closed: HashMap::new() }
     }
 
     /// Given back where nothing is to be done first.
@@ -127,6 +129,14 @@ impl Presences {
         self.waiting.remove(account).unwrap_or_default()
     }
 
+    pub(super) fn put_by(&mut self, slot: Slot, effect: Effect) {
+        self.closed.entry(slot).or_default().push(effect);
+    }
+
+    pub(super) fn opened(&mut self, slot: Slot) -> Vec<Effect> {
+        self.closed.remove(&slot).unwrap_or_default()
+    }
+
     pub(super) fn export(&self, slot: Slot, content: &[u8]) -> Arc<[u8]> {
         let mut out = Writer::default();
         out.bytes(&self.ledgers.export(|account| Slot::of(account) == slot));
@@ -148,6 +158,7 @@ impl Presences {
         let is_meant = |account: &str| Slot::of(account) == slot;
         self.ledgers.drop_those(is_meant);
         self.waiting.retain(|account, _| !is_meant(account));
+        self.closed.remove(&slot);
     }
 
     /// A session of the account is not available any more: what nobody is left to know of is struck out.
