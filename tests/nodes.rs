@@ -1,17 +1,31 @@
 //! Accounts at different nodes: what they say to each other, what their hosts do with them, and what becomes of them
 //! when their node may not act any more.
 
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use xmpp_session::cluster::{
+    Answer, Engine, EngineError, EngineFuture, Incarnation, Lease, MemoryEngine, Record, View,
+};
+use xmpp_session::connection::Recorder;
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::minidom::Element;
 use xmpp_session::rules::roster::{Item, Subscription};
-use xmpp_session::server::{AccountError, FaultKind};
+use xmpp_session::server::{
+    AccountError, Cluster, FaultKind, ServerBuilder, Shutdown, StoreFailure,
+};
 use xmpp_session::stanza::Stanza;
+use xmpp_session::store::{
+    Fence, FenceTokens, SharedMemory, SharedStore, StoreError, StoreFuture, Stores,
+};
 use xmpp_session::stream::{StreamCondition, StreamError};
+use xmpp_session::xep::StreamManagement;
 
-use crate::common::nodes::{Client, DOMAIN, Nodes};
+use crate::common::nodes::{Client, DOMAIN, Node, Nodes};
 
 /// Two accounts at two nodes of three.
 fn couple(world: &Nodes) -> (BareJid, BareJid) {
@@ -403,11 +417,371 @@ fn node_2_a_fenced_node_writes_and_sends_nothing_for_its_host_either() {
 }
 
 #[test]
-fn node_19_a_node_that_leaves_is_emptied_first() {
-    let world = Nodes::with(2, |_, builder| builder);
+fn metric_1_a_node_tells_what_it_is_by_the_names_of_the_dashboard() {
+    let world = Nodes::new(3);
+    let (_romeo, [balcony, _orchard]) = clients(&world);
+    let text = |node: &Node| {
+        let mut text = String::new();
+        node.server.metrics().write_openmetrics(&mut text);
+        text
+    };
+    let told = text(&world.node(0));
+    for line in
+        ["xmpp_node_members 3", "xmpp_node_fenced 0", "xmpp_faults_total{kind=\"arrival\"} 0"]
+    {
+        assert!(told.lines().any(|one| one == line), "{line} in {told}");
+    }
+    let slots = format!("xmpp_node_slots {}", world.node(0).server.node().unwrap().slots());
+    assert!(told.lines().any(|one| one == slots), "{told}");
+    let dashboard = include_str!("../docs/grafana.json");
+    let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let names = dashboard.match_indices("xmpp_node_");
+    let names = names.map(|(at, _)| dashboard[at..].split(|c| !is_name(c)).next().unwrap());
+    let names: Vec<_> = names.collect();
+    assert!(names.len() > 5);
+    for name in names {
+        let is_told = told
+            .lines()
+            .any(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        assert!(is_told, "{name} in {told}");
+    }
+    // What nobody takes waits, and is seen to.
+    world.node(1).stop(true);
+    let romeo = world.account_at(1, "nurse");
+    world.say(&balcony, &format!("<message to='{romeo}'><body>.</body></message>"));
+    world.advance(Duration::from_millis(1200));
+    let told = text(&world.node(0));
+    assert!(told.contains("xmpp_node_link_age_seconds 1\n"), "{told}");
+    assert!(!told.contains("xmpp_node_link_bytes 0\n"), "{told}");
+    world.advance(Duration::from_secs(10));
+    let told = text(&world.node(0));
+    assert!(!told.contains("xmpp_node_slots_lost_total 0\n"), "{told}");
+}
+
+/// An engine, and a store, that may fail, or not answer.
+#[derive(Default)]
+struct Failing {
+    how: Mutex<HashMap<&'static str, How>>,
+    calls: Mutex<Vec<&'static str>>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum How {
+    Fails,
+    IsSilent,
+}
+
+impl Failing {
+    fn set(&self, call: &'static str, how: Option<How>) {
+        let mut of = self.how.lock().unwrap();
+        match how {
+            Some(how) => _ = of.insert(call, how),
+            None => _ = of.remove(call),
+        }
+    }
+
+    fn call<T: Send + 'static, E: Send + 'static>(
+        &self,
+        call: &'static str,
+        error: impl FnOnce(&'static str) -> E,
+        done: impl FnOnce() -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>>,
+    ) -> Pin<Box<dyn Future<Output = Result<T, E>> + Send>> {
+        self.calls.lock().unwrap().push(call);
+        match self.how.lock().unwrap().get(call) {
+            None => done(),
+            Some(How::Fails) => Box::pin(std::future::ready(Err(error("broken")))),
+            Some(How::IsSilent) => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+struct FailingEngine(Arc<Failing>, Arc<MemoryEngine>);
+
+impl Engine for FailingEngine {
+    fn renew(&self, lease: Lease, first: bool) -> EngineFuture<Answer> {
+        self.0.call("renew", EngineError::new, || self.1.renew(lease, first))
+    }
+
+    fn release(&self, node: Incarnation) -> EngineFuture<()> {
+        self.0.call("release", EngineError::new, || self.1.release(node))
+    }
+
+    fn replace(&self, over: Option<View>, record: Arc<Record>) -> EngineFuture<Answer> {
+        self.0.call("replace", EngineError::new, || self.1.replace(over, record))
+    }
+
+    fn read(&self) -> EngineFuture<Answer> {
+        self.0.call("read", EngineError::new, || self.1.read())
+    }
+
+    fn watch(&self, hint: Arc<dyn Fn() + Send + Sync>) {
+        self.1.watch(hint);
+    }
+}
+
+struct FailingStore(Arc<Failing>, Arc<SharedMemory>);
+
+impl SharedStore for FailingStore {
+    fn of_node(&self, tokens: Arc<dyn FenceTokens>) -> Stores {
+        self.1.of_node(tokens)
+    }
+
+    fn claim(&self, fence: Fence) -> StoreFuture<()> {
+        self.0.call("claim", StoreError::failed, || self.1.claim(fence))
+    }
+
+    fn next_term(&self) -> StoreFuture<u64> {
+        self.0.call("term", StoreError::failed, || self.1.next_term())
+    }
+}
+
+/// What one node has told, whose first and only fault this is until it is mended.
+fn told_of(call: &'static str, how: How, mended_after: u64) -> (Nodes, Node, Vec<FaultKind>) {
+    let failing = Arc::new(Failing::default());
+    let world = Nodes::new(0);
+    failing.set(call, Some(how));
+    let (engine, store) = (Arc::clone(&world.engine), Arc::clone(&world.store));
+    let engine = Arc::new(FailingEngine(Arc::clone(&failing), engine));
+    let store = Arc::new(FailingStore(Arc::clone(&failing), store));
+    let cluster = Cluster::new("n0", engine, Arc::clone(&world.engine) as _, store);
+    let node = world.start_in(cluster, |builder| builder);
+    world.advance(Duration::from_secs(mended_after));
+    let faults = node.faults.lock().unwrap().clone();
+    failing.set(call, None);
+    (world, node, faults)
+}
+
+#[test]
+fn node_3_a_store_that_does_not_hear_of_a_slot_is_told_of_and_asked_again() {
+    for (call, name) in [("claim", "claim-slot"), ("term", "count-term")] {
+        for how in [How::Fails, How::IsSilent] {
+            let (world, node, faults) = told_of(call, how, 12);
+            assert!(!faults.is_empty(), "{call}");
+            for fault in faults {
+                let FaultKind::Store { call, failure, error, .. } = fault else {
+                    panic!("{fault:?}")
+                };
+                assert_eq!(call.as_str(), name);
+                match how {
+                    How::Fails => assert!(error.contains("broken"), "{error}"),
+                    How::IsSilent => assert_eq!(failure, StoreFailure::Late),
+                }
+            }
+            world.until("it is mended", || node.server.node().unwrap().slots() == 1024);
+        }
+    }
+}
+
+#[test]
+fn node_1_calls_of_the_engine_that_have_no_answer_are_told() {
+    for how in [How::Fails, How::IsSilent] {
+        for call in ["renew", "replace", "read"] {
+            let (world, node, faults) = told_of(call, how, 12);
+            let engine = |fault: &FaultKind| fault.as_str() == "engine";
+            assert!(faults.iter().any(engine), "{call}: {faults:?}");
+            let figures = node.server.node().unwrap().metrics();
+            assert!(figures.engine_failures > 0, "{call}");
+            // Whoever cannot reach the engine at all is nobody after a while.
+            match call {
+                "renew" => assert!(node.server.node().unwrap().is_fenced() && node.is_over()),
+                _ => world.until("it is mended", || node.is_member()),
+            }
+        }
+    }
+}
+
+#[test]
+fn node_19_a_node_goes_also_where_the_engine_does_not_say_that_its_lease_is_over() {
+    for how in [How::Fails, How::IsSilent] {
+        let (world, node, _none) = told_of("release", how, 12);
+        assert!(node.is_member());
+        let failing = Arc::new(Failing::default());
+        failing.set("release", Some(how));
+        leave(&world, &[(0, Shutdown::new)], |_| {});
+        world.until("it ends", || node.is_over());
+    }
+}
+
+const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+
+/// A client, available, whose session can be resumed.
+struct Resumable {
+    client: Client,
+    account: BareJid,
+    token: String,
+    /// All that it has got, and how much of it before anything was to happen.
+    got: String,
+    before: usize,
+}
+
+impl Resumable {
+    fn new(world: &Nodes, at: usize, account: &BareJid) -> Self {
+        let client = world.client_at(&world.node(at), account, "x");
+        let enabled = world.ask(&client, ENABLE);
+        let token = enabled.split_once(" id='").unwrap().1.split_once('\'').unwrap().0.to_owned();
+        world.say(&client, "<presence/>");
+        Self { client, account: account.clone(), token, got: String::new(), before: 0 }
+    }
+
+    fn jid(&self) -> String {
+        format!("{}/x", self.account)
+    }
+
+    fn hear(&mut self) {
+        self.got.push_str(&self.client.received());
+    }
+
+    /// Comes back through another node; what it gets then is what it has not got yet.
+    fn resume(&mut self, world: &Nodes, at: usize) {
+        self.hear();
+        let count = |name| self.got.matches(name).count();
+        let h = count("<message ") + count("<presence ") + count("<iq ");
+        let resume = format!("<resume xmlns='urn:xmpp:sm:3' previd='{}' h='{h}'/>", self.token);
+        self.client = world.log_in(&world.node(at), &self.account);
+        let resumed = world.ask(&self.client, &resume);
+        assert!(resumed.contains("<resumed"), "{resumed}");
+        self.got.push_str(&resumed);
+    }
+
+    fn numbers(&self) -> Vec<usize> {
+        let bodies = self.got.split("<body>").skip(1);
+        bodies.map(|body| body.split_once('<').unwrap().0.parse().unwrap()).collect()
+    }
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Drives what leaves to its end, and calls `meanwhile` again and again.
+fn leave(world: &Nodes, leaves: &[(usize, fn() -> Shutdown)], mut meanwhile: impl FnMut(usize)) {
+    let leave = |(n, how): &(usize, fn() -> Shutdown)| -> Pin<Box<dyn Future<Output = ()>>> {
+        let (node, how) = (world.node(*n).server.node().unwrap(), how());
+        Box::pin(async move { node.leave(how).await })
+    };
+    let mut leaving: Vec<_> = leaves.iter().map(leave).collect();
+    let woken = Arc::new(Woken(true.into()));
+    let waker = Waker::from(Arc::clone(&woken));
+    for n in 0..400 {
+        if woken.0.swap(false, Ordering::Relaxed) {
+            let cx = &mut Context::from_waker(&waker);
+            leaving.retain_mut(|leaving| leaving.as_mut().poll(cx).is_pending());
+        }
+        meanwhile(n);
+        world.advance(Duration::from_millis(100));
+        if leaving.is_empty() {
+            return;
+        }
+    }
+    panic!("they do not leave");
+}
+
+fn to_two() -> Shutdown {
+    Shutdown::new().see_other_host("two.example.com", None).pace(1, Duration::from_secs(1))
+}
+
+#[test]
+fn node_19_a_node_leaves_and_nothing_is_lost() {
+    let managed = |_, builder: ServerBuilder<Recorder>| builder.extension(StreamManagement::new());
+    let world = Nodes::moving(3, managed);
     let leaver = world.node(0);
-    let node = leaver.server.node().unwrap();
-    let slots = node.slots();
-    assert!(slots > 0 && !leaver.is_over());
-    assert_eq!(node.metrics().members, 2);
+    let (juliet, nurse) = (world.account_at(0, "juliet"), world.account_at(0, "nurse"));
+    let (tybalt, romeo) = (world.account_at(0, "tybalt"), world.account_at(1, "romeo"));
+    for friend in [&juliet, &nurse, &tybalt] {
+        world.run(world.node(2).server.account(&romeo).befriend(friend)).unwrap();
+    }
+    // At home at the leaver, and connected elsewhere; there as well; neither, and without a transport.
+    let mut balcony = Resumable::new(&world, 2, &juliet);
+    let mut hall = Resumable::new(&world, 0, &nurse);
+    let mut crypt = Resumable::new(&world, 1, &tybalt);
+    crypt.client.cut();
+    world.settle();
+    // At home elsewhere, and connected to the leaver.
+    let mut orchard = Resumable::new(&world, 0, &romeo);
+    let speaker = world.account_at(1, "speaker");
+    let speaker = world.client_at(&world.node(1), &speaker, "y");
+    for client in [&mut balcony, &mut hall, &mut crypt, &mut orchard] {
+        client.hear();
+        client.before = client.got.len();
+    }
+    let everybody = [&balcony, &hall, &crypt, &orchard].map(Resumable::jid);
+    let mut said = 0;
+    leave(&world, &[(0, to_two)], |n| {
+        for to in &everybody {
+            world.say(&speaker, &format!("<message to='{to}'><body>{n}</body></message>"));
+        }
+        said = n;
+        if n % 3 == 0 {
+            world.say(&balcony.client, "<r xmlns='urn:xmpp:sm:3'/>");
+        }
+    });
+    assert!(leaver.is_over() && leaver.server.node().unwrap().is_fenced());
+    assert_eq!(*leaver.faults.lock().unwrap(), []);
+    assert_eq!(world.home(&juliet).server.node().unwrap().metrics().members, 2);
+    assert_eq!(speaker.received().matches("<error").count(), 0);
+    for client in [&mut hall, &mut orchard] {
+        client.hear();
+        assert!(client.got.contains("two.example.com</see-other-host>"), "{}", client.got);
+        assert!(!client.client.is_connected());
+    }
+    hall.resume(&world, 1);
+    orchard.resume(&world, 2);
+    crypt.resume(&world, 1);
+    balcony.hear();
+    assert!(balcony.client.is_connected());
+    for client in [&balcony, &hall, &crypt, &orchard] {
+        assert_eq!(client.numbers(), (0..=said).collect::<Vec<_>>(), "{}", client.jid());
+        assert!(!client.got[client.before..].contains("<presence"), "{}", client.got);
+    }
+}
+
+#[test]
+fn node_19_the_last_node_ends_its_clients_and_then_itself() {
+    let world = Nodes::moving(2, |_, builder| builder);
+    let (juliet, romeo) = couple(&world);
+    let (balcony, orchard) = (world.online(&juliet, "balcony"), world.online(&romeo, "orchard"));
+    leave(&world, &[(0, to_two)], |_| {});
+    assert!(balcony.received().contains("two.example.com") && orchard.received().is_empty());
+    let balcony = world.client_at(&world.node(1), &juliet, "balcony");
+    leave(&world, &[(1, Shutdown::new)], |_| {});
+    for client in [balcony, orchard] {
+        assert!(client.received().contains("<system-shutdown"));
+        assert!(!client.is_connected());
+    }
+    assert!(world.all().iter().all(Node::is_over));
+    // Whoever comes then does not wait for their leases to run out.
+    let next = world.start("n2", |builder| builder);
+    world.until("it begins", || next.is_member() && next.is_home_of(&juliet));
+}
+
+#[test]
+fn node_19_all_leave_at_once() {
+    for nodes in 1..4 {
+        let world = Nodes::moving(nodes, |_, builder| builder);
+        let accounts: Vec<_> = (0..nodes).map(|n| world.account_at(n, "a")).collect();
+        let at = |n: usize| world.node((n + 1) % nodes);
+        let clients = accounts.iter().enumerate();
+        let clients: Vec<_> = clients.map(|(n, jid)| world.client_at(&at(n), jid, "x")).collect();
+        let all: Vec<_> = (0..nodes).map(|n| (n, Shutdown::new as _)).collect();
+        leave(&world, &all, |_| {});
+        assert!(world.all().iter().all(Node::is_over));
+        for client in clients {
+            assert_eq!(client.received().matches("<system-shutdown").count(), 1);
+        }
+    }
+}
+
+#[test]
+fn node_19_a_node_that_is_not_yet_a_member_leaves() {
+    let world = Nodes::moving(1, |_, builder| builder);
+    let node = world.start("n1", |builder| builder);
+    leave(&world, &[(1, Shutdown::new)], |_| {});
+    assert!(node.is_over() && node.server.next_timeout().is_none());
+    world.advance(Duration::from_secs(20));
+    assert_eq!(world.node(0).server.node().unwrap().metrics().members, 1);
+    assert_eq!(world.node(0).server.node().unwrap().slots(), 1024);
 }

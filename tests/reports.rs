@@ -1050,7 +1050,8 @@ fn metric_1_the_dashboard_knows_the_names() {
         .map(|(at, _)| dashboard[at..].split(|c| !is_name(c)).next().unwrap())
         .collect();
     assert!(names.len() > 25);
-    for name in names {
+    // Those of several nodes are in their own tests.
+    for name in names.into_iter().filter(|name| !name.starts_with("xmpp_node_")) {
         let is_told = text.lines().any(|line| {
             let is_of_it = line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
             is_of_it || *line == format!("# TYPE {name} counter")

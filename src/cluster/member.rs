@@ -139,6 +139,15 @@ impl Member {
         others.map(|member| member.incarnation).all(says_so)
     }
 
+    /// Whether there is anybody else who stays, as far as is known. Of a member without a lease that is not known.
+    pub(super) fn has_heirs(&self) -> bool {
+        let living = self.census.as_ref().map(|census| &*census.answer.living).unwrap_or_default();
+        let leaves = |of| living.iter().any(|lease| lease.incarnation == of && lease.leaving);
+        let members = self.record.members.iter().map(|member| member.incarnation);
+        let others = members.chain(living.iter().map(|lease| lease.incarnation));
+        others.into_iter().any(|other| other != self.me && !leaves(other))
+    }
+
     /// Something may have changed: the record is to be read.
     pub(super) const fn look(&mut self) {
         self.wants_record = true;

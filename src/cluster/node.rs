@@ -222,9 +222,20 @@ impl Node {
         self.stays = stays;
     }
 
+    /// Whether it is about to go, and whatever others can take of it they have (NODE-19).
+    pub(crate) fn is_emptied(&self) -> bool {
+        let owns = self.record().concerns(self.member.me);
+        self.member.leaving && !(owns && self.member.has_heirs())
+    }
+
     /// Whether so much waits for a slot that those who fill it are to pause (NODE-7).
     pub(crate) fn is_pressed(&self, slot: Slot) -> bool {
         self.flows.get(&slot).is_some_and(|flow| flow.bytes() >= self.settings.soft)
+    }
+
+    /// How long an answer of the engine, and one of the store, is waited for.
+    pub(crate) const fn patience(&self) -> (Duration, Duration) {
+        (self.settings.renew, self.settings.ttl)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
@@ -439,13 +450,16 @@ impl Node {
     }
 
     /// NODE-19: when it owns nothing, and every member of its view says, by its lease, that nothing has no answer that
-    /// was numbered while it did.
+    /// was numbered while it did. Where nobody stays it goes as it is, once it has said what it had to say.
     fn go(&mut self) {
         let (record, me) = (self.member.record(), self.member.me);
-        if !self.member.leaving || self.stays || !record.has(me) || self.is_over {
+        if !self.member.leaving || self.stays || self.is_over {
             return;
         }
-        if record.concerns(me) {
+        if !record.has(me) {
+            return self.end(Effect::Left);
+        }
+        if record.concerns(me) && (self.member.has_heirs() || !self.effects.is_empty()) {
             self.empty_since = None;
             return;
         }

@@ -11,7 +11,7 @@ use jid::BareJid;
 use super::accounts::AccountError;
 use super::driver::admission::Dismissal;
 #[cfg(feature = "cluster")]
-use super::node::act::Act;
+use super::node::{Clustered, act::Act};
 use super::{Core, Server};
 use crate::address;
 use crate::connection::SharedConnection;
@@ -251,7 +251,17 @@ impl<C: SharedConnection> Core<C> {
     /// Whether no session is left, nor work of one. The jobs come first: a bind under way is one, and
     /// none can begin once the streams are closed.
     fn is_empty(&self) -> bool {
-        self.jobs.len() == 0 && self.registry.is_forgotten()
+        // What a fenced node had begun is not done any more.
+        self.is_fenced() || self.jobs.len() == 0 && self.registry.is_forgotten()
+    }
+
+    /// Whether this is a node that may never act again (NODE-2).
+    pub(super) fn is_fenced(&self) -> bool {
+        #[cfg(feature = "cluster")]
+        let is_fenced = self.node.as_ref().is_some_and(Clustered::is_fenced);
+        #[cfg(not(feature = "cluster"))]
+        let is_fenced = false;
+        is_fenced
     }
 
     /// Ends a session with this error.

@@ -212,6 +212,9 @@ impl<C: SharedConnection> Server<C> {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Duration> {
         let core = &self.0;
+        if core.is_fenced() {
+            return core.timers.next();
+        }
         let next = [core.timers.next(), core.registry.next_timeout(), core.bots.next_timeout()];
         let next = next.into_iter().flatten().min();
         #[cfg(feature = "cluster")]
@@ -227,11 +230,12 @@ impl<C: SharedConnection> Server<C> {
 
     /// Ends what has waited too long: hibernating sessions, handlers, requests.
     pub fn handle_timeout(&self) {
+        // They wake only: who waits for a time-out hears of it also where nothing else is done any more.
+        self.0.timers.fire();
         #[cfg(feature = "cluster")]
         if !self.0.goes_on() {
             return;
         }
-        self.0.timers.fire();
         self.0.registry.handle_timeout();
         self.0.bots.handle_timeout(self.0.environment.now());
         #[cfg(feature = "cluster")]

@@ -29,6 +29,8 @@ pub struct Nodes {
     pub environment: Arc<Virtual>,
     pub engine: Arc<MemoryEngine>,
     pub store: Arc<SharedMemory>,
+    /// Slots that move at a time.
+    moves: usize,
     nodes: RefCell<Vec<Node>>,
     clients: RefCell<Vec<Client>>,
 }
@@ -58,8 +60,21 @@ impl Nodes {
         Self::with(nodes, |_, builder| builder)
     }
 
+    /// Several whose slots move.
+    pub fn moving(nodes: usize, configure: impl FnMut(usize, Builder) -> Builder) -> Self {
+        Self::of(nodes, 2048, configure)
+    }
+
     /// Several that have found each other; each is built with what it has beside its defaults.
-    pub fn with(nodes: usize, mut configure: impl FnMut(usize, Builder) -> Builder) -> Self {
+    pub fn with(nodes: usize, configure: impl FnMut(usize, Builder) -> Builder) -> Self {
+        Self::of(nodes, 0, configure)
+    }
+
+    fn of(
+        nodes: usize,
+        moves: usize,
+        mut configure: impl FnMut(usize, Builder) -> Builder,
+    ) -> Self {
         let environment = Arc::new(Virtual::new(7));
         let engine = Arc::new(MemoryEngine::new(Arc::clone(&environment) as _, TTL));
         let memory = Memory::new();
@@ -67,6 +82,7 @@ impl Nodes {
             engine,
             store: Arc::new(SharedMemory::new(memory)),
             environment,
+            moves,
             nodes: RefCell::default(),
             clients: RefCell::default(),
         };
@@ -84,7 +100,13 @@ impl Nodes {
             Arc::clone(&self.engine) as Arc<dyn Posts>,
         );
         let store = Arc::clone(&self.store) as Arc<dyn SharedStore>;
-        let cluster = Cluster::new(name, engine, posts, store).marks(16 << 10, 64 << 10).moves(0);
+        let cluster =
+            Cluster::new(name, engine, posts, store).marks(16 << 10, 64 << 10).moves(self.moves);
+        self.start_in(cluster, configure)
+    }
+
+    /// The same, in a cluster of the test's own making.
+    pub fn start_in(&self, cluster: Cluster, configure: impl FnOnce(Builder) -> Builder) -> Node {
         let environment = Arc::clone(&self.environment) as Arc<dyn Environment>;
         let faults: Arc<Mutex<Vec<FaultKind>>> = Arc::default();
         let told = Arc::clone(&faults);
@@ -137,6 +159,21 @@ impl Nodes {
 
     /// A client, bound, at this node.
     pub fn client_at(&self, node: &Node, account: &BareJid, resource: &str) -> Client {
+        let client = self.log_in(node, account);
+        self.say(
+            &client,
+            &format!(
+                "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+             <resource>{resource}</resource></bind></iq>"
+            ),
+        );
+        let said = client.received();
+        assert!(said.contains(&format!("<jid>{account}/{resource}</jid>")), "not bound: {said}");
+        client
+    }
+
+    /// A client that has authenticated at this node, and opened its stream again.
+    pub fn log_in(&self, node: &Node, account: &BareJid) -> Client {
         let recorder = Recorder::new();
         let driver = node.server.accept(recorder.clone(), Transport::new().secure(true));
         let driver = Rc::new(RefCell::new(Some(driver)));
@@ -156,15 +193,6 @@ impl Nodes {
             ),
         );
         self.say(&client, &open);
-        self.say(
-            &client,
-            &format!(
-                "<iq type='set' id='bind'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
-             <resource>{resource}</resource></bind></iq>"
-            ),
-        );
-        let said = client.received();
-        assert!(said.contains(&format!("<jid>{account}/{resource}</jid>")), "not bound: {said}");
         client
     }
 
@@ -301,6 +329,11 @@ impl Client {
 
     pub fn closed(&self) -> Option<Close> {
         self.recorder.closed()
+    }
+
+    /// Its transport is lost.
+    pub fn cut(&self) {
+        drop(self.driver.take());
     }
 
     pub fn is_connected(&self) -> bool {

@@ -278,6 +278,10 @@ named! {
         Extension = "extension",
         /// Everything that a session needs of its account: too late ([BIND-7](crate::rules#bind-7)).
         LoadAccount = "load-account",
+        /// That a slot has come to this node (of a store that several share).
+        ClaimSlot = "claim-slot",
+        /// For a term of the cluster (of a store that several share).
+        CountTerm = "count-term",
     }
     /// All of them.
     pub(in crate::server) const ALL;

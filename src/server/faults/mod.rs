@@ -17,6 +17,8 @@ use jid::BareJid;
 use super::Core;
 use super::metrics::RareCounters;
 use super::trace;
+#[cfg(feature = "cluster")]
+use crate::cluster::EngineError;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::recent::Recent;
@@ -151,6 +153,23 @@ impl Faults {
         let (failure, error) = (StoreFailure::of(error), text(error));
         let kind = FaultKind::Store { call, failure, error };
         self.tell(kind, &PeerAddress::UNKNOWN, Some(account));
+    }
+
+    /// A call for a whole slot, or for the cluster; `None`: there is no answer.
+    #[cfg(feature = "cluster")]
+    pub(super) fn shared_store_failed(&self, call: StoreCall, error: Option<&StoreError>) {
+        let (failure, error) = match error {
+            Some(error) => (StoreFailure::of(error), text(error)),
+            None => (StoreFailure::Late, "no answer".to_owned()),
+        };
+        self.tell(FaultKind::Store { call, failure, error }, &PeerAddress::UNKNOWN, None);
+    }
+
+    /// `None`: there is no answer.
+    #[cfg(feature = "cluster")]
+    pub(super) fn engine_failed(&self, error: Option<&EngineError>) {
+        let error = error.map_or_else(|| "no answer".to_owned(), |error| text(error));
+        self.tell(FaultKind::Engine { error }, &PeerAddress::UNKNOWN, None);
     }
 }
 

@@ -528,7 +528,7 @@ mod tests {
             if !panics {
                 let calls: BTreeSet<_> = told.iter().map(|fault| fault.kind().detail()).collect();
                 // But those of extensions, of a whole account, and below.
-                assert_eq!(calls.len(), StoreCall::ALL.len() - 3, "of stores: {calls:?}");
+                assert_eq!(calls.len(), StoreCall::ALL.len() - 5, "of stores: {calls:?}");
             }
             let before = told.len();
             drop(told);

@@ -2,6 +2,8 @@
 
 use super::{Histogram, Metrics};
 use crate::sasl::Mechanism;
+#[cfg(feature = "cluster")]
+use crate::server::NodeMetrics;
 
 /// A metric with all its samples.
 pub(super) struct Family<'a> {
@@ -33,6 +35,8 @@ const FAULTS: &[&str] = &[
     "fenced",
     #[cfg(feature = "cluster")]
     "engine",
+    #[cfg(feature = "cluster")]
+    "arrival",
 ];
 
 impl Metrics {
@@ -53,7 +57,8 @@ impl Metrics {
         let of = |mechanism: &Option<Mechanism>| mechanism.map_or("unknown", Mechanism::as_str);
         let live = self.sessions.sessions.saturating_sub(self.sessions.hibernating);
         let told = |kind: &str| self.faults.iter().find(|(name, _)| *name == kind);
-        vec![
+        #[cfg_attr(not(feature = "cluster"), expect(unused_mut, reason = "others come behind"))]
+        let mut families = vec![
             counter("xmpp_transports_accepted", "Transports accepted.", one(self.accepted)),
             gauge(
                 "xmpp_transports_unauthenticated",
@@ -190,8 +195,48 @@ impl Metrics {
                 "Age of the oldest unacknowledged stanza of each session, at each look.",
                 vec![(Labels::new(), &self.unacknowledged)],
             ),
-        ]
+        ];
+        #[cfg(feature = "cluster")]
+        families.extend(self.node.iter().flat_map(node));
+        families
     }
+}
+
+/// Those of a server that is one of several nodes.
+#[cfg(feature = "cluster")]
+fn node<'a>(node: &NodeMetrics) -> Vec<Family<'a>> {
+    let counter = |name, help, value| Family { name, help, samples: Samples::Counter(one(value)) };
+    let gauge = |name, help, value| Family { name, help, samples: Samples::Gauge(one(value)) };
+    vec![
+        gauge("xmpp_node_members", "Nodes of the view that this one knows.", node.members as u64),
+        gauge("xmpp_node_view_term", "The term of that view.", node.view.term),
+        gauge("xmpp_node_view_number", "Its number in its term.", node.view.number),
+        gauge("xmpp_node_slots", "Slots of accounts that live here.", node.slots as u64),
+        gauge("xmpp_node_slots_moving", "Slots on their way from here.", node.moving as u64),
+        counter("xmpp_node_slots_moved", "Slots that have come, or gone, by a move.", node.moved),
+        counter("xmpp_node_slots_lost", "Slots that have begun empty here.", node.lost),
+        gauge(
+            "xmpp_node_link_bytes",
+            "Bytes that other nodes have not answered.",
+            node.link_bytes as u64,
+        ),
+        gauge(
+            "xmpp_node_link_age_seconds",
+            "For how long the slowest node has not answered, in whole seconds.",
+            node.link_age.as_secs(),
+        ),
+        gauge(
+            "xmpp_node_held_bytes",
+            "Bytes that wait until a slot has come to its new home.",
+            node.held_bytes as u64,
+        ),
+        counter(
+            "xmpp_node_engine_failures",
+            "Calls of the engine that failed, or had no answer.",
+            node.engine_failures,
+        ),
+        gauge("xmpp_node_fenced", "1 if it may never act again.", node.fenced.into()),
+    ]
 }
 
 fn one(value: u64) -> Vec<(Labels, u64)> {

@@ -18,6 +18,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use self::histogram::Buckets;
+#[cfg(feature = "cluster")]
+use super::NodeMetrics;
 use super::Server;
 use super::faults::fault::StoreCall;
 use crate::connection::SharedConnection;
@@ -87,6 +89,9 @@ pub struct Metrics {
     /// Age of the oldest stanza that a session has not acknowledged, of sessions that have one; every snapshot
     /// looks at all sessions once.
     pub unacknowledged: Histogram,
+    /// Of a server that is one of several nodes.
+    #[cfg(feature = "cluster")]
+    pub node: Option<NodeMetrics>,
 }
 
 /// A number of stanzas of each kind.
@@ -368,6 +373,8 @@ impl<C: SharedConnection> Server<C> {
             delivery: Buckets::read_all(rare.delivery.all()),
             queue_bytes: rare.queue_bytes.read(),
             unacknowledged: rare.unacknowledged.read(),
+            #[cfg(feature = "cluster")]
+            node: self.node().map(|node| node.metrics()),
         }
     }
 }

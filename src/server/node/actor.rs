@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,24 +16,24 @@ use super::presence::{Presences, subscription};
 use super::submit::{Submission, Undelivered};
 use super::{Clustered, Command, Inbox};
 use crate::cluster::{
-    Answer, Ask, AskId, Change, Effect, EngineFuture, Incarnation, Node, Slot, Stored, View, Work,
+    Answer, Ask, AskId, Change, Effect, EngineError, Incarnation, Node, Slot, Stored, View, Work,
 };
 use crate::connection::SharedConnection;
 use crate::outbox::Marks;
 use crate::server::deliver::answer::try_again;
 use crate::server::legs::{Homes, SaidDown, SaidUp};
-use crate::server::{Core, FaultKind, PeerAddress, Task};
-use crate::store::{StoreError, StoreFuture, deposed};
+use crate::server::{Core, FaultKind, PeerAddress, StoreCall, Task};
+use crate::store::{StoreError, deposed};
 
 pub(super) struct Actor<C: SharedConnection> {
     node: Node,
-    calls: Vec<(AskId, EngineFuture<Answer>)>,
-    claims: Vec<(Slot, View, StoreFuture<()>)>,
-    terms: Vec<(Arc<str>, StoreFuture<u64>)>,
+    calls: Calls<AskId, Result<Answer, EngineError>>,
+    claims: Calls<(Slot, View), Result<(), StoreError>>,
+    terms: Calls<Arc<str>, Result<u64, StoreError>>,
     presence: Presences,
     is_over: bool,
     /// The end of its lease is told.
-    released: Option<EngineFuture<()>>,
+    released: Option<Task>,
     /// Claims that the store could not hear.
     unheard: Vec<(Slot, View)>,
     /// For these so much waits that others are to pause.
@@ -67,21 +68,38 @@ impl<C: SharedConnection> Drop for Done<C> {
     }
 }
 
-/// Those that are ready, out of `all`.
-fn ready<K, T>(
-    all: &mut Vec<(K, Pin<Box<dyn Future<Output = T> + Send>>)>,
-    cx: &mut Context<'_>,
-) -> Vec<(K, T)> {
-    let mut done = Vec::new();
-    let mut rest = Vec::with_capacity(all.len());
-    for (key, mut future) in all.drain(..) {
-        match future.as_mut().poll(cx) {
-            Poll::Ready(value) => done.push((key, value)),
-            Poll::Pending => rest.push((key, future)),
-        }
+/// What the engine, or the store, was asked, and when.
+struct Calls<K, T>(Vec<(K, Duration, Pin<Box<dyn Future<Output = T> + Send>>)>);
+
+impl<K, T> Calls<K, T> {
+    const fn new() -> Self {
+        Self(Vec::new())
     }
-    *all = rest;
-    done
+
+    fn begin(&mut self, key: K, now: Duration, call: Pin<Box<dyn Future<Output = T> + Send>>) {
+        self.0.push((key, now, call));
+    }
+
+    /// Those that are answered.
+    fn ready(&mut self, cx: &mut Context<'_>) -> Vec<(K, T)> {
+        let mut done = Vec::new();
+        let mut rest = Vec::with_capacity(self.0.len());
+        for (key, since, mut call) in self.0.drain(..) {
+            match call.as_mut().poll(cx) {
+                Poll::Ready(value) => done.push((key, value)),
+                Poll::Pending => rest.push((key, since, call)),
+            }
+        }
+        self.0 = rest;
+        done
+    }
+
+    /// Those that have had no answer for so long: they are waited for no longer.
+    fn give_up(&mut self, now: Duration, patience: Duration) -> Vec<K> {
+        let is_late = |since: Duration| now >= since.saturating_add(patience);
+        let late = self.0.extract_if(.., |(_, since, _)| is_late(*since));
+        late.map(|(key, _, _)| key).collect()
+    }
 }
 
 impl<C: SharedConnection> Actor<C> {
@@ -94,9 +112,9 @@ impl<C: SharedConnection> Actor<C> {
             me,
             view: View { term: 0, number: 0 },
             members: BTreeSet::new(),
-            calls: Vec::new(),
-            claims: Vec::new(),
-            terms: Vec::new(),
+            calls: Calls::new(),
+            claims: Calls::new(),
+            terms: Calls::new(),
             presence: Presences::new(),
             is_over: false,
             homes: None,
@@ -150,7 +168,7 @@ impl<C: SharedConnection> Actor<C> {
             is_idle &= !self.looks_again(core, cx);
             if self.is_over {
                 return match &mut self.released {
-                    Some(released) => released.as_mut().poll(cx).map(|_done| ()),
+                    Some(released) => released.as_mut().poll(cx),
                     None => Poll::Ready(()),
                 };
             }
@@ -168,6 +186,7 @@ impl<C: SharedConnection> Actor<C> {
             Command::Post(post) => self.node.handle_post(now, &post),
             Command::Hint => self.node.handle_hint(now),
             Command::Timeout => {
+                self.give_up(core, clustered, now);
                 self.node.handle_timeout(now);
                 for (slot, token) in std::mem::take(&mut self.unheard) {
                     self.node.handle_claimed(now, slot, token, None);
@@ -246,38 +265,52 @@ impl<C: SharedConnection> Actor<C> {
     ) -> bool {
         let mut heard = false;
         let now = || core.environment.now();
-        for (id, answer) in ready(&mut self.calls, cx) {
+        for (id, answer) in self.calls.ready(cx) {
             heard = true;
             match answer {
                 Ok(answer) => self.node.handle_answer(now(), id, answer),
                 Err(error) => {
                     clustered.inbox.figures.lock().engine_failures += 1;
-                    let error = error.0.to_string();
-                    core.faults.tell(FaultKind::Engine { error }, &PeerAddress::UNKNOWN, None);
+                    core.faults.engine_failed(Some(&error));
                 }
             }
         }
-        for (instance, term) in ready(&mut self.terms, cx) {
+        for (instance, term) in self.terms.ready(cx) {
             heard = true;
-            if let Ok(term) = term {
-                self.node.handle_term(now(), &instance, term);
-            }
-        }
-        let mut claims = Vec::new();
-        for (slot, token, mut claim) in self.claims.drain(..) {
-            match claim.as_mut().poll(cx) {
-                Poll::Pending => claims.push((slot, token, claim)),
-                Poll::Ready(said) => {
-                    heard = true;
-                    match stored(said) {
-                        None => self.unheard.push((slot, token)),
-                        stored => self.node.handle_claimed(now(), slot, token, stored),
-                    }
+            match term {
+                Ok(term) => self.node.handle_term(now(), &instance, term),
+                Err(error) => {
+                    core.faults.shared_store_failed(StoreCall::CountTerm, Some(&error));
                 }
             }
         }
-        self.claims = claims;
+        for ((slot, token), said) in self.claims.ready(cx) {
+            heard = true;
+            match stored(&said) {
+                None => {
+                    core.faults.shared_store_failed(StoreCall::ClaimSlot, said.as_ref().err());
+                    self.unheard.push((slot, token));
+                }
+                stored => self.node.handle_claimed(now(), slot, token, stored),
+            }
+        }
         heard
+    }
+
+    /// What has had no answer for too long is asked again.
+    fn give_up(&mut self, core: &Arc<Core<C>>, clustered: &Clustered<C>, now: Duration) {
+        let (engine, store) = self.node.patience();
+        for _call in self.calls.give_up(now, engine) {
+            clustered.inbox.figures.lock().engine_failures += 1;
+            core.faults.engine_failed(None);
+        }
+        for _instance in self.terms.give_up(now, store) {
+            core.faults.shared_store_failed(StoreCall::CountTerm, None);
+        }
+        for claim in self.claims.give_up(now, store) {
+            core.faults.shared_store_failed(StoreCall::ClaimSlot, None);
+            self.unheard.push(claim);
+        }
     }
 
     /// All that the node wants; whether that was anything.
@@ -298,14 +331,15 @@ impl<C: SharedConnection> Actor<C> {
                     Ask::Replace { over, record } => clustered.engine.replace(over, record),
                     Ask::Read => clustered.engine.read(),
                 };
-                self.calls.push((id, call));
+                self.calls.begin(id, core.environment.now(), call);
             }
             Effect::CountTerm(instance) => {
-                self.terms.push((instance, clustered.store.next_term()));
+                let call = clustered.store.next_term();
+                self.terms.begin(instance, core.environment.now(), call);
             }
             Effect::Claim { slot, token } => {
                 let claim = clustered.store.claim(fence(slot, token));
-                self.claims.push((slot, token, claim));
+                self.claims.begin((slot, token), core.environment.now(), claim);
             }
             Effect::Slot(slot, change) => self.slot(core, clustered, slot, change),
             Effect::Export(slot) => _ = self.exports.insert(slot),
@@ -337,7 +371,12 @@ impl<C: SharedConnection> Actor<C> {
             }
             Effect::Left => {
                 core.fence(true);
-                self.released = Some(clustered.engine.release(clustered.me));
+                // It would end by itself as well.
+                let (core, call) = (Arc::clone(core), clustered.engine.release(clustered.me));
+                let patience = self.node.patience().0;
+                self.released = Some(Box::pin(async move {
+                    let _released = core.timers.within(patience, call).await;
+                }));
                 self.end(clustered);
             }
         }
@@ -347,6 +386,7 @@ impl<C: SharedConnection> Actor<C> {
     fn end(&mut self, clustered: &Clustered<C>) {
         self.homes.iter_mut().for_each(Homes::clear);
         clustered.edges.lose_all();
+        clustered.inbox.close();
         self.is_over = true;
     }
 
@@ -369,7 +409,10 @@ impl<C: SharedConnection> Actor<C> {
                     self.effect(core, clustered, effect);
                 }
             }
-            Change::Arrived(export) => self.arrived(core, clustered, slot, &export.content),
+            Change::Arrived(export) => {
+                clustered.inbox.figures.lock().moved += 1;
+                self.arrived(core, clustered, slot, &export.content);
+            }
             Change::Frozen => {
                 placement.set_served(slot, false);
                 self.frozen.insert(slot, core.environment.now());
@@ -384,6 +427,9 @@ impl<C: SharedConnection> Actor<C> {
                 core.thaw(&of(slot), stood.unwrap_or_default());
                 let stood = stood.unwrap_or_default();
                 self.homes.iter_mut().for_each(|homes| homes.thawed(slot, stood));
+                for effect in self.presence.opened(slot) {
+                    self.effect(core, clustered, effect);
+                }
             }
             // Where it is lost, the edges of its clients know, and those who see them.
             Change::GivenUp { lost } => {
@@ -561,6 +607,7 @@ impl<C: SharedConnection> Actor<C> {
             is_pressed
         });
         clustered.inbox.figures.lock().read(&self.node, core.environment.now());
+        clustered.inbox.is_emptied.store(self.node.is_emptied(), Ordering::Release);
         clustered.placement.set_deadline(self.node.acts_until());
         let of_legs = self.homes.as_ref().and_then(Homes::next_timeout);
         let next = of_legs.into_iter().fold(self.node.next_timeout(), Duration::min);
@@ -576,10 +623,11 @@ fn of(slot: Slot) -> impl Fn(&str) -> bool {
 /// How soon what is under way in a slot that is to be handed over is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-fn stored(said: Result<(), StoreError>) -> Option<Stored> {
+/// `None`: it could not hear it.
+fn stored(said: &Result<(), StoreError>) -> Option<Stored> {
     match said {
         Ok(()) => Some(Stored::Done),
-        Err(error) => deposed(&error).map(|deposed| Stored::Refused {
+        Err(error) => deposed(error).map(|deposed| Stored::Refused {
             by: View { term: deposed.by.term, number: deposed.by.number },
         }),
     }

@@ -28,7 +28,7 @@ pub struct NodeMetrics {
     pub link_age: Duration,
     /// Bytes that are held, until their slot has come to its new home.
     pub held_bytes: usize,
-    /// Calls of the engine that have failed.
+    /// Calls of the engine that have failed, or had no answer.
     pub engine_failures: u64,
     /// Whether it may never act again.
     pub fenced: bool,

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -68,12 +69,16 @@ struct Inbox<C: SharedConnection> {
     domains: RwLock<BTreeMap<Incarnation, Vec<String>>>,
     /// As of the last time that something was done.
     figures: Mutex<NodeMetrics>,
+    /// It leaves, and whatever others can take of it they have.
+    is_emptied: AtomicBool,
 }
 
 struct Waiting<C: SharedConnection> {
     commands: Vec<Command<C>>,
     waker: Option<Waker>,
     next_timeout: Option<Duration>,
+    /// Nobody takes anything any more.
+    is_closed: bool,
 }
 
 /// What the node is to do.
@@ -99,8 +104,14 @@ enum Command<C: SharedConnection> {
 
 impl<C: SharedConnection> Inbox<C> {
     fn new() -> Self {
-        let waiting = Waiting { commands: Vec::new(), waker: None, next_timeout: None };
-        Self { state: Mutex::new(waiting), domains: RwLock::default(), figures: Mutex::default() }
+        let (commands, waker, next_timeout) = (Vec::new(), None, None);
+        let waiting = Waiting { commands, waker, next_timeout, is_closed: false };
+        Self {
+            state: Mutex::new(waiting),
+            domains: RwLock::default(),
+            figures: Mutex::default(),
+            is_emptied: AtomicBool::new(false),
+        }
     }
 
     fn put(&self, command: Command<C>) {
@@ -110,7 +121,7 @@ impl<C: SharedConnection> Inbox<C> {
     /// The same, unless it is void by the time it has its place in the order.
     fn put_while(&self, validity: Validity<'_>, command: Command<C>) {
         let mut state = self.state.lock();
-        if validity.is_void() {
+        if validity.is_void() || state.is_closed {
             return;
         }
         state.commands.push(command);
@@ -127,6 +138,15 @@ impl<C: SharedConnection> Inbox<C> {
 
     fn is_empty(&self) -> bool {
         self.state.lock().commands.is_empty()
+    }
+
+    /// Nothing is done any more.
+    fn close(&self) {
+        let mut state = self.state.lock();
+        (state.is_closed, state.next_timeout) = (true, None);
+        let commands = std::mem::take(&mut state.commands);
+        drop(state);
+        drop(commands);
     }
 
     /// All that has come; else whoever asks is woken.
@@ -165,6 +185,10 @@ impl<C: SharedConnection> Clustered<C> {
     /// The clients that have authenticated here.
     pub(in crate::server) fn edges(&self) -> Arc<Edges<C>> {
         Arc::clone(&self.edges)
+    }
+
+    pub(in crate::server) fn is_fenced(&self) -> bool {
+        self.placement.is_fenced()
     }
 
     pub(in crate::server) fn next_timeout(&self) -> Option<Duration> {
@@ -206,25 +230,23 @@ impl<C: SharedConnection> NodeHandle<C> {
         poll_fn(|cx| actor.poll(&self.0, node, cx)).await;
     }
 
-    /// It is to go ([NODE-19](crate::rules#node-19)): its accounts move to other nodes, then its clients are told `how`
-    /// says, then [`run`](Self::run) ends. Only the last node of a cluster cannot leave, and ends its clients at once.
+    /// It is to go ([NODE-19](crate::rules#node-19)): its accounts move to other nodes with their sessions, then the
+    /// clients of its sockets are told what `how` says, then [`run`](Self::run) ends, and this returns. Where nobody
+    /// stays (it is the last one, or all leave) the accounts stay where they are, and their sessions end as at a
+    /// [`shutdown`](Server::shutdown).
     ///
-    /// The host drives all on meanwhile, as at a [`shutdown`](Server::shutdown).
+    /// The host drives all on meanwhile, as at a shutdown.
     pub async fn leave(&self, how: Shutdown) {
         let Some(node) = self.clustered() else { return };
         node.inbox.put(Command::Leave(true));
-        while node.placement.slots() > 0 && !self.is_fenced() && !self.is_alone() {
+        while !node.inbox.is_emptied.load(Ordering::Acquire) && !self.is_fenced() {
             self.0.sleep(LOOK_AGAIN).await;
         }
         Server(Arc::clone(&self.0)).shutdown(how).await;
         node.inbox.put(Command::Leave(false));
-        while !self.is_fenced() && !self.is_alone() {
+        while !self.is_fenced() {
             self.0.sleep(LOOK_AGAIN).await;
         }
-    }
-
-    fn is_alone(&self) -> bool {
-        self.metrics().members < 2
     }
 
     /// Whether it belongs to the cluster and may act now.
@@ -236,7 +258,7 @@ impl<C: SharedConnection> NodeHandle<C> {
     /// Whether it may never act again ([NODE-2](crate::rules#node-2)): a new server has to take its place.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
-        self.clustered().is_some_and(|node| node.placement.is_fenced())
+        self.clustered().is_some_and(Clustered::is_fenced)
     }
 
     /// Whether an account lives here.
