@@ -411,7 +411,7 @@ impl World {
         // A session that was over has no owner anywhere.
         for client in &mut self.clients {
             let is_of = |session: &Session<Bound, Recorder>| {
-                session.handle().0.registry.ptr_eq(&to.inner().me)
+                std::ptr::eq(&*session.handle().0.registry, &**to.inner())
             };
             client.session = client.session.take().filter(is_of);
         }
