@@ -1,9 +1,10 @@
 //! The floor under a server on this runtime: what the same bytes cost in reads and writes alone.
-//! `cargo bench --bench floor`, on two cores.
+//! `cargo bench --features tokio,system --bench floor`, on two cores.
 //!
-//! An echo on tokio, in a process of its own on the first core, is fed from the second: chunks of
-//! stanzas as they come together under load, and the exchanges of a login (their sizes are those of
-//! `examples/server` with SASL PLAIN). What is printed is the CPU time of the echo.
+//! A relay on tokio, and a server of this crate, each in a process of its own on the first core, are fed from the
+//! second by the same generator: pairs of sockets, of which one sends and the other gets, in batches as they come
+//! together under load, and one message at a time at a fixed pace. The exchanges of a login go to an echo (their sizes
+//! are those of `examples/server` with SASL PLAIN). What is printed is the CPU time of the process.
 
 #![expect(
     clippy::expect_used,
@@ -14,17 +15,28 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Builder;
 use tokio::task::JoinSet;
+use tokio::time::{interval, sleep};
+use xmpp_session::environment::System;
+use xmpp_session::host::Host;
+use xmpp_session::host::tokio::listen;
+use xmpp_session::outbox::Outbox;
+use xmpp_session::sasl::{Mechanism, Policy};
+use xmpp_session::server::{DomainPolicy, Limits, Server};
+use xmpp_session::store::{AnyAccount, Stores};
+use xmpp_session::xep::{Carbons, ClientState, Disco, Ping, StreamManagement};
 
-/// Bytes of a stanza, as in the other benches.
-const STANZA: usize = 290;
-const CONNECTIONS: usize = 500;
+const PAIRS: usize = 500;
 const STANZAS: usize = 150_000;
+/// One message of each pair in this time.
+const PACE: Duration = Duration::from_millis(100);
+const PACED: usize = 40;
 const LOGINS: usize = 3_000;
 const AT_ONCE: usize = 100;
 /// Bytes read and written for a login: header, SASL, header, bind, roster, presence.
@@ -36,46 +48,127 @@ fn main() -> io::Result<()> {
         return serve();
     }
     pin(1);
-    println!("CPU time of a bare echo on tokio, best of 3:");
-    for stanzas in [1, 8] {
-        let cost = best(|address| chunks(address, stanzas * STANZA), STANZAS);
-        println!("{cost:6.2} us for a stanza of {STANZA} bytes, {stanzas} to a read and a write");
-    }
+    println!("CPU time on tokio, best of 3: a relay, a server, how many times as much:");
+    let cost = |batch, stanzas, pace| {
+        let of = |is_server| {
+            let load = move |_, pairs| talk(pairs, is_server, batch, stanzas, pace);
+            best(move |address| pairs(address, is_server), load, PAIRS * stanzas)
+        };
+        (of(false), of(true))
+    };
+    row("a message, 8 at once", cost(8, STANZAS / PAIRS / 8 * 8, None));
+    row("a message, one at once", cost(1, STANZAS / PAIRS, None));
+    row("a message at its own time", cost(1, PACED, Some(PACE)));
     println!(
         "{:6.1} us for the exchanges of a login, its connection included",
-        best(logins, LOGINS)
+        best(async |_| Ok(()), |address, ()| logins(address), LOGINS)
     );
     Ok(())
 }
 
-/// Microseconds of the server's CPU for each of `count`.
-fn best<F: Future<Output = io::Result<()>>>(load: impl Fn(SocketAddr) -> F, count: usize) -> f64 {
+fn row(what: &str, (relay, server): (f64, f64)) {
+    println!("{relay:6.2} us {server:6.2} us {:5.2}  {what}", server / relay);
+}
+
+/// Microseconds of the process's CPU for each of `count`, without what comes before.
+fn best<S, F: Future<Output = io::Result<S>>, G: Future<Output = io::Result<()>>>(
+    before: impl Fn(SocketAddr) -> F,
+    load: impl Fn(SocketAddr, S) -> G,
+    count: usize,
+) -> f64 {
     let once = || {
-        let mut server = Server::start();
+        let mut process = Process::start();
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let before = server.cpu();
-        runtime.block_on(load(server.address)).expect("the load is carried");
-        (server.cpu() - before).as_secs_f64() * 1e6 / count as f64
+        let begun = runtime.block_on(before(process.address)).expect("it begins");
+        let before = process.cpu();
+        runtime.block_on(load(process.address, begun)).expect("the load is carried");
+        (process.cpu() - before).as_secs_f64() * 1e6 / count as f64
     };
     std::iter::repeat_with(once).take(3).fold(f64::INFINITY, f64::min)
 }
 
-/// Each connection sends a chunk as soon as the one before is back.
-async fn chunks(address: SocketAddr, bytes: usize) -> io::Result<()> {
+type Pair = (TcpStream, TcpStream);
+
+/// Pairs of connections: of the server, logged in.
+async fn pairs(address: SocketAddr, is_server: bool) -> io::Result<Vec<Pair>> {
+    let mut pairs = Vec::new();
+    for n in 0..PAIRS {
+        let port = if is_server { SERVER } else { RELAY };
+        let (mut one, mut other) = (connect(address, port).await?, connect(address, port).await?);
+        if is_server {
+            log_in(&mut one, &format!("a{n:03}")).await?;
+            log_in(&mut other, &format!("b{n:03}")).await?;
+        }
+        pairs.push((one, other));
+    }
+    Ok(pairs)
+}
+
+/// Each pair sends a batch as soon as the one before is there, or at its pace.
+async fn talk(
+    pairs: Vec<Pair>,
+    is_server: bool,
+    batch: usize,
+    stanzas: usize,
+    pace: Option<Duration>,
+) -> io::Result<()> {
     let mut all = JoinSet::new();
-    for _ in 0..CONNECTIONS {
+    for (n, (mut one, mut other)) in pairs.into_iter().enumerate() {
+        let sent = message(is_server, n).repeat(batch);
+        // The relay is sent what the server delivers.
+        let mut got = vec![b'x'; message(false, n).len() * batch];
         all.spawn(async move {
-            let mut socket = connect(address, 0).await?;
-            let mut chunk = vec![b'x'; bytes];
-            for _ in 0..STANZAS * STANZA / bytes / CONNECTIONS {
-                socket.write_all(&chunk).await?;
-                socket.read_exact(&mut chunk).await?;
+            if let Some(pace) = pace {
+                sleep(pace * u32::try_from(n).unwrap_or(0) / PAIRS as u32).await;
             }
+            let mut ticks = pace.map(interval);
+            for _ in 0..stanzas / batch {
+                if let Some(ticks) = &mut ticks {
+                    ticks.tick().await;
+                }
+                one.write_all(sent.as_bytes()).await?;
+                other.read_exact(&mut got).await?;
+            }
+            assert!(got.ends_with(b"</message>"), "it is what was sent");
             io::Result::Ok(())
         });
     }
     while let Some(done) = all.join_next().await {
         done??;
+    }
+    Ok(())
+}
+
+/// As it is sent to the server, or as that delivers it.
+fn message(is_sent: bool, pair: usize) -> String {
+    let from = if is_sent { String::new() } else { format!(" from='a{pair:03}@localhost/r'") };
+    format!(
+        "<message{from} to='b{pair:03}@localhost/r' id='c5b2f9f4' type='chat' xml:lang='en'><body>Wherefore art thou \
+         Romeo? Deny thy father and refuse thy name, or or be but sworn my love, etc.</body><active \
+         xmlns='http://jabber.org/protocol/chatstates'/><request xmlns='urn:xmpp:receipts'/></message>"
+    )
+}
+
+/// Up to a session with the resource `r`.
+async fn log_in(socket: &mut TcpStream, node: &str) -> io::Result<()> {
+    let header = "<stream:stream xmlns='jabber:client' to='localhost' version='1.0' \
+                  xmlns:stream='http://etherx.jabber.org/streams'>";
+    let plain = base64(format!("\0{node}\0secret").as_bytes());
+    let sasl = "urn:ietf:params:xml:ns:xmpp-sasl";
+    let auth = format!("<auth xmlns='{sasl}' mechanism='PLAIN'>{plain}</auth>");
+    let bind = "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+                <resource>r</resource></bind></iq>";
+    for (request, answer) in [
+        (header, "</stream:features>"),
+        (&*auth, "<success"),
+        (header, "</stream:features>"),
+        (bind, "</iq>"),
+    ] {
+        socket.write_all(request.as_bytes()).await?;
+        let mut got = Vec::new();
+        while !String::from_utf8_lossy(&got).contains(answer) {
+            assert!(socket.read_buf(&mut got).await? > 0, "{}", String::from_utf8_lossy(&got));
+        }
     }
     Ok(())
 }
@@ -87,7 +180,7 @@ async fn logins(address: SocketAddr) -> io::Result<()> {
         all.spawn(async move {
             let mut open = Vec::new();
             for _ in 0..LOGINS / AT_ONCE {
-                let mut socket = connect(address, 1).await?;
+                let mut socket = connect(address, LOGINS_AT).await?;
                 let mut buffer = [b'x'; 1024];
                 for (sent, received) in LOGIN {
                     socket.write_all(&buffer[..sent]).await?;
@@ -105,6 +198,19 @@ async fn logins(address: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
+/// Of a number of bytes that three divides.
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (triples, rest) = bytes.as_chunks::<3>();
+    assert!(rest.is_empty(), "no padding is needed");
+    let digit = |bits: u32| char::from(DIGITS[bits as usize & 63]);
+    let digits = triples.iter().flat_map(|&[a, b, c]| {
+        let bits = u32::from_be_bytes([0, a, b, c]);
+        [bits >> 18, bits >> 12, bits >> 6, bits].map(digit)
+    });
+    digits.collect()
+}
+
 async fn connect(address: SocketAddr, offset: u16) -> io::Result<TcpStream> {
     let socket = TcpStream::connect((address.ip(), address.port() + offset)).await?;
     socket.set_nodelay(true)?;
@@ -112,14 +218,14 @@ async fn connect(address: SocketAddr, offset: u16) -> io::Result<TcpStream> {
 }
 
 /// The process that is measured.
-struct Server {
+struct Process {
     process: Child,
     asks: ChildStdin,
     answers: BufReader<ChildStdout>,
     address: SocketAddr,
 }
 
-impl Server {
+impl Process {
     fn start() -> Self {
         let program = std::env::current_exe().expect("a path");
         let mut command = Command::new(program);
@@ -146,53 +252,85 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for Process {
     fn drop(&mut self) {
         let _gone = self.process.kill();
         let _gone = self.process.wait();
     }
 }
 
-/// Two ports, one above the other: what comes on the first goes back; on the second, the answers of a
-/// login.
+/// The ports above the first.
+const RELAY: u16 = 0;
+const LOGINS_AT: u16 = 1;
+const SERVER: u16 = 2;
+
+/// Three ports, one above the other: what comes on the first goes to the connection after; on the second, the answers
+/// of a login; the third is a server's.
 fn serve() -> io::Result<()> {
     pin(0);
     let runtime = Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let (echo, login) = listen().await?;
-        println!("{}", echo.local_addr()?.port());
+        let (relay, login, server) = listeners().await?;
+        println!("{}", relay.local_addr()?.port());
         // Blocks until it is asked, on a thread that costs nothing.
         std::thread::spawn(|| {
             for _ in io::stdin().lines() {
                 println!("{}", cpu().as_nanos());
             }
         });
+        drop(tokio::spawn(listen(host(), server, std::future::pending())));
+        let mut waiting = None;
         loop {
             tokio::select! {
-                accepted = echo.accept() => drop(tokio::spawn(give_back(accepted?.0))),
+                accepted = relay.accept() => match waiting.take() {
+                    None => waiting = Some(accepted?.0),
+                    Some(one) => drop(tokio::spawn(hand_on(one, accepted?.0))),
+                },
                 accepted = login.accept() => drop(tokio::spawn(answer_login(accepted?.0))),
             }
         }
     })
 }
 
-async fn listen() -> io::Result<(TcpListener, TcpListener)> {
+fn host() -> Arc<Host<Arc<Outbox>>> {
+    let environment = Arc::new(System::new());
+    let mut stores = Stores::memory();
+    stores.accounts = Arc::new(AnyAccount::new("secret").expect("a password"));
+    let sasl = Policy::new(&*environment).allow_insecure(true).mechanisms(&[Mechanism::Plain]);
+    let mut policy = DomainPolicy::default();
+    policy.tls_required = false;
+    policy.sasl = Some(sasl);
+    let server = Server::builder(environment, stores)
+        .domain_with("localhost".parse().expect("a domain"), policy)
+        .limits(Limits::unlimited())
+        .extension(StreamManagement::new())
+        .extension(Carbons::new())
+        .extension(ClientState)
+        .extension(Ping)
+        .extension(Disco::new())
+        .build();
+    Arc::new(Host::new(server))
+}
+
+async fn listeners() -> io::Result<(TcpListener, TcpListener, TcpListener)> {
     loop {
-        let echo = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let above = echo.local_addr()?.port().saturating_add(1);
-        if let Ok(login) = TcpListener::bind((Ipv4Addr::LOCALHOST, above)).await {
-            return Ok((echo, login));
+        let relay = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let port = relay.local_addr()?.port();
+        let above = |offset| TcpListener::bind((Ipv4Addr::LOCALHOST, port.saturating_add(offset)));
+        if let (Ok(login), Ok(server)) = (above(LOGINS_AT).await, above(SERVER).await) {
+            return Ok((relay, login, server));
         }
     }
 }
 
-async fn give_back(mut socket: TcpStream) -> io::Result<()> {
-    socket.set_nodelay(true)?;
+/// What comes from one goes to the other.
+async fn hand_on(mut one: TcpStream, mut other: TcpStream) -> io::Result<()> {
+    other.set_nodelay(true)?;
     let mut buffer = [0; 8192];
     loop {
-        match socket.read(&mut buffer).await? {
+        match one.read(&mut buffer).await? {
             0 => return Ok(()),
-            n => socket.write_all(&buffer[..n]).await?,
+            n => other.write_all(&buffer[..n]).await?,
         }
     }
 }

@@ -8,11 +8,11 @@ use std::task::{Context, Poll, Waker};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use xmpp_session::connection::{Close, Connection, SendError};
+use xmpp_session::connection::{Close, Connection, PreDrain, SendError};
 use xmpp_session::environment::{Environment, Virtual};
 use xmpp_session::jid::{BareJid, DomainPart};
 use xmpp_session::rules::roster::{Item, Subscription};
-use xmpp_session::server::{Driver, Limits, Server, Transport};
+use xmpp_session::server::{Driver, Limits, Server, ServerBuilder, Transport};
 use xmpp_session::stanza::Frame;
 use xmpp_session::store::{Credentials, MemoryAccounts, RosterChange, Stores};
 
@@ -20,7 +20,7 @@ pub const DOMAIN: &str = "example.com";
 
 /// The least that a connection can be.
 #[derive(Default)]
-pub struct Buffer(Mutex<Vec<u8>>);
+pub struct Buffer(Mutex<Vec<u8>>, Mutex<Option<Arc<dyn PreDrain>>>);
 
 impl Buffer {
     pub fn take(&self) -> Vec<u8> {
@@ -32,6 +32,17 @@ impl Buffer {
         let mut bytes = self.0.lock().unwrap();
         bytes.clear();
         bytes.reserve(64 * 1024);
+    }
+
+    /// As a write loop does.
+    pub fn write(&self) -> Vec<u8> {
+        let hook = self.1.lock().unwrap().clone();
+        if let Some(hook) = &hook {
+            hook.pre_drain(&mut |frame| frame.write_to(&mut self.0.lock().unwrap()));
+        }
+        let written = self.take();
+        hook.inspect(|hook| hook.drained());
+        written
     }
 
     pub fn len(&self) -> usize {
@@ -49,7 +60,13 @@ impl Connection for Buffer {
         Ok(())
     }
 
-    fn close(&self, _how: Close) {}
+    fn close(&self, _how: Close) {
+        self.1.lock().unwrap().take();
+    }
+
+    fn on_drain(&self, hook: Arc<dyn PreDrain>) {
+        *self.1.lock().unwrap() = Some(hook);
+    }
 }
 
 pub type Wire = Arc<Buffer>;
@@ -79,6 +96,11 @@ impl Client {
 
 impl World {
     pub fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    /// One whose server is built with something more.
+    pub fn with(more: impl FnOnce(ServerBuilder<Wire>) -> ServerBuilder<Wire>) -> Self {
         let environment = Arc::new(Virtual::new(1));
         let accounts = Arc::new(MemoryAccounts::new());
         let mut stores = Stores::memory();
@@ -86,8 +108,8 @@ impl World {
         let server =
             Server::builder(Arc::clone(&environment) as Arc<dyn Environment>, stores.clone())
                 .domain(DomainPart::new(DOMAIN).unwrap().into_owned())
-                .limits(Limits::unlimited())
-                .build();
+                .limits(Limits::unlimited());
+        let server = more(server).build();
         Self { server, environment, accounts, stores }
     }
 

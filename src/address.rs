@@ -63,7 +63,10 @@ pub(crate) fn bare_of(jid: &str) -> &str {
 /// The bare part and the resource of a JID's text, if it has one.
 #[inline]
 pub(crate) fn parts(jid: &str) -> (&str, Option<&str>) {
-    jid.split_once('/').map_or((jid, None), |(bare, resource)| (bare, Some(resource)))
+    // A search for text takes longer in so few bytes.
+    let slash = jid.bytes().position(|byte| byte == b'/');
+    let split = slash.and_then(|at| jid.get(..at).zip(jid.get(at + 1..)));
+    split.map_or((jid, None), |(bare, resource)| (bare, Some(resource)))
 }
 
 /// The bare part of a full JID, whose parts are known: nothing is searched.

@@ -1,14 +1,16 @@
 //! The locks and atomics of the crate, in one place so that a model checker can take theirs.
 
 #[cfg(not(any(loom_model, shuttle)))]
-pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
+pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(any(loom_model, shuttle)))]
 pub(crate) use std::sync::atomic;
 #[cfg(not(any(loom_model, shuttle)))]
 pub(crate) use std::thread_local;
 
+use atomic::Ordering;
+
 #[cfg(any(loom_model, shuttle))]
-pub(crate) use checked::{Mutex, MutexGuard, RwLock};
+pub(crate) use checked::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(loom_model)]
 pub(crate) use loom::sync::atomic;
 #[cfg(shuttle)]
@@ -26,6 +28,136 @@ macro_rules! checked_thread_local {
 #[cfg(loom_model)]
 pub(crate) use checked_thread_local as thread_local;
 
+/// A value on cache lines of its own: whoever writes it slows down nobody who has another (128 bytes: processors
+/// fetch lines in pairs).
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Padded<T> {
+    value: T,
+}
+
+impl<T> Padded<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        Self { value }
+    }
+}
+
+impl<T> std::ops::Deref for Padded<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+/// What sessions of all accounts share. In the unit tests it counts who writes it: on the way of a message nobody
+/// does. (The lock of a reader is a write as well.)
+#[cfg(not(all(test, not(any(loom_model, shuttle)))))]
+pub(crate) mod common {
+    pub(crate) use super::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize};
+    pub(crate) use super::{Mutex, RwLock};
+}
+#[cfg(all(test, not(any(loom_model, shuttle))))]
+pub(crate) mod common;
+
+/// The same value for each of some threads, so that what all of them write is shared by few.
+#[derive(Debug)]
+pub(crate) struct Striped<T>(Box<[Padded<T>]>);
+
+impl<T> Striped<T> {
+    /// As many as there are cores.
+    pub(crate) fn new(make: impl Fn() -> T) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self((0..cores).map(|_| Padded::new(make())).collect())
+    }
+
+    /// That of this thread.
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a remainder of the slice's length, which is not 0"
+    )]
+    #[inline]
+    pub(crate) fn own(&self) -> &T {
+        &self.0[thread_number() % self.0.len()]
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().map(|stripe| &**stripe)
+    }
+}
+
+/// A sum that each thread adds to by itself. It is exact; who compares it with a limit that is far away looks only at
+/// what is written once in many additions.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    /// What the threads have handed on.
+    sum: Padded<common::AtomicIsize>,
+    rest: Striped<atomic::AtomicIsize>,
+    /// What a thread keeps to itself at most.
+    batch: isize,
+}
+
+impl Tally {
+    /// To be compared with about `limit`.
+    pub(crate) fn new(limit: usize) -> Self {
+        let rest = Striped::new(|| atomic::AtomicIsize::new(0));
+        // Together they keep a sixteenth of the limit.
+        let batch = (limit / 16 / rest.0.len()).min(BATCH);
+        let batch = isize::try_from(batch).unwrap_or(0);
+        Self { sum: Padded::new(common::AtomicIsize::new(0)), rest, batch }
+    }
+
+    /// A difference is given as what it wraps to.
+    #[inline]
+    pub(crate) fn add(&self, bytes: isize) {
+        let own = self.rest.own();
+        let rest = own.fetch_add(bytes, Ordering::SeqCst).wrapping_add(bytes);
+        if rest.unsigned_abs() > self.batch.unsigned_abs() {
+            self.sum.fetch_add(own.swap(0, Ordering::SeqCst), Ordering::SeqCst);
+        }
+    }
+
+    /// The exact sum; between two additions at once it may lack one of them.
+    pub(crate) fn get(&self) -> usize {
+        let rest = self.rest.all().map(|rest| rest.load(Ordering::SeqCst));
+        let sum = rest.fold(self.sum.load(Ordering::SeqCst), isize::wrapping_add);
+        usize::try_from(sum).unwrap_or(0)
+    }
+
+    /// Whether it is more than that.
+    #[inline]
+    pub(crate) fn exceeds(&self, limit: usize) -> bool {
+        let most = self.batch.saturating_mul(self.rest.0.len().cast_signed());
+        let most = self.sum.load(Ordering::SeqCst).saturating_add(most);
+        most > limit.try_into().unwrap_or(isize::MAX) && self.get() > limit
+    }
+}
+
+/// Bytes that a thread adds up by itself, at most.
+const BATCH: usize = 64 << 10;
+
+/// Threads are numbered as they come.
+#[inline]
+fn thread_number() -> usize {
+    use std::cell::Cell;
+    use std::sync::atomic::AtomicUsize;
+
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    std::thread_local! { static NUMBER: Cell<usize> = const { Cell::new(0) }; }
+    let number = NUMBER.get();
+    if number > 0 {
+        return number;
+    }
+    NUMBER.set(LAST.fetch_add(1, Ordering::Relaxed) + 1);
+    NUMBER.get()
+}
+
+/// As many of something as keep the cores apart: a power of two.
+pub(crate) fn for_each_core(many: usize, least: usize, most: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    cores.saturating_mul(many).clamp(least, most).next_power_of_two()
+}
+
 /// A model checker's locks behind the interface of `parking_lot`'s: no poisoning.
 #[cfg(any(loom_model, shuttle))]
 mod checked {
@@ -35,8 +167,7 @@ mod checked {
     use shuttle::sync;
     use std::sync::PoisonError;
 
-    pub(crate) use sync::MutexGuard;
-    use sync::{RwLockReadGuard, RwLockWriteGuard};
+    pub(crate) use sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(sync::Mutex<T>);

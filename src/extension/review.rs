@@ -150,6 +150,11 @@ impl Wants {
     /// To answer clients that have not authenticated:
     /// [`Extension::unauthenticated_iq`](super::Extension::unauthenticated_iq).
     pub const STRANGERS: Self = Self(8);
+    /// To be asked and told about stanzas on their way only where something is [kept](crate::session::AccountState::set_extension)
+    /// for the account in question, by this extension or another: [`inbound`](super::Extension::inbound) for the
+    /// sender's, [`admit`](super::Extension::admit) for the recipient's, [`delivered`](super::Extension::delivered) for
+    /// either. Accounts that nothing is kept for then cost nothing ([HOOK-10](crate::rules#hook-10)).
+    pub const KEPT_ONLY: Self = Self(16);
 
     /// Both.
     pub const fn and(self, other: Self) -> Self {

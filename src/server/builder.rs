@@ -6,19 +6,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jid::DomainPart;
-use parking_lot::Mutex;
 
 use super::bot::Bots;
 use super::deliver::component::{ComponentHandle, Components};
-use super::deliver::offline;
-use super::deliver::requests::Requests;
-use super::deliver::roster::unheard::Unheard;
 use super::deliver::route::{Router, RouterQueue};
-use super::driver::Offload;
 use super::driver::admission::Ledger;
 use super::driver::negotiate::hashing::Hashing;
 use super::driver::negotiate::login_failures::LoginFailures;
-use super::driver::rate::Allowances;
+use super::driver::{Drains, Offload};
 use super::faults::{Fault, Faults, OnFault, PeerAddress, StoreWatch};
 use super::guests::{GuestPolicy, Guests};
 use super::limits::Limits;
@@ -40,6 +35,8 @@ use crate::session::{
 use crate::stanza::{Stanza, StanzaError};
 use crate::store::{Authenticator, CertificateMapper, Stores, TokenAuthenticator};
 use crate::stream::Limit;
+use crate::sync::Padded;
+use crate::sync::common::Mutex;
 
 /// How many pending-out requests are remembered as sent again: two megabytes at most.
 const REMINDERS: usize = 1 << 15;
@@ -427,6 +424,7 @@ impl<C: SharedConnection> ServerBuilder<C> {
         let wants = wants.fold(Wants::NOTHING, Wants::and);
         let mut components = self.components;
         components.leave_out(|name| domains.iter().any(|served| served.name.as_str() == name));
+        let extensions = Arc::new(self.extensions);
         let core = Arc::new_cyclic(|core: &Weak<Core<C>>| Core {
             registry: hooked(registry, core, &limits, has_extensions, wants).build(),
             wants,
@@ -434,34 +432,43 @@ impl<C: SharedConnection> ServerBuilder<C> {
             reviews: Arc::default(),
             stores: watch.stores(stores),
             guests,
-            strangers: Mutex::new(recent::Allowances::new(STRANGERS)),
+            strangers: Padded::new(Mutex::new(recent::Allowances::new(STRANGERS))),
             components: components.of(core.clone()),
             domains,
             default_domain: self.default_domain,
             former_domains: self.former_domains,
-            extensions: self.extensions,
+            drains: Arc::new(Drains {
+                extensions: Arc::clone(&extensions),
+                samples: Samples::default(),
+                counters: Arc::clone(&counters),
+                environment: Arc::clone(&environment),
+                faults: Arc::clone(&faults),
+            }),
+            extensions,
             router: self.router,
             bots: Bots::default(),
-            router_queue: Mutex::new(RouterQueue { waiting: VecDeque::new(), writing: false }),
+            router_queue: Padded::new(Mutex::new(RouterQueue {
+                waiting: VecDeque::new(),
+                writing: false,
+            })),
             jobs: Arc::new(Jobs::new(Arc::clone(&faults))),
             timers: Timers::new(Arc::clone(&environment)).into(),
-            requests: Requests::default(),
+            requests: Padded::default(),
             ledger: Arc::new(Ledger::new(&limits, Arc::clone(&environment))),
-            allowances: Allowances::default(),
+            allowances: Padded::default(),
             login_failures: LoginFailures::new(limits.failures, Arc::clone(&environment)).into(),
             hashing: self
                 .hashing
                 .map(|offload| Arc::new(Hashing::new(offload, limits.hashes, Arc::clone(&faults)))),
             limits,
             metrics: Counters::new(counters),
-            samples: Samples::default(),
             faults,
             on_login: self.on_login,
             log_addresses: self.log_addresses,
-            reminders: Mutex::new(Recent::new(REMINDERS)),
-            voided: Mutex::new(Recent::new(VOIDED)),
-            unheard: Unheard::default(),
-            offline_retries: offline::Retries::default(),
+            reminders: Padded::new(Mutex::new(Recent::new(REMINDERS))),
+            voided: Padded::new(Mutex::new(Recent::new(VOIDED))),
+            unheard: Padded::default(),
+            offline_retries: Padded::default(),
             environment,
         });
         core.show(|extension| extension.started(&core.handle));

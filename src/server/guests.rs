@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jid::{BareJid, DomainRef, NodePart};
-use parking_lot::{Mutex, RwLock};
 
 use super::Core;
 use super::driver::admission::Source;
@@ -18,6 +17,7 @@ use crate::recent::Allowances;
 use crate::stanza::{Condition, ErrorType, Stanza, StanzaError};
 use crate::store::{Memory, Stores};
 use crate::stream::{StreamCondition, StreamError};
+use crate::sync::common::{Mutex, RwLock};
 
 /// Bytes that all guests together may keep.
 const CAPACITY: usize = 16 << 20;

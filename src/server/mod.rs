@@ -53,7 +53,6 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 
 use jid::{BareJid, DomainPart};
-use parking_lot::Mutex;
 
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
@@ -63,6 +62,8 @@ use crate::session::{SessionHandle, SessionRegistry};
 use crate::shield::shielded_or;
 use crate::stanza::Stanza;
 use crate::store::Stores;
+use crate::sync::Padded;
+use crate::sync::common::Mutex;
 use builder::{Domain, OnLogin};
 use deliver::message::review::Reviews;
 use deliver::requests::Requests;
@@ -72,7 +73,7 @@ use driver::negotiate::login_failures::LoginFailures;
 use driver::rate::Allowances;
 use faults::Faults;
 use guests::Guests;
-use metrics::{Counters, Samples};
+use metrics::Counters;
 use work::jobs::Jobs;
 use work::timers::Timers;
 
@@ -122,7 +123,9 @@ struct Core<C: SharedConnection> {
     domains: Vec<Domain>,
     default_domain: Option<DomainPart>,
     former_domains: Vec<DomainPart>,
-    extensions: Vec<Box<dyn Extension<C>>>,
+    extensions: Arc<Vec<Box<dyn Extension<C>>>>,
+    /// What connections call.
+    drains: Arc<driver::Drains<C>>,
     /// What all of them want.
     wants: Wants,
     /// What extensions reach the server by.
@@ -133,29 +136,28 @@ struct Core<C: SharedConnection> {
     router: Option<Box<dyn Router>>,
     components: deliver::component::Components<C>,
     bots: bot::Bots<C>,
-    router_queue: Mutex<deliver::route::RouterQueue<C>>,
+    router_queue: Padded<Mutex<deliver::route::RouterQueue<C>>>,
     jobs: Arc<Jobs>,
     timers: Arc<Timers>,
-    requests: Requests,
+    requests: Padded<Requests>,
     ledger: Arc<Ledger>,
-    allowances: Allowances,
+    allowances: Padded<Allowances>,
     login_failures: Arc<LoginFailures>,
     /// What clients have asked for before they authenticated, by source (LIMIT-33).
-    strangers: Mutex<recent::Allowances>,
+    strangers: Padded<Mutex<recent::Allowances>>,
     /// Where a domain lets them in.
     guests: Option<Arc<Guests>>,
     hashing: Option<Arc<Hashing>>,
     metrics: Counters,
-    samples: Samples,
     faults: Arc<Faults>,
     on_login: Option<OnLogin<C>>,
     log_addresses: bool,
     /// When which pending-out request was sent again (SUB-13).
-    reminders: Mutex<Recent<Duration>>,
+    reminders: Padded<Mutex<Recent<Duration>>>,
     /// When the host ended all tokens of an account.
-    voided: Mutex<Recent<SystemTime>>,
-    unheard: deliver::roster::unheard::Unheard,
-    offline_retries: deliver::offline::Retries,
+    voided: Padded<Mutex<Recent<SystemTime>>>,
+    unheard: Padded<deliver::roster::unheard::Unheard>,
+    offline_retries: Padded<deliver::offline::Retries>,
 }
 
 impl<C: SharedConnection> Server<C> {

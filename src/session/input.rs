@@ -20,9 +20,8 @@ pub(crate) struct Owner<C: SharedConnection> {
 
 impl<C: SharedConnection> Drop for Owner<C> {
     fn drop(&mut self) {
-        if let Some(registry) = self.shared.registry.upgrade() {
-            registry.lose(&self.shared, self.epoch, Reason::TransportLost, None, Run::Here);
-        }
+        let shared = &self.shared;
+        shared.registry.lose(shared, self.epoch, Reason::TransportLost, None, Run::Here);
     }
 }
 

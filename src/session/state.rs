@@ -681,9 +681,7 @@ impl<C: SharedConnection> Session<Bound, C> {
     /// later](BindRequest::greeted_later); what waits follows it. Without effect where the session has ended
     /// or has a newer transport.
     pub fn greet(&self, reply: impl Into<Reply>) {
-        if let Some(registry) = self.owner().shared.registry.upgrade() {
-            registry.greet(self.owner(), Some(reply.into()));
-        }
+        self.owner().shared.registry.greet(self.owner(), Some(reply.into()));
     }
 
     /// Sets broadcast presence: first recorded, then sent to subscribers, to own available
@@ -692,8 +690,8 @@ impl<C: SharedConnection> Session<Bound, C> {
     ///
     /// `true` = it was initial presence: stored requests and offline messages are due.
     pub fn set_presence(&mut self, presence: Presence<'_>) -> bool {
-        let Some(registry) = self.owner().shared.registry.upgrade() else { return false };
-        self.is_current() && registry.set_presence(&self.owner().shared, presence)
+        let shared = &self.owner().shared;
+        self.is_current() && shared.registry.set_presence(shared, presence)
     }
 
     /// The client has requested the roster: pushes go to it from now on ([ROSTER-2](crate::rules#roster-2)).
@@ -713,7 +711,7 @@ impl<C: SharedConnection> Session<Bound, C> {
         window: Duration,
         reply: impl FnOnce(&Retention) -> Vec<u8>,
     ) -> Option<Retention> {
-        self.owner().shared.registry.upgrade()?.retain(self.owner(), window, reply)
+        self.owner().shared.registry.retain(self.owner(), window, reply)
     }
 
     /// The client has acknowledged stanzas up to `handled` ([SM-6](crate::rules#sm-6)). `None` where nothing is retained.
@@ -754,9 +752,14 @@ impl<C: SharedConnection> Session<Bound, C> {
     /// written, and the end of the stream behind it if the session ends. The owner is kept, to see when.
     #[cfg(feature = "server")]
     pub(crate) fn lose_input(&self) {
-        let Some(registry) = self.owner().shared.registry.upgrade() else { return };
         let (shared, epoch) = (&self.owner().shared, self.owner().epoch);
-        registry.lose(shared, epoch, Reason::TransportLost, Some(LastWords::Close), Run::Here);
+        shared.registry.lose(
+            shared,
+            epoch,
+            Reason::TransportLost,
+            Some(LastWords::Close),
+            Run::Here,
+        );
     }
 
     /// Ends the session. `false` where it was over already.
@@ -771,8 +774,8 @@ impl<C: SharedConnection> Session<Bound, C> {
 
     /// The same for an owner that stays, to see when the last words are written.
     pub(crate) fn end_now(&self, reason: Reason, last_words: Option<LastWords<'_>>) -> bool {
-        let Some(registry) = self.owner().shared.registry.upgrade() else { return false };
+        let shared = &self.owner().shared;
         // Asked under the lock of the decision: a resumption may be quicker.
-        registry.end_if(&self.owner().shared, reason, last_words, Run::Here, |_| self.is_current())
+        shared.registry.end_if(shared, reason, last_words, Run::Here, |_| self.is_current())
     }
 }

@@ -58,7 +58,7 @@ impl<'a> Child<'a> {
     /// Whether it has this local name in this namespace.
     #[must_use]
     pub fn is(&self, name: &str, namespace: &str) -> bool {
-        self.name() == name && self.namespace() == namespace
+        self.tag.is_named(name) && self.namespace() == namespace
     }
 
     /// Value of an attribute without a prefix, or of one with the prefix `xml`, named with it

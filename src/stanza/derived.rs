@@ -34,9 +34,9 @@ impl Stanza {
     /// The same stanza with `xml` (canonical bytes, e.g. a `<delay/>`) appended to its payload.
     #[must_use = "the stanza itself stays as it is"]
     pub(crate) fn with_appended(&self, xml: &[u8]) -> Self {
-        let bytes = concat(self.bytes.len() + xml.len(), |put| {
-            put(&self.bytes);
-            put(xml);
+        let bytes = concat(self.bytes.len() + xml.len(), |room| {
+            room.put(&self.bytes);
+            room.put(xml);
         });
         Self { bytes, ..*self }
     }
@@ -64,9 +64,9 @@ impl Stanza {
             return None;
         }
         kept.extend_from_slice(payload.get(at..).unwrap_or_default());
-        let bytes = concat(self.payload_start + kept.len(), |put| {
-            put(self.head());
-            put(&kept);
+        let bytes = concat(self.payload_start + kept.len(), |room| {
+            room.put(self.head());
+            room.put(&kept);
         });
         Some(Self { bytes, ..*self })
     }

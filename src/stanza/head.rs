@@ -130,20 +130,16 @@ impl Stanza {
             payload_start += opening.len() + value.length + 1;
         }
 
-        let bytes = concat(payload_start + payload.len(), |put| {
-            for (value, opening) in values.iter().zip(OPENINGS) {
-                let Some(value) = value else { continue };
-                put(opening.as_bytes());
-                if value.is_plain {
-                    put(value.text.as_bytes());
-                } else {
-                    let pieces = Escaped::new(value.text, Context::Attribute);
-                    pieces.for_each(|piece| put(piece.as_bytes()));
-                }
-                put(b"'");
-            }
-            put(other);
-            put(payload);
+        let bytes = concat(payload_start + payload.len(), |room| {
+            let [from, to, id, type_, lang] = values;
+            let [before_from, before_to, before_id, before_type, before_lang] = OPENINGS;
+            room.attribute(before_from, from);
+            room.attribute(before_to, to);
+            room.attribute(before_id, id);
+            room.attribute(before_type, type_);
+            room.attribute(before_lang, lang);
+            room.put(other);
+            room.put(payload);
         });
         Self { bytes, payload_start, layout: Layout(lengths), kind }
     }
@@ -166,18 +162,37 @@ impl Stanza {
 }
 
 /// Joins pieces of `length` bytes in all. The shared bytes are allocated once.
-pub(super) fn concat(length: usize, write: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Arc<[u8]> {
+pub(super) fn concat(length: usize, write: impl FnOnce(&mut Room<'_>)) -> Arc<[u8]> {
     let mut bytes: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
     if let Some(buffer) = Arc::get_mut(&mut bytes) {
-        let mut rest = buffer;
-        write(&mut |piece| {
-            if let Some((place, after)) =
-                std::mem::take(&mut rest).split_at_mut_checked(piece.len())
-            {
-                place.copy_from_slice(piece);
-                rest = after;
-            }
-        });
+        write(&mut Room(buffer));
     }
     bytes
+}
+
+/// What is left of the bytes to be written.
+pub(super) struct Room<'a>(&'a mut [u8]);
+
+impl Room<'_> {
+    #[inline]
+    pub(super) fn put(&mut self, piece: &[u8]) {
+        if let Some((place, after)) = std::mem::take(&mut self.0).split_at_mut_checked(piece.len())
+        {
+            place.copy_from_slice(piece);
+            self.0 = after;
+        }
+    }
+
+    #[inline]
+    fn attribute(&mut self, opening: &str, value: Option<Value<'_>>) {
+        let Some(value) = value else { return };
+        self.put(opening.as_bytes());
+        if value.is_plain {
+            self.put(value.text.as_bytes());
+        } else {
+            let pieces = Escaped::new(value.text, Context::Attribute);
+            pieces.for_each(|piece| self.put(piece.as_bytes()));
+        }
+        self.put(b"'");
+    }
 }

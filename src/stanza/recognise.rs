@@ -54,7 +54,7 @@ pub(crate) struct Recogniser {
     /// The attribute whose value is being read.
     attribute: Role,
     kind: Kind,
-    /// [`IN_CONTENT`], [`CLAIMS`]
+    /// [`IN_CONTENT`], [`CLAIMS`], and from [`FIRST`] on what the header has
     flags: u8,
     values: Values,
     payload: u16,
@@ -66,6 +66,9 @@ const _: () = assert!(size_of::<Recogniser>() < 100, "one may wait for each slow
 const IN_CONTENT: u8 = 1;
 /// A child is in a namespace of [claims].
 const CLAIMS: u8 = 2;
+/// The first attribute of the header is there, the others follow; and the declaration of its namespace.
+const FIRST: u8 = 4;
+const NAMESPACE: u8 = 128;
 /// Levels inside of a stanza that are followed.
 const LEVELS: usize = 6;
 /// Attributes of one tag that are followed, declarations included.
@@ -265,7 +268,8 @@ impl Recogniser {
     }
 
     fn text(&mut self, bytes: &[u8], rest: &[u8], bounds: &Bounds) -> Step {
-        let plain = text_run(rest);
+        // Between tags there is often none.
+        let plain = if rest.first() == Some(&b'<') { 0 } else { text_run(rest) };
         self.at += length(plain);
         match rest.get(plain..).unwrap_or_default() {
             [] => Err(Stop::More),
@@ -353,11 +357,29 @@ impl Recogniser {
 
     /// Notes an attribute of this tag, unless it is there already.
     fn remember(&mut self, bytes: &[u8], name: &[u8], bounds: &Bounds) -> Step {
-        let tag = bytes.get(self.tag as usize..).unwrap_or_default();
         let count = usize::from(self.attribute_count);
+        if self.depth == 1 {
+            // Of these each has a bit.
+            let bit = match self.attribute {
+                Role::Header(attribute) => FIRST << attribute as u8,
+                Role::Namespace => NAMESPACE,
+                Role::Other => return Err(Stop::Unknown),
+            };
+            if count >= bounds.attributes || self.flags & bit != 0 {
+                return Err(Stop::Unknown);
+            }
+            self.flags |= bit;
+            self.attribute_count += 1;
+            return Ok(());
+        }
+        let tag = bytes.get(self.tag as usize..).unwrap_or_default();
         let known = self.attributes.get(..count).unwrap_or_default();
         let is_same =
-            |&start: &u16| tag.get(usize::from(start)..).is_some_and(|t| t.starts_with(name));
+            // Most differ at once.
+            |&start: &u16| match tag.get(usize::from(start)..) {
+                Some(tag) => tag.first() == name.first() && tag.starts_with(name),
+                None => false,
+            };
         if count >= bounds.attributes || known.iter().any(is_same) {
             return Err(Stop::Unknown);
         }

@@ -2,9 +2,31 @@
 
 /// How many bytes at the beginning are of a class.
 #[expect(clippy::indexing_slicing, reason = "a byte is an index into 256 entries")]
+#[inline]
 pub(super) fn run(bytes: &[u8], class: u8) -> usize {
-    let other = bytes.iter().position(|&byte| CLASSES[usize::from(byte)] & class == 0);
-    other.unwrap_or(bytes.len())
+    count(bytes, |byte| CLASSES[usize::from(byte)] & class != 0)
+}
+
+/// How many bytes there are before the first of that value.
+#[inline]
+pub(super) fn before(bytes: &[u8], end: u8) -> usize {
+    count(bytes, |byte| byte != end)
+}
+
+/// How many bytes at the beginning are so. Of eight together the end of all is looked for once.
+#[inline]
+fn count(bytes: &[u8], are: impl Fn(u8) -> bool) -> usize {
+    let (pieces, rest) = bytes.as_chunks::<8>();
+    let mut count = 0;
+    for piece in pieces {
+        for (at, &byte) in piece.iter().enumerate() {
+            if !are(byte) {
+                return count + at;
+            }
+        }
+        count += piece.len();
+    }
+    count + rest.iter().position(|&byte| !are(byte)).unwrap_or(rest.len())
 }
 
 /// The same for text, which may be long: several bytes at a time while none of them is special,
@@ -31,6 +53,10 @@ pub(super) const VALUE_BYTE: u8 = 4;
 pub(in crate::stanza) const URI_BYTE: u8 = 8;
 /// At which no character starts that is written otherwise.
 pub(in crate::stanza) const PLAIN_BYTE: u8 = 16;
+/// In a tag, at which neither it ends nor a value begins.
+pub(super) const TAG_BYTE: u8 = 32;
+/// Of a name in a tag, prefix and all.
+pub(super) const WORD_BYTE: u8 = 64;
 
 /// Bytes at which a character may start that is not written as it is. 0xEF starts U+FFFE and
 /// U+FFFF, which XML excludes, and others.
@@ -63,6 +89,12 @@ static CLASSES: [u8; 256] = {
         }
         if !may_need_escape(byte) {
             class |= PLAIN_BYTE;
+        }
+        if !matches!(byte, b'>' | b'\'' | b'"') {
+            class |= TAG_BYTE;
+        }
+        if !byte.is_ascii_whitespace() {
+            class |= WORD_BYTE;
         }
         if matches!(byte, b'\t' | b'\n') {
             class |= TEXT;

@@ -6,6 +6,7 @@
 use smallvec::SmallVec;
 
 use super::CONTENT_NAMESPACE;
+use super::runs::{self, TAG_BYTE, WORD_BYTE, run};
 use super::write::XML_NAMESPACE;
 
 /// One piece of an element's content.
@@ -78,18 +79,18 @@ pub(super) fn before(bytes: &[u8], end: u8) -> usize {
     };
     let seen = AT_ONCE * pieces.iter().take_while(is_before).count();
     let rest = bytes.get(seen..).unwrap_or_default();
-    seen + rest.iter().position(|&byte| byte == end).unwrap_or(rest.len())
+    seen + runs::before(rest, end)
 }
 
 /// Splits after a `<` at the `>` that ends the tag. A `>` inside quotes ends nothing.
 fn split_tag(markup: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut at = 0;
     loop {
-        at += markup.get(at..)?.iter().position(|byte| matches!(byte, b'>' | b'\'' | b'"'))?;
+        at += run(markup.get(at..)?, TAG_BYTE);
         let (tag, after) = markup.split_at_checked(at)?;
         match after.split_first()? {
             (b'>', rest) => return Some((tag, rest)),
-            (quote, value) => at += value.iter().position(|byte| byte == quote)? + 2,
+            (quote, value) => at += runs::before(value, *quote) + 2,
         }
     }
 }
@@ -101,17 +102,27 @@ pub(super) struct Tag<'a>(pub(super) &'a [u8]);
 impl<'a> Tag<'a> {
     /// The prefix, or nothing, and the local name.
     pub(super) fn name(&self) -> (&'a str, &'a str) {
-        let name = match self.0.iter().position(u8::is_ascii_whitespace) {
-            Some(end) => self.0.get(..end).unwrap_or_default(),
-            None => self.0,
-        };
-        split_name(utf8(name))
+        split_name(utf8(self.whole_name()))
+    }
+
+    fn whole_name(&self) -> &'a [u8] {
+        self.0.get(..run(self.0, WORD_BYTE)).unwrap_or_default()
+    }
+
+    /// Whether this is its local name.
+    pub(super) fn is_named(&self, local: &str) -> bool {
+        let name = self.whole_name();
+        let has_prefix = |name: &[u8]| name.get(..runs::before(name, b':')) != Some(name);
+        match name.strip_suffix(local.as_bytes()) {
+            Some([]) => !has_prefix(name),
+            Some([prefix @ .., b':']) => !has_prefix(prefix),
+            _ => false,
+        }
     }
 
     /// The attributes as (whole name, escaped value), declarations of namespaces among them.
     pub(super) fn attributes(&self) -> Attributes<'a> {
-        let name = self.0.iter().take_while(|byte| !byte.is_ascii_whitespace()).count();
-        Attributes { rest: self.0.get(name..).unwrap_or_default() }
+        Attributes { rest: self.0.get(run(self.0, WORD_BYTE)..).unwrap_or_default() }
     }
 
     /// The escaped namespace that this tag declares for a prefix (or for none).
@@ -145,11 +156,18 @@ impl<'a> Iterator for Attributes<'a> {
 }
 
 /// The namespaces declared around an element. Namespaces are kept escaped.
-#[derive(Clone)]
 pub(super) struct Scope<'a> {
     pub(super) default: &'a str,
     /// The tags around that declare prefixes, outermost first: none, in most stanzas.
     pub(super) declaring: SmallVec<[Tag<'a>; 1]>,
+}
+
+impl Clone for Scope<'_> {
+    fn clone(&self) -> Self {
+        let is_plain = self.declaring.is_empty();
+        let declaring = if is_plain { SmallVec::new() } else { self.declaring.clone() };
+        Self { default: self.default, declaring }
+    }
 }
 
 impl<'a> Scope<'a> {
@@ -205,7 +223,7 @@ pub(super) fn split_name(name: &str) -> (&str, &str) {
 }
 
 fn split_at_byte(bytes: &[u8], byte: u8) -> Option<(&[u8], &[u8])> {
-    let (before, after) = bytes.split_at_checked(bytes.iter().position(|&other| other == byte)?)?;
+    let (before, after) = bytes.split_at_checked(runs::before(bytes, byte))?;
     Some((before, after.get(1..)?))
 }
 

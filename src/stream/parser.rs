@@ -305,6 +305,13 @@ impl Parser {
     }
 
     fn advance<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, StreamError> {
+        if self.before_auth.is_none() {
+            let result = self.step(input);
+            if matches!(result, Err(_) | Ok(Some(Event::End))) {
+                self.state = State::Ended;
+            }
+            return result;
+        }
         let all = *input;
         let budget = self.before_auth.map(|budget| budget as usize);
         let mut allowed = budget.and_then(|budget| all.get(..budget)).unwrap_or(all);

@@ -10,7 +10,7 @@ use minidom::Element;
 use super::element;
 use crate::address;
 use crate::connection::SharedConnection;
-use crate::extension::{Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target};
+use crate::extension::{Admission, Extension, Flow, IqDone, IqReply, IqRequest, Target, Wants};
 use crate::session::{AccountState, Item, Pattern, SessionHandle, SessionRegistry};
 use crate::stanza::{Condition, ErrorType, Kind, Stanza, StanzaError};
 use crate::store::{BlockStore, StoreError, StoreFuture};
@@ -180,6 +180,11 @@ impl Pattern for Difference {
 }
 
 impl<C: SharedConnection> Extension<C> for Blocking {
+    /// An account keeps its list, if there is anything on it.
+    fn wants(&self) -> Wants {
+        Wants::KEPT_ONLY
+    }
+
     fn takes(&self, _: &str, _: &str) -> bool {
         false
     }

@@ -8,6 +8,7 @@ use crate::address;
 use crate::connection::SharedConnection;
 use crate::extension::{
     Admission, Delivery, Extension, Flow, IqReply, IqRequest, NewSession, Outcome, Stage, Target,
+    Wants,
 };
 use crate::named::named;
 use crate::rules::delivery::MessageType;
@@ -93,6 +94,11 @@ named! {
 }
 
 impl<C: SharedConnection> Extension<C> for Carbons {
+    /// An account keeps something from when one of its sessions enables them.
+    fn wants(&self) -> Wants {
+        Wants::KEPT_ONLY
+    }
+
     fn takes(&self, _: &str, _: &str) -> bool {
         false
     }
@@ -177,6 +183,15 @@ impl<C: SharedConnection> Extension<C> for Carbons {
 /// Sends a copy to each session of `account` that enabled carbons and has not got the message
 /// (CARBONS-5, CARBONS-6).
 fn copy<C: SharedConnection>(delivery: &Delivery<'_, C>, account: &BareJid, way: Way) {
+    let known = match way {
+        Way::Sent => delivery.sender(),
+        Way::Received => delivery.reached().first(),
+    };
+    let has_enabled =
+        |session: &SessionHandle<C>| session.account_state().extension::<RecentIds>().is_some();
+    if !known.is_none_or(has_enabled) {
+        return;
+    }
     let from = delivery.stanza().from();
     let mut sessions = delivery.registry().sessions(account).filter(|session| {
         session.extension::<Enabled>().is_some()

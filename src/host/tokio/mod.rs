@@ -356,14 +356,21 @@ impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + 'static> Line<M, S> {
         mut timer: Pin<&mut Sleep>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Next>> {
+        if self.machine.due_in() == Some(Duration::ZERO) {
+            self.machine.handle_timeout();
+        }
+        let next = self.poll_turn(cx);
+        if next.is_pending() {
+            // Behind its work, which may have set another.
+            set_timer(&*self.machine, timer.as_mut(), cx);
+        }
+        next
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Next>> {
         let Self { machine, drain, socket, open, plain, .. } = self;
         loop {
-            if machine.due_in() == Some(Duration::ZERO) {
-                machine.handle_timeout();
-            }
             let want = machine.poll_want(cx);
-            // Now, since its work may have set another.
-            set_timer(&**machine, timer.as_mut(), cx);
             // Before reading on, so that one write carries the answers to one read, and none gets lost
             // when the read finds the end.
             if want == Poll::Ready(Want::StartTls) {

@@ -47,15 +47,19 @@ impl PresenceType {
 /// [`PresenceError`] if the priority is no integer from −128 to 127, or if there is more than one
 /// `<priority/>` or `<show/>` (rule PRES-2). The presence then has no effect at all.
 pub(crate) fn read_priority(presence: &Stanza) -> Result<i8, PresenceError> {
-    let named = |name| presence.children().filter(move |child| child.is(name, CONTENT_NAMESPACE));
-    if named("show").count() > 1 {
-        return Err(PresenceError::RepeatedShow);
+    let (mut shows, mut priorities, mut priority) = (0, 0, Ok(0));
+    for child in presence.children() {
+        if child.is("show", CONTENT_NAMESPACE) {
+            shows += 1;
+        } else if child.is("priority", CONTENT_NAMESPACE) {
+            priorities += 1;
+            priority = parse_priority(&child);
+        }
     }
-    let mut priorities = named("priority");
-    match (priorities.next(), priorities.next()) {
-        (None, _) => Ok(0),
-        (Some(priority), None) => parse_priority(&priority),
-        (Some(_), Some(_)) => Err(PresenceError::RepeatedPriority),
+    match (shows, priorities) {
+        (2.., _) => Err(PresenceError::RepeatedShow),
+        (_, 2..) => Err(PresenceError::RepeatedPriority),
+        _ => priority,
     }
 }
 

@@ -7,7 +7,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 
 use jid::{DomainPart, DomainRef};
-use parking_lot::Mutex;
 
 use super::handler::HANDLER_TIMEOUT;
 use super::route::{Outgoing, RouteError};
@@ -21,6 +20,7 @@ use crate::session::{HostCode, RetentionLimits, Validity};
 use crate::shield::note_behind;
 use crate::stanza::{Condition, Kind, Stanza, StanzaError};
 use crate::stream::Limit;
+use crate::sync::common::Mutex;
 
 /// What comes of a stanza for a component.
 type Handled = Pin<Box<dyn Future<Output = Result<(), StanzaError>> + Send>>;

@@ -15,6 +15,11 @@ use crate::session::{Account, AccountState, Copies, Hold, HostCode, SessionHandl
 use crate::stanza::{Condition, Kind, Stanza};
 use crate::store::StoreError;
 
+/// Whether an extension is asked about a stanza of an account for which something is kept, or nothing (HOOK-10).
+pub(in crate::server) fn is_asked<C: SharedConnection>(one: &dyn Extension<C>, kept: bool) -> bool {
+    kept || !one.wants().has_any(Wants::KEPT_ONLY)
+}
+
 impl<C: SharedConnection> Core<C> {
     /// Whether a stanza gets in to an account that has sessions. An account without sessions is
     /// asked about where the stanza would have an effect, by [`admit_queued`](Self::admit_queued).
@@ -64,7 +69,9 @@ impl<C: SharedConnection> Core<C> {
         if sender == Some(account.jid().as_str()) {
             return Admission::Accept;
         }
-        let mut answers = self.extensions.iter().map(|extension| extension.admit(account, stanza));
+        let kept = self.keeps(&account.0);
+        let asked = self.extensions.iter().filter(|one| is_asked(&***one, kept));
+        let mut answers = asked.map(|extension| extension.admit(account, stanza));
         let refusal = answers.find(|answer| !matches!(answer, Admission::Accept));
         refusal.unwrap_or(Admission::Accept)
     }
@@ -96,7 +103,7 @@ impl<C: SharedConnection> Core<C> {
     /// What extensions keep for an account, from their stores.
     pub(crate) async fn load_kept(&self, account: &BareJid) -> Result<Values, StoreError> {
         let mut kept = Values::default();
-        for extension in &self.extensions {
+        for extension in self.extensions.iter() {
             let told = |message| self.extension_panicked(account, message);
             let load = async {
                 match extension.load(account) {
@@ -134,13 +141,38 @@ impl<C: SharedConnection> Core<C> {
         copies: Option<&Copies>,
     ) {
         let Message { stanza, sent } = message;
-        if stanza.kind() != Kind::Message {
+        if stanza.kind() != Kind::Message || self.extensions.is_empty() {
             return;
         }
         let (registry, server) = (&self.registry, &self.handle);
         let delivery =
             Delivery { stanza, sent, server, sender, account, reached, outcome, copies, registry };
-        self.show(|extension| extension.delivered(&delivery));
+        let kept = self.keeps_for(&delivery);
+        self.show(|extension| {
+            if is_asked(extension, kept) {
+                extension.delivered(&delivery);
+            }
+        });
+    }
+
+    /// Whether something is kept for an account, or no extension minds (HOOK-10).
+    pub(in crate::server) fn keeps(&self, account: &Account) -> bool {
+        !self.wants.has_any(Wants::KEPT_ONLY) || account.keeps_values()
+    }
+
+    /// The same for the two accounts of a message.
+    fn keeps_for(&self, delivery: &Delivery<'_, C>) -> bool {
+        if delivery.sender.is_some_and(|session| self.keeps(session.account())) {
+            return true;
+        }
+        match (delivery.reached.first(), delivery.account) {
+            (Some(session), _) => self.keeps(session.account()),
+            (None, Some(account)) => {
+                let account = self.registry.account(self.registry.key(account.as_str()));
+                account.is_some_and(|account| self.keeps(&account))
+            }
+            (None, None) => !self.wants.has_any(Wants::KEPT_ONLY),
+        }
     }
 
     /// Tells extensions that want to know it what a message came to after all.

@@ -6,7 +6,7 @@ pub(in crate::server) mod answer;
 mod claims;
 pub(super) mod component;
 mod destination;
-mod extensions;
+pub(super) mod extensions;
 mod give;
 pub(super) mod handler;
 mod host;

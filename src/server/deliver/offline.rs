@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jid::BareJid;
-use parking_lot::Mutex;
 
 use super::address::Address;
 use super::give::Message;
@@ -17,6 +16,7 @@ use crate::session::{SessionHandle, Waiting};
 use crate::stanza::delay::is_delayed_by;
 use crate::stanza::{Stanza, canonicalise};
 use crate::store::{OfflineId, OfflineMessage, StoreError};
+use crate::sync::common::Mutex;
 
 /// How soon a store that failed is asked again.
 const RETRY: Duration = Duration::from_secs(5);

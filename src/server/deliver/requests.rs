@@ -5,13 +5,12 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::connection::SharedConnection;
 use crate::extension::RequestError;
 use crate::oneshot::{self, Sender};
 use crate::server::{Core, Server};
 use crate::stanza::{Kind, Stanza};
+use crate::sync::common::Mutex;
 
 /// How long an answer may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);

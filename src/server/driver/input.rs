@@ -1,6 +1,7 @@
 //! Input of a bound session: each stanza is counted, stamped and carried out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::blocked::Pending;
 use super::{Driver, State};
@@ -10,8 +11,9 @@ use crate::extension::Flow;
 use crate::oneshot;
 use crate::rules::presence::PresenceType;
 use crate::server::deliver::address::Address;
+use crate::server::deliver::extensions::is_asked;
 use crate::server::{Core, Task, caught};
-use crate::session::{Bound, HostCode, Session, SessionHandle};
+use crate::session::{Bound, HostCode, InputTicket, Session, SessionHandle};
 use crate::shield::shielded_or;
 use crate::stanza::{Condition, ErrorType, Kind, Received, Stanza, StanzaError};
 use crate::stream::{Limit, RefusedStanza};
@@ -28,14 +30,13 @@ pub(super) struct Deferred {
 }
 
 impl<C: SharedConnection> Driver<C> {
-    /// A stanza of the client.
-    pub(super) fn stanza(&mut self, received: &Received<'_>) {
+    /// A stanza of the client, which has come `now`.
+    pub(super) fn stanza(&mut self, received: &Received<'_>, now: Duration) {
         let State::Bound(session) = &mut self.state else { return };
         let stanza = stamp(session, received, self.lang.as_deref());
         let stanza = if received.may_claim() { self.core.without_claims(stanza) } else { stanza };
         let grown = stanza.len().saturating_sub(received.bytes_received());
         let is_broadcast = is_broadcast(received);
-        let now = || self.core.environment.now();
         match self.rare.as_mut().and_then(|rare| rare.deferred.as_mut()) {
             Some(deferred) if is_broadcast => {
                 deferred.presence = Some(stanza);
@@ -45,16 +46,14 @@ impl<C: SharedConnection> Driver<C> {
                 deferred.next = Some(stanza);
                 self.spent.rates.wait_for_broadcast();
             }
-            None if is_broadcast
-                && self.spent.rates.broadcast_at().is_some_and(|at| at > now()) =>
-            {
+            None if is_broadcast && self.spent.rates.broadcast_at().is_some_and(|at| at > now) => {
                 let deferred = Deferred { presence: Some(stanza), next: None };
                 self.rare.get_or_insert_default().deferred = Some(Box::new(deferred));
             }
-            _ => self.carry_out(stanza),
+            _ => self.carry_out(&stanza, received.to(), now),
         }
         if grown > FREE_GROWTH {
-            self.count_bytes(grown);
+            self.count_bytes(grown, now);
         }
     }
 
@@ -65,7 +64,7 @@ impl<C: SharedConnection> Driver<C> {
         {
             drop(ticket);
             let _unmeasured = self.core.metrics.received(Kind::Presence);
-            self.count_stanza(false);
+            self.count_stanza(false, self.core.environment.now());
         }
     }
 
@@ -94,9 +93,9 @@ impl<C: SharedConnection> Driver<C> {
             // The presence may have to wait, and `next` comes behind it.
             self.rare.get_or_insert_default().deferred =
                 deferred.next.is_some().then_some(deferred);
-            self.carry_out(presence);
+            self.carry_out_late(&presence);
         } else if let Some(next) = deferred.next {
-            self.carry_out(next);
+            self.carry_out_late(&next);
         }
         true
     }
@@ -110,74 +109,91 @@ impl<C: SharedConnection> Driver<C> {
         };
         let is_of_use = presence.type_().is_some() || (outlives && session.handled().is_some());
         if is_of_use && self.pending.is_none() {
-            self.carry_out(presence);
+            self.carry_out_late(&presence);
         }
     }
 
-    /// Carries out a stanza of the client. It is counted before it has an effect (SM-5), and its ticket
-    /// stays out until the last effect is done, even if the driver is gone by then.
+    /// Carries out a stanza that has waited.
+    fn carry_out_late(&mut self, stanza: &Stanza) {
+        self.carry_out(stanza, stanza.to().as_deref(), self.core.environment.now());
+    }
+
+    /// Carries out a stanza of the client, which names this recipient. It is counted before it has an effect
+    /// (SM-5), and its ticket stays out until the last effect is done, even if the driver is gone by then.
     #[inline]
-    fn carry_out(&mut self, stanza: Stanza) {
-        let State::Bound(session) = &mut self.state else { return };
+    fn carry_out(&mut self, stanza: &Stanza, to: Option<&str>, now: Duration) {
+        let Self { core, state, spent, peer, .. } = self;
+        let (core, peer) = (&*core, &*peer);
+        let State::Bound(session) = state else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
-        let core = Arc::clone(&self.core);
         // What others have sent on this thread does not count.
         let _others = crate::shield::take_behind();
         // METRIC-4
         let since = core.metrics.received(stanza.kind()).then(|| core.environment.now());
         let handle = session.handle();
-        let text = stanza.to();
-        let to = text.as_deref().map(|text| core.address(text));
-        let known = to.as_ref().and_then(|to| to.as_ref().ok());
-        let allowed = core.allows_recipient(&mut self.spent.recipients, &handle, &stanza, known);
+        let address = to.map(|to| core.address(to));
+        let known = address.as_ref().and_then(|to| to.as_ref().ok());
+        let allowed = core.allows_recipient(&mut spent.recipients, &handle, stanza, known);
         // A panic of host code loses this stanza alone, and its sender is told.
         let work = || match allowed {
-            true => core.client_stanza(session, &stanza, to),
+            true => core.client_stanza(session, &handle, stanza, address),
             false => {
-                core.limit(Limit::Recipients, &self.peer, Some(&handle.account().bare));
+                core.limit(Limit::Recipients, peer, Some(&handle.account().bare));
                 let error = StanzaError::new(Condition::PolicyViolation);
-                core.refuse(Some(&handle), &stanza, error.with_type(ErrorType::Wait))
+                core.refuse(Some(&handle), stanza, error.with_type(ErrorType::Wait))
             }
         };
         let told = |message| {
             let account = Some(&handle.account().bare);
-            core.faults.panicked(HostCode::Extension, &self.peer, account, message);
+            core.faults.panicked(HostCode::Extension, peer, account, message);
         };
         let task = shielded_or(work, told)
-            .unwrap_or_else(|| core.refuse(Some(&handle), &stanza, Condition::InternalServerError));
-        let broadcast = stanza.kind() == Kind::Presence && stanza.raw_to().is_none();
+            .unwrap_or_else(|| core.refuse(Some(&handle), stanza, Condition::InternalServerError));
+        let broadcast = stanza.kind() == Kind::Presence && to.is_none();
         if let Some(task) = task {
-            let (sender, done) = oneshot::channel();
-            let (jobs, peer) = (Arc::clone(&core.jobs), self.peer.clone());
-            jobs.spawn(async move {
-                let told = |message| {
-                    let account = Some(&handle.account().bare);
-                    core.faults.panicked(HostCode::Extension, &peer, account, message);
-                };
-                if caught(task, told).await.is_none() {
-                    core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
-                }
-                if let Some(since) = since {
-                    core.sample(stanza.to().as_deref(), since);
-                }
-                drop(ticket);
-                sender.send(());
-            });
-            self.pending = Some(Pending::Stanza(done));
+            self.go_on_later(task, handle, ticket, stanza.clone(), since);
         } else if let Some(since) = since {
-            core.sample(stanza.to().as_deref(), since);
+            core.sample(to, since);
         }
-        self.count_stanza(broadcast);
+        self.count_stanza(broadcast, now);
+    }
+
+    /// What a stanza of the client has to wait for; nothing more is read until it is done.
+    fn go_on_later(
+        &mut self,
+        task: Task,
+        handle: SessionHandle<C>,
+        ticket: InputTicket<C>,
+        stanza: Stanza,
+        since: Option<Duration>,
+    ) {
+        let (sender, done) = oneshot::channel();
+        let (core, peer) = (Arc::clone(&self.core), self.peer.clone());
+        self.core.jobs.spawn(async move {
+            let told = |message| {
+                let account = Some(&handle.account().bare);
+                core.faults.panicked(HostCode::Extension, &peer, account, message);
+            };
+            if caught(task, told).await.is_none() {
+                core.bounce(Some(&handle), &stanza, Condition::InternalServerError);
+            }
+            if let Some(since) = since {
+                core.sample(stanza.to().as_deref(), since);
+            }
+            drop(ticket);
+            sender.send(());
+        });
+        self.pending = Some(Pending::Stanza(done));
     }
 
     /// A stanza that was refused while it was read. It counts as handled: it is answered (SM-5).
     pub(super) fn refused(&mut self, refused: &RefusedStanza) {
-        let State::Bound(session) = &mut self.state else { return };
+        let Self { core, state, peer, .. } = self;
+        let State::Bound(session) = state else { return };
         let Some(Ok(ticket)) = session.try_input() else { return };
-        let core = Arc::clone(&self.core);
         let _unmeasured = core.metrics.received(refused.stanza().kind());
         if let Some(limit) = refused.limit() {
-            core.limit(limit, &self.peer, Some(&session.account().clone()));
+            core.limit(limit, peer, Some(session.account()));
         }
         let stanza = stamp(session, refused.stanza(), self.lang.as_deref());
         let handle = session.handle();
@@ -186,7 +202,7 @@ impl<C: SharedConnection> Driver<C> {
             _ => core.bounce(Some(&handle), &stanza, refused.error()),
         }
         drop(ticket);
-        self.count_stanza(false);
+        self.count_stanza(false, self.core.environment.now());
     }
 }
 
@@ -226,29 +242,31 @@ impl<C: SharedConnection> Core<C> {
     fn client_stanza(
         self: &Arc<Self>,
         session: &mut Session<Bound, C>,
+        handle: &SessionHandle<C>,
         stanza: &Stanza,
         to: Option<Result<Address<'_>, InvalidAddress>>,
     ) -> Option<Task> {
-        let handle = session.handle();
-        if self.extensions.iter().any(|one| one.inbound(&handle, stanza) != Flow::Next) {
+        let kept = self.keeps(handle.account());
+        let mut asked = self.extensions.iter().filter(|one| is_asked(&***one, kept));
+        if asked.any(|one| one.inbound(handle, stanza) != Flow::Next) {
             return None;
         }
         let to = match to.transpose() {
             Ok(to) => to,
             Err(InvalidAddress { .. }) => {
-                self.malformed(&handle, stanza);
+                self.malformed(handle, stanza);
                 return None;
             }
         };
         match (stanza.kind(), to) {
             (Kind::Presence, to) => self.client_presence(session, stanza, to.as_ref()),
-            (Kind::Iq, None) => self.iq(Some(&handle), stanza, None),
+            (Kind::Iq, None) => self.iq(Some(handle), stanza, None),
             // STZ-4: without an address, to the own account.
             (Kind::Message, None) => {
                 let own = self.address(handle.account().bare.as_str()).ok()?;
-                self.route_to(Some(&handle), stanza, &own)
+                self.route_to(Some(handle), stanza, &own)
             }
-            (_, Some(to)) => self.route_to(Some(&handle), stanza, &to),
+            (_, Some(to)) => self.route_to(Some(handle), stanza, &to),
         }
     }
 

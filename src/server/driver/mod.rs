@@ -42,6 +42,7 @@ use blocked::Pending;
 use close::Closing;
 use congestion::Stall;
 use drain::DrainHook;
+pub(super) use drain::Drains;
 use input::Deferred;
 use negotiate::{EarlyData, Negotiating};
 use rate::Spent;
@@ -210,7 +211,7 @@ impl<C: SharedConnection> Driver<C> {
     ) -> Self {
         let drain_hook = Arc::new(DrainHook {
             session: OnceLock::new(),
-            core: Arc::downgrade(&core),
+            drains: Arc::clone(&core.drains),
             waker: Mutex::new(None),
         });
         connection.on_drain(Arc::clone(&drain_hook) as Arc<dyn PreDrain>);
@@ -253,7 +254,7 @@ impl<C: SharedConnection> Driver<C> {
             let end = accepted.saturating_add(driver.core.limits.negotiation);
             driver.deadline = end.into();
             driver.parser.spend(bytes);
-            driver.count_bytes(bytes);
+            driver.count_bytes(bytes, now);
         }
         driver
     }
@@ -292,7 +293,8 @@ impl<C: SharedConnection> Driver<C> {
     /// what is handed in nevertheless is kept if it may be, and counts against the limits.
     pub fn receive(&mut self, bytes: &[u8]) {
         let _span = self.trace.entered();
-        self.arrived(bytes.len());
+        let now = self.core.environment.now();
+        self.arrived(bytes.len(), now);
         // TLS-2: what is behind `<starttls/>` in plain text is never read.
         if self.want == Want::Input {
             if self.poll_blocked(None).is_pending() {
@@ -300,7 +302,11 @@ impl<C: SharedConnection> Driver<C> {
                 return self.limit_unread();
             }
             let mut input = bytes;
-            while self.step(&mut input) && self.poll_blocked(None).is_ready() {}
+            while self.step(&mut input, Some(now)) && self.poll_blocked(None).is_ready() {
+                if input.is_empty() && self.has_read_all() {
+                    return;
+                }
+            }
             self.parser.feed(input);
         }
     }
@@ -330,7 +336,7 @@ impl<C: SharedConnection> Driver<C> {
     /// ```
     pub fn receive_message(&mut self, bytes: &[u8], is_last: bool) {
         let _span = self.trace.entered();
-        self.arrived(bytes.len());
+        self.arrived(bytes.len(), self.core.environment.now());
         if self.want == Want::Input {
             self.parser.feed_message(bytes, is_last);
             self.read_on();
@@ -341,7 +347,7 @@ impl<C: SharedConnection> Driver<C> {
     #[cfg(feature = "websocket")]
     pub(crate) fn overhead(&mut self, bytes: usize) {
         let _span = self.trace.entered();
-        self.arrived(bytes);
+        self.arrived(bytes, self.core.environment.now());
         self.parser.spend(bytes);
     }
 
@@ -360,11 +366,16 @@ impl<C: SharedConnection> Driver<C> {
     /// send the same again.
     pub fn broken_message(&mut self, what: BrokenMessage) {
         let _span = self.trace.entered();
-        self.arrived(0);
+        self.arrived(0, self.core.environment.now());
         if self.want == Want::Input {
             self.parser.feed_broken(what);
             self.read_on();
         }
+    }
+
+    /// Whether another step would find nothing to do.
+    fn has_read_all(&self) -> bool {
+        matches!(self.state, State::Bound(_)) && self.parser.is_between() && !self.has_deferred()
     }
 
     /// Reads what the parser holds.
@@ -372,21 +383,21 @@ impl<C: SharedConnection> Driver<C> {
         if self.poll_blocked(None).is_pending() {
             return self.limit_unread();
         }
-        while self.step(&mut &[][..]) && self.poll_blocked(None).is_ready() {}
+        while self.step(&mut &[][..], None) && self.poll_blocked(None).is_ready() {}
     }
 
     /// So many bytes of the client have arrived.
     #[inline]
-    fn arrived(&mut self, bytes: usize) {
-        self.core.metrics.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+    fn arrived(&mut self, bytes: usize, now: Duration) {
+        self.core.metrics.bytes_received(bytes);
         if self.negotiating.is_some() {
             self.heard();
         }
         if matches!(self.state, State::Bound(_)) {
             self.was_asked = false;
-            self.set_deadline(self.core.limits.silence);
+            self.deadline = now.saturating_add(self.core.limits.silence).into();
         }
-        self.count_bytes(bytes);
+        self.count_bytes(bytes, now);
     }
 
     /// A host that reads on while the driver waits must not make it grow: limits count what arrived.
@@ -416,7 +427,7 @@ impl<C: SharedConnection> Driver<C> {
             if self.poll_blocked(Some(cx)).is_pending() {
                 return Poll::Pending;
             }
-            if !self.step(&mut &[][..]) {
+            if !self.step(&mut &[][..], None) {
                 return Poll::Ready(self.want);
             }
         }
@@ -493,8 +504,9 @@ impl<C: SharedConnection> Driver<C> {
         matches!(self.state, State::Bound(_))
     }
 
-    /// Handles one event from what the parser holds or from `input`; `false` if there is none now.
-    fn step(&mut self, input: &mut &[u8]) -> bool {
+    /// Handles one event from what the parser holds or from `input`, which has come `now`; `false` if there is none
+    /// now.
+    fn step(&mut self, input: &mut &[u8], now: Option<Duration>) -> bool {
         if self.want != Want::Input || self.pending.is_some() {
             return false;
         }
@@ -519,7 +531,9 @@ impl<C: SharedConnection> Driver<C> {
                 self.close_after_client(Reason::Closed);
             }
             (_, Event::Header(header)) => self.header(&header),
-            (State::Bound(_), Event::Stanza(stanza)) => self.stanza(&stanza),
+            (State::Bound(_), Event::Stanza(stanza)) => {
+                self.stanza(&stanza, now.unwrap_or_else(|| self.core.environment.now()));
+            }
             (State::Bound(_), Event::Nonza(nonza)) => self.nonza(&nonza),
             (State::Bound(_), Event::Refused(refused)) => self.refused(&refused),
             (_, event) => {
@@ -572,16 +586,14 @@ impl<C: SharedConnection> Driver<C> {
     }
 
     /// So many bytes were received, or made of what was: LIMIT-20 may pause reading.
-    fn count_bytes(&mut self, bytes: usize) {
-        let now = self.core.environment.now();
+    fn count_bytes(&mut self, bytes: usize, now: Duration) {
         if self.spent.rates.spend_bytes(bytes, now, &self.core.limits) {
             self.limit(Limit::Rate);
         }
     }
 
     /// One more stanza was handled: LIMIT-20 may pause reading, LIMIT-19 the next broadcast.
-    fn count_stanza(&mut self, is_broadcast: bool) {
-        let now = self.core.environment.now();
+    fn count_stanza(&mut self, is_broadcast: bool, now: Duration) {
         self.output_grew = true;
         if let Some(limit) = self.spent.rates.spend_stanza(is_broadcast, now, &self.core.limits) {
             self.limit(limit);

@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::recipients::Recipients;
 use crate::server::limits::{Limits, Rate};
 use crate::stream::Limit;
+use crate::sync::common::Mutex;
 
 /// How long reading pauses after a stanza that has to wait behind much else (LIMIT-13).
 const SLOW: Duration = Duration::from_millis(250);

@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jid::BareJid;
-use parking_lot::Mutex;
 
 use super::Core;
 use super::metrics::RareCounters;
@@ -27,6 +26,7 @@ use crate::shield::{shielded, shielded_or};
 use crate::stanza::StanzaError;
 use crate::store::StoreError;
 use crate::stream::Limit;
+use crate::sync::common::Mutex;
 pub(super) use stores::StoreWatch;
 
 pub(super) type OnFault = Box<dyn Fn(&Fault) + Send + Sync>;

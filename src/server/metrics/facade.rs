@@ -190,11 +190,11 @@ mod tests {
         let feed = &mut feed;
         ::metrics::with_local_recorder(&log, || {
             counters.bound();
-            counters.rare.delivery.time(Duration::from_millis(2));
-            counters.rare.delivery.time(Duration::from_secs(3600));
+            counters.rare.delivered_in(Duration::from_millis(2));
+            counters.rare.delivered_in(Duration::from_secs(3600));
             feed.record(&server.metrics());
             counters.bound();
-            counters.rare.delivery.time(Duration::from_millis(2));
+            counters.rare.delivered_in(Duration::from_millis(2));
             feed.record(&server.metrics());
             feed.record(&server.metrics());
         });

@@ -93,6 +93,17 @@ impl Buckets {
         self.sum.fetch_add(value, Ordering::Relaxed);
     }
 
+    /// What was counted in all of them.
+    pub(super) fn read_all<'a>(all: impl Iterator<Item = &'a Self>) -> Histogram {
+        let add = |mut sum: Histogram, one: Histogram| {
+            sum.counts.iter_mut().zip(one.counts).for_each(|(sum, count)| *sum += count);
+            sum.sum = sum.sum.wrapping_add(one.sum);
+            sum
+        };
+        let none = || Self::new(Unit::Seconds).read();
+        all.map(Self::read).reduce(add).unwrap_or_else(none)
+    }
+
     pub(super) fn read(&self) -> Histogram {
         let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let counts = self.counts.iter().take(self.unit.bounds().len() + 1).map(load).collect();

@@ -26,6 +26,7 @@ use crate::sasl::{Mechanism, SaslError};
 use crate::session::{Counts, Reason};
 use crate::stanza::{Condition, Kind, Stanza};
 use crate::stream::{Limit, StreamCondition};
+use crate::sync::{Padded, Striped};
 
 /// A snapshot of a server's counters, gauges and distributions.
 ///
@@ -120,14 +121,20 @@ named! {
     pub const fn as_str;
 }
 
-/// The counters behind it: those of each stanza.
+/// The counters behind it.
 pub(super) struct Counters {
-    pub(super) accepted: AtomicU64,
+    pub(super) accepted: Padded<AtomicU64>,
+    traffic: Striped<Traffic>,
+    pub(super) rare: Arc<RareCounters>,
+}
+
+/// Those of each stanza.
+#[derive(Default)]
+struct Traffic {
     received: KindCounters,
     delivered: KindCounters,
-    pub(super) bytes_received: AtomicU64,
+    bytes_received: AtomicU64,
     bytes_delivered: AtomicU64,
-    pub(super) rare: Arc<RareCounters>,
 }
 
 /// Those of what is rarer.
@@ -137,10 +144,10 @@ pub(super) struct RareCounters {
     resumptions: AtomicU64,
     offline_stored: AtomicU64,
     offline_retrieved: AtomicU64,
-    named: parking_lot::Mutex<Named>,
+    named: crate::sync::common::Mutex<Named>,
     login_steps: [Buckets; LoginStep::ALL.len()],
     store_calls: [Buckets; StoreCall::ALL.len()],
-    delivery: Buckets,
+    delivery: Striped<Buckets>,
     queue_bytes: Buckets,
     unacknowledged: Buckets,
 }
@@ -186,34 +193,35 @@ impl KindCounters {
         false
     }
 
-    fn load(&self) -> ByKind {
+    /// Adds what is counted here to what is counted elsewhere.
+    fn add_to(&self, sum: &mut ByKind) {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let Self { messages, presences, iqs } = self;
-        ByKind { messages: load(messages), presences: load(presences), iqs: load(iqs) }
+        sum.messages += load(&self.messages);
+        sum.presences += load(&self.presences);
+        sum.iqs += load(&self.iqs);
     }
 }
 
 impl Counters {
     pub(super) fn new(rare: Arc<RareCounters>) -> Self {
-        Self {
-            accepted: AtomicU64::new(0),
-            received: KindCounters::default(),
-            delivered: KindCounters::default(),
-            bytes_received: AtomicU64::new(0),
-            bytes_delivered: AtomicU64::new(0),
-            rare,
-        }
+        Self { accepted: Padded::default(), traffic: Striped::new(Traffic::default), rare }
     }
 
     /// Whether the way of this one is to be measured.
     #[inline]
     pub(super) fn received(&self, kind: Kind) -> bool {
-        self.received.add(kind)
+        self.traffic.own().received.add(kind)
+    }
+
+    #[inline]
+    pub(super) fn bytes_received(&self, bytes: usize) {
+        self.traffic.own().bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     pub(super) fn out(&self, stanza: &Stanza) {
-        let _unmeasured = self.delivered.add(stanza.kind());
-        self.bytes_delivered.fetch_add(stanza.len() as u64, Ordering::Relaxed);
+        let traffic = self.traffic.own();
+        let _unmeasured = traffic.delivered.add(stanza.kind());
+        traffic.bytes_delivered.fetch_add(stanza.len() as u64, Ordering::Relaxed);
     }
 
     pub(super) fn error(&self, condition: Condition) {
@@ -280,10 +288,10 @@ impl Default for RareCounters {
             resumptions: AtomicU64::new(0),
             offline_stored: AtomicU64::new(0),
             offline_retrieved: AtomicU64::new(0),
-            named: parking_lot::Mutex::default(),
+            named: crate::sync::common::Mutex::default(),
             login_steps: [const { Buckets::new(Unit::Seconds) }; LoginStep::ALL.len()],
             store_calls: [const { Buckets::new(Unit::Seconds) }; StoreCall::ALL.len()],
-            delivery: Buckets::new(Unit::Seconds),
+            delivery: Striped::new(|| Buckets::new(Unit::Seconds)),
             queue_bytes: Buckets::new(Unit::Bytes),
             unacknowledged: Buckets::new(Unit::Seconds),
         }
@@ -293,6 +301,10 @@ impl Default for RareCounters {
 impl RareCounters {
     pub(super) fn fault(&self, kind: &'static str) {
         count(&mut self.named.lock().faults, kind);
+    }
+
+    fn delivered_in(&self, time: Duration) {
+        self.delivery.own().time(time);
     }
 
     pub(super) fn store_call(&self, call: StoreCall, time: Duration) {
@@ -310,6 +322,14 @@ impl<C: SharedConnection> Server<C> {
         let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let core = &self.0;
         let (counters, rare) = (&core.metrics, &core.metrics.rare);
+        let (mut received, mut delivered) = (ByKind::default(), ByKind::default());
+        let (mut bytes_received, mut bytes_delivered) = (0, 0);
+        for traffic in counters.traffic.all() {
+            traffic.received.add_to(&mut received);
+            traffic.delivered.add_to(&mut delivered);
+            bytes_received += load(&traffic.bytes_received);
+            bytes_delivered += load(&traffic.bytes_delivered);
+        }
         let now = core.environment.now();
         for session in core.registry.iter() {
             let (bytes, oldest) = session.queued();
@@ -331,10 +351,10 @@ impl<C: SharedConnection> Server<C> {
             binds: load(&rare.binds),
             resumptions: load(&rare.resumptions),
             ends: named.ends.clone(),
-            received: counters.received.load(),
-            delivered: counters.delivered.load(),
-            bytes_received: load(&counters.bytes_received),
-            bytes_delivered: load(&counters.bytes_delivered),
+            received,
+            delivered,
+            bytes_received,
+            bytes_delivered,
             offline_stored: load(&rare.offline_stored),
             offline_retrieved: load(&rare.offline_retrieved),
             stanza_errors: named.stanza_errors.clone(),
@@ -345,7 +365,7 @@ impl<C: SharedConnection> Server<C> {
             jobs: core.jobs.len(),
             login_steps: steps.collect(),
             store_calls: calls.filter(|(_, histogram)| histogram.count() > 0).collect(),
-            delivery: rare.delivery.read(),
+            delivery: Buckets::read_all(rare.delivery.all()),
             queue_bytes: rare.queue_bytes.read(),
             unacknowledged: rare.unacknowledged.read(),
         }

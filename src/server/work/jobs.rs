@@ -12,12 +12,13 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
 use jid::BareJid;
-use parking_lot::Mutex;
 
 use crate::oneshot::{self, Receiver};
 use crate::server::faults::{Faults, PeerAddress};
 use crate::session::HostCode;
 use crate::shield::shielded_or;
+use crate::sync::Mutex;
+use crate::sync::common::Mutex as CommonMutex;
 
 type Job = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -26,8 +27,8 @@ const AT_ONCE: usize = 512;
 
 /// All chains that have work.
 pub(crate) struct Jobs {
-    chains: Mutex<HashMap<Box<str>, Arc<Chain>>>,
-    ready: Mutex<Ready>,
+    chains: CommonMutex<HashMap<Box<str>, Arc<Chain>>>,
+    ready: CommonMutex<Ready>,
     faults: Arc<Faults>,
 }
 
@@ -70,7 +71,7 @@ impl Wake for Chain {
 
 impl Jobs {
     pub(crate) fn new(faults: Arc<Faults>) -> Self {
-        Self { chains: Mutex::default(), ready: Mutex::default(), faults }
+        Self { chains: CommonMutex::default(), ready: CommonMutex::default(), faults }
     }
 
     /// Runs `job` behind everything that was queued for `key` before. The result is `None` only if the

@@ -7,9 +7,8 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::environment::Environment;
+use crate::sync::common::Mutex;
 
 /// What is to be woken when.
 pub(crate) struct Timers {

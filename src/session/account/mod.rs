@@ -40,6 +40,12 @@ impl Account {
         let _old = std::mem::replace(&mut self.data.write().roster, roster);
     }
 
+    /// Whether extensions keep something.
+    #[cfg(feature = "server")]
+    pub(crate) fn keeps_values(&self) -> bool {
+        !self.data.read().values.is_empty()
+    }
+
     pub(super) fn values<T>(&self, look: impl FnOnce(&Values) -> T) -> T {
         look(&self.data.read().values)
     }

@@ -21,7 +21,10 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// after many more stanzas or bytes.
     #[must_use = "where it is true the client has to be asked"]
     pub fn claim_ack_request(&self, epoch: Epoch, policy: &AckPolicy) -> bool {
-        let Some(registry) = self.0.registry.upgrade() else { return false };
+        if !self.is_retained() {
+            return false;
+        }
+        let registry = &self.0.registry;
         let now = registry.now();
         let mut out = self.0.out.lock();
         out.epoch == epoch && out.claim_ask(policy, registry.limits(), now)
@@ -31,8 +34,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// = nothing is retained for it; false = it is asked already.
     #[must_use = "where it is true the client has to be asked"]
     pub fn claim_sign_of_life(&self) -> Option<bool> {
-        let registry = self.0.registry.upgrade()?;
-        let now = registry.now();
+        let now = self.0.registry.now();
         self.0.out.lock().claim_sign_of_life(now)
     }
 
@@ -59,7 +61,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// Acts on the time that has passed: says whether the client is to be asked, or has been for
     /// too long, or has acknowledged nothing while as much waited for it as may ([LIMIT-10](crate::rules#limit-10)).
     pub fn check_acks(&self, policy: &AckPolicy) -> AckCheck {
-        let Some(registry) = self.0.registry.upgrade() else { return AckCheck::Quiet };
+        let registry = &self.0.registry;
         let now = registry.now();
         self.0.out.lock().check(policy, registry.limits(), now)
     }

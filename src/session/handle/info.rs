@@ -96,10 +96,8 @@ impl<C: SharedConnection> SessionHandle<C> {
             (out.link.clone(), out.ended, out.queue.oldest());
         drop(out);
         let presence_at = self.0.presence.lock().last.as_ref().map(|last| last.at.into());
-        let hibernating_since = match self.0.registry.upgrade() {
-            Some(registry) if link.is_none() => registry.hibernating_since(self.0.id),
-            _ => None,
-        };
+        let hibernating_since =
+            if link.is_none() { self.0.registry.hibernating_since(self.0.id) } else { None };
         let flags = self.0.flags.load(Ordering::SeqCst);
         SessionInfo {
             jid: self.0.jid.clone(),

@@ -7,7 +7,7 @@ mod presence;
 
 use std::fmt;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 #[cfg(feature = "server")]
 use std::time::Duration;
 
@@ -102,7 +102,9 @@ pub(crate) struct Shared<C: SharedConnection> {
     pub(super) id: SessionId,
     pub(super) jid: FullJid,
     pub(super) since: Nanos,
-    pub(super) registry: Weak<Inner<C>>,
+    /// Kept as long as the session is. (The registry's last clone ends all sessions, so that they are no longer in
+    /// its table.)
+    pub(super) registry: Arc<Inner<C>>,
     pub(super) account: Arc<Account>,
     /// The priority in the lowest byte, then the bits above.
     pub(super) flags: AtomicU32,
@@ -125,9 +127,7 @@ impl<C: SharedConnection> Owner for Shared<C> {
 
     #[cold]
     fn panicked(&self, message: Option<String>) {
-        if let Some(registry) = self.registry.upgrade() {
-            registry.panicked(HostCode::Connection, Some(&self.account.bare), message);
-        }
+        self.registry.panicked(HostCode::Connection, Some(&self.account.bare), message);
     }
 }
 
@@ -174,9 +174,7 @@ impl<C: SharedConnection> Shared<C> {
         if !is_called {
             return None;
         }
-        if let Some(registry) = self.registry.upgrade() {
-            registry.settle(self, self.kick());
-        }
+        self.registry.settle(self, self.kick());
         let out = self.out.lock();
         (out.epoch == epoch && out.is_stalled()).then(|| out.queue.handed())
     }
@@ -349,8 +347,7 @@ impl<C: SharedConnection> SessionHandle<C> {
         {
             return Ok(());
         }
-        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
-        self.0.send(&registry, item)
+        self.0.send(&self.0.registry, item)
     }
 
     /// Sends stanzas that have waited for the client in a store ([OFF-3](crate::rules#off-3), [SUB-10](crate::rules#sub-10)), all or none of them.
@@ -361,15 +358,13 @@ impl<C: SharedConnection> SessionHandle<C> {
     ///
     /// [`NotSent`]: nothing was accepted and the caller still has the stanzas.
     pub fn send_stored(&self, stanzas: &[Item<'_>]) -> Result<(), NotSent> {
-        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
-        self.0.send_stored(&registry, stanzas)
+        self.0.send_stored(&self.0.registry, stanzas)
     }
 
     /// Whether the session takes more of what a store has (LIMIT-10).
     #[cfg(feature = "server")]
     pub(crate) fn takes_stored(&self) -> bool {
-        let Some(registry) = self.0.registry.upgrade() else { return true };
-        !self.0.out.lock().queue.stored().exceeds(registry.limits(), 1)
+        !self.0.out.lock().queue.stored().exceeds(self.0.registry.limits(), 1)
     }
 
     /// Writes more of what waits, where that is more than the connection took at once. A host that drives
@@ -439,7 +434,7 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// it all go, in order (XEP-0352). A session without a transport holds nothing back, and each transport
     /// starts without ([CSI-1](crate::rules#csi-1)).
     pub fn set_holding(&self, holding: bool) {
-        let Some(registry) = self.0.registry.upgrade() else { return };
+        let registry = &self.0.registry;
         // The flag says that the hook is to be asked; what counts is what stands under the lock.
         self.0.set(HOLDING, holding);
         if holding {
@@ -482,11 +477,7 @@ impl<C: SharedConnection> SessionHandle<C> {
 
     /// Replaces the roster of the account, for all its sessions. The caller has stored it.
     pub fn set_roster(&self, roster: Roster) {
-        // Without a registry nobody looks the contacts up.
-        match self.0.registry.upgrade() {
-            Some(registry) => registry.set_roster(&self.0.account, roster),
-            None => self.0.account.set_roster(roster),
-        }
+        self.0.registry.set_roster(&self.0.account, roster);
     }
 
     #[cfg(feature = "server")]

@@ -9,7 +9,7 @@ use super::queue::Size;
 use super::queued::Queued;
 use crate::connection::SharedConnection;
 use crate::environment::Nanos;
-use crate::sync::atomic::AtomicUsize;
+use crate::sync::Tally;
 
 /// What a client acknowledged, and what of it was possible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl Retained {
         window: Duration,
         received: u32,
         clocks: (Duration, SystemTime),
-        all: &Arc<AtomicUsize>,
+        all: &Arc<Tally>,
     ) -> Self {
         let (now, utc) = clocks;
         Self {

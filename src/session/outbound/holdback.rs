@@ -16,7 +16,7 @@ use super::queued::Queued;
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::stanza::Stanza;
-use crate::sync::atomic::AtomicUsize;
+use crate::sync::Tally;
 
 /// Whether a stanza is held back: a host's answer to the [`hold`](crate::session::RegistryBuilder::hold) hook.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ struct HeldStanza {
 }
 
 impl HeldBack {
-    fn new(all: &Arc<AtomicUsize>) -> Self {
+    fn new(all: &Arc<Tally>) -> Self {
         Self { items: Vec::new(), share: Share::new(all) }
     }
 
@@ -80,7 +80,7 @@ fn source(stanza: &Stanza) -> Box<str> {
 }
 
 impl<C: SharedConnection> Outbound<C> {
-    pub(crate) fn start_holding(&mut self, all: &Arc<AtomicUsize>) {
+    pub(crate) fn start_holding(&mut self, all: &Arc<Tally>) {
         if !self.ended && self.link.is_some() && self.queue.held().is_none() {
             self.queue.set_held(HeldBack::new(all));
         }

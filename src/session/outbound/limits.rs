@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::Tally;
 
 /// How much is kept for clients that may come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +53,12 @@ impl Default for RetentionLimits {
 
 /// A session's part of the bytes of all queues (LIMIT-11), given back on drop.
 pub(crate) struct Share {
-    all: Arc<AtomicUsize>,
+    all: Arc<Tally>,
     bytes: usize,
 }
 
 impl Share {
-    pub(crate) fn new(all: &Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(all: &Arc<Tally>) -> Self {
         Self { all: Arc::clone(all), bytes: 0 }
     }
 
@@ -67,10 +67,8 @@ impl Share {
     }
 
     pub(crate) fn set(&mut self, bytes: usize) {
-        if bytes > self.bytes {
-            self.all.fetch_add(bytes - self.bytes, Ordering::SeqCst);
-        } else if bytes < self.bytes {
-            self.all.fetch_sub(self.bytes - bytes, Ordering::SeqCst);
+        if bytes != self.bytes {
+            self.all.add(bytes.wrapping_sub(self.bytes).cast_signed());
         }
         self.bytes = bytes;
     }

@@ -10,7 +10,7 @@ use super::*;
 use crate::connection::{Close, Connection};
 use crate::stanza::Frame;
 use crate::sync::Mutex;
-use crate::sync::atomic::AtomicUsize;
+use crate::sync::Tally;
 
 /// A transport that records the numbers of the messages it was given.
 #[derive(Clone, Default)]
@@ -39,7 +39,7 @@ impl Connection for Line {
 fn retained(link: Line) -> Outbound<Line> {
     let mut out = Outbound::new(link, Gates::default(), false);
     let clocks = (Duration::ZERO, SystemTime::UNIX_EPOCH);
-    let all = Arc::new(AtomicUsize::new(0));
+    let all = Arc::new(Tally::new(0));
     let retained = Retained::new(String::new(), Duration::from_secs(1), 0, clocks, &all);
     out.retained = Some(Box::new(retained));
     out

@@ -16,6 +16,7 @@ use std::sync::{Arc, Weak};
 use hashbrown::HashMap;
 #[cfg(feature = "server")]
 use jid::BareJid;
+use jid::FullJid;
 
 #[cfg(feature = "server")]
 use super::SessionRegistry;
@@ -25,28 +26,45 @@ use super::rows::Row;
 use super::table::AccountKey;
 use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
-use crate::session::handle::{BEHIND, SessionHandle, Shared};
+use crate::session::account::Account;
+use crate::session::handle::{BEHIND, SessionHandle, SessionId, Shared};
 use crate::session::outbound::Left;
 use crate::shield::HostCode;
 #[cfg(feature = "server")]
 use crate::stanza::Stanza;
-use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::Padded;
+use crate::sync::atomic::Ordering;
+use crate::sync::common::{AtomicUsize, Mutex};
 
 /// The accounts that have a backlog. A leaf lock.
 pub(super) struct Backlogs<C: SharedConnection> {
-    accounts: Mutex<HashMap<String, Backlog<C>, RandomState>>,
+    accounts: Padded<Mutex<HashMap<String, Backlog<C>, RandomState>>>,
     /// How many they are: most of the time none.
-    count: AtomicUsize,
+    count: Padded<AtomicUsize>,
 }
 
 struct Backlog<C: SharedConnection> {
     /// What ended sessions have left, in order.
-    left: VecDeque<(Arc<Shared<C>>, Left)>,
+    left: VecDeque<(Heirless, Left)>,
     /// Sessions that are to get what the store has.
     recipients: VecDeque<SessionHandle<C>>,
     /// Messages on the account's chain.
     queued: usize,
+}
+
+/// The session that has left something. (Not itself: what the registry keeps does not keep the registry.)
+#[derive(Clone)]
+struct Heirless {
+    jid: FullJid,
+    id: SessionId,
+    account: Arc<Account>,
+}
+
+impl Heirless {
+    fn of<C: SharedConnection>(session: &Shared<C>) -> Self {
+        let Shared { jid, id, account, .. } = session;
+        Self { jid: jid.clone(), id: *id, account: Arc::clone(account) }
+    }
 }
 
 impl<C: SharedConnection> Backlog<C> {
@@ -57,7 +75,7 @@ impl<C: SharedConnection> Backlog<C> {
 
 impl<C: SharedConnection> Backlogs<C> {
     pub(super) fn new() -> Self {
-        Self { accounts: Mutex::new(HashMap::default()), count: AtomicUsize::new(0) }
+        Self { accounts: Padded::new(Mutex::new(HashMap::default())), count: Padded::default() }
     }
 
     /// Whether an account has a backlog; under the lock of its shard.
@@ -78,6 +96,13 @@ impl<C: SharedConnection> Backlogs<C> {
     pub(super) fn expects_stored(&self, session: &SessionHandle<C>) -> bool {
         let account = session.0.account.bare.as_str();
         self.look(account, |backlog| backlog.recipients.contains(session)) == Some(true)
+    }
+
+    /// The registry is over: what its last jobs have not given any more is given to nobody. Returned to be dropped
+    /// without the lock.
+    pub(super) fn forget_recipients(&self) -> Vec<SessionHandle<C>> {
+        let mut accounts = self.accounts.lock();
+        accounts.values_mut().flat_map(|backlog| std::mem::take(&mut backlog.recipients)).collect()
     }
 
     /// Changes the backlog of an account; whether there is one then.
@@ -108,7 +133,7 @@ impl<C: SharedConnection> Inner<C> {
         account: AccountKey<'_>,
         change: impl FnOnce(&mut Backlog<C>) -> T,
     ) -> T {
-        let shard = self.table.shard(account).write();
+        let shard = self.table.write(account);
         let (changed, is_behind) = self.backlogs.change(account.bare, change);
         if let Some(row) = shard.find(account.hash.wide(), |row| row.is(account)) {
             row.set_behind(is_behind);
@@ -117,22 +142,24 @@ impl<C: SharedConnection> Inner<C> {
     }
 
     /// Puts in what a session leaves whose end was just decided, under the lock of its shard.
-    pub(super) fn put_left(&self, row: &Row<C>, shared: &Arc<Shared<C>>, left: Vec<Left>) {
+    pub(super) fn put_left(&self, row: &Row<C>, shared: &Shared<C>, left: Vec<Left>) {
         if left.is_empty() {
             return;
         }
-        let left = left.into_iter().map(|left| (Arc::clone(shared), left));
+        let gone = Heirless::of(shared);
+        let left = left.into_iter().map(|left| (gone.clone(), left));
         let account = row.account.bare.as_str();
         let ((), is_behind) = self.backlogs.change(account, |backlog| backlog.left.extend(left));
         row.set_behind(is_behind);
     }
 
     /// The same for what an end has failed to write.
-    pub(super) fn leave_strays(&self, shared: &Arc<Shared<C>>, left: Vec<Left>) {
+    pub(super) fn leave_strays(&self, shared: &Shared<C>, left: Vec<Left>) {
         if left.is_empty() {
             return;
         }
-        let left = left.into_iter().map(|left| (Arc::clone(shared), left));
+        let gone = Heirless::of(shared);
+        let left = left.into_iter().map(|left| (gone.clone(), left));
         let account = self.table.key(bare_of_full(&shared.jid));
         self.change_backlog(account, |backlog| backlog.left.extend(left));
         self.settle_left(shared);
@@ -161,13 +188,13 @@ impl<C: SharedConnection> Inner<C> {
         if left.is_empty() {
             return None;
         }
-        let leftover = |(shared, left): (Arc<Shared<C>>, Left)| {
+        let leftover = |(gone, left): (Heirless, Left)| {
             #[cfg(feature = "server")]
             let copies = left.copies().cloned();
-            let leftover = left.into_leftover(&shared, clocks);
+            let leftover = left.into_leftover((&gone.jid, gone.id), clocks);
             #[cfg(feature = "server")]
             if let Some(copies) = copies.filter(|it| leftover.is_none() && it.begins_to_wait()) {
-                self.tell_waits(&shared, copies.message());
+                self.tell_waits(&gone.account, copies.message());
             }
             leftover
         };

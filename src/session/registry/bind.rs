@@ -248,7 +248,7 @@ pub(super) const REPLACEMENTS: (usize, Duration) = (3, Duration::from_secs(60));
 
 impl<C: SharedConnection> Inner<C> {
     pub(crate) fn bind(
-        &self,
+        self: &Arc<Self>,
         account: &BareJid,
         link: C,
         mut request: BindRequest<'_>,
@@ -271,7 +271,7 @@ impl<C: SharedConnection> Inner<C> {
 
     /// Conflict test, limits and registration in one step (BIND-7).
     fn register(
-        &self,
+        self: &Arc<Self>,
         account: &BareJid,
         link: C,
         request: BindRequest<'_>,
@@ -284,7 +284,7 @@ impl<C: SharedConnection> Inner<C> {
         let SessionSetup { retention, values, of_account, holding } = request.setup;
         let key = self.table.key(account.as_str());
         let hash = key.hash.wide();
-        let mut shard = self.table.shard(key).write();
+        let mut shard = self.table.write(key);
         if request.is_loaded && shard.find(hash, |row| row.is(key)).is_none() {
             return Err(BindError::Misuse(Misuse::NotLoaded));
         }
@@ -328,7 +328,7 @@ impl<C: SharedConnection> Inner<C> {
             id,
             jid,
             since: now.into(),
-            registry: self.me.clone(),
+            registry: Arc::clone(self),
             account: Arc::clone(&row.account),
             flags: AtomicU32::new(flags),
             number: AtomicU32::new(0),

@@ -140,9 +140,9 @@ pub struct Leftover {
 impl Left {
     /// What others are to know of it; `None` where another session has the message, or will have
     /// (SM-17). `clocks`: the time now, monotonic and of day.
-    pub(super) fn into_leftover<C: SharedConnection>(
+    pub(super) fn into_leftover(
         self,
-        session: &Shared<C>,
+        session: (&FullJid, SessionId),
         clocks: (Duration, SystemTime),
     ) -> Option<Leftover> {
         let accepted = self.accepted(clocks);
@@ -154,7 +154,7 @@ impl Left {
             Some(last) if last.release() => last.message().clone(),
             Some(_) => return None,
         };
-        let (session, id) = (session.jid.clone(), session.id);
+        let (session, id) = (session.0.clone(), session.1);
         Some(Leftover {
             stanza,
             session,
@@ -244,7 +244,7 @@ impl<C: SharedConnection> Inner<C> {
         let now = self.now();
         let ending = {
             let key = self.table.key(bare_of_full(&shared.jid));
-            let mut shard = self.table.shard(key).write();
+            let mut shard = self.table.write(key);
             let row = shard.find_mut(key.hash.wide(), |row| row.is(key));
             row.and_then(|row| {
                 let at = row.slots.position(shared)?;
@@ -359,7 +359,7 @@ impl<C: SharedConnection> Inner<C> {
     /// the last one before them (BIND-14, BIND2-4).
     fn forget(&self, shared: &Arc<Shared<C>>, kind: EventKind) -> SmallVec<[Arc<Shared<C>>; 1]> {
         let key = self.table.key(bare_of_full(&shared.jid));
-        let mut shard = self.table.shard(key).write();
+        let mut shard = self.table.write(key);
         self.events.push(shared, kind);
         let none = SmallVec::new;
         let Ok(mut occupied) = shard.find_entry(key.hash.wide(), |row| row.is(key)) else {

@@ -8,7 +8,8 @@ use super::end::Reason;
 use crate::connection::SharedConnection;
 use crate::session::handle::{SessionHandle, SessionId, Shared};
 use crate::shield::shielded_or;
-use crate::sync::Mutex;
+use crate::sync::Padded;
+use crate::sync::common::Mutex;
 
 /// Something that happened to a session.
 ///
@@ -81,7 +82,7 @@ pub(super) type OnEnd<C> = Box<dyn Fn(&SessionHandle<C>, Reason) + Send + Sync>;
 
 /// The queue between decisions and the listener.
 pub(super) struct Events<C: SharedConnection> {
-    queue: Mutex<Undelivered<C>>,
+    queue: Padded<Mutex<Undelivered<C>>>,
     listener: Option<Listener<C>>,
     /// Hears of ends before the listener does.
     on_end: Option<OnEnd<C>>,
@@ -95,7 +96,10 @@ struct Undelivered<C: SharedConnection> {
 impl<C: SharedConnection> Events<C> {
     pub(super) fn new(listener: Option<Listener<C>>, on_end: Option<OnEnd<C>>) -> Self {
         Self {
-            queue: Mutex::new(Undelivered { waiting: VecDeque::new(), delivering: false }),
+            queue: Padded::new(Mutex::new(Undelivered {
+                waiting: VecDeque::new(),
+                delivering: false,
+            })),
             listener,
             on_end,
         }

@@ -10,7 +10,7 @@ use crate::connection::SharedConnection;
 use crate::session::handle::{HEIR, SessionHandle, Shared};
 use crate::session::outbound::{Copies, Item, Left, NotSent, RetentionLimits, Share};
 use crate::stanza::{Kind, Stanza};
-use crate::sync::atomic::AtomicUsize;
+use crate::sync::Tally;
 
 /// What others have left to a session, which gets it as soon as it can get messages for the account,
 /// among what the store has for it.
@@ -21,7 +21,7 @@ pub(crate) struct Inheritance {
 }
 
 impl Inheritance {
-    fn new(all: &Arc<AtomicUsize>) -> Self {
+    fn new(all: &Arc<Tally>) -> Self {
         Self { left: Vec::new(), share: Share::new(all) }
     }
 
@@ -87,9 +87,10 @@ impl<C: SharedConnection> SessionHandle<C> {
     /// Puts a copy of a message behind what the session has inherited (STZ-8): it gets the message
     /// itself with that. `false` where it has inherited nothing, or as much waits as may (LIMIT-10).
     pub(crate) fn inherit_copy(&self, copy: &Stanza, copies: &Copies) -> bool {
-        let Some(registry) = self.0.registry.upgrade().filter(|_| self.is_heir()) else {
+        if !self.is_heir() {
             return false;
-        };
+        }
+        let registry = &self.0.registry;
         let mut left = vec![Left::waiting(copy, Some(copies), registry.now())];
         let is_taken = self.0.presence.lock().change(|rare| {
             let inheritance = rare.inheritance.as_mut();
@@ -107,11 +108,11 @@ impl<C: SharedConnection> SessionHandle<C> {
         copies: Option<&Copies>,
         at: Duration,
     ) -> Result<bool, NotSent> {
-        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
+        let registry = &self.0.registry;
         if !registry.backlogs.expects_stored(self) {
             let item = Item::new(stanza).accepted_at(at);
             let item = copies.map_or(item, |copies| item.copy_of(copies));
-            return self.0.send(&registry, &item).map(|()| true);
+            return self.0.send(registry, &item).map(|()| true);
         }
         let mut left = vec![Left::waiting(stanza, copies, at)];
         let has_room = self.0.presence.lock().change(|rare| {
@@ -129,8 +130,7 @@ impl<C: SharedConnection> SessionHandle<C> {
 
     /// Leaves what the session has inherited to the account's others.
     pub(crate) fn renounce(&self) {
-        let Some(registry) = self.0.registry.upgrade() else { return };
-        registry.leave_strays(&self.0, self.0.take_inheritance());
+        self.0.registry.leave_strays(&self.0, self.0.take_inheritance());
     }
 }
 
@@ -198,7 +198,7 @@ impl<C: SharedConnection> SessionHandle<C> {
         mut stored: Vec<Waiting>,
         delayed: impl Fn(&Stanza, SystemTime) -> Stanza,
     ) -> Result<Vec<Waiting>, NotSent> {
-        let Some(registry) = self.0.registry.upgrade() else { return Err(NotSent::Ended) };
+        let registry = &self.0.registry;
         let environment = &registry.settings.environment;
         let clocks = (environment.now(), environment.utc());
         let is_hidden = |stanza: &Stanza| {

@@ -13,7 +13,7 @@ use super::events::Events;
 use super::hibernation::{Hibernating, Remembered};
 use super::rows::Row;
 use super::seen::Seen;
-use super::table::{AccountKey, SHARDS, Table};
+use super::table::{AccountKey, Table};
 use crate::address::bare_of;
 use crate::connection::SharedConnection;
 use crate::rules::roster::Roster;
@@ -22,26 +22,27 @@ use crate::session::handle::{SessionHandle, SessionId, Shared};
 use crate::session::outbound::{After, Hold, RetentionLimits, Validity};
 use crate::shield::{HostCode, Panicked, shielded, shielded_or};
 use crate::stanza::Stanza;
-use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use crate::sync::common::{AtomicBool, AtomicU64, AtomicUsize, Mutex};
+use crate::sync::{Padded, Tally};
 
 pub(crate) struct Inner<C: SharedConnection> {
     pub(super) me: Weak<Self>,
     pub(super) table: Table<C>,
-    pub(super) next: AtomicU64,
-    pub(super) sessions: AtomicUsize,
-    pub(super) absent: AtomicUsize,
+    // What is written stands apart from what each delivery reads.
+    pub(super) next: Padded<AtomicU64>,
+    pub(super) sessions: Padded<AtomicUsize>,
+    pub(super) absent: Padded<AtomicUsize>,
     /// Bytes of all queues that are kept for acknowledgement (LIMIT-11).
-    pub(crate) retained_bytes: Arc<AtomicUsize>,
+    pub(crate) retained_bytes: Arc<Tally>,
     /// A thread is ending hibernating sessions for their memory.
-    pub(super) relieving: AtomicBool,
-    pub(super) hibernating: Mutex<Hibernating<C>>,
-    pub(super) remembered: Mutex<Remembered>,
+    pub(super) relieving: Padded<AtomicBool>,
+    pub(super) hibernating: Padded<Mutex<Hibernating<C>>>,
+    pub(super) remembered: Padded<Mutex<Remembered>>,
     /// Messages that later ones must not overtake.
     pub(super) backlogs: Backlogs<C>,
     pub(super) events: Events<C>,
     /// When accounts were there last (PRES-15). A leaf lock.
-    pub(super) seen: Mutex<Seen>,
+    pub(super) seen: Padded<Mutex<Seen>>,
     pub(crate) settings: Settings<C>,
 }
 
@@ -76,13 +77,8 @@ impl<C: SharedConnection> Inner<C> {
         account: AccountKey<'_>,
         are: impl Fn(&Shared<C>) -> bool,
     ) -> SmallVec<[SessionHandle<C>; 4]> {
-        let mut sessions = SmallVec::new();
-        self.table.with(account, |row| {
-            for slot in row.visible().filter(|slot| are(&slot.session)) {
-                sessions.push(SessionHandle(Arc::clone(&slot.session)));
-            }
-        });
-        sessions
+        let sessions = self.table.sessions(account).into_iter();
+        sessions.filter(|session| are(session)).map(SessionHandle).collect()
     }
 
     pub(crate) fn set_roster(&self, account: &Account, mut roster: Roster) {
@@ -93,8 +89,8 @@ impl<C: SharedConnection> Inner<C> {
     /// Every session, a shard at a time.
     pub(super) fn all(self: &Arc<Self>) -> impl Iterator<Item = SessionHandle<C>> + use<C> {
         let inner = Arc::clone(self);
-        (0..SHARDS).flat_map(move |shard| {
-            let shard = inner.table.shards().get(shard).map(|shard| shard.read());
+        (0..self.table.shards().count()).flat_map(move |shard| {
+            let shard = inner.table.shards().nth(shard).map(|shard| shard.read());
             let rows = shard.iter().flat_map(|shard| shard.iter());
             let slots = rows.flat_map(Row::visible);
             slots.map(|slot| SessionHandle(Arc::clone(&slot.session))).collect::<Vec<_>>()

@@ -11,6 +11,7 @@ mod hibernation;
 #[cfg(feature = "server")]
 mod inheritance;
 mod inner;
+mod lately;
 mod presence;
 mod resume;
 mod rows;
@@ -23,9 +24,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use jid::{BareJid, FullJid};
+#[cfg(feature = "server")]
+use smallvec::SmallVec;
 
 use super::account::{Account, AccountState};
 use super::handle::{SessionHandle, Shared};
+#[cfg(feature = "server")]
+use super::handle::{SessionId, Standing};
 use super::outbound::{LastWords, RetentionLimits};
 use crate::address::bare_of_full;
 use crate::connection::SharedConnection;
@@ -34,12 +39,12 @@ use crate::rules::delivery::Top;
 #[cfg(feature = "server")]
 use crate::rules::roster::Roster;
 use crate::stanza::StreamError;
-use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use crate::sync::atomic::Ordering;
+use crate::sync::common::AtomicU64;
+use crate::sync::{Padded, Tally};
 use backlog::Backlogs;
 use builder::Settings;
 use events::Events;
-use seen::Seen;
 use table::Table;
 
 pub use bind::{BindError, BindRefusal, BindRequest, Conflict, Misuse};
@@ -49,6 +54,7 @@ pub use builder::RegistryBuilder;
 pub(crate) use end::Run;
 pub use end::{Leftover, Reason};
 pub use events::{Event, EventKind};
+#[cfg(test)]
 pub(super) use hibernation::{Hibernating, Remembered};
 #[cfg(feature = "server")]
 pub(crate) use inheritance::{Inheritance, Waiting};
@@ -105,6 +111,7 @@ impl<C: SharedConnection> Drop for Guard<C> {
         for session in self.0.all() {
             self.0.end(&session.0, Reason::Shutdown, None);
         }
+        drop(self.0.backlogs.forget_recipients());
     }
 }
 
@@ -150,16 +157,16 @@ impl<C: SharedConnection> SessionRegistry<C> {
         let inner = Arc::new_cyclic(|me| Inner {
             me: Weak::clone(me),
             table: Table::new(&*settings.environment),
-            next: AtomicU64::new(1),
-            sessions: AtomicUsize::new(0),
-            absent: AtomicUsize::new(0),
-            retained_bytes: Arc::new(AtomicUsize::new(0)),
-            relieving: AtomicBool::new(false),
-            hibernating: Mutex::new(Hibernating::default()),
-            remembered: Mutex::new(Remembered::default()),
+            next: Padded::new(AtomicU64::new(1)),
+            sessions: Padded::default(),
+            absent: Padded::default(),
+            retained_bytes: Arc::new(Tally::new(settings.retention.all_bytes)),
+            relieving: Padded::default(),
+            hibernating: Padded::default(),
+            remembered: Padded::default(),
             backlogs: Backlogs::new(),
             events: Events::new(settings.listener.take(), settings.on_end.take()),
-            seen: Mutex::new(Seen::default()),
+            seen: Padded::default(),
             settings,
         });
         Self(Arc::new(Guard(inner)))
@@ -199,6 +206,23 @@ impl<C: SharedConnection> SessionRegistry<C> {
     #[cfg(feature = "server")]
     pub(crate) fn sessions_of(&self, account: AccountKey<'_>) -> Sessions<C> {
         Sessions(self.inner().sessions(account).into_iter())
+    }
+
+    /// All sessions of an account but some, each with what a delivery has to know of it: one look at them.
+    #[cfg(feature = "server")]
+    pub(crate) fn standing(
+        &self,
+        account: AccountKey<'_>,
+        but: &[SessionId],
+    ) -> SmallVec<[(SessionHandle<C>, Standing); 4]> {
+        let sessions = self.inner().table.sessions(account).into_iter();
+        let others = sessions.filter(|session| !but.contains(&session.id));
+        let with_standing = |session| {
+            let session = SessionHandle(session);
+            let standing = session.standing();
+            (session, standing)
+        };
+        others.map(with_standing).collect()
     }
 
     /// The available sessions of an account, whatever their priority.
@@ -252,7 +276,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
         Counts {
             sessions: self.len(),
             hibernating: self.inner().absent.load(Ordering::SeqCst),
-            retained_bytes: self.inner().retained_bytes.load(Ordering::SeqCst),
+            retained_bytes: self.inner().retained_bytes.get(),
         }
     }
 
@@ -270,7 +294,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     }
 
     pub(crate) fn account(&self, account: AccountKey<'_>) -> Option<Arc<Account>> {
-        self.inner().table.with(account, |row| Arc::clone(&row.account))
+        self.inner().table.account(account)
     }
 
     /// What is kept for an account that has sessions.
@@ -328,7 +352,7 @@ impl<C: SharedConnection> SessionRegistry<C> {
     /// Whether no session is left, not even one whose end is being told.
     #[must_use]
     pub fn is_forgotten(&self) -> bool {
-        self.inner().table.shards().iter().all(|shard| shard.read().is_empty())
+        self.inner().table.shards().all(|shard| shard.read().is_empty())
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do next, on the

@@ -18,6 +18,7 @@ use super::rows::{Row, Slot, SlotState};
 use crate::address::bare_of_full;
 use crate::connection::{Close, SharedConnection};
 use crate::environment::random_hex;
+use crate::session::account::Account;
 use crate::session::handle::{ABSENT, HOLDING, RETAINED, Shared};
 use crate::session::input::Owner;
 use crate::session::outbound::{
@@ -161,7 +162,7 @@ impl<C: SharedConnection> Inner<C> {
             self.finish_by(ending, run);
         }
         self.deliver_events();
-        waiting.iter().for_each(|message| self.tell_waits(shared, message));
+        waiting.iter().for_each(|message| self.tell_waits(&shared.account, message));
     }
 
     fn decide_loss(
@@ -173,7 +174,7 @@ impl<C: SharedConnection> Inner<C> {
     ) -> Option<Loss<C>> {
         let now = self.now();
         let key = self.table.key(bare_of_full(&shared.jid));
-        let mut shard = self.table.shard(key).write();
+        let mut shard = self.table.write(key);
         let row = shard.find_mut(key.hash.wide(), |row| row.is(key))?;
         let at = row.slots.position(shared)?;
         let mut out = shared.out.lock();
@@ -214,10 +215,10 @@ impl<C: SharedConnection> Inner<C> {
 
     /// Says that a message waits for the account of a session.
     #[cfg_attr(not(feature = "server"), expect(unused_variables, reason = "nobody is told"))]
-    pub(super) fn tell_waits(&self, shared: &Shared<C>, message: &Stanza) {
+    pub(super) fn tell_waits(&self, account: &Account, message: &Stanza) {
         #[cfg(feature = "server")]
         if let Some(hook) = &self.settings.waits {
-            let account = &shared.account.bare;
+            let account = &account.bare;
             self.shielded(HostCode::Extension, Some(account), || hook(account, message));
         }
     }
@@ -246,7 +247,7 @@ impl<C: SharedConnection> Inner<C> {
 
     /// Whether more is kept than may be for all sessions together (LIMIT-11).
     fn is_pressed(&self) -> bool {
-        self.retained_bytes.load(Ordering::SeqCst) > self.settings.retention.all_bytes
+        self.retained_bytes.exceeds(self.settings.retention.all_bytes)
     }
 
     /// LIMIT-11: hibernating sessions end until what is kept fits again, the heaviest first: those
@@ -318,7 +319,7 @@ impl<C: SharedConnection> Inner<C> {
             handled: self.remembered.lock().recall(account.as_str(), token, now),
         };
         let key = self.table.key(account.as_str());
-        let mut shard = self.table.shard(key).write();
+        let mut shard = self.table.write(key);
         let row = shard.find_mut(key.hash.wide(), |row| row.is(key)).ok_or_else(not_found)?;
         let mut slots = row.slots.as_mut_slice().iter_mut();
         let is_meant = |slot: &&mut Slot<C>| {

@@ -2,32 +2,46 @@
 
 use std::hash::{DefaultHasher, Hasher};
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
+use super::lately::{Found, Known, Lately};
 use super::rows::Row;
 use crate::client::ClientId;
 use crate::connection::SharedConnection;
 use crate::environment::Environment;
 use crate::rules::roster::{self, Roster};
-use crate::sync::RwLock;
+use crate::session::account::Account;
+use crate::session::handle::Shared;
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::common::RwLock;
+use crate::sync::{Padded, RwLockReadGuard, RwLockWriteGuard, for_each_core};
 
 /// All accounts that have sessions, each in the shard that its hash names.
 pub(super) struct Table<C: SharedConnection> {
-    shards: [Shard<C>; SHARDS],
+    /// As many as keep the cores apart.
+    shards: Box<[Padded<Shard<C>>]>,
+    lately: Lately<C>,
     /// Keyed with secret bytes, so that nobody can choose accounts that collide.
     hasher: DefaultHasher,
 }
 
 /// Some of the accounts, under the lock of their life-cycle decisions.
-pub(super) type Shard<C> = RwLock<HashTable<Row<C>>>;
+pub(super) struct Shard<C: SharedConnection> {
+    rows: RwLock<HashTable<Row<C>>>,
+    /// Changes before they do.
+    state: Padded<AtomicU32>,
+}
 
-pub(super) const SHARDS: usize = 64;
+/// Least and most: of the bits of a hash six name the shard, and up to ten.
+const SHARDS: (usize, usize) = (64, 1024);
 
 /// The hash of a bare JID's text, as one registry makes it.
 ///
-/// It has 32 bits, for which a row and a roster item have room anyway. Seven are the tag of a row in its shard, six
-/// name the shard, and nineteen are left for its place there: enough for thirty million accounts, beyond which
+/// It has 32 bits, for which a row and a roster item have room anyway. Seven are the tag of a row in its shard, six or
+/// more name the shard, and the others are left for its place there: enough for thirty million accounts, beyond which
 /// look-ups become slower and stay right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Hash(u32);
@@ -60,7 +74,9 @@ impl<C: SharedConnection> Table<C> {
         environment.random(&mut key);
         let mut hasher = DefaultHasher::new();
         hasher.write(&key);
-        Self { shards: std::array::from_fn(|_| RwLock::new(HashTable::new())), hasher }
+        let shards = for_each_core(16, SHARDS.0, SHARDS.1);
+        let shards = (0..shards).map(|_| Padded::new(Shard::new())).collect();
+        Self { shards, lately: Lately::new(), hasher }
     }
 
     pub(super) fn key<'a>(&self, bare: &'a str) -> AccountKey<'a> {
@@ -93,14 +109,25 @@ impl<C: SharedConnection> Table<C> {
         roster.set_hashes(known, |contact| self.hash(contact).0);
     }
 
-    #[expect(clippy::indexing_slicing, reason = "a remainder of the array's length")]
-    pub(super) fn shard(&self, key: AccountKey<'_>) -> &Shard<C> {
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "a remainder of the slice's length, which is not 0"
+    )]
+    fn shard(&self, key: AccountKey<'_>) -> &Shard<C> {
         debug_assert_eq!(key.hash, self.digest(key.bare), "a hash of another registry");
-        &self.shards[key.hash.shard()]
+        &self.shards[key.hash.shard(self.shards.len())]
     }
 
-    pub(super) fn shards(&self) -> &[Shard<C>] {
-        &self.shards
+    pub(super) fn shards(&self) -> impl Iterator<Item = &Shard<C>> {
+        self.shards.iter().map(|shard| &**shard)
+    }
+
+    /// The shard of an account, to be changed.
+    pub(super) fn write(&self, key: AccountKey<'_>) -> RwLockWriteGuard<'_, HashTable<Row<C>>> {
+        let shard = self.shard(key);
+        let rows = shard.rows.write();
+        shard.state.fetch_add(1, Ordering::SeqCst);
+        rows
     }
 
     pub(super) fn with<T>(
@@ -110,12 +137,64 @@ impl<C: SharedConnection> Table<C> {
     ) -> Option<T> {
         self.shard(key).read().find(key.hash.wide(), |row| row.is(key)).map(look)
     }
+
+    /// An account that has sessions, as it is wanted on the way of a stanza.
+    pub(super) fn account(&self, key: AccountKey<'_>) -> Option<Arc<Account>> {
+        self.again(key, false, |row| (Arc::clone(&row.account), SmallVec::new())).map(|(it, _)| it)
+    }
+
+    /// Its sessions that can be found, likewise.
+    pub(super) fn sessions(&self, key: AccountKey<'_>) -> SmallVec<[Arc<Shared<C>>; 4]> {
+        let all = |row: &Row<C>| {
+            let sessions = row.visible().map(|slot| Arc::clone(&slot.session)).collect();
+            (Arc::clone(&row.account), sessions)
+        };
+        self.again(key, true, all).map(|(_, sessions)| sessions).unwrap_or_default()
+    }
+
+    /// Looks at what this thread has found lately, else into the shard.
+    fn again(
+        &self,
+        key: AccountKey<'_>,
+        sessions: bool,
+        look: impl FnOnce(&Row<C>) -> Known<C>,
+    ) -> Option<Known<C>> {
+        let shard = self.shard(key);
+        let known = self.lately.look(key, shard.state.load(Ordering::SeqCst), sessions);
+        if known.is_some() {
+            return known;
+        }
+        let rows = shard.read();
+        let row = rows.find(key.hash.wide(), |row| row.is(key))?;
+        let found = Found::of(row, key, shard.state.load(Ordering::SeqCst));
+        let known = look(row);
+        drop(rows);
+        self.lately.put(found);
+        Some(known)
+    }
 }
+
+impl<C: SharedConnection> Shard<C> {
+    fn new() -> Self {
+        Self { rows: RwLock::new(HashTable::new()), state: Padded::default() }
+    }
+
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, HashTable<Row<C>>> {
+        self.rows.read()
+    }
+}
+
+/// The lowest bit of a tag.
+const TAG: u32 = 25;
 
 impl Hash {
     #[cfg(all(test, feature = "server"))]
     pub(crate) const fn new(hash: u32) -> Self {
         Self(hash)
+    }
+
+    pub(super) const fn bits(self) -> u32 {
+        self.0
     }
 
     /// As hash tables take it: places from the lowest bits, tags from the highest.
@@ -124,8 +203,8 @@ impl Hash {
     }
 
     /// From the bits between those of places and those of tags.
-    const fn shard(self) -> usize {
-        (self.0 >> 19) as usize % SHARDS
+    const fn shard(self, shards: usize) -> usize {
+        (self.0 >> (TAG - shards.trailing_zeros())) as usize & (shards - 1)
     }
 }
 
@@ -146,24 +225,28 @@ mod tests {
     /// A tag or a place that all accounts of a shard share would tell none of them apart.
     #[test]
     fn shard_tag_and_place_are_of_different_bits() {
-        let changed = |bit: u32| {
-            let (none, one) = (Hash(0), Hash(1 << bit));
-            let tag = none.wide() >> 57 != one.wide() >> 57;
-            let place = none.wide() << 45 != one.wide() << 45;
-            (none.shard() != one.shard(), tag, place)
-        };
-        for bit in 0..32 {
-            let right = ((19..25).contains(&bit), (25..32).contains(&bit), (0..19).contains(&bit));
-            assert_eq!(changed(bit), right, "bit {bit}");
+        for (shards, first) in [(64, 19), (512, 16), (1024, 15)] {
+            let changed = |bit: u32| {
+                let (none, one) = (Hash(0), Hash(1 << bit));
+                let tag = none.wide() >> 57 != one.wide() >> 57;
+                let place = none.wide() << (64 - first) != one.wide() << (64 - first);
+                (none.shard(shards) != one.shard(shards), tag, place)
+            };
+            for bit in 0..32 {
+                let shard = (first..25).contains(&bit);
+                let right = (shard, (25..32).contains(&bit), (0..first).contains(&bit));
+                assert_eq!(changed(bit), right, "bit {bit} of {shards}");
+            }
         }
     }
 
     #[test]
     fn accounts_spread_over_all_shards() {
         let table = Table::<Recorder>::new(&Virtual::new(1));
-        let mut counts = [0; SHARDS];
-        for n in 0..64 * SHARDS {
-            counts[table.hash(&format!("user{n}@example.com")).shard()] += 1;
+        let mut counts = vec![0; table.shards.len()];
+        for n in 0..64 * counts.len() {
+            let hash = table.hash(&format!("user{n}@example.com"));
+            counts[hash.shard(table.shards.len())] += 1;
         }
         assert!(counts.iter().all(|count| (24..128).contains(count)), "{counts:?}");
     }

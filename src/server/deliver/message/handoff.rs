@@ -45,8 +45,8 @@ type Candidate<C> = (SessionHandle<C>, Standing);
 struct Candidates<C: SharedConnection>(SmallVec<[Candidate<C>; 4]>);
 
 impl<C: SharedConnection> Candidates<C> {
-    fn matching(&self, resource: &str) -> Option<&Candidate<C>> {
-        self.0.iter().find(|(session, _)| session.resource().as_str() == resource)
+    fn matching(&self, resource: &str) -> Option<usize> {
+        self.0.iter().position(|(session, _)| session.resource().as_str() == resource)
     }
 
     fn available(&self) -> impl Iterator<Item = &Candidate<C>> {
@@ -55,27 +55,27 @@ impl<C: SharedConnection> Candidates<C> {
 
     /// Those that a decision for delivery means.
     fn chosen(
-        &self,
+        self,
         decision: MessageDecision,
-        matching: Option<&Candidate<C>>,
-    ) -> impl Iterator<Item = &Candidate<C>> {
+        matching: Option<usize>,
+    ) -> impl Iterator<Item = SessionHandle<C>> {
         let facts = |(session, standing): &Candidate<C>| (standing.priority(), session.is_live());
         let top = (decision == MessageDecision::Top)
             .then(|| Top::choose(self.available().map(facts)))
             .flatten();
-        self.0.iter().filter(move |candidate| {
+        let is_chosen = move |at: usize, candidate: &Candidate<C>| {
             let (session, standing) = candidate;
             match decision {
-                MessageDecision::Addressed => {
-                    matching.is_some_and(|matching| std::ptr::eq(matching, *candidate))
-                }
+                MessageDecision::Addressed => matching == Some(at),
                 MessageDecision::Top => {
                     standing.is_available()
                         && top.is_some_and(|t| t.takes(standing.priority(), session.is_live()))
                 }
                 _ => standing.is_available() && standing.priority() >= 0,
             }
-        })
+        };
+        let all = self.0.into_iter().enumerate();
+        all.filter_map(move |(at, one)| is_chosen(at, &one).then_some(one.0))
     }
 }
 
@@ -118,7 +118,8 @@ impl<C: SharedConnection> Core<C> {
             let decision = self.decide(type_, stanza, to, &candidates, matching.is_some());
             // Asked after the sessions were looked up: a session that can be found is already marked if
             // something comes first for it.
-            let heir = matching.is_some_and(|(_, standing)| standing.is_heir());
+            let heir = matching.and_then(|at| candidates.0.get(at));
+            let heir = heir.is_some_and(|(_, standing)| standing.is_heir());
             if decision.is_delivery() && self.is_behind(to, &candidates, heir, overtakes) {
                 return Handoff::Behind;
             }
@@ -133,9 +134,9 @@ impl<C: SharedConnection> Core<C> {
                 MessageDecision::Offline => return Handoff::Store,
             }
             let mut reached = Reached::new();
-            for (session, _) in candidates.chosen(decision, matching) {
-                match self.give_copy(session, stanza, copies.as_ref(), since) {
-                    Ok(()) => reached.push(session.clone()),
+            for session in candidates.chosen(decision, matching) {
+                match self.give_copy(&session, stanza, copies.as_ref(), since) {
+                    Ok(()) => reached.push(session),
                     Err(why) => {
                         skipped.sessions.push(session.id());
                         skipped.is_full |= why == NotSent::Full;
@@ -169,13 +170,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     fn candidates(&self, to: &Address<'_>, skipped: &Skipped) -> Candidates<C> {
-        let sessions = self.registry.sessions_of(to.key());
-        let sessions = sessions.filter(|session| !skipped.sessions.contains(&session.id()));
-        let with_standing = |session: SessionHandle<C>| {
-            let standing = session.standing();
-            (session, standing)
-        };
-        Candidates(sessions.map(with_standing).collect())
+        Candidates(self.registry.standing(to.key(), &skipped.sessions))
     }
 
     /// Whether something comes first for the account that the message may not overtake.

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use jid::BareJid;
 use minidom::Element;
-use parking_lot::Mutex;
 
 use super::handoff::Overtakes;
 use super::queued::InTurn;
@@ -25,6 +24,7 @@ use crate::server::deliver::give::{Message, Origin};
 use crate::server::{Core, Task, caught};
 use crate::session::{AccountState, HostCode, SessionHandle, Validity};
 use crate::stanza::{Condition, Kind, Stanza};
+use crate::sync::common::Mutex;
 
 /// HOOK-4: an extension that takes longer has failed.
 const REVIEW_TIMEOUT: Duration = Duration::from_secs(10);
@@ -288,7 +288,7 @@ impl<C: SharedConnection> Core<C> {
         stanza: &Stanza,
     ) -> Result<Reviewed, Admission> {
         let (mut stanza, mut marks) = (stanza.clone(), Vec::new());
-        for extension in &self.extensions {
+        for extension in self.extensions.iter() {
             let server = &self.handle;
             let review = self.shielded(HostCode::Extension, Some(account.jid()), || {
                 if !extension.wants().has_any(Wants::MESSAGES) {

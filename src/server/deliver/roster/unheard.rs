@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use jid::BareJid;
-use parking_lot::Mutex;
 
 use super::transaction::Change;
 use crate::connection::SharedConnection;
 use crate::server::Core;
 use crate::session::AccountState;
+use crate::sync::common::Mutex;
 
 /// Items that are remembered for all accounts together: a client sees others at its next roster get.
 const MOST: usize = 8192;

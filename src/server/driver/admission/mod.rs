@@ -11,13 +11,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use jid::BareJid;
-use parking_lot::Mutex;
 
 use crate::environment::Environment;
 use crate::server::faults::PeerAddress;
 use crate::server::limits::Limits;
 use crate::server::overview::StreamInfo;
 use crate::stream::StreamError;
+use crate::sync::common::Mutex;
 use books::Books;
 pub(super) use books::{News, Signal};
 

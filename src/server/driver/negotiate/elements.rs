@@ -38,7 +38,7 @@ impl<C: SharedConnection> Driver<C> {
             Event::Header(_) | Event::End => {}
         }
         if is_counted && matches!(self.state, State::Authed(_)) {
-            self.count_stanza(false);
+            self.count_stanza(false, self.core.environment.now());
         }
         self.early_data_ends();
     }
@@ -267,7 +267,7 @@ impl<C: SharedConnection> Core<C> {
     }
 
     fn authenticated_nonza(&self, mut session: Session<Authed, C>, nonza: &Nonza) -> Negotiated<C> {
-        for extension in &self.extensions {
+        for extension in self.extensions.iter() {
             match extension.authenticated(session, &self.registry, nonza) {
                 Negotiated::Next(back) => session = back,
                 dealt_with => return dealt_with,

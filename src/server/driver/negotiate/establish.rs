@@ -215,7 +215,7 @@ impl<C: SharedConnection> Core<C> {
         let account = session.account().clone();
         let mut login = LoggingIn::new(session, &self.registry);
         for request in &asked.requests {
-            for extension in &self.extensions {
+            for extension in self.extensions.iter() {
                 let answered = login.answered();
                 let act = || extension.inline(request, &mut login);
                 let flow = self.faults.shielded(HostCode::Extension, peer, Some(&account), act);
@@ -245,7 +245,7 @@ impl<C: SharedConnection> Core<C> {
     ) -> (Asks, Vec<u8>) {
         let mut session = NewSession::new(&self.registry, account);
         for request in &bind.requests {
-            for extension in &self.extensions {
+            for extension in self.extensions.iter() {
                 let so_far = session.so_far();
                 let act = || extension.inline_bind(request, &mut session);
                 let flow = self.faults.shielded(HostCode::Extension, peer, Some(account), act);
@@ -273,7 +273,7 @@ impl<C: SharedConnection> Core<C> {
             self.faults.panicked(HostCode::Extension, peer, Some(account), message);
         };
         let mut said = Vec::new();
-        for extension in &self.extensions {
+        for extension in self.extensions.iter() {
             let Some(Some(answer)) = shielded_or(|| extension.bound(&handle), told) else {
                 continue;
             };

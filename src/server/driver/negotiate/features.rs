@@ -131,7 +131,7 @@ impl<C: SharedConnection> Core<C> {
 
     fn added(&self, peer: &PeerAddress, add: impl Fn(&dyn Extension<C>, &mut Vec<u8>)) -> Vec<u8> {
         let mut more = Vec::new();
-        for extension in &self.extensions {
+        for extension in self.extensions.iter() {
             let before = more.len();
             let add = || add(&**extension, &mut more);
             if self.faults.shielded(HostCode::Extension, peer, None, add).is_none() {

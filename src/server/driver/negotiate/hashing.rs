@@ -4,13 +4,12 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::super::admission::Source;
 use crate::oneshot::{Receiver, Sender, channel};
 use crate::server::faults::{Faults, PeerAddress};
 use crate::session::HostCode;
 use crate::shield::shielded;
+use crate::sync::common::Mutex;
 
 /// Threads for password hashing, which would hold up those that serve connections ([LIMIT-28](crate::rules#limit-28)).
 ///

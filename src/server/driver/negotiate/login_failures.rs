@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::environment::Environment;
 use crate::recent::Recent;
 use crate::server::limits::Rate;
+use crate::sync::common::Mutex;
 
 /// The recently failed logins of each source.
 pub(in crate::server) struct LoginFailures {
